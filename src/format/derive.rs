@@ -1,0 +1,242 @@
+//! Key derivation: everything an epoch's secret gives, and nothing else gives it.
+//!
+//! BLAKE3 `derive_key` with one context string per use (BLAKE3 paper, section 2.5); the contexts
+//! and test vectors stand in docs/format.md. A domain's key gives the chunk ids, the cut points
+//! and the passphrases of that domain only, so that a mover that is read by a tenant endangers no
+//! other domain.
+
+use std::fmt;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::ids::{ChunkId, NameId, to_hex};
+
+/// 32 secret bytes that show themselves nowhere and are wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct SecretKey([u8; 32]);
+
+impl SecretKey {
+    /// Takes the bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, to be written into a wrap or a 0600 file only.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn derive(context: &str, material: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        for part in material {
+            hasher.update(part);
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+/// The root of an epoch's derivations (K_epoch).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochSecret(pub SecretKey);
+
+impl EpochSecret {
+    /// What epoch.json says of the secret: binds a wrap to its epoch, reveals nothing.
+    #[must_use]
+    pub fn commitment(&self) -> [u8; 32] {
+        SecretKey::derive("kbak v1 epoch commitment", &[&self.0.0]).0
+    }
+
+    /// The key of one domain.
+    #[must_use]
+    pub fn domain(&self, domain: &str) -> DomainKey {
+        DomainKey::new(SecretKey::derive("kbak v1 domain", &[&self.0.0, domain.as_bytes()]))
+    }
+}
+
+/// What a chunk holds. Every kind has its own id key, so that no chunk of one kind can be taken
+/// for one of another (cf. CVE-2023-36811).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChunkKind {
+    /// Bytes of a stream.
+    Data,
+    /// A part of a stream's list of slices.
+    List,
+    /// Lines of a catalog.
+    Catalog,
+}
+
+impl ChunkKind {
+    /// The byte that stands for the kind in a pack's table.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Data => 0,
+            Self::List => 1,
+            Self::Catalog => 2,
+        }
+    }
+
+    /// The kind that a byte stands for.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Data, Self::List, Self::Catalog].into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// The key of one domain of one epoch, with the keys derived from it.
+#[derive(Clone)]
+pub struct DomainKey {
+    ids: [SecretKey; 3],
+    gear: Box<[u64; 256]>,
+    cut: SecretKey,
+    member: SecretKey,
+    index: SecretKey,
+    cache: SecretKey,
+    record: SecretKey,
+    state: SecretKey,
+}
+
+impl DomainKey {
+    /// Derives what the domain needs from its key.
+    #[must_use]
+    pub fn new(key: SecretKey) -> Self {
+        let derive = |context| SecretKey::derive(context, &[&key.0]);
+        let mut table = [0u8; 2048];
+        blake3::Hasher::new_derive_key("kbak v1 gear").update(&key.0).finalize_xof().fill(&mut table);
+        let mut gear = Box::new([0u64; 256]);
+        for (word, bytes) in gear.iter_mut().zip(table.chunks_exact(8)) {
+            let mut eight = [0u8; 8];
+            eight.copy_from_slice(bytes);
+            *word = u64::from_le_bytes(eight);
+        }
+        table.zeroize();
+        Self {
+            ids: [derive("kbak v1 id data"), derive("kbak v1 id list"), derive("kbak v1 id catalog")],
+            gear,
+            cut: derive("kbak v1 cut"),
+            member: derive("kbak v1 member"),
+            index: derive("kbak v1 index"),
+            cache: derive("kbak v1 cache"),
+            record: derive("kbak v1 record"),
+            state: derive("kbak v1 state"),
+        }
+    }
+
+    /// The id of a chunk of `kind`.
+    #[must_use]
+    pub fn chunk_id(&self, kind: ChunkKind, plaintext: &[u8]) -> ChunkId {
+        ChunkId(*blake3::keyed_hash(&self.ids[usize::from(kind.code())].0, plaintext).as_bytes())
+    }
+
+    /// The table of the content-defined chunker: 256 secret words, the byte that enters the
+    /// window choosing one.
+    #[must_use]
+    pub fn gear(&self) -> &[u64; 256] {
+        &self.gear
+    }
+
+    /// 64 keyed bits of a path: segments, list parts and caches are cut where some of them are
+    /// zero, so that an inserted file moves no later boundary.
+    #[must_use]
+    pub fn cut(&self, path: &[u8]) -> u64 {
+        let hash = blake3::keyed_hash(&self.cut.0, path);
+        let mut eight = [0u8; 8];
+        eight.copy_from_slice(&hash.as_bytes()[..8]);
+        u64::from_le_bytes(eight)
+    }
+
+    /// The digest of a member in the scan cache: over what a walk sees of it.
+    #[must_use]
+    pub fn member(&self, seen: &[u8]) -> [u8; 16] {
+        let hash = blake3::keyed_hash(&self.member.0, seen);
+        let mut half = [0u8; 16];
+        half.copy_from_slice(&hash.as_bytes()[..16]);
+        half
+    }
+
+    /// The passphrase of the symmetric objects of `class`; packs and needs have none.
+    #[must_use]
+    pub fn passphrase(&self, class: super::layout::Class) -> Option<Passphrase> {
+        use super::layout::Class;
+        let key = match class {
+            Class::Index => &self.index,
+            Class::Cache => &self.cache,
+            Class::Record => &self.record,
+            Class::State => &self.state,
+            Class::Pack | Class::Needs => return None,
+        };
+        Some(Passphrase(to_hex(&key.0)))
+    }
+}
+
+impl fmt::Debug for DomainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DomainKey(…)")
+    }
+}
+
+/// The passphrase of a symmetric age file: a derived key in hex. Its strength is the key's, so
+/// the work factor is 1.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Passphrase(String);
+
+impl Passphrase {
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(…)")
+    }
+}
+
+/// The names key: turns names into ids for paths and envelopes. Fixed for the life of a
+/// repository, so that retention and status see one id for years.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamesKey(pub SecretKey);
+
+impl NamesKey {
+    /// The id of `name` among names of one kind (`plan`, `domain`, `item`).
+    #[must_use]
+    pub fn id(&self, kind: &str, name: &str) -> NameId {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0.0);
+        hasher.update(kind.as_bytes()).update(&[0]).update(name.as_bytes());
+        let mut id = [0u8; 8];
+        id.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        NameId(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_domains_separate_ids() {
+        let epoch = EpochSecret(SecretKey::new([7; 32]));
+        let (a, b) = (epoch.domain("namespace/a"), epoch.domain("namespace/b"));
+        let data = a.chunk_id(ChunkKind::Data, b"x");
+        assert_ne!(data, a.chunk_id(ChunkKind::List, b"x"));
+        assert_ne!(data, b.chunk_id(ChunkKind::Data, b"x"));
+        assert_ne!(a.gear()[0], b.gear()[0]);
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let secret = SecretKey::new([0x41; 32]);
+        let shown = format!("{secret:?}{:?}{:?}", EpochSecret(secret.clone()), DomainKey::new(secret));
+        assert!(!shown.contains("41") && !shown.contains("65"), "{shown}");
+    }
+}

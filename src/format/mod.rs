@@ -1,0 +1,8 @@
+//! The repository format: pure functions between bytes and types. No I/O, no clock, no network.
+//!
+//! docs/format.md specifies every object byte by byte; the modules here follow its sections.
+
+pub mod derive;
+pub mod ids;
+pub mod layout;
+pub mod object;

@@ -1,0 +1,2 @@
+//! kbak
+fn main() {}

@@ -1,0 +1,115 @@
+//! Failures as people meet them: what failed, on which object, why, and what to do.
+
+use std::error::Error;
+use std::fmt;
+
+/// Exit codes. Their meaning never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// All declared items are safe, or their gap is accepted in the plan.
+    Safe = 0,
+    /// A bug in kbak, or `diff` found differences.
+    Bug = 1,
+    /// Usage or configuration; `check` found problems.
+    Usage = 2,
+    /// Some declared item is not safe, or not restored; it is named.
+    Partial = 3,
+    /// Tampered or damaged data; a drill failed.
+    Damaged = 4,
+    /// The store or the cluster cannot be reached.
+    Unreachable = 5,
+    /// Interrupted: running again resumes.
+    Interrupted = 6,
+}
+
+/// A failure with its four parts. Typed errors become one at the edge of a use case.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code it asks for.
+    pub exit: Exit,
+    /// What failed, on which object: one line.
+    pub what: String,
+    /// Facts in the order of a small table: label and value.
+    pub facts: Vec<(String, String)>,
+    /// What to do: one line, if there is something.
+    pub remedy: Option<String>,
+    /// Why.
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// A failure without cause, facts or remedy.
+    #[must_use]
+    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), facts: Vec::new(), remedy: None, source: None }
+    }
+
+    /// With what to do.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// With a fact.
+    #[must_use]
+    pub fn fact(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
+        self.facts.push((label.into(), value.into()));
+        self
+    }
+
+    /// With its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The causes, outermost first, one line each.
+    #[must_use]
+    pub fn causes(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut next: Option<&(dyn Error + 'static)> = self.source.as_deref().map(|e| e as _);
+        while let Some(error) = next {
+            let line = error.to_string();
+            if lines.last() != Some(&line) {
+                lines.push(line);
+            }
+            next = error.source();
+        }
+        lines
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}
+
+impl From<crate::store::StoreError> for Failure {
+    fn from(error: crate::store::StoreError) -> Self {
+        use crate::store::StoreErrorKind as Kind;
+        let (exit, remedy) = match &error.kind {
+            Kind::Denied(_) => (Exit::Usage, Some("give these credentials the right, or use others")),
+            Kind::Credentials(_) => (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity")),
+            Kind::NoBucket => (Exit::Usage, Some("create the bucket or folder, or correct --repo")),
+            Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
+            Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } => (Exit::Damaged, None),
+            Kind::NotFound => (Exit::Damaged, None),
+            Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
+            Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) => (Exit::Unreachable, None),
+        };
+        let mut failure = Self::new(exit, error.to_string());
+        failure.remedy = remedy.map(str::to_owned);
+        failure.source = error.source;
+        failure
+    }
+}

@@ -1,0 +1,158 @@
+//! Stores: immutable objects under keys. One trait, one conformance suite for all.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::format::layout::ObjectKey;
+use crate::format::object::Sealed;
+
+/// The largest object kbak reads or writes whole: a pack of 64 MiB with its overhead.
+pub const MAX_OBJECT: u64 = 72 << 20;
+
+/// How a put ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is stored and acknowledged.
+    Created,
+    /// The key was taken. Names are content hashes, so for a content-named object this is
+    /// success once the size agrees; the caller decides.
+    Existed,
+}
+
+/// What a store says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When the store took it, by the store's clock.
+    pub modified: Timestamp,
+    /// The store's own tag: a hint, never a proof.
+    pub etag: Option<String>,
+}
+
+/// One page of a listing, in ascending byte order of keys.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Keys under the prefix that no repository of ours would hold; skipped, and said.
+    pub foreign: Vec<String>,
+    /// Where the next page starts, if there is one.
+    pub next: Option<PageToken>,
+}
+
+/// Where a listing goes on. Opaque; belongs to one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageToken(pub String);
+
+/// Why an operation of a store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {object} in {store}: {kind}")]
+pub struct StoreError {
+    /// What was tried: `put`, `get`, `list`, `delete`, `clock`.
+    pub operation: &'static str,
+    /// The key or prefix.
+    pub object: String,
+    /// The store, without credentials.
+    pub store: String,
+    /// What kind of failure it is, which decides about retries and exit codes.
+    pub kind: StoreErrorKind,
+    /// What lies beneath.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Kinds of failure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreErrorKind {
+    /// No such object.
+    #[error("it is not there")]
+    NotFound,
+    /// The credentials may not do this.
+    #[error("access denied ({0})")]
+    Denied(String),
+    /// No credentials, unknown ones, or a wrong signature.
+    #[error("the credentials are missing or not accepted ({0})")]
+    Credentials(String),
+    /// No such bucket or folder.
+    #[error("the bucket or folder is not there")]
+    NoBucket,
+    /// The store's clock and this machine's differ too far for a signature.
+    #[error("this machine's clock and the store's differ too far ({0})")]
+    Clock(String),
+    /// The object is larger than the caller takes.
+    #[error("it is larger than {limit} bytes")]
+    TooLarge {
+        /// The most the caller takes.
+        limit: u64,
+    },
+    /// The bytes that arrived are not those that were sent (checksum, length).
+    #[error("what arrived is not what was sent ({0})")]
+    Corrupt(String),
+    /// The store broke the rules of its protocol: order, repeated keys, impossible sizes.
+    #[error("the store broke its protocol ({0})")]
+    Protocol(String),
+    /// No room.
+    #[error("no room is left")]
+    Full,
+    /// Worth trying again: throttled, cut, timed out, 5xx.
+    #[error("{0}")]
+    Transient(String),
+    /// The bounded tries are used up.
+    #[error("gave up after {tries} tries in {after:?}: {last}")]
+    GaveUp {
+        /// How many.
+        tries: u32,
+        /// Over how long.
+        after: Duration,
+        /// What the last one said.
+        last: String,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl StoreErrorKind {
+    /// Whether another try may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Transient(_) | Self::Corrupt(_))
+    }
+}
+
+/// Immutable objects under keys.
+///
+/// Correctness never rests on conditional puts, ETags or list order being honoured: names are
+/// content hashes, a commit lists what it needs, and readers check every hash.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// What a person would call it, without credentials: `s3://bucket/prefix at https://…`.
+    fn describe(&self) -> String;
+
+    /// Stores an object under its key, only if the key is free where the store can say so.
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError>;
+
+    /// Reads a whole object of at most `limit` bytes.
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError>;
+
+    /// Reads `range` of an object, exactly; a shorter answer is an error. For objects that end
+    /// before `range.end` the answer ends with the object.
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// One page of what lies under `prefix` (which ends with a slash or is empty).
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError>;
+
+    /// Removes an object. Only the probe and prune do.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// The store's clock.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+}
