@@ -137,7 +137,11 @@ impl World {
     #[must_use]
     pub fn real() -> Self {
         let count = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), workers: Workers::Threads { count } }
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            workers: Workers::Threads { count },
+        }
     }
 
     /// A world that `seed` repeats, standing at `at`, on one thread.

@@ -99,7 +99,9 @@ impl From<crate::store::StoreError> for Failure {
         use crate::store::StoreErrorKind as Kind;
         let (exit, remedy) = match &error.kind {
             Kind::Denied(_) => (Exit::Usage, Some("give these credentials the right, or use others")),
-            Kind::Credentials(_) => (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity")),
+            Kind::Credentials(_) => {
+                (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
+            }
             Kind::NoBucket => (Exit::Usage, Some("create the bucket or folder, or correct --repo")),
             Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
             Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } => (Exit::Damaged, None),

@@ -1,0 +1,1 @@
+//! The command line as people meet it: help, tables, errors, exit codes.

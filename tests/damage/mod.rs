@@ -1,0 +1,1 @@
+//! Location times change: the right error, the right object named.

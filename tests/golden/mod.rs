@@ -1,0 +1,1 @@
+//! Repositories and vectors of every released format.

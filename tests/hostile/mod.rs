@@ -1,0 +1,1 @@
+//! Streams that want out of the target.

@@ -1,0 +1,1 @@
+//! The process is killed at every named point; the next run succeeds.

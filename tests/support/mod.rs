@@ -1,0 +1,1 @@
+//! Real servers and trees for the tests.
