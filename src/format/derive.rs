@@ -57,7 +57,7 @@ impl EpochSecret {
     /// The key of one domain.
     #[must_use]
     pub fn domain(&self, domain: &str) -> DomainKey {
-        DomainKey::new(SecretKey::derive("kbak v1 domain", &[&self.0.0, domain.as_bytes()]))
+        DomainKey::new(&SecretKey::derive("kbak v1 domain", &[&self.0.0, domain.as_bytes()]))
     }
 }
 
@@ -107,7 +107,7 @@ pub struct DomainKey {
 impl DomainKey {
     /// Derives what the domain needs from its key.
     #[must_use]
-    pub fn new(key: SecretKey) -> Self {
+    pub fn new(key: &SecretKey) -> Self {
         let derive = |context| SecretKey::derive(context, &[&key.0]);
         let mut table = [0u8; 2048];
         blake3::Hasher::new_derive_key("kbak v1 gear").update(&key.0).finalize_xof().fill(&mut table);
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn secrets_do_not_show() {
         let secret = SecretKey::new([0x41; 32]);
-        let shown = format!("{secret:?}{:?}{:?}", EpochSecret(secret.clone()), DomainKey::new(secret));
+        let shown = format!("{secret:?}{:?}{:?}", EpochSecret(secret.clone()), DomainKey::new(&secret));
         assert!(!shown.contains("41") && !shown.contains("65"), "{shown}");
     }
 }

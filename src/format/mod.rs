@@ -2,6 +2,7 @@
 //!
 //! docs/format.md specifies every object byte by byte; the modules here follow its sections.
 
+pub mod container;
 pub mod derive;
 pub mod ids;
 pub mod layout;

@@ -1,0 +1,383 @@
+//! The one container: standard age files (age-encryption.org/v1), of two kinds.
+//!
+//! Packs and bodies are encrypted to the epoch's X25519 recipient: whoever writes them cannot
+//! read them. Index, scan cache, state and records are symmetric: one scrypt stanza whose
+//! passphrase is a derived key in hex, work factor 1, so that only holders of the domain's key can
+//! make or read them. `age -d` reads both.
+//!
+//! age does not say who encrypted a file. Authenticity comes from elsewhere: the name of an object
+//! that a signed manifest gives, and the id of each chunk.
+
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::str::FromStr;
+
+use age::secrecy::{ExposeSecret, SecretString};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::derive::Passphrase;
+use super::ids::ObjectHash;
+
+/// The plaintext that one encrypted block of an age payload holds.
+const BLOCK: u64 = 64 << 10;
+/// The same block with its tag.
+const SEALED_BLOCK: u64 = BLOCK + 16;
+/// Header and nonce of a container are never longer than this; a reader looks no further.
+pub const MAX_HEADER: u64 = 4096;
+
+/// Why a container was not made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The identity or passphrase is not the one it was encrypted to.
+    #[error("it is not encrypted to this key")]
+    WrongKey,
+    /// Not an age file, a truncated one, or one whose bytes were changed.
+    #[error("it is damaged")]
+    Damaged(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The plaintext is longer than the reader takes.
+    #[error("its content is larger than {limit} bytes")]
+    TooLarge {
+        /// The most the reader takes.
+        limit: u64,
+    },
+    /// Text that is not an X25519 recipient or identity.
+    #[error("it is not an age X25519 key")]
+    NotAKey,
+}
+
+fn damaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ContainerError {
+    ContainerError::Damaged(error.into())
+}
+
+/// The public half of an epoch: packs and bodies are encrypted to it.
+#[derive(Clone)]
+pub struct DataRecipient(age::x25519::Recipient);
+
+impl FromStr for DataRecipient {
+    type Err = ContainerError;
+    fn from_str(text: &str) -> Result<Self, ContainerError> {
+        let recipient: age::x25519::Recipient = text.parse().map_err(|_| ContainerError::NotAKey)?;
+        // Canonical: one text for one key.
+        if recipient.to_string() == text { Ok(Self(recipient)) } else { Err(ContainerError::NotAKey) }
+    }
+}
+
+impl fmt::Display for DataRecipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for DataRecipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataRecipient({self})")
+    }
+}
+
+/// The private half of an epoch. It lives in the writer only while an epoch is born, and in a
+/// reader only while it restores.
+#[derive(Clone)]
+pub struct DataIdentity(age::x25519::Identity);
+
+impl DataIdentity {
+    /// A new one, from the operating system's randomness (the crate takes no other).
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(age::x25519::Identity::generate())
+    }
+
+    /// Its public half.
+    #[must_use]
+    pub fn recipient(&self) -> DataRecipient {
+        DataRecipient(self.0.to_public())
+    }
+
+    /// `AGE-SECRET-KEY-1…`, to be put into a wrap.
+    #[must_use]
+    pub fn expose(&self) -> SecretString {
+        self.0.to_string()
+    }
+}
+
+impl FromStr for DataIdentity {
+    type Err = ContainerError;
+    fn from_str(text: &str) -> Result<Self, ContainerError> {
+        let identity: age::x25519::Identity = text.parse().map_err(|_| ContainerError::NotAKey)?;
+        if identity.to_string().expose_secret() == text {
+            Ok(Self(identity))
+        } else {
+            Err(ContainerError::NotAKey)
+        }
+    }
+}
+
+impl fmt::Debug for DataIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataIdentity(…)")
+    }
+}
+
+/// Ciphertext in the making, hashed as it grows.
+struct Hashed {
+    bytes: Vec<u8>,
+    hash: Sha256,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.hash.update(buf);
+        self.bytes.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Encrypts as it is written to; holds ciphertext only.
+pub struct Sealer(age::stream::StreamWriter<Hashed>);
+
+impl Sealer {
+    /// Encrypts to an epoch. `capacity` is the size the ciphertext is expected to have, in bytes.
+    pub fn to_recipient(recipient: &DataRecipient, capacity: usize) -> Result<Self, ContainerError> {
+        Self::start(&recipient.0, capacity)
+    }
+
+    /// Encrypts under a passphrase derived from a domain's key.
+    pub fn with_passphrase(passphrase: &Passphrase, capacity: usize) -> Result<Self, ContainerError> {
+        let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
+        recipient.set_work_factor(1);
+        Self::start(&recipient, capacity)
+    }
+
+    fn start(recipient: &dyn age::Recipient, capacity: usize) -> Result<Self, ContainerError> {
+        let sink = Hashed { bytes: Vec::with_capacity(capacity), hash: Sha256::new() };
+        let encryptor = age::Encryptor::with_recipients(std::iter::once(recipient)).map_err(damaged)?;
+        Ok(Self(encryptor.wrap_output(sink).map_err(damaged)?))
+    }
+
+    /// Adds plaintext.
+    pub fn write(&mut self, plaintext: &[u8]) -> Result<(), ContainerError> {
+        self.0.write_all(plaintext).map_err(damaged)
+    }
+
+    /// Ends the file: its bytes and their SHA-256.
+    pub fn finish(self) -> Result<(Bytes, ObjectHash), ContainerError> {
+        let Hashed { bytes, hash } = self.0.finish().map_err(damaged)?;
+        Ok((Bytes::from(bytes), ObjectHash(hash.finalize().into())))
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer")
+    }
+}
+
+/// What a container is opened with.
+pub enum Key<'a> {
+    /// The private half of an epoch.
+    Identity(&'a DataIdentity),
+    /// A derived passphrase.
+    Passphrase(&'a Passphrase),
+}
+
+/// Opens a whole container of at most `limit` bytes of plaintext. Nothing is given out before the
+/// last block is authenticated.
+pub fn open(sealed: &[u8], key: &Key<'_>, limit: u64) -> Result<Vec<u8>, ContainerError> {
+    let mut plaintext = Vec::with_capacity(usize::try_from(limit.min(sealed.len() as u64)).unwrap_or(0));
+    let mut reader = decrypt(io::Cursor::new(sealed), key)?;
+    reader.by_ref().take(limit + 1).read_to_end(&mut plaintext).map_err(damaged)?;
+    if plaintext.len() as u64 > limit {
+        return Err(ContainerError::TooLarge { limit });
+    }
+    Ok(plaintext)
+}
+
+fn decrypt<R: Read>(input: R, key: &Key<'_>) -> Result<age::stream::StreamReader<R>, ContainerError> {
+    let decryptor = age::Decryptor::new(input).map_err(damaged)?;
+    let opened = match key {
+        Key::Identity(identity) => decryptor.decrypt(std::iter::once(&identity.0 as &dyn age::Identity)),
+        Key::Passphrase(passphrase) => {
+            let mut identity = age::scrypt::Identity::new(SecretString::from(passphrase.expose().to_owned()));
+            identity.set_max_work_factor(1);
+            decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
+        }
+    };
+    opened.map_err(|error| match error {
+        age::DecryptError::NoMatchingKeys
+        | age::DecryptError::KeyDecryptionFailed
+        | age::DecryptError::DecryptionFailed => ContainerError::WrongKey,
+        other => damaged(other),
+    })
+}
+
+/// The head of a container, as read from its first bytes: enough to know where its blocks lie.
+#[derive(Debug, Clone)]
+pub struct Head {
+    bytes: Bytes,
+    payload: u64,
+}
+
+impl Head {
+    /// Reads the head from the first bytes of an object (at most [`MAX_HEADER`] of them count).
+    /// `None` when the header does not end there.
+    #[must_use]
+    pub fn parse(first: &Bytes) -> Option<Self> {
+        let window = &first[..first.len().min(usize::try_from(MAX_HEADER).unwrap_or(usize::MAX))];
+        // The header ends with the MAC line, `--- ` and 43 base64 characters (age v1); 16 bytes of
+        // nonce follow it.
+        let mac = memchr::memmem::find(window, b"\n--- ")? + 1;
+        let end = mac + memchr::memchr(b'\n', &window[mac..])? + 1 + 16;
+        (end <= window.len()).then(|| Self { bytes: first.slice(..end), payload: end as u64 })
+    }
+
+    /// The bytes of the object that hold plaintext `start..end`, in whole blocks, at most up to
+    /// `size`, the object's length.
+    #[must_use]
+    pub fn sealed_range(&self, start: u64, end: u64, size: u64) -> std::ops::Range<u64> {
+        let first = self.payload + (start / BLOCK) * SEALED_BLOCK;
+        let last = self.payload + end.div_ceil(BLOCK) * SEALED_BLOCK;
+        first.min(size)..last.min(size)
+    }
+
+    /// Decrypts `take` bytes of plaintext at `start` from `blocks`, the bytes of the object at
+    /// [`Head::sealed_range`]. Each block is authenticated; the chunk's id proves the rest.
+    pub fn open_range(
+        &self,
+        identity: &DataIdentity,
+        blocks: &Window,
+        start: u64,
+        take: usize,
+    ) -> Result<Vec<u8>, ContainerError> {
+        let view = Sparse { head: &self.bytes, blocks, at: 0 };
+        let mut reader = decrypt(view, &Key::Identity(identity))?;
+        if start % BLOCK != 0 {
+            reader.seek(SeekFrom::Start(start)).map_err(damaged)?;
+        } else if start > 0 {
+            // One past the wanted place and one back: the crate looks at the object's last block,
+            // which is not at hand, when a seek lands on the first byte of a block.
+            reader.seek(SeekFrom::Start(start + 1)).map_err(damaged)?;
+            reader.seek(SeekFrom::Current(-1)).map_err(damaged)?;
+        }
+        let mut plaintext = vec![0; take];
+        reader.read_exact(&mut plaintext).map_err(damaged)?;
+        Ok(plaintext)
+    }
+}
+
+/// Some bytes of an object, and where they lie in it.
+#[derive(Debug, Clone)]
+pub struct Window {
+    /// The offset of the first byte.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The object's whole length.
+    pub size: u64,
+}
+
+/// An object of which only the head and some blocks are at hand.
+struct Sparse<'a> {
+    head: &'a [u8],
+    blocks: &'a Window,
+    at: u64,
+}
+
+impl Read for Sparse<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let here = if self.at < self.head.len() as u64 {
+            usize::try_from(self.at).ok().and_then(|at| self.head.get(at..))
+        } else {
+            let within = self.at.checked_sub(self.blocks.offset).and_then(|at| usize::try_from(at).ok());
+            within.and_then(|at| self.blocks.bytes.get(at..))
+        };
+        let Some(here) = here.filter(|here| !here.is_empty() || self.at >= self.blocks.size) else {
+            return Err(io::Error::other("a part of the object that was not asked for"));
+        };
+        let count = here.len().min(buf.len());
+        buf[..count].copy_from_slice(&here[..count]);
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Sparse<'_> {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        let target = match pos {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.blocks.size.checked_add_signed(by),
+        };
+        self.at = target.ok_or_else(|| io::Error::other("a seek out of the object"))?;
+        Ok(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::derive::{EpochSecret, SecretKey};
+    use crate::format::layout::Class;
+
+    fn seal(identity: &DataIdentity, plaintext: &[u8]) -> Bytes {
+        let mut sealer = Sealer::to_recipient(&identity.recipient(), 0).unwrap();
+        sealer.write(plaintext).unwrap();
+        let (bytes, hash) = sealer.finish().unwrap();
+        assert_eq!(hash, ObjectHash::of(&bytes));
+        bytes
+    }
+
+    #[test]
+    fn any_range_opens_alone() {
+        let identity = DataIdentity::generate();
+        let plaintext: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+        for size in [1, 65_535, 65_536, 65_537, 131_072, 300_000] {
+            let sealed = seal(&identity, &plaintext[..size]);
+            let head = Head::parse(&sealed.slice(..sealed.len().min(1024))).unwrap();
+            for start in [0, 1, 65_535, 65_536, 65_537, 131_071, 131_072, 262_144, 299_999] {
+                for take in [1, 100, 65_536, 70_000] {
+                    if start + take > size {
+                        continue;
+                    }
+                    let whole = sealed.len() as u64;
+                    let range = head.sealed_range(start as u64, (start + take) as u64, whole);
+                    let bytes = sealed.slice(range.start as usize..range.end as usize);
+                    let window = Window { offset: range.start, bytes, size: whole };
+                    let got = head.open_range(&identity, &window, start as u64, take).unwrap();
+                    assert_eq!(got, &plaintext[start..start + take], "{size} {start} {take}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_refused() {
+        let identity = DataIdentity::generate();
+        let sealed = seal(&identity, b"some plaintext");
+        for byte in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut bad = sealed.to_vec();
+                bad[byte] ^= 1 << bit;
+                assert!(open(&bad, &Key::Identity(&identity), 100).is_err(), "byte {byte} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn symmetric_containers_open_with_their_own_passphrase_only() {
+        let domain = EpochSecret(SecretKey::new([1; 32])).domain("path/x");
+        let (index, cache) =
+            (domain.passphrase(Class::Index).unwrap(), domain.passphrase(Class::Cache).unwrap());
+        let mut sealer = Sealer::with_passphrase(&index, 0).unwrap();
+        sealer.write(b"entries").unwrap();
+        let (sealed, _) = sealer.finish().unwrap();
+        assert_eq!(open(&sealed, &Key::Passphrase(&index), 100).unwrap(), b"entries");
+        assert!(matches!(open(&sealed, &Key::Passphrase(&cache), 100), Err(ContainerError::WrongKey)));
+        assert!(matches!(
+            open(&sealed, &Key::Passphrase(&index), 3),
+            Err(ContainerError::TooLarge { limit: 3 })
+        ));
+    }
+}
