@@ -2,8 +2,15 @@
 //!
 //! docs/format.md specifies every object byte by byte; the modules here follow its sections.
 
+pub mod catalog;
 pub mod container;
 pub mod derive;
 pub mod ids;
+pub mod index;
 pub mod layout;
+pub mod list;
+pub mod name;
+pub mod needs;
 pub mod object;
+pub mod pack;
+pub mod padme;

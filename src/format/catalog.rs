@@ -1,0 +1,112 @@
+//! Catalogs: what a stream contains, for `ls`, `find`, `diff` and for restoring one path.
+//!
+//! JSON lines in the order of the stream. `at` is the offset of the member's first byte relative
+//! to the start of the list part in which the member starts, so that an early change rewrites no
+//! later line; the part is found by its `first`.
+
+use serde::{Deserialize, Serialize};
+
+use super::name::Name;
+
+/// A catalog chunk ends at the first boundary after this many bytes of text …
+pub const MIN_CHUNK: usize = 256 << 10;
+/// … and at the latest before this many.
+pub const MAX_CHUNK: usize = 1 << 20;
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Type {
+    /// A regular file.
+    File,
+    /// A folder.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A further name of a file that came before.
+    Hardlink,
+    /// A FIFO.
+    Fifo,
+    /// A character device.
+    Char,
+    /// A block device.
+    Block,
+    /// A Kubernetes object: one line of JSON.
+    Object,
+    /// A database dump.
+    Dump,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Its path; `namespace/name` for objects.
+    pub path: Name,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: Type,
+    /// The offset of its first byte in the part that it starts in.
+    pub at: u64,
+    /// The bytes of the stream that it takes.
+    pub len: u64,
+    /// The size of a file's content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Permission bits in octal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Time of the last change of content: seconds since 1970, a point, nine digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<String>,
+    /// Where a link leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Name>,
+}
+
+impl Line {
+    /// The line's text with its line end.
+    #[must_use]
+    pub fn to_text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+}
+
+/// Reads a catalog chunk. `None`: a line is malformed.
+#[must_use]
+pub fn read_lines(text: &[u8]) -> Option<Vec<Line>> {
+    let text = text.strip_suffix(b"\n")?;
+    text.split(|&byte| byte == b'\n').map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_compact_and_round_trip() {
+        let line = Line {
+            path: Name::from("a/b"),
+            kind: Type::Object,
+            at: 7,
+            len: 9,
+            size: None,
+            mode: None,
+            uid: None,
+            gid: None,
+            mtime: None,
+            link: None,
+        };
+        let text = line.to_text();
+        assert_eq!(text, b"{\"path\":\"a/b\",\"type\":\"object\",\"at\":7,\"len\":9}\n");
+        assert_eq!(read_lines(&text), Some(vec![line]));
+        assert_eq!(read_lines(b"{}\n"), None);
+    }
+}

@@ -1,0 +1,234 @@
+//! Index objects: where a chunk lies. A hint for deduplication and the healing map; a restore
+//! never needs one.
+//!
+//! Plaintext (little-endian), sealed under the domain's index passphrase:
+//!
+//! ```text
+//! magic `kbakix01`, packs u32, entries u32, replaced u32, zeros 4
+//! replaced ×  32 B SHA-256 of an index object that this one merges
+//! packs    ×  48 B SHA-256, size u64, class u8 (0 data, 1 metadata), zeros 7; sorted by SHA-256
+//! entries  ×  32 B first half of the chunk id, pack u32, offset u32, length u32, plain u32; sorted
+//! zeros to a Padmé length
+//! ```
+
+use super::container::{ContainerError, Key, Sealer, open};
+use super::derive::DomainKey;
+use super::ids::{NameId, ObjectHash};
+use super::layout::{Class, EpochPath};
+use super::object::Sealed;
+use super::pack::PackClass;
+use super::padme;
+
+/// The largest index object, in bytes of plaintext.
+pub const MAX_INDEX: u64 = 16 << 20;
+/// The most entries that one object holds, so that it stays within 8 MiB.
+pub const MAX_ENTRIES: usize = (8 << 20) / 32 - 4096;
+
+const MAGIC: &[u8; 8] = b"kbakix01";
+
+/// A pack that an index names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IndexedPack {
+    /// Its name.
+    pub hash: ObjectHash,
+    /// Its size in the store, in bytes.
+    pub size: u64,
+    /// What it holds.
+    pub class: PackClass,
+}
+
+/// The first half of a chunk id: enough to find a chunk, never enough to trust one.
+pub type ShortId = [u8; 16];
+
+/// One chunk's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IndexEntry {
+    /// The first half of the chunk's id.
+    pub id: ShortId,
+    /// The pack, as position in the index's table.
+    pub pack: u32,
+    /// Where the frame starts in the pack's plaintext.
+    pub offset: u32,
+    /// The frame's length in bytes.
+    pub length: u32,
+    /// The chunk's length in bytes.
+    pub plain: u32,
+}
+
+/// The content of one index object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    /// The objects that this one merges.
+    pub replaces: Vec<ObjectHash>,
+    /// The packs.
+    pub packs: Vec<IndexedPack>,
+    /// The chunks.
+    pub entries: Vec<IndexEntry>,
+}
+
+/// Why an index object is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// Not made with this domain's key, or damaged.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// Its plaintext is not an index.
+    #[error("the index is malformed")]
+    Malformed,
+}
+
+impl Index {
+    /// Sorts packs and entries into their canonical order, renumbering the packs.
+    pub fn sort(&mut self) {
+        let mut order: Vec<usize> = (0..self.packs.len()).collect();
+        order.sort_by_key(|&at| self.packs[at].hash);
+        let mut place = vec![0u32; order.len()];
+        for (new, &old) in order.iter().enumerate() {
+            place[old] = u32::try_from(new).unwrap_or(u32::MAX);
+        }
+        self.packs = order.iter().map(|&old| self.packs[old]).collect();
+        for entry in &mut self.entries {
+            entry.pack = place[entry.pack as usize];
+        }
+        self.entries.sort_unstable();
+        self.replaces.sort_unstable();
+    }
+
+    /// Seals a sorted index.
+    pub fn seal(&self, path: &EpochPath, domain: NameId, key: &DomainKey) -> Result<Sealed, ContainerError> {
+        let bare = 24 + self.replaces.len() * 32 + self.packs.len() * 48 + self.entries.len() * 32;
+        let padded = usize::try_from(padme::padded(bare as u64)).unwrap_or(bare);
+        let mut out = Vec::with_capacity(padded);
+        out.extend_from_slice(MAGIC);
+        for count in [self.packs.len(), self.entries.len(), self.replaces.len(), 0] {
+            out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        for hash in &self.replaces {
+            out.extend_from_slice(&hash.0);
+        }
+        for pack in &self.packs {
+            out.extend_from_slice(&pack.hash.0);
+            out.extend_from_slice(&pack.size.to_le_bytes());
+            out.extend_from_slice(&[u8::from(pack.class == PackClass::Metadata), 0, 0, 0, 0, 0, 0, 0]);
+        }
+        for entry in &self.entries {
+            out.extend_from_slice(&entry.id);
+            for number in [entry.pack, entry.offset, entry.length, entry.plain] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+        }
+        out.resize(padded, 0);
+        seal_symmetric(path, domain, key, Class::Index, &out)
+    }
+
+    /// Opens an index object and checks its form.
+    pub fn open(sealed: &[u8], key: &DomainKey) -> Result<Self, IndexError> {
+        Self::parse(&open_symmetric(sealed, key, Class::Index, MAX_INDEX)?).ok_or(IndexError::Malformed)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes.strip_prefix(MAGIC.as_slice())?;
+        let packs = take_u32(&mut rest)? as usize;
+        let entries = take_u32(&mut rest)? as usize;
+        let replaced = take_u32(&mut rest)? as usize;
+        (take_u32(&mut rest)? == 0).then_some(())?;
+        let needed = packs.checked_mul(48)? + entries.checked_mul(32)? + replaced.checked_mul(32)?;
+        (needed <= rest.len()).then_some(())?;
+        let mut index = Self::default();
+        for _ in 0..replaced {
+            index.replaces.push(ObjectHash(take(&mut rest)?));
+        }
+        index.packs.reserve_exact(packs);
+        for _ in 0..packs {
+            let (hash, size) = (ObjectHash(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));
+            let class = match take::<8>(&mut rest)? {
+                [0, 0, 0, 0, 0, 0, 0, 0] => PackClass::Data,
+                [1, 0, 0, 0, 0, 0, 0, 0] => PackClass::Metadata,
+                _ => return None,
+            };
+            index.packs.push(IndexedPack { hash, size, class });
+        }
+        index.entries.reserve_exact(entries);
+        for _ in 0..entries {
+            let id = take(&mut rest)?;
+            let (pack, offset) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
+            let (length, plain) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
+            ((pack as usize) < packs).then_some(())?;
+            index.entries.push(IndexEntry { id, pack, offset, length, plain });
+        }
+        let sorted = index.packs.windows(2).all(|w| w[0].hash < w[1].hash)
+            && index.entries.windows(2).all(|w| w[0].id <= w[1].id);
+        (sorted && rest.iter().all(|&byte| byte == 0)).then_some(index)
+    }
+}
+
+/// Seals `plaintext` as a symmetric object of `class` in `domain`.
+pub(super) fn seal_symmetric(
+    path: &EpochPath,
+    domain: NameId,
+    key: &DomainKey,
+    class: Class,
+    plaintext: &[u8],
+) -> Result<Sealed, ContainerError> {
+    let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
+    let mut sealer = Sealer::with_passphrase(&passphrase, plaintext.len() + plaintext.len() / 2048 + 4096)?;
+    sealer.write(plaintext)?;
+    let (bytes, hash) = sealer.finish()?;
+    Ok(Sealed::new(path.in_domain(domain, class, hash), bytes, hash))
+}
+
+/// Opens a symmetric object of `class`.
+pub(super) fn open_symmetric(
+    sealed: &[u8],
+    key: &DomainKey,
+    class: Class,
+    limit: u64,
+) -> Result<Vec<u8>, ContainerError> {
+    let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
+    open(sealed, &Key::Passphrase(&passphrase), limit)
+}
+
+/// Takes `N` bytes off the front.
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}
+
+/// Takes a little-endian number off the front.
+pub(super) fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    take(rest).map(u32::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::derive::SecretKey;
+    use crate::format::ids::{EpochId, WriterId};
+
+    #[test]
+    fn sorts_seals_and_opens() {
+        let pack = |b: u8| IndexedPack { hash: ObjectHash([b; 32]), size: 9, class: PackClass::Data };
+        let entry = |b: u8, pack| IndexEntry { id: [b; 16], pack, offset: 1, length: 2, plain: 3 };
+        let mut index = Index {
+            replaces: vec![],
+            packs: vec![pack(9), pack(1)],
+            entries: vec![entry(5, 0), entry(2, 1)],
+        };
+        index.sort();
+        assert_eq!(index.packs[0].hash, ObjectHash([1; 32]));
+        assert_eq!(index.entries[0], entry(2, 0));
+        let key = DomainKey::new(&SecretKey::new([3; 32]));
+        let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
+        let sealed = index.seal(&path, NameId([4; 8]), &key).unwrap();
+        assert_eq!(Index::open(sealed.bytes(), &key).unwrap(), index);
+    }
+
+    #[test]
+    fn absurd_counts_allocate_nothing() {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&[0xff; 12]);
+        bytes.extend_from_slice(&[0; 4]);
+        assert_eq!(Index::parse(&bytes), None);
+    }
+}

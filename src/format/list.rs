@@ -1,0 +1,201 @@
+//! A stream as a list of slices, in parts of at most 1 MiB.
+//!
+//! A part is text: a first line `{"packs":[["<sha256>",size],…]}`, then one line per slice,
+//! `[pack, offset, length, plain length, "id", skip, take]`: decode `length` bytes at `offset` of
+//! the decrypted pack (one zstd frame), check the id, leave out `skip` bytes, use `take`. Parts are
+//! chunks of kind list; the body names them. Nothing else is needed to read a stream.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ChunkId, ObjectHash};
+use super::name::Name;
+use super::needs::PackName;
+use super::pack::MAX_CHUNK;
+
+/// A part ends before it is longer than this, in bytes of text.
+pub const MAX_PART: usize = 1 << 20;
+/// What one slice adds to a part at most: its line and a pack of its own.
+pub const MAX_SLICE_TEXT: usize = 7 * 11 + 64 + 16 + 64 + 24;
+
+/// Where a chunk's frame lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// In which pack.
+    pub pack: PackName,
+    /// Where the frame starts in the pack's plaintext, in bytes.
+    pub offset: u32,
+    /// The frame's length in bytes.
+    pub length: u32,
+    /// The chunk's length in bytes.
+    pub plain: u32,
+}
+
+/// Some bytes of a chunk, at a place in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slice {
+    /// Where the chunk is.
+    pub place: Place,
+    /// Which chunk.
+    pub id: ChunkId,
+    /// The bytes of the chunk that are left out before.
+    pub skip: u32,
+    /// The bytes that belong to the stream.
+    pub take: u32,
+}
+
+/// A part's text is not what a writer makes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the list is malformed")]
+pub struct ListError {
+    /// Counted from 1.
+    pub line: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    packs: Vec<(ObjectHash, u64)>,
+}
+
+/// Writes a part.
+#[must_use]
+pub fn write_part(slices: &[Slice]) -> String {
+    let mut packs: Vec<PackName> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    let mut lines = String::with_capacity(slices.len() * 110);
+    for slice in slices {
+        let pack = slice.place.pack;
+        let number = *places.entry(pack.hash).or_insert_with(|| {
+            packs.push(pack);
+            packs.len() - 1
+        });
+        let Place { offset, length, plain, .. } = slice.place;
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            lines,
+            "[{number},{offset},{length},{plain},\"{}\",{},{}]",
+            slice.id, slice.skip, slice.take
+        );
+    }
+    let mut text = String::from("{\"packs\":[");
+    for (at, pack) in packs.iter().enumerate() {
+        let _ = write!(text, "{}[\"{}\",{}]", if at > 0 { "," } else { "" }, pack.hash, pack.size);
+    }
+    text.push_str("]}\n");
+    text.push_str(&lines);
+    text
+}
+
+/// Reads a part.
+pub fn read_part(text: &[u8]) -> Result<Vec<Slice>, ListError> {
+    let text = text.strip_suffix(b"\n").ok_or(ListError { line: 0 })?;
+    let mut lines = text.split(|&byte| byte == b'\n').enumerate();
+    let head = lines.next().and_then(|(_, line)| serde_json::from_slice::<Head>(line).ok());
+    let packs = head.ok_or(ListError { line: 1 })?.packs;
+    let read = |line: &[u8]| {
+        type Line = (u32, u32, u32, u32, ChunkId, u32, u32);
+        let (number, offset, length, plain, id, skip, take) = serde_json::from_slice::<Line>(line).ok()?;
+        let &(hash, size) = packs.get(number as usize)?;
+        let within = skip.checked_add(take)? <= plain && take > 0 && plain as usize <= MAX_CHUNK;
+        let place = Place { pack: PackName { hash, size }, offset, length, plain };
+        within.then_some(Slice { place, id, skip, take })
+    };
+    lines.map(|(at, line)| read(line).ok_or(ListError { line: at + 1 })).collect()
+}
+
+/// The hash of a stream: BLAKE3 over (id, skip, take) of its slices in order, numbers
+/// little-endian.
+#[derive(Debug, Default)]
+pub struct StreamHasher(blake3::Hasher);
+
+impl StreamHasher {
+    /// Adds the next slice.
+    pub fn update(&mut self, slice: &Slice) {
+        self.0.update(&slice.id.0);
+        self.0.update(&slice.skip.to_le_bytes());
+        self.0.update(&slice.take.to_le_bytes());
+    }
+
+    /// The hash of all slices added.
+    #[must_use]
+    pub fn finish(&self) -> ObjectHash {
+        ObjectHash(*self.0.finalize().as_bytes())
+    }
+}
+
+/// Where a part of a list or a chunk of a catalog lies: an entry of the body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The pack that holds it.
+    pub pack: ObjectHash,
+    /// The pack's size in the store.
+    pub pack_size: u64,
+    /// Where its frame starts in the pack's plaintext.
+    pub offset: u32,
+    /// The frame's length.
+    pub length: u32,
+    /// Its own length.
+    pub plain_length: u32,
+    /// Its id.
+    pub id: ChunkId,
+    /// The offset in the stream of the first byte that the part lists.
+    pub start: u64,
+    /// The first member that starts in this part; none when a member goes on through all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first: Option<Name>,
+}
+
+impl Part {
+    /// The place of the part's own chunk.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place {
+            pack: PackName { hash: self.pack, size: self.pack_size },
+            offset: self.offset,
+            length: self.length,
+            plain: self.plain_length,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(pack: u8, skip: u32, take: u32) -> Slice {
+        let pack = PackName { hash: ObjectHash([pack; 32]), size: 1000 };
+        Slice { place: Place { pack, offset: 5, length: 6, plain: 100 }, id: ChunkId([9; 32]), skip, take }
+    }
+
+    #[test]
+    fn parts_round_trip_and_stay_small() {
+        let slices = [slice(1, 0, 100), slice(2, 3, 4), slice(1, 99, 1)];
+        let text = write_part(&slices);
+        assert!(text.lines().next().unwrap().starts_with("{\"packs\":[[\"0101"));
+        assert_eq!(read_part(text.as_bytes()).unwrap(), slices);
+        let worst = Slice {
+            place: Place {
+                pack: PackName { hash: ObjectHash([255; 32]), size: u64::MAX },
+                offset: u32::MAX,
+                length: u32::MAX,
+                plain: u32::MAX,
+            },
+            id: ChunkId([255; 32]),
+            skip: u32::MAX,
+            take: u32::MAX,
+        };
+        assert!(write_part(&[worst]).len() <= MAX_SLICE_TEXT + 16);
+    }
+
+    #[test]
+    fn slices_that_leave_their_chunk_are_refused() {
+        let good = write_part(&[slice(1, 50, 50)]);
+        assert!(read_part(good.as_bytes()).is_ok());
+        for bad in [slice(1, 50, 51), slice(1, 0, 0), slice(1, u32::MAX, 2)] {
+            assert_eq!(read_part(write_part(&[bad]).as_bytes()), Err(ListError { line: 2 }));
+        }
+        assert!(read_part(&good.as_bytes()[..good.len() - 1]).is_err(), "a part ends with a line end");
+        assert!(read_part(good.replace("[0,", "[1,").as_bytes()).is_err(), "a pack that is not listed");
+    }
+}

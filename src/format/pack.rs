@@ -1,0 +1,279 @@
+//! Packs: one age file holding many chunks.
+//!
+//! Plaintext of a pack, in order:
+//!
+//! ```text
+//! chunk frames    one zstd frame per chunk, content size and checksum on, window ≤ 2^23
+//! padding frame   skippable 0x184D2A51, size u32, zeros: to a Padmé length of the whole
+//! table frame     skippable 0x184D2A50, size u32, then per chunk 48 bytes:
+//!                 id 32, offset u32, length u32, plain length u32, kind u8, zeros 3;
+//!                 then count u32 and the magic `kbakpk01`
+//! ```
+//!
+//! Numbers are little-endian. Stock `age -d | zstd -d` gives the chunks' plaintext one after the
+//! other: skippable frames are invisible to it (RFC 8878, section 3.1.2).
+
+use std::fmt;
+
+use super::container::{ContainerError, DataRecipient, Sealer};
+use super::derive::ChunkKind;
+use super::ids::{ChunkId, NameId, ObjectHash};
+use super::layout::{Class, EpochPath};
+use super::object::Sealed;
+use super::padme;
+
+/// The most plaintext that one chunk holds, in bytes: the window that stock `zstd -d` allows.
+pub const MAX_CHUNK: usize = 8 << 20;
+/// The largest pack, in bytes of plaintext; its ciphertext is about 0.03 % larger.
+pub const MAX_PACK: usize = 64 << 20;
+
+const PADDING_MAGIC: u32 = 0x184D_2A51;
+const TABLE_MAGIC: u32 = 0x184D_2A50;
+const END_MAGIC: &[u8; 8] = b"kbakpk01";
+const ENTRY: usize = 48;
+const SKIP_HEADER: usize = 8;
+const TAIL: usize = 12;
+
+/// A pack's table does not describe its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the pack's table is wrong: {0}")]
+pub struct TableError(pub &'static str);
+
+/// Data and metadata lie in packs of their own, so that a listing reads few of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PackClass {
+    /// Chunks of streams.
+    Data,
+    /// Lists and catalogs.
+    Metadata,
+}
+
+impl PackClass {
+    /// The class that chunks of `kind` go to.
+    #[must_use]
+    pub fn of(kind: ChunkKind) -> Self {
+        match kind {
+            ChunkKind::Data => Self::Data,
+            ChunkKind::List | ChunkKind::Catalog => Self::Metadata,
+        }
+    }
+}
+
+/// One chunk in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Its id.
+    pub id: ChunkId,
+    /// Where its frame starts in the pack's plaintext, in bytes.
+    pub offset: u32,
+    /// The frame's length in bytes.
+    pub length: u32,
+    /// The chunk's length in bytes.
+    pub plain: u32,
+    /// What it holds.
+    pub kind: ChunkKind,
+}
+
+/// A pack in the making. Holds ciphertext only: frames are encrypted as they come.
+pub struct PackBuilder {
+    sealer: Sealer,
+    table: Vec<TableEntry>,
+    filled: usize,
+    target: usize,
+}
+
+impl PackBuilder {
+    /// An empty pack for `recipient` that is full at `target` bytes of plaintext.
+    pub fn new(recipient: &DataRecipient, target: usize) -> Result<Self, ContainerError> {
+        let target = target.min(MAX_PACK);
+        let capacity = usize::try_from(padme::padded(target as u64)).unwrap_or(target);
+        // Tags, header and nonce on top, so that the buffer does not grow by doubling.
+        let sealer = Sealer::to_recipient(recipient, capacity + capacity / 2048 + 4096)?;
+        Ok(Self { sealer, table: Vec::new(), filled: 0, target })
+    }
+
+    /// Whether a frame of `length` bytes still goes in. An empty pack takes any.
+    #[must_use]
+    pub fn fits(&self, length: usize) -> bool {
+        self.table.is_empty() || self.total(self.table.len() + 1, self.filled + length) <= self.target
+    }
+
+    fn total(&self, entries: usize, filled: usize) -> usize {
+        filled + SKIP_HEADER + SKIP_HEADER + entries * ENTRY + TAIL
+    }
+
+    /// Adds a chunk's frame; gives its offset.
+    pub fn push(
+        &mut self,
+        kind: ChunkKind,
+        id: ChunkId,
+        frame: &[u8],
+        plain: u32,
+    ) -> Result<u32, ContainerError> {
+        let too_large = || ContainerError::TooLarge { limit: MAX_PACK as u64 };
+        let offset = u32::try_from(self.filled).map_err(|_| too_large())?;
+        let length = u32::try_from(frame.len()).map_err(|_| too_large())?;
+        self.sealer.write(frame)?;
+        self.filled += frame.len();
+        self.table.push(TableEntry { id, offset, length, plain, kind });
+        Ok(offset)
+    }
+
+    /// The number of chunks so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether no chunk is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Pads, adds the table, ends the age file.
+    pub fn seal(mut self, path: &EpochPath, domain: NameId) -> Result<SealedPack, ContainerError> {
+        let bare = self.total(self.table.len(), self.filled);
+        let padding = usize::try_from(padme::padded(bare as u64)).unwrap_or(bare) - bare;
+        let mut end = Vec::with_capacity(2 * SKIP_HEADER + padding + self.table.len() * ENTRY + TAIL);
+        skippable(&mut end, PADDING_MAGIC, padding);
+        end.resize(end.len() + padding, 0);
+        skippable(&mut end, TABLE_MAGIC, self.table.len() * ENTRY + TAIL);
+        for entry in &self.table {
+            end.extend_from_slice(&entry.id.0);
+            for number in [entry.offset, entry.length, entry.plain] {
+                end.extend_from_slice(&number.to_le_bytes());
+            }
+            end.extend_from_slice(&[entry.kind.code(), 0, 0, 0]);
+        }
+        let count = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        end.extend_from_slice(&count.to_le_bytes());
+        end.extend_from_slice(END_MAGIC);
+        self.sealer.write(&end)?;
+        let (bytes, hash) = self.sealer.finish()?;
+        let size = bytes.len() as u64;
+        let object = Sealed::new(path.in_domain(domain, Class::Pack, hash), bytes, hash);
+        Ok(SealedPack { object, hash, size, table: self.table })
+    }
+}
+
+impl fmt::Debug for PackBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackBuilder({} chunks, {} of {} B)", self.table.len(), self.filled, self.target)
+    }
+}
+
+fn skippable(out: &mut Vec<u8>, magic: u32, length: usize) {
+    out.extend_from_slice(&magic.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// A finished pack, ready for the store.
+#[derive(Debug)]
+pub struct SealedPack {
+    /// What is stored.
+    pub object: Sealed,
+    /// Its name.
+    pub hash: ObjectHash,
+    /// Its size in bytes, as stored.
+    pub size: u64,
+    /// What it holds.
+    pub table: Vec<TableEntry>,
+}
+
+/// Reads the table of a decrypted pack and checks it against the pack's bytes: frames one after
+/// the other from the first byte, then padding of zeros, then the table, nothing else.
+pub fn read_table(plaintext: &[u8]) -> Result<Vec<TableEntry>, TableError> {
+    let wrong = TableError;
+    let (rest, magic) = plaintext.split_last_chunk::<8>().ok_or(wrong("too short"))?;
+    if magic != END_MAGIC {
+        return Err(wrong("no table at the end"));
+    }
+    let (rest, count) = rest.split_last_chunk::<4>().ok_or(wrong("too short"))?;
+    let size = (u32::from_le_bytes(*count) as usize).checked_mul(ENTRY).ok_or(wrong("count"))?;
+    let entries_at = rest.len().checked_sub(size).ok_or(wrong("count"))?;
+    let (rest, entries) = rest.split_at(entries_at);
+    let rest = strip_skippable(rest, TABLE_MAGIC, size + TAIL).ok_or(wrong("table frame"))?;
+    let mut table = Vec::with_capacity(size / ENTRY);
+    let mut expected = 0u32;
+    for bytes in entries.chunks_exact(ENTRY) {
+        let entry = read_entry(bytes).ok_or(wrong("entry"))?;
+        if entry.offset != expected || entry.plain as usize > MAX_CHUNK {
+            return Err(wrong("entry out of place"));
+        }
+        expected = expected.checked_add(entry.length).ok_or(wrong("entry length"))?;
+        table.push(entry);
+    }
+    let padding = rest.get(expected as usize + SKIP_HEADER..).ok_or(wrong("frames past the padding"))?;
+    strip_skippable(&rest[..expected as usize + SKIP_HEADER], PADDING_MAGIC, padding.len())
+        .ok_or(wrong("padding frame"))?;
+    if padding.iter().any(|&byte| byte != 0) {
+        return Err(wrong("padding that is not zero"));
+    }
+    Ok(table)
+}
+
+/// Removes the header of a skippable frame of `length` bytes from the end of `bytes`.
+fn strip_skippable(bytes: &[u8], magic: u32, length: usize) -> Option<&[u8]> {
+    let (rest, size) = bytes.split_last_chunk::<4>()?;
+    let (rest, found) = rest.split_last_chunk::<4>()?;
+    (u32::from_le_bytes(*found) == magic && u32::from_le_bytes(*size) as usize == length).then_some(rest)
+}
+
+fn read_entry(bytes: &[u8]) -> Option<TableEntry> {
+    let (id, rest) = bytes.split_first_chunk::<32>()?;
+    let (offset, rest) = rest.split_first_chunk::<4>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (plain, rest) = rest.split_first_chunk::<4>()?;
+    let [kind, 0, 0, 0] = rest else { return None };
+    Some(TableEntry {
+        id: ChunkId(*id),
+        offset: u32::from_le_bytes(*offset),
+        length: u32::from_le_bytes(*length),
+        plain: u32::from_le_bytes(*plain),
+        kind: ChunkKind::from_code(*kind)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::container::{DataIdentity, Key, open};
+    use crate::format::ids::{EpochId, WriterId};
+
+    fn sample() -> Vec<u8> {
+        let identity = DataIdentity::generate();
+        let mut builder = PackBuilder::new(&identity.recipient(), 1 << 20).unwrap();
+        assert!(builder.fits(usize::MAX >> 1), "an empty pack takes any frame");
+        for (i, frame) in [&b"frame one"[..], b"frame two", b"3"].iter().enumerate() {
+            builder.push(ChunkKind::Data, ChunkId([i as u8; 32]), frame, 100).unwrap();
+        }
+        let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
+        let pack = builder.seal(&path, NameId([4; 8])).unwrap();
+        assert_eq!(pack.hash, ObjectHash::of(pack.object.bytes()));
+        open(pack.object.bytes(), &Key::Identity(&identity), MAX_PACK as u64).unwrap()
+    }
+
+    #[test]
+    fn the_table_is_found_from_the_end() {
+        let plaintext = sample();
+        assert_eq!(plaintext.len() as u64, padme::padded(plaintext.len() as u64));
+        let table = read_table(&plaintext).unwrap();
+        assert_eq!(table.len(), 3);
+        assert_eq!(&plaintext[table[1].offset as usize..][..table[1].length as usize], b"frame two");
+    }
+
+    #[test]
+    fn every_bit_of_the_table_and_padding_counts() {
+        let plaintext = sample();
+        let frames = 9 + 9 + 1;
+        let table = read_table(&plaintext).unwrap();
+        for byte in frames..plaintext.len() {
+            for bit in 0..8 {
+                let mut bad = plaintext.clone();
+                bad[byte] ^= 1 << bit;
+                assert_ne!(read_table(&bad).as_ref(), Ok(&table), "byte {byte} bit {bit}");
+            }
+        }
+    }
+}
