@@ -5,5 +5,9 @@
 pub mod container;
 pub mod derive;
 pub mod ids;
+pub mod json;
 pub mod layout;
 pub mod object;
+pub mod sign;
+pub mod signers;
+mod signing_key;
