@@ -4,10 +4,14 @@
 
 pub mod container;
 pub mod derive;
+pub mod epoch;
 pub mod ids;
 pub mod json;
 pub mod layout;
+pub mod marker;
+pub mod moment;
 pub mod object;
 pub mod sign;
 pub mod signers;
 mod signing_key;
+pub mod wrap;

@@ -187,20 +187,30 @@ pub(super) fn armor(signature: &SshSig) -> Result<String, ssh_key::Error> {
 }
 
 impl SigningKey {
-    /// Writes `document` as one line and signs it. The document must hold `type` as the
-    /// namespace wants it; the reader refuses others.
+    /// Writes `document`, a struct or map, as one line and signs it. `type` (from the namespace)
+    /// and `requires` (nothing, so far) are put in front here; the document must not hold them.
     pub fn sign_document(&self, namespace: Namespace, document: &impl Serialize) -> Result<Bytes, SignError> {
-        let mut bytes = serde_json::to_vec(document).map_err(JsonError::from)?;
+        let typed = Typed { r#type: namespace.document_type(), requires: &[], document };
+        let mut bytes = serde_json::to_vec(&typed).map_err(JsonError::from)?;
         bytes.push(b'\n');
         if bytes.len() > MAX_LINE {
             return Err(SignError::TooLong(bytes.len()));
         }
-        // What is signed must be readable: no floats or great integers from a careless type.
+        // What is signed must be readable: no floats, great integers or double keys.
         head(namespace, &bytes)?;
         let signature = self.sign(namespace, &bytes)?;
         bytes.extend_from_slice(signature.as_bytes());
         Ok(bytes.into())
     }
+}
+
+/// A document as it is written.
+#[derive(Serialize)]
+struct Typed<'a, T: Serialize> {
+    r#type: &'static str,
+    requires: &'a [&'a str],
+    #[serde(flatten)]
+    document: &'a T,
 }
 
 /// A document that is well-formed and not verified. Its line cannot be parsed from here but

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
@@ -140,6 +142,23 @@ impl SigningKey {
     #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
     pub fn to_openssh(&self) -> Zeroizing<String> {
         self.0.to_openssh(LineEnding::LF).expect("an encodable key")
+    }
+
+    /// The key as one line of base64: what `keygen` writes into a comment of an identity file.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
+    pub fn to_line(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.0.to_bytes().expect("an encodable key")))
+    }
+
+    /// Reads what [`SigningKey::to_line`] wrote.
+    pub fn from_line(line: &str) -> Result<Self, KeyError> {
+        let bytes = Zeroizing::new(STANDARD.decode(line.trim()).map_err(|_| KeyError::Malformed)?);
+        let key = ssh_key::PrivateKey::from_bytes(&bytes).map_err(|_| KeyError::Malformed)?;
+        match key.key_data() {
+            KeypairData::Ed25519(keypair) => Ok(Self::from_keypair(keypair.clone())),
+            _ => Err(KeyError::Algorithm(key.algorithm().to_string())),
+        }
     }
 
     /// The public half.
