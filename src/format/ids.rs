@@ -119,6 +119,15 @@ hex_id!(
     /// keyed with the names key, so that a name cannot be read or guessed from the store.
     NameId, 8
 );
+hex_id!(
+    /// A recipient: SHA-256 of its canonical text, without a comment. Epochs name their owners by
+    /// it, so that a bucket lists no keys.
+    RecipientId, 32
+);
+hex_id!(
+    /// What epoch.json says of an epoch's secret (K_epoch).
+    Commitment, 32
+);
 
 impl ObjectHash {
     /// Hashes a whole object.

@@ -11,13 +11,14 @@
 //! zeros to a Padmé length
 //! ```
 
-use super::container::{ContainerError, Key, Sealer, open};
+use super::container::ContainerError;
 use super::derive::DomainKey;
 use super::ids::{NameId, ObjectHash};
 use super::layout::{Class, EpochPath};
 use super::object::Sealed;
 use super::pack::PackClass;
 use super::padme;
+use super::symmetric::{self, take, take_u32};
 
 /// The largest index object, in bytes of plaintext.
 pub const MAX_INDEX: u64 = 16 << 20;
@@ -118,12 +119,12 @@ impl Index {
             }
         }
         out.resize(padded, 0);
-        seal_symmetric(path, domain, key, Class::Index, &out)
+        symmetric::seal(path, domain, key, Class::Index, &out)
     }
 
     /// Opens an index object and checks its form.
     pub fn open(sealed: &[u8], key: &DomainKey) -> Result<Self, IndexError> {
-        Self::parse(&open_symmetric(sealed, key, Class::Index, MAX_INDEX)?).ok_or(IndexError::Malformed)
+        Self::parse(&symmetric::open(sealed, key, Class::Index, MAX_INDEX)?).ok_or(IndexError::Malformed)
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -160,44 +161,6 @@ impl Index {
             && index.entries.windows(2).all(|w| w[0].id <= w[1].id);
         (sorted && rest.iter().all(|&byte| byte == 0)).then_some(index)
     }
-}
-
-/// Seals `plaintext` as a symmetric object of `class` in `domain`.
-pub(super) fn seal_symmetric(
-    path: &EpochPath,
-    domain: NameId,
-    key: &DomainKey,
-    class: Class,
-    plaintext: &[u8],
-) -> Result<Sealed, ContainerError> {
-    let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
-    let mut sealer = Sealer::with_passphrase(&passphrase, plaintext.len() + plaintext.len() / 2048 + 4096)?;
-    sealer.write(plaintext)?;
-    let (bytes, hash) = sealer.finish()?;
-    Ok(Sealed::new(path.in_domain(domain, class, hash), bytes, hash))
-}
-
-/// Opens a symmetric object of `class`.
-pub(super) fn open_symmetric(
-    sealed: &[u8],
-    key: &DomainKey,
-    class: Class,
-    limit: u64,
-) -> Result<Vec<u8>, ContainerError> {
-    let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
-    open(sealed, &Key::Passphrase(&passphrase), limit)
-}
-
-/// Takes `N` bytes off the front.
-pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk::<N>()?;
-    *rest = tail;
-    Some(*head)
-}
-
-/// Takes a little-endian number off the front.
-pub(super) fn take_u32(rest: &mut &[u8]) -> Option<u32> {
-    take(rest).map(u32::from_le_bytes)
 }
 
 #[cfg(test)]

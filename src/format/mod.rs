@@ -2,15 +2,28 @@
 //!
 //! docs/format.md specifies every object byte by byte; the modules here follow its sections.
 
+pub mod body;
+pub mod cache;
 pub mod catalog;
 pub mod container;
 pub mod derive;
+pub mod epoch;
 pub mod ids;
 pub mod index;
+pub mod json;
 pub mod layout;
 pub mod list;
+pub mod manifest;
+pub mod marker;
+pub mod moment;
 pub mod name;
 pub mod needs;
 pub mod object;
 pub mod pack;
 pub mod padme;
+pub mod sign;
+pub mod signers;
+mod signing_key;
+pub mod state;
+mod symmetric;
+pub mod wrap;

@@ -8,9 +8,9 @@
 use bytes::Bytes;
 
 use super::ids::{NameId, ObjectHash};
-use super::index::take;
 use super::layout::{Class, EpochPath};
 use super::object::Sealed;
+use super::symmetric::take;
 
 const MAGIC: &[u8; 8] = b"kbaknd01";
 const ENTRY: u64 = 40;

@@ -1,0 +1,203 @@
+//! The encrypted half of a manifest: what the snapshot holds and how each stream is read.
+//!
+//! JSON in an age file to the epoch's recipient, padded with spaces to a Padmé length.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::container::{ContainerError, DataIdentity, DataRecipient, Key, Sealer, open};
+use super::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, to_hex};
+use super::layout::EpochPath;
+use super::list::Part;
+use super::manifest::{Envelope, ItemState};
+use super::object::Sealed;
+use super::padme;
+
+/// The largest body, in bytes of plaintext.
+pub const MAX_BODY: u64 = 256 << 20;
+
+/// What a snapshot holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Body {
+    /// `body`, so that no other JSON is taken for one.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// As in the envelope.
+    pub repository: RepositoryId,
+    /// As in the envelope.
+    pub writer: WriterId,
+    /// As in the envelope.
+    pub plan: NameId,
+    /// As in the envelope.
+    pub epoch: EpochId,
+    /// As in the envelope.
+    pub seq: u64,
+    /// The plan's name.
+    pub plan_name: String,
+    /// The names key in hex: gives the ids of names.
+    pub names_key: String,
+    /// The program that wrote it, with its version.
+    pub tool: String,
+    /// The machine that it ran on.
+    pub host: String,
+    /// The domains of all streams: id to name.
+    pub domains: BTreeMap<NameId, String>,
+    /// What the plan declares, item by item.
+    pub items: Vec<Item>,
+}
+
+/// One item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its name in the plan: `resources`, `shop`, `volume/shop/uploads`, `path/srv/uploads`.
+    pub name: String,
+    /// The id of that name.
+    pub id: NameId,
+    /// What it is: `resources`, `database`, `volume`.
+    pub kind: String,
+    /// How it fares.
+    pub state: ItemState,
+    /// What is missing, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+    /// What was skipped, capped or approximated without making the item unsafe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Gap>,
+    /// Facts of its source: revision and proofs, server versions, volume identity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, serde_json::Value>,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+    /// Its streams.
+    pub streams: Vec<Stream>,
+}
+
+/// Something that is not safe, or not as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// A stable code: `changed-while-read`, `permission`, `socket`, `dump-failed`, …
+    pub code: String,
+    /// What it concerns: a path, a kind, a database.
+    pub object: super::name::Name,
+    /// Why, in one line.
+    pub reason: String,
+}
+
+/// A stream of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its name within the item: `apps/v1/deployments`, `globals.sql`, `orders.dump`, `tar`.
+    pub name: String,
+    /// What its bytes are: `jsonl`, `pgdump`, `sql`, `tar`.
+    pub format: String,
+    /// The epoch that its chunks lie in.
+    pub epoch: EpochId,
+    /// The domain that its chunks lie in.
+    pub domain: NameId,
+    /// Its length in bytes.
+    pub length: u64,
+    /// How many members it has: files, objects.
+    pub members: u64,
+    /// BLAKE3 over its slices ([`super::list::StreamHasher`]).
+    pub hash: ObjectHash,
+    /// SHA-256 of its bytes, where they passed by in one piece: dumps and resources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<ObjectHash>,
+    /// The parts of its list.
+    pub parts: Vec<Part>,
+    /// The chunks of its catalog, if it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub catalog: Vec<Part>,
+}
+
+/// Why a body is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It does not open.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// It is not what the envelope names.
+    #[error("its hash is not the one that the signed envelope names")]
+    Hash,
+    /// Its JSON is malformed.
+    #[error("its content is malformed")]
+    Json(#[from] serde_json::Error),
+    /// It belongs to another manifest.
+    #[error("it belongs to another snapshot ({0} differs)")]
+    Foreign(&'static str),
+    /// Its streams contradict themselves.
+    #[error("it contradicts itself: {0}")]
+    Contradiction(&'static str),
+}
+
+impl Body {
+    /// Encrypts to the epoch. Gives the object, its hash and its size.
+    pub fn seal(&self, path: &EpochPath, recipient: &DataRecipient) -> Result<(Sealed, ObjectHash), BodyError> {
+        let mut text = serde_json::to_vec(self)?;
+        let padded = usize::try_from(padme::padded(text.len() as u64)).unwrap_or(text.len());
+        text.resize(padded, b' ');
+        let mut sealer = Sealer::to_recipient(recipient, text.len() + text.len() / 2048 + 4096)?;
+        sealer.write(&text)?;
+        let (bytes, hash) = sealer.finish()?;
+        Ok((Sealed::new(path.body(hash), bytes, hash), hash))
+    }
+
+    /// Opens the body that a verified envelope names, and compares what both say.
+    pub fn open(sealed: &Bytes, envelope: &Envelope, identity: &DataIdentity) -> Result<Self, BodyError> {
+        if ObjectHash::of(sealed) != envelope.body || sealed.len() as u64 != envelope.body_size {
+            return Err(BodyError::Hash);
+        }
+        let text = open(sealed, &Key::Identity(identity), MAX_BODY)?;
+        let body: Self = serde_json::from_slice(&text)?;
+        for (same, field) in [
+            (body.kind == "body", "type"),
+            (body.repository == envelope.repository, "repository"),
+            (body.writer == envelope.writer, "writer"),
+            (body.plan == envelope.plan, "plan"),
+            (body.epoch == envelope.epoch, "epoch"),
+            (body.seq == envelope.seq, "sequence"),
+        ] {
+            if !same {
+                return Err(BodyError::Foreign(field));
+            }
+        }
+        body.check(envelope)?;
+        Ok(body)
+    }
+
+    fn check(&self, envelope: &Envelope) -> Result<(), BodyError> {
+        let wrong = |what| Err(BodyError::Contradiction(what));
+        let public = |item: &Item| envelope.items.iter().any(|p| p.id == item.id && p.state == item.state);
+        if self.items.len() != envelope.items.len() || !self.items.iter().all(public) {
+            return wrong("its items are not those of the envelope");
+        }
+        for stream in self.items.iter().flat_map(|item| &item.streams) {
+            if !envelope.epochs.contains(&stream.epoch) {
+                return wrong("a stream lies in an epoch that the envelope does not name");
+            }
+            let ascending = |parts: &[Part]| parts.windows(2).all(|w| w[0].start <= w[1].start);
+            let from_zero = stream.parts.first().is_none_or(|part| part.start == 0);
+            if !ascending(&stream.parts) || !ascending(&stream.catalog) || !from_zero {
+                return wrong("the parts of a stream are out of order");
+            }
+            if stream.parts.is_empty() != (stream.length == 0) {
+                return wrong("a stream's length and its parts do not fit");
+            }
+        }
+        Ok(())
+    }
+
+    /// The item of a name.
+    #[must_use]
+    pub fn item(&self, name: &str) -> Option<&Item> {
+        self.items.iter().find(|item| item.name == name)
+    }
+}
+
+/// The hex of a names key, as bodies repeat it.
+#[must_use]
+pub fn names_key_text(key: &super::derive::NamesKey) -> String {
+    to_hex(key.0.expose())
+}

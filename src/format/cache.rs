@@ -1,0 +1,222 @@
+//! The scan cache: what a walk saw, so that what is unchanged is known without opening a file.
+//!
+//! One root object names the groups of a stream in walk order; one object a group holds, for every
+//! member, a keyed digest of what the walk sees of it and its length in the stream, and the slices
+//! that all of the group's bytes lie in. No names stand in it. Both are symmetric objects of class
+//! cache; numbers are little-endian.
+//!
+//! ```text
+//! root    magic `kbakcr01`, count u32, zeros 4; count × (key u64, SHA-256 of the group's object)
+//! group   magic `kbakcg01`, packs u32, members u32, slices u32, zeros 4
+//!         packs   × (SHA-256, size u64)
+//!         members × (digest 16, length u64); a digest of zeros is no digest
+//!         slices  × (pack u32, offset u32, length u32, plain u32, skip u32, take u32, id 32)
+//! ```
+//!
+//! Both are followed by zeros to a Padmé length. A group's key is the cut hash of its first path:
+//! groups begin where that hash says so, hence they are found again after files came and went.
+
+use std::collections::HashMap;
+
+use super::container::ContainerError;
+use super::derive::DomainKey;
+use super::ids::{ChunkId, NameId, ObjectHash};
+use super::layout::{Class, EpochPath};
+use super::list::{Place, Slice};
+use super::needs::PackName;
+use super::object::Sealed;
+use super::padme;
+use super::symmetric::{self, take, take_u32, take_u64};
+
+/// The largest cache object, in bytes of plaintext.
+pub const MAX_CACHE: u64 = 32 << 20;
+/// The digest that no member has.
+pub const NO_DIGEST: [u8; 16] = [0; 16];
+
+const ROOT: &[u8; 8] = b"kbakcr01";
+const GROUP: &[u8; 8] = b"kbakcg01";
+
+/// One group in a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupRef {
+    /// The cut hash of its first path.
+    pub key: u64,
+    /// Its object.
+    pub object: ObjectHash,
+}
+
+/// One member of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CachedMember {
+    /// Digest of what the walk saw; [`NO_DIGEST`] when it was not settled.
+    pub digest: [u8; 16],
+    /// Its length in the stream, in bytes.
+    pub length: u64,
+}
+
+/// A group as it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Its members in walk order.
+    pub members: Vec<CachedMember>,
+    /// The slices that hold its bytes, in order.
+    pub slices: Vec<Slice>,
+}
+
+/// Why a cache object is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// It does not open.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// Its plaintext is malformed.
+    #[error("the scan cache is malformed")]
+    Malformed,
+}
+
+/// Seals a root.
+pub fn seal_root(
+    groups: &[GroupRef],
+    path: &EpochPath,
+    domain: NameId,
+    key: &DomainKey,
+) -> Result<Sealed, ContainerError> {
+    let mut out = ROOT.to_vec();
+    put_counts(&mut out, &[groups.len(), 0]);
+    for group in groups {
+        out.extend_from_slice(&group.key.to_le_bytes());
+        out.extend_from_slice(&group.object.0);
+    }
+    pad(&mut out);
+    symmetric::seal(path, domain, key, Class::Cache, &out)
+}
+
+/// Opens a root.
+pub fn open_root(sealed: &[u8], key: &DomainKey) -> Result<Vec<GroupRef>, CacheError> {
+    let bytes = symmetric::open(sealed, key, Class::Cache, MAX_CACHE)?;
+    let read = || {
+        let mut rest = bytes.strip_prefix(ROOT.as_slice())?;
+        let count = take_u32(&mut rest)? as usize;
+        (take_u32(&mut rest)? == 0 && count.checked_mul(40)? <= rest.len()).then_some(())?;
+        let mut groups = Vec::with_capacity(count);
+        for _ in 0..count {
+            groups.push(GroupRef { key: take_u64(&mut rest)?, object: ObjectHash(take(&mut rest)?) });
+        }
+        rest.iter().all(|&byte| byte == 0).then_some(groups)
+    };
+    read().ok_or(CacheError::Malformed)
+}
+
+impl Group {
+    /// Its plaintext: the same group gives the same bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut packs: Vec<PackName> = Vec::new();
+        let mut numbers = HashMap::new();
+        for slice in &self.slices {
+            let pack = slice.place.pack;
+            numbers.entry(pack.hash).or_insert_with(|| {
+                packs.push(pack);
+                packs.len() - 1
+            });
+        }
+        let mut out = GROUP.to_vec();
+        put_counts(&mut out, &[packs.len(), self.members.len(), self.slices.len(), 0]);
+        for pack in &packs {
+            out.extend_from_slice(&pack.hash.0);
+            out.extend_from_slice(&pack.size.to_le_bytes());
+        }
+        for member in &self.members {
+            out.extend_from_slice(&member.digest);
+            out.extend_from_slice(&member.length.to_le_bytes());
+        }
+        for slice in &self.slices {
+            let number = u32::try_from(numbers[&slice.place.pack.hash]).unwrap_or(u32::MAX);
+            let Place { offset, length, plain, .. } = slice.place;
+            for value in [number, offset, length, plain, slice.skip, slice.take] {
+                out.extend_from_slice(&value.to_le_bytes());
+            }
+            out.extend_from_slice(&slice.id.0);
+        }
+        pad(&mut out);
+        out
+    }
+
+    /// Seals plaintext made by [`Group::to_bytes`].
+    pub fn seal(
+        bytes: &[u8],
+        path: &EpochPath,
+        domain: NameId,
+        key: &DomainKey,
+    ) -> Result<Sealed, ContainerError> {
+        symmetric::seal(path, domain, key, Class::Cache, bytes)
+    }
+
+    /// Opens a group; gives its plaintext too, to be compared with a later one.
+    pub fn open(sealed: &[u8], key: &DomainKey) -> Result<(Self, Vec<u8>), CacheError> {
+        let bytes = symmetric::open(sealed, key, Class::Cache, MAX_CACHE)?;
+        let group = Self::parse(&bytes).ok_or(CacheError::Malformed)?;
+        Ok((group, bytes))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes.strip_prefix(GROUP.as_slice())?;
+        let packs = take_u32(&mut rest)? as usize;
+        let members = take_u32(&mut rest)? as usize;
+        let slices = take_u32(&mut rest)? as usize;
+        (take_u32(&mut rest)? == 0).then_some(())?;
+        let needed = packs.checked_mul(40)? + members.checked_mul(24)? + slices.checked_mul(56)?;
+        (needed <= rest.len()).then_some(())?;
+        let mut names = Vec::with_capacity(packs);
+        for _ in 0..packs {
+            names.push(PackName { hash: ObjectHash(take(&mut rest)?), size: take_u64(&mut rest)? });
+        }
+        let mut group = Self { members: Vec::with_capacity(members), slices: Vec::with_capacity(slices) };
+        for _ in 0..members {
+            group.members.push(CachedMember { digest: take(&mut rest)?, length: take_u64(&mut rest)? });
+        }
+        for _ in 0..slices {
+            let pack = *names.get(take_u32(&mut rest)? as usize)?;
+            let (offset, length) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
+            let plain = take_u32(&mut rest)?;
+            let (skip, wanted) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
+            (skip.checked_add(wanted)? <= plain && wanted > 0).then_some(())?;
+            let id = ChunkId(take(&mut rest)?);
+            let place = Place { pack, offset, length, plain };
+            group.slices.push(Slice { place, id, skip, take: wanted });
+        }
+        let bytes_of_members = group.members.iter().try_fold(0u64, |sum, m| sum.checked_add(m.length))?;
+        let bytes_of_slices: u64 = group.slices.iter().map(|slice| u64::from(slice.take)).sum();
+        (bytes_of_members == bytes_of_slices && rest.iter().all(|&byte| byte == 0)).then_some(group)
+    }
+}
+
+fn put_counts(out: &mut Vec<u8>, counts: &[usize]) {
+    for &count in counts {
+        out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+    }
+}
+
+fn pad(out: &mut Vec<u8>) {
+    out.resize(usize::try_from(padme::padded(out.len() as u64)).unwrap_or(out.len()), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_round_trip() {
+        let pack = PackName { hash: ObjectHash([1; 32]), size: 77 };
+        let place = Place { pack, offset: 1, length: 2, plain: 100 };
+        let group = Group {
+            members: vec![CachedMember { digest: [5; 16], length: 90 }, CachedMember { digest: NO_DIGEST, length: 10 }],
+            slices: vec![Slice { place, id: ChunkId([2; 32]), skip: 0, take: 100 }],
+        };
+        let bytes = group.to_bytes();
+        assert_eq!(Group::parse(&bytes), Some(group.clone()));
+        let mut wrong = group;
+        wrong.members[1].length = 11;
+        assert_eq!(Group::parse(&wrong.to_bytes()), None, "slices must hold exactly the members");
+    }
+}

@@ -1,0 +1,250 @@
+//! The pin: which keys count, for whose statements, for which use. An OpenSSH allowed_signers file
+//! (ssh-keygen(1), "ALLOWED SIGNERS"), so that `ssh-keygen -Y verify` takes the same file.
+//!
+//! ```text
+//! # comment
+//! <writer id> namespaces="kbak-epoch-v1,kbak-manifest-v1" ssh-ed25519 AAAA… comment
+//! ```
+//!
+//! A principal is a writer's id. kbak reads a strict part of OpenSSH's syntax: what it does not
+//! carry out (certificate authorities, validity dates, patterns, keys for every namespace) it
+//! refuses with the line's number, because to ignore it would make the pin wider than it says.
+
+use super::sign::{KeyError, Namespace, PublicKey};
+
+/// The longest signers file that is read, in bytes.
+pub const MAX_SIGNERS: usize = 1 << 20;
+
+/// One key of a pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer {
+    /// The writers whose repository the key speaks in, as ids in hex.
+    pub principals: Vec<String>,
+    /// What it may sign. Namespaces of other programs are kept, and mean nothing here.
+    pub namespaces: Vec<String>,
+    /// The key.
+    pub key: PublicKey,
+    /// What stands behind the key: for people.
+    pub comment: String,
+}
+
+/// The pinned keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signers {
+    signers: Vec<Signer>,
+}
+
+/// Why a line of a signers file is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the signers file: {kind}")]
+pub struct SignersError {
+    /// The line, from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// What is wrong with it.
+    pub kind: SignersErrorKind,
+}
+
+/// What is wrong with a line of a signers file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignersErrorKind {
+    /// The file is larger than a pin can be.
+    #[error("the file is larger than {MAX_SIGNERS} bytes")]
+    TooLarge,
+    /// It ends before the key.
+    #[error("principals, namespaces=\"…\" and a key are wanted")]
+    Incomplete,
+    /// A quote is not closed, or stands where none may.
+    #[error("a quote is not closed")]
+    Quote,
+    /// A pattern where an exact name is wanted.
+    #[error("{0:?} is a pattern: name each writer and each namespace in full")]
+    Pattern(String),
+    /// An option that kbak does not carry out.
+    #[error("the option {0:?} is not supported: it would be ignored, so the line is refused")]
+    Option(String),
+    /// No `namespaces=` option.
+    #[error("it names no namespaces: the key would count for everything")]
+    Unbounded,
+    /// The key.
+    #[error("{0}")]
+    Key(KeyError),
+    /// A private key stands in the file. It is not shown.
+    #[error("a private key stands in the file of public keys: remove it, and make a new one")]
+    Private,
+}
+
+impl Signers {
+    /// Reads an allowed_signers file.
+    pub fn parse(text: &str) -> Result<Self, SignersError> {
+        if text.len() > MAX_SIGNERS {
+            return Err(SignersError { line: 0, kind: SignersErrorKind::TooLarge });
+        }
+        let mut signers = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let signer = Signer::parse(line).map_err(|kind| SignersError { line: number + 1, kind })?;
+            signers.push(signer);
+        }
+        Ok(Self { signers })
+    }
+
+    /// Adds a key.
+    pub fn add(&mut self, signer: Signer) {
+        self.signers.push(signer);
+    }
+
+    /// Adds the keys of another pin.
+    pub fn extend(&mut self, other: Self) {
+        self.signers.extend(other.signers);
+    }
+
+    /// The keys that count for `principal` and `namespace`.
+    pub fn lookup<'a>(
+        &'a self,
+        principal: &'a str,
+        namespace: Namespace,
+    ) -> impl Iterator<Item = PublicKey> + 'a {
+        self.signers
+            .iter()
+            .filter(move |signer| {
+                signer.principals.iter().any(|p| p == principal)
+                    && signer.namespaces.iter().any(|n| n == namespace.as_str())
+            })
+            .map(|signer| signer.key)
+    }
+
+    /// All keys, in the order of the file.
+    #[must_use]
+    pub fn all(&self) -> &[Signer] {
+        &self.signers
+    }
+
+    /// All principals, each once, in the order of the file.
+    #[must_use]
+    pub fn principals(&self) -> Vec<&str> {
+        let mut seen = Vec::new();
+        for principal in self.signers.iter().flat_map(|signer| &signer.principals) {
+            if !seen.contains(&principal.as_str()) {
+                seen.push(principal);
+            }
+        }
+        seen
+    }
+
+    /// Whether nothing is pinned.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.signers.is_empty()
+    }
+
+    /// The file: one line a key.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        self.signers.iter().map(|signer| signer.to_line() + "\n").collect()
+    }
+}
+
+impl Signer {
+    /// A key of a writer's repository.
+    #[must_use]
+    pub fn new(principal: &str, namespaces: &[Namespace], key: PublicKey, comment: &str) -> Self {
+        let printable = |c: char| !c.is_control();
+        Self {
+            principals: vec![principal.to_owned()],
+            namespaces: namespaces.iter().map(|n| n.as_str().to_owned()).collect(),
+            key,
+            comment: comment.chars().filter(|c| printable(*c)).collect::<String>().trim().to_owned(),
+        }
+    }
+
+    fn parse(line: &str) -> Result<Self, SignersErrorKind> {
+        if line.contains("PRIVATE KEY") || line.to_ascii_uppercase().contains("AGE-SECRET-KEY-") {
+            return Err(SignersErrorKind::Private);
+        }
+        let (principals, rest) = word(line)?;
+        let principals = list(&principals)?;
+        let mut namespaces = None;
+        let mut rest = rest;
+        let key = loop {
+            if rest.is_empty() {
+                return Err(SignersErrorKind::Incomplete);
+            }
+            // Options come before the key; a key type holds no '=' and is no option's name.
+            if rest.starts_with("ssh-") || rest.starts_with("ecdsa-") || rest.starts_with("sk-") {
+                break rest;
+            }
+            let (options, after) = word(rest)?;
+            for option in split_unquoted(&options) {
+                match option.split_once('=') {
+                    Some((name, value)) if name.eq_ignore_ascii_case("namespaces") => {
+                        if namespaces.is_some() {
+                            return Err(SignersErrorKind::Option(name.to_owned()));
+                        }
+                        let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+                        namespaces = Some(list(value.ok_or(SignersErrorKind::Quote)?)?);
+                    }
+                    Some((name, _)) => return Err(SignersErrorKind::Option(shorten(name))),
+                    None => return Err(SignersErrorKind::Option(shorten(option))),
+                }
+            }
+            rest = after;
+        };
+        let namespaces = namespaces.ok_or(SignersErrorKind::Unbounded)?;
+        let public = key.parse::<PublicKey>().map_err(SignersErrorKind::Key)?;
+        let comment = key.splitn(3, ' ').nth(2).unwrap_or("").trim().to_owned();
+        Ok(Self { principals, namespaces, key: public, comment })
+    }
+
+    fn to_line(&self) -> String {
+        let (who, what) = (self.principals.join(","), self.namespaces.join(","));
+        let line = format!("{who} namespaces=\"{what}\" {} {}", self.key, self.comment);
+        line.trim_end().to_owned()
+    }
+}
+
+/// The first word, which ends at a blank outside quotes, and what follows.
+fn word(text: &str) -> Result<(String, &str), SignersErrorKind> {
+    let mut quoted = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            '\\' => return Err(SignersErrorKind::Quote),
+            c if !quoted && (c == ' ' || c == '\t') => {
+                return Ok((text[..at].to_owned(), text[at..].trim_start()));
+            }
+            _ => {}
+        }
+    }
+    if quoted { Err(SignersErrorKind::Quote) } else { Ok((text.to_owned(), "")) }
+}
+
+/// Options, parted by commas outside quotes.
+fn split_unquoted(text: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    text.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+}
+
+/// A list of exact names, quotes around it taken off.
+fn list(text: &str) -> Result<Vec<String>, SignersErrorKind> {
+    let text = match text.strip_prefix('"') {
+        Some(inner) => inner.strip_suffix('"').ok_or(SignersErrorKind::Quote)?,
+        None => text,
+    };
+    text.split(',')
+        .map(|name| match name {
+            "" => Err(SignersErrorKind::Incomplete),
+            name if name.contains(['*', '?', '!', '"']) => Err(SignersErrorKind::Pattern(shorten(name))),
+            name => Ok(name.to_owned()),
+        })
+        .collect()
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(40).filter(|c| !c.is_control()).collect()
+}

@@ -1,0 +1,45 @@
+//! Sealing and opening the symmetric objects of a domain: index, cache, record, state.
+
+use super::container::{ContainerError, Key, Sealer, open as open_container};
+use super::derive::DomainKey;
+use super::ids::NameId;
+use super::layout::{Class, EpochPath};
+use super::object::Sealed;
+
+/// Seals `plaintext` as an object of `class` in `domain`.
+pub(super) fn seal(
+    path: &EpochPath,
+    domain: NameId,
+    key: &DomainKey,
+    class: Class,
+    plaintext: &[u8],
+) -> Result<Sealed, ContainerError> {
+    let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
+    let mut sealer = Sealer::with_passphrase(&passphrase, plaintext.len() + plaintext.len() / 2048 + 4096)?;
+    sealer.write(plaintext)?;
+    let (bytes, hash) = sealer.finish()?;
+    Ok(Sealed::new(path.in_domain(domain, class, hash), bytes, hash))
+}
+
+/// Opens an object of `class` of at most `limit` bytes of plaintext.
+pub(super) fn open(sealed: &[u8], key: &DomainKey, class: Class, limit: u64) -> Result<Vec<u8>, ContainerError> {
+    let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
+    open_container(sealed, &Key::Passphrase(&passphrase), limit)
+}
+
+/// Takes `N` bytes off the front.
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(*head)
+}
+
+/// Takes a little-endian number off the front.
+pub(super) fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    take(rest).map(u32::from_le_bytes)
+}
+
+/// Takes a little-endian number off the front.
+pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    take(rest).map(u64::from_le_bytes)
+}
