@@ -134,7 +134,11 @@ pub enum BodyError {
 
 impl Body {
     /// Encrypts to the epoch. Gives the object, its hash and its size.
-    pub fn seal(&self, path: &EpochPath, recipient: &DataRecipient) -> Result<(Sealed, ObjectHash), BodyError> {
+    pub fn seal(
+        &self,
+        path: &EpochPath,
+        recipient: &DataRecipient,
+    ) -> Result<(Sealed, ObjectHash), BodyError> {
         let mut text = serde_json::to_vec(self)?;
         let padded = usize::try_from(padme::padded(text.len() as u64)).unwrap_or(text.len());
         text.resize(padded, b' ');

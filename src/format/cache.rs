@@ -210,7 +210,10 @@ mod tests {
         let pack = PackName { hash: ObjectHash([1; 32]), size: 77 };
         let place = Place { pack, offset: 1, length: 2, plain: 100 };
         let group = Group {
-            members: vec![CachedMember { digest: [5; 16], length: 90 }, CachedMember { digest: NO_DIGEST, length: 10 }],
+            members: vec![
+                CachedMember { digest: [5; 16], length: 90 },
+                CachedMember { digest: NO_DIGEST, length: 10 },
+            ],
             slices: vec![Slice { place, id: ChunkId([2; 32]), skip: 0, take: 100 }],
         };
         let bytes = group.to_bytes();

@@ -179,7 +179,12 @@ pub struct Manifest {
 
 impl Manifest {
     /// Reads a manifest that was listed under `path` with `name`.
-    pub fn open(bytes: Bytes, path: &EpochPath, name: &str, signers: &Signers) -> Result<Self, ManifestError> {
+    pub fn open(
+        bytes: Bytes,
+        path: &EpochPath,
+        name: &str,
+        signers: &Signers,
+    ) -> Result<Self, ManifestError> {
         let (seq, hash) = parse_snapshot_name(name).ok_or(ManifestError::Name)?;
         let document = SignedDocument::parse(bytes)?;
         if document.hash() != hash {

@@ -22,7 +22,12 @@ pub(super) fn seal(
 }
 
 /// Opens an object of `class` of at most `limit` bytes of plaintext.
-pub(super) fn open(sealed: &[u8], key: &DomainKey, class: Class, limit: u64) -> Result<Vec<u8>, ContainerError> {
+pub(super) fn open(
+    sealed: &[u8],
+    key: &DomainKey,
+    class: Class,
+    limit: u64,
+) -> Result<Vec<u8>, ContainerError> {
     let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
     open_container(sealed, &Key::Passphrase(&passphrase), limit)
 }
