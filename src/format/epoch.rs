@@ -184,7 +184,7 @@ pub struct Epoch {
     /// How long a run may take, in seconds.
     pub max_run_seconds: u64,
     /// Until when its objects are locked, if they are.
-    #[serde(with = "moment::option")]
+    #[serde(with = "moment::optional")]
     pub retain_until: Option<Timestamp>,
     /// The epochs that its birth closes.
     pub previous_epochs: Vec<EpochId>,

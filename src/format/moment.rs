@@ -42,7 +42,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timesta
 }
 
 /// The same for moments that may be absent (null).
-pub mod option {
+pub mod optional {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -167,7 +167,7 @@ pub fn open_text(sealed: &[u8], identities: &[&dyn age::Identity]) -> Result<Zer
 pub fn encrypt(plaintext: &[u8], owner: &dyn age::Recipient) -> Result<Vec<u8>, WrapError> {
     let encryptor = age::Encryptor::with_recipients(std::iter::once(owner)).map_err(WrapError::Seal)?;
     let mut sealed = Vec::new();
-    let mut write = || {
+    let write = || {
         let mut writer = encryptor.wrap_output(&mut sealed)?;
         writer.write_all(plaintext)?;
         writer.finish().map(|_| ())
