@@ -7,6 +7,7 @@
 
 pub mod deadline;
 pub mod fault;
+pub mod file;
 pub mod limit;
 pub mod listing;
 pub mod memory;
