@@ -102,6 +102,7 @@ impl From<crate::store::StoreError> for Failure {
             Kind::Credentials(_) => {
                 (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
             }
+            Kind::Settings(_) => (Exit::Usage, None),
             Kind::NoBucket => (Exit::Usage, Some("create the bucket or folder, or correct --repo")),
             Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
             Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } => (Exit::Damaged, None),

@@ -1,4 +1,19 @@
 //! Stores: immutable objects under keys. One trait, one conformance suite for all.
+//!
+//! [`open::open`] makes a store from what a user said. Each wrapper ([`retry`], [`deadline`],
+//! [`limit`], [`record`], [`fault`]) is a store around a store and does one thing;
+//! [`listing::list_all`] reads a prefix to its end and trusts no page; [`probe::probe`] learns what
+//! a store honours.
+
+pub mod deadline;
+pub mod fault;
+pub mod file;
+pub mod limit;
+pub mod listing;
+pub mod memory;
+pub mod operation;
+pub mod record;
+pub mod retry;
 
 use std::fmt;
 use std::ops::Range;
@@ -10,6 +25,7 @@ use jiff::Timestamp;
 
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
+use operation::Operation;
 
 /// The largest object kbak reads or writes whole: a pack of 64 MiB with its overhead.
 pub const MAX_OBJECT: u64 = 72 << 20;
@@ -23,6 +39,9 @@ pub enum Put {
     /// success once the size agrees; the caller decides.
     Existed,
 }
+
+/// The most entries a page may have: what S3 allows, and what every store of ours gives.
+pub const MAX_PAGE: usize = 1000;
 
 /// What a store says of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +75,7 @@ pub struct PageToken(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {object} in {store}: {kind}")]
 pub struct StoreError {
-    /// What was tried: `put`, `get`, `list`, `delete`, `clock`.
+    /// What was tried, as [`Operation::verb`] says it.
     pub operation: &'static str,
     /// The key or prefix.
     pub object: String,
@@ -67,6 +86,26 @@ pub struct StoreError {
     /// What lies beneath.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// An error without a cause beneath.
+    #[must_use]
+    pub fn new(
+        operation: Operation,
+        object: impl Into<String>,
+        store: impl Into<String>,
+        kind: StoreErrorKind,
+    ) -> Self {
+        Self { operation: operation.verb(), object: object.into(), store: store.into(), kind, source: None }
+    }
+
+    /// With its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
 }
 
 /// Kinds of failure.
@@ -81,6 +120,9 @@ pub enum StoreErrorKind {
     /// No credentials, unknown ones, or a wrong signature.
     #[error("the credentials are missing or not accepted ({0})")]
     Credentials(String),
+    /// The settings do not make a store: an address, a file, a value.
+    #[error("{0}")]
+    Settings(String),
     /// No such bucket or folder.
     #[error("the bucket or folder is not there")]
     NoBucket,
@@ -140,17 +182,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Stores an object under its key, only if the key is free where the store can say so.
     async fn put(&self, object: &Sealed) -> Result<Put, StoreError>;
 
-    /// Reads a whole object of at most `limit` bytes.
+    /// Reads a whole object of at most `limit` bytes. A body shorter than the store announced is
+    /// [`StoreErrorKind::Corrupt`], never a short success.
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError>;
 
     /// Reads `range` of an object, exactly; a shorter answer is an error. For objects that end
-    /// before `range.end` the answer ends with the object.
+    /// before `range.end` the answer ends with the object, so for a range that starts at or after
+    /// the end, and for an empty one, it is empty.
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError>;
 
-    /// One page of what lies under `prefix` (which ends with a slash or is empty).
+    /// One page of what lies under `prefix` (which ends with a slash or is empty), at most
+    /// [`MAX_PAGE`] keys. A page is what the store said: use [`listing::list_all`], which checks.
     async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError>;
 
-    /// Removes an object. Only the probe and prune do.
+    /// Removes an object; to remove what is not there is no error. Only the probe and prune do.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
     /// The store's clock.

@@ -1,0 +1,109 @@
+//! A wrapper that gives every single try a deadline, so that no store can hold a run for ever.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::operation::Operation;
+use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
+use crate::format::layout::ObjectKey;
+use crate::format::object::Sealed;
+
+/// How long one try may take: `base`, and what its bytes take at the slowest rate that is bearable.
+///
+/// This is the outer bound. A store that can see its connection stand still notices earlier; so
+/// the rate here is that of a bad line shared by several uploads, not of a good one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For the answer itself.
+    pub base: Duration,
+    /// In bytes per second, at least 1.
+    pub slowest: u64,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { base: Duration::from_secs(60), slowest: 64 << 10 }
+    }
+}
+
+impl Deadlines {
+    /// For a try that carries `bytes`.
+    #[must_use]
+    pub fn of(&self, bytes: u64) -> Duration {
+        self.base + Duration::from_secs(bytes.div_ceil(self.slowest.max(1)))
+    }
+}
+
+/// Ends tries that take too long with [`StoreErrorKind::Transient`].
+pub struct DeadlineStore {
+    inner: Arc<dyn Store>,
+    deadlines: Deadlines,
+}
+
+impl DeadlineStore {
+    /// Around `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, deadlines: Deadlines) -> Self {
+        Self { inner, deadlines }
+    }
+
+    async fn within<T>(
+        &self,
+        operation: Operation,
+        object: &str,
+        bytes: u64,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let most = self.deadlines.of(bytes);
+        tokio::time::timeout(most, answer).await.unwrap_or_else(|_| {
+            let kind = StoreErrorKind::Transient(format!("no answer within {} s", most.as_secs()));
+            Err(StoreError::new(operation, object, self.inner.describe(), kind))
+        })
+    }
+}
+
+impl fmt::Debug for DeadlineStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeadlineStore({:?})", self.inner)
+    }
+}
+
+#[async_trait]
+impl Store for DeadlineStore {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+        let size = object.bytes().len() as u64;
+        self.within(Operation::Put, object.key().as_str(), size, self.inner.put(object)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
+        self.within(Operation::Get, key.as_str(), limit, self.inner.get(key, limit)).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let size = range.end.saturating_sub(range.start);
+        self.within(Operation::GetRange, key.as_str(), size, self.inner.get_range(key, range)).await
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+        self.within(Operation::List, prefix, 0, self.inner.list(prefix, from)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.within(Operation::Delete, key.as_str(), 0, self.inner.delete(key)).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.within(Operation::Now, "", 0, self.inner.now()).await
+    }
+}

@@ -1,0 +1,216 @@
+//! A store in a folder: `file:///path`.
+//!
+//! An object is written under a temporary name in its own folder, synced, renamed without
+//! replacing, and the folder synced: after an acknowledgement it survives a power cut, and no
+//! reader ever meets half of it. Temporary names start with a dot, which no key does. Symbolic
+//! links inside the store are never followed: whoever can write into the folder cannot point kbak
+//! out of it. Only the store's own folder may be reached through a link.
+
+mod tree;
+mod walk;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use rustix::io::Errno;
+
+use super::operation::Operation;
+use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreErrorKind};
+use crate::format::ids::to_hex;
+use crate::format::layout::ObjectKey;
+use crate::format::object::Sealed;
+use crate::world::{Clock, World};
+use tree::Tree;
+
+/// Objects as files, 0600 in folders of 0700.
+pub struct FileStore {
+    tree: Arc<Tree>,
+    name: String,
+    world: World,
+    stamp: Option<Arc<dyn Clock>>,
+    page: usize,
+}
+
+impl FileStore {
+    /// The store in the folder `path`. With `create`, the folder and its parents are made where
+    /// they are missing; without, a missing folder is [`StoreErrorKind::NoBucket`], so that a
+    /// backup never goes into the mount point of a disk that is not there.
+    ///
+    /// The store's clock is the one with which the file system stamps files.
+    pub fn open(path: &Path, create: bool, world: World) -> Result<Self, StoreError> {
+        let name = format!("file://{}", path.display());
+        let tree = Tree::open(path, create).map_err(|errno| {
+            let kind = match errno {
+                Errno::NOENT => StoreErrorKind::NoBucket,
+                Errno::NOTDIR => StoreErrorKind::Settings("it is not a folder".into()),
+                other => kind(other),
+            };
+            StoreError::new(Operation::Open, path.display().to_string(), &*name, kind)
+                .because(std::io::Error::from(errno))
+        })?;
+        Ok(Self { tree: Arc::new(tree), name, world, stamp: None, page: MAX_PAGE })
+    }
+
+    /// Stamps objects with `clock`, and tells its time, instead of the file system's: for
+    /// simulations, in which one clock rules.
+    #[must_use]
+    pub fn stamped_by(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.stamp = Some(clock);
+        self
+    }
+
+    /// With pages of at most `keys` keys (1 to [`MAX_PAGE`]), so that small tests see many pages.
+    #[must_use]
+    pub fn with_page(mut self, keys: usize) -> Self {
+        self.page = keys.clamp(1, MAX_PAGE);
+        self
+    }
+
+    fn error(&self, operation: Operation, object: &str, errno: Errno) -> StoreError {
+        self.fail(operation, object, kind(errno)).because(std::io::Error::from(errno))
+    }
+
+    fn fail(&self, operation: Operation, object: &str, kind: StoreErrorKind) -> StoreError {
+        StoreError::new(operation, object, &*self.name, kind)
+    }
+
+    /// Runs `job` where blocking work may run.
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        object: &str,
+        job: impl FnOnce(&Tree) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let tree = Arc::clone(&self.tree);
+        let result = self.world.workers.run(move || job(&tree)).await;
+        result.map_err(|errno| self.error(operation, object, errno))
+    }
+
+    async fn read(
+        &self,
+        operation: Operation,
+        key: &ObjectKey,
+        job: impl FnOnce(&Tree, &ObjectKey) -> Result<tree::Read, Errno> + Send + 'static,
+    ) -> Result<Bytes, StoreError> {
+        let object = key.clone();
+        match self.run(operation, key.as_str(), move |tree| job(tree, &object)).await? {
+            tree::Read::Bytes(bytes) => Ok(bytes),
+            tree::Read::TooLarge { limit } => {
+                Err(self.fail(operation, key.as_str(), StoreErrorKind::TooLarge { limit }))
+            }
+            tree::Read::NotAFile => {
+                let kind = StoreErrorKind::Protocol("it is not a regular file".into());
+                Err(self.fail(operation, key.as_str(), kind))
+            }
+            tree::Read::Short { wanted, got } => {
+                let kind = StoreErrorKind::Corrupt(format!("{got} of {wanted} bytes"));
+                Err(self.fail(operation, key.as_str(), kind))
+            }
+        }
+    }
+}
+
+/// What an error of the system means for a store.
+fn kind(errno: Errno) -> StoreErrorKind {
+    let text = || std::io::Error::from(errno).to_string();
+    match errno {
+        Errno::NOENT => StoreErrorKind::NotFound,
+        Errno::NOSPC | Errno::DQUOT => StoreErrorKind::Full,
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => StoreErrorKind::Denied(text()),
+        Errno::LOOP | Errno::NOTDIR => StoreErrorKind::Protocol(
+            "a symbolic link or a file stands where a folder or object should".into(),
+        ),
+        Errno::INTR
+        | Errno::AGAIN
+        | Errno::BUSY
+        | Errno::TIMEDOUT
+        | Errno::STALE
+        | Errno::MFILE
+        | Errno::NFILE => StoreErrorKind::Transient(text()),
+        _ => StoreErrorKind::Other(text()),
+    }
+}
+
+impl fmt::Debug for FileStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileStore({})", self.name)
+    }
+}
+
+#[async_trait]
+impl Store for FileStore {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+        let (key, bytes) = (object.key().clone(), object.bytes().clone());
+        let temporary = tree::temporary_name(self.world.random());
+        let stamp = self.stamp.as_ref().map(|clock| clock.now());
+        let put = move |tree: &Tree| tree.put(&key, &bytes, &temporary, stamp);
+        self.run(Operation::Put, object.key().as_str(), put).await.map_err(|mut error| {
+            // A put makes the folders it needs: what can be missing is the store's own.
+            if error.kind == StoreErrorKind::NotFound {
+                error.kind = StoreErrorKind::NoBucket;
+            }
+            error
+        })
+    }
+
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
+        self.read(Operation::Get, key, move |tree, key| tree.get(key, limit)).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.read(Operation::GetRange, key, move |tree, key| tree.get_range(key, range)).await
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+        let after = match from.map(|token| walk::read_token(&token.0)) {
+            Some(None) => {
+                let kind = StoreErrorKind::Protocol("a page token of another store".into());
+                return Err(self.fail(Operation::List, prefix, kind));
+            }
+            Some(Some(after)) => Some(after),
+            None => None,
+        };
+        let (under, most) = (prefix.to_owned(), self.page);
+        let walked = self
+            .run(Operation::List, prefix, move |tree| walk::page(tree, &under, after.as_deref(), most))
+            .await?;
+        let mut page = Page { next: walked.next.map(|key| PageToken(to_hex(&key))), ..Page::default() };
+        for found in walked.found {
+            match found {
+                walk::Found::Object { key, size, modified } => {
+                    page.entries.push(Entry { key, size, modified, etag: None });
+                }
+                walk::Found::Foreign(name) => {
+                    page.foreign.push(String::from_utf8_lossy(&name).into_owned());
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let object = key.clone();
+        self.run(Operation::Delete, key.as_str(), move |tree| tree.delete(&object)).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        if let Some(clock) = &self.stamp {
+            return Ok(clock.now());
+        }
+        let temporary = tree::temporary_name(self.world.random());
+        match self.run(Operation::Now, "", move |tree| tree.now(&temporary)).await {
+            // Who may only read asks his own clock: a folder has no other to ask.
+            Err(StoreError { kind: StoreErrorKind::Denied(_), .. }) => Ok(self.world.clock.now()),
+            other => other,
+        }
+    }
+}

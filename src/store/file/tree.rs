@@ -1,0 +1,271 @@
+//! The files of a store: every path is walked component by component beneath the open root.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::format::ids::to_hex;
+use crate::format::layout::ObjectKey;
+use crate::store::Put;
+
+/// How temporary names start. No key has a segment that starts with a dot.
+pub(super) const TEMPORARY: &str = ".kbak-";
+
+/// A temporary file this old was left by a process that is gone.
+const ABANDONED_SECONDS: i64 = 24 * 3600;
+
+/// The most folders that are remembered as durable; over it, they are synced again.
+const MOST_REMEMBERED: usize = 4096;
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A name for a temporary file.
+pub(super) fn temporary_name(random: [u8; 16]) -> String {
+    format!("{TEMPORARY}{}", to_hex(&random))
+}
+
+/// What reading an object gave.
+pub(super) enum Read {
+    Bytes(Bytes),
+    TooLarge { limit: u64 },
+    NotAFile,
+    Short { wanted: u64, got: u64 },
+}
+
+/// The open root of a store.
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// Folders whose own entry, and all above, this process has synced.
+    durable: Mutex<HashSet<String>>,
+}
+
+impl Tree {
+    pub(super) fn open(path: &Path, create: bool) -> Result<Self, Errno> {
+        if create {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|error| errno(&error))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { root: fs::open(path, flags, Mode::empty())?, durable: Mutex::default() })
+    }
+
+    /// The root, or the folder beneath it at `path`, which has no slash at its ends.
+    pub(super) fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let mut folder = fs::openat(&self.root, ".", FOLDER, Mode::empty())?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            folder = fs::openat(&folder, name, FOLDER, Mode::empty())?;
+        }
+        Ok(folder)
+    }
+
+    /// The folder of a key that is about to be written, made where it is missing. When this
+    /// returns, the folder itself survives a power cut.
+    fn folder_for_writing(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let known = self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
+        let mut folder = fs::openat(&self.root, ".", FOLDER, Mode::empty())?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let inner = match fs::openat(&folder, name, FOLDER, Mode::empty()) {
+                Err(Errno::NOENT) => {
+                    match fs::mkdirat(&folder, name, Mode::RWXU) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(other) => return Err(other),
+                    }
+                    fs::fsync(&folder)?;
+                    fs::openat(&folder, name, FOLDER, Mode::empty())?
+                }
+                other => other?,
+            };
+            // Another process may have made it a moment ago and not synced yet.
+            if !known {
+                fs::fsync(&folder)?;
+            }
+            folder = inner;
+        }
+        if !known {
+            sweep(&folder);
+            let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+            if durable.len() >= MOST_REMEMBERED {
+                durable.clear();
+            }
+            durable.insert(path.to_owned());
+        }
+        Ok(folder)
+    }
+
+    pub(super) fn put(
+        &self,
+        key: &ObjectKey,
+        bytes: &[u8],
+        temporary: &str,
+        stamp: Option<Timestamp>,
+    ) -> Result<Put, Errno> {
+        let (path, name) = split(key);
+        let folder = self.folder_for_writing(path)?;
+        if fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            // Whoever put it may not have synced the folder yet, and we are asked to vouch for it.
+            fs::fsync(&folder)?;
+            return Ok(Put::Existed);
+        }
+        let written = write(&folder, temporary, bytes, stamp);
+        crate::world::kill_point("file-put-written");
+        let placed = written.and_then(|()| place(&folder, temporary, name));
+        crate::world::kill_point("file-put-placed");
+        if placed != Ok(Put::Created) {
+            // The first error is the one to tell; what stays behind is swept some day.
+            let _ = fs::unlinkat(&folder, temporary, AtFlags::empty());
+        }
+        let put = placed?;
+        fs::fsync(&folder)?;
+        Ok(put)
+    }
+
+    fn file(&self, key: &ObjectKey) -> Result<(File, Stat), Errno> {
+        let (path, name) = split(key);
+        // Non-blocking, so that a pipe under an object's name holds nobody.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = fs::openat(self.folder(path)?, name, flags, Mode::empty())?;
+        let stat = fs::fstat(&file)?;
+        Ok((File::from(file), stat))
+    }
+
+    pub(super) fn get(&self, key: &ObjectKey, limit: u64) -> Result<Read, Errno> {
+        let (file, stat) = self.file(key)?;
+        if !is_file(&stat) {
+            return Ok(Read::NotAFile);
+        }
+        let size = size_of(&stat);
+        if size > limit {
+            return Ok(Read::TooLarge { limit });
+        }
+        read(&file, 0..size)
+    }
+
+    pub(super) fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Read, Errno> {
+        let (file, stat) = self.file(key)?;
+        if !is_file(&stat) {
+            return Ok(Read::NotAFile);
+        }
+        let end = range.end.min(size_of(&stat));
+        if range.start >= end {
+            return Ok(Read::Bytes(Bytes::new()));
+        }
+        read(&file, range.start..end)
+    }
+
+    pub(super) fn delete(&self, key: &ObjectKey) -> Result<(), Errno> {
+        let (path, name) = split(key);
+        let folder = match self.folder(path) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        match fs::unlinkat(&folder, name, AtFlags::empty()) {
+            Ok(()) => fs::fsync(&folder),
+            Err(Errno::NOENT) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The file system's time: what it stamps a new file with.
+    pub(super) fn now(&self, temporary: &str) -> Result<Timestamp, Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.root, temporary, flags, Mode::RUSR | Mode::WUSR)?;
+        let stat = fs::fstat(&file);
+        fs::unlinkat(&self.root, temporary, AtFlags::empty())?;
+        Ok(modified(&stat?))
+    }
+}
+
+/// The folder of a key and its name in there.
+fn split(key: &ObjectKey) -> (&str, &str) {
+    key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()))
+}
+
+fn write(folder: impl AsFd, name: &str, bytes: &[u8], stamp: Option<Timestamp>) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?);
+    file.write_all(bytes).map_err(|error| errno(&error))?;
+    if let Some(at) = stamp {
+        let nanos = i64::from(at.subsec_nanosecond());
+        let (tv_sec, tv_nsec) =
+            if nanos < 0 { (at.as_second() - 1, nanos + 1_000_000_000) } else { (at.as_second(), nanos) };
+        let time = Timespec { tv_sec, tv_nsec };
+        fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
+    }
+    file.sync_all().map_err(|error| errno(&error))
+}
+
+/// Gives the temporary file its name, if that is free.
+fn place(folder: impl AsFd, temporary: &str, name: &str) -> Result<Put, Errno> {
+    let folder = folder.as_fd();
+    match fs::renameat_with(folder, temporary, folder, name, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(Put::Created),
+        Err(Errno::EXIST) => return Ok(Put::Existed),
+        // A file system without the flag (NFS): a second name never replaces either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        Err(other) => return Err(other),
+    }
+    match fs::linkat(folder, temporary, folder, name, AtFlags::empty()) {
+        Ok(()) => fs::unlinkat(folder, temporary, AtFlags::empty()).map(|()| Put::Created),
+        Err(Errno::EXIST) => Ok(Put::Existed),
+        Err(other) => Err(other),
+    }
+}
+
+/// Removes what processes that are gone left in a folder. Best effort: it frees room, nothing
+/// depends on it.
+fn sweep(folder: &OwnedFd) {
+    let Ok(entries) = fs::Dir::read_from(folder) else { return };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    let Ok(here) = fs::fstat(folder) else { return };
+    for name in names.filter(|name| name.starts_with(TEMPORARY)) {
+        // The folder's own time was stamped by the same clock, at the latest entry or later.
+        let old = fs::statat(folder, &*name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| is_file(&stat) && here.st_mtime - stat.st_mtime > ABANDONED_SECONDS);
+        if old {
+            let _ = fs::unlinkat(folder, &*name, AtFlags::empty());
+        }
+    }
+}
+
+fn read(file: &File, range: Range<u64>) -> Result<Read, Errno> {
+    let wanted = range.end - range.start;
+    let mut bytes = vec![0u8; usize::try_from(wanted).map_err(|_| Errno::FBIG)?];
+    let mut got = 0usize;
+    while got < bytes.len() {
+        match file.read_at(&mut bytes[got..], range.start + got as u64) {
+            Ok(0) => return Ok(Read::Short { wanted, got: got as u64 }),
+            Ok(count) => got += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(errno(&error)),
+        }
+    }
+    Ok(Read::Bytes(bytes.into()))
+}
+
+pub(super) fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+pub(super) fn size_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// The time of the last change of content. What no calendar holds becomes its start.
+pub(super) fn modified(stat: &Stat) -> Timestamp {
+    let nanos = i32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    Timestamp::new(stat.st_mtime, nanos).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

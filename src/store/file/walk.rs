@@ -1,0 +1,189 @@
+//! Listing files in the order of their keys, in the memory of one page.
+//!
+//! Keys are compared as S3 does, byte by byte over the whole key. So a folder `a` stands where
+//! `a/` does: after `a-b` and `a.b`, before `a0`. Names of one folder are therefore compared with
+//! a closing slash where they are folders.
+
+use std::collections::BinaryHeap;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use jiff::Timestamp;
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::tree::{self, TEMPORARY, Tree};
+use crate::format::layout::{MAX_KEY, ObjectKey};
+
+/// The fewest names of a folder that one scan of it takes.
+const SCAN: usize = 256;
+
+/// Something under the prefix.
+pub(super) enum Found {
+    Object {
+        key: ObjectKey,
+        size: u64,
+        modified: Timestamp,
+    },
+    /// A name that no repository has, or nothing that is a file or folder. A folder ends with a
+    /// slash and was not entered.
+    Foreign(Vec<u8>),
+}
+
+/// One page, and the key after which the next one starts.
+pub(super) struct Walked {
+    pub(super) found: Vec<Found>,
+    pub(super) next: Option<Vec<u8>>,
+}
+
+/// Reads a token: the bytes of a key in hex.
+pub(super) fn read_token(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+/// At most `most` keys under `prefix` that come after `after`.
+pub(super) fn page(tree: &Tree, prefix: &str, after: Option<&[u8]>, most: usize) -> Result<Walked, Errno> {
+    let (path, start) = prefix.rsplit_once('/').map_or(("", prefix), |(path, start)| (path, start));
+    let folder = match tree.folder(path) {
+        Err(Errno::NOENT) => return Ok(Walked { found: Vec::new(), next: None }),
+        other => other?,
+    };
+    let path = prefix.as_bytes()[..prefix.len() - start.len()].to_vec();
+    let mut walk =
+        Walk { after: after.unwrap_or_default(), most, found: Vec::new(), last: Vec::new(), full: false };
+    walk.folder(folder.as_fd(), &path, start.as_bytes())?;
+    Ok(Walked { next: walk.full.then_some(walk.last), found: walk.found })
+}
+
+struct Walk<'a> {
+    after: &'a [u8],
+    most: usize,
+    found: Vec<Found>,
+    /// The key of the last thing found.
+    last: Vec<u8>,
+    /// There is more than `most`.
+    full: bool,
+}
+
+impl Walk<'_> {
+    /// Takes what lies in one folder whose names start with `start`. `path` is empty or ends with
+    /// a slash. Goes over the folder as often as its names fill a scan, and keeps one scan.
+    fn folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], start: &[u8]) -> Result<(), Errno> {
+        let mut floor = Vec::new();
+        loop {
+            let room = (self.most + 1).saturating_sub(self.found.len()).max(SCAN);
+            let (names, more) = self.scan(folder, path, start, &floor, room)?;
+            for name in names {
+                self.one(folder, path, &name)?;
+                if self.full {
+                    return Ok(());
+                }
+                floor = name;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The smallest `room` names of a folder after `floor`, in order, folders with a slash; and
+    /// whether there are more.
+    fn scan(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &[u8],
+        start: &[u8],
+        floor: &[u8],
+        room: usize,
+    ) -> Result<(Vec<Vec<u8>>, bool), Errno> {
+        let mut smallest = BinaryHeap::new();
+        let mut more = false;
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            let mut name = entry.file_name().to_bytes().to_vec();
+            if name == b"." || name == b".." || name.starts_with(TEMPORARY.as_bytes()) {
+                continue;
+            }
+            let is_folder = match entry.file_type() {
+                FileType::Unknown => match fs::statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+                    Err(Errno::NOENT) => continue,
+                    Err(other) => return Err(other),
+                },
+                known => known == FileType::Directory,
+            };
+            if is_folder {
+                name.push(b'/');
+            }
+            if name.as_slice() <= floor || !name.starts_with(start) || !self.is_ahead(path, &name) {
+                continue;
+            }
+            smallest.push(name);
+            if smallest.len() > room {
+                smallest.pop();
+                more = true;
+            }
+        }
+        Ok((smallest.into_sorted_vec(), more))
+    }
+
+    /// Whether a name, or something in the folder of that name, comes after the token.
+    fn is_ahead(&self, path: &[u8], name: &[u8]) -> bool {
+        let key = [path, name].concat();
+        key.as_slice() > self.after || (name.ends_with(b"/") && self.after.starts_with(&key))
+    }
+
+    fn one(&mut self, folder: BorrowedFd<'_>, path: &[u8], name: &[u8]) -> Result<(), Errno> {
+        let key = [path, name].concat();
+        if let Some(inner) = name.strip_suffix(b"/") {
+            return self.inner(folder, inner, key);
+        }
+        let Some(parsed) = parse(&key) else {
+            self.take(key.clone(), Found::Foreign(key));
+            return Ok(());
+        };
+        let found = match fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if tree::is_file(&stat) => {
+                Found::Object { key: parsed, size: tree::size_of(&stat), modified: tree::modified(&stat) }
+            }
+            Ok(_) => Found::Foreign(key.clone()),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(other) => return Err(other),
+        };
+        self.take(key, found);
+        Ok(())
+    }
+
+    /// Enters a folder, unless no key leads through it.
+    fn inner(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Errno> {
+        let leads = parse(path.strip_suffix(b"/").unwrap_or(&path)).is_some() && path.len() < MAX_KEY;
+        if leads {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match fs::openat(folder, name, flags, Mode::empty()) {
+                Ok(inner) => return self.folder(inner.as_fd(), &path, b""),
+                Err(Errno::NOENT) => return Ok(()),
+                // It became something else since the scan.
+                Err(Errno::LOOP | Errno::NOTDIR) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        if path.as_slice() > self.after {
+            self.take(path.clone(), Found::Foreign(path));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, key: Vec<u8>, found: Found) {
+        if self.found.len() == self.most {
+            self.full = true;
+        } else {
+            self.found.push(found);
+            self.last = key;
+        }
+    }
+}
+
+fn parse(key: &[u8]) -> Option<ObjectKey> {
+    std::str::from_utf8(key).ok().and_then(ObjectKey::parse)
+}

@@ -1,0 +1,118 @@
+//! A wrapper that bounds bytes per second, each direction by itself.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Page, PageToken, Put, Store, StoreError};
+use crate::format::layout::ObjectKey;
+use crate::format::object::Sealed;
+
+/// Bytes per second; no bound where `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Of puts.
+    pub upload: Option<NonZeroU64>,
+    /// Of gets.
+    pub download: Option<NonZeroU64>,
+}
+
+/// Keeps the average of each direction at its rate.
+///
+/// It works by whole objects: one goes at the line's speed, the next waits until the rate allows
+/// it. Over any time the bytes sent are at most rate × time + one object per caller.
+pub struct LimitStore {
+    inner: Arc<dyn Store>,
+    upload: Option<Bucket>,
+    download: Option<Bucket>,
+}
+
+impl LimitStore {
+    /// Around `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, rates: Rates) -> Self {
+        Self { inner, upload: rates.upload.map(Bucket::new), download: rates.download.map(Bucket::new) }
+    }
+}
+
+/// A token bucket that goes into debt: a caller may start when the debt is paid, and adds his own.
+/// Time unused is not saved up.
+struct Bucket {
+    rate: NonZeroU64,
+    paid_at: Mutex<Option<Instant>>,
+}
+
+impl Bucket {
+    fn new(rate: NonZeroU64) -> Self {
+        Self { rate, paid_at: Mutex::new(None) }
+    }
+
+    /// Adds the debt of `bytes` and gives the moment at which all earlier debt is paid.
+    fn owe(&self, bytes: u64) -> Instant {
+        let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let start = paid_at.map_or(now, |at| at.max(now));
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate.get());
+        *paid_at = Some(start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        start
+    }
+
+    async fn wait(&self, bytes: u64) {
+        tokio::time::sleep_until(self.owe(bytes)).await;
+    }
+}
+
+impl fmt::Debug for LimitStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LimitStore({:?})", self.inner)
+    }
+}
+
+#[async_trait]
+impl Store for LimitStore {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+        if let Some(bucket) = &self.upload {
+            bucket.wait(object.bytes().len() as u64).await;
+        }
+        self.inner.put(object).await
+    }
+
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
+        let Some(bucket) = &self.download else { return self.inner.get(key, limit).await };
+        bucket.wait(0).await;
+        let bytes = self.inner.get(key, limit).await?;
+        // The size is known only now: who comes next waits for it.
+        bucket.owe(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        if let Some(bucket) = &self.download {
+            bucket.wait(range.end.saturating_sub(range.start)).await;
+        }
+        self.inner.get_range(key, range).await
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+        self.inner.list(prefix, from).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.inner.now().await
+    }
+}

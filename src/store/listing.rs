@@ -1,0 +1,173 @@
+//! Reading a whole prefix, and trusting no page of it.
+//!
+//! A commit and a prune rest on listings, and a store that forgets or repeats keys has cost others
+//! their data (a failed LIST taken for "no files": restic issue 4612). So every rule that a listing
+//! keeps in S3 (ListObjectsV2: ascending in byte order, each key once, pages of at most 1000 keys)
+//! is checked, and any irregularity ends it with [`StoreErrorKind::Protocol`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, StreamExt};
+
+use super::operation::Operation;
+use super::{Entry, MAX_PAGE, Page, PageToken, Store, StoreError, StoreErrorKind};
+use crate::report::event::Reporter;
+
+/// The most pages of one listing: a hundred million keys, thirty times what 100 TB need.
+pub const MAX_PAGES: u64 = 100_000;
+
+/// The most pages in a row that hold nothing and still have a next.
+const MAX_EMPTY_PAGES: u32 = 100;
+
+/// How many foreign keys are named; the others are counted.
+const FOREIGN_NAMED: u64 = 5;
+
+/// Everything under `prefix` (which ends with a slash or is empty), in ascending byte order of
+/// keys. One page is in memory. The stream ends after its first error.
+///
+/// Keys that no repository holds are left out; `reporter` is told of the first few, and of how
+/// many there were.
+#[must_use]
+pub fn list_all(
+    store: Arc<dyn Store>,
+    prefix: impl Into<String>,
+    reporter: Reporter,
+) -> BoxStream<'static, Result<Entry, StoreError>> {
+    let walk = Walk {
+        checks: Checks::new(prefix.into()),
+        store,
+        reporter,
+        page: VecDeque::new(),
+        state: State::Start,
+    };
+    stream::unfold(walk, |mut walk| async move {
+        match walk.next().await {
+            Ok(Some(entry)) => Some((Ok(entry), walk)),
+            Ok(None) => None,
+            Err(error) => {
+                walk.state = State::End;
+                walk.page.clear();
+                Some((Err(error), walk))
+            }
+        }
+    })
+    .boxed()
+}
+
+enum State {
+    Start,
+    More(PageToken),
+    End,
+}
+
+struct Walk {
+    checks: Checks,
+    store: Arc<dyn Store>,
+    reporter: Reporter,
+    page: VecDeque<Entry>,
+    state: State,
+}
+
+impl Walk {
+    async fn next(&mut self) -> Result<Option<Entry>, StoreError> {
+        loop {
+            if let Some(entry) = self.page.pop_front() {
+                return Ok(Some(entry));
+            }
+            let from = match &self.state {
+                State::End => return Ok(None),
+                State::Start => None,
+                State::More(token) => Some(token),
+            };
+            let page = self.store.list(&self.checks.prefix, from).await?;
+            self.checks.page(&page, from).map_err(|what| self.broken(what))?;
+            self.say_foreign(&page);
+            self.state = match page.next {
+                Some(token) => State::More(token),
+                None => State::End,
+            };
+            self.page = page.entries.into();
+        }
+    }
+
+    fn broken(&self, what: String) -> StoreError {
+        let kind = StoreErrorKind::Protocol(what);
+        StoreError::new(Operation::List, self.checks.shown(), self.store.describe(), kind)
+    }
+
+    fn say_foreign(&mut self, page: &Page) {
+        for key in &page.foreign {
+            self.checks.foreign += 1;
+            if self.checks.foreign <= FOREIGN_NAMED {
+                // Debug form: a foreign key may hold control characters.
+                self.reporter.warn(self.store.describe(), format!("foreign object {key:?}: left alone"));
+            }
+        }
+        if page.next.is_none() && self.checks.foreign > FOREIGN_NAMED {
+            let count = self.checks.foreign;
+            let under = self.checks.shown();
+            self.reporter.warn(self.store.describe(), format!("{count} foreign objects under {under}"));
+        }
+    }
+}
+
+/// What a listing must keep, page after page.
+struct Checks {
+    prefix: String,
+    last: Option<String>,
+    pages: u64,
+    empty: u32,
+    foreign: u64,
+}
+
+impl Checks {
+    fn new(prefix: String) -> Self {
+        Self { prefix, last: None, pages: 0, empty: 0, foreign: 0 }
+    }
+
+    fn shown(&self) -> String {
+        if self.prefix.is_empty() { "everything".into() } else { self.prefix.clone() }
+    }
+
+    fn page(&mut self, page: &Page, from: Option<&PageToken>) -> Result<(), String> {
+        self.pages += 1;
+        if self.pages > MAX_PAGES {
+            return Err(format!("a listing of more than {MAX_PAGES} pages"));
+        }
+        let count = page.entries.len() + page.foreign.len();
+        if count > MAX_PAGE {
+            return Err(format!("a page of {count} keys, at most {MAX_PAGE} are allowed"));
+        }
+        if page.next.is_some() && page.next.as_ref() == from {
+            return Err("the next page is the same page again".into());
+        }
+        self.empty = if count == 0 { self.empty + 1 } else { 0 };
+        if self.empty > MAX_EMPTY_PAGES && page.next.is_some() {
+            return Err(format!("more than {MAX_EMPTY_PAGES} empty pages in a row"));
+        }
+        for key in &page.foreign {
+            if !key.starts_with(&self.prefix) {
+                return Err(format!("{key:?} was not asked for"));
+            }
+        }
+        for entry in &page.entries {
+            self.entry(entry)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), String> {
+        let key = entry.key.as_str();
+        if !key.starts_with(&self.prefix) {
+            return Err(format!("{key} was not asked for"));
+        }
+        match &self.last {
+            Some(last) if last == key => return Err(format!("{key} is listed twice")),
+            Some(last) if last.as_str() > key => return Err(format!("{key} is listed after {last}")),
+            _ => {}
+        }
+        self.last = Some(key.to_owned());
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! A store in memory: the reference that the others are compared with.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Bound, Range};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::operation::Operation;
+use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreErrorKind};
+use crate::format::ids::ObjectHash;
+use crate::format::layout::ObjectKey;
+use crate::format::object::Sealed;
+use crate::world::Clock;
+
+struct Held {
+    key: ObjectKey,
+    bytes: Bytes,
+    modified: Timestamp,
+    etag: String,
+}
+
+impl Held {
+    fn new(key: ObjectKey, bytes: Bytes, modified: Timestamp) -> Self {
+        let etag = ObjectHash::of(&bytes).to_string();
+        Self { key, bytes, modified, etag }
+    }
+}
+
+/// Objects in a map. Puts are atomic, reads and listings are consistent at once; the clock is the
+/// one passed in.
+pub struct MemoryStore {
+    objects: Mutex<BTreeMap<String, Held>>,
+    clock: Arc<dyn Clock>,
+    page: usize,
+}
+
+impl MemoryStore {
+    /// An empty store that tells the time of `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { objects: Mutex::default(), clock, page: MAX_PAGE }
+    }
+
+    /// With pages of at most `keys` keys (1 to [`MAX_PAGE`]), so that small tests see many pages.
+    #[must_use]
+    pub fn with_page(mut self, keys: usize) -> Self {
+        self.page = keys.clamp(1, MAX_PAGE);
+        self
+    }
+
+    /// Everything it holds. The bytes are shared, not copied.
+    #[must_use]
+    pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
+        self.lock().values().map(|held| (held.key.clone(), held.bytes.clone())).collect()
+    }
+
+    /// Puts any bytes at `key`, whatever was there: how tests of damage, and forgers, change a
+    /// repository. Not reachable through [`Store`].
+    pub fn overwrite(&self, key: ObjectKey, bytes: Bytes) {
+        let name = key.as_str().to_owned();
+        let held = Held::new(key, bytes, self.clock.now());
+        self.lock().insert(name, held);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, operation: Operation, key: &ObjectKey, kind: StoreErrorKind) -> StoreError {
+        StoreError::new(operation, key.as_str(), self.describe(), kind)
+    }
+
+    fn held(&self, operation: Operation, key: &ObjectKey) -> Result<Bytes, StoreError> {
+        let bytes = self.lock().get(key.as_str()).map(|held| held.bytes.clone());
+        bytes.ok_or_else(|| self.error(operation, key, StoreErrorKind::NotFound))
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryStore({} objects)", self.lock().len())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn describe(&self) -> String {
+        "memory".into()
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+        let held = Held::new(object.key().clone(), object.bytes().clone(), self.clock.now());
+        match self.lock().entry(object.key().as_str().to_owned()) {
+            std::collections::btree_map::Entry::Occupied(_) => Ok(Put::Existed),
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(held);
+                Ok(Put::Created)
+            }
+        }
+    }
+
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
+        let bytes = self.held(Operation::Get, key)?;
+        if bytes.len() as u64 > limit {
+            return Err(self.error(Operation::Get, key, StoreErrorKind::TooLarge { limit }));
+        }
+        Ok(bytes)
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let bytes = self.held(Operation::GetRange, key)?;
+        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let (start, end) = (place(range.start), place(range.end));
+        Ok(if start < end { bytes.slice(start..end) } else { Bytes::new() })
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+        let objects = self.lock();
+        let start = match from {
+            Some(token) => Bound::Excluded(token.0.as_str()),
+            None => Bound::Included(prefix),
+        };
+        let mut under = objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|(_, held)| held)
+            .take_while(|held| held.key.as_str().starts_with(prefix))
+            .map(|held| Entry {
+                key: held.key.clone(),
+                size: held.bytes.len() as u64,
+                modified: held.modified,
+                etag: Some(held.etag.clone()),
+            });
+        let entries: Vec<Entry> = under.by_ref().take(self.page).collect();
+        let more = under.next().is_some();
+        let next = entries.last().filter(|_| more).map(|entry| PageToken(entry.key.as_str().to_owned()));
+        Ok(Page { entries, foreign: Vec::new(), next })
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.lock().remove(key.as_str());
+        Ok(())
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.clock.now())
+    }
+}

@@ -1,0 +1,196 @@
+//! A wrapper that tries again, within bounds: the one place in which stores are retried.
+//!
+//! Full jitter over an exponential ceiling (Brooker, "Exponential Backoff And Jitter", 2015): the
+//! pause before a try is a uniformly random part of a ceiling that doubles up to a cap. A put can
+//! be repeated after any failure, because an object's bytes are fixed by its name or by its random
+//! key: if the lost answer was a success, the next one says [`Put::Existed`].
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::Retryable;
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::operation::Operation;
+use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
+use crate::format::layout::ObjectKey;
+use crate::format::object::Sealed;
+use crate::report::event::{Event, Reporter};
+use crate::world::World;
+
+/// How long to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Tries of one operation while the store has never answered: a mistyped address is said soon.
+    pub first_tries: u32,
+    /// Tries of one operation of a store that has answered before.
+    pub tries: u32,
+    /// The ceiling of the first pause; it doubles with each try.
+    pub shortest: Duration,
+    /// The most that the ceiling becomes.
+    pub longest: Duration,
+    /// From the first failure of an operation on: no try begins later than this.
+    pub budget: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            first_tries: 5,
+            tries: 60,
+            shortest: Duration::from_millis(200),
+            longest: Duration::from_secs(20),
+            budget: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Tries transient failures again and says so with [`Event::Retry`].
+pub struct RetryStore {
+    inner: Arc<dyn Store>,
+    patience: Patience,
+    world: World,
+    reporter: Reporter,
+    answered: AtomicBool,
+}
+
+impl RetryStore {
+    /// Around `inner`. The jitter is the world's randomness, the pauses are tokio's time.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, patience: Patience, world: World, reporter: Reporter) -> Self {
+        Self { inner, patience, world, reporter, answered: AtomicBool::new(false) }
+    }
+
+    async fn run<T, F>(
+        &self,
+        operation: Operation,
+        object: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let tries = AtomicU32::new(0);
+        let began = Instant::now();
+        let result = (|| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            attempt()
+        })
+        .retry(self.pauses())
+        .when(|error| self.worth_another(error, tries.load(Ordering::Relaxed)))
+        .notify(|error, _| {
+            self.reporter.event(Event::Retry {
+                operation: format!("{operation} {object}"),
+                attempt: tries.load(Ordering::Relaxed) + 1,
+                reason: error.kind.to_string(),
+            });
+        })
+        .await;
+        let tries = tries.into_inner();
+        match result {
+            Err(error) if error.kind.is_transient() && tries > 1 => {
+                Err(gave_up(error, tries, began.elapsed()))
+            }
+            other => {
+                if !matches!(&other, Err(error) if error.kind.is_transient()) {
+                    self.answered.store(true, Ordering::Relaxed);
+                }
+                other
+            }
+        }
+    }
+
+    fn worth_another(&self, error: &StoreError, tries: u32) -> bool {
+        let answered = self.answered.load(Ordering::Relaxed);
+        let most = if answered { self.patience.tries } else { self.patience.first_tries };
+        error.kind.is_transient() && tries < most
+    }
+
+    fn pauses(&self) -> Pauses {
+        Pauses {
+            patience: self.patience,
+            world: self.world.clone(),
+            ceiling: self.patience.shortest,
+            failed: None,
+        }
+    }
+}
+
+fn gave_up(error: StoreError, tries: u32, after: Duration) -> StoreError {
+    let last = error.kind.to_string();
+    StoreError {
+        kind: StoreErrorKind::GaveUp { tries, after, last },
+        operation: error.operation,
+        object: error.object,
+        store: error.store,
+        source: error.source,
+    }
+}
+
+/// The pauses between the tries of one operation; ends when the budget is spent.
+struct Pauses {
+    patience: Patience,
+    world: World,
+    ceiling: Duration,
+    failed: Option<Instant>,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let first_failure = *self.failed.get_or_insert_with(Instant::now);
+        // 53 random bits: a part of the ceiling from 0 to just under 1.
+        let bits = u64::from_le_bytes(self.world.random::<8>()) >> 11;
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
+        let part = bits as f64 / (1u64 << 53) as f64;
+        let pause = self.ceiling.mul_f64(part);
+        self.ceiling = self.ceiling.saturating_mul(2).min(self.patience.longest);
+        (first_failure.elapsed() + pause < self.patience.budget).then_some(pause)
+    }
+}
+
+impl fmt::Debug for RetryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RetryStore({:?})", self.inner)
+    }
+}
+
+#[async_trait]
+impl Store for RetryStore {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+        self.run(Operation::Put, object.key().as_str(), || self.inner.put(object)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
+        self.run(Operation::Get, key.as_str(), || self.inner.get(key, limit)).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let attempt = || self.inner.get_range(key, range.clone());
+        self.run(Operation::GetRange, key.as_str(), attempt).await
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+        self.run(Operation::List, prefix, || self.inner.list(prefix, from)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.run(Operation::Delete, key.as_str(), || self.inner.delete(key)).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.run(Operation::Now, "", || self.inner.now()).await
+    }
+}
