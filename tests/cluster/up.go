@@ -36,7 +36,8 @@ func parse(args []string) (*options, error) {
 	var withoutControllers bool
 	flags := flag.NewFlagSet("kbak-testplane up", flag.ContinueOnError)
 	flags.StringVar(&o.dir, "dir", "", "folder for all `state`: keys, kubeconfig, data, logs; used again, it is the same cluster")
-	flags.StringVar(&o.assets, "assets", "", "run the components from this `folder` instead of from this binary")
+	flags.StringVar(&o.assets, "assets", os.Getenv("KUBEBUILDER_ASSETS"),
+		"run the components from this `folder` instead of from this binary (default $KUBEBUILDER_ASSETS)")
 	flags.BoolVar(&withoutControllers, "without-controllers", false, "no kube-controller-manager (implied where --assets has none)")
 	flags.BoolVar(&o.eventsEtcd, "events-etcd", false, "keep Events in an etcd of their own")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up when not ready by then")
