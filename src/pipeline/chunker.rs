@@ -1,0 +1,105 @@
+//! Content-defined chunking of large files and dumps: FastCDC (Xia et al., USENIX ATC 2016, and
+//! its 2020 form) with a secret table.
+//!
+//! Two differences from the papers: the whole table is secret, derived from the domain's key
+//! (cut points then say little to who sees them; they are hidden in packs anyway, eprint 2025/532,
+//! 2025/558), and the cut condition compares the hash with a threshold instead of masking it, so
+//! that any average size can be aimed at.
+
+/// Where chunks may end. Sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cuts {
+    min: usize,
+    average: usize,
+    max: usize,
+    hard: u64,
+    easy: u64,
+}
+
+/// The window that the rolling hash sees: each step shifts its 64 bits by one.
+const WINDOW: usize = 64;
+
+impl Cuts {
+    /// Chunks of `min` to `max` bytes, `average` on average.
+    #[must_use]
+    pub fn new(min: usize, average: usize, max: usize) -> Self {
+        let (min, average) = (min.max(WINDOW), average.max(min + 1));
+        let threshold = u64::MAX / (average - min) as u64;
+        // Normalised chunking, level 2: four times harder before the average, four times easier
+        // after it.
+        Self { min, average, max: max.max(average), hard: threshold / 4, easy: threshold.saturating_mul(4) }
+    }
+
+    /// The most bytes that a chunk has.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// The length of the chunk at the start of `bytes`. All of `bytes` when no cut is found; the
+    /// caller then has either the end of the stream or fewer than [`Cuts::max`] bytes at hand.
+    #[must_use]
+    pub fn find(&self, gear: &[u64; 256], bytes: &[u8]) -> usize {
+        let end = bytes.len().min(self.max);
+        if end <= self.min {
+            return end;
+        }
+        let middle = self.average.min(end);
+        let mut hash = 0u64;
+        for &byte in &bytes[self.min - WINDOW..self.min] {
+            hash = (hash << 1).wrapping_add(gear[usize::from(byte)]);
+        }
+        for (limit, range) in [(self.hard, self.min..middle), (self.easy, middle..end)] {
+            let start = range.start;
+            for (at, &byte) in bytes[range].iter().enumerate() {
+                hash = (hash << 1).wrapping_add(gear[usize::from(byte)]);
+                if hash < limit {
+                    return start + at + 1;
+                }
+            }
+        }
+        end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::derive::{DomainKey, SecretKey};
+    use crate::world::{Random, SeededRandom};
+
+    fn cut_all(cuts: &Cuts, gear: &[u64; 256], mut bytes: &[u8]) -> Vec<usize> {
+        let mut lengths = Vec::new();
+        while !bytes.is_empty() {
+            let length = cuts.find(gear, bytes);
+            lengths.push(length);
+            bytes = &bytes[length..];
+        }
+        lengths
+    }
+
+    #[test]
+    fn an_insertion_moves_few_cuts() {
+        let key = DomainKey::new(&SecretKey::new([5; 32]));
+        let cuts = Cuts::new(4096, 16384, 65536);
+        let mut bytes = vec![0; 4 << 20];
+        SeededRandom::new(1).fill(&mut bytes);
+        let before = cut_all(&cuts, key.gear(), &bytes);
+        assert!(before.iter().rev().skip(1).all(|&l| (4096..=65536).contains(&l)));
+        let average = bytes.len() / before.len();
+        assert!((12_000..24_000).contains(&average), "average {average}");
+        bytes.splice(1000..1000, [7; 100]);
+        let after = cut_all(&cuts, key.gear(), &bytes);
+        let same = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
+        assert!(same + 5 > before.len(), "{same} of {} cuts stay", before.len());
+    }
+
+    #[test]
+    fn another_key_cuts_elsewhere() {
+        let cuts = Cuts::new(4096, 16384, 65536);
+        let mut bytes = vec![0; 1 << 20];
+        SeededRandom::new(2).fill(&mut bytes);
+        let lengths = |seed| cut_all(&cuts, DomainKey::new(&SecretKey::new([seed; 32])).gear(), &bytes);
+        assert_ne!(lengths(1), lengths(2));
+    }
+}

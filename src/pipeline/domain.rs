@@ -1,0 +1,151 @@
+//! One domain of one epoch in one run: its known chunks, its packs, its needs.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::format::derive::{ChunkKind, DomainKey};
+use crate::format::ids::{NameId, ObjectHash};
+use crate::format::list::Part;
+use crate::format::needs::{Needs, PackName};
+use crate::format::pack::PackClass;
+
+use super::PipelineError;
+use super::engine::{Engine, EpochTarget};
+use super::known::{Known, place};
+use super::packer::{ChunkRef, Packer};
+use super::piece::{Prepared, prepare};
+use super::stream::{PendingStream, StreamWriter, WrittenStream};
+
+/// Writes streams into one domain.
+pub struct DomainWriter {
+    engine: Engine,
+    target: EpochTarget,
+    id: NameId,
+    key: Arc<DomainKey>,
+    known: Arc<Mutex<Known>>,
+    packer: Packer,
+    needs: Mutex<HashSet<PackName>>,
+}
+
+/// What a domain has stored in a run.
+#[derive(Debug)]
+pub struct WrittenDomain {
+    /// Its streams, in the order in which they were handed over.
+    pub streams: Vec<WrittenStream>,
+    /// The packs that the streams need.
+    pub needs: Needs,
+    /// The index objects of this run.
+    pub index: Vec<ObjectHash>,
+    /// How many packs this run stored.
+    pub packs: u64,
+}
+
+impl DomainWriter {
+    /// Writes into the domain `id` of `target`, whose chunks `known` are there already.
+    #[must_use]
+    pub fn new(engine: Engine, target: EpochTarget, id: NameId, key: DomainKey, known: Known) -> Arc<Self> {
+        let (key, known) = (Arc::new(key), Arc::new(Mutex::new(known)));
+        let packer = Packer::new(engine.clone(), target.clone(), id, key.clone(), known.clone());
+        Arc::new(Self { engine, target, id, key, known, packer, needs: Mutex::default() })
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The domain's key.
+    #[must_use]
+    pub fn key(&self) -> &Arc<DomainKey> {
+        &self.key
+    }
+
+    /// The domain's id.
+    #[must_use]
+    pub fn id(&self) -> NameId {
+        self.id
+    }
+
+    /// Where the domain lies.
+    #[must_use]
+    pub fn target(&self) -> &EpochTarget {
+        &self.target
+    }
+
+    /// Chunks that are known.
+    #[must_use]
+    pub fn known(&self) -> &Arc<Mutex<Known>> {
+        &self.known
+    }
+
+    pub(super) fn packer(&self) -> &Packer {
+        &self.packer
+    }
+
+    pub(super) fn need(&self, pack: PackName) {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack);
+    }
+
+    /// A new stream.
+    #[must_use]
+    pub fn stream(self: &Arc<Self>) -> StreamWriter {
+        StreamWriter::new(self.clone())
+    }
+
+    /// Stores one chunk.
+    pub async fn put_chunk(&self, kind: ChunkKind, bytes: Vec<u8>) -> Result<ChunkRef, PipelineError> {
+        let _permit = self.engine.jobs().take(bytes.len() as u64 * 3).await?;
+        let (key, codec, known) = (self.key.clone(), self.engine.codec().clone(), self.known.clone());
+        let workers = self.engine.world().workers;
+        match workers.run(move || prepare(kind, &bytes, &key, &codec, &known)).await? {
+            Prepared::Slices(slices) => slices
+                .into_iter()
+                .next()
+                .map(|slice| slice.chunk)
+                .ok_or(PipelineError::Bug("a chunk without a place")),
+            Prepared::Frame(frame) => self.packer.append(frame).await,
+        }
+    }
+
+    /// Ends the domain's part of the run: everything is stored and acknowledged when this returns.
+    pub async fn finish(&self, streams: Vec<PendingStream>) -> Result<WrittenDomain, PipelineError> {
+        self.packer.flush(PackClass::Data).await?;
+        self.packer.settle().await?;
+        let mut settled = Vec::with_capacity(streams.len());
+        for stream in streams {
+            settled.push(stream.settle(self).await?);
+        }
+        let (index, packs) = self.packer.finish().await?;
+        let streams = settled.into_iter().map(|stream| stream.finish(self)).collect::<Result<_, _>>()?;
+        let needs = std::mem::take(&mut *self.needs.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(WrittenDomain { streams, needs: Needs::new(needs.into_iter().collect()), index, packs })
+    }
+
+    /// A part of a list or catalog as the body names it; its pack is sealed by now.
+    pub(super) fn part(
+        &self,
+        chunk: &ChunkRef,
+        start: u64,
+        first: Option<Vec<u8>>,
+    ) -> Result<Part, PipelineError> {
+        let place = place(chunk).ok_or(PipelineError::Bug("a part whose pack is open"))?;
+        self.need(place.pack);
+        Ok(Part {
+            pack: place.pack.hash,
+            pack_size: place.pack.size,
+            offset: place.offset,
+            length: place.length,
+            plain_length: place.plain,
+            id: chunk.id,
+            start,
+            first: first.map(crate::format::name::Name),
+        })
+    }
+}
+
+impl std::fmt::Debug for DomainWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DomainWriter({})", self.id)
+    }
+}

@@ -1,0 +1,131 @@
+//! What all streams of a run share: the world, the store, the budget.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::format::container::DataRecipient;
+use crate::format::layout::EpochPath;
+use crate::format::object::Sealed;
+use crate::report::event::Reporter;
+use crate::store::{Put, Store, StoreError, StoreErrorKind};
+use crate::world::World;
+
+use super::PipelineError;
+use super::codec::Codec;
+use super::limits::{Budget, Limits};
+
+/// Where the chunks of a run go: an epoch's folder, and the key that they are encrypted to.
+#[derive(Debug, Clone)]
+pub struct EpochTarget {
+    /// The epoch's folder.
+    pub path: EpochPath,
+    /// The epoch's public half.
+    pub recipient: DataRecipient,
+}
+
+/// Shared by everything that writes in one run. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    world: World,
+    store: Arc<dyn Store>,
+    reporter: Reporter,
+    limits: Limits,
+    codec: Codec,
+    packs: Arc<Semaphore>,
+    jobs: Budget,
+}
+
+impl Engine {
+    /// An engine that stays within `limits`.
+    #[must_use]
+    pub fn new(
+        world: World,
+        store: Arc<dyn Store>,
+        reporter: Reporter,
+        limits: Limits,
+        codec: Codec,
+    ) -> Self {
+        let packs = Arc::new(Semaphore::new(usize::try_from(limits.packs).unwrap_or(usize::MAX)));
+        Self { world, store, reporter, limits, codec, packs, jobs: Budget::new(limits.jobs) }
+    }
+
+    /// Clock, randomness, workers.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Where objects go.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Who is told.
+    #[must_use]
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    /// The division of the budget.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Chunks to frames.
+    #[must_use]
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
+    /// The bytes that jobs may hold.
+    #[must_use]
+    pub fn jobs(&self) -> &Budget {
+        &self.jobs
+    }
+
+    pub(super) async fn pack_permit(&self) -> Result<OwnedSemaphorePermit, PipelineError> {
+        self.packs.clone().acquire_owned().await.map_err(|_| PipelineError::Ended)
+    }
+
+    /// Stores an object. A key that is taken is success when what lies there has the right size:
+    /// names are content hashes, so it is an earlier try of the same put.
+    pub async fn put(&self, object: &Sealed) -> Result<(), StoreError> {
+        if self.store.put(object).await? == Put::Created {
+            return Ok(());
+        }
+        let size = object.bytes().len() as u64;
+        let prefix = object.key().as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/";
+        let mut from = None;
+        loop {
+            let page = self.store.list(&prefix, from.as_ref()).await?;
+            if let Some(entry) = page.entries.iter().find(|entry| entry.key == *object.key()) {
+                if entry.size == size {
+                    return Ok(());
+                }
+                return Err(StoreError {
+                    operation: "put",
+                    object: object.key().to_string(),
+                    store: self.store.describe(),
+                    kind: StoreErrorKind::Corrupt(format!(
+                        "another object of {} bytes lies there, not the {size} of this one",
+                        entry.size
+                    )),
+                    source: None,
+                });
+            }
+            from = page.next;
+            if from.is_none() {
+                return Err(StoreError {
+                    operation: "put",
+                    object: object.key().to_string(),
+                    store: self.store.describe(),
+                    kind: StoreErrorKind::Protocol("the key is said to be taken, and is not listed".into()),
+                    source: None,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! One budget of bytes for a process, divided among the stages.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::PipelineError;
+
+/// What a process takes before any stage has a buffer: code, runtime, TLS, SDK. Measured on
+/// x86_64 Linux, rounded up.
+const FIXED: u64 = 36 << 20;
+/// The least that the stages can work with.
+const LEAST: u64 = 24 << 20;
+/// Packs that are open at once: two for data, so that neighbours in a stream do not stay
+/// neighbours in a pack, and one for metadata.
+pub const OPEN_PACKS: u64 = 3;
+
+/// How a budget is divided. All sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most the process may hold resident.
+    pub memory: u64,
+    /// The size at which packs are closed.
+    pub pack: u64,
+    /// How many packs may be open or under way.
+    pub packs: u64,
+    /// What jobs on workers may hold together: sources, frames, copies for the proof.
+    pub jobs: u64,
+    /// What the index of known chunks may take.
+    pub index: u64,
+    /// What a reader may hold in decrypted packs.
+    pub read: u64,
+}
+
+impl Limits {
+    /// Divides `memory`; `largest_pack` is what the epoch asks for (16 MiB by default).
+    #[must_use]
+    pub fn divide(memory: u64, largest_pack: u64) -> Self {
+        let free = memory.saturating_sub(FIXED).max(LEAST);
+        // Half of the budget for packs (docs/format.md), five at least: three open, two under way.
+        let for_packs = free / 2;
+        let pack = (for_packs / (OPEN_PACKS + 2)).clamp(1 << 20, largest_pack) & !((1 << 20) - 1);
+        let packs = (for_packs / pack).clamp(OPEN_PACKS + 1, 16);
+        Self { memory, pack, packs, jobs: free / 4, index: free / 4, read: free / 2 }
+    }
+}
+
+/// A number of bytes that may be held at once. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    permits: Arc<Semaphore>,
+    most: u32,
+}
+
+/// What permits count: 4 KiB, so that a 32-bit number holds any budget.
+const UNIT: u64 = 4096;
+
+impl Budget {
+    /// A budget of `bytes`.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        let most = u32::try_from((bytes / UNIT).max(1)).unwrap_or(u32::MAX);
+        Self { permits: Arc::new(Semaphore::new(most as usize)), most }
+    }
+
+    /// Waits until `bytes` are free. More than the whole budget counts as the whole budget, so
+    /// that one large thing at a time can pass.
+    pub async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, PipelineError> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);
+        self.permits.clone().acquire_many_owned(units).await.map_err(|_| PipelineError::Ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_stay_within_the_whole() {
+        for memory in [64u64, 128, 256, 1024, 8192] {
+            let limits = Limits::divide(memory << 20, 16 << 20);
+            let sum = limits.pack * limits.packs + limits.jobs + limits.index;
+            assert!(sum <= (memory << 20).max(FIXED + LEAST), "{memory} MiB: {limits:?}");
+            assert!(limits.packs > OPEN_PACKS, "room for a pack under way: {limits:?}");
+        }
+        assert_eq!(Limits::divide(128 << 20, 16 << 20).pack, 9 << 20);
+        assert_eq!(Limits::divide(1 << 30, 16 << 20).pack, 16 << 20);
+    }
+}

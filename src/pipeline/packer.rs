@@ -1,0 +1,309 @@
+//! Open packs: chunks go in, sealed packs go to the store, index objects follow them.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::format::derive::{ChunkKind, DomainKey};
+use crate::format::ids::{ChunkId, NameId, ObjectHash};
+use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES};
+use crate::format::needs::PackName;
+use crate::format::pack::{PackBuilder, PackClass, SealedPack};
+use crate::world::kill_point;
+
+use super::PipelineError;
+use super::engine::{Engine, EpochTarget};
+use super::known::{Known, short};
+
+/// An index object follows this many acknowledged packs, so that a crash loses no more.
+pub const PACKS_PER_INDEX: usize = 16;
+
+/// A pack that has a name, or will have one when it is sealed.
+#[derive(Debug, Clone)]
+pub struct PackRef(Arc<OnceLock<PackName>>);
+
+impl PackRef {
+    fn open() -> Self {
+        Self(Arc::default())
+    }
+
+    /// A pack that lies in the store.
+    #[must_use]
+    pub fn stored(name: PackName) -> Self {
+        let pack = Self::open();
+        let _ = pack.0.set(name);
+        pack
+    }
+
+    /// The name, once the pack is sealed.
+    #[must_use]
+    pub fn name(&self) -> Option<PackName> {
+        self.0.get().copied()
+    }
+}
+
+/// A chunk in a pack.
+#[derive(Debug, Clone)]
+pub struct ChunkRef {
+    /// Which pack.
+    pub pack: PackRef,
+    /// Its id.
+    pub id: ChunkId,
+    /// Where its frame starts in the pack's plaintext.
+    pub offset: u32,
+    /// The frame's length.
+    pub length: u32,
+    /// Its own length.
+    pub plain: u32,
+}
+
+/// A chunk that is not yet in a pack.
+#[derive(Debug)]
+pub struct Frame {
+    /// What it holds.
+    pub kind: ChunkKind,
+    /// Its id.
+    pub id: ChunkId,
+    /// Its zstd frame, proven.
+    pub bytes: Vec<u8>,
+    /// Its own length.
+    pub plain: u32,
+}
+
+struct OpenPack {
+    builder: PackBuilder,
+    name: PackRef,
+    permit: OwnedSemaphorePermit,
+}
+
+/// The open packs of one domain.
+pub struct Packer {
+    engine: Engine,
+    epoch: EpochTarget,
+    domain: NameId,
+    key: Arc<DomainKey>,
+    known: Arc<Mutex<Known>>,
+    data: [tokio::sync::Mutex<Option<OpenPack>>; 2],
+    metadata: tokio::sync::Mutex<Option<OpenPack>>,
+    uploads: Mutex<Vec<AbortOnDropHandle<Result<(), PipelineError>>>>,
+    acknowledged: Arc<tokio::sync::Mutex<Acknowledged>>,
+}
+
+/// Packs that the store has, and the index objects that say so.
+#[derive(Default)]
+struct Acknowledged {
+    unindexed: Index,
+    written: Vec<ObjectHash>,
+    packs: u64,
+}
+
+impl Packer {
+    /// No open packs.
+    #[must_use]
+    pub fn new(
+        engine: Engine,
+        epoch: EpochTarget,
+        domain: NameId,
+        key: Arc<DomainKey>,
+        known: Arc<Mutex<Known>>,
+    ) -> Self {
+        Self {
+            engine,
+            epoch,
+            domain,
+            key,
+            known,
+            data: Default::default(),
+            metadata: Default::default(),
+            uploads: Mutex::default(),
+            acknowledged: Arc::default(),
+        }
+    }
+
+    fn slot(&self, class: PackClass) -> &tokio::sync::Mutex<Option<OpenPack>> {
+        match class {
+            PackClass::Metadata => &self.metadata,
+            // Random assignment: neighbours in a stream do not stay neighbours in a pack, so the
+            // size of a pack says less about a file (restic #5291).
+            PackClass::Data => &self.data[usize::from(self.engine.world().random::<1>()[0] & 1)],
+        }
+    }
+
+    /// Puts a frame into a pack, unless its chunk came in meanwhile. Waits for room.
+    pub async fn append(&self, frame: Frame) -> Result<ChunkRef, PipelineError> {
+        let class = PackClass::of(frame.kind);
+        let mut slot = self.slot(class).lock().await;
+        if let Some(found) = self.known().find(&frame.id, frame.plain) {
+            return Ok(found);
+        }
+        if slot.as_ref().is_some_and(|open| !open.builder.fits(frame.bytes.len())) {
+            if let Some(full) = slot.take() {
+                self.close(full, class)?;
+            }
+        }
+        let open = match slot.take() {
+            Some(open) => open,
+            None => {
+                let permit = self.engine.pack_permit().await?;
+                let target = usize::try_from(self.engine.limits().pack).unwrap_or(usize::MAX);
+                let builder = PackBuilder::new(&self.epoch.recipient, target)?;
+                OpenPack { builder, name: PackRef::open(), permit }
+            }
+        };
+        let workers = self.engine.world().workers;
+        let (open, chunk) = workers
+            .run(move || {
+                let mut open = open;
+                let offset = open.builder.push(frame.kind, frame.id, &frame.bytes, frame.plain)?;
+                let length = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
+                let (pack, id, plain) = (open.name.clone(), frame.id, frame.plain);
+                Ok::<_, PipelineError>((open, ChunkRef { pack, id, offset, length, plain }))
+            })
+            .await?;
+        *slot = Some(open);
+        self.known().add(chunk.clone());
+        Ok(chunk)
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seals a pack and stores it, beside what goes on.
+    fn close(&self, open: OpenPack, class: PackClass) -> Result<(), PipelineError> {
+        let (engine, epoch, domain) = (self.engine.clone(), self.epoch.clone(), self.domain);
+        let (key, acknowledged) = (self.key.clone(), self.acknowledged.clone());
+        let task = async move {
+            let OpenPack { builder, name, permit } = open;
+            let path = epoch.path;
+            let sealed = engine.world().workers.run(move || builder.seal(&path, domain)).await?;
+            let SealedPack { object, hash, size, table } = sealed;
+            let _ = name.0.set(PackName { hash, size });
+            kill_point("backup.pack.sealed");
+            engine.put(&object).await?;
+            engine.reporter().stored(size, true);
+            kill_point("backup.pack.stored");
+            drop(object);
+            drop(permit);
+            let pack = IndexedPack { hash, size, class };
+            let mut acknowledged = acknowledged.lock().await;
+            acknowledged.add(pack, &table);
+            if acknowledged.unindexed.packs.len() >= PACKS_PER_INDEX
+                || acknowledged.unindexed.entries.len() >= MAX_ENTRIES / 2
+            {
+                acknowledged.write(&engine, &epoch, domain, &key).await?;
+            }
+            Ok(())
+        };
+        let handle = AbortOnDropHandle::new(tokio::spawn(task));
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        // Finished ones are looked at as new ones come, so that a failed upload ends the run soon.
+        let mut kept = Vec::with_capacity(uploads.len() + 1);
+        for upload in uploads.drain(..) {
+            if upload.is_finished() {
+                if let Some(result) = futures::FutureExt::now_or_never(upload) {
+                    joined(result)?;
+                }
+            } else {
+                kept.push(upload);
+            }
+        }
+        kept.push(handle);
+        *uploads = kept;
+        Ok(())
+    }
+
+    /// Closes the open packs of `class`; their chunks get names when they are sealed.
+    pub async fn flush(&self, class: PackClass) -> Result<(), PipelineError> {
+        let slots = match class {
+            PackClass::Data => vec![&self.data[0], &self.data[1]],
+            PackClass::Metadata => vec![&self.metadata],
+        };
+        for slot in slots {
+            if let Some(open) = slot.lock().await.take() {
+                self.close(open, class)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything closed so far is acknowledged.
+    pub async fn settle(&self) -> Result<(), PipelineError> {
+        loop {
+            let upload = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match upload {
+                Some(upload) => joined(upload.await)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Closes everything, waits for it, writes the last index. Gives the index objects of this
+    /// run and the number of packs that it stored.
+    pub async fn finish(&self) -> Result<(Vec<ObjectHash>, u64), PipelineError> {
+        self.flush(PackClass::Data).await?;
+        self.flush(PackClass::Metadata).await?;
+        self.settle().await?;
+        let mut acknowledged = self.acknowledged.lock().await;
+        acknowledged.write(&self.engine, &self.epoch, self.domain, &self.key).await?;
+        Ok((acknowledged.written.clone(), acknowledged.packs))
+    }
+}
+
+fn joined(result: Result<Result<(), PipelineError>, tokio::task::JoinError>) -> Result<(), PipelineError> {
+    match result {
+        Ok(result) => result,
+        Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+        Err(_) => Err(PipelineError::Ended),
+    }
+}
+
+impl Acknowledged {
+    fn add(&mut self, pack: IndexedPack, table: &[crate::format::pack::TableEntry]) {
+        let number = u32::try_from(self.unindexed.packs.len()).unwrap_or(u32::MAX);
+        self.unindexed.packs.push(pack);
+        self.unindexed.entries.extend(table.iter().map(|entry| IndexEntry {
+            id: short(&entry.id),
+            pack: number,
+            offset: entry.offset,
+            length: entry.length,
+            plain: entry.plain,
+        }));
+        self.packs += 1;
+    }
+
+    async fn write(
+        &mut self,
+        engine: &Engine,
+        epoch: &EpochTarget,
+        domain: NameId,
+        key: &Arc<DomainKey>,
+    ) -> Result<(), PipelineError> {
+        if self.unindexed.packs.is_empty() {
+            return Ok(());
+        }
+        let mut index = std::mem::take(&mut self.unindexed);
+        let (path, key) = (epoch.path, key.clone());
+        let sealed = engine
+            .world()
+            .workers
+            .run(move || {
+                index.sort();
+                index.seal(&path, domain, &key)
+            })
+            .await?;
+        kill_point("backup.index.sealed");
+        engine.put(&sealed).await?;
+        engine.reporter().stored(sealed.bytes().len() as u64, false);
+        kill_point("backup.index.stored");
+        self.written.push(sealed.hash());
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packer({})", self.domain)
+    }
+}

@@ -1,0 +1,132 @@
+//! What a source hands over: pieces of a stream, in order, each with the job that makes its bytes.
+
+use crate::format::cache::NO_DIGEST;
+use crate::format::catalog::Line;
+use crate::format::derive::{ChunkKind, DomainKey};
+use crate::format::list::Slice;
+
+use super::SourceError;
+use super::codec::Codec;
+use super::known::Known;
+use super::packer::{ChunkRef, Frame, PackRef};
+
+/// Makes a piece's bytes on a worker. It may block on files, never on the store.
+pub type Job = Box<dyn FnOnce() -> Result<Output, SourceError> + Send>;
+
+/// A part of a stream: neighbouring members, or some of a large one.
+pub struct Piece {
+    /// Whether a group begins with this piece: list, catalog and cache are cut before it.
+    pub starts_group: bool,
+    /// The most bytes that the job will hold.
+    pub reserve: u64,
+    /// Makes the bytes.
+    pub job: Job,
+}
+
+impl Piece {
+    /// A piece whose bytes are at hand and make one chunk.
+    #[must_use]
+    pub fn of_bytes(bytes: Vec<u8>, members: Vec<Member>) -> Self {
+        let reserve = bytes.len() as u64;
+        let job = move || Ok(Output { fragments: vec![Fragment::New(bytes)], members });
+        Self { starts_group: false, reserve, job: Box::new(job) }
+    }
+
+    /// The same, as the beginning of a group.
+    #[must_use]
+    pub fn starting_group(mut self) -> Self {
+        self.starts_group = true;
+        self
+    }
+}
+
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Piece({} B at most)", self.reserve)
+    }
+}
+
+/// What a job made.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The bytes of the piece, in order.
+    pub fragments: Vec<Fragment>,
+    /// The members that start in it, in order.
+    pub members: Vec<Member>,
+}
+
+/// Bytes of a stream.
+#[derive(Debug)]
+pub enum Fragment {
+    /// Bytes that make one chunk; not empty, at most [`crate::format::pack::MAX_CHUNK`].
+    New(Vec<u8>),
+    /// Bytes that lie in the store already, by the scan cache.
+    Known(Vec<Slice>),
+}
+
+/// A member that starts in a piece.
+#[derive(Debug)]
+pub struct Member {
+    /// Where it starts, in bytes from the start of the piece.
+    pub at: u64,
+    /// Its length in the stream, in bytes; it may go on through later pieces.
+    pub length: u64,
+    /// Its line in the catalog, with `at` still unset.
+    pub line: Option<Line>,
+    /// Its digest for the scan cache.
+    pub digest: [u8; 16],
+}
+
+impl Member {
+    /// A member that the scan cache does not know.
+    #[must_use]
+    pub fn uncached(at: u64, length: u64, line: Option<Line>) -> Self {
+        Self { at, length, line, digest: NO_DIGEST }
+    }
+}
+
+/// Some bytes of a chunk whose pack may still be open.
+#[derive(Debug, Clone)]
+pub struct OpenSlice {
+    /// The chunk.
+    pub chunk: ChunkRef,
+    /// Left out before.
+    pub skip: u32,
+    /// Used.
+    pub take: u32,
+}
+
+impl From<Slice> for OpenSlice {
+    fn from(slice: Slice) -> Self {
+        let Slice { place, id, skip, take } = slice;
+        let pack = PackRef::stored(place.pack);
+        let chunk = ChunkRef { pack, id, offset: place.offset, length: place.length, plain: place.plain };
+        Self { chunk, skip, take }
+    }
+}
+
+/// A fragment after its job: known, or ready to be packed.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Slices of chunks that lie somewhere.
+    Slices(Vec<OpenSlice>),
+    /// A chunk that is new.
+    Frame(Frame),
+}
+
+/// Names a chunk and, if it is not known, compresses it and proves the frame. Runs on a worker.
+pub fn prepare(
+    kind: ChunkKind,
+    bytes: &[u8],
+    key: &DomainKey,
+    codec: &Codec,
+    known: &std::sync::Mutex<Known>,
+) -> Result<Prepared, super::PipelineError> {
+    let id = key.chunk_id(kind, bytes);
+    let plain = u32::try_from(bytes.len()).map_err(|_| super::PipelineError::Bug("a chunk beyond 4 GiB"))?;
+    let found = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).find(&id, plain);
+    Ok(match found {
+        Some(chunk) => Prepared::Slices(vec![OpenSlice { chunk, skip: 0, take: plain }]),
+        None => Prepared::Frame(Frame { kind, id, bytes: codec.encode(bytes)?, plain }),
+    })
+}

@@ -1,0 +1,409 @@
+//! A stream being written: pieces run side by side, their results are taken in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::format::cache::{CachedMember, Group, GroupRef};
+use crate::format::catalog;
+use crate::format::derive::ChunkKind;
+use crate::format::ids::ObjectHash;
+use crate::format::list::{MAX_PART, MAX_SLICE_TEXT, Part, Slice, StreamHasher, write_part};
+use crate::format::pack::PackClass;
+use crate::report::event::Meter;
+
+use super::PipelineError;
+use super::domain::DomainWriter;
+use super::known::place;
+use super::packer::ChunkRef;
+use super::piece::{Fragment, Member, OpenSlice, Output, Piece, Prepared, prepare};
+
+/// Slices that may wait for their packs to be sealed; beyond it packs are closed early.
+const MAX_WAITING: usize = 1 << 16;
+/// A group with more slices than this has no scan cache: one file of some 200 GiB.
+const MAX_GROUP_SLICES: usize = 1 << 17;
+/// A part closes when its text may pass [`MAX_PART`] with one more slice.
+const PART_TEXT: usize = MAX_PART - 4096;
+
+/// Takes a stream piece by piece.
+pub struct StreamWriter {
+    domain: Arc<DomainWriter>,
+    running: FuturesOrdered<AbortOnDropHandle<Result<Done, PipelineError>>>,
+    pending: PendingStream,
+    meter: Option<Arc<Meter>>,
+}
+
+/// A piece whose chunks have places.
+struct Done {
+    starts_group: bool,
+    slices: Vec<OpenSlice>,
+    members: Vec<Member>,
+    new_bytes: u64,
+}
+
+/// A stream that has ended while some of its packs are still open.
+pub struct PendingStream {
+    length: u64,
+    members: u64,
+    hash: StreamHasher,
+    part: OpenPart,
+    waiting: VecDeque<OpenPart>,
+    waiting_slices: usize,
+    parts: Vec<(ChunkRef, u64)>,
+    text: Vec<u8>,
+    text_start: u64,
+    text_first: Option<Vec<u8>>,
+    catalog: Vec<(ChunkRef, u64, Option<Vec<u8>>)>,
+    caching: bool,
+    group: OpenGroup,
+    groups: Vec<Option<GroupRef>>,
+    earlier: std::collections::HashMap<ObjectHash, ObjectHash>,
+}
+
+#[derive(Default)]
+struct OpenPart {
+    start: u64,
+    slices: Vec<OpenSlice>,
+    text: usize,
+    /// The group that ends with this part.
+    closes: Option<ClosedGroup>,
+}
+
+#[derive(Default)]
+struct OpenGroup {
+    key: u64,
+    members: Vec<CachedMember>,
+    slices: Vec<Slice>,
+    too_large: bool,
+}
+
+struct ClosedGroup {
+    key: u64,
+    members: Vec<CachedMember>,
+}
+
+/// A stream all of whose chunks lie in the store.
+#[derive(Debug)]
+pub struct WrittenStream {
+    /// Its length in bytes.
+    pub length: u64,
+    /// How many members it has.
+    pub members: u64,
+    /// BLAKE3 over its slices.
+    pub hash: ObjectHash,
+    /// Its list.
+    pub parts: Vec<Part>,
+    /// Its catalog.
+    pub catalog: Vec<Part>,
+    /// The groups of its scan cache, if it has one.
+    pub cache: Option<Vec<GroupRef>>,
+}
+
+impl StreamWriter {
+    pub(super) fn new(domain: Arc<DomainWriter>) -> Self {
+        Self { domain, running: FuturesOrdered::new(), pending: PendingStream::new(), meter: None }
+    }
+
+    /// Counts bytes on `meter`.
+    #[must_use]
+    pub fn with_meter(mut self, meter: Arc<Meter>) -> Self {
+        self.meter = Some(meter);
+        self
+    }
+
+    /// Keeps a scan cache. `earlier` maps the hash of a group's plaintext to the object that holds
+    /// it, so that an unchanged group stores nothing.
+    #[must_use]
+    pub fn with_cache(mut self, earlier: std::collections::HashMap<ObjectHash, ObjectHash>) -> Self {
+        self.pending.caching = true;
+        self.pending.earlier = earlier;
+        self
+    }
+
+    /// The cache learns of one more group of the last run.
+    pub fn know_group(&mut self, plaintext: &[u8], object: ObjectHash) {
+        self.pending.earlier.insert(ObjectHash(*blake3::hash(plaintext).as_bytes()), object);
+    }
+
+    /// Takes the next piece. Waits while as many are under way as there is work for.
+    pub async fn push(&mut self, piece: Piece) -> Result<(), PipelineError> {
+        while self.running.len() >= self.domain.engine().world().workers.count() * 2 {
+            self.absorb_next().await?;
+        }
+        // Source bytes, their frames, the copies for the proof.
+        let permit = self.domain.engine().jobs().take(piece.reserve.saturating_mul(2)).await?;
+        let domain = self.domain.clone();
+        self.running.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+            let done = run(&domain, piece).await;
+            drop(permit);
+            done
+        })));
+        Ok(())
+    }
+
+    async fn absorb_next(&mut self) -> Result<bool, PipelineError> {
+        let Some(result) = self.running.next().await else { return Ok(false) };
+        let done = match result {
+            Ok(done) => done?,
+            Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+            Err(_) => return Err(PipelineError::Ended),
+        };
+        if let Some(meter) = &self.meter {
+            meter.add_bytes(done.slices.iter().map(|slice| u64::from(slice.take)).sum());
+            meter.add_new_bytes(done.new_bytes);
+        }
+        self.pending.absorb(done, &self.domain).await?;
+        Ok(true)
+    }
+
+    /// Ends the stream. Its packs may still be open; [`DomainWriter::finish`] closes them.
+    pub async fn finish(mut self) -> Result<PendingStream, PipelineError> {
+        while self.absorb_next().await? {}
+        self.pending.close_group(&self.domain).await?;
+        Ok(self.pending)
+    }
+}
+
+async fn run(domain: &Arc<DomainWriter>, piece: Piece) -> Result<Done, PipelineError> {
+    let Piece { starts_group, job, .. } = piece;
+    let (key, codec, known) = (domain.key().clone(), domain.engine().codec().clone(), domain.known().clone());
+    let workers = domain.engine().world().workers;
+    let (prepared, members, new_bytes) = workers
+        .run(move || {
+            let Output { fragments, members } = job().map_err(PipelineError::Source)?;
+            let mut new_bytes = 0;
+            let mut prepared = Vec::with_capacity(fragments.len());
+            for fragment in fragments {
+                prepared.push(match fragment {
+                    Fragment::Known(slices) => Prepared::Slices(slices.into_iter().map(Into::into).collect()),
+                    Fragment::New(bytes) => prepare(ChunkKind::Data, &bytes, &key, &codec, &known)?,
+                });
+                if let Some(Prepared::Frame(frame)) = prepared.last() {
+                    new_bytes += u64::from(frame.plain);
+                }
+            }
+            Ok::<_, PipelineError>((prepared, members, new_bytes))
+        })
+        .await?;
+    let mut slices = Vec::with_capacity(prepared.len());
+    for prepared in prepared {
+        match prepared {
+            Prepared::Slices(known) => slices.extend(known),
+            Prepared::Frame(frame) => {
+                let take = frame.plain;
+                slices.push(OpenSlice { chunk: domain.packer().append(frame).await?, skip: 0, take });
+            }
+        }
+    }
+    Ok(Done { starts_group, slices, members, new_bytes })
+}
+
+impl PendingStream {
+    fn new() -> Self {
+        Self {
+            length: 0,
+            members: 0,
+            hash: StreamHasher::default(),
+            part: OpenPart::default(),
+            waiting: VecDeque::new(),
+            waiting_slices: 0,
+            parts: Vec::new(),
+            text: Vec::new(),
+            text_start: 0,
+            text_first: None,
+            catalog: Vec::new(),
+            caching: false,
+            group: OpenGroup::default(),
+            groups: Vec::new(),
+            earlier: std::collections::HashMap::new(),
+        }
+    }
+
+    async fn absorb(&mut self, done: Done, domain: &DomainWriter) -> Result<(), PipelineError> {
+        if done.starts_group {
+            self.close_group(domain).await?;
+        }
+        for member in done.members {
+            self.take_member(member, domain).await?;
+        }
+        for slice in done.slices {
+            self.length += u64::from(slice.take);
+            self.take_slice(slice);
+            if self.part.text > PART_TEXT {
+                self.close_part(None);
+                self.write_parts(domain).await?;
+            }
+        }
+        if self.waiting_slices > MAX_WAITING {
+            domain.packer().flush(PackClass::Data).await?;
+            domain.packer().settle().await?;
+            self.write_parts(domain).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_member(&mut self, member: Member, domain: &DomainWriter) -> Result<(), PipelineError> {
+        self.members += 1;
+        if self.caching {
+            self.group.members.push(CachedMember { digest: member.digest, length: member.length });
+        }
+        let Some(mut line) = member.line else { return Ok(()) };
+        let start = self.length + member.at;
+        if self.text.len() > catalog::MAX_CHUNK - (64 << 10) {
+            self.close_catalog(domain).await?;
+        }
+        if self.text.is_empty() {
+            self.text_start = start;
+            self.text_first = Some(line.path.0.clone());
+        }
+        if self.group.members.len() == 1 {
+            self.group.key = domain.key().cut(line.path.bytes());
+        }
+        line.at = start - self.text_start;
+        line.len = member.length;
+        self.text.extend_from_slice(&line.to_text());
+        Ok(())
+    }
+
+    fn take_slice(&mut self, slice: OpenSlice) {
+        if let Some(last) = self.part.slices.last_mut() {
+            let same = last.chunk.id == slice.chunk.id && last.chunk.offset == slice.chunk.offset;
+            if same && last.skip + last.take == slice.skip {
+                last.take += slice.take;
+                return;
+            }
+        }
+        self.part.text += MAX_SLICE_TEXT;
+        self.part.slices.push(slice);
+    }
+
+    fn close_part(&mut self, closes: Option<ClosedGroup>) {
+        let next = OpenPart { start: self.length, ..OpenPart::default() };
+        let mut part = std::mem::replace(&mut self.part, next);
+        part.closes = closes;
+        self.waiting_slices += part.slices.len();
+        if !part.slices.is_empty() || part.closes.is_some() {
+            self.waiting.push_back(part);
+        }
+    }
+
+    async fn close_group(&mut self, domain: &DomainWriter) -> Result<(), PipelineError> {
+        self.close_catalog(domain).await?;
+        let group = ClosedGroup { key: self.group.key, members: std::mem::take(&mut self.group.members) };
+        let closes = (self.caching && !group.members.is_empty()).then_some(group);
+        self.close_part(closes);
+        self.write_parts(domain).await
+    }
+
+    async fn close_catalog(&mut self, domain: &DomainWriter) -> Result<(), PipelineError> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let text = std::mem::take(&mut self.text);
+        let chunk = domain.put_chunk(ChunkKind::Catalog, text).await?;
+        self.catalog.push((chunk, self.text_start, self.text_first.take()));
+        Ok(())
+    }
+
+    /// Writes the parts whose packs all have names by now, in order.
+    async fn write_parts(&mut self, domain: &DomainWriter) -> Result<(), PipelineError> {
+        while let Some(part) = self.waiting.front() {
+            let resolve = |slice: &OpenSlice| {
+                let place = place(&slice.chunk)?;
+                Some(Slice { place, id: slice.chunk.id, skip: slice.skip, take: slice.take })
+            };
+            let Some(slices) = part.slices.iter().map(resolve).collect::<Option<Vec<Slice>>>() else {
+                return Ok(());
+            };
+            let Some(part) = self.waiting.pop_front() else { return Ok(()) };
+            self.waiting_slices -= slices.len();
+            for slice in &slices {
+                self.hash.update(slice);
+                domain.need(slice.place.pack);
+            }
+            if !slices.is_empty() {
+                let chunk = domain.put_chunk(ChunkKind::List, write_part(&slices).into_bytes()).await?;
+                self.parts.push((chunk, part.start));
+            }
+            if self.caching {
+                self.cache(slices, part.closes, domain).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn cache(
+        &mut self,
+        slices: Vec<Slice>,
+        closes: Option<ClosedGroup>,
+        domain: &DomainWriter,
+    ) -> Result<(), PipelineError> {
+        let group = &mut self.group;
+        group.too_large |= group.slices.len() + slices.len() > MAX_GROUP_SLICES;
+        if group.too_large {
+            group.slices = Vec::new();
+        } else {
+            group.slices.extend(slices);
+        }
+        let Some(ClosedGroup { key, members }) = closes else { return Ok(()) };
+        let slices = std::mem::take(&mut group.slices);
+        if std::mem::take(&mut group.too_large) {
+            self.groups.push(None);
+            return Ok(());
+        }
+        let object = self.store_group(Group { members, slices }, domain).await?;
+        self.groups.push(Some(GroupRef { key, object }));
+        Ok(())
+    }
+
+    async fn store_group(&self, group: Group, domain: &DomainWriter) -> Result<ObjectHash, PipelineError> {
+        let bytes = group.to_bytes();
+        let plain = ObjectHash(*blake3::hash(&bytes).as_bytes());
+        if let Some(object) = self.earlier.get(&plain) {
+            return Ok(*object);
+        }
+        let sealed = Group::seal(&bytes, &domain.target().path, domain.id(), domain.key())?;
+        domain.engine().put(&sealed).await?;
+        domain.engine().reporter().stored(sealed.bytes().len() as u64, false);
+        Ok(sealed.hash())
+    }
+
+    /// Writes what waited for data packs to be sealed.
+    pub(super) async fn settle(mut self, domain: &DomainWriter) -> Result<Self, PipelineError> {
+        self.write_parts(domain).await?;
+        if self.waiting.is_empty() {
+            Ok(self)
+        } else {
+            Err(PipelineError::Bug("a part whose packs are open"))
+        }
+    }
+
+    /// Names everything; metadata packs are sealed by now.
+    pub(super) fn finish(self, domain: &DomainWriter) -> Result<WrittenStream, PipelineError> {
+        let parts = self.parts.iter().map(|(chunk, start)| domain.part(chunk, *start, None));
+        let catalog = self.catalog.into_iter().map(|(chunk, start, first)| domain.part(&chunk, start, first));
+        Ok(WrittenStream {
+            length: self.length,
+            members: self.members,
+            hash: self.hash.finish(),
+            parts: parts.collect::<Result<_, _>>()?,
+            catalog: catalog.collect::<Result<_, _>>()?,
+            cache: self.caching.then(|| self.groups.into_iter().flatten().collect()),
+        })
+    }
+}
+
+impl std::fmt::Debug for StreamWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StreamWriter({} B so far)", self.pending.length)
+    }
+}
+
+impl std::fmt::Debug for PendingStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PendingStream({} B)", self.length)
+    }
+}
