@@ -12,10 +12,12 @@ pub mod chunker;
 pub mod codec;
 pub mod domain;
 pub mod engine;
+pub mod fetch;
 pub mod known;
 pub mod limits;
 pub mod packer;
 pub mod piece;
+pub mod reader;
 pub mod stream;
 
 use crate::format::cache::CacheError;

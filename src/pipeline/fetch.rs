@@ -1,0 +1,329 @@
+//! Chunks out of packs: whole packs where much of them is wanted, ranges where little is.
+//!
+//! A whole pack's name is checked before it is decrypted; a range is authenticated block by block
+//! by age, and both are proven by the chunk's id before a byte is given out. What a store serves is
+//! hostile until then.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::format::container::{ContainerError, DataIdentity, Head, Key, MAX_HEADER, Window, open};
+use crate::format::derive::{ChunkKind, DomainKey};
+use crate::format::ids::{ChunkId, NameId, ObjectHash};
+use crate::format::layout::{Class, EpochPath, ObjectKey};
+use crate::format::list::Place;
+use crate::format::needs::PackName;
+use crate::format::pack::MAX_PACK;
+use crate::store::{MAX_OBJECT, Store, StoreError, StoreErrorKind};
+use crate::world::Workers;
+
+use super::codec::{Codec, CodecError};
+
+/// A ranged read asks for the head of a pack first; this much holds one with an X25519 stanza and
+/// the random stanza that some writers add.
+const FIRST_BYTES: u64 = 1024;
+
+/// Why a chunk could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store did not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the store gave is not what was stored.
+    #[error("{object} is damaged: {what}")]
+    Damaged {
+        /// The object's key.
+        object: String,
+        /// How it shows.
+        what: String,
+    },
+    /// A list or catalog of the snapshot is not what a writer makes.
+    #[error("the snapshot's {what} is malformed")]
+    Malformed {
+        /// Which part of it.
+        what: String,
+    },
+    /// The run is ending.
+    #[error("the run is ending")]
+    Ended,
+}
+
+impl ReadError {
+    /// Whether the data is bad, rather than out of reach.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Malformed { .. } => true,
+            Self::Store(error) => {
+                matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. })
+            }
+            Self::Ended => false,
+        }
+    }
+}
+
+/// How a pack is to be read in what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As one object, kept while it is wanted.
+    Whole,
+    /// Frame by frame.
+    Ranged,
+}
+
+type Shared<T> = Arc<OnceCell<T>>;
+
+/// Reads chunks of one domain of one epoch.
+pub struct Fetcher {
+    store: Arc<dyn Store>,
+    path: EpochPath,
+    domain: NameId,
+    identity: DataIdentity,
+    key: Arc<DomainKey>,
+    codec: Codec,
+    workers: Workers,
+    packs: Mutex<Cache<ObjectHash, Arc<Vec<u8>>>>,
+    chunks: Mutex<Cache<ChunkId, Bytes>>,
+    heads: Mutex<Cache<ObjectHash, Head>>,
+}
+
+impl Fetcher {
+    /// A reader that keeps at most `memory` bytes of packs and chunks.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        path: EpochPath,
+        domain: NameId,
+        identity: DataIdentity,
+        key: Arc<DomainKey>,
+        workers: Workers,
+        memory: u64,
+    ) -> Self {
+        Self {
+            store,
+            path,
+            domain,
+            identity,
+            key,
+            codec: Codec::new(0, false),
+            workers,
+            packs: Mutex::new(Cache::new(memory / 2)),
+            chunks: Mutex::new(Cache::new(memory / 8)),
+            heads: Mutex::new(Cache::new(1 << 20)),
+        }
+    }
+
+    /// Where a pack of this domain lies.
+    #[must_use]
+    pub fn pack_key(&self, pack: &ObjectHash) -> ObjectKey {
+        self.path.in_domain(self.domain, Class::Pack, *pack)
+    }
+
+    /// The keys of this domain.
+    #[must_use]
+    pub fn key(&self) -> &Arc<DomainKey> {
+        &self.key
+    }
+
+    /// A chunk's plaintext, proven by its id.
+    pub async fn chunk(
+        &self,
+        kind: ChunkKind,
+        place: Place,
+        id: ChunkId,
+        manner: Manner,
+    ) -> Result<Bytes, ReadError> {
+        let cell = lock(&self.chunks).entry(id);
+        let chunk = cell.get_or_try_init(|| self.decode(kind, place, id, manner)).await?.clone();
+        lock(&self.chunks).settle(&id, chunk.len() as u64);
+        Ok(chunk)
+    }
+
+    async fn decode(
+        &self,
+        kind: ChunkKind,
+        place: Place,
+        id: ChunkId,
+        manner: Manner,
+    ) -> Result<Bytes, ReadError> {
+        let (start, length) = (u64::from(place.offset), place.length as usize);
+        let (codec, key, object) = (self.codec.clone(), self.key.clone(), self.pack_key(&place.pack.hash));
+        let prove = move |frame: &[u8]| {
+            let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
+            let plain = codec.decode(frame, place.plain as usize).map_err(|error| match error {
+                CodecError::Zstd(_) => damaged("a chunk in it does not decompress".into()),
+                other => damaged(other.to_string()),
+            })?;
+            if key.chunk_id(kind, &plain) == id {
+                Ok(Bytes::from(plain))
+            } else {
+                Err(damaged("a chunk in it is not the one that the snapshot names".into()))
+            }
+        };
+        if manner == Manner::Whole {
+            let pack = self.whole(place.pack).await?;
+            let object = self.pack_key(&place.pack.hash);
+            return self
+                .workers
+                .run(move || {
+                    let start = place.offset as usize;
+                    let frame = start.checked_add(length).and_then(|end| pack.get(start..end));
+                    prove(frame.ok_or_else(|| ReadError::Damaged {
+                        object: object.to_string(),
+                        what: "the snapshot names bytes past its end".into(),
+                    })?)
+                })
+                .await;
+        }
+        let frame = self.range(place.pack, start, length).await?;
+        self.workers.run(move || prove(&frame)).await
+    }
+
+    /// The plaintext of a whole pack.
+    async fn whole(&self, pack: PackName) -> Result<Arc<Vec<u8>>, ReadError> {
+        let cell = lock(&self.packs).entry(pack.hash);
+        let plaintext = cell
+            .get_or_try_init(|| async {
+                let object = self.pack_key(&pack.hash);
+                let bytes = self.store.get(&object, MAX_OBJECT).await?;
+                let identity = self.identity.clone();
+                self.workers
+                    .run(move || {
+                        let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
+                        if ObjectHash::of(&bytes) != pack.hash {
+                            return Err(damaged("its SHA-256 is not its name".into()));
+                        }
+                        open(&bytes, &Key::Identity(&identity), MAX_PACK as u64 + (8 << 20))
+                            .map(Arc::new)
+                            .map_err(|error| damaged(container_text(&error)))
+                    })
+                    .await
+            })
+            .await?
+            .clone();
+        lock(&self.packs).settle(&pack.hash, plaintext.len() as u64);
+        Ok(plaintext)
+    }
+
+    /// Some plaintext bytes of a pack, without the rest.
+    async fn range(&self, pack: PackName, start: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let object = self.pack_key(&pack.hash);
+        let damaged = |what: &str| ReadError::Damaged { object: object.to_string(), what: what.to_owned() };
+        let cell = lock(&self.heads).entry(pack.hash);
+        let head = cell
+            .get_or_try_init(|| async {
+                for most in [FIRST_BYTES, MAX_HEADER] {
+                    let first = self.store.get_range(&object, 0..most.min(pack.size)).await?;
+                    if let Some(head) = Head::parse(&first) {
+                        return Ok(head);
+                    }
+                }
+                Err(damaged("it has no age header"))
+            })
+            .await?
+            .clone();
+        lock(&self.heads).settle(&pack.hash, 512);
+        let range = head.sealed_range(start, start + length as u64, pack.size);
+        if range.is_empty() {
+            return Err(damaged("the snapshot names bytes past its end"));
+        }
+        let bytes = self.store.get_range(&object, range.clone()).await?;
+        let window = Window { offset: range.start, bytes, size: pack.size };
+        let identity = self.identity.clone();
+        let opened = self.workers.run(move || head.open_range(&identity, &window, start, length)).await;
+        opened.map_err(|error| damaged(&container_text(&error)))
+    }
+}
+
+fn container_text(error: &ContainerError) -> String {
+    match error {
+        ContainerError::WrongKey => "it is not encrypted to its epoch".into(),
+        ContainerError::Damaged(_) => "it does not decrypt".into(),
+        other => other.to_string(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fetcher({}d/{})", self.path.prefix(), self.domain)
+    }
+}
+
+/// Values that several readers wait for together; the least recently used leave first.
+struct Cache<K, V> {
+    most: u64,
+    held: u64,
+    cells: HashMap<K, (Shared<V>, u64)>,
+    order: VecDeque<K>,
+}
+
+impl<K: Copy + Eq + std::hash::Hash, V> Cache<K, V> {
+    fn new(most: u64) -> Self {
+        Self { most, held: 0, cells: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// The cell of a key; whoever comes first fills it.
+    fn entry(&mut self, key: K) -> Shared<V> {
+        if let Some((cell, _)) = self.cells.get(&key) {
+            let cell = cell.clone();
+            if let Some(at) = self.order.iter().rposition(|other| *other == key) {
+                self.order.remove(at);
+            }
+            self.order.push_back(key);
+            return cell;
+        }
+        let cell: Shared<V> = Arc::default();
+        self.cells.insert(key, (cell.clone(), 0));
+        self.order.push_back(key);
+        cell
+    }
+
+    /// The value of `key` takes `bytes`; others leave until all fit.
+    fn settle(&mut self, key: &K, bytes: u64) {
+        if let Some((_, held)) = self.cells.get_mut(key) {
+            self.held = self.held - *held + bytes;
+            *held = bytes;
+        }
+        let mut looked_at = 0;
+        while self.held > self.most && looked_at < self.order.len() {
+            let Some(oldest) = self.order.pop_front() else { return };
+            // One that is being filled, or the one that was just filled, stays.
+            let filled = self.cells.get(&oldest).is_some_and(|(cell, _)| cell.initialized());
+            if oldest == *key || !filled {
+                self.order.push_back(oldest);
+                looked_at += 1;
+            } else if let Some((_, bytes)) = self.cells.remove(&oldest) {
+                self.held -= bytes;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_leave_first() {
+        let mut cache: Cache<u8, u8> = Cache::new(100);
+        for key in 0..3 {
+            cache.entry(key).set(key).unwrap();
+            cache.settle(&key, 40);
+        }
+        assert!(!cache.cells.contains_key(&0) && cache.held == 80);
+        cache.entry(1);
+        cache.entry(3).set(3).unwrap();
+        cache.settle(&3, 40);
+        assert!(cache.cells.contains_key(&1) && !cache.cells.contains_key(&2));
+        cache.entry(4).set(4).unwrap();
+        cache.settle(&4, 1000);
+        assert!(cache.cells.contains_key(&4), "one that is larger than the cache can still be used");
+    }
+}

@@ -1,0 +1,210 @@
+//! A stream being read: proven bytes in order, fetched ahead and side by side.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream, FuturesOrdered};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::format::body::Stream as StreamBody;
+use crate::format::catalog::{Line, read_lines};
+use crate::format::derive::ChunkKind;
+use crate::format::ids::ObjectHash;
+use crate::format::list::{Part, Slice, read_part};
+
+use super::fetch::{Fetcher, Manner, ReadError};
+
+/// Less than this share of a pack wanted: it is read by ranges.
+const WHOLE_FROM: u64 = 4;
+
+/// Reads one stream of a snapshot. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StreamReader {
+    fetcher: Arc<Fetcher>,
+    stream: Arc<StreamBody>,
+    ahead: usize,
+}
+
+/// Some slices that are read together, and the manner in which each pack is read.
+struct Plan {
+    slices: Vec<Slice>,
+    whole: HashSet<ObjectHash>,
+}
+
+impl StreamReader {
+    /// Reads `stream` through `fetcher`, with `ahead` chunks under way at once.
+    #[must_use]
+    pub fn new(fetcher: Arc<Fetcher>, stream: StreamBody, ahead: usize) -> Self {
+        Self { fetcher, stream: Arc::new(stream), ahead: ahead.max(1) }
+    }
+
+    /// What the body says of the stream.
+    #[must_use]
+    pub fn body(&self) -> &StreamBody {
+        &self.stream
+    }
+
+    /// All bytes in order.
+    #[must_use]
+    pub fn bytes(&self) -> BoxStream<'static, Result<Bytes, ReadError>> {
+        self.range(0..self.stream.length)
+    }
+
+    /// The bytes of `range`, in order, in pieces of at most one chunk.
+    #[must_use]
+    pub fn range(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, ReadError>> {
+        let this = self.clone();
+        let parts = overlapping(&self.stream.parts, self.stream.length, &range);
+        let expected = range.end.saturating_sub(range.start);
+        let plans = stream::iter(parts).then(move |(part, end)| {
+            let (this, range) = (this.clone(), range.clone());
+            async move { this.plan(&part, end, &range).await }
+        });
+        let this = self.clone();
+        let pieces = plans.flat_map(move |plan| match plan {
+            Ok(plan) => this.clone().run(plan),
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        });
+        // What came is counted: a list that is too short must not look like an end.
+        let state = (pieces.boxed(), expected, false);
+        stream::unfold(state, |(mut pieces, left, ended)| async move {
+            if ended {
+                return None;
+            }
+            match pieces.next().await {
+                Some(Ok(bytes)) => {
+                    let left = left.checked_sub(bytes.len() as u64);
+                    let Some(left) = left else { return Some((Err(short()), (pieces, 0, true))) };
+                    Some((Ok(bytes), (pieces, left, false)))
+                }
+                Some(Err(error)) => Some((Err(error), (pieces, left, true))),
+                None if left == 0 => None,
+                None => Some((Err(short()), (pieces, 0, true))),
+            }
+        })
+        .boxed()
+    }
+
+    /// The slices of one part.
+    pub async fn slices(&self, part: &Part) -> Result<Vec<Slice>, ReadError> {
+        let text = self.fetcher.chunk(ChunkKind::List, part.place(), part.id, Manner::Whole).await?;
+        read_part(&text).map_err(|error| ReadError::Malformed { what: error.to_string() })
+    }
+
+    async fn plan(&self, part: &Part, end: u64, range: &Range<u64>) -> Result<Plan, ReadError> {
+        let slices = self.slices(part).await?;
+        let total: u64 = slices.iter().map(|slice| u64::from(slice.take)).sum();
+        if part.start + total != end {
+            return Err(ReadError::Malformed {
+                what: "list has a part of another length than its place".into(),
+            });
+        }
+        let mut at = part.start;
+        let mut cut = Vec::with_capacity(slices.len());
+        let mut wanted: HashMap<ObjectHash, (u64, u64)> = HashMap::new();
+        for mut slice in slices {
+            let (from, to) = (at, at + u64::from(slice.take));
+            at = to;
+            if to <= range.start || from >= range.end {
+                continue;
+            }
+            // Differences within one slice fit its 32 bits.
+            let before = u32::try_from(range.start.saturating_sub(from)).unwrap_or(0);
+            let after = u32::try_from(to.saturating_sub(range.end)).unwrap_or(0);
+            slice.skip += before;
+            slice.take -= before + after;
+            let pack = slice.place.pack;
+            wanted.entry(pack.hash).or_insert((0, pack.size)).0 += u64::from(slice.place.length);
+            cut.push(slice);
+        }
+        let whole = wanted.into_iter().filter(|(_, (bytes, size))| bytes * WHOLE_FROM >= *size);
+        Ok(Plan { slices: cut, whole: whole.map(|(hash, _)| hash).collect() })
+    }
+
+    fn run(self, plan: Plan) -> BoxStream<'static, Result<Bytes, ReadError>> {
+        let Plan { slices, whole } = plan;
+        let whole = Arc::new(whole);
+        let ahead = self.ahead;
+        let start = move |slice: Slice| {
+            let (fetcher, whole) = (self.fetcher.clone(), whole.clone());
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                let pack = slice.place.pack.hash;
+                let manner = if whole.contains(&pack) { Manner::Whole } else { Manner::Ranged };
+                let chunk = fetcher.chunk(ChunkKind::Data, slice.place, slice.id, manner).await?;
+                let (skip, take) = (slice.skip as usize, slice.take as usize);
+                Ok(chunk.slice(skip..skip + take))
+            }))
+        };
+        let state = (slices.into_iter(), FuturesOrdered::new(), start);
+        stream::unfold(state, move |(mut slices, mut running, start)| async move {
+            while running.len() < ahead {
+                let Some(slice) = slices.next() else { break };
+                running.push_back(start(slice));
+            }
+            let result = match running.next().await? {
+                Ok(result) => result,
+                Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+                Err(_) => Err(ReadError::Ended),
+            };
+            Some((result, (slices, running, start)))
+        })
+        .boxed()
+    }
+
+    /// The catalog's lines in order, with the offset of each member in the stream.
+    #[must_use]
+    pub fn catalog(&self) -> BoxStream<'static, Result<(u64, Line), ReadError>> {
+        self.catalog_from(0)
+    }
+
+    /// The lines of catalog chunk number `first` and all later ones.
+    #[must_use]
+    pub fn catalog_from(&self, first: usize) -> BoxStream<'static, Result<(u64, Line), ReadError>> {
+        let this = self.clone();
+        let parts: Vec<Part> = self.stream.catalog.get(first..).unwrap_or_default().to_vec();
+        stream::iter(parts)
+            .map(move |part| {
+                let this = this.clone();
+                async move { this.catalog_chunk(&part).await }
+            })
+            .buffered(2)
+            .flat_map(|lines| match lines {
+                Ok(lines) => stream::iter(lines.into_iter().map(Ok)).boxed(),
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            })
+            .boxed()
+    }
+
+    async fn catalog_chunk(&self, part: &Part) -> Result<Vec<(u64, Line)>, ReadError> {
+        let manner = if self.stream.catalog.len() > 8 { Manner::Ranged } else { Manner::Whole };
+        let text = self.fetcher.chunk(ChunkKind::Catalog, part.place(), part.id, manner).await?;
+        let malformed = |what: &str| ReadError::Malformed { what: format!("catalog {what}") };
+        let lines = read_lines(&text).ok_or_else(|| malformed("has a line that cannot be read"))?;
+        let mut placed = Vec::with_capacity(lines.len());
+        for line in lines {
+            let at = part.start.checked_add(line.at).filter(|at| *at < self.stream.length);
+            let at = at.ok_or_else(|| malformed("names a place outside of the stream"))?;
+            placed.push((at, line));
+        }
+        Ok(placed)
+    }
+}
+
+fn short() -> ReadError {
+    ReadError::Malformed { what: "list does not hold as many bytes as the stream has".into() }
+}
+
+/// The parts that hold some of `range`, each with the offset at which it ends.
+fn overlapping(parts: &[Part], length: u64, range: &Range<u64>) -> Vec<(Part, u64)> {
+    let ends = parts.iter().skip(1).map(|part| part.start).chain([length]);
+    let inside = |start: u64, end: u64| start < range.end && end > range.start;
+    parts
+        .iter()
+        .zip(ends)
+        .filter(|(part, end)| inside(part.start, *end))
+        .map(|(part, end)| (part.clone(), end))
+        .collect()
+}
