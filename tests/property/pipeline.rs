@@ -1,0 +1,216 @@
+//! Streams through packs and back, in a world that a seed repeats.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kbak::format::catalog::{Line, Type};
+use kbak::format::container::DataIdentity;
+use kbak::format::derive::{DomainKey, SecretKey};
+use kbak::format::ids::{EpochId, NameId, WriterId};
+use kbak::format::index::Index;
+use kbak::format::layout::{Class, EpochPath};
+use kbak::format::name::Name;
+use kbak::format::needs::PackName;
+use kbak::format::{body, pack::PackClass};
+use kbak::pipeline::codec::Codec;
+use kbak::pipeline::domain::{DomainWriter, WrittenDomain};
+use kbak::pipeline::engine::{Engine, EpochTarget};
+use kbak::pipeline::fetch::Fetcher;
+use kbak::pipeline::known::Known;
+use kbak::pipeline::limits::Limits;
+use kbak::pipeline::piece::{Member, Piece};
+use kbak::pipeline::reader::StreamReader;
+use kbak::report::event::Reporter;
+use kbak::store::Store;
+use kbak::store::memory::MemoryStore;
+use kbak::world::{Random, SeededRandom, World};
+use proptest::prelude::*;
+
+const DOMAIN: NameId = NameId([4; 8]);
+
+struct Bench {
+    store: Arc<dyn Store>,
+    world: World,
+    identity: DataIdentity,
+    path: EpochPath,
+    key: DomainKey,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let world = World::seeded(seed, "2026-11-23T02:00:00Z".parse().unwrap());
+        let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
+        Self {
+            store: Arc::new(MemoryStore::new(world.clock.clone())),
+            world,
+            identity: DataIdentity::generate(),
+            path,
+            key: DomainKey::new(&SecretKey::new([9; 32])),
+        }
+    }
+
+    fn writer(&self, known: Known) -> Arc<DomainWriter> {
+        let limits = Limits::divide(64 << 20, 1 << 20);
+        let codec = Codec::new(3, true);
+        let engine = Engine::new(self.world.clone(), self.store.clone(), Reporter::silent(), limits, codec);
+        let target = EpochTarget { path: self.path, recipient: self.identity.recipient() };
+        DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
+    }
+
+    /// Writes `pieces` as one stream of one member a piece.
+    async fn write(&self, pieces: &[Vec<u8>], known: Known) -> WrittenDomain {
+        let domain = self.writer(known);
+        let mut stream = domain.stream();
+        for (at, bytes) in pieces.iter().enumerate() {
+            let piece = Piece::of_bytes(bytes.clone(), vec![member(at, bytes.len())]);
+            stream.push(if at % 7 == 0 { piece.starting_group() } else { piece }).await.unwrap();
+        }
+        let pending = stream.finish().await.unwrap();
+        domain.finish(vec![pending]).await.unwrap()
+    }
+
+    fn reader(&self, written: &WrittenDomain) -> StreamReader {
+        let key = Arc::new(self.key.clone());
+        let (store, identity) = (self.store.clone(), self.identity.clone());
+        let fetcher = Fetcher::new(store, self.path, DOMAIN, identity, key, self.world.workers, 32 << 20);
+        let stream = &written.streams[0];
+        let body = body::Stream {
+            name: "x".into(),
+            format: "x".into(),
+            epoch: self.path.epoch,
+            domain: DOMAIN,
+            length: stream.length,
+            members: stream.members,
+            hash: stream.hash,
+            sha256: None,
+            parts: stream.parts.clone(),
+            catalog: stream.catalog.clone(),
+        };
+        StreamReader::new(Arc::new(fetcher), body, 4)
+    }
+
+    async fn stored_index(&self) -> Known {
+        let mut known = Known::default();
+        let prefix = self.path.class_prefix(DOMAIN, Class::Index);
+        for entry in self.store.list(&prefix, None).await.unwrap().entries {
+            let sealed = self.store.get(&entry.key, 1 << 30).await.unwrap();
+            known.load(&Index::open(&sealed, &self.key).unwrap());
+        }
+        let prefix = self.path.class_prefix(DOMAIN, Class::Pack);
+        for entry in self.store.list(&prefix, None).await.unwrap().entries {
+            known.confirm(&PackName { hash: entry.key.name().parse().unwrap(), size: entry.size });
+        }
+        assert_eq!(known.settle(), []);
+        known
+    }
+}
+
+fn member(at: usize, length: usize) -> Member {
+    let line = Line {
+        path: Name::from(format!("m{at:06}").as_str()),
+        kind: Type::File,
+        at: 0,
+        len: 0,
+        size: Some(length as u64),
+        mode: None,
+        uid: None,
+        gid: None,
+        mtime: None,
+        link: None,
+    };
+    Member::uncached(0, length as u64, Some(line))
+}
+
+async fn read(reader: &StreamReader, range: std::ops::Range<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut stream = reader.range(range);
+    while let Some(piece) = stream.next().await {
+        bytes.extend_from_slice(&piece.unwrap());
+    }
+    bytes
+}
+
+fn pieces(seed: u64, sizes: &[usize]) -> Vec<Vec<u8>> {
+    let random = SeededRandom::new(seed);
+    sizes
+        .iter()
+        .map(|size| {
+            let mut bytes = vec![0; *size];
+            random.fill(&mut bytes);
+            bytes
+        })
+        .collect()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_is_read(seed in any::<u64>(), sizes in prop::collection::vec(1usize..300_000, 1..40)) {
+        let pieces = pieces(seed, &sizes);
+        let whole = pieces.concat();
+        runtime().block_on(async {
+            let bench = Bench::new(seed);
+            let written = bench.write(&pieces, Known::default()).await;
+            prop_assert_eq!(written.streams[0].length, whole.len() as u64);
+            let reader = bench.reader(&written);
+            prop_assert!(read(&reader, 0..whole.len() as u64).await == whole);
+            for (from, to) in [(0, 1), (whole.len() / 3, whole.len() / 2 + 1), (whole.len() - 1, whole.len())] {
+                prop_assert!(read(&reader, from as u64..to as u64).await == whole[from..to]);
+            }
+            // The catalog names each member's place.
+            let lines: Vec<_> = reader.catalog().map(|line| line.unwrap()).collect().await;
+            prop_assert_eq!(lines.len(), pieces.len());
+            let mut at = 0;
+            for ((place, line), piece) in lines.iter().zip(&pieces) {
+                prop_assert_eq!((*place, line.len), (at, piece.len() as u64));
+                at += piece.len() as u64;
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn a_second_run_stores_no_data_again() {
+    let pieces = pieces(7, &[200_000; 30]);
+    runtime().block_on(async {
+        let bench = Bench::new(7);
+        let first = bench.write(&pieces, Known::default()).await;
+        let known = bench.stored_index().await;
+        assert!(!known.packs(PackClass::Data).is_empty() && !known.packs(PackClass::Metadata).is_empty());
+        let second = bench.write(&pieces, known).await;
+        assert_eq!((second.packs, second.index.len()), (0, 0), "everything was known");
+        assert_eq!(second.needs, first.needs);
+        assert_eq!(second.streams[0].hash, first.streams[0].hash);
+        assert_eq!(read(&bench.reader(&second), 0..6_000_000).await, pieces.concat());
+    });
+}
+
+#[test]
+fn a_lost_pack_is_stored_anew() {
+    let pieces = pieces(8, &[200_000; 30]);
+    runtime().block_on(async {
+        let bench = Bench::new(8);
+        let first = bench.write(&pieces, Known::default()).await;
+        let lost = first.needs.packs()[0];
+        bench.store.delete(&bench.path.in_domain(DOMAIN, Class::Pack, lost.hash)).await.unwrap();
+        let mut known = Known::default();
+        let prefix = bench.path.class_prefix(DOMAIN, Class::Index);
+        for entry in bench.store.list(&prefix, None).await.unwrap().entries {
+            let sealed = bench.store.get(&entry.key, 1 << 30).await.unwrap();
+            known.load(&Index::open(&sealed, &bench.key).unwrap());
+        }
+        for pack in &first.needs.packs()[1..] {
+            known.confirm(pack);
+        }
+        assert_eq!(known.settle(), [lost]);
+        let second = bench.write(&pieces, known).await;
+        assert!(second.packs >= 1 && !second.needs.packs().contains(&lost));
+        assert_eq!(read(&bench.reader(&second), 0..6_000_000).await, pieces.concat());
+    });
+}
