@@ -210,6 +210,12 @@ pub fn record(writer: WriterId, hash: ObjectHash) -> ObjectKey {
     ObjectKey(format!("{writer}/records/{hash}"))
 }
 
+/// The probes of a writer; readers ignore them.
+#[must_use]
+pub fn probes_prefix(writer: WriterId) -> String {
+    format!("{writer}/probe/")
+}
+
 pub(super) fn probe(writer: WriterId, random: &[u8]) -> ObjectKey {
     ObjectKey(format!("{writer}/probe/{}", to_hex(random)))
 }

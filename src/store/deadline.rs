@@ -11,6 +11,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::operation::Operation;
+use super::probe::Ask;
 use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
@@ -79,6 +80,10 @@ impl fmt::Debug for DeadlineStore {
 impl Store for DeadlineStore {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn ask(&self) -> Option<&dyn Ask> {
+        self.inner.ask()
     }
 
     async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {

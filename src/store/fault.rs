@@ -11,6 +11,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::operation::Operation;
+use super::probe::Ask;
 use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
@@ -247,6 +248,10 @@ impl fmt::Debug for FaultStore {
 impl Store for FaultStore {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn ask(&self) -> Option<&dyn Ask> {
+        self.inner.ask()
     }
 
     async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {

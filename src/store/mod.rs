@@ -11,9 +11,12 @@ pub mod file;
 pub mod limit;
 pub mod listing;
 pub mod memory;
+pub mod open;
 pub mod operation;
+pub mod probe;
 pub mod record;
 pub mod retry;
+pub mod s3;
 
 use std::fmt;
 use std::ops::Range;
@@ -197,6 +200,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Removes an object; to remove what is not there is no error. Only the probe and prune do.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// What the store can be asked besides, where it has more to say than an object store must.
+    /// A wrapper passes the question on.
+    fn ask(&self) -> Option<&dyn probe::Ask> {
+        None
+    }
 
     /// The store's clock.
     async fn now(&self) -> Result<Timestamp, StoreError>;

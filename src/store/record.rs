@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::operation::Operation;
+use super::probe::Ask;
 use super::{Page, PageToken, Put, Store, StoreError};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
@@ -86,6 +87,10 @@ impl fmt::Debug for RecordStore {
 impl Store for RecordStore {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn ask(&self) -> Option<&dyn Ask> {
+        self.inner.ask()
     }
 
     async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::operation::Operation;
+use super::probe::Ask;
 use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
@@ -167,6 +168,10 @@ impl fmt::Debug for RetryStore {
 impl Store for RetryStore {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn ask(&self) -> Option<&dyn Ask> {
+        self.inner.ask()
     }
 
     async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {

@@ -1,0 +1,193 @@
+//! From what a user said to a store with its wrappers, in the one right order.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::deadline::{DeadlineStore, Deadlines};
+use super::file::FileStore;
+use super::limit::{LimitStore, Rates};
+use super::operation::Operation;
+use super::retry::{Patience, RetryStore};
+use super::s3::S3Store;
+use super::{Store, StoreError, StoreErrorKind};
+use crate::report::event::Reporter;
+use crate::world::World;
+
+/// The longest prefix in a bucket: S3 keys have at most 1024 bytes, ours take up to 512.
+const MOST_PREFIX: usize = 256;
+
+/// Where a repository is and how it is reached. Holds paths to secrets, never a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// `s3://bucket`, `s3://bucket/prefix` or `file:///path`.
+    pub url: String,
+    /// The address of the S3 service; none for AWS, or what `AWS_ENDPOINT_URL_S3` says.
+    pub endpoint: Option<String>,
+    /// The region that signatures name; by default that of the environment or profile, else
+    /// `us-east-1`.
+    pub region: Option<String>,
+    /// Whether the bucket stands in the path instead of the host name. By default only for
+    /// endpoints of one's own.
+    pub path_style: Option<bool>,
+    /// A file with an access key, in the AWS style or as `KEY=value`; by default the SDK's chain:
+    /// environment, profile, web identity, the platform's metadata.
+    pub credentials_file: Option<PathBuf>,
+    /// The CA certificates (PEM) to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Bytes per second.
+    pub rates: Rates,
+    /// Whether a missing folder is made. Buckets are never made.
+    pub create: bool,
+}
+
+impl StoreOptions {
+    /// The store at `url`, with the defaults of everything else.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ..Self::default() }
+    }
+
+    /// With at most so many bytes per second of upload.
+    #[must_use]
+    pub fn upload_limit(mut self, rate: Option<NonZeroU64>) -> Self {
+        self.rates.upload = rate;
+        self
+    }
+}
+
+/// Shows no user information of an address, where people put passwords.
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions")
+            .field("url", &without_user(&self.url))
+            .field("endpoint", &self.endpoint.as_deref().map(without_user))
+            .field("region", &self.region)
+            .field("path_style", &self.path_style)
+            .field("credentials_file", &self.credentials_file)
+            .field("ca_file", &self.ca_file)
+            .field("rates", &self.rates)
+            .field("create", &self.create)
+            .finish()
+    }
+}
+
+fn without_user(address: &str) -> String {
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        _ => address.to_owned(),
+    }
+}
+
+/// A bucket and what stands before every key in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// The bucket's name.
+    pub name: String,
+    /// Empty, or ends with a slash.
+    pub prefix: String,
+}
+
+/// What a URL names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Folder(PathBuf),
+    Bucket(Bucket),
+}
+
+fn place(url: &str) -> Result<Place, String> {
+    if let Some(path) = url.strip_prefix("file://") {
+        return match path.starts_with('/') {
+            true => Ok(Place::Folder(PathBuf::from(path))),
+            false => Err("a file URL has three slashes and an absolute path: file:///srv/backups".into()),
+        };
+    }
+    let Some(rest) = url.strip_prefix("s3://") else {
+        return Err("a repository is at s3://bucket/prefix or file:///path".into());
+    };
+    if rest.contains('@') {
+        return Err("the URL holds credentials: give them in a credentials file".into());
+    }
+    let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    // The rules for names of buckets, with the capitals and underscores of old ones.
+    let in_name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+    if !(3..=255).contains(&name.len()) || !name.bytes().all(in_name) {
+        return Err(format!("{name:?} is no name of a bucket"));
+    }
+    let prefix = prefix.trim_end_matches('/');
+    let in_prefix = |c: u8| c.is_ascii_graphic();
+    let sound = |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(in_prefix);
+    if prefix.len() > MOST_PREFIX || !(prefix.is_empty() || prefix.split('/').all(sound)) {
+        return Err(format!(
+            "{prefix:?} is no prefix that kbak takes: parts of visible ASCII between single slashes"
+        ));
+    }
+    let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    Ok(Place::Bucket(Bucket { name: name.to_owned(), prefix }))
+}
+
+/// Opens a store: the URL is read, credentials and CA are looked at, a folder is opened; a bucket
+/// is not asked for anything yet.
+pub async fn open(
+    options: &StoreOptions,
+    world: &World,
+    reporter: &Reporter,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let place = place(&options.url).map_err(|text| {
+        let url = without_user(&options.url);
+        StoreError::new(Operation::Open, &*url, &*url, StoreErrorKind::Settings(text))
+    })?;
+    let store: Arc<dyn Store> = match place {
+        Place::Folder(path) => Arc::new(FileStore::open(&path, options.create, world.clone())?),
+        Place::Bucket(bucket) => Arc::new(S3Store::open(options, bucket).await?),
+    };
+    Ok(wrap(store, options.rates, world, reporter))
+}
+
+/// Puts the wrappers of every real store around `store`.
+///
+/// From the inside: a deadline for each try; tries; the rate, outermost, so that an object counts
+/// once and waiting for the rate wears out neither deadline nor patience.
+#[must_use]
+pub fn wrap(store: Arc<dyn Store>, rates: Rates, world: &World, reporter: &Reporter) -> Arc<dyn Store> {
+    let store = Arc::new(DeadlineStore::new(store, Deadlines::default()));
+    let store = Arc::new(RetryStore::new(store, Patience::default(), world.clone(), reporter.clone()));
+    if rates == Rates::default() { store } else { Arc::new(LimitStore::new(store, rates)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_strictly() {
+        let bucket =
+            |name: &str, prefix: &str| Ok(Place::Bucket(Bucket { name: name.into(), prefix: prefix.into() }));
+        assert_eq!(place("s3://backups"), bucket("backups", ""));
+        assert_eq!(place("s3://backups/"), bucket("backups", ""));
+        assert_eq!(place("s3://backups/prod/eu"), bucket("backups", "prod/eu/"));
+        assert_eq!(place("file:///srv/my backups"), Ok(Place::Folder("/srv/my backups".into())));
+        for bad in [
+            "",
+            "backups",
+            "s3://",
+            "s3://a",
+            "s3://b ackups",
+            "s3://backups//x",
+            "s3://backups/../x",
+            "file://srv/x",
+            "http://backups",
+            "s3://id:key@backups",
+        ] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_show_no_password() {
+        let mut options = StoreOptions::new("s3://id:canary@backups");
+        options.endpoint = Some("https://id:canary@host".into());
+        assert!(!format!("{options:?}").contains("canary"), "{options:?}");
+    }
+}

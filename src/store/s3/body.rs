@@ -1,0 +1,141 @@
+//! Bodies as they are sent and watched.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aws_runtime::auth::PayloadSigningOverride;
+use aws_sdk_s3::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+};
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat, SdkBody};
+use aws_smithy_runtime_api::box_error::BoxError;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use jiff::Timestamp;
+
+use crate::format::ids::ObjectHash;
+
+/// How much is handed to the connection at once: small enough that the hand-over shows whether the
+/// connection moves.
+const SLICE: usize = 256 << 10;
+
+/// How much of a body the connection has taken.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress(Arc<AtomicU64>);
+
+/// What [`Progress`] shows once all is taken.
+const TAKEN: u64 = u64::MAX;
+
+impl Progress {
+    /// Ends when the connection took nothing for `time`, though there was something to take. What
+    /// comes after the last byte is the store's work, and has its own deadline.
+    pub(super) async fn stalled(&self, time: Duration) {
+        loop {
+            let before = self.0.load(Ordering::Relaxed);
+            if before == TAKEN {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(time).await;
+            if self.0.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
+
+/// Bytes in memory, handed over slice by slice without copying.
+pub(super) struct Slices {
+    left: Bytes,
+    progress: Progress,
+}
+
+impl Slices {
+    pub(super) fn body(bytes: Bytes, progress: Progress) -> ByteStream {
+        ByteStream::new(SdkBody::from_body_1_x(Self { left: bytes, progress }))
+    }
+}
+
+impl http_body::Body for Slices {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.left.is_empty() {
+            self.progress.0.store(TAKEN, Ordering::Relaxed);
+            return Poll::Ready(None);
+        }
+        let length = self.left.len().min(SLICE);
+        let slice = self.left.split_to(length);
+        if self.left.is_empty() {
+            self.progress.0.store(TAKEN, Ordering::Relaxed);
+        } else {
+            self.progress.0.fetch_add(length as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(Some(Ok(Frame::data(slice))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left.len() as u64)
+    }
+}
+
+/// Signs a body with its known hash (`x-amz-content-sha256`), so that it is hashed once and the
+/// store checks it whatever else it understands.
+#[derive(Debug)]
+pub(super) struct PayloadHash(pub(super) ObjectHash);
+
+impl Intercept for PayloadHash {
+    fn name(&self) -> &'static str {
+        "PayloadHash"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        config.interceptor_state().store_put(PayloadSigningOverride::Precomputed(self.0.to_string()));
+        Ok(())
+    }
+}
+
+/// Takes the `Date` of an answer, whatever else the answer says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DateTap(Arc<Mutex<Option<Timestamp>>>);
+
+impl DateTap {
+    pub(super) fn date(&self) -> Option<Timestamp> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intercept for DateTap {
+    fn name(&self) -> &'static str {
+        "DateTap"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        let date = date.and_then(|text| DateTime::from_str(text, DateTimeFormat::HttpDate).ok());
+        let date = date.and_then(|date| Timestamp::from_second(date.secs()).ok());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
+        Ok(())
+    }
+}

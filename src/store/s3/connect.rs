@@ -1,0 +1,173 @@
+//! From options to a client: endpoint, region, credentials, trust, proxies, time limits.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aws_config::default_provider::region::DefaultRegionChain;
+use aws_config::{AppName, BehaviorVersion, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Connector, proxy::ProxyConfig};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConnector, http_client_fn};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::credentials::FileCredentials;
+use crate::store::open::StoreOptions;
+use crate::store::operation::Operation;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long a connection, with its TLS handshake, may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// What a region is where a store has none. Every signature names one.
+const NO_REGION: &str = "us-east-1";
+
+/// No CA file is longer.
+const MOST_CA: u64 = 1 << 20;
+
+pub(super) struct Connected {
+    pub(super) client: Client,
+    /// Where it is, for people.
+    pub(super) place: String,
+}
+
+/// Prepares a client. Nothing is sent to the store.
+pub(super) async fn connect(options: &StoreOptions) -> Result<Connected, StoreError> {
+    let fail = |text: String| {
+        StoreError::new(Operation::Open, &*options.url, &*options.url, StoreErrorKind::Settings(text))
+    };
+    let endpoint = endpoint(options);
+    if let Some(endpoint) = &endpoint {
+        check_endpoint(endpoint).map_err(fail)?;
+    }
+    let region = region(options, endpoint.is_some()).await;
+    // Pinned: a newer version changes timeouts, retries and checksums by its own judgement.
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region.clone());
+    if let Some(path) = &options.credentials_file {
+        let credentials = FileCredentials::new(path, std::env::var("AWS_PROFILE").ok());
+        // Once now, so that a mistyped path is said before anything else happens.
+        let loaded = credentials.load();
+        loaded.map_err(|error| fail(error.to_string()).because(error))?;
+        loader = loader.credentials_provider(credentials);
+    }
+    let http = http_client(options, endpoint.as_deref()).map_err(fail)?;
+    let shared = loader.load().await;
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
+        .http_client(http)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .disable_clock_skew_correction(true)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .force_path_style(options.path_style.unwrap_or(endpoint.is_some()));
+    if let Ok(name) = AppName::new("kbak") {
+        config = config.app_name(name);
+    }
+    if let Some(endpoint) = &endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    let place = endpoint.unwrap_or_else(|| format!("AWS {region}"));
+    Ok(Connected { client: Client::from_conf(config.build()), place })
+}
+
+/// The endpoint that was asked for, or that the ecosystem's variables name.
+fn endpoint(options: &StoreOptions) -> Option<String> {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let ours = options.endpoint.clone();
+    ours.or_else(|| variable("AWS_ENDPOINT_URL_S3")).or_else(|| variable("AWS_ENDPOINT_URL"))
+}
+
+fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    let uri: http::Uri = endpoint.parse().map_err(|_| "the endpoint is no address".to_owned())?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("the endpoint {endpoint} starts with neither https:// nor http://"));
+    }
+    match uri.authority() {
+        None => Err(format!("the endpoint {endpoint} names no host")),
+        // Not repeated: what stands there is a password.
+        Some(authority) if authority.as_str().contains('@') => {
+            Err("the endpoint holds credentials: give them in a credentials file".into())
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The region that was given; else the one of environment and profile. An own endpoint is not
+/// AWS, so nobody is asked for the region of this machine.
+async fn region(options: &StoreOptions, own_endpoint: bool) -> Region {
+    if let Some(region) = &options.region {
+        return Region::new(region.clone());
+    }
+    let variable =
+        || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| std::env::var(name).ok());
+    let found = if own_endpoint {
+        variable().map(Region::new)
+    } else {
+        DefaultRegionChain::builder().build().region().await
+    };
+    found.unwrap_or_else(|| Region::from_static(NO_REGION))
+}
+
+/// A client that trusts the given CA only, or the system's; nobody where nothing is encrypted.
+/// Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+fn http_client(options: &StoreOptions, endpoint: Option<&str>) -> Result<SharedHttpClient, String> {
+    let trust = match &options.ca_file {
+        Some(path) => TrustStore::empty().with_pem_certificate(read_ca(path)?),
+        None if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) => TrustStore::empty(),
+        None => TrustStore::default(),
+    };
+    let context = TlsContext::builder().with_trust_store(trust).build();
+    let connector = Connector::builder()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .tls_context(context.map_err(|error| error.to_string())?)
+        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
+        .proxy_config(ProxyConfig::from_env())
+        .build();
+    let connector = SharedHttpConnector::new(connector);
+    Ok(http_client_fn(move |_, _| connector.clone()))
+}
+
+/// The CA file, looked through: the SDK takes a bad one for a bug and panics.
+fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let size =
+        std::fs::metadata(path).map_err(|error| format!("cannot read the CA file {shown}: {error}"))?.len();
+    if size > MOST_CA {
+        return Err(format!("the CA file {shown} is larger than 1 MiB"));
+    }
+    let pem = std::fs::read(path).map_err(|error| format!("cannot read the CA file {shown}: {error}"))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("the CA file {shown} is damaged: {error}"))?;
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("the CA file {shown} holds a certificate that is none: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("the CA file {shown} holds no certificate in PEM form"));
+    }
+    Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_checked_and_credentials_in_them_not_repeated() {
+        for good in ["https://s3.example.eu", "http://127.0.0.1:8333", "https://host/s3"] {
+            assert_eq!(check_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in ["s3.example.eu", "ftp://s3.example.eu", "", "https://"] {
+            assert!(check_endpoint(bad).is_err(), "{bad}");
+        }
+        let error = check_endpoint("https://id:canary@host").unwrap_err();
+        assert!(!error.contains("canary"), "{error}");
+    }
+}

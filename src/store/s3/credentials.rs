@@ -1,0 +1,162 @@
+//! A credentials file: the AWS style (`[default]`, `aws_access_key_id = …`) or plain `KEY=value`
+//! lines, as a Kubernetes Secret holds them.
+//!
+//! The file is read again whenever the SDK refreshes its credentials (every 15 minutes), so that a
+//! rotated Secret takes effect in a long run.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use zeroize::Zeroizing;
+
+/// No credentials file is longer.
+const MOST: u64 = 64 << 10;
+
+/// Why a credentials file gives no credentials. Never holds a value from the file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    #[error("cannot read the credentials file {0}")]
+    Unreadable(PathBuf, #[source] std::io::Error),
+    #[error("the credentials file {0} is larger than 64 KiB")]
+    TooLarge(PathBuf),
+    #[error("the credentials file {0} holds no {1}")]
+    Incomplete(PathBuf, &'static str),
+    #[error("the credentials file {0} has several profiles and none is named `{1}`")]
+    NoProfile(PathBuf, String),
+}
+
+/// Gives what the file holds.
+#[derive(Clone)]
+pub(super) struct FileCredentials {
+    path: PathBuf,
+    profile: Option<String>,
+}
+
+impl fmt::Debug for FileCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileCredentials({})", self.path.display())
+    }
+}
+
+impl FileCredentials {
+    /// The file at `path`; of its sections the one named `profile`, else `default`, else the only.
+    pub(super) fn new(path: &Path, profile: Option<String>) -> Self {
+        Self { path: path.to_owned(), profile }
+    }
+
+    /// Reads the file now.
+    pub(super) fn load(&self) -> Result<Credentials, FileError> {
+        let unreadable = |error| FileError::Unreadable(self.path.clone(), error);
+        let file = std::fs::File::open(&self.path).map_err(unreadable)?;
+        let mut text = Zeroizing::new(String::new());
+        file.take(MOST + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MOST {
+            return Err(FileError::TooLarge(self.path.clone()));
+        }
+        self.parse(&text)
+    }
+
+    fn parse(&self, text: &str) -> Result<Credentials, FileError> {
+        let wanted = self.section(text)?;
+        let missing = |what| FileError::Incomplete(self.path.clone(), what);
+        let id = value(text, wanted, "access_key_id").ok_or_else(|| missing("access_key_id"))?;
+        let secret = value(text, wanted, "secret_access_key").ok_or_else(|| missing("secret_access_key"))?;
+        let token = value(text, wanted, "session_token").map(str::to_owned);
+        Ok(Credentials::new(id, secret, token, None, "kbak credentials file"))
+    }
+
+    /// The name of the section to take; `None` where the file has none.
+    fn section<'a>(&'a self, text: &'a str) -> Result<Option<&'a str>, FileError> {
+        let names: Vec<&str> = text.lines().filter_map(header).collect();
+        let profile = self.profile.as_deref().unwrap_or("default");
+        match names.as_slice() {
+            [] => Ok(None),
+            names if names.contains(&profile) => Ok(Some(profile)),
+            [only] if self.profile.is_none() => Ok(Some(only)),
+            _ => Err(FileError::NoProfile(self.path.clone(), profile.to_owned())),
+        }
+    }
+}
+
+/// The name in a line that starts a section.
+fn header(line: &str) -> Option<&str> {
+    let inner = line.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
+    Some(inner.strip_prefix("profile ").map_or(inner, str::trim))
+}
+
+/// The value of `name` in a section; names are compared without case and without `aws_`.
+fn value<'a>(text: &'a str, wanted: Option<&str>, name: &str) -> Option<&'a str> {
+    let mut here = None;
+    let mut found = None;
+    for line in text.lines() {
+        let line = line.trim();
+        if let Some(section) = header(line) {
+            here = Some(section);
+        } else if here == wanted && !line.starts_with(['#', ';']) {
+            let Some((key, value)) = line.split_once('=') else { continue };
+            let key = key.trim().trim_start_matches("export ").to_ascii_lowercase();
+            if key.strip_prefix("aws_").unwrap_or(&key) == name {
+                found = Some(unquoted(value.trim()));
+            }
+        }
+    }
+    found.filter(|value| !value.is_empty())
+}
+
+fn unquoted(text: &str) -> &str {
+    let inner = |quote: char| text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote));
+    inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
+
+impl ProvideCredentials for FileCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        // A small local file, once in 15 minutes: read in place.
+        future::ProvideCredentials::ready(self.load().map_err(CredentialsError::invalid_configuration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, profile: Option<&str>) -> Result<Credentials, FileError> {
+        FileCredentials::new(Path::new("/c"), profile.map(str::to_owned)).parse(text)
+    }
+
+    #[test]
+    fn both_styles_are_read() {
+        for text in [
+            "[default]\naws_access_key_id = id\naws_secret_access_key= s=/+\n",
+            "[other]\naws_access_key_id=no\n[default]\naws_access_key_id=id\naws_secret_access_key=s=/+",
+            "AWS_ACCESS_KEY_ID=id\nAWS_SECRET_ACCESS_KEY=\"s=/+\"\n",
+            "# mine\nexport AWS_ACCESS_KEY_ID='id'\nAWS_SECRET_ACCESS_KEY=s=/+\r\n",
+            "access_key_id=id\nsecret_access_key=s=/+",
+            "[cloud]\naws_access_key_id=id\naws_secret_access_key=s=/+",
+        ] {
+            let read = parse(text, None).unwrap();
+            assert_eq!((read.access_key_id(), read.secret_access_key()), ("id", "s=/+"), "{text}");
+        }
+        let text = "[a]\naws_access_key_id=1\naws_secret_access_key=2\naws_session_token=3\n[b]\n";
+        assert_eq!(parse(text, Some("a")).unwrap().session_token(), Some("3"));
+    }
+
+    #[test]
+    fn a_file_without_credentials_says_what_is_missing_and_shows_no_value() {
+        for (text, profile) in [
+            ("", None),
+            ("aws_access_key_id=canary", None),
+            ("[a]\naws_access_key_id=canary\n[b]\n", None),
+            ("[a]\naws_access_key_id=canary\naws_secret_access_key=canary\n", Some("b")),
+        ] {
+            let error = parse(text, profile).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What an error of the SDK means for a store.
+//!
+//! Codes: Amazon S3 API Reference, "Error responses"; the others are what Ceph RGW, MinIO and
+//! SeaweedFS answer. Where a store gives no code (HEAD has no body), the status decides.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::store::StoreErrorKind as Kind;
+
+/// The answer of a store, as the SDK keeps it in errors.
+pub(super) type HttpResponse = aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+/// The errors of single operations.
+pub(super) trait ServiceError: ProvideErrorMetadata + Error + Send + Sync + 'static {}
+impl<E: ProvideErrorMetadata + Error + Send + Sync + 'static> ServiceError for E {}
+
+/// The most characters of a store's own words that are repeated.
+const MOST_SAID: usize = 200;
+
+/// The code that the store gave.
+pub(super) fn code<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    error.as_service_error().and_then(ProvideErrorMetadata::code)
+}
+
+fn status<E>(error: &SdkError<E, HttpResponse>) -> u16 {
+    error.raw_response().map_or(0, |response| response.status().as_u16())
+}
+
+/// `If-None-Match: *` was honoured: the key is taken.
+pub(super) fn is_taken<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
+    status(error) == 412 || code(error) == Some("PreconditionFailed")
+}
+
+/// A range starts at or after the end of the object.
+pub(super) fn is_beyond_the_end<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
+    status(error) == 416 || code(error) == Some("InvalidRange")
+}
+
+/// The store does not know something that the request asked for; without it, it may succeed.
+pub(super) fn refuses_a_header<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
+    let by_code = matches!(code(error), Some("NotImplemented" | "InvalidRequest" | "InvalidArgument"));
+    status(error) == 501 || (by_code && status(error) < 500)
+}
+
+/// The store compared a checksum and found another.
+pub(super) fn refuses_a_checksum<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
+    matches!(kind(error), Kind::Corrupt(_))
+        // AWS answers InvalidRequest where the checksum cannot be that of the payload hash.
+        || error.as_service_error().and_then(ProvideErrorMetadata::message).is_some_and(|message| {
+            let message = message.to_ascii_lowercase();
+            message.contains("checksum") && message.contains("match")
+        })
+}
+
+/// The kind of a failure.
+pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
+    match error {
+        SdkError::ServiceError(_) | SdkError::ResponseError(_) => answered(error),
+        SdkError::TimeoutError(_) => Kind::Transient("no connection in time".into()),
+        _ => not_sent(error),
+    }
+}
+
+/// The cause to show beneath a failure. What a store said is in the kind already.
+pub(super) fn cause<E: ServiceError>(
+    error: SdkError<E, HttpResponse>,
+) -> Option<Box<dyn Error + Send + Sync>> {
+    match error {
+        SdkError::ServiceError(_) => None,
+        other => other.into_source().ok(),
+    }
+}
+
+fn not_sent(error: &(dyn Error + 'static)) -> Kind {
+    let mut deepest = error.to_string();
+    let mut next = error.source();
+    while let Some(inner) = next {
+        if let Some(credentials) = inner.downcast_ref::<CredentialsError>() {
+            return Kind::Credentials(said(&root(credentials)));
+        }
+        if let Some(tls) = tls(inner) {
+            return Kind::Other(format!("no trusted connection: {tls} (a private CA: give its file)"));
+        }
+        deepest = inner.to_string();
+        next = inner.source();
+    }
+    Kind::Transient(said(&deepest))
+}
+
+fn root(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(inner) = last.source() {
+        last = inner;
+    }
+    last.to_string()
+}
+
+/// A handshake that failed because of what a certificate says, which no other try will change.
+fn tls(error: &(dyn Error + 'static)) -> Option<String> {
+    let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let wrapped = io.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match error.downcast_ref::<rustls::Error>().or(wrapped)? {
+        certificate @ rustls::Error::InvalidCertificate(_) => Some(certificate.to_string()),
+        _ => None,
+    }
+}
+
+fn answered<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
+    let code = code(error).unwrap_or_default();
+    let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
+    let status = status(error);
+    let text = match (code, message) {
+        ("", "") => format!("HTTP {status}"),
+        ("", message) => said(message),
+        (code, "") => said(code),
+        (code, message) => said(&format!("{code}: {message}")),
+    };
+    by_code(code, &text).unwrap_or_else(|| by_status(status, region(error), text))
+}
+
+fn by_code(code: &str, text: &str) -> Option<Kind> {
+    let text = text.to_owned();
+    Some(match code {
+        "NoSuchKey" | "NotFound" => Kind::NotFound,
+        "NoSuchBucket" => Kind::NoBucket,
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "AccessForbidden" => Kind::Denied(text),
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "InvalidSecurity"
+        | "TokenRefreshRequired"
+        | "NotSignedUp"
+        | "InvalidClientTokenId" => Kind::Credentials(text),
+        "RequestTimeTooSkewed" | "RequestExpired" => Kind::Clock(text),
+        "AuthorizationHeaderMalformed" | "InvalidBucketName" | "IllegalLocationConstraintException" => {
+            Kind::Settings(text)
+        }
+        "BadDigest"
+        | "InvalidDigest"
+        | "XAmzContentSHA256Mismatch"
+        | "XAmzContentChecksumMismatch"
+        | "IncompleteBody" => Kind::Corrupt(text),
+        "QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull" | "StorageFull" => Kind::Full,
+        "SlowDown"
+        | "ServiceUnavailable"
+        | "InternalError"
+        | "RequestTimeout"
+        | "OperationAborted"
+        | "TooManyRequests"
+        | "Throttling"
+        | "ConditionalRequestConflict" => Kind::Transient(text),
+        _ => return None,
+    })
+}
+
+fn by_status(status: u16, region: Option<String>, text: String) -> Kind {
+    match status {
+        // A redirect means another region or endpoint; it is not followed.
+        300..=399 => Kind::Settings(match region {
+            Some(region) => format!("the bucket is in the region {region}"),
+            None => format!("the bucket is at another endpoint ({text})"),
+        }),
+        401 => Kind::Credentials(text),
+        403 => Kind::Denied(text),
+        404 => Kind::NotFound,
+        408 | 409 | 429 => Kind::Transient(text),
+        501 => Kind::Other(format!("the store cannot do this ({text})")),
+        507 => Kind::Full,
+        500..=599 => Kind::Transient(text),
+        200..=299 => Kind::Transient("an answer that cannot be read".into()),
+        _ => Kind::Other(text),
+    }
+}
+
+fn region<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
+    let header = error.raw_response()?.headers().get("x-amz-bucket-region")?;
+    Some(said(header))
+}
+
+/// A store's words for a terminal: bounded, on one line, without control characters.
+fn said(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(clean).take(MOST_SAID).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_come_before_statuses() {
+        assert!(matches!(by_code("AccessDenied", ""), Some(Kind::Denied(_))));
+        assert!(matches!(by_code("SignatureDoesNotMatch", ""), Some(Kind::Credentials(_))));
+        assert!(matches!(by_code("RequestTimeTooSkewed", ""), Some(Kind::Clock(_))));
+        assert_eq!(by_code("NoSuchBucket", ""), Some(Kind::NoBucket));
+        assert!(by_code("SlowDown", "").is_some_and(|kind| kind.is_transient()));
+        assert!(by_code("BadDigest", "").is_some_and(|kind| kind.is_transient()));
+        assert_eq!(by_code("Unheard", ""), None);
+        assert!(by_status(503, None, String::new()).is_transient());
+        assert!(matches!(by_status(301, Some("eu".into()), String::new()), Kind::Settings(_)));
+    }
+
+    #[test]
+    fn what_a_store_says_cannot_drive_a_terminal() {
+        assert_eq!(said("a\u{1b}[2Jb\nc"), "a [2Jb c");
+        assert_eq!(said(&"x".repeat(500)).len(), MOST_SAID);
+    }
+}

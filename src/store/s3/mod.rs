@@ -1,0 +1,421 @@
+//! A store in a bucket, over the S3 protocol: the only place that names the SDK.
+//!
+//! Objects are put whole, from memory, in one request (no multipart: one request is one checksum
+//! and one acknowledgement). The request carries the object's SHA-256 twice: as the signed hash of
+//! the payload, which every store that checks signatures checks, and as
+//! `x-amz-checksum-sha256`. The SDK's own retries, checksums, clock correction and stall
+//! protection are off: ours are in [`super::retry`], [`super::deadline`] and here.
+
+mod body;
+mod connect;
+mod credentials;
+mod errors;
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::put_object::PutObjectError;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{BucketVersioningStatus, Object, ObjectLockEnabled};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+
+use super::open::{Bucket, StoreOptions};
+use super::operation::Operation;
+use super::probe::{Ask, Checked, Switch};
+use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreErrorKind};
+use crate::format::ids::ObjectHash;
+use crate::format::layout::ObjectKey;
+use crate::format::object::Sealed;
+use body::{DateTap, PayloadHash, Progress, Slices};
+use errors::HttpResponse;
+
+/// A connection on which nothing moves for this long is given up.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What a put asks of the store besides storing.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    create_new: bool,
+    sha256: bool,
+}
+
+/// From the strictest to what any store takes. A store that refuses a header is put to with the
+/// next manner, and keeps it.
+const MANNERS: [Manner; 4] = [
+    Manner { create_new: true, sha256: true },
+    Manner { create_new: true, sha256: false },
+    Manner { create_new: false, sha256: true },
+    Manner { create_new: false, sha256: false },
+];
+
+/// Objects in a bucket.
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+    /// What stands before every key: empty, or ends with a slash.
+    prefix: String,
+    name: String,
+    manner: AtomicUsize,
+}
+
+impl S3Store {
+    /// Prepares a client; sends nothing but what the credentials need.
+    pub async fn open(options: &StoreOptions, bucket: Bucket) -> Result<Self, StoreError> {
+        let connected = connect::connect(options).await?;
+        let Bucket { name: bucket, prefix } = bucket;
+        let name = format!("s3://{bucket}/{prefix} at {}", connected.place);
+        Ok(Self { client: connected.client, bucket, prefix, name, manner: AtomicUsize::new(0) })
+    }
+
+    fn path(&self, key: &ObjectKey) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn fail(&self, operation: Operation, object: &str, kind: StoreErrorKind) -> StoreError {
+        StoreError::new(operation, object, &*self.name, kind)
+    }
+
+    fn failed<E>(&self, operation: Operation, object: &str, error: SdkError<E, HttpResponse>) -> StoreError
+    where
+        E: errors::ServiceError,
+    {
+        let mut kind = errors::kind(&error);
+        // A 404 without a code, on what is not an object, means the bucket.
+        if kind == StoreErrorKind::NotFound && !matches!(operation, Operation::Get | Operation::GetRange) {
+            kind = StoreErrorKind::NoBucket;
+        }
+        let failed = self.fail(operation, object, kind);
+        match errors::cause(error) {
+            Some(cause) => failed.because(cause),
+            None => failed,
+        }
+    }
+
+    /// Waits for the head of an answer.
+    async fn answer<T, E>(
+        &self,
+        operation: Operation,
+        object: &str,
+        send: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, StoreError>
+    where
+        E: errors::ServiceError,
+    {
+        match tokio::time::timeout(STALL, send).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.failed(operation, object, error)),
+            Err(_) => Err(self.fail(operation, object, stalled())),
+        }
+    }
+
+    async fn put_as(
+        &self,
+        object: &Sealed,
+        manner: Manner,
+        claimed: ObjectHash,
+    ) -> Result<Result<(), SdkError<PutObjectError, HttpResponse>>, StoreError> {
+        let progress = Progress::default();
+        let length = i64::try_from(object.bytes().len()).unwrap_or(i64::MAX);
+        let mut request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.path(object.key()))
+            .content_length(length)
+            .body(Slices::body(object.bytes().clone(), progress.clone()));
+        if manner.create_new {
+            request = request.if_none_match("*");
+        }
+        request = if manner.sha256 {
+            request.checksum_sha256(BASE64.encode(claimed.0))
+        } else {
+            use md5::Digest as _;
+            request.content_md5(BASE64.encode(md5::Md5::digest(object.bytes())))
+        };
+        let send = request.customize().interceptor(PayloadHash(object.hash())).send();
+        tokio::select! {
+            answer = send => Ok(answer.map(|_| ())),
+            () = progress.stalled(STALL) => {
+                Err(self.fail(Operation::Put, object.key().as_str(), stalled()))
+            }
+        }
+    }
+
+    /// Reads a body to its announced end.
+    async fn body(
+        &self,
+        operation: Operation,
+        key: &ObjectKey,
+        output: GetObjectOutput,
+        limit: u64,
+    ) -> Result<Bytes, StoreError> {
+        let fail = |kind| self.fail(operation, key.as_str(), kind);
+        let announced = match output.content_length() {
+            Some(length) => Some(
+                u64::try_from(length)
+                    .map_err(|_| fail(StoreErrorKind::Protocol(format!("an object of {length} bytes"))))?,
+            ),
+            None => None,
+        };
+        if announced.is_some_and(|length| length > limit) {
+            return Err(fail(StoreErrorKind::TooLarge { limit }));
+        }
+        let room = usize::try_from(announced.unwrap_or(0)).unwrap_or(0);
+        let bytes = self.collect(operation, key, output.body, limit, room).await?;
+        match announced {
+            Some(length) if length != bytes.len() as u64 => {
+                Err(fail(StoreErrorKind::Corrupt(format!("{} of {length} bytes", bytes.len()))))
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    async fn collect(
+        &self,
+        operation: Operation,
+        key: &ObjectKey,
+        mut stream: ByteStream,
+        limit: u64,
+        room: usize,
+    ) -> Result<Bytes, StoreError> {
+        let fail = |kind| self.fail(operation, key.as_str(), kind);
+        let mut bytes = BytesMut::with_capacity(room);
+        loop {
+            let next = tokio::time::timeout(STALL, stream.next()).await;
+            match next.map_err(|_| fail(stalled()))? {
+                None => return Ok(bytes.freeze()),
+                Some(Ok(piece)) => {
+                    if (bytes.len() + piece.len()) as u64 > limit {
+                        return Err(fail(StoreErrorKind::TooLarge { limit }));
+                    }
+                    bytes.extend_from_slice(&piece);
+                }
+                Some(Err(error)) => {
+                    let kind = StoreErrorKind::Transient(format!("cut after {} bytes", bytes.len()));
+                    return Err(fail(kind).because(error));
+                }
+            }
+        }
+    }
+
+    fn entry(&self, prefix: &str, object: &Object) -> Result<Result<Entry, String>, StoreError> {
+        let broken = |what: String| self.fail(Operation::List, prefix, StoreErrorKind::Protocol(what));
+        let full = object.key().ok_or_else(|| broken("an entry without a key".into()))?;
+        let Some(key) = full.strip_prefix(&self.prefix) else {
+            return Err(broken(format!("{full:?} was not asked for")));
+        };
+        let Some(key) = ObjectKey::parse(key) else { return Ok(Err(key.to_owned())) };
+        let size = object.size().and_then(|size| u64::try_from(size).ok());
+        let size = size.ok_or_else(|| broken(format!("{key} without a size")))?;
+        let time = object.last_modified();
+        let modified =
+            time.and_then(|time| Timestamp::new(time.secs(), time.subsec_nanos().cast_signed()).ok());
+        let modified = modified.ok_or_else(|| broken(format!("{key} without a time")))?;
+        Ok(Ok(Entry { key, size, modified, etag: object.e_tag().map(str::to_owned) }))
+    }
+}
+
+fn stalled() -> StoreErrorKind {
+    StoreErrorKind::Transient(format!("nothing moved for {} s", STALL.as_secs()))
+}
+
+/// What `Content-Range` says: first byte, last byte, size of the object.
+fn content_range(text: &str) -> Option<(u64, u64, u64)> {
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?, size.parse().ok()?))
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3Store({})", self.name)
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    fn ask(&self) -> Option<&dyn Ask> {
+        Some(self)
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+        let first = self.manner.load(Ordering::Relaxed);
+        for (index, manner) in MANNERS.iter().enumerate().skip(first) {
+            let error = match self.put_as(object, *manner, object.hash()).await? {
+                Ok(()) => {
+                    self.manner.store(index, Ordering::Relaxed);
+                    return Ok(Put::Created);
+                }
+                Err(error) => error,
+            };
+            if manner.create_new && errors::is_taken(&error) {
+                self.manner.store(index, Ordering::Relaxed);
+                return Ok(Put::Existed);
+            }
+            if index + 1 == MANNERS.len() || !errors::refuses_a_header(&error) {
+                return Err(self.failed(Operation::Put, object.key().as_str(), error));
+            }
+        }
+        let kind = StoreErrorKind::Other("no manner of putting is left".into());
+        Err(self.fail(Operation::Put, object.key().as_str(), kind))
+    }
+
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.path(key));
+        let output = self.answer(Operation::Get, key.as_str(), request.send()).await?;
+        self.body(Operation::Get, key, output, limit).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let Some(last) = range.end.checked_sub(1).filter(|last| *last >= range.start) else {
+            return Ok(Bytes::new());
+        };
+        let request = self.client.get_object().bucket(&self.bucket).key(self.path(key));
+        let request = request.range(format!("bytes={}-{last}", range.start));
+        let answer = tokio::time::timeout(STALL, request.send()).await;
+        let answer = answer.map_err(|_| self.fail(Operation::GetRange, key.as_str(), stalled()))?;
+        let output = match answer {
+            Ok(output) => output,
+            Err(error) if errors::is_beyond_the_end(&error) => return Ok(Bytes::new()),
+            Err(error) => return Err(self.failed(Operation::GetRange, key.as_str(), error)),
+        };
+        let said = output.content_range().map(str::to_owned);
+        let given = said.as_deref().and_then(content_range);
+        let expected = |&(from, to, size): &(u64, u64, u64)| {
+            from == range.start && size > 0 && to == last.min(size - 1) && to >= from
+        };
+        let Some((from, to, _)) = given.filter(expected) else {
+            let kind = format!("bytes {}-{last} were asked for, {said:?} came", range.start);
+            return Err(self.fail(Operation::GetRange, key.as_str(), StoreErrorKind::Protocol(kind)));
+        };
+        let bytes = self.body(Operation::GetRange, key, output, range.end - range.start).await?;
+        if bytes.len() as u64 != to - from + 1 {
+            let kind = StoreErrorKind::Corrupt(format!("{} of {} bytes", bytes.len(), to - from + 1));
+            return Err(self.fail(Operation::GetRange, key.as_str(), kind));
+        }
+        Ok(bytes)
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(format!("{}{prefix}", self.prefix))
+            .max_keys(i32::try_from(MAX_PAGE).unwrap_or(i32::MAX))
+            .set_continuation_token(from.map(|token| token.0.clone()));
+        let output = self.answer(Operation::List, prefix, request.send()).await?;
+        let mut page = Page::default();
+        for object in output.contents() {
+            match self.entry(prefix, object)? {
+                Ok(entry) => page.entries.push(entry),
+                Err(foreign) => page.foreign.push(foreign),
+            }
+        }
+        if output.is_truncated() == Some(true) {
+            let token = output.next_continuation_token().ok_or_else(|| {
+                let what = "a page that is cut short without saying where the next one starts";
+                self.fail(Operation::List, prefix, StoreErrorKind::Protocol(what.into()))
+            })?;
+            page.next = Some(PageToken(token.to_owned()));
+        }
+        Ok(page)
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let request = self.client.delete_object().bucket(&self.bucket).key(self.path(key));
+        self.answer(Operation::Delete, key.as_str(), request.send()).await.map(|_| ())
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let tap = DateTap::default();
+        let request = self.client.head_bucket().bucket(&self.bucket);
+        let answer =
+            self.answer(Operation::Now, "", request.customize().interceptor(tap.clone()).send()).await;
+        // Who may not see the bucket is still told the time; only a failing store or a proxy in
+        // between might tell another's.
+        match (tap.date(), answer) {
+            (Some(date), Ok(_)) => Ok(date),
+            (Some(date), Err(error)) if !error.kind.is_transient() => Ok(date),
+            (None, Ok(_)) => {
+                let kind = StoreErrorKind::Protocol("an answer without a date".into());
+                Err(self.fail(Operation::Now, "", kind))
+            }
+            (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Ask for S3Store {
+    async fn put_wrong_checksum(&self, object: &Sealed, wrong: ObjectHash) -> Result<Checked, StoreError> {
+        let manner = Manner { create_new: false, sha256: true };
+        match self.put_as(object, manner, wrong).await? {
+            Ok(()) => Ok(Checked::Ignored),
+            Err(error) if errors::refuses_a_checksum(&error) => Ok(Checked::Verified),
+            Err(error) if errors::refuses_a_header(&error) => Ok(Checked::Refused),
+            Err(error) => Err(self.failed(Operation::Probe, object.key().as_str(), error)),
+        }
+    }
+
+    async fn versions(&self) -> Result<Switch, StoreError> {
+        let request = self.client.get_bucket_versioning().bucket(&self.bucket);
+        match self.answer(Operation::Probe, "the versions of the bucket", request.send()).await {
+            Ok(output) => Ok(match output.status() {
+                Some(BucketVersioningStatus::Enabled) => Switch::On,
+                _ => Switch::Off,
+            }),
+            Err(error) => unknown(error),
+        }
+    }
+
+    async fn object_lock(&self) -> Result<Switch, StoreError> {
+        let request = self.client.get_object_lock_configuration().bucket(&self.bucket);
+        let answer = match tokio::time::timeout(STALL, request.send()).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(self.fail(Operation::Probe, "the lock of the bucket", stalled())),
+        };
+        match answer {
+            Ok(output) => {
+                let enabled = output.object_lock_configuration().and_then(|c| c.object_lock_enabled());
+                Ok(if enabled == Some(&ObjectLockEnabled::Enabled) { Switch::On } else { Switch::Off })
+            }
+            Err(error) if errors::code(&error) == Some("ObjectLockConfigurationNotFoundError") => {
+                Ok(Switch::Off)
+            }
+            Err(error) => unknown(self.failed(Operation::Probe, "the lock of the bucket", error)),
+        }
+    }
+}
+
+/// A store that will not or cannot say is no failure of a probe; one that cannot be reached is.
+fn unknown(error: StoreError) -> Result<Switch, StoreError> {
+    if error.kind.is_transient() { Err(error) } else { Ok(Switch::Unknown) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::content_range;
+
+    #[test]
+    fn content_ranges_are_read_strictly() {
+        assert_eq!(content_range("bytes 0-9/10"), Some((0, 9, 10)));
+        for bad in ["", "bytes", "bytes 0-9", "bytes 0-9/*", "0-9/10", "bytes -1-9/10", "bytes 9/10"] {
+            assert_eq!(content_range(bad), None, "{bad:?}");
+        }
+    }
+}
