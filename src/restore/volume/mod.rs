@@ -1,1 +1,4 @@
-//! To be filled.
+//! A stream of tar members as files beneath a folder.
+
+mod decode;
+pub mod parse;

@@ -1,0 +1,71 @@
+//! Finding the holes of a file, by `SEEK_DATA` and `SEEK_HOLE`.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::SeekFrom;
+use rustix::io::{Errno, Result};
+
+use super::tar::Extent;
+
+/// What is not a hole in a file of `size` bytes, in at most `most` extents: where there would be
+/// more, the smallest holes are counted as data, so that memory is bounded. The same layout gives
+/// the same extents.
+///
+/// # Errors
+/// What the kernel says. A file system that knows no holes gives one extent.
+pub fn extents(fd: impl AsFd, size: u64, most: usize) -> Result<Vec<Extent>> {
+    let fd = fd.as_fd();
+    let mut found: Vec<Extent> = Vec::new();
+    let mut smallest = 1u64;
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+            Ok(start) if start < size => start,
+            Ok(_) | Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(vec![Extent { offset: 0, len: size }]),
+            Err(error) => return Err(error),
+        };
+        let end = match rustix::fs::seek(fd, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(size),
+            // The file became shorter meanwhile: whoever reads it will notice.
+            Err(Errno::NXIO) => size,
+            Err(error) => return Err(error),
+        };
+        if end <= start {
+            break;
+        }
+        push(&mut found, Extent { offset: start, len: end - start }, smallest);
+        while found.len() > most {
+            smallest = smallest.saturating_mul(2);
+            let all = std::mem::take(&mut found);
+            for extent in all {
+                push(&mut found, extent, smallest);
+            }
+        }
+        at = end;
+    }
+    Ok(found)
+}
+
+/// Appends an extent, together with the hole before it if that is smaller than `smallest`.
+fn push(found: &mut Vec<Extent>, extent: Extent, smallest: u64) {
+    let end = extent.offset + extent.len;
+    match found.last_mut() {
+        Some(last) if extent.offset - (last.offset + last.len) < smallest => last.len = end - last.offset,
+        _ => found.push(extent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_holes_become_data_first() {
+        let mut found = Vec::new();
+        for (offset, len) in [(0, 10), (12, 10), (100, 10), (110, 5)] {
+            push(&mut found, Extent { offset, len }, 4);
+        }
+        assert_eq!(found, [Extent { offset: 0, len: 22 }, Extent { offset: 100, len: 15 }]);
+    }
+}

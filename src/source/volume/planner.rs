@@ -1,0 +1,308 @@
+//! Which entries a walk looks at, in order: a depth-first descent that reads directories ahead.
+//!
+//! The planner holds the sorted names of the directories on the way down to where it is, and of at
+//! most [`AHEAD`] directories (of at most [`AHEAD_NAMES`] bytes of names each) that come next. It
+//! looks at no file: that is done in batches, elsewhere, side by side.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::io::Errno;
+
+use super::beneath::Mounts;
+use super::inspect::Place;
+use super::listing::{Listed, Listing, MAX_NAMES};
+use super::stat::{Device, FileType};
+use super::tar::{MAX_PATH, ROOT};
+use super::walk::{GapKind, LeftOut, Skip};
+use super::{Volume, beneath};
+
+/// Entries in a batch.
+const BATCH: usize = 64;
+/// Directories that a batch holds open.
+const BATCH_DIRECTORIES: usize = 8;
+/// Directories whose names are read before their turn.
+const AHEAD: usize = 32;
+/// How many of them below one directory, so that some are left for those further down.
+const AHEAD_BELOW_ONE: usize = 4;
+/// Names of a directory that are read before its turn.
+const AHEAD_NAMES: usize = 64 << 10;
+/// Directories on the way down that are held open; those above are opened again when needed.
+const HELD_OPEN: usize = 64;
+
+/// One step of the walk, in order.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) path: Vec<u8>,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// Look at it.
+    Inspect {
+        place: Place,
+        directory: bool,
+    },
+    Skipped(Skip),
+    Gap(GapKind),
+    LeftOut(LeftOut),
+}
+
+/// A directory to be opened and listed before its turn.
+pub(super) struct Request {
+    path: Vec<u8>,
+    reply: SyncSender<Result<Opened, Closed>>,
+}
+
+impl Request {
+    /// Does it.
+    pub(super) fn serve(self, volume: &Volume) {
+        // Nobody waits for it any more if the walk was given up.
+        let _ = self.reply.send(open(volume, &self.path, AHEAD_NAMES));
+    }
+}
+
+/// An open directory and its names.
+pub(super) struct Opened {
+    fd: Arc<OwnedFd>,
+    identity: (Device, u64),
+    listing: Listing,
+}
+
+/// Why a directory's content is not walked.
+pub(super) enum Closed {
+    Skip(Skip),
+    Gap(GapKind),
+    Vanished,
+    TooMany,
+}
+
+struct Frame {
+    directory: Option<Arc<OwnedFd>>,
+    identity: (Device, u64),
+    listing: Listing,
+    next: usize,
+    /// From where on to look for directories to read ahead.
+    scan: usize,
+    ahead: VecDeque<(usize, Receiver<Result<Opened, Closed>>)>,
+    /// How much of the planner's path is this directory's.
+    path_len: usize,
+}
+
+/// The descent.
+pub(super) struct Planner {
+    volume: Volume,
+    frames: Vec<Frame>,
+    /// The directory at the top of the stack, or an entry in it.
+    path: Vec<u8>,
+    started: bool,
+    ahead: usize,
+    requests: Option<Box<dyn Fn(Request) + Send>>,
+}
+
+impl Planner {
+    /// From the root. `requests` takes directories to be read ahead; without it, each is read when
+    /// its turn comes.
+    pub(super) fn new(volume: Volume, requests: Option<Box<dyn Fn(Request) + Send>>) -> Self {
+        Self { volume, frames: Vec::new(), path: Vec::new(), started: false, ahead: 0, requests }
+    }
+
+    /// The next steps; none when the walk is over.
+    pub(super) fn next_batch(&mut self) -> Vec<Step> {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut directories = 0;
+        if !self.started {
+            self.started = true;
+            let opened = open(&self.volume, ROOT, MAX_NAMES);
+            self.enter(opened, ROOT, None, &mut batch);
+        }
+        while batch.len() < BATCH && directories < BATCH_DIRECTORIES {
+            let Some(frame) = self.frames.last_mut() else { break };
+            self.path.truncate(frame.path_len);
+            let index = frame.next;
+            frame.next += 1;
+            let Some((name, file_type)) = frame.listing.get(index) else {
+                self.ahead -= frame.ahead.len();
+                self.frames.pop();
+                continue;
+            };
+            let name = name.to_vec();
+            self.path = join(&self.path, &name);
+            let depth = self.frames.len();
+            self.visit(index, &name, file_type, &mut batch);
+            directories += usize::from(self.frames.len() > depth);
+        }
+        batch
+    }
+
+    /// One name in the directory at the top of the stack; goes down if it is a directory.
+    fn visit(&mut self, index: usize, name: &[u8], file_type: FileType, batch: &mut Vec<Step>) {
+        let path = self.path.clone();
+        let note = |what| Step { path: path.clone(), what };
+        if path.len() > MAX_PATH {
+            return batch.push(note(What::Gap(GapKind::PathTooLong)));
+        }
+        let Some(parent) = self.parent() else {
+            return batch.push(note(What::Gap(GapKind::Replaced)));
+        };
+        let is_directory = match file_type {
+            FileType::Unknown => {
+                beneath::stat_at(&parent, name).is_ok_and(|stat| stat.file_type == FileType::Directory)
+            }
+            known => known == FileType::Directory,
+        };
+        if let Some(why) = self.excluded(&path, is_directory) {
+            return batch.push(note(why));
+        }
+        let place = Place::Named(parent, name.to_vec());
+        if !is_directory {
+            return batch.push(note(What::Inspect { place, directory: false }));
+        }
+        let opened = self.take_ahead(index).unwrap_or_else(|| open(&self.volume, &path, MAX_NAMES));
+        self.read_ahead();
+        self.enter(opened, &path, Some(place), batch);
+        self.read_ahead();
+    }
+
+    /// Puts the directory's own member into the batch, and its content on the stack. The member of
+    /// a directory that cannot be entered is made from its name.
+    fn enter(
+        &mut self,
+        opened: Result<Opened, Closed>,
+        path: &[u8],
+        named: Option<Place>,
+        batch: &mut Vec<Step>,
+    ) {
+        let step = |what| Step { path: path.to_vec(), what };
+        let why = match opened {
+            Ok(Opened { fd, identity, listing }) => {
+                batch.push(step(What::Inspect { place: Place::Itself(fd.clone()), directory: true }));
+                if let Some(above) = self.frames.len().checked_sub(HELD_OPEN) {
+                    self.frames[above].directory = None;
+                }
+                self.frames.push(Frame {
+                    directory: Some(fd),
+                    identity,
+                    listing,
+                    next: 0,
+                    scan: 0,
+                    ahead: VecDeque::new(),
+                    path_len: self.path.len(),
+                });
+                return;
+            }
+            Err(Closed::Vanished) => return batch.push(step(What::LeftOut(LeftOut::Vanished))),
+            Err(Closed::Skip(skip)) => What::Skipped(skip),
+            Err(Closed::Gap(gap)) => What::Gap(gap),
+            Err(Closed::TooMany) => What::Gap(GapKind::TooManyNames),
+        };
+        if let Some(place) = named {
+            batch.push(step(What::Inspect { place, directory: true }));
+        }
+        batch.push(step(why));
+    }
+
+    /// The directory at the top of the stack, opened again if it was let go; `None` if another one
+    /// has taken its place.
+    fn parent(&mut self) -> Option<Arc<OwnedFd>> {
+        let frame = self.frames.last_mut()?;
+        if frame.directory.is_none() {
+            let path = if frame.path_len == 0 { ROOT } else { &self.path[..frame.path_len] };
+            let fd = self.volume.inner.root.open_directory(path, true, Mounts::Stop).ok()?;
+            let stat = beneath::stat_fd(&fd).ok()?;
+            if (stat.dev, stat.ino) != frame.identity {
+                return None;
+            }
+            frame.directory = Some(Arc::new(fd));
+        }
+        frame.directory.clone()
+    }
+
+    fn excluded(&self, path: &[u8], is_directory: bool) -> Option<What> {
+        let inner = &self.volume.inner;
+        if path == b"lost+found" && is_directory && !inner.options.lost_and_found {
+            return Some(What::Skipped(Skip::LostAndFound));
+        }
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        let ignored = !inner.exclude.is_empty() && inner.exclude.matched(path, is_directory).is_ignore();
+        ignored.then_some(What::LeftOut(LeftOut::Excluded))
+    }
+
+    /// The answer to the request for this directory, if there was one.
+    fn take_ahead(&mut self, index: usize) -> Option<Result<Opened, Closed>> {
+        let frame = self.frames.last_mut()?;
+        while frame.ahead.front().is_some_and(|(at, _)| *at <= index) {
+            let (at, reply) = frame.ahead.pop_front()?;
+            self.ahead -= 1;
+            if at == index {
+                // Too many names to hold ahead, or no worker left: it is read now.
+                return reply.recv().ok().filter(|opened| !matches!(opened, Err(Closed::TooMany)));
+            }
+        }
+        None
+    }
+
+    /// Asks for the next directories below the one at the top of the stack.
+    fn read_ahead(&mut self) {
+        let Some(requests) = &self.requests else { return };
+        let Some(depth) = self.frames.len().checked_sub(1) else { return };
+        loop {
+            let frame = &mut self.frames[depth];
+            frame.scan = frame.scan.max(frame.next);
+            if self.ahead >= AHEAD || frame.ahead.len() >= AHEAD_BELOW_ONE {
+                return;
+            }
+            let index = frame.scan;
+            let Some((name, file_type)) = frame.listing.get(index) else { return };
+            let path = join(&self.path[..frame.path_len], name);
+            frame.scan += 1;
+            if file_type != FileType::Directory || path.len() > MAX_PATH {
+                continue;
+            }
+            if self.excluded(&path, true).is_some() {
+                continue;
+            }
+            let (reply, answer) = sync_channel(1);
+            requests(Request { path, reply });
+            self.frames[depth].ahead.push_back((index, answer));
+            self.ahead += 1;
+        }
+    }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
+    path.extend_from_slice(directory);
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+/// Opens and lists a directory, unless its names pass `most` bytes.
+fn open(volume: &Volume, path: &[u8], most: usize) -> Result<Opened, Closed> {
+    let inner = &volume.inner;
+    let fd = match inner.root.open_directory(path, true, Mounts::Stop) {
+        Ok(fd) => fd,
+        Err(Errno::XDEV) => return Err(Closed::Skip(Skip::MountPoint)),
+        // Removed, or replaced by something else, since its parent was listed.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(Closed::Vanished),
+        Err(error) => return Err(Closed::Gap(GapKind::OpenDirectory(error))),
+    };
+    let stat = beneath::stat_fd(&fd).map_err(|error| Closed::Gap(GapKind::Stat(error)))?;
+    if stat.dev != inner.stat.dev {
+        return Err(Closed::Skip(Skip::OtherFileSystem));
+    }
+    match Listing::read(&fd, most) {
+        Ok(Listed::All(listing)) => Ok(Opened { fd: Arc::new(fd), identity: (stat.dev, stat.ino), listing }),
+        Ok(Listed::TooMany) => Err(Closed::TooMany),
+        Err(error) => Err(Closed::Gap(GapKind::ReadDirectory(error))),
+    }
+}

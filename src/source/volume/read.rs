@@ -1,0 +1,230 @@
+//! The content of members: small ones whole into a caller's buffer, large ones block by block.
+//!
+//! A file may change between the walk and the read, and while it is read. The header always says
+//! what follows it: if the file is not what the walk saw, the member is made anew from what is
+//! there; if it changes under the read, a small one is read again, and in the end the member is
+//! kept with the declared length (a file that shrank ends in zeros, one that grew is cut) and the
+//! change is told, so that the caller can name a gap.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Advice, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Volume;
+use super::beneath::{self, Mounts};
+use super::inspect::{Inspected, Limits, Member, Place};
+use super::stat::{FileType, Stat};
+use super::tar::{self, Extent, Kind};
+use super::walk::GapKind;
+use std::sync::Arc;
+
+/// How often a small file is read before a change is accepted.
+const ATTEMPTS: usize = 3;
+
+/// What reading gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// The file was the same before and after: the member is one moment of it.
+    Settled,
+    /// It changed each time. The bytes have the declared length and may be mixed of several
+    /// moments. Name the gap [`GapKind::Changed`].
+    Changed,
+}
+
+/// What became of a member that was to be read whole.
+#[derive(Debug)]
+pub enum Appended {
+    /// It is in the buffer. The member is the one that was stored: it differs from the one that
+    /// went in if the file changed since the walk.
+    Stored(Member, Content),
+    /// It grew too large since the walk: use [`Volume::read`]. Nothing was appended.
+    TooLarge(Member),
+}
+
+/// The content of one member, read in blocks.
+#[derive(Debug)]
+pub struct Reading {
+    member: Member,
+    /// Nothing for members without content.
+    fd: Option<OwnedFd>,
+    extents: Vec<Extent>,
+    extent: usize,
+    within: u64,
+    short: bool,
+}
+
+impl Volume {
+    /// Appends header, map, content and padding of `member` to `out`, if they are at most `most`
+    /// bytes ([`Member::encoded_len`]).
+    ///
+    /// # Errors
+    /// Why there is no such member (any more); `out` is then as it was. [`GapKind::Open`] with
+    /// `ENOENT` says that the file was deleted, which is no loss.
+    pub fn append(&self, member: Member, most: u64, out: &mut Vec<u8>) -> Result<Appended, GapKind> {
+        let start = out.len();
+        let mut last = member;
+        for attempt in 1..=ATTEMPTS {
+            let mut reading = self.read(last)?;
+            if reading.member.encoded_len() > most {
+                return Ok(Appended::TooLarge(reading.member));
+            }
+            let content = read_whole(&mut reading, out);
+            let (member, content) = match content.and_then(|()| reading.finish()) {
+                Ok(read) => read,
+                Err(gap) => {
+                    out.truncate(start);
+                    return Err(gap);
+                }
+            };
+            if content == Content::Settled || attempt == ATTEMPTS {
+                return Ok(Appended::Stored(member, content));
+            }
+            out.truncate(start);
+            last = member;
+        }
+        Err(GapKind::Changed)
+    }
+
+    /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the
+    /// member is made anew: use [`Reading::member`] from here on.
+    ///
+    /// # Errors
+    /// Why there is no such member (any more).
+    pub fn read(&self, member: Member) -> Result<Reading, GapKind> {
+        if !matches!(member.kind, Kind::File { .. } | Kind::Sparse { .. }) {
+            return Ok(Reading::new(member, None));
+        }
+        let fd = self.open_file(&member.path, member.stat.uid)?;
+        let now = beneath::stat_fd(&fd).map_err(GapKind::Stat)?;
+        if now.file_type != FileType::File {
+            return Err(GapKind::Replaced);
+        }
+        let member = if now.same(&member.stat) { member } else { self.look_again(&member.path)? };
+        if member.content > 1 << 20 {
+            // Only advice: a file system that knows none reads all the same.
+            let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
+        }
+        Ok(Reading::new(member, Some(fd)))
+    }
+
+    /// The member at `path` as it is now, on its own: never a link to another member.
+    ///
+    /// For a hard link whose carrier could not be stored: its own path then carries the content.
+    ///
+    /// # Errors
+    /// Why there is none. [`GapKind::Open`] with `ENOENT` says that nothing is there.
+    pub fn look_again(&self, path: &[u8]) -> Result<Member, GapKind> {
+        let (parent, name) = tar::order::split(path).ok_or(GapKind::Replaced)?;
+        let open = |error| GapKind::Open(error);
+        let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(open)?;
+        let place = Place::Named(Arc::new(parent), name.to_vec());
+        match self.inspect(&place, path, false, Limits::FULL) {
+            Inspected::Member(member, _) => Ok(*member),
+            Inspected::Gap(gap) => Err(gap),
+            Inspected::Vanished => Err(GapKind::Open(Errno::NOENT)),
+            Inspected::Skipped(_) | Inspected::Heavy => Err(GapKind::Replaced),
+        }
+    }
+
+    /// Opens a regular file. Its access time is left alone where this user may ask for that.
+    fn open_file(&self, path: &[u8], owner: u32) -> Result<OwnedFd, GapKind> {
+        // Without O_NONBLOCK, a pipe that took the file's place would hold the open for ever.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let open = |flags| self.inner.root.open_beneath(path, flags, Mode::empty(), Mounts::Stop);
+        let may_ask = self.inner.euid == 0 || self.inner.euid == owner;
+        let opened = match may_ask.then(|| open(flags | OFlags::NOATIME)) {
+            Some(Ok(fd)) => Ok(fd),
+            Some(Err(Errno::PERM)) | None => open(flags),
+            Some(Err(error)) => Err(error),
+        };
+        opened.map_err(|error| match error {
+            Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::NXIO => GapKind::Replaced,
+            other => GapKind::Open(other),
+        })
+    }
+}
+
+impl Reading {
+    fn new(member: Member, fd: Option<OwnedFd>) -> Self {
+        let extents = match &member.kind {
+            Kind::Sparse { extents, .. } => extents.clone(),
+            _ => vec![Extent { offset: 0, len: member.content }],
+        };
+        Self { member, fd, extents, extent: 0, within: 0, short: false }
+    }
+
+    /// The member whose content this is. Its header and map go first.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Fills `buffer` as far as content is left and gives how many bytes it holds now; 0 is the
+    /// end. Holes are not read. Where the file became shorter, zeros stand for what is missing.
+    ///
+    /// # Errors
+    /// [`GapKind::Read`].
+    pub fn next_block(&mut self, buffer: &mut [u8]) -> Result<usize, GapKind> {
+        let Some(fd) = &self.fd else { return Ok(0) };
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let Some(extent) = self.extents.get(self.extent) else { break };
+            let left = extent.len - self.within;
+            if left == 0 {
+                (self.extent, self.within) = (self.extent + 1, 0);
+                continue;
+            }
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len() - filled);
+            let into = &mut buffer[filled..filled + want];
+            let got = read_at(fd, into, extent.offset + self.within)?;
+            into[got..].fill(0);
+            self.short |= got < want;
+            filled += want;
+            self.within += want as u64;
+        }
+        Ok(filled)
+    }
+
+    /// Compares the file with what it was when the read began.
+    ///
+    /// # Errors
+    /// [`GapKind::Stat`].
+    pub fn finish(self) -> Result<(Member, Content), GapKind> {
+        let same = match &self.fd {
+            None => true,
+            Some(fd) => {
+                let now: Stat = beneath::stat_fd(fd).map_err(GapKind::Stat)?;
+                now.same(&self.member.stat) && !self.short
+            }
+        };
+        Ok((self.member, if same { Content::Settled } else { Content::Changed }))
+    }
+}
+
+fn read_whole(reading: &mut Reading, out: &mut Vec<u8>) -> Result<(), GapKind> {
+    let member = &reading.member;
+    let content = usize::try_from(member.content).map_err(|_| GapKind::Read(Errno::FBIG))?;
+    out.reserve(member.header.len() + member.map.len() + content + tar::BLOCK);
+    out.extend_from_slice(&member.header);
+    out.extend_from_slice(&member.map);
+    let from = out.len();
+    out.resize(from + content, 0);
+    reading.next_block(&mut out[from..])?;
+    out.resize(out.len() + tar::padding(content as u64), 0);
+    Ok(())
+}
+
+/// Reads until `into` is full or the file ends.
+fn read_at(fd: &OwnedFd, into: &mut [u8], offset: u64) -> Result<usize, GapKind> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match rustix::io::pread(fd, &mut into[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(GapKind::Read(error)),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,76 @@
+//! When a file's times can be believed to show its next change.
+//!
+//! A scan cache skips a file whose attributes are equal to those of last time. That is only right
+//! if any change after the last read must have changed them. It need not: a kernel clock ticks
+//! coarsely, a store through a memory map is stamped when it is written back (about 30 s), a
+//! network file system hands out cached attributes. So a file counts only once it has been left
+//! alone for long enough before the read began.
+
+use jiff::Timestamp;
+
+use super::stat::Stat;
+
+/// How long a file must have been left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// 120 s: a local disk file system.
+    Local,
+    /// 1 h: a network or FUSE file system, or one that is not known.
+    Distant,
+    /// No time is enough: writes through a memory map leave no stamp (tmpfs, ramfs), or there is
+    /// no change time (FAT, exFAT).
+    Never,
+}
+
+/// The magic numbers of `statfs(2)`.
+const LOCAL: &[u64] = &[
+    0xEF53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683E, // btrfs
+    0x2FC1_2FC1, // zfs
+    0xF2F5_2010, // f2fs
+    0xCA45_1A4E, // bcachefs
+    0x794C_7630, // overlayfs: stamps are those of the file system above
+    0x3153_464A, // jfs
+];
+const NEVER: &[u64] = &[
+    0x0102_1994, // tmpfs
+    0x8584_58F6, // ramfs
+    0x4D44,      // vfat, msdos
+    0x2011_BAB0, // exfat
+];
+
+impl Trust {
+    /// By the `f_type` of `statfs(2)`. NFS, SMB, CephFS, 9p, Lustre, FUSE (virtiofs and gluster
+    /// with it) and all that is not listed here are [`Trust::Distant`].
+    #[must_use]
+    pub fn of(magic: u64) -> Self {
+        if LOCAL.contains(&magic) {
+            Self::Local
+        } else if NEVER.contains(&magic) {
+            Self::Never
+        } else {
+            Self::Distant
+        }
+    }
+
+    /// Seconds a file must have been left alone; `None` is for ever.
+    #[must_use]
+    pub fn margin(self) -> Option<u32> {
+        match self {
+            Self::Local => Some(120),
+            Self::Distant => Some(3600),
+            Self::Never => None,
+        }
+    }
+
+    /// Whether a file with these times, read from `read_started` on, was left alone long enough.
+    /// A time in the future never is.
+    #[must_use]
+    pub fn settled(self, stat: &Stat, read_started: Timestamp) -> bool {
+        let newest = stat.mtime.max(stat.ctime).total_nanos();
+        self.margin().is_some_and(|seconds| {
+            newest + i128::from(seconds) * 1_000_000_000 <= read_started.as_nanosecond()
+        })
+    }
+}

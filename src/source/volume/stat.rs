@@ -1,0 +1,150 @@
+//! What the kernel says of one file: the fields that a member keeps, and those by which a change
+//! is noticed.
+
+use rustix::fs::{FileType as RawType, Statx};
+
+/// A moment as the file system stamps it: seconds since 1970 (negative before) and nanoseconds
+/// that count forward from there (0 to 999,999,999). Wider than any calendar type: file systems
+/// hold times that calendars do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Whole seconds since 1970-01-01T00:00:00Z, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds after `seconds`, less than 1,000,000,000.
+    pub nanos: u32,
+}
+
+impl Time {
+    /// Nanoseconds since 1970, for comparing with other clocks.
+    #[must_use]
+    pub fn total_nanos(self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
+    }
+}
+
+/// The number of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// The driver.
+    pub major: u32,
+    /// Which of the driver's devices.
+    pub minor: u32,
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileType {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A socket.
+    Socket,
+    /// Something that this program does not know.
+    Unknown,
+}
+
+impl From<RawType> for FileType {
+    fn from(raw: RawType) -> Self {
+        match raw {
+            RawType::RegularFile => Self::File,
+            RawType::Directory => Self::Directory,
+            RawType::Symlink => Self::Symlink,
+            RawType::Fifo => Self::Fifo,
+            RawType::CharacterDevice => Self::CharDevice,
+            RawType::BlockDevice => Self::BlockDevice,
+            RawType::Socket => Self::Socket,
+            RawType::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// The fields of `statx` that matter here. Two equal values of the same path mean that the file
+/// was not changed between them, as far as the kernel tells (its clock may tick slowly: see
+/// [`super::settled`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub file_type: FileType,
+    /// Permission bits with setuid, setgid and sticky: `0o7777` at most.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes, holes included.
+    pub size: u64,
+    /// Blocks of 512 bytes that are allocated.
+    pub blocks: u64,
+    /// When the content last changed.
+    pub mtime: Time,
+    /// When content or attributes last changed.
+    pub ctime: Time,
+    /// Number within the file system.
+    pub ino: u64,
+    /// The file system.
+    pub dev: Device,
+    /// How many names it has.
+    pub nlink: u32,
+    /// Which device it stands for, if it is one.
+    pub rdev: Device,
+    /// Whether something is mounted on this path.
+    pub mount_root: bool,
+    /// Whether the immutable or append-only flag is set, which no tar stream carries.
+    pub locked: bool,
+}
+
+impl Stat {
+    /// Whether another look shows the same file, unchanged. Blocks and links are left out: blocks
+    /// change when delayed allocation is written back, and a new link changes ctime anyway.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        self.file_type == other.file_type
+            && self.dev == other.dev
+            && self.ino == other.ino
+            && self.size == other.size
+            && self.mtime == other.mtime
+            && self.ctime == other.ctime
+            && self.mode == other.mode
+            && self.uid == other.uid
+            && self.gid == other.gid
+    }
+
+    /// Whether less is allocated than the size says, so that there may be holes.
+    #[must_use]
+    pub fn may_have_holes(&self) -> bool {
+        self.file_type == FileType::File && self.blocks.saturating_mul(512) < self.size
+    }
+}
+
+impl From<&Statx> for Stat {
+    fn from(raw: &Statx) -> Self {
+        use rustix::fs::StatxAttributes as Attributes;
+        let time = |t: &rustix::fs::StatxTimestamp| Time { seconds: t.tv_sec, nanos: t.tv_nsec };
+        let mode = u32::from(raw.stx_mode);
+        Self {
+            file_type: RawType::from_raw_mode(mode).into(),
+            mode: mode & 0o7777,
+            uid: raw.stx_uid,
+            gid: raw.stx_gid,
+            size: raw.stx_size,
+            blocks: raw.stx_blocks,
+            mtime: time(&raw.stx_mtime),
+            ctime: time(&raw.stx_ctime),
+            ino: raw.stx_ino,
+            dev: Device { major: raw.stx_dev_major, minor: raw.stx_dev_minor },
+            nlink: raw.stx_nlink,
+            rdev: Device { major: raw.stx_rdev_major, minor: raw.stx_rdev_minor },
+            mount_root: raw.stx_attributes.contains(Attributes::MOUNT_ROOT),
+            locked: raw.stx_attributes.intersects(Attributes::IMMUTABLE | Attributes::APPEND),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Counting what could not be kept: per kind a number and the first names, in memory that does
+//! not grow with the tree.
+
+use std::collections::BTreeMap;
+
+/// How many names are kept of each kind.
+pub const EXAMPLES: usize = 10;
+
+/// How often something of one kind happened, and where first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tallied {
+    /// How often.
+    pub count: u64,
+    /// The first paths, at most [`EXAMPLES`].
+    pub examples: Vec<Vec<u8>>,
+}
+
+/// Counts by kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally<K: Ord> {
+    kinds: BTreeMap<K, Tallied>,
+}
+
+impl<K: Ord> Default for Tally<K> {
+    fn default() -> Self {
+        Self { kinds: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord> Tally<K> {
+    /// One more of `kind`, at `path`.
+    pub fn add(&mut self, kind: K, path: &[u8]) {
+        let tallied = self.kinds.entry(kind).or_default();
+        tallied.count += 1;
+        if tallied.examples.len() < EXAMPLES {
+            tallied.examples.push(path.to_vec());
+        }
+    }
+
+    /// How many of `kind`.
+    #[must_use]
+    pub fn count(&self, kind: &K) -> u64 {
+        self.kinds.get(kind).map_or(0, |tallied| tallied.count)
+    }
+
+    /// Every kind that happened, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Tallied)> {
+        self.kinds.iter()
+    }
+
+    /// Whether nothing happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// How many of all kinds.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.kinds.values().map(|tallied| tallied.count).sum()
+    }
+}

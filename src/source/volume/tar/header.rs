@@ -1,0 +1,207 @@
+//! The ustar block: 512 bytes of fixed fields.
+//!
+//! ```text
+//!   0 name 100   100 mode 8   108 uid 8   116 gid 8   124 size 12   136 mtime 12   148 chksum 8
+//! 156 typeflag 1   157 linkname 100   257 magic "ustar\0" 6   263 version "00" 2
+//! 265 uname 32   297 gname 32   329 devmajor 8   337 devminor 8   345 prefix 155   500 zeros 12
+//! ```
+//!
+//! Numbers are octal with leading zeros and a final NUL. The checksum is the sum of all bytes with
+//! the field itself as spaces, as six octal digits, NUL, space. `prefix` is never used: a long
+//! path goes into the PAX header, which almost every member has anyway for its nanoseconds.
+
+use super::{BLOCK, Entry, Kind, ROOT};
+
+/// The largest uid and gid in 7 octal digits.
+pub const MAX_ID: u32 = 0o7_777_777;
+/// The largest device number in 7 octal digits.
+pub const MAX_DEVICE: u32 = 0o7_777_777;
+/// The largest size, and the last second, in 11 octal digits.
+pub const MAX_LONG: u64 = 0o77_777_777_777;
+/// The name in the block of every PAX header: a tool that knows no PAX makes one file of it.
+pub const PAX_NAME: &[u8] = b"./PaxHeaders/kbak";
+/// What stands before the path in the ustar block of a file with holes, whose real name is in
+/// `GNU.sparse.name`: a tool that knows no maps puts the raw bytes there, not over the real name.
+pub const SPARSE_PREFIX: &[u8] = b"GNUSparseFile.0/";
+
+const NAME: usize = 100;
+const OWNER: usize = 32;
+
+/// Where the fields are.
+pub mod at {
+    use std::ops::Range;
+    /// The path, or its beginning.
+    pub const NAME: Range<usize> = 0..100;
+    /// Permissions.
+    pub const MODE: Range<usize> = 100..108;
+    /// Owner.
+    pub const UID: Range<usize> = 108..116;
+    /// Group.
+    pub const GID: Range<usize> = 116..124;
+    /// Bytes that follow, without padding.
+    pub const SIZE: Range<usize> = 124..136;
+    /// Seconds since 1970.
+    pub const MTIME: Range<usize> = 136..148;
+    /// Sum of all bytes.
+    pub const CHECKSUM: Range<usize> = 148..156;
+    /// What it is.
+    pub const TYPE: usize = 156;
+    /// Link target, or its beginning.
+    pub const LINK: Range<usize> = 157..257;
+    /// `ustar\0` and `00`.
+    pub const MAGIC: Range<usize> = 257..265;
+    /// Owner's name.
+    pub const USER: Range<usize> = 265..297;
+    /// Group's name.
+    pub const GROUP: Range<usize> = 297..329;
+    /// Driver.
+    pub const MAJOR: Range<usize> = 329..337;
+    /// Device.
+    pub const MINOR: Range<usize> = 337..345;
+}
+
+/// `ustar`, NUL, version `00`.
+pub const MAGIC: &[u8; 8] = b"ustar\x0000";
+
+/// What goes into the fields of a ustar block: values that do not fit are cut or 0, and then stand
+/// in the PAX header.
+#[derive(Debug)]
+pub struct Fields {
+    /// The path as it would stand there whole.
+    pub name: Vec<u8>,
+    /// The link target as it would stand there whole.
+    pub link: Vec<u8>,
+    user: Vec<u8>,
+    group: Vec<u8>,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    mtime: i64,
+    kind: u8,
+    device: (u32, u32),
+}
+
+impl Fields {
+    /// The fields of `entry`, whose map and content are `stored` bytes.
+    #[must_use]
+    pub fn new(entry: &Entry, stored: u64) -> Self {
+        let (kind, link, device): (u8, &[u8], _) = match &entry.kind {
+            Kind::File { .. } | Kind::Sparse { .. } => (b'0', b"", (0, 0)),
+            Kind::HardLink { carrier } => (b'1', carrier, (0, 0)),
+            Kind::Symlink { target } => (b'2', target, (0, 0)),
+            Kind::CharDevice(device) => (b'3', b"", (device.major, device.minor)),
+            Kind::BlockDevice(device) => (b'4', b"", (device.major, device.minor)),
+            Kind::Directory => (b'5', b"", (0, 0)),
+            Kind::Fifo => (b'6', b"", (0, 0)),
+        };
+        let names = entry.names.clone().unwrap_or_default();
+        Self {
+            name: name(entry),
+            link: link.to_vec(),
+            user: names.user,
+            group: names.group,
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            size: stored,
+            mtime: entry.mtime.seconds,
+            kind,
+            device,
+        }
+    }
+
+    /// The block of a PAX header of `len` bytes of records.
+    #[must_use]
+    pub fn pax(len: usize) -> Self {
+        Self {
+            name: PAX_NAME.to_vec(),
+            link: Vec::new(),
+            user: Vec::new(),
+            group: Vec::new(),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: len as u64,
+            mtime: 0,
+            kind: b'x',
+            device: (0, 0),
+        }
+    }
+
+    /// Appends the block.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut block = [0u8; BLOCK];
+        put(&mut block[at::NAME], &self.name);
+        octal(&mut block[at::MODE], u64::from(self.mode));
+        octal(&mut block[at::UID], u64::from(if self.uid > MAX_ID { 0 } else { self.uid }));
+        octal(&mut block[at::GID], u64::from(if self.gid > MAX_ID { 0 } else { self.gid }));
+        octal(&mut block[at::SIZE], if self.size > MAX_LONG { 0 } else { self.size });
+        octal(&mut block[at::MTIME], u64::try_from(self.mtime).ok().filter(|s| *s <= MAX_LONG).unwrap_or(0));
+        block[at::TYPE] = self.kind;
+        put(&mut block[at::LINK], &self.link);
+        block[at::MAGIC].copy_from_slice(MAGIC);
+        if fits_owner(&self.user) {
+            put(&mut block[at::USER], &self.user);
+        }
+        if fits_owner(&self.group) {
+            put(&mut block[at::GROUP], &self.group);
+        }
+        octal(&mut block[at::MAJOR], u64::from(self.device.0));
+        octal(&mut block[at::MINOR], u64::from(self.device.1));
+        let sum = checksum(&block);
+        octal(&mut block[at::CHECKSUM.start..at::CHECKSUM.end - 1], u64::from(sum));
+        block[at::CHECKSUM.end - 1] = b' ';
+        out.extend_from_slice(&block);
+    }
+}
+
+/// The sum of a block with spaces in place of the checksum.
+#[must_use]
+pub fn checksum(block: &[u8; BLOCK]) -> u32 {
+    let spaces = u32::from(b' ') * 8;
+    let outside = block[..at::CHECKSUM.start].iter().chain(&block[at::CHECKSUM.end..]);
+    outside.map(|&byte| u32::from(byte)).sum::<u32>() + spaces
+}
+
+/// Whether a path or target can stand in its field of 100 bytes: short, and of letters that mean
+/// the same in every character set.
+#[must_use]
+pub fn fits_name(bytes: &[u8]) -> bool {
+    bytes.len() <= NAME && bytes.is_ascii()
+}
+
+/// Whether a name of an owner can stand in its field, which ends with a NUL.
+#[must_use]
+pub fn fits_owner(bytes: &[u8]) -> bool {
+    bytes.len() < OWNER && bytes.is_ascii()
+}
+
+/// The path as tar spells it: directories end with a slash, the root is `./`.
+fn name(entry: &Entry) -> Vec<u8> {
+    let mut name = Vec::with_capacity(entry.path.len() + SPARSE_PREFIX.len());
+    if matches!(entry.kind, Kind::Sparse { .. }) {
+        name.extend_from_slice(SPARSE_PREFIX);
+    }
+    name.extend_from_slice(if entry.path == ROOT { b"." } else { &entry.path });
+    if entry.kind == Kind::Directory {
+        name.push(b'/');
+    }
+    name
+}
+
+fn put(field: &mut [u8], value: &[u8]) {
+    let len = value.len().min(field.len());
+    field[..len].copy_from_slice(&value[..len]);
+}
+
+/// Writes `value` as octal digits with leading zeros and a final NUL. The caller has seen to it
+/// that it fits.
+fn octal(field: &mut [u8], mut value: u64) {
+    let digits = field.len() - 1;
+    for at in (0..digits).rev() {
+        field[at] = b'0' + (value % 8) as u8;
+        value /= 8;
+    }
+    field[digits] = 0;
+}

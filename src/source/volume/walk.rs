@@ -1,0 +1,374 @@
+//! The members of a volume in order, looked at by several threads ahead of the caller.
+//!
+//! One thread plans ([`super::planner`]) and cuts the walk into batches of at most 64 entries;
+//! workers look at the entries of a batch (attributes, links, extended attributes, holes) and
+//! encode their headers; the caller takes the batches in the order of the plan. What waits is
+//! bounded: [`QUEUE`] batches, in which a member with more than 2 KiB of extended attributes or 64
+//! extents is only noted and looked at when its turn comes. That is some 2 KiB a member, 2 MiB in
+//! all, and at worst (paths and targets of 4 KiB) 12 MiB.
+//!
+//! Hard links are decided by the caller's thread, because that hangs on the order: the first path
+//! of an inode carries it. For each inode with several names the carrier's path is kept until its
+//! last name was seen: the path and some 80 bytes.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::vec;
+
+use rustix::io::Errno;
+
+use super::Volume;
+use super::inspect::{Inspected, Limits, Member};
+use super::planner::{Planner, Request, Step, What};
+use super::stat::{Device, FileType};
+use super::tally::Tally;
+use super::tar::{EncodeError, ROOT};
+
+/// Batches that may wait for the caller.
+const QUEUE: usize = 16;
+
+/// What comes next in a walk.
+#[derive(Debug)]
+pub enum Walked {
+    /// An entry that is taken.
+    Member(Box<Member>),
+    /// An entry that is left out by rule; it is named, and nothing is missing.
+    Skipped(Skipped),
+    /// An entry that could not be taken.
+    Gap(Gap),
+}
+
+/// An entry left out by rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where.
+    pub path: Vec<u8>,
+    /// Why.
+    pub why: Skip,
+}
+
+/// Why an entry is left out by rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Skip {
+    /// A socket: whoever listens makes a new one.
+    Socket,
+    /// Something is mounted there. A directory's own member is kept, with the attributes that show.
+    MountPoint,
+    /// Another file system without a mount point: a btrfs subvolume. Its directory is kept.
+    OtherFileSystem,
+    /// The file system's own `lost+found`.
+    LostAndFound,
+    /// Neither file, directory, link, pipe, device nor socket.
+    UnknownType,
+}
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Socket => "a socket",
+            Self::MountPoint => "a mount point",
+            Self::OtherFileSystem => "another file system",
+            Self::LostAndFound => "the file system's lost+found",
+            Self::UnknownType => "of unknown type",
+        })
+    }
+}
+
+/// What is left out of members, or too common to name each time; counted, with the first names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOut {
+    /// Matches an exclude pattern.
+    Excluded,
+    /// Was removed between listing its directory and looking at it.
+    Vanished,
+    /// A `trusted.*` attribute.
+    TrustedXattr,
+    /// The `security.selinux` attribute.
+    SelinuxXattr,
+    /// An attribute of another namespace, which cannot be set again.
+    OtherXattr,
+    /// An attribute that could not be read.
+    UnreadableXattr,
+    /// The immutable or append-only flag.
+    LockedFlag,
+}
+
+/// An entry that could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {kind}", String::from_utf8_lossy(path))]
+pub struct Gap {
+    /// Where. A directory may stand for all its content.
+    pub path: Vec<u8>,
+    /// What.
+    #[source]
+    pub kind: GapKind,
+}
+
+/// Why an entry could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GapKind {
+    /// A directory cannot be opened: its content is missing.
+    #[error("the directory cannot be opened")]
+    OpenDirectory(#[source] Errno),
+    /// A directory cannot be listed: its content is missing.
+    #[error("the directory cannot be listed")]
+    ReadDirectory(#[source] Errno),
+    /// Its names pass the bound of [`super::listing`].
+    #[error("the directory holds more names than fit in memory")]
+    TooManyNames,
+    /// The attributes cannot be read.
+    #[error("the attributes cannot be read")]
+    Stat(#[source] Errno),
+    /// The map of holes cannot be read.
+    #[error("the holes cannot be found")]
+    Holes(#[source] Errno),
+    /// A file cannot be opened.
+    #[error("the file cannot be opened")]
+    Open(#[source] Errno),
+    /// A file cannot be read.
+    #[error("the file cannot be read")]
+    Read(#[source] Errno),
+    /// The path from the root passes `PATH_MAX`: its content is missing.
+    #[error("the path is longer than 4095 bytes")]
+    PathTooLong,
+    /// Another file, or one of another type, took its place meanwhile.
+    #[error("it was replaced by something else meanwhile")]
+    Replaced,
+    /// It changed each time it was read; what was stored is of the declared length, and mixed.
+    #[error("it changed while it was read")]
+    Changed,
+    /// The attributes do not fit into a header.
+    #[error("its attributes cannot be stored")]
+    Encode(#[source] EncodeError),
+    /// A thread of the walk is gone: all that would come after is missing. A bug.
+    #[error("the walk stopped early, by a bug")]
+    Stopped,
+}
+
+type Batch = Vec<(Step, Option<Inspected>)>;
+
+enum Job {
+    Look(Vec<Step>, SyncSender<Batch>),
+    List(Request),
+}
+
+enum Source {
+    Inline(Box<Planner>),
+    Threads { batches: Receiver<Option<Receiver<Batch>>>, threads: Vec<JoinHandle<()>> },
+    Over,
+}
+
+struct Carrier {
+    path: Vec<u8>,
+    links_left: u32,
+}
+
+/// The members of a volume, in order.
+pub struct Walk {
+    volume: Volume,
+    source: Source,
+    batch: vec::IntoIter<(Step, Option<Inspected>)>,
+    carriers: HashMap<(Device, u64), Carrier>,
+    left_out: Tally<LeftOut>,
+}
+
+impl std::fmt::Debug for Walk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Walk").field("volume", &self.volume).finish_non_exhaustive()
+    }
+}
+
+impl Walk {
+    pub(super) fn start(volume: Volume) -> Self {
+        let source = match volume.inner.options.threads {
+            0 => Source::Inline(Box::new(Planner::new(volume.clone(), None))),
+            count => start_threads(&volume, count),
+        };
+        let (batch, carriers) = (Vec::new().into_iter(), HashMap::new());
+        Self { volume, source, batch, carriers, left_out: Tally::default() }
+    }
+
+    /// What was left out so far without being named one by one.
+    #[must_use]
+    pub fn left_out(&self) -> &Tally<LeftOut> {
+        &self.left_out
+    }
+
+    /// The next batch, or none.
+    fn refill(&mut self) -> Result<bool, GapKind> {
+        let batch = match &mut self.source {
+            Source::Over => return Ok(false),
+            Source::Inline(planner) => planner.next_batch().into_iter().map(|step| (step, None)).collect(),
+            Source::Threads { batches, .. } => {
+                // Silence without the mark of the end would be a hole that nobody sees.
+                match batches.recv().map_err(|_| GapKind::Stopped)? {
+                    Some(batch) => batch.recv().map_err(|_| GapKind::Stopped)?,
+                    None => Vec::new(),
+                }
+            }
+        };
+        if batch.is_empty() {
+            self.source = Source::Over;
+        }
+        self.batch = batch.into_iter();
+        Ok(self.batch.len() > 0)
+    }
+
+    fn take(&mut self, step: Step, found: Option<Inspected>) -> Option<Walked> {
+        let Step { path, what } = step;
+        let kind = match what {
+            What::Skipped(why) => return Some(Walked::Skipped(Skipped { path, why })),
+            What::LeftOut(why) => {
+                self.left_out.add(why, &path);
+                return None;
+            }
+            What::Gap(kind) => kind,
+            What::Inspect { place, directory } => {
+                let found = match found {
+                    Some(Inspected::Heavy) | None => {
+                        self.volume.inspect(&place, &path, directory, Limits::FULL)
+                    }
+                    Some(found) => found,
+                };
+                match found {
+                    Inspected::Member(member, left_out) => {
+                        for why in left_out {
+                            self.left_out.add(why, &path);
+                        }
+                        match self.link(*member) {
+                            Ok(member) => return Some(Walked::Member(Box::new(member))),
+                            Err(kind) => kind,
+                        }
+                    }
+                    Inspected::Skipped(why) => return Some(Walked::Skipped(Skipped { path, why })),
+                    Inspected::Vanished => {
+                        self.left_out.add(LeftOut::Vanished, &path);
+                        return None;
+                    }
+                    Inspected::Gap(kind) => kind,
+                    Inspected::Heavy => GapKind::Stopped,
+                }
+            }
+        };
+        Some(Walked::Gap(Gap { path, kind }))
+    }
+
+    /// Makes a link of a member whose inode an earlier path carries.
+    fn link(&mut self, member: Member) -> Result<Member, GapKind> {
+        if member.stat.nlink < 2 || member.stat.file_type == FileType::Directory {
+            return Ok(member);
+        }
+        let inode = (member.stat.dev, member.stat.ino);
+        let Some(carrier) = self.carriers.get_mut(&inode) else {
+            let carrier = Carrier { path: member.path.clone(), links_left: member.stat.nlink - 1 };
+            self.carriers.insert(inode, carrier);
+            return Ok(member);
+        };
+        carrier.links_left -= 1;
+        let path = if carrier.links_left == 0 {
+            self.carriers.remove(&inode).map(|carrier| carrier.path).unwrap_or_default()
+        } else {
+            carrier.path.clone()
+        };
+        member.into_link(path)
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Walked;
+
+    fn next(&mut self) -> Option<Walked> {
+        loop {
+            while let Some((step, found)) = self.batch.next() {
+                if let Some(walked) = self.take(step, found) {
+                    return Some(walked);
+                }
+            }
+            match self.refill() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(kind) => {
+                    self.source = Source::Over;
+                    return Some(Walked::Gap(Gap { path: ROOT.to_vec(), kind }));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        if let Source::Threads { batches, threads } = std::mem::replace(&mut self.source, Source::Over) {
+            // Without a receiver the planner stops, and without a planner the workers do.
+            drop(batches);
+            for thread in threads {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn start_threads(volume: &Volume, count: usize) -> Source {
+    let (jobs, queue) = channel::<Job>();
+    let (sender, batches) = sync_channel(QUEUE);
+    let queue = Arc::new(Mutex::new(queue));
+    let mut threads = Vec::with_capacity(count + 1);
+    for _ in 0..count {
+        let (volume, queue) = (volume.clone(), queue.clone());
+        threads.push(std::thread::spawn(move || work(&volume, &queue)));
+    }
+    let requests = jobs.clone();
+    // A failed send means that no worker is left; whoever waits for the answer notices.
+    let requests: Box<dyn Fn(Request) + Send> = Box::new(move |request| {
+        let _ = requests.send(Job::List(request));
+    });
+    let planner = Planner::new(volume.clone(), Some(requests));
+    threads.push(std::thread::spawn(move || plan(planner, &jobs, &sender)));
+    Source::Threads { batches, threads }
+}
+
+fn plan(
+    mut planner: Planner,
+    jobs: &std::sync::mpsc::Sender<Job>,
+    batches: &SyncSender<Option<Receiver<Batch>>>,
+) {
+    loop {
+        let steps = planner.next_batch();
+        if steps.is_empty() {
+            let _ = batches.send(None);
+            return;
+        }
+        let (reply, batch) = sync_channel(1);
+        if jobs.send(Job::Look(steps, reply)).is_err() || batches.send(Some(batch)).is_err() {
+            return;
+        }
+    }
+}
+
+fn work(volume: &Volume, queue: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Err(_) => return,
+            Ok(Job::List(request)) => request.serve(volume),
+            Ok(Job::Look(steps, reply)) => {
+                let batch = steps.into_iter().map(|step| look(volume, step)).collect();
+                // The caller may have given up the walk.
+                let _ = reply.send(batch);
+            }
+        }
+    }
+}
+
+fn look(volume: &Volume, step: Step) -> (Step, Option<Inspected>) {
+    let found = match &step.what {
+        What::Inspect { place, directory } => {
+            Some(volume.inspect(place, &step.path, *directory, Limits::AHEAD))
+        }
+        _ => None,
+    };
+    (step, found)
+}
