@@ -185,7 +185,11 @@ fn statements(text: &str) -> Vec<Vec<Token>> {
             c if c.is_whitespace() => {}
             '"' | '\'' => {
                 let value = quoted(c, &mut rest);
-                statement.push(if c == '"' { Token::Quoted(value) } else { Token::Text(value) });
+                statement.push(match c {
+                    _ if value.contains('\0') => Token::Other('\0'),
+                    '"' => Token::Quoted(value),
+                    _ => Token::Text(value),
+                });
             }
             c if c.is_alphanumeric() || c == '_' => {
                 let mut word = String::from(c);
