@@ -1,0 +1,158 @@
+//! Objects that a cluster makes itself. They are backed up as evidence and not created again: a
+//! controller would fight over them, or they describe machines that are gone.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::source::kubernetes::KindInfo;
+
+/// Why an object is derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Derived {
+    /// Events: what happened, not what is wanted.
+    Event,
+    /// Machines and what they report: Nodes, CSINodes, capacities, attachments, slices.
+    Node,
+    /// Elections and heartbeats.
+    Lease,
+    /// Addresses, storage versions and other bookkeeping of the API server.
+    Bookkeeping,
+    /// Requests that are answered once: certificates, tokens.
+    Request,
+    /// Its controller makes it: a Pod of a ReplicaSet, a Job of a CronJob.
+    Controlled,
+    /// The endpoints controller makes it from a Service.
+    Endpoints,
+    /// A mirror of a pod that a node runs by itself.
+    MirrorPod,
+    /// It has run: a finished Pod or Job.
+    Finished,
+    /// The cluster ships it: default roles, flow schemas, system priorities, its own Service.
+    Default,
+    /// The cluster fills it: the CA bundle, tokens of ServiceAccounts, bootstrap tokens.
+    Credential,
+    /// A volume that a provisioner made for a claim and would delete with it. The claim gets a
+    /// new one.
+    Provisioned,
+}
+
+/// Kinds that are derived as a whole.
+const KINDS: &[(&str, &str, Derived)] = &[
+    ("", "events", Derived::Event),
+    ("events.k8s.io", "events", Derived::Event),
+    ("", "nodes", Derived::Node),
+    ("storage.k8s.io", "csinodes", Derived::Node),
+    ("storage.k8s.io", "csistoragecapacities", Derived::Node),
+    ("storage.k8s.io", "volumeattachments", Derived::Node),
+    ("resource.k8s.io", "resourceslices", Derived::Node),
+    ("coordination.k8s.io", "leases", Derived::Lease),
+    ("coordination.k8s.io", "leasecandidates", Derived::Lease),
+    ("", "componentstatuses", Derived::Bookkeeping),
+    ("networking.k8s.io", "ipaddresses", Derived::Bookkeeping),
+    ("internal.apiserver.k8s.io", "storageversions", Derived::Bookkeeping),
+    ("certificates.k8s.io", "certificatesigningrequests", Derived::Request),
+    ("certificates.k8s.io", "podcertificaterequests", Derived::Request),
+];
+
+/// Why `object` is derived, if it is.
+pub(super) fn derived(kind: &KindInfo, object: &Value) -> Option<Derived> {
+    let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
+    let whole = KINDS.iter().find(|(g, p, _)| *g == group && *p == plural).map(|(_, _, why)| *why);
+    whole.or_else(|| match (group, plural) {
+        ("", "pods") => pod(object),
+        ("batch", "jobs") => job(object),
+        ("apps", "replicasets" | "controllerrevisions") => controlled(object).then_some(Derived::Controlled),
+        ("", "endpoints") | ("discovery.k8s.io", "endpointslices") => endpoints(object),
+        ("", "secrets") => secret(object),
+        ("", "persistentvolumes") => volume(object),
+        _ => shipped(group, plural, object).then_some(Derived::Default),
+    })
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn label<'a>(object: &'a Value, name: &str) -> &'a str {
+    object.pointer("/metadata/labels").and_then(|all| all.get(name)?.as_str()).unwrap_or_default()
+}
+
+fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object.pointer("/metadata/annotations")?.get(name)?.as_str()
+}
+
+/// Whether a controller owns it.
+fn controlled(object: &Value) -> bool {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners.is_some_and(|all| all.iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true))))
+}
+
+fn pod(object: &Value) -> Option<Derived> {
+    if annotation(object, "kubernetes.io/config.mirror").is_some() {
+        return Some(Derived::MirrorPod);
+    }
+    if controlled(object) {
+        return Some(Derived::Controlled);
+    }
+    matches!(text(object, "/status/phase"), "Succeeded" | "Failed").then_some(Derived::Finished)
+}
+
+fn job(object: &Value) -> Option<Derived> {
+    if controlled(object) {
+        return Some(Derived::Controlled);
+    }
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
+    let ended = |condition: &Value| {
+        matches!(text(condition, "/type"), "Complete" | "Failed") && text(condition, "/status") == "True"
+    };
+    conditions.iter().any(ended).then_some(Derived::Finished)
+}
+
+fn endpoints(object: &Value) -> Option<Derived> {
+    let by = label(object, "endpointslice.kubernetes.io/managed-by");
+    let made = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"].contains(&by)
+        || label(object, "endpoints.kubernetes.io/managed-by") == "endpoint-controller"
+        || annotation(object, "endpoints.kubernetes.io/last-change-trigger-time").is_some()
+        || (text(object, "/metadata/namespace") == "default"
+            && text(object, "/metadata/name") == "kubernetes");
+    made.then_some(Derived::Endpoints)
+}
+
+fn secret(object: &Value) -> Option<Derived> {
+    let (name, of) = (text(object, "/metadata/name"), text(object, "/type"));
+    let token = of == "kubernetes.io/service-account-token"
+        && annotation(object, "kubernetes.io/service-account.name")
+            .and_then(|account| name.strip_prefix(account)?.strip_prefix("-token-"))
+            .is_some_and(|rest| rest.len() == 5);
+    (token || of == "bootstrap.kubernetes.io/token").then_some(Derived::Credential)
+}
+
+fn volume(object: &Value) -> Option<Derived> {
+    let provisioned = annotation(object, "pv.kubernetes.io/provisioned-by").is_some();
+    (provisioned && text(object, "/spec/persistentVolumeReclaimPolicy") == "Delete")
+        .then_some(Derived::Provisioned)
+}
+
+/// Whether every cluster has it from its start.
+fn shipped(group: &str, plural: &str, object: &Value) -> bool {
+    let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+    match (group, plural) {
+        ("", "services") => namespace == "default" && name == "kubernetes",
+        ("", "configmaps") => name == "kube-root-ca.crt",
+        ("networking.k8s.io", "servicecidrs") => name == "kubernetes",
+        ("scheduling.k8s.io", "priorityclasses") => name.starts_with("system-"),
+        ("rbac.authorization.k8s.io", _) => {
+            label(object, "kubernetes.io/bootstrapping") == "rbac-defaults"
+                || annotation(object, "rbac.authorization.kubernetes.io/autoupdate").is_some()
+        }
+        ("flowcontrol.apiserver.k8s.io", _) => {
+            annotation(object, "apf.kubernetes.io/autoupdate-spec") == Some("true")
+        }
+        ("apiregistration.k8s.io", "apiservices") => {
+            !label(object, "kube-aggregator.kubernetes.io/automanaged").is_empty()
+                || object.pointer("/spec/service").is_none_or(Value::is_null)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,246 @@
+//! Resources as files: `<folder>/<group>/<Kind>/<namespace>/<name>.yaml`.
+//!
+//! Names come from the backup and are hostile until escaped: a name becomes one path component
+//! and never another's, every folder is opened beneath the one before it without following links
+//! (openat2), and a file is only ever made new.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde_json::Value;
+
+use super::lines::lines;
+use super::{ResourceStreams, RestoreError};
+use crate::source::kubernetes::{Glob, KindInfo};
+
+/// The longest path component before its ending: Linux takes 255 bytes.
+const LONGEST: usize = 200;
+/// Folder of the core group and of cluster-scoped objects. No group or namespace is named so.
+const CORE: &str = "core";
+const CLUSTER: &str = "_cluster";
+
+/// How objects are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// YAML as kubectl reads it: words that YAML 1.1 takes for something else are quoted.
+    Yaml,
+    /// The stored bytes.
+    Json,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Why files were not written (further).
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The backup cannot be read.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// There is such a file already. Nothing is ever overwritten.
+    #[error("{0} exists already")]
+    Exists(PathBuf),
+    /// A file or folder cannot be made.
+    #[error("cannot write {path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An object cannot be put in this format.
+    #[error("cannot write {0} as YAML")]
+    Format(PathBuf),
+}
+
+/// Writes every object of `streams` to a file of its own beneath `folder`, which is made if it is
+/// not there. Objects outside `namespaces` are left out, unless that is empty.
+///
+/// # Errors
+/// [`DirectoryError`]; files written so far stay.
+pub async fn write_directory(
+    streams: &dyn ResourceStreams,
+    folder: &Path,
+    format: FileFormat,
+    namespaces: &[Glob],
+) -> Result<Written, DirectoryError> {
+    let io = |source| DirectoryError::Io { path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?;
+    let root = Arc::new(root);
+    let mut written = Written::default();
+    for kind in streams.kinds() {
+        let resource = kind.resource();
+        let pieces = streams.open(&kind).await;
+        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+        let mut lines = std::pin::pin!(lines(&resource, pieces));
+        while let Some(line) = lines.next().await {
+            let (number, line) = line?;
+            let (object, place) = place(&kind, &line, format).map_err(|problem| {
+                DirectoryError::from(RestoreError::Damaged {
+                    resource: resource.clone(),
+                    line: number,
+                    problem,
+                })
+            })?;
+            if !selected(&kind, &object, namespaces) {
+                continue;
+            }
+            let (root, shown) = (root.clone(), folder.join(place.join("/")));
+            // A file system may stand still; the runtime's threads must not with it.
+            let job =
+                tokio::task::spawn_blocking(move || write(&root, &place, &shown, &object, &line, format));
+            let bytes = job.await.map_err(|error| io(std::io::Error::other(error)))??;
+            written.files += 1;
+            written.bytes += bytes;
+        }
+    }
+    Ok(written)
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn selected(kind: &KindInfo, object: &Value, namespaces: &[Glob]) -> bool {
+    let any = |name: &str| namespaces.iter().any(|glob| glob.matches(name));
+    match (namespaces.is_empty(), kind.namespaced) {
+        (true, _) => true,
+        (false, true) => any(text(object, "/metadata/namespace")),
+        (false, false) => kind.resource() == "namespaces" && any(text(object, "/metadata/name")),
+    }
+}
+
+/// The object of a line, and the components of its path.
+fn place(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value, Vec<String>), &'static str> {
+    let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
+    let name = text(&object, "/metadata/name");
+    if name.is_empty() {
+        return Err("it is no object with a name");
+    }
+    let ending = match format {
+        FileFormat::Yaml => "yaml",
+        FileFormat::Json => "json",
+    };
+    let group = if kind.group.is_empty() { CORE.to_owned() } else { component(&kind.group) };
+    let namespace = match text(&object, "/metadata/namespace") {
+        "" => CLUSTER.to_owned(),
+        namespace => component(namespace),
+    };
+    let file = format!("{}.{ending}", component(name));
+    Ok((object, vec![group, component(&kind.kind), namespace, file]))
+}
+
+/// A name as one path component: other characters than those of ordinary names, a leading dot or
+/// underscore, and the percent sign become `%XX`; what is too long is cut and made unique.
+fn component(name: &str) -> String {
+    let mut escaped = String::new();
+    for (index, byte) in name.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric()
+            || byte == b'-'
+            || byte == b':'
+            || (index > 0 && (byte == b'.' || byte == b'_'));
+        if plain {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if escaped.len() > LONGEST {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        escaped.truncate(LONGEST - 33);
+        escaped.push('~');
+        escaped.push_str(&hash[..32]);
+    }
+    escaped
+}
+
+fn write(
+    root: &OwnedFd,
+    place: &[String],
+    shown: &Path,
+    object: &Value,
+    line: &Bytes,
+    format: FileFormat,
+) -> Result<u64, DirectoryError> {
+    let io = |source: std::io::Error| DirectoryError::Io { path: shown.to_owned(), source };
+    let text = match format {
+        FileFormat::Json => [line.as_ref(), b"\n"].concat(),
+        FileFormat::Yaml => {
+            yaml(object).ok_or_else(|| DirectoryError::Format(shown.to_owned()))?.into_bytes()
+        }
+    };
+    let Some((file, folders)) = place.split_last() else { return Ok(0) };
+    let mut folder: Option<OwnedFd> = None;
+    for name in folders {
+        let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+        match rustix::fs::mkdirat(at, name.as_str(), Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(io(error.into())),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let next = beneath(at, name, flags, Mode::empty()).map_err(|error| io(error.into()))?;
+        folder = Some(next);
+    }
+    let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+    // A Secret is as readable here as its owner makes it: nobody else's business.
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = match beneath(at, file, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => file,
+        Err(Errno::EXIST) => return Err(DirectoryError::Exists(shown.to_owned())),
+        Err(error) => return Err(io(error.into())),
+    };
+    File::from(file).write_all(&text).map_err(io)?;
+    Ok(text.len() as u64)
+}
+
+fn beneath(at: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(at, name, flags, mode, resolve)
+}
+
+/// The object in YAML that readers of YAML 1.1 and 1.2 read alike.
+pub(super) fn yaml(object: &Value) -> Option<String> {
+    let options = serde_saphyr::ser_options! {
+        // Long lines stay lines: folding is where readers differ.
+        folded_wrap_chars: usize::MAX,
+    };
+    serde_saphyr::to_string_with_options(object, options).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::component;
+
+    #[test]
+    fn a_name_is_one_component_and_nobody_elses() {
+        for (name, wanted) in [
+            ("web", "web"),
+            ("..", "%2E."),
+            ("../../etc/passwd", "%2E.%2F..%2Fetc%2Fpasswd"),
+            ("_cluster", "%5Fcluster"),
+            ("a%2Fb", "a%252Fb"),
+            ("system:node", "system:node"),
+            ("a\0b\n", "a%00b%0A"),
+        ] {
+            assert_eq!(component(name), wanted);
+        }
+        let (a, b) = (component(&"x".repeat(300)), component(&format!("{}y", "x".repeat(299))));
+        assert!(a != b && a.len() <= 200 && b.len() <= 200);
+    }
+}

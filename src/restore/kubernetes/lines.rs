@@ -1,0 +1,94 @@
+//! A stream of pieces as a stream of lines.
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::{BoxStream, Stream, StreamExt as _};
+use memchr::memchr;
+
+use super::{RestoreError, StreamError};
+
+/// The longest line: no API server takes an object of more than 3 MiB, and its JSON with all
+/// managed fields stays far below this.
+const LONGEST: usize = 64 << 20;
+
+/// The lines of `pieces` without their LF, numbered from 1. A last line without LF is damage: the
+/// stream was cut.
+pub(super) fn lines<'a>(
+    resource: &'a str,
+    pieces: BoxStream<'a, Result<Bytes, StreamError>>,
+) -> impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a {
+    let cutter = Cutter { resource, pieces, rest: BytesMut::new(), searched: 0, line: 0, over: false };
+    futures::stream::unfold(cutter, |mut cutter| async move {
+        if cutter.over {
+            return None;
+        }
+        let next = cutter.next().await?;
+        cutter.over = next.is_err();
+        Some((next, cutter))
+    })
+}
+
+struct Cutter<'a> {
+    resource: &'a str,
+    pieces: BoxStream<'a, Result<Bytes, StreamError>>,
+    rest: BytesMut,
+    searched: usize,
+    line: u64,
+    over: bool,
+}
+
+impl Cutter<'_> {
+    async fn next(&mut self) -> Option<Result<(u64, Bytes), RestoreError>> {
+        loop {
+            if let Some(found) = memchr(b'\n', &self.rest[self.searched..]) {
+                let mut line = self.rest.split_to(self.searched + found + 1);
+                line.truncate(line.len() - 1);
+                self.searched = 0;
+                self.line += 1;
+                return Some(Ok((self.line, line.freeze())));
+            }
+            self.searched = self.rest.len();
+            if self.rest.len() > LONGEST {
+                return Some(Err(self.damaged("it is too long")));
+            }
+            match self.pieces.next().await {
+                Some(Ok(piece)) => self.rest.extend_from_slice(&piece),
+                Some(Err(source)) => {
+                    let resource = self.resource.to_owned();
+                    return Some(Err(RestoreError::Stream { resource, source }));
+                }
+                None if self.rest.is_empty() => return None,
+                None => return Some(Err(self.damaged("it has no end"))),
+            }
+        }
+    }
+
+    fn damaged(&self, problem: &'static str) -> RestoreError {
+        RestoreError::Damaged { resource: self.resource.to_owned(), line: self.line + 1, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{FutureExt as _, TryStreamExt as _};
+
+    fn cut(pieces: &[&'static str]) -> Result<Vec<(u64, Bytes)>, RestoreError> {
+        let pieces: Vec<Result<Bytes, StreamError>> =
+            pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
+        let stream = futures::stream::iter(pieces).boxed();
+        lines("pods", stream).try_collect().now_or_never().expect("nothing to wait for")
+    }
+
+    #[test]
+    fn pieces_may_be_cut_anywhere() {
+        let found = cut(&["a", "b\nc", "", "\n\nd\n"]).expect("lines");
+        let texts: Vec<_> = found.iter().map(|(_, line)| line.as_ref()).collect();
+        assert_eq!(texts, [b"ab".as_ref(), b"c", b"", b"d"]);
+    }
+
+    #[test]
+    fn a_cut_stream_is_damage() {
+        let error = cut(&["a\nb"]).expect_err("the last line has no end");
+        assert!(matches!(error, RestoreError::Damaged { line: 2, .. }), "{error}");
+    }
+}

@@ -1,0 +1,76 @@
+//! The order in which kinds are created.
+//!
+//! It spares most waiting but need not be perfect: what fails because something is not there yet
+//! is tried again in the next round.
+
+use crate::source::kubernetes::KindInfo;
+
+use super::Allow;
+
+/// Steps, first to last: (group, resources). A group may stand at several steps.
+const STEPS: &[(&str, &[&str])] = &[
+    ("", &["namespaces"]),
+    ("scheduling.k8s.io", &["priorityclasses"]),
+    ("storage.k8s.io", &["storageclasses", "volumeattributesclasses", "csidrivers"]),
+    ("networking.k8s.io", &["ingressclasses"]),
+    ("node.k8s.io", &["runtimeclasses"]),
+    ("snapshot.storage.k8s.io", &["volumesnapshotclasses"]),
+    ("apiextensions.k8s.io", &["customresourcedefinitions"]),
+    ("", &["persistentvolumes"]),
+    ("", &["persistentvolumeclaims"]),
+    ("", &["serviceaccounts"]),
+    ("", &["secrets"]),
+    ("", &["configmaps"]),
+    ("rbac.authorization.k8s.io", &["clusterroles", "roles", "clusterrolebindings", "rolebindings"]),
+    ("", &["limitranges"]),
+    ("", &["services"]),
+    ("", &["endpoints"]),
+];
+/// Late steps, first to last, after all kinds that no table names.
+const LATE: &[(&str, &[&str])] = &[
+    ("apps", &["daemonsets", "statefulsets", "deployments", "replicasets"]),
+    ("", &["pods", "replicationcontrollers"]),
+    ("batch", &["jobs", "cronjobs"]),
+    ("autoscaling", &["horizontalpodautoscalers"]),
+    ("policy", &["poddisruptionbudgets"]),
+    ("", &["resourcequotas"]),
+    ("apiregistration.k8s.io", &["apiservices"]),
+    (
+        "admissionregistration.k8s.io",
+        &[
+            "validatingadmissionpolicies",
+            "mutatingadmissionpolicies",
+            "validatingadmissionpolicybindings",
+            "mutatingadmissionpolicybindings",
+            "mutatingwebhookconfigurations",
+            "validatingwebhookconfigurations",
+        ],
+    ),
+];
+
+/// A kind's place: first the step, then the place within it.
+#[must_use]
+pub fn step(kind: &KindInfo) -> (usize, usize) {
+    let find = |table: &[(&str, &[&str])]| {
+        table.iter().enumerate().find_map(|(step, (group, resources))| {
+            let place = resources.iter().position(|resource| *resource == kind.plural)?;
+            (*group == kind.group).then_some((step, place))
+        })
+    };
+    let rest = STEPS.len();
+    // Custom resources come before workloads: an operator that starts and finds none may make
+    // its own. The built-in kinds that no table names stand with them.
+    find(STEPS).or_else(|| find(LATE).map(|(step, place)| (rest + 1 + step, place))).unwrap_or((rest, 0))
+}
+
+/// What must be allowed before an object of this kind is created.
+#[must_use]
+pub(super) fn gate(kind: &KindInfo) -> Option<Allow> {
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("rbac.authorization.k8s.io", _) => Some(Allow::Rbac),
+        ("admissionregistration.k8s.io", _) => Some(Allow::Webhooks),
+        ("apiextensions.k8s.io", _) => Some(Allow::Crds),
+        ("apiregistration.k8s.io", _) => Some(Allow::Apiservices),
+        _ => None,
+    }
+}

@@ -1,0 +1,360 @@
+//! PostgreSQL's custom archive format, read as it streams by to prove that it is whole.
+//!
+//! `pg_restore --list` reads only the head of an archive and is content with a truncated one. But
+//! the head says what must follow: its table of contents marks each entry that has data, and the
+//! data comes as one block per such entry, made of counted pieces and an end mark. So a reader
+//! that counts knows at the last byte whether every block came and ended, without decoding any
+//! data, keeping only a bounded head. Format: `src/bin/pg_dump/pg_backup_archiver.c` and
+//! `pg_backup_custom.c` of PostgreSQL, versions 1.12 (PostgreSQL 9.0) to 1.16 (PostgreSQL 17).
+
+use std::collections::HashSet;
+
+/// The longest text in a table of contents that is accepted: a definition of a view or function.
+const LONGEST_TEXT: u64 = 64 << 20;
+/// The most entries that are accepted.
+const MOST_ENTRIES: u64 = 10_000_000;
+
+/// What a whole archive was seen to hold.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ArchiveProof {
+    /// The format's version: (1, 14).
+    pub format: (u8, u8),
+    /// Entries in the table of contents.
+    pub entries: u64,
+    /// Entries with data; as many blocks came, each once and to its end.
+    pub blocks: u64,
+}
+
+/// Why a stream is no whole archive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// It does not begin like one.
+    #[error("it is no custom-format archive")]
+    Foreign,
+    /// It is of a version that is not known here, so nothing can be proved.
+    #[error("archive format {0}.{1} is not known")]
+    Unknown(u8, u8),
+    /// A number or text is not possible.
+    #[error("it is damaged at byte {at}: {problem}")]
+    Damaged {
+        /// Where.
+        at: u64,
+        /// What.
+        problem: &'static str,
+    },
+    /// It ends in the middle.
+    #[error("it ends at byte {at}, {missing}")]
+    Short {
+        /// Where.
+        at: u64,
+        /// What should have followed.
+        missing: String,
+    },
+}
+
+/// Reads an archive piece by piece.
+#[derive(Debug)]
+pub struct ArchiveScanner {
+    /// What is expected next.
+    state: State,
+    /// Bytes of a field that came in part; never more than one number.
+    pending: Vec<u8>,
+    /// Bytes still to pass over.
+    skip: u64,
+    at: u64,
+    format: (u8, u8),
+    int_size: usize,
+    offset_size: usize,
+    entries: u64,
+    expected: HashSet<i64>,
+    blocks: u64,
+    failed: Option<ArchiveError>,
+}
+
+/// Fields in the order they come. Each step reads one fixed-size field, or decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Magic,
+    Compression,
+    /// Numbers of the head that mean nothing here, then texts.
+    HeadInts(u8),
+    HeadTexts(u8),
+    Count,
+    Entry {
+        left: u64,
+        id: i64,
+        field: Field,
+    },
+    BlockType,
+    BlockId {
+        large: bool,
+    },
+    Piece,
+    Large,
+    LargePiece,
+}
+
+/// The fields of an entry of the table of contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Id,
+    HadDumper,
+    /// A run of texts, so many left.
+    Texts(u8),
+    Section,
+    /// Definition, drop and copy statements, schema, tablespace, access method.
+    MoreTexts(u8),
+    RelKind,
+    /// Owner and "with OIDs".
+    LastTexts(u8),
+    Dependency,
+    Offset,
+}
+
+impl Default for ArchiveScanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ArchiveScanner {
+    /// At the first byte.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            state: State::Magic,
+            pending: Vec::new(),
+            skip: 0,
+            at: 0,
+            format: (0, 0),
+            int_size: 4,
+            offset_size: 8,
+            entries: 0,
+            expected: HashSet::new(),
+            blocks: 0,
+            failed: None,
+        }
+    }
+
+    /// The next bytes.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while self.failed.is_none() && !bytes.is_empty() {
+            if self.skip > 0 {
+                let step = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+                self.skip -= step as u64;
+                self.at += step as u64;
+                bytes = &bytes[step..];
+                continue;
+            }
+            let missing = self.width().saturating_sub(self.pending.len());
+            let step = missing.min(bytes.len());
+            self.pending.extend_from_slice(&bytes[..step]);
+            self.at += step as u64;
+            bytes = &bytes[step..];
+            if step == missing {
+                let field = std::mem::take(&mut self.pending);
+                if let Err(error) = self.step(&field) {
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+
+    /// The proof, when the last byte has come.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]: what is wrong or missing.
+    pub fn finish(self) -> Result<ArchiveProof, ArchiveError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let missing = if !matches!(self.state, State::BlockType) || self.skip > 0 || !self.pending.is_empty()
+        {
+            match self.state {
+                State::Magic => return Err(ArchiveError::Foreign),
+                State::Piece
+                | State::Large
+                | State::LargePiece
+                | State::BlockId { .. }
+                | State::BlockType => "in the middle of a table's data".to_owned(),
+                _ => "in the middle of its table of contents".to_owned(),
+            }
+        } else if !self.expected.is_empty() {
+            format!(
+                "{} of {} blocks of data are missing",
+                self.expected.len(),
+                self.blocks + self.expected.len() as u64
+            )
+        } else {
+            return Ok(ArchiveProof { format: self.format, entries: self.entries, blocks: self.blocks });
+        };
+        Err(ArchiveError::Short { at: self.at, missing })
+    }
+
+    /// Bytes of the field that is expected.
+    fn width(&self) -> usize {
+        match self.state {
+            // "PGDMP", three version bytes, sizes of numbers and offsets, the format's number.
+            State::Magic => 11,
+            State::Compression => {
+                if self.format.1 >= 15 {
+                    1
+                } else {
+                    1 + self.int_size
+                }
+            }
+            State::BlockType => 1,
+            State::Entry { field: Field::Offset, .. } => 1 + self.offset_size,
+            _ => 1 + self.int_size,
+        }
+    }
+
+    fn damaged(&self, problem: &'static str) -> ArchiveError {
+        ArchiveError::Damaged { at: self.at, problem }
+    }
+
+    /// A number: a sign byte, then little-endian bytes.
+    fn number(&self, field: &[u8]) -> Result<i64, ArchiveError> {
+        let (sign, digits) = field.split_first().ok_or_else(|| self.damaged("a number"))?;
+        let value = digits.iter().rev().fold(0i64, |value, byte| (value << 8) | i64::from(*byte));
+        match sign {
+            0 => Ok(value),
+            1 => Ok(-value),
+            _ => Err(self.damaged("a number's sign")),
+        }
+    }
+
+    /// A text's length; negative means none. Its bytes are passed over.
+    fn text(&mut self, field: &[u8]) -> Result<bool, ArchiveError> {
+        let length = self.number(field)?;
+        let Ok(length) = u64::try_from(length) else { return Ok(false) };
+        if length > LONGEST_TEXT {
+            return Err(self.damaged("a text's length"));
+        }
+        self.skip = length;
+        Ok(true)
+    }
+
+    fn step(&mut self, field: &[u8]) -> Result<(), ArchiveError> {
+        self.state = match self.state {
+            State::Magic => self.magic(field)?,
+            State::Compression => State::HeadInts(7),
+            State::HeadInts(1) => State::HeadTexts(3),
+            State::HeadInts(left) => State::HeadInts(left - 1),
+            State::HeadTexts(left) => {
+                self.text(field)?;
+                if left == 1 { State::Count } else { State::HeadTexts(left - 1) }
+            }
+            State::Count => {
+                let count = u64::try_from(self.number(field)?).map_err(|_| self.damaged("its entries"))?;
+                if count > MOST_ENTRIES {
+                    return Err(self.damaged("the number of its entries"));
+                }
+                self.entries = count;
+                Self::entry(count)
+            }
+            State::Entry { left, id, field: kind } => self.entry_field(left, id, kind, field)?,
+            State::BlockType => match field {
+                [1] => State::BlockId { large: false },
+                [3] => State::BlockId { large: true },
+                _ => return Err(self.damaged("a block's type")),
+            },
+            State::BlockId { large } => self.block(large, field)?,
+            State::Piece => match self.number(field)? {
+                0 => State::BlockType,
+                length => self.piece(length, State::Piece)?,
+            },
+            State::Large => match self.number(field)? {
+                0 => State::BlockType,
+                _ => State::LargePiece,
+            },
+            State::LargePiece => match self.number(field)? {
+                0 => State::Large,
+                length => self.piece(length, State::LargePiece)?,
+            },
+        };
+        Ok(())
+    }
+
+    fn piece(&mut self, length: i64, next: State) -> Result<State, ArchiveError> {
+        self.skip = u64::try_from(length).map_err(|_| self.damaged("a piece's length"))?;
+        Ok(next)
+    }
+
+    fn magic(&mut self, field: &[u8]) -> Result<State, ArchiveError> {
+        let [b'P', b'G', b'D', b'M', b'P', major, minor, _, int_size, offset_size, format] = field else {
+            return Err(ArchiveError::Foreign);
+        };
+        self.format = (*major, *minor);
+        if *major != 1 || !(12..=16).contains(minor) || *format != 1 {
+            return Err(ArchiveError::Unknown(*major, *minor));
+        }
+        if *int_size != 4 || *offset_size > 16 {
+            return Err(self.damaged("the size of its numbers"));
+        }
+        (self.int_size, self.offset_size) = (usize::from(*int_size), usize::from(*offset_size));
+        Ok(State::Compression)
+    }
+
+    /// The state before the first of `left` entries, or before the blocks.
+    fn entry(left: u64) -> State {
+        if left == 0 { State::BlockType } else { State::Entry { left, id: 0, field: Field::Id } }
+    }
+
+    fn entry_field(&mut self, left: u64, id: i64, kind: Field, field: &[u8]) -> Result<State, ArchiveError> {
+        let (mut id, minor) = (id, self.format.1);
+        let next = match kind {
+            Field::Id => {
+                id = self.number(field)?;
+                Field::HadDumper
+            }
+            // The table's OID, the object's OID, tag, description.
+            Field::HadDumper => Field::Texts(4),
+            Field::Texts(texts) => {
+                self.text(field)?;
+                if texts == 1 { Field::Section } else { Field::Texts(texts - 1) }
+            }
+            // Definition, drop, copy, schema, tablespace, and since 1.14 the access method.
+            Field::Section => Field::MoreTexts(if minor >= 14 { 6 } else { 5 }),
+            Field::MoreTexts(texts) => {
+                self.text(field)?;
+                match texts {
+                    1 if minor >= 16 => Field::RelKind,
+                    1 => Field::LastTexts(2),
+                    _ => Field::MoreTexts(texts - 1),
+                }
+            }
+            Field::RelKind => Field::LastTexts(2),
+            Field::LastTexts(texts) => {
+                self.text(field)?;
+                if texts == 1 { Field::Dependency } else { Field::LastTexts(texts - 1) }
+            }
+            Field::Dependency => {
+                if self.text(field)? {
+                    Field::Dependency
+                } else {
+                    Field::Offset
+                }
+            }
+            Field::Offset => {
+                // 1: data follows, at a place not known when this was written to a pipe; 2: at a
+                // known place; 3: no data.
+                match field.first() {
+                    Some(1 | 2) if !self.expected.insert(id) => return Err(self.damaged("an entry twice")),
+                    Some(1..=3) => {}
+                    _ => return Err(self.damaged("an entry's state")),
+                }
+                return Ok(Self::entry(left - 1));
+            }
+        };
+        Ok(State::Entry { left, id, field: next })
+    }
+
+    fn block(&mut self, large: bool, field: &[u8]) -> Result<State, ArchiveError> {
+        if !self.expected.remove(&self.number(field)?) {
+            return Err(self.damaged("a block that no entry names, or twice"));
+        }
+        self.blocks += 1;
+        Ok(if large { State::Large } else { State::Piece })
+    }
+}

@@ -1,0 +1,423 @@
+//! Requests to an API server: own deadlines, own bounded retries, bodies read under a limit.
+//!
+//! Only [`kube::Client::send`] is used. `Client::request` and everything above it logs the whole
+//! body when it does not decode, which for a list of Secrets is the Secrets; and its retries go
+//! on for minutes, longer than a revision lives. Nothing here logs or quotes a body but the
+//! `Status` of an error.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde::Deserialize;
+
+use crate::report::event::{Event, Reporter};
+
+/// The most of an error's body that is read.
+const STATUS_LIMIT: usize = 64 << 10;
+/// The most that a server's Retry-After may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How to reach a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterAccess {
+    /// A kubeconfig file. Without it: in a pod its ServiceAccount, elsewhere `KUBECONFIG` or
+    /// `~/.kube/config`.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig; without it its current context.
+    pub context: Option<String>,
+}
+
+/// How long requests may take, and how often they are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Until a whole answer is here. The server itself cuts requests at 60 s by default.
+    pub answer: Duration,
+    /// How often a request is made at most.
+    pub tries: u32,
+    /// The first wait between tries; it doubles, with jitter, unless the server says Retry-After.
+    pub wait: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(65),
+            tries: 6,
+            wait: Duration::from_millis(250),
+        }
+    }
+}
+
+/// A cluster's API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    client: kube::Client,
+    server: Arc<str>,
+    deadlines: Deadlines,
+    reporter: Reporter,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// A successful answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status, 2xx.
+    pub code: u16,
+    /// The body.
+    pub body: Bytes,
+    /// The server's `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Whether an earlier try of the same request may have reached the server without an answer.
+    pub repeated: bool,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} at {server}: {kind}")]
+pub struct ApiError {
+    /// Method and path, without the query.
+    pub operation: String,
+    /// The server's address.
+    pub server: String,
+    /// What kind of failure it is.
+    pub kind: ApiErrorKind,
+    /// Whether an earlier try of the same request may have reached the server without an answer.
+    pub repeated: bool,
+    /// What lies beneath.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Kinds of failure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiErrorKind {
+    /// No usable kubeconfig, context, ServiceAccount, certificate.
+    #[error("no usable access to a cluster ({0})")]
+    Access(String),
+    /// No connection, or it broke before an answer came.
+    #[error("the server cannot be reached")]
+    Unreachable,
+    /// The answer broke off.
+    #[error("the answer was cut off")]
+    Cut,
+    /// No whole answer in time.
+    #[error("no answer within {0:?}")]
+    Deadline(Duration),
+    /// The answer is larger than the caller takes.
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge {
+        /// The most the caller takes.
+        limit: usize,
+    },
+    /// The server said no.
+    #[error("{0}")]
+    Status(ApiStatus),
+    /// The answer is not what this API gives.
+    #[error("the answer cannot be understood ({0})")]
+    Malformed(String),
+}
+
+/// The server's own account of a failure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code} {reason}: {message}")]
+pub struct ApiStatus {
+    /// The HTTP status.
+    pub code: u16,
+    /// The machine-readable reason: `Forbidden`, `Expired`, `AlreadyExists`.
+    pub reason: String,
+    /// For people. May quote values of an object that was sent: do not show it for Secrets.
+    pub message: String,
+    /// Which fields.
+    pub causes: Vec<StatusCause>,
+    /// When to come back.
+    pub retry_after: Option<Duration>,
+}
+
+/// One cause within a status.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct StatusCause {
+    /// The machine-readable reason.
+    #[serde(default)]
+    pub reason: String,
+    /// The field it concerns.
+    #[serde(default)]
+    pub field: String,
+}
+
+impl ApiError {
+    /// The server's status, if it answered.
+    #[must_use]
+    pub fn status(&self) -> Option<&ApiStatus> {
+        match &self.kind {
+            ApiErrorKind::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status, if the server answered.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        self.status().map(|status| status.code)
+    }
+
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match &self.kind {
+            ApiErrorKind::Unreachable | ApiErrorKind::Cut | ApiErrorKind::Deadline(_) => true,
+            ApiErrorKind::Status(status) => matches!(status.code, 429 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+}
+
+/// What of a request its failures name.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    query: &'a str,
+    content_type: Option<&'static str>,
+    accept: &'static str,
+    body: Bytes,
+    limit: usize,
+}
+
+impl Cluster {
+    /// Reads the access and prepares a client; no request is made yet.
+    ///
+    /// # Errors
+    /// [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
+    pub async fn connect(
+        access: &ClusterAccess,
+        deadlines: Deadlines,
+        reporter: Reporter,
+    ) -> Result<Self, ApiError> {
+        let refused = |source: Box<dyn std::error::Error + Send + Sync>| ApiError {
+            operation: "connect".to_owned(),
+            server: access.kubeconfig.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+            kind: ApiErrorKind::Access(source.to_string()),
+            repeated: false,
+            source: Some(source),
+        };
+        let mut config = configure(access).await.map_err(refused)?;
+        config.default_retry = false;
+        config.connect_timeout = Some(deadlines.connect);
+        let server: Arc<str> = config.cluster_url.to_string().into();
+        let client = kube::Client::try_from(config).map_err(|error| refused(Box::new(error)))?;
+        Ok(Self { client, server, deadlines, reporter })
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Reads `path?query`, at most `limit` bytes of it.
+    ///
+    /// # Errors
+    /// [`ApiError`]; transient failures only after the bounded tries.
+    pub async fn get(&self, path: &str, query: &str, limit: usize) -> Result<Answer, ApiError> {
+        self.get_as(path, query, "application/json", limit).await
+    }
+
+    /// Like [`Self::get`], asking for another form of the answer.
+    pub(crate) async fn get_as(
+        &self,
+        path: &str,
+        query: &str,
+        accept: &'static str,
+        limit: usize,
+    ) -> Result<Answer, ApiError> {
+        let body = Bytes::new();
+        self.retry(&Call { method: Method::GET, path, query, content_type: None, accept, body, limit }).await
+    }
+
+    /// Sends an object. An answer that got lost is asked for again, so a create may come back as
+    /// `AlreadyExists` for the object it made itself: then `repeated` is set.
+    ///
+    /// # Errors
+    /// [`ApiError`]; transient failures only after the bounded tries.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &str,
+        content_type: &'static str,
+        body: Bytes,
+    ) -> Result<Answer, ApiError> {
+        let limit = 16 << 20;
+        let accept = "application/json";
+        self.retry(&Call { method, path, query, content_type: Some(content_type), accept, body, limit }).await
+    }
+
+    async fn retry(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let mut attempt = 1u32;
+        let mut repeated = false;
+        let policy = ExponentialBuilder::new()
+            .with_min_delay(self.deadlines.wait)
+            .with_max_delay(LONGEST_WAIT)
+            .with_max_times(self.deadlines.tries.saturating_sub(1) as usize)
+            .with_jitter();
+        let result = (|| self.once(call))
+            .retry(policy)
+            .when(ApiError::is_transient)
+            .adjust(|error: &ApiError, wait| {
+                let asked = error.status().and_then(|status| status.retry_after);
+                wait.map(|wait| asked.unwrap_or(wait).min(LONGEST_WAIT))
+            })
+            .notify(|error: &ApiError, _| {
+                attempt += 1;
+                // Only "too many requests" says that nothing was done.
+                repeated |= error.code() != Some(429);
+                self.reporter.event(Event::Retry {
+                    operation: error.operation.clone(),
+                    attempt,
+                    reason: error.kind.to_string(),
+                });
+            })
+            .await;
+        match result {
+            Ok(answer) => Ok(Answer { repeated, ..answer }),
+            Err(error) => Err(ApiError { repeated, ..error }),
+        }
+    }
+
+    /// One request, whole, within its deadline.
+    async fn once(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let limit = self.deadlines.answer;
+        match tokio::time::timeout(limit, self.exchange(call)).await {
+            Ok(result) => result,
+            Err(_) => Err(self.error(call, ApiErrorKind::Deadline(limit))),
+        }
+    }
+
+    async fn exchange(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let uri = if call.query.is_empty() {
+            call.path.to_owned()
+        } else {
+            format!("{}?{}", call.path, call.query)
+        };
+        let mut request =
+            Request::builder().method(&call.method).uri(uri).header(header::ACCEPT, call.accept);
+        if let Some(content_type) = call.content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        let request = request.body(Body::from(call.body.to_vec())).map_err(|error| {
+            self.error(call, ApiErrorKind::Malformed("its path".to_owned())).because(error)
+        })?;
+        let response = self
+            .client
+            .send(request)
+            .await
+            .map_err(|error| self.error(call, ApiErrorKind::Unreachable).because(error))?;
+        let (parts, body) = response.into_parts();
+        if parts.status.is_success() {
+            let body = self.body(call, body, call.limit).await?;
+            let warnings = parts.headers.get_all(header::WARNING).iter();
+            let warnings = warnings.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
+            return Ok(Answer { code: parts.status.as_u16(), body, warnings, repeated: false });
+        }
+        let text = self.body(call, body, STATUS_LIMIT).await.unwrap_or_default();
+        let status = status(parts.status, &parts.headers, &text);
+        Err(self.error(call, ApiErrorKind::Status(status)))
+    }
+
+    async fn body(&self, call: &Call<'_>, mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.error(call, ApiErrorKind::Cut).because(error))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.len() + data.len() > limit {
+                return Err(self.error(call, ApiErrorKind::TooLarge { limit }));
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    }
+
+    fn error(&self, call: &Call<'_>, kind: ApiErrorKind) -> ApiError {
+        ApiError {
+            operation: format!("{} {}", call.method, call.path),
+            server: self.server.to_string(),
+            kind,
+            repeated: false,
+            source: None,
+        }
+    }
+}
+
+impl ApiError {
+    fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+}
+
+/// The configuration of the access, as kube reads it.
+async fn configure(access: &ClusterAccess) -> Result<kube::Config, Box<dyn std::error::Error + Send + Sync>> {
+    let options = KubeConfigOptions { context: access.context.clone(), cluster: None, user: None };
+    if let Some(path) = &access.kubeconfig {
+        let kubeconfig = Kubeconfig::read_from(path)?;
+        return Ok(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?);
+    }
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    if in_pod && access.context.is_none() && std::env::var_os("KUBECONFIG").is_none() {
+        return Ok(kube::Config::incluster()?);
+    }
+    Ok(kube::Config::from_kubeconfig(&options).await?)
+}
+
+/// What an error's body and headers say. A body that is no `Status` (a proxy's page) is left out.
+fn status(code: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> ApiStatus {
+    #[derive(Deserialize, Default)]
+    struct Text {
+        #[serde(default)]
+        reason: String,
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        details: Option<Details>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct Details {
+        #[serde(default)]
+        causes: Vec<StatusCause>,
+        #[serde(default)]
+        retry_after_seconds: u64,
+    }
+    let text: Text = serde_json::from_slice(body).unwrap_or_default();
+    let details = text.details.unwrap_or_default();
+    let asked = headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .or((details.retry_after_seconds > 0).then_some(details.retry_after_seconds));
+    let reason = if text.reason.is_empty() {
+        code.canonical_reason().unwrap_or("unknown").to_owned()
+    } else {
+        text.reason
+    };
+    ApiStatus {
+        code: code.as_u16(),
+        reason,
+        message: text.message.chars().filter(|c| !c.is_control()).take(2048).collect(),
+        causes: details.causes.into_iter().take(64).collect(),
+        retry_after: asked.map(Duration::from_secs),
+    }
+}
