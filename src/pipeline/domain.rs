@@ -99,11 +99,7 @@ impl DomainWriter {
         let (key, codec, known) = (self.key.clone(), self.engine.codec().clone(), self.known.clone());
         let workers = self.engine.world().workers;
         match workers.run(move || prepare(kind, &bytes, &key, &codec, &known)).await? {
-            Prepared::Slices(slices) => slices
-                .into_iter()
-                .next()
-                .map(|slice| slice.chunk)
-                .ok_or(PipelineError::Bug("a chunk without a place")),
+            Prepared::Known(chunk) => Ok(chunk),
             Prepared::Frame(frame) => self.packer.append(frame).await,
         }
     }

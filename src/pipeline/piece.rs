@@ -28,7 +28,7 @@ impl Piece {
     #[must_use]
     pub fn of_bytes(bytes: Vec<u8>, members: Vec<Member>) -> Self {
         let reserve = bytes.len() as u64;
-        let job = move || Ok(Output { fragments: vec![Fragment::New(bytes)], members });
+        let job = move || Ok(Output::of_bytes(bytes, members));
         Self { starts_group: false, reserve, job: Box::new(job) }
     }
 
@@ -46,30 +46,48 @@ impl std::fmt::Debug for Piece {
     }
 }
 
-/// What a job made.
+/// What a job made: at most one new chunk, and the order in which its bytes and known ones make
+/// the piece.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// The bytes of the piece, in order.
-    pub fragments: Vec<Fragment>,
-    /// The members that start in it, in order.
+    /// The bytes that are new; at most [`crate::format::pack::MAX_CHUNK`], possibly none.
+    pub fresh: Vec<u8>,
+    /// The piece, in order.
+    pub runs: Vec<Run>,
+    /// The members that start in it (or ended in it, see [`Member::at`]), in order.
     pub members: Vec<Member>,
 }
 
+impl Output {
+    /// All of `bytes`, new.
+    #[must_use]
+    pub fn of_bytes(bytes: Vec<u8>, members: Vec<Member>) -> Self {
+        let all = Run::Fresh { skip: 0, take: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
+        Self { runs: if bytes.is_empty() { Vec::new() } else { vec![all] }, fresh: bytes, members }
+    }
+}
+
 /// Bytes of a stream.
-#[derive(Debug)]
-pub enum Fragment {
-    /// Bytes that make one chunk; not empty, at most [`crate::format::pack::MAX_CHUNK`].
-    New(Vec<u8>),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// Some of the output's new bytes.
+    Fresh {
+        /// Where they start.
+        skip: u32,
+        /// How many.
+        take: u32,
+    },
     /// Bytes that lie in the store already, by the scan cache.
     Known(Vec<Slice>),
 }
 
-/// A member that starts in a piece.
+/// A member of a stream.
 #[derive(Debug)]
 pub struct Member {
-    /// Where it starts, in bytes from the start of the piece.
-    pub at: u64,
-    /// Its length in the stream, in bytes; it may go on through later pieces.
+    /// Where it starts, in bytes from the start of the piece; negative when it started in an
+    /// earlier piece, as a large file does whose state is known only when it was read.
+    pub at: i64,
+    /// Its length in the stream, in bytes.
     pub length: u64,
     /// Its line in the catalog, with `at` still unset.
     pub line: Option<Line>,
@@ -80,7 +98,7 @@ pub struct Member {
 impl Member {
     /// A member that the scan cache does not know.
     #[must_use]
-    pub fn uncached(at: u64, length: u64, line: Option<Line>) -> Self {
+    pub fn uncached(at: i64, length: u64, line: Option<Line>) -> Self {
         Self { at, length, line, digest: NO_DIGEST }
     }
 }
@@ -105,12 +123,12 @@ impl From<Slice> for OpenSlice {
     }
 }
 
-/// A fragment after its job: known, or ready to be packed.
+/// A chunk after its job: known, or ready to be packed.
 #[derive(Debug)]
 pub enum Prepared {
-    /// Slices of chunks that lie somewhere.
-    Slices(Vec<OpenSlice>),
-    /// A chunk that is new.
+    /// It lies somewhere.
+    Known(ChunkRef),
+    /// It is new.
     Frame(Frame),
 }
 
@@ -126,7 +144,7 @@ pub fn prepare(
     let plain = u32::try_from(bytes.len()).map_err(|_| super::PipelineError::Bug("a chunk beyond 4 GiB"))?;
     let found = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).find(&id, plain);
     Ok(match found {
-        Some(chunk) => Prepared::Slices(vec![OpenSlice { chunk, skip: 0, take: plain }]),
+        Some(chunk) => Prepared::Known(chunk),
         None => Prepared::Frame(Frame { kind, id, bytes: codec.encode(bytes)?, plain }),
     })
 }

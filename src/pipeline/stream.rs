@@ -19,7 +19,7 @@ use super::PipelineError;
 use super::domain::DomainWriter;
 use super::known::place;
 use super::packer::ChunkRef;
-use super::piece::{Fragment, Member, OpenSlice, Output, Piece, Prepared, prepare};
+use super::piece::{Member, OpenSlice, Output, Piece, Prepared, Run, prepare};
 
 /// Slices that may wait for their packs to be sealed; beyond it packs are closed early.
 const MAX_WAITING: usize = 1 << 16;
@@ -171,30 +171,31 @@ async fn run(domain: &Arc<DomainWriter>, piece: Piece) -> Result<Done, PipelineE
     let Piece { starts_group, job, .. } = piece;
     let (key, codec, known) = (domain.key().clone(), domain.engine().codec().clone(), domain.known().clone());
     let workers = domain.engine().world().workers;
-    let (prepared, members, new_bytes) = workers
-        .run(move || {
-            let Output { fragments, members } = job().map_err(PipelineError::Source)?;
-            let mut new_bytes = 0;
-            let mut prepared = Vec::with_capacity(fragments.len());
-            for fragment in fragments {
-                prepared.push(match fragment {
-                    Fragment::Known(slices) => Prepared::Slices(slices.into_iter().map(Into::into).collect()),
-                    Fragment::New(bytes) => prepare(ChunkKind::Data, &bytes, &key, &codec, &known)?,
-                });
-                if let Some(Prepared::Frame(frame)) = prepared.last() {
-                    new_bytes += u64::from(frame.plain);
+    let prepared = workers.run(move || {
+        let Output { fresh, runs, members } = job().map_err(PipelineError::Source)?;
+        let prepare = || prepare(ChunkKind::Data, &fresh, &key, &codec, &known);
+        let prepared = if fresh.is_empty() { None } else { Some(prepare()?) };
+        Ok::<_, PipelineError>((prepared, runs, members))
+    });
+    let (prepared, runs, members) = prepared.await?;
+    let (chunk, new_bytes) = match prepared {
+        None => (None, 0),
+        Some(Prepared::Known(chunk)) => (Some(chunk), 0),
+        Some(Prepared::Frame(frame)) => {
+            let plain = frame.plain;
+            (Some(domain.packer().append(frame).await?), u64::from(plain))
+        }
+    };
+    let mut slices = Vec::with_capacity(runs.len());
+    for run in runs {
+        match run {
+            Run::Known(known) => slices.extend(known.into_iter().map(OpenSlice::from)),
+            Run::Fresh { skip, take } => {
+                let chunk = chunk.clone().ok_or(PipelineError::Bug("a run of new bytes without any"))?;
+                if skip.checked_add(take).is_none_or(|end| end > chunk.plain) || take == 0 {
+                    return Err(PipelineError::Bug("a run outside of its chunk"));
                 }
-            }
-            Ok::<_, PipelineError>((prepared, members, new_bytes))
-        })
-        .await?;
-    let mut slices = Vec::with_capacity(prepared.len());
-    for prepared in prepared {
-        match prepared {
-            Prepared::Slices(known) => slices.extend(known),
-            Prepared::Frame(frame) => {
-                let take = frame.plain;
-                slices.push(OpenSlice { chunk: domain.packer().append(frame).await?, skip: 0, take });
+                slices.push(OpenSlice { chunk, skip, take });
             }
         }
     }
@@ -251,7 +252,8 @@ impl PendingStream {
             self.group.members.push(CachedMember { digest: member.digest, length: member.length });
         }
         let Some(mut line) = member.line else { return Ok(()) };
-        let start = self.length + member.at;
+        let start = self.length.checked_add_signed(member.at);
+        let start = start.ok_or(PipelineError::Bug("a member that starts before its stream"))?;
         if self.text.len() > catalog::MAX_CHUNK - (64 << 10) {
             self.close_catalog(domain).await?;
         }

@@ -1,1 +1,5 @@
-//! To be filled.
+//! Repositories: opened, written, committed, read.
+
+pub mod chain;
+pub mod commit;
+pub mod dedup;

@@ -1,0 +1,230 @@
+//! The chain of a plan: its manifests, verified, and what follows from how they name each other.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+
+use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
+use crate::format::layout::{EpochPath, ObjectKey};
+use crate::format::manifest::{Envelope, Manifest, ManifestError};
+use crate::format::sign::MAX_DOCUMENT;
+use crate::format::signers::Signers;
+use crate::report::event::Reporter;
+use crate::store::listing::list_all;
+use crate::store::{Entry, Store, StoreError, StoreErrorKind};
+
+/// The most manifests of one plan that are read: a century of hours.
+pub const MAX_SNAPSHOTS: usize = 1_000_000;
+
+/// How many are read at once.
+const PARALLEL: usize = 8;
+
+/// A manifest and its place.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What was verified.
+    pub manifest: Manifest,
+    /// Where it lies.
+    pub key: ObjectKey,
+    /// When the store took it.
+    pub stored: Timestamp,
+}
+
+impl Snapshot {
+    /// What the manifest says.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        self.manifest.envelope()
+    }
+}
+
+/// All manifests of one plan.
+#[derive(Debug, Default)]
+pub struct Chain {
+    snapshots: BTreeMap<(u64, ObjectHash), Snapshot>,
+    numbers: HashMap<ObjectHash, u64>,
+    /// Objects in the place of a manifest that are none that counts, and why.
+    pub rejected: Vec<(ObjectKey, ManifestError)>,
+}
+
+/// Something about a chain that a restore or a verify must say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Break {
+    /// A parent that is neither present nor pruned by a signed record.
+    #[error("snapshot {seq} names a parent {parent} that is not there")]
+    ParentMissing {
+        /// The child.
+        seq: u64,
+        /// The missing manifest.
+        parent: ObjectHash,
+    },
+    /// A sequence that does not follow from its parents.
+    #[error("snapshot {seq} does not follow its parents, whose greatest sequence is {parent}")]
+    Sequence {
+        /// What it says.
+        seq: u64,
+        /// The greatest sequence among its parents.
+        parent: u64,
+    },
+    /// A snapshot that ended before a parent of it.
+    #[error("snapshot {seq} says that it ended before its parent {parent} did")]
+    BackInTime {
+        /// The child.
+        seq: u64,
+        /// The parent.
+        parent: u64,
+    },
+}
+
+/// Reads and verifies every manifest of `epochs`.
+pub async fn read(
+    store: &Arc<dyn Store>,
+    writer: WriterId,
+    plan: NameId,
+    epochs: impl IntoIterator<Item = EpochId>,
+    signers: &Signers,
+    reporter: &Reporter,
+) -> Result<Chain, StoreError> {
+    let mut chain = Chain::default();
+    for epoch in epochs {
+        let path = EpochPath { writer, plan, epoch };
+        let prefix = path.snapshots_prefix();
+        let entries: Vec<Entry> = list_all(store.clone(), prefix.clone(), reporter.clone())
+            .take(MAX_SNAPSHOTS + 1)
+            .try_collect()
+            .await?;
+        if chain.snapshots.len() + entries.len() > MAX_SNAPSHOTS {
+            let kind = StoreErrorKind::Protocol(format!("more than {MAX_SNAPSHOTS} snapshots of one plan"));
+            return Err(StoreError {
+                operation: "list",
+                object: prefix,
+                store: store.describe(),
+                kind,
+                source: None,
+            });
+        }
+        let mut read = stream::iter(entries)
+            .map(|entry| async move { (get(store, &entry.key).await, entry) })
+            .buffered(PARALLEL);
+        while let Some((bytes, entry)) = read.next().await {
+            let opened = match bytes? {
+                Some(bytes) => Manifest::open(bytes, &path, entry.key.name(), signers),
+                None => Err(ManifestError::Name),
+            };
+            match opened {
+                Ok(manifest) => chain.add(Snapshot { manifest, key: entry.key, stored: entry.modified }),
+                Err(error) => chain.rejected.push((entry.key, error)),
+            }
+        }
+    }
+    Ok(chain)
+}
+
+/// A document; nothing when it is too long or has gone, which is no manifest of ours.
+async fn get(store: &Arc<dyn Store>, key: &ObjectKey) -> Result<Option<bytes::Bytes>, StoreError> {
+    match store.get(key, MAX_DOCUMENT).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError { kind: StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotFound, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Chain {
+    fn add(&mut self, snapshot: Snapshot) {
+        let (seq, hash) = (snapshot.envelope().seq, snapshot.manifest.hash());
+        self.numbers.insert(hash, seq);
+        self.snapshots.insert((seq, hash), snapshot);
+    }
+
+    /// All snapshots, oldest first by (sequence, hash).
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Snapshot> {
+        self.snapshots.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.snapshots.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.snapshots.is_empty()
+    }
+
+    /// The snapshot with this hash.
+    #[must_use]
+    pub fn get(&self, hash: ObjectHash) -> Option<&Snapshot> {
+        self.snapshots.get(&(*self.numbers.get(&hash)?, hash))
+    }
+
+    /// The manifests that no other names: what the next run merges.
+    #[must_use]
+    pub fn heads(&self) -> Vec<&Snapshot> {
+        let named: HashSet<ObjectHash> =
+            self.iter().flat_map(|snapshot| snapshot.envelope().previous.iter().copied()).collect();
+        self.iter().filter(|snapshot| !named.contains(&snapshot.manifest.hash())).collect()
+    }
+
+    /// The newest: greatest sequence, then latest end, then hash.
+    #[must_use]
+    pub fn latest(&self) -> Option<&Snapshot> {
+        self.iter().max_by_key(|s| (s.envelope().seq, s.envelope().finished, s.manifest.hash()))
+    }
+
+    /// Where the chain contradicts itself. `pruned` are manifests that signed records say were
+    /// removed.
+    #[must_use]
+    pub fn breaks(&self, pruned: &HashSet<ObjectHash>) -> Vec<Break> {
+        let mut breaks = Vec::new();
+        for snapshot in self.iter() {
+            let envelope = snapshot.envelope();
+            let seq = envelope.seq;
+            let mut greatest = Some(0);
+            for parent in &envelope.previous {
+                match self.get(*parent) {
+                    Some(found) => {
+                        let found = found.envelope();
+                        greatest = greatest.map(|g| g.max(found.seq));
+                        if found.finished > envelope.finished {
+                            breaks.push(Break::BackInTime { seq, parent: found.seq });
+                        }
+                    }
+                    None => {
+                        greatest = None;
+                        if !pruned.contains(parent) {
+                            breaks.push(Break::ParentMissing { seq, parent: *parent });
+                        }
+                    }
+                }
+            }
+            if let Some(parent) = greatest.filter(|greatest| greatest + 1 != seq) {
+                breaks.push(Break::Sequence { seq, parent });
+            }
+        }
+        breaks
+    }
+
+    /// The snapshots whose name a person may have meant: `latest`, a sequence, or the first digits
+    /// of a hash (at least 6).
+    #[must_use]
+    pub fn select(&self, name: &str) -> Vec<&Snapshot> {
+        if name == "latest" {
+            return self.latest().into_iter().collect();
+        }
+        if let Ok(seq) = name.parse::<u64>() {
+            let found: Vec<&Snapshot> =
+                self.iter().filter(|snapshot| snapshot.envelope().seq == seq).collect();
+            if !found.is_empty() {
+                return found;
+            }
+        }
+        let name = name.strip_prefix("sha256:").unwrap_or(name);
+        let by_hash =
+            |snapshot: &&Snapshot| name.len() >= 6 && snapshot.manifest.hash().to_string().starts_with(name);
+        self.iter().filter(by_hash).collect()
+    }
+}

@@ -1,0 +1,262 @@
+//! The commit of a snapshot, in the order of docs/format.md: state and needs, body, a listing that
+//! proves every needed pack present, the manifest, a second listing, the manifest read back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::format::body::{Body, BodyError, Item, names_key_text};
+use crate::format::derive::{EpochSecret, NamesKey};
+use crate::format::epoch::VerifiedEpoch;
+use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
+use crate::format::needs::{Needs, PackName};
+use crate::format::sign::{MAX_DOCUMENT, SigningKey};
+use crate::format::signers::Signers;
+use crate::format::state::{self, State, StateError};
+use crate::pipeline::engine::Engine;
+use crate::store::StoreError;
+use crate::world::kill_point;
+
+use super::chain::Chain;
+use super::dedup;
+
+/// Why a snapshot was not committed. What was stored is reused by the next run.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The body could not be made.
+    #[error("cannot write the snapshot's body")]
+    Body(#[from] BodyError),
+    /// The state could not be made.
+    #[error("cannot write the writer's state")]
+    State(#[from] StateError),
+    /// The manifest could not be made, or is not what was written when read back.
+    #[error("cannot write the snapshot's manifest")]
+    Manifest(#[from] ManifestError),
+    /// The store acknowledged packs that it does not list.
+    #[error("the store lost {} of the packs that it had acknowledged; the first is {}", .0.len(), .0.first().map(|p| p.hash.to_string()).unwrap_or_default())]
+    Lost(Vec<PackName>),
+    /// The manifest is not listed after its put, or reads back differently.
+    #[error("the store does not give back the manifest that it acknowledged ({0})")]
+    Unstored(String),
+    /// The epoch ended before the manifest was stored: it counts for nothing.
+    #[error("the run took longer than its epoch allows; the snapshot was stored at {stored}, after {until}")]
+    TooLate {
+        /// When the store took it.
+        stored: Timestamp,
+        /// The last moment at which it would have counted.
+        until: Timestamp,
+    },
+}
+
+/// What was stored in one domain for this snapshot.
+#[derive(Debug, Clone)]
+pub struct DomainDraft {
+    /// The domain.
+    pub domain: NameId,
+    /// Its name, for the body.
+    pub name: String,
+    /// The packs that are needed.
+    pub needs: Needs,
+    /// All of its index objects.
+    pub index: Vec<ObjectHash>,
+    /// The roots of its scan caches.
+    pub cache: Vec<ObjectHash>,
+}
+
+/// A snapshot that is ready to be committed.
+#[derive(Debug)]
+pub struct Draft {
+    /// The plan's name.
+    pub plan: String,
+    /// The machine.
+    pub host: String,
+    /// When the run began.
+    pub started: Timestamp,
+    /// When the next run is promised to have ended.
+    pub next_before: Option<Timestamp>,
+    /// The items.
+    pub items: Vec<Item>,
+    /// The domains.
+    pub domains: Vec<DomainDraft>,
+    /// What the writer shall remember.
+    pub state: State,
+}
+
+/// Who commits, and where.
+#[derive(Debug)]
+pub struct Committer<'a> {
+    /// Store, clock, reporter.
+    pub engine: &'a Engine,
+    /// The repository, as the writer's key has it.
+    pub repository: crate::format::ids::RepositoryId,
+    /// Names to ids.
+    pub names: &'a NamesKey,
+    /// The writer's signing key.
+    pub signing: &'a SigningKey,
+    /// The writer's own signers: what it must verify under when read back.
+    pub signers: &'a Signers,
+    /// The epoch.
+    pub epoch: &'a VerifiedEpoch,
+    /// The epoch's secret.
+    pub secret: &'a EpochSecret,
+    /// The snapshots so far.
+    pub chain: &'a Chain,
+    /// The last moment, by the store's clock, at which a manifest of this epoch counts.
+    pub commits_until: Timestamp,
+}
+
+/// A snapshot that counts.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// Its sequence.
+    pub seq: u64,
+    /// Its hash: the new head.
+    pub head: ObjectHash,
+    /// What it says.
+    pub envelope: Envelope,
+}
+
+impl Committer<'_> {
+    /// Commits `draft`.
+    pub async fn commit(&self, draft: Draft) -> Result<Committed, CommitError> {
+        let path = self.epoch.path();
+        let heads = self.chain.heads();
+        let previous: Vec<ObjectHash> = heads.iter().map(|head| head.manifest.hash()).collect();
+        let seq = 1 + heads.iter().map(|head| head.envelope().seq).max().unwrap_or(0);
+        let earliest = heads.iter().map(|head| head.envelope().finished).max();
+
+        let state = self.store_state(&draft.state).await?;
+        let mut needs = Vec::with_capacity(draft.domains.len());
+        for domain in &draft.domains {
+            let sealed = domain.needs.seal(&path, domain.domain);
+            self.put(&sealed).await?;
+            needs.push(self.objects(domain.domain, vec![sealed.hash()]));
+        }
+        kill_point("backup.needs.stored");
+        let public = draft.items.iter().map(|item| PublicItem { id: item.id, state: item.state }).collect();
+        let body = self.body(&draft, seq);
+        let (sealed, body) = body.seal(&path, self.epoch.recipient())?;
+        let body_size = sealed.bytes().len() as u64;
+        self.put(&sealed).await?;
+        kill_point("backup.body.stored");
+
+        self.prove_present(&draft.domains).await?;
+        let list = |pick: fn(&DomainDraft) -> &Vec<ObjectHash>| -> Vec<DomainObjects> {
+            let named = draft.domains.iter().filter(|domain| !pick(domain).is_empty());
+            named.map(|domain| self.objects(domain.domain, pick(domain).clone())).collect()
+        };
+        // Our clock may lie behind the one that stamped a parent; a child never ends before it.
+        let now = self.engine.world().clock.now();
+        let finished = earliest.map_or(now, |earliest| now.max(earliest)).max(draft.started);
+        let envelope = Envelope {
+            repository: self.repository,
+            writer: path.writer,
+            plan: path.plan,
+            epoch: path.epoch,
+            seq,
+            previous,
+            started: draft.started,
+            finished,
+            next_before: draft.next_before,
+            epochs: vec![path.epoch],
+            needs,
+            index: list(|domain| &domain.index),
+            cache: list(|domain| &domain.cache),
+            state: vec![state],
+            body,
+            body_size,
+            items: public,
+        };
+        let (sealed, head) = envelope.seal(self.signing)?;
+        kill_point("backup.manifest.sealed");
+        self.put(&sealed).await?;
+        kill_point("backup.manifest.stored");
+        self.prove_stored(&sealed, &draft.domains).await?;
+        Ok(Committed { seq, head, envelope })
+    }
+
+    async fn put(&self, object: &crate::format::object::Sealed) -> Result<(), StoreError> {
+        self.engine.put(object).await?;
+        self.engine.reporter().stored(object.bytes().len() as u64, false);
+        Ok(())
+    }
+
+    fn objects(&self, domain: NameId, objects: Vec<ObjectHash>) -> DomainObjects {
+        let epoch: EpochId = self.epoch.path().epoch;
+        DomainObjects { epoch, domain, objects }
+    }
+
+    async fn store_state(&self, state: &State) -> Result<DomainObjects, CommitError> {
+        let domain = self.names.id("domain", state::DOMAIN);
+        let sealed = state.seal(&self.epoch.path(), domain, &self.secret.domain(state::DOMAIN))?;
+        self.put(&sealed).await?;
+        Ok(self.objects(domain, vec![sealed.hash()]))
+    }
+
+    fn body(&self, draft: &Draft, seq: u64) -> Body {
+        let path = self.epoch.path();
+        let domains: BTreeMap<NameId, String> =
+            draft.domains.iter().map(|domain| (domain.domain, domain.name.clone())).collect();
+        Body {
+            kind: "body".into(),
+            repository: self.repository,
+            writer: path.writer,
+            plan: path.plan,
+            epoch: path.epoch,
+            seq,
+            plan_name: draft.plan.clone(),
+            names_key: names_key_text(self.names),
+            tool: concat!("kbak ", env!("CARGO_PKG_VERSION")).into(),
+            host: draft.host.clone(),
+            domains,
+            items: draft.items.clone(),
+        }
+    }
+
+    async fn prove_present(&self, domains: &[DomainDraft]) -> Result<(), CommitError> {
+        let (store, path) = (self.engine.store(), self.epoch.path());
+        for domain in domains {
+            let lost =
+                dedup::missing(store, &path, domain.domain, &domain.needs, self.engine.reporter()).await?;
+            if !lost.is_empty() {
+                return Err(CommitError::Lost(lost));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a reader of tomorrow will do, done at once: list, read, verify.
+    async fn prove_stored(
+        &self,
+        sealed: &crate::format::object::Sealed,
+        domains: &[DomainDraft],
+    ) -> Result<(), CommitError> {
+        use futures::TryStreamExt;
+        let (store, path) = (self.engine.store(), self.epoch.path());
+        let listing = crate::store::listing::list_all(
+            Arc::clone(store),
+            path.snapshots_prefix(),
+            self.engine.reporter().clone(),
+        );
+        let found = listing
+            .try_filter(|entry| std::future::ready(entry.key == *sealed.key()))
+            .try_collect::<Vec<_>>()
+            .await?;
+        let Some(entry) = found.first() else { return Err(CommitError::Unstored("it is not listed".into())) };
+        let bytes = store.get(sealed.key(), MAX_DOCUMENT).await?;
+        if bytes != *sealed.bytes() {
+            return Err(CommitError::Unstored("it reads back differently".into()));
+        }
+        Manifest::open(bytes, &path, sealed.key().name(), self.signers)?;
+        self.prove_present(domains).await?;
+        if entry.modified > self.commits_until {
+            return Err(CommitError::TooLate { stored: entry.modified, until: self.commits_until });
+        }
+        Ok(())
+    }
+}
