@@ -7,6 +7,7 @@
 //! change is told, so that the caller can name a gap.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
@@ -17,7 +18,6 @@ use super::inspect::{Inspected, Limits, Member, Place};
 use super::stat::{FileType, Stat};
 use super::tar::{self, Extent, Kind};
 use super::walk::GapKind;
-use std::sync::Arc;
 
 /// How often a small file is read before a change is accepted.
 const ATTEMPTS: usize = 3;

@@ -1,0 +1,194 @@
+//! Directories of the target: opened beneath the root, made, cleaned of an earlier run's remains.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
+use rustix::io::{Errno, Result};
+
+use super::attributes::hands_down_acl;
+use super::report::Reason;
+use super::target::{ExistingFiles, Shared};
+use crate::source::volume::FileType;
+use crate::source::volume::beneath::{Mounts, proc_fd, stat_at, stat_fd};
+use crate::source::volume::tar::order;
+
+/// What temporary names start with; then 16 hexadecimal digits of the run, `-`, and a number.
+pub(super) const TEMPORARY: &[u8] = b".kbak-restore-";
+const OWNER_ONLY: Mode = Mode::RWXU;
+
+/// An open directory of the target.
+#[derive(Debug)]
+pub(super) struct Directory {
+    fd: OwnedFd,
+    /// Whether what is made in it gets an ACL that nobody asked for.
+    pub(super) inherited_acl: bool,
+}
+
+/// Whether a directory was made or found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    New,
+    Existing,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Directory {
+    fn new(fd: OwnedFd) -> Self {
+        let inherited_acl = hands_down_acl(&fd);
+        Self { fd, inherited_acl }
+    }
+}
+
+impl Shared {
+    /// Opens a directory of the target. One of this user's own that is closed to himself (an
+    /// earlier restore had finished it) is opened up; its mode is set again at the end.
+    pub(super) fn open_directory(&self, path: &[u8]) -> Result<Directory> {
+        let opened = self.root.open_directory(path, false, Mounts::Cross);
+        let fd = match opened {
+            Err(Errno::ACCESS) if self.euid != 0 => self.open_up(path)?,
+            other => other?,
+        };
+        if self.euid != 0 {
+            let stat = stat_fd(&fd)?;
+            if stat.uid == self.euid && stat.mode & 0o700 != 0o700 {
+                rustix::fs::fchmod(&fd, Mode::from_raw_mode(stat.mode | 0o700))?;
+            }
+        }
+        Ok(Directory::new(fd))
+    }
+
+    fn open_up(&self, path: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let fd = self.root.open_beneath(path, flags, Mode::empty(), Mounts::Cross)?;
+        if stat_fd(&fd)?.uid != self.euid {
+            return Err(Errno::ACCESS);
+        }
+        rustix::fs::chmod(proc_fd(&fd), OWNER_ONLY)?;
+        self.root.open_directory(path, false, Mounts::Cross)
+    }
+
+    /// The directory that holds `path`; directories on the way that the stream does not hold are
+    /// made with mode 0700. Never more of them than `path` has components.
+    pub(super) fn parent_of(&self, path: &[u8]) -> std::result::Result<Directory, Reason> {
+        let (parent, _) = order::split(path).ok_or(Reason::NoDirectory)?;
+        match self.open_directory(parent) {
+            Err(Errno::NOENT) => {}
+            other => return other.map_err(Reason::system("open its directory")),
+        }
+        // From the top down; each is opened beneath the root anew.
+        let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([parent.len()]) {
+            let (above, name) = order::split(&parent[..end]).ok_or(Reason::NoDirectory)?;
+            let above = self.open_directory(above).map_err(Reason::system("open its directory"))?;
+            match rustix::fs::mkdirat(&above, name, OWNER_ONLY) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Reason::system("make its directory")(errno)),
+            }
+        }
+        self.open_directory(parent).map_err(Reason::system("open its directory"))
+    }
+
+    /// Makes the directory of a member, or takes the one that is there if the policy allows.
+    pub(super) fn make_directory(
+        &self,
+        parent: &Directory,
+        name: &[u8],
+    ) -> std::result::Result<Made, Reason> {
+        let make = || rustix::fs::mkdirat(parent, name, OWNER_ONLY);
+        match make() {
+            Ok(()) => return Ok(Made::New),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Reason::system("make the directory")(errno)),
+        }
+        let there = stat_at(parent, name).map_err(Reason::system("look at what is there"))?;
+        let is_directory = there.file_type == FileType::Directory;
+        if self.options.existing == ExistingFiles::Refuse {
+            // The target was empty, so only another spelling of the same name can be there; or
+            // the lost+found that every new file system has.
+            let own = is_directory && name == b"lost+found";
+            return if own { Ok(Made::Existing) } else { Err(Reason::NameCollision) };
+        }
+        if !self.is_exact(parent, name).map_err(Reason::system("look at what is there"))? {
+            return Err(Reason::NameCollision);
+        }
+        if is_directory {
+            return Ok(Made::Existing);
+        }
+        if self.options.existing == ExistingFiles::Skip {
+            return Err(Reason::Different);
+        }
+        rustix::fs::unlinkat(parent, name, AtFlags::empty())
+            .and_then(|()| make())
+            .map_err(Reason::system("replace what is there by a directory"))?;
+        Ok(Made::New)
+    }
+
+    /// Whether what opens by `name` is really called so. On a target that folds case, or spellings
+    /// of one letter, another member of the stream may be there.
+    pub(super) fn is_exact(&self, directory: impl AsFd, name: &[u8]) -> Result<bool> {
+        let directory = directory.as_fd();
+        let swapped: Vec<u8> = name.iter().map(swap_case).collect();
+        if swapped != name {
+            match (stat_at(directory, &swapped), stat_at(directory, name)) {
+                (Ok(a), Ok(b)) if (a.dev, a.ino) == (b.dev, b.ino) => {}
+                // Case is not folded here.
+                _ => return Ok(true),
+            }
+        } else if name.is_ascii() {
+            return Ok(true);
+        }
+        let mut found = false;
+        self.each_name(directory, |there| found |= there == name)?;
+        Ok(found)
+    }
+
+    /// Removes what a restore that was killed left in a directory.
+    pub(super) fn clean(&self, directory: impl AsFd) -> Result<()> {
+        let directory = directory.as_fd();
+        let mut remains = Vec::new();
+        self.each_name(directory, |name| {
+            if is_temporary(name) && !self.is_own_temporary(name) {
+                remains.push(name.to_vec());
+            }
+        })?;
+        for name in remains {
+            rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
+            self.report().cleaned += 1;
+        }
+        Ok(())
+    }
+
+    /// Every name in a directory but `.` and `..`, one at a time.
+    pub(super) fn each_name(&self, directory: BorrowedFd<'_>, mut each: impl FnMut(&[u8])) -> Result<()> {
+        // A descriptor of its own, so that each listing starts at the beginning.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(directory, c".", flags, Mode::empty())?;
+        let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+        let mut names = RawDir::new(fd, &mut buffer);
+        while let Some(entry) = names.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                each(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is one that this program gives to what is not complete.
+pub(super) fn is_temporary(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(TEMPORARY) else { return false };
+    let hex = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(u8::is_ascii_hexdigit);
+    rest.len() > 17 && hex(&rest[..16]) && rest[16] == b'-' && hex(&rest[17..])
+}
+
+fn swap_case(byte: &u8) -> u8 {
+    if byte.is_ascii_lowercase() { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() }
+}

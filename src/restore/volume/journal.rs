@@ -1,0 +1,146 @@
+//! What a restore must come back to: links, and the attributes of directories.
+//!
+//! Records are tar headers. They are gathered in memory up to [`HELD`] bytes and then appended to
+//! a file without a name in the target's own root. That is the one place on this machine that is
+//! meant to hold these names in the clear, it is on the disk that has room for the restore, and
+//! nothing is left of it when the process ends, however it ends.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::decode;
+use crate::source::volume::tar::{self, Entry};
+
+/// Bytes of records in memory.
+const HELD: usize = 256 << 10;
+/// The longest record: a PAX header and two blocks.
+const MAX_RECORD: usize = tar::MAX_PAX + 3 * tar::BLOCK;
+const LENGTH: usize = 4;
+
+/// A list of entries that can be read forwards or backwards. Each record is its length in four
+/// bytes, little endian, a byte of the writer's own, a tar header, and its length again.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    held: Vec<u8>,
+    spilled: Option<OwnedFd>,
+    spilled_len: u64,
+}
+
+impl Journal {
+    /// Appends an entry. Only kinds without content.
+    pub(super) fn push(&mut self, root: impl AsFd, mark: u8, entry: &Entry) -> Result<()> {
+        // Entries come from headers or from the walk, so they can be encoded.
+        let header = tar::encode(entry).map_err(|_| Errno::INVAL)?.header;
+        let len = u32::try_from(header.len() + 1).map_err(|_| Errno::OVERFLOW)?.to_le_bytes();
+        for part in [&len[..], &[mark], &header, &len] {
+            self.held.extend_from_slice(part);
+        }
+        if self.held.len() < HELD {
+            return Ok(());
+        }
+        if self.spilled.is_none() {
+            self.spilled = Some(nameless(root)?);
+        }
+        let Some(file) = &self.spilled else { return Ok(()) };
+        write_all(file, &self.held, self.spilled_len)?;
+        self.spilled_len += self.held.len() as u64;
+        self.held.clear();
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.spilled_len + self.held.len() as u64
+    }
+
+    /// The entry that starts at `at`, and where the next one does; `None` at the end.
+    pub(super) fn forward(&self, at: u64) -> Result<Option<(u8, Entry, u64)>> {
+        if at >= self.len() {
+            return Ok(None);
+        }
+        let len = self.length(at)?;
+        let (mark, entry) = self.entry(at + LENGTH as u64, len)?;
+        Ok(Some((mark, entry, at + (2 * LENGTH + len) as u64)))
+    }
+
+    /// Where reading backwards starts.
+    pub(super) fn end(&self) -> u64 {
+        self.len()
+    }
+
+    /// The entry that ends at `at`, and where it starts; `None` at the beginning.
+    pub(super) fn backward(&self, at: u64) -> Result<Option<(u8, Entry, u64)>> {
+        let Some(tail) = at.checked_sub(LENGTH as u64) else { return Ok(None) };
+        let len = self.length(tail)?;
+        let start = tail.checked_sub((LENGTH + len) as u64).ok_or(Errno::IO)?;
+        let (mark, entry) = self.entry(start + LENGTH as u64, len)?;
+        Ok(Some((mark, entry, start)))
+    }
+
+    fn length(&self, at: u64) -> Result<usize> {
+        let mut bytes = [0u8; LENGTH];
+        self.read(at, &mut bytes)?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok().filter(|len| *len <= MAX_RECORD).ok_or(Errno::IO)
+    }
+
+    fn entry(&self, at: u64, len: usize) -> Result<(u8, Entry)> {
+        let mut bytes = vec![0u8; len];
+        self.read(at, &mut bytes)?;
+        let (mark, header) = bytes.split_first().ok_or(Errno::IO)?;
+        // It was encoded by this process; if it does not decode, the disk has changed it.
+        Ok((*mark, decode::whole(header).map_err(|_| Errno::IO)?))
+    }
+
+    /// A record lies wholly in the file or wholly in memory, since whole buffers are spilled.
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        if let Some(from) = at.checked_sub(self.spilled_len) {
+            let from = usize::try_from(from).map_err(|_| Errno::IO)?;
+            let bytes = self.held.get(from..from + into.len()).ok_or(Errno::IO)?;
+            into.copy_from_slice(bytes);
+            return Ok(());
+        }
+        let file = self.spilled.as_ref().ok_or(Errno::IO)?;
+        let mut filled = 0;
+        while filled < into.len() {
+            match rustix::io::pread(file, &mut into[filled..], at + filled as u64) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(got) => filled += got,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(super) fn write_all(file: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file.as_fd(), bytes, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(done) => {
+                bytes = &bytes[done..];
+                offset += done as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A file in `root` that has no name, or loses it at once.
+fn nameless(root: impl AsFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::openat(root.as_fd(), c".", flags | OFlags::TMPFILE, mode) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
+        other => return other,
+    }
+    let name = c".kbak-restore-journal";
+    let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(root.as_fd(), name, flags, mode)?;
+    rustix::fs::unlinkat(root, name, AtFlags::empty())?;
+    Ok(file)
+}

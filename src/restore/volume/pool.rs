@@ -1,0 +1,143 @@
+//! The threads that write files, and the bytes that may wait for them.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::directory::Directory;
+use super::file::OpenFile;
+use super::target::Shared;
+use crate::source::volume::tar::Entry;
+
+/// What a job counts for beside its data.
+const OVERHEAD: usize = 4096;
+
+/// One thing to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// A small file, whole.
+    Whole { directory: Arc<Directory>, entry: Box<Entry>, data: Vec<u8> },
+    /// A link, pipe or device.
+    Special { directory: Arc<Directory>, entry: Box<Entry> },
+    /// A part of a large file.
+    Part { file: Arc<OpenFile>, at: u64, data: Vec<u8> },
+    /// A large file has no more parts.
+    Complete { file: Arc<OpenFile> },
+}
+
+impl Job {
+    fn cost(&self) -> usize {
+        let data = match self {
+            Self::Whole { data, .. } | Self::Part { data, .. } => data.capacity(),
+            Self::Special { .. } | Self::Complete { .. } => 0,
+        };
+        data + OVERHEAD
+    }
+
+    fn run(self, shared: &Arc<Shared>) {
+        match self {
+            Self::Whole { directory, entry, data } => shared.write_whole(&directory, *entry, &data),
+            Self::Special { directory, entry } => shared.make_special(&directory, &entry),
+            Self::Part { file, at, data } => file.write(at, &data),
+            Self::Complete { file } => file.complete(),
+        }
+    }
+}
+
+/// Bytes that wait.
+#[derive(Debug, Default)]
+struct Budget {
+    used: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Budget {
+    /// Waits until there is room. A job larger than the whole budget goes when it is alone.
+    fn take(&self, bytes: usize, most: usize) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        while *used > 0 && *used + bytes > most {
+            used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
+        }
+        *used += bytes;
+    }
+
+    fn give(&self, bytes: usize) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        self.freed.notify_all();
+    }
+}
+
+/// Gives back what a job took, also when the job panics: whoever waits must not wait for ever.
+struct Taken<'a>(&'a Budget, usize);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.give(self.1);
+    }
+}
+
+/// Threads that do jobs in the order of their coming, several at a time.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    jobs: Option<Sender<Job>>,
+    budget: Arc<Budget>,
+    most: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// `count` threads (0: the caller's own) and at most `most` bytes that wait.
+    pub(super) fn new(shared: Arc<Shared>, count: usize, most: usize) -> Self {
+        let budget = Arc::new(Budget::default());
+        let (jobs, queue) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let threads = (0..count)
+            .map(|_| {
+                let (shared, queue, budget) = (shared.clone(), queue.clone(), budget.clone());
+                std::thread::spawn(move || work(&shared, &queue, &budget))
+            })
+            .collect();
+        Self { shared, jobs: (count > 0).then_some(jobs), budget, most, threads }
+    }
+
+    /// Does a job, now or soon. Waits while too much waits already.
+    pub(super) fn run(&self, job: Job) {
+        let Some(jobs) = &self.jobs else { return job.run(&self.shared) };
+        let cost = job.cost();
+        self.budget.take(cost, self.most);
+        if let Err(lost) = jobs.send(job) {
+            // Every thread has panicked; joining them says so. Until then nothing may be lost.
+            lost.0.run(&self.shared);
+        }
+    }
+
+    /// Waits until everything is done. A panic in a thread goes on here.
+    pub(super) fn finish(mut self) {
+        for panic in self.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn join(&mut self) -> Vec<Box<dyn std::any::Any + Send>> {
+        self.jobs = None;
+        self.threads.drain(..).filter_map(|thread| thread.join().err()).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn work(shared: &Arc<Shared>, queue: &Mutex<Receiver<Job>>, budget: &Budget) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let _taken = Taken(budget, job.cost());
+        if !shared.is_stopped() {
+            job.run(shared);
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! The folder that a stream is restored into.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::attributes::{self, Manner, Subject};
+use super::directory::{Directory, Made, TEMPORARY, is_temporary};
+use super::extra::Seen;
+use super::file::OpenFile;
+use super::journal::Journal;
+use super::parse::Event;
+use super::pool::{Job, Pool};
+use super::report::{Loss, Reason, Report};
+use crate::source::volume::beneath::Root;
+use crate::source::volume::tar::{Entry, Kind, ROOT, order};
+use crate::world::kill_point;
+
+/// Files of at most this many bytes of content are gathered and written at once.
+const SMALL: u64 = 256 << 10;
+/// Parts in which larger ones are written.
+const PART: usize = 1 << 20;
+/// Files from this size on are held against the room that is left before anything is written.
+const ASK_FOR_ROOM: u64 = 1 << 20;
+/// Directories on the way to the current one that are held open.
+const HELD_OPEN: usize = 32;
+/// Marks of a directory in the journal.
+const EXISTED: u8 = 1;
+const INHERITED_ACL: u8 = 2;
+
+/// What to do about files that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExistingFiles {
+    /// The target must be empty.
+    #[default]
+    Refuse,
+    /// They stay as they are; one that differs in size or time is named. This resumes a restore.
+    Skip,
+    /// They are replaced.
+    Overwrite,
+    /// They are replaced, and in the end everything is deleted that the stream does not hold.
+    DeleteExtra,
+}
+
+/// How to restore.
+#[derive(Debug, Clone)]
+pub struct TargetOptions {
+    /// What to do about files that are there already.
+    pub existing: ExistingFiles,
+    /// Below which path [`ExistingFiles::DeleteExtra`] deletes: what was selected for the restore.
+    pub delete_within: Vec<u8>,
+    /// Whether devices are made.
+    pub allow_devices: bool,
+    /// Whether attributes other than `user.*`, POSIX ACLs and `security.capability` are set.
+    pub allow_other_xattrs: bool,
+    /// Threads that write files; 0 does everything on the caller's thread.
+    pub threads: usize,
+    /// Bytes of content that may wait for them.
+    pub buffer: usize,
+}
+
+impl Default for TargetOptions {
+    fn default() -> Self {
+        Self {
+            existing: ExistingFiles::Refuse,
+            delete_within: ROOT.to_vec(),
+            allow_devices: false,
+            allow_other_xattrs: false,
+            threads: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
+            buffer: 8 << 20,
+        }
+    }
+}
+
+/// Why a restore stops.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The target cannot be opened or made.
+    #[error("{}: cannot open the target", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// There are files in the target, and nothing was said about them.
+    #[error("{}: the target is not empty", .0.display())]
+    NotEmpty(PathBuf),
+    /// Another restore writes into the target.
+    #[error("{}: another restore is writing into the target", .0.display())]
+    Busy(PathBuf),
+    /// A file is larger than the room that is left.
+    #[error("{}: needs {needs} bytes, and the target has {free} left", String::from_utf8_lossy(path))]
+    NoRoom {
+        /// Which file.
+        path: Vec<u8>,
+        /// Its content, holes not counted.
+        needs: u64,
+        /// What is left.
+        free: u64,
+    },
+    /// The target is full, over quota, or read-only.
+    #[error("{}: the target takes no more", String::from_utf8_lossy(path))]
+    Stopped {
+        /// At which entry.
+        path: Vec<u8>,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// What is to be done at the end cannot be written down or read back.
+    #[error("cannot keep the list of directories and links")]
+    Journal(#[source] Errno),
+    /// The events are in no order that a parser gives. A bug.
+    #[error("the events of the stream are out of order")]
+    Events,
+}
+
+/// What all threads of a restore share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) root: Root,
+    pub(super) options: TargetOptions,
+    pub(super) euid: u32,
+    run: String,
+    counter: AtomicU64,
+    report: Mutex<Report>,
+    stopped: AtomicBool,
+    error: Mutex<Option<TargetError>>,
+}
+
+impl Shared {
+    pub(super) fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// An entry is not restored. Some reasons end the whole restore.
+    pub(super) fn fail(&self, path: &[u8], reason: Reason) {
+        if let Reason::System { errno: errno @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS), .. } = reason {
+            self.stop(TargetError::Stopped { path: path.to_vec(), source: errno });
+        }
+        self.report().fail(path, reason);
+    }
+
+    fn stop(&self, error: TargetError) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> Result<(), TargetError> {
+        if !self.is_stopped() {
+            return Ok(());
+        }
+        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Err(error.unwrap_or(TargetError::Events))
+    }
+
+    pub(super) fn lose(&self, path: &[u8], lost: Vec<Loss>) {
+        if !lost.is_empty() {
+            let mut report = self.report();
+            lost.into_iter().for_each(|loss| report.lost.add(loss, path));
+        }
+    }
+
+    pub(super) fn temporary_name(&self) -> Vec<u8> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        [TEMPORARY, format!("{}-{number:x}", self.run).as_bytes()].concat()
+    }
+
+    pub(super) fn is_own_temporary(&self, name: &[u8]) -> bool {
+        name.strip_prefix(TEMPORARY).is_some_and(|rest| rest.starts_with(self.run.as_bytes()))
+    }
+
+    fn is_empty(&self) -> rustix::io::Result<bool> {
+        let mut empty = true;
+        self.each_name(self.root.as_fd(), |name| empty &= is_temporary(name) || name == b"lost+found")?;
+        Ok(empty)
+    }
+}
+
+/// The member whose content comes.
+#[derive(Debug)]
+enum Current {
+    None,
+    /// It is not restored, or has no content.
+    Ignored,
+    Small {
+        directory: Arc<Directory>,
+        entry: Box<Entry>,
+        data: Vec<u8>,
+    },
+    Large(Arc<OpenFile>),
+}
+
+/// A folder that a stream is restored into. If it is dropped before [`Target::finish`], what is
+/// complete stays, what is not is removed, and directories keep mode 0700; the next run, with
+/// [`ExistingFiles::Skip`], goes on from there.
+#[derive(Debug)]
+pub struct Target {
+    shared: Arc<Shared>,
+    pool: Pool,
+    current: Current,
+    /// Open directories on the way to the current one, outermost first.
+    way: Vec<(Vec<u8>, Arc<Directory>)>,
+    /// A directory that could not be made: nothing below it can be.
+    blocked: Option<Vec<u8>>,
+    directories: Journal,
+    links: Journal,
+    seen: Option<Seen>,
+}
+
+impl Target {
+    /// Opens the folder, or makes it (mode 0700) beside others that exist. `random` names
+    /// temporary files and keys hashes; it must not repeat.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn open(path: &Path, options: TargetOptions, random: [u8; 32]) -> Result<Self, TargetError> {
+        let open = |source: Errno| TargetError::Open { path: path.to_owned(), source };
+        match rustix::fs::mkdir(path, rustix::fs::Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(open(error)),
+        }
+        let root = Root::open(path).map_err(open)?;
+        root.probe().map_err(open)?;
+        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(TargetError::Busy(path.to_owned())),
+            // Where folders cannot be locked, nobody is kept out; the names differ all the same.
+            Ok(()) | Err(_) => {}
+        }
+        let run = random.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let seen = (options.existing == ExistingFiles::DeleteExtra).then(|| Seen::new(random));
+        let shared = Arc::new(Shared {
+            root,
+            euid: rustix::process::geteuid().as_raw(),
+            run,
+            counter: AtomicU64::new(0),
+            report: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            error: Mutex::new(None),
+            options,
+        });
+        if shared.options.existing == ExistingFiles::Refuse && !shared.is_empty().map_err(open)? {
+            return Err(TargetError::NotEmpty(path.to_owned()));
+        }
+        shared.clean(&shared.root).map_err(open)?;
+        let pool = Pool::new(shared.clone(), shared.options.threads, shared.options.buffer);
+        Ok(Self {
+            shared,
+            pool,
+            current: Current::None,
+            way: Vec::new(),
+            blocked: None,
+            directories: Journal::default(),
+            links: Journal::default(),
+            seen,
+        })
+    }
+
+    /// Takes the next event of a stream. Entries that cannot be restored are counted and named in
+    /// the report, and the restore goes on.
+    ///
+    /// # Errors
+    /// [`TargetError`] if it cannot: the target is full, or gone.
+    pub fn event(&mut self, event: Event<'_>) -> Result<(), TargetError> {
+        self.shared.check()?;
+        match event {
+            Event::Member(entry) => self.member(entry),
+            Event::Data { at, bytes } => self.data(at, bytes),
+            Event::MemberEnd => self.member_end(),
+            Event::End => Ok(()),
+        }
+    }
+
+    fn member(&mut self, entry: Box<Entry>) -> Result<(), TargetError> {
+        if let Some(seen) = &mut self.seen {
+            seen.add(&entry.path);
+        }
+        self.current = Current::Ignored;
+        if self.blocked.as_deref().is_some_and(|blocked| order::is_below(&entry.path, blocked)) {
+            self.shared.fail(&entry.path, Reason::NoDirectory);
+            return Ok(());
+        }
+        self.blocked = None;
+        match &entry.kind {
+            Kind::HardLink { .. } => {
+                return self.links.push(&self.shared.root, 0, &entry).map_err(TargetError::Journal);
+            }
+            Kind::Directory => return self.directory(&entry),
+            _ => {}
+        }
+        let directory = match self.parent(&entry.path) {
+            Ok(directory) => directory,
+            Err(reason) => {
+                self.shared.fail(&entry.path, reason);
+                return Ok(());
+            }
+        };
+        let content = match &entry.kind {
+            Kind::File { size } => *size,
+            Kind::Sparse { extents, .. } => extents.iter().map(|extent| extent.len).sum(),
+            _ => {
+                self.pool.run(Job::Special { directory, entry });
+                return Ok(());
+            }
+        };
+        self.check_room(&entry.path, content)?;
+        if content <= SMALL {
+            let data = Vec::with_capacity(usize::try_from(content).unwrap_or(0));
+            self.current = Current::Small { directory, entry, data };
+            return Ok(());
+        }
+        let path = entry.path.clone();
+        match OpenFile::create(&self.shared, &directory, *entry) {
+            Ok(Some(file)) => self.current = Current::Large(Arc::new(file)),
+            Ok(None) => {}
+            Err(reason) => self.shared.fail(&path, reason),
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, at: u64, bytes: &[u8]) -> Result<(), TargetError> {
+        match &mut self.current {
+            Current::None => return Err(TargetError::Events),
+            Current::Ignored => {}
+            Current::Small { data, .. } => data.extend_from_slice(bytes),
+            Current::Large(file) => {
+                for (number, part) in bytes.chunks(PART).enumerate() {
+                    file.expect();
+                    let at = at + (number * PART) as u64;
+                    self.pool.run(Job::Part { file: file.clone(), at, data: part.to_vec() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn member_end(&mut self) -> Result<(), TargetError> {
+        match std::mem::replace(&mut self.current, Current::None) {
+            Current::None => return Err(TargetError::Events),
+            Current::Ignored => {}
+            Current::Small { directory, entry, data } => {
+                self.pool.run(Job::Whole { directory, entry, data });
+            }
+            Current::Large(file) => self.pool.run(Job::Complete { file }),
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, entry: &Entry) -> Result<(), TargetError> {
+        let made = match order::split(&entry.path) {
+            None => Ok((Made::Existing, false)),
+            Some((_, name)) => self.parent(&entry.path).and_then(|parent| {
+                let made = self.shared.make_directory(&parent, name)?;
+                Ok((made, parent.inherited_acl))
+            }),
+        };
+        let cleaned = made.and_then(|(made, inherited_acl)| {
+            if made == Made::Existing && entry.path != ROOT {
+                let there = self.shared.open_directory(&entry.path);
+                there.and_then(|there| self.shared.clean(&there)).map_err(Reason::system("open it"))?;
+            }
+            Ok((made, inherited_acl))
+        });
+        match cleaned {
+            Ok((made, inherited_acl)) => {
+                self.shared.report().directories += 1;
+                let existed = if made == Made::Existing { EXISTED } else { 0 };
+                let mark = existed | if inherited_acl { INHERITED_ACL } else { 0 };
+                self.directories.push(&self.shared.root, mark, entry).map_err(TargetError::Journal)
+            }
+            Err(reason) => {
+                self.blocked = Some(entry.path.clone());
+                self.shared.fail(&entry.path, reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// The directory that holds `path`, opened beneath the root, or still open.
+    fn parent(&mut self, path: &[u8]) -> Result<Arc<Directory>, Reason> {
+        let (parent, _) = order::split(path).ok_or(Reason::NoDirectory)?;
+        self.way.retain(|(open, _)| open == parent || order::is_below(parent, open));
+        if let Some((open, directory)) = self.way.last()
+            && open == parent
+        {
+            return Ok(directory.clone());
+        }
+        let directory = Arc::new(self.shared.parent_of(path)?);
+        if self.way.len() == HELD_OPEN {
+            self.way.remove(0);
+        }
+        self.way.push((parent.to_vec(), directory.clone()));
+        Ok(directory)
+    }
+
+    fn check_room(&self, path: &[u8], needs: u64) -> Result<(), TargetError> {
+        if needs < ASK_FOR_ROOM {
+            return Ok(());
+        }
+        let room = rustix::fs::fstatvfs(&self.shared.root)
+            .map_err(|source| TargetError::Stopped { path: path.to_vec(), source })?;
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        if needs > free {
+            return Err(TargetError::NoRoom { path: path.to_vec(), needs, free });
+        }
+        Ok(())
+    }
+
+    /// Ends the restore: waits for all files, makes hard links, deletes what the stream does not
+    /// hold if that was asked for, gives directories their attributes, and writes everything to
+    /// disk. Call it only when the stream was whole.
+    ///
+    /// # Errors
+    /// [`TargetError`]; what is complete stays.
+    pub fn finish(self) -> Result<Report, TargetError> {
+        if !matches!(self.current, Current::None) {
+            return Err(TargetError::Events);
+        }
+        let Self { shared, pool, way, directories, links, seen, .. } = self;
+        drop(way);
+        pool.finish();
+        shared.check()?;
+        kill_point("restore: files placed");
+        make_links(&shared, &links)?;
+        shared.check()?;
+        kill_point("restore: links made");
+        if let Some(mut seen) = seen {
+            if shared.report().failed.is_empty() {
+                shared.delete_extra(&mut seen, &shared.options.delete_within);
+            } else {
+                shared.report().deletion_held_back = true;
+            }
+        }
+        finish_directories(&shared, &directories)?;
+        shared.check()?;
+        rustix::fs::syncfs(&shared.root)
+            .map_err(|source| TargetError::Stopped { path: ROOT.to_vec(), source })?;
+        kill_point("restore: directories finished");
+        Ok(std::mem::take(&mut *shared.report()))
+    }
+}
+
+fn make_links(shared: &Shared, links: &Journal) -> Result<(), TargetError> {
+    let mut at = 0;
+    while let Some((_, entry, next)) = links.forward(at).map_err(TargetError::Journal)? {
+        at = next;
+        if let Kind::HardLink { carrier } = &entry.kind
+            && let Err(reason) = shared.link(&entry.path, carrier)
+        {
+            shared.fail(&entry.path, reason);
+        }
+    }
+    Ok(())
+}
+
+/// From the last to the first: what is below a directory came after it.
+fn finish_directories(shared: &Shared, directories: &Journal) -> Result<(), TargetError> {
+    let mut at = directories.end();
+    while let Some((mark, entry, next)) = directories.backward(at).map_err(TargetError::Journal)? {
+        at = next;
+        let manner = Manner {
+            other_xattrs: shared.options.allow_other_xattrs,
+            inherited_acl: mark & INHERITED_ACL != 0,
+            existed: mark & EXISTED != 0,
+        };
+        let finished = shared
+            .open_directory(&entry.path)
+            .and_then(|directory| attributes::apply(Subject::Open(directory.as_fd()), &entry, manner));
+        match finished {
+            Ok(lost) => shared.lose(&entry.path, lost),
+            Err(errno) => shared.fail(&entry.path, Reason::system("set its attributes")(errno)),
+        }
+    }
+    Ok(())
+}
