@@ -1,1 +1,3 @@
-//! To be filled.
+//! The backup: items into streams, streams into a snapshot.
+
+pub mod volume;

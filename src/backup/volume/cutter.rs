@@ -1,0 +1,134 @@
+//! Where segments and groups of a volume begin.
+//!
+//! Both are cut before members whose path hashes, under the domain's key, fall below a threshold
+//! that grows with the bytes at stake: so an inserted or deleted file moves no boundary but its
+//! own, and the averages hold for trees of small and of large files alike.
+
+use crate::format::derive::DomainKey;
+use crate::format::epoch::Sizes;
+
+/// A group ends at the first boundary after this many bytes of catalog text …
+const MIN_TEXT: u64 = 256 << 10;
+/// … aims at this many …
+const AVERAGE_TEXT: u64 = 512 << 10;
+/// … and ends at the latest before this many.
+const MAX_TEXT: u64 = 900 << 10;
+/// A group's headers are in memory while it is planned; it ends before they pass this.
+const MAX_HEADERS: u64 = 6 << 20;
+/// What a catalog line takes beside the path.
+const LINE: u64 = 120;
+
+/// What begins before a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cut {
+    /// Nothing: it joins its neighbours.
+    None,
+    /// A segment.
+    Segment,
+    /// A segment, and a group with it.
+    Group,
+}
+
+/// Decides member by member.
+#[derive(Debug)]
+pub struct Cutter {
+    sizes: Sizes,
+    segment: u64,
+    text_of_segment: u64,
+    text: u64,
+    headers: u64,
+    first: bool,
+    after_large: bool,
+}
+
+impl Cutter {
+    /// Segments of `sizes`.
+    #[must_use]
+    pub fn new(sizes: Sizes) -> Self {
+        Self { sizes, segment: 0, text_of_segment: 0, text: 0, headers: 0, first: true, after_large: false }
+    }
+
+    /// Whether a member of this length is cut into chunks of its own.
+    #[must_use]
+    pub fn is_large(&self, length: u64) -> bool {
+        length >= self.sizes.min
+    }
+
+    /// What begins before the member at `path` that takes `length` bytes, `header` of them before
+    /// its content.
+    pub fn before(&mut self, key: &DomainKey, path: &[u8], length: u64, header: u64) -> Cut {
+        let hash = key.cut(path);
+        let cut = if self.first {
+            Cut::Group
+        } else if self.text > MAX_TEXT || self.headers + header > MAX_HEADERS {
+            Cut::Group
+        } else if self.segment_ends(hash, length) {
+            // The lower half of the hash decides about groups, the upper one about segments.
+            let chance = Chance { wanted: AVERAGE_TEXT - MIN_TEXT, at_stake: self.text_of_segment };
+            if self.text >= MIN_TEXT && chance.falls(hash << 32) { Cut::Group } else { Cut::Segment }
+        } else {
+            Cut::None
+        };
+        self.first = false;
+        let text = path.len() as u64 + LINE;
+        if cut >= Cut::Segment {
+            (self.segment, self.text_of_segment) = (0, 0);
+        }
+        if cut == Cut::Group {
+            (self.text, self.headers) = (0, 0);
+        }
+        self.segment += length;
+        self.text_of_segment += text;
+        self.text += text;
+        self.headers += header;
+        self.after_large = self.is_large(length);
+        cut
+    }
+
+    fn segment_ends(&self, hash: u64, length: u64) -> bool {
+        if self.after_large || self.segment + length > self.sizes.max {
+            return true;
+        }
+        let chance = Chance { wanted: self.sizes.average - self.sizes.min, at_stake: length };
+        self.segment >= self.sizes.min && chance.falls(hash)
+    }
+}
+
+/// A chance of `at_stake` in `wanted`.
+struct Chance {
+    wanted: u64,
+    at_stake: u64,
+}
+
+impl Chance {
+    /// Whether the upper 32 bits of `hash` fall under the chance.
+    fn falls(&self, hash: u64) -> bool {
+        u128::from(hash >> 32) * u128::from(self.wanted.max(1)) < u128::from(self.at_stake) << 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::derive::SecretKey;
+
+    fn cuts(paths: &[String], length: u64) -> Vec<String> {
+        let sizes = Sizes { min: 1 << 20, average: 3 << 19, max: 4 << 20 };
+        let (mut cutter, key) = (Cutter::new(sizes), DomainKey::new(&SecretKey::new([1; 32])));
+        let begins = |path: &&String| cutter.before(&key, path.as_bytes(), length, 512) > Cut::None;
+        paths.iter().filter(begins).cloned().collect()
+    }
+
+    #[test]
+    fn an_insertion_moves_few_boundaries() {
+        let paths: Vec<String> = (0..40_000).map(|i| format!("dir/{i:06}")).collect();
+        let before = cuts(&paths, 8192);
+        let average = 40_000 * 8192 / before.len() as u64;
+        assert!((1 << 20..5 << 19).contains(&average), "segments of {average} B on average");
+        let mut more = paths.clone();
+        more.insert(20_000, "dir/019999x".into());
+        let after = cuts(&more, 8192);
+        let kept = before.iter().filter(|path| after.contains(path)).count();
+        assert!(kept + 5 >= before.len(), "{kept} of {} boundaries stay", before.len());
+    }
+}

@@ -1,0 +1,218 @@
+//! The scan cache of the last run: which members are unchanged, and where their bytes lie.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::format::cache::{Group, GroupRef, MAX_CACHE, NO_DIGEST, open_root};
+use crate::format::derive::DomainKey;
+use crate::format::ids::{NameId, ObjectHash};
+use crate::format::layout::{Class, EpochPath};
+use crate::format::list::Slice;
+use crate::pipeline::known::Known;
+use crate::report::event::Reporter;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// How many groups are in memory at once.
+const WINDOW: usize = 3;
+/// How many further groups one group of the walk may load in search of its members.
+const MAX_AHEAD: usize = 2;
+
+/// Reads a scan cache in walk order.
+pub struct Earlier {
+    store: Arc<dyn Store>,
+    path: EpochPath,
+    domain: NameId,
+    key: Arc<DomainKey>,
+    known: Arc<Mutex<Known>>,
+    reporter: Reporter,
+    groups: Vec<GroupRef>,
+    by_key: HashMap<u64, usize>,
+    loaded: VecDeque<Loaded>,
+    next: usize,
+    ahead: usize,
+    fresh: Vec<(Vec<u8>, ObjectHash)>,
+}
+
+struct Loaded {
+    number: usize,
+    members: HashMap<[u8; 16], (u64, u64)>,
+    slices: Vec<Slice>,
+    /// Where each slice starts in the group's bytes.
+    starts: Vec<u64>,
+}
+
+impl Earlier {
+    /// The cache whose root is `root`; an empty one without a root, or with one that does not open.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        path: EpochPath,
+        domain: NameId,
+        key: Arc<DomainKey>,
+        known: Arc<Mutex<Known>>,
+        reporter: Reporter,
+        root: Option<ObjectHash>,
+    ) -> Result<Self, StoreError> {
+        let mut earlier = Self {
+            store,
+            path,
+            domain,
+            key,
+            known,
+            reporter,
+            groups: Vec::new(),
+            by_key: HashMap::new(),
+            loaded: VecDeque::new(),
+            next: 0,
+            ahead: 0,
+            fresh: Vec::new(),
+        };
+        if let Some(root) = root {
+            if let Some(sealed) = earlier.get(root).await? {
+                match open_root(&sealed, &earlier.key) {
+                    Ok(groups) => earlier.groups = groups,
+                    Err(error) => earlier.warn(root, &error.to_string()),
+                }
+            }
+            earlier.by_key = earlier.groups.iter().enumerate().map(|(at, group)| (group.key, at)).collect();
+        }
+        Ok(earlier)
+    }
+
+    /// Whether nothing is known: every file is read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    fn warn(&self, object: ObjectHash, why: &str) {
+        let key = self.path.in_domain(self.domain, Class::Cache, object);
+        self.reporter.warn(key.to_string(), format!("{why}; the files it covers are read again"));
+    }
+
+    async fn get(&self, object: ObjectHash) -> Result<Option<bytes::Bytes>, StoreError> {
+        let key = self.path.in_domain(self.domain, Class::Cache, object);
+        match self.store.get(&key, MAX_CACHE + (1 << 20)).await {
+            Ok(sealed) if ObjectHash::of(&sealed) == object => Ok(Some(sealed)),
+            Ok(_) => {
+                self.warn(object, "the scan cache is damaged");
+                Ok(None)
+            }
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {
+                self.warn(object, "a part of the scan cache is gone");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A group of the walk begins at a path with this cut hash.
+    pub async fn enter(&mut self, key: u64) -> Result<(), StoreError> {
+        self.ahead = 0;
+        if let Some(&number) = self.by_key.get(&key) {
+            self.next = number;
+            if !self.loaded.iter().any(|loaded| loaded.number == number) {
+                self.load().await?;
+            } else {
+                self.next += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self) -> Result<bool, StoreError> {
+        let Some(group) = self.groups.get(self.next).copied() else { return Ok(false) };
+        let number = self.next;
+        self.next += 1;
+        let Some(sealed) = self.get(group.object).await? else { return Ok(true) };
+        match Group::open(&sealed, &self.key) {
+            Ok((group_content, plaintext)) => {
+                self.fresh.push((plaintext, group.object));
+                self.loaded.push_back(Loaded::new(number, group_content));
+                if self.loaded.len() > WINDOW {
+                    self.loaded.pop_front();
+                }
+            }
+            Err(error) => self.warn(group.object, &error.to_string()),
+        }
+        Ok(true)
+    }
+
+    /// Groups loaded since the last call: plaintext and object, so that a group that comes out the
+    /// same is not stored again.
+    pub fn take_fresh(&mut self) -> Vec<(Vec<u8>, ObjectHash)> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// The slices that hold a member with this digest and length, if all of their packs are at
+    /// hand.
+    pub async fn find(&mut self, digest: &[u8; 16], length: u64) -> Result<Option<Vec<Slice>>, StoreError> {
+        if *digest == NO_DIGEST || self.groups.is_empty() {
+            return Ok(None);
+        }
+        loop {
+            let found = self.loaded.iter().rev().find_map(|loaded| {
+                let &(at, had) = loaded.members.get(digest)?;
+                (had == length).then(|| loaded.slices(at, length))
+            });
+            if let Some(slices) = found {
+                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                return Ok(slices.iter().all(|slice| known.has_pack(&slice.place.pack)).then_some(slices));
+            }
+            // A boundary that moved: the member may stand in the group that comes next.
+            if self.ahead >= MAX_AHEAD {
+                return Ok(None);
+            }
+            self.ahead += 1;
+            if !self.load().await? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Loaded {
+    fn new(number: usize, group: Group) -> Self {
+        let mut at = 0;
+        let mut members = HashMap::with_capacity(group.members.len());
+        for member in &group.members {
+            if member.digest != NO_DIGEST {
+                members.insert(member.digest, (at, member.length));
+            }
+            at += member.length;
+        }
+        let mut start = 0;
+        let starts = group.slices.iter().map(|slice| {
+            let this = start;
+            start += u64::from(slice.take);
+            this
+        });
+        Self { number, members, starts: starts.collect(), slices: group.slices }
+    }
+
+    /// The slices of `length` bytes at `at`.
+    fn slices(&self, at: u64, length: u64) -> Vec<Slice> {
+        let end = at + length;
+        let first = self.starts.partition_point(|start| *start <= at).saturating_sub(1);
+        let mut found = Vec::new();
+        for (slice, &start) in self.slices.iter().zip(&self.starts).skip(first) {
+            if start >= end {
+                break;
+            }
+            let mut slice = *slice;
+            let stop = start + u64::from(slice.take);
+            // Within one slice, differences fit its 32 bits.
+            let before = u32::try_from(at.saturating_sub(start)).unwrap_or(u32::MAX);
+            let after = u32::try_from(stop.saturating_sub(end)).unwrap_or(u32::MAX);
+            slice.skip += before;
+            slice.take -= before + after;
+            found.push(slice);
+        }
+        found
+    }
+}
+
+impl std::fmt::Debug for Earlier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Earlier({} groups)", self.groups.len())
+    }
+}

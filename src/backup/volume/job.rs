@@ -1,0 +1,175 @@
+//! One piece of a volume: some members read and encoded, others known from the last run.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::format::cache::NO_DIGEST;
+use crate::format::catalog::{Line, Type};
+use crate::format::derive::DomainKey;
+use crate::format::list::Slice;
+use crate::format::name::Name;
+use crate::format::pack::MAX_CHUNK;
+use crate::pipeline::SourceError;
+use crate::pipeline::piece::{Member, Output, Run};
+use crate::report::event::Meter;
+use crate::source::volume::Member as Walked;
+use crate::source::volume::tar::Kind;
+use crate::source::volume::{Appended, Content, GapKind, Volume};
+
+use super::findings::Findings;
+
+/// What all jobs of a volume share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The folder.
+    pub volume: Volume,
+    /// The domain's key.
+    pub key: Arc<DomainKey>,
+    /// Prefix of every digest: the walk's parameters.
+    pub parameters: Arc<Vec<u8>>,
+    /// What is missing or left out.
+    pub findings: Findings,
+    /// What counts files.
+    pub meter: Arc<Meter>,
+}
+
+/// One member of a piece.
+#[derive(Debug)]
+pub enum Planned {
+    /// To be read.
+    Read(Box<Walked>),
+    /// Unchanged: its bytes lie in these slices.
+    Known {
+        /// What the walk saw.
+        member: Box<Walked>,
+        /// Where the bytes lie.
+        slices: Vec<Slice>,
+        /// Its digest.
+        digest: [u8; 16],
+    },
+    /// Bytes without a member of their own: the header of a large file.
+    Bytes(Vec<u8>),
+}
+
+impl Context {
+    /// The digest of a member in the scan cache.
+    #[must_use]
+    pub fn digest(&self, member: &Walked) -> [u8; 16] {
+        let mut seen = self.parameters.to_vec();
+        member.seen(&mut seen);
+        self.key.member(&seen)
+    }
+
+    /// The digest of a member that was read from `started` on, if it may be believed next time.
+    #[must_use]
+    pub fn settled_digest(&self, member: &Walked, content: Content, started: Timestamp) -> [u8; 16] {
+        if content == Content::Settled && self.volume.settled(&member.stat, started) {
+            self.digest(member)
+        } else {
+            NO_DIGEST
+        }
+    }
+
+    /// Reads and encodes a piece. Runs on a worker.
+    pub fn run(&self, planned: Vec<Planned>, started: Timestamp) -> Result<Output, SourceError> {
+        let mut output = Output::default();
+        let mut length = 0i64;
+        for planned in planned {
+            let before = output.fresh.len();
+            match planned {
+                Planned::Bytes(bytes) => {
+                    output.fresh.extend_from_slice(&bytes);
+                    length += add_fresh(&mut output, before);
+                }
+                Planned::Known { member, slices, digest } => {
+                    output.members.push(record(&member, length, digest));
+                    length += i64::try_from(member.encoded_len())?;
+                    output.runs.push(Run::Known(slices));
+                    self.meter.add_done(1);
+                }
+                Planned::Read(member) => {
+                    let Some((member, content)) = self.append(*member, &mut output.fresh) else { continue };
+                    let digest = self.settled_digest(&member, content, started);
+                    output.members.push(record(&member, length, digest));
+                    length += add_fresh(&mut output, before);
+                    self.meter.add_done(1);
+                }
+            }
+        }
+        Ok(output)
+    }
+
+    /// Appends a member; nothing when there is none any more, which is named.
+    fn append(&self, member: Walked, fresh: &mut Vec<u8>) -> Option<(Walked, Content)> {
+        let path = member.path.clone();
+        let carries = member.stat.nlink > 1;
+        let room = (MAX_CHUNK - fresh.len()) as u64;
+        let member = match &member.kind {
+            // The file that it links to was lost on the way: this path carries the content then.
+            Kind::HardLink { carrier } if self.findings.lost_carrier(carrier) => {
+                self.volume.look_again(&path)
+            }
+            _ => Ok(member),
+        };
+        let gap = match member.and_then(|member| self.volume.append(member, room, fresh)) {
+            Ok(Appended::Stored(member, content)) => {
+                if content == Content::Changed {
+                    self.findings.gap(&path, &GapKind::Changed);
+                }
+                return Some((member, content));
+            }
+            Ok(Appended::TooLarge(_)) => GapKind::Changed,
+            Err(gap) => gap,
+        };
+        if carries {
+            self.findings.lose_carrier(path.clone());
+        }
+        match gap {
+            GapKind::Open(rustix::io::Errno::NOENT) => self.findings.vanished(&path),
+            gap => self.findings.gap(&path, &gap),
+        }
+        None
+    }
+}
+
+/// Takes what was appended since `before` as new bytes; gives how many they are.
+fn add_fresh(output: &mut Output, before: usize) -> i64 {
+    let (skip, take) = (before, output.fresh.len() - before);
+    // At most one chunk, so 32 bits hold it.
+    let (skip, take) = (u32::try_from(skip).unwrap_or(u32::MAX), u32::try_from(take).unwrap_or(u32::MAX));
+    match output.runs.last_mut() {
+        Some(Run::Fresh { skip: start, take: so_far }) if *start + *so_far == skip => *so_far += take,
+        _ if take > 0 => output.runs.push(Run::Fresh { skip, take }),
+        _ => {}
+    }
+    i64::from(take)
+}
+
+/// A member as the pipeline takes it, starting `at` bytes into the piece.
+#[must_use]
+pub fn record(member: &Walked, at: i64, digest: [u8; 16]) -> Member {
+    let (kind, size, link) = match &member.kind {
+        Kind::File { size } | Kind::Sparse { size, .. } => (Type::File, Some(*size), None),
+        Kind::Directory => (Type::Dir, None, None),
+        Kind::Symlink { target } => (Type::Symlink, None, Some(target)),
+        Kind::HardLink { carrier } => (Type::Hardlink, None, Some(carrier)),
+        Kind::Fifo => (Type::Fifo, None, None),
+        Kind::CharDevice(_) => (Type::Char, None, None),
+        Kind::BlockDevice(_) => (Type::Block, None, None),
+    };
+    let mtime = member.stat.mtime;
+    let line = Line {
+        path: Name(member.path.clone()),
+        kind,
+        at: 0,
+        len: 0,
+        size,
+        mode: Some(format!("{:04o}", member.stat.mode & 0o7777)),
+        uid: Some(member.stat.uid),
+        gid: Some(member.stat.gid),
+        mtime: Some(format!("{}.{:09}", mtime.seconds, mtime.nanos)),
+        link: link.map(|link| Name(link.clone())),
+    };
+    Member { at, length: member.encoded_len(), line: Some(line), digest }
+}
