@@ -1,1 +1,4 @@
 //! The main job on real parts.
+
+mod cluster;
+mod postgres;

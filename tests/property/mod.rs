@@ -1,3 +1,4 @@
 //! Laws that hold for all inputs.
 
+mod list_page;
 mod pipeline;

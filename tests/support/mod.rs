@@ -1,1 +1,4 @@
 //! Real servers and trees for the tests.
+
+pub mod plane;
+pub mod postgres;

@@ -1,6 +1,5 @@
 //! A folder into a stream: walked, grouped, compared with the last run, read where it changed.
 
-mod cutter;
 mod earlier;
 mod findings;
 mod job;
@@ -22,7 +21,7 @@ use crate::pipeline::stream::{PendingStream, StreamWriter};
 use crate::report::event::Meter;
 use crate::source::volume::{Content, GapKind, Member, Volume, Walked};
 
-use cutter::{Cut, Cutter};
+use super::cutter::{Cut, Cutter};
 pub use earlier::Earlier;
 use findings::Findings;
 use job::{Context, Planned};

@@ -1,0 +1,254 @@
+//! Dumps of a real PostgreSQL server, and back.
+
+use kbak::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
+use kbak::source::database::archive::ArchiveScanner;
+use kbak::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres, Proof, TlsMode};
+use tokio::io::AsyncReadExt as _;
+
+use crate::support::postgres::Server;
+
+/// A database with tables, keys, a sequence, a view, a large object, and a name that looks like a
+/// connection string.
+const NAME: &str = "host=elsewhere 'shop\\";
+
+fn fill(server: &Server) {
+    server.sql("postgres", &format!("CREATE DATABASE \"{NAME}\""));
+    server.sql(
+        NAME,
+        "CREATE TABLE orders (id serial PRIMARY KEY, what text NOT NULL, at timestamptz DEFAULT now(), raw bytea);
+         INSERT INTO orders (what, raw) SELECT 'order ' || n, sha256(n::text::bytea) FROM generate_series(1, 20000) n;
+         CREATE TABLE empty (a int);
+         CREATE VIEW dear AS SELECT * FROM orders WHERE id > 19990;
+         CREATE INDEX ON orders (what);
+         SELECT lo_from_bytea(4242, decode(repeat('00ff', 50000), 'hex'));",
+    );
+}
+
+/// What is in a database, said without kbak.
+fn contents(server: &Server, database: &str) -> String {
+    server.sql(
+        database,
+        "SELECT md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o;
+         SELECT count(*) FROM dear; SELECT count(*) FROM empty; SELECT nextval('orders_id_seq');
+         SELECT md5(lo_get(4242)); SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
+    )
+}
+
+async fn read(mut dump: Dump) -> (Vec<u8>, Result<DumpProof, DatabaseError>) {
+    let mut bytes = Vec::new();
+    dump.read_to_end(&mut bytes).await.expect("a dump");
+    (bytes, dump.finish().await)
+}
+
+fn wanted(database: &str, target: Target) -> RestoreDatabase {
+    RestoreDatabase { database: database.to_owned(), target, like: None, no_owner: false }
+}
+
+#[tokio::test]
+async fn a_database_goes_out_and_comes_back() {
+    let server = Server::start("secret", &[]);
+    fill(&server);
+    let postgres = Postgres::connect(&server.config()).await.expect("a server");
+    let all = postgres.databases().await.expect("databases");
+    let info = all.iter().find(|info| info.name == NAME).expect("listed").clone();
+    assert!(info.size > 1 << 20 && info.encoding == "UTF8", "{info:?}");
+    let (bytes, proof) = read(postgres.dump(NAME).expect("a dump")).await;
+    let proof = proof.expect("whole");
+    let Proof::Archive(archive) = &proof.proof else { panic!("{proof:?}") };
+    // Two tables and the large objects.
+    assert_eq!((archive.blocks, proof.bytes), (3, bytes.len() as u64), "{proof:?}");
+
+    let mut there = wanted("back", Target::Create);
+    there.like = Some(info);
+    let restored = restore_database(&postgres, &there, bytes.as_slice()).await.expect("restored");
+    assert!(restored.proved);
+    assert_eq!(contents(&server, "back"), contents(&server, NAME));
+
+    let error = restore_database(&postgres, &there, bytes.as_slice()).await.expect_err("not empty");
+    assert!(matches!(error, DatabaseError::NotEmpty { objects: 4.., .. }), "{error}");
+    let replaced = restore_database(&postgres, &wanted("back", Target::Replace), bytes.as_slice()).await;
+    replaced.expect("replaced because it was told to");
+
+    let cut = restore_database(&postgres, &wanted("cut", Target::Create), &bytes[..bytes.len() - 1]).await;
+    cut.expect_err("a cut archive is never restored with success");
+}
+
+#[tokio::test]
+async fn an_archive_is_whole_at_its_last_byte_and_not_before() {
+    let server = Server::start("secret", &[]);
+    server.sql(
+        "postgres",
+        "CREATE TABLE t (a text); INSERT INTO t VALUES ('x'), ('y'); SELECT lo_from_bytea(7, 'abc'); CREATE TABLE u (b int)",
+    );
+    let postgres = Postgres::connect(&server.config()).await.expect("a server");
+    let (bytes, proof) = read(postgres.dump("postgres").expect("a dump")).await;
+    proof.expect("whole");
+    let whole = |bytes: &[u8]| {
+        let mut scanner = ArchiveScanner::new();
+        // In pieces of changing size, so that every field is cut somewhere.
+        let mut rest = bytes;
+        for size in (1..=7).cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, tail) = rest.split_at(size.min(rest.len()));
+            scanner.feed(piece);
+            rest = tail;
+        }
+        scanner.finish()
+    };
+    whole(&bytes).expect("all of it");
+    for length in 0..bytes.len() {
+        assert!(whole(&bytes[..length]).is_err(), "cut after {length} of {} bytes", bytes.len());
+    }
+    let longer = [bytes.as_slice(), b"\x01"].concat();
+    assert!(whole(&longer).is_err(), "and nothing may follow");
+}
+
+#[tokio::test]
+async fn a_server_that_dies_in_the_middle_leaves_no_dump() {
+    let server = Server::start("secret", &[]);
+    fill(&server);
+    let postgres = Postgres::connect(&server.config()).await.expect("a server");
+    let mut dump = postgres.dump(NAME).expect("a dump");
+    let mut first = [0; 4096];
+    dump.read_exact(&mut first).await.expect("its first bytes");
+    server.sql(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'kbak'",
+    );
+    let mut rest = Vec::new();
+    dump.read_to_end(&mut rest).await.expect("what was in the pipe");
+    let error = dump.finish().await.expect_err("not whole");
+    assert!(matches!(error, DatabaseError::Failed { tool: "pg_dump", .. }), "{error}");
+}
+
+/// The processes that this one started, and theirs, that have to do with `server`: command line
+/// and environment of each.
+fn descendants(server: &Server) -> Vec<(u32, Vec<u8>)> {
+    let mut known = vec![std::process::id()];
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < known.len() {
+        for task in std::fs::read_dir(format!("/proc/{}/task", known[at])).into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                let mut seen = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                seen.extend(std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default());
+                known.push(pid);
+                found.push((pid, seen));
+            }
+        }
+        at += 1;
+    }
+    found.retain(|(_, seen)| holds(seen, &server.socket().display().to_string()));
+    found
+}
+
+fn holds(bytes: &[u8], canary: &str) -> bool {
+    bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
+}
+
+#[tokio::test]
+async fn a_password_is_in_no_argument_environment_or_error() {
+    // With the characters that a password file escapes.
+    let canary = "ca:na\\ry:2f6e";
+    let server = Server::start(canary, &[]);
+    fill(&server);
+    let mut config = server.config();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    std::fs::write(&file, format!("{canary}\n")).expect("a password file");
+    (config.password, config.password_file) = (None, Some(file));
+    let postgres = Postgres::connect(&config).await.expect("the password is right");
+    let mut dump = postgres.dump(NAME).expect("a dump");
+    let mut first = [0; 4096];
+    // The dump is larger than the pipe, so the tool waits while it is looked at.
+    dump.read_exact(&mut first).await.expect("its first bytes");
+    let seen = descendants(&server);
+    let tool = seen.iter().find(|(_, seen)| holds(seen, "pg_dump")).expect("the tool runs");
+    assert!(holds(&tool.1, "PGPASSFILE=/proc/self/fd/"), "and has its password file");
+    for (pid, seen) in &seen {
+        assert!(!holds(seen, "2f6e") && !holds(seen, "PGPASSWORD"), "process {pid}");
+    }
+    assert!(!format!("{config:?}{postgres:?}{dump:?}").contains("2f6e"));
+
+    let pid = tool.0;
+    drop(dump);
+    for _ in 0..200 {
+        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) if !stat.contains(") Z ") => {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await
+            }
+            _ => break,
+        }
+    }
+    assert!(
+        !descendants(&server).iter().any(|(_, seen)| holds(seen, "pg_dump")),
+        "a dropped dump ends its tool"
+    );
+
+    config.user = "nobody".to_owned();
+    let error = Postgres::connect(&config).await.expect_err("no such user");
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("password authentication failed") && !shown.contains("2f6e"), "{shown}");
+}
+
+#[tokio::test]
+async fn roles_come_back_and_nothing_else_does() {
+    let server = Server::start("secret", &[]);
+    server.sql(
+        "postgres",
+        "CREATE ROLE clerks; CREATE ROLE \"odd \"\"one\" LOGIN PASSWORD 'pw' CONNECTION LIMIT 3; GRANT clerks TO \"odd \"\"one\" WITH ADMIN OPTION",
+    );
+    let roles = "SELECT rolname, rolcanlogin, rolconnlimit, rolpassword FROM pg_authid WHERE rolname !~ '^pg_' ORDER BY 1;
+         SELECT roleid::regrole, member::regrole, admin_option FROM pg_auth_members WHERE roleid = 'clerks'::regrole";
+    let before = server.sql("postgres", roles);
+    let postgres = Postgres::connect(&server.config()).await.expect("a server");
+    let (mut text, proof) = read(postgres.dump_globals().expect("a dump")).await;
+    assert_eq!(proof.expect("whole").proof, Proof::LastLine);
+    server.sql("postgres", "DROP ROLE \"odd \"\"one\"; DROP ROLE clerks");
+    text.extend_from_slice(
+        b"\n\\! touch /tmp/never\nALTER ROLE kbak WITH NOSUPERUSER;\nCOPY x FROM PROGRAM 'id';\n",
+    );
+    let report = restore_globals(&postgres, text.as_slice()).await.expect("restored");
+    assert_eq!(server.sql("postgres", roles), before);
+    assert_eq!(report.created, ["clerks", "odd \"one"]);
+    assert_eq!(report.existed, ["kbak"]);
+    assert_eq!(report.refused.get("COPY x"), Some(&1), "{report:?}");
+    let again = restore_globals(&postgres, text.as_slice()).await.expect("again");
+    assert_eq!((again.created.len(), again.existed.len()), (0, 3));
+}
+
+#[tokio::test]
+async fn a_connection_in_the_clear_must_be_asked_for() {
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let server = Server::start("secret", &["listen_addresses=127.0.0.1", &format!("port={port}")]);
+    let clear = DatabaseConfig { host: "127.0.0.1".to_owned(), port, ..server.config() };
+    for tls in [TlsMode::VerifyFull, TlsMode::Require] {
+        let error = Postgres::connect(&DatabaseConfig { tls, ..clear.clone() }).await.expect_err("no TLS");
+        assert!(error.to_string().contains("SSL"), "{error}");
+    }
+    Postgres::connect(&DatabaseConfig { tls: TlsMode::AllowPlaintext, ..clear }).await.expect("allowed");
+}
+
+#[test]
+fn a_url_names_a_server_and_never_a_password() {
+    let (config, database) =
+        DatabaseConfig::from_url("postgresql://me@db.example:5433/shop%20one?sslmode=require")
+            .expect("a URL");
+    assert_eq!((config.host.as_str(), config.port, config.user.as_str()), ("db.example", 5433, "me"));
+    assert_eq!((database.as_deref(), config.tls), (Some("shop one"), TlsMode::Require));
+    let (config, _) = DatabaseConfig::from_url("postgresql:///?host=/run/pg&port=1").expect("a URL");
+    assert!(config.is_socket());
+    for bad in [
+        "postgresql://me:canary@db/x",
+        "postgresql://db/x?password=canary",
+        "mysql://canary",
+        "postgresql://d%zz/canary",
+    ] {
+        let error = DatabaseConfig::from_url(bad).expect_err("refused");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+    }
+}

@@ -1,0 +1,129 @@
+//! A real control plane for one test: `kbak-testplane up` (tests/cluster), which ends with it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use bytes::Bytes;
+use http::Method;
+use kbak::report::event::Reporter;
+use kbak::source::kubernetes::{ApiError, Cluster, ClusterAccess, Deadlines};
+use serde_json::Value;
+
+/// A control plane. Its processes end when this is dropped, or when the test is killed.
+#[derive(Debug)]
+pub struct Plane {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    dir: tempfile::TempDir,
+    etcd: Vec<String>,
+    /// Whether a controller manager runs: it makes ServiceAccounts, collects garbage, ends
+    /// namespaces.
+    pub controllers: bool,
+}
+
+impl Plane {
+    /// Starts one and waits until it can be used.
+    pub fn up(arguments: &[&str]) -> Self {
+        let program = std::env::var("KBAK_TEST_PLANE").expect(
+            "KBAK_TEST_PLANE names the test control plane: eval \"$(scripts/tools --need control-plane)\"",
+        );
+        let dir = tempfile::Builder::new().prefix("plane").tempdir().expect("a folder");
+        let mut child = Command::new(program)
+            .arg("up")
+            .arg("--dir")
+            .arg(dir.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a control plane");
+        let stdin = child.stdin.take();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its stdout")).read_line(&mut line).expect("a line");
+        let said: Value = serde_json::from_str(&line).expect("the control plane is up");
+        let etcd = said["etcd"].as_array().expect("etcd").iter().filter_map(Value::as_str);
+        let (etcd, controllers) = (etcd.map(str::to_owned).collect(), said["controllers"] == true);
+        Self { child, stdin, dir, etcd, controllers }
+    }
+
+    /// Its administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// The plane as kbak reaches it.
+    pub async fn cluster(&self) -> Cluster {
+        connect(&self.kubeconfig()).await
+    }
+
+    /// Makes etcd forget all history.
+    pub fn compact(&self) {
+        let range = etcd(&self.etcd[0], "/v3/kv/range", r#"{"key":"AA==","limit":"1"}"#);
+        let revision = range["header"]["revision"].as_str().expect("a revision").to_owned();
+        let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+        etcd(&self.etcd[0], "/v3/kv/compaction", &body);
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A cluster by its kubeconfig.
+pub async fn connect(kubeconfig: &Path) -> Cluster {
+    let access = ClusterAccess { kubeconfig: Some(kubeconfig.to_owned()), context: None };
+    Cluster::connect(&access, Deadlines::default(), Reporter::silent()).await.expect("access")
+}
+
+/// One request to etcd's JSON gateway.
+fn etcd(endpoint: &str, path: &str, body: &str) -> Value {
+    let host = endpoint.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).expect("etcd");
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (from, to) = (answer.find('{').expect("JSON"), answer.rfind('}').expect("JSON"));
+    serde_json::from_str(&answer[from..=to]).expect("JSON")
+}
+
+/// Creates an object and gives what the server made of it.
+pub async fn create(cluster: &Cluster, path: &str, object: Value) -> Value {
+    try_create(cluster, path, object).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Like [`create`].
+pub async fn try_create(cluster: &Cluster, path: &str, object: Value) -> Result<Value, ApiError> {
+    let body = Bytes::from(object.to_string());
+    let answer = cluster.send(Method::POST, path, "", "application/json", body).await?;
+    Ok(serde_json::from_slice(&answer.body).expect("JSON"))
+}
+
+/// Reads `path`.
+pub async fn get(cluster: &Cluster, path: &str) -> Value {
+    let answer = cluster.get(path, "", 64 << 20).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+    serde_json::from_slice(&answer.body).expect("JSON")
+}
+
+/// Merges `patch` into the object at `path`.
+pub async fn patch(cluster: &Cluster, path: &str, patch: Value) -> Value {
+    let body = Bytes::from(patch.to_string());
+    let answer = cluster.send(Method::PATCH, path, "", "application/merge-patch+json", body).await;
+    serde_json::from_slice(&answer.unwrap_or_else(|error| panic!("{path}: {error}")).body).expect("JSON")
+}
+
+/// Removes the object at `path`.
+pub async fn delete(cluster: &Cluster, path: &str) {
+    let answer = cluster.send(Method::DELETE, path, "", "application/json", Bytes::from_static(b"{}")).await;
+    answer.unwrap_or_else(|error| panic!("{path}: {error}"));
+}
