@@ -1,5 +1,10 @@
 //! Repositories: opened, written, committed, read.
 
+pub mod birth;
 pub mod chain;
 pub mod commit;
 pub mod dedup;
+pub mod epochs;
+pub mod private_file;
+pub mod records;
+pub mod writer_key;

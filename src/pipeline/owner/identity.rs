@@ -7,11 +7,13 @@ use std::io::Read;
 use std::sync::Arc;
 
 use age::secrecy::SecretString;
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::key_file::SIGNING_LINE;
 use super::recipient::{Kind, Recipient};
 use crate::format::epoch::VerifiedEpoch;
+use crate::format::ids::{ObjectHash, RecipientId};
 use crate::format::sign::{KeyError, SigningKey};
 use crate::format::wrap::{self, EpochKeys, WrapError};
 
@@ -298,32 +300,39 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// Which wrap was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// One of epoch.json's, for this owner.
+    Inline(RecipientId),
+    /// An object under `keys/`.
+    Later(ObjectHash),
+}
+
 /// Opens the keys of an epoch with the first identity that a wrap is for: first the wraps of
-/// epoch.json, then `later`, the objects under `keys/`. Plugins may ask a person, so wraps are
-/// tried by name first where an identity's recipient is known.
+/// epoch.json, then `later`, the objects under `keys/` with their names. A plugin may ask a person,
+/// so where an identity's recipient is known, only the wrap for it is tried.
 pub fn open_wrap(
     epoch: &VerifiedEpoch,
-    later: &[bytes::Bytes],
+    later: &[(ObjectHash, Bytes)],
     identities: &[Arc<Identity>],
-) -> Result<EpochKeys, WrapError> {
+) -> Result<(EpochKeys, Via), WrapError> {
     let mut last = WrapError::WrongIdentity;
     for identity in identities {
-        let named = identity.recipients.iter().filter_map(|recipient| epoch.wrap(recipient.id()));
-        let inline: Vec<&[u8]> = if identity.plugins.is_empty() {
-            named.map(|wrap| wrap.age.as_bytes()).collect()
-        } else {
-            epoch.wraps.iter().map(|wrap| wrap.age.as_bytes()).collect()
-        };
-        for wrap in inline.into_iter().chain(later.iter().map(|object| &**object)) {
+        let known = |id| identity.recipients.iter().any(|recipient| recipient.id() == id);
+        let inline = epoch
+            .wraps
+            .iter()
+            .filter(|wrap| !identity.plugins.is_empty() || known(wrap.recipient))
+            .map(|wrap| (Via::Inline(wrap.recipient), wrap.age.as_bytes()));
+        let later = later.iter().map(|(hash, bytes)| (Via::Later(*hash), &**bytes));
+        for (via, wrap) in inline.chain(later) {
             match wrap::open(wrap, &identity.age(), epoch) {
-                Ok(keys) => return Ok(keys),
+                Ok(keys) => return Ok((keys, via)),
                 // The first thing that is worth telling is kept; a wrap for somebody else is not.
                 Err(WrapError::WrongIdentity) => {}
-                Err(error) => {
-                    if matches!(last, WrapError::WrongIdentity) {
-                        last = error;
-                    }
-                }
+                Err(error) if matches!(last, WrapError::WrongIdentity) => last = error,
+                Err(_) => {}
             }
         }
     }

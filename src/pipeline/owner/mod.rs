@@ -9,6 +9,6 @@ mod identity;
 mod key_file;
 mod recipient;
 
-pub use identity::{Identity, IdentityError, Prompt, Silent, open_wrap};
+pub use identity::{Identity, IdentityError, Prompt, Silent, Via, open_wrap};
 pub use key_file::{OwnerKey, WorkFactor};
 pub use recipient::{Kind, Owner, Recipient, RecipientError};
