@@ -1,1 +1,2 @@
 //! Real servers and trees for the tests.
+pub mod owners;
