@@ -261,8 +261,11 @@ impl Epoch {
     ) -> Result<VerifiedEpoch, EpochError> {
         let object = path.epoch_json().as_str().to_owned();
         let (epoch, key, hash) = (|| {
-            let line =
-                SignedDocument::parse(bytes)?.verify(signers, &path.writer.to_string(), Namespace::Epoch)?;
+            let line = SignedDocument::parse(bytes.clone())?.verify(
+                signers,
+                &path.writer.to_string(),
+                Namespace::Epoch,
+            )?;
             // The format is looked at before the rest: a newer one may have other fields.
             let Format { format } = line.parse()?;
             let epoch = if format > FORMAT { Err(format) } else { Ok(line.parse::<Self>()?) };
@@ -284,7 +287,7 @@ impl Epoch {
             same("repository", &epoch.repository, &repository)?;
         }
         let recipient = epoch.check(&object)?;
-        Ok(VerifiedEpoch { epoch, recipient, key, hash })
+        Ok(VerifiedEpoch { epoch, recipient, key, hash, bytes })
     }
 }
 
@@ -301,6 +304,7 @@ pub struct VerifiedEpoch {
     recipient: DataRecipient,
     key: PublicKey,
     hash: ObjectHash,
+    bytes: Bytes,
 }
 
 impl VerifiedEpoch {
@@ -320,6 +324,13 @@ impl VerifiedEpoch {
     #[must_use]
     pub fn recipient(&self) -> &DataRecipient {
         &self.recipient
+    }
+
+    /// The identical second copy, to be stored again where it is missing.
+    #[must_use]
+    pub fn sealed_copy(&self) -> Sealed {
+        let copy = layout::epoch_copy(self.epoch.writer, self.epoch.plan, self.epoch.epoch);
+        Sealed::new(copy, self.bytes.clone(), self.hash)
     }
 
     /// The wrap of one owner, if he was one when the epoch was born.

@@ -129,6 +129,14 @@ hex_id!(
     Commitment, 32
 );
 
+impl RecipientId {
+    /// What people compare: `SHA256:` and the first 16 hex digits.
+    #[must_use]
+    pub fn short(&self) -> String {
+        format!("SHA256:{}…", to_hex(&self.0[..8]))
+    }
+}
+
 impl ObjectHash {
     /// Hashes a whole object.
     #[must_use]

@@ -21,6 +21,7 @@ pub mod needs;
 pub mod object;
 pub mod pack;
 pub mod padme;
+pub mod record;
 pub mod sign;
 pub mod signers;
 mod signing_key;

@@ -357,6 +357,10 @@ struct Head {
 }
 
 fn head(namespace: Namespace, line: &[u8]) -> Result<(), SignError> {
+    // serde takes an array for a struct; a document is an object in every reader.
+    if !line.starts_with(b"{") {
+        return Err(SignError::Shape("its line is no JSON object"));
+    }
     let Head { r#type: found, requires } = json::parse(line)?;
     let wanted = namespace.document_type();
     if found != wanted {

@@ -15,6 +15,7 @@ pub mod engine;
 pub mod fetch;
 pub mod known;
 pub mod limits;
+pub mod owner;
 pub mod packer;
 pub mod piece;
 pub mod reader;

@@ -1,5 +1,13 @@
 //! Repositories: opened, written, committed, read.
 
+pub mod birth;
 pub mod chain;
 pub mod commit;
 pub mod dedup;
+pub mod epochs;
+pub mod init;
+pub mod keys;
+pub mod private_file;
+pub mod records;
+pub mod sheet;
+pub mod writer_key;

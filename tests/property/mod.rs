@@ -2,3 +2,5 @@
 
 mod list_page;
 mod pipeline;
+
+mod trust;

@@ -2,3 +2,4 @@
 
 pub mod plane;
 pub mod postgres;
+pub mod owners;

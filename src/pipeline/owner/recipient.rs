@@ -1,0 +1,303 @@
+//! Recipients: the public halves of owners' keys, and what owners' lines look like.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::identity::{Asked, Prompt};
+use crate::format::epoch::InlineWrap;
+use crate::format::ids::{EpochId, ObjectHash, RecipientId};
+use crate::format::layout::EpochPath;
+use crate::format::object::Sealed;
+use crate::format::sign::PublicKey;
+use crate::format::wrap::{self, EpochKeys, WrapError};
+
+/// Kinds of keys that age encrypts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// `age1…`
+    X25519,
+    /// `age1tag1…`: a key in hardware that needs no plugin to encrypt to.
+    Tag,
+    /// `age1tagpq1…`: the same, post-quantum.
+    TagPq,
+    /// `ssh-ed25519 …`
+    SshEd25519,
+    /// `ssh-rsa …`, 2048 bits or more.
+    SshRsa,
+    /// `age1<name>1…`: the program `age-plugin-<name>` encrypts and decrypts.
+    Plugin(String),
+}
+
+/// Why a text is not a recipient. The text is never part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecipientError {
+    /// A private key was given where a public one belongs.
+    #[error(
+        "it is a PRIVATE key (not shown here). If it was in a plan or on a command line, take it as lost: make a new one"
+    )]
+    Private,
+    /// A key that age cannot encrypt to.
+    #[error("age cannot encrypt to keys of type {0}; use age1…, ssh-ed25519 or ssh-rsa, or a plugin")]
+    Unsupported(String),
+    /// An RSA key that is too short or too long.
+    #[error("its RSA modulus is too short or too long (2048 to 4096 bits)")]
+    Modulus,
+    /// Not a key.
+    #[error("it is not an age recipient (age1…) and not an SSH public key (ssh-ed25519 …, ssh-rsa …)")]
+    Malformed,
+    /// The signing key after an age recipient.
+    #[error("the signing key after the recipient is not an ssh-ed25519 public key")]
+    Signing,
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+    /// Two owners with one key are one owner.
+    #[error("it stands twice")]
+    Twice,
+}
+
+/// The public half of an owner's key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Recipient {
+    text: String,
+    kind: Kind,
+}
+
+impl FromStr for Recipient {
+    type Err = RecipientError;
+
+    /// Reads one recipient; a comment after an SSH key is dropped.
+    fn from_str(text: &str) -> Result<Self, RecipientError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(RecipientError::Empty);
+        }
+        if holds_private_key(text) {
+            return Err(RecipientError::Private);
+        }
+        if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
+            return Self::from_ssh(text);
+        }
+        if let Ok(native) = text.parse::<age::x25519::Recipient>() {
+            return Ok(Self::of_x25519(&native));
+        }
+        if text.parse::<age::tag::Recipient>().is_ok() {
+            return Ok(Self { text: text.to_owned(), kind: Kind::Tag });
+        }
+        if text.parse::<age::tagpq::Recipient>().is_ok() {
+            return Ok(Self { text: text.to_owned(), kind: Kind::TagPq });
+        }
+        match text.parse::<age::plugin::Recipient>() {
+            Ok(plugin) => {
+                Ok(Self { text: plugin.to_string(), kind: Kind::Plugin(plugin.plugin().to_owned()) })
+            }
+            Err(_) => Err(RecipientError::Malformed),
+        }
+    }
+}
+
+/// Whether a text holds anything that only an owner may have.
+fn holds_private_key(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    ["AGE-SECRET-KEY-", "AGE-PLUGIN-", "PRIVATE KEY"].iter().any(|mark| upper.contains(mark))
+}
+
+impl Recipient {
+    fn from_ssh(text: &str) -> Result<Self, RecipientError> {
+        use age::ssh::ParseRecipientKeyError as Why;
+        let mut words = text.split_ascii_whitespace();
+        let (kind, key) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let parsed: age::ssh::Recipient = format!("{kind} {key}").parse().map_err(|error| match error {
+            Why::RsaModulusTooLarge | Why::RsaModulusTooSmall => RecipientError::Modulus,
+            Why::Unsupported(_) | Why::Ignore => RecipientError::Unsupported(short(kind)),
+            _ if !matches!(kind, "ssh-ed25519" | "ssh-rsa") => RecipientError::Unsupported(short(kind)),
+            _ => RecipientError::Malformed,
+        })?;
+        Ok(Self::of_ssh(&parsed))
+    }
+
+    pub(super) fn of_x25519(native: &age::x25519::Recipient) -> Self {
+        Self { text: native.to_string(), kind: Kind::X25519 }
+    }
+
+    pub(super) fn of_ssh(parsed: &age::ssh::Recipient) -> Self {
+        let kind = match parsed {
+            age::ssh::Recipient::SshRsa(..) => Kind::SshRsa,
+            age::ssh::Recipient::SshEd25519(..) => Kind::SshEd25519,
+        };
+        Self { text: parsed.to_string(), kind }
+    }
+
+    /// The canonical text, without a comment.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// What epochs call it.
+    #[must_use]
+    pub fn id(&self) -> RecipientId {
+        RecipientId(ObjectHash::of(self.text.as_bytes()).0)
+    }
+
+    /// The Ed25519 key that an owner with this recipient may sign with: an ssh-ed25519 key is both.
+    #[must_use]
+    pub fn signing_key(&self) -> Option<PublicKey> {
+        (self.kind == Kind::SshEd25519).then(|| self.text.parse().ok()).flatten()
+    }
+
+    fn age(&self, prompt: &Arc<dyn Prompt>) -> Result<Box<dyn age::Recipient>, WrapError> {
+        let broken = || WrapError::Content;
+        Ok(match &self.kind {
+            Kind::X25519 => {
+                Box::new(self.text.parse::<age::x25519::Recipient>().map_err(|_| broken())?) as Box<_>
+            }
+            Kind::Tag => Box::new(self.text.parse::<age::tag::Recipient>().map_err(|_| broken())?),
+            Kind::TagPq => Box::new(self.text.parse::<age::tagpq::Recipient>().map_err(|_| broken())?),
+            Kind::SshEd25519 | Kind::SshRsa => {
+                Box::new(self.text.parse::<age::ssh::Recipient>().map_err(|_| broken())?)
+            }
+            Kind::Plugin(name) => {
+                let recipient = self.text.parse::<age::plugin::Recipient>().map_err(|_| broken())?;
+                let plugin =
+                    age::plugin::RecipientPluginV1::new(name, &[recipient], &[], Asked::new(prompt.clone()));
+                Box::new(plugin.map_err(|error| WrapError::Seal(age::EncryptError::PluginResolve(error)))?)
+            }
+        })
+    }
+
+    /// Encrypts an epoch's keys to this owner, for epoch.json. Plugins run here.
+    pub fn wrap(
+        &self,
+        keys: &EpochKeys,
+        epoch: EpochId,
+        prompt: &Arc<dyn Prompt>,
+    ) -> Result<InlineWrap, WrapError> {
+        let age = keys.wrap_inline(epoch, &*self.age(prompt)?)?;
+        Ok(InlineWrap { recipient: self.id(), age })
+    }
+
+    /// Encrypts an epoch's keys to this owner, as an object of its own.
+    pub fn wrap_object(
+        &self,
+        keys: &EpochKeys,
+        path: &EpochPath,
+        prompt: &Arc<dyn Prompt>,
+    ) -> Result<Sealed, WrapError> {
+        keys.wrap_object(path, &*self.age(prompt)?)
+    }
+
+    /// Encrypts a short text to this owner: a challenge.
+    pub fn encrypt(&self, text: &[u8], prompt: &Arc<dyn Prompt>) -> Result<Vec<u8>, WrapError> {
+        wrap::encrypt(text, &*self.age(prompt)?)
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recipient({})", self.text)
+    }
+}
+
+/// A key's type as a stranger wrote it: short and printable.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
+}
+
+/// An owner as the plan names him: `RECIPIENT [ssh-ed25519 SIGNING-KEY] [comment]`.
+///
+/// `keygen` writes both halves into one public line. An ssh-ed25519 recipient is its own signing
+/// key. An owner without a signing key can open everything and attest nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Whom epochs are encrypted to.
+    pub recipient: Recipient,
+    /// What he signs receipts and trust statements with.
+    pub signing: Option<PublicKey>,
+    /// For people; it appears in kbak.pub and in no stored object.
+    pub comment: String,
+}
+
+impl FromStr for Owner {
+    type Err = RecipientError;
+
+    fn from_str(line: &str) -> Result<Self, RecipientError> {
+        if holds_private_key(line) {
+            return Err(RecipientError::Private);
+        }
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (recipient, rest) = match words.as_slice() {
+            [] => return Err(RecipientError::Empty),
+            [first, rest @ ..] if first.starts_with("age1") => (first.parse::<Recipient>()?, rest),
+            [first, key, rest @ ..] => (format!("{first} {key}").parse::<Recipient>()?, rest),
+            [first] => (first.parse::<Recipient>()?, [].as_slice()),
+        };
+        let (signing, rest) = match rest {
+            [kind, key, rest @ ..] if kind.starts_with("ssh-") && key.starts_with("AAAA") => {
+                let key = format!("{kind} {key}").parse().map_err(|_| RecipientError::Signing)?;
+                (Some(key), rest)
+            }
+            rest => (recipient.signing_key(), rest),
+        };
+        let comment = rest.join(" ").chars().filter(|c| !c.is_control()).collect();
+        Ok(Self { recipient, signing, comment })
+    }
+}
+
+impl Owner {
+    /// Reads owners, one a line; empty lines and `#` comments are skipped. Errors name the line,
+    /// from 1.
+    pub fn parse_lines(text: &str) -> Result<Vec<Self>, (usize, RecipientError)> {
+        let mut owners: Vec<Self> = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let owner: Self = line.parse().map_err(|error| (number + 1, error))?;
+            if owners.iter().any(|other| other.recipient == owner.recipient) {
+                return Err((number + 1, RecipientError::Twice));
+            }
+            owners.push(owner);
+        }
+        Ok(owners)
+    }
+
+    /// The line, as `keygen` writes it and `init` takes it.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let own = self.recipient.signing_key();
+        let signing = self.signing.filter(|key| Some(*key) != own).map(|key| format!(" {key}"));
+        let line = format!("{}{} {}", self.recipient, signing.unwrap_or_default(), self.comment);
+        line.trim_end().to_owned()
+    }
+
+    /// What people call him: the comment, or the beginning of his recipient.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if !self.comment.is_empty() {
+            return self.comment.clone();
+        }
+        let text = self.recipient.as_str();
+        let tail = text.char_indices().rev().nth(5).map_or(0, |(at, _)| at);
+        match self.recipient.kind() {
+            Kind::SshEd25519 | Kind::SshRsa => {
+                format!("{} …{}", text.split(' ').next().unwrap_or(""), &text[tail..])
+            }
+            _ => format!("{}…{}", text.get(..8).unwrap_or(text), &text[tail..]),
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Births of epochs, and the epoch that a run starts in.
+//!
+//! The order makes every crash harmless: keys are made and tried, wrapped to the owners, the
+//! writer's secret is kept, and only then one put of epoch.json is the birth; the copy follows, and
+//! both are read back. The private half exists only inside [`make`] and is wiped when it returns.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::epochs::{Epochs, OwnerChange, StoredEpoch};
+use super::records::Records;
+use super::writer_key::{EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
+use crate::format::container::{self, ContainerError, DataIdentity, DataRecipient, Key, Sealer};
+use crate::format::derive::{EpochSecret, SecretKey};
+use crate::format::epoch::{Epoch, EpochError, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
+use crate::format::ids::{Commitment, EpochId, NameId, from_hex, to_hex};
+use crate::format::json;
+use crate::format::moment;
+use crate::format::object::Sealed;
+use crate::format::sign::MAX_DOCUMENT;
+use crate::format::wrap::{EpochKeys, WrapError};
+use crate::pipeline::owner::{Owner, Prompt};
+use crate::report::failure::{Exit, Failure};
+use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::world::World;
+
+/// Why there is no epoch to write into.
+#[derive(Debug, thiserror::Error)]
+pub enum BirthError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The writer's files.
+    #[error(transparent)]
+    Writer(#[from] WriterFileError),
+    /// The document.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// A plan without owners would make backups that nobody can read.
+    #[error("the plan names no recipients: nobody could read the backup")]
+    NoOwners,
+    /// Encrypting to an owner failed.
+    #[error("cannot encrypt the epoch's keys to {owner}")]
+    Owner {
+        /// Who.
+        owner: String,
+        /// Why.
+        source: WrapError,
+    },
+    /// The new keys do not open what they seal.
+    #[error("the self-test of the new epoch's keys failed")]
+    SelfTest(#[source] Option<ContainerError>),
+    /// The store gave back something else than was put.
+    #[error("{0} was stored, and reads back as something else")]
+    ReadBack(String),
+    /// The plan has an open epoch, and its secret is gone.
+    #[error("the secret of epoch {epoch} is not in {keeper}")]
+    SecretLost {
+        /// The epoch.
+        epoch: EpochId,
+        /// Where it was looked for.
+        keeper: String,
+    },
+    /// A newer kbak has written this plan.
+    #[error("{0} was written by a newer kbak")]
+    Newer(String, #[source] Box<EpochError>),
+    /// A hand-over that cannot be used.
+    #[error("the hand-over of an epoch cannot be used: {0}")]
+    HandOver(&'static str),
+}
+
+impl From<BirthError> for Failure {
+    fn from(error: BirthError) -> Self {
+        let (exit, remedy) = match error {
+            BirthError::Store(error) => return error.into(),
+            BirthError::Writer(error) => return error.into(),
+            BirthError::SecretLost { .. } => (
+                Exit::Usage,
+                Some(
+                    "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
+                ),
+            ),
+            BirthError::Newer(..) => {
+                (Exit::Usage, Some("use the version of kbak that wrote it, or a later one"))
+            }
+            BirthError::NoOwners => (Exit::Usage, Some("give --recipient, or recipients: in the plan")),
+            BirthError::Owner { .. } => (Exit::Usage, Some("check the recipient; a plugin must be on PATH")),
+            BirthError::HandOver(_) => (Exit::Usage, Some("make it anew: kbak epoch new --outside")),
+            BirthError::ReadBack(_) => (Exit::Damaged, None),
+            BirthError::Epoch(_) => (Exit::Damaged, None),
+            BirthError::SelfTest(_) => (Exit::Bug, None),
+        };
+        let mut failure = Self::new(exit, "no epoch to write into").because(error);
+        failure.remedy = remedy.map(str::to_owned);
+        failure
+    }
+}
+
+/// How long epochs of a plan live, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// Runs start in an epoch for so long.
+    pub max_age: u64,
+    /// A run takes at most so long.
+    pub max_run: u64,
+    /// Objects stay locked for so long after their last possible commit, if the store locks.
+    pub keep: Option<u64>,
+}
+
+/// What a plan wants of its epochs.
+#[derive(Clone)]
+pub struct Wanted {
+    /// Who can decrypt.
+    pub owners: Vec<Owner>,
+    /// How long.
+    pub life: Life,
+    /// Sizes of packs, segments and chunks.
+    pub parameters: Parameters,
+    /// A new epoch in any case.
+    pub new_epoch: bool,
+    /// Asks a person, where a plugin must.
+    pub prompt: Arc<dyn Prompt>,
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted")
+            .field("owners", &self.owners)
+            .field("life", &self.life)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where epochs are born: everything that stays the same from birth to birth.
+#[derive(Debug, Clone, Copy)]
+pub struct Nursery<'a> {
+    /// The store.
+    pub store: &'a Arc<dyn Store>,
+    /// Randomness and workers.
+    pub world: &'a World,
+    /// Who writes.
+    pub key: &'a WriterKey,
+    /// Whose chain.
+    pub plan: NameId,
+    /// Keeps the secrets.
+    pub keeper: &'a dyn EpochKeeper,
+}
+
+/// Why an epoch was born.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The plan had none.
+    First,
+    /// The last one is past its age, or a successor closed it.
+    Over,
+    /// Somebody who can open the last one is no owner any more.
+    OwnerRemoved,
+    /// Asked for: `--new-epoch`, `epoch new`, `epoch close`.
+    Asked,
+}
+
+/// The epoch that a run writes into.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The epoch, signed by this writer.
+    pub epoch: VerifiedEpoch,
+    /// Its secret.
+    pub secret: EpochSecret,
+    /// Why it was born just now; none if it was there.
+    pub born: Option<Reason>,
+    /// The epoch before, as long as its secret is still kept: its state is to be carried over,
+    /// then [`settle`] forgets it.
+    pub previous: Option<(VerifiedEpoch, EpochSecret)>,
+    /// Owners of the plan who cannot open this epoch yet.
+    pub waiting: Vec<Owner>,
+}
+
+/// The epoch that a run starts in: the current one, or a new one where there is none, an owner was
+/// removed, or it is asked for.
+pub async fn ready(
+    nursery: Nursery<'_>,
+    wanted: &Wanted,
+    epochs: &Epochs,
+    records: &Records,
+) -> Result<Ready, BirthError> {
+    if wanted.owners.is_empty() {
+        return Err(BirthError::NoOwners);
+    }
+    if let Some((key, error)) = epochs.newer().next() {
+        let format = match error {
+            EpochError::Newer { object, format } => {
+                EpochError::Newer { object: object.clone(), format: *format }
+            }
+            other => EpochError::Field { object: other.to_string(), what: "it needs newer features" },
+        };
+        return Err(BirthError::Newer(key.to_string(), Box::new(format)));
+    }
+    let now = nursery.store.now().await?;
+    let held = nursery.keeper.load().await?;
+    let lost = || held.as_deref().unwrap_or_default();
+    let secret = |stored: &StoredEpoch| {
+        lost().iter().find(|held| held.fits(&stored.epoch)).map(|held| held.secret.clone())
+    };
+    let reason = match epochs.current(now, nursery.key.signing.public()) {
+        _ if wanted.new_epoch => Reason::Asked,
+        None if epochs.all.is_empty() => Reason::First,
+        None => Reason::Over,
+        Some(stored) => {
+            let later: Vec<_> =
+                records.added(nursery.plan, stored.epoch.epoch).into_iter().map(|(owner, _)| owner).collect();
+            let change = OwnerChange::between(&stored.epoch, &later, &wanted.owners);
+            if change.removed.is_empty() {
+                let keeper = nursery.keeper.describe();
+                let secret =
+                    secret(stored).ok_or(BirthError::SecretLost { epoch: stored.epoch.epoch, keeper })?;
+                let previous = before(epochs, stored.epoch.epoch, lost());
+                return Ok(Ready {
+                    epoch: stored.epoch.clone(),
+                    secret,
+                    born: None,
+                    previous,
+                    waiting: change.added,
+                });
+            }
+            Reason::OwnerRemoved
+        }
+    };
+    let made = make(nursery.world, &wanted.owners, &wanted.prompt).await?;
+    let (epoch, secret) = bear(nursery, wanted, epochs.heads(), made, now).await?;
+    let previous = before(epochs, epoch.epoch, lost());
+    Ok(Ready { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
+}
+
+/// The newest other epoch whose secret is kept.
+fn before(epochs: &Epochs, but: EpochId, held: &[HeldEpoch]) -> Option<(VerifiedEpoch, EpochSecret)> {
+    epochs.all.iter().rev().filter(|stored| stored.epoch.epoch != but).find_map(|stored| {
+        let held = held.iter().find(|held| held.fits(&stored.epoch))?;
+        Some((stored.epoch.clone(), held.secret.clone()))
+    })
+}
+
+/// Forgets all secrets but that of `epoch`: after its first commit, when the writer's state has
+/// been carried over.
+pub async fn settle(keeper: &dyn EpochKeeper, epoch: EpochId) -> Result<(), WriterFileError> {
+    let held = keeper.load().await?.unwrap_or_default();
+    if held.iter().all(|held| held.epoch == epoch) {
+        return Ok(());
+    }
+    let kept: Vec<_> = held.into_iter().filter(|held| held.epoch == epoch).collect();
+    keeper.save(&kept).await
+}
+
+/// An epoch's public half and its secret, before it is born. Opens nothing.
+pub struct Made {
+    id: EpochId,
+    recipient: DataRecipient,
+    secret: EpochSecret,
+    wraps: Vec<InlineWrap>,
+    origin: SecretOrigin,
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Made({})", self.id)
+    }
+}
+
+/// Makes an epoch's keys, tries them and wraps them to the owners. The private half is wiped here.
+pub async fn make(world: &World, owners: &[Owner], prompt: &Arc<dyn Prompt>) -> Result<Made, BirthError> {
+    if owners.is_empty() {
+        return Err(BirthError::NoOwners);
+    }
+    let id = EpochId(world.random());
+    let secret = EpochSecret(SecretKey::new(world.random()));
+    let probe = Zeroizing::new(world.random::<32>());
+    let (owners, prompt) = (owners.to_vec(), prompt.clone());
+    world
+        .workers
+        .run(move || {
+            let keys = EpochKeys { identity: DataIdentity::generate(), secret };
+            let recipient = keys.identity.recipient();
+            self_test(&recipient, &keys.identity, &*probe)?;
+            let wrap = |owner: &Owner| {
+                owner
+                    .recipient
+                    .wrap(&keys, id, &prompt)
+                    .map_err(|source| BirthError::Owner { owner: owner.name(), source })
+            };
+            let wraps = owners.iter().map(wrap).collect::<Result<_, _>>()?;
+            Ok(Made { id, recipient, secret: keys.secret.clone(), wraps, origin: SecretOrigin::Random })
+        })
+        .await
+}
+
+/// Seals and opens a probe.
+fn self_test(recipient: &DataRecipient, identity: &DataIdentity, probe: &[u8]) -> Result<(), BirthError> {
+    let broken = |error| BirthError::SelfTest(Some(error));
+    let mut sealer = Sealer::to_recipient(recipient, 512).map_err(broken)?;
+    sealer.write(probe).map_err(broken)?;
+    let (sealed, _) = sealer.finish().map_err(broken)?;
+    let opened = container::open(&sealed, &Key::Identity(identity), probe.len() as u64).map_err(broken)?;
+    if opened == probe { Ok(()) } else { Err(BirthError::SelfTest(None)) }
+}
+
+/// Signs and stores an epoch: the writer's secret is kept first, one put is the birth, the copy
+/// follows, both are read back.
+pub async fn bear(
+    nursery: Nursery<'_>,
+    wanted: &Wanted,
+    previous_epochs: Vec<EpochId>,
+    made: Made,
+    now: Timestamp,
+) -> Result<(VerifiedEpoch, EpochSecret), BirthError> {
+    let Nursery { store, key, plan, keeper, .. } = nursery;
+    let created = moment::whole(now);
+    let not_after = moment::after(created, wanted.life.max_age);
+    let last = moment::after(not_after, wanted.life.max_run);
+    let epoch = Epoch {
+        format: FORMAT,
+        repository: key.repository,
+        writer: key.writer,
+        plan,
+        epoch: made.id,
+        created,
+        not_after,
+        max_run_seconds: wanted.life.max_run,
+        retain_until: wanted.life.keep.map(|keep| moment::next_day(moment::after(last, keep))),
+        previous_epochs,
+        recipient: made.recipient.to_string(),
+        commitment: Commitment(made.secret.commitment()),
+        secret: made.origin,
+        parameters: wanted.parameters.clone(),
+        wraps: made.wraps,
+    };
+    let sealed = epoch.seal(&key.signing)?;
+    let mut held = keeper.load().await?.unwrap_or_default();
+    held.push(HeldEpoch { epoch: made.id, secret: made.secret.clone() });
+    // Births that crashed leave secrets of epochs that never were; the newest few are enough.
+    let surplus = held.len().saturating_sub(4);
+    keeper.save(&held[surplus..]).await?;
+    crate::world::kill_point("epoch-secret-kept");
+    for object in &sealed {
+        put(store, object).await?;
+        crate::world::kill_point("epoch-stored");
+    }
+    let [first, _] = &sealed;
+    let verified =
+        Epoch::open(first.bytes().clone(), &epoch.path(), Some(key.repository), &key.own_signers())?;
+    Ok((verified, made.secret))
+}
+
+/// Stores an object and reads it back.
+pub(super) async fn put(store: &Arc<dyn Store>, object: &Sealed) -> Result<(), BirthError> {
+    // Whether it was created or there already, what lies there must be this.
+    store.put(object).await?;
+    let back = store.get(object.key(), MAX_DOCUMENT).await?;
+    if back == *object.bytes() { Ok(()) } else { Err(BirthError::ReadBack(object.key().to_string())) }
+}
+
+/// Stores the cheap copy of an epoch whose birth was cut short after the first put, if this writer
+/// holds its secret: without the copy no reader finds it. Returns what was mended.
+pub async fn mend(nursery: Nursery<'_>, epochs: &Epochs) -> Result<Vec<EpochId>, BirthError> {
+    let mut mended = Vec::new();
+    for held in nursery.keeper.load().await?.unwrap_or_default() {
+        if epochs.get(held.epoch).is_some() {
+            continue;
+        }
+        let (writer, plan) = (nursery.key.writer, nursery.plan);
+        let path = crate::format::layout::EpochPath { writer, plan, epoch: held.epoch };
+        let bytes = match nursery.store.get(&path.epoch_json(), MAX_DOCUMENT).await {
+            Ok(bytes) => bytes,
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let own = nursery.key.own_signers();
+        let epoch = Epoch::open(bytes, &path, Some(nursery.key.repository), &own)?;
+        put(nursery.store, &epoch.sealed_copy()).await?;
+        mended.push(held.epoch);
+    }
+    Ok(mended)
+}
+
+/// An epoch that an owner made outside (`kbak epoch new --outside`): the writer signs and stores it
+/// without ever having seen the private half. Holds K_epoch: a secret file.
+#[derive(Serialize, Deserialize)]
+struct HandOver {
+    kbak: String,
+    version: u64,
+    epoch: EpochId,
+    secret: String,
+    recipient: String,
+    wraps: Vec<InlineWrap>,
+}
+
+impl Drop for HandOver {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.secret);
+    }
+}
+
+const HAND_OVER: &str = "epoch hand-over";
+
+impl Made {
+    /// The hand-over file: for the writer's machine, 0600.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "strings and numbers always serialise")]
+    pub fn to_hand_over(&self) -> Zeroizing<String> {
+        let file = HandOver {
+            kbak: HAND_OVER.to_owned(),
+            version: 1,
+            epoch: self.id,
+            secret: to_hex(self.secret.0.expose()),
+            recipient: self.recipient.to_string(),
+            wraps: self.wraps.clone(),
+        };
+        Zeroizing::new(serde_json::to_string_pretty(&file).expect("a serialisable file") + "\n")
+    }
+
+    /// Reads a hand-over file.
+    pub fn from_hand_over(content: &[u8]) -> Result<Self, BirthError> {
+        let file: HandOver =
+            json::parse_secret(content).map_err(|_| BirthError::HandOver("it is malformed"))?;
+        if file.kbak != HAND_OVER || file.version != 1 {
+            return Err(BirthError::HandOver("it is another kind of file, or newer"));
+        }
+        let secret = from_hex::<32>(&file.secret).map_err(|_| BirthError::HandOver("its secret"))?;
+        let recipient = file.recipient.parse().map_err(|_| BirthError::HandOver("its recipient"))?;
+        if file.wraps.is_empty() {
+            return Err(BirthError::HandOver("it has no wraps: nobody could read the backup"));
+        }
+        Ok(Self {
+            id: file.epoch,
+            recipient,
+            secret: EpochSecret(SecretKey::new(secret)),
+            wraps: file.wraps.clone(),
+            origin: SecretOrigin::Outside,
+        })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> EpochId {
+        self.id
+    }
+
+    /// Whom it was wrapped to.
+    pub fn recipients(&self) -> impl Iterator<Item = crate::format::ids::RecipientId> + '_ {
+        self.wraps.iter().map(|wrap| wrap.recipient)
+    }
+}

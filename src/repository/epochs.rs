@@ -1,0 +1,197 @@
+//! The epochs of a plan: read from the store, and what may be done in each at a moment
+//! (docs/format.md, "Life"). All moments are the store's clock.
+
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+
+use crate::format::epoch::{CLOSING_GRACE, Epoch, EpochError, VerifiedEpoch};
+use crate::format::ids::{EpochId, NameId, RecipientId, RepositoryId, WriterId};
+use crate::format::layout::{self, EpochPath, ObjectKey};
+use crate::format::moment;
+use crate::format::sign::{MAX_DOCUMENT, PublicKey};
+use crate::format::signers::Signers;
+use crate::pipeline::owner::Owner;
+use crate::report::event::Reporter;
+use crate::store::listing::list_all;
+use crate::store::{Entry, Store, StoreError, StoreErrorKind};
+
+/// The most epochs of one plan that are read: centuries of months.
+pub const MAX_EPOCHS: usize = 4096;
+
+/// How many are read at once.
+const PARALLEL: usize = 8;
+
+/// An epoch and its birth.
+#[derive(Debug, Clone)]
+pub struct StoredEpoch {
+    /// What it says.
+    pub epoch: VerifiedEpoch,
+    /// When the store took it.
+    pub born: Timestamp,
+}
+
+/// The epochs of one plan.
+#[derive(Debug, Default)]
+pub struct Epochs {
+    /// Those that count, oldest first by (created, id).
+    pub all: Vec<StoredEpoch>,
+    /// Objects that are no epoch that counts, and why. An epoch of which one copy is bad and the
+    /// other good stands in both lists.
+    pub rejected: Vec<(ObjectKey, EpochError)>,
+    /// Copies that are missing although their twin is there.
+    pub missing: Vec<ObjectKey>,
+}
+
+/// Reads the epochs of a plan: lists the copies, reads both of each, takes the first that counts.
+pub async fn list(
+    store: &Arc<dyn Store>,
+    writer: WriterId,
+    plan: NameId,
+    repository: Option<RepositoryId>,
+    signers: &Signers,
+    reporter: &Reporter,
+) -> Result<Epochs, StoreError> {
+    let prefix = layout::epochs_prefix(writer, plan);
+    let entries: Vec<Entry> =
+        list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_EPOCHS + 1).try_collect().await?;
+    if entries.len() > MAX_EPOCHS {
+        let what = format!("more than {MAX_EPOCHS} epochs of one plan");
+        return Err(StoreError {
+            operation: "list",
+            object: prefix,
+            store: store.describe(),
+            kind: StoreErrorKind::Protocol(what),
+            source: None,
+        });
+    }
+    let mut epochs = Epochs::default();
+    let mut read = stream::iter(entries)
+        .map(|entry| {
+            let id = entry.key.as_str()[prefix.len()..].strip_suffix(".json").and_then(|id| id.parse().ok());
+            async move {
+                let epoch: EpochId = id?;
+                let path = EpochPath { writer, plan, epoch };
+                let (first, copy) =
+                    futures::join!(get(store, path.epoch_json()), get(store, entry.key.clone()));
+                Some((path, entry, first, copy))
+            }
+        })
+        .buffered(PARALLEL);
+    while let Some(read) = read.next().await {
+        // A name that is no epoch's: somebody else's object.
+        let Some((path, entry, first, copy)) = read else { continue };
+        let mut found = None;
+        for (key, bytes) in [(path.epoch_json(), first?), (entry.key, copy?)] {
+            let Some(bytes) = bytes else {
+                epochs.missing.push(key);
+                continue;
+            };
+            match Epoch::open(bytes, &path, repository, signers) {
+                Ok(epoch) => found = found.or(Some(epoch)),
+                Err(error) => epochs.rejected.push((key, error)),
+            }
+        }
+        if let Some(epoch) = found {
+            epochs.all.push(StoredEpoch { epoch, born: entry.modified });
+        }
+    }
+    epochs.all.sort_by_key(|stored| (stored.epoch.created, stored.epoch.epoch));
+    Ok(epochs)
+}
+
+/// A document, or nothing where there is none. One that is too long is no document of ours; it is
+/// rejected as one byte that parses as nothing.
+async fn get(store: &Arc<dyn Store>, key: ObjectKey) -> Result<Option<bytes::Bytes>, StoreError> {
+    match store.get(&key, MAX_DOCUMENT).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(None),
+        Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
+            Ok(Some(bytes::Bytes::from_static(b"?")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Epochs {
+    /// One epoch.
+    #[must_use]
+    pub fn get(&self, epoch: EpochId) -> Option<&StoredEpoch> {
+        self.all.iter().find(|stored| stored.epoch.epoch == epoch)
+    }
+
+    /// The epochs whose birth closes `epoch`.
+    pub fn successors(&self, epoch: EpochId) -> impl Iterator<Item = &StoredEpoch> {
+        self.all.iter().filter(move |stored| stored.epoch.previous_epochs.contains(&epoch))
+    }
+
+    /// The epochs that no other one names as its predecessor: what a new epoch closes.
+    #[must_use]
+    pub fn heads(&self) -> Vec<EpochId> {
+        let named = |id| self.successors(id).next().is_some();
+        self.all.iter().map(|stored| stored.epoch.epoch).filter(|id| !named(*id)).collect()
+    }
+
+    /// The moment from which no run may start in an epoch: `not_after` or a successor's birth.
+    #[must_use]
+    pub fn starts_until(&self, stored: &StoredEpoch) -> Timestamp {
+        let births = self.successors(stored.epoch.epoch).map(|next| next.born);
+        births.fold(stored.epoch.not_after, Timestamp::min)
+    }
+
+    /// The moment after which a manifest in an epoch counts for nothing.
+    #[must_use]
+    pub fn commits_until(&self, stored: &StoredEpoch) -> Timestamp {
+        moment::after(self.starts_until(stored), stored.epoch.max_run_seconds)
+    }
+
+    /// The moment from which an epoch is closed, and prune may delete in it.
+    #[must_use]
+    pub fn closed_from(&self, stored: &StoredEpoch) -> Timestamp {
+        moment::after(self.commits_until(stored), CLOSING_GRACE)
+    }
+
+    /// Whether a run may start in an epoch. A successor that is listed is born, whatever its time.
+    #[must_use]
+    pub fn may_start(&self, stored: &StoredEpoch, now: Timestamp) -> bool {
+        now < stored.epoch.not_after && self.successors(stored.epoch.epoch).next().is_none()
+    }
+
+    /// The epoch that a writer with the key `own` starts its runs in: of those that it signed
+    /// itself and that are open, the greatest by (created, id). A writer never encrypts to a
+    /// recipient that it has not signed.
+    #[must_use]
+    pub fn current(&self, now: Timestamp, own: PublicKey) -> Option<&StoredEpoch> {
+        self.all.iter().rev().find(|stored| stored.epoch.key() == own && self.may_start(stored, now))
+    }
+
+    /// Epochs that only a newer kbak can read.
+    pub fn newer(&self) -> impl Iterator<Item = &(ObjectKey, EpochError)> {
+        self.rejected.iter().filter(|(_, error)| error.is_newer())
+    }
+}
+
+/// How the owners of a plan differ from those of an epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnerChange {
+    /// Who can open the epoch and is no owner of the plan any more: a new epoch is forced.
+    pub removed: Vec<RecipientId>,
+    /// Who is an owner of the plan and cannot open the epoch yet: an owner runs `keys add`, or
+    /// the next epoch includes him.
+    pub added: Vec<Owner>,
+}
+
+impl OwnerChange {
+    /// Compares. `later` are the owners that receipts say were added after the epoch's birth.
+    #[must_use]
+    pub fn between(epoch: &Epoch, later: &[RecipientId], owners: &[Owner]) -> Self {
+        let has = |id: RecipientId| owners.iter().any(|owner| owner.recipient.id() == id);
+        let inline = epoch.wraps.iter().map(|wrap| wrap.recipient);
+        let mut can: Vec<_> = inline.chain(later.iter().copied()).collect();
+        can.sort_unstable();
+        can.dedup();
+        let added = owners.iter().filter(|owner| !can.contains(&owner.recipient.id())).cloned().collect();
+        Self { removed: can.into_iter().filter(|id| !has(*id)).collect(), added }
+    }
+}

@@ -1,0 +1,394 @@
+//! `init`: a new repository, its writer, its first epoch, and the files that people keep.
+//!
+//! The order leaves nothing half-made: owners are proven and files written before the store is
+//! touched; when a later step fails, files and objects are removed again. A bucket that locks
+//! objects may keep a marker or an epoch that nothing refers to; both are harmless.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::birth::{self, Life, Nursery, Wanted};
+use super::epochs::{Epochs, StoredEpoch};
+use super::keys::{self, Desk};
+use super::private_file::{self, Staged};
+use super::sheet::{self, ProvenOwner, Sheet, Whereabouts};
+use super::writer_key::{EpochFile, EpochKeeper, FileKeeper, WriterKey, epoch_path};
+use crate::format::epoch::{Parameters, VerifiedEpoch};
+use crate::format::ids::{NameId, to_hex};
+use crate::format::layout;
+use crate::format::marker::{self, MARKER};
+use crate::format::signers::Signers;
+use crate::format::wrap::WrapError;
+use crate::pipeline::owner::{Identity, Owner, Prompt};
+use crate::report::event::Reporter;
+use crate::report::failure::{Exit, Failure};
+use crate::store::{Put, Store, StoreError, StoreErrorKind};
+use crate::world::World;
+
+/// What a new repository is to be.
+pub struct Init {
+    /// Who can decrypt: two or more.
+    pub owners: Vec<Owner>,
+    /// Their identities, as far as they are at hand: each answers its challenge here.
+    pub identities: Vec<Arc<Identity>>,
+    /// One owner is enough.
+    pub single_owner: bool,
+    /// The bucket holds a repository already, and this is one more writer.
+    pub join: bool,
+    /// The name of the first plan.
+    pub plan: String,
+    /// How long its epochs live.
+    pub life: Life,
+    /// Sizes.
+    pub parameters: Parameters,
+    /// Asks a person, where a plugin must.
+    pub prompt: Arc<dyn Prompt>,
+    /// Where the bucket is, for the recovery sheet.
+    pub place: Whereabouts,
+    /// Where the files go.
+    pub folder: PathBuf,
+    /// The namespace of the Kubernetes Secrets, if they are wanted as files.
+    pub secrets: Option<String>,
+}
+
+impl fmt::Debug for Init {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Init")
+            .field("owners", &self.owners)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What `init` made.
+#[derive(Debug)]
+pub struct Initialised {
+    /// The writer.
+    pub key: WriterKey,
+    /// The first epoch.
+    pub epoch: VerifiedEpoch,
+    /// The owners, and who is proven.
+    pub owners: Vec<ProvenOwner>,
+    /// The pin.
+    pub signers: Signers,
+    /// The files, in the order of their writing.
+    pub files: Vec<PathBuf>,
+}
+
+/// Proves owners: each identity opens a challenge that is sealed to a recipient. An identity that
+/// opens none is an error, because its owner believes that he is one.
+pub async fn prove(
+    world: &World,
+    owners: &[Owner],
+    identities: &[Arc<Identity>],
+    prompt: &Arc<dyn Prompt>,
+) -> Result<Vec<ProvenOwner>, Failure> {
+    let mut used = vec![false; identities.len()];
+    let mut proven = Vec::new();
+    for owner in owners {
+        let challenge = Zeroizing::new(to_hex(&world.random::<32>()));
+        let (recipient, prompt, all) = (owner.recipient.clone(), prompt.clone(), identities.to_vec());
+        let outcome = world
+            .workers
+            .run(move || {
+                let sealed = recipient.encrypt(challenge.as_bytes(), &prompt)?;
+                let answers = |identity: &Arc<Identity>| match identity.open_text(&sealed) {
+                    Ok(text) => Ok(*text == *challenge),
+                    Err(WrapError::WrongIdentity) => Ok(false),
+                    Err(error) => Err((identity.label().to_owned(), error)),
+                };
+                Ok(all.iter().map(answers).collect::<Vec<_>>())
+            })
+            .await
+            .map_err(|error: WrapError| {
+                Failure::new(Exit::Usage, format!("cannot encrypt to owner {}", owner.name())).because(error)
+            })?;
+        let mut opened = false;
+        for (answer, used) in outcome.into_iter().zip(&mut used) {
+            match answer {
+                Ok(true) => (opened, *used) = (true, true),
+                Ok(false) => {}
+                Err((label, error)) => {
+                    return Err(Failure::new(Exit::Usage, format!("{label} could not answer its challenge"))
+                        .because(error));
+                }
+            }
+        }
+        proven.push(ProvenOwner { owner: owner.clone(), proven: opened });
+    }
+    if let Some((identity, _)) = identities.iter().zip(&used).find(|(_, used)| !**used) {
+        let what = format!("{} opens the challenge of no owner", identity.label());
+        return Err(Failure::new(Exit::Usage, what)
+            .fact(
+                "it is the key of",
+                identity.recipients().iter().map(|r| r.to_string()).collect::<Vec<_>>().join(", "),
+            )
+            .remedy("give the recipient that belongs to it, or leave it out"));
+    }
+    Ok(proven)
+}
+
+/// Makes a repository. `store` is expected to have been probed.
+pub async fn init(
+    store: &Arc<dyn Store>,
+    world: &World,
+    init: &Init,
+    reporter: &Reporter,
+) -> Result<Initialised, Failure> {
+    check_owners(init)?;
+    let owners = prove(world, &init.owners, &init.identities, &init.prompt).await?;
+    for owner in owners.iter().filter(|owner| !owner.proven) {
+        reporter.warn(
+            format!("owner {}", owner.owner.name()),
+            "not proven: no identity that was given opens his challenge; let him run kbak keys check",
+        );
+    }
+    let has_marker = look_at_marker(store, init.join).await?;
+    let key = WriterKey::generate(world);
+    let signers = sheet::signers_of(&key, &init.owners);
+    let mut files = Staged::default();
+    let paths = Paths::new(&init.folder, &init.plan);
+    write_files(&mut files, &paths, store, &key, init, &owners, &signers).await?;
+
+    let plan = key.plan(&init.plan);
+    let keeper = FileKeeper::new(paths.epoch.clone(), &key, plan, world);
+    files.create(&paths.epoch, 0o600, empty_epoch_file(&key, plan).as_bytes())?;
+    let mut stored = Stored { store, marker: !has_marker, epoch: None };
+    let made = birth_of_all(&mut stored, world, init, &key, &keeper).await;
+    let epoch = match made {
+        Ok(epoch) => epoch,
+        Err(failure) => {
+            stored.remove(reporter).await;
+            return Err(failure);
+        }
+    };
+    // The repository stands; what fails from here on must not take its keys away again.
+    let mut files = files.keep();
+    if let Some(namespace) = &init.secrets {
+        files.extend(write_secrets(&paths, namespace, &key, &keeper, plan, reporter).await);
+    }
+    receipts(store, world, &epoch, init, &signers, reporter).await;
+    Ok(Initialised { key, epoch, owners, signers, files })
+}
+
+fn check_owners(init: &Init) -> Result<(), Failure> {
+    let mut ids: Vec<_> = init.owners.iter().map(|owner| owner.recipient.id()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() != init.owners.len() {
+        return Err(Failure::new(Exit::Usage, "one recipient stands twice: two owners need two keys"));
+    }
+    match (ids.len(), init.single_owner) {
+        (0, _) => Err(Failure::new(Exit::Usage, "a repository without owners could be read by nobody")
+            .remedy("kbak keygen -o owner.key, then --recipient with its public key")),
+        (1, false) => Err(Failure::new(Exit::Usage, "one owner only: who loses that key loses every backup")
+            .remedy("give a second --recipient, or --single-owner")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the store holds the marker. Another content is damage; a marker where none is expected
+/// is a mistake.
+async fn look_at_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
+    match store.get(&layout::marker(), 4096).await {
+        Ok(bytes) => {
+            let damaged = |error| {
+                Failure::new(Exit::Damaged, format!("{} is not a repository of kbak", store.describe()))
+                    .because(error)
+            };
+            marker::check(&bytes).map_err(damaged)?;
+            if join {
+                return Ok(true);
+            }
+            Err(Failure::new(Exit::Usage, format!("{} holds a repository already", store.describe()))
+                .remedy("use its writer.key, choose another prefix, or add a writer with --join"))
+        }
+        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(false),
+        Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
+            Err(Failure::new(Exit::Damaged, format!("{} is not a repository of kbak", store.describe()))
+                .because(marker::NotTheMarker))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+struct Paths {
+    writer: PathBuf,
+    epoch: PathBuf,
+    pin: PathBuf,
+    html: PathBuf,
+    text: PathBuf,
+    writer_secret: PathBuf,
+    epoch_secret: PathBuf,
+}
+
+impl Paths {
+    fn new(folder: &Path, plan: &str) -> Self {
+        let writer = folder.join("writer.key");
+        Self {
+            epoch: epoch_path(&writer, plan),
+            writer,
+            pin: folder.join("kbak.pub"),
+            html: folder.join("recovery.html"),
+            text: folder.join("recovery.txt"),
+            writer_secret: folder.join("kbak-writer.secret.yaml"),
+            epoch_secret: folder.join("kbak-epoch.secret.yaml"),
+        }
+    }
+}
+
+/// An epoch file that holds nothing yet: it takes the place, so that the birth cannot find it
+/// taken.
+fn empty_epoch_file(key: &WriterKey, plan: NameId) -> Zeroizing<String> {
+    EpochFile { repository: key.repository, writer: key.writer, plan, held: Vec::new() }.to_text()
+}
+
+async fn write_files(
+    files: &mut Staged,
+    paths: &Paths,
+    store: &Arc<dyn Store>,
+    key: &WriterKey,
+    init: &Init,
+    owners: &[ProvenOwner],
+    signers: &Signers,
+) -> Result<(), Failure> {
+    let plans = [init.plan.clone()];
+    let created = store.now().await?;
+    let sheet = Sheet { created, place: &init.place, key, plans: &plans, owners, signers };
+    let render = |text: Result<String, askama::Error>| {
+        text.map_err(|error| Failure::new(Exit::Bug, "the recovery sheet cannot be made").because(error))
+    };
+    files.create(&paths.writer, 0o600, key.to_text().as_bytes())?;
+    files.create(&paths.pin, 0o644, sheet::pin_text(key, signers, &init.owners).as_bytes())?;
+    files.create(&paths.html, 0o644, render(sheet.to_html())?.as_bytes())?;
+    files.create(&paths.text, 0o644, render(sheet.to_text())?.as_bytes())?;
+    Ok(())
+}
+
+/// The Kubernetes Secrets as files. They repeat what stands in the key files, so a failure is a
+/// warning.
+async fn write_secrets(
+    paths: &Paths,
+    namespace: &str,
+    key: &WriterKey,
+    keeper: &FileKeeper,
+    plan: NameId,
+    reporter: &Reporter,
+) -> Vec<PathBuf> {
+    let held = match keeper.load().await {
+        Ok(held) => held.unwrap_or_default(),
+        Err(error) => {
+            reporter.warn(keeper.describe(), format!("no Kubernetes Secrets written: {error}"));
+            return Vec::new();
+        }
+    };
+    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, held };
+    let secret = |name, file, text: &str| sheet::secret_yaml(name, namespace, file, text);
+    let mut written = Vec::new();
+    for (path, text) in [
+        (&paths.writer_secret, secret("kbak-writer", "writer.key", &key.to_text())),
+        (&paths.epoch_secret, secret("kbak-epoch", "writer.key.epoch", &epoch.to_text())),
+    ] {
+        match private_file::create(path, 0o600, text.as_bytes()) {
+            Ok(()) => written.push(path.clone()),
+            Err(error) => reporter.warn(path.display().to_string(), format!("not written: {error}")),
+        }
+    }
+    written
+}
+
+/// What was put into the store so far.
+struct Stored<'a> {
+    store: &'a Arc<dyn Store>,
+    marker: bool,
+    epoch: Option<layout::EpochPath>,
+}
+
+impl Stored<'_> {
+    /// Takes it out again, as far as the store lets: nothing refers to it yet.
+    async fn remove(&self, reporter: &Reporter) {
+        let mut keys = Vec::new();
+        if let Some(path) = self.epoch {
+            keys.push(layout::epoch_copy(path.writer, path.plan, path.epoch));
+            keys.push(path.epoch_json());
+        }
+        if self.marker {
+            keys.push(layout::marker());
+        }
+        for key in keys {
+            if let Err(error) = self.store.delete(&key).await
+                && error.kind != StoreErrorKind::NotFound
+            {
+                reporter.warn(key.to_string(), format!("left behind, and harmless: {error}"));
+            }
+        }
+    }
+}
+
+/// The marker and the first epoch.
+async fn birth_of_all(
+    stored: &mut Stored<'_>,
+    world: &World,
+    init: &Init,
+    key: &WriterKey,
+    keeper: &dyn EpochKeeper,
+) -> Result<VerifiedEpoch, Failure> {
+    let store = stored.store;
+    if stored.marker {
+        // If somebody else put it in this moment, it is not ours to remove.
+        stored.marker = store.put(&marker::marker()).await? == Put::Created;
+        let back = store.get(&layout::marker(), MARKER.len() as u64).await?;
+        marker::check(&back).map_err(|error| {
+            Failure::new(Exit::Damaged, "the marker reads back as something else").because(error)
+        })?;
+    }
+    let wanted = Wanted {
+        owners: init.owners.clone(),
+        life: init.life,
+        parameters: init.parameters.clone(),
+        new_epoch: true,
+        prompt: init.prompt.clone(),
+    };
+    let plan = key.plan(&init.plan);
+    let nursery = Nursery { store, world, key, plan, keeper };
+    let made = birth::make(world, &init.owners, &init.prompt).await?;
+    stored.epoch = Some(layout::EpochPath { writer: key.writer, plan, epoch: made.id() });
+    let now = store.now().await?;
+    let (epoch, _) = birth::bear(nursery, &wanted, Vec::new(), made, now).await?;
+    Ok(epoch)
+}
+
+/// The owners who are here open the first epoch, and sign that they did. What fails is said; the
+/// epoch then counts as unproven, which `status` repeats.
+async fn receipts(
+    store: &Arc<dyn Store>,
+    world: &World,
+    epoch: &VerifiedEpoch,
+    init: &Init,
+    signers: &Signers,
+    reporter: &Reporter,
+) {
+    let epochs =
+        Epochs { all: vec![StoredEpoch { epoch: epoch.clone(), born: epoch.created }], ..Epochs::default() };
+    let desk = Desk { store, world, signers, reporter };
+    let warn = |label: &str, why: String| reporter.warn(label.to_owned(), why);
+    match keys::check(desk, &epochs, &init.identities).await {
+        Err(error) => warn("first epoch", format!("not proven: {error}")),
+        Ok(rows) => {
+            for row in rows {
+                match (&row.opened, row.receipt) {
+                    (Err(error), _) => warn(&row.identity, format!("did not open the first epoch: {error}")),
+                    (Ok(_), None) => warn(
+                        &row.identity,
+                        "opened the first epoch, but has no pinned signing key to attest it: no receipt"
+                            .to_owned(),
+                    ),
+                    (Ok(_), Some(_)) => {}
+                }
+            }
+        }
+    }
+}

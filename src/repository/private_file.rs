@@ -1,0 +1,185 @@
+//! Files that hold secrets: 0600, written whole or not at all, refused where others can read them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::format::ids::to_hex;
+use crate::report::failure::{Exit, Failure};
+
+/// The longest such file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why a secret file was not read or written. Its content is never part of it.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system's own word.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// read, write, replace.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others can read it.
+    #[error("{} is readable by others (mode {mode:04o})", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A folder, a device, a pipe.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// Too long for a key.
+    #[error("{} is longer than {MAX_FILE} bytes", .0.display())]
+    TooLong(PathBuf),
+    /// It is there, and must not be overwritten.
+    #[error("{} exists and is not overwritten", .0.display())]
+    Exists(PathBuf),
+}
+
+impl FileError {
+    /// Whether the file is not there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let remedy = match &error {
+            FileError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            FileError::Exists(_) => "move it away, or choose another name".to_owned(),
+            _ => "look at the path and its permissions".to_owned(),
+        };
+        let what = error.to_string();
+        let mut failure = Self::new(Exit::Usage, what).remedy(remedy);
+        if let FileError::Io { source, .. } = error {
+            failure = failure.because(source);
+        }
+        failure
+    }
+}
+
+/// What was read, and what is to be said about it.
+#[derive(Debug)]
+pub struct SecretFile {
+    /// The content; wiped when dropped.
+    pub bytes: Zeroizing<Vec<u8>>,
+    /// A warning about its permissions.
+    pub warning: Option<String>,
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError::Io { operation, path, source }
+}
+
+/// Reads a secret file. One that its group or others can read is refused; where the kubelet
+/// mounted it (a Secret's files are 0644 or 0440 by default, and who shares the pod sees them
+/// anyway) a warning is given instead.
+pub fn read(path: &Path) -> Result<SecretFile, FileError> {
+    let file = File::open(path).map_err(io_error("read", path))?;
+    let meta = file.metadata().map_err(io_error("read", path))?;
+    if !meta.is_file() {
+        return Err(FileError::NotAFile(path.to_owned()));
+    }
+    let mode = meta.mode() & 0o7777;
+    let mut warning = None;
+    if mode & 0o077 != 0 {
+        if !is_mounted_secret(path) {
+            return Err(FileError::Exposed { path: path.to_owned(), mode });
+        }
+        if mode & 0o007 != 0 {
+            let path = path.display();
+            warning =
+                Some(format!("{path} has mode {mode:04o}: set defaultMode: 0400 (0440 with an fsGroup)"));
+        }
+    }
+    let mut bytes =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(meta.len().min(MAX_FILE)).unwrap_or(0)));
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io_error("read", path))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(FileError::TooLong(path.to_owned()));
+    }
+    Ok(SecretFile { bytes, warning })
+}
+
+/// The kubelet lays a Secret out behind a link `..data` that it replaces at once; no person makes
+/// such a folder.
+fn is_mounted_secret(path: &Path) -> bool {
+    let data = path.parent().unwrap_or(Path::new(".")).join("..data");
+    fs::symlink_metadata(data).is_ok_and(|meta| meta.file_type().is_symlink())
+}
+
+/// Writes a new file with `mode`; one that exists is left alone.
+pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(FileError::Exists(path.to_owned()));
+        }
+        Err(error) => return Err(io_error("write", path)(error)),
+    };
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(path);
+        io_error("write", path)(error)
+    })
+}
+
+/// Replaces a 0600 file by new content, or leaves the old one: a temporary file in the same
+/// folder, fsync, rename, fsync of the folder. `random` names the temporary file.
+pub fn replace(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", to_hex(&random)));
+    let temporary = path.with_file_name(name);
+    create(&temporary, 0o600, bytes)?;
+    let renamed = fs::rename(&temporary, path).and_then(|()| sync_folder(path));
+    renamed.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        io_error("replace", path)(error)
+    })
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// New files that vanish again unless they are kept: what `init` writes before it touches a store.
+#[derive(Debug, Default)]
+pub struct Staged(Vec<PathBuf>);
+
+impl Staged {
+    /// Writes one more file.
+    pub fn create(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
+        create(path, mode, bytes)?;
+        self.0.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Keeps them all, and names them.
+    #[must_use]
+    pub fn keep(mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}

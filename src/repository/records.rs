@@ -1,0 +1,163 @@
+//! The signed records of a repository: stored, listed, and what follows from them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+
+use crate::format::ids::{EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
+use crate::format::layout::{self, ObjectKey};
+use crate::format::record::{Act, Record, RecordError, SignedRecord, Trust};
+use crate::format::sign::{MAX_DOCUMENT, PublicKey};
+use crate::format::signers::Signers;
+use crate::report::event::Reporter;
+use crate::store::listing::list_all;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// The most records that are read: years of daily drills, prunes and receipts.
+pub const MAX_RECORDS: usize = 50_000;
+
+/// How many are read at once.
+const PARALLEL: usize = 16;
+
+/// What lies under a writer's `records/`.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Records whose signature counts, by the store's time, oldest first.
+    pub signed: Vec<StoredRecord>,
+    /// Encrypted reports of failed runs.
+    pub reports: Vec<ObjectKey>,
+    /// What is no record that counts, and why.
+    pub rejected: Vec<(ObjectKey, RecordError)>,
+    /// Whether there were more than [`MAX_RECORDS`]; the rest was not looked at.
+    pub truncated: bool,
+}
+
+/// A record, and when the store took it.
+#[derive(Debug, Clone)]
+pub struct StoredRecord {
+    /// What it says.
+    pub record: SignedRecord,
+    /// The store's clock.
+    pub stored: Timestamp,
+}
+
+/// Reads all records of a writer. `repository` is compared where the caller knows it.
+pub async fn list(
+    store: &Arc<dyn Store>,
+    writer: WriterId,
+    repository: Option<RepositoryId>,
+    signers: &Signers,
+    reporter: &Reporter,
+) -> Result<Records, StoreError> {
+    let mut records = Records::default();
+    let prefix = layout::records_prefix(writer);
+    let mut entries: Vec<_> =
+        list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_RECORDS + 1).try_collect().await?;
+    records.truncated = entries.len() > MAX_RECORDS;
+    entries.truncate(MAX_RECORDS);
+    let mut read = stream::iter(entries)
+        .map(|entry| async move {
+            let bytes = store.get(&entry.key, MAX_DOCUMENT).await;
+            (entry, bytes)
+        })
+        .buffered(PARALLEL);
+    while let Some((entry, bytes)) = read.next().await {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            // Pruned since it was listed, or no record by its size.
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => continue,
+            Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
+                records.rejected.push((entry.key, RecordError::Kind));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if bytes.starts_with(b"age-encryption.org/") {
+            records.reports.push(entry.key);
+            continue;
+        }
+        let opened = entry.key.as_str()[prefix.len()..]
+            .parse::<ObjectHash>()
+            .map_err(|_| RecordError::Name)
+            .and_then(|hash| SignedRecord::open(bytes, writer, hash, repository, signers));
+        match opened {
+            Ok(record) => records.signed.push(StoredRecord { record, stored: entry.modified }),
+            Err(error) => records.rejected.push((entry.key, error)),
+        }
+    }
+    records.signed.sort_by_key(|record| (record.stored, record.record.hash()));
+    Ok(records)
+}
+
+impl Records {
+    /// The statements that cut off `key`. Whatever it signed counts only if every one of them
+    /// names it, or a descendant of it, among its last good manifests.
+    pub fn cut_offs(&self, key: PublicKey) -> impl Iterator<Item = &Trust> {
+        self.signed.iter().filter_map(move |stored| match stored.record.record() {
+            Record::Trust(trust) if trust.key == key => Some(trust),
+            _ => None,
+        })
+    }
+
+    /// The packs of a domain that are listed as bad, and since when, by the store's clock.
+    #[must_use]
+    pub fn distrusted(
+        &self,
+        plan: NameId,
+        epoch: EpochId,
+        domain: NameId,
+    ) -> (BTreeSet<ObjectHash>, Option<Timestamp>) {
+        let mut packs = BTreeSet::new();
+        let mut oldest = None;
+        for stored in &self.signed {
+            if let Record::Distrust(bad) = stored.record.record()
+                && (bad.plan, bad.epoch, bad.domain) == (plan, epoch, domain)
+            {
+                packs.extend(bad.packs.iter().copied());
+                oldest = Some(oldest.map_or(stored.stored, |at: Timestamp| at.min(stored.stored)));
+            }
+        }
+        (packs, oldest)
+    }
+
+    /// Who has opened an epoch's keys: the last time by each. None stands for owners of later wraps
+    /// whom no receipt names.
+    #[must_use]
+    pub fn opened(&self, plan: NameId, epoch: EpochId) -> Vec<(Option<RecipientId>, Timestamp)> {
+        let mut seen: Vec<(Option<RecipientId>, Timestamp)> = Vec::new();
+        let added = self.added(plan, epoch);
+        for (recipient, wrap, stored) in self.receipts(plan, epoch, Act::Opened) {
+            let by_wrap = || added.iter().find(|(_, name)| Some(*name) == wrap).map(|(owner, _)| *owner);
+            let recipient = recipient.or_else(by_wrap);
+            match seen.iter_mut().find(|(known, _)| *known == recipient) {
+                Some(entry) => entry.1 = stored,
+                None => seen.push((recipient, stored)),
+            }
+        }
+        seen
+    }
+
+    /// The owners who were added to an epoch after its birth, with their wraps.
+    #[must_use]
+    pub fn added(&self, plan: NameId, epoch: EpochId) -> Vec<(RecipientId, ObjectHash)> {
+        self.receipts(plan, epoch, Act::Added)
+            .filter_map(|(recipient, wrap, _)| Some((recipient?, wrap?)))
+            .collect()
+    }
+
+    fn receipts(
+        &self,
+        plan: NameId,
+        epoch: EpochId,
+        act: Act,
+    ) -> impl Iterator<Item = (Option<RecipientId>, Option<ObjectHash>, Timestamp)> {
+        self.signed.iter().filter_map(move |stored| match stored.record.record() {
+            Record::Receipt(receipt) if (receipt.plan, receipt.epoch, receipt.act) == (plan, epoch, act) => {
+                Some((receipt.recipient, receipt.wrap, stored.stored))
+            }
+            _ => None,
+        })
+    }
+}

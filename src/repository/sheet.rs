@@ -1,0 +1,210 @@
+//! What `init` hands to people: the recovery sheet, the pin, and Secrets for the cluster.
+
+use askama::Template;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::writer_key::WriterKey;
+use crate::format::moment;
+use crate::format::sign::Namespace;
+use crate::format::signers::{Signer, Signers};
+use crate::pipeline::owner::Owner;
+
+/// Where a bucket is, without credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// `s3://bucket/prefix` or `file:///folder`: what `--repo` takes.
+    pub url: String,
+    /// The endpoint, for stores other than Amazon's.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// Whether the bucket stands in the path, not in the host's name.
+    pub path_style: bool,
+}
+
+impl Whereabouts {
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = vec![("address", self.url.clone())];
+        facts.extend(self.endpoint.clone().map(|endpoint| ("endpoint", endpoint)));
+        facts.extend(self.region.clone().map(|region| ("region", region)));
+        if self.path_style {
+            facts.push(("style", "bucket in the path".to_owned()));
+        }
+        facts
+    }
+
+    fn flags(&self) -> String {
+        let mut flags = String::new();
+        for (flag, value) in [("endpoint", &self.endpoint), ("region", &self.region)] {
+            if let Some(value) = value {
+                flags.push_str(&format!(" --{flag} {value}"));
+            }
+        }
+        if self.path_style {
+            flags.push_str(" --path-style");
+        }
+        flags
+    }
+}
+
+/// An owner, and whether he has opened a challenge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenOwner {
+    /// Who.
+    pub owner: Owner,
+    /// Whether he has shown that he can decrypt.
+    pub proven: bool,
+}
+
+/// What a recovery sheet says.
+#[derive(Debug, Clone)]
+pub struct Sheet<'a> {
+    /// When it was made.
+    pub created: Timestamp,
+    /// Where the bucket is.
+    pub place: &'a Whereabouts,
+    /// Whose repository. Only its ids and public key are printed.
+    pub key: &'a WriterKey,
+    /// Its plans, by name.
+    pub plans: &'a [String],
+    /// Who can decrypt.
+    pub owners: &'a [ProvenOwner],
+    /// The pin.
+    pub signers: &'a Signers,
+}
+
+struct OwnerLine {
+    name: String,
+    recipient: String,
+    fingerprint: String,
+    signing: Option<String>,
+    proven: bool,
+}
+
+macro_rules! sheet {
+    ($name:ident, $path:literal) => {
+        #[derive(Template)]
+        #[template(path = $path)]
+        struct $name {
+            created: String,
+            place: Vec<(&'static str, String)>,
+            repository: String,
+            writer: String,
+            plans: Vec<String>,
+            owners: Vec<OwnerLine>,
+            signers: String,
+            url: String,
+            flags: String,
+            prefix: String,
+        }
+
+        impl $name {
+            fn of(sheet: &Sheet<'_>) -> Self {
+                Self {
+                    created: moment::whole(sheet.created).to_string(),
+                    place: sheet.place.facts(),
+                    repository: sheet.key.repository.to_string(),
+                    writer: sheet.key.writer.to_string(),
+                    plans: sheet
+                        .plans
+                        .iter()
+                        .map(|plan| format!("{plan} (id {})", sheet.key.plan(plan)))
+                        .collect(),
+                    owners: sheet.owners.iter().map(OwnerLine::of).collect(),
+                    signers: sheet.signers.to_text(),
+                    url: sheet.place.url.clone(),
+                    flags: sheet.place.flags(),
+                    prefix: format!("{}/", sheet.key.writer),
+                }
+            }
+        }
+    };
+}
+
+sheet!(TextSheet, "recovery.txt");
+sheet!(HtmlSheet, "recovery.html");
+
+impl OwnerLine {
+    fn of(proven: &ProvenOwner) -> Self {
+        let ProvenOwner { owner, proven } = proven;
+        Self {
+            name: owner.name(),
+            recipient: owner.recipient.to_string(),
+            fingerprint: owner.recipient.id().to_string(),
+            signing: owner.signing.map(|key| key.fingerprint()),
+            proven: *proven,
+        }
+    }
+}
+
+impl Sheet<'_> {
+    /// The sheet as plain text.
+    pub fn to_text(&self) -> Result<String, askama::Error> {
+        TextSheet::of(self).render()
+    }
+
+    /// The sheet as one HTML page without outside parts.
+    pub fn to_html(&self) -> Result<String, askama::Error> {
+        HtmlSheet::of(self).render()
+    }
+}
+
+/// The pin of a new repository: the writer's key and the owners' signing keys.
+#[must_use]
+pub fn signers_of(key: &WriterKey, owners: &[Owner]) -> Signers {
+    let mut signers = Signers::default();
+    signers.add(key.signer());
+    for owner in owners {
+        if let Some(signing) = owner.signing {
+            let comment = format!("owner {}", owner.name());
+            signers.add(Signer::new(&key.writer.to_string(), &Namespace::OWNER, signing, &comment));
+        }
+    }
+    signers
+}
+
+const OWNER_LINE: &str = "# owner: ";
+
+/// The file kbak.pub: the pin, and as comments the owners, so that fingerprints in a bucket can be
+/// shown as names.
+#[must_use]
+pub fn pin_text(key: &WriterKey, signers: &Signers, owners: &[Owner]) -> String {
+    let mut text = format!(
+        "# kbak: who signs in repository {}. Give this file to --signer; it is an OpenSSH\n\
+         # allowed_signers file. Keep it apart from the bucket: it is what a forgery fails on.\n",
+        key.repository
+    );
+    for owner in owners {
+        text.push_str(&format!("{OWNER_LINE}{} {}\n", owner.recipient, owner.comment));
+    }
+    text.push_str(&signers.to_text());
+    text
+}
+
+/// The owners that a pin names in comments: for showing names, never for encrypting.
+#[must_use]
+pub fn owners_in_pin(text: &str) -> Vec<Owner> {
+    text.lines().filter_map(|line| line.strip_prefix(OWNER_LINE)?.parse().ok()).collect()
+}
+
+/// A Kubernetes Secret with one file, ready for `kubectl apply -f -`, kubeseal or SOPS.
+#[must_use]
+pub fn secret_yaml(name: &str, namespace: &str, file: &str, content: &str) -> Zeroizing<String> {
+    let data = Zeroizing::new(BASE64_STANDARD.encode(content));
+    Zeroizing::new(format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {}\n  namespace: {}\n  labels:\n    \
+         app.kubernetes.io/name: kbak\ntype: Opaque\ndata:\n  {}: {}\n",
+        quoted(name),
+        quoted(namespace),
+        quoted(file),
+        data.as_str()
+    ))
+}
+
+/// A YAML scalar that is a string in every parser: JSON's quotes are YAML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

@@ -1,0 +1,382 @@
+//! What a writer holds: `writer.key` (who it is, and what it signs with) and, per plan, the secrets
+//! of the epochs that it writes into. Neither opens a backup.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::private_file::{self, FileError, SecretFile};
+use crate::format::derive::{EpochSecret, NamesKey, SecretKey};
+use crate::format::epoch::Epoch;
+use crate::format::ids::{EpochId, NameId, RepositoryId, WriterId, from_hex, to_hex};
+use crate::format::json::{self, SecretJsonError};
+use crate::format::sign::{KeyError, Namespace, SigningKey};
+use crate::format::signers::{Signer, Signers};
+use crate::report::failure::{Exit, Failure};
+use crate::world::World;
+
+/// The most epoch secrets that a file may hold: the current one, and those of a rollover under way.
+const MAX_HELD: usize = 8;
+
+/// Why a writer's file is not taken. Nothing of its content is part of it.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterFileError {
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Not the JSON that it should be.
+    #[error("{label} is not a {kind} file of kbak")]
+    Json {
+        /// The file.
+        label: String,
+        /// Which kind was wanted.
+        kind: &'static str,
+        /// Where.
+        source: SecretJsonError,
+    },
+    /// Another kind of file, or of a newer version.
+    #[error("{label} is not a {kind} file of this version of kbak")]
+    Kind {
+        /// The file.
+        label: String,
+        /// Which kind was wanted.
+        kind: &'static str,
+    },
+    /// A key or secret in it.
+    #[error("the key in {label}")]
+    Key {
+        /// The file.
+        label: String,
+        /// Why.
+        source: KeyError,
+    },
+    /// It belongs to another writer or plan.
+    #[error("{label} belongs to another {what}")]
+    Foreign {
+        /// The file.
+        label: String,
+        /// repository, writer or plan.
+        what: &'static str,
+    },
+    /// The keeper is something else than a file, and failed.
+    #[error("cannot {operation} the epoch's secret in {label}")]
+    Keeper {
+        /// read, write.
+        operation: &'static str,
+        /// Where.
+        label: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<WriterFileError> for Failure {
+    fn from(error: WriterFileError) -> Self {
+        match error {
+            WriterFileError::File(error) => error.into(),
+            other => Self::new(Exit::Usage, "the writer's key files cannot be used").because(other),
+        }
+    }
+}
+
+/// Who a writer is. Shows no secret.
+#[derive(Clone)]
+pub struct WriterKey {
+    /// The repository it writes.
+    pub repository: RepositoryId,
+    /// Its id; stays when the signing key is replaced.
+    pub writer: WriterId,
+    /// Turns names into ids.
+    pub names: NamesKey,
+    /// Signs epochs and manifests.
+    pub signing: SigningKey,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WriterKeyFile {
+    kbak: String,
+    version: u64,
+    repository: RepositoryId,
+    writer: WriterId,
+    names_key: String,
+    signing_key: String,
+}
+
+impl Drop for WriterKeyFile {
+    fn drop(&mut self) {
+        self.names_key.zeroize();
+        self.signing_key.zeroize();
+    }
+}
+
+const WRITER_KIND: &str = "writer key";
+const EPOCH_KIND: &str = "epoch secret";
+const VERSION: u64 = 1;
+
+impl WriterKey {
+    /// A new writer of a new repository.
+    #[must_use]
+    pub fn generate(world: &World) -> Self {
+        let seed = Zeroizing::new(world.random::<32>());
+        Self {
+            repository: RepositoryId(world.random()),
+            writer: WriterId(world.random()),
+            names: NamesKey(SecretKey::new(world.random())),
+            signing: SigningKey::from_seed(&seed),
+        }
+    }
+
+    /// Reads the file's content. `label` names it in messages.
+    pub fn parse(label: &str, content: &[u8]) -> Result<Self, WriterFileError> {
+        let label = || label.to_owned();
+        let file: WriterKeyFile = json::parse_secret(content).map_err(|source| WriterFileError::Json {
+            label: label(),
+            kind: WRITER_KIND,
+            source,
+        })?;
+        if file.kbak != WRITER_KIND || file.version != VERSION {
+            return Err(WriterFileError::Kind { label: label(), kind: WRITER_KIND });
+        }
+        let key = |source| WriterFileError::Key { label: label(), source };
+        let names = from_hex::<32>(&file.names_key).map_err(|_| key(KeyError::Malformed))?;
+        Ok(Self {
+            repository: file.repository,
+            writer: file.writer,
+            names: NamesKey(SecretKey::new(names)),
+            signing: SigningKey::from_openssh(&file.signing_key, None).map_err(key)?,
+        })
+    }
+
+    /// Reads the file; what is to be said of its permissions comes with it.
+    pub fn read(path: &Path) -> Result<(Self, Option<String>), WriterFileError> {
+        let SecretFile { bytes, warning } = private_file::read(path)?;
+        Ok((Self::parse(&path.display().to_string(), &bytes)?, warning))
+    }
+
+    /// The file's content. For a 0600 file or a Kubernetes Secret only.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let file = WriterKeyFile {
+            kbak: WRITER_KIND.to_owned(),
+            version: VERSION,
+            repository: self.repository,
+            writer: self.writer,
+            names_key: to_hex(self.names.0.expose()),
+            signing_key: self.signing.to_openssh().to_string(),
+        };
+        pretty(&file)
+    }
+
+    /// The id of a plan.
+    #[must_use]
+    pub fn plan(&self, name: &str) -> NameId {
+        self.names.id("plan", name)
+    }
+
+    /// The pin of this writer's own key: what it takes its own past from.
+    #[must_use]
+    pub fn own_signers(&self) -> Signers {
+        let mut signers = Signers::default();
+        signers.add(self.signer());
+        signers
+    }
+
+    /// The line of this writer in kbak.pub.
+    #[must_use]
+    pub fn signer(&self) -> Signer {
+        let key = self.signing.public();
+        Signer::new(&self.writer.to_string(), &Namespace::WRITER, key, "kbak writer")
+    }
+}
+
+impl fmt::Debug for WriterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WriterKey({}…)", self.writer)
+    }
+}
+
+#[expect(clippy::expect_used, reason = "strings and numbers always serialise")]
+fn pretty(value: &impl Serialize) -> Zeroizing<String> {
+    let mut text = serde_json::to_string_pretty(value).expect("a serialisable file");
+    text.push('\n');
+    Zeroizing::new(text)
+}
+
+/// One epoch's secret, as the writer keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldEpoch {
+    /// Which epoch.
+    pub epoch: EpochId,
+    /// Its secret.
+    pub secret: EpochSecret,
+}
+
+impl HeldEpoch {
+    /// Whether it is the secret of `epoch`.
+    #[must_use]
+    pub fn fits(&self, epoch: &Epoch) -> bool {
+        self.epoch == epoch.epoch && self.secret.commitment() == epoch.commitment.0
+    }
+}
+
+/// Where a writer keeps the epoch secrets of one plan: a file, or a Secret of a cluster.
+///
+/// During a rollover it holds the old secret and the new one, so that a crash at any point loses
+/// neither; afterwards only the new one.
+#[async_trait]
+pub trait EpochKeeper: Send + Sync + fmt::Debug {
+    /// What a person would call it.
+    fn describe(&self) -> String;
+    /// What it holds; none when it does not exist yet.
+    async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError>;
+    /// Replaces what it holds, whole or not at all.
+    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError>;
+}
+
+/// The content of an epoch file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochFile {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The writer.
+    pub writer: WriterId,
+    /// The plan.
+    pub plan: NameId,
+    /// The secrets.
+    pub held: Vec<HeldEpoch>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EpochFileText {
+    kbak: String,
+    version: u64,
+    repository: RepositoryId,
+    writer: WriterId,
+    plan: NameId,
+    epochs: Vec<HeldText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeldText {
+    epoch: EpochId,
+    secret: String,
+}
+
+impl Drop for HeldText {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+impl EpochFile {
+    /// Reads the file's content. `label` names it in messages.
+    pub fn parse(label: &str, content: &[u8]) -> Result<Self, WriterFileError> {
+        let label = || label.to_owned();
+        let file: EpochFileText = json::parse_secret(content).map_err(|source| WriterFileError::Json {
+            label: label(),
+            kind: EPOCH_KIND,
+            source,
+        })?;
+        if file.kbak != EPOCH_KIND || file.version != VERSION || file.epochs.len() > MAX_HELD {
+            return Err(WriterFileError::Kind { label: label(), kind: EPOCH_KIND });
+        }
+        let read = |text: &HeldText| {
+            let bytes = from_hex::<32>(&text.secret)
+                .map_err(|_| WriterFileError::Key { label: label(), source: KeyError::Malformed })?;
+            Ok(HeldEpoch { epoch: text.epoch, secret: EpochSecret(SecretKey::new(bytes)) })
+        };
+        let held = file.epochs.iter().map(read).collect::<Result<_, WriterFileError>>()?;
+        Ok(Self { repository: file.repository, writer: file.writer, plan: file.plan, held })
+    }
+
+    /// The file's content. For a 0600 file or a Kubernetes Secret only.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let write = |held: &HeldEpoch| HeldText { epoch: held.epoch, secret: to_hex(held.secret.0.expose()) };
+        pretty(&EpochFileText {
+            kbak: EPOCH_KIND.to_owned(),
+            version: VERSION,
+            repository: self.repository,
+            writer: self.writer,
+            plan: self.plan,
+            epochs: self.held.iter().map(write).collect(),
+        })
+    }
+}
+
+/// The default place of a plan's epoch file: `<writer.key>.epoch` for the plan `default`,
+/// `<writer.key>.<plan>.epoch` for others.
+#[must_use]
+pub fn epoch_path(writer_key: &Path, plan: &str) -> PathBuf {
+    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mut name = writer_key.file_name().unwrap_or_default().to_owned();
+    if plan != "default" {
+        name.push(".");
+        name.push(plan.chars().map(|c| if sound(c) { c } else { '_' }).collect::<String>());
+    }
+    name.push(".epoch");
+    writer_key.with_file_name(name)
+}
+
+/// Keeps epoch secrets in a 0600 file.
+#[derive(Debug)]
+pub struct FileKeeper {
+    path: PathBuf,
+    repository: RepositoryId,
+    writer: WriterId,
+    plan: NameId,
+    world: World,
+}
+
+impl FileKeeper {
+    /// In `path`, for one plan of `key`'s writer.
+    #[must_use]
+    pub fn new(path: PathBuf, key: &WriterKey, plan: NameId, world: &World) -> Self {
+        Self { path, repository: key.repository, writer: key.writer, plan, world: world.clone() }
+    }
+}
+
+#[async_trait]
+impl EpochKeeper for FileKeeper {
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError> {
+        let path = self.path.clone();
+        let read = self.world.workers.run(move || private_file::read(&path)).await;
+        let bytes = match read {
+            Ok(file) => file.bytes,
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let file = EpochFile::parse(&self.describe(), &bytes)?;
+        let foreign = |what| Err(WriterFileError::Foreign { label: self.describe(), what });
+        if file.repository != self.repository {
+            return foreign("repository");
+        }
+        if file.writer != self.writer {
+            return foreign("writer");
+        }
+        if file.plan != self.plan {
+            return foreign("plan");
+        }
+        Ok(Some(file.held))
+    }
+
+    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError> {
+        let file = EpochFile {
+            repository: self.repository,
+            writer: self.writer,
+            plan: self.plan,
+            held: held.to_vec(),
+        };
+        let (path, random) = (self.path.clone(), self.world.random());
+        let text = file.to_text();
+        let replaced = move || private_file::replace(&path, random, text.as_bytes());
+        Ok(self.world.workers.run(replaced).await?)
+    }
+}

@@ -1,0 +1,268 @@
+//! `init` and the keys that it leaves: two proven owners, nothing half-made, no secret outside.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kbak::format::epoch::Parameters;
+use kbak::format::ids::to_hex;
+use kbak::format::layout;
+use kbak::format::signers::Signers;
+use kbak::pipeline::owner::{Identity, Owner};
+use kbak::report::event::Reporter;
+use kbak::report::failure::{Exit, Failure};
+use kbak::repository::birth::{self, Life, Nursery};
+use kbak::repository::epochs::{self, Epochs};
+use kbak::repository::init::{Init, Initialised, init};
+use kbak::repository::keys::{self, Desk};
+use kbak::repository::private_file;
+use kbak::repository::records::{self, Records};
+use kbak::repository::sheet::{Whereabouts, owners_in_pin};
+use kbak::repository::writer_key::{EpochFile, FileKeeper, WriterKey, epoch_path};
+use kbak::store::fault::{Fault, FaultStore, Rule};
+use kbak::store::operation::Operation;
+
+use crate::support::owners::{Bench, DAY, heard, nobody, owner, wanted};
+
+fn request(folder: &Path, owners: &[&Owner], identities: &[&Arc<Identity>]) -> Init {
+    Init {
+        owners: owners.iter().map(|owner| (*owner).clone()).collect(),
+        identities: identities.iter().map(|identity| (*identity).clone()).collect(),
+        single_owner: false,
+        join: false,
+        plan: "default".into(),
+        life: Life { max_age: 30 * DAY, max_run: DAY, keep: None },
+        parameters: Parameters::default(),
+        prompt: nobody(),
+        place: Whereabouts {
+            url: "s3://backups/prod".into(),
+            endpoint: Some("https://s3.example.eu".into()),
+            region: None,
+            path_style: true,
+        },
+        folder: folder.to_owned(),
+        secrets: Some("kbak".into()),
+    }
+}
+
+async fn state(bench: &Bench, made: &Initialised) -> (Epochs, Records) {
+    let (store, silent) = (&bench.store, Reporter::silent());
+    let (key, signers) = (&made.key, &made.signers);
+    let epochs =
+        epochs::list(store, key.writer, key.plan("default"), None, signers, &silent).await.expect("listed");
+    let records = records::list(store, key.writer, None, signers, &silent).await.expect("listed");
+    (epochs, records)
+}
+
+#[tokio::test]
+async fn a_new_repository_is_proven_by_both_owners_and_holds_no_secret() {
+    let bench = Bench::new(1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ada, ada_key) = owner(&bench.world, "ada");
+    let (bob, bob_key) = owner(&bench.world, "bob");
+    let (heard, reporter) = heard();
+    let wish = request(folder.path(), &[&ada, &bob], &[&ada_key, &bob_key]);
+    let made = init(&bench.store, &bench.world, &wish, &reporter).await.expect("a repository");
+    assert!(made.owners.iter().all(|owner| owner.proven));
+    assert!(heard.0.lock().expect("a lock").is_empty(), "nothing to warn of");
+    let (epochs, records) = state(&bench, &made).await;
+    let rows = keys::list(&epochs, &records);
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].proven && rows[0].holders.iter().all(|holder| holder.opened.is_some() && !holder.later));
+
+    // Files: secrets 0600 and readable back, the rest without any secret.
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
+    let (key, warning) = WriterKey::read(&folder.path().join("writer.key")).expect("writer.key");
+    assert_eq!((key.writer, warning), (made.key.writer, None));
+    let held = EpochFile::parse("epoch", read("writer.key.epoch").as_bytes()).expect("an epoch file").held;
+    assert!(held.len() == 1 && held[0].fits(&made.epoch));
+    for secret in ["writer.key", "writer.key.epoch", "kbak-writer.secret.yaml", "kbak-epoch.secret.yaml"] {
+        let mode = std::fs::metadata(folder.path().join(secret)).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret}");
+    }
+    let pem = key.signing.to_openssh();
+    let secrets = [
+        "AGE-SECRET-KEY".to_owned(),
+        to_hex(key.names.0.expose()),
+        to_hex(held[0].secret.0.expose()),
+        pem.lines().nth(3).expect("the private part").to_owned(),
+    ];
+    let public =
+        ["kbak.pub", "recovery.html", "recovery.txt"].map(|name| (name.to_owned(), read(name).into_bytes()));
+    let stored = bench.memory.objects().into_iter().map(|(key, bytes)| (key.to_string(), bytes.to_vec()));
+    for (name, bytes) in public.into_iter().chain(stored) {
+        for secret in &secrets {
+            assert!(memchr::memmem::find(&bytes, secret.as_bytes()).is_none(), "{name} holds a secret");
+        }
+    }
+    // The pin and the sheets hold what a restore needs.
+    let pin = read("kbak.pub");
+    assert_eq!(Signers::parse(&pin).expect("a pin"), made.signers);
+    assert_eq!(owners_in_pin(&pin).len(), 2);
+    for sheet in [read("recovery.txt"), read("recovery.html")] {
+        for fact in ["s3://backups/prod", "https://s3.example.eu", "--path-style", "ada", "bob"] {
+            assert!(sheet.contains(fact), "{fact} is missing");
+        }
+        assert!(sheet.contains(&made.key.writer.to_string()) && sheet.contains(&ada.recipient.to_string()));
+        assert!(sheet.contains(made.key.signing.public().to_openssh().split(' ').nth(1).expect("base64")));
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_fails_leaves_nothing_behind() {
+    for (operation, nth) in [
+        (Operation::Put, 1),
+        (Operation::Put, 2),
+        (Operation::Put, 3),
+        (Operation::Get, 1),
+        (Operation::Get, 2),
+        (Operation::Get, 3),
+        (Operation::Get, 4),
+        (Operation::Now, 1),
+        (Operation::Now, 2),
+    ] {
+        let bench = Bench::new(2);
+        let folder = tempfile::tempdir().expect("a folder");
+        let (ada, ada_key) = owner(&bench.world, "ada");
+        let (bob, _) = owner(&bench.world, "bob");
+        let rules = vec![Rule::once(operation, "*", nth, Fault::unavailable())];
+        let faulty = Arc::new(FaultStore::new(bench.store.clone(), rules));
+        let store: Arc<dyn kbak::store::Store> = faulty.clone();
+        let wish = request(folder.path(), &[&ada, &bob], &[&ada_key]);
+        let failure = init(&store, &bench.world, &wish, &Reporter::silent()).await.unwrap_err();
+        assert_eq!((failure.exit, faulty.fired()), (Exit::Unreachable, 1), "{operation:?} {nth}");
+        assert!(bench.memory.objects().is_empty(), "{operation:?} {nth}: objects stay");
+        let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(left, 0, "{operation:?} {nth}: files stay");
+        // And the same again, when the weather has cleared up.
+        init(&store, &bench.world, &wish, &Reporter::silent()).await.expect("a repository");
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_refused_before_anything_is_made() {
+    let bench = Bench::new(3);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ada, ada_key) = owner(&bench.world, "ada");
+    let (bob, _) = owner(&bench.world, "bob");
+    let (_, stranger) = owner(&bench.world, "stranger");
+    let refuse = async |wish: Init, exit: Exit, word: &str| {
+        let failure: Failure =
+            init(&bench.store, &bench.world, &wish, &Reporter::silent()).await.unwrap_err();
+        assert_eq!(failure.exit, exit, "{failure}");
+        assert!(format!("{failure} {:?}", failure.remedy).contains(word), "{failure}");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    };
+    refuse(request(folder.path(), &[], &[]), Exit::Usage, "keygen").await;
+    refuse(request(folder.path(), &[&ada], &[]), Exit::Usage, "--single-owner").await;
+    refuse(request(folder.path(), &[&ada, &ada], &[]), Exit::Usage, "twice").await;
+    refuse(request(folder.path(), &[&ada, &bob], &[&stranger]), Exit::Usage, "stranger").await;
+    assert!(bench.memory.objects().is_empty());
+
+    bench.memory.overwrite(layout::marker(), Bytes::from_static(br#"{"kbak":1}"#));
+    refuse(request(folder.path(), &[&ada, &bob], &[]), Exit::Usage, "--join").await;
+    for other in [&br#"{"kbak":2}"#[..], b"{\"kbak\":1}\n", b"", &[0; 5000]] {
+        bench.memory.overwrite(layout::marker(), Bytes::copy_from_slice(other));
+        refuse(request(folder.path(), &[&ada, &bob], &[]), Exit::Damaged, "not a repository").await;
+    }
+    bench.memory.overwrite(layout::marker(), Bytes::from_static(br#"{"kbak":1}"#));
+
+    let wish = Init { single_owner: true, join: true, ..request(folder.path(), &[&ada], &[&ada_key]) };
+    init(&bench.store, &bench.world, &wish, &Reporter::silent()).await.expect("one more writer");
+    let again = init(&bench.store, &bench.world, &wish, &Reporter::silent()).await.unwrap_err();
+    assert!(again.to_string().contains("writer.key exists"), "{again}");
+    assert!(folder.path().join("writer.key").exists(), "what was there stays");
+}
+
+#[tokio::test]
+async fn an_owner_is_added_to_every_epoch_by_another_one() {
+    let bench = Bench::new(4);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ada, ada_key) = owner(&bench.world, "ada");
+    let (bob, _) = owner(&bench.world, "bob");
+    let (eve, eve_key) = owner(&bench.world, "eve");
+    let wish = request(folder.path(), &[&ada, &bob], &[]);
+    let (warned, reporter) = heard();
+    let made = init(&bench.store, &bench.world, &wish, &reporter).await.expect("a repository");
+    assert_eq!(warned.0.lock().expect("a lock").len(), 2, "two owners are not proven, and it is said");
+    let (epochs, records) = state(&bench, &made).await;
+    assert!(!keys::list(&epochs, &records)[0].proven);
+
+    let desk = Desk { store: &bench.store, world: &bench.world, signers: &made.signers, reporter: &reporter };
+    let ada_only = [ada_key.clone()];
+    let added = keys::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("added");
+    assert!(added.len() == 1 && added[0].wrap.is_ok() && added[0].receipt.is_some());
+    let (epochs, records) = state(&bench, &made).await;
+    let again = keys::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("nothing to do");
+    assert!(again.is_empty());
+
+    // Eve opens it; her own signing key is not pinned, which is said, and no receipt is written.
+    let rows = keys::check(desk, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
+    assert!(rows[0].opened.is_ok() && rows[0].receipt.is_none());
+    assert!(warned.0.lock().expect("a lock").iter().any(|w| w.contains("not pinned")));
+    let mut signers = made.signers.clone();
+    signers.extend(kbak::repository::sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
+    let desk = Desk { signers: &signers, ..desk };
+    let rows = keys::check(desk, &epochs, &[eve_key]).await.expect("checked");
+    assert!(rows[0].receipt.is_some());
+    let records =
+        records::list(&bench.store, made.key.writer, None, &signers, &reporter).await.expect("listed");
+    let rows = keys::list(&epochs, &records);
+    let holder = rows[0].holders.iter().find(|holder| holder.recipient == eve.recipient.id()).expect("eve");
+    assert!(holder.later && holder.opened.is_some(), "her receipt names her through the wrap");
+
+    // The plan may name her now without forcing an epoch, and must keep her not to force one.
+    let plan = made.key.plan("default");
+    let keeper = FileKeeper::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.world);
+    let nursery = Nursery { store: &bench.store, world: &bench.world, key: &made.key, plan, keeper: &keeper };
+    let with = birth::ready(nursery, &wanted(&[&ada, &bob, &eve]), &epochs, &records).await.expect("ready");
+    assert!(with.born.is_none() && with.waiting.is_empty());
+    let without = birth::ready(nursery, &wanted(&[&ada, &bob]), &epochs, &records).await.expect("ready");
+    assert_eq!(without.born, Some(birth::Reason::OwnerRemoved));
+}
+
+#[test]
+fn secret_files_that_others_can_read_are_refused_unless_the_kubelet_laid_them_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("writer.key");
+    private_file::create(&path, 0o600, b"secret").expect("created");
+    assert_eq!(private_file::read(&path).expect("read").bytes.as_slice(), b"secret");
+    assert!(matches!(private_file::create(&path, 0o600, b"x"), Err(private_file::FileError::Exists(_))));
+    private_file::replace(&path, [1; 8], b"newer").expect("replaced");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "no temporary file stays");
+    let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    for mode in [0o640, 0o604, 0o644, 0o660] {
+        set(mode);
+        let error = private_file::read(&path).unwrap_err();
+        assert!(matches!(error, private_file::FileError::Exposed { .. }), "{mode:o}");
+        assert!(Failure::from(error).remedy.expect("a remedy").starts_with("chmod 600"));
+    }
+    std::os::unix::fs::symlink(".", folder.path().join("..data")).expect("a link");
+    set(0o440);
+    assert!(private_file::read(&path).expect("a mounted Secret").warning.is_none());
+    set(0o644);
+    assert!(private_file::read(&path).expect("a mounted Secret").warning.is_some());
+    assert!(matches!(private_file::read(folder.path()), Err(private_file::FileError::NotAFile(_))));
+    assert!(private_file::read(&folder.path().join("none")).unwrap_err().is_missing());
+}
+
+#[test]
+fn epoch_files_stand_beside_their_key_one_per_plan() {
+    let key = Path::new("/k/writer.key");
+    assert_eq!(epoch_path(key, "default"), Path::new("/k/writer.key.epoch"));
+    assert_eq!(epoch_path(key, "hourly"), Path::new("/k/writer.key.hourly.epoch"));
+    assert_eq!(epoch_path(key, "../x/y"), Path::new("/k/writer.key..._x_y.epoch"));
+    let bench = Bench::new(5);
+    let key = WriterKey::generate(&bench.world);
+    let text = key.to_text();
+    let again = WriterKey::parse("writer.key", text.as_bytes()).expect("our own file");
+    assert_eq!((again.writer, again.signing.public()), (key.writer, key.signing.public()));
+    for bad in ["", "{}", &text.replace("writer key", "epoch secret"), &text[..text.len() / 2]] {
+        let error = WriterKey::parse("writer.key", bad.as_bytes()).unwrap_err();
+        let secret = to_hex(key.names.0.expose());
+        assert!(!format!("{error:?}").contains(&secret[..16]), "{error:?}");
+    }
+    let shown = format!("{key:?}");
+    assert!(!shown.contains(&to_hex(key.names.0.expose())[..8]), "{shown}");
+}

@@ -1,0 +1,331 @@
+//! Epochs from birth to closing, on the store's clock, with crashes and forgers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use kbak::format::epoch::{EpochError, VerifiedEpoch};
+use kbak::format::layout::{self, EpochPath};
+use kbak::format::moment;
+use kbak::format::wrap::WrapError;
+use kbak::pipeline::owner::open_wrap;
+use kbak::report::event::Reporter;
+use kbak::report::failure::{Exit, Failure};
+use kbak::repository::birth::{self, BirthError, Made, Ready, Reason, Wanted};
+use kbak::repository::epochs::{self, Epochs};
+use kbak::repository::keys;
+use kbak::repository::records::Records;
+use kbak::repository::writer_key::{EpochKeeper, WriterKey};
+use kbak::store::fault::{Fault, FaultStore, Rule};
+use kbak::store::operation::Operation;
+
+use crate::support::owners::{Bench, DAY, MemoryKeeper, nobody, nursery, owner, wanted};
+
+struct Life {
+    bench: Bench,
+    key: WriterKey,
+    keeper: MemoryKeeper,
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        let bench = Bench::new(seed);
+        let key = WriterKey::generate(&bench.world);
+        Self { bench, key, keeper: MemoryKeeper::default() }
+    }
+
+    async fn epochs(&self) -> Epochs {
+        let (plan, signers) = (self.key.plan("default"), self.key.own_signers());
+        let (store, silent) = (&self.bench.store, Reporter::silent());
+        epochs::list(store, self.key.writer, plan, Some(self.key.repository), &signers, &silent)
+            .await
+            .expect("listed")
+    }
+
+    async fn ready(&self, wanted: &Wanted) -> Result<Ready, BirthError> {
+        let nursery = nursery(&self.bench, &self.key, self.key.plan("default"), &self.keeper);
+        birth::ready(nursery, wanted, &self.epochs().await, &Records::default()).await
+    }
+
+    fn path(&self, epoch: &VerifiedEpoch) -> EpochPath {
+        EpochPath { writer: self.key.writer, plan: self.key.plan("default"), epoch: epoch.epoch }
+    }
+
+    fn now(&self) -> Timestamp {
+        use kbak::world::Clock;
+        self.bench.clock.now()
+    }
+}
+
+#[tokio::test]
+async fn a_run_finds_its_epoch_again_until_it_is_over() {
+    let life = Life::new(1);
+    let (ada, _) = owner(&life.bench.world, "ada");
+    let (bob, _) = owner(&life.bench.world, "bob");
+    let both = wanted(&[&ada, &bob]);
+    let first = life.ready(&both).await.expect("an epoch");
+    assert_eq!(first.born, Some(Reason::First));
+    assert!(first.previous.is_none() && first.epoch.previous_epochs.is_empty());
+    assert_eq!(life.bench.memory.objects().len(), 2);
+
+    life.bench.days_later(29);
+    let again = life.ready(&both).await.expect("the same");
+    assert_eq!(
+        (again.born, again.epoch.epoch, again.secret),
+        (None, first.epoch.epoch, first.secret.clone())
+    );
+
+    life.bench.days_later(1);
+    let second = life.ready(&both).await.expect("the next");
+    assert_eq!(second.born, Some(Reason::Over));
+    assert_eq!(second.epoch.previous_epochs, [first.epoch.epoch]);
+    let (before, secret) = second.previous.expect("the old secret, for the state");
+    assert_eq!((before.epoch, &secret), (first.epoch.epoch, &first.secret));
+    assert_ne!(second.secret, first.secret);
+
+    birth::settle(&life.keeper, second.epoch.epoch).await.expect("settled");
+    assert_eq!(life.keeper.load().await.expect("loaded").expect("held").len(), 1);
+    let third = life.ready(&both).await.expect("still there");
+    assert!(third.born.is_none() && third.previous.is_none());
+}
+
+#[tokio::test]
+async fn owners_removed_force_an_epoch_and_owners_added_wait() {
+    let life = Life::new(2);
+    let world = &life.bench.world;
+    let ((ada, _), (bob, _), (eve, _)) = (owner(world, "ada"), owner(world, "bob"), owner(world, "eve"));
+    let first = life.ready(&wanted(&[&ada, &bob])).await.expect("an epoch");
+    let more = life.ready(&wanted(&[&ada, &bob, &eve])).await.expect("the same");
+    assert_eq!((more.born, more.epoch.epoch), (None, first.epoch.epoch));
+    assert_eq!(more.waiting, std::slice::from_ref(&eve));
+    let less = life.ready(&wanted(&[&ada, &eve])).await.expect("another");
+    assert_eq!(less.born, Some(Reason::OwnerRemoved));
+    assert!(less.epoch.wrap(bob.recipient.id()).is_none() && less.epoch.wrap(eve.recipient.id()).is_some());
+    assert!(matches!(life.ready(&wanted(&[])).await, Err(BirthError::NoOwners)));
+}
+
+#[tokio::test]
+async fn a_lost_secret_stops_the_run_unless_a_new_epoch_is_asked_for() {
+    let life = Life::new(3);
+    let (ada, _) = owner(&life.bench.world, "ada");
+    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
+    *life.keeper.0.lock().expect("a lock") = None;
+    let error = life.ready(&wanted(&[&ada])).await.unwrap_err();
+    assert!(matches!(error, BirthError::SecretLost { .. }));
+    let failure = Failure::from(error);
+    assert_eq!(failure.exit, Exit::Usage);
+    assert!(failure.remedy.expect("a remedy").contains("--new-epoch"));
+    let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
+    let second = life.ready(&asked).await.expect("a new one");
+    assert_eq!((second.born, second.previous.is_none()), (Some(Reason::Asked), true));
+    assert_eq!(second.epoch.previous_epochs, [first.epoch.epoch]);
+}
+
+#[tokio::test]
+async fn limits_of_starting_committing_and_closing() {
+    let life = Life::new(4);
+    let (ada, _) = owner(&life.bench.world, "ada");
+    let locked = |mut wanted: Wanted| {
+        wanted.life.keep = Some(35 * DAY);
+        wanted
+    };
+    let start = life.now();
+    let first = life.ready(&locked(wanted(&[&ada]))).await.expect("an epoch");
+    let until = first.epoch.retain_until.expect("a lock");
+    assert_eq!(until, moment::next_day(moment::after(start, (30 + 1 + 35) * DAY)));
+    let epochs = life.epochs().await;
+    let stored = epochs.get(first.epoch.epoch).expect("listed");
+    assert_eq!(epochs.starts_until(stored), moment::after(start, 30 * DAY));
+    assert_eq!(epochs.commits_until(stored), moment::after(start, 31 * DAY));
+    assert_eq!(epochs.closed_from(stored), moment::after(start, 32 * DAY));
+    assert!(epochs.may_start(stored, moment::after(start, 30 * DAY - 1)));
+    assert!(!epochs.may_start(stored, moment::after(start, 30 * DAY)));
+
+    // A successor ends it at once, and its closing counts from that birth.
+    life.bench.days_later(3);
+    let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
+    let second = life.ready(&asked).await.expect("a successor");
+    let epochs = life.epochs().await;
+    let stored = epochs.get(first.epoch.epoch).expect("listed");
+    assert!(!epochs.may_start(stored, life.now()));
+    assert_eq!(epochs.commits_until(stored), moment::after(start, 4 * DAY));
+    assert_eq!(epochs.closed_from(stored), moment::after(start, 5 * DAY));
+    let own = life.key.signing.public();
+    assert_eq!(epochs.current(life.now(), own).map(|e| e.epoch.epoch), Some(second.epoch.epoch));
+    let stranger = WriterKey::generate(&life.bench.world).signing.public();
+    assert!(epochs.current(life.now(), stranger).is_none(), "never an epoch that one has not signed");
+}
+
+#[tokio::test]
+async fn one_copy_is_enough_and_the_bad_one_is_named() {
+    let life = Life::new(5);
+    let (ada, _) = owner(&life.bench.world, "ada");
+    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let path = life.path(&first.epoch);
+    let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
+    let good = life.bench.memory.objects()[&copy].clone();
+    for key in [path.epoch_json(), copy.clone()] {
+        let mut bad = good.to_vec();
+        bad[20] ^= 1;
+        life.bench.memory.overwrite(key.clone(), bad.into());
+        let epochs = life.epochs().await;
+        assert_eq!(epochs.all.len(), 1, "the other copy counts");
+        assert_eq!(epochs.rejected.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&key]);
+        life.bench.memory.overwrite(key, good.clone());
+    }
+    life.bench.store.delete(&path.epoch_json()).await.expect("deleted");
+    let epochs = life.epochs().await;
+    assert_eq!((epochs.all.len(), epochs.missing.as_slice()), (1, [path.epoch_json()].as_slice()));
+}
+
+#[tokio::test]
+async fn epochs_that_were_moved_forged_or_are_newer_do_not_count() {
+    let life = Life::new(6);
+    let (ada, _) = owner(&life.bench.world, "ada");
+    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let path = life.path(&first.epoch);
+    let bytes = life.bench.memory.objects()[&path.epoch_json()].clone();
+    let signers = life.key.own_signers();
+    let open = |path: &EpochPath| kbak::format::epoch::Epoch::open(bytes.clone(), path, None, &signers);
+    assert!(open(&path).is_ok());
+    let other_plan = EpochPath { plan: life.key.plan("other"), ..path };
+    assert!(matches!(open(&other_plan), Err(EpochError::Misplaced { field: "plan", .. })));
+    let other_epoch = EpochPath { epoch: kbak::format::ids::EpochId([0; 16]), ..path };
+    assert!(matches!(open(&other_epoch), Err(EpochError::Misplaced { field: "epoch", .. })));
+
+    // The same epoch, signed by another key: in the store, it is as if it were not there.
+    let thief = WriterKey { signing: WriterKey::generate(&life.bench.world).signing, ..life.key.clone() };
+    for sealed in first.epoch.seal(&thief.signing).expect("sealed") {
+        life.bench.memory.overwrite(sealed.key().clone(), sealed.bytes().clone());
+    }
+    let epochs = life.epochs().await;
+    assert_eq!((epochs.all.len(), epochs.rejected.len()), (0, 2));
+
+    // A newer format, signed well: the writer must not go on beside it.
+    let line = String::from_utf8_lossy(&bytes)
+        .lines()
+        .next()
+        .expect("a line")
+        .replace("\"format\":1", "\"format\":2");
+    let line = line + "\n";
+    let signature =
+        life.key.signing.sign(kbak::format::sign::Namespace::Epoch, line.as_bytes()).expect("signed");
+    let newer = Bytes::from(line + &signature);
+    for key in [path.epoch_json(), layout::epoch_copy(path.writer, path.plan, path.epoch)] {
+        life.bench.memory.overwrite(key, newer.clone());
+    }
+    let error = life.ready(&wanted(&[&ada])).await.unwrap_err();
+    assert!(matches!(error, BirthError::Newer(..)));
+    assert_eq!(Failure::from(error).exit, Exit::Usage);
+}
+
+#[tokio::test]
+async fn no_bit_of_a_stored_epoch_can_change() {
+    let life = Life::new(7);
+    let (ada, _) = owner(&life.bench.world, "ada");
+    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let path = life.path(&first.epoch);
+    let good = life.bench.memory.objects()[&path.epoch_json()].clone();
+    let signers = life.key.own_signers();
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(kbak::format::epoch::Epoch::open(bad.into(), &path, None, &signers).is_err(), "bit {bit}");
+    }
+}
+
+#[tokio::test]
+async fn a_birth_cut_short_anywhere_is_finished_or_forgotten() {
+    let (ada, _) = owner(&Bench::new(99).world, "ada");
+    for nth in 1..=2 {
+        for fault in [Fault::unavailable(), Fault::AppliedButError] {
+            let mut life = Life::new(10 + nth);
+            let memory = life.bench.store.clone();
+            let rules = vec![Rule::once(Operation::Put, "*", nth, fault.clone())];
+            let faulty = Arc::new(FaultStore::new(memory.clone(), rules));
+            life.bench.store = faulty.clone();
+            assert!(life.ready(&wanted(&[&ada])).await.is_err());
+            assert_eq!(faulty.fired(), 1);
+            life.bench.store = memory;
+            let nursery = nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+            let mended = birth::mend(nursery, &life.epochs().await).await.expect("mended");
+            let was_born = life.bench.memory.objects().len() == 2;
+            let after = life.ready(&wanted(&[&ada])).await.expect("an epoch");
+            assert_eq!(after.born.is_none(), was_born, "put {nth} {fault:?}");
+            assert_eq!(life.bench.memory.objects().len(), 2, "no second epoch beside the first");
+            if let Some(id) = mended.first() {
+                assert_eq!(after.epoch.epoch, *id);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_forgets_or_lies_is_noticed_at_birth() {
+    let (ada, _) = owner(&Bench::new(99).world, "ada");
+    for rule in [
+        Rule::once(Operation::Put, "*epoch.json", 1, Fault::Forget),
+        Rule::once(Operation::Put, "*/epochs/*", 1, Fault::Forget),
+        Rule::once(Operation::Get, "*epoch.json", 1, Fault::FlipBit(100)),
+    ] {
+        let mut life = Life::new(20);
+        let faulty = Arc::new(FaultStore::new(life.bench.store.clone(), vec![rule.clone()]));
+        life.bench.store = faulty.clone();
+        assert!(life.ready(&wanted(&[&ada])).await.is_err(), "{rule:?}");
+        assert_eq!(faulty.fired(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
+    let life = Life::new(8);
+    let (ada, ada_identity) = owner(&life.bench.world, "ada");
+    let (eve, eve_identity) = owner(&life.bench.world, "eve");
+    let made = birth::make(&life.bench.world, std::slice::from_ref(&ada), &nobody()).await.expect("made");
+    let file = made.to_hand_over();
+    assert!(!file.contains("AGE-SECRET-KEY"), "the private half stays outside");
+    let made = Made::from_hand_over(file.as_bytes()).expect("read back");
+    let nursery = nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+    let (epoch, secret) =
+        birth::bear(nursery, &wanted(&[&ada]), Vec::new(), made, life.now()).await.expect("born");
+    let world = &life.bench.world;
+    let silent = Reporter::silent();
+    let (keys, _) =
+        keys::open(&life.bench.store, world, &epoch, &[ada_identity], &silent).await.expect("opened");
+    assert_eq!(keys.secret, secret);
+    let error = keys::open(&life.bench.store, world, &epoch, &[eve_identity], &silent).await.unwrap_err();
+    let failure = Failure::from(error);
+    assert_eq!(failure.exit, Exit::Usage);
+    let facts = format!("{:?}", failure.facts);
+    assert!(
+        facts.contains(&ada.recipient.id().short()) && facts.contains(&eve.recipient.id().short()),
+        "{facts}"
+    );
+    assert!(Made::from_hand_over(b"{}").is_err());
+}
+
+#[tokio::test]
+async fn a_wrap_of_another_epoch_is_found_out() {
+    let life = Life::new(9);
+    let (ada, identity) = owner(&life.bench.world, "ada");
+    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let second = life.ready(&Wanted { new_epoch: true, ..wanted(&[&ada]) }).await.expect("another");
+    // A later wrap under the second epoch that holds the first one's keys.
+    let (keys, _) = open_wrap(&first.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
+    let foreign = ada.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
+    let (eve, eve_identity) = owner(&life.bench.world, "eve");
+    let for_eve = eve.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
+    life.bench.store.put(&foreign).await.expect("stored");
+    life.bench.store.put(&for_eve).await.expect("stored");
+    let (world, silent) = (&life.bench.world, Reporter::silent());
+    let open = |identity| {
+        let identities = [identity];
+        let (store, epoch) = (&life.bench.store, &second.epoch);
+        let silent = &silent;
+        async move { keys::open(store, world, epoch, &identities, silent).await }
+    };
+    assert!(open(identity).await.is_ok(), "the good wrap still opens");
+    let error = open(eve_identity).await.unwrap_err();
+    assert!(matches!(error, keys::KeysError::Closed { source: WrapError::Foreign(_), .. }), "{error:?}");
+    assert_eq!(Failure::from(error).exit, Exit::Damaged);
+}

@@ -1,0 +1,166 @@
+//! Keys, owners and a store for tests of trust, and the tools that must agree with us.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use kbak::format::epoch::Parameters;
+use kbak::format::ids::NameId;
+use kbak::pipeline::owner::{Identity, Owner, OwnerKey, Prompt, Silent};
+use kbak::report::event::{Event, Observer, Reporter};
+use kbak::repository::birth::{Life, Nursery, Wanted};
+use kbak::repository::writer_key::{EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
+use kbak::store::Store;
+use kbak::store::memory::MemoryStore;
+use kbak::world::{FixedClock, SeededRandom, Workers, World};
+use zeroize::Zeroizing;
+
+pub const DAY: u64 = 86_400;
+
+pub fn at(text: &str) -> Timestamp {
+    text.parse().expect("a moment")
+}
+
+/// A program that the tests cannot do without.
+pub fn tool(name: &str, variable: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not on PATH; install it (scripts/tools) or set {variable}"))
+}
+
+pub fn run(command: &mut Command, input: &[u8]) -> Output {
+    use std::io::Write;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a program that starts");
+    // A program that has failed already does not read: its exit code says why.
+    let _ = child.stdin.take().expect("a pipe").write_all(input);
+    child.wait_with_output().expect("an output")
+}
+
+pub fn must(command: &mut Command, input: &[u8]) -> Vec<u8> {
+    let output = run(command, input);
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Writes a 0600 file, as ssh and age want keys.
+pub fn secret_file(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    kbak::repository::private_file::create(&path, 0o600, content).expect("a new file");
+    path
+}
+
+/// A world whose clock is in the test's hand.
+pub struct Bench {
+    pub clock: Arc<FixedClock>,
+    pub world: World,
+    pub memory: Arc<MemoryStore>,
+    pub store: Arc<dyn Store>,
+}
+
+impl Bench {
+    pub fn new(seed: u64) -> Self {
+        let clock = Arc::new(FixedClock::new(at("2026-11-23T02:00:00Z")));
+        let world = World {
+            clock: clock.clone(),
+            random: Arc::new(SeededRandom::new(seed)),
+            workers: Workers::Inline,
+        };
+        let memory = Arc::new(MemoryStore::new(clock.clone()));
+        Self { clock, world, store: memory.clone(), memory }
+    }
+
+    pub fn days_later(&self, days: u64) {
+        use kbak::world::Clock;
+        self.clock.set(kbak::format::moment::after(self.clock.now(), days * DAY));
+    }
+}
+
+pub fn nobody() -> Arc<dyn Prompt> {
+    Arc::new(Silent)
+}
+
+/// Somebody who always answers with one passphrase.
+pub struct Answers(pub &'static str);
+
+impl Prompt for Answers {
+    fn passphrase(&self, _: &str) -> Option<Zeroizing<String>> {
+        Some(Zeroizing::new(self.0.to_owned()))
+    }
+    fn input(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
+        None
+    }
+    fn message(&self, _: &str) {}
+}
+
+/// A new owner and his identity.
+pub fn owner(world: &World, name: &str) -> (Owner, Arc<Identity>) {
+    let key = OwnerKey::generate(world, name);
+    let identity = Identity::parse(name, key.to_text().as_bytes(), &nobody()).expect("an identity");
+    (key.public(), Arc::new(identity))
+}
+
+pub fn wanted(owners: &[&Owner]) -> Wanted {
+    Wanted {
+        owners: owners.iter().map(|owner| (*owner).clone()).collect(),
+        life: Life { max_age: 30 * DAY, max_run: DAY, keep: None },
+        parameters: Parameters::default(),
+        new_epoch: false,
+        prompt: nobody(),
+    }
+}
+
+/// Keeps secrets in memory.
+#[derive(Debug, Default)]
+pub struct MemoryKeeper(pub Mutex<Option<Vec<HeldEpoch>>>);
+
+#[async_trait::async_trait]
+impl EpochKeeper for MemoryKeeper {
+    fn describe(&self) -> String {
+        "memory".into()
+    }
+    async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError> {
+        Ok(self.0.lock().expect("a lock").clone())
+    }
+    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError> {
+        *self.0.lock().expect("a lock") = Some(held.to_vec());
+        Ok(())
+    }
+}
+
+pub fn nursery<'a>(
+    bench: &'a Bench,
+    key: &'a WriterKey,
+    plan: NameId,
+    keeper: &'a MemoryKeeper,
+) -> Nursery<'a> {
+    Nursery { store: &bench.store, world: &bench.world, key, plan, keeper }
+}
+
+/// Collects warnings.
+#[derive(Default)]
+pub struct Heard(pub Mutex<Vec<String>>);
+
+impl Observer for Heard {
+    fn event(&self, event: &Event) {
+        if let Event::Warning { object, message, .. } = event {
+            self.0.lock().expect("a lock").push(format!("{object}: {message}"));
+        }
+    }
+}
+
+pub fn heard() -> (Arc<Heard>, Reporter) {
+    let heard = Arc::new(Heard::default());
+    (heard.clone(), Reporter::new(heard))
+}
