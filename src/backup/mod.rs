@@ -1,3 +1,9 @@
 //! The backup: items into streams, streams into a snapshot.
 
+mod cutter;
+pub mod database;
+pub mod item;
+pub mod resources;
+pub mod run;
+mod start;
 pub mod volume;

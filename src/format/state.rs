@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::ContainerError;
 use super::derive::DomainKey;
-use super::ids::{NameId, ObjectHash};
+use super::ids::{EpochId, NameId, ObjectHash};
 use super::layout::{Class, EpochPath};
 use super::manifest::ItemState;
 use super::object::Sealed;
@@ -41,6 +41,8 @@ pub struct ItemMemory {
 /// Where a scan cache begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheRoot {
+    /// The epoch.
+    pub epoch: EpochId,
     /// The domain.
     pub domain: NameId,
     /// The root object.

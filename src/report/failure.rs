@@ -116,3 +116,39 @@ impl From<crate::store::StoreError> for Failure {
         failure
     }
 }
+
+impl From<crate::pipeline::PipelineError> for Failure {
+    fn from(error: crate::pipeline::PipelineError) -> Self {
+        use crate::pipeline::PipelineError as Error;
+        let exit = match error {
+            Error::Store(error) => return error.into(),
+            Error::Ended => Exit::Interrupted,
+            Error::Container(_) | Error::Codec(_) | Error::Cache(_) | Error::Source(_) | Error::Bug(_) => {
+                Exit::Bug
+            }
+        };
+        Self::new(exit, "the stream could not be stored").because(error)
+    }
+}
+
+impl From<crate::repository::commit::CommitError> for Failure {
+    fn from(error: crate::repository::commit::CommitError) -> Self {
+        use crate::repository::commit::CommitError as Error;
+        let (exit, remedy) = match error {
+            Error::Store(error) => return error.into(),
+            Error::Body(_) | Error::State(_) | Error::Manifest(_) => (Exit::Bug, None),
+            Error::Lost(_) | Error::Unstored(_) => (
+                Exit::Damaged,
+                Some(
+                    "this store loses what it acknowledges: do not trust it with backups; run again to store anew",
+                ),
+            ),
+            Error::TooLate { .. } => {
+                (Exit::Partial, Some("run again; raise epoch.maxRun if runs take this long"))
+            }
+        };
+        let mut failure = Self::new(exit, "the snapshot was not committed").because(error);
+        failure.remedy = remedy.map(str::to_owned);
+        failure
+    }
+}

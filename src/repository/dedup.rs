@@ -1,6 +1,6 @@
 //! What a domain already has in the store: its index objects, checked against its packs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -42,7 +42,7 @@ pub async fn load(
     path: &EpochPath,
     domain: NameId,
     key: &Arc<DomainKey>,
-    distrusted: &HashSet<ObjectHash>,
+    distrusted: &BTreeSet<ObjectHash>,
     reporter: &Reporter,
 ) -> Result<Loaded, StoreError> {
     let mut loaded = Loaded::default();

@@ -10,4 +10,5 @@ pub mod keys;
 pub mod private_file;
 pub mod records;
 pub mod sheet;
+pub mod snapshot;
 pub mod writer_key;

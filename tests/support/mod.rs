@@ -1,5 +1,5 @@
 //! Real servers and trees for the tests.
 
+pub mod owners;
 pub mod plane;
 pub mod postgres;
-pub mod owners;

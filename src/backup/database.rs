@@ -1,0 +1,131 @@
+//! A database server into one stream per database, and one for what belongs to none.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+
+use crate::format::body::Gap;
+use crate::format::epoch::Parameters;
+use crate::format::ids::ObjectHash;
+use crate::format::name::Name;
+use crate::pipeline::PipelineError;
+use crate::pipeline::chunker::Cuts;
+use crate::pipeline::domain::DomainWriter;
+use crate::pipeline::piece::Piece;
+use crate::report::event::Meter;
+use crate::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres};
+
+use super::item::{Finished, StreamDraft};
+
+/// Why a dump is not in the snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpFailure {
+    /// The database or its tool. The item has a gap; the run goes on.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The dump broke off. The item has a gap; the run goes on.
+    #[error("the dump broke off")]
+    Read(#[source] std::io::Error),
+    /// The store or the pipeline. The run ends.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+/// Dumps the databases of a server; `wanted` decides by name.
+pub async fn write(
+    config: &DatabaseConfig,
+    wanted: &(dyn Fn(&str) -> bool + Send + Sync),
+    domain: &Arc<DomainWriter>,
+    parameters: &Parameters,
+    meter: &Arc<Meter>,
+) -> Result<Finished, DumpFailure> {
+    let server = Postgres::connect(config).await?;
+    let databases: Vec<_> =
+        server.databases().await?.into_iter().filter(|database| wanted(&database.name)).collect();
+    meter.add_total(databases.len() as u64);
+    meter.add_bytes_total(databases.iter().map(|database| database.size).sum());
+    let mut finished = Finished::new(Vec::new());
+    let mut proofs: Vec<DumpProof> = Vec::new();
+    let globals = server.dump_globals().map(|dump| ("globals.sql".to_owned(), "sql", dump));
+    let dumps = databases.iter().map(|database| {
+        let dump = server.dump(&database.name);
+        dump.map(|dump| (format!("{}.dump", database.name), "pgdump", dump))
+    });
+    for dump in std::iter::once(globals).chain(dumps) {
+        let name = dump.as_ref().map(|(name, ..)| name.clone()).unwrap_or_default();
+        let written = match dump {
+            Ok((name, format, dump)) => one(dump, name, format, domain, parameters, meter).await,
+            Err(error) => Err(error.into()),
+        };
+        match written {
+            Ok((stream, proof)) => {
+                finished.streams.push(stream);
+                proofs.push(proof);
+            }
+            // One database that fails leaves the others safe, and is named.
+            Err(DumpFailure::Pipeline(error)) => return Err(error.into()),
+            Err(error) => finished.gaps.push(Gap {
+                code: "dump-failed".into(),
+                object: Name::from(name.as_str()),
+                reason: chain(&error),
+            }),
+        }
+        meter.add_done(1);
+    }
+    if databases.is_empty() {
+        finished.gaps.push(Gap {
+            code: "no-database".into(),
+            object: Name::from(config.name.as_str()),
+            reason: "the server has no database of the names that the plan wants".into(),
+        });
+    }
+    finished.summary = format!("{} databases, dumps proven complete", databases.len());
+    finished.fact("server_version", server.server_version());
+    finished.fact("databases", &databases);
+    finished.fact("proofs", &proofs);
+    Ok(finished)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+/// Carries one dump. The stream is given out only with the proof that the dump is whole.
+async fn one(
+    mut dump: Dump,
+    name: String,
+    format: &str,
+    domain: &Arc<DomainWriter>,
+    parameters: &Parameters,
+    meter: &Arc<Meter>,
+) -> Result<(StreamDraft, DumpProof), DumpFailure> {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let chunk = parameters.chunk;
+    let cuts = Cuts::new(size(chunk.min), size(chunk.average), size(chunk.max));
+    let mut stream = domain.stream().with_meter(meter.clone());
+    let mut hash = Sha256::new();
+    let mut buffer = Vec::with_capacity(cuts.max() + 1);
+    let mut over = false;
+    while !over || !buffer.is_empty() {
+        while !over && buffer.len() <= cuts.max() {
+            let want = cuts.max() + 1 - buffer.len();
+            let read = (&mut dump).take(want as u64).read_buf(&mut buffer).await;
+            over = read.map_err(DumpFailure::Read)? == 0;
+        }
+        if buffer.is_empty() {
+            break;
+        }
+        let length = cuts.find(domain.key().gear(), &buffer);
+        let rest = buffer.split_off(length);
+        let piece = std::mem::replace(&mut buffer, rest);
+        hash.update(&piece);
+        stream.push(Piece::of_bytes(piece, Vec::new())).await?;
+    }
+    let proof = dump.finish().await?;
+    let pending = stream.finish().await?;
+    let sha256 = Some(ObjectHash(hash.finalize().into()));
+    Ok((StreamDraft { name, format: format.to_owned(), pending, sha256 }, proof))
+}

@@ -1,0 +1,172 @@
+//! A cluster's resources into one stream per kind.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::format::body::Gap;
+use crate::format::catalog::{Line, Type};
+use crate::format::epoch::Sizes;
+use crate::format::ids::ObjectHash;
+use crate::format::name::Name;
+use crate::pipeline::domain::DomainWriter;
+use crate::pipeline::piece::{Member, Piece};
+use crate::pipeline::stream::StreamWriter;
+use crate::report::event::Meter;
+use crate::source::kubernetes::{
+    Cluster, GapReason, KindInfo, ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport, SinkError,
+    read_resources,
+};
+
+use super::cutter::{Cut, Cutter};
+use super::item::{Finished, StreamDraft};
+
+/// Pieces of resource streams: cut at line ends, where the hash of (namespace, name) says so.
+const SIZES: Sizes = Sizes { min: 256 << 10, average: 512 << 10, max: 1 << 20 };
+
+/// Reads the resources of `cluster` into `domain`.
+pub async fn write(
+    cluster: &Cluster,
+    config: &ResourcesConfig,
+    domain: &Arc<DomainWriter>,
+    meter: &Arc<Meter>,
+) -> Result<Finished, ResourcesError> {
+    let mut sink = Sink { domain: domain.clone(), meter: meter.clone(), open: None, streams: Vec::new() };
+    let report = read_resources(cluster, config, &mut sink, domain.engine().reporter(), meter).await?;
+    let mut finished = Finished::new(sink.streams);
+    for gap in &report.gaps {
+        finished.gaps.push(Gap {
+            code: code(&gap.reason).into(),
+            object: Name::from(gap.object.as_str()),
+            reason: gap.reason.to_string(),
+        });
+    }
+    finished.summary = summary(&report);
+    finished.fact("revision", &report.revision);
+    finished.fact("cluster_uid", &report.cluster_uid);
+    finished.fact("server_version", &report.server_version);
+    finished.fact("restarts", report.restarts);
+    finished.fact("kinds", &report.kinds);
+    finished.fact("computed", &report.computed);
+    Ok(finished)
+}
+
+fn summary(report: &ResourcesReport) -> String {
+    let objects: u64 = report.kinds.iter().map(|kind| kind.objects).sum();
+    format!("{objects} objects at revision {}", report.revision)
+}
+
+fn code(reason: &GapReason) -> &'static str {
+    match reason {
+        GapReason::Forbidden { .. } => "forbidden",
+        GapReason::Unavailable { .. } => "unavailable",
+        GapReason::Gone => "gone",
+        GapReason::Stale => "stale",
+        GapReason::NotAtRevision { .. } => "not-at-revision",
+        GapReason::TooLarge { .. } => "too-large",
+        GapReason::Malformed(_) => "malformed",
+    }
+}
+
+/// Takes objects line by line and cuts them into pieces.
+struct Sink {
+    domain: Arc<DomainWriter>,
+    meter: Arc<Meter>,
+    open: Option<Open>,
+    streams: Vec<StreamDraft>,
+}
+
+/// The stream of one kind.
+struct Open {
+    kind: KindInfo,
+    stream: StreamWriter,
+    cutter: Cutter,
+    hash: Sha256,
+    piece: Vec<u8>,
+    members: Vec<Member>,
+    starts_group: bool,
+}
+
+impl Open {
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let mut piece = Piece::of_bytes(std::mem::take(&mut self.piece), std::mem::take(&mut self.members));
+        piece.starts_group = std::mem::take(&mut self.starts_group);
+        Ok(self.stream.push(piece).await?)
+    }
+}
+
+#[async_trait]
+impl ResourceSink for Sink {
+    async fn begin(&mut self, kind: &KindInfo) -> Result<(), SinkError> {
+        self.open = Some(Open {
+            kind: kind.clone(),
+            stream: self.domain.stream().with_meter(self.meter.clone()),
+            cutter: Cutter::new(SIZES),
+            hash: Sha256::new(),
+            piece: Vec::new(),
+            members: Vec::new(),
+            starts_group: false,
+        });
+        Ok(())
+    }
+
+    async fn object(&mut self, namespace: &str, name: &str, line: Bytes) -> Result<(), SinkError> {
+        let open = self.open.as_mut().ok_or("an object outside of its kind")?;
+        let path = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+        let length = line.len() as u64;
+        let cut = open.cutter.before(self.domain.key(), path.as_bytes(), length, 0);
+        if cut > Cut::None {
+            open.flush().await?;
+        }
+        open.starts_group |= cut == Cut::Group;
+        let at = i64::try_from(open.piece.len())?;
+        let catalog = Line {
+            path: Name(path.into_bytes()),
+            kind: Type::Object,
+            at: 0,
+            len: 0,
+            size: None,
+            mode: None,
+            uid: None,
+            gid: None,
+            mtime: None,
+            link: None,
+        };
+        open.members.push(Member::uncached(at, length, Some(catalog)));
+        open.hash.update(&line);
+        open.piece.extend_from_slice(&line);
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), SinkError> {
+        let mut open = self.open.take().ok_or("the end of a kind that has not begun")?;
+        open.flush().await?;
+        let sha256 = ObjectHash(open.hash.finalize().into());
+        let pending = open.stream.finish().await?;
+        let KindInfo { group, version, plural, .. } = &open.kind;
+        let group = if group.is_empty() { "core" } else { group };
+        self.streams.push(StreamDraft {
+            name: format!("{group}/{version}/{plural}"),
+            format: "jsonl".into(),
+            pending,
+            sha256: Some(sha256),
+        });
+        Ok(())
+    }
+
+    async fn discard(&mut self) -> Result<(), SinkError> {
+        self.open = None;
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.open = None;
+        self.streams.clear();
+        Ok(())
+    }
+}

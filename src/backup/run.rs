@@ -1,0 +1,416 @@
+//! One run: epoch, chain, items domain by domain, commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::format::body::{Item, Stream};
+use crate::format::cache::seal_root;
+use crate::format::ids::{NameId, ObjectHash};
+use crate::format::manifest::ItemState;
+use crate::format::moment;
+use crate::format::signers::Signers;
+use crate::format::state::{CacheRoot, ItemMemory, LastGood, State};
+use crate::pipeline::PipelineError;
+use crate::pipeline::codec::Codec;
+use crate::pipeline::domain::{DomainWriter, WrittenDomain};
+use crate::pipeline::engine::{Engine, EpochTarget};
+use crate::pipeline::limits::Limits;
+use crate::pipeline::stream::WrittenStream;
+use crate::report::event::{Event, Reporter};
+use crate::report::failure::{Exit, Failure};
+use crate::repository::birth::{self, Ready, Wanted};
+use crate::repository::commit::{Committed, Committer, DomainDraft, Draft};
+use crate::repository::dedup;
+use crate::repository::writer_key::{EpochKeeper, WriterKey};
+use crate::store::Store;
+use crate::world::{World, kill_point};
+
+use super::item::{Finished, ItemJob, Work};
+use super::start::{Start, begin};
+use super::{database, resources, volume};
+
+/// What a run is to do.
+#[derive(Debug)]
+pub struct BackupJob {
+    /// The plan's name.
+    pub plan: String,
+    /// This machine's name, for the body.
+    pub host: String,
+    /// The items.
+    pub items: Vec<ItemJob>,
+    /// What the plan wants of its epochs.
+    pub wanted: Wanted,
+    /// The most memory, in bytes.
+    pub memory: u64,
+    /// Whether each compressed chunk is proven before it is stored.
+    pub prove: bool,
+    /// Whether the scan cache may be used.
+    pub use_cache: bool,
+    /// In how many seconds the next run is promised to have ended.
+    pub next: Option<u64>,
+    /// Gaps that the plan accepts: item name and code.
+    pub accept: Vec<(String, String)>,
+}
+
+/// Where a run writes, and as whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The store.
+    pub store: &'a Arc<dyn Store>,
+    /// The writer.
+    pub key: &'a WriterKey,
+    /// Keeps the epoch's secret.
+    pub keeper: &'a dyn EpochKeeper,
+    /// The writer's own key and the plan's signers.
+    pub signers: &'a Signers,
+    /// Clock, randomness, workers.
+    pub world: &'a World,
+    /// Who is told.
+    pub reporter: &'a Reporter,
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct BackupReport {
+    /// The snapshot.
+    pub committed: Committed,
+    /// The items, as the body has them, each with one line for people.
+    pub items: Vec<(Item, String)>,
+    /// Why a new epoch was born, if one was.
+    pub born: Option<birth::Reason>,
+    /// Owners who cannot open the epoch yet.
+    pub waiting: Vec<String>,
+}
+
+impl BackupReport {
+    /// 0 when everything declared is safe or accepted, else 3.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        let safe = |state: ItemState| state.is_safe() || state == ItemState::Accepted;
+        if self.items.iter().all(|(item, _)| safe(item.state)) { Exit::Safe } else { Exit::Partial }
+    }
+}
+
+/// Runs a backup.
+pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Failure> {
+    if job.items.is_empty() {
+        return Err(Failure::new(Exit::Usage, "the plan selects nothing")
+            .remedy("name resources, a database or a volume in it, or use --path, --database, --resources"));
+    }
+    let start = begin(&job, place).await?;
+    let epoch = &start.ready.epoch;
+    let limits = Limits::divide(job.memory, epoch.parameters.pack_bytes);
+    let codec = Codec::new(epoch.parameters.level, job.prove);
+    let engine = Engine::new(place.world.clone(), place.store.clone(), place.reporter.clone(), limits, codec);
+    let mut run = Run { job: &job, place, start: &start, engine: &engine, written: Vec::new() };
+    for (domain, items) in by_domain(&job.items) {
+        run.domain(&domain, &items).await?;
+    }
+    run.commit().await
+}
+
+/// The items of each domain, in the order in which domains first come up.
+fn by_domain(items: &[ItemJob]) -> Vec<(String, Vec<&ItemJob>)> {
+    let mut domains: Vec<(String, Vec<&ItemJob>)> = Vec::new();
+    for item in items {
+        let name = item.work.domain(&item.name);
+        match domains.iter_mut().find(|(domain, _)| *domain == name) {
+            Some((_, items)) => items.push(item),
+            None => domains.push((name, vec![item])),
+        }
+    }
+    domains
+}
+
+/// The run under way.
+struct Run<'a> {
+    job: &'a BackupJob,
+    place: Place<'a>,
+    start: &'a Start,
+    engine: &'a Engine,
+    written: Vec<DomainResult>,
+}
+
+/// What a domain gave.
+struct DomainResult {
+    draft: DomainDraft,
+    items: Vec<(Item, String, BTreeMap<String, CacheRoot>)>,
+}
+
+impl Run<'_> {
+    async fn domain(&mut self, name: &str, jobs: &[&ItemJob]) -> Result<(), Failure> {
+        let Ready { epoch, secret, .. } = &self.start.ready;
+        let id = self.place.key.names.id("domain", name);
+        let path = epoch.path();
+        let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
+        let key = Arc::new(secret.domain(name));
+        let (store, reporter) = (self.place.store, self.place.reporter);
+        let loaded = dedup::load(store, &path, id, &key, &distrusted, reporter).await?;
+        if !loaded.lost.is_empty() {
+            let object = path.in_domain(id, crate::format::layout::Class::Pack, loaded.lost[0].hash);
+            reporter.warn(
+                object.to_string(),
+                format!(
+                    "{} packs that were stored are gone, altered or distrusted: what passes by again is \
+                     stored anew; earlier snapshots may be damaged",
+                    loaded.lost.len()
+                ),
+            );
+        }
+        let target = EpochTarget { path, recipient: epoch.recipient().clone() };
+        let key = DomainWriter::new(self.engine.clone(), target, id, (*key).clone(), loaded.known);
+        let mut finished = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            reporter.event(Event::ItemStarted { item: job.name.clone() });
+            let began = self.place.world.clock.now();
+            let result = self.item(job, &key).await?;
+            let millis = self.place.world.clock.now().as_millisecond() - began.as_millisecond();
+            finished.push((*job, result, u64::try_from(millis).unwrap_or(0)));
+            kill_point("backup.item.read");
+        }
+        self.close(name, id, &key, finished, loaded.objects).await
+    }
+
+    async fn item(&self, job: &ItemJob, domain: &Arc<DomainWriter>) -> Result<Finished, Failure> {
+        let reporter = self.place.reporter;
+        let parameters = &self.start.ready.epoch.parameters;
+        Ok(match &job.work {
+            Work::Resources { cluster, config } => {
+                let meter = reporter.meter(&job.name, "objects");
+                match resources::write(cluster, config, domain, &meter).await {
+                    Ok(finished) => finished,
+                    Err(error) => match pipeline_cause(&error) {
+                        true => return Err(Failure::new(Exit::Unreachable, error.to_string()).because(error)),
+                        false => Finished::failed("cluster-unreadable", &job.name, error.to_string()),
+                    },
+                }
+            }
+            Work::Database { config, databases } => {
+                let meter = reporter.meter(&job.name, "databases");
+                let wanted = |name: &str| databases.is_empty() || databases.iter().any(|g| g.matches(name));
+                match database::write(config, &wanted, domain, parameters, &meter).await {
+                    Ok(finished) => finished,
+                    Err(database::DumpFailure::Pipeline(error)) => return Err(error.into()),
+                    Err(error) => Finished::failed("dump-failed", &job.name, error.to_string()),
+                }
+            }
+            Work::Folder { path, options } => {
+                let meter = reporter.meter(&job.name, "files");
+                match crate::source::volume::Volume::open(path, options.clone()) {
+                    Ok(folder) => {
+                        let root = self.cache_root(&job.name, domain.id());
+                        let earlier = volume::open_earlier(domain, root).await?;
+                        let written = volume::write(folder, domain, parameters, earlier, meter).await?;
+                        let draft = super::item::StreamDraft {
+                            name: "tar".into(),
+                            format: "tar".into(),
+                            pending: written.stream,
+                            sha256: None,
+                        };
+                        let mut finished = Finished::new(vec![draft]);
+                        (finished.gaps, finished.notes) = (written.gaps, written.notes);
+                        finished.fact("path", path.display().to_string());
+                        finished
+                    }
+                    Err(error) => {
+                        Finished::failed("unreadable-folder", &path.display().to_string(), error.to_string())
+                    }
+                }
+            }
+        })
+    }
+
+    /// The scan cache of the last run, if it lies in this epoch and domain.
+    fn cache_root(&self, item: &str, domain: NameId) -> Option<ObjectHash> {
+        let id = self.place.key.names.id("item", item);
+        let root = self.start.state.items.get(&id)?.caches.get("tar")?;
+        (self.job.use_cache && root.domain == domain && root.epoch == self.start.ready.epoch.epoch)
+            .then_some(root.object)
+    }
+
+    async fn close(
+        &mut self,
+        name: &str,
+        id: NameId,
+        domain: &Arc<DomainWriter>,
+        finished: Vec<(&ItemJob, Finished, u64)>,
+        index: Vec<ObjectHash>,
+    ) -> Result<(), Failure> {
+        let (mut pending, mut items) = (Vec::new(), Vec::new());
+        for (job, mut result, millis) in finished {
+            let mut shapes = Vec::new();
+            for stream in std::mem::take(&mut result.streams) {
+                shapes.push((stream.name, stream.format, stream.sha256));
+                pending.push(stream.pending);
+            }
+            items.push((job, result, shapes, millis));
+        }
+        let written = domain.finish(pending).await?;
+        let WrittenDomain { streams, needs, index: new_index, .. } = written;
+        let mut streams = streams.into_iter();
+        let mut cache = Vec::new();
+        let mut results = Vec::new();
+        for (job, result, shapes, millis) in items {
+            let mut caches = BTreeMap::new();
+            let mut bodies = Vec::new();
+            for (name, format, sha256) in shapes {
+                let Some(stream) = streams.next() else {
+                    return Err(PipelineError::Bug("a stream that was not written").into());
+                };
+                if let Some(root) = self.store_cache(domain, &stream).await? {
+                    cache.push(root.object);
+                    caches.insert(name.clone(), root);
+                }
+                bodies.push(self.stream(stream, id, name, format, sha256));
+            }
+            let (item, summary) = self.body_item(job, result, bodies, millis);
+            let state = format!("{:?}", item.state).to_lowercase();
+            self.place.reporter.event(Event::ItemFinished {
+                item: item.name.clone(),
+                state,
+                summary: summary.clone(),
+            });
+            results.push((item, summary, caches));
+        }
+        let index = index.into_iter().chain(new_index).collect();
+        let draft = DomainDraft { domain: id, name: name.to_owned(), needs, index, cache };
+        self.written.push(DomainResult { draft, items: results });
+        Ok(())
+    }
+
+    async fn store_cache(
+        &self,
+        domain: &Arc<DomainWriter>,
+        stream: &WrittenStream,
+    ) -> Result<Option<CacheRoot>, Failure> {
+        let Some(groups) = &stream.cache else { return Ok(None) };
+        let path = domain.target().path;
+        let sealed = seal_root(groups, &path, domain.id(), domain.key()).map_err(PipelineError::from)?;
+        self.engine.put(&sealed).await?;
+        self.place.reporter.stored(sealed.bytes().len() as u64, false);
+        kill_point("backup.cache.stored");
+        Ok(Some(CacheRoot { epoch: path.epoch, domain: domain.id(), object: sealed.hash() }))
+    }
+
+    fn stream(
+        &self,
+        stream: WrittenStream,
+        domain: NameId,
+        name: String,
+        format: String,
+        sha256: Option<ObjectHash>,
+    ) -> Stream {
+        let epoch = self.start.ready.epoch.epoch;
+        let WrittenStream { length, members, hash, parts, catalog, .. } = stream;
+        Stream { name, format, epoch, domain, length, members, hash, sha256, parts, catalog }
+    }
+
+    fn body_item(
+        &self,
+        job: &ItemJob,
+        result: Finished,
+        streams: Vec<Stream>,
+        millis: u64,
+    ) -> (Item, String) {
+        let Finished { gaps, notes, facts, mut summary, .. } = result;
+        let accepted =
+            |code: &str| self.job.accept.iter().any(|(item, gap)| *item == job.name && gap == code);
+        let id = self.place.key.names.id("item", &job.name);
+        let bytes: u64 = streams.iter().map(|stream| stream.length).sum();
+        let before = self.start.state.items.get(&id).and_then(|memory| memory.last_good);
+        let state = if gaps.is_empty() {
+            // A dump that shrank by half is kept, and prune does not count it.
+            let shrank = matches!(job.work, Work::Database { .. })
+                && before.is_some_and(|before| bytes * 2 < before.bytes);
+            if shrank { ItemState::Anomalous } else { ItemState::Good }
+        } else if gaps.iter().all(|gap| accepted(&gap.code)) {
+            ItemState::Accepted
+        } else {
+            ItemState::Gap
+        };
+        if summary.is_empty() {
+            let members: u64 = streams.iter().map(|stream| stream.members).sum();
+            summary = format!("{members} entries");
+        }
+        let (name, kind) = (job.name.clone(), job.work.kind().to_owned());
+        (Item { name, id, kind, state, gaps, notes, facts, millis, streams }, summary)
+    }
+
+    async fn commit(self) -> Result<BackupReport, Failure> {
+        let Self { job, place, start, engine, written } = self;
+        place.reporter.event(Event::Phase { name: "commit" });
+        let ready = &start.ready;
+        let seq = 1 + start.chain.heads().iter().map(|head| head.envelope().seq).max().unwrap_or(0);
+        let now = place.world.clock.now();
+        let mut state = start.state.clone();
+        let mut items = Vec::new();
+        let mut domains = Vec::new();
+        for DomainResult { draft, items: results } in written {
+            domains.push(draft);
+            for (item, summary, caches) in results {
+                remember(&mut state, &item, caches, seq, now);
+                items.push((item, summary));
+            }
+        }
+        let own = place.key.own_signers();
+        let Some(stored) = start.epochs.get(ready.epoch.epoch) else {
+            return Err(Failure::new(Exit::Unreachable, "the epoch of this run is gone from the store"));
+        };
+        let committer = Committer {
+            engine,
+            repository: place.key.repository,
+            names: &place.key.names,
+            signing: &place.key.signing,
+            signers: &own,
+            epoch: &ready.epoch,
+            secret: &ready.secret,
+            chain: &start.chain,
+            commits_until: start.epochs.commits_until(stored),
+        };
+        let draft = Draft {
+            plan: job.plan.clone(),
+            host: job.host.clone(),
+            started: start.began,
+            next_before: job.next.map(|seconds| moment::after(start.began, seconds)),
+            items: items.iter().map(|(item, _)| item.clone()).collect(),
+            domains,
+            state,
+        };
+        let committed = committer.commit(draft).await?;
+        birth::settle(place.keeper, ready.epoch.epoch).await?;
+        Ok(BackupReport {
+            committed,
+            items,
+            born: ready.born.clone(),
+            waiting: ready.waiting.iter().map(|owner| owner.name()).collect(),
+        })
+    }
+}
+
+fn remember(
+    state: &mut State,
+    item: &Item,
+    caches: BTreeMap<String, CacheRoot>,
+    seq: u64,
+    finished: Timestamp,
+) {
+    let bytes = item.streams.iter().map(|stream| stream.length).sum();
+    let earlier = state.items.get(&item.id).and_then(|memory| memory.last_good);
+    let last_good =
+        if item.state == ItemState::Good { Some(LastGood { seq, finished, bytes }) } else { earlier };
+    state.items.insert(item.id, ItemMemory { last_good, state: item.state, caches });
+}
+
+/// Whether an error of a source has its cause in the pipeline, so that the run cannot go on.
+fn pipeline_cause(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<PipelineError>().is_some() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

@@ -1,0 +1,109 @@
+//! The start of a run: clock, epoch, chain, and what the writer remembers.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::format::derive::EpochSecret;
+use crate::format::epoch::VerifiedEpoch;
+use crate::format::ids::ObjectHash;
+use crate::format::state::{self, State};
+use crate::report::event::{Event, Reporter};
+use crate::report::failure::{Exit, Failure};
+use crate::repository::birth::{self, Nursery, Ready};
+use crate::repository::chain::{self, Chain};
+use crate::repository::epochs::{self, Epochs};
+use crate::repository::records::{self, Records};
+use crate::store::Store;
+use crate::world::{World, kill_point};
+
+use super::run::{BackupJob, Place};
+
+/// Clocks that differ by more than this are said …
+const CLOCK_WARN: i64 = 5 * 60;
+/// … and by more than this refused: signatures and ages would be wrong.
+const CLOCK_REFUSE: i64 = 15 * 60;
+
+/// What the run knows before it reads a source.
+pub(super) struct Start {
+    pub ready: Ready,
+    pub epochs: Epochs,
+    pub records: Records,
+    pub chain: Chain,
+    pub state: State,
+    pub began: Timestamp,
+}
+
+/// Opens the repository for a run of `job`.
+pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Failure> {
+    let Place { store, key, keeper, signers, world, reporter } = place;
+    reporter.event(Event::Phase { name: "open repository" });
+    check_clock(store, world, reporter).await?;
+    let plan = key.plan(&job.plan);
+    let epochs = epochs::list(store, key.writer, plan, Some(key.repository), signers, reporter).await?;
+    let records = records::list(store, key.writer, Some(key.repository), signers, reporter).await?;
+    let nursery = Nursery { store, world, key, plan, keeper };
+    let ready = birth::ready(nursery, &job.wanted, &epochs, &records).await?;
+    kill_point("backup.epoch.ready");
+    // An epoch that was just born is not in the list that was read before.
+    let epochs = if ready.born.is_some() {
+        epochs::list(store, key.writer, plan, Some(key.repository), signers, reporter).await?
+    } else {
+        epochs
+    };
+    let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
+    let chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
+    for (object, error) in &chain.rejected {
+        reporter.warn(object.to_string(), format!("this is no snapshot of this writer: {error}"));
+    }
+    for broken in chain.breaks(&HashSet::new()) {
+        reporter.warn("chain", broken.to_string());
+    }
+    let state = read_state(&chain, &ready, place).await;
+    Ok(Start { ready, epochs, records, chain, state, began: world.clock.now() })
+}
+
+async fn check_clock(store: &Arc<dyn Store>, world: &World, reporter: &Reporter) -> Result<(), Failure> {
+    let (theirs, ours) = (store.now().await?, world.clock.now());
+    let apart = (theirs.as_second() - ours.as_second()).abs();
+    if apart > CLOCK_REFUSE {
+        return Err(Failure::new(Exit::Usage, "this machine's clock and the store's differ too far")
+            .fact("store", theirs.to_string())
+            .fact("this machine", ours.to_string())
+            .remedy("set this machine's clock (chrony, systemd-timesyncd)"));
+    }
+    if apart > CLOCK_WARN {
+        reporter.warn("clock", format!("the store's clock and this machine's are {apart} s apart"));
+    }
+    Ok(())
+}
+
+/// What the writer remembered at the newest snapshot; nothing when that cannot be read, which
+/// costs one full read.
+async fn read_state(chain: &Chain, ready: &Ready, place: Place<'_>) -> State {
+    let Some(latest) = chain.latest() else { return State::default() };
+    let domain = place.key.names.id("domain", state::DOMAIN);
+    let secrets: Vec<(&VerifiedEpoch, &EpochSecret)> = [Some((&ready.epoch, &ready.secret))]
+        .into_iter()
+        .chain([ready.previous.as_ref().map(|(epoch, secret)| (epoch, secret))])
+        .flatten()
+        .collect();
+    for objects in &latest.envelope().state {
+        let held = secrets.iter().find(|(epoch, _)| epoch.epoch == objects.epoch);
+        let (Some((epoch, secret)), Some(hash)) = (held, objects.objects.first()) else { continue };
+        let key = epoch.path().in_domain(domain, crate::format::layout::Class::State, *hash);
+        let opened = match place.store.get(&key, state::MAX_STATE + (1 << 20)).await {
+            Ok(sealed) if ObjectHash::of(&sealed) == *hash => {
+                State::open(&sealed, &secret.domain(state::DOMAIN)).map_err(|error| error.to_string())
+            }
+            Ok(_) => Err("it is damaged".into()),
+            Err(error) => Err(error.to_string()),
+        };
+        match opened {
+            Ok(state) => return state,
+            Err(why) => place.reporter.warn(key.to_string(), format!("the writer's memory is lost: {why}")),
+        }
+    }
+    State::default()
+}

@@ -1,0 +1,138 @@
+//! A snapshot being read: verified, opened by an owner, its streams at hand.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::format::body::{Body, BodyError, MAX_BODY, Stream};
+use crate::format::derive::SecretKey;
+use crate::format::epoch::VerifiedEpoch;
+use crate::format::ids::{EpochId, NameId};
+use crate::format::wrap::EpochKeys;
+use crate::pipeline::fetch::Fetcher;
+use crate::pipeline::reader::StreamReader;
+use crate::store::{Store, StoreError};
+use crate::world::World;
+
+use super::chain::Snapshot;
+
+/// Why a snapshot cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The store did not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its body is not what the envelope names.
+    #[error("the body of snapshot {seq} ({object}) cannot be used")]
+    Body {
+        /// The snapshot.
+        seq: u64,
+        /// The body's key.
+        object: String,
+        /// Why.
+        #[source]
+        source: BodyError,
+    },
+    /// A stream lies in an epoch whose keys are not at hand.
+    #[error("a stream lies in epoch {0}, whose keys are not at hand")]
+    Epoch(EpochId),
+    /// A stream lies in a domain that the body does not name.
+    #[error("a stream lies in domain {0}, which the snapshot does not name")]
+    Domain(NameId),
+}
+
+/// A snapshot that an owner has opened.
+pub struct OpenSnapshot {
+    snapshot: Snapshot,
+    body: Body,
+    store: Arc<dyn Store>,
+    world: World,
+    epochs: HashMap<EpochId, (VerifiedEpoch, EpochKeys)>,
+    fetchers: HashMap<(EpochId, NameId), Arc<Fetcher>>,
+    memory: u64,
+}
+
+impl OpenSnapshot {
+    /// Opens the body of `snapshot` with the keys of its epochs. `memory` is what readers may hold
+    /// in bytes.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        world: World,
+        snapshot: Snapshot,
+        epochs: Vec<(VerifiedEpoch, EpochKeys)>,
+        memory: u64,
+    ) -> Result<Self, SnapshotError> {
+        let epochs: HashMap<_, _> =
+            epochs.into_iter().map(|(epoch, keys)| (epoch.epoch, (epoch, keys))).collect();
+        let envelope = snapshot.envelope();
+        let (_, keys) = epochs.get(&envelope.epoch).ok_or(SnapshotError::Epoch(envelope.epoch))?;
+        let key = envelope.path().body(envelope.body);
+        let sealed = store.get(&key, MAX_BODY + (1 << 20)).await?;
+        let body = Body::open(&sealed, envelope, &keys.identity).map_err(|source| SnapshotError::Body {
+            seq: envelope.seq,
+            object: key.to_string(),
+            source,
+        })?;
+        let mut this = Self { snapshot, body, store, world, epochs, fetchers: HashMap::new(), memory };
+        this.prepare()?;
+        Ok(this)
+    }
+
+    /// One reader for each domain, so that streams share what they read.
+    fn prepare(&mut self) -> Result<(), SnapshotError> {
+        let places: std::collections::HashSet<(EpochId, NameId)> =
+            self.streams().map(|(_, stream)| (stream.epoch, stream.domain)).collect();
+        let share = self.memory / places.len().max(1) as u64;
+        for (epoch_id, domain) in places {
+            let (epoch, keys) = self.epochs.get(&epoch_id).ok_or(SnapshotError::Epoch(epoch_id))?;
+            let name = self.body.domains.get(&domain).ok_or(SnapshotError::Domain(domain))?;
+            let fetcher = Fetcher::new(
+                self.store.clone(),
+                epoch.path(),
+                domain,
+                keys.identity.clone(),
+                Arc::new(keys.secret.domain(name)),
+                self.world.workers,
+                share.max(4 << 20),
+            );
+            self.fetchers.insert((epoch_id, domain), Arc::new(fetcher));
+        }
+        Ok(())
+    }
+
+    /// The manifest and its place.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// All streams, with the names of their items.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, &Stream)> {
+        self.body.items.iter().flat_map(|item| item.streams.iter().map(|stream| (item.name.as_str(), stream)))
+    }
+
+    /// A reader of one stream of this snapshot.
+    pub fn read(&self, stream: &Stream) -> Result<StreamReader, SnapshotError> {
+        let fetcher = self.fetchers.get(&(stream.epoch, stream.domain));
+        let fetcher = fetcher.ok_or(SnapshotError::Domain(stream.domain))?.clone();
+        Ok(StreamReader::new(fetcher, stream.clone(), self.world.workers.count() * 2))
+    }
+
+    /// The names key that the body repeats; none if its text is no key.
+    #[must_use]
+    pub fn names_key(&self) -> Option<crate::format::derive::NamesKey> {
+        let bytes = crate::format::ids::from_hex::<32>(&self.body.names_key).ok()?;
+        Some(crate::format::derive::NamesKey(SecretKey::new(bytes)))
+    }
+}
+
+impl std::fmt::Debug for OpenSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenSnapshot({:?})", self.snapshot.key)
+    }
+}
