@@ -20,6 +20,8 @@ use crate::source::kubernetes::{
     read_resources,
 };
 
+use crate::restore::streams::stream_name;
+
 use super::cutter::{Cut, Cutter};
 use super::item::{Finished, StreamDraft};
 
@@ -148,10 +150,8 @@ impl ResourceSink for Sink {
         open.flush().await?;
         let sha256 = ObjectHash(open.hash.finalize().into());
         let pending = open.stream.finish().await?;
-        let KindInfo { group, version, plural, .. } = &open.kind;
-        let group = if group.is_empty() { "core" } else { group };
         self.streams.push(StreamDraft {
-            name: format!("{group}/{version}/{plural}"),
+            name: stream_name(&open.kind),
             format: "jsonl".into(),
             pending,
             sha256: Some(sha256),

@@ -7,6 +7,7 @@ pub mod dedup;
 pub mod epochs;
 pub mod init;
 pub mod keys;
+pub mod open;
 pub mod private_file;
 pub mod records;
 pub mod sheet;

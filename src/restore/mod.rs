@@ -3,4 +3,5 @@
 
 pub mod database;
 pub mod kubernetes;
+pub mod streams;
 pub mod volume;

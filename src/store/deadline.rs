@@ -104,6 +104,10 @@ impl Store for DeadlineStore {
         self.within(Operation::List, prefix, 0, self.inner.list(prefix, from)).await
     }
 
+    fn after(&self, key: &str) -> PageToken {
+        self.inner.after(key)
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.within(Operation::Delete, key.as_str(), 0, self.inner.delete(key)).await
     }

@@ -300,6 +300,10 @@ impl Store for FaultStore {
         self.after(fault.as_ref(), Operation::List, prefix, page)
     }
 
+    fn after(&self, key: &str) -> PageToken {
+        self.inner.after(key)
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let fault = self.fault(Operation::Delete, key.as_str());
         self.before(fault.as_ref(), Operation::Delete, key.as_str()).await?;

@@ -113,6 +113,10 @@ impl Store for LimitStore {
         self.inner.list(prefix, from).await
     }
 
+    fn after(&self, key: &str) -> PageToken {
+        self.inner.after(key)
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.inner.delete(key).await
     }

@@ -55,6 +55,47 @@ pub fn list_all(
     .boxed()
 }
 
+/// The folders directly under `prefix`, without their slashes, ascending; at most `most`.
+///
+/// Skips from one folder to the next, so that it costs one request a folder, however much lies in
+/// them.
+pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Vec<String>, StoreError> {
+    let broken = |what: String| StoreError {
+        operation: "list",
+        object: prefix.to_owned(),
+        store: store.describe(),
+        kind: StoreErrorKind::Protocol(what),
+        source: None,
+    };
+    let mut folders: Vec<String> = Vec::new();
+    let mut from: Option<PageToken> = None;
+    for _ in 0..MAX_PAGES {
+        let page = store.list(prefix, from.as_ref()).await?;
+        let mut skip = None;
+        for entry in &page.entries {
+            let rest = entry.key.as_str().strip_prefix(prefix);
+            let rest = rest.ok_or_else(|| broken(format!("{} was not asked for", entry.key)))?;
+            if let Some((folder, _)) = rest.split_once('/') {
+                if folders.last().is_some_and(|last| last.as_str() >= folder) {
+                    return Err(broken(format!("{} is listed after {prefix}{folder}", entry.key)));
+                }
+                folders.push(folder.to_owned());
+                // Keys hold no byte above `z`, so nothing of the folder comes after this.
+                skip = Some(store.after(&format!("{prefix}{folder}/~")));
+                break;
+            }
+        }
+        if folders.len() > most {
+            return Err(broken(format!("more than {most} folders")));
+        }
+        match skip.or(page.next) {
+            Some(next) => from = Some(next),
+            None => return Ok(folders),
+        }
+    }
+    Err(broken(format!("a listing of more than {MAX_PAGES} pages")))
+}
+
 enum State {
     Start,
     More(PageToken),

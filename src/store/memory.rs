@@ -140,6 +140,10 @@ impl Store for MemoryStore {
         Ok(Page { entries, foreign: Vec::new(), next })
     }
 
+    fn after(&self, key: &str) -> PageToken {
+        PageToken(key.to_owned())
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.lock().remove(key.as_str());
         Ok(())

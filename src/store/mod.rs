@@ -198,6 +198,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`MAX_PAGE`] keys. A page is what the store said: use [`listing::list_all`], which checks.
     async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError>;
 
+    /// The token with which a listing goes on after `key`, whether that key is there or not.
+    fn after(&self, key: &str) -> PageToken;
+
     /// Removes an object; to remove what is not there is no error. Only the probe and prune do.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 

@@ -114,6 +114,10 @@ impl Store for RecordStore {
         self.note(Operation::List, prefix, result, |_| 0)
     }
 
+    fn after(&self, key: &str) -> PageToken {
+        self.inner.after(key)
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let result = self.inner.delete(key).await;
         self.note(Operation::Delete, key.as_str(), result, |()| 0)

@@ -191,6 +191,10 @@ impl Store for RetryStore {
         self.run(Operation::List, prefix, || self.inner.list(prefix, from)).await
     }
 
+    fn after(&self, key: &str) -> PageToken {
+        self.inner.after(key)
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.run(Operation::Delete, key.as_str(), || self.inner.delete(key)).await
     }

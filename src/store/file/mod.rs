@@ -197,6 +197,10 @@ impl Store for FileStore {
         Ok(page)
     }
 
+    fn after(&self, key: &str) -> PageToken {
+        PageToken(to_hex(key.as_bytes()))
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let object = key.clone();
         self.run(Operation::Delete, key.as_str(), move |tree| tree.delete(&object)).await

@@ -39,6 +39,10 @@ use crate::format::object::Sealed;
 use body::{DateTap, PayloadHash, Progress, Slices};
 use errors::HttpResponse;
 
+/// How a page token begins that is a key to go on after, and no continuation token of the store:
+/// no store's token begins with a control character.
+const AFTER: &str = "\u{1}after ";
+
 /// A connection on which nothing moves for this long is given up.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -317,7 +321,10 @@ impl Store for S3Store {
             .bucket(&self.bucket)
             .prefix(format!("{}{prefix}", self.prefix))
             .max_keys(i32::try_from(MAX_PAGE).unwrap_or(i32::MAX))
-            .set_continuation_token(from.map(|token| token.0.clone()));
+            .set_start_after(from.and_then(|token| token.0.strip_prefix(AFTER)).map(str::to_owned))
+            .set_continuation_token(
+                from.filter(|token| !token.0.starts_with(AFTER)).map(|token| token.0.clone()),
+            );
         let output = self.answer(Operation::List, prefix, request.send()).await?;
         let mut page = Page::default();
         for object in output.contents() {
@@ -334,6 +341,10 @@ impl Store for S3Store {
             page.next = Some(PageToken(token.to_owned()));
         }
         Ok(page)
+    }
+
+    fn after(&self, key: &str) -> PageToken {
+        PageToken(format!("{AFTER}{}{key}", self.prefix))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

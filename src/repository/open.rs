@@ -1,0 +1,254 @@
+//! A repository as a reader finds it: the marker, the writers that are pinned, their plans, and in
+//! each the epochs, records and chain. Nothing is believed that a pinned key did not sign.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::format::ids::{NameId, WriterId};
+use crate::format::layout::{self, EpochPath};
+use crate::format::marker;
+use crate::format::sign::Namespace;
+use crate::format::signers::Signers;
+use crate::pipeline::owner::Identity;
+use crate::report::event::Reporter;
+use crate::report::failure::{Exit, Failure};
+use crate::store::listing::folders;
+use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::world::World;
+
+use super::chain::{self, Break, Chain, Snapshot};
+use super::epochs::{self, Epochs};
+use super::keys;
+use super::records::{self, Records};
+use super::snapshot::{OpenSnapshot, SnapshotError};
+
+/// The most plans of one writer.
+const MAX_PLANS: usize = 10_000;
+
+/// How a repository is looked at. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The pinned keys.
+    pub signers: Arc<Signers>,
+    /// Clock, randomness, workers.
+    pub world: World,
+    /// Who is told.
+    pub reporter: Reporter,
+}
+
+/// One plan of one writer.
+#[derive(Debug)]
+pub struct PlanView {
+    /// The writer.
+    pub writer: WriterId,
+    /// The plan's id; its name stands in bodies only.
+    pub plan: NameId,
+    /// Its epochs.
+    pub epochs: Epochs,
+    /// Its snapshots.
+    pub chain: Chain,
+}
+
+/// Which snapshot is meant.
+#[derive(Debug, Clone, Default)]
+pub struct Which {
+    /// `latest`, a sequence, or the first digits of a hash.
+    pub snapshot: String,
+    /// The first digits of a writer's id, if several are pinned.
+    pub writer: Option<String>,
+    /// The first digits of a plan's id, if there are several.
+    pub plan: Option<String>,
+}
+
+impl View {
+    /// Says whether the store holds a repository at all.
+    pub async fn check_marker(&self) -> Result<(), Failure> {
+        let key = layout::marker();
+        let found = match self.store.get(&key, 4096).await {
+            Ok(bytes) => marker::check(&bytes).map_err(|error| {
+                Failure::new(Exit::Damaged, format!("{key} in {} is damaged", self.store.describe()))
+                    .because(error)
+            }),
+            Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
+                Err(Failure::new(Exit::Damaged, format!("{key} in {} is damaged", self.store.describe())))
+            }
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Err(Failure::new(
+                Exit::Usage,
+                format!("there is no kbak repository in {}", self.store.describe()),
+            )
+            .remedy("check --repo; a new repository is made by kbak init")),
+            Err(error) => Err(error.into()),
+        };
+        found
+    }
+
+    /// The writers whose manifests a pinned key may sign.
+    #[must_use]
+    pub fn writers(&self) -> Vec<WriterId> {
+        let mut writers: Vec<WriterId> = self
+            .signers
+            .principals()
+            .into_iter()
+            .filter(|principal| self.signers.lookup(principal, Namespace::Manifest).next().is_some())
+            .filter_map(|principal| principal.parse().ok())
+            .collect();
+        writers.sort_unstable();
+        writers.dedup();
+        writers
+    }
+
+    /// All plans of the writers that `which` leaves open.
+    pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, Failure> {
+        self.check_marker().await?;
+        let writers = self.writers();
+        if writers.is_empty() {
+            return Err(Failure::new(Exit::Usage, "no writer is pinned").remedy(
+                "give the writer's kbak.pub with --signer; without it anyone could have written this bucket",
+            ));
+        }
+        let wanted =
+            |id: String, digits: &Option<String>| digits.as_ref().is_none_or(|d| id.starts_with(d.as_str()));
+        let mut plans = Vec::new();
+        for writer in writers {
+            if !wanted(writer.to_string(), &which.writer) {
+                continue;
+            }
+            let ids = folders(&self.store, &format!("{writer}/"), MAX_PLANS).await?;
+            for plan in ids.iter().filter_map(|id| id.parse::<NameId>().ok()) {
+                if wanted(plan.to_string(), &which.plan) {
+                    plans.push(self.plan(writer, plan).await?);
+                }
+            }
+        }
+        Ok(plans)
+    }
+
+    /// One plan.
+    pub async fn plan(&self, writer: WriterId, plan: NameId) -> Result<PlanView, Failure> {
+        let epochs = epochs::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
+        let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
+        let chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
+        Ok(PlanView { writer, plan, epochs, chain })
+    }
+
+    /// The signed records of a writer.
+    pub async fn records(&self, writer: WriterId) -> Result<Records, Failure> {
+        Ok(records::list(&self.store, writer, None, &self.signers, &self.reporter).await?)
+    }
+
+    /// The one snapshot that is meant, and its plan. Several that could be meant are an error that
+    /// lists them: a restore never guesses.
+    pub async fn select(&self, which: &Which) -> Result<(PlanView, Snapshot), Failure> {
+        let plans = self.plans(which).await?;
+        let mut found: Vec<(usize, Snapshot)> = Vec::new();
+        for (at, plan) in plans.iter().enumerate() {
+            found.extend(
+                plan.chain.select(&which.snapshot).into_iter().map(|snapshot| (at, snapshot.clone())),
+            );
+        }
+        match found.len() {
+            1 => {}
+            0 => return Err(self.none(&plans, which)),
+            _ => return Err(ambiguous(&found, which)),
+        }
+        let Some((at, snapshot)) = found.pop() else { return Err(self.none(&plans, which)) };
+        let plan =
+            plans.into_iter().nth(at).ok_or_else(|| Failure::new(Exit::Bug, "a plan that vanished"))?;
+        self.warn_of_breaks(&plan);
+        Ok((plan, snapshot))
+    }
+
+    fn warn_of_breaks(&self, plan: &PlanView) {
+        for broken in plan.breaks() {
+            self.reporter.warn(format!("chain of plan {}", plan.plan), broken.to_string());
+        }
+        for (object, error) in &plan.chain.rejected {
+            self.reporter
+                .warn(object.to_string(), format!("this is no snapshot of a pinned writer: {error}"));
+        }
+    }
+
+    fn none(&self, plans: &[PlanView], which: &Which) -> Failure {
+        let rejected: Vec<_> = plans.iter().flat_map(|plan| &plan.chain.rejected).collect();
+        if let Some((object, error)) = rejected.first() {
+            let what = format!("no snapshot {} that a pinned key signed", which.snapshot);
+            return Failure::new(Exit::Damaged, what)
+                .fact(object.to_string(), error.to_string())
+                .remedy("is this the right kbak.pub? kbak verify shows every object that is wrong");
+        }
+        let count: usize = plans.iter().map(|plan| plan.chain.len()).sum();
+        let unpinned = plans.iter().flat_map(|plan| &plan.epochs.rejected).next();
+        let mut failure = Failure::new(
+            if unpinned.is_some() { Exit::Damaged } else { Exit::Usage },
+            format!("no snapshot {} in {}", which.snapshot, self.store.describe()),
+        )
+        .fact("snapshots there", count.to_string());
+        if let Some((object, error)) = unpinned {
+            failure = failure.fact(object.to_string(), error.to_string());
+        }
+        failure.remedy("kbak snapshots lists what there is; --signer says whose snapshots count")
+    }
+
+    /// Opens a snapshot with the owners' identities. `memory` is what readers may hold.
+    pub async fn open(
+        &self,
+        plan: &PlanView,
+        snapshot: &Snapshot,
+        identities: &[Arc<Identity>],
+        memory: u64,
+    ) -> Result<OpenSnapshot, Failure> {
+        let mut opened = Vec::new();
+        for id in &snapshot.envelope().epochs {
+            let Some(stored) = plan.epochs.get(*id) else {
+                let key = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *id }.epoch_json();
+                return Err(Failure::new(
+                    Exit::Damaged,
+                    format!("{key}, the epoch of this snapshot, is gone or damaged"),
+                )
+                .remedy("older versions of the object may be there: kbak verify says what is missing"));
+            };
+            let (keys, _) =
+                keys::open(&self.store, &self.world, &stored.epoch, identities, &self.reporter).await?;
+            opened.push((stored.epoch.clone(), keys));
+        }
+        let (store, world) = (self.store.clone(), self.world.clone());
+        Ok(OpenSnapshot::open(store, world, snapshot.clone(), opened, memory).await?)
+    }
+}
+
+impl PlanView {
+    /// Where its chain contradicts itself.
+    #[must_use]
+    pub fn breaks(&self) -> Vec<Break> {
+        self.chain.breaks(&HashSet::new())
+    }
+}
+
+fn ambiguous(found: &[(usize, Snapshot)], which: &Which) -> Failure {
+    let what = format!("{} snapshots could be meant by {}", found.len(), which.snapshot);
+    let mut failure = Failure::new(Exit::Usage, what);
+    for (_, snapshot) in found.iter().take(20) {
+        let envelope = snapshot.envelope();
+        failure = failure.fact(
+            format!("{:06} of {}", envelope.seq, envelope.finished),
+            format!(
+                "plan {}, writer {}, sha256:{}",
+                envelope.plan,
+                envelope.writer,
+                snapshot.manifest.hash()
+            ),
+        );
+    }
+    failure.remedy("say which: --plan-id with the first digits of the plan, --writer, or the hash")
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Store(error) => error.into(),
+            other => Self::new(Exit::Damaged, "the snapshot cannot be read").because(other),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! From the streams of an opened snapshot to the targets: folders, archives, resources.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::format::body::{Item, Stream};
+use crate::format::name::Name;
+use crate::pipeline::fetch::ReadError;
+use crate::pipeline::reader::StreamReader;
+use crate::report::event::Meter;
+use crate::report::failure::{Exit, Failure};
+use crate::repository::snapshot::OpenSnapshot;
+use crate::source::kubernetes::{KindInfo, KindReport};
+use crate::source::volume::tar::order;
+use crate::world::World;
+
+use super::kubernetes::{ResourceStreams, StreamError};
+use super::volume::parse::{Event, Expect, ParseError, Parser};
+use super::volume::{Report, Target, TargetOptions};
+
+/// How many chunks wait for a target.
+const QUEUE: usize = 4;
+
+/// Which part of a folder.
+#[derive(Debug, Clone, Default)]
+pub struct Paths(pub Vec<Name>);
+
+impl Paths {
+    fn takes(&self, path: &[u8]) -> bool {
+        self.0.iter().any(|wanted| wanted.bytes() == path || order::is_below(path, wanted.bytes()))
+    }
+
+    /// Whether a member leads to one that is wanted: its folders come along.
+    fn leads(&self, path: &[u8]) -> bool {
+        self.0.iter().any(|wanted| order::is_below(wanted.bytes(), path))
+    }
+}
+
+/// Restores a folder, or some paths of it, into `target`.
+pub async fn into_folder(
+    reader: &StreamReader,
+    paths: Option<&Paths>,
+    target: &Path,
+    options: TargetOptions,
+    world: &World,
+    meter: &Arc<Meter>,
+) -> Result<Report, Failure> {
+    let (ranges, expect) = match paths {
+        None => (std::iter::once(0..reader.body().length).collect(), Expect::Stream),
+        Some(paths) => (member_ranges(reader, paths).await?, Expect::Members),
+    };
+    meter.add_bytes_total(ranges.iter().map(|range: &Range<u64>| range.end - range.start).sum());
+    let target = Target::open(target, options, world.random()).map_err(target_failure)?;
+    let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
+    let meter = meter.clone();
+    let write = world.workers.run(move || write_events(target, receiver, expect, &meter));
+    let read = async {
+        for range in ranges {
+            let mut bytes = reader.range(range);
+            while let Some(piece) = bytes.next().await {
+                // A target that has stopped says why itself.
+                if sender.send(piece?).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        drop(sender);
+        Ok::<_, ReadError>(())
+    };
+    // A read error closes the channel, so the target sees a stream that stops early; what is
+    // complete stays, nothing half-written does.
+    let (written, read) = futures::join!(write, async move { read.await });
+    read?;
+    written
+}
+
+fn write_events(
+    mut target: Target,
+    mut bytes: mpsc::Receiver<Bytes>,
+    expect: Expect,
+    meter: &Meter,
+) -> Result<Report, Failure> {
+    let mut parser = Parser::new(expect);
+    let parse_failure = |error: ParseError| {
+        Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
+    };
+    while let Some(piece) = bytes.blocking_recv() {
+        let mut rest: &[u8] = &piece;
+        while let Some(event) = parser.next(&mut rest).map_err(parse_failure)? {
+            if event == Event::MemberEnd {
+                meter.add_done(1);
+            }
+            target.event(event).map_err(target_failure)?;
+        }
+        meter.add_bytes(piece.len() as u64);
+    }
+    parser.finish().map_err(parse_failure)?;
+    target.finish().map_err(target_failure)
+}
+
+fn target_failure(error: super::volume::TargetError) -> Failure {
+    Failure::new(Exit::Usage, "cannot restore into the folder").because(error)
+}
+
+/// The places of the members that `paths` want, neighbours joined.
+async fn member_ranges(reader: &StreamReader, paths: &Paths) -> Result<Vec<Range<u64>>, Failure> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let mut lines = reader.catalog();
+    let mut found = false;
+    while let Some(line) = lines.next().await {
+        let (at, line) = line?;
+        let wanted = paths.takes(line.path.bytes());
+        found |= wanted;
+        if !wanted && !paths.leads(line.path.bytes()) {
+            continue;
+        }
+        let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
+        let end =
+            end.ok_or_else(|| ReadError::Malformed { what: "catalog names bytes past the stream".into() })?;
+        match ranges.last_mut() {
+            Some(last) if last.end == at => last.end = end,
+            _ => ranges.push(at..end),
+        }
+    }
+    if found {
+        return Ok(ranges);
+    }
+    let names: Vec<String> = paths.0.iter().map(Name::display).collect();
+    Err(Failure::new(Exit::Usage, format!("the snapshot holds nothing at {}", names.join(", ")))
+        .remedy("kbak ls or kbak find show what it holds"))
+}
+
+/// Writes a stream's bytes.
+pub async fn into_writer(
+    reader: &StreamReader,
+    out: &mut (impl AsyncWrite + Unpin),
+    meter: &Meter,
+) -> Result<(), Failure> {
+    meter.add_bytes_total(reader.body().length);
+    let mut bytes = reader.bytes();
+    let failed = |error: std::io::Error| Failure::new(Exit::Usage, "cannot write the output").because(error);
+    while let Some(piece) = bytes.next().await {
+        let piece = piece?;
+        out.write_all(&piece).await.map_err(failed)?;
+        meter.add_bytes(piece.len() as u64);
+    }
+    out.flush().await.map_err(failed)
+}
+
+/// A stream's bytes as something to read from: for a database's tool.
+pub fn as_reader(reader: &StreamReader, meter: Arc<Meter>) -> impl AsyncRead + Unpin + Send + use<> {
+    meter.add_bytes_total(reader.body().length);
+    let bytes = reader.bytes().map(move |piece| {
+        let piece = piece.map_err(std::io::Error::other)?;
+        meter.add_bytes(piece.len() as u64);
+        Ok::<_, std::io::Error>(piece)
+    });
+    tokio_util::io::StreamReader::new(bytes)
+}
+
+/// The resources of a snapshot, kind by kind.
+#[derive(Debug)]
+pub struct SnapshotResources {
+    kinds: Vec<(KindInfo, StreamReader)>,
+}
+
+impl SnapshotResources {
+    /// Those of `item`. Kinds without objects have no stream.
+    pub fn new(snapshot: &OpenSnapshot, item: &Item) -> Result<Self, Failure> {
+        let kinds = item.facts.get("kinds").cloned().unwrap_or_default();
+        let kinds: Vec<KindReport> = serde_json::from_value(kinds).map_err(|error| {
+            Failure::new(Exit::Damaged, "the snapshot does not say which kinds it holds").because(error)
+        })?;
+        let mut found = Vec::new();
+        for KindReport { kind, .. } in kinds {
+            let name = stream_name(&kind);
+            if let Some(stream) = item.streams.iter().find(|stream| stream.name == name) {
+                found.push((kind, snapshot.read(stream)?));
+            }
+        }
+        Ok(Self { kinds: found })
+    }
+}
+
+/// The name of a kind's stream: `apps/v1/deployments`, `core/v1/pods`.
+#[must_use]
+pub fn stream_name(kind: &KindInfo) -> String {
+    let group = if kind.group.is_empty() { "core" } else { &kind.group };
+    format!("{group}/{}/{}", kind.version, kind.plural)
+}
+
+#[async_trait]
+impl ResourceStreams for SnapshotResources {
+    fn kinds(&self) -> Vec<KindInfo> {
+        self.kinds.iter().map(|(kind, _)| kind.clone()).collect()
+    }
+
+    async fn open(&self, kind: &KindInfo) -> Result<BoxStream<'_, Result<Bytes, StreamError>>, StreamError> {
+        let (_, reader) =
+            self.kinds.iter().find(|(have, _)| have == kind).ok_or("a kind that is not there")?;
+        Ok(reader.bytes().map(|piece| piece.map_err(StreamError::from)).boxed())
+    }
+}
+
+/// The stream of an item that has exactly one.
+pub fn only_stream(item: &Item) -> Result<&Stream, Failure> {
+    match item.streams.as_slice() {
+        [stream] => Ok(stream),
+        [] => Err(Failure::new(Exit::Partial, format!("{} has no data in this snapshot", item.name))
+            .fact("state", format!("{:?}", item.state).to_lowercase())),
+        several => Err(Failure::new(Exit::Usage, format!("{} has {} streams", item.name, several.len()))
+            .remedy("say which: ITEM:STREAM, as kbak show lists them")),
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::Ended => Self::new(Exit::Interrupted, "the restore was interrupted"),
+            damaged => Self::new(Exit::Damaged, "the backup is damaged here").because(damaged),
+        }
+    }
+}
