@@ -1,0 +1,182 @@
+//! A folder through the whole engine: backed up twice, changed, restored, compared.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use kbak::backup::item::{ItemJob, Work};
+use kbak::backup::run::{BackupJob, BackupReport, Place, backup};
+use kbak::format::signers::Signers;
+use kbak::pipeline::owner::{Identity, Owner};
+use kbak::report::event::Reporter;
+use kbak::report::failure::Exit;
+use kbak::repository::open::{View, Which};
+use kbak::repository::snapshot::OpenSnapshot;
+use kbak::repository::writer_key::WriterKey;
+use kbak::restore::streams::{Paths, into_folder};
+use kbak::restore::volume::TargetOptions;
+use kbak::source::volume::VolumeOptions;
+use kbak::store::Store;
+use kbak::store::memory::MemoryStore;
+use kbak::world::{FixedClock, Random, SeededRandom, Workers, World};
+
+use crate::support::owners::{MemoryKeeper, owner, wanted};
+
+/// A writer, an owner and a store in memory, ten minutes after now: files of this minute are old.
+struct Bench {
+    world: World,
+    memory: Arc<MemoryStore>,
+    store: Arc<dyn Store>,
+    key: WriterKey,
+    keeper: MemoryKeeper,
+    owner: Owner,
+    identity: Arc<Identity>,
+    signers: Signers,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let later = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_mins(10)).expect("a time");
+        let clock = Arc::new(FixedClock::new(later));
+        let world = World {
+            clock: clock.clone(),
+            random: Arc::new(SeededRandom::new(1)),
+            workers: Workers::Threads { count: 2 },
+        };
+        let memory = Arc::new(MemoryStore::new(clock.clone()));
+        let store: Arc<dyn Store> = memory.clone();
+        store.put(&kbak::format::marker::marker()).await.expect("a marker");
+        let key = WriterKey::generate(&world);
+        let (owner, identity) = owner(&world, "owner");
+        let signers = key.own_signers();
+        Self { world, memory, store, key, keeper: MemoryKeeper::default(), owner, identity, signers }
+    }
+
+    async fn backup(&self, folder: &Path) -> BackupReport {
+        let reporter = Reporter::silent();
+        let options = VolumeOptions::default();
+        let work = Work::Folder { path: folder.to_owned(), options };
+        let job = BackupJob {
+            plan: "default".into(),
+            host: "test".into(),
+            items: vec![ItemJob { name: "path/tree".into(), work }],
+            wanted: wanted(&[&self.owner]),
+            memory: 128 << 20,
+            prove: true,
+            use_cache: true,
+            next: None,
+            accept: Vec::new(),
+        };
+        let place = Place {
+            store: &self.store,
+            key: &self.key,
+            keeper: &self.keeper,
+            signers: &self.signers,
+            world: &self.world,
+            reporter: &reporter,
+        };
+        let report = backup(job, place).await.expect("a backup");
+        let item = &report.items[0].0;
+        assert_eq!((report.exit(), &item.gaps), (Exit::Safe, &Vec::new()));
+        report
+    }
+
+    async fn open(&self, which: &str) -> OpenSnapshot {
+        let view = View {
+            store: self.store.clone(),
+            signers: Arc::new(self.signers.clone()),
+            world: self.world.clone(),
+            reporter: Reporter::silent(),
+        };
+        let which = Which { snapshot: which.into(), ..Which::default() };
+        let (plan, snapshot) = view.select(&which).await.expect("a snapshot");
+        assert_eq!(plan.breaks(), []);
+        view.open(&plan, &snapshot, &[self.identity.clone()], 64 << 20).await.expect("an open snapshot")
+    }
+
+    async fn restore(&self, which: &str, paths: Option<&[&str]>, target: &Path) {
+        let open = self.open(which).await;
+        let reader = open.read(&open.body().items[0].streams[0]).expect("a reader");
+        let paths = paths.map(|paths| Paths(paths.iter().map(|path| (*path).into()).collect()));
+        let meter = Reporter::silent().meter("tree", "files");
+        let options = TargetOptions::default();
+        let report = into_folder(&reader, paths.as_ref(), target, options, &self.world, &meter).await;
+        let report = report.expect("a restore");
+        assert!(report.is_complete(), "{report:?}");
+    }
+
+    fn packs(&self) -> usize {
+        self.memory.objects().keys().filter(|key| key.as_str().contains("/packs/")).count()
+    }
+}
+
+fn write(path: &Path, seed: u64, size: usize) {
+    let mut bytes = vec![0; size];
+    SeededRandom::new(seed).fill(&mut bytes);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+    std::fs::write(path, bytes).expect("a file");
+}
+
+fn tree(root: &Path) {
+    for at in 0..1500u64 {
+        write(&root.join(format!("d{}/f{at:05}", at % 40)), at, (at * 37 % 9000) as usize);
+    }
+    write(&root.join("large.bin"), 1_000_000, 20 << 20);
+    std::os::unix::fs::symlink("d1/f00001", root.join("link")).expect("a link");
+    std::fs::hard_link(root.join("large.bin"), root.join("twin.bin")).expect("a hard link");
+}
+
+fn same(a: &Path, b: &Path) {
+    let output = Command::new("diff").args(["-r", "--no-dereference"]).args([a, b]).output().expect("diff");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_comes_back_and_an_unchanged_one_stores_no_data() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
+    tree(&source);
+    let bench = Bench::new().await;
+    let first = bench.backup(&source).await;
+    assert!(first.born.is_some() && first.committed.seq == 1);
+    let packs = bench.packs();
+
+    let second = bench.backup(&source).await;
+    assert_eq!((second.committed.seq, second.born), (2, None));
+    assert_eq!(bench.packs(), packs, "nothing changed, so no pack is stored");
+    assert_eq!(second.committed.envelope.needs, first.committed.envelope.needs);
+    assert_eq!(second.committed.envelope.previous, [first.committed.head]);
+
+    bench.restore("latest", None, &target).await;
+    same(&source, &target);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_store_what_changed_and_every_snapshot_stays() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let source = scratch.path().join("source");
+    tree(&source);
+    let bench = Bench::new().await;
+    bench.backup(&source).await;
+    let stored = |bench: &Bench| bench.memory.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>();
+    let before = stored(&bench);
+    let copy = scratch.path().join("copy");
+    assert!(Command::new("cp").arg("-a").args([&source, &copy]).status().expect("cp").success());
+
+    write(&source.join("d3/f00003"), 77, 5000);
+    write(&source.join("d7/new"), 78, 3000);
+    std::fs::remove_file(source.join("d5/f00005")).expect("removed");
+    std::fs::remove_dir_all(source.join("d9")).expect("removed");
+    bench.backup(&source).await;
+    let new = stored(&bench) - before;
+    assert!(new < 600_000, "{new} B were stored for 8 kB of changes");
+
+    bench.restore("1", None, &scratch.path().join("one")).await;
+    same(&copy, &scratch.path().join("one"));
+    bench.restore("2", None, &scratch.path().join("two")).await;
+    same(&source, &scratch.path().join("two"));
+    bench.restore("2", Some(&["d3", "d7/new"]), &scratch.path().join("some")).await;
+    same(&source.join("d3"), &scratch.path().join("some/d3"));
+    same(&source.join("d7/new"), &scratch.path().join("some/d7/new"));
+    assert_eq!(std::fs::read_dir(scratch.path().join("some")).expect("a folder").count(), 2);
+}
