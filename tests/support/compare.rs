@@ -28,7 +28,8 @@ pub enum What {
 /// A difference: what, and where.
 pub type Difference = (What, String);
 
-struct Tree {
+/// Everything about a tree that is compared.
+pub struct Tree {
     entries: BTreeMap<Vec<u8>, Entry>,
 }
 
@@ -42,7 +43,11 @@ struct Entry {
 
 /// Everything that differs. Sockets and `lost+found` are left out of both.
 pub fn differences(a: &std::path::Path, b: &std::path::Path) -> Vec<Difference> {
-    let (a, b) = (read(a), read(b));
+    between(&read(a), &read(b))
+}
+
+/// Everything that differs between two looks.
+pub fn between(a: &Tree, b: &Tree) -> Vec<Difference> {
     let mut found = Vec::new();
     let show = |path: &[u8]| {
         let text = path.escape_ascii().to_string();
@@ -59,7 +64,7 @@ pub fn differences(a: &std::path::Path, b: &std::path::Path) -> Vec<Difference> 
             compare(one, other, |what| found.push((what, show(path))));
         }
     }
-    for names in links(&a).symmetric_difference(&links(&b)) {
+    for names in links(a).symmetric_difference(&links(b)) {
         found.push((What::HardLinks, names.iter().map(|name| show(name)).collect::<Vec<_>>().join(" ")));
     }
     found
@@ -100,7 +105,8 @@ fn links(tree: &Tree) -> BTreeSet<Vec<Vec<u8>>> {
     by_inode.into_values().filter(|names| names.len() > 1).collect()
 }
 
-fn read(root: &std::path::Path) -> Tree {
+/// Looks at a whole tree.
+pub fn read(root: &std::path::Path) -> Tree {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(root, flags, Mode::empty()).expect("a folder");
     let mut tree = Tree { entries: BTreeMap::new() };
