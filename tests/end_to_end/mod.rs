@@ -3,3 +3,4 @@
 mod cluster;
 mod folder;
 mod postgres;
+mod volume;

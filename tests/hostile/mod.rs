@@ -1,1 +1,55 @@
 //! Streams that want out of the target.
+
+mod planted;
+mod raw;
+mod stream;
+mod volume;
+
+use std::path::{Path, PathBuf};
+
+use crate::support::compare::{Tree, between, read};
+
+/// A target with a canary folder beside it, which nothing may touch.
+struct Cage {
+    dir: tempfile::TempDir,
+    before: Tree,
+}
+
+impl Cage {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let canary = dir.path().join("canary");
+        std::fs::create_dir_all(canary.join("folder")).expect("folders");
+        for name in ["secret", "folder/file"] {
+            std::fs::write(canary.join(name), b"untouched").expect("a file");
+        }
+        std::os::unix::fs::symlink("secret", canary.join("link")).expect("link");
+        std::fs::create_dir(dir.path().join("target")).expect("a folder");
+        let before = read(&canary);
+        Self { dir, before }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.dir.path().join("target")
+    }
+
+    fn canary(&self) -> PathBuf {
+        self.dir.path().join("canary")
+    }
+
+    /// Nothing outside the target has changed, and nothing has come.
+    fn check(&self, case: &str) {
+        assert_eq!(between(&self.before, &read(&self.canary())), [], "{case}: the canary changed");
+        let mut beside = names(self.dir.path());
+        beside.sort();
+        assert_eq!(beside, ["canary", "target"], "{case}: something came beside the target");
+        for escape in ["/kbak-escape", "/tmp/kbak-escape"] {
+            assert!(!Path::new(escape).exists(), "{case}: wrote {escape}");
+        }
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}

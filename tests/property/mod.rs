@@ -2,5 +2,5 @@
 
 mod list_page;
 mod pipeline;
-
+mod tar;
 mod trust;

@@ -1,5 +1,8 @@
 //! Real servers and trees for the tests.
 
+pub mod compare;
 pub mod owners;
 pub mod plane;
 pub mod postgres;
+pub mod tree;
+pub mod volume;

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use crate::source::volume::Tally;
+use crate::source::volume::tar::EncodeError;
 
 /// What a restore into a folder came to.
 #[derive(Debug, Default)]
@@ -93,6 +94,10 @@ pub struct EntryFailure {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
+    /// No stream can hold such an entry: a path that climbs, a link to nothing. A parser refuses
+    /// it before; this is for entries that come from elsewhere.
+    #[error("no stream can hold it: {0}")]
+    Invalid(#[source] EncodeError),
     /// The target takes two names of the stream for one: upper and lower case, or two spellings
     /// of one letter. The first was kept.
     #[error("its name collides with another one on this target")]
@@ -131,6 +136,8 @@ pub enum Reason {
 /// [`Reason`] without its details, for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureKind {
+    /// [`Reason::Invalid`].
+    Invalid,
     /// [`Reason::NameCollision`].
     NameCollision,
     /// [`Reason::Different`].
@@ -156,6 +163,7 @@ impl Reason {
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
+            Self::Invalid(_) => FailureKind::Invalid,
             Self::NameCollision => FailureKind::NameCollision,
             Self::Different => FailureKind::Different,
             Self::DirectoryInTheWay => FailureKind::DirectoryInTheWay,

@@ -17,7 +17,7 @@ use super::parse::Event;
 use super::pool::{Job, Pool};
 use super::report::{Loss, Reason, Report};
 use crate::source::volume::beneath::Root;
-use crate::source::volume::tar::{Entry, Kind, ROOT, order};
+use crate::source::volume::tar::{self, Entry, Kind, ROOT, order};
 use crate::world::kill_point;
 
 /// Files of at most this many bytes of content are gathered and written at once.
@@ -287,6 +287,10 @@ impl Target {
             seen.add(&entry.path);
         }
         self.current = Current::Ignored;
+        if let Err(error) = tar::check(&entry) {
+            self.shared.fail(&entry.path, Reason::Invalid(error));
+            return Ok(());
+        }
         if self.blocked.as_deref().is_some_and(|blocked| order::is_below(&entry.path, blocked)) {
             self.shared.fail(&entry.path, Reason::NoDirectory);
             return Ok(());

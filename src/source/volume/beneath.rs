@@ -43,13 +43,17 @@ impl Root {
         Ok(Self { fd: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
-    /// Opens a path relative to the folder. `O_CLOEXEC`, `O_NOFOLLOW` and `O_NOCTTY` are added.
+    /// Opens a path relative to the folder. `O_CLOEXEC` and `O_NOFOLLOW` are added, and `O_NOCTTY`
+    /// unless `O_PATH` is asked for, beside which `openat2` refuses it.
     ///
     /// # Errors
     /// What the kernel says: `EXDEV` for a path that leads out (or onto another mount), `ELOOP`
     /// for one through a link.
     pub fn open_beneath(&self, path: &[u8], flags: OFlags, mode: Mode, mounts: Mounts) -> Result<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
+        let mut flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        if !flags.contains(OFlags::PATH) {
+            flags |= OFlags::NOCTTY;
+        }
         let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         if mounts == Mounts::Stop {
             resolve |= ResolveFlags::NO_XDEV;

@@ -1,5 +1,6 @@
 //! Finding the holes of a file, by `SEEK_DATA` and `SEEK_HOLE`.
 
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 
 use rustix::fs::SeekFrom;
@@ -14,15 +15,41 @@ use super::tar::Extent;
 /// # Errors
 /// What the kernel says. A file system that knows no holes gives one extent.
 pub fn extents(fd: impl AsFd, size: u64, most: usize) -> Result<Vec<Extent>> {
+    let mut smallest = 1u64;
+    let found = find(fd, size, |found| {
+        while found.len() > most {
+            smallest = smallest.saturating_mul(2);
+            for extent in std::mem::take(found) {
+                push(found, extent, smallest);
+            }
+        }
+        ControlFlow::Continue(smallest)
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+/// The same, or `None` if there are more than `most`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn few_extents(fd: impl AsFd, size: u64, most: usize) -> Result<Option<Vec<Extent>>> {
+    find(fd, size, |found| if found.len() > most { ControlFlow::Break(()) } else { ControlFlow::Continue(1) })
+}
+
+/// Asks `next` after each extent whether to go on, and from which size on a hole counts.
+fn find(
+    fd: impl AsFd,
+    size: u64,
+    mut next: impl FnMut(&mut Vec<Extent>) -> ControlFlow<(), u64>,
+) -> Result<Option<Vec<Extent>>> {
     let fd = fd.as_fd();
     let mut found: Vec<Extent> = Vec::new();
-    let mut smallest = 1u64;
-    let mut at = 0;
+    let (mut at, mut smallest) = (0, 1);
     while at < size {
         let start = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
             Ok(start) if start < size => start,
             Ok(_) | Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(vec![Extent { offset: 0, len: size }]),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(vec![Extent { offset: 0, len: size }])),
             Err(error) => return Err(error),
         };
         let end = match rustix::fs::seek(fd, SeekFrom::Hole(start)) {
@@ -35,16 +62,13 @@ pub fn extents(fd: impl AsFd, size: u64, most: usize) -> Result<Vec<Extent>> {
             break;
         }
         push(&mut found, Extent { offset: start, len: end - start }, smallest);
-        while found.len() > most {
-            smallest = smallest.saturating_mul(2);
-            let all = std::mem::take(&mut found);
-            for extent in all {
-                push(&mut found, extent, smallest);
-            }
+        match next(&mut found) {
+            ControlFlow::Continue(from) => smallest = from,
+            ControlFlow::Break(()) => return Ok(None),
         }
         at = end;
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Appends an extent, together with the hole before it if that is smaller than `smallest`.

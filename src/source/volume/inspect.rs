@@ -167,12 +167,12 @@ impl Volume {
             // Whoever reads it will meet the same error, and name it.
             return Ok(Some(plain));
         };
-        let heavy = limits.extents < MAX_EXTENTS;
-        let most = if heavy { limits.extents + 1 } else { limits.extents };
-        let extents = holes::extents(&fd, stat.size, most).map_err(GapKind::Holes)?;
-        if heavy && extents.len() > limits.extents {
-            return Ok(None);
-        }
+        let extents = if limits.extents < MAX_EXTENTS {
+            holes::few_extents(&fd, stat.size, limits.extents).map_err(GapKind::Holes)?
+        } else {
+            Some(holes::extents(&fd, stat.size, limits.extents).map_err(GapKind::Holes)?)
+        };
+        let Some(extents) = extents else { return Ok(None) };
         let data: u64 = extents.iter().map(|extent| extent.len).sum();
         Ok(Some(if data == stat.size { plain } else { Kind::Sparse { size: stat.size, extents } }))
     }

@@ -203,7 +203,11 @@ pub fn encode(entry: &Entry) -> Result<Encoded, EncodeError> {
     Ok(Encoded { header, map, content })
 }
 
-fn check(entry: &Entry) -> Result<(), EncodeError> {
+/// Whether an entry can be encoded, as far as its fields alone tell.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn check(entry: &Entry) -> Result<(), EncodeError> {
     order::check(&entry.path).map_err(EncodeError::Path)?;
     if entry.path == ROOT && entry.kind != Kind::Directory {
         return Err(EncodeError::Path(order::PathError::Dot));

@@ -1,0 +1,350 @@
+//! A folder becomes a stream and a folder again, and a walker that shares no code with either
+//! finds no difference.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use kbak::restore::volume::{ExistingFiles, FailureKind, Target, TargetError, TargetOptions};
+use kbak::source::volume::{LeftOut, Skip, Volume, VolumeOptions, Walked, tar};
+
+use crate::support::compare::{What, differences};
+use crate::support::tree::{self, Shape};
+use crate::support::volume::{Refused, Restore, bytes, restore, stream};
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn devices() -> TargetOptions {
+    TargetOptions { allow_devices: true, ..TargetOptions::default() }
+}
+
+fn existing(existing: ExistingFiles) -> TargetOptions {
+    TargetOptions { existing, allow_devices: true, ..TargetOptions::default() }
+}
+
+/// A torture tree and an empty folder to restore it into.
+fn torture(entries: usize) -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    tree::build(&from, Shape { seed: 1, entries, root: is_root() });
+    (dir, from, to)
+}
+
+#[test]
+fn every_attribute_comes_back() {
+    let (_dir, from, to) = torture(3000);
+    let mut restoring = Restore::open(&to, devices(), 1).expect("a target");
+    let left = stream(&from, VolumeOptions::default(), |piece| restoring.feed(piece).expect("accepted"));
+    let report = restoring.finish().expect("restored");
+    assert_eq!((&left.skipped[..], &left.gaps[..]), (&[][..], &[][..]));
+    assert!(report.failed.is_empty(), "{:?}", report.failures);
+    if is_root() {
+        assert!(report.lost.is_empty(), "{:?}", report.lost);
+    }
+    assert_eq!(differences(&from, &to), []);
+    assert!(left.members > 2900, "{}", left.members);
+}
+
+#[test]
+fn one_thread_gives_the_same_stream_and_the_same_folder() {
+    let (_dir, from, to) = torture(400);
+    let alone = VolumeOptions { threads: 0, ..VolumeOptions::default() };
+    let (stream, _) = bytes(&from, alone);
+    let (again, _) = bytes(&from, VolumeOptions { threads: 7, ..VolumeOptions::default() });
+    assert!(stream == again, "the number of threads shows in the stream");
+    let options = TargetOptions { threads: 0, ..devices() };
+    restore(&stream, &to, options, 1 << 20).expect("restored");
+    assert_eq!(differences(&from, &to), []);
+    let (third, _) = bytes(&to, VolumeOptions::default());
+    assert!(stream == third, "the stream of the copy differs");
+}
+
+#[test]
+fn any_cut_of_the_stream_gives_the_same_events() {
+    let (_dir, from, to) = torture(0);
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    let report = restore(&stream, &to, devices(), 509).expect("restored");
+    assert!(report.is_complete() || !is_root());
+    assert_eq!(differences(&from, &to), []);
+}
+
+#[test]
+fn members_come_in_order_and_say_their_length() {
+    let (_dir, from, _) = torture(1500);
+    let volume = Volume::open(&from, VolumeOptions::default()).expect("a volume");
+    let mut last: Option<Vec<u8>> = None;
+    let mut total = tar::END.len() as u64;
+    for walked in volume.walk() {
+        let Walked::Member(member) = walked else { panic!("{walked:?}") };
+        if let Some(last) = &last {
+            assert!(tar::order::compare(last, &member.path).is_lt(), "{last:?} {:?}", member.path);
+        }
+        total += member.encoded_len();
+        last = Some(member.path);
+    }
+    assert_eq!(total, bytes(&from, VolumeOptions::default()).0.len() as u64);
+}
+
+#[test]
+fn what_is_left_out_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let from = dir.path().join("from");
+    std::fs::create_dir_all(from.join("cache/deep")).expect("folders");
+    std::fs::create_dir_all(from.join("lost+found")).expect("a folder");
+    std::fs::create_dir_all(from.join("keep/lost+found")).expect("a folder");
+    for name in ["a.tmp", "keep/b.tmp", "keep/important.tmp", "cache/deep/x", "keep/c"] {
+        std::fs::write(from.join(name), name).expect("a file");
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(from.join("keep/socket")).expect("a socket");
+    let exclude = ["*.tmp", "!important.tmp", "/cache/"].map(str::to_owned).to_vec();
+    let options = VolumeOptions { exclude, ..VolumeOptions::default() };
+    let mut paths = Vec::new();
+    let volume = Volume::open(&from, options).expect("a volume");
+    let mut skipped = Vec::new();
+    let mut walk = volume.walk();
+    for walked in walk.by_ref() {
+        match walked {
+            Walked::Member(member) => paths.push(String::from_utf8(member.path).expect("text")),
+            Walked::Skipped(skip) => skipped.push((skip.path, skip.why)),
+            Walked::Gap(gap) => panic!("{gap}"),
+        }
+    }
+    assert_eq!(paths, [".", "keep", "keep/c", "keep/important.tmp", "keep/lost+found"]);
+    let expected = [(b"keep/socket".to_vec(), Skip::Socket), (b"lost+found".to_vec(), Skip::LostAndFound)];
+    assert_eq!(skipped, expected);
+    assert_eq!(walk.left_out().count(&LeftOut::Excluded), 3);
+}
+
+#[test]
+fn the_default_refuses_a_target_with_files() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("mine"), b"keep").expect("a file");
+    let refused = Target::open(dir.path(), TargetOptions::default(), [1; 32]);
+    assert!(matches!(refused, Err(TargetError::NotEmpty(_))), "{refused:?}");
+}
+
+#[test]
+fn two_restores_into_one_target_keep_out_of_each_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let first = Target::open(dir.path(), TargetOptions::default(), [1; 32]).expect("a target");
+    let second = Target::open(dir.path(), TargetOptions::default(), [2; 32]);
+    assert!(matches!(second, Err(TargetError::Busy(_))), "{second:?}");
+    drop(first);
+    Target::open(dir.path(), TargetOptions::default(), [3; 32]).expect("a target");
+}
+
+#[test]
+fn an_interrupted_restore_goes_on_where_it_was() {
+    let (_dir, from, to) = torture(600);
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    let mut restoring = Restore::open(&to, devices(), 1).expect("a target");
+    // The process ends here: what was begun is left as it is.
+    restoring.feed(&stream[..stream.len() / 2]).expect("accepted");
+    drop(restoring);
+    std::fs::write(to.join(".kbak-restore-0123456789abcdef-7"), b"half").expect("remains");
+    let report = restore(&stream, &to, existing(ExistingFiles::Skip), 1 << 16).expect("restored");
+    assert!(report.failed.is_empty(), "{:?}", report.failures);
+    assert!(report.present > 0 && report.files > 0, "{report:?}");
+    assert_eq!(report.cleaned, 1);
+    assert_eq!(differences(&from, &to), []);
+}
+
+#[test]
+fn skip_leaves_what_differs_and_names_it() {
+    let (_dir, from, to) = torture(0);
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    restore(&stream, &to, devices(), 1 << 16).expect("restored");
+    std::fs::write(to.join("names/plain"), b"newer").expect("write");
+    let report = restore(&stream, &to, existing(ExistingFiles::Skip), 1 << 16).expect("restored");
+    assert_eq!(report.failed.count(&FailureKind::Different), 1);
+    assert_eq!(report.failures[0].path, b"names/plain");
+    assert_eq!(std::fs::read(to.join("names/plain")).expect("read"), b"newer");
+}
+
+#[test]
+fn overwrite_replaces_without_writing_through_links() {
+    let (dir, from, to) = torture(0);
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    std::fs::create_dir_all(to.join("names")).expect("folders");
+    let outside = dir.path().join("outside");
+    std::fs::create_dir(&outside).expect("a folder");
+    std::fs::write(outside.join("file"), b"untouched").expect("a file");
+    std::fs::write(to.join("extra"), b"stays").expect("a file");
+    // A hard link and a link to files outside, and a link in a directory's place.
+    std::fs::hard_link(outside.join("file"), to.join("names/plain")).expect("link");
+    std::os::unix::fs::symlink(outside.join("file"), to.join("names/a")).expect("link");
+    std::os::unix::fs::symlink(&outside, to.join("modes")).expect("link");
+    let report = restore(&stream, &to, existing(ExistingFiles::Overwrite), 1 << 16).expect("restored");
+    assert!(report.failed.is_empty(), "{:?}", report.failures);
+    assert_eq!(std::fs::read_dir(&outside).expect("a folder").count(), 1);
+    assert_eq!(std::fs::read(outside.join("file")).expect("read"), b"untouched");
+    assert_eq!(std::fs::metadata(outside.join("file")).expect("stat").nlink(), 1);
+    assert_eq!(differences(&from, &to), [(What::Extra, "extra".to_owned())]);
+}
+
+#[test]
+fn delete_extra_makes_the_target_equal() {
+    let (dir, from, to) = torture(0);
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    restore(&stream, &to, devices(), 1 << 16).expect("restored");
+    let outside = dir.path().join("outside");
+    std::fs::create_dir(&outside).expect("a folder");
+    std::fs::write(outside.join("file"), b"untouched").expect("a file");
+    std::fs::create_dir_all(to.join("extra/deep/er")).expect("folders");
+    std::fs::write(to.join("extra/deep/file"), b"goes").expect("a file");
+    std::os::unix::fs::symlink(&outside, to.join("extra/link")).expect("link");
+    std::os::unix::fs::symlink(&outside, to.join("names/link")).expect("link");
+    std::fs::remove_file(to.join("names/plain")).expect("remove");
+    std::fs::create_dir_all(to.join("names/plain/was/a/folder")).expect("folders");
+    let report = restore(&stream, &to, existing(ExistingFiles::DeleteExtra), 1 << 16).expect("restored");
+    assert!(report.failed.is_empty(), "{:?}", report.failures);
+    assert!(report.deleted >= 6, "{report:?}");
+    assert_eq!(differences(&from, &to), []);
+    assert_eq!(std::fs::read(outside.join("file")).expect("read"), b"untouched");
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_no_restore() {
+    let (_dir, from, to) = torture(200);
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    let cut = restore(&stream[..stream.len() - 1024], &to, devices(), 1 << 16);
+    assert!(matches!(cut, Err(Refused::Stream(_))), "{cut:?}");
+    let temporary = |path: &Path| {
+        std::fs::read_dir(path)
+            .expect("a folder")
+            .any(|entry| entry.expect("an entry").file_name().to_string_lossy().starts_with(".kbak-restore-"))
+    };
+    assert!(!temporary(&to.join("names")) && !temporary(&to));
+}
+
+#[test]
+fn files_that_change_are_noticed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("file");
+    std::fs::write(&path, vec![1u8; 300_000]).expect("a file");
+    let volume = Volume::open(dir.path(), VolumeOptions::default()).expect("a volume");
+    let member = |volume: &Volume| {
+        volume.walk().find_map(|walked| match walked {
+            Walked::Member(member) if member.path == b"file" => Some(*member),
+            _ => None,
+        })
+    };
+    // Between the walk and the read: the member is made anew, and settled.
+    let old = member(&volume).expect("the file");
+    std::fs::write(&path, vec![2u8; 1000]).expect("rewrite");
+    let mut out = Vec::new();
+    let appended = volume.append(old, 1 << 20, &mut out).expect("read");
+    let kbak::source::volume::Appended::Stored(now, content) = appended else { panic!("{appended:?}") };
+    assert_eq!((now.content, content), (1000, kbak::source::volume::Content::Settled));
+    assert_eq!(out.len() as u64, now.encoded_len());
+    // Under the read: the declared length is kept, the missing end is zeros.
+    let mut reading = volume.read(now).expect("open");
+    let mut half = vec![9u8; 400];
+    assert_eq!(reading.next_block(&mut half).expect("read"), 400);
+    let file = std::fs::File::options().write(true).open(&path).expect("open");
+    file.set_len(500).expect("shrink");
+    let mut rest = vec![9u8; 4000];
+    assert_eq!(reading.next_block(&mut rest).expect("read"), 600);
+    assert_eq!((&rest[..100], &rest[100..600]), (&[2u8; 100][..], &[0u8; 500][..]));
+    assert_eq!(reading.next_block(&mut rest).expect("read"), 0);
+    let (_, content) = reading.finish().expect("stat");
+    assert_eq!(content, kbak::source::volume::Content::Changed);
+    // Gone: no member, and the buffer is as it was.
+    let old = member(&volume).expect("the file");
+    std::fs::remove_file(&path).expect("remove");
+    let before = out.clone();
+    volume.append(old, 1 << 20, &mut out).expect_err("nothing is there");
+    assert_eq!(out, before);
+}
+
+#[test]
+fn a_link_put_in_a_files_place_is_not_followed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (root, secret) = (dir.path().join("root"), dir.path().join("secret"));
+    std::fs::create_dir_all(root.join("sub")).expect("folders");
+    std::fs::write(&secret, b"outside").expect("a file");
+    std::fs::write(root.join("sub/file"), b"inside!").expect("a file");
+    let volume = Volume::open(&root, VolumeOptions::default()).expect("a volume");
+    let members: Vec<_> = volume.walk().collect();
+    std::fs::remove_file(root.join("sub/file")).expect("remove");
+    std::os::unix::fs::symlink(&secret, root.join("sub/file")).expect("link");
+    for walked in members {
+        let Walked::Member(member) = walked else { panic!("{walked:?}") };
+        let mut out = Vec::new();
+        if volume.append(*member, 1 << 20, &mut out).is_ok() {
+            assert!(!out.windows(7).any(|seen| seen == b"outside"));
+        }
+    }
+}
+
+/// Restores as user 1234 by running this test again under `setpriv`.
+#[test]
+fn a_plain_user_gets_exactly_the_documented_differences() {
+    const CHILD: &str = "KBAK_TEST_PLAIN_USER";
+    if let Some(folder) = std::env::var_os(CHILD) {
+        return as_plain_user(Path::new(&folder));
+    }
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("chmod");
+    let from = dir.path().join("from");
+    tree::build(&from, Shape { seed: 2, entries: 300, root: true });
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    std::fs::write(dir.path().join("stream"), stream).expect("write");
+    let program = dir.path().join("test");
+    std::fs::copy(std::env::current_exe().expect("this program"), &program).expect("copy");
+    let name = "end_to_end::volume::a_plain_user_gets_exactly_the_documented_differences";
+    let run = std::process::Command::new("setpriv")
+        .args(["--reuid=1234", "--regid=1234", "--clear-groups"])
+        .arg(&program)
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, dir.path())
+        .output()
+        .expect("setpriv");
+    assert!(
+        run.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&run.stdout),
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let mut kinds: Vec<What> = Vec::new();
+    for (what, path) in differences(&from, &dir.path().join("to")) {
+        let documented = match what {
+            What::Owner | What::Group => true,
+            // Setuid and setgid of files whose owner is somebody else now.
+            What::Mode => {
+                path.contains("7777")
+                    || path.contains("6711")
+                    || path.contains("4755")
+                    || path.contains("2755")
+                    || path.contains("setuid")
+            }
+            What::Xattrs => path.contains("capable"),
+            What::Missing => path.starts_with("devices/"),
+            _ => false,
+        };
+        assert!(documented, "{what:?} {path}");
+        kinds.push(what);
+    }
+    for what in [What::Owner, What::Group, What::Mode, What::Xattrs, What::Missing] {
+        assert!(kinds.contains(&what), "{what:?} is documented and did not happen");
+    }
+}
+
+fn as_plain_user(folder: &Path) {
+    use kbak::restore::volume::Loss;
+    assert_eq!(rustix::process::geteuid().as_raw(), 1234);
+    let stream = std::fs::read(folder.join("stream")).expect("read");
+    let report = restore(&stream, &folder.join("to"), TargetOptions::default(), 1 << 20).expect("restored");
+    let lost: Vec<Loss> = report.lost.iter().map(|(loss, _)| *loss).collect();
+    assert_eq!(lost, [Loss::Owner, Loss::Group, Loss::Setuid, Loss::Setgid, Loss::Capability]);
+    assert_eq!(report.failed.count(&FailureKind::DeviceNotAllowed), 3);
+    assert_eq!(report.failed.total(), 3, "{:?}", report.failures);
+    // Everything is there already, also what its owner has closed to himself.
+    let again = TargetOptions { existing: ExistingFiles::Skip, ..TargetOptions::default() };
+    let report = restore(&stream, &folder.join("to"), again, 1 << 20).expect("restored");
+    assert_eq!((report.files, report.failed.total()), (0, 3), "{:?}", report.failures);
+}

@@ -1,0 +1,358 @@
+//! What the target does with entries that a parser would have refused, and with what an attacker
+//! has put into the target before. Each case ends in a documented safe result.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use kbak::restore::volume::parse::Event;
+use kbak::restore::volume::{ExistingFiles, FailureKind, Report, Target, TargetError, TargetOptions};
+use kbak::source::volume::Time;
+use kbak::source::volume::tar::{Entry, Extent, Kind, Xattr};
+
+use super::{Cage, names};
+
+pub fn entry(path: &[u8], kind: Kind) -> Entry {
+    let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
+    let euid = rustix::process::geteuid().as_raw();
+    let egid = rustix::process::getegid().as_raw();
+    let mtime = Time { seconds: 1_000_000_000, nanos: 0 };
+    Entry { path: path.to_vec(), kind, mode, uid: euid, gid: egid, mtime, names: None, xattrs: Vec::new() }
+}
+
+pub fn file(path: &str) -> Entry {
+    entry(path.as_bytes(), Kind::File { size: 1 })
+}
+
+pub fn directory(path: &str) -> Entry {
+    entry(path.as_bytes(), Kind::Directory)
+}
+
+fn soft(path: &str, target: &str) -> Entry {
+    entry(path.as_bytes(), Kind::Symlink { target: target.into() })
+}
+
+pub fn hard(path: &str, carrier: &str) -> Entry {
+    entry(path.as_bytes(), Kind::HardLink { carrier: carrier.into() })
+}
+
+pub fn options(existing: ExistingFiles) -> TargetOptions {
+    TargetOptions { existing, ..TargetOptions::default() }
+}
+
+fn put(target: &mut Target, entry: Entry) -> Result<(), TargetError> {
+    let content = matches!(&entry.kind, Kind::File { size: 1.. });
+    target.event(Event::Member(Box::new(entry)))?;
+    if content {
+        target.event(Event::Data { at: 0, bytes: b"x" })?;
+    }
+    target.event(Event::MemberEnd)
+}
+
+pub fn apply(folder: &Path, options: TargetOptions, entries: Vec<Entry>) -> Result<Report, TargetError> {
+    let mut target = Target::open(folder, options, [3; 32])?;
+    for entry in entries {
+        put(&mut target, entry)?;
+    }
+    target.finish()
+}
+
+/// Applies entries to a target in which `plant` has been at work; `check` looks at the result.
+pub fn case(
+    name: &str,
+    existing: ExistingFiles,
+    plant: impl FnOnce(&Path),
+    entries: Vec<Entry>,
+    check: impl FnOnce(&Path, &Report),
+) {
+    let cage = Cage::new();
+    plant(&cage.target());
+    let report = apply(&cage.target(), options(existing), entries).unwrap_or_else(|e| panic!("{name}: {e}"));
+    check(&cage.target(), &report);
+    cage.check(name);
+}
+
+#[test]
+fn paths_that_no_parser_lets_through() {
+    for path in [
+        "..",
+        "../canary/new",
+        "../canary/secret",
+        "a/../../canary/new",
+        "/tmp/kbak-escape",
+        "//tmp/kbak-escape",
+        "a/..",
+        "./../canary/new",
+        "",
+        "a\0b",
+        "a/",
+        "a//b/../../../canary/new",
+    ] {
+        for kind in 0..4 {
+            let evil = match kind {
+                0 => file(path),
+                1 => soft(path, "x"),
+                2 => directory(path),
+                _ => entry(path.as_bytes(), Kind::Fifo),
+            };
+            let entries = vec![directory("a"), evil];
+            case(
+                path,
+                ExistingFiles::Overwrite,
+                |_| {},
+                entries,
+                |target, _| {
+                    assert!(names(target).iter().all(|name| name == "a"), "{path:?}: {:?}", names(target));
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn entries_through_links_of_the_stream() {
+    let through = |entries: Vec<Entry>| {
+        case(
+            "through",
+            ExistingFiles::Refuse,
+            |_| {},
+            entries,
+            |_, report| {
+                assert_eq!(
+                    report.failed.count(&FailureKind::ThroughNonDirectory),
+                    1,
+                    "{:?}",
+                    report.failures
+                );
+            },
+        );
+    };
+    // Links are made by other threads: each target is finished before the next entry comes.
+    for target in ["../canary", "/tmp", "../canary/folder", ".", "..", "/proc/self/cwd", "/proc/self/root"] {
+        let cage = Cage::new();
+        apply(&cage.target(), options(ExistingFiles::Refuse), vec![soft("a", target)]).expect("a link");
+        for evil in [
+            file("a/kbak-escape"),
+            soft("a/kbak-escape", "x"),
+            directory("a/kbak-escape"),
+            hard("a/kbak-escape", "a"),
+        ] {
+            let report = apply(&cage.target(), options(ExistingFiles::Skip), vec![evil]).expect("safe");
+            assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
+        }
+        cage.check(target);
+    }
+    through(vec![file("a"), hard("b", "a/c")]);
+}
+
+#[test]
+fn names_that_come_twice() {
+    // As on a target that folds case, where `a` and `A` are one.
+    case(
+        "a file twice",
+        ExistingFiles::Refuse,
+        |_| {},
+        vec![file("a"), file("a")],
+        |target, report| {
+            assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
+            assert_eq!(names(target), ["a"]);
+        },
+    );
+    case(
+        "a directory twice",
+        ExistingFiles::Refuse,
+        |_| {},
+        vec![directory("a"), directory("a"), file("a/b")],
+        |_, report| {
+            assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
+            assert_eq!(report.failed.count(&FailureKind::NoDirectory), 1);
+        },
+    );
+    case(
+        "a hard link over a file",
+        ExistingFiles::Refuse,
+        |_| {},
+        vec![file("a"), file("b"), hard("b", "a")],
+        |_, report| {
+            assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
+        },
+    );
+    case(
+        "a file over a directory",
+        ExistingFiles::Overwrite,
+        |_| {},
+        vec![directory("a"), file("a/b"), directory("c"), file("c")],
+        |target, report| {
+            // The empty directory made way, and then could not be given its attributes.
+            assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
+            assert!(target.join("c").is_file() && target.join("a/b").is_file());
+        },
+    );
+    case(
+        "a file over a full directory",
+        ExistingFiles::Overwrite,
+        |target| {
+            std::fs::create_dir_all(target.join("a/full")).expect("folders");
+        },
+        vec![file("a")],
+        |target, report| {
+            assert_eq!(report.failed.count(&FailureKind::DirectoryInTheWay), 1);
+            assert!(target.join("a/full").exists());
+        },
+    );
+}
+
+#[test]
+fn hard_links_to_what_they_should_not() {
+    for (carrier, kind) in [
+        ("z", FailureKind::Invalid),
+        ("missing", FailureKind::CarrierMissing),
+        ("missing/deep", FailureKind::CarrierMissing),
+        ("../canary/secret", FailureKind::Invalid),
+        ("/etc/passwd", FailureKind::Invalid),
+        ("d", FailureKind::System),
+        (".", FailureKind::Invalid),
+    ] {
+        case(
+            carrier,
+            ExistingFiles::Refuse,
+            |_| {},
+            vec![directory("d"), hard("z", carrier)],
+            |target, report| {
+                assert_eq!(report.failed.count(&kind), 1, "{carrier}: {:?}", report.failures);
+                assert_eq!(names(target), ["d"], "{carrier}");
+            },
+        );
+    }
+}
+
+#[test]
+fn sizes_that_no_disk_holds() {
+    let cage = Cage::new();
+    for size in [1 << 62, u64::MAX / 2, 1 << 50] {
+        let evil = entry(b"a", Kind::File { size });
+        let mut target = Target::open(&cage.target(), TargetOptions::default(), [3; 32]).expect("a target");
+        let refused = target.event(Event::Member(Box::new(evil)));
+        assert!(matches!(refused, Err(TargetError::NoRoom { .. })), "{refused:?}");
+        drop(target);
+        assert_eq!(names(&cage.target()), Vec::<String>::new());
+    }
+    // All hole: no room is needed, but no file can be so long.
+    let evil = entry(b"a", Kind::Sparse { size: u64::MAX / 2, extents: Vec::new() });
+    let report = apply(&cage.target(), TargetOptions::default(), vec![evil]).expect("safe");
+    let failed = report.failed.count(&FailureKind::TooLarge);
+    assert!(failed == 1 || names(&cage.target()) == ["a"], "{report:?}");
+    // Data at the end of the longest file.
+    let extents = vec![Extent { offset: (1 << 62) - 1, len: 1 }];
+    let evil = entry(b"b", Kind::Sparse { size: 1 << 62, extents });
+    let mut target = Target::open(&cage.target(), options(ExistingFiles::Skip), [4; 32]).expect("a target");
+    target.event(Event::Member(Box::new(evil))).expect("taken");
+    target.event(Event::Data { at: (1 << 62) - 1, bytes: b"x" }).expect("taken");
+    target.event(Event::MemberEnd).expect("taken");
+    target.finish().expect("safe");
+    cage.check("sizes");
+}
+
+#[test]
+fn attributes_that_are_not_asked_for() {
+    let mut evil = file("a");
+    evil.xattrs = [&b"security.evil"[..], b"trusted.overlay.opaque", b"trusted.overlay.redirect"]
+        .map(|name| Xattr { name: name.to_vec(), value: b"/".to_vec() })
+        .to_vec();
+    case(
+        "attributes",
+        ExistingFiles::Refuse,
+        |_| {},
+        vec![evil],
+        |target, report| {
+            assert_eq!(report.lost.count(&kbak::restore::volume::Loss::OtherXattr), 3);
+            let mut names = [0u8; 1000];
+            let len = rustix::fs::llistxattr(target.join("a"), &mut names[..]).expect("a list");
+            let names = String::from_utf8_lossy(&names[..len]);
+            assert!(!names.contains("trusted") && !names.contains("evil"), "{names}");
+        },
+    );
+}
+
+#[test]
+fn names_that_are_too_long_are_named() {
+    let long = "n".repeat(300);
+    case(
+        "long",
+        ExistingFiles::Refuse,
+        |_| {},
+        vec![file("a"), file(&long), directory(&"o".repeat(256))],
+        |target, report| {
+            assert_eq!(
+                (names(target), report.failed.total()),
+                (vec!["a".to_owned()], 2),
+                "{:?}",
+                report.failures
+            );
+        },
+    );
+}
+
+/// Somebody with rights in the target swaps a directory for a link while the restore runs.
+#[test]
+fn a_directory_swapped_for_a_link_meanwhile() {
+    for threads in [0, 4] {
+        let cage = Cage::new();
+        let options = TargetOptions { threads, ..TargetOptions::default() };
+        let mut target = Target::open(&cage.target(), options, [5; 32]).expect("a target");
+        for entry in [directory("d"), directory("d/e"), file("d/e/first"), directory("f")] {
+            put(&mut target, entry).expect("taken");
+        }
+        for name in ["d", "f"] {
+            let (from, to) = (cage.target().join(name), cage.target().join(format!("moved-{name}")));
+            std::fs::rename(from, to).expect("rename");
+            symlink("../canary", cage.target().join(name)).expect("link");
+        }
+        for entry in [
+            file("d/e/second"),
+            file("d/folder/new"),
+            hard("f/h", "d/e/first"),
+            file("f/new"),
+            directory("f/sub"),
+        ] {
+            put(&mut target, entry).expect("taken");
+        }
+        let report = target.finish().expect("safe");
+        // Neither the files nor the attributes of the two directories went through the links.
+        assert!(report.failed.count(&FailureKind::ThroughNonDirectory) >= 3, "{:?}", report.failures);
+        cage.check("swapped");
+    }
+}
+
+/// Entries in any order and number: nothing outside changes.
+#[test]
+fn any_mixture_of_entries_stays_inside() {
+    use proptest::prelude::*;
+    let part = prop::sample::select(vec!["a", "b", "..", ".", "", "c", "canary", "\u{e4}"]);
+    let path = prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"));
+    let mixed = (path.clone(), path, 0..6u8).prop_map(|(path, other, kind)| match kind {
+        0 => file(&path),
+        1 => directory(&path),
+        2 => soft(&path, &other),
+        3 => soft(&path, &format!("../canary/{other}")),
+        4 => hard(&path, &other),
+        _ => entry(path.as_bytes(), Kind::Fifo),
+    });
+    let policy =
+        prop::sample::select(vec![ExistingFiles::Skip, ExistingFiles::Overwrite, ExistingFiles::DeleteExtra]);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    runner
+        .run(&(prop::collection::vec(mixed, 1..20), policy, 0..3usize), |(entries, policy, threads)| {
+            let cage = Cage::new();
+            for half in [&entries[..entries.len() / 2], &entries[entries.len() / 2..]] {
+                let options = TargetOptions { threads, ..options(policy) };
+                apply(&cage.target(), options, half.to_vec()).expect("safe");
+            }
+            cage.check("mixture");
+            Ok(())
+        })
+        .expect("nothing outside changes");
+}

@@ -1,0 +1,123 @@
+//! A folder as one stream, and back, without chunks and packs between.
+
+use std::path::Path;
+
+use kbak::restore::volume::parse::{Expect, Parser};
+use kbak::restore::volume::{Report, Target, TargetError, TargetOptions};
+use kbak::source::volume::tar::END;
+use kbak::source::volume::{Appended, Content, Gap, GapKind, Skipped, Volume, VolumeOptions, Walked};
+
+/// What a stream did not take.
+#[derive(Debug, Default)]
+pub struct Left {
+    pub skipped: Vec<Skipped>,
+    pub gaps: Vec<Gap>,
+    pub left_out: Vec<(kbak::source::volume::LeftOut, u64)>,
+    pub members: usize,
+}
+
+/// Gives the bytes of a folder's stream to `sink`, in pieces of all sizes.
+pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> Left {
+    let volume = Volume::open(folder, options).expect("a volume");
+    let mut left = Left::default();
+    let mut walk = volume.walk();
+    let mut buffer = vec![0u8; 100_000];
+    for walked in walk.by_ref() {
+        let member = match walked {
+            Walked::Skipped(skipped) => {
+                left.skipped.push(skipped);
+                continue;
+            }
+            Walked::Gap(gap) => {
+                left.gaps.push(gap);
+                continue;
+            }
+            Walked::Member(member) => *member,
+        };
+        left.members += 1;
+        let path = member.path.clone();
+        let small = member.encoded_len() < 200_000;
+        let done = if small {
+            let mut whole = Vec::new();
+            volume.append(member, 200_000, &mut whole).map(|appended| {
+                sink(&whole);
+                matches!(appended, Appended::Stored(_, Content::Settled))
+            })
+        } else {
+            volume.read(member).and_then(|mut reading| {
+                sink(&reading.member().header);
+                sink(&reading.member().map);
+                loop {
+                    match reading.next_block(&mut buffer)? {
+                        0 => break,
+                        len => sink(&buffer[..len]),
+                    }
+                }
+                let (member, content) = reading.finish()?;
+                sink(&vec![0u8; kbak::source::volume::tar::padding(member.content)]);
+                Ok(content == Content::Settled)
+            })
+        };
+        match done {
+            Ok(true) => {}
+            Ok(false) => left.gaps.push(Gap { path, kind: GapKind::Changed }),
+            Err(kind) => left.gaps.push(Gap { path, kind }),
+        }
+    }
+    left.left_out = walk.left_out().iter().map(|(why, tallied)| (*why, tallied.count)).collect();
+    sink(&END);
+    left
+}
+
+/// The whole stream in memory.
+pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, Left) {
+    let mut all = Vec::new();
+    let left = stream(folder, options, |piece| all.extend_from_slice(piece));
+    (all, left)
+}
+
+/// Why a restore did not end.
+#[derive(Debug)]
+pub enum Refused {
+    Stream(kbak::restore::volume::parse::ParseError),
+    Target(TargetError),
+}
+
+/// A restore that is under way.
+pub struct Restore {
+    parser: Parser,
+    target: Target,
+}
+
+impl Restore {
+    pub fn open(folder: &Path, options: TargetOptions, run: u8) -> Result<Self, Refused> {
+        let target = Target::open(folder, options, [run; 32]).map_err(Refused::Target)?;
+        Ok(Self { parser: Parser::new(Expect::Stream), target })
+    }
+
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), Refused> {
+        while let Some(event) = self.parser.next(&mut piece).map_err(Refused::Stream)? {
+            self.target.event(event).map_err(Refused::Target)?;
+        }
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<Report, Refused> {
+        self.parser.finish().map_err(Refused::Stream)?;
+        self.target.finish().map_err(Refused::Target)
+    }
+}
+
+/// Restores a stream in pieces of `piece` bytes.
+pub fn restore(
+    stream: &[u8],
+    folder: &Path,
+    options: TargetOptions,
+    piece: usize,
+) -> Result<Report, Refused> {
+    let mut restore = Restore::open(folder, options, 7)?;
+    for piece in stream.chunks(piece) {
+        restore.feed(piece)?;
+    }
+    restore.finish()
+}
