@@ -2,5 +2,6 @@
 
 mod list_page;
 mod pipeline;
+mod store_listing;
 
 mod trust;

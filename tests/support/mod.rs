@@ -1,5 +1,7 @@
 //! Real servers and trees for the tests.
 
+pub mod liar;
 pub mod owners;
 pub mod plane;
 pub mod postgres;
+pub mod servers;
