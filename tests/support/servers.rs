@@ -26,6 +26,7 @@ pub struct Server {
     /// `http://127.0.0.1:port`
     pub endpoint: String,
     folder: TempDir,
+    ports: Vec<u16>,
     keeper: Option<Keeper>,
 }
 
@@ -40,7 +41,12 @@ struct Keeper {
 impl Server {
     /// Around a server that the test itself runs.
     pub fn own(endpoint: String) -> Self {
-        Self { endpoint, folder: tempfile::tempdir().expect("a temporary folder"), keeper: None }
+        Self {
+            endpoint,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            ports: Vec::new(),
+            keeper: None,
+        }
     }
 
     /// How kbak reaches a bucket here.
@@ -57,6 +63,28 @@ impl Server {
         options.endpoint = Some(self.endpoint.clone());
         options.credentials_file = Some(path);
         options
+    }
+
+    /// Waits until it says that it is well.
+    fn answers(&self, health: &str) -> bool {
+        use std::io::{Read, Write};
+        let begun = Instant::now();
+        while begun.elapsed() < START {
+            if self.keeper.as_ref().is_some_and(|keeper| keeper.thread.is_finished()) {
+                return false;
+            }
+            if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.ports[0])) {
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+                let ask = format!("GET {health} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(ask.as_bytes());
+                let mut head = [0u8; 12];
+                if stream.read_exact(&mut head).is_ok() && &head == b"HTTP/1.1 200" {
+                    return true;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        false
     }
 
     /// Makes a bucket, by the SDK: kbak makes none.
@@ -89,12 +117,19 @@ impl Drop for Server {
             drop(stop);
             let _ = thread.join();
         }
+        // SeaweedFS leaves these, and no flag moves them.
+        for (part, port) in ["master", "volume", "filer", "s3"]
+            .iter()
+            .flat_map(|part| self.ports.iter().map(move |port| (part, port)))
+        {
+            let _ = std::fs::remove_file(format!("/tmp/seaweedfs-{part}-grpc-{port}.sock"));
+        }
     }
 }
 
 /// SeaweedFS: a store that people run, with rights, versions and locks.
 pub fn seaweedfs() -> Server {
-    start("KBAK_TEST_WEED", |program, folder, ports| {
+    start("KBAK_TEST_WEED", "/healthz", |program, folder, ports| {
         let rights = |actions: &str, key: &str| {
             format!(
                 r#"{{"name":"{key}","credentials":[{{"accessKey":"{key}","secretKey":"{SECRET}"}}],"actions":[{actions}]}}"#
@@ -109,7 +144,7 @@ pub fn seaweedfs() -> Server {
         // Nothing goes out, and nothing listens at a fixed port or outside the folder.
         command.args(["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command.args(["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"]);
-        command.args(["-master.volumeSizeLimitMB=64", "-volume.max=0", "-volume.preStopSeconds=0"]);
+        command.args(["-master.peers=none", "-master.volumeSizeLimitMB=1024", "-volume.max=500"]);
         command.args(["-filer", "-s3", "-s3.config=s3.json", "-s3.autoCreateBucket=false"]);
         let names =
             ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"];
@@ -122,7 +157,7 @@ pub fn seaweedfs() -> Server {
 
 /// moto: an independent imitation of AWS.
 pub fn moto() -> Server {
-    start("KBAK_TEST_MOTO", |program, _, ports| {
+    start("KBAK_TEST_MOTO", "/", |program, _, ports| {
         let mut command = command(program);
         command.args(["-H", "127.0.0.1", "-p", &ports[0].to_string()]);
         command
@@ -136,7 +171,7 @@ fn command(program: &Path) -> Command {
     command
 }
 
-fn start(variable: &str, prepare: impl Fn(&Path, &Path, &[u16]) -> Command) -> Server {
+fn start(variable: &str, health: &str, prepare: impl Fn(&Path, &Path, &[u16]) -> Command) -> Server {
     let Some(program) = std::env::var_os(variable) else {
         panic!("{variable} names no program: run scripts/test");
     };
@@ -157,9 +192,13 @@ fn start(variable: &str, prepare: impl Fn(&Path, &Path, &[u16]) -> Command) -> S
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", folder.path());
         let keeper = keep(command);
-        let mut server =
-            Server { endpoint: format!("http://127.0.0.1:{}", ports[0]), folder, keeper: Some(keeper) };
-        if answers(&mut server, ports[0]) {
+        let server = Server {
+            endpoint: format!("http://127.0.0.1:{}", ports[0]),
+            folder,
+            keeper: Some(keeper),
+            ports,
+        };
+        if server.answers(health) {
             return server;
         }
         let log = std::fs::read_to_string(server.folder.path().join("log")).unwrap_or_default();
@@ -190,27 +229,6 @@ fn keep(mut command: Command) -> Keeper {
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
-}
-
-/// Waits until something speaks HTTP at the port.
-fn answers(server: &mut Server, port: u16) -> bool {
-    use std::io::{Read, Write};
-    let begun = Instant::now();
-    while begun.elapsed() < START {
-        if server.keeper.as_ref().is_some_and(|keeper| keeper.thread.is_finished()) {
-            return false;
-        }
-        if let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) {
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-            let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-            let mut head = [0u8; 5];
-            if stream.read_exact(&mut head).is_ok() && &head == b"HTTP/" {
-                return true;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    false
 }
 
 fn free_ports(count: usize) -> Vec<u16> {
