@@ -1,6 +1,8 @@
 //! Every test that needs the library or the program: one binary, because each one links
 //! everything. One folder per kind of test; `support` starts the real servers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps fails where it should")]
+
 mod command;
 mod conformance;
 mod damage;

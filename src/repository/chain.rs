@@ -13,6 +13,7 @@ use crate::format::sign::MAX_DOCUMENT;
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
 use crate::store::listing::list_all;
+use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
 /// The most manifests of one plan that are read: a century of hours.
@@ -97,13 +98,7 @@ pub async fn read(
             .await?;
         if chain.snapshots.len() + entries.len() > MAX_SNAPSHOTS {
             let kind = StoreErrorKind::Protocol(format!("more than {MAX_SNAPSHOTS} snapshots of one plan"));
-            return Err(StoreError {
-                operation: "list",
-                object: prefix,
-                store: store.describe(),
-                kind,
-                source: None,
-            });
+            return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
         }
         let mut read = stream::iter(entries)
             .map(|entry| async move { (get(store, &entry.key).await, entry) })

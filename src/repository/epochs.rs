@@ -15,6 +15,7 @@ use crate::format::signers::Signers;
 use crate::pipeline::owner::Owner;
 use crate::report::event::Reporter;
 use crate::store::listing::list_all;
+use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
 /// The most epochs of one plan that are read: centuries of months.
@@ -58,13 +59,8 @@ pub async fn list(
         list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_EPOCHS + 1).try_collect().await?;
     if entries.len() > MAX_EPOCHS {
         let what = format!("more than {MAX_EPOCHS} epochs of one plan");
-        return Err(StoreError {
-            operation: "list",
-            object: prefix,
-            store: store.describe(),
-            kind: StoreErrorKind::Protocol(what),
-            source: None,
-        });
+        let kind = StoreErrorKind::Protocol(what);
+        return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
     }
     let mut epochs = Epochs::default();
     let mut read = stream::iter(entries)

@@ -134,7 +134,7 @@ impl Walk {
 
     fn broken(&self, what: String) -> StoreError {
         let kind = StoreErrorKind::Protocol(what);
-        StoreError::new(Operation::List, self.checks.shown(), self.store.describe(), kind)
+        StoreError::new(Operation::List, &*self.checks.prefix, self.store.describe(), kind)
     }
 
     fn say_foreign(&mut self, page: &Page) {
@@ -147,8 +147,8 @@ impl Walk {
         }
         if page.next.is_none() && self.checks.foreign > FOREIGN_NAMED {
             let count = self.checks.foreign;
-            let under = self.checks.shown();
-            self.reporter.warn(self.store.describe(), format!("{count} foreign objects under {under}"));
+            let under = &self.checks.prefix;
+            self.reporter.warn(self.store.describe(), format!("{count} foreign objects under {under:?}"));
         }
     }
 }
@@ -165,10 +165,6 @@ struct Checks {
 impl Checks {
     fn new(prefix: String) -> Self {
         Self { prefix, last: None, pages: 0, empty: 0, foreign: 0 }
-    }
-
-    fn shown(&self) -> String {
-        if self.prefix.is_empty() { "everything".into() } else { self.prefix.clone() }
     }
 
     fn page(&mut self, page: &Page, from: Option<&PageToken>) -> Result<(), String> {

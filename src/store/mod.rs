@@ -76,11 +76,11 @@ pub struct PageToken(pub String);
 
 /// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {object} in {store}: {kind}")]
+#[error("cannot {operation} {}: {kind}", self.place())]
 pub struct StoreError {
-    /// What was tried, as [`Operation::verb`] says it.
-    pub operation: &'static str,
-    /// The key or prefix.
+    /// What was tried.
+    pub operation: Operation,
+    /// The key or prefix; empty where it is the store itself.
     pub object: String,
     /// The store, without credentials.
     pub store: String,
@@ -100,7 +100,11 @@ impl StoreError {
         store: impl Into<String>,
         kind: StoreErrorKind,
     ) -> Self {
-        Self { operation: operation.verb(), object: object.into(), store: store.into(), kind, source: None }
+        Self { operation, object: object.into(), store: store.into(), kind, source: None }
+    }
+
+    fn place(&self) -> String {
+        if self.object.is_empty() { self.store.clone() } else { format!("{} in {}", self.object, self.store) }
     }
 
     /// With its cause.

@@ -136,7 +136,7 @@ pub async fn open(
 ) -> Result<Arc<dyn Store>, StoreError> {
     let place = place(&options.url).map_err(|text| {
         let url = without_user(&options.url);
-        StoreError::new(Operation::Open, &*url, &*url, StoreErrorKind::Settings(text))
+        StoreError::new(Operation::Open, "", url, StoreErrorKind::Settings(text))
     })?;
     let store: Arc<dyn Store> = match place {
         Place::Folder(path) => Arc::new(FileStore::open(&path, options.create, world.clone())?),

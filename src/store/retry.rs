@@ -88,7 +88,7 @@ impl RetryStore {
         .when(|error| self.worth_another(error, tries.load(Ordering::Relaxed)))
         .notify(|error, _| {
             self.reporter.event(Event::Retry {
-                operation: format!("{operation} {object}"),
+                operation: format!("{operation} {object}").trim_end().to_owned(),
                 attempt: tries.load(Ordering::Relaxed) + 1,
                 reason: error.kind.to_string(),
             });

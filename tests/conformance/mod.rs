@@ -1,1 +1,3 @@
 //! One suite for every implementation of a trait.
+
+mod store;

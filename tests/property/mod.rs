@@ -3,4 +3,6 @@
 mod list_page;
 mod pipeline;
 mod tar;
+mod store_listing;
+
 mod trust;

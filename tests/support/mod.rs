@@ -6,3 +6,8 @@ pub mod plane;
 pub mod postgres;
 pub mod tree;
 pub mod volume;
+pub mod liar;
+pub mod owners;
+pub mod plane;
+pub mod postgres;
+pub mod servers;

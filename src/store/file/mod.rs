@@ -50,8 +50,7 @@ impl FileStore {
                 Errno::NOTDIR => StoreErrorKind::Settings("it is not a folder".into()),
                 other => kind(other),
             };
-            StoreError::new(Operation::Open, path.display().to_string(), &*name, kind)
-                .because(std::io::Error::from(errno))
+            StoreError::new(Operation::Open, "", &*name, kind).because(std::io::Error::from(errno))
         })?;
         Ok(Self { tree: Arc::new(tree), name, world, stamp: None, page: MAX_PAGE })
     }

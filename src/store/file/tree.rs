@@ -63,7 +63,11 @@ impl Tree {
     pub(super) fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
         let mut folder = fs::openat(&self.root, ".", FOLDER, Mode::empty())?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            folder = fs::openat(&folder, name, FOLDER, Mode::empty())?;
+            folder = match fs::openat(&folder, name, FOLDER, Mode::empty()) {
+                // The kernel says this of a link as well as of a file.
+                Err(Errno::NOTDIR) if is_link(&folder, name) => return Err(Errno::LOOP),
+                other => other?,
+            };
         }
         Ok(folder)
     }
@@ -250,6 +254,11 @@ fn read(file: &File, range: Range<u64>) -> Result<Read, Errno> {
         }
     }
     Ok(Read::Bytes(bytes.into()))
+}
+
+fn is_link(folder: &OwnedFd, name: &str) -> bool {
+    let stat = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 pub(super) fn is_file(stat: &Stat) -> bool {

@@ -46,7 +46,8 @@ pub(super) fn read_token(text: &str) -> Option<Vec<u8>> {
 pub(super) fn page(tree: &Tree, prefix: &str, after: Option<&[u8]>, most: usize) -> Result<Walked, Errno> {
     let (path, start) = prefix.rsplit_once('/').map_or(("", prefix), |(path, start)| (path, start));
     let folder = match tree.folder(path) {
-        Err(Errno::NOENT) => return Ok(Walked { found: Vec::new(), next: None }),
+        // Nothing lies under a file either; a link is an error.
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Walked { found: Vec::new(), next: None }),
         other => other?,
     };
     let path = prefix.as_bytes()[..prefix.len() - start.len()].to_vec();

@@ -39,9 +39,8 @@ pub(super) struct Connected {
 
 /// Prepares a client. Nothing is sent to the store.
 pub(super) async fn connect(options: &StoreOptions) -> Result<Connected, StoreError> {
-    let fail = |text: String| {
-        StoreError::new(Operation::Open, &*options.url, &*options.url, StoreErrorKind::Settings(text))
-    };
+    let fail =
+        |text: String| StoreError::new(Operation::Open, "", &*options.url, StoreErrorKind::Settings(text));
     let endpoint = endpoint(options);
     if let Some(endpoint) = &endpoint {
         check_endpoint(endpoint).map_err(fail)?;

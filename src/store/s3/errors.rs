@@ -55,6 +55,15 @@ pub(super) fn refuses_a_checksum<E: ServiceError>(error: &SdkError<E, HttpRespon
         })
 }
 
+/// The store answered, if only that it will not say, or in a form that is not S3's.
+pub(super) fn is_told<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error {
+        SdkError::ResponseError(_) => (200..300).contains(&status(error)),
+        SdkError::ServiceError(_) => !kind(error).is_transient(),
+        _ => false,
+    }
+}
+
 /// The kind of a failure.
 pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
     match error {

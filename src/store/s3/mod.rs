@@ -122,6 +122,24 @@ impl S3Store {
         }
     }
 
+    /// Waits for an answer of a store that may not, or will not, tell. Only a store that cannot be
+    /// reached is a failure; moto, for one, answers a question about versions in a form of its own.
+    async fn told<T, E>(
+        &self,
+        object: &str,
+        send: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<Result<T, SdkError<E, HttpResponse>>, StoreError>
+    where
+        E: errors::ServiceError,
+    {
+        match tokio::time::timeout(STALL, send).await {
+            Ok(Err(error)) if errors::is_told(&error) => Ok(Err(error)),
+            Ok(Err(error)) => Err(self.failed(Operation::Probe, object, error)),
+            Ok(Ok(answer)) => Ok(Ok(answer)),
+            Err(_) => Err(self.fail(Operation::Probe, object, stalled())),
+        }
+    }
+
     async fn put_as(
         &self,
         object: &Sealed,
@@ -385,37 +403,26 @@ impl Ask for S3Store {
 
     async fn versions(&self) -> Result<Switch, StoreError> {
         let request = self.client.get_bucket_versioning().bucket(&self.bucket);
-        match self.answer(Operation::Probe, "the versions of the bucket", request.send()).await {
-            Ok(output) => Ok(match output.status() {
-                Some(BucketVersioningStatus::Enabled) => Switch::On,
-                _ => Switch::Off,
-            }),
-            Err(error) => unknown(error),
-        }
+        let answer = self.told("the versions of the bucket", request.send()).await?;
+        Ok(match answer {
+            Ok(output) if output.status() == Some(&BucketVersioningStatus::Enabled) => Switch::On,
+            Ok(_) => Switch::Off,
+            Err(_) => Switch::Unknown,
+        })
     }
 
     async fn object_lock(&self) -> Result<Switch, StoreError> {
         let request = self.client.get_object_lock_configuration().bucket(&self.bucket);
-        let answer = match tokio::time::timeout(STALL, request.send()).await {
-            Ok(answer) => answer,
-            Err(_) => return Err(self.fail(Operation::Probe, "the lock of the bucket", stalled())),
-        };
-        match answer {
+        let answer = self.told("the lock of the bucket", request.send()).await?;
+        Ok(match answer {
             Ok(output) => {
-                let enabled = output.object_lock_configuration().and_then(|c| c.object_lock_enabled());
-                Ok(if enabled == Some(&ObjectLockEnabled::Enabled) { Switch::On } else { Switch::Off })
+                let lock = output.object_lock_configuration().and_then(|lock| lock.object_lock_enabled());
+                if lock == Some(&ObjectLockEnabled::Enabled) { Switch::On } else { Switch::Off }
             }
-            Err(error) if errors::code(&error) == Some("ObjectLockConfigurationNotFoundError") => {
-                Ok(Switch::Off)
-            }
-            Err(error) => unknown(self.failed(Operation::Probe, "the lock of the bucket", error)),
-        }
+            Err(error) if errors::code(&error) == Some("ObjectLockConfigurationNotFoundError") => Switch::Off,
+            Err(_) => Switch::Unknown,
+        })
     }
-}
-
-/// A store that will not or cannot say is no failure of a probe; one that cannot be reached is.
-fn unknown(error: StoreError) -> Result<Switch, StoreError> {
-    if error.kind.is_transient() { Err(error) } else { Ok(Switch::Unknown) }
 }
 
 #[cfg(test)]

@@ -1,0 +1,108 @@
+//! Failures of a bucket, each told apart from the others.
+
+use kbak::report::event::Reporter;
+use kbak::store::open::{StoreOptions, open};
+use kbak::store::{StoreError, StoreErrorKind as Kind};
+use kbak::world::World;
+use s3s::S3ErrorCode;
+
+use super::{Objects, all};
+use crate::support::liar::{Liar, Lie};
+use crate::support::servers::{KEY, READER, SECRET, Server};
+
+async fn put(options: &StoreOptions) -> Result<(), StoreError> {
+    let store = open(options, &World::real(), &Reporter::silent()).await?;
+    store.put(&Objects::new().probe()).await.map(|_| ())
+}
+
+/// Against a real server that knows rights: who may not, who is unknown, what is not there.
+pub async fn rights_are_told_apart(server: &Server, bucket: &str) {
+    let error = put(&server.options_as(bucket, READER, SECRET)).await.expect_err("may only read");
+    assert!(matches!(error.kind, Kind::Denied(_)), "{error}");
+    let error = put(&server.options_as(bucket, KEY, "wrong")).await.expect_err("a wrong secret");
+    assert!(matches!(error.kind, Kind::Credentials(_)), "{error}");
+    let error = put(&server.options_as(bucket, "nobody", SECRET)).await.expect_err("an unknown key");
+    assert!(matches!(error.kind, Kind::Credentials(_)), "{error}");
+    let error = put(&server.options("no-such-bucket")).await.expect_err("no bucket");
+    assert_eq!(error.kind, Kind::NoBucket, "{error}");
+    let store = open(&server.options("no-such-bucket"), &World::real(), &Reporter::silent()).await;
+    let error = all(&store.expect("nothing is asked yet"), "").await.expect_err("no bucket");
+    assert_eq!(error.kind, Kind::NoBucket, "{error}");
+    for text in [format!("{error}"), format!("{error:?}")] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn codes_of_a_server_become_kinds() {
+    let liar = Liar::start(10).await;
+    let store =
+        open(&liar.server.options("liar"), &World::real(), &Reporter::silent()).await.expect("a store");
+    let object = Objects::new().probe();
+    let cases: [(S3ErrorCode, fn(&Kind) -> bool); 6] = [
+        (S3ErrorCode::AccessDenied, |kind| matches!(kind, Kind::Denied(_))),
+        (S3ErrorCode::SignatureDoesNotMatch, |kind| matches!(kind, Kind::Credentials(_))),
+        (S3ErrorCode::ExpiredToken, |kind| matches!(kind, Kind::Credentials(_))),
+        (S3ErrorCode::RequestTimeTooSkewed, |kind| matches!(kind, Kind::Clock(_))),
+        (S3ErrorCode::NoSuchBucket, |kind| *kind == Kind::NoBucket),
+        (S3ErrorCode::InvalidBucketName, |kind| matches!(kind, Kind::Settings(_))),
+    ];
+    for (code, fits) in cases {
+        liar.lie([Lie::Always(code.clone())]);
+        let before = liar.requests();
+        let error = store.put(&object).await.expect_err("refused");
+        assert!(fits(&error.kind), "{code:?}: {error}");
+        assert_eq!(liar.requests() - before, 1, "{code:?} is not worth another try");
+        let error = all(&store, "").await.expect_err("refused");
+        assert!(fits(&error.kind), "{code:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_clock_of_a_store_is_read_also_by_who_may_nothing() {
+    let liar = Liar::start(10).await;
+    let options = liar.server.options_as("liar", "nobody", SECRET);
+    let store = open(&options, &World::real(), &Reporter::silent()).await.expect("a store");
+    let now = store.now().await.expect("the time");
+    let apart = now.duration_since(World::real().clock.now()).as_secs();
+    assert!(apart.abs() < 3600, "{apart} s apart on one machine");
+}
+
+#[tokio::test]
+async fn settings_that_make_no_store_are_said_before_anything_is_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        Some(path)
+    };
+    let base = || StoreOptions {
+        endpoint: Some("https://127.0.0.1:1".into()),
+        credentials_file: file("good", "aws_access_key_id=a\naws_secret_access_key=b\n"),
+        ..StoreOptions::new("s3://bucket")
+    };
+    let cases = [
+        ("no scheme", StoreOptions { url: "bucket".into(), ..base() }),
+        ("no credentials", StoreOptions { credentials_file: file("empty", ""), ..base() }),
+        ("no file", StoreOptions { credentials_file: Some(folder.path().join("absent")), ..base() }),
+        ("no endpoint", StoreOptions { endpoint: Some("127.0.0.1".into()), ..base() }),
+        ("no certificate", StoreOptions { ca_file: file("ca", "hello"), ..base() }),
+        (
+            "a damaged certificate",
+            StoreOptions {
+                ca_file: file("bad", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+                ..base()
+            },
+        ),
+        ("no CA file", StoreOptions { ca_file: Some(folder.path().join("absent")), ..base() }),
+    ];
+    for (what, options) in cases {
+        let error = open(&options, &World::real(), &Reporter::silent()).await.expect_err(what);
+        assert!(matches!(error.kind, Kind::Settings(_)), "{what}: {error}");
+    }
+    let missing = StoreOptions::new(format!("file://{}/absent", folder.path().display()));
+    let error = open(&missing, &World::real(), &Reporter::silent()).await.expect_err("no folder");
+    assert_eq!(error.kind, Kind::NoBucket, "{error}");
+    let made = StoreOptions { create: true, ..missing };
+    open(&made, &World::real(), &Reporter::silent()).await.expect("it is made");
+}

@@ -1,0 +1,214 @@
+//! What a folder does besides.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use kbak::report::event::{Event, Observer, Reporter};
+use kbak::store::file::FileStore;
+use kbak::store::listing::list_all;
+use kbak::store::{Put, Store, StoreErrorKind};
+use kbak::world::World;
+
+use super::{Objects, all};
+use futures::TryStreamExt as _;
+
+fn store(folder: &Path) -> FileStore {
+    FileStore::open(folder, false, World::real()).expect("a store")
+}
+
+fn under(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(under(&path));
+        }
+        found.push(path);
+    }
+    found
+}
+
+#[tokio::test]
+async fn only_the_owner_may_look() {
+    let folder = tempfile::tempdir().expect("a folder");
+    store(folder.path()).put(&Objects::new().needs(1, 1)).await.expect("a put");
+    let found = under(folder.path());
+    assert_eq!(found.len(), 7, "six folders and a file: {found:?}");
+    for path in found {
+        let meta = path.symlink_metadata().expect("it is there");
+        let expected = if meta.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(meta.permissions().mode() & 0o7777, expected, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn links_inside_the_store_lead_nowhere() {
+    let outside = tempfile::tempdir().expect("a folder");
+    std::fs::write(outside.path().join("secret"), "canary").expect("a file");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, objects) = (store(folder.path()), Objects::new());
+    // A link where an object should be.
+    let object = objects.needs(1, 1);
+    let path = folder.path().join(object.key().as_str());
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+    symlink(outside.path().join("secret"), &path).expect("a link");
+    let error = store.get(object.key(), 100).await.expect_err("a link");
+    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    assert_eq!(store.put(&object).await.expect("a put"), Put::Existed);
+    assert_eq!(std::fs::read(outside.path().join("secret")).expect("it is there"), b"canary");
+    // A link where a folder should be.
+    let inner = Objects::new().needs(1, 1);
+    let (writer, _) = inner.key().as_str().split_once('/').expect("a folder");
+    symlink(outside.path(), folder.path().join(writer)).expect("a link");
+    let error = store.put(&inner).await.expect_err("a link");
+    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    assert_eq!(under(outside.path()).len(), 1, "nothing was written outside");
+    let error = store.list(&format!("{writer}/probe/"), None).await.expect_err("a link");
+    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    // Neither is listed as an object, and nothing behind it.
+    let store: Arc<dyn Store> = Arc::new(store);
+    assert_eq!(all(&store, "").await.expect("a list"), []);
+}
+
+#[tokio::test]
+async fn a_pipe_holds_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let object = Objects::new().probe();
+    let path = folder.path().join(object.key().as_str());
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+    let error = store(folder.path()).get(object.key(), 100).await.expect_err("a pipe");
+    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_told_and_left_alone() {
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+    impl Observer for Told {
+        fn event(&self, event: &Event) {
+            if let Event::Warning { message, .. } = event {
+                self.0.lock().expect("a lock").push(message.clone());
+            }
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = store(folder.path());
+    let object = Objects::new().probe();
+    store.put(&object).await.expect("a put");
+    let writer = folder.path().join(object.key().as_str()).parent().expect("a parent").to_owned();
+    std::fs::write(writer.join("Notes.txt"), "mine").expect("a file");
+    std::fs::create_dir(folder.path().join("lost+found")).expect("a folder");
+    std::fs::write(folder.path().join("lost+found/0"), "mine").expect("a file");
+    // What a put that was killed left behind: not an object, and nobody's business.
+    std::fs::write(writer.join(".kbak-00000000000000000000000000000000"), "half").expect("a file");
+    let told = Arc::new(Told::default());
+    let found: Vec<_> =
+        list_all(Arc::new(store), "", Reporter::new(told.clone())).try_collect().await.expect("a list");
+    assert_eq!(found.iter().map(|entry| &entry.key).collect::<Vec<_>>(), [object.key()]);
+    let told = told.0.lock().expect("a lock");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().any(|line| line.contains("Notes.txt")), "{told:?}");
+    assert!(told.iter().any(|line| line.contains("lost+found/")), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_a_killed_put_left_is_swept_a_day_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects = Objects::new();
+    let object = objects.probe();
+    store(folder.path()).put(&object).await.expect("a put");
+    let path = folder.path().join(object.key().as_str()).parent().expect("a parent").to_owned();
+    let (old, new) = (path.join(".kbak-old"), path.join(".kbak-new"));
+    for file in [&old, &new] {
+        std::fs::write(file, "half").expect("a file");
+    }
+    let days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 86400);
+    std::fs::File::options().write(true).open(&old).expect("a file").set_modified(days_ago).expect("a time");
+    // Another process comes.
+    store(folder.path()).put(&objects.probe()).await.expect("a put");
+    assert!(!old.exists() && new.exists());
+}
+
+#[tokio::test]
+async fn one_clock_rules_a_simulation() {
+    let at = "2027-01-02T03:04:05Z".parse().expect("a time");
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::seeded(1, at);
+    let store = FileStore::open(folder.path(), false, world.clone()).expect("a store");
+    let store: Arc<dyn Store> = Arc::new(store.stamped_by(world.clock));
+    store.put(&Objects::new().probe()).await.expect("a put");
+    assert_eq!(store.now().await.expect("the time"), at);
+    assert_eq!(all(&store, "").await.expect("a list")[0].modified, at);
+}
+
+#[tokio::test]
+async fn who_may_not_write_is_denied() {
+    let folder = tempfile::tempdir().expect("a folder");
+    if folder.path().metadata().expect("it is there").uid() == 0 && !runs_without_rights() {
+        // Root may write anywhere: the same test, run by nobody.
+        let status = inner("who_may_not_write_is_denied", &["setpriv", "--reuid=65534", "--clear-groups"]);
+        assert!(status, "as nobody");
+        return;
+    }
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o500)).expect("rights");
+    let store = store(folder.path());
+    let error = store.put(&Objects::new().probe()).await.expect_err("no right");
+    assert!(matches!(error.kind, StoreErrorKind::Denied(_)), "{error}");
+    store.now().await.expect("who may only read is told the time");
+}
+
+/// A store on a file system of 1 MiB, in a mount namespace of the test's own.
+#[tokio::test]
+async fn a_full_disk_is_said_and_leaves_nothing_behind() {
+    let Some(folder) = std::env::var_os("KBAK_TEST_SMALL_DISK").map(PathBuf::from) else {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_str().expect("text");
+        let mount =
+            format!("mount -t tmpfs -o size=1m none {path} && KBAK_TEST_SMALL_DISK={path} exec \"$@\"");
+        let as_root = folder.path().metadata().expect("it is there").uid() == 0;
+        let mut before = vec!["unshare", "--mount"];
+        if !as_root {
+            before.extend(["--user", "--map-root-user"]);
+        }
+        before.extend(["sh", "-c", &mount, "sh"]);
+        assert!(inner("a_full_disk_is_said_and_leaves_nothing_behind", &before), "on a small disk");
+        return;
+    };
+    let (store, objects) = (store(&folder), Objects::new());
+    let small = objects.needs(1, 100);
+    store.put(&small).await.expect("room for a small one");
+    let error = store.put(&objects.needs(1, 40_000)).await.expect_err("no room for 1.6 MB");
+    assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+    let files = under(&folder).into_iter().filter(|path| path.is_file()).count();
+    assert_eq!(files, 1, "only the small one");
+    store.put(&objects.needs(1, 200)).await.expect("room for a small one");
+    assert_eq!(store.get(small.key(), 10_000).await.expect("a get"), *small.bytes());
+}
+
+/// Runs one test of this file again, behind other programs.
+fn inner(test: &str, before: &[&str]) -> bool {
+    let program = std::env::current_exe().expect("this program");
+    let copy = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .expect("a folder");
+    // Where other users may run it.
+    let place = copy.path().join("suite");
+    std::fs::copy(&program, &place).expect("a copy");
+    Command::new(before[0])
+        .args(&before[1..])
+        .arg(&place)
+        .args(["--exact", &format!("conformance::store::files::{test}"), "--test-threads=1"])
+        .env("KBAK_TEST_INNER", "1")
+        .env("TMPDIR", "/tmp")
+        .status()
+        .expect("the program runs")
+        .success()
+}
+
+fn runs_without_rights() -> bool {
+    std::env::var_os("KBAK_TEST_INNER").is_some()
+}

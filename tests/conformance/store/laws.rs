@@ -1,0 +1,153 @@
+//! What every store promises.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
+use kbak::store::probe::{Conditional, probe};
+use kbak::store::{MAX_OBJECT, MAX_PAGE, Put, Store, StoreErrorKind};
+
+use super::{Objects, all};
+
+/// Holds a store to its promises. It is left as it was found.
+pub async fn hold(store: Arc<dyn Store>) {
+    an_object_comes_back(&store).await;
+    what_is_not_there_is_not_found(&store).await;
+    a_limit_is_kept(&store).await;
+    ranges_are_exact(&store).await;
+    a_taken_key_keeps_its_bytes(&store).await;
+    racing_puts_all_succeed(&store).await;
+    a_listing_is_complete_and_ordered(&store).await;
+    a_large_object_comes_back(&store).await;
+    the_probe_finds_an_honest_store(&store).await;
+}
+
+async fn an_object_comes_back(store: &Arc<dyn Store>) {
+    let objects = Objects::new();
+    // The smallest there is, one around a boundary, one of several slices.
+    for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
+        assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
+        let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
+        assert_eq!(bytes, *object.bytes());
+        store.delete(object.key()).await.expect("a delete");
+        let gone = store.get(object.key(), MAX_OBJECT).await.expect_err("it is deleted");
+        assert_eq!(gone.kind, StoreErrorKind::NotFound, "{gone}");
+    }
+}
+
+async fn what_is_not_there_is_not_found(store: &Arc<dyn Store>) {
+    let object = Objects::new().needs(1, 1);
+    let error = store.get(object.key(), 100).await.expect_err("nothing is there");
+    assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains(object.key().as_str()), "{error} names the object");
+    let error = store.get_range(object.key(), 0..1).await.expect_err("nothing is there");
+    assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
+    store.delete(object.key()).await.expect("to delete nothing is no error");
+    assert_eq!(all(store, "00000000000000000000000000000000/").await.expect("a list"), []);
+}
+
+async fn a_limit_is_kept(store: &Arc<dyn Store>) {
+    let object = Objects::new().needs(1, 100);
+    let size = object.bytes().len() as u64;
+    store.put(&object).await.expect("a put");
+    assert_eq!(store.get(object.key(), size).await.expect("exactly the limit"), *object.bytes());
+    let error = store.get(object.key(), size - 1).await.expect_err("larger than the limit");
+    assert_eq!(error.kind, StoreErrorKind::TooLarge { limit: size - 1 });
+    store.delete(object.key()).await.expect("a delete");
+}
+
+async fn ranges_are_exact(store: &Arc<dyn Store>) {
+    let object = Objects::new().needs(1, 1000);
+    let (bytes, size) = (object.bytes(), object.bytes().len() as u64);
+    store.put(&object).await.expect("a put");
+    for range in [0..1, 0..size, 5..9000, size - 1..size, size - 1..size + 5, 0..size * 2] {
+        let end = range.end.min(size) as usize;
+        let got = store.get_range(object.key(), range.clone()).await.expect("a range");
+        assert_eq!(got, bytes.slice(range.start as usize..end), "{range:?}");
+    }
+    for empty in [size..size + 1, size + 7..size + 9, 3..3] {
+        let got = store.get_range(object.key(), empty.clone()).await.expect("an empty range");
+        assert!(got.is_empty(), "{empty:?}");
+    }
+    store.delete(object.key()).await.expect("a delete");
+}
+
+async fn a_taken_key_keeps_its_bytes(store: &Arc<dyn Store>) {
+    let object = Objects::new().needs(1, 3);
+    assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
+    assert_eq!(store.put(&object).await.expect("a second put"), Put::Existed);
+    assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
+    store.delete(object.key()).await.expect("a delete");
+}
+
+async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
+    let object = Objects::new().needs(1, 500);
+    let puts = join_all((0..8).map(|_| store.put(&object))).await;
+    let created = puts.into_iter().map(|put| put.expect("a put")).filter(|put| *put == Put::Created).count();
+    assert_eq!(created, 1, "one put creates");
+    assert_eq!(store.get(object.key(), MAX_OBJECT).await.expect("a get"), *object.bytes());
+    store.delete(object.key()).await.expect("a delete");
+}
+
+async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
+    let (objects, others) = (Objects::new(), Objects::new());
+    // Over more than one page of a real store, in several folders of different depth.
+    let mut put: Vec<_> = (0..MAX_PAGE + 3).map(|n| objects.needs((n % 3) as u8, n % 5)).collect();
+    put.push(objects.probe());
+    let foreign = others.needs(1, 1);
+    store.put(&foreign).await.expect("a put");
+    stream::iter(&put)
+        .for_each_concurrent(16, |object| async {
+            store.put(object).await.expect("a put");
+        })
+        .await;
+    let now = store.now().await.expect("the time");
+    let mut expected: Vec<_> =
+        put.iter().map(|object| (object.key().clone(), object.bytes().len() as u64)).collect();
+    expected.sort();
+    expected.dedup();
+    let writer = format!("{}/", objects.path.writer);
+    let listed = all(store, &writer).await.expect("a list");
+    let found: Vec<_> = listed.iter().map(|entry| (entry.key.clone(), entry.size)).collect();
+    assert!(found == expected, "{} listed, {} put", found.len(), expected.len());
+    for entry in &listed {
+        // Last-Modified has seconds; nothing here took an hour.
+        let age = now.duration_since(entry.modified).as_secs();
+        assert!((-2..3600).contains(&age), "{} was stored {age} s ago", entry.key);
+    }
+    let folder =
+        objects.path.class_prefix(kbak::format::ids::NameId([1; 8]), kbak::format::layout::Class::Needs);
+    let inner = all(store, &folder).await.expect("a list");
+    assert_eq!(inner.len(), expected.iter().filter(|(key, _)| key.as_str().starts_with(&folder)).count());
+    stream::iter(put.iter().chain([&foreign]))
+        .for_each_concurrent(16, |object| async {
+            store.delete(object.key()).await.expect("a delete");
+        })
+        .await;
+    assert_eq!(all(store, &writer).await.expect("a list"), []);
+}
+
+async fn a_large_object_comes_back(store: &Arc<dyn Store>) {
+    let object = Objects::new().needs(1, 400_000);
+    assert!(object.bytes().len() > 15 << 20, "as large as a pack");
+    store.put(&object).await.expect("a put");
+    let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
+    assert!(bytes == *object.bytes(), "16 MiB come back as they were");
+    store.delete(object.key()).await.expect("a delete");
+}
+
+async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) {
+    let objects = Objects::new();
+    let probed = probe(store, &objects.world, objects.path.writer).await.expect("a probe");
+    let abilities = &probed.abilities;
+    assert_eq!(abilities.conditional_put, Conditional::Honoured, "{probed:?}");
+    assert!(
+        abilities.ordered_lists && abilities.read_after_write && abilities.list_after_write,
+        "{probed:?}"
+    );
+    assert!(abilities.may_delete, "{probed:?}");
+    let writer = format!("{}/", objects.path.writer);
+    assert_eq!(all(store, &writer).await.expect("a list"), [], "a probe leaves nothing");
+    let text = serde_json::to_string(&probed).expect("it serialises");
+    assert_eq!(serde_json::from_str::<kbak::store::probe::Probed>(&text).expect("and back"), probed);
+}

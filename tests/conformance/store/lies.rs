@@ -1,0 +1,193 @@
+//! Servers that lie, and what becomes of each lie.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kbak::format::layout::Class;
+use kbak::report::event::Reporter;
+use kbak::store::open::open;
+use kbak::store::probe::{Checked, Conditional, Probed, Switch, Weight, probe};
+use kbak::store::{Put, Store, StoreErrorKind};
+use kbak::world::World;
+
+use super::{Objects, all};
+use crate::support::liar::{Liar, Lie};
+
+/// A server with pages of `page` keys, and a store over it.
+async fn liar(page: usize) -> (Liar, Arc<dyn Store>) {
+    let liar = Liar::start(page).await;
+    let options = liar.server.options("liar");
+    let store = open(&options, &World::real(), &Reporter::silent()).await.expect("a store");
+    (liar, store)
+}
+
+async fn probed(lies: impl IntoIterator<Item = Lie>) -> Probed {
+    let (liar, store) = liar(100).await;
+    liar.lie(lies);
+    let objects = Objects::new();
+    probe(&store, &objects.world, objects.path.writer).await.expect("a probe")
+}
+
+#[tokio::test]
+async fn honesty_is_found() {
+    let probed = probed([]).await;
+    assert_eq!(probed.abilities.conditional_put, Conditional::Honoured);
+    assert_eq!(probed.abilities.checksum, Checked::Verified);
+    assert_eq!(probed.abilities.versions, Switch::On);
+    assert_eq!(probed.abilities.object_lock, Switch::Off);
+    assert!(probed.abilities.stable_etags && probed.abilities.ordered_lists, "{probed:?}");
+    assert!(probed.findings.iter().all(|finding| finding.weight != Weight::Problem), "{probed:?}");
+}
+
+#[tokio::test]
+async fn ignored_conditions_are_found() {
+    assert_eq!(probed([Lie::IgnoreIfNoneMatch]).await.abilities.conditional_put, Conditional::Ignored);
+    assert_eq!(probed([Lie::RaceIfNoneMatch]).await.abilities.conditional_put, Conditional::Racy);
+}
+
+#[tokio::test]
+async fn a_wrong_checksum_that_is_taken_is_found() {
+    let probed = probed([Lie::AcceptWrongChecksum]).await;
+    assert_eq!(probed.abilities.checksum, Checked::Ignored);
+    assert!(
+        probed
+            .findings
+            .iter()
+            .any(|finding| finding.weight == Weight::Warning && finding.what.contains("wrong checksum"))
+    );
+}
+
+#[tokio::test]
+async fn a_forgotten_object_is_found() {
+    let probed = probed([Lie::Forget]).await;
+    assert!(!probed.abilities.read_after_write && !probed.abilities.list_after_write, "{probed:?}");
+    assert!(probed.findings.iter().any(|finding| finding.weight == Weight::Problem));
+}
+
+#[tokio::test]
+async fn a_stale_and_a_disordered_listing_are_found() {
+    assert!(!probed([Lie::StaleList]).await.abilities.list_after_write);
+    let disordered = probed([Lie::ReorderList]).await;
+    assert!(!disordered.abilities.ordered_lists);
+    assert!(disordered.findings.iter().any(|finding| finding.weight == Weight::Problem));
+}
+
+#[tokio::test]
+async fn a_listing_that_breaks_a_rule_ends_with_an_error() {
+    let (liar, store) = liar(3).await;
+    let (objects, others) = (Objects::new(), Objects::new());
+    for n in 0..8 {
+        store.put(&objects.needs(1, n)).await.expect("a put");
+    }
+    store.put(&others.needs(1, 1)).await.expect("a put");
+    let prefix = objects.path.class_prefix(kbak::format::ids::NameId([1; 8]), Class::Needs);
+    assert_eq!(all(&store, &prefix).await.expect("an honest list").len(), 8);
+    for lie in [Lie::ReorderList, Lie::RepeatPage, Lie::ForeignPrefix, Lie::LoseToken] {
+        liar.lie([lie.clone()]);
+        let before = liar.requests();
+        let error = all(&store, &prefix).await.expect_err("a lie");
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie:?}: {error}");
+        assert!(liar.requests() - before <= 4, "{lie:?} ends at once");
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_is_refused_is_left_out_from_then_on() {
+    for (lies, expected) in [
+        (vec![], (true, true, false)),
+        (vec![Lie::RefuseChecksum], (true, false, true)),
+        (vec![Lie::RefuseIfNoneMatch], (false, true, false)),
+        (vec![Lie::RefuseIfNoneMatch, Lie::RefuseChecksum], (false, false, true)),
+    ] {
+        let (liar, store) = liar(10).await;
+        liar.lie(lies.clone());
+        let objects = Objects::new();
+        assert_eq!(store.put(&objects.needs(1, 1)).await.expect("a put"), Put::Created, "{lies:?}");
+        let before = liar.requests();
+        let object = objects.needs(1, 2);
+        assert_eq!(store.put(&object).await.expect("a put"), Put::Created, "{lies:?}");
+        assert_eq!(liar.requests() - before, 1, "{lies:?}: it was learned");
+        assert_eq!(liar.last_put(), Some(expected), "{lies:?}");
+        assert_eq!(store.get(object.key(), 100).await.expect("a get"), *object.bytes());
+    }
+    let probed = probed([Lie::RefuseChecksum]).await;
+    assert_eq!(probed.abilities.checksum, Checked::Refused);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_again() {
+    let (liar, store) = liar(10).await;
+    let objects = Objects::new();
+    liar.lie([Lie::Unavailable(2)]);
+    let object = objects.needs(1, 10);
+    assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
+    liar.lie([Lie::Unavailable(2)]);
+    assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
+    liar.lie([Lie::AppliedButError(1)]);
+    let object = objects.needs(1, 11);
+    // It was stored the first time: the second says so.
+    assert_eq!(store.put(&object).await.expect("a put"), Put::Existed);
+    assert_eq!(liar.versions(), 2, "each object once");
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_is_no_object() {
+    let (liar, store) = liar(10).await;
+    let object = Objects::new().needs(1, 1000);
+    store.put(&object).await.expect("a put");
+    liar.lie([Lie::CutGet]);
+    // Without the retries: every try fails, none gives half an object.
+    let bare = bare(&liar).await;
+    let error = bare.get(object.key(), 100_000).await.expect_err("half an object");
+    assert!(error.kind.is_transient(), "{error}");
+    let error = bare.get_range(object.key(), 100..900).await.expect_err("half a range");
+    assert!(error.kind.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn a_range_that_was_not_asked_for_is_refused() {
+    let (liar, store) = liar(10).await;
+    let object = Objects::new().needs(1, 1000);
+    store.put(&object).await.expect("a put");
+    for lie in [Lie::IgnoreRange, Lie::ShiftRange] {
+        liar.lie([lie.clone()]);
+        let error = store.get_range(object.key(), 100..900).await.expect_err("other bytes");
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for() {
+    let (liar, store) = liar(10).await;
+    let object = Objects::new().needs(1, 1);
+    liar.lie([Lie::Slow(1, Duration::from_secs(2))]);
+    assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
+    assert_eq!(liar.requests(), 1);
+}
+
+#[tokio::test]
+async fn nobody_is_tried_a_few_times_and_given_up() {
+    let mut options = kbak::store::open::StoreOptions::new("s3://bucket");
+    let (liar, _) = liar(10).await;
+    options.credentials_file = liar.server.options("liar").credentials_file;
+    // Bound and not listening: connections are refused.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    options.endpoint = Some(format!("http://{}", socket.local_addr().expect("an address")));
+    let store = open(&options, &World::real(), &Reporter::silent()).await.expect("nothing is asked yet");
+    let error = store.get(Objects::new().probe().key(), 10).await.expect_err("nobody");
+    match &error.kind {
+        StoreErrorKind::GaveUp { tries, last, .. } => {
+            assert_eq!(*tries, 5);
+            assert!(last.to_lowercase().contains("refused"), "{last}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The store without its wrappers.
+async fn bare(liar: &Liar) -> impl Store + use<> {
+    let bucket = kbak::store::open::Bucket { name: "liar".into(), prefix: "some/prefix/".into() };
+    let options = liar.server.options("liar");
+    kbak::store::s3::S3Store::open(&options, bucket).await.expect("a store")
+}

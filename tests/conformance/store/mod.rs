@@ -1,0 +1,96 @@
+//! The stores: one list of laws, held by every one of them; and what each does besides.
+
+mod errors;
+mod files;
+mod laws;
+mod lies;
+mod wrappers;
+
+use std::sync::Arc;
+
+use futures::TryStreamExt as _;
+use kbak::format::ids::{EpochId, NameId, ObjectHash, WriterId};
+use kbak::format::layout::EpochPath;
+use kbak::format::needs::{Needs, PackName};
+use kbak::format::object::Sealed;
+use kbak::report::event::Reporter;
+use kbak::store::file::FileStore;
+use kbak::store::listing::list_all;
+use kbak::store::memory::MemoryStore;
+use kbak::store::open::open;
+use kbak::store::{Entry, Store, StoreError};
+use kbak::world::World;
+
+use crate::support::liar::Liar;
+use crate::support::servers::{moto, seaweedfs};
+
+/// Objects that a repository could hold, of any number and size.
+struct Objects {
+    world: World,
+    path: EpochPath,
+}
+
+impl Objects {
+    fn new() -> Self {
+        let world = World::real();
+        let path = EpochPath {
+            writer: WriterId(world.random()),
+            plan: NameId(world.random()),
+            epoch: EpochId(world.random()),
+        };
+        Self { world, path }
+    }
+
+    /// A needs list of `packs` random packs: 8 + 40 × `packs` bytes, in the domain `domain`.
+    fn needs(&self, domain: u8, packs: usize) -> Sealed {
+        let pack = |_| PackName { hash: ObjectHash(self.world.random()), size: 1 };
+        Needs::new((0..packs).map(pack).collect()).seal(&self.path, NameId([domain; 8]))
+    }
+
+    fn probe(&self) -> Sealed {
+        Sealed::probe(self.path.writer, self.world.random())
+    }
+}
+
+async fn all(store: &Arc<dyn Store>, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+    list_all(store.clone(), prefix, Reporter::silent()).try_collect().await
+}
+
+#[tokio::test]
+async fn memory_keeps_the_laws() {
+    let store = MemoryStore::new(World::real().clock).with_page(7);
+    laws::hold(Arc::new(store)).await;
+}
+
+#[tokio::test]
+async fn a_folder_keeps_the_laws() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = FileStore::open(folder.path(), false, World::real()).expect("a store").with_page(7);
+    laws::hold(Arc::new(store)).await;
+}
+
+#[tokio::test]
+async fn an_honest_server_of_ours_keeps_the_laws() {
+    let liar = Liar::start(7).await;
+    let options = liar.server.options("liar");
+    laws::hold(open(&options, &World::real(), &Reporter::silent()).await.expect("a store")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seaweedfs_keeps_the_laws() {
+    let server = seaweedfs();
+    for (bucket, versions) in [("plain", false), ("versioned", true)] {
+        server.bucket(bucket, versions).await;
+        let options = server.options(bucket);
+        laws::hold(open(&options, &World::real(), &Reporter::silent()).await.expect("a store")).await;
+    }
+    errors::rights_are_told_apart(&server, "plain").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moto_keeps_the_laws() {
+    let server = moto();
+    server.bucket("plain", false).await;
+    let options = server.options("plain");
+    laws::hold(open(&options, &World::real(), &Reporter::silent()).await.expect("a store")).await;
+}

@@ -1,0 +1,241 @@
+//! The wrappers, under a clock that stands still.
+
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kbak::report::event::{Event, Observer, Reporter};
+use kbak::store::deadline::{DeadlineStore, Deadlines};
+use kbak::store::fault::{Fault, FaultStore, Rule};
+use kbak::store::limit::{LimitStore, Rates};
+use kbak::store::memory::MemoryStore;
+use kbak::store::open::wrap;
+use kbak::store::operation::Operation;
+use kbak::store::record::RecordStore;
+use kbak::store::retry::{Patience, RetryStore};
+use kbak::store::{Put, Store, StoreErrorKind};
+use kbak::world::World;
+use tokio::time::Instant;
+
+use super::{Objects, all, laws};
+
+fn world() -> World {
+    World::seeded(7, "2026-11-23T00:00:00Z".parse().expect("a time"))
+}
+
+fn memory() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(world().clock))
+}
+
+#[derive(Default)]
+struct Retries(Mutex<Vec<(String, u32, String)>>);
+
+impl Observer for Retries {
+    fn event(&self, event: &Event) {
+        if let Event::Retry { operation, attempt, reason } = event {
+            self.0.lock().expect("a lock").push((operation.clone(), *attempt, reason.clone()));
+        }
+    }
+}
+
+/// A memory store behind a fault script, a record of what reaches it, and all wrappers.
+fn hardened(rules: Vec<Rule>) -> (Arc<RecordStore>, Arc<dyn Store>, Arc<Retries>) {
+    let record = Arc::new(RecordStore::new(Arc::new(FaultStore::new(memory(), rules))));
+    let retries = Arc::new(Retries::default());
+    let store = wrap(record.clone(), Rates::default(), &world(), &Reporter::new(retries.clone()));
+    (record, store, retries)
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrappers_change_no_law() {
+    let rates = Rates { upload: NonZeroU64::new(1 << 20), download: NonZeroU64::new(1 << 20) };
+    laws::hold(wrap(Arc::new(RecordStore::new(memory())), rates, &world(), &Reporter::silent())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_operation_survives_every_passing_fault() {
+    let passing = || {
+        [
+            Fault::unavailable(),
+            Fault::Cut(10),
+            Fault::AppliedButError,
+            Fault::Slow(Duration::from_secs(30)),
+            Fault::Hang,
+        ]
+    };
+    for operation in [
+        Operation::Put,
+        Operation::Get,
+        Operation::GetRange,
+        Operation::List,
+        Operation::Delete,
+        Operation::Now,
+    ] {
+        for fault in passing() {
+            let (record, store, _) = hardened(vec![Rule::once(operation, "*", 1, fault.clone())]);
+            let object = Objects::new().needs(1, 10);
+            store.put(&object).await.expect("a put");
+            assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
+            assert_eq!(
+                store.get_range(object.key(), 0..8).await.expect("a range"),
+                object.bytes().slice(..8)
+            );
+            assert_eq!(all(&store, "").await.expect("a list").len(), 1, "{operation} {fault:?}");
+            store.delete(object.key()).await.expect("a delete");
+            store.now().await.expect("the time");
+            let tries = record.count(operation).0;
+            let expected = if matches!(fault, Fault::Slow(_) | Fault::Cut(_)) { 1..=2 } else { 2..=2 };
+            // A deadline drops the try before it can be recorded.
+            let expected = if fault == Fault::Hang { 1..=1 } else { expected };
+            assert!(expected.contains(&tries), "{operation} {fault:?}: {tries} tries");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answered_is_given_up_soon() {
+    let (record, store, retries) = hardened(vec![Rule::from(Operation::Put, "*", 1, Fault::unavailable())]);
+    let object = Objects::new().probe();
+    let error = store.put(&object).await.expect_err("it never answers");
+    assert!(matches!(error.kind, StoreErrorKind::GaveUp { tries: 5, .. }), "{error}");
+    assert!(error.to_string().contains(object.key().as_str()), "{error}");
+    assert_eq!(record.count(Operation::Put).0, 5);
+    let told = retries.0.lock().expect("a lock");
+    assert_eq!(told.iter().map(|(_, attempt, _)| *attempt).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    assert!(told.iter().all(|(operation, _, why)| operation.starts_with("put ") && why.contains("503")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answered_is_given_ten_minutes() {
+    let (record, store, _) = hardened(vec![Rule::from(Operation::Put, "*", 2, Fault::unavailable())]);
+    let objects = Objects::new();
+    store.put(&objects.probe()).await.expect("the first");
+    let begun = Instant::now();
+    let error = store.put(&objects.probe()).await.expect_err("then never again");
+    let StoreErrorKind::GaveUp { tries, after, .. } = error.kind else { panic!("{error}") };
+    assert_eq!(u64::from(tries), record.count(Operation::Put).0 - 1);
+    assert!(tries > 20, "{tries} tries");
+    assert_eq!(after, begun.elapsed());
+    assert!(after <= Patience::default().budget, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
+    async fn pauses(seed: u64) -> Vec<Duration> {
+        #[derive(Default)]
+        struct Times(Mutex<Vec<Instant>>);
+        impl Observer for Times {
+            fn event(&self, _: &Event) {
+                self.0.lock().expect("a lock").push(Instant::now());
+            }
+        }
+        let times = Arc::new(Times::default());
+        let fault = FaultStore::new(memory(), vec![Rule::from(Operation::Now, "", 1, Fault::unavailable())]);
+        let patience = Patience { first_tries: 12, ..Patience::default() };
+        let world = World::seeded(seed, "2026-11-23T00:00:00Z".parse().expect("a time"));
+        let store = RetryStore::new(Arc::new(fault), patience, world, Reporter::new(times.clone()));
+        store.now().await.expect_err("never");
+        let end = Instant::now();
+        let mut times = times.0.lock().expect("a lock").clone();
+        times.push(end);
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+    let first = pauses(1).await;
+    assert_eq!(first.len(), 11);
+    assert_eq!(first, pauses(1).await);
+    assert_ne!(first, pauses(2).await);
+    let mut ceiling = Patience::default().shortest;
+    for pause in first {
+        // Timers have milliseconds.
+        assert!(pause <= ceiling + Duration::from_millis(2), "{pause:?} over {ceiling:?}");
+        ceiling = (ceiling * 2).min(Patience::default().longest);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_try_can_change_is_tried_once() {
+    for kind in [
+        StoreErrorKind::NotFound,
+        StoreErrorKind::Denied("x".into()),
+        StoreErrorKind::Credentials("x".into()),
+        StoreErrorKind::Full,
+        StoreErrorKind::Protocol("x".into()),
+    ] {
+        let (record, store, _) =
+            hardened(vec![Rule::from(Operation::Get, "*", 1, Fault::Fail(kind.clone()))]);
+        let error = store.get(Objects::new().probe().key(), 1).await.expect_err("a fault");
+        assert_eq!(error.kind, kind);
+        assert_eq!(record.count(Operation::Get).0, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_ends_at_its_deadline() {
+    let fault = FaultStore::new(memory(), vec![Rule::from(Operation::Put, "*", 1, Fault::Hang)]);
+    let deadlines = Deadlines { base: Duration::from_secs(10), slowest: 100 };
+    let store = DeadlineStore::new(Arc::new(fault), deadlines);
+    let begun = Instant::now();
+    let object = Objects::new().needs(1, 5);
+    let error = store.put(&object).await.expect_err("it hangs");
+    assert!(error.kind.is_transient(), "{error}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(10 + 3), "208 bytes at 100 a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_is_kept_on_average() {
+    let rates = Rates { upload: NonZeroU64::new(1000), download: NonZeroU64::new(500) };
+    let store = Arc::new(LimitStore::new(memory(), rates));
+    let objects = Objects::new();
+    let put: Vec<_> = (0..10).map(|n| objects.needs(n, 25)).collect();
+    let begun = Instant::now();
+    // However many at once, one directory of the rate for all.
+    futures::future::join_all(put.iter().map(|object| store.put(object))).await;
+    let seconds = |from: Instant| from.elapsed().as_secs_f64();
+    assert!((seconds(begun) - 9.0 * 1.008).abs() < 0.1, "9 of 10 times 1008 bytes: {}", seconds(begun));
+    let begun = Instant::now();
+    for object in &put {
+        store.get(object.key(), 2000).await.expect("a get");
+    }
+    assert!((seconds(begun) - 9.0 * 2.016).abs() < 0.1, "{}", seconds(begun));
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let begun = Instant::now();
+    store.get_range(put[0].key(), 0..500).await.expect("a range");
+    store.get_range(put[0].key(), 0..500).await.expect("a range");
+    assert!((seconds(begun) - 1.0).abs() < 0.1, "time unused is not saved up: {}", seconds(begun));
+}
+
+#[tokio::test]
+async fn faults_of_reading_show_in_what_is_read() {
+    let (memory, objects) = (memory(), Objects::new());
+    let (a, b, c) = (objects.needs(1, 3), objects.needs(2, 3), objects.needs(3, 3));
+    let fault = FaultStore::new(memory, vec![]);
+    for object in [&a, &b, &c] {
+        assert_eq!(fault.put(object).await.expect("a put"), Put::Created);
+    }
+    fault.set(vec![
+        Rule::once(Operation::Get, a.key().as_str(), 1, Fault::Truncate(5)),
+        Rule::once(Operation::Get, a.key().as_str(), 2, Fault::FlipBit(17)),
+        Rule::once(Operation::Get, "*/needs/*", 3, Fault::Missing),
+        Rule::once(Operation::List, "*", 1, Fault::Stale(1)),
+        Rule::once(Operation::List, "*", 2, Fault::DropPage),
+        Rule::once(Operation::List, "*", 3, Fault::ReorderPage),
+        Rule::once(Operation::List, "*", 4, Fault::RepeatPage),
+        Rule::once(Operation::Put, "*", 1, Fault::Forget),
+    ]);
+    assert_eq!(fault.get(a.key(), 1000).await.expect("a get"), a.bytes().slice(..5));
+    let flipped = fault.get(a.key(), 1000).await.expect("a get");
+    assert_eq!(flipped[2] ^ a.bytes()[2], 2);
+    assert_eq!(fault.get(b.key(), 1000).await.expect_err("missing").kind, StoreErrorKind::NotFound);
+    let fault = Arc::new(fault);
+    let store: Arc<dyn Store> = fault.clone();
+    assert_eq!(all(&store, "").await.expect("a list").len(), 2, "without the newest");
+    assert_eq!(all(&store, "").await.expect("a list").len(), 0, "a page is dropped");
+    for lie in ["reordered", "repeated"] {
+        let error = all(&store, "").await.expect_err(lie);
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie}: {error}");
+    }
+    assert_eq!(all(&store, "").await.expect("a list").len(), 3);
+    assert_eq!(store.put(&objects.probe()).await.expect("a put"), Put::Created);
+    assert_eq!(all(&store, "").await.expect("a list").len(), 3, "it was forgotten");
+    assert_eq!(fault.fired(), 8);
+}

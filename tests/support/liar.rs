@@ -1,0 +1,412 @@
+//! An S3 server of ours that lies to order: over real HTTP, with signatures checked, versions, and
+//! a create-new put that is atomic until it is told otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::dto::*;
+use s3s::service::S3ServiceBuilder;
+use s3s::stream::RemainingLength;
+use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use sha2::Digest as _;
+use tokio::task::JoinHandle;
+
+use super::servers::{KEY, SECRET, Server};
+
+/// What it does wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Lie {
+    /// Replaces an object though it was asked to create one.
+    IgnoreIfNoneMatch,
+    /// Looks whether the key is free, and stores later: all racers win.
+    RaceIfNoneMatch,
+    /// Answers 501 to a create-new put.
+    RefuseIfNoneMatch,
+    /// Compares no checksum.
+    AcceptWrongChecksum,
+    /// Answers 400 to a checksum it does not know.
+    RefuseChecksum,
+    /// Acknowledges an object and stores nothing.
+    Forget,
+    /// Gives a page of a listing in reverse.
+    ReorderList,
+    /// Gives the same page for ever.
+    RepeatPage,
+    /// Leaves the newest object out of listings.
+    StaleList,
+    /// Lists a key that was not asked for.
+    ForeignPrefix,
+    /// Ends a listing's page early and names no next.
+    LoseToken,
+    /// Announces a body's length and cuts the connection in its middle.
+    CutGet,
+    /// Gives the whole object for a range.
+    IgnoreRange,
+    /// Gives another range than was asked for.
+    ShiftRange,
+    /// So many times: 503.
+    Unavailable(u32),
+    /// So many times: stores the object and answers 500.
+    AppliedButError(u32),
+    /// So many times: answers nothing for so long.
+    Slow(u32, Duration),
+    /// Answers every request with this code.
+    Always(S3ErrorCode),
+}
+
+#[derive(Clone)]
+struct Version {
+    bytes: Bytes,
+    at: SystemTime,
+}
+
+#[derive(Default)]
+struct State {
+    /// Per key all versions, the newest last.
+    objects: BTreeMap<String, Vec<Version>>,
+    newest: String,
+    lies: Vec<Lie>,
+    requests: u64,
+    last_put: Option<(bool, bool, bool)>,
+}
+
+/// The server. It stops when it is dropped.
+pub struct Liar {
+    /// How it is reached.
+    pub server: Server,
+    state: Arc<Mutex<State>>,
+    accept: JoinHandle<()>,
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}
+
+impl Liar {
+    /// Starts an honest one, with the one bucket `liar`, in the caller's runtime.
+    pub async fn start(page: usize) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let mut service = S3ServiceBuilder::new(Bucket { state: state.clone(), page });
+        service.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        let service = service.build();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let accept = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service.clone());
+                tokio::spawn(async move {
+                    // A connection that ends badly is what half of the lies are about.
+                    let _ = connection.await;
+                });
+            }
+        });
+        Self { server: Server::own(format!("http://{address}")), state, accept }
+    }
+
+    /// From now on it lies like this.
+    pub fn lie(&self, lies: impl IntoIterator<Item = Lie>) {
+        self.lock().lies = lies.into_iter().collect();
+    }
+
+    /// How many requests there were.
+    pub fn requests(&self) -> u64 {
+        self.lock().requests
+    }
+
+    /// How many versions it keeps of all objects.
+    pub fn versions(&self) -> usize {
+        self.lock().objects.values().map(Vec::len).sum()
+    }
+
+    /// Of the last put: whether it said If-None-Match, a SHA-256, a Content-MD5.
+    pub fn last_put(&self) -> Option<(bool, bool, bool)> {
+        self.lock().last_put
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds this")
+    }
+}
+
+struct Bucket {
+    state: Arc<Mutex<State>>,
+    page: usize,
+}
+
+impl Bucket {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no request panics while it holds this")
+    }
+
+    fn lies(&self, lie: &Lie) -> bool {
+        self.lock().lies.contains(lie)
+    }
+
+    /// What every request goes through.
+    async fn enter(&self, bucket: &str) -> S3Result<()> {
+        let mut pause = None;
+        {
+            let mut state = self.lock();
+            state.requests += 1;
+            for lie in &mut state.lies {
+                match lie {
+                    Lie::Always(code) => return Err(s3s::S3Error::with_message(code.clone(), "so it says")),
+                    Lie::Unavailable(left) if *left > 0 => {
+                        *left -= 1;
+                        return Err(s3_error!(SlowDown));
+                    }
+                    Lie::Slow(left, time) if *left > 0 => {
+                        *left -= 1;
+                        pause = Some(*time);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(time) = pause {
+            tokio::time::sleep(time).await;
+        }
+        if bucket != "liar" {
+            return Err(s3_error!(NoSuchBucket));
+        }
+        Ok(())
+    }
+
+    fn store(&self, key: String, bytes: Bytes) {
+        let mut state = self.lock();
+        state.newest = key.clone();
+        state.objects.entry(key).or_default().push(Version { bytes, at: SystemTime::now() });
+    }
+
+    fn taken(&self, key: &str) -> bool {
+        self.lock().objects.contains_key(key)
+    }
+
+    /// Stores if the key is free, in one step.
+    fn create(&self, key: String, bytes: Bytes) -> bool {
+        let mut state = self.lock();
+        if state.objects.contains_key(&key) {
+            return false;
+        }
+        state.newest.clone_from(&key);
+        state.objects.insert(key, vec![Version { bytes, at: SystemTime::now() }]);
+        true
+    }
+
+    fn newest(&self, key: &str) -> S3Result<Version> {
+        let state = self.lock();
+        let versions = state.objects.get(key).ok_or_else(|| s3_error!(NoSuchKey))?;
+        Ok(versions.last().expect("a key has a version").clone())
+    }
+
+    fn check(&self, input: &PutObjectInput, bytes: &Bytes) -> S3Result<()> {
+        if self.lies(&Lie::AcceptWrongChecksum) {
+            return Ok(());
+        }
+        let digest = BASE64.encode(sha2::Sha256::digest(bytes));
+        if input.checksum_sha256.as_ref().is_some_and(|said| *said != digest) {
+            return Err(s3_error!(BadDigest));
+        }
+        let md5 = BASE64.encode(md5::Md5::digest(bytes));
+        if input.content_md5.as_ref().is_some_and(|said| *said != md5) {
+            return Err(s3_error!(BadDigest));
+        }
+        Ok(())
+    }
+
+    fn applied_but_error(&self) -> bool {
+        self.lock().lies.iter_mut().any(|lie| match lie {
+            Lie::AppliedButError(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        })
+    }
+}
+
+async fn collect(body: Option<StreamingBlob>) -> Bytes {
+    let mut bytes = Vec::new();
+    if let Some(mut body) = body {
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece.expect("a body that arrives"));
+        }
+    }
+    bytes.into()
+}
+
+/// A body of the announced length; `cut` breaks the connection in its middle.
+struct Whole {
+    pieces: std::collections::VecDeque<Result<Bytes, s3s::StdError>>,
+    length: usize,
+}
+
+impl futures::Stream for Whole {
+    type Item = Result<Bytes, s3s::StdError>;
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Ready(self.pieces.pop_front())
+    }
+}
+
+impl s3s::stream::ByteStream for Whole {
+    fn remaining_length(&self) -> RemainingLength {
+        RemainingLength::new_exact(self.length)
+    }
+}
+
+fn body(bytes: Bytes, cut: bool) -> StreamingBlob {
+    let length = bytes.len();
+    let pieces = if cut {
+        let half = bytes.slice(..length / 2);
+        [Ok(half), Err("cut".into())].into_iter().collect()
+    } else {
+        [Ok(bytes)].into_iter().collect()
+    };
+    StreamingBlob::new(Whole { pieces, length })
+}
+
+#[async_trait::async_trait]
+impl S3 for Bucket {
+    async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let bytes = collect(req.input.body.take()).await;
+        self.enter(&req.input.bucket).await?;
+        let (input, key) = (&req.input, req.input.key.clone());
+        let create = input.if_none_match.is_some();
+        self.lock().last_put = Some((create, input.checksum_sha256.is_some(), input.content_md5.is_some()));
+        if create && self.lies(&Lie::RefuseIfNoneMatch) {
+            return Err(s3_error!(
+                NotImplemented,
+                "A header you provided implies functionality that is not implemented"
+            ));
+        }
+        if input.checksum_sha256.is_some() && self.lies(&Lie::RefuseChecksum) {
+            return Err(s3_error!(InvalidArgument, "x-amz-checksum-sha256 is not supported"));
+        }
+        self.check(input, &bytes)?;
+        if self.lies(&Lie::Forget) {
+            return Ok(S3Response::new(PutObjectOutput::default()));
+        }
+        if create && !self.lies(&Lie::IgnoreIfNoneMatch) {
+            if self.lies(&Lie::RaceIfNoneMatch) {
+                let taken = self.taken(&key);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if taken {
+                    return Err(s3_error!(PreconditionFailed));
+                }
+                self.store(key, bytes);
+            } else if !self.create(key, bytes) {
+                return Err(s3_error!(PreconditionFailed));
+            }
+        } else {
+            self.store(key, bytes);
+        }
+        if self.applied_but_error() {
+            return Err(s3_error!(InternalError));
+        }
+        Ok(S3Response::new(PutObjectOutput::default()))
+    }
+
+    async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        self.enter(&req.input.bucket).await?;
+        let version = self.newest(&req.input.key)?;
+        let size = version.bytes.len() as u64;
+        let mut output = GetObjectOutput::default();
+        let mut bytes = version.bytes;
+        if let Some(range) = req.input.range.filter(|_| !self.lies(&Lie::IgnoreRange)) {
+            let mut range = range.check(size).map_err(|_| s3_error!(InvalidRange))?;
+            if self.lies(&Lie::ShiftRange) {
+                range.start += 1;
+            }
+            output.content_range = Some(format!("bytes {}-{}/{size}", range.start, range.end - 1));
+            bytes = bytes.slice(range.start as usize..range.end as usize);
+        }
+        output.content_length = Some(bytes.len() as i64);
+        output.body = Some(body(bytes, self.lies(&Lie::CutGet)));
+        Ok(S3Response::new(output))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        req: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        self.enter(&req.input.bucket).await?;
+        let prefix = req.input.prefix.clone().unwrap_or_default();
+        let repeat = self.lies(&Lie::RepeatPage);
+        let after = req.input.continuation_token.clone().filter(|_| !repeat).unwrap_or_default();
+        let stale = self.lies(&Lie::StaleList);
+        let foreign = self.lies(&Lie::ForeignPrefix);
+        let state = self.lock();
+        let fits = |key: &str| {
+            (key.starts_with(&prefix) || foreign) && *key > *after && !(stale && key == state.newest)
+        };
+        let mut found = state.objects.iter().filter(|(key, _)| fits(key)).map(|(key, versions)| {
+            let newest = versions.last().expect("a key has a version");
+            Object {
+                key: Some(key.clone()),
+                size: Some(newest.bytes.len() as i64),
+                last_modified: Some(newest.at.into()),
+                e_tag: Some(ETag::Strong(kbak::format::ids::ObjectHash::of(&newest.bytes).to_string())),
+                ..Object::default()
+            }
+        });
+        let mut contents: Vec<Object> = found.by_ref().take(self.page).collect();
+        let more = found.next().is_some();
+        let last = contents.last().and_then(|object| object.key.clone());
+        if state.lies.contains(&Lie::ReorderList) {
+            contents.reverse();
+        }
+        let lost = state.lies.contains(&Lie::LoseToken);
+        Ok(S3Response::new(ListObjectsV2Output {
+            is_truncated: Some(more || lost || repeat),
+            next_continuation_token: last.filter(|_| (more || repeat) && !lost),
+            key_count: i32::try_from(contents.len()).ok(),
+            contents: Some(contents),
+            prefix: Some(prefix),
+            ..ListObjectsV2Output::default()
+        }))
+    }
+
+    async fn delete_object(
+        &self,
+        req: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.enter(&req.input.bucket).await?;
+        self.lock().objects.remove(&req.input.key);
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.enter(&req.input.bucket).await?;
+        Ok(S3Response::new(HeadBucketOutput::default()))
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        req: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        self.enter(&req.input.bucket).await?;
+        let status = BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED);
+        Ok(S3Response::new(GetBucketVersioningOutput { status: Some(status), mfa_delete: None }))
+    }
+
+    async fn get_object_lock_configuration(
+        &self,
+        req: S3Request<GetObjectLockConfigurationInput>,
+    ) -> S3Result<S3Response<GetObjectLockConfigurationOutput>> {
+        self.enter(&req.input.bucket).await?;
+        Err(s3_error!(ObjectLockConfigurationNotFoundError))
+    }
+}
