@@ -1,4 +1,5 @@
 //! The main job on real parts.
 
 mod cluster;
+mod cluster_restore;
 mod postgres;

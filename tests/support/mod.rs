@@ -3,3 +3,4 @@
 pub mod owners;
 pub mod plane;
 pub mod postgres;
+pub mod resources;
