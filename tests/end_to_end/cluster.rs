@@ -1,158 +1,19 @@
-//! A real control plane, read and created again.
+//! A real control plane, read at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt as _};
-use kbak::report::event::Reporter;
-use kbak::restore::kubernetes::{
-    Allow, FileFormat, Outcome, ResourceStreams, RestoreConfig, StreamError, restore_resources,
-    write_directory,
-};
 use kbak::source::kubernetes::{
-    Cluster, Consistency, GapReason, Glob, KindInfo, ResourceSink, ResourcesConfig, ResourcesError,
-    ResourcesReport, Selection, SinkError, read_resources,
+    Cluster, Consistency, GapReason, Glob, ResourcesConfig, ResourcesError, Selection,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::support::plane::{Plane, connect, create, delete, get, patch};
-
-/// What a backup holds, in memory.
-#[derive(Default)]
-struct Held {
-    kinds: Vec<(KindInfo, Vec<Bytes>)>,
-    restarts: u32,
-}
-
-impl Held {
-    fn objects(&self, resource: &str) -> BTreeMap<String, Value> {
-        let lines = self.kinds.iter().find(|(kind, _)| kind.resource() == resource).map(|(_, lines)| lines);
-        lines
-            .into_iter()
-            .flatten()
-            .map(|line| {
-                let object: Value = serde_json::from_slice(line).expect("JSON");
-                (key(&object), object)
-            })
-            .collect()
-    }
-}
-
-fn key(object: &Value) -> String {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-    format!("{}/{}", text("namespace"), text("name"))
-}
-
-/// Waits at the places where a test wants to act.
-#[async_trait]
-trait Pause: Send {
-    async fn at(&mut self, resource: &str, objects: usize);
-}
-
-struct NoPause;
-
-#[async_trait]
-impl Pause for NoPause {
-    async fn at(&mut self, _: &str, _: usize) {}
-}
-
-struct Sink<P> {
-    held: Held,
-    pause: P,
-    open: bool,
-}
-
-#[async_trait]
-impl<P: Pause> ResourceSink for Sink<P> {
-    async fn begin(&mut self, kind: &KindInfo) -> Result<(), SinkError> {
-        assert!(!self.open, "one kind after the other");
-        self.open = true;
-        let last = self.held.kinds.last().map(|(last, _)| (&last.group, &last.version, &last.plural));
-        assert!(last < Some((&kind.group, &kind.version, &kind.plural)), "in order");
-        self.held.kinds.push((kind.clone(), Vec::new()));
-        self.pause.at(&kind.resource(), 0).await;
-        Ok(())
-    }
-
-    async fn object(&mut self, namespace: &str, name: &str, line: Bytes) -> Result<(), SinkError> {
-        let object: Value = serde_json::from_slice(&line).expect("JSON");
-        assert_eq!(key(&object), format!("{namespace}/{name}"));
-        assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
-        let (kind, lines) = self.held.kinds.last_mut().expect("begun");
-        assert_eq!(
-            (object["apiVersion"].as_str(), object["kind"].as_str()),
-            (Some(kind.api_version().as_str()), Some(kind.kind.as_str()))
-        );
-        lines.push(line);
-        let (resource, objects) = (kind.resource(), lines.len());
-        self.pause.at(&resource, objects).await;
-        Ok(())
-    }
-
-    async fn end(&mut self) -> Result<(), SinkError> {
-        assert!(std::mem::take(&mut self.open));
-        Ok(())
-    }
-
-    async fn discard(&mut self) -> Result<(), SinkError> {
-        assert!(std::mem::take(&mut self.open));
-        self.held.kinds.pop();
-        Ok(())
-    }
-
-    async fn restart(&mut self) -> Result<(), SinkError> {
-        self.open = false;
-        self.held.kinds.clear();
-        self.held.restarts += 1;
-        Ok(())
-    }
-}
-
-async fn read_with<P: Pause>(
-    cluster: &Cluster,
-    config: &ResourcesConfig,
-    pause: P,
-) -> (Held, Result<ResourcesReport, ResourcesError>) {
-    let mut sink = Sink { held: Held::default(), pause, open: false };
-    let reporter = Reporter::silent();
-    let meter = reporter.meter("resources", "objects");
-    let report = read_resources(cluster, config, &mut sink, &reporter, &meter).await;
-    (sink.held, report)
-}
-
-async fn read(cluster: &Cluster) -> (Held, ResourcesReport) {
-    let (held, report) = read_with(cluster, &ResourcesConfig::default(), NoPause).await;
-    (held, report.expect("a report"))
-}
-
-#[async_trait]
-impl ResourceStreams for Held {
-    fn kinds(&self) -> Vec<KindInfo> {
-        self.kinds.iter().map(|(kind, _)| kind.clone()).collect()
-    }
-
-    /// In pieces that are no lines.
-    async fn open(&self, kind: &KindInfo) -> Result<BoxStream<'_, Result<Bytes, StreamError>>, StreamError> {
-        let (_, lines) = self.kinds.iter().find(|(held, _)| held == kind).ok_or("no such kind")?;
-        let all: Vec<u8> = lines.concat();
-        let pieces: Vec<_> = all.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-        Ok(futures::stream::iter(pieces).boxed())
-    }
-}
-
-fn config_map(name: &str, value: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}})
-}
+use crate::support::resources::{NoPause, Pause, config_map, definition, namespace, read_with, thing};
 
 fn revision(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).expect("a revision")
-}
-
-async fn namespace(cluster: &Cluster, name: &str) {
-    create(cluster, "/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
 }
 
 /// Lets the writer make so many more writes before it goes on.
@@ -180,48 +41,6 @@ const KINDS: &[(&str, &str)] = &[
     ("leases.coordination.k8s.io", "/apis/coordination.k8s.io/v1/namespaces/busy/leases"),
     ("apples.demo.kbak.dev", "/apis/demo.kbak.dev/v1/namespaces/busy/apples"),
 ];
-
-fn thing(resource: &str, name: &str, count: u64) -> Value {
-    let mut object = json!({"metadata": {"name": name, "annotations": {"count": count.to_string()}}});
-    match resource {
-        "configmaps" => object["data"] = json!({"filler": "x".repeat(20_000)}),
-        "apples.demo.kbak.dev" => {
-            object["apiVersion"] = json!("demo.kbak.dev/v1");
-            object["kind"] = json!("Apple");
-        }
-        _ => {}
-    }
-    object
-}
-
-async fn definition(cluster: &Cluster) {
-    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let object = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "apples.demo.kbak.dev"},
-        "spec": {
-            "group": "demo.kbak.dev", "scope": "Namespaced",
-            "names": {"plural": "apples", "singular": "apple", "kind": "Apple", "listKind": "AppleList"},
-            "versions": [
-                {"name": "v2", "served": true, "storage": false, "schema": schema},
-                {"name": "v1", "served": true, "storage": true, "schema": schema},
-            ],
-        },
-    });
-    create(cluster, path, object).await;
-    for _ in 0..600 {
-        let answer = cluster.get("/apis/demo.kbak.dev/v1/apples", "limit=1", 1 << 20).await;
-        let established = get(cluster, &format!("{path}/apples.demo.kbak.dev")).await["status"]["conditions"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
-        if established && answer.is_ok() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    panic!("the definition is not established");
-}
 
 /// Creates, changes and deletes until it is told to stop; says how many writes it made.
 async fn write(
@@ -330,4 +149,138 @@ async fn every_kind_is_read_at_one_moment_while_others_write() {
             assert!(wanted.contains_key(key), "{resource} {key} was not there at {at}");
         }
     }
+}
+
+/// Compacts the datastore while the first objects are handed on, as often as it is told.
+struct Compact<'a> {
+    plane: &'a Plane,
+    times: u32,
+}
+
+#[async_trait]
+impl Pause for Compact<'_> {
+    async fn at(&mut self, _: &str, objects: usize) {
+        if objects == 1 && self.times > 0 {
+            self.times -= 1;
+            self.plane.compact();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revision_that_is_compacted_away_restarts_everything() {
+    // Without snapshots in the server's cache, so that every page is read from etcd.
+    let plane = Plane::up(&[
+        "--without-controllers",
+        "--apiserver-arg",
+        "--feature-gates=ListFromCacheSnapshot=false",
+    ]);
+    let cluster = plane.cluster().await;
+    for number in 0..1100 {
+        create(&cluster, "/api/v1/namespaces/default/configmaps", config_map(&format!("c{number}"), "x"))
+            .await;
+    }
+    let config = ResourcesConfig { parallel: 1, ..ResourcesConfig::default() };
+    let (held, report) = read_with(&cluster, &config, Compact { plane: &plane, times: 1 }).await;
+    let report = report.expect("a report");
+    assert_eq!((report.restarts, held.restarts), (1, 1));
+    assert!(report.gaps.is_empty(), "{:?}", report.gaps);
+    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+    assert!(held.objects("configmaps").len() >= 1100);
+
+    let (held, report) = read_with(&cluster, &config, Compact { plane: &plane, times: 9 }).await;
+    let error = report.expect_err("not for ever");
+    assert!(matches!(error, ResourcesError::Expired { tries: 4, .. }), "{error}");
+    assert_eq!(held.restarts, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kind_with_a_store_of_its_own_is_read_and_named() {
+    let plane = Plane::up(&["--events-etcd", "--without-controllers"]);
+    let cluster = plane.cluster().await;
+    let event =
+        json!({"metadata": {"name": "e1"}, "involvedObject": {"namespace": "default"}, "reason": "Test"});
+    create(&cluster, "/api/v1/namespaces/default/events", event).await;
+    let selection = Selection { exclude_kinds: Vec::new(), ..Selection::default() };
+    let config = ResourcesConfig { selection, ..ResourcesConfig::default() };
+    let (held, report) = read_with(&cluster, &config, NoPause).await;
+    let report = report.expect("a report");
+    let named: Vec<&str> = report.gaps.iter().map(|gap| gap.object.as_str()).collect();
+    assert_eq!(named, ["events", "events.events.k8s.io"], "{:?}", report.gaps);
+    assert!(report.gaps.iter().all(|gap| matches!(gap.reason, GapReason::NotAtRevision { .. })));
+    assert_eq!(held.objects("events").len(), 1, "and its objects are there all the same");
+    for kind in &report.kinds {
+        let apart = matches!(kind.consistency, Consistency::OwnRevision(_));
+        assert_eq!(apart, kind.kind.plural == "events", "{kind:?}");
+    }
+}
+
+/// A kubeconfig of a ServiceAccount that may do what `rules` say.
+async fn limited(
+    plane: &Plane,
+    cluster: &Cluster,
+    folder: &std::path::Path,
+    rules: Value,
+) -> std::path::PathBuf {
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    create(cluster, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "reader"}}))
+        .await;
+    create(cluster, &format!("{rbac}/clusterroles"), json!({"metadata": {"name": "reader"}, "rules": rules}))
+        .await;
+    let binding = json!({
+        "metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "reader"}],
+    });
+    create(cluster, &format!("{rbac}/clusterrolebindings"), binding).await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
+    let token = create(cluster, "/api/v1/namespaces/default/serviceaccounts/reader/token", request).await;
+    let mut config: Value = {
+        let text = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
+        serde_saphyr::from_str(&text).expect("YAML")
+    };
+    config["users"][0]["user"] = json!({"token": token["status"]["token"]});
+    let path = folder.join("kubeconfig");
+    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_right_is_a_gap_that_names_the_rule_to_add() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    create(&cluster, "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await;
+    create(&cluster, "/api/v1/namespaces/default/configmaps", config_map("c", "x")).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let most =
+        json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
+    let reader = connect(&limited(&plane, &cluster, folder.path(), most).await).await;
+    let kinds = ["configmaps", "secrets"].map(|kind| Glob::new(kind).expect("a pattern")).to_vec();
+    let config = ResourcesConfig {
+        selection: Selection { kinds, ..Selection::default() },
+        ..ResourcesConfig::default()
+    };
+    let (held, report) = read_with(&reader, &config, NoPause).await;
+    let report = report.expect("a report");
+    assert!(held.objects("configmaps").contains_key("default/c"));
+    let [gap] = report.gaps.as_slice() else { panic!("{:?}", report.gaps) };
+    let GapReason::Forbidden { rule } = &gap.reason else { panic!("{gap}") };
+    assert_eq!(gap.object, "secrets");
+
+    // The rule that it names, and nothing else, closes the gap.
+    let rule: Value = serde_saphyr::from_str(rule).expect("YAML");
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/reader";
+    let mut rules = get(&cluster, role).await["rules"].clone();
+    rules.as_array_mut().expect("rules").push(rule);
+    patch(&cluster, role, json!({"rules": rules})).await;
+    for _ in 0..200 {
+        // The authorizer learns of it a moment later.
+        let (held, report) = read_with(&reader, &config, NoPause).await;
+        if report.expect("a report").gaps.is_empty() {
+            assert!(held.objects("secrets").contains_key("default/s"));
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the gap stays");
 }

@@ -2,5 +2,6 @@
 
 mod cluster;
 mod folder;
+mod cluster_restore;
 mod postgres;
 mod volume;

@@ -11,3 +11,4 @@ pub mod owners;
 pub mod plane;
 pub mod postgres;
 pub mod servers;
+pub mod resources;

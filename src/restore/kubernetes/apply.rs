@@ -229,7 +229,7 @@ struct Ledger<'a> {
     uids: Uids,
     /// Objects to try again, by place of their kind: what the last try said. No entry is empty.
     missing: HashMap<usize, HashMap<Key, (ObjectRef, Outcome)>>,
-    /// Which kinds have objects with owners that were created here.
+    /// Which kinds have objects whose owners are still to be set.
     owned: Vec<bool>,
 }
 
@@ -240,7 +240,7 @@ impl Ledger<'_> {
 
     /// Takes in what became of one object: it is settled, or waits for another round.
     fn settle(&mut self, place: usize, attempt: Attempt) {
-        let Attempt { object, old_uid, new_uid, owned, outcome, again, warnings } = attempt;
+        let Attempt { object, old_uid, new_uid, owned, ours, outcome, again, warnings } = attempt;
         for warning in warnings {
             if self.report.warnings.len() < WARNINGS {
                 self.report.warnings.insert(warning);
@@ -250,11 +250,8 @@ impl Ledger<'_> {
             self.missing.entry(place).or_default().insert(key(&object), (object, outcome));
             return;
         }
-        let created = outcome == Outcome::Created;
-        self.owned[place] |= created && owned;
-        if created || outcome == Outcome::Existed {
-            self.uids.learn(&old_uid, &new_uid, created);
-        }
+        self.owned[place] |= ours && owned;
+        self.uids.learn(&old_uid, &new_uid, ours);
         self.count(object, outcome);
     }
 

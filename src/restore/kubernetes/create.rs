@@ -10,6 +10,9 @@ use super::{ObjectRef, Outcome, Refusal, RestoreConfig, RestoreError};
 use super::{derived, order};
 use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, Glob, KindInfo};
 
+/// Under which name the server notes what a restore wrote.
+const MANAGER: &str = "kbak";
+
 /// What became of a line.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -21,6 +24,9 @@ pub(super) struct Attempt {
     pub(super) new_uid: String,
     /// Whether it names owners.
     pub(super) owned: bool,
+    /// Whether it was made by a restore, this one or one that was interrupted, and has no owners
+    /// yet.
+    pub(super) ours: bool,
     /// What became of it.
     pub(super) outcome: Outcome,
     /// Whether another try may go better.
@@ -78,6 +84,7 @@ impl Creator<'_> {
             old_uid: text("/metadata/uid"),
             new_uid: String::new(),
             owned,
+            ours: false,
             outcome: Outcome::Unserved,
             again: false,
             warnings: Vec::new(),
@@ -120,13 +127,13 @@ impl Creator<'_> {
         body: Bytes,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
-        let query = "fieldManager=kbak&fieldValidation=Warn";
-        let sent = self.cluster.send(Method::POST, &path.all, query, "application/json", body).await;
+        let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
+        let sent = self.cluster.send(Method::POST, &path.all, &query, "application/json", body).await;
         let error = match sent {
             Ok(answer) => {
                 let new_uid = uid(&answer.body);
                 let warnings = answer.warnings.into_iter().take(8).collect();
-                return Ok(Attempt { outcome: Outcome::Created, new_uid, warnings, ..attempt });
+                return Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt });
             }
             Err(error) => error,
         };
@@ -136,23 +143,58 @@ impl Creator<'_> {
             _ => return Err(error.into()),
         };
         if status.code == 409 && status.reason == "AlreadyExists" {
-            let new_uid = self.uid_of(&path.one).await?;
-            // The answer to an earlier try of the same create was lost: it is ours.
+            let existing = self.existing(&path.one).await?;
+            // If the answer to an earlier try of the same create was lost, it is ours.
             let outcome = if repeated { Outcome::Created } else { Outcome::Existed };
-            return Ok(Attempt { outcome, new_uid, ..attempt });
+            let (new_uid, ours) = (existing.uid(), existing.is_ours());
+            return Ok(Attempt { outcome, new_uid, ours, ..attempt });
         }
         let again = may_go_better(&status);
         let refusal = refusal(target, &status);
         Ok(Attempt { outcome: Outcome::Failed(refusal), again, ..attempt })
     }
 
-    async fn uid_of(&self, path: &str) -> Result<String, ApiError> {
+    async fn existing(&self, path: &str) -> Result<Existing, ApiError> {
         match self.cluster.get(path, "", 16 << 20).await {
-            Ok(answer) => Ok(uid(&answer.body)),
+            Ok(answer) => Ok(serde_json::from_slice(&answer.body).unwrap_or_default()),
             // Without the right to read it, or gone again: its children lose it as an owner.
-            Err(error) if error.status().is_some() => Ok(String::new()),
+            Err(error) if error.status().is_some() => Ok(Existing::default()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What is looked at of an object that was there.
+#[derive(Default, serde::Deserialize)]
+struct Existing {
+    #[serde(default)]
+    metadata: ExistingMeta,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ExistingMeta {
+    uid: String,
+    owner_references: Vec<serde::de::IgnoredAny>,
+    managed_fields: Vec<Manager>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Manager {
+    manager: String,
+}
+
+impl Existing {
+    fn uid(&self) -> String {
+        self.metadata.uid.clone()
+    }
+
+    /// Whether a restore made it and was interrupted before it set the owners: the server notes
+    /// who wrote an object.
+    fn is_ours(&self) -> bool {
+        self.metadata.owner_references.is_empty()
+            && self.metadata.managed_fields.iter().any(|fields| fields.manager == MANAGER)
     }
 }
 
@@ -170,15 +212,7 @@ fn path(target: &KindInfo, object: &ObjectRef) -> Option<Paths> {
 }
 
 fn uid(body: &[u8]) -> String {
-    #[derive(serde::Deserialize)]
-    struct Object {
-        metadata: Metadata,
-    }
-    #[derive(serde::Deserialize)]
-    struct Metadata {
-        uid: String,
-    }
-    serde_json::from_slice(body).map(|object: Object| object.metadata.uid).unwrap_or_default()
+    serde_json::from_slice::<Existing>(body).unwrap_or_default().uid()
 }
 
 /// An object that was not sent.

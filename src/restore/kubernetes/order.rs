@@ -22,7 +22,6 @@ const STEPS: &[(&str, &[&str])] = &[
     ("", &["secrets"]),
     ("", &["configmaps"]),
     ("rbac.authorization.k8s.io", &["clusterroles", "roles", "clusterrolebindings", "rolebindings"]),
-    ("", &["limitranges"]),
     ("", &["services"]),
     ("", &["endpoints"]),
 ];
@@ -33,6 +32,8 @@ const LATE: &[(&str, &[&str])] = &[
     ("batch", &["jobs", "cronjobs"]),
     ("autoscaling", &["horizontalpodautoscalers"]),
     ("policy", &["poddisruptionbudgets"]),
+    // Limits change the pods that come after them; those of the backup are as they were.
+    ("", &["limitranges"]),
     ("", &["resourcequotas"]),
     ("apiregistration.k8s.io", &["apiservices"]),
     (

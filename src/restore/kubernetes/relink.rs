@@ -59,10 +59,11 @@ impl Uid {
 }
 
 impl Uids {
-    /// The object with UID `old` is now the one with UID `new`; `created` if this restore made it.
-    pub(super) fn learn(&mut self, old: &str, new: &str, created: bool) {
+    /// The object with UID `old` is now the one with UID `new`; `ours` if a restore made it and its
+    /// owners are still to be set. Does nothing without both.
+    pub(super) fn learn(&mut self, old: &str, new: &str, ours: bool) {
         if !old.is_empty() && !new.is_empty() {
-            self.known.insert(Uid::key(old), (Uid::new(new), created));
+            self.known.insert(Uid::key(old), (Uid::new(new), ours));
         }
     }
 
@@ -70,8 +71,8 @@ impl Uids {
         self.known.get(&Uid::key(old)).map(|(uid, _)| uid.text())
     }
 
-    fn was_created(&self, old: &str) -> bool {
-        self.known.get(&Uid::key(old)).is_some_and(|(_, created)| *created)
+    fn is_ours(&self, old: &str) -> bool {
+        self.known.get(&Uid::key(old)).is_some_and(|(_, ours)| *ours)
     }
 }
 
@@ -92,7 +93,7 @@ fn owners(object: &Value, uids: &Uids) -> (Vec<Value>, u64) {
     (found.collect(), lost)
 }
 
-/// Gives one object of a stored line its owners, if this restore created it.
+/// Gives one object of a stored line its owners, if a restore created it.
 pub(super) async fn relink(
     cluster: &Cluster,
     target: &KindInfo,
@@ -102,7 +103,7 @@ pub(super) async fn relink(
     let mut report = RestoreReport::default();
     let Ok(object) = serde_json::from_slice::<Value>(line) else { return Ok(report) };
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    if !uids.was_created(text("/metadata/uid")) {
+    if !uids.is_ours(text("/metadata/uid")) {
         return Ok(report);
     }
     let (owners, lost) = owners(&object, uids);
@@ -139,6 +140,6 @@ mod tests {
         let object = json!({"metadata": {"ownerReferences": [owner(old), owner("gone"), owner("no uuid")]}});
         let (found, lost) = owners(&object, &uids);
         assert_eq!((found, lost), (vec![owner(new), owner("other")], 1));
-        assert!(uids.was_created(old) && !uids.was_created("no uuid"));
+        assert!(uids.is_ours(old) && !uids.is_ours("no uuid"));
     }
 }

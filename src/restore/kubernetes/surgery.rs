@@ -27,8 +27,7 @@ const BINDING: &[&str] = &[
     "volume.kubernetes.io/selected-node",
 ];
 /// Labels of a Job and its pods that carry its UID.
-const JOB_LABELS: &[&str] =
-    &["controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"];
+const JOB_LABELS: &[&str] = &["controller-uid", "batch.kubernetes.io/controller-uid"];
 
 /// What surgery depends on.
 #[derive(Debug, Clone, Copy)]

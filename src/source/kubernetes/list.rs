@@ -9,11 +9,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::budget::{Budget, Grant};
+use super::budget::Budget;
 use super::client::{ApiError, ApiErrorKind, Cluster};
 use super::discovery::{Discovered, discover, form_urlencoded};
+use super::hand::{Hand, HandedOn, Listed, Stop, Told};
 use super::page::{self, ItemMeta};
 use super::probe::{self, Moment, Standing};
 use super::{
@@ -73,20 +74,6 @@ pub async fn read_resources(
     }
 }
 
-/// Why a pass ended early.
-enum Stop {
-    /// The revision is gone.
-    Expired,
-    /// It cannot go on.
-    Failed(Box<ResourcesError>),
-}
-
-impl From<ResourcesError> for Stop {
-    fn from(error: ResourcesError) -> Self {
-        Self::Failed(Box::new(error))
-    }
-}
-
 /// What stays the same over all attempts.
 struct About {
     cluster_uid: Option<String>,
@@ -140,28 +127,6 @@ struct Run<'a> {
     discovered: Discovered,
     kinds: Vec<KindReport>,
     gaps: Vec<ResourceGap>,
-}
-
-/// What a lister tells the one who hands on.
-enum Told {
-    /// A page.
-    Page(Listed),
-    /// What came so far is not of the moment; the kind comes again at a revision of its own.
-    Again { why: String },
-    /// The kind is complete.
-    Done(Consistency),
-    /// The kind cannot be read (any more).
-    Gap(GapReason),
-    /// Nothing can be read any more.
-    Stop(Stop),
-}
-
-/// A page in memory.
-struct Listed {
-    body: Bytes,
-    objects: Vec<(Range<usize>, ItemMeta)>,
-    #[expect(dead_code, reason = "gives its bytes back to the budget when the page is done")]
-    grant: Grant,
 }
 
 impl<'a> Run<'a> {
@@ -426,94 +391,4 @@ fn disproof(
         Ok(number) => Some(format!("an object has revision {number}, newer than {}", moment.number)),
         Err(_) => Some("an object's revision is no number".to_owned()),
     })
-}
-
-/// What was handed on.
-#[derive(Default)]
-struct HandedOn {
-    kinds: Vec<KindReport>,
-    gaps: Vec<ResourceGap>,
-}
-
-/// Hands pages on, kind after kind.
-struct Hand<'a> {
-    done: HandedOn,
-    sink: &'a mut dyn ResourceSink,
-}
-
-impl Hand<'_> {
-    async fn all(
-        mut self,
-        heard: Vec<(&KindInfo, UnboundedReceiver<Told>)>,
-        budget: &Budget,
-        config: &ResourcesConfig,
-        meter: &Meter,
-    ) -> Result<HandedOn, Stop> {
-        for (place, (kind, mut hear)) in heard.into_iter().enumerate() {
-            budget.turn(place);
-            self.kind(kind, &mut hear, config, meter).await?;
-        }
-        Ok(self.done)
-    }
-
-    async fn kind(
-        &mut self,
-        kind: &KindInfo,
-        hear: &mut UnboundedReceiver<Told>,
-        config: &ResourcesConfig,
-        meter: &Meter,
-    ) -> Result<(), Stop> {
-        let refused = |source| ResourcesError::Sink { kind: kind.resource(), source };
-        let (mut objects, mut bytes) = (0u64, 0u64);
-        while let Some(told) = hear.recv().await {
-            match told {
-                Told::Page(listed) => {
-                    for (range, meta) in &listed.objects {
-                        if !config.selection.object(kind, meta) {
-                            continue;
-                        }
-                        if objects == 0 {
-                            self.sink.begin(kind).await.map_err(refused)?;
-                        }
-                        let line = page::line(&listed.body[range.clone()], meta, kind);
-                        let length = line.len() as u64;
-                        self.sink.object(&meta.namespace, &meta.name, line).await.map_err(refused)?;
-                        (objects, bytes) = (objects + 1, bytes + length);
-                        meter.add_done(1);
-                        meter.add_bytes(length);
-                    }
-                }
-                Told::Again { why } => {
-                    if objects > 0 {
-                        self.sink.discard().await.map_err(refused)?;
-                    }
-                    (objects, bytes) = (0, 0);
-                    self.gap(kind, GapReason::NotAtRevision { why });
-                }
-                Told::Done(consistency) => {
-                    if objects > 0 {
-                        self.sink.end().await.map_err(refused)?;
-                    }
-                    self.done.kinds.push(KindReport { kind: kind.clone(), objects, bytes, consistency });
-                    return Ok(());
-                }
-                Told::Gap(reason) => {
-                    if objects > 0 {
-                        self.sink.discard().await.map_err(refused)?;
-                    }
-                    self.gap(kind, reason);
-                    return Ok(());
-                }
-                Told::Stop(stop) => return Err(stop),
-            }
-        }
-        // A lister always ends with a last word; without one it was dropped, and the kind is not
-        // complete.
-        self.gap(kind, GapReason::Gone);
-        Ok(())
-    }
-
-    fn gap(&mut self, kind: &KindInfo, reason: GapReason) {
-        self.done.gaps.push(ResourceGap { object: kind.resource(), reason });
-    }
 }

@@ -15,6 +15,7 @@
 mod budget;
 mod client;
 mod discovery;
+mod hand;
 mod list;
 mod page;
 mod probe;

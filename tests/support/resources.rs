@@ -1,0 +1,189 @@
+//! A backup of resources in memory, and objects to fill a cluster with.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt as _};
+use kbak::report::event::Reporter;
+use kbak::restore::kubernetes::{ResourceStreams, StreamError};
+use kbak::source::kubernetes::{
+    Cluster, KindInfo, ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport, SinkError,
+    read_resources,
+};
+use serde_json::{Value, json};
+
+use super::plane::{create, get};
+
+/// What a backup holds, in memory.
+#[derive(Default)]
+pub struct Held {
+    pub kinds: Vec<(KindInfo, Vec<Bytes>)>,
+    pub restarts: u32,
+}
+
+impl Held {
+    pub fn objects(&self, resource: &str) -> BTreeMap<String, Value> {
+        let lines = self.kinds.iter().find(|(kind, _)| kind.resource() == resource).map(|(_, lines)| lines);
+        lines
+            .into_iter()
+            .flatten()
+            .map(|line| {
+                let object: Value = serde_json::from_slice(line).expect("JSON");
+                (key(&object), object)
+            })
+            .collect()
+    }
+}
+
+pub fn key(object: &Value) -> String {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    format!("{}/{}", text("namespace"), text("name"))
+}
+
+/// Waits at the places where a test wants to act.
+#[async_trait]
+pub trait Pause: Send {
+    async fn at(&mut self, resource: &str, objects: usize);
+}
+
+pub struct NoPause;
+
+#[async_trait]
+impl Pause for NoPause {
+    async fn at(&mut self, _: &str, _: usize) {}
+}
+
+struct Sink<P> {
+    held: Held,
+    pause: P,
+    open: bool,
+}
+
+#[async_trait]
+impl<P: Pause> ResourceSink for Sink<P> {
+    async fn begin(&mut self, kind: &KindInfo) -> Result<(), SinkError> {
+        assert!(!self.open, "one kind after the other");
+        self.open = true;
+        let last = self.held.kinds.last().map(|(last, _)| (&last.group, &last.version, &last.plural));
+        assert!(last < Some((&kind.group, &kind.version, &kind.plural)), "in order");
+        self.held.kinds.push((kind.clone(), Vec::new()));
+        self.pause.at(&kind.resource(), 0).await;
+        Ok(())
+    }
+
+    async fn object(&mut self, namespace: &str, name: &str, line: Bytes) -> Result<(), SinkError> {
+        let object: Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(key(&object), format!("{namespace}/{name}"));
+        assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
+        let (kind, lines) = self.held.kinds.last_mut().expect("begun");
+        assert_eq!(
+            (object["apiVersion"].as_str(), object["kind"].as_str()),
+            (Some(kind.api_version().as_str()), Some(kind.kind.as_str()))
+        );
+        lines.push(line);
+        let (resource, objects) = (kind.resource(), lines.len());
+        self.pause.at(&resource, objects).await;
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), SinkError> {
+        assert!(std::mem::take(&mut self.open));
+        Ok(())
+    }
+
+    async fn discard(&mut self) -> Result<(), SinkError> {
+        assert!(std::mem::take(&mut self.open));
+        self.held.kinds.pop();
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.open = false;
+        self.held.kinds.clear();
+        self.held.restarts += 1;
+        Ok(())
+    }
+}
+
+pub async fn read_with<P: Pause>(
+    cluster: &Cluster,
+    config: &ResourcesConfig,
+    pause: P,
+) -> (Held, Result<ResourcesReport, ResourcesError>) {
+    let mut sink = Sink { held: Held::default(), pause, open: false };
+    let reporter = Reporter::silent();
+    let meter = reporter.meter("resources", "objects");
+    let report = read_resources(cluster, config, &mut sink, &reporter, &meter).await;
+    (sink.held, report)
+}
+
+pub async fn read(cluster: &Cluster) -> (Held, ResourcesReport) {
+    let (held, report) = read_with(cluster, &ResourcesConfig::default(), NoPause).await;
+    (held, report.expect("a report"))
+}
+
+#[async_trait]
+impl ResourceStreams for Held {
+    fn kinds(&self) -> Vec<KindInfo> {
+        self.kinds.iter().map(|(kind, _)| kind.clone()).collect()
+    }
+
+    /// In pieces that are no lines.
+    async fn open(&self, kind: &KindInfo) -> Result<BoxStream<'_, Result<Bytes, StreamError>>, StreamError> {
+        let (_, lines) = self.kinds.iter().find(|(held, _)| held == kind).ok_or("no such kind")?;
+        let all: Vec<u8> = lines.concat();
+        let pieces: Vec<_> = all.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        Ok(futures::stream::iter(pieces).boxed())
+    }
+}
+
+pub fn config_map(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}})
+}
+
+pub async fn namespace(cluster: &Cluster, name: &str) {
+    create(cluster, "/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
+}
+
+pub fn thing(resource: &str, name: &str, count: u64) -> Value {
+    let mut object = json!({"metadata": {"name": name, "annotations": {"count": count.to_string()}}});
+    match resource {
+        "configmaps" => object["data"] = json!({"filler": "x".repeat(20_000)}),
+        "apples.demo.kbak.dev" => {
+            object["apiVersion"] = json!("demo.kbak.dev/v1");
+            object["kind"] = json!("Apple");
+        }
+        _ => {}
+    }
+    object
+}
+
+pub async fn definition(cluster: &Cluster) {
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let object = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "apples.demo.kbak.dev"},
+        "spec": {
+            "group": "demo.kbak.dev", "scope": "Namespaced",
+            "names": {"plural": "apples", "singular": "apple", "kind": "Apple", "listKind": "AppleList"},
+            "versions": [
+                {"name": "v2", "served": true, "storage": false, "schema": schema},
+                {"name": "v1", "served": true, "storage": true, "schema": schema},
+            ],
+        },
+    });
+    create(cluster, path, object).await;
+    for _ in 0..600 {
+        let answer = cluster.get("/apis/demo.kbak.dev/v1/apples", "limit=1", 1 << 20).await;
+        let established = get(cluster, &format!("{path}/apples.demo.kbak.dev")).await["status"]["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
+        if established && answer.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the definition is not established");
+}
