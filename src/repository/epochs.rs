@@ -15,6 +15,7 @@ use crate::format::signers::Signers;
 use crate::pipeline::owner::Owner;
 use crate::report::event::Reporter;
 use crate::store::listing::list_all;
+use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
 /// The most epochs of one plan that are read: centuries of months.
@@ -58,13 +59,8 @@ pub async fn list(
         list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_EPOCHS + 1).try_collect().await?;
     if entries.len() > MAX_EPOCHS {
         let what = format!("more than {MAX_EPOCHS} epochs of one plan");
-        return Err(StoreError {
-            operation: "list",
-            object: prefix,
-            store: store.describe(),
-            kind: StoreErrorKind::Protocol(what),
-            source: None,
-        });
+        let kind = StoreErrorKind::Protocol(what);
+        return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
     }
     let mut epochs = Epochs::default();
     let mut read = stream::iter(entries)
@@ -158,12 +154,12 @@ impl Epochs {
         now < stored.epoch.not_after && self.successors(stored.epoch.epoch).next().is_none()
     }
 
-    /// The epoch that a writer with the key `own` starts its runs in: of those that it signed
-    /// itself and that are open, the greatest by (created, id). A writer never encrypts to a
-    /// recipient that it has not signed.
-    #[must_use]
-    pub fn current(&self, now: Timestamp, own: PublicKey) -> Option<&StoredEpoch> {
-        self.all.iter().rev().find(|stored| stored.epoch.key() == own && self.may_start(stored, now))
+    /// The epochs that a writer with the key `own` may start runs in: open, and signed by itself,
+    /// because a writer never encrypts to a recipient that it has not signed. The greatest by
+    /// (created, id) comes first; it is the one to take. More than one is open only when two
+    /// coordinators made one each at the same time.
+    pub fn open_own(&self, now: Timestamp, own: PublicKey) -> impl Iterator<Item = &StoredEpoch> {
+        self.all.iter().rev().filter(move |stored| stored.epoch.key() == own && self.may_start(stored, now))
     }
 
     /// Epochs that only a newer kbak can read.
