@@ -8,22 +8,22 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::epochs::{Epochs, OwnerChange, StoredEpoch};
+use super::epochs::{self, Epochs, OwnerChange, StoredEpoch};
 use super::records::Records;
 use super::writer_key::{EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
 use crate::format::container::{self, ContainerError, DataIdentity, DataRecipient, Key, Sealer};
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{Epoch, EpochError, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
-use crate::format::ids::{Commitment, EpochId, NameId, from_hex, to_hex};
-use crate::format::json;
+use crate::format::ids::{Commitment, EpochId, NameId};
 use crate::format::moment;
 use crate::format::object::Sealed;
 use crate::format::sign::MAX_DOCUMENT;
+use crate::format::signers::Signers;
 use crate::format::wrap::{EpochKeys, WrapError};
 use crate::pipeline::owner::{Owner, Prompt};
+use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::world::World;
@@ -179,6 +179,40 @@ pub struct Ready {
     pub waiting: Vec<Owner>,
 }
 
+/// What a run begins with: the plan's epochs, births that were cut short mended, and the epoch to
+/// write into. `signers` are the plan's pinned keys; the writer's own key is added.
+pub async fn begin(
+    nursery: Nursery<'_>,
+    wanted: &Wanted,
+    signers: &Signers,
+    records: &Records,
+    reporter: &Reporter,
+) -> Result<(Epochs, Ready), BirthError> {
+    let Nursery { store, key, plan, .. } = nursery;
+    let mut pinned = signers.clone();
+    pinned.extend(key.own_signers());
+    let list = || epochs::list(store, key.writer, plan, Some(key.repository), &pinned, reporter);
+    let mut epochs = list().await?;
+    for epoch in mend(nursery, &epochs).await? {
+        reporter.warn(format!("epoch {epoch}"), "its birth was cut short; it is finished now");
+        epochs = list().await?;
+    }
+    for (object, error) in &epochs.rejected {
+        reporter.warn(object.to_string(), error.to_string());
+    }
+    let ready = ready(nursery, wanted, &epochs, records).await?;
+    for owner in &ready.waiting {
+        reporter.warn(
+            format!("owner {}", owner.name()),
+            format!("cannot open epoch {} yet: kbak keys add, or wait for the next epoch", ready.epoch.epoch),
+        );
+    }
+    if ready.born.is_some() {
+        epochs = list().await?;
+    }
+    Ok((epochs, ready))
+}
+
 /// The epoch that a run starts in: the current one, or a new one where there is none, an owner was
 /// removed, or it is asked for.
 pub async fn ready(
@@ -201,11 +235,14 @@ pub async fn ready(
     }
     let now = nursery.store.now().await?;
     let held = nursery.keeper.load().await?;
-    let lost = || held.as_deref().unwrap_or_default();
+    let held = held.unwrap_or_default();
     let secret = |stored: &StoredEpoch| {
-        lost().iter().find(|held| held.fits(&stored.epoch)).map(|held| held.secret.clone())
+        held.iter().find(|held| held.fits(&stored.epoch)).map(|held| held.secret.clone())
     };
-    let reason = match epochs.current(now, nursery.key.signing.public()) {
+    let own = nursery.key.signing.public();
+    // Of two that were born at once, the one whose secret survived in the keeper will do.
+    let kept = epochs.open_own(now, own).find(|stored| secret(stored).is_some());
+    let reason = match kept.or_else(|| epochs.open_own(now, own).next()) {
         _ if wanted.new_epoch => Reason::Asked,
         None if epochs.all.is_empty() => Reason::First,
         None => Reason::Over,
@@ -217,7 +254,7 @@ pub async fn ready(
                 let keeper = nursery.keeper.describe();
                 let secret =
                     secret(stored).ok_or(BirthError::SecretLost { epoch: stored.epoch.epoch, keeper })?;
-                let previous = before(epochs, stored.epoch.epoch, lost());
+                let previous = before(epochs, stored.epoch.epoch, &held);
                 return Ok(Ready {
                     epoch: stored.epoch.clone(),
                     secret,
@@ -231,7 +268,7 @@ pub async fn ready(
     };
     let made = make(nursery.world, &wanted.owners, &wanted.prompt).await?;
     let (epoch, secret) = bear(nursery, wanted, epochs.heads(), made, now).await?;
-    let previous = before(epochs, epoch.epoch, lost());
+    let previous = before(epochs, epoch.epoch, &held);
     Ok(Ready { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
 }
 
@@ -256,11 +293,11 @@ pub async fn settle(keeper: &dyn EpochKeeper, epoch: EpochId) -> Result<(), Writ
 
 /// An epoch's public half and its secret, before it is born. Opens nothing.
 pub struct Made {
-    id: EpochId,
-    recipient: DataRecipient,
-    secret: EpochSecret,
-    wraps: Vec<InlineWrap>,
-    origin: SecretOrigin,
+    pub(super) id: EpochId,
+    pub(super) recipient: DataRecipient,
+    pub(super) secret: EpochSecret,
+    pub(super) wraps: Vec<InlineWrap>,
+    pub(super) origin: SecretOrigin,
 }
 
 impl fmt::Debug for Made {
@@ -382,73 +419,4 @@ pub async fn mend(nursery: Nursery<'_>, epochs: &Epochs) -> Result<Vec<EpochId>,
         mended.push(held.epoch);
     }
     Ok(mended)
-}
-
-/// An epoch that an owner made outside (`kbak epoch new --outside`): the writer signs and stores it
-/// without ever having seen the private half. Holds K_epoch: a secret file.
-#[derive(Serialize, Deserialize)]
-struct HandOver {
-    kbak: String,
-    version: u64,
-    epoch: EpochId,
-    secret: String,
-    recipient: String,
-    wraps: Vec<InlineWrap>,
-}
-
-impl Drop for HandOver {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.secret);
-    }
-}
-
-const HAND_OVER: &str = "epoch hand-over";
-
-impl Made {
-    /// The hand-over file: for the writer's machine, 0600.
-    #[must_use]
-    #[expect(clippy::expect_used, reason = "strings and numbers always serialise")]
-    pub fn to_hand_over(&self) -> Zeroizing<String> {
-        let file = HandOver {
-            kbak: HAND_OVER.to_owned(),
-            version: 1,
-            epoch: self.id,
-            secret: to_hex(self.secret.0.expose()),
-            recipient: self.recipient.to_string(),
-            wraps: self.wraps.clone(),
-        };
-        Zeroizing::new(serde_json::to_string_pretty(&file).expect("a serialisable file") + "\n")
-    }
-
-    /// Reads a hand-over file.
-    pub fn from_hand_over(content: &[u8]) -> Result<Self, BirthError> {
-        let file: HandOver =
-            json::parse_secret(content).map_err(|_| BirthError::HandOver("it is malformed"))?;
-        if file.kbak != HAND_OVER || file.version != 1 {
-            return Err(BirthError::HandOver("it is another kind of file, or newer"));
-        }
-        let secret = from_hex::<32>(&file.secret).map_err(|_| BirthError::HandOver("its secret"))?;
-        let recipient = file.recipient.parse().map_err(|_| BirthError::HandOver("its recipient"))?;
-        if file.wraps.is_empty() {
-            return Err(BirthError::HandOver("it has no wraps: nobody could read the backup"));
-        }
-        Ok(Self {
-            id: file.epoch,
-            recipient,
-            secret: EpochSecret(SecretKey::new(secret)),
-            wraps: file.wraps.clone(),
-            origin: SecretOrigin::Outside,
-        })
-    }
-
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> EpochId {
-        self.id
-    }
-
-    /// Whom it was wrapped to.
-    pub fn recipients(&self) -> impl Iterator<Item = crate::format::ids::RecipientId> + '_ {
-        self.wraps.iter().map(|wrap| wrap.recipient)
-    }
 }

@@ -154,12 +154,12 @@ impl Epochs {
         now < stored.epoch.not_after && self.successors(stored.epoch.epoch).next().is_none()
     }
 
-    /// The epoch that a writer with the key `own` starts its runs in: of those that it signed
-    /// itself and that are open, the greatest by (created, id). A writer never encrypts to a
-    /// recipient that it has not signed.
-    #[must_use]
-    pub fn current(&self, now: Timestamp, own: PublicKey) -> Option<&StoredEpoch> {
-        self.all.iter().rev().find(|stored| stored.epoch.key() == own && self.may_start(stored, now))
+    /// The epochs that a writer with the key `own` may start runs in: open, and signed by itself,
+    /// because a writer never encrypts to a recipient that it has not signed. The greatest by
+    /// (created, id) comes first; it is the one to take. More than one is open only when two
+    /// coordinators made one each at the same time.
+    pub fn open_own(&self, now: Timestamp, own: PublicKey) -> impl Iterator<Item = &StoredEpoch> {
+        self.all.iter().rev().filter(move |stored| stored.epoch.key() == own && self.may_start(stored, now))
     }
 
     /// Epochs that only a newer kbak can read.

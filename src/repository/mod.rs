@@ -5,6 +5,7 @@ pub mod chain;
 pub mod commit;
 pub mod dedup;
 pub mod epochs;
+pub mod hand_over;
 pub mod init;
 pub mod keys;
 pub mod open;

@@ -151,9 +151,9 @@ async fn limits_of_starting_committing_and_closing() {
     assert_eq!(epochs.commits_until(stored), moment::after(start, 4 * DAY));
     assert_eq!(epochs.closed_from(stored), moment::after(start, 5 * DAY));
     let own = life.key.signing.public();
-    assert_eq!(epochs.current(life.now(), own).map(|e| e.epoch.epoch), Some(second.epoch.epoch));
+    assert_eq!(epochs.open_own(life.now(), own).next().map(|e| e.epoch.epoch), Some(second.epoch.epoch));
     let stranger = WriterKey::generate(&life.bench.world).signing.public();
-    assert!(epochs.current(life.now(), stranger).is_none(), "never an epoch that one has not signed");
+    assert!(epochs.open_own(life.now(), stranger).next().is_none(), "never an epoch that one has not signed");
 }
 
 #[tokio::test]
@@ -328,4 +328,52 @@ async fn a_wrap_of_another_epoch_is_found_out() {
     let error = open(eve_identity).await.unwrap_err();
     assert!(matches!(error, keys::KeysError::Closed { source: WrapError::Foreign(_), .. }), "{error:?}");
     assert_eq!(Failure::from(error).exit, Exit::Damaged);
+}
+
+#[tokio::test]
+async fn two_coordinators_at_once_leave_two_epochs_and_one_way_on() {
+    let life = Life::new(30);
+    let (ada, _) = owner(&life.bench.world, "ada");
+    let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
+    let none = Epochs::default();
+    let plan = life.key.plan("default");
+    // Neither has seen the other's epoch; the second one's file replaces the first one's.
+    let nursery_of = |keeper| nursery(&life.bench, &life.key, plan, keeper);
+    let lost = MemoryKeeper::default();
+    let first =
+        birth::ready(nursery_of(&life.keeper), &asked, &none, &Records::default()).await.expect("one");
+    let second = birth::ready(nursery_of(&lost), &asked, &none, &Records::default()).await.expect("another");
+    let epochs = life.epochs().await;
+    assert_eq!(epochs.open_own(life.now(), life.key.signing.public()).count(), 2);
+    let next = life.ready(&wanted(&[&ada])).await.expect("the one whose secret is kept");
+    assert_eq!((next.born, next.epoch.epoch), (None, first.epoch.epoch));
+    let third = life.ready(&asked).await.expect("a successor of both");
+    let mut closed = third.epoch.previous_epochs.clone();
+    closed.sort_unstable();
+    let mut both = [first.epoch.epoch, second.epoch.epoch];
+    both.sort_unstable();
+    assert_eq!(closed, both);
+}
+
+#[tokio::test]
+async fn a_run_begins_with_what_is_there_and_says_what_is_not() {
+    let life = Life::new(31);
+    let world = &life.bench.world;
+    let ((ada, _), (eve, _)) = (owner(world, "ada"), owner(world, "eve"));
+    let (heard, reporter) = crate::support::owners::heard();
+    let nursery = || nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+    let (no_signers, records) = (kbak::format::signers::Signers::default(), Records::default());
+    let begin =
+        async |wanted: Wanted| birth::begin(nursery(), &wanted, &no_signers, &records, &reporter).await;
+    let (epochs, first) = begin(wanted(&[&ada])).await.expect("an epoch");
+    assert_eq!((epochs.all.len(), heard.0.lock().expect("a lock").len()), (1, 0));
+    // The copy is lost: nobody would find the epoch, but the writer knows that it was born.
+    let path = life.path(&first.epoch);
+    let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
+    life.bench.store.delete(&copy).await.expect("deleted");
+    let (epochs, again) = begin(wanted(&[&ada, &eve])).await.expect("the same epoch");
+    assert_eq!((epochs.all.len(), again.epoch.epoch), (1, first.epoch.epoch));
+    assert!(life.bench.memory.objects().contains_key(&copy));
+    let said = heard.0.lock().expect("a lock").join("\n");
+    assert!(said.contains("cut short") && said.contains("eve") && said.contains("keys add"), "{said}");
 }
