@@ -1,7 +1,7 @@
 //! The main job on real parts.
 
 mod cluster;
-mod folder;
 mod cluster_restore;
+mod folder;
 mod postgres;
 mod volume;

@@ -2,7 +2,6 @@
 
 mod list_page;
 mod pipeline;
-mod tar;
 mod store_listing;
-
+mod tar;
 mod trust;

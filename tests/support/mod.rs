@@ -1,14 +1,11 @@
 //! Real servers and trees for the tests.
 
 pub mod compare;
-pub mod owners;
-pub mod plane;
-pub mod postgres;
-pub mod tree;
-pub mod volume;
 pub mod liar;
 pub mod owners;
 pub mod plane;
 pub mod postgres;
-pub mod servers;
 pub mod resources;
+pub mod servers;
+pub mod tree;
+pub mod volume;
