@@ -8,6 +8,7 @@ use crate::format::container::DataRecipient;
 use crate::format::layout::EpochPath;
 use crate::format::object::Sealed;
 use crate::report::event::Reporter;
+use crate::store::operation::Operation;
 use crate::store::{Put, Store, StoreError, StoreErrorKind};
 use crate::world::World;
 
@@ -106,7 +107,7 @@ impl Engine {
                     return Ok(());
                 }
                 return Err(StoreError {
-                    operation: "put",
+                    operation: Operation::Put,
                     object: object.key().to_string(),
                     store: self.store.describe(),
                     kind: StoreErrorKind::Corrupt(format!(
@@ -119,7 +120,7 @@ impl Engine {
             from = page.next;
             if from.is_none() {
                 return Err(StoreError {
-                    operation: "put",
+                    operation: Operation::Put,
                     object: object.key().to_string(),
                     store: self.store.describe(),
                     kind: StoreErrorKind::Protocol("the key is said to be taken, and is not listed".into()),

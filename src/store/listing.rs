@@ -61,7 +61,7 @@ pub fn list_all(
 /// them.
 pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Vec<String>, StoreError> {
     let broken = |what: String| StoreError {
-        operation: "list",
+        operation: Operation::List,
         object: prefix.to_owned(),
         store: store.describe(),
         kind: StoreErrorKind::Protocol(what),
