@@ -8,7 +8,7 @@
 //! Manifest ──> chunk list ──> whole or ranged reads ──> authenticated plaintext ──> Target
 //! ```
 //!
-//! Where to look: [`format`] is the repository format as pure functions between bytes and types;
+//! Where to look: [`mod@format`] is the repository format as pure functions between bytes and types;
 //! [`store`] keeps immutable objects; [`pipeline`] carries streams into packs and back;
 //! [`repository`] opens, commits and reads snapshots; [`source`] and [`restore`] are the two ends;
 //! [`backup`] and [`verify`] compose them; [`report`] says what happened; [`world`] holds clock,

@@ -58,9 +58,8 @@ impl Cutter {
     /// its content.
     pub fn before(&mut self, key: &DomainKey, path: &[u8], length: u64, header: u64) -> Cut {
         let hash = key.cut(path);
-        let cut = if self.first {
-            Cut::Group
-        } else if self.text > MAX_TEXT || self.headers + header > MAX_HEADERS {
+        let full = self.text > MAX_TEXT || self.headers + header > MAX_HEADERS;
+        let cut = if self.first || full {
             Cut::Group
         } else if self.segment_ends(hash, length) {
             // The lower half of the hash decides about groups, the upper one about segments.

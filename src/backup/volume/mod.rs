@@ -344,10 +344,11 @@ impl Driver {
         self.stream.push(Piece::of_bytes(last, vec![record])).await
     }
 
-    /// Two blocks of zeros end the stream.
+    /// Two blocks of zeros end the stream, in a group of their own: the groups of the scan cache
+    /// hold exactly their members' bytes.
     async fn end(mut self) -> Result<PendingStream, PipelineError> {
         let job = Box::new(|| Ok(Output::of_bytes(vec![0; 1024], Vec::new())));
-        self.stream.push(Piece { starts_group: false, reserve: 4096, job }).await?;
+        self.stream.push(Piece { starts_group: true, reserve: 4096, job }).await?;
         self.stream.finish().await
     }
 }
@@ -371,17 +372,6 @@ fn next_chunk(
     let length = cuts.find(gear, buffer);
     let rest = buffer.split_off(length);
     Ok(std::mem::replace(buffer, rest))
-}
-
-/// The object that holds the roots' hash of a stream's cache, if the stream has one.
-#[must_use]
-pub fn cache_key(name: &str) -> String {
-    format!("tar/{name}")
-}
-
-/// Nothing is known of the last run.
-pub async fn nothing_known(domain: &Arc<DomainWriter>) -> Result<Earlier, PipelineError> {
-    open_earlier(domain, None).await
 }
 
 /// The scan cache under `root`.
