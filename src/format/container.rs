@@ -253,7 +253,7 @@ impl Head {
     ) -> Result<Vec<u8>, ContainerError> {
         let view = Sparse { head: &self.bytes, blocks, at: 0 };
         let mut reader = decrypt(view, &Key::Identity(identity))?;
-        if start % BLOCK != 0 {
+        if !start.is_multiple_of(BLOCK) {
             reader.seek(SeekFrom::Start(start)).map_err(damaged)?;
         } else if start > 0 {
             // One past the wanted place and one back: the crate looks at the object's last block,

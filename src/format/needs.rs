@@ -65,7 +65,7 @@ impl Needs {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(MAGIC.as_slice())?;
-        (rest.len() as u64 % ENTRY == 0).then_some(())?;
+        (rest.len() as u64).is_multiple_of(ENTRY).then_some(())?;
         let mut packs = Vec::with_capacity(rest.len() / 40);
         while !rest.is_empty() {
             let (hash, size) = (ObjectHash(take(&mut rest)?), u64::from_le_bytes(take(&mut rest)?));

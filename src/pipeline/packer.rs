@@ -137,10 +137,8 @@ impl Packer {
         if let Some(found) = self.known().find(&frame.id, frame.plain) {
             return Ok(found);
         }
-        if slot.as_ref().is_some_and(|open| !open.builder.fits(frame.bytes.len())) {
-            if let Some(full) = slot.take() {
-                self.close(full, class)?;
-            }
+        if let Some(full) = slot.take_if(|open| !open.builder.fits(frame.bytes.len())) {
+            self.close(full, class)?;
         }
         let open = match slot.take() {
             Some(open) => open,

@@ -117,10 +117,10 @@ pub async fn missing(
         while let Some(next) = wanted.next_if(|next| next.hash < pack.hash) {
             missing.push(*next);
         }
-        if let Some(next) = wanted.next_if(|next| next.hash == pack.hash) {
-            if next.size != pack.size {
-                missing.push(*next);
-            }
+        if let Some(next) = wanted.next_if(|next| next.hash == pack.hash)
+            && next.size != pack.size
+        {
+            missing.push(*next);
         }
     }
     missing.extend(wanted.copied());

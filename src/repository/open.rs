@@ -66,7 +66,7 @@ impl View {
     /// Says whether the store holds a repository at all.
     pub async fn check_marker(&self) -> Result<(), Failure> {
         let key = layout::marker();
-        let found = match self.store.get(&key, 4096).await {
+        match self.store.get(&key, 4096).await {
             Ok(bytes) => marker::check(&bytes).map_err(|error| {
                 Failure::new(Exit::Damaged, format!("{key} in {} is damaged", self.store.describe()))
                     .because(error)
@@ -80,8 +80,7 @@ impl View {
             )
             .remedy("check --repo; a new repository is made by kbak init")),
             Err(error) => Err(error.into()),
-        };
-        found
+        }
     }
 
     /// The writers whose manifests a pinned key may sign.

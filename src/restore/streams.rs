@@ -77,7 +77,7 @@ pub async fn into_folder(
     };
     // A read error closes the channel, so the target sees a stream that stops early; what is
     // complete stays, nothing half-written does.
-    let (written, read) = futures::join!(write, async move { read.await });
+    let (written, read) = futures::join!(write, read);
     read?;
     written
 }
