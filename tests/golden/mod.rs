@@ -1,1 +1,3 @@
 //! Repositories and vectors of every released format.
+
+mod keys;
