@@ -221,7 +221,8 @@ async fn an_application_comes_back_in_an_empty_cluster() {
     let total: usize = held.kinds.iter().map(|(_, lines)| lines.len()).sum();
     assert_eq!(outcomes.lock().expect("a lock").len(), total, "each object has an outcome");
 
-    compare(&held, &outcomes.lock().expect("a lock"), &here).await;
+    let outcomes = outcomes.into_inner().expect("a lock");
+    compare(&held, &outcomes, &here).await;
     // Owners are those of the new cluster, all three deep, and garbage collection agrees.
     let get_uid = async |path: &str| get(&here, path).await["metadata"]["uid"].clone();
     let owner = get_uid("/api/v1/namespaces/shop/configmaps/owner").await;

@@ -126,7 +126,7 @@ pub enum ApiErrorKind {
     },
     /// The server said no.
     #[error("{0}")]
-    Status(ApiStatus),
+    Status(Box<ApiStatus>),
     /// The answer is not what this API gives.
     #[error("the answer cannot be understood ({0})")]
     Malformed(String),
@@ -164,7 +164,7 @@ impl ApiError {
     #[must_use]
     pub fn status(&self) -> Option<&ApiStatus> {
         match &self.kind {
-            ApiErrorKind::Status(status) => Some(status),
+            ApiErrorKind::Status(status) => Some(status.as_ref()),
             _ => None,
         }
     }
@@ -335,7 +335,7 @@ impl Cluster {
         }
         let text = self.body(call, body, STATUS_LIMIT).await.unwrap_or_default();
         let status = status(parts.status, &parts.headers, &text);
-        Err(self.error(call, ApiErrorKind::Status(status)))
+        Err(self.error(call, ApiErrorKind::Status(Box::new(status))))
     }
 
     async fn body(&self, call: &Call<'_>, mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
