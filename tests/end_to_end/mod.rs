@@ -1,5 +1,6 @@
 //! The main job on real parts.
 
 mod cluster;
+mod mounts;
 mod postgres;
 mod volume;
