@@ -242,10 +242,9 @@ impl Target {
         }
         let root = Root::open(path).map_err(open)?;
         root.probe().map_err(open)?;
-        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Err(TargetError::Busy(path.to_owned())),
-            // Where folders cannot be locked, nobody is kept out; the names differ all the same.
-            Ok(()) | Err(_) => {}
+        // Where folders cannot be locked, nobody is kept out; temporary names differ all the same.
+        if rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Err(TargetError::Busy(path.to_owned()));
         }
         let run = random.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let seen = (options.existing == ExistingFiles::DeleteExtra).then(|| Seen::new(random));
