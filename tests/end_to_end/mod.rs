@@ -3,5 +3,6 @@
 mod cluster;
 mod cluster_restore;
 mod folder;
+mod mounts;
 mod postgres;
 mod volume;

@@ -68,10 +68,6 @@ impl Raw {
         Self { link: carrier.to_vec(), ..Self::new(b'1', name) }
     }
 
-    pub fn device(kind: u8, name: &[u8], major: u64, minor: u64) -> Self {
-        Self { major: octal(major, 7), minor: octal(minor, 7), ..Self::new(kind, name) }
-    }
-
     /// With a PAX record of the right length.
     pub fn record(mut self, key: &[u8], value: &[u8]) -> Self {
         self.records.get_or_insert_default().extend_from_slice(&record(key, value));

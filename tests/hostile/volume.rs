@@ -7,7 +7,7 @@ use std::path::Path;
 use kbak::restore::volume::parse::Event;
 use kbak::restore::volume::{ExistingFiles, FailureKind, Report, Target, TargetError, TargetOptions};
 use kbak::source::volume::Time;
-use kbak::source::volume::tar::{Entry, Extent, Kind, Xattr};
+use kbak::source::volume::tar::{Entry, Extent, Kind, ROOT, Xattr};
 
 use super::{Cage, names};
 
@@ -36,7 +36,7 @@ pub fn hard(path: &str, carrier: &str) -> Entry {
 }
 
 pub fn options(existing: ExistingFiles) -> TargetOptions {
-    TargetOptions { existing, ..TargetOptions::default() }
+    TargetOptions { existing, delete_within: vec![ROOT.to_vec()], ..TargetOptions::default() }
 }
 
 fn put(target: &mut Target, entry: Entry) -> Result<(), TargetError> {

@@ -272,8 +272,11 @@ impl<'a> Records<'a> {
     }
 }
 
+/// Key, value, and the bytes after a record.
+type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// `LENGTH KEY=VALUE\n` at the head of `bytes`, and what follows it.
-fn record(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), HeaderError> {
+fn record(bytes: &[u8]) -> Result<Record<'_>, HeaderError> {
     let space = bytes.iter().take(8).position(|&byte| byte == b' ').ok_or(HeaderError::Record)?;
     let length = decimal(&bytes[..space], "record length").map_err(|_| HeaderError::Record)?;
     let length = usize::try_from(length).map_err(|_| HeaderError::Record)?;

@@ -50,10 +50,10 @@ impl Seen {
 }
 
 impl Shared {
-    /// Deletes everything below `within` that was not seen. Never crosses a mount point.
-    pub(super) fn delete_extra(&self, seen: &mut Seen, within: &[u8]) {
+    /// Deletes everything below the paths `within` that was not seen. Crosses no mount point.
+    pub(super) fn delete_extra(&self, seen: &mut Seen, within: &[Vec<u8>]) {
         seen.sort();
-        let mut todo = vec![within.to_vec()];
+        let mut todo = within.to_vec();
         while let Some(path) = todo.pop() {
             if let Err(errno) = self.delete_extra_in(seen, &path, &mut todo) {
                 self.fail(&path, Reason::system("delete what the backup does not hold")(errno));
@@ -64,7 +64,8 @@ impl Shared {
     fn delete_extra_in(&self, seen: &Seen, path: &[u8], todo: &mut Vec<Vec<u8>>) -> Io<()> {
         let directory = match self.root.open_directory(path, false, Mounts::Stop) {
             Ok(directory) => directory,
-            Err(Errno::XDEV | Errno::NOENT) => return Ok(()),
+            // A mount point, or a selected path that is no directory.
+            Err(Errno::XDEV | Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
             Err(error) => return Err(error),
         };
         let mut extra = Vec::new();

@@ -144,3 +144,46 @@ fn nameless(root: impl AsFd) -> Result<OwnedFd> {
     rustix::fs::unlinkat(root, name, AtFlags::empty())?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::volume::tar::{Kind, Time};
+
+    #[test]
+    fn records_come_back_both_ways_from_memory_and_from_the_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let root = crate::source::volume::Root::open(dir.path()).expect("a root");
+        let entries: Vec<Entry> = (0..600)
+            .map(|number| Entry {
+                path: format!("{number}/{}", "p".repeat(number * 5 + 1)).into_bytes(),
+                kind: Kind::Directory,
+                mode: 0o700,
+                uid: 1,
+                gid: 2,
+                mtime: Time { seconds: number as i64, nanos: 3 },
+                names: None,
+                xattrs: Vec::new(),
+            })
+            .collect();
+        let mut journal = Journal::default();
+        for (number, entry) in entries.iter().enumerate() {
+            journal.push(&root, number as u8, entry).expect("written");
+        }
+        assert!(journal.spilled_len > HELD as u64 && !journal.held.is_empty());
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0, "it has a name");
+        let (mut at, mut forward) = (0, Vec::new());
+        while let Some((mark, entry, next)) = journal.forward(at).expect("read") {
+            assert_eq!(mark, forward.len() as u8);
+            forward.push(entry);
+            at = next;
+        }
+        let (mut at, mut backward) = (journal.end(), Vec::new());
+        while let Some((_, entry, next)) = journal.backward(at).expect("read") {
+            backward.push(entry);
+            at = next;
+        }
+        backward.reverse();
+        assert!(forward == entries && backward == entries);
+    }
+}

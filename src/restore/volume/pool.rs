@@ -114,7 +114,7 @@ impl Pool {
 
     /// Waits until everything is done. A panic in a thread goes on here.
     pub(super) fn finish(mut self) {
-        for panic in self.join() {
+        if let Some(panic) = self.join().pop() {
             std::panic::resume_unwind(panic);
         }
     }

@@ -42,7 +42,8 @@ pub enum ExistingFiles {
     Skip,
     /// They are replaced.
     Overwrite,
-    /// They are replaced, and in the end everything is deleted that the stream does not hold.
+    /// They are replaced, and in the end everything below [`TargetOptions::delete_within`] is
+    /// deleted that the stream does not hold.
     DeleteExtra,
 }
 
@@ -51,8 +52,10 @@ pub enum ExistingFiles {
 pub struct TargetOptions {
     /// What to do about files that are there already.
     pub existing: ExistingFiles,
-    /// Below which path [`ExistingFiles::DeleteExtra`] deletes: what was selected for the restore.
-    pub delete_within: Vec<u8>,
+    /// Below which paths [`ExistingFiles::DeleteExtra`] deletes: those that were selected, or
+    /// [`ROOT`] if the stream is the whole volume. Nobody but the caller knows; so there is no
+    /// default.
+    pub delete_within: Vec<Vec<u8>>,
     /// Whether devices are made.
     pub allow_devices: bool,
     /// Whether attributes other than `user.*`, POSIX ACLs and `security.capability` are set.
@@ -67,7 +70,7 @@ impl Default for TargetOptions {
     fn default() -> Self {
         Self {
             existing: ExistingFiles::Refuse,
-            delete_within: ROOT.to_vec(),
+            delete_within: Vec::new(),
             allow_devices: false,
             allow_other_xattrs: false,
             threads: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
@@ -92,6 +95,9 @@ pub enum TargetError {
     /// There are files in the target, and nothing was said about them.
     #[error("{}: the target is not empty", .0.display())]
     NotEmpty(PathBuf),
+    /// Files are to be deleted, and nothing says where.
+    #[error("extra files are to be deleted, and it is not said below which paths")]
+    NoScope,
     /// Another restore writes into the target.
     #[error("{}: another restore is writing into the target", .0.display())]
     Busy(PathBuf),
@@ -227,16 +233,18 @@ impl Target {
     /// [`TargetError`].
     pub fn open(path: &Path, options: TargetOptions, random: [u8; 32]) -> Result<Self, TargetError> {
         let open = |source: Errno| TargetError::Open { path: path.to_owned(), source };
+        if options.existing == ExistingFiles::DeleteExtra && options.delete_within.is_empty() {
+            return Err(TargetError::NoScope);
+        }
         match rustix::fs::mkdir(path, rustix::fs::Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(open(error)),
         }
         let root = Root::open(path).map_err(open)?;
         root.probe().map_err(open)?;
-        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Err(TargetError::Busy(path.to_owned())),
-            // Where folders cannot be locked, nobody is kept out; the names differ all the same.
-            Ok(()) | Err(_) => {}
+        // Where folders cannot be locked, nobody is kept out; temporary names differ all the same.
+        if rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Err(TargetError::Busy(path.to_owned()));
         }
         let run = random.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let seen = (options.existing == ExistingFiles::DeleteExtra).then(|| Seen::new(random));

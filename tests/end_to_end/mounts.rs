@@ -1,0 +1,118 @@
+//! File systems of their own: mount points in a volume, a target that is full. Each test runs again
+//! in a mount namespace of its own, which only root can make.
+
+use std::path::Path;
+use std::process::Command;
+
+use kbak::restore::volume::{ExistingFiles, TargetError, TargetOptions};
+use kbak::source::volume::{Skip, Volume, VolumeOptions, Walked, tar};
+
+use crate::support::volume::{Refused, bytes, restore};
+
+const CHILD: &str = "KBAK_TEST_MOUNTS";
+
+/// Runs `inside` with a folder to mount things in, in a process that nobody else sees mounts of.
+fn with_mounts(name: &str, inside: impl FnOnce(&Path)) {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        return inside(Path::new(&folder));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let run = Command::new("unshare")
+        .arg("--mount")
+        .arg(std::env::current_exe().expect("this program"))
+        .args(["--exact", &format!("end_to_end::mounts::{name}"), "--nocapture"])
+        .env(CHILD, dir.path())
+        .output()
+        .expect("unshare");
+    let output = [run.stdout, run.stderr].concat();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&output));
+}
+
+fn mount(args: &[&str], at: &Path) {
+    let status = Command::new("mount").args(args).arg(at).status().expect("mount");
+    assert!(status.success(), "mount {args:?}");
+}
+
+#[test]
+fn mount_points_are_named_and_not_entered() {
+    with_mounts("mount_points_are_named_and_not_entered", |dir| {
+        let root = dir.join("root");
+        for folder in ["a/mounted", "bound", "z"] {
+            std::fs::create_dir_all(root.join(folder)).expect("folders");
+        }
+        std::fs::write(root.join("z/file"), b"kept").expect("a file");
+        std::fs::write(root.join("z/secret"), b"under").expect("a file");
+        mount(&["-t", "tmpfs", "none"], &root.join("a/mounted"));
+        std::fs::write(root.join("a/mounted/file"), b"of another file system").expect("a file");
+        // The same file system, mounted in itself: what is there is in the walk already.
+        mount(&["--bind", root.join("z").to_str().expect("text")], &root.join("bound"));
+        mount(&["--bind", "/etc/hostname"], &root.join("z/secret"));
+        let volume = Volume::open(&root, VolumeOptions::default()).expect("a volume");
+        let (mut members, mut skipped) = (Vec::new(), Vec::new());
+        for walked in volume.walk() {
+            match walked {
+                Walked::Member(member) => members.push(String::from_utf8(member.path).expect("text")),
+                Walked::Skipped(skip) => {
+                    skipped.push((String::from_utf8(skip.path).expect("text"), skip.why))
+                }
+                Walked::Gap(gap) => panic!("{gap}"),
+            }
+        }
+        assert_eq!(members, [".", "a", "a/mounted", "bound", "z", "z/file"]);
+        let expected = ["a/mounted", "bound", "z/secret"].map(|path| (path.to_owned(), Skip::MountPoint));
+        assert_eq!(skipped, expected);
+    });
+}
+
+#[test]
+fn deleting_extra_files_stops_at_mount_points() {
+    with_mounts("deleting_extra_files_stops_at_mount_points", |dir| {
+        let (from, to) = (dir.join("from"), dir.join("to"));
+        std::fs::create_dir_all(from.join("known")).expect("folders");
+        for folder in ["known", "extra/mounted"] {
+            std::fs::create_dir_all(to.join(folder)).expect("folders");
+            mount(&["-t", "tmpfs", "none"], &to.join(folder));
+            std::fs::write(to.join(folder).join("file"), b"stays").expect("a file");
+        }
+        std::fs::write(to.join("extra/file"), b"goes").expect("a file");
+        let (stream, _) = bytes(&from, VolumeOptions::default());
+        let delete_within = vec![tar::ROOT.to_vec()];
+        let options =
+            TargetOptions { existing: ExistingFiles::DeleteExtra, delete_within, ..TargetOptions::default() };
+        let report = restore(&stream, &to, options, 1 << 16).expect("restored");
+        assert_eq!(report.deleted, 1, "{report:?}");
+        assert!(to.join("known/file").exists() && to.join("extra/mounted/file").exists());
+    });
+}
+
+#[test]
+fn a_full_target_stops_and_leaves_nothing_half_done() {
+    with_mounts("a_full_target_stops_and_leaves_nothing_half_done", |dir| {
+        let (from, to) = (dir.join("from"), dir.join("to"));
+        for folder in [&from, &to] {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        for number in 0..40 {
+            std::fs::write(from.join(format!("f{number:02}")), vec![1u8; 100_000]).expect("a file");
+        }
+        let (stream, _) = bytes(&from, VolumeOptions::default());
+        mount(&["-t", "tmpfs", "-o", "size=2M", "none"], &to);
+        let full = restore(&stream, &to, TargetOptions::default(), 1 << 16);
+        assert!(matches!(full, Err(Refused::Target(TargetError::Stopped { .. }))), "{full:?}");
+        let there: Vec<_> =
+            std::fs::read_dir(&to).expect("a folder").map(|entry| entry.expect("an entry")).collect();
+        assert!(!there.is_empty() && there.len() < 40);
+        for entry in there {
+            assert_eq!(entry.metadata().expect("stat").len(), 100_000, "{:?}", entry.file_name());
+        }
+        // One file that does not fit is refused before anything of it is written.
+        std::fs::write(from.join("a-large"), vec![1u8; 3_000_000]).expect("a file");
+        let (stream, _) = bytes(&from, VolumeOptions::default());
+        let skip = TargetOptions { existing: ExistingFiles::Skip, ..TargetOptions::default() };
+        let full = restore(&stream, &to, skip, 1 << 16);
+        assert!(matches!(full, Err(Refused::Target(TargetError::NoRoom { .. }))), "{full:?}");
+    });
+}
