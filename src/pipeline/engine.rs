@@ -106,27 +106,19 @@ impl Engine {
                 if entry.size == size {
                     return Ok(());
                 }
-                return Err(StoreError {
-                    operation: Operation::Put,
-                    object: object.key().to_string(),
-                    store: self.store.describe(),
-                    kind: StoreErrorKind::Corrupt(format!(
-                        "another object of {} bytes lies there, not the {size} of this one",
-                        entry.size
-                    )),
-                    source: None,
-                });
+                let what =
+                    format!("another object of {} bytes lies there, not the {size} of this one", entry.size);
+                return Err(self.put_error(object, StoreErrorKind::Corrupt(what)));
             }
             from = page.next;
             if from.is_none() {
-                return Err(StoreError {
-                    operation: Operation::Put,
-                    object: object.key().to_string(),
-                    store: self.store.describe(),
-                    kind: StoreErrorKind::Protocol("the key is said to be taken, and is not listed".into()),
-                    source: None,
-                });
+                let what = "the key is said to be taken, and is not listed";
+                return Err(self.put_error(object, StoreErrorKind::Protocol(what.into())));
             }
         }
+    }
+
+    fn put_error(&self, object: &Sealed, kind: StoreErrorKind) -> StoreError {
+        StoreError::new(Operation::Put, object.key().as_str(), self.store.describe(), kind)
     }
 }

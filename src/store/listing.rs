@@ -60,12 +60,8 @@ pub fn list_all(
 /// Skips from one folder to the next, so that it costs one request a folder, however much lies in
 /// them.
 pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Vec<String>, StoreError> {
-    let broken = |what: String| StoreError {
-        operation: Operation::List,
-        object: prefix.to_owned(),
-        store: store.describe(),
-        kind: StoreErrorKind::Protocol(what),
-        source: None,
+    let broken = |what: String| {
+        StoreError::new(Operation::List, prefix, store.describe(), StoreErrorKind::Protocol(what))
     };
     let mut folders: Vec<String> = Vec::new();
     let mut from: Option<PageToken> = None;

@@ -345,7 +345,8 @@ impl S3 for Bucket {
         self.enter(&req.input.bucket).await?;
         let prefix = req.input.prefix.clone().unwrap_or_default();
         let repeat = self.lies(&Lie::RepeatPage);
-        let after = req.input.continuation_token.clone().filter(|_| !repeat).unwrap_or_default();
+        let after = req.input.continuation_token.clone().or_else(|| req.input.start_after.clone());
+        let after = after.filter(|_| !repeat).unwrap_or_default();
         let stale = self.lies(&Lie::StaleList);
         let foreign = self.lies(&Lie::ForeignPrefix);
         let state = self.lock();

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
+use kbak::format::ids::NameId;
+use kbak::format::layout::Class;
+use kbak::store::listing::folders;
 use kbak::store::probe::{Conditional, probe};
 use kbak::store::{MAX_OBJECT, MAX_PAGE, Put, Store, StoreErrorKind};
 
@@ -18,6 +21,7 @@ pub async fn hold(store: Arc<dyn Store>) {
     a_taken_key_keeps_its_bytes(&store).await;
     racing_puts_all_succeed(&store).await;
     a_listing_is_complete_and_ordered(&store).await;
+    folders_are_found_and_listings_go_on_anywhere(&store).await;
     a_large_object_comes_back(&store).await;
     the_probe_finds_an_honest_store(&store).await;
 }
@@ -115,8 +119,7 @@ async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
         let age = now.duration_since(entry.modified).as_secs();
         assert!((-2..3600).contains(&age), "{} was stored {age} s ago", entry.key);
     }
-    let folder =
-        objects.path.class_prefix(kbak::format::ids::NameId([1; 8]), kbak::format::layout::Class::Needs);
+    let folder = objects.path.class_prefix(NameId([1; 8]), Class::Needs);
     let inner = all(store, &folder).await.expect("a list");
     assert_eq!(inner.len(), expected.iter().filter(|(key, _)| key.as_str().starts_with(&folder)).count());
     stream::iter(put.iter().chain([&foreign]))
@@ -125,6 +128,40 @@ async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
         })
         .await;
     assert_eq!(all(store, &writer).await.expect("a list"), []);
+}
+
+async fn folders_are_found_and_listings_go_on_anywhere(store: &Arc<dyn Store>) {
+    let objects = Objects::new();
+    let domains = [1, 2, 7, 9];
+    let mut put = Vec::new();
+    for domain in domains {
+        for packs in 0..4 {
+            put.push(objects.needs(domain, packs));
+        }
+    }
+    for object in &put {
+        store.put(object).await.expect("a put");
+    }
+    let under = format!("{}d/", objects.path.prefix());
+    let found = folders(store, &under, 10).await.expect("folders");
+    assert_eq!(found, domains.map(|domain| NameId([domain; 8]).to_string()));
+    let error = folders(store, &under, 3).await.expect_err("more than are allowed");
+    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    let mut keys: Vec<_> = put.iter().map(|object| object.key().clone()).collect();
+    keys.sort();
+    // After a key that is there, and after one that is not.
+    for (after, expected) in [(keys[5].as_str(), &keys[6..]), (&format!("{under}05"), &keys[8..])] {
+        let mut page = store.list(&under, Some(&store.after(after))).await.expect("a page");
+        let mut found: Vec<_> = page.entries.into_iter().map(|entry| entry.key).collect();
+        while let Some(next) = page.next {
+            page = store.list(&under, Some(&next)).await.expect("a page");
+            found.extend(page.entries.into_iter().map(|entry| entry.key));
+        }
+        assert_eq!(found, expected, "after {after}");
+    }
+    for object in &put {
+        store.delete(object.key()).await.expect("a delete");
+    }
 }
 
 async fn a_large_object_comes_back(store: &Arc<dyn Store>) {
