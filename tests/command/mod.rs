@@ -1,1 +1,2 @@
 //! The command line as people meet it: help, tables, errors, exit codes.
+
