@@ -1,2 +1,3 @@
 //! The command line as people meet it: help, tables, errors, exit codes.
 
+mod report;
