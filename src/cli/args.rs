@@ -1,0 +1,62 @@
+//! The verbs.
+
+use clap::{Parser, Subcommand};
+
+use super::completion::CompletionArgs;
+use super::guard::LogLevel;
+use super::keygen::KeygenArgs;
+use super::man::ManArgs;
+use super::out::Format;
+use super::plan::{PlanAction, PlanArgs};
+
+/// Encrypted, verifiable, restorable backups of Kubernetes clusters into any S3-compatible bucket.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kbak",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_long_help = "\
+Exit codes, whose meaning never changes:
+  0  all declared items are safe, or their gap is accepted in the plan
+  1  a bug in kbak, or diff found differences
+  2  usage or configuration
+  3  partial: some declared item is not safe, or not restored; it is named
+  4  tampered or damaged data
+  5  store or cluster unreachable
+  6  interrupted; running again resumes"
+)]
+pub struct Cli {
+    /// How much libraries say on standard error
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", hide_possible_values = false)]
+    pub log_level: LogLevel,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a key of an owner, who can restore
+    Keygen(KeygenArgs),
+    /// Plan files: their schema, and what is wrong with one
+    Plan(PlanArgs),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    /// Print manual pages
+    Man(ManArgs),
+}
+
+impl Verb {
+    /// How the verb was asked to write.
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Plan(PlanArgs { action: PlanAction::Check { output, .. } | PlanAction::Schema { output } }) => {
+                output.output
+            }
+            Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
+        }
+    }
+}
