@@ -53,9 +53,9 @@ impl Verb {
     /// How the verb was asked to write.
     pub(super) fn format(&self) -> Format {
         match self {
-            Self::Plan(PlanArgs { action: PlanAction::Check { output, .. } | PlanAction::Schema { output } }) => {
-                output.output
-            }
+            Self::Plan(PlanArgs {
+                action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
+            }) => output.output,
             Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
         }
     }

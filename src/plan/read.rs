@@ -145,7 +145,9 @@ fn problem_of(error: &Yaml, places: &Place) -> Problem {
             Problem::new(ProblemKind::BadValue, "", message)
         }
         Yaml::Message { msg, .. } => Problem::new(ProblemKind::BadValue, "", msg.clone()),
-        other => Problem::new(ProblemKind::BadValue, "", UserMessageFormatter.format_message(other).into_owned()),
+        other => {
+            Problem::new(ProblemKind::BadValue, "", UserMessageFormatter.format_message(other).into_owned())
+        }
     };
     Problem { field, ..problem }.at(at)
 }
@@ -174,7 +176,9 @@ fn missing(name: &str, at: Option<Position>, places: &Place) -> Problem {
         places.lacking(parent, name).into_iter().next()
     });
     let (parent, at) = lacking.unwrap_or((String::new(), at));
-    Problem::new(ProblemKind::MissingField, parent, format!("{name} is missing")).remedy(missing_remedy(name)).at(at)
+    Problem::new(ProblemKind::MissingField, parent, format!("{name} is missing"))
+        .remedy(missing_remedy(name))
+        .at(at)
 }
 
 fn missing_remedy(name: &str) -> String {

@@ -2,7 +2,9 @@
 
 /// A pattern that no name can match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no pattern for names: letters, digits, -, ., _, : with * for any text and ? for one character")]
+#[error(
+    "{0:?} is no pattern for names: letters, digits, -, ., _, : with * for any text and ? for one character"
+)]
 pub struct GlobError(pub String);
 
 /// A pattern over names: `*` stands for any text, `?` for one character; the whole name, and the
@@ -99,7 +101,8 @@ fn split_terms(text: &str) -> Vec<&str> {
 fn is_label_key(key: &str) -> bool {
     let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_fine = prefix.is_none_or(|prefix| {
-        (1..=253).contains(&prefix.len()) && prefix.split('.').all(|part| !part.is_empty() && is_label_value(part))
+        (1..=253).contains(&prefix.len())
+            && prefix.split('.').all(|part| !part.is_empty() && is_label_value(part))
     });
     prefix_fine && !name.is_empty() && is_label_value(name)
 }

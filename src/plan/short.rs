@@ -8,7 +8,9 @@ use super::problem::{PlanError, Problem, ProblemKind};
 use super::read::{Checked, check_built};
 use super::recipient::Recipient;
 use super::running::Limits;
-use super::spec::{ApiVersion, BackupPlan, Cluster, Epoch, Kind, Metadata, Repository, Resources, Spec, Writer};
+use super::spec::{
+    ApiVersion, BackupPlan, Cluster, Epoch, Kind, Metadata, Repository, Resources, Spec, Writer,
+};
 
 /// The plan's name where nobody gives one.
 pub const DEFAULT_NAME: &str = "default";
@@ -142,7 +144,8 @@ fn database(text: &str) -> Result<Database, PlanError> {
                 return Err(problem(ProblemKind::PrivateKey, message).remedy(remedy).into());
             }
             (key, _) => {
-                let message = format!("the address says {key}, which kbak does not take, or not with this value");
+                let message =
+                    format!("the address says {key}, which kbak does not take, or not with this value");
                 return Err(problem(ProblemKind::BadValue, message).remedy(form).into());
             }
         }
@@ -184,7 +187,8 @@ fn decoded(text: &str) -> String {
 /// A database's name as an item's: what a plan's name may not hold becomes `-`.
 fn item_name(database: &str) -> String {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-    let text: String = database.to_lowercase().chars().map(|c| if fine(c) { c } else { '-' }).take(63).collect();
+    let text: String =
+        database.to_lowercase().chars().map(|c| if fine(c) { c } else { '-' }).take(63).collect();
     match text.trim_matches(['-', '.']) {
         "" | "resources" => "postgresql".into(),
         name => name.to_owned(),

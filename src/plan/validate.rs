@@ -26,7 +26,9 @@ pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
     }
     if spec.resources.is_none() && spec.databases.is_empty() && spec.volumes.is_empty() {
         let message = "the plan selects nothing: no resources, no databases, no volumes";
-        found.add(Problem::new(Kind::Empty, "spec", message).remedy("add resources: {} for all of the cluster"));
+        found.add(
+            Problem::new(Kind::Empty, "spec", message).remedy("add resources: {} for all of the cluster"),
+        );
     }
     if let Some(resources) = &spec.resources {
         found.resources(resources);
@@ -167,7 +169,9 @@ impl Found {
         let gone = |include: &String| excludes.iter().any(|glob| glob.matches(include));
         if patterns.include.is_empty() {
             let message = format!("include is empty: no {of} is selected");
-            self.add(Problem::new(Kind::Empty, format!("{field}.include"), message).remedy("leave it out for all"));
+            self.add(
+                Problem::new(Kind::Empty, format!("{field}.include"), message).remedy("leave it out for all"),
+            );
         } else if patterns.include.iter().all(gone) {
             let message = format!("exclude takes away all that include takes: no {of} is selected");
             self.add(Problem::new(Kind::Empty, format!("{field}.exclude"), message));
@@ -190,14 +194,21 @@ impl Found {
     fn database(&mut self, field: &str, database: &Database) {
         if !is_name(&database.name) || database.name == "resources" {
             self.add(
-                Problem::new(Kind::BadValue, format!("{field}.name"), format!("{:?} is no name for a database", database.name))
-                    .remedy("lower-case letters, digits, - and ., at most 63, and not resources"),
+                Problem::new(
+                    Kind::BadValue,
+                    format!("{field}.name"),
+                    format!("{:?} is no name for a database", database.name),
+                )
+                .remedy("lower-case letters, digits, - and ., at most 63, and not resources"),
             );
         }
         self.database_place(field, database);
         if database.databases.is_empty() {
             let message = "databases is empty: no database is selected";
-            self.add(Problem::new(Kind::Empty, format!("{field}.databases"), message).remedy("leave it out for all"));
+            self.add(
+                Problem::new(Kind::Empty, format!("{field}.databases"), message)
+                    .remedy("leave it out for all"),
+            );
         }
         self.globs(&format!("{field}.databases"), &database.databases);
         let users = [database.user.is_some(), database.user_file.is_some(), database.secret_ref.is_some()];
@@ -205,14 +216,21 @@ impl Found {
             self.contradiction(field, "user, userFile and secretRef exclude each other");
         }
         if database.password_file.is_some() && database.secret_ref.is_some() {
-            self.contradiction(format!("{field}.passwordFile"), "passwordFile and secretRef exclude each other");
+            self.contradiction(
+                format!("{field}.passwordFile"),
+                "passwordFile and secretRef exclude each other",
+            );
         }
         if database.ca_file.is_some() && database.tls == Tls::AllowPlaintext {
             self.contradiction(format!("{field}.caFile"), "caFile proves nothing with tls: allow-plaintext");
         }
         match (&database.command, database.engine) {
             (None, Engine::Command) => {
-                self.add(Problem::new(Kind::MissingField, field, "the engine command needs command: {dump, restore}"));
+                self.add(Problem::new(
+                    Kind::MissingField,
+                    field,
+                    "the engine command needs command: {dump, restore}",
+                ));
             }
             (Some(_), engine) if engine != Engine::Command => {
                 self.contradiction(format!("{field}.command"), "command belongs to the engine command");
@@ -314,7 +332,10 @@ impl Found {
         for (item, field) in declared(plan) {
             if let Some(first) = seen.get(&item) {
                 let message = format!("{item} is declared a second time; first in {first}");
-                self.add(Problem::new(Kind::Duplicate, field, message).remedy("name it once; items have one state"));
+                self.add(
+                    Problem::new(Kind::Duplicate, field, message)
+                        .remedy("name it once; items have one state"),
+                );
             } else {
                 seen.insert(item, field);
             }

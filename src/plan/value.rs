@@ -84,8 +84,7 @@ impl FromStr for Period {
             if digits == 0 || *factor >= last {
                 return Err(error(format!("{text:?} is no period")));
             }
-            let count: u64 =
-                rest[..digits].parse().map_err(|_| error(format!("{text:?} is too long")))?;
+            let count: u64 = rest[..digits].parse().map_err(|_| error(format!("{text:?} is too long")))?;
             seconds = count
                 .checked_mul(*factor)
                 .and_then(|part| seconds.checked_add(part))
@@ -319,10 +318,5 @@ text_value!(
     "^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$",
     "A size: 512Ki, 128Mi, 4Gi; without a unit it is bytes."
 );
-text_value!(
-    Rate,
-    RATE_EXPECTED,
-    "^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?/s$",
-    "Bytes per second: 800Ki/s, 50Mi/s."
-);
+text_value!(Rate, RATE_EXPECTED, "^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?/s$", "Bytes per second: 800Ki/s, 50Mi/s.");
 text_value!(Day, DAY_EXPECTED, "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "A day: 2027-06-30. It ends at midnight UTC.");

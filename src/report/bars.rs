@@ -25,7 +25,8 @@ const NAME: usize = 11;
 impl Bars {
     pub(super) fn new(style: Style) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
-        let (bar, spin) = if style.colour { ("{bar:20.cyan/dim}", "{spinner:.cyan}") } else { ("{bar:20}", "{spinner}") };
+        let (bar, spin) =
+            if style.colour { ("{bar:20.cyan/dim}", "{spinner:.cyan}") } else { ("{bar:20}", "{spinner}") };
         // A template of our own that does not parse would be a mistake of the program; the
         // default bar shows the same figures.
         let template = |text: &str, plain: fn() -> ProgressStyle| {

@@ -176,7 +176,9 @@ impl Shared {
             }
             // The end of a run is told by its summary.
             Mode::Plain if !last => {
-                for one in watched.iter().filter(|one| !one.reading.ended && one.reading != Reading::default()) {
+                for one in
+                    watched.iter().filter(|one| !one.reading.ended && one.reading != Reading::default())
+                {
                     self.say(&format!("{}  {}", plain(&one.meter.item), one.text()));
                 }
                 if !under.is_empty() {

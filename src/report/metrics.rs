@@ -81,17 +81,27 @@ fn moments(registry: &mut Registry, report: &RunReport, run: &Labels) {
 }
 
 fn whole(registry: &mut Registry, report: &RunReport, run: &Labels) {
-    let exit = figure(registry, "run_exit_code", "The exit code of the last run; 0: every declared item is safe");
+    let exit =
+        figure(registry, "run_exit_code", "The exit code of the last run; 0: every declared item is safe");
     set(&exit, run, u64::from(report.exit.code()));
     if let Some(snapshot) = &report.snapshot {
-        let sequence = figure(registry, "snapshot_sequence", "The sequence of the snapshot; head names its manifest");
+        let sequence =
+            figure(registry, "snapshot_sequence", "The sequence of the snapshot; head names its manifest");
         set(&sequence, &with(run, "head", &snapshot.hash), snapshot.sequence);
     }
     if let Some(peak) = report.memory_peak {
         set(&figure(registry, "memory_peak_bytes", "The most memory that was resident"), run, peak);
     }
-    set(&figure(registry, "stored_bytes", "Bytes that the last run sent to the store"), run, report.stored.bytes);
-    set(&figure(registry, "stored_packs", "Packs that the last run sent to the store"), run, report.stored.packs);
+    set(
+        &figure(registry, "stored_bytes", "Bytes that the last run sent to the store"),
+        run,
+        report.stored.bytes,
+    );
+    set(
+        &figure(registry, "stored_packs", "Packs that the last run sent to the store"),
+        run,
+        report.stored.packs,
+    );
     let requests = figure(registry, "store_requests", "Requests that the last run sent to the store");
     for (kind, count) in &report.stored.requests {
         set(&requests, &with(run, "operation", kind), *count);

@@ -125,7 +125,14 @@ mod tests {
     use super::*;
 
     fn reading() -> Reading {
-        Reading { done: 41_022, total: 98_310, bytes: 32 << 27, bytes_total: 41 << 27, new_bytes: 61 << 20, ended: false }
+        Reading {
+            done: 41_022,
+            total: 98_310,
+            bytes: 32 << 27,
+            bytes_total: 41 << 27,
+            new_bytes: 61 << 20,
+            ended: false,
+        }
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub fn failure(failure: &Failure, style: Style) -> String {
 
 /// Text from elsewhere on one line, and unable to steer the terminal.
 fn one_line(text: &str) -> String {
-    let joined = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let joined =
+        text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     plain(&joined).into_owned()
 }
 

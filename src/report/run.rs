@@ -177,8 +177,6 @@ impl RunReport {
 
     /// Items with a gap that nobody accepted.
     pub fn unsafe_items(&self) -> impl Iterator<Item = &ItemReport> {
-        self.items
-            .iter()
-            .filter(|item| !item.state.is_safe() && item.state != ItemState::Accepted)
+        self.items.iter().filter(|item| !item.state.is_safe() && item.state != ItemState::Accepted)
     }
 }

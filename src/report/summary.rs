@@ -23,7 +23,11 @@ pub fn summary(report: &RunReport, style: Style) -> String {
     }
     let more = report.warnings.len().saturating_sub(WARNINGS_SHOWN) as u64 + report.warnings_left_out;
     if more > 0 {
-        lines.push(format!("{} and {} in the JSON report", style.warn("!"), plural(more, "more warning", "more warnings")));
+        lines.push(format!(
+            "{} and {} in the JSON report",
+            style.warn("!"),
+            plural(more, "more warning", "more warnings")
+        ));
     }
     let label = labels(report);
     for item in report.unsafe_items() {
@@ -82,7 +86,9 @@ fn not_safe(report: &RunReport, item: &ItemReport) -> String {
         None => "this item is NOT safe".to_owned(),
     };
     match item.newest_good {
-        Some((sequence, at)) => format!("{here}; newest good one: {sequence:06} ({} old)", age(report.finished, at)),
+        Some((sequence, at)) => {
+            format!("{here}; newest good one: {sequence:06} ({} old)", age(report.finished, at))
+        }
         None => format!("{here}; there is no good copy of it"),
     }
 }
@@ -118,7 +124,8 @@ pub fn termination_message(report: &RunReport) -> String {
         let remedy = failure.remedy.iter().map(|remedy| format!("→ {}", plain(remedy)));
         std::iter::once(plain(&failure.what).into_owned()).chain(causes).chain(remedy)
     });
-    let items = report.unsafe_items().map(|item| format!("✗ {}: {}", plain(&item.item), plain(&item.summary)));
+    let items =
+        report.unsafe_items().map(|item| format!("✗ {}: {}", plain(&item.item), plain(&item.summary)));
     for line in failure.chain(items) {
         let line = &line[..line.floor_char_boundary(600)];
         if text.len() + line.len() + 8 > MOST {

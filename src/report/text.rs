@@ -113,7 +113,8 @@ pub fn short_hash(hex: &str) -> String {
 #[must_use]
 pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
     let hostile = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if !text.contains(hostile) {
         return text.into();
@@ -158,7 +159,9 @@ mod tests {
 
     #[test]
     fn counts_are_grouped() {
-        for (number, text) in [(0, "0"), (999, "999"), (5214, "5,214"), (98_310, "98,310"), (1_000_000, "1,000,000")] {
+        for (number, text) in
+            [(0, "0"), (999, "999"), (5214, "5,214"), (98_310, "98,310"), (1_000_000, "1,000,000")]
+        {
             assert_eq!(count(number), text);
         }
     }

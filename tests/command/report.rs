@@ -67,7 +67,8 @@ fn with_a_gap() -> RunReport {
         remedy: Some("kubectl -n shop logs shop-db-1; run again: what was stored is reused".into()),
         ..item("shop", ItemState::Gap, "pg_dump ended after 3.1 GiB")
     };
-    report.warnings = vec![Notice { object: "clock".into(), message: "store is 7 min ahead".into(), remedy: None }];
+    report.warnings =
+        vec![Notice { object: "clock".into(), message: "store is 7 min ahead".into(), remedy: None }];
     report
 }
 
@@ -184,7 +185,10 @@ impl Log {
 }
 
 fn display(mode: Mode, log: &Log) -> Display {
-    Display::start(DisplayOptions { mode, style: Style::plain(), memory: Some(128 << 20) }, Box::new(log.clone()))
+    Display::start(
+        DisplayOptions { mode, style: Style::plain(), memory: Some(128 << 20) },
+        Box::new(log.clone()),
+    )
 }
 
 fn warning() -> Event {

@@ -176,8 +176,14 @@ fn relative_files_lie_beside_the_plan() {
     plan.resolve_files("/etc/kbak".as_ref());
     assert_eq!(plan.spec.writer.key_file.to_str(), Some("/etc/kbak/../writer.key"));
     assert_eq!(plan.spec.writer.epoch_file.as_deref().and_then(|f| f.to_str()), Some("/abs"));
-    assert_eq!(plan.spec.repository.credentials_file.and_then(|f| f.to_str().map(str::to_owned)).as_deref(), Some("/etc/kbak/s3.txt"));
-    assert_eq!(plan.spec.databases[0].password_file.as_deref().and_then(|f| f.to_str()), Some("/etc/kbak/pw"));
+    assert_eq!(
+        plan.spec.repository.credentials_file.and_then(|f| f.to_str().map(str::to_owned)).as_deref(),
+        Some("/etc/kbak/s3.txt")
+    );
+    assert_eq!(
+        plan.spec.databases[0].password_file.as_deref().and_then(|f| f.to_str()),
+        Some("/etc/kbak/pw")
+    );
 }
 
 #[test]
@@ -188,7 +194,10 @@ fn what_only_later_verbs_use_is_a_warning() {
     );
     let checked = plan::parse(&text).expect("a good plan");
     let said: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(said, ["line 9, column 3: spec.retention: nothing is pruned: not yet supported by this version"]);
+    assert_eq!(
+        said,
+        ["line 9, column 3: spec.retention: nothing is pruned: not yet supported by this version"]
+    );
     assert_eq!(checked.warnings[0].kind, plan::ProblemKind::NotYet);
 }
 
