@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use super::completion::CompletionArgs;
+use super::epoch::{EpochAction, EpochArgs};
 use super::guard::LogLevel;
+use super::init::InitArgs;
 use super::keygen::KeygenArgs;
 use super::man::ManArgs;
 use super::out::Format;
@@ -39,10 +41,14 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Make a repository: its writer, its first epoch, and the files that people keep
+    Init(Box<InitArgs>),
     /// Make a key of an owner, who can restore
     Keygen(KeygenArgs),
     /// Plan files: their schema, and what is wrong with one
     Plan(PlanArgs),
+    /// Epochs: when keys change
+    Epoch(Box<EpochArgs>),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
     /// Print manual pages
@@ -56,6 +62,11 @@ impl Verb {
             Self::Plan(PlanArgs {
                 action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
             }) => output.output,
+            Self::Init(args) => args.output.output,
+            Self::Epoch(args) => match &args.action {
+                EpochAction::List(args) => args.output.output,
+                EpochAction::New(_) | EpochAction::Close(_) => Format::Table,
+            },
             Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
         }
     }

@@ -4,13 +4,18 @@
 //! Standard output is data, standard error is talk. Secrets never come by argument.
 
 mod args;
+mod chain;
 mod completion;
+mod epoch;
 mod guard;
 mod guide;
+mod init;
 mod keygen;
+mod keyring;
 mod man;
 mod options;
 mod out;
+mod place;
 mod plan;
 mod signals;
 mod terminal;
@@ -57,6 +62,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Every verb gives the exit code of a run that ended, or the failure that ended it.
 fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
     match verb {
+        Verb::Init(args) => init::run(&args, talk),
+        Verb::Epoch(args) => epoch::run(*args, talk),
         Verb::Keygen(args) => keygen::run(args, talk),
         Verb::Plan(args) => plan::run(args, talk),
         Verb::Completion(args) => completion::run(args),

@@ -2,16 +2,18 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use zeroize::Zeroizing;
 
 use super::args::Verb;
 use super::out::Format;
+use crate::pipeline::owner::Prompt;
 use crate::report::failure::{Exit, Failure};
 use crate::report::render;
 use crate::report::run::FailureReport;
 use crate::report::style::Style;
+use crate::store::probe::{Finding, Weight};
 
 /// How this process talks.
 #[derive(Debug)]
@@ -51,6 +53,19 @@ impl Talk {
     /// Something to look at.
     pub(super) fn warn(&self, line: &str) {
         self.say(&format!("{} {line}", self.style.warn("!")));
+    }
+
+    /// What a probe found.
+    pub(super) fn finding(&self, finding: &Finding) {
+        match finding.weight {
+            Weight::Good => self.good(&finding.what),
+            Weight::Note => self.say(&format!("· {}", finding.what)),
+            Weight::Warning => self.warn(&finding.what),
+            Weight::Problem => self.say(&format!("{} {}", self.style.bad("✗"), finding.what)),
+        }
+        if let Some(remedy) = &finding.remedy {
+            self.say(&format!("  → {remedy}"));
+        }
     }
 
     /// What ended the program.
@@ -105,6 +120,49 @@ pub(super) fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
         return None;
     }
     rpassword::prompt_password(format!("passphrase for {what}: ")).ok().map(Zeroizing::new)
+}
+
+/// Who is asked for passphrases and by plugins: a file, else the person at the terminal.
+pub(super) struct Asker {
+    passphrase: Option<Zeroizing<String>>,
+}
+
+impl Asker {
+    /// With the passphrase of a file, if there is one.
+    pub(super) fn shared(file: Option<&Path>) -> Result<Arc<dyn Prompt>, Failure> {
+        Ok(Arc::new(Self { passphrase: file.map(passphrase_file).transpose()? }))
+    }
+
+    fn line(question: &str) -> Option<String> {
+        if !can_ask() {
+            return None;
+        }
+        let mut tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        write!(tty, "{question}: ").ok()?;
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(tty), &mut line).ok()?;
+        Some(line.trim_end().to_owned())
+    }
+}
+
+impl Prompt for Asker {
+    fn passphrase(&self, what: &str) -> Option<Zeroizing<String>> {
+        self.passphrase.clone().or_else(|| ask_passphrase(what))
+    }
+
+    fn input(&self, question: &str) -> Option<String> {
+        Self::line(question)
+    }
+
+    fn confirm(&self, question: &str, yes: &str, no: Option<&str>) -> Option<bool> {
+        let no = no.unwrap_or("no");
+        let answer = Self::line(&format!("{question} ({yes}/{no})"))?;
+        if answer.eq_ignore_ascii_case(yes) { Some(true) } else { answer.eq_ignore_ascii_case(no).then_some(false) }
+    }
+
+    fn message(&self, message: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "{message}");
+    }
 }
 
 /// Asks for a new passphrase, twice.

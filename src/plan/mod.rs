@@ -29,13 +29,21 @@ pub use running::{
 };
 pub use schema::{FieldDoc, fields, schema};
 pub use selection::{Glob, GlobError};
-pub use short::{DEFAULT_NAME, ShortForm};
+pub use short::{DEFAULT_NAME, ShortForm, recipient_argument};
 pub use spec::{
     ApiVersion, BackupPlan, Cluster, ClusterScoped, EVENTS, Epoch, EpochAge, Kind, LockMode, Metadata,
     ObjectLock, Patterns, Repository, Resources, Spec, Writer,
 };
 pub use validate::LEAST_MEMORY;
 pub use value::{Day, Period, Rate, Size, ValueError};
+
+impl Spec {
+    /// Who can decrypt.
+    #[must_use]
+    pub fn owners(&self) -> Vec<crate::pipeline::owner::Owner> {
+        self.recipients.iter().map(|recipient| recipient.owner().clone()).collect()
+    }
+}
 
 impl BackupPlan {
     /// The plan's name.

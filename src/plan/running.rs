@@ -188,6 +188,24 @@ impl Retention {
     }
 }
 
+impl Retention {
+    /// How far back its rules reach, if runs keep coming: the longest of them. `keepLast` counts
+    /// runs, not time, and is taken as days.
+    #[must_use]
+    pub fn reach(&self) -> Period {
+        let rules = [
+            (self.keep_last, 86_400),
+            (self.keep_hourly, 3_600),
+            (self.keep_daily, 86_400),
+            (self.keep_weekly, 604_800),
+            (self.keep_monthly, 31 * 86_400),
+            (self.keep_yearly, 366 * 86_400),
+        ];
+        let seconds = rules.iter().map(|(count, each)| u64::from(count.unwrap_or(0)) * each).max();
+        Period::seconds(seconds.unwrap_or(0))
+    }
+}
+
 /// The promise of the next run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -51,7 +51,7 @@ impl ShortForm {
     /// Everything that is wrong with it. No text of a private key or of an address with a password
     /// is repeated.
     pub fn plan(self) -> Result<Checked, PlanError> {
-        let recipients = self.recipients.iter().map(|text| recipient(text)).collect::<Result<_, _>>()?;
+        let recipients = self.recipients.iter().map(|text| recipient_argument(text)).collect::<Result<_, PlanError>>()?;
         let databases = self
             .databases
             .iter()
@@ -93,7 +93,11 @@ impl ShortForm {
     }
 }
 
-fn recipient(text: &str) -> Result<Recipient, Problem> {
+/// Reads `--recipient`. The text is never repeated: it may be a private key.
+///
+/// # Errors
+/// That it is none, and what to do.
+pub fn recipient_argument(text: &str) -> Result<Recipient, PlanError> {
     use super::recipient::RecipientError as E;
     text.parse().map_err(|error| {
         let (kind, remedy) = match error {
@@ -102,9 +106,9 @@ fn recipient(text: &str) -> Result<Recipient, Problem> {
                 "give the public key; this private key now stands in the shell's history and the process list",
             ),
             E::FileName => (ProblemKind::BadValue, "give the key itself: --recipient \"$(cat owner.pub)\""),
-            E::Unknown | E::Damaged(_) => (ProblemKind::BadValue, "copy the whole key again"),
+            E::Owner(_) => (ProblemKind::BadValue, "copy the whole key again"),
         };
-        Problem::new(kind, "--recipient", error.to_string()).remedy(remedy)
+        Problem::new(kind, "--recipient", error.to_string()).remedy(remedy).into()
     })
 }
 

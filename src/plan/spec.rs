@@ -159,7 +159,8 @@ pub enum LockMode {
 pub struct Writer {
     /// The writer's key file, made by `kbak init`.
     pub key_file: PathBuf,
-    /// The current epoch's secret. Default: the key file's name and `.epoch`.
+    /// The current epoch's secret. Default: the key file's name and `.epoch`, or `.<plan>.epoch` for a
+    /// plan that is not named `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch_file: Option<PathBuf>,
     /// The Secret that holds the current epoch's secret, in a cluster.
@@ -168,18 +169,6 @@ pub struct Writer {
     /// Keys whose trust, distrust, prune and drill records count, as OpenSSH allowed signers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signers_file: Option<PathBuf>,
-}
-
-impl Writer {
-    /// Where the current epoch's secret lies: `epochFile`, or beside the key file.
-    #[must_use]
-    pub fn epoch_path(&self) -> PathBuf {
-        self.epoch_file.clone().unwrap_or_else(|| {
-            let mut name = self.key_file.clone().into_os_string();
-            name.push(".epoch");
-            name.into()
-        })
-    }
 }
 
 /// How long an epoch lives.
@@ -195,6 +184,22 @@ pub struct Epoch {
 impl Default for Epoch {
     fn default() -> Self {
         Self { max_age: EpochAge::Auto, max_run: Period::hours(24) }
+    }
+}
+
+impl Epoch {
+    /// How long runs start in an epoch. `auto` is half of what the retention reaches back, from
+    /// 30 to 365 days: then the snapshots that are kept lie in at most three epochs, each of which
+    /// holds one full copy, and no epoch is longer than that needs, because room is only won back
+    /// in closed ones. Without a retention it is 90 days.
+    #[must_use]
+    pub fn age(&self, retention: Option<&Retention>) -> Period {
+        let EpochAge::Fixed(age) = self.max_age else {
+            let reach = retention.map_or(Period::days(180), Retention::reach);
+            let half = Period::seconds(reach.duration().as_secs() / 2);
+            return half.clamp(Period::days(30), Period::days(365));
+        };
+        age
     }
 }
 

@@ -109,8 +109,9 @@ impl Found {
             );
         }
         for (number, recipient) in recipients.iter().enumerate() {
-            if recipients[..number].iter().any(|other| other.key() == recipient.key()) {
-                let message = format!("{} stands here a second time", recipient.short());
+            let owner = recipient.owner();
+            if recipients[..number].iter().any(|other| other.owner().recipient == owner.recipient) {
+                let message = format!("{} stands here a second time", owner.name());
                 self.add(Problem::new(Kind::Duplicate, format!("spec.recipients[{number}]"), message));
             }
         }
