@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::backup::BackupArgs;
 use super::completion::CompletionArgs;
 use super::epoch::{EpochAction, EpochArgs};
 use super::guard::LogLevel;
@@ -47,6 +48,8 @@ pub enum Verb {
     Keygen(KeygenArgs),
     /// Plan files: their schema, and what is wrong with one
     Plan(PlanArgs),
+    /// Back up what a plan declares, or a folder, a database, a cluster's resources
+    Backup(Box<BackupArgs>),
     /// Epochs: when keys change
     Epoch(Box<EpochArgs>),
     /// Print a completion script for a shell
@@ -62,6 +65,7 @@ impl Verb {
             Self::Plan(PlanArgs {
                 action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
             }) => output.output,
+            Self::Backup(args) => args.output.output,
             Self::Init(args) => args.output.output,
             Self::Epoch(args) => match &args.action {
                 EpochAction::List(args) => args.output.output,

@@ -110,7 +110,7 @@ pub(super) fn run(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
         folder: args.folder.clone(),
         secrets: args.secrets.clone(),
     };
-    let made = until_signalled(|_| {}, |_| make(args, &repository, &request, talk))?;
+    let made = until_signalled(make(args, &repository, &request, talk))?;
     if args.output.output == Format::Table {
         tell(&made, args, talk);
     } else {

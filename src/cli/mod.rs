@@ -4,8 +4,10 @@
 //! Standard output is data, standard error is talk. Secrets never come by argument.
 
 mod args;
+mod backup;
 mod chain;
 mod completion;
+mod conclude;
 mod epoch;
 mod guard;
 mod guide;
@@ -18,6 +20,7 @@ mod out;
 mod place;
 mod plan;
 mod signals;
+mod sources;
 mod terminal;
 
 use std::ffi::OsString;
@@ -63,6 +66,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
     match verb {
         Verb::Init(args) => init::run(&args, talk),
+        Verb::Backup(args) => backup::run(&args, talk),
         Verb::Epoch(args) => epoch::run(*args, talk),
         Verb::Keygen(args) => keygen::run(args, talk),
         Verb::Plan(args) => plan::run(args, talk),

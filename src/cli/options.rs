@@ -1,6 +1,5 @@
 //! Groups of options that several verbs share.
 
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -75,9 +74,6 @@ pub struct RunArgs {
     /// The most that is sent to the store, as in 50Mi/s
     #[arg(long, value_name = "RATE")]
     pub upload: Option<Rate>,
-    /// How many transfers run at once, 1 to 64
-    #[arg(long, value_name = "N")]
-    pub parallel: Option<NonZeroU16>,
     /// Write OpenMetrics text there when the run ends
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
@@ -110,9 +106,9 @@ pub struct ReaderArgs {
     /// The identity's passphrase is the first line of this file; /dev/fd/3 works
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Only this plan's snapshots
-    #[arg(long, value_name = "NAME")]
-    pub plan_name: Option<String>,
+    /// Only this plan's snapshots: its id, or as much of it as tells it apart
+    #[arg(long, value_name = "ID")]
+    pub plan_id: Option<String>,
     /// Only this writer's snapshots: its id, or as much of it as tells it apart
     #[arg(long, value_name = "ID")]
     pub writer: Option<String>,

@@ -1,21 +1,17 @@
-//! Interruption: the first SIGINT or SIGTERM asks for an orderly end, the second ends at once.
+//! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
+
+use std::io::Write as _;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::report::failure::{Exit, Failure};
 
-/// Runs a use case to its end, with a token that is cancelled by a signal.
+/// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
+/// no client tool outlives it, and what is stored is what the next run continues from.
 ///
 /// # Errors
-/// The use case's, or that the system gives no threads or signals.
-pub(super) fn until_signalled<T, F>(
-    say: impl Fn(&str) + Send + 'static,
-    work: impl FnOnce(CancellationToken) -> F,
-) -> Result<T, Failure>
-where
-    F: Future<Output = Result<T, Failure>>,
-{
+/// The use case's, or that it was interrupted, or that the system gives no threads or signals.
+pub(super) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let system = |error: std::io::Error| {
         Failure::new(Exit::Usage, "the system gives no threads or no signals")
             .because(error)
@@ -27,28 +23,23 @@ where
         .build()
         .map_err(system)?;
     let result = runtime.block_on(async {
-        let token = CancellationToken::new();
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
-        let cancel = token.clone();
-        tokio::spawn(async move {
-            let mut first = true;
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if !first {
-                    std::process::exit(i32::from(Exit::Interrupted.code()));
-                }
-                say("stopping; what is stored stays stored (again: at once)");
-                cancel.cancel();
-                first = false;
-            }
-        });
-        work(token).await
+        tokio::select! {
+            result = work => result,
+            _ = interrupt.recv() => Err(interrupted("SIGINT")),
+            _ = terminate.recv() => Err(interrupted("SIGTERM")),
+        }
     });
-    // Work on other threads was told to end; it holds nothing that must be waited for.
+    if matches!(&result, Err(failure) if failure.exit == Exit::Interrupted) {
+        let _ = writeln!(std::io::stderr().lock(), "stopping; what is stored stays stored");
+    }
+    // Work on other threads was told to end and holds nothing that must be waited for.
     runtime.shutdown_background();
     result
+}
+
+fn interrupted(signal: &str) -> Failure {
+    Failure::new(Exit::Interrupted, format!("interrupted by {signal}"))
+        .remedy("run it again: what was stored is reused")
 }

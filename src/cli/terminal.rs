@@ -38,6 +38,17 @@ impl Talk {
         Self { style, format: verb.format(), line: Mutex::new(()) }
     }
 
+    /// Whether a person may be looking.
+    pub(super) fn is_terminal(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// Lines to the person, as they are.
+    pub(super) fn write(&self, lines: &str) {
+        let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = std::io::stderr().lock().write_all(lines.as_bytes());
+    }
+
     /// A line to the person.
     pub(super) fn say(&self, line: &str) {
         let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

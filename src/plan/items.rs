@@ -66,6 +66,16 @@ pub(super) fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c))
 }
 
+/// The nearest name that an item may have, for a name from elsewhere.
+#[must_use]
+pub fn item_name(text: &str) -> Option<String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    let lower = text.to_lowercase();
+    let name: String = lower.chars().map(|c| if fine(c) { c } else { '-' }).take(63).collect();
+    let name = name.trim_matches(['-', '.']);
+    (is_name(name) && name != "resources").then(|| name.to_owned())
+}
+
 /// A database.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -132,6 +142,32 @@ fn everything() -> Vec<String> {
 }
 
 impl Database {
+    /// A database of `engine` at `host`, everything else as it usually is.
+    #[must_use]
+    pub fn at(name: String, engine: Engine, host: String) -> Self {
+        Self {
+            name,
+            engine,
+            transport: None,
+            image: None,
+            namespace: None,
+            service: None,
+            host: Some(host),
+            port: None,
+            pod: None,
+            container: None,
+            databases: everything(),
+            user: None,
+            user_file: None,
+            password_file: None,
+            secret_ref: None,
+            tls: Tls::default(),
+            ca_file: None,
+            command: None,
+            objectives: None,
+        }
+    }
+
     /// How its dump is taken: as the plan says, else by a Job where it lies in a cluster.
     #[must_use]
     pub fn transport(&self) -> Transport {

@@ -19,7 +19,9 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
-pub use items::{CommandRecipe, Database, Engine, ItemName, Method, SecretRef, Tls, Transport, Volume};
+pub use items::{
+    CommandRecipe, Database, Engine, ItemName, Method, SecretRef, Tls, Transport, Volume, item_name,
+};
 pub use problem::{PlanError, Position, Problem, ProblemKind};
 pub use read::{Checked, MAX_TEXT, parse, suggest};
 pub use recipient::{Recipient, RecipientError, find_private_key};

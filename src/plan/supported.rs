@@ -28,7 +28,7 @@ pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
         "mount the Secret and name the file with epochFile",
     );
     whole(!spec.hooks.is_empty(), "hooks", "hooks", "run them around kbak");
-    whole(!spec.accept.is_empty(), "accept", "accepted gaps", "leave them out; a gap is exit code 3");
+    whole(spec.limits.parallel.is_some(), "limits.parallel", "a number of transfers", "leave it out");
     whole(spec.coverage == Some(Coverage::Strict), "coverage", "coverage", "leave it out, or off");
     whole(spec.jobs.is_some(), "jobs", "Jobs in the cluster", "leave it out");
     whole(!spec.notify.is_empty(), "notify", "notices", "use --metrics-file and the exit code");

@@ -444,9 +444,9 @@ fn endpoint(text: &str) -> Result<(), String> {
     if text.contains('@') {
         return Err("the endpoint carries credentials; they stand in a file".into());
     }
-    let url = url::Url::parse(text).map_err(|error| format!("{text:?} is no address: {error}"))?;
-    match url.scheme() {
-        "http" | "https" if url.host().is_some() && url.query().is_none() => Ok(()),
+    let uri: http::Uri = text.parse().map_err(|_| format!("{text:?} is no address"))?;
+    match (uri.scheme_str(), uri.host(), uri.query()) {
+        (Some("http" | "https"), Some(host), None) if !host.is_empty() => Ok(()),
         _ => Err(format!("{text:?} is no https or http address")),
     }
 }

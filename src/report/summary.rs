@@ -89,7 +89,7 @@ fn not_safe(report: &RunReport, item: &ItemReport) -> String {
         Some((sequence, at)) => {
             format!("{here}; newest good one: {sequence:06} ({} old)", age(report.finished, at))
         }
-        None => format!("{here}; there is no good copy of it"),
+        None => format!("{here}, and no earlier snapshot that could be read holds a good copy"),
     }
 }
 

@@ -22,13 +22,12 @@ fn glob_by_definition(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-fn short(paths: &[String], databases: &[String], resources: bool) -> ShortForm {
+fn short(paths: &[String], resources: bool) -> ShortForm {
     ShortForm {
         repository: plan::Repository { url: "file:///srv/backups".into(), ..Default::default() },
         recipients: vec![OWNER.into()],
         writer_key: "/k/writer.key".into(),
         paths: paths.iter().map(Into::into).collect(),
-        databases: databases.to_vec(),
         resources,
         ..ShortForm::default()
     }
@@ -121,7 +120,7 @@ proptest! {
     ) {
         let paths: Vec<String> = paths.into_iter().collect();
         prop_assume!(resources || !paths.is_empty());
-        let made = short(&paths, &[], resources).plan().expect("a good plan");
+        let made = short(&paths, resources).plan().expect("a good plan");
         let yaml = serde_saphyr::to_string(&made.plan).expect("YAML");
         prop_assert_eq!(&plan::parse(&yaml).expect("the same plan").plan, &made.plan, "{}", yaml);
         let json = serde_json::to_string(&made.plan).expect("JSON");
@@ -132,34 +131,8 @@ proptest! {
 }
 
 #[test]
-fn the_short_form_reads_database_addresses() {
-    let url = "postgresql://me@db.example:5433/My_Shop?sslmode=require";
-    let checked = short(&[], &[url.into()], false).plan().expect("a good plan");
-    let database = &checked.plan.spec.databases[0];
-    assert_eq!(database.name, "my-shop");
-    assert_eq!((database.host.as_deref(), database.port), (Some("db.example"), Some(5433)));
-    assert_eq!(database.user.as_deref(), Some("me"));
-    assert_eq!(database.databases, ["My_Shop"]);
-    assert_eq!(database.tls, plan::Tls::Require);
-    assert_eq!(checked.plan.items(), [ItemName::Database("my-shop".into())]);
-
-    let socket = short(&[], &["postgresql:///shop?host=/run/postgresql&sslmode=disable".into()], false);
-    let checked = socket.plan().expect("a good plan");
-    assert_eq!(checked.plan.spec.databases[0].host.as_deref(), Some("/run/postgresql"));
-}
-
-#[test]
-fn the_short_form_repeats_no_password() {
-    for url in [
-        "postgresql://me:canary-7391@db/shop",
-        "postgresql://db/shop?password=canary-7391",
-        "mysql://me:canary-7391@db/shop",
-    ] {
-        let error = short(&[], &[url.into()], false).plan().expect_err(url);
-        let shown = format!("{error} {error:?}");
-        assert!(shown.contains("password") && !shown.contains("canary"), "{shown}");
-    }
-    let mut form = short(&["/srv".into()], &[], false);
+fn the_short_form_repeats_no_private_key() {
+    let mut form = short(&["/srv".into()], true);
     form.recipients = vec!["AGE-SECRET-KEY-1CANARY".into()];
     let error = form.plan().expect_err("a private key");
     assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
@@ -203,7 +176,7 @@ fn what_only_later_verbs_use_is_a_warning() {
 
 #[test]
 fn defaults_are_those_of_the_documentation() {
-    let checked = short(&[], &[], true).plan().expect("a good plan");
+    let checked = short(&[], true).plan().expect("a good plan");
     let resources = checked.plan.spec.resources.expect("resources");
     assert_eq!(resources.kinds.exclude, plan::EVENTS);
     assert_eq!(resources.namespaces.include, ["*"]);
