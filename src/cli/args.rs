@@ -3,14 +3,19 @@
 use clap::{Parser, Subcommand};
 
 use super::backup::BackupArgs;
+use super::cat::CatArgs;
 use super::completion::CompletionArgs;
 use super::epoch::{EpochAction, EpochArgs};
 use super::guard::LogLevel;
 use super::init::InitArgs;
 use super::keygen::KeygenArgs;
+use super::keys::{KeysAction, KeysArgs};
+use super::ls::{FindArgs, LsArgs};
 use super::man::ManArgs;
 use super::out::Format;
 use super::plan::{PlanAction, PlanArgs};
+use super::show::ShowArgs;
+use super::snapshots::SnapshotsArgs;
 
 /// Encrypted, verifiable, restorable backups of Kubernetes clusters into any S3-compatible bucket.
 #[derive(Debug, Parser)]
@@ -50,6 +55,19 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Back up what a plan declares, or a folder, a database, a cluster's resources
     Backup(Box<BackupArgs>),
+    /// List snapshots
+    #[command(visible_alias = "list")]
+    Snapshots(Box<SnapshotsArgs>),
+    /// Show a snapshot: its items, streams, gaps
+    Show(Box<ShowArgs>),
+    /// List a folder or a kind in a snapshot
+    Ls(Box<LsArgs>),
+    /// Write a file, an object or a stream of a snapshot to standard output
+    Cat(Box<CatArgs>),
+    /// Find paths in a snapshot
+    Find(Box<FindArgs>),
+    /// Owners: who can open which epochs
+    Keys(Box<KeysArgs>),
     /// Epochs: when keys change
     Epoch(Box<EpochArgs>),
     /// Print a completion script for a shell
@@ -66,12 +84,20 @@ impl Verb {
                 action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
             }) => output.output,
             Self::Backup(args) => args.output.output,
+            Self::Snapshots(args) => args.output.output,
+            Self::Show(args) => args.output.output,
+            Self::Ls(args) => args.output.output,
+            Self::Find(args) => args.output.output,
+            Self::Keys(args) => match &args.action {
+                KeysAction::Check(args) | KeysAction::List(args) => args.output.output,
+                KeysAction::Add(args) => args.output.output,
+            },
             Self::Init(args) => args.output.output,
             Self::Epoch(args) => match &args.action {
                 EpochAction::List(args) => args.output.output,
                 EpochAction::New(_) | EpochAction::Close(_) => Format::Table,
             },
-            Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
+            Self::Cat(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod args;
 mod backup;
+mod cat;
 mod chain;
 mod completion;
 mod conclude;
@@ -14,12 +15,17 @@ mod guide;
 mod init;
 mod keygen;
 mod keyring;
+mod keys;
+mod ls;
 mod man;
 mod options;
 mod out;
 mod place;
 mod plan;
+mod reading;
+mod show;
 mod signals;
+mod snapshots;
 mod sources;
 mod terminal;
 
@@ -67,6 +73,12 @@ fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
     match verb {
         Verb::Init(args) => init::run(&args, talk),
         Verb::Backup(args) => backup::run(&args, talk),
+        Verb::Snapshots(args) => snapshots::run(&args, talk),
+        Verb::Show(args) => show::run(&args, talk),
+        Verb::Ls(args) => ls::ls(&args, talk),
+        Verb::Cat(args) => cat::run(&args, talk),
+        Verb::Find(args) => ls::find(&args, talk),
+        Verb::Keys(args) => keys::run(&args, talk),
         Verb::Epoch(args) => epoch::run(*args, talk),
         Verb::Keygen(args) => keygen::run(args, talk),
         Verb::Plan(args) => plan::run(args, talk),

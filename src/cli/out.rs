@@ -26,11 +26,18 @@ pub enum Format {
 /// Writes to standard output.
 ///
 /// # Errors
-/// When the output cannot take it, but for a reader that closed its pipe: who reads `| head` has
-/// what he wanted, and the program ends at once with 0.
+/// As [`written`].
 pub(super) fn data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let result = write(&mut out).and_then(|()| out.flush());
+    written(write(&mut out).and_then(|()| out.flush()))
+}
+
+/// Judges a write to standard output. A reader that closed its pipe, as `| head` does, has what he
+/// wanted: the program ends at once with 0.
+///
+/// # Errors
+/// When the output cannot take it otherwise.
+pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),

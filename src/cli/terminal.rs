@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use zeroize::Zeroizing;
@@ -9,10 +10,12 @@ use zeroize::Zeroizing;
 use super::args::Verb;
 use super::out::Format;
 use crate::pipeline::owner::Prompt;
+use crate::report::event::{Event, Observer, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::render;
 use crate::report::run::FailureReport;
 use crate::report::style::Style;
+use crate::report::text::plain;
 use crate::store::probe::{Finding, Weight};
 
 /// How this process talks.
@@ -41,6 +44,11 @@ impl Talk {
     /// Whether a person may be looking.
     pub(super) fn is_terminal(&self) -> bool {
         std::io::stderr().is_terminal()
+    }
+
+    /// Tells warnings as they come, for verbs that show no progress.
+    pub(super) fn reporter(&self) -> Reporter {
+        Reporter::new(Arc::new(Warnings { style: self.style, told: AtomicU64::new(0) }))
     }
 
     /// Lines to the person, as they are.
@@ -94,6 +102,28 @@ impl Talk {
         };
         let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+/// The most warnings that are told of one verb.
+const MOST_WARNINGS: u64 = 50;
+
+struct Warnings {
+    style: Style,
+    told: AtomicU64,
+}
+
+impl Observer for Warnings {
+    fn event(&self, event: &Event) {
+        let Event::Warning { object, message, remedy } = event else { return };
+        let mark = self.style.warn("!");
+        let line = match self.told.fetch_add(1, Ordering::Relaxed) {
+            0..MOST_WARNINGS => format!("{mark} {}: {}", plain(object), plain(message)),
+            MOST_WARNINGS => format!("{mark} more warnings are not shown"),
+            _ => return,
+        };
+        let remedy = remedy.as_ref().map(|text| format!("\n  → {}", plain(text))).unwrap_or_default();
+        let _ = writeln!(std::io::stderr().lock(), "{line}{remedy}");
     }
 }
 
