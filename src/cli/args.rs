@@ -6,6 +6,7 @@ use super::backup::BackupArgs;
 use super::cat::CatArgs;
 use super::completion::CompletionArgs;
 use super::epoch::{EpochAction, EpochArgs};
+use super::export::ExportArgs;
 use super::guard::LogLevel;
 use super::init::InitArgs;
 use super::keygen::KeygenArgs;
@@ -14,6 +15,7 @@ use super::ls::{FindArgs, LsArgs};
 use super::man::ManArgs;
 use super::out::Format;
 use super::plan::{PlanAction, PlanArgs};
+use super::restore::RestoreArgs;
 use super::show::ShowArgs;
 use super::snapshots::SnapshotsArgs;
 
@@ -55,6 +57,8 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Back up what a plan declares, or a folder, a database, a cluster's resources
     Backup(Box<BackupArgs>),
+    /// Bring back everything of a snapshot, or one thing
+    Restore(Box<RestoreArgs>),
     /// List snapshots
     #[command(visible_alias = "list")]
     Snapshots(Box<SnapshotsArgs>),
@@ -66,6 +70,8 @@ pub enum Verb {
     Cat(Box<CatArgs>),
     /// Find paths in a snapshot
     Find(Box<FindArgs>),
+    /// Write a snapshot as plain files: tar, dumps, JSON lines
+    Export(Box<ExportArgs>),
     /// Owners: who can open which epochs
     Keys(Box<KeysArgs>),
     /// Epochs: when keys change
@@ -84,6 +90,7 @@ impl Verb {
                 action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
             }) => output.output,
             Self::Backup(args) => args.output.output,
+            Self::Restore(args) => args.output.output,
             Self::Snapshots(args) => args.output.output,
             Self::Show(args) => args.output.output,
             Self::Ls(args) => args.output.output,
@@ -97,7 +104,7 @@ impl Verb {
                 EpochAction::List(args) => args.output.output,
                 EpochAction::New(_) | EpochAction::Close(_) => Format::Table,
             },
-            Self::Cat(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
+            Self::Cat(_) | Self::Export(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
         }
     }
 }

@@ -243,7 +243,7 @@ fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
 
 fn rows(seen: &Seen, now: Timestamp) -> Vec<Row> {
     let own = seen.chain.key.signing.public();
-    let current = seen.epochs.current(now, own).map(|stored| stored.epoch.epoch);
+    let current = seen.epochs.open_own(now, own).next().map(|stored| stored.epoch.epoch);
     let holders = crate::repository::keys::list(&seen.epochs, &seen.records);
     let row = |(stored, holders): (&epochs::StoredEpoch, &crate::repository::keys::Row)| {
         let state = match current {

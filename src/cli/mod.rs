@@ -10,6 +10,7 @@ mod chain;
 mod completion;
 mod conclude;
 mod epoch;
+mod export;
 mod guard;
 mod guide;
 mod init;
@@ -23,10 +24,12 @@ mod out;
 mod place;
 mod plan;
 mod reading;
+mod restore;
 mod show;
 mod signals;
 mod snapshots;
 mod sources;
+mod targets;
 mod terminal;
 
 use std::ffi::OsString;
@@ -78,6 +81,8 @@ fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
         Verb::Ls(args) => ls::ls(&args, talk),
         Verb::Cat(args) => cat::run(&args, talk),
         Verb::Find(args) => ls::find(&args, talk),
+        Verb::Restore(args) => restore::run(&args, talk),
+        Verb::Export(args) => export::run(&args, talk),
         Verb::Keys(args) => keys::run(&args, talk),
         Verb::Epoch(args) => epoch::run(*args, talk),
         Verb::Keygen(args) => keygen::run(args, talk),
