@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use super::backup::BackupArgs;
 use super::cat::CatArgs;
 use super::completion::CompletionArgs;
+use super::diff::DiffArgs;
 use super::epoch::{EpochAction, EpochArgs};
 use super::export::ExportArgs;
 use super::guard::LogLevel;
@@ -70,6 +71,8 @@ pub enum Verb {
     Cat(Box<CatArgs>),
     /// Find paths in a snapshot
     Find(Box<FindArgs>),
+    /// Say what differs between two snapshots
+    Diff(Box<DiffArgs>),
     /// Write a snapshot as plain files: tar, dumps, JSON lines
     Export(Box<ExportArgs>),
     /// Owners: who can open which epochs
@@ -91,6 +94,7 @@ impl Verb {
             }) => output.output,
             Self::Backup(args) => args.output.output,
             Self::Restore(args) => args.output.output,
+            Self::Diff(args) => args.output.output,
             Self::Snapshots(args) => args.output.output,
             Self::Show(args) => args.output.output,
             Self::Ls(args) => args.output.output,

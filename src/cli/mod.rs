@@ -9,6 +9,7 @@ mod cat;
 mod chain;
 mod completion;
 mod conclude;
+mod diff;
 mod epoch;
 mod export;
 mod guard;
@@ -82,6 +83,7 @@ fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
         Verb::Cat(args) => cat::run(&args, talk),
         Verb::Find(args) => ls::find(&args, talk),
         Verb::Restore(args) => restore::run(&args, talk),
+        Verb::Diff(args) => diff::run(&args, talk),
         Verb::Export(args) => export::run(&args, talk),
         Verb::Keys(args) => keys::run(&args, talk),
         Verb::Epoch(args) => epoch::run(*args, talk),

@@ -43,8 +43,6 @@ pub(super) fn which(reader: &ReaderArgs, snapshot: &str) -> Which {
 pub(super) struct Opened {
     /// The repository.
     pub(super) view: View,
-    /// Its plan.
-    pub(super) plan: PlanView,
     /// The snapshot.
     pub(super) snapshot: OpenSnapshot,
 }
@@ -71,7 +69,7 @@ pub(super) async fn open(
     let view = view(store, reader, reporter).await?;
     let (plan, snapshot): (PlanView, Snapshot) = view.select(&which(reader, snapshot)).await?;
     let snapshot = view.open(&plan, &snapshot, identities, memory).await?;
-    Ok(Opened { view, plan, snapshot })
+    Ok(Opened { view, snapshot })
 }
 
 /// The same for verbs that show no progress: runs `work` with the opened snapshot.
