@@ -1,2 +1,5 @@
-//! kbak
-fn main() {}
+//! The program: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    kbak::cli::main()
+}

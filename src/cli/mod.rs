@@ -1,1 +1,103 @@
-//! To be filled.
+//! The command line: one file per verb. Arguments become plain option structs, use cases do the
+//! work, and what they return becomes lines, tables, JSON and an exit code.
+//!
+//! Standard output is data, standard error is talk. Secrets never come by argument.
+
+mod args;
+mod backup;
+mod cat;
+mod chain;
+mod completion;
+mod conclude;
+mod diff;
+mod epoch;
+mod export;
+mod guard;
+mod guide;
+mod init;
+mod keygen;
+mod keyring;
+mod keys;
+mod ls;
+mod man;
+mod options;
+mod out;
+mod place;
+mod plan;
+mod reading;
+mod restore;
+mod show;
+mod signals;
+mod snapshots;
+mod sources;
+mod targets;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::report::failure::{Exit, Failure};
+use args::{Cli, Verb};
+use terminal::Talk;
+
+/// Runs the program with the process's own arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+/// Runs the program.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    guard::panics();
+    guard::core_dumps();
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() <= 1 {
+        return guide::show();
+    }
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    guard::logging(cli.log_level);
+    let talk = Talk::of(&cli.verb);
+    match dispatch(cli.verb, &talk) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(failure) => {
+            talk.failure(&failure);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Every verb gives the exit code of a run that ended, or the failure that ended it.
+fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Init(args) => init::run(&args, talk),
+        Verb::Backup(args) => backup::run(&args, talk),
+        Verb::Snapshots(args) => snapshots::run(&args, talk),
+        Verb::Show(args) => show::run(&args, talk),
+        Verb::Ls(args) => ls::ls(&args, talk),
+        Verb::Cat(args) => cat::run(&args, talk),
+        Verb::Find(args) => ls::find(&args, talk),
+        Verb::Restore(args) => restore::run(&args, talk),
+        Verb::Diff(args) => diff::run(&args, talk),
+        Verb::Export(args) => export::run(&args, talk),
+        Verb::Keys(args) => keys::run(&args, talk),
+        Verb::Epoch(args) => epoch::run(*args, talk),
+        Verb::Keygen(args) => keygen::run(args, talk),
+        Verb::Plan(args) => plan::run(args, talk),
+        Verb::Completion(args) => completion::run(args),
+        Verb::Man(args) => man::run(args),
+    }
+}
+
+/// Help and version are data and a success; anything else that clap says is a mistake of usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Safe };
+    // A closed pipe behind `kbak --help | head` is nobody's mistake.
+    let _ = error.print();
+    ExitCode::from(exit.code())
+}

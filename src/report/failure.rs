@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 /// Exit codes. Their meaning never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
     /// All declared items are safe, or their gap is accepted in the plan.
@@ -21,6 +21,14 @@ pub enum Exit {
     Unreachable = 5,
     /// Interrupted: running again resumes.
     Interrupted = 6,
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
 }
 
 /// A failure with its four parts. Typed errors become one at the edge of a use case.

@@ -1,4 +1,15 @@
 //! What happened: events and counters while it happens, summaries and metrics afterwards.
 
+mod bars;
+pub mod display;
 pub mod event;
 pub mod failure;
+pub mod memory;
+pub mod metrics;
+pub mod progress;
+pub mod recorder;
+pub mod render;
+pub mod run;
+pub mod style;
+pub mod summary;
+pub mod text;

@@ -1,1 +1,7 @@
 //! The command line as people meet it: help, tables, errors, exit codes.
+
+mod help;
+mod life;
+mod plan_docs;
+mod program;
+mod report;

@@ -2,6 +2,8 @@
 
 mod list_page;
 mod pipeline;
+mod plan;
+mod plan_mistakes;
 mod store_listing;
 mod tar;
 mod trust;

@@ -1,0 +1,114 @@
+//! The verbs.
+
+use clap::{Parser, Subcommand};
+
+use super::backup::BackupArgs;
+use super::cat::CatArgs;
+use super::completion::CompletionArgs;
+use super::diff::DiffArgs;
+use super::epoch::{EpochAction, EpochArgs};
+use super::export::ExportArgs;
+use super::guard::LogLevel;
+use super::init::InitArgs;
+use super::keygen::KeygenArgs;
+use super::keys::{KeysAction, KeysArgs};
+use super::ls::{FindArgs, LsArgs};
+use super::man::ManArgs;
+use super::out::Format;
+use super::plan::{PlanAction, PlanArgs};
+use super::restore::RestoreArgs;
+use super::show::ShowArgs;
+use super::snapshots::SnapshotsArgs;
+
+/// Encrypted, verifiable, restorable backups of Kubernetes clusters into any S3-compatible bucket.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kbak",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_long_help = "\
+Exit codes, whose meaning never changes:
+  0  all declared items are safe, or their gap is accepted in the plan
+  1  a bug in kbak, or diff found differences
+  2  usage or configuration
+  3  partial: some declared item is not safe, or not restored; it is named
+  4  tampered or damaged data
+  5  store or cluster unreachable
+  6  interrupted; running again resumes"
+)]
+pub struct Cli {
+    /// How much libraries say on standard error
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", hide_possible_values = false)]
+    pub log_level: LogLevel,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a repository: its writer, its first epoch, and the files that people keep
+    Init(Box<InitArgs>),
+    /// Make a key of an owner, who can restore
+    Keygen(KeygenArgs),
+    /// Plan files: their schema, and what is wrong with one
+    Plan(PlanArgs),
+    /// Back up what a plan declares, or a folder, a database, a cluster's resources
+    Backup(Box<BackupArgs>),
+    /// Bring back everything of a snapshot, or one thing
+    Restore(Box<RestoreArgs>),
+    /// List snapshots
+    #[command(visible_alias = "list")]
+    Snapshots(Box<SnapshotsArgs>),
+    /// Show a snapshot: its items, streams, gaps
+    Show(Box<ShowArgs>),
+    /// List a folder or a kind in a snapshot
+    Ls(Box<LsArgs>),
+    /// Write a file, an object or a stream of a snapshot to standard output
+    Cat(Box<CatArgs>),
+    /// Find paths in a snapshot
+    Find(Box<FindArgs>),
+    /// Say what differs between two snapshots
+    Diff(Box<DiffArgs>),
+    /// Write a snapshot as plain files: tar, dumps, JSON lines
+    Export(Box<ExportArgs>),
+    /// Owners: who can open which epochs
+    Keys(Box<KeysArgs>),
+    /// Epochs: when keys change
+    Epoch(Box<EpochArgs>),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    /// Print manual pages
+    Man(ManArgs),
+}
+
+impl Verb {
+    /// How the verb was asked to write.
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self::Plan(PlanArgs {
+                action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
+            }) => output.output,
+            Self::Backup(args) => args.output.output,
+            Self::Restore(args) => args.output.output,
+            Self::Diff(args) => args.output.output,
+            Self::Snapshots(args) => args.output.output,
+            Self::Show(args) => args.output.output,
+            Self::Ls(args) => args.output.output,
+            Self::Find(args) => args.output.output,
+            Self::Keys(args) => match &args.action {
+                KeysAction::Check(args) | KeysAction::List(args) => args.output.output,
+                KeysAction::Add(args) => args.output.output,
+            },
+            Self::Init(args) => args.output.output,
+            Self::Epoch(args) => match &args.action {
+                EpochAction::List(args) => args.output.output,
+                EpochAction::New(_) | EpochAction::Close(_) => Format::Table,
+            },
+            Self::Cat(_) | Self::Export(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
+        }
+    }
+}

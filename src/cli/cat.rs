@@ -1,0 +1,151 @@
+//! `kbak cat`: the bytes of a stream, of one file in a folder, of one object.
+
+use std::io::Write;
+
+use clap::Args;
+use futures::StreamExt as _;
+
+use super::options::{ReaderArgs, StoreArgs};
+use super::out;
+use super::reading;
+use super::terminal::Talk;
+use crate::format::catalog::{Line, Type};
+use crate::pipeline::reader::StreamReader;
+use crate::report::failure::{Exit, Failure};
+use crate::restore::volume::parse::{Event, Expect, Parser};
+use crate::source::volume::tar::order;
+
+/// What `kbak cat` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak cat latest path/srv/uploads:2026/invoice.pdf --repo … --signer kbak.pub --identity owner.key > invoice.pdf
+  kbak cat latest path/srv/uploads … | tar -t
+  kbak cat latest shop:orders.dump … | pg_restore -l
+  kbak cat latest resources:core/v1/configmaps/shop/settings … | jq .data
+  kbak cat latest resources:apps/v1/deployments … | jq -c .metadata.name")]
+pub struct CatArgs {
+    /// latest, a number, or the first digits of a hash
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// An item, and a stream, a file or an object in it
+    #[arg(value_name = "ITEM[:PATH]")]
+    pub place: String,
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+}
+
+/// Writes the bytes.
+pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
+    reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+        let snapshot = &opened.snapshot;
+        let (item, rest) = reading::split(snapshot, &args.place)?;
+        let (stream, path) = reading::stream(item, rest)?;
+        let reader = snapshot.read(stream)?;
+        let mut stdout = std::io::stdout();
+        if path.is_empty() {
+            let mut bytes = reader.bytes();
+            while let Some(piece) = bytes.next().await {
+                out::written(stdout.write_all(&piece?))?;
+            }
+        } else {
+            member(&reader, path, &mut stdout, &item.name).await?;
+        }
+        out::written(stdout.flush())?;
+        Ok(Exit::Safe)
+    })
+}
+
+/// Writes one member: of a folder its content, of a kind its line.
+async fn member(reader: &StreamReader, path: &str, out: &mut impl Write, item: &str) -> Result<(), Failure> {
+    let nothing = || {
+        Failure::new(Exit::Usage, format!("{item} holds nothing at {path}"))
+            .remedy("kbak ls or kbak find show what it holds")
+    };
+    let (at, line) = place(reader, path).await?.ok_or_else(nothing)?;
+    match line.kind {
+        Type::File | Type::Object | Type::Dump => {}
+        Type::Hardlink => {
+            let to = line.link.as_ref().map(crate::format::name::Name::display).unwrap_or_default();
+            return Err(Failure::new(Exit::Usage, format!("{path} is a further name of {to}"))
+                .remedy(format!("kbak cat … {item}:{to}")));
+        }
+        _ => {
+            let what = format!("{path} is no file");
+            return Err(Failure::new(Exit::Usage, what).remedy("kbak restore --path brings folders back"));
+        }
+    }
+    let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
+    let end = end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
+    let mut bytes = reader.range(at..end);
+    if line.kind != Type::File {
+        while let Some(piece) = bytes.next().await {
+            out::written(out.write_all(&piece?))?;
+        }
+        return Ok(());
+    }
+    let mut parser = Parser::new(Expect::Members);
+    let mut content = Content { out, at: 0 };
+    while let Some(piece) = bytes.next().await {
+        let piece = piece?;
+        let mut rest: &[u8] = &piece;
+        while let Some(event) = parser.next(&mut rest).map_err(damaged)? {
+            content.take(event)?;
+        }
+    }
+    parser.finish().map_err(damaged)?;
+    content.fill(line.size.unwrap_or(content.at))
+}
+
+fn damaged(error: crate::restore::volume::parse::ParseError) -> Failure {
+    Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
+}
+
+/// Where a member stands, and its line.
+async fn place(reader: &StreamReader, path: &str) -> Result<Option<(u64, Line)>, Failure> {
+    let stream = reader.body();
+    let wanted = path.as_bytes();
+    let sorted = stream.format == "tar";
+    let mut lines = reader.catalog_from(reading::catalog_start(stream, wanted));
+    while let Some(line) = lines.next().await {
+        let (at, line) = line?;
+        if line.path.bytes() == wanted {
+            return Ok(Some((at, line)));
+        }
+        if sorted && order::compare(line.path.bytes(), wanted).is_gt() {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// A file's content, its holes as zeros.
+struct Content<'a, W> {
+    out: &'a mut W,
+    at: u64,
+}
+
+impl<W: Write> Content<'_, W> {
+    fn take(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        if let Event::Data { at, bytes } = event {
+            self.fill(at)?;
+            out::written(self.out.write_all(bytes))?;
+            self.at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, to: u64) -> Result<(), Failure> {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        while self.at < to {
+            let next = (to - self.at).min(ZEROS.len() as u64);
+            out::written(self.out.write_all(&ZEROS[..usize::try_from(next).unwrap_or(ZEROS.len())]))?;
+            self.at += next;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! The writer's side of one plan: who writes which chain for whom, from a plan's file or from
+//! arguments.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::keyring::{owners, writer};
+use super::options::StoreArgs;
+use super::place;
+use super::plan::load;
+use super::terminal::Talk;
+use crate::pipeline::owner::Owner;
+use crate::plan::{DEFAULT_NAME, Epoch, Repository, Spec};
+use crate::report::failure::{Exit, Failure};
+use crate::repository::birth::Life;
+use crate::repository::writer_key::{FileKeeper, WriterKey, epoch_path};
+use crate::world::World;
+
+/// Which chain.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Plan")]
+pub struct ChainArgs {
+    /// The plan; it names repository, keys and owners
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// The plan's name, without a file [default: default]
+    #[arg(long, value_name = "NAME", conflicts_with = "plan")]
+    pub plan_name: Option<String>,
+    /// The writer's key, made by init
+    #[arg(long, value_name = "FILE")]
+    pub writer_key: Option<PathBuf>,
+    /// The current epoch's secret [default: beside the writer's key]
+    #[arg(long, value_name = "FILE")]
+    pub epoch_file: Option<PathBuf>,
+    /// A public key of an owner, who can restore; repeatable
+    #[arg(long, value_name = "KEY", conflicts_with = "plan")]
+    pub recipient: Vec<String>,
+    /// Public keys of owners, one a line
+    #[arg(long, value_name = "FILE", conflicts_with = "plan")]
+    pub recipients_file: Option<PathBuf>,
+}
+
+/// A chain, opened for writing as far as files go.
+#[derive(Debug)]
+pub(super) struct Chain {
+    /// Where.
+    pub(super) repository: Repository,
+    /// The plan's name.
+    pub(super) name: String,
+    /// Who writes.
+    pub(super) key: WriterKey,
+    /// Keeps the epoch's secret.
+    pub(super) keeper: FileKeeper,
+    /// Who can decrypt.
+    pub(super) owners: Vec<Owner>,
+    /// How long epochs live.
+    pub(super) life: Life,
+}
+
+impl Chain {
+    /// Reads the plan, or takes the arguments for one, and the writer's key.
+    pub(super) fn open(
+        args: &ChainArgs,
+        store: &StoreArgs,
+        world: &World,
+        talk: &Talk,
+    ) -> Result<Self, Failure> {
+        let spec = args.plan.as_deref().map(load).transpose()?.map(|checked| checked.plan);
+        let name = match &spec {
+            Some(plan) => plan.name().to_owned(),
+            None => args.plan_name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned()),
+        };
+        let spec: Option<Spec> = spec.map(|plan| plan.spec);
+        let key_file = args.writer_key.clone().or_else(|| spec.as_ref().map(|spec| spec.writer.key_file.clone()));
+        let key_file = key_file.ok_or_else(|| {
+            Failure::new(Exit::Usage, "no writer's key is named").remedy("give --plan FILE or --writer-key writer.key")
+        })?;
+        let epoch_file = args.epoch_file.clone().or_else(|| spec.as_ref()?.writer.epoch_file.clone());
+        let epoch_file = epoch_file.unwrap_or_else(|| epoch_path(&key_file, &name));
+        let key = writer(&key_file, talk)?;
+        let keeper = FileKeeper::new(epoch_file, &key, key.plan(&name), world);
+        let (repository, owners, life) = match &spec {
+            Some(spec) => (store.over(spec.repository.clone()), spec.owners(), life(&spec.epoch, spec)),
+            None => {
+                let owners = owners(&args.recipient, args.recipients_file.as_deref())?;
+                (place::without_plan(store)?, owners, default_life())
+            }
+        };
+        Ok(Self { repository, name, key, keeper, owners, life })
+    }
+}
+
+/// How long a plan's epochs live.
+pub(super) fn life(epoch: &Epoch, spec: &Spec) -> Life {
+    Life {
+        max_age: epoch.age(spec.retention.as_ref()).duration().as_secs(),
+        max_run: epoch.max_run.duration().as_secs(),
+        keep: spec.repository.object_lock.map(|lock| lock.keep.duration().as_secs()),
+    }
+}
+
+fn default_life() -> Life {
+    let epoch = Epoch::default();
+    Life { max_age: epoch.age(None).duration().as_secs(), max_run: epoch.max_run.duration().as_secs(), keep: None }
+}

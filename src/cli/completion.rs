@@ -1,0 +1,29 @@
+//! `kbak completion`: completion scripts for shells.
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::args::Cli;
+use super::out;
+use crate::report::failure::{Exit, Failure};
+
+/// What `kbak completion` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  source <(kbak completion bash)
+  kbak completion zsh > \"${fpath[1]}/_kbak\"
+  kbak completion fish > ~/.config/fish/completions/kbak.fish")]
+pub struct CompletionArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Prints the script.
+pub(super) fn run(args: CompletionArgs) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "kbak", &mut script);
+    out::data(|out| out.write_all(&script))?;
+    Ok(Exit::Safe)
+}

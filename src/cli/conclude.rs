@@ -1,0 +1,131 @@
+//! The end of a run: its report goes to the person, to programs, to metrics and to Kubernetes.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::options::{Progress, RunArgs};
+use super::out::{self, Format};
+use super::terminal::Talk;
+use crate::report::display::{Display, DisplayOptions, Mode};
+use crate::report::event::{Meter, Reporter};
+use crate::report::failure::{Exit, Failure};
+use crate::report::memory::resident;
+use crate::report::metrics::openmetrics;
+use crate::report::run::{FailureReport, RunReport, Stored};
+use crate::report::summary::{summary, termination_message};
+
+/// Shows the run as the arguments ask for.
+pub(super) fn display(args: &RunArgs, talk: &Talk, memory: Option<u64>) -> Display {
+    let mode = match args.progress {
+        Progress::Auto if talk.is_terminal() => Mode::Bars,
+        Progress::Auto | Progress::Plain => Mode::Plain,
+        Progress::Json => Mode::Json,
+        Progress::None => Mode::None,
+    };
+    Display::start(DisplayOptions { mode, style: talk.style, memory }, Box::new(std::io::stderr()))
+}
+
+/// A report of a run that nothing is known of yet but its place and its beginning.
+pub(super) fn begin(verb: &str, repository: &str, plan: Option<&str>) -> RunReport {
+    let now = Timestamp::now();
+    RunReport {
+        verb: verb.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        repository: repository.into(),
+        plan: plan.map(str::to_owned),
+        started: now,
+        finished: now,
+        exit: Exit::Bug,
+        verdict: String::new(),
+        snapshot: None,
+        items: Vec::new(),
+        facts: Vec::new(),
+        warnings: Vec::new(),
+        warnings_left_out: 0,
+        stored: Stored::default(),
+        memory_peak: None,
+        last_success: None,
+        failure: None,
+    }
+}
+
+/// What a meter said last, by the item's name.
+pub(super) fn meter<'a>(meters: &'a [std::sync::Arc<Meter>], item: &str) -> Option<&'a Meter> {
+    meters.iter().map(AsRef::as_ref).find(|meter| meter.item == item)
+}
+
+/// Ends the display, completes the report, and hands it on. What cannot be written is said; it
+/// does not change what the run did.
+pub(super) fn end(
+    mut report: RunReport,
+    failure: Option<&Failure>,
+    display: Display,
+    reporter: &Reporter,
+    args: &RunArgs,
+    format: Format,
+    talk: &Talk,
+) -> Result<Exit, Failure> {
+    let recorder = display.finish();
+    (report.warnings, report.warnings_left_out) = recorder.warnings();
+    report.finished = Timestamp::now();
+    (report.stored.bytes, report.stored.packs) = reporter.stored_so_far();
+    report.stored.requests.insert("retried".into(), recorder.retries());
+    report.memory_peak = resident().map(|resident| resident.peak);
+    if let Some(failure) = failure {
+        report.exit = failure.exit;
+        report.verdict.clone_from(&failure.what);
+        report.failure = Some(FailureReport::from(failure));
+    }
+    leave(&report, args, talk);
+    if format != Format::Table {
+        out::value(&report, format)?;
+    }
+    match failure {
+        Some(failure) => talk.failure(failure),
+        None => talk.write(&summary(&report, talk.style)),
+    }
+    Ok(report.exit)
+}
+
+/// The files that the arguments ask for.
+fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
+    let written = |file: &Path, text: &str| {
+        if let Err(error) = replace(file, text) {
+            talk.warn(&format!("{}: not written: {error}", file.display()));
+        }
+    };
+    if let Some(file) = &args.metrics_file {
+        written(file, &openmetrics(report));
+    }
+    if let Some(file) = &args.report_file {
+        match serde_json::to_string_pretty(report) {
+            Ok(text) => written(file, &(text + "\n")),
+            Err(error) => talk.warn(&format!("{}: not written: {error}", file.display())),
+        }
+    }
+    let log = args.termination_log.clone().or_else(|| {
+        let pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+        let file = PathBuf::from("/dev/termination-log");
+        (pod && file.exists()).then_some(file)
+    });
+    if let Some(file) = log {
+        // The kubelet has mounted this file: it is written in place.
+        if let Err(error) = std::fs::write(&file, termination_message(report)) {
+            talk.warn(&format!("{}: not written: {error}", file.display()));
+        }
+    }
+}
+
+/// Replaces a file whole, so that a collector that reads meanwhile never sees half of it.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder)?;
+    new.write_all(text.as_bytes())?;
+    // Collectors run as other users; nothing in it is secret.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    new.as_file().set_permissions(mode)?;
+    new.persist(file).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! `kbak diff`: what differs between two snapshots.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use clap::Args;
+use futures::StreamExt as _;
+use serde::Serialize;
+
+use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::out::{self, Format};
+use super::reading::{self, MEMORY};
+use super::signals::until_signalled;
+use super::terminal::Talk;
+use crate::format::body::{Item, Stream};
+use crate::format::catalog::Line;
+use crate::pipeline::reader::StreamReader;
+use crate::report::failure::{Exit, Failure};
+use crate::report::text::{plural, size};
+use crate::repository::snapshot::OpenSnapshot;
+use crate::source::volume::tar::order;
+
+/// What `kbak diff` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak diff 41 latest --repo … --signer kbak.pub --identity owner.key
+  kbak diff 41 42 --item path/srv/uploads -o json … | jq -r 'select(.change == \"removed\").path'
+
+A file counts as the same when its kind, size, owner, mode, link and time of change are; an object
+when its JSON is. Exit codes: 0 no difference, 1 differences.")]
+pub struct DiffArgs {
+    /// The older one: a number, or the first digits of a hash
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// The newer one
+    #[arg(value_name = "TO", default_value = "latest")]
+    pub to: String,
+    /// Only this item; repeatable [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub item: Vec<String>,
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// How it is written; json is one object a line
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Compares.
+pub(super) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let identities = reading::keys(&args.reader)?;
+    let reporter = talk.reporter();
+    let count = until_signalled(async {
+        let view = reading::view(&args.store, &args.reader, &reporter).await?;
+        let mut both = Vec::with_capacity(2);
+        for name in [&args.from, &args.to] {
+            let (plan, snapshot) = view.select(&reading::which(&args.reader, name)).await?;
+            both.push(view.open(&plan, &snapshot, &identities, MEMORY / 2).await?);
+        }
+        let [from, to] = both.as_slice() else {
+            return Err(Failure::new(Exit::Bug, "two snapshots are not two"));
+        };
+        let mut found = Found { format: args.output.output, out: std::io::stdout().into(), count: 0 };
+        items(from, to, &args.item, &mut found).await?;
+        out::written(found.out.0.flush())?;
+        Ok(found.count)
+    })?;
+    if count == 0 {
+        talk.say("no difference");
+        return Ok(Exit::Safe);
+    }
+    talk.say(&plural(count, "difference", "differences"));
+    Ok(Exit::Bug)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Change {
+    Added,
+    Removed,
+    Changed,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    change: Change,
+    item: &'a str,
+    stream: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    what: Vec<String>,
+}
+
+struct Out(std::io::BufWriter<std::io::Stdout>);
+
+impl From<std::io::Stdout> for Out {
+    fn from(stdout: std::io::Stdout) -> Self {
+        Self(std::io::BufWriter::with_capacity(64 << 10, stdout))
+    }
+}
+
+/// Writes differences as they are found.
+struct Found {
+    format: Format,
+    out: Out,
+    count: u64,
+}
+
+impl Found {
+    fn add(&mut self, row: &Row<'_>) -> Result<(), Failure> {
+        self.count += 1;
+        let text = match self.format {
+            Format::Json => serde_json::to_string(row).unwrap_or_default(),
+            Format::Yaml => format!("---\n{}", serde_saphyr::to_string(row).unwrap_or_default().trim_end()),
+            Format::Table => {
+                let mark = match row.change {
+                    Change::Added => '+',
+                    Change::Removed => '-',
+                    Change::Changed => '~',
+                };
+                let place = match (row.stream, row.path) {
+                    ("" | "tar", "") => row.item.to_owned(),
+                    ("tar", path) => format!("{}:{path}", row.item),
+                    (stream, "") => format!("{}:{stream}", row.item),
+                    (stream, path) => format!("{}:{stream}/{path}", row.item),
+                };
+                let what = if row.what.is_empty() { String::new() } else { format!("   {}", row.what.join(", ")) };
+                format!("{mark} {}{what}", crate::report::text::plain(&place))
+            }
+        };
+        out::written(writeln!(self.out.0, "{text}"))
+    }
+}
+
+async fn items(
+    from: &OpenSnapshot,
+    to: &OpenSnapshot,
+    wanted: &[String],
+    found: &mut Found,
+) -> Result<(), Failure> {
+    for name in wanted {
+        if !from.body().items.iter().any(|item| item.name == *name) {
+            reading::item(to, name)?;
+        }
+    }
+    let named = |snapshot: &OpenSnapshot| -> BTreeMap<String, Item> {
+        let chosen = snapshot.body().items.iter().filter(|item| wanted.is_empty() || wanted.contains(&item.name));
+        chosen.map(|item| (item.name.clone(), item.clone())).collect()
+    };
+    let (older, newer) = (named(from), named(to));
+    for (change, here, there) in [(Change::Removed, &older, &newer), (Change::Added, &newer, &older)] {
+        for name in here.keys().filter(|name| !there.contains_key(*name)) {
+            found.add(&Row { change, item: name, stream: "", path: "", what: Vec::new() })?;
+        }
+    }
+    for (name, old) in &older {
+        let Some(new) = newer.get(name) else { continue };
+        streams((from, old), (to, new), found).await?;
+    }
+    Ok(())
+}
+
+async fn streams(
+    (from, old): (&OpenSnapshot, &Item),
+    (to, new): (&OpenSnapshot, &Item),
+    found: &mut Found,
+) -> Result<(), Failure> {
+    let item = old.name.as_str();
+    let missing = |here: &Item, there: &Item| -> Vec<String> {
+        let has = |name: &str| there.streams.iter().any(|stream| stream.name == name);
+        here.streams.iter().filter(|stream| !has(&stream.name)).map(|stream| stream.name.clone()).collect()
+    };
+    for (change, names) in [(Change::Removed, missing(old, new)), (Change::Added, missing(new, old))] {
+        for stream in &names {
+            found.add(&Row { change, item, stream, path: "", what: Vec::new() })?;
+        }
+    }
+    for before in &old.streams {
+        let Some(after) = new.streams.iter().find(|stream| stream.name == before.name) else { continue };
+        if same(before, after) {
+            continue;
+        }
+        let readers = (from.read(before)?, to.read(after)?);
+        match before.format.as_str() {
+            "tar" => members(&readers.0, &readers.1, item, found).await?,
+            "jsonl" => objects(&readers.0, &readers.1, item, found).await?,
+            _ => {
+                let what = vec![format!("{} → {}", size(before.length), size(after.length))];
+                let stream = before.name.as_str();
+                found.add(&Row { change: Change::Changed, item, stream, path: "", what })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn same(before: &Stream, after: &Stream) -> bool {
+    match (before.sha256, after.sha256) {
+        (Some(old), Some(new)) => old == new && before.length == after.length,
+        _ => before.epoch == after.epoch && before.hash == after.hash,
+    }
+}
+
+/// Two folders, whose catalogs are in one order.
+async fn members(
+    from: &StreamReader,
+    to: &StreamReader,
+    item: &str,
+    found: &mut Found,
+) -> Result<(), Failure> {
+    let stream = from.body().name.clone();
+    let (mut olds, mut news) = (from.catalog(), to.catalog());
+    let (mut old, mut new) = (olds.next().await.transpose()?, news.next().await.transpose()?);
+    loop {
+        let order = match (&old, &new) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((_, a)), Some((_, b))) => order::compare(a.path.bytes(), b.path.bytes()),
+        };
+        let row = |change, line: &Line, what| (change, line.path.display(), what);
+        let told = match (order, &old, &new) {
+            (Ordering::Less, Some((_, line)), _) => Some(row(Change::Removed, line, Vec::new())),
+            (Ordering::Greater, _, Some((_, line))) => Some(row(Change::Added, line, Vec::new())),
+            (_, Some((_, a)), Some((_, b))) => {
+                let what = differences(a, b);
+                (!what.is_empty()).then(|| row(Change::Changed, b, what))
+            }
+            _ => None,
+        };
+        if let Some((change, path, what)) = told {
+            found.add(&Row { change, item, stream: &stream, path: &path, what })?;
+        }
+        if order != Ordering::Greater {
+            old = olds.next().await.transpose()?;
+        }
+        if order != Ordering::Less {
+            new = news.next().await.transpose()?;
+        }
+    }
+}
+
+fn differences(a: &Line, b: &Line) -> Vec<String> {
+    let mut what = Vec::new();
+    if a.kind != b.kind {
+        what.push(format!("{:?} → {:?}", a.kind, b.kind).to_lowercase());
+    }
+    if a.size != b.size {
+        what.push(format!("{} → {}", size(a.size.unwrap_or(0)), size(b.size.unwrap_or(0))));
+    }
+    if a.mode != b.mode {
+        let mode = |line: &Line| line.mode.clone().unwrap_or_default();
+        what.push(format!("mode {} → {}", mode(a), mode(b)));
+    }
+    if (a.uid, a.gid) != (b.uid, b.gid) {
+        let owner = |line: &Line| format!("{}:{}", line.uid.unwrap_or(0), line.gid.unwrap_or(0));
+        what.push(format!("owner {} → {}", owner(a), owner(b)));
+    }
+    if a.link != b.link {
+        what.push("link".into());
+    }
+    if what.is_empty() && a.mtime != b.mtime {
+        what.push("time of change".into());
+    }
+    what
+}
+
+/// Two kinds. Their objects are in the server's order, which need not be the same in both.
+async fn objects(
+    from: &StreamReader,
+    to: &StreamReader,
+    item: &str,
+    found: &mut Found,
+) -> Result<(), Failure> {
+    let stream = from.body().name.clone();
+    let (mut old, new) = (digests(from).await?, digests(to).await?);
+    for (path, digest) in &new {
+        let change = match old.remove(path) {
+            Some(before) if before == *digest => continue,
+            Some(_) => Change::Changed,
+            None => Change::Added,
+        };
+        found.add(&Row { change, item, stream: &stream, path, what: Vec::new() })?;
+    }
+    for path in old.keys() {
+        found.add(&Row { change: Change::Removed, item, stream: &stream, path, what: Vec::new() })?;
+    }
+    Ok(())
+}
+
+/// The objects of a kind by name, each as a digest of its line.
+async fn digests(reader: &StreamReader) -> Result<BTreeMap<String, [u8; 32]>, Failure> {
+    let mut found = BTreeMap::new();
+    let mut pieces = reader.bytes();
+    let mut lines = reader.catalog();
+    let mut held = bytes::BytesMut::new();
+    while let Some(line) = lines.next().await {
+        let (_, line) = line?;
+        let length = usize::try_from(line.len).unwrap_or(usize::MAX);
+        while held.len() < length {
+            let Some(piece) = pieces.next().await else {
+                return Err(Failure::new(Exit::Damaged, "the catalog names objects past the end of their stream"));
+            };
+            held.extend_from_slice(&piece?);
+        }
+        found.insert(line.path.display(), *blake3::hash(&held.split_to(length)).as_bytes());
+    }
+    Ok(found)
+}

@@ -1,0 +1,113 @@
+//! Keys as files: identities of owners, the pin, the writer's own.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::options::ReaderArgs;
+use super::terminal::{Asker, Talk};
+use crate::format::signers::Signers;
+use crate::pipeline::owner::{Identity, IdentityError, Owner, Prompt};
+use crate::report::failure::{Exit, Failure};
+use crate::repository::sheet::owners_in_pin;
+use crate::repository::writer_key::WriterKey;
+
+/// The longest pin or recipients' file, in bytes.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// Reads an owner's private key. Its permissions are his own affair; an age file's passphrase is
+/// asked of `prompt`.
+pub(super) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc<Identity>, Failure> {
+    let label = file.display().to_string();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
+    std::fs::File::open(file).and_then(|file| file.take(MAX_TEXT).read_to_end(&mut bytes)).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{label}: the identity cannot be read")).because(error)
+    })?;
+    let identity = Identity::parse(&label, &bytes, prompt).map_err(|error| {
+        let remedy = match &error {
+            IdentityError::NoPassphrase(_) => Some("run it on a terminal, or give --passphrase-file FILE"),
+            IdentityError::Public(_) => Some("give the file that kbak keygen or ssh-keygen wrote without .pub"),
+            _ => None,
+        };
+        let mut failure = Failure::new(Exit::Usage, error.to_string());
+        failure.remedy = remedy.map(str::to_owned);
+        failure
+    })?;
+    Ok(Arc::new(identity))
+}
+
+/// Reads all identities that were given.
+pub(super) fn identities(reader: &ReaderArgs) -> Result<(Vec<Arc<Identity>>, Arc<dyn Prompt>), Failure> {
+    let prompt = Asker::shared(reader.passphrase_file.as_deref())?;
+    let read = reader.identity.iter().map(|file| read_identity(file, &prompt)).collect::<Result<_, _>>()?;
+    Ok((read, prompt))
+}
+
+/// The pin: who may sign, and by what names people know the owners.
+#[derive(Debug)]
+pub(super) struct Pin {
+    /// Who may sign.
+    pub(super) signers: Signers,
+    /// Owners, for showing.
+    pub(super) owners: Vec<Owner>,
+}
+
+/// Reads the pin.
+pub(super) fn pin(file: &Path) -> Result<Pin, Failure> {
+    let text = text(file, "the pinned signers")?;
+    let signers = Signers::parse(&text).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{}: no OpenSSH allowed signers", file.display()))
+            .because(error)
+            .remedy("give kbak.pub, which kbak init wrote")
+    })?;
+    if signers.is_empty() {
+        let what = format!("{}: it pins nobody", file.display());
+        return Err(Failure::new(Exit::Usage, what).remedy("give kbak.pub, which kbak init wrote"));
+    }
+    Ok(Pin { signers, owners: owners_in_pin(&text) })
+}
+
+/// Reads the pin that a reader must give.
+pub(super) fn required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
+    let Some(file) = file else {
+        return Err(Failure::new(Exit::Usage, "no signer is pinned: anyone who can write to the store could have made what lies there")
+            .remedy("give --signer kbak.pub, which kbak init wrote beside the writer's key"));
+    };
+    pin(file)
+}
+
+/// Reads the writer's key.
+pub(super) fn writer(file: &Path, talk: &Talk) -> Result<WriterKey, Failure> {
+    let (key, warning) = WriterKey::read(file)?;
+    if let Some(warning) = warning {
+        talk.warn(&warning);
+    }
+    Ok(key)
+}
+
+/// Reads owners from `--recipient` and `--recipients-file`.
+pub(super) fn owners(given: &[String], file: Option<&Path>) -> Result<Vec<Owner>, Failure> {
+    let mut owners = Vec::new();
+    for text in given {
+        let recipient = crate::plan::recipient_argument(text).map_err(|error| error.failure("--recipient"))?;
+        owners.push(recipient.owner().clone());
+    }
+    if let Some(file) = file {
+        let lines = text(file, "the recipients")?;
+        let more = Owner::parse_lines(&lines).map_err(|(line, error)| {
+            Failure::new(Exit::Usage, format!("{}, line {line}: {error}", file.display()))
+        })?;
+        owners.extend(more);
+    }
+    Ok(owners)
+}
+
+fn text(file: &Path, what: &str) -> Result<String, Failure> {
+    let mut text = String::new();
+    std::fs::File::open(file).and_then(|file| file.take(MAX_TEXT).read_to_string(&mut text)).map_err(
+        |error| Failure::new(Exit::Usage, format!("{}: {what} cannot be read", file.display())).because(error),
+    )?;
+    Ok(text)
+}

@@ -1,0 +1,269 @@
+//! `kbak keys`: who can open which epochs.
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::keyring::{identities, owners, required_pin};
+use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::out::{self, Column, Format};
+use super::reading;
+use super::signals::until_signalled;
+use super::terminal::Talk;
+use crate::format::ids::RecipientId;
+use crate::pipeline::owner::{Identity, Owner};
+use crate::report::failure::{Exit, Failure};
+use crate::report::text::{plural, short_hash, utc};
+use crate::repository::keys::{self, Desk};
+use crate::repository::open::{PlanView, View};
+
+/// What `kbak keys` takes.
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: KeysAction,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// Prove that a private key opens every epoch, and sign a receipt for it
+    #[command(after_long_help = "\
+Examples:
+  kbak keys check --repo s3://backups/prod --signer kbak.pub --identity owner.key
+
+An epoch that no owner has opened yet is unproven: nothing else would notice a recipient that was
+mistyped or swapped. Exit codes: 0 every identity opens every epoch, 3 one does not.")]
+    Check(CheckArgs),
+    /// Let one more owner open what the given one opens
+    #[command(after_long_help = "\
+Examples:
+  kbak keys add --owner \"age1… carol\" --repo s3://backups/prod --signer kbak.pub --identity owner.key
+
+Add her to the plan's recipients too, so that later epochs include her.")]
+    Add(AddArgs),
+    /// List epochs, who can open each, and who has
+    #[command(after_long_help = "\
+Examples:
+  kbak keys list --repo s3://backups/prod --signer kbak.pub")]
+    List(CheckArgs),
+}
+
+/// What `kbak keys check` and `list` take.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// How it is written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `kbak keys add` takes.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The public key of the new owner, from himself, never from a bucket
+    #[arg(long, value_name = "KEY")]
+    pub owner: String,
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// How it is written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Does it.
+pub(super) fn run(args: &KeysArgs, talk: &Talk) -> Result<Exit, Failure> {
+    match &args.action {
+        KeysAction::Check(args) => check(args, talk),
+        KeysAction::Add(args) => add(args, talk),
+        KeysAction::List(args) => list(args, talk),
+    }
+}
+
+async fn plans(args: &StoreArgs, reader: &ReaderArgs, talk: &Talk) -> Result<(View, Vec<PlanView>), Failure> {
+    let view = reading::view(args, reader, &talk.reporter()).await?;
+    let plans = view.plans(&reading::which(reader, "latest")).await?;
+    if plans.iter().all(|plan| plan.epochs.all.is_empty()) {
+        let what = format!("no epoch in {} that a pinned key signed", view.store.describe());
+        let mut failure = Failure::new(Exit::Usage, what).remedy("is this the right kbak.pub?");
+        if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.epochs.rejected).next() {
+            failure = failure.fact(object.to_string(), error.to_string());
+        }
+        return Err(failure);
+    }
+    Ok((view, plans))
+}
+
+#[derive(Serialize)]
+struct CheckRow {
+    plan: String,
+    epoch: String,
+    identity: String,
+    opened: bool,
+    receipt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let held = reading::keys(&args.reader)?;
+    let rows = until_signalled(async {
+        let (view, plans) = plans(&args.store, &args.reader, talk).await?;
+        let desk = desk(&view);
+        let mut rows = Vec::new();
+        for plan in &plans {
+            for row in keys::check(desk, &plan.epochs, &held).await? {
+                rows.push(CheckRow {
+                    plan: plan.plan.to_string(),
+                    epoch: row.epoch.to_string(),
+                    identity: row.identity,
+                    opened: row.opened.is_ok(),
+                    receipt: row.receipt.map(|hash| hash.to_string()),
+                    error: row.opened.err().map(|error| Failure::from(error).what),
+                });
+            }
+        }
+        Ok(rows)
+    })?;
+    let columns =
+        [Column::Left("PLAN"), Column::Left("EPOCH"), Column::Left("IDENTITY"), Column::Left("OPENS"), Column::Left("RECEIPT")];
+    let line = |row: &CheckRow| {
+        let opens = if row.opened { "yes" } else { "NO" };
+        let receipt = row.receipt.as_deref().map_or_else(|| "none".into(), short_hash);
+        vec![row.plan.clone(), row.epoch.clone(), row.identity.clone(), opens.into(), receipt]
+    };
+    out::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
+    let closed = rows.iter().filter(|row| !row.opened).count() as u64;
+    if closed == 0 {
+        talk.good(&format!("{} opened", plural(rows.len() as u64, "epoch", "epochs")));
+        return Ok(Exit::Safe);
+    }
+    talk.warn(&format!("{} not opened", plural(closed, "epoch was", "epochs were")));
+    talk.say("  → an owner who opens it can add this key: kbak keys add --owner … --identity HIS-KEY");
+    Ok(Exit::Partial)
+}
+
+fn desk(view: &View) -> Desk<'_> {
+    Desk { store: &view.store, world: &view.world, signers: &view.signers, reporter: &view.reporter }
+}
+
+#[derive(Serialize)]
+struct AddRow {
+    plan: String,
+    epoch: String,
+    added: bool,
+    wrap: Option<String>,
+    receipt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn add(args: &AddArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let new = owners(std::slice::from_ref(&args.owner), None)?.remove(0);
+    let (held, prompt): (Vec<Arc<Identity>>, _) = identities(&args.reader)?;
+    if held.is_empty() {
+        reading::keys(&args.reader)?;
+    }
+    let rows = until_signalled(async {
+        let (view, plans) = plans(&args.store, &args.reader, talk).await?;
+        let mut rows = Vec::new();
+        for plan in &plans {
+            let records = view.records(plan.writer).await?;
+            for row in keys::add(desk(&view), &plan.epochs, &records, &held, &new, &prompt).await? {
+                rows.push(AddRow {
+                    plan: plan.plan.to_string(),
+                    epoch: row.epoch.to_string(),
+                    added: row.wrap.is_ok(),
+                    wrap: row.wrap.as_ref().ok().map(ToString::to_string),
+                    receipt: row.receipt.map(|hash| hash.to_string()),
+                    error: row.wrap.err().map(|error| Failure::from(error).what),
+                });
+            }
+        }
+        Ok(rows)
+    })?;
+    if args.output.output != Format::Table {
+        out::value(&rows, args.output.output)?;
+    }
+    if rows.is_empty() {
+        talk.good(&format!("{} can open every epoch already", new.name()));
+    }
+    for row in &rows {
+        match &row.error {
+            None => talk.good(&format!("{} can open epoch {} of plan {}", new.name(), row.epoch, row.plan)),
+            Some(error) => talk.warn(&format!("epoch {} of plan {}: {error}", row.epoch, row.plan)),
+        }
+    }
+    talk.say("  → add the same key to the plan's recipients, or the next run closes the epoch to keep it out");
+    Ok(if rows.iter().all(|row| row.added) { Exit::Safe } else { Exit::Partial })
+}
+
+#[derive(Serialize)]
+struct ListRow {
+    plan: String,
+    epoch: String,
+    created: Timestamp,
+    owner: String,
+    fingerprint: String,
+    added_later: bool,
+    opened: Option<Timestamp>,
+    proven: bool,
+}
+
+fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let pin = required_pin(args.reader.signer.as_deref())?;
+    let rows = until_signalled(async {
+        let (view, plans) = plans(&args.store, &args.reader, talk).await?;
+        let mut rows = Vec::new();
+        for plan in &plans {
+            let records = view.records(plan.writer).await?;
+            for row in keys::list(&plan.epochs, &records) {
+                rows.extend(row.holders.iter().map(|holder| ListRow {
+                    plan: plan.plan.to_string(),
+                    epoch: row.epoch.to_string(),
+                    created: row.created,
+                    owner: name_of(&pin.owners, holder.recipient),
+                    fingerprint: holder.recipient.to_string(),
+                    added_later: holder.later,
+                    opened: holder.opened,
+                    proven: row.proven,
+                }));
+            }
+        }
+        Ok(rows)
+    })?;
+    let columns =
+        [Column::Left("PLAN"), Column::Left("EPOCH"), Column::Left("OWNER"), Column::Left("KEY"), Column::Left("OPENED")];
+    let line = |row: &ListRow| {
+        let opened = row.opened.map_or_else(|| "never".into(), utc);
+        let owner = if row.added_later { format!("{} (added later)", row.owner) } else { row.owner.clone() };
+        vec![row.plan.clone(), row.epoch.clone(), owner, short_hash(&row.fingerprint), opened]
+    };
+    out::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
+    let mut unproven: Vec<&str> = rows.iter().filter(|row| !row.proven).map(|row| row.epoch.as_str()).collect();
+    unproven.dedup();
+    if !unproven.is_empty() {
+        talk.warn(&format!("no owner has opened {} yet", unproven.join(", ")));
+        talk.say("  → kbak keys check --identity owner.key");
+    }
+    Ok(Exit::Safe)
+}
+
+/// What people call the owner of a key, as far as the pin says.
+fn name_of(owners: &[Owner], id: RecipientId) -> String {
+    let owner = owners.iter().find(|owner| owner.recipient.id() == id);
+    owner.map_or_else(|| "not in kbak.pub".into(), Owner::name)
+}
+

@@ -1,0 +1,252 @@
+//! `kbak ls` and `kbak find`: what a snapshot holds, from its catalogs.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use clap::Args;
+use futures::StreamExt as _;
+use serde::Serialize;
+
+use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::out::{self, Format};
+use super::reading;
+use super::terminal::Talk;
+use crate::format::body::Stream;
+use crate::format::catalog::{Line, Type};
+use crate::pipeline::reader::StreamReader;
+use crate::report::failure::{Exit, Failure};
+use crate::report::text::{size, utc};
+use crate::source::volume::tar::order;
+
+/// What `kbak ls` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak ls latest path/srv/uploads --repo … --signer kbak.pub --identity owner.key
+  kbak ls latest path/srv/uploads:2026/invoices -R …
+  kbak ls latest resources:apps/v1/deployments …
+  kbak ls 42 path/srv/uploads -R -o json … | jq -r .path")]
+pub struct LsArgs {
+    /// latest, a number, or the first digits of a hash
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// An item, and a folder or a stream in it
+    #[arg(value_name = "ITEM[:PATH]")]
+    pub place: String,
+    /// With everything beneath
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// How it is written; json is one object a line
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `kbak find` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak find latest '*.pdf' --repo … --signer kbak.pub --identity owner.key
+  kbak find latest 'invoices/2026/**' --item path/srv/uploads …
+  kbak find latest 'shop/*' --item resources …
+
+Exit codes: 0, also when nothing is found.")]
+pub struct FindArgs {
+    /// latest, a number, or the first digits of a hash
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// What is looked for, in the syntax of .gitignore
+    #[arg(value_name = "PATTERN")]
+    pub pattern: String,
+    /// Only in this item; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub item: Vec<String>,
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// How it is written; json is one object a line
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Lists a folder or a kind.
+pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
+    reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+        let snapshot = &opened.snapshot;
+        let (item, rest) = reading::split(snapshot, &args.place)?;
+        let (stream, path) = reading::stream(item, rest)?;
+        let path = path.trim_matches('/').as_bytes();
+        let mut printer = Printer::new(args.output.output, &item.name, stream);
+        if stream.catalog.is_empty() {
+            return Err(Failure::new(Exit::Usage, format!("{}:{} has no entries", item.name, stream.name))
+                .remedy("kbak cat gives its bytes"));
+        }
+        let reader = snapshot.read(stream)?;
+        let mut lines = reader.catalog_from(reading::catalog_start(stream, path));
+        let mut found = path.is_empty();
+        let sorted = stream.format == "tar";
+        while let Some(line) = lines.next().await {
+            let (_, line) = line?;
+            let member = line.path.bytes();
+            let beneath = path.is_empty() || order::is_below(member, path);
+            found |= member == path || beneath;
+            if member == path && line.kind != Type::Dir {
+                printer.line(&line)?;
+            } else if beneath && (args.recursive || is_child(member, path)) {
+                printer.line(&line)?;
+            } else if sorted && !beneath && order::compare(member, path).is_gt() {
+                break;
+            }
+        }
+        printer.finish()?;
+        if found {
+            return Ok(Exit::Safe);
+        }
+        let what = format!("{} holds nothing at {}", item.name, String::from_utf8_lossy(path));
+        Err(Failure::new(Exit::Usage, what).remedy("kbak find looks everywhere"))
+    })
+}
+
+/// Looks for paths.
+pub(super) fn find(args: &FindArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let wanted = pattern(&args.pattern)?;
+    reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+        let snapshot = &opened.snapshot;
+        for name in &args.item {
+            reading::item(snapshot, name)?;
+        }
+        for item in &snapshot.body().items {
+            if !args.item.is_empty() && !args.item.contains(&item.name) {
+                continue;
+            }
+            for stream in &item.streams {
+                search(&snapshot.read(stream)?, &wanted, args.output.output, &item.name).await?;
+            }
+        }
+        Ok(Exit::Safe)
+    })
+}
+
+async fn search(
+    reader: &StreamReader,
+    wanted: &ignore::gitignore::Gitignore,
+    format: Format,
+    item: &str,
+) -> Result<(), Failure> {
+    let mut printer = Printer::new(format, item, reader.body());
+    printer.whole = true;
+    let mut lines = reader.catalog();
+    while let Some(line) = lines.next().await {
+        let (_, line) = line?;
+        let path = Path::new(OsStr::from_bytes(line.path.bytes()));
+        if wanted.matched(path, line.kind == Type::Dir).is_ignore() {
+            printer.line(&line)?;
+        }
+    }
+    printer.finish()
+}
+
+fn pattern(text: &str) -> Result<ignore::gitignore::Gitignore, Failure> {
+    let mut builder = ignore::gitignore::GitignoreBuilder::new("");
+    let added = builder.add_line(None, text).map(|_| ());
+    added
+        .and_then(|()| builder.build())
+        .map_err(|error| Failure::new(Exit::Usage, format!("{text:?} is no pattern")).because(error))
+}
+
+fn is_child(member: &[u8], folder: &[u8]) -> bool {
+    let beneath = if folder.is_empty() { member } else { member.get(folder.len() + 1..).unwrap_or_default() };
+    // In a kind's stream a member is namespace/name: both are shown.
+    !beneath.contains(&b'/')
+}
+
+/// Writes lines as they come: a listing of millions is never held.
+struct Printer<'a> {
+    format: Format,
+    item: &'a str,
+    stream: &'a str,
+    objects: bool,
+    whole: bool,
+    out: std::io::BufWriter<std::io::Stdout>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    item: &'a str,
+    stream: &'a str,
+    #[serde(flatten)]
+    line: &'a Line,
+}
+
+impl<'a> Printer<'a> {
+    fn new(format: Format, item: &'a str, stream: &'a Stream) -> Self {
+        let objects = stream.format == "jsonl";
+        let out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout());
+        Self { format, item, stream: &stream.name, objects, whole: false, out }
+    }
+
+    fn line(&mut self, line: &Line) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Table => self.row(line),
+            Format::Json => {
+                let shown = Shown { item: self.item, stream: self.stream, line };
+                serde_json::to_string(&shown).unwrap_or_default()
+            }
+            Format::Yaml => {
+                let shown = Shown { item: self.item, stream: self.stream, line };
+                format!("---\n{}", serde_saphyr::to_string(&shown).unwrap_or_default().trim_end())
+            }
+        };
+        out::written(writeln!(self.out, "{text}"))
+    }
+
+    fn row(&self, line: &Line) -> String {
+        let place = match (self.whole, self.objects) {
+            (true, true) => format!("{}:{}/", self.item, self.stream),
+            (true, false) => format!("{}:", self.item),
+            _ => String::new(),
+        };
+        let name = format!("{place}{}", line.path.display());
+        if self.objects {
+            return format!("{:>9}  {name}", size(line.len));
+        }
+        let kind = match line.kind {
+            Type::Dir => 'd',
+            Type::Symlink => 'l',
+            Type::Hardlink => 'h',
+            Type::Fifo => 'p',
+            Type::Char => 'c',
+            Type::Block => 'b',
+            Type::File | Type::Object | Type::Dump => '-',
+        };
+        let mode = line.mode.as_deref().unwrap_or("-");
+        let owner = match (line.uid, line.gid) {
+            (Some(uid), Some(gid)) => format!("{uid}:{gid}"),
+            _ => "-".into(),
+        };
+        let bytes = line.size.map_or_else(|| "-".into(), size);
+        let slash = if line.kind == Type::Dir { "/" } else { "" };
+        let link = line.link.as_ref().map(|to| format!(" -> {}", to.display())).unwrap_or_default();
+        format!("{kind} {mode:>5}  {owner:<11} {bytes:>9}  {}  {name}{slash}{link}", time(line))
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        out::written(self.out.flush())
+    }
+}
+
+fn time(line: &Line) -> String {
+    let seconds = line.mtime.as_deref().and_then(|text| text.split('.').next()?.parse::<i64>().ok());
+    let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    at.map_or_else(|| format!("{:20}", "-"), utc)
+}

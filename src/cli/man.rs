@@ -1,0 +1,33 @@
+//! `kbak man`: manual pages.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _};
+
+use super::args::Cli;
+use super::out;
+use crate::report::failure::{Exit, Failure};
+
+/// What `kbak man` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak man | man -l -
+  kbak man --folder /usr/local/share/man/man1")]
+pub struct ManArgs {
+    /// Write a page for every verb into this folder, in place of the first page on standard output
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+}
+
+/// Prints or writes pages.
+pub(super) fn run(args: ManArgs) -> Result<Exit, Failure> {
+    match args.folder {
+        Some(folder) => clap_mangen::generate_to(Cli::command(), &folder).map_err(|error| {
+            Failure::new(Exit::Usage, format!("manual pages cannot be written to {}", folder.display()))
+                .because(error)
+        })?,
+        None => out::data(|out| clap_mangen::Man::new(Cli::command()).render(&mut &mut *out))?,
+    }
+    Ok(Exit::Safe)
+}

@@ -1,0 +1,114 @@
+//! Standard output: tables for people, JSON and YAML for programs, raw bytes. A reader that went
+//! away ends the program quietly.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::report::failure::{Exit, Failure};
+use crate::report::text::plain;
+
+/// How listings and reports are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// As [`written`].
+pub(super) fn data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    written(write(&mut out).and_then(|()| out.flush()))
+}
+
+/// Judges a write to standard output. A reader that closed its pipe, as `| head` does, has what he
+/// wanted: the program ends at once with 0.
+///
+/// # Errors
+/// When the output cannot take it otherwise.
+pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::new(Exit::Usage, "cannot write to standard output").because(error)),
+    }
+}
+
+/// Writes lines.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn text(text: &str) -> Result<(), Failure> {
+    data(|out| out.write_all(text.as_bytes()))
+}
+
+/// Writes a value as JSON or YAML.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn value<T: Serialize>(value: &T, format: Format) -> Result<(), Failure> {
+    let bug = |error: String| Failure::new(Exit::Bug, "the report cannot be written").because(error);
+    let shown = match format {
+        Format::Yaml => serde_saphyr::to_string(value).map_err(|error| bug(error.to_string()))?,
+        Format::Json | Format::Table => {
+            serde_json::to_string_pretty(value).map_err(|error| bug(error.to_string()))? + "\n"
+        }
+    };
+    text(&shown)
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Column {
+    /// Text.
+    Left(&'static str),
+    /// Figures.
+    Right(&'static str),
+}
+
+/// Writes rows as a table, or `value` as JSON or YAML.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn listing<T: Serialize>(
+    format: Format,
+    columns: &[Column],
+    rows: impl Iterator<Item = Vec<String>>,
+    whole: &T,
+) -> Result<(), Failure> {
+    if format == Format::Table { text(&table(columns, rows)) } else { value(whole, format) }
+}
+
+/// Rows under headings, two spaces apart, nothing cut off.
+fn table(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    let name = |column: &Column| match *column {
+        Column::Left(name) | Column::Right(name) => name,
+    };
+    table.set_header(columns.iter().map(name));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell).into_owned()));
+    }
+    for (number, column) in columns.iter().enumerate() {
+        if let Some(cells) = table.column_mut(number) {
+            cells.set_padding((0, 2));
+            if matches!(column, Column::Right(_)) {
+                cells.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n") + "\n"
+}

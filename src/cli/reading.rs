@@ -1,0 +1,164 @@
+//! Opening a repository and a snapshot for a verb that reads.
+
+use std::sync::Arc;
+
+use super::keyring::{identities, required_pin};
+use super::options::{ReaderArgs, StoreArgs};
+use super::place;
+use super::terminal::Talk;
+use crate::format::body::{Item, Stream};
+use crate::format::list::Part;
+use crate::pipeline::owner::Identity;
+use crate::report::event::Reporter;
+use crate::report::failure::{Exit, Failure};
+use crate::repository::chain::Snapshot;
+use crate::repository::open::{PlanView, View, Which};
+use crate::repository::snapshot::OpenSnapshot;
+use crate::source::volume::tar::order;
+use crate::world::World;
+
+/// What readers may hold of decrypted packs, where no budget is given.
+pub(super) const MEMORY: u64 = 64 << 20;
+
+/// Opens the repository as the pinned signers show it.
+pub(super) async fn view(
+    store: &StoreArgs,
+    reader: &ReaderArgs,
+    reporter: &Reporter,
+) -> Result<View, Failure> {
+    let signers = required_pin(reader.signer.as_deref())?.signers;
+    let world = World::real();
+    let options = place::options(&place::without_plan(store)?, None, false);
+    let store = place::store(&options, &world, reporter).await?;
+    Ok(View { store, signers: Arc::new(signers), world, reporter: reporter.clone() })
+}
+
+/// Which snapshot is meant.
+pub(super) fn which(reader: &ReaderArgs, snapshot: &str) -> Which {
+    Which { snapshot: snapshot.to_owned(), writer: reader.writer.clone(), plan: reader.plan_id.clone() }
+}
+
+/// A snapshot that the identities opened, and where it stands.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The repository.
+    pub(super) view: View,
+    /// The snapshot.
+    pub(super) snapshot: OpenSnapshot,
+}
+
+/// Reads the identities before anything is asked of a store: a person waits for the passphrase
+/// prompt, not for a network.
+pub(super) fn keys(reader: &ReaderArgs) -> Result<Vec<Arc<Identity>>, Failure> {
+    if reader.identity.is_empty() {
+        return Err(Failure::new(Exit::Usage, "no identity is given: names and contents are encrypted")
+            .remedy("give an owner's private key with --identity owner.key"));
+    }
+    Ok(identities(reader)?.0)
+}
+
+/// Selects and opens a snapshot.
+pub(super) async fn open(
+    store: &StoreArgs,
+    reader: &ReaderArgs,
+    snapshot: &str,
+    identities: &[Arc<Identity>],
+    memory: u64,
+    reporter: &Reporter,
+) -> Result<Opened, Failure> {
+    let view = view(store, reader, reporter).await?;
+    let (plan, snapshot): (PlanView, Snapshot) = view.select(&which(reader, snapshot)).await?;
+    let snapshot = view.open(&plan, &snapshot, identities, memory).await?;
+    Ok(Opened { view, snapshot })
+}
+
+/// The same for verbs that show no progress: runs `work` with the opened snapshot.
+pub(super) fn with_snapshot<T, F: Future<Output = Result<T, Failure>>>(
+    store: &StoreArgs,
+    reader: &ReaderArgs,
+    snapshot: &str,
+    talk: &Talk,
+    work: impl FnOnce(Opened) -> F,
+) -> Result<T, Failure> {
+    let identities = keys(reader)?;
+    let reporter = talk.reporter();
+    super::signals::until_signalled(async {
+        work(open(store, reader, snapshot, &identities, MEMORY, &reporter).await?).await
+    })
+}
+
+/// An item of a snapshot by its name, with what there is instead where it is not there.
+pub(super) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Item, Failure> {
+    let items = &snapshot.body().items;
+    items.iter().find(|item| item.name == name).ok_or_else(|| {
+        let names: Vec<&str> = items.iter().map(|item| item.name.as_str()).collect();
+        let seq = snapshot.snapshot().envelope().seq;
+        let remedy = match crate::plan::suggest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("there are: {}", names.join(", ")),
+        };
+        Failure::new(Exit::Usage, format!("snapshot {seq:06} has no item {name}")).remedy(remedy)
+    })
+}
+
+/// What `ITEM[:REST]` names: an item, and a stream or a path in it. Items' names hold no colon but
+/// those of folders, so the longest name that fits counts.
+pub(super) fn split<'a>(snapshot: &'a OpenSnapshot, text: &'a str) -> Result<(&'a Item, &'a str), Failure> {
+    let mut best: Option<(&Item, &str)> = None;
+    for item in &snapshot.body().items {
+        let rest = match text.strip_prefix(item.name.as_str()) {
+            Some("") => "",
+            Some(rest) => match rest.strip_prefix(':') {
+                Some(rest) => rest,
+                None => continue,
+            },
+            None => continue,
+        };
+        if best.is_none_or(|(other, _)| other.name.len() < item.name.len()) {
+            best = Some((item, rest));
+        }
+    }
+    match best {
+        Some(found) => Ok(found),
+        None => Ok((item(snapshot, text.split(':').next().unwrap_or(text))?, "")),
+    }
+}
+
+/// A stream of an item by the beginning of `rest`, and what follows it: `apps/v1/deployments/ns/x`
+/// is the stream `apps/v1/deployments` and the member `ns/x`. A folder has one stream, so all of
+/// `rest` is the path.
+pub(super) fn stream<'a>(item: &'a Item, rest: &'a str) -> Result<(&'a Stream, &'a str), Failure> {
+    if let [only] = item.streams.as_slice()
+        && only.format == "tar"
+    {
+        return Ok((only, rest));
+    }
+    let fits = |stream: &&Stream| {
+        let after = rest.strip_prefix(stream.name.as_str());
+        after.is_some_and(|after| after.is_empty() || after.starts_with('/'))
+    };
+    let found = item.streams.iter().filter(fits).max_by_key(|stream| stream.name.len());
+    let Some(stream) = found else {
+        let names: Vec<&str> = item.streams.iter().map(|stream| stream.name.as_str()).collect();
+        let what = match rest {
+            "" => format!("{} has {} streams", item.name, names.len()),
+            rest => format!("{} has no stream {rest}", item.name),
+        };
+        let remedy = match crate::plan::suggest(rest, names.iter().copied()) {
+            Some(near) => format!("did you mean {}:{near}?", item.name),
+            None => format!("say which, as in {}:{}", item.name, names.first().unwrap_or(&"…")),
+        };
+        return Err(Failure::new(Exit::Usage, what).remedy(remedy));
+    };
+    Ok((stream, rest[stream.name.len()..].trim_start_matches('/')))
+}
+
+/// The catalog chunk in which `path` stands, if it is there: the last that begins at or before it.
+/// Only folders are in an order that is known; a kind's objects are in the server's.
+pub(super) fn catalog_start(stream: &Stream, path: &[u8]) -> usize {
+    if path.is_empty() || stream.format != "tar" {
+        return 0;
+    }
+    let before = |part: &Part| part.first.as_ref().is_none_or(|first| order::compare(first.bytes(), path).is_le());
+    stream.catalog.partition_point(before).saturating_sub(1)
+}

@@ -1,0 +1,335 @@
+//! `kbak restore`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use super::options::{OutputArgs, ReaderArgs, RunArgs, StoreArgs};
+use super::reading::{self, Opened};
+use super::targets::{self, Done};
+use super::terminal::Talk;
+use super::{conclude, out, signals};
+use crate::format::body::Item;
+use crate::plan::Cluster as ClusterSpec;
+use crate::report::event::{Event, Meter, Reporter};
+use crate::report::failure::{Exit, Failure};
+use crate::report::run::{ItemReport, ItemState, RunReport, SnapshotReport};
+use crate::report::text::{count, plain, plural, size};
+use crate::restore::kubernetes::Allow;
+use crate::restore::volume::ExistingFiles;
+
+/// What `kbak restore` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak restore latest --repo s3://backups/prod --identity owner.key --signer kbak.pub --dry-run
+      what there is, and what would be done with it
+
+  kbak restore latest … --item path/srv/uploads --to /srv/uploads
+  kbak restore latest … --item path/srv/uploads --path 2026/invoices --to /tmp/found
+  kbak restore latest … --item path/srv/uploads --tar | ssh host tar -x -C /srv
+      a folder, a part of it, or as a tar stream
+
+  kbak restore latest … --item shop --database \"postgresql://postgres@localhost?sslmode=disable\"
+      every database of the item `shop`, with their roles
+
+  kbak restore latest … --item resources --cluster --context new --allow rbac,crds
+  kbak restore latest … --item resources --namespace shop --resources-to /tmp/objects
+      into a cluster, or as files to look at
+
+Nothing that exists is changed unless it is said. Running again goes on where a restore stopped
+(--existing-files skip). Exit codes: 0 all restored, 3 something was not (it is named), 4 damaged.")]
+pub struct RestoreArgs {
+    /// latest, a number, or the first digits of a hash
+    #[arg(value_name = "SNAPSHOT", default_value = "latest")]
+    pub snapshot: String,
+    /// Only this item; repeatable [default: all]
+    #[arg(long, value_name = "NAME", help_heading = "What")]
+    pub item: Vec<String>,
+    /// Only this path of a folder; repeatable
+    #[arg(long, value_name = "PATH", help_heading = "What")]
+    pub path: Vec<String>,
+    /// Only objects of this namespace, by name or glob; repeatable
+    #[arg(long, value_name = "NAME", help_heading = "What")]
+    pub namespace: Vec<String>,
+    /// Only objects of this kind, as in deployments.apps; repeatable
+    #[arg(long, value_name = "KIND", help_heading = "What")]
+    pub kind: Vec<String>,
+    /// Where a folder goes; several go into folders of their names beneath it
+    #[arg(long, value_name = "FOLDER", help_heading = "Where", conflicts_with = "tar")]
+    pub to: Option<PathBuf>,
+    /// Write one folder as a tar stream to standard output
+    #[arg(long, help_heading = "Where")]
+    pub tar: bool,
+    /// What happens to files that are there
+    #[arg(long, value_name = "HOW", default_value = "refuse", help_heading = "Where")]
+    pub existing_files: Existing,
+    /// Create the resources in a cluster
+    #[arg(long, help_heading = "Where")]
+    pub cluster: bool,
+    /// A kubeconfig file [default: the pod's ServiceAccount, KUBECONFIG, ~/.kube/config]
+    #[arg(long, value_name = "FILE", requires = "cluster", help_heading = "Where")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig
+    #[arg(long, value_name = "NAME", requires = "cluster", help_heading = "Where")]
+    pub context: Option<String>,
+    /// Write the resources as files
+    #[arg(long, value_name = "FOLDER", help_heading = "Where", conflicts_with = "cluster")]
+    pub resources_to: Option<PathBuf>,
+    /// Restore databases into this server: postgresql://user@host:port?sslmode=…
+    #[arg(long, value_name = "URL", help_heading = "Where")]
+    pub database: Option<String>,
+    /// The server's password is in this file
+    #[arg(long, value_name = "FILE", requires = "database", help_heading = "Where")]
+    pub database_password_file: Option<PathBuf>,
+    /// Drop databases of the same names first, with everything in them
+    #[arg(long, requires = "database", help_heading = "Where")]
+    pub replace_databases: bool,
+    /// Give everything in databases to the user who restores
+    #[arg(long, requires = "database", help_heading = "Where")]
+    pub no_owner: bool,
+    /// Restore what gives rights or runs as root only if it is named
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = "Where")]
+    pub allow: Vec<Allowed>,
+    /// Say what would be done, and do nothing
+    #[arg(long, help_heading = "Run")]
+    pub dry_run: bool,
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+    /// How.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// How the report is written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What happens to files that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Existing {
+    /// The target must be empty
+    Refuse,
+    /// They stay; this resumes a restore
+    Skip,
+    /// They are replaced
+    Overwrite,
+    /// They are replaced, and what the backup does not hold is deleted
+    DeleteExtra,
+}
+
+impl From<Existing> for ExistingFiles {
+    fn from(existing: Existing) -> Self {
+        match existing {
+            Existing::Refuse => Self::Refuse,
+            Existing::Skip => Self::Skip,
+            Existing::Overwrite => Self::Overwrite,
+            Existing::DeleteExtra => Self::DeleteExtra,
+        }
+    }
+}
+
+/// What is restored only if it is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Allowed {
+    /// Roles and their bindings
+    Rbac,
+    /// Webhook configurations and admission policies
+    Webhooks,
+    /// CustomResourceDefinitions
+    Crds,
+    /// APIServices with a service behind them
+    Apiservices,
+    /// Device files
+    Devices,
+    /// File attributes beyond user.*, ACLs and capabilities
+    Xattrs,
+}
+
+impl Allowed {
+    /// As the restore of resources knows it.
+    pub(super) fn of_resources(self) -> Option<Allow> {
+        match self {
+            Self::Rbac => Some(Allow::Rbac),
+            Self::Webhooks => Some(Allow::Webhooks),
+            Self::Crds => Some(Allow::Crds),
+            Self::Apiservices => Some(Allow::Apiservices),
+            Self::Devices | Self::Xattrs => None,
+        }
+    }
+}
+
+/// Restores.
+pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let identities = reading::keys(&args.reader)?;
+    let repository = args.store.repo.clone().unwrap_or_default();
+    let memory = args.run.memory.map(crate::plan::Size::get);
+    let mut report = conclude::begin("restore", &repository, None);
+    let display = conclude::display(&args.run, talk, memory);
+    let reporter = display.reporter();
+    // Half of a budget is for packs that were read; the target and the runtime have the rest.
+    let held = memory.map_or(reading::MEMORY, |memory| memory / 2);
+    let outcome = signals::until_signalled(async {
+        let opened =
+            reading::open(&args.store, &args.reader, &args.snapshot, &identities, held, &reporter).await?;
+        let items = chosen(args, &opened)?;
+        targets::check(args, &items)?;
+        warn_of_gaps(&items, &reporter);
+        let done = if args.dry_run { None } else { Some(all(args, &opened, &items, &reporter).await?) };
+        Ok((head(&opened), lines(args, &opened, &items), done))
+    });
+    let failure = match outcome {
+        Ok((snapshot, lines, Some(done))) => {
+            fill(&mut report, snapshot, &lines, done, &reporter.meters());
+            None
+        }
+        Ok((snapshot, lines, None)) => {
+            drop(display.finish());
+            out::text(&lines)?;
+            talk.say(&format!("nothing was changed; {snapshot} is restored by the same command without --dry-run"));
+            return Ok(Exit::Safe);
+        }
+        Err(failure) => Some(failure),
+    };
+    conclude::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, talk)
+}
+
+/// The snapshot's sequence and hash.
+struct Head {
+    sequence: u64,
+    hash: String,
+    plan: String,
+}
+
+impl std::fmt::Display for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "snapshot {:06} of plan {}", self.sequence, self.plan)
+    }
+}
+
+fn head(opened: &Opened) -> Head {
+    let snapshot = opened.snapshot.snapshot();
+    Head {
+        sequence: snapshot.envelope().seq,
+        hash: snapshot.manifest.hash().to_string(),
+        plan: opened.snapshot.body().plan_name.clone(),
+    }
+}
+
+/// The items that are asked for.
+fn chosen<'a>(args: &RestoreArgs, opened: &'a Opened) -> Result<Vec<&'a Item>, Failure> {
+    if args.item.is_empty() {
+        return Ok(opened.snapshot.body().items.iter().collect());
+    }
+    args.item.iter().map(|name| reading::item(&opened.snapshot, name)).collect()
+}
+
+fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
+    for item in items.iter().filter(|item| !item.state.is_safe()) {
+        let state = format!("{:?}", item.state).to_lowercase();
+        let gaps = plural(item.gaps.len() as u64, "gap", "gaps");
+        reporter.warn(item.name.clone(), format!("it is not whole in this snapshot ({state}, {gaps})"));
+    }
+}
+
+/// What would be done, item by item.
+fn lines(args: &RestoreArgs, opened: &Opened, items: &[&Item]) -> String {
+    let head = head(opened);
+    let mut text = format!("{head}, sha256:{}\n", head.hash);
+    for item in items {
+        let bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
+        let members: u64 = item.streams.iter().map(|stream| stream.members).sum();
+        let target = targets::describe(args, item, items.len());
+        let what = match item.kind.as_str() {
+            "database" => plural(databases(item), "database", "databases"),
+            _ => format!("{} entries", count(members)),
+        };
+        text.push_str(&format!("  {}   {what}, {} → {target}\n", plain(&item.name), size(bytes)));
+    }
+    text
+}
+
+fn databases(item: &Item) -> u64 {
+    item.streams.iter().filter(|stream| stream.format == "pgdump").count() as u64
+}
+
+/// Restores the items one after the other. What fails in one item leaves the others to be
+/// restored; only the store, the backup itself and the person end the run.
+async fn all(
+    args: &RestoreArgs,
+    opened: &Opened,
+    items: &[&Item],
+    reporter: &Reporter,
+) -> Result<Vec<Done>, Failure> {
+    let cluster = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
+    let mut done = Vec::with_capacity(items.len());
+    for item in items {
+        reporter.event(Event::ItemStarted { item: item.name.clone() });
+        let unit = if item.kind == "resources" { "objects" } else { "files" };
+        let meter: Arc<Meter> = reporter.meter(&item.name, if item.kind == "database" { "bytes" } else { unit });
+        let result = match item.kind.as_str() {
+            "volume" => targets::folder(args, opened, item, items.len(), &meter).await,
+            "database" => targets::database(args, opened, item, &meter).await,
+            "resources" => targets::resources(args, opened, item, &cluster, reporter, &meter).await,
+            other => Err(Failure::new(Exit::Usage, format!("{} is of the kind {other}", item.name))
+                .remedy("this version does not restore it; kbak export gives its bytes")),
+        };
+        meter.end();
+        let one = match result {
+            Ok(one) => one,
+            Err(failure) if matches!(failure.exit, Exit::Usage | Exit::Partial) && items.len() > 1 => {
+                Done::failed(item, &failure)
+            }
+            Err(failure) => return Err(failure),
+        };
+        let state = if one.whole { "good" } else { "gap" };
+        reporter.event(Event::ItemFinished {
+            item: item.name.clone(),
+            state: state.into(),
+            summary: one.summary.clone(),
+        });
+        done.push(one);
+    }
+    Ok(done)
+}
+
+fn fill(report: &mut RunReport, head: Head, lines: &str, done: Vec<Done>, meters: &[Arc<Meter>]) {
+    let whole = done.iter().all(|one| one.whole);
+    report.exit = if whole { Exit::Safe } else { Exit::Partial };
+    report.plan = Some(head.plan.clone());
+    let missing = done.iter().filter(|one| !one.whole).count() as u64;
+    report.verdict = match missing {
+        0 => format!("{head} restored"),
+        missing => format!("{head} restored, {} not whole", plural(missing, "item", "items")),
+    };
+    report.snapshot = Some(SnapshotReport { sequence: head.sequence, hash: head.hash });
+    let _ = lines;
+    report.items = done
+        .into_iter()
+        .map(|one| {
+            let meter = conclude::meter(meters, &one.item);
+            let reading = meter.map(Meter::read).unwrap_or_default();
+            ItemReport {
+                state: if one.whole { ItemState::Good } else { ItemState::Gap },
+                summary: one.summary,
+                unit: meter.map_or("", |meter| meter.unit).to_owned(),
+                done: reading.done,
+                bytes: reading.bytes,
+                new_bytes: 0,
+                gaps: one.gaps,
+                newest_good: None,
+                remedy: one.remedy,
+                item: one.item,
+            }
+        })
+        .collect();
+}
+
+/// Where one of several folders goes.
+pub(super) fn beneath(to: &Path, item: &Item, several: bool) -> PathBuf {
+    if several { to.join(item.name.trim_start_matches("path/")) } else { to.to_owned() }
+}

@@ -1,0 +1,45 @@
+//! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
+
+use std::io::Write as _;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::report::failure::{Exit, Failure};
+
+/// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
+/// no client tool outlives it, and what is stored is what the next run continues from.
+///
+/// # Errors
+/// The use case's, or that it was interrupted, or that the system gives no threads or signals.
+pub(super) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let system = |error: std::io::Error| {
+        Failure::new(Exit::Usage, "the system gives no threads or no signals")
+            .because(error)
+            .remedy("look at the limits of this account or container (ulimit -u, pids)")
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
+        .enable_all()
+        .build()
+        .map_err(system)?;
+    let result = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+        tokio::select! {
+            result = work => result,
+            _ = interrupt.recv() => Err(interrupted("SIGINT")),
+            _ = terminate.recv() => Err(interrupted("SIGTERM")),
+        }
+    });
+    if matches!(&result, Err(failure) if failure.exit == Exit::Interrupted) {
+        let _ = writeln!(std::io::stderr().lock(), "stopping; what is stored stays stored");
+    }
+    // Work on other threads was told to end and holds nothing that must be waited for.
+    runtime.shutdown_background();
+    result
+}
+
+fn interrupted(signal: &str) -> Failure {
+    Failure::new(Exit::Interrupted, format!("interrupted by {signal}"))
+        .remedy("run it again: what was stored is reused")
+}

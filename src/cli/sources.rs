@@ -1,0 +1,161 @@
+//! From what a plan declares to what a run reads: clusters, databases, folders.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::backup::item::{ItemJob, Work};
+use crate::plan::{
+    self, Accept, BackupPlan, Cluster as ClusterSpec, Database, Engine, ItemName, Resources, Tls, Volume,
+};
+use crate::report::event::Reporter;
+use crate::report::failure::{Exit, Failure};
+use crate::source::database::{DatabaseConfig, Password, TlsMode};
+use crate::source::kubernetes::{
+    ApiError, Cluster, ClusterAccess, ClusterScoped, Deadlines, Glob, ResourcesConfig, Selection,
+};
+use crate::source::volume::VolumeOptions;
+
+/// Every item of a plan, ready to be read.
+pub(super) async fn jobs(plan: &BackupPlan, reporter: &Reporter) -> Result<Vec<ItemJob>, Failure> {
+    let spec = &plan.spec;
+    let mut jobs = Vec::new();
+    if let Some(resources) = &spec.resources {
+        let cluster = cluster(spec.cluster.as_ref(), reporter).await?;
+        let config = resources_config(resources, spec.limits.memory.get())?;
+        let work = Work::Resources { cluster: Box::new(cluster), config };
+        jobs.push(ItemJob { name: ItemName::Resources.to_string(), work });
+    }
+    for database in &spec.databases {
+        let databases = globs(&database.databases)?;
+        let config = Box::new(database_config(database)?);
+        jobs.push(ItemJob { name: database.item().to_string(), work: Work::Database { config, databases } });
+    }
+    for volume in &spec.volumes {
+        jobs.extend(folder(volume));
+    }
+    Ok(jobs)
+}
+
+/// A cluster, as the plan or the arguments name it.
+pub(super) async fn cluster(spec: Option<&ClusterSpec>, reporter: &Reporter) -> Result<Cluster, Failure> {
+    let access = spec.map_or_else(ClusterAccess::default, |spec| ClusterAccess {
+        kubeconfig: spec.kubeconfig_file.clone(),
+        context: spec.context.clone(),
+    });
+    Cluster::connect(&access, Deadlines::default(), reporter.clone()).await.map_err(no_access)
+}
+
+fn no_access(error: ApiError) -> Failure {
+    Failure::new(Exit::Usage, "there is no access to a cluster")
+        .because(error)
+        .remedy("give --kubeconfig or --context, or cluster: in the plan; in a pod, a ServiceAccount")
+}
+
+fn resources_config(resources: &Resources, memory: u64) -> Result<ResourcesConfig, Failure> {
+    let selection = Selection {
+        namespaces: globs(&resources.namespaces.include)?,
+        exclude_namespaces: globs(&resources.namespaces.exclude)?,
+        kinds: globs(&resources.kinds.include)?,
+        exclude_kinds: globs(&resources.kinds.exclude)?,
+        labels: resources.selector.clone(),
+        cluster_scoped: match resources.cluster_scoped {
+            plan::ClusterScoped::Auto => ClusterScoped::Auto,
+            plan::ClusterScoped::All => ClusterScoped::All,
+            plan::ClusterScoped::None => ClusterScoped::None,
+        },
+    };
+    // Pages lie beside the pipeline's own buffers; an eighth leaves those what they need.
+    let budget = usize::try_from(memory / 8).unwrap_or(usize::MAX);
+    let budget = budget.clamp(ResourcesConfig::LEAST_BUDGET, 64 << 20);
+    Ok(ResourcesConfig { selection, budget, ..ResourcesConfig::default() })
+}
+
+pub(super) fn globs(patterns: &[String]) -> Result<Vec<Glob>, Failure> {
+    let glob = |pattern: &String| {
+        Glob::new(pattern).map_err(|error| Failure::new(Exit::Usage, "a pattern is none").because(error))
+    };
+    patterns.iter().map(glob).collect()
+}
+
+fn folder(volume: &Volume) -> Option<ItemJob> {
+    let path = volume.path.clone()?;
+    let name = volume.items().first()?.to_string();
+    let options = VolumeOptions { exclude: volume.exclude.clone(), ..VolumeOptions::default() };
+    Some(ItemJob { name, work: Work::Folder { path, options } })
+}
+
+/// How the database is asked. Only what this version of kbak can do comes here: the plan's check
+/// has refused the rest.
+fn database_config(database: &Database) -> Result<DatabaseConfig, Failure> {
+    let host = database.host.clone().unwrap_or_default();
+    let mut config = DatabaseConfig::postgresql(&database.name, &host);
+    config.port = database.port.unwrap_or(config.port);
+    match (&database.user, &database.user_file) {
+        (Some(user), _) => config.user.clone_from(user),
+        (None, Some(file)) => config.user = first_line(file, "the user's name")?,
+        (None, None) => {}
+    }
+    config.password_file.clone_from(&database.password_file);
+    config.password = environment_password(&database.password_file);
+    config.tls = match database.tls {
+        Tls::VerifyFull => TlsMode::VerifyFull,
+        Tls::Require => TlsMode::Require,
+        Tls::AllowPlaintext => TlsMode::AllowPlaintext,
+    };
+    config.ca_file.clone_from(&database.ca_file);
+    Ok(config)
+}
+
+/// PGPASSWORD is where PostgreSQL's users have it already; a file goes before.
+fn environment_password(file: &Option<std::path::PathBuf>) -> Option<Password> {
+    if file.is_some() { None } else { std::env::var("PGPASSWORD").ok().map(Password::new) }
+}
+
+fn first_line(file: &Path, what: &str) -> Result<String, Failure> {
+    let mut text = String::new();
+    std::fs::File::open(file).and_then(|file| file.take(4096).read_to_string(&mut text)).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{}: {what} cannot be read", file.display())).because(error)
+    })?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// A database from `--database URL`, in the plan's form.
+pub(super) fn database_argument(url: &str, password_file: Option<&Path>) -> Result<Database, Failure> {
+    let (config, name) = server_argument(url)?;
+    let item = name.as_deref().and_then(plan::item_name).unwrap_or_else(|| "postgresql".into());
+    let mut database = Database::at(item, Engine::Postgresql, config.host);
+    database.port = Some(config.port);
+    database.user = Some(config.user);
+    database.databases = name.map_or_else(|| vec!["*".into()], |name| vec![name]);
+    database.password_file = password_file.map(Path::to_owned);
+    database.tls = match config.tls {
+        TlsMode::VerifyFull => Tls::VerifyFull,
+        TlsMode::Require => Tls::Require,
+        TlsMode::AllowPlaintext => Tls::AllowPlaintext,
+    };
+    database.ca_file = config.ca_file;
+    Ok(database)
+}
+
+/// A database server from a URL. What the URL holds is never repeated.
+pub(super) fn server_argument(url: &str) -> Result<(DatabaseConfig, Option<String>), Failure> {
+    DatabaseConfig::from_url(url).map_err(|error| {
+        Failure::new(Exit::Usage, "--database takes no such address")
+            .because(error)
+            .remedy("write postgresql://user@host:5432/name?sslmode=verify-full, with --database-password-file")
+    })
+}
+
+/// The gaps that the plan accepts today, as a run takes them; those whose time is over are said.
+pub(super) fn accepted(accept: &[Accept], now: Timestamp, reporter: &Reporter) -> Vec<(String, String)> {
+    let today = now.to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
+    let (current, over): (Vec<&Accept>, Vec<&Accept>) =
+        accept.iter().partition(|accept| accept.until.date() >= today);
+    for accept in over {
+        let message = format!("the gap {} was accepted until {}: it counts again", accept.gap, accept.until);
+        reporter.warn(accept.item.clone(), message);
+    }
+    current.into_iter().map(|accept| (accept.item.clone(), accept.gap.clone())).collect()
+}

@@ -1,0 +1,350 @@
+//! Where a restore puts each kind of item.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+
+use super::reading::Opened;
+use super::restore::{Allowed, RestoreArgs, beneath};
+use super::sources;
+use crate::format::body::{Item, Stream};
+use crate::format::name::Name;
+use crate::plan::Cluster as ClusterSpec;
+use crate::pipeline::reader::StreamReader;
+use crate::report::event::{Meter, Reporter};
+use crate::report::failure::{Exit, Failure};
+use crate::report::run::GapReport;
+use crate::report::text::{count, plural, size};
+use crate::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
+use crate::restore::kubernetes::{
+    FileFormat, RestoreConfig, RestoreReport, restore_resources, write_directory,
+};
+use crate::restore::streams::{self, Paths, SnapshotResources};
+use crate::restore::volume::{Report, TargetOptions};
+use crate::source::database::{DatabaseError, DatabaseInfo, Postgres};
+
+/// What became of an item.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// Its name.
+    pub(super) item: String,
+    /// Whether everything that was asked for is there.
+    pub(super) whole: bool,
+    /// One line.
+    pub(super) summary: String,
+    /// What is not there.
+    pub(super) gaps: Vec<GapReport>,
+    /// What to do.
+    pub(super) remedy: Option<String>,
+}
+
+impl Done {
+    fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
+        Self { item: item.name.clone(), whole: gaps.is_empty() && item.state.is_safe(), summary, gaps, remedy: None }
+    }
+
+    /// Nothing of it.
+    pub(super) fn failed(item: &Item, failure: &Failure) -> Self {
+        let reason = std::iter::once(failure.what.clone()).chain(failure.causes()).collect::<Vec<_>>().join(": ");
+        let gap = GapReport { code: "not-restored".into(), object: item.name.clone(), reason };
+        Self {
+            item: item.name.clone(),
+            whole: false,
+            summary: "not restored".into(),
+            gaps: vec![gap],
+            remedy: failure.remedy.clone(),
+        }
+    }
+}
+
+/// That every item that is asked for has somewhere to go, before anything is touched.
+pub(super) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> {
+    let mut without = Vec::new();
+    for item in items {
+        let there = match item.kind.as_str() {
+            "volume" => args.to.is_some() || args.tar,
+            "database" => args.database.is_some(),
+            "resources" => args.cluster || args.resources_to.is_some(),
+            _ => true,
+        };
+        if !there {
+            without.push((item.name.clone(), target_option(&item.kind)));
+        }
+    }
+    let folders = items.iter().filter(|item| item.kind == "volume").count();
+    if args.tar && (folders != 1 || items.len() != 1) {
+        return Err(Failure::new(Exit::Usage, "--tar writes one folder, and this is not one")
+            .remedy("choose it with --item"));
+    }
+    if !args.path.is_empty() && folders != 1 {
+        return Err(Failure::new(Exit::Usage, "--path names a path in one folder, and this is not one")
+            .remedy("choose the folder with --item"));
+    }
+    if without.is_empty() || args.dry_run {
+        return Ok(());
+    }
+    let mut failure = Failure::new(Exit::Usage, "nothing says where this goes; nothing was changed");
+    for (item, option) in without {
+        failure = failure.fact(item, option);
+    }
+    Err(failure.remedy("give the target, or choose items with --item; --dry-run shows all"))
+}
+
+fn target_option(kind: &str) -> &'static str {
+    match kind {
+        "volume" => "--to FOLDER, or --tar",
+        "database" => "--database URL",
+        _ => "--cluster, or --resources-to FOLDER",
+    }
+}
+
+/// Where an item would go, in words.
+pub(super) fn describe(args: &RestoreArgs, item: &Item, items: usize) -> String {
+    match item.kind.as_str() {
+        "volume" if args.tar => "standard output, as tar".into(),
+        "volume" => match &args.to {
+            Some(to) => beneath(to, item, items > 1).display().to_string(),
+            None => "(no --to)".into(),
+        },
+        "database" if args.database.is_some() => "the server of --database".into(),
+        "database" => "(no --database)".into(),
+        "resources" if args.cluster => "the cluster".into(),
+        "resources" => match &args.resources_to {
+            Some(to) => format!("files beneath {}", to.display()),
+            None => "(no --cluster and no --resources-to)".into(),
+        },
+        _ => "(not restored by this version)".into(),
+    }
+}
+
+/// A folder, or a part of it.
+pub(super) async fn folder(
+    args: &RestoreArgs,
+    opened: &Opened,
+    item: &Item,
+    items: usize,
+    meter: &Arc<Meter>,
+) -> Result<Done, Failure> {
+    let stream = streams::only_stream(item)?;
+    let reader = opened.snapshot.read(stream)?;
+    if args.tar {
+        if !args.path.is_empty() {
+            return Err(Failure::new(Exit::Usage, "--tar writes the whole folder")
+                .remedy("leave --path out, or restore the path with --to"));
+        }
+        to_stdout(&reader, meter).await?;
+        return Ok(Done::new(item, format!("{} as tar", size(stream.length)), Vec::new()));
+    }
+    let to = args.to.as_deref().unwrap_or(Path::new("."));
+    let to = beneath(to, item, items > 1);
+    std::fs::create_dir_all(&to).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{}: the target cannot be made", to.display())).because(error)
+    })?;
+    let names: Vec<Name> = args.path.iter().map(|path| Name::from(path.trim_matches('/'))).collect();
+    let paths = (!names.is_empty()).then_some(Paths(names));
+    let options = TargetOptions {
+        existing: args.existing_files.into(),
+        allow_devices: args.allow.contains(&Allowed::Devices),
+        allow_other_xattrs: args.allow.contains(&Allowed::Xattrs),
+        ..TargetOptions::default()
+    };
+    let report = streams::into_folder(&reader, paths.as_ref(), &to, options, &opened.view.world, meter).await?;
+    Ok(folder_done(item, &to, &report))
+}
+
+/// Writes a stream to standard output. Unlike in a listing, a reader that goes away early is a
+/// failure: what he has is no whole restore.
+async fn to_stdout(reader: &StreamReader, meter: &Meter) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Partial, "standard output took only a part of the folder").because(error)
+    };
+    meter.add_bytes_total(reader.body().length);
+    let mut out = std::io::stdout();
+    let mut bytes = reader.bytes();
+    while let Some(piece) = bytes.next().await {
+        let piece = piece?;
+        out.write_all(&piece).map_err(failed)?;
+        meter.add_bytes(piece.len() as u64);
+    }
+    out.flush().map_err(failed)
+}
+
+fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
+    let mut parts = vec![format!("{} files, {} in {}", count(report.files), size(report.bytes), to.display())];
+    for (number, what) in [(report.present, "there already"), (report.deleted, "deleted")] {
+        if number > 0 {
+            parts.push(format!("{} {what}", count(number)));
+        }
+    }
+    let mut gaps: Vec<GapReport> = report
+        .failures
+        .iter()
+        .map(|failure| GapReport {
+            code: format!("{:?}", failure.reason.kind()).to_lowercase(),
+            object: Name(failure.path.clone()).display(),
+            reason: failure.reason.to_string(),
+        })
+        .collect();
+    for (loss, tallied) in report.lost.iter() {
+        let example = tallied.examples.first().map(|path| Name(path.clone()).display()).unwrap_or_default();
+        gaps.push(GapReport {
+            code: "attribute-lost".into(),
+            object: example,
+            reason: format!("{loss:?} could not be kept, {} times", count(tallied.count)).to_lowercase(),
+        });
+    }
+    if report.deletion_held_back {
+        gaps.push(GapReport {
+            code: "deletion-held-back".into(),
+            object: to.display().to_string(),
+            reason: "nothing was deleted, because something could not be restored".into(),
+        });
+    }
+    let mut done = Done::new(item, parts.join(", "), gaps);
+    let attributes = report.failed.is_empty() && !report.lost.is_empty();
+    done.remedy = attributes.then(|| "owners and attributes are kept when root restores".into());
+    done
+}
+
+/// The databases of a server.
+pub(super) async fn database(
+    args: &RestoreArgs,
+    opened: &Opened,
+    item: &Item,
+    meter: &Arc<Meter>,
+) -> Result<Done, Failure> {
+    let unreachable = |what: &str, error: DatabaseError| Failure::new(Exit::Unreachable, what).because(error);
+    let (mut config, _) = sources::server_argument(args.database.as_deref().unwrap_or_default())?;
+    config.name.clone_from(&item.name);
+    config.password_file.clone_from(&args.database_password_file);
+    let server = Postgres::connect(&config)
+        .await
+        .map_err(|error| unreachable("the server of --database cannot be used", error))?;
+    if let Some(globals) = item.streams.iter().find(|stream| stream.name == "globals.sql") {
+        let text = streams::as_reader(&opened.snapshot.read(globals)?, meter.clone());
+        restore_globals(&server, text)
+            .await
+            .map_err(|error| unreachable("the roles cannot be restored", error))?;
+    }
+    let infos = item.facts.get("databases").cloned().unwrap_or_default();
+    let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
+    let mut gaps = Vec::new();
+    let mut restored = 0u64;
+    for stream in item.streams.iter().filter(|stream| stream.format == "pgdump") {
+        match one_database(args, opened, stream, &infos, &server, meter).await {
+            Ok(()) => restored += 1,
+            Err(failure) if failure.exit == Exit::Partial => gaps.push(GapReport {
+                code: "not-restored".into(),
+                object: stream.name.clone(),
+                reason: failure.causes().join(": "),
+            }),
+            Err(failure) => return Err(failure),
+        }
+    }
+    let summary = format!("{} restored", plural(restored, "database", "databases"));
+    let mut done = Done::new(item, summary, gaps);
+    if !done.whole {
+        done.remedy = Some("a database that is there is replaced only with --replace-databases".into());
+    }
+    Ok(done)
+}
+
+async fn one_database(
+    args: &RestoreArgs,
+    opened: &Opened,
+    stream: &Stream,
+    infos: &[DatabaseInfo],
+    server: &Postgres,
+    meter: &Arc<Meter>,
+) -> Result<(), Failure> {
+    let name = stream.name.trim_end_matches(".dump");
+    let wanted = RestoreDatabase {
+        database: name.to_owned(),
+        target: if args.replace_databases { Target::Replace } else { Target::Create },
+        like: infos.iter().find(|info| info.name == name).cloned(),
+        no_owner: args.no_owner,
+    };
+    let archive = streams::as_reader(&opened.snapshot.read(stream)?, meter.clone());
+    restore_database(server, &wanted, archive)
+        .await
+        .map(|_| ())
+        .map_err(|error| Failure::new(Exit::Partial, format!("{name} is not restored")).because(error))
+}
+
+/// The resources of a cluster, into one or into files.
+pub(super) async fn resources(
+    args: &RestoreArgs,
+    opened: &Opened,
+    item: &Item,
+    cluster: &ClusterSpec,
+    reporter: &Reporter,
+    meter: &Arc<Meter>,
+) -> Result<Done, Failure> {
+    let source = SnapshotResources::new(&opened.snapshot, item)?;
+    let namespaces = sources::globs(&args.namespace)?;
+    if let Some(folder) = &args.resources_to {
+        let written = write_directory(&source, folder, FileFormat::Yaml, &namespaces).await.map_err(|error| {
+            Failure::new(Exit::Usage, "the resources cannot be written as files").because(error)
+        })?;
+        let summary = format!("{} files, {} beneath {}", count(written.files), size(written.bytes), folder.display());
+        return Ok(Done::new(item, summary, Vec::new()));
+    }
+    let cluster = sources::cluster(Some(cluster), reporter).await?;
+    let config = RestoreConfig {
+        allow: args.allow.iter().filter_map(|allowed| allowed.of_resources()).collect(),
+        namespaces,
+        kinds: sources::globs(&args.kind)?,
+        ..RestoreConfig::default()
+    };
+    let report = restore_resources(&cluster, &source, &config, &|_, _| {}, meter).await.map_err(|error| {
+        Failure::new(Exit::Unreachable, "the restore into the cluster stopped; what was created stays")
+            .because(error)
+            .remedy("run it again: what is there is left alone")
+    })?;
+    Ok(resources_done(item, &report, reporter))
+}
+
+fn resources_done(item: &Item, report: &RestoreReport, reporter: &Reporter) -> Done {
+    let derived: u64 = report.derived.values().sum();
+    let mut parts = vec![format!("{} objects created", count(report.created))];
+    for (number, what) in [
+        (report.existed, "there already and left alone"),
+        (derived, "left to the cluster, which makes them itself"),
+        (report.relinked, "linked to their owners again"),
+    ] {
+        if number > 0 {
+            parts.push(format!("{} {what}", count(number)));
+        }
+    }
+    for warning in &report.warnings {
+        reporter.warn("API server", warning.clone());
+    }
+    let mut gaps = Vec::new();
+    for (allow, number) in &report.refused {
+        gaps.push(GapReport {
+            code: "refused".into(),
+            object: plural(*number, "object", "objects"),
+            reason: format!("give or change rights; not allowed: --allow {allow}"),
+        });
+    }
+    for (resource, number) in &report.unserved {
+        gaps.push(GapReport {
+            code: "unserved".into(),
+            object: resource.clone(),
+            reason: format!("the cluster does not serve this kind ({})", plural(*number, "object", "objects")),
+        });
+    }
+    gaps.extend(report.failures.iter().map(|(object, refusal)| GapReport {
+        code: "failed".into(),
+        object: object.to_string(),
+        reason: refusal.to_string(),
+    }));
+    let mut done = Done::new(item, parts.join(", "), gaps);
+    if !report.refused.is_empty() {
+        let allow: Vec<&str> = report.refused.keys().map(|allow| allow.name()).collect();
+        done.remedy = Some(format!("look at them (--resources-to), then --allow {}", allow.join(",")));
+    }
+    done
+}

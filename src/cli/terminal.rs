@@ -1,0 +1,225 @@
+//! Standard error and the person behind it: failures, colour, width, passphrases.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use zeroize::Zeroizing;
+
+use super::args::Verb;
+use super::out::Format;
+use crate::pipeline::owner::Prompt;
+use crate::report::event::{Event, Observer, Reporter};
+use crate::report::failure::{Exit, Failure};
+use crate::report::render;
+use crate::report::run::FailureReport;
+use crate::report::style::Style;
+use crate::report::text::plain;
+use crate::store::probe::{Finding, Weight};
+
+/// How this process talks.
+#[derive(Debug)]
+pub(super) struct Talk {
+    /// Colour and width.
+    pub(super) style: Style,
+    /// Whether failures are JSON.
+    format: Format,
+    /// Held while a line is written, so that lines do not mix.
+    line: Mutex<()>,
+}
+
+impl Talk {
+    /// As the verb's arguments and the terminal ask for.
+    pub(super) fn of(verb: &Verb) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        // https://no-color.org: any value but an empty one.
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
+        let width = if terminal { columns() } else { Style::plain().width };
+        let style = Style { colour: terminal && !no_colour && !dumb, width };
+        Self { style, format: verb.format(), line: Mutex::new(()) }
+    }
+
+    /// Whether a person may be looking.
+    pub(super) fn is_terminal(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// Tells warnings as they come, for verbs that show no progress.
+    pub(super) fn reporter(&self) -> Reporter {
+        Reporter::new(Arc::new(Warnings { style: self.style, told: AtomicU64::new(0) }))
+    }
+
+    /// Lines to the person, as they are.
+    pub(super) fn write(&self, lines: &str) {
+        let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = std::io::stderr().lock().write_all(lines.as_bytes());
+    }
+
+    /// A line to the person.
+    pub(super) fn say(&self, line: &str) {
+        let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Nobody can be told that nobody listens.
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+
+    /// Something that went well.
+    pub(super) fn good(&self, line: &str) {
+        self.say(&format!("{} {line}", self.style.good("✓")));
+    }
+
+    /// Something to look at.
+    pub(super) fn warn(&self, line: &str) {
+        self.say(&format!("{} {line}", self.style.warn("!")));
+    }
+
+    /// What a probe found.
+    pub(super) fn finding(&self, finding: &Finding) {
+        match finding.weight {
+            Weight::Good => self.good(&finding.what),
+            Weight::Note => self.say(&format!("· {}", finding.what)),
+            Weight::Warning => self.warn(&finding.what),
+            Weight::Problem => self.say(&format!("{} {}", self.style.bad("✗"), finding.what)),
+        }
+        if let Some(remedy) = &finding.remedy {
+            self.say(&format!("  → {remedy}"));
+        }
+    }
+
+    /// What ended the program.
+    pub(super) fn failure(&self, failure: &Failure) {
+        let text = match self.format {
+            Format::Table => render::failure(failure, self.style),
+            Format::Json | Format::Yaml => {
+                #[derive(serde::Serialize)]
+                struct Shown {
+                    error: FailureReport,
+                }
+                let shown = Shown { error: failure.into() };
+                serde_json::to_string(&shown).map_or_else(|_| failure.what.clone(), |text| text + "\n")
+            }
+        };
+        let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+/// The most warnings that are told of one verb.
+const MOST_WARNINGS: u64 = 50;
+
+struct Warnings {
+    style: Style,
+    told: AtomicU64,
+}
+
+impl Observer for Warnings {
+    fn event(&self, event: &Event) {
+        let Event::Warning { object, message, remedy } = event else { return };
+        let mark = self.style.warn("!");
+        let line = match self.told.fetch_add(1, Ordering::Relaxed) {
+            0..MOST_WARNINGS => format!("{mark} {}: {}", plain(object), plain(message)),
+            MOST_WARNINGS => format!("{mark} more warnings are not shown"),
+            _ => return,
+        };
+        let remedy = remedy.as_ref().map(|text| format!("\n  → {}", plain(text))).unwrap_or_default();
+        let _ = writeln!(std::io::stderr().lock(), "{line}{remedy}");
+    }
+}
+
+/// The terminal's columns: as it says, else 100; at most 140,
+/// because longer lines are hard to read.
+fn columns() -> usize {
+    let size = terminal_size::terminal_size_of(std::io::stderr());
+    let columns = size.map_or(100, |(terminal_size::Width(columns), _)| columns);
+    usize::from(columns).clamp(40, 140)
+}
+
+/// A passphrase from a file: its first line. `/dev/fd/3` and `/dev/stdin` are files too.
+pub(super) fn passphrase_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    use std::io::Read as _;
+    let failure = |what: &str| Failure::new(Exit::Usage, format!("{}: {what}", path.display()));
+    let mut text = Zeroizing::new(String::with_capacity(4096));
+    std::fs::File::open(path)
+        .and_then(|file| file.take(4096).read_to_string(&mut text))
+        .map_err(|error| failure("the passphrase cannot be read").because(error))?;
+    let line = text.split('\n').next().unwrap_or("").trim_end_matches('\r');
+    if line.is_empty() {
+        return Err(failure("the passphrase's file begins with an empty line"));
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// Whether a person can be asked.
+pub(super) fn can_ask() -> bool {
+    std::io::stderr().is_terminal() && std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Asks for a passphrase on the terminal, without showing it; nothing when nobody can be asked.
+pub(super) fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
+    if !can_ask() {
+        return None;
+    }
+    rpassword::prompt_password(format!("passphrase for {what}: ")).ok().map(Zeroizing::new)
+}
+
+/// Who is asked for passphrases and by plugins: a file, else the person at the terminal.
+pub(super) struct Asker {
+    passphrase: Option<Zeroizing<String>>,
+}
+
+impl Asker {
+    /// With the passphrase of a file, if there is one.
+    pub(super) fn shared(file: Option<&Path>) -> Result<Arc<dyn Prompt>, Failure> {
+        Ok(Arc::new(Self { passphrase: file.map(passphrase_file).transpose()? }))
+    }
+
+    fn line(question: &str) -> Option<String> {
+        if !can_ask() {
+            return None;
+        }
+        let mut tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        write!(tty, "{question}: ").ok()?;
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(tty), &mut line).ok()?;
+        Some(line.trim_end().to_owned())
+    }
+}
+
+impl Prompt for Asker {
+    fn passphrase(&self, what: &str) -> Option<Zeroizing<String>> {
+        self.passphrase.clone().or_else(|| ask_passphrase(what))
+    }
+
+    fn input(&self, question: &str) -> Option<String> {
+        Self::line(question)
+    }
+
+    fn confirm(&self, question: &str, yes: &str, no: Option<&str>) -> Option<bool> {
+        let no = no.unwrap_or("no");
+        let answer = Self::line(&format!("{question} ({yes}/{no})"))?;
+        if answer.eq_ignore_ascii_case(yes) { Some(true) } else { answer.eq_ignore_ascii_case(no).then_some(false) }
+    }
+
+    fn message(&self, message: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "{message}");
+    }
+}
+
+/// Asks for a new passphrase, twice.
+pub(super) fn ask_new_passphrase(what: &str) -> Result<Zeroizing<String>, Failure> {
+    let nobody = || {
+        Failure::new(Exit::Usage, format!("{what} needs a passphrase, and nobody can be asked for one"))
+            .remedy("run it on a terminal, or give --passphrase-file FILE, or --no-passphrase")
+    };
+    let first = ask_passphrase(what).ok_or_else(nobody)?;
+    if first.is_empty() {
+        return Err(Failure::new(Exit::Usage, "the passphrase is empty; nothing was made")
+            .remedy("choose one, or say --no-passphrase"));
+    }
+    let second = ask_passphrase("the same again").ok_or_else(nobody)?;
+    if *first == *second {
+        return Ok(first);
+    }
+    Err(Failure::new(Exit::Usage, "the two passphrases differ; nothing was made").remedy("run it again"))
+}

@@ -1,0 +1,351 @@
+//! Items: the things a plan declares, and their names.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::running::Objectives;
+
+/// A thing that a plan declares: the unit of state and of retention.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ItemName {
+    /// The cluster's resources: `resources`.
+    Resources,
+    /// A database, by its name in the plan.
+    Database(String),
+    /// A claim: `volume/<namespace>/<claim>`.
+    Volume {
+        /// The claim's namespace.
+        namespace: String,
+        /// Its name, or a glob as the plan has it.
+        claim: String,
+    },
+    /// A folder: `path/<name>`, where the name is the plan's, else the path without its first slash.
+    Path(String),
+}
+
+impl fmt::Display for ItemName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resources => f.write_str("resources"),
+            Self::Database(name) => f.write_str(name),
+            Self::Volume { namespace, claim } => write!(f, "volume/{namespace}/{claim}"),
+            Self::Path(name) => write!(f, "path/{name}"),
+        }
+    }
+}
+
+impl ItemName {
+    /// Reads a name as messages print it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "resources" {
+            return Some(Self::Resources);
+        }
+        match text.split_once('/') {
+            None if is_name(text) => Some(Self::Database(text.to_owned())),
+            Some(("path", name)) if !name.starts_with('/') => Some(Self::Path(name.to_owned())),
+            Some(("volume", rest)) => {
+                let (namespace, claim) = rest.split_once('/')?;
+                let whole = !namespace.is_empty() && !claim.is_empty() && !claim.contains('/');
+                whole.then(|| Self::Volume { namespace: namespace.to_owned(), claim: claim.to_owned() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a name is lower-case letters, digits, `-` and `.` between letters or digits, at most 63.
+pub(super) fn is_name(text: &str) -> bool {
+    let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    text.len() <= 63
+        && end(text.chars().next())
+        && end(text.chars().last())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c))
+}
+
+/// The nearest name that an item may have, for a name from elsewhere.
+#[must_use]
+pub fn item_name(text: &str) -> Option<String> {
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    let lower = text.to_lowercase();
+    let name: String = lower.chars().map(|c| if fine(c) { c } else { '-' }).take(63).collect();
+    let name = name.trim_matches(['-', '.']);
+    (is_name(name) && name != "resources").then(|| name.to_owned())
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Database {
+    /// Names the item: lower-case letters, digits, `-` and `.`; not `resources`.
+    pub name: String,
+    /// What it is.
+    pub engine: Engine,
+    /// How its dump is taken. Default: `job` where a namespace is given, else `local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// With `job`: the image whose client tool dumps. Default: what the database's own pod runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The namespace of its service or pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// A host name, an address, or the folder of a socket; instead of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Its port. Default: the engine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// With `exec`: the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// With `exec`: the container in the pod. Default: its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Which of the server's databases, by name or glob. Default: all.
+    #[serde(default = "everything")]
+    pub databases: Vec<String>,
+    /// The user to connect as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A file that holds the user's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_file: Option<PathBuf>,
+    /// A file that holds the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// A Secret that holds name and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// How the connection is protected. Clear text must be asked for.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Certificates (PEM) that sign the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// With the engine `command`: what dumps and what restores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandRecipe>,
+    /// What is promised for it, where it differs from the plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objectives: Option<Objectives>,
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".into()]
+}
+
+impl Database {
+    /// A database of `engine` at `host`, everything else as it usually is.
+    #[must_use]
+    pub fn at(name: String, engine: Engine, host: String) -> Self {
+        Self {
+            name,
+            engine,
+            transport: None,
+            image: None,
+            namespace: None,
+            service: None,
+            host: Some(host),
+            port: None,
+            pod: None,
+            container: None,
+            databases: everything(),
+            user: None,
+            user_file: None,
+            password_file: None,
+            secret_ref: None,
+            tls: Tls::default(),
+            ca_file: None,
+            command: None,
+            objectives: None,
+        }
+    }
+
+    /// How its dump is taken: as the plan says, else by a Job where it lies in a cluster.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport.unwrap_or(if self.namespace.is_some() { Transport::Job } else { Transport::Local })
+    }
+
+    /// Its item.
+    #[must_use]
+    pub fn item(&self) -> ItemName {
+        ItemName::Database(self.name.clone())
+    }
+}
+
+/// Kinds of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// PostgreSQL.
+    Postgresql,
+    /// MariaDB.
+    Mariadb,
+    /// MySQL.
+    Mysql,
+    /// Redis and Valkey.
+    Redis,
+    /// MongoDB.
+    Mongodb,
+    /// etcd.
+    Etcd,
+    /// A command of the plan's.
+    Command,
+}
+
+impl Engine {
+    /// As the plan writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Mariadb => "mariadb",
+            Self::Mysql => "mysql",
+            Self::Redis => "redis",
+            Self::Mongodb => "mongodb",
+            Self::Etcd => "etcd",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// How a dump is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// A Job beside the database runs its own client tool.
+    Job,
+    /// kbak runs the client tool itself.
+    Local,
+    /// In the running pod.
+    Exec,
+}
+
+impl Transport {
+    /// As the plan writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Job => "job",
+            Self::Local => "local",
+            Self::Exec => "exec",
+        }
+    }
+}
+
+/// A Secret's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// The Secret, in the database's namespace.
+    pub name: String,
+    /// The key that holds the user's name. Default: `username`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username_key: Option<String>,
+    /// The key that holds the password. Default: `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_key: Option<String>,
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// Encrypted, and the server's certificate names it.
+    #[default]
+    VerifyFull,
+    /// Encrypted, to whoever answers.
+    Require,
+    /// Encrypted where the server can, else in clear text.
+    AllowPlaintext,
+}
+
+/// A command of the plan's, as words; no shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommandRecipe {
+    /// Writes the dump to its standard output.
+    pub dump: Vec<String>,
+    /// Reads it from its standard input.
+    pub restore: Vec<String>,
+}
+
+/// A volume in the cluster, or a folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// A local folder, as an absolute path; instead of claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// With `path`: names the item, where the path should not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The claims' namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Claims, by name or glob.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<String>,
+    /// Claims by label selector; instead of `claims`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// What is read: the volume itself, a snapshot of it, or a clone. Default: `live`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// What is left out, in the syntax of .gitignore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// What is promised for it, where it differs from the plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objectives: Option<Objectives>,
+}
+
+/// How a volume is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// As it is.
+    Live,
+    /// From a snapshot.
+    Snapshot,
+    /// From a clone.
+    Clone,
+}
+
+impl Volume {
+    /// A folder.
+    #[must_use]
+    pub fn folder(path: PathBuf) -> Self {
+        Self { path: Some(path), ..Self::default() }
+    }
+
+    /// The items it declares, claims as the plan names them; none for a selector, which only the
+    /// cluster can resolve.
+    #[must_use]
+    pub fn items(&self) -> Vec<ItemName> {
+        match (&self.path, &self.namespace) {
+            (Some(path), _) => vec![ItemName::Path(self.name.clone().unwrap_or_else(|| path_name(path)))],
+            (None, Some(namespace)) => self
+                .claims
+                .iter()
+                .map(|claim| ItemName::Volume { namespace: namespace.clone(), claim: claim.clone() })
+                .collect(),
+            (None, None) => Vec::new(),
+        }
+    }
+}
+
+/// The path without its first slash; `/` itself is `root`.
+fn path_name(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let name = text.trim_start_matches('/');
+    if name.is_empty() { "root".into() } else { name.to_owned() }
+}

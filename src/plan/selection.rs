@@ -1,0 +1,117 @@
+//! Patterns over names, and label selectors.
+
+/// A pattern that no name can match.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no pattern for names: letters, digits, -, ., _, : with * for any text and ? for one character"
+)]
+pub struct GlobError(pub String);
+
+/// A pattern over names: `*` stands for any text, `?` for one character; the whole name, and the
+/// case of letters counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(String);
+
+impl Glob {
+    /// A pattern.
+    ///
+    /// # Errors
+    /// When it is empty or holds what no name holds.
+    pub fn new(pattern: &str) -> Result<Self, GlobError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._:*?".contains(c);
+        if pattern.is_empty() || pattern.len() > 253 || !pattern.chars().all(fits) {
+            return Err(GlobError(pattern.to_owned()));
+        }
+        Ok(Self(pattern.to_owned()))
+    }
+
+    /// Whether it stands for `name`, in time linear in the product of their lengths.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let (mut p, mut n) = (0, 0);
+        // The last star and the text it has taken so far: the only place to go back to.
+        let mut star: Option<(usize, usize)> = None;
+        while n < name.len() {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    star = Some((p, n));
+                    p += 1;
+                }
+                Some(&c) if c == b'?' || c == name[n] => {
+                    p += 1;
+                    n += 1;
+                }
+                _ => match star {
+                    Some((at, taken)) => {
+                        star = Some((at, taken + 1));
+                        p = at + 1;
+                        n = taken + 1;
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern[p..].iter().all(|c| *c == b'*')
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a text is no label selector, if it is none. The grammar is Kubernetes':
+/// `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, joined by commas.
+pub(super) fn selector_problem(text: &str) -> Option<String> {
+    split_terms(text).into_iter().find_map(|term| {
+        let term = term.trim();
+        let bad = || Some(format!("{term:?} is no part of a label selector"));
+        let key_of = |key: &str| is_label_key(key.trim());
+        if let Some((key, values)) = term.split_once('(') {
+            let words: Vec<&str> = key.split_whitespace().collect();
+            let [key, "in" | "notin"] = words.as_slice() else { return bad() };
+            let Some(values) = values.strip_suffix(')') else { return bad() };
+            let fine = key_of(key) && values.split(',').all(|value| is_label_value(value.trim()));
+            return if fine { None } else { bad() };
+        }
+        for sign in ["!=", "==", "="] {
+            if let Some((key, value)) = term.split_once(sign) {
+                return if key_of(key) && is_label_value(value.trim()) { None } else { bad() };
+            }
+        }
+        if key_of(term.strip_prefix('!').unwrap_or(term)) { None } else { bad() }
+    })
+}
+
+fn split_terms(text: &str) -> Vec<&str> {
+    let mut depth = 0u32;
+    text.split(|c: char| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
+}
+
+fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let prefix_fine = prefix.is_none_or(|prefix| {
+        (1..=253).contains(&prefix.len())
+            && prefix.split('.').all(|part| !part.is_empty() && is_label_value(part))
+    });
+    prefix_fine && !name.is_empty() && is_label_value(name)
+}
+
+fn is_label_value(value: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    value.len() <= 63
+        && value.chars().all(inner)
+        && value.chars().next().is_none_or(ends)
+        && value.chars().last().is_none_or(ends)
+}

@@ -1,0 +1,86 @@
+//! What this version of kbak cannot do yet. A plan that asks for it is refused, so that nothing is
+//! taken for done; what only a later verb would need is a warning. The list shrinks with every
+//! version.
+
+use super::items::{Engine, Transport};
+use super::problem::{Problem, ProblemKind};
+use super::running::Coverage;
+use super::spec::BackupPlan;
+
+const NOT_YET: &str = "not yet supported by this version";
+
+pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
+    let spec = &plan.spec;
+    let mut found = Vec::new();
+    let refuse = |field: String, what: &str, remedy: &str| {
+        Problem::new(ProblemKind::NotYet, field, format!("{what}: {NOT_YET}")).remedy(remedy)
+    };
+    let mut whole = |given: bool, field: &str, what: &str, remedy: &str| {
+        if given {
+            found.push(refuse(format!("spec.{field}"), what, remedy));
+        }
+    };
+    whole(spec.repository.object_lock.is_some(), "repository.objectLock", "object lock", "leave it out");
+    whole(
+        spec.writer.epoch_secret.is_some(),
+        "writer.epochSecret",
+        "an epoch's secret in a Secret",
+        "mount the Secret and name the file with epochFile",
+    );
+    whole(!spec.hooks.is_empty(), "hooks", "hooks", "run them around kbak");
+    whole(spec.limits.parallel.is_some(), "limits.parallel", "a number of transfers", "leave it out");
+    whole(spec.coverage == Some(Coverage::Strict), "coverage", "coverage", "leave it out, or off");
+    whole(spec.jobs.is_some(), "jobs", "Jobs in the cluster", "leave it out");
+    whole(!spec.notify.is_empty(), "notify", "notices", "use --metrics-file and the exit code");
+    for (number, database) in spec.databases.iter().enumerate() {
+        let field = format!("spec.databases[{number}]");
+        if database.engine != Engine::Postgresql {
+            let what = format!("the engine {}", database.engine.name());
+            found.push(refuse(format!("{field}.engine"), &what, "back it up by a dump in a folder"));
+        }
+        if database.transport() != Transport::Local {
+            let what = format!("the transport {}", database.transport().name());
+            found.push(refuse(format!("{field}.transport"), &what, "use transport: local, and host"));
+        } else if database.service.is_some() {
+            found.push(refuse(format!("{field}.service"), "finding a service", "use host"));
+        }
+        if database.secret_ref.is_some() {
+            let remedy = "mount the Secret and use userFile and passwordFile";
+            found.push(refuse(format!("{field}.secretRef"), "reading a Secret", remedy));
+        }
+    }
+    for (number, volume) in spec.volumes.iter().enumerate() {
+        if !volume.claims.is_empty() || volume.selector.is_some() {
+            let field = format!("spec.volumes[{number}].claims");
+            found.push(refuse(field, "claims in the cluster", "mount the volume and use path"));
+        }
+    }
+    found.extend(warnings(plan));
+    found
+}
+
+/// What does not change a backup, but what a later version will do with it.
+fn warnings(plan: &BackupPlan) -> Vec<Problem> {
+    let spec = &plan.spec;
+    let mut found = Vec::new();
+    let mut later = |given: bool, field: &str, what: &str| {
+        if given {
+            let message = format!("{what}: {NOT_YET}");
+            found.push(Problem::new(ProblemKind::NotYet, format!("spec.{field}"), message).warning());
+        }
+    };
+    later(spec.retention.is_some(), "retention", "nothing is pruned");
+    later(spec.objectives.is_some(), "objectives", "objectives are not watched");
+    later(spec.coverage == Some(Coverage::Warn), "coverage", "what no plan declares is not listed");
+    let resources = spec.resources.as_ref().is_some_and(|resources| resources.objectives.is_some());
+    later(resources, "resources.objectives", "objectives are not watched");
+    for (number, database) in spec.databases.iter().enumerate() {
+        let field = format!("databases[{number}].objectives");
+        later(database.objectives.is_some(), &field, "objectives are not watched");
+    }
+    for (number, volume) in spec.volumes.iter().enumerate() {
+        let field = format!("volumes[{number}].objectives");
+        later(volume.objectives.is_some(), &field, "objectives are not watched");
+    }
+    found
+}

@@ -1,0 +1,91 @@
+//! Progress bars on a terminal.
+
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::event::Reading;
+use super::progress::permille;
+use super::style::{Style, padded};
+use super::text::plain;
+
+/// One bar an item, and a line under them.
+pub(super) struct Bars {
+    all: MultiProgress,
+    items: Mutex<Vec<ProgressBar>>,
+    under: ProgressBar,
+    phase: Mutex<Option<&'static str>>,
+    known: ProgressStyle,
+    unknown: ProgressStyle,
+}
+
+/// Columns of an item's name.
+const NAME: usize = 11;
+
+impl Bars {
+    pub(super) fn new(style: Style) -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
+        let (bar, spin) =
+            if style.colour { ("{bar:20.cyan/dim}", "{spinner:.cyan}") } else { ("{bar:20}", "{spinner}") };
+        // A template of our own that does not parse would be a mistake of the program; the
+        // default bar shows the same figures.
+        let template = |text: &str, plain: fn() -> ProgressStyle| {
+            ProgressStyle::with_template(text).unwrap_or_else(|_| plain()).progress_chars("█▉▊▋▌▍▎▏·")
+        };
+        let known = template(&format!("{{prefix}} {bar} {{wide_msg}}"), ProgressStyle::default_bar);
+        let unknown =
+            template(&format!("{{prefix}} {spin:<20} {{wide_msg}}"), ProgressStyle::default_spinner);
+        let under = all.add(ProgressBar::new_spinner());
+        under.set_style(template("{spinner} {wide_msg}", ProgressStyle::default_spinner));
+        Self { all, items: Mutex::default(), under, phase: Mutex::default(), known, unknown }
+    }
+
+    /// Draws item `number`; the first time at its place, above the last line.
+    pub(super) fn item(&self, number: usize, name: &str, reading: &Reading, text: &str) {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        while items.len() <= number {
+            let bar = self.all.insert_before(&self.under, ProgressBar::new(1000));
+            bar.set_style(self.unknown.clone());
+            items.push(bar);
+        }
+        let bar = &items[number];
+        bar.set_prefix(padded(&plain(name), NAME));
+        bar.set_message(text.to_owned());
+        let share = if reading.ended { Some(1000) } else { permille(reading) };
+        match share {
+            Some(share) => {
+                bar.set_style(self.known.clone());
+                bar.set_position(share);
+            }
+            None => bar.tick(),
+        }
+        if reading.ended && !bar.is_finished() {
+            bar.abandon();
+        }
+    }
+
+    /// Draws the line under the items: the phase while there is nothing else to tell.
+    pub(super) fn footer(&self, text: &str, last: bool) {
+        let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        if last {
+            for bar in self.items.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                bar.abandon();
+            }
+            self.under.finish_and_clear();
+            return;
+        }
+        let parts: Vec<&str> = phase.into_iter().chain([text]).filter(|part| !part.is_empty()).collect();
+        self.under.set_message(parts.join(" · "));
+        self.under.tick();
+    }
+
+    /// What the run is doing.
+    pub(super) fn phase(&self, name: &'static str) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    }
+
+    /// A line above the bars, which stays.
+    pub(super) fn above(&self, line: &str) {
+        let _ = self.all.println(line);
+    }
+}

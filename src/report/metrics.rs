@@ -1,0 +1,156 @@
+//! A run as OpenMetrics text, for the node exporter's textfile collector or a Pushgateway.
+//!
+//! The names are a promise: dashboards and alarms are built on them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use jiff::Timestamp;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::run::{ItemState, RunReport};
+
+type Labels = Vec<(String, String)>;
+/// Figures of one run are gauges: each run states them anew.
+type Figure = Family<Labels, Gauge>;
+type Seconds = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// The text, with `# EOF` at its end.
+#[must_use]
+pub fn openmetrics(report: &RunReport) -> String {
+    let mut registry = Registry::with_prefix("kbak");
+    let run = base(report);
+    moments(&mut registry, report, &run);
+    whole(&mut registry, report, &run);
+    items(&mut registry, report, &run);
+    let mut text = String::new();
+    // A String takes every write.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+fn base(report: &RunReport) -> Labels {
+    let mut labels = vec![("verb".to_owned(), report.verb.clone())];
+    labels.extend(report.plan.iter().map(|plan| ("plan".to_owned(), plan.clone())));
+    labels
+}
+
+fn with(labels: &Labels, name: &str, value: &str) -> Labels {
+    let mut labels = labels.clone();
+    labels.push((name.to_owned(), value.to_owned()));
+    labels
+}
+
+fn figure(registry: &mut Registry, name: &str, help: &str) -> Figure {
+    let family = Figure::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn set(family: &Figure, labels: &Labels, value: u64) {
+    family.get_or_create(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Seconds {
+    let family = Seconds::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of this millennium are exact in f64")]
+fn unix(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
+}
+
+fn moments(registry: &mut Registry, report: &RunReport, run: &Labels) {
+    let last = seconds(registry, "last_run_timestamp_seconds", "When the last run ended");
+    last.get_or_create(run).set(unix(report.finished));
+    if let Some(at) = report.last_success {
+        let success = seconds(
+            registry,
+            "last_success_timestamp_seconds",
+            "When the newest snapshot in which every declared item is safe was taken",
+        );
+        success.get_or_create(run).set(unix(at));
+    }
+    let duration = seconds(registry, "run_duration_seconds", "How long the last run took");
+    duration.get_or_create(run).set(report.duration().as_secs_f64());
+}
+
+fn whole(registry: &mut Registry, report: &RunReport, run: &Labels) {
+    let exit =
+        figure(registry, "run_exit_code", "The exit code of the last run; 0: every declared item is safe");
+    set(&exit, run, u64::from(report.exit.code()));
+    if let Some(snapshot) = &report.snapshot {
+        let sequence =
+            figure(registry, "snapshot_sequence", "The sequence of the snapshot; head names its manifest");
+        set(&sequence, &with(run, "head", &snapshot.hash), snapshot.sequence);
+    }
+    if let Some(peak) = report.memory_peak {
+        set(&figure(registry, "memory_peak_bytes", "The most memory that was resident"), run, peak);
+    }
+    set(
+        &figure(registry, "stored_bytes", "Bytes that the last run sent to the store"),
+        run,
+        report.stored.bytes,
+    );
+    set(
+        &figure(registry, "stored_packs", "Packs that the last run sent to the store"),
+        run,
+        report.stored.packs,
+    );
+    let requests = figure(registry, "store_requests", "Requests that the last run sent to the store");
+    for (kind, count) in &report.stored.requests {
+        set(&requests, &with(run, "operation", kind), *count);
+    }
+    let warnings = figure(registry, "warnings", "Warnings of the last run");
+    set(&warnings, run, report.warnings.len() as u64 + report.warnings_left_out);
+}
+
+fn items(registry: &mut Registry, report: &RunReport, run: &Labels) {
+    let states = figure(registry, "items", "Declared items by state");
+    let mut count: BTreeMap<&str, u64> = BTreeMap::new();
+    for state in STATES {
+        count.insert(state_name(state), 0);
+    }
+    for item in &report.items {
+        *count.entry(state_name(item.state)).or_default() += 1;
+    }
+    for (state, number) in count {
+        set(&states, &with(run, "state", state), number);
+    }
+    let safe = figure(registry, "item_safe", "1 where the item can be restored whole from this snapshot");
+    let bytes = figure(registry, "item_bytes", "Bytes of the item that went through");
+    let new = figure(registry, "item_new_bytes", "Bytes of the item that the store did not have yet");
+    let gaps = figure(registry, "item_gaps", "Gaps of the item");
+    for item in &report.items {
+        let labels = with(run, "item", &item.item);
+        set(&safe, &labels, u64::from(item.state.is_safe()));
+        set(&bytes, &labels, item.bytes);
+        set(&new, &labels, item.new_bytes);
+        set(&gaps, &labels, item.gaps.len() as u64);
+    }
+}
+
+const STATES: [ItemState; 6] = [
+    ItemState::Good,
+    ItemState::Anomalous,
+    ItemState::Accepted,
+    ItemState::Gap,
+    ItemState::Pending,
+    ItemState::Skipped,
+];
+
+fn state_name(state: ItemState) -> &'static str {
+    match state {
+        ItemState::Good => "good",
+        ItemState::Anomalous => "anomalous",
+        ItemState::Accepted => "accepted",
+        ItemState::Gap => "gap",
+        ItemState::Pending => "pending",
+        ItemState::Skipped => "skipped",
+    }
+}

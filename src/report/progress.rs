@@ -1,0 +1,172 @@
+//! What a line of progress says: pure functions of figures and time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::event::Reading;
+use super::text::{about, count, size};
+
+/// How fast something goes, over the last seconds, so that a pause shows and the start is forgotten.
+#[derive(Debug, Default)]
+pub struct Speed {
+    samples: VecDeque<(Duration, u64)>,
+}
+
+/// What a speed is measured over.
+const WINDOW: Duration = Duration::from_secs(8);
+
+impl Speed {
+    /// At `at` since the start, `value` was reached.
+    pub fn sample(&mut self, at: Duration, value: u64) {
+        self.samples.push_back((at, value));
+        while self.samples.len() > 2 && self.samples.front().is_some_and(|(first, _)| *first + WINDOW < at) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Per second; nothing before there are two samples half a second apart.
+    #[must_use]
+    pub fn per_second(&self) -> Option<u64> {
+        let (first, from) = self.samples.front()?;
+        let (last, to) = self.samples.back()?;
+        let millis = last.saturating_sub(*first).as_millis();
+        if millis < 500 {
+            return None;
+        }
+        u64::try_from(u128::from(to.saturating_sub(*from)) * 1000 / millis).ok()
+    }
+}
+
+/// How much of an item is done, from 0 to 1000; nothing while no total is known.
+#[must_use]
+pub fn permille(reading: &Reading) -> Option<u64> {
+    let (done, total) = weight(reading)?;
+    let share = u128::from(done) * 1000 / u128::from(total);
+    Some(u64::try_from(share).unwrap_or(1000).min(1000))
+}
+
+/// Bytes tell best how much is left; where their total is unknown, units do.
+fn weight(reading: &Reading) -> Option<(u64, u64)> {
+    if reading.bytes_total > 0 {
+        return Some((reading.bytes, reading.bytes_total));
+    }
+    (reading.total > 0).then_some((reading.done, reading.total))
+}
+
+/// How long the rest takes at this speed of whatever [`permille`] is measured in.
+#[must_use]
+pub fn time_left(reading: &Reading, per_second: u64) -> Option<Duration> {
+    let (done, total) = weight(reading)?;
+    let left = total.checked_sub(done)?;
+    if left == 0 || per_second == 0 {
+        return None;
+    }
+    Some(Duration::from_secs(left.div_ceil(per_second)))
+}
+
+/// What the speed of an item is measured by.
+#[must_use]
+pub fn measured(reading: &Reading) -> u64 {
+    if reading.bytes_total > 0 || reading.total == 0 { reading.bytes } else { reading.done }
+}
+
+/// The text behind an item's bar: `41,022 of 98,310 files · 3.2 GiB · 182 MiB/s · new 61 MiB · 5 s left`.
+#[must_use]
+pub fn line(reading: &Reading, unit: &str, bytes_per_second: Option<u64>, left: Option<Duration>) -> String {
+    let mut parts = Vec::new();
+    if unit != "bytes" {
+        parts.push(match reading.total {
+            total if total > reading.done && !reading.ended => {
+                format!("{} of {} {unit}", count(reading.done), count(total))
+            }
+            _ => format!("{} {unit}", count(reading.done)),
+        });
+    }
+    if reading.bytes > 0 || unit == "bytes" {
+        parts.push(match reading.bytes_total {
+            total if total > reading.bytes && !reading.ended => {
+                format!("{} of {}", size(reading.bytes), size(total))
+            }
+            _ => size(reading.bytes),
+        });
+    }
+    if !reading.ended {
+        parts.extend(bytes_per_second.map(|speed| format!("{}/s", size(speed))));
+    }
+    if reading.new_bytes > 0 {
+        parts.push(format!("new {}", size(reading.new_bytes)));
+    }
+    if !reading.ended {
+        parts.extend(left.map(|left| format!("{} left", about(left))));
+    }
+    parts.join(" · ")
+}
+
+/// The line under all items: `stored 71 MiB in 6 packs · memory 84 of 128 MiB`.
+#[must_use]
+pub fn footer(stored: (u64, u64), resident: Option<u64>, limit: Option<u64>) -> String {
+    let mut parts = Vec::new();
+    if stored.0 > 0 {
+        let packs = super::text::plural(stored.1, "pack", "packs");
+        parts.push(format!("stored {} in {packs}", size(stored.0)));
+    }
+    if let Some(now) = resident {
+        let now = now.div_ceil(1 << 20);
+        parts.push(match limit {
+            Some(limit) => format!("memory {now} of {} MiB", limit >> 20),
+            None => format!("memory {now} MiB"),
+        });
+    }
+    parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading() -> Reading {
+        Reading {
+            done: 41_022,
+            total: 98_310,
+            bytes: 32 << 27,
+            bytes_total: 41 << 27,
+            new_bytes: 61 << 20,
+            ended: false,
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_is_done_and_what_is_left() {
+        let left = time_left(&reading(), 182 << 20);
+        let text = line(&reading(), "files", Some(182 << 20), left);
+        assert_eq!(text, "41,022 of 98,310 files · 4.0 GiB of 5.1 GiB · 182 MiB/s · new 61 MiB · 7 s left");
+        let over = Reading { done: 98_310, bytes: 41 << 27, ended: true, ..reading() };
+        assert_eq!(line(&over, "files", None, None), "98,310 files · 5.1 GiB · new 61 MiB");
+        assert_eq!(line(&Reading::default(), "bytes", None, None), "0 B");
+    }
+
+    #[test]
+    fn speed_is_that_of_the_last_seconds() {
+        let mut speed = Speed::default();
+        assert_eq!(speed.per_second(), None);
+        for second in 0..20u64 {
+            // Ten a second for ten seconds, then a standstill.
+            speed.sample(Duration::from_secs(second), second.min(10) * 10);
+        }
+        assert_eq!(speed.per_second(), Some(0));
+    }
+
+    #[test]
+    fn nothing_is_left_of_nothing_known() {
+        assert_eq!(time_left(&Reading::default(), 5), None);
+        assert_eq!(permille(&Reading::default()), None);
+        assert_eq!(permille(&Reading { done: 5, total: 4, ..Reading::default() }), Some(1000));
+    }
+
+    #[test]
+    fn the_footer_names_the_budget() {
+        let text = footer((71 << 20, 6), Some(84 << 20), Some(128 << 20));
+        assert_eq!(text, "stored 71 MiB in 6 packs · memory 84 of 128 MiB");
+        assert_eq!(footer((0, 0), None, Some(1)), "");
+    }
+}

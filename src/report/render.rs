@@ -1,0 +1,59 @@
+//! Failures as text: what failed on which object, the facts, the causes one line each, what to do,
+//! and the exit code at the right.
+
+use super::failure::Failure;
+use super::style::{Style, padded, width};
+use super::text::plain;
+
+/// The lines of a failure, with a newline behind each.
+#[must_use]
+pub fn failure(failure: &Failure, style: Style) -> String {
+    let mut lines = vec![format!("{} {}", style.bad("error:"), one_line(&failure.what))];
+    let label = failure.facts.iter().map(|(label, _)| width(label)).max().unwrap_or(0);
+    for (name, value) in &failure.facts {
+        lines.push(format!("  {}   {}", padded(name, label), one_line(value)).trim_end().to_owned());
+    }
+    for cause in failure.causes() {
+        lines.push(format!("  because {}", one_line(&cause)));
+    }
+    if let Some(remedy) = &failure.remedy {
+        lines.push(format!("  → {}", one_line(remedy)));
+    }
+    let end = format!("exit {}", failure.exit.code());
+    let last = lines.pop().unwrap_or_default();
+    // The first line may be coloured, which has no width.
+    let painted = lines.is_empty() && style.colour;
+    lines.push(if painted { format!("{last}  {end}") } else { style.at_the_right(&last, &end) });
+    lines.join("\n") + "\n"
+}
+
+/// Text from elsewhere on one line, and unable to steer the terminal.
+fn one_line(text: &str) -> String {
+    let joined =
+        text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    plain(&joined).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::failure::Exit;
+
+    #[test]
+    fn the_four_parts_stand_on_their_lines() {
+        let shown = Failure::new(Exit::Usage, "this identity cannot open snapshot 000042")
+            .fact("it is encrypted to", "2 owners: SHA256:4b1c…")
+            .fact("colleague.key is", "age1mm…03")
+            .because(std::io::Error::other("no wrap\nfits\u{1b}[2J"))
+            .remedy("an owner can add it: kbak keys add");
+        let style = Style { colour: false, width: 60 };
+        assert_eq!(
+            failure(&shown, style),
+            "error: this identity cannot open snapshot 000042\n\
+             \u{20} it is encrypted to   2 owners: SHA256:4b1c…\n\
+             \u{20} colleague.key is     age1mm…03\n\
+             \u{20} because no wrap; fits\\u{1b}[2J\n\
+             \u{20} → an owner can add it: kbak keys add               exit 2\n"
+        );
+    }
+}

@@ -1,0 +1,23 @@
+//! What the program says of itself, word by word: tests/command/cases.
+
+#[test]
+fn help_and_errors_are_as_recorded() {
+    trycmd::TestCases::new().case("tests/command/cases/*.trycmd");
+}
+
+#[test]
+fn every_verb_has_help_with_examples() {
+    for verb in super::program::verbs(&[]) {
+        let deeper = super::program::verbs(&[&verb]);
+        let paths: Vec<Vec<&str>> = match deeper.as_slice() {
+            [] => vec![vec![verb.as_str()]],
+            some => some.iter().map(|sub| vec![verb.as_str(), sub.as_str()]).collect(),
+        };
+        for mut path in paths {
+            path.push("--help");
+            let (code, help, _) = super::program::kbak(&path);
+            assert_eq!(code, 0, "{path:?}");
+            assert!(help.contains("Examples:\n  "), "{path:?} shows no example:\n{help}");
+        }
+    }
+}

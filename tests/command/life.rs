@@ -1,0 +1,256 @@
+//! From the first key to the last restore, with the program alone, in a folder.
+
+use std::path::{Path, PathBuf};
+
+use super::program::kbak;
+
+/// A person's folder with keys and a repository.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    /// An owner, a repository in `store`, a folder `data` to back up.
+    fn new() -> Self {
+        let desk = Self(tempfile::tempdir().expect("a folder"));
+        for folder in ["data/deep", "store", "keys"] {
+            std::fs::create_dir_all(desk.at(folder)).expect("a folder");
+        }
+        std::fs::write(desk.at("data/one.txt"), "one\n").expect("a file");
+        std::fs::write(desk.at("data/deep/two.txt"), "two\n").expect("a file");
+        let mut holes = vec![0u8; 300_000];
+        holes.extend_from_slice(b"the end");
+        std::fs::write(desk.at("data/holes"), holes).expect("a file");
+        let (code, public, err) = kbak(&["keygen", "-o", &desk.text("keys/owner.key"), "--no-passphrase", "--comment", "ada"]);
+        assert_eq!(code, 0, "{err}");
+        let (repo, keys) = (desk.repo(), desk.text("keys"));
+        let recipient = public.trim_end();
+        let (code, _, err) = kbak(&[
+            "init", "--repo", &repo, "--recipient", recipient, "--single-owner", "--identity",
+            &desk.text("keys/owner.key"), "--folder", &keys,
+        ]);
+        assert_eq!(code, 0, "{err}");
+        assert!(err.contains("proven by every owner"), "{err}");
+        std::fs::write(desk.at("keys/owner.pub"), public).expect("a file");
+        desk
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.at(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    fn repo(&self) -> String {
+        format!("file://{}", self.text("store"))
+    }
+
+    /// Runs a verb that reads, with the keys that it needs.
+    fn reads(&self, args: &[&str]) -> (i32, String, String) {
+        let (repo, pin, key) = (self.repo(), self.text("keys/kbak.pub"), self.text("keys/owner.key"));
+        let mut all = args.to_vec();
+        all.extend(["--repo", &repo, "--signer", &pin, "--identity", &key]);
+        kbak(&all)
+    }
+
+    fn backup(&self, more: &[&str]) -> (i32, String, String) {
+        let (repo, writer, data) = (self.repo(), self.text("keys/writer.key"), self.text("data"));
+        let recipient = std::fs::read_to_string(self.at("keys/owner.pub")).expect("a key");
+        let mut args = vec!["backup", "--repo", &repo, "--writer-key", &writer, "--path", &data, "--recipient"];
+        args.push(recipient.trim_end());
+        args.extend(more);
+        kbak(&args)
+    }
+
+    /// The item's name of the folder.
+    fn item(&self) -> String {
+        format!("path{}", self.text("data"))
+    }
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn content(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn a_folder_goes_and_comes_back() {
+    let desk = Desk::new();
+    let metrics = desk.text("kbak.prom");
+    let log = desk.text("termination");
+    let (code, out, err) =
+        desk.backup(&["-o", "json", "--metrics-file", &metrics, "--termination-log", &log, "--report-file", &desk.text("report.json")]);
+    assert_eq!(code, 0, "{err}");
+    let report = json(&out);
+    assert_eq!((report["exit"].as_str(), report["items"][0]["state"].as_str()), (Some("safe"), Some("good")));
+    let head = report["snapshot"]["hash"].as_str().expect("a hash").to_owned();
+    assert_eq!(json(&String::from_utf8(content(&desk.at("report.json"))).expect("text")), report);
+    let last = String::from_utf8(content(&desk.at("termination"))).expect("text");
+    assert_eq!(last, format!("snapshot 000001 committed, exit 0\nhead sha256:{head}\n"));
+    let prom = String::from_utf8(content(&desk.at("kbak.prom"))).expect("text");
+    assert!(prom.contains("kbak_last_success_timestamp_seconds{verb=\"backup\",plan=\"default\"} "), "{prom}");
+
+    let (code, out, err) = desk.reads(&["snapshots", "-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let list = json(&out);
+    assert_eq!((list[0]["hash"].as_str(), list[0]["latest"].as_bool()), (Some(head.as_str()), Some(true)));
+    assert!(!out.contains("data") && !out.contains("ada"), "a listing without an identity names nothing: {out}");
+
+    let item = desk.item();
+    let (code, out, _) = desk.reads(&["show", "-o", "json"]);
+    assert_eq!((code, json(&out)["items"][0]["name"].as_str()), (0, Some(item.as_str())));
+
+    let (code, out, err) = desk.reads(&["ls", "latest", &item, "-R", "-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let paths: Vec<String> = out.lines().map(|line| json(line)["path"].as_str().expect("a path").to_owned()).collect();
+    assert!(paths.ends_with(&["deep".into(), "deep/two.txt".into(), "holes".into(), "one.txt".into()]), "{paths:?}");
+    let (_, out, _) = desk.reads(&["ls", "latest", &format!("{item}:deep")]);
+    assert!(out.contains("deep/two.txt") && !out.contains("one.txt"), "{out}");
+
+    let (code, out, _) = desk.reads(&["find", "latest", "two.*", "-o", "json"]);
+    assert_eq!((code, json(out.trim_end())["path"].as_str()), (0, Some("deep/two.txt")));
+
+    let (code, out, err) = desk.reads(&["cat", "latest", &format!("{item}:deep/two.txt")]);
+    assert_eq!((code, out.as_str()), (0, "two\n"), "{err}");
+    let (code, out, _) = desk.reads(&["cat", "latest", &format!("{item}:holes")]);
+    assert_eq!((code, out.into_bytes()), (0, content(&desk.at("data/holes"))));
+    let (code, _, err) = desk.reads(&["cat", "latest", &format!("{item}:deep/three.txt")]);
+    assert_eq!(code, 2);
+    assert!(err.contains("holds nothing at deep/three.txt"), "{err}");
+
+    let (code, out, err) = desk.reads(&["restore", "latest", "--dry-run"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains(&item) && out.contains("(no --to)"), "{out}");
+    let (code, _, err) = desk.reads(&["restore", "latest"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("--to FOLDER"), "{err}");
+    let (code, _, err) = desk.reads(&["restore", "latest", "--to", &desk.text("back")]);
+    assert!(code == 0 || (code == 3 && err.contains("owner")), "{code}: {err}");
+    for file in ["one.txt", "deep/two.txt", "holes"] {
+        assert_eq!(content(&desk.at("back").join(file)), content(&desk.at("data").join(file)), "{file}");
+    }
+    let (code, _, err) = desk.reads(&["restore", "latest", "--to", &desk.text("back")]);
+    assert_eq!(code, 2, "a target that is not empty is refused: {err}");
+
+    let (code, _, err) = desk.reads(&["export", "--to", &desk.text("out")]);
+    assert_eq!(code, 0, "{err}");
+    assert!(desk.at("out").join(format!("{item}.tar")).is_file() && desk.at("out/snapshot.json").is_file());
+}
+
+#[test]
+fn a_difference_is_named() {
+    let desk = Desk::new();
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    std::fs::write(desk.at("data/deep/two.txt"), "two and more\n").expect("a file");
+    std::fs::remove_file(desk.at("data/one.txt")).expect("gone");
+    std::fs::write(desk.at("data/three.txt"), "three\n").expect("a file");
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    let (code, out, err) = desk.reads(&["diff", "1", "2", "-o", "json"]);
+    assert_eq!(code, 1, "{err}");
+    let mut found: Vec<(String, String)> = out
+        .lines()
+        .map(json)
+        .map(|row| (row["path"].as_str().expect("a path").into(), row["change"].as_str().expect("a change").into()))
+        .filter(|(path, _): &(String, String)| path.contains('.') && path != ".")
+        .collect();
+    found.sort();
+    let expected = [("deep/two.txt", "changed"), ("one.txt", "removed"), ("three.txt", "added")];
+    assert_eq!(found, expected.map(|(path, change)| (path.to_owned(), change.to_owned())));
+    let (code, out, _) = desk.reads(&["diff", "2", "2"]);
+    assert_eq!((code, out.as_str()), (0, ""));
+}
+
+#[test]
+fn keys_and_epochs_are_told() {
+    let desk = Desk::new();
+    let (code, out, err) = desk.reads(&["keys", "list", "-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let rows = json(&out);
+    assert_eq!((rows[0]["owner"].as_str(), rows[0]["proven"].as_bool()), (Some("ada"), Some(true)));
+
+    let (_, public, _) = kbak(&["keygen", "-o", &desk.text("keys/bob.key"), "--no-passphrase", "--comment", "bob"]);
+    let (code, _, err) = desk.reads(&["keys", "add", "--owner", public.trim_end()]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("bob can open epoch"), "{err}");
+    let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
+    let check = |key: &str| kbak(&["keys", "check", "--repo", &repo, "--signer", &pin, "--identity", &desk.text(key)]);
+    assert_eq!(check("keys/bob.key").0, 0);
+    let (_, _, _) = kbak(&["keygen", "-o", &desk.text("keys/eve.key"), "--no-passphrase"]);
+    let (code, _, err) = check("keys/eve.key");
+    assert_eq!(code, 3, "{err}");
+
+    let writer = desk.text("keys/writer.key");
+    let list = || kbak(&["epoch", "list", "--repo", &repo, "--writer-key", &writer, "-o", "json"]);
+    let (code, before, err) = list();
+    assert_eq!((code, json(&before).as_array().map(Vec::len)), (0, Some(1)), "{err}");
+    let owner = std::fs::read_to_string(desk.at("keys/owner.pub")).expect("a key");
+    let (code, _, err) =
+        kbak(&["epoch", "new", "--repo", &repo, "--writer-key", &writer, "--recipient", owner.trim_end()]);
+    assert_eq!(code, 0, "{err}");
+    let after = json(&list().1);
+    let states: Vec<&str> = after.as_array().expect("rows").iter().filter_map(|row| row["state"].as_str()).collect();
+    assert_eq!(states.len(), 2);
+    assert_eq!(states.iter().filter(|state| **state == "current").count(), 1, "{after}");
+}
+
+#[test]
+fn a_wrong_key_and_a_missing_pin_are_refused() {
+    let desk = Desk::new();
+    assert_eq!(desk.backup(&[]).0, 0);
+    let repo = desk.repo();
+    let _ = kbak(&["keygen", "-o", &desk.text("keys/eve.key"), "--no-passphrase"]);
+    let (code, out, err) = kbak(&[
+        "show", "--repo", &repo, "--signer", &desk.text("keys/kbak.pub"), "--identity", &desk.text("keys/eve.key"),
+    ]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("it is encrypted to") && err.contains("kbak keys add"), "{err}");
+    let (code, _, err) = kbak(&["show", "--repo", &repo, "--identity", &desk.text("keys/owner.key")]);
+    assert_eq!(code, 2);
+    assert!(err.contains("no signer is pinned"), "{err}");
+    let (code, _, err) = kbak(&[
+        "snapshots", "--repo", &format!("file://{}", desk.text("keys")), "--signer", &desk.text("keys/kbak.pub"),
+    ]);
+    assert_eq!(code, 2);
+    assert!(err.contains("no kbak repository"), "{err}");
+}
+
+#[test]
+fn a_gap_is_exit_three_and_names_the_last_good_copy() {
+    let desk = Desk::new();
+    assert_eq!(desk.backup(&[]).0, 0);
+    std::fs::rename(desk.at("data"), desk.at("moved")).expect("moved");
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("this item is NOT safe in snapshot 000002; newest good one: 000001"), "{err}");
+    assert!(err.contains("committed with 1 gap"), "{err}");
+}
+
+#[test]
+fn init_refuses_what_would_lose_a_backup() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let repo = format!("file://{}", at("store"));
+    let (_, public, _) = kbak(&["keygen", "-o", &at("owner.key"), "--no-passphrase"]);
+    let keys = at(".");
+    let init = |more: &[&str]| {
+        let mut args = vec!["init", "--repo", &repo, "--folder", &keys];
+        args.extend(more);
+        kbak(&args)
+    };
+    let (code, _, err) = init(&["--recipient", public.trim_end()]);
+    assert_eq!(code, 2);
+    assert!(err.contains("--single-owner"), "{err}");
+    let (code, _, err) = init(&["--single-owner"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("kbak keygen"), "{err}");
+    let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("NOT proven"), "{err}");
+    let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner"]);
+    assert_eq!(code, 2, "a second repository in one place: {err}");
+}

@@ -1,0 +1,254 @@
+//! What a run leaves: the summary, metrics and the termination message, from one report.
+
+use std::time::Duration;
+
+use kbak::report::display::{Display, DisplayOptions, Mode};
+use kbak::report::event::Event;
+use kbak::report::failure::{Exit, Failure};
+use kbak::report::metrics::openmetrics;
+use kbak::report::run::{
+    FailureReport, GapReport, ItemReport, ItemState, Notice, RunReport, SnapshotReport, Stored,
+};
+use kbak::report::style::Style;
+use kbak::report::summary::{summary, termination_message};
+
+fn item(name: &str, state: ItemState, summary: &str) -> ItemReport {
+    ItemReport {
+        item: name.into(),
+        state,
+        summary: summary.into(),
+        unit: "files".into(),
+        done: 3,
+        bytes: 4096,
+        new_bytes: 1024,
+        gaps: Vec::new(),
+        newest_good: None,
+        remedy: None,
+    }
+}
+
+fn good() -> RunReport {
+    RunReport {
+        verb: "backup".into(),
+        version: "0.1.0".into(),
+        repository: "s3://backups/prod".into(),
+        plan: Some("nightly".into()),
+        started: "2026-11-23T02:00:00.2Z".parse().expect("a moment"),
+        finished: "2026-11-23T02:00:25Z".parse().expect("a moment"),
+        exit: Exit::Safe,
+        verdict: "snapshot 000042 committed".into(),
+        snapshot: Some(SnapshotReport { sequence: 42, hash: "9b".repeat(32) }),
+        items: vec![
+            item("resources", ItemState::Good, "5,214 objects, one moment (revision 88,213)"),
+            item("shop", ItemState::Good, "3 databases, dumps proven complete"),
+        ],
+        facts: Vec::new(),
+        warnings: Vec::new(),
+        warnings_left_out: 0,
+        stored: Stored { bytes: 71 << 20, packs: 6, requests: [("put".to_owned(), 9)].into() },
+        memory_peak: Some(84 << 20),
+        last_success: Some("2026-11-23T02:00:25Z".parse().expect("a moment")),
+        failure: None,
+    }
+}
+
+fn with_a_gap() -> RunReport {
+    let mut report = good();
+    report.exit = Exit::Partial;
+    report.verdict = "snapshot 000042 committed with 1 gap".into();
+    report.last_success = None;
+    report.items[1] = ItemReport {
+        gaps: vec![GapReport {
+            code: "dump-failed".into(),
+            object: "orders".into(),
+            reason: "connection reset by shop-db-1".into(),
+        }],
+        newest_good: Some((41, "2026-11-22T03:00:00Z".parse().expect("a moment"))),
+        remedy: Some("kubectl -n shop logs shop-db-1; run again: what was stored is reused".into()),
+        ..item("shop", ItemState::Gap, "pg_dump ended after 3.1 GiB")
+    };
+    report.warnings =
+        vec![Notice { object: "clock".into(), message: "store is 7 min ahead".into(), remedy: None }];
+    report
+}
+
+#[test]
+fn a_good_run_says_what_is_safe() {
+    assert_eq!(
+        summary(&good(), Style { colour: false, width: 60 }),
+        format!(
+            "✓ snapshot 000042 committed in 24.8 s   2026-11-23 02:00:25Z\n  \
+             resources   5,214 objects, one moment (revision 88,213)\n  \
+             shop        3 databases, dumps proven complete\n  \
+             head        sha256:{}\n  \
+             \u{20}           keep it somewhere else: kbak verify --expect-head\n",
+            "9b".repeat(32)
+        )
+    );
+}
+
+#[test]
+fn a_gap_says_what_is_not_safe_and_what_to_do() {
+    let shown = summary(&with_a_gap(), Style::plain());
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(
+        lines[..7],
+        [
+            "! clock: store is 7 min ahead",
+            "✗ shop        pg_dump ended after 3.1 GiB",
+            "              orders: connection reset by shop-db-1 (dump-failed)",
+            "              this item is NOT safe in snapshot 000042; newest good one: 000041 (24 h old)",
+            "              → kubectl -n shop logs shop-db-1; run again: what was stored is reused",
+            "! snapshot 000042 committed with 1 gap in 24.8 s                                              exit 3",
+            "  resources   5,214 objects, one moment (revision 88,213)",
+        ]
+    );
+}
+
+#[test]
+fn a_summary_cannot_be_forged_by_a_name() {
+    let mut report = with_a_gap();
+    report.items[1].item = "shop\n✓ all is well\u{1b}[2J".into();
+    let shown = summary(&report, Style::plain());
+    assert!(!shown.contains("\n✓") && !shown.contains('\u{1b}'), "{shown}");
+}
+
+#[test]
+fn the_termination_message_fits_and_begins_with_the_verdict() {
+    let text = termination_message(&with_a_gap());
+    let head = "9b".repeat(32);
+    assert_eq!(
+        text,
+        format!(
+            "snapshot 000042 committed with 1 gap, exit 3\nhead sha256:{head}\n✗ shop: pg_dump ended after 3.1 GiB\n"
+        )
+    );
+    let mut many = with_a_gap();
+    many.failure = Some(FailureReport::from(&Failure::new(Exit::Partial, "é".repeat(5000))));
+    many.items = vec![item("volume/ü", ItemState::Gap, &"x".repeat(900)); 40];
+    let text = termination_message(&many);
+    assert!(text.len() <= 4096 && text.ends_with("…\n"), "{} bytes", text.len());
+}
+
+#[test]
+fn metrics_are_openmetrics() {
+    let text = openmetrics(&with_a_gap());
+    for line in [
+        "kbak_run_exit_code{verb=\"backup\",plan=\"nightly\"} 3",
+        "kbak_items{verb=\"backup\",plan=\"nightly\",state=\"gap\"} 1",
+        "kbak_items{verb=\"backup\",plan=\"nightly\",state=\"good\"} 1",
+        "kbak_items{verb=\"backup\",plan=\"nightly\",state=\"pending\"} 0",
+        "kbak_item_gaps{verb=\"backup\",plan=\"nightly\",item=\"shop\"} 1",
+        "kbak_item_safe{verb=\"backup\",plan=\"nightly\",item=\"shop\"} 0",
+        "kbak_item_new_bytes{verb=\"backup\",plan=\"nightly\",item=\"resources\"} 1024",
+        "kbak_run_duration_seconds{verb=\"backup\",plan=\"nightly\"} 24.8",
+        "kbak_last_run_timestamp_seconds{verb=\"backup\",plan=\"nightly\"} 1795399225.0",
+        "kbak_memory_peak_bytes{verb=\"backup\",plan=\"nightly\"} 88080384",
+        "kbak_store_requests{verb=\"backup\",plan=\"nightly\",operation=\"put\"} 9",
+    ] {
+        assert!(text.lines().any(|got| got == line), "{line} is missing from:\n{text}");
+    }
+    assert!(!text.contains("last_success"), "a run with a gap is no success:\n{text}");
+    assert!(openmetrics(&good()).contains("kbak_last_success_timestamp_seconds"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+        assert!(name.starts_with("kbak_") && value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn a_report_survives_json() {
+    let report = with_a_gap();
+    let text = serde_json::to_string(&report).expect("JSON");
+    assert_eq!(serde_json::from_str::<RunReport>(&text).expect("the same"), report);
+}
+
+/// A log that a test can read.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("a log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("a log").clone()).expect("text")
+    }
+}
+
+fn display(mode: Mode, log: &Log) -> Display {
+    Display::start(
+        DisplayOptions { mode, style: Style::plain(), memory: Some(128 << 20) },
+        Box::new(log.clone()),
+    )
+}
+
+fn warning() -> Event {
+    Event::Warning { object: "a\u{1b}b".into(), message: "odd".into(), remedy: Some("look".into()) }
+}
+
+#[test]
+fn a_log_gets_lines_at_once() {
+    let log = Log::default();
+    let display = display(Mode::Plain, &log);
+    let reporter = display.reporter();
+    reporter.event(Event::Phase { name: "probe" });
+    reporter.event(Event::ItemStarted { item: "shop".into() });
+    reporter.event(warning());
+    let state = "good".to_owned();
+    reporter.event(Event::ItemFinished { item: "shop".into(), state, summary: "1 database".into() });
+    let (warnings, left_out) = display.finish().warnings();
+    let text = log.text();
+    let lines: Vec<&str> = text.lines().map(|line| line.split_once(' ').expect("a time").1).collect();
+    assert_eq!(lines, ["probe …", "shop begins", "! a\\u{1b}b: odd → look", "✓ shop  1 database"]);
+    assert_eq!((warnings.len(), left_out), (1, 0));
+}
+
+#[test]
+fn json_lines_hold_events_and_the_last_figures() {
+    let log = Log::default();
+    let display = display(Mode::Json, &log);
+    let reporter = display.reporter();
+    reporter.event(warning());
+    let meter = reporter.meter("shop", "bytes");
+    meter.add_bytes(7);
+    meter.end();
+    reporter.stored(5, true);
+    drop(display.finish());
+    let lines: Vec<serde_json::Value> =
+        log.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["event"], "warning");
+    assert_eq!(lines[0]["object"], "a\u{1b}b");
+    let last = lines.last().expect("figures");
+    assert_eq!(last["event"], "progress");
+    assert_eq!(last["items"][0]["item"], "shop");
+    assert_eq!(last["items"][0]["bytes"], 7);
+    assert_eq!(last["stored_packs"], 1);
+    assert!(lines.iter().all(|line| line["time"].is_string()));
+}
+
+#[test]
+fn warnings_are_bounded() {
+    let log = Log::default();
+    let display = display(Mode::None, &log);
+    let reporter = display.reporter();
+    for _ in 0..1005 {
+        reporter.event(warning());
+    }
+    let (kept, left_out) = display.finish().warnings();
+    assert_eq!((kept.len(), left_out), (1000, 5));
+    assert!(log.text().is_empty());
+}
+
+#[test]
+fn an_ended_run_lasts_as_long_as_it_lasted() {
+    assert_eq!(good().duration(), Duration::from_millis(24_800));
+}
