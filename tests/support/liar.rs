@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
@@ -17,6 +19,7 @@ use s3s::stream::RemainingLength;
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use sha2::Digest as _;
 use tokio::task::JoinHandle;
+use tokio_rustls::{TlsAcceptor, rustls};
 
 use super::servers::{KEY, SECRET, Server};
 
@@ -94,23 +97,51 @@ impl Drop for Liar {
 impl Liar {
     /// Starts an honest one, with the one bucket `liar`, in the caller's runtime.
     pub async fn start(page: usize) -> Self {
+        Self::serve(page, None).await
+    }
+
+    /// The same over TLS, with a certificate for 127.0.0.1 of the CA in `tls/ca.pem`. Both were made
+    /// once, for a hundred years, and the CA's key thrown away; `tls/other.pem` is a stranger.
+    pub async fn start_tls(page: usize) -> Self {
+        let chain = CertificateDer::pem_slice_iter(include_bytes!("tls/server.pem"));
+        let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("protocols")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate with its key");
+        Self::serve(page, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn serve(page: usize, tls: Option<TlsAcceptor>) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let mut service = S3ServiceBuilder::new(Bucket { state: state.clone(), page });
         service.set_auth(SimpleAuth::from_single(KEY, SECRET));
         let service = service.build();
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let accept = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service.clone());
+                let (service, tls) = (service.clone(), tls.clone());
+                // A connection that ends badly is what half of the lies are about.
                 tokio::spawn(async move {
-                    // A connection that ends badly is what half of the lies are about.
-                    let _ = connection.await;
+                    let http = hyper::server::conn::http1::Builder::new();
+                    match tls {
+                        None => drop(http.serve_connection(TokioIo::new(stream), service).await),
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                drop(http.serve_connection(TokioIo::new(stream), service).await);
+                            }
+                        }
+                    }
                 });
             }
         });
-        Self { server: Server::own(format!("http://{address}")), state, accept }
+        Self { server: Server::own(format!("{scheme}://{address}")), state, accept }
     }
 
     /// From now on it lies like this.

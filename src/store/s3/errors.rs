@@ -57,11 +57,8 @@ pub(super) fn refuses_a_checksum<E: ServiceError>(error: &SdkError<E, HttpRespon
 
 /// The store answered, if only that it will not say, or in a form that is not S3's.
 pub(super) fn is_told<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
-    match error {
-        SdkError::ResponseError(_) => (200..300).contains(&status(error)),
-        SdkError::ServiceError(_) => !kind(error).is_transient(),
-        _ => false,
-    }
+    let answered = matches!(error, SdkError::ResponseError(_) | SdkError::ServiceError(_));
+    answered && ((200..300).contains(&status(error)) || !kind(error).is_transient())
 }
 
 /// The kind of a failure.
@@ -84,36 +81,34 @@ pub(super) fn cause<E: ServiceError>(
 }
 
 fn not_sent(error: &(dyn Error + 'static)) -> Kind {
-    let mut deepest = error.to_string();
-    let mut next = error.source();
-    while let Some(inner) = next {
-        if let Some(credentials) = inner.downcast_ref::<CredentialsError>() {
-            return Kind::Credentials(said(&root(credentials)));
+    let mut deepest = error;
+    while let Some(inner) = beneath(deepest) {
+        if inner.is::<CredentialsError>() {
+            return Kind::Credentials(said(&root(inner).to_string()));
         }
-        if let Some(tls) = tls(inner) {
+        // What a certificate says no other try will change.
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
             return Kind::Other(format!("no trusted connection: {tls} (a private CA: give its file)"));
         }
-        deepest = inner.to_string();
-        next = inner.source();
+        deepest = inner;
     }
-    Kind::Transient(said(&deepest))
+    Kind::Transient(said(&deepest.to_string()))
 }
 
-fn root(error: &(dyn Error + 'static)) -> String {
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut last = error;
-    while let Some(inner) = last.source() {
+    while let Some(inner) = beneath(last) {
         last = inner;
     }
-    last.to_string()
+    last
 }
 
-/// A handshake that failed because of what a certificate says, which no other try will change.
-fn tls(error: &(dyn Error + 'static)) -> Option<String> {
-    let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let wrapped = io.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match error.downcast_ref::<rustls::Error>().or(wrapped)? {
-        certificate @ rustls::Error::InvalidCertificate(_) => Some(certificate.to_string()),
-        _ => None,
+/// The next cause. An I/O error around another error names that one's cause as its own, and so
+/// would hide it.
+fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
     }
 }
 

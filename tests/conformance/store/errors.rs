@@ -108,3 +108,18 @@ async fn settings_that_make_no_store_are_said_before_anything_is_sent() {
     let made = StoreOptions { create: true, ..missing };
     open(&made, &World::real(), &Reporter::silent()).await.expect("it is made");
 }
+
+#[tokio::test]
+async fn only_the_given_authority_is_trusted() {
+    let liar = Liar::start_tls(10).await;
+    let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
+    let trusting = StoreOptions { ca_file: Some(ca.into()), ..liar.server.options("liar") };
+    put(&trusting).await.expect("a put over TLS");
+    // A certificate that vouches for another: trusted, and not this server's.
+    let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/other.pem");
+    let before = liar.requests();
+    let mistrusting = StoreOptions { ca_file: Some(other.into()), ..liar.server.options("liar") };
+    let error = put(&mistrusting).await.expect_err("an unknown authority");
+    assert!(matches!(&error.kind, Kind::Other(why) if why.contains("certificate")), "{error}");
+    assert_eq!(liar.requests(), before, "nothing was said to it");
+}

@@ -7,13 +7,13 @@ use futures::stream::{self, StreamExt as _};
 use kbak::format::ids::NameId;
 use kbak::format::layout::Class;
 use kbak::store::listing::folders;
-use kbak::store::probe::{Conditional, probe};
+use kbak::store::probe::{Abilities, Conditional, Probed, probe};
 use kbak::store::{MAX_OBJECT, MAX_PAGE, Put, Store, StoreErrorKind};
 
 use super::{Objects, all};
 
-/// Holds a store to its promises. It is left as it was found.
-pub async fn hold(store: Arc<dyn Store>) {
+/// Holds a store to its promises, and gives what the probe found. It is left as it was found.
+pub async fn hold(store: Arc<dyn Store>) -> Abilities {
     an_object_comes_back(&store).await;
     what_is_not_there_is_not_found(&store).await;
     a_limit_is_kept(&store).await;
@@ -23,7 +23,7 @@ pub async fn hold(store: Arc<dyn Store>) {
     a_listing_is_complete_and_ordered(&store).await;
     folders_are_found_and_listings_go_on_anywhere(&store).await;
     a_large_object_comes_back(&store).await;
-    the_probe_finds_an_honest_store(&store).await;
+    the_probe_finds_an_honest_store(&store).await
 }
 
 async fn an_object_comes_back(store: &Arc<dyn Store>) {
@@ -173,7 +173,7 @@ async fn a_large_object_comes_back(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) {
+async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) -> Abilities {
     let objects = Objects::new();
     let probed = probe(store, &objects.world, objects.path.writer).await.expect("a probe");
     let abilities = &probed.abilities;
@@ -186,5 +186,6 @@ async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) {
     let writer = format!("{}/", objects.path.writer);
     assert_eq!(all(store, &writer).await.expect("a list"), [], "a probe leaves nothing");
     let text = serde_json::to_string(&probed).expect("it serialises");
-    assert_eq!(serde_json::from_str::<kbak::store::probe::Probed>(&text).expect("and back"), probed);
+    assert_eq!(serde_json::from_str::<Probed>(&text).expect("and back"), probed);
+    probed.abilities
 }

@@ -18,6 +18,7 @@ use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::memory::MemoryStore;
 use kbak::store::open::open;
+use kbak::store::probe::{Checked, Switch};
 use kbak::store::{Entry, Store, StoreError};
 use kbak::world::World;
 
@@ -81,8 +82,10 @@ async fn seaweedfs_keeps_the_laws() {
     let server = seaweedfs();
     for (bucket, versions) in [("plain", false), ("versioned", true)] {
         server.bucket(bucket, versions).await;
-        let options = server.options(bucket);
-        laws::hold(open(&options, &World::real(), &Reporter::silent()).await.expect("a store")).await;
+        let store = open(&server.options(bucket), &World::real(), &Reporter::silent()).await;
+        let abilities = laws::hold(store.expect("a store")).await;
+        assert_eq!(abilities.checksum, Checked::Verified);
+        assert_eq!(abilities.versions, if versions { Switch::On } else { Switch::Off });
     }
     errors::rights_are_told_apart(&server, "plain").await;
 }
@@ -91,6 +94,8 @@ async fn seaweedfs_keeps_the_laws() {
 async fn moto_keeps_the_laws() {
     let server = moto();
     server.bucket("plain", false).await;
-    let options = server.options("plain");
-    laws::hold(open(&options, &World::real(), &Reporter::silent()).await.expect("a store")).await;
+    let store = open(&server.options("plain"), &World::real(), &Reporter::silent()).await;
+    let abilities = laws::hold(store.expect("a store")).await;
+    // It takes a wrong checksum without a word, and answers about versions in a form of its own.
+    assert_eq!((abilities.checksum, abilities.versions), (Checked::Ignored, Switch::Unknown));
 }
