@@ -35,7 +35,7 @@ pub async fn write(
     domain: &Arc<DomainWriter>,
     meter: &Arc<Meter>,
 ) -> Result<Finished, ResourcesError> {
-    let mut sink = Sink { domain: domain.clone(), meter: meter.clone(), open: None, streams: Vec::new() };
+    let mut sink = Sink { domain: domain.clone(), open: None, streams: Vec::new() };
     let report = read_resources(cluster, config, &mut sink, domain.engine().reporter(), meter).await?;
     let mut finished = Finished::new(sink.streams);
     for gap in &report.gaps {
@@ -75,7 +75,6 @@ fn code(reason: &GapReason) -> &'static str {
 /// Takes objects line by line and cuts them into pieces.
 struct Sink {
     domain: Arc<DomainWriter>,
-    meter: Arc<Meter>,
     open: Option<Open>,
     streams: Vec<StreamDraft>,
 }
@@ -107,7 +106,7 @@ impl ResourceSink for Sink {
     async fn begin(&mut self, kind: &KindInfo) -> Result<(), SinkError> {
         self.open = Some(Open {
             kind: kind.clone(),
-            stream: self.domain.stream().with_meter(self.meter.clone()),
+            stream: self.domain.stream(),
             cutter: Cutter::new(SIZES),
             hash: Sha256::new(),
             piece: Vec::new(),

@@ -13,7 +13,7 @@ use crate::report::event::{Event, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::repository::birth::{self, Nursery, Ready};
 use crate::repository::chain::{self, Chain};
-use crate::repository::epochs::{self, Epochs};
+use crate::repository::epochs::Epochs;
 use crate::repository::records::{self, Records};
 use crate::store::Store;
 use crate::world::{World, kill_point};
@@ -41,17 +41,10 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     reporter.event(Event::Phase { name: "open repository" });
     check_clock(store, world, reporter).await?;
     let plan = key.plan(&job.plan);
-    let epochs = epochs::list(store, key.writer, plan, Some(key.repository), signers, reporter).await?;
     let records = records::list(store, key.writer, Some(key.repository), signers, reporter).await?;
     let nursery = Nursery { store, world, key, plan, keeper };
-    let ready = birth::ready(nursery, &job.wanted, &epochs, &records).await?;
+    let (epochs, ready) = birth::begin(nursery, &job.wanted, signers, &records, reporter).await?;
     kill_point("backup.epoch.ready");
-    // An epoch that was just born is not in the list that was read before.
-    let epochs = if ready.born.is_some() {
-        epochs::list(store, key.writer, plan, Some(key.repository), signers, reporter).await?
-    } else {
-        epochs
-    };
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
     for (object, error) in &chain.rejected {

@@ -80,7 +80,8 @@ async fn member(reader: &StreamReader, path: &str, out: &mut impl Write, item: &
         }
     }
     let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
-    let end = end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
+    let end =
+        end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
     let mut bytes = reader.range(at..end);
     if line.kind != Type::File {
         while let Some(piece) = bytes.next().await {
@@ -140,7 +141,7 @@ impl<W: Write> Content<'_, W> {
     }
 
     fn fill(&mut self, to: u64) -> Result<(), Failure> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while self.at < to {
             let next = (to - self.at).min(ZEROS.len() as u64);
             out::written(self.out.write_all(&ZEROS[..usize::try_from(next).unwrap_or(ZEROS.len())]))?;

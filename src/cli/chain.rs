@@ -72,9 +72,11 @@ impl Chain {
             None => args.plan_name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned()),
         };
         let spec: Option<Spec> = spec.map(|plan| plan.spec);
-        let key_file = args.writer_key.clone().or_else(|| spec.as_ref().map(|spec| spec.writer.key_file.clone()));
+        let key_file =
+            args.writer_key.clone().or_else(|| spec.as_ref().map(|spec| spec.writer.key_file.clone()));
         let key_file = key_file.ok_or_else(|| {
-            Failure::new(Exit::Usage, "no writer's key is named").remedy("give --plan FILE or --writer-key writer.key")
+            Failure::new(Exit::Usage, "no writer's key is named")
+                .remedy("give --plan FILE or --writer-key writer.key")
         })?;
         let epoch_file = args.epoch_file.clone().or_else(|| spec.as_ref()?.writer.epoch_file.clone());
         let epoch_file = epoch_file.unwrap_or_else(|| epoch_path(&key_file, &name));
@@ -102,5 +104,9 @@ pub(super) fn life(epoch: &Epoch, spec: &Spec) -> Life {
 
 fn default_life() -> Life {
     let epoch = Epoch::default();
-    Life { max_age: epoch.age(None).duration().as_secs(), max_run: epoch.max_run.duration().as_secs(), keep: None }
+    Life {
+        max_age: epoch.age(None).duration().as_secs(),
+        max_run: epoch.max_run.duration().as_secs(),
+        keep: None,
+    }
 }

@@ -146,14 +146,16 @@ fn open(
     let chain = Chain::open(args, store, &world, talk)?;
     let made = handover.map(|file| read_handover(&file)).transpose()?;
     let (epoch, closed, name) = until_signalled(async {
-            let seen = look(chain, world).await?;
-            let closed = seen.epochs.heads();
-            Ok((born(&seen, made).await?, closed, seen.chain.name))
-        })?;
+        let seen = look(chain, world).await?;
+        let closed = seen.epochs.heads();
+        Ok((born(&seen, made).await?, closed, seen.chain.name))
+    })?;
     for id in &closed {
         talk.good(&format!("epoch {id} of plan {name} is closed: no run starts in it any more"));
     }
-    talk.good(&format!("epoch {epoch} of plan {name} is open: the next run reads and stores everything anew"));
+    talk.good(&format!(
+        "epoch {epoch} of plan {name} is open: the next run reads and stores everything anew"
+    ));
     talk.say("  → owners: kbak keys check --identity HIS-KEY --signer kbak.pub proves that they can open it");
     Ok(Exit::Safe)
 }
@@ -196,7 +198,12 @@ fn outside(args: &NewArgs, file: PathBuf, talk: &Talk) -> Result<Exit, Failure> 
     let prompt = Asker::shared(None)?;
     let made = until_signalled(async { Ok(birth::make(&world, &owners, &prompt).await?) })?;
     private_file::create(&file, 0o600, made.to_hand_over().as_bytes())?;
-    talk.good(&format!("{} written, mode 0600: epoch {} for {} owners", file.display(), made.id(), owners.len()));
+    talk.good(&format!(
+        "{} written, mode 0600: epoch {} for {} owners",
+        file.display(),
+        made.id(),
+        owners.len()
+    ));
     talk.say("  → carry it to the writer in secret, then there: kbak epoch new --plan … --handover FILE");
     Ok(Exit::Safe)
 }
@@ -216,10 +223,10 @@ fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
     let world = World::real();
     let chain = Chain::open(&args.chain, &args.store, &world, talk)?;
     let (seen, now) = until_signalled(async {
-            let seen = look(chain, world).await?;
-            let now = seen.store.now().await?;
-            Ok((seen, now))
-        })?;
+        let seen = look(chain, world).await?;
+        let now = seen.store.now().await?;
+        Ok((seen, now))
+    })?;
     for (key, error) in &seen.epochs.rejected {
         talk.warn(&format!("{key} is no epoch that counts: {error}"));
     }

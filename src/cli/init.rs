@@ -140,10 +140,8 @@ async fn make(
 ) -> Result<Initialised, Failure> {
     let world = World::real();
     let mode = if args.output.output == Format::Table { Mode::Plain } else { Mode::None };
-    let display = Display::start(
-        DisplayOptions { mode, style: talk.style, memory: None },
-        Box::new(std::io::stderr()),
-    );
+    let display =
+        Display::start(DisplayOptions { mode, style: talk.style, memory: None }, Box::new(std::io::stderr()));
     let reporter = display.reporter();
     let options = place::options(repository, None, true);
     let store = place::store(&options, &world, &reporter).await?;
@@ -233,12 +231,8 @@ fn tell(made: &Initialised, args: &InitArgs, talk: &Talk) {
         args.plan_name
     ));
     for (about, wanted) in FILES {
-        let names: Vec<String> = made
-            .files
-            .iter()
-            .filter(|file| wanted(file))
-            .map(|file| file.display().to_string())
-            .collect();
+        let names: Vec<String> =
+            made.files.iter().filter(|file| wanted(file)).map(|file| file.display().to_string()).collect();
         if !names.is_empty() {
             talk.say(&format!("  {}", names.join(", ")));
             talk.say(&format!("      {about}"));
@@ -258,9 +252,10 @@ fn ends(file: &Path, ends: &[&str]) -> bool {
 
 /// What each file is for.
 const FILES: [(&str, Wanted); 4] = [
-    ("for the machine that backs up: the first signs, the second names chunks; neither reads a backup", |file| {
-        ends(file, &[".key", ".epoch"])
-    }),
+    (
+        "for the machine that backs up: the first signs, the second names chunks; neither reads a backup",
+        |file| ends(file, &[".key", ".epoch"]),
+    ),
     ("pins this writer: needed to restore and to verify; keep a copy away from the bucket", |file| {
         ends(file, &[".pub"])
     }),

@@ -100,9 +100,8 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
             let member = line.path.bytes();
             let beneath = path.is_empty() || order::is_below(member, path);
             found |= member == path || beneath;
-            if member == path && line.kind != Type::Dir {
-                printer.line(&line)?;
-            } else if beneath && (args.recursive || is_child(member, path)) {
+            let itself = member == path && line.kind != Type::Dir;
+            if itself || beneath && (args.recursive || is_child(member, path)) {
                 printer.line(&line)?;
             } else if sorted && !beneath && order::compare(member, path).is_gt() {
                 break;

@@ -190,7 +190,9 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
         Ok((snapshot, lines, None)) => {
             drop(display.finish());
             out::text(&lines)?;
-            talk.say(&format!("nothing was changed; {snapshot} is restored by the same command without --dry-run"));
+            talk.say(&format!(
+                "nothing was changed; {snapshot} is restored by the same command without --dry-run"
+            ));
             return Ok(Exit::Safe);
         }
         Err(failure) => Some(failure),
@@ -270,7 +272,8 @@ async fn all(
     for item in items {
         reporter.event(Event::ItemStarted { item: item.name.clone() });
         let unit = if item.kind == "resources" { "objects" } else { "files" };
-        let meter: Arc<Meter> = reporter.meter(&item.name, if item.kind == "database" { "bytes" } else { unit });
+        let meter: Arc<Meter> =
+            reporter.meter(&item.name, if item.kind == "database" { "bytes" } else { unit });
         let result = match item.kind.as_str() {
             "volume" => targets::folder(args, opened, item, items.len(), &meter).await,
             "database" => targets::database(args, opened, item, &meter).await,

@@ -81,9 +81,10 @@ struct ShownStream {
 
 /// Shows it.
 pub(super) fn run(args: &ShowArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let shown = reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
-        Ok(Shown::of(&opened))
-    })?;
+    let shown =
+        reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+            Ok(Shown::of(&opened))
+        })?;
     if args.output.output == Format::Table {
         out::text(&shown.text(&TimeZone::system()))?;
     } else {

@@ -141,10 +141,10 @@ impl Found {
             }
             _ => {}
         }
-        if let Some(lock) = lock {
-            if !(Period::days(1)..=Period::days(3650)).contains(&lock.keep) {
-                self.bad("spec.repository.objectLock.keep", format!("{} is not from 1d to 3650d", lock.keep));
-            }
+        if let Some(lock) = lock
+            && !(Period::days(1)..=Period::days(3650)).contains(&lock.keep)
+        {
+            self.bad("spec.repository.objectLock.keep", format!("{} is not from 1d to 3650d", lock.keep));
         }
     }
 
