@@ -91,7 +91,9 @@ impl Bench {
         let which = Which { snapshot: which.into(), ..Which::default() };
         let (plan, snapshot) = view.select(&which).await.expect("a snapshot");
         assert_eq!(plan.breaks(), []);
-        view.open(&plan, &snapshot, &[self.identity.clone()], 64 << 20).await.expect("an open snapshot")
+        view.open(&plan, &snapshot, std::slice::from_ref(&self.identity), 64 << 20)
+            .await
+            .expect("an open snapshot")
     }
 
     async fn restore(&self, which: &str, paths: Option<&[&str]>, target: &Path) {
