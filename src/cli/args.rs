@@ -108,7 +108,9 @@ impl Verb {
                 EpochAction::List(args) => args.output.output,
                 EpochAction::New(_) | EpochAction::Close(_) => Format::Table,
             },
-            Self::Cat(_) | Self::Export(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => Format::Table,
+            Self::Cat(_) | Self::Export(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => {
+                Format::Table
+            }
         }
     }
 }

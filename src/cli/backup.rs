@@ -190,7 +190,8 @@ fn checked(args: &BackupArgs) -> Result<Checked, Failure> {
 }
 
 fn short_form(args: &BackupArgs) -> Result<ShortForm, Failure> {
-    let missing = |what: &str, remedy: &str| Failure::new(Exit::Usage, what.to_owned()).remedy(remedy.to_owned());
+    let missing =
+        |what: &str, remedy: &str| Failure::new(Exit::Usage, what.to_owned()).remedy(remedy.to_owned());
     if args.path.is_empty() && args.database.is_empty() && !args.resources {
         let remedy = "give --plan FILE, or --path, --database or --resources";
         return Err(missing("nothing says what to back up", remedy));
@@ -277,7 +278,8 @@ async fn history(
 ) -> History {
     let silent = Reporter::silent();
     let plan = key.plan(plan);
-    let Ok(epochs) = epochs::list(store, key.writer, plan, Some(key.repository), signers, &silent).await else {
+    let Ok(epochs) = epochs::list(store, key.writer, plan, Some(key.repository), signers, &silent).await
+    else {
         return History::default();
     };
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
@@ -350,7 +352,8 @@ fn item_report(item: &Item, summary: &str, history: &History, meters: &[Arc<Mete
         new_bytes: reading.new_bytes,
         gaps: item.gaps.iter().map(gap_report).collect(),
         newest_good: good.map(|(_, seq, at)| (*seq, *at)),
-        remedy: (!fine(item.state)).then(|| "mend what is named above and run again: what was stored is reused".into()),
+        remedy: (!fine(item.state))
+            .then(|| "mend what is named above and run again: what was stored is reused".into()),
     }
 }
 

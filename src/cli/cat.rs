@@ -80,7 +80,8 @@ async fn member(reader: &StreamReader, path: &str, out: &mut impl Write, item: &
         }
     }
     let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
-    let end = end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
+    let end =
+        end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
     let mut bytes = reader.range(at..end);
     if line.kind != Type::File {
         while let Some(piece) = bytes.next().await {

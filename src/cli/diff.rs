@@ -129,7 +129,8 @@ impl Found {
                     (stream, "") => format!("{}:{stream}", row.item),
                     (stream, path) => format!("{}:{stream}/{path}", row.item),
                 };
-                let what = if row.what.is_empty() { String::new() } else { format!("   {}", row.what.join(", ")) };
+                let what =
+                    if row.what.is_empty() { String::new() } else { format!("   {}", row.what.join(", ")) };
                 format!("{mark} {}{what}", crate::report::text::plain(&place))
             }
         };
@@ -149,7 +150,8 @@ async fn items(
         }
     }
     let named = |snapshot: &OpenSnapshot| -> BTreeMap<String, Item> {
-        let chosen = snapshot.body().items.iter().filter(|item| wanted.is_empty() || wanted.contains(&item.name));
+        let chosen =
+            snapshot.body().items.iter().filter(|item| wanted.is_empty() || wanted.contains(&item.name));
         chosen.map(|item| (item.name.clone(), item.clone())).collect()
     };
     let (older, newer) = (named(from), named(to));
@@ -304,7 +306,10 @@ async fn digests(reader: &StreamReader) -> Result<BTreeMap<String, [u8; 32]>, Fa
         let length = usize::try_from(line.len).unwrap_or(usize::MAX);
         while held.len() < length {
             let Some(piece) = pieces.next().await else {
-                return Err(Failure::new(Exit::Damaged, "the catalog names objects past the end of their stream"));
+                return Err(Failure::new(
+                    Exit::Damaged,
+                    "the catalog names objects past the end of their stream",
+                ));
             };
             held.extend_from_slice(&piece?);
         }

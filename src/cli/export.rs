@@ -87,7 +87,10 @@ fn file_name(item: &Item, stream: &Stream) -> Result<PathBuf, Failure> {
     };
     let sound = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
     if !name.split('/').all(sound) {
-        return Err(Failure::new(Exit::Damaged, format!("the snapshot names a stream {name:?}, which is no file")));
+        return Err(Failure::new(
+            Exit::Damaged,
+            format!("the snapshot names a stream {name:?}, which is no file"),
+        ));
     }
     Ok(PathBuf::from(name))
 }

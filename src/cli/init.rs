@@ -140,10 +140,8 @@ async fn make(
 ) -> Result<Initialised, Failure> {
     let world = World::real();
     let mode = if args.output.output == Format::Table { Mode::Plain } else { Mode::None };
-    let display = Display::start(
-        DisplayOptions { mode, style: talk.style, memory: None },
-        Box::new(std::io::stderr()),
-    );
+    let display =
+        Display::start(DisplayOptions { mode, style: talk.style, memory: None }, Box::new(std::io::stderr()));
     let reporter = display.reporter();
     let options = place::options(repository, None, true);
     let store = place::store(&options, &world, &reporter).await?;
@@ -237,7 +235,7 @@ fn tell(made: &Initialised, args: &InitArgs, talk: &Talk) {
             .files
             .iter()
             .filter(|file| wanted(file))
-            .map(|file| file.display().to_string())
+            .map(|file| file.strip_prefix(".").unwrap_or(file).display().to_string())
             .collect();
         if !names.is_empty() {
             talk.say(&format!("  {}", names.join(", ")));
@@ -258,9 +256,10 @@ fn ends(file: &Path, ends: &[&str]) -> bool {
 
 /// What each file is for.
 const FILES: [(&str, Wanted); 4] = [
-    ("for the machine that backs up: the first signs, the second names chunks; neither reads a backup", |file| {
-        ends(file, &[".key", ".epoch"])
-    }),
+    (
+        "for the machine that backs up: the first signs, the second names chunks; neither reads a backup",
+        |file| ends(file, &[".key", ".epoch"]),
+    ),
     ("pins this writer: needed to restore and to verify; keep a copy away from the bucket", |file| {
         ends(file, &[".pub"])
     }),

@@ -68,7 +68,9 @@ pub(super) fn run(args: KeygenArgs, talk: &Talk) -> Result<Exit, Failure> {
     let file = args.output.as_ref().map(|file| file.display().to_string());
     if let Some(file) = &file {
         let how = if args.no_passphrase { "WITHOUT a passphrase" } else { "encrypted with the passphrase" };
-        talk.good(&format!("{file} written, mode 0600, {how}: keep it out of the cluster, and a copy elsewhere"));
+        talk.good(&format!(
+            "{file} written, mode 0600, {how}: keep it out of the cluster, and a copy elsewhere"
+        ));
         talk.say("  the public key follows; give it to kbak init with --recipient \"…\"");
     }
     if !args.paper {

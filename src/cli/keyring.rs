@@ -22,13 +22,15 @@ const MAX_TEXT: u64 = 1 << 20;
 pub(super) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc<Identity>, Failure> {
     let label = file.display().to_string();
     let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
-    std::fs::File::open(file).and_then(|file| file.take(MAX_TEXT).read_to_end(&mut bytes)).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{label}: the identity cannot be read")).because(error)
-    })?;
+    std::fs::File::open(file).and_then(|file| file.take(MAX_TEXT).read_to_end(&mut bytes)).map_err(
+        |error| Failure::new(Exit::Usage, format!("{label}: the identity cannot be read")).because(error),
+    )?;
     let identity = Identity::parse(&label, &bytes, prompt).map_err(|error| {
         let remedy = match &error {
             IdentityError::NoPassphrase(_) => Some("run it on a terminal, or give --passphrase-file FILE"),
-            IdentityError::Public(_) => Some("give the file that kbak keygen or ssh-keygen wrote without .pub"),
+            IdentityError::Public(_) => {
+                Some("give the file that kbak keygen or ssh-keygen wrote without .pub")
+            }
             _ => None,
         };
         let mut failure = Failure::new(Exit::Usage, error.to_string());
@@ -72,8 +74,11 @@ pub(super) fn pin(file: &Path) -> Result<Pin, Failure> {
 /// Reads the pin that a reader must give.
 pub(super) fn required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
     let Some(file) = file else {
-        return Err(Failure::new(Exit::Usage, "no signer is pinned: anyone who can write to the store could have made what lies there")
-            .remedy("give --signer kbak.pub, which kbak init wrote beside the writer's key"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "no signer is pinned: anyone who can write to the store could have made what lies there",
+        )
+        .remedy("give --signer kbak.pub, which kbak init wrote beside the writer's key"));
     };
     pin(file)
 }
@@ -91,7 +96,8 @@ pub(super) fn writer(file: &Path, talk: &Talk) -> Result<WriterKey, Failure> {
 pub(super) fn owners(given: &[String], file: Option<&Path>) -> Result<Vec<Owner>, Failure> {
     let mut owners = Vec::new();
     for text in given {
-        let recipient = crate::plan::recipient_argument(text).map_err(|error| error.failure("--recipient"))?;
+        let recipient =
+            crate::plan::recipient_argument(text).map_err(|error| error.failure("--recipient"))?;
         owners.push(recipient.owner().clone());
     }
     if let Some(file) = file {
@@ -107,7 +113,9 @@ pub(super) fn owners(given: &[String], file: Option<&Path>) -> Result<Vec<Owner>
 fn text(file: &Path, what: &str) -> Result<String, Failure> {
     let mut text = String::new();
     std::fs::File::open(file).and_then(|file| file.take(MAX_TEXT).read_to_string(&mut text)).map_err(
-        |error| Failure::new(Exit::Usage, format!("{}: {what} cannot be read", file.display())).because(error),
+        |error| {
+            Failure::new(Exit::Usage, format!("{}: {what} cannot be read", file.display())).because(error)
+        },
     )?;
     Ok(text)
 }

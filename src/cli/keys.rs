@@ -137,8 +137,13 @@ fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         Ok(rows)
     })?;
-    let columns =
-        [Column::Left("PLAN"), Column::Left("EPOCH"), Column::Left("IDENTITY"), Column::Left("OPENS"), Column::Left("RECEIPT")];
+    let columns = [
+        Column::Left("PLAN"),
+        Column::Left("EPOCH"),
+        Column::Left("IDENTITY"),
+        Column::Left("OPENS"),
+        Column::Left("RECEIPT"),
+    ];
     let line = |row: &CheckRow| {
         let opens = if row.opened { "yes" } else { "NO" };
         let receipt = row.receipt.as_deref().map_or_else(|| "none".into(), short_hash);
@@ -206,7 +211,9 @@ fn add(args: &AddArgs, talk: &Talk) -> Result<Exit, Failure> {
             Some(error) => talk.warn(&format!("epoch {} of plan {}: {error}", row.epoch, row.plan)),
         }
     }
-    talk.say("  → add the same key to the plan's recipients, or the next run closes the epoch to keep it out");
+    talk.say(
+        "  → add the same key to the plan's recipients, or the next run closes the epoch to keep it out",
+    );
     Ok(if rows.iter().all(|row| row.added) { Exit::Safe } else { Exit::Partial })
 }
 
@@ -244,15 +251,21 @@ fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         Ok(rows)
     })?;
-    let columns =
-        [Column::Left("PLAN"), Column::Left("EPOCH"), Column::Left("OWNER"), Column::Left("KEY"), Column::Left("OPENED")];
+    let columns = [
+        Column::Left("PLAN"),
+        Column::Left("EPOCH"),
+        Column::Left("OWNER"),
+        Column::Left("KEY"),
+        Column::Left("OPENED"),
+    ];
     let line = |row: &ListRow| {
         let opened = row.opened.map_or_else(|| "never".into(), utc);
         let owner = if row.added_later { format!("{} (added later)", row.owner) } else { row.owner.clone() };
         vec![row.plan.clone(), row.epoch.clone(), owner, short_hash(&row.fingerprint), opened]
     };
     out::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
-    let mut unproven: Vec<&str> = rows.iter().filter(|row| !row.proven).map(|row| row.epoch.as_str()).collect();
+    let mut unproven: Vec<&str> =
+        rows.iter().filter(|row| !row.proven).map(|row| row.epoch.as_str()).collect();
     unproven.dedup();
     if !unproven.is_empty() {
         talk.warn(&format!("no owner has opened {} yet", unproven.join(", ")));
@@ -266,4 +279,3 @@ fn name_of(owners: &[Owner], id: RecipientId) -> String {
     let owner = owners.iter().find(|owner| owner.recipient.id() == id);
     owner.map_or_else(|| "not in kbak.pub".into(), Owner::name)
 }
-

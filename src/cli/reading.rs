@@ -159,6 +159,7 @@ pub(super) fn catalog_start(stream: &Stream, path: &[u8]) -> usize {
     if path.is_empty() || stream.format != "tar" {
         return 0;
     }
-    let before = |part: &Part| part.first.as_ref().is_none_or(|first| order::compare(first.bytes(), path).is_le());
+    let before =
+        |part: &Part| part.first.as_ref().is_none_or(|first| order::compare(first.bytes(), path).is_le());
     stream.catalog.partition_point(before).saturating_sub(1)
 }

@@ -183,14 +183,16 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
         Ok((head(&opened), lines(args, &opened, &items), done))
     });
     let failure = match outcome {
-        Ok((snapshot, lines, Some(done))) => {
-            fill(&mut report, snapshot, &lines, done, &reporter.meters());
+        Ok((snapshot, _, Some(done))) => {
+            fill(&mut report, snapshot, done, &reporter.meters());
             None
         }
         Ok((snapshot, lines, None)) => {
             drop(display.finish());
             out::text(&lines)?;
-            talk.say(&format!("nothing was changed; {snapshot} is restored by the same command without --dry-run"));
+            talk.say(&format!(
+                "nothing was changed; {snapshot} is restored by the same command without --dry-run"
+            ));
             return Ok(Exit::Safe);
         }
         Err(failure) => Some(failure),
@@ -270,7 +272,8 @@ async fn all(
     for item in items {
         reporter.event(Event::ItemStarted { item: item.name.clone() });
         let unit = if item.kind == "resources" { "objects" } else { "files" };
-        let meter: Arc<Meter> = reporter.meter(&item.name, if item.kind == "database" { "bytes" } else { unit });
+        let meter: Arc<Meter> =
+            reporter.meter(&item.name, if item.kind == "database" { "bytes" } else { unit });
         let result = match item.kind.as_str() {
             "volume" => targets::folder(args, opened, item, items.len(), &meter).await,
             "database" => targets::database(args, opened, item, &meter).await,
@@ -297,7 +300,7 @@ async fn all(
     Ok(done)
 }
 
-fn fill(report: &mut RunReport, head: Head, lines: &str, done: Vec<Done>, meters: &[Arc<Meter>]) {
+fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter>]) {
     let whole = done.iter().all(|one| one.whole);
     report.exit = if whole { Exit::Safe } else { Exit::Partial };
     report.plan = Some(head.plan.clone());
@@ -307,7 +310,6 @@ fn fill(report: &mut RunReport, head: Head, lines: &str, done: Vec<Done>, meters
         missing => format!("{head} restored, {} not whole", plural(missing, "item", "items")),
     };
     report.snapshot = Some(SnapshotReport { sequence: head.sequence, hash: head.hash });
-    let _ = lines;
     report.items = done
         .into_iter()
         .map(|one| {

@@ -65,7 +65,8 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
             reporter.warn(format!("chain of plan {}", plan.plan), broken.to_string());
         }
     }
-    let rows: Vec<Row> = plans.iter().flat_map(|plan| plan.chain.iter().map(move |one| row(plan, one))).collect();
+    let rows: Vec<Row> =
+        plans.iter().flat_map(|plan| plan.chain.iter().map(move |one| row(plan, one))).collect();
     let columns = [
         Column::Left("PLAN"),
         Column::Right("SNAPSHOT"),

@@ -115,9 +115,11 @@ fn environment_password(file: &Option<std::path::PathBuf>) -> Option<Password> {
 
 fn first_line(file: &Path, what: &str) -> Result<String, Failure> {
     let mut text = String::new();
-    std::fs::File::open(file).and_then(|file| file.take(4096).read_to_string(&mut text)).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: {what} cannot be read", file.display())).because(error)
-    })?;
+    std::fs::File::open(file).and_then(|file| file.take(4096).read_to_string(&mut text)).map_err(
+        |error| {
+            Failure::new(Exit::Usage, format!("{}: {what} cannot be read", file.display())).because(error)
+        },
+    )?;
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
@@ -142,9 +144,9 @@ pub(super) fn database_argument(url: &str, password_file: Option<&Path>) -> Resu
 /// A database server from a URL. What the URL holds is never repeated.
 pub(super) fn server_argument(url: &str) -> Result<(DatabaseConfig, Option<String>), Failure> {
     DatabaseConfig::from_url(url).map_err(|error| {
-        Failure::new(Exit::Usage, "--database takes no such address")
-            .because(error)
-            .remedy("write postgresql://user@host:5432/name?sslmode=verify-full, with --database-password-file")
+        Failure::new(Exit::Usage, "--database takes no such address").because(error).remedy(
+            "write postgresql://user@host:5432/name?sslmode=verify-full, with --database-password-file",
+        )
     })
 }
 

@@ -10,8 +10,8 @@ use super::restore::{Allowed, RestoreArgs, beneath};
 use super::sources;
 use crate::format::body::{Item, Stream};
 use crate::format::name::Name;
-use crate::plan::Cluster as ClusterSpec;
 use crate::pipeline::reader::StreamReader;
+use crate::plan::Cluster as ClusterSpec;
 use crate::report::event::{Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::GapReport;
@@ -41,12 +41,19 @@ pub(super) struct Done {
 
 impl Done {
     fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
-        Self { item: item.name.clone(), whole: gaps.is_empty() && item.state.is_safe(), summary, gaps, remedy: None }
+        Self {
+            item: item.name.clone(),
+            whole: gaps.is_empty() && item.state.is_safe(),
+            summary,
+            gaps,
+            remedy: None,
+        }
     }
 
     /// Nothing of it.
     pub(super) fn failed(item: &Item, failure: &Failure) -> Self {
-        let reason = std::iter::once(failure.what.clone()).chain(failure.causes()).collect::<Vec<_>>().join(": ");
+        let reason =
+            std::iter::once(failure.what.clone()).chain(failure.causes()).collect::<Vec<_>>().join(": ");
         let gap = GapReport { code: "not-restored".into(), object: item.name.clone(), reason };
         Self {
             item: item.name.clone(),
@@ -149,7 +156,8 @@ pub(super) async fn folder(
         allow_other_xattrs: args.allow.contains(&Allowed::Xattrs),
         ..TargetOptions::default()
     };
-    let report = streams::into_folder(&reader, paths.as_ref(), &to, options, &opened.view.world, meter).await?;
+    let report =
+        streams::into_folder(&reader, paths.as_ref(), &to, options, &opened.view.world, meter).await?;
     Ok(folder_done(item, &to, &report))
 }
 
@@ -172,7 +180,8 @@ async fn to_stdout(reader: &StreamReader, meter: &Meter) -> Result<(), Failure> 
 }
 
 fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
-    let mut parts = vec![format!("{} files, {} in {}", count(report.files), size(report.bytes), to.display())];
+    let mut parts =
+        vec![format!("{} files, {} in {}", count(report.files), size(report.bytes), to.display())];
     for (number, what) in [(report.present, "there already"), (report.deleted, "deleted")] {
         if number > 0 {
             parts.push(format!("{} {what}", count(number)));
@@ -285,10 +294,12 @@ pub(super) async fn resources(
     let source = SnapshotResources::new(&opened.snapshot, item)?;
     let namespaces = sources::globs(&args.namespace)?;
     if let Some(folder) = &args.resources_to {
-        let written = write_directory(&source, folder, FileFormat::Yaml, &namespaces).await.map_err(|error| {
-            Failure::new(Exit::Usage, "the resources cannot be written as files").because(error)
-        })?;
-        let summary = format!("{} files, {} beneath {}", count(written.files), size(written.bytes), folder.display());
+        let written =
+            write_directory(&source, folder, FileFormat::Yaml, &namespaces).await.map_err(|error| {
+                Failure::new(Exit::Usage, "the resources cannot be written as files").because(error)
+            })?;
+        let summary =
+            format!("{} files, {} beneath {}", count(written.files), size(written.bytes), folder.display());
         return Ok(Done::new(item, summary, Vec::new()));
     }
     let cluster = sources::cluster(Some(cluster), reporter).await?;
@@ -333,7 +344,10 @@ fn resources_done(item: &Item, report: &RestoreReport, reporter: &Reporter) -> D
         gaps.push(GapReport {
             code: "unserved".into(),
             object: resource.clone(),
-            reason: format!("the cluster does not serve this kind ({})", plural(*number, "object", "objects")),
+            reason: format!(
+                "the cluster does not serve this kind ({})",
+                plural(*number, "object", "objects")
+            ),
         });
     }
     gaps.extend(report.failures.iter().map(|(object, refusal)| GapReport {

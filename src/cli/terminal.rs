@@ -198,7 +198,11 @@ impl Prompt for Asker {
     fn confirm(&self, question: &str, yes: &str, no: Option<&str>) -> Option<bool> {
         let no = no.unwrap_or("no");
         let answer = Self::line(&format!("{question} ({yes}/{no})"))?;
-        if answer.eq_ignore_ascii_case(yes) { Some(true) } else { answer.eq_ignore_ascii_case(no).then_some(false) }
+        if answer.eq_ignore_ascii_case(yes) {
+            Some(true)
+        } else {
+            answer.eq_ignore_ascii_case(no).then_some(false)
+        }
     }
 
     fn message(&self, message: &str) {

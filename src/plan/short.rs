@@ -48,7 +48,8 @@ impl ShortForm {
     /// # Errors
     /// Everything that is wrong with it. No text of a private key is repeated.
     pub fn plan(self) -> Result<Checked, PlanError> {
-        let recipients = self.recipients.iter().map(|text| recipient_argument(text)).collect::<Result<_, PlanError>>()?;
+        let recipients =
+            self.recipients.iter().map(|text| recipient_argument(text)).collect::<Result<_, PlanError>>()?;
         let folder = |path| Volume { exclude: self.exclude.clone(), ..Volume::folder(path) };
         check_built(BackupPlan {
             api_version: ApiVersion::V1,

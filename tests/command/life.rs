@@ -19,13 +19,22 @@ impl Desk {
         let mut holes = vec![0u8; 300_000];
         holes.extend_from_slice(b"the end");
         std::fs::write(desk.at("data/holes"), holes).expect("a file");
-        let (code, public, err) = kbak(&["keygen", "-o", &desk.text("keys/owner.key"), "--no-passphrase", "--comment", "ada"]);
+        let (code, public, err) =
+            kbak(&["keygen", "-o", &desk.text("keys/owner.key"), "--no-passphrase", "--comment", "ada"]);
         assert_eq!(code, 0, "{err}");
         let (repo, keys) = (desk.repo(), desk.text("keys"));
         let recipient = public.trim_end();
         let (code, _, err) = kbak(&[
-            "init", "--repo", &repo, "--recipient", recipient, "--single-owner", "--identity",
-            &desk.text("keys/owner.key"), "--folder", &keys,
+            "init",
+            "--repo",
+            &repo,
+            "--recipient",
+            recipient,
+            "--single-owner",
+            "--identity",
+            &desk.text("keys/owner.key"),
+            "--folder",
+            &keys,
         ]);
         assert_eq!(code, 0, "{err}");
         assert!(err.contains("proven by every owner"), "{err}");
@@ -56,7 +65,8 @@ impl Desk {
     fn backup(&self, more: &[&str]) -> (i32, String, String) {
         let (repo, writer, data) = (self.repo(), self.text("keys/writer.key"), self.text("data"));
         let recipient = std::fs::read_to_string(self.at("keys/owner.pub")).expect("a key");
-        let mut args = vec!["backup", "--repo", &repo, "--writer-key", &writer, "--path", &data, "--recipient"];
+        let mut args =
+            vec!["backup", "--repo", &repo, "--writer-key", &writer, "--path", &data, "--recipient"];
         args.push(recipient.trim_end());
         args.extend(more);
         kbak(&args)
@@ -81,8 +91,16 @@ fn a_folder_goes_and_comes_back() {
     let desk = Desk::new();
     let metrics = desk.text("kbak.prom");
     let log = desk.text("termination");
-    let (code, out, err) =
-        desk.backup(&["-o", "json", "--metrics-file", &metrics, "--termination-log", &log, "--report-file", &desk.text("report.json")]);
+    let (code, out, err) = desk.backup(&[
+        "-o",
+        "json",
+        "--metrics-file",
+        &metrics,
+        "--termination-log",
+        &log,
+        "--report-file",
+        &desk.text("report.json"),
+    ]);
     assert_eq!(code, 0, "{err}");
     let report = json(&out);
     assert_eq!((report["exit"].as_str(), report["items"][0]["state"].as_str()), (Some("safe"), Some("good")));
@@ -91,13 +109,19 @@ fn a_folder_goes_and_comes_back() {
     let last = String::from_utf8(content(&desk.at("termination"))).expect("text");
     assert_eq!(last, format!("snapshot 000001 committed, exit 0\nhead sha256:{head}\n"));
     let prom = String::from_utf8(content(&desk.at("kbak.prom"))).expect("text");
-    assert!(prom.contains("kbak_last_success_timestamp_seconds{verb=\"backup\",plan=\"default\"} "), "{prom}");
+    assert!(
+        prom.contains("kbak_last_success_timestamp_seconds{verb=\"backup\",plan=\"default\"} "),
+        "{prom}"
+    );
 
     let (code, out, err) = desk.reads(&["snapshots", "-o", "json"]);
     assert_eq!(code, 0, "{err}");
     let list = json(&out);
     assert_eq!((list[0]["hash"].as_str(), list[0]["latest"].as_bool()), (Some(head.as_str()), Some(true)));
-    assert!(!out.contains("data") && !out.contains("ada"), "a listing without an identity names nothing: {out}");
+    assert!(
+        !out.contains("data") && !out.contains("ada"),
+        "a listing without an identity names nothing: {out}"
+    );
 
     let item = desk.item();
     let (code, out, _) = desk.reads(&["show", "-o", "json"]);
@@ -105,8 +129,12 @@ fn a_folder_goes_and_comes_back() {
 
     let (code, out, err) = desk.reads(&["ls", "latest", &item, "-R", "-o", "json"]);
     assert_eq!(code, 0, "{err}");
-    let paths: Vec<String> = out.lines().map(|line| json(line)["path"].as_str().expect("a path").to_owned()).collect();
-    assert!(paths.ends_with(&["deep".into(), "deep/two.txt".into(), "holes".into(), "one.txt".into()]), "{paths:?}");
+    let paths: Vec<String> =
+        out.lines().map(|line| json(line)["path"].as_str().expect("a path").to_owned()).collect();
+    assert!(
+        paths.ends_with(&["deep".into(), "deep/two.txt".into(), "holes".into(), "one.txt".into()]),
+        "{paths:?}"
+    );
     let (_, out, _) = desk.reads(&["ls", "latest", &format!("{item}:deep")]);
     assert!(out.contains("deep/two.txt") && !out.contains("one.txt"), "{out}");
 
@@ -155,7 +183,9 @@ fn a_difference_is_named() {
     let mut found: Vec<(String, String)> = out
         .lines()
         .map(json)
-        .map(|row| (row["path"].as_str().expect("a path").into(), row["change"].as_str().expect("a change").into()))
+        .map(|row| {
+            (row["path"].as_str().expect("a path").into(), row["change"].as_str().expect("a change").into())
+        })
         .filter(|(path, _): &(String, String)| path.contains('.') && path != ".")
         .collect();
     found.sort();
@@ -173,12 +203,15 @@ fn keys_and_epochs_are_told() {
     let rows = json(&out);
     assert_eq!((rows[0]["owner"].as_str(), rows[0]["proven"].as_bool()), (Some("ada"), Some(true)));
 
-    let (_, public, _) = kbak(&["keygen", "-o", &desk.text("keys/bob.key"), "--no-passphrase", "--comment", "bob"]);
+    let (_, public, _) =
+        kbak(&["keygen", "-o", &desk.text("keys/bob.key"), "--no-passphrase", "--comment", "bob"]);
     let (code, _, err) = desk.reads(&["keys", "add", "--owner", public.trim_end()]);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("bob can open epoch"), "{err}");
     let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
-    let check = |key: &str| kbak(&["keys", "check", "--repo", &repo, "--signer", &pin, "--identity", &desk.text(key)]);
+    let check = |key: &str| {
+        kbak(&["keys", "check", "--repo", &repo, "--signer", &pin, "--identity", &desk.text(key)])
+    };
     assert_eq!(check("keys/bob.key").0, 0);
     let (_, _, _) = kbak(&["keygen", "-o", &desk.text("keys/eve.key"), "--no-passphrase"]);
     let (code, _, err) = check("keys/eve.key");
@@ -193,7 +226,8 @@ fn keys_and_epochs_are_told() {
         kbak(&["epoch", "new", "--repo", &repo, "--writer-key", &writer, "--recipient", owner.trim_end()]);
     assert_eq!(code, 0, "{err}");
     let after = json(&list().1);
-    let states: Vec<&str> = after.as_array().expect("rows").iter().filter_map(|row| row["state"].as_str()).collect();
+    let states: Vec<&str> =
+        after.as_array().expect("rows").iter().filter_map(|row| row["state"].as_str()).collect();
     assert_eq!(states.len(), 2);
     assert_eq!(states.iter().filter(|state| **state == "current").count(), 1, "{after}");
 }
@@ -205,7 +239,13 @@ fn a_wrong_key_and_a_missing_pin_are_refused() {
     let repo = desk.repo();
     let _ = kbak(&["keygen", "-o", &desk.text("keys/eve.key"), "--no-passphrase"]);
     let (code, out, err) = kbak(&[
-        "show", "--repo", &repo, "--signer", &desk.text("keys/kbak.pub"), "--identity", &desk.text("keys/eve.key"),
+        "show",
+        "--repo",
+        &repo,
+        "--signer",
+        &desk.text("keys/kbak.pub"),
+        "--identity",
+        &desk.text("keys/eve.key"),
     ]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("it is encrypted to") && err.contains("kbak keys add"), "{err}");
@@ -213,7 +253,11 @@ fn a_wrong_key_and_a_missing_pin_are_refused() {
     assert_eq!(code, 2);
     assert!(err.contains("no signer is pinned"), "{err}");
     let (code, _, err) = kbak(&[
-        "snapshots", "--repo", &format!("file://{}", desk.text("keys")), "--signer", &desk.text("keys/kbak.pub"),
+        "snapshots",
+        "--repo",
+        &format!("file://{}", desk.text("keys")),
+        "--signer",
+        &desk.text("keys/kbak.pub"),
     ]);
     assert_eq!(code, 2);
     assert!(err.contains("no kbak repository"), "{err}");

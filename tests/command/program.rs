@@ -91,7 +91,10 @@ fn plans_are_checked() {
     let bad = plan(folder.path(), "  resource: {}\n");
     let (code, _, err) = kbak(&["plan", "check", &bad]);
     assert_eq!(code, 2);
-    assert!(err.starts_with(&format!("error: {bad}: line 8, column 3: there is no field resource in spec\n")), "{err}");
+    assert!(
+        err.starts_with(&format!("error: {bad}: line 8, column 3: there is no field resource in spec\n")),
+        "{err}"
+    );
     assert!(err.contains("  → did you mean resources?") && err.trim_end().ends_with("exit 2"), "{err}");
 
     let (code, out, err) = kbak(&["plan", "check", &bad, "-o", "json"]);
@@ -139,7 +142,8 @@ fn a_key_is_made_once_and_protected() {
     let text = std::fs::read_to_string(at("owner.key")).expect("text");
     assert!(text.starts_with("-----BEGIN AGE ENCRYPTED FILE-----"), "{text}");
 
-    let (code, shown, err) = kbak(&["keygen", "--public", &at("owner.key"), "--passphrase-file", &at("pass")]);
+    let (code, shown, err) =
+        kbak(&["keygen", "--public", &at("owner.key"), "--passphrase-file", &at("pass")]);
     assert_eq!((code, shown.trim_end()), (0, public.trim_end().trim_end_matches(" ada")), "{err}");
 
     let (code, _, err) = kbak(&["keygen", "-o", &at("owner.key"), "--no-passphrase"]);
@@ -154,7 +158,8 @@ fn a_key_is_made_once_and_protected() {
 
 #[test]
 fn secrets_in_arguments_are_refused_and_not_repeated() {
-    let base = ["backup", "--repo", "file:///nowhere", "--writer-key", "/nowhere/writer.key", "--path", "/tmp"];
+    let base =
+        ["backup", "--repo", "file:///nowhere", "--writer-key", "/nowhere/writer.key", "--path", "/tmp"];
     for (option, value) in [
         ("--recipient", "AGE-SECRET-KEY-1CANARY7391"),
         ("--database", "postgresql://me:canary-7391@db/shop"),
@@ -180,7 +185,10 @@ fn failures_are_json_where_json_is_asked_for() {
     assert_eq!((code, out.as_str()), (2, ""));
     let shown: serde_json::Value = serde_json::from_str(&err).expect("JSON");
     assert_eq!(shown["error"]["code"], 2);
-    assert!(shown["error"]["what"].as_str().is_some_and(|what| what.contains("no signer is pinned")), "{err}");
+    assert!(
+        shown["error"]["what"].as_str().is_some_and(|what| what.contains("no signer is pinned")),
+        "{err}"
+    );
     assert!(shown["error"]["remedy"].is_string(), "{err}");
 }
 
@@ -189,16 +197,27 @@ fn a_signal_interrupts_with_its_own_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let pin = folder.path().join("kbak.pub");
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJXFzc2ujrzEIhCBNXYh0T5T5YWKv6F0BiUE7i/X9AqT";
-    std::fs::write(&pin, format!("{} namespaces=\"kbak-manifest-v1\" {key}\n", "0".repeat(32))).expect("a pin");
+    std::fs::write(&pin, format!("{} namespaces=\"kbak-manifest-v1\" {key}\n", "0".repeat(32)))
+        .expect("a pin");
     let credentials = folder.path().join("credentials");
-    std::fs::write(&credentials, "[default]\naws_access_key_id = a\naws_secret_access_key = b\n").expect("a file");
+    std::fs::write(&credentials, "[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+        .expect("a file");
     // A store that takes connections and never answers.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
     let mut child = command(&[
-        "snapshots", "--repo", "s3://backups", "--endpoint", &endpoint, "--signer", &text(&pin),
-        "--credentials-file", &text(&credentials), "--region", "eu-central-1",
+        "snapshots",
+        "--repo",
+        "s3://backups",
+        "--endpoint",
+        &endpoint,
+        "--signer",
+        &text(&pin),
+        "--credentials-file",
+        &text(&credentials),
+        "--region",
+        "eu-central-1",
     ])
     .stderr(Stdio::piped())
     .spawn()
