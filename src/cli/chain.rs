@@ -1,15 +1,16 @@
 //! The writer's side of one plan: who writes which chain for whom, from a plan's file or from
 //! arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::keyring::{owners, writer};
+use super::keyring::{owners, pin, writer};
 use super::options::StoreArgs;
 use super::place;
 use super::plan::load;
 use super::terminal::Talk;
+use crate::format::signers::Signers;
 use crate::pipeline::owner::Owner;
 use crate::plan::{DEFAULT_NAME, Epoch, Repository, Spec};
 use crate::report::failure::{Exit, Failure};
@@ -56,6 +57,10 @@ pub(super) struct Chain {
     pub(super) owners: Vec<Owner>,
     /// How long epochs live.
     pub(super) life: Life,
+    /// Whose signatures count: the writer's own, and those that are pinned.
+    pub(super) signers: Signers,
+    /// Whether anybody is pinned beside the writer.
+    pub(super) pinned: bool,
 }
 
 impl Chain {
@@ -89,7 +94,20 @@ impl Chain {
                 (place::without_plan(store)?, owners, default_life())
             }
         };
-        Ok(Self { repository, name, key, keeper, owners, life })
+        let signers = key.own_signers();
+        let file = spec.as_ref().and_then(|spec| spec.writer.signers_file.clone());
+        let mut chain = Self { repository, name, key, keeper, owners, life, signers, pinned: false };
+        if let Some(file) = file {
+            chain.pin(&file)?;
+        }
+        Ok(chain)
+    }
+
+    /// Lets the signatures of `file` count too.
+    pub(super) fn pin(&mut self, file: &Path) -> Result<(), Failure> {
+        self.signers.extend(pin(file)?.signers);
+        self.pinned = true;
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -56,6 +57,9 @@ pub(super) fn meter<'a>(meters: &'a [std::sync::Arc<Meter>], item: &str) -> Opti
     meters.iter().map(AsRef::as_ref).find(|meter| meter.item == item)
 }
 
+/// A run so short that its warnings still stand on the screen.
+const FRESH: Duration = Duration::from_secs(30);
+
 /// Ends the display, completes the report, and hands it on. What cannot be written is said; it
 /// does not change what the run did.
 pub(super) fn end(
@@ -84,7 +88,15 @@ pub(super) fn end(
     }
     match failure {
         Some(failure) => talk.failure(failure),
-        None => talk.write(&summary(&report, talk.style)),
+        None => {
+            // What was told a moment ago is not told twice; what has scrolled away is.
+            let shown = !matches!(args.progress, Progress::Json | Progress::None);
+            if shown && report.duration() < FRESH {
+                report.warnings.clear();
+                report.warnings_left_out = 0;
+            }
+            talk.write(&summary(&report, talk.style));
+        }
     }
     Ok(report.exit)
 }

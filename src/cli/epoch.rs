@@ -100,6 +100,9 @@ pub struct ListArgs {
     /// Which chain.
     #[command(flatten)]
     pub chain: ChainArgs,
+    /// The pin, which says whose receipts count [default: the plan's signersFile]
+    #[arg(long, value_name = "FILE")]
+    pub signer: Option<PathBuf>,
     /// How it is written.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -126,13 +129,14 @@ struct Seen {
     records: Records,
 }
 
+/// The writer's own key and whoever is pinned beside it count.
 async fn look(chain: Chain, world: World) -> Result<Seen, Failure> {
     let reporter = Reporter::silent();
     let store = place::store(&place::options(&chain.repository, None, false), &world, &reporter).await?;
     let (writer, plan) = (chain.key.writer, chain.key.plan(&chain.name));
-    let (repository, own) = (Some(chain.key.repository), chain.key.own_signers());
-    let epochs = epochs::list(&store, writer, plan, repository, &own, &reporter).await?;
-    let records = records::list(&store, writer, repository, &own, &reporter).await?;
+    let (repository, signers) = (Some(chain.key.repository), &chain.signers);
+    let epochs = epochs::list(&store, writer, plan, repository, signers, &reporter).await?;
+    let records = records::list(&store, writer, repository, signers, &reporter).await?;
     Ok(Seen { store, world, chain, epochs, records })
 }
 
@@ -216,12 +220,17 @@ struct Row {
     not_after: Timestamp,
     closed_from: Timestamp,
     owners: usize,
-    proven: bool,
+    /// Unknown where nobody is pinned whose receipt would count.
+    proven: Option<bool>,
 }
 
 fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
     let world = World::real();
-    let chain = Chain::open(&args.chain, &args.store, &world, talk)?;
+    let mut chain = Chain::open(&args.chain, &args.store, &world, talk)?;
+    if let Some(file) = &args.signer {
+        chain.pin(file)?;
+    }
+    let pinned = chain.pinned;
     let (seen, now) = until_signalled(async {
         let seen = look(chain, world).await?;
         let now = seen.store.now().await?;
@@ -230,7 +239,7 @@ fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
     for (key, error) in &seen.epochs.rejected {
         talk.warn(&format!("{key} is no epoch that counts: {error}"));
     }
-    let rows: Vec<Row> = rows(&seen, now);
+    let rows: Vec<Row> = rows(&seen, now, pinned);
     let columns = [
         Column::Left("EPOCH"),
         Column::Left("STATE"),
@@ -240,7 +249,11 @@ fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
         Column::Left("PROVEN"),
     ];
     let line = |row: &Row| {
-        let proven = if row.proven { "yes" } else { "NO" };
+        let proven = match row.proven {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "? (--signer)",
+        };
         let (created, until) = (utc(row.created), utc(row.not_after));
         vec![row.epoch.to_string(), row.state.into(), created, until, row.owners.to_string(), proven.into()]
     };
@@ -248,7 +261,7 @@ fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-fn rows(seen: &Seen, now: Timestamp) -> Vec<Row> {
+fn rows(seen: &Seen, now: Timestamp, pinned: bool) -> Vec<Row> {
     let own = seen.chain.key.signing.public();
     let current = seen.epochs.open_own(now, own).next().map(|stored| stored.epoch.epoch);
     let holders = crate::repository::keys::list(&seen.epochs, &seen.records);
@@ -266,7 +279,7 @@ fn rows(seen: &Seen, now: Timestamp) -> Vec<Row> {
             not_after: seen.epochs.starts_until(stored),
             closed_from: seen.epochs.closed_from(stored),
             owners: holders.holders.len(),
-            proven: holders.proven,
+            proven: pinned.then_some(holders.proven),
         }
     };
     seen.epochs.all.iter().zip(&holders).map(row).collect()

@@ -231,8 +231,12 @@ fn tell(made: &Initialised, args: &InitArgs, talk: &Talk) {
         args.plan_name
     ));
     for (about, wanted) in FILES {
-        let names: Vec<String> =
-            made.files.iter().filter(|file| wanted(file)).map(|file| file.display().to_string()).collect();
+        let names: Vec<String> = made
+            .files
+            .iter()
+            .filter(|file| wanted(file))
+            .map(|file| file.strip_prefix(".").unwrap_or(file).display().to_string())
+            .collect();
         if !names.is_empty() {
             talk.say(&format!("  {}", names.join(", ")));
             talk.say(&format!("      {about}"));

@@ -183,8 +183,8 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
         Ok((head(&opened), lines(args, &opened, &items), done))
     });
     let failure = match outcome {
-        Ok((snapshot, lines, Some(done))) => {
-            fill(&mut report, snapshot, &lines, done, &reporter.meters());
+        Ok((snapshot, _, Some(done))) => {
+            fill(&mut report, snapshot, done, &reporter.meters());
             None
         }
         Ok((snapshot, lines, None)) => {
@@ -300,7 +300,7 @@ async fn all(
     Ok(done)
 }
 
-fn fill(report: &mut RunReport, head: Head, lines: &str, done: Vec<Done>, meters: &[Arc<Meter>]) {
+fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter>]) {
     let whole = done.iter().all(|one| one.whole);
     report.exit = if whole { Exit::Safe } else { Exit::Partial };
     report.plan = Some(head.plan.clone());
@@ -310,7 +310,6 @@ fn fill(report: &mut RunReport, head: Head, lines: &str, done: Vec<Done>, meters
         missing => format!("{head} restored, {} not whole", plural(missing, "item", "items")),
     };
     report.snapshot = Some(SnapshotReport { sequence: head.sequence, hash: head.hash });
-    let _ = lines;
     report.items = done
         .into_iter()
         .map(|one| {

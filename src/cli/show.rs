@@ -116,10 +116,14 @@ impl Shown {
     }
 
     fn text(&self, zone: &TimeZone) -> String {
-        let took = self.finished.duration_since(self.started).unsigned_abs();
+        // Signed times are whole seconds.
+        let took = match self.finished.duration_since(self.started).unsigned_abs() {
+            took if took.as_secs() == 0 => "less than 1 s".to_owned(),
+            took => span(took),
+        };
         let mut facts = vec![
             ("snapshot", format!("{:06} of plan {}", self.sequence, self.plan)),
-            ("finished", format!("{}, after {}", utc_and_local(self.finished, zone), span(took))),
+            ("finished", format!("{}, after {}", utc_and_local(self.finished, zone), took)),
             ("hash", format!("sha256:{}", self.hash)),
             ("by", format!("{} on {}", self.tool, self.host)),
             ("writer", self.writer.clone()),
