@@ -22,6 +22,9 @@ pub enum RecipientError {
     /// A name of a file.
     #[error("this is the name of a file; the key itself is wanted")]
     FileName,
+    /// An age key that lacks letters, or has wrong ones.
+    #[error("this age key is cut short or mistyped")]
+    Damaged,
     /// Anything else that is no owner.
     #[error("this is no owner's public key: {0}")]
     Owner(owner::RecipientError),
@@ -55,6 +58,7 @@ impl FromStr for Recipient {
                 owner::RecipientError::Malformed | owner::RecipientError::Unsupported(_) if file => {
                     RecipientError::FileName
                 }
+                owner::RecipientError::Malformed if text.starts_with("age1") => RecipientError::Damaged,
                 other => RecipientError::Owner(other),
             }
         })

@@ -96,7 +96,7 @@ pub fn recipient_argument(text: &str) -> Result<Recipient, PlanError> {
                 "give the public key; this private key now stands in the shell's history and the process list",
             ),
             E::FileName => (ProblemKind::BadValue, "give the key itself: --recipient \"$(cat owner.pub)\""),
-            E::Owner(_) => (ProblemKind::BadValue, "copy the whole key again"),
+            E::Damaged | E::Owner(_) => (ProblemKind::BadValue, "copy the whole key again"),
         };
         Problem::new(kind, "--recipient", error.to_string()).remedy(remedy).into()
     })

@@ -19,8 +19,9 @@ pub(super) struct Bars {
     unknown: ProgressStyle,
 }
 
-/// Columns of an item's name.
-const NAME: usize = 11;
+/// Columns of items' names: as many as the longest has, within these.
+const LEAST_NAME: usize = 11;
+const MOST_NAME: usize = 40;
 
 impl Bars {
     pub(super) fn new(style: Style) -> Self {
@@ -40,8 +41,9 @@ impl Bars {
         Self { all, items: Mutex::default(), under, phase: Mutex::default(), known, unknown }
     }
 
-    /// Draws item `number`; the first time at its place, above the last line.
-    pub(super) fn item(&self, number: usize, name: &str, reading: &Reading, text: &str) {
+    /// Draws item `number`; the first time at its place, above the last line. Names are padded to
+    /// `columns`.
+    pub(super) fn item(&self, number: usize, name: &str, columns: usize, reading: &Reading, text: &str) {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         while items.len() <= number {
             let bar = self.all.insert_before(&self.under, ProgressBar::new(1000));
@@ -49,7 +51,7 @@ impl Bars {
             items.push(bar);
         }
         let bar = &items[number];
-        bar.set_prefix(padded(&plain(name), NAME));
+        bar.set_prefix(padded(&plain(name), columns.clamp(LEAST_NAME, MOST_NAME)));
         bar.set_message(text.to_owned());
         let share = if reading.ended { Some(1000) } else { permille(reading) };
         match share {
@@ -79,9 +81,9 @@ impl Bars {
         self.under.tick();
     }
 
-    /// What the run is doing.
-    pub(super) fn phase(&self, name: &'static str) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    /// What the run is doing beside its items.
+    pub(super) fn phase(&self, name: Option<&'static str>) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
     /// A line above the bars, which stays.

@@ -14,7 +14,7 @@ use super::event::{Event, Meter, Observer, Reading, Reporter};
 use super::memory::resident;
 use super::progress::{Speed, footer, line, measured, time_left};
 use super::recorder::Recorder;
-use super::style::Style;
+use super::style::{Style, width};
 use super::text::plain;
 
 /// How a run is shown.
@@ -169,8 +169,9 @@ impl Shared {
         match self.options.mode {
             Mode::Bars => {
                 let Some(bars) = &self.bars else { return };
+                let columns = watched.iter().map(|one| width(&plain(&one.meter.item))).max().unwrap_or(0);
                 for (number, one) in watched.iter().enumerate() {
-                    bars.item(number, &one.meter.item, &one.reading, &one.text());
+                    bars.item(number, &one.meter.item, columns, &one.reading, &one.text());
                 }
                 bars.footer(&under, last);
             }
@@ -203,11 +204,12 @@ impl Shared {
             Mode::Bars => {
                 let Some(bars) = &self.bars else { return };
                 match event {
-                    Event::Phase { name } => bars.phase(name),
+                    Event::Phase { name } => bars.phase(Some(name)),
+                    Event::ItemStarted { .. } => bars.phase(None),
                     Event::Warning { .. } | Event::Retry { .. } => {
                         bars.above(&told(event, self.options.style).unwrap_or_default());
                     }
-                    Event::ItemStarted { .. } | Event::ItemFinished { .. } => {}
+                    Event::ItemFinished { .. } => {}
                 }
             }
             Mode::Plain => {
