@@ -53,7 +53,7 @@ mod tests {
              \u{20} it is encrypted to   2 owners: SHA256:4b1c…\n\
              \u{20} colleague.key is     age1mm…03\n\
              \u{20} because no wrap; fits\\u{1b}[2J\n\
-             \u{20} → an owner can add it: kbak keys add               exit 2\n"
+             \u{20} → an owner can add it: kbak keys add                exit 2\n"
         );
     }
 }

@@ -95,7 +95,7 @@ pub fn utc_and_local(at: Timestamp, zone: &TimeZone) -> String {
     }
     let local = at.to_zoned_datetime(zone.clone());
     let same_day = local.date() == at.to_zoned_datetime(TimeZone::UTC).date();
-    let form = if same_day { "%H:%M:%S %Q" } else { "%Y-%m-%d %H:%M:%S %Q" };
+    let form = if same_day { "%H:%M:%S %:Q" } else { "%Y-%m-%d %H:%M:%S %:Q" };
     format!("{} ({})", utc(at), local.strftime(form))
 }
 
