@@ -1,7 +1,7 @@
 //! Which entries a walk looks at, in order: a depth-first descent that reads directories ahead.
 //!
 //! The planner holds the sorted names of the directories on the way down to where it is, and of at
-//! most [`AHEAD`] directories (of at most [`AHEAD_NAMES`] bytes of names each) that come next. It
+//! most `AHEAD` directories (of at most `AHEAD_NAMES` bytes of names each) that come next. It
 //! looks at no file: that is done in batches, elsewhere, side by side.
 
 use std::collections::VecDeque;

@@ -3,7 +3,7 @@
 //! One thread plans ([`super::planner`]) and cuts the walk into batches of at most 64 entries;
 //! workers look at the entries of a batch (attributes, links, extended attributes, holes) and
 //! encode their headers; the caller takes the batches in the order of the plan. What waits is
-//! bounded: [`QUEUE`] batches, in which a member with more than 2 KiB of extended attributes or 64
+//! bounded: `QUEUE` batches, in which a member with more than 2 KiB of extended attributes or 64
 //! extents is only noted and looked at when its turn comes. That is some 2 KiB a member, 2 MiB in
 //! all, and at worst (paths and targets of 4 KiB) 12 MiB.
 //!
