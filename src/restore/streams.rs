@@ -19,7 +19,7 @@ use crate::report::event::Meter;
 use crate::report::failure::{Exit, Failure};
 use crate::repository::snapshot::OpenSnapshot;
 use crate::source::kubernetes::{KindInfo, KindReport};
-use crate::source::volume::tar::order;
+use crate::source::volume::tar::{ROOT, order};
 use crate::world::World;
 
 use super::kubernetes::{ResourceStreams, StreamError};
@@ -58,25 +58,30 @@ pub async fn into_folder(
         Some(paths) => (member_ranges(reader, paths).await?, Expect::Members),
     };
     meter.add_bytes_total(ranges.iter().map(|range: &Range<u64>| range.end - range.start).sum());
+    // Nothing is deleted beside what was selected.
+    let delete_within =
+        paths.map_or(vec![ROOT.to_vec()], |paths| paths.0.iter().map(|path| path.bytes().to_vec()).collect());
+    let options = TargetOptions { delete_within, ..options };
     let target = Target::open(target, options, world.random()).map_err(target_failure)?;
-    let (sender, receiver) = mpsc::channel::<Bytes>(QUEUE);
+    let (sender, receiver) = mpsc::channel::<Option<Bytes>>(QUEUE);
     let meter = meter.clone();
     let write = world.workers.run(move || write_events(target, receiver, expect, &meter));
-    let read = async {
+    // It owns the sender: the channel closes when it ends, however it ends.
+    let read = async move {
         for range in ranges {
             let mut bytes = reader.range(range);
             while let Some(piece) = bytes.next().await {
                 // A target that has stopped says why itself.
-                if sender.send(piece?).await.is_err() {
+                if sender.send(Some(piece?)).await.is_err() {
                     return Ok(());
                 }
             }
         }
-        drop(sender);
+        let _ = sender.send(None).await;
         Ok::<_, ReadError>(())
     };
-    // A read error closes the channel, so the target sees a stream that stops early; what is
-    // complete stays, nothing half-written does.
+    // A read error closes the channel without the mark of the end, so the target is not finished:
+    // what is complete stays, nothing half-written does, and nothing is deleted.
     let (written, read) = futures::join!(write, read);
     read?;
     written
@@ -84,7 +89,7 @@ pub async fn into_folder(
 
 fn write_events(
     mut target: Target,
-    mut bytes: mpsc::Receiver<Bytes>,
+    mut bytes: mpsc::Receiver<Option<Bytes>>,
     expect: Expect,
     meter: &Meter,
 ) -> Result<Report, Failure> {
@@ -92,7 +97,11 @@ fn write_events(
     let parse_failure = |error: ParseError| {
         Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
     };
-    while let Some(piece) = bytes.blocking_recv() {
+    loop {
+        let Some(piece) = bytes.blocking_recv() else {
+            return Err(Failure::new(Exit::Damaged, "the stream stopped before its end"));
+        };
+        let Some(piece) = piece else { break };
         let mut rest: &[u8] = &piece;
         while let Some(event) = parser.next(&mut rest).map_err(parse_failure)? {
             if event == Event::MemberEnd {
