@@ -30,7 +30,10 @@ pub(super) fn panics() {
              → report it with this text; what the bug saw is left out, because it may be your data\n  exit 1",
             env!("CARGO_PKG_VERSION")
         );
-        std::process::exit(1);
+        // What only draws must not end what backs up.
+        if std::thread::current().name() != Some(crate::report::display::THREAD) {
+            std::process::exit(1);
+        }
     }));
 }
 

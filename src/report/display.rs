@@ -41,6 +41,9 @@ pub struct DisplayOptions {
     pub memory: Option<u64>,
 }
 
+/// The name of the display's thread.
+pub const THREAD: &str = "display";
+
 /// A display at work, on a thread of its own.
 pub struct Display {
     shared: Arc<Shared>,
@@ -104,7 +107,7 @@ impl Display {
         *lock(&ears.shown) = Some(Arc::downgrade(&shared));
         let thread = (options.mode != Mode::None).then(|| {
             let shared = shared.clone();
-            std::thread::Builder::new().name("display".into()).spawn(move || shared.run()).ok()
+            std::thread::Builder::new().name(THREAD.into()).spawn(move || shared.run()).ok()
         });
         Self { shared, thread: thread.flatten() }
     }
