@@ -15,7 +15,6 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("aws_config", &["store/s3/"]),
     ("kube", &["cluster/", "source/kubernetes/", "restore/kubernetes/"]),
     ("clap", &["cli/"]),
-    ("anyhow", &["cli/", "main.rs"]),
 ];
 
 /// Folders that do no I/O, and what they may therefore not name.

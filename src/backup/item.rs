@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::format::body::Gap;
 use crate::format::ids::ObjectHash;
 use crate::pipeline::stream::PendingStream;
+use crate::plan::Glob;
 use crate::source::database::DatabaseConfig;
-use crate::source::kubernetes::{Cluster, Glob, ResourcesConfig};
+use crate::source::kubernetes::{Cluster, ResourcesConfig};
 use crate::source::volume::VolumeOptions;
 
 /// Something a plan declares.

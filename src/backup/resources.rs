@@ -20,8 +20,6 @@ use crate::source::kubernetes::{
     read_resources,
 };
 
-use crate::restore::streams::stream_name;
-
 use super::cutter::{Cut, Cutter};
 use super::item::{Finished, StreamDraft};
 
@@ -150,7 +148,7 @@ impl ResourceSink for Sink {
         let sha256 = ObjectHash(open.hash.finalize().into());
         let pending = open.stream.finish().await?;
         self.streams.push(StreamDraft {
-            name: stream_name(&open.kind),
+            name: open.kind.stream_name(),
             format: "jsonl".into(),
             pending,
             sha256: Some(sha256),

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use futures::StreamExt as _;
 
-use super::options::{ReaderArgs, StoreArgs};
+use super::options::ReadArgs;
 use super::out;
 use super::reading;
 use super::terminal::Talk;
@@ -31,17 +31,14 @@ pub struct CatArgs {
     /// An item, and a stream, a file or an object in it
     #[arg(value_name = "ITEM[:PATH]")]
     pub place: String,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
 }
 
 /// Writes the bytes.
 pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
-    reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
         let (item, rest) = reading::split(snapshot, &args.place)?;
         let (stream, path) = reading::stream(item, rest)?;

@@ -8,7 +8,7 @@ use clap::Args;
 use futures::StreamExt as _;
 use serde::Serialize;
 
-use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::options::{OutputArgs, ReadArgs};
 use super::out::{self, Format};
 use super::reading::{self, MEMORY};
 use super::signals::until_signalled;
@@ -40,12 +40,9 @@ pub struct DiffArgs {
     /// Only this item; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How it is written; json is one object a line
     #[command(flatten)]
     pub output: OutputArgs,
@@ -53,13 +50,13 @@ pub struct DiffArgs {
 
 /// Compares.
 pub(super) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let identities = reading::keys(&args.reader)?;
+    let identities = reading::keys(&args.repository.reader)?;
     let reporter = talk.reporter();
     let count = until_signalled(async {
-        let view = reading::view(&args.store, &args.reader, &reporter).await?;
+        let view = reading::view(&args.repository, &reporter).await?;
         let mut both = Vec::with_capacity(2);
         for name in [&args.from, &args.to] {
-            let (plan, snapshot) = view.select(&reading::which(&args.reader, name)).await?;
+            let (plan, snapshot) = view.select(&reading::which(&args.repository.reader, name)).await?;
             both.push(view.open(&plan, &snapshot, &identities, MEMORY / 2).await?);
         }
         let [from, to] = both.as_slice() else {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use futures::StreamExt as _;
 
-use super::options::{ReaderArgs, StoreArgs};
+use super::options::ReadArgs;
 use super::reading;
 use super::show::Shown;
 use super::terminal::Talk;
@@ -35,17 +35,14 @@ pub struct ExportArgs {
     /// Only this item; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
 }
 
 /// Writes the files.
 pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
-    reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
         for name in &args.item {
             reading::item(snapshot, name)?;

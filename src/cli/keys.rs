@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::keyring::{identities, owners, required_pin};
-use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::options::{OutputArgs, ReadArgs};
 use super::out::{self, Column, Format};
 use super::reading;
 use super::signals::until_signalled;
@@ -55,12 +55,9 @@ Examples:
 /// What `kbak keys check` and `list` take.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How it is written.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -72,12 +69,9 @@ pub struct AddArgs {
     /// The public key of the new owner, from himself, never from a bucket
     #[arg(long, value_name = "KEY")]
     pub owner: String,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How it is written.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -92,9 +86,9 @@ pub(super) fn run(args: &KeysArgs, talk: &Talk) -> Result<Exit, Failure> {
     }
 }
 
-async fn plans(args: &StoreArgs, reader: &ReaderArgs, talk: &Talk) -> Result<(View, Vec<PlanView>), Failure> {
-    let view = reading::view(args, reader, &talk.reporter()).await?;
-    let plans = view.plans(&reading::which(reader, "latest")).await?;
+async fn plans(from: &ReadArgs, talk: &Talk) -> Result<(View, Vec<PlanView>), Failure> {
+    let view = reading::view(from, &talk.reporter()).await?;
+    let plans = view.plans(&reading::which(&from.reader, "latest")).await?;
     if plans.iter().all(|plan| plan.epochs.all.is_empty()) {
         let what = format!("no epoch in {} that a pinned key signed", view.store.describe());
         let mut failure = Failure::new(Exit::Usage, what).remedy("is this the right kbak.pub?");
@@ -118,9 +112,9 @@ struct CheckRow {
 }
 
 fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let held = reading::keys(&args.reader)?;
+    let held = reading::keys(&args.repository.reader)?;
     let rows = until_signalled(async {
-        let (view, plans) = plans(&args.store, &args.reader, talk).await?;
+        let (view, plans) = plans(&args.repository, talk).await?;
         let desk = desk(&view);
         let mut rows = Vec::new();
         for plan in &plans {
@@ -177,12 +171,12 @@ struct AddRow {
 
 fn add(args: &AddArgs, talk: &Talk) -> Result<Exit, Failure> {
     let new = owners(std::slice::from_ref(&args.owner), None)?.remove(0);
-    let (held, prompt): (Vec<Arc<Identity>>, _) = identities(&args.reader)?;
+    let (held, prompt): (Vec<Arc<Identity>>, _) = identities(&args.repository.reader)?;
     if held.is_empty() {
-        reading::keys(&args.reader)?;
+        reading::keys(&args.repository.reader)?;
     }
     let rows = until_signalled(async {
-        let (view, plans) = plans(&args.store, &args.reader, talk).await?;
+        let (view, plans) = plans(&args.repository, talk).await?;
         let mut rows = Vec::new();
         for plan in &plans {
             let records = view.records(plan.writer).await?;
@@ -230,9 +224,9 @@ struct ListRow {
 }
 
 fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let pin = required_pin(args.reader.signer.as_deref())?;
+    let pin = required_pin(args.repository.reader.signer.as_deref())?;
     let rows = until_signalled(async {
-        let (view, plans) = plans(&args.store, &args.reader, talk).await?;
+        let (view, plans) = plans(&args.repository, talk).await?;
         let mut rows = Vec::new();
         for plan in &plans {
             let records = view.records(plan.writer).await?;

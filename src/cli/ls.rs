@@ -9,7 +9,7 @@ use clap::Args;
 use futures::StreamExt as _;
 use serde::Serialize;
 
-use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::options::{OutputArgs, ReadArgs};
 use super::out::{self, Format};
 use super::reading;
 use super::terminal::Talk;
@@ -38,12 +38,9 @@ pub struct LsArgs {
     /// With everything beneath
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How it is written; json is one object a line
     #[command(flatten)]
     pub output: OutputArgs,
@@ -68,12 +65,9 @@ pub struct FindArgs {
     /// Only in this item; repeatable
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How it is written; json is one object a line
     #[command(flatten)]
     pub output: OutputArgs,
@@ -81,7 +75,7 @@ pub struct FindArgs {
 
 /// Lists a folder or a kind.
 pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
-    reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
         let (item, rest) = reading::split(snapshot, &args.place)?;
         let (stream, path) = reading::stream(item, rest)?;
@@ -119,7 +113,7 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
 /// Looks for paths.
 pub(super) fn find(args: &FindArgs, talk: &Talk) -> Result<Exit, Failure> {
     let wanted = pattern(&args.pattern)?;
-    reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
+    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
         for name in &args.item {
             reading::item(snapshot, name)?;

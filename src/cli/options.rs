@@ -113,3 +113,14 @@ pub struct ReaderArgs {
     #[arg(long, value_name = "ID")]
     pub writer: Option<String>,
 }
+
+/// What every verb that reads a repository takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ReadArgs {
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Who.
+    #[command(flatten)]
+    pub reader: ReaderArgs,
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::keyring::{identities, required_pin};
-use super::options::{ReaderArgs, StoreArgs};
+use super::options::{ReadArgs, ReaderArgs};
 use super::place;
 use super::terminal::Talk;
 use crate::format::body::{Item, Stream};
@@ -21,14 +21,10 @@ use crate::world::World;
 pub(super) const MEMORY: u64 = 64 << 20;
 
 /// Opens the repository as the pinned signers show it.
-pub(super) async fn view(
-    store: &StoreArgs,
-    reader: &ReaderArgs,
-    reporter: &Reporter,
-) -> Result<View, Failure> {
-    let signers = required_pin(reader.signer.as_deref())?.signers;
+pub(super) async fn view(from: &ReadArgs, reporter: &Reporter) -> Result<View, Failure> {
+    let signers = required_pin(from.reader.signer.as_deref())?.signers;
     let world = World::real();
-    let options = place::options(&place::without_plan(store)?, None, false);
+    let options = place::options(&place::without_plan(&from.store)?, None, false);
     let store = place::store(&options, &world, reporter).await?;
     Ok(View { store, signers: Arc::new(signers), world, reporter: reporter.clone() })
 }
@@ -59,31 +55,29 @@ pub(super) fn keys(reader: &ReaderArgs) -> Result<Vec<Arc<Identity>>, Failure> {
 
 /// Selects and opens a snapshot.
 pub(super) async fn open(
-    store: &StoreArgs,
-    reader: &ReaderArgs,
+    from: &ReadArgs,
     snapshot: &str,
     identities: &[Arc<Identity>],
     memory: u64,
     reporter: &Reporter,
 ) -> Result<Opened, Failure> {
-    let view = view(store, reader, reporter).await?;
-    let (plan, snapshot): (PlanView, Snapshot) = view.select(&which(reader, snapshot)).await?;
+    let view = view(from, reporter).await?;
+    let (plan, snapshot): (PlanView, Snapshot) = view.select(&which(&from.reader, snapshot)).await?;
     let snapshot = view.open(&plan, &snapshot, identities, memory).await?;
     Ok(Opened { view, snapshot })
 }
 
 /// The same for verbs that show no progress: runs `work` with the opened snapshot.
 pub(super) fn with_snapshot<T, F: Future<Output = Result<T, Failure>>>(
-    store: &StoreArgs,
-    reader: &ReaderArgs,
+    from: &ReadArgs,
     snapshot: &str,
     talk: &Talk,
     work: impl FnOnce(Opened) -> F,
 ) -> Result<T, Failure> {
-    let identities = keys(reader)?;
+    let identities = keys(&from.reader)?;
     let reporter = talk.reporter();
     super::signals::until_signalled(async {
-        work(open(store, reader, snapshot, &identities, MEMORY, &reporter).await?).await
+        work(open(from, snapshot, &identities, MEMORY, &reporter).await?).await
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::options::{OutputArgs, ReaderArgs, RunArgs, StoreArgs};
+use super::options::{OutputArgs, ReadArgs, RunArgs};
 use super::reading::{self, Opened};
 use super::targets::{self, Done};
 use super::terminal::Talk;
@@ -95,12 +95,9 @@ pub struct RestoreArgs {
     /// Say what would be done, and do nothing
     #[arg(long, help_heading = "Run")]
     pub dry_run: bool,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How.
     #[command(flatten)]
     pub run: RunArgs,
@@ -165,8 +162,8 @@ impl Allowed {
 
 /// Restores.
 pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let identities = reading::keys(&args.reader)?;
-    let repository = args.store.repo.clone().unwrap_or_default();
+    let identities = reading::keys(&args.repository.reader)?;
+    let repository = args.repository.store.repo.clone().unwrap_or_default();
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = conclude::begin("restore", &repository, None);
     let display = conclude::display(&args.run, talk, memory);
@@ -174,8 +171,7 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     // Half of a budget is for packs that were read; the target and the runtime have the rest.
     let held = memory.map_or(reading::MEMORY, |memory| memory / 2);
     let outcome = signals::until_signalled(async {
-        let opened =
-            reading::open(&args.store, &args.reader, &args.snapshot, &identities, held, &reporter).await?;
+        let opened = reading::open(&args.repository, &args.snapshot, &identities, held, &reporter).await?;
         let items = chosen(args, &opened)?;
         targets::check(args, &items)?;
         warn_of_gaps(&items, &reporter);

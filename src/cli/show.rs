@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::backup::gap_report;
-use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::options::{OutputArgs, ReadArgs};
 use super::out::{self, Format};
 use super::reading::{self, Opened};
 use super::terminal::Talk;
@@ -29,12 +29,9 @@ pub struct ShowArgs {
     /// latest, a number, or the first digits of a hash
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How it is written.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -81,10 +78,9 @@ struct ShownStream {
 
 /// Shows it.
 pub(super) fn run(args: &ShowArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let shown =
-        reading::with_snapshot(&args.store, &args.reader, &args.snapshot, talk, |opened| async move {
-            Ok(Shown::of(&opened))
-        })?;
+    let shown = reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
+        Ok(Shown::of(&opened))
+    })?;
     if args.output.output == Format::Table {
         out::text(&shown.text(&TimeZone::system()))?;
     } else {

@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::options::{OutputArgs, ReaderArgs, StoreArgs};
+use super::options::{OutputArgs, ReadArgs};
 use super::out::{self, Column, Format};
 use super::reading;
 use super::signals::until_signalled;
@@ -24,12 +24,9 @@ Examples:
 
 Plans and items stand in the store as ids; kbak show names them for whom an owner's key opens.")]
 pub struct SnapshotsArgs {
-    /// Where.
+    /// From where, and with which keys.
     #[command(flatten)]
-    pub store: StoreArgs,
-    /// Who.
-    #[command(flatten)]
-    pub reader: ReaderArgs,
+    pub repository: ReadArgs,
     /// How it is written.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -54,8 +51,8 @@ struct Row {
 pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     let reporter = talk.reporter();
     let plans = until_signalled(async {
-        let view = reading::view(&args.store, &args.reader, &reporter).await?;
-        view.plans(&reading::which(&args.reader, "latest")).await
+        let view = reading::view(&args.repository, &reporter).await?;
+        view.plans(&reading::which(&args.repository.reader, "latest")).await
     })?;
     for plan in &plans {
         for (object, error) in &plan.chain.rejected {

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 
 use crate::backup::item::{ItemJob, Work};
 use crate::plan::{
-    self, Accept, BackupPlan, Cluster as ClusterSpec, Database, Engine, ItemName, Resources, Tls, Volume,
+    self, Accept, BackupPlan, Cluster as ClusterSpec, Database, Engine, Glob, ItemName, Resources, Tls,
+    Volume,
 };
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::source::database::{DatabaseConfig, Password, TlsMode};
 use crate::source::kubernetes::{
-    ApiError, Cluster, ClusterAccess, ClusterScoped, Deadlines, Glob, ResourcesConfig, Selection,
+    ApiError, Cluster, ClusterAccess, ClusterScoped, Deadlines, ResourcesConfig, Selection,
 };
 use crate::source::volume::VolumeOptions;
 

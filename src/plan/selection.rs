@@ -25,6 +25,12 @@ impl Glob {
         Ok(Self(pattern.to_owned()))
     }
 
+    /// A pattern that stands in this program and is known to be one.
+    pub(crate) fn known(pattern: &'static str) -> Self {
+        debug_assert!(Self::new(pattern).is_ok(), "{pattern} is no pattern");
+        Self(pattern.to_owned())
+    }
+
     /// Whether it stands for `name`, in time linear in the product of their lengths.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
@@ -59,6 +65,12 @@ impl Glob {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it matches everything.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.0.chars().all(|c| c == '*')
     }
 }
 
@@ -114,4 +126,25 @@ fn is_label_value(value: &str) -> bool {
         && value.chars().all(inner)
         && value.chars().next().is_none_or(ends)
         && value.chars().last().is_none_or(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, name, fits) in [
+            ("*", "", true),
+            ("a*c", "abbbc", true),
+            ("a*c", "abbbcd", false),
+            ("*.cert-manager.io", "issuers.cert-manager.io", true),
+            ("a?c", "ac", false),
+            ("**a**b", "xaxab", true),
+            ("team-*-x*", "team-a-b-xy", true),
+        ] {
+            assert_eq!(Glob::new(pattern).expect("a pattern").matches(name), fits, "{pattern} on {name}");
+        }
+        assert!(Glob::new("a b").is_err() && Glob::new("").is_err() && Glob::new("a/b").is_err());
+    }
 }

@@ -190,20 +190,13 @@ impl SnapshotResources {
         })?;
         let mut found = Vec::new();
         for KindReport { kind, .. } in kinds {
-            let name = stream_name(&kind);
+            let name = kind.stream_name();
             if let Some(stream) = item.streams.iter().find(|stream| stream.name == name) {
                 found.push((kind, snapshot.read(stream)?));
             }
         }
         Ok(Self { kinds: found })
     }
-}
-
-/// The name of a kind's stream: `apps/v1/deployments`, `core/v1/pods`.
-#[must_use]
-pub fn stream_name(kind: &KindInfo) -> String {
-    let group = if kind.group.is_empty() { "core" } else { &kind.group };
-    format!("{group}/{}/{}", kind.version, kind.plural)
 }
 
 #[async_trait]

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use kbak::source::kubernetes::{
-    Cluster, Consistency, GapReason, Glob, ResourcesConfig, ResourcesError, Selection,
-};
+use kbak::plan::Glob;
+use kbak::source::kubernetes::{Cluster, Consistency, GapReason, ResourcesConfig, ResourcesError, Selection};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

@@ -8,7 +8,8 @@ use super::surgery::{self, Options};
 use super::target::{Target, segment};
 use super::{ObjectRef, Outcome, Refusal, RestoreConfig, RestoreError};
 use super::{derived, order};
-use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, Glob, KindInfo};
+use crate::plan::Glob;
+use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo};
 
 /// Under which name the server notes what a restore wrote.
 const MANAGER: &str = "kbak";

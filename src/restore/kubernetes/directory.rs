@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use super::lines::lines;
 use super::{ResourceStreams, RestoreError};
-use crate::source::kubernetes::{Glob, KindInfo};
+use crate::plan::Glob;
+use crate::source::kubernetes::KindInfo;
 
 /// The longest path component before its ending: Linux takes 255 bytes.
 const LONGEST: usize = 200;

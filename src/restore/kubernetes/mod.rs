@@ -30,7 +30,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::Serialize;
 
-use crate::source::kubernetes::{ApiError, Glob, KindInfo};
+use crate::plan::Glob;
+use crate::source::kubernetes::{ApiError, KindInfo};
 
 pub use apply::restore_resources;
 pub use derived::Derived;

@@ -29,7 +29,7 @@ pub use client::{Answer, ApiError, ApiErrorKind, ApiStatus, Cluster, ClusterAcce
 pub use discovery::{Discovered, StaleGroup, discover};
 pub use list::read_resources;
 pub use page::{ItemMeta, ListMeta, Page, PageError, cut, head, line};
-pub use selection::{ClusterScoped, Glob, Selection, SelectionError};
+pub use selection::{ClusterScoped, Selection, SelectionError};
 
 /// One kind of object, as discovery names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,6 +55,13 @@ impl KindInfo {
     #[must_use]
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The name of the kind's stream in a backup: `apps/v1/deployments`, `core/v1/pods`.
+    #[must_use]
+    pub fn stream_name(&self) -> String {
+        let group = if self.group.is_empty() { "core" } else { &self.group };
+        format!("{group}/{}/{}", self.version, self.plural)
     }
 
     /// `pods` or `deployments.apps`: the name that selections, gaps and rules use.
