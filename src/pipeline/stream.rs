@@ -25,6 +25,8 @@ use super::piece::{Member, OpenSlice, Output, Piece, Prepared, Run, prepare};
 const MAX_WAITING: usize = 1 << 16;
 /// A group with more slices than this has no scan cache: one file of some 200 GiB.
 const MAX_GROUP_SLICES: usize = 1 << 17;
+/// Slices of one member that can still be taken back: a file of some 8 GiB.
+const MAX_HELD: usize = 1 << 13;
 /// A part closes when its text may pass [`MAX_PART`] with one more slice.
 const PART_TEXT: usize = MAX_PART - 4096;
 
@@ -33,7 +35,17 @@ pub struct StreamWriter {
     domain: Arc<DomainWriter>,
     running: FuturesOrdered<AbortOnDropHandle<Result<Done, PipelineError>>>,
     pending: PendingStream,
+    held: Option<Held>,
     meter: Option<Arc<Meter>>,
+}
+
+/// What may be taken back: the pieces of a member whose file is still being read.
+#[derive(Default)]
+struct Held {
+    /// Pieces under way that came before.
+    before: usize,
+    pieces: Vec<Done>,
+    slices: usize,
 }
 
 /// A piece whose chunks have places.
@@ -104,7 +116,13 @@ pub struct WrittenStream {
 
 impl StreamWriter {
     pub(super) fn new(domain: Arc<DomainWriter>) -> Self {
-        Self { domain, running: FuturesOrdered::new(), pending: PendingStream::new(), meter: None }
+        Self {
+            domain,
+            running: FuturesOrdered::new(),
+            pending: PendingStream::new(),
+            held: None,
+            meter: None,
+        }
     }
 
     /// Counts bytes on `meter`.
@@ -155,16 +173,70 @@ impl StreamWriter {
             meter.add_bytes(done.slices.iter().map(|slice| u64::from(slice.take)).sum());
             meter.add_new_bytes(done.new_bytes);
         }
+        match &mut self.held {
+            Some(held) if held.before > 0 => held.before -= 1,
+            Some(held) => {
+                held.slices += done.slices.len();
+                held.pieces.push(done);
+                if held.slices > MAX_HELD {
+                    self.keep().await?;
+                }
+                return Ok(true);
+            }
+            None => {}
+        }
         self.pending.absorb(done, &self.domain).await?;
+        Ok(true)
+    }
+
+    /// What is pushed from here on can be taken back until [`Self::keep`].
+    pub fn hold(&mut self) {
+        self.held = Some(Held { before: self.running.len(), ..Held::default() });
+    }
+
+    /// What was held belongs to the stream.
+    pub async fn keep(&mut self) -> Result<(), PipelineError> {
+        for done in self.held.take().into_iter().flat_map(|held| held.pieces) {
+            self.pending.absorb(done, &self.domain).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what was pushed since [`Self::hold`], but for all bytes of the first piece save
+    /// its last `tail`. Its chunks stay in their packs, where the next try finds most of them.
+    /// False, and nothing is taken back, when it has become too much to hold.
+    pub async fn take_back(&mut self, tail: u64) -> Result<bool, PipelineError> {
+        while self.held.is_some() && self.absorb_next().await? {}
+        let Some(held) = self.held.take() else { return Ok(false) };
+        let Some(mut first) = held.pieces.into_iter().next() else { return Ok(true) };
+        cut_tail(&mut first.slices, tail)?;
+        self.pending.absorb(first, &self.domain).await?;
         Ok(true)
     }
 
     /// Ends the stream. Its packs may still be open; [`DomainWriter::finish`] closes them.
     pub async fn finish(mut self) -> Result<PendingStream, PipelineError> {
         while self.absorb_next().await? {}
+        self.keep().await?;
         self.pending.close_group(&self.domain).await?;
         Ok(self.pending)
     }
+}
+
+fn cut_tail(slices: &mut Vec<OpenSlice>, mut tail: u64) -> Result<(), PipelineError> {
+    while tail > 0 {
+        let Some(last) = slices.last_mut() else {
+            return Err(PipelineError::Bug("a piece is shorter than its tail"));
+        };
+        let cut = u64::from(last.take).min(tail);
+        tail -= cut;
+        // No more than `take`, so 32 bits hold it.
+        last.take -= u32::try_from(cut).unwrap_or(last.take);
+        if last.take == 0 {
+            slices.pop();
+        }
+    }
+    Ok(())
 }
 
 async fn run(domain: &Arc<DomainWriter>, piece: Piece) -> Result<Done, PipelineError> {

@@ -1,8 +1,10 @@
 //! A folder through the whole engine: backed up twice, changed, restored, compared.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kbak::backup::item::{ItemJob, Work};
 use kbak::backup::run::{BackupJob, BackupReport, Place, backup};
@@ -20,6 +22,7 @@ use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
 use kbak::world::{FixedClock, Random, SeededRandom, Workers, World};
 
+use crate::support::meddling::Meddling;
 use crate::support::owners::{MemoryKeeper, owner, wanted};
 
 /// A writer, an owner and a store in memory, ten minutes after now: files of this minute are old.
@@ -32,6 +35,7 @@ struct Bench {
     owner: Owner,
     identity: Arc<Identity>,
     signers: Signers,
+    limit: u64,
 }
 
 impl Bench {
@@ -49,10 +53,27 @@ impl Bench {
         let key = WriterKey::generate(&world);
         let (owner, identity) = owner(&world, "owner");
         let signers = key.own_signers();
-        Self { world, memory, store, key, keeper: MemoryKeeper::default(), owner, identity, signers }
+        Self {
+            world,
+            memory,
+            store,
+            key,
+            keeper: MemoryKeeper::default(),
+            owner,
+            identity,
+            signers,
+            limit: 128 << 20,
+        }
     }
 
     async fn backup(&self, folder: &Path) -> BackupReport {
+        let report = self.run(folder).await;
+        let item = &report.items[0].0;
+        assert_eq!((report.exit(), &item.gaps), (Exit::Safe, &Vec::new()));
+        report
+    }
+
+    async fn run(&self, folder: &Path) -> BackupReport {
         let reporter = Reporter::silent();
         let options = VolumeOptions::default();
         let work = Work::Folder { path: folder.to_owned(), options };
@@ -61,7 +82,7 @@ impl Bench {
             host: "test".into(),
             items: vec![ItemJob { name: "path/tree".into(), work }],
             wanted: wanted(&[&self.owner]),
-            memory: 128 << 20,
+            memory: self.limit,
             prove: true,
             use_cache: true,
             next: None,
@@ -75,10 +96,7 @@ impl Bench {
             world: &self.world,
             reporter: &reporter,
         };
-        let report = backup(job, place).await.expect("a backup");
-        let item = &report.items[0].0;
-        assert_eq!((report.exit(), &item.gaps), (Exit::Safe, &Vec::new()));
-        report
+        backup(job, place).await.expect("a backup")
     }
 
     async fn open(&self, which: &str) -> OpenSnapshot {
@@ -181,4 +199,69 @@ async fn changes_store_what_changed_and_every_snapshot_stays() {
     same(&source.join("d3"), &scratch.path().join("some/d3"));
     same(&source.join("d7/new"), &scratch.path().join("some/d7/new"));
     assert_eq!(std::fs::read_dir(scratch.path().join("some")).expect("a folder").count(), 2);
+}
+
+/// Larger than all that a run with [`SMALL`] memory may hold of it, so that packs are stored while it is still read.
+const LARGE: usize = 48 << 20;
+
+/// The least budget.
+const SMALL: u64 = 64 << 20;
+
+/// Overwrites a byte of the file each time one of the first `times` packs is stored.
+fn meddle(bench: &mut Bench, file: &Path, times: usize) -> Arc<Meddling> {
+    let file = std::fs::File::options().write(true).open(file).expect("a file");
+    let touch = move |at: usize| file.write_all_at(&[at as u8], at as u64).expect("written");
+    let meddling = Arc::new(Meddling::new(bench.memory.clone(), "/packs/", times, Box::new(touch)));
+    bench.store = meddling.clone();
+    meddling
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_file_that_changes_while_it_is_read_is_read_again() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
+    write(&source.join("before"), 1, 700);
+    write(&source.join("large"), 2, LARGE);
+    write(&source.join("then"), 3, 800);
+    let mut bench = Bench { limit: SMALL, ..Bench::new().await };
+    let meddling = meddle(&mut bench, &source.join("large"), 1);
+    bench.backup(&source).await;
+    assert_eq!(meddling.times(), 1, "the file was not changed");
+    bench.restore("latest", None, &target).await;
+    same(&source, &target);
+
+    let packs = bench.packs();
+    bench.backup(&source).await;
+    assert_eq!(bench.packs(), packs, "nothing changed since, so no pack is stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_file_that_never_rests_is_named() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let source = scratch.path().join("source");
+    write(&source.join("large"), 2, LARGE);
+    write(&source.join("then"), 3, 800);
+    let bench = Bench { limit: SMALL, ..Bench::new().await };
+    // Reading takes many ticks of the kernel's clock, so each try sees a change.
+    let over = Arc::new(AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let (over, file) = (over.clone(), source.join("large"));
+        move || {
+            let file = std::fs::File::options().write(true).open(file).expect("a file");
+            while !over.load(Ordering::SeqCst) {
+                file.write_all_at(b"x", 5).expect("written");
+                std::thread::yield_now();
+            }
+        }
+    });
+    let report = bench.run(&source).await;
+    over.store(true, Ordering::SeqCst);
+    writer.join().expect("the writer ended");
+    let gaps = &report.items[0].0.gaps;
+    assert_eq!(report.exit(), Exit::Partial);
+    assert_eq!(gaps.iter().map(|gap| gap.code.as_str()).collect::<Vec<_>>(), ["changed-while-read"]);
+    let target = scratch.path().join("target");
+    bench.restore("1", None, &target).await;
+    same(&source.join("then"), &target.join("then"));
+    assert_eq!(std::fs::metadata(target.join("large")).expect("a file").len(), LARGE as u64);
 }

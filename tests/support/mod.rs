@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod liar;
+pub mod meddling;
 pub mod owners;
 pub mod plane;
 pub mod postgres;

@@ -19,7 +19,7 @@ use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::{Output, Piece};
 use crate::pipeline::stream::{PendingStream, StreamWriter};
 use crate::report::event::Meter;
-use crate::source::volume::{Content, GapKind, Member, Volume, Walked};
+use crate::source::volume::{ATTEMPTS, Content, GapKind, Member, Reading, Volume, Walked};
 
 use super::cutter::{Cut, Cutter};
 pub use earlier::Earlier;
@@ -241,39 +241,70 @@ impl Driver {
         self.stream.push(Piece { starts_group, reserve: fresh.max(4096), job }).await
     }
 
-    /// A large file: its header ends the piece before, its content is cut by content.
-    async fn large(&mut self, member: Member, open: &mut Open) -> Result<(), PipelineError> {
-        let workers = self.domain.engine().world().workers;
-        let started = self.domain.engine().world().clock.now();
+    /// A large file: its header ends the piece before, its content is cut by content. A file that
+    /// changes while it is read is read again: what was taken of it is taken back.
+    async fn large(&mut self, mut member: Member, open: &mut Open) -> Result<(), PipelineError> {
+        let path = member.path.clone();
+        for attempt in 1..=ATTEMPTS {
+            let started = self.domain.engine().world().clock.now();
+            let Some(reading) = self.open_large(member).await else { break };
+            let head = head_of(reading.member());
+            let head_length = head.len() as u64;
+            open.fresh += head_length;
+            open.planned.push(Planned::Bytes(head));
+            self.stream.hold();
+            self.push(open).await?;
+            let Some((changed, last)) = self.content(reading, &path, started).await? else { break };
+            if attempt < ATTEMPTS && self.stream.take_back(head_length).await? {
+                // Progress counts what is read, so there is more to read now.
+                self.context.meter.add_bytes_total(changed.encoded_len());
+                member = changed;
+                continue;
+            }
+            self.context.findings.gap(&path, &GapKind::Changed);
+            self.last(&changed, Content::Changed, last, started).await?;
+            break;
+        }
+        self.stream.keep().await
+    }
+
+    /// Opens a large file; nothing when there is none any more, which is named.
+    async fn open_large(&self, member: Member) -> Option<Reading> {
         let path = member.path.clone();
         let carries = member.stat.nlink > 1;
-        let (volume, findings) = (self.context.volume.clone(), self.context.findings.clone());
-        let mut reading = match workers.run(move || volume.read(member)).await {
-            Ok(reading) => reading,
-            Err(gap) => {
-                if carries {
-                    findings.lose_carrier(path.clone());
-                }
-                match gap {
-                    GapKind::Open(rustix::io::Errno::NOENT) => findings.vanished(&path),
-                    gap => findings.gap(&path, &gap),
-                }
-                return Ok(());
-            }
+        let volume = self.context.volume.clone();
+        let gap = match self.workers().run(move || volume.read(member)).await {
+            Ok(reading) => return Some(reading),
+            Err(gap) => gap,
         };
-        let member = reading.member();
-        let head = [member.header.as_slice(), &member.map].concat();
-        let mut sent = i64::try_from(head.len()).unwrap_or(i64::MAX);
-        let padding = to_usize(member.encoded_len() - member.before_content() - member.content);
-        open.fresh += head.len() as u64;
-        open.planned.push(Planned::Bytes(head));
-        self.push(open).await?;
+        let findings = &self.context.findings;
+        if carries {
+            findings.lose_carrier(path.clone());
+        }
+        match gap {
+            GapKind::Open(rustix::io::Errno::NOENT) => findings.vanished(&path),
+            gap => findings.gap(&path, &gap),
+        }
+        None
+    }
 
+    /// Pushes the content of a file. Gives the member and its last chunk when the file changed
+    /// meanwhile: the caller decides what becomes of them.
+    async fn content(
+        &mut self,
+        mut reading: Reading,
+        path: &[u8],
+        started: jiff::Timestamp,
+    ) -> Result<Option<(Member, Vec<u8>)>, PipelineError> {
+        let member = reading.member();
+        let mut sent = to_i64(member.before_content());
+        let padding = to_usize(member.encoded_len() - member.before_content() - member.content);
         let (key, cuts) = (self.context.key.clone(), self.cuts);
         let mut buffer: Vec<u8> = Vec::new();
         loop {
             let key = key.clone();
-            let (back, read) = workers
+            let (back, read) = self
+                .workers()
                 .run(move || {
                     let result = next_chunk(&mut reading, &mut buffer, &cuts, key.gear());
                     ((reading, buffer), result)
@@ -282,47 +313,51 @@ impl Driver {
             (reading, buffer) = back;
             // A read error in the middle: the member has its declared length all the same, and is
             // named as missing.
-            let chunk = match read {
+            let mut chunk = match read {
                 Ok(chunk) => chunk,
                 Err(gap) => {
                     let left = to_i64(reading.member().encoded_len()) - sent - padding as i64;
-                    findings.gap(&path, &gap);
-                    return self.fill(left, padding, reading.member().clone(), sent).await;
+                    self.context.findings.gap(path, &gap);
+                    self.fill(left, padding, reading.member().clone(), sent).await?;
+                    return Ok(None);
                 }
             };
-            if buffer.is_empty() {
-                let finished = workers.run(move || reading.finish()).await;
-                return self.end_large(finished, chunk, padding, sent, &path, started).await;
+            if !buffer.is_empty() {
+                sent += to_i64(chunk.len() as u64);
+                self.stream.push(Piece::of_bytes(chunk, Vec::new())).await?;
+                continue;
             }
-            sent += to_i64(chunk.len() as u64);
-            self.stream.push(Piece::of_bytes(chunk, Vec::new())).await?;
+            chunk.resize(chunk.len() + padding, 0);
+            let member = reading.member().clone();
+            let content = match self.workers().run(move || reading.finish()).await {
+                Ok((_, Content::Changed)) => return Ok(Some((member, chunk))),
+                Ok((_, content)) => content,
+                Err(gap) => {
+                    self.context.findings.gap(path, &gap);
+                    Content::Changed
+                }
+            };
+            return self.last(&member, content, chunk, started).await.map(|()| None);
         }
     }
 
-    async fn end_large(
+    /// Pushes the end of a large file, and with it its line in the catalog.
+    async fn last(
         &mut self,
-        finished: Result<(Member, Content), GapKind>,
-        mut chunk: Vec<u8>,
-        padding: usize,
-        sent: i64,
-        path: &[u8],
+        member: &Member,
+        content: Content,
+        chunk: Vec<u8>,
         started: jiff::Timestamp,
     ) -> Result<(), PipelineError> {
-        chunk.resize(chunk.len() + padding, 0);
-        let (member, content) = match finished {
-            Ok(finished) => finished,
-            Err(gap) => {
-                self.context.findings.gap(path, &gap);
-                return self.stream.push(Piece::of_bytes(chunk, Vec::new())).await;
-            }
-        };
-        if content == Content::Changed {
-            self.context.findings.gap(path, &GapKind::Changed);
-        }
-        let digest = self.context.settled_digest(&member, content, started);
-        let record = job::record(&member, -sent, digest);
+        let sent = to_i64(member.encoded_len()) - to_i64(chunk.len() as u64);
+        let digest = self.context.settled_digest(member, content, started);
+        let record = job::record(member, -sent, digest);
         self.context.meter.add_done(1);
         self.stream.push(Piece::of_bytes(chunk, vec![record])).await
+    }
+
+    fn workers(&self) -> crate::world::Workers {
+        self.domain.engine().world().workers
     }
 
     /// Zeros in the place of what could not be read, so that the stream stays well-formed.
@@ -353,13 +388,18 @@ impl Driver {
     }
 }
 
+/// What stands in the stream before a member's content.
+fn head_of(member: &Member) -> Vec<u8> {
+    [member.header.as_slice(), &member.map].concat()
+}
+
 fn to_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Fills `buffer` and takes the next chunk off it; the buffer is empty after the last.
 fn next_chunk(
-    reading: &mut crate::source::volume::Reading,
+    reading: &mut Reading,
     buffer: &mut Vec<u8>,
     cuts: &Cuts,
     gear: &[u64; 256],

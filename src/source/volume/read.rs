@@ -2,7 +2,7 @@
 //!
 //! A file may change between the walk and the read, and while it is read. The header always says
 //! what follows it: if the file is not what the walk saw, the member is made anew from what is
-//! there; if it changes under the read, a small one is read again, and in the end the member is
+//! there; if it changes under the read, it is read again, and in the end the member is
 //! kept with the declared length (a file that shrank ends in zeros, one that grew is cut) and the
 //! change is told, so that the caller can name a gap.
 
@@ -19,8 +19,8 @@ use super::stat::{FileType, Stat};
 use super::tar::{self, Extent, Kind};
 use super::walk::GapKind;
 
-/// How often a small file is read before a change is accepted.
-const ATTEMPTS: usize = 3;
+/// How often a file that changes is read before the change is accepted and named.
+pub const ATTEMPTS: usize = 3;
 
 /// What reading gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,89 @@
+//! A store that does something whenever an object is put: what happens meanwhile, to order.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use kbak::format::layout::ObjectKey;
+use kbak::format::object::Sealed;
+use kbak::store::probe::Ask;
+use kbak::store::{Page, PageToken, Put, Store, StoreError};
+
+/// What is done; it is given how often it was done before.
+type Deed = Box<dyn Fn(usize) + Send + Sync>;
+
+/// Passes everything on.
+pub struct Meddling {
+    inner: Arc<dyn Store>,
+    part: &'static str,
+    most: usize,
+    times: AtomicUsize,
+    deed: Deed,
+}
+
+impl Meddling {
+    /// Does `deed` before each of the first `most` puts of keys that hold `part`.
+    pub fn new(inner: Arc<dyn Store>, part: &'static str, most: usize, deed: Deed) -> Self {
+        Self { inner, part, most, times: AtomicUsize::new(0), deed }
+    }
+
+    /// How often it was done.
+    pub fn times(&self) -> usize {
+        self.times.load(Ordering::SeqCst).min(self.most)
+    }
+}
+
+impl fmt::Debug for Meddling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Meddling({:?})", self.inner)
+    }
+}
+
+#[async_trait]
+impl Store for Meddling {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn ask(&self) -> Option<&dyn Ask> {
+        self.inner.ask()
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+        if object.key().as_str().contains(self.part) {
+            let before = self.times.fetch_add(1, Ordering::SeqCst);
+            if before < self.most {
+                (self.deed)(before);
+            }
+        }
+        self.inner.put(object).await
+    }
+
+    async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
+        self.inner.get(key, limit).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.inner.get_range(key, range).await
+    }
+
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+        self.inner.list(prefix, from).await
+    }
+
+    fn after(&self, key: &str) -> PageToken {
+        self.inner.after(key)
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.inner.now().await
+    }
+}
