@@ -148,6 +148,7 @@ impl Run<'_> {
         let key = Arc::new(secret.domain(name));
         let (store, reporter) = (self.place.store, self.place.reporter);
         let loaded = dedup::load(store, &path, id, &key, &distrusted, reporter).await?;
+        kill_point("backup.index.loaded");
         if !loaded.lost.is_empty() {
             let object = path.in_domain(id, crate::format::layout::Class::Pack, loaded.lost[0].hash);
             reporter.warn(
@@ -165,6 +166,7 @@ impl Run<'_> {
         for job in jobs {
             reporter.event(Event::ItemStarted { item: job.name.clone() });
             let began = self.place.world.clock.now();
+            kill_point("backup.item.started");
             let result = self.item(job, &key).await?;
             let millis = self.place.world.clock.now().as_millisecond() - began.as_millisecond();
             finished.push((*job, result, u64::try_from(millis).unwrap_or(0)));
@@ -248,6 +250,7 @@ impl Run<'_> {
             items.push((job, result, shapes, millis));
         }
         let written = domain.finish(pending).await?;
+        kill_point("backup.domain.stored");
         let WrittenDomain { streams, needs, index: new_index, .. } = written;
         let mut streams = streams.into_iter();
         let mut cache = Vec::new();
@@ -275,6 +278,7 @@ impl Run<'_> {
             results.push((item, summary, caches));
         }
         let index = index.into_iter().chain(new_index).collect();
+        kill_point("backup.domain.closed");
         let draft = DomainDraft { domain: id, name: name.to_owned(), needs, index, cache };
         self.written.push(DomainResult { draft, items: results });
         Ok(())
@@ -288,6 +292,7 @@ impl Run<'_> {
         let Some(groups) = &stream.cache else { return Ok(None) };
         let path = domain.target().path;
         let sealed = seal_root(groups, &path, domain.id(), domain.key()).map_err(PipelineError::from)?;
+        kill_point("backup.cache.sealed");
         self.engine.put(&sealed).await?;
         self.place.reporter.stored(sealed.bytes().len() as u64, false);
         kill_point("backup.cache.stored");
@@ -378,7 +383,9 @@ impl Run<'_> {
             domains,
             state,
         };
+        kill_point("backup.commit.begun");
         let committed = committer.commit(draft).await?;
+        kill_point("backup.committed");
         birth::settle(place.keeper, ready.epoch.epoch).await?;
         Ok(BackupReport {
             committed,

@@ -40,6 +40,7 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     let Place { store, key, keeper, signers, world, reporter } = place;
     reporter.event(Event::Phase { name: "open repository" });
     check_clock(store, world, reporter).await?;
+    kill_point("backup.started");
     let plan = key.plan(&job.plan);
     let records = records::list(store, key.writer, Some(key.repository), signers, reporter).await?;
     let nursery = Nursery { store, world, key, plan, keeper };
@@ -53,7 +54,9 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     for broken in chain.breaks(&HashSet::new()) {
         reporter.warn("chain", broken.to_string());
     }
+    kill_point("backup.chain.read");
     let state = read_state(&chain, &ready, place).await;
+    kill_point("backup.state.read");
     Ok(Start { ready, epochs, records, chain, state, began: world.clock.now() })
 }
 

@@ -19,6 +19,7 @@ use super::plan::{PlanAction, PlanArgs};
 use super::restore::RestoreArgs;
 use super::show::ShowArgs;
 use super::snapshots::SnapshotsArgs;
+use super::verify::VerifyArgs;
 
 /// Encrypted, verifiable, restorable backups of Kubernetes clusters into any S3-compatible bucket.
 #[derive(Debug, Parser)]
@@ -75,6 +76,8 @@ pub enum Verb {
     Diff(Box<DiffArgs>),
     /// Write a snapshot as plain files: tar, dumps, JSON lines
     Export(Box<ExportArgs>),
+    /// Say whether what lies in the store is what was signed, with or without a key
+    Verify(Box<VerifyArgs>),
     /// Owners: who can open which epochs
     Keys(Box<KeysArgs>),
     /// Epochs: when keys change
@@ -95,6 +98,7 @@ impl Verb {
             Self::Backup(args) => args.output.output,
             Self::Restore(args) => args.output.output,
             Self::Diff(args) => args.output.output,
+            Self::Verify(args) => args.output.output,
             Self::Snapshots(args) => args.output.output,
             Self::Show(args) => args.output.output,
             Self::Ls(args) => args.output.output,

@@ -63,7 +63,7 @@ const FRESH: Duration = Duration::from_secs(30);
 /// Ends the display, completes the report, and hands it on. What cannot be written is said; it
 /// does not change what the run did.
 pub(super) fn end(
-    mut report: RunReport,
+    report: RunReport,
     failure: Option<&Failure>,
     display: Display,
     reporter: &Reporter,
@@ -71,6 +71,27 @@ pub(super) fn end(
     format: Format,
     talk: &Talk,
 ) -> Result<Exit, Failure> {
+    let report = complete(report, failure, display, reporter);
+    leave(&report, args, talk);
+    if format != Format::Table {
+        out::value(&report, format)?;
+    }
+    match failure {
+        Some(failure) => {
+            talk.failure(failure);
+            Ok(report.exit)
+        }
+        None => tell(report, args, talk),
+    }
+}
+
+/// Ends the display, and completes the report with what was seen meanwhile.
+pub(super) fn complete(
+    mut report: RunReport,
+    failure: Option<&Failure>,
+    display: Display,
+    reporter: &Reporter,
+) -> RunReport {
     let recorder = display.finish();
     (report.warnings, report.warnings_left_out) = recorder.warnings();
     report.finished = Timestamp::now();
@@ -82,27 +103,23 @@ pub(super) fn end(
         report.verdict.clone_from(&failure.what);
         report.failure = Some(FailureReport::from(failure));
     }
-    leave(&report, args, talk);
-    if format != Format::Table {
-        out::value(&report, format)?;
+    report
+}
+
+/// Tells a person how the run ended.
+pub(super) fn tell(mut report: RunReport, args: &RunArgs, talk: &Talk) -> Result<Exit, Failure> {
+    // What was told a moment ago is not told twice; what has scrolled away is.
+    let shown = !matches!(args.progress, Progress::Json | Progress::None);
+    if shown && report.duration() < FRESH {
+        report.warnings.clear();
+        report.warnings_left_out = 0;
     }
-    match failure {
-        Some(failure) => talk.failure(failure),
-        None => {
-            // What was told a moment ago is not told twice; what has scrolled away is.
-            let shown = !matches!(args.progress, Progress::Json | Progress::None);
-            if shown && report.duration() < FRESH {
-                report.warnings.clear();
-                report.warnings_left_out = 0;
-            }
-            talk.write(&summary(&report, talk.style));
-        }
-    }
+    talk.write(&summary(&report, talk.style));
     Ok(report.exit)
 }
 
 /// The files that the arguments ask for.
-fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
+pub(super) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
     let written = |file: &Path, text: &str| {
         if let Err(error) = replace(file, text) {
             talk.warn(&format!("{}: not written: {error}", file.display()));

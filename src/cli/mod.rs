@@ -32,6 +32,7 @@ mod snapshots;
 mod sources;
 mod targets;
 mod terminal;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -85,6 +86,7 @@ fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
         Verb::Restore(args) => restore::run(&args, talk),
         Verb::Diff(args) => diff::run(&args, talk),
         Verb::Export(args) => export::run(&args, talk),
+        Verb::Verify(args) => verify::run(&args, talk),
         Verb::Keys(args) => keys::run(&args, talk),
         Verb::Epoch(args) => epoch::run(*args, talk),
         Verb::Keygen(args) => keygen::run(args, talk),

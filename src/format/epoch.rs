@@ -326,11 +326,11 @@ impl VerifiedEpoch {
         &self.recipient
     }
 
-    /// The identical second copy, to be stored again where it is missing.
+    /// The object and its identical second copy, to be stored again where one is missing.
     #[must_use]
-    pub fn sealed_copy(&self) -> Sealed {
+    pub fn copies(&self) -> [Sealed; 2] {
         let copy = layout::epoch_copy(self.epoch.writer, self.epoch.plan, self.epoch.epoch);
-        Sealed::new(copy, self.bytes.clone(), self.hash)
+        [self.epoch.path().epoch_json(), copy].map(|key| Sealed::new(key, self.bytes.clone(), self.hash))
     }
 
     /// The wrap of one owner, if he was one when the epoch was born.

@@ -81,6 +81,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// The classes whose objects lie directly in their folder.
+    const NAMED: [Self; 5] = [Self::Index, Self::Needs, Self::Cache, Self::Record, Self::State];
+
     /// The folder of the class.
     #[must_use]
     pub fn folder(self) -> &'static str {
@@ -93,6 +96,21 @@ impl Class {
             Self::State => "state",
         }
     }
+}
+
+/// What a key in an epoch's folder names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// The epoch itself.
+    Epoch,
+    /// A key that was added for an owner.
+    Wrap(ObjectHash),
+    /// The encrypted half of a manifest.
+    Body(ObjectHash),
+    /// A manifest.
+    Snapshot(ObjectHash),
+    /// An object of a domain.
+    InDomain(NameId, Class, ObjectHash),
 }
 
 /// The constant object that says what a bucket is.
@@ -181,6 +199,32 @@ impl EpochPath {
     #[must_use]
     pub fn snapshots_prefix(&self) -> String {
         format!("{}snapshots/", self.prefix())
+    }
+
+    /// What a key under this epoch's folder names; nothing for a key of another shape.
+    #[must_use]
+    pub fn placed(&self, key: &ObjectKey) -> Option<Placed> {
+        let segments: Vec<&str> = key.as_str().strip_prefix(&self.prefix())?.split('/').collect();
+        let placed = match segments.as_slice() {
+            ["epoch.json"] => Placed::Epoch,
+            ["keys", name] => Placed::Wrap(name.strip_suffix(".age")?.parse().ok()?),
+            ["bodies", name] => Placed::Body(name.parse().ok()?),
+            ["snapshots", name] => Placed::Snapshot(parse_snapshot_name(name)?.1),
+            ["d", domain, "packs", _, name] => {
+                Placed::InDomain(domain.parse().ok()?, Class::Pack, name.parse().ok()?)
+            }
+            ["d", domain, folder, name] => {
+                let class = Class::NAMED.into_iter().find(|class| class.folder() == *folder)?;
+                Placed::InDomain(domain.parse().ok()?, class, name.parse().ok()?)
+            }
+            _ => return None,
+        };
+        // One key for one object: a pack in the folder of another prefix is in no place at all.
+        let fits = match placed {
+            Placed::InDomain(domain, class, hash) => self.in_domain(domain, class, hash) == *key,
+            _ => true,
+        };
+        fits.then_some(placed)
     }
 
     /// A manifest.

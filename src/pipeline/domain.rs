@@ -8,6 +8,7 @@ use crate::format::ids::{NameId, ObjectHash};
 use crate::format::list::Part;
 use crate::format::needs::{Needs, PackName};
 use crate::format::pack::PackClass;
+use crate::world::kill_point;
 
 use super::PipelineError;
 use super::engine::{Engine, EpochTarget};
@@ -112,6 +113,7 @@ impl DomainWriter {
         for stream in streams {
             settled.push(stream.settle(self).await?);
         }
+        kill_point("backup.lists.settled");
         let (index, packs) = self.packer.finish().await?;
         let streams = settled.into_iter().map(|stream| stream.finish(self)).collect::<Result<_, _>>()?;
         let needs = std::mem::take(&mut *self.needs.lock().unwrap_or_else(PoisonError::into_inner));

@@ -16,7 +16,7 @@ use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath, ObjectKey};
 use crate::format::list::Place;
 use crate::format::needs::PackName;
-use crate::format::pack::MAX_PACK;
+use crate::format::pack::{MAX_PACK, TableEntry, read_table};
 use crate::store::{MAX_OBJECT, Store, StoreError, StoreErrorKind};
 use crate::world::Workers;
 
@@ -182,30 +182,55 @@ impl Fetcher {
         self.workers.run(move || prove(&frame)).await
     }
 
-    /// The plaintext of a whole pack.
+    /// The plaintext of a whole pack, kept for those who want it next.
     async fn whole(&self, pack: PackName) -> Result<Arc<Vec<u8>>, ReadError> {
         let cell = lock(&self.packs).entry(pack.hash);
-        let plaintext = cell
-            .get_or_try_init(|| async {
-                let object = self.pack_key(&pack.hash);
-                let bytes = self.store.get(&object, MAX_OBJECT).await?;
-                let identity = self.identity.clone();
-                self.workers
-                    .run(move || {
-                        let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
-                        if ObjectHash::of(&bytes) != pack.hash {
-                            return Err(damaged("its SHA-256 is not its name".into()));
-                        }
-                        open(&bytes, &Key::Identity(&identity), MAX_PACK as u64 + (8 << 20))
-                            .map(Arc::new)
-                            .map_err(|error| damaged(container_text(&error)))
-                    })
-                    .await
-            })
-            .await?
-            .clone();
+        let plaintext =
+            cell.get_or_try_init(|| async { self.open_pack(pack).await.map(Arc::new) }).await?.clone();
         lock(&self.packs).settle(&pack.hash, plaintext.len() as u64);
         Ok(plaintext)
+    }
+
+    async fn open_pack(&self, pack: PackName) -> Result<Vec<u8>, ReadError> {
+        let object = self.pack_key(&pack.hash);
+        let bytes = self.store.get(&object, MAX_OBJECT).await?;
+        let identity = self.identity.clone();
+        let job = move || {
+            let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
+            if ObjectHash::of(&bytes) != pack.hash {
+                return Err(damaged("its SHA-256 is not its name".into()));
+            }
+            open(&bytes, &Key::Identity(&identity), MAX_PACK as u64 + (8 << 20))
+                .map_err(|error| damaged(container_text(&error)))
+        };
+        self.workers.run(job).await
+    }
+
+    /// Opens a whole pack and proves every chunk in it by its id. Gives what it holds.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub async fn prove(&self, pack: PackName) -> Result<Vec<TableEntry>, ReadError> {
+        let plaintext = self.open_pack(pack).await?;
+        let (codec, key, object) = (self.codec.clone(), self.key.clone(), self.pack_key(&pack.hash));
+        let job = move || {
+            let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
+            let table = read_table(&plaintext).map_err(|error| damaged(error.to_string()))?;
+            for entry in &table {
+                let start = entry.offset as usize;
+                // The table was checked against the pack's length.
+                let frame = plaintext.get(start..start + entry.length as usize).unwrap_or_default();
+                let plain = codec.decode(frame, entry.plain as usize).map_err(|error| match error {
+                    CodecError::Zstd(_) => damaged("a chunk in it does not decompress".into()),
+                    other => damaged(other.to_string()),
+                })?;
+                if key.chunk_id(entry.kind, &plain) != entry.id {
+                    return Err(damaged("a chunk in it is not the one that its table names".into()));
+                }
+            }
+            Ok(table)
+        };
+        self.workers.run(job).await
     }
 
     /// Some plaintext bytes of a pack, without the rest.

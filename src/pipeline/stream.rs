@@ -14,6 +14,7 @@ use crate::format::ids::ObjectHash;
 use crate::format::list::{MAX_PART, MAX_SLICE_TEXT, Part, Slice, StreamHasher, write_part};
 use crate::format::pack::PackClass;
 use crate::report::event::Meter;
+use crate::world::kill_point;
 
 use super::PipelineError;
 use super::domain::DomainWriter;
@@ -250,6 +251,7 @@ async fn run(domain: &Arc<DomainWriter>, piece: Piece) -> Result<Done, PipelineE
         Ok::<_, PipelineError>((prepared, runs, members))
     });
     let (prepared, runs, members) = prepared.await?;
+    kill_point("backup.piece.prepared");
     let (chunk, new_bytes) = match prepared {
         None => (None, 0),
         Some(Prepared::Known(chunk)) => (Some(chunk), 0),
@@ -379,6 +381,7 @@ impl PendingStream {
         let text = std::mem::take(&mut self.text);
         let chunk = domain.put_chunk(ChunkKind::Catalog, text).await?;
         self.catalog.push((chunk, self.text_start, self.text_first.take()));
+        kill_point("backup.catalog.written");
         Ok(())
     }
 
@@ -401,6 +404,7 @@ impl PendingStream {
             if !slices.is_empty() {
                 let chunk = domain.put_chunk(ChunkKind::List, write_part(&slices).into_bytes()).await?;
                 self.parts.push((chunk, part.start));
+                kill_point("backup.list.written");
             }
             if self.caching {
                 self.cache(slices, part.closes, domain).await?;
@@ -442,6 +446,7 @@ impl PendingStream {
         let sealed = Group::seal(&bytes, &domain.target().path, domain.id(), domain.key())?;
         domain.engine().put(&sealed).await?;
         domain.engine().reporter().stored(sealed.bytes().len() as u64, false);
+        kill_point("backup.cache.group.stored");
         Ok(sealed.hash())
     }
 

@@ -25,8 +25,8 @@ use crate::format::wrap::{EpochKeys, WrapError};
 use crate::pipeline::owner::{Owner, Prompt};
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
-use crate::store::{Store, StoreError, StoreErrorKind};
-use crate::world::World;
+use crate::store::{Store, StoreError};
+use crate::world::{World, kill_point};
 
 /// Why there is no epoch to write into.
 #[derive(Debug, thiserror::Error)]
@@ -288,7 +288,10 @@ pub async fn settle(keeper: &dyn EpochKeeper, epoch: EpochId) -> Result<(), Writ
         return Ok(());
     }
     let kept: Vec<_> = held.into_iter().filter(|held| held.epoch == epoch).collect();
-    keeper.save(&kept).await
+    kill_point("epoch.secret.settling");
+    keeper.save(&kept).await?;
+    kill_point("epoch.secret.settled");
+    Ok(())
 }
 
 /// An epoch's public half and its secret, before it is born. Opens nothing.
@@ -379,14 +382,15 @@ pub async fn bear(
     // Births that crashed leave secrets of epochs that never were; the newest few are enough.
     let surplus = held.len().saturating_sub(4);
     keeper.save(&held[surplus..]).await?;
-    crate::world::kill_point("epoch-secret-kept");
+    kill_point("epoch.secret.kept");
     for object in &sealed {
         put(store, object).await?;
-        crate::world::kill_point("epoch-stored");
+        kill_point("epoch.copy.stored");
     }
     let [first, _] = &sealed;
     let verified =
         Epoch::open(first.bytes().clone(), &epoch.path(), Some(key.repository), &key.own_signers())?;
+    kill_point("epoch.born");
     Ok((verified, made.secret))
 }
 
@@ -398,25 +402,18 @@ pub(super) async fn put(store: &Arc<dyn Store>, object: &Sealed) -> Result<(), B
     if back == *object.bytes() { Ok(()) } else { Err(BirthError::ReadBack(object.key().to_string())) }
 }
 
-/// Stores the cheap copy of an epoch whose birth was cut short after the first put, if this writer
-/// holds its secret: without the copy no reader finds it. Returns what was mended.
+/// Stores the copies of epochs that are missing, of those whose secret this writer holds: a birth
+/// that was cut short between its two puts, or one copy that was lost since. Returns what was mended.
 pub async fn mend(nursery: Nursery<'_>, epochs: &Epochs) -> Result<Vec<EpochId>, BirthError> {
     let mut mended = Vec::new();
     for held in nursery.keeper.load().await?.unwrap_or_default() {
-        if epochs.get(held.epoch).is_some() {
-            continue;
+        let Some(stored) = epochs.get(held.epoch) else { continue };
+        for copy in stored.epoch.copies() {
+            if epochs.missing.contains(copy.key()) {
+                put(nursery.store, &copy).await?;
+                mended.push(held.epoch);
+            }
         }
-        let (writer, plan) = (nursery.key.writer, nursery.plan);
-        let path = crate::format::layout::EpochPath { writer, plan, epoch: held.epoch };
-        let bytes = match nursery.store.get(&path.epoch_json(), MAX_DOCUMENT).await {
-            Ok(bytes) => bytes,
-            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let own = nursery.key.own_signers();
-        let epoch = Epoch::open(bytes, &path, Some(nursery.key.repository), &own)?;
-        put(nursery.store, &epoch.sealed_copy()).await?;
-        mended.push(held.epoch);
     }
     Ok(mended)
 }

@@ -131,6 +131,7 @@ impl Committer<'_> {
         let earliest = heads.iter().map(|head| head.envelope().finished).max();
 
         let state = self.store_state(&draft.state).await?;
+        kill_point("backup.state.stored");
         let mut needs = Vec::with_capacity(draft.domains.len());
         for domain in &draft.domains {
             let sealed = domain.needs.seal(&path, domain.domain);
@@ -142,10 +143,12 @@ impl Committer<'_> {
         let body = self.body(&draft, seq);
         let (sealed, body) = body.seal(&path, self.epoch.recipient())?;
         let body_size = sealed.bytes().len() as u64;
+        kill_point("backup.body.sealed");
         self.put(&sealed).await?;
         kill_point("backup.body.stored");
 
         self.prove_present(&draft.domains).await?;
+        kill_point("backup.packs.present");
         let list = |pick: fn(&DomainDraft) -> &Vec<ObjectHash>| -> Vec<DomainObjects> {
             let named = draft.domains.iter().filter(|domain| !pick(domain).is_empty());
             named.map(|domain| self.objects(domain.domain, pick(domain).clone())).collect()

@@ -1,6 +1,7 @@
 //! The epochs of a plan: read from the store, and what may be done in each at a moment
 //! (docs/format.md, "Life"). All moments are the store's clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -14,7 +15,7 @@ use crate::format::sign::{MAX_DOCUMENT, PublicKey};
 use crate::format::signers::Signers;
 use crate::pipeline::owner::Owner;
 use crate::report::event::Reporter;
-use crate::store::listing::list_all;
+use crate::store::listing::{folders, list_all};
 use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
@@ -45,7 +46,8 @@ pub struct Epochs {
     pub missing: Vec<ObjectKey>,
 }
 
-/// Reads the epochs of a plan: lists the copies, reads both of each, takes the first that counts.
+/// Reads the epochs of a plan: finds them by their copies and by their folders, reads both copies
+/// of each, takes the first that counts. So the loss of either copy loses nothing.
 pub async fn list(
     store: &Arc<dyn Store>,
     writer: WriterId,
@@ -54,34 +56,26 @@ pub async fn list(
     signers: &Signers,
     reporter: &Reporter,
 ) -> Result<Epochs, StoreError> {
-    let prefix = layout::epochs_prefix(writer, plan);
-    let entries: Vec<Entry> =
-        list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_EPOCHS + 1).try_collect().await?;
-    if entries.len() > MAX_EPOCHS {
-        let what = format!("more than {MAX_EPOCHS} epochs of one plan");
-        let kind = StoreErrorKind::Protocol(what);
-        return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
-    }
+    let found = find(store, writer, plan, reporter).await?;
     let mut epochs = Epochs::default();
-    let mut read = stream::iter(entries)
-        .map(|entry| {
-            let id = entry.key.as_str()[prefix.len()..].strip_suffix(".json").and_then(|id| id.parse().ok());
-            async move {
-                let epoch: EpochId = id?;
-                let path = EpochPath { writer, plan, epoch };
-                let (first, copy) =
-                    futures::join!(get(store, path.epoch_json()), get(store, entry.key.clone()));
-                Some((path, entry, first, copy))
-            }
+    let mut read = stream::iter(found)
+        .map(|(epoch, copied)| async move {
+            let path = EpochPath { writer, plan, epoch };
+            let copy = layout::epoch_copy(writer, plan, epoch);
+            let (first, second) = futures::join!(get(store, path.epoch_json()), get(store, copy.clone()));
+            let born = match copied {
+                Some(at) => Ok(Some(at)),
+                None => modified(store, &path).await,
+            };
+            (path, born, [(path.epoch_json(), first), (copy, second)])
         })
         .buffered(PARALLEL);
-    while let Some(read) = read.next().await {
-        // A name that is no epoch's: somebody else's object.
-        let Some((path, entry, first, copy)) = read else { continue };
+    while let Some((path, born, copies)) = read.next().await {
         let mut found = None;
-        for (key, bytes) in [(path.epoch_json(), first?), (entry.key, copy?)] {
-            let Some(bytes) = bytes else {
-                epochs.missing.push(key);
+        let mut missing = Vec::new();
+        for (key, bytes) in copies {
+            let Some(bytes) = bytes? else {
+                missing.push(key);
                 continue;
             };
             match Epoch::open(bytes, &path, repository, signers) {
@@ -89,12 +83,49 @@ pub async fn list(
                 Err(error) => epochs.rejected.push((key, error)),
             }
         }
-        if let Some(epoch) = found {
-            epochs.all.push(StoredEpoch { epoch, born: entry.modified });
+        // A folder without either copy is what an ended birth or a prune leaves.
+        if missing.len() < 2 {
+            epochs.missing.append(&mut missing);
+        }
+        if let (Some(epoch), Some(born)) = (found, born?) {
+            epochs.all.push(StoredEpoch { epoch, born });
         }
     }
     epochs.all.sort_by_key(|stored| (stored.epoch.created, stored.epoch.epoch));
     Ok(epochs)
+}
+
+/// The ids of all epochs, with the moment at which the copy was stored, where there is one.
+async fn find(
+    store: &Arc<dyn Store>,
+    writer: WriterId,
+    plan: NameId,
+    reporter: &Reporter,
+) -> Result<BTreeMap<EpochId, Option<Timestamp>>, StoreError> {
+    let prefix = layout::epochs_prefix(writer, plan);
+    let entries: Vec<Entry> =
+        list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_EPOCHS + 1).try_collect().await?;
+    let folders = folders(store, &layout::plan_prefix(writer, plan), MAX_EPOCHS + 2).await?;
+    let mut found: BTreeMap<EpochId, Option<Timestamp>> =
+        folders.iter().filter_map(|id| Some((id.parse().ok()?, None))).collect();
+    // A name that is no epoch's is somebody else's object.
+    found.extend(entries.iter().filter_map(|entry| {
+        let id = entry.key.as_str()[prefix.len()..].strip_suffix(".json")?.parse().ok()?;
+        Some((id, Some(entry.modified)))
+    }));
+    if found.len() > MAX_EPOCHS {
+        let kind = StoreErrorKind::Protocol(format!("more than {MAX_EPOCHS} epochs of one plan"));
+        return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
+    }
+    Ok(found)
+}
+
+/// When the store took epoch.json: the first key of a listing that begins just before it.
+async fn modified(store: &Arc<dyn Store>, path: &EpochPath) -> Result<Option<Timestamp>, StoreError> {
+    let prefix = path.prefix();
+    let page = store.list(&prefix, Some(&store.after(&format!("{prefix}epoch.jsom~")))).await?;
+    let entry = page.entries.iter().find(|entry| entry.key == path.epoch_json());
+    Ok(entry.map(|entry| entry.modified))
 }
 
 /// A document, or nothing where there is none. One that is too long is no document of ours; it is

@@ -8,6 +8,7 @@ pub mod epochs;
 pub mod hand_over;
 pub mod init;
 pub mod keys;
+pub mod named;
 pub mod open;
 pub mod private_file;
 pub mod records;

@@ -101,6 +101,15 @@ impl View {
     /// All plans of the writers that `which` leaves open.
     pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, Failure> {
         self.check_marker().await?;
+        let mut plans = Vec::new();
+        for (writer, plan) in self.plan_ids(which).await? {
+            plans.push(self.plan(writer, plan).await?);
+        }
+        Ok(plans)
+    }
+
+    /// The ids of those plans.
+    pub async fn plan_ids(&self, which: &Which) -> Result<Vec<(WriterId, NameId)>, Failure> {
         let writers = self.writers();
         if writers.is_empty() {
             return Err(Failure::new(Exit::Usage, "no writer is pinned").remedy(
@@ -117,7 +126,7 @@ impl View {
             let ids = folders(&self.store, &format!("{writer}/"), MAX_PLANS).await?;
             for plan in ids.iter().filter_map(|id| id.parse::<NameId>().ok()) {
                 if wanted(plan.to_string(), &which.plan) {
-                    plans.push(self.plan(writer, plan).await?);
+                    plans.push((writer, plan));
                 }
             }
         }

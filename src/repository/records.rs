@@ -74,14 +74,15 @@ pub async fn list(
             }
             Err(error) => return Err(error),
         };
+        let named = entry.key.as_str()[prefix.len()..].parse::<ObjectHash>().map_err(|_| RecordError::Name);
         if bytes.starts_with(b"age-encryption.org/") {
-            records.reports.push(entry.key);
+            match named {
+                Ok(hash) if ObjectHash::of(&bytes) == hash => records.reports.push(entry.key),
+                _ => records.rejected.push((entry.key, RecordError::Name)),
+            }
             continue;
         }
-        let opened = entry.key.as_str()[prefix.len()..]
-            .parse::<ObjectHash>()
-            .map_err(|_| RecordError::Name)
-            .and_then(|hash| SignedRecord::open(bytes, writer, hash, repository, signers));
+        let opened = named.and_then(|hash| SignedRecord::open(bytes, writer, hash, repository, signers));
         match opened {
             Ok(record) => records.signed.push(StoredRecord { record, stored: entry.modified }),
             Err(error) => records.rejected.push((entry.key, error)),

@@ -20,7 +20,7 @@ use crate::report::failure::{Exit, Failure};
 use crate::repository::snapshot::OpenSnapshot;
 use crate::source::kubernetes::{KindInfo, KindReport};
 use crate::source::volume::tar::{ROOT, order};
-use crate::world::World;
+use crate::world::{World, kill_point};
 
 use super::kubernetes::{ResourceStreams, StreamError};
 use super::volume::parse::{Event, Expect, ParseError, Parser};
@@ -63,6 +63,7 @@ pub async fn into_folder(
         paths.map_or(vec![ROOT.to_vec()], |paths| paths.0.iter().map(|path| path.bytes().to_vec()).collect());
     let options = TargetOptions { delete_within, ..options };
     let target = Target::open(target, options, world.random()).map_err(target_failure)?;
+    kill_point("restore.target.opened");
     let (sender, receiver) = mpsc::channel::<Option<Bytes>>(QUEUE);
     let meter = meter.clone();
     let write = world.workers.run(move || write_events(target, receiver, expect, &meter));

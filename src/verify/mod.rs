@@ -1,1 +1,415 @@
-//! To be filled.
+//! Verify: what lies in a store, against what pinned keys signed.
+//!
+//! Without a key it proves signatures, the chain, and that everything a snapshot needs is there
+//! with its size; as far as it is asked to, that every byte is the one that was stored, since names
+//! are hashes. With an owner's identity it opens everything down to every chunk. It says what it
+//! did not look at.
+
+mod contents;
+mod finding;
+mod objects;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::format::epoch::EpochError;
+use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
+use crate::format::layout::{self, EpochPath, ObjectKey};
+use crate::format::manifest::ManifestError;
+use crate::format::marker;
+use crate::format::record::RecordError;
+use crate::pipeline::owner::Identity;
+use crate::report::event::Meter;
+use crate::report::failure::{Exit, Failure};
+use crate::repository::chain::{Break, Snapshot};
+use crate::repository::epochs::MAX_EPOCHS;
+use crate::repository::open::{PlanView, View, Which};
+use crate::store::listing::folders;
+use crate::store::{StoreError, StoreErrorKind};
+
+pub use finding::{Fault, Finding, Findings, MAX_FINDINGS, PlanRef, Role, Touched};
+
+/// How many writers of a bucket are told apart.
+const MAX_WRITERS: usize = 1000;
+
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Depth {
+    /// What is small: signed objects and the lists of packs. Everything else is looked up in the
+    /// store's listing.
+    Presence,
+    /// Besides, this share of the packs, at least one, chosen at random: above 0, at most 1.
+    Sample(f64),
+    /// Every byte.
+    All,
+}
+
+/// What is verified, and how far.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which writers and plans; the snapshot's name does not count.
+    pub which: Which,
+    /// How much is read.
+    pub depth: Depth,
+    /// A manifest that must be in a chain.
+    pub expect_head: Option<ObjectHash>,
+    /// Owners' identities: with any, everything that snapshots need is opened.
+    pub identities: Vec<Arc<Identity>>,
+    /// What readers may hold, in bytes.
+    pub memory: u64,
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Plans.
+    pub plans: u64,
+    /// Epochs whose signature counts.
+    pub epochs: u64,
+    /// Snapshots whose signature counts.
+    pub snapshots: u64,
+    /// Packs that snapshots need.
+    pub packs: u64,
+    /// Objects of which every byte was read and hashed, packs included.
+    pub hashed: u64,
+    /// Packs of which every byte was read and hashed.
+    pub packs_read: u64,
+    /// Bytes that were read for that.
+    pub bytes_read: u64,
+    /// Chunks that were opened and proven by their ids.
+    pub chunks: u64,
+}
+
+/// The newest snapshot of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Head {
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: PlanRef,
+    /// Its sequence.
+    pub sequence: u64,
+    /// SHA-256 of its manifest.
+    pub hash: ObjectHash,
+}
+
+/// What verify found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// The store, without credentials.
+    pub repository: String,
+    /// What was looked at.
+    pub checked: Totals,
+    /// The newest snapshots: worth keeping somewhere else, for `--expect-head`.
+    pub heads: Vec<Head>,
+    /// What was not looked at, in words.
+    pub not_checked: Vec<String>,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// How many more findings there were than are listed.
+    pub findings_left_out: u64,
+    /// An identity was given, and some epoch did not open with it.
+    pub closed_epochs: Vec<EpochId>,
+}
+
+impl Verdict {
+    /// The exit code that it asks for.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.findings.iter().any(|finding| finding.fault != Fault::Newer) {
+            Exit::Damaged
+        } else if !self.findings.is_empty() {
+            Exit::Usage
+        } else if !self.closed_epochs.is_empty() {
+            Exit::Partial
+        } else {
+            Exit::Safe
+        }
+    }
+}
+
+/// A verification under way.
+struct Check<'a> {
+    view: &'a View,
+    options: &'a Options,
+    meter: Arc<Meter>,
+    findings: Findings,
+    totals: Totals,
+    not_checked: BTreeSet<String>,
+    closed: Vec<EpochId>,
+    heads: Vec<Head>,
+    /// The chain that is being checked, and whose it is.
+    plan: Option<PlanRef>,
+    chain: Vec<Snapshot>,
+}
+
+/// Verifies what `view` shows.
+///
+/// # Errors
+/// When the store cannot be read, or nobody is pinned. What is wrong with the repository is no
+/// error: it stands in the verdict.
+pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Failure> {
+    let mut check = Check {
+        view,
+        options,
+        meter: view.reporter.meter("verify", "plans"),
+        findings: Findings::default(),
+        totals: Totals::default(),
+        not_checked: BTreeSet::new(),
+        closed: Vec::new(),
+        heads: Vec::new(),
+        plan: None,
+        chain: Vec::new(),
+    };
+    check.marker().await?;
+    let plans = view.plan_ids(&options.which).await?;
+    check.others(&plans).await?;
+    check.meter.add_total(plans.len() as u64);
+    let mut expected = options.expect_head.is_none();
+    for (writer, plan) in plans {
+        let view = view.plan(writer, plan).await?;
+        // One that lies there and is no good is a finding of its own.
+        let rejected = |head: ObjectHash| names(&view, head);
+        expected |= options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
+        check.one(&view).await?;
+        check.meter.add_done(1);
+    }
+    for writer in view.writers() {
+        check.records(writer).await?;
+    }
+    if let Some(head) = options.expect_head.filter(|_| !expected) {
+        let detail =
+            format!("snapshot sha256:{head}, which was seen before, is in no chain of a pinned writer");
+        check.findings.add(view.store.describe(), Role::Plan, Fault::RolledBack, detail);
+    }
+    check.meter.end();
+    Ok(check.verdict())
+}
+
+impl Check<'_> {
+    fn not_checked(&mut self, what: impl Into<String>) {
+        self.not_checked.insert(what.into());
+    }
+
+    /// Says that the snapshots with these places in the chain are touched by what is wrong with
+    /// `object`.
+    fn touch(&mut self, object: &str, users: &[objects::User]) {
+        for user in users {
+            self.touch_item(object, *user, None);
+        }
+    }
+
+    fn touch_item(&mut self, object: &str, user: objects::User, item: Option<&str>) {
+        let (Some(plan), Some(snapshot)) = (self.plan, self.chain.get(user)) else { return };
+        let (sequence, hash) = (snapshot.envelope().seq, snapshot.manifest.hash());
+        self.findings.touch(object, plan, sequence, hash, item);
+    }
+
+    async fn marker(&mut self) -> Result<(), Failure> {
+        let key = layout::marker();
+        let (fault, detail) = match self.view.store.get(&key, 4096).await {
+            Ok(bytes) if marker::check(&bytes).is_ok() => return Ok(()),
+            Ok(_) | Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
+                (Fault::Altered, "it does not hold what it holds in every repository")
+            }
+            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {
+                let mut lies = false;
+                for writer in self.view.writers() {
+                    lies |= !folders(&self.view.store, &format!("{writer}/"), MAX_WRITERS).await?.is_empty();
+                }
+                if !lies {
+                    return self.view.check_marker().await;
+                }
+                (Fault::Missing, "a pinned writer's folder is there without it")
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.findings.add(key.as_str(), Role::Marker, fault, detail);
+        Ok(())
+    }
+
+    /// Says whose folders are not looked at.
+    async fn others(&mut self, plans: &[(WriterId, NameId)]) -> Result<(), Failure> {
+        for folder in folders(&self.view.store, "", MAX_WRITERS).await? {
+            let Ok(writer) = folder.parse::<WriterId>() else {
+                self.not_checked(format!("{folder}/: it is no writer's folder"));
+                continue;
+            };
+            if !self.view.writers().contains(&writer) {
+                self.not_checked(format!("writer {writer}: no key of it is pinned with --signer"));
+            } else if !plans.iter().any(|(other, _)| *other == writer) {
+                self.not_checked(format!("writer {writer}: it has no plan, or none that was asked for"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, plan: &PlanView) -> Result<(), Failure> {
+        let place = PlanRef { writer: plan.writer, plan: plan.plan };
+        self.plan = Some(place);
+        self.chain = plan.chain.iter().cloned().collect();
+        self.totals.plans += 1;
+        self.totals.epochs += plan.epochs.all.len() as u64;
+        self.totals.snapshots += self.chain.len() as u64;
+        if let Some(latest) = plan.chain.latest() {
+            let (sequence, hash) = (latest.envelope().seq, latest.manifest.hash());
+            self.heads.push(Head { plan: place, sequence, hash });
+        }
+        let mut wanted = objects::wanted(&self.chain);
+        self.epochs(plan, &wanted.keys().copied().collect()).await?;
+        self.links(plan);
+        for stored in &plan.epochs.all {
+            wanted.entry(stored.epoch.epoch).or_default();
+        }
+        for (epoch, wanted) in &mut wanted {
+            let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *epoch };
+            objects::check(self, path, wanted).await?;
+        }
+        if !self.options.identities.is_empty() {
+            contents::check(self, plan, &mut wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// Both copies of every epoch, and epochs that something names and that are not there.
+    async fn epochs(&mut self, plan: &PlanView, named: &BTreeSet<EpochId>) -> Result<(), Failure> {
+        for (key, error) in &plan.epochs.rejected {
+            self.findings.add(key.as_str(), Role::Epoch, epoch_fault(error), causes(error));
+        }
+        for key in &plan.epochs.missing {
+            self.findings.add(key.as_str(), Role::Epoch, Fault::Missing, "its twin is there");
+        }
+        let prefix = layout::plan_prefix(plan.writer, plan.plan);
+        let there = folders(&self.view.store, &prefix, MAX_EPOCHS + 1).await?;
+        let before = plan.epochs.all.iter().flat_map(|stored| stored.epoch.previous_epochs.iter().copied());
+        let all: BTreeSet<EpochId> = there
+            .iter()
+            .filter_map(|id| id.parse().ok())
+            .chain(before)
+            .chain(named.iter().copied())
+            .collect();
+        for epoch in all {
+            let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
+            let key = path.epoch_json();
+            let twin = layout::epoch_copy(plan.writer, plan.plan, epoch);
+            let told = self.findings.has(key.as_str()) || self.findings.has(twin.as_str());
+            if plan.epochs.get(epoch).is_some() || told {
+                continue;
+            }
+            let detail = "something names this epoch, and neither it nor its twin is there";
+            self.findings.add(key.as_str(), Role::Epoch, Fault::Missing, detail);
+        }
+        for user in 0..self.chain.len() {
+            for epoch in self.chain[user].envelope().epochs.clone() {
+                let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
+                self.touch_item(path.epoch_json().as_str(), user, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// How snapshots name each other.
+    fn links(&mut self, plan: &PlanView) {
+        for (key, error) in &plan.chain.rejected {
+            let fault = match error {
+                ManifestError::Name => Fault::Altered,
+                ManifestError::Signed(error) if error.is_newer() => Fault::Newer,
+                ManifestError::Signed(_) | ManifestError::Misplaced { .. } => Fault::Signature,
+                ManifestError::Contradiction(_) => Fault::Malformed,
+            };
+            self.findings.add(key.as_str(), Role::Snapshot, fault, causes(error));
+        }
+        for broken in plan.breaks() {
+            let (seq, known) = match &broken {
+                Break::ParentMissing { seq, parent } => (*seq, names(plan, *parent)),
+                Break::Sequence { seq, .. } | Break::BackInTime { seq, .. } => (*seq, false),
+            };
+            // The parent lies there, and is a finding of its own.
+            if known {
+                continue;
+            }
+            for snapshot in self.chain.iter().filter(|snapshot| snapshot.envelope().seq == seq) {
+                let key = snapshot.key.as_str();
+                self.findings.add(key, Role::Snapshot, Fault::Chain, broken.to_string());
+            }
+        }
+    }
+
+    async fn records(&mut self, writer: WriterId) -> Result<(), Failure> {
+        let records = self.view.records(writer).await?;
+        for (key, error) in &records.rejected {
+            let fault = match error {
+                RecordError::Name => Fault::Altered,
+                RecordError::Signed(error) if error.is_newer() => Fault::Newer,
+                RecordError::Signed(_) | RecordError::Kind | RecordError::Misplaced { .. } => {
+                    Fault::Signature
+                }
+            };
+            self.findings.add(key.as_str(), Role::Record, fault, causes(error));
+        }
+        if records.truncated {
+            self.not_checked(format!("records of writer {writer} beyond the first {}", records.signed.len()));
+        }
+        Ok(())
+    }
+
+    fn verdict(mut self) -> Verdict {
+        let opens = !self.options.identities.is_empty();
+        match self.options.depth {
+            _ if opens => {}
+            Depth::All => self.not_checked("what is in the packs: --identity opens them"),
+            Depth::Sample(_) | Depth::Presence => {
+                let left = self.totals.packs - self.totals.packs_read.min(self.totals.packs);
+                if left > 0 {
+                    self.not_checked(format!("the bytes of {left} packs: --read-all reads them"));
+                }
+            }
+        }
+        if self.options.expect_head.is_none() {
+            self.not_checked(
+                "whether the newest snapshots were removed: --expect-head with a hash that was kept elsewhere",
+            );
+        }
+        let (findings, findings_left_out) = self.findings.finish();
+        Verdict {
+            repository: self.view.store.describe(),
+            checked: self.totals,
+            heads: self.heads,
+            not_checked: self.not_checked.into_iter().collect(),
+            findings,
+            findings_left_out,
+            closed_epochs: self.closed,
+        }
+    }
+}
+
+/// Whether a manifest that does not count lies under the name of `hash`.
+fn names(plan: &PlanView, hash: ObjectHash) -> bool {
+    let named =
+        |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == hash);
+    plan.chain.rejected.iter().any(|(key, _)| named(key))
+}
+
+fn epoch_fault(error: &EpochError) -> Fault {
+    match error {
+        error if error.is_newer() => Fault::Newer,
+        EpochError::Document { .. } | EpochError::Misplaced { .. } => Fault::Signature,
+        EpochError::Newer { .. } => Fault::Newer,
+        EpochError::Field { .. } | EpochError::Recipient { .. } => Fault::Malformed,
+    }
+}
+
+/// An error and its causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut lines = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(error) = next {
+        let line = error.to_string();
+        if lines.last() != Some(&line) {
+            lines.push(line);
+        }
+        next = error.source();
+    }
+    lines.join(": ")
+}

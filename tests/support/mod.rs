@@ -1,5 +1,6 @@
 //! Real servers and trees for the tests.
 
+pub mod bench;
 pub mod compare;
 pub mod liar;
 pub mod meddling;

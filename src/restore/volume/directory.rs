@@ -12,6 +12,7 @@ use super::target::{ExistingFiles, Shared};
 use crate::source::volume::FileType;
 use crate::source::volume::beneath::{Mounts, proc_fd, stat_at, stat_fd};
 use crate::source::volume::tar::order;
+use crate::world::kill_point;
 
 /// What temporary names start with; then 16 hexadecimal digits of the run, `-`, and a number.
 pub(super) const TEMPORARY: &[u8] = b".kbak-restore-";
@@ -102,7 +103,10 @@ impl Shared {
     ) -> std::result::Result<Made, Reason> {
         let make = || rustix::fs::mkdirat(parent, name, OWNER_ONLY);
         match make() {
-            Ok(()) => return Ok(Made::New),
+            Ok(()) => {
+                kill_point("restore.directory.made");
+                return Ok(Made::New);
+            }
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(Reason::system("make the directory")(errno)),
         }

@@ -63,6 +63,7 @@ impl OpenFile {
             // Everything is a hole until something is written.
             rustix::fs::ftruncate(&file.fd, *size).map_err(Reason::system("set its length"))?;
         }
+        kill_point("restore.file.created");
         Ok(Some(file))
     }
 
@@ -74,7 +75,10 @@ impl OpenFile {
     /// Writes an announced part.
     pub(super) fn write(&self, at: u64, bytes: &[u8]) {
         match write_all(&self.fd, bytes, at) {
-            Ok(()) => self.shared.report().bytes += bytes.len() as u64,
+            Ok(()) => {
+                self.shared.report().bytes += bytes.len() as u64;
+                kill_point("restore.file.part.written");
+            }
             Err(errno) => self.fail(Reason::system("write the file")(errno)),
         }
         self.done();
@@ -108,10 +112,10 @@ impl OpenFile {
     fn place(&self) -> Result<(), Reason> {
         let name = name(&self.entry)?;
         self.shared.set_attributes(Subject::Open(self.fd.as_fd()), &self.directory, &self.entry)?;
-        kill_point("restore: file complete, not placed");
+        kill_point("restore.file.complete");
         self.shared.place(&self.directory, &self.temporary, name)?;
         self.placed.store(true, Ordering::Release);
-        kill_point("restore: file placed");
+        kill_point("restore.file.placed");
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use super::target::{ExistingFiles, Shared};
 use crate::source::volume::FileType;
 use crate::source::volume::beneath::stat_at;
 use crate::source::volume::tar::order;
+use crate::world::kill_point;
 
 impl Shared {
     /// Makes `path` one more name of what `carrier` names. Links at the end of either are not
@@ -24,6 +25,7 @@ impl Shared {
         match rustix::fs::linkat(&from, carrier, &to, name, AtFlags::empty()) {
             Ok(()) => {
                 self.report().links += 1;
+                kill_point("restore.link.made");
                 return Ok(());
             }
             Err(Errno::EXIST) => {}

@@ -443,10 +443,10 @@ impl Target {
         drop(way);
         pool.finish();
         shared.check()?;
-        kill_point("restore: files placed");
+        kill_point("restore.files.placed");
         make_links(&shared, &links)?;
         shared.check()?;
-        kill_point("restore: links made");
+        kill_point("restore.links.made");
         if let Some(mut seen) = seen {
             if shared.report().failed.is_empty() {
                 shared.delete_extra(&mut seen, &shared.options.delete_within);
@@ -458,7 +458,7 @@ impl Target {
         shared.check()?;
         rustix::fs::syncfs(&shared.root)
             .map_err(|source| TargetError::Stopped { path: ROOT.to_vec(), source })?;
-        kill_point("restore: directories finished");
+        kill_point("restore.synced");
         Ok(std::mem::take(&mut *shared.report()))
     }
 }
@@ -493,6 +493,7 @@ fn finish_directories(shared: &Shared, directories: &Journal) -> Result<(), Targ
             Ok(lost) => shared.lose(&entry.path, lost),
             Err(errno) => shared.fail(&entry.path, Reason::system("set its attributes")(errno)),
         }
+        kill_point("restore.directory.finished");
     }
     Ok(())
 }

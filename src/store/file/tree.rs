@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::format::ids::to_hex;
 use crate::format::layout::ObjectKey;
 use crate::store::Put;
+use crate::world::kill_point;
 
 /// How temporary names start. No key has a segment that starts with a dot.
 pub(super) const TEMPORARY: &str = ".kbak-";
@@ -121,9 +122,9 @@ impl Tree {
             return Ok(Put::Existed);
         }
         let written = write(&folder, temporary, bytes, stamp);
-        crate::world::kill_point("file-put-written");
+        kill_point("store.file.written");
         let placed = written.and_then(|()| place(&folder, temporary, name));
-        crate::world::kill_point("file-put-placed");
+        kill_point("store.file.placed");
         if placed != Ok(Put::Created) {
             // The first error is the one to tell; what stays behind is swept some day.
             let _ = fs::unlinkat(&folder, temporary, AtFlags::empty());

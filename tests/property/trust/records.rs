@@ -76,15 +76,14 @@ async fn records_are_listed_and_only_those_that_count_have_effect() {
     bench.store.put(&foreign).await.expect("stored");
     let sealed = distrust(&[4]).seal(REPOSITORY, WRITER, now, &key(1)).expect("sealed");
     bench.memory.overwrite(layout::record(WRITER, ObjectHash([0; 32])), sealed.bytes().clone());
-    bench.memory.overwrite(
-        layout::record(WRITER, ObjectHash([1; 32])),
-        Bytes::from_static(b"age-encryption.org/v1\n"),
-    );
+    let report = Bytes::from_static(b"age-encryption.org/v1\n");
+    bench.memory.overwrite(layout::record(WRITER, ObjectHash([1; 32])), report.clone());
+    bench.memory.overwrite(layout::record(WRITER, ObjectHash::of(&report)), report);
 
     let silent = Reporter::silent();
     let records =
         records::list(&bench.store, WRITER, Some(REPOSITORY), &pin(), &silent).await.expect("listed");
-    assert_eq!((records.signed.len(), records.rejected.len(), records.reports.len()), (5, 5, 1));
+    assert_eq!((records.signed.len(), records.rejected.len(), records.reports.len()), (5, 6, 1));
     let (packs, _) = records.distrusted(PLAN, EPOCH, DOMAIN);
     assert_eq!(packs.into_iter().collect::<Vec<_>>(), [ObjectHash([7; 32]), ObjectHash([8; 32])]);
     assert!(records.distrusted(PLAN, EPOCH, NameId([0; 8])).0.is_empty());

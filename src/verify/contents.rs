@@ -1,0 +1,442 @@
+//! What an owner's identity opens: every pack that snapshots need, chunk by chunk; every list,
+//! catalog, index, scan cache and state, against those chunks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt as _};
+
+use crate::format::body::Stream;
+use crate::format::cache::{self, CacheError, Group, MAX_CACHE};
+use crate::format::derive::{ChunkKind, DomainKey};
+use crate::format::epoch::VerifiedEpoch;
+use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
+use crate::format::index::{Index, MAX_INDEX};
+use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
+use crate::format::list::{Place, Slice, StreamHasher};
+use crate::format::needs::PackName;
+use crate::format::pack::TableEntry;
+use crate::format::state::{self, MAX_STATE, State};
+use crate::format::wrap::{EpochKeys, WrapError};
+use crate::pipeline::fetch::{Fetcher, ReadError};
+use crate::report::failure::Failure;
+use crate::repository::keys::{self, KeysError};
+use crate::repository::named::{self, Named};
+use crate::repository::open::PlanView;
+use crate::repository::snapshot::{OpenSnapshot, SnapshotError};
+use crate::store::{StoreError, StoreErrorKind};
+
+use super::finding::{Fault, Role};
+use super::objects::{self, User, Wanted};
+use super::{Check, causes};
+
+/// How many packs are open at once: each takes up to twice its size.
+const PARALLEL: usize = 2;
+/// What age adds to a small object at most.
+const OVERHEAD: u64 = 1 << 20;
+
+/// Every chunk that was opened and proven: where it lies and half of its id, to the other half and
+/// its kind. About 40 bytes a chunk.
+#[derive(Default)]
+struct Proven(HashMap<[u8; 16], ([u8; 16], u8)>);
+
+impl Proven {
+    fn place(pack: &ObjectHash, place: (u32, u32, u32), half: &[u8]) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&pack.0).update(half);
+        for number in [place.0, place.1, place.2] {
+            hasher.update(&number.to_le_bytes());
+        }
+        let mut short = [0; 16];
+        short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        short
+    }
+
+    fn add(&mut self, pack: &ObjectHash, entry: &TableEntry) {
+        let (first, second) = halves(&entry.id);
+        let place = Self::place(pack, (entry.offset, entry.length, entry.plain), &first);
+        self.0.insert(place, (second, entry.kind.code()));
+    }
+
+    fn has(&self, place: &Place, id: &ChunkId, kind: ChunkKind) -> bool {
+        let (first, second) = halves(id);
+        let key = Self::place(&place.pack.hash, (place.offset, place.length, place.plain), &first);
+        self.0.get(&key) == Some(&(second, kind.code()))
+    }
+}
+
+fn halves(id: &ChunkId) -> ([u8; 16], [u8; 16]) {
+    let (mut first, mut second) = ([0; 16], [0; 16]);
+    first.copy_from_slice(&id.0[..16]);
+    second.copy_from_slice(&id.0[16..]);
+    (first, second)
+}
+
+type Epochs = BTreeMap<EpochId, (VerifiedEpoch, EpochKeys)>;
+
+/// Opens everything that the snapshots of `plan` need.
+pub(super) async fn check(
+    check: &mut Check<'_>,
+    plan: &PlanView,
+    wanted: &mut BTreeMap<EpochId, Wanted>,
+) -> Result<(), Failure> {
+    let epochs = open_epochs(check, plan).await?;
+    let mut opening =
+        Opening { epochs, names: BTreeMap::new(), proven: Proven::default(), read: HashMap::new() };
+    for user in 0..check.chain.len() {
+        if let Some(open) = opening.snapshot(check, user).await? {
+            opening.domains(check, &open, wanted).await?;
+            opening.streams(check, &open, user, wanted).await?;
+        }
+    }
+    opening.hints(check, wanted).await
+}
+
+/// The keys of every epoch. One that no identity opens is named.
+async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, Failure> {
+    let (view, identities) = (check.view, &check.options.identities);
+    let mut epochs = Epochs::new();
+    for stored in &plan.epochs.all {
+        let epoch = &stored.epoch;
+        let error = match keys::open(&view.store, &view.world, epoch, identities, &view.reporter).await {
+            Ok((keys, _)) => {
+                epochs.insert(epoch.epoch, (epoch.clone(), keys));
+                continue;
+            }
+            Err(error) => error,
+        };
+        match &error {
+            KeysError::Closed { source, .. } if is_damage(source) => {
+                let key = epoch.path().epoch_json();
+                check.findings.add(key.as_str(), Role::Epoch, Fault::Unreadable, causes(&error));
+            }
+            KeysError::Closed { .. } if plan.epochs.all.len() > 1 => {
+                check.closed.push(epoch.epoch);
+                check.not_checked(format!("what is in epoch {}: no identity opens it", epoch.epoch));
+            }
+            // Nothing opens: the identity is the wrong one.
+            _ => return Err(error.into()),
+        }
+    }
+    Ok(epochs)
+}
+
+fn is_damage(error: &WrapError) -> bool {
+    matches!(error, WrapError::Damaged(_) | WrapError::Armor | WrapError::Content | WrapError::Foreign(_))
+}
+
+struct Opening {
+    epochs: Epochs,
+    /// The domains that were opened, by name.
+    names: BTreeMap<(EpochId, NameId), String>,
+    proven: Proven,
+    /// Streams that were read in an earlier snapshot, and the packs that they miss.
+    read: HashMap<[u8; 32], Vec<ObjectKey>>,
+}
+
+impl Opening {
+    async fn snapshot(&self, check: &mut Check<'_>, user: User) -> Result<Option<OpenSnapshot>, Failure> {
+        let snapshot = check.chain[user].clone();
+        let epochs: Vec<_> =
+            snapshot.envelope().epochs.iter().filter_map(|id| self.epochs.get(id).cloned()).collect();
+        if epochs.len() < snapshot.envelope().epochs.len() {
+            return Ok(None);
+        }
+        let key = snapshot.envelope().path().body(snapshot.envelope().body);
+        let (store, world) = (check.view.store.clone(), check.view.world.clone());
+        let error = match OpenSnapshot::open(store, world, snapshot, epochs, check.options.memory).await {
+            Ok(open) => return Ok(Some(open)),
+            Err(SnapshotError::Store(error)) if !is_absence(&error) => return Err(error.into()),
+            Err(error) => error,
+        };
+        check.findings.add(key.as_str(), Role::Body, Fault::Unreadable, causes(&error));
+        check.touch_item(key.as_str(), user, None);
+        Ok(None)
+    }
+
+    /// Opens every pack of the domains that a snapshot is the first to name.
+    async fn domains(
+        &mut self,
+        check: &mut Check<'_>,
+        open: &OpenSnapshot,
+        wanted: &mut BTreeMap<EpochId, Wanted>,
+    ) -> Result<(), Failure> {
+        for one in open.snapshot().envelope().needs.clone() {
+            let Some(name) = open.body().domains.get(&one.domain) else { continue };
+            if self.names.insert((one.epoch, one.domain), name.clone()).is_some() {
+                continue;
+            }
+            let Some((epoch, keys)) = self.epochs.get(&one.epoch) else { continue };
+            let path = epoch.path();
+            let Some(domain) = wanted.get_mut(&one.epoch).and_then(|w| w.domains.get_mut(&one.domain)) else {
+                continue;
+            };
+            let fetcher = Fetcher::new(
+                check.view.store.clone(),
+                path,
+                one.domain,
+                keys.identity.clone(),
+                Arc::new(keys.secret.domain(name)),
+                check.view.world.workers,
+                check.options.memory,
+            );
+            let good: Vec<PackName> =
+                domain.packs.iter().filter(|pack| !domain.bad.contains(&pack.hash)).copied().collect();
+            check.meter.add_bytes_total(good.iter().map(|pack| pack.size).sum());
+            let mut read = stream::iter(good)
+                .map(|pack| {
+                    let fetcher = &fetcher;
+                    async move { (pack, fetcher.prove(pack).await) }
+                })
+                .buffer_unordered(PARALLEL);
+            while let Some((pack, result)) = read.next().await {
+                check.meter.add_bytes(pack.size);
+                check.totals.packs_read += 1;
+                check.totals.hashed += 1;
+                check.totals.bytes_read += pack.size;
+                match result {
+                    Ok(table) => {
+                        check.totals.chunks += table.len() as u64;
+                        table.iter().for_each(|entry| self.proven.add(&pack.hash, entry));
+                    }
+                    Err(error) => {
+                        let detail = damage(error)?;
+                        let key = path.in_domain(one.domain, Class::Pack, pack.hash);
+                        check.findings.add(key.as_str(), Role::Pack, Fault::Unreadable, detail);
+                        domain.bad.insert(pack.hash);
+                    }
+                }
+            }
+            objects::users_of_bad(check, path, one.domain, domain).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the lists and catalogs of a snapshot, and compares them with the chunks.
+    async fn streams(
+        &mut self,
+        check: &mut Check<'_>,
+        open: &OpenSnapshot,
+        user: User,
+        wanted: &BTreeMap<EpochId, Wanted>,
+    ) -> Result<(), Failure> {
+        let body = open.snapshot().envelope().path().body(open.snapshot().envelope().body);
+        for (item, one) in open.streams() {
+            let Some((epoch, _)) = self.epochs.get(&one.epoch) else { continue };
+            let path = epoch.path();
+            let memo = memo(one);
+            let packs = match self.read.get(&memo) {
+                Some(packs) => packs.clone(),
+                None => match self.stream(open, one, path, wanted).await? {
+                    Ok(packs) => {
+                        self.read.insert(memo, packs.clone());
+                        packs
+                    }
+                    Err(what) => {
+                        let detail = format!("stream {} of {item}: {what}", one.name);
+                        check.findings.add(body.as_str(), Role::Body, Fault::Malformed, detail);
+                        check.touch_item(body.as_str(), user, Some(item));
+                        continue;
+                    }
+                },
+            };
+            for key in packs {
+                check.touch_item(key.as_str(), user, Some(item));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the bad packs that a stream lies in, or what is wrong with its list.
+    async fn stream(
+        &self,
+        open: &OpenSnapshot,
+        one: &Stream,
+        path: EpochPath,
+        wanted: &BTreeMap<EpochId, Wanted>,
+    ) -> Result<Result<Vec<ObjectKey>, String>, Failure> {
+        let none = std::collections::BTreeSet::new();
+        let domain = wanted.get(&one.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
+        let bad = domain.map_or(&none, |domain| &domain.bad);
+        let key = |pack: ObjectHash| path.in_domain(one.domain, Class::Pack, pack);
+        let mut packs: Vec<ObjectKey> = one
+            .parts
+            .iter()
+            .chain(&one.catalog)
+            .map(|p| p.pack)
+            .filter(|p| bad.contains(p))
+            .map(key)
+            .collect();
+        let reader = match open.read(one) {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Err(causes(&error))),
+        };
+        let (mut hasher, mut length) = (StreamHasher::default(), 0u64);
+        for part in &one.parts {
+            if bad.contains(&part.pack) {
+                continue;
+            }
+            let slices = match reader.slices(part).await {
+                Ok(slices) => slices,
+                Err(error) => return Ok(Err(damage(error)?)),
+            };
+            for slice in &slices {
+                hasher.update(slice);
+                length += u64::from(slice.take);
+                if bad.contains(&slice.place.pack.hash) {
+                    packs.push(key(slice.place.pack.hash));
+                } else if !self.holds(slice) {
+                    return Ok(Err(format!(
+                        "pack {} does not hold a chunk that it lists",
+                        slice.place.pack.hash
+                    )));
+                }
+            }
+        }
+        packs.sort_unstable();
+        packs.dedup();
+        if !packs.is_empty() {
+            return Ok(Ok(packs));
+        }
+        if hasher.finish() != one.hash || length != one.length {
+            return Ok(Err("its list is not the one that the snapshot names".into()));
+        }
+        let mut lines = reader.catalog();
+        while let Some(line) = lines.next().await {
+            if let Err(error) = line {
+                return Ok(Err(damage(error)?));
+            }
+        }
+        Ok(Ok(packs))
+    }
+
+    fn holds(&self, slice: &Slice) -> bool {
+        self.proven.has(&slice.place, &slice.id, ChunkKind::Data)
+    }
+
+    /// Opens what only speeds up the next backup.
+    async fn hints(&self, check: &mut Check<'_>, wanted: &BTreeMap<EpochId, Wanted>) -> Result<(), Failure> {
+        for (id, wanted) in wanted {
+            let Some((epoch, keys)) = self.epochs.get(id) else { continue };
+            let path = epoch.path();
+            for hint in wanted.hints() {
+                let Some(Placed::InDomain(domain, class, hash)) = path.placed(hint) else { continue };
+                if check.findings.has(hint.as_str()) {
+                    continue;
+                }
+                let name = match (self.names.get(&(*id, domain)), class) {
+                    (_, Class::State) => state::DOMAIN,
+                    (Some(name), _) => name,
+                    // No snapshot that opened says how this domain is called.
+                    (None, _) => {
+                        check.not_checked(format!(
+                            "what is in {hint}: no snapshot that opens names its domain"
+                        ));
+                        continue;
+                    }
+                };
+                let key = keys.secret.domain(name);
+                if let Some((fault, detail)) =
+                    self.hint(check, path, domain, class, hash, &key, wanted).await?
+                {
+                    check.findings.add(hint.as_str(), Role::Hint, fault, detail);
+                    check.touch(hint.as_str(), wanted.users(hint));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the place of one object, and what it is held against")]
+    async fn hint(
+        &self,
+        check: &Check<'_>,
+        path: EpochPath,
+        domain: NameId,
+        class: Class,
+        hash: ObjectHash,
+        key: &DomainKey,
+        wanted: &Wanted,
+    ) -> Result<Option<(Fault, String)>, StoreError> {
+        let limit = MAX_INDEX.max(MAX_CACHE).max(MAX_STATE) + OVERHEAD;
+        let object = path.in_domain(domain, class, hash);
+        let sealed = match named::get(&check.view.store, &object, hash, limit).await? {
+            Named::Is(sealed) => sealed,
+            Named::Missing => return Ok(Some((Fault::Missing, "signed snapshots name it".into()))),
+            Named::Altered => return Ok(Some((Fault::Altered, "its SHA-256 is not its name".into()))),
+        };
+        let unreadable = |error: &dyn std::error::Error| Some((Fault::Unreadable, causes(error)));
+        Ok(match class {
+            Class::Index => match Index::open(&sealed, key) {
+                Err(error) => unreadable(&error),
+                Ok(index) => self.lies(&index, domain, wanted).map(|what| (Fault::Malformed, what)),
+            },
+            Class::State => State::open(&sealed, key).err().and_then(|error| unreadable(&error)),
+            Class::Cache => match cache::open_root(&sealed, key) {
+                Err(error) => unreadable(&error),
+                Ok(groups) => {
+                    let mut wrong = None;
+                    for group in groups {
+                        let group_key = path.in_domain(domain, Class::Cache, group.object);
+                        let read =
+                            named::get(&check.view.store, &group_key, group.object, MAX_CACHE + OVERHEAD);
+                        let what = match read.await? {
+                            Named::Is(sealed) => {
+                                Group::open(&sealed, key).err().map(|error: CacheError| causes(&error))
+                            }
+                            Named::Missing => Some("is not there".into()),
+                            Named::Altered => Some("is altered".into()),
+                        };
+                        if let Some(what) = what {
+                            wrong = Some((Fault::Unreadable, format!("its part {group_key} {what}")));
+                            break;
+                        }
+                    }
+                    wrong
+                }
+            },
+            Class::Pack | Class::Needs | Class::Record => None,
+        })
+    }
+
+    /// An index that names a chunk where there is none, in a pack that was opened.
+    fn lies(&self, index: &Index, domain: NameId, wanted: &Wanted) -> Option<String> {
+        let domain = wanted.domains.get(&domain)?;
+        let opened: Vec<bool> = index
+            .packs
+            .iter()
+            .map(|pack| {
+                let needed = domain.packs.binary_search_by_key(&pack.hash, |pack| pack.hash).is_ok();
+                needed && !domain.bad.contains(&pack.hash)
+            })
+            .collect();
+        let wrong = index.entries.iter().find(|entry| {
+            let pack = entry.pack as usize;
+            let place = (entry.offset, entry.length, entry.plain);
+            opened[pack]
+                && !self.proven.0.contains_key(&Proven::place(&index.packs[pack].hash, place, &entry.id))
+        })?;
+        Some(format!("it names a chunk in pack {} that is not there", index.packs[wrong.pack as usize].hash))
+    }
+}
+
+/// What tells a stream from every other: its list by ids, and its catalog.
+fn memo(stream: &Stream) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&stream.epoch.0).update(&stream.domain.0).update(&stream.hash.0);
+    for part in stream.parts.iter().chain(&stream.catalog) {
+        hasher.update(&part.pack.0).update(&part.id.0).update(&part.offset.to_le_bytes());
+        hasher.update(&part.length.to_le_bytes()).update(&part.plain_length.to_le_bytes());
+    }
+    hasher.update(&stream.length.to_le_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// How damage shows; everything else ends the verification.
+fn damage(error: ReadError) -> Result<String, Failure> {
+    if error.is_damage() { Ok(causes(&error)) } else { Err(error.into()) }
+}
+
+fn is_absence(error: &StoreError) -> bool {
+    matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. })
+}

@@ -1,0 +1,337 @@
+//! What lies in an epoch's folder, against what signed manifests name: presence and size of
+//! everything, and the hash of as much as is asked for. Needs no key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::TryStreamExt as _;
+
+use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
+use crate::format::manifest::DomainObjects;
+use crate::format::needs::{MAX_NEEDS, Needs, PackName};
+use crate::repository::chain::Snapshot;
+use crate::repository::named::{self, Named};
+use crate::store::listing::list_all;
+use crate::store::{Entry, StoreError};
+
+use super::finding::{Fault, Role};
+use super::{Check, Depth};
+
+/// How many objects are read at once.
+const PARALLEL: usize = 4;
+
+/// A snapshot by its place in the chain that is checked.
+pub(super) type User = usize;
+
+/// What the manifests of a plan name in one epoch.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Everything but packs and needs.
+    objects: BTreeMap<ObjectKey, Object>,
+    /// Domains, with their packs.
+    pub(super) domains: BTreeMap<NameId, Domain>,
+}
+
+#[derive(Debug)]
+struct Object {
+    role: Role,
+    size: Option<u64>,
+    users: Vec<User>,
+    seen: bool,
+}
+
+/// One domain of one epoch.
+#[derive(Debug, Default)]
+pub(super) struct Domain {
+    /// Its needs objects, and whose they are.
+    needs: BTreeMap<ObjectHash, Vec<User>>,
+    /// All packs that any of them lists, by hash. 40 bytes each.
+    pub(super) packs: Vec<PackName>,
+    /// Those of them that are missing, short or altered.
+    pub(super) bad: BTreeSet<ObjectHash>,
+}
+
+/// What all manifests of a chain name, by epoch.
+pub(super) fn wanted(chain: &[Snapshot]) -> BTreeMap<EpochId, Wanted> {
+    let mut epochs: BTreeMap<EpochId, Wanted> = BTreeMap::new();
+    for (user, snapshot) in chain.iter().enumerate() {
+        let envelope = snapshot.envelope();
+        let path = |epoch| EpochPath { epoch, ..envelope.path() };
+        let own = epochs.entry(envelope.epoch).or_default();
+        own.name(envelope.path().body(envelope.body), Role::Body, Some(envelope.body_size), user);
+        let hints: [(&[DomainObjects], Class); 3] = [
+            (&envelope.index, Class::Index),
+            (&envelope.cache, Class::Cache),
+            (&envelope.state, Class::State),
+        ];
+        for (named, class) in hints {
+            for one in named {
+                let wanted = epochs.entry(one.epoch).or_default();
+                for hash in &one.objects {
+                    wanted.name(path(one.epoch).in_domain(one.domain, class, *hash), Role::Hint, None, user);
+                }
+            }
+        }
+        for one in &envelope.needs {
+            let domain = epochs.entry(one.epoch).or_default().domains.entry(one.domain).or_default();
+            for hash in &one.objects {
+                domain.needs.entry(*hash).or_default().push(user);
+            }
+        }
+    }
+    epochs
+}
+
+impl Wanted {
+    /// What only speeds up the next backup.
+    pub(super) fn hints(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.objects.iter().filter(|(_, object)| object.role == Role::Hint).map(|(key, _)| key)
+    }
+
+    /// The snapshots that name an object.
+    pub(super) fn users(&self, key: &ObjectKey) -> &[User] {
+        self.objects.get(key).map_or(&[], |object| &object.users)
+    }
+
+    fn name(&mut self, key: ObjectKey, role: Role, size: Option<u64>, user: User) {
+        let object = self.objects.entry(key).or_insert(Object { role, size, users: Vec::new(), seen: false });
+        object.users.push(user);
+    }
+}
+
+/// Checks one epoch's folder.
+pub(super) async fn check(
+    check: &mut Check<'_>,
+    path: EpochPath,
+    wanted: &mut Wanted,
+) -> Result<(), StoreError> {
+    for (id, domain) in &mut wanted.domains {
+        needs(check, path, *id, domain).await?;
+    }
+    let needed = wanted.domains.values().map(|domain| domain.packs.len() as u64).sum();
+    check.totals.packs += needed;
+    let mut book = Book::new(check, path, wanted, needed);
+    let store = check.view.store.clone();
+    let meter = check.meter.clone();
+    let mut read = list_all(store.clone(), path.prefix(), check.view.reporter.clone())
+        .try_filter_map(|entry| std::future::ready(Ok(book.entry(&entry))))
+        .map_ok(|(entry, role, hash)| {
+            let (store, meter) = (store.clone(), meter.clone());
+            meter.add_bytes_total(entry.size);
+            async move {
+                let named = named::check(&store, &entry.key, hash, entry.size).await?;
+                meter.add_bytes(entry.size);
+                Ok((entry, role, hash, named))
+            }
+        })
+        .try_buffer_unordered(PARALLEL);
+    let mut wrong = Vec::new();
+    let (mut objects, mut bytes, mut packs) = (0, 0, 0);
+    while let Some((entry, role, hash, named)) = read.try_next().await? {
+        objects += 1;
+        bytes += entry.size;
+        packs += u64::from(role == Role::Pack);
+        match named {
+            Named::Is(()) => {}
+            Named::Missing => {
+                wrong.push((entry.key, role, Fault::Missing, "it was listed and is gone".into(), hash))
+            }
+            Named::Altered => {
+                wrong.push((entry.key, role, Fault::Altered, "its SHA-256 is not its name".into(), hash));
+            }
+        }
+    }
+    drop(read);
+    wrong.extend(book.end());
+    check.totals.hashed += objects;
+    check.totals.bytes_read += bytes;
+    check.totals.packs_read += packs;
+    for (key, role, fault, detail, hash) in wrong {
+        check.findings.add(key.as_str(), role, fault, detail);
+        if let Some(object) = wanted.objects.get(&key) {
+            check.touch(key.as_str(), &object.users);
+        }
+        if let Some(Placed::InDomain(domain, Class::Pack, _)) = path.placed(&key)
+            && let Some(domain) = wanted.domains.get_mut(&domain)
+            && domain.packs.binary_search_by_key(&hash, |pack| pack.hash).is_ok()
+        {
+            domain.bad.insert(hash);
+        }
+    }
+    for (id, domain) in &wanted.domains {
+        users_of_bad(check, path, *id, domain).await?;
+    }
+    Ok(())
+}
+
+/// Reads the needs objects of a domain.
+async fn needs(
+    check: &mut Check<'_>,
+    path: EpochPath,
+    id: NameId,
+    domain: &mut Domain,
+) -> Result<(), StoreError> {
+    for (hash, users) in &domain.needs {
+        let key = path.in_domain(id, Class::Needs, *hash);
+        let (fault, detail) = match named::get(&check.view.store, &key, *hash, MAX_NEEDS).await? {
+            Named::Is(bytes) => match Needs::parse(&bytes) {
+                Some(needs) => {
+                    domain.packs.extend_from_slice(needs.packs());
+                    domain.packs.sort_unstable();
+                    domain.packs.dedup();
+                    continue;
+                }
+                None => (Fault::Malformed, "it is no sorted list of packs"),
+            },
+            Named::Missing => (Fault::Missing, "signed snapshots name it"),
+            Named::Altered => (Fault::Altered, "its SHA-256 is not its name"),
+        };
+        check.findings.add(key.as_str(), Role::Needs, fault, detail);
+        check.touch(key.as_str(), users);
+        check.not_checked(format!("the packs that {key} listed"));
+    }
+    Ok(())
+}
+
+/// Says which snapshots need the packs that are bad.
+pub(super) async fn users_of_bad(
+    check: &mut Check<'_>,
+    path: EpochPath,
+    id: NameId,
+    domain: &Domain,
+) -> Result<(), StoreError> {
+    if domain.bad.is_empty() {
+        return Ok(());
+    }
+    for (hash, users) in &domain.needs {
+        let key = path.in_domain(id, Class::Needs, *hash);
+        let Named::Is(bytes) = named::get(&check.view.store, &key, *hash, MAX_NEEDS).await? else { continue };
+        let Some(needs) = Needs::parse(&bytes) else { continue };
+        for pack in needs.packs().iter().filter(|pack| domain.bad.contains(&pack.hash)) {
+            check.touch(path.in_domain(id, Class::Pack, pack.hash).as_str(), users);
+        }
+    }
+    Ok(())
+}
+
+type Wrong = (ObjectKey, Role, Fault, String, ObjectHash);
+
+/// The books on one listing: what was wanted, what came.
+struct Book<'a> {
+    path: EpochPath,
+    depth: Depth,
+    opens_packs: bool,
+    objects: &'a mut BTreeMap<ObjectKey, Object>,
+    domains: &'a BTreeMap<NameId, Domain>,
+    /// How far each domain's packs were met.
+    met: BTreeMap<NameId, usize>,
+    /// The share of packs that is read, and where the next one is due.
+    share: f64,
+    due: f64,
+    wrong: Vec<Wrong>,
+}
+
+impl<'a> Book<'a> {
+    fn new(check: &Check<'_>, path: EpochPath, wanted: &'a mut Wanted, needed: u64) -> Self {
+        // One pack at least, wherever there is one.
+        let share = match check.options.depth {
+            Depth::Sample(share) => share.max(1.0 / needed.max(1) as f64),
+            Depth::Presence | Depth::All => 0.0,
+        };
+        // Every n-th pack from a random one on: as many as were asked for, none of them predictable.
+        let due = f64::from(u32::from_le_bytes(check.view.world.random::<4>())) / f64::from(u32::MAX);
+        Self {
+            path,
+            depth: check.options.depth,
+            opens_packs: !check.options.identities.is_empty(),
+            objects: &mut wanted.objects,
+            domains: &wanted.domains,
+            met: BTreeMap::new(),
+            share,
+            due,
+            wrong: Vec::new(),
+        }
+    }
+
+    /// Takes one entry of the listing. Gives it back if it is to be read and hashed.
+    fn entry(&mut self, entry: &Entry) -> Option<(Entry, Role, ObjectHash)> {
+        // What is in no place of ours was named by the listing already.
+        let placed = self.path.placed(&entry.key)?;
+        let (role, hash) = match placed {
+            // Read whole and checked when the chain was read.
+            Placed::Epoch | Placed::Snapshot(_) => return None,
+            Placed::Wrap(hash) => (Role::Wrap, hash),
+            Placed::Body(hash) => (Role::Body, hash),
+            Placed::InDomain(domain, Class::Pack, hash) => return self.pack(entry, domain, hash),
+            Placed::InDomain(domain, Class::Needs, hash) => {
+                let read = self.domains.get(&domain).is_some_and(|domain| domain.needs.contains_key(&hash));
+                if read {
+                    return None;
+                }
+                (Role::Needs, hash)
+            }
+            Placed::InDomain(_, _, hash) => (Role::Hint, hash),
+        };
+        if let Some(object) = self.objects.get_mut(&entry.key) {
+            object.seen = true;
+            if let Some(size) = object.size.filter(|size| *size != entry.size) {
+                let detail = format!("it has {} bytes, and its snapshot says {size}", entry.size);
+                self.wrong.push((entry.key.clone(), role, Fault::Size, detail, hash));
+                return None;
+            }
+        }
+        (self.depth == Depth::All).then(|| (entry.clone(), role, hash))
+    }
+
+    fn pack(&mut self, entry: &Entry, domain: NameId, hash: ObjectHash) -> Option<(Entry, Role, ObjectHash)> {
+        let all = self.depth == Depth::All;
+        let Some(wanted) = self.domains.get(&domain) else {
+            return all.then(|| (entry.clone(), Role::Pack, hash));
+        };
+        let met = self.met.entry(domain).or_default();
+        while let Some(pack) = wanted.packs.get(*met).filter(|pack| pack.hash < hash) {
+            self.wrong.push(missing(self.path, domain, pack.hash));
+            *met += 1;
+        }
+        let Some(pack) = wanted.packs.get(*met).filter(|pack| pack.hash == hash) else {
+            // An orphan of an ended run, which the next one may use.
+            return all.then(|| (entry.clone(), Role::Pack, hash));
+        };
+        let size = pack.size;
+        // Two sizes for one name cannot both be right.
+        while wanted.packs.get(*met).is_some_and(|pack| pack.hash == hash) {
+            *met += 1;
+        }
+        if size != entry.size {
+            let detail = format!("it has {} bytes, and its snapshots say {size}", entry.size);
+            self.wrong.push((entry.key.clone(), Role::Pack, Fault::Size, detail, hash));
+            return None;
+        }
+        self.due += self.share;
+        let sampled = self.due >= 1.0;
+        self.due -= f64::from(u8::from(sampled));
+        // With an identity it is read once, by whoever opens it.
+        let read = sampled || (all && !self.opens_packs);
+        read.then(|| (entry.clone(), Role::Pack, hash))
+    }
+
+    /// What was wanted and did not come.
+    fn end(mut self) -> Vec<Wrong> {
+        for (id, domain) in self.domains {
+            let met = self.met.get(id).copied().unwrap_or(0);
+            let path = self.path;
+            self.wrong.extend(domain.packs[met..].iter().map(|pack| missing(path, *id, pack.hash)));
+        }
+        for (key, object) in self.objects.iter().filter(|(_, object)| !object.seen) {
+            let hash = key.name().parse().unwrap_or(ObjectHash([0; 32]));
+            let detail = "signed snapshots name it".into();
+            self.wrong.push((key.clone(), object.role, Fault::Missing, detail, hash));
+        }
+        self.wrong
+    }
+}
+
+fn missing(path: EpochPath, domain: NameId, pack: ObjectHash) -> Wrong {
+    let key = path.in_domain(domain, Class::Pack, pack);
+    (key, Role::Pack, Fault::Missing, "signed snapshots need it".into(), pack)
+}

@@ -1,0 +1,207 @@
+//! The points, and a death at each.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{Desk, Fingerprint, fingerprint};
+
+/// When an epoch is born: `kbak epoch close` makes a successor.
+const BIRTH: &[&str] = &["epoch.secret.kept", "epoch.copy.stored", "epoch.copy.stored:2", "epoch.born"];
+
+/// After the first commit in a new epoch.
+const SETTLING: &[&str] = &["epoch.secret.settling", "epoch.secret.settled"];
+
+/// In a backup, in the order in which they are passed first.
+const BACKUP: &[&str] = &[
+    "backup.started",
+    "backup.epoch.ready",
+    "backup.chain.read",
+    "backup.state.read",
+    "backup.index.loaded",
+    "backup.item.started",
+    "backup.piece.prepared",
+    "backup.pack.sealed",
+    "store.file.written",
+    "store.file.placed",
+    "backup.pack.stored",
+    "backup.list.written",
+    "backup.catalog.written",
+    "backup.cache.group.stored",
+    "backup.item.read",
+    "backup.lists.settled",
+    "backup.index.sealed",
+    "backup.index.stored",
+    "backup.domain.stored",
+    "backup.cache.sealed",
+    "backup.cache.stored",
+    "backup.domain.closed",
+    "backup.commit.begun",
+    "backup.state.stored",
+    "backup.needs.stored",
+    "backup.body.sealed",
+    "backup.body.stored",
+    "backup.packs.present",
+    "backup.manifest.sealed",
+    "backup.manifest.stored",
+    "backup.committed",
+];
+
+/// In a restore of a folder.
+const RESTORE: &[&str] = &[
+    "restore.target.opened",
+    "restore.directory.made",
+    "restore.directory.made:3",
+    "restore.file.created",
+    "restore.file.part.written",
+    "restore.file.complete",
+    "restore.file.complete:20",
+    "restore.file.placed",
+    "restore.file.placed:30",
+    "restore.files.placed",
+    "restore.link.made",
+    "restore.links.made",
+    "restore.directory.finished",
+    "restore.synced",
+];
+
+/// Later passings of points that are passed often.
+const AGAIN: &[&str] = &[
+    "backup.piece.prepared:3",
+    "backup.piece.prepared:7",
+    "backup.pack.sealed:2",
+    "backup.pack.stored:2",
+    "backup.pack.stored:4",
+    "store.file.written:3",
+    "store.file.placed:5",
+    "store.file.written:8",
+];
+
+fn full() -> bool {
+    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
+}
+
+#[test]
+fn every_point_in_the_source_is_in_a_table() {
+    let mut named = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(path).expect("text");
+            named.extend(
+                text.split("kill_point(\"")
+                    .skip(1)
+                    .filter_map(|rest| rest.split_once('"').map(|(name, _)| name.to_owned())),
+            );
+        }
+    }
+    let tables = [BIRTH, SETTLING, BACKUP, RESTORE, AGAIN].concat();
+    let tried: BTreeSet<String> =
+        tables.iter().map(|point| point.split(':').next().unwrap_or(point).to_owned()).collect();
+    assert_eq!(named, tried);
+    assert!(named.len() >= 40, "{} points", named.len());
+}
+
+/// Kills a backup at each of `points`, and lets the next one succeed.
+fn deaths(points: &[&str]) {
+    let desk = Desk::new();
+    desk.backup(None);
+    let first = fingerprint(&desk.at("data"));
+    let mut taken: Vec<Fingerprint> = Vec::new();
+    for (at, point) in points.iter().enumerate() {
+        desk.change(at as u64);
+        desk.backup(Some(point));
+        desk.holds("1", &first, &format!("after a death at {point}"));
+        desk.backup(None);
+        let now = fingerprint(&desk.at("data"));
+        desk.holds("latest", &now, &format!("of the run after a death at {point}"));
+        taken.push(now);
+    }
+    desk.sound();
+    desk.holds("1", &first, "after all deaths");
+    // A death after the manifest was stored leaves a snapshot of its own.
+    let held = desk.objects("snapshots");
+    assert!(held > points.len(), "{held} snapshots");
+}
+
+#[test]
+fn a_backup_dies_at_the_points_before_its_packs() {
+    deaths(&BACKUP[..16]);
+}
+
+#[test]
+fn a_backup_dies_at_the_points_after_its_packs() {
+    deaths(&BACKUP[16..]);
+}
+
+#[test]
+fn a_backup_dies_when_a_point_is_passed_again() {
+    deaths(if full() { AGAIN } else { &AGAIN[..2] });
+}
+
+#[test]
+fn packs_that_an_index_names_are_not_stored_twice() {
+    let desk = Desk::new();
+    for at in 0..10 {
+        desk.write(&format!("big{at}"), 500 + at, 9 << 20);
+    }
+    // Packs of some 2 MiB at the least budget; an index object follows each sixteenth.
+    desk.backup(Some("backup.pack.stored:30"));
+    let before = desk.objects("packs");
+    assert!(before >= 29, "{before} packs");
+    assert!(desk.objects("index") >= 1, "no index object before the death");
+    desk.backup(None);
+    let (after, needed) = (desk.objects("packs"), desk.needed());
+    // What the snapshot does not need was uploaded for nothing.
+    assert!(after - needed <= 16, "{after} packs after a death at {before}, {needed} are needed");
+    desk.sound();
+}
+
+#[test]
+fn a_birth_dies_anywhere() {
+    let desk = Desk::new();
+    desk.backup(None);
+    let first = fingerprint(&desk.at("data"));
+    let close = [
+        "epoch",
+        "close",
+        "--repo",
+        &desk.repo(),
+        "--writer-key",
+        &desk.text("keys/writer.key"),
+        "--recipient",
+        &desk.owner,
+    ];
+    for (at, point) in BIRTH.iter().enumerate() {
+        desk.killed(&close, point);
+        desk.change(at as u64);
+        desk.backup(None);
+        desk.holds("1", &first, &format!("after a birth died at {point}"));
+        desk.holds("latest", &fingerprint(&desk.at("data")), &format!("after a birth died at {point}"));
+    }
+    for (at, point) in SETTLING.iter().enumerate() {
+        desk.good(&close);
+        desk.change(100 + at as u64);
+        desk.backup(Some(point));
+        desk.backup(None);
+        desk.holds("latest", &fingerprint(&desk.at("data")), &format!("after a death at {point}"));
+    }
+    desk.sound();
+}
+
+#[test]
+fn a_restore_dies_anywhere_and_goes_on() {
+    let desk = Desk::new();
+    desk.backup(None);
+    let truth = fingerprint(&desk.at("data"));
+    for point in RESTORE {
+        desk.restore("latest", "target", Some(point));
+        desk.restore("latest", "target", None);
+        assert_eq!(fingerprint(&desk.at("target")), truth, "after a death at {point}");
+        std::fs::remove_dir_all(desk.at("target")).expect("removed");
+    }
+}

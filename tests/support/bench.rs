@@ -1,0 +1,132 @@
+//! A writer, an owner and a store in memory: a folder's whole life in one process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kbak::backup::item::{ItemJob, Work};
+use kbak::backup::run::{BackupJob, BackupReport, Place, backup};
+use kbak::format::signers::Signers;
+use kbak::pipeline::owner::{Identity, Owner};
+use kbak::report::event::Reporter;
+use kbak::report::failure::Exit;
+use kbak::repository::open::{View, Which};
+use kbak::repository::snapshot::OpenSnapshot;
+use kbak::repository::writer_key::WriterKey;
+use kbak::restore::streams::{Paths, into_folder};
+use kbak::restore::volume::TargetOptions;
+use kbak::source::volume::VolumeOptions;
+use kbak::store::Store;
+use kbak::store::memory::MemoryStore;
+use kbak::world::{FixedClock, SeededRandom, Workers, World};
+
+use super::owners::{MemoryKeeper, owner, wanted};
+
+/// A writer, an owner and a store in memory, ten minutes after now: files of this minute are old.
+pub struct Bench {
+    pub world: World,
+    pub memory: Arc<MemoryStore>,
+    pub store: Arc<dyn Store>,
+    pub key: WriterKey,
+    pub keeper: MemoryKeeper,
+    pub owner: Owner,
+    pub identity: Arc<Identity>,
+    pub signers: Signers,
+    pub limit: u64,
+}
+
+impl Bench {
+    pub async fn new() -> Self {
+        let later = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_mins(10)).expect("a time");
+        let clock = Arc::new(FixedClock::new(later));
+        let world = World {
+            clock: clock.clone(),
+            random: Arc::new(SeededRandom::new(1)),
+            workers: Workers::Threads { count: 2 },
+        };
+        let memory = Arc::new(MemoryStore::new(clock.clone()));
+        let store: Arc<dyn Store> = memory.clone();
+        store.put(&kbak::format::marker::marker()).await.expect("a marker");
+        let key = WriterKey::generate(&world);
+        let (owner, identity) = owner(&world, "owner");
+        let signers = key.own_signers();
+        Self {
+            world,
+            memory,
+            store,
+            key,
+            keeper: MemoryKeeper::default(),
+            owner,
+            identity,
+            signers,
+            limit: 128 << 20,
+        }
+    }
+
+    pub async fn backup(&self, folder: &Path) -> BackupReport {
+        let report = self.run(folder).await;
+        let item = &report.items[0].0;
+        assert_eq!((report.exit(), &item.gaps), (Exit::Safe, &Vec::new()));
+        report
+    }
+
+    pub async fn run(&self, folder: &Path) -> BackupReport {
+        let reporter = Reporter::silent();
+        let options = VolumeOptions::default();
+        let work = Work::Folder { path: folder.to_owned(), options };
+        let job = BackupJob {
+            plan: "default".into(),
+            host: "test".into(),
+            items: vec![ItemJob { name: "path/tree".into(), work }],
+            wanted: wanted(&[&self.owner]),
+            memory: self.limit,
+            prove: true,
+            use_cache: true,
+            next: None,
+            accept: Vec::new(),
+        };
+        let place = Place {
+            store: &self.store,
+            key: &self.key,
+            keeper: &self.keeper,
+            signers: &self.signers,
+            world: &self.world,
+            reporter: &reporter,
+        };
+        backup(job, place).await.expect("a backup")
+    }
+
+    /// The repository as a reader sees it.
+    pub fn view(&self) -> View {
+        View {
+            store: self.store.clone(),
+            signers: Arc::new(self.signers.clone()),
+            world: self.world.clone(),
+            reporter: Reporter::silent(),
+        }
+    }
+
+    pub async fn open(&self, which: &str) -> OpenSnapshot {
+        let view = self.view();
+        let which = Which { snapshot: which.into(), ..Which::default() };
+        let (plan, snapshot) = view.select(&which).await.expect("a snapshot");
+        assert_eq!(plan.breaks(), []);
+        view.open(&plan, &snapshot, std::slice::from_ref(&self.identity), 64 << 20)
+            .await
+            .expect("an open snapshot")
+    }
+
+    pub async fn restore(&self, which: &str, paths: Option<&[&str]>, target: &Path) {
+        let open = self.open(which).await;
+        let reader = open.read(&open.body().items[0].streams[0]).expect("a reader");
+        let paths = paths.map(|paths| Paths(paths.iter().map(|path| (*path).into()).collect()));
+        let meter = Reporter::silent().meter("tree", "files");
+        let options = TargetOptions::default();
+        let report = into_folder(&reader, paths.as_ref(), target, options, &self.world, &meter).await;
+        let report = report.expect("a restore");
+        assert!(report.is_complete(), "{report:?}");
+    }
+
+    pub fn packs(&self) -> usize {
+        self.memory.objects().keys().filter(|key| key.as_str().contains("/packs/")).count()
+    }
+}
