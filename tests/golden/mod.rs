@@ -1,3 +1,4 @@
 //! Repositories and vectors of every released format.
 
 mod keys;
+mod repository;

@@ -121,6 +121,17 @@ impl Server {
         config
     }
 
+    /// Restores a dump into an empty database, without kbak.
+    pub fn restore(&self, database: &str, dump: &std::path::Path) {
+        let output = Command::new(self.bin.join("pg_restore"))
+            .args(["--exit-on-error", "-U", "kbak", "-p", &self.port.to_string(), "-d", database, "-h"])
+            .args([self.socket().as_path(), dump])
+            .env("PGPASSWORD", &self.password)
+            .output()
+            .expect("pg_restore runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Runs SQL and gives what it says, without kbak.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let output = Command::new(self.bin.join("psql"))
