@@ -16,6 +16,8 @@
 //!
 //! The glossary is in docs/glossary.md; the byte-level format in docs/format.md.
 
+#![forbid(unsafe_code)]
+
 pub mod backup;
 pub mod cli;
 pub mod format;

@@ -6,6 +6,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::report::failure::{Exit, Failure};
 
+/// Threads for jobs and for files. A few wait for others all the time: the walk, the writer of a
+/// restore's target, a store in a folder.
+const MAX_BLOCKING: usize = 24;
+
 /// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
 /// no client tool outlives it, and what is stored is what the next run continues from.
 ///
@@ -19,6 +23,7 @@ pub(super) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>)
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
+        .max_blocking_threads(MAX_BLOCKING)
         .enable_all()
         .build()
         .map_err(system)?;

@@ -410,8 +410,10 @@ fn next_chunk(
     let got = reading.next_block(&mut buffer[have..])?;
     buffer.truncate(have + got);
     let length = cuts.find(gear, buffer);
-    let rest = buffer.split_off(length);
-    Ok(std::mem::replace(buffer, rest))
+    // A copy of its own length: the buffer is as long as the longest chunk, and it is used again.
+    let chunk = buffer[..length].to_vec();
+    buffer.drain(..length);
+    Ok(chunk)
 }
 
 /// The scan cache under `root`.

@@ -1,0 +1,255 @@
+//! Canaries: texts that stand in values, rows, files, passwords and names of a real cluster,
+//! database and folder. A backup and a restore run under strace; then everything that left the
+//! process is searched for them.
+
+mod scanner;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::support::plane::{Plane, create};
+use crate::support::postgres::Server;
+use crate::support::resources::namespace;
+use scanner::{Canaries, Trace};
+
+/// What must be in no place but the sources and the restore's target.
+const VALUES: &[&str] = &[
+    "canarySecretValue0193",
+    "canaryConfigValue5582",
+    "canaryRowValue74410",
+    "canaryFileValue29937",
+    "canaryPassword66021",
+];
+/// What may be told to the user, and must be in no stored object.
+const NAMES: &[&str] = &[
+    "canary-namespace",
+    "canary-secret-name",
+    "canary-config-name",
+    "canary_database",
+    "canary_table",
+    "canary-file-name",
+    "canary-folder-name",
+    "canary-plan",
+    "canary-host",
+    "canary-context",
+];
+
+struct Scene {
+    folder: tempfile::TempDir,
+    plane: Plane,
+    server: Server,
+    owner: String,
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let plane = Plane::up(&[]);
+        let cluster = plane.cluster().await;
+        namespace(&cluster, NAMES[0]).await;
+        let at = |kind: &str| format!("/api/v1/namespaces/{}/{kind}", NAMES[0]);
+        let secret = json!({"metadata": {"name": NAMES[1]}, "stringData": {"key": VALUES[0].repeat(40)}});
+        create(&cluster, &at("secrets"), secret).await;
+        let config = json!({"metadata": {"name": NAMES[2]}, "data": {"key": VALUES[1].repeat(40)}});
+        create(&cluster, &at("configmaps"), config).await;
+        let server = Server::start(VALUES[4], &["listen_addresses=127.0.0.1", "port=54327"]);
+        server.sql("postgres", &format!("CREATE DATABASE {}", NAMES[3]));
+        let rows = format!(
+            "CREATE TABLE {} (id int, what text); INSERT INTO {} SELECT n, repeat('{}', 20) FROM generate_series(1, 200) n",
+            NAMES[4], NAMES[4], VALUES[2]
+        );
+        server.sql(NAMES[3], &rows);
+        let mut scene = Self { folder, plane, server, owner: String::new() };
+        for made in ["data", "store", "keys", "home", "tmp"] {
+            std::fs::create_dir(scene.at(made)).expect("a folder");
+        }
+        let data = scene.at("data").join(NAMES[6]);
+        std::fs::create_dir(&data).expect("a folder");
+        std::fs::write(data.join(NAMES[5]), VALUES[3].repeat(3000)).expect("a file");
+        std::fs::write(scene.at("password"), VALUES[4]).expect("a password");
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(scene.at("password"), mode).expect("its mode");
+        let kubeconfig = std::fs::read_to_string(scene.plane.kubeconfig()).expect("a kubeconfig");
+        std::fs::write(scene.at("kubeconfig"), named(&kubeconfig)).expect("a kubeconfig");
+        let made = scene.plain(&["keygen", "-o", &text(&scene.at("owner.key")), "--no-passphrase"]);
+        scene.owner = String::from_utf8(made.stdout).expect("text").trim_end().to_owned();
+        let (key, keys) = (text(&scene.at("owner.key")), text(&scene.at("keys")));
+        let init = ["--recipient", &scene.owner, "--single-owner", "--identity", &key, "--folder", &keys];
+        scene.plain(&[&["init", "--repo", &scene.repo()], &init[..]].concat());
+        scene
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn repo(&self) -> String {
+        format!("file://{}", text(&self.at("store")))
+    }
+
+    fn plain(&self, args: &[&str]) -> Output {
+        let output = Command::new(env!("CARGO_BIN_EXE_kbak")).args(args).output().expect("it runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// Runs the program under strace, on a machine that is called like a canary where this may be
+    /// done, with folders of its own for whatever it leaves.
+    fn traced(&self, args: &[&str]) -> (Output, Trace) {
+        let log = self.at("trace");
+        let mut command = scanner::strace(&log);
+        if rustix::process::geteuid().is_root() {
+            command.args(["unshare", "--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", NAMES[8]]);
+        }
+        command.arg(env!("CARGO_BIN_EXE_kbak")).args(args);
+        command.env("HOME", self.at("home")).env("TMPDIR", self.at("tmp")).env_remove("KUBECONFIG");
+        let output = command.output().expect("strace runs");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let trace = Trace::read(&log);
+        // The kernel tells where the canary host's name goes: strace itself puts it into an argument.
+        (output, trace)
+    }
+
+    fn url(&self) -> &'static str {
+        "postgresql://kbak@127.0.0.1:54327/canary_database?sslmode=disable"
+    }
+}
+
+/// The kubeconfig with a context that is called like a canary.
+fn named(kubeconfig: &str) -> String {
+    let config: serde_json::Value = serde_saphyr::from_str(kubeconfig).expect("YAML");
+    let mut config = config;
+    let old = config["current-context"].as_str().expect("a context").to_owned();
+    for context in config["contexts"].as_array_mut().expect("contexts") {
+        if context["name"] == old {
+            context["name"] = json!(NAMES[9]);
+        }
+    }
+    config["current-context"] = json!(NAMES[9]);
+    config.to_string()
+}
+
+fn said(output: &Output) -> Vec<u8> {
+    [output.stdout.as_slice(), output.stderr.as_slice()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_no_canary_leaves_the_process() {
+    let scene = Scene::new().await;
+    let (values, names) = (Canaries::new(VALUES), Canaries::new(NAMES));
+    let (repo, keys, password) = (scene.repo(), scene.at("keys"), text(&scene.at("password")));
+    let common = ["--repo", repo.as_str(), "--database-password-file", &password];
+    let (writer, data, kubeconfig) =
+        (text(&keys.join("writer.key")), text(&scene.at("data")), text(&scene.at("kubeconfig")));
+    let backup = [
+        "backup",
+        "--plan-name",
+        NAMES[7],
+        "--writer-key",
+        &writer,
+        "--recipient",
+        &scene.owner,
+        "--path",
+        &data,
+        "--resources",
+        "--kubeconfig",
+        &kubeconfig,
+        "--context",
+        NAMES[9],
+        "--database",
+        scene.url(),
+        "--new-epoch",
+    ];
+    let (output, trace) = scene.traced(&[&backup[..], &common].concat());
+    assert!(trace.programs().any(|program| program.ends_with("pg_dump")), "no client tool ran");
+    assert_eq!(values.in_bytes(&said(&output)), Vec::<String>::new(), "what the backup said");
+    assert_eq!(
+        trace.leaks(&values, &[]),
+        Vec::<String>::new(),
+        "the backup's writes, arguments, environment"
+    );
+    assert_eq!(values.in_tree(&scene.at("store")), Vec::<String>::new(), "stored objects");
+    assert_eq!(names.in_tree(&scene.at("store")), Vec::<String>::new(), "stored objects");
+    for left in ["home", "tmp", "keys"] {
+        assert_eq!(values.in_tree(&scene.at(left)), Vec::<String>::new(), "{left}");
+    }
+
+    scene.server.sql("postgres", &format!("DROP DATABASE {}", NAMES[3]));
+    let (target, files) = (text(&scene.at("target")), text(&scene.at("files")));
+    let (pin, key) = (text(&keys.join("kbak.pub")), text(&scene.at("owner.key")));
+    let restore = [
+        "restore",
+        "latest",
+        "--signer",
+        &pin,
+        "--identity",
+        &key,
+        "--to",
+        &target,
+        "--resources-to",
+        &files,
+        "--database",
+        scene.url(),
+    ];
+    let (output, trace) = scene.traced(&[&restore[..], &common].concat());
+    assert!(trace.programs().any(|program| program.ends_with("pg_restore")), "no client tool ran");
+    assert_eq!(values.in_bytes(&said(&output)), Vec::<String>::new(), "what the restore said");
+    let targets = [scene.at("target"), scene.at("files")];
+    assert_eq!(
+        trace.leaks(&values, &targets),
+        Vec::<String>::new(),
+        "the restore's writes, arguments, environment"
+    );
+    for left in ["home", "tmp", "keys", "store"] {
+        assert_eq!(values.in_tree(&scene.at(left)), Vec::<String>::new(), "{left}");
+    }
+    // The restore did bring them back, so they were there to be leaked.
+    let back = [values.in_tree(&scene.at("target")), values.in_tree(&scene.at("files"))].concat();
+    assert!(back.len() >= 3, "{back:?}");
+    let rows = scene.server.sql(NAMES[3], &format!("SELECT count(*) FROM {}", NAMES[4]));
+    assert_eq!(rows, "200");
+}
+
+#[test]
+fn the_scanner_finds_what_is_planted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, out) = (folder.path().join("trace"), folder.path().join("out"));
+    let canaries = Canaries::new(&["canaryPlanted4711"]);
+    let leaks = |script: &str, env: Option<&str>, argument: &str| {
+        let mut command = scanner::strace(&log);
+        command.args(["sh", "-c", script, argument]).env("OUT", &out);
+        if let Some(value) = env {
+            command.env("PLANTED", value);
+        }
+        assert!(command.status().expect("strace runs").success());
+        (Trace::read(&log).leaks(&canaries, &[]), Trace::read(&log).leaks(&canaries, &[out.clone()]))
+    };
+    let clean = leaks("printf 'nothing' > \"$OUT\"; true", None, "x");
+    assert_eq!(clean, (Vec::new(), Vec::new()));
+    // Written to a file; allowed where that file is the target.
+    let (found, allowed) = leaks("cat > \"$OUT\" <<END\n$(printf 'canary%s' Planted4711)\nEND", None, "x");
+    assert!(found.len() == 1 && allowed.is_empty(), "{found:?} {allowed:?}");
+    let (found, _) = leaks("true; env true", Some("canaryPlanted4711"), "x");
+    assert!(!found.is_empty(), "in the environment");
+    let (found, _) = leaks("true; env true \"$0\"", None, "canaryPlanted4711");
+    assert!(!found.is_empty(), "in an argument");
+    for planted in [
+        b"..canaryPlanted4711..".to_vec(),
+        b"..Y2FuYXJ5UGxhbnRlZDQ3MTE=..".to_vec(),
+        b"..63616e617279506c616e74656434373131..".to_vec(),
+        "..canaryPlanted4711..".encode_utf16().flat_map(u16::to_le_bytes).collect(),
+    ] {
+        assert_eq!(canaries.in_bytes(&planted).len(), 1, "{planted:?}");
+    }
+    let tree = folder.path().join("tree");
+    std::fs::create_dir(&tree).expect("a folder");
+    std::fs::write(tree.join("canaryPlanted4711"), "canaryPlanted4711").expect("a file");
+    assert_eq!(canaries.in_tree(&tree).len(), 2, "a name and a content");
+}
