@@ -43,11 +43,20 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     kill_point("backup.started");
     let plan = key.plan(&job.plan);
     let records = records::list(store, key.writer, Some(key.repository), signers, reporter).await?;
+    if let Some(trust) = records.cut_offs(key.signing.public()).next() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "an owner has cut off this writer's key: nothing that it signs counts",
+        )
+        .fact("why", trust.why.clone())
+        .remedy("make a new writer key (kbak init), and find out who had this one"));
+    }
     let nursery = Nursery { store, world, key, plan, keeper };
     let (epochs, ready) = birth::begin(nursery, &job.wanted, signers, &records, reporter).await?;
     kill_point("backup.epoch.ready");
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
-    let chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
+    let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
+    chain.cut_off(&records);
     for (object, error) in &chain.rejected {
         reporter.warn(object.to_string(), format!("this is no snapshot of this writer: {error}"));
     }

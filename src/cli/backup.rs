@@ -17,14 +17,14 @@ use crate::format::body::{Gap, Item};
 use crate::format::epoch::Parameters;
 use crate::format::manifest::ItemState;
 use crate::format::signers::Signers;
-use crate::plan::{Checked, Cluster, Limits, ShortForm, Size, Spec};
+use crate::plan::{BackupPlan, Checked, Cluster, Limits, ShortForm, Size, Spec};
 use crate::report::event::{Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{GapReport, ItemReport, RunReport, SnapshotReport};
 use crate::report::text::{plural, utc};
 use crate::repository::birth::{Reason, Wanted};
 use crate::repository::writer_key::{FileKeeper, WriterKey, epoch_path};
-use crate::repository::{chain, epochs};
+use crate::repository::{chain, epochs, reports};
 use crate::store::Store;
 use crate::world::World;
 
@@ -161,7 +161,28 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         Err(failure) => Some(failure),
     };
-    conclude::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, talk)
+    let report = conclude::complete(report, failure.as_ref(), display, &reporter);
+    // A mistake of usage is told to who made it; an interrupted run has no time left.
+    let told = |failure: &Failure| matches!(failure.exit, Exit::Usage | Exit::Interrupted);
+    if failure.as_ref().is_some_and(|failure| !told(failure)) {
+        leave_report(&plan, &key, &report, talk);
+    }
+    conclude::hand_on(report, failure.as_ref(), &args.run, args.output.output, talk)
+}
+
+/// Leaves the report of a failed run in the store, encrypted, for owners: kbak snapshots --failed.
+fn leave_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, talk: &Talk) {
+    let left = signals::until_signalled(async {
+        let options = place::options(&plan.spec.repository, None, false);
+        let store = place::store(&options, &World::real(), &Reporter::silent()).await?;
+        reports::leave(&store, key, plan.name(), report)
+            .await
+            .map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))
+    });
+    match left {
+        Ok(key) => talk.say(&format!("· the report of this failure lies in the store, encrypted: {key}")),
+        Err(error) => talk.say(&format!("· the report of this failure was not stored: {}", error.what)),
+    }
 }
 
 /// The plan's file with what the arguments change, or the plan that they are.

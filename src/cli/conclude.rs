@@ -72,6 +72,17 @@ pub(super) fn end(
     talk: &Talk,
 ) -> Result<Exit, Failure> {
     let report = complete(report, failure, display, reporter);
+    hand_on(report, failure, args, format, talk)
+}
+
+/// Hands a complete report on: to files, to programs, to the person.
+pub(super) fn hand_on(
+    report: RunReport,
+    failure: Option<&Failure>,
+    args: &RunArgs,
+    format: Format,
+    talk: &Talk,
+) -> Result<Exit, Failure> {
     leave(&report, args, talk);
     if format != Format::Table {
         out::value(&report, format)?;

@@ -11,9 +11,11 @@ use super::signals::until_signalled;
 use super::terminal::Talk;
 use crate::format::manifest::ItemState;
 use crate::report::failure::{Exit, Failure};
+use crate::report::run::RunReport;
 use crate::report::text::{plural, short_hash, utc};
 use crate::repository::chain::Snapshot;
 use crate::repository::open::PlanView;
+use crate::repository::{keys, reports};
 
 /// What `kbak snapshots` takes.
 #[derive(Debug, Args)]
@@ -21,9 +23,13 @@ use crate::repository::open::PlanView;
 Examples:
   kbak snapshots --repo s3://backups/prod --signer kbak.pub
   kbak snapshots --repo file:///srv/backups --signer kbak.pub -o json | jq '.[-1].hash'
+  kbak snapshots --failed --repo … --signer … --identity owner.key
 
 Plans and items stand in the store as ids; kbak show names them for whom an owner's key opens.")]
 pub struct SnapshotsArgs {
+    /// List failed runs instead, by the reports that they left in the store; needs --identity
+    #[arg(long)]
+    pub failed: bool,
     /// From where, and with which keys.
     #[command(flatten)]
     pub repository: ReadArgs,
@@ -49,6 +55,9 @@ struct Row {
 
 /// Lists snapshots.
 pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
+    if args.failed {
+        return failed(args, talk);
+    }
     let reporter = talk.reporter();
     let plans = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
@@ -96,6 +105,45 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     if args.output.output == Format::Table && rows.is_empty() {
         let plans = plural(plans.len() as u64, "plan", "plans");
         talk.say(&format!("no snapshots yet ({plans} with an epoch)"));
+    }
+    Ok(Exit::Safe)
+}
+
+/// Lists failed runs, oldest first.
+fn failed(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let identities = reading::keys(&args.repository.reader)?;
+    let reporter = talk.reporter();
+    let found = until_signalled(async {
+        let view = reading::view(&args.repository, &reporter).await?;
+        let mut opened = Vec::new();
+        for plan in view.plans(&reading::which(&args.repository.reader, "latest")).await? {
+            for stored in &plan.epochs.all {
+                let keys = keys::open(&view.store, &view.world, &stored.epoch, &identities, &reporter).await;
+                opened.extend(keys.map(|(keys, _)| keys.identity));
+            }
+        }
+        let mut found = Vec::new();
+        for writer in view.writers() {
+            let keys = view.records(writer).await?.reports;
+            found.extend(reports::read(&view.store, &keys, &opened).await?);
+        }
+        Ok(found)
+    })?;
+    let closed = found.iter().filter(|(_, report)| report.is_none()).count() as u64;
+    let mut runs: Vec<RunReport> = found.into_iter().filter_map(|(_, report)| report).collect();
+    runs.sort_by_key(|run| run.finished);
+    let columns =
+        [Column::Left("FINISHED"), Column::Left("PLAN"), Column::Left("EXIT"), Column::Left("WHAT")];
+    let line = |run: &RunReport| {
+        let plan = run.plan.clone().unwrap_or_default();
+        vec![utc(run.finished), plan, run.exit.code().to_string(), run.verdict.clone()]
+    };
+    out::listing(args.output.output, &columns, runs.iter().map(line), &runs)?;
+    if runs.is_empty() && args.output.output == Format::Table {
+        talk.say("no failed run has left a report");
+    }
+    if closed > 0 {
+        talk.warn(&format!("{} not opened with this identity", plural(closed, "report was", "reports were")));
     }
     Ok(Exit::Safe)
 }

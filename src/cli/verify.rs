@@ -1,11 +1,13 @@
 //! `kbak verify`: whether what lies in the store is what was signed, with or without a key.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
 use super::conclude;
+use super::keyring::writer;
 use super::options::{OutputArgs, ReadArgs, RunArgs};
 use super::out::{self, Format};
 use super::reading::{self, MEMORY};
@@ -16,7 +18,7 @@ use crate::pipeline::owner::Identity;
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::RunReport;
 use crate::report::text::{count, plain, plural, short_hash, size};
-use crate::verify::{Depth, Fault, Finding, Options, Verdict, verify};
+use crate::verify::{Depth, Fault, Finding, Options, Verdict, distrust, verify};
 
 /// How many snapshots and items of one finding are told in the table.
 const TOLD: usize = 8;
@@ -44,6 +46,10 @@ pub struct VerifyArgs {
     /// Read this share of the packs, chosen at random: 5% or 0.05
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub sample: Option<f64>,
+    /// Sign a record of the packs that are bad with this writer's key: the next backup stores their
+    /// data anew, and restores look for copies
+    #[arg(long, value_name = "FILE")]
+    pub distrust_key: Option<PathBuf>,
     /// A snapshot that must be in its chain: the hash that an earlier run told
     #[arg(long, value_name = "HASH", value_parser = head)]
     pub expect_head: Option<ObjectHash>,
@@ -94,18 +100,28 @@ pub(super) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
         identities,
         memory: memory.map_or(MEMORY, |memory| memory / 2),
     };
+    let key = args.distrust_key.as_deref().map(|file| writer(file, talk)).transpose()?;
     let outcome = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
-        verify(&view, &options).await
+        let verdict = verify(&view, &options).await?;
+        let records = match &key {
+            Some(key) => distrust(&view, key, &verdict).await?,
+            None => 0,
+        };
+        Ok((verdict, records))
     });
     let format = args.output.output;
-    let verdict = match outcome {
-        Ok(verdict) => verdict,
+    let (verdict, records) = match outcome {
+        Ok(done) => done,
         Err(failure) => {
             return conclude::end(report, Some(&failure), display, &reporter, &args.run, format, talk);
         }
     };
     fill(&mut report, &verdict);
+    if records > 0 {
+        let text = plural(records, "record of bad packs was signed", "records of bad packs were signed");
+        report.facts.push(("distrust".into(), format!("{text}: the next backup stores their data anew")));
+    }
     let report = conclude::complete(report, None, display, &reporter);
     conclude::leave(&report, &args.run, talk);
     if format == Format::Table {
@@ -120,8 +136,9 @@ fn fill(report: &mut RunReport, verdict: &Verdict) {
     report.exit = verdict.exit();
     report.repository.clone_from(&verdict.repository);
     let checked = &verdict.checked;
-    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out;
-    let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer);
+    let healed = verdict.findings.iter().filter(|finding| finding.healed).count() as u64;
+    let wrong = verdict.findings.len() as u64 + verdict.findings_left_out - healed;
+    let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer || finding.healed);
     let snapshots = plural(checked.snapshots, "snapshot", "snapshots");
     report.verdict = match (wrong, newer) {
         (0, _) => format!("verified: {snapshots} of {}", plural(checked.plans, "plan", "plans")),
@@ -136,6 +153,12 @@ fn fill(report: &mut RunReport, verdict: &Verdict) {
         let packs = plural(checked.packs_read, "pack", "packs");
         let objects = plural(checked.hashed, "object", "objects");
         fact("read", format!("{objects}, {packs} among them, {}", size(checked.bytes_read)));
+    }
+    if healed > 0 {
+        fact(
+            "healed",
+            format!("{}: copies of all their chunks lie elsewhere", plural(healed, "bad pack", "bad packs")),
+        );
     }
     if checked.chunks > 0 {
         fact("opened", format!("{} chunks", count(checked.chunks)));
@@ -162,7 +185,8 @@ fn findings(verdict: &Verdict) -> String {
 }
 
 fn one(text: &mut String, finding: &Finding) {
-    let _ = writeln!(text, "✗ {}", plain(&finding.object));
+    let mark = if finding.healed { "·" } else { "✗" };
+    let _ = writeln!(text, "{mark} {}", plain(&finding.object));
     let _ = writeln!(text, "    {}: {}", finding.fault.word(), plain(&finding.detail));
     for touched in finding.snapshots.iter().take(TOLD) {
         let mut items = touched.items.iter().map(|item| plain(item).into_owned()).collect::<Vec<_>>();

@@ -63,6 +63,12 @@ pub enum EpochError {
         /// What is wrong.
         what: &'static str,
     },
+    /// An owner has cut off the key that signed it, and no good snapshot lies in it.
+    #[error("{object} is signed by a key that an owner has cut off")]
+    CutOff {
+        /// The object's key.
+        object: String,
+    },
     /// The data recipient is not a key.
     #[error("{object} names no recipient for its packs")]
     Recipient {

@@ -13,7 +13,7 @@ use super::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId};
 use super::layout::{EpochPath, parse_snapshot_name};
 use super::moment;
 use super::object::Sealed;
-use super::sign::{Namespace, SignError, SignedDocument, SigningKey};
+use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::signers::Signers;
 
 /// Sequences stay below 2^53, so that every JSON reader keeps them exactly, and fit 12 digits.
@@ -131,6 +131,10 @@ pub enum ManifestError {
     /// Its fields contradict each other.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
+    /// An owner has cut off the key that signed it, and names neither it nor a descendant of it as
+    /// good.
+    #[error("an owner has cut off the key that signed it")]
+    CutOff,
 }
 
 impl Envelope {
@@ -174,6 +178,7 @@ impl Envelope {
 #[derive(Debug, Clone)]
 pub struct Manifest {
     envelope: Envelope,
+    key: PublicKey,
     hash: ObjectHash,
 }
 
@@ -200,13 +205,19 @@ impl Manifest {
         same("epoch", envelope.epoch.to_string(), path.epoch.to_string())?;
         same("sequence", envelope.seq.to_string(), seq.to_string())?;
         envelope.check()?;
-        Ok(Self { envelope, hash })
+        Ok(Self { envelope, key: line.key(), hash })
     }
 
     /// What it says.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
+    }
+
+    /// The key that signed.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        self.key
     }
 
     /// SHA-256 of the whole object: the snapshot's name in the chain.

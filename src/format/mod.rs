@@ -22,6 +22,7 @@ pub mod object;
 pub mod pack;
 pub mod padme;
 pub mod record;
+pub mod report;
 pub mod sign;
 pub mod signers;
 mod signing_key;

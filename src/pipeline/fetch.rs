@@ -21,10 +21,14 @@ use crate::store::{MAX_OBJECT, Store, StoreError, StoreErrorKind};
 use crate::world::Workers;
 
 use super::codec::{Codec, CodecError};
+use super::heal::Healer;
 
 /// A ranged read asks for the head of a pack first; this much holds one with an X25519 stanza and
 /// the random stanza that some writers add.
 const FIRST_BYTES: u64 = 1024;
+
+/// How many copies of a chunk are tried.
+const MAX_COPIES: usize = 4;
 
 /// Why a chunk could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,7 @@ pub struct Fetcher {
     key: Arc<DomainKey>,
     codec: Codec,
     workers: Workers,
+    healer: Option<Healer>,
     packs: Mutex<Cache<ObjectHash, Arc<Vec<u8>>>>,
     chunks: Mutex<Cache<ChunkId, Bytes>>,
     heads: Mutex<Cache<ObjectHash, Head>>,
@@ -110,10 +115,17 @@ impl Fetcher {
             key,
             codec: Codec::new(0, false),
             workers,
+            healer: None,
             packs: Mutex::new(Cache::new(memory / 2)),
             chunks: Mutex::new(Cache::new(memory / 8)),
             heads: Mutex::new(Cache::new(1 << 20)),
         }
+    }
+
+    /// Looks for copies of chunks whose pack is bad.
+    #[must_use]
+    pub fn with_healer(self, healer: Healer) -> Self {
+        Self { healer: Some(healer), ..self }
     }
 
     /// Where a pack of this domain lies.
@@ -137,9 +149,34 @@ impl Fetcher {
         manner: Manner,
     ) -> Result<Bytes, ReadError> {
         let cell = lock(&self.chunks).entry(id);
-        let chunk = cell.get_or_try_init(|| self.decode(kind, place, id, manner)).await?.clone();
+        let chunk = cell.get_or_try_init(|| self.decode_or_heal(kind, place, id, manner)).await?.clone();
         lock(&self.chunks).settle(&id, chunk.len() as u64);
         Ok(chunk)
+    }
+
+    /// Decodes a chunk where the list says, or where else the index knows it: its id proves a copy
+    /// as well as the original.
+    async fn decode_or_heal(
+        &self,
+        kind: ChunkKind,
+        place: Place,
+        id: ChunkId,
+        manner: Manner,
+    ) -> Result<Bytes, ReadError> {
+        let first = match self.decode(kind, place, id, manner).await {
+            Err(error) if error.is_damage() => error,
+            result => return result,
+        };
+        let Some(healer) = &self.healer else { return Err(first) };
+        let mut bad = place.pack.hash;
+        for _ in 0..MAX_COPIES {
+            let Some(copy) = healer.elsewhere(&id, place.plain, bad).await? else { return Err(first) };
+            match self.decode(kind, copy, id, Manner::Ranged).await {
+                Err(error) if error.is_damage() => bad = copy.pack.hash,
+                result => return result,
+            }
+        }
+        Err(first)
     }
 
     async fn decode(

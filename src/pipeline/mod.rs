@@ -13,6 +13,7 @@ pub mod codec;
 pub mod domain;
 pub mod engine;
 pub mod fetch;
+pub mod heal;
 pub mod known;
 pub mod limits;
 pub mod owner;

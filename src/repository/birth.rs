@@ -395,7 +395,7 @@ pub async fn bear(
 }
 
 /// Stores an object and reads it back.
-pub(super) async fn put(store: &Arc<dyn Store>, object: &Sealed) -> Result<(), BirthError> {
+pub async fn put(store: &Arc<dyn Store>, object: &Sealed) -> Result<(), BirthError> {
     // Whether it was created or there already, what lies there must be this.
     store.put(object).await?;
     let back = store.get(object.key(), MAX_DOCUMENT).await?;

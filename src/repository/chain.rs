@@ -16,6 +16,8 @@ use crate::store::listing::list_all;
 use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
+use super::records::Records;
+
 /// The most manifests of one plan that are read: a century of hours.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;
 
@@ -131,6 +133,39 @@ impl Chain {
         let (seq, hash) = (snapshot.envelope().seq, snapshot.manifest.hash());
         self.numbers.insert(hash, seq);
         self.snapshots.insert((seq, hash), snapshot);
+    }
+
+    /// Takes out what keys signed that owners have cut off: of those, only the manifests count that
+    /// every statement names as good, and their ancestors.
+    pub fn cut_off(&mut self, records: &Records) {
+        let mut stolen: Vec<(ObjectHash, ObjectKey)> = Vec::new();
+        for snapshot in self.iter() {
+            let key = snapshot.manifest.key();
+            let good = records
+                .cut_offs(key)
+                .all(|trust| self.ancestors(&trust.last_good).contains(&snapshot.manifest.hash()));
+            if !good {
+                stolen.push((snapshot.manifest.hash(), snapshot.key.clone()));
+            }
+        }
+        for (hash, key) in stolen {
+            if let Some(seq) = self.numbers.remove(&hash) {
+                self.snapshots.remove(&(seq, hash));
+            }
+            self.rejected.push((key, ManifestError::CutOff));
+        }
+    }
+
+    /// These manifests and all that came before them.
+    fn ancestors(&self, of: &[ObjectHash]) -> HashSet<ObjectHash> {
+        let mut found = HashSet::new();
+        let mut open = of.to_vec();
+        while let Some(hash) = open.pop() {
+            if let Some(snapshot) = self.get(hash).filter(|_| found.insert(hash)) {
+                open.extend(&snapshot.envelope().previous);
+            }
+        }
+        found
     }
 
     /// All snapshots, oldest first by (sequence, hash).

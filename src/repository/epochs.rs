@@ -19,6 +19,9 @@ use crate::store::listing::{folders, list_all};
 use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
+use super::chain::Chain;
+use super::records::Records;
+
 /// The most epochs of one plan that are read: centuries of months.
 pub const MAX_EPOCHS: usize = 4096;
 
@@ -142,6 +145,23 @@ async fn get(store: &Arc<dyn Store>, key: ObjectKey) -> Result<Option<bytes::Byt
 }
 
 impl Epochs {
+    /// Takes out epochs that a key signed which owners have cut off, unless a snapshot that still
+    /// counts lies in them.
+    pub fn cut_off(&mut self, records: &Records, chain: &Chain) {
+        let lost = |stored: &StoredEpoch| {
+            let id = stored.epoch.epoch;
+            records.cut_offs(stored.epoch.key()).next().is_some()
+                && !chain.iter().any(|snapshot| snapshot.envelope().epochs.contains(&id))
+        };
+        let (stolen, kept) = std::mem::take(&mut self.all).into_iter().partition(lost);
+        self.all = kept;
+        self.rejected.extend(stolen.into_iter().map(|stored: StoredEpoch| {
+            let key = stored.epoch.path().epoch_json();
+            let error = EpochError::CutOff { object: key.to_string() };
+            (key, error)
+        }));
+    }
+
     /// One epoch.
     #[must_use]
     pub fn get(&self, epoch: EpochId) -> Option<&StoredEpoch> {

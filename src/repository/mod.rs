@@ -12,6 +12,7 @@ pub mod named;
 pub mod open;
 pub mod private_file;
 pub mod records;
+pub mod reports;
 pub mod sheet;
 pub mod snapshot;
 pub mod writer_key;

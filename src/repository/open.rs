@@ -135,9 +135,12 @@ impl View {
 
     /// One plan.
     pub async fn plan(&self, writer: WriterId, plan: NameId) -> Result<PlanView, Failure> {
-        let epochs = epochs::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
+        let mut epochs = epochs::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
-        let chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
+        let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
+        let records = self.records(writer).await?;
+        chain.cut_off(&records);
+        epochs.cut_off(&records, &chain);
         Ok(PlanView { writer, plan, epochs, chain })
     }
 
@@ -222,7 +225,8 @@ impl View {
             opened.push((stored.epoch.clone(), keys));
         }
         let (store, world) = (self.store.clone(), self.world.clone());
-        Ok(OpenSnapshot::open(store, world, snapshot.clone(), opened, memory).await?)
+        let reporter = self.reporter.clone();
+        Ok(OpenSnapshot::open(store, world, reporter, snapshot.clone(), opened, memory).await?)
     }
 }
 

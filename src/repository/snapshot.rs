@@ -1,19 +1,26 @@
 //! A snapshot being read: verified, opened by an owner, its streams at hand.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
 
 use crate::format::body::{Body, BodyError, MAX_BODY, Stream};
-use crate::format::derive::SecretKey;
+use crate::format::derive::{DomainKey, SecretKey};
 use crate::format::epoch::VerifiedEpoch;
-use crate::format::ids::{EpochId, NameId};
+use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::layout::{Class, EpochPath};
 use crate::format::wrap::EpochKeys;
 use crate::pipeline::fetch::Fetcher;
+use crate::pipeline::heal::{Healer, Indexes};
+use crate::pipeline::known::Known;
 use crate::pipeline::reader::StreamReader;
+use crate::report::event::Reporter;
 use crate::store::{Store, StoreError};
 use crate::world::World;
 
 use super::chain::Snapshot;
+use super::dedup;
 
 /// Why a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +53,7 @@ pub struct OpenSnapshot {
     body: Body,
     store: Arc<dyn Store>,
     world: World,
+    reporter: Reporter,
     epochs: HashMap<EpochId, (VerifiedEpoch, EpochKeys)>,
     fetchers: HashMap<(EpochId, NameId), Arc<Fetcher>>,
     memory: u64,
@@ -57,6 +65,7 @@ impl OpenSnapshot {
     pub async fn open(
         store: Arc<dyn Store>,
         world: World,
+        reporter: Reporter,
         snapshot: Snapshot,
         epochs: Vec<(VerifiedEpoch, EpochKeys)>,
         memory: u64,
@@ -72,7 +81,8 @@ impl OpenSnapshot {
             object: key.to_string(),
             source,
         })?;
-        let mut this = Self { snapshot, body, store, world, epochs, fetchers: HashMap::new(), memory };
+        let fetchers = HashMap::new();
+        let mut this = Self { snapshot, body, store, world, reporter, epochs, fetchers, memory };
         this.prepare()?;
         Ok(this)
     }
@@ -94,6 +104,15 @@ impl OpenSnapshot {
                 self.world.workers,
                 share.max(4 << 20),
             );
+            let indexes = DomainIndexes {
+                store: self.store.clone(),
+                path: epoch.path(),
+                domain,
+                key: fetcher.key().clone(),
+                reporter: self.reporter.clone(),
+                told: Mutex::default(),
+            };
+            let fetcher = fetcher.with_healer(Healer::new(Arc::new(indexes)));
             self.fetchers.insert((epoch_id, domain), Arc::new(fetcher));
         }
         Ok(())
@@ -128,6 +147,32 @@ impl OpenSnapshot {
     pub fn names_key(&self) -> Option<crate::format::derive::NamesKey> {
         let bytes = crate::format::ids::from_hex::<32>(&self.body.names_key).ok()?;
         Some(crate::format::derive::NamesKey(SecretKey::new(bytes)))
+    }
+}
+
+/// The index of a domain, for chunks whose pack is bad.
+struct DomainIndexes {
+    store: Arc<dyn Store>,
+    path: EpochPath,
+    domain: NameId,
+    key: Arc<DomainKey>,
+    reporter: Reporter,
+    told: Mutex<HashSet<ObjectHash>>,
+}
+
+#[async_trait]
+impl Indexes for DomainIndexes {
+    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<Known, StoreError> {
+        let loaded = dedup::load(&self.store, &self.path, self.domain, &self.key, bad, &self.reporter);
+        Ok(loaded.await?.known)
+    }
+
+    fn healed(&self, bad: &ObjectHash) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(*bad) {
+            let object = self.path.in_domain(self.domain, Class::Pack, *bad);
+            self.reporter
+                .warn(object.to_string(), "it is missing or damaged: copies that lie elsewhere are used");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an owner's identity opens: every pack that snapshots need, chunk by chunk; every list,
 //! catalog, index, scan cache and state, against those chunks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
@@ -13,7 +13,7 @@ use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
 use crate::format::index::{Index, MAX_INDEX};
 use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
-use crate::format::list::{Place, Slice, StreamHasher};
+use crate::format::list::{Part, Place, Slice, StreamHasher};
 use crate::format::needs::PackName;
 use crate::format::pack::TableEntry;
 use crate::format::state::{self, MAX_STATE, State};
@@ -38,7 +38,11 @@ const OVERHEAD: u64 = 1 << 20;
 /// Every chunk that was opened and proven: where it lies and half of its id, to the other half and
 /// its kind. About 40 bytes a chunk.
 #[derive(Default)]
-struct Proven(HashMap<[u8; 16], ([u8; 16], u8)>);
+struct Proven {
+    places: HashMap<[u8; 16], ([u8; 16], u8)>,
+    /// Their ids, wherever they lie: 16 bytes a chunk.
+    ids: HashSet<[u8; 16]>,
+}
 
 impl Proven {
     fn place(pack: &ObjectHash, place: (u32, u32, u32), half: &[u8]) -> [u8; 16] {
@@ -55,13 +59,14 @@ impl Proven {
     fn add(&mut self, pack: &ObjectHash, entry: &TableEntry) {
         let (first, second) = halves(&entry.id);
         let place = Self::place(pack, (entry.offset, entry.length, entry.plain), &first);
-        self.0.insert(place, (second, entry.kind.code()));
+        self.ids.insert(first);
+        self.places.insert(place, (second, entry.kind.code()));
     }
 
     fn has(&self, place: &Place, id: &ChunkId, kind: ChunkKind) -> bool {
         let (first, second) = halves(id);
         let key = Self::place(&place.pack.hash, (place.offset, place.length, place.plain), &first);
-        self.0.get(&key) == Some(&(second, kind.code()))
+        self.places.get(&key) == Some(&(second, kind.code()))
     }
 }
 
@@ -81,13 +86,21 @@ pub(super) async fn check(
     wanted: &mut BTreeMap<EpochId, Wanted>,
 ) -> Result<(), Failure> {
     let epochs = open_epochs(check, plan).await?;
-    let mut opening =
-        Opening { epochs, names: BTreeMap::new(), proven: Proven::default(), read: HashMap::new() };
+    let mut opening = Opening {
+        epochs,
+        names: BTreeMap::new(),
+        proven: Proven::default(),
+        read: HashMap::new(),
+        healed: BTreeSet::new(),
+    };
     for user in 0..check.chain.len() {
         if let Some(open) = opening.snapshot(check, user).await? {
             opening.domains(check, &open, wanted).await?;
             opening.streams(check, &open, user, wanted).await?;
         }
+    }
+    for key in &opening.healed {
+        check.findings.heal(key.as_str());
     }
     opening.hints(check, wanted).await
 }
@@ -132,6 +145,8 @@ struct Opening {
     proven: Proven,
     /// Streams that were read in an earlier snapshot, and the packs that they miss.
     read: HashMap<[u8; 32], Vec<ObjectKey>>,
+    /// Bad packs all of whose chunks that were looked for lie elsewhere too.
+    healed: BTreeSet<ObjectKey>,
 }
 
 impl Opening {
@@ -144,7 +159,9 @@ impl Opening {
         }
         let key = snapshot.envelope().path().body(snapshot.envelope().body);
         let (store, world) = (check.view.store.clone(), check.view.world.clone());
-        let error = match OpenSnapshot::open(store, world, snapshot, epochs, check.options.memory).await {
+        let reporter = check.view.reporter.clone();
+        let opened = OpenSnapshot::open(store, world, reporter, snapshot, epochs, check.options.memory);
+        let error = match opened.await {
             Ok(open) => return Ok(Some(open)),
             Err(SnapshotError::Store(error)) if !is_absence(&error) => return Err(error.into()),
             Err(error) => error,
@@ -207,6 +224,8 @@ impl Opening {
                     }
                 }
             }
+            // Until a stream misses one of their chunks.
+            self.healed.extend(domain.bad.iter().map(|pack| path.in_domain(one.domain, Class::Pack, *pack)));
             objects::users_of_bad(check, path, one.domain, domain).await?;
         }
         Ok(())
@@ -241,6 +260,7 @@ impl Opening {
                 },
             };
             for key in packs {
+                self.healed.remove(&key);
                 check.touch_item(key.as_str(), user, Some(item));
             }
         }
@@ -259,21 +279,17 @@ impl Opening {
         let domain = wanted.get(&one.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
         let bad = domain.map_or(&none, |domain| &domain.bad);
         let key = |pack: ObjectHash| path.in_domain(one.domain, Class::Pack, pack);
-        let mut packs: Vec<ObjectKey> = one
-            .parts
-            .iter()
-            .chain(&one.catalog)
-            .map(|p| p.pack)
-            .filter(|p| bad.contains(p))
-            .map(key)
-            .collect();
+        let elsewhere = |id: &ChunkId| self.proven.ids.contains(&halves(id).0);
+        let lost = |part: &&Part| bad.contains(&part.pack) && !elsewhere(&part.id);
+        let mut packs: Vec<ObjectKey> =
+            one.parts.iter().chain(&one.catalog).filter(lost).map(|part| key(part.pack)).collect();
         let reader = match open.read(one) {
             Ok(reader) => reader,
             Err(error) => return Ok(Err(causes(&error))),
         };
         let (mut hasher, mut length) = (StreamHasher::default(), 0u64);
         for part in &one.parts {
-            if bad.contains(&part.pack) {
+            if lost(&part) {
                 continue;
             }
             let slices = match reader.slices(part).await {
@@ -284,7 +300,9 @@ impl Opening {
                 hasher.update(slice);
                 length += u64::from(slice.take);
                 if bad.contains(&slice.place.pack.hash) {
-                    packs.push(key(slice.place.pack.hash));
+                    if !elsewhere(&slice.id) {
+                        packs.push(key(slice.place.pack.hash));
+                    }
                 } else if !self.holds(slice) {
                     return Ok(Err(format!(
                         "pack {} does not hold a chunk that it lists",
@@ -414,7 +432,7 @@ impl Opening {
             let pack = entry.pack as usize;
             let place = (entry.offset, entry.length, entry.plain);
             opened[pack]
-                && !self.proven.0.contains_key(&Proven::place(&index.packs[pack].hash, place, &entry.id))
+                && !self.proven.places.contains_key(&Proven::place(&index.packs[pack].hash, place, &entry.id))
         })?;
         Some(format!("it names a chunk in pack {} that is not there", index.packs[wrong.pack as usize].hash))
     }

@@ -146,6 +146,8 @@ pub struct Finding {
     pub fault: Fault,
     /// How it shows, in one line.
     pub detail: String,
+    /// Every chunk that snapshots need of it lies elsewhere too, so that a restore is whole.
+    pub healed: bool,
     /// The snapshots that it touches, oldest first.
     pub snapshots: Vec<Touched>,
     /// What to do.
@@ -182,6 +184,7 @@ impl Findings {
             role,
             fault,
             detail: detail.into(),
+            healed: false,
             snapshots: Vec::new(),
             remedy,
         };
@@ -211,6 +214,15 @@ impl Findings {
             finding.snapshots.len() - 1
         });
         finding.snapshots[at].items.extend(item.map(str::to_owned));
+    }
+
+    /// Says that a restore is whole in spite of what is wrong with `object`.
+    pub fn heal(&mut self, object: &str) {
+        if let Some(finding) = self.found.get_mut(object) {
+            finding.healed = true;
+            finding.remedy =
+                "nothing: restores use the copies; prune removes it when nothing needs it".into();
+        }
     }
 
     /// The findings by key, and how many more there were.

@@ -6,6 +6,7 @@
 //! did not look at.
 
 mod contents;
+mod distrust;
 mod finding;
 mod objects;
 
@@ -29,6 +30,7 @@ use crate::repository::open::{PlanView, View, Which};
 use crate::store::listing::folders;
 use crate::store::{StoreError, StoreErrorKind};
 
+pub use distrust::distrust;
 pub use finding::{Fault, Finding, Findings, MAX_FINDINGS, PlanRef, Role, Touched};
 
 /// How many writers of a bucket are told apart.
@@ -117,9 +119,9 @@ impl Verdict {
     /// The exit code that it asks for.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        if self.findings.iter().any(|finding| finding.fault != Fault::Newer) {
+        if self.findings.iter().any(|finding| finding.fault != Fault::Newer && !finding.healed) {
             Exit::Damaged
-        } else if !self.findings.is_empty() {
+        } else if self.findings.iter().any(|finding| !finding.healed) {
             Exit::Usage
         } else if !self.closed_epochs.is_empty() {
             Exit::Partial
@@ -315,7 +317,9 @@ impl Check<'_> {
             let fault = match error {
                 ManifestError::Name => Fault::Altered,
                 ManifestError::Signed(error) if error.is_newer() => Fault::Newer,
-                ManifestError::Signed(_) | ManifestError::Misplaced { .. } => Fault::Signature,
+                ManifestError::Signed(_) | ManifestError::Misplaced { .. } | ManifestError::CutOff => {
+                    Fault::Signature
+                }
                 ManifestError::Contradiction(_) => Fault::Malformed,
             };
             self.findings.add(key.as_str(), Role::Snapshot, fault, causes(error));
@@ -394,7 +398,9 @@ fn names(plan: &PlanView, hash: ObjectHash) -> bool {
 fn epoch_fault(error: &EpochError) -> Fault {
     match error {
         error if error.is_newer() => Fault::Newer,
-        EpochError::Document { .. } | EpochError::Misplaced { .. } => Fault::Signature,
+        EpochError::Document { .. } | EpochError::Misplaced { .. } | EpochError::CutOff { .. } => {
+            Fault::Signature
+        }
         EpochError::Newer { .. } => Fault::Newer,
         EpochError::Field { .. } | EpochError::Recipient { .. } => Fault::Malformed,
     }

@@ -298,3 +298,100 @@ fn init_refuses_what_would_lose_a_backup() {
     let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner"]);
     assert_eq!(code, 2, "a second repository in one place: {err}");
 }
+
+/// The folder or file of the store whose key ends so.
+fn place(root: &Path, ending: &str) -> PathBuf {
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.ends_with(ending) {
+                return path;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    panic!("nothing ends with {ending}")
+}
+
+#[test]
+fn a_failed_run_leaves_its_report() {
+    let desk = Desk::new();
+    assert_eq!(desk.backup(&[]).0, 0);
+    let (code, _, err) = desk.reads(&["snapshots", "--failed"]);
+    assert!(code == 0 && err.contains("no failed run has left a report"), "{err}");
+    // A file in a folder's place: bodies cannot be stored any more.
+    let bodies = place(&desk.at("store"), "bodies");
+    std::fs::rename(&bodies, desk.at("aside")).expect("moved");
+    std::fs::write(&bodies, "").expect("a file");
+    let (code, _, err) = desk.backup(&["--plan-name", "default"]);
+    assert!(code != 0 && code != 2, "{code} {err}");
+    assert!(err.contains("the report of this failure lies in the store, encrypted"), "{err}");
+    std::fs::remove_file(&bodies).expect("removed");
+    std::fs::rename(desk.at("aside"), &bodies).expect("moved back");
+
+    let (code, out, err) = desk.reads(&["snapshots", "--failed", "-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let runs = json(&out);
+    assert_eq!(runs.as_array().map(Vec::len), Some(1), "{runs}");
+    assert_eq!((runs[0]["verb"].as_str(), runs[0]["plan"].as_str()), (Some("backup"), Some("default")));
+    assert!(runs[0]["failure"]["what"].as_str().is_some_and(|what| what.contains("bodies")), "{runs}");
+    let (code, _, err) =
+        kbak(&["snapshots", "--failed", "--repo", &desk.repo(), "--signer", &desk.text("keys/kbak.pub")]);
+    assert!(code == 2 && err.contains("--identity"), "{err}");
+    assert_eq!(desk.reads(&["verify", "--read-all"]).0, 0);
+    assert_eq!(desk.backup(&[]).0, 0, "the next run goes on");
+}
+
+#[test]
+fn verify_says_what_is_wrong_and_what_to_do() {
+    let desk = Desk::new();
+    let (_, out, _) = desk.backup(&["-o", "json"]);
+    let head = json(&out)["snapshot"]["hash"].as_str().expect("a hash").to_owned();
+    let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
+    let verify = |more: &[&str]| kbak(&[&["verify", "--repo", &repo, "--signer", &pin], more].concat());
+    for more in [&[][..], &["--read-all"], &["--sample", "5%"], &["--expect-head", &format!("sha256:{head}")]]
+    {
+        let (code, out, err) = verify(more);
+        assert!(
+            code == 0 && out.is_empty() && err.contains("verified: 1 snapshot of 1 plan"),
+            "{more:?} {err}"
+        );
+    }
+    let (code, out, _) = verify(&["--expect-head", &"0".repeat(64)]);
+    assert!(code == 4 && out.contains("rolled back"), "{out}");
+    assert_eq!(verify(&["--sample", "0"]).0, 2);
+    assert_eq!(verify(&["--sample", "5%", "--read-all"]).0, 2);
+
+    let packs = place(&desk.at("store"), "packs");
+    let folder = std::fs::read_dir(packs).expect("a folder").next().expect("one").expect("an entry").path();
+    let pack = std::fs::read_dir(folder).expect("a folder").next().expect("a pack").expect("an entry").path();
+    let mut bytes = content(&pack);
+    bytes[300] ^= 1;
+    std::fs::write(&pack, bytes).expect("damaged");
+    assert_eq!(verify(&[]).0, 0, "presence and size are as they were");
+    let name = pack.file_name().and_then(|name| name.to_str()).expect("a name");
+    let (code, out, err) = verify(&["--read-all"]);
+    assert_eq!(code, 4);
+    assert!(
+        out.contains(name) && out.contains("altered") && out.contains("touches snapshot 000001"),
+        "{out}"
+    );
+    assert!(err.contains("1 object is damaged, missing or tampered with"), "{err}");
+    let (code, out, _) = desk.reads(&["verify", "-o", "json"]);
+    let verdict = json(&out);
+    let touched = &verdict["findings"][0]["snapshots"][0];
+    assert_eq!((code, touched["items"][0].as_str()), (4, Some(desk.item().as_str())), "{verdict}");
+
+    let (code, _, err) = verify(&["--read-all", "--distrust-key", &desk.text("keys/writer.key")]);
+    assert!(code == 4 && err.contains("1 record of bad packs was signed"), "{err}");
+    assert_eq!(desk.backup(&[]).0, 0);
+    let (code, out, err) = desk.reads(&["verify"]);
+    assert!(code == 0 && out.contains("nothing: restores use the copies"), "{code} {out} {err}");
+    let back = desk.text("back");
+    let (code, _, err) = desk.reads(&["restore", "1", "--to", &back]);
+    assert!(code == 0 && err.contains("copies that lie elsewhere are used"), "{err}");
+    assert_eq!(content(&desk.at("back/holes")), content(&desk.at("data/holes")));
+}

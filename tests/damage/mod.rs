@@ -5,6 +5,7 @@
 //! (scripts/soak); otherwise some of them, spread evenly.
 
 mod bits;
+mod heal;
 mod objects;
 
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ struct Victim {
     truth: Vec<Bytes>,
     snapshots: Vec<Snapshot>,
     epochs: Vec<(VerifiedEpoch, EpochKeys)>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn file(path: &Path, seed: u64, size: usize) {
@@ -72,7 +73,7 @@ impl Victim {
         }
         let objects = bench.memory.objects();
         let snapshots: Vec<Snapshot> = plan.chain.iter().cloned().collect();
-        let mut this = Self { bench, objects, truth: Vec::new(), snapshots, epochs, _folder: folder };
+        let mut this = Self { bench, objects, truth: Vec::new(), snapshots, epochs, folder };
         this.truth = this.read().await.into_iter().map(|read| read.expect("a stream")).collect();
         assert_eq!(this.truth.len(), 2);
         assert!(this.verify(Depth::All, false).await.findings.is_empty());
@@ -120,8 +121,9 @@ impl Victim {
         let mut read = Vec::new();
         for snapshot in &self.snapshots {
             let (store, world) = (self.bench.store.clone(), self.bench.world.clone());
-            let opened =
-                OpenSnapshot::open(store, world, snapshot.clone(), self.epochs.clone(), 64 << 20).await;
+            let reporter = kbak::report::event::Reporter::silent();
+            let epochs = self.epochs.clone();
+            let opened = OpenSnapshot::open(store, world, reporter, snapshot.clone(), epochs, 64 << 20).await;
             let Ok(open) = opened else {
                 read.push(Err(Bytes::new()));
                 continue;
@@ -152,9 +154,9 @@ impl Victim {
     async fn no_lie_in_ranges(&self, what: &str) {
         let (store, world) = (self.bench.store.clone(), self.bench.world.clone());
         let snapshot = self.snapshots[1].clone();
-        let Ok(open) = OpenSnapshot::open(store, world, snapshot, self.epochs.clone(), 64 << 20).await else {
-            return;
-        };
+        let reporter = kbak::report::event::Reporter::silent();
+        let opened = OpenSnapshot::open(store, world, reporter, snapshot, self.epochs.clone(), 64 << 20);
+        let Ok(open) = opened.await else { return };
         let stream = open.body().items[0].streams[0].clone();
         let middle = stream.length / 2..stream.length / 2 + 700;
         let truth = self.truth[1].slice(middle.start as usize..middle.end as usize);

@@ -8,7 +8,7 @@ use kbak::backup::run::{BackupJob, BackupReport, Place, backup};
 use kbak::format::signers::Signers;
 use kbak::pipeline::owner::{Identity, Owner};
 use kbak::report::event::Reporter;
-use kbak::report::failure::Exit;
+use kbak::report::failure::{Exit, Failure};
 use kbak::repository::open::{View, Which};
 use kbak::repository::snapshot::OpenSnapshot;
 use kbak::repository::writer_key::WriterKey;
@@ -70,6 +70,15 @@ impl Bench {
     }
 
     pub async fn run(&self, folder: &Path) -> BackupReport {
+        self.attempt(folder).await.expect("a backup")
+    }
+
+    /// Why a backup does not even begin.
+    pub async fn refused(&self, folder: &Path) -> Failure {
+        self.attempt(folder).await.expect_err("a refusal")
+    }
+
+    async fn attempt(&self, folder: &Path) -> Result<BackupReport, Failure> {
         let reporter = Reporter::silent();
         let options = VolumeOptions::default();
         let work = Work::Folder { path: folder.to_owned(), options };
@@ -92,7 +101,7 @@ impl Bench {
             world: &self.world,
             reporter: &reporter,
         };
-        backup(job, place).await.expect("a backup")
+        backup(job, place).await
     }
 
     /// The repository as a reader sees it.

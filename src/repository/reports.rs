@@ -1,0 +1,104 @@
+//! Reports of failed runs, left in the store where the next person looks for the snapshot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::format::container::{ContainerError, DataIdentity};
+use crate::format::layout::ObjectKey;
+use crate::format::report::{self, MAX_REPORT};
+use crate::format::sign::MAX_DOCUMENT;
+use crate::report::event::Reporter;
+use crate::report::failure::Failure;
+use crate::report::run::RunReport;
+use crate::store::Store;
+
+use super::birth::BirthError;
+use super::epochs;
+use super::writer_key::WriterKey;
+
+/// A run that failed has little time left: pods are killed half a minute after they are asked to end.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why a report was not left.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// There is no epoch of this writer to encrypt it to.
+    #[error("there is no epoch of this writer that it could be encrypted to")]
+    NoEpoch,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// It was stored, and reads back differently.
+    #[error(transparent)]
+    Birth(#[from] BirthError),
+    /// Encryption.
+    #[error("it cannot be encrypted")]
+    Container(#[from] ContainerError),
+    /// The store took too long.
+    #[error("the store did not take it within {} s", DEADLINE.as_secs())]
+    Late,
+}
+
+/// Encrypts `report` to the newest epoch of the writer in `plan` and stores it.
+///
+/// # Errors
+/// Why it was not; the run has failed already, so that is told and changes nothing.
+pub async fn leave(
+    store: &Arc<dyn Store>,
+    key: &WriterKey,
+    plan: &str,
+    report: &RunReport,
+) -> Result<ObjectKey, ReportError> {
+    let work = async {
+        let own = key.own_signers();
+        let silent = Reporter::silent();
+        let plan = key.plan(plan);
+        let epochs = epochs::list(store, key.writer, plan, Some(key.repository), &own, &silent).await?;
+        let newest = epochs.all.last().ok_or(ReportError::NoEpoch)?;
+        let sealed = report::seal(&text(report), key.writer, newest.epoch.recipient())?;
+        super::birth::put(store, &sealed).await?;
+        Ok(sealed.key().clone())
+    };
+    tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(ReportError::Late))
+}
+
+/// The report as JSON. What makes one too long is left out and counted.
+fn text(report: &RunReport) -> String {
+    let json = |report: &RunReport| serde_json::to_string(report).unwrap_or_default();
+    let whole = json(report);
+    if whole.len() <= MAX_REPORT {
+        return whole;
+    }
+    let mut short = report.clone();
+    short.warnings_left_out += short.warnings.len() as u64;
+    short.warnings.clear();
+    for item in &mut short.items {
+        item.summary = format!("{} ({} gaps, not listed here)", item.summary, item.gaps.len());
+        item.gaps.clear();
+    }
+    let short_text = json(&short);
+    if short_text.len() <= MAX_REPORT {
+        return short_text;
+    }
+    short.items.clear();
+    json(&short)
+}
+
+/// Opens the reports under these keys with any of these identities. One that opens with none is
+/// given as nothing: it is of an epoch whose keys are not at hand.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn read(
+    store: &Arc<dyn Store>,
+    keys: &[ObjectKey],
+    identities: &[DataIdentity],
+) -> Result<Vec<(ObjectKey, Option<RunReport>)>, Failure> {
+    let mut reports = Vec::with_capacity(keys.len());
+    for key in keys {
+        let sealed = store.get(key, MAX_DOCUMENT).await?;
+        let opened = identities.iter().find_map(|identity| report::open(&sealed, identity).ok());
+        reports.push((key.clone(), opened.and_then(|text| serde_json::from_slice(&text).ok())));
+    }
+    Ok(reports)
+}

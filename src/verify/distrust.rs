@@ -1,0 +1,59 @@
+//! A signed record of the packs that verify found bad.
+
+use std::collections::BTreeMap;
+
+use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
+use crate::format::record::{Distrust, Record};
+use crate::report::failure::{Exit, Failure};
+use crate::repository::birth;
+use crate::repository::open::View;
+use crate::repository::writer_key::WriterKey;
+
+use super::{Role, Verdict};
+
+/// Signs one record for each domain with bad packs of the writer whose key this is, and stores it.
+/// Packs that a record names already are left out. Gives how many records were written.
+///
+/// # Errors
+/// When the key's writer is not pinned, or the store fails.
+pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result<u64, Failure> {
+    if !view.writers().contains(&key.writer) {
+        let what = format!("the key to sign distrust with is of writer {}, which is not pinned", key.writer);
+        return Err(Failure::new(Exit::Usage, what).remedy("give the writer.key of a writer in --signer"));
+    }
+    let records = view.records(key.writer).await?;
+    let mut bad: BTreeMap<(NameId, EpochId, NameId), Vec<ObjectHash>> = BTreeMap::new();
+    for finding in verdict.findings.iter().filter(|finding| finding.role == Role::Pack) {
+        let Some((path, domain, pack)) = place(&finding.object) else { continue };
+        let known = records.distrusted(path.plan, path.epoch, domain).0.contains(&pack);
+        if path.writer == key.writer && !known {
+            bad.entry((path.plan, path.epoch, domain)).or_default().push(pack);
+        }
+    }
+    let at = view.store.now().await?;
+    let mut written = 0;
+    for ((plan, epoch, domain), packs) in bad {
+        let why = "kbak verify found them missing or damaged".to_owned();
+        let record = Record::Distrust(Distrust { plan, epoch, domain, packs, why });
+        let sealed = record.seal(key.repository, key.writer, at, &key.signing).map_err(|error| {
+            Failure::new(Exit::Bug, "the record of bad packs cannot be signed").because(error)
+        })?;
+        birth::put(&view.store, &sealed).await?;
+        written += 1;
+    }
+    Ok(written)
+}
+
+/// Epoch, domain and name of a pack, by its key.
+fn place(key: &str) -> Option<(EpochPath, NameId, ObjectHash)> {
+    let key = ObjectKey::parse(key)?;
+    let mut segments = key.as_str().split('/');
+    let mut next = || segments.next();
+    let (writer, plan, epoch) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
+    let path = EpochPath { writer, plan, epoch };
+    match path.placed(&key)? {
+        Placed::InDomain(domain, Class::Pack, pack) => Some((path, domain, pack)),
+        _ => None,
+    }
+}
