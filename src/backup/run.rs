@@ -19,7 +19,7 @@ use crate::pipeline::engine::{Engine, EpochTarget};
 use crate::pipeline::limits::Limits;
 use crate::pipeline::stream::WrittenStream;
 use crate::report::event::{Event, Reporter};
-use crate::report::failure::{Exit, Failure};
+use crate::report::failure::{Exit, Failure, causes};
 use crate::repository::birth::{self, Ready, Wanted};
 use crate::repository::commit::{Committed, Committer, DomainDraft, Draft};
 use crate::repository::dedup;
@@ -217,7 +217,7 @@ impl Run<'_> {
                         finished
                     }
                     Err(error) => {
-                        Finished::failed("unreadable-folder", &path.display().to_string(), error.to_string())
+                        Finished::failed("unreadable-folder", &path.display().to_string(), causes(&error))
                     }
                 }
             }

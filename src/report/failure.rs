@@ -102,6 +102,21 @@ impl Error for Failure {
     }
 }
 
+/// An error and its causes in one line.
+#[must_use]
+pub fn causes(error: &dyn Error) -> String {
+    let mut lines = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(error) = next {
+        let line = error.to_string();
+        if lines.last() != Some(&line) {
+            lines.push(line);
+        }
+        next = error.source();
+    }
+    lines.join(": ")
+}
+
 impl From<crate::store::StoreError> for Failure {
     fn from(error: crate::store::StoreError) -> Self {
         use crate::store::StoreErrorKind as Kind;

@@ -200,6 +200,13 @@ pub async fn begin(
     for (object, error) in &epochs.rejected {
         reporter.warn(object.to_string(), error.to_string());
     }
+    let held = nursery.keeper.load().await?.unwrap_or_default();
+    if let Some(last) = held.last().filter(|_| held.iter().all(|held| epochs.get(held.epoch).is_none())) {
+        reporter.warn(
+            format!("epoch {}", last.epoch),
+            "its secret is here, and the store does not have it: is this the right repository, and is it whole?",
+        );
+    }
     let ready = ready(nursery, wanted, &epochs, records).await?;
     for owner in &ready.waiting {
         reporter.warn(

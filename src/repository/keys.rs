@@ -19,6 +19,7 @@ use crate::format::wrap::{EpochKeys, MAX_WRAP, WrapError};
 use crate::pipeline::owner::{Identity, Owner, Prompt, Via, open_wrap};
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
+use crate::report::text::plural;
 use crate::store::listing::list_all;
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::world::World;
@@ -60,8 +61,10 @@ impl From<KeysError> for Failure {
             WrapError::WrongIdentity | WrapError::Identity(_) | WrapError::Seal(_) => Exit::Usage,
         };
         let names: Vec<String> = owners.iter().map(RecipientId::short).collect();
-        let mut failure = Self::new(exit, format!("cannot open epoch {epoch}"))
-            .fact("it is encrypted to", format!("{} owners: {}", owners.len(), names.join(", ")));
+        let mut failure = Self::new(exit, format!("cannot open epoch {epoch}")).fact(
+            "it is encrypted to",
+            format!("{}: {}", plural(owners.len() as u64, "owner", "owners"), names.join(", ")),
+        );
         for identity in tried {
             failure = failure.fact("tried", identity);
         }

@@ -105,7 +105,28 @@ impl View {
         for (writer, plan) in self.plan_ids(which).await? {
             plans.push(self.plan(writer, plan).await?);
         }
+        if plans.is_empty() {
+            self.refuse_others().await?;
+        }
         Ok(plans)
+    }
+
+    /// A store that holds writers' folders, and none of a pinned one, is no empty store.
+    async fn refuse_others(&self) -> Result<(), Failure> {
+        let folders = folders(&self.store, "", MAX_PLANS).await?;
+        let writers: Vec<WriterId> = folders.iter().filter_map(|folder| folder.parse().ok()).collect();
+        let pinned = self.writers();
+        if writers.is_empty() || writers.iter().any(|writer| pinned.contains(writer)) {
+            return Ok(());
+        }
+        let what = format!("no writer in {} is pinned with --signer", self.store.describe());
+        let names = |writers: &[WriterId]| {
+            writers.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        Err(Failure::new(Exit::Usage, what)
+            .fact("writers there", names(&writers))
+            .fact("pinned", names(&pinned))
+            .remedy("is this the right kbak.pub, and the right repository?"))
     }
 
     /// The ids of those plans.

@@ -19,16 +19,16 @@ use crate::format::pack::TableEntry;
 use crate::format::state::{self, MAX_STATE, State};
 use crate::format::wrap::{EpochKeys, WrapError};
 use crate::pipeline::fetch::{Fetcher, ReadError};
-use crate::report::failure::Failure;
+use crate::report::failure::{Failure, causes};
 use crate::repository::keys::{self, KeysError};
 use crate::repository::named::{self, Named};
 use crate::repository::open::PlanView;
 use crate::repository::snapshot::{OpenSnapshot, SnapshotError};
 use crate::store::{StoreError, StoreErrorKind};
 
+use super::Check;
 use super::finding::{Fault, Role};
 use super::objects::{self, User, Wanted};
-use super::{Check, causes};
 
 /// How many packs are open at once: each takes up to twice its size.
 const PARALLEL: usize = 2;

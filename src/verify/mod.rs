@@ -23,7 +23,7 @@ use crate::format::marker;
 use crate::format::record::RecordError;
 use crate::pipeline::owner::Identity;
 use crate::report::event::Meter;
-use crate::report::failure::{Exit, Failure};
+use crate::report::failure::{Exit, Failure, causes};
 use crate::repository::chain::{Break, Snapshot};
 use crate::repository::epochs::MAX_EPOCHS;
 use crate::repository::open::{PlanView, View, Which};
@@ -404,18 +404,4 @@ fn epoch_fault(error: &EpochError) -> Fault {
         EpochError::Newer { .. } => Fault::Newer,
         EpochError::Field { .. } | EpochError::Recipient { .. } => Fault::Malformed,
     }
-}
-
-/// An error and its causes in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut lines = vec![error.to_string()];
-    let mut next = error.source();
-    while let Some(error) = next {
-        let line = error.to_string();
-        if lines.last() != Some(&line) {
-            lines.push(line);
-        }
-        next = error.source();
-    }
-    lines.join(": ")
 }

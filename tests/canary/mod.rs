@@ -229,7 +229,10 @@ fn the_scanner_finds_what_is_planted() {
             command.env("PLANTED", value);
         }
         assert!(command.status().expect("strace runs").success());
-        (Trace::read(&log).leaks(&canaries, &[]), Trace::read(&log).leaks(&canaries, &[out.clone()]))
+        (
+            Trace::read(&log).leaks(&canaries, &[]),
+            Trace::read(&log).leaks(&canaries, std::slice::from_ref(&out)),
+        )
     };
     let clean = leaks("printf 'nothing' > \"$OUT\"; true", None, "x");
     assert_eq!(clean, (Vec::new(), Vec::new()));

@@ -53,13 +53,24 @@ fn file(path: &Path, seed: u64, size: usize) {
 
 impl Victim {
     async fn new() -> Self {
+        Self::of(true).await
+    }
+
+    /// The same folder twice.
+    async fn unchanged() -> Self {
+        Self::of(false).await
+    }
+
+    async fn of(changes: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for at in 0..12u64 {
             file(&folder.path().join(format!("f{at:02}")), at, 200 + 150 * at as usize);
         }
         let bench = Bench::new().await;
         bench.backup(folder.path()).await;
-        file(&folder.path().join("f03"), 77, 900);
+        if changes {
+            file(&folder.path().join("f03"), 77, 900);
+        }
         bench.backup(folder.path()).await;
         let view = bench.view();
         let (writer, plan) = view.plan_ids(&Which::default()).await.expect("plans")[0];

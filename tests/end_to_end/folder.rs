@@ -147,3 +147,27 @@ async fn a_large_file_that_never_rests_is_named() {
     same(&source.join("then"), &target.join("then"));
     assert_eq!(std::fs::metadata(target.join("large")).expect("a file").len(), LARGE as u64);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_file_in_a_hundred_changed_stores_little_in_every_group() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let source = scratch.path().join("source");
+    // Enough members for a good number of groups of the scan cache.
+    for at in 0..24_000u64 {
+        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), at, (at * 31 % 500) as usize);
+    }
+    let bench = Bench::new().await;
+    bench.backup(&source).await;
+    let stored = |bench: &Bench| bench.memory.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>();
+    let groups = bench.memory.objects().keys().filter(|key| key.as_str().contains("/cache/")).count();
+    assert!(groups > 6, "{groups} cache objects are too few to tell");
+    let before = stored(&bench);
+    for at in (0..24_000u64).step_by(100) {
+        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), 30_000 + at, (at * 31 % 500) as usize);
+    }
+    bench.backup(&source).await;
+    let new = stored(&bench) - before;
+    assert!(new < before / 4, "{new} B were stored for 1 % of {before} B");
+    bench.restore("2", None, &scratch.path().join("two")).await;
+    same(&source, &scratch.path().join("two"));
+}

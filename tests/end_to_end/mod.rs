@@ -3,6 +3,7 @@
 mod cluster;
 mod cluster_restore;
 mod folder;
+mod memory;
 mod mounts;
 mod postgres;
 mod volume;

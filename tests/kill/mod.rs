@@ -102,7 +102,7 @@ impl Desk {
         assert_eq!(output.status.signal(), Some(9), "{point}: {:?} {said}", output.status);
     }
 
-    fn verb<'a>(&self, verb: &'a str) -> Vec<String> {
+    fn verb(&self, verb: &str) -> Vec<String> {
         let mut args: Vec<String> = vec![verb.into(), "--repo".into(), self.repo()];
         let more: Vec<String> = match verb {
             "backup" => vec![

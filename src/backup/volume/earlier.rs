@@ -110,19 +110,19 @@ impl Earlier {
         self.ahead = 0;
         if let Some(&number) = self.by_key.get(&key) {
             self.next = number;
-            if !self.loaded.iter().any(|loaded| loaded.number == number) {
-                self.load().await?;
-            } else {
-                self.next += 1;
-            }
+            self.load().await?;
         }
         Ok(())
     }
 
+    /// Takes the next group in, unless it is in memory; false after the last one.
     async fn load(&mut self) -> Result<bool, StoreError> {
         let Some(group) = self.groups.get(self.next).copied() else { return Ok(false) };
         let number = self.next;
         self.next += 1;
+        if self.loaded.iter().any(|loaded| loaded.number == number) {
+            return Ok(true);
+        }
         let Some(sealed) = self.get(group.object).await? else { return Ok(true) };
         match Group::open(&sealed, &self.key) {
             Ok((group_content, plaintext)) => {
