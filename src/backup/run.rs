@@ -1,7 +1,7 @@
 //! One run: epoch, chain, items domain by domain, commit.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
@@ -147,7 +147,8 @@ impl Run<'_> {
         let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
         let key = Arc::new(secret.domain(name));
         let (store, reporter) = (self.place.store, self.place.reporter);
-        let loaded = dedup::load(store, &path, id, &key, &distrusted, reporter).await?;
+        let loaded =
+            dedup::load(store, &path, id, &key, &distrusted, &self.newest_index(id), reporter).await?;
         kill_point("backup.index.loaded");
         if !loaded.lost.is_empty() {
             let object = path.in_domain(id, crate::format::layout::Class::Pack, loaded.lost[0].hash);
@@ -277,11 +278,40 @@ impl Run<'_> {
             });
             results.push((item, summary, caches));
         }
-        let index = index.into_iter().chain(new_index).collect();
+        let index = self.merged(domain, index).await?.into_iter().chain(new_index).collect();
         kill_point("backup.domain.closed");
         let draft = DomainDraft { domain: id, name: name.to_owned(), needs, index, cache };
         self.written.push(DomainResult { draft, items: results });
         Ok(())
+    }
+
+    /// The index objects of a domain that the newest snapshot names.
+    fn newest_index(&self, domain: NameId) -> Vec<ObjectHash> {
+        let epoch = self.start.ready.epoch.epoch;
+        let named = self.start.chain.latest().map(|latest| &latest.envelope().index);
+        let own = named.into_iter().flatten().filter(|one| (one.epoch, one.domain) == (epoch, domain));
+        own.flat_map(|one| one.objects.iter().copied()).collect()
+    }
+
+    /// The index objects that were loaded, merged into few if they were many.
+    async fn merged(
+        &self,
+        domain: &Arc<DomainWriter>,
+        index: Vec<ObjectHash>,
+    ) -> Result<Vec<ObjectHash>, Failure> {
+        if index.len() <= dedup::MERGE_ABOVE {
+            return Ok(index);
+        }
+        let merged = domain.known().lock().unwrap_or_else(PoisonError::into_inner).merged(&index);
+        let path = domain.target().path;
+        let mut objects = Vec::with_capacity(merged.len());
+        for index in merged {
+            let sealed = index.seal(&path, domain.id(), domain.key()).map_err(PipelineError::from)?;
+            self.engine.put(&sealed).await?;
+            self.place.reporter.stored(sealed.bytes().len() as u64, false);
+            objects.push(sealed.hash());
+        }
+        Ok(objects)
     }
 
     async fn store_cache(

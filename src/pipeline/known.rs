@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::format::ids::{ChunkId, ObjectHash};
-use crate::format::index::{Index, IndexEntry, IndexedPack, ShortId};
+use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES, ShortId};
 use crate::format::list::Place;
 use crate::format::needs::PackName;
 use crate::format::pack::PackClass;
@@ -67,6 +67,32 @@ impl Known {
         self.entries.shrink_to_fit();
         let lost = self.packs.iter().zip(&self.usable).filter(|(_, usable)| !**usable);
         lost.map(|(pack, _)| PackName { hash: pack.hash, size: pack.size }).collect()
+    }
+
+    /// What was loaded, as index objects that replace those it was loaded from, to be stored in this
+    /// order: only the last one says what they replace, so that a death between two of them leaves
+    /// everything named. Call it after [`Known::settle`]: what cannot be used is left behind.
+    #[must_use]
+    pub fn merged(&self, replaces: &[ObjectHash]) -> Vec<Index> {
+        let merge = |entries: &[IndexEntry]| {
+            let mut index = Index::default();
+            let mut numbers: HashMap<u32, u32> = HashMap::new();
+            for entry in entries {
+                let number = *numbers.entry(entry.pack).or_insert_with(|| {
+                    index.packs.push(self.packs[entry.pack as usize]);
+                    u32::try_from(index.packs.len() - 1).unwrap_or(u32::MAX)
+                });
+                index.entries.push(IndexEntry { pack: number, ..*entry });
+            }
+            index.sort();
+            index
+        };
+        let mut merged: Vec<Index> = self.entries.chunks(MAX_ENTRIES / 2).map(merge).collect();
+        if let Some(last) = merged.last_mut() {
+            last.replaces = replaces.to_vec();
+            last.replaces.sort_unstable();
+        }
+        merged
     }
 
     /// Whether this pack is at hand, by the store's listing.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{EpochPath, ObjectKey};
 use crate::format::manifest::{Envelope, Manifest, ManifestError};
-use crate::format::sign::MAX_DOCUMENT;
+use crate::format::sign::{MAX_DOCUMENT, PublicKey};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
 use crate::store::listing::list_all;
@@ -138,21 +138,24 @@ impl Chain {
     /// Takes out what keys signed that owners have cut off: of those, only the manifests count that
     /// every statement names as good, and their ancestors.
     pub fn cut_off(&mut self, records: &Records) {
-        let mut stolen: Vec<(ObjectHash, ObjectKey)> = Vec::new();
+        // Per key what every statement calls good; most keys have no statement at all.
+        let mut good: HashMap<PublicKey, Option<HashSet<ObjectHash>>> = HashMap::new();
         for snapshot in self.iter() {
-            let key = snapshot.manifest.key();
-            let good = records
-                .cut_offs(key)
-                .all(|trust| self.ancestors(&trust.last_good).contains(&snapshot.manifest.hash()));
-            if !good {
-                stolen.push((snapshot.manifest.hash(), snapshot.key.clone()));
-            }
+            good.entry(snapshot.manifest.key()).or_insert_with_key(|key| {
+                let said = records.cut_offs(*key).map(|trust| self.ancestors(&trust.last_good));
+                said.reduce(|all, next| all.intersection(&next).copied().collect())
+            });
         }
-        for (hash, key) in stolen {
-            if let Some(seq) = self.numbers.remove(&hash) {
-                self.snapshots.remove(&(seq, hash));
-            }
-            self.rejected.push((key, ManifestError::CutOff));
+        let stolen = |snapshot: &&Snapshot| {
+            let good = good.get(&snapshot.manifest.key()).and_then(Option::as_ref);
+            good.is_some_and(|good| !good.contains(&snapshot.manifest.hash()))
+        };
+        let stolen: Vec<Snapshot> = self.iter().filter(stolen).cloned().collect();
+        for snapshot in stolen {
+            let hash = snapshot.manifest.hash();
+            self.numbers.remove(&hash);
+            self.snapshots.remove(&(snapshot.envelope().seq, hash));
+            self.rejected.push((snapshot.key, ManifestError::CutOff));
         }
     }
 

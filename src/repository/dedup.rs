@@ -8,13 +8,15 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::format::derive::DomainKey;
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::index::{Index, MAX_INDEX};
-use crate::format::layout::{Class, EpochPath};
+use crate::format::layout::{Class, EpochPath, ObjectKey};
 use crate::format::needs::{Needs, PackName};
 use crate::pipeline::known::Known;
 use crate::report::event::{Event, Reporter};
 use crate::store::listing::list_all;
 use crate::store::{Entry, Store, StoreError};
 
+/// A domain with more index objects than this has them merged at the end of a run.
+pub const MERGE_ABOVE: usize = 64;
 /// The most index objects that a domain may have.
 pub const MAX_INDEXES: usize = 100_000;
 /// How many are read at once.
@@ -36,6 +38,7 @@ pub struct Loaded {
 ///
 /// Index objects are taken wherever they come from: they are sealed under the domain's own key, so
 /// only its writer can have made them, and orphans of a crashed run are what the next one reuses.
+/// Those that the newest snapshot names (`newest`) are read first: what they replace is not read.
 /// One that does not open is damage: it is named and left out, which costs uploads, not safety.
 pub async fn load(
     store: &Arc<dyn Store>,
@@ -43,30 +46,39 @@ pub async fn load(
     domain: NameId,
     key: &Arc<DomainKey>,
     distrusted: &BTreeSet<ObjectHash>,
+    newest: &[ObjectHash],
     reporter: &Reporter,
 ) -> Result<Loaded, StoreError> {
     let mut loaded = Loaded::default();
     let prefix = path.class_prefix(domain, Class::Index);
     let entries: Vec<Entry> =
         list_all(store.clone(), prefix, reporter.clone()).take(MAX_INDEXES).try_collect().await?;
-    let mut read = stream::iter(entries)
-        .map(|entry| async move { (store.get(&entry.key, MAX_INDEX + (1 << 20)).await, entry) })
-        .buffered(PARALLEL);
+    let (first, rest): (Vec<ObjectKey>, Vec<ObjectKey>) = entries
+        .into_iter()
+        .map(|entry| entry.key)
+        .partition(|key| key.name().parse().is_ok_and(|hash| newest.contains(&hash)));
     let mut replaced = HashSet::new();
-    while let Some((sealed, entry)) = read.next().await {
-        let sealed = sealed?;
-        let named = entry.key.name().parse().ok().filter(|hash| ObjectHash::of(&sealed) == *hash);
-        match (named, Index::open(&sealed, key)) {
-            (Some(hash), Ok(index)) => {
-                replaced.extend(index.replaces.iter().copied());
-                loaded.known.load(&index);
-                loaded.objects.push(hash);
+    for keys in [first, rest] {
+        let keys =
+            keys.into_iter().filter(|key| key.name().parse().is_ok_and(|hash| !replaced.contains(&hash)));
+        let mut read = stream::iter(keys.collect::<Vec<_>>())
+            .map(|object| async move { (store.get(&object, MAX_INDEX + (1 << 20)).await, object) })
+            .buffered(PARALLEL);
+        while let Some((sealed, object)) = read.next().await {
+            let sealed = sealed?;
+            let named = object.name().parse().ok().filter(|hash| ObjectHash::of(&sealed) == *hash);
+            match (named, Index::open(&sealed, key)) {
+                (Some(hash), Ok(index)) => {
+                    replaced.extend(index.replaces.iter().copied());
+                    loaded.known.load(&index);
+                    loaded.objects.push(hash);
+                }
+                _ => reporter.event(Event::Warning {
+                    object: object.to_string(),
+                    message: "this index object is damaged; what it names is stored anew".into(),
+                    remedy: Some("kbak verify --read-all shows what else is".into()),
+                }),
             }
-            _ => reporter.event(Event::Warning {
-                object: entry.key.to_string(),
-                message: "this index object is damaged; what it names is stored anew".into(),
-                remedy: Some("kbak verify --read-all shows what else is".into()),
-            }),
         }
     }
     loaded.objects.retain(|hash| !replaced.contains(hash));

@@ -102,8 +102,15 @@ impl View {
     pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, Failure> {
         self.check_marker().await?;
         let mut plans = Vec::new();
+        let mut records: Option<(WriterId, Records)> = None;
         for (writer, plan) in self.plan_ids(which).await? {
-            plans.push(self.plan(writer, plan).await?);
+            // The plans of a writer come one after the other.
+            let known = match records.take() {
+                Some((of, known)) if of == writer => known,
+                _ => self.records(writer).await?,
+            };
+            plans.push(self.plan(writer, plan, &known).await?);
+            records = Some((writer, known));
         }
         if plans.is_empty() {
             self.refuse_others().await?;
@@ -154,14 +161,13 @@ impl View {
         Ok(plans)
     }
 
-    /// One plan.
-    pub async fn plan(&self, writer: WriterId, plan: NameId) -> Result<PlanView, Failure> {
+    /// One plan, as far as the writer's `records` let it count.
+    pub async fn plan(&self, writer: WriterId, plan: NameId, records: &Records) -> Result<PlanView, Failure> {
         let mut epochs = epochs::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
-        let records = self.records(writer).await?;
-        chain.cut_off(&records);
-        epochs.cut_off(&records, &chain);
+        chain.cut_off(records);
+        epochs.cut_off(records, &chain);
         Ok(PlanView { writer, plan, epochs, chain })
     }
 

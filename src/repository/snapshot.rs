@@ -163,7 +163,7 @@ struct DomainIndexes {
 #[async_trait]
 impl Indexes for DomainIndexes {
     async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<Known, StoreError> {
-        let loaded = dedup::load(&self.store, &self.path, self.domain, &self.key, bad, &self.reporter);
+        let loaded = dedup::load(&self.store, &self.path, self.domain, &self.key, bad, &[], &self.reporter);
         Ok(loaded.await?.known)
     }
 

@@ -1,11 +1,12 @@
 //! What is damaged and still comes back: bad packs that a later run stored again. What is sound and
 //! does not count: snapshots that a thief signed with a stolen key.
 
+use kbak::format::ids::{NameId, WriterId};
 use kbak::format::record::{Record, Trust};
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::Signer;
 use kbak::report::failure::Exit;
-use kbak::repository::open::Which;
+use kbak::repository::open::{PlanView, Which};
 use kbak::verify::{Depth, Fault, distrust};
 use zeroize::Zeroizing;
 
@@ -61,6 +62,12 @@ async fn what_cannot_be_stored_again_is_named_as_lost() {
     }
 }
 
+async fn plan_of(victim: &Victim, writer: WriterId, plan: NameId) -> PlanView {
+    let view = victim.bench.view();
+    let records = view.records(writer).await.expect("records");
+    view.plan(writer, plan, &records).await.expect("a plan")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_stolen_key_signed_does_not_count() {
     let mut victim = Victim::new().await;
@@ -80,12 +87,12 @@ async fn what_a_stolen_key_signed_does_not_count() {
     // A writer cuts nobody off.
     victim.bench.store.put(&by_writer).await.expect("stored");
     let (_, plan) = victim.bench.view().plan_ids(&Which::default()).await.expect("plans")[0];
-    let view = victim.bench.view().plan(writer, plan).await.expect("a plan");
+    let view = plan_of(&victim, writer, plan).await;
     assert_eq!(view.chain.len(), 2);
     victim.bench.store.delete(by_writer.key()).await.expect("deleted");
 
     victim.bench.store.put(&by_owner).await.expect("stored");
-    let view = victim.bench.view().plan(writer, plan).await.expect("a plan");
+    let view = plan_of(&victim, writer, plan).await;
     let left: Vec<_> = view.chain.iter().map(|snapshot| snapshot.manifest.hash()).collect();
     assert_eq!((left.as_slice(), view.epochs.all.len()), (&hashes[..1], 1), "the first one stays good");
     let verdict = victim.verify(Depth::Presence, false).await;
@@ -106,6 +113,6 @@ async fn what_a_stolen_key_signed_does_not_count() {
         Record::Trust(body).seal(victim.bench.key.repository, writer, now, &owner).expect("sealed")
     };
     victim.bench.store.put(&all).await.expect("stored");
-    let view = victim.bench.view().plan(writer, plan).await.expect("a plan");
+    let view = plan_of(&victim, writer, plan).await;
     assert_eq!((view.chain.len(), view.epochs.all.len()), (0, 0));
 }

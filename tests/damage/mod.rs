@@ -74,7 +74,8 @@ impl Victim {
         bench.backup(folder.path()).await;
         let view = bench.view();
         let (writer, plan) = view.plan_ids(&Which::default()).await.expect("plans")[0];
-        let plan = view.plan(writer, plan).await.expect("a plan");
+        let records = view.records(writer).await.expect("records");
+        let plan = view.plan(writer, plan, &records).await.expect("a plan");
         let mut epochs = Vec::new();
         for stored in &plan.epochs.all {
             let identity = std::slice::from_ref(&bench.identity);

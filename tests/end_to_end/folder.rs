@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kbak::report::failure::Exit;
+use kbak::store::operation::Operation;
+use kbak::store::record::RecordStore;
 use kbak::world::{Random, SeededRandom};
 
 use crate::support::bench::Bench;
@@ -163,11 +165,40 @@ async fn one_file_in_a_hundred_changed_stores_little_in_every_group() {
     assert!(groups > 6, "{groups} cache objects are too few to tell");
     let before = stored(&bench);
     for at in (0..24_000u64).step_by(100) {
-        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), 30_000 + at, (at * 31 % 500) as usize);
+        // Another size, so that boundaries move.
+        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), 30_000 + at, (at * 37 % 900) as usize);
     }
     bench.backup(&source).await;
     let new = stored(&bench) - before;
     assert!(new < before / 4, "{new} B were stored for 1 % of {before} B");
     bench.restore("2", None, &scratch.path().join("two")).await;
     same(&source, &scratch.path().join("two"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_index_objects_become_few() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let source = scratch.path().join("source");
+    write(&source.join("always"), 1, 40_000);
+    let mut bench = Bench::new().await;
+    // Each run stores a chunk, and so an index object of its own.
+    let mut named = Vec::new();
+    for run in 0..68u64 {
+        write(&source.join("changes"), 100 + run, 2000);
+        let report = bench.backup(&source).await;
+        named.push(report.committed.envelope.index.iter().map(|one| one.objects.len()).sum::<usize>());
+    }
+    assert!(named[60] > 60, "{named:?}");
+    assert!(named[67] < 5, "{named:?}");
+    let record = Arc::new(RecordStore::new(bench.memory.clone()));
+    bench.store = record.clone();
+    let packs = bench.packs();
+    bench.backup(&source).await;
+    assert_eq!(bench.packs(), packs, "what is unchanged is found in the merged index");
+    let read = record.recorded().into_iter().filter(|one| one.operation == Operation::Get);
+    let indexes = read.filter(|one| one.object.contains("/index/")).count();
+    assert!(indexes < 5, "{indexes} index objects were read");
+    bench.restore("latest", None, &scratch.path().join("target")).await;
+    same(&source, &scratch.path().join("target"));
+    bench.restore("3", None, &scratch.path().join("third")).await;
 }

@@ -12,10 +12,11 @@ use crate::pipeline::known::Known;
 use crate::report::event::Reporter;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// How many groups are in memory at once.
-const WINDOW: usize = 3;
-/// How many further groups one group of the walk may load in search of its members.
+/// How many groups beyond the one that the walk is in may be loaded in search of a member: a boundary
+/// may have moved.
 const MAX_AHEAD: usize = 2;
+/// How many groups are in memory at once: the one that the walk is in, and those.
+const WINDOW: usize = 1 + MAX_AHEAD;
 
 /// Reads a scan cache in walk order.
 pub struct Earlier {
@@ -28,8 +29,10 @@ pub struct Earlier {
     groups: Vec<GroupRef>,
     by_key: HashMap<u64, usize>,
     loaded: VecDeque<Loaded>,
+    /// The next one to load.
     next: usize,
-    ahead: usize,
+    /// The one that the walk is in, as far as its boundaries and its members tell.
+    current: usize,
     fresh: Vec<(Vec<u8>, ObjectHash)>,
 }
 
@@ -63,7 +66,7 @@ impl Earlier {
             by_key: HashMap::new(),
             loaded: VecDeque::new(),
             next: 0,
-            ahead: 0,
+            current: 0,
             fresh: Vec::new(),
         };
         if let Some(root) = root {
@@ -107,9 +110,8 @@ impl Earlier {
 
     /// A group of the walk begins at a path with this cut hash.
     pub async fn enter(&mut self, key: u64) -> Result<(), StoreError> {
-        self.ahead = 0;
         if let Some(&number) = self.by_key.get(&key) {
-            self.next = number;
+            (self.next, self.current) = (number, number);
             self.load().await?;
         }
         Ok(())
@@ -152,18 +154,16 @@ impl Earlier {
         loop {
             let found = self.loaded.iter().rev().find_map(|loaded| {
                 let &(at, had) = loaded.members.get(digest)?;
-                (had == length).then(|| loaded.slices(at, length))
+                (had == length).then(|| (loaded.number, loaded.slices(at, length)))
             });
-            if let Some(slices) = found {
+            if let Some((number, slices)) = found {
+                self.current = self.current.max(number);
                 let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 return Ok(slices.iter().all(|slice| known.has_pack(&slice.place.pack)).then_some(slices));
             }
-            // A boundary that moved: the member may stand in the group that comes next.
-            if self.ahead >= MAX_AHEAD {
-                return Ok(None);
-            }
-            self.ahead += 1;
-            if !self.load().await? {
+            // A boundary that moved: the member may stand in a group that comes next. No further,
+            // or the groups that the walk is in would leave the window.
+            if self.next > self.current + MAX_AHEAD || !self.load().await? {
                 return Ok(None);
             }
         }
