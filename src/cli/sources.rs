@@ -110,7 +110,7 @@ fn database_config(database: &Database) -> Result<DatabaseConfig, Failure> {
 }
 
 /// PGPASSWORD is where PostgreSQL's users have it already; a file goes before.
-fn environment_password(file: &Option<std::path::PathBuf>) -> Option<Password> {
+pub(super) fn environment_password(file: &Option<std::path::PathBuf>) -> Option<Password> {
     if file.is_some() { None } else { std::env::var("PGPASSWORD").ok().map(Password::new) }
 }
 

@@ -228,6 +228,7 @@ pub(super) async fn database(
     let (mut config, _) = sources::server_argument(args.database.as_deref().unwrap_or_default())?;
     config.name.clone_from(&item.name);
     config.password_file.clone_from(&args.database_password_file);
+    config.password = sources::environment_password(&args.database_password_file);
     let server = Postgres::connect(&config)
         .await
         .map_err(|error| unreachable("the server of --database cannot be used", error))?;

@@ -1,8 +1,8 @@
 //! Catalogs: what a stream contains, for `ls`, `find`, `diff` and for restoring one path.
 //!
 //! JSON lines in the order of the stream. `at` is the offset of the member's first byte relative
-//! to the start of the list part in which the member starts, so that an early change rewrites no
-//! later line; the part is found by its `first`.
+//! to the `start` of its own catalog chunk, so that an early change rewrites no later chunk; the
+//! chunk is found by its `first` (docs/decisions/0001).
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ pub struct Line {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: Type,
-    /// The offset of its first byte in the part that it starts in.
+    /// The offset of its first byte from the `start` of its catalog chunk, in bytes.
     pub at: u64,
     /// The bytes of the stream that it takes.
     pub len: u64,

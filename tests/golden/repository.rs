@@ -133,6 +133,7 @@ fn this_version_reads_it() {
         let snapshot = (number + 1).to_string();
         read(&["restore", &snapshot, "--item", "path/srv/uploads", "--to", &text(&to)]);
         assert_eq!(&tree(&to), tree_then, "snapshot {snapshot}");
+        same_file_and_holes(&to);
     }
     let lines = read(&["cat", "latest", "resources:core/v1/configmaps"]);
     assert_eq!(objects(&lines), facts["configmaps"]);
@@ -152,6 +153,7 @@ fn stock_tools_restore_it() {
     std::fs::create_dir(&folder).expect("a folder");
     run("tar", &["--numeric-owner", "-xpf", &text(&out.join("path/srv/uploads.tar")), "-C", &text(&folder)]);
     assert_eq!(&tree(&folder), facts["trees"].as_array().and_then(|all| all.last()).expect("a tree"));
+    same_file_and_holes(&folder);
 
     let lines = std::fs::read_to_string(out.join("resources/core/v1/configmaps.jsonl")).expect("objects");
     assert_eq!(objects(&lines), facts["configmaps"]);
@@ -167,10 +169,11 @@ fn stock_tools_refuse_what_is_damaged() {
     let scratch = tempfile::tempdir().expect("a folder");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/recover-without-kbak");
     let store = scratch.path().join("store");
-    let files = ["/packs/", "/snapshots/", "/bodies/", "epoch.json"];
-    for (number, part) in files.into_iter().enumerate() {
+    let files: [&[&str]; 4] = [&["/packs/"], &["/snapshots/"], &["/bodies/"], &["epoch.json", "/epochs/"]];
+    for (number, parts) in files.into_iter().enumerate() {
         run("cp", &["-r", &text(&golden().join("store")), &text(&store)]);
-        for path in beneath(&store).into_iter().filter(|path| text(path).contains(part)) {
+        let meant = |path: &PathBuf| parts.iter().any(|part| text(path).contains(part));
+        for path in beneath(&store).into_iter().filter(meant) {
             let mut bytes = std::fs::read(&path).expect("an object");
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
@@ -181,9 +184,44 @@ fn stock_tools_refuse_what_is_damaged() {
             .args([&script, &store, &golden().join("kbak.pub"), &golden().join("owner.key"), &out])
             .output()
             .expect("it runs");
-        assert_eq!(status.status.code(), Some(1), "{part}: {}", String::from_utf8_lossy(&status.stderr));
+        assert_eq!(status.status.code(), Some(1), "{parts:?}: {}", String::from_utf8_lossy(&status.stderr));
         std::fs::remove_dir_all(&store).expect("removed");
     }
+}
+
+/// What anyone who may write to the bucket can do, and what one lost object does.
+#[test]
+fn stock_tools_pass_over_what_does_not_count() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let store = scratch.path().join("store");
+    run("cp", &["-r", &text(&golden().join("store")), &text(&store)]);
+    for path in beneath(&store) {
+        let folder = path.parent().expect("a folder");
+        if path.ends_with("epoch.json") {
+            let mut bytes = std::fs::read(&path).expect("an epoch");
+            bytes[30] ^= 1;
+            std::fs::write(&path, bytes).expect("damaged");
+        } else if folder.ends_with("snapshots") {
+            std::fs::write(folder.join(format!("{}-{}", "9".repeat(12), "0".repeat(64))), "{}\n")
+                .expect("rubbish");
+        }
+    }
+    std::fs::create_dir_all(store.join("x/y/z/snapshots")).expect("folders");
+    std::fs::write(store.join("x/y/z/snapshots/q"), "rubbish").expect("rubbish");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/recover-without-kbak");
+    let (pin, key, out) = (golden().join("kbak.pub"), owner_key(), scratch.path().join("out"));
+    let args = [text(&script), text(&store), text(&pin), text(&key), text(&out)];
+    run("sh", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(out.join("path/srv/uploads.tar").is_file());
+    assert!(!out.join(".packs").exists(), "decrypted packs are left");
+}
+
+/// Links and holes, which a hash of the content does not show.
+fn same_file_and_holes(root: &Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = |name: &str| std::fs::metadata(root.join(name)).expect("a file");
+    assert_eq!((meta("twin").ino(), meta("twin").nlink()), (meta("small/09").ino(), 2), "the hard link");
+    assert!(meta("sparse").blocks() * 512 < meta("sparse").len() / 4, "the sparse file is full");
 }
 
 fn beneath(root: &Path) -> Vec<PathBuf> {

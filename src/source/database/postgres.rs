@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dump::Dump;
 use super::tool::{Tool, Tools, connection};
-use super::{DatabaseConfig, DatabaseError, Password, TlsMode};
+use super::{DatabaseConfig, DatabaseError, TlsMode};
 
 /// Folders in which distributions keep client tools, one per major version.
 const INSTALLED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr/libexec/postgresql", "")];
@@ -298,8 +298,6 @@ pub(super) fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), D
         config.host = "/run/postgresql".to_owned();
     }
     config.name = if config.is_socket() { "postgresql".to_owned() } else { config.host.clone() };
-    // What libpq's users have in their environment already counts here, too.
-    config.password = std::env::var("PGPASSWORD").ok().map(Password::new);
     let database = decode(path)?;
     Ok((config, (!database.is_empty()).then_some(database)))
 }
