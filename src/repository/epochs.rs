@@ -47,6 +47,8 @@ pub struct Epochs {
     pub rejected: Vec<(ObjectKey, EpochError)>,
     /// Copies that are missing although their twin is there.
     pub missing: Vec<ObjectKey>,
+    /// Epochs of which something lies in the store, and neither copy.
+    pub gone: Vec<EpochId>,
 }
 
 /// Reads the epochs of a plan: finds them by their copies and by their folders, reads both copies
@@ -89,6 +91,8 @@ pub async fn list(
         // A folder without either copy is what an ended birth or a prune leaves.
         if missing.len() < 2 {
             epochs.missing.append(&mut missing);
+        } else {
+            epochs.gone.push(path.epoch);
         }
         if let (Some(epoch), Some(born)) = (found, born?) {
             epochs.all.push(StoredEpoch { epoch, born });

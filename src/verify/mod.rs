@@ -25,7 +25,6 @@ use crate::pipeline::owner::Identity;
 use crate::report::event::Meter;
 use crate::report::failure::{Exit, Failure, causes};
 use crate::repository::chain::{Break, Snapshot};
-use crate::repository::epochs::MAX_EPOCHS;
 use crate::repository::open::{PlanView, View, Which};
 use crate::repository::records::Records;
 use crate::store::listing::folders;
@@ -271,7 +270,7 @@ impl Check<'_> {
             self.heads.push(Head { plan: place, sequence, hash });
         }
         let mut wanted = objects::wanted(&self.chain);
-        self.epochs(plan, &wanted.keys().copied().collect()).await?;
+        self.epochs(plan, wanted.keys().copied());
         self.links(plan);
         for stored in &plan.epochs.all {
             wanted.entry(stored.epoch.epoch).or_default();
@@ -287,22 +286,15 @@ impl Check<'_> {
     }
 
     /// Both copies of every epoch, and epochs that something names and that are not there.
-    async fn epochs(&mut self, plan: &PlanView, named: &BTreeSet<EpochId>) -> Result<(), Failure> {
+    fn epochs(&mut self, plan: &PlanView, named: impl Iterator<Item = EpochId>) {
         for (key, error) in &plan.epochs.rejected {
             self.findings.add(key.as_str(), Role::Epoch, epoch_fault(error), causes(error));
         }
         for key in &plan.epochs.missing {
             self.findings.add(key.as_str(), Role::Epoch, Fault::Missing, "its twin is there");
         }
-        let prefix = layout::plan_prefix(plan.writer, plan.plan);
-        let there = folders(&self.view.store, &prefix, MAX_EPOCHS + 1).await?;
         let before = plan.epochs.all.iter().flat_map(|stored| stored.epoch.previous_epochs.iter().copied());
-        let all: BTreeSet<EpochId> = there
-            .iter()
-            .filter_map(|id| id.parse().ok())
-            .chain(before)
-            .chain(named.iter().copied())
-            .collect();
+        let all: BTreeSet<EpochId> = plan.epochs.gone.iter().copied().chain(before).chain(named).collect();
         for epoch in all {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
             let key = path.epoch_json();
@@ -320,7 +312,6 @@ impl Check<'_> {
                 self.touch_item(path.epoch_json().as_str(), user, None);
             }
         }
-        Ok(())
     }
 
     /// How snapshots name each other.

@@ -176,9 +176,13 @@ async fn needs(
         let (fault, detail) = match named::get(&check.view.store, &key, *hash, MAX_NEEDS).await? {
             Named::Is(bytes) => match Needs::parse(&bytes) {
                 Some(needs) => {
-                    domain.packs.extend_from_slice(needs.packs());
-                    domain.packs.sort_unstable();
-                    domain.packs.dedup();
+                    // Kept sorted, so that what several snapshots need is held once.
+                    let unknown = |pack: &&PackName| domain.packs.binary_search(pack).is_err();
+                    let new: Vec<PackName> = needs.packs().iter().filter(unknown).copied().collect();
+                    if !new.is_empty() {
+                        domain.packs.extend(new);
+                        domain.packs.sort_unstable();
+                    }
                     continue;
                 }
                 None => (Fault::Malformed, "it is no sorted list of packs"),
