@@ -1,7 +1,7 @@
 //! One run: epoch, chain, items domain by domain, commit.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -22,7 +22,7 @@ use crate::report::event::{Event, Reporter};
 use crate::report::failure::{Exit, Failure, causes};
 use crate::repository::birth::{self, Ready, Wanted};
 use crate::repository::commit::{Committed, Committer, DomainDraft, Draft};
-use crate::repository::dedup;
+use crate::repository::dedup::{MERGE_ABOVE, Shelf};
 use crate::repository::writer_key::{EpochKeeper, WriterKey};
 use crate::store::Store;
 use crate::world::{World, kill_point};
@@ -147,8 +147,9 @@ impl Run<'_> {
         let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
         let key = Arc::new(secret.domain(name));
         let (store, reporter) = (self.place.store, self.place.reporter);
+        let (newest, share) = (self.newest_index(id), self.engine.limits().index);
         let loaded =
-            dedup::load(store, &path, id, &key, &distrusted, &self.newest_index(id), reporter).await?;
+            Shelf { store, path, domain: id, reporter }.load(&key, &distrusted, &newest, share).await?;
         kill_point("backup.index.loaded");
         if !loaded.lost.is_empty() {
             let object = path.in_domain(id, crate::format::layout::Class::Pack, loaded.lost[0].hash);
@@ -278,7 +279,7 @@ impl Run<'_> {
             });
             results.push((item, summary, caches));
         }
-        let index = self.merged(domain, index).await?.into_iter().chain(new_index).collect();
+        let index = self.merged(domain, [index, new_index].concat()).await?;
         kill_point("backup.domain.closed");
         let draft = DomainDraft { domain: id, name: name.to_owned(), needs, index, cache };
         self.written.push(DomainResult { draft, items: results });
@@ -293,20 +294,23 @@ impl Run<'_> {
         own.flat_map(|one| one.objects.iter().copied()).collect()
     }
 
-    /// The index objects that were loaded, merged into few if they were many.
+    /// The index objects of a domain that is finished, merged into few if they are many.
     async fn merged(
         &self,
         domain: &Arc<DomainWriter>,
         index: Vec<ObjectHash>,
     ) -> Result<Vec<ObjectHash>, Failure> {
-        if index.len() <= dedup::MERGE_ABOVE {
+        if index.len() <= MERGE_ABOVE {
             return Ok(index);
         }
-        let merged = domain.known().lock().unwrap_or_else(PoisonError::into_inner).merged(&index);
+        let known = domain.take_known();
         let path = domain.target().path;
-        let mut objects = Vec::with_capacity(merged.len());
-        for index in merged {
-            let sealed = index.seal(&path, domain.id(), domain.key()).map_err(PipelineError::from)?;
+        let mut objects = Vec::new();
+        for index in known.merged(&index).map_err(PipelineError::from)? {
+            let sealed = index
+                .map_err(PipelineError::from)?
+                .seal(&path, domain.id(), domain.key())
+                .map_err(PipelineError::from)?;
             self.engine.put(&sealed).await?;
             self.place.reporter.stored(sealed.bytes().len() as u64, false);
             objects.push(sealed.hash());

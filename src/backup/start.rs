@@ -7,13 +7,13 @@ use jiff::Timestamp;
 
 use crate::format::derive::EpochSecret;
 use crate::format::epoch::VerifiedEpoch;
-use crate::format::ids::ObjectHash;
 use crate::format::state::{self, State};
 use crate::report::event::{Event, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::repository::birth::{self, Nursery, Ready};
 use crate::repository::chain::{self, Chain};
 use crate::repository::epochs::Epochs;
+use crate::repository::named::{self, Named};
 use crate::repository::records::{self, Records};
 use crate::store::Store;
 use crate::world::{World, kill_point};
@@ -98,11 +98,12 @@ async fn read_state(chain: &Chain, ready: &Ready, place: Place<'_>) -> State {
         let held = secrets.iter().find(|(epoch, _)| epoch.epoch == objects.epoch);
         let (Some((epoch, secret)), Some(hash)) = (held, objects.objects.first()) else { continue };
         let key = epoch.path().in_domain(domain, crate::format::layout::Class::State, *hash);
-        let opened = match place.store.get(&key, state::MAX_STATE + (1 << 20)).await {
-            Ok(sealed) if ObjectHash::of(&sealed) == *hash => {
+        let opened = match named::get(place.store, &key, *hash, state::MAX_STATE + (1 << 20)).await {
+            Ok(Named::Is(sealed)) => {
                 State::open(&sealed, &secret.domain(state::DOMAIN)).map_err(|error| error.to_string())
             }
-            Ok(_) => Err("it is damaged".into()),
+            Ok(Named::Missing) => Err("it is gone".into()),
+            Ok(Named::Altered) => Err("it is damaged".into()),
             Err(error) => Err(error.to_string()),
         };
         match opened {

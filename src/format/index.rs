@@ -23,7 +23,7 @@ use super::symmetric::{self, take, take_u32};
 /// The largest index object, in bytes of plaintext.
 pub const MAX_INDEX: u64 = 16 << 20;
 /// The most entries that one object holds, so that it stays within 8 MiB.
-pub const MAX_ENTRIES: usize = (8 << 20) / 32 - 4096;
+pub const MAX_ENTRIES: usize = (8 << 20) / ENTRY - 4096;
 
 const MAGIC: &[u8; 8] = b"kbakix01";
 
@@ -54,6 +54,31 @@ pub struct IndexEntry {
     pub length: u32,
     /// The chunk's length in bytes.
     pub plain: u32,
+}
+
+/// The length of an entry, in bytes.
+pub const ENTRY: usize = 32;
+
+impl IndexEntry {
+    /// The entry as an index object holds it.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; ENTRY] {
+        let mut bytes = [0; ENTRY];
+        bytes[..16].copy_from_slice(&self.id);
+        for (place, number) in [self.pack, self.offset, self.length, self.plain].into_iter().enumerate() {
+            bytes[16 + 4 * place..20 + 4 * place].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads what [`IndexEntry::to_bytes`] gives.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; ENTRY]) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&bytes[..16]);
+        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self { id, pack: number(16), offset: number(20), length: number(24), plain: number(28) }
+    }
 }
 
 /// The content of one index object.
@@ -97,7 +122,7 @@ impl Index {
 
     /// Seals a sorted index.
     pub fn seal(&self, path: &EpochPath, domain: NameId, key: &DomainKey) -> Result<Sealed, ContainerError> {
-        let bare = 24 + self.replaces.len() * 32 + self.packs.len() * 48 + self.entries.len() * 32;
+        let bare = 24 + self.replaces.len() * 32 + self.packs.len() * 48 + self.entries.len() * ENTRY;
         let padded = usize::try_from(padme::padded(bare as u64)).unwrap_or(bare);
         let mut out = Vec::with_capacity(padded);
         out.extend_from_slice(MAGIC);
@@ -113,10 +138,7 @@ impl Index {
             out.extend_from_slice(&[u8::from(pack.class == PackClass::Metadata), 0, 0, 0, 0, 0, 0, 0]);
         }
         for entry in &self.entries {
-            out.extend_from_slice(&entry.id);
-            for number in [entry.pack, entry.offset, entry.length, entry.plain] {
-                out.extend_from_slice(&number.to_le_bytes());
-            }
+            out.extend_from_slice(&entry.to_bytes());
         }
         out.resize(padded, 0);
         symmetric::seal(path, domain, key, Class::Index, &out)
@@ -133,7 +155,7 @@ impl Index {
         let entries = take_u32(&mut rest)? as usize;
         let replaced = take_u32(&mut rest)? as usize;
         (take_u32(&mut rest)? == 0).then_some(())?;
-        let needed = packs.checked_mul(48)? + entries.checked_mul(32)? + replaced.checked_mul(32)?;
+        let needed = packs.checked_mul(48)? + entries.checked_mul(ENTRY)? + replaced.checked_mul(32)?;
         (needed <= rest.len()).then_some(())?;
         let mut index = Self::default();
         for _ in 0..replaced {
@@ -151,11 +173,9 @@ impl Index {
         }
         index.entries.reserve_exact(entries);
         for _ in 0..entries {
-            let id = take(&mut rest)?;
-            let (pack, offset) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
-            let (length, plain) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
-            ((pack as usize) < packs).then_some(())?;
-            index.entries.push(IndexEntry { id, pack, offset, length, plain });
+            let entry = IndexEntry::from_bytes(&take(&mut rest)?);
+            ((entry.pack as usize) < packs).then_some(())?;
+            index.entries.push(entry);
         }
         let sorted = index.packs.windows(2).all(|w| w[0].hash < w[1].hash)
             && index.entries.windows(2).all(|w| w[0].id <= w[1].id);

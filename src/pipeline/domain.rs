@@ -80,6 +80,13 @@ impl DomainWriter {
         &self.known
     }
 
+    /// What is known when the domain is finished. Leaves nothing behind.
+    #[must_use]
+    pub fn take_known(&self) -> Known {
+        let none = Known::new(0, self.engine.reporter().clone());
+        std::mem::replace(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner), none)
+    }
+
     pub(super) fn packer(&self) -> &Packer {
         &self.packer
     }

@@ -22,10 +22,14 @@ use crate::world::Workers;
 
 use super::codec::{Codec, CodecError};
 use super::heal::Healer;
+use super::known::SpillError;
 
 /// A ranged read asks for the head of a pack first; this much holds one with an X25519 stanza and
 /// the random stanza that some writers add.
 const FIRST_BYTES: u64 = 1024;
+
+/// Less than this share of a pack wanted: it is read by ranges.
+pub(super) const WHOLE_FROM: u64 = 4;
 
 /// How many copies of a chunk are tried.
 const MAX_COPIES: usize = 4;
@@ -50,6 +54,9 @@ pub enum ReadError {
         /// Which part of it.
         what: String,
     },
+    /// The index could not be read back.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
     /// The run is ending.
     #[error("the run is ending")]
     Ended,
@@ -64,7 +71,7 @@ impl ReadError {
             Self::Store(error) => {
                 matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. })
             }
-            Self::Ended => false,
+            Self::Spill(_) | Self::Ended => false,
         }
     }
 }
@@ -93,6 +100,9 @@ pub struct Fetcher {
     packs: Mutex<Cache<ObjectHash, Arc<Vec<u8>>>>,
     chunks: Mutex<Cache<ChunkId, Bytes>>,
     heads: Mutex<Cache<ObjectHash, Head>>,
+    /// Packs that were fetched whole, each with the bytes that were wanted of it since it had to
+    /// leave. 40 bytes a pack.
+    fetched: Mutex<HashMap<ObjectHash, u64>>,
 }
 
 impl Fetcher {
@@ -119,6 +129,7 @@ impl Fetcher {
             packs: Mutex::new(Cache::new(memory / 2)),
             chunks: Mutex::new(Cache::new(memory / 8)),
             heads: Mutex::new(Cache::new(1 << 20)),
+            fetched: Mutex::default(),
         }
     }
 
@@ -186,21 +197,10 @@ impl Fetcher {
         id: ChunkId,
         manner: Manner,
     ) -> Result<Bytes, ReadError> {
-        let (start, length) = (u64::from(place.offset), place.length as usize);
-        let (codec, key, object) = (self.codec.clone(), self.key.clone(), self.pack_key(&place.pack.hash));
-        let prove = move |frame: &[u8]| {
-            let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
-            let plain = codec.decode(frame, place.plain as usize).map_err(|error| match error {
-                CodecError::Zstd(_) => damaged("a chunk in it does not decompress".into()),
-                other => damaged(other.to_string()),
-            })?;
-            if key.chunk_id(kind, &plain) == id {
-                Ok(Bytes::from(plain))
-            } else {
-                Err(damaged("a chunk in it is not the one that the snapshot names".into()))
-            }
-        };
-        if manner == Manner::Whole {
+        let length = place.length as usize;
+        let prover = self.prover(&place.pack.hash);
+        let prove = move |frame: &[u8]| prover.plain(frame, place.plain, kind, id, "the snapshot");
+        if manner == Manner::Whole && self.is_worth_whole(place.pack, u64::from(place.length)) {
             let pack = self.whole(place.pack).await?;
             let object = self.pack_key(&place.pack.hash);
             return self
@@ -215,8 +215,33 @@ impl Fetcher {
                 })
                 .await;
         }
-        let frame = self.range(place.pack, start, length).await?;
+        let frame = self.range(place.pack, u64::from(place.offset), length).await?;
         self.workers.run(move || prove(&frame)).await
+    }
+
+    /// Whether a pack of which much is wanted is fetched whole for the next `length` bytes. One that
+    /// was fetched and had to leave is read by ranges, until enough of it was wanted again: a stream
+    /// that goes to and fro between more packs than memory holds must not fetch each of them for
+    /// every chunk.
+    fn is_worth_whole(&self, pack: PackName, length: u64) -> bool {
+        if lock(&self.packs).has(&pack.hash) {
+            return true;
+        }
+        let mut fetched = lock(&self.fetched);
+        let Some(wanted) = fetched.get_mut(&pack.hash) else {
+            fetched.insert(pack.hash, 0);
+            return true;
+        };
+        *wanted += length;
+        let enough = *wanted >= pack.size / WHOLE_FROM;
+        if enough {
+            *wanted = 0;
+        }
+        enough
+    }
+
+    fn prover(&self, pack: &ObjectHash) -> Prover {
+        Prover { codec: self.codec.clone(), key: self.key.clone(), object: self.pack_key(pack) }
     }
 
     /// The plaintext of a whole pack, kept for those who want it next.
@@ -249,21 +274,14 @@ impl Fetcher {
     /// The first thing that is wrong with it.
     pub async fn prove(&self, pack: PackName) -> Result<Vec<TableEntry>, ReadError> {
         let plaintext = self.open_pack(pack).await?;
-        let (codec, key, object) = (self.codec.clone(), self.key.clone(), self.pack_key(&pack.hash));
+        let prover = self.prover(&pack.hash);
         let job = move || {
-            let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
-            let table = read_table(&plaintext).map_err(|error| damaged(error.to_string()))?;
+            let table = read_table(&plaintext).map_err(|error| prover.damaged(error.to_string()))?;
             for entry in &table {
                 let start = entry.offset as usize;
                 // The table was checked against the pack's length.
                 let frame = plaintext.get(start..start + entry.length as usize).unwrap_or_default();
-                let plain = codec.decode(frame, entry.plain as usize).map_err(|error| match error {
-                    CodecError::Zstd(_) => damaged("a chunk in it does not decompress".into()),
-                    other => damaged(other.to_string()),
-                })?;
-                if key.chunk_id(entry.kind, &plain) != entry.id {
-                    return Err(damaged("a chunk in it is not the one that its table names".into()));
-                }
+                prover.plain(frame, entry.plain, entry.kind, entry.id, "its table")?;
             }
             Ok(table)
         };
@@ -300,6 +318,38 @@ impl Fetcher {
     }
 }
 
+/// Proves the chunks of one pack.
+struct Prover {
+    codec: Codec,
+    key: Arc<DomainKey>,
+    object: ObjectKey,
+}
+
+impl Prover {
+    fn damaged(&self, what: String) -> ReadError {
+        ReadError::Damaged { object: self.object.to_string(), what }
+    }
+
+    /// The `length` bytes of plaintext of a chunk's frame, if they are those that `namer` names.
+    fn plain(
+        &self,
+        frame: &[u8],
+        length: u32,
+        kind: ChunkKind,
+        id: ChunkId,
+        namer: &str,
+    ) -> Result<Bytes, ReadError> {
+        let plain = self.codec.decode(frame, length as usize).map_err(|error| match error {
+            CodecError::Zstd(_) => self.damaged("a chunk in it does not decompress".into()),
+            other => self.damaged(other.to_string()),
+        })?;
+        if self.key.chunk_id(kind, &plain) != id {
+            return Err(self.damaged(format!("a chunk in it is not the one that {namer} names")));
+        }
+        Ok(plain.into())
+    }
+}
+
 fn container_text(error: &ContainerError) -> String {
     match error {
         ContainerError::WrongKey => "it is not encrypted to its epoch".into(),
@@ -329,6 +379,11 @@ struct Cache<K, V> {
 impl<K: Copy + Eq + std::hash::Hash, V> Cache<K, V> {
     fn new(most: u64) -> Self {
         Self { most, held: 0, cells: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// Whether a key has a cell.
+    fn has(&self, key: &K) -> bool {
+        self.cells.contains_key(key)
     }
 
     /// The cell of a key; whoever comes first fills it.

@@ -11,6 +11,7 @@ use crate::format::ids::{ChunkId, ObjectHash};
 use crate::format::list::Place;
 use crate::store::StoreError;
 
+use super::fetch::ReadError;
 use super::known::{Known, place};
 
 /// Loads what a domain's index says of all packs but the bad ones.
@@ -41,7 +42,7 @@ impl Healer {
         id: &ChunkId,
         plain: u32,
         bad: ObjectHash,
-    ) -> Result<Option<Place>, StoreError> {
+    ) -> Result<Option<Place>, ReadError> {
         let mut seen = self.seen.lock().await;
         if seen.0.insert(bad) {
             seen.1 = None;
@@ -54,7 +55,7 @@ impl Healer {
                 known
             }
         };
-        let found = known.find(id, plain).and_then(|chunk| place(&chunk));
+        let found = known.find(id, plain)?.and_then(|chunk| place(&chunk));
         if found.is_some() {
             self.indexes.healed(&bad);
         }

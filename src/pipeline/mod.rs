@@ -44,6 +44,9 @@ pub enum PipelineError {
     /// A scan cache failed to be written.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The index could not be read back.
+    #[error(transparent)]
+    Spill(#[from] known::SpillError),
     /// The source failed; its own error says how.
     #[error("the source failed")]
     Source(#[source] SourceError),

@@ -134,7 +134,7 @@ impl Packer {
     pub async fn append(&self, frame: Frame) -> Result<ChunkRef, PipelineError> {
         let class = PackClass::of(frame.kind);
         let mut slot = self.slot(class).lock().await;
-        if let Some(found) = self.known().find(&frame.id, frame.plain) {
+        if let Some(found) = self.known().find(&frame.id, frame.plain)? {
             return Ok(found);
         }
         if let Some(full) = slot.take_if(|open| !open.builder.fits(frame.bytes.len())) {
@@ -165,13 +165,13 @@ impl Packer {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     /// Seals a pack and stores it, beside what goes on.
     fn close(&self, open: OpenPack, class: PackClass) -> Result<(), PipelineError> {
         let (engine, epoch, domain) = (self.engine.clone(), self.epoch.clone(), self.domain);
-        let (key, acknowledged) = (self.key.clone(), self.acknowledged.clone());
+        let (key, known, acknowledged) = (self.key.clone(), self.known.clone(), self.acknowledged.clone());
         let task = async move {
             let OpenPack { builder, name, permit } = open;
             let path = epoch.path;
@@ -185,6 +185,7 @@ impl Packer {
             drop(object);
             drop(permit);
             let pack = IndexedPack { hash, size, class };
+            lock(&known).acknowledge(&pack, &table);
             let mut acknowledged = acknowledged.lock().await;
             acknowledged.add(pack, &table);
             if acknowledged.unindexed.packs.len() >= PACKS_PER_INDEX
@@ -195,7 +196,7 @@ impl Packer {
             Ok(())
         };
         let handle = AbortOnDropHandle::new(tokio::spawn(task));
-        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uploads = lock(&self.uploads);
         // Finished ones are looked at as new ones come, so that a failed upload ends the run soon.
         let mut kept = Vec::with_capacity(uploads.len() + 1);
         for upload in uploads.drain(..) {
@@ -229,7 +230,7 @@ impl Packer {
     /// Waits until everything closed so far is acknowledged.
     pub async fn settle(&self) -> Result<(), PipelineError> {
         loop {
-            let upload = self.uploads.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let upload = lock(&self.uploads).pop();
             match upload {
                 Some(upload) => joined(upload.await)?,
                 None => return Ok(()),
@@ -247,6 +248,10 @@ impl Packer {
         acknowledged.write(&self.engine, &self.epoch, self.domain, &self.key).await?;
         Ok((acknowledged.written.clone(), acknowledged.packs))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn joined(result: Result<Result<(), PipelineError>, tokio::task::JoinError>) -> Result<(), PipelineError> {

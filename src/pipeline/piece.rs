@@ -142,7 +142,7 @@ pub fn prepare(
 ) -> Result<Prepared, super::PipelineError> {
     let id = key.chunk_id(kind, bytes);
     let plain = u32::try_from(bytes.len()).map_err(|_| super::PipelineError::Bug("a chunk beyond 4 GiB"))?;
-    let found = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).find(&id, plain);
+    let found = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).find(&id, plain)?;
     Ok(match found {
         Some(chunk) => Prepared::Known(chunk),
         None => Prepared::Frame(Frame { kind, id, bytes: codec.encode(bytes)?, plain }),

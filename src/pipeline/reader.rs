@@ -15,10 +15,7 @@ use crate::format::derive::ChunkKind;
 use crate::format::ids::ObjectHash;
 use crate::format::list::{Part, Slice, read_part};
 
-use super::fetch::{Fetcher, Manner, ReadError};
-
-/// Less than this share of a pack wanted: it is read by ranges.
-const WHOLE_FROM: u64 = 4;
+use super::fetch::{Fetcher, Manner, ReadError, WHOLE_FROM};
 
 /// Reads one stream of a snapshot. Cheap to clone.
 #[derive(Debug, Clone)]

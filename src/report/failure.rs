@@ -146,6 +146,7 @@ impl From<crate::pipeline::PipelineError> for Failure {
         let exit = match error {
             Error::Store(error) => return error.into(),
             Error::Ended => Exit::Interrupted,
+            Error::Spill(_) => Exit::Unreachable,
             Error::Container(_) | Error::Codec(_) | Error::Cache(_) | Error::Source(_) | Error::Bug(_) => {
                 Exit::Bug
             }

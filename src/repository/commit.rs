@@ -20,7 +20,7 @@ use crate::store::StoreError;
 use crate::world::kill_point;
 
 use super::chain::Chain;
-use super::dedup;
+use super::dedup::Shelf;
 
 /// Why a snapshot was not committed. What was stored is reused by the next run.
 #[derive(Debug, thiserror::Error)]
@@ -224,8 +224,9 @@ impl Committer<'_> {
     async fn prove_present(&self, domains: &[DomainDraft]) -> Result<(), CommitError> {
         let (store, path) = (self.engine.store(), self.epoch.path());
         for domain in domains {
-            let lost =
-                dedup::missing(store, &path, domain.domain, &domain.needs, self.engine.reporter()).await?;
+            let lost = Shelf { store, path, domain: domain.domain, reporter: self.engine.reporter() }
+                .missing(&domain.needs)
+                .await?;
             if !lost.is_empty() {
                 return Err(CommitError::Lost(lost));
             }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::birth::{BirthError, put};
 use super::epochs::{Epochs, StoredEpoch};
+use super::named::{self, Named};
 use super::records::Records;
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, ObjectHash, RecipientId, WriterId};
@@ -21,7 +22,7 @@ use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::plural;
 use crate::store::listing::list_all;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError};
 use crate::world::World;
 
 /// The most later wraps of one epoch that are tried. Anyone who can write to the bucket can add
@@ -94,11 +95,12 @@ pub async fn later_wraps(
     for entry in entries {
         let name = entry.key.as_str()[prefix.len()..].strip_suffix(".age");
         let Some(hash) = name.and_then(|name| name.parse::<ObjectHash>().ok()) else { continue };
-        match store.get(&entry.key, MAX_WRAP).await {
-            Ok(bytes) if ObjectHash::of(&bytes) == hash => wraps.push((hash, bytes)),
-            Ok(_) => reporter.warn(entry.key.to_string(), "its content is not what its name says: skipped"),
-            Err(StoreError { kind: StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. }, .. }) => {}
-            Err(error) => return Err(error),
+        match named::get(store, &entry.key, hash, MAX_WRAP).await? {
+            Named::Is(bytes) => wraps.push((hash, bytes)),
+            Named::Altered => {
+                reporter.warn(entry.key.to_string(), "its content is not what its name says: skipped");
+            }
+            Named::Missing => {}
         }
     }
     Ok(wraps)

@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 use crate::world::World;
 
 use super::chain::Snapshot;
-use super::dedup;
+use super::dedup::Shelf;
 
 /// Why a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +110,7 @@ impl OpenSnapshot {
                 domain,
                 key: fetcher.key().clone(),
                 reporter: self.reporter.clone(),
+                share: share / 8,
                 told: Mutex::default(),
             };
             let fetcher = fetcher.with_healer(Healer::new(Arc::new(indexes)));
@@ -157,14 +158,17 @@ struct DomainIndexes {
     domain: NameId,
     key: Arc<DomainKey>,
     reporter: Reporter,
+    /// The memory that the index may take, in bytes.
+    share: u64,
     told: Mutex<HashSet<ObjectHash>>,
 }
 
 #[async_trait]
 impl Indexes for DomainIndexes {
     async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<Known, StoreError> {
-        let loaded = dedup::load(&self.store, &self.path, self.domain, &self.key, bad, &[], &self.reporter);
-        Ok(loaded.await?.known)
+        let shelf =
+            Shelf { store: &self.store, path: self.path, domain: self.domain, reporter: &self.reporter };
+        Ok(shelf.load(&self.key, bad, &[], self.share).await?.known)
     }
 
     fn healed(&self, bad: &ObjectHash) {

@@ -229,6 +229,7 @@ impl From<ReadError> for Failure {
         match error {
             ReadError::Store(error) => error.into(),
             ReadError::Ended => Self::new(Exit::Interrupted, "the restore was interrupted"),
+            ReadError::Spill(error) => Self::new(Exit::Unreachable, error.to_string()).because(error),
             damaged => Self::new(Exit::Damaged, "the backup is damaged here").because(damaged),
         }
     }

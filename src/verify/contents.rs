@@ -7,38 +7,33 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt as _};
 
 use crate::format::body::Stream;
-use crate::format::cache::{self, CacheError, Group, MAX_CACHE};
-use crate::format::derive::{ChunkKind, DomainKey};
+use crate::format::derive::ChunkKind;
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
-use crate::format::index::{Index, MAX_INDEX};
-use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
+use crate::format::index::IndexEntry;
+use crate::format::layout::{Class, EpochPath, ObjectKey};
 use crate::format::list::{Part, Place, Slice, StreamHasher};
 use crate::format::needs::PackName;
 use crate::format::pack::TableEntry;
-use crate::format::state::{self, MAX_STATE, State};
 use crate::format::wrap::{EpochKeys, WrapError};
 use crate::pipeline::fetch::{Fetcher, ReadError};
 use crate::report::failure::{Failure, causes};
 use crate::repository::keys::{self, KeysError};
-use crate::repository::named::{self, Named};
 use crate::repository::open::PlanView;
 use crate::repository::snapshot::{OpenSnapshot, SnapshotError};
 use crate::store::{StoreError, StoreErrorKind};
 
-use super::Check;
 use super::finding::{Fault, Role};
 use super::objects::{self, User, Wanted};
+use super::{Check, hints};
 
 /// How many packs are open at once: each takes up to twice its size.
 const PARALLEL: usize = 2;
-/// What age adds to a small object at most.
-const OVERHEAD: u64 = 1 << 20;
 
 /// Every chunk that was opened and proven: where it lies and half of its id, to the other half and
 /// its kind. About 40 bytes a chunk.
 #[derive(Default)]
-struct Proven {
+pub(super) struct Proven {
     places: HashMap<[u8; 16], ([u8; 16], u8)>,
     /// Their ids, wherever they lie: 16 bytes a chunk.
     ids: HashSet<[u8; 16]>,
@@ -54,6 +49,12 @@ impl Proven {
         let mut short = [0; 16];
         short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         short
+    }
+
+    /// Whether an index's entry is true.
+    pub(super) fn has_entry(&self, pack: &ObjectHash, entry: &IndexEntry) -> bool {
+        let place = (entry.offset, entry.length, entry.plain);
+        self.places.contains_key(&Self::place(pack, place, &entry.id))
     }
 
     fn add(&mut self, pack: &ObjectHash, entry: &TableEntry) {
@@ -102,13 +103,14 @@ pub(super) async fn check(
     for key in &opening.healed {
         check.findings.heal(key.as_str());
     }
-    opening.hints(check, wanted).await
+    Ok(hints::check(check, &opening, wanted).await?)
 }
 
-/// The keys of every epoch. One that no identity opens is named.
+/// The keys of every epoch. One that no identity opens is named; if none of them opens anything,
+/// they are the wrong ones.
 async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, Failure> {
     let (view, identities) = (check.view, &check.options.identities);
-    let mut epochs = Epochs::new();
+    let (mut epochs, mut wrong) = (Epochs::new(), None);
     for stored in &plan.epochs.all {
         let epoch = &stored.epoch;
         let error = match keys::open(&view.store, &view.world, epoch, identities, &view.reporter).await {
@@ -123,26 +125,29 @@ async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, F
                 let key = epoch.path().epoch_json();
                 check.findings.add(key.as_str(), Role::Epoch, Fault::Unreadable, causes(&error));
             }
-            KeysError::Closed { .. } if plan.epochs.all.len() > 1 => {
+            KeysError::Closed { .. } => {
                 check.closed.push(epoch.epoch);
                 check.not_checked(format!("what is in epoch {}: no identity opens it", epoch.epoch));
+                wrong = wrong.or(Some(error));
             }
-            // Nothing opens: the identity is the wrong one.
-            _ => return Err(error.into()),
+            KeysError::Store(_) => return Err(error.into()),
         }
     }
-    Ok(epochs)
+    match wrong {
+        Some(error) if epochs.is_empty() => Err(error.into()),
+        _ => Ok(epochs),
+    }
 }
 
 fn is_damage(error: &WrapError) -> bool {
     matches!(error, WrapError::Damaged(_) | WrapError::Armor | WrapError::Content | WrapError::Foreign(_))
 }
 
-struct Opening {
-    epochs: Epochs,
+pub(super) struct Opening {
+    pub(super) epochs: Epochs,
     /// The domains that were opened, by name.
-    names: BTreeMap<(EpochId, NameId), String>,
-    proven: Proven,
+    pub(super) names: BTreeMap<(EpochId, NameId), String>,
+    pub(super) proven: Proven,
     /// Streams that were read in an earlier snapshot, and the packs that they miss.
     read: HashMap<[u8; 32], Vec<ObjectKey>>,
     /// Bad packs all of whose chunks that were looked for lie elsewhere too.
@@ -330,111 +335,6 @@ impl Opening {
 
     fn holds(&self, slice: &Slice) -> bool {
         self.proven.has(&slice.place, &slice.id, ChunkKind::Data)
-    }
-
-    /// Opens what only speeds up the next backup.
-    async fn hints(&self, check: &mut Check<'_>, wanted: &BTreeMap<EpochId, Wanted>) -> Result<(), Failure> {
-        for (id, wanted) in wanted {
-            let Some((epoch, keys)) = self.epochs.get(id) else { continue };
-            let path = epoch.path();
-            for hint in wanted.hints() {
-                let Some(Placed::InDomain(domain, class, hash)) = path.placed(hint) else { continue };
-                if check.findings.has(hint.as_str()) {
-                    continue;
-                }
-                let name = match (self.names.get(&(*id, domain)), class) {
-                    (_, Class::State) => state::DOMAIN,
-                    (Some(name), _) => name,
-                    // No snapshot that opened says how this domain is called.
-                    (None, _) => {
-                        check.not_checked(format!(
-                            "what is in {hint}: no snapshot that opens names its domain"
-                        ));
-                        continue;
-                    }
-                };
-                let key = keys.secret.domain(name);
-                if let Some((fault, detail)) =
-                    self.hint(check, path, domain, class, hash, &key, wanted).await?
-                {
-                    check.findings.add(hint.as_str(), Role::Hint, fault, detail);
-                    check.touch(hint.as_str(), wanted.users(hint));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the place of one object, and what it is held against")]
-    async fn hint(
-        &self,
-        check: &Check<'_>,
-        path: EpochPath,
-        domain: NameId,
-        class: Class,
-        hash: ObjectHash,
-        key: &DomainKey,
-        wanted: &Wanted,
-    ) -> Result<Option<(Fault, String)>, StoreError> {
-        let limit = MAX_INDEX.max(MAX_CACHE).max(MAX_STATE) + OVERHEAD;
-        let object = path.in_domain(domain, class, hash);
-        let sealed = match named::get(&check.view.store, &object, hash, limit).await? {
-            Named::Is(sealed) => sealed,
-            Named::Missing => return Ok(Some((Fault::Missing, "signed snapshots name it".into()))),
-            Named::Altered => return Ok(Some((Fault::Altered, "its SHA-256 is not its name".into()))),
-        };
-        let unreadable = |error: &dyn std::error::Error| Some((Fault::Unreadable, causes(error)));
-        Ok(match class {
-            Class::Index => match Index::open(&sealed, key) {
-                Err(error) => unreadable(&error),
-                Ok(index) => self.lies(&index, domain, wanted).map(|what| (Fault::Malformed, what)),
-            },
-            Class::State => State::open(&sealed, key).err().and_then(|error| unreadable(&error)),
-            Class::Cache => match cache::open_root(&sealed, key) {
-                Err(error) => unreadable(&error),
-                Ok(groups) => {
-                    let mut wrong = None;
-                    for group in groups {
-                        let group_key = path.in_domain(domain, Class::Cache, group.object);
-                        let read =
-                            named::get(&check.view.store, &group_key, group.object, MAX_CACHE + OVERHEAD);
-                        let what = match read.await? {
-                            Named::Is(sealed) => {
-                                Group::open(&sealed, key).err().map(|error: CacheError| causes(&error))
-                            }
-                            Named::Missing => Some("is not there".into()),
-                            Named::Altered => Some("is altered".into()),
-                        };
-                        if let Some(what) = what {
-                            wrong = Some((Fault::Unreadable, format!("its part {group_key} {what}")));
-                            break;
-                        }
-                    }
-                    wrong
-                }
-            },
-            Class::Pack | Class::Needs | Class::Record => None,
-        })
-    }
-
-    /// An index that names a chunk where there is none, in a pack that was opened.
-    fn lies(&self, index: &Index, domain: NameId, wanted: &Wanted) -> Option<String> {
-        let domain = wanted.domains.get(&domain)?;
-        let opened: Vec<bool> = index
-            .packs
-            .iter()
-            .map(|pack| {
-                let needed = domain.packs.binary_search_by_key(&pack.hash, |pack| pack.hash).is_ok();
-                needed && !domain.bad.contains(&pack.hash)
-            })
-            .collect();
-        let wrong = index.entries.iter().find(|entry| {
-            let pack = entry.pack as usize;
-            let place = (entry.offset, entry.length, entry.plain);
-            opened[pack]
-                && !self.proven.places.contains_key(&Proven::place(&index.packs[pack].hash, place, &entry.id))
-        })?;
-        Some(format!("it names a chunk in pack {} that is not there", index.packs[wrong.pack as usize].hash))
     }
 }
 

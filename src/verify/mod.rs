@@ -8,6 +8,7 @@
 mod contents;
 mod distrust;
 mod finding;
+mod hints;
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -51,6 +51,14 @@ pub(super) struct Domain {
     pub(super) bad: BTreeSet<ObjectHash>,
 }
 
+impl Domain {
+    /// Whether a pack is needed, and nothing was found wrong with it.
+    pub(super) fn has_good(&self, pack: &ObjectHash) -> bool {
+        let needed = self.packs.binary_search_by_key(pack, |pack| pack.hash).is_ok();
+        needed && !self.bad.contains(pack)
+    }
+}
+
 /// What all manifests of a chain name, by epoch.
 pub(super) fn wanted(chain: &[Snapshot]) -> BTreeMap<EpochId, Wanted> {
     let mut epochs: BTreeMap<EpochId, Wanted> = BTreeMap::new();

@@ -6,12 +6,13 @@ mod scanner;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::json;
 
 use crate::support::plane::{Plane, create};
 use crate::support::postgres::Server;
+use crate::support::program::good;
 use crate::support::resources::namespace;
 use scanner::{Canaries, Trace};
 
@@ -78,11 +79,11 @@ impl Scene {
         std::fs::set_permissions(scene.at("password"), mode).expect("its mode");
         let kubeconfig = std::fs::read_to_string(scene.plane.kubeconfig()).expect("a kubeconfig");
         std::fs::write(scene.at("kubeconfig"), named(&kubeconfig)).expect("a kubeconfig");
-        let made = scene.plain(&["keygen", "-o", &text(&scene.at("owner.key")), "--no-passphrase"]);
+        let made = good(&["keygen", "-o", &text(&scene.at("owner.key")), "--no-passphrase"]);
         scene.owner = String::from_utf8(made.stdout).expect("text").trim_end().to_owned();
         let (key, keys) = (text(&scene.at("owner.key")), text(&scene.at("keys")));
         let init = ["--recipient", &scene.owner, "--single-owner", "--identity", &key, "--folder", &keys];
-        scene.plain(&[&["init", "--repo", &scene.repo()], &init[..]].concat());
+        good(&[&["init", "--repo", &scene.repo()], &init[..]].concat());
         scene
     }
 
@@ -92,12 +93,6 @@ impl Scene {
 
     fn repo(&self) -> String {
         format!("file://{}", text(&self.at("store")))
-    }
-
-    fn plain(&self, args: &[&str]) -> Output {
-        let output = Command::new(env!("CARGO_BIN_EXE_kbak")).args(args).output().expect("it runs");
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        output
     }
 
     /// Runs the program under strace, on a machine that is called like a canary where this may be

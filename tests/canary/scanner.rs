@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::program::beneath;
+
 /// Texts to look for.
 pub(super) struct Canaries(Vec<(String, Vec<Vec<u8>>)>);
 
@@ -23,19 +25,12 @@ impl Canaries {
     /// The canaries in the names and contents of everything beneath a folder, with the place.
     pub(super) fn in_tree(&self, root: &Path) -> Vec<String> {
         let mut found = Vec::new();
-        let mut folders = vec![root.to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                let name = path.strip_prefix(root).expect("beneath").as_os_str().as_bytes().to_vec();
-                found.extend(self.in_bytes(&name).into_iter().map(|text| format!("{text} names {path:?}")));
-                let meta = std::fs::symlink_metadata(&path).expect("metadata");
-                if meta.is_dir() {
-                    folders.push(path);
-                } else if meta.is_file() {
-                    let bytes = std::fs::read(&path).expect("a file");
-                    found.extend(self.in_bytes(&bytes).into_iter().map(|text| format!("{text} in {path:?}")));
-                }
+        for path in beneath(root) {
+            let name = path.strip_prefix(root).expect("beneath").as_os_str().as_bytes().to_vec();
+            found.extend(self.in_bytes(&name).into_iter().map(|text| format!("{text} names {path:?}")));
+            if std::fs::symlink_metadata(&path).expect("metadata").is_file() {
+                let bytes = std::fs::read(&path).expect("a file");
+                found.extend(self.in_bytes(&bytes).into_iter().map(|text| format!("{text} in {path:?}")));
             }
         }
         found

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::program::kbak;
+use crate::support::program::beneath;
 
 /// A person's folder with keys and a repository.
 struct Desk(tempfile::TempDir);
@@ -301,19 +302,8 @@ fn init_refuses_what_would_lose_a_backup() {
 
 /// The folder or file of the store whose key ends so.
 fn place(root: &Path, ending: &str) -> PathBuf {
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.ends_with(ending) {
-                return path;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            }
-        }
-    }
-    panic!("nothing ends with {ending}")
+    let found = beneath(root).into_iter().find(|path| path.ends_with(ending));
+    found.unwrap_or_else(|| panic!("nothing ends with {ending}"))
 }
 
 #[test]

@@ -3,13 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kbak"));
-    command.args(args).stdin(Stdio::null()).env_remove("KUBECONFIG").env_remove("PGPASSWORD");
-    command
-}
+use crate::support::program::command;
 
 fn read(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");

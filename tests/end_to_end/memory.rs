@@ -3,14 +3,10 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 
 use kbak::world::{Random as _, SeededRandom};
 
-fn kbak(args: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_kbak")).args(args).output().expect("it runs");
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
+use crate::support::program::good;
 
 fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
@@ -38,12 +34,12 @@ fn the_limit_is_what_is_resident() {
         std::fs::write(at(&format!("data/many/{number}")), &block[number..number + size]).expect("a file");
     }
     let (key, repo, report) = (at("owner.key"), format!("file://{}", at("store")), at("report.json"));
-    kbak(&["keygen", "-o", &key, "--no-passphrase"]);
+    good(&["keygen", "-o", &key, "--no-passphrase"]);
     let lines = std::fs::read_to_string(&key).expect("a key");
     let public = lines.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
     let init =
         ["init", "--repo", &repo, "--single-owner", "--identity", &key, "--recipient", public, "--folder"];
-    kbak(&[&init[..], &[&at("keys")]].concat());
+    good(&[&init[..], &[&at("keys")]].concat());
     let held = |what: &str| {
         let report = std::fs::read(&report).expect("a report");
         let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
@@ -51,7 +47,7 @@ fn the_limit_is_what_is_resident() {
         assert!(peak <= 128 << 20, "{what}: {} MiB were resident", peak >> 20);
     };
     let (writer, data, pin, back) = (at("keys/writer.key"), at("data"), at("keys/kbak.pub"), at("back"));
-    kbak(&[
+    good(&[
         "backup",
         "--repo",
         &repo,
@@ -66,8 +62,8 @@ fn the_limit_is_what_is_resident() {
     ]);
     held("backup");
     let reader = ["--repo", &repo, "--signer", &pin, "--identity", &key, "--report-file", &report];
-    kbak(&[&["restore", "latest", "--to", &back], &reader[..]].concat());
+    good(&[&["restore", "latest", "--to", &back], &reader[..]].concat());
     held("restore");
-    kbak(&[&["verify"], &reader[..]].concat());
+    good(&[&["verify"], &reader[..]].concat());
     held("verify");
 }

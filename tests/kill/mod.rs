@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use kbak::world::{Random as _, SeededRandom};
 use sha2::{Digest as _, Sha256};
+
+use crate::support::program::{beneath, command};
 
 /// A person's folder: keys, a repository in a folder, a tree.
 struct Desk {
@@ -81,8 +83,7 @@ impl Desk {
     }
 
     fn run(&self, args: &[&str], kill: Option<&str>) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kbak"));
-        command.args(args).env_remove("KUBECONFIG").env_remove("KBAK_KILL_AT");
+        let mut command = command(args);
         if let Some(point) = kill {
             command.env("KBAK_KILL_AT", point);
         }
@@ -172,41 +173,27 @@ impl Desk {
     }
 
     fn paths(&self, class: &str) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut folders = vec![self.at("store")];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.to_str().expect("UTF-8").contains(&format!("/{class}/")) {
-                    found.push(path);
-                }
-            }
-        }
+        let part = format!("/{class}/");
+        let mut found = beneath(&self.at("store"));
+        found.retain(|path| path.is_file() && path.to_str().expect("UTF-8").contains(&part));
         found
     }
 }
 
 fn fingerprint(root: &Path) -> Fingerprint {
     let mut found = Fingerprint::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let meta = std::fs::symlink_metadata(&path).expect("metadata");
-            let content = if meta.is_dir() {
-                folders.push(path.clone());
-                Vec::new()
-            } else if meta.is_symlink() {
-                std::fs::read_link(&path).expect("a link").into_os_string().into_encoded_bytes()
-            } else {
-                Sha256::digest(std::fs::read(&path).expect("a file")).to_vec()
-            };
-            let size = if meta.is_dir() { 0 } else { meta.size() };
-            let what = (meta.permissions().mode(), meta.mtime(), meta.mtime_nsec(), size, content);
-            found.insert(path.strip_prefix(root).expect("beneath").to_owned(), what);
-        }
+    for path in beneath(root) {
+        let meta = std::fs::symlink_metadata(&path).expect("metadata");
+        let content = if meta.is_dir() {
+            Vec::new()
+        } else if meta.is_symlink() {
+            std::fs::read_link(&path).expect("a link").into_os_string().into_encoded_bytes()
+        } else {
+            Sha256::digest(std::fs::read(&path).expect("a file")).to_vec()
+        };
+        let size = if meta.is_dir() { 0 } else { meta.size() };
+        let what = (meta.permissions().mode(), meta.mtime(), meta.mtime_nsec(), size, content);
+        found.insert(path.strip_prefix(root).expect("beneath").to_owned(), what);
     }
     found
 }

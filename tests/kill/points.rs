@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Desk, Fingerprint, fingerprint};
+use crate::support::program::beneath;
 
 /// When an epoch is born: `kbak epoch close` makes a successor.
 const BIRTH: &[&str] = &["epoch.secret.kept", "epoch.copy.stored", "epoch.copy.stored:2", "epoch.born"];
@@ -83,21 +84,11 @@ fn full() -> bool {
 #[test]
 fn every_point_in_the_source_is_in_a_table() {
     let mut named = BTreeSet::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = std::fs::read_to_string(path).expect("text");
-            named.extend(
-                text.split("kill_point(\"")
-                    .skip(1)
-                    .filter_map(|rest| rest.split_once('"').map(|(name, _)| name.to_owned())),
-            );
-        }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in beneath(&source).into_iter().filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(path).expect("text");
+        let calls = text.split("kill_point(\"").skip(1);
+        named.extend(calls.filter_map(|rest| rest.split_once('"').map(|(name, _)| name.to_owned())));
     }
     let tables = [BIRTH, SETTLING, BACKUP, RESTORE, AGAIN].concat();
     let tried: BTreeSet<String> =

@@ -1,5 +1,6 @@
 //! Streams through packs and back, in a world that a seed repeats.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -7,10 +8,8 @@ use kbak::format::catalog::{Line, Type};
 use kbak::format::container::DataIdentity;
 use kbak::format::derive::{DomainKey, SecretKey};
 use kbak::format::ids::{EpochId, NameId, WriterId};
-use kbak::format::index::Index;
 use kbak::format::layout::{Class, EpochPath};
 use kbak::format::name::Name;
-use kbak::format::needs::PackName;
 use kbak::format::{body, pack::PackClass};
 use kbak::pipeline::codec::Codec;
 use kbak::pipeline::domain::{DomainWriter, WrittenDomain};
@@ -21,8 +20,10 @@ use kbak::pipeline::limits::Limits;
 use kbak::pipeline::piece::{Member, Piece};
 use kbak::pipeline::reader::StreamReader;
 use kbak::report::event::Reporter;
+use kbak::repository::dedup::{Loaded, Shelf};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
+use kbak::store::record::RecordStore;
 use kbak::world::{Random, SeededRandom, World};
 use proptest::prelude::*;
 
@@ -70,9 +71,12 @@ impl Bench {
     }
 
     fn reader(&self, written: &WrittenDomain) -> StreamReader {
-        let key = Arc::new(self.key.clone());
-        let (store, identity) = (self.store.clone(), self.identity.clone());
-        let fetcher = Fetcher::new(store, self.path, DOMAIN, identity, key, self.world.workers, 32 << 20);
+        self.reader_of(self.store.clone(), written, 32 << 20)
+    }
+
+    fn reader_of(&self, store: Arc<dyn Store>, written: &WrittenDomain, memory: u64) -> StreamReader {
+        let (key, identity) = (Arc::new(self.key.clone()), self.identity.clone());
+        let fetcher = Fetcher::new(store, self.path, DOMAIN, identity, key, self.world.workers, memory);
         let stream = &written.streams[0];
         let body = body::Stream {
             name: "x".into(),
@@ -89,19 +93,13 @@ impl Bench {
         StreamReader::new(Arc::new(fetcher), body, 4)
     }
 
-    async fn stored_index(&self) -> Known {
-        let mut known = Known::default();
-        let prefix = self.path.class_prefix(DOMAIN, Class::Index);
-        for entry in self.store.list(&prefix, None).await.unwrap().entries {
-            let sealed = self.store.get(&entry.key, 1 << 30).await.unwrap();
-            known.load(&Index::open(&sealed, &self.key).unwrap());
-        }
-        let prefix = self.path.class_prefix(DOMAIN, Class::Pack);
-        for entry in self.store.list(&prefix, None).await.unwrap().entries {
-            known.confirm(&PackName { hash: entry.key.name().parse().unwrap(), size: entry.size });
-        }
-        assert_eq!(known.settle(), []);
-        known
+    /// What the store's index says, and the packs that it misses.
+    async fn stored_index(&self) -> Loaded {
+        let key = Arc::new(self.key.clone());
+        let none = BTreeSet::new();
+        let reporter = Reporter::silent();
+        let shelf = Shelf { store: &self.store, path: self.path, domain: DOMAIN, reporter: &reporter };
+        shelf.load(&key, &none, &[], 0).await.unwrap()
     }
 }
 
@@ -142,6 +140,10 @@ fn pieces(seed: u64, sizes: &[usize]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+fn nothing() -> Known {
+    Known::new(0, Reporter::silent())
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
@@ -155,7 +157,7 @@ proptest! {
         let whole = pieces.concat();
         runtime().block_on(async {
             let bench = Bench::new(seed);
-            let written = bench.write(&pieces, Known::default()).await;
+            let written = bench.write(&pieces, nothing()).await;
             prop_assert_eq!(written.streams[0].length, whole.len() as u64);
             let reader = bench.reader(&written);
             prop_assert!(read(&reader, 0..whole.len() as u64).await == whole);
@@ -180,8 +182,9 @@ fn a_second_run_stores_no_data_again() {
     let pieces = pieces(7, &[200_000; 30]);
     runtime().block_on(async {
         let bench = Bench::new(7);
-        let first = bench.write(&pieces, Known::default()).await;
-        let known = bench.stored_index().await;
+        let first = bench.write(&pieces, nothing()).await;
+        let Loaded { known, lost, .. } = bench.stored_index().await;
+        assert_eq!(lost, []);
         assert!(!known.packs(PackClass::Data).is_empty() && !known.packs(PackClass::Metadata).is_empty());
         let second = bench.write(&pieces, known).await;
         assert_eq!((second.packs, second.index.len()), (0, 0), "everything was known");
@@ -196,21 +199,31 @@ fn a_lost_pack_is_stored_anew() {
     let pieces = pieces(8, &[200_000; 30]);
     runtime().block_on(async {
         let bench = Bench::new(8);
-        let first = bench.write(&pieces, Known::default()).await;
+        let first = bench.write(&pieces, nothing()).await;
         let lost = first.needs.packs()[0];
         bench.store.delete(&bench.path.in_domain(DOMAIN, Class::Pack, lost.hash)).await.unwrap();
-        let mut known = Known::default();
-        let prefix = bench.path.class_prefix(DOMAIN, Class::Index);
-        for entry in bench.store.list(&prefix, None).await.unwrap().entries {
-            let sealed = bench.store.get(&entry.key, 1 << 30).await.unwrap();
-            known.load(&Index::open(&sealed, &bench.key).unwrap());
-        }
-        for pack in &first.needs.packs()[1..] {
-            known.confirm(pack);
-        }
-        assert_eq!(known.settle(), [lost]);
-        let second = bench.write(&pieces, known).await;
+        let loaded = bench.stored_index().await;
+        assert_eq!(loaded.lost, [lost]);
+        let second = bench.write(&pieces, loaded.known).await;
         assert!(second.packs >= 1 && !second.needs.packs().contains(&lost));
         assert_eq!(read(&bench.reader(&second), 0..6_000_000).await, pieces.concat());
+    });
+}
+
+#[test]
+fn packs_that_do_not_stay_are_not_fetched_for_every_chunk() {
+    let pieces = pieces(9, &[100_000; 160]);
+    runtime().block_on(async {
+        let bench = Bench::new(9);
+        bench.write(&pieces, nothing()).await;
+        // The same pieces to and fro: neighbours lie in packs far apart.
+        let mixed: Vec<Vec<u8>> = (0..160).map(|at| pieces[at * 77 % 160].clone()).collect();
+        let second = bench.write(&mixed, bench.stored_index().await.known).await;
+        let record = Arc::new(RecordStore::new(bench.store.clone()));
+        // Memory for two of the sixteen packs.
+        let reader = bench.reader_of(record.clone(), &second, 5 << 20);
+        assert!(read(&reader, 0..16_000_000).await == mixed.concat());
+        let fetched: u64 = record.recorded().iter().map(|operation| operation.bytes).sum();
+        assert!(fetched < 3 * 16_000_000, "{fetched} bytes for 16,000,000");
     });
 }

@@ -7,6 +7,7 @@ pub mod meddling;
 pub mod owners;
 pub mod plane;
 pub mod postgres;
+pub mod program;
 pub mod resources;
 pub mod servers;
 pub mod tree;

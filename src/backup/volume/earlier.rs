@@ -10,7 +10,8 @@ use crate::format::layout::{Class, EpochPath};
 use crate::format::list::Slice;
 use crate::pipeline::known::Known;
 use crate::report::event::Reporter;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::repository::named::{self, Named};
+use crate::store::{Store, StoreError};
 
 /// How many groups beyond the one that the walk is in may be loaded in search of a member: a boundary
 /// may have moved.
@@ -94,18 +95,13 @@ impl Earlier {
 
     async fn get(&self, object: ObjectHash) -> Result<Option<bytes::Bytes>, StoreError> {
         let key = self.path.in_domain(self.domain, Class::Cache, object);
-        match self.store.get(&key, MAX_CACHE + (1 << 20)).await {
-            Ok(sealed) if ObjectHash::of(&sealed) == object => Ok(Some(sealed)),
-            Ok(_) => {
-                self.warn(object, "the scan cache is damaged");
-                Ok(None)
-            }
-            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {
-                self.warn(object, "a part of the scan cache is gone");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        let why = match named::get(&self.store, &key, object, MAX_CACHE + (1 << 20)).await? {
+            Named::Is(sealed) => return Ok(Some(sealed)),
+            Named::Altered => "the scan cache is damaged",
+            Named::Missing => "a part of the scan cache is gone",
+        };
+        self.warn(object, why);
+        Ok(None)
     }
 
     /// A group of the walk begins at a path with this cut hash.

@@ -12,29 +12,18 @@ use kbak::store::{Put, Store, StoreErrorKind};
 use kbak::world::World;
 
 use super::{Objects, all};
+use crate::support::program::beneath;
 use futures::TryStreamExt as _;
 
 fn store(folder: &Path) -> FileStore {
     FileStore::open(folder, false, World::real()).expect("a store")
 }
 
-fn under(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(under(&path));
-        }
-        found.push(path);
-    }
-    found
-}
-
 #[tokio::test]
 async fn only_the_owner_may_look() {
     let folder = tempfile::tempdir().expect("a folder");
     store(folder.path()).put(&Objects::new().needs(1, 1)).await.expect("a put");
-    let found = under(folder.path());
+    let found = beneath(folder.path());
     assert_eq!(found.len(), 7, "six folders and a file: {found:?}");
     for path in found {
         let meta = path.symlink_metadata().expect("it is there");
@@ -64,7 +53,7 @@ async fn links_inside_the_store_lead_nowhere() {
     symlink(outside.path(), folder.path().join(writer)).expect("a link");
     let error = store.put(&inner).await.expect_err("a link");
     assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
-    assert_eq!(under(outside.path()).len(), 1, "nothing was written outside");
+    assert_eq!(beneath(outside.path()).len(), 1, "nothing was written outside");
     let error = store.list(&format!("{writer}/probe/"), None).await.expect_err("a link");
     assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
     // Neither is listed as an object, and nothing behind it.
@@ -182,7 +171,7 @@ async fn a_full_disk_is_said_and_leaves_nothing_behind() {
     store.put(&small).await.expect("room for a small one");
     let error = store.put(&objects.needs(1, 40_000)).await.expect_err("no room for 1.6 MB");
     assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
-    let files = under(&folder).into_iter().filter(|path| path.is_file()).count();
+    let files = beneath(&folder).into_iter().filter(|path| path.is_file()).count();
     assert_eq!(files, 1, "only the small one");
     store.put(&objects.needs(1, 200)).await.expect("room for a small one");
     assert_eq!(store.get(small.key(), 10_000).await.expect("a get"), *small.bytes());

@@ -1,0 +1,237 @@
+//! Chunks by the half of their id, in a bounded piece of memory: what does not fit lies sorted in
+//! files that have no name.
+//!
+//! A log-structured merge: a full map is written as a run; a run is merged with the one before it
+//! as soon as that is less than twice as long, so there are about log2(length) of them. A look-up
+//! reads at most one block of each. The ids are keyed hashes: a file of them says no more than the
+//! index objects in the store would without their passphrase, and it is gone with the process.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::FileExt as _;
+
+use crate::format::index::{ENTRY, IndexEntry, ShortId};
+
+/// How many entries a block holds: 4 KiB of them, one page.
+const BLOCK: usize = 4096 / ENTRY;
+/// What an entry of the map takes at worst, in bytes: twice 33 when it has just grown, and what it
+/// grew out of beside it.
+const ROOM: u64 = 100;
+/// The fewest entries that are held in memory.
+const LEAST: u64 = 1 << 10;
+
+type Spot = [u32; 4];
+
+fn spot(entry: &IndexEntry) -> Spot {
+    [entry.pack, entry.offset, entry.length, entry.plain]
+}
+
+fn entry(id: ShortId, [pack, offset, length, plain]: Spot) -> IndexEntry {
+    IndexEntry { id, pack, offset, length, plain }
+}
+
+/// Entries by id; a later one of the same id replaces the earlier.
+#[derive(Debug)]
+pub(super) struct Table {
+    most: usize,
+    memory: HashMap<ShortId, Spot>,
+    runs: Vec<Run>,
+}
+
+impl Table {
+    /// A table that holds about `share` bytes in memory.
+    pub(super) fn new(share: u64) -> Self {
+        let most = usize::try_from((share / ROOM).max(LEAST)).unwrap_or(usize::MAX);
+        Self { most, memory: HashMap::new(), runs: Vec::new() }
+    }
+
+    /// How many entries there are, some of them replaced.
+    pub(super) fn len(&self) -> usize {
+        self.memory.len() + self.runs.iter().map(|run| run.entries).sum::<usize>()
+    }
+
+    /// Adds an entry. It is added even when a file cannot be written; then the memory grows.
+    pub(super) fn insert(&mut self, new: &IndexEntry) -> io::Result<()> {
+        self.memory.insert(new.id, spot(new));
+        if self.memory.len() < self.most { Ok(()) } else { self.spill() }
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        // Half as much again before the next try, should this one fail.
+        self.most += self.most / 2;
+        let run = Run::write(Sorted::of(&self.memory, &[])?)?;
+        self.most = self.most * 2 / 3;
+        self.memory = HashMap::new();
+        self.runs.push(run);
+        while let [.., before, last] = self.runs.as_slice()
+            && before.entries < 2 * last.entries
+        {
+            let from = self.runs.len() - 2;
+            let merged = Run::write(Sorted::of(&HashMap::new(), &self.runs[from..])?)?;
+            self.runs.truncate(from);
+            self.runs.push(merged);
+        }
+        Ok(())
+    }
+
+    /// The latest entry of an id.
+    pub(super) fn find(&self, id: &ShortId) -> io::Result<Option<IndexEntry>> {
+        if let Some(spot) = self.memory.get(id) {
+            return Ok(Some(entry(*id, *spot)));
+        }
+        for run in self.runs.iter().rev() {
+            if let Some(found) = run.find(id)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All entries in order of their id, each id once.
+    pub(super) fn sorted(&self) -> io::Result<Sorted<'_>> {
+        Sorted::of(&self.memory, &self.runs)
+    }
+}
+
+/// Entries in order, in a file without a name.
+#[derive(Debug)]
+struct Run {
+    file: File,
+    entries: usize,
+    /// The first id of each block: 16 bytes for 4 KiB.
+    fences: Vec<ShortId>,
+}
+
+impl Run {
+    fn write(entries: Sorted<'_>) -> io::Result<Self> {
+        let mut run = Self { file: tempfile::tempfile()?, entries: 0, fences: Vec::new() };
+        let mut out = BufWriter::with_capacity(64 << 10, &run.file);
+        for entry in entries {
+            let entry = entry?;
+            if run.entries.is_multiple_of(BLOCK) {
+                run.fences.push(entry.id);
+            }
+            out.write_all(&entry.to_bytes())?;
+            run.entries += 1;
+        }
+        out.flush()?;
+        drop(out);
+        Ok(run)
+    }
+
+    fn block(&self, number: usize) -> io::Result<Vec<IndexEntry>> {
+        let count = BLOCK.min(self.entries.saturating_sub(number * BLOCK));
+        let mut bytes = vec![0; count * ENTRY];
+        self.file.read_exact_at(&mut bytes, (number * BLOCK * ENTRY) as u64)?;
+        Ok(bytes.as_chunks::<ENTRY>().0.iter().map(IndexEntry::from_bytes).collect())
+    }
+
+    fn find(&self, id: &ShortId) -> io::Result<Option<IndexEntry>> {
+        let Some(number) = self.fences.partition_point(|fence| fence <= id).checked_sub(1) else {
+            return Ok(None);
+        };
+        let block = self.block(number)?;
+        Ok(block.binary_search_by_key(id, |entry| entry.id).ok().map(|at| block[at]))
+    }
+}
+
+/// What is left of one source of a merge.
+struct Source<'a> {
+    run: Option<(&'a Run, usize)>,
+    block: std::vec::IntoIter<IndexEntry>,
+}
+
+impl Source<'_> {
+    /// The next entry, which stays.
+    fn peek(&mut self) -> io::Result<Option<IndexEntry>> {
+        if self.block.as_slice().is_empty()
+            && let Some((run, next)) = &mut self.run
+        {
+            self.block = run.block(*next)?.into_iter();
+            *next += 1;
+        }
+        Ok(self.block.as_slice().first().copied())
+    }
+}
+
+/// A merge of entries in order of their id; of several with one id the latest is given.
+pub(super) struct Sorted<'a> {
+    /// Later sources come later.
+    sources: Vec<Source<'a>>,
+}
+
+impl<'a> Sorted<'a> {
+    fn of(memory: &HashMap<ShortId, Spot>, runs: &'a [Run]) -> io::Result<Self> {
+        let mut held: Vec<IndexEntry> = memory.iter().map(|(id, spot)| entry(*id, *spot)).collect();
+        held.sort_unstable();
+        let mut sources: Vec<Source<'a>> =
+            runs.iter().map(|run| Source { run: Some((run, 0)), block: Vec::new().into_iter() }).collect();
+        sources.push(Source { run: None, block: held.into_iter() });
+        Ok(Self { sources })
+    }
+
+    fn least(&mut self) -> io::Result<Option<IndexEntry>> {
+        let mut least: Option<IndexEntry> = None;
+        for source in &mut self.sources {
+            if let Some(next) = source.peek()?
+                && least.is_none_or(|least| next.id.cmp(&least.id) != Ordering::Greater)
+            {
+                least = Some(next);
+            }
+        }
+        if let Some(least) = least {
+            for source in &mut self.sources {
+                if source.peek()?.is_some_and(|next| next.id == least.id) {
+                    source.block.next();
+                }
+            }
+        }
+        Ok(least)
+    }
+}
+
+impl Iterator for Sorted<'_> {
+    type Item = io::Result<IndexEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.least().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::world::{Random as _, SeededRandom};
+
+    #[test]
+    fn it_is_a_map_however_little_memory_it_has() {
+        let random = SeededRandom::new(3);
+        let number = || {
+            let mut bytes = [0; 4];
+            random.fill(&mut bytes);
+            u32::from_le_bytes(bytes)
+        };
+        let (mut table, mut model) = (Table::new(0), BTreeMap::new());
+        for round in 0..40_000u32 {
+            // Every id comes about three times.
+            let id: ShortId = (u128::from(number() % 13_000) << 64).to_be_bytes();
+            let new = entry(id, [round, number(), number(), number()]);
+            table.insert(&new).unwrap();
+            model.insert(id, new);
+        }
+        assert!(table.memory.len() <= LEAST as usize && table.runs.len() > 1, "{} runs", table.runs.len());
+        assert!(table.runs.len() < 12, "{} runs", table.runs.len());
+        for at in 0..13_100u128 {
+            let id = (at << 64).to_be_bytes();
+            assert_eq!(table.find(&id).unwrap(), model.get(&id).copied());
+        }
+        assert!(table.find(&[0; 16]).unwrap().is_some() == model.contains_key(&[0; 16]));
+        assert_eq!(table.find(&[255; 16]).unwrap(), None);
+        let sorted: Vec<IndexEntry> = table.sorted().unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(sorted, model.into_values().collect::<Vec<_>>());
+    }
+}

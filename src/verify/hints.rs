@@ -1,0 +1,129 @@
+//! Objects that only speed up the next backup (indexes, scan caches, states), opened and held
+//! against the chunks that were proven.
+
+use std::collections::BTreeMap;
+
+use crate::format::cache::{self, Group, MAX_CACHE};
+use crate::format::derive::DomainKey;
+use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::index::{Index, MAX_INDEX};
+use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
+use crate::format::state::{self, MAX_STATE, State};
+use crate::report::failure::causes;
+use crate::repository::named::{self, Named};
+use crate::store::StoreError;
+
+use super::Check;
+use super::contents::{Opening, Proven};
+use super::finding::{Fault, Role};
+use super::objects::{Domain, Wanted};
+
+/// What age adds to a small object at most.
+const OVERHEAD: u64 = 1 << 20;
+
+type Wrong = Option<(Fault, String)>;
+
+/// Opens every hint that a signed snapshot names.
+pub(super) async fn check(
+    check: &mut Check<'_>,
+    opening: &Opening,
+    wanted: &BTreeMap<EpochId, Wanted>,
+) -> Result<(), StoreError> {
+    for (id, wanted) in wanted {
+        let Some((epoch, keys)) = opening.epochs.get(id) else { continue };
+        let path = epoch.path();
+        for object in wanted.hints() {
+            let Some(Placed::InDomain(domain, class, hash)) = path.placed(object) else { continue };
+            if check.findings.has(object.as_str()) {
+                continue;
+            }
+            let name = match (opening.names.get(&(*id, domain)), class) {
+                (_, Class::State) => state::DOMAIN,
+                (Some(name), _) => name,
+                // No snapshot that opened says how this domain is called.
+                (None, _) => {
+                    check
+                        .not_checked(format!("what is in {object}: no snapshot that opens names its domain"));
+                    continue;
+                }
+            };
+            let hint = Hint { path, domain, key: keys.secret.domain(name) };
+            let wrong = match hint.read(check, object, hash).await? {
+                Err(wrong) => Some(wrong),
+                Ok(sealed) => match class {
+                    Class::Index => hint.index(&sealed, wanted.domains.get(&domain), &opening.proven),
+                    Class::State => State::open(&sealed, &hint.key).err().map(|error| unreadable(&error)),
+                    Class::Cache => hint.cache(check, &sealed).await?,
+                    Class::Pack | Class::Needs | Class::Record => None,
+                },
+            };
+            if let Some((fault, detail)) = wrong {
+                check.findings.add(object.as_str(), Role::Hint, fault, detail);
+                check.touch(object.as_str(), wanted.users(object));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unreadable(error: &dyn std::error::Error) -> (Fault, String) {
+    (Fault::Unreadable, causes(error))
+}
+
+/// Where a hint lies, and what opens it.
+struct Hint {
+    path: EpochPath,
+    domain: NameId,
+    key: DomainKey,
+}
+
+impl Hint {
+    async fn read(
+        &self,
+        check: &Check<'_>,
+        object: &ObjectKey,
+        hash: ObjectHash,
+    ) -> Result<Result<bytes::Bytes, (Fault, String)>, StoreError> {
+        let limit = MAX_INDEX.max(MAX_CACHE).max(MAX_STATE) + OVERHEAD;
+        Ok(match named::get(&check.view.store, object, hash, limit).await? {
+            Named::Is(sealed) => Ok(sealed),
+            Named::Missing => Err((Fault::Missing, "signed snapshots name it".into())),
+            Named::Altered => Err((Fault::Altered, "its SHA-256 is not its name".into())),
+        })
+    }
+
+    /// An index must not name a chunk where there is none, in a pack that was opened.
+    fn index(&self, sealed: &[u8], domain: Option<&Domain>, proven: &Proven) -> Wrong {
+        let index = match Index::open(sealed, &self.key) {
+            Ok(index) => index,
+            Err(error) => return Some(unreadable(&error)),
+        };
+        let domain = domain?;
+        let opened: Vec<bool> = index.packs.iter().map(|pack| domain.has_good(&pack.hash)).collect();
+        let wrong = index.entries.iter().find(|entry| {
+            let pack = entry.pack as usize;
+            opened[pack] && !proven.has_entry(&index.packs[pack].hash, entry)
+        })?;
+        let pack = index.packs[wrong.pack as usize].hash;
+        Some((Fault::Malformed, format!("it names a chunk in pack {pack} that is not there")))
+    }
+
+    /// The root of a scan cache, and the groups that it names.
+    async fn cache(&self, check: &Check<'_>, sealed: &[u8]) -> Result<Wrong, StoreError> {
+        let groups = match cache::open_root(sealed, &self.key) {
+            Ok(groups) => groups,
+            Err(error) => return Ok(Some(unreadable(&error))),
+        };
+        for group in groups {
+            let object = self.path.in_domain(self.domain, Class::Cache, group.object);
+            let what = match self.read(check, &object, group.object).await? {
+                Ok(sealed) => Group::open(&sealed, &self.key).err().map(|error| causes(&error)),
+                Err((_, what)) => Some(what),
+            };
+            if let Some(what) = what {
+                return Ok(Some((Fault::Unreadable, format!("its part {object}: {what}"))));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,43 @@
+//! The built program, and what it leaves on the disk.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The program with these arguments, and nothing of the one who runs the tests.
+pub fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kbak"));
+    command.args(args).stdin(Stdio::null());
+    for name in ["KUBECONFIG", "PGPASSWORD", "KBAK_KILL_AT"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the program, which must succeed.
+pub fn good<S: AsRef<std::ffi::OsStr> + std::fmt::Debug>(args: &[S]) -> Output {
+    succeeds(&mut command(args))
+}
+
+/// Runs any program, which must succeed.
+pub fn succeeds(command: &mut Command) -> Output {
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{command:?}: {said}");
+    output
+}
+
+/// Everything beneath a folder, in order. Links are not followed.
+pub fn beneath(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("a type").is_dir() {
+                folders.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found.sort_unstable();
+    found
+}
