@@ -7,6 +7,8 @@ use jiff::Timestamp;
 
 use crate::format::derive::EpochSecret;
 use crate::format::epoch::VerifiedEpoch;
+use crate::format::layout;
+use crate::format::marker;
 use crate::format::state::{self, State};
 use crate::report::event::{Event, Reporter};
 use crate::report::failure::{Exit, Failure};
@@ -14,6 +16,7 @@ use crate::repository::birth::{self, Nursery, Ready};
 use crate::repository::chain::{self, Chain};
 use crate::repository::epochs::Epochs;
 use crate::repository::named::{self, Named};
+use crate::repository::open::{check_marker, look_at_marker};
 use crate::repository::records::{self, Records};
 use crate::store::Store;
 use crate::world::{World, kill_point};
@@ -39,6 +42,7 @@ pub(super) struct Start {
 pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Failure> {
     let Place { store, key, keeper, signers, world, reporter } = place;
     reporter.event(Event::Phase { name: "open repository" });
+    check_repository(place).await?;
     check_clock(store, world, reporter).await?;
     kill_point("backup.started");
     let plan = key.plan(&job.plan);
@@ -67,6 +71,18 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     let state = read_state(&chain, &ready, place).await;
     kill_point("backup.state.read");
     Ok(Start { ready, epochs, records, chain, state, began: world.clock.now() })
+}
+
+/// Nothing is written into a folder that is not mounted, or into a bucket of something else. A
+/// marker that was lost beside this writer's objects is put back.
+async fn check_repository(Place { store, key, reporter, .. }: Place<'_>) -> Result<(), Failure> {
+    if look_at_marker(store).await? == Named::Missing
+        && !store.list(&format!("{}/", key.writer), None).await?.entries.is_empty()
+    {
+        reporter.warn(layout::marker().to_string(), "it was gone, and is put back");
+        store.put(&marker::marker()).await?;
+    }
+    check_marker(store).await
 }
 
 async fn check_clock(store: &Arc<dyn Store>, world: &World, reporter: &Reporter) -> Result<(), Failure> {

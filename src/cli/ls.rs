@@ -10,21 +10,23 @@ use futures::StreamExt as _;
 use serde::Serialize;
 
 use super::options::{OutputArgs, ReadArgs};
-use super::out::{self, Format};
+use super::out::{self, Column, Format};
 use super::reading;
 use super::terminal::Talk;
 use crate::format::body::Stream;
 use crate::format::catalog::{Line, Type};
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
-use crate::report::text::{size, utc};
+use crate::report::text::{count, size, utc};
+use crate::repository::snapshot::OpenSnapshot;
 use crate::source::volume::tar::order;
 
 /// What `kbak ls` takes.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  kbak ls latest path/srv/uploads --repo … --signer kbak.pub --identity owner.key
+  kbak ls latest --repo … --signer kbak.pub --identity owner.key
+  kbak ls latest path/srv/uploads …
   kbak ls latest path/srv/uploads:2026/invoices -R …
   kbak ls latest resources:apps/v1/deployments …
   kbak ls 42 path/srv/uploads -R -o json … | jq -r .path")]
@@ -32,9 +34,9 @@ pub struct LsArgs {
     /// latest, a number, or the first digits of a hash
     #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
-    /// An item, and a folder or a stream in it
+    /// An item, and a folder or a stream in it [default: the items and their streams]
     #[arg(value_name = "ITEM[:PATH]")]
-    pub place: String,
+    pub place: Option<String>,
     /// With everything beneath
     #[arg(short = 'R', long)]
     pub recursive: bool,
@@ -77,7 +79,8 @@ pub struct FindArgs {
 pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
     reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
-        let (item, rest) = reading::split(snapshot, &args.place)?;
+        let Some(place) = &args.place else { return places(snapshot, args.output.output) };
+        let (item, rest) = reading::split(snapshot, place)?;
         let (stream, path) = reading::stream(item, rest)?;
         let path = path.trim_matches('/').as_bytes();
         let mut printer = Printer::new(args.output.output, &item.name, stream);
@@ -108,6 +111,32 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
         let what = format!("{} holds nothing at {}", item.name, String::from_utf8_lossy(path));
         Err(Failure::new(Exit::Usage, what).remedy("kbak find looks everywhere"))
     })
+}
+
+/// What can be listed further.
+#[derive(Serialize)]
+struct Place<'a> {
+    place: String,
+    item: &'a str,
+    stream: &'a str,
+    members: u64,
+    length: u64,
+}
+
+fn places(snapshot: &OpenSnapshot, format: Format) -> Result<Exit, Failure> {
+    let mut all = Vec::new();
+    for (item, stream) in snapshot.streams() {
+        let place = match stream.format.as_str() {
+            "tar" => item.to_owned(),
+            _ => format!("{item}:{}", stream.name),
+        };
+        let Stream { members, length, .. } = *stream;
+        all.push(Place { place, item, stream: &stream.name, members, length });
+    }
+    let columns = [Column::Left("PLACE"), Column::Right("ENTRIES"), Column::Right("SIZE")];
+    let rows = all.iter().map(|one| vec![one.place.clone(), count(one.members), size(one.length)]);
+    out::listing(format, &columns, rows, &all)?;
+    Ok(Exit::Safe)
 }
 
 /// Looks for paths.

@@ -96,19 +96,20 @@ pub(super) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Ite
 }
 
 /// What `ITEM[:REST]` names: an item, and a stream or a path in it. Items' names hold no colon but
-/// those of folders, so the longest name that fits counts.
+/// those of folders, so the longest name that fits counts. A folder's item may be called by the
+/// folder alone, as a shell completes it.
 pub(super) fn split<'a>(snapshot: &'a OpenSnapshot, text: &'a str) -> Result<(&'a Item, &'a str), Failure> {
     let mut best: Option<(&Item, &str)> = None;
     for item in &snapshot.body().items {
-        let rest = match text.strip_prefix(item.name.as_str()) {
-            Some("") => "",
-            Some(rest) => match rest.strip_prefix(':') {
-                Some(rest) => rest,
-                None => continue,
-            },
-            None => continue,
-        };
-        if best.is_none_or(|(other, _)| other.name.len() < item.name.len()) {
+        let names =
+            [Some(item.name.as_str()), item.name.strip_prefix("path").filter(|_| text.starts_with('/'))];
+        let rest = names.into_iter().flatten().find_map(|name| match text.strip_prefix(name)? {
+            "" => Some(""),
+            rest => rest.strip_prefix(':'),
+        });
+        if let Some(rest) = rest
+            && best.is_none_or(|(other, _)| other.name.len() < item.name.len())
+        {
             best = Some((item, rest));
         }
     }
@@ -125,7 +126,7 @@ pub(super) fn stream<'a>(item: &'a Item, rest: &'a str) -> Result<(&'a Stream, &
     if let [only] = item.streams.as_slice()
         && only.format == "tar"
     {
-        return Ok((only, rest));
+        return Ok((only, rest.trim_start_matches('/')));
     }
     let fits = |stream: &&Stream| {
         let after = rest.strip_prefix(stream.name.as_str());

@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 use super::birth::{self, Life, Nursery, Wanted};
 use super::epochs::{Epochs, StoredEpoch};
 use super::keys::{self, Desk};
+use super::named::Named;
+use super::open::look_at_marker;
 use super::private_file::{self, Staged};
 use super::sheet::{self, ProvenOwner, Sheet, Whereabouts};
 use super::writer_key::{EpochFile, EpochKeeper, FileKeeper, WriterKey, epoch_path};
@@ -25,7 +27,7 @@ use crate::format::wrap::WrapError;
 use crate::pipeline::owner::{Identity, Owner, Prompt};
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
-use crate::store::{Put, Store, StoreError, StoreErrorKind};
+use crate::store::{Put, Store, StoreErrorKind};
 use crate::world::World;
 
 /// What a new repository is to be.
@@ -146,7 +148,7 @@ pub async fn init(
             "not proven: no identity that was given opens his challenge; let him run kbak keys check",
         );
     }
-    let has_marker = look_at_marker(store, init.join).await?;
+    let has_marker = has_marker(store, init.join).await?;
     let key = WriterKey::generate(world);
     let signers = sheet::signers_of(&key, &init.owners);
     let mut files = Staged::default();
@@ -192,26 +194,18 @@ fn check_owners(init: &Init) -> Result<(), Failure> {
 
 /// Whether the store holds the marker. Another content is damage; a marker where none is expected
 /// is a mistake.
-async fn look_at_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
-    match store.get(&layout::marker(), 4096).await {
-        Ok(bytes) => {
-            let damaged = |error| {
-                Failure::new(Exit::Damaged, format!("{} is not a repository of kbak", store.describe()))
-                    .because(error)
-            };
-            marker::check(&bytes).map_err(damaged)?;
-            if join {
-                return Ok(true);
-            }
+async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
+    match look_at_marker(store).await? {
+        Named::Missing => Ok(false),
+        Named::Is(_) if join => Ok(true),
+        Named::Is(_) => {
             Err(Failure::new(Exit::Usage, format!("{} holds a repository already", store.describe()))
                 .remedy("use its writer.key, choose another prefix, or add a writer with --join"))
         }
-        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(false),
-        Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
+        Named::Altered => {
             Err(Failure::new(Exit::Damaged, format!("{} is not a repository of kbak", store.describe()))
                 .because(marker::NotTheMarker))
         }
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -4,21 +4,24 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::format::ids::{NameId, WriterId};
+use bytes::Bytes;
+
+use crate::format::ids::{NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath};
-use crate::format::marker;
+use crate::format::marker::{MARKER, NotTheMarker};
 use crate::format::sign::Namespace;
 use crate::format::signers::Signers;
 use crate::pipeline::owner::Identity;
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::store::listing::folders;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError};
 use crate::world::World;
 
 use super::chain::{self, Break, Chain, Snapshot};
 use super::epochs::{self, Epochs};
 use super::keys;
+use super::named::{self, Named};
 use super::records::{self, Records};
 use super::snapshot::{OpenSnapshot, SnapshotError};
 
@@ -62,27 +65,33 @@ pub struct Which {
     pub plan: Option<String>,
 }
 
-impl View {
-    /// Says whether the store holds a repository at all.
-    pub async fn check_marker(&self) -> Result<(), Failure> {
-        let key = layout::marker();
-        match self.store.get(&key, 4096).await {
-            Ok(bytes) => marker::check(&bytes).map_err(|error| {
-                Failure::new(Exit::Damaged, format!("{key} in {} is damaged", self.store.describe()))
-                    .because(error)
-            }),
-            Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
-                Err(Failure::new(Exit::Damaged, format!("{key} in {} is damaged", self.store.describe())))
-            }
-            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Err(Failure::new(
-                Exit::Usage,
-                format!("there is no kbak repository in {}", self.store.describe()),
-            )
-            .remedy("check --repo; a new repository is made by kbak init")),
-            Err(error) => Err(error.into()),
+/// What lies where a repository has its marker.
+///
+/// # Errors
+/// When the store cannot say.
+pub async fn look_at_marker(store: &Arc<dyn Store>) -> Result<Named<Bytes>, StoreError> {
+    named::get(store, &layout::marker(), ObjectHash::of(MARKER), 4096).await
+}
+
+/// Says whether the store holds a repository at all.
+///
+/// # Errors
+/// If it does not: an answer for a person.
+pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), Failure> {
+    match look_at_marker(store).await? {
+        Named::Is(_) => Ok(()),
+        Named::Altered => {
+            let what = format!("{} in {} is damaged", layout::marker(), store.describe());
+            Err(Failure::new(Exit::Damaged, what).because(NotTheMarker))
+        }
+        Named::Missing => {
+            Err(Failure::new(Exit::Usage, format!("there is no kbak repository in {}", store.describe()))
+                .remedy("check --repo, and that it is mounted; a new repository is made by kbak init"))
         }
     }
+}
 
+impl View {
     /// The writers whose manifests a pinned key may sign.
     #[must_use]
     pub fn writers(&self) -> Vec<WriterId> {
@@ -100,7 +109,7 @@ impl View {
 
     /// All plans of the writers that `which` leaves open.
     pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, Failure> {
-        self.check_marker().await?;
+        check_marker(&self.store).await?;
         let mut plans = Vec::new();
         let mut records: Option<(WriterId, Records)> = None;
         for (writer, plan) in self.plan_ids(which).await? {

@@ -117,7 +117,21 @@ fn write_events(
 }
 
 fn target_failure(error: super::volume::TargetError) -> Failure {
-    Failure::new(Exit::Usage, "cannot restore into the folder").because(error)
+    use super::volume::TargetError as Error;
+    let again = "then run it again with --existing-files skip: what is there already stays";
+    let (exit, remedy) = match &error {
+        Error::NotEmpty(_) => (
+            Exit::Usage,
+            "choose another --to, or say --existing-files skip, overwrite or delete-extra".to_owned(),
+        ),
+        Error::Busy(_) => (Exit::Usage, "wait until it ends, or choose another --to".to_owned()),
+        Error::Open { .. } => (Exit::Usage, "check --to: it must be a folder that can be written".to_owned()),
+        Error::NoRoom { .. } | Error::Stopped { .. } | Error::Journal(_) => {
+            (Exit::Partial, format!("make room in the target, {again}"))
+        }
+        Error::NoScope | Error::Events => (Exit::Bug, "please report it".to_owned()),
+    };
+    Failure::new(exit, "cannot restore into the folder").remedy(remedy).because(error)
 }
 
 /// The places of the members that `paths` want, neighbours joined.

@@ -352,7 +352,12 @@ fn memo(stream: &Stream) -> [u8; 32] {
 
 /// How damage shows; everything else ends the verification.
 fn damage(error: ReadError) -> Result<String, Failure> {
-    if error.is_damage() { Ok(causes(&error)) } else { Err(error.into()) }
+    match error {
+        // The finding names the object already.
+        ReadError::Damaged { what, .. } => Ok(what),
+        error if error.is_damage() => Ok(causes(&error)),
+        error => Err(error.into()),
+    }
 }
 
 fn is_absence(error: &StoreError) -> bool {

@@ -20,13 +20,13 @@ use crate::format::epoch::EpochError;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::format::manifest::ManifestError;
-use crate::format::marker;
 use crate::format::record::RecordError;
 use crate::pipeline::owner::Identity;
 use crate::report::event::Meter;
 use crate::report::failure::{Exit, Failure, causes};
 use crate::repository::chain::{Break, Snapshot};
-use crate::repository::open::{PlanView, View, Which};
+use crate::repository::named::Named;
+use crate::repository::open::{PlanView, View, Which, check_marker, look_at_marker};
 use crate::repository::records::Records;
 use crate::store::listing::folders;
 use crate::store::{StoreError, StoreErrorKind};
@@ -213,22 +213,19 @@ impl Check<'_> {
 
     async fn marker(&mut self) -> Result<(), Failure> {
         let key = layout::marker();
-        let (fault, detail) = match self.view.store.get(&key, 4096).await {
-            Ok(bytes) if marker::check(&bytes).is_ok() => return Ok(()),
-            Ok(_) | Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
-                (Fault::Altered, "it does not hold what it holds in every repository")
-            }
-            Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => {
+        let (fault, detail) = match look_at_marker(&self.view.store).await? {
+            Named::Is(_) => return Ok(()),
+            Named::Altered => (Fault::Altered, "it does not hold what it holds in every repository"),
+            Named::Missing => {
                 let mut lies = false;
                 for writer in self.view.writers() {
                     lies |= !folders(&self.view.store, &format!("{writer}/"), MAX_WRITERS).await?.is_empty();
                 }
                 if !lies {
-                    return self.view.check_marker().await;
+                    return check_marker(&self.view.store).await;
                 }
                 (Fault::Missing, "a pinned writer's folder is there without it")
             }
-            Err(error) => return Err(error.into()),
         };
         self.findings.add(key.as_str(), Role::Marker, fault, detail);
         Ok(())
