@@ -1,9 +1,8 @@
 //! `kbak completion`: completion scripts for shells.
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
-use super::args::Cli;
 use super::out;
 use crate::report::failure::{Exit, Failure};
 
@@ -23,7 +22,7 @@ pub struct CompletionArgs {
 /// Prints the script.
 pub(super) fn run(args: CompletionArgs) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "kbak", &mut script);
+    clap_complete::generate(args.shell, &mut super::command(), "kbak", &mut script);
     out::data(|out| out.write_all(&script))?;
     Ok(Exit::Safe)
 }

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 
-use super::args::Cli;
 use super::out;
 use crate::report::failure::{Exit, Failure};
 
@@ -23,11 +22,11 @@ pub struct ManArgs {
 /// Prints or writes pages.
 pub(super) fn run(args: ManArgs) -> Result<Exit, Failure> {
     match args.folder {
-        Some(folder) => clap_mangen::generate_to(Cli::command(), &folder).map_err(|error| {
+        Some(folder) => clap_mangen::generate_to(super::command(), &folder).map_err(|error| {
             Failure::new(Exit::Usage, format!("manual pages cannot be written to {}", folder.display()))
                 .because(error)
         })?,
-        None => out::data(|out| clap_mangen::Man::new(Cli::command()).render(&mut &mut *out))?,
+        None => out::data(|out| clap_mangen::Man::new(super::command()).render(&mut &mut *out))?,
     }
     Ok(Exit::Safe)
 }

@@ -43,6 +43,12 @@ use crate::report::failure::{Exit, Failure};
 use args::{Cli, Verb};
 use terminal::Talk;
 
+/// What the program understands: all verbs with their options.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the program with the process's own arguments.
 #[must_use]
 pub fn main() -> ExitCode {
