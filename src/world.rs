@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 /// Tells the time.
 pub trait Clock: Send + Sync {
@@ -130,6 +131,8 @@ pub struct World {
     pub random: Arc<dyn Random>,
     /// Workers.
     pub workers: Workers,
+    /// Cancelled when the run is to end early: what may, leaves in order.
+    pub stop: CancellationToken,
 }
 
 impl World {
@@ -141,6 +144,7 @@ impl World {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             workers: Workers::Threads { count },
+            stop: CancellationToken::new(),
         }
     }
 
@@ -151,6 +155,7 @@ impl World {
             clock: Arc::new(FixedClock::new(at)),
             random: Arc::new(SeededRandom::new(seed)),
             workers: Workers::Inline,
+            stop: CancellationToken::new(),
         }
     }
 

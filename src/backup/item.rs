@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::volume::Tally;
 use crate::format::body::Gap;
 use crate::format::ids::ObjectHash;
 use crate::pipeline::stream::PendingStream;
@@ -92,6 +93,8 @@ pub struct Finished {
     pub gaps: Vec<Gap>,
     /// What was left out by rule.
     pub notes: Vec<Gap>,
+    /// How much of it, by code.
+    pub left_out: Tally,
     /// Facts of its source.
     pub facts: BTreeMap<String, serde_json::Value>,
     /// One line for people.

@@ -1,7 +1,8 @@
 //! One run: epoch, chain, items domain by domain, commit.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -20,6 +21,7 @@ use crate::pipeline::limits::Limits;
 use crate::pipeline::stream::WrittenStream;
 use crate::report::event::{Event, Reporter};
 use crate::report::failure::{Exit, Failure, causes};
+use crate::report::text::{count, plural, size};
 use crate::repository::birth::{self, Ready, Wanted};
 use crate::repository::commit::{Committed, Committer, DomainDraft, Draft};
 use crate::repository::dedup::{MERGE_ABOVE, Shelf};
@@ -30,6 +32,13 @@ use crate::world::{World, kill_point};
 use super::item::{Finished, ItemJob, Work};
 use super::start::{Start, begin};
 use super::{database, resources, volume};
+
+/// How long a run that ends early has for its last index object.
+const LEAVING: Duration = Duration::from_millis(700);
+/// The gap that a plan accepts when an item may shrink.
+const ANOMALOUS: &str = "anomalous";
+/// Mount points that are told by name.
+const MOUNTS_TOLD: usize = 5;
 
 /// What a run is to do.
 #[derive(Debug)]
@@ -104,11 +113,40 @@ pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Fa
     let limits = Limits::divide(job.memory, epoch.parameters.pack_bytes);
     let codec = Codec::new(epoch.parameters.level, job.prove);
     let engine = Engine::new(place.world.clone(), place.store.clone(), place.reporter.clone(), limits, codec);
-    let mut run = Run { job: &job, place, start: &start, engine: &engine, written: Vec::new() };
-    for (domain, items) in by_domain(&job.items) {
-        run.domain(&domain, &items).await?;
+    let open = Mutex::default();
+    let mut run = Run { job: &job, place, start: &start, engine: &engine, written: Vec::new(), open: &open };
+    let run = async {
+        for (domain, items) in by_domain(&job.items) {
+            run.domain(&domain, &items).await?;
+        }
+        run.commit().await
+    };
+    let result = tokio::select! {
+        biased;
+        () = place.world.stop.cancelled() => Err(stopped()),
+        result = run => result,
+    };
+    if matches!(&result, Err(failure) if failure.exit != Exit::Unreachable) {
+        leave(&open).await;
     }
-    run.commit().await
+    result
+}
+
+/// The domain whose packs are being written.
+type OpenDomain = Mutex<Option<Arc<DomainWriter>>>;
+
+fn stopped() -> Failure {
+    Failure::new(Exit::Interrupted, "interrupted").remedy("run it again: what was stored is reused")
+}
+
+/// Names the packs that were acknowledged in an index object, for the next run to use. One small
+/// put, for which a run that ends has this long.
+async fn leave(open: &OpenDomain) {
+    let domain = open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(domain) = domain {
+        // If it fails, these packs are stored again: nothing else depends on it.
+        let _ = tokio::time::timeout(LEAVING, domain.leave()).await;
+    }
 }
 
 /// The items of each domain, in the order in which domains first come up.
@@ -131,6 +169,7 @@ struct Run<'a> {
     start: &'a Start,
     engine: &'a Engine,
     written: Vec<DomainResult>,
+    open: &'a OpenDomain,
 }
 
 /// What a domain gave.
@@ -164,6 +203,7 @@ impl Run<'_> {
         }
         let target = EpochTarget { path, recipient: epoch.recipient().clone() };
         let key = DomainWriter::new(self.engine.clone(), target, id, (*key).clone(), loaded.known);
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
         let mut finished = Vec::with_capacity(jobs.len());
         for job in jobs {
             reporter.event(Event::ItemStarted { item: job.name.clone() });
@@ -215,6 +255,7 @@ impl Run<'_> {
                         };
                         let mut finished = Finished::new(vec![draft]);
                         (finished.gaps, finished.notes) = (written.gaps, written.notes);
+                        finished.left_out = written.left_out;
                         finished.fact("path", path.display().to_string());
                         finished
                     }
@@ -353,17 +394,25 @@ impl Run<'_> {
         streams: Vec<Stream>,
         millis: u64,
     ) -> (Item, String) {
-        let Finished { gaps, notes, facts, mut summary, .. } = result;
+        let Finished { gaps, notes, left_out, facts, mut summary, .. } = result;
         let accepted =
             |code: &str| self.job.accept.iter().any(|(item, gap)| *item == job.name && gap == code);
         let id = self.place.key.names.id("item", &job.name);
         let bytes: u64 = streams.iter().map(|stream| stream.length).sum();
         let before = self.start.state.items.get(&id).and_then(|memory| memory.last_good);
         let state = if gaps.is_empty() {
-            // A dump that shrank by half is kept, and prune does not count it.
-            let shrank = matches!(job.work, Work::Database { .. })
-                && before.is_some_and(|before| bytes * 2 < before.bytes);
-            if shrank { ItemState::Anomalous } else { ItemState::Good }
+            // What shrank by half is kept, and prune does not count it: an empty mount point, a
+            // database that somebody dropped. Once it is accepted, it is the new measure.
+            let before = before.map_or(0, |before| before.bytes);
+            if bytes * 2 >= before || accepted(ANOMALOUS) {
+                ItemState::Good
+            } else {
+                let (now, before) = (size(bytes), size(before));
+                let what =
+                    format!("it holds {now}, and {before} in its last good copy: is its source whole?");
+                self.place.reporter.warn(job.name.clone(), what);
+                ItemState::Anomalous
+            }
         } else if gaps.iter().all(|gap| accepted(&gap.code)) {
             ItemState::Accepted
         } else {
@@ -371,14 +420,22 @@ impl Run<'_> {
         };
         if summary.is_empty() {
             let members: u64 = streams.iter().map(|stream| stream.members).sum();
-            summary = format!("{members} entries");
+            summary = plural(members, "entry", "entries");
+        }
+        for (at, (code, number)) in left_out.iter().enumerate() {
+            let start = if at == 0 { "; left out: " } else { ", " };
+            summary.push_str(&format!("{start}{} {code}", count(*number)));
+        }
+        for mount in notes.iter().filter(|note| note.code == "mount-point").take(MOUNTS_TOLD) {
+            let what = "what is mounted here is not in this backup: name it with a path of its own";
+            self.place.reporter.warn(mount.object.display(), what);
         }
         let (name, kind) = (job.name.clone(), job.work.kind().to_owned());
         (Item { name, id, kind, state, gaps, notes, facts, millis, streams }, summary)
     }
 
     async fn commit(self) -> Result<BackupReport, Failure> {
-        let Self { job, place, start, engine, written } = self;
+        let Self { job, place, start, engine, written, .. } = self;
         place.reporter.event(Event::Phase { name: "commit" });
         let ready = &start.ready;
         let seq = 1 + start.chain.heads().iter().map(|head| head.envelope().seq).max().unwrap_or(0);
@@ -420,7 +477,7 @@ impl Run<'_> {
         kill_point("backup.commit.begun");
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
-        birth::settle(place.keeper, ready.epoch.epoch).await?;
+        birth::settle(place.keeper, ready.epoch.epoch, &start.epochs).await?;
         Ok(BackupReport {
             committed,
             items,

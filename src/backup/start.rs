@@ -42,7 +42,7 @@ pub(super) struct Start {
 pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Failure> {
     let Place { store, key, keeper, signers, world, reporter } = place;
     reporter.event(Event::Phase { name: "open repository" });
-    check_repository(place).await?;
+    check_repository(job, place).await?;
     check_clock(store, world, reporter).await?;
     kill_point("backup.started");
     let plan = key.plan(&job.plan);
@@ -73,16 +73,24 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     Ok(Start { ready, epochs, records, chain, state, began: world.clock.now() })
 }
 
-/// Nothing is written into a folder that is not mounted, or into a bucket of something else. A
-/// marker that was lost beside this writer's objects is put back.
-async fn check_repository(Place { store, key, reporter, .. }: Place<'_>) -> Result<(), Failure> {
-    if look_at_marker(store).await? == Named::Missing
-        && !store.list(&format!("{}/", key.writer), None).await?.entries.is_empty()
-    {
+/// Nothing is written into a folder that is not mounted, or where this writer has never written:
+/// kbak init has stored its first epoch. A marker that was lost beside its objects is put back.
+async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failure> {
+    let Place { store, key, reporter, .. } = place;
+    let known = !store.list(&format!("{}/", key.writer), None).await?.entries.is_empty();
+    if known && look_at_marker(store).await? == Named::Missing {
         reporter.warn(layout::marker().to_string(), "it was gone, and is put back");
         store.put(&marker::marker()).await?;
     }
-    check_marker(store).await
+    check_marker(store).await?;
+    if known || job.wanted.new_epoch {
+        return Ok(());
+    }
+    let what = format!("{} holds nothing of this writer, not even its first epoch", store.describe());
+    Err(Failure::new(Exit::Usage, what).fact("writer", key.writer.to_string()).remedy(
+        "is this the right repository, and is it whole? kbak init --join makes a writer for another one; \
+         --new-epoch starts over in this one",
+    ))
 }
 
 async fn check_clock(store: &Arc<dyn Store>, world: &World, reporter: &Reporter) -> Result<(), Failure> {

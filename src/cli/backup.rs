@@ -118,7 +118,7 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     let mut report = conclude::begin("backup", &plan.spec.repository.url, Some(plan.name()));
     let display = conclude::display(&args.run, talk, Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
-    let outcome = signals::until_signalled(async {
+    let outcome = signals::until_stopped(&world.stop, async {
         let options = place::options(&plan.spec.repository, plan.spec.limits.upload, false);
         let store = place::store(&options, &world, &reporter).await?;
         let job = BackupJob {

@@ -1,8 +1,12 @@
 //! What keeps secrets and plaintext out of places where nobody looks for them: panics, core
 //! dumps, logs.
 
+use std::ffi::OsString;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+
+use crate::report::failure::{Exit, Failure};
 
 /// How much libraries may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,6 +41,26 @@ pub(super) fn panics() {
     }));
 }
 
+/// Refuses arguments that hold a private key: other processes see them, and errors repeat them.
+pub(super) fn private_keys(arguments: &[OsString]) -> Result<(), Failure> {
+    let signs = ["AGE-SECRET-KEY-1", "PRIVATE KEY-----"];
+    let private = |text: &OsString| {
+        let text = text.to_string_lossy().to_uppercase();
+        signs.iter().any(|sign| text.contains(sign))
+    };
+    let Some(at) = arguments.iter().position(private) else { return Ok(()) };
+    let before = arguments[..at].iter().rev().take(1).map(|text| text.to_string_lossy());
+    let place = before.filter(|text| text.starts_with("--")).last();
+    let what = match place {
+        Some(option) => format!("{option}: this is a private key"),
+        None => "an argument is a private key".to_owned(),
+    };
+    Err(Failure::new(Exit::Usage, what).remedy(
+        "it was on a command line, where others can read it: make a new one. Recipients are public keys \
+         (age1…, ssh-…); identities are given as files",
+    ))
+}
+
 /// A core dump would write keys and plaintext to a disk.
 pub(super) fn core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -46,17 +70,20 @@ pub(super) fn core_dumps() {
 
 /// Sends what libraries say to standard error, below levels at which they would show bodies:
 /// `kube_client` logs whole responses on a decode error, HTTP and signing crates log headers.
-pub(super) fn logging(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-    };
-    // kube_client's decode errors are warnings, so it is held to errors where they carry bodies.
-    let filter = EnvFilter::new(format!(
-        "{level},kube_client::client=error,kube_client=warn,aws_sigv4=warn,aws_smithy_runtime=info,\
-         aws_smithy_runtime_api=info,aws_config=info,hyper=info,hyper_util=info,rustls=warn,h2=info"
-    ));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+pub(super) fn logging(level: LogLevel, colour: bool) {
+    // What fails is told by kbak itself, with its object and what to do: libraries are heard only by
+    // who asks for it. kube_client logs bodies even in its warnings.
+    let filter = EnvFilter::new(match level {
+        LogLevel::Error | LogLevel::Warn => "off",
+        LogLevel::Info => {
+            "info,kube_client=error,kube_client::client::builder=off,aws_config=warn,aws_sigv4=off"
+        }
+        LogLevel::Debug => {
+            "debug,kube_client::client=error,kube_client::client::builder=off,kube_client=warn,aws_sigv4=warn,\
+             aws_smithy_runtime=info,aws_smithy_runtime_api=info,aws_config=info,hyper=info,hyper_util=info,\
+             rustls=warn,h2=info"
+        }
+    });
+    let to_stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colour);
+    let _ = to_stderr.with_env_filter(filter).try_init();
 }

@@ -11,20 +11,29 @@ use super::terminal::{Asker, Talk};
 use crate::format::signers::Signers;
 use crate::pipeline::owner::{Identity, IdentityError, Owner, Prompt};
 use crate::report::failure::{Exit, Failure};
+use crate::repository::private_file::{self, FileError};
 use crate::repository::sheet::owners_in_pin;
 use crate::repository::writer_key::WriterKey;
 
 /// The longest pin or recipients' file, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// Reads an owner's private key. Its permissions are his own affair; an age file's passphrase is
-/// asked of `prompt`.
+/// What an age file begins with, armored or not: without its passphrase it is worth nothing.
+const ENCRYPTED: [&[u8]; 2] = [b"-----BEGIN AGE ENCRYPTED FILE-----", b"age-encryption.org/v1"];
+
+/// Reads an owner's private key; an age file's passphrase is asked of `prompt`. One in the clear that
+/// others can read is refused, as ssh does.
 pub(super) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc<Identity>, Failure> {
     let label = file.display().to_string();
     let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
     std::fs::File::open(file).and_then(|file| file.take(MAX_TEXT).read_to_end(&mut bytes)).map_err(
         |error| Failure::new(Exit::Usage, format!("{label}: the identity cannot be read")).because(error),
     )?;
+    if !ENCRYPTED.iter().any(|start| bytes.starts_with(start))
+        && let Err(error @ FileError::Exposed { .. }) = private_file::read(file)
+    {
+        return Err(error.into());
+    }
     let identity = Identity::parse(&label, &bytes, prompt).map_err(|error| {
         let remedy = match &error {
             IdentityError::NoPassphrase(_) => Some("run it on a terminal, or give --passphrase-file FILE"),

@@ -98,7 +98,8 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
             let beneath = path.is_empty() || order::is_below(member, path);
             found |= member == path || beneath;
             let itself = member == path && line.kind != Type::Dir;
-            if itself || beneath && (args.recursive || is_child(member, path)) {
+            // A kind has no folders to look into: its namespaces are parts of names.
+            if itself || beneath && (args.recursive || !sorted || is_child(member, path)) {
                 printer.line(&line)?;
             } else if sorted && !beneath && order::compare(member, path).is_gt() {
                 break;

@@ -64,12 +64,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if arguments.len() <= 1 {
         return guide::show();
     }
+    // Before anything that repeats arguments in its errors.
+    if let Err(failure) = guard::private_keys(&arguments) {
+        Talk::new(out::Format::Table).failure(&failure);
+        return ExitCode::from(failure.exit.code());
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    guard::logging(cli.log_level);
     let talk = Talk::of(&cli.verb);
+    guard::logging(cli.log_level, talk.style.colour);
     match dispatch(cli.verb, &talk) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {

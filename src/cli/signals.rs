@@ -1,8 +1,10 @@
 //! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::report::failure::{Exit, Failure};
 
@@ -10,12 +12,26 @@ use crate::report::failure::{Exit, Failure};
 /// restore's target, a store in a folder.
 const MAX_BLOCKING: usize = 24;
 
+/// How long work that listens has to end in order: all ends within a second.
+const LEAVING: Duration = Duration::from_millis(900);
+
 /// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
 /// no client tool outlives it, and what is stored is what the next run continues from.
 ///
 /// # Errors
 /// The use case's, or that it was interrupted, or that the system gives no threads or signals.
 pub(super) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    until_stopped(&CancellationToken::new(), work)
+}
+
+/// The same for work that listens to `stop`: it has [`LEAVING`] to end in order.
+///
+/// # Errors
+/// As [`until_signalled`].
+pub(super) fn until_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let system = |error: std::io::Error| {
         Failure::new(Exit::Usage, "the system gives no threads or no signals")
             .because(error)
@@ -30,10 +46,24 @@ pub(super) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>)
     let result = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+        let mut work = std::pin::pin!(work);
+        let name = tokio::select! {
+            result = &mut work => return result,
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        stop.cancel();
+        let last = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                () = tokio::time::sleep(LEAVING) => {}
+            }
+        };
         tokio::select! {
-            result = work => result,
-            _ = interrupt.recv() => Err(interrupted("SIGINT")),
-            _ = terminate.recv() => Err(interrupted("SIGTERM")),
+            // What came to its end in this moment has ended well.
+            result = &mut work => result.map_err(|_| interrupted(name)),
+            () = last => Err(interrupted(name)),
         }
     });
     if matches!(&result, Err(failure) if failure.exit == Exit::Interrupted) {

@@ -224,19 +224,22 @@ pub(super) async fn database(
     item: &Item,
     meter: &Arc<Meter>,
 ) -> Result<Done, Failure> {
-    let unreachable = |what: &str, error: DatabaseError| Failure::new(Exit::Unreachable, what).because(error);
+    let failed = |what: &str, error: DatabaseError| {
+        let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Usage };
+        Failure::new(exit, what).because(error)
+    };
     let (mut config, _) = sources::server_argument(args.database.as_deref().unwrap_or_default())?;
     config.name.clone_from(&item.name);
     config.password_file.clone_from(&args.database_password_file);
     config.password = sources::environment_password(&args.database_password_file);
     let server = Postgres::connect(&config)
         .await
-        .map_err(|error| unreachable("the server of --database cannot be used", error))?;
+        .map_err(|error| failed("the server of --database cannot be used", error))?;
     if let Some(globals) = item.streams.iter().find(|stream| stream.name == "globals.sql") {
         let text = streams::as_reader(&opened.snapshot.read(globals)?, meter.clone());
         restore_globals(&server, text)
             .await
-            .map_err(|error| unreachable("the roles cannot be restored", error))?;
+            .map_err(|error| failed("the roles cannot be restored", error))?;
     }
     let infos = item.facts.get("databases").cloned().unwrap_or_default();
     let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();

@@ -32,13 +32,18 @@ pub(super) struct Talk {
 impl Talk {
     /// As the verb's arguments and the terminal ask for.
     pub(super) fn of(verb: &Verb) -> Self {
+        Self::new(verb.format())
+    }
+
+    /// In this format.
+    pub(super) fn new(format: Format) -> Self {
         let terminal = std::io::stderr().is_terminal();
         // https://no-color.org: any value but an empty one.
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
         let width = if terminal { columns() } else { Style::plain().width };
         let style = Style { colour: terminal && !no_colour && !dumb, width };
-        Self { style, format: verb.format(), line: Mutex::new(()) }
+        Self { style, format, line: Mutex::new(()) }
     }
 
     /// Whether a person may be looking.

@@ -37,8 +37,8 @@ there with its size. --read-all reads every byte and compares it with its name, 
 With --identity everything that snapshots need is opened, down to every chunk. None of the first
 three needs a private key.
 
-Exit codes: 0 all is well, 2 a newer kbak is needed, 3 an epoch does not open with the identity,
-4 something is damaged, missing or tampered with, 5 the store cannot be reached.")]
+Exit codes: 0 all is well, 2 a newer kbak is needed, 3 an epoch does not open with the identity, or
+there is no snapshot, 4 something is damaged, missing or tampered with, 5 the store cannot be reached.")]
 pub struct VerifyArgs {
     /// Read every byte of every object
     #[arg(long, conflicts_with = "sample")]
@@ -141,6 +141,7 @@ fn fill(report: &mut RunReport, verdict: &Verdict) {
     let newer = verdict.findings.iter().all(|finding| finding.fault == Fault::Newer || finding.healed);
     let snapshots = plural(checked.snapshots, "snapshot", "snapshots");
     report.verdict = match (wrong, newer) {
+        (0, _) if checked.snapshots == 0 => "no snapshot is there: nothing is safe".to_owned(),
         (0, _) => format!("verified: {snapshots} of {}", plural(checked.plans, "plan", "plans")),
         (wrong, true) => format!("{} of a newer format", plural(wrong, "object is", "objects are")),
         (wrong, false) => {

@@ -234,6 +234,17 @@ impl EpochPath {
     }
 }
 
+/// Which epoch a copy of epoch.json is of, by its key.
+#[must_use]
+pub fn parse_epoch(key: &ObjectKey) -> Option<EpochId> {
+    let segments: Vec<&str> = key.as_str().split('/').collect();
+    match segments.as_slice() {
+        [_, _, "epochs", name] => name.strip_suffix(".json")?.parse().ok(),
+        [_, _, epoch, "epoch.json"] => epoch.parse().ok(),
+        _ => None,
+    }
+}
+
 /// Reads the sequence and hash out of a manifest's name.
 #[must_use]
 pub fn parse_snapshot_name(name: &str) -> Option<(u64, ObjectHash)> {

@@ -24,7 +24,7 @@ pub struct DomainWriter {
     id: NameId,
     key: Arc<DomainKey>,
     known: Arc<Mutex<Known>>,
-    packer: Packer,
+    packer: Arc<Packer>,
     needs: Mutex<HashSet<PackName>>,
 }
 
@@ -46,7 +46,7 @@ impl DomainWriter {
     #[must_use]
     pub fn new(engine: Engine, target: EpochTarget, id: NameId, key: DomainKey, known: Known) -> Arc<Self> {
         let (key, known) = (Arc::new(key), Arc::new(Mutex::new(known)));
-        let packer = Packer::new(engine.clone(), target.clone(), id, key.clone(), known.clone());
+        let packer = Arc::new(Packer::new(engine.clone(), target.clone(), id, key.clone(), known.clone()));
         Arc::new(Self { engine, target, id, key, known, packer, needs: Mutex::default() })
     }
 
@@ -87,7 +87,7 @@ impl DomainWriter {
         std::mem::replace(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner), none)
     }
 
-    pub(super) fn packer(&self) -> &Packer {
+    pub(super) fn packer(&self) -> &Arc<Packer> {
         &self.packer
     }
 
@@ -110,6 +110,12 @@ impl DomainWriter {
             Prepared::Known(chunk) => Ok(chunk),
             Prepared::Frame(frame) => self.packer.append(frame).await,
         }
+    }
+
+    /// Ends early: what the store has acknowledged is named in an index object; what is under way
+    /// is dropped.
+    pub async fn leave(&self) -> Result<(), PipelineError> {
+        self.packer.leave().await
     }
 
     /// Ends the domain's part of the run: everything is stored and acknowledged when this returns.

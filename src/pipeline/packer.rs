@@ -131,7 +131,16 @@ impl Packer {
     }
 
     /// Puts a frame into a pack, unless its chunk came in meanwhile. Waits for room.
-    pub async fn append(&self, frame: Frame) -> Result<ChunkRef, PipelineError> {
+    ///
+    /// It runs in a task of its own: a stream that fails is dropped with what it waits for, and the
+    /// pack that is being filled holds chunks of others.
+    pub async fn append(self: &Arc<Self>, frame: Frame) -> Result<ChunkRef, PipelineError> {
+        let this = self.clone();
+        let task = async move { this.append_whole(frame).await };
+        joined(tokio::spawn(task).await)
+    }
+
+    async fn append_whole(&self, frame: Frame) -> Result<ChunkRef, PipelineError> {
         let class = PackClass::of(frame.kind);
         let mut slot = self.slot(class).lock().await;
         if let Some(found) = self.known().find(&frame.id, frame.plain)? {
@@ -238,6 +247,12 @@ impl Packer {
         }
     }
 
+    /// Drops what is under way, and writes the index of what was acknowledged.
+    pub async fn leave(&self) -> Result<(), PipelineError> {
+        lock(&self.uploads).clear();
+        self.acknowledged.lock().await.write(&self.engine, &self.epoch, self.domain, &self.key).await
+    }
+
     /// Closes everything, waits for it, writes the last index. Gives the index objects of this
     /// run and the number of packs that it stored.
     pub async fn finish(&self) -> Result<(Vec<ObjectHash>, u64), PipelineError> {
@@ -254,7 +269,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn joined(result: Result<Result<(), PipelineError>, tokio::task::JoinError>) -> Result<(), PipelineError> {
+fn joined<T>(result: Result<Result<T, PipelineError>, tokio::task::JoinError>) -> Result<T, PipelineError> {
     match result {
         Ok(result) => result,
         Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),

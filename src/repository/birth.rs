@@ -17,9 +17,10 @@ use crate::format::container::{self, ContainerError, DataIdentity, DataRecipient
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{Epoch, EpochError, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
 use crate::format::ids::{Commitment, EpochId, NameId};
+use crate::format::layout;
 use crate::format::moment;
 use crate::format::object::Sealed;
-use crate::format::sign::MAX_DOCUMENT;
+use crate::format::sign::{MAX_DOCUMENT, Namespace};
 use crate::format::signers::Signers;
 use crate::format::wrap::{EpochKeys, WrapError};
 use crate::pipeline::owner::{Owner, Prompt};
@@ -65,6 +66,15 @@ pub enum BirthError {
         /// Where it was looked for.
         keeper: String,
     },
+    /// The epoch whose secret is held does not count any more.
+    #[error("{object} is damaged, and so is its copy")]
+    Damaged {
+        /// One of the copies.
+        object: String,
+        /// Why.
+        #[source]
+        source: Box<EpochError>,
+    },
     /// A newer kbak has written this plan.
     #[error("{0} was written by a newer kbak")]
     Newer(String, #[source] Box<EpochError>),
@@ -82,6 +92,13 @@ impl From<BirthError> for Failure {
                 Exit::Usage,
                 Some(
                     "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
+                ),
+            ),
+            BirthError::Damaged { .. } => (
+                Exit::Damaged,
+                Some(
+                    "bring back its older version, if the bucket keeps versions: without it no snapshot of this \
+                     epoch can be read; --new-epoch goes on without it",
                 ),
             ),
             BirthError::Newer(..) => {
@@ -197,10 +214,16 @@ pub async fn begin(
         reporter.warn(format!("epoch {epoch}"), "its birth was cut short; it is finished now");
         epochs = list().await?;
     }
-    for (object, error) in &epochs.rejected {
-        reporter.warn(object.to_string(), error.to_string());
-    }
     let held = nursery.keeper.load().await?.unwrap_or_default();
+    for (object, error) in std::mem::take(&mut epochs.rejected) {
+        let lost = layout::parse_epoch(&object).filter(|epoch| epochs.get(*epoch).is_none());
+        let ours = held.iter().any(|held| Some(held.epoch) == lost);
+        if ours && !wanted.new_epoch && !error.is_newer() {
+            return Err(BirthError::Damaged { object: object.to_string(), source: Box::new(error) });
+        }
+        reporter.warn(object.to_string(), error.to_string());
+        epochs.rejected.push((object, error));
+    }
     if let Some(last) = held.last().filter(|_| held.iter().all(|held| epochs.get(held.epoch).is_none())) {
         reporter.warn(
             format!("epoch {}", last.epoch),
@@ -208,7 +231,16 @@ pub async fn begin(
         );
     }
     let ready = ready(nursery, wanted, &epochs, records).await?;
-    for owner in &ready.waiting {
+    let unknown = ready.born.is_none() && added_by_nobody_known(nursery, &ready, signers).await?;
+    if unknown {
+        reporter.warn(
+            format!("epoch {}", ready.epoch.epoch),
+            "keys were added to it later, and no owner is pinned, so nobody here knows whose: taking \
+             somebody out of the plan does not keep him out of this epoch. Pin the owners \
+             (writer.signersFile, --signers-file), or open a new epoch (--new-epoch)",
+        );
+    }
+    for owner in ready.waiting.iter().filter(|_| !unknown) {
         reporter.warn(
             format!("owner {}", owner.name()),
             format!("cannot open epoch {} yet: kbak keys add, or wait for the next epoch", ready.epoch.epoch),
@@ -218,6 +250,17 @@ pub async fn begin(
         epochs = list().await?;
     }
     Ok((epochs, ready))
+}
+
+/// Whether an epoch has keys that came later, and no pinned owner's receipt can say whose they are.
+async fn added_by_nobody_known(
+    nursery: Nursery<'_>,
+    ready: &Ready,
+    signers: &Signers,
+) -> Result<bool, StoreError> {
+    let knows = signers.lookup(&nursery.key.writer.to_string(), Namespace::Receipt).next().is_some();
+    let prefix = ready.epoch.path().keys_prefix();
+    Ok(!knows && !nursery.store.list(&prefix, None).await?.entries.is_empty())
 }
 
 /// The epoch that a run starts in: the current one, or a new one where there is none, an owner was
@@ -287,14 +330,20 @@ fn before(epochs: &Epochs, but: EpochId, held: &[HeldEpoch]) -> Option<(Verified
     })
 }
 
-/// Forgets all secrets but that of `epoch`: after its first commit, when the writer's state has
-/// been carried over.
-pub async fn settle(keeper: &dyn EpochKeeper, epoch: EpochId) -> Result<(), WriterFileError> {
+/// Forgets the secrets of all other epochs that the store has: after the first commit into `epoch`,
+/// when the writer's state has been carried over. One of an epoch that the store does not have
+/// stays: this may be the wrong store, or one that lost it.
+pub async fn settle(
+    keeper: &dyn EpochKeeper,
+    epoch: EpochId,
+    epochs: &Epochs,
+) -> Result<(), WriterFileError> {
     let held = keeper.load().await?.unwrap_or_default();
-    if held.iter().all(|held| held.epoch == epoch) {
+    let stays = |held: &HeldEpoch| held.epoch == epoch || epochs.get(held.epoch).is_none();
+    if held.iter().all(stays) {
         return Ok(());
     }
-    let kept: Vec<_> = held.into_iter().filter(|held| held.epoch == epoch).collect();
+    let kept: Vec<_> = held.into_iter().filter(stays).collect();
     kill_point("epoch.secret.settling");
     keeper.save(&kept).await?;
     kill_point("epoch.secret.settled");
@@ -363,6 +412,9 @@ pub async fn bear(
     now: Timestamp,
 ) -> Result<(VerifiedEpoch, EpochSecret), BirthError> {
     let Nursery { store, key, plan, keeper, .. } = nursery;
+    if previous_epochs.contains(&made.id) {
+        return Err(BirthError::HandOver("its epoch is born already"));
+    }
     let created = moment::whole(now);
     let not_after = moment::after(created, wanted.life.max_age);
     let last = moment::after(not_after, wanted.life.max_run);

@@ -1,13 +1,13 @@
 //! A repository as a reader finds it: the marker, the writers that are pinned, their plans, and in
 //! each the epochs, records and chain. Nothing is believed that a pinned key did not sign.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::format::ids::{NameId, ObjectHash, WriterId};
-use crate::format::layout::{self, EpochPath};
+use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
+use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::format::marker::{MARKER, NotTheMarker};
 use crate::format::sign::Namespace;
 use crate::format::signers::Signers;
@@ -118,11 +118,13 @@ impl View {
                 Some((of, known)) if of == writer => known,
                 _ => self.records(writer).await?,
             };
-            plans.push(self.plan(writer, plan, &known).await?);
+            let plan = self.plan(writer, plan, &known).await?;
+            for epoch in plan.lost_epochs() {
+                let what = "neither copy of its epoch.json counts, so nothing in it does: see kbak verify";
+                self.reporter.warn(format!("epoch {epoch} of plan {}", plan.plan), what);
+            }
+            plans.push(plan);
             records = Some((writer, known));
-        }
-        if plans.is_empty() {
-            self.refuse_others().await?;
         }
         Ok(plans)
     }
@@ -145,7 +147,10 @@ impl View {
             .remedy("is this the right kbak.pub, and the right repository?"))
     }
 
-    /// The ids of those plans.
+    /// The ids of those plans; none if pinned writers have stored nothing.
+    ///
+    /// # Errors
+    /// When nobody who is pinned wrote what lies there, or nothing is like what `which` names.
     pub async fn plan_ids(&self, which: &Which) -> Result<Vec<(WriterId, NameId)>, Failure> {
         let writers = self.writers();
         if writers.is_empty() {
@@ -165,6 +170,17 @@ impl View {
                 if wanted(plan.to_string(), &which.plan) {
                     plans.push((writer, plan));
                 }
+            }
+        }
+        if plans.is_empty() {
+            self.refuse_others().await?;
+            if which.writer.is_some() || which.plan.is_some() {
+                let what = format!("no plan of a pinned writer in {} is meant", self.store.describe());
+                let given = |digits: &Option<String>| digits.clone().unwrap_or_else(|| "any".to_owned());
+                return Err(Failure::new(Exit::Usage, what)
+                    .fact("writer", given(&which.writer))
+                    .fact("plan", given(&which.plan))
+                    .remedy("kbak snapshots lists the plans that there are"));
             }
         }
         Ok(plans)
@@ -203,8 +219,40 @@ impl View {
         let Some((at, snapshot)) = found.pop() else { return Err(self.none(&plans, which)) };
         let plan =
             plans.into_iter().nth(at).ok_or_else(|| Failure::new(Exit::Bug, "a plan that vanished"))?;
+        if which.snapshot == "latest" {
+            self.refuse_newer_damage(&plan, &snapshot).await?;
+        }
         self.warn_of_breaks(&plan);
         Ok((plan, snapshot))
+    }
+
+    /// The latest of those that can be read is not the latest when something newer is damaged: what
+    /// was lost with it must not go unsaid.
+    async fn refuse_newer_damage(&self, plan: &PlanView, snapshot: &Snapshot) -> Result<(), Failure> {
+        let seq = snapshot.envelope().seq;
+        let newer =
+            |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(named, _)| named > seq);
+        let manifests = plan.chain.rejected.iter().filter(|(key, _)| newer(key));
+        let mut wrong: Vec<(String, String)> =
+            manifests.map(|(key, error)| (key.to_string(), error.to_string())).collect();
+        for epoch in plan.lost_epochs() {
+            let prefix = EpochPath { writer: plan.writer, plan: plan.plan, epoch }.snapshots_prefix();
+            if self.store.list(&prefix, None).await?.entries.iter().any(|entry| newer(&entry.key)) {
+                wrong.push((prefix, "its epoch is gone or does not count, and its snapshots with it".into()));
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let what = format!("snapshot {seq:06} is the newest that counts, and something newer lies there");
+        let finished = format!("finished {}", snapshot.envelope().finished);
+        let mut failure = Failure::new(Exit::Damaged, what).fact(format!("snapshot {seq:06}"), finished);
+        for (object, why) in wrong.into_iter().take(5) {
+            failure = failure.fact(object, why);
+        }
+        Err(failure.remedy(format!(
+            "to use it all the same, say {seq} instead of latest; kbak verify shows everything that is wrong"
+        )))
     }
 
     fn warn_of_breaks(&self, plan: &PlanView) {
@@ -267,6 +315,13 @@ impl View {
 }
 
 impl PlanView {
+    /// Epochs of which something lies in the store, and no copy counts.
+    pub fn lost_epochs(&self) -> impl Iterator<Item = EpochId> + '_ {
+        let rejected = self.epochs.rejected.iter().filter_map(|(key, _)| layout::parse_epoch(key));
+        let lost: BTreeSet<EpochId> = rejected.chain(self.epochs.gone.iter().copied()).collect();
+        lost.into_iter().filter(|epoch| self.epochs.get(*epoch).is_none())
+    }
+
     /// Where its chain contradicts itself.
     #[must_use]
     pub fn breaks(&self) -> Vec<Break> {

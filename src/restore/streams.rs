@@ -199,7 +199,13 @@ pub struct SnapshotResources {
 impl SnapshotResources {
     /// Those of `item`. Kinds without objects have no stream.
     pub fn new(snapshot: &OpenSnapshot, item: &Item) -> Result<Self, Failure> {
-        let kinds = item.facts.get("kinds").cloned().unwrap_or_default();
+        let Some(kinds) = item.facts.get("kinds").cloned() else {
+            let why = item.gaps.first().map_or_else(String::new, |gap| gap.reason.clone());
+            let what = format!("this snapshot holds nothing of {}", item.name);
+            return Err(Failure::new(Exit::Partial, what)
+                .fact("why", why)
+                .remedy("choose an earlier snapshot: kbak snapshots lists them"));
+        };
         let kinds: Vec<KindReport> = serde_json::from_value(kinds).map_err(|error| {
             Failure::new(Exit::Damaged, "the snapshot does not say which kinds it holds").because(error)
         })?;

@@ -124,7 +124,7 @@ impl Verdict {
             Exit::Damaged
         } else if self.findings.iter().any(|finding| !finding.healed) {
             Exit::Usage
-        } else if !self.closed_epochs.is_empty() {
+        } else if !self.closed_epochs.is_empty() || self.checked.snapshots == 0 {
             Exit::Partial
         } else {
             Exit::Safe
@@ -167,6 +167,11 @@ pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Failure> 
     };
     check.marker().await?;
     let plans = view.plan_ids(&options.which).await?;
+    if plans.is_empty() {
+        // The birth of the first epoch is part of kbak init.
+        let detail = "nothing of any pinned writer is there, not even an epoch";
+        check.findings.add(view.store.describe(), Role::Plan, Fault::Missing, detail);
+    }
     check.others(&plans).await?;
     check.meter.add_total(plans.len() as u64);
     let mut expected = options.expect_head.is_none();

@@ -15,12 +15,17 @@ use crate::support::servers::{self, KEY, SECRET};
 /// README.md and docs/*.md: name and text.
 fn documents() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let guides = std::fs::read_dir(root.join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
-    let mut files: Vec<_> = guides.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect();
+    let guides =
+        std::fs::read_dir(root.join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> =
+        guides.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect();
     files.push(root.join("README.md"));
     files.sort();
     let read = |path: &Path| std::fs::read_to_string(path).expect("text");
-    files.iter().map(|path| (path.file_name().expect("a name").to_string_lossy().into(), read(path))).collect()
+    files
+        .iter()
+        .map(|path| (path.file_name().expect("a name").to_string_lossy().into(), read(path)))
+        .collect()
 }
 
 /// The commands in a document's fenced blocks, whole: a line that ends with a backslash goes on.
@@ -44,9 +49,10 @@ fn blocks(text: &str) -> Vec<String> {
 
 /// The commands between backticks.
 fn inline(text: &str) -> impl Iterator<Item = String> {
-    let commands = text.lines().filter(|line| !line.trim_start().starts_with("```")).flat_map(|line| {
-        line.split('`').skip(1).step_by(2).filter(|code| code.starts_with("kbak "))
-    });
+    let commands = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("```"))
+        .flat_map(|line| line.split('`').skip(1).step_by(2).filter(|code| code.starts_with("kbak ")));
     commands.map(str::to_owned)
 }
 
@@ -129,7 +135,8 @@ fn every_command_is_understood() {
 
 #[test]
 fn what_is_wrong_is_found() {
-    for wrong in ["kbak frobnicate", "kbak backup --frobnicate …", "kbak restore --existing-files burn …"] {
+    for wrong in ["kbak frobnicate", "kbak backup --frobnicate …", "kbak restore --existing-files burn …"]
+    {
         assert!(misunderstood(wrong).is_some(), "{wrong}");
     }
     let split = words("kbak a --b \"c d $(cat 'e f')\" 'g \"h' i… | jq . # no");
@@ -161,7 +168,7 @@ async fn getting_started_is_walked() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("kbak"), READER).expect("a file");
-    std::fs::set_permissions(at("kbak"), PermissionsExt::from_mode(0o755)).expect("a mode");
+    std::fs::set_permissions(at("kbak"), std::fs::Permissions::from_mode(0o755)).expect("a mode");
     let config = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
     let mut config: serde_json::Value = serde_saphyr::from_str(&config).expect("YAML");
     config["contexts"][0]["name"] = "prod".into();

@@ -6,11 +6,11 @@ use super::program::kbak;
 use crate::support::program::beneath;
 
 /// A person's folder with keys and a repository.
-struct Desk(tempfile::TempDir);
+pub(super) struct Desk(tempfile::TempDir);
 
 impl Desk {
     /// An owner, a repository in `store`, a folder `data` to back up.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let desk = Self(tempfile::tempdir().expect("a folder"));
         for folder in ["data/deep", "store", "keys"] {
             std::fs::create_dir_all(desk.at(folder)).expect("a folder");
@@ -43,27 +43,27 @@ impl Desk {
         desk
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(super) fn text(&self, name: &str) -> String {
         self.at(name).to_str().expect("UTF-8").to_owned()
     }
 
-    fn repo(&self) -> String {
+    pub(super) fn repo(&self) -> String {
         format!("file://{}", self.text("store"))
     }
 
     /// Runs a verb that reads, with the keys that it needs.
-    fn reads(&self, args: &[&str]) -> (i32, String, String) {
+    pub(super) fn reads(&self, args: &[&str]) -> (i32, String, String) {
         let (repo, pin, key) = (self.repo(), self.text("keys/kbak.pub"), self.text("keys/owner.key"));
         let mut all = args.to_vec();
         all.extend(["--repo", &repo, "--signer", &pin, "--identity", &key]);
         kbak(&all)
     }
 
-    fn backup(&self, more: &[&str]) -> (i32, String, String) {
+    pub(super) fn backup(&self, more: &[&str]) -> (i32, String, String) {
         let (repo, writer, data) = (self.repo(), self.text("keys/writer.key"), self.text("data"));
         let recipient = std::fs::read_to_string(self.at("keys/owner.pub")).expect("a key");
         let mut args =
@@ -74,16 +74,16 @@ impl Desk {
     }
 
     /// The item's name of the folder.
-    fn item(&self) -> String {
+    pub(super) fn item(&self) -> String {
         format!("path{}", self.text("data"))
     }
 }
 
-fn json(text: &str) -> serde_json::Value {
+pub(super) fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn content(path: &Path) -> Vec<u8> {
+pub(super) fn content(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

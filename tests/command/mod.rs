@@ -3,6 +3,7 @@
 mod docs;
 mod help;
 mod life;
+mod mistakes;
 mod plan_docs;
 mod program;
 mod report;

@@ -42,6 +42,7 @@ impl Bench {
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(1)),
             workers: Workers::Threads { count: 2 },
+            stop: Default::default(),
         };
         let memory = Arc::new(MemoryStore::new(clock.clone()));
         let store: Arc<dyn Store> = memory.clone();

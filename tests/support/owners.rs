@@ -73,6 +73,7 @@ impl Bench {
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(seed)),
             workers: Workers::Inline,
+            stop: Default::default(),
         };
         let memory = Arc::new(MemoryStore::new(clock.clone()));
         Self { clock, world, store: memory.clone(), memory }

@@ -25,14 +25,23 @@ struct Inner {
 struct Kinds {
     named: Vec<Gap>,
     more: BTreeMap<&'static str, u64>,
+    tally: Tally,
 }
+
+/// How often each code came up.
+pub type Tally = BTreeMap<&'static str, u64>;
 
 impl Kinds {
     fn add(&mut self, code: &'static str, path: &[u8], reason: String) {
+        self.add_counted(code, 1, path, reason);
+    }
+
+    fn add_counted(&mut self, code: &'static str, count: u64, path: &[u8], reason: String) {
+        *self.tally.entry(code).or_default() += count;
         if self.named.len() < NAMED {
             self.named.push(Gap { code: code.into(), object: Name::from(path), reason });
         } else {
-            *self.more.entry(code).or_default() += 1;
+            *self.more.entry(code).or_default() += count;
         }
     }
 
@@ -99,14 +108,16 @@ impl Findings {
             LeftOut::UnreadableXattr => ("unreadable-xattr", "attributes that could not be read"),
             LeftOut::LockedFlag => ("locked-flag", "immutable or append-only flags are not kept"),
         };
-        self.lock().notes.add(code, example, format!("{count}: {what}"));
+        self.lock().notes.add_counted(code, count, example, format!("{count}: {what}"));
     }
 
-    /// Gaps and notes.
+    /// Gaps, notes, and how often each note's code came up.
     #[must_use]
-    pub fn finish(&self) -> (Vec<Gap>, Vec<Gap>) {
+    pub fn finish(&self) -> (Vec<Gap>, Vec<Gap>, Tally) {
         let mut inner = self.lock();
-        (std::mem::take(&mut inner.gaps).finish(), std::mem::take(&mut inner.notes).finish())
+        let (gaps, notes) = (std::mem::take(&mut inner.gaps), std::mem::take(&mut inner.notes));
+        let tally = notes.tally.clone();
+        (gaps.finish(), notes.finish(), tally)
     }
 }
 

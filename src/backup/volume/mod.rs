@@ -24,6 +24,7 @@ use crate::source::volume::{ATTEMPTS, Content, GapKind, Member, Reading, Volume,
 use super::cutter::{Cut, Cutter};
 pub use earlier::Earlier;
 use findings::Findings;
+pub use findings::Tally;
 use job::{Context, Planned};
 
 /// A piece goes out at a segment's end when it holds this many new bytes.
@@ -40,6 +41,8 @@ pub struct WrittenVolume {
     pub gaps: Vec<Gap>,
     /// What was left out by rule.
     pub notes: Vec<Gap>,
+    /// How much of it, by code.
+    pub left_out: Tally,
 }
 
 /// Members that belong together: list, catalog and cache are cut around them.
@@ -85,8 +88,8 @@ pub async fn write(
         driver.end().await
     };
     let ((), stream) = futures::join!(walk, drive);
-    let (gaps, notes) = findings.finish();
-    Ok(WrittenVolume { stream: stream?, gaps, notes })
+    let (gaps, notes, left_out) = findings.finish();
+    Ok(WrittenVolume { stream: stream?, gaps, notes, left_out })
 }
 
 fn to_usize(bytes: u64) -> usize {

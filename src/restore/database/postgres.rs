@@ -165,7 +165,11 @@ async fn feed(
 
 /// Makes the target as it is wanted, or refuses.
 async fn prepare(server: &Postgres, wanted: &RestoreDatabase) -> Result<(), DatabaseError> {
-    let maintenance = server.config().maintenance.clone();
+    let mut maintenance = server.config().maintenance.clone();
+    if maintenance == wanted.database {
+        // No database can be dropped by who is in it.
+        maintenance = if wanted.database == "template1" { "postgres" } else { "template1" }.to_owned();
+    }
     let there: bool = server
         .ask(
             &maintenance,

@@ -225,3 +225,31 @@ pub enum DatabaseError {
         source: std::io::Error,
     },
 }
+
+impl DatabaseError {
+    /// Whether trying again later may help: the server was not there, or went away. Everything else
+    /// is a matter of names, keys, rights and versions.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Failed { said, .. } => {
+                let said = said.to_ascii_lowercase();
+                LOST.iter().any(|words| said.contains(words))
+            }
+            Self::Stuck { .. } | Self::Io { .. } => true,
+            Self::Config { .. } | Self::Tool { .. } | Self::NotWhole { .. } | Self::NotEmpty { .. } => false,
+        }
+    }
+}
+
+/// What libpq says of a server that is not there, or not any more (fe-connect.c, strerror(3)).
+const LOST: [&str; 8] = [
+    "connection refused",
+    "connection reset",
+    "timed out",
+    "timeout expired",
+    "no route to host",
+    "no such file or directory",
+    "could not translate host name",
+    "closed the connection unexpectedly",
+];

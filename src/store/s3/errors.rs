@@ -88,7 +88,14 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
         }
         // What a certificate says no other try will change.
         if let Some(tls @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
-            return Kind::Other(format!("no trusted connection: {tls} (a private CA: give its file)"));
+            let unknown = rustls::CertificateError::UnknownIssuer;
+            let hint = match tls {
+                rustls::Error::InvalidCertificate(why) if *why == unknown => {
+                    "; for a private authority give its certificate: --ca-file, repository.caFile"
+                }
+                _ => "",
+            };
+            return Kind::Settings(format!("no trusted connection: {tls}{hint}"));
         }
         deepest = inner;
     }

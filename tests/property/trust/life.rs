@@ -83,7 +83,7 @@ async fn a_run_finds_its_epoch_again_until_it_is_over() {
     assert_eq!((before.epoch, &secret), (first.epoch.epoch, &first.secret));
     assert_ne!(second.secret, first.secret);
 
-    birth::settle(&life.keeper, second.epoch.epoch).await.expect("settled");
+    birth::settle(&life.keeper, second.epoch.epoch, &life.epochs().await).await.expect("settled");
     assert_eq!(life.keeper.load().await.expect("loaded").expect("held").len(), 1);
     let third = life.ready(&both).await.expect("still there");
     assert!(third.born.is_none() && third.previous.is_none());

@@ -1,0 +1,180 @@
+//! What people mistake and what attackers do to a store, and what the program makes of it: never a
+//! success that is none.
+
+use std::path::{Path, PathBuf};
+
+use super::life::{Desk, content, json};
+use super::program::kbak;
+use crate::support::program::beneath;
+
+/// Objects of a store whose path holds `part`, sorted.
+fn objects(desk: &Desk, part: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        beneath(&desk.at("store")).into_iter().filter(|path| path.to_string_lossy().contains(part)).collect();
+    found.sort();
+    found
+}
+
+fn cut(path: &Path) {
+    let bytes = content(path);
+    std::fs::write(path, &bytes[..bytes.len() / 2]).expect("a file");
+}
+
+#[test]
+fn nothing_verified_is_no_success() {
+    let desk = Desk::new();
+    let verify = |more: &[&str]| {
+        let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
+        kbak(&[&["verify", "--repo", &repo, "--signer", &pin], more].concat())
+    };
+    let (code, _, err) = verify(&[]);
+    assert_eq!(code, 3, "no backup has been made: {err}");
+    assert!(err.contains("no snapshot is there"), "{err}");
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = verify(&[]);
+    assert_eq!(code, 0, "{err}");
+    for which in [["--plan-id", "ffff"], ["--writer", "ffff"]] {
+        let (code, _, err) = verify(&which);
+        assert_eq!(code, 2, "{which:?}: {err}");
+    }
+    let other = Desk::new();
+    let (code, _, err) = kbak(&["verify", "--repo", &desk.repo(), "--signer", &other.text("keys/kbak.pub")]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("no writer in") && err.contains("is pinned"), "{err}");
+
+    for manifest in objects(&desk, "/snapshots/") {
+        std::fs::remove_file(manifest).expect("gone");
+    }
+    assert_eq!(verify(&["--read-all"]).0, 3, "all snapshots are gone");
+    for entry in std::fs::read_dir(desk.at("store")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).expect("gone");
+        }
+    }
+    let (code, _, err) = verify(&[]);
+    assert_eq!(code, 4, "all is gone but kbak.json: {err}");
+}
+
+#[test]
+fn the_newest_that_is_damaged_is_not_passed_over() {
+    let desk = Desk::new();
+    for text in ["two\n", "three\n"] {
+        let (code, _, err) = desk.backup(&[]);
+        assert_eq!(code, 0, "{err}");
+        std::fs::write(desk.at("data/one.txt"), text).expect("a file");
+    }
+    cut(objects(&desk, "/snapshots/").last().expect("a manifest"));
+    let (code, _, err) = desk.reads(&["restore", "latest", "--to", &desk.text("back")]);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.contains("something newer lies there") && err.contains("say 1 instead"), "{err}");
+    assert!(!desk.at("back").exists());
+    let (code, _, err) = desk.reads(&["cat", "1", &format!("{}:one.txt", desk.item())]);
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn an_epoch_that_is_damaged_hides_no_snapshot() {
+    let desk = Desk::new();
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    let before = objects(&desk, "epoch.json");
+    let (code, _, err) = desk.backup(&["--new-epoch"]);
+    assert_eq!(code, 0, "{err}");
+    let new = objects(&desk, "epoch.json").into_iter().find(|path| !before.contains(path)).expect("an epoch");
+    let id = new.parent().and_then(Path::file_name).expect("a name").to_string_lossy().into_owned();
+    cut(&new);
+    cut(&objects(&desk, "/epochs/")
+        .into_iter()
+        .find(|path| path.to_string_lossy().contains(&id))
+        .expect("one"));
+    let (code, _, err) = desk.reads(&["restore", "latest", "--to", &desk.text("back")]);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.contains(&id) && !desk.at("back").exists(), "{err}");
+    let (code, _, err) = desk.reads(&["snapshots"]);
+    assert!(code == 0 && err.contains(&id), "a listing says what it cannot list: {err}");
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.contains(&id) && err.contains("--new-epoch"), "{err}");
+}
+
+#[test]
+fn a_writer_does_not_settle_where_it_never_was() {
+    let (desk, other) = (Desk::new(), Desk::new());
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    let secret = content(&desk.at("keys/writer.key.epoch"));
+    let recipient = content(&desk.at("keys/owner.pub"));
+    let recipient = String::from_utf8(recipient).expect("text");
+    std::fs::create_dir(desk.at("empty")).expect("a folder");
+    std::fs::write(desk.at("empty/kbak.json"), "{\"kbak\":1}").expect("a file");
+    for repo in
+        [other.repo(), format!("file://{}", desk.text("empty")), format!("file://{}", desk.text("none"))]
+    {
+        let (code, _, err) = kbak(&[
+            "backup",
+            "--repo",
+            &repo,
+            "--writer-key",
+            &desk.text("keys/writer.key"),
+            "--recipient",
+            recipient.trim_end(),
+            "--path",
+            &desk.text("data"),
+        ]);
+        assert_eq!(code, 2, "{repo}: {err}");
+        assert!(err.contains("is this the right repository") || err.contains("no kbak repository"), "{err}");
+    }
+    assert_eq!(content(&desk.at("keys/writer.key.epoch")), secret);
+    assert_eq!(desk.backup(&[]).0, 0);
+}
+
+#[test]
+fn a_private_key_on_the_command_line_is_refused_and_not_repeated() {
+    let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\ncanary7391\n-----END OPENSSH PRIVATE KEY-----";
+    let age = "AGE-SECRET-KEY-1CANARY7391";
+    for args in [
+        ["init", "--repo", "file:///nowhere", "--recipient", ssh],
+        ["keys", "add", "--repo", "file:///nowhere", &format!("--owner={ssh}")],
+        ["show", "--repo", "file:///nowhere", "--identity", age],
+        ["backup", "--repo", "file:///nowhere", "--plan-name", age],
+        ["restore", "--repo", "file:///nowhere", "--", &age.to_lowercase()],
+    ] {
+        let (code, out, err) = kbak(&args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(!err.to_lowercase().contains("canary") && err.contains("→"), "{err}");
+    }
+}
+
+#[test]
+fn what_shrank_or_is_mounted_is_said() {
+    let desk = Desk::new();
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    std::fs::remove_file(desk.at("data/holes")).expect("gone");
+    std::fs::write(desk.at("data/one.txt"), vec![b'x'; 100_000]).expect("a file");
+    let (_, out, _) = desk.backup(&["-o", "json"]);
+    assert_eq!(json(&out)["items"][0]["state"], "good");
+    std::fs::remove_file(desk.at("data/one.txt")).expect("gone");
+    let (code, out, err) = desk.backup(&["-o", "json"]);
+    assert_eq!((code, json(&out)["items"][0]["state"].as_str()), (0, Some("anomalous")), "{err}");
+    assert!(err.contains("is its source whole?"), "{err}");
+
+    let socket = std::os::unix::net::UnixListener::bind(desk.at("data/socket")).expect("a socket");
+    let (_, out, _) = desk.backup(&["-o", "json"]);
+    drop(socket);
+    let summary = json(&out)["items"][0]["summary"].as_str().expect("a summary").to_owned();
+    assert!(summary.ends_with("; left out: 1 socket"), "{summary}");
+}
+
+#[test]
+fn an_identity_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let desk = Desk::new();
+    let key = desk.at("keys/owner.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    let (code, _, err) = desk.reads(&["keys", "check"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("owner.key") && err.contains("chmod"), "{err}");
+}
