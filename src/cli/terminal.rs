@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::args::Verb;
 use super::out::Format;
+use super::prompt;
 use crate::pipeline::owner::Prompt;
 use crate::report::event::{Event, Observer, Reporter};
 use crate::report::failure::{Exit, Failure};
@@ -155,17 +156,9 @@ pub(super) fn passphrase_file(path: &Path) -> Result<Zeroizing<String>, Failure>
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-/// Whether a person can be asked.
-pub(super) fn can_ask() -> bool {
-    std::io::stderr().is_terminal() && std::fs::File::open("/dev/tty").is_ok()
-}
-
 /// Asks for a passphrase on the terminal, without showing it; nothing when nobody can be asked.
-pub(super) fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
-    if !can_ask() {
-        return None;
-    }
-    rpassword::prompt_password(format!("passphrase for {what}: ")).ok().map(Zeroizing::new)
+fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
+    prompt::secret(&format!("passphrase for {what}"))
 }
 
 /// Who is asked for passphrases and by plugins: a file, else the person at the terminal.
@@ -180,10 +173,10 @@ impl Asker {
     }
 
     fn line(question: &str) -> Option<String> {
-        if !can_ask() {
+        if !prompt::can_ask() {
             return None;
         }
-        let mut tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        let mut tty = prompt::tty()?;
         write!(tty, "{question}: ").ok()?;
         let mut line = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(tty), &mut line).ok()?;

@@ -7,3 +7,4 @@ mod mistakes;
 mod plan_docs;
 mod program;
 mod report;
+mod terminal;
