@@ -315,7 +315,7 @@ fn init_refuses_what_would_lose_a_backup() {
 }
 
 /// The folder or file of the store whose key ends so.
-fn place(root: &Path, ending: &str) -> PathBuf {
+pub(super) fn place(root: &Path, ending: &str) -> PathBuf {
     let found = beneath(root).into_iter().find(|path| path.ends_with(ending));
     found.unwrap_or_else(|| panic!("nothing ends with {ending}"))
 }

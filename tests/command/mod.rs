@@ -2,6 +2,7 @@
 
 mod docs;
 mod help;
+mod keys;
 mod life;
 mod mistakes;
 mod plan_docs;
