@@ -401,14 +401,17 @@ async fn receipts(
         Err(error) => warn("first epoch", format!("not proven: {error}")),
         Ok(rows) => {
             for row in rows {
-                match (&row.opened, row.receipt) {
+                match (&row.opened, &row.receipt) {
                     (Err(error), _) => warn(&row.identity, format!("did not open the first epoch: {error}")),
-                    (Ok(_), None) => warn(
+                    (Ok(_), Err(error)) => {
+                        warn(&row.identity, format!("opened the first epoch, but left no receipt: {error}"));
+                    }
+                    (Ok(_), Ok(None)) => warn(
                         &row.identity,
                         "opened the first epoch, but has no pinned signing key to attest it: no receipt"
                             .to_owned(),
                     ),
-                    (Ok(_), Some(_)) => {}
+                    (Ok(_), Ok(Some(_))) => {}
                 }
             }
         }
