@@ -5,6 +5,7 @@ mod help;
 mod keys;
 mod life;
 mod mistakes;
+mod output;
 mod plan_docs;
 mod program;
 mod report;
