@@ -14,6 +14,7 @@ use super::keygen::KeygenArgs;
 use super::keys::{KeysAction, KeysArgs};
 use super::ls::{FindArgs, LsArgs};
 use super::man::ManArgs;
+use super::options::Progress;
 use super::out::Format;
 use super::plan::{PlanAction, PlanArgs};
 use super::restore::RestoreArgs;
@@ -89,6 +90,16 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// How the verb was asked to show its progress, if it has some.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        match self {
+            Self::Backup(args) => Some(args.run.progress),
+            Self::Restore(args) => Some(args.run.progress),
+            Self::Verify(args) => Some(args.run.progress),
+            _ => None,
+        }
+    }
+
     /// How the verb was asked to write.
     pub(super) fn format(&self) -> Format {
         match self {

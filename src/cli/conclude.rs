@@ -88,11 +88,12 @@ pub(super) fn hand_on(
         out::value(&report, format)?;
     }
     match failure {
-        Some(failure) => {
+        // As an event the report holds the failure too.
+        Some(failure) if args.progress != Progress::Json => {
             talk.failure(failure);
             Ok(report.exit)
         }
-        None => tell(report, args, talk),
+        _ => tell(report, args, talk),
     }
 }
 
@@ -125,7 +126,7 @@ pub(super) fn tell(mut report: RunReport, args: &RunArgs, talk: &Talk) -> Result
         report.warnings.clear();
         report.warnings_left_out = 0;
     }
-    talk.write(&summary(&report, talk.style));
+    talk.summary(&report, || summary(&report, talk.style));
     Ok(report.exit)
 }
 

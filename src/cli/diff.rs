@@ -23,6 +23,7 @@ use crate::source::volume::tar::order;
 
 /// What `kbak diff` takes.
 #[derive(Debug, Args)]
+#[command(mut_arg("output", super::options::line_by_line))]
 #[command(after_long_help = "\
 Examples:
   kbak diff 41 latest --repo … --signer kbak.pub --identity owner.key

@@ -1,11 +1,11 @@
 //! `kbak export`: a snapshot as plain files, for stock tools.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures::StreamExt as _;
+use tempfile::NamedTempFile;
 
 use super::options::ReadArgs;
 use super::reading;
@@ -24,7 +24,8 @@ Examples:
   kbak export 42 --item shop --to /mnt/out …
 
 Folders come as .tar, databases as .dump and .sql, resources as one .jsonl for each kind, and
-snapshot.json says what they are. The files are NOT encrypted: mode 0600, and yours to guard.")]
+snapshot.json says what they are. The files are NOT encrypted: mode 0600, and yours to guard. A file
+has its name only when it is whole. Exit codes: 0 all is exported, 3 something is not (it is named).")]
 pub struct ExportArgs {
     /// latest, a number, or the first digits of a hash
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
@@ -49,15 +50,13 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         let whole = serde_json::to_string_pretty(&Shown::of(&opened)).unwrap_or_default() + "\n";
         let (mut files, mut bytes, mut open) = (1u64, whole.len() as u64, Vec::new());
-        create(&args.to.join("snapshot.json"))?
-            .write_all(whole.as_bytes())
-            .map_err(|error| failed(&args.to.join("snapshot.json"), error))?;
+        write(whole.as_bytes(), &args.to.join("snapshot.json"))?;
         for item in &snapshot.body().items {
             if !args.item.is_empty() && !args.item.contains(&item.name) {
                 continue;
             }
             for stream in &item.streams {
-                bytes += write(&snapshot.read(stream)?, &args.to.join(file_name(item, stream)?)).await?;
+                bytes += write_stream(&snapshot.read(stream)?, &args.to.join(file_name(item, stream)?)).await?;
                 files += 1;
             }
             if !item.state.is_safe() {
@@ -92,26 +91,45 @@ fn file_name(item: &Item, stream: &Stream) -> Result<PathBuf, Failure> {
     Ok(PathBuf::from(name))
 }
 
-fn create(path: &Path) -> Result<std::fs::File, Failure> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+/// A file on its way: under another name beside its own until it is whole.
+fn begin(path: &Path) -> Result<NamedTempFile, Failure> {
+    let cannot = |error: std::io::Error| {
+        Failure::new(Exit::Usage, format!("{}: cannot be written", path.display()))
+            .because(error)
+            .remedy("export into a new folder that you may write to")
+    };
+    if path.symlink_metadata().is_ok() {
+        return Err(cannot(std::io::ErrorKind::AlreadyExists.into()));
     }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600).open(path).map_err(|error| failed(path, error))
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(cannot)?;
+    tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder).map_err(cannot)
 }
 
-fn failed(path: &Path, error: std::io::Error) -> Failure {
-    Failure::new(Exit::Usage, format!("{}: cannot be written", path.display()))
+/// Gives it its name.
+fn end(file: NamedTempFile, path: &Path) -> Result<(), Failure> {
+    file.as_file().sync_all().map_err(|error| stopped(path, error))?;
+    file.persist_noclobber(path).map(drop).map_err(|error| stopped(path, error.error))
+}
+
+fn stopped(path: &Path, error: std::io::Error) -> Failure {
+    Failure::new(Exit::Partial, format!("{}: not exported; what came before it is whole", path.display()))
         .because(error)
-        .remedy("export into a new folder with room")
+        .remedy("make room, and export into a new folder")
 }
 
-async fn write(reader: &StreamReader, path: &Path) -> Result<u64, Failure> {
-    let mut file = create(path)?;
+fn write(bytes: &[u8], path: &Path) -> Result<(), Failure> {
+    let mut file = begin(path)?;
+    file.write_all(bytes).map_err(|error| stopped(path, error))?;
+    end(file, path)
+}
+
+async fn write_stream(reader: &StreamReader, path: &Path) -> Result<u64, Failure> {
+    let mut file = begin(path)?;
     let mut bytes = reader.bytes();
     while let Some(piece) = bytes.next().await {
-        file.write_all(&piece?).map_err(|error| failed(path, error))?;
+        file.write_all(&piece?).map_err(|error| stopped(path, error))?;
     }
-    file.sync_all().map_err(|error| failed(path, error))?;
+    end(file, path)?;
     Ok(reader.body().length)
 }

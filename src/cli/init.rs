@@ -19,7 +19,7 @@ use crate::report::display::{Display, DisplayOptions, Mode};
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::short_hash;
 use crate::repository::birth::Life;
-use crate::repository::init::{Init, Initialised, init};
+use crate::repository::init::{self, Init, Initialised, has_marker, prepare};
 use crate::store::Store;
 use crate::store::probe::{Abilities, Probed, Switch, Weight, probe};
 use crate::world::World;
@@ -143,17 +143,22 @@ async fn make(
     let display =
         Display::start(DisplayOptions { mode, style: talk.style, memory: None }, Box::new(std::io::stderr()));
     let reporter = display.reporter();
-    let options = place::options(repository, None, true);
+    // All that needs no store comes first, so that a mistake leaves nothing in one.
+    let owners = prepare(&world, request).await?;
+    let fresh = place::Fresh::of(&repository.url);
+    let options = place::options(repository, None, !args.join);
     let store = place::store(&options, &world, &reporter).await?;
+    has_marker(&store, args.join).await?;
     let probed = probe_store(&store, &world).await?;
     if mode == Mode::Plain {
         probed.findings.iter().for_each(|finding| talk.finding(finding));
     }
     refuse_unfit(&store, &probed)?;
     refuse_unlocked(&store, &probed.abilities, args.no_lock)?;
-    let made = init(&store, &world, request, &reporter).await;
+    let made = init::make(&store, &world, request, owners, &reporter).await?;
+    fresh.keep();
     drop(display.finish());
-    made
+    Ok(made)
 }
 
 /// Tries the store under the name of a writer that will never be.

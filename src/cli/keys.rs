@@ -36,7 +36,8 @@ Examples:
   kbak keys check --repo s3://backups/prod --signer kbak.pub --identity owner.key
 
 An epoch that no owner has opened yet is unproven: nothing else would notice a recipient that was
-mistyped or swapped. Exit codes: 0 every identity opens every epoch, 3 one does not.")]
+mistyped or swapped. Exit codes: 0 every identity opens every epoch and the receipts are stored, 2 they
+cannot be stored, 3 an identity does not open an epoch.")]
     Check(CheckArgs),
     /// Let one more owner open what the given one opens
     #[command(after_long_help = "\
@@ -113,23 +114,29 @@ struct CheckRow {
 
 fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     let held = reading::keys(&args.repository.reader)?;
-    let rows = until_signalled(async {
+    let (rows, unstored) = until_signalled(async {
         let (view, plans) = plans(&args.repository, talk).await?;
         let desk = desk(&view);
-        let mut rows = Vec::new();
+        let (mut rows, mut unstored) = (Vec::new(), None);
         for plan in &plans {
             for row in keys::check(desk, &plan.epochs, &held).await? {
+                let (receipt, lost) = match row.receipt {
+                    Ok(receipt) => (receipt, None),
+                    Err(error) => (None, Some(Failure::from(error))),
+                };
+                let closed = row.opened.as_ref().err().map(ToString::to_string);
                 rows.push(CheckRow {
                     plan: plan.plan.to_string(),
                     epoch: row.epoch.to_string(),
                     identity: row.identity,
                     opened: row.opened.is_ok(),
-                    receipt: row.receipt.map(|hash| hash.to_string()),
-                    error: row.opened.err().map(|error| Failure::from(error).what),
+                    receipt: receipt.map(|hash| hash.to_string()),
+                    error: closed.or_else(|| lost.as_ref().map(|failure| failure.what.clone())),
                 });
+                unstored = unstored.or(lost);
             }
         }
-        Ok(rows)
+        Ok((rows, unstored))
     })?;
     let columns = [
         Column::Left("PLAN"),
@@ -147,11 +154,20 @@ fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     let closed = rows.iter().filter(|row| !row.opened).count() as u64;
     if closed == 0 {
         talk.good(&format!("{} opened", plural(rows.len() as u64, "epoch", "epochs")));
-        return Ok(Exit::Safe);
+        return unstored.map_or(Ok(Exit::Safe), |why| Err(no_receipt(why)));
     }
     talk.warn(&format!("{} not opened", plural(closed, "epoch was", "epochs were")));
     talk.say("  → an owner who opens it can add this key: kbak keys add --owner … --identity HIS-KEY");
     Ok(Exit::Partial)
+}
+
+/// That the keys open everything, and nobody else will know.
+fn no_receipt(why: Failure) -> Failure {
+    let what = "every epoch was opened, but the receipts of it could not be stored: others go on \
+                seeing these epochs as unproven";
+    let mut failure = Failure::new(why.exit, what).fact("because", why.what.clone());
+    failure.remedy = Some("run it again with credentials that may put objects".to_owned());
+    failure.because(why)
 }
 
 fn desk(view: &View) -> Desk<'_> {

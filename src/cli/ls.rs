@@ -9,7 +9,7 @@ use clap::Args;
 use futures::StreamExt as _;
 use serde::Serialize;
 
-use super::options::{OutputArgs, ReadArgs};
+use super::options::{OutputArgs, ReadArgs, line_by_line};
 use super::out::{self, Column, Format};
 use super::reading;
 use super::terminal::Talk;
@@ -23,6 +23,7 @@ use crate::source::volume::tar::order;
 
 /// What `kbak ls` takes.
 #[derive(Debug, Args)]
+#[command(mut_arg("output", line_by_line))]
 #[command(after_long_help = "\
 Examples:
   kbak ls latest --repo … --signer kbak.pub --identity owner.key
@@ -43,13 +44,14 @@ pub struct LsArgs {
     /// From where, and with which keys.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written; json is one object a line
+    /// How it is written.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 /// What `kbak find` takes.
 #[derive(Debug, Args)]
+#[command(mut_arg("output", line_by_line))]
 #[command(after_long_help = "\
 Examples:
   kbak find latest '*.pdf' --repo … --signer kbak.pub --identity owner.key
@@ -70,7 +72,7 @@ pub struct FindArgs {
     /// From where, and with which keys.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written; json is one object a line
+    /// How it is written.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -136,7 +138,7 @@ fn places(snapshot: &OpenSnapshot, format: Format) -> Result<Exit, Failure> {
     }
     let columns = [Column::Left("PLACE"), Column::Right("ENTRIES"), Column::Right("SIZE")];
     let rows = all.iter().map(|one| vec![one.place.clone(), count(one.members), size(one.length)]);
-    out::listing(format, &columns, rows, &all)?;
+    out::lines(format, &columns, rows, &all)?;
     Ok(Exit::Safe)
 }
 
@@ -221,14 +223,7 @@ impl<'a> Printer<'a> {
     fn line(&mut self, line: &Line) -> Result<(), Failure> {
         let text = match self.format {
             Format::Table => self.row(line),
-            Format::Json => {
-                let shown = Shown { item: self.item, stream: self.stream, line };
-                serde_json::to_string(&shown).unwrap_or_default()
-            }
-            Format::Yaml => {
-                let shown = Shown { item: self.item, stream: self.stream, line };
-                format!("---\n{}", serde_saphyr::to_string(&shown).unwrap_or_default().trim_end())
-            }
+            format => out::line(&Shown { item: self.item, stream: self.stream, line }, format)?,
         };
         out::written(writeln!(self.out, "{text}"))
     }

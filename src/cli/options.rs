@@ -55,7 +55,7 @@ pub enum Progress {
     Auto,
     /// Lines
     Plain,
-    /// One JSON object a line, on standard error
+    /// One JSON object a line, the last with the whole report; nothing else on standard error
     Json,
     /// Nothing until the end
     None,
@@ -91,6 +91,15 @@ pub struct OutputArgs {
     /// How it is written, on standard output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
+}
+
+/// The help of `--output` for verbs that write line by line, however long the list: no document holds
+/// it whole.
+pub(super) fn line_by_line(output: clap::Arg) -> clap::Arg {
+    output.hide_possible_values(true).help(
+        "How it is written, on standard output: table for people, json with one object a line, yaml \
+         with one document for each",
+    )
 }
 
 /// Who reads, and whom he trusts.

@@ -68,6 +68,37 @@ pub(super) fn value<T: Serialize>(value: &T, format: Format) -> Result<(), Failu
     text(&shown)
 }
 
+/// A value as one of many: a line of JSON, or a document of YAML after its mark.
+///
+/// # Errors
+/// When it cannot be written so, which is a bug.
+pub(super) fn line<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
+    let bug = |error: String| Failure::new(Exit::Bug, "a line cannot be written").because(error);
+    match format {
+        Format::Yaml => serde_saphyr::to_string(value)
+            .map(|text| format!("---\n{}", text.trim_end()))
+            .map_err(|error| bug(error.to_string())),
+        Format::Json | Format::Table => serde_json::to_string(value).map_err(|error| bug(error.to_string())),
+    }
+}
+
+/// Writes rows as a table, or `values` line by line.
+///
+/// # Errors
+/// As [`data`].
+pub(super) fn lines<T: Serialize>(
+    format: Format,
+    columns: &[Column],
+    rows: impl Iterator<Item = Vec<String>>,
+    values: &[T],
+) -> Result<(), Failure> {
+    if format == Format::Table {
+        return text(&table(columns, rows));
+    }
+    let lines: Vec<String> = values.iter().map(|value| line(value, format)).collect::<Result<_, _>>()?;
+    text(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+}
+
 /// A column of a table.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Column {

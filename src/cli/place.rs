@@ -1,5 +1,6 @@
 //! Opening the store that arguments name.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::options::StoreArgs;
@@ -49,5 +50,34 @@ pub(super) fn whereabouts(repository: &Repository) -> Whereabouts {
         endpoint: repository.endpoint.clone(),
         region: repository.region.clone(),
         path_style: repository.path_style.unwrap_or(false),
+    }
+}
+
+/// The folders that a store in a folder still lacks. Those that come to be go again when it is
+/// dropped, if they are empty: what fails leaves no folder behind.
+pub(super) struct Fresh(Vec<PathBuf>);
+
+impl Fresh {
+    /// Of the store at `url`, before it is opened.
+    pub(super) fn of(url: &str) -> Self {
+        let folder = url.strip_prefix("file://").map(Path::new);
+        let lacking = folder.into_iter().flat_map(Path::ancestors).take_while(|folder| !folder.exists());
+        Self(lacking.map(Path::to_owned).collect())
+    }
+
+    /// They stay.
+    pub(super) fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // The deepest first; one that holds something, or was never made, ends it.
+        for folder in &self.0 {
+            if std::fs::remove_dir(folder).is_err() {
+                return;
+            }
+        }
     }
 }

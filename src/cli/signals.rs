@@ -1,6 +1,5 @@
 //! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,9 +65,6 @@ pub(super) fn until_stopped<T>(
             () = last => Err(interrupted(name)),
         }
     });
-    if matches!(&result, Err(failure) if failure.exit == Exit::Interrupted) {
-        let _ = writeln!(std::io::stderr().lock(), "stopping; what is stored stays stored");
-    }
     // Work on other threads was told to end and holds nothing that must be waited for.
     runtime.shutdown_background();
     result
@@ -76,5 +72,5 @@ pub(super) fn until_stopped<T>(
 
 fn interrupted(signal: &str) -> Failure {
     Failure::new(Exit::Interrupted, format!("interrupted by {signal}"))
-        .remedy("run it again: what was stored is reused")
+        .remedy("run it again: what is stored stays stored, and is reused")
 }

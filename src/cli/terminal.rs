@@ -5,15 +5,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::args::Verb;
+use super::options::Progress;
 use super::out::Format;
+use super::prompt;
 use crate::pipeline::owner::Prompt;
-use crate::report::event::{Event, Observer, Reporter};
+use crate::report::event::{Event, Observer, Reporter, json_line};
 use crate::report::failure::{Exit, Failure};
 use crate::report::render;
-use crate::report::run::FailureReport;
+use crate::report::run::{FailureReport, RunReport};
 use crate::report::style::Style;
 use crate::report::text::plain;
 use crate::store::probe::{Finding, Weight};
@@ -25,6 +28,8 @@ pub(super) struct Talk {
     pub(super) style: Style,
     /// Whether failures are JSON.
     format: Format,
+    /// Whether everything on standard error is a JSON object a line.
+    json_lines: bool,
     /// Held while a line is written, so that lines do not mix.
     line: Mutex<()>,
 }
@@ -32,7 +37,7 @@ pub(super) struct Talk {
 impl Talk {
     /// As the verb's arguments and the terminal ask for.
     pub(super) fn of(verb: &Verb) -> Self {
-        Self::new(verb.format())
+        Self { json_lines: verb.progress() == Some(Progress::Json), ..Self::new(verb.format()) }
     }
 
     /// In this format.
@@ -43,7 +48,7 @@ impl Talk {
         let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
         let width = if terminal { columns() } else { Style::plain().width };
         let style = Style { colour: terminal && !no_colour && !dumb, width };
-        Self { style, format, line: Mutex::new(()) }
+        Self { style, format, json_lines: false, line: Mutex::new(()) }
     }
 
     /// Whether a person may be looking.
@@ -56,17 +61,40 @@ impl Talk {
         Reporter::new(Arc::new(Warnings { style: self.style, told: AtomicU64::new(0) }))
     }
 
-    /// Lines to the person, as they are.
-    pub(super) fn write(&self, lines: &str) {
-        let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _ = std::io::stderr().lock().write_all(lines.as_bytes());
+    /// How a run ended: a person reads the lines, a program the report as the last event.
+    pub(super) fn summary(&self, report: &RunReport, lines: impl FnOnce() -> String) {
+        #[derive(Serialize)]
+        struct Ended<'a> {
+            event: &'static str,
+            report: &'a RunReport,
+        }
+        match self.json_lines {
+            true => self.event(&Ended { event: "summary", report }),
+            false => self.write(&lines()),
+        }
     }
 
     /// A line to the person.
     pub(super) fn say(&self, line: &str) {
+        #[derive(Serialize)]
+        struct Said<'a> {
+            event: &'static str,
+            message: &'a str,
+        }
+        match self.json_lines {
+            true => self.event(&Said { event: "note", message: line }),
+            false => self.write(&format!("{line}\n")),
+        }
+    }
+
+    fn event(&self, event: &impl Serialize) {
+        self.write(&(json_line(event) + "\n"));
+    }
+
+    fn write(&self, text: &str) {
         let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Nobody can be told that nobody listens.
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 
     /// Something that went well.
@@ -94,19 +122,23 @@ impl Talk {
 
     /// What ended the program.
     pub(super) fn failure(&self, failure: &Failure) {
-        let text = match self.format {
-            Format::Table => render::failure(failure, self.style),
+        #[derive(Serialize)]
+        struct Shown {
+            error: FailureReport,
+        }
+        #[derive(Serialize)]
+        struct Failed {
+            event: &'static str,
+            error: FailureReport,
+        }
+        match self.format {
+            _ if self.json_lines => self.event(&Failed { event: "failure", error: failure.into() }),
+            Format::Table => self.write(&render::failure(failure, self.style)),
             Format::Json | Format::Yaml => {
-                #[derive(serde::Serialize)]
-                struct Shown {
-                    error: FailureReport,
-                }
-                let shown = Shown { error: failure.into() };
-                serde_json::to_string(&shown).map_or_else(|_| failure.what.clone(), |text| text + "\n")
+                let shown = serde_json::to_string(&Shown { error: failure.into() });
+                self.write(&(shown.unwrap_or_else(|_| failure.what.clone()) + "\n"));
             }
-        };
-        let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        }
     }
 }
 
@@ -155,17 +187,9 @@ pub(super) fn passphrase_file(path: &Path) -> Result<Zeroizing<String>, Failure>
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-/// Whether a person can be asked.
-pub(super) fn can_ask() -> bool {
-    std::io::stderr().is_terminal() && std::fs::File::open("/dev/tty").is_ok()
-}
-
 /// Asks for a passphrase on the terminal, without showing it; nothing when nobody can be asked.
-pub(super) fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
-    if !can_ask() {
-        return None;
-    }
-    rpassword::prompt_password(format!("passphrase for {what}: ")).ok().map(Zeroizing::new)
+fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
+    prompt::secret(&format!("passphrase for {what}"))
 }
 
 /// Who is asked for passphrases and by plugins: a file, else the person at the terminal.
@@ -180,10 +204,10 @@ impl Asker {
     }
 
     fn line(question: &str) -> Option<String> {
-        if !can_ask() {
+        if !prompt::can_ask() {
             return None;
         }
-        let mut tty = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        let mut tty = prompt::tty()?;
         write!(tty, "{question}: ").ok()?;
         let mut line = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(tty), &mut line).ok()?;

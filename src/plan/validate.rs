@@ -271,6 +271,12 @@ impl Found {
         if database.port == Some(0) {
             self.bad(format!("{field}.port"), "0 is no port");
         }
+        if let Some(Err(message)) = database.host.as_deref().map(host) {
+            self.add(
+                Problem::new(Kind::BadValue, format!("{field}.host"), message)
+                    .remedy("write the host alone; port, user and passwordFile are fields of their own"),
+            );
+        }
     }
 
     fn volume(&mut self, field: &str, volume: &Volume) {
@@ -292,9 +298,8 @@ impl Found {
     }
 
     fn folder(&mut self, field: &str, path: &Path, volume: &Volume) {
-        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         let text = path.to_string_lossy();
-        if !path.is_absolute() || !path.components().all(plain) || (text.len() > 1 && text.ends_with('/')) {
+        if !path.is_absolute() || !path.components().all(is_plain) || (text.len() > 1 && text.ends_with('/')) {
             let message = format!("{text:?} is no absolute path in its plain form");
             self.add(
                 Problem::new(Kind::BadValue, format!("{field}.path"), message)
@@ -419,9 +424,8 @@ fn repository_url(text: &str) -> Result<bool, String> {
         return Err("the address carries credentials, or an @; credentials stand in a file".into());
     }
     if let Some(path) = text.strip_prefix("file://") {
-        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         let path = Path::new(path);
-        let fine = path.is_absolute() && path.components().all(plain);
+        let fine = path.is_absolute() && path.components().all(is_plain);
         return if fine { Ok(true) } else { Err(format!("{text:?} names no folder from /")) };
     }
     let Some(rest) = text.strip_prefix("s3://") else {
@@ -438,6 +442,29 @@ fn repository_url(text: &str) -> Result<bool, String> {
         (false, _) => Err(format!("{bucket:?} is no name of a bucket")),
         (true, false) => Err(format!("{prefix:?} is no prefix in a bucket")),
     }
+}
+
+/// A host name, an address, or the folder of a socket. What may carry a password is not repeated.
+fn host(text: &str) -> Result<(), String> {
+    if text.contains('@') || text.contains("://") {
+        return Err("this is an address with more than a host; it is not repeated here, because it may \
+                    hold a password"
+            .into());
+    }
+    let fine = if text.starts_with('/') {
+        !text.contains(char::is_control) && Path::new(text).components().all(is_plain)
+    } else {
+        let letter = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
+        // One colon would be a port's; addresses of IPv6 have more.
+        let address = text.matches(':').count() != 1 && (text.contains(':') || !text.contains('%'));
+        (1..=255).contains(&text.len()) && !text.starts_with('-') && text.chars().all(letter) && address
+    };
+    if fine { Ok(()) } else { Err(format!("{text:?} is no host name, address or folder of a socket")) }
+}
+
+/// Whether a part of a path is one that leads down.
+fn is_plain(part: Component<'_>) -> bool {
+    matches!(part, Component::RootDir | Component::Normal(_))
 }
 
 fn endpoint(text: &str) -> Result<(), String> {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::bars::Bars;
-use super::event::{Event, Meter, Observer, Reading, Reporter};
+use super::event::{Event, Meter, Observer, Reading, Reporter, json_line};
 use super::memory::resident;
 use super::progress::{Speed, footer, line, measured, time_left};
 use super::recorder::Recorder;
@@ -230,15 +230,7 @@ impl Shared {
     }
 
     fn json<T: Serialize>(&self, value: &T) {
-        #[derive(Serialize)]
-        struct Timed<'a, T> {
-            time: Timestamp,
-            #[serde(flatten)]
-            value: &'a T,
-        }
-        if let Ok(line) = serde_json::to_string(&Timed { time: Timestamp::now(), value }) {
-            let _ = writeln!(lock(&self.out), "{line}");
-        }
+        let _ = writeln!(lock(&self.out), "{}", json_line(value));
     }
 }
 

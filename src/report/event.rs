@@ -49,6 +49,19 @@ pub enum Event {
     },
 }
 
+/// A value with the time, as `--progress json` tells it: one line of JSON.
+#[must_use]
+pub fn json_line<T: Serialize>(value: &T) -> String {
+    #[derive(Serialize)]
+    struct Timed<'a, T> {
+        time: jiff::Timestamp,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    // Ours have keys that are text, and nothing else can fail.
+    serde_json::to_string(&Timed { time: jiff::Timestamp::now(), value }).unwrap_or_default()
+}
+
 /// The counters of one item, read by whoever draws progress.
 #[derive(Debug)]
 pub struct Meter {

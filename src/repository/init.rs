@@ -15,7 +15,7 @@ use super::epochs::{Epochs, StoredEpoch};
 use super::keys::{self, Desk};
 use super::named::Named;
 use super::open::look_at_marker;
-use super::private_file::{self, Staged};
+use super::private_file::{self, FileError, Staged};
 use super::sheet::{self, ProvenOwner, Sheet, Whereabouts};
 use super::writer_key::{EpochFile, EpochKeeper, FileKeeper, WriterKey, epoch_path};
 use crate::format::epoch::{Parameters, VerifiedEpoch};
@@ -140,8 +140,26 @@ pub async fn init(
     init: &Init,
     reporter: &Reporter,
 ) -> Result<Initialised, Failure> {
+    let owners = prepare(world, init).await?;
+    make(store, world, init, owners, reporter).await
+}
+
+/// Everything that can go wrong before a store is asked for anything: owners who are unfit or not
+/// who they are taken for, files that are in the way.
+pub async fn prepare(world: &World, init: &Init) -> Result<Vec<ProvenOwner>, Failure> {
     check_owners(init)?;
-    let owners = prove(world, &init.owners, &init.identities, &init.prompt).await?;
+    Paths::new(&init.folder, &init.plan).check()?;
+    prove(world, &init.owners, &init.identities, &init.prompt).await
+}
+
+/// Makes a repository of owners who were proven.
+pub async fn make(
+    store: &Arc<dyn Store>,
+    world: &World,
+    init: &Init,
+    owners: Vec<ProvenOwner>,
+    reporter: &Reporter,
+) -> Result<Initialised, Failure> {
     for owner in owners.iter().filter(|owner| !owner.proven) {
         reporter.warn(
             format!("owner {}", owner.owner.name()),
@@ -192,10 +210,14 @@ fn check_owners(init: &Init) -> Result<(), Failure> {
     }
 }
 
-/// Whether the store holds the marker. Another content is damage; a marker where none is expected
-/// is a mistake.
-async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
+/// Whether the store holds the marker. Another content is damage; a marker where none is expected,
+/// or none where one is, is a mistake.
+pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
     match look_at_marker(store).await? {
+        Named::Missing if join => {
+            Err(Failure::new(Exit::Usage, format!("{} holds no repository to join", store.describe()))
+                .remedy("check --repo; leave --join out to make a repository"))
+        }
         Named::Missing => Ok(false),
         Named::Is(_) if join => Ok(true),
         Named::Is(_) => {
@@ -231,6 +253,12 @@ impl Paths {
             writer_secret: folder.join("kbak-writer.secret.yaml"),
             epoch_secret: folder.join("kbak-epoch.secret.yaml"),
         }
+    }
+
+    /// That the files can be made: the folder is there and none of them is.
+    fn check(&self) -> Result<(), FileError> {
+        let all = [&self.writer, &self.epoch, &self.pin, &self.html, &self.text];
+        all.into_iter().try_for_each(|path| private_file::check_free(path))
     }
 }
 
@@ -373,14 +401,17 @@ async fn receipts(
         Err(error) => warn("first epoch", format!("not proven: {error}")),
         Ok(rows) => {
             for row in rows {
-                match (&row.opened, row.receipt) {
+                match (&row.opened, &row.receipt) {
                     (Err(error), _) => warn(&row.identity, format!("did not open the first epoch: {error}")),
-                    (Ok(_), None) => warn(
+                    (Ok(_), Err(error)) => {
+                        warn(&row.identity, format!("opened the first epoch, but left no receipt: {error}"));
+                    }
+                    (Ok(_), Ok(None)) => warn(
                         &row.identity,
                         "opened the first epoch, but has no pinned signing key to attest it: no receipt"
                             .to_owned(),
                     ),
-                    (Ok(_), Some(_)) => {}
+                    (Ok(_), Ok(Some(_))) => {}
                 }
             }
         }

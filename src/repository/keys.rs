@@ -154,8 +154,9 @@ pub struct Checked {
     pub identity: String,
     /// Which wrap it opened, or why none.
     pub opened: Result<Via, KeysError>,
-    /// The signed receipt in the store, if the identity signs and its key is pinned.
-    pub receipt: Option<ObjectHash>,
+    /// The signed receipt in the store, if the identity signs and its key is pinned; or why it is not
+    /// there.
+    pub receipt: Result<Option<ObjectHash>, BirthError>,
 }
 
 /// Where owners work: what stays the same over all epochs.
@@ -187,8 +188,9 @@ pub async fn check(
                 other => other.map(|(_, via)| via),
             };
             let receipt = match (&opened, identity.signing()) {
-                (Ok(via), Some(key)) => receipt(desk, &stored.epoch, Act::Opened, *via, key).await?,
-                _ => None,
+                // That the key opens the epoch is worth saying also where nothing can be stored.
+                (Ok(via), Some(key)) => receipt(desk, &stored.epoch, Act::Opened, *via, key).await,
+                _ => Ok(None),
             };
             rows.push(Checked {
                 epoch: stored.epoch.epoch,

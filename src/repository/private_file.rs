@@ -120,6 +120,19 @@ fn is_mounted_secret(path: &Path) -> bool {
     fs::symlink_metadata(data).is_ok_and(|meta| meta.file_type().is_symlink())
 }
 
+/// That nothing is at `path`, and its folder is there.
+pub fn check_free(path: &Path) -> Result<(), FileError> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(FileError::Exists(path.to_owned()));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::metadata(folder) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(io_error("write", path)(io::ErrorKind::NotADirectory.into())),
+        Err(error) => Err(io_error("write", path)(error)),
+    }
+}
+
 /// Writes a new file with `mode`; one that exists is left alone.
 pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {

@@ -293,15 +293,29 @@ fn init_refuses_what_would_lose_a_backup() {
     let (code, _, err) = init(&["--single-owner"]);
     assert_eq!(code, 2);
     assert!(err.contains("kbak keygen"), "{err}");
+    let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner", "--join"]);
+    assert_eq!(code, 2, "{err}");
+    std::fs::write(at("kbak.pub"), "").expect("a file");
+    let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner"]);
+    assert!(code == 2 && err.contains("kbak.pub exists"), "{err}");
+    std::fs::remove_file(at("kbak.pub")).expect("removed");
+    assert!(!Path::new(&at("store")).exists(), "what fails leaves no folder");
+    std::fs::create_dir(at("store")).expect("a folder");
+    let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner", "--join"]);
+    assert!(code == 2 && err.contains("holds no repository to join") && err.contains("→"), "{err}");
+    assert_eq!(beneath(Path::new(&at("store"))), Vec::<PathBuf>::new(), "nothing is left in the store");
     let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner"]);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("NOT proven"), "{err}");
+    let made = beneath(Path::new(&at("store")));
+    let files = |folder: &PathBuf| made.iter().any(|path| path.is_file() && path.starts_with(folder));
+    assert!(made.iter().all(files), "no folder is empty: {made:?}");
     let (code, _, err) = init(&["--recipient", public.trim_end(), "--single-owner"]);
     assert_eq!(code, 2, "a second repository in one place: {err}");
 }
 
 /// The folder or file of the store whose key ends so.
-fn place(root: &Path, ending: &str) -> PathBuf {
+pub(super) fn place(root: &Path, ending: &str) -> PathBuf {
     let found = beneath(root).into_iter().find(|path| path.ends_with(ending));
     found.unwrap_or_else(|| panic!("nothing ends with {ending}"))
 }

@@ -2,8 +2,11 @@
 
 mod docs;
 mod help;
+mod keys;
 mod life;
 mod mistakes;
+mod output;
 mod plan_docs;
 mod program;
 mod report;
+mod terminal;

@@ -7,7 +7,8 @@ use std::process::{Output, Stdio};
 
 use crate::support::program::command;
 
-fn read(output: Output) -> (i32, String, String) {
+/// Exit code, standard output and standard error.
+pub(super) fn read(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
 }

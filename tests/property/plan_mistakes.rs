@@ -242,6 +242,18 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "line 10, column 7: spec.databases[0]: nothing says where the database is → add namespace and service, or host, or pod for exec",
     ),
     (
+        "a whole address as a host",
+        "",
+        "  databases:\n    - {name: shop, engine: postgresql, host: \"postgresql://u:canary-7391@h/db\"}\n",
+        "line 10, column 46: spec.databases[0].host: this is an address with more than a host; it is not repeated here, because it may hold a password → write the host alone; port, user and passwordFile are fields of their own",
+    ),
+    (
+        "a host that is none",
+        "",
+        "  databases:\n    - {name: shop, engine: postgresql, host: \"db:5432\"}\n",
+        "line 10, column 46: spec.databases[0].host: \"db:5432\" is no host name, address or folder of a socket → write the host alone; port, user and passwordFile are fields of their own",
+    ),
+    (
         "a database in two places",
         "",
         "  databases:\n    - {name: shop, engine: postgresql, transport: local, host: a, service: b, namespace: c}\n",

@@ -25,6 +25,9 @@ pub(super) const TEMPORARY: &str = ".kbak-";
 /// A temporary file this old was left by a process that is gone.
 const ABANDONED_SECONDS: i64 = 24 * 3600;
 
+/// How often a put makes its folder when others take it away.
+const MOST_TRIES: u32 = 8;
+
 /// The most folders that are remembered as durable; over it, they are synced again.
 const MOST_REMEMBERED: usize = 4096;
 
@@ -115,23 +118,15 @@ impl Tree {
         stamp: Option<Timestamp>,
     ) -> Result<Put, Errno> {
         let (path, name) = split(key);
-        let folder = self.folder_for_writing(path)?;
-        if fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            // Whoever put it may not have synced the folder yet, and we are asked to vouch for it.
-            fs::fsync(&folder)?;
-            return Ok(Put::Existed);
+        let mut tries = 1;
+        loop {
+            let folder = self.folder_for_writing(path);
+            match folder.and_then(|folder| put_into(&folder, name, bytes, temporary, stamp)) {
+                // Whoever deleted the last object in the folder took the folder too, a moment ago.
+                Err(Errno::NOENT) if tries < MOST_TRIES => tries += 1,
+                put => return put,
+            }
         }
-        let written = write(&folder, temporary, bytes, stamp);
-        kill_point("store.file.written");
-        let placed = written.and_then(|()| place(&folder, temporary, name));
-        kill_point("store.file.placed");
-        if placed != Ok(Put::Created) {
-            // The first error is the one to tell; what stays behind is swept some day.
-            let _ = fs::unlinkat(&folder, temporary, AtFlags::empty());
-        }
-        let put = placed?;
-        fs::fsync(&folder)?;
-        Ok(put)
     }
 
     fn file(&self, key: &ObjectKey) -> Result<(File, Stat), Errno> {
@@ -174,9 +169,26 @@ impl Tree {
             other => other?,
         };
         match fs::unlinkat(&folder, name, AtFlags::empty()) {
-            Ok(()) => fs::fsync(&folder),
-            Err(Errno::NOENT) => Ok(()),
-            Err(other) => Err(other),
+            Ok(()) => fs::fsync(&folder)?,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(other) => return Err(other),
+        }
+        self.remove_empty(path);
+        Ok(())
+    }
+
+    /// Removes a folder that holds nothing any more, and those above it: a store has objects, and
+    /// folders only for their sake. Best effort.
+    fn remove_empty(&self, mut path: &str) {
+        while !path.is_empty() {
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+            // Forgotten first: whoever makes it again must sync it again.
+            self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+            let Ok(folder) = self.folder(above) else { return };
+            if fs::unlinkat(&folder, name, AtFlags::REMOVEDIR).is_err() {
+                return;
+            }
+            path = above;
         }
     }
 
@@ -193,6 +205,32 @@ impl Tree {
 /// The folder of a key and its name in there.
 fn split(key: &ObjectKey) -> (&str, &str) {
     key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()))
+}
+
+/// Puts an object into its folder.
+fn put_into(
+    folder: &OwnedFd,
+    name: &str,
+    bytes: &[u8],
+    temporary: &str,
+    stamp: Option<Timestamp>,
+) -> Result<Put, Errno> {
+    if fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        // Whoever put it may not have synced the folder yet, and we are asked to vouch for it.
+        fs::fsync(folder)?;
+        return Ok(Put::Existed);
+    }
+    let written = write(folder, temporary, bytes, stamp);
+    kill_point("store.file.written");
+    let placed = written.and_then(|()| place(folder, temporary, name));
+    kill_point("store.file.placed");
+    if placed != Ok(Put::Created) {
+        // The first error is the one to tell; what stays behind is swept some day.
+        let _ = fs::unlinkat(folder, temporary, AtFlags::empty());
+    }
+    let put = placed?;
+    fs::fsync(folder)?;
+    Ok(put)
 }
 
 fn write(folder: impl AsFd, name: &str, bytes: &[u8], stamp: Option<Timestamp>) -> Result<(), Errno> {

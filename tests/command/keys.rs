@@ -1,0 +1,45 @@
+//! Keys and plain files, where the store or the disk takes no more.
+
+use std::process::Command;
+
+use super::life::{Desk, content, place};
+use super::program::read;
+
+#[test]
+fn a_key_is_checked_also_where_no_receipt_can_be_stored() {
+    let desk = Desk::new();
+    // A file in a folder's place: nothing can be put there.
+    let records = place(&desk.at("store"), "records");
+    std::fs::remove_dir_all(&records).expect("removed");
+    std::fs::write(&records, "").expect("a file");
+    let (code, out, err) = desk.reads(&["keys", "check"]);
+    assert!(code != 0 && code != 3, "{code} {err}");
+    assert!(out.contains("yes") && out.contains("none"), "{out}");
+    assert!(err.contains("every epoch was opened") && err.contains("→"), "{err}");
+    let (_, out, _) = desk.reads(&["keys", "check", "-o", "json"]);
+    assert_eq!(super::life::json(&out)[0]["opened"], true, "{out}");
+}
+
+#[test]
+fn export_leaves_no_half_of_a_file() {
+    let desk = Desk::new();
+    assert_eq!(desk.backup(&[]).0, 0);
+    let out = desk.at("out");
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 64; exec {} export --to {} --repo {} --signer {} --identity {}",
+        env!("CARGO_BIN_EXE_kbak"),
+        out.display(),
+        desk.repo(),
+        desk.text("keys/kbak.pub"),
+        desk.text("keys/owner.key")
+    );
+    let (code, _, err) = read(Command::new("bash").args(["-c", &command]).output().expect("bash"));
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains(".tar: not exported") && err.contains("→"), "{err}");
+    let left: Vec<_> =
+        crate::support::program::beneath(&out).into_iter().filter(|path| path.is_file()).collect();
+    assert_eq!(left, [out.join("snapshot.json")], "only what is whole has a name");
+    assert!(content(&left[0]).ends_with(b"}\n"));
+    let (code, _, err) = desk.reads(&["export", "--to", &desk.text("out")]);
+    assert!(code == 2 && err.contains("snapshot.json"), "what is there is not overwritten: {err}");
+}

@@ -1,0 +1,73 @@
+//! What a person meets at a terminal: `script` gives the program one.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+/// Runs a line of shell on a terminal of its own. Each key is pressed when the text before it has
+/// been shown. Gives all that the terminal showed.
+fn at_a_terminal(shell: &str, keys: &[(&str, &[u8])]) -> String {
+    let mut child = Command::new("script")
+        .args(["-qfc", shell, "/dev/null"])
+        .env("KBAK", env!("CARGO_BIN_EXE_kbak"))
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "dumb")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut stdout = child.stdout.take().expect("a pipe");
+    let (mut shown, mut from) = (String::new(), 0);
+    let mut keys = keys.iter();
+    let mut next = keys.next();
+    let mut some = [0u8; 4096];
+    loop {
+        while let Some((text, pressed)) = next {
+            let Some(at) = shown[from..].find(text) else { break };
+            from += at + text.len();
+            stdin.write_all(pressed).expect("keys are pressed");
+            stdin.flush().expect("keys are pressed");
+            next = keys.next();
+        }
+        match stdout.read(&mut some).expect("output") {
+            0 => break,
+            read => shown.push_str(&String::from_utf8_lossy(&some[..read])),
+        }
+    }
+    child.wait().expect("an end");
+    assert!(next.is_none(), "never asked: {shown}");
+    shown
+}
+
+#[test]
+fn ctrl_c_at_a_passphrase_leaves_the_terminal_as_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shell = format!(
+        "cd {}; \"$KBAK\" keygen -o owner.key; echo \"code=$?\"; stty -a; ls",
+        folder.path().display()
+    );
+    let shown = at_a_terminal(&shell, &[("passphrase for the new key: ", b"secret\x03")]);
+    assert!(shown.contains("code=6"), "{shown}");
+    assert!(shown.contains("exit 6") && !shown.contains("secret"), "{shown}");
+    let modes: Vec<&str> = shown.split_whitespace().collect();
+    for mode in ["echo", "isig", "icanon"] {
+        assert!(modes.contains(&mode), "{mode}: {shown}");
+    }
+    assert!(!shown.contains("owner.key\r\n"), "nothing was made: {shown}");
+}
+
+#[test]
+fn a_passphrase_is_typed_and_mended_unseen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("pass"), "grün\n").expect("a file");
+    let shell = format!(
+        "cd {}; \"$KBAK\" keygen -o owner.key; echo \"code=$?\"; \
+         \"$KBAK\" keygen --public owner.key --passphrase-file pass; echo \"opened=$?\"",
+        folder.path().display()
+    );
+    let first = "wrong\x15grx\x7füm\x7fn\r".as_bytes();
+    let keys = [("passphrase for the new key: ", first), ("passphrase for the same again: ", "grün\r".as_bytes())];
+    let shown = at_a_terminal(&shell, &keys);
+    assert!(shown.contains("code=0") && shown.contains("opened=0"), "{shown}");
+    assert!(!shown.contains("grün") && !shown.contains("wrong"), "{shown}");
+}
