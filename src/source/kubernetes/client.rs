@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
@@ -41,7 +42,8 @@ pub struct Deadlines {
     pub connect: Duration,
     /// Until a whole answer is here. The server itself cuts requests at 60 s by default.
     pub answer: Duration,
-    /// How often a request is made at most.
+    /// How often a request is made at most. A server that has answered before is asked twice more: it
+    /// may be starting again, which takes it half a minute.
     pub tries: u32,
     /// The first wait between tries; it doubles, with jitter, unless the server says Retry-After.
     pub wait: Duration,
@@ -65,6 +67,8 @@ pub struct Cluster {
     server: Arc<str>,
     deadlines: Deadlines,
     reporter: Reporter,
+    /// Whether it has answered.
+    met: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -219,7 +223,7 @@ impl Cluster {
         config.connect_timeout = Some(deadlines.connect);
         let server: Arc<str> = config.cluster_url.to_string().into();
         let client = kube::Client::try_from(config).map_err(|error| refused(Box::new(error)))?;
-        Ok(Self { client, server, deadlines, reporter })
+        Ok(Self { client, server, deadlines, reporter, met: Arc::default() })
     }
 
     /// The server's address.
@@ -269,10 +273,11 @@ impl Cluster {
     async fn retry(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
         let mut attempt = 1u32;
         let mut repeated = false;
+        let tries = self.deadlines.tries + if self.met.load(Ordering::Relaxed) { 2 } else { 0 };
         let policy = ExponentialBuilder::new()
             .with_min_delay(self.deadlines.wait)
             .with_max_delay(LONGEST_WAIT)
-            .with_max_times(self.deadlines.tries.saturating_sub(1) as usize)
+            .with_max_times(tries.saturating_sub(1) as usize)
             .with_jitter();
         let result = (|| self.once(call))
             .retry(policy)
@@ -326,6 +331,7 @@ impl Cluster {
             .send(request)
             .await
             .map_err(|error| self.error(call, ApiErrorKind::Unreachable).because(error))?;
+        self.met.store(true, Ordering::Relaxed);
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
             let body = self.body(call, body, call.limit).await?;
