@@ -41,8 +41,7 @@ impl Scene {
         if let Some(panic) = panic {
             command.env("KBAK_PANIC_AT", panic);
         }
-        let output =
-            tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it runs");
+        let output = run(command).await;
         let mut all = said(&output);
         all.extend(std::fs::read(self.keyed.at("report.json")).unwrap_or_default());
         (output.status.code(), all)

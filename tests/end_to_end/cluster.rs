@@ -5,7 +5,9 @@ use kbak::plan::Glob;
 use kbak::source::kubernetes::{Cluster, Consistency, GapReason, ResourcesConfig, Selection};
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, connect, create, get, patch};
+use crate::support::keyed::{Keyed, run};
+use crate::support::plane::{Plane, connect, create, get, patch, try_create};
+use crate::support::program::beneath;
 use crate::support::resources::{NoPause, Pause, config_map, read_with};
 
 /// Compacts the datastore while the first objects are handed on, as often as it is told.
@@ -60,7 +62,17 @@ async fn a_kind_with_a_store_of_its_own_is_read_and_named() {
     let cluster = plane.cluster().await;
     let event =
         json!({"metadata": {"name": "e1"}, "involvedObject": {"namespace": "default"}, "reason": "Test"});
-    create(&cluster, "/api/v1/namespaces/default/events", event).await;
+    // That the API server is ready says nothing of this second store.
+    let mut made = false;
+    for _ in 0..600 {
+        let answer = try_create(&cluster, "/api/v1/namespaces/default/events", event.clone()).await;
+        made |= answer.map_or_else(|error| error.code() == Some(409), |_| true);
+        if made {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(made, "the store of events is up");
     let selection = Selection { exclude_kinds: Vec::new(), ..Selection::default() };
     let config = ResourcesConfig { selection, ..ResourcesConfig::default() };
     let (held, report) = read_with(&cluster, &config, NoPause).await;
@@ -73,6 +85,19 @@ async fn a_kind_with_a_store_of_its_own_is_read_and_named() {
     for kind in &report.kinds {
         let apart = matches!(kind.consistency, Consistency::OwnRevision(_));
         assert_eq!(apart, kind.kind.plural == "events", "{kind:?}");
+    }
+
+    // The plan says what that means; the objects are in the snapshot either way.
+    let keyed = Keyed::new();
+    for (consistency, code, place) in [("strict", 3, "gaps"), ("best-effort", 0, "notes")] {
+        let resources = json!({"kinds": {"exclude": []}, "consistency": consistency});
+        let output = run(keyed.backup_by_plan(&plane.kubeconfig(), resources)).await;
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        let item = &keyed.show()["items"][0];
+        let told = item[place].as_array().expect("gaps or notes").iter();
+        let told: Vec<_> = told.filter(|gap| gap["code"] == "not-at-revision").collect();
+        assert_eq!(told.len(), 2, "{item:#}");
+        assert!(beneath(&keyed.files()).iter().any(|path| path.to_string_lossy().contains("e1")));
     }
 }
 

@@ -52,6 +52,30 @@ impl Keyed {
         command
     }
 
+    /// A backup by a plan that declares these resources of a cluster.
+    pub fn backup_by_plan(&self, kubeconfig: &Path, resources: Value) -> Command {
+        let plan = serde_json::json!({
+            "apiVersion": "kbak.dev/v1", "kind": "BackupPlan", "metadata": {"name": "default"},
+            "spec": {
+                "repository": {"url": self.repo()}, "recipients": [self.owner],
+                "writer": {"keyFile": text(&self.at("keys/writer.key"))},
+                "cluster": {"kubeconfigFile": text(kubeconfig)}, "resources": resources,
+            },
+        });
+        std::fs::write(self.at("plan.yaml"), plan.to_string()).expect("a plan");
+        let mut command = command(&["backup", "--plan"]);
+        command.arg(self.at("plan.yaml")).arg("--report-file").arg(self.at("report.json"));
+        command
+    }
+
+    /// What the newest snapshot says of itself.
+    pub fn show(&self) -> Value {
+        let [pin, key] = ["keys/kbak.pub", "owner.key"].map(|name| text(&self.at(name)));
+        let args =
+            ["show", "latest", "--repo", &self.repo(), "--signer", &pin, "--identity", &key, "-o", "json"];
+        serde_json::from_slice(&good(&args).stdout).expect("JSON")
+    }
+
     /// The report of the last backup.
     pub fn report(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.at("report.json")).expect("a report")).expect("JSON")
@@ -60,7 +84,9 @@ impl Keyed {
     /// Restores the resources of the newest snapshot as files.
     pub fn files(&self) -> PathBuf {
         let (pin, key) = (text(&self.at("keys/kbak.pub")), text(&self.at("owner.key")));
-        let (repo, files) = (self.repo(), self.at("files"));
+        let repo = self.repo();
+        let files = self.at("files");
+        let _ = std::fs::remove_dir_all(&files);
         let reader = ["--repo", &repo, "--signer", &pin, "--identity", &key];
         good(&[&["restore", "latest", "--resources-to", &text(&files)], &reader[..]].concat());
         files

@@ -39,8 +39,10 @@ pub async fn read_resources(
     let about = About::read(cluster, named.as_deref().unwrap_or_default()).await?;
     let mut restarts = 0;
     loop {
+        // R comes before discovery: what was there at R and still is, is found.
+        let early = Sandwich::by_namespaces(cluster, body_limit(config)).await;
         let discovered = discover(cluster).await?;
-        let run = Run::new(cluster, config, meter, named.as_deref(), &discovered).await?;
+        let run = Run::new(cluster, config, meter, named.as_deref(), &discovered, early).await?;
         let text = run.moment.text.clone();
         // What cannot be had at one revision is taken kind by kind, and each of them is named.
         let apart = (restarts > RESTARTS).then(|| {
@@ -81,10 +83,12 @@ fn report(
             .into_iter()
             .map(|object| ResourceGap { object, reason: GapReason::Absent("kind".to_owned()) }),
     );
-    gaps.extend(discovered.stale.iter().map(|stale| ResourceGap {
-        object: format!("{}/{}", stale.group, stale.version),
-        reason: GapReason::Stale,
-    }));
+    gaps.extend(
+        discovered
+            .stale
+            .iter()
+            .map(|stale| ResourceGap { object: stale.to_string(), reason: GapReason::Stale }),
+    );
     gaps.extend(proved.gaps);
     let mut notes = about.notes;
     notes.extend(proved.notes);
@@ -99,6 +103,11 @@ fn report(
         gaps,
         notes,
     }
+}
+
+/// The largest body of a page: four pages, and what is kept beside them, make the budget.
+fn body_limit(config: &ResourcesConfig) -> usize {
+    (config.budget / 4).min(64 << 20) / 4 * 3
 }
 
 /// What stays the same over all attempts.
@@ -172,16 +181,21 @@ impl<'a> Run<'a> {
         meter: &'a Meter,
         named: Option<&'a [String]>,
         discovered: &'a Discovered,
+        early: Result<(Sandwich<'a>, Moment), ApiError>,
     ) -> Result<Self, ResourcesError> {
-        let page = (config.budget / 4).min(64 << 20);
-        let body_limit = page / 4 * 3;
+        let body_limit = body_limit(config);
         let selection = &config.selection;
         let route = |kind| Route { kind, namespaces: named, labels: selection.labels_for(kind) };
         let routes: Vec<_> = selection.kinds(&discovered.kinds).into_iter().map(route).collect();
         if routes.is_empty() || named.is_some_and(<[String]>::is_empty) {
             return Err(SelectionError::Empty.into());
         }
-        let (sandwich, moment) = Sandwich::find(cluster, &routes, body_limit).await?;
+        let (sandwich, moment) = match early {
+            Err(refused) if refused.code() == Some(403) => {
+                Sandwich::by_any(cluster, &routes, body_limit, refused).await?
+            }
+            early => early?,
+        };
         Ok(Self { cluster, config, meter, routes, sandwich, moment, body_limit })
     }
 

@@ -59,23 +59,26 @@ pub(super) struct Sandwich<'a> {
 }
 
 impl<'a> Sandwich<'a> {
-    /// Finds what may be listed, and the revision now. `routes` are tried where namespaces may not be
-    /// listed.
-    pub(super) async fn find(
+    /// By namespaces, and the revision now.
+    pub(super) async fn by_namespaces(
+        cluster: &'a Cluster,
+        limit: usize,
+    ) -> Result<(Self, Moment), ApiError> {
+        let all = Self { cluster, reference: "/api/v1/namespaces".to_owned(), limit };
+        let moment = all.moment().await?;
+        Ok((all, moment))
+    }
+
+    /// By the first kind that may be listed, where namespaces were `refused`.
+    pub(super) async fn by_any(
         cluster: &'a Cluster,
         routes: &[Route<'_>],
         limit: usize,
+        refused: ApiError,
     ) -> Result<(Self, Moment), ResourcesError> {
-        let with = |reference: String| Self { cluster, reference, limit };
-        let all = with("/api/v1/namespaces".to_owned());
-        let refused = match all.moment().await {
-            Ok(moment) => return Ok((all, moment)),
-            Err(error) if error.code() == Some(403) => error,
-            Err(error) => return Err(error.into()),
-        };
         let built_in = routes.iter().filter(|route| route.kind.group.is_empty());
-        for (_, path) in built_in.flat_map(Route::paths) {
-            let one = with(path);
+        for (_, reference) in built_in.flat_map(Route::paths) {
+            let one = Self { cluster, reference, limit };
             match one.moment().await {
                 Ok(moment) => return Ok((one, moment)),
                 Err(error) if error.code() == Some(403) => {}
