@@ -7,8 +7,10 @@ mod args;
 mod backup;
 mod cat;
 mod chain;
+mod check;
 mod completion;
 mod conclude;
+mod declared;
 mod diff;
 mod epoch;
 mod export;
@@ -77,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
     match verb {
         Verb::Init(args) => init::run(&args, talk),
+        Verb::Check(args) => check::run(&args, talk),
         Verb::Backup(args) => backup::run(&args, talk),
         Verb::Snapshots(args) => snapshots::run(&args, talk),
         Verb::Show(args) => show::run(&args, talk),

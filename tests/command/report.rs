@@ -47,6 +47,7 @@ fn good() -> RunReport {
         warnings_left_out: 0,
         stored: Stored { bytes: 71 << 20, packs: 6, requests: [("put".to_owned(), 9)].into() },
         memory_peak: Some(84 << 20),
+        coverage: None,
         last_success: Some("2026-11-23T02:00:25Z".parse().expect("a moment")),
         failure: None,
     }
