@@ -22,6 +22,7 @@
 pub mod backup;
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod coverage;
 pub mod draft;
 pub mod format;

@@ -54,11 +54,12 @@ async fn cluster(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
         None => findings.push(Finding::good("cluster", version.text.clone()).took(began)),
         Some(selection) => {
             let kinds = selection.kinds(&discovered.kinds);
+            let named = named_namespaces(selection);
             let meter = reporter.meter("cluster", "kinds");
-            let asked = ask(&job.cluster, &kinds, &meter).await;
+            let asked = ask(&job.cluster, &kinds, named.as_deref(), &meter).await;
             meter.end();
             findings.push(Finding::good("cluster", told(&version.text, kinds.len(), &asked)).took(began));
-            findings.extend(rights(&kinds, &asked));
+            findings.extend(rights(&kinds, &asked, named.as_deref()));
             findings.extend(silent(&kinds, &asked));
             findings.extend(moment(&kinds, &asked));
         }
@@ -111,13 +112,18 @@ struct Asked {
 
 /// Lists one object of each kind, its metadata only: the same right as the backup needs, and no
 /// Secret's value crosses the network.
-async fn ask(cluster: &Cluster, kinds: &[&KindInfo], meter: &Meter) -> Vec<Result<Asked, ApiError>> {
+async fn ask(
+    cluster: &Cluster,
+    kinds: &[&KindInfo],
+    named: Option<&[String]>,
+    meter: &Meter,
+) -> Vec<Result<Asked, ApiError>> {
     meter.add_total(kinds.len() as u64);
     let revision = || async { namespaces(cluster).await.unwrap_or(0) };
     let before = revision().await;
     let mut asked: Vec<Result<Asked, ApiError>> = futures::stream::iter(kinds)
         .map(|kind| async move {
-            let answer = one(cluster, kind).await;
+            let answer = one(cluster, kind, named).await;
             meter.add_done(1);
             answer
         })
@@ -131,12 +137,28 @@ async fn ask(cluster: &Cluster, kinds: &[&KindInfo], meter: &Meter) -> Vec<Resul
     asked
 }
 
-async fn one(cluster: &Cluster, kind: &KindInfo) -> Result<Asked, ApiError> {
-    let answer = cluster.get_as(&kind.path(None), "limit=1", METADATA, PAGE).await?;
-    let page = cut(&answer.body).unwrap_or_default();
-    let ListMeta { resource_version, remaining_item_count, .. } = page.metadata;
-    let objects = page.items.len() as u64 + remaining_item_count.unwrap_or(0);
-    Ok(Asked { objects, revision: resource_version, between: (0, 0) })
+/// The namespaces, where the plan names each of them: then they are read one by one, and rights in
+/// them are enough.
+fn named_namespaces(selection: &Selection) -> Option<Vec<String>> {
+    let names = selection.namespaces.iter().map(|glob| glob.as_str());
+    let plain = names.clone().all(|name| !name.contains(['*', '?']));
+    plain.then(|| names.filter(|name| selection.namespace(name)).map(str::to_owned).collect())
+}
+
+async fn one(cluster: &Cluster, kind: &KindInfo, named: Option<&[String]>) -> Result<Asked, ApiError> {
+    let paths: Vec<String> = match named.filter(|_| kind.namespaced) {
+        Some(named) => named.iter().map(|namespace| kind.path(Some(namespace))).collect(),
+        None => vec![kind.path(None)],
+    };
+    let mut asked = Asked { objects: 0, revision: String::new(), between: (0, 0) };
+    for path in paths {
+        let answer = cluster.get_as(&path, "limit=1", METADATA, PAGE).await?;
+        let page = cut(&answer.body).unwrap_or_default();
+        let ListMeta { resource_version, remaining_item_count, .. } = page.metadata;
+        asked.objects += page.items.len() as u64 + remaining_item_count.unwrap_or(0);
+        asked.revision = resource_version;
+    }
+    Ok(asked)
 }
 
 /// The revision of the store that namespaces live in.
@@ -151,21 +173,35 @@ fn told(version: &str, kinds: usize, asked: &[Result<Asked, ApiError>]) -> Strin
     format!("{version}, {kinds}, {} objects (namespaces and labels not yet chosen)", count(objects))
 }
 
-/// The kinds that may not be listed, with the rules to add.
-fn rights(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
+/// The kinds that may not be listed, with the rules to add. Where the plan names its namespaces,
+/// objects outside of them are only taken if what is in them needs them: then it is a warning.
+fn rights(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>], named: Option<&[String]>) -> Vec<Finding> {
     let refused = |asked: &Result<Asked, ApiError>| matches!(asked, Err(error) if error.code() == Some(403));
-    let closed: Vec<&KindInfo> =
-        kinds.iter().zip(asked).filter(|(_, asked)| refused(asked)).map(|(kind, _)| *kind).collect();
-    if closed.is_empty() {
-        let what = format!("{} may be listed", plural(kinds.len() as u64, "kind", "kinds"));
-        return vec![Finding::good("rights", what)];
+    let closed = kinds.iter().zip(asked).filter(|(_, asked)| refused(asked)).map(|(kind, _)| *kind);
+    let (optional, needed): (Vec<&KindInfo>, Vec<&KindInfo>) =
+        closed.partition(|kind| named.is_some() && !kind.namespaced);
+    let mut findings = Vec::new();
+    if needed.is_empty() {
+        let what =
+            format!("{} may be listed", plural((kinds.len() - optional.len()) as u64, "kind", "kinds"));
+        findings.push(Finding::good("rights", what));
+    } else {
+        let role = match named {
+            Some(named) => format!("a Role in each of {}", named.join(", ")),
+            None => "a ClusterRole".to_owned(),
+        };
+        let what = format!("may not list {}", told_kinds(&needed));
+        findings.push(Finding::problem("rights", what).remedy(rules(&needed, &role)));
     }
-    let what = format!("may not list {}", named(&closed));
-    vec![Finding::problem("rights", what).remedy(rules(&closed))]
+    if !optional.is_empty() {
+        let what = format!("may not list {}: what needs them is backed up without", told_kinds(&optional));
+        findings.push(Finding::warning("rights", what).remedy(rules(&optional, "a ClusterRole")));
+    }
+    findings
 }
 
 /// Names of kinds, the first of many.
-fn named(kinds: &[&KindInfo]) -> String {
+fn told_kinds(kinds: &[&KindInfo]) -> String {
     let mut names: Vec<String> = kinds.iter().take(NAMED).map(|kind| kind.resource()).collect();
     if kinds.len() > NAMED {
         names.push(format!("{} more", kinds.len() - NAMED));
@@ -173,8 +209,8 @@ fn named(kinds: &[&KindInfo]) -> String {
     names.join(", ")
 }
 
-/// The rules that let kinds be listed: lines for `rules:` of a ClusterRole, one a group.
-fn rules(kinds: &[&KindInfo]) -> String {
+/// The rules that let kinds be listed: lines for `rules:` of a role, one a group.
+fn rules(kinds: &[&KindInfo], role: &str) -> String {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for kind in kinds {
         groups.entry(&kind.group).or_default().push(&kind.plural);
@@ -182,7 +218,7 @@ fn rules(kinds: &[&KindInfo]) -> String {
     let lines = groups.iter().map(|(group, plurals)| {
         format!("- {{apiGroups: [\"{group}\"], resources: [{}], verbs: [get, list]}}", plurals.join(", "))
     });
-    let first = "add to rules: of a ClusterRole that is bound to this identity:".to_owned();
+    let first = format!("add to rules: of {role} that is bound to this identity:");
     std::iter::once(first).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
@@ -219,7 +255,7 @@ fn moment(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding
     if elsewhere.is_empty() {
         return vec![Finding::good("moment", "one revision for all kinds is possible")];
     }
-    let what = format!("no one moment: {} live in a store of their own", named(&elsewhere));
+    let what = format!("no one moment: {} live in a store of their own", told_kinds(&elsewhere));
     let remedy = "leave them out (resources.kinds.exclude), or accept the gap not-at-revision";
     vec![Finding::warning("moment", what).remedy(remedy)]
 }

@@ -75,7 +75,7 @@ pub enum Verb {
     Cat(Box<CatArgs>),
     /// Find paths in a snapshot
     Find(Box<FindArgs>),
-    /// Say what differs between two snapshots
+    /// Say what differs between two snapshots, or between one and the live cluster
     Diff(Box<DiffArgs>),
     /// Write a snapshot as plain files: tar, dumps, JSON lines
     Export(Box<ExportArgs>),

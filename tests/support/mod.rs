@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod compare;
+pub mod desk;
+pub mod kinds;
 pub mod liar;
 pub mod meddling;
 pub mod owners;
