@@ -173,7 +173,9 @@ pub(super) async fn watch(spec: &Spec, accept: Vec<(String, String)>, reporter: 
     if !coverage::is_wanted(spec) {
         return None;
     }
-    let cluster = match cluster(spec.cluster.as_ref(), reporter).await {
+    // What reads the cluster besides is more patient, and tells it best when nobody answers.
+    let deadlines = Deadlines { tries: 2, ..Deadlines::default() };
+    let cluster = match patient_cluster(spec.cluster.as_ref(), deadlines, reporter).await {
         Ok(cluster) => cluster,
         Err(failure) => {
             reporter.warn("coverage", format!("not looked at: {}", causes(&failure)));

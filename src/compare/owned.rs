@@ -43,8 +43,17 @@ pub const RULES: &[Rule] = &[
     ("serviceaccounts", "/secrets", "filled by old controllers"),
 ];
 
-/// Kinds whose objects are rewritten all the time by the cluster itself; they are not compared.
-const RESTLESS: &[&str] = &["leases.coordination.k8s.io", "events", "events.events.k8s.io"];
+/// Kinds whose objects the cluster itself makes and rewrites all the time; they are not compared.
+pub const RESTLESS: &[&str] = &[
+    "csistoragecapacities.storage.k8s.io",
+    "endpoints",
+    "endpointslices.discovery.k8s.io",
+    "events",
+    "events.events.k8s.io",
+    "ipaddresses.networking.k8s.io",
+    "leases.coordination.k8s.io",
+    "volumeattachments.storage.k8s.io",
+];
 
 /// Whether a kind's objects say nothing of what anybody did.
 #[must_use]

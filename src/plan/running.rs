@@ -293,3 +293,25 @@ pub struct Address {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_items_match_part_by_part() {
+        for (pattern, item) in
+            [("volume/shop/*", "volume/shop/cache"), ("namespace/dev-?", "namespace/dev-1")]
+        {
+            assert!(item_matches(pattern, item), "{pattern} {item}");
+        }
+        for (pattern, item) in [
+            ("volume/*", "volume/shop/cache"),
+            ("volume/shop/cache", "volume/shop"),
+            ("*/shop/x y", "volume/shop/x"),
+            ("secret/shop/*", "volume/shop/cache"),
+        ] {
+            assert!(!item_matches(pattern, item), "{pattern} {item}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line as people meet it: help, tables, errors, exit codes.
 
+mod diff_docs;
 mod help;
 mod life;
 mod plan_docs;

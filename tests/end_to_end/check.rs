@@ -107,6 +107,13 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
     assert!(about == "shop" && remedy.contains("is the server up"), "{about} {remedy}");
 
+    // A recipient that is none is a mistake of usage: nothing is tried.
+    let (repo, key, data) = (desk.repo(), desk.text("keys/writer.key"), desk.text("data"));
+    let short = ["check", "--repo", &repo, "--writer-key", &key, "--path", &data, "--recipient"];
+    let (code, report, said) = json(&[&short[..], &["age1mistyped"]].concat());
+    assert_eq!((code, report), (2, Value::Null), "{said}");
+    assert!(said.contains("cut short or mistyped"), "{said}");
+
     let config = desk.plan("  cluster: {kubeconfigFile: nowhere.yaml}\n  resources: {}\n");
     let (about, ..) = problem(json(&["check", "--plan", &config]));
     assert_eq!(about, "cluster");

@@ -8,6 +8,8 @@ use crate::support::plane::{Plane, create, delete, patch};
 use crate::support::program::{command, good};
 use crate::support::resources::{config_map, namespace};
 
+/// Texts that YAML 1.1 takes for booleans and numbers.
+const ODD: [&str; 7] = ["yes", "off", "1e3", "0x1f", "null", "010", "1:30"];
 const CANARY: &str = "canary-of-a-secret";
 
 /// Runs the comparison: its exit code, its rows, what it said.
@@ -44,6 +46,10 @@ async fn fill(cluster: &Cluster) {
         let path = format!("/api/v1/namespaces/shop{}/configmaps", if number % 2 == 0 { "" } else { "-a" });
         create(cluster, &path, config_map(&format!("c{number}"), "x")).await;
     }
+    let data: serde_json::Map<String, Value> =
+        ODD.iter().map(|word| (format!("k{word}").replace(':', "-"), json!(word))).collect();
+    create(cluster, "/api/v1/namespaces/shop/configmaps", json!({"metadata": {"name": "odd"}, "data": data}))
+        .await;
     let secret = json!({"metadata": {"name": "login"}, "stringData": {"user": "me", "password": CANARY}});
     create(cluster, "/api/v1/namespaces/shop/secrets", secret).await;
     let service =
@@ -115,6 +121,19 @@ async fn what_changed_in_the_cluster_is_told_by_object_and_field() {
     );
     assert!(!format!("{table}{said}").contains(CANARY));
     assert!(said.contains("5 differences"), "{said}");
+
+    // One object for eyes: what YAML 1.1 would read as something else is quoted.
+    let (repo, pin, key) = (desk.repo(), desk.text("keys/kbak.pub"), desk.text("keys/owner.key"));
+    let place = "resources:core/v1/configmaps/shop/odd";
+    let cat = ["cat", "latest", place, "-o", "yaml", "--repo", &repo, "--signer", &pin, "--identity", &key];
+    let yaml = String::from_utf8(good(&cat).stdout).expect("text");
+    for line in ["apiVersion: v1", "kind: ConfigMap"] {
+        assert!(yaml.lines().any(|one| one == line), "{yaml}");
+    }
+    for word in ODD {
+        let bare = yaml.lines().any(|line| line.ends_with(&format!(": {word}")));
+        assert!(!bare, "{word} is not quoted:\n{yaml}");
+    }
 
     let elsewhere = compared(&desk, "/nowhere/config", &[]);
     assert_eq!(elsewhere.0, 2, "{}", elsewhere.2);

@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kbak::source::kubernetes::Cluster;
+use kbak::source::kubernetes::{Cluster, discover};
 use serde_json::{Value, json};
 
-use super::plane::{Plane, create, get};
+use super::plane::{Plane, connect, create, get};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -31,9 +31,8 @@ pub async fn define(cluster: &Cluster, group: &str, version: &str, plural: &str,
             .is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"));
         let path = format!("/apis/{group}/{version}/{plural}");
         let listed = cluster.get(&path, "limit=1", 1 << 20).await.is_ok();
-        let discovered = get(cluster, &format!("/apis/{group}/{version}")).await["resources"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|one| one["name"] == plural));
+        let known = discover(cluster).await.expect("discovery").kinds;
+        let discovered = known.iter().any(|one| one.group == group && one.plural == plural);
         if established && listed && discovered {
             return;
         }
@@ -42,7 +41,8 @@ pub async fn define(cluster: &Cluster, group: &str, version: &str, plural: &str,
     panic!("{name} is not established");
 }
 
-/// A kubeconfig of a ServiceAccount `name` that may do everywhere what `rules` say.
+/// A kubeconfig of a ServiceAccount `name` that may do everywhere what `rules` say, to list
+/// namespaces among it.
 pub async fn account(plane: &Plane, cluster: &Cluster, folder: &Path, name: &str, rules: Value) -> PathBuf {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
@@ -62,5 +62,13 @@ pub async fn account(plane: &Plane, cluster: &Cluster, folder: &Path, name: &str
     config["users"][0]["user"] = json!({"token": token["status"]["token"]});
     let path = folder.join(format!("kubeconfig-{name}"));
     std::fs::write(&path, config.to_string()).expect("a kubeconfig");
-    path
+    // The authorizer learns of a binding a moment later.
+    let own = connect(&path).await;
+    for _ in 0..200 {
+        if own.get("/api/v1/namespaces", "limit=1", 1 << 20).await.is_ok() {
+            return path;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{name} may not list namespaces");
 }
