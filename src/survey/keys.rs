@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::list::{Form, Reach};
 use super::table::{LABELLED_KEYS, NAMED_KEYS};
-use super::{Key, MANY, Meta, Object, SOME, Survey};
+use super::{Key, MANY, Meta, SOME, Survey};
 use crate::source::kubernetes::{Discovered, KindInfo};
 
 /// Where cert-manager looks for the Secrets of ClusterIssuers, if it was not told otherwise.
@@ -39,14 +39,30 @@ pub(super) async fn keys(reach: &Reach<'_>, discovered: &Discovered, survey: &mu
         named.extend(looked.kept.into_iter().flatten());
     }
     let secrets = super::builtin("", "v1", "secrets");
-    let keep = |object: Object| key(object.metadata, &named);
+    let keep = |secret: Secret| key(secret.metadata, &named);
     let looked = reach.all(&secrets, Form::Metadata, MANY, keep).await;
     survey.unseen.extend(looked.unseen);
     survey.keys = looked.kept;
 }
 
+/// Of a Secret's metadata only this is looked at: its annotations may repeat what it holds, as those
+/// of kubectl apply do.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Secret {
+    metadata: SecretMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SecretMeta {
+    name: String,
+    namespace: String,
+    labels: BTreeMap<String, String>,
+}
+
 /// What a Secret is a key for, if it is one.
-fn key(meta: Meta, named: &[Named]) -> Option<Key> {
+fn key(meta: SecretMeta, named: &[Named]) -> Option<Key> {
     let what = wanted(&meta.namespace, &meta.name, named)
         .or_else(|| known(&meta.namespace, &meta.name, &meta.labels))?;
     Some(Key { namespace: meta.namespace, name: meta.name, what, labels: meta.labels })
