@@ -7,3 +7,5 @@ pub mod resources;
 pub mod run;
 mod start;
 pub mod volume;
+
+pub use start::{CLOCK_REFUSE, CLOCK_WARN};

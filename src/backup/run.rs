@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::coverage::{Coverage, Line, Watch};
 use crate::format::body::{Item, Stream};
 use crate::format::cache::seal_root;
 use crate::format::ids::{NameId, ObjectHash};
@@ -61,6 +62,8 @@ pub struct BackupJob {
     pub next: Option<u64>,
     /// Gaps that the plan accepts: item name and code.
     pub accept: Vec<(String, String)>,
+    /// What else the cluster holds is looked at, and how, if the plan wants that.
+    pub coverage: Option<Watch>,
 }
 
 /// Where a run writes, and as whom.
@@ -91,16 +94,19 @@ pub struct BackupReport {
     pub born: Option<birth::Reason>,
     /// Owners who cannot open the epoch yet.
     pub waiting: Vec<String>,
+    /// What else the cluster holds, if it was looked at.
+    pub coverage: Option<Coverage>,
 }
 
 impl BackupReport {
-    /// 0 when everything declared is safe or accepted, 5 when nothing is because the cluster could not
-    /// be reached, else 3.
+    /// 0 when everything declared is safe or accepted, and everything is declared where the plan is
+    /// strict about that; 5 when nothing is safe because the cluster could not be reached; else 3.
     #[must_use]
     pub fn exit(&self) -> Exit {
         let safe = |state: ItemState| state.is_safe() || state == ItemState::Accepted;
+        let covered = self.coverage.as_ref().is_none_or(Coverage::is_fine);
         let all = |test: &dyn Fn(&Item) -> bool| self.items.iter().all(|(item, _)| test(item));
-        if all(&|item| safe(item.state)) {
+        if covered && all(&|item| safe(item.state)) {
             Exit::Safe
         } else if all(&|item| item.gaps.iter().any(|gap| gap.code == resources::UNREACHABLE)) {
             Exit::Unreachable
@@ -122,7 +128,12 @@ pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Fa
     let codec = Codec::new(epoch.parameters.level, job.prove);
     let engine = Engine::new(place.world.clone(), place.store.clone(), place.reporter.clone(), limits, codec);
     let open = Mutex::default();
-    let mut run = Run { job: &job, place, start: &start, engine: &engine, written: Vec::new(), open: &open };
+    let coverage = match &job.coverage {
+        Some(watch) => Some(look(watch, place.reporter).await),
+        None => None,
+    };
+    let (job, start, engine) = (&job, &start, &engine);
+    let mut run = Run { job, place, start, engine, coverage, written: Vec::new(), open: &open };
     let run = async {
         for (domain, items) in by_domain(&job.items) {
             run.domain(&domain, &items).await?;
@@ -157,6 +168,16 @@ async fn leave(open: &OpenDomain) {
     }
 }
 
+/// Looks at what else the cluster holds, and says at once what the plan does not declare.
+async fn look(watch: &Watch, reporter: &Reporter) -> Coverage {
+    reporter.event(Event::Phase { name: "coverage" });
+    let coverage = watch.look(reporter).await;
+    for Line { text, remedy, .. } in coverage.lines() {
+        reporter.event(Event::Warning { object: "coverage".into(), message: text, remedy: Some(remedy) });
+    }
+    coverage
+}
+
 /// The items of each domain, in the order in which domains first come up.
 fn by_domain(items: &[ItemJob]) -> Vec<(String, Vec<&ItemJob>)> {
     let mut domains: Vec<(String, Vec<&ItemJob>)> = Vec::new();
@@ -176,6 +197,7 @@ struct Run<'a> {
     place: Place<'a>,
     start: &'a Start,
     engine: &'a Engine,
+    coverage: Option<Coverage>,
     written: Vec<DomainResult>,
     open: &'a OpenDomain,
 }
@@ -232,7 +254,12 @@ impl Run<'_> {
             Work::Resources { cluster, config } => {
                 let meter = reporter.meter(&job.name, "objects");
                 match resources::write(cluster, config, domain, &meter).await {
-                    Ok(finished) => finished,
+                    Ok(mut finished) => {
+                        if let Some(coverage) = &self.coverage {
+                            finished.fact("coverage", coverage);
+                        }
+                        finished
+                    }
                     Err(error) => match pipeline_cause(&error) {
                         true => return Err(Failure::new(Exit::Unreachable, error.to_string()).because(error)),
                         false => Finished::failed(resources::failed(&error), &job.name, causes(&error)),
@@ -443,7 +470,7 @@ impl Run<'_> {
     }
 
     async fn commit(self) -> Result<BackupReport, Failure> {
-        let Self { job, place, start, engine, written, .. } = self;
+        let Self { job, place, start, engine, coverage, written, .. } = self;
         place.reporter.event(Event::Phase { name: "commit" });
         let ready = &start.ready;
         let seq = 1 + start.chain.heads().iter().map(|head| head.envelope().seq).max().unwrap_or(0);
@@ -491,6 +518,7 @@ impl Run<'_> {
             items,
             born: ready.born.clone(),
             waiting: ready.waiting.iter().map(|owner| owner.name()).collect(),
+            coverage,
         })
     }
 }

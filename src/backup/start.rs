@@ -24,9 +24,9 @@ use crate::world::{World, kill_point};
 use super::run::{BackupJob, Place};
 
 /// Clocks that differ by more than this are said …
-const CLOCK_WARN: i64 = 5 * 60;
+pub const CLOCK_WARN: i64 = 5 * 60;
 /// … and by more than this refused: signatures and ages would be wrong.
-const CLOCK_REFUSE: i64 = 15 * 60;
+pub const CLOCK_REFUSE: i64 = 15 * 60;
 
 /// What the run knows before it reads a source.
 pub(super) struct Start {

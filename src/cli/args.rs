@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::backup::BackupArgs;
 use super::cat::CatArgs;
+use super::check::CheckArgs;
 use super::completion::CompletionArgs;
 use super::diff::DiffArgs;
 use super::epoch::{EpochAction, EpochArgs};
@@ -34,7 +35,7 @@ use super::verify::VerifyArgs;
 Exit codes, whose meaning never changes:
   0  all declared items are safe, or their gap is accepted in the plan
   1  a bug in kbak, or diff found differences
-  2  usage or configuration
+  2  usage or configuration, or check found problems
   3  partial: some declared item is not safe, or not restored; it is named
   4  tampered or damaged data
   5  store or cluster unreachable
@@ -56,8 +57,10 @@ pub enum Verb {
     Init(Box<InitArgs>),
     /// Make a key of an owner, who can restore
     Keygen(KeygenArgs),
-    /// Plan files: their schema, and what is wrong with one
+    /// Plan files: their schema, what is wrong with one, and a first one from a cluster
     Plan(PlanArgs),
+    /// Try everything that a plan needs, and say what to do about each failure
+    Check(Box<CheckArgs>),
     /// Back up what a plan declares, or a folder, a database, a cluster's resources
     Backup(Box<BackupArgs>),
     /// Bring back everything of a snapshot, or one thing
@@ -73,7 +76,7 @@ pub enum Verb {
     Cat(Box<CatArgs>),
     /// Find paths in a snapshot
     Find(Box<FindArgs>),
-    /// Say what differs between two snapshots
+    /// Say what differs between two snapshots, or between one and the live cluster
     Diff(Box<DiffArgs>),
     /// Write a snapshot as plain files: tar, dumps, JSON lines
     Export(Box<ExportArgs>),
@@ -106,6 +109,8 @@ impl Verb {
             Self::Plan(PlanArgs {
                 action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
             }) => output.output,
+            Self::Plan(PlanArgs { action: PlanAction::Init(_) }) => Format::Table,
+            Self::Check(args) => args.output.output,
             Self::Backup(args) => args.output.output,
             Self::Restore(args) => args.output.output,
             Self::Diff(args) => args.output.output,

@@ -1,15 +1,14 @@
 //! `kbak backup`.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
 
 use super::chain::life;
+use super::declared::DeclaredArgs;
 use super::keyring::{pin, writer};
-use super::options::{OutputArgs, RunArgs, StoreArgs};
-use super::plan::load;
+use super::options::{OutputArgs, RunArgs};
 use super::terminal::{Asker, Talk};
 use super::{conclude, place, signals, sources};
 use crate::backup::run::{BackupJob, BackupReport, Place, backup};
@@ -17,7 +16,7 @@ use crate::format::body::{Gap, Item};
 use crate::format::epoch::Parameters;
 use crate::format::manifest::ItemState;
 use crate::format::signers::Signers;
-use crate::plan::{BackupPlan, Checked, Cluster, Limits, ShortForm, Size, Spec};
+use crate::plan::{Accept, BackupPlan, Checked, Spec, UNCOVERED, item_matches};
 use crate::report::event::{Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{GapReport, ItemReport, RunReport, SnapshotReport};
@@ -46,45 +45,12 @@ Examples:
 Exit codes: 0 every declared item is safe, 3 some is not (it is named), 5 store or cluster
 unreachable, 6 interrupted. Running again resumes: what was stored is reused.")]
 pub struct BackupArgs {
-    /// The plan
-    #[arg(long, value_name = "FILE", help_heading = "Plan")]
-    pub plan: Option<PathBuf>,
-    /// The plan's name, without a file [default: default]
-    #[arg(long, value_name = "NAME", conflicts_with = "plan", help_heading = "Plan")]
-    pub plan_name: Option<String>,
-    /// The writer's key, made by init
-    #[arg(long, value_name = "FILE", help_heading = "Plan")]
-    pub writer_key: Option<PathBuf>,
-    /// The current epoch's secret [default: beside the writer's key]
-    #[arg(long, value_name = "FILE", help_heading = "Plan")]
-    pub epoch_file: Option<PathBuf>,
-    /// A public key of an owner, who can restore; repeatable
-    #[arg(long, value_name = "KEY", conflicts_with = "plan", help_heading = "Plan")]
-    pub recipient: Vec<String>,
+    /// What.
+    #[command(flatten)]
+    pub declared: DeclaredArgs,
     /// Open a new epoch: needed when the epoch's secret is lost
     #[arg(long, help_heading = "Plan")]
     pub new_epoch: bool,
-    /// Back up a folder; repeatable
-    #[arg(long, value_name = "FOLDER", conflicts_with = "plan", help_heading = "Without a plan")]
-    pub path: Vec<PathBuf>,
-    /// Leave out of every folder, in the syntax of .gitignore; repeatable
-    #[arg(long, value_name = "PATTERN", requires = "path", help_heading = "Without a plan")]
-    pub exclude: Vec<String>,
-    /// Back up a database: postgresql://user@host:port/name?sslmode=…; repeatable
-    #[arg(long, value_name = "URL", conflicts_with = "plan", help_heading = "Without a plan")]
-    pub database: Vec<String>,
-    /// The databases' password is in this file
-    #[arg(long, value_name = "FILE", requires = "database", help_heading = "Without a plan")]
-    pub database_password_file: Option<PathBuf>,
-    /// Back up the cluster's resources
-    #[arg(long, conflicts_with = "plan", help_heading = "Without a plan")]
-    pub resources: bool,
-    /// A kubeconfig file [default: the pod's ServiceAccount, KUBECONFIG, ~/.kube/config]
-    #[arg(long, value_name = "FILE", help_heading = "Without a plan")]
-    pub kubeconfig: Option<PathBuf>,
-    /// A context of the kubeconfig
-    #[arg(long, value_name = "NAME", help_heading = "Without a plan")]
-    pub context: Option<String>,
     /// Read every file anew, as if nothing were known of the last run
     #[arg(long, help_heading = "Run")]
     pub no_cache: bool,
@@ -92,9 +58,6 @@ pub struct BackupArgs {
     /// can spoil the backup unseen
     #[arg(long, help_heading = "Run")]
     pub no_proof: bool,
-    /// Where.
-    #[command(flatten)]
-    pub store: StoreArgs,
     /// How.
     #[command(flatten)]
     pub run: RunArgs,
@@ -105,7 +68,7 @@ pub struct BackupArgs {
 
 /// Backs up.
 pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let Checked { plan, warnings } = checked(args)?;
+    let Checked { plan, warnings } = args.declared.checked(args.run.memory, args.run.upload)?;
     for warning in &warnings {
         talk.warn(&warning.to_string());
     }
@@ -121,6 +84,11 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     let outcome = signals::until_stopped(&world.stop, async {
         let options = place::options(&plan.spec.repository, plan.spec.limits.upload, false);
         let store = place::store(&options, &world, &reporter).await?;
+        let (accept, now) = (&plan.spec.accept, world.clock.now());
+        for (item, message) in sources::no_longer_accepted(accept, now) {
+            reporter.warn(item, message);
+        }
+        let accept = sources::accepted(accept, now);
         let job = BackupJob {
             plan: plan.name().to_owned(),
             host: host(),
@@ -136,7 +104,8 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
             prove: !args.no_proof,
             use_cache: !args.no_cache,
             next: plan.spec.schedule.map(|schedule| schedule.next.duration().as_secs()),
-            accept: sources::accepted(&plan.spec.accept, Timestamp::now(), &reporter),
+            accept: accept.clone(),
+            coverage: sources::watch(&plan.spec, accept, &reporter).await,
         };
         let place = Place {
             store: &store,
@@ -157,6 +126,7 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     let failure = match outcome {
         Ok((done, history)) => {
             fill(&mut report, &done, &history, &reporter.meters());
+            accepted(&mut report, &done, &plan.spec.accept);
             None
         }
         Err(failure) => Some(failure),
@@ -183,88 +153,6 @@ fn leave_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, talk: &T
         Ok(key) => talk.say(&format!("· the report of this failure lies in the store, encrypted: {key}")),
         Err(error) => talk.say(&format!("· the report of this failure was not stored: {}", error.what)),
     }
-}
-
-/// The plan's file with what the arguments change, or the plan that they are.
-fn checked(args: &BackupArgs) -> Result<Checked, Failure> {
-    let mut checked = match &args.plan {
-        Some(file) => load(file)?,
-        None => short_form(args)?.plan().map_err(|error| error.failure("the command line"))?,
-    };
-    let spec = &mut checked.plan.spec;
-    spec.repository = args.store.over(std::mem::take(&mut spec.repository));
-    spec.limits.memory = args.run.memory.unwrap_or(spec.limits.memory);
-    spec.limits.upload = args.run.upload.or(spec.limits.upload);
-    if let Some(file) = &args.writer_key {
-        spec.writer.key_file.clone_from(file);
-    }
-    if let Some(file) = &args.epoch_file {
-        spec.writer.epoch_file = Some(file.clone());
-    }
-    if args.context.is_some() || args.kubeconfig.is_some() {
-        let mut cluster = spec.cluster.take().unwrap_or_default();
-        cluster.context = args.context.clone().or(cluster.context);
-        cluster.kubeconfig_file = args.kubeconfig.clone().or(cluster.kubeconfig_file);
-        spec.cluster = Some(cluster);
-    }
-    Ok(checked)
-}
-
-fn short_form(args: &BackupArgs) -> Result<ShortForm, Failure> {
-    let missing =
-        |what: &str, remedy: &str| Failure::new(Exit::Usage, what.to_owned()).remedy(remedy.to_owned());
-    if args.path.is_empty() && args.database.is_empty() && !args.resources {
-        let remedy = "give --plan FILE, or --path, --database or --resources";
-        return Err(missing("nothing says what to back up", remedy));
-    }
-    let writer_key = args.writer_key.clone().ok_or_else(|| {
-        missing("no writer's key is named", "give --writer-key writer.key, which kbak init wrote")
-    })?;
-    let absolute = |path: &PathBuf| {
-        let path = plain(path)?;
-        if path.to_str().is_none() {
-            let what = format!("{} is not UTF-8; name the folder above it", path.display());
-            return Err(Failure::new(Exit::Usage, what));
-        }
-        Ok(path)
-    };
-    let password = args.database_password_file.as_deref();
-    let cluster = Cluster { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
-    Ok(ShortForm {
-        name: args.plan_name.clone(),
-        repository: place::without_plan(&args.store)?,
-        recipients: args.recipient.clone(),
-        writer_key,
-        epoch_file: args.epoch_file.clone(),
-        paths: args.path.iter().map(absolute).collect::<Result<_, _>>()?,
-        exclude: args.exclude.clone(),
-        databases: args
-            .database
-            .iter()
-            .map(|url| sources::database_argument(url, password))
-            .collect::<Result<_, _>>()?,
-        resources: args.resources,
-        cluster: (cluster != Cluster::default()).then_some(cluster),
-        limits: Limits {
-            memory: args.run.memory.unwrap_or(Size::mebi(128)),
-            upload: args.run.upload,
-            parallel: None,
-        },
-    })
-}
-
-/// A path from the root, without `.` and without `..`; links stay as they are named.
-fn plain(path: &Path) -> Result<PathBuf, Failure> {
-    use std::path::Component;
-    let absolute = std::path::absolute(path)
-        .map_err(|error| Failure::new(Exit::Usage, format!("{}: no path", path.display())).because(error))?;
-    if absolute.components().any(|part| part == Component::ParentDir) {
-        // What `..` means behind a link only the file system knows.
-        return std::fs::canonicalize(&absolute).map_err(|error| {
-            Failure::new(Exit::Usage, format!("{}: no folder", path.display())).because(error)
-        });
-    }
-    Ok(absolute.components().collect())
 }
 
 /// Whose signatures count: the writer's own, and those that the plan pins.
@@ -331,9 +219,12 @@ fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: 
     report.exit = done.exit();
     let open = done.items.iter().filter(|(item, _)| !fine(item.state)).count() as u64;
     let seq = done.committed.seq;
-    report.verdict = match open {
-        0 => format!("snapshot {seq:06} committed"),
-        open => format!("snapshot {seq:06} committed with {}", plural(open, "gap", "gaps")),
+    let uncovered = done.coverage.as_ref().filter(|coverage| !coverage.is_fine());
+    report.coverage.clone_from(&done.coverage);
+    report.verdict = match (open, uncovered) {
+        (0, Some(coverage)) => format!("snapshot {seq:06} committed; {}", coverage.summary()),
+        (0, None) => format!("snapshot {seq:06} committed"),
+        (open, _) => format!("snapshot {seq:06} committed with {}", plural(open, "gap", "gaps")),
     };
     report.snapshot = Some(SnapshotReport { sequence: seq, hash: done.committed.head.to_string() });
     report.items = done.items.iter().map(|(item, text)| item_report(item, text, history, meters)).collect();
@@ -356,6 +247,24 @@ fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: 
     }
     if let Some(next) = done.committed.envelope.next_before {
         report.facts.push(("next run".into(), format!("promised before {}", utc(next))));
+    }
+}
+
+/// Tells each gap that the plan accepts, with its reason and its end: accepted is not forgotten.
+fn accepted(report: &mut RunReport, done: &BackupReport, accept: &[Accept]) {
+    let mut fact = |text: String| report.facts.push(("accepted".into(), text));
+    for (item, _) in done.items.iter().filter(|(item, _)| item.state == ItemState::Accepted) {
+        for gap in &item.gaps {
+            let by = accept.iter().find(|accept| accept.item == item.name && accept.gap == gap.code);
+            let why = by.map(|by| format!("; until {}: {}", by.until, by.reason)).unwrap_or_default();
+            fact(format!("{}: {}: {} ({}){why}", item.name, gap.object.display(), gap.reason, gap.code));
+        }
+    }
+    for one in done.coverage.iter().flat_map(|coverage| &coverage.accepted) {
+        let by =
+            accept.iter().find(|accept| accept.gap == UNCOVERED && item_matches(&accept.item, &one.item));
+        let why = by.map(|by| format!("; until {}: {}", by.until, by.reason)).unwrap_or_default();
+        fact(format!("{} is not declared{why}", one.item));
     }
 }
 

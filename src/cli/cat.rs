@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 
 use super::options::ReadArgs;
@@ -15,6 +15,9 @@ use crate::report::failure::{Exit, Failure};
 use crate::restore::volume::parse::{Event, Expect, Parser};
 use crate::source::volume::tar::order;
 
+/// The largest object that is decoded: no API server takes more than 3 MiB.
+const MOST_OBJECT: u64 = 64 << 20;
+
 /// What `kbak cat` takes.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -23,7 +26,8 @@ Examples:
   kbak cat latest path/srv/uploads … | tar -t
   kbak cat latest shop:orders.dump … | pg_restore -l
   kbak cat latest resources:core/v1/configmaps/shop/settings … | jq .data
-  kbak cat latest resources:apps/v1/deployments … | jq -c .metadata.name")]
+  kbak cat latest resources:apps/v1/deployments … | jq -c .metadata.name
+  kbak cat latest resources:apps/v1/deployments/shop/web -o yaml … | less")]
 pub struct CatArgs {
     /// latest, a number, or the first digits of a hash
     #[arg(value_name = "SNAPSHOT")]
@@ -31,9 +35,21 @@ pub struct CatArgs {
     /// An item, and a stream, a file or an object in it
     #[arg(value_name = "ITEM[:PATH]")]
     pub place: String,
+    /// Write one object for people or tools [default: its line as the server wrote it]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<ObjectFormat>,
     /// From where, and with which keys.
     #[command(flatten)]
     pub repository: ReadArgs,
+}
+
+/// How one object is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ObjectFormat {
+    /// YAML
+    Yaml,
+    /// JSON over several lines
+    Json,
 }
 
 /// Writes the bytes.
@@ -44,7 +60,9 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
         let (stream, path) = reading::stream(item, rest)?;
         let reader = snapshot.read(stream)?;
         let mut stdout = std::io::stdout();
-        if path.is_empty() {
+        if let Some(format) = args.output {
+            out::text(&object(&reader, path, format, &item.name).await?)?;
+        } else if path.is_empty() {
             let mut bytes = reader.bytes();
             while let Some(piece) = bytes.next().await {
                 out::written(stdout.write_all(&piece?))?;
@@ -55,6 +73,37 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
         out::written(stdout.flush())?;
         Ok(Exit::Safe)
     })
+}
+
+/// One object, decoded and written again. Its fields come in another order than the server's.
+async fn object(
+    reader: &StreamReader,
+    path: &str,
+    format: ObjectFormat,
+    item: &str,
+) -> Result<String, Failure> {
+    let remedy = "name one object, as in resources:core/v1/configmaps/shop/settings; leave -o out for bytes";
+    let no_object = || Failure::new(Exit::Usage, "-o is for one object of a cluster").remedy(remedy);
+    let found = place(reader, path).await?;
+    let (at, line) = found.filter(|(_, line)| line.kind == Type::Object).ok_or_else(no_object)?;
+    let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length && line.len <= MOST_OBJECT);
+    let end =
+        end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
+    let mut bytes = reader.range(at..end);
+    let mut text = Vec::new();
+    while let Some(piece) = bytes.next().await {
+        text.extend_from_slice(&piece?);
+    }
+    // The parser's own words may quote a value.
+    let damaged = |_| Failure::new(Exit::Damaged, format!("{path} is no JSON"));
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+    let shown = match format {
+        ObjectFormat::Yaml => serde_saphyr::to_string(&value).map_err(|error| error.to_string()),
+        ObjectFormat::Json => serde_json::to_string_pretty(&value).map_err(|error| error.to_string()),
+    };
+    let shown =
+        shown.map_err(|error| Failure::new(Exit::Bug, "the object cannot be written").because(error))?;
+    Ok(shown.trim_end().to_owned() + "\n")
 }
 
 /// Writes one member: of a folder its content, of a kind its line.

@@ -19,7 +19,16 @@ use crate::report::summary::{summary, termination_message};
 
 /// Shows the run as the arguments ask for.
 pub(super) fn display(args: &RunArgs, talk: &Talk, memory: Option<u64>) -> Display {
-    let mode = match args.progress {
+    started(args.progress, talk, memory)
+}
+
+/// The same for verbs that carry no bytes.
+pub(super) fn shown(progress: Progress, talk: &Talk) -> Display {
+    started(progress, talk, None)
+}
+
+fn started(progress: Progress, talk: &Talk, memory: Option<u64>) -> Display {
+    let mode = match progress {
         Progress::Auto if talk.is_terminal() => Mode::Bars,
         Progress::Auto | Progress::Plain => Mode::Plain,
         Progress::Json => Mode::Json,
@@ -48,6 +57,7 @@ pub(super) fn begin(verb: &str, repository: &str, plan: Option<&str>) -> RunRepo
         stored: Stored::default(),
         memory_peak: None,
         last_success: None,
+        coverage: None,
         failure: None,
     }
 }

@@ -1,23 +1,29 @@
-//! `kbak diff`: what differs between two snapshots.
+//! `kbak diff`: what differs between two snapshots, or between one and the live cluster.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use futures::StreamExt as _;
 use serde::Serialize;
 
-use super::options::{OutputArgs, ReadArgs};
+use super::options::{OutputArgs, Progress, ReadArgs};
 use super::out::{self, Format};
 use super::reading::{self, MEMORY};
 use super::signals::until_signalled;
 use super::terminal::Talk;
+use super::{conclude, sources};
+use crate::compare::{self, Change, Difference, Stored};
 use crate::format::body::{Item, Stream};
 use crate::format::catalog::Line;
+use crate::pipeline::owner::Identity;
 use crate::pipeline::reader::StreamReader;
+use crate::plan::Cluster;
 use crate::report::failure::{Exit, Failure};
-use crate::report::text::{plural, size};
+use crate::report::text::{plain, plural, size};
 use crate::repository::snapshot::OpenSnapshot;
 use crate::source::volume::tar::order;
 
@@ -29,15 +35,28 @@ Examples:
   kbak diff 41 latest --repo … --signer kbak.pub --identity owner.key
   kbak diff 41 42 --item path/srv/uploads -o json … | jq -r 'select(.change == \"removed\").path'
 
+  kbak diff latest --live --repo … --signer kbak.pub --identity owner.key
+      what changed in the cluster since: which objects, and which of their fields
+
 A file counts as the same when its kind, size, owner, mode, link and time of change are; an object
-when its JSON is. Exit codes: 0 no difference, 1 differences.")]
+when its JSON is. With --live, fields that the server sets by itself are left out, and paths of fields
+are told, values never. Exit codes: 0 no difference, 1 differences, 3 something was not compared.")]
 pub struct DiffArgs {
     /// The older one: a number, or the first digits of a hash
     #[arg(value_name = "FROM")]
     pub from: String,
     /// The newer one
-    #[arg(value_name = "TO", default_value = "latest")]
+    #[arg(value_name = "TO", default_value = "latest", conflicts_with = "live")]
     pub to: String,
+    /// Compare with the live cluster
+    #[arg(long)]
+    pub live: bool,
+    /// A kubeconfig file [default: the pod's ServiceAccount, KUBECONFIG, ~/.kube/config]
+    #[arg(long, value_name = "FILE", requires = "live")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig
+    #[arg(long, value_name = "NAME", requires = "live")]
+    pub context: Option<String>,
     /// Only this item; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
@@ -52,6 +71,9 @@ pub struct DiffArgs {
 /// Compares.
 pub(super) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
     let identities = reading::keys(&args.repository.reader)?;
+    if args.live {
+        return live(args, &identities, talk);
+    }
     let reporter = talk.reporter();
     let count = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
@@ -63,25 +85,52 @@ pub(super) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
         let [from, to] = both.as_slice() else {
             return Err(Failure::new(Exit::Bug, "two snapshots are not two"));
         };
-        let mut found = Found { format: args.output.output, out: std::io::stdout().into(), count: 0 };
+        let mut found = Found::new(args.output.output);
         items(from, to, &args.item, &mut found).await?;
         out::written(found.out.0.flush())?;
         Ok(found.count)
     })?;
-    if count == 0 {
-        talk.say("no difference");
-        return Ok(Exit::Safe);
-    }
-    talk.say(&plural(count, "difference", "differences"));
-    Ok(Exit::Bug)
+    Ok(told(count, talk))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Change {
-    Added,
-    Removed,
-    Changed,
+fn told(count: u64, talk: &Talk) -> Exit {
+    if count == 0 {
+        talk.say("no difference");
+        return Exit::Safe;
+    }
+    talk.say(&plural(count, "difference", "differences"));
+    Exit::Bug
+}
+
+/// Compares a snapshot's resources with the live cluster.
+fn live(args: &DiffArgs, identities: &[Arc<Identity>], talk: &Talk) -> Result<Exit, Failure> {
+    let display = conclude::shown(Progress::Auto, talk);
+    let reporter = display.reporter();
+    let compared = until_signalled(async {
+        let from = &args.repository;
+        let snapshot = reading::open(from, &args.from, identities, MEMORY, &reporter).await?.snapshot;
+        let spec = Cluster { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
+        let cluster = sources::cluster(Some(&spec), &reporter).await?;
+        let meter = reporter.meter("resources", "objects");
+        let mut found = Found::new(args.output.output);
+        let mut take = |one: Difference| {
+            let Difference { change, kind, object, fields } = one;
+            found.add(&Row { change, item: "resources", stream: &kind, path: &object, what: fields })
+        };
+        let not_compared = compare::live(&snapshot, &cluster, &meter, &mut take).await?;
+        meter.end();
+        out::written(found.out.0.flush())?;
+        Ok((found.count, not_compared))
+    });
+    drop(display.finish());
+    let (count, not_compared) = compared?;
+    for one in &not_compared {
+        talk.warn(&format!("{}: not compared: {}", one.kind, plain(&one.why)));
+    }
+    match told(count, talk) {
+        Exit::Safe if !not_compared.is_empty() => Ok(Exit::Partial),
+        exit => Ok(exit),
+    }
 }
 
 #[derive(Serialize)]
@@ -110,6 +159,10 @@ struct Found {
 }
 
 impl Found {
+    fn new(format: Format) -> Self {
+        Self { format, out: std::io::stdout().into(), count: 0 }
+    }
+
     fn add(&mut self, row: &Row<'_>) -> Result<(), Failure> {
         self.count += 1;
         let text = match self.format {
@@ -129,7 +182,7 @@ impl Found {
                 };
                 let what =
                     if row.what.is_empty() { String::new() } else { format!("   {}", row.what.join(", ")) };
-                format!("{mark} {}{what}", crate::report::text::plain(&place))
+                format!("{mark} {}{what}", plain(&place))
             }
         };
         out::written(writeln!(self.out.0, "{text}"))
@@ -296,22 +349,9 @@ async fn objects(
 /// The objects of a kind by name, each as a digest of its line.
 async fn digests(reader: &StreamReader) -> Result<BTreeMap<String, [u8; 32]>, Failure> {
     let mut found = BTreeMap::new();
-    let mut pieces = reader.bytes();
-    let mut lines = reader.catalog();
-    let mut held = bytes::BytesMut::new();
-    while let Some(line) = lines.next().await {
-        let (_, line) = line?;
-        let length = usize::try_from(line.len).unwrap_or(usize::MAX);
-        while held.len() < length {
-            let Some(piece) = pieces.next().await else {
-                return Err(Failure::new(
-                    Exit::Damaged,
-                    "the catalog names objects past the end of their stream",
-                ));
-            };
-            held.extend_from_slice(&piece?);
-        }
-        found.insert(line.path.display(), *blake3::hash(&held.split_to(length)).as_bytes());
+    let mut stored = Stored::new(reader);
+    while let Some((path, line)) = stored.next().await? {
+        found.insert(path, *blake3::hash(&line).as_bytes());
     }
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! `kbak plan`: the schema and the check of plan files.
+//! `kbak plan`: the schema and the check of plan files, and a first one from a cluster.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::options::OutputArgs;
+use super::options::{OutputArgs, Progress, StoreArgs};
 use super::out::{self, Format};
+use super::signals::until_signalled;
 use super::terminal::Talk;
-use crate::plan::{self, Checked, PlanError, Problem};
+use super::{conclude, sources};
+use crate::draft::Draft;
+use crate::plan::{self, Checked, Cluster, PlanError, Problem, Repository};
 use crate::report::failure::{Exit, Failure};
+use crate::source::kubernetes::ApiError;
+use crate::survey::wishes::wishes;
+use crate::survey::{Wanted, survey};
 
 /// What `kbak plan` takes.
 #[derive(Debug, Args)]
@@ -51,6 +57,46 @@ Exit codes: 0 the plan can be carried out, 2 it cannot.")]
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Write a commented plan from what a cluster holds, and from what Velero, K8up and CronJobs that
+    /// dump were told
+    #[command(after_long_help = "\
+Examples:
+  kbak plan init > nightly.yaml
+
+  kbak plan init --repo s3://backups/prod --endpoint https://s3.example.eu \\
+      --recipient \"age1…\" --recipient \"age1…\" > nightly.yaml
+
+  kbak plan init --from velero/daily > daily.yaml
+      what that Schedule of Velero selects, when it runs and how long it keeps
+
+Nothing is written to the cluster, and the value of no Secret is read.")]
+    Init(Box<InitArgs>),
+}
+
+/// What `kbak plan init` takes.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The plan's name
+    #[arg(long, value_name = "NAME", default_value = plan::DEFAULT_NAME)]
+    pub plan_name: String,
+    /// A public key of an owner, who can restore; repeatable
+    #[arg(long, value_name = "KEY")]
+    pub recipient: Vec<String>,
+    /// The writer's key, made by init
+    #[arg(long, value_name = "FILE", default_value = "writer.key")]
+    pub writer_key: PathBuf,
+    /// Take over this Schedule of Velero [default: the only one that is not paused]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub from: Option<String>,
+    /// A kubeconfig file [default: the pod's ServiceAccount, KUBECONFIG, ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Where.
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// Does it.
@@ -61,7 +107,57 @@ pub(super) fn run(args: PlanArgs, talk: &Talk) -> Result<Exit, Failure> {
             Ok(Exit::Safe)
         }
         PlanAction::Check { file, output } => check(&file, output.output, talk),
+        PlanAction::Init(args) => init(&args, talk),
     }
+}
+
+/// Writes a plan to standard output.
+fn init(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
+    for recipient in &args.recipient {
+        plan::recipient_argument(recipient).map_err(|error| error.failure("--recipient"))?;
+    }
+    let repository = args.store.repo.is_some().then(|| args.store.over(Repository::default()));
+    let display = conclude::shown(Progress::Auto, talk);
+    let reporter = display.reporter();
+    let found = until_signalled(async {
+        let spec = Cluster { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
+        let cluster = sources::cluster(Some(&spec), &reporter).await?;
+        let meter = reporter.meter("cluster", "lists");
+        let wanted = Wanted { services: true, ..Wanted::default() };
+        let survey = survey(&cluster, &wanted, &meter).await.map_err(unreachable)?;
+        let wishes = wishes(&cluster).await.map_err(unreachable)?;
+        meter.end();
+        Ok((survey, wishes, cluster.server().to_owned()))
+    });
+    drop(display.finish());
+    let (survey, wishes, server) = found?;
+    let draft = Draft {
+        name: &args.plan_name,
+        repository: repository.as_ref(),
+        recipients: &args.recipient,
+        writer_key: &args.writer_key.display().to_string(),
+        context: args.context.as_deref(),
+        server: &server,
+        survey: &survey,
+        wishes: &wishes,
+        from: args.from.as_deref(),
+    };
+    let text = draft.text().map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    out::text(&text)?;
+    // What is written must be a plan, but for what only a person can fill in.
+    match plan::parse(&text) {
+        Ok(_) => talk.good("the plan can be used: kbak check --plan FILE tries all of it"),
+        Err(PlanError { problems }) => {
+            for problem in &problems {
+                talk.warn(&problem.to_string());
+            }
+        }
+    }
+    Ok(Exit::Safe)
+}
+
+fn unreachable(error: ApiError) -> Failure {
+    Failure::new(Exit::Unreachable, "the cluster cannot be looked at").because(error)
 }
 
 #[derive(Serialize)]

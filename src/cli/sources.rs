@@ -1,17 +1,18 @@
 //! From what a plan declares to what a run reads: clusters, databases, folders.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::backup::item::{ItemJob, Work};
+use crate::coverage::{self, Declared, Watch};
 use crate::plan::{
-    self, Accept, BackupPlan, Cluster as ClusterSpec, Database, Engine, Glob, ItemName, Resources, Tls,
+    self, Accept, BackupPlan, Cluster as ClusterSpec, Database, Engine, Glob, ItemName, Resources, Spec, Tls,
     Volume,
 };
 use crate::report::event::Reporter;
-use crate::report::failure::{Exit, Failure};
+use crate::report::failure::{Exit, Failure, causes};
 use crate::source::database::{DatabaseConfig, Password, TlsMode};
 use crate::source::kubernetes::{
     ApiError, Cluster, ClusterAccess, ClusterScoped, Deadlines, ResourcesConfig, Selection,
@@ -41,11 +42,20 @@ pub(super) async fn jobs(plan: &BackupPlan, reporter: &Reporter) -> Result<Vec<I
 
 /// A cluster, as the plan or the arguments name it.
 pub(super) async fn cluster(spec: Option<&ClusterSpec>, reporter: &Reporter) -> Result<Cluster, Failure> {
+    patient_cluster(spec, Deadlines::default(), reporter).await
+}
+
+/// The same, with deadlines of the caller's.
+pub(super) async fn patient_cluster(
+    spec: Option<&ClusterSpec>,
+    deadlines: Deadlines,
+    reporter: &Reporter,
+) -> Result<Cluster, Failure> {
     let access = spec.map_or_else(ClusterAccess::default, |spec| ClusterAccess {
         kubeconfig: spec.kubeconfig_file.clone(),
         context: spec.context.clone(),
     });
-    Cluster::connect(&access, Deadlines::default(), reporter.clone()).await.map_err(no_access)
+    Cluster::connect(&access, deadlines, reporter.clone()).await.map_err(no_access)
 }
 
 fn no_access(error: ApiError) -> Failure {
@@ -54,7 +64,7 @@ fn no_access(error: ApiError) -> Failure {
         .remedy("give --kubeconfig or --context, or cluster: in the plan; in a pod, a ServiceAccount")
 }
 
-fn resources_config(resources: &Resources, memory: u64) -> Result<ResourcesConfig, Failure> {
+pub(super) fn resources_config(resources: &Resources, memory: u64) -> Result<ResourcesConfig, Failure> {
     let selection = Selection {
         namespaces: globs(&resources.namespaces.include)?,
         exclude_namespaces: globs(&resources.namespaces.exclude)?,
@@ -82,15 +92,21 @@ pub(super) fn globs(patterns: &[String]) -> Result<Vec<Glob>, Failure> {
 }
 
 fn folder(volume: &Volume) -> Option<ItemJob> {
+    let (name, path, options) = folder_options(volume)?;
+    Some(ItemJob { name, work: Work::Folder { path, options } })
+}
+
+/// A folder's item, where it is, and how it is read.
+pub(super) fn folder_options(volume: &Volume) -> Option<(String, PathBuf, VolumeOptions)> {
     let path = volume.path.clone()?;
     let name = volume.items().first()?.to_string();
     let options = VolumeOptions { exclude: volume.exclude.clone(), ..VolumeOptions::default() };
-    Some(ItemJob { name, work: Work::Folder { path, options } })
+    Some((name, path, options))
 }
 
 /// How the database is asked. Only what this version of kbak can do comes here: the plan's check
 /// has refused the rest.
-fn database_config(database: &Database) -> Result<DatabaseConfig, Failure> {
+pub(super) fn database_config(database: &Database) -> Result<DatabaseConfig, Failure> {
     let host = database.host.clone().unwrap_or_default();
     let mut config = DatabaseConfig::postgresql(&database.name, &host);
     config.port = database.port.unwrap_or(config.port);
@@ -111,7 +127,7 @@ fn database_config(database: &Database) -> Result<DatabaseConfig, Failure> {
 }
 
 /// PGPASSWORD is where PostgreSQL's users have it already; a file goes before.
-pub(super) fn environment_password(file: &Option<std::path::PathBuf>) -> Option<Password> {
+pub(super) fn environment_password(file: &Option<PathBuf>) -> Option<Password> {
     if file.is_some() { None } else { std::env::var("PGPASSWORD").ok().map(Password::new) }
 }
 
@@ -152,14 +168,53 @@ pub(super) fn server_argument(url: &str) -> Result<(DatabaseConfig, Option<Strin
     })
 }
 
-/// The gaps that the plan accepts today, as a run takes them; those whose time is over are said.
-pub(super) fn accepted(accept: &[Accept], now: Timestamp, reporter: &Reporter) -> Vec<(String, String)> {
-    let today = now.to_zoned_datetime(jiff::tz::TimeZone::UTC).date();
-    let (current, over): (Vec<&Accept>, Vec<&Accept>) =
-        accept.iter().partition(|accept| accept.until.date() >= today);
-    for accept in over {
-        let message = format!("the gap {} was accepted until {}: it counts again", accept.gap, accept.until);
-        reporter.warn(accept.item.clone(), message);
+/// What is to be looked for beside what the plan declares, if it wants that. A cluster that cannot
+/// be reached is told by the items that need it, and here.
+pub(super) async fn watch(spec: &Spec, accept: Vec<(String, String)>, reporter: &Reporter) -> Option<Watch> {
+    if !coverage::is_wanted(spec) {
+        return None;
     }
-    current.into_iter().map(|accept| (accept.item.clone(), accept.gap.clone())).collect()
+    // What reads the cluster besides is more patient, and tells it best when nobody answers.
+    let deadlines = Deadlines { tries: 2, ..Deadlines::default() };
+    let cluster = match patient_cluster(spec.cluster.as_ref(), deadlines, reporter).await {
+        Ok(cluster) => cluster,
+        Err(failure) => {
+            reporter.warn("coverage", format!("not looked at: {}", causes(&failure)));
+            return None;
+        }
+    };
+    watch_of(spec, cluster, accept).ok()
+}
+
+/// The same in a cluster that is there.
+pub(super) fn watch_of(
+    spec: &Spec,
+    cluster: Cluster,
+    accept: Vec<(String, String)>,
+) -> Result<Watch, Failure> {
+    let selection = spec.resources.as_ref().map(|resources| {
+        resources_config(resources, spec.limits.memory.get()).map(|config| config.selection)
+    });
+    let declared = Declared::of(spec, selection.transpose()?);
+    Ok(Watch { cluster, declared, strict: spec.coverage == Some(plan::Coverage::Strict), accept })
+}
+
+/// The gaps that the plan accepts today, as a run takes them: item and code.
+pub(super) fn accepted(accept: &[Accept], now: Timestamp) -> Vec<(String, String)> {
+    let current = accept.iter().filter(|accept| !is_over(accept, now));
+    current.map(|accept| (accept.item.clone(), accept.gap.clone())).collect()
+}
+
+/// The entries of `accept` whose time is over: the item, and what is to be said of it.
+pub(super) fn no_longer_accepted(accept: &[Accept], now: Timestamp) -> Vec<(String, String)> {
+    let over = accept.iter().filter(|accept| is_over(accept, now));
+    let told = |accept: &Accept| {
+        let message = format!("the gap {} was accepted until {}: it counts again", accept.gap, accept.until);
+        (accept.item.clone(), message)
+    };
+    over.map(told).collect()
+}
+
+fn is_over(accept: &Accept, now: Timestamp) -> bool {
+    accept.until.date() < now.to_zoned_datetime(jiff::tz::TimeZone::UTC).date()
 }

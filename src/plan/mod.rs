@@ -27,7 +27,7 @@ pub use read::{Checked, MAX_TEXT, parse, suggest};
 pub use recipient::{Recipient, RecipientError, find_private_key};
 pub use running::{
     Accept, Address, Coverage, ExecHook, Hook, HookTime, HttpHook, JobNetworkPolicy, Jobs, Limits, Notify,
-    Objectives, OnError, Retention, Schedule,
+    Objectives, OnError, Retention, Schedule, UNCOVERED, item_matches,
 };
 pub use schema::{FieldDoc, fields, schema};
 pub use selection::{Glob, GlobError, exclusions, picks_out};

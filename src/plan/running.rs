@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::selection::Glob;
 use super::value::{Day, Period, Rate, Size};
 
 /// What to run before or after an item.
@@ -81,14 +82,46 @@ pub struct HttpHook {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accept {
-    /// The item, as reports name it: `volume/shop/cache`.
+    /// The item, as reports name it: `volume/shop/cache`. With the gap `uncovered` its parts may be
+    /// globs.
     pub item: String,
-    /// The gap's code, as reports name it: `rwop-in-use`.
+    /// The gap's code, as reports name it: `rwop-in-use`; `uncovered` for what no plan declares.
     pub gap: String,
     /// Why it is accepted.
     pub reason: String,
     /// Until when; afterwards it is a gap again.
     pub until: Day,
+}
+
+/// The code of the gap that a thing has which no plan declares. It is accepted by items that no
+/// plan declares either: `volume/shop/cache`, `database/shop/*`, `namespace/dev-*`, `secret/x/y`.
+pub const UNCOVERED: &str = "uncovered";
+
+/// Whether `pattern`, an item whose parts may be globs, stands for `item`.
+#[must_use]
+pub fn item_matches(pattern: &str, item: &str) -> bool {
+    let (mut patterns, mut parts) = (pattern.split('/'), item.split('/'));
+    loop {
+        match (patterns.next(), parts.next()) {
+            (None, None) => return true,
+            (Some(pattern), Some(part)) => {
+                if !Glob::new(pattern).is_ok_and(|glob| glob.matches(part)) {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a text names things that no plan declares, as [`item_matches`] takes it.
+pub(super) fn is_uncovered_item(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    let fits = match parts.as_slice() {
+        ["namespace", _] | ["volume" | "database" | "secret", _, _] => true,
+        _ => false,
+    };
+    fits && parts.iter().all(|part| Glob::new(part).is_ok())
 }
 
 /// What to do about things that no plan declares.
@@ -97,7 +130,7 @@ pub struct Accept {
 pub enum Coverage {
     /// Name them.
     Warn,
-    /// Name them, and end with exit code 3.
+    /// Name them, and end with exit code 3; with 2 in `check`.
     Strict,
     /// Do not look.
     Off,
@@ -259,4 +292,26 @@ pub struct Address {
     /// A webhook's body, as a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_items_match_part_by_part() {
+        for (pattern, item) in
+            [("volume/shop/*", "volume/shop/cache"), ("namespace/dev-?", "namespace/dev-1")]
+        {
+            assert!(item_matches(pattern, item), "{pattern} {item}");
+        }
+        for (pattern, item) in [
+            ("volume/*", "volume/shop/cache"),
+            ("volume/shop/cache", "volume/shop"),
+            ("*/shop/x y", "volume/shop/x"),
+            ("secret/shop/*", "volume/shop/cache"),
+        ] {
+            assert!(!item_matches(pattern, item), "{pattern} {item}");
+        }
+    }
 }

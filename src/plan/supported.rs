@@ -4,7 +4,6 @@
 
 use super::items::{Engine, Transport};
 use super::problem::{Problem, ProblemKind};
-use super::running::Coverage;
 use super::spec::BackupPlan;
 
 const NOT_YET: &str = "not yet supported by this version";
@@ -29,7 +28,6 @@ pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
     );
     whole(!spec.hooks.is_empty(), "hooks", "hooks", "run them around kbak");
     whole(spec.limits.parallel.is_some(), "limits.parallel", "a number of transfers", "leave it out");
-    whole(spec.coverage == Some(Coverage::Strict), "coverage", "coverage", "leave it out, or off");
     whole(spec.jobs.is_some(), "jobs", "Jobs in the cluster", "leave it out");
     whole(!spec.notify.is_empty(), "notify", "notices", "use --metrics-file and the exit code");
     for (number, database) in spec.databases.iter().enumerate() {
@@ -71,7 +69,6 @@ fn warnings(plan: &BackupPlan) -> Vec<Problem> {
     };
     later(spec.retention.is_some(), "retention", "nothing is pruned");
     later(spec.objectives.is_some(), "objectives", "objectives are not watched");
-    later(spec.coverage == Some(Coverage::Warn), "coverage", "what no plan declares is not listed");
     let resources = spec.resources.as_ref().is_some_and(|resources| resources.objectives.is_some());
     later(resources, "resources.objectives", "objectives are not watched");
     for (number, database) in spec.databases.iter().enumerate() {

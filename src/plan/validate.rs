@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use super::items::{Database, Engine, ItemName, Method, Tls, Transport, Volume, is_name};
 use super::problem::{Problem, ProblemKind as Kind};
+use super::running::{UNCOVERED, is_uncovered_item};
 use super::selection::{Glob, selector_problem};
 use super::spec::{BackupPlan, ClusterScoped, EpochAge, LockMode, Patterns, Repository, Resources};
 use super::value::{Period, Size};
@@ -353,6 +354,18 @@ impl Found {
         let open = plan.spec.volumes.iter().any(|volume| volume.selector.is_some());
         for (number, accept) in plan.spec.accept.iter().enumerate() {
             let field = format!("spec.accept[{number}]");
+            if accept.reason.trim().is_empty() {
+                self.bad(format!("{field}.reason"), "a gap is accepted for a reason");
+            }
+            if accept.gap == UNCOVERED {
+                if !is_uncovered_item(&accept.item) {
+                    let message = format!("{:?} is nothing that coverage tells of", accept.item);
+                    self.add(Problem::new(Kind::BadValue, format!("{field}.item"), message).remedy(
+                        "write volume/NS/NAME, database/NS/NAME, secret/NS/NAME or namespace/NAME; globs are fine",
+                    ));
+                }
+                continue;
+            }
             let Some(item) = ItemName::parse(&accept.item) else {
                 self.bad(format!("{field}.item"), format!("{:?} is no item", accept.item));
                 continue;
@@ -368,9 +381,6 @@ impl Found {
             }
             if !is_name(&accept.gap) || accept.gap.contains('.') {
                 self.bad(format!("{field}.gap"), format!("{:?} is no code of a gap", accept.gap));
-            }
-            if accept.reason.trim().is_empty() {
-                self.bad(format!("{field}.reason"), "a gap is accepted for a reason");
             }
         }
     }

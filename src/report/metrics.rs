@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::run::{ItemState, RunReport};
+use crate::coverage::What;
 
 type Labels = Vec<(String, String)>;
 /// Figures of one run are gauges: each run states them anew.
@@ -26,10 +27,24 @@ pub fn openmetrics(report: &RunReport) -> String {
     moments(&mut registry, report, &run);
     whole(&mut registry, report, &run);
     items(&mut registry, report, &run);
+    uncovered(&mut registry, report, &run);
     let mut text = String::new();
     // A String takes every write.
     let _ = encode(&mut text, &registry);
     text
+}
+
+/// What exists and no plan declares; no figure where nobody looked, so that an alarm is not silenced
+/// by rights that are missing.
+fn uncovered(registry: &mut Registry, report: &RunReport, run: &Labels) {
+    let Some(coverage) = &report.coverage else { return };
+    let help = "Things in the cluster that the plan does not declare";
+    let family = figure(registry, "uncovered", help);
+    for what in What::ALL {
+        set(&family, &with(run, "what", what.name()), coverage.count(what) as u64);
+    }
+    let help = "Kinds of things that could not be looked at for coverage";
+    set(&figure(registry, "coverage_unseen", help), run, coverage.unseen.len() as u64);
 }
 
 fn base(report: &RunReport) -> Labels {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::failure::{Exit, Failure};
+use crate::coverage::Coverage;
 pub use crate::format::manifest::ItemState;
 
 /// A run.
@@ -53,6 +54,9 @@ pub struct RunReport {
     /// When the plan's newest whole snapshot was taken, this run's included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<Timestamp>,
+    /// What else the cluster holds than the plan declares, where that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// What ended the run early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,

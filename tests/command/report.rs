@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kbak::coverage::{Coverage, Uncovered, What};
 use kbak::report::display::{Display, DisplayOptions, Mode};
 use kbak::report::event::Event;
 use kbak::report::failure::{Exit, Failure};
@@ -47,6 +48,7 @@ fn good() -> RunReport {
         warnings_left_out: 0,
         stored: Stored { bytes: 71 << 20, packs: 6, requests: [("put".to_owned(), 9)].into() },
         memory_peak: Some(84 << 20),
+        coverage: None,
         last_success: Some("2026-11-23T02:00:25Z".parse().expect("a moment")),
         failure: None,
     }
@@ -154,6 +156,22 @@ fn metrics_are_openmetrics() {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
         assert!(name.starts_with("kbak_") && value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn metrics_tell_what_no_plan_declares() {
+    let mut report = good();
+    assert!(!openmetrics(&report).contains("uncovered"), "no figure where nobody looked");
+    let claim = Uncovered { what: What::Claim, item: "volume/shop/cache".into(), detail: String::new() };
+    report.coverage = Some(Coverage { uncovered: vec![claim], ..Coverage::default() });
+    let text = openmetrics(&report);
+    for line in [
+        "kbak_uncovered{verb=\"backup\",plan=\"nightly\",what=\"claim\"} 1\n",
+        "kbak_uncovered{verb=\"backup\",plan=\"nightly\",what=\"key\"} 0\n",
+        "kbak_coverage_unseen{verb=\"backup\",plan=\"nightly\"} 0\n",
+    ] {
+        assert!(text.contains(line), "{line} is missing:\n{text}");
     }
 }
 

@@ -356,6 +356,12 @@ const CASES: &[(&str, &str, &str, &str)] = &[
         "line 12, column 14: spec.accept[0].item: shopp is not declared by this plan → did you mean shop?",
     ),
     (
+        "accepting as undeclared what coverage does not tell of",
+        "",
+        "  resources: {}\n  accept:\n    - {item: shop, gap: uncovered, reason: y, until: 2027-01-01}\n",
+        "line 11, column 14: spec.accept[0].item: \"shop\" is nothing that coverage tells of → write volume/NS/NAME, database/NS/NAME, secret/NS/NAME or namespace/NAME; globs are fine",
+    ),
+    (
         "an end that is no day",
         "",
         "  resources: {}\n  accept:\n    - {item: resources, gap: x, reason: y, until: 2027-02-30}\n",

@@ -94,6 +94,7 @@ impl Bench {
             prove: true,
             use_cache: true,
             next: None,
+            coverage: None,
             accept: Vec::new(),
         };
         let place = Place {

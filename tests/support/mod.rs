@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod compare;
 pub mod keyed;
+pub mod desk;
+pub mod kinds;
 pub mod liar;
 pub mod meddling;
 pub mod owners;

@@ -1,0 +1,275 @@
+//! The cluster: its version, its kinds, the right to list each, and whether one moment is possible.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+use super::{CheckJob, ClusterJob, Finding, Weight, coverage, within};
+use crate::report::event::{Meter, Reporter};
+use crate::report::failure::{Exit, Failure, causes};
+use crate::report::text::{count, plural};
+use crate::source::kubernetes::{
+    ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, cut, discover,
+};
+
+/// Kinds asked for at once.
+const PARALLEL: usize = 8;
+/// One object's metadata is far below this.
+const PAGE: usize = 4 << 20;
+/// Asks for metadata alone. A server without that form gives whole objects.
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+/// How many kinds are named in a line.
+const NAMED: usize = 12;
+/// The oldest server that kbak is tried with.
+const TRIED: u32 = 33;
+
+pub(super) async fn check(job: &CheckJob, reporter: &Reporter) -> Vec<Finding> {
+    match &job.cluster {
+        None => Vec::new(),
+        Some(Err(failure)) => {
+            let mut finding = Finding::problem("cluster", causes(failure));
+            finding.remedy.clone_from(&failure.remedy);
+            vec![finding]
+        }
+        Some(Ok(job)) => {
+            let mut findings = within("cluster", cluster(job, reporter)).await;
+            // Without an answer nothing can be looked for, and that is said already.
+            if findings.iter().any(|finding| finding.about == "cluster" && finding.weight == Weight::Good) {
+                findings.extend(coverage::check(job, reporter).await);
+            }
+            findings
+        }
+    }
+}
+
+async fn cluster(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
+    let began = Instant::now();
+    let (version, discovered) = match futures::join!(version(&job.cluster), discover(&job.cluster)) {
+        (Ok(version), Ok(discovered)) => (version, discovered),
+        (Err(error), _) | (_, Err(error)) => return vec![unreachable(error)],
+    };
+    let mut findings = Vec::new();
+    match &job.selection {
+        None => findings.push(Finding::good("cluster", version.text.clone()).took(began)),
+        Some(selection) => {
+            let kinds = selection.kinds(&discovered.kinds);
+            let named = named_namespaces(selection);
+            let meter = reporter.meter("cluster", "kinds");
+            let asked = ask(&job.cluster, &kinds, named.as_deref(), &meter).await;
+            meter.end();
+            findings.push(Finding::good("cluster", told(&version.text, kinds.len(), &asked)).took(began));
+            findings.extend(rights(&kinds, &asked, named.as_deref()));
+            findings.extend(silent(&kinds, &asked));
+            findings.extend(moment(&kinds, &asked));
+        }
+    }
+    if version.minor.is_some_and(|minor| minor < TRIED) {
+        let what = format!("Kubernetes {} is older than what kbak is tried with (v1.{TRIED})", version.text);
+        findings.push(Finding::warning("cluster", what));
+    }
+    findings.extend(stale(&discovered, job.selection.as_ref()));
+    findings
+}
+
+fn unreachable(error: ApiError) -> Finding {
+    let remedy = match error.code() {
+        Some(401) => "the credentials are not accepted: renew the token or certificate of the kubeconfig",
+        Some(403) => "the identity may not read discovery: bind it to the ClusterRole system:discovery",
+        _ => "is the API server up, and the address in the kubeconfig right?",
+    };
+    Finding::failure("cluster", Failure::new(Exit::Unreachable, causes(&error)).remedy(remedy))
+}
+
+struct Version {
+    text: String,
+    minor: Option<u32>,
+}
+
+async fn version(cluster: &Cluster) -> Result<Version, ApiError> {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Answer {
+        git_version: String,
+        minor: String,
+    }
+    let answer = cluster.get("/version", "", 64 << 10).await?;
+    let answer: Answer = serde_json::from_slice(&answer.body).unwrap_or_default();
+    // Some providers write 33+.
+    let minor = answer.minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
+    Ok(Version { text: answer.git_version, minor })
+}
+
+/// What one kind answered to a list of one.
+struct Asked {
+    /// How many objects there are, as far as the server says.
+    objects: u64,
+    /// The revision that the answer shows.
+    revision: String,
+    /// The store's revision before and after.
+    between: (u64, u64),
+}
+
+/// Lists one object of each kind, its metadata only: the same right as the backup needs, and no
+/// Secret's value crosses the network.
+async fn ask(
+    cluster: &Cluster,
+    kinds: &[&KindInfo],
+    named: Option<&[String]>,
+    meter: &Meter,
+) -> Vec<Result<Asked, ApiError>> {
+    meter.add_total(kinds.len() as u64);
+    let revision = || async { namespaces(cluster).await.unwrap_or(0) };
+    let before = revision().await;
+    let mut asked: Vec<Result<Asked, ApiError>> = futures::stream::iter(kinds)
+        .map(|kind| async move {
+            let answer = one(cluster, kind, named).await;
+            meter.add_done(1);
+            answer
+        })
+        .buffered(PARALLEL)
+        .collect()
+        .await;
+    let after = revision().await;
+    for asked in asked.iter_mut().flatten() {
+        asked.between = (before, after);
+    }
+    asked
+}
+
+/// The namespaces, where the plan names each of them: then they are read one by one, and rights in
+/// them are enough.
+fn named_namespaces(selection: &Selection) -> Option<Vec<String>> {
+    let names = selection.namespaces.iter().map(|glob| glob.as_str());
+    let plain = names.clone().all(|name| !name.contains(['*', '?']));
+    plain.then(|| names.filter(|name| selection.namespace(name)).map(str::to_owned).collect())
+}
+
+async fn one(cluster: &Cluster, kind: &KindInfo, named: Option<&[String]>) -> Result<Asked, ApiError> {
+    let paths: Vec<String> = match named.filter(|_| kind.namespaced) {
+        Some(named) => named.iter().map(|namespace| kind.path(Some(namespace))).collect(),
+        None => vec![kind.path(None)],
+    };
+    let mut asked = Asked { objects: 0, revision: String::new(), between: (0, 0) };
+    for path in paths {
+        let answer = cluster.get_as(&path, "limit=1", METADATA, PAGE).await?;
+        let page = cut(&answer.body).unwrap_or_default();
+        let ListMeta { resource_version, remaining_item_count, .. } = page.metadata;
+        asked.objects += page.items.len() as u64 + remaining_item_count.unwrap_or(0);
+        asked.revision = resource_version;
+    }
+    Ok(asked)
+}
+
+/// The revision of the store that namespaces live in.
+async fn namespaces(cluster: &Cluster) -> Option<u64> {
+    let answer = cluster.get_as("/api/v1/namespaces", "limit=1", METADATA, PAGE).await.ok()?;
+    cut(&answer.body).ok()?.metadata.resource_version.parse().ok()
+}
+
+fn told(version: &str, kinds: usize, asked: &[Result<Asked, ApiError>]) -> String {
+    let objects: u64 = asked.iter().flatten().map(|asked| asked.objects).sum();
+    let kinds = plural(kinds as u64, "kind", "kinds");
+    format!("{version}, {kinds}, {} objects (namespaces and labels not yet chosen)", count(objects))
+}
+
+/// The kinds that may not be listed, with the rules to add. Where the plan names its namespaces,
+/// objects outside of them are only taken if what is in them needs them: then it is a warning.
+fn rights(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>], named: Option<&[String]>) -> Vec<Finding> {
+    let refused = |asked: &Result<Asked, ApiError>| matches!(asked, Err(error) if error.code() == Some(403));
+    let closed = kinds.iter().zip(asked).filter(|(_, asked)| refused(asked)).map(|(kind, _)| *kind);
+    let (optional, needed): (Vec<&KindInfo>, Vec<&KindInfo>) =
+        closed.partition(|kind| named.is_some() && !kind.namespaced);
+    let mut findings = Vec::new();
+    if needed.is_empty() {
+        let what =
+            format!("{} may be listed", plural((kinds.len() - optional.len()) as u64, "kind", "kinds"));
+        findings.push(Finding::good("rights", what));
+    } else {
+        let role = match named {
+            Some(named) => format!("a Role in each of {}", named.join(", ")),
+            None => "a ClusterRole".to_owned(),
+        };
+        let what = format!("may not list {}", told_kinds(&needed));
+        findings.push(Finding::problem("rights", what).remedy(rules(&needed, &role)));
+    }
+    if !optional.is_empty() {
+        let what = format!("may not list {}: what needs them is backed up without", told_kinds(&optional));
+        findings.push(Finding::warning("rights", what).remedy(rules(&optional, "a ClusterRole")));
+    }
+    findings
+}
+
+/// Names of kinds, the first of many.
+fn told_kinds(kinds: &[&KindInfo]) -> String {
+    let mut names: Vec<String> = kinds.iter().take(NAMED).map(|kind| kind.resource()).collect();
+    if kinds.len() > NAMED {
+        names.push(format!("{} more", kinds.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+/// The rules that let kinds be listed: lines for `rules:` of a role, one a group.
+fn rules(kinds: &[&KindInfo], role: &str) -> String {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for kind in kinds {
+        groups.entry(&kind.group).or_default().push(&kind.plural);
+    }
+    let lines = groups.iter().map(|(group, plurals)| {
+        format!("- {{apiGroups: [\"{group}\"], resources: [{}], verbs: [get, list]}}", plurals.join(", "))
+    });
+    let first = format!("add to rules: of {role} that is bound to this identity:");
+    std::iter::once(first).chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+/// The kinds whose server does not answer: a dead aggregated API, a dead conversion webhook.
+fn silent(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
+    let dead = kinds.iter().zip(asked).filter_map(|(kind, asked)| match asked {
+        Err(error) if error.code() != Some(403) => Some((kind, error)),
+        _ => None,
+    });
+    let one = |(kind, error): (&&KindInfo, &ApiError)| {
+        let what = format!("{} cannot be listed: {}", kind.resource(), error.kind);
+        let remedy = match kind.group.as_str() {
+            "" => "is the API server well?".to_owned(),
+            group => format!("look at what serves it: kubectl get apiservices,crds | grep {group}"),
+        };
+        Finding::problem("cluster", what).remedy(remedy)
+    };
+    dead.map(one).collect()
+}
+
+/// Whether all kinds can be read at one revision: a kind whose revision does not lie between two of
+/// the main store's lives in another.
+fn moment(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
+    let apart = |asked: &Asked| {
+        let (before, after) = asked.between;
+        before > 0 && after > 0 && !asked.revision.parse().is_ok_and(|at| (before..=after).contains(&at))
+    };
+    let elsewhere: Vec<&KindInfo> = kinds
+        .iter()
+        .zip(asked)
+        .filter(|(_, asked)| asked.as_ref().is_ok_and(apart))
+        .map(|(kind, _)| *kind)
+        .collect();
+    if elsewhere.is_empty() {
+        return vec![Finding::good("moment", "one revision for all kinds is possible")];
+    }
+    let what = format!("no one moment: {} live in a store of their own", told_kinds(&elsewhere));
+    let remedy = "leave them out (resources.kinds.exclude), or accept the gap not-at-revision";
+    vec![Finding::warning("moment", what).remedy(remedy)]
+}
+
+/// Groups whose kinds are unknown because their server does not answer discovery.
+fn stale(discovered: &Discovered, selection: Option<&Selection>) -> Vec<Finding> {
+    if selection.is_none() {
+        return Vec::new();
+    }
+    let one = |group: &crate::source::kubernetes::StaleGroup| {
+        let what =
+            format!("{}/{} does not answer discovery: its kinds are unknown", group.group, group.version);
+        let remedy = format!("kubectl get apiservice {}.{}", group.version, group.group);
+        Finding::problem("cluster", what).remedy(remedy)
+    };
+    discovered.stale.iter().map(one).collect()
+}

@@ -1,0 +1,34 @@
+//! What the plan forgets: a key that nothing can make again is a problem, the rest a warning, or a
+//! problem too where the plan is strict.
+
+use tokio::time::Instant;
+
+use super::{ClusterJob, Finding, Weight};
+use crate::coverage::What;
+use crate::report::event::Reporter;
+
+pub(super) async fn check(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
+    let Some(watch) = &job.coverage else {
+        return Vec::new();
+    };
+    let began = Instant::now();
+    let coverage = watch.look(reporter).await;
+    let mut findings: Vec<Finding> = Vec::new();
+    if coverage.uncovered.is_empty() && coverage.unseen.is_empty() {
+        findings.push(Finding::good("coverage", coverage.summary()).took(began));
+    }
+    for line in coverage.lines() {
+        let weight = match line.what {
+            Some(What::Key) => Weight::Problem,
+            _ if coverage.strict => Weight::Problem,
+            Some(_) => Weight::Warning,
+            None => Weight::Note,
+        };
+        findings.push(Finding::new("coverage", weight, line.text).remedy(line.remedy));
+    }
+    for one in &coverage.accepted {
+        findings
+            .push(Finding::note("coverage", format!("{} is not declared, as the plan accepts", one.item)));
+    }
+    findings
+}

@@ -1,0 +1,94 @@
+//! Folders: are they there, and may everything in them be read?
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Finding;
+use crate::report::event::Reporter;
+use crate::report::failure::causes;
+use crate::report::text::count;
+use crate::source::volume::{FileType, Volume, VolumeOptions, Walked};
+use crate::world::World;
+
+/// How long a folder is walked: long enough to meet what is usual, short enough to wait for.
+const LONGEST: Duration = Duration::from_secs(20);
+/// How many unreadable things are named.
+const NAMED: usize = 5;
+
+pub(super) async fn check(
+    folders: &[(String, PathBuf, VolumeOptions)],
+    world: &World,
+    reporter: &Reporter,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (name, path, options) in folders {
+        let meter = reporter.meter(name, "files");
+        let (about, path, options) = (name.clone(), path.clone(), options.clone());
+        let shown = meter.clone();
+        let walk = move || walk(&about, &path, options, &|| shown.add_done(1));
+        found.extend(world.workers.run(walk).await);
+        meter.end();
+    }
+    found
+}
+
+fn walk(about: &str, path: &Path, options: VolumeOptions, seen: &dyn Fn()) -> Vec<Finding> {
+    let began = Instant::now();
+    let volume = match Volume::open(path, options) {
+        Ok(volume) => volume,
+        Err(error) => {
+            let finding = Finding::problem(about, causes(&error));
+            return vec![finding.remedy("is the folder there, mounted, and readable for this account?")];
+        }
+    };
+    let (mut members, mut whole) = (0u64, true);
+    let mut unreadable: Vec<String> = Vec::new();
+    let mut more = 0u64;
+    for walked in volume.walk() {
+        let problem = match &walked {
+            Walked::Member(member) => {
+                members += 1;
+                seen();
+                (member.stat.file_type == FileType::File).then(|| closed(path, &member.path)).flatten()
+            }
+            Walked::Gap(gap) => Some(format!("{gap}: {}", causes(&gap.kind))),
+            Walked::Skipped(_) => None,
+        };
+        match problem {
+            Some(problem) if unreadable.len() < NAMED => unreadable.push(problem),
+            Some(_) => more += 1,
+            None => {}
+        }
+        if began.elapsed() > LONGEST {
+            whole = false;
+            break;
+        }
+    }
+    let mut findings = Vec::new();
+    let entries = count(members);
+    findings.push(if whole {
+        Finding::good(about, format!("{entries} entries in {}", path.display())).took(began)
+    } else {
+        let seconds = LONGEST.as_secs();
+        Finding::note(about, format!("{entries} entries looked at in {seconds} s; the rest was not"))
+            .took(began)
+    });
+    if !unreadable.is_empty() {
+        let more = if more > 0 { format!(" and {} more", count(more)) } else { String::new() };
+        let what = format!("not readable: {}{more}", unreadable.join(", "));
+        let remedy = "run kbak as an account that may read it (CAP_DAC_OVERRIDE), or exclude it";
+        findings.push(Finding::problem(about, what).remedy(remedy));
+    }
+    findings
+}
+
+/// Why a file's content cannot be read, if it cannot.
+fn closed(root: &Path, inside: &[u8]) -> Option<String> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = root.join(std::ffi::OsStr::from_bytes(inside));
+    let flags = rustix::fs::AtFlags::EACCESS | rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    let asked = rustix::fs::accessat(rustix::fs::CWD, &path, rustix::fs::Access::READ_OK, flags);
+    asked.err().map(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,148 @@
+//! The writer's files, the pin, and the owners: can everything be encrypted and signed?
+
+use std::path::Path;
+
+use tokio::time::Instant;
+
+use super::{CheckJob, Finding};
+use crate::format::signers::Signers;
+use crate::pipeline::owner::Owner;
+use crate::report::failure::{Exit, Failure};
+use crate::repository::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
+use crate::world::World;
+
+/// What is encrypted to each owner, to see that it can be.
+const CHALLENGE: &[u8] = b"kbak check";
+/// The longest pin.
+const MAX_PIN: u64 = 1 << 20;
+
+/// What was found of the keys, and the keys for those who go on with them.
+pub(super) struct Keys {
+    pub(super) key: Option<WriterKey>,
+    /// The epoch secrets in the file; none when the file is not there or cannot be used.
+    pub(super) held: Option<Vec<HeldEpoch>>,
+    /// The writer's own key and those that are pinned.
+    pub(super) signers: Signers,
+    /// Whether anybody is pinned beside the writer.
+    pub(super) pinned: bool,
+    pub(super) findings: Vec<Finding>,
+}
+
+pub(super) async fn check(job: &CheckJob, world: &World) -> Keys {
+    let mut keys =
+        Keys { key: None, held: None, signers: Signers::default(), pinned: false, findings: Vec::new() };
+    keys.writer(&job.writer_key);
+    if let Some(key) = keys.key.clone() {
+        keys.signers.extend(key.own_signers());
+        keys.epoch_file(job, &key, world).await;
+    }
+    if let Some(file) = &job.signers_file {
+        keys.pin(file);
+    }
+    keys.owners(job, world).await;
+    keys
+}
+
+impl Keys {
+    fn add(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    fn writer(&mut self, file: &Path) {
+        match WriterKey::read(file) {
+            Ok((key, warning)) => {
+                self.add(match warning {
+                    Some(warning) => Finding::warning("writer", warning),
+                    None => Finding::good("writer", format!("{} signs as {}", file.display(), key.writer)),
+                });
+                self.key = Some(key);
+            }
+            Err(error) => self.add(Finding::failure("writer", error.into())),
+        }
+    }
+
+    /// The epoch's secret is there, private, this writer's, and can be replaced when an epoch ends.
+    async fn epoch_file(&mut self, job: &CheckJob, key: &WriterKey, world: &World) {
+        let path = &job.epoch_file;
+        let keeper = FileKeeper::new(path.clone(), key, key.plan(&job.plan), world);
+        match keeper.load().await {
+            // Whether one must be there, the store knows: a first run makes it.
+            Ok(None) => {}
+            Ok(Some(held)) => {
+                self.add(Finding::good("writer", format!("{} holds the epoch's secret", path.display())));
+                self.held = Some(held);
+            }
+            Err(error) => self.add(Finding::failure("writer", error.into())),
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        let flags = rustix::fs::AtFlags::EACCESS;
+        if let Err(error) = rustix::fs::accessat(rustix::fs::CWD, folder, access, flags) {
+            let what = format!("{}: no file can be replaced there: {error}", folder.display());
+            let remedy = "a new epoch's secret is written there: make the folder writable for this account";
+            self.add(Finding::warning("writer", what).remedy(remedy));
+        }
+    }
+
+    fn pin(&mut self, file: &Path) {
+        let read = std::fs::File::open(file).and_then(|file| {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_PIN), &mut text)?;
+            Ok(text)
+        });
+        let label = file.display();
+        let failed =
+            |what: String| Failure::new(Exit::Usage, what).remedy("give kbak.pub, which kbak init wrote");
+        let finding = match read {
+            Err(error) => Finding::failure(
+                "signers",
+                failed(format!("{label}: the pinned signers cannot be read")).because(error),
+            ),
+            Ok(text) => match Signers::parse(&text) {
+                Ok(signers) if !signers.is_empty() => {
+                    self.signers.extend(signers);
+                    self.pinned = true;
+                    Finding::good("signers", format!("{label} pins who may sign"))
+                }
+                Ok(_) => Finding::failure("signers", failed(format!("{label}: it pins nobody"))),
+                Err(error) => Finding::failure(
+                    "signers",
+                    failed(format!("{label}: no OpenSSH allowed signers")).because(error),
+                ),
+            },
+        };
+        self.add(finding);
+    }
+
+    /// Encrypts a few bytes to each owner: a plugin that is missing would end a run at its next
+    /// epoch.
+    async fn owners(&mut self, job: &CheckJob, world: &World) {
+        let began = Instant::now();
+        let (owners, prompt) = (job.owners.clone(), job.prompt.clone());
+        let tried = world.workers.run(move || {
+            let each = |owner: &Owner| owner.recipient.encrypt(CHALLENGE, &prompt).map(|_| owner.name());
+            owners.iter().map(|owner| (owner.name(), each(owner))).collect::<Vec<_>>()
+        });
+        let tried = tried.await;
+        let good: Vec<String> = tried.iter().filter_map(|(_, tried)| tried.as_ref().ok().cloned()).collect();
+        if !good.is_empty() {
+            let what = format!("{} can be encrypted to: {}", plural_owners(good.len()), good.join(", "));
+            self.add(Finding::good("owners", what).took(began));
+        }
+        for (name, tried) in tried {
+            if let Err(error) = tried {
+                let failure = Failure::new(Exit::Usage, format!("nothing can be encrypted to {name}"));
+                let failure = failure.because(error).remedy("check the recipient; a plugin must be on PATH");
+                self.add(Finding::failure("owners", failure));
+            }
+        }
+        if let [_] = job.owners.as_slice() {
+            let what = "only one owner: who loses that one key loses every backup";
+            self.add(Finding::warning("owners", what).remedy("add a second recipient, kept elsewhere"));
+        }
+    }
+}
+
+fn plural_owners(count: usize) -> String {
+    crate::report::text::plural(count as u64, "owner", "owners")
+}

@@ -1,0 +1,100 @@
+//! The store: is it there, what does it honour, and does its clock agree?
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::keys::Keys;
+use super::{CheckJob, Finding, Weight, repository, within};
+use crate::backup::{CLOCK_REFUSE, CLOCK_WARN};
+use crate::format::ids::WriterId;
+use crate::format::layout::probes_prefix;
+use crate::report::event::Reporter;
+use crate::report::failure::Failure;
+use crate::report::text::span;
+use crate::store::open::open;
+use crate::store::probe::{Abilities, Probed, probe};
+use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::world::World;
+
+/// What was found of the store.
+pub(super) struct Stored {
+    pub(super) findings: Vec<Finding>,
+    /// What the probe wrote.
+    pub(super) wrote: Option<String>,
+}
+
+pub(super) async fn check(job: &CheckJob, keys: &Keys, world: &World, reporter: &Reporter) -> Stored {
+    let meter = reporter.meter("store", "checks");
+    meter.add_total(2);
+    let mut wrote = None;
+    let findings = within("store", async {
+        let store = match open(&job.store, world, reporter).await {
+            Ok(store) => store,
+            Err(error) => return vec![failed(error)],
+        };
+        // As this writer where there is one: rights may end at its own prefix.
+        let writer = keys.key.as_ref().map_or_else(|| WriterId(world.random()), |key| key.writer);
+        let (mut findings, probed) = probed(&store, world, writer).await;
+        meter.add_done(1);
+        let Some(probed) = probed else { return findings };
+        wrote = Some(named(&probed.abilities, writer));
+        if let Some(key) = &keys.key {
+            findings.extend(repository::check(job, keys, key, &store, reporter).await);
+        }
+        meter.add_done(1);
+        findings
+    });
+    let findings = findings.await;
+    meter.end();
+    Stored { findings, wrote }
+}
+
+async fn probed(store: &Arc<dyn Store>, world: &World, writer: WriterId) -> (Vec<Finding>, Option<Probed>) {
+    let began = Instant::now();
+    let probed = match probe(store, world, writer).await {
+        Ok(probed) => probed,
+        Err(error) => return (vec![failed(error)], None),
+    };
+    let (good, rest): (Vec<_>, Vec<_>) =
+        probed.findings.iter().partition(|finding| matches!(finding.weight, Weight::Good | Weight::Note));
+    let words =
+        std::iter::once("put, list, read back").chain(good.iter().map(|finding| finding.what.as_str()));
+    let mut findings = vec![Finding::good("store", words.collect::<Vec<_>>().join("; ")).took(began)];
+    for finding in rest {
+        findings.push(Finding {
+            remedy: finding.remedy.clone(),
+            ..Finding::new("store", finding.weight, finding.what.clone())
+        });
+    }
+    findings.push(clock(probed.abilities.clock_ahead_seconds));
+    (findings, Some(probed))
+}
+
+/// What a run would say of the clocks.
+fn clock(ahead: i64) -> Finding {
+    let apart = span(std::time::Duration::from_secs(ahead.unsigned_abs()));
+    let side = if ahead < 0 { "behind" } else { "ahead of" };
+    let what = format!("the store is {apart} {side} this machine");
+    let remedy = "set the clock that is wrong (chrony, systemd-timesyncd)";
+    match ahead.abs() {
+        ..=CLOCK_WARN => Finding::good("clock", what),
+        ..=CLOCK_REFUSE => Finding::warning("clock", what).remedy(remedy),
+        _ => Finding::problem("clock", format!("{what}: a backup refuses that")).remedy(remedy),
+    }
+}
+
+fn failed(error: StoreError) -> Finding {
+    let about = if matches!(error.kind, StoreErrorKind::Clock(_)) { "clock" } else { "store" };
+    Finding::failure(about, Failure::from(error))
+}
+
+/// Names what the probe wrote.
+fn named(abilities: &Abilities, writer: WriterId) -> String {
+    let place = probes_prefix(writer);
+    if abilities.may_delete {
+        format!("the store's probe: objects of 32 bytes under {place}, removed again")
+    } else {
+        format!("the store's probe: objects of 32 bytes under {place}, left there: nothing may be deleted")
+    }
+}

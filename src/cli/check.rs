@@ -1,0 +1,171 @@
+//! `kbak check`.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::declared::DeclaredArgs;
+use super::options::{OutputArgs, Progress};
+use super::out::{self, Format};
+use super::terminal::{Asker, Talk};
+use super::{conclude, place, signals, sources};
+use crate::check::{CheckJob, Checked, ClusterJob, DatabaseJob, Finding, Weight, check};
+use crate::coverage;
+use crate::plan::{self, BackupPlan, Problem, Spec};
+use crate::report::event::Reporter;
+use crate::report::failure::{Exit, Failure};
+use crate::report::style::{Style, padded, width};
+use crate::report::text::{plain, plural, span};
+use crate::repository::writer_key::epoch_path;
+use crate::source::kubernetes::Deadlines;
+use crate::world::World;
+
+/// What `kbak check` takes.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak check --plan nightly.yaml
+
+  kbak check --plan nightly.yaml -o json | jq -r '.findings[] | select(.weight == \"problem\")'
+
+  kbak check --repo s3://backups/laptop --recipient \"age1…\" --writer-key writer.key --resources
+      without a plan's file
+
+Nothing is written but the store's probe, which the last line names. Exit codes: 0 nothing stands in
+the way of a backup, 2 something does (it is named, with what to do).")]
+pub struct CheckArgs {
+    /// What.
+    #[command(flatten)]
+    pub declared: DeclaredArgs,
+    /// How progress is shown, on standard error
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub progress: Progress,
+    /// How the findings are written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// How long a cluster is asked: a preflight is for somebody who waits.
+const DEADLINES: Deadlines = Deadlines {
+    connect: Duration::from_secs(5),
+    answer: Duration::from_secs(30),
+    tries: 2,
+    wait: Duration::from_millis(250),
+};
+
+/// Checks.
+pub(super) fn run(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
+    let plan::Checked { plan, warnings } = args.declared.checked(None, None)?;
+    let world = World::real();
+    let display = conclude::shown(args.progress, talk);
+    // What is tried again is shown as progress; what came of it is a finding.
+    let reporter = display.reporter();
+    let checked = signals::until_signalled(async {
+        let job = job(&plan, warnings, world.clock.now(), &reporter).await?;
+        Ok(check(&job, &world, &reporter).await)
+    });
+    drop(display.finish());
+    let checked = checked?;
+    match args.output.output {
+        Format::Table => out::text(&table(&checked, style(talk)))?,
+        format => out::value(&checked, format)?,
+    }
+    Ok(checked.exit)
+}
+
+/// Colour only where the table itself goes to a terminal.
+fn style(talk: &Talk) -> Style {
+    if std::io::stdout().is_terminal() { talk.style } else { Style::plain() }
+}
+
+/// What is to be tried, from what the plan says.
+async fn job(
+    plan: &BackupPlan,
+    warnings: Vec<Problem>,
+    now: Timestamp,
+    reporter: &Reporter,
+) -> Result<CheckJob, Failure> {
+    let spec = &plan.spec;
+    let writer_key = spec.writer.key_file.clone();
+    let epoch_file = spec.writer.epoch_file.clone().unwrap_or_else(|| epoch_path(&writer_key, plan.name()));
+    let databases = spec.databases.iter().map(|database| {
+        let job = sources::globs(&database.databases).and_then(|databases| {
+            Ok(DatabaseJob { config: Box::new(sources::database_config(database)?), databases })
+        });
+        (database.item().to_string(), job)
+    });
+    Ok(CheckJob {
+        plan: plan.name().to_owned(),
+        warnings,
+        no_longer_accepted: sources::no_longer_accepted(&spec.accept, now),
+        store: place::options(&spec.repository, None, false),
+        writer_key,
+        epoch_file,
+        signers_file: spec.writer.signers_file.clone(),
+        owners: spec.owners(),
+        prompt: Asker::shared(None)?,
+        cluster: match spec.resources.is_some() || coverage::is_wanted(spec) {
+            true => Some(cluster(spec, now, reporter).await),
+            false => None,
+        },
+        databases: databases.collect(),
+        folders: spec.volumes.iter().filter_map(sources::folder_options).collect(),
+    })
+}
+
+async fn cluster(spec: &Spec, now: Timestamp, reporter: &Reporter) -> Result<ClusterJob, Failure> {
+    let cluster = sources::patient_cluster(spec.cluster.as_ref(), DEADLINES, reporter).await?;
+    let config = spec.resources.as_ref().map(|resources| {
+        sources::resources_config(resources, spec.limits.memory.get()).map(|config| config.selection)
+    });
+    let accept = sources::accepted(&spec.accept, now);
+    let coverage = coverage::is_wanted(spec).then(|| sources::watch_of(spec, cluster.clone(), accept));
+    Ok(ClusterJob { cluster, selection: config.transpose()?, coverage: coverage.transpose()? })
+}
+
+/// The findings, a line each, and the verdict.
+fn table(checked: &Checked, style: Style) -> String {
+    let label = checked.findings.iter().map(|finding| width(&plain(&finding.about))).max().unwrap_or(0);
+    let label = label.clamp(10, 32);
+    let mut lines = Vec::new();
+    for finding in &checked.findings {
+        lines.extend(row(finding, label, style));
+    }
+    lines.push(verdict(checked, style));
+    lines.join("\n") + "\n"
+}
+
+fn row(finding: &Finding, label: usize, style: Style) -> Vec<String> {
+    let mark = match finding.weight {
+        Weight::Good => style.good("✓"),
+        Weight::Note => style.dim("·"),
+        Weight::Warning => style.warn("!"),
+        Weight::Problem => style.bad("✗"),
+    };
+    let text = format!("{} {}", padded(&plain(&finding.about), label), plain(&finding.what));
+    let text = match finding.millis {
+        // The mark takes two columns, which a colour must not change.
+        Some(millis) => Style { width: style.width.saturating_sub(2), ..style }
+            .at_the_right(&text, &span(Duration::from_millis(millis))),
+        None => text,
+    };
+    let indent = " ".repeat(label + 3);
+    let remedy = finding.remedy.iter().flat_map(|remedy| remedy.lines()).enumerate().map(|(number, line)| {
+        let arrow = if number == 0 { "→" } else { " " };
+        format!("{indent}{arrow} {}", plain(line))
+    });
+    std::iter::once(format!("{mark} {text}")).chain(remedy).collect()
+}
+
+fn verdict(checked: &Checked, style: Style) -> String {
+    let problems = plural(checked.problems, "problem", "problems");
+    let warnings = plural(checked.warnings, "warning", "warnings");
+    let wrote = match &checked.wrote {
+        Some(what) => format!("Nothing was written but {what}."),
+        None => "Nothing was written.".to_owned(),
+    };
+    let end = format!("exit {}", checked.exit.code());
+    style.at_the_right(&format!("{problems}, {warnings}. {}", plain(&wrote)), &end)
+}

@@ -1,0 +1,115 @@
+//! Which fields of an object differ: their paths, never their values.
+
+use serde_json::Value;
+
+use super::owned::leave_out;
+use crate::source::kubernetes::KindInfo;
+
+/// How many paths of one object are told.
+const MOST: usize = 20;
+
+/// The paths of fields that differ, as JSON pointers; none where both are the same but for what
+/// the server owns.
+pub(super) fn changed(kind: &KindInfo, before: &[u8], now: &[u8]) -> Result<Vec<String>, &'static str> {
+    let (Ok(mut before), Ok(mut now)) =
+        (serde_json::from_slice::<Value>(before), serde_json::from_slice::<Value>(now))
+    else {
+        return Err("it is no JSON");
+    };
+    let same = |field: &str| before["metadata"][field] == now["metadata"][field];
+    if same("uid") && same("resourceVersion") && before["metadata"]["uid"].is_string() {
+        return Ok(Vec::new());
+    }
+    for object in [&mut before, &mut now] {
+        leave_out(kind, object);
+        // Lists of built-in kinds lack these; the backup has put them in.
+        if let Some(map) = object.as_object_mut() {
+            map.remove("apiVersion");
+            map.remove("kind");
+        }
+    }
+    let mut found = Vec::new();
+    walk(&mut String::new(), Some(&before), Some(&now), &mut found);
+    let more = found.len().saturating_sub(MOST);
+    found.truncate(MOST);
+    if more > 0 {
+        found.push(format!("and {more} more"));
+    }
+    Ok(found)
+}
+
+fn walk(path: &mut String, before: Option<&Value>, now: Option<&Value>, found: &mut Vec<String>) {
+    match (before, now) {
+        (Some(a), Some(b)) if a == b => {}
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            for key in keys {
+                step(path, &key.replace('~', "~0").replace('/', "~1"), a.get(key), b.get(key), found);
+            }
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            for at in 0..a.len().max(b.len()) {
+                step(path, &at.to_string(), a.get(at), b.get(at), found);
+            }
+        }
+        // What is empty on one side and not there on the other says the same.
+        (Some(one), None) | (None, Some(one)) if is_empty(one) => {}
+        _ => found.push(if path.is_empty() { "/".to_owned() } else { path.clone() }),
+    }
+}
+
+fn step(path: &mut String, key: &str, before: Option<&Value>, now: Option<&Value>, found: &mut Vec<String>) {
+    let length = path.len();
+    path.push('/');
+    path.push_str(key);
+    walk(path, before, now, found);
+    path.truncate(length);
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(all) => all.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn diff(plural: &str, before: Value, now: Value) -> Vec<String> {
+        let kind = KindInfo {
+            group: String::new(),
+            version: "v1".to_owned(),
+            plural: plural.to_owned(),
+            kind: "X".to_owned(),
+            namespaced: true,
+            subresources: vec!["status".to_owned()],
+        };
+        changed(&kind, before.to_string().as_bytes(), now.to_string().as_bytes()).expect("JSON")
+    }
+
+    #[test]
+    fn paths_are_told_and_what_the_server_owns_is_not() {
+        let before = json!({"metadata": {"uid": "1", "name": "a", "managedFields": [1]}, "data": {"x/y": "1", "same": "2"}, "status": 1});
+        let now = json!({"apiVersion": "v1", "metadata": {"uid": "2", "name": "a", "labels": {}}, "data": {"x/y": "3", "same": "2", "new": "4"}, "status": 2});
+        assert_eq!(diff("configmaps", before, now), ["/data/new", "/data/x~1y"]);
+        let before = json!({"metadata": {"uid": "1"}, "spec": {"clusterIP": "10.0.0.1", "ports": [{"nodePort": 1, "port": 80}]}});
+        let now = json!({"metadata": {"uid": "2"}, "spec": {"clusterIP": "10.0.0.2", "ports": [{"nodePort": 2, "port": 81}]}});
+        assert_eq!(diff("services", before, now), ["/spec/ports/0/port"]);
+    }
+
+    #[test]
+    fn an_object_that_nobody_touched_is_not_looked_into() {
+        let meta = json!({"uid": "1", "resourceVersion": "5"});
+        assert_eq!(
+            diff("pods", json!({"metadata": meta, "a": 1}), json!({"metadata": meta, "a": 2})),
+            Vec::<String>::new()
+        );
+    }
+}

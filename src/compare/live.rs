@@ -1,0 +1,87 @@
+//! The objects of a kind in a cluster, one after the other, a page in memory.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, head};
+
+/// The largest page.
+const PAGE: usize = 16 << 20;
+/// The first page's objects, and the bytes that a page should have.
+const FIRST: usize = 200;
+const TARGET: usize = 4 << 20;
+/// The most objects of a page.
+const MOST: usize = 1000;
+
+/// Lists a kind page by page.
+pub(super) struct Live<'a> {
+    cluster: &'a Cluster,
+    kind: &'a KindInfo,
+    limit: usize,
+    /// The token of the next page; none before the first and after the last.
+    token: Option<String>,
+    begun: bool,
+    body: Bytes,
+    items: VecDeque<(Range<usize>, String)>,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(cluster: &'a Cluster, kind: &'a KindInfo) -> Self {
+        let (body, items) = (Bytes::new(), VecDeque::new());
+        Self { cluster, kind, limit: FIRST, token: None, begun: false, body, items }
+    }
+
+    /// The next object: `namespace/name` or its name, and its bytes.
+    pub(super) async fn next(&mut self) -> Result<Option<(String, Bytes)>, ApiError> {
+        loop {
+            if let Some((range, path)) = self.items.pop_front() {
+                return Ok(Some((path, self.body.slice(range))));
+            }
+            if self.begun && self.token.is_none() {
+                return Ok(None);
+            }
+            self.page().await?;
+        }
+    }
+
+    async fn page(&mut self) -> Result<(), ApiError> {
+        let path = self.kind.path(None);
+        let token = self.token.as_deref().map(|token| format!("&continue={token}")).unwrap_or_default();
+        let answer = loop {
+            let query = format!("limit={}{token}", self.limit);
+            match self.cluster.get(&path, &query, PAGE).await {
+                Err(error) if matches!(error.kind, ApiErrorKind::TooLarge { .. }) && self.limit > 1 => {
+                    self.limit = (self.limit / 4).max(1);
+                }
+                other => break other?,
+            }
+        };
+        let malformed = |what: String| ApiError {
+            operation: format!("GET {path}"),
+            server: self.cluster.server().to_owned(),
+            kind: ApiErrorKind::Malformed(what),
+            repeated: false,
+            source: None,
+        };
+        let page = cut(&answer.body).map_err(|error| malformed(error.to_string()))?;
+        let count = page.items.len();
+        for (index, range) in page.items.into_iter().enumerate() {
+            let meta = head(&answer.body[range.clone()], index)
+                .map_err(|error| malformed(error.to_string()))?;
+            let path = match meta.namespace.is_empty() {
+                true => meta.name,
+                false => format!("{}/{}", meta.namespace, meta.name),
+            };
+            self.items.push_back((range, path));
+        }
+        let next = page.metadata.continue_token;
+        self.token =
+            (!next.is_empty()).then(|| next.replace('+', "%2B").replace('=', "%3D").replace('/', "%2F"));
+        self.limit = (TARGET / (answer.body.len() / count.max(1) + 1)).clamp(1, MOST);
+        self.begun = true;
+        self.body = answer.body;
+        Ok(())
+    }
+}

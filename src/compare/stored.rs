@@ -1,0 +1,49 @@
+//! The objects of a kind in a snapshot, one after the other.
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+
+use crate::format::catalog::Line;
+use crate::pipeline::reader::StreamReader;
+use crate::report::failure::{Exit, Failure};
+
+/// Walks a stream by its catalog.
+pub struct Stored {
+    pieces: BoxStream<'static, Result<Bytes, Failure>>,
+    lines: BoxStream<'static, Result<Line, Failure>>,
+    held: BytesMut,
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stored")
+    }
+}
+
+impl Stored {
+    /// From the stream's beginning.
+    #[must_use]
+    pub fn new(reader: &StreamReader) -> Self {
+        let pieces = reader.bytes().map(|piece| piece.map_err(Failure::from)).boxed();
+        let lines = reader.catalog().map(|line| Ok(line.map_err(Failure::from)?.1)).boxed();
+        Self { pieces, lines, held: BytesMut::new() }
+    }
+
+    /// The next object: its path and its bytes.
+    ///
+    /// # Errors
+    /// That the stream cannot be read, or that its catalog contradicts it.
+    pub async fn next(&mut self) -> Result<Option<(String, Bytes)>, Failure> {
+        let Some(line) = self.lines.next().await.transpose()? else { return Ok(None) };
+        let length = usize::try_from(line.len).unwrap_or(usize::MAX);
+        while self.held.len() < length {
+            let Some(piece) = self.pieces.next().await else {
+                let what = "the catalog names objects past the end of their stream";
+                return Err(Failure::new(Exit::Damaged, what));
+            };
+            self.held.extend_from_slice(&piece?);
+        }
+        Ok(Some((line.path.display(), self.held.split_to(length).freeze())))
+    }
+}

@@ -1,0 +1,173 @@
+//! What a plan declares of a cluster, and whether it covers a thing that is there.
+
+use std::collections::BTreeMap;
+
+use crate::plan::{self, Glob, Spec};
+use crate::source::kubernetes::Selection;
+use crate::survey::{Database, Service, Wanted};
+
+use super::labels::selects;
+
+type Labels = BTreeMap<String, String>;
+
+/// What a plan declares of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Declared {
+    selection: Option<Selection>,
+    databases: Vec<Place>,
+    claims: Vec<Claims>,
+}
+
+/// Where a plan says that a database is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Place {
+    namespace: Option<String>,
+    service: Option<String>,
+    pod: Option<String>,
+    host: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Claims {
+    namespace: String,
+    globs: Vec<Glob>,
+    selector: Option<String>,
+}
+
+impl Declared {
+    /// What `spec` declares; `selection` is what its resources became.
+    #[must_use]
+    pub fn of(spec: &Spec, selection: Option<Selection>) -> Self {
+        let place = |database: &plan::Database| Place {
+            namespace: database.namespace.clone(),
+            service: database.service.clone(),
+            pod: database.pod.clone(),
+            host: database.host.clone(),
+        };
+        let claims = |volume: &plan::Volume| {
+            let globs = volume.claims.iter().filter_map(|claim| Glob::new(claim).ok()).collect();
+            Some(Claims { namespace: volume.namespace.clone()?, globs, selector: volume.selector.clone() })
+        };
+        Self {
+            selection,
+            databases: spec.databases.iter().map(place).collect(),
+            claims: spec.volumes.iter().filter_map(claims).collect(),
+        }
+    }
+
+    pub(super) fn wanted(&self) -> Wanted {
+        super::wanted(self.selection.as_ref(), !self.databases.is_empty())
+    }
+
+    pub(super) fn takes_namespace(&self, namespace: &str) -> bool {
+        self.selection.as_ref().is_some_and(|selection| selection.namespace(namespace))
+    }
+
+    /// Whether a Secret of these labels is in the backup.
+    pub(super) fn takes_secret(&self, namespace: &str, labels: &Labels) -> bool {
+        self.selection.as_ref().is_some_and(|selection| {
+            let secrets = super::secrets();
+            selection.namespace(namespace)
+                && !selection.kinds(std::slice::from_ref(&secrets)).is_empty()
+                && selection.labels.as_deref().is_none_or(|selector| selects(selector, labels))
+        })
+    }
+
+    pub(super) fn takes_claim(&self, namespace: &str, name: &str, labels: &Labels) -> bool {
+        self.claims.iter().filter(|claims| claims.namespace == namespace).any(|claims| {
+            claims.globs.iter().any(|glob| glob.matches(name))
+                || claims.selector.as_deref().is_some_and(|selector| selects(selector, labels))
+        })
+    }
+
+    /// Whether a database that is there is one that the plan dumps: a Service, a pod or a host of
+    /// the plan leads to it.
+    pub(super) fn dumps(&self, database: &Database, all: &[Database], services: &[Service]) -> bool {
+        let reached: Vec<&Service> = services
+            .iter()
+            .filter(|service| service.namespace == database.namespace && leads(service, database, all))
+            .collect();
+        self.databases.iter().any(|place| place.is(database, &reached))
+    }
+}
+
+/// Whether a Service leads to a database: by its selector, or as operators name theirs, after it
+/// (`shop` has `shop-rw`, `shop-ro`), unless another database's longer name fits, too.
+fn leads(service: &Service, database: &Database, all: &[Database]) -> bool {
+    let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
+    if selected {
+        return true;
+    }
+    let fits = |database: &&Database| {
+        let rest = service.name.strip_prefix(&database.name);
+        database.labels.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let rivals = all.iter().filter(|other| other.namespace == service.namespace).filter(fits);
+    let longest = rivals.max_by_key(|other| other.name.len());
+    longest.is_some_and(|longest| longest == database)
+}
+
+impl Place {
+    fn is(&self, database: &Database, reached: &[&Service]) -> bool {
+        let by_service = |name: &str| {
+            let here = self.namespace.as_deref().is_none_or(|namespace| namespace == database.namespace);
+            here && reached.iter().any(|service| service.name == name)
+        };
+        if self.service.as_deref().is_some_and(by_service) {
+            return true;
+        }
+        if let Some(pod) = &self.pod {
+            let here = self.namespace.as_deref() == Some(database.namespace.as_str());
+            let own = pod.strip_prefix(database.name.as_str());
+            return here && own.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        }
+        let Some(host) = &self.host else { return false };
+        if reached.iter().any(|service| service.addresses.contains(host)) {
+            return true;
+        }
+        match in_cluster(host) {
+            Some((service, Some(namespace))) => {
+                namespace == database.namespace && reached.iter().any(|one| one.name == service)
+            }
+            Some((service, None)) => by_service(service),
+            None => false,
+        }
+    }
+}
+
+/// The Service and the namespace that a host's name means within a cluster:
+/// `db`, `db.shop`, `db.shop.svc`, `db.shop.svc.cluster.local`, `db-0.db.shop.svc`.
+fn in_cluster(host: &str) -> Option<(&str, Option<&str>)> {
+    if host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok() {
+        return None;
+    }
+    let parts: Vec<&str> = host.trim_end_matches('.').split('.').collect();
+    let end = parts.iter().position(|part| *part == "svc").unwrap_or(parts.len());
+    match parts.get(..end)? {
+        [service] => Some((service, None)),
+        [service, namespace] => Some((service, Some(namespace))),
+        [_, service, namespace] if end < parts.len() => Some((service, Some(namespace))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_within_a_cluster_are_read() {
+        let cases = [
+            ("db", Some(("db", None))),
+            ("db.shop", Some(("db", Some("shop")))),
+            ("db.shop.svc.cluster.local", Some(("db", Some("shop")))),
+            ("db-0.db.shop.svc", Some(("db", Some("shop")))),
+            ("db.example.co.uk", None),
+            ("/run/postgresql", None),
+            ("10.0.0.1", None),
+        ];
+        for (host, meant) in cases {
+            assert_eq!(in_cluster(host), meant, "{host}");
+        }
+    }
+}

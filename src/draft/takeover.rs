@@ -1,0 +1,266 @@
+//! What a plan takes over from Velero and K8up: selection, schedule, retention; and what it cannot.
+
+use crate::plan::{EVENTS, Glob, Period};
+use crate::survey::wishes::{K8upSchedule, LabelSelector, VeleroSchedule, VeleroTemplate, Wishes};
+
+use super::cron::{go_period, interval};
+use super::yaml::{Yaml, list, quoted};
+
+/// That a schedule cannot be taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no Velero schedule {wanted}; there are: {}", if there.is_empty() { "none".to_owned() } else { there.join(", ") })]
+pub struct TakeoverError {
+    /// Which was asked for.
+    pub wanted: String,
+    /// Which there are.
+    pub there: Vec<String>,
+}
+
+/// What is taken over.
+pub(super) struct Taken<'a> {
+    wishes: &'a Wishes,
+    /// The schedule whose selection the plan gets.
+    schedule: Option<&'a VeleroSchedule>,
+}
+
+fn name(schedule: &VeleroSchedule) -> String {
+    format!("{}/{}", schedule.namespace, schedule.name)
+}
+
+impl<'a> Taken<'a> {
+    /// The schedule that is named, else the only one that runs.
+    pub(super) fn of(wishes: &'a Wishes, from: Option<&str>) -> Result<Self, TakeoverError> {
+        let mut running = wishes.velero.iter().filter(|schedule| !schedule.paused);
+        let schedule = match from {
+            Some(wanted) => Some(wishes.velero.iter().find(|one| name(one) == wanted).ok_or_else(|| {
+                TakeoverError { wanted: wanted.to_owned(), there: wishes.velero.iter().map(name).collect() }
+            })?),
+            None => running.next().filter(|_| running.next().is_none()),
+        };
+        Ok(Self { wishes, schedule })
+    }
+
+    /// Says what the selection was taken from.
+    pub(super) fn say_from(&self, yaml: &mut Yaml) {
+        if let Some(schedule) = self.schedule {
+            yaml.comment(
+                1,
+                &format!(
+                    "Selection, schedule and retention are those of Velero's Schedule {}.",
+                    name(schedule)
+                ),
+            );
+        }
+        let others = self.wishes.velero.iter().filter(|one| self.schedule != Some(*one));
+        for other in others {
+            let paused = if other.paused { ", paused" } else { "" };
+            yaml.comment(1, &format!(
+                "Velero's Schedule {} ({}{paused}) is not taken over: kbak plan init --from {} writes a plan of it.",
+                name(other), other.cron, name(other)
+            ));
+        }
+        for schedule in &self.wishes.k8up {
+            let K8upSchedule { namespace, name, cron, .. } = schedule;
+            yaml.comment(1, &format!("K8up's Schedule {namespace}/{name} ({cron}) backs up that namespace's claims, not its objects."));
+        }
+    }
+
+    pub(super) fn write_resources(&self, yaml: &mut Yaml) {
+        yaml.line(1, "resources:");
+        let none = VeleroTemplate::default();
+        let template = self.schedule.map_or(&none, |schedule| &schedule.template);
+        let mut wrong = Vec::new();
+        let mut fine = |names: &[String], what: &str| -> Vec<String> {
+            let (good, bad): (Vec<String>, Vec<String>) =
+                names.iter().cloned().partition(|name| Glob::new(name).is_ok());
+            wrong.extend(bad.iter().map(|bad| format!("{what} {bad:?}")));
+            good
+        };
+        let all = |names: Vec<String>| if names.is_empty() { vec!["*".to_owned()] } else { names };
+        let include = all(fine(&template.included_namespaces, "the namespace"));
+        let exclude = fine(&template.excluded_namespaces, "the namespace");
+        yaml.line(2, &format!("namespaces: {{include: {}, exclude: {}}}", list(&include), list(&exclude)));
+        let kinds = all(fine(&template.included_resources, "the kind"));
+        let mut left_out = EVENTS.map(str::to_owned).to_vec();
+        left_out.extend(
+            fine(&template.excluded_resources, "the kind")
+                .into_iter()
+                .filter(|kind| !EVENTS.contains(&kind.as_str())),
+        );
+        yaml.line(2, &format!("kinds: {{include: {}, exclude: {}}}", list(&kinds), list(&left_out)));
+        self.write_selector(yaml, template);
+        match template.include_cluster_resources {
+            Some(true) => yaml.line(2, "clusterScoped: all"),
+            Some(false) => yaml.line(2, "clusterScoped: none"),
+            None => {}
+        }
+        for what in wrong {
+            yaml.comment(2, &format!("Not taken over from Velero: {what} is no pattern here."));
+        }
+        if !template.hooks.resources.is_empty() {
+            let hooks: Vec<&str> = template.hooks.resources.iter().map(|hook| hook.name.as_str()).collect();
+            yaml.comment(
+                2,
+                &format!(
+                    "Not taken over from Velero: the hooks {}: not yet supported by this version.",
+                    hooks.join(", ")
+                ),
+            );
+        }
+        if template.default_volumes_to_fs_backup == Some(true) {
+            yaml.comment(
+                2,
+                "Velero read all volumes of pods as files (defaultVolumesToFsBackup): see volumes below.",
+            );
+        }
+    }
+
+    fn write_selector(&self, yaml: &mut Yaml, template: &VeleroTemplate) {
+        let mut terms = Vec::new();
+        if let Some(selector) = &template.label_selector {
+            terms.extend(selector_terms(selector));
+        }
+        if self.schedule.is_some() {
+            // Velero leaves these out whatever a schedule says.
+            terms.push("velero.io/exclude-from-backup!=true".to_owned());
+        }
+        if !terms.is_empty() {
+            yaml.line(2, &format!("selector: {}", quoted(&terms.join(","))));
+            let note = "Objects of every kind must fit the selector, as in Velero; look at keys above.";
+            if terms.len() > 1 {
+                yaml.comment(2, note);
+            }
+        }
+        if !template.or_label_selectors.is_empty() {
+            yaml.comment(
+                2,
+                "Not taken over from Velero: orLabelSelectors. Write one plan for each, or no selector.",
+            );
+        }
+    }
+
+    /// Retention and schedule.
+    pub(super) fn write_rest(&self, yaml: &mut Yaml) {
+        if let Some(schedule) = self.schedule {
+            let every = interval(&schedule.cron);
+            match every {
+                Some(every) => yaml.line(
+                    1,
+                    &format!(
+                        "schedule: {{next: {}}}    # Velero's ran at {:?}; a CronJob or timer starts kbak",
+                        with_slack(every),
+                        schedule.cron
+                    ),
+                ),
+                None => yaml.comment(
+                    1,
+                    &format!(
+                        "schedule: {{next: …}}    # Velero's ran at {:?}; say how old a backup may be",
+                        schedule.cron
+                    ),
+                ),
+            }
+            self.write_ttl(yaml, &schedule.template.ttl, every);
+            return;
+        }
+        let Some(schedule) = self.wishes.k8up.first() else { return };
+        if let Some(every) = interval(&schedule.cron) {
+            yaml.line(
+                1,
+                &format!(
+                    "schedule: {{next: {}}}    # K8up's {}/{} ran at {:?}",
+                    with_slack(every),
+                    schedule.namespace,
+                    schedule.name,
+                    schedule.cron
+                ),
+            );
+        }
+        let rules: Vec<String> = K8UP_RULES
+            .iter()
+            .filter_map(|rule| {
+                let count = schedule.keeps.get(*rule).filter(|count| **count > 0)?;
+                Some(format!("{rule}: {count}"))
+            })
+            .collect();
+        if !rules.is_empty() {
+            yaml.line(
+                1,
+                &format!(
+                    "retention: {{{}}}    # K8up's {}/{}",
+                    rules.join(", "),
+                    schedule.namespace,
+                    schedule.name
+                ),
+            );
+        }
+    }
+
+    fn write_ttl(&self, yaml: &mut Yaml, ttl: &str, every: Option<Period>) {
+        let ttl = if ttl.is_empty() { "720h0m0s" } else { ttl };
+        let Some(kept) = go_period(ttl) else {
+            yaml.comment(1, &format!("retention: {{…}}    # Velero's ttl was {ttl:?}"));
+            return;
+        };
+        let seconds = kept.duration().as_secs();
+        let rule = match every.map(|every| every.duration().as_secs()) {
+            Some(..=43_200) if seconds <= 14 * 86_400 => ("keepHourly", seconds / 3_600),
+            Some(604_800) => ("keepWeekly", seconds / 604_800),
+            _ => ("keepDaily", seconds / 86_400),
+        };
+        let (name, count) = (rule.0, rule.1.max(1));
+        yaml.line(1, &format!("retention: {{{name}: {count}}}    # Velero's ttl was {ttl}"));
+    }
+}
+
+/// Rules of K8up's prune that mean the same here.
+const K8UP_RULES: &[&str] =
+    &["keepLast", "keepHourly", "keepDaily", "keepWeekly", "keepMonthly", "keepYearly"];
+
+/// An interval and some time for the run itself, so that a late one is no alarm.
+fn with_slack(every: Period) -> Period {
+    let seconds = every.duration().as_secs();
+    Period::seconds(seconds + (seconds / 12).clamp(600, 7_200))
+}
+
+fn selector_terms(selector: &LabelSelector) -> Vec<String> {
+    let mut terms: Vec<String> =
+        selector.match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    for expression in &selector.match_expressions {
+        let values = expression.values.join(",");
+        let key = &expression.key;
+        terms.push(match expression.operator.as_str() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.clone(),
+        });
+    }
+    terms
+}
+
+/// Says what pods' annotations told other tools. Commands are named by what they dump with, and
+/// never written.
+pub(super) fn say_pods(wishes: &Wishes, yaml: &mut Yaml) {
+    for pod in &wishes.pods {
+        let place = format!("{}/{}", pod.namespace, pod.pod);
+        for (key, value) in &pod.told {
+            let line = match key.as_str() {
+                "backup.velero.io/backup-volumes" => {
+                    format!("Velero read the volumes {value} of pod {place} as files")
+                }
+                "backup.velero.io/backup-volumes-excludes" => {
+                    format!("Velero left out the volumes {value} of pod {place}")
+                }
+                key if key.ends_with("command") => {
+                    let with = pod.dumps_with.map(|tool| format!(" ({tool})")).unwrap_or_default();
+                    format!(
+                        "pod {place} has the annotation {key}{with}: its command is not copied, a password may stand in it"
+                    )
+                }
+                _ => continue,
+            };
+            yaml.comment(1, &line);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Bounded lists: page by page, each object cut down at once to what is kept of it.
+
+use serde::de::DeserializeOwned;
+
+use super::Unseen;
+use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut};
+
+/// The largest page in memory.
+const PAGE: usize = 4 << 20;
+/// The most that is kept of one list; the rest is said.
+const MOST: usize = 20_000;
+/// How often a list begins anew because its revision is gone.
+const RESTARTS: u32 = 2;
+/// Asks for metadata alone; no Secret's value is ever asked for. A server without that form gives
+/// whole objects.
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+const WHOLE: &str = "application/json";
+
+/// What of each object is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Its metadata.
+    Metadata,
+    /// All of it.
+    Whole,
+}
+
+/// How far a survey may look: everywhere, or where it is not allowed to, in these namespaces.
+#[derive(Debug)]
+pub(super) struct Reach<'a> {
+    pub(super) cluster: &'a Cluster,
+    /// Namespaces that are known by name.
+    pub(super) namespaces: &'a [String],
+}
+
+/// What was kept of a kind, and why not all of it was looked at.
+#[derive(Debug)]
+pub(super) struct Looked<T> {
+    pub(super) kept: Vec<T>,
+    pub(super) unseen: Option<Unseen>,
+}
+
+/// A kind that every cluster has.
+pub(super) fn builtin(group: &str, version: &str, plural: &str) -> KindInfo {
+    KindInfo {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        plural: plural.to_owned(),
+        kind: String::new(),
+        namespaced: true,
+        subresources: Vec::new(),
+    }
+}
+
+impl Reach<'_> {
+    /// What `keep` keeps of all objects of a kind. A kind that may not be listed is listed in the
+    /// namespaces that are known by name; what cannot be looked at is said, and is no error.
+    pub(super) async fn all<R: DeserializeOwned, T>(
+        &self,
+        kind: &KindInfo,
+        form: Form,
+        limit: usize,
+        keep: impl Fn(R) -> Option<T>,
+    ) -> Looked<T> {
+        let mut looked = Looked { kept: Vec::new(), unseen: None };
+        let everywhere = self.list(&kind.path(None), form, limit, &keep, &mut looked.kept).await;
+        let error = match everywhere {
+            Ok(false) => return looked,
+            Ok(true) => {
+                let why = format!("more than {MOST} of them: the rest is not looked at");
+                looked.unseen = Some(Unseen { what: kind.resource(), why, rule: None });
+                return looked;
+            }
+            // Its definition went away meanwhile, or it was never there: nothing to look at.
+            Err(error) if error.code() == Some(404) => return looked,
+            Err(error) => error,
+        };
+        if error.code() != Some(403) || !kind.namespaced {
+            looked.unseen = Some(unseen(kind, &error));
+            return looked;
+        }
+        let mut refused = self.namespaces.is_empty();
+        for namespace in self.namespaces {
+            let path = kind.path(Some(namespace));
+            let listed = self.list(&path, form, limit, &keep, &mut looked.kept).await;
+            refused |= !matches!(listed, Ok(false));
+        }
+        if refused {
+            looked.unseen = Some(unseen(kind, &error));
+        }
+        looked
+    }
+
+    /// One list to its end, or until [`MOST`] are kept; says whether it was cut short.
+    async fn list<R: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        form: Form,
+        limit: usize,
+        keep: &impl Fn(R) -> Option<T>,
+        kept: &mut Vec<T>,
+    ) -> Result<bool, ApiError> {
+        let accept = if form == Form::Metadata { METADATA } else { WHOLE };
+        let before = kept.len();
+        let (mut limit, mut token, mut restarts) = (limit, String::new(), 0);
+        loop {
+            let query = match token.is_empty() {
+                true => format!("limit={limit}"),
+                false => format!("limit={limit}&continue={token}"),
+            };
+            let answer = match self.cluster.get_as(path, &query, accept, PAGE).await {
+                Ok(answer) => answer,
+                Err(error) if matches!(error.kind, ApiErrorKind::TooLarge { .. }) && limit > 1 => {
+                    limit = (limit / 4).max(1);
+                    continue;
+                }
+                Err(error) if error.code() == Some(410) && restarts < RESTARTS => {
+                    kept.truncate(before);
+                    token.clear();
+                    restarts += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let malformed = |what: String| ApiError {
+                operation: format!("GET {path}"),
+                server: self.cluster.server().to_owned(),
+                kind: ApiErrorKind::Malformed(what),
+                repeated: false,
+                source: None,
+            };
+            let page = cut(&answer.body).map_err(|error| malformed(error.to_string()))?;
+            for range in page.items {
+                // The parser's own words may quote a value.
+                let object = serde_json::from_slice::<R>(&answer.body[range])
+                    .map_err(|error| malformed(format!("an object, at column {}", error.column())))?;
+                kept.extend(keep(object));
+            }
+            if page.metadata.continue_token.is_empty() {
+                return Ok(false);
+            }
+            if kept.len() - before > MOST {
+                return Ok(true);
+            }
+            token = escaped(&page.metadata.continue_token);
+        }
+    }
+
+    /// One object; none when it is gone or may not be read.
+    pub(super) async fn one<R: DeserializeOwned>(&self, path: &str) -> Option<R> {
+        let answer = self.cluster.get(path, "", PAGE).await.ok()?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+}
+
+/// A continue token as a query takes it.
+fn escaped(token: &str) -> String {
+    let mut text = String::with_capacity(token.len());
+    for byte in token.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+fn unseen(kind: &KindInfo, error: &ApiError) -> Unseen {
+    let rule = (error.code() == Some(403)).then(|| {
+        format!("{{apiGroups: [\"{}\"], resources: [{}], verbs: [get, list]}}", kind.group, kind.plural)
+    });
+    let why = match &rule {
+        Some(_) => "not allowed".to_owned(),
+        None => error.kind.to_string(),
+    };
+    Unseen { what: kind.resource(), why, rule }
+}

@@ -1,0 +1,277 @@
+//! The preflight on real parts: what fits passes, and everything that does not is named with what
+//! to do about it.
+
+use std::sync::Arc;
+
+use kbak::check::{CheckJob, Checked, DatabaseJob, Weight, check};
+use kbak::report::event::Reporter;
+use kbak::store::open::StoreOptions;
+use kbak::world::{FixedClock, SystemRandom, Workers, World};
+use serde_json::{Value, json};
+
+use crate::support::desk::{Desk, chmod, json};
+use crate::support::kinds::account;
+use crate::support::owners::nobody;
+use crate::support::plane::{Plane, get, patch};
+use crate::support::postgres;
+use crate::support::program::beneath;
+use crate::support::servers::{READER, SECRET, seaweedfs};
+
+/// The findings of one weight: what they concern, what was found, what to do.
+fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
+    let text = |finding: &Value, field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+    let findings = report["findings"].as_array().expect("findings").iter();
+    findings
+        .filter(|finding| finding["weight"] == weight)
+        .map(|finding| (text(finding, "about"), text(finding, "what"), text(finding, "remedy")))
+        .collect()
+}
+
+/// The one problem that there is.
+fn problem((code, report, said): (i32, Value, String)) -> (String, String, String) {
+    assert_eq!(code, 2, "{report:#} {said}");
+    let problems = of(&report, "problem");
+    let [one] = problems.as_slice() else { panic!("{problems:#?}") };
+    one.clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fits_passes_and_what_does_not_is_named() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let server = postgres::Server::start("secret", &[]);
+    let desk = Desk::new();
+    std::fs::write(desk.path("password"), "secret\n").expect("a file");
+    let (config, socket) = (plane.kubeconfig().display().to_string(), server.socket().display().to_string());
+    let whole = |data: &str| {
+        format!(
+            "  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n  \
+             databases: [{{name: shop, engine: postgresql, host: \"{socket}\", user: kbak, passwordFile: password}}]\n  \
+             volumes: [{{path: \"{data}\", name: data}}]\n"
+        )
+    };
+    let plan = desk.plan(&whole(&desk.text("data")));
+    let before = beneath(&desk.path("store"));
+    let (code, report, said) = json(&["check", "--plan", &plan]);
+    assert_eq!(code, 0, "{report:#} {said}");
+    let good: Vec<String> = of(&report, "good").into_iter().map(|(about, ..)| about).collect();
+    for about in [
+        "store",
+        "clock",
+        "repository",
+        "epoch",
+        "writer",
+        "signers",
+        "owners",
+        "cluster",
+        "rights",
+        "moment",
+        "shop",
+        "path/data",
+        "coverage",
+    ] {
+        assert!(good.iter().any(|one| one == about), "{about} is missing in {good:?}");
+    }
+    assert_eq!(of(&report, "warning").len(), 1, "one owner: {:?}", of(&report, "warning"));
+    assert!(report["wrote"].as_str().is_some_and(|wrote| wrote.contains("/probe/")), "{report:#}");
+    assert_eq!(
+        beneath(&desk.path("store")).iter().filter(|path| path.is_file()).count(),
+        before.iter().filter(|path| path.is_file()).count()
+    );
+
+    // For eyes: a line each, the verdict at the end.
+    let table = crate::support::program::good(&["check", "--plan", &plan]);
+    let table = String::from_utf8(table.stdout).expect("text");
+    assert!(table.starts_with("✓ store "), "{table}");
+    let last = table.lines().last().expect("a verdict");
+    assert!(last.starts_with("0 problems, 1 warning. Nothing was written but the store's probe"), "{table}");
+
+    chmod(&desk.path("keys/writer.key"), 0o644);
+    let (about, what, remedy) = problem(json(&["check", "--plan", &plan]));
+    assert_eq!(
+        (about.as_str(), remedy),
+        ("writer", format!("chmod 600 {}", desk.text("keys/writer.key"))),
+        "{what}"
+    );
+    chmod(&desk.path("keys/writer.key"), 0o600);
+
+    std::fs::rename(desk.path("keys/writer.key.nightly.epoch"), desk.path("away")).expect("moved");
+    let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
+    assert!(about == "epoch" && remedy.contains("--new-epoch"), "{about} {remedy}");
+    std::fs::rename(desk.path("away"), desk.path("keys/writer.key.nightly.epoch")).expect("moved");
+
+    let (about, what, _) = problem(json(&["check", "--plan", &desk.plan(&whole(&desk.text("nowhere")))]));
+    assert!(about == "path/data" && what.contains("nowhere"), "{about} {what}");
+
+    let plan = desk.plan(&whole(&desk.text("data")));
+    drop(server);
+    let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
+    assert!(about == "shop" && remedy.contains("is the server up"), "{about} {remedy}");
+
+    // A recipient that is none is a mistake of usage: nothing is tried.
+    let (repo, key, data) = (desk.repo(), desk.text("keys/writer.key"), desk.text("data"));
+    let short = ["check", "--repo", &repo, "--writer-key", &key, "--path", &data, "--recipient"];
+    let (code, report, said) = json(&[&short[..], &["age1mistyped"]].concat());
+    assert_eq!((code, report), (2, Value::Null), "{said}");
+    assert!(said.contains("cut short or mistyped"), "{said}");
+
+    let config = desk.plan("  cluster: {kubeconfigFile: nowhere.yaml}\n  resources: {}\n");
+    let (about, ..) = problem(json(&["check", "--plan", &config]));
+    assert_eq!(about, "cluster");
+    drop(plane);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_right_is_named_with_the_rules_that_mend_it() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    let desk = Desk::new();
+    let rules =
+        json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
+    let config = account(&plane, &cluster, &desk.path(""), "checker", rules).await;
+    let plan = desk.plan(&format!(
+        "  cluster: {{kubeconfigFile: \"{}\"}}\n  coverage: off\n  \
+         resources: {{kinds: {{include: [configmaps, secrets, deployments.apps]}}}}\n",
+        config.display()
+    ));
+    let (about, what, remedy) = problem(json(&["check", "--plan", &plan]));
+    assert_eq!((about.as_str(), what.as_str()), ("rights", "may not list secrets, deployments.apps"));
+    // The lines after the first are the rules, as they go into a role.
+    let (_, lines) = remedy.split_once('\n').expect("rules");
+    let more: Vec<Value> = serde_saphyr::from_str(lines).expect("YAML");
+    let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/checker";
+    let mut all = get(&cluster, role).await["rules"].clone();
+    all.as_array_mut().expect("rules").extend(more);
+    patch(&cluster, role, json!({"rules": all})).await;
+    for _ in 0..100 {
+        let (code, report, _) = json(&["check", "--plan", &plan]);
+        if code == 0 {
+            assert!(of(&report, "good").iter().any(|(about, ..)| about == "rights"));
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the rules do not mend it");
+}
+
+/// A job that tries a store and nothing else.
+fn store_only(desk: &Desk, store: StoreOptions) -> CheckJob {
+    CheckJob {
+        plan: "nightly".into(),
+        warnings: Vec::new(),
+        no_longer_accepted: Vec::new(),
+        store,
+        writer_key: desk.path("keys/writer.key"),
+        epoch_file: desk.path("keys/writer.key.nightly.epoch"),
+        signers_file: None,
+        owners: Vec::new(),
+        prompt: nobody(),
+        cluster: None,
+        databases: Vec::new(),
+        folders: Vec::new(),
+    }
+}
+
+fn problems(checked: &Checked) -> Vec<(&str, &str)> {
+    let problems = checked.findings.iter().filter(|finding| finding.weight == Weight::Problem);
+    problems.map(|finding| (finding.about.as_str(), finding.what.as_str())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_judged_by_what_it_does() {
+    let server = seaweedfs();
+    server.bucket("backups", false).await;
+    let desk = Desk::new();
+    let reporter = Reporter::silent();
+    let world = World::real();
+
+    let found = check(&store_only(&desk, server.options("backups")), &world, &reporter).await;
+    let [(about, what)] = problems(&found)[..] else { panic!("{:#?}", found.findings) };
+    assert!(about == "repository" && what.contains("no repository lies at"), "{what}");
+    assert!(found.wrote.is_some());
+
+    let wrong =
+        check(&store_only(&desk, server.options_as("backups", "nobody", SECRET)), &world, &reporter).await;
+    let [("store", what)] = problems(&wrong)[..] else { panic!("{:#?}", wrong.findings) };
+    assert!(what.contains("credentials"), "{what}");
+    assert_eq!(wrong.wrote, None);
+
+    let reader =
+        check(&store_only(&desk, server.options_as("backups", READER, SECRET)), &world, &reporter).await;
+    let [("store", what)] = problems(&reader)[..] else { panic!("{:#?}", reader.findings) };
+    assert!(what.contains("access denied"), "{what}");
+
+    let none = check(&store_only(&desk, server.options("nowhere")), &world, &reporter).await;
+    assert_eq!(problems(&none)[0].0, "store", "{:#?}", none.findings);
+
+    let mut options = server.options("backups");
+    options.endpoint = Some("http://127.0.0.1:9".into());
+    let closed = check(&store_only(&desk, options), &world, &reporter).await;
+    let [("store", what)] = problems(&closed)[..] else { panic!("{:#?}", closed.findings) };
+    assert!(what.contains("gave up after"), "{what}");
+
+    for (minutes, weight) in [(1, Weight::Good), (7, Weight::Warning), (20, Weight::Problem)] {
+        let at = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
+        let world = World {
+            clock: Arc::new(FixedClock::new(at)),
+            random: Arc::new(SystemRandom),
+            workers: Workers::Threads { count: 2 },
+        };
+        let late = check(&store_only(&desk, server.options("backups")), &world, &reporter).await;
+        let clock = late.findings.iter().find(|finding| finding.about == "clock").expect("a clock");
+        assert_eq!(clock.weight, weight, "{clock:?}");
+        assert!(clock.what.contains("ahead of this machine"), "{clock:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_tried_with_its_tools_and_its_rights() {
+    let server = postgres::Server::start("secret", &[]);
+    server.sql(
+        "postgres",
+        "CREATE DATABASE orders; CREATE ROLE backup LOGIN PASSWORD 'secret'; CREATE ROLE other",
+    );
+    server.sql("orders", "CREATE TABLE mine (a int); CREATE TABLE other (a int)");
+    let desk = Desk::new();
+    let tried = async |config: kbak::source::database::DatabaseConfig| {
+        let job = DatabaseJob { config: Box::new(config), databases: Vec::new() };
+        let store = StoreOptions::new(desk.repo());
+        let job = CheckJob { databases: vec![("shop".into(), Ok(job))], ..store_only(&desk, store) };
+        check(&job, &World::real(), &Reporter::silent()).await
+    };
+
+    let found = tried(server.config()).await;
+    assert_eq!(problems(&found), [], "{:#?}", found.findings);
+    let good = found.findings.iter().find(|finding| finding.about == "shop").expect("a finding");
+    assert!(good.what.contains("primary, pg_dump") && good.what.contains("2 databases"), "{good:?}");
+
+    let mut config = server.config();
+    config.user = "backup".into();
+    let found = tried(config.clone()).await;
+    let [("shop", what)] = problems(&found)[..] else { panic!("{:#?}", found.findings) };
+    assert!(what.contains("2 tables and sequences of orders"), "{what}");
+    let finding = found.findings.iter().find(|finding| finding.what == what).expect("it");
+    assert!(finding.remedy.as_deref().is_some_and(|remedy| remedy.starts_with("GRANT")), "{finding:?}");
+    server.sql("postgres", "GRANT pg_read_all_data TO backup");
+    assert_eq!(problems(&tried(config).await), []);
+
+    // Tools of an older version: the real psql, and a pg_dump that says so.
+    let real = server.config().tools.expect("tools");
+    let old = desk.path("old");
+    std::fs::create_dir(&old).expect("a folder");
+    for tool in ["pg_dumpall", "pg_restore", "psql"] {
+        std::os::unix::fs::symlink(real.join(tool), old.join(tool)).expect("a link");
+    }
+    std::fs::write(old.join("pg_dump"), "#!/bin/sh\necho 'pg_dump (PostgreSQL) 11.22'\n").expect("a script");
+    chmod(&old.join("pg_dump"), 0o755);
+    let mut config = server.config();
+    config.tools = Some(old);
+    let found = tried(config).await;
+    let [("shop", what)] = problems(&found)[..] else { panic!("{:#?}", found.findings) };
+    assert!(what.contains("no pg_dump") && what.contains("11.22"), "{what}");
+
+    let mut config = server.config();
+    config.password = Some(kbak::source::database::Password::new("wrong-canary".into()));
+    let found = tried(config).await;
+    assert_eq!(problems(&found)[0].0, "shop");
+    assert!(!format!("{:?}", found.findings).contains("wrong-canary"), "{:#?}", found.findings);
+}

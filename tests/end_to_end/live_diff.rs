@@ -1,0 +1,140 @@
+//! A snapshot beside the live cluster: objects and paths of fields, never values.
+
+use kbak::source::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use crate::support::desk::Desk;
+use crate::support::plane::{Plane, create, delete, patch};
+use crate::support::program::{command, good};
+use crate::support::resources::{config_map, namespace};
+
+/// Texts that YAML 1.1 takes for booleans and numbers.
+const ODD: [&str; 7] = ["yes", "off", "1e3", "0x1f", "null", "010", "1:30"];
+const CANARY: &str = "canary-of-a-secret";
+
+/// Runs the comparison: its exit code, its rows, what it said.
+fn compared(desk: &Desk, config: &str, more: &[&str]) -> (i32, Vec<Value>, String) {
+    let (repo, pin, key) = (desk.repo(), desk.text("keys/kbak.pub"), desk.text("keys/owner.key"));
+    let args = [
+        "diff",
+        "latest",
+        "--live",
+        "--kubeconfig",
+        config,
+        "--repo",
+        &repo,
+        "--signer",
+        &pin,
+        "--identity",
+        &key,
+    ];
+    let output = command(&[&args[..], more].concat()).output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let rows = match more.contains(&"json") {
+        true => text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect(),
+        false => vec![Value::from(text)],
+    };
+    (output.status.code().expect("a code"), rows, String::from_utf8(output.stderr).expect("text"))
+}
+
+async fn fill(cluster: &Cluster) {
+    for name in ["shop", "shop-a"] {
+        namespace(cluster, name).await;
+    }
+    // Names around the slash and the dash, whose order in keys is not that of names; two pages.
+    for number in 0..450 {
+        let path = format!("/api/v1/namespaces/shop{}/configmaps", if number % 2 == 0 { "" } else { "-a" });
+        create(cluster, &path, config_map(&format!("c{number}"), "x")).await;
+    }
+    let data: serde_json::Map<String, Value> =
+        ODD.iter().map(|word| (format!("k{word}").replace(':', "-"), json!(word))).collect();
+    create(cluster, "/api/v1/namespaces/shop/configmaps", json!({"metadata": {"name": "odd"}, "data": data}))
+        .await;
+    let secret = json!({"metadata": {"name": "login"}, "stringData": {"user": "me", "password": CANARY}});
+    create(cluster, "/api/v1/namespaces/shop/secrets", secret).await;
+    let service =
+        json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    create(cluster, "/api/v1/namespaces/shop/services", service).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_in_the_cluster_is_told_by_object_and_field() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    fill(&cluster).await;
+    let desk = Desk::new();
+    let config = plane.kubeconfig().display().to_string();
+    let plan = desk
+        .plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n  coverage: off\n"));
+    good(&["backup", "--plan", &plan]);
+
+    let (code, rows, said) = compared(&desk, &config, &["-o", "json"]);
+    assert_eq!((code, rows), (0, Vec::new()), "{said}");
+
+    let maps = "/api/v1/namespaces/shop/configmaps";
+    patch(
+        &cluster,
+        &format!("{maps}/c0"),
+        json!({"data": {"value": "y"}, "metadata": {"labels": {"a/b": "c"}}}),
+    )
+    .await;
+    delete(&cluster, &format!("{maps}/c448")).await;
+    create(&cluster, maps, config_map("c4480", "new")).await;
+    let secret = json!({"stringData": {"password": format!("new-{CANARY}"), "more": CANARY}});
+    patch(&cluster, "/api/v1/namespaces/shop/secrets/login", secret).await;
+    // Made anew, alike: other uid, other address, and no difference.
+    let service =
+        json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    delete(&cluster, "/api/v1/namespaces/shop/services/web").await;
+    create(&cluster, "/api/v1/namespaces/shop/services", service).await;
+    namespace(&cluster, "new").await;
+    create(&cluster, "/api/v1/namespaces/new/configmaps", config_map("untold", "x")).await;
+
+    let (code, rows, said) = compared(&desk, &config, &["-o", "json"]);
+    assert_eq!(code, 1, "{said}");
+    let told: Vec<(String, String, Value)> = rows
+        .iter()
+        .map(|row| {
+            let place = format!(
+                "{}/{}",
+                row["stream"].as_str().expect("a kind"),
+                row["path"].as_str().expect("a path")
+            );
+            (row["change"].as_str().expect("a change").to_owned(), place, row["what"].clone())
+        })
+        .collect();
+    let expected = [
+        ("changed", "core/v1/configmaps/shop/c0", json!(["/data/value", "/metadata/labels"])),
+        ("removed", "core/v1/configmaps/shop/c448", Value::Null),
+        ("added", "core/v1/configmaps/shop/c4480", Value::Null),
+        ("added", "core/v1/namespaces/new", Value::Null),
+        ("changed", "core/v1/secrets/shop/login", json!(["/data/more", "/data/password"])),
+    ];
+    let expected = expected.map(|(change, place, what)| (change.to_owned(), place.to_owned(), what));
+    assert_eq!(told, expected, "{said}");
+
+    let (code, rows, said) = compared(&desk, &config, &[]);
+    let table = rows[0].as_str().expect("a table");
+    assert!(
+        code == 1 && table.contains("~ resources:core/v1/secrets/shop/login   /data/more, /data/password"),
+        "{table}"
+    );
+    assert!(!format!("{table}{said}").contains(CANARY));
+    assert!(said.contains("5 differences"), "{said}");
+
+    // One object for eyes: what YAML 1.1 would read as something else is quoted.
+    let (repo, pin, key) = (desk.repo(), desk.text("keys/kbak.pub"), desk.text("keys/owner.key"));
+    let place = "resources:core/v1/configmaps/shop/odd";
+    let cat = ["cat", "latest", place, "-o", "yaml", "--repo", &repo, "--signer", &pin, "--identity", &key];
+    let yaml = String::from_utf8(good(&cat).stdout).expect("text");
+    for line in ["apiVersion: v1", "kind: ConfigMap"] {
+        assert!(yaml.lines().any(|one| one == line), "{yaml}");
+    }
+    for word in ODD {
+        let bare = yaml.lines().any(|line| line.ends_with(&format!(": {word}")));
+        assert!(!bare, "{word} is not quoted:\n{yaml}");
+    }
+
+    let elsewhere = compared(&desk, "/nowhere/config", &[]);
+    assert_eq!(elsewhere.0, 2, "{}", elsewhere.2);
+}
