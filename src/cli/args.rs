@@ -93,7 +93,7 @@ impl Verb {
     pub(super) fn format(&self) -> Format {
         match self {
             Self::Plan(PlanArgs {
-                action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
+                action: PlanAction::Check { output, .. } | PlanAction::Schema { output, .. },
             }) => output.output,
             Self::Backup(args) => args.output.output,
             Self::Restore(args) => args.output.output,

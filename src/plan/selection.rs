@@ -97,7 +97,7 @@ pub(super) fn selector_problem(text: &str) -> Option<String> {
     })
 }
 
-fn split_terms(text: &str) -> Vec<&str> {
+pub(super) fn split_terms(text: &str) -> Vec<&str> {
     let mut depth = 0u32;
     text.split(|c: char| {
         match c {

@@ -2,6 +2,10 @@
 
 mod cluster;
 mod cluster_restore;
+mod cluster_restore_bad;
+mod cluster_restore_copy;
+mod cluster_restore_meets;
+mod cluster_restore_plan;
 mod folder;
 mod memory;
 mod mounts;

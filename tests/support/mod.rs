@@ -10,5 +10,6 @@ pub mod postgres;
 pub mod program;
 pub mod resources;
 pub mod servers;
+pub mod stored;
 pub mod tree;
 pub mod volume;
