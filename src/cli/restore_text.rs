@@ -107,7 +107,7 @@ fn copy(plan: &Plan) -> Option<String> {
 pub(super) fn warnings(plan: &Plan) -> Vec<String> {
     let held = plan.count(|action| matches!(action, Action::Hold(_)));
     let mut warnings: Vec<String> = Vec::new();
-    let suspended = plan.changes.iter().any(|change| change.change == "suspended");
+    let suspended = plan.changes.iter().any(|change| change.change.starts_with("suspended"));
     if held > 0 || suspended {
         warnings.extend(copy(plan));
     }

@@ -6,6 +6,7 @@ mod cluster_restore_bad;
 mod cluster_restore_copy;
 mod cluster_restore_meets;
 mod cluster_restore_plan;
+mod cluster_restore_program;
 mod folder;
 mod memory;
 mod mounts;

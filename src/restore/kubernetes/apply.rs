@@ -9,7 +9,7 @@ use super::create::{Breaker, Creator, Known};
 use super::decide::{Judge, Verdict};
 use super::ground::Ground;
 use super::ledger::Ledger;
-use super::lines::lines;
+use super::lines::{Room, lines, paced};
 use super::object::{Key, ObjectRef, text};
 use super::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
 use super::relink::{Finisher, Second};
@@ -51,6 +51,7 @@ pub async fn restore_resources(
         foreign,
         known: Known::default(),
         names: HashMap::new(),
+        defined: HashSet::new(),
         ledger,
         kinds,
     };
@@ -70,6 +71,8 @@ struct Restore<'a> {
     known: Known,
     /// Where names are mapped: which line took a name.
     names: HashMap<Key, u64>,
+    /// Definitions that are there now, by the resource that they define.
+    defined: HashSet<String>,
     ledger: Ledger<'a>,
     kinds: Vec<KindInfo>,
 }
@@ -138,7 +141,7 @@ impl Restore<'_> {
         let pieces = self.streams.open(kind).await;
         let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
         let wanted = (!first).then(|| self.ledger.missing.remove(&place).unwrap_or_default());
-        let breaker = Breaker::default();
+        let (breaker, room) = (Breaker::default(), Room::default());
         let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
         let creator = Creator {
             cluster: self.cluster,
@@ -150,8 +153,8 @@ impl Restore<'_> {
         let mapped = !self.config.mapping.namespaces.is_empty();
         let names = &mut self.names;
         // Names are given in the order of the lines, before anything is under way at once.
-        let judged = lines(&resource, pieces).map(|line| {
-            let (number, line) = line?;
+        let judged = paced(lines(&resource, pieces), &room).map(|line| {
+            let (number, line, permit) = line?;
             let damaged =
                 |problem| RestoreError::Damaged { resource: resource.clone(), line: number, problem };
             let Some(mut judged) = judge.judge(&line).map_err(damaged)? else { return Ok(None) };
@@ -164,12 +167,13 @@ impl Restore<'_> {
             if collides {
                 judged.verdict = Verdict::Unfit(Refusal::unsent("Collides", String::new()));
             }
-            Ok::<_, RestoreError>(Some((judged, collides)))
+            Ok::<_, RestoreError>(Some((judged, collides, permit)))
         });
         let attempts = judged.map(|judged| {
             let creator = &creator;
             async move {
-                let Some((judged, collides)) = judged? else { return Ok::<_, RestoreError>(None) };
+                // Room is given back when the object is through.
+                let Some((judged, collides, _permit)) = judged? else { return Ok::<_, RestoreError>(None) };
                 let helm = judged.helm_moved.then(|| judged.object.to_string());
                 let mut attempt = creator.bring(judged).await?;
                 if collides {
@@ -185,9 +189,11 @@ impl Restore<'_> {
         });
         let mut attempts = std::pin::pin!(attempts.buffer_unordered(self.config.parallel.max(1)));
         while let Some(attempt) = attempts.next().await {
-            if let Some(attempt) = attempt? {
-                self.ledger.settle(place, attempt);
+            let Some(attempt) = attempt? else { continue };
+            if order::is_definition(kind) && attempt.outcome == Outcome::Created {
+                self.defined.insert(attempt.object.name.clone());
             }
+            self.ledger.settle(place, attempt);
         }
         Ok(())
     }
@@ -227,14 +233,14 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Waits until the kinds of this backup that only new definitions can bring are served. What
-    /// does not come in time is left to the rounds.
+    /// Waits until the kinds of this backup that new definitions bring are served. What does not
+    /// come in time is left to the rounds.
     async fn definitions(&mut self) -> Result<(), RestoreError> {
         let waits = async {
             loop {
                 let target = Target::read(self.cluster).await?;
-                let missing =
-                    self.kinds.iter().any(|kind| kind.group.contains('.') && target.find(kind).is_none());
+                let comes = |kind: &KindInfo| self.defined.contains(&kind.resource());
+                let missing = self.kinds.iter().any(|kind| comes(kind) && target.find(kind).is_none());
                 self.ground.target = target;
                 if !missing {
                     return Ok(());
@@ -266,11 +272,12 @@ impl Restore<'_> {
                 uids: &self.ledger.uids,
                 status: &self.config.status,
             };
-            let seconds = lines(&resource, pieces)
+            let room = Room::default();
+            let seconds = paced(lines(&resource, pieces), &room)
                 .map(|line| {
                     let (judge, finisher) = (&judge, &finisher);
                     async move {
-                        let (_, line) = line?;
+                        let (_, line, _permit) = line?;
                         let nothing = Ok::<_, RestoreError>(Second::default());
                         let Ok(stored) = serde_json::from_slice::<serde_json::Value>(&line) else {
                             return nothing;

@@ -128,7 +128,7 @@ impl Creator<'_> {
         let status = self.config.status.iter().any(|glob| glob.matches(&judged.object.resource));
         let mut attempt = Attempt {
             second: judged.applied || status || !judged.owners.is_empty(),
-            suspended: judged.changes.contains(&Change::Suspended),
+            suspended: judged.changes.iter().any(|change| matches!(change, Change::Suspended { .. })),
             object: judged.object,
             old_uid: judged.old_uid,
             new_uid: String::new(),

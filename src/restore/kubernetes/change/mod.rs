@@ -40,8 +40,11 @@ pub enum Change {
         /// Which.
         modifier: usize,
     },
-    /// It does not run by itself, so that a copy does no harm.
-    Suspended,
+    /// It does not run by itself.
+    Suspended {
+        /// Whether it is a job of kbak's own, which never does; others only in a copy.
+        own: bool,
+    },
     /// It comes in another version of the API.
     Version {
         /// As it was stored.
@@ -57,7 +60,8 @@ impl std::fmt::Display for Change {
             Self::Dropped { field } => write!(f, "{field} dropped"),
             Self::Mapped { what, from, to } => write!(f, "{what} {from} → {to} (mapping)"),
             Self::Modified { modifier } => write!(f, "changed by modifier {modifier}"),
-            Self::Suspended => f.write_str("suspended"),
+            Self::Suspended { own: true } => f.write_str("suspended, as kbak's own jobs always are"),
+            Self::Suspended { own: false } => f.write_str("suspended, since this is a copy (--release jobs)"),
             Self::Version { from, to } => write!(f, "{from} → {to}"),
         }
     }

@@ -186,7 +186,8 @@ impl Judge<'_> {
         changes: &mut Changes,
     ) -> Result<Verdict, Verdict> {
         let found = self.target.find(self.kind);
-        let suspend = (copy && !self.config.releases(Release::Jobs)) || harm::own_job(self.kind, &object);
+        let own = harm::own_job(self.kind, &object);
+        let suspend = own || (copy && !self.config.releases(Release::Jobs));
         let kept = self.config.node_ports && !copy;
         let own_status = found.as_ref().is_none_or(|place| place.kind.has("status"));
         let builtin = !self.kind.group.contains('.') || self.kind.group.ends_with(".k8s.io");
@@ -197,7 +198,7 @@ impl Judge<'_> {
         change::modify(named, &mut object, &self.config.modifiers, changes)
             .map_err(|error| Verdict::Unfit(Refusal::unsent("Modifier", error.to_string())))?;
         if suspend && harm::suspend(self.kind, &mut object) {
-            changes.add(Change::Suspended);
+            changes.add(Change::Suspended { own });
         }
         if let Some(gate) = gate(self.kind, &object)
             && !self.config.allow.contains(&gate)

@@ -16,7 +16,7 @@ use crate::restore::kubernetes::create::is_ours;
 use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, merges};
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
-use crate::restore::kubernetes::lines::lines;
+use crate::restore::kubernetes::lines::{Room, lines, paced};
 use crate::restore::kubernetes::object::{Key, paths, text};
 use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
 use crate::restore::kubernetes::relink::Uids;
@@ -127,6 +127,15 @@ struct Counted {
     owners: HashMap<u128, u64>,
 }
 
+/// What is counted of an object, when it itself is let go.
+struct Facts {
+    old_uid: u128,
+    owners: Vec<u128>,
+    applied: bool,
+    helm_moved: bool,
+    bytes: u64,
+}
+
 struct Survey<'a> {
     cluster: &'a Cluster,
     config: &'a RestoreConfig,
@@ -161,8 +170,9 @@ impl Survey<'_> {
         let mut created = Vec::new();
         {
             let (survey, judge, present, resource) = (&*self, &judge, &present, &resource);
-            let decided = lines(resource, pieces).map(|line| async move {
-                let (number, line) = line?;
+            let room = Room::default();
+            let decided = paced(lines(resource, pieces), &room).map(|line| async move {
+                let (number, line, _permit) = line?;
                 let damaged =
                     |problem| RestoreError::Damaged { resource: resource.clone(), line: number, problem };
                 let Some(judged) = judge.judge(&line).map_err(damaged)? else { return Ok(None) };
@@ -171,9 +181,9 @@ impl Survey<'_> {
             // In order: the hash is of what comes one after the other.
             let mut decided = std::pin::pin!(decided.buffered(self.config.parallel.clamp(1, 32)));
             while let Some(one) = decided.next().await {
-                let one: Result<Option<(Decision, Judged)>, RestoreError> = one;
-                let Some((mut decision, judged)) = one? else { continue };
-                self.count(&mut counted, &mut decision, &judged);
+                let one: Result<Option<(Decision, Facts)>, RestoreError> = one;
+                let Some((mut decision, facts)) = one? else { continue };
+                self.count(&mut counted, &mut decision, &facts);
                 if decision.object.resource == "namespaces" && decision.action == Action::Create {
                     created.push(decision.object.name.clone());
                 }
@@ -185,28 +195,26 @@ impl Survey<'_> {
         Ok(())
     }
 
-    fn count(&self, counted: &mut Counted, decision: &mut Decision, judged: &Judged) {
+    fn count(&self, counted: &mut Counted, decision: &mut Decision, facts: &Facts) {
         let sent = matches!(decision.action, Action::Create | Action::Patch | Action::Replace);
         let is_there = sent || matches!(decision.action, Action::Leave | Action::Conflict(Conflict::Differs));
         if is_there && !counted.names.insert(decision.object.key()) {
             decision.action = Action::Conflict(Conflict::Collides);
             return;
         }
-        counted.helm_moved += u64::from(judged.helm_moved);
+        counted.helm_moved += u64::from(facts.helm_moved);
         if is_there {
-            counted.there.insert(Uids::key(&judged.old_uid));
+            counted.there.insert(facts.old_uid);
         }
         if !sent {
             return;
         }
         let status = self.config.status.iter().any(|glob| glob.matches(&decision.object.resource));
         counted.writes += 1;
-        counted.second_writes += u64::from(judged.applied || status || !judged.owners.is_empty());
-        if let Verdict::Create(ready) = &judged.verdict {
-            counted.bytes += ready.body.to_string().len() as u64;
-        }
-        for owner in &judged.owners {
-            *counted.owners.entry(Uids::key(owner)).or_default() += 1;
+        counted.second_writes += u64::from(facts.applied || status || !facts.owners.is_empty());
+        counted.bytes += facts.bytes;
+        for owner in &facts.owners {
+            *counted.owners.entry(*owner).or_default() += 1;
         }
     }
 
@@ -215,41 +223,51 @@ impl Survey<'_> {
         judged: Judged,
         kind: &KindInfo,
         present: &Present,
-    ) -> Result<(Decision, Judged), RestoreError> {
+    ) -> Result<(Decision, Facts), RestoreError> {
         let mut decision = Decision {
-            object: judged.object.clone(),
+            object: judged.object,
             action: Action::Create,
-            changes: judged.changes.clone(),
+            changes: judged.changes,
             waits: Vec::new(),
             grade: Grade::Offline,
             refusal: None,
             digest: String::new(),
         };
-        decision.action = match &judged.verdict {
+        let mut facts = Facts {
+            old_uid: Uids::key(&judged.old_uid),
+            owners: judged.owners.iter().map(|owner| Uids::key(owner)).collect(),
+            applied: judged.applied,
+            helm_moved: judged.helm_moved,
+            bytes: 0,
+        };
+        decision.action = match judged.verdict {
             Verdict::Create(ready) => {
-                return self.create(decision, ready, present).await.map(|d| (d, judged));
+                let body = Bytes::from(ready.body.to_string());
+                facts.bytes = body.len() as u64;
+                return Ok((self.create(decision, &ready, body, present).await?, facts));
             }
-            Verdict::Skip(skip) => Action::Skip(*skip),
-            Verdict::Refuse(allow) => Action::Refuse(*allow),
-            Verdict::Hold(release) => Action::Hold(*release),
+            Verdict::Skip(skip) => Action::Skip(skip),
+            Verdict::Refuse(allow) => Action::Refuse(allow),
+            Verdict::Hold(release) => Action::Hold(release),
             Verdict::Unfit(refusal) => {
-                decision.refusal = Some(refusal.clone());
+                decision.refusal = Some(refusal);
                 Action::Conflict(Conflict::Unfit)
             }
-            Verdict::Unserved if self.brought.contains(&kind.resource()) => {
-                decision.waits.push(Wait::Definition(kind.resource()));
-                decision.grade = Grade::NotBefore(Wait::Definition(kind.resource()));
-                Action::Create
-            }
             Verdict::Unserved => {
-                decision.waits.push(Wait::Definition(kind.resource()));
-                Action::Conflict(Conflict::Unserved)
+                let definition = Wait::Definition(kind.resource());
+                decision.waits.push(definition.clone());
+                if self.brought.contains(&kind.resource()) {
+                    decision.grade = Grade::NotBefore(definition);
+                    Action::Create
+                } else {
+                    Action::Conflict(Conflict::Unserved)
+                }
             }
         };
         if decision.action == Action::Create {
             self.namespace(&mut decision);
         }
-        Ok((decision, judged))
+        Ok((decision, facts))
     }
 
     /// What the object's namespace means for it.
@@ -276,9 +294,10 @@ impl Survey<'_> {
         &self,
         mut decision: Decision,
         ready: &Ready,
+        body: Bytes,
         present: &Present,
     ) -> Result<Decision, RestoreError> {
-        decision.digest = blake3::hash(ready.body.to_string().as_bytes()).to_hex()[..32].to_owned();
+        decision.digest = blake3::hash(&body).to_hex()[..32].to_owned();
         let wait = self.namespace(&mut decision);
         let going = matches!(wait, Some(Wait::Terminating(_)));
         if !going && let Some(there) = present.find(self.cluster, &ready.kind, &decision.object).await? {
@@ -298,7 +317,7 @@ impl Survey<'_> {
         if self.dry_run {
             match wait {
                 Some(wait) => decision.grade = Grade::NotBefore(wait),
-                None => self.ask(&mut decision, ready).await?,
+                None => self.ask(&mut decision, ready, body).await?,
             }
         }
         Ok(decision)
@@ -320,11 +339,10 @@ impl Survey<'_> {
     }
 
     /// A dry run at the server, which knows every field.
-    async fn ask(&self, decision: &mut Decision, ready: &Ready) -> Result<(), ApiError> {
+    async fn ask(&self, decision: &mut Decision, ready: &Ready, body: Bytes) -> Result<(), ApiError> {
         let namespace = text(&ready.body, "/metadata/namespace");
         let Some(paths) = paths(&ready.kind, namespace, &decision.object.name) else { return Ok(()) };
         let query = "dryRun=All&fieldManager=kbak&fieldValidation=Strict";
-        let body = Bytes::from(ready.body.to_string());
         match self.cluster.send(Method::POST, &paths.all, query, "application/json", body).await {
             Ok(_) => decision.grade = Grade::DryRun,
             Err(error) => {
