@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::change::{Change, carry_over, difference, unbind, without_node_ports};
+use super::change::{Change, carry_over, difference, unbind, without_families, without_node_ports};
 use super::config::{Existing, RestoreConfig};
 use super::decide::{Judged, Ready, Verdict, merges};
 use super::ground::object;
@@ -171,22 +171,17 @@ impl Creator<'_> {
                 unbind(&mut body);
             }
         }
-        let made = self.post(&paths, &body).await?;
-        let made = match made {
-            Made::Refused { status, .. } if taken(&status) && without_node_ports(&mut body) => {
-                let warning = format!("{}: its node ports are taken; it has others now", attempt.object);
-                match self.post(&paths, &body).await? {
-                    Made::New(there, mut warnings) => {
-                        warnings.push(warning);
-                        Made::New(there, warnings)
-                    }
-                    other => other,
-                }
+        let mut made = self.post(&paths, &body).await?;
+        let mut given_up = Vec::new();
+        for (says, cut, what) in GIVEN_UP {
+            if matches!(&made, Made::Refused { status, .. } if says(status)) && cut(&mut body) {
+                given_up.push(format!("{}: {what}", attempt.object));
+                made = self.post(&paths, &body).await?;
             }
-            made => made,
-        };
+        }
         match made {
-            Made::New(there, warnings) => {
+            Made::New(there, mut warnings) => {
+                warnings.extend(given_up);
                 self.breaker.note(None);
                 let new_uid = text(&there, "/metadata/uid").to_owned();
                 Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt })
@@ -339,9 +334,23 @@ enum Made {
     Refused { status: Box<ApiStatus>, repeated: bool },
 }
 
+/// What is given up when the server refuses it: when, how, and in words.
+type GivenUp = (fn(&ApiStatus) -> bool, fn(&mut Value) -> bool, &'static str);
+
+const GIVEN_UP: [GivenUp; 2] = [
+    (taken, without_node_ports, "its node ports are taken; it has others now"),
+    (families, without_families, "its address families are not those of this cluster; it has others now"),
+];
+
 /// Whether a service's ports are somebody else's.
 fn taken(status: &ApiStatus) -> bool {
     status.code == 422 && status.message.contains("provided port is already allocated")
+}
+
+/// Whether a cluster has not the address families that a service wants.
+fn families(status: &ApiStatus) -> bool {
+    let named = |field: &str| field.starts_with("spec.ipFamil");
+    status.code == 422 && status.causes.iter().any(|cause| named(&cause.field))
 }
 
 /// Whether a restore made it: the server notes who wrote an object.

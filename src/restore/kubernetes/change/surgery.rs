@@ -110,12 +110,6 @@ fn service(object: &mut Value, options: Options, explicit: &[u64], changes: &mut
     if text(object, "/spec/clusterIP") != "None" {
         drop_from(object, "/spec", &["clusterIP", "clusterIPs"], changes);
     }
-    // A single-stack cluster refuses the families of a dual one, and one of the other family.
-    if text(object, "/spec/ipFamilyPolicy") != "RequireDualStack"
-        && let Some(spec) = map_mut(object, "/spec")
-    {
-        spec.remove("ipFamilies");
-    }
     if options.node_ports {
         return;
     }
@@ -173,6 +167,11 @@ pub(in super::super) fn without_node_ports(object: &mut Value) -> bool {
         any |= port.remove("nodePort").is_some();
     }
     any
+}
+
+/// Takes away the address families of a service when the cluster has not those.
+pub(in super::super) fn without_families(object: &mut Value) -> bool {
+    drop_from(object, "/spec", &["ipFamilies", "ipFamilyPolicy"], &mut Changes::default())
 }
 
 fn claim(object: &mut Value, changes: &mut Changes) {
