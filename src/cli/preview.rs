@@ -122,7 +122,7 @@ impl Preview {
             let lines = lines?;
             if format == Format::Yaml {
                 let head = serde_saphyr::to_string(&head).map_err(std::io::Error::other)?;
-                write!(out, "{head}objects:\n")?;
+                writeln!(out, "{head}objects:")?;
                 // JSON is YAML, too.
                 return copy(lines, out, "- ", "\n");
             }

@@ -55,10 +55,18 @@ pub(super) struct Attempt {
 /// What all creates of a restore know together.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Which PersistentVolumes are there, and for which claim (namespace and name).
-    volumes: tokio::sync::Mutex<HashMap<String, Option<Option<(String, String)>>>>,
+    /// Which PersistentVolumes are there, and for whom.
+    volumes: tokio::sync::Mutex<HashMap<String, Volume>>,
     /// Namespaces whose end did not come in time.
     pub(super) stuck: Mutex<HashSet<String>>,
+}
+
+/// A PersistentVolume, as a claim sees it.
+#[derive(Debug)]
+enum Volume {
+    Absent,
+    Free,
+    Claimed { namespace: String, name: String },
 }
 
 impl Known {
@@ -72,18 +80,22 @@ impl Known {
         if !volumes.contains_key(volume) {
             let Some(name) = segment(volume) else { return Ok(false) };
             let there = object(cluster, &format!("/api/v1/persistentvolumes/{name}")).await?;
-            let claimed = there.map(|found| {
+            let volume_there = there.map_or(Volume::Absent, |found| {
                 let part = |at: &str| text(&found, at).to_owned();
-                found
-                    .pointer("/spec/claimRef")
-                    .map(|_| (part("/spec/claimRef/namespace"), part("/spec/claimRef/name")))
+                match found.pointer("/spec/claimRef") {
+                    None => Volume::Free,
+                    Some(_) => Volume::Claimed {
+                        namespace: part("/spec/claimRef/namespace"),
+                        name: part("/spec/claimRef/name"),
+                    },
+                }
             });
-            volumes.insert(volume.to_owned(), claimed);
+            volumes.insert(volume.to_owned(), volume_there);
         }
         Ok(match volumes.get(volume) {
-            Some(Some(None)) => true,
-            Some(Some(Some((namespace, name)))) => *namespace == claim.namespace && *name == claim.name,
-            Some(None) | None => false,
+            Some(Volume::Free) => true,
+            Some(Volume::Claimed { namespace, name }) => *namespace == claim.namespace && *name == claim.name,
+            Some(Volume::Absent) | None => false,
         })
     }
 }
