@@ -107,7 +107,7 @@ impl Verb {
     pub(super) fn format(&self) -> Format {
         match self {
             Self::Plan(PlanArgs {
-                action: PlanAction::Check { output, .. } | PlanAction::Schema { output },
+                action: PlanAction::Check { output, .. } | PlanAction::Schema { output, .. },
             }) => output.output,
             Self::Plan(PlanArgs { action: PlanAction::Init(_) }) => Format::Table,
             Self::Check(args) => args.output.output,

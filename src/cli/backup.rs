@@ -281,6 +281,7 @@ fn item_report(item: &Item, summary: &str, history: &History, meters: &[Arc<Mete
         bytes: item.streams.iter().map(|stream| stream.length).sum(),
         new_bytes: reading.new_bytes,
         gaps: item.gaps.iter().map(gap_report).collect(),
+        objects: Vec::new(),
         newest_good: good.map(|(_, seq, at)| (*seq, *at)),
         remedy: (!fine(item.state))
             .then(|| "mend what is named above and run again: what was stored is reused".into()),

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::options::{OutputArgs, Progress, StoreArgs};
@@ -12,7 +12,7 @@ use super::signals::until_signalled;
 use super::terminal::Talk;
 use super::{conclude, sources};
 use crate::draft::Draft;
-use crate::plan::{self, Checked, Cluster, PlanError, Problem, Repository};
+use crate::plan::{self, Checked, Cluster, PlanError, Problem, Repository, RestorePlan};
 use crate::report::failure::{Exit, Failure};
 use crate::source::kubernetes::ApiError;
 use crate::survey::wishes::wishes;
@@ -35,8 +35,14 @@ Examples:
   kbak plan schema > backupplan.schema.json
       and begin plans with:  # yaml-language-server: $schema=backupplan.schema.json
 
+  kbak plan schema restore > restoreplan.schema.json
+      of the plans that kbak restore --plan takes
+
   kbak plan schema -o yaml")]
     Schema {
+        /// Of which kind of plan
+        #[arg(value_name = "KIND", default_value = "backup")]
+        kind: PlanKind,
         /// How it is written
         #[command(flatten)]
         output: OutputArgs,
@@ -99,11 +105,24 @@ pub struct InitArgs {
     pub store: StoreArgs,
 }
 
+/// Kinds of plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanKind {
+    /// BackupPlan
+    Backup,
+    /// RestorePlan
+    Restore,
+}
+
 /// Does it.
 pub(super) fn run(args: PlanArgs, talk: &Talk) -> Result<Exit, Failure> {
     match args.action {
-        PlanAction::Schema { output } => {
-            out::value(&plan::schema(), output.output)?;
+        PlanAction::Schema { kind, output } => {
+            let schema = match kind {
+                PlanKind::Backup => plan::schema(),
+                PlanKind::Restore => plan::restore_schema(),
+            };
+            out::value(&schema, output.output)?;
             Ok(Exit::Safe)
         }
         PlanAction::Check { file, output } => check(&file, output.output, talk),
@@ -169,6 +188,10 @@ struct CheckReport<'a> {
 
 fn check(file: &Path, format: Format, talk: &Talk) -> Result<Exit, Failure> {
     let (name, text) = read_text(file)?;
+    // The kind decides how it is read; a text without one is read as the plan of a backup.
+    if text.lines().any(|line| line.trim_end() == "kind: RestorePlan") {
+        return check_restore(&name, &text, format, talk);
+    }
     match plan::parse(&text) {
         Ok(Checked { plan, warnings }) => {
             let items: Vec<String> = plan.items().iter().map(ToString::to_string).collect();
@@ -190,6 +213,25 @@ fn check(file: &Path, format: Format, talk: &Talk) -> Result<Exit, Failure> {
     }
 }
 
+fn check_restore(name: &str, text: &str, format: Format, talk: &Talk) -> Result<Exit, Failure> {
+    match plan::parse_restore(text) {
+        Ok(plan) if format != Format::Table => {
+            let report = CheckReport { plan: Some(&plan.metadata.name), items: Vec::new(), problems: &[] };
+            out::value(&report, format)?;
+            Ok(Exit::Safe)
+        }
+        Ok(plan) => {
+            talk.good(&format!("{name} is the RestorePlan {}", plan.metadata.name));
+            Ok(Exit::Safe)
+        }
+        Err(PlanError { problems }) if format != Format::Table => {
+            out::value(&CheckReport { plan: None, items: Vec::new(), problems: &problems }, format)?;
+            Ok(Exit::Usage)
+        }
+        Err(error) => Err(error.failure(name)),
+    }
+}
+
 /// Reads a plan's file and makes its file names absolute.
 ///
 /// # Errors
@@ -202,6 +244,15 @@ pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("{name}: its folder")).because(error))?;
     checked.plan.resolve_files(&folder);
     Ok(checked)
+}
+
+/// Reads a restore's plan.
+///
+/// # Errors
+/// That it cannot be read, or everything that is wrong with it.
+pub(super) fn load_restore(file: &Path) -> Result<RestorePlan, Failure> {
+    let (name, text) = read_text(file)?;
+    plan::parse_restore(&text).map_err(|error| error.failure(&name))
 }
 
 /// A plan's text and what it is called.

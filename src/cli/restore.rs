@@ -6,17 +6,18 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::options::{OutputArgs, ReadArgs, RunArgs};
+use super::preview;
 use super::reading::{self, Opened};
+use super::resource_args::ResourceArgs;
 use super::targets::{self, Done};
 use super::terminal::Talk;
-use super::{conclude, out, signals};
+use super::{conclude, resources, signals};
 use crate::format::body::Item;
-use crate::plan::Cluster as ClusterSpec;
+use crate::plan::{AllowName, Cluster as ClusterSpec};
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{ItemReport, ItemState, RunReport, SnapshotReport};
-use crate::report::text::{count, plain, plural, size};
-use crate::restore::kubernetes::Allow;
+use crate::report::text::plural;
 use crate::restore::volume::ExistingFiles;
 
 /// What `kbak restore` takes.
@@ -34,9 +35,16 @@ Examples:
   kbak restore latest … --item shop --database \"postgresql://postgres@localhost?sslmode=disable\"
       every database of the item `shop`, with their roles
 
-  kbak restore latest … --item resources --cluster --context new --allow rbac,crds
+  kbak restore latest … --item resources --cluster --context new --takeover --allow rbac,crds --dry-run
+  kbak restore latest … --item resources --cluster --context new --takeover --allow rbac,crds
+      the cluster in place of the one that is gone: the plan first, then the same without --dry-run
+
+  kbak restore latest … --item resources --cluster --namespace shop:shop-test
+      a copy of a namespace beside it; it runs no jobs and publishes nothing until --release
+
+  kbak restore latest … --item resources --cluster --object deployments.apps/shop/web --existing replace
   kbak restore latest … --item resources --namespace shop --resources-to /tmp/objects
-      into a cluster, or as files to look at
+      one object as it was; or objects as files to look at
 
 Nothing that exists is changed unless it is said. Running again goes on where a restore stopped
 (--existing-files skip). Exit codes: 0 all restored, 3 something was not (it is named), 4 damaged.")]
@@ -50,12 +58,6 @@ pub struct RestoreArgs {
     /// Only this path of a folder; repeatable
     #[arg(long, value_name = "PATH", help_heading = "What")]
     pub path: Vec<String>,
-    /// Only objects of this namespace, by name or glob; repeatable
-    #[arg(long, value_name = "NAME", help_heading = "What")]
-    pub namespace: Vec<String>,
-    /// Only objects of this kind, as in deployments.apps; repeatable
-    #[arg(long, value_name = "KIND", help_heading = "What")]
-    pub kind: Vec<String>,
     /// Where a folder goes; several go into folders of their names beneath it
     #[arg(long, value_name = "FOLDER", help_heading = "Where", conflicts_with = "tar")]
     pub to: Option<PathBuf>,
@@ -92,9 +94,13 @@ pub struct RestoreArgs {
     /// Restore what gives rights or runs as root only if it is named
     #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = "Where")]
     pub allow: Vec<Allowed>,
-    /// Say what would be done, and do nothing
-    #[arg(long, help_heading = "Run")]
-    pub dry_run: bool,
+    /// Which resources, and how they come back.
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+    /// Say what would be done, and do nothing; server: ask the API server as well, in a dry run
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
+        default_missing_value = "client", help_heading = "Run")]
+    pub dry_run: Option<DryRun>,
     /// From where, and with which keys.
     #[command(flatten)]
     pub repository: ReadArgs,
@@ -104,6 +110,15 @@ pub struct RestoreArgs {
     /// How the report is written.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Who is asked in a dry run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// The backup, and the cluster for what is there
+    Client,
+    /// The cluster's API server, too, whether it would take each object
+    Server,
 }
 
 /// What happens to files that are there.
@@ -141,6 +156,8 @@ pub enum Allowed {
     Crds,
     /// APIServices with a service behind them
     Apiservices,
+    /// Pods that the level baseline of Pod Security refuses
+    Privileged,
     /// Device files
     Devices,
     /// File attributes beyond user.*, ACLs and capabilities
@@ -148,13 +165,14 @@ pub enum Allowed {
 }
 
 impl Allowed {
-    /// As the restore of resources knows it.
-    pub(super) fn of_resources(self) -> Option<Allow> {
+    /// As a plan names it.
+    pub(super) fn of_resources(self) -> Option<AllowName> {
         match self {
-            Self::Rbac => Some(Allow::Rbac),
-            Self::Webhooks => Some(Allow::Webhooks),
-            Self::Crds => Some(Allow::Crds),
-            Self::Apiservices => Some(Allow::Apiservices),
+            Self::Rbac => Some(AllowName::Rbac),
+            Self::Webhooks => Some(AllowName::Webhooks),
+            Self::Crds => Some(AllowName::Crds),
+            Self::Apiservices => Some(AllowName::Apiservices),
+            Self::Privileged => Some(AllowName::Privileged),
             Self::Devices | Self::Xattrs => None,
         }
     }
@@ -175,21 +193,19 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
         let items = chosen(args, &opened)?;
         targets::check(args, &items)?;
         warn_of_gaps(&items, &reporter);
-        let done = if args.dry_run { None } else { Some(all(args, &opened, &items, &reporter).await?) };
-        Ok((head(&opened), lines(args, &opened, &items), done))
+        if args.dry_run.is_some() {
+            return Ok((head(&opened), None, Some(preview::make(args, &opened, &items, &reporter).await?)));
+        }
+        Ok((head(&opened), Some(all(args, &opened, &items, &reporter).await?), None))
     });
     let failure = match outcome {
-        Ok((snapshot, _, Some(done))) => {
-            fill(&mut report, snapshot, done, &reporter.meters());
-            None
-        }
-        Ok((snapshot, lines, None)) => {
+        Ok((_, _, Some(preview))) => {
             drop(display.finish());
-            out::text(&lines)?;
-            talk.say(&format!(
-                "nothing was changed; {snapshot} is restored by the same command without --dry-run"
-            ));
-            return Ok(Exit::Safe);
+            return preview.show(args.output.output, talk);
+        }
+        Ok((snapshot, done, None)) => {
+            fill(&mut report, snapshot, done.unwrap_or_default(), &reporter.meters());
+            None
         }
         Err(failure) => Some(failure),
     };
@@ -197,9 +213,10 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
 }
 
 /// The snapshot's sequence and hash.
-struct Head {
-    sequence: u64,
-    hash: String,
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) sequence: u64,
+    pub(super) hash: String,
     plan: String,
 }
 
@@ -209,7 +226,7 @@ impl std::fmt::Display for Head {
     }
 }
 
-fn head(opened: &Opened) -> Head {
+pub(super) fn head(opened: &Opened) -> Head {
     let snapshot = opened.snapshot.snapshot();
     Head {
         sequence: snapshot.envelope().seq,
@@ -234,27 +251,6 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
     }
 }
 
-/// What would be done, item by item.
-fn lines(args: &RestoreArgs, opened: &Opened, items: &[&Item]) -> String {
-    let head = head(opened);
-    let mut text = format!("{head}, sha256:{}\n", head.hash);
-    for item in items {
-        let bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
-        let members: u64 = item.streams.iter().map(|stream| stream.members).sum();
-        let target = targets::describe(args, item, items.len());
-        let what = match item.kind.as_str() {
-            "database" => plural(databases(item), "database", "databases"),
-            _ => format!("{} entries", count(members)),
-        };
-        text.push_str(&format!("  {}   {what}, {} → {target}\n", plain(&item.name), size(bytes)));
-    }
-    text
-}
-
-fn databases(item: &Item) -> u64 {
-    item.streams.iter().filter(|stream| stream.format == "pgdump").count() as u64
-}
-
 /// Restores the items one after the other. What fails in one item leaves the others to be
 /// restored; only the store, the backup itself and the person end the run.
 async fn all(
@@ -263,7 +259,7 @@ async fn all(
     items: &[&Item],
     reporter: &Reporter,
 ) -> Result<Vec<Done>, Failure> {
-    let cluster = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
+    let cluster = cluster(args);
     let mut done = Vec::with_capacity(items.len());
     for item in items {
         reporter.event(Event::ItemStarted { item: item.name.clone() });
@@ -273,7 +269,7 @@ async fn all(
         let result = match item.kind.as_str() {
             "volume" => targets::folder(args, opened, item, items.len(), &meter).await,
             "database" => targets::database(args, opened, item, &meter).await,
-            "resources" => targets::resources(args, opened, item, &cluster, reporter, &meter).await,
+            "resources" => resources::restore(args, opened, item, &cluster, reporter, &meter).await,
             other => Err(Failure::new(Exit::Usage, format!("{} is of the kind {other}", item.name))
                 .remedy("this version does not restore it; kbak export gives its bytes")),
         };
@@ -294,6 +290,11 @@ async fn all(
         done.push(one);
     }
     Ok(done)
+}
+
+/// The cluster that the arguments name.
+pub(super) fn cluster(args: &RestoreArgs) -> ClusterSpec {
+    ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() }
 }
 
 fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter>]) {
@@ -319,6 +320,7 @@ fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter
                 bytes: reading.bytes,
                 new_bytes: 0,
                 gaps: one.gaps,
+                objects: one.objects,
                 newest_good: None,
                 remedy: one.remedy,
                 item: one.item,

@@ -11,16 +11,12 @@ use super::sources;
 use crate::format::body::{Item, Stream};
 use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
-use crate::plan::Cluster as ClusterSpec;
-use crate::report::event::{Meter, Reporter};
+use crate::report::event::Meter;
 use crate::report::failure::{Exit, Failure};
-use crate::report::run::GapReport;
+use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
-use crate::restore::kubernetes::{
-    FileFormat, RestoreConfig, RestoreReport, restore_resources, write_directory,
-};
-use crate::restore::streams::{self, Paths, SnapshotResources};
+use crate::restore::streams::{self, Paths};
 use crate::restore::volume::{Report, TargetOptions};
 use crate::source::database::{DatabaseError, DatabaseInfo, Postgres};
 
@@ -35,17 +31,20 @@ pub(super) struct Done {
     pub(super) summary: String,
     /// What is not there.
     pub(super) gaps: Vec<GapReport>,
+    /// Objects that were not plainly created.
+    pub(super) objects: Vec<ObjectReport>,
     /// What to do.
     pub(super) remedy: Option<String>,
 }
 
 impl Done {
-    fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
+    pub(super) fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
         Self {
             item: item.name.clone(),
             whole: gaps.is_empty() && item.state.is_safe(),
             summary,
             gaps,
+            objects: Vec::new(),
             remedy: None,
         }
     }
@@ -60,6 +59,7 @@ impl Done {
             whole: false,
             summary: "not restored".into(),
             gaps: vec![gap],
+            objects: Vec::new(),
             remedy: failure.remedy.clone(),
         }
     }
@@ -88,7 +88,7 @@ pub(super) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> 
         return Err(Failure::new(Exit::Usage, "--path names a path in one folder, and this is not one")
             .remedy("choose the folder with --item"));
     }
-    if without.is_empty() || args.dry_run {
+    if without.is_empty() || args.dry_run.is_some() {
         return Ok(());
     }
     let mut failure = Failure::new(Exit::Usage, "nothing says where this goes; nothing was changed");
@@ -284,85 +284,4 @@ async fn one_database(
         .await
         .map(|_| ())
         .map_err(|error| Failure::new(Exit::Partial, format!("{name} is not restored")).because(error))
-}
-
-/// The resources of a cluster, into one or into files.
-pub(super) async fn resources(
-    args: &RestoreArgs,
-    opened: &Opened,
-    item: &Item,
-    cluster: &ClusterSpec,
-    reporter: &Reporter,
-    meter: &Arc<Meter>,
-) -> Result<Done, Failure> {
-    let source = SnapshotResources::new(&opened.snapshot, item)?;
-    let namespaces = sources::globs(&args.namespace)?;
-    if let Some(folder) = &args.resources_to {
-        let written =
-            write_directory(&source, folder, FileFormat::Yaml, &namespaces).await.map_err(|error| {
-                Failure::new(Exit::Usage, "the resources cannot be written as files").because(error)
-            })?;
-        let summary =
-            format!("{} files, {} beneath {}", count(written.files), size(written.bytes), folder.display());
-        return Ok(Done::new(item, summary, Vec::new()));
-    }
-    let cluster = sources::cluster(Some(cluster), reporter).await?;
-    let config = RestoreConfig {
-        allow: args.allow.iter().filter_map(|allowed| allowed.of_resources()).collect(),
-        namespaces,
-        kinds: sources::globs(&args.kind)?,
-        ..RestoreConfig::default()
-    };
-    let report = restore_resources(&cluster, &source, &config, &|_, _| {}, meter).await.map_err(|error| {
-        Failure::new(Exit::Unreachable, "the restore into the cluster stopped; what was created stays")
-            .because(error)
-            .remedy("run it again: what is there is left alone")
-    })?;
-    Ok(resources_done(item, &report, reporter))
-}
-
-fn resources_done(item: &Item, report: &RestoreReport, reporter: &Reporter) -> Done {
-    let derived: u64 = report.derived.values().sum();
-    let mut parts = vec![format!("{} objects created", count(report.created))];
-    for (number, what) in [
-        (report.existed, "there already and left alone"),
-        (derived, "left to the cluster, which makes them itself"),
-        (report.relinked, "linked to their owners again"),
-    ] {
-        if number > 0 {
-            parts.push(format!("{} {what}", count(number)));
-        }
-    }
-    for warning in &report.warnings {
-        reporter.warn("API server", warning.clone());
-    }
-    let mut gaps = Vec::new();
-    for (allow, number) in &report.refused {
-        gaps.push(GapReport {
-            code: "refused".into(),
-            object: plural(*number, "object", "objects"),
-            reason: format!("give or change rights; not allowed: --allow {allow}"),
-        });
-    }
-    for (resource, number) in &report.unserved {
-        gaps.push(GapReport {
-            code: "unserved".into(),
-            object: resource.clone(),
-            reason: format!(
-                "the cluster does not serve this kind ({})",
-                plural(*number, "object", "objects")
-            ),
-        });
-    }
-    gaps.extend(report.failures.iter().map(|(object, refusal)| GapReport {
-        code: "failed".into(),
-        object: object.to_string(),
-        reason: refusal.to_string(),
-    }));
-    let mut done = Done::new(item, parts.join(", "), gaps);
-    if !report.refused.is_empty() {
-        let allow: Vec<&str> = report.refused.keys().map(|allow| allow.name()).collect();
-        done.remedy = Some(format!("look at them (--resources-to), then --allow {}", allow.join(",")));
-    }
-    done
 }

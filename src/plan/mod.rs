@@ -4,9 +4,11 @@
 //! problem with its place and its remedy. docs/plan.md describes the fields.
 
 mod items;
+mod labels;
 mod problem;
 mod read;
 mod recipient;
+mod restore;
 mod running;
 mod schema;
 mod selection;
@@ -22,14 +24,19 @@ use std::path::{Path, PathBuf};
 pub use items::{
     CommandRecipe, Database, Engine, ItemName, Method, SecretRef, Tls, Transport, Volume, item_name,
 };
+pub use labels::{LabelSelector, LabelSelectorError};
 pub use problem::{PlanError, Position, Problem, ProblemKind};
 pub use read::{Checked, MAX_TEXT, parse, suggest};
 pub use recipient::{Recipient, RecipientError, find_private_key};
+pub use restore::{
+    AllowName, ExistingName, Map, Match, Modify, ObjectName, ObjectNameError, ProfileName, ReleaseName,
+    RestoreKind, RestorePlan, RestoreSpec, ScopeName, Select, is_namespace, parse_restore,
+};
 pub use running::{
     Accept, Address, Coverage, ExecHook, Hook, HookTime, HttpHook, JobNetworkPolicy, Jobs, Limits, Notify,
     Objectives, OnError, Retention, Schedule, UNCOVERED, item_matches,
 };
-pub use schema::{FieldDoc, fields, schema};
+pub use schema::{FieldDoc, fields, restore_fields, restore_schema, schema};
 pub use selection::{Glob, GlobError, exclusions, picks_out};
 pub use short::{DEFAULT_NAME, ShortForm, recipient_argument};
 pub use spec::{

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_saphyr::{Error as Yaml, MessageFormatter as _, UserMessageFormatter};
 
 use super::problem::{PlanError, Position, Problem, ProblemKind};
+use super::schema::FieldDoc;
 use super::spec::BackupPlan;
 use super::tree::{Place, position};
 use super::{recipient, supported, validate};
@@ -27,6 +28,18 @@ pub struct Checked {
 /// Everything that is wrong with it, in the order of the text. A text that cannot be read as a plan
 /// gives the first problem only.
 pub fn parse(text: &str) -> Result<Checked, PlanError> {
+    let (plan, places) = typed::<BackupPlan>(text, super::schema::fields)?;
+    check(plan, Some(&places))
+}
+
+/// Reads a plan of one kind; `fields` are all that it may have.
+///
+/// # Errors
+/// The first problem.
+pub(super) fn typed<T: DeserializeOwned>(
+    text: &str,
+    fields: fn() -> Vec<FieldDoc>,
+) -> Result<(T, Place), PlanError> {
     if text.len() > MAX_TEXT {
         let message = format!("a plan has at most {MAX_TEXT} bytes, this is {}", text.len());
         return Err(Problem::new(ProblemKind::Syntax, "", message).into());
@@ -40,8 +53,8 @@ pub fn parse(text: &str) -> Result<Checked, PlanError> {
     if !problems.is_empty() {
         return Err(PlanError { problems });
     }
-    let plan: BackupPlan = from_yaml(text).map_err(|error| problem_of(&error, &places))?;
-    check(plan, Some(&places))
+    let plan: T = from_yaml(text).map_err(|error| problem_of(&error, &places, fields))?;
+    Ok((plan, places))
 }
 
 /// Checks a plan that was put together from arguments.
@@ -115,7 +128,7 @@ fn broken(error: &Yaml) -> Problem {
 }
 
 /// YAML that is no plan.
-fn problem_of(error: &Yaml, places: &Place) -> Problem {
+fn problem_of(error: &Yaml, places: &Place, fields: fn() -> Vec<FieldDoc>) -> Problem {
     let error = error.without_snippet();
     let at = error.location().and_then(position);
     let field = at.and_then(|at| places.field_at(at)).unwrap_or_default();
@@ -125,7 +138,7 @@ fn problem_of(error: &Yaml, places: &Place) -> Problem {
             let message = format!("there is no field {name}{}", within(&field, name));
             return unknown(ProblemKind::UnknownField, message, name, expected).at(at);
         }
-        Yaml::SerdeMissingField { field: name, .. } => return missing(name, at, places),
+        Yaml::SerdeMissingField { field: name, .. } => return missing(name, at, places, fields),
         Yaml::SerdeUnknownVariant { variant, expected, .. } => {
             let message = format!("{variant} is none of the values that may stand here");
             unknown(ProblemKind::BadValue, message, variant, expected)
@@ -169,8 +182,8 @@ fn unknown(kind: ProblemKind, message: String, name: &str, expected: &[&'static 
 }
 
 /// A field that must be there: the reader only says its name, the schema says where it belongs.
-fn missing(name: &str, at: Option<Position>, places: &Place) -> Problem {
-    let lacking = super::schema::fields().into_iter().filter(|field| field.required).find_map(|field| {
+fn missing(name: &str, at: Option<Position>, places: &Place, fields: fn() -> Vec<FieldDoc>) -> Problem {
+    let lacking = fields().into_iter().filter(|field| field.required).find_map(|field| {
         let parent = field.path.strip_suffix(name)?;
         let parent = if parent.is_empty() { parent } else { parent.strip_suffix('.')? };
         places.lacking(parent, name).into_iter().next()

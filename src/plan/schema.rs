@@ -3,6 +3,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+use super::restore::RestorePlan;
 use super::spec::BackupPlan;
 
 /// The schema, as JSON Schema draft 2020-12.
@@ -11,6 +12,15 @@ pub fn schema() -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<BackupPlan>();
     schema.insert("$id".into(), "https://kbak.dev/schema/v1/backupplan.json".into());
     schema.insert("title".into(), "kbak BackupPlan".into());
+    schema.to_value()
+}
+
+/// The schema of a restore's plan.
+#[must_use]
+pub fn restore_schema() -> Value {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RestorePlan>();
+    schema.insert("$id".into(), "https://kbak.dev/schema/v1/restoreplan.json".into());
+    schema.insert("title".into(), "kbak RestorePlan".into());
     schema.to_value()
 }
 
@@ -32,9 +42,18 @@ pub struct FieldDoc {
 /// Every field of a plan, in the order of the types.
 #[must_use]
 pub fn fields() -> Vec<FieldDoc> {
-    let root = schema();
+    fields_of(&schema())
+}
+
+/// Every field of a restore's plan.
+#[must_use]
+pub fn restore_fields() -> Vec<FieldDoc> {
+    fields_of(&restore_schema())
+}
+
+fn fields_of(root: &Value) -> Vec<FieldDoc> {
     let mut found = Vec::new();
-    walk(&root, &root, "", &mut found);
+    walk(root, root, "", &mut found);
     found
 }
 

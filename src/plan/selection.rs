@@ -117,7 +117,7 @@ fn leaves_out(term: &str) -> bool {
         || words.split_whitespace().nth(1) == Some("notin")
 }
 
-fn split_terms(text: &str) -> Vec<&str> {
+pub(super) fn split_terms(text: &str) -> Vec<&str> {
     let mut depth = 0u32;
     text.split(|c: char| {
         match c {

@@ -96,12 +96,27 @@ pub struct ItemReport {
     /// What is not safe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<GapReport>,
+    /// Objects that a restore did not plainly create, up to ten thousand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectReport>,
     /// The newest snapshot in which it is safe, where this one has a gap: sequence and time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_good: Option<(u64, Timestamp)>,
     /// What to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+}
+
+/// What became of one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectReport {
+    /// Its kind, namespace and name: `Deployment/shop/web`.
+    pub object: String,
+    /// A stable code: `existed`, `held`, `failed`.
+    pub outcome: String,
+    /// Why, in one line, where there is more to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// Something that is not safe.

@@ -24,6 +24,39 @@ fn the_table_is_that_of_the_types() {
     assert!(found == table, "docs/plan.md should end with:\n\n{HEADING}{table}");
 }
 
+fn restore_document() -> String {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/restore-resources.md");
+    std::fs::read_to_string(file).expect("docs/restore-resources.md")
+}
+
+#[test]
+fn the_table_of_restores_is_that_of_the_types() {
+    let table: String = plan::restore_fields().iter().map(row).collect();
+    let text = restore_document();
+    let (_, found) = text.split_once(HEADING).expect("the table's heading");
+    assert!(found == table, "docs/restore-resources.md should end with:\n\n{HEADING}{table}");
+}
+
+#[test]
+fn the_example_of_a_restore_is_a_good_plan() {
+    let text = restore_document();
+    let (_, rest) = text.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let plan = plan::parse_restore(example).expect("a good plan");
+    assert_eq!(plan.spec.modify.len(), 2);
+    for (mistake, field) in [
+        (example.replace("web-[0-9]+", "web-["), "spec.modify[0].match.nameRegex"),
+        (example.replace("op: replace", "op: renew"), "spec.modify[1].patch"),
+        (example.replace("tier!=cache", "tier in cache"), "spec.select.selector"),
+        (example.replace("shop: shop-test}", "shop: Shop}"), "spec.map.namespaces.shop"),
+        (example.replace("existing: skip", "existing: never"), "spec.existing"),
+    ] {
+        let error = plan::parse_restore(&mistake).expect_err("a mistake");
+        assert_eq!(error.problems[0].field, field, "{:?}", error.problems);
+        assert!(error.problems[0].at.is_some(), "{:?}", error.problems);
+    }
+}
+
 #[test]
 fn the_example_is_a_good_plan() {
     let text = document();

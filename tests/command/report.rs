@@ -23,6 +23,7 @@ fn item(name: &str, state: ItemState, summary: &str) -> ItemReport {
         bytes: 4096,
         new_bytes: 1024,
         gaps: Vec::new(),
+        objects: Vec::new(),
         newest_good: None,
         remedy: None,
     }

@@ -215,6 +215,7 @@ async fn a_store_is_judged_by_what_it_does() {
             clock: Arc::new(FixedClock::new(at)),
             random: Arc::new(SystemRandom),
             workers: Workers::Threads { count: 2 },
+            stop: Default::default(),
         };
         let late = check(&store_only(&desk, server.options("backups")), &world, &reporter).await;
         let clock = late.findings.iter().find(|finding| finding.about == "clock").expect("a clock");

@@ -46,7 +46,7 @@ async fn what_passes_is_waited_for() {
     with_maps(&plane, 1200).await;
     // Pages of the ConfigMaps: too busy for more than the usual tries, a lost answer, a cut one, a timeout.
     let proxy = Proxy::before(&plane.kubeconfig(), |asked| match (asked.path.as_str(), asked.before) {
-        (MAPS, 1..12) => Some(Fault::Status(429, Some(0))),
+        (MAPS, 1..=12) => Some(Fault::Status(429, Some(0))),
         (MAPS, 13) => Some(Fault::Drop),
         (MAPS, 14) => Some(Fault::Cut(1000)),
         (MAPS, 16) => Some(Fault::Status(504, None)),

@@ -201,7 +201,7 @@ async fn an_application_comes_back_in_an_empty_cluster() {
         assert_eq!(before, None, "{object} is told once");
     };
     // First without being allowed anything: nothing that gives rights comes, nor what needs it.
-    let config = RestoreConfig { patience: 0, ..RestoreConfig::default() };
+    let config = RestoreConfig { patience: 0, takeover: true, ..RestoreConfig::default() };
     let first = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
     assert!(
         first.refused[&Allow::Rbac] >= 2
@@ -215,7 +215,7 @@ async fn an_application_comes_back_in_an_empty_cluster() {
     assert!(!first.is_whole());
     outcomes.lock().expect("a lock").clear();
 
-    let config = RestoreConfig { allow: Allow::ALL.into(), ..RestoreConfig::default() };
+    let config = RestoreConfig { allow: Allow::ALL.into(), takeover: true, ..RestoreConfig::default() };
     let report = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
     assert!(report.is_whole(), "{report:#?}");
     assert_eq!((report.failed, report.failures.len()), (0, 0));
@@ -249,7 +249,7 @@ async fn compare(held: &Held, outcomes: &BTreeMap<String, Outcome>, here: &Clust
             let made =
                 if kind.namespaced { place.starts_with("shop/") } else { MADE.contains(&place.as_str()) };
             // The CA bundle of each cluster is its own.
-            if !made || place == "shop/kube-root-ca.crt" || matches!(outcomes[&shown], Outcome::Derived(_)) {
+            if !made || place == "shop/kube-root-ca.crt" || matches!(outcomes[&shown], Outcome::Skipped(_)) {
                 continue;
             }
             let found = found.get(&place).unwrap_or_else(|| panic!("{shown} is missing"));
@@ -263,7 +263,8 @@ async fn compare(held: &Held, outcomes: &BTreeMap<String, Outcome>, here: &Clust
 /// The same backup as files: one each, readable by a YAML 1.1 parser, nothing changed.
 async fn files(held: &Held) {
     let folder = tempfile::tempdir().expect("a folder");
-    let shop = [Glob::new("shop").expect("a pattern")];
+    let shop =
+        RestoreConfig { namespaces: vec![Glob::new("shop").expect("a pattern")], ..RestoreConfig::default() };
     let written = write_directory(held, folder.path(), FileFormat::Yaml, &shop).await.expect("files");
     assert!(written.files > 20);
     let path = folder.path().join("demo.kbak.dev/Apple/shop/middle.yaml");

@@ -14,5 +14,6 @@ pub mod program;
 pub mod proxy;
 pub mod resources;
 pub mod servers;
+pub mod stored;
 pub mod tree;
 pub mod volume;

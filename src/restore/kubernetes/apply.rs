@@ -1,29 +1,27 @@
-//! Rounds of creates, until everything is there or nothing more goes.
+//! Rounds of creates, until everything is there or nothing more goes; then the second writes.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use tokio::sync::Mutex;
 
-use super::create::{Attempt, Creator};
-use super::lines::lines;
-use super::relink::{Uids, relink};
+use super::create::{Breaker, Creator, Known};
+use super::decide::{Judge, Verdict};
+use super::ground::Ground;
+use super::ledger::Ledger;
+use super::lines::{Room, lines, paced};
+use super::object::{Key, ObjectRef, text};
+use super::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
+use super::relink::{Finisher, Second};
 use super::target::{Target, segment};
-use super::{
-    ObjectRef, Outcome, OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, RestoreReport, order,
-};
+use super::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
 use crate::report::event::Meter;
 use crate::source::kubernetes::{Cluster, KindInfo};
 
-/// Failures that are kept with their names.
-const FAILURES: usize = 1000;
-/// Warnings that are kept.
-const WARNINGS: usize = 100;
-/// How long new definitions may take until their kinds are served.
-const DEFINITIONS: Duration = Duration::from_secs(60);
-/// How often that is asked.
+/// How often it is asked whether what is waited for has come.
 const ASK: Duration = Duration::from_millis(250);
+/// The longest pause between rounds.
+const PAUSE: u64 = 32;
 
 /// Creates the stored resources in the cluster, then relinks owners. `told` hears of each object
 /// once; the meter counts objects that are settled.
@@ -38,27 +36,29 @@ pub async fn restore_resources(
     told: OutcomeSink<'_>,
     meter: &Meter,
 ) -> Result<RestoreReport, RestoreError> {
-    let mut kinds = streams.kinds();
-    kinds.retain(|kind| config.kinds.is_empty() || config.kinds.iter().any(|g| g.matches(&kind.resource())));
-    kinds.sort_by_key(|kind| (order::step(kind), kind.clone()));
+    let kinds = order::selected(streams, config);
+    let ground = Ground::read(cluster).await?;
+    let foreign = ground.is_foreign(config);
+    let mut ledger = Ledger::new(told, meter, kinds.len());
+    ledger.report.foreign = foreign;
+    ledger.report.release_said = config.release.is_some();
+    ledger.report.existing_said = config.existing.is_some();
     let mut restore = Restore {
         cluster,
         streams,
         config,
-        target: Target::read(cluster).await?,
-        volumes: Mutex::new(HashMap::new()),
-        ledger: Ledger {
-            told,
-            meter,
-            report: RestoreReport::default(),
-            uids: Uids::default(),
-            missing: HashMap::new(),
-            owned: vec![false; kinds.len()],
-        },
+        ground,
+        foreign,
+        known: Known::default(),
+        names: HashMap::new(),
+        defined: HashSet::new(),
+        ledger,
         kinds,
     };
-    restore.rounds().await?;
-    restore.relink().await?;
+    for last in [false, true] {
+        restore.rounds(last).await?;
+        restore.finish(last).await?;
+    }
     Ok(restore.ledger.report)
 }
 
@@ -66,40 +66,60 @@ struct Restore<'a> {
     cluster: &'a Cluster,
     streams: &'a dyn ResourceStreams,
     config: &'a RestoreConfig,
-    target: Target,
-    /// Which PersistentVolumes are there.
-    volumes: Mutex<HashMap<String, bool>>,
+    ground: Ground,
+    foreign: bool,
+    known: Known,
+    /// Where names are mapped: which line took a name.
+    names: HashMap<Key, u64>,
+    /// Definitions that are there now, by the resource that they define.
+    defined: HashSet<String>,
     ledger: Ledger<'a>,
     kinds: Vec<KindInfo>,
 }
 
 impl Restore<'_> {
-    async fn rounds(&mut self) -> Result<(), RestoreError> {
-        let mut patience = 0;
+    async fn rounds(&mut self, last: bool) -> Result<(), RestoreError> {
+        let places: Vec<usize> =
+            (0..self.kinds.len()).filter(|place| order::is_last(&self.kinds[*place]) == last).collect();
+        let begun = Instant::now();
+        let (mut patience, mut first) = (0, true);
         loop {
-            let first = self.ledger.report.rounds == 0;
             let before = self.ledger.left();
-            self.ledger.report.rounds += 1;
-            for place in 0..self.kinds.len() {
-                if first || self.ledger.missing.contains_key(&place) {
-                    self.kind(place, first).await?;
+            if !places.is_empty() {
+                self.ledger.report.rounds += 1;
+            }
+            for place in &places {
+                if first || self.ledger.missing.contains_key(place) {
+                    self.kind(*place, first).await?;
                 }
             }
             let left = self.ledger.left();
             if left == 0 {
                 return Ok(());
             }
-            if first || left < before {
+            let stands = !std::mem::take(&mut first) && left >= before;
+            if !stands {
                 patience = 0;
-            } else if patience == self.config.patience {
+            } else if self.ledger.waits_for(|refusal| refusal.obstacle == Obstacle::NoBackend)
+                && begun.elapsed() < self.config.waits.backends
+            {
+                tokio::time::sleep(ASK * 4).await;
+            } else if patience == self.config.patience || !self.may_pass() {
                 self.ledger.give_up();
                 return Ok(());
             } else {
                 patience += 1;
-                tokio::time::sleep(Duration::from_secs(1 << (patience - 1).min(5))).await;
+                tokio::time::sleep(Duration::from_secs((1 << (patience - 1).min(5)).min(PAUSE))).await;
             }
-            self.target = Target::read(self.cluster).await?;
+            self.ground.target = Target::read(self.cluster).await?;
         }
+    }
+
+    /// Whether time alone may bring something that is missing. Where pods run, an operator may
+    /// still bring its definitions.
+    fn may_pass(&self) -> bool {
+        self.ledger.waits_for(|refusal| refusal.obstacle.passes())
+            || (self.ground.has_nodes && self.ledger.waits_for_kinds())
     }
 
     /// One round over one kind; after definitions, what they define is waited for.
@@ -107,8 +127,10 @@ impl Restore<'_> {
         let kind = self.kinds[place].clone();
         let before = self.ledger.report.created;
         self.create(place, &kind, first).await?;
-        let created = self.ledger.report.created > before;
-        if created && kind.resource() == "customresourcedefinitions.apiextensions.k8s.io" {
+        if first && kind.resource() == "namespaces" {
+            self.terminating(place, &kind).await?;
+        }
+        if self.ledger.report.created > before && order::is_definition(&kind) {
             self.definitions().await?;
         }
         Ok(())
@@ -119,167 +141,169 @@ impl Restore<'_> {
         let pieces = self.streams.open(kind).await;
         let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
         let wanted = (!first).then(|| self.ledger.missing.remove(&place).unwrap_or_default());
-        let creator = Creator { cluster: self.cluster, config: self.config, target: &self.target, kind };
-        let (volumes, cluster) = (&self.volumes, self.cluster);
-        let attempts = lines(&resource, pieces).map(|line| {
-            let (creator, wanted, resource) = (&creator, &wanted, &resource);
+        let (breaker, room) = (Breaker::default(), Room::default());
+        let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+        let creator = Creator {
+            cluster: self.cluster,
+            config: self.config,
+            known: &self.known,
+            breaker: &breaker,
+            backends: self.ground.has_nodes,
+        };
+        let mapped = !self.config.mapping.namespaces.is_empty();
+        let names = &mut self.names;
+        // Names are given in the order of the lines, before anything is under way at once.
+        let judged = paced(lines(&resource, pieces), &room).map(|line| {
+            let (number, line, permit) = line?;
+            let damaged =
+                |problem| RestoreError::Damaged { resource: resource.clone(), line: number, problem };
+            let Some(mut judged) = judge.judge(&line).map_err(damaged)? else { return Ok(None) };
+            let key = judged.object.key();
+            if wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&key)) {
+                return Ok(None);
+            }
+            let comes = matches!(judged.verdict, Verdict::Create(_) | Verdict::Unserved);
+            let collides = mapped && comes && *names.entry(key).or_insert(number) != number;
+            if collides {
+                judged.verdict = Verdict::Unfit(Refusal::unsent("Collides", String::new()));
+            }
+            Ok::<_, RestoreError>(Some((judged, collides, permit)))
+        });
+        let attempts = judged.map(|judged| {
+            let creator = &creator;
             async move {
-                let (number, line) = line?;
-                let damaged =
-                    |problem| RestoreError::Damaged { resource: resource.clone(), line: number, problem };
-                let Some((named, object)) = creator.object(&line).map_err(damaged)? else { return Ok(None) };
-                if wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&key(&named))) {
-                    return Ok(None);
+                // Room is given back when the object is through.
+                let Some((judged, collides, _permit)) = judged? else { return Ok::<_, RestoreError>(None) };
+                let helm = judged.helm_moved.then(|| judged.object.to_string());
+                let mut attempt = creator.bring(judged).await?;
+                if collides {
+                    attempt.outcome = Outcome::Collides;
                 }
-                let there = async |volume: &str| volume_there(cluster, volumes, volume).await;
-                creator.create(named, object, there).await.map(Some)
+                attempt.warnings.extend(helm.map(|object| {
+                    format!(
+                        "{object}: the release names its old namespace inside: helm cannot manage it here"
+                    )
+                }));
+                Ok(Some(attempt))
             }
         });
         let mut attempts = std::pin::pin!(attempts.buffer_unordered(self.config.parallel.max(1)));
         while let Some(attempt) = attempts.next().await {
-            if let Some(attempt) = attempt? {
-                self.ledger.settle(place, attempt);
+            let Some(attempt) = attempt? else { continue };
+            if order::is_definition(kind) && attempt.outcome == Outcome::Created {
+                self.defined.insert(attempt.object.name.clone());
             }
+            self.ledger.settle(place, attempt);
         }
         Ok(())
     }
 
-    /// Waits until the kinds of this backup that only new definitions can bring are served. What
-    /// does not come in time is left to the rounds.
+    /// Waits once, with one deadline for all, until namespaces that are being deleted are gone, and
+    /// creates them.
+    async fn terminating(&mut self, place: usize, kind: &KindInfo) -> Result<(), RestoreError> {
+        let ending = |(_, (object, outcome)): (&Key, &(ObjectRef, Outcome))| {
+            matches!(outcome, Outcome::Failed(refusal) if refusal.obstacle == Obstacle::Terminating)
+                .then(|| object.name.clone())
+        };
+        let names: HashSet<String> =
+            self.ledger.missing.get(&place).into_iter().flatten().filter_map(ending).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let mut left = names.clone();
+        while !left.is_empty() && begun.elapsed() < self.config.waits.terminating {
+            for name in left.clone() {
+                let path = segment(&name).map(|name| format!("/api/v1/namespaces/{name}"));
+                let there = match path {
+                    Some(path) => super::ground::object(self.cluster, &path).await?,
+                    None => None,
+                };
+                if there.is_none_or(|found| found.pointer("/metadata/deletionTimestamp").is_none()) {
+                    left.remove(&name);
+                }
+            }
+            if !left.is_empty() {
+                tokio::time::sleep(ASK).await;
+            }
+        }
+        self.known.stuck.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(left.clone());
+        self.create(place, kind, false).await?;
+        self.ledger.give_up_on(place, |object| left.contains(&object.name));
+        Ok(())
+    }
+
+    /// Waits until the kinds of this backup that new definitions bring are served. What does not
+    /// come in time is left to the rounds.
     async fn definitions(&mut self) -> Result<(), RestoreError> {
         let waits = async {
             loop {
                 let target = Target::read(self.cluster).await?;
-                let missing =
-                    self.kinds.iter().any(|kind| kind.group.contains('.') && target.find(kind).is_none());
-                self.target = target;
+                let comes = |kind: &KindInfo| self.defined.contains(&kind.resource());
+                let missing = self.kinds.iter().any(|kind| comes(kind) && target.find(kind).is_none());
+                self.ground.target = target;
                 if !missing {
                     return Ok(());
                 }
                 tokio::time::sleep(ASK).await;
             }
         };
-        match tokio::time::timeout(DEFINITIONS, waits).await {
+        match tokio::time::timeout(self.config.waits.definitions, waits).await {
             Ok(result) => result,
             Err(_) => Ok(()),
         }
     }
 
-    /// Sets the owners of what was created.
-    async fn relink(&mut self) -> Result<(), RestoreError> {
+    /// Sets owners, managers and status of what was created.
+    async fn finish(&mut self, last: bool) -> Result<(), RestoreError> {
         for (place, kind) in self.kinds.iter().enumerate() {
-            let Some(target) = self.target.find(kind).filter(|_| self.ledger.owned[place]) else { continue };
+            if order::is_last(kind) != last || !self.ledger.unfinished[place] {
+                continue;
+            }
+            let judge =
+                Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
             let resource = kind.resource();
             let pieces = self.streams.open(kind).await;
             let pieces =
                 pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
-            let (cluster, uids) = (self.cluster, &self.ledger.uids);
-            let patches = lines(&resource, pieces)
-                .map(|line| async move { relink(cluster, target, &line?.1, uids).await })
+            let finisher = Finisher {
+                cluster: self.cluster,
+                target: &self.ground.target,
+                uids: &self.ledger.uids,
+                status: &self.config.status,
+            };
+            let room = Room::default();
+            let seconds = paced(lines(&resource, pieces), &room)
+                .map(|line| {
+                    let (judge, finisher) = (&judge, &finisher);
+                    async move {
+                        let (_, line, _permit) = line?;
+                        let nothing = Ok::<_, RestoreError>(Second::default());
+                        let Ok(stored) = serde_json::from_slice::<serde_json::Value>(&line) else {
+                            return nothing;
+                        };
+                        if !finisher.uids.is_ours(text(&stored, "/metadata/uid")) {
+                            return nothing;
+                        }
+                        let Ok(Some(judged)) = judge.judge(&line) else { return nothing };
+                        let Verdict::Create(ready) = judged.verdict else { return nothing };
+                        finisher.finish(&stored, &judged.object, &ready.kind).await
+                    }
+                })
                 .buffer_unordered(self.config.parallel.max(1));
-            let mut patches = std::pin::pin!(patches);
-            while let Some(done) = patches.next().await {
+            let mut seconds = std::pin::pin!(seconds);
+            let report = &mut self.ledger.report;
+            while let Some(done) = seconds.next().await {
                 let done = done?;
-                self.ledger.report.relinked += done.relinked;
-                self.ledger.report.owners_lost += done.owners_lost;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a PersistentVolume is there. Asked once for each.
-async fn volume_there(
-    cluster: &Cluster,
-    known: &Mutex<HashMap<String, bool>>,
-    volume: &str,
-) -> Result<bool, RestoreError> {
-    if let Some(there) = known.lock().await.get(volume) {
-        return Ok(*there);
-    }
-    let Some(name) = segment(volume) else { return Ok(false) };
-    let there = match cluster.get(&format!("/api/v1/persistentvolumes/{name}"), "", 16 << 20).await {
-        Ok(_) => true,
-        Err(error) if error.status().is_some() => false,
-        Err(error) => return Err(error.into()),
-    };
-    known.lock().await.insert(volume.to_owned(), there);
-    Ok(there)
-}
-
-/// What identifies an object between rounds.
-type Key = [u8; 16];
-
-fn key(object: &ObjectRef) -> Key {
-    let mut hasher = blake3::Hasher::new();
-    for part in [&object.resource, &object.namespace, &object.name] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    let mut key = [0; 16];
-    key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    key
-}
-
-/// What became of the objects so far.
-struct Ledger<'a> {
-    told: OutcomeSink<'a>,
-    meter: &'a Meter,
-    report: RestoreReport,
-    uids: Uids,
-    /// Objects to try again, by place of their kind: what the last try said. No entry is empty.
-    missing: HashMap<usize, HashMap<Key, (ObjectRef, Outcome)>>,
-    /// Which kinds have objects whose owners are still to be set.
-    owned: Vec<bool>,
-}
-
-impl Ledger<'_> {
-    fn left(&self) -> usize {
-        self.missing.values().map(HashMap::len).sum()
-    }
-
-    /// Takes in what became of one object: it is settled, or waits for another round.
-    fn settle(&mut self, place: usize, attempt: Attempt) {
-        let Attempt { object, old_uid, new_uid, owned, ours, outcome, again, warnings } = attempt;
-        for warning in warnings {
-            if self.report.warnings.len() < WARNINGS {
-                self.report.warnings.insert(warning);
-            }
-        }
-        if again {
-            self.missing.entry(place).or_default().insert(key(&object), (object, outcome));
-            return;
-        }
-        self.owned[place] |= ours && owned;
-        self.uids.learn(&old_uid, &new_uid, ours);
-        self.count(object, outcome);
-    }
-
-    /// Nothing more goes: what is missing is settled as it was left.
-    fn give_up(&mut self) {
-        for (object, outcome) in
-            std::mem::take(&mut self.missing).into_values().flat_map(HashMap::into_values)
-        {
-            self.count(object, outcome);
-        }
-    }
-
-    fn count(&mut self, object: ObjectRef, outcome: Outcome) {
-        (self.told)(&object, &outcome);
-        self.meter.add_done(1);
-        let report = &mut self.report;
-        match outcome {
-            Outcome::Created => report.created += 1,
-            Outcome::Existed => report.existed += 1,
-            Outcome::Derived(why) => *report.derived.entry(why).or_default() += 1,
-            Outcome::Refused(gate) => *report.refused.entry(gate).or_default() += 1,
-            Outcome::Unserved => *report.unserved.entry(object.resource).or_default() += 1,
-            Outcome::Failed(refusal) => {
-                report.failed += 1;
-                if report.failures.len() < FAILURES {
-                    report.failures.push((object, refusal));
+                report.relinked += u64::from(done.relinked);
+                report.managed += u64::from(done.managed);
+                report.status += u64::from(done.status);
+                report.owners_lost += done.owners_lost;
+                if report.unfinished.len() < super::ledger::FAILURES {
+                    report.unfinished.extend(done.refused);
                 }
             }
         }
+        Ok(())
     }
 }

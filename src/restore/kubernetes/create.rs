@@ -1,21 +1,35 @@
-//! Creates one object.
+//! Brings one object into the cluster: creates it, or does with the one that is there what the
+//! config says.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::surgery::{self, Options};
-use super::target::{Target, segment};
-use super::{ObjectRef, Outcome, Refusal, RestoreConfig, RestoreError};
-use super::{derived, order};
-use crate::plan::Glob;
+use super::change::{Change, carry_over, difference, unbind, without_families, without_node_ports};
+use super::config::{Existing, RestoreConfig};
+use super::decide::{Judged, Ready, Verdict, merges};
+use super::ground::object;
+use super::hooks::backends;
+use super::object::{Paths, each, paths, text};
+use super::outcome::{Obstacle, Outcome, Refusal};
+use super::target::segment;
+use super::{ObjectRef, RestoreError};
 use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo};
 
 /// Under which name the server notes what a restore wrote.
-const MANAGER: &str = "kbak";
+pub(super) const MANAGER: &str = "kbak";
+/// How often a replacement is tried again when somebody changes the object meanwhile.
+const TRIES: u32 = 5;
+/// Failures of webhooks, one after the other, after which a kind is left for another round: each
+/// may have taken ten seconds or more.
+const DEAD: u32 = 64;
 
 /// What became of a line.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Attempt {
     /// Its object.
     pub(super) object: ObjectRef,
@@ -23,11 +37,13 @@ pub(super) struct Attempt {
     pub(super) old_uid: String,
     /// Its UID now, where it is there.
     pub(super) new_uid: String,
-    /// Whether it names owners.
-    pub(super) owned: bool,
+    /// Whether a second write is still to come.
+    pub(super) second: bool,
     /// Whether it was made by a restore, this one or one that was interrupted, and has no owners
     /// yet.
     pub(super) ours: bool,
+    /// Whether it came back suspended.
+    pub(super) suspended: bool,
     /// What became of it.
     pub(super) outcome: Outcome,
     /// Whether another try may go better.
@@ -36,208 +52,320 @@ pub(super) struct Attempt {
     pub(super) warnings: Vec<String>,
 }
 
-/// What is needed to create objects of one kind.
+/// What all creates of a restore know together.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Which PersistentVolumes are there, and for whom.
+    volumes: tokio::sync::Mutex<HashMap<String, Volume>>,
+    /// Namespaces whose end did not come in time.
+    pub(super) stuck: Mutex<HashSet<String>>,
+}
+
+/// A PersistentVolume, as a claim sees it.
+#[derive(Debug)]
+enum Volume {
+    Absent,
+    Free,
+    Claimed { namespace: String, name: String },
+}
+
+impl Known {
+    pub(super) fn is_stuck(&self, namespace: &str) -> bool {
+        self.stuck.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(namespace)
+    }
+
+    /// Whether a volume is there for the claim: free, or claimed by its name.
+    async fn volume_for(&self, cluster: &Cluster, volume: &str, claim: &ObjectRef) -> Result<bool, ApiError> {
+        let mut volumes = self.volumes.lock().await;
+        if !volumes.contains_key(volume) {
+            let Some(name) = segment(volume) else { return Ok(false) };
+            let there = object(cluster, &format!("/api/v1/persistentvolumes/{name}")).await?;
+            let volume_there = there.map_or(Volume::Absent, |found| {
+                let part = |at: &str| text(&found, at).to_owned();
+                match found.pointer("/spec/claimRef") {
+                    None => Volume::Free,
+                    Some(_) => Volume::Claimed {
+                        namespace: part("/spec/claimRef/namespace"),
+                        name: part("/spec/claimRef/name"),
+                    },
+                }
+            });
+            volumes.insert(volume.to_owned(), volume_there);
+        }
+        Ok(match volumes.get(volume) {
+            Some(Volume::Free) => true,
+            Some(Volume::Claimed { namespace, name }) => *namespace == claim.namespace && *name == claim.name,
+            Some(Volume::Absent) | None => false,
+        })
+    }
+}
+
+/// Stops asking a webhook that is dead.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    failures: AtomicU32,
+    last: Mutex<Option<Refusal>>,
+}
+
+impl Breaker {
+    fn open(&self) -> Option<Refusal> {
+        let last = || self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        (self.failures.load(Ordering::Relaxed) >= DEAD).then(last).flatten()
+    }
+
+    fn note(&self, refusal: Option<&Refusal>) {
+        match refusal.filter(|refusal| refusal.obstacle == Obstacle::Webhook) {
+            Some(refusal) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(refusal.clone());
+            }
+            None => self.failures.store(0, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Brings objects of one kind.
 pub(super) struct Creator<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) config: &'a RestoreConfig,
-    pub(super) target: &'a Target,
-    pub(super) kind: &'a KindInfo,
+    pub(super) known: &'a Known,
+    pub(super) breaker: &'a Breaker,
+    /// Whether Services behind webhooks are waited for: where nothing runs, none gets ready.
+    pub(super) backends: bool,
 }
 
 impl Creator<'_> {
-    /// The object of a line; none if it is not selected.
-    pub(super) fn object(&self, line: &[u8]) -> Result<Option<(ObjectRef, Value)>, &'static str> {
-        let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-        if name.is_empty() {
-            return Err("it is no object with a name");
-        }
-        let named = ObjectRef {
-            resource: self.kind.resource(),
-            kind: self.kind.kind.clone(),
-            namespace: if self.kind.namespaced { namespace.to_owned() } else { String::new() },
-            name: name.to_owned(),
-        };
-        let wanted = |globs: &[Glob], name: &str| globs.is_empty() || globs.iter().any(|g| g.matches(name));
-        let place = match (self.kind.namespaced, self.kind.resource() == "namespaces") {
-            (true, _) => wanted(&self.config.namespaces, namespace),
-            (false, true) => wanted(&self.config.namespaces, name),
-            // Cluster-scoped objects belong to no selection of namespaces.
-            (false, false) => self.config.namespaces.is_empty(),
-        };
-        Ok(place.then_some((named, object)))
-    }
-
-    /// Creates it, unless it is derived or not allowed. An error ends the restore; what concerns
-    /// only this object is an outcome.
-    pub(super) async fn create(
-        &self,
-        named: ObjectRef,
-        mut object: Value,
-        volume_there: impl AsyncFn(&str) -> Result<bool, RestoreError>,
-    ) -> Result<Attempt, RestoreError> {
-        let text =
-            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let owned = object.pointer("/metadata/ownerReferences").is_some();
-        let attempt = Attempt {
-            object: named,
-            old_uid: text("/metadata/uid"),
+    /// Brings one object. An error ends the restore; what concerns only this object is an outcome.
+    pub(super) async fn bring(&self, judged: Judged) -> Result<Attempt, RestoreError> {
+        let status = self.config.status.iter().any(|glob| glob.matches(&judged.object.resource));
+        let mut attempt = Attempt {
+            second: judged.applied || status || !judged.owners.is_empty(),
+            suspended: judged.changes.iter().any(|change| matches!(change, Change::Suspended { .. })),
+            object: judged.object,
+            old_uid: judged.old_uid,
             new_uid: String::new(),
-            owned,
             ours: false,
             outcome: Outcome::Unserved,
             again: false,
             warnings: Vec::new(),
         };
-        if let Some(why) = derived::derived(self.kind, &object) {
-            return Ok(Attempt { outcome: Outcome::Derived(why), ..attempt });
-        }
-        if let Some(gate) = order::gate(self.kind)
-            && !self.config.allow.contains(&gate)
-        {
-            return Ok(Attempt { outcome: Outcome::Refused(gate), ..attempt });
-        }
-        // Its definition may still come.
-        let Some(target) = self.target.find(self.kind) else { return Ok(Attempt { again: true, ..attempt }) };
-        let Some(path) = path(target, &attempt.object) else {
-            return Ok(Attempt { outcome: Outcome::Failed(unsent("InvalidName")), ..attempt });
-        };
-        let options = Options {
-            status: target.has("status") || !target.group.contains('.') || target.group.ends_with(".k8s.io"),
-            node_ports: self.config.node_ports,
-        };
-        surgery::cut(self.kind, &mut object, options);
-        if self.kind.resource() == "persistentvolumeclaims" {
-            let volume = object.pointer("/spec/volumeName").and_then(Value::as_str).map(str::to_owned);
-            if let Some(volume) = volume
-                && !volume_there(&volume).await?
-            {
-                surgery::unbind(&mut object);
+        let ready = match judged.verdict {
+            Verdict::Create(ready) => ready,
+            verdict => {
+                // A definition may still come.
+                attempt.again = matches!(verdict, Verdict::Unserved);
+                attempt.outcome = match verdict {
+                    Verdict::Skip(skip) => Outcome::Skipped(skip),
+                    Verdict::Refuse(allow) => Outcome::Refused(allow),
+                    Verdict::Hold(release) => Outcome::Held(release),
+                    Verdict::Unfit(refusal) => Outcome::Failed(refusal),
+                    Verdict::Unserved | Verdict::Create(_) => Outcome::Unserved,
+                };
+                return Ok(attempt);
             }
-        }
-        object["apiVersion"] = Value::from(target.api_version());
-        object["kind"] = Value::from(target.kind.clone());
-        self.post(target, &path, Bytes::from(object.to_string()), attempt).await
+        };
+        self.create(*ready, attempt).await
     }
 
-    async fn post(
+    async fn create(&self, ready: Ready, attempt: Attempt) -> Result<Attempt, RestoreError> {
+        let Ready { mut body, kind } = ready;
+        let (namespace, name) = (attempt.object.namespace.clone(), attempt.object.name.clone());
+        let Some(paths) = paths(&kind, &namespace, &name) else {
+            let refusal = Refusal::unsent("InvalidName", String::new());
+            return Ok(Attempt { outcome: Outcome::Failed(refusal), ..attempt });
+        };
+        if let Some((refusal, again)) = self.kept_out(&kind, &body, &attempt.object).await? {
+            return Ok(Attempt { outcome: Outcome::Failed(refusal), again, ..attempt });
+        }
+        if attempt.object.resource == "persistentvolumeclaims" {
+            let volume = text(&body, "/spec/volumeName").to_owned();
+            if !volume.is_empty() && !self.known.volume_for(self.cluster, &volume, &attempt.object).await? {
+                unbind(&mut body);
+            }
+        }
+        let mut made = self.post(&paths, &body).await?;
+        let mut given_up = Vec::new();
+        for (says, cut, what) in GIVEN_UP {
+            if matches!(&made, Made::Refused { status, .. } if says(status)) && cut(&mut body) {
+                given_up.push(format!("{}: {what}", attempt.object));
+                made = self.post(&paths, &body).await?;
+            }
+        }
+        match made {
+            Made::New(there, mut warnings) => {
+                warnings.extend(given_up);
+                self.breaker.note(None);
+                let new_uid = text(&there, "/metadata/uid").to_owned();
+                Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt })
+            }
+            Made::Refused { status, repeated } if status.code == 409 && status.reason == "AlreadyExists" => {
+                self.breaker.note(None);
+                self.meet(&kind, &paths, body, repeated, attempt).await
+            }
+            Made::Refused { status, .. } => {
+                let refusal = Refusal::new(&kind, &status);
+                self.breaker.note(Some(&refusal));
+                let again = refusal.obstacle != Obstacle::Object;
+                Ok(Attempt { outcome: Outcome::Failed(refusal), again, ..attempt })
+            }
+        }
+    }
+
+    /// Why it is not even sent, and whether it may be later.
+    async fn kept_out(
         &self,
-        target: &KindInfo,
-        path: &Paths,
-        body: Bytes,
+        kind: &KindInfo,
+        body: &Value,
+        object: &ObjectRef,
+    ) -> Result<Option<(Refusal, bool)>, ApiError> {
+        if self.known.is_stuck(&object.namespace) {
+            let message = format!("Namespace {} is still being deleted", object.namespace);
+            let refusal = Refusal {
+                obstacle: Obstacle::Terminating,
+                ..Refusal::unsent("NamespaceTerminating", message)
+            };
+            return Ok(Some((refusal, false)));
+        }
+        if let Some(refusal) = self.breaker.open() {
+            return Ok(Some((refusal, true)));
+        }
+        if !self.backends {
+            return Ok(None);
+        }
+        for backend in backends(kind, body) {
+            if !backend.is_ready(self.cluster).await? {
+                let message = format!("{backend} has no ready endpoint");
+                let refusal =
+                    Refusal { obstacle: Obstacle::NoBackend, ..Refusal::unsent("NoBackend", message) };
+                return Ok(Some((refusal, true)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn post(&self, paths: &Paths, body: &Value) -> Result<Made, ApiError> {
+        let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
+        self.write(Method::POST, &paths.all, &query, "application/json", body).await
+    }
+
+    async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        query: &str,
+        content_type: &'static str,
+        body: &Value,
+    ) -> Result<Made, ApiError> {
+        match self.cluster.send(method, path, query, content_type, Bytes::from(body.to_string())).await {
+            Ok(answer) => {
+                let there = serde_json::from_slice(&answer.body).unwrap_or_default();
+                Ok(Made::New(there, answer.warnings.into_iter().take(8).collect()))
+            }
+            Err(error) => {
+                let repeated = error.repeated;
+                match &error.kind {
+                    ApiErrorKind::Status(status) if status.code != 401 => {
+                        Ok(Made::Refused { status: status.clone(), repeated })
+                    }
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    /// One of that name is there.
+    async fn meet(
+        &self,
+        kind: &KindInfo,
+        paths: &Paths,
+        body: Value,
+        repeated: bool,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
-        let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
-        let sent = self.cluster.send(Method::POST, &path.all, &query, "application/json", body).await;
-        let error = match sent {
-            Ok(answer) => {
-                let new_uid = uid(&answer.body);
-                let warnings = answer.warnings.into_iter().take(8).collect();
-                return Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt });
+        for _ in 0..TRIES {
+            let Some(there) = object(self.cluster, &paths.one).await? else {
+                // Without the right to read it, or gone again: its children lose it as an owner.
+                return Ok(Attempt { outcome: Outcome::Existed, again: false, ..attempt });
+            };
+            let new_uid = text(&there, "/metadata/uid").to_owned();
+            let ours = is_ours(&there) && each(&there, "/metadata/ownerReferences").next().is_none();
+            let with = |outcome, ours| Attempt { outcome, ours, new_uid: new_uid.clone(), ..attempt.clone() };
+            if there.pointer("/metadata/deletionTimestamp").is_some() {
+                let refusal = Refusal {
+                    obstacle: Obstacle::Terminating,
+                    ..Refusal::unsent("Terminating", "the one that is there is being deleted".to_owned())
+                };
+                return Ok(Attempt { again: true, ..with(Outcome::Failed(refusal), false) });
             }
-            Err(error) => error,
-        };
-        let repeated = error.repeated;
-        let status = match &error.kind {
-            ApiErrorKind::Status(status) if status.code != 401 => status.clone(),
-            _ => return Err(error.into()),
-        };
-        if status.code == 409 && status.reason == "AlreadyExists" {
-            let existing = self.existing(&path.one).await?;
             // If the answer to an earlier try of the same create was lost, it is ours.
-            let outcome = if repeated { Outcome::Created } else { Outcome::Existed };
-            let (new_uid, ours) = (existing.uid(), existing.is_ours());
-            return Ok(Attempt { outcome, new_uid, ours, ..attempt });
+            if repeated && ours {
+                return Ok(with(Outcome::Created, true));
+            }
+            let Some(patch) = difference(&body, &there) else { return Ok(with(Outcome::Existed, ours)) };
+            let made = match self.config.existing {
+                Some(Existing::Replace) => {
+                    let mut whole = body.clone();
+                    carry_over(kind, &mut whole, &there);
+                    let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
+                    self.write(Method::PUT, &paths.one, &query, "application/json", &whole).await?
+                }
+                Some(Existing::Patch) => self.merge(paths, &patch).await?,
+                None | Some(Existing::Skip) if merges(&attempt.object) => self.merge(paths, &patch).await?,
+                None | Some(Existing::Skip) if is_ours(&there) => return Ok(with(Outcome::Existed, ours)),
+                None | Some(Existing::Skip) => return Ok(with(Outcome::Differs, false)),
+            };
+            let replaced = self.config.existing == Some(Existing::Replace);
+            match made {
+                Made::New(_, warnings) => {
+                    let outcome = if replaced { Outcome::Replaced } else { Outcome::Patched };
+                    let ownerless = each(&there, "/metadata/ownerReferences").next().is_none();
+                    return Ok(Attempt { warnings, ..with(outcome, replaced || ownerless) });
+                }
+                Made::Refused { status, .. } if status.code == 409 => {}
+                Made::Refused { status, .. } => {
+                    let refusal = Refusal::new(kind, &status);
+                    let again = refusal.obstacle != Obstacle::Object;
+                    return Ok(Attempt { again, ..with(Outcome::Failed(refusal), false) });
+                }
+            }
         }
-        let again = may_go_better(&status);
-        let refusal = refusal(target, &status);
-        Ok(Attempt { outcome: Outcome::Failed(refusal), again, ..attempt })
+        let message = "somebody changes it all the time".to_owned();
+        let refusal = Refusal { obstacle: Obstacle::Other, ..Refusal::unsent("Conflict", message) };
+        Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt })
     }
 
-    async fn existing(&self, path: &str) -> Result<Existing, ApiError> {
-        match self.cluster.get(path, "", 16 << 20).await {
-            Ok(answer) => Ok(serde_json::from_slice(&answer.body).unwrap_or_default()),
-            // Without the right to read it, or gone again: its children lose it as an owner.
-            Err(error) if error.status().is_some() => Ok(Existing::default()),
-            Err(error) => Err(error),
-        }
+    async fn merge(&self, paths: &Paths, patch: &Value) -> Result<Made, ApiError> {
+        let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
+        self.write(Method::PATCH, &paths.one, &query, "application/merge-patch+json", patch).await
     }
 }
 
-/// What is looked at of an object that was there.
-#[derive(Default, serde::Deserialize)]
-struct Existing {
-    #[serde(default)]
-    metadata: ExistingMeta,
+/// What became of a write.
+enum Made {
+    New(Value, Vec<String>),
+    Refused { status: Box<ApiStatus>, repeated: bool },
 }
 
-#[derive(Default, serde::Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ExistingMeta {
-    uid: String,
-    owner_references: Vec<serde::de::IgnoredAny>,
-    managed_fields: Vec<Manager>,
+/// What is given up when the server refuses it: when, how, and in words.
+type GivenUp = (fn(&ApiStatus) -> bool, fn(&mut Value) -> bool, &'static str);
+
+const GIVEN_UP: [GivenUp; 2] = [
+    (taken, without_node_ports, "its node ports are taken; it has others now"),
+    (families, without_families, "its address families are not those of this cluster; it has others now"),
+];
+
+/// Whether a service's ports are somebody else's.
+fn taken(status: &ApiStatus) -> bool {
+    status.code == 422 && status.message.contains("provided port is already allocated")
 }
 
-#[derive(Default, serde::Deserialize)]
-#[serde(default)]
-struct Manager {
-    manager: String,
+/// Whether a cluster has not the address families that a service wants.
+fn families(status: &ApiStatus) -> bool {
+    let named = |field: &str| field.starts_with("spec.ipFamil");
+    status.code == 422 && status.causes.iter().any(|cause| named(&cause.field))
 }
 
-impl Existing {
-    fn uid(&self) -> String {
-        self.metadata.uid.clone()
-    }
-
-    /// Whether a restore made it and was interrupted before it set the owners: the server notes
-    /// who wrote an object.
-    fn is_ours(&self) -> bool {
-        self.metadata.owner_references.is_empty()
-            && self.metadata.managed_fields.iter().any(|fields| fields.manager == MANAGER)
-    }
-}
-
-/// The paths of an object and of its kind.
-struct Paths {
-    all: String,
-    one: String,
-}
-
-fn path(target: &KindInfo, object: &ObjectRef) -> Option<Paths> {
-    let namespace = if target.namespaced { Some(segment(&object.namespace)?) } else { None };
-    let all = target.path(namespace.as_deref());
-    let one = format!("{all}/{}", segment(&object.name)?);
-    Some(Paths { all, one })
-}
-
-fn uid(body: &[u8]) -> String {
-    serde_json::from_slice::<Existing>(body).unwrap_or_default().uid()
-}
-
-/// An object that was not sent.
-pub(super) fn unsent(reason: &str) -> Refusal {
-    Refusal { code: 0, reason: reason.to_owned(), fields: Vec::new(), message: String::new() }
-}
-
-/// Whether the same object may be taken later, when others are there. What is wrong with the
-/// object itself stays wrong.
-fn may_go_better(status: &ApiStatus) -> bool {
-    !matches!(status.code, 400 | 413 | 415 | 422)
-}
-
-/// What may be said of a refusal. A message about invalid fields quotes their values, and any
-/// message about a Secret may; then only reason and fields are named.
-fn refusal(kind: &KindInfo, status: &ApiStatus) -> Refusal {
-    let quotes = matches!(status.code, 400 | 422) || kind.resource() == "secrets";
-    let mut fields: Vec<String> = status.causes.iter().map(|cause| cause.field.clone()).collect();
-    fields.retain(|field| !field.is_empty());
-    fields.dedup();
-    Refusal {
-        code: status.code,
-        reason: status.reason.clone(),
-        fields,
-        message: if quotes { String::new() } else { status.message.clone() },
-    }
+/// Whether a restore made it: the server notes who wrote an object.
+pub(super) fn is_ours(there: &Value) -> bool {
+    each(there, "/metadata/managedFields").any(|fields| text(fields, "/manager") == MANAGER)
 }

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::lines::lines;
-use super::{ResourceStreams, RestoreError};
-use crate::plan::Glob;
+use super::object::text;
+use super::{ResourceStreams, RestoreConfig, RestoreError};
 use crate::source::kubernetes::KindInfo;
 
 /// The longest path component before its ending: Linux takes 255 bytes.
@@ -69,7 +69,7 @@ pub enum DirectoryError {
 }
 
 /// Writes every object of `streams` to a file of its own beneath `folder`, which is made if it is
-/// not there. Objects outside `namespaces` are left out, unless that is empty.
+/// not there. What `config` does not select is left out; nothing is changed in the others.
 ///
 /// # Errors
 /// [`DirectoryError`]; files written so far stay.
@@ -77,7 +77,7 @@ pub async fn write_directory(
     streams: &dyn ResourceStreams,
     folder: &Path,
     format: FileFormat,
-    namespaces: &[Glob],
+    config: &RestoreConfig,
 ) -> Result<Written, DirectoryError> {
     let io = |source| DirectoryError::Io { path: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(io)?;
@@ -85,7 +85,7 @@ pub async fn write_directory(
     let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?;
     let root = Arc::new(root);
     let mut written = Written::default();
-    for kind in streams.kinds() {
+    for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
         let pieces = streams.open(&kind).await;
         let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
@@ -99,7 +99,7 @@ pub async fn write_directory(
                     problem,
                 })
             })?;
-            if !selected(&kind, &object, namespaces) {
+            if !selected(&kind, &object, config) {
                 continue;
             }
             let (root, shown) = (root.clone(), folder.join(place.join("/")));
@@ -114,17 +114,10 @@ pub async fn write_directory(
     Ok(written)
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn selected(kind: &KindInfo, object: &Value, namespaces: &[Glob]) -> bool {
-    let any = |name: &str| namespaces.iter().any(|glob| glob.matches(name));
-    match (namespaces.is_empty(), kind.namespaced) {
-        (true, _) => true,
-        (false, true) => any(text(object, "/metadata/namespace")),
-        (false, false) => kind.resource() == "namespaces" && any(text(object, "/metadata/name")),
-    }
+fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig) -> bool {
+    let namespace = kind.namespaced.then(|| text(object, "/metadata/namespace"));
+    let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
+    config.selects(&kind.resource(), namespace, text(object, "/metadata/name"), labels)
 }
 
 /// The object of a line, and the components of its path.

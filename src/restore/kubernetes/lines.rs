@@ -1,8 +1,12 @@
 //! A stream of pieces as a stream of lines.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, Stream, StreamExt as _};
 use memchr::memchr;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{RestoreError, StreamError};
 
@@ -24,6 +28,44 @@ pub(super) fn lines<'a>(
         let next = cutter.next().await?;
         cutter.over = next.is_err();
         Some((next, cutter))
+    })
+}
+
+/// Room for objects that are under way, so that a few large ones take the place of many small ones.
+#[derive(Debug, Clone)]
+pub(super) struct Room(Arc<Semaphore>);
+
+/// What is counted as one: a semaphore counts in 32 bits.
+const GRAIN: usize = 1 << 10;
+/// Bytes that may be under way.
+const ROOM: usize = 24 << 20;
+/// What an object takes for each byte of its line: the line, its tree, what is sent, the answer.
+const TIMES: usize = 8;
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM / GRAIN)))
+    }
+}
+
+/// A line, and the room that it takes until this is dropped.
+pub(super) type Paced = (u64, Bytes, Option<OwnedSemaphorePermit>);
+
+/// The lines, each when there is room for it.
+pub(super) fn paced<'a>(
+    lines: impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a,
+    room: &Room,
+) -> impl Stream<Item = Result<Paced, RestoreError>> + 'a {
+    let room = room.clone();
+    lines.then(move |line| {
+        let room = room.0.clone();
+        async move {
+            let (number, line) = line?;
+            // The largest object goes alone.
+            let grains = (line.len() * TIMES).div_ceil(GRAIN).clamp(1, ROOM / GRAIN);
+            let permit = room.acquire_many_owned(u32::try_from(grains).unwrap_or(u32::MAX)).await.ok();
+            Ok((number, line, permit))
+        }
     })
 }
 

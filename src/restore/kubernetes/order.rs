@@ -3,9 +3,8 @@
 //! It spares most waiting but need not be perfect: what fails because something is not there yet
 //! is tried again in the next round.
 
+use super::{ResourceStreams, RestoreConfig};
 use crate::source::kubernetes::KindInfo;
-
-use super::Allow;
 
 /// Steps, first to last: (group, resources). A group may stand at several steps.
 const STEPS: &[(&str, &[&str])] = &[
@@ -64,14 +63,23 @@ pub fn step(kind: &KindInfo) -> (usize, usize) {
     find(STEPS).or_else(|| find(LATE).map(|(step, place)| (rest + 1 + step, place))).unwrap_or((rest, 0))
 }
 
-/// What must be allowed before an object of this kind is created.
+/// Whether objects of this kind come last, after owners are set: they change what happens to every
+/// write that follows.
 #[must_use]
-pub(super) fn gate(kind: &KindInfo) -> Option<Allow> {
-    match (kind.group.as_str(), kind.plural.as_str()) {
-        ("rbac.authorization.k8s.io", _) => Some(Allow::Rbac),
-        ("admissionregistration.k8s.io", _) => Some(Allow::Webhooks),
-        ("apiextensions.k8s.io", _) => Some(Allow::Crds),
-        ("apiregistration.k8s.io", _) => Some(Allow::Apiservices),
-        _ => None,
-    }
+pub(super) fn is_last(kind: &KindInfo) -> bool {
+    matches!(kind.group.as_str(), "admissionregistration.k8s.io" | "apiregistration.k8s.io")
+}
+
+/// Whether they define kinds.
+#[must_use]
+pub(super) fn is_definition(kind: &KindInfo) -> bool {
+    kind.resource() == "customresourcedefinitions.apiextensions.k8s.io"
+}
+
+/// The kinds that a config selects, in the order in which they are created.
+pub(super) fn selected(streams: &dyn ResourceStreams, config: &RestoreConfig) -> Vec<KindInfo> {
+    let mut kinds = streams.kinds();
+    kinds.retain(|kind| config.selects_kind(&kind.resource()));
+    kinds.sort_by_cached_key(|kind| (step(kind), kind.clone()));
+    kinds
 }

@@ -1,18 +1,24 @@
-//! Owners, set again.
+//! The second write: owners, managers of fields, status.
 //!
 //! An owner is named by UID, and a new cluster gives new ones. An object created with the old UID
 //! would be collected as garbage within seconds, because no such owner exists (velero#4707). So
 //! objects are created without owners, and once all are there each gets its owners with their new
-//! UIDs, in one merge patch.
+//! UIDs, in one merge patch. Which manager applied which fields can only be said in a write of its
+//! own: a create gives all fields to whoever creates. It goes into the same patch.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::target::segment;
-use super::{RestoreError, RestoreReport};
+use super::RestoreError;
+use super::create::MANAGER;
+use super::ground::object;
+use super::object::{ObjectRef, each, each_mut, paths, text};
+use super::outcome::Refusal;
+use super::target::Target;
+use crate::plan::Glob;
 use crate::source::kubernetes::{Cluster, KindInfo};
 
 /// Old UIDs and what stands in their place. UIDs are UUIDs wherever a Kubernetes API server gives
@@ -45,85 +51,152 @@ impl Uid {
             }
         }
     }
+}
 
-    fn key(text: &str) -> u128 {
-        match Self::new(text) {
-            Self::Uuid(number) => number,
-            Self::Text(text) => {
+impl Uids {
+    /// What identifies a UID in 16 bytes.
+    pub(super) fn key(text: &str) -> u128 {
+        match Uid::new(text) {
+            Uid::Uuid(number) => number,
+            Uid::Text(text) => {
                 let mut bytes = [0u8; 16];
                 bytes.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
                 u128::from_be_bytes(bytes)
             }
         }
     }
-}
 
-impl Uids {
     /// The object with UID `old` is now the one with UID `new`; `ours` if a restore made it and its
     /// owners are still to be set. Does nothing without both.
     pub(super) fn learn(&mut self, old: &str, new: &str, ours: bool) {
         if !old.is_empty() && !new.is_empty() {
-            self.known.insert(Uid::key(old), (Uid::new(new), ours));
+            self.known.insert(Self::key(old), (Uid::new(new), ours));
         }
     }
 
     fn get(&self, old: &str) -> Option<String> {
-        self.known.get(&Uid::key(old)).map(|(uid, _)| uid.text())
+        self.known.get(&Self::key(old)).map(|(uid, _)| uid.text())
     }
 
-    fn is_ours(&self, old: &str) -> bool {
-        self.known.get(&Uid::key(old)).is_some_and(|(_, ours)| *ours)
+    pub(super) fn is_ours(&self, old: &str) -> bool {
+        self.known.get(&Self::key(old)).is_some_and(|(_, ours)| *ours)
     }
 }
 
+/// What a second write did.
+#[derive(Debug, Default)]
+pub(super) struct Second {
+    pub(super) relinked: bool,
+    pub(super) managed: bool,
+    pub(super) status: bool,
+    pub(super) owners_lost: u64,
+    pub(super) refused: Option<(ObjectRef, Refusal)>,
+}
+
 /// An object's owners with the UIDs they have now, and how many have none.
-fn owners(object: &Value, uids: &Uids) -> (Vec<Value>, u64) {
-    let stored = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+fn owners(stored: &Value, uids: &Uids, target: &Target) -> (Vec<Value>, u64) {
     let mut lost = 0;
-    let found = stored.into_iter().flatten().filter_map(|owner| {
-        let new = owner.get("uid").and_then(Value::as_str).and_then(|old| uids.get(old));
-        let Some(new) = new else {
+    let found = each(stored, "/metadata/ownerReferences").filter_map(|owner| {
+        let Some(new) = uids.get(text(owner, "/uid")) else {
             lost += 1;
             return None;
         };
         let mut owner = owner.clone();
         owner["uid"] = Value::from(new);
+        // The version that the owner had may be gone.
+        let version = target.version_of(text(&owner, "/apiVersion"), text(&owner, "/kind"));
+        if let Some(version) = version {
+            owner["apiVersion"] = Value::from(version);
+        }
         Some(owner)
     });
     (found.collect(), lost)
 }
 
-/// Gives one object of a stored line its owners, if a restore created it.
-pub(super) async fn relink(
-    cluster: &Cluster,
-    target: &KindInfo,
-    line: &[u8],
-    uids: &Uids,
-) -> Result<RestoreReport, RestoreError> {
-    let mut report = RestoreReport::default();
-    let Ok(object) = serde_json::from_slice::<Value>(line) else { return Ok(report) };
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    if !uids.is_ours(text("/metadata/uid")) {
-        return Ok(report);
-    }
-    let (owners, lost) = owners(&object, uids);
-    report.owners_lost = lost;
-    if owners.is_empty() {
-        return Ok(report);
-    }
-    let namespace = target.namespaced.then(|| segment(text("/metadata/namespace"))).flatten();
-    let Some(name) = segment(text("/metadata/name")) else { return Ok(report) };
-    let path = format!("{}/{name}", target.path(namespace.as_deref()));
-    let patch = Bytes::from(json!({"metadata": {"ownerReferences": owners}}).to_string());
-    match cluster.send(Method::PATCH, &path, "", "application/merge-patch+json", patch).await {
-        Ok(_) => report.relinked = 1,
-        // It is gone again, or an operator changed its mind about it: its owners are lost.
-        Err(error) if error.status().is_some_and(|status| status.code != 401) => {
-            report.owners_lost += owners.len() as u64;
+/// Finishes one object, which a restore created.
+pub(super) struct Finisher<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) target: &'a Target,
+    pub(super) uids: &'a Uids,
+    pub(super) status: &'a [Glob],
+}
+
+impl Finisher<'_> {
+    /// `stored` is the line, `named` what the object is called now, `kind` what it is there.
+    pub(super) async fn finish(
+        &self,
+        stored: &Value,
+        named: &ObjectRef,
+        kind: &KindInfo,
+    ) -> Result<Second, RestoreError> {
+        let mut second = Second::default();
+        let Some(paths) = paths(kind, &named.namespace, &named.name) else { return Ok(second) };
+        let (owners, lost) = owners(stored, self.uids, self.target);
+        second.owners_lost = lost;
+        let applied = each(stored, "/metadata/managedFields").any(|one| text(one, "/operation") == "Apply");
+        let mut metadata = Map::new();
+        let relinks = !owners.is_empty();
+        if relinks {
+            metadata.insert("ownerReferences".into(), Value::from(owners));
         }
-        Err(error) => return Err(error.into()),
+        if applied && let Some(managers) = stored.pointer("/metadata/managedFields") {
+            metadata.insert("managedFields".into(), managers.clone());
+        }
+        if !metadata.is_empty() {
+            let patch = json!({ "metadata": metadata });
+            match self.patch(&paths.one, &patch, kind).await? {
+                Ok(()) => (second.relinked, second.managed) = (relinks, applied),
+                Err(refusal) => {
+                    second.refused = Some((named.clone(), refusal));
+                    return Ok(second);
+                }
+            }
+        }
+        let wanted = self.status.iter().any(|glob| glob.matches(&named.resource)) && kind.has("status");
+        if let Some(status) = stored.get("status").filter(|_| wanted) {
+            let Some(there) = object(self.cluster, &paths.one).await? else { return Ok(second) };
+            let mut status = status.clone();
+            observe(&mut status, &there["metadata"]["generation"]);
+            let refused =
+                self.patch(&format!("{}/status", paths.one), &json!({ "status": status }), kind).await?.err();
+            second.status = refused.is_none();
+            second.refused = refused.map(|refusal| (named.clone(), refusal));
+        }
+        Ok(second)
     }
-    Ok(report)
+
+    async fn patch(
+        &self,
+        path: &str,
+        patch: &Value,
+        kind: &KindInfo,
+    ) -> Result<Result<(), Refusal>, RestoreError> {
+        let body = Bytes::from(patch.to_string());
+        let query = format!("fieldManager={MANAGER}");
+        let sent = self.cluster.send(Method::PATCH, path, &query, "application/merge-patch+json", body).await;
+        match sent {
+            Ok(_) => Ok(Ok(())),
+            // It is gone again, or an operator changed its mind about it.
+            Err(error) => match error.status().filter(|status| status.code != 401) {
+                Some(status) => Ok(Err(Refusal::new(kind, status))),
+                None => Err(error.into()),
+            },
+        }
+    }
+}
+
+/// Generations begin anew: what was seen of the old one was seen of the new one.
+fn observe(status: &mut Value, generation: &Value) {
+    if generation.is_null() {
+        return;
+    }
+    let now = |of: &mut Value| {
+        if let Some(seen) = of.get_mut("observedGeneration") {
+            seen.clone_from(generation);
+        }
+    };
+    now(status);
+    each_mut(status, "/conditions").for_each(now);
 }
 
 #[cfg(test)]
@@ -138,8 +211,19 @@ mod tests {
         uids.learn("no uuid", "other", false);
         let owner = |uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": uid});
         let object = json!({"metadata": {"ownerReferences": [owner(old), owner("gone"), owner("no uuid")]}});
-        let (found, lost) = owners(&object, &uids);
+        let (found, lost) = owners(&object, &uids, &Target::default());
         assert_eq!((found, lost), (vec![owner(new), owner("other")], 1));
         assert!(uids.is_ours(old) && !uids.is_ours("no uuid"));
+    }
+
+    #[test]
+    fn what_was_observed_is_the_new_generation() {
+        let mut status =
+            json!({"observedGeneration": 9, "conditions": [{"observedGeneration": 8}, {"type": "x"}]});
+        observe(&mut status, &json!(1));
+        assert_eq!(
+            status,
+            json!({"observedGeneration": 1, "conditions": [{"observedGeneration": 1}, {"type": "x"}]})
+        );
     }
 }

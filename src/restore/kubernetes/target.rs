@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::change::{Moved, moved};
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo, discover};
 
 /// The kinds that can be created, by group and plural.
@@ -20,12 +21,47 @@ impl Target {
         Ok(Self { served })
     }
 
-    /// Where a stored kind is created: at its own version, or at the server's first if that is
-    /// not served any more.
-    pub(super) fn find(&self, stored: &KindInfo) -> Option<&KindInfo> {
+    /// Where a stored kind is created: at its own version, where it moved to, or at the server's
+    /// first.
+    pub(super) fn find(&self, stored: &KindInfo) -> Option<Place<'_>> {
+        if let Some(kind) = self.at(&stored.group, &stored.version, &stored.plural) {
+            return Some(Place { kind, moved: None });
+        }
+        if let Some(moved) = moved(&stored.group, &stored.version, &stored.plural)
+            && let Some(kind) = self.at(moved.group, moved.version, &stored.plural)
+        {
+            return Some(Place { kind, moved: Some(moved) });
+        }
         let versions = self.served.get(&(stored.group.clone(), stored.plural.clone()))?;
-        versions.iter().find(|kind| kind.version == stored.version).or_else(|| versions.first())
+        versions.first().map(|kind| Place { kind, moved: None })
     }
+
+    /// The version in which a kind is served, where `api_version` is not.
+    pub(super) fn version_of(&self, api_version: &str, kind: &str) -> Option<String> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let mut same = self.served.values().flatten().filter(|served| served.kind == kind);
+        if same.clone().any(|served| served.api_version() == api_version) {
+            return None;
+        }
+        let of_group = same.clone().find(|served| served.group == group);
+        // Kinds that are built in moved from one group to another.
+        let moved = same.find(|served| !group.contains('.') && !served.group.contains('.'));
+        of_group.or(moved).map(KindInfo::api_version)
+    }
+
+    fn at(&self, group: &str, version: &str, plural: &str) -> Option<&KindInfo> {
+        let versions = self.served.get(&(group.to_owned(), plural.to_owned()))?;
+        versions.iter().find(|kind| kind.version == version)
+    }
+}
+
+/// Where a kind is created.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The kind, as it is served.
+    pub(super) kind: &'a KindInfo,
+    /// What changes on the way.
+    pub(super) moved: Option<Moved>,
 }
 
 /// A name as one segment of a path, or none if no object can have it: the API forbids what would

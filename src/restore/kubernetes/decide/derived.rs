@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::super::object::{annotation, label, text};
 use crate::source::kubernetes::KindInfo;
 
 /// Why an object is derived.
@@ -53,10 +54,13 @@ const KINDS: &[(&str, &str, Derived)] = &[
     ("internal.apiserver.k8s.io", "storageversions", Derived::Bookkeeping),
     ("certificates.k8s.io", "certificatesigningrequests", Derived::Request),
     ("certificates.k8s.io", "podcertificaterequests", Derived::Request),
+    ("cert-manager.io", "certificaterequests", Derived::Request),
+    ("acme.cert-manager.io", "orders", Derived::Request),
+    ("acme.cert-manager.io", "challenges", Derived::Request),
 ];
 
 /// Why `object` is derived, if it is.
-pub(super) fn derived(kind: &KindInfo, object: &Value) -> Option<Derived> {
+pub(in super::super) fn derived(kind: &KindInfo, object: &Value) -> Option<Derived> {
     let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
     let whole = KINDS.iter().find(|(g, p, _)| *g == group && *p == plural).map(|(_, _, why)| *why);
     whole.or_else(|| match (group, plural) {
@@ -64,22 +68,13 @@ pub(super) fn derived(kind: &KindInfo, object: &Value) -> Option<Derived> {
         ("batch", "jobs") => job(object),
         ("apps", "replicasets" | "controllerrevisions") => controlled(object).then_some(Derived::Controlled),
         ("", "endpoints") | ("discovery.k8s.io", "endpointslices") => endpoints(object),
+        ("resource.k8s.io", "resourceclaims") => annotation(object, "resource.kubernetes.io/pod-claim-name")
+            .is_some()
+            .then_some(Derived::Controlled),
         ("", "secrets") => secret(object),
         ("", "persistentvolumes") => volume(object),
         _ => shipped(group, plural, object).then_some(Derived::Default),
     })
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn label<'a>(object: &'a Value, name: &str) -> &'a str {
-    object.pointer("/metadata/labels").and_then(|all| all.get(name)?.as_str()).unwrap_or_default()
-}
-
-fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    object.pointer("/metadata/annotations")?.get(name)?.as_str()
 }
 
 /// Whether a controller owns it.
@@ -139,7 +134,16 @@ fn shipped(group: &str, plural: &str, object: &Value) -> bool {
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
     match (group, plural) {
         ("", "services") => namespace == "default" && name == "kubernetes",
-        ("", "configmaps") => name == "kube-root-ca.crt",
+        ("", "configmaps") => {
+            name == "kube-root-ca.crt"
+                || (namespace == "kube-system"
+                    && matches!(
+                        name,
+                        "extension-apiserver-authentication"
+                            | "kube-apiserver-legacy-service-account-token-tracking"
+                    ))
+        }
+        ("", "namespaces") => matches!(name, "kube-node-lease" | "kube-public"),
         ("networking.k8s.io", "servicecidrs") => name == "kubernetes",
         ("scheduling.k8s.io", "priorityclasses") => name.starts_with("system-"),
         ("rbac.authorization.k8s.io", _) => {

@@ -1,0 +1,162 @@
+//! `kbak restore --dry-run`: what would be done, for people and for programs.
+
+use std::io::{Seek as _, Write};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::out::{self, Format};
+use super::reading::Opened;
+use super::restore::{self, Head, RestoreArgs};
+use super::terminal::Talk;
+use super::{resources, restore_text, targets};
+use crate::format::body::Item;
+use crate::report::event::Reporter;
+use crate::report::failure::{Exit, Failure};
+use crate::report::text::{count, plain, plural, size};
+use crate::restore::kubernetes::{Decision, Plan};
+
+/// Decisions that are kept in memory; more go to a file that nobody else can open.
+const HELD: usize = 4 << 20;
+
+/// What would be done.
+pub(super) struct Preview {
+    head: Head,
+    items: Vec<Line>,
+    plan: Option<Plan>,
+    /// Each object's decision, a line of JSON.
+    objects: tempfile::SpooledTempFile,
+    /// Why not all decisions could be kept.
+    failed: Option<std::io::Error>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    item: String,
+    kind: String,
+    what: String,
+    bytes: u64,
+    target: String,
+}
+
+/// Plans, and changes nothing.
+pub(super) async fn make(
+    args: &RestoreArgs,
+    opened: &Opened,
+    items: &[&Item],
+    reporter: &Reporter,
+) -> Result<Preview, Failure> {
+    let mut preview = Preview {
+        head: restore::head(opened),
+        items: items.iter().map(|item| line(args, item, items.len())).collect(),
+        plan: None,
+        objects: tempfile::SpooledTempFile::new(HELD),
+        failed: None,
+    };
+    let cluster = restore::cluster(args);
+    for item in items.iter().filter(|item| item.kind == "resources" && args.cluster) {
+        let (objects, failed) = (&mut preview.objects, &mut preview.failed);
+        let mut told = |decision: &Decision| {
+            let written = serde_json::to_writer(&mut *objects, decision)
+                .map_err(std::io::Error::from)
+                .and_then(|()| objects.write_all(b"\n"));
+            if let Err(error) = written {
+                failed.get_or_insert(error);
+            }
+        };
+        preview.plan = Some(resources::plan(args, opened, item, &cluster, reporter, &mut told).await?);
+    }
+    match preview.failed.take() {
+        None => Ok(preview),
+        Some(error) => {
+            Err(Failure::new(Exit::Unreachable, "the plan cannot be kept in a temporary file").because(error))
+        }
+    }
+}
+
+fn line(args: &RestoreArgs, item: &Item, items: usize) -> Line {
+    let bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
+    let members: u64 = item.streams.iter().map(|stream| stream.members).sum();
+    let databases = item.streams.iter().filter(|stream| stream.format == "pgdump").count() as u64;
+    let what = match item.kind.as_str() {
+        "database" => plural(databases, "database", "databases"),
+        _ => format!("{} entries", count(members)),
+    };
+    let target = targets::describe(args, item, items);
+    Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target }
+}
+
+impl Preview {
+    /// Shows it.
+    pub(super) fn show(mut self, format: Format, talk: &Talk) -> Result<Exit, Failure> {
+        if format != Format::Table {
+            self.write(format)?;
+            return Ok(Exit::Safe);
+        }
+        let mut text = format!("{}, sha256:{}\n", self.head, self.head.hash);
+        for Line { item, what, bytes, target, .. } in &self.items {
+            text.push_str(&format!("  {}   {what}, {} → {target}\n", plain(item), size(*bytes)));
+        }
+        let hash = self.plan.as_ref().map(|plan| plan.hash.clone());
+        if let Some(plan) = &self.plan {
+            text.push_str(&restore_text::plan(plan));
+        }
+        out::text(&text)?;
+        let so = "nothing was changed; to do this: the same command without --dry-run";
+        match hash {
+            Some(hash) => talk.say(&format!("{so}, and with --plan-hash {} to do just this", &hash[..16])),
+            None => talk.say(so),
+        }
+        Ok(Exit::Safe)
+    }
+
+    /// The whole as one document, the objects one after the other.
+    fn write(&mut self, format: Format) -> Result<(), Failure> {
+        let head = json!({
+            "snapshot": {"sequence": self.head.sequence, "hash": self.head.hash},
+            "items": self.items,
+            "plan": self.plan,
+        });
+        let lines = self.lines();
+        out::data(|out| {
+            let lines = lines?;
+            if format == Format::Yaml {
+                let head = serde_saphyr::to_string(&head).map_err(std::io::Error::other)?;
+                writeln!(out, "{head}objects:")?;
+                // JSON is YAML, too.
+                return copy(lines, out, "- ", "\n");
+            }
+            let head = serde_json::to_string_pretty(&head)?;
+            write!(out, "{},\n  \"objects\": [", head.trim_end().trim_end_matches('}').trim_end())?;
+            copy(lines, out, "\n    ", ",")?;
+            writeln!(out, "\n  ]\n}}")
+        })
+    }
+
+    fn lines(&mut self) -> std::io::Result<&mut tempfile::SpooledTempFile> {
+        self.objects.rewind()?;
+        Ok(&mut self.objects)
+    }
+}
+
+/// Copies lines, with something before each and between them.
+fn copy(
+    lines: &mut tempfile::SpooledTempFile,
+    out: &mut dyn Write,
+    before: &str,
+    between: &str,
+) -> std::io::Result<()> {
+    use std::io::BufRead as _;
+    let mut first = true;
+    for line in std::io::BufReader::new(lines).lines() {
+        if !std::mem::take(&mut first) {
+            out.write_all(between.as_bytes())?;
+        }
+        out.write_all(before.as_bytes())?;
+        out.write_all(line?.as_bytes())?;
+    }
+    if !first && between == "\n" {
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}

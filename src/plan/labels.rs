@@ -1,0 +1,109 @@
+//! Label selectors, as Kubernetes reads them: `a=b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`.
+
+use std::str::FromStr;
+
+use serde_json::Value;
+
+use super::selection::{selector_problem, split_terms};
+
+/// A text that is no label selector.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; write a=b, a!=b, a in (b,c), a notin (b,c), a or !a, joined by commas")]
+pub struct LabelSelectorError(String);
+
+/// Labels that an object must have; all terms hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelSelector(Vec<Term>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Term {
+    key: String,
+    rule: Rule,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rule {
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    There,
+    Absent,
+}
+
+impl LabelSelector {
+    /// Whether `labels`, an object of texts or nothing, fit.
+    #[must_use]
+    pub fn matches(&self, labels: &Value) -> bool {
+        self.0.iter().all(|term| {
+            let value = labels.get(&term.key).and_then(Value::as_str);
+            match (&term.rule, value) {
+                (Rule::In(all), Some(value)) => all.iter().any(|one| one == value),
+                (Rule::NotIn(all), Some(value)) => all.iter().all(|one| one != value),
+                (Rule::In(_) | Rule::There, None) | (Rule::Absent, Some(_)) => false,
+                (Rule::NotIn(_) | Rule::Absent, None) | (Rule::There, Some(_)) => true,
+            }
+        })
+    }
+}
+
+impl FromStr for LabelSelector {
+    type Err = LabelSelectorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(problem) = selector_problem(text) {
+            return Err(LabelSelectorError(problem));
+        }
+        Ok(Self(split_terms(text).into_iter().map(|term| read(term.trim())).collect()))
+    }
+}
+
+/// A term that was found sound.
+fn read(term: &str) -> Term {
+    let owned = |text: &str| text.trim().to_owned();
+    if let Some((head, values)) = term.split_once('(') {
+        let mut words = head.split_whitespace();
+        let key = words.next().unwrap_or_default().to_owned();
+        let values = values.trim_end_matches(')').split(',').map(owned).collect();
+        let rule = if words.next() == Some("in") { Rule::In(values) } else { Rule::NotIn(values) };
+        return Term { key, rule };
+    }
+    for (sign, equal) in [("!=", false), ("==", true), ("=", true)] {
+        if let Some((key, value)) = term.split_once(sign) {
+            let values = vec![owned(value)];
+            return Term {
+                key: owned(key),
+                rule: if equal { Rule::In(values) } else { Rule::NotIn(values) },
+            };
+        }
+    }
+    match term.strip_prefix('!') {
+        Some(key) => Term { key: owned(key), rule: Rule::Absent },
+        None => Term { key: owned(term), rule: Rule::There },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn selectors_choose_as_kubernetes_does() {
+        let labels = json!({"app": "web", "tier": "front"});
+        for (text, fits) in [
+            ("app=web", true),
+            ("app==web,tier!=back", true),
+            ("app in (db, web)", true),
+            ("app notin (web)", false),
+            ("tier", true),
+            ("!tier", false),
+            ("!missing", true),
+            ("missing!=x", true),
+            ("missing=x", false),
+        ] {
+            let selector: LabelSelector = text.parse().expect("a selector");
+            assert_eq!(selector.matches(&labels), fits, "{text}");
+        }
+        "a in b".parse::<LabelSelector>().expect_err("no selector");
+        assert!("app=web".parse::<LabelSelector>().is_ok_and(|s| !s.matches(&Value::Null)));
+    }
+}

@@ -1,0 +1,71 @@
+//! Host names that a cluster answers to, mapped.
+
+use serde_json::Value;
+
+use super::super::config::Mapping;
+use super::super::object::{each_mut, map_mut};
+use super::Changes;
+use crate::source::kubernetes::KindInfo;
+
+/// Group, resource, where hosts stand: a pointer, in which `*` is each element of a list.
+const HOSTS: &[(&str, &str, &[&str])] = &[
+    ("networking.k8s.io", "ingresses", &["/spec/rules/*/host", "/spec/tls/*/hosts/*"]),
+    ("extensions", "ingresses", &["/spec/rules/*/host", "/spec/tls/*/hosts/*"]),
+    ("gateway.networking.k8s.io", "gateways", &["/spec/listeners/*/hostname"]),
+    ("gateway.networking.k8s.io", "httproutes", &["/spec/hostnames/*"]),
+    ("gateway.networking.k8s.io", "grpcroutes", &["/spec/hostnames/*"]),
+    ("gateway.networking.k8s.io", "tlsroutes", &["/spec/hostnames/*"]),
+    ("cert-manager.io", "certificates", &["/spec/dnsNames/*", "/spec/commonName"]),
+    ("route.openshift.io", "routes", &["/spec/host"]),
+    ("networking.istio.io", "gateways", &["/spec/servers/*/hosts/*"]),
+    ("networking.istio.io", "virtualservices", &["/spec/hosts/*"]),
+    ("externaldns.k8s.io", "dnsendpoints", &["/spec/endpoints/*/dnsName"]),
+];
+/// The annotation in which external-dns takes names.
+const EXTERNAL: &str = "external-dns.alpha.kubernetes.io/hostname";
+
+pub(super) fn map(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    if mapping.hosts.is_empty() {
+        return;
+    }
+    let of = HOSTS.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    for pointer in of.into_iter().flat_map(|(.., pointers)| *pointers) {
+        along(object, pointer, &mut |value| {
+            let Some(new) = value.as_str().and_then(|host| mapped(host, mapping)) else { return };
+            changes.mapped("host", value.as_str().unwrap_or_default(), &new);
+            *value = Value::from(new);
+        });
+    }
+    let names = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(EXTERNAL));
+    if let Some(names) = names
+        && let Some(text) = names.as_str()
+    {
+        let new: Vec<String> = text
+            .split(',')
+            .map(|host| mapped(host.trim(), mapping).unwrap_or_else(|| host.trim().to_owned()))
+            .collect();
+        changes.mapped("host", text, &new.join(","));
+        *names = Value::from(new.join(","));
+    }
+}
+
+/// The new name of `host`, if it is mapped or lies beneath what is.
+fn mapped(host: &str, mapping: &Mapping) -> Option<String> {
+    let longest = mapping.hosts.iter().filter_map(|(from, to)| {
+        let rest = host.strip_suffix(from.as_str())?;
+        (rest.is_empty() || rest.ends_with('.')).then(|| (from.len(), format!("{rest}{to}")))
+    });
+    longest.max().map(|(_, host)| host)
+}
+
+/// Calls `with` for each value at `pointer`.
+pub(super) fn along(value: &mut Value, pointer: &str, with: &mut dyn FnMut(&mut Value)) {
+    match pointer.split_once("/*") {
+        None => {
+            if let Some(found) = value.pointer_mut(pointer) {
+                with(found);
+            }
+        }
+        Some((list, rest)) => each_mut(value, list).for_each(|element| along(element, rest, with)),
+    }
+}

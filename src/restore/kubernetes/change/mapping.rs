@@ -1,0 +1,240 @@
+//! What is called otherwise in the cluster that is restored into: namespaces and all that names
+//! them, storage classes, images, hosts.
+
+use serde_json::Value;
+
+use super::super::config::{Mapping, RestoreConfig};
+use super::super::decide::MARKS;
+use super::super::object::{CONTAINERS, each_mut, map_mut, pod_spec, text};
+use super::{Changes, hosts};
+use crate::source::kubernetes::KindInfo;
+
+/// Group, resource, where namespaces are named: as in hosts.rs.
+const NAMESPACES: &[(&str, &str, &[&str])] = &[
+    ("rbac.authorization.k8s.io", "rolebindings", &["/subjects/*/namespace"]),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", &["/subjects/*/namespace"]),
+    (
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+        &["/webhooks/*/clientConfig/service/namespace"],
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations",
+        &["/webhooks/*/clientConfig/service/namespace"],
+    ),
+    ("apiregistration.k8s.io", "apiservices", &["/spec/service/namespace"]),
+    (
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        &["/spec/conversion/webhook/clientConfig/service/namespace"],
+    ),
+    ("", "persistentvolumes", &["/spec/claimRef/namespace"]),
+    (
+        "gateway.networking.k8s.io",
+        "httproutes",
+        &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"],
+    ),
+    (
+        "gateway.networking.k8s.io",
+        "grpcroutes",
+        &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"],
+    ),
+    ("gateway.networking.k8s.io", "tlsroutes", &["/spec/parentRefs/*/namespace"]),
+    ("gateway.networking.k8s.io", "referencegrants", &["/spec/from/*/namespace"]),
+];
+/// The label by which policies choose a namespace.
+const NAME: &str = "kubernetes.io/metadata.name";
+/// Where the class of a claim stands in old objects.
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Maps what `object` names. Its own namespace is mapped, too.
+pub(in super::super) fn map(
+    kind: &KindInfo,
+    object: &mut Value,
+    config: &RestoreConfig,
+    changes: &mut Changes,
+) {
+    let mapping = &config.mapping;
+    if !mapping.namespaces.is_empty() {
+        namespaces(kind, object, mapping, changes);
+    }
+    classes(kind, object, mapping, changes);
+    images(kind, object, mapping, changes);
+    hosts::map(kind, object, mapping, changes);
+}
+
+fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    let own = if kind.resource() == "namespaces" { "/metadata/name" } else { "/metadata/namespace" };
+    let from = text(object, own).to_owned();
+    if let Some(to) = mapping.namespaces.get(&from).filter(|to| **to != from) {
+        changes.mapped("namespace", &from, to);
+        if let Some(value) = object.pointer_mut(own) {
+            *value = Value::from(to.clone());
+        }
+        if kind.resource() == "namespaces"
+            && let Some(labels) = map_mut(object, "/metadata/labels")
+        {
+            // The server sets it.
+            labels.remove(NAME);
+        }
+        unmark(object, changes);
+    }
+    let of = NAMESPACES.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    for pointer in of.into_iter().flat_map(|(.., pointers)| *pointers) {
+        hosts::along(object, pointer, &mut |value| replace(value, mapping, changes));
+    }
+    if (kind.group.as_str(), kind.plural.as_str()) == ("networking.k8s.io", "networkpolicies") {
+        for peers in ["/spec/ingress/*/from/*", "/spec/egress/*/to/*"] {
+            hosts::along(object, peers, &mut |peer| {
+                let labels =
+                    map_mut(peer, "/namespaceSelector/matchLabels").and_then(|all| all.get_mut(NAME));
+                if let Some(name) = labels {
+                    replace(name, mapping, changes);
+                }
+            });
+        }
+    }
+}
+
+fn replace(value: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    let Some(from) = value.as_str() else { return };
+    if let Some(to) = mapping.namespaces.get(from) {
+        changes.mapped("namespace", from, to);
+        *value = Value::from(to.clone());
+    }
+}
+
+/// A copy bears no mark of Argo CD or Flux: they would take it for one of theirs, and delete it.
+fn unmark(object: &mut Value, changes: &mut Changes) {
+    for place in ["/metadata/labels", "/metadata/annotations"] {
+        let Some(marks) = map_mut(object, place) else { continue };
+        for mark in MARKS {
+            if marks.remove(mark).is_some() {
+                changes.dropped(mark);
+            }
+        }
+    }
+}
+
+fn classes(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    if mapping.classes.is_empty() {
+        return;
+    }
+    let mut class = |value: &mut Value| {
+        if let Some(to) = value.as_str().and_then(|from| mapping.classes.get(from)) {
+            changes.mapped("class", value.as_str().unwrap_or_default(), to);
+            *value = Value::from(to.clone());
+        }
+    };
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "persistentvolumeclaims" | "persistentvolumes") => {
+            hosts::along(object, "/spec/storageClassName", &mut class);
+            let old = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(OLD_CLASS));
+            old.into_iter().for_each(class);
+        }
+        ("apps", "statefulsets") => {
+            hosts::along(object, "/spec/volumeClaimTemplates/*/spec/storageClassName", &mut class);
+        }
+        _ => {}
+    }
+}
+
+fn images(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    if mapping.images.is_empty() {
+        return;
+    }
+    let Some(spec) = pod_spec(kind).and_then(|pointer| object.pointer_mut(pointer)) else { return };
+    for containers in CONTAINERS {
+        for container in each_mut(spec, &format!("/{containers}")) {
+            let Some(image) = container.get_mut("image") else { continue };
+            let from = image.as_str().unwrap_or_default().to_owned();
+            let longest = mapping.images.iter().filter(|(prefix, _)| from.starts_with(prefix.as_str()));
+            if let Some((prefix, to)) = longest.max_by_key(|(prefix, _)| prefix.len()) {
+                let new = format!("{to}{}", &from[prefix.len()..]);
+                changes.mapped("image", &from, &new);
+                *image = Value::from(new);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn kind(group: &str, plural: &str) -> KindInfo {
+        KindInfo {
+            group: group.into(),
+            version: "v1".into(),
+            plural: plural.into(),
+            kind: "X".into(),
+            namespaced: true,
+            subresources: Vec::new(),
+        }
+    }
+
+    fn config() -> RestoreConfig {
+        let pairs = |all: &[(&str, &str)]| {
+            all.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+        };
+        RestoreConfig {
+            mapping: Mapping {
+                namespaces: pairs(&[("shop", "shop-test")]),
+                classes: pairs(&[("fast", "standard")]),
+                images: pairs(&[("docker.io/", "mirror.example/"), ("docker.io/library/", "lib.example/")]),
+                hosts: pairs(&[("example.com", "test.example.com")]),
+            },
+            ..RestoreConfig::default()
+        }
+    }
+
+    fn mapped(group: &str, plural: &str, mut object: Value) -> Value {
+        map(&kind(group, plural), &mut object, &config(), &mut Changes::default());
+        object
+    }
+
+    #[test]
+    fn what_names_a_namespace_follows_it() {
+        let binding = mapped(
+            "rbac.authorization.k8s.io",
+            "rolebindings",
+            json!({"metadata": {"namespace": "shop"}, "subjects": [{"namespace": "shop"}, {"namespace": "other"}, {"kind": "User"}]}),
+        );
+        assert_eq!(binding["metadata"]["namespace"], "shop-test");
+        assert_eq!(binding["subjects"][0]["namespace"], "shop-test");
+        assert_eq!(binding["subjects"][1]["namespace"], "other");
+        let hook = json!({"webhooks": [{"clientConfig": {"service": {"namespace": "shop"}}}]});
+        let hook = mapped("admissionregistration.k8s.io", "validatingwebhookconfigurations", hook);
+        assert_eq!(hook["webhooks"][0]["clientConfig"]["service"]["namespace"], "shop-test");
+        let space = json!({"metadata": {"name": "shop", "labels": {NAME: "shop", "argocd.argoproj.io/instance": "x"}}});
+        assert_eq!(mapped("", "namespaces", space)["metadata"], json!({"name": "shop-test", "labels": {}}));
+        let policy = json!({"metadata": {"namespace": "a"}, "spec": {"ingress": [{"from": [{"namespaceSelector": {"matchLabels": {NAME: "shop"}}}]}]}});
+        let policy = mapped("networking.k8s.io", "networkpolicies", policy);
+        assert_eq!(
+            policy.pointer("/spec/ingress/0/from/0/namespaceSelector/matchLabels"),
+            Some(&json!({NAME: "shop-test"}))
+        );
+    }
+
+    #[test]
+    fn classes_images_and_hosts_are_mapped() {
+        let set = json!({"spec": {"volumeClaimTemplates": [{"spec": {"storageClassName": "fast"}}],
+            "template": {"spec": {"containers": [{"image": "docker.io/library/nginx:1"}, {"image": "docker.io/me/x"}, {"image": "quay.io/x"}]}}}});
+        let set = mapped("apps", "statefulsets", set);
+        assert_eq!(
+            set.pointer("/spec/volumeClaimTemplates/0/spec/storageClassName"),
+            Some(&json!("standard"))
+        );
+        let image = |at: usize| set.pointer(&format!("/spec/template/spec/containers/{at}/image")).cloned();
+        assert_eq!(image(0), Some(json!("lib.example/nginx:1")));
+        assert_eq!(image(1), Some(json!("mirror.example/me/x")));
+        assert_eq!(image(2), Some(json!("quay.io/x")));
+        let ingress = json!({"spec": {"rules": [{"host": "shop.example.com"}, {"host": "badexample.com"}], "tls": [{"hosts": ["example.com"]}]}});
+        assert_eq!(
+            mapped("networking.k8s.io", "ingresses", ingress)["spec"],
+            json!({"rules": [{"host": "shop.test.example.com"}, {"host": "badexample.com"}], "tls": [{"hosts": ["test.example.com"]}]})
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! Webhooks, and whether what stands behind them answers.
+
+use serde_json::Value;
+
+use super::ground::object;
+use super::object::{each, text};
+use super::target::segment;
+use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
+
+/// A Service behind a webhook or an APIService.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Backend {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Service/{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Backend {
+    fn of(service: Option<&Value>) -> Option<Self> {
+        let service = service?;
+        let part = |pointer: &str| Some(text(service, pointer).to_owned()).filter(|text| !text.is_empty());
+        Some(Self { namespace: part("/namespace")?, name: part("/name")? })
+    }
+
+    /// Whether it has an endpoint that is ready. Without the right to look it counts as ready.
+    pub(super) async fn is_ready(&self, cluster: &Cluster) -> Result<bool, ApiError> {
+        let (Some(namespace), Some(name)) = (segment(&self.namespace), segment(&self.name)) else {
+            return Ok(false);
+        };
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+        let query = format!("limit=100&labelSelector=kubernetes.io%2Fservice-name%3D{name}");
+        match cluster.get(&path, &query, 16 << 20).await {
+            Ok(answer) => {
+                let slices: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let ready =
+                    |endpoint: &Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
+                Ok(each(&slices, "/items").any(|slice| each(slice, "/endpoints").any(ready)))
+            }
+            Err(error) if error.status().is_some_and(|status| status.code != 401) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The Services that `object` sends requests to, of which each must answer: one without would
+/// refuse what others write.
+pub(super) fn backends(kind: &KindInfo, object: &Value) -> Vec<Backend> {
+    match kind.group.as_str() {
+        "apiregistration.k8s.io" => Backend::of(object.pointer("/spec/service")).into_iter().collect(),
+        "admissionregistration.k8s.io" => each(object, "/webhooks")
+            .filter(|hook| text(hook, "/failurePolicy") != "Ignore")
+            .filter_map(|hook| Backend::of(hook.pointer("/clientConfig/service")))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Webhooks of the cluster that refuse what they match, because nothing answers behind them.
+#[derive(Debug, Default)]
+pub(super) struct DeadHooks(Vec<(String, Vec<Value>)>);
+
+impl DeadHooks {
+    pub(super) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
+        let mut dead = Vec::new();
+        for plural in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
+            let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+            let Some(all) = object(cluster, &path).await? else { continue };
+            for hook in each(&all, "/items").flat_map(|config| each(config, "/webhooks")) {
+                let Some(backend) = Backend::of(hook.pointer("/clientConfig/service")) else { continue };
+                if text(hook, "/failurePolicy") != "Ignore" && !backend.is_ready(cluster).await? {
+                    let rules = each(hook, "/rules").cloned().collect();
+                    dead.push((text(hook, "/name").to_owned(), rules));
+                }
+            }
+        }
+        Ok(Self(dead))
+    }
+
+    /// The first that is asked when an object of `kind` is created.
+    pub(super) fn of(&self, kind: &KindInfo) -> Option<&str> {
+        let has = |rule: &Value, field: &str, value: &str| {
+            each(rule, field).any(|one| one == value || one == "*" || one == "*/*")
+        };
+        let asked = |rule: &Value| {
+            has(rule, "/apiGroups", &kind.group)
+                && has(rule, "/apiVersions", &kind.version)
+                && has(rule, "/resources", &kind.plural)
+                && has(rule, "/operations", "CREATE")
+        };
+        self.0.iter().find(|(_, rules)| rules.iter().any(asked)).map(|(name, _)| name.as_str())
+    }
+}

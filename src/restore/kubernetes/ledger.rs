@@ -1,0 +1,123 @@
+//! What became of the objects so far.
+
+use std::collections::HashMap;
+
+use super::OutcomeSink;
+use super::create::Attempt;
+use super::object::{Key, ObjectRef};
+use super::outcome::{Outcome, Refusal, RestoreReport};
+use super::relink::Uids;
+use crate::report::event::Meter;
+
+/// Failures that are kept with their names.
+pub(super) const FAILURES: usize = 1000;
+/// Objects that are not there for another reason, and are kept with their names.
+const MISSING: usize = 100;
+/// Warnings that are kept.
+const WARNINGS: usize = 100;
+
+pub(super) struct Ledger<'a> {
+    told: OutcomeSink<'a>,
+    meter: &'a Meter,
+    pub(super) report: RestoreReport,
+    pub(super) uids: Uids,
+    /// Objects to try again, by place of their kind: what the last try said. No entry is empty.
+    pub(super) missing: HashMap<usize, HashMap<Key, (ObjectRef, Outcome)>>,
+    /// Which kinds have objects that need a second write.
+    pub(super) unfinished: Vec<bool>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(super) fn new(told: OutcomeSink<'a>, meter: &'a Meter, kinds: usize) -> Self {
+        Self {
+            told,
+            meter,
+            report: RestoreReport::default(),
+            uids: Uids::default(),
+            missing: HashMap::new(),
+            unfinished: vec![false; kinds],
+        }
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.missing.values().map(HashMap::len).sum()
+    }
+
+    fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.missing.values().flat_map(HashMap::values).map(|(_, outcome)| outcome)
+    }
+
+    /// Whether something that is missing was refused so.
+    pub(super) fn waits_for(&self, which: impl Fn(&Refusal) -> bool) -> bool {
+        self.outcomes().any(|outcome| matches!(outcome, Outcome::Failed(refusal) if which(refusal)))
+    }
+
+    /// Whether a kind is missing.
+    pub(super) fn waits_for_kinds(&self) -> bool {
+        self.outcomes().any(|outcome| *outcome == Outcome::Unserved)
+    }
+
+    /// Takes in what became of one object: it is settled, or waits for another round.
+    pub(super) fn settle(&mut self, place: usize, attempt: Attempt) {
+        let Attempt { object, old_uid, new_uid, second, ours, suspended, outcome, again, warnings } = attempt;
+        for warning in warnings {
+            if self.report.warnings.len() < WARNINGS {
+                self.report.warnings.insert(warning);
+            }
+        }
+        if again {
+            self.missing.entry(place).or_default().insert(object.key(), (object, outcome));
+            return;
+        }
+        self.unfinished[place] |= ours && second;
+        self.uids.learn(&old_uid, &new_uid, ours);
+        let made = matches!(outcome, Outcome::Created | Outcome::Patched | Outcome::Replaced);
+        self.report.suspended += u64::from(suspended && made);
+        self.count(object, outcome);
+    }
+
+    /// Nothing more goes: what is missing is settled as it was left.
+    pub(super) fn give_up(&mut self) {
+        for place in self.missing.keys().copied().collect::<Vec<_>>() {
+            self.give_up_on(place, |_| true);
+        }
+    }
+
+    /// Settles some of what is missing of one kind.
+    pub(super) fn give_up_on(&mut self, place: usize, which: impl Fn(&ObjectRef) -> bool) {
+        let missing = self.missing.remove(&place).unwrap_or_default();
+        let (over, left): (HashMap<_, _>, HashMap<_, _>) =
+            missing.into_iter().partition(|(_, (object, _))| which(object));
+        if !left.is_empty() {
+            self.missing.insert(place, left);
+        }
+        over.into_values().for_each(|(object, outcome)| self.count(object, outcome));
+    }
+
+    fn count(&mut self, object: ObjectRef, outcome: Outcome) {
+        (self.told)(&object, &outcome);
+        self.meter.add_done(1);
+        let report = &mut self.report;
+        if !outcome.is_fine() && !matches!(outcome, Outcome::Failed(_)) && report.missing.len() < MISSING {
+            report.missing.push((object.clone(), outcome.clone()));
+        }
+        match outcome {
+            Outcome::Created => report.created += 1,
+            Outcome::Existed => report.existed += 1,
+            Outcome::Differs => report.differing += 1,
+            Outcome::Patched => report.patched += 1,
+            Outcome::Replaced => report.replaced += 1,
+            Outcome::Skipped(why) => *report.skipped.entry(why).or_default() += 1,
+            Outcome::Refused(gate) => *report.refused.entry(gate).or_default() += 1,
+            Outcome::Held(release) => *report.held.entry(release).or_default() += 1,
+            Outcome::Collides => report.collided += 1,
+            Outcome::Unserved => *report.unserved.entry(object.resource).or_default() += 1,
+            Outcome::Failed(refusal) => {
+                report.failed += 1;
+                if report.failures.len() < FAILURES {
+                    report.failures.push((object, refusal));
+                }
+            }
+        }
+    }
+}

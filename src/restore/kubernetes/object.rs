@@ -1,0 +1,111 @@
+//! Names of objects, and looking into them.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::target::segment;
+use crate::source::kubernetes::KindInfo;
+
+/// An object's name, all of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectRef {
+    /// `pods`, `deployments.apps`.
+    pub resource: String,
+    /// The kind: `Deployment`.
+    pub kind: String,
+    /// Empty for cluster-scoped kinds.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl std::fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{}/{}", self.kind, self.name),
+            namespace => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+/// What identifies an object in little room.
+pub(super) type Key = [u8; 16];
+
+impl ObjectRef {
+    pub(super) fn key(&self) -> Key {
+        key(&self.resource, &self.namespace, &self.name)
+    }
+}
+
+pub(super) fn key(resource: &str, namespace: &str, name: &str) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    for part in [resource, namespace, name] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let mut key = [0; 16];
+    key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    key
+}
+
+/// The paths of an object and of its kind.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    pub(super) all: String,
+    pub(super) one: String,
+}
+
+/// None if no object can be named so.
+pub(super) fn paths(target: &KindInfo, namespace: &str, name: &str) -> Option<Paths> {
+    let namespace = if target.namespaced { Some(segment(namespace)?) } else { None };
+    let all = target.path(namespace.as_deref());
+    let one = format!("{all}/{}", segment(name)?);
+    Some(Paths { all, one })
+}
+
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub(super) fn label<'a>(object: &'a Value, name: &str) -> &'a str {
+    object.pointer("/metadata/labels").and_then(|all| all.get(name)?.as_str()).unwrap_or_default()
+}
+
+pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
+    object.pointer("/metadata/annotations")?.get(name)?.as_str()
+}
+
+/// The elements of the list at `pointer`.
+pub(super) fn each<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// The elements of the list at `pointer`, to be changed.
+pub(super) fn each_mut<'a>(
+    object: &'a mut Value,
+    pointer: &str,
+) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    object.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// The map at `pointer`.
+pub(super) fn map_mut<'a>(object: &'a mut Value, pointer: &str) -> Option<&'a mut Map<String, Value>> {
+    object.pointer_mut(pointer)?.as_object_mut()
+}
+
+/// Where pods, or templates of them, stand in objects of a kind.
+pub(super) fn pod_spec(kind: &KindInfo) -> Option<&'static str> {
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "pods") => Some("/spec"),
+        ("", "podtemplates") => Some("/template/spec"),
+        ("" | "apps" | "extensions", "replicationcontrollers" | "deployments" | "daemonsets")
+        | ("apps" | "extensions", "statefulsets" | "replicasets")
+        | ("batch", "jobs") => Some("/spec/template/spec"),
+        ("batch", "cronjobs") => Some("/spec/jobTemplate/spec/template/spec"),
+        _ => None,
+    }
+}
+
+/// All kinds of containers.
+pub(super) const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];

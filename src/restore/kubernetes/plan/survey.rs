@@ -1,0 +1,364 @@
+//! The pass over the streams.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::Method;
+use serde_json::Value;
+
+use super::sum::Sums;
+use super::{Action, Conflict, Decision, Grade, Plan, Wait};
+use crate::report::event::Meter;
+use crate::restore::kubernetes::change::difference;
+use crate::restore::kubernetes::config::{Existing, RestoreConfig};
+use crate::restore::kubernetes::create::is_ours;
+use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, merges};
+use crate::restore::kubernetes::ground::{Ground, Present};
+use crate::restore::kubernetes::hooks::{DeadHooks, backends};
+use crate::restore::kubernetes::lines::{Room, lines, paced};
+use crate::restore::kubernetes::object::{Key, paths, text};
+use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
+use crate::restore::kubernetes::relink::Uids;
+use crate::restore::kubernetes::{ResourceStreams, RestoreError, order};
+use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
+
+/// Decides for every stored object what a restore with this config does, and writes nothing.
+/// `told` hears of each object once, in the order in which they are restored. `dry_run`: the server
+/// is asked as well, for what can be created now.
+///
+/// # Errors
+/// [`RestoreError`] when the cluster or the backup cannot be read.
+pub async fn plan_resources(
+    cluster: &Cluster,
+    streams: &dyn ResourceStreams,
+    config: &RestoreConfig,
+    dry_run: bool,
+    told: &mut (dyn FnMut(&Decision) + Send),
+    meter: &Meter,
+) -> Result<Plan, RestoreError> {
+    let ground = Ground::read(cluster).await?;
+    let foreign = ground.is_foreign(config);
+    let hooks = DeadHooks::read(cluster).await?;
+    let kinds = order::selected(streams, config);
+    let mut sums = Sums::default();
+    sums.mix(&(foreign, config.status.iter().map(crate::plan::Glob::as_str).collect::<Vec<_>>()));
+    let brought = definitions(streams, &kinds, config, &ground, foreign).await?;
+    let mut survey = Survey {
+        cluster,
+        config,
+        ground: &ground,
+        hooks,
+        foreign,
+        dry_run,
+        brought,
+        counted: Counted::default(),
+        namespaces: HashSet::new(),
+    };
+    for kind in &kinds {
+        survey
+            .kind(streams, kind, &mut |decision| {
+                sums.add(decision);
+                told(decision);
+                meter.add_done(1);
+            })
+            .await?;
+    }
+    let Counted { writes, second_writes, bytes, helm_moved, there, owners, .. } = survey.counted;
+    let owners_lost = owners.iter().filter(|(uid, _)| !there.contains(*uid)).map(|(_, count)| count).sum();
+    let summed = sums.finish();
+    let mut notes = summed.notes;
+    if helm_moved > 0 {
+        notes.push(format!(
+            "{helm_moved} Helm releases name their old namespace inside: helm cannot manage the copies"
+        ));
+    }
+    Ok(Plan {
+        hash: summed.hash,
+        foreign,
+        clusters: (config.cluster_uid.clone(), ground.uid.clone()),
+        sums: summed.sums,
+        changes: summed.changes,
+        waits: summed.waits,
+        grades: summed.grades,
+        writes,
+        second_writes,
+        bytes,
+        owners_lost,
+        notes,
+    })
+}
+
+/// The kinds that definitions of this restore bring, by resource.
+async fn definitions(
+    streams: &dyn ResourceStreams,
+    kinds: &[KindInfo],
+    config: &RestoreConfig,
+    ground: &Ground,
+    foreign: bool,
+) -> Result<HashSet<String>, RestoreError> {
+    let mut brought = HashSet::new();
+    for kind in kinds.iter().filter(|kind| order::is_definition(kind)) {
+        let judge = Judge { config, target: &ground.target, kind, foreign };
+        let resource = kind.resource();
+        let pieces = streams.open(kind).await;
+        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+        let mut lines = std::pin::pin!(lines(&resource, pieces));
+        while let Some(line) = lines.next().await {
+            if let Ok(Some(Judged { object, verdict: Verdict::Create(_), .. })) = judge.judge(&line?.1) {
+                brought.insert(object.name);
+            }
+        }
+    }
+    Ok(brought)
+}
+
+/// What is counted on the way.
+#[derive(Default)]
+struct Counted {
+    writes: u64,
+    second_writes: u64,
+    bytes: u64,
+    helm_moved: u64,
+    names: HashSet<Key>,
+    /// UIDs, in the backup, of what will be there.
+    there: HashSet<u128>,
+    /// Owners' UIDs in the backup, and how many objects name them.
+    owners: HashMap<u128, u64>,
+}
+
+/// What is counted of an object, when it itself is let go.
+struct Facts {
+    old_uid: u128,
+    owners: Vec<u128>,
+    applied: bool,
+    helm_moved: bool,
+    bytes: u64,
+}
+
+struct Survey<'a> {
+    cluster: &'a Cluster,
+    config: &'a RestoreConfig,
+    ground: &'a Ground,
+    hooks: DeadHooks,
+    foreign: bool,
+    dry_run: bool,
+    brought: HashSet<String>,
+    counted: Counted,
+    /// Namespaces that this restore creates.
+    namespaces: HashSet<String>,
+}
+
+impl Survey<'_> {
+    async fn kind(
+        &mut self,
+        streams: &dyn ResourceStreams,
+        kind: &KindInfo,
+        told: &mut (dyn FnMut(&Decision) + Send),
+    ) -> Result<(), RestoreError> {
+        let resource = kind.resource();
+        let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+        let present = match self.ground.target.find(kind) {
+            Some(place) => {
+                Present::of(self.cluster, place.kind, &resource, self.config.only_objects()).await?
+            }
+            None => Present::Listed(HashSet::new()),
+        };
+        let pieces = streams.open(kind).await;
+        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+        let mut counted = std::mem::take(&mut self.counted);
+        let mut created = Vec::new();
+        {
+            let (survey, judge, present, resource) = (&*self, &judge, &present, &resource);
+            let room = Room::default();
+            let decided = paced(lines(resource, pieces), &room).map(|line| async move {
+                let (number, line, _permit) = line?;
+                let damaged =
+                    |problem| RestoreError::Damaged { resource: resource.clone(), line: number, problem };
+                let Some(judged) = judge.judge(&line).map_err(damaged)? else { return Ok(None) };
+                survey.decide(judged, kind, present).await.map(Some)
+            });
+            // In order: the hash is of what comes one after the other.
+            let mut decided = std::pin::pin!(decided.buffered(self.config.parallel.clamp(1, 32)));
+            while let Some(one) = decided.next().await {
+                let one: Result<Option<(Decision, Facts)>, RestoreError> = one;
+                let Some((mut decision, facts)) = one? else { continue };
+                self.count(&mut counted, &mut decision, &facts);
+                if decision.object.resource == "namespaces" && decision.action == Action::Create {
+                    created.push(decision.object.name.clone());
+                }
+                told(&decision);
+            }
+        }
+        self.namespaces.extend(created);
+        self.counted = counted;
+        Ok(())
+    }
+
+    fn count(&self, counted: &mut Counted, decision: &mut Decision, facts: &Facts) {
+        let sent = matches!(decision.action, Action::Create | Action::Patch | Action::Replace);
+        let is_there = sent || matches!(decision.action, Action::Leave | Action::Conflict(Conflict::Differs));
+        if is_there && !counted.names.insert(decision.object.key()) {
+            decision.action = Action::Conflict(Conflict::Collides);
+            return;
+        }
+        counted.helm_moved += u64::from(facts.helm_moved);
+        if is_there {
+            counted.there.insert(facts.old_uid);
+        }
+        if !sent {
+            return;
+        }
+        let status = self.config.status.iter().any(|glob| glob.matches(&decision.object.resource));
+        counted.writes += 1;
+        counted.second_writes += u64::from(facts.applied || status || !facts.owners.is_empty());
+        counted.bytes += facts.bytes;
+        for owner in &facts.owners {
+            *counted.owners.entry(*owner).or_default() += 1;
+        }
+    }
+
+    async fn decide(
+        &self,
+        judged: Judged,
+        kind: &KindInfo,
+        present: &Present,
+    ) -> Result<(Decision, Facts), RestoreError> {
+        let mut decision = Decision {
+            object: judged.object,
+            action: Action::Create,
+            changes: judged.changes,
+            waits: Vec::new(),
+            grade: Grade::Offline,
+            refusal: None,
+            digest: String::new(),
+        };
+        let mut facts = Facts {
+            old_uid: Uids::key(&judged.old_uid),
+            owners: judged.owners.iter().map(|owner| Uids::key(owner)).collect(),
+            applied: judged.applied,
+            helm_moved: judged.helm_moved,
+            bytes: 0,
+        };
+        decision.action = match judged.verdict {
+            Verdict::Create(ready) => {
+                let body = Bytes::from(ready.body.to_string());
+                facts.bytes = body.len() as u64;
+                return Ok((self.create(decision, &ready, body, present).await?, facts));
+            }
+            Verdict::Skip(skip) => Action::Skip(skip),
+            Verdict::Refuse(allow) => Action::Refuse(allow),
+            Verdict::Hold(release) => Action::Hold(release),
+            Verdict::Unfit(refusal) => {
+                decision.refusal = Some(refusal);
+                Action::Conflict(Conflict::Unfit)
+            }
+            Verdict::Unserved => {
+                let definition = Wait::Definition(kind.resource());
+                decision.waits.push(definition.clone());
+                if self.brought.contains(&kind.resource()) {
+                    decision.grade = Grade::NotBefore(definition);
+                    Action::Create
+                } else {
+                    Action::Conflict(Conflict::Unserved)
+                }
+            }
+        };
+        if decision.action == Action::Create {
+            self.namespace(&mut decision);
+        }
+        Ok((decision, facts))
+    }
+
+    /// What the object's namespace means for it.
+    fn namespace(&self, decision: &mut Decision) -> Option<Wait> {
+        let is_namespace = decision.object.resource == "namespaces";
+        let name = if is_namespace { &decision.object.name } else { &decision.object.namespace };
+        let wait = match self.ground.namespaces.get(name) {
+            _ if name.is_empty() => None,
+            Some(true) => Some(Wait::Terminating(name.clone())),
+            Some(false) => None,
+            None if is_namespace => None,
+            None => Some(Wait::Namespace(name.clone())),
+        }?;
+        // That a namespace comes before what lies in it goes without saying.
+        let comes = matches!(&wait, Wait::Namespace(name) if self.namespaces.contains(name));
+        if !comes {
+            decision.waits.push(wait.clone());
+        }
+        Some(wait)
+    }
+
+    /// An object that would be sent.
+    async fn create(
+        &self,
+        mut decision: Decision,
+        ready: &Ready,
+        body: Bytes,
+        present: &Present,
+    ) -> Result<Decision, RestoreError> {
+        decision.digest = blake3::hash(&body).to_hex()[..32].to_owned();
+        let wait = self.namespace(&mut decision);
+        let going = matches!(wait, Some(Wait::Terminating(_)));
+        if !going && let Some(there) = present.find(self.cluster, &ready.kind, &decision.object).await? {
+            decision.action = self.meets(&decision, &ready.body, &there);
+            return Ok(decision);
+        }
+        if let Some(hook) = self.hooks.of(&ready.kind) {
+            decision.waits.push(Wait::Webhook(hook.to_owned()));
+        }
+        if self.ground.has_nodes {
+            for backend in backends(&ready.kind, &ready.body) {
+                if !backend.is_ready(self.cluster).await? {
+                    decision.waits.push(Wait::Backend(backend.to_string()));
+                }
+            }
+        }
+        if self.dry_run {
+            match wait {
+                Some(wait) => decision.grade = Grade::NotBefore(wait),
+                None => self.ask(&mut decision, ready, body).await?,
+            }
+        }
+        Ok(decision)
+    }
+
+    /// What becomes of an object that is there already.
+    fn meets(&self, decision: &Decision, wanted: &Value, there: &Value) -> Action {
+        if difference(wanted, there).is_none() {
+            return Action::Leave;
+        }
+        match self.config.existing {
+            Some(Existing::Replace) => Action::Replace,
+            Some(Existing::Patch) => Action::Patch,
+            None | Some(Existing::Skip) if merges(&decision.object) => Action::Patch,
+            // A restore made it, and its controllers went on from there.
+            None | Some(Existing::Skip) if is_ours(there) => Action::Leave,
+            None | Some(Existing::Skip) => Action::Conflict(Conflict::Differs),
+        }
+    }
+
+    /// A dry run at the server, which knows every field.
+    async fn ask(&self, decision: &mut Decision, ready: &Ready, body: Bytes) -> Result<(), ApiError> {
+        let namespace = text(&ready.body, "/metadata/namespace");
+        let Some(paths) = paths(&ready.kind, namespace, &decision.object.name) else { return Ok(()) };
+        let query = "dryRun=All&fieldManager=kbak&fieldValidation=Strict";
+        match self.cluster.send(Method::POST, &paths.all, query, "application/json", body).await {
+            Ok(_) => decision.grade = Grade::DryRun,
+            Err(error) => {
+                let Some(status) = error.status().filter(|status| status.code != 401) else {
+                    return Err(error);
+                };
+                let refusal = Refusal::new(&ready.kind, status);
+                decision.grade = match refusal.webhook() {
+                    Some(hook) if refusal.obstacle == Obstacle::Webhook => {
+                        Grade::NotBefore(Wait::Webhook(hook.to_owned()))
+                    }
+                    _ => Grade::Refused,
+                };
+                decision.refusal = Some(refusal);
+            }
+        }
+        Ok(())
+    }
+}

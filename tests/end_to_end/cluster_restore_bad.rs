@@ -1,0 +1,222 @@
+//! What stands against a restore: named, typed, and waited for only as long as it is worth.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use kbak::report::event::Reporter;
+use kbak::restore::kubernetes::{Allow, Obstacle, Outcome, RestoreConfig, RestoreError, Waits};
+use kbak::source::kubernetes::{Cluster, ClusterAccess, Deadlines};
+use serde_json::{Value, json};
+
+use crate::support::plane::{Plane, create, delete, patch};
+use crate::support::resources::{Held, namespace};
+use crate::support::stored::{plan, restore, stored};
+
+fn config() -> RestoreConfig {
+    RestoreConfig { takeover: true, allow: Allow::ALL.into(), patience: 1, ..RestoreConfig::default() }
+}
+
+fn maps(names: &[&str]) -> Held {
+    let objects: Vec<(&str, Value)> = names.iter().map(|name| (*name, json!({"data": {"a": "1"}}))).collect();
+    stored(&[("core/v1/configmaps ConfigMap", &objects)])
+}
+
+fn obstacle(outcome: &Outcome) -> Option<Obstacle> {
+    if let Outcome::Failed(refusal) = outcome { Some(refusal.obstacle) } else { None }
+}
+
+const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+
+fn hook(group: &str, resource: &str) -> Value {
+    json!({"metadata": {"name": "dead"}, "webhooks": [{"name": "dead.demo.kbak.dev", "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "failurePolicy": "Fail", "timeoutSeconds": 1,
+        "clientConfig": {"service": {"namespace": "shop", "name": "nobody"}},
+        "rules": [{"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}]}]})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_webhooks_are_named_and_come_last() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    create(&here, HOOKS, hook("", "configmaps")).await;
+    let held = maps(&["shop/a", "shop/b"]);
+    let (planned, decided) = plan(&here, &held, &config(), false).await;
+    assert_eq!(
+        planned.waits.keys().collect::<Vec<_>>(),
+        ["webhook dead.demo.kbak.dev, which does not answer"]
+    );
+    assert_eq!(decided["ConfigMap/shop/a"].waits.len(), 1);
+    let (report, outcomes) = restore(&here, &held, &config()).await;
+    let report = report.expect("a report");
+    assert_eq!((report.failed, report.is_whole()), (2, false));
+    let Outcome::Failed(refusal) = &outcomes["ConfigMap/shop/a"] else { panic!("{outcomes:?}") };
+    assert_eq!(refusal.obstacle, Obstacle::Webhook);
+    assert!(refusal.message.contains("dead.demo.kbak.dev"), "{refusal}");
+    // It is gone: the same command goes on.
+    delete(&here, &format!("{HOOKS}/dead")).await;
+    let (report, _) = restore(&here, &held, &config()).await;
+    assert!(report.expect("a report").is_whole());
+
+    // A webhook of the backup comes last, after the second writes, so that it stops neither.
+    let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": crate::support::stored::uid("ConfigMap", "shop/o")}]}});
+    let held = stored(&[
+        (
+            "-admissionregistration.k8s.io/v1/validatingwebhookconfigurations ValidatingWebhookConfiguration",
+            &[("dead", hook("", "configmaps"))],
+        ),
+        ("core/v1/configmaps ConfigMap", &[("shop/o", json!({})), ("shop/p", owner)]),
+    ]);
+    let (report, outcomes) = restore(&here, &held, &config()).await;
+    let report = report.expect("a report");
+    assert!(report.is_whole() && report.relinked == 1, "{report:#?}");
+    assert_eq!(outcomes["ValidatingWebhookConfiguration/dead"], Outcome::Created);
+    delete(&here, &format!("{HOOKS}/dead")).await;
+
+    // Where pods run, it waits for its Service, and is not created before: it would stop everything.
+    create(&here, "/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
+    let held = stored(&[(
+        "-admissionregistration.k8s.io/v1/validatingwebhookconfigurations ValidatingWebhookConfiguration",
+        &[("dead", hook("apps", "deployments"))],
+    )]);
+    let waits = Waits { backends: Duration::from_secs(2), ..Waits::default() };
+    let config = RestoreConfig { waits, ..config() };
+    let (_, outcomes) = restore(&here, &held, &config).await;
+    assert_eq!(obstacle(&outcomes["ValidatingWebhookConfiguration/dead"]), Some(Obstacle::NoBackend));
+    let slice = json!({"metadata": {"name": "nobody", "labels": {"kubernetes.io/service-name": "nobody"}}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": true}}]});
+    create(&here, "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices", slice).await;
+    let (_, outcomes) = restore(&here, &held, &config).await;
+    assert_eq!(outcomes["ValidatingWebhookConfiguration/dead"], Outcome::Created);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn namespaces_that_end_are_waited_for_once() {
+    let plane = Plane::up(&[]);
+    let here = plane.cluster().await;
+    for name in ["held", "ending"] {
+        namespace(&here, name).await;
+        let stuck = json!({"metadata": {"name": "stuck", "finalizers": ["demo.kbak.dev/keep"]}});
+        create(&here, &format!("/api/v1/namespaces/{name}/configmaps"), stuck).await;
+        delete(&here, &format!("/api/v1/namespaces/{name}")).await;
+    }
+    let names: Vec<String> = (0..20).map(|number| format!("held/m{number}")).collect();
+    let mut all: Vec<&str> = names.iter().map(String::as_str).collect();
+    all.push("ending/m");
+    let mut held = maps(&all);
+    held.kinds.extend(
+        stored(&[("-core/v1/namespaces Namespace", &[("ending", json!({})), ("held", json!({}))])]).kinds,
+    );
+    let waits = Waits { terminating: Duration::from_secs(20), ..Waits::default() };
+    let config = RestoreConfig { waits, patience: 0, ..config() };
+    let (planned, _) = plan(&here, &held, &config, false).await;
+    assert!(
+        planned.waits.contains_key("the end of Namespace ending, which is being deleted"),
+        "{:?}",
+        planned.waits
+    );
+    let release = async {
+        let object = "/api/v1/namespaces/ending/configmaps/stuck";
+        patch(&here, object, json!({"metadata": {"finalizers": null}})).await;
+    };
+    let ((report, outcomes), ()) = tokio::join!(restore(&here, &held, &config), release);
+    let report = report.expect("a report");
+    assert_eq!(
+        (&outcomes["Namespace/ending"], &outcomes["ConfigMap/ending/m"]),
+        (&Outcome::Created, &Outcome::Created)
+    );
+    assert_eq!(obstacle(&outcomes["Namespace/held"]), Some(Obstacle::Terminating));
+    assert!(
+        outcomes
+            .iter()
+            .filter(|(name, _)| name.starts_with("ConfigMap/held"))
+            .all(|(_, o)| obstacle(o) == Some(Obstacle::Terminating))
+    );
+    assert_eq!(report.failed, 21, "{report:#?}");
+}
+
+/// A kubeconfig with the token of a ServiceAccount that may do what `rules` say.
+async fn account(plane: &Plane, admin: &Cluster, rules: Value) -> ClusterAccess {
+    create(admin, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "few"}})).await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    create(admin, &format!("{rbac}/clusterroles"), json!({"metadata": {"name": "few"}, "rules": rules}))
+        .await;
+    let binding = json!({"metadata": {"name": "few"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "few"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "few"}]});
+    create(admin, &format!("{rbac}/clusterrolebindings"), binding).await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/few/token";
+    let asked = Bytes::from(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}).to_string());
+    let answer = admin.send(Method::POST, path, "", "application/json", asked).await.expect("a token");
+    let token: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let file = plane.kubeconfig();
+    let text = std::fs::read_to_string(&file).expect("a kubeconfig");
+    let mut access: Value = serde_saphyr::from_str(&text).expect("YAML");
+    access["users"][0]["user"] = json!({"token": token["status"]["token"]});
+    let few = file.with_file_name("few");
+    std::fs::write(&few, access.to_string()).expect("a file");
+    ClusterAccess { kubeconfig: Some(few), context: None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_are_missing_or_end_are_named() {
+    let plane = Plane::up(&[]);
+    let admin = plane.cluster().await;
+    namespace(&admin, "shop").await;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list"]}]);
+    let access = account(&plane, &admin, rules).await;
+    let few = Cluster::connect(&access, Deadlines::default(), Reporter::silent()).await.expect("access");
+    let mut held = maps(&["shop/a"]);
+    held.kinds.extend(
+        stored(&[("core/v1/secrets Secret", &[("shop/s", json!({"data": {"password": "Y2FuYXJ5"}}))])]).kinds,
+    );
+    let (report, outcomes) = restore(&few, &held, &config()).await;
+    let report = report.expect("a report");
+    assert_eq!(outcomes["ConfigMap/shop/a"], Outcome::Created);
+    assert_eq!(obstacle(&outcomes["Secret/shop/s"]), Some(Obstacle::Right));
+    assert_eq!(report.rounds, 2, "no time is spent on rights that do not come");
+    assert!(!format!("{report:?}").contains("canary") && !format!("{report:?}").contains("Y2FuYXJ5"));
+    // The account is deleted, and its token with it.
+    delete(&admin, "/api/v1/namespaces/default/serviceaccounts/few").await;
+    for _ in 0..200 {
+        if few.get("/api/v1/namespaces/shop/configmaps", "", 1 << 20).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (report, _) = restore(&few, &maps(&["shop/b"]), &config()).await;
+    let Err(RestoreError::Api(error)) = report else { panic!("{report:?}") };
+    assert_eq!(error.code(), Some(401));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_with_a_dead_conversion_come_back_with_their_objects() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let definition = json!({"spec": {"group": "demo.kbak.dev", "scope": "Namespaced", "names": {"plural": "figs", "kind": "Fig"},
+        "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"service": {"namespace": "shop", "name": "nobody"}}}},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}, {"name": "v2", "served": true, "storage": false, "schema": schema}]}});
+    let mut held = stored(&[
+        ("-core/v1/namespaces Namespace", &[("shop", json!({}))]),
+        (
+            "-apiextensions.k8s.io/v1/customresourcedefinitions CustomResourceDefinition",
+            &[("figs.demo.kbak.dev", definition)],
+        ),
+        ("demo.kbak.dev/v1/figs Fig", &[("shop/stored", json!({"spec": {"a": 1}}))]),
+    ]);
+    let (report, outcomes) = restore(&here, &held, &config()).await;
+    assert!(
+        report.expect("a report").is_whole(),
+        "at the version in which it is stored nothing is converted: {outcomes:?}"
+    );
+    // A backup of the other version needs the webhook.
+    held.kinds = stored(&[("demo.kbak.dev/v2/figs Fig", &[("shop/other", json!({"spec": {"a": 1}}))])]).kinds;
+    let (report, outcomes) = restore(&here, &held, &config()).await;
+    report.expect("a report");
+    assert_eq!(obstacle(&outcomes["Fig/shop/other"]), Some(Obstacle::Conversion), "{outcomes:?}");
+    // What no backup writes ends it.
+    held.kinds[0].1 = vec![Bytes::from_static(b"{\"metadata\":{}}\n")];
+    let (report, _) = restore(&here, &held, &config()).await;
+    assert!(matches!(report, Err(RestoreError::Damaged { line: 1, .. })), "{report:?}");
+}

@@ -1,0 +1,233 @@
+//! A copy does no harm: mapped namespaces, foreign clusters, what Git holds, what is privileged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kbak::restore::kubernetes::{
+    Action, Allow, Mapping, Modifier, Outcome, Release, RestoreConfig, Scope, Skip, Tool,
+};
+use serde_json::{Value, json};
+
+use crate::support::plane::{Plane, get};
+use crate::support::resources::Held;
+use crate::support::stored::{plan, restore, stored};
+
+fn template(image: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "web"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": image}]}})
+}
+
+fn backup() -> Held {
+    let ports = json!([{"port": 80, "protocol": "TCP", "targetPort": 80, "nodePort": 30123}]);
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let cron = |image: &str| json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template(image)}}}});
+    let argo =
+        json!({"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": "shop:/ConfigMap:shop/git"}}});
+    let flux = json!({"metadata": {"labels": {"kustomize.toolkit.fluxcd.io/name": "shop", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}}});
+    let pod = |spec: Value| {
+        let mut pod = json!({"spec": template("docker.io/a:1")["spec"]});
+        pod["spec"].as_object_mut().expect("a map").extend(spec.as_object().expect("a map").clone());
+        pod
+    };
+    let helm = json!({"type": "helm.sh/release.v1", "data": {"release": "eA=="}});
+    stored(&[
+        (
+            "-core/v1/namespaces Namespace",
+            &[(
+                "shop",
+                json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}),
+            )],
+        ),
+        (
+            "core/v1/configmaps ConfigMap",
+            &[("shop/plain", json!({})), ("shop/git", argo), ("shop/flux", flux)],
+        ),
+        (
+            "core/v1/services Service",
+            &[
+                ("shop/web", json!({"spec": {"type": "NodePort", "ports": ports}})),
+                (
+                    "shop/balanced",
+                    json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}]}}),
+                ),
+                (
+                    "shop/named",
+                    json!({"metadata": {"annotations": {"external-dns.alpha.kubernetes.io/hostname": "shop.example.com"}}, "spec": {"ports": [{"port": 80, "protocol": "TCP"}]}}),
+                ),
+            ],
+        ),
+        (
+            "core/v1/secrets Secret",
+            &[
+                ("shop/sh.helm.release.v1.web.v1", helm),
+                ("shop/kbak-writer", json!({"data": {"writer.key": "eA=="}})),
+                ("shop/kbak-epoch", json!({"data": {"writer.key.epoch": "eA=="}})),
+            ],
+        ),
+        (
+            "core/v1/pods Pod",
+            &[("shop/plain", pod(json!({}))), ("shop/root", pod(json!({"hostNetwork": true})))],
+        ),
+        (
+            "batch/v1/cronjobs CronJob",
+            &[("shop/night", cron("docker.io/a:1")), ("shop/backup", cron("ghcr.io/x/kbak:1"))],
+        ),
+        (
+            "batch/v1/jobs Job",
+            &[(
+                "shop/once",
+                json!({"spec": {"template": template("docker.io/a:1"), "selector": {"matchLabels": {"controller-uid": "1"}}}}),
+            )],
+        ),
+        (
+            "networking.k8s.io/v1/ingresses Ingress",
+            &[(
+                "shop/web",
+                json!({"spec": {"rules": [{"host": "shop.example.com"}], "defaultBackend": backend}}),
+            )],
+        ),
+        (
+            "rbac.authorization.k8s.io/v1/rolebindings RoleBinding",
+            &[(
+                "shop/r",
+                json!({
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "shop"}]}),
+            )],
+        ),
+    ])
+}
+
+fn pairs(from: &str, to: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(from.to_owned(), to.to_owned())])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_does_no_harm() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    let held = backup();
+    let uid =
+        get(&here, "/api/v1/namespaces/kube-system").await["metadata"]["uid"].as_str().map(str::to_owned);
+    let base = RestoreConfig {
+        allow: BTreeSet::from([Allow::Rbac]),
+        patience: 0,
+        cluster_uid: uid,
+        ..RestoreConfig::default()
+    };
+
+    // In its own cluster nothing is held back, and Git brings what is Git's.
+    let (own, decided) = plan(&here, &held, &base, false).await;
+    assert!(!own.foreign);
+    assert_eq!(decided["Ingress/shop/web"].action, Action::Create);
+    assert_eq!(decided["ConfigMap/shop/git"].action, Action::Skip(Skip::Git(Tool::ArgoCd)));
+    assert_eq!(decided["ConfigMap/shop/flux"].action, Action::Skip(Skip::Git(Tool::Flux)));
+    assert_eq!(decided["Secret/shop/kbak-writer"].action, Action::Skip(Skip::OwnKeys));
+    assert_eq!(decided["Secret/shop/kbak-epoch"].action, Action::Skip(Skip::OwnKeys));
+    assert_eq!(decided["Pod/shop/root"].action, Action::Refuse(Allow::Privileged));
+    let suspended =
+        |name: &str| decided[name].changes.iter().any(|change| change.to_string().starts_with("suspended"));
+    assert!(!suspended("CronJob/shop/night") && suspended("CronJob/shop/backup"), "kbak's own never run");
+    let all = RestoreConfig { scope: Some(Scope::All), ..base.clone() };
+    assert_eq!(plan(&here, &held, &all, false).await.1["ConfigMap/shop/git"].action, Action::Create);
+    // In another one, all of it, unless it takes the other's place.
+    let other = RestoreConfig { cluster_uid: Some("another".into()), ..base.clone() };
+    let (foreign, decided) = plan(&here, &held, &other, false).await;
+    assert!(foreign.foreign);
+    assert_eq!(decided["Ingress/shop/web"].action, Action::Hold(Release::Ingress));
+    let takeover = RestoreConfig { takeover: true, ..other };
+    assert!(!plan(&here, &held, &takeover, false).await.0.foreign);
+
+    // A copy beside it.
+    let merge = json!({"metadata": {"labels": {"copy": "yes"}}});
+    let modifier = Modifier {
+        kinds: vec![kbak::plan::Glob::new("configmaps").expect("a glob")],
+        merge: Some(merge),
+        ..Modifier::default()
+    };
+    let copy = RestoreConfig {
+        mapping: Mapping {
+            namespaces: pairs("shop", "shop-test"),
+            images: pairs("docker.io/", "mirror.example/"),
+            hosts: pairs("example.com", "test.example.com"),
+            ..Mapping::default()
+        },
+        modifiers: vec![modifier],
+        ..base
+    };
+    let (report, outcomes) = restore(&here, &held, &copy).await;
+    let report = report.expect("a report");
+    assert!(!report.is_whole() && report.failed == 0, "{report:#?}");
+    assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Held(Release::Ingress));
+    assert_eq!(outcomes["Service/shop-test/balanced"], Outcome::Held(Release::Loadbalancers));
+    assert_eq!(outcomes["Service/shop-test/named"], Outcome::Held(Release::Dns));
+    assert_eq!(report.suspended, 3);
+    assert!(
+        report.warnings.iter().any(|warning| warning.contains("helm cannot manage")),
+        "{:?}",
+        report.warnings
+    );
+    let at = |path: &str| format!("/{path}").replace("/NS/", "/namespaces/shop-test/");
+    let night = get(&here, &at("apis/batch/v1/NS/cronjobs/night")).await;
+    assert_eq!(night["spec"]["suspend"], true);
+    assert_eq!(
+        night.pointer("/spec/jobTemplate/spec/template/spec/containers/0/image"),
+        Some(&json!("mirror.example/a:1"))
+    );
+    assert_eq!(get(&here, &at("apis/batch/v1/NS/jobs/once")).await["spec"]["suspend"], true);
+    let git = get(&here, &at("api/v1/NS/configmaps/git")).await;
+    assert_eq!(git["metadata"]["labels"], json!({"copy": "yes"}));
+    assert_eq!(git["metadata"].get("annotations"), None, "Argo CD deletes what bears its mark");
+    let binding = get(&here, &at("apis/rbac.authorization.k8s.io/v1/NS/rolebindings/r")).await;
+    assert_eq!(binding["subjects"][0]["namespace"], "shop-test");
+    let space = get(&here, "/api/v1/namespaces/shop-test").await;
+    assert_eq!(space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
+
+    // Released, it comes; to want it held back is whole, too.
+    let none = RestoreConfig { release: Some(BTreeSet::new()), ..copy.clone() };
+    let (report, _) = restore(&here, &held, &none).await;
+    let report = report.expect("a report");
+    assert_eq!(report.refused.len(), 1, "only what is privileged is missing: {report:#?}");
+    let release = RestoreConfig {
+        release: Some(Release::ALL.into()),
+        allow: BTreeSet::from([Allow::Rbac, Allow::Privileged]),
+        existing: Some(kbak::restore::kubernetes::Existing::Patch),
+        ..copy
+    };
+    let (report, outcomes) = restore(&here, &held, &release).await;
+    let report = report.expect("a report");
+    assert!(report.is_whole(), "{report:#?}");
+    assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Created);
+    let ingress = get(&here, &at("apis/networking.k8s.io/v1/NS/ingresses/web")).await;
+    assert_eq!(ingress["spec"]["rules"][0]["host"], "shop.test.example.com");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_collide_after_mapping_are_told() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    let held = stored(&[
+        ("-core/v1/namespaces Namespace", &[("a", json!({})), ("b", json!({}))]),
+        (
+            "core/v1/configmaps ConfigMap",
+            &[
+                ("a/x", json!({"data": {"of": "a"}})),
+                ("b/x", json!({"data": {"of": "b"}})),
+                ("b/y", json!({})),
+            ],
+        ),
+    ]);
+    let mut mapping = Mapping { namespaces: pairs("a", "one"), ..Mapping::default() };
+    mapping.namespaces.insert("b".into(), "one".into());
+    let config = RestoreConfig { mapping, patience: 0, ..RestoreConfig::default() };
+    let (planned, _) = plan(&here, &held, &config, false).await;
+    let collides =
+        |action: &Action| matches!(action, Action::Conflict(kbak::restore::kubernetes::Conflict::Collides));
+    assert_eq!(planned.count(collides), 2);
+    let (report, _) = restore(&here, &held, &config).await;
+    let report = report.expect("a report");
+    assert_eq!((report.created, report.collided, report.is_whole()), (3, 2, false));
+    assert_eq!(
+        get(&here, "/api/v1/namespaces/one/configmaps/x").await["data"]["of"],
+        "a",
+        "the first one comes"
+    );
+}

@@ -1,0 +1,89 @@
+//! Many objects, and large ones: memory as the kernel counts it, and the rate beside the server's own.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use kbak::report::event::Reporter;
+use kbak::report::memory::resident;
+use kbak::restore::kubernetes::{
+    ResourceStreams, RestoreConfig, StreamError, plan_resources, restore_resources,
+};
+use kbak::source::kubernetes::KindInfo;
+use serde_json::json;
+
+use crate::support::plane::Plane;
+use crate::support::stored::{kind, uid};
+
+/// ConfigMaps that nobody holds in memory. Every fourth has an owner.
+struct Many {
+    objects: usize,
+    bytes: usize,
+}
+
+impl Many {
+    fn line(&self, number: usize) -> Bytes {
+        let name = format!("map-{number:06}");
+        let mut object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": "many", "name": name, "uid": uid("ConfigMap", &name), "labels": {"app": "load"}},
+            "data": {"value": "x".repeat(self.bytes)},
+        });
+        if number % 4 == 3 {
+            let owner = format!("map-{:06}", number - 1);
+            object["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid("ConfigMap", &owner)}]);
+        }
+        Bytes::from(format!("{object}\n"))
+    }
+}
+
+#[async_trait]
+impl ResourceStreams for Many {
+    fn kinds(&self) -> Vec<KindInfo> {
+        vec![kind("core/v1/configmaps ConfigMap"), kind("-core/v1/namespaces Namespace")]
+    }
+
+    async fn open(&self, kind: &KindInfo) -> Result<BoxStream<'_, Result<Bytes, StreamError>>, StreamError> {
+        if !kind.namespaced {
+            let line = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "many"}});
+            return Ok(futures::stream::iter([Ok(Bytes::from(format!("{line}\n")))]).boxed());
+        }
+        Ok(futures::stream::iter((0..self.objects).map(|number| Ok(self.line(number)))).boxed())
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "figures for whoever runs it")]
+async fn brought(many: &Many) {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    let meter = Reporter::silent().meter("restore", "objects");
+    let config = RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() };
+    let plan = plan_resources(&here, many, &config, false, &mut |_| {}, &meter).await.expect("a plan");
+    assert_eq!(plan.writes as usize, many.objects + 1);
+    let begun = std::time::Instant::now();
+    let report = restore_resources(&here, many, &config, &|_, _| {}, &meter).await.expect("a report");
+    let took = begun.elapsed();
+    assert!(report.is_whole(), "{report:#?}");
+    assert_eq!((report.created as usize, report.relinked as usize), (many.objects + 1, many.objects / 4));
+    let peak = resident().expect("the kernel says").peak;
+    let writes = report.created + report.relinked;
+    println!(
+        "{} objects, {writes} writes in {took:?}: {} a second, {} MiB",
+        many.objects,
+        writes as f64 / took.as_secs_f64(),
+        peak >> 20
+    );
+    assert!(peak <= 128 << 20, "{} MiB were resident", peak >> 20);
+}
+
+/// KBAK_TEST_OBJECTS=100000 for the size that is promised.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_objects_come_back_in_little_memory() {
+    let objects = std::env::var("KBAK_TEST_OBJECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(4_000);
+    brought(&Many { objects, bytes: 800 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_objects_come_back_in_little_memory() {
+    brought(&Many { objects: 80, bytes: 950 << 10 }).await;
+}

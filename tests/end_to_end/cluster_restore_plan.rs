@@ -1,0 +1,178 @@
+//! A plan decides for every object before anything is written, and a restore does what it says.
+
+use kbak::plan::Glob;
+use kbak::restore::kubernetes::{
+    Action, Allow, Conflict, Derived, Grade, Obstacle, Outcome, RestoreConfig, Selected, Skip, Wait,
+};
+use serde_json::{Value, json};
+
+use crate::support::plane::{Plane, create, get};
+use crate::support::resources::{Held, config_map, namespace};
+use crate::support::stored::{plan, restore, stored};
+
+fn definition() -> Value {
+    json!({"spec": {"group": "demo.kbak.dev", "scope": "Namespaced", "names": {"plural": "pears", "kind": "Pear"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {"count": {"type": "integer"}}},
+                "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}]}})
+}
+
+fn backup() -> Held {
+    let role = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+    let service = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.9.9.9", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]}});
+    let pod = json!({"spec": {"containers": [{"name": "a", "image": "a:1"}]}});
+    let mut owned = pod.clone();
+    owned["metadata"] = json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1", "controller": true}]});
+    stored(&[
+        ("-core/v1/namespaces Namespace", &[("shop", json!({})), ("new", json!({}))]),
+        (
+            "core/v1/configmaps ConfigMap",
+            &[
+                ("shop/same", json!({"data": {"value": "1"}})),
+                ("shop/other", json!({"data": {"value": "1"}})),
+                ("new/fresh", json!({"data": {"value": "1"}})),
+                ("shop/kube-root-ca.crt", json!({"data": {"ca.crt": "x"}})),
+            ],
+        ),
+        ("core/v1/services Service", &[("shop/web", service)]),
+        ("core/v1/pods Pod", &[("shop/bare", pod), ("shop/owned", owned)]),
+        ("rbac.authorization.k8s.io/v1/roles Role", &[("shop/r", role)]),
+        (
+            "-apiextensions.k8s.io/v1/customresourcedefinitions CustomResourceDefinition",
+            &[("pears.demo.kbak.dev", definition())],
+        ),
+        (
+            "demo.kbak.dev/v1/pears Pear",
+            &[
+                ("shop/good", json!({"spec": {"count": 1}})),
+                ("shop/odd", json!({"spec": {"count": 1, "typo": 2}})),
+            ],
+        ),
+        ("gone.example/v1/plums Plum", &[("shop/p", json!({}))]),
+        ("storage.k8s.io/v1/csistoragecapacities CSIStorageCapacity", &[("shop/c", json!({}))]),
+        ("longhorn.io/v1beta2/replicas Replica", &[("longhorn-system/r", json!({}))]),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_decides_all_and_the_restore_does_it() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    create(&here, "/api/v1/namespaces/shop/configmaps", config_map("same", "1")).await;
+    create(&here, "/api/v1/namespaces/shop/configmaps", config_map("other", "2")).await;
+    let before = get(&here, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
+    let held = backup();
+
+    let config = RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() };
+    let (first, decided) = plan(&here, &held, &config, false).await;
+    let action = |name: &str| decided[name].action.clone();
+    assert_eq!(action("Namespace/shop"), Action::Leave);
+    assert_eq!(action("Namespace/new"), Action::Create);
+    assert_eq!(action("ConfigMap/shop/same"), Action::Leave);
+    assert_eq!(action("ConfigMap/shop/other"), Action::Conflict(Conflict::Differs));
+    assert_eq!(action("ConfigMap/new/fresh"), Action::Create);
+    assert_eq!(action("ConfigMap/shop/kube-root-ca.crt"), Action::Skip(Skip::Derived(Derived::Default)));
+    assert_eq!(action("Pod/shop/owned"), Action::Skip(Skip::Derived(Derived::Controlled)));
+    assert_eq!(action("Pod/shop/bare"), Action::Create);
+    assert_eq!(action("Role/shop/r"), Action::Refuse(Allow::Rbac));
+    assert_eq!(action("CustomResourceDefinition/pears.demo.kbak.dev"), Action::Refuse(Allow::Crds));
+    assert_eq!(action("Pear/shop/good"), Action::Conflict(Conflict::Unserved), "its definition is refused");
+    assert_eq!(action("Plum/shop/p"), Action::Conflict(Conflict::Unserved));
+    assert!(matches!(action("Replica/longhorn-system/r"), Action::Skip(Skip::Infrastructure(_))));
+    let service: Vec<String> = decided["Service/shop/web"].changes.iter().map(ToString::to_string).collect();
+    assert_eq!(service, ["spec.clusterIP dropped"]);
+
+    // The same again is the same plan; what is allowed is another.
+    let (second, _) = plan(&here, &held, &config, false).await;
+    assert_eq!(first.hash, second.hash);
+    let config = RestoreConfig { allow: Allow::ALL.into(), ..config };
+    let (allowed, decided) = plan(&here, &held, &config, true).await;
+    assert_ne!(first.hash, allowed.hash);
+    assert_eq!(decided["Role/shop/r"].grade, Grade::DryRun);
+    assert_eq!(decided["ConfigMap/new/fresh"].grade, Grade::NotBefore(Wait::Namespace("new".into())));
+    assert_eq!(decided["ConfigMap/new/fresh"].waits, [], "that a namespace comes first goes without saying");
+    assert_eq!(decided["Pear/shop/good"].action, Action::Create);
+    let definition = Wait::Definition("pears.demo.kbak.dev".into());
+    assert_eq!(decided["Pear/shop/good"].grade, Grade::NotBefore(definition.clone()));
+    assert_eq!(decided["Pear/shop/good"].waits, [definition]);
+    let (client, _) = plan(&here, &held, &config, false).await;
+    assert_eq!(client.hash, allowed.hash, "who was asked is not part of what is done");
+    let json = serde_json::to_value(&decided["Service/shop/web"]).expect("JSON");
+    assert_eq!(
+        (&json["resource"], &json["action"], &json["grade"]),
+        (&json!("services"), &json!("create"), &json!("dry-run"))
+    );
+    let after = get(&here, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
+    assert_eq!(before, after, "a plan writes nothing");
+
+    let (report, outcomes) = restore(&here, &held, &config).await;
+    let report = report.expect("a report");
+    assert!(!report.is_whole());
+    assert_eq!((report.differing, report.unserved.get("plums.gone.example")), (1, Some(&1)));
+    assert_eq!(report.failed, 0, "{:#?}", report.failures);
+    for (name, decision) in &decided {
+        let fits = match (&decision.action, &outcomes[name]) {
+            (Action::Create, Outcome::Created) | (Action::Leave, Outcome::Existed) => true,
+            (Action::Skip(a), Outcome::Skipped(b)) => a == b,
+            (Action::Conflict(Conflict::Differs), Outcome::Differs) => true,
+            (Action::Conflict(Conflict::Unserved), Outcome::Unserved) => true,
+            _ => false,
+        };
+        assert!(fits, "{name}: {:?} became {:?}", decision.action, outcomes[name]);
+    }
+    // Strict validation names the field that the server would drop without a word.
+    here.send(
+        http::Method::DELETE,
+        "/apis/demo.kbak.dev/v1/namespaces/shop/pears/odd",
+        "",
+        "application/json",
+        "{}".into(),
+    )
+    .await
+    .expect("deleted");
+    let (_, decided) = plan(&here, &held, &config, true).await;
+    let odd = &decided["Pear/shop/odd"];
+    let refusal = odd.refusal.as_ref().expect("a refusal");
+    assert_eq!(
+        (odd.grade.clone(), refusal.fields.as_slice()),
+        (Grade::Refused, &["spec.typo".to_owned()][..])
+    );
+    // Run again it goes on: what it made is its own.
+    let (again, _) = restore(&here, &held, &config).await;
+    assert_eq!(again.expect("a report").created, 1);
+
+    // Down to one object, with the namespace that it lies in.
+    let glob = |text: &str| Glob::new(text).expect("a glob");
+    let one = Selected { resource: glob("configmaps"), namespace: Some(glob("lone")), name: glob("b") };
+    let held = stored(&[
+        ("-core/v1/namespaces Namespace", &[("lone", json!({})), ("else", json!({}))]),
+        (
+            "core/v1/configmaps ConfigMap",
+            &[("lone/a", json!({})), ("lone/b", json!({})), ("else/b", json!({}))],
+        ),
+    ]);
+    let config = RestoreConfig { objects: vec![one], ..config };
+    let (report, outcomes) = restore(&here, &held, &config).await;
+    assert!(report.expect("a report").is_whole());
+    assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["ConfigMap/lone/b", "Namespace/lone"]);
+    // Labels choose.
+    let held = stored(&[(
+        "core/v1/configmaps ConfigMap",
+        &[
+            ("lone/x", json!({"metadata": {"labels": {"app": "web"}}})),
+            ("lone/y", json!({"metadata": {"labels": {"app": "db"}}})),
+            ("missing/z", json!({"metadata": {"labels": {"app": "web"}}})),
+        ],
+    )]);
+    let labels = Some("app=web".parse().expect("a selector"));
+    let config = RestoreConfig { objects: Vec::new(), labels, ..config };
+    let (report, outcomes) = restore(&here, &held, &config).await;
+    assert_eq!(outcomes.get("ConfigMap/lone/x"), Some(&Outcome::Created));
+    assert!(!outcomes.contains_key("ConfigMap/lone/y"));
+    let (object, refusal) = &report.expect("a report").failures[0];
+    assert_eq!(
+        (object.to_string().as_str(), refusal.obstacle),
+        ("ConfigMap/missing/z", Obstacle::NoNamespace)
+    );
+}

@@ -1,0 +1,142 @@
+//! The program: backup of one cluster, plan and restore in another, and what it says.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::plane::{Plane, create, get};
+use crate::support::program::{command, good};
+use crate::support::resources::{config_map, namespace};
+
+fn json_of(output: &std::process::Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+/// A repository with one backup of `plane`'s resources, and the arguments that read it.
+fn backed_up(folder: &Path, plane: &Plane) -> Vec<String> {
+    let at = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    for made in ["store", "keys"] {
+        std::fs::create_dir_all(at(made)).expect("a folder");
+    }
+    let (key, repo) = (at("owner.key"), format!("file://{}", at("store")));
+    good(&["keygen", "-o", &key, "--no-passphrase"]);
+    let lines = std::fs::read_to_string(&key).expect("a key");
+    let public = lines.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
+    let keys = at("keys");
+    good(&[
+        "init",
+        "--repo",
+        &repo,
+        "--single-owner",
+        "--identity",
+        &key,
+        "--recipient",
+        public,
+        "--folder",
+        &keys,
+    ]);
+    let (writer, pin) = (at("keys/writer.key"), at("keys/kbak.pub"));
+    let kubeconfig = plane.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().expect("UTF-8");
+    let backup = [
+        "backup",
+        "--repo",
+        &repo,
+        "--writer-key",
+        &writer,
+        "--recipient",
+        public,
+        "--resources",
+        "--kubeconfig",
+        kubeconfig,
+    ];
+    good(&backup);
+    ["restore", "latest", "--repo", &repo, "--signer", &pin, "--identity", &key, "--cluster", "--kubeconfig"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_is_planned_held_to_and_told() {
+    let (old, new) = (Plane::up(&["--without-controllers"]), Plane::up(&["--without-controllers"]));
+    let there = old.cluster().await;
+    namespace(&there, "shop").await;
+    create(&there, "/api/v1/namespaces/shop/configmaps", config_map("settings", "1")).await;
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let ingress = json!({"metadata": {"name": "web"}, "spec": {"defaultBackend": backend}});
+    create(&there, "/apis/networking.k8s.io/v1/namespaces/shop/ingresses", ingress).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut restore = backed_up(folder.path(), &old);
+    let kubeconfig = new.kubeconfig();
+    restore.push(kubeconfig.to_str().expect("UTF-8").to_owned());
+    let with = |more: &[&str]| -> Vec<String> {
+        restore.iter().cloned().chain(more.iter().map(|m| (*m).to_owned())).collect()
+    };
+
+    let shown = good(&with(&["--namespace", "shop", "--dry-run"]));
+    let text = String::from_utf8(shown.stdout).expect("UTF-8");
+    assert!(text.contains("\nhold     1 object in shop (Ingress 1)  → --release ingress\n"), "{text}");
+    assert!(text.contains("\ncreate   2 objects in shop (ConfigMap 1, Namespace 1)\n"), "{text}");
+    assert!(text.contains("--takeover"), "{text}");
+    let hash = text.lines().find_map(|line| line.strip_prefix("plan     hash ")).expect("a hash").to_owned();
+    let document = json_of(&good(&with(&["--namespace", "shop", "--dry-run=server", "-o", "json"])));
+    assert_eq!(document["plan"]["hash"], json!(hash), "the same plan, whoever was asked");
+    let objects = document["objects"].as_array().expect("objects");
+    let one = objects.iter().find(|one| one["name"] == "settings").expect("the object");
+    assert_eq!((&one["action"], &one["grade"]), (&json!("create"), &json!("not-before")));
+    let yaml = good(&with(&["--namespace", "shop", "--dry-run", "-o", "yaml"]));
+    let yaml: Value = serde_saphyr::from_str(&String::from_utf8(yaml.stdout).expect("UTF-8")).expect("YAML");
+    assert_eq!(yaml["objects"].as_array().map(Vec::len), Some(objects.len()));
+
+    // Another plan than that which was looked at: nothing is done.
+    let other = command(&with(&["--namespace", "shop", "--takeover", "--plan-hash", &hash]))
+        .output()
+        .expect("it runs");
+    assert_eq!(other.status.code(), Some(2), "{}", String::from_utf8_lossy(&other.stderr));
+    let here = new.cluster().await;
+    here.get("/api/v1/namespaces/shop", "", 1 << 20).await.expect_err("nothing was done");
+
+    let outcomes = folder.path().join("outcomes");
+    let mut run = command(&with(&[
+        "--namespace",
+        "shop",
+        "--plan-hash",
+        &hash,
+        "-o",
+        "json",
+        "--outcomes",
+        outcomes.to_str().expect("UTF-8"),
+    ]));
+    let run = run.output().expect("it runs");
+    assert_eq!(
+        run.status.code(),
+        Some(3),
+        "the Ingress is held back: {}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let report = json_of(&run);
+    assert_eq!(report["items"][0]["gaps"][0]["code"], "held");
+    let told = std::fs::read_to_string(&outcomes).expect("outcomes");
+    assert!(told.contains(r#""resource":"ingresses.networking.k8s.io","kind":"Ingress","namespace":"shop","name":"web","outcome":"held","why":"ingress""#), "{told}");
+    assert!(report["items"][0]["objects"].to_string().contains("Ingress/shop/web"));
+    // That it stays held back can be wanted; and it can be released.
+    good(&with(&["--namespace", "shop", "--release", "none"]));
+    good(&with(&["--namespace", "shop", "--takeover"]));
+    assert_eq!(
+        get(&here, "/apis/networking.k8s.io/v1/namespaces/shop/ingresses/web").await["metadata"]["name"],
+        "web"
+    );
+
+    // A plan in a file.
+    let plan = folder.path().join("plan.yaml");
+    let text = "apiVersion: kbak.dev/v1\nkind: RestorePlan\nmetadata: {name: copy}\nspec:\n  select:\n    objects: [configmaps/shop/settings]\n  map:\n    namespaces: {shop: copy}\n  modify:\n    - match: {names: [settings]}\n      patch: [{op: replace, path: /data/value, value: \"2\"}]\n";
+    std::fs::write(&plan, text).expect("a file");
+    let file = plan.to_str().expect("UTF-8");
+    good(&["plan", "check", file]);
+    good(&with(&["--plan", file]));
+    assert_eq!(get(&here, "/api/v1/namespaces/copy/configmaps/settings").await["data"]["value"], "2");
+    let all =
+        get(&here, "/api/v1/namespaces/copy/configmaps").await["items"].as_array().expect("a list").len();
+    assert_eq!(all, 1);
+}

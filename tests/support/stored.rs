@@ -1,0 +1,108 @@
+//! A backup put together by hand: objects as a cluster would have given them.
+
+use bytes::Bytes;
+use kbak::report::event::Reporter;
+use kbak::restore::kubernetes::{
+    Decision, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError, RestoreReport, plan_resources,
+    restore_resources,
+};
+use kbak::source::kubernetes::{Cluster, KindInfo};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::resources::Held;
+
+/// `apps/v1/deployments Deployment`; kinds without namespaces begin with a `-`.
+pub fn kind(text: &str) -> KindInfo {
+    let (path, kind) = text.split_once(' ').expect("a path and a kind");
+    let namespaced = !path.starts_with('-');
+    let mut parts = path.trim_start_matches('-').split('/');
+    let group = parts.next().expect("a group").replace("core", "");
+    let (version, plural) = (parts.next().expect("a version"), parts.next().expect("a plural"));
+    KindInfo {
+        group,
+        version: version.into(),
+        plural: plural.into(),
+        kind: kind.into(),
+        namespaced,
+        subresources: Vec::new(),
+    }
+}
+
+/// The UID that an object has in the backup.
+pub fn uid(kind: &str, place: &str) -> String {
+    let hex = blake3::hash(format!("{kind} {place}").as_bytes()).to_hex();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32])
+}
+
+/// A backup of these objects. Each has a name as `namespace/name` or `name`, and fields.
+pub fn stored(kinds: &[(&str, &[(&str, Value)])]) -> Held {
+    let mut held = Held::default();
+    for (of, objects) in kinds {
+        let kind = kind(of);
+        let line = |(place, fields): &(&str, Value)| {
+            let mut object = json!({
+                "apiVersion": kind.api_version(), "kind": kind.kind,
+                "metadata": {"uid": uid(&kind.kind, place), "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            });
+            merge(&mut object, fields);
+            let (namespace, name) = place.split_once('/').map_or((None, *place), |(n, o)| (Some(n), o));
+            object["metadata"]["name"] = Value::from(name);
+            if let Some(namespace) = namespace {
+                object["metadata"]["namespace"] = Value::from(namespace);
+            }
+            Bytes::from(format!("{object}\n"))
+        };
+        let lines = objects.iter().map(line).collect();
+        held.kinds.push((kind, lines));
+    }
+    held.kinds.sort_by(|(a, _), (b, _)| a.cmp(b));
+    held
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (field, value) in from {
+                merge(into.entry(field.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+/// A restore and what it told of each object, by `Kind/namespace/name`.
+pub async fn restore(
+    cluster: &Cluster,
+    held: &Held,
+    config: &RestoreConfig,
+) -> (Result<RestoreReport, RestoreError>, BTreeMap<String, Outcome>) {
+    let told = Mutex::new(BTreeMap::new());
+    let meter = Reporter::silent().meter("restore", "objects");
+    let tell = |object: &ObjectRef, outcome: &Outcome| {
+        // Objects that collide have one name.
+        if *outcome != Outcome::Collides {
+            let before = told.lock().expect("a lock").insert(object.to_string(), outcome.clone());
+            assert_eq!(before, None, "{object} is told once");
+        }
+    };
+    let report = restore_resources(cluster, held, config, &tell, &meter).await;
+    (report, told.into_inner().expect("a lock"))
+}
+
+/// A plan and its decisions.
+pub async fn plan(
+    cluster: &Cluster,
+    held: &Held,
+    config: &RestoreConfig,
+    server: bool,
+) -> (Plan, BTreeMap<String, Decision>) {
+    let mut decisions = BTreeMap::new();
+    let meter = Reporter::silent().meter("plan", "objects");
+    let mut tell = |decision: &Decision| {
+        decisions.insert(decision.object.to_string(), decision.clone());
+    };
+    let plan = plan_resources(cluster, held, config, server, &mut tell, &meter).await.expect("a plan");
+    (plan, decisions)
+}
