@@ -1,5 +1,6 @@
 //! `kbak cat`: the bytes of a stream, of one file in a folder, of one object.
 
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::Args;
@@ -9,11 +10,12 @@ use super::options::ReadArgs;
 use super::out;
 use super::reading;
 use super::terminal::Talk;
-use crate::format::catalog::{Line, Type};
+use crate::format::catalog::Type;
+use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
+use crate::restore::streams::member as member_of;
 use crate::restore::volume::parse::{Event, Expect, Parser};
-use crate::source::volume::tar::order;
 
 /// What `kbak cat` takes.
 #[derive(Debug, Args)]
@@ -30,7 +32,7 @@ pub struct CatArgs {
     pub snapshot: String,
     /// An item, and a stream, a file or an object in it
     #[arg(value_name = "ITEM[:PATH]")]
-    pub place: String,
+    pub place: OsString,
     /// From where, and with which keys.
     #[command(flatten)]
     pub repository: ReadArgs,
@@ -50,7 +52,8 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
                 out::written(stdout.write_all(&piece?))?;
             }
         } else {
-            member(&reader, path, &mut stdout, &item.name).await?;
+            let path = reading::spelled(&reader, path).await?;
+            member(&reader, &path, &mut stdout, &item.name).await?;
         }
         out::written(stdout.flush())?;
         Ok(Exit::Safe)
@@ -58,21 +61,22 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
 }
 
 /// Writes one member: of a folder its content, of a kind its line.
-async fn member(reader: &StreamReader, path: &str, out: &mut impl Write, item: &str) -> Result<(), Failure> {
+async fn member(reader: &StreamReader, path: &Name, out: &mut impl Write, item: &str) -> Result<(), Failure> {
     let nothing = || {
-        Failure::new(Exit::Usage, format!("{item} holds nothing at {path}"))
+        Failure::new(Exit::Usage, format!("{item} holds nothing at {}", path.display()))
             .remedy("kbak ls or kbak find show what it holds")
     };
-    let (at, line) = place(reader, path).await?.ok_or_else(nothing)?;
+    let (mut at, mut line) = member_of(reader, path).await?.ok_or_else(nothing)?;
+    // A further name of a file has the content that stands at its first.
+    if line.kind == Type::Hardlink
+        && let Some(carrier) = &line.link
+    {
+        (at, line) = member_of(reader, carrier).await?.ok_or_else(nothing)?;
+    }
     match line.kind {
         Type::File | Type::Object | Type::Dump => {}
-        Type::Hardlink => {
-            let to = line.link.as_ref().map(crate::format::name::Name::display).unwrap_or_default();
-            return Err(Failure::new(Exit::Usage, format!("{path} is a further name of {to}"))
-                .remedy(format!("kbak cat … {item}:{to}")));
-        }
         _ => {
-            let what = format!("{path} is no file");
+            let what = format!("{} is no file", path.display());
             return Err(Failure::new(Exit::Usage, what).remedy("kbak restore --path brings folders back"));
         }
     }
@@ -101,24 +105,6 @@ async fn member(reader: &StreamReader, path: &str, out: &mut impl Write, item: &
 
 fn damaged(error: crate::restore::volume::parse::ParseError) -> Failure {
     Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
-}
-
-/// Where a member stands, and its line.
-async fn place(reader: &StreamReader, path: &str) -> Result<Option<(u64, Line)>, Failure> {
-    let stream = reader.body();
-    let wanted = path.as_bytes();
-    let sorted = stream.format == "tar";
-    let mut lines = reader.catalog_from(reading::catalog_start(stream, wanted));
-    while let Some(line) = lines.next().await {
-        let (at, line) = line?;
-        if line.path.bytes() == wanted {
-            return Ok(Some((at, line)));
-        }
-        if sorted && order::compare(line.path.bytes(), wanted).is_gt() {
-            break;
-        }
-    }
-    Ok(None)
 }
 
 /// A file's content, its holes as zeros.

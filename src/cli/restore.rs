@@ -1,5 +1,6 @@
 //! `kbak restore`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,7 +50,7 @@ pub struct RestoreArgs {
     pub item: Vec<String>,
     /// Only this path of a folder; repeatable
     #[arg(long, value_name = "PATH", help_heading = "What")]
-    pub path: Vec<String>,
+    pub path: Vec<OsString>,
     /// Only objects of this namespace, by name or glob; repeatable
     #[arg(long, value_name = "NAME", help_heading = "What")]
     pub namespace: Vec<String>,

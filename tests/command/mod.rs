@@ -6,6 +6,7 @@ mod keys;
 mod life;
 mod mistakes;
 mod output;
+mod paths;
 mod plan_docs;
 mod program;
 mod report;
