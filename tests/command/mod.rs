@@ -11,3 +11,4 @@ mod plan_docs;
 mod program;
 mod report;
 mod terminal;
+mod words;
