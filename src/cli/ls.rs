@@ -166,12 +166,7 @@ pub(super) fn find(args: &FindArgs, talk: &Talk) -> Result<Exit, Failure> {
     })
 }
 
-async fn search(
-    reader: &StreamReader,
-    wanted: &Wanted,
-    format: Format,
-    item: &str,
-) -> Result<(), Failure> {
+async fn search(reader: &StreamReader, wanted: &Wanted, format: Format, item: &str) -> Result<(), Failure> {
     let mut printer = Printer::new(format, item, reader.body());
     printer.whole = true;
     let mut lines = reader.catalog();
@@ -196,9 +191,9 @@ impl Wanted {
         let Some(text) = given.to_str() else { return Ok(Self { pattern: None, name: Some(bytes) }) };
         let mut builder = GitignoreBuilder::new("");
         let added = builder.add_line(None, text).map(|_| ());
-        let pattern = added.and_then(|()| builder.build()).map_err(|error| {
-            Failure::new(Exit::Usage, format!("{text:?} is no pattern")).because(error)
-        })?;
+        let pattern = added
+            .and_then(|()| builder.build())
+            .map_err(|error| Failure::new(Exit::Usage, format!("{text:?} is no pattern")).because(error))?;
         Ok(Self { pattern: Some(pattern), name: bytes.unescaped() })
     }
 

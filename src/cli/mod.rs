@@ -79,3 +79,41 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let ended = dispatch(cli.verb, &talk);
     // What followed from Ctrl-C at a question is not told as if it were something else.
     match prompt::interrupted().map_or(ended, Err) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(failure) => {
+            talk.failure(&failure);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Every verb gives the exit code of a run that ended, or the failure that ended it.
+fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Init(args) => init::run(&args, talk),
+        Verb::Backup(args) => backup::run(&args, talk),
+        Verb::Snapshots(args) => snapshots::run(&args, talk),
+        Verb::Show(args) => show::run(&args, talk),
+        Verb::Ls(args) => ls::ls(&args, talk),
+        Verb::Cat(args) => cat::run(&args, talk),
+        Verb::Find(args) => ls::find(&args, talk),
+        Verb::Restore(args) => restore::run(&args, talk),
+        Verb::Diff(args) => diff::run(&args, talk),
+        Verb::Export(args) => export::run(&args, talk),
+        Verb::Verify(args) => verify::run(&args, talk),
+        Verb::Keys(args) => keys::run(&args, talk),
+        Verb::Epoch(args) => epoch::run(*args, talk),
+        Verb::Keygen(args) => keygen::run(args, talk),
+        Verb::Plan(args) => plan::run(args, talk),
+        Verb::Completion(args) => completion::run(args),
+        Verb::Man(args) => man::run(args),
+    }
+}
+
+/// Help and version are data and a success; anything else that clap says is a mistake of usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Safe };
+    // A closed pipe behind `kbak --help | head` is nobody's mistake.
+    let _ = error.print();
+    ExitCode::from(exit.code())
+}

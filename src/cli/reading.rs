@@ -101,7 +101,10 @@ pub(super) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Ite
 /// What `ITEM[:REST]` names: an item, and a stream or a path in it. Items' names hold no colon but
 /// those of folders, so the longest name that fits counts. A folder's item may be called by the
 /// folder alone, as a shell completes it.
-pub(super) fn split<'a>(snapshot: &'a OpenSnapshot, text: &'a OsStr) -> Result<(&'a Item, &'a [u8]), Failure> {
+pub(super) fn split<'a>(
+    snapshot: &'a OpenSnapshot,
+    text: &'a OsStr,
+) -> Result<(&'a Item, &'a [u8]), Failure> {
     let text = text.as_bytes();
     let mut best: Option<(&Item, &[u8])> = None;
     for item in &snapshot.body().items {

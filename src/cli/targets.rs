@@ -181,8 +181,12 @@ async fn to_stdout(reader: &StreamReader, meter: &Meter) -> Result<(), Failure> 
 }
 
 fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
-    let mut parts =
-        vec![format!("{}, {} in {}", plural(report.files, "file", "files"), size(report.bytes), to.display())];
+    let mut parts = vec![format!(
+        "{}, {} in {}",
+        plural(report.files, "file", "files"),
+        size(report.bytes),
+        to.display()
+    )];
     for (number, what) in [(report.present, "there already"), (report.deleted, "deleted")] {
         if number > 0 {
             parts.push(format!("{} {what}", count(number)));

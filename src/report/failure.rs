@@ -131,9 +131,10 @@ impl From<crate::store::StoreError> for Failure {
                 (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
             }
             Kind::Settings(_) => (Exit::Usage, None),
-            Kind::NoBucket if folder => {
-                (Exit::Usage, Some("correct --repo, or mount what holds the folder; kbak init makes a new one"))
-            }
+            Kind::NoBucket if folder => (
+                Exit::Usage,
+                Some("correct --repo, or mount what holds the folder; kbak init makes a new one"),
+            ),
             Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
             Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
             Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } | Kind::NotFound => {

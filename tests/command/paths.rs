@@ -31,7 +31,8 @@ fn names_that_are_no_text_are_taken_as_they_are_shown_and_as_they_are() {
     assert!(out.contains(r"non\xffutf8\xfe") && out.contains(r"gnp.\u{202e}exe"), "{out}");
     assert!(!out.contains('\u{202e}'), "{out}");
 
-    let shown = [(r"non\xffutf8\xfe", "strange\n"), (r"gnp.\u{202e}exe", "turned\n"), (r"a\xffb", "literal\n")];
+    let shown =
+        [(r"non\xffutf8\xfe", "strange\n"), (r"gnp.\u{202e}exe", "turned\n"), (r"a\xffb", "literal\n")];
     for (name, text) in shown {
         let place = format!("{item}:{name}");
         assert_eq!(desk.reads(&["cat", "latest", &place]).1, text, "{name}");
@@ -80,7 +81,15 @@ fn a_further_name_of_a_file_comes_back_alone() {
     }
     // Two folders of links, without what they are links to; and what lies between.
     let (code, _, err) = desk.reads(&[
-        "restore", "--path", "links", "--path", "z", "--path", "deep", "--to", &desk.text("some"),
+        "restore",
+        "--path",
+        "links",
+        "--path",
+        "z",
+        "--path",
+        "deep",
+        "--to",
+        &desk.text("some"),
     ]);
     assert_eq!(code, 0, "{err}");
     let file = |name: &str| std::fs::metadata(desk.at("some").join(name)).expect("a file");

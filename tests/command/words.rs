@@ -19,7 +19,8 @@ fn one_is_not_many() {
     let desk = Desk::new();
     for name in ["data/deep", "data/holes"] {
         let path = desk.at(name);
-        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.expect("removed");
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+            .expect("removed");
     }
     assert_eq!(desk.backup(&[]).0, 0);
     let (_, _, err) = desk.reads(&["restore", "--to", &desk.text("back")]);
@@ -30,10 +31,18 @@ fn one_is_not_many() {
 fn a_store_in_a_folder_is_not_spoken_of_as_a_bucket() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
-    let (_, public, _) = kbak(&["keygen", "-o", &at("owner.key"), "--no-passphrase", "--comment", "ada lovelace"]);
+    let (_, public, _) =
+        kbak(&["keygen", "-o", &at("owner.key"), "--no-passphrase", "--comment", "ada lovelace"]);
     let repo = format!("file://{}", at("store"));
     let (code, _, err) = kbak(&[
-        "init", "--repo", &repo, "--folder", &at("."), "--single-owner", "--recipient", public.trim_end(),
+        "init",
+        "--repo",
+        &repo,
+        "--folder",
+        &at("."),
+        "--single-owner",
+        "--recipient",
+        public.trim_end(),
     ]);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("whoever may write in this folder can delete backups"), "{err}");
