@@ -204,3 +204,18 @@ pub fn kill_point(name: &'static str) {
 #[cfg(not(feature = "kill-points"))]
 #[inline(always)]
 pub fn kill_point(_name: &'static str) {}
+
+/// A place at which a test makes the program panic over what it holds there:
+/// `KBAK_PANIC_AT=name:what`. Compiled in only with the feature `kill-points`.
+#[cfg(feature = "kill-points")]
+pub fn panic_point(name: &'static str, what: &str, held: &[u8]) {
+    let wanted = std::env::var("KBAK_PANIC_AT").ok();
+    if wanted.and_then(|wanted| Some(wanted.strip_prefix(name)?.strip_prefix(':')? == what)) == Some(true) {
+        panic!("{}", String::from_utf8_lossy(held));
+    }
+}
+
+/// Nothing, without the feature `kill-points`.
+#[cfg(not(feature = "kill-points"))]
+#[inline(always)]
+pub fn panic_point(_name: &'static str, _what: &str, _held: &[u8]) {}

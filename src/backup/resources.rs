@@ -14,11 +14,13 @@ use crate::format::name::Name;
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::{Member, Piece};
 use crate::pipeline::stream::StreamWriter;
+use crate::plan::Consistency;
 use crate::report::event::Meter;
 use crate::source::kubernetes::{
-    Cluster, GapReason, KindInfo, ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport, SinkError,
-    read_resources,
+    Cluster, Consistency as Moment, GapReason, KindInfo, ResourceGap, ResourceSink, ResourcesConfig,
+    ResourcesError, ResourcesReport, SinkError, read_resources,
 };
+use crate::world::panic_point;
 
 use super::cutter::{Cut, Cutter};
 use super::item::{Finished, StreamDraft};
@@ -36,13 +38,6 @@ pub async fn write(
     let mut sink = Sink { domain: domain.clone(), open: None, streams: Vec::new() };
     let report = read_resources(cluster, config, &mut sink, domain.engine().reporter(), meter).await?;
     let mut finished = Finished::new(sink.streams);
-    for gap in &report.gaps {
-        finished.gaps.push(Gap {
-            code: code(&gap.reason).into(),
-            object: Name::from(gap.object.as_str()),
-            reason: gap.reason.to_string(),
-        });
-    }
     finished.summary = summary(&report);
     finished.fact("revision", &report.revision);
     finished.fact("cluster_uid", &report.cluster_uid);
@@ -50,12 +45,40 @@ pub async fn write(
     finished.fact("restarts", report.restarts);
     finished.fact("kinds", &report.kinds);
     finished.fact("computed", &report.computed);
+    finished.fact("repeated", &report.repeated);
+    let best_effort = config.consistency == Consistency::BestEffort;
+    let moments = |gap: &ResourceGap| matches!(gap.reason, GapReason::NotAtRevision { .. });
+    let (told, gaps): (Vec<_>, Vec<_>) = report.gaps.into_iter().partition(|gap| best_effort && moments(gap));
+    finished.gaps = gaps.iter().map(gap).collect();
+    finished.notes = told.iter().chain(&report.notes).map(gap).collect();
     Ok(finished)
+}
+
+/// The gap of resources whose cluster did not answer.
+pub const UNREACHABLE: &str = "cluster-unreachable";
+
+/// The gap that stands for all of the resources.
+#[must_use]
+pub fn failed(error: &ResourcesError) -> &'static str {
+    match error {
+        ResourcesError::Api(error) if error.is_transient() => UNREACHABLE,
+        _ => "cluster-unreadable",
+    }
+}
+
+fn gap(gap: &ResourceGap) -> Gap {
+    let (code, reason) = (code(&gap.reason).into(), gap.reason.to_string());
+    Gap { code, object: Name::from(gap.object.as_str()), reason }
 }
 
 fn summary(report: &ResourcesReport) -> String {
     let objects: u64 = report.kinds.iter().map(|kind| kind.objects).sum();
-    format!("{objects} objects at revision {}", report.revision)
+    let apart = report.kinds.iter().filter(|kind| kind.consistency != Moment::AtRevision).count();
+    match apart {
+        0 => format!("{objects} objects at revision {}", report.revision),
+        _ if apart == report.kinds.len() => format!("{objects} objects, each kind at a moment of its own"),
+        _ => format!("{objects} objects at revision {}, {apart} kinds of them not", report.revision),
+    }
 }
 
 fn code(reason: &GapReason) -> &'static str {
@@ -63,6 +86,8 @@ fn code(reason: &GapReason) -> &'static str {
         GapReason::Forbidden { .. } => "forbidden",
         GapReason::Unavailable { .. } => "unavailable",
         GapReason::Gone => "gone",
+        GapReason::Absent(_) => "absent",
+        GapReason::Expired { .. } => "expired",
         GapReason::Stale => "stale",
         GapReason::NotAtRevision { .. } => "not-at-revision",
         GapReason::TooLarge { .. } => "too-large",
@@ -116,6 +141,7 @@ impl ResourceSink for Sink {
 
     async fn object(&mut self, namespace: &str, name: &str, line: Bytes) -> Result<(), SinkError> {
         let open = self.open.as_mut().ok_or("an object outside of its kind")?;
+        panic_point("backup.resources.object", &open.kind.plural, &line);
         let path = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
         let length = line.len() as u64;
         let cut = open.cutter.before(self.domain.key(), path.as_bytes(), length, 0);

@@ -94,11 +94,19 @@ pub struct BackupReport {
 }
 
 impl BackupReport {
-    /// 0 when everything declared is safe or accepted, else 3.
+    /// 0 when everything declared is safe or accepted, 5 when nothing is because the cluster could not
+    /// be reached, else 3.
     #[must_use]
     pub fn exit(&self) -> Exit {
         let safe = |state: ItemState| state.is_safe() || state == ItemState::Accepted;
-        if self.items.iter().all(|(item, _)| safe(item.state)) { Exit::Safe } else { Exit::Partial }
+        let all = |test: &dyn Fn(&Item) -> bool| self.items.iter().all(|(item, _)| test(item));
+        if all(&|item| safe(item.state)) {
+            Exit::Safe
+        } else if all(&|item| item.gaps.iter().any(|gap| gap.code == resources::UNREACHABLE)) {
+            Exit::Unreachable
+        } else {
+            Exit::Partial
+        }
     }
 }
 
@@ -227,7 +235,7 @@ impl Run<'_> {
                     Ok(finished) => finished,
                     Err(error) => match pipeline_cause(&error) {
                         true => return Err(Failure::new(Exit::Unreachable, error.to_string()).because(error)),
-                        false => Finished::failed("cluster-unreadable", &job.name, error.to_string()),
+                        false => Finished::failed(resources::failed(&error), &job.name, causes(&error)),
                     },
                 }
             }

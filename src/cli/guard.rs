@@ -56,8 +56,8 @@ pub(super) fn private_keys(arguments: &[OsString]) -> Result<(), Failure> {
         None => "an argument is a private key".to_owned(),
     };
     Err(Failure::new(Exit::Usage, what).remedy(
-        "it was on a command line, where others can read it: make a new one. Recipients are public keys \
-         (age1…, ssh-…); identities are given as files",
+        "give the public key, or the file that holds this one; it stands in the shell's history and the \
+         process list now: make another",
     ))
 }
 

@@ -70,7 +70,8 @@ fn resources_config(resources: &Resources, memory: u64) -> Result<ResourcesConfi
     // Pages lie beside the pipeline's own buffers; an eighth leaves those what they need.
     let budget = usize::try_from(memory / 8).unwrap_or(usize::MAX);
     let budget = budget.clamp(ResourcesConfig::LEAST_BUDGET, 64 << 20);
-    Ok(ResourcesConfig { selection, budget, ..ResourcesConfig::default() })
+    let consistency = resources.consistency;
+    Ok(ResourcesConfig { selection, budget, consistency, ..ResourcesConfig::default() })
 }
 
 pub(super) fn globs(patterns: &[String]) -> Result<Vec<Glob>, Failure> {

@@ -30,11 +30,11 @@ pub use running::{
     Objectives, OnError, Retention, Schedule,
 };
 pub use schema::{FieldDoc, fields, schema};
-pub use selection::{Glob, GlobError};
+pub use selection::{Glob, GlobError, exclusions, picks_out};
 pub use short::{DEFAULT_NAME, ShortForm, recipient_argument};
 pub use spec::{
-    ApiVersion, BackupPlan, Cluster, ClusterScoped, EVENTS, Epoch, EpochAge, Kind, LockMode, Metadata,
-    ObjectLock, Patterns, Repository, Resources, Spec, Writer,
+    ApiVersion, BackupPlan, Cluster, ClusterScoped, Consistency, EVENTS, Epoch, EpochAge, Kind, LockMode,
+    Metadata, ObjectLock, Patterns, Repository, Resources, Spec, Writer,
 };
 pub use validate::LEAST_MEMORY;
 pub use value::{Day, Period, Rate, Size, ValueError};

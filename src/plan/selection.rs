@@ -97,6 +97,26 @@ pub(super) fn selector_problem(text: &str) -> Option<String> {
     })
 }
 
+/// The terms of a selector that only leave out (`a!=b`, `a notin (b)`, `!a`), if it has any.
+#[must_use]
+pub fn exclusions(selector: &str) -> Option<String> {
+    let terms: Vec<&str> = split_terms(selector).into_iter().filter(|term| leaves_out(term)).collect();
+    (!terms.is_empty()).then(|| terms.join(","))
+}
+
+/// Whether a selector has a term that picks out (`a=b`, `a in (b)`, `a`).
+#[must_use]
+pub fn picks_out(selector: &str) -> bool {
+    split_terms(selector).into_iter().any(|term| !leaves_out(term))
+}
+
+fn leaves_out(term: &str) -> bool {
+    let words = term.split('(').next().unwrap_or_default();
+    term.trim_start().starts_with('!')
+        || term.contains("!=")
+        || words.split_whitespace().nth(1) == Some("notin")
+}
+
 fn split_terms(text: &str) -> Vec<&str> {
     let mut depth = 0u32;
     text.split(|c: char| {
@@ -131,6 +151,19 @@ fn is_label_value(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terms_that_leave_out_are_told_from_those_that_pick_out() {
+        for (selector, left_out, picks) in [
+            ("kbak.dev/exclude!=true", Some("kbak.dev/exclude!=true"), false),
+            ("app=web,tier notin (a,b),!old", Some("tier notin (a,b),!old"), true),
+            ("app in (a,b)", None, true),
+            ("app", None, true),
+        ] {
+            assert_eq!(exclusions(selector).as_deref(), left_out, "{selector}");
+            assert_eq!(picks_out(selector), picks, "{selector}");
+        }
+    }
 
     #[test]
     fn globs_match_whole_names() {

@@ -266,6 +266,9 @@ pub struct Resources {
     pub selector: Option<String>,
     /// Objects without a namespace: `auto` (those that what is selected needs), `all` or `none`.
     pub cluster_scoped: ClusterScoped,
+    /// What becomes of a kind that cannot be proved to be of the same moment as the rest: `strict` (a
+    /// gap, so the run is partial) or `best-effort` (it is named, and counts as safe).
+    pub consistency: Consistency,
     /// What is promised for the resources, where it differs from the plan's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objectives: Option<Objectives>,
@@ -282,6 +285,7 @@ impl Default for Resources {
             kinds: Patterns { exclude: EVENTS.map(str::to_owned).to_vec(), ..Patterns::default() },
             selector: None,
             cluster_scoped: ClusterScoped::Auto,
+            consistency: Consistency::Strict,
             objectives: None,
         }
     }
@@ -314,4 +318,16 @@ pub enum ClusterScoped {
     All,
     /// None.
     None,
+}
+
+/// What becomes of a kind that cannot be proved to be of the same moment as the rest. Its objects are
+/// backed up either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// It is a gap: the run is partial, unless the plan accepts it.
+    #[default]
+    Strict,
+    /// It is named, and counts as safe.
+    BestEffort,
 }

@@ -3,6 +3,7 @@
 //! process is searched for them.
 
 mod scanner;
+mod undecodable;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,6 @@ use std::process::Command;
 use clap::error::ErrorKind;
 use serde_json::json;
 
-use super::program::{kbak, verbs};
 use crate::support::plane::{Plane, create};
 use crate::support::servers::{self, KEY, SECRET};
 
@@ -56,23 +55,17 @@ fn inline(text: &str) -> impl Iterator<Item = String> {
     commands.map(str::to_owned)
 }
 
-/// The examples in the help of every verb.
+/// The examples in the help of every verb, before it is folded for a terminal.
 fn examples() -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for verb in verbs(&[]) {
-        let deeper = verbs(&[&verb]);
-        let paths = match deeper.as_slice() {
-            [] => vec![vec![verb.as_str()]],
-            some => some.iter().map(|sub| vec![verb.as_str(), sub.as_str()]).collect(),
-        };
-        for path in paths {
-            let (_, help, _) = kbak(&[path.as_slice(), &["--help"]].concat());
-            let (_, text) = help.split_once("Examples:\n").expect("examples");
-            let commands = blocks(&format!("```\n{text}\n```"));
-            assert!(!commands.is_empty(), "{path:?} shows no command");
-            found.extend(commands.into_iter().map(|command| (format!("{} --help", path.join(" ")), command)));
-        }
+    fn of(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        let path = format!("{path}{} ", command.get_name());
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        let commands = blocks(&format!("```\n{help}\n```"));
+        found.extend(commands.into_iter().map(|command| (format!("{path}--help"), command)));
+        command.get_subcommands().for_each(|deeper| of(deeper, &path, found));
     }
+    let mut found = Vec::new();
+    of(&kbak::cli::command(), "", &mut found);
     found
 }
 
@@ -107,8 +100,11 @@ fn misunderstood(command: &str) -> Option<String> {
     let parse = |words: &[String]| kbak::cli::command().try_get_matches_from(words).err();
     let error = parse(&kept)?;
     let left: Vec<String> = kept.iter().filter(|word| *word != "…").cloned().collect();
-    let error = if left.len() < kept.len() { parse(&left)? } else { error };
+    let shown = error.kind() == ErrorKind::ValueValidation;
+    let error = if left.len() < kept.len() && !shown { parse(&left)? } else { error };
     let open = left.len() < kept.len() && error.kind() == ErrorKind::MissingRequiredArgument;
+    // A value of which only the beginning is shown.
+    let open = open || error.kind() == ErrorKind::ValueValidation && error.to_string().contains('…');
     let told = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     (!open && !told).then(|| error.to_string())
 }

@@ -227,3 +227,27 @@ fn packs_that_do_not_stay_are_not_fetched_for_every_chunk() {
         assert!(fetched < 3 * 16_000_000, "{fetched} bytes for 16,000,000");
     });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_fails_takes_nothing_of_others_with_it() {
+    for seed in 0..24 {
+        let mut bench = Bench::new(seed);
+        bench.world.workers = kbak::world::Workers::Threads { count: 2 };
+        let kept = pieces(seed, &[90_000; 4]);
+        let lost = pieces(seed + 1000, &[90_000; 12]);
+        let domain = bench.writer(nothing());
+        let (mut good, mut bad) = (domain.stream(), domain.stream());
+        for (at, bytes) in kept.iter().enumerate() {
+            good.push(Piece::of_bytes(bytes.clone(), vec![member(at, bytes.len())])).await.unwrap();
+        }
+        let pending = good.finish().await.unwrap();
+        // It is dropped while chunks of it go into the pack that holds those of the other.
+        for bytes in lost.iter().take(seed as usize % 12 + 1) {
+            bad.push(Piece::of_bytes(bytes.clone(), Vec::new())).await.unwrap();
+        }
+        drop(bad);
+        let written = domain.finish(vec![pending]).await.expect("the other stream is whole");
+        let whole = kept.concat();
+        assert!(read(&bench.reader(&written), 0..whole.len() as u64).await == whole, "seed {seed}");
+    }
+}

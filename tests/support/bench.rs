@@ -9,6 +9,7 @@ use kbak::format::signers::Signers;
 use kbak::pipeline::owner::{Identity, Owner};
 use kbak::report::event::Reporter;
 use kbak::report::failure::{Exit, Failure};
+use kbak::repository::birth::Wanted;
 use kbak::repository::open::{View, Which};
 use kbak::repository::snapshot::OpenSnapshot;
 use kbak::repository::writer_key::WriterKey;
@@ -87,7 +88,8 @@ impl Bench {
             plan: "default".into(),
             host: "test".into(),
             items: vec![ItemJob { name: "path/tree".into(), work }],
-            wanted: wanted(&[&self.owner]),
+            // The first epoch is what kbak init makes.
+            wanted: Wanted { new_epoch: self.is_empty(), ..wanted(&[&self.owner]) },
             memory: self.limit,
             prove: true,
             use_cache: true,
@@ -103,6 +105,11 @@ impl Bench {
             reporter: &reporter,
         };
         backup(job, place).await
+    }
+
+    fn is_empty(&self) -> bool {
+        let folder = format!("{}/", self.key.writer);
+        self.memory.objects().keys().all(|key| !key.as_str().starts_with(&folder))
     }
 
     /// The repository as a reader sees it.

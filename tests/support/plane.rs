@@ -1,10 +1,13 @@
 //! A real control plane for one test: `kbak-testplane up` (tests/cluster), which ends with it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::Method;
 use kbak::report::event::Reporter;
@@ -16,6 +19,7 @@ use serde_json::Value;
 pub struct Plane {
     child: Child,
     stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
     dir: tempfile::TempDir,
     etcd: Vec<String>,
 }
@@ -23,11 +27,8 @@ pub struct Plane {
 impl Plane {
     /// Starts one and waits until it can be used.
     pub fn up(arguments: &[&str]) -> Self {
-        let program = std::env::var("KBAK_TEST_PLANE").expect(
-            "KBAK_TEST_PLANE names the test control plane: eval \"$(scripts/tools --need control-plane)\"",
-        );
         let dir = tempfile::Builder::new().prefix("plane").tempdir().expect("a folder");
-        let mut child = Command::new(program)
+        let mut child = Command::new(program())
             .arg("up")
             .arg("--dir")
             .arg(dir.path())
@@ -38,13 +39,22 @@ impl Plane {
             .expect("a control plane");
         let stdin = child.stdin.take();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its stdout")).read_line(&mut line).expect("a line");
+        let mut stdout = BufReader::new(child.stdout.take().expect("its stdout"));
+        stdout.read_line(&mut line).expect("a line");
         let said: Value = serde_json::from_str(&line).expect("the control plane is up");
         let etcd = said["etcd"].as_array().expect("etcd").iter().filter_map(Value::as_str);
         let etcd = etcd.map(str::to_owned).collect();
         let without = arguments.contains(&"--without-controllers");
         assert!(without || said["controllers"] == true, "this test needs a controller manager: {said}");
-        Self { child, stdin, dir, etcd }
+        Self { child, stdin, stdout, dir, etcd }
+    }
+
+    /// `kill NAME` or `start NAME`: takes a component away, or brings it back.
+    pub fn command(&mut self, line: &str) {
+        writeln!(self.stdin.as_mut().expect("its stdin"), "{line}").expect("a command");
+        let mut answer = String::new();
+        self.stdout.read_line(&mut answer).expect("an answer");
+        assert_eq!(answer.trim_end(), r#"{"ok":true}"#, "{line}");
     }
 
     /// Its administrator's kubeconfig.
@@ -65,6 +75,29 @@ impl Plane {
         let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
         etcd(&self.etcd[0], "/v3/kv/compaction", &body);
     }
+
+    /// What etcd itself held at a revision: the key of each object by the revision that wrote it.
+    pub fn state_at(&self, revision: u64) -> BTreeMap<u64, String> {
+        let (from, to) = (BASE64.encode("/registry/"), BASE64.encode("/registry0"));
+        let body = format!(
+            r#"{{"key":"{from}","range_end":"{to}","revision":"{revision}","keys_only":true,"serializable":true}}"#
+        );
+        let range = etcd(&self.etcd[0], "/v3/kv/range", &body);
+        let keys = range["kvs"].as_array().expect("keys").iter();
+        keys.map(|kv| {
+            let key = BASE64.decode(kv["key"].as_str().expect("a key")).expect("base64");
+            let revision = kv["mod_revision"].as_str().and_then(|text| text.parse().ok());
+            (revision.expect("a number"), String::from_utf8(key).expect("text"))
+        })
+        .collect()
+    }
+}
+
+/// The program that runs control planes.
+pub fn program() -> String {
+    std::env::var("KBAK_TEST_PLANE").expect(
+        "KBAK_TEST_PLANE names the test control plane: eval \"$(scripts/tools --need control-plane)\"",
+    )
 }
 
 impl Drop for Plane {
@@ -87,12 +120,12 @@ fn etcd(endpoint: &str, path: &str, body: &str) -> Value {
     let length = body.len();
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "POST {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
     .expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     let (from, to) = (answer.find('{').expect("JSON"), answer.rfind('}').expect("JSON"));
     serde_json::from_str(&answer[from..=to]).expect("JSON")
 }

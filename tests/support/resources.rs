@@ -65,8 +65,10 @@ impl<P: Pause> ResourceSink for Sink<P> {
     async fn begin(&mut self, kind: &KindInfo) -> Result<(), SinkError> {
         assert!(!self.open, "one kind after the other");
         self.open = true;
-        let last = self.held.kinds.last().map(|(last, _)| (&last.group, &last.version, &last.plural));
-        assert!(last < Some((&kind.group, &kind.version, &kind.plural)), "in order");
+        fn order(kind: &KindInfo) -> (u8, &str, &str, &str) {
+            (kind.rank(), &kind.group, &kind.version, &kind.plural)
+        }
+        assert!(self.held.kinds.last().is_none_or(|(last, _)| order(last) < order(kind)), "in order");
         self.held.kinds.push((kind.clone(), Vec::new()));
         self.pause.at(&kind.resource(), 0).await;
         Ok(())
@@ -136,6 +138,23 @@ impl ResourceStreams for Held {
         let pieces: Vec<_> = all.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         Ok(futures::stream::iter(pieces).boxed())
     }
+}
+
+/// Creates `count` objects through so many connections at once; `object` tells the path and the object
+/// of each number.
+pub async fn fill(
+    cluster: &Cluster,
+    count: u64,
+    connections: usize,
+    object: impl Fn(u64) -> (String, Value),
+) {
+    let object = &object;
+    futures::stream::iter(0..count)
+        .for_each_concurrent(connections, |number| async move {
+            let (path, object) = object(number);
+            create(cluster, &path, object).await;
+        })
+        .await;
 }
 
 pub fn config_map(name: &str, value: &str) -> Value {

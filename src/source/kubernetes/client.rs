@@ -7,9 +7,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable as _};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -23,6 +24,8 @@ use crate::report::event::{Event, Reporter};
 const STATUS_LIMIT: usize = 64 << 10;
 /// The most that a server's Retry-After may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long a server may say that it is too busy, and when to come back.
+const BUSY: Duration = Duration::from_secs(60);
 
 /// How to reach a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +44,8 @@ pub struct Deadlines {
     pub connect: Duration,
     /// Until a whole answer is here. The server itself cuts requests at 60 s by default.
     pub answer: Duration,
-    /// How often a request is made at most.
+    /// How often a request is made at most. A server that has answered before is asked twice more: it
+    /// may be starting again, which takes it half a minute.
     pub tries: u32,
     /// The first wait between tries; it doubles, with jitter, unless the server says Retry-After.
     pub wait: Duration,
@@ -65,6 +69,8 @@ pub struct Cluster {
     server: Arc<str>,
     deadlines: Deadlines,
     reporter: Reporter,
+    /// Whether it has answered.
+    met: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -219,7 +225,7 @@ impl Cluster {
         config.connect_timeout = Some(deadlines.connect);
         let server: Arc<str> = config.cluster_url.to_string().into();
         let client = kube::Client::try_from(config).map_err(|error| refused(Box::new(error)))?;
-        Ok(Self { client, server, deadlines, reporter })
+        Ok(Self { client, server, deadlines, reporter, met: Arc::default() })
     }
 
     /// The server's address.
@@ -267,34 +273,39 @@ impl Cluster {
     }
 
     async fn retry(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
-        let mut attempt = 1u32;
-        let mut repeated = false;
-        let policy = ExponentialBuilder::new()
+        let began = tokio::time::Instant::now();
+        let (mut attempt, mut repeated) = (1u32, false);
+        let tries = self.deadlines.tries + if self.met.load(Ordering::Relaxed) { 2 } else { 0 };
+        let mut waits = ExponentialBuilder::new()
             .with_min_delay(self.deadlines.wait)
             .with_max_delay(LONGEST_WAIT)
-            .with_max_times(self.deadlines.tries.saturating_sub(1) as usize)
-            .with_jitter();
-        let result = (|| self.once(call))
-            .retry(policy)
-            .when(ApiError::is_transient)
-            .adjust(|error: &ApiError, wait| {
-                let asked = error.status().and_then(|status| status.retry_after);
-                wait.map(|wait| asked.unwrap_or(wait).min(LONGEST_WAIT))
-            })
-            .notify(|error: &ApiError, _| {
-                attempt += 1;
-                // Only "too many requests" says that nothing was done.
-                repeated |= error.code() != Some(429);
-                self.reporter.event(Event::Retry {
-                    operation: error.operation.clone(),
-                    attempt,
-                    reason: error.kind.to_string(),
-                });
-            })
-            .await;
-        match result {
-            Ok(answer) => Ok(Answer { repeated, ..answer }),
-            Err(error) => Err(ApiError { repeated, ..error }),
+            .with_max_times(tries.saturating_sub(1) as usize)
+            .with_jitter()
+            .build();
+        loop {
+            let error = match self.once(call).await {
+                Ok(answer) => return Ok(Answer { repeated, ..answer }),
+                Err(error) => error,
+            };
+            let status = error.status();
+            let asked = status.and_then(|status| status.retry_after);
+            // A server that says when to come back is not failing: it is come back to, for a while.
+            let busy = status.is_some_and(|status| status.code == 429) && began.elapsed() < BUSY;
+            let wait = match asked {
+                Some(asked) if busy => Some(asked.max(self.deadlines.wait)),
+                _ if error.is_transient() => waits.next().map(|wait| asked.unwrap_or(wait)),
+                _ => None,
+            };
+            let Some(wait) = wait else { return Err(ApiError { repeated, ..error }) };
+            attempt += 1;
+            // Only "too many requests" says that nothing was done.
+            repeated |= error.code() != Some(429);
+            self.reporter.event(Event::Retry {
+                operation: error.operation.clone(),
+                attempt,
+                reason: error.kind.to_string(),
+            });
+            tokio::time::sleep(wait.min(LONGEST_WAIT)).await;
         }
     }
 
@@ -326,6 +337,7 @@ impl Cluster {
             .send(request)
             .await
             .map_err(|error| self.error(call, ApiErrorKind::Unreachable).because(error))?;
+        self.met.store(true, Ordering::Relaxed);
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
             let body = self.body(call, body, call.limit).await?;

@@ -5,6 +5,7 @@
 //! without versions, and misses kinds that only a version other than the preferred one serves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -16,6 +17,9 @@ const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDis
                       application/json";
 /// The most of a discovery document that is read: some 20,000 kinds.
 const LIMIT: usize = 32 << 20;
+/// How often discovery is read until it tells every kind that is defined, and how long between.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 /// CustomResourceDefinitions are read this many at a time, for their storage versions.
 const DEFINITIONS: usize = 10;
 
@@ -39,6 +43,12 @@ pub struct StaleGroup {
     pub group: String,
     /// The version.
     pub version: String,
+}
+
+impl std::fmt::Display for StaleGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.group, self.version)
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,10 +115,38 @@ struct Subresource {
 /// [`ApiError`] when the cluster does not answer; [`ApiErrorKind::Malformed`] when it has no
 /// aggregated discovery (Kubernetes before 1.27).
 pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
-    let mut groups = document(cluster, "/api").await?;
-    groups.extend(document(cluster, "/apis").await?);
-    let storage = storage_versions(cluster).await?;
-    Ok(table(groups, &storage))
+    let mut looks = 0;
+    loop {
+        let storage = storage_versions(cluster).await?;
+        let mut groups = document(cluster, "/api").await?;
+        groups.extend(document(cluster, "/apis").await?);
+        let mut found = table(groups, &storage);
+        // A definition is told by discovery some time after it is established.
+        let missed = untold(&found, &storage);
+        looks += 1;
+        if missed.is_empty() || looks == LOOKS {
+            found.stale.extend(missed);
+            found.stale.sort();
+            found.stale.dedup();
+            return Ok(found);
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+/// Kinds that are defined and established, and that discovery does not tell.
+fn untold(found: &Discovered, storage: &StorageVersions) -> Vec<StaleGroup> {
+    let told: std::collections::BTreeSet<(&str, &str)> = found
+        .kinds
+        .iter()
+        .chain(&found.computed)
+        .map(|kind| (kind.group.as_str(), kind.plural.as_str()))
+        .collect();
+    let untold =
+        storage.iter().filter(|((group, plural), _)| !told.contains(&(group.as_str(), plural.as_str())));
+    untold
+        .map(|((group, _), version)| StaleGroup { group: group.clone(), version: version.clone() })
+        .collect()
 }
 
 async fn document(cluster: &Cluster, path: &str) -> Result<Vec<Group>, ApiError> {
@@ -131,7 +169,7 @@ async fn document(cluster: &Cluster, path: &str) -> Result<Vec<Group>, ApiError>
     Ok(document.items)
 }
 
-/// (group, plural) of each definition, and the version its objects are stored in.
+/// (group, plural) of each definition that is established, and the version its objects are stored in.
 type StorageVersions = BTreeMap<(String, String), String>;
 
 async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError> {
@@ -145,6 +183,19 @@ async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError
     #[derive(Deserialize)]
     struct Definition {
         spec: Spec,
+        #[serde(default)]
+        status: Status,
+    }
+    #[derive(Deserialize, Default)]
+    struct Status {
+        #[serde(default)]
+        conditions: Vec<Condition>,
+    }
+    #[derive(Deserialize)]
+    struct Condition {
+        #[serde(rename = "type")]
+        name: String,
+        status: String,
     }
     #[derive(Deserialize)]
     struct Spec {
@@ -182,8 +233,11 @@ async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError
             Err(error) => return Err(error),
         };
         let Ok(list) = serde_json::from_slice::<List>(&answer.body) else { return Ok(found) };
-        for definition in list.items {
-            let spec = definition.spec;
+        for Definition { spec, status } in list.items {
+            let established = status.conditions.iter().any(|c| c.name == "Established" && c.status == "True");
+            if !established {
+                continue;
+            }
             if let Some(version) = spec.versions.into_iter().find(|version| version.storage && version.served)
             {
                 found.insert((spec.group, spec.names.plural), version.name);
@@ -309,6 +363,14 @@ mod tests {
         assert_eq!(found.stale, [StaleGroup { group: "dead.io".into(), version: "v1".into() }]);
         assert_eq!(found.computed.len(), 1);
         assert_eq!(found.computed[0].plural, "scores");
+    }
+
+    #[test]
+    fn what_is_defined_and_not_told_is_missed() {
+        let defined = |plural: &str| (("demo.io".to_owned(), plural.to_owned()), "v1".to_owned());
+        let storage = BTreeMap::from([defined("apples"), defined("scores"), defined("plums")]);
+        let missed = untold(&table(groups(TEXT), &storage), &storage);
+        assert_eq!(missed, [StaleGroup { group: "demo.io".into(), version: "v1".into() }]);
     }
 
     #[test]

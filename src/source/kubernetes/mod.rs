@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! discovery ──> kinds ──> probe (rights, one store?) ──> lists at R, four ahead ──> ResourceSink
+//!                                                                    └──> one store still? R still?
 //! ```
 //!
 //! [`read_resources`] reads the aggregated discovery documents, takes one revision R, lists every
@@ -10,15 +11,18 @@
 //! `apiVersion` and `kind` put in front where a list leaves them out.
 //!
 //! What cannot be read, or cannot be proved to be of that moment, is a [`ResourceGap`] that names
-//! the kind and what to do; it is never silent.
+//! the kind and what to do; it is never silent. docs/resources.md says what is proved, and how.
 
 mod budget;
 mod client;
 mod discovery;
 mod hand;
 mod list;
+mod lister;
+mod needs;
 mod page;
 mod probe;
+mod repeat;
 mod selection;
 
 use async_trait::async_trait;
@@ -30,6 +34,8 @@ pub use discovery::{Discovered, StaleGroup, discover};
 pub use list::read_resources;
 pub use page::{ItemMeta, ListMeta, Page, PageError, cut, head, line};
 pub use selection::{ClusterScoped, Selection, SelectionError};
+
+use crate::plan::Consistency as Wanted;
 
 /// One kind of object, as discovery names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,6 +90,13 @@ impl KindInfo {
         }
     }
 
+    /// Where it comes among the kinds that are read: those in namespaces, those outside, definitions.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
+        let definitions = self.group == "apiextensions.k8s.io" && self.plural == "customresourcedefinitions";
+        if definitions { 2 } else { u8::from(!self.namespaced) }
+    }
+
     /// Whether the kind has this subresource.
     #[must_use]
     pub fn has(&self, subresource: &str) -> bool {
@@ -101,10 +114,10 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 /// attempt = { begin { object } ( end | discard ) }
 /// ```
 ///
-/// Kinds come in ascending order of (group, version, plural); a kind comes again right after its
-/// `discard` when it is read anew, and otherwise once an attempt; kinds without objects do not
-/// come at all (the report counts them). After the last call the report is returned; if reading
-/// fails instead, nothing that came is complete.
+/// Kinds come in ascending order of ([rank](KindInfo::rank), group, version, plural); a kind comes
+/// again right after its `discard` when it is read anew, and otherwise once an attempt; kinds without
+/// objects do not come at all (the report counts them). After the last call the report is returned; if
+/// reading fails instead, nothing that came is complete.
 ///
 /// A sink may take its time: pages wait in memory up to [`ResourcesConfig::budget`], and no open
 /// response waits for a sink. But a revision lives only 5 to 10 minutes, so a sink that takes
@@ -140,6 +153,8 @@ pub struct ResourcesConfig {
     pub budget: usize,
     /// Kinds that are listed at the same time.
     pub parallel: usize,
+    /// What a kind that is not of the moment means. Reading does not depend on it.
+    pub consistency: Wanted,
 }
 
 impl ResourcesConfig {
@@ -149,7 +164,7 @@ impl ResourcesConfig {
 
 impl Default for ResourcesConfig {
     fn default() -> Self {
-        Self { selection: Selection::default(), budget: 32 << 20, parallel: 4 }
+        Self { selection: Selection::default(), budget: 32 << 20, parallel: 4, consistency: Wanted::Strict }
     }
 }
 
@@ -160,7 +175,7 @@ pub struct ResourcesReport {
     /// The revision R of all kinds whose consistency is [`Consistency::AtRevision`].
     pub revision: String,
     /// The UID of the namespace `kube-system`, which identifies a cluster; none if that namespace
-    /// may not be read (then there is a gap).
+    /// may not be read (then a note says so).
     pub cluster_uid: Option<String>,
     /// As the server says it: `v1.34.10`.
     pub server_version: String,
@@ -171,8 +186,12 @@ pub struct ResourcesReport {
     /// Kinds not read because nothing could be restored from them (no `create` verb): computed by
     /// the server, such as `componentstatuses` and `pods.metrics.k8s.io`.
     pub computed: Vec<String>,
+    /// The kind that was listed again at R after all others, and was the same.
+    pub repeated: Option<String>,
     /// What is missing or not of one moment.
     pub gaps: Vec<ResourceGap>,
+    /// What is not known, and concerns nothing that was selected.
+    pub notes: Vec<ResourceGap>,
 }
 
 /// One kind that was read.
@@ -194,10 +213,13 @@ pub struct KindReport {
 #[serde(rename_all = "kebab-case")]
 pub enum Consistency {
     /// The report's revision: the kind lives in the same store as namespaces (its own revision
-    /// lay between two of theirs), every page said R, and no object was newer than R.
+    /// lay between two of theirs, before and after the reading), every page said R, and no object
+    /// was newer than R.
     AtRevision,
     /// A revision of its own: one moment for this kind, but not that of the others.
     OwnRevision(String),
+    /// Unknown: the server did not keep to a revision.
+    Unproved,
 }
 
 /// Something that is missing from the stream, or not of one moment with the rest.
@@ -215,10 +237,21 @@ pub struct ResourceGap {
 #[serde(rename_all = "kebab-case")]
 pub enum GapReason {
     /// The identity lacks a right. The text is the rule to add.
-    #[error("not allowed; add the rule {rule}")]
+    #[error("not allowed; add the rule {rule} to {role}")]
     Forbidden {
-        /// As an entry of `rules:` in a ClusterRole, in YAML flow style.
+        /// As an entry of `rules:`, in YAML flow style.
         rule: String,
+        /// Where: a ClusterRole, a Role in a namespace.
+        role: String,
+    },
+    /// The plan names it, and the cluster has no such thing.
+    #[error("the cluster has no such {0}")]
+    Absent(String),
+    /// Its own revision was compacted away, every time.
+    #[error("the cluster compacts its history faster than this can be read ({tries} tries)")]
+    Expired {
+        /// How many.
+        tries: u32,
     },
     /// Its server does not answer: a dead aggregated API or conversion webhook.
     #[error("its server answers {code}: {message}")]
@@ -234,8 +267,8 @@ pub enum GapReason {
     /// Discovery could not reach the group's server, so its kinds are unknown.
     #[error("its API server does not answer discovery; its kinds are unknown")]
     Stale,
-    /// It was read whole, at a revision of its own: it lives in another store.
-    #[error("read at a moment of its own, not together with the rest ({why})")]
+    /// It was read whole, but not, or not provably, at the moment of the rest.
+    #[error("not proved to be of the same moment as the rest ({why})")]
     NotAtRevision {
         /// Which proof failed, and how.
         why: String,
@@ -257,15 +290,16 @@ pub enum ResourcesError {
     /// The cluster did not answer, or not as a cluster does.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The revision was compacted away every time.
-    #[error(
-        "the cluster compacts its history faster than it can be read: {tries} tries, the last at revision {revision}"
-    )]
-    Expired {
-        /// How many.
-        tries: u32,
-        /// The last revision tried.
-        revision: String,
+    /// Nothing tells the revision of the store.
+    #[error("nothing may be listed; add the rule {rule} to {role}, and more")]
+    Forbidden {
+        /// The rule to begin with.
+        rule: String,
+        /// Where.
+        role: String,
+        /// What the server said.
+        #[source]
+        source: ApiError,
     },
     /// The selection cannot be used.
     #[error(transparent)]

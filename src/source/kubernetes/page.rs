@@ -75,8 +75,6 @@ pub struct ItemMeta {
     pub name: String,
     /// The revision that last changed it.
     pub resource_version: String,
-    /// The namespace of the claim that a PersistentVolume is bound to.
-    pub claim_namespace: Option<String>,
     /// Whether `apiVersion` is missing, as in lists of built-in kinds.
     pub lacks_api_version: bool,
     /// Whether `kind` is missing.
@@ -124,7 +122,7 @@ pub fn cut(body: &[u8]) -> Result<Page, PageError> {
 ///
 /// # Errors
 /// [`PageError::Object`] when the item is no object with a name. The text names no content.
-pub fn head(item: &[u8], index: usize, kind: &KindInfo) -> Result<ItemMeta, PageError> {
+pub fn head(item: &[u8], index: usize) -> Result<ItemMeta, PageError> {
     let wrong = |problem: String| PageError::Object { index, problem };
     let head: Head<'_> = serde_json::from_slice(item).map_err(|error| wrong(shape_of(&error)))?;
     if !item.starts_with(b"{") || head.metadata.name.is_empty() {
@@ -134,7 +132,6 @@ pub fn head(item: &[u8], index: usize, kind: &KindInfo) -> Result<ItemMeta, Page
         namespace: head.metadata.namespace.into_owned(),
         name: head.metadata.name.into_owned(),
         resource_version: head.metadata.resource_version.into_owned(),
-        claim_namespace: claim_namespace(item, kind),
         lacks_api_version: head.api_version.is_none(),
         lacks_kind: head.kind.is_none(),
     })
@@ -168,27 +165,6 @@ pub fn line(item: &[u8], meta: &ItemMeta, kind: &KindInfo) -> Bytes {
     }
     line.put_u8(b'\n');
     line.freeze()
-}
-
-/// The namespace of the claim of a PersistentVolume.
-fn claim_namespace(item: &[u8], kind: &KindInfo) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Volume {
-        spec: Option<Spec>,
-    }
-    #[derive(Deserialize)]
-    struct Spec {
-        #[serde(rename = "claimRef")]
-        claim: Option<Claim>,
-    }
-    #[derive(Deserialize)]
-    struct Claim {
-        namespace: Option<String>,
-    }
-    if !(kind.group.is_empty() && kind.plural == "persistentvolumes") {
-        return None;
-    }
-    serde_json::from_slice::<Volume>(item).ok()?.spec?.claim?.namespace
 }
 
 #[derive(Deserialize)]

@@ -1,18 +1,25 @@
-//! Finds out, before anything is read, what may be read and what can be of one moment.
+//! Finds out, before anything is read and after, what may be read and what can be of one moment.
 //!
 //! The revision of a list without filters is the revision of the whole store. So a kind lives in
 //! the store of namespaces if a list of it, made between two lists of namespaces, shows a
 //! revision between theirs. Kinds with a store of their own (`--etcd-servers-overrides`,
 //! aggregated APIs) answer 200 at an unrelated moment when they are asked for R: nothing but this
 //! probe and the revisions of the objects tells.
+//!
+//! Another store may stand between two such revisions by chance. So the lists are close together,
+//! and what they show is taken for a proof only when it is shown again after all kinds were read:
+//! by then the one store has moved, and the other would have to have moved alike. Where nothing at
+//! all moved (all three lists show R), the proof is complete: then the kind was read as it was at R,
+//! wherever it lives.
 
-use futures::StreamExt as _;
+use futures::future::join_all;
 
 use super::client::{ApiError, ApiErrorKind, Cluster};
+use super::lister::Route;
 use super::page::{self, PageError};
-use super::{GapReason, KindInfo};
+use super::{GapReason, KindInfo, ResourcesError};
 
-/// Probes under way at once: each is one object.
+/// Probes under way at once, between two lists of namespaces: each is one object.
 const PARALLEL: usize = 8;
 
 /// A revision of the main store.
@@ -28,7 +35,10 @@ pub(super) struct Moment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It can be read, and lives with the others.
-    Together,
+    Together {
+        /// Whether nothing moved meanwhile.
+        still: bool,
+    },
     /// It can be read, at a revision of its own.
     Apart {
         /// What showed it.
@@ -38,43 +48,106 @@ pub(super) enum Standing {
     Gap(GapReason),
 }
 
-/// The store's revision now.
-pub(super) async fn moment(cluster: &Cluster, limit: usize) -> Result<Moment, ApiError> {
-    let path = "/api/v1/namespaces";
-    let text = revision_of(cluster, path, limit).await?;
-    let number = text.parse().map_err(|_| malformed(cluster, path, "its revision is no number"))?;
-    Ok(Moment { text, number })
+/// Tells the main store's revision, and holds kinds against it.
+#[derive(Debug, Clone)]
+pub(super) struct Sandwich<'a> {
+    cluster: &'a Cluster,
+    /// What is listed for the main store's revision: namespaces, or, where those may not be listed,
+    /// the first built-in kind that may.
+    reference: String,
+    limit: usize,
 }
 
-/// What can be read, in the order of `kinds`; `from` was read before.
-pub(super) async fn probe(
-    cluster: &Cluster,
-    kinds: &[&KindInfo],
-    from: &Moment,
-    limit: usize,
-) -> Result<Vec<Standing>, ApiError> {
-    let asked: Vec<_> = futures::stream::iter(kinds)
-        .map(|kind| async move { revision_of(cluster, &kind.path(None), limit).await })
-        .buffered(PARALLEL)
-        .collect()
-        .await;
-    let until = moment(cluster, limit).await?;
-    kinds.iter().zip(asked).map(|(kind, answer)| stand(kind, answer, from, &until)).collect()
+impl<'a> Sandwich<'a> {
+    /// By namespaces, and the revision now.
+    pub(super) async fn by_namespaces(
+        cluster: &'a Cluster,
+        limit: usize,
+    ) -> Result<(Self, Moment), ApiError> {
+        let all = Self { cluster, reference: "/api/v1/namespaces".to_owned(), limit };
+        let moment = all.moment().await?;
+        Ok((all, moment))
+    }
+
+    /// By the first kind that may be listed, where namespaces were `refused`.
+    pub(super) async fn by_any(
+        cluster: &'a Cluster,
+        routes: &[Route<'_>],
+        limit: usize,
+        refused: ApiError,
+    ) -> Result<(Self, Moment), ResourcesError> {
+        let built_in = routes.iter().filter(|route| route.kind.group.is_empty());
+        for (_, reference) in built_in.flat_map(Route::paths) {
+            let one = Self { cluster, reference, limit };
+            match one.moment().await {
+                Ok(moment) => return Ok((one, moment)),
+                Err(error) if error.code() == Some(403) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let rule = "{apiGroups: [\"\"], resources: [namespaces], verbs: [get, list]}".to_owned();
+        Err(ResourcesError::Forbidden { rule, role: "a ClusterRole".to_owned(), source: refused })
+    }
+
+    /// The store's revision now.
+    pub(super) async fn moment(&self) -> Result<Moment, ApiError> {
+        let text = self.revision_of(&self.reference).await?;
+        let wrong = || malformed(self.cluster, &self.reference, "its revision is no number");
+        let number = text.parse().map_err(|_| wrong())?;
+        Ok(Moment { text, number })
+    }
+
+    /// Where kinds stand, in the order of `routes`; `at` was read before.
+    pub(super) async fn stand(&self, routes: &[Route<'_>], at: &Moment) -> Result<Vec<Standing>, ApiError> {
+        let mut from = at.clone();
+        let mut found = Vec::with_capacity(routes.len());
+        for some in routes.chunks(PARALLEL) {
+            let asked = join_all(some.iter().map(|route| self.ask(route))).await;
+            let until = self.moment().await?;
+            for (route, answer) in some.iter().zip(asked) {
+                found.push(stand(route, answer, [&from, &until], at)?);
+            }
+            from = until;
+        }
+        Ok(found)
+    }
+
+    /// The revision that a kind shows, in the first place where it may be listed.
+    async fn ask(&self, route: &Route<'_>) -> Result<String, ApiError> {
+        let mut refused = None;
+        for (_, path) in route.paths() {
+            match self.revision_of(&path).await {
+                Err(error) if error.code() == Some(403) => refused = Some(error),
+                answer => return answer,
+            }
+        }
+        Err(refused
+            .unwrap_or_else(|| malformed(self.cluster, &route.kind.path(None), "no namespace is selected")))
+    }
+
+    async fn revision_of(&self, path: &str) -> Result<String, ApiError> {
+        let answer = self.cluster.get(path, "limit=1", self.limit).await?;
+        match page::cut(&answer.body) {
+            Ok(page) => Ok(page.metadata.resource_version),
+            Err(error) => Err(malformed(self.cluster, path, &error.to_string())),
+        }
+    }
 }
 
 fn stand(
-    kind: &KindInfo,
+    route: &Route<'_>,
     answer: Result<String, ApiError>,
-    from: &Moment,
-    until: &Moment,
+    [from, until]: [&Moment; 2],
+    at: &Moment,
 ) -> Result<Standing, ApiError> {
     let revision = match answer {
         Ok(revision) => revision,
-        Err(error) => return Ok(Standing::Gap(gap(kind, error)?)),
+        Err(error) => return Ok(Standing::Gap(gap(route, error)?)),
     };
-    let between = revision.parse().is_ok_and(|number| (from.number..=until.number).contains(&number));
-    if between {
-        return Ok(Standing::Together);
+    let number = revision.parse().ok();
+    if number.is_some_and(|number| (from.number..=until.number).contains(&number)) {
+        let still = [from.number, until.number] == [at.number; 2];
+        return Ok(Standing::Together { still });
     }
     let why = format!(
         "its store stood at revision {revision:?} while that of namespaces went from {} to {}",
@@ -83,20 +156,12 @@ fn stand(
     Ok(Standing::Apart { why })
 }
 
-async fn revision_of(cluster: &Cluster, path: &str, limit: usize) -> Result<String, ApiError> {
-    let answer = cluster.get(path, "limit=1", limit).await?;
-    match page::cut(&answer.body) {
-        Ok(page) => Ok(page.metadata.resource_version),
-        Err(error) => Err(malformed(cluster, path, &error.to_string())),
-    }
-}
-
 /// The gap that a failure means for one kind; an error when it means all kinds.
-pub(super) fn gap(kind: &KindInfo, error: ApiError) -> Result<GapReason, ApiError> {
+pub(super) fn gap(route: &Route<'_>, error: ApiError) -> Result<GapReason, ApiError> {
     match &error.kind {
         ApiErrorKind::Status(status) => match status.code {
             401 => Err(error),
-            403 => Ok(GapReason::Forbidden { rule: rule(kind) }),
+            403 => Ok(route.forbidden(None)),
             404 => Ok(GapReason::Gone),
             code => Ok(GapReason::Unavailable { code, message: status.message.clone() }),
         },

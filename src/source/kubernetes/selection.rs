@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::KindInfo;
-use super::page::ItemMeta;
-use crate::plan::Glob;
+use crate::plan::{self, Glob};
+
+/// The most namespaces that are listed one by one; above, whole kinds are listed and looked through.
+const NAMED: usize = 100;
 
 /// What of a cluster is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +29,9 @@ pub struct Selection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterScoped {
-    /// All, when all namespaces are read. Otherwise those that objects in namespaces stand on:
-    /// the namespaces themselves, definitions, classes, cluster roles and their bindings, and
-    /// the PersistentVolumes whose claims are in the namespaces.
+    /// All, when everything in namespaces is read. Otherwise those that what is read stands on: the
+    /// namespaces themselves, definitions of its custom resources, classes that it names, cluster
+    /// roles that are bound to it and their bindings, and the volumes of its claims.
     Auto,
     /// All.
     All,
@@ -55,7 +57,7 @@ fn means(glob: &Glob, kind: &KindInfo, core: &dyn Fn(&str) -> bool) -> bool {
     glob.as_str() == kind.plural && !core(&kind.plural)
 }
 
-/// Cluster-scoped kinds that objects in namespaces stand on.
+/// Cluster-scoped kinds that objects in namespaces stand on ([`super::needs`] says which objects).
 const FOUNDATIONS: &[(&str, &str)] = &[
     ("", "namespaces"),
     ("", "persistentvolumes"),
@@ -64,6 +66,7 @@ const FOUNDATIONS: &[(&str, &str)] = &[
     ("storage.k8s.io", "storageclasses"),
     ("storage.k8s.io", "volumeattributesclasses"),
     ("snapshot.storage.k8s.io", "volumesnapshotclasses"),
+    ("snapshot.storage.k8s.io", "volumesnapshotcontents"),
     ("networking.k8s.io", "ingressclasses"),
     ("gateway.networking.k8s.io", "gatewayclasses"),
     ("node.k8s.io", "runtimeclasses"),
@@ -88,15 +91,24 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// The kinds of `all` that are wanted, in the order given.
+    /// The kinds of `all` that are wanted: those in namespaces, then those outside, definitions at the
+    /// end; so that what stands on others comes before them. Otherwise in the order given.
     #[must_use]
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| means(glob, kind, &core));
-        all.iter()
-            .filter(|kind| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind))
-            .filter(|kind| kind.namespaced || self.takes_cluster_scoped(kind))
-            .collect()
+        let wanted = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
+        let mut kinds: Vec<&KindInfo> = all.iter().filter(wanted).filter(|kind| self.scope(kind)).collect();
+        kinds.sort_by_key(|kind| kind.rank());
+        kinds
+    }
+
+    /// Kinds that the selection names, and that the cluster does not have.
+    #[must_use]
+    pub fn unknown_kinds(&self, all: &[KindInfo]) -> Vec<String> {
+        let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
+        let unknown = |glob: &&Glob| is_name(glob) && !all.iter().any(|kind| means(glob, kind, &core));
+        self.kinds.iter().filter(unknown).map(|glob| glob.as_str().to_owned()).collect()
     }
 
     /// Whether a namespace is wanted.
@@ -106,35 +118,66 @@ impl Selection {
         any(&self.namespaces) && !any(&self.exclude_namespaces)
     }
 
-    /// Whether an object of a wanted kind is wanted.
+    /// The namespaces, when the selection names each of them, in the order of the server's keys. Then
+    /// they are listed one by one, and rights in them are enough.
     #[must_use]
-    pub fn object(&self, kind: &KindInfo, meta: &ItemMeta) -> bool {
-        if kind.namespaced {
-            return self.namespace(&meta.namespace);
+    pub fn named_namespaces(&self) -> Option<Vec<String>> {
+        if self.namespaces.len() > NAMED || !self.namespaces.iter().all(is_name) {
+            return None;
         }
-        if self.all_namespaces() || self.cluster_scoped != ClusterScoped::Auto {
-            return true;
-        }
-        match (kind.group.as_str(), kind.plural.as_str()) {
-            ("", "namespaces") => self.namespace(&meta.name),
-            ("", "persistentvolumes") => meta.claim_namespace.as_deref().is_some_and(|ns| self.namespace(ns)),
-            _ => true,
-        }
+        let mut names: Vec<String> = self.namespaces.iter().map(|glob| glob.as_str().to_owned()).collect();
+        names.retain(|name| self.namespace(name));
+        // A key is the namespace, a slash and the name.
+        names.sort_by_cached_key(|name| format!("{name}/"));
+        names.dedup();
+        Some(names)
+    }
+
+    /// Whether only a part of what lies in namespaces is read, and of the rest only what it needs.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.cluster_scoped == ClusterScoped::Auto && (!self.all_namespaces() || self.picks_out())
+    }
+
+    /// Whether the label selector picks out, beside leaving out.
+    #[must_use]
+    pub fn picks_out(&self) -> bool {
+        self.labels.as_deref().is_some_and(plan::picks_out)
+    }
+
+    /// Whether objects of a kind are taken because others need them, and not for themselves.
+    #[must_use]
+    pub fn on_demand(&self, kind: &KindInfo) -> bool {
+        !kind.namespaced
+            && self.is_partial()
+            && FOUNDATIONS.contains(&(kind.group.as_str(), kind.plural.as_str()))
+    }
+
+    /// The label selector that the server applies to a kind. What others need is taken whatever its
+    /// labels are, unless they leave it out.
+    #[must_use]
+    pub fn labels_for(&self, kind: &KindInfo) -> Option<String> {
+        let labels = self.labels.as_deref()?;
+        if self.on_demand(kind) { plan::exclusions(labels) } else { Some(labels.to_owned()) }
     }
 
     fn all_namespaces(&self) -> bool {
         self.exclude_namespaces.is_empty() && self.namespaces.iter().any(Glob::is_everything)
     }
 
-    fn takes_cluster_scoped(&self, kind: &KindInfo) -> bool {
-        match self.cluster_scoped {
-            ClusterScoped::All => true,
-            ClusterScoped::None => false,
-            ClusterScoped::Auto => {
-                self.all_namespaces() || FOUNDATIONS.contains(&(kind.group.as_str(), kind.plural.as_str()))
+    fn scope(&self, kind: &KindInfo) -> bool {
+        kind.namespaced
+            || match self.cluster_scoped {
+                ClusterScoped::All => true,
+                ClusterScoped::None => false,
+                ClusterScoped::Auto => self.all_namespaces() || self.on_demand(kind),
             }
-        }
     }
+}
+
+/// Whether a pattern stands for one name.
+fn is_name(glob: &Glob) -> bool {
+    !glob.as_str().contains(['*', '?'])
 }
 
 #[cfg(test)]
@@ -169,8 +212,24 @@ mod tests {
             Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
         let all = [kind("", "namespaces", false), kind("", "nodes", false), kind("", "pods", true)];
         let wanted: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
-        assert_eq!(wanted, ["namespaces", "pods"]);
-        let named = |name: &str| ItemMeta { name: name.to_owned(), ..ItemMeta::default() };
-        assert!(selection.object(&all[0], &named("shop")) && !selection.object(&all[0], &named("other")));
+        assert_eq!(wanted, ["pods", "namespaces"], "what is needed comes after what needs it");
+        assert!(selection.namespace("shop") && !selection.namespace("other"));
+    }
+
+    #[test]
+    fn named_namespaces_come_in_the_order_of_keys() {
+        let globs = |names: &[&str]| names.iter().map(|name| Glob::new(name).expect("a pattern")).collect();
+        let selection = Selection { namespaces: globs(&["shop", "b", "shop-a"]), ..Selection::default() };
+        assert_eq!(selection.named_namespaces().expect("names"), ["b", "shop-a", "shop"]);
+        assert!(
+            Selection { namespaces: globs(&["shop*"]), ..Selection::default() }.named_namespaces().is_none()
+        );
+    }
+
+    #[test]
+    fn a_kind_that_is_named_and_not_there_is_told() {
+        let kinds = ["pods", "deployments.apps", "*.gone.io"].map(|kind| Glob::new(kind).expect("a pattern"));
+        let selection = Selection { kinds: kinds.to_vec(), ..Selection::default() };
+        assert_eq!(selection.unknown_kinds(&[kind("", "pods", true)]), ["deployments.apps"]);
     }
 }

@@ -120,6 +120,6 @@ async fn only_the_given_authority_is_trusted() {
     let before = liar.requests();
     let mistrusting = StoreOptions { ca_file: Some(other.into()), ..liar.server.options("liar") };
     let error = put(&mistrusting).await.expect_err("an unknown authority");
-    assert!(matches!(&error.kind, Kind::Other(why) if why.contains("certificate")), "{error}");
+    assert!(matches!(&error.kind, Kind::Settings(why) if why.contains("--ca-file")), "{error}");
     assert_eq!(liar.requests(), before, "nothing was said to it");
 }

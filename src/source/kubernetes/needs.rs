@@ -1,0 +1,275 @@
+//! What the objects that are read stand on, outside their namespaces: found out while they pass, so
+//! that of the kinds that come after them what they need is taken, and no more.
+//!
+//! Classes are found by the names of the fields that name them, wherever those stand: custom
+//! resources write `storageClassName`, too. To take one too many does no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use memchr::memmem;
+use serde::Deserialize;
+
+use super::KindInfo;
+use super::page::ItemMeta;
+use super::selection::Selection;
+
+/// The most names that are remembered; what comes beyond makes every object needed.
+const MOST: usize = 200_000;
+
+const CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
+const VOLUMES: (&str, &str) = ("", "persistentvolumes");
+const NAMESPACES: (&str, &str) = ("", "namespaces");
+const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
+const ROLE_BINDINGS: (&str, &str) = ("rbac.authorization.k8s.io", "rolebindings");
+const CLUSTER_ROLE_BINDINGS: (&str, &str) = ("rbac.authorization.k8s.io", "clusterrolebindings");
+const CLUSTER_ROLES: (&str, &str) = ("rbac.authorization.k8s.io", "clusterroles");
+const SNAPSHOTS: (&str, &str) = ("snapshot.storage.k8s.io", "volumesnapshots");
+const SNAPSHOT_CONTENTS: (&str, &str) = ("snapshot.storage.k8s.io", "volumesnapshotcontents");
+
+/// Fields and annotations that name a class. All end in `lass` or begin their last word with it.
+const CLASSES: &[(&str, (&str, &str))] = &[
+    ("storageClassName", ("storage.k8s.io", "storageclasses")),
+    ("storageClass", ("storage.k8s.io", "storageclasses")),
+    ("volume.beta.kubernetes.io/storage-class", ("storage.k8s.io", "storageclasses")),
+    ("volumeAttributesClassName", ("storage.k8s.io", "volumeattributesclasses")),
+    ("volumeSnapshotClassName", ("snapshot.storage.k8s.io", "volumesnapshotclasses")),
+    ("ingressClassName", ("networking.k8s.io", "ingressclasses")),
+    ("kubernetes.io/ingress.class", ("networking.k8s.io", "ingressclasses")),
+    ("gatewayClassName", ("gateway.networking.k8s.io", "gatewayclasses")),
+    ("priorityClassName", ("scheduling.k8s.io", "priorityclasses")),
+    ("runtimeClassName", ("node.k8s.io", "runtimeclasses")),
+    ("deviceClassName", ("resource.k8s.io", "deviceclasses")),
+];
+
+/// Groups whose kinds no definition makes.
+const BUILT_IN: &[&str] = &[
+    "",
+    "apps",
+    "autoscaling",
+    "batch",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "storage.k8s.io",
+];
+
+/// The names of what is needed, by (group, plural).
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    names: BTreeMap<(String, String), BTreeSet<String>>,
+    count: usize,
+}
+
+#[derive(Deserialize)]
+struct Binding {
+    #[serde(rename = "roleRef")]
+    role: Reference,
+    #[serde(default)]
+    subjects: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: String,
+}
+
+impl Needs {
+    fn add(&mut self, kind: (&str, &str), name: &str) {
+        if self.count >= MOST {
+            return;
+        }
+        let names = self.names.entry((kind.0.to_owned(), kind.1.to_owned())).or_default();
+        if !names.contains(name) {
+            names.insert(name.to_owned());
+            self.count += 1;
+        }
+    }
+
+    fn has(&self, kind: (&str, &str), name: &str) -> bool {
+        let names = self.names.get(&(kind.0.to_owned(), kind.1.to_owned()));
+        self.count >= MOST || names.is_some_and(|names| names.contains(name))
+    }
+
+    /// Whether anything of `kind` is needed, as far as is known.
+    pub(super) fn any(&self, kind: &KindInfo) -> bool {
+        let key = (kind.group.clone(), kind.plural.clone());
+        self.count >= MOST || self.names.get(&key).is_some_and(|names| !names.is_empty())
+    }
+
+    /// Looks at an object that is taken.
+    pub(super) fn look(&mut self, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) {
+        if !meta.namespace.is_empty() {
+            self.add(NAMESPACES, &meta.namespace);
+        }
+        if !BUILT_IN.contains(&kind.group.as_str()) {
+            self.add(DEFINITIONS, &kind.resource());
+        }
+        self.classes(item);
+        match (kind.group.as_str(), kind.plural.as_str()) {
+            CLAIMS => self.named(VOLUMES, item, "/spec/volumeName"),
+            SNAPSHOTS => self.named(SNAPSHOT_CONTENTS, item, "/status/boundVolumeSnapshotContentName"),
+            ROLE_BINDINGS | CLUSTER_ROLE_BINDINGS => {
+                let binding = serde_json::from_slice::<Binding>(item).ok();
+                if let Some(binding) = binding.filter(|binding| binding.role.kind == "ClusterRole") {
+                    self.add(CLUSTER_ROLES, &binding.role.name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn named(&mut self, kind: (&str, &str), item: &[u8], pointer: &str) {
+        let object: Option<serde_json::Value> = serde_json::from_slice(item).ok();
+        if let Some(name) = object.as_ref().and_then(|object| object.pointer(pointer)?.as_str()) {
+            self.add(kind, name);
+        }
+    }
+
+    /// Classes that an object names.
+    fn classes(&mut self, item: &[u8]) {
+        for at in memmem::find_iter(item, b"lass") {
+            let Some(key) = key_around(item, at) else { continue };
+            let Some((_, class)) = CLASSES.iter().find(|(name, _)| name.as_bytes() == &item[key.clone()])
+            else {
+                continue;
+            };
+            if let Some(name) = text_after(item, key.end + 1) {
+                self.add(*class, name);
+            }
+        }
+    }
+
+    /// Whether an object of a kind that is read on demand is needed.
+    pub(super) fn wants(&self, selection: &Selection, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) -> bool {
+        let lies = |namespace: &str| {
+            selection.namespace(namespace) && (!selection.picks_out() || self.has(NAMESPACES, namespace))
+        };
+        let refers_to = |pointer: &str| {
+            let object: Option<serde_json::Value> = serde_json::from_slice(item).ok();
+            object.is_some_and(|object| {
+                object
+                    .pointer(pointer)
+                    .and_then(|found| found.as_str())
+                    .is_some_and(|ns| selection.namespace(ns))
+            })
+        };
+        let of = (kind.group.as_str(), kind.plural.as_str());
+        match of {
+            NAMESPACES => lies(&meta.name),
+            CLUSTER_ROLE_BINDINGS => {
+                let binding = serde_json::from_slice::<Binding>(item).ok();
+                binding.is_some_and(|binding| binding.subjects.iter().any(|subject| subject.lies(&lies)))
+            }
+            // A volume may wait for a claim, or outlive it: it holds data of that namespace.
+            VOLUMES if !selection.picks_out() => {
+                self.has(of, &meta.name) || refers_to("/spec/claimRef/namespace")
+            }
+            SNAPSHOT_CONTENTS if !selection.picks_out() => {
+                self.has(of, &meta.name) || refers_to("/spec/volumeSnapshotRef/namespace")
+            }
+            _ => self.has(of, &meta.name),
+        }
+    }
+}
+
+impl Reference {
+    /// Whether a subject is a service account of such a namespace, or all of them.
+    fn lies(&self, in_namespace: &dyn Fn(&str) -> bool) -> bool {
+        match self.kind.as_str() {
+            "ServiceAccount" => in_namespace(&self.namespace),
+            "Group" => self.name.strip_prefix("system:serviceaccounts:").is_some_and(in_namespace),
+            "User" => self
+                .name
+                .strip_prefix("system:serviceaccount:")
+                .and_then(|rest| rest.split_once(':'))
+                .is_some_and(|(namespace, _)| in_namespace(namespace)),
+            _ => false,
+        }
+    }
+}
+
+/// The key whose text holds the place `at`, without its quotes; none if it is no key.
+fn key_around(item: &[u8], at: usize) -> Option<std::ops::Range<usize>> {
+    const LONGEST: usize = 64;
+    let end = at + memchr::memchr(b'"', item.get(at..(at + LONGEST).min(item.len()))?)?;
+    let from = at.saturating_sub(LONGEST);
+    let start = from + memchr::memrchr(b'"', &item[from..at])? + 1;
+    let text = &item[start..end];
+    (item.get(end + 1) == Some(&b':') && !text.contains(&b'\\')).then_some(start..end)
+}
+
+/// The text after the colon at `at`.
+fn text_after(item: &[u8], at: usize) -> Option<&str> {
+    let rest = item.get(at + 1..)?.strip_prefix(b"\"")?;
+    let end = memchr::memchr2(b'"', b'\\', rest)?;
+    let text = std::str::from_utf8(&rest[..end]).ok()?;
+    (rest[end] == b'"' && !text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Glob;
+
+    fn kind(group: &str, plural: &str) -> KindInfo {
+        KindInfo {
+            group: group.to_owned(),
+            version: "v1".to_owned(),
+            plural: plural.to_owned(),
+            kind: plural.to_owned(),
+            namespaced: false,
+            subresources: Vec::new(),
+        }
+    }
+
+    fn named(name: &str) -> ItemMeta {
+        ItemMeta { name: name.to_owned(), namespace: "shop".to_owned(), ..ItemMeta::default() }
+    }
+
+    #[test]
+    fn classes_are_found_wherever_they_are_named() {
+        let mut needs = Needs::default();
+        let item = br#"{"metadata":{"name":"x","annotations":{"kubernetes.io/ingress.class":"old",
+            "last":"{\"storageClassName\":\"quoted\"}"}},"spec":{"a":[{"storageClassName":"fast"}],
+            "className":"no","template":{"spec":{"priorityClassName":"high","runtimeClassName":""}}}}"#;
+        needs.look(&kind("postgresql.cnpg.io", "clusters"), &named("x"), item);
+        for (group, plural, name) in [
+            ("networking.k8s.io", "ingressclasses", "old"),
+            ("storage.k8s.io", "storageclasses", "fast"),
+            ("scheduling.k8s.io", "priorityclasses", "high"),
+            ("apiextensions.k8s.io", "customresourcedefinitions", "clusters.postgresql.cnpg.io"),
+            ("", "namespaces", "shop"),
+        ] {
+            assert!(needs.has((group, plural), name), "{plural} {name}");
+        }
+        assert_eq!(needs.count, 5, "{needs:?}");
+    }
+
+    #[test]
+    fn bindings_bring_their_roles() {
+        let mut needs = Needs::default();
+        let selection =
+            Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
+        let bindings = kind("rbac.authorization.k8s.io", "clusterrolebindings");
+        let binding = |namespace: &str| {
+            format!(
+                r#"{{"metadata":{{"name":"b"}},"roleRef":{{"kind":"ClusterRole","name":"view"}},"subjects":[{{"kind":"ServiceAccount","namespace":"{namespace}","name":"web"}}]}}"#
+            )
+        };
+        assert!(!needs.wants(&selection, &bindings, &named("b"), binding("other").as_bytes()));
+        assert!(needs.wants(&selection, &bindings, &named("b"), binding("shop").as_bytes()));
+        needs.look(&bindings, &named("b"), binding("shop").as_bytes());
+        let roles = kind("rbac.authorization.k8s.io", "clusterroles");
+        assert!(needs.wants(&selection, &roles, &named("view"), b"{}"));
+        assert!(!needs.wants(&selection, &roles, &named("edit"), b"{}"));
+    }
+}

@@ -1,0 +1,149 @@
+//! The proofs that come after all kinds were read: each lives in the one store still, and the server
+//! shows R as it did before.
+
+use futures::FutureExt as _;
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::budget::Budget;
+use super::hand::HandedOn;
+use super::lister::{Ended, Lister, Route, Seen};
+use super::probe::{Moment, Sandwich, Standing};
+use super::{Cluster, Consistency, GapReason, KindReport, ResourceGap};
+
+/// The most objects of a kind that is listed again.
+const MOST: u64 = 5000;
+
+/// The proofs' subject: the kinds that were read at R.
+pub(super) struct After<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) sandwich: &'a Sandwich<'a>,
+    pub(super) moment: &'a Moment,
+    /// The way of each kind, by its place.
+    pub(super) routes: &'a [Route<'a>],
+    pub(super) budget: usize,
+    pub(super) body_limit: usize,
+}
+
+/// What came of the proofs.
+pub(super) struct Proved {
+    pub(super) kinds: Vec<KindReport>,
+    pub(super) gaps: Vec<ResourceGap>,
+    pub(super) notes: Vec<ResourceGap>,
+    /// The kind that was listed again.
+    pub(super) repeated: Option<String>,
+}
+
+impl After<'_> {
+    pub(super) async fn prove(&self, handed: HandedOn, before: &[Standing]) -> Proved {
+        let HandedOn { mut read, gaps } = handed;
+        let mut proved = Proved { kinds: Vec::new(), gaps, notes: Vec::new(), repeated: None };
+        self.together(&mut read, before, &mut proved).await;
+        self.again(&mut read, &mut proved).await;
+        proved.kinds = read.into_iter().map(|(_, report, _)| report).collect();
+        proved
+    }
+
+    /// Holds kinds against the main store once more, but for those for which nothing had moved.
+    async fn together(
+        &self,
+        read: &mut [(usize, KindReport, Seen)],
+        before: &[Standing],
+        proved: &mut Proved,
+    ) {
+        let moved = |place: usize| matches!(before[place], Standing::Together { still: false });
+        let mut open: Vec<&mut (usize, KindReport, Seen)> = read
+            .iter_mut()
+            .filter(|(place, report, _)| report.consistency == Consistency::AtRevision && moved(*place))
+            .collect();
+        if open.is_empty() {
+            return;
+        }
+        let routes: Vec<_> = open.iter().map(|(place, ..)| self.routes[*place].clone()).collect();
+        let stands = match self.sandwich.moment().await {
+            Ok(from) => self.sandwich.stand(&routes, &from).await,
+            Err(error) => Err(error),
+        };
+        let stands = match stands {
+            Ok(stands) => stands,
+            Err(error) => {
+                open.iter_mut().for_each(|(_, report, _)| report.consistency = Consistency::Unproved);
+                let why = format!("that kinds share a store could not be shown again: {error}");
+                let reason = GapReason::NotAtRevision { why };
+                proved.gaps.push(ResourceGap { object: format!("{} kinds", open.len()), reason });
+                return;
+            }
+        };
+        for ((_, report, _), stand) in open.into_iter().zip(stands) {
+            let why = match stand {
+                Standing::Together { .. } => continue,
+                Standing::Apart { why } => {
+                    report.consistency = Consistency::OwnRevision(self.moment.text.clone());
+                    why
+                }
+                Standing::Gap(reason) => {
+                    report.consistency = Consistency::Unproved;
+                    format!("that it shares the store could not be shown again: {reason}")
+                }
+            };
+            let reason = GapReason::NotAtRevision { why };
+            proved.gaps.push(ResourceGap { object: report.kind.resource(), reason });
+        }
+    }
+
+    /// Lists the kind that changed last at R again: a server that does not keep to R shows other
+    /// objects by now.
+    async fn again(&self, read: &mut [(usize, KindReport, Seen)], proved: &mut Proved) {
+        let fits = |report: &KindReport, seen: &Seen| {
+            report.consistency == Consistency::AtRevision && (1..=MOST).contains(&seen.objects)
+        };
+        let busiest =
+            read.iter().filter(|(_, report, seen)| fits(report, seen)).max_by_key(|(.., seen)| seen.newest);
+        let Some((place, report, first)) = busiest else { return };
+        let resource = report.kind.resource();
+        let unknown = |what: String| {
+            let why = format!("it could not be listed again: {what}");
+            ResourceGap { object: resource.clone(), reason: GapReason::NotAtRevision { why } }
+        };
+        match self.list(*place).await {
+            Ended::Seen(second) if second.digest.finalize() == first.digest.finalize() => {
+                proved.repeated = Some(resource);
+            }
+            Ended::Seen(_) | Ended::Disproved { .. } => {
+                let why = format!(
+                    "{resource}, listed again at revision {}, are not the same: the server does not keep \
+                     to a revision",
+                    self.moment.text
+                );
+                for (_, report, _) in read.iter_mut() {
+                    if report.consistency == Consistency::AtRevision {
+                        report.consistency = Consistency::Unproved;
+                    }
+                }
+                let reason = GapReason::NotAtRevision { why };
+                proved.gaps.push(ResourceGap { object: "all kinds".to_owned(), reason });
+            }
+            Ended::Error(error) if error.code() == Some(410) => {
+                proved.notes.push(unknown(format!("revision {} is gone", self.moment.text)));
+            }
+            Ended::Error(error) => proved.notes.push(unknown(error.to_string())),
+            Ended::Malformed(reason) => proved.notes.push(unknown(reason.to_string())),
+            Ended::Unheard => {}
+        }
+    }
+
+    /// Lists a kind, and lets its objects go.
+    async fn list(&self, place: usize) -> Ended {
+        let (tell, mut hear) = unbounded_channel();
+        let budget = Budget::new(self.budget, self.body_limit / 3 * 4);
+        let route = self.routes[place].clone();
+        let lister =
+            Lister { cluster: self.cluster, route, place: 0, budget, body_limit: self.body_limit, tell };
+        let mut listing = std::pin::pin!(lister.list(Some(&self.moment.text)).fuse());
+        loop {
+            tokio::select! {
+                ended = &mut listing => return ended,
+                told = hear.recv() => drop(told),
+            }
+        }
+    }
+}

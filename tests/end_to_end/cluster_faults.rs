@@ -1,0 +1,327 @@
+//! An API server that fails in the ways in which API servers fail: each is named, and nothing that it
+//! spoils passes for whole.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use kbak::plan::Glob;
+use kbak::source::kubernetes::{
+    Consistency, GapReason, ResourcesConfig, ResourcesError, ResourcesReport, Selection,
+};
+use serde_json::json;
+
+use super::cluster::limited;
+use crate::support::keyed::{Keyed, run};
+use crate::support::plane::{Plane, connect, create, delete, patch};
+use crate::support::program::beneath;
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::resources::{
+    Held, NoPause, Pause, config_map, definition, fill, namespace, read, read_with, thing,
+};
+
+const MAPS: &str = "/api/v1/configmaps";
+
+fn only(kinds: &[&str]) -> ResourcesConfig {
+    let kinds = kinds.iter().map(|kind| Glob::new(kind).expect("a pattern")).collect();
+    ResourcesConfig { selection: Selection { kinds, ..Selection::default() }, ..ResourcesConfig::default() }
+}
+
+async fn with_maps(plane: &Plane, count: u64) {
+    let cluster = plane.cluster().await;
+    let object =
+        |number| ("/api/v1/namespaces/default/configmaps".to_owned(), config_map(&format!("c{number}"), "x"));
+    fill(&cluster, count, 8, object).await;
+}
+
+fn whole(held: &Held, report: &ResourcesReport, count: usize) {
+    assert!(report.gaps.is_empty(), "{:?}", report.gaps);
+    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+    let own = held.objects("configmaps").keys().filter(|key| key.starts_with("default/c")).count();
+    assert_eq!(own, count);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_is_waited_for() {
+    let plane = Plane::up(&["--without-controllers"]);
+    with_maps(&plane, 1200).await;
+    // Pages of the ConfigMaps: too busy for more than the usual tries, a lost answer, a cut one, a timeout.
+    let proxy = Proxy::before(&plane.kubeconfig(), |asked| match (asked.path.as_str(), asked.before) {
+        (MAPS, 1..12) => Some(Fault::Status(429, Some(0))),
+        (MAPS, 13) => Some(Fault::Drop),
+        (MAPS, 14) => Some(Fault::Cut(1000)),
+        (MAPS, 16) => Some(Fault::Status(504, None)),
+        ("/apis", 0) => Some(Fault::Cut(10)),
+        _ => None,
+    })
+    .await;
+    let (held, report) = read(&connect(&proxy.kubeconfig()).await).await;
+    whole(&held, &report, 1200);
+    assert!(proxy.count(MAPS) >= 18, "{}", proxy.count(MAPS));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kind_whose_answers_stay_broken_is_a_gap() {
+    let plane = Plane::up(&["--without-controllers"]);
+    with_maps(&plane, 3).await;
+    let proxy = Proxy::before(&plane.kubeconfig(), |asked| match asked.path.as_str() {
+        MAPS if asked.is_exact() => Some(Fault::Body(|body| body[..body.len() / 2].to_vec())),
+        "/api/v1/secrets" if asked.is_exact() => Some(Fault::Status(500, None)),
+        _ => None,
+    })
+    .await;
+    let (held, report) = read(&connect(&proxy.kubeconfig()).await).await;
+    let gaps: Vec<_> = report.gaps.iter().map(|gap| (gap.object.as_str(), &gap.reason)).collect();
+    let [("configmaps", GapReason::Malformed(_)), ("secrets", GapReason::Unavailable { code: 500, .. })] =
+        gaps.as_slice()
+    else {
+        panic!("{gaps:?}")
+    };
+    assert!(held.objects("configmaps").is_empty(), "no part of a kind passes for the kind");
+    assert!(!held.objects("namespaces").is_empty(), "the rest is there");
+}
+
+/// Does something once, when the first object of a kind is handed on.
+struct Once<F> {
+    at: &'static str,
+    act: Mutex<Option<F>>,
+}
+
+impl<F> Once<F> {
+    fn at(at: &'static str, act: F) -> Self {
+        Self { at, act: Mutex::new(Some(act)) }
+    }
+}
+
+#[async_trait]
+impl<F: AsyncAct> Pause for Once<F> {
+    async fn at(&mut self, resource: &str, objects: usize) {
+        if resource == self.at && objects == 1 {
+            let act = self.act.get_mut().expect("a lock").take();
+            if let Some(act) = act {
+                act.act().await;
+            }
+        }
+    }
+}
+
+#[async_trait]
+trait AsyncAct: Send + 'static {
+    async fn act(self);
+}
+
+#[async_trait]
+impl<F, R> AsyncAct for F
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Future<Output = ()> + Send,
+{
+    async fn act(self) {
+        self().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_starts_again_is_waited_for() {
+    let mut plane = Plane::up(&["--without-controllers"]);
+    with_maps(&plane, 1200).await;
+    let cluster = plane.cluster().await;
+    let (tell, hear) = std::sync::mpsc::channel::<()>();
+    let restarts = std::thread::spawn(move || {
+        hear.recv().expect("the reading has begun");
+        plane.command("kill kube-apiserver");
+        plane.command("start kube-apiserver");
+        plane
+    });
+    let config = ResourcesConfig { parallel: 1, ..ResourcesConfig::default() };
+    let pause = Once::at("configmaps", move || async move { tell.send(()).expect("it waits") });
+    let (held, report) = read_with(&cluster, &config, pause).await;
+    let plane = restarts.join().expect("it is up again");
+    whole(&held, &report.expect("a report"), 1200);
+    drop(plane);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_gone_is_an_error() {
+    let mut plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    plane.command("kill kube-apiserver");
+    let (_, report) = read_with(&cluster, &ResourcesConfig::default(), NoPause).await;
+    let error = report.expect_err("nothing is there");
+    let ResourcesError::Api(error) = error else { panic!("{error}") };
+    assert!(error.is_transient(), "{error}");
+    let output = run(Keyed::new().backup_of(&plane.kubeconfig())).await;
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{text}");
+    assert!(text.contains("cannot be reached"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_that_goes_meanwhile_is_a_gap() {
+    let plane = Plane::up(&[]);
+    let cluster = plane.cluster().await;
+    definition(&cluster).await;
+    create(
+        &cluster,
+        "/apis/demo.kbak.dev/v1/namespaces/default/apples",
+        thing("apples.demo.kbak.dev", "one", 1),
+    )
+    .await;
+    let admin = cluster.clone();
+    let gone = move || async move {
+        delete(&admin, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/apples.demo.kbak.dev").await;
+        while admin.get("/apis/demo.kbak.dev/v1/apples", "", 1 << 20).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let config = ResourcesConfig { parallel: 1, ..only(&["configmaps", "apples.demo.kbak.dev"]) };
+    // The list of apples comes after that of ConfigMaps, and waits for it.
+    let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
+        let late = asked.path.ends_with("/apples") && asked.is_exact();
+        late.then_some(Fault::Late(std::time::Duration::from_secs(2)))
+    })
+    .await;
+    let slow = connect(&proxy.kubeconfig()).await;
+    let (held, report) = read_with(&slow, &config, Once::at("configmaps", gone)).await;
+    let report = report.expect("a report");
+    let [gap] = report.gaps.as_slice() else { panic!("{:?}", report.gaps) };
+    assert_eq!((gap.object.as_str(), &gap.reason), ("apples.demo.kbak.dev", &GapReason::Gone));
+    assert!(!held.objects("configmaps").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_end_meanwhile_are_gaps() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    create(&cluster, "/api/v1/namespaces/default/configmaps", config_map("c", "x")).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps", "secrets"], "verbs": ["get", "list"]}]);
+    let kubeconfig = limited(&plane, &cluster, folder.path(), rules).await;
+    let admin = cluster.clone();
+    let revoke = move || async move {
+        let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/reader";
+        let rules = json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list"]}]);
+        patch(&admin, role, json!({"rules": rules})).await;
+    };
+    let config = ResourcesConfig { parallel: 1, ..only(&["configmaps", "secrets", "namespaces"]) };
+    let proxy = Proxy::before(&kubeconfig, |asked| {
+        let late = asked.path.ends_with("/secrets") && asked.is_exact();
+        late.then_some(Fault::Late(std::time::Duration::from_secs(2)))
+    })
+    .await;
+    let reader = connect(&proxy.kubeconfig()).await;
+    let (held, report) = read_with(&reader, &config, Once::at("configmaps", revoke)).await;
+    let report = report.expect("a report");
+    let forbidden: Vec<_> =
+        report.gaps.iter().filter(|gap| matches!(gap.reason, GapReason::Forbidden { .. })).collect();
+    let [gap] = forbidden.as_slice() else { panic!("{:?}", report.gaps) };
+    assert_eq!(gap.object, "secrets");
+    assert!(held.objects("configmaps").contains_key("default/c"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_servers_behind_the_api_server_are_named() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    definition(&cluster).await;
+    let apples = "/apis/demo.kbak.dev/v1/namespaces/default/apples";
+    create(&cluster, apples, thing("apples.demo.kbak.dev", "one", 1)).await;
+    // A conversion webhook that nobody answers: at the storage version it is not asked.
+    let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/apples.demo.kbak.dev";
+    let hook = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://127.0.0.1:1/convert"}}});
+    patch(&cluster, definition, json!({"spec": {"conversion": hook}})).await;
+    let service = json!({
+        "metadata": {"name": "v1.dead.kbak.dev"},
+        "spec": {"group": "dead.kbak.dev", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100,
+            "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "nobody"}},
+    });
+    create(&cluster, "/apis/apiregistration.k8s.io/v1/apiservices", service).await;
+    let mut known = false;
+    for _ in 0..600 {
+        let (held, report) = read(&cluster).await;
+        assert!(held.objects("apples.demo.kbak.dev").contains_key("default/one"), "{:?}", report.gaps);
+        if let [gap] = report.gaps.as_slice() {
+            assert_eq!((gap.object.as_str(), &gap.reason), ("dead.kbak.dev/v1", &GapReason::Stale));
+            known = true;
+            break;
+        }
+    }
+    assert!(known, "the dead API is never named");
+
+    // Stored in a version that is no longer the storage version, they cannot be told without it.
+    let versions = ["v1", "v2"].map(|name| {
+        let schema =
+            json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+        json!({"name": name, "served": true, "storage": name == "v2", "schema": schema})
+    });
+    patch(&cluster, definition, json!({"spec": {"versions": versions}})).await;
+    for _ in 0..600 {
+        let (held, report) = read(&cluster).await;
+        let gap = report.gaps.iter().find(|gap| gap.object == "apples.demo.kbak.dev");
+        let Some(gap) = gap else { continue };
+        let GapReason::Unavailable { code: 500, message } = &gap.reason else { panic!("{gap}") };
+        assert!(message.contains("conversion webhook"), "{message}");
+        assert!(held.objects("apples.demo.kbak.dev").is_empty());
+        return;
+    }
+    panic!("the dead webhook is never named");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_that_ends_every_few_seconds_is_outrun_or_told() {
+    let plane = Plane::up(&[
+        "--without-controllers",
+        "--apiserver-arg",
+        "--etcd-compaction-interval=15s",
+        "--apiserver-arg",
+        "--feature-gates=ListFromCacheSnapshot=false",
+    ]);
+    with_maps(&plane, 1200).await;
+    let cluster = plane.cluster().await;
+    // A run that is quick beside it sees nothing of it.
+    let (held, report) = read(&cluster).await;
+    whole(&held, &report, 1200);
+    // One whose second page comes too late, the first time, begins again.
+    let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
+        let late = asked.path == MAPS && asked.query.contains("continue=") && asked.before < 3;
+        late.then_some(Fault::Late(std::time::Duration::from_secs(40)))
+    })
+    .await;
+    let slow = connect(&proxy.kubeconfig()).await;
+    let (held, report) = read_with(&slow, &only(&["configmaps", "namespaces"]), NoPause).await;
+    let report = report.expect("a report");
+    assert_eq!((report.restarts, held.restarts), (1, 1));
+    whole(&held, &report, 1200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_objects_stay_within_the_limit() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    namespace(&cluster, "large").await;
+    // 1.5 MiB is etcd's own limit by default. Not all alike, so that something has to be stored.
+    let count = if std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full") { 1000 } else { 150 };
+    let object = |number: u64| {
+        let size = if number == 0 { 1_500_000 } else { 1_000_000 };
+        let value: String =
+            (0..size / 20).map(|at: u64| format!("{:020}", at.wrapping_mul(number + 7919))).collect();
+        ("/api/v1/namespaces/large/apples".to_owned(), config_map(&format!("c{number:04}"), &value))
+    };
+    let maps = |number| {
+        let (_, mut object) = object(number);
+        // A ConfigMap's own limit is 1 MiB; a custom resource may be larger.
+        object["kind"] = json!("Apple");
+        object["apiVersion"] = json!("demo.kbak.dev/v1");
+        ("/apis/demo.kbak.dev/v1/namespaces/large/apples".to_owned(), object)
+    };
+    definition(&cluster).await;
+    fill(&cluster, count, 4, maps).await;
+    let keyed = Keyed::new();
+    let output = run(keyed.backup_of(&plane.kubeconfig())).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let peak = keyed.report()["memory_peak"].as_u64().expect("a figure");
+    println!("{count} objects of 1 MB: {} MiB resident at most", peak >> 20);
+    assert!(peak <= 128 << 20, "{} MiB were resident", peak >> 20);
+    let back = beneath(&keyed.files());
+    let large = back.iter().filter(|path| path.metadata().expect("metadata").len() > 900_000).count();
+    assert_eq!(large as u64, count);
+}

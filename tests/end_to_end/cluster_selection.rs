@@ -1,0 +1,260 @@
+//! A part of a cluster, and of the rest what that part stands on; with the rights of a namespace alone.
+
+use std::path::Path;
+
+use kbak::plan::Glob;
+use kbak::source::kubernetes::{Cluster, ClusterScoped, Consistency, GapReason, ResourcesConfig, Selection};
+use serde_json::{Value, json};
+
+use crate::support::plane::{Plane, connect, create};
+use crate::support::resources::{Held, NoPause, definition, namespace, read_with, thing};
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+fn globs(names: &[&str]) -> Vec<Glob> {
+    names.iter().map(|name| Glob::new(name).expect("a pattern")).collect()
+}
+
+fn of(selection: Selection) -> ResourcesConfig {
+    ResourcesConfig { selection, ..ResourcesConfig::default() }
+}
+
+fn names(held: &Held, resource: &str) -> Vec<String> {
+    held.objects(resource).into_keys().map(|key| key.trim_start_matches('/').to_owned()).collect()
+}
+
+/// Two namespaces, each with an application that stands on things of its own outside of it.
+async fn two_applications(cluster: &Cluster) {
+    definition(cluster).await;
+    let at = |path: &str, name: &str, more: Value| {
+        let mut object = json!({"metadata": {"name": name}});
+        object.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        (path.to_owned(), object)
+    };
+    for of in ["shop", "other"] {
+        namespace(cluster, of).await;
+        let ns = |group: &str, kind: &str| format!("{group}/namespaces/{of}/{kind}");
+        let named = |what: &str| format!("{of}-{what}");
+        let storage = "/apis/storage.k8s.io/v1/storageclasses";
+        let provisioner = json!({"provisioner": "kubernetes.io/no-provisioner"});
+        let role = |name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": named(name)});
+        let account = json!([{"kind": "ServiceAccount", "namespace": of, "name": "web"}]);
+        let rules = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+        let pod = json!({"metadata": {"labels": {"app": "web"}}, "spec": {
+            "priorityClassName": named("priority"), "runtimeClassName": named("runtime"),
+            "containers": [{"name": "web", "image": "web:1"}]}});
+        let claim = json!({"spec": {"storageClassName": named("class"), "volumeName": named("disk"),
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+        let volume = json!({"spec": {"storageClassName": named("class"), "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/srv"}}});
+        let workload = json!({"metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {
+            "selector": {"matchLabels": {"app": "web"}}, "template": pod}});
+        let ingress = json!({"spec": {"ingressClassName": named("ingress"), "defaultBackend": {"resource": {"kind": "Nothing", "name": "x"}}}});
+        for (path, object) in [
+            at(storage, &named("class"), provisioner.clone()),
+            at(storage, &named("unused"), provisioner),
+            at("/apis/scheduling.k8s.io/v1/priorityclasses", &named("priority"), json!({"value": 1})),
+            at("/apis/node.k8s.io/v1/runtimeclasses", &named("runtime"), json!({"handler": "runc"})),
+            at(
+                "/apis/networking.k8s.io/v1/ingressclasses",
+                &named("ingress"),
+                json!({"spec": {"controller": "kbak.dev/none"}}),
+            ),
+            at("/api/v1/persistentvolumes", &named("disk"), volume),
+            at(&format!("{RBAC}/clusterroles"), &named("bound"), rules.clone()),
+            at(&format!("{RBAC}/clusterroles"), &named("everywhere"), rules.clone()),
+            at(&format!("{RBAC}/clusterroles"), &named("unbound"), rules),
+            at(
+                &format!("{RBAC}/clusterrolebindings"),
+                &named("everywhere"),
+                json!({"roleRef": role("everywhere"), "subjects": account}),
+            ),
+            at(&ns(RBAC, "rolebindings"), "bound", json!({"roleRef": role("bound"), "subjects": account})),
+            at(&ns("/api/v1", "serviceaccounts"), "web", json!({})),
+            at(&ns("/api/v1", "configmaps"), "settings", json!({"data": {"a": "b"}})),
+            at(&ns("/api/v1", "persistentvolumeclaims"), "data", claim),
+            at(&ns("/apis/apps/v1", "deployments"), "web", workload),
+            at(&ns("/apis/networking.k8s.io/v1", "ingresses"), "web", ingress),
+        ] {
+            create(cluster, &path, object).await;
+        }
+    }
+    create(cluster, "/apis/demo.kbak.dev/v1/namespaces/shop/apples", thing("apples.demo.kbak.dev", "one", 1))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_brings_what_it_stands_on() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    two_applications(&cluster).await;
+    for namespaces in [&["shop"][..], &["sho*"][..]] {
+        let selection = Selection { namespaces: globs(namespaces), ..Selection::default() };
+        let (held, report) = read_with(&cluster, &of(selection), NoPause).await;
+        let report = report.expect("a report");
+        assert!(report.gaps.is_empty(), "{:?}", report.gaps);
+        assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+        for (resource, wanted) in [
+            ("namespaces", &["shop"][..]),
+            ("storageclasses.storage.k8s.io", &["shop-class"]),
+            ("priorityclasses.scheduling.k8s.io", &["shop-priority"]),
+            ("runtimeclasses.node.k8s.io", &["shop-runtime"]),
+            ("ingressclasses.networking.k8s.io", &["shop-ingress"]),
+            ("persistentvolumes", &["shop-disk"]),
+            ("clusterroles.rbac.authorization.k8s.io", &["shop-bound", "shop-everywhere"]),
+            ("clusterrolebindings.rbac.authorization.k8s.io", &["shop-everywhere"]),
+            ("customresourcedefinitions.apiextensions.k8s.io", &["apples.demo.kbak.dev"]),
+            ("deployments.apps", &["shop/web"]),
+            ("apples.demo.kbak.dev", &["shop/one"]),
+        ] {
+            assert_eq!(names(&held, resource), wanted, "{namespaces:?}: {resource}");
+        }
+        let foreign = held.kinds.iter().flat_map(|(_, lines)| lines);
+        for line in foreign {
+            let object: Value = serde_json::from_slice(line).expect("JSON");
+            let namespace = &object["metadata"]["namespace"];
+            assert!(namespace.is_null() || namespace == "shop", "{object}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_bring_what_they_pick_and_what_that_stands_on() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    two_applications(&cluster).await;
+    let labels = Some("app=web,kbak.dev/exclude!=true".to_owned());
+    let selection = Selection { namespaces: globs(&["other", "shop"]), labels, ..Selection::default() };
+    let (held, report) = read_with(&cluster, &of(selection), NoPause).await;
+    assert!(report.expect("a report").gaps.is_empty());
+    assert_eq!(names(&held, "deployments.apps"), ["other/web", "shop/web"]);
+    assert_eq!(names(&held, "namespaces"), ["other", "shop"], "they have no such label, and are needed");
+    assert_eq!(names(&held, "priorityclasses.scheduling.k8s.io"), ["other-priority", "shop-priority"]);
+    assert!(held.objects("storageclasses.storage.k8s.io").is_empty(), "what names it has not the label");
+    assert!(held.objects("configmaps").is_empty());
+
+    // A label that leaves out leaves out everywhere, and makes no part of the whole.
+    let excluded = json!({"metadata": {"name": "left-out", "labels": {"kbak.dev/exclude": "true"}}});
+    create(&cluster, "/api/v1/namespaces/shop/configmaps", excluded).await;
+    let labels = Some("kbak.dev/exclude!=true".to_owned());
+    let (held, report) =
+        read_with(&cluster, &of(Selection { labels, ..Selection::default() }), NoPause).await;
+    assert!(report.expect("a report").gaps.is_empty());
+    let maps = names(&held, "configmaps");
+    assert!(maps.contains(&"shop/settings".to_owned()) && !maps.contains(&"shop/left-out".to_owned()));
+    assert_eq!(held.objects("storageclasses.storage.k8s.io").len(), 4, "all, used or not");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_plan_names_and_is_not_there_is_a_gap() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    let selection = Selection {
+        namespaces: globs(&["default", "shpo"]),
+        kinds: globs(&["configmaps", "widgets.demo.kbak.dev"]),
+        ..Selection::default()
+    };
+    let (_, report) = read_with(&cluster, &of(selection), NoPause).await;
+    let gaps = report.expect("a report").gaps;
+    let absent: Vec<_> = gaps.iter().map(|gap| (gap.object.as_str(), gap.reason.clone())).collect();
+    assert_eq!(
+        absent,
+        [
+            ("namespaces/shpo", GapReason::Absent("namespace".to_owned())),
+            ("widgets.demo.kbak.dev", GapReason::Absent("kind".to_owned())),
+        ]
+    );
+}
+
+/// A kubeconfig of a ServiceAccount that may read everything in `shop`, and nothing else.
+async fn of_a_namespace(plane: &Plane, cluster: &Cluster, folder: &Path) -> std::path::PathBuf {
+    create(cluster, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "kbak"}})).await;
+    let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}]);
+    create(
+        cluster,
+        &format!("{RBAC}/namespaces/shop/roles"),
+        json!({"metadata": {"name": "kbak"}, "rules": rules}),
+    )
+    .await;
+    let binding = json!({
+        "metadata": {"name": "kbak"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "kbak"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "shop", "name": "kbak"}],
+    });
+    create(cluster, &format!("{RBAC}/namespaces/shop/rolebindings"), binding).await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
+    let token = create(cluster, "/api/v1/namespaces/shop/serviceaccounts/kbak/token", request).await;
+    let text = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
+    let mut config: Value = serde_saphyr::from_str(&text).expect("YAML");
+    config["users"][0]["user"] = json!({"token": token["status"]["token"]});
+    let path = folder.join("kubeconfig");
+    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_in_a_namespace_are_enough_for_it() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    two_applications(&cluster).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let kubeconfig = of_a_namespace(&plane, &cluster, folder.path()).await;
+    let reader = connect(&kubeconfig).await;
+    let selection = |names: &[&str], cluster_scoped| Selection {
+        namespaces: globs(names),
+        cluster_scoped,
+        ..Selection::default()
+    };
+
+    // Without anything outside, nothing is missing.
+    let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::None)), NoPause).await;
+    let report = report.expect("a report");
+    assert!(report.gaps.is_empty(), "{:?}", report.gaps);
+    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+    let (_, all) = read_with(&cluster, &of(selection(&["shop"], ClusterScoped::None)), NoPause).await;
+    let count =
+        |kinds: &[kbak::source::kubernetes::KindReport]| kinds.iter().map(|kind| kind.objects).sum::<u64>();
+    assert_eq!(
+        count(&report.kinds),
+        count(&all.expect("a report").kinds),
+        "as much as an administrator reads"
+    );
+    assert_eq!(names(&held, "apples.demo.kbak.dev"), ["shop/one"]);
+    assert_eq!(report.cluster_uid, None);
+    let [note] = report.notes.as_slice() else { panic!("{:?}", report.notes) };
+    assert_eq!(note.object, "the cluster's UID");
+
+    // The namespace itself is within its rights; what it needs beyond is named, and no more.
+    let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::Auto)), NoPause).await;
+    let report = report.expect("a report");
+    assert_eq!(names(&held, "namespaces"), ["shop"]);
+    let named: Vec<&str> = report.gaps.iter().map(|gap| gap.object.as_str()).collect();
+    assert_eq!(
+        named,
+        [
+            "persistentvolumes",
+            "ingressclasses.networking.k8s.io",
+            "runtimeclasses.node.k8s.io",
+            "clusterrolebindings.rbac.authorization.k8s.io",
+            "clusterroles.rbac.authorization.k8s.io",
+            "priorityclasses.scheduling.k8s.io",
+            "storageclasses.storage.k8s.io",
+            "customresourcedefinitions.apiextensions.k8s.io",
+        ]
+    );
+    assert!(report.gaps.iter().all(|gap| matches!(gap.reason, GapReason::Forbidden { .. })));
+
+    // A namespace in which it may do nothing is a gap of its own, and spoils nothing of the other.
+    let both = selection(&["other", "shop"], ClusterScoped::None);
+    let (held, report) = read_with(&reader, &of(both), NoPause).await;
+    let report = report.expect("a report");
+    assert_eq!(names(&held, "deployments.apps"), ["shop/web"]);
+    let gap = report.gaps.iter().find(|gap| gap.object == "deployments.apps in other").expect("its gap");
+    let GapReason::Forbidden { role, .. } = &gap.reason else { panic!("{gap}") };
+    assert_eq!(role, "a Role in other");
+
+    // Without names there is nothing that it may list.
+    let (_, report) = read_with(&reader, &ResourcesConfig::default(), NoPause).await;
+    let error = report.expect_err("not allowed").to_string();
+    assert!(error.contains("add the rule"), "{error}");
+}

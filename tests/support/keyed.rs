@@ -1,0 +1,99 @@
+//! A repository in a folder, with its keys, for tests that run the program.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::program::{command, good};
+
+/// It is gone when this is dropped.
+pub struct Keyed {
+    folder: tempfile::TempDir,
+    owner: String,
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+impl Keyed {
+    /// An owner's key, a writer's, and a repository of theirs.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for made in ["store", "keys"] {
+            std::fs::create_dir(folder.path().join(made)).expect("a folder");
+        }
+        let mut keyed = Self { folder, owner: String::new() };
+        let key = text(&keyed.at("owner.key"));
+        let made = good(&["keygen", "-o", &key, "--no-passphrase"]);
+        keyed.owner = String::from_utf8(made.stdout).expect("text").trim_end().to_owned();
+        let (repo, keys) = (keyed.repo(), text(&keyed.at("keys")));
+        let init = ["--recipient", &keyed.owner, "--single-owner", "--identity", &key, "--folder", &keys];
+        good(&[&["init", "--repo", &repo], &init[..]].concat());
+        keyed
+    }
+
+    /// A place beside the repository.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn repo(&self) -> String {
+        format!("file://{}", text(&self.at("store")))
+    }
+
+    /// A backup of the resources of a cluster.
+    pub fn backup_of(&self, kubeconfig: &Path) -> Command {
+        let writer = text(&self.at("keys/writer.key"));
+        let mut command = command(&["backup", "--repo", &self.repo(), "--writer-key", &writer]);
+        command.args(["--recipient", &self.owner, "--resources", "--kubeconfig"]).arg(kubeconfig);
+        command.arg("--report-file").arg(self.at("report.json"));
+        command
+    }
+
+    /// A backup by a plan that declares these resources of a cluster.
+    pub fn backup_by_plan(&self, kubeconfig: &Path, resources: Value) -> Command {
+        let plan = serde_json::json!({
+            "apiVersion": "kbak.dev/v1", "kind": "BackupPlan", "metadata": {"name": "default"},
+            "spec": {
+                "repository": {"url": self.repo()}, "recipients": [self.owner],
+                "writer": {"keyFile": text(&self.at("keys/writer.key"))},
+                "cluster": {"kubeconfigFile": text(kubeconfig)}, "resources": resources,
+            },
+        });
+        std::fs::write(self.at("plan.yaml"), plan.to_string()).expect("a plan");
+        let mut command = command(&["backup", "--plan"]);
+        command.arg(self.at("plan.yaml")).arg("--report-file").arg(self.at("report.json"));
+        command
+    }
+
+    /// What the newest snapshot says of itself.
+    pub fn show(&self) -> Value {
+        let [pin, key] = ["keys/kbak.pub", "owner.key"].map(|name| text(&self.at(name)));
+        let args =
+            ["show", "latest", "--repo", &self.repo(), "--signer", &pin, "--identity", &key, "-o", "json"];
+        serde_json::from_slice(&good(&args).stdout).expect("JSON")
+    }
+
+    /// The report of the last backup.
+    pub fn report(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.at("report.json")).expect("a report")).expect("JSON")
+    }
+
+    /// Restores the resources of the newest snapshot as files.
+    pub fn files(&self) -> PathBuf {
+        let (pin, key) = (text(&self.at("keys/kbak.pub")), text(&self.at("owner.key")));
+        let repo = self.repo();
+        let files = self.at("files");
+        let _ = std::fs::remove_dir_all(&files);
+        let reader = ["--repo", &repo, "--signer", &pin, "--identity", &key];
+        good(&[&["restore", "latest", "--resources-to", &text(&files)], &reader[..]].concat());
+        files
+    }
+}
+
+/// Runs it beside the test's own tasks.
+pub async fn run(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it runs")
+}

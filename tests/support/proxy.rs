@@ -1,0 +1,187 @@
+//! A proxy of ours before an API server, on loopback: for faults that a real one does not make on
+//! demand. What it is not told to spoil goes through as it is.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Request, Response, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::task::JoinHandle;
+
+/// A request on its way.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub path: String,
+    pub query: String,
+    /// How many requests for this path came before.
+    pub before: u32,
+}
+
+impl Asked {
+    /// Whether it is the first page of a list at a revision.
+    pub fn is_exact(&self) -> bool {
+        self.query.contains("resourceVersionMatch=Exact")
+    }
+}
+
+/// What becomes of an answer.
+pub enum Fault {
+    /// This status in its place, with a Retry-After in seconds.
+    Status(u16, Option<u32>),
+    /// Its whole length is announced, and so many bytes come.
+    Cut(usize),
+    /// The connection ends without an answer.
+    Drop,
+    /// It comes so much later.
+    Late(Duration),
+    /// Its body is changed.
+    Body(fn(Vec<u8>) -> Vec<u8>),
+    /// Another API server gives it.
+    Elsewhere(kube::Client),
+}
+
+type Rule = dyn Fn(&Asked) -> Option<Fault> + Send + Sync;
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// The proxy; it ends when this is dropped.
+pub struct Proxy {
+    kubeconfig: tempfile::TempPath,
+    asked: Arc<Mutex<HashMap<String, u32>>>,
+    accept: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// In front of the API server that `kubeconfig` names, as who it names.
+    pub async fn before<R>(kubeconfig: &Path, rule: R) -> Self
+    where
+        R: Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
+    {
+        let upstream = upstream(kubeconfig).await;
+        let rule: Arc<Rule> = Arc::new(rule);
+        let asked = Arc::new(Mutex::new(HashMap::new()));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let counts = asked.clone();
+        let accept = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (upstream, rule, counts) = (upstream.clone(), rule.clone(), counts.clone());
+                tokio::spawn(async move {
+                    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                        let (upstream, rule) = (upstream.clone(), rule.clone());
+                        let path = request.uri().path().to_owned();
+                        let query = request.uri().query().unwrap_or_default().to_owned();
+                        let before = {
+                            let mut counts = counts.lock().expect("a lock");
+                            let count = counts.entry(path.clone()).or_insert(0);
+                            *count += 1;
+                            *count - 1
+                        };
+                        let fault = rule(&Asked { path, query, before });
+                        answer(upstream, request, fault)
+                    });
+                    let http = hyper::server::conn::http1::Builder::new();
+                    // A connection that ends badly is what some of the faults are about.
+                    drop(http.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+            "clusters": [{"name": "proxy", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "proxy", "user": {}}],
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+        });
+        let file = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+        std::fs::write(&file, text.to_string()).expect("a kubeconfig");
+        Self { kubeconfig: file, asked, accept }
+    }
+
+    /// How to reach it.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig.to_path_buf()
+    }
+
+    /// How many requests came for a path.
+    pub fn count(&self, path: &str) -> u32 {
+        self.asked.lock().expect("a lock").get(path).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}
+
+/// A client for what stands behind a proxy.
+pub async fn upstream(kubeconfig: &Path) -> kube::Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let options = KubeConfigOptions::default();
+    let mut config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("a configuration");
+    config.default_retry = false;
+    kube::Client::try_from(config).expect("a client")
+}
+
+async fn answer(
+    upstream: kube::Client,
+    request: Request<Incoming>,
+    fault: Option<Fault>,
+) -> Result<Response<Body>, std::io::Error> {
+    let upstream = match &fault {
+        Some(Fault::Drop) => return Err(std::io::Error::other("dropped")),
+        Some(Fault::Status(code, wait)) => return Ok(status(*code, *wait)),
+        Some(Fault::Elsewhere(other)) => other.clone(),
+        _ => upstream,
+    };
+    if let Some(Fault::Late(wait)) = &fault {
+        tokio::time::sleep(*wait).await;
+    }
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let mut onward =
+        Request::builder().method(parts.method).uri(parts.uri.path_and_query().expect("a path").as_str());
+    for name in [header::ACCEPT, header::CONTENT_TYPE] {
+        if let Some(value) = parts.headers.get(&name) {
+            onward = onward.header(name, value);
+        }
+    }
+    let onward = onward.body(kube::client::Body::from(body.to_vec())).expect("a request");
+    let answer = upstream.send(onward).await.map_err(std::io::Error::other)?;
+    let (mut parts, body) = answer.into_parts();
+    let mut body = body.collect().await.map_err(std::io::Error::other)?.to_bytes().to_vec();
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    if let Some(Fault::Body(change)) = fault {
+        body = change(body);
+    }
+    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    let body = match fault {
+        Some(Fault::Cut(at)) => {
+            let some = Bytes::from(body[..at.min(body.len())].to_vec());
+            let pieces = [Ok(Frame::data(some)), Err(std::io::Error::other("cut"))];
+            StreamBody::new(futures::stream::iter(pieces).boxed()).boxed_unsync()
+        }
+        _ => Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync(),
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+fn status(code: u16, wait: Option<u32>) -> Response<Body> {
+    let text = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "made by a test",
+    });
+    let body = Full::new(Bytes::from(text.to_string())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::builder().status(code);
+    if let Some(wait) = wait {
+        response = response.header(header::RETRY_AFTER, wait);
+    }
+    response.body(body).expect("a response")
+}
