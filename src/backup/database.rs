@@ -14,6 +14,7 @@ use crate::pipeline::chunker::Cuts;
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::Piece;
 use crate::report::event::Meter;
+use crate::report::text::plural;
 use crate::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres};
 
 use super::item::{Finished, StreamDraft};
@@ -80,7 +81,10 @@ pub async fn write(
             reason: "the server has no database of the names that the plan wants".into(),
         });
     }
-    finished.summary = format!("{} databases, dumps proven complete", databases.len());
+    finished.summary = match finished.streams.iter().filter(|stream| stream.format == "pgdump").count() {
+        0 => "no database is backed up".to_owned(),
+        whole => format!("{}, dumps proven complete", plural(whole as u64, "database", "databases")),
+    };
     finished.fact("server_version", server.server_version());
     finished.fact("databases", &databases);
     finished.fact("proofs", &proofs);

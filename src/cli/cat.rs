@@ -1,5 +1,6 @@
 //! `kbak cat`: the bytes of a stream, of one file in a folder, of one object.
 
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
@@ -9,11 +10,12 @@ use super::options::ReadArgs;
 use super::out;
 use super::reading;
 use super::terminal::Talk;
-use crate::format::catalog::{Line, Type};
+use crate::format::catalog::Type;
+use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
+use crate::restore::streams::member as member_of;
 use crate::restore::volume::parse::{Event, Expect, Parser};
-use crate::source::volume::tar::order;
 
 /// The largest object that is decoded: no API server takes more than 3 MiB.
 const MOST_OBJECT: u64 = 64 << 20;
@@ -34,7 +36,7 @@ pub struct CatArgs {
     pub snapshot: String,
     /// An item, and a stream, a file or an object in it
     #[arg(value_name = "ITEM[:PATH]")]
-    pub place: String,
+    pub place: OsString,
     /// Write one object for people or tools [default: its line as the server wrote it]
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<ObjectFormat>,
@@ -61,14 +63,16 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
         let reader = snapshot.read(stream)?;
         let mut stdout = std::io::stdout();
         if let Some(format) = args.output {
-            out::text(&object(&reader, path, format, &item.name).await?)?;
+            let path = reading::spelled(&reader, path).await?;
+            out::text(&object(&reader, &path, format, &item.name).await?)?;
         } else if path.is_empty() {
             let mut bytes = reader.bytes();
             while let Some(piece) = bytes.next().await {
                 out::written(stdout.write_all(&piece?))?;
             }
         } else {
-            member(&reader, path, &mut stdout, &item.name).await?;
+            let path = reading::spelled(&reader, path).await?;
+            member(&reader, &path, &mut stdout, &item.name).await?;
         }
         out::written(stdout.flush())?;
         Ok(Exit::Safe)
@@ -78,13 +82,13 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
 /// One object, decoded and written again. Its fields come in another order than the server's.
 async fn object(
     reader: &StreamReader,
-    path: &str,
+    path: &Name,
     format: ObjectFormat,
     item: &str,
 ) -> Result<String, Failure> {
     let remedy = "name one object, as in resources:core/v1/configmaps/shop/settings; leave -o out for bytes";
     let no_object = || Failure::new(Exit::Usage, "-o is for one object of a cluster").remedy(remedy);
-    let found = place(reader, path).await?;
+    let found = member_of(reader, path).await?;
     let (at, line) = found.filter(|(_, line)| line.kind == Type::Object).ok_or_else(no_object)?;
     let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length && line.len <= MOST_OBJECT);
     let end =
@@ -95,7 +99,7 @@ async fn object(
         text.extend_from_slice(&piece?);
     }
     // The parser's own words may quote a value.
-    let damaged = |_| Failure::new(Exit::Damaged, format!("{path} is no JSON"));
+    let damaged = |_| Failure::new(Exit::Damaged, format!("{} is no JSON", path.display()));
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
     let shown = match format {
         ObjectFormat::Yaml => serde_saphyr::to_string(&value).map_err(|error| error.to_string()),
@@ -107,21 +111,22 @@ async fn object(
 }
 
 /// Writes one member: of a folder its content, of a kind its line.
-async fn member(reader: &StreamReader, path: &str, out: &mut impl Write, item: &str) -> Result<(), Failure> {
+async fn member(reader: &StreamReader, path: &Name, out: &mut impl Write, item: &str) -> Result<(), Failure> {
     let nothing = || {
-        Failure::new(Exit::Usage, format!("{item} holds nothing at {path}"))
+        Failure::new(Exit::Usage, format!("{item} holds nothing at {}", path.display()))
             .remedy("kbak ls or kbak find show what it holds")
     };
-    let (at, line) = place(reader, path).await?.ok_or_else(nothing)?;
+    let (mut at, mut line) = member_of(reader, path).await?.ok_or_else(nothing)?;
+    // A further name of a file has the content that stands at its first.
+    if line.kind == Type::Hardlink
+        && let Some(carrier) = &line.link
+    {
+        (at, line) = member_of(reader, carrier).await?.ok_or_else(nothing)?;
+    }
     match line.kind {
         Type::File | Type::Object | Type::Dump => {}
-        Type::Hardlink => {
-            let to = line.link.as_ref().map(crate::format::name::Name::display).unwrap_or_default();
-            return Err(Failure::new(Exit::Usage, format!("{path} is a further name of {to}"))
-                .remedy(format!("kbak cat … {item}:{to}")));
-        }
         _ => {
-            let what = format!("{path} is no file");
+            let what = format!("{} is no file", path.display());
             return Err(Failure::new(Exit::Usage, what).remedy("kbak restore --path brings folders back"));
         }
     }
@@ -150,24 +155,6 @@ async fn member(reader: &StreamReader, path: &str, out: &mut impl Write, item: &
 
 fn damaged(error: crate::restore::volume::parse::ParseError) -> Failure {
     Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
-}
-
-/// Where a member stands, and its line.
-async fn place(reader: &StreamReader, path: &str) -> Result<Option<(u64, Line)>, Failure> {
-    let stream = reader.body();
-    let wanted = path.as_bytes();
-    let sorted = stream.format == "tar";
-    let mut lines = reader.catalog_from(reading::catalog_start(stream, wanted));
-    while let Some(line) = lines.next().await {
-        let (at, line) = line?;
-        if line.path.bytes() == wanted {
-            return Ok(Some((at, line)));
-        }
-        if sorted && order::compare(line.path.bytes(), wanted).is_gt() {
-            break;
-        }
-    }
-    Ok(None)
 }
 
 /// A file's content, its holes as zeros.

@@ -18,7 +18,7 @@ use crate::format::epoch::Parameters;
 use crate::format::ids::EpochId;
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
-use crate::report::text::utc;
+use crate::report::text::{plural, utc};
 use crate::repository::birth::{self, Made, Nursery, Wanted};
 use crate::repository::epochs::{self, Epochs};
 use crate::repository::private_file;
@@ -203,10 +203,10 @@ fn outside(args: &NewArgs, file: PathBuf, talk: &Talk) -> Result<Exit, Failure> 
     let made = until_signalled(async { Ok(birth::make(&world, &owners, &prompt).await?) })?;
     private_file::create(&file, 0o600, made.to_hand_over().as_bytes())?;
     talk.good(&format!(
-        "{} written, mode 0600: epoch {} for {} owners",
+        "{} written, mode 0600: epoch {} for {}",
         file.display(),
         made.id(),
-        owners.len()
+        plural(owners.len() as u64, "owner", "owners")
     ));
     talk.say("  → carry it to the writer in secret, then there: kbak epoch new --plan … --handover FILE");
     Ok(Exit::Safe)
@@ -220,6 +220,8 @@ struct Row {
     not_after: Timestamp,
     closed_from: Timestamp,
     owners: usize,
+    /// Those who were added later are told by receipts, which count only of who is pinned.
+    all_owners_known: bool,
     /// Unknown where nobody is pinned whose receipt would count.
     proven: Option<bool>,
 }
@@ -255,7 +257,9 @@ fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
             None => "? (--signer)",
         };
         let (created, until) = (utc(row.created), utc(row.not_after));
-        vec![row.epoch.to_string(), row.state.into(), created, until, row.owners.to_string(), proven.into()]
+        let least = if row.all_owners_known { "" } else { "at least " };
+        let owners = format!("{least}{}", row.owners);
+        vec![row.epoch.to_string(), row.state.into(), created, until, owners, proven.into()]
     };
     out::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
     Ok(Exit::Safe)
@@ -279,6 +283,7 @@ fn rows(seen: &Seen, now: Timestamp, pinned: bool) -> Vec<Row> {
             not_after: seen.epochs.starts_until(stored),
             closed_from: seen.epochs.closed_from(stored),
             owners: holders.holders.len(),
+            all_owners_known: pinned,
             proven: pinned.then_some(holders.proven),
         }
     };

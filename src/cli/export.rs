@@ -56,7 +56,8 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
                 continue;
             }
             for stream in &item.streams {
-                bytes += write_stream(&snapshot.read(stream)?, &args.to.join(file_name(item, stream)?)).await?;
+                bytes +=
+                    write_stream(&snapshot.read(stream)?, &args.to.join(file_name(item, stream)?)).await?;
                 files += 1;
             }
             if !item.state.is_safe() {

@@ -114,7 +114,7 @@ fn show_public(file: &Path, passphrase: Option<&Path>) -> Result<Exit, Failure> 
     let mut lines = String::new();
     for recipient in identity.recipients() {
         let signing = identity.signing().map(SigningKey::public);
-        let owner = Owner { recipient: recipient.clone(), signing, comment: String::new() };
+        let owner = Owner { recipient: recipient.clone(), signing, comment: identity.comment().to_owned() };
         lines.push_str(&owner.to_line());
         lines.push('\n');
     }

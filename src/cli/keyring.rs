@@ -37,6 +37,9 @@ pub(super) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc
     let identity = Identity::parse(&label, &bytes, prompt).map_err(|error| {
         let remedy = match &error {
             IdentityError::NoPassphrase(_) => Some("run it on a terminal, or give --passphrase-file FILE"),
+            IdentityError::Passphrase(_) => {
+                Some("run it again with the right one; --passphrase-file takes a file's first line")
+            }
             IdentityError::Public(_) => {
                 Some("give the file that kbak keygen or ssh-keygen wrote without .pub")
             }

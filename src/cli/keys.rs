@@ -236,7 +236,10 @@ struct ListRow {
     fingerprint: String,
     added_later: bool,
     opened: Option<Timestamp>,
+    /// Whether this owner has opened it.
     proven: bool,
+    /// Whether any owner has.
+    epoch_proven: bool,
 }
 
 fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
@@ -255,7 +258,8 @@ fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
                     fingerprint: holder.recipient.to_string(),
                     added_later: holder.later,
                     opened: holder.opened,
-                    proven: row.proven,
+                    proven: holder.opened.is_some(),
+                    epoch_proven: row.proven,
                 }));
             }
         }
@@ -275,7 +279,7 @@ fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     };
     out::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
     let mut unproven: Vec<&str> =
-        rows.iter().filter(|row| !row.proven).map(|row| row.epoch.as_str()).collect();
+        rows.iter().filter(|row| !row.epoch_proven).map(|row| row.epoch.as_str()).collect();
     unproven.dedup();
     if !unproven.is_empty() {
         talk.warn(&format!("no owner has opened {} yet", unproven.join(", ")));

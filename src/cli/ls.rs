@@ -1,12 +1,13 @@
 //! `kbak ls` and `kbak find`: what a snapshot holds, from its catalogs.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use clap::Args;
 use futures::StreamExt as _;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde::Serialize;
 
 use super::options::{OutputArgs, ReadArgs, line_by_line};
@@ -15,10 +16,12 @@ use super::reading;
 use super::terminal::Talk;
 use crate::format::body::Stream;
 use crate::format::catalog::{Line, Type};
+use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{count, size, utc};
 use crate::repository::snapshot::OpenSnapshot;
+use crate::restore::streams::catalog_start;
 use crate::source::volume::tar::order;
 
 /// What `kbak ls` takes.
@@ -37,7 +40,7 @@ pub struct LsArgs {
     pub snapshot: String,
     /// An item, and a folder or a stream in it [default: the items and their streams]
     #[arg(value_name = "ITEM[:PATH]")]
-    pub place: Option<String>,
+    pub place: Option<OsString>,
     /// With everything beneath
     #[arg(short = 'R', long)]
     pub recursive: bool,
@@ -65,7 +68,7 @@ pub struct FindArgs {
     pub snapshot: String,
     /// What is looked for, in the syntax of .gitignore
     #[arg(value_name = "PATTERN")]
-    pub pattern: String,
+    pub pattern: OsString,
     /// Only in this item; repeatable
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
@@ -84,14 +87,15 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
         let Some(place) = &args.place else { return places(snapshot, args.output.output) };
         let (item, rest) = reading::split(snapshot, place)?;
         let (stream, path) = reading::stream(item, rest)?;
-        let path = path.trim_matches('/').as_bytes();
         let mut printer = Printer::new(args.output.output, &item.name, stream);
         if stream.catalog.is_empty() {
             return Err(Failure::new(Exit::Usage, format!("{}:{} has no entries", item.name, stream.name))
                 .remedy("kbak cat gives its bytes"));
         }
         let reader = snapshot.read(stream)?;
-        let mut lines = reader.catalog_from(reading::catalog_start(stream, path));
+        let name = reading::spelled(&reader, path).await?;
+        let path = name.bytes();
+        let mut lines = reader.catalog_from(catalog_start(stream, path));
         let mut found = path.is_empty();
         let sorted = stream.format == "tar";
         while let Some(line) = lines.next().await {
@@ -111,7 +115,7 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
         if found {
             return Ok(Exit::Safe);
         }
-        let what = format!("{} holds nothing at {}", item.name, String::from_utf8_lossy(path));
+        let what = format!("{} holds nothing at {}", item.name, name.display());
         Err(Failure::new(Exit::Usage, what).remedy("kbak find looks everywhere"))
     })
 }
@@ -144,7 +148,7 @@ fn places(snapshot: &OpenSnapshot, format: Format) -> Result<Exit, Failure> {
 
 /// Looks for paths.
 pub(super) fn find(args: &FindArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let wanted = pattern(&args.pattern)?;
+    let wanted = Wanted::of(&args.pattern)?;
     reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
         for name in &args.item {
@@ -162,31 +166,48 @@ pub(super) fn find(args: &FindArgs, talk: &Talk) -> Result<Exit, Failure> {
     })
 }
 
-async fn search(
-    reader: &StreamReader,
-    wanted: &ignore::gitignore::Gitignore,
-    format: Format,
-    item: &str,
-) -> Result<(), Failure> {
+async fn search(reader: &StreamReader, wanted: &Wanted, format: Format, item: &str) -> Result<(), Failure> {
     let mut printer = Printer::new(format, item, reader.body());
     printer.whole = true;
     let mut lines = reader.catalog();
     while let Some(line) = lines.next().await {
         let (_, line) = line?;
-        let path = Path::new(OsStr::from_bytes(line.path.bytes()));
-        if wanted.matched(path, line.kind == Type::Dir).is_ignore() {
+        if wanted.is(&line) {
             printer.line(&line)?;
         }
     }
     printer.finish()
 }
 
-fn pattern(text: &str) -> Result<ignore::gitignore::Gitignore, Failure> {
-    let mut builder = ignore::gitignore::GitignoreBuilder::new("");
-    let added = builder.add_line(None, text).map(|_| ());
-    added
-        .and_then(|()| builder.build())
-        .map_err(|error| Failure::new(Exit::Usage, format!("{text:?} is no pattern")).because(error))
+/// What is looked for: a pattern, or a name that is no text, as it is or as kbak shows it.
+struct Wanted {
+    pattern: Option<Gitignore>,
+    name: Option<Name>,
+}
+
+impl Wanted {
+    fn of(given: &OsStr) -> Result<Self, Failure> {
+        let bytes = Name::from(given.as_bytes());
+        let Some(text) = given.to_str() else { return Ok(Self { pattern: None, name: Some(bytes) }) };
+        let mut builder = GitignoreBuilder::new("");
+        let added = builder.add_line(None, text).map(|_| ());
+        let pattern = added
+            .and_then(|()| builder.build())
+            .map_err(|error| Failure::new(Exit::Usage, format!("{text:?} is no pattern")).because(error))?;
+        Ok(Self { pattern: Some(pattern), name: bytes.unescaped() })
+    }
+
+    fn is(&self, line: &Line) -> bool {
+        let bytes = line.path.bytes();
+        // As in patterns: with a slash it is a whole path, without one a name anywhere.
+        let named = self.name.as_ref().is_some_and(|name| {
+            let last = bytes.rsplit(|&byte| byte == b'/').next();
+            name.bytes() == bytes || last == Some(name.bytes())
+        });
+        let path = Path::new(OsStr::from_bytes(bytes));
+        let matches = |pattern: &Gitignore| pattern.matched(path, line.kind == Type::Dir).is_ignore();
+        named || self.pattern.as_ref().is_some_and(matches)
+    }
 }
 
 fn is_child(member: &[u8], folder: &[u8]) -> bool {

@@ -25,6 +25,7 @@ pub(super) fn run(args: ManArgs) -> Result<Exit, Failure> {
         Some(folder) => clap_mangen::generate_to(super::command(), &folder).map_err(|error| {
             Failure::new(Exit::Usage, format!("manual pages cannot be written to {}", folder.display()))
                 .because(error)
+                .remedy("give a folder that is there and that you may write to: mkdir -p makes one")
         })?,
         None => out::data(|out| clap_mangen::Man::new(super::command()).render(&mut &mut *out))?,
     }

@@ -55,7 +55,7 @@ pub enum Progress {
     Auto,
     /// Lines
     Plain,
-    /// One JSON object a line, the last with the whole report; nothing else on standard error
+    /// One JSON object a line, and nothing else; the last holds the report
     Json,
     /// Nothing until the end
     None,

@@ -20,7 +20,9 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The failure that stands for everything that followed from Ctrl-C at a question, if there was one.
 pub(super) fn interrupted() -> Option<Failure> {
-    INTERRUPTED.load(Ordering::Relaxed).then(|| Failure::new(Exit::Interrupted, "interrupted at the passphrase"))
+    INTERRUPTED
+        .load(Ordering::Relaxed)
+        .then(|| Failure::new(Exit::Interrupted, "interrupted at the passphrase"))
 }
 
 /// Whether a person can be asked.
@@ -48,7 +50,9 @@ pub(super) fn secret(question: &str) -> Option<Zeroizing<String>> {
                 Ok(text) => return Some(Zeroizing::new(text.to_owned())),
                 Err(_) => writeln!(&quiet.tty, "that is not UTF-8; once more").ok()?,
             },
-            Typed::TooLong => writeln!(&quiet.tty, "that is longer than {MAX_SECRET} bytes; once more").ok()?,
+            Typed::TooLong => {
+                writeln!(&quiet.tty, "that is longer than {MAX_SECRET} bytes; once more").ok()?
+            }
             Typed::Interrupt => {
                 INTERRUPTED.store(true, Ordering::Relaxed);
                 return None;
@@ -110,9 +114,7 @@ fn line(mut tty: &File) -> Typed {
             0x03 | 0x1c => return Typed::Interrupt,
             // Ctrl-D.
             0x04 if typed.is_empty() => return Typed::End,
-            0x08 | 0x7f => {
-                while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
-            }
+            0x08 | 0x7f => while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
             // Ctrl-U.
             0x15 => typed.clear(),
             _ if typed.len() == MAX_SECRET => long = true,

@@ -1,5 +1,7 @@
 //! Opening a repository and a snapshot for a verb that reads.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use super::keyring::{identities, required_pin};
@@ -7,14 +9,15 @@ use super::options::{ReadArgs, ReaderArgs};
 use super::place;
 use super::terminal::Talk;
 use crate::format::body::{Item, Stream};
-use crate::format::list::Part;
+use crate::format::name::Name;
 use crate::pipeline::owner::Identity;
+use crate::pipeline::reader::StreamReader;
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::repository::chain::Snapshot;
 use crate::repository::open::{PlanView, View, Which};
 use crate::repository::snapshot::OpenSnapshot;
-use crate::source::volume::tar::order;
+use crate::restore::streams::member;
 use crate::world::World;
 
 /// What readers may hold of decrypted packs, where no budget is given.
@@ -98,14 +101,18 @@ pub(super) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Ite
 /// What `ITEM[:REST]` names: an item, and a stream or a path in it. Items' names hold no colon but
 /// those of folders, so the longest name that fits counts. A folder's item may be called by the
 /// folder alone, as a shell completes it.
-pub(super) fn split<'a>(snapshot: &'a OpenSnapshot, text: &'a str) -> Result<(&'a Item, &'a str), Failure> {
-    let mut best: Option<(&Item, &str)> = None;
+pub(super) fn split<'a>(
+    snapshot: &'a OpenSnapshot,
+    text: &'a OsStr,
+) -> Result<(&'a Item, &'a [u8]), Failure> {
+    let text = text.as_bytes();
+    let mut best: Option<(&Item, &[u8])> = None;
     for item in &snapshot.body().items {
         let names =
-            [Some(item.name.as_str()), item.name.strip_prefix("path").filter(|_| text.starts_with('/'))];
-        let rest = names.into_iter().flatten().find_map(|name| match text.strip_prefix(name)? {
-            "" => Some(""),
-            rest => rest.strip_prefix(':'),
+            [Some(item.name.as_str()), item.name.strip_prefix("path").filter(|_| text.starts_with(b"/"))];
+        let rest = names.into_iter().flatten().find_map(|name| match text.strip_prefix(name.as_bytes())? {
+            b"" => Some(&b""[..]),
+            rest => rest.strip_prefix(b":"),
         });
         if let Some(rest) = rest
             && best.is_none_or(|(other, _)| other.name.len() < item.name.len())
@@ -115,46 +122,57 @@ pub(super) fn split<'a>(snapshot: &'a OpenSnapshot, text: &'a str) -> Result<(&'
     }
     match best {
         Some(found) => Ok(found),
-        None => Ok((item(snapshot, text.split(':').next().unwrap_or(text))?, "")),
+        None => {
+            let name = text.split(|&byte| byte == b':').next().unwrap_or(text);
+            Ok((item(snapshot, &String::from_utf8_lossy(name))?, b""))
+        }
     }
 }
 
 /// A stream of an item by the beginning of `rest`, and what follows it: `apps/v1/deployments/ns/x`
 /// is the stream `apps/v1/deployments` and the member `ns/x`. A folder has one stream, so all of
 /// `rest` is the path.
-pub(super) fn stream<'a>(item: &'a Item, rest: &'a str) -> Result<(&'a Stream, &'a str), Failure> {
+pub(super) fn stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Stream, &'a [u8]), Failure> {
     if let [only] = item.streams.as_slice()
         && only.format == "tar"
     {
-        return Ok((only, rest.trim_start_matches('/')));
+        return Ok((only, within(rest)));
     }
     let fits = |stream: &&Stream| {
-        let after = rest.strip_prefix(stream.name.as_str());
-        after.is_some_and(|after| after.is_empty() || after.starts_with('/'))
+        let after = rest.strip_prefix(stream.name.as_bytes());
+        after.is_some_and(|after| after.is_empty() || after.starts_with(b"/"))
     };
     let found = item.streams.iter().filter(fits).max_by_key(|stream| stream.name.len());
     let Some(stream) = found else {
         let names: Vec<&str> = item.streams.iter().map(|stream| stream.name.as_str()).collect();
-        let what = match rest {
+        let rest = Name::from(rest).display();
+        let what = match rest.as_str() {
             "" => format!("{} has {} streams", item.name, names.len()),
             rest => format!("{} has no stream {rest}", item.name),
         };
-        let remedy = match crate::plan::suggest(rest, names.iter().copied()) {
+        let remedy = match crate::plan::suggest(&rest, names.iter().copied()) {
             Some(near) => format!("did you mean {}:{near}?", item.name),
             None => format!("say which, as in {}:{}", item.name, names.first().unwrap_or(&"…")),
         };
         return Err(Failure::new(Exit::Usage, what).remedy(remedy));
     };
-    Ok((stream, rest[stream.name.len()..].trim_start_matches('/')))
+    Ok((stream, within(&rest[stream.name.len()..])))
 }
 
-/// The catalog chunk in which `path` stands, if it is there: the last that begins at or before it.
-/// Only folders are in an order that is known; a kind's objects are in the server's.
-pub(super) fn catalog_start(stream: &Stream, path: &[u8]) -> usize {
-    if path.is_empty() || stream.format != "tar" {
-        return 0;
+/// A path as members have it: without slashes at its ends.
+fn within(mut path: &[u8]) -> &[u8] {
+    while let Some(rest) = path.strip_prefix(b"/").or_else(|| path.strip_suffix(b"/")) {
+        path = rest;
     }
-    let before =
-        |part: &Part| part.first.as_ref().is_none_or(|first| order::compare(first.bytes(), path).is_le());
-    stream.catalog.partition_point(before).saturating_sub(1)
+    path
+}
+
+/// The path that a person means: the bytes as they are, or, where nothing is called so, what kbak
+/// shows in that way because it is not fit for a terminal.
+pub(super) async fn spelled(reader: &StreamReader, path: &[u8]) -> Result<Name, Failure> {
+    let path = Name::from(within(path));
+    match path.unescaped() {
+        Some(meant) if member(reader, &path).await?.is_none() => Ok(meant),
+        _ => Ok(path),
+    }
 }

@@ -1,5 +1,6 @@
 //! `kbak restore`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ pub struct RestoreArgs {
     pub item: Vec<String>,
     /// Only this path of a folder; repeatable
     #[arg(long, value_name = "PATH", help_heading = "What")]
-    pub path: Vec<String>,
+    pub path: Vec<OsString>,
     /// Where a folder goes; several go into folders of their names beneath it
     #[arg(long, value_name = "FOLDER", help_heading = "Where", conflicts_with = "tar")]
     pub to: Option<PathBuf>,

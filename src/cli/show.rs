@@ -17,7 +17,7 @@ use crate::format::manifest::ItemState;
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::GapReport;
 use crate::report::style::padded;
-use crate::report::text::{count, plain, plural, size, span, utc_and_local};
+use crate::report::text::{plain, plural, size, span, utc_and_local};
 
 /// What `kbak show` takes.
 #[derive(Debug, Args)]
@@ -179,7 +179,7 @@ impl ShownItem {
             let name = padded(&plain(&stream.name), width.unwrap_or(0));
             let members = match stream.members {
                 0 => String::new(),
-                members => format!("   {} entries", count(members)),
+                members => format!("   {}", plural(members, "entry", "entries")),
             };
             lines.push(format!("    {name}   {:>8}{members}", size(stream.bytes)));
         }

@@ -1,11 +1,12 @@
 //! Where a restore puts each kind of item.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 
-use super::reading::Opened;
+use super::reading::{self, Opened};
 use super::restore::{Allowed, RestoreArgs, beneath};
 use super::sources;
 use crate::format::body::{Item, Stream};
@@ -145,10 +146,10 @@ pub(super) async fn folder(
     }
     let to = args.to.as_deref().unwrap_or(Path::new("."));
     let to = beneath(to, item, items > 1);
-    std::fs::create_dir_all(&to).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: the target cannot be made", to.display())).because(error)
-    })?;
-    let names: Vec<Name> = args.path.iter().map(|path| Name::from(path.trim_matches('/'))).collect();
+    let mut names: Vec<Name> = Vec::new();
+    for path in &args.path {
+        names.push(reading::spelled(&reader, path.as_bytes()).await?);
+    }
     let paths = (!names.is_empty()).then_some(Paths(names));
     let options = TargetOptions {
         existing: args.existing_files.into(),
@@ -180,8 +181,12 @@ async fn to_stdout(reader: &StreamReader, meter: &Meter) -> Result<(), Failure> 
 }
 
 fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
-    let mut parts =
-        vec![format!("{} files, {} in {}", count(report.files), size(report.bytes), to.display())];
+    let mut parts = vec![format!(
+        "{}, {} in {}",
+        plural(report.files, "file", "files"),
+        size(report.bytes),
+        to.display()
+    )];
     for (number, what) in [(report.present, "there already"), (report.deleted, "deleted")] {
         if number > 0 {
             parts.push(format!("{} {what}", count(number)));
@@ -191,7 +196,7 @@ fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
         .failures
         .iter()
         .map(|failure| GapReport {
-            code: format!("{:?}", failure.reason.kind()).to_lowercase(),
+            code: failure.reason.kind().code().into(),
             object: Name(failure.path.clone()).display(),
             reason: failure.reason.to_string(),
         })
@@ -201,7 +206,7 @@ fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
         gaps.push(GapReport {
             code: "attribute-lost".into(),
             object: example,
-            reason: format!("{loss:?} could not be kept, {} times", count(tallied.count)).to_lowercase(),
+            reason: format!("{} could not be kept, {}", loss.name(), plural(tallied.count, "time", "times")),
         });
     }
     if report.deletion_held_back {

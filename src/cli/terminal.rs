@@ -37,7 +37,10 @@ pub(super) struct Talk {
 impl Talk {
     /// As the verb's arguments and the terminal ask for.
     pub(super) fn of(verb: &Verb) -> Self {
-        Self { json_lines: verb.progress() == Some(Progress::Json), ..Self::new(verb.format()) }
+        let mut talk = Self::new(verb.format());
+        talk.json_lines = verb.progress() == Some(Progress::Json);
+        talk.style.colour &= !talk.json_lines;
+        talk
     }
 
     /// In this format.

@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::report::text::is_hostile;
+
 /// A name or path as bytes: a JSON string where it is UTF-8, else `{"b64": "…"}`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(pub Vec<u8>);
@@ -17,20 +19,61 @@ impl Name {
         &self.0
     }
 
-    /// For a terminal: control characters and bytes that are not UTF-8 are escaped, so that a
-    /// name from a backup cannot steer the terminal it is shown on.
+    /// For a terminal: [hostile](is_hostile) characters and bytes that are not UTF-8 are escaped, so
+    /// that a name from a backup cannot steer the terminal it is shown on.
     #[must_use]
     pub fn display(&self) -> String {
         let mut shown = String::with_capacity(self.0.len());
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+                if is_hostile(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
             }
             for byte in chunk.invalid() {
                 shown.push_str(&format!("\\x{byte:02x}"));
             }
         }
         shown
+    }
+
+    /// The name that is shown like this text, if it holds an escape of [`Name::display`]. Backslashes
+    /// are not escaped, so a text may be a name as it is too.
+    #[must_use]
+    pub fn unescaped(&self) -> Option<Self> {
+        let (mut bytes, mut rest, mut found) = (Vec::with_capacity(self.0.len()), self.bytes(), false);
+        while let Some((&first, after)) = rest.split_first() {
+            match escape(rest) {
+                Some((meant, length)) => {
+                    bytes.extend(meant);
+                    (rest, found) = (&rest[length..], true);
+                }
+                None => {
+                    bytes.push(first);
+                    rest = after;
+                }
+            }
+        }
+        found.then_some(Self(bytes))
+    }
+}
+
+/// The escape at the beginning of a text: the bytes that it stands for, and its length.
+fn escape(text: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let hex = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    match text {
+        [b'\\', b'n', ..] => Some((b"\n".to_vec(), 2)),
+        [b'\\', b'r', ..] => Some((b"\r".to_vec(), 2)),
+        [b'\\', b't', ..] => Some((b"\t".to_vec(), 2)),
+        // Only what is not UTF-8 is shown as a byte.
+        [b'\\', b'x', high, low, ..] => {
+            let byte = u8::try_from(hex(&[*high, *low])?).ok().filter(|byte| !byte.is_ascii())?;
+            Some((vec![byte], 4))
+        }
+        [b'\\', b'u', b'{', rest @ ..] => {
+            let end = rest.iter().take(7).position(|&byte| byte == b'}')?;
+            let c = char::from_u32(hex(&rest[..end])?).filter(|c| is_hostile(*c))?;
+            Some((c.to_string().into_bytes(), end + 4))
+        }
+        _ => None,
     }
 }
 
@@ -100,5 +143,16 @@ mod tests {
         }
         assert!(serde_json::from_str::<Name>(r#"{"b64":"YQ=="}"#).is_err(), "two texts for one name");
         assert_eq!(Name::from(&b"a\x1b[2J\xff"[..]).display(), "a\\u{1b}[2J\\xff");
+    }
+
+    #[test]
+    fn what_is_shown_names_what_was_meant() {
+        for name in [&b"non\xffutf8\xfe"[..], b"a\n\t\x1b[2J", "gnp.\u{202e}exe".as_bytes()] {
+            let shown = Name::from(name).display();
+            assert_eq!(Name::from(shown.as_str()).unescaped(), Some(Name::from(name)), "{shown}");
+        }
+        for plain in ["plain", "C:\\dir\\x41", "\\u{41}", "\\x", "\\u{"] {
+            assert_eq!(Name::from(plain).unescaped(), None, "{plain}");
+        }
     }
 }

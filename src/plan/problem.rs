@@ -140,6 +140,8 @@ impl PlanError {
     #[must_use]
     pub fn failure(&self, name: &str) -> Failure {
         let (what, remedy) = match self.problems.as_slice() {
+            // An argument is its own field: it is named once.
+            [one] if one.at.is_none() && one.field == name => (one.to_string(), one.remedy.clone()),
             [one] => (format!("{name}: {one}"), one.remedy.clone()),
             many => (format!("{name}: {} problems", many.len()), None),
         };

@@ -300,7 +300,8 @@ impl Found {
 
     fn folder(&mut self, field: &str, path: &Path, volume: &Volume) {
         let text = path.to_string_lossy();
-        if !path.is_absolute() || !path.components().all(is_plain) || (text.len() > 1 && text.ends_with('/')) {
+        if !path.is_absolute() || !path.components().all(is_plain) || (text.len() > 1 && text.ends_with('/'))
+        {
             let message = format!("{text:?} is no absolute path in its plain form");
             self.add(
                 Problem::new(Kind::BadValue, format!("{field}.path"), message)

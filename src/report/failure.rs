@@ -120,18 +120,33 @@ pub fn causes(error: &dyn Error) -> String {
 impl From<crate::store::StoreError> for Failure {
     fn from(error: crate::store::StoreError) -> Self {
         use crate::store::StoreErrorKind as Kind;
+        let folder = error.store.starts_with("file://");
+        let damaged = "kbak verify says what is damaged, and which snapshots are whole";
         let (exit, remedy) = match &error.kind {
+            Kind::Denied(_) if folder => {
+                (Exit::Usage, Some("give this user the right to the folder, or run kbak as another"))
+            }
             Kind::Denied(_) => (Exit::Usage, Some("give these credentials the right, or use others")),
             Kind::Credentials(_) => {
                 (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
             }
             Kind::Settings(_) => (Exit::Usage, None),
-            Kind::NoBucket => (Exit::Usage, Some("create the bucket or folder, or correct --repo")),
+            Kind::NoBucket if folder => (
+                Exit::Usage,
+                Some("correct --repo, or mount what holds the folder; kbak init makes a new one"),
+            ),
+            Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
             Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
-            Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } => (Exit::Damaged, None),
-            Kind::NotFound => (Exit::Damaged, None),
+            Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } | Kind::NotFound => {
+                (Exit::Damaged, Some(damaged))
+            }
             Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
-            Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) => (Exit::Unreachable, None),
+            Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) if folder => {
+                (Exit::Unreachable, Some("look at the disk that holds the folder, and run it again"))
+            }
+            Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) => {
+                (Exit::Unreachable, Some("check --repo, --endpoint and the network, and run it again"))
+            }
         };
         let mut failure = Self::new(exit, error.to_string());
         failure.remedy = remedy.map(str::to_owned);

@@ -108,20 +108,29 @@ pub fn short_hash(hex: &str) -> String {
     format!("{}…{}", &hex[..4], &hex[hex.len() - 2..])
 }
 
-/// Text from elsewhere, made fit for a terminal: control characters and direction marks are
-/// shown as escapes, so that a name in a backup cannot rewrite the screen or what a line says.
+/// Whether a character can steer a terminal, turn a line around, or be there without being seen:
+/// controls, marks of direction, invisible formats, separators of lines.
+#[must_use]
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}'
+            | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Text from elsewhere, made fit for a terminal: [hostile](is_hostile) characters are shown as
+/// escapes, so that a name in a backup cannot rewrite the screen or what a line says.
 #[must_use]
 pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
-    let hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(hostile) {
+    if !text.contains(is_hostile) {
         return text.into();
     }
     let mut clean = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if hostile(c) { clean.extend(c.escape_unicode()) } else { clean.push(c) }
+        if is_hostile(c) { clean.extend(c.escape_unicode()) } else { clean.push(c) }
     }
     clean.into()
 }

@@ -226,7 +226,8 @@ pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Fail
         }
         Named::Altered => {
             Err(Failure::new(Exit::Damaged, format!("{} is not a repository of kbak", store.describe()))
-                .because(marker::NotTheMarker))
+                .because(marker::NotTheMarker)
+                .remedy("choose another place for a new repository"))
         }
     }
 }

@@ -82,7 +82,9 @@ pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), Failure> {
         Named::Is(_) => Ok(()),
         Named::Altered => {
             let what = format!("{} in {} is damaged", layout::marker(), store.describe());
-            Err(Failure::new(Exit::Damaged, what).because(NotTheMarker))
+            Err(Failure::new(Exit::Damaged, what).because(NotTheMarker).remedy(
+                "check --repo; if it is right, put the marker back, which holds {\"kbak\":1} and no more",
+            ))
         }
         Named::Missing => {
             Err(Failure::new(Exit::Usage, format!("there is no kbak repository in {}", store.describe()))

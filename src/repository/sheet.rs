@@ -143,7 +143,8 @@ impl OwnerLine {
 impl Sheet<'_> {
     /// The sheet as plain text.
     pub fn to_text(&self) -> Result<String, askama::Error> {
-        TextSheet::of(self).render()
+        // The template's own last line end is cut off.
+        TextSheet::of(self).render().map(|text| text + "\n")
     }
 
     /// The sheet as one HTML page without outside parts.

@@ -1,5 +1,6 @@
 //! From the streams of an opened snapshot to the targets: folders, archives, resources.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::format::body::{Item, Stream};
+use crate::format::catalog::{Line, Type};
+use crate::format::list::Part;
 use crate::format::name::Name;
 use crate::pipeline::fetch::ReadError;
 use crate::pipeline::reader::StreamReader;
@@ -19,7 +22,7 @@ use crate::report::event::Meter;
 use crate::report::failure::{Exit, Failure};
 use crate::repository::snapshot::OpenSnapshot;
 use crate::source::kubernetes::{KindInfo, KindReport};
-use crate::source::volume::tar::{ROOT, order};
+use crate::source::volume::tar::{Entry, Kind, ROOT, order};
 use crate::world::{World, kill_point};
 
 use super::kubernetes::{ResourceStreams, StreamError};
@@ -44,7 +47,35 @@ impl Paths {
     }
 }
 
-/// Restores a folder, or some paths of it, into `target`.
+/// What of a stream is read, in the order of reading.
+#[derive(Debug, Default)]
+struct Selection {
+    runs: Vec<Run>,
+    /// Files that come under the name of a link to them, because their own was not asked for: further
+    /// links to one of them lead there.
+    moved: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Neighbouring members; or one file that is to have another name than its own.
+#[derive(Debug, Clone)]
+struct Run {
+    range: Range<u64>,
+    name: Option<Vec<u8>>,
+}
+
+/// What a target is fed.
+#[derive(Debug)]
+enum Feed {
+    /// Another run begins, and what it is called.
+    Run(Option<Vec<u8>>),
+    /// Bytes of it.
+    Bytes(Bytes),
+    /// All has come. Without it the target is not finished.
+    End,
+}
+
+/// Restores a folder, or some paths of it, into `target`, which is made when it is known that
+/// something goes there.
 pub async fn into_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
@@ -53,32 +84,42 @@ pub async fn into_folder(
     world: &World,
     meter: &Arc<Meter>,
 ) -> Result<Report, Failure> {
-    let (ranges, expect) = match paths {
-        None => (std::iter::once(0..reader.body().length).collect(), Expect::Stream),
-        Some(paths) => (member_ranges(reader, paths).await?, Expect::Members),
+    let (selection, expect) = match paths {
+        None => {
+            let run = Run { range: 0..reader.body().length, name: None };
+            (Selection { runs: vec![run], ..Selection::default() }, Expect::Stream)
+        }
+        Some(paths) => (select(reader, paths).await?, Expect::Members),
     };
-    meter.add_bytes_total(ranges.iter().map(|range: &Range<u64>| range.end - range.start).sum());
+    let Selection { runs, moved } = selection;
+    meter.add_bytes_total(runs.iter().map(|run| run.range.end - run.range.start).sum());
     // Nothing is deleted beside what was selected.
     let delete_within =
         paths.map_or(vec![ROOT.to_vec()], |paths| paths.0.iter().map(|path| path.bytes().to_vec()).collect());
     let options = TargetOptions { delete_within, ..options };
+    std::fs::create_dir_all(target).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{}: the target cannot be made", target.display())).because(error)
+    })?;
     let target = Target::open(target, options, world.random()).map_err(target_failure)?;
     kill_point("restore.target.opened");
-    let (sender, receiver) = mpsc::channel::<Option<Bytes>>(QUEUE);
+    let (sender, receiver) = mpsc::channel::<Feed>(QUEUE);
     let meter = meter.clone();
-    let write = world.workers.run(move || write_events(target, receiver, expect, &meter));
+    let write = world.workers.run(move || write_events(target, receiver, expect, &moved, &meter));
     // It owns the sender: the channel closes when it ends, however it ends.
     let read = async move {
-        for range in ranges {
-            let mut bytes = reader.range(range);
+        for run in runs {
+            // A target that has stopped says why itself.
+            if sender.send(Feed::Run(run.name)).await.is_err() {
+                return Ok(());
+            }
+            let mut bytes = reader.range(run.range);
             while let Some(piece) = bytes.next().await {
-                // A target that has stopped says why itself.
-                if sender.send(Some(piece?)).await.is_err() {
+                if sender.send(Feed::Bytes(piece?)).await.is_err() {
                     return Ok(());
                 }
             }
         }
-        let _ = sender.send(None).await;
+        let _ = sender.send(Feed::End).await;
         Ok::<_, ReadError>(())
     };
     // A read error closes the channel without the mark of the end, so the target is not finished:
@@ -90,23 +131,39 @@ pub async fn into_folder(
 
 fn write_events(
     mut target: Target,
-    mut bytes: mpsc::Receiver<Option<Bytes>>,
+    mut feed: mpsc::Receiver<Feed>,
     expect: Expect,
+    moved: &HashMap<Vec<u8>, Vec<u8>>,
     meter: &Meter,
 ) -> Result<Report, Failure> {
     let mut parser = Parser::new(expect);
+    let (mut begun, mut name) = (false, None);
     let parse_failure = |error: ParseError| {
         Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
     };
     loop {
-        let Some(piece) = bytes.blocking_recv() else {
+        let Some(next) = feed.blocking_recv() else {
             return Err(Failure::new(Exit::Damaged, "the stream stopped before its end"));
         };
-        let Some(piece) = piece else { break };
+        let piece = match next {
+            Feed::End => break,
+            Feed::Bytes(piece) => piece,
+            Feed::Run(other) => {
+                // What comes under another name stands elsewhere in the stream: its order is its own.
+                if begun && (name.is_some() || other.is_some()) {
+                    parser.finish().map_err(parse_failure)?;
+                    parser = Parser::new(expect);
+                }
+                (begun, name) = (true, other);
+                continue;
+            }
+        };
         let mut rest: &[u8] = &piece;
-        while let Some(event) = parser.next(&mut rest).map_err(parse_failure)? {
-            if event == Event::MemberEnd {
-                meter.add_done(1);
+        while let Some(mut event) = parser.next(&mut rest).map_err(parse_failure)? {
+            match &mut event {
+                Event::MemberEnd => meter.add_done(1),
+                Event::Member(entry) => rename(entry, name.as_deref(), moved)?,
+                _ => {}
             }
             target.event(event).map_err(target_failure)?;
         }
@@ -114,6 +171,27 @@ fn write_events(
     }
     parser.finish().map_err(parse_failure)?;
     target.finish().map_err(target_failure)
+}
+
+/// Gives a carrier the name of the link that asked for it, and leads other links there.
+fn rename(entry: &mut Entry, name: Option<&[u8]>, moved: &HashMap<Vec<u8>, Vec<u8>>) -> Result<(), Failure> {
+    match (&mut entry.kind, name) {
+        (Kind::HardLink { carrier }, None) => {
+            if let Some(name) = moved.get(carrier) {
+                carrier.clone_from(name);
+            }
+            Ok(())
+        }
+        (_, None) => Ok(()),
+        (Kind::Directory | Kind::HardLink { .. }, Some(name)) => {
+            let name = Name::from(name).display();
+            Err(Failure::new(Exit::Damaged, format!("{name} is a further name of something that is no file")))
+        }
+        (_, Some(name)) => {
+            entry.path = name.to_vec();
+            Ok(())
+        }
+    }
 }
 
 fn target_failure(error: super::volume::TargetError) -> Failure {
@@ -134,9 +212,10 @@ fn target_failure(error: super::volume::TargetError) -> Failure {
     Failure::new(exit, "cannot restore into the folder").remedy(remedy).because(error)
 }
 
-/// The places of the members that `paths` want, neighbours joined.
-async fn member_ranges(reader: &StreamReader, paths: &Paths) -> Result<Vec<Range<u64>>, Failure> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
+/// The members that `paths` want, neighbours joined. A link to a file that is not wanted brings the
+/// file, under the link's name.
+async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failure> {
+    let mut selection = Selection::default();
     let mut lines = reader.catalog();
     let mut found = false;
     while let Some(line) = lines.next().await {
@@ -146,20 +225,66 @@ async fn member_ranges(reader: &StreamReader, paths: &Paths) -> Result<Vec<Range
         if !wanted && !paths.leads(line.path.bytes()) {
             continue;
         }
-        let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
-        let end =
-            end.ok_or_else(|| ReadError::Malformed { what: "catalog names bytes past the stream".into() })?;
-        match ranges.last_mut() {
-            Some(last) if last.end == at => last.end = end,
-            _ => ranges.push(at..end),
+        let carrier = line.link.as_ref().filter(|carrier| {
+            let there = paths.takes(carrier.bytes()) || selection.moved.contains_key(carrier.bytes());
+            line.kind == Type::Hardlink && !there
+        });
+        if let Some(carrier) = carrier {
+            let (at, first) = member(reader, carrier).await?.ok_or_else(|| ReadError::Malformed {
+                what: "catalog has a link to something that it does not name".into(),
+            })?;
+            let name = Some(line.path.bytes().to_vec());
+            selection.runs.push(Run { range: place(reader, at, &first)?, name });
+            selection.moved.insert(carrier.bytes().to_vec(), line.path.bytes().to_vec());
+            continue;
+        }
+        let range = place(reader, at, &line)?;
+        match selection.runs.last_mut() {
+            Some(last) if last.name.is_none() && last.range.end == range.start => last.range.end = range.end,
+            _ => selection.runs.push(Run { range, name: None }),
         }
     }
     if found {
-        return Ok(ranges);
+        return Ok(selection);
     }
     let names: Vec<String> = paths.0.iter().map(Name::display).collect();
     Err(Failure::new(Exit::Usage, format!("the snapshot holds nothing at {}", names.join(", ")))
         .remedy("kbak ls or kbak find show what it holds"))
+}
+
+/// The bytes of a member.
+fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, ReadError> {
+    let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
+    let end =
+        end.ok_or_else(|| ReadError::Malformed { what: "catalog names bytes past the stream".into() })?;
+    Ok(at..end)
+}
+
+/// Where a member stands in its stream, and its line.
+pub async fn member(reader: &StreamReader, path: &Name) -> Result<Option<(u64, Line)>, ReadError> {
+    let stream = reader.body();
+    let mut lines = reader.catalog_from(catalog_start(stream, path.bytes()));
+    while let Some(line) = lines.next().await {
+        let (at, line) = line?;
+        if line.path == *path {
+            return Ok(Some((at, line)));
+        }
+        if stream.format == "tar" && order::compare(line.path.bytes(), path.bytes()).is_gt() {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// The catalog chunk in which `path` stands, if it is there: the last that begins at or before it.
+/// Only folders are in an order that is known; a kind's objects are in the server's.
+pub fn catalog_start(stream: &Stream, path: &[u8]) -> usize {
+    if path.is_empty() || stream.format != "tar" {
+        return 0;
+    }
+    let before =
+        |part: &Part| part.first.as_ref().is_none_or(|first| order::compare(first.bytes(), path).is_le());
+    stream.catalog.partition_point(before).saturating_sub(1)
 }
 
 /// Writes a stream's bytes.
@@ -250,7 +375,9 @@ impl From<ReadError> for Failure {
             ReadError::Store(error) => error.into(),
             ReadError::Ended => Self::new(Exit::Interrupted, "the restore was interrupted"),
             ReadError::Spill(error) => Self::new(Exit::Unreachable, error.to_string()).because(error),
-            damaged => Self::new(Exit::Damaged, "the backup is damaged here").because(damaged),
+            damaged => Self::new(Exit::Damaged, "the backup is damaged here")
+                .because(damaged)
+                .remedy("kbak verify --read-all says what else is, and which snapshots are whole"),
         }
     }
 }

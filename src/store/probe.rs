@@ -342,7 +342,13 @@ pub fn findings(abilities: &Abilities) -> Vec<Finding> {
         "listings are not in order, or repeat keys",
         Some("use another store: a commit cannot be checked against this one"),
     );
-    unless(abilities.stable_etags, Weight::Note, "tags of objects are missing or change", None);
-    unless(!abilities.may_delete, Weight::Note, "these credentials may delete objects", None);
+    // A folder has no tags, and nobody's credentials: who may write in it may delete.
+    let folder = abilities.versions == Switch::None;
+    let deletes = match folder {
+        true => "whoever may write in this folder can delete backups",
+        false => "these credentials may delete objects",
+    };
+    unless(abilities.stable_etags || folder, Weight::Note, "tags of objects are missing or change", None);
+    unless(!abilities.may_delete, Weight::Note, deletes, None);
     all
 }

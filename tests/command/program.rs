@@ -141,7 +141,7 @@ fn a_key_is_made_once_and_protected() {
 
     let (code, shown, err) =
         kbak(&["keygen", "--public", &at("owner.key"), "--passphrase-file", &at("pass")]);
-    assert_eq!((code, shown.trim_end()), (0, public.trim_end().trim_end_matches(" ada")), "{err}");
+    assert_eq!((code, shown), (0, public), "{err}");
 
     let (code, _, err) = kbak(&["keygen", "-o", &at("owner.key"), "--no-passphrase"]);
     assert_eq!(code, 2);

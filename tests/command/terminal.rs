@@ -66,7 +66,8 @@ fn a_passphrase_is_typed_and_mended_unseen() {
         folder.path().display()
     );
     let first = "wrong\x15grx\x7füm\x7fn\r".as_bytes();
-    let keys = [("passphrase for the new key: ", first), ("passphrase for the same again: ", "grün\r".as_bytes())];
+    let keys =
+        [("passphrase for the new key: ", first), ("passphrase for the same again: ", "grün\r".as_bytes())];
     let shown = at_a_terminal(&shell, &keys);
     assert!(shown.contains("code=0") && shown.contains("opened=0"), "{shown}");
     assert!(!shown.contains("grün") && !shown.contains("wrong"), "{shown}");

@@ -10,7 +10,7 @@ use age::secrecy::SecretString;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::key_file::SIGNING_LINE;
+use super::key_file::{COMMENT_LINE, SIGNING_LINE};
 use super::recipient::{Kind, Recipient};
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{ObjectHash, RecipientId};
@@ -134,6 +134,7 @@ pub struct Identity {
     recipients: Vec<Recipient>,
     plugins: Vec<String>,
     signing: Option<SigningKey>,
+    comment: String,
 }
 
 impl Identity {
@@ -189,6 +190,8 @@ impl Identity {
                 let key = SigningKey::from_line(key)
                     .map_err(|source| IdentityError::Signing { label: label.to_owned(), source })?;
                 this.signing = Some(key);
+            } else if let Some(comment) = line.strip_prefix(COMMENT_LINE) {
+                comment.clone_into(&mut this.comment);
             } else if line.is_empty() || line.starts_with('#') {
             } else if let Ok(key) = line.parse::<age::x25519::Identity>() {
                 this.recipients.push(key.to_public().to_string().parse().map_err(|_| malformed())?);
@@ -251,6 +254,7 @@ impl Identity {
             recipients: Vec::new(),
             plugins: Vec::new(),
             signing: None,
+            comment: String::new(),
         }
     }
 
@@ -276,6 +280,12 @@ impl Identity {
     #[must_use]
     pub fn signing(&self) -> Option<&SigningKey> {
         self.signing.as_ref()
+    }
+
+    /// Whose it is, as `keygen` was told.
+    #[must_use]
+    pub fn comment(&self) -> &str {
+        &self.comment
     }
 
     /// The keys in age's shape.

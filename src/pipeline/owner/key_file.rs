@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! # created: 2026-11-23T02:00:25Z
+//! # comment: ada
 //! # public key: age1…
 //! # signing key public: ssh-ed25519 AAAA…
 //! # kbak-signing-key: <OpenSSH private key, its base64 in one line>
@@ -26,6 +27,9 @@ use crate::world::World;
 
 /// The comment that the signing key stands in.
 pub(super) const SIGNING_LINE: &str = "# kbak-signing-key: ";
+
+/// The comment that says whose key it is.
+pub(super) const COMMENT_LINE: &str = "# comment: ";
 
 /// How much work a passphrase costs to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +76,12 @@ impl OwnerKey {
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let (signing, identity) = (self.signing.to_line(), self.identity.to_string());
+        let comment = match self.comment.as_str() {
+            "" => String::new(),
+            comment => format!("{COMMENT_LINE}{comment}\n"),
+        };
         Zeroizing::new(format!(
-            "# created: {}\n# public key: {}\n# signing key public: {}\n{SIGNING_LINE}{}\n{}\n",
+            "# created: {}\n{comment}# public key: {}\n# signing key public: {}\n{SIGNING_LINE}{}\n{}\n",
             self.created,
             self.identity.to_public(),
             self.signing.public(),

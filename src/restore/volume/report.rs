@@ -79,6 +79,25 @@ pub enum Loss {
     OtherXattr,
 }
 
+impl Loss {
+    /// For people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "the owner",
+            Self::Group => "the group",
+            Self::Mode => "the mode",
+            Self::Setuid => "setuid",
+            Self::Setgid => "setgid",
+            Self::Time => "the time",
+            Self::Acl => "an ACL",
+            Self::Capability => "a file capability",
+            Self::UserXattr => "a user attribute",
+            Self::OtherXattr => "an extended attribute",
+        }
+    }
+}
+
 /// An entry that was not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", String::from_utf8_lossy(path))]
@@ -156,6 +175,25 @@ pub enum FailureKind {
     TooLarge,
     /// [`Reason::System`].
     System,
+}
+
+impl FailureKind {
+    /// For programs.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NameCollision => "name-collision",
+            Self::Different => "different",
+            Self::DirectoryInTheWay => "directory-in-the-way",
+            Self::DeviceNotAllowed => "device-not-allowed",
+            Self::NoDirectory => "no-directory",
+            Self::ThroughNonDirectory => "through-non-directory",
+            Self::CarrierMissing => "carrier-missing",
+            Self::TooLarge => "too-large",
+            Self::System => "system",
+        }
+    }
 }
 
 impl Reason {

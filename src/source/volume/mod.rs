@@ -65,7 +65,7 @@ impl Default for VolumeOptions {
 #[non_exhaustive]
 pub enum OpenError {
     /// The folder itself.
-    #[error("{}: cannot open the folder", path.display())]
+    #[error("cannot open the folder")]
     Folder {
         /// Which.
         path: PathBuf,

@@ -199,13 +199,13 @@ async fn an_owner_is_added_to_every_epoch_by_another_one() {
 
     // Eve opens it; her own signing key is not pinned, which is said, and no receipt is written.
     let rows = keys::check(desk, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
-    assert!(rows[0].opened.is_ok() && rows[0].receipt.is_none());
+    assert!(rows[0].opened.is_ok() && matches!(rows[0].receipt, Ok(None)));
     assert!(warned.0.lock().expect("a lock").iter().any(|w| w.contains("not pinned")));
     let mut signers = made.signers.clone();
     signers.extend(kbak::repository::sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
     let desk = Desk { signers: &signers, ..desk };
     let rows = keys::check(desk, &epochs, &[eve_key]).await.expect("checked");
-    assert!(rows[0].receipt.is_some());
+    assert!(matches!(rows[0].receipt, Ok(Some(_))));
     let records =
         records::list(&bench.store, made.key.writer, None, &signers, &reporter).await.expect("listed");
     let rows = keys::list(&epochs, &records);
