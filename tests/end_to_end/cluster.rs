@@ -97,7 +97,7 @@ async fn a_kind_with_a_store_of_its_own_is_read_and_named() {
         let told = item[place].as_array().expect("gaps or notes").iter();
         let told: Vec<_> = told.filter(|gap| gap["code"] == "not-at-revision").collect();
         assert_eq!(told.len(), 2, "{item:#}");
-        assert!(beneath(&keyed.files()).iter().any(|path| path.to_string_lossy().contains("e1")));
+        assert!(beneath(&keyed.files(code)).iter().any(|path| path.to_string_lossy().contains("e1")));
     }
 }
 

@@ -81,14 +81,16 @@ impl Keyed {
         serde_json::from_slice(&std::fs::read(self.at("report.json")).expect("a report")).expect("JSON")
     }
 
-    /// Restores the resources of the newest snapshot as files.
-    pub fn files(&self) -> PathBuf {
+    /// Restores the resources of the newest snapshot as files, which ends with `code`.
+    pub fn files(&self, code: i32) -> PathBuf {
         let (pin, key) = (text(&self.at("keys/kbak.pub")), text(&self.at("owner.key")));
         let repo = self.repo();
         let files = self.at("files");
         let _ = std::fs::remove_dir_all(&files);
         let reader = ["--repo", &repo, "--signer", &pin, "--identity", &key];
-        good(&[&["restore", "latest", "--resources-to", &text(&files)], &reader[..]].concat());
+        let restore = ["restore", "latest", "--resources-to", &text(&files)];
+        let output = command(&[&restore[..], &reader].concat()).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
         files
     }
 }

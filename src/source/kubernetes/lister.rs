@@ -70,7 +70,7 @@ pub(super) struct Seen {
     /// The revision of the object that changed last.
     pub(super) newest: u64,
     /// Over namespace, name and revision of each object.
-    pub(super) digest: blake3::Hasher,
+    pub(super) digest: Box<blake3::Hasher>,
 }
 
 impl Seen {
@@ -161,30 +161,27 @@ impl Lister<'_> {
         let mut seen = Seen { revision: revision.unwrap_or_default().to_owned(), ..Seen::default() };
         let mut limit = FIRST_LIMIT.min(self.most());
         for (namespace, path) in self.route.paths() {
+            let before = seen.objects;
             match self.pages(&path, revision.is_some(), &mut seen, &mut limit).await {
                 Ok(()) => {}
                 // The stream holds nothing of this namespace yet, so it can go on with the next.
-                Err((0, Ended::Error(error))) if namespace.is_some() && error.code() == Some(403) => {
+                Err(Ended::Error(error))
+                    if namespace.is_some() && error.code() == Some(403) && seen.objects == before =>
+                {
                     let object =
                         format!("{} in {}", self.route.kind.resource(), namespace.unwrap_or_default());
                     let reason = self.route.forbidden(namespace);
                     let _ = self.tell.send(Told::Missing { object, reason });
                 }
-                Err((_, ended)) => return ended,
+                Err(ended) => return ended,
             }
         }
         Ended::Seen(seen)
     }
 
-    /// The pages of one path. An end comes with the number of pages that were told before.
-    async fn pages(
-        &self,
-        path: &str,
-        given: bool,
-        seen: &mut Seen,
-        limit: &mut usize,
-    ) -> Result<(), (u32, Ended)> {
-        let (mut told, mut token) = (0, String::new());
+    /// The pages of one path.
+    async fn pages(&self, path: &str, given: bool, seen: &mut Seen, limit: &mut usize) -> Result<(), Ended> {
+        let mut token = String::new();
         loop {
             let mut grant = self.budget.take(self.place).await;
             let query = self.query(*limit, &seen.revision, &token);
@@ -194,22 +191,21 @@ impl Lister<'_> {
                     *limit = (*limit / 4).max(1);
                     continue;
                 }
-                Err(error) => return Err((told, Ended::Error(error))),
+                Err(error) => return Err(Ended::Error(error)),
             };
-            let (meta, objects) = take_apart(&body).map_err(|reason| (told, Ended::Malformed(reason)))?;
+            let (meta, objects) = take_apart(&body).map_err(Ended::Malformed)?;
             if seen.revision.is_empty() {
                 seen.revision.clone_from(&meta.resource_version);
             }
             if let Some(why) = disproof(&seen.revision, &meta.resource_version, given, &objects) {
-                return Err((told, Ended::Disproved { why }));
+                return Err(Ended::Disproved { why });
             }
             objects.iter().for_each(|(_, meta)| seen.look(meta));
             *limit = self.next_limit(*limit, body.len(), objects.len());
             grant.shrink(body.len() + objects.len() * OBJECT_OVERHEAD);
             if self.tell.send(Told::Page(Listed { body, objects, grant })).is_err() {
-                return Err((told, Ended::Unheard));
+                return Err(Ended::Unheard);
             }
-            told += 1;
             if meta.continue_token.is_empty() {
                 return Ok(());
             }

@@ -299,7 +299,7 @@ pub enum ResourcesError {
         role: String,
         /// What the server said.
         #[source]
-        source: ApiError,
+        source: Box<ApiError>,
     },
     /// The selection cannot be used.
     #[error(transparent)]

@@ -86,7 +86,7 @@ impl<'a> Sandwich<'a> {
             }
         }
         let rule = "{apiGroups: [\"\"], resources: [namespaces], verbs: [get, list]}".to_owned();
-        Err(ResourcesError::Forbidden { rule, role: "a ClusterRole".to_owned(), source: refused })
+        Err(ResourcesError::Forbidden { rule, role: "a ClusterRole".to_owned(), source: Box::new(refused) })
     }
 
     /// The store's revision now.
