@@ -117,7 +117,12 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     let config = desk.plan("  cluster: {kubeconfigFile: nowhere.yaml}\n  resources: {}\n");
     let (about, ..) = problem(json(&["check", "--plan", &config]));
     assert_eq!(about, "cluster");
+
+    std::fs::copy(plane.kubeconfig(), desk.path("kubeconfig")).expect("a copy");
     drop(plane);
+    let plan = desk.plan("  cluster: {kubeconfigFile: kubeconfig}\n  resources: {}\n");
+    let (about, what, _) = problem(json(&["check", "--plan", &plan]));
+    assert_eq!(about, "cluster", "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
