@@ -6,6 +6,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use super::{CheckJob, ClusterJob, Finding, Weight, coverage, within};
+use crate::plan::Glob;
 use crate::report::event::{Meter, Reporter};
 use crate::report::failure::{Exit, Failure, causes};
 use crate::report::text::{count, plural};
@@ -58,7 +59,7 @@ async fn cluster(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
             let meter = reporter.meter("cluster", "kinds");
             let asked = ask(&job.cluster, &kinds, named.as_deref(), &meter).await;
             meter.end();
-            findings.push(Finding::good("cluster", told(&version.text, kinds.len(), &asked)).took(began));
+            findings.push(Finding::good("cluster", told(&version.text, selection, &asked)).took(began));
             findings.extend(rights(&kinds, &asked, named.as_deref()));
             findings.extend(silent(&kinds, &asked));
             findings.extend(moment(&kinds, &asked));
@@ -167,10 +168,14 @@ async fn namespaces(cluster: &Cluster) -> Option<u64> {
     cut(&answer.body).ok()?.metadata.resource_version.parse().ok()
 }
 
-fn told(version: &str, kinds: usize, asked: &[Result<Asked, ApiError>]) -> String {
+fn told(version: &str, selection: &Selection, asked: &[Result<Asked, ApiError>]) -> String {
     let objects: u64 = asked.iter().flatten().map(|asked| asked.objects).sum();
-    let kinds = plural(kinds as u64, "kind", "kinds");
-    format!("{version}, {kinds}, {} objects (namespaces and labels not yet chosen)", count(objects))
+    let kinds = plural(asked.len() as u64, "kind", "kinds");
+    let every =
+        selection.namespaces.iter().any(Glob::is_everything) && selection.exclude_namespaces.is_empty();
+    // A list of one tells how many there are of a kind, not how many a selection takes.
+    let chosen = if every && selection.labels.is_none() { "" } else { " before namespaces and labels" };
+    format!("{version}, {kinds}, {} objects{chosen}", count(objects))
 }
 
 /// The kinds that may not be listed, with the rules to add. Where the plan names its namespaces,

@@ -117,10 +117,7 @@ pub fn item_matches(pattern: &str, item: &str) -> bool {
 /// Whether a text names things that no plan declares, as [`item_matches`] takes it.
 pub(super) fn is_uncovered_item(text: &str) -> bool {
     let parts: Vec<&str> = text.split('/').collect();
-    let fits = match parts.as_slice() {
-        ["namespace", _] | ["volume" | "database" | "secret", _, _] => true,
-        _ => false,
-    };
+    let fits = matches!(parts.as_slice(), ["namespace", _] | ["volume" | "database" | "secret", _, _]);
     fits && parts.iter().all(|part| Glob::new(part).is_ok())
 }
 

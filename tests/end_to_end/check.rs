@@ -117,7 +117,12 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     let config = desk.plan("  cluster: {kubeconfigFile: nowhere.yaml}\n  resources: {}\n");
     let (about, ..) = problem(json(&["check", "--plan", &config]));
     assert_eq!(about, "cluster");
+
+    std::fs::copy(plane.kubeconfig(), desk.path("kubeconfig")).expect("a copy");
     drop(plane);
+    let plan = desk.plan("  cluster: {kubeconfigFile: kubeconfig}\n  resources: {}\n");
+    let (about, what, _) = problem(json(&["check", "--plan", &plan]));
+    assert_eq!(about, "cluster", "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,10 +232,8 @@ async fn a_store_is_judged_by_what_it_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_is_tried_with_its_tools_and_its_rights() {
     let server = postgres::Server::start("secret", &[]);
-    server.sql(
-        "postgres",
-        "CREATE DATABASE orders; CREATE ROLE backup LOGIN PASSWORD 'secret'; CREATE ROLE other",
-    );
+    server.sql("postgres", "CREATE DATABASE orders");
+    server.sql("postgres", "CREATE ROLE backup LOGIN PASSWORD 'secret'");
     server.sql("orders", "CREATE TABLE mine (a int); CREATE TABLE other (a int)");
     let desk = Desk::new();
     let tried = async |config: kbak::source::database::DatabaseConfig| {
