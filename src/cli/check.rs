@@ -116,7 +116,7 @@ async fn job(
 }
 
 async fn cluster(spec: &Spec, now: Timestamp, reporter: &Reporter) -> Result<ClusterJob, Failure> {
-    let cluster = sources::patient_cluster(spec.cluster.as_ref(), DEADLINES, reporter).await?;
+    let cluster = sources::cluster_within(spec.cluster.as_ref(), DEADLINES, reporter).await?;
     let config = spec.resources.as_ref().map(|resources| {
         sources::resources_config(resources, spec.limits.memory.get()).map(|config| config.selection)
     });

@@ -43,9 +43,11 @@ pub(super) async fn restore(
     if let Some(folder) = &args.resources_to {
         return files(&source, folder, &config, item).await;
     }
-    let cluster = sources::cluster(Some(cluster), reporter).await?;
+    // A wrong address is told soon; once something is written, an outage is outlasted.
+    let quick = sources::cluster(Some(cluster), reporter).await?;
+    let cluster = sources::patient_cluster(cluster, reporter).await?;
     let planned = reporter.meter("plan", "objects");
-    let plan = plan_resources(&cluster, &source, &config, false, &mut |_| {}, &planned).await;
+    let plan = plan_resources(&quick, &source, &config, false, &mut |_| {}, &planned).await;
     planned.end();
     let plan = plan.map_err(|error| stopped(error, "nothing was changed"))?;
     held_to(args, &plan)?;

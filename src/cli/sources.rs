@@ -42,11 +42,17 @@ pub(super) async fn jobs(plan: &BackupPlan, reporter: &Reporter) -> Result<Vec<I
 
 /// A cluster, as the plan or the arguments name it.
 pub(super) async fn cluster(spec: Option<&ClusterSpec>, reporter: &Reporter) -> Result<Cluster, Failure> {
-    patient_cluster(spec, Deadlines::default(), reporter).await
+    cluster_within(spec, Deadlines::default(), reporter).await
+}
+
+/// The same for a restore, which has no revision that is lost meanwhile: it outlasts the restart of
+/// an API server, some two minutes in all.
+pub(super) async fn patient_cluster(spec: &ClusterSpec, reporter: &Reporter) -> Result<Cluster, Failure> {
+    cluster_within(Some(spec), Deadlines { tries: 10, ..Deadlines::default() }, reporter).await
 }
 
 /// The same, with deadlines of the caller's.
-pub(super) async fn patient_cluster(
+pub(super) async fn cluster_within(
     spec: Option<&ClusterSpec>,
     deadlines: Deadlines,
     reporter: &Reporter,
@@ -176,7 +182,7 @@ pub(super) async fn watch(spec: &Spec, accept: Vec<(String, String)>, reporter: 
     }
     // What reads the cluster besides is more patient, and tells it best when nobody answers.
     let deadlines = Deadlines { tries: 2, ..Deadlines::default() };
-    let cluster = match patient_cluster(spec.cluster.as_ref(), deadlines, reporter).await {
+    let cluster = match cluster_within(spec.cluster.as_ref(), deadlines, reporter).await {
         Ok(cluster) => cluster,
         Err(failure) => {
             reporter.warn("coverage", format!("not looked at: {}", causes(&failure)));
