@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod compare;
+pub mod cycle;
+pub mod hooks;
 pub mod liar;
 pub mod meddling;
 pub mod owners;
@@ -11,5 +13,7 @@ pub mod program;
 pub mod resources;
 pub mod servers;
 pub mod stored;
+pub mod tls;
 pub mod tree;
 pub mod volume;
+pub mod wait;
