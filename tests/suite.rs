@@ -14,3 +14,4 @@ mod hostile;
 mod kill;
 mod property;
 mod support;
+mod velero;
