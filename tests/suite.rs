@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps fails where it should")]
 
 mod canary;
+mod cluster_full;
 mod command;
 mod conformance;
 mod damage;
@@ -13,3 +14,4 @@ mod hostile;
 mod kill;
 mod property;
 mod support;
+mod velero;

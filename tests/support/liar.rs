@@ -10,8 +10,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::S3ServiceBuilder;
@@ -19,9 +17,10 @@ use s3s::stream::RemainingLength;
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use sha2::Digest as _;
 use tokio::task::JoinHandle;
-use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_rustls::TlsAcceptor;
 
 use super::servers::{KEY, SECRET, Server};
+use super::tls::acceptor;
 
 /// What it does wrong.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,20 +99,9 @@ impl Liar {
         Self::serve(page, None).await
     }
 
-    /// The same over TLS, with a certificate for 127.0.0.1 of the CA in `tls/ca.pem`. Both were made
-    /// once, for a hundred years, and the CA's key thrown away; `tls/other.pem` is a stranger.
+    /// The same over TLS.
     pub async fn start_tls(page: usize) -> Self {
-        let chain = CertificateDer::pem_slice_iter(include_bytes!("tls/server.pem"));
-        let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-        let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).expect("a key");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("protocols")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("a certificate with its key");
-        Self::serve(page, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::serve(page, Some(acceptor())).await
     }
 
     async fn serve(page: usize, tls: Option<TlsAcceptor>) -> Self {

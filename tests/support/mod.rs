@@ -2,8 +2,10 @@
 
 pub mod bench;
 pub mod compare;
-pub mod keyed;
+pub mod cycle;
 pub mod desk;
+pub mod hooks;
+pub mod keyed;
 pub mod kinds;
 pub mod liar;
 pub mod meddling;
@@ -15,5 +17,7 @@ pub mod proxy;
 pub mod resources;
 pub mod servers;
 pub mod stored;
+pub mod tls;
 pub mod tree;
 pub mod volume;
+pub mod wait;

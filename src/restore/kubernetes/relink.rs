@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::RestoreError;
 use super::create::MANAGER;
 use super::ground::object;
-use super::object::{ObjectRef, each, each_mut, paths, text};
+use super::object::{ObjectRef, each, each_mut, map_mut, paths, text};
 use super::outcome::Refusal;
 use super::target::Target;
 use crate::plan::Glob;
@@ -113,6 +113,27 @@ fn owners(stored: &Value, uids: &Uids, target: &Target) -> (Vec<Value>, u64) {
     (found.collect(), lost)
 }
 
+/// How a field manager names the owner reference that it applied.
+const OWNER_KEY: &str = "k:{\"uid\":\"";
+
+/// The managers of an object's fields. Owners are in there by UID as well: the server drops a field
+/// that the object does not have, and with it the manager's hold on it.
+fn managers(stored: &Value, uids: &Uids) -> Value {
+    let mut managers = stored.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+    for manager in managers.as_array_mut().into_iter().flatten() {
+        let Some(owners) = map_mut(manager, "/fieldsV1/f:metadata/f:ownerReferences") else { continue };
+        for (key, fields) in std::mem::take(owners) {
+            let old = key.strip_prefix(OWNER_KEY).and_then(|rest| rest.strip_suffix("\"}"));
+            let key = match old {
+                Some(old) => uids.get(old).map(|new| format!("{OWNER_KEY}{new}\"}}")),
+                None => Some(key),
+            };
+            owners.extend(key.map(|key| (key, fields)));
+        }
+    }
+    managers
+}
+
 /// Finishes one object, which a restore created.
 pub(super) struct Finisher<'a> {
     pub(super) cluster: &'a Cluster,
@@ -139,8 +160,8 @@ impl Finisher<'_> {
         if relinks {
             metadata.insert("ownerReferences".into(), Value::from(owners));
         }
-        if applied && let Some(managers) = stored.pointer("/metadata/managedFields") {
-            metadata.insert("managedFields".into(), managers.clone());
+        if applied {
+            metadata.insert("managedFields".into(), managers(stored, self.uids));
         }
         if !metadata.is_empty() {
             let patch = json!({ "metadata": metadata });
@@ -214,6 +235,21 @@ mod tests {
         let (found, lost) = owners(&object, &uids, &Target::default());
         assert_eq!((found, lost), (vec![owner(new), owner("other")], 1));
         assert!(uids.is_ours(old) && !uids.is_ours("no uuid"));
+    }
+
+    #[test]
+    fn who_applied_an_owner_applied_the_one_that_is_there_now() {
+        let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
+        let mut uids = Uids::default();
+        uids.learn(old, new, true);
+        let key = |uid: &str| format!("k:{{\"uid\":\"{uid}\"}}");
+        let stored = |owners: Value| {
+            let fields = json!({"f:data": {"f:a": {}}, "f:metadata": {"f:ownerReferences": owners}});
+            json!([{"manager": "helm", "operation": "Apply", "fieldsV1": fields}, {"manager": "other"}])
+        };
+        let before = stored(json!({".": {}, key(old): {}, key("gone"): {}}));
+        let after = managers(&json!({"metadata": {"managedFields": before}}), &uids);
+        assert_eq!(after, stored(json!({".": {}, key(new): {}})));
     }
 
     #[test]

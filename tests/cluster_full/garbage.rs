@@ -1,0 +1,52 @@
+//! The garbage collector: let it look at everything, and see what it took.
+
+use kbak::source::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use super::raw;
+use crate::support::plane::create;
+
+/// Kinds whose objects come and go by themselves.
+const PASSING: &[&str] = &["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
+
+/// Waits until the collector has been at work in every kind of place (a built-in kind, one that a
+/// definition brought, one outside namespaces), and gives what was there before and is gone.
+pub async fn taken(cluster: &Cluster) -> Vec<String> {
+    let before = raw::read(cluster).await;
+    let absent = |api: &str, kind: &str| json!([{"apiVersion": api, "kind": kind, "name": "absent", "uid": "00000000-1111-4222-8333-444444444444"}]);
+    let demo = "demo.kbak.dev/v1";
+    // An object whose owner is not there: it is collected, and what was created before it was
+    // looked at before.
+    let sentinels = [
+        ("/api/v1/namespaces/odd/configmaps", "ConfigMap", absent("v1", "ConfigMap")),
+        ("/apis/demo.kbak.dev/v1/namespaces/odd/gadgets", "Gadget", absent(demo, "Apple")),
+        ("/apis/demo.kbak.dev/v1/regions", "Region", absent(demo, "Zone")),
+    ];
+    for (path, kind, owners) in &sentinels {
+        let api = if *kind == "ConfigMap" { "v1" } else { demo };
+        let metadata = json!({"name": "sentinel", "ownerReferences": owners});
+        let object = json!({"apiVersion": api, "kind": kind, "metadata": metadata});
+        create(cluster, path, object).await;
+    }
+    for (path, ..) in &sentinels {
+        gone(cluster, &format!("{path}/sentinel")).await;
+    }
+    let after = raw::read(cluster).await;
+    let lost = before.objects.iter().filter(|(id, object)| {
+        let uid = |object: &Value| object["metadata"]["uid"].clone();
+        let same = after.objects.get(*id).is_some_and(|now| uid(now) == uid(object));
+        !same && !PASSING.contains(&id.0.as_str())
+    });
+    lost.map(|((resource, namespace, name), _)| format!("{resource} {namespace}/{name}")).collect()
+}
+
+async fn gone(cluster: &Cluster, path: &str) {
+    // The collector learns of new kinds every 30 s.
+    for _ in 0..1200 {
+        match cluster.get(path, "", 1 << 20).await {
+            Err(error) if error.code() == Some(404) => return,
+            _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        }
+    }
+    panic!("{path} is never collected");
+}

@@ -1,0 +1,61 @@
+//! Show 2: all of a cluster comes back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kbak::source::kubernetes::Cluster;
+
+use super::comparator::{Comparison, compare};
+use super::raw::{self, Id, Snapshot};
+use super::rules::RULES;
+use super::{DISASTER, coverage, figure, fixture, full, garbage};
+use crate::support::cycle::Cycle;
+use crate::support::hooks::Hooks;
+use crate::support::plane::Plane;
+
+/// Plain objects beside those of every kind.
+fn bulk() -> usize {
+    if full() { 5000 } else { 300 }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_cluster_of_every_kind_comes_back() {
+    assert!(RULES.len() <= 25, "{} rules", RULES.len());
+    let hooks = Hooks::start().await;
+    let up = || tokio::task::spawn_blocking(|| Plane::up(&[]));
+    let (old, new) = tokio::join!(up(), up());
+    let (old, new) = (old.expect("a plane"), new.expect("a plane"));
+    let (there, here) = (old.cluster().await, new.cluster().await);
+    let shipped: BTreeSet<Id> = raw::read(&there).await.objects.into_keys().collect();
+    fixture::fill(&there, &hooks, bulk()).await;
+
+    let cycle = Cycle::new();
+    cycle.backup(&old.kubeconfig(), &[]).await.ended(0);
+    let before = raw::read(&there).await;
+    assert_eq!(coverage::missing(&before, &shipped), [String::new(); 0], "kinds that the fixture lacks");
+    let run = cycle.restore(&new.kubeconfig(), DISASTER).await.ended(0);
+    let found = settled(&before, &here).await;
+    assert!(found.unexplained.is_empty(), "{}\n{}", found.told(), run.told());
+    assert_eq!(found.idle(), [String::new(); 0], "rules that explain nothing");
+    let made = coverage::added(&before, &shipped);
+    let back = made.intersection(&found.kinds).count();
+    figure("kinds that came back", &back.to_string());
+    figure("objects compared", &found.compared.to_string());
+    assert!(back >= 60, "{back} kinds came back: {:?}", made.intersection(&found.kinds));
+    assert!(found.compared >= bulk() + 200, "{} objects", found.compared);
+    assert_eq!(garbage::taken(&here).await, [String::new(); 0], "collected as garbage");
+}
+
+/// Compares until the controllers of the restored cluster have done their part, or have had time
+/// enough.
+async fn settled(before: &Snapshot, here: &Cluster) -> Comparison {
+    let mut tries = 0;
+    loop {
+        let found = compare(before, &raw::read(here).await);
+        tries += 1;
+        if found.unexplained.is_empty() && found.idle().is_empty() || tries == 40 {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

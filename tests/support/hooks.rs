@@ -1,0 +1,182 @@
+//! A webhook server over TLS on loopback: it converts Tanks, and admits or refuses what it is asked
+//! about.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::tls::{CA, acceptor};
+
+/// The server. It ends with the test's runtime. What it does is in the path that it is asked at:
+/// - `/convert`: converts Tanks
+/// - `/admit/NAME`: lets everything through
+/// - `/deny/NAME`: refuses everything
+/// - `/after/OTHER`: refuses until `/admit/OTHER` was asked
+/// - `/late/COUNT/NAME`: answers 503 so many times first, as a webhook does whose pods are not up
+/// - `/together/COUNT/NAME`: answers nobody until so many ask at once
+pub struct Hooks {
+    address: String,
+    state: Arc<State>,
+    accept: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    asked: Mutex<BTreeMap<String, u64>>,
+    /// By path.
+    rooms: Mutex<BTreeMap<String, Arc<Room>>>,
+}
+
+impl Hooks {
+    /// Starts one in the caller's runtime.
+    pub async fn start() -> Self {
+        let tls = acceptor();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let state = Arc::new(State::default());
+        let shared = state.clone();
+        let accept = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, state) = (tls.clone(), shared.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let service = hyper::service::service_fn(move |request| answer(state.clone(), request));
+                    let http = hyper::server::conn::http1::Builder::new();
+                    drop(http.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        Self { address, state, accept }
+    }
+
+    /// How an API server reaches `path` here: `clientConfig` of a webhook.
+    pub fn client(&self, path: &str) -> Value {
+        json!({"url": format!("https://{}{path}", self.address), "caBundle": BASE64.encode(CA)})
+    }
+
+    /// How often `path` was asked, refusals counted.
+    pub fn asked(&self, path: &str) -> u64 {
+        self.state.asked(path)
+    }
+}
+
+impl State {
+    /// Counts, this time included.
+    fn ask(&self, path: &str) -> u64 {
+        let mut asked = self.asked.lock().expect("a lock");
+        let count = asked.entry(path.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    fn asked(&self, path: &str) -> u64 {
+        self.asked.lock().expect("a lock").get(path).copied().unwrap_or_default()
+    }
+
+    /// Returns once `count` are in here together; then the door stays open.
+    async fn meet(&self, path: &str, count: usize) {
+        let room = self.rooms.lock().expect("a lock").entry(path.to_owned()).or_default().clone();
+        // Who gives up waiting closes his connection, and leaves.
+        let guest = Guest(room.clone());
+        if room.inside.fetch_add(1, Ordering::SeqCst) + 1 >= count {
+            room.open.send_replace(true);
+        }
+        let mut open = room.open.subscribe();
+        let _ = open.wait_for(|open| *open).await;
+        drop(guest);
+    }
+}
+
+/// Where requests wait for each other.
+#[derive(Default)]
+struct Room {
+    inside: AtomicUsize,
+    open: watch::Sender<bool>,
+}
+
+struct Guest(Arc<Room>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}
+
+async fn answer(
+    state: Arc<State>,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let asked = state.ask(&path);
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let review: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let uid = &review["request"]["uid"];
+    let allowed = json!({"uid": uid, "allowed": true});
+    let refused = json!({"uid": uid, "allowed": false, "status": {"code": 403, "message": "not here"}});
+    let mut steps = path.trim_start_matches('/').split('/');
+    let (verb, first) = (steps.next().unwrap_or_default(), steps.next().unwrap_or_default());
+    let count: u64 = first.parse().unwrap_or_default();
+    let mut response = Response::new(Full::default());
+    let said = match verb {
+        "convert" => {
+            json!({"uid": uid, "result": {"status": "Success"}, "convertedObjects": converted(&review)})
+        }
+        "deny" => refused,
+        "after" if state.asked(&format!("/admit/{first}")) == 0 => refused,
+        "late" if asked <= count => {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return Ok(response);
+        }
+        "together" => {
+            state.meet(&path, count as usize).await;
+            allowed
+        }
+        _ => allowed,
+    };
+    let answer = json!({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": said});
+    *response.body_mut() = Full::new(Bytes::from(answer.to_string()));
+    Ok(response)
+}
+
+/// The objects of a review at the version that is asked for.
+fn converted(review: &Value) -> Vec<Value> {
+    let wanted = review["request"]["desiredAPIVersion"].as_str().unwrap_or_default();
+    let objects = review["request"]["objects"].as_array().cloned().unwrap_or_default();
+    objects.into_iter().map(|object| tank(object, wanted)).collect()
+}
+
+/// A Tank says in v1 `litres: 5`, in v2 `volume: {amount: 5, unit: l}`.
+fn tank(mut object: Value, wanted: &str) -> Value {
+    if object["apiVersion"] != wanted {
+        let litres = object.pointer("/spec/litres").cloned();
+        let amount = object.pointer("/spec/volume/amount").cloned();
+        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("litres");
+            spec.remove("volume");
+            match (litres, amount) {
+                (Some(litres), _) => spec.insert("volume".into(), json!({"amount": litres, "unit": "l"})),
+                (None, Some(amount)) => spec.insert("litres".into(), amount),
+                (None, None) => None,
+            };
+        }
+        object["apiVersion"] = json!(wanted);
+    }
+    object
+}

@@ -1,0 +1,26 @@
+//! TLS for servers of the tests, with a certificate for 127.0.0.1 of the CA in `tls/ca.pem`. Both
+//! were made once, for a hundred years, and the CA's key thrown away; `tls/other.pem` is a stranger.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::{TlsAcceptor, rustls};
+
+/// Who trusts it believes our servers.
+pub const CA: &[u8] = include_bytes!("tls/ca.pem");
+
+/// Takes connections as the server of the certificate.
+pub fn acceptor() -> TlsAcceptor {
+    let chain = CertificateDer::pem_slice_iter(include_bytes!("tls/server.pem"));
+    let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("tls/server.key")).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("protocols")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a certificate with its key");
+    TlsAcceptor::from(Arc::new(config))
+}

@@ -1,0 +1,22 @@
+//! Waiting for what a cluster does by itself.
+
+use std::time::Duration;
+
+use kbak::source::kubernetes::Cluster;
+use serde_json::Value;
+
+use super::plane::get;
+
+/// Waits until the object at `path` is as `wanted`, and gives it.
+pub async fn until(cluster: &Cluster, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..1200 {
+        if let Ok(answer) = cluster.get(path, "", 16 << 20).await {
+            let object = serde_json::from_slice(&answer.body).expect("JSON");
+            if wanted(&object) {
+                return object;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{path} never is as it should: {}", get(cluster, path).await);
+}

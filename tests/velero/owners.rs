@@ -1,0 +1,103 @@
+//! What ties objects to others.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::stage::Scene;
+use super::{core, exists, map, namespace};
+use crate::support::plane::{create, delete, get};
+
+fn owner(object: &Value) -> Value {
+    json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "name": object["metadata"]["name"], "uid": object["metadata"]["uid"],
+        "controller": true, "blockOwnerDeletion": true})
+}
+
+/// Velero drops owner references; put back as they were, they would make the collector delete the
+/// objects.
+pub async fn vl4707_vl10556_owner_references_come_back(mut scene: Scene) {
+    let maps = core("vl4707", "configmaps");
+    namespace(&scene.there, "vl4707", json!({})).await;
+    // Names that come in another order than what they own.
+    let mut above = create(&scene.there, &maps, map("z-owner", json!({}))).await;
+    for name in ["m-middle", "a-last"] {
+        let mut below = map(name, json!({}));
+        below["metadata"]["ownerReferences"] = json!([owner(&above)]);
+        above = create(&scene.there, &maps, below).await;
+    }
+    scene.backed_up().await;
+
+    scene.restore(&["--namespace", "vl4707"]).await.ended(0);
+    let (top, middle, last) = (
+        get(&scene.here, &format!("{maps}/z-owner")).await,
+        get(&scene.here, &format!("{maps}/m-middle")).await,
+        get(&scene.here, &format!("{maps}/a-last")).await,
+    );
+    assert_eq!(middle["metadata"]["ownerReferences"], json!([owner(&top)]));
+    assert_eq!(last["metadata"]["ownerReferences"], json!([owner(&middle)]));
+    // They are real: what is owned goes with its owner.
+    delete(&scene.here, &format!("{maps}/z-owner")).await;
+    for name in ["m-middle", "a-last"] {
+        for _ in 0..600 {
+            if !exists(&scene.here, &format!("{maps}/{name}")).await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(!exists(&scene.here, &format!("{maps}/{name}")).await, "{name} outlives its owner");
+    }
+}
+
+/// Claims of a StatefulSet that says so belong to it, and go with it.
+pub async fn vl7862_a_claim_keeps_its_owner(mut scene: Scene) {
+    namespace(&scene.there, "vl7862", json!({})).await;
+    let owner_of = create(&scene.there, &core("vl7862", "configmaps"), map("owner", json!({}))).await;
+    let claims = core("vl7862", "persistentvolumeclaims");
+    let claim = json!({"metadata": {"name": "data", "ownerReferences": [owner(&owner_of)]},
+        "spec": {"storageClassName": "none", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    create(&scene.there, &claims, claim).await;
+    scene.backed_up().await;
+
+    scene.restore(&["--namespace", "vl7862"]).await.ended(0);
+    let owner_now = get(&scene.here, &core("vl7862", "configmaps/owner")).await;
+    let claim = get(&scene.here, &format!("{claims}/data")).await;
+    assert_eq!(claim["metadata"]["ownerReferences"], json!([owner(&owner_now)]));
+}
+
+/// An object that its operator has to clean up after must not lose what says so.
+pub async fn vl5580_finalizers_come_back(mut scene: Scene) {
+    namespace(&scene.there, "vl5580", json!({})).await;
+    let maps = core("vl5580", "configmaps");
+    let mut held = map("held", json!({"a": "b"}));
+    held["metadata"]["finalizers"] = json!(["demo.kbak.dev/clean-up", "demo.kbak.dev/other"]);
+    create(&scene.there, &maps, held).await;
+    scene.backed_up().await;
+
+    scene.restore(&["--namespace", "vl5580"]).await.ended(0);
+    let held = get(&scene.here, &format!("{maps}/held")).await;
+    assert_eq!(held["metadata"]["finalizers"], json!(["demo.kbak.dev/clean-up", "demo.kbak.dev/other"]));
+    assert_eq!(held["metadata"]["deletionTimestamp"], Value::Null);
+}
+
+/// Velero labels what it restores; then Helm and GitOps see a change that nobody made.
+pub async fn vl3029_no_label_is_added_and_helm_knows_its_objects(mut scene: Scene) {
+    namespace(&scene.there, "vl3029", json!({"team": "a"})).await;
+    let maps = core("vl3029", "configmaps");
+    let mut settings = map("settings", json!({"a": "b"}));
+    settings["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "Helm"});
+    settings["metadata"]["annotations"] =
+        json!({"meta.helm.sh/release-name": "web", "meta.helm.sh/release-namespace": "vl3029"});
+    create(&scene.there, &maps, settings.clone()).await;
+    create(&scene.there, &maps, map("bare", json!({}))).await;
+    scene.backed_up().await;
+
+    scene.restore(&["--namespace", "vl3029"]).await.ended(0);
+    let found = get(&scene.here, &format!("{maps}/settings")).await;
+    for field in ["labels", "annotations"] {
+        assert_eq!(found["metadata"][field], settings["metadata"][field]);
+    }
+    let bare = get(&scene.here, &format!("{maps}/bare")).await;
+    assert_eq!((&bare["metadata"]["labels"], &bare["metadata"]["annotations"]), (&Value::Null, &Value::Null));
+    let space = get(&scene.here, "/api/v1/namespaces/vl3029").await;
+    assert_eq!(space["metadata"]["labels"], json!({"team": "a", "kubernetes.io/metadata.name": "vl3029"}));
+}

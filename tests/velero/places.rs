@@ -1,0 +1,132 @@
+//! Ports, namespaces, rights.
+
+use serde_json::{Value, json};
+
+use super::stage::Scene;
+use super::{core, exists, map, namespace};
+use crate::support::plane::{connect, create, delete, get, patch};
+use crate::support::wait::until;
+
+fn service(name: &str, port: Option<u16>) -> Value {
+    let mut entry = json!({"name": "http", "port": 80});
+    if let Some(port) = port {
+        entry["nodePort"] = json!(port);
+    }
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"type": "NodePort", "ports": [entry], "selector": {"app": name}}})
+}
+
+/// With its port preserved, a Service that is already there failed as if another had its port.
+pub async fn vl2308_a_node_port_that_its_own_service_has_is_no_failure(mut scene: Scene) {
+    let path = core("vl2308", "services");
+    for cluster in [&scene.there, &scene.here] {
+        namespace(cluster, "vl2308", json!({})).await;
+        create(cluster, &path, service("web", Some(31_308))).await;
+    }
+    scene.backed_up().await;
+
+    let only = ["--namespace", "vl2308", "--kind", "services", "--preserve-nodeports"];
+    scene.restore(&only).await.ended(0);
+    delete(&scene.here, &format!("{path}/web")).await;
+    scene.restore(&only).await.ended(0);
+    assert_eq!(get(&scene.here, &format!("{path}/web")).await["spec"]["ports"][0]["nodePort"], 31_308);
+}
+
+/// A port that is taken must not cost the whole Service, and its loss is said.
+pub async fn vl5872_a_node_port_that_another_has_costs_the_port_alone(mut scene: Scene) {
+    let path = core("vl5872", "services");
+    namespace(&scene.there, "vl5872", json!({})).await;
+    create(&scene.there, &path, service("web", Some(31_872))).await;
+    namespace(&scene.here, "vl5872-other", json!({})).await;
+    create(&scene.here, &core("vl5872-other", "services"), service("other", Some(31_872))).await;
+    scene.backed_up().await;
+
+    let run = scene.restore(&["--namespace", "vl5872", "--preserve-nodeports"]).await.ended(0);
+    let port = get(&scene.here, &format!("{path}/web")).await["spec"]["ports"][0]["nodePort"].clone();
+    assert!(port.as_u64().is_some_and(|port| port != 31_872), "{port}");
+    assert!(run.told().contains("Service/vl5872/web: its node ports are taken"), "{}", run.told());
+}
+
+/// The port that the old cluster gave out is no part of what the user wants.
+pub async fn vl6376_a_health_check_port_is_the_new_clusters(mut scene: Scene) {
+    let path = core("vl6376", "services");
+    namespace(&scene.there, "vl6376", json!({})).await;
+    let mut web = service("web", None);
+    web["spec"]["type"] = json!("LoadBalancer");
+    web["spec"]["externalTrafficPolicy"] = json!("Local");
+    let made = create(&scene.there, &path, web).await;
+    let health = made["spec"]["healthCheckNodePort"].as_u64().expect("a port");
+    // Somebody else has both of them in the new cluster.
+    namespace(&scene.here, "vl6376-other", json!({})).await;
+    let node = made["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
+    for (name, port) in [("one", health), ("two", node)] {
+        create(&scene.here, &core("vl6376-other", "services"), service(name, u16::try_from(port).ok())).await;
+    }
+    scene.backed_up().await;
+
+    let run = scene.restore(&["--namespace", "vl6376", "--release", "loadbalancers"]).await.ended(0);
+    let found = get(&scene.here, &format!("{path}/web")).await;
+    assert_eq!(found["spec"]["externalTrafficPolicy"], "Local");
+    assert_ne!(found["spec"]["healthCheckNodePort"], json!(health), "{}", run.told());
+}
+
+/// Velero wants to be the cluster's administrator.
+pub async fn vl5156_rights_in_one_namespace_restore_it(mut scene: Scene) {
+    namespace(&scene.there, "vl5156", json!({})).await;
+    create(&scene.there, &core("vl5156", "configmaps"), map("mine", json!({"a": "b"}))).await;
+    create(&scene.there, &core("vl5156", "secrets"), json!({"metadata": {"name": "mine"}})).await;
+    namespace(&scene.here, "vl5156", json!({})).await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/vl5156";
+    create(&scene.here, &core("vl5156", "serviceaccounts"), json!({"metadata": {"name": "restorer"}})).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps", "secrets"], "verbs": ["get", "list", "create", "patch"]}]);
+    create(&scene.here, &format!("{rbac}/roles"), json!({"metadata": {"name": "restorer"}, "rules": rules}))
+        .await;
+    let binding = json!({"metadata": {"name": "restorer"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "restorer"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "vl5156", "name": "restorer"}]});
+    create(&scene.here, &format!("{rbac}/rolebindings"), binding).await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
+    let token = create(&scene.here, &core("vl5156", "serviceaccounts/restorer/token"), request).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kubeconfig");
+    let text = std::fs::read_to_string(scene.kubeconfig()).expect("a kubeconfig");
+    let mut config: Value = serde_saphyr::from_str(&text).expect("YAML");
+    config["users"][0]["user"] = json!({"token": token["status"]["token"]});
+    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
+    scene.backed_up().await;
+    let restorer = connect(&path).await;
+    until(&restorer, &core("vl5156", "secrets"), |list| list["items"].is_array()).await;
+
+    let only = ["--namespace", "vl5156", "--kind", "configmaps", "--kind", "secrets"];
+    scene.restore_as(&path, &only).await.ended(0);
+    get(&scene.here, &core("vl5156", "configmaps/mine")).await;
+    get(&scene.here, &core("vl5156", "secrets/mine")).await;
+}
+
+/// Velero waits for a namespace that is being deleted once for each object in it, ten minutes each.
+pub async fn vl5697_vl7516_vl7424_a_namespace_that_goes_is_waited_for_once(mut scene: Scene) {
+    namespace(&scene.there, "vl5697", json!({})).await;
+    let maps = core("vl5697", "configmaps");
+    for number in 0..30 {
+        create(&scene.there, &maps, map(&format!("m{number}"), json!({}))).await;
+    }
+    namespace(&scene.here, "vl5697", json!({})).await;
+    let mut held = map("held", json!({}));
+    held["metadata"]["finalizers"] = json!(["demo.kbak.dev/hold"]);
+    create(&scene.here, &maps, held).await;
+    delete(&scene.here, "/api/v1/namespaces/vl5697").await;
+    scene.backed_up().await;
+
+    let space = "/api/v1/namespaces/vl5697";
+    let going = get(&scene.here, space).await;
+    assert_eq!(going["status"]["phase"], "Terminating");
+    let released = async {
+        // The restore is at work; when it looks for the first time does not matter.
+        until(&scene.here, &maps, |list| list["items"].as_array().is_some_and(|all| all.len() == 1)).await;
+        patch(&scene.here, &format!("{maps}/held"), json!({"metadata": {"finalizers": null}})).await;
+    };
+    let (run, ()) = tokio::join!(scene.restore(&["--namespace", "vl5697"]), released);
+    run.ended(0);
+    let now = get(&scene.here, space).await;
+    assert_ne!(now["metadata"]["uid"], going["metadata"]["uid"], "it is a new one");
+    assert!(exists(&scene.here, &format!("{maps}/m29")).await);
+}

@@ -1,0 +1,94 @@
+//! Claims and volumes, as objects.
+
+use serde_json::{Value, json};
+
+use super::stage::Scene;
+use super::{DEFINITIONS, core, exists, namespace};
+use crate::support::plane::{create, get};
+use crate::support::wait::until;
+
+/// Velero adds a selector to claims, which most provisioners refuse.
+pub async fn vl7946_a_claim_gets_no_selector(mut scene: Scene) {
+    namespace(&scene.there, "vl7946", json!({})).await;
+    let claims = core("vl7946", "persistentvolumeclaims");
+    let claim = json!({"metadata": {"name": "data", "annotations": {
+            "volume.kubernetes.io/storage-provisioner": "csi.demo.kbak.dev", "volume.kubernetes.io/selected-node": "node-1", "mine": "kept"}},
+        "spec": {"storageClassName": "vl7946", "accessModes": ["ReadWriteOnce"], "volumeName": "pvc-of-the-old-cluster",
+            "resources": {"requests": {"storage": "1Gi"}}}});
+    create(&scene.there, &claims, claim).await;
+    scene.backed_up().await;
+
+    scene.restore(&["--namespace", "vl7946"]).await.ended(0);
+    let found = get(&scene.here, &format!("{claims}/data")).await;
+    assert_eq!(found["spec"].get("selector"), None);
+    assert_eq!(found["spec"].get("volumeName"), None, "the class provides a new one");
+    assert_eq!(found["spec"]["storageClassName"], "vl7946");
+    assert_eq!(found["metadata"]["annotations"], json!({"mine": "kept"}));
+    assert_eq!(found["metadata"].get("labels"), None);
+}
+
+/// What a volume is made of cannot be replaced under its data.
+pub async fn vl5332_vl8047_a_volume_that_is_there_is_never_changed_silently(mut scene: Scene) {
+    let volumes = "/api/v1/persistentvolumes";
+    let volume = |path: &str| {
+        json!({"metadata": {"name": "vl5332"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "vl5332", "hostPath": {"path": path}}})
+    };
+    create(&scene.there, volumes, volume("/srv/old")).await;
+    create(&scene.here, volumes, volume("/srv/new")).await;
+    scene.backed_up().await;
+
+    for more in [&[][..], &["--existing", "replace"]] {
+        let only = ["--object", "persistentvolumes/vl5332"];
+        let run = scene.restore(&[&only[..], more].concat()).await.ended(3);
+        assert!(run.told().contains("vl5332"), "{}", run.told());
+        let found = get(&scene.here, &format!("{volumes}/vl5332")).await;
+        assert_eq!(found["spec"]["hostPath"]["path"], "/srv/new");
+    }
+}
+
+/// Contents of snapshots name what one storage system holds; Velero creates them again, and leaves
+/// them behind.
+pub async fn vl7771_vl9583_snapshots_of_another_storage_are_left_out(mut scene: Scene) {
+    namespace(&scene.there, "vl7771", json!({})).await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let group = "snapshot.storage.k8s.io";
+    for (kind, plural, scope) in [
+        ("VolumeSnapshot", "volumesnapshots", "Namespaced"),
+        ("VolumeSnapshotContent", "volumesnapshotcontents", "Cluster"),
+    ] {
+        let object: Value = json!({
+            "metadata": {"name": format!("{plural}.{group}"), "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes/enhancements/pull/1111"}},
+            "spec": {"group": group, "scope": scope, "names": {"plural": plural, "kind": kind},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}});
+        create(&scene.there, DEFINITIONS, object.clone()).await;
+        create(&scene.here, DEFINITIONS, object).await;
+        for cluster in [&scene.there, &scene.here] {
+            until(cluster, &format!("/apis/{group}/v1/{plural}"), |list| list["items"].is_array()).await;
+        }
+    }
+    let snapshots = format!("/apis/{group}/v1/namespaces/vl7771/volumesnapshots");
+    let api = format!("{group}/v1");
+    create(
+        &scene.there,
+        &snapshots,
+        json!({"apiVersion": api, "kind": "VolumeSnapshot", "metadata": {"name": "s"},
+        "spec": {"source": {"persistentVolumeClaimName": "data"}}}),
+    )
+    .await;
+    let contents = format!("/apis/{group}/v1/volumesnapshotcontents");
+    create(
+        &scene.there,
+        &contents,
+        json!({"apiVersion": api, "kind": "VolumeSnapshotContent", "metadata": {"name": "vl7771"},
+        "spec": {"driver": "csi.demo.kbak.dev", "deletionPolicy": "Delete", "sourceVolumeMode": "Filesystem", "source": {"snapshotHandle": "h"}}}),
+    )
+    .await;
+    scene.backed_up().await;
+
+    let content = format!("volumesnapshotcontents.{group}/vl7771");
+    scene.restore(&["--namespace", "vl7771", "--object", &content]).await.ended(0);
+    assert!(exists(&scene.here, "/api/v1/namespaces/vl7771").await);
+    assert!(!exists(&scene.here, &format!("{snapshots}/s")).await);
+    assert!(!exists(&scene.here, &format!("{contents}/vl7771")).await);
+}
