@@ -124,7 +124,7 @@ pub(super) fn split<'a>(
         Some(found) => Ok(found),
         None => {
             let name = text.split(|&byte| byte == b':').next().unwrap_or(text);
-            Ok((item(snapshot, &String::from_utf8_lossy(name))?, b""))
+            Ok((item(snapshot, &String::from_utf8_lossy(name))?, &b""[..]))
         }
     }
 }
