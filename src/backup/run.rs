@@ -1,5 +1,7 @@
 //! One run: epoch, chain, items domain by domain, commit.
 
+mod source;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use crate::pipeline::engine::{Engine, EpochTarget};
 use crate::pipeline::limits::Limits;
 use crate::pipeline::stream::WrittenStream;
 use crate::report::event::{Event, Reporter};
-use crate::report::failure::{Exit, Failure, causes};
+use crate::report::failure::{Exit, Failure};
 use crate::report::text::{count, plural, size};
 use crate::repository::birth::{self, Ready, Wanted};
 use crate::repository::commit::{Committed, Committer, DomainDraft, Draft};
@@ -30,9 +32,9 @@ use crate::repository::writer_key::{EpochKeeper, WriterKey};
 use crate::store::Store;
 use crate::world::{World, kill_point};
 
-use super::item::{Finished, ItemJob, Work};
+use super::item::{Finished, ItemJob};
+use super::resources;
 use super::start::{Start, begin};
-use super::{database, resources, volume};
 
 /// How long a run that ends early has for its last index object.
 const LEAVING: Duration = Duration::from_millis(700);
@@ -245,69 +247,6 @@ impl Run<'_> {
             kill_point("backup.item.read");
         }
         self.close(name, id, &key, finished, loaded.objects).await
-    }
-
-    async fn item(&self, job: &ItemJob, domain: &Arc<DomainWriter>) -> Result<Finished, Failure> {
-        let reporter = self.place.reporter;
-        let parameters = &self.start.ready.epoch.parameters;
-        Ok(match &job.work {
-            Work::Resources { cluster, config } => {
-                let meter = reporter.meter(&job.name, "objects");
-                match resources::write(cluster, config, domain, &meter).await {
-                    Ok(mut finished) => {
-                        if let Some(coverage) = &self.coverage {
-                            finished.fact("coverage", coverage);
-                        }
-                        finished
-                    }
-                    Err(error) => match pipeline_cause(&error) {
-                        true => return Err(Failure::new(Exit::Unreachable, error.to_string()).because(error)),
-                        false => Finished::failed(resources::failed(&error), &job.name, causes(&error)),
-                    },
-                }
-            }
-            Work::Database { config, databases } => {
-                let meter = reporter.meter(&job.name, "databases");
-                let wanted = |name: &str| databases.is_empty() || databases.iter().any(|g| g.matches(name));
-                match database::write(config, &wanted, domain, parameters, &meter).await {
-                    Ok(finished) => finished,
-                    Err(database::DumpFailure::Pipeline(error)) => return Err(error.into()),
-                    Err(error) => Finished::failed("dump-failed", &job.name, error.to_string()),
-                }
-            }
-            Work::Folder { path, options } => {
-                let meter = reporter.meter(&job.name, "files");
-                match crate::source::volume::Volume::open(path, options.clone()) {
-                    Ok(folder) => {
-                        let root = self.cache_root(&job.name, domain.id());
-                        let earlier = volume::open_earlier(domain, root).await?;
-                        let written = volume::write(folder, domain, parameters, earlier, meter).await?;
-                        let draft = super::item::StreamDraft {
-                            name: "tar".into(),
-                            format: "tar".into(),
-                            pending: written.stream,
-                            sha256: None,
-                        };
-                        let mut finished = Finished::new(vec![draft]);
-                        (finished.gaps, finished.notes) = (written.gaps, written.notes);
-                        finished.left_out = written.left_out;
-                        finished.fact("path", path.display().to_string());
-                        finished
-                    }
-                    Err(error) => {
-                        Finished::failed("unreadable-folder", &path.display().to_string(), causes(&error))
-                    }
-                }
-            }
-        })
-    }
-
-    /// The scan cache of the last run, if it lies in this epoch and domain.
-    fn cache_root(&self, item: &str, domain: NameId) -> Option<ObjectHash> {
-        let id = self.place.key.names.id("item", item);
-        let root = self.start.state.items.get(&id)?.caches.get("tar")?;
-        (self.job.use_cache && root.domain == domain && root.epoch == self.start.ready.epoch.epoch)
-            .then_some(root.object)
     }
 
     async fn close(
@@ -535,16 +474,4 @@ fn remember(
     let last_good =
         if item.state == ItemState::Good { Some(LastGood { seq, finished, bytes }) } else { earlier };
     state.items.insert(item.id, ItemMemory { last_good, state: item.state, caches });
-}
-
-/// Whether an error of a source has its cause in the pipeline, so that the run cannot go on.
-fn pipeline_cause(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<PipelineError>().is_some() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
 }

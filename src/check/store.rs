@@ -78,8 +78,8 @@ fn clock(ahead: i64) -> Finding {
     let what = format!("the store is {apart} {side} this machine");
     let remedy = "set the clock that is wrong (chrony, systemd-timesyncd)";
     match ahead.abs() {
-        ..=CLOCK_WARN => Finding::good("clock", what),
-        ..=CLOCK_REFUSE => Finding::warning("clock", what).remedy(remedy),
+        apart if apart <= CLOCK_WARN => Finding::good("clock", what),
+        apart if apart <= CLOCK_REFUSE => Finding::warning("clock", what).remedy(remedy),
         _ => Finding::problem("clock", format!("{what}: a backup refuses that")).remedy(remedy),
     }
 }

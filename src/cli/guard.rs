@@ -49,8 +49,8 @@ pub(super) fn private_keys(arguments: &[OsString]) -> Result<(), Failure> {
         signs.iter().any(|sign| text.contains(sign))
     };
     let Some(at) = arguments.iter().position(private) else { return Ok(()) };
-    let before = arguments[..at].iter().rev().take(1).map(|text| text.to_string_lossy());
-    let place = before.filter(|text| text.starts_with("--")).last();
+    let before = at.checked_sub(1).map(|before| arguments[before].to_string_lossy());
+    let place = before.filter(|text| text.starts_with("--"));
     let what = match place {
         Some(option) => format!("{option}: this is a private key"),
         None => "an argument is a private key".to_owned(),

@@ -68,8 +68,8 @@ impl<'a> Live<'a> {
         let page = cut(&answer.body).map_err(|error| malformed(error.to_string()))?;
         let count = page.items.len();
         for (index, range) in page.items.into_iter().enumerate() {
-            let meta = head(&answer.body[range.clone()], index)
-                .map_err(|error| malformed(error.to_string()))?;
+            let meta =
+                head(&answer.body[range.clone()], index).map_err(|error| malformed(error.to_string()))?;
             let path = match meta.namespace.is_empty() {
                 true => meta.name,
                 false => format!("{}/{}", meta.namespace, meta.name),

@@ -1,7 +1,7 @@
 //! The command line as people meet it: help, tables, errors, exit codes.
 
-mod docs;
 mod diff_docs;
+mod docs;
 mod help;
 mod keys;
 mod life;
