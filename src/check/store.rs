@@ -77,11 +77,13 @@ fn clock(ahead: i64) -> Finding {
     let side = if ahead < 0 { "behind" } else { "ahead of" };
     let what = format!("the store is {apart} {side} this machine");
     let remedy = "set the clock that is wrong (chrony, systemd-timesyncd)";
-    match ahead.abs() {
-        apart if apart <= CLOCK_WARN => Finding::good("clock", what),
-        apart if apart <= CLOCK_REFUSE => Finding::warning("clock", what).remedy(remedy),
-        _ => Finding::problem("clock", format!("{what}: a backup refuses that")).remedy(remedy),
+    if ahead.abs() <= CLOCK_WARN {
+        return Finding::good("clock", what);
     }
+    if ahead.abs() <= CLOCK_REFUSE {
+        return Finding::warning("clock", what).remedy(remedy);
+    }
+    Finding::problem("clock", format!("{what}: a backup refuses that")).remedy(remedy)
 }
 
 fn failed(error: StoreError) -> Finding {
