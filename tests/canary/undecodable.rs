@@ -12,6 +12,8 @@ use crate::support::proxy::{Fault, Proxy};
 const VALUE: &str = "canaryUndecodable8317";
 const SECRETS: &str = "/api/v1/secrets";
 
+type Spoil = fn(Vec<u8>) -> Vec<u8>;
+
 struct Scene {
     keyed: Keyed,
     plane: Plane,
@@ -26,11 +28,7 @@ impl Scene {
     }
 
     /// A backup of Secrets through a proxy that spoils their list; its exit code and all that it said.
-    async fn backup(
-        &self,
-        panic: Option<&str>,
-        spoil: Option<fn(Vec<u8>) -> Vec<u8>>,
-    ) -> (Option<i32>, Vec<u8>) {
+    async fn backup(&self, panic: Option<&str>, spoil: Option<Spoil>) -> (Option<i32>, Vec<u8>) {
         let proxy = Proxy::before(&self.plane.kubeconfig(), move |asked| {
             spoil.filter(|_| asked.path == SECRETS && asked.is_exact()).map(Fault::Body)
         })
@@ -54,7 +52,7 @@ async fn secrets_that_do_not_decode_are_not_quoted() {
     let canaries = Canaries::new(&[VALUE]);
     // Cut in the middle of the last Secret; a name that is a number; a control character in a value; a
     // list whose metadata are a Secret.
-    let spoils: &[fn(Vec<u8>) -> Vec<u8>] = &[
+    let spoils: &[Spoil] = &[
         |body| body[..body.len() - 200].to_vec(),
         |body| changed(&body, |list| list["items"][0]["metadata"]["name"] = 5.into()),
         |body| changed(&body, |list| list["items"][0]["metadata"] = list["items"][0]["data"]["key"].clone()),

@@ -11,7 +11,7 @@ use kbak::source::kubernetes::{
 use serde_json::json;
 
 use super::cluster::limited;
-use crate::support::keyed::{Keyed, run};
+use crate::support::keyed::{Keyed, figure, run};
 use crate::support::plane::{Plane, connect, create, delete, patch};
 use crate::support::program::beneath;
 use crate::support::proxy::{Fault, Proxy};
@@ -323,7 +323,7 @@ async fn large_objects_stay_within_the_limit() {
     let output = run(keyed.backup_of(&plane.kubeconfig())).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let peak = keyed.report()["memory_peak"].as_u64().expect("a figure");
-    println!("{count} objects of 1 MB: {} MiB resident at most", peak >> 20);
+    figure(&format!("{count} objects of 1 MB: {} MiB resident at most", peak >> 20));
     assert!(peak <= 128 << 20, "{} MiB were resident", peak >> 20);
     let back = beneath(&keyed.files(0));
     let large = back.iter().filter(|path| path.metadata().expect("metadata").len() > 900_000).count();

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::support::keyed::{Keyed, run};
+use crate::support::keyed::{Keyed, figure, run};
 use crate::support::plane::Plane;
 use crate::support::resources::{config_map, fill, namespace};
 
@@ -48,7 +48,7 @@ async fn many_objects_stay_within_the_limit() {
         let took = began.elapsed().as_secs_f64();
         let peak = keyed.report()["memory_peak"].as_u64().expect("a figure");
         let rate = |seconds: f64| (count as f64 / seconds).round();
-        println!(
+        figure(&format!(
             "{which} backup of {count} objects, {} MB: {took:.1} s, {}/s, {} MiB resident at most; plain list {plain:.1} s, \
              {}/s; created {}/s",
             listed / 1_000_000,
@@ -56,7 +56,7 @@ async fn many_objects_stay_within_the_limit() {
             peak >> 20,
             rate(plain),
             rate(filled),
-        );
+        ));
         assert!(peak <= 128 << 20, "{} MiB were resident", peak >> 20);
     }
 }

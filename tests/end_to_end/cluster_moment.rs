@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use kbak::source::kubernetes::{Cluster, Consistency, GapReason, ResourcesConfig, ResourcesReport};
 use serde_json::{Value, json};
 
+use crate::support::keyed::figure;
 use crate::support::plane::{self, Plane, connect, create, delete, get, patch};
 use crate::support::postgres::Server;
 use crate::support::proxy::{Fault, Proxy, upstream};
@@ -110,13 +111,13 @@ async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
     assert!(made >= least, "only {made} writes went on meanwhile");
     let report = report.expect("a report");
     let objects: u64 = report.kinds.iter().map(|kind| kind.objects).sum();
-    println!(
+    figure(&format!(
         "{made} writes in {:.1} s of listing {objects} objects of {} kinds at revision {}, {} listed again",
         took.as_secs_f64(),
         report.kinds.len(),
         report.revision,
         report.repeated.as_deref().unwrap_or("nothing"),
-    );
+    ));
     assert!(report.gaps.is_empty() && report.notes.is_empty(), "{:?} {:?}", report.gaps, report.notes);
     assert!(report.kinds.len() > 50 && report.restarts == 0, "{} kinds", report.kinds.len());
     assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));

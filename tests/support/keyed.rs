@@ -99,3 +99,9 @@ impl Keyed {
 pub async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it runs")
 }
+
+/// Tells a figure to whoever runs the test for it (scripts/soak).
+#[expect(clippy::print_stdout, reason = "it is what such a test is run for")]
+pub fn figure(line: &str) {
+    println!("{line}");
+}
