@@ -43,11 +43,13 @@ pub(super) async fn restore(
     if let Some(folder) = &args.resources_to {
         return files(&source, folder, &config, item).await;
     }
-    let cluster = sources::cluster(Some(cluster), reporter).await?;
+    // A wrong address is told soon; once something is written, an outage is outlasted.
+    let quick = sources::cluster(Some(cluster), reporter).await?;
+    let cluster = sources::patient_cluster(cluster, reporter).await?;
     let planned = reporter.meter("plan", "objects");
-    let plan = plan_resources(&cluster, &source, &config, false, &mut |_| {}, &planned).await;
+    let plan = plan_resources(&quick, &source, &config, false, &mut |_| {}, &planned).await;
     planned.end();
-    let plan = plan.map_err(|error| stopped(error, "nothing was changed"))?;
+    let plan = plan.map_err(|error| stopped(error, None))?;
     held_to(args, &plan)?;
     for warning in restore_text::warnings(&plan) {
         reporter.warn(item.name.clone(), warning);
@@ -77,7 +79,7 @@ pub(super) async fn plan(
     let server = args.dry_run == Some(DryRun::Server);
     let plan = plan_resources(&cluster, &source, &config, server, told, &meter).await;
     meter.end();
-    let plan = plan.map_err(|error| stopped(error, "nothing was changed"))?;
+    let plan = plan.map_err(|error| stopped(error, None))?;
     held_to(args, &plan)?;
     Ok(plan)
 }
@@ -115,8 +117,11 @@ async fn files(
     Ok(Done::new(item, summary, Vec::new()))
 }
 
-/// A restore that ended early.
-fn stopped(error: RestoreError, so_far: &str) -> Failure {
+/// A restore that ended early, after so many objects were created; none if it was only planned.
+fn stopped(error: RestoreError, created: Option<u64>) -> Failure {
+    let so_far = created.map_or("nothing was changed".to_owned(), |created| {
+        format!("{} that were created stay", plural(created, "object", "objects"))
+    });
     let what = format!("the restore into the cluster stopped; {so_far}");
     let (exit, remedy) = match &error {
         RestoreError::Damaged { .. } => (Exit::Damaged, "kbak verify says what is damaged"),
@@ -130,7 +135,7 @@ fn stopped(error: RestoreError, so_far: &str) -> Failure {
             (exit, "run it again: what is there is left alone")
         }
         RestoreError::Api(error) if error.code() == Some(401) => (
-            Exit::Partial,
+            if created.is_none() { Exit::Usage } else { Exit::Partial },
             "the API server does not take these credentials (any more); get new ones and run it again",
         ),
         RestoreError::Api(_) => (Exit::Unreachable, "run it again: what is there is left alone"),
@@ -228,9 +233,7 @@ async fn apply(
     let report = restore_resources(cluster, source, config, &tell, meter).await;
     let created = told.created.load(std::sync::atomic::Ordering::Relaxed);
     let objects = told.finish(reporter);
-    let report = report.map_err(|error| {
-        stopped(error, &format!("{} that were created stay", plural(created, "object", "objects")))
-    })?;
+    let report = report.map_err(|error| stopped(error, Some(created)))?;
     let mut done = finished(item, &report, reporter);
     done.objects = objects;
     Ok(done)

@@ -35,14 +35,15 @@ Examples:
   kbak restore latest … --item shop --database \"postgresql://postgres@localhost?sslmode=disable\"
       every database of the item `shop`, with their roles
 
-  kbak restore latest … --item resources --cluster --context new --takeover --allow rbac,crds --dry-run
-  kbak restore latest … --item resources --cluster --context new --takeover --allow rbac,crds
+  kbak restore latest … --item resources --cluster --takeover --allow rbac,crds --dry-run
+  kbak restore latest … --item resources --cluster --takeover --allow rbac,crds
       the cluster in place of the one that is gone: the plan first, then the same without --dry-run
 
   kbak restore latest … --item resources --cluster --namespace shop:shop-test
       a copy of a namespace beside it; it runs no jobs and publishes nothing until --release
 
-  kbak restore latest … --item resources --cluster --object deployments.apps/shop/web --existing replace
+  kbak restore latest … --item resources --cluster --existing replace \\
+      --object deployments.apps/shop/web
   kbak restore latest … --item resources --namespace shop --resources-to /tmp/objects
       one object as it was; or objects as files to look at
 

@@ -41,11 +41,25 @@ pub(super) async fn jobs(plan: &BackupPlan, reporter: &Reporter) -> Result<Vec<I
 
 /// A cluster, as the plan or the arguments name it.
 pub(super) async fn cluster(spec: Option<&ClusterSpec>, reporter: &Reporter) -> Result<Cluster, Failure> {
+    connect(spec, Deadlines::default(), reporter).await
+}
+
+/// The same for a restore, which has no revision that is lost meanwhile: it outlasts the restart of
+/// an API server, some two minutes in all.
+pub(super) async fn patient_cluster(spec: &ClusterSpec, reporter: &Reporter) -> Result<Cluster, Failure> {
+    connect(Some(spec), Deadlines { tries: 10, ..Deadlines::default() }, reporter).await
+}
+
+async fn connect(
+    spec: Option<&ClusterSpec>,
+    deadlines: Deadlines,
+    reporter: &Reporter,
+) -> Result<Cluster, Failure> {
     let access = spec.map_or_else(ClusterAccess::default, |spec| ClusterAccess {
         kubeconfig: spec.kubeconfig_file.clone(),
         context: spec.context.clone(),
     });
-    Cluster::connect(&access, Deadlines::default(), reporter.clone()).await.map_err(no_access)
+    Cluster::connect(&access, deadlines, reporter.clone()).await.map_err(no_access)
 }
 
 fn no_access(error: ApiError) -> Failure {

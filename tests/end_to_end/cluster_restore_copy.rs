@@ -58,8 +58,8 @@ fn backup() -> Held {
             "core/v1/secrets Secret",
             &[
                 ("shop/sh.helm.release.v1.web.v1", helm),
-                ("shop/kbak-writer", json!({"data": {"writer.key": "eA=="}})),
-                ("shop/kbak-epoch", json!({"data": {"writer.key.epoch": "eA=="}})),
+                ("shop/kbak-writer", json!({"data": {"writer.key": "eyJrYmFrIjogIngifQ=="}})),
+                ("shop/kbak-epoch", json!({"data": {"writer.key.epoch": "eyJrYmFrIjogIngifQ=="}})),
             ],
         ),
         (

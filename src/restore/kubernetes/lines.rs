@@ -38,7 +38,7 @@ pub(super) struct Room(Arc<Semaphore>);
 /// What is counted as one: a semaphore counts in 32 bits.
 const GRAIN: usize = 1 << 10;
 /// Bytes that may be under way.
-const ROOM: usize = 24 << 20;
+const ROOM: usize = 16 << 20;
 /// What an object takes for each byte of its line: the line, its tree, what is sent, the answer.
 const TIMES: usize = 8;
 

@@ -80,6 +80,7 @@ impl Obstacle {
             self,
             Self::Webhook
                 | Self::Conversion
+                | Self::Terminating
                 | Self::QuotaUnknown
                 | Self::Busy
                 | Self::NoBackend
