@@ -32,18 +32,18 @@ async fn a_cluster_of_every_kind_comes_back() {
     let cycle = Cycle::new();
     cycle.backup(&old.kubeconfig(), &[]).await.ended(0);
     let before = raw::read(&there).await;
-    assert_eq!(coverage::missing(&before, &shipped), [String::new(); 0], "kinds that the fixture lacks");
+    assert_eq!(coverage::missing(&before, &shipped), Vec::<String>::new(), "kinds that the fixture lacks");
     let run = cycle.restore(&new.kubeconfig(), DISASTER).await.ended(0);
     let found = settled(&before, &here).await;
     assert!(found.unexplained.is_empty(), "{}\n{}", found.told(), run.told());
-    assert_eq!(found.idle(), [String::new(); 0], "rules that explain nothing");
+    assert_eq!(found.idle(), Vec::<String>::new(), "rules that explain nothing");
     let made = coverage::added(&before, &shipped);
     let back = made.intersection(&found.kinds).count();
     figure("kinds that came back", &back.to_string());
     figure("objects compared", &found.compared.to_string());
     assert!(back >= 60, "{back} kinds came back: {:?}", made.intersection(&found.kinds));
     assert!(found.compared >= bulk() + 200, "{} objects", found.compared);
-    assert_eq!(garbage::taken(&here).await, [String::new(); 0], "collected as garbage");
+    assert_eq!(garbage::taken(&here).await, Vec::<String>::new(), "collected as garbage");
 }
 
 /// Compares until the controllers of the restored cluster have done their part, or have had time
