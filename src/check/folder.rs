@@ -39,7 +39,7 @@ fn walk(about: &str, path: &Path, options: VolumeOptions, seen: &dyn Fn()) -> Ve
     let volume = match Volume::open(path, options) {
         Ok(volume) => volume,
         Err(error) => {
-            let finding = Finding::problem(about, causes(&error));
+            let finding = Finding::problem(about, format!("{}: {}", path.display(), causes(&error)));
             return vec![finding.remedy("is the folder there, mounted, and readable for this account?")];
         }
     };

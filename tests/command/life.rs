@@ -21,7 +21,7 @@ impl Desk {
         holes.extend_from_slice(b"the end");
         std::fs::write(desk.at("data/holes"), holes).expect("a file");
         let (code, public, err) =
-            kbak(&["keygen", "-o", &desk.text("keys/owner.key"), "--no-passphrase", "--comment", "ada"]);
+            kbak(&["keygen", "-o", &desk.text("keys/owner.key"), "--no-passphrase", "--comment", "ada@shop"]);
         assert_eq!(code, 0, "{err}");
         let (repo, keys) = (desk.repo(), desk.text("keys"));
         let recipient = public.trim_end();
@@ -120,7 +120,7 @@ fn a_folder_goes_and_comes_back() {
     let list = json(&out);
     assert_eq!((list[0]["hash"].as_str(), list[0]["latest"].as_bool()), (Some(head.as_str()), Some(true)));
     assert!(
-        !out.contains("data") && !out.contains("ada"),
+        !out.contains("data") && !out.contains("shop"),
         "a listing without an identity names nothing: {out}"
     );
 
@@ -202,7 +202,7 @@ fn keys_and_epochs_are_told() {
     let (code, out, err) = desk.reads(&["keys", "list", "-o", "json"]);
     assert_eq!(code, 0, "{err}");
     let rows = json(&out);
-    assert_eq!((rows[0]["owner"].as_str(), rows[0]["proven"].as_bool()), (Some("ada"), Some(true)));
+    assert_eq!((rows[0]["owner"].as_str(), rows[0]["proven"].as_bool()), (Some("ada@shop"), Some(true)));
 
     let (_, public, _) =
         kbak(&["keygen", "-o", &desk.text("keys/bob.key"), "--no-passphrase", "--comment", "bob"]);

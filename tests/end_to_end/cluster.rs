@@ -51,9 +51,15 @@ async fn a_revision_that_is_compacted_away_restarts_everything() {
     let report = report.expect("what can be had");
     assert_eq!((report.restarts, held.restarts), (4, 4), "not for ever");
     assert!(report.kinds.iter().all(|kind| matches!(kind.consistency, Consistency::OwnRevision(_))));
-    assert!(held.objects("configmaps").len() >= 1100, "each kind is one moment");
-    let named = report.gaps.iter().filter(|gap| matches!(gap.reason, GapReason::NotAtRevision { .. }));
-    assert_eq!(named.count(), report.kinds.len(), "and each is named: {:?}", report.gaps);
+    // Where it was compacted away even between two pages of one kind, again and again, that is a gap.
+    let given_up = report.gaps.iter().any(|gap| matches!(gap.reason, GapReason::Expired { .. }));
+    assert!(given_up || held.objects("configmaps").len() >= 1100, "each kind is one moment");
+    for kind in &report.kinds {
+        let named = report.gaps.iter().any(|gap| {
+            gap.object == kind.kind.resource() && matches!(gap.reason, GapReason::NotAtRevision { .. })
+        });
+        assert!(named, "{} is not named: {:?}", kind.kind.resource(), report.gaps);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

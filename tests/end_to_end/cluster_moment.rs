@@ -270,12 +270,9 @@ async fn revision_now(cluster: &Cluster) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_keep_to_a_revision_is_found_out() {
     let plane = Plane::up(&["--without-controllers"]);
-    let cluster = plane.cluster().await;
-    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
-    create(&cluster, path, json!({"metadata": {"name": "last"}})).await;
-    // The second time, the lease that changed last is told without an object.
+    // Whatever is listed at the revision a second time comes without one of its objects.
     let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
-        let again = asked.is_exact() && asked.path.ends_with("/leases") && asked.before >= 2;
+        let again = asked.is_exact() && asked.before >= 2;
         again.then_some(Fault::Body(|body| {
             let mut list: Value = serde_json::from_slice(&body).expect("JSON");
             list["items"].as_array_mut().expect("items").pop();
@@ -288,6 +285,6 @@ async fn a_server_that_does_not_keep_to_a_revision_is_found_out() {
     let report = report.expect("a report");
     assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::Unproved), "{:?}", report.kinds);
     let [gap] = report.gaps.as_slice() else { panic!("{:?}", report.gaps) };
-    assert!(gap.reason.to_string().contains("leases"), "{gap}");
+    assert!(gap.reason.to_string().contains("listed again"), "{gap}");
     assert_eq!(report.repeated, None);
 }

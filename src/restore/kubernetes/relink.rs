@@ -4,7 +4,8 @@
 //! would be collected as garbage within seconds, because no such owner exists (velero#4707). So
 //! objects are created without owners, and once all are there each gets its owners with their new
 //! UIDs, in one merge patch. Which manager applied which fields can only be said in a write of its
-//! own: a create gives all fields to whoever creates. It goes into the same patch.
+//! own: a create gives all fields to whoever creates. It goes into the same patch, unless a manager
+//! applied an owner: then that patch would take the owner from him, and a third write gives it back.
 
 use std::collections::HashMap;
 
@@ -113,7 +114,9 @@ fn owners(stored: &Value, uids: &Uids, target: &Target) -> (Vec<Value>, u64) {
     (found.collect(), lost)
 }
 
-/// How a field manager names the owner reference that it applied.
+/// Where a field manager says which owner references it applied.
+const OWNERS: &str = "/fieldsV1/f:metadata/f:ownerReferences";
+/// How it names one.
 const OWNER_KEY: &str = "k:{\"uid\":\"";
 
 /// The managers of an object's fields. Owners are in there by UID as well: the server drops a field
@@ -121,7 +124,7 @@ const OWNER_KEY: &str = "k:{\"uid\":\"";
 fn managers(stored: &Value, uids: &Uids) -> Value {
     let mut managers = stored.pointer("/metadata/managedFields").cloned().unwrap_or_default();
     for manager in managers.as_array_mut().into_iter().flatten() {
-        let Some(owners) = map_mut(manager, "/fieldsV1/f:metadata/f:ownerReferences") else { continue };
+        let Some(owners) = map_mut(manager, OWNERS) else { continue };
         for (key, fields) in std::mem::take(owners) {
             let old = key.strip_prefix(OWNER_KEY).and_then(|rest| rest.strip_suffix("\"}"));
             let key = match old {
@@ -155,23 +158,26 @@ impl Finisher<'_> {
         let (owners, lost) = owners(stored, self.uids, self.target);
         second.owners_lost = lost;
         let applied = each(stored, "/metadata/managedFields").any(|one| text(one, "/operation") == "Apply");
-        let mut metadata = Map::new();
+        let (mut first, mut then) = (Map::new(), Map::new());
         let relinks = !owners.is_empty();
         if relinks {
-            metadata.insert("ownerReferences".into(), Value::from(owners));
+            first.insert("ownerReferences".into(), Value::from(owners));
         }
         if applied {
-            metadata.insert("managedFields".into(), managers(stored, self.uids));
+            let managers = managers(stored, self.uids);
+            // Who writes an owner holds it, whatever the same write says of managers.
+            let apart = relinks && each(&managers, "").any(|one| one.pointer(OWNERS).is_some());
+            let of = if apart { &mut then } else { &mut first };
+            of.insert("managedFields".into(), managers);
         }
-        if !metadata.is_empty() {
-            let patch = json!({ "metadata": metadata });
-            match self.patch(&paths.one, &patch, kind).await? {
-                Ok(()) => (second.relinked, second.managed) = (relinks, applied),
-                Err(refusal) => {
-                    second.refused = Some((named.clone(), refusal));
-                    return Ok(second);
-                }
+        for metadata in [first, then].into_iter().filter(|metadata| !metadata.is_empty()) {
+            let patch = json!({ "metadata": &metadata });
+            if let Err(refusal) = self.patch(&paths.one, &patch, kind).await? {
+                second.refused = Some((named.clone(), refusal));
+                return Ok(second);
             }
+            second.relinked |= metadata.contains_key("ownerReferences");
+            second.managed |= metadata.contains_key("managedFields");
         }
         let wanted = self.status.iter().any(|glob| glob.matches(&named.resource)) && kind.has("status");
         if let Some(status) = stored.get("status").filter(|_| wanted) {
