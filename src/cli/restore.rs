@@ -43,8 +43,7 @@ Examples:
   kbak restore latest … --item resources --cluster --namespace shop:shop-test
       a copy of a namespace beside it; it runs no jobs and publishes nothing until --release
 
-  kbak restore latest … --item resources --cluster --existing replace \\
-      --object deployments.apps/shop/web
+  kbak restore latest … --item resources --cluster --existing replace --object secrets/shop/db
   kbak restore latest … --item resources --namespace shop --resources-to /tmp/objects
       one object as it was; or objects as files to look at
 
