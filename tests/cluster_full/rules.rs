@@ -73,9 +73,9 @@ pub const RULES: &[Rule] = &[
     rule(&["Service"], "/spec/healthCheckNodePort", "a port that the old cluster chose"),
     rule(&["PersistentVolumeClaim"], "/spec/volumeName", "a volume that the class makes is another one"),
     rule(
-        &["PersistentVolume", "PersistentVolumeClaim"],
+        &["PersistentVolumeClaim"],
         "/metadata/annotations/pv.kubernetes.io~1*",
-        "the binder notes how it bound them: here by name",
+        "the binder notes how it bound it: here by name",
     ),
     rule(
         &["PersistentVolumeClaim"],

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::change::{Change, carry_over, difference, unbind, without_families, without_node_ports};
+use super::change::{Change, carry_over, difference, has_more, unbind, without_families, without_node_ports};
 use super::config::{Existing, RestoreConfig};
 use super::decide::{Judged, Ready, Verdict, merges};
 use super::ground::object;
@@ -301,7 +301,12 @@ impl Creator<'_> {
             if repeated && ours {
                 return Ok(with(Outcome::Created, true));
             }
-            let Some(patch) = difference(&body, &there) else { return Ok(with(Outcome::Existed, ours)) };
+            let replaces = self.config.existing == Some(Existing::Replace);
+            let patch = difference(&body, &there);
+            if patch.is_none() && !(replaces && has_more(&body, &there)) {
+                return Ok(with(Outcome::Existed, ours));
+            }
+            let patch = patch.unwrap_or_default();
             let made = match self.config.existing {
                 Some(Existing::Replace) => {
                     let mut whole = body.clone();
@@ -314,12 +319,11 @@ impl Creator<'_> {
                 None | Some(Existing::Skip) if is_ours(&there) => return Ok(with(Outcome::Existed, ours)),
                 None | Some(Existing::Skip) => return Ok(with(Outcome::Differs, false)),
             };
-            let replaced = self.config.existing == Some(Existing::Replace);
             match made {
                 Made::New(_, warnings) => {
-                    let outcome = if replaced { Outcome::Replaced } else { Outcome::Patched };
+                    let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
                     let ownerless = each(&there, "/metadata/ownerReferences").next().is_none();
-                    return Ok(Attempt { warnings, ..with(outcome, replaced || ownerless) });
+                    return Ok(Attempt { warnings, ..with(outcome, replaces || ownerless) });
                 }
                 Made::Refused { status, .. } if status.code == 409 => {}
                 Made::Refused { status, .. } => {

@@ -66,6 +66,15 @@ fn differs(wanted: &Value, there: Option<&Value>) -> Option<Value> {
     }
 }
 
+/// Whether the object that is there has data that the backup lacks. No server and no controller adds
+/// to these maps, so who replaces the object wants it away.
+pub(in super::super) fn has_more(wanted: &Value, there: &Value) -> bool {
+    ["data", "binaryData"].iter().any(|field| {
+        let known = |key: &String| wanted.get(field).is_some_and(|map| map.get(key).is_some());
+        there.get(field).and_then(Value::as_object).is_some_and(|map| !map.keys().all(known))
+    })
+}
+
 /// What the server gave the object that is there, and refuses to change or to lose.
 pub(in super::super) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &Value) {
     if let Some(metadata) = map_mut(wanted, "/metadata") {

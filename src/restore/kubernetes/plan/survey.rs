@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::sum::Sums;
 use super::{Action, Conflict, Decision, Grade, Plan, Wait};
 use crate::report::event::Meter;
-use crate::restore::kubernetes::change::difference;
+use crate::restore::kubernetes::change::{difference, has_more};
 use crate::restore::kubernetes::config::{Existing, RestoreConfig};
 use crate::restore::kubernetes::create::is_ours;
 use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, merges};
@@ -325,7 +325,8 @@ impl Survey<'_> {
 
     /// What becomes of an object that is there already.
     fn meets(&self, decision: &Decision, wanted: &Value, there: &Value) -> Action {
-        if difference(wanted, there).is_none() {
+        let replaces = self.config.existing == Some(Existing::Replace);
+        if difference(wanted, there).is_none() && !(replaces && has_more(wanted, there)) {
             return Action::Leave;
         }
         match self.config.existing {
