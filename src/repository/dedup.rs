@@ -23,7 +23,7 @@ pub const MAX_INDEXES: usize = 100_000;
 /// How many are read at once.
 const PARALLEL: usize = 4;
 
-/// What [`load`] found.
+/// What [`Shelf::load`] found.
 #[derive(Debug)]
 pub struct Loaded {
     /// The chunks that can be used.
