@@ -16,7 +16,7 @@ use crate::repository::birth::{self, Nursery, Ready};
 use crate::repository::chain::{self, Chain};
 use crate::repository::epochs::Epochs;
 use crate::repository::named::{self, Named};
-use crate::repository::open::{check_marker, look_at_marker};
+use crate::repository::open::{check_marker, judge_marker, look_at_marker};
 use crate::repository::records::{self, Records};
 use crate::store::Store;
 use crate::world::{World, kill_point};
@@ -78,11 +78,14 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
 async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failure> {
     let Place { store, key, reporter, .. } = place;
     let known = !store.list(&format!("{}/", key.writer), None).await?.entries.is_empty();
-    if known && look_at_marker(store).await? == Named::Missing {
+    let found = look_at_marker(store).await?;
+    if known && found == Named::Missing {
         reporter.warn(layout::marker().to_string(), "it was gone, and is put back");
         store.put(&marker::marker()).await?;
+        check_marker(store).await?;
+    } else {
+        judge_marker(store, &found)?;
     }
-    check_marker(store).await?;
     if known || job.wanted.new_epoch {
         return Ok(());
     }

@@ -78,7 +78,15 @@ pub async fn look_at_marker(store: &Arc<dyn Store>) -> Result<Named<Bytes>, Stor
 /// # Errors
 /// If it does not: an answer for a person.
 pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), Failure> {
-    match look_at_marker(store).await? {
+    judge_marker(store, &look_at_marker(store).await?)
+}
+
+/// The same of what was found there.
+///
+/// # Errors
+/// As [`check_marker`].
+pub fn judge_marker(store: &Arc<dyn Store>, marker: &Named<Bytes>) -> Result<(), Failure> {
+    match marker {
         Named::Is(_) => Ok(()),
         Named::Altered => {
             let what = format!("{} in {} is damaged", layout::marker(), store.describe());

@@ -26,7 +26,7 @@ use crate::report::event::Meter;
 use crate::report::failure::{Exit, Failure, causes};
 use crate::repository::chain::{Break, Snapshot};
 use crate::repository::named::Named;
-use crate::repository::open::{PlanView, View, Which, check_marker, look_at_marker};
+use crate::repository::open::{PlanView, View, Which, judge_marker, look_at_marker};
 use crate::repository::records::Records;
 use crate::store::listing::folders;
 use crate::store::{StoreError, StoreErrorKind};
@@ -227,7 +227,7 @@ impl Check<'_> {
                     lies |= !folders(&self.view.store, &format!("{writer}/"), MAX_WRITERS).await?.is_empty();
                 }
                 if !lies {
-                    return check_marker(&self.view.store).await;
+                    return judge_marker(&self.view.store, &Named::Missing);
                 }
                 (Fault::Missing, "a pinned writer's folder is there without it")
             }
