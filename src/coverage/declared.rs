@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{self, Glob, Spec};
+use crate::plan::{self, Glob, LabelSelector, Spec};
 use crate::source::kubernetes::Selection;
 use crate::survey::{Database, Service, Wanted};
-
-use super::labels::selects;
 
 type Labels = BTreeMap<String, String>;
 
@@ -91,6 +89,13 @@ impl Declared {
     }
 }
 
+/// Whether `selector` takes an object of these labels. The plan's check has read the selector; a text
+/// that is none takes nothing.
+fn selects(selector: &str, labels: &Labels) -> bool {
+    let takes = |selector: LabelSelector| selector.takes(|key| labels.get(key).map(String::as_str));
+    selector.is_empty() || selector.parse().is_ok_and(takes)
+}
+
 /// Whether a Service leads to a database: by its selector, or as operators name theirs, after it
 /// (`shop` has `shop-rw`, `shop-ro`), unless another database's longer name fits, too.
 fn leads(service: &Service, database: &Database, all: &[Database]) -> bool {
@@ -168,6 +173,29 @@ mod tests {
         ];
         for (host, meant) in cases {
             assert_eq!(in_cluster(host), meant, "{host}");
+        }
+    }
+
+    #[test]
+    fn every_operator_is_understood() {
+        let labels: BTreeMap<String, String> =
+            [("app", "shop"), ("tier", "db")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        for yes in [
+            "",
+            "app=shop",
+            "app == shop",
+            "app!=x",
+            "x!=y",
+            "app in (a, shop)",
+            "x notin (a)",
+            "app",
+            "!x",
+            "app=shop,tier in (db,x),!y",
+        ] {
+            assert!(selects(yes, &labels), "{yes}");
+        }
+        for no in ["app=x", "app!=shop", "app in (a,b)", "app notin (shop)", "x", "!app", "app=shop,tier=x"] {
+            assert!(!selects(no, &labels), "{no}");
         }
     }
 }

@@ -5,7 +5,6 @@
 //! (`accept: {item: volume/shop/cache, gap: uncovered, …}`), or coverage is `off` in it.
 
 mod declared;
-mod labels;
 
 use serde::{Deserialize, Serialize};
 

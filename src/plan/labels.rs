@@ -33,8 +33,13 @@ impl LabelSelector {
     /// Whether `labels`, an object of texts or nothing, fit.
     #[must_use]
     pub fn matches(&self, labels: &Value) -> bool {
+        self.takes(|key| labels.get(key).and_then(Value::as_str))
+    }
+
+    /// Whether an object fits whose labels `label` tells by their keys.
+    pub fn takes<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|term| {
-            let value = labels.get(&term.key).and_then(Value::as_str);
+            let value = label(&term.key);
             match (&term.rule, value) {
                 (Rule::In(all), Some(value)) => all.iter().any(|one| one == value),
                 (Rule::NotIn(all), Some(value)) => all.iter().all(|one| one != value),
