@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, head};
+use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, head, page_query};
 
 /// The largest page.
 const PAGE: usize = 16 << 20;
@@ -48,9 +48,9 @@ impl<'a> Live<'a> {
 
     async fn page(&mut self) -> Result<(), ApiError> {
         let path = self.kind.path(None);
-        let token = self.token.as_deref().map(|token| format!("&continue={token}")).unwrap_or_default();
+        let token = self.token.as_deref().unwrap_or_default();
         let answer = loop {
-            let query = format!("limit={}{token}", self.limit);
+            let query = page_query(self.limit, token);
             match self.cluster.get(&path, &query, PAGE).await {
                 Err(error) if matches!(error.kind, ApiErrorKind::TooLarge { .. }) && self.limit > 1 => {
                     self.limit = (self.limit / 4).max(1);
@@ -58,13 +58,7 @@ impl<'a> Live<'a> {
                 other => break other?,
             }
         };
-        let malformed = |what: String| ApiError {
-            operation: format!("GET {path}"),
-            server: self.cluster.server().to_owned(),
-            kind: ApiErrorKind::Malformed(what),
-            repeated: false,
-            source: None,
-        };
+        let malformed = |what: String| self.cluster.malformed(&path, what);
         let page = cut(&answer.body).map_err(|error| malformed(error.to_string()))?;
         let count = page.items.len();
         for (index, range) in page.items.into_iter().enumerate() {
@@ -77,8 +71,7 @@ impl<'a> Live<'a> {
             self.items.push_back((range, path));
         }
         let next = page.metadata.continue_token;
-        self.token =
-            (!next.is_empty()).then(|| next.replace('+', "%2B").replace('=', "%3D").replace('/', "%2F"));
+        self.token = (!next.is_empty()).then_some(next);
         self.limit = (TARGET / (answer.body.len() / count.max(1) + 1)).clamp(1, MOST);
         self.begun = true;
         self.body = answer.body;

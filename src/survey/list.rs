@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::Unseen;
-use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut};
+use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, page_query};
 
 /// The largest page in memory.
 const PAGE: usize = 4 << 20;
@@ -104,10 +104,7 @@ impl Reach<'_> {
         let before = kept.len();
         let (mut limit, mut token, mut restarts) = (limit, String::new(), 0);
         loop {
-            let query = match token.is_empty() {
-                true => format!("limit={limit}"),
-                false => format!("limit={limit}&continue={token}"),
-            };
+            let query = page_query(limit, &token);
             let answer = match self.cluster.get_as(path, &query, accept, PAGE).await {
                 Ok(answer) => answer,
                 Err(error) if matches!(error.kind, ApiErrorKind::TooLarge { .. }) && limit > 1 => {
@@ -122,13 +119,7 @@ impl Reach<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            let malformed = |what: String| ApiError {
-                operation: format!("GET {path}"),
-                server: self.cluster.server().to_owned(),
-                kind: ApiErrorKind::Malformed(what),
-                repeated: false,
-                source: None,
-            };
+            let malformed = |what: String| self.cluster.malformed(path, what);
             let page = cut(&answer.body).map_err(|error| malformed(error.to_string()))?;
             for range in page.items {
                 // The parser's own words may quote a value.
@@ -142,7 +133,7 @@ impl Reach<'_> {
             if kept.len() - before > MOST {
                 return Ok(true);
             }
-            token = escaped(&page.metadata.continue_token);
+            token = page.metadata.continue_token;
         }
     }
 
@@ -151,19 +142,6 @@ impl Reach<'_> {
         let answer = self.cluster.get(path, "", PAGE).await.ok()?;
         serde_json::from_slice(&answer.body).ok()
     }
-}
-
-/// A continue token as a query takes it.
-fn escaped(token: &str) -> String {
-    let mut text = String::with_capacity(token.len());
-    for byte in token.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 fn unseen(kind: &KindInfo, error: &ApiError) -> Unseen {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::config::RestoreConfig;
 use super::object::{Key, key, paths, text};
 use super::target::Target;
-use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
+use crate::source::kubernetes::{ApiError, Cluster, KindInfo, page_query};
 
 /// Asks for names only, not for contents.
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -142,7 +142,7 @@ struct Meta {
 
 /// Names at `path`, page by page. False if they may not be listed or the server cannot.
 async fn pages(cluster: &Cluster, path: &str, mut each: impl FnMut(Meta)) -> Result<bool, ApiError> {
-    let mut query = "limit=500".to_owned();
+    let mut query = page_query(500, "");
     loop {
         let answer = match cluster.get_as(path, &query, NAMES, PAGE).await {
             Ok(answer) => answer,
@@ -154,19 +154,6 @@ async fn pages(cluster: &Cluster, path: &str, mut each: impl FnMut(Meta)) -> Res
         if page.metadata.r#continue.is_empty() {
             return Ok(true);
         }
-        query = format!("limit=500&continue={}", escaped(&page.metadata.r#continue));
+        query = page_query(500, &page.metadata.r#continue);
     }
-}
-
-/// A token as part of a query.
-fn escaped(token: &str) -> String {
-    let mut text = String::with_capacity(token.len());
-    for byte in token.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }

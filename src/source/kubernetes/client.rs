@@ -363,6 +363,17 @@ impl Cluster {
         Ok(whole.freeze())
     }
 
+    /// The error that an answer at `path` is when it is not what it should be: `what` is wrong.
+    pub(crate) fn malformed(&self, path: &str, what: impl Into<String>) -> ApiError {
+        ApiError {
+            operation: format!("GET {path}"),
+            server: self.server.to_string(),
+            kind: ApiErrorKind::Malformed(what.into()),
+            repeated: false,
+            source: None,
+        }
+    }
+
     fn error(&self, call: &Call<'_>, kind: ApiErrorKind) -> ApiError {
         ApiError {
             operation: format!("{} {}", call.method, call.path),

@@ -220,10 +220,7 @@ async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError
     let mut found = BTreeMap::new();
     let mut token = String::new();
     loop {
-        let mut query = form_urlencoded(&[("limit", &DEFINITIONS.to_string())]);
-        if !token.is_empty() {
-            query = form_urlencoded(&[("limit", &DEFINITIONS.to_string()), ("continue", &token)]);
-        }
+        let query = page_query(DEFINITIONS, &token);
         let answer = match cluster.get(path, &query, LIMIT).await {
             Ok(answer) => answer,
             // No definitions, no right to see them, or they changed between two pages: the
@@ -311,6 +308,13 @@ fn kind(group: &str, version: &str, resource: Resource) -> Option<KindInfo> {
         namespaced: resource.scope == "Namespaced",
         subresources,
     })
+}
+
+/// Asks for a page of a list: the first, or the one that `token` goes on with.
+pub(crate) fn page_query(limit: usize, token: &str) -> String {
+    let limit = limit.to_string();
+    let pairs = [("limit", limit.as_str()), ("continue", token)];
+    form_urlencoded(if token.is_empty() { &pairs[..1] } else { &pairs })
 }
 
 /// A query string.

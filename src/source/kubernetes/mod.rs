@@ -30,6 +30,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Answer, ApiError, ApiErrorKind, ApiStatus, Cluster, ClusterAccess, Deadlines, StatusCause};
+pub(crate) use discovery::page_query;
 pub use discovery::{Discovered, StaleGroup, discover};
 pub use list::read_resources;
 pub use page::{ItemMeta, ListMeta, Page, PageError, cut, head, line};

@@ -92,7 +92,7 @@ impl<'a> Sandwich<'a> {
     /// The store's revision now.
     pub(super) async fn moment(&self) -> Result<Moment, ApiError> {
         let text = self.revision_of(&self.reference).await?;
-        let wrong = || malformed(self.cluster, &self.reference, "its revision is no number");
+        let wrong = || self.cluster.malformed(&self.reference, "its revision is no number");
         let number = text.parse().map_err(|_| wrong())?;
         Ok(Moment { text, number })
     }
@@ -122,14 +122,14 @@ impl<'a> Sandwich<'a> {
             }
         }
         Err(refused
-            .unwrap_or_else(|| malformed(self.cluster, &route.kind.path(None), "no namespace is selected")))
+            .unwrap_or_else(|| self.cluster.malformed(&route.kind.path(None), "no namespace is selected")))
     }
 
     async fn revision_of(&self, path: &str) -> Result<String, ApiError> {
         let answer = self.cluster.get(path, "limit=1", self.limit).await?;
         match page::cut(&answer.body) {
             Ok(page) => Ok(page.metadata.resource_version),
-            Err(error) => Err(malformed(self.cluster, path, &error.to_string())),
+            Err(error) => Err(self.cluster.malformed(path, error.to_string())),
         }
     }
 }
@@ -183,14 +183,4 @@ pub(super) fn rule(kind: &KindInfo) -> String {
 /// A page that is no list.
 pub(super) fn unreadable(error: &PageError) -> GapReason {
     GapReason::Malformed(error.to_string())
-}
-
-fn malformed(cluster: &Cluster, path: &str, what: &str) -> ApiError {
-    ApiError {
-        operation: format!("GET {path}"),
-        server: cluster.server().to_owned(),
-        kind: ApiErrorKind::Malformed(what.to_owned()),
-        repeated: false,
-        source: None,
-    }
 }
