@@ -55,7 +55,7 @@ async fn cluster(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
         None => findings.push(Finding::good("cluster", version.text.clone()).took(began)),
         Some(selection) => {
             let kinds = selection.kinds(&discovered.kinds);
-            let named = named_namespaces(selection);
+            let named = selection.named_namespaces();
             let meter = reporter.meter("cluster", "kinds");
             let asked = ask(&job.cluster, &kinds, named.as_deref(), &meter).await;
             meter.end();
@@ -136,14 +136,6 @@ async fn ask(
         asked.between = (before, after);
     }
     asked
-}
-
-/// The namespaces, where the plan names each of them: then they are read one by one, and rights in
-/// them are enough.
-fn named_namespaces(selection: &Selection) -> Option<Vec<String>> {
-    let names = selection.namespaces.iter().map(|glob| glob.as_str());
-    let plain = names.clone().all(|name| !name.contains(['*', '?']));
-    plain.then(|| names.filter(|name| selection.namespace(name)).map(str::to_owned).collect())
 }
 
 async fn one(cluster: &Cluster, kind: &KindInfo, named: Option<&[String]>) -> Result<Asked, ApiError> {
