@@ -13,7 +13,7 @@ use super::{resources, restore_text, targets};
 use crate::format::body::Item;
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
-use crate::report::text::{count, plain, plural, size};
+use crate::report::text::{plain, plural, size};
 use crate::restore::kubernetes::{Decision, Plan};
 
 /// Decisions that are kept in memory; more go to a file that nobody else can open.
@@ -48,11 +48,14 @@ pub(super) async fn make(
 ) -> Result<Preview, Failure> {
     let mut preview = Preview {
         head: restore::head(opened),
-        items: items.iter().map(|item| line(args, item, items.len())).collect(),
+        items: Vec::with_capacity(items.len()),
         plan: None,
         objects: tempfile::SpooledTempFile::new(HELD),
         failed: None,
     };
+    for item in items {
+        preview.items.push(line(args, opened, item, items.len()).await?);
+    }
     let cluster = restore::cluster(args);
     for item in items.iter().filter(|item| item.kind == "resources" && args.cluster) {
         let (objects, failed) = (&mut preview.objects, &mut preview.failed);
@@ -74,16 +77,22 @@ pub(super) async fn make(
     }
 }
 
-fn line(args: &RestoreArgs, item: &Item, items: usize) -> Line {
+async fn line(args: &RestoreArgs, opened: &Opened, item: &Item, items: usize) -> Result<Line, Failure> {
     let bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
     let members: u64 = item.streams.iter().map(|stream| stream.members).sum();
-    let databases = item.streams.iter().filter(|stream| stream.format == "pgdump").count() as u64;
-    let what = match item.kind.as_str() {
-        "database" => plural(databases, "database", "databases"),
-        _ => format!("{} entries", count(members)),
+    let (what, bytes) = match item.kind.as_str() {
+        "database" => {
+            let databases = item.streams.iter().filter(|stream| stream.format == "pgdump").count() as u64;
+            (plural(databases, "database", "databases"), bytes)
+        }
+        "volume" if !item.streams.is_empty() => {
+            let (members, bytes) = targets::look(args, opened, item, items).await?;
+            (plural(members, "entry", "entries"), bytes)
+        }
+        _ => (plural(members, "object", "objects"), bytes),
     };
     let target = targets::describe(args, item, items);
-    Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target }
+    Ok(Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target })
 }
 
 impl Preview {

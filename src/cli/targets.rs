@@ -85,6 +85,10 @@ pub(super) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> 
         return Err(Failure::new(Exit::Usage, "--tar writes one folder, and this is not one")
             .remedy("choose it with --item"));
     }
+    if args.tar && !args.path.is_empty() {
+        return Err(Failure::new(Exit::Usage, "--tar writes the whole folder")
+            .remedy("leave --path out, or restore the path with --to"));
+    }
     if !args.path.is_empty() && folders != 1 {
         return Err(Failure::new(Exit::Usage, "--path names a path in one folder, and this is not one")
             .remedy("choose the folder with --item"));
@@ -137,20 +141,12 @@ pub(super) async fn folder(
     let stream = streams::only_stream(item)?;
     let reader = opened.snapshot.read(stream)?;
     if args.tar {
-        if !args.path.is_empty() {
-            return Err(Failure::new(Exit::Usage, "--tar writes the whole folder")
-                .remedy("leave --path out, or restore the path with --to"));
-        }
         to_stdout(&reader, meter).await?;
         return Ok(Done::new(item, format!("{} as tar", size(stream.length)), Vec::new()));
     }
     let to = args.to.as_deref().unwrap_or(Path::new("."));
     let to = beneath(to, item, items > 1);
-    let mut names: Vec<Name> = Vec::new();
-    for path in &args.path {
-        names.push(reading::spelled(&reader, path.as_bytes()).await?);
-    }
-    let paths = (!names.is_empty()).then_some(Paths(names));
+    let paths = paths(args, &reader).await?;
     let options = TargetOptions {
         existing: args.existing_files.into(),
         allow_devices: args.allow.contains(&Allowed::Devices),
@@ -160,6 +156,28 @@ pub(super) async fn folder(
     let report =
         streams::into_folder(&reader, paths.as_ref(), &to, options, &opened.view.world, meter).await?;
     Ok(folder_done(item, &to, &report))
+}
+
+/// What of a folder would be restored, in entries and bytes, if it can be where the arguments say.
+pub(super) async fn look(
+    args: &RestoreArgs,
+    opened: &Opened,
+    item: &Item,
+    items: usize,
+) -> Result<(u64, u64), Failure> {
+    let reader = opened.snapshot.read(streams::only_stream(item)?)?;
+    let paths = paths(args, &reader).await?;
+    let to = args.to.as_deref().map(|to| beneath(to, item, items > 1));
+    streams::look_at_folder(&reader, paths.as_ref(), to.as_deref(), args.existing_files.into()).await
+}
+
+/// The paths that are asked for; none is all of them.
+async fn paths(args: &RestoreArgs, reader: &StreamReader) -> Result<Option<Paths>, Failure> {
+    let mut names: Vec<Name> = Vec::new();
+    for path in &args.path {
+        names.push(reading::spelled(reader, path.as_bytes()).await?);
+    }
+    Ok((!names.is_empty()).then_some(Paths(names)))
 }
 
 /// Writes a stream to standard output. Unlike in a listing, a reader that goes away early is a

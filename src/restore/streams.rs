@@ -27,7 +27,7 @@ use crate::world::{World, kill_point};
 
 use super::kubernetes::{ResourceStreams, StreamError};
 use super::volume::parse::{Event, Expect, ParseError, Parser};
-use super::volume::{Report, Target, TargetOptions};
+use super::volume::{ExistingFiles, Report, Target, TargetOptions};
 
 /// How many chunks wait for a target.
 const QUEUE: usize = 4;
@@ -50,10 +50,17 @@ impl Paths {
 /// What of a stream is read, in the order of reading.
 #[derive(Debug, Default)]
 struct Selection {
+    members: u64,
     runs: Vec<Run>,
     /// Files that come under the name of a link to them, because their own was not asked for: further
     /// links to one of them lead there.
     moved: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Selection {
+    fn bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.range.end - run.range.start).sum()
+    }
 }
 
 /// Neighbouring members; or one file that is to have another name than its own.
@@ -74,6 +81,27 @@ enum Feed {
     End,
 }
 
+/// Finds out what [`into_folder`] would read, in members and bytes, and whether the target would take
+/// it, if one is named; nothing is touched.
+pub async fn look_at_folder(
+    reader: &StreamReader,
+    paths: Option<&Paths>,
+    target: Option<&Path>,
+    existing: ExistingFiles,
+) -> Result<(u64, u64), Failure> {
+    let (members, bytes) = match paths {
+        None => (reader.body().members, reader.body().length),
+        Some(paths) => {
+            let selection = select(reader, paths).await?;
+            (selection.members, selection.bytes())
+        }
+    };
+    if let Some(target) = target {
+        super::volume::look(target, existing).map_err(target_failure)?;
+    }
+    Ok((members, bytes))
+}
+
 /// Restores a folder, or some paths of it, into `target`, which is made when it is known that
 /// something goes there.
 pub async fn into_folder(
@@ -91,8 +119,8 @@ pub async fn into_folder(
         }
         Some(paths) => (select(reader, paths).await?, Expect::Members),
     };
-    let Selection { runs, moved } = selection;
-    meter.add_bytes_total(runs.iter().map(|run| run.range.end - run.range.start).sum());
+    meter.add_bytes_total(selection.bytes());
+    let Selection { runs, moved, .. } = selection;
     // Nothing is deleted beside what was selected.
     let delete_within =
         paths.map_or(vec![ROOT.to_vec()], |paths| paths.0.iter().map(|path| path.bytes().to_vec()).collect());
@@ -225,6 +253,7 @@ async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failu
         if !wanted && !paths.leads(line.path.bytes()) {
             continue;
         }
+        selection.members += 1;
         let carrier = line.link.as_ref().filter(|carrier| {
             let there = paths.takes(carrier.bytes()) || selection.moved.contains_key(carrier.bytes());
             line.kind == Type::Hardlink && !there

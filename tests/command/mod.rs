@@ -2,6 +2,7 @@
 
 mod diff_docs;
 mod docs;
+mod dry_run;
 mod help;
 mod keys;
 mod life;

@@ -10,7 +10,7 @@ use super::attributes::hands_down_acl;
 use super::report::Reason;
 use super::target::{ExistingFiles, Shared};
 use crate::source::volume::FileType;
-use crate::source::volume::beneath::{Mounts, proc_fd, stat_at, stat_fd};
+use crate::source::volume::beneath::{Mounts, Root, proc_fd, stat_at, stat_fd};
 use crate::source::volume::tar::order;
 use crate::world::kill_point;
 
@@ -148,7 +148,7 @@ impl Shared {
             return Ok(true);
         }
         let mut found = false;
-        self.each_name(directory, |there| found |= there == name)?;
+        each_name(directory, |there| found |= there == name)?;
         Ok(found)
     }
 
@@ -156,7 +156,7 @@ impl Shared {
     pub(super) fn clean(&self, directory: impl AsFd) -> Result<()> {
         let directory = directory.as_fd();
         let mut remains = Vec::new();
-        self.each_name(directory, |name| {
+        each_name(directory, |name| {
             if is_temporary(name) && !self.is_own_temporary(name) {
                 remains.push(name.to_vec());
             }
@@ -167,23 +167,31 @@ impl Shared {
         }
         Ok(())
     }
+}
 
-    /// Every name in a directory but `.` and `..`, one at a time.
-    pub(super) fn each_name(&self, directory: BorrowedFd<'_>, mut each: impl FnMut(&[u8])) -> Result<()> {
-        // A descriptor of its own, so that each listing starts at the beginning.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(directory, c".", flags, Mode::empty())?;
-        let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
-        let mut names = RawDir::new(fd, &mut buffer);
-        while let Some(entry) = names.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                each(name);
-            }
+/// Every name in a directory but `.` and `..`, one at a time.
+pub(super) fn each_name(directory: impl AsFd, mut each: impl FnMut(&[u8])) -> Result<()> {
+    // A descriptor of its own, so that each listing starts at the beginning.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, c".", flags, Mode::empty())?;
+    let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut names = RawDir::new(fd, &mut buffer);
+    while let Some(entry) = names.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            each(name);
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// Whether a target has nothing in it but what a restore that was killed left, and what a file system
+/// has by itself.
+pub(super) fn is_empty(root: &Root) -> Result<bool> {
+    let mut empty = true;
+    each_name(root, |name| empty &= is_temporary(name) || name == b"lost+found")?;
+    Ok(empty)
 }
 
 /// Whether a name is one that this program gives to what is not complete.

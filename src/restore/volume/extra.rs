@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result as Io};
 
-use super::directory::Directory;
+use super::directory::{Directory, each_name};
 use super::report::Reason;
 use super::target::Shared;
 use crate::source::volume::FileType;
@@ -69,7 +69,7 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let mut extra = Vec::new();
-        self.each_name(directory.as_fd(), |name| {
+        each_name(directory.as_fd(), |name| {
             let below = if path == ROOT { name.to_vec() } else { [path, b"/", name].concat() };
             if below == b"lost+found" {
                 return;
@@ -114,7 +114,7 @@ impl Shared {
             Err(error) => return Err(error),
         };
         let mut names = Vec::new();
-        self.each_name(below.as_fd(), |name| names.push(name.to_vec()))?;
+        each_name(&below, |name| names.push(name.to_vec()))?;
         for inner in names {
             self.remove_at(below.as_fd(), &inner, depth + 1)?;
         }

@@ -16,11 +16,13 @@ mod extra;
 mod file;
 mod journal;
 mod links;
+mod look;
 pub mod parse;
 mod place;
 mod pool;
 pub mod report;
 mod target;
 
+pub use look::look;
 pub use report::{EntryFailure, FailureKind, Loss, Reason, Report};
 pub use target::{ExistingFiles, Target, TargetError, TargetOptions};

@@ -9,7 +9,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::attributes::{self, Manner, Subject};
-use super::directory::{Directory, Made, TEMPORARY, is_temporary};
+use super::directory::{Directory, Made, TEMPORARY, is_empty};
 use super::extra::Seen;
 use super::file::OpenFile;
 use super::journal::Journal;
@@ -186,12 +186,6 @@ impl Shared {
     pub(super) fn is_own_temporary(&self, name: &[u8]) -> bool {
         name.strip_prefix(TEMPORARY).is_some_and(|rest| rest.starts_with(self.run.as_bytes()))
     }
-
-    fn is_empty(&self) -> rustix::io::Result<bool> {
-        let mut empty = true;
-        self.each_name(self.root.as_fd(), |name| empty &= is_temporary(name) || name == b"lost+found")?;
-        Ok(empty)
-    }
 }
 
 /// The member whose content comes.
@@ -258,7 +252,7 @@ impl Target {
             error: Mutex::new(None),
             options,
         });
-        if shared.options.existing == ExistingFiles::Refuse && !shared.is_empty().map_err(open)? {
+        if shared.options.existing == ExistingFiles::Refuse && !is_empty(&shared.root).map_err(open)? {
             return Err(TargetError::NotEmpty(path.to_owned()));
         }
         shared.clean(&shared.root).map_err(open)?;

@@ -1,0 +1,38 @@
+//! `restore --dry-run` of folders refuses what the restore would refuse.
+
+use super::life::{Desk, json};
+
+#[test]
+fn a_dry_run_refuses_what_the_restore_would_refuse() {
+    let desk = Desk::new();
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    let dry = |more: &[&str]| desk.reads(&[&["restore", "latest", "--dry-run"], more].concat());
+
+    let (code, out, err) = dry(&["--to", &desk.text("not/yet/there")]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("5 entries") && out.contains("not/yet/there"), "{out}");
+    assert!(!desk.at("not").exists(), "it was only looked at");
+
+    let (code, out, err) = dry(&["--path", "deep/two.txt", "--to", &desk.text("back"), "-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    let item = &json(&out)["items"][0];
+    assert_eq!(item["what"], "3 entries", "the file and the folders that lead to it");
+    assert!(item["bytes"].as_u64().is_some_and(|bytes| bytes < 100_000), "{item}");
+
+    let (code, _, err) = dry(&["--path", "deep/three.txt"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("holds nothing at deep/three.txt"), "{err}");
+
+    let (code, _, err) = dry(&["--to", &desk.text("data")]);
+    assert_eq!(code, 2);
+    assert!(err.contains("the target is not empty") && err.contains("--existing-files skip"), "{err}");
+    let (code, _, err) = dry(&["--to", &desk.text("data"), "--existing-files", "skip"]);
+    assert_eq!(code, 0, "{err}");
+
+    for no_folder in ["data/one.txt", "data/one.txt/beneath"] {
+        let (code, _, err) = dry(&["--to", &desk.text(no_folder)]);
+        assert_eq!(code, 2, "{no_folder}: {err}");
+        assert!(err.contains("cannot open the target"), "{err}");
+    }
+}
