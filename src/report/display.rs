@@ -14,8 +14,9 @@ use super::event::{Event, Meter, Observer, Reading, Reporter, json_line};
 use super::memory::resident;
 use super::progress::{Speed, footer, line, measured, time_left};
 use super::recorder::Recorder;
+use super::retries::Retries;
 use super::style::{Style, width};
-use super::text::plain;
+use super::text::{plain, plural};
 
 /// How a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,7 @@ struct Shared {
     bars: Option<Bars>,
     reporter: Reporter,
     recorder: Arc<Recorder>,
+    retries: Mutex<Retries>,
     over: Mutex<bool>,
     wake: Condvar,
     began: Instant,
@@ -100,6 +102,7 @@ impl Display {
             bars: (options.mode == Mode::Bars).then(|| Bars::new(options.style)),
             reporter,
             recorder,
+            retries: Mutex::default(),
             over: Mutex::new(false),
             wake: Condvar::new(),
             began: Instant::now(),
@@ -210,16 +213,30 @@ impl Shared {
                     Event::Phase { name } => bars.phase(Some(name)),
                     Event::ItemStarted { .. } => bars.phase(None),
                     Event::Warning { .. } | Event::Retry { .. } => {
-                        bars.above(&told(event, self.options.style).unwrap_or_default());
+                        if let Some(line) = self.told(event) {
+                            bars.above(&line);
+                        }
                     }
                     Event::ItemFinished { .. } => {}
                 }
             }
             Mode::Plain => {
-                if let Some(line) = told(event, self.options.style) {
+                if let Some(line) = self.told(event) {
                     self.say(&line);
                 }
             }
+        }
+    }
+
+    /// An event as a line for people, if it is told to them.
+    fn told(&self, event: &Event) -> Option<String> {
+        let line = told(event, self.options.style);
+        if !matches!(event, Event::Retry { .. }) {
+            return Some(line);
+        }
+        match lock(&self.retries).hear(Instant::now())? {
+            0 => Some(line),
+            silent => Some(format!("{line}; {} before it", plural(silent, "retry", "retries"))),
         }
     }
 
@@ -235,8 +252,8 @@ impl Shared {
 }
 
 /// An event as a line; names from elsewhere cannot steer the terminal.
-fn told(event: &Event, style: Style) -> Option<String> {
-    Some(match event {
+fn told(event: &Event, style: Style) -> String {
+    match event {
         Event::Phase { name } => format!("{name} …"),
         Event::ItemStarted { item } => format!("{} begins", plain(item)),
         Event::ItemFinished { item, state, summary } => {
@@ -250,7 +267,7 @@ fn told(event: &Event, style: Style) -> Option<String> {
         Event::Retry { operation, attempt, reason } => {
             style.dim(&format!("{} again (try {attempt}): {}", plain(operation), plain(reason)))
         }
-    })
+    }
 }
 
 #[derive(Serialize)]

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod progress;
 pub mod recorder;
 pub mod render;
+mod retries;
 pub mod run;
 pub mod style;
 pub mod summary;
