@@ -268,10 +268,12 @@ impl Check<'_> {
         self.totals.plans += 1;
         self.totals.epochs += plan.epochs.all.len() as u64;
         self.totals.snapshots += self.chain.len() as u64;
-        if let Some(latest) = plan.chain.latest() {
-            let (sequence, hash) = (latest.envelope().seq, latest.manifest.hash());
-            self.heads.push(Head { plan: place, sequence, hash });
-        }
+        // Two runs at once make two heads: each of them is something to hold on to.
+        self.heads.extend(plan.chain.heads().into_iter().map(|head| Head {
+            plan: place,
+            sequence: head.envelope().seq,
+            hash: head.manifest.hash(),
+        }));
         let mut wanted = objects::wanted(&self.chain);
         self.epochs(plan, wanted.keys().copied());
         self.links(plan);

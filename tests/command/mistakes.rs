@@ -178,3 +178,44 @@ fn an_identity_that_others_can_read_is_refused() {
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("owner.key") && err.contains("chmod"), "{err}");
 }
+
+#[test]
+fn two_runs_at_once_make_two_heads_and_verify_tells_both() {
+    let desk = Desk::new();
+    let backup = || {
+        let (code, _, err) = desk.backup(&[]);
+        assert_eq!(code, 0, "{err}");
+    };
+    let heads = || {
+        let pin = desk.text("keys/kbak.pub");
+        let (code, out, err) = kbak(&["verify", "--repo", &desk.repo(), "--signer", &pin, "-o", "json"]);
+        assert_eq!(code, 0, "{err}");
+        json(&out)["heads"].as_array().expect("heads").len()
+    };
+    let before = desk.at("before");
+    backup();
+    copy(&desk.at("store"), &before);
+    backup();
+    // What the other run saw was the store before the first had ended; both are there in the end.
+    let first = desk.at("first");
+    std::fs::rename(desk.at("store"), &first).expect("moved");
+    std::fs::rename(&before, desk.at("store")).expect("moved");
+    std::fs::write(desk.at("data/one.txt"), "another\n").expect("a file");
+    backup();
+    assert_eq!(heads(), 1);
+    copy(&first, &desk.at("store"));
+    assert_eq!(heads(), 2);
+    backup();
+    assert_eq!(heads(), 1, "the next run merges them");
+}
+
+/// Copies the files of a store that are not there yet.
+fn copy(from: &Path, to: &Path) {
+    for file in beneath(from).into_iter().filter(|path| path.is_file()) {
+        let target = to.join(file.strip_prefix(from).expect("beneath it"));
+        std::fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
+        if !target.exists() {
+            std::fs::copy(&file, &target).expect("copied");
+        }
+    }
+}
