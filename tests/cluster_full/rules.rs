@@ -93,7 +93,6 @@ pub const RULES: &[Rule] = &[
         "/metadata/labels/*controller-uid",
         "a copy of the template's labels, made before the UID was known",
     ),
-    rule(&["Secret"], "/metadata/generateName", "it has its name"),
     when(of_a_token, &["Pod"], "/spec", "the token's volume has a random name"),
 ];
 

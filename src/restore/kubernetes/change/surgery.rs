@@ -16,7 +16,6 @@ const METADATA: &[&str] = &[
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
     "selfLink",
-    "generateName",
     "managedFields",
     "ownerReferences",
 ];
