@@ -1,5 +1,7 @@
 //! Many objects, and large ones: memory as the kernel counts it, and the rate beside the server's own.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -12,7 +14,7 @@ use kbak::restore::kubernetes::{
 use kbak::source::kubernetes::KindInfo;
 use serde_json::json;
 
-use crate::support::plane::Plane;
+use crate::support::plane::{Plane, get};
 use crate::support::stored::{kind, uid};
 
 /// ConfigMaps that nobody holds in memory. Every fourth has an owner.
@@ -86,4 +88,43 @@ async fn many_objects_come_back_in_little_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_objects_come_back_in_little_memory() {
     brought(&Many { objects: 80, bytes: 950 << 10 }).await;
+}
+
+/// It is killed between two writes and started again; what was created and never answered is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_starts_again_in_the_middle_is_waited_for() {
+    let many = Many { objects: 1_200, bytes: 100 };
+    let mut plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    let (tell, hear) = std::sync::mpsc::channel::<()>();
+    let restarts = std::thread::spawn(move || {
+        hear.recv().expect("some are there");
+        plane.command("kill kube-apiserver");
+        plane.command("start kube-apiserver");
+        plane
+    });
+    let told = AtomicUsize::new(0);
+    let each = |_: &_, _: &_| {
+        if told.fetch_add(1, Ordering::Relaxed) == 300 {
+            tell.send(()).expect("it waits");
+        }
+    };
+    let meter = Reporter::silent().meter("restore", "objects");
+    let config = RestoreConfig { takeover: true, ..RestoreConfig::default() };
+    let report = restore_resources(&here, &many, &config, &each, &meter).await.expect("a report");
+    let plane = restarts.join().expect("it is up again");
+    assert!(report.is_whole(), "{report:#?}");
+    assert_eq!((report.created + report.existed) as usize, many.objects + 1, "{report:#?}");
+    let list = get(&plane.cluster().await, "/api/v1/namespaces/many/configmaps").await;
+    let items = list["items"].as_array().expect("items");
+    let mut uids = std::collections::HashMap::new();
+    for item in items {
+        uids.insert(item["metadata"]["name"].as_str(), item["metadata"]["uid"].as_str());
+    }
+    let mut owned = 0;
+    for owner in items.iter().filter_map(|item| item["metadata"]["ownerReferences"].as_array()).flatten() {
+        assert_eq!(uids.get(&owner["name"].as_str()), Some(&owner["uid"].as_str()), "{owner}");
+        owned += 1;
+    }
+    assert_eq!(owned, many.objects / 4);
 }
