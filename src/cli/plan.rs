@@ -47,7 +47,7 @@ Examples:
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Read a plan and say everything that is wrong with it; nothing is connected to
+    /// Read a plan and say what is wrong with it; nothing is connected to
     #[command(after_long_help = "\
 Examples:
   kbak plan check nightly.yaml

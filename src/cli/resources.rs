@@ -112,8 +112,8 @@ async fn files(
         };
         Failure::new(exit, "the resources cannot be written as files").because(error)
     })?;
-    let summary =
-        format!("{} files, {} beneath {}", count(written.files), size(written.bytes), folder.display());
+    let files = plural(written.files, "file", "files");
+    let summary = format!("{files}, {} beneath {}", size(written.bytes), folder.display());
     Ok(Done::new(item, summary, Vec::new()))
 }
 
@@ -241,7 +241,7 @@ async fn apply(
 
 fn finished(item: &Item, report: &RestoreReport, reporter: &Reporter) -> Done {
     let skipped: u64 = report.skipped.values().sum();
-    let mut parts = vec![format!("{} objects created", count(report.created))];
+    let mut parts = vec![format!("{} created", plural(report.created, "object", "objects"))];
     for (number, what) in [
         (report.existed, "there already and left alone"),
         (report.patched, "brought to what the backup says"),
