@@ -163,17 +163,28 @@ async fn rights_that_are_missing_or_end_are_named() {
     let plane = Plane::up(&[]);
     let admin = plane.cluster().await;
     namespace(&admin, "shop").await;
-    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list"]}]);
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list"]},
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["create"]}]);
+    create(&admin, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "there"}})).await;
     let access = account(&plane, &admin, rules).await;
     let few = Cluster::connect(&access, Deadlines::default(), Reporter::silent()).await.expect("access");
     let mut held = maps(&["shop/a"]);
     held.kinds.extend(
-        stored(&[("core/v1/secrets Secret", &[("shop/s", json!({"data": {"password": "Y2FuYXJ5"}}))])]).kinds,
+        stored(&[
+            ("core/v1/secrets Secret", &[("shop/s", json!({"data": {"password": "Y2FuYXJ5"}}))]),
+            ("core/v1/serviceaccounts ServiceAccount", &[("shop/there", json!({}))]),
+        ])
+        .kinds,
     );
     let (report, outcomes) = restore(&few, &held, &config()).await;
     let report = report.expect("a report");
     assert_eq!(outcomes["ConfigMap/shop/a"], Outcome::Created);
     assert_eq!(obstacle(&outcomes["Secret/shop/s"]), Some(Obstacle::Right));
+    assert_eq!(
+        obstacle(&outcomes["ServiceAccount/shop/there"]),
+        Some(Obstacle::Right),
+        "it is there, and nobody can say how it is"
+    );
     assert_eq!(report.rounds, 2, "no time is spent on rights that do not come");
     assert!(!format!("{report:?}").contains("canary") && !format!("{report:?}").contains("Y2FuYXJ5"));
     // The account is deleted, and its token with it.

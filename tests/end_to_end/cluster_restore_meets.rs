@@ -53,6 +53,18 @@ async fn what_is_there_is_left_patched_or_replaced() {
     assert_eq!(bring(&here, &held, &replace).await, Outcome::Replaced);
     assert_eq!(data().await, json!({"value": "then"}));
 
+    // What a restore made is as in the backup until somebody writes to it.
+    let held = stored(&[("core/v1/configmaps ConfigMap", &[("shop/b", json!({"data": {"value": "then"}}))])]);
+    let b = format!("{maps}/b");
+    for wanted in [Outcome::Created, Outcome::Existed] {
+        assert_eq!(bring(&here, &held, &config()).await, wanted);
+    }
+    let later = Bytes::from_static(br#"{"data":{"value":"now"}}"#);
+    here.send(Method::PATCH, &b, "fieldManager=app", "application/merge-patch+json", later)
+        .await
+        .expect("patched");
+    assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs);
+
     // What the server gave stays in a replacement: it refuses to lose it.
     let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}], "selector": {"app": "old"}}});
     let there = create(&here, "/api/v1/namespaces/shop/services", service).await;

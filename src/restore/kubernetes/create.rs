@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::change::{Change, carry_over, difference, has_more, unbind, without_families, without_node_ports};
 use super::config::{Existing, RestoreConfig};
 use super::decide::{Judged, Ready, Verdict, merges};
-use super::ground::object;
+use super::ground::{look, object};
 use super::hooks::backends;
 use super::object::{Paths, each, paths, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
@@ -283,9 +283,13 @@ impl Creator<'_> {
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
         for _ in 0..TRIES {
-            let Some(there) = object(self.cluster, &paths.one).await? else {
-                // Without the right to read it, or gone again: its children lose it as an owner.
-                return Ok(Attempt { outcome: Outcome::Existed, again: false, ..attempt });
+            let there = match look(self.cluster, &paths.one).await? {
+                Ok(there) => there,
+                // Gone again, which another round makes good; or nobody can say how it is.
+                Err(status) => {
+                    let refusal = Refusal::new(kind, &status);
+                    return Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt });
+                }
             };
             let new_uid = text(&there, "/metadata/uid").to_owned();
             let ours = is_ours(&there) && each(&there, "/metadata/ownerReferences").next().is_none();
@@ -316,7 +320,7 @@ impl Creator<'_> {
                 }
                 Some(Existing::Patch) => self.merge(paths, &patch).await?,
                 None | Some(Existing::Skip) if merges(&attempt.object) => self.merge(paths, &patch).await?,
-                None | Some(Existing::Skip) if is_ours(&there) => return Ok(with(Outcome::Existed, ours)),
+                None | Some(Existing::Skip) if is_as_made(&there) => return Ok(with(Outcome::Existed, ours)),
                 None | Some(Existing::Skip) => return Ok(with(Outcome::Differs, false)),
             };
             match made {
@@ -370,6 +374,14 @@ fn families(status: &ApiStatus) -> bool {
 }
 
 /// Whether a restore made it: the server notes who wrote an object.
-pub(super) fn is_ours(there: &Value) -> bool {
+fn is_ours(there: &Value) -> bool {
     each(there, "/metadata/managedFields").any(|fields| text(fields, "/manager") == MANAGER)
+}
+
+/// Whether a restore made it and nobody has written to it since, except of its status: then it is as it
+/// was made, even where an admission webhook made it differ from what was sent.
+pub(super) fn is_as_made(there: &Value) -> bool {
+    let quiet =
+        |fields: &Value| text(fields, "/manager") == MANAGER || text(fields, "/subresource") == "status";
+    is_ours(there) && each(there, "/metadata/managedFields").all(quiet)
 }

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::config::RestoreConfig;
 use super::object::{Key, key, paths, text};
 use super::target::Target;
-use crate::source::kubernetes::{ApiError, Cluster, KindInfo, page_query};
+use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo, page_query};
 
 /// Asks for names only, not for contents.
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -57,11 +58,21 @@ impl Ground {
 }
 
 /// An object, if it is there and may be read.
-pub(super) async fn object(cluster: &Cluster, path: &str) -> Result<Option<serde_json::Value>, ApiError> {
+pub(super) async fn object(cluster: &Cluster, path: &str) -> Result<Option<Value>, ApiError> {
+    Ok(look(cluster, path).await?.ok())
+}
+
+/// An object, or why the server does not give it: it is not there, or a right is missing.
+pub(super) async fn look(cluster: &Cluster, path: &str) -> Result<Result<Value, Box<ApiStatus>>, ApiError> {
     match cluster.get(path, "", OBJECT).await {
-        Ok(answer) => Ok(serde_json::from_slice(&answer.body).ok()),
-        Err(error) if error.status().is_some_and(|status| status.code != 401) => Ok(None),
-        Err(error) => Err(error),
+        Ok(answer) => match serde_json::from_slice(&answer.body) {
+            Ok(there) => Ok(Ok(there)),
+            Err(error) => Err(cluster.malformed(path, error.to_string())),
+        },
+        Err(error) => match &error.kind {
+            ApiErrorKind::Status(status) if status.code != 401 => Ok(Err(status.clone())),
+            _ => Err(error),
+        },
     }
 }
 
@@ -100,7 +111,7 @@ impl Present {
         cluster: &Cluster,
         kind: &KindInfo,
         object_ref: &super::ObjectRef,
-    ) -> Result<Option<serde_json::Value>, ApiError> {
+    ) -> Result<Option<Value>, ApiError> {
         if let Self::Listed(keys) = self
             && !keys.contains(&object_ref.key())
         {

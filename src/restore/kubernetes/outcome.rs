@@ -15,7 +15,7 @@ use crate::source::kubernetes::{ApiStatus, KindInfo};
 pub enum Outcome {
     /// It was created.
     Created,
-    /// One of that name was there, as in the backup or made by a restore, and was left alone.
+    /// One of that name was there, as in the backup or as a restore made it, and was left alone.
     Existed,
     /// One of that name was there, is not as in the backup, and was left alone.
     Differs,
@@ -191,7 +191,7 @@ fn obstacle(status: &ApiStatus) -> Obstacle {
 pub struct RestoreReport {
     /// Objects created.
     pub created: u64,
-    /// Objects that were there already, as in the backup or made by a restore.
+    /// Objects that were there already, as in the backup or as a restore made them.
     pub existed: u64,
     /// Objects that were there and brought to what the backup says.
     pub patched: u64,

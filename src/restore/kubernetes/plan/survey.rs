@@ -12,7 +12,7 @@ use super::{Action, Conflict, Decision, Grade, Plan, Wait};
 use crate::report::event::Meter;
 use crate::restore::kubernetes::change::{difference, has_more};
 use crate::restore::kubernetes::config::{Existing, RestoreConfig};
-use crate::restore::kubernetes::create::is_ours;
+use crate::restore::kubernetes::create::is_as_made;
 use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, merges};
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
@@ -333,8 +333,7 @@ impl Survey<'_> {
             Some(Existing::Replace) => Action::Replace,
             Some(Existing::Patch) => Action::Patch,
             None | Some(Existing::Skip) if merges(&decision.object) => Action::Patch,
-            // A restore made it, and its controllers went on from there.
-            None | Some(Existing::Skip) if is_ours(there) => Action::Leave,
+            None | Some(Existing::Skip) if is_as_made(there) => Action::Leave,
             None | Some(Existing::Skip) => Action::Conflict(Conflict::Differs),
         }
     }
