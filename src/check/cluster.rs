@@ -239,9 +239,14 @@ fn silent(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding
 /// Whether all kinds can be read at one revision: a kind whose revision does not lie between two of
 /// the main store's lives in another.
 fn moment(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
+    let told = |asked: &Asked| asked.between.0 > 0 && asked.between.1 > 0;
+    if asked.iter().flatten().any(|asked| !told(asked)) {
+        let what = "whether one revision for all kinds is possible only the backup finds out: namespaces may not be listed";
+        return vec![Finding::note("moment", what)];
+    }
     let apart = |asked: &Asked| {
         let (before, after) = asked.between;
-        before > 0 && after > 0 && !asked.revision.parse().is_ok_and(|at| (before..=after).contains(&at))
+        !asked.revision.parse().is_ok_and(|at| (before..=after).contains(&at))
     };
     let elsewhere: Vec<&KindInfo> = kinds
         .iter()
