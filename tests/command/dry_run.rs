@@ -1,10 +1,10 @@
 //! `restore --dry-run` of folders refuses what the restore would refuse.
 
-use super::life::{Desk, json};
+use super::life::{desk, json};
 
 #[test]
 fn a_dry_run_refuses_what_the_restore_would_refuse() {
-    let desk = Desk::new();
+    let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
     let dry = |more: &[&str]| desk.reads(&[&["restore", "latest", "--dry-run"], more].concat());

@@ -15,7 +15,7 @@ fn every_verb_has_help_with_examples() {
         };
         for mut path in paths {
             path.push("--help");
-            let (code, help, _) = super::program::kbak(&path);
+            let (code, help, _) = crate::support::program::kbak(&path);
             assert_eq!(code, 0, "{path:?}");
             assert!(help.contains("Examples:\n  "), "{path:?} shows no example:\n{help}");
         }

@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use super::life::{Desk, content, place};
-use super::program::read;
+use super::life::{content, desk, place};
+use crate::support::program::{beneath, read};
 
 #[test]
 fn a_key_is_checked_also_where_no_receipt_can_be_stored() {
-    let desk = Desk::new();
+    let desk = desk();
     // A file in a folder's place: nothing can be put there.
     let records = place(&desk.at("store"), "records");
     std::fs::remove_dir_all(&records).expect("removed");
@@ -22,7 +22,7 @@ fn a_key_is_checked_also_where_no_receipt_can_be_stored() {
 
 #[test]
 fn export_leaves_no_half_of_a_file() {
-    let desk = Desk::new();
+    let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let out = desk.at("out");
     let command = format!(
@@ -36,8 +36,7 @@ fn export_leaves_no_half_of_a_file() {
     let (code, _, err) = read(Command::new("bash").args(["-c", &command]).output().expect("bash"));
     assert_eq!(code, 3, "{err}");
     assert!(err.contains(".tar: not exported") && err.contains("→"), "{err}");
-    let left: Vec<_> =
-        crate::support::program::beneath(&out).into_iter().filter(|path| path.is_file()).collect();
+    let left: Vec<_> = beneath(&out).into_iter().filter(|path| path.is_file()).collect();
     assert_eq!(left, [out.join("snapshot.json")], "only what is whole has a name");
     assert!(content(&left[0]).ends_with(b"}\n"));
     let (code, _, err) = desk.reads(&["export", "--to", &desk.text("out")]);

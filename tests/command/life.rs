@@ -2,81 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::program::kbak;
-use crate::support::program::beneath;
+use crate::support::desk::{Desk, texts};
+use crate::support::program::{beneath, kbak};
 
-/// A person's folder with keys and a repository.
-pub(super) struct Desk(tempfile::TempDir);
-
-impl Desk {
-    /// An owner, a repository in `store`, a folder `data` to back up.
-    pub(super) fn new() -> Self {
-        let desk = Self(tempfile::tempdir().expect("a folder"));
-        for folder in ["data/deep", "store", "keys"] {
-            std::fs::create_dir_all(desk.at(folder)).expect("a folder");
-        }
-        std::fs::write(desk.at("data/one.txt"), "one\n").expect("a file");
-        std::fs::write(desk.at("data/deep/two.txt"), "two\n").expect("a file");
-        let mut holes = vec![0u8; 300_000];
-        holes.extend_from_slice(b"the end");
-        std::fs::write(desk.at("data/holes"), holes).expect("a file");
-        let (code, public, err) =
-            kbak(&["keygen", "-o", &desk.text("keys/owner.key"), "--no-passphrase", "--comment", "ada@shop"]);
-        assert_eq!(code, 0, "{err}");
-        let (repo, keys) = (desk.repo(), desk.text("keys"));
-        let recipient = public.trim_end();
-        let (code, _, err) = kbak(&[
-            "init",
-            "--repo",
-            &repo,
-            "--recipient",
-            recipient,
-            "--single-owner",
-            "--identity",
-            &desk.text("keys/owner.key"),
-            "--folder",
-            &keys,
-        ]);
-        assert_eq!(code, 0, "{err}");
-        assert!(err.contains("proven by every owner"), "{err}");
-        std::fs::write(desk.at("keys/owner.pub"), public).expect("a file");
-        desk
-    }
-
-    pub(super) fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    pub(super) fn text(&self, name: &str) -> String {
-        self.at(name).to_str().expect("UTF-8").to_owned()
-    }
-
-    pub(super) fn repo(&self) -> String {
-        format!("file://{}", self.text("store"))
-    }
-
-    /// Runs a verb that reads, with the keys that it needs.
-    pub(super) fn reads(&self, args: &[&str]) -> (i32, String, String) {
-        let (repo, pin, key) = (self.repo(), self.text("keys/kbak.pub"), self.text("keys/owner.key"));
-        let mut all = args.to_vec();
-        all.extend(["--repo", &repo, "--signer", &pin, "--identity", &key]);
-        kbak(&all)
-    }
-
-    pub(super) fn backup(&self, more: &[&str]) -> (i32, String, String) {
-        let (repo, writer, data) = (self.repo(), self.text("keys/writer.key"), self.text("data"));
-        let recipient = std::fs::read_to_string(self.at("keys/owner.pub")).expect("a key");
-        let mut args =
-            vec!["backup", "--repo", &repo, "--writer-key", &writer, "--path", &data, "--recipient"];
-        args.push(recipient.trim_end());
-        args.extend(more);
-        kbak(&args)
-    }
-
-    /// The item's name of the folder.
-    pub(super) fn item(&self) -> String {
-        format!("path{}", self.text("data"))
-    }
+/// A desk with a little more to back up: a folder, a file with a hole.
+pub(super) fn desk() -> Desk {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.at("data/deep")).expect("a folder");
+    std::fs::write(desk.at("data/deep/two.txt"), "two\n").expect("a file");
+    let mut holes = vec![0u8; 300_000];
+    holes.extend_from_slice(b"the end");
+    std::fs::write(desk.at("data/holes"), holes).expect("a file");
+    desk
 }
 
 pub(super) fn json(text: &str) -> serde_json::Value {
@@ -89,7 +26,7 @@ pub(super) fn content(path: &Path) -> Vec<u8> {
 
 #[test]
 fn a_folder_goes_and_comes_back() {
-    let desk = Desk::new();
+    let desk = desk();
     let metrics = desk.text("kbak.prom");
     let log = desk.text("termination");
     let (code, out, err) = desk.backup(&[
@@ -171,7 +108,7 @@ fn a_folder_goes_and_comes_back() {
 
 #[test]
 fn a_difference_is_named() {
-    let desk = Desk::new();
+    let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
     std::fs::write(desk.at("data/deep/two.txt"), "two and more\n").expect("a file");
@@ -198,7 +135,7 @@ fn a_difference_is_named() {
 
 #[test]
 fn keys_and_epochs_are_told() {
-    let desk = Desk::new();
+    let desk = desk();
     let (code, out, err) = desk.reads(&["keys", "list", "-o", "json"]);
     assert_eq!(code, 0, "{err}");
     let rows = json(&out);
@@ -222,9 +159,7 @@ fn keys_and_epochs_are_told() {
     let list = || kbak(&["epoch", "list", "--repo", &repo, "--writer-key", &writer, "-o", "json"]);
     let (code, before, err) = list();
     assert_eq!((code, json(&before).as_array().map(Vec::len)), (0, Some(1)), "{err}");
-    let owner = std::fs::read_to_string(desk.at("keys/owner.pub")).expect("a key");
-    let (code, _, err) =
-        kbak(&["epoch", "new", "--repo", &repo, "--writer-key", &writer, "--recipient", owner.trim_end()]);
+    let (code, _, err) = kbak(&[&["epoch", "new"], &texts(&desk.writer())[..]].concat());
     assert_eq!(code, 0, "{err}");
     let after = json(&list().1);
     let states: Vec<&str> =
@@ -235,7 +170,7 @@ fn keys_and_epochs_are_told() {
 
 #[test]
 fn a_wrong_key_and_a_missing_pin_are_refused() {
-    let desk = Desk::new();
+    let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let repo = desk.repo();
     let _ = kbak(&["keygen", "-o", &desk.text("keys/eve.key"), "--no-passphrase"]);
@@ -266,7 +201,7 @@ fn a_wrong_key_and_a_missing_pin_are_refused() {
 
 #[test]
 fn a_gap_is_exit_three_and_names_the_last_good_copy() {
-    let desk = Desk::new();
+    let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     std::fs::rename(desk.at("data"), desk.at("moved")).expect("moved");
     let (code, _, err) = desk.backup(&[]);
@@ -322,7 +257,7 @@ pub(super) fn place(root: &Path, ending: &str) -> PathBuf {
 
 #[test]
 fn a_failed_run_leaves_its_report() {
-    let desk = Desk::new();
+    let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let (code, _, err) = desk.reads(&["snapshots", "--failed"]);
     assert!(code == 0 && err.contains("no failed run has left a report"), "{err}");
@@ -351,7 +286,7 @@ fn a_failed_run_leaves_its_report() {
 
 #[test]
 fn verify_says_what_is_wrong_and_what_to_do() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, out, _) = desk.backup(&["-o", "json"]);
     let head = json(&out)["snapshot"]["hash"].as_str().expect("a hash").to_owned();
     let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));

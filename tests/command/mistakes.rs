@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::life::{Desk, content, json};
-use super::program::kbak;
-use crate::support::program::beneath;
+use super::life::{content, desk, json};
+use crate::support::desk::Desk;
+use crate::support::program::{beneath, kbak};
 
 /// Objects of a store whose path holds `part`, sorted.
 fn objects(desk: &Desk, part: &str) -> Vec<PathBuf> {
@@ -22,7 +22,7 @@ fn cut(path: &Path) {
 
 #[test]
 fn nothing_verified_is_no_success() {
-    let desk = Desk::new();
+    let desk = desk();
     let verify = |more: &[&str]| {
         let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
         kbak(&[&["verify", "--repo", &repo, "--signer", &pin], more].concat())
@@ -59,7 +59,7 @@ fn nothing_verified_is_no_success() {
 
 #[test]
 fn the_newest_that_is_damaged_is_not_passed_over() {
-    let desk = Desk::new();
+    let desk = desk();
     for text in ["two\n", "three\n"] {
         let (code, _, err) = desk.backup(&[]);
         assert_eq!(code, 0, "{err}");
@@ -76,7 +76,7 @@ fn the_newest_that_is_damaged_is_not_passed_over() {
 
 #[test]
 fn an_epoch_that_is_damaged_hides_no_snapshot() {
-    let desk = Desk::new();
+    let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
     let before = objects(&desk, "epoch.json");
@@ -101,12 +101,10 @@ fn an_epoch_that_is_damaged_hides_no_snapshot() {
 
 #[test]
 fn a_writer_does_not_settle_where_it_never_was() {
-    let (desk, other) = (Desk::new(), Desk::new());
+    let (desk, other) = (desk(), desk());
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
     let secret = content(&desk.at("keys/writer.key.epoch"));
-    let recipient = content(&desk.at("keys/owner.pub"));
-    let recipient = String::from_utf8(recipient).expect("text");
     std::fs::create_dir(desk.at("empty")).expect("a folder");
     std::fs::write(desk.at("empty/kbak.json"), "{\"kbak\":1}").expect("a file");
     for repo in
@@ -119,7 +117,7 @@ fn a_writer_does_not_settle_where_it_never_was() {
             "--writer-key",
             &desk.text("keys/writer.key"),
             "--recipient",
-            recipient.trim_end(),
+            &desk.recipient,
             "--path",
             &desk.text("data"),
         ]);
@@ -149,7 +147,7 @@ fn a_private_key_on_the_command_line_is_refused_and_not_repeated() {
 
 #[test]
 fn what_shrank_or_is_mounted_is_said() {
-    let desk = Desk::new();
+    let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
     std::fs::remove_file(desk.at("data/holes")).expect("gone");
@@ -171,7 +169,7 @@ fn what_shrank_or_is_mounted_is_said() {
 #[test]
 fn an_identity_that_others_can_read_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
-    let desk = Desk::new();
+    let desk = desk();
     let key = desk.at("keys/owner.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("a mode");
     let (code, _, err) = desk.reads(&["keys", "check"]);
@@ -181,7 +179,7 @@ fn an_identity_that_others_can_read_is_refused() {
 
 #[test]
 fn two_runs_at_once_make_two_heads_and_verify_tells_both() {
-    let desk = Desk::new();
+    let desk = desk();
     let backup = || {
         let (code, _, err) = desk.backup(&[]);
         assert_eq!(code, 0, "{err}");

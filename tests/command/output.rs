@@ -1,7 +1,7 @@
 //! What goes where: data to standard output, talk to standard error, and either for programs.
 
-use super::life::{Desk, json};
-use super::program::kbak;
+use super::life::{desk, json};
+use crate::support::program::kbak;
 
 /// Every line as JSON.
 fn events(text: &str) -> Vec<serde_json::Value> {
@@ -10,7 +10,7 @@ fn events(text: &str) -> Vec<serde_json::Value> {
 
 #[test]
 fn with_json_progress_all_of_standard_error_is_json_lines() {
-    let desk = Desk::new();
+    let desk = desk();
     let (code, _, err) = desk.backup(&["--progress", "json"]);
     assert_eq!(code, 0, "{err}");
     let told = events(&err);
@@ -37,7 +37,7 @@ fn with_json_progress_all_of_standard_error_is_json_lines() {
 
 #[test]
 fn lists_are_lines_and_their_help_says_so() {
-    let desk = Desk::new();
+    let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let (code, out, _) = desk.reads(&["ls", "latest", "-o", "json"]);
     assert_eq!((code, events(&out)[0]["place"].as_str()), (0, Some(desk.item().as_str())));

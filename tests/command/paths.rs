@@ -4,9 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::life::{Desk, content};
-use super::program::read;
-use crate::support::program::command;
+use super::life::{content, desk};
+use crate::support::desk::Desk;
+use crate::support::program::{command, read};
 
 /// Runs a verb that reads, with an argument that is no text.
 fn raw(desk: &Desk, args: &[&OsStr]) -> (i32, String, String) {
@@ -20,7 +20,7 @@ fn raw(desk: &Desk, args: &[&OsStr]) -> (i32, String, String) {
 
 #[test]
 fn names_that_are_no_text_are_taken_as_they_are_shown_and_as_they_are() {
-    let desk = Desk::new();
+    let desk = desk();
     let strange = OsStr::from_bytes(b"non\xffutf8\xfe");
     std::fs::write(desk.at("data").join(strange), "strange\n").expect("a file");
     std::fs::write(desk.at("data/gnp.\u{202e}exe"), "turned\n").expect("a file");
@@ -62,7 +62,7 @@ fn names_that_are_no_text_are_taken_as_they_are_shown_and_as_they_are() {
 
 #[test]
 fn a_further_name_of_a_file_comes_back_alone() {
-    let desk = Desk::new();
+    let desk = desk();
     std::fs::create_dir(desk.at("data/links")).expect("a folder");
     for name in ["links/second", "links/third"] {
         std::fs::hard_link(desk.at("data/holes"), desk.at("data").join(name)).expect("a link");
@@ -102,7 +102,7 @@ fn a_further_name_of_a_file_comes_back_alone() {
 
 #[test]
 fn what_is_not_there_makes_no_folder() {
-    let desk = Desk::new();
+    let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let (code, _, err) = desk.reads(&["restore", "--path", "nope", "--to", &desk.text("back")]);
     assert_eq!(code, 2, "{err}");

@@ -3,20 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
-use crate::support::program::command;
-
-/// Exit code, standard output and standard error.
-pub(super) fn read(output: Output) -> (i32, String, String) {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
-}
-
-/// Runs the program without a terminal: its exit code, standard output and standard error.
-pub(super) fn kbak(args: &[&str]) -> (i32, String, String) {
-    read(command(args).output().expect("the program runs"))
-}
+use crate::support::program::{command, kbak, read};
 
 /// The verbs below a verb, as its help lists them.
 pub(super) fn verbs(path: &[&str]) -> Vec<String> {
@@ -31,7 +20,7 @@ pub(super) fn verbs(path: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_bare_program_guides_and_is_no_success() {
-    let (code, out, err) = kbak(&[]);
+    let (code, out, err) = kbak::<&str>(&[]);
     assert_eq!(code, 2);
     assert!(out.contains("kbak keygen -o owner.key") && err.is_empty(), "{out}{err}");
 }

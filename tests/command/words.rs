@@ -1,13 +1,13 @@
 //! Words that people meet: figures that fit their nouns, a name once, what to do next.
 
-use super::life::{Desk, content, json, place};
-use super::program::kbak;
+use super::life::{content, desk, json, place};
+use crate::support::program::kbak;
 
 #[test]
 fn a_name_stands_once() {
     let (code, _, err) = kbak(&["init", "--repo", "file:///nowhere/store", "--recipient", "owner.pub"]);
     assert_eq!((code, err.matches("--recipient:").count()), (2, 1), "{err}");
-    let desk = Desk::new();
+    let desk = desk();
     std::fs::remove_dir_all(desk.at("data")).expect("removed");
     let (code, _, err) = desk.backup(&[]);
     let line = err.lines().find(|line| line.contains("cannot open the folder")).expect("a gap");
@@ -16,7 +16,7 @@ fn a_name_stands_once() {
 
 #[test]
 fn one_is_not_many() {
-    let desk = Desk::new();
+    let desk = desk();
     for name in ["data/deep", "data/holes"] {
         let path = desk.at(name);
         if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
@@ -54,7 +54,7 @@ fn a_store_in_a_folder_is_not_spoken_of_as_a_bucket() {
 
 #[test]
 fn what_to_do_next_is_said() {
-    let desk = Desk::new();
+    let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let next = |(code, out, err): (i32, String, String), exit: i32| {
         assert!(code == exit && err.contains("→"), "{code} {out} {err}");
@@ -80,7 +80,7 @@ fn what_to_do_next_is_said() {
 
 #[test]
 fn keys_say_no_more_than_is_known() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, public, _) = kbak(&["keygen", "-o", &desk.text("keys/bob.key"), "--no-passphrase"]);
     let (code, _, err) = desk.reads(&["keys", "add", "--owner", public.trim_end()]);
     assert_eq!(code, 0, "{err}");

@@ -39,8 +39,8 @@ fn problem((code, report, said): (i32, Value, String)) -> (String, String, Strin
 async fn what_fits_passes_and_what_does_not_is_named() {
     let plane = Plane::up(&["--without-controllers"]);
     let server = postgres::Server::start("secret", &[]);
-    let desk = Desk::new();
-    std::fs::write(desk.path("password"), "secret\n").expect("a file");
+    let desk = Desk::of_plan("nightly");
+    std::fs::write(desk.at("password"), "secret\n").expect("a file");
     let (config, socket) = (plane.kubeconfig().display().to_string(), server.socket().display().to_string());
     let whole = |data: &str| {
         format!(
@@ -50,7 +50,7 @@ async fn what_fits_passes_and_what_does_not_is_named() {
         )
     };
     let plan = desk.plan(&whole(&desk.text("data")));
-    let before = beneath(&desk.path("store"));
+    let before = beneath(&desk.at("store"));
     let (code, report, said) = json(&["check", "--plan", &plan]);
     assert_eq!(code, 0, "{report:#} {said}");
     let good: Vec<String> = of(&report, "good").into_iter().map(|(about, ..)| about).collect();
@@ -74,7 +74,7 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     assert_eq!(of(&report, "warning").len(), 1, "one owner: {:?}", of(&report, "warning"));
     assert!(report["wrote"].as_str().is_some_and(|wrote| wrote.contains("/probe/")), "{report:#}");
     assert_eq!(
-        beneath(&desk.path("store")).iter().filter(|path| path.is_file()).count(),
+        beneath(&desk.at("store")).iter().filter(|path| path.is_file()).count(),
         before.iter().filter(|path| path.is_file()).count()
     );
 
@@ -85,19 +85,19 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     let last = table.lines().last().expect("a verdict");
     assert!(last.starts_with("0 problems, 1 warning. Nothing was written but the store's probe"), "{table}");
 
-    chmod(&desk.path("keys/writer.key"), 0o644);
+    chmod(&desk.at("keys/writer.key"), 0o644);
     let (about, what, remedy) = problem(json(&["check", "--plan", &plan]));
     assert_eq!(
         (about.as_str(), remedy),
         ("writer", format!("chmod 600 {}", desk.text("keys/writer.key"))),
         "{what}"
     );
-    chmod(&desk.path("keys/writer.key"), 0o600);
+    chmod(&desk.at("keys/writer.key"), 0o600);
 
-    std::fs::rename(desk.path("keys/writer.key.nightly.epoch"), desk.path("away")).expect("moved");
+    std::fs::rename(desk.at("keys/writer.key.nightly.epoch"), desk.at("away")).expect("moved");
     let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
     assert!(about == "epoch" && remedy.contains("--new-epoch"), "{about} {remedy}");
-    std::fs::rename(desk.path("away"), desk.path("keys/writer.key.nightly.epoch")).expect("moved");
+    std::fs::rename(desk.at("away"), desk.at("keys/writer.key.nightly.epoch")).expect("moved");
 
     let (about, what, _) = problem(json(&["check", "--plan", &desk.plan(&whole(&desk.text("nowhere")))]));
     assert!(about == "path/data" && what.contains("nowhere"), "{about} {what}");
@@ -118,7 +118,7 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     let (about, ..) = problem(json(&["check", "--plan", &config]));
     assert_eq!(about, "cluster");
 
-    std::fs::copy(plane.kubeconfig(), desk.path("kubeconfig")).expect("a copy");
+    std::fs::copy(plane.kubeconfig(), desk.at("kubeconfig")).expect("a copy");
     drop(plane);
     let plan = desk.plan("  cluster: {kubeconfigFile: kubeconfig}\n  resources: {}\n");
     let (about, what, _) = problem(json(&["check", "--plan", &plan]));
@@ -129,10 +129,10 @@ async fn what_fits_passes_and_what_does_not_is_named() {
 async fn a_missing_right_is_named_with_the_rules_that_mend_it() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
-    let desk = Desk::new();
+    let desk = Desk::of_plan("nightly");
     let rules =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let config = account(&plane, &cluster, &desk.path(""), "checker", rules).await;
+    let config = account(&plane, &cluster, &desk.at(""), "checker", rules).await;
     let plan = desk.plan(&format!(
         "  cluster: {{kubeconfigFile: \"{}\"}}\n  coverage: off\n  \
          resources: {{kinds: {{include: [configmaps, secrets, deployments.apps]}}}}\n",
@@ -165,8 +165,8 @@ fn store_only(desk: &Desk, store: StoreOptions) -> CheckJob {
         warnings: Vec::new(),
         no_longer_accepted: Vec::new(),
         store,
-        writer_key: desk.path("keys/writer.key"),
-        epoch_file: desk.path("keys/writer.key.nightly.epoch"),
+        writer_key: desk.at("keys/writer.key"),
+        epoch_file: desk.at("keys/writer.key.nightly.epoch"),
         signers_file: None,
         owners: Vec::new(),
         prompt: nobody(),
@@ -185,7 +185,7 @@ fn problems(checked: &Checked) -> Vec<(&str, &str)> {
 async fn a_store_is_judged_by_what_it_does() {
     let server = seaweedfs();
     server.bucket("backups", false).await;
-    let desk = Desk::new();
+    let desk = Desk::of_plan("nightly");
     let reporter = Reporter::silent();
     let world = World::real();
 
@@ -235,7 +235,7 @@ async fn a_database_is_tried_with_its_tools_and_its_rights() {
     server.sql("postgres", "CREATE DATABASE orders");
     server.sql("postgres", "CREATE ROLE backup LOGIN PASSWORD 'secret'");
     server.sql("orders", "CREATE TABLE mine (a int); CREATE TABLE other (a int)");
-    let desk = Desk::new();
+    let desk = Desk::of_plan("nightly");
     let tried = async |config: kbak::source::database::DatabaseConfig| {
         let job = DatabaseJob { config: Box::new(config), databases: Vec::new() };
         let store = StoreOptions::new(desk.repo());
@@ -260,7 +260,7 @@ async fn a_database_is_tried_with_its_tools_and_its_rights() {
 
     // Tools of an older version: the real psql, and a pg_dump that says so.
     let real = server.config().tools.expect("tools");
-    let old = desk.path("old");
+    let old = desk.at("old");
     std::fs::create_dir(&old).expect("a folder");
     for tool in ["pg_dumpall", "pg_restore", "psql"] {
         std::os::unix::fs::symlink(real.join(tool), old.join(tool)).expect("a link");

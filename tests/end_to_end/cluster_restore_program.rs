@@ -1,9 +1,8 @@
 //! The program: backup of one cluster, plan and restore in another, and what it says.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
+use crate::support::desk::{Desk, texts};
 use crate::support::plane::{Plane, create, get};
 use crate::support::program::{command, good};
 use crate::support::resources::{config_map, namespace};
@@ -13,48 +12,15 @@ fn json_of(output: &std::process::Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
-/// A repository with one backup of `plane`'s resources, and the arguments that read it.
-fn backed_up(folder: &Path, plane: &Plane) -> Vec<String> {
-    let at = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
-    for made in ["store", "keys"] {
-        std::fs::create_dir_all(at(made)).expect("a folder");
-    }
-    let (key, repo) = (at("owner.key"), format!("file://{}", at("store")));
-    good(&["keygen", "-o", &key, "--no-passphrase"]);
-    let lines = std::fs::read_to_string(&key).expect("a key");
-    let public = lines.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("a public key");
-    let keys = at("keys");
-    good(&[
-        "init",
-        "--repo",
-        &repo,
-        "--single-owner",
-        "--identity",
-        &key,
-        "--recipient",
-        public,
-        "--folder",
-        &keys,
-    ]);
-    let (writer, pin) = (at("keys/writer.key"), at("keys/kbak.pub"));
+/// Backs `plane`'s resources up, and gives the arguments that restore them.
+fn backed_up(desk: &Desk, plane: &Plane) -> Vec<String> {
     let kubeconfig = plane.kubeconfig();
-    let kubeconfig = kubeconfig.to_str().expect("UTF-8");
-    let backup = [
-        "backup",
-        "--repo",
-        &repo,
-        "--writer-key",
-        &writer,
-        "--recipient",
-        public,
-        "--resources",
-        "--kubeconfig",
-        kubeconfig,
-    ];
-    good(&backup);
-    ["restore", "latest", "--repo", &repo, "--signer", &pin, "--identity", &key, "--cluster", "--kubeconfig"]
-        .map(str::to_owned)
-        .to_vec()
+    let from = ["backup", "--resources", "--kubeconfig", kubeconfig.to_str().expect("UTF-8")];
+    good(&[&from[..], &texts(&desk.writer())].concat());
+    let mut restore = vec!["restore".to_owned(), "latest".to_owned()];
+    restore.extend(desk.reader());
+    restore.extend(["--cluster".to_owned(), "--kubeconfig".to_owned()]);
+    restore
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,8 +32,8 @@ async fn a_restore_is_planned_held_to_and_told() {
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let ingress = json!({"metadata": {"name": "web"}, "spec": {"defaultBackend": backend}});
     create(&there, "/apis/networking.k8s.io/v1/namespaces/shop/ingresses", ingress).await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut restore = backed_up(folder.path(), &old);
+    let desk = Desk::new();
+    let mut restore = backed_up(&desk, &old);
     let kubeconfig = new.kubeconfig();
     restore.push(kubeconfig.to_str().expect("UTF-8").to_owned());
     let with = |more: &[&str]| -> Vec<String> {
@@ -97,7 +63,7 @@ async fn a_restore_is_planned_held_to_and_told() {
     let here = new.cluster().await;
     here.get("/api/v1/namespaces/shop", "", 1 << 20).await.expect_err("nothing was done");
 
-    let outcomes = folder.path().join("outcomes");
+    let outcomes = desk.at("outcomes");
     let mut run = command(&with(&[
         "--namespace",
         "shop",
@@ -129,7 +95,7 @@ async fn a_restore_is_planned_held_to_and_told() {
     );
 
     // A plan in a file.
-    let plan = folder.path().join("plan.yaml");
+    let plan = desk.at("plan.yaml");
     let text = "apiVersion: kbak.dev/v1\nkind: RestorePlan\nmetadata: {name: copy}\nspec:\n  select:\n    objects: [configmaps/shop/settings]\n  map:\n    namespaces: {shop: copy}\n  modify:\n    - match: {names: [settings]}\n      patch: [{op: replace, path: /data/value, value: \"2\"}]\n";
     std::fs::write(&plan, text).expect("a file");
     let file = plan.to_str().expect("UTF-8");

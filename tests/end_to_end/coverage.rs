@@ -75,7 +75,7 @@ async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
-    let desk = Desk::new();
+    let desk = Desk::of_plan("nightly");
     let config = plane.kubeconfig().display().to_string();
     let plan = |rest: &str| {
         desk.plan(&format!(
@@ -109,7 +109,7 @@ async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
         "{told:?}"
     );
     // The snapshot remembers what it was taken without.
-    let shown = desk.reads(&["show"]);
+    let shown = desk.told(&["show"]);
     assert_eq!(items(&shown["items"][0]["facts"]["coverage"], "uncovered"), all, "{shown:#}");
 
     let (code, report, said) = json(&["backup", "--plan", &plan("  coverage: strict\n")]);
@@ -186,10 +186,10 @@ async fn what_may_not_be_looked_at_is_said() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     namespace(&cluster, "shop").await;
-    let desk = Desk::new();
+    let desk = Desk::of_plan("nightly");
     let rules =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let config = account(&plane, &cluster, &desk.path(""), "few", rules).await.display().to_string();
+    let config = account(&plane, &cluster, &desk.at(""), "few", rules).await.display().to_string();
     let plan = |coverage: &str| {
         desk.plan(&format!(
             "  cluster: {{kubeconfigFile: \"{config}\"}}\n  coverage: {coverage}\n  resources: {{kinds: {{include: [configmaps]}}}}\n"

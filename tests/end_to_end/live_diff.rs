@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::desk::Desk;
 use crate::support::plane::{Plane, create, delete, patch};
-use crate::support::program::{command, good};
+use crate::support::program::good;
 use crate::support::resources::{config_map, namespace};
 
 /// Texts that YAML 1.1 takes for booleans and numbers.
@@ -14,27 +14,13 @@ const CANARY: &str = "canary-of-a-secret";
 
 /// Runs the comparison: its exit code, its rows, what it said.
 fn compared(desk: &Desk, config: &str, more: &[&str]) -> (i32, Vec<Value>, String) {
-    let (repo, pin, key) = (desk.repo(), desk.text("keys/kbak.pub"), desk.text("keys/owner.key"));
-    let args = [
-        "diff",
-        "latest",
-        "--live",
-        "--kubeconfig",
-        config,
-        "--repo",
-        &repo,
-        "--signer",
-        &pin,
-        "--identity",
-        &key,
-    ];
-    let output = command(&[&args[..], more].concat()).output().expect("it runs");
-    let text = String::from_utf8(output.stdout).expect("text");
+    let (code, text, said) =
+        desk.reads(&[&["diff", "latest", "--live", "--kubeconfig", config], more].concat());
     let rows = match more.contains(&"json") {
         true => text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect(),
         false => vec![Value::from(text)],
     };
-    (output.status.code().expect("a code"), rows, String::from_utf8(output.stderr).expect("text"))
+    (code, rows, said)
 }
 
 async fn fill(cluster: &Cluster) {
@@ -62,7 +48,7 @@ async fn what_changed_in_the_cluster_is_told_by_object_and_field() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
-    let desk = Desk::new();
+    let desk = Desk::of_plan("nightly");
     let config = plane.kubeconfig().display().to_string();
     let plan = desk
         .plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n  coverage: off\n"));

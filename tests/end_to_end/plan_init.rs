@@ -83,7 +83,7 @@ async fn a_plan_is_written_from_what_is_there() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
-    let desk = Desk::new();
+    let desk = Desk::of_plan("nightly");
     let config = plane.kubeconfig().display().to_string();
     let init = ["plan", "init", "--kubeconfig", &config, "--plan-name", "nightly"];
 

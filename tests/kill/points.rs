@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Desk, Fingerprint, fingerprint};
-use crate::support::program::beneath;
+use super::{Fingerprint, Scene, fingerprint, killed};
+use crate::support::desk::texts;
+use crate::support::program::{beneath, good};
 
 /// When an epoch is born: `kbak epoch close` makes a successor.
 const BIRTH: &[&str] = &["epoch.secret.kept", "epoch.copy.stored", "epoch.copy.stored:2", "epoch.born"];
@@ -99,23 +100,23 @@ fn every_point_in_the_source_is_in_a_table() {
 
 /// Kills a backup at each of `points`, and lets the next one succeed.
 fn deaths(points: &[&str]) {
-    let desk = Desk::new();
-    desk.backup(None);
-    let first = fingerprint(&desk.at("data"));
+    let scene = Scene::new();
+    scene.backup(None);
+    let first = fingerprint(&scene.desk.at("data"));
     let mut taken: Vec<Fingerprint> = Vec::new();
     for (at, point) in points.iter().enumerate() {
-        desk.change(at as u64);
-        desk.backup(Some(point));
-        desk.holds("1", &first, &format!("after a death at {point}"));
-        desk.backup(None);
-        let now = fingerprint(&desk.at("data"));
-        desk.holds("latest", &now, &format!("of the run after a death at {point}"));
+        scene.change(at as u64);
+        scene.backup(Some(point));
+        scene.holds("1", &first, &format!("after a death at {point}"));
+        scene.backup(None);
+        let now = fingerprint(&scene.desk.at("data"));
+        scene.holds("latest", &now, &format!("of the run after a death at {point}"));
         taken.push(now);
     }
-    desk.sound();
-    desk.holds("1", &first, "after all deaths");
+    scene.sound();
+    scene.holds("1", &first, "after all deaths");
     // A death after the manifest was stored leaves a snapshot of its own.
-    let held = desk.objects("snapshots");
+    let held = scene.objects("snapshots");
     assert!(held > points.len(), "{held} snapshots");
 }
 
@@ -136,63 +137,59 @@ fn a_backup_dies_when_a_point_is_passed_again() {
 
 #[test]
 fn packs_that_an_index_names_are_not_stored_twice() {
-    let desk = Desk::new();
+    let scene = Scene::new();
     for at in 0..10 {
-        desk.write(&format!("big{at}"), 500 + at, 9 << 20);
+        scene.write(&format!("big{at}"), 500 + at, 9 << 20);
     }
     // Packs of some 2 MiB at the least budget; an index object follows each sixteenth.
-    desk.backup(Some("backup.pack.stored:30"));
-    let before = desk.objects("packs");
+    scene.backup(Some("backup.pack.stored:30"));
+    let before = scene.objects("packs");
     assert!(before >= 29, "{before} packs");
-    assert!(desk.objects("index") >= 1, "no index object before the death");
-    desk.backup(None);
-    let (after, needed) = (desk.objects("packs"), desk.needed());
+    assert!(scene.objects("index") >= 1, "no index object before the death");
+    scene.backup(None);
+    let (after, needed) = (scene.objects("packs"), scene.needed());
     // What the snapshot does not need was uploaded for nothing.
     assert!(after - needed <= 16, "{after} packs after a death at {before}, {needed} are needed");
-    desk.sound();
+    scene.sound();
 }
 
 #[test]
 fn a_birth_dies_anywhere() {
-    let desk = Desk::new();
-    desk.backup(None);
-    let first = fingerprint(&desk.at("data"));
-    let close = [
-        "epoch",
-        "close",
-        "--repo",
-        &desk.repo(),
-        "--writer-key",
-        &desk.text("keys/writer.key"),
-        "--recipient",
-        &desk.owner,
-    ];
+    let scene = Scene::new();
+    scene.backup(None);
+    let first = fingerprint(&scene.desk.at("data"));
+    let writer = scene.desk.writer();
+    let close = [&["epoch", "close"], &texts(&writer)[..]].concat();
     for (at, point) in BIRTH.iter().enumerate() {
-        desk.killed(&close, point);
-        desk.change(at as u64);
-        desk.backup(None);
-        desk.holds("1", &first, &format!("after a birth died at {point}"));
-        desk.holds("latest", &fingerprint(&desk.at("data")), &format!("after a birth died at {point}"));
+        killed(&close, point);
+        scene.change(at as u64);
+        scene.backup(None);
+        scene.holds("1", &first, &format!("after a birth died at {point}"));
+        scene.holds(
+            "latest",
+            &fingerprint(&scene.desk.at("data")),
+            &format!("after a birth died at {point}"),
+        );
     }
     for (at, point) in SETTLING.iter().enumerate() {
-        desk.good(&close);
-        desk.change(100 + at as u64);
-        desk.backup(Some(point));
-        desk.backup(None);
-        desk.holds("latest", &fingerprint(&desk.at("data")), &format!("after a death at {point}"));
+        good(&close);
+        scene.change(100 + at as u64);
+        scene.backup(Some(point));
+        scene.backup(None);
+        scene.holds("latest", &fingerprint(&scene.desk.at("data")), &format!("after a death at {point}"));
     }
-    desk.sound();
+    scene.sound();
 }
 
 #[test]
 fn a_restore_dies_anywhere_and_goes_on() {
-    let desk = Desk::new();
-    desk.backup(None);
-    let truth = fingerprint(&desk.at("data"));
+    let scene = Scene::new();
+    scene.backup(None);
+    let truth = fingerprint(&scene.desk.at("data"));
     for point in RESTORE {
-        desk.restore("latest", "target", Some(point));
-        desk.restore("latest", "target", None);
-        assert_eq!(fingerprint(&desk.at("target")), truth, "after a death at {point}");
-        std::fs::remove_dir_all(desk.at("target")).expect("removed");
+        scene.restore("latest", "target", Some(point));
+        scene.restore("latest", "target", None);
+        assert_eq!(fingerprint(&scene.desk.at("target")), truth, "after a death at {point}");
+        std::fs::remove_dir_all(scene.desk.at("target")).expect("removed");
     }
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::program::{command, good};
+use super::program::{command, good, kbak};
 
-/// A folder with an owner's key in `keys/`, a repository in `store/` and a folder `data/`.
+/// A folder with an owner's key in `keys/`, a repository in `store/` and a folder `data/` with a file.
 pub struct Desk {
     folder: tempfile::TempDir,
     /// The owner's public line.
@@ -15,31 +15,77 @@ pub struct Desk {
 
 impl Desk {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in ["data", "store", "keys"] {
-            std::fs::create_dir(folder.path().join(name)).expect("a folder");
-        }
-        std::fs::write(folder.path().join("data/one.txt"), "one\n").expect("a file");
-        let text = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
-        let key = text("keys/owner.key");
-        let made = good(&["keygen", "-o", &key, "--no-passphrase", "--comment", "ada"]);
-        let recipient = String::from_utf8(made.stdout).expect("text").trim_end().to_owned();
-        let repo = format!("file://{}", text("store"));
-        let init = ["init", "--repo", &repo, "--recipient", &recipient, "--single-owner", "--identity", &key];
-        good(&[&init[..], &["--folder", &text("keys"), "--plan-name", "nightly"]].concat());
-        Self { folder, recipient }
+        Self::with(&[])
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    /// Whose writer is for the plan of that name.
+    pub fn of_plan(name: &str) -> Self {
+        Self::with(&["--plan-name", name])
+    }
+
+    fn with(more: &[&str]) -> Self {
+        let mut desk = Self { folder: tempfile::tempdir().expect("a folder"), recipient: String::new() };
+        for name in ["data", "store", "keys"] {
+            std::fs::create_dir(desk.at(name)).expect("a folder");
+        }
+        std::fs::write(desk.at("data/one.txt"), "one\n").expect("a file");
+        let (repo, keys, key) = (desk.repo(), desk.text("keys"), desk.text("keys/owner.key"));
+        let made = good(&["keygen", "-o", &key, "--no-passphrase", "--comment", "ada@shop"]);
+        desk.recipient = String::from_utf8(made.stdout).expect("text").trim_end().to_owned();
+        let init = ["init", "--repo", &repo, "--recipient", &desk.recipient, "--single-owner"];
+        let proven = good(&[&init[..], &["--identity", &key, "--folder", &keys], more].concat());
+        let said = String::from_utf8(proven.stderr).expect("text");
+        assert!(said.contains("proven by every owner"), "{said}");
+        desk
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     pub fn text(&self, name: &str) -> String {
-        self.path(name).to_str().expect("UTF-8").to_owned()
+        self.at(name).to_str().expect("UTF-8").to_owned()
     }
 
     pub fn repo(&self) -> String {
         format!("file://{}", self.text("store"))
+    }
+
+    /// The item's name of the folder `data/`.
+    pub fn item(&self) -> String {
+        format!("path{}", self.text("data"))
+    }
+
+    /// The arguments of verbs that write.
+    pub fn writer(&self) -> Vec<String> {
+        let key = self.text("keys/writer.key");
+        ["--repo", &self.repo(), "--writer-key", &key, "--recipient", &self.recipient]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    /// The arguments of verbs that read.
+    pub fn reader(&self) -> Vec<String> {
+        let (pin, key) = (self.text("keys/kbak.pub"), self.text("keys/owner.key"));
+        ["--repo", &self.repo(), "--signer", &pin, "--identity", &key].map(str::to_owned).to_vec()
+    }
+
+    /// Backs the folder `data/` up.
+    pub fn backup(&self, more: &[&str]) -> (i32, String, String) {
+        let (data, writer) = (self.text("data"), self.writer());
+        kbak(&[&["backup", "--path", &data], &texts(&writer)[..], more].concat())
+    }
+
+    /// Runs a verb that reads.
+    pub fn reads(&self, args: &[&str]) -> (i32, String, String) {
+        kbak(&[args, &texts(&self.reader())].concat())
+    }
+
+    /// What a verb that reads, and must succeed, says to programs.
+    pub fn told(&self, args: &[&str]) -> Value {
+        let reader = self.reader();
+        let output = good(&[args, &["-o", "json"], &texts(&reader)[..]].concat());
+        serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// Writes a plan whose `spec` goes on with these lines, and gives its path.
@@ -50,16 +96,14 @@ impl Desk {
              repository: {{url: \"{repo}\"}}\n  recipients: [\"{recipient}\"]\n  \
              writer: {{keyFile: keys/writer.key, epochFile: keys/writer.key.nightly.epoch, signersFile: keys/kbak.pub}}\n{more}"
         );
-        std::fs::write(self.path("plan.yaml"), text).expect("a plan");
+        std::fs::write(self.at("plan.yaml"), text).expect("a plan");
         self.text("plan.yaml")
     }
+}
 
-    /// Runs a verb that reads, with the keys that it needs.
-    pub fn reads(&self, args: &[&str]) -> Value {
-        let (repo, pin, key) = (self.repo(), self.text("keys/kbak.pub"), self.text("keys/owner.key"));
-        let more = ["-o", "json", "--repo", &repo, "--signer", &pin, "--identity", &key];
-        serde_json::from_slice(&good(&[args, &more].concat()).stdout).expect("JSON")
-    }
+/// Arguments as slices.
+pub fn texts(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
 }
 
 /// Runs the program: its exit code, its JSON report, and what it said.

@@ -13,6 +13,17 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     command
 }
 
+/// Exit code, standard output and standard error.
+pub fn read(output: Output) -> (i32, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
+}
+
+/// Runs the program without a terminal: its exit code, standard output and standard error.
+pub fn kbak<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> (i32, String, String) {
+    read(command(args).output().expect("the program runs"))
+}
+
 /// Runs the program, which must succeed.
 pub fn good<S: AsRef<std::ffi::OsStr> + std::fmt::Debug>(args: &[S]) -> Output {
     succeeds(&mut command(args))
