@@ -239,7 +239,8 @@ fn check_restore(name: &str, text: &str, format: Format, talk: &Talk) -> Result<
 pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
     let (name, text) = read_text(file)?;
     let mut checked = plan::parse(&text).map_err(|error| error.failure(&name))?;
-    let folder = file.parent().filter(|_| file != Path::new("-")).unwrap_or(Path::new("."));
+    // The parent of a bare name is an empty path.
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = std::path::absolute(folder)
         .map_err(|error| Failure::new(Exit::Usage, format!("{name}: its folder")).because(error))?;
     checked.plan.resolve_files(&folder);
