@@ -67,6 +67,9 @@ pub(super) fn plan(plan: &Plan) -> String {
         let owners = plural(plan.owners_lost, "owner", "owners");
         line("owners", format!("{owners} will not be there: left out of what they own"));
     }
+    for (object, why) in plan.refused.iter().take(NAMES) {
+        line("refused", format!("{object} by the server, in a dry run: {why}"));
+    }
     for note in &plan.notes {
         line("note", note.clone());
     }
@@ -97,9 +100,15 @@ fn copy(plan: &Plan) -> Option<String> {
     let short =
         |uid: &Option<String>| uid.as_deref().map_or("unknown", |uid| &uid[..uid.len().min(8)]).to_owned();
     let (from, to) = (short(&plan.clusters.0), short(&plan.clusters.1));
+    let this = match &plan.clusters {
+        (Some(_), Some(_)) => format!("this is another cluster ({to}) than the one in the backup ({from})"),
+        _ => "whether this is the cluster of the backup is not known (the namespace kube-system may not be \
+              read)"
+            .to_owned(),
+    };
     Some(format!(
-        "this is another cluster ({to}) than the one in the backup ({from}): what runs by itself comes back \
-         suspended, what reaches outside is held back. If it takes the place of that one: --takeover"
+        "{this}: what runs by itself comes back suspended, what reaches outside is held back. If it is that \
+         one, or takes its place: --takeover"
     ))
 }
 
@@ -166,6 +175,10 @@ fn against(conflict: Conflict) -> &'static str {
         Conflict::Unserved => {
             "is of a kind that the cluster does not serve, and no definition comes with it  → --allow crds, \
              or --object customresourcedefinitions.apiextensions.k8s.io/NAME"
+        }
+        Conflict::NoNamespace => {
+            "lies in a namespace that is not there and does not come along  → select it as well: --object \
+             namespaces/NAME, or create it"
         }
         Conflict::Unfit => "cannot be sent",
     }
@@ -247,7 +260,8 @@ pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
         gap("failed", some(more), "failed as well; --outcomes FILE names them".into());
     }
     for (object, refusal) in &report.unfinished {
-        gap("unfinished", object.to_string(), format!("its owners, managers or status: {refusal}"));
+        let what = if refusal.code == 0 { "" } else { "its owners, managers or status: " };
+        gap("unfinished", object.to_string(), format!("{what}{refusal}"));
     }
     gaps
 }

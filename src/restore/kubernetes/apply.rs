@@ -7,13 +7,14 @@ use futures::StreamExt as _;
 
 use super::create::{Breaker, Creator, Known};
 use super::decide::{Judge, Verdict};
-use super::ground::Ground;
+use super::ground::{Ground, Present};
 use super::ledger::Ledger;
 use super::lines::{Room, lines, paced};
 use super::object::{Key, ObjectRef, text};
 use super::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
+use super::owners::Owners;
 use super::relink::{Finisher, Second};
-use super::target::{Target, segment};
+use super::target::{Place, Target, segment};
 use super::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
 use crate::report::event::Meter;
 use crate::source::kubernetes::{Cluster, KindInfo};
@@ -141,6 +142,12 @@ impl Restore<'_> {
         let pieces = self.streams.open(kind).await;
         let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
         let wanted = (!first).then(|| self.ledger.missing.remove(&place).unwrap_or_default());
+        let present = match self.ground.target.find(kind) {
+            Some(Place { kind, .. }) => {
+                Present::of(self.cluster, kind, &resource, self.config.only_objects()).await?
+            }
+            None => Present::none(),
+        };
         let (breaker, room) = (Breaker::default(), Room::default());
         let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
         let creator = Creator {
@@ -148,6 +155,7 @@ impl Restore<'_> {
             config: self.config,
             known: &self.known,
             breaker: &breaker,
+            present: &present,
             backends: self.ground.has_nodes,
         };
         let mapped = !self.config.mapping.namespaces.is_empty();
@@ -256,6 +264,7 @@ impl Restore<'_> {
 
     /// Sets owners, managers and status of what was created.
     async fn finish(&mut self, last: bool) -> Result<(), RestoreError> {
+        let others = Owners::default();
         for (place, kind) in self.kinds.iter().enumerate() {
             if order::is_last(kind) != last || !self.ledger.unfinished[place] {
                 continue;
@@ -270,6 +279,7 @@ impl Restore<'_> {
                 cluster: self.cluster,
                 target: &self.ground.target,
                 uids: &self.ledger.uids,
+                others: &others,
                 status: &self.config.status,
             };
             let room = Room::default();

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::change::{Change, carry_over, difference, has_more, unbind, without_families, without_node_ports};
+use super::change::{Change, beside, carry_over, unbind, without_families, without_node_ports};
 use super::config::{Existing, RestoreConfig};
-use super::decide::{Judged, Ready, Verdict, merges};
-use super::ground::{look, object};
+use super::decide::{Judged, Ready, Verdict, keep_running, merges};
+use super::ground::{Present, look, object};
 use super::hooks::backends;
 use super::object::{Paths, each, paths, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
@@ -46,6 +46,8 @@ pub(super) struct Attempt {
     pub(super) suspended: bool,
     /// What became of it.
     pub(super) outcome: Outcome,
+    /// What is still to be done with it, which kbak does not do by itself.
+    pub(super) unfinished: Option<Refusal>,
     /// Whether another try may go better.
     pub(super) again: bool,
     /// What the server warned of.
@@ -66,7 +68,23 @@ pub(super) struct Known {
 enum Volume {
     Absent,
     Free,
-    Claimed { namespace: String, name: String },
+    /// `stale`: by the UID of a claim, which is not one that is still to be created.
+    Claimed {
+        namespace: String,
+        name: String,
+        stale: bool,
+    },
+}
+
+/// How the volume of a claim stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ForClaim {
+    /// It is not there for the claim.
+    No,
+    /// It waits for the claim.
+    Yes,
+    /// It had the claim before, and the controller gives it to nobody.
+    Released,
 }
 
 impl Known {
@@ -75,10 +93,15 @@ impl Known {
     }
 
     /// Whether a volume is there for the claim: free, or claimed by its name.
-    async fn volume_for(&self, cluster: &Cluster, volume: &str, claim: &ObjectRef) -> Result<bool, ApiError> {
+    async fn volume_for(
+        &self,
+        cluster: &Cluster,
+        volume: &str,
+        claim: &ObjectRef,
+    ) -> Result<ForClaim, ApiError> {
         let mut volumes = self.volumes.lock().await;
         if !volumes.contains_key(volume) {
-            let Some(name) = segment(volume) else { return Ok(false) };
+            let Some(name) = segment(volume) else { return Ok(ForClaim::No) };
             let there = object(cluster, &format!("/api/v1/persistentvolumes/{name}")).await?;
             let volume_there = there.map_or(Volume::Absent, |found| {
                 let part = |at: &str| text(&found, at).to_owned();
@@ -87,15 +110,24 @@ impl Known {
                     Some(_) => Volume::Claimed {
                         namespace: part("/spec/claimRef/namespace"),
                         name: part("/spec/claimRef/name"),
+                        stale: !part("/spec/claimRef/uid").is_empty(),
                     },
                 }
             });
             volumes.insert(volume.to_owned(), volume_there);
         }
         Ok(match volumes.get(volume) {
-            Some(Volume::Free) => true,
-            Some(Volume::Claimed { namespace, name }) => *namespace == claim.namespace && *name == claim.name,
-            Some(Volume::Absent) | None => false,
+            Some(Volume::Free) => ForClaim::Yes,
+            Some(Volume::Claimed { namespace, name, stale })
+                if *namespace == claim.namespace && *name == claim.name =>
+            {
+                if *stale {
+                    ForClaim::Released
+                } else {
+                    ForClaim::Yes
+                }
+            }
+            Some(Volume::Claimed { .. } | Volume::Absent) | None => ForClaim::No,
         })
     }
 }
@@ -130,6 +162,8 @@ pub(super) struct Creator<'a> {
     pub(super) config: &'a RestoreConfig,
     pub(super) known: &'a Known,
     pub(super) breaker: &'a Breaker,
+    /// Which objects of the kind are there.
+    pub(super) present: &'a Present,
     /// Whether Services behind webhooks are waited for: where nothing runs, none gets ready.
     pub(super) backends: bool,
 }
@@ -146,20 +180,33 @@ impl Creator<'_> {
             new_uid: String::new(),
             ours: false,
             outcome: Outcome::Unserved,
+            unfinished: None,
             again: false,
             warnings: Vec::new(),
         };
         let ready = match judged.verdict {
             Verdict::Create(ready) => ready,
+            Verdict::Refuse(allow, ready) => {
+                attempt.outcome = Outcome::Refused(allow);
+                if let Some(ready) = ready
+                    && let Some(paths) = paths_of(&ready.kind, &attempt.object)
+                    && let Some(there) = self.there(&paths, &attempt.object).await?
+                    && beside(&ready.kind, ready.moved, &ready.body, &there).is_same()
+                {
+                    // Nothing is asked for that is not there already.
+                    attempt.outcome = Outcome::Existed;
+                    text(&there, "/metadata/uid").clone_into(&mut attempt.new_uid);
+                }
+                return Ok(attempt);
+            }
             verdict => {
                 // A definition may still come.
                 attempt.again = matches!(verdict, Verdict::Unserved);
                 attempt.outcome = match verdict {
                     Verdict::Skip(skip) => Outcome::Skipped(skip),
-                    Verdict::Refuse(allow) => Outcome::Refused(allow),
                     Verdict::Hold(release) => Outcome::Held(release),
                     Verdict::Unfit(refusal) => Outcome::Failed(refusal),
-                    Verdict::Unserved | Verdict::Create(_) => Outcome::Unserved,
+                    Verdict::Unserved | Verdict::Create(_) | Verdict::Refuse(..) => Outcome::Unserved,
                 };
                 return Ok(attempt);
             }
@@ -167,28 +214,63 @@ impl Creator<'_> {
         self.create(*ready, attempt).await
     }
 
-    async fn create(&self, ready: Ready, attempt: Attempt) -> Result<Attempt, RestoreError> {
-        let Ready { mut body, kind } = ready;
-        let (namespace, name) = (attempt.object.namespace.clone(), attempt.object.name.clone());
-        let Some(paths) = paths(&kind, &namespace, &name) else {
+    async fn create(&self, mut ready: Ready, attempt: Attempt) -> Result<Attempt, RestoreError> {
+        let Some(paths) = paths_of(&ready.kind, &attempt.object) else {
             let refusal = Refusal::unsent("InvalidName", String::new());
             return Ok(Attempt { outcome: Outcome::Failed(refusal), ..attempt });
         };
-        if let Some((refusal, again)) = self.kept_out(&kind, &body, &attempt.object).await? {
-            return Ok(Attempt { outcome: Outcome::Failed(refusal), again, ..attempt });
+        if let Some(refusal) = self.stuck(&attempt.object) {
+            return Ok(Attempt { outcome: Outcome::Failed(refusal), ..attempt });
         }
-        if attempt.object.resource == "persistentvolumeclaims" {
-            let volume = text(&body, "/spec/volumeName").to_owned();
-            if !volume.is_empty() && !self.known.volume_for(self.cluster, &volume, &attempt.object).await? {
-                unbind(&mut body);
-            }
+        let volume = self.volume(&mut ready.body, &attempt.object).await?;
+        // A create is counted against quotas and asked of webhooks also where it then is refused.
+        if let Some(there) = self.there(&paths, &attempt.object).await? {
+            return self.meet(ready, &paths, Some(there), false, attempt).await;
         }
-        let mut made = self.post(&paths, &body).await?;
+        if let Some(refusal) = self.kept_out(&ready.kind, &ready.body).await? {
+            return Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt });
+        }
+        let mut attempt = self.send(ready, &paths, attempt).await?;
+        if volume == ForClaim::Released && attempt.outcome == Outcome::Created {
+            attempt.unfinished = Some(Refusal::unsent(
+                "VolumeReleased",
+                "its volume is there and waits for the claim that is gone; restore the volume as well, with \
+                 --existing patch"
+                    .to_owned(),
+            ));
+        }
+        Ok(attempt)
+    }
+
+    /// The one that is there under an object's name, if it may be read.
+    async fn there(&self, paths: &Paths, object: &ObjectRef) -> Result<Option<Value>, ApiError> {
+        match self.present.may_have(object) {
+            true => Ok(look(self.cluster, &paths.one).await?.ok()),
+            false => Ok(None),
+        }
+    }
+
+    /// How the volume that a claim names stands; one that is not there for it is set aside.
+    async fn volume(&self, body: &mut Value, object: &ObjectRef) -> Result<ForClaim, ApiError> {
+        let volume = text(body, "/spec/volumeName").to_owned();
+        if object.resource != "persistentvolumeclaims" || volume.is_empty() {
+            return Ok(ForClaim::Yes);
+        }
+        let stands = self.known.volume_for(self.cluster, &volume, object).await?;
+        if stands == ForClaim::No {
+            unbind(body);
+        }
+        Ok(stands)
+    }
+
+    async fn send(&self, ready: Ready, paths: &Paths, attempt: Attempt) -> Result<Attempt, RestoreError> {
+        let Ready { mut body, kind, moved } = ready;
+        let mut made = self.post(paths, &body).await?;
         let mut given_up = Vec::new();
         for (says, cut, what) in GIVEN_UP {
             if matches!(&made, Made::Refused { status, .. } if says(status)) && cut(&mut body) {
                 given_up.push(format!("{}: {what}", attempt.object));
-                made = self.post(&paths, &body).await?;
+                made = self.post(paths, &body).await?;
             }
         }
         match made {
@@ -200,7 +282,7 @@ impl Creator<'_> {
             }
             Made::Refused { status, repeated } if status.code == 409 && status.reason == "AlreadyExists" => {
                 self.breaker.note(None);
-                self.meet(&kind, &paths, body, repeated, attempt).await
+                self.meet(Ready { body, kind, moved }, paths, None, repeated, attempt).await
             }
             Made::Refused { status, .. } => {
                 let refusal = Refusal::new(&kind, &status);
@@ -211,23 +293,18 @@ impl Creator<'_> {
         }
     }
 
-    /// Why it is not even sent, and whether it may be later.
-    async fn kept_out(
-        &self,
-        kind: &KindInfo,
-        body: &Value,
-        object: &ObjectRef,
-    ) -> Result<Option<(Refusal, bool)>, ApiError> {
-        if self.known.is_stuck(&object.namespace) {
+    /// That the object's namespace is being deleted, and did not go in time.
+    fn stuck(&self, object: &ObjectRef) -> Option<Refusal> {
+        self.known.is_stuck(&object.namespace).then(|| {
             let message = format!("Namespace {} is still being deleted", object.namespace);
-            let refusal = Refusal {
-                obstacle: Obstacle::Terminating,
-                ..Refusal::unsent("NamespaceTerminating", message)
-            };
-            return Ok(Some((refusal, false)));
-        }
+            Refusal { obstacle: Obstacle::Terminating, ..Refusal::unsent("NamespaceTerminating", message) }
+        })
+    }
+
+    /// Why it is not sent now.
+    async fn kept_out(&self, kind: &KindInfo, body: &Value) -> Result<Option<Refusal>, ApiError> {
         if let Some(refusal) = self.breaker.open() {
-            return Ok(Some((refusal, true)));
+            return Ok(Some(refusal));
         }
         if !self.backends {
             return Ok(None);
@@ -235,9 +312,10 @@ impl Creator<'_> {
         for backend in backends(kind, body) {
             if !backend.is_ready(self.cluster).await? {
                 let message = format!("{backend} has no ready endpoint");
-                let refusal =
-                    Refusal { obstacle: Obstacle::NoBackend, ..Refusal::unsent("NoBackend", message) };
-                return Ok(Some((refusal, true)));
+                return Ok(Some(Refusal {
+                    obstacle: Obstacle::NoBackend,
+                    ..Refusal::unsent("NoBackend", message)
+                }));
             }
         }
         Ok(None)
@@ -273,17 +351,23 @@ impl Creator<'_> {
         }
     }
 
-    /// One of that name is there.
+    /// One of that name is there: `found`, if it was read already.
     async fn meet(
         &self,
-        kind: &KindInfo,
+        ready: Ready,
         paths: &Paths,
-        body: Value,
+        mut found: Option<Value>,
         repeated: bool,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
+        let Ready { mut body, kind, moved } = ready;
+        let kind = &kind;
         for _ in 0..TRIES {
-            let there = match look(self.cluster, &paths.one).await? {
+            let looked = match found.take() {
+                Some(there) => Ok(there),
+                None => look(self.cluster, &paths.one).await?,
+            };
+            let there = match looked {
                 Ok(there) => there,
                 // Gone again, which another round makes good; or nobody can say how it is.
                 Err(status) => {
@@ -291,9 +375,18 @@ impl Creator<'_> {
                     return Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt });
                 }
             };
+            if attempt.suspended {
+                keep_running(kind, &mut body, &there);
+            }
             let new_uid = text(&there, "/metadata/uid").to_owned();
             let ours = is_ours(&there) && each(&there, "/metadata/ownerReferences").next().is_none();
-            let with = |outcome, ours| Attempt { outcome, ours, new_uid: new_uid.clone(), ..attempt.clone() };
+            let with = |outcome, ours| Attempt {
+                outcome,
+                ours,
+                new_uid: new_uid.clone(),
+                suspended: false,
+                ..attempt.clone()
+            };
             if there.pointer("/metadata/deletionTimestamp").is_some() {
                 let refusal = Refusal {
                     obstacle: Obstacle::Terminating,
@@ -306,11 +399,13 @@ impl Creator<'_> {
                 return Ok(with(Outcome::Created, true));
             }
             let replaces = self.config.existing == Some(Existing::Replace);
-            let patch = difference(&body, &there);
-            if patch.is_none() && !(replaces && has_more(&body, &there)) {
+            let beside = beside(kind, moved, &body, &there);
+            // What only the cluster has stays where it is patched.
+            let patches = self.config.existing == Some(Existing::Patch) || merges(&attempt.object);
+            if beside.is_same() || (patches && !replaces && beside.patch.is_none()) {
                 return Ok(with(Outcome::Existed, ours));
             }
-            let patch = patch.unwrap_or_default();
+            let patch = beside.patch.unwrap_or_default();
             let made = match self.config.existing {
                 Some(Existing::Replace) => {
                     let mut whole = body.clone();
@@ -346,6 +441,10 @@ impl Creator<'_> {
         let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
         self.write(Method::PATCH, &paths.one, &query, "application/merge-patch+json", patch).await
     }
+}
+
+fn paths_of(kind: &KindInfo, object: &ObjectRef) -> Option<Paths> {
+    paths(kind, &object.namespace, &object.name)
 }
 
 /// What became of a write.

@@ -25,6 +25,8 @@ pub(super) struct Ground {
     pub(super) uid: Option<String>,
     /// Namespaces that are there, and whether they are being deleted.
     pub(super) namespaces: HashMap<String, bool>,
+    /// Whether these are all of them.
+    pub(super) lists_namespaces: bool,
     /// Whether it has nodes, so that pods can become ready.
     pub(super) has_nodes: bool,
 }
@@ -36,7 +38,7 @@ impl Ground {
         let uid = system.map(|found| text(&found, "/metadata/uid").to_owned()).filter(|uid| !uid.is_empty());
         let mut namespaces = HashMap::new();
         // Without the right to list them, each tells by itself when it is needed.
-        pages(cluster, "/api/v1/namespaces", |meta| {
+        let lists_namespaces = pages(cluster, "/api/v1/namespaces", |meta| {
             namespaces.insert(meta.name, meta.deletion_timestamp.is_some());
         })
         .await?;
@@ -46,7 +48,7 @@ impl Ground {
             Err(error) if error.status().is_some() => true,
             Err(error) => return Err(error),
         };
-        Ok(Self { target, uid, namespaces, has_nodes })
+        Ok(Self { target, uid, namespaces, lists_namespaces, has_nodes })
     }
 
     /// Whether this is another cluster than that of the backup, and does not take its place. Where
@@ -86,6 +88,11 @@ pub(super) enum Present {
 }
 
 impl Present {
+    /// No object of a kind that is not served.
+    pub(super) fn none() -> Self {
+        Self::Listed(HashSet::new())
+    }
+
     /// Those of `kind`, under the name `resource`. `few`: only a handful of objects matters.
     pub(super) async fn of(
         cluster: &Cluster,
@@ -105,20 +112,27 @@ impl Present {
         Ok(if listed { Self::Listed(keys) } else { Self::Ask })
     }
 
-    /// The object that is there under the name of another.
+    /// Whether an object of that name may be there.
+    pub(super) fn may_have(&self, object: &super::ObjectRef) -> bool {
+        match self {
+            Self::Listed(keys) => keys.contains(&object.key()),
+            Self::Ask => true,
+        }
+    }
+
+    /// The object that is there under the name of another, or why it is not given.
     pub(super) async fn find(
         &self,
         cluster: &Cluster,
         kind: &KindInfo,
         object_ref: &super::ObjectRef,
-    ) -> Result<Option<Value>, ApiError> {
-        if let Self::Listed(keys) = self
-            && !keys.contains(&object_ref.key())
-        {
+    ) -> Result<Option<Result<Value, Box<ApiStatus>>>, ApiError> {
+        if !self.may_have(object_ref) {
             return Ok(None);
         }
         let Some(paths) = paths(kind, &object_ref.namespace, &object_ref.name) else { return Ok(None) };
-        object(cluster, &paths.one).await
+        let found = look(cluster, &paths.one).await?;
+        Ok(Some(found).filter(|found| !matches!(found, Err(status) if status.code == 404)))
     }
 }
 

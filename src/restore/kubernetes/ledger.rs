@@ -59,7 +59,18 @@ impl<'a> Ledger<'a> {
 
     /// Takes in what became of one object: it is settled, or waits for another round.
     pub(super) fn settle(&mut self, place: usize, attempt: Attempt) {
-        let Attempt { object, old_uid, new_uid, second, ours, suspended, outcome, again, warnings } = attempt;
+        let Attempt {
+            object,
+            old_uid,
+            new_uid,
+            second,
+            ours,
+            suspended,
+            outcome,
+            unfinished,
+            again,
+            warnings,
+        } = attempt;
         for warning in warnings {
             if self.report.warnings.len() < WARNINGS {
                 self.report.warnings.insert(warning);
@@ -72,6 +83,11 @@ impl<'a> Ledger<'a> {
         self.unfinished[place] |= ours && second;
         self.uids.learn(&old_uid, &new_uid, ours);
         let made = matches!(outcome, Outcome::Created | Outcome::Patched | Outcome::Replaced);
+        if let Some(refusal) = unfinished
+            && self.report.unfinished.len() < FAILURES
+        {
+            self.report.unfinished.push((object.clone(), refusal));
+        }
         self.report.suspended += u64::from(suspended && made);
         self.count(object, outcome);
     }

@@ -28,6 +28,7 @@ mod lines;
 mod object;
 mod order;
 mod outcome;
+mod owners;
 mod plan;
 mod relink;
 mod target;

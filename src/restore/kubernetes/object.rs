@@ -49,6 +49,22 @@ pub(super) fn key(resource: &str, namespace: &str, name: &str) -> Key {
     key
 }
 
+/// An owner, as an object names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) api_version: String,
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+}
+
+impl Owner {
+    pub(super) fn new(reference: &Value) -> Self {
+        let part = |at: &str| text(reference, at).to_owned();
+        Self { api_version: part("/apiVersion"), kind: part("/kind"), name: part("/name"), uid: part("/uid") }
+    }
+}
+
 /// The paths of an object and of its kind.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {

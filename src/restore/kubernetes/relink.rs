@@ -16,11 +16,12 @@ use serde_json::{Map, Value, json};
 use super::RestoreError;
 use super::create::MANAGER;
 use super::ground::object;
-use super::object::{ObjectRef, each, each_mut, map_mut, paths, text};
+use super::object::{ObjectRef, Owner, each, each_mut, map_mut, paths, text};
 use super::outcome::Refusal;
+use super::owners::Owners;
 use super::target::Target;
 use crate::plan::Glob;
-use crate::source::kubernetes::{Cluster, KindInfo};
+use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
 
 /// Old UIDs and what stands in their place. UIDs are UUIDs wherever a Kubernetes API server gives
 /// them, and are kept as such in 16 bytes; any other text is kept as it is.
@@ -94,24 +95,14 @@ pub(super) struct Second {
     pub(super) refused: Option<(ObjectRef, Refusal)>,
 }
 
-/// An object's owners with the UIDs they have now, and how many have none.
-fn owners(stored: &Value, uids: &Uids, target: &Target) -> (Vec<Value>, u64) {
-    let mut lost = 0;
-    let found = each(stored, "/metadata/ownerReferences").filter_map(|owner| {
-        let Some(new) = uids.get(text(owner, "/uid")) else {
-            lost += 1;
-            return None;
-        };
-        let mut owner = owner.clone();
-        owner["uid"] = Value::from(new);
-        // The version that the owner had may be gone.
-        let version = target.version_of(text(&owner, "/apiVersion"), text(&owner, "/kind"));
-        if let Some(version) = version {
-            owner["apiVersion"] = Value::from(version);
-        }
-        Some(owner)
-    });
-    (found.collect(), lost)
+/// An object's owners, as they are now.
+#[derive(Debug, Default)]
+struct Owned {
+    references: Vec<Value>,
+    /// Old UIDs and new ones.
+    uids: HashMap<String, String>,
+    /// How many are not there.
+    lost: u64,
 }
 
 /// Where a field manager says which owner references it applied.
@@ -121,7 +112,7 @@ const OWNER_KEY: &str = "k:{\"uid\":\"";
 
 /// The managers of an object's fields. Owners are in there by UID as well: the server drops a field
 /// that the object does not have, and with it the manager's hold on it.
-fn managers(stored: &Value, uids: &Uids) -> Value {
+fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
     let mut managers = stored.pointer("/metadata/managedFields").cloned().unwrap_or_default();
     for manager in managers.as_array_mut().into_iter().flatten() {
         let Some(owners) = map_mut(manager, OWNERS) else { continue };
@@ -142,6 +133,7 @@ pub(super) struct Finisher<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) target: &'a Target,
     pub(super) uids: &'a Uids,
+    pub(super) others: &'a Owners,
     pub(super) status: &'a [Glob],
 }
 
@@ -155,16 +147,16 @@ impl Finisher<'_> {
     ) -> Result<Second, RestoreError> {
         let mut second = Second::default();
         let Some(paths) = paths(kind, &named.namespace, &named.name) else { return Ok(second) };
-        let (owners, lost) = owners(stored, self.uids, self.target);
-        second.owners_lost = lost;
+        let owned = self.owners(stored, &named.namespace).await?;
+        second.owners_lost = owned.lost;
         let applied = each(stored, "/metadata/managedFields").any(|one| text(one, "/operation") == "Apply");
         let (mut first, mut then) = (Map::new(), Map::new());
-        let relinks = !owners.is_empty();
+        let relinks = !owned.references.is_empty();
         if relinks {
-            first.insert("ownerReferences".into(), Value::from(owners));
+            first.insert("ownerReferences".into(), Value::from(owned.references));
         }
         if applied {
-            let managers = managers(stored, self.uids);
+            let managers = managers(stored, &owned.uids);
             // Who writes an owner holds it, whatever the same write says of managers.
             let apart = relinks && each(&managers, "").any(|one| one.pointer(OWNERS).is_some());
             let of = if apart { &mut then } else { &mut first };
@@ -190,6 +182,30 @@ impl Finisher<'_> {
             second.refused = refused.map(|refusal| (named.clone(), refusal));
         }
         Ok(second)
+    }
+
+    async fn owners(&self, stored: &Value, namespace: &str) -> Result<Owned, ApiError> {
+        let mut owned = Owned::default();
+        for reference in each(stored, "/metadata/ownerReferences") {
+            let owner = Owner::new(reference);
+            let now = match self.uids.get(&owner.uid) {
+                Some(now) => Some(now),
+                None => self.others.uid(self.cluster, self.target, &owner, namespace).await?,
+            };
+            let Some(now) = now else {
+                owned.lost += 1;
+                continue;
+            };
+            let mut reference = reference.clone();
+            reference["uid"] = Value::from(now.clone());
+            // The version that the owner had may be gone.
+            if let Some(version) = self.target.version_of(&owner.api_version, &owner.kind) {
+                reference["apiVersion"] = Value::from(version);
+            }
+            owned.references.push(reference);
+            owned.uids.insert(owner.uid, now);
+        }
+        Ok(owned)
     }
 
     async fn patch(
@@ -231,23 +247,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owners_get_their_new_uids_and_the_lost_are_counted() {
+    fn uids_of_any_form_are_known_again() {
         let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
         let mut uids = Uids::default();
         uids.learn(old, new, true);
         uids.learn("no uuid", "other", false);
-        let owner = |uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": uid});
-        let object = json!({"metadata": {"ownerReferences": [owner(old), owner("gone"), owner("no uuid")]}});
-        let (found, lost) = owners(&object, &uids, &Target::default());
-        assert_eq!((found, lost), (vec![owner(new), owner("other")], 1));
+        assert_eq!((uids.get(old).as_deref(), uids.get("no uuid").as_deref()), (Some(new), Some("other")));
+        assert_eq!(uids.get("gone"), None);
         assert!(uids.is_ours(old) && !uids.is_ours("no uuid"));
     }
 
     #[test]
     fn who_applied_an_owner_applied_the_one_that_is_there_now() {
         let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
-        let mut uids = Uids::default();
-        uids.learn(old, new, true);
+        let uids = HashMap::from([(old.to_owned(), new.to_owned())]);
         let key = |uid: &str| format!("k:{{\"uid\":\"{uid}\"}}");
         let stored = |owners: Value| {
             let fields = json!({"f:data": {"f:a": {}}, "f:metadata": {"f:ownerReferences": owners}});

@@ -49,6 +49,13 @@ impl Target {
         of_group.or(moved).map(KindInfo::api_version)
     }
 
+    /// A kind by the names that an object's owner is called by.
+    pub(super) fn named(&self, api_version: &str, kind: &str) -> Option<&KindInfo> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let same = self.served.values().flatten().filter(|one| one.kind == kind && one.group == group);
+        same.max_by_key(|one| one.api_version() == api_version)
+    }
+
     fn at(&self, group: &str, version: &str, plural: &str) -> Option<&KindInfo> {
         let versions = self.served.get(&(group.to_owned(), plural.to_owned()))?;
         versions.iter().find(|kind| kind.version == version)

@@ -1,48 +1,68 @@
 //! An object that is there, beside the one that a restore would create.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::object::{each, map_mut, text};
+use super::{Changes, Options, cut, without_node_ports};
 use crate::source::kubernetes::KindInfo;
 
-/// Metadata that no restore sets in what exists.
-const METADATA: &[&str] = &[
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "managedFields",
-    "ownerReferences",
-    "selfLink",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-];
+/// Set by the server to the namespace's own name.
+const OWN_NAME: &str = "kubernetes.io/metadata.name";
 
-/// A merge patch that brings `there` to what `wanted` says; none if all of it is there. What only
-/// `there` has (defaults, what controllers add) stays.
-pub(in super::super) fn difference(wanted: &Value, there: &Value) -> Option<Value> {
-    let (Some(wanted), Some(there)) = (wanted.as_object(), there.as_object()) else { return None };
-    let mut patch = Map::new();
-    for (field, value) in wanted {
-        if matches!(field.as_str(), "apiVersion" | "kind") {
-            continue;
-        }
-        if let Some(mut different) = differs(value, there.get(field)) {
-            if field == "metadata"
-                && let Some(metadata) = different.as_object_mut()
-            {
-                metadata.retain(|name, _| !METADATA.contains(&name.as_str()));
-                if metadata.is_empty() {
-                    continue;
-                }
-            }
-            patch.insert(field.clone(), different);
-        }
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
+/// How an object that is there stands to the one that a restore would create.
+#[derive(Debug, Default, PartialEq)]
+pub(in super::super) struct Beside {
+    /// A merge patch that brings it to what the backup says; none if all of that is there.
+    pub(in super::super) patch: Option<Value>,
+    /// Whether it has something that the backup does not have.
+    pub(in super::super) more: bool,
 }
 
-fn differs(wanted: &Value, there: Option<&Value>) -> Option<Value> {
+impl Beside {
+    pub(in super::super) fn is_same(&self) -> bool {
+        self.patch.is_none() && !self.more
+    }
+}
+
+/// Compares `there` with `wanted`, without what a server or a controller gives each object by itself.
+/// `moved`: the backup has another version of the API, whose defaults may be others; then only what
+/// `wanted` says counts.
+pub(in super::super) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, there: &Value) -> Beside {
+    let status = wanted.get("status").is_none();
+    let mut given = wanted.clone();
+    carry_over(kind, &mut given, there);
+    let (wanted, now) = (plain(kind, given, status), plain(kind, there.clone(), status));
+    let mut patch = missing(&wanted, Some(&now), !moved);
+    if released(kind, &wanted, there) {
+        let claim = json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
+        patch.get_or_insert_with(|| json!({}));
+        patch.iter_mut().for_each(|patch| merge(patch, &claim));
+    }
+    Beside { patch, more: !moved && missing(&now, Some(&wanted), true).is_some() }
+}
+
+/// An object without what does not come from those who write it.
+fn plain(kind: &KindInfo, mut object: Value, status: bool) -> Value {
+    cut(kind, &mut object, Options { status, node_ports: true }, &mut Changes::default());
+    match kind.resource().as_str() {
+        "services" => {
+            without_node_ports(&mut object);
+        }
+        "namespaces" => {
+            map_mut(&mut object, "/metadata/labels").map(|labels| labels.remove(OWN_NAME));
+        }
+        _ => {}
+    }
+    if let Some(map) = object.as_object_mut() {
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
+    object
+}
+
+/// What of `wanted` is not `there`, as a merge patch. Lists are one thing: `exact` says whether their
+/// elements may have more than is wanted.
+fn missing(wanted: &Value, there: Option<&Value>, exact: bool) -> Option<Value> {
     match (wanted, there) {
         // Nothing, an empty list and an empty map say the same.
         (Value::Null, None) => None,
@@ -51,14 +71,16 @@ fn differs(wanted: &Value, there: Option<&Value>) -> Option<Value> {
         (Value::Object(wanted), Some(Value::Object(there))) => {
             let patch: Map<String, Value> = wanted
                 .iter()
-                .filter_map(|(field, value)| Some((field.clone(), differs(value, there.get(field))?)))
+                .filter_map(|(field, value)| Some((field.clone(), missing(value, there.get(field), exact)?)))
                 .collect();
             (!patch.is_empty()).then_some(Value::Object(patch))
         }
         (Value::Array(all), Some(Value::Array(have))) => {
-            // Lists are compared place by place, with what the server added to their elements.
-            let same = all.len() == have.len()
-                && all.iter().zip(have).all(|(one, other)| differs(one, Some(other)).is_none());
+            let fits = |one: &Value, other: &Value| {
+                missing(one, Some(other), exact).is_none()
+                    && !(exact && missing(other, Some(one), exact).is_some())
+            };
+            let same = all.len() == have.len() && all.iter().zip(have).all(|(one, other)| fits(one, other));
             (!same).then(|| wanted.clone())
         }
         (wanted, Some(there)) if wanted == there => None,
@@ -66,13 +88,26 @@ fn differs(wanted: &Value, there: Option<&Value>) -> Option<Value> {
     }
 }
 
-/// Whether the object that is there has data that the backup lacks. No server and no controller adds
-/// to these maps, so who replaces the object wants it away.
-pub(in super::super) fn has_more(wanted: &Value, there: &Value) -> bool {
-    ["data", "binaryData"].iter().any(|field| {
-        let known = |key: &String| wanted.get(field).is_some_and(|map| map.get(key).is_some());
-        there.get(field).and_then(Value::as_object).is_some_and(|map| !map.keys().all(known))
-    })
+/// Whether `there` is a volume that waits for somebody to say that its claim may have it again: it
+/// names the claim of the backup, by the UID of one that is gone.
+fn released(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
+    let same = |field: &str| text(wanted, field) == text(there, field) && !text(there, field).is_empty();
+    kind.resource() == "persistentvolumes"
+        && text(there, "/status/phase") == "Released"
+        && same("/spec/claimRef/namespace")
+        && same("/spec/claimRef/name")
+}
+
+/// Merges as a server merges a patch (RFC 7396), but keeps the nulls.
+fn merge(into: &mut Value, patch: &Value) {
+    match (into.as_object_mut(), patch.as_object()) {
+        (Some(map), Some(patch)) => {
+            for (field, value) in patch {
+                merge(map.entry(field.clone()).or_insert_with(|| json!({})), value);
+            }
+        }
+        _ => into.clone_from(patch),
+    }
 }
 
 /// What the server gave the object that is there, and refuses to change or to lose.
@@ -119,15 +154,48 @@ pub(in super::super) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    fn services() -> KindInfo {
+        KindInfo {
+            group: String::new(),
+            version: "v1".into(),
+            plural: "services".into(),
+            kind: "Service".into(),
+            namespaced: true,
+            subresources: Vec::new(),
+        }
+    }
 
     #[test]
-    fn only_what_the_backup_says_otherwise_is_a_difference() {
-        let there = json!({"metadata": {"name": "a", "uid": "1", "labels": {"x": "1", "more": "y"}},
-            "spec": {"ports": [{"port": 80, "nodePort": 30000}], "type": "NodePort"}, "status": {}});
-        let same = json!({"metadata": {"name": "a", "labels": {"x": "1"}, "annotations": {}}, "spec": {"ports": [{"port": 80}]}});
-        assert_eq!(difference(&same, &there), None);
+    fn what_the_server_gives_is_no_difference_and_what_somebody_adds_is() {
+        let kind = services();
+        let wanted = json!({"metadata": {"name": "a", "labels": {"x": "1"}, "annotations": {}},
+            "spec": {"ports": [{"port": 80}], "type": "NodePort"}});
+        let mut there = json!({"metadata": {"name": "a", "uid": "1", "labels": {"x": "1"}},
+            "spec": {"ports": [{"port": 80, "nodePort": 30000}], "type": "NodePort", "clusterIP": "10.0.0.1"}, "status": {}});
+        assert!(beside(&kind, false, &wanted, &there).is_same());
         let other = json!({"metadata": {"labels": {"x": "2"}}, "spec": {"ports": [{"port": 81}]}});
-        assert_eq!(difference(&other, &there), Some(other.clone()));
+        assert_eq!(beside(&kind, false, &other, &there).patch, Some(other));
+        there["spec"]["ports"][0]["targetPort"] = json!(81);
+        assert_eq!(
+            beside(&kind, false, &wanted, &there).patch,
+            Some(json!({"spec": {"ports": [{"port": 80}]}}))
+        );
+        assert!(beside(&kind, true, &wanted, &there).is_same(), "other versions have other defaults");
+        there["spec"]["ports"] = wanted["spec"]["ports"].clone();
+        there["spec"]["externalIPs"] = json!(["203.0.113.9"]);
+        assert_eq!(beside(&kind, false, &wanted, &there), Beside { patch: None, more: true });
+    }
+
+    #[test]
+    fn a_volume_that_was_released_is_given_back_to_its_claim() {
+        let kind = KindInfo { plural: "persistentvolumes".into(), namespaced: false, ..services() };
+        let claim = json!({"namespace": "shop", "name": "data"});
+        let wanted = json!({"spec": {"claimRef": claim}});
+        let mut there = json!({"spec": {"claimRef": {"namespace": "shop", "name": "data", "uid": "old"}}, "status": {"phase": "Released"}});
+        let patch = json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
+        assert_eq!(beside(&kind, false, &wanted, &there).patch, Some(patch));
+        there["status"]["phase"] = json!("Bound");
+        assert!(beside(&kind, false, &wanted, &there).is_same());
     }
 }

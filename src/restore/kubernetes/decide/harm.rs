@@ -76,6 +76,17 @@ pub(in super::super) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
     spec.insert((*field).to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
 }
 
+/// Lets `object` run or rest as the one that is `there` does: what runs is not made worse.
+pub(in super::super) fn keep_running(kind: &KindInfo, object: &mut Value, there: &Value) {
+    let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    let Some((.., field)) = of else { return };
+    let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return };
+    match there.pointer("/spec").and_then(|spec| spec.get(*field)) {
+        Some(now) => drop(spec.insert((*field).to_owned(), now.clone())),
+        None => drop(spec.remove(*field)),
+    }
+}
+
 /// Whether it holds kbak's own keys. A writer's key that came out of a backup was in the backup's
 /// cluster, and an epoch's secret is stale: a new cluster gets new ones.
 pub(in super::super) fn own_keys(kind: &KindInfo, object: &Value) -> bool {

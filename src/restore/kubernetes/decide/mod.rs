@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::change::{self, Change, Changes, Moved};
 use super::config::{Allow, Release, RestoreConfig, Scope};
-use super::object::{ObjectRef, each, paths, text};
+use super::object::{ObjectRef, Owner, each, paths, text};
 use super::outcome::Refusal;
 use super::target::{Place, Target};
 use crate::source::kubernetes::KindInfo;
@@ -22,6 +22,7 @@ pub use derived::Derived;
 pub(super) use gates::gate;
 pub(super) use gitops::MARKS;
 pub use gitops::Tool;
+pub(super) use harm::keep_running;
 pub use infrastructure::Infrastructure;
 
 /// Why an object is not restored, although nothing is wrong with it.
@@ -45,8 +46,8 @@ pub(super) enum Verdict {
     Create(Box<Ready>),
     /// Left out.
     Skip(Skip),
-    /// Only if it is allowed.
-    Refuse(Allow),
+    /// Only if it is allowed; and what would be created, where its kind is served.
+    Refuse(Allow, Option<Box<Ready>>),
     /// Only if a copy may.
     Hold(Release),
     /// Its kind is not served, not yet or not at all.
@@ -62,6 +63,8 @@ pub(super) struct Ready {
     pub(super) body: Value,
     /// Where.
     pub(super) kind: KindInfo,
+    /// Whether the backup has it in another version of the API.
+    pub(super) moved: bool,
 }
 
 /// An object, judged.
@@ -71,8 +74,8 @@ pub(super) struct Judged {
     pub(super) object: ObjectRef,
     /// Its UID in the backup.
     pub(super) old_uid: String,
-    /// Owners' UIDs in the backup.
-    pub(super) owners: Vec<String>,
+    /// Its owners, as the backup names them.
+    pub(super) owners: Vec<Owner>,
     /// Whether a manager applied fields of it: only a second write can say so.
     pub(super) applied: bool,
     /// Whether it is a release of Helm in a namespace that is mapped.
@@ -125,7 +128,7 @@ impl Judge<'_> {
         let mut judged = Judged {
             object: self.renamed(&named),
             old_uid: text(&object, "/metadata/uid").to_owned(),
-            owners: owners.into_iter().flatten().map(|owner| text(owner, "/uid").to_owned()).collect(),
+            owners: owners.into_iter().flatten().map(Owner::new).collect(),
             applied: each(&object, "/metadata/managedFields")
                 .any(|manager| text(manager, "/operation") == "Apply"),
             helm_moved: mapped && gitops::helm_release(self.kind, &object),
@@ -200,16 +203,19 @@ impl Judge<'_> {
         if suspend && harm::suspend(self.kind, &mut object) {
             changes.add(Change::Suspended { own });
         }
-        if let Some(gate) = gate(self.kind, &object)
-            && !self.config.allow.contains(&gate)
-        {
-            return Err(Verdict::Refuse(gate));
-        }
-        let Some(kind) = kind else { return Err(Verdict::Unserved) };
+        let refused = gate(self.kind, &object).filter(|gate| !self.config.allow.contains(gate));
+        let Some(kind) = kind else {
+            return Err(refused.map_or(Verdict::Unserved, |gate| Verdict::Refuse(gate, None)));
+        };
         if paths(&kind, text(&object, "/metadata/namespace"), text(&object, "/metadata/name")).is_none() {
             return Err(Verdict::Unfit(Refusal::unsent("InvalidName", String::new())));
         }
-        Ok(Verdict::Create(Box::new(Ready { body: object, kind })))
+        let moved = kind.api_version() != self.kind.api_version();
+        let ready = Box::new(Ready { body: object, kind, moved });
+        Ok(match refused {
+            None => Verdict::Create(ready),
+            Some(gate) => Verdict::Refuse(gate, Some(ready)),
+        })
     }
 
     /// Sets the version at which the object is created, and gives its kind there.

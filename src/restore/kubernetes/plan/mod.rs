@@ -49,6 +49,8 @@ pub enum Conflict {
     Collides,
     /// The cluster does not serve its kind, and nothing in this restore brings it.
     Unserved,
+    /// Its namespace is not there, and this restore does not bring it.
+    NoNamespace,
     /// It cannot be sent.
     Unfit,
 }
@@ -61,6 +63,8 @@ pub enum Wait {
     Namespace(String),
     /// A namespace that is being deleted.
     Terminating(String),
+    /// An object of its name that is being deleted.
+    Ending(String),
     /// A definition that comes first.
     Definition(String),
     /// A webhook of the cluster that does not answer.
@@ -74,6 +78,7 @@ impl std::fmt::Display for Wait {
         match self {
             Self::Namespace(name) => write!(f, "Namespace {name}"),
             Self::Terminating(name) => write!(f, "the end of Namespace {name}, which is being deleted"),
+            Self::Ending(object) => write!(f, "the end of {object}, which is being deleted"),
             Self::Definition(name) => write!(f, "CustomResourceDefinition {name}"),
             Self::Webhook(name) => write!(f, "webhook {name}, which does not answer"),
             Self::Backend(name) => write!(f, "{name} to be ready"),
@@ -138,6 +143,8 @@ pub struct Plan {
     pub waits: BTreeMap<String, u64>,
     /// How far objects were checked.
     pub grades: BTreeMap<&'static str, u64>,
+    /// The first of those that the server refused in a dry run, and why.
+    pub refused: Vec<(ObjectRef, String)>,
     /// Objects that will be there.
     pub writes: u64,
     /// Objects that need a second write: owners, managers of fields, status.

@@ -50,6 +50,7 @@ pub(super) struct Sums {
     changes_left_out: u64,
     waits: BTreeMap<String, u64>,
     grades: BTreeMap<&'static str, u64>,
+    refused: Vec<(ObjectRef, String)>,
     hash: Sha256,
 }
 
@@ -93,6 +94,11 @@ impl Sums {
         for wait in &decision.waits {
             *self.waits.entry(wait.to_string()).or_default() += 1;
         }
+        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal)
+            && self.refused.len() < EXAMPLES
+        {
+            self.refused.push((decision.object.clone(), refusal.to_string()));
+        }
         let grade = match decision.grade {
             Grade::Offline => "checked offline",
             Grade::DryRun => "taken by the server in a dry run",
@@ -115,6 +121,7 @@ impl Sums {
             changes: self.changes.into_values().collect(),
             waits: self.waits,
             grades: self.grades,
+            refused: self.refused,
             notes,
         }
     }
@@ -127,5 +134,6 @@ pub(super) struct Summed {
     pub(super) changes: Vec<ChangeSum>,
     pub(super) waits: BTreeMap<String, u64>,
     pub(super) grades: BTreeMap<&'static str, u64>,
+    pub(super) refused: Vec<(ObjectRef, String)>,
     pub(super) notes: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! The pass over the streams.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -10,18 +11,22 @@ use serde_json::Value;
 use super::sum::Sums;
 use super::{Action, Conflict, Decision, Grade, Plan, Wait};
 use crate::report::event::Meter;
-use crate::restore::kubernetes::change::{difference, has_more};
+use crate::restore::kubernetes::change::{Change, beside};
 use crate::restore::kubernetes::config::{Existing, RestoreConfig};
 use crate::restore::kubernetes::create::is_as_made;
-use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, merges};
+use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, keep_running, merges};
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
 use crate::restore::kubernetes::lines::{Room, lines, paced};
-use crate::restore::kubernetes::object::{Key, paths, text};
+use crate::restore::kubernetes::object::{Key, Owner, paths, text};
 use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
+use crate::restore::kubernetes::owners::Owners;
 use crate::restore::kubernetes::relink::Uids;
 use crate::restore::kubernetes::{ResourceStreams, RestoreError, order};
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
+
+/// Owners that are looked for in the cluster.
+const ELSEWHERE: usize = 10_000;
 
 /// Decides for every stored object what a restore with this config does, and writes nothing.
 /// `told` hears of each object once, in the order in which they are restored. `dry_run`: the server
@@ -54,6 +59,7 @@ pub async fn plan_resources(
         brought,
         counted: Counted::default(),
         namespaces: HashSet::new(),
+        blind: AtomicBool::new(false),
     };
     for kind in &kinds {
         survey
@@ -64,10 +70,14 @@ pub async fn plan_resources(
             })
             .await?;
     }
-    let Counted { writes, second_writes, bytes, helm_moved, there, owners, .. } = survey.counted;
-    let owners_lost = owners.iter().filter(|(uid, _)| !there.contains(*uid)).map(|(_, count)| count).sum();
+    let owners_lost = survey.owners_lost().await?;
+    let Counted { writes, second_writes, bytes, helm_moved, .. } = survey.counted;
     let summed = sums.finish();
     let mut notes = summed.notes;
+    if survey.blind.load(Ordering::Relaxed) {
+        notes
+            .push("not all of the cluster may be read: what is there already is found out on the way".into());
+    }
     if helm_moved > 0 {
         notes.push(format!(
             "{helm_moved} Helm releases name their old namespace inside: helm cannot manage the copies"
@@ -81,6 +91,7 @@ pub async fn plan_resources(
         changes: summed.changes,
         waits: summed.waits,
         grades: summed.grades,
+        refused: summed.refused,
         writes,
         second_writes,
         bytes,
@@ -125,12 +136,14 @@ struct Counted {
     there: HashSet<u128>,
     /// Owners' UIDs in the backup, and how many objects name them.
     owners: HashMap<u128, u64>,
+    /// Owners that may be in the cluster, with the namespace of one that they own.
+    elsewhere: HashMap<u128, (Owner, String)>,
 }
 
 /// What is counted of an object, when it itself is let go.
 struct Facts {
     old_uid: u128,
-    owners: Vec<u128>,
+    owners: Vec<Owner>,
     applied: bool,
     helm_moved: bool,
     bytes: u64,
@@ -147,6 +160,8 @@ struct Survey<'a> {
     counted: Counted,
     /// Namespaces that this restore creates.
     namespaces: HashSet<String>,
+    /// Whether something in the cluster may not be read.
+    blind: AtomicBool,
 }
 
 impl Survey<'_> {
@@ -214,8 +229,29 @@ impl Survey<'_> {
         counted.second_writes += u64::from(facts.applied || status || !facts.owners.is_empty());
         counted.bytes += facts.bytes;
         for owner in &facts.owners {
-            *counted.owners.entry(*owner).or_default() += 1;
+            let uid = Uids::key(&owner.uid);
+            *counted.owners.entry(uid).or_default() += 1;
+            if !counted.there.contains(&uid) && counted.elsewhere.len() < ELSEWHERE {
+                let of = || (owner.clone(), decision.object.namespace.clone());
+                counted.elsewhere.entry(uid).or_insert_with(of);
+            }
         }
+    }
+
+    /// How many references lose their owner: it neither comes nor is there.
+    async fn owners_lost(&self) -> Result<u64, ApiError> {
+        let (counted, others) = (&self.counted, Owners::default());
+        let mut lost = 0;
+        for (uid, number) in counted.owners.iter().filter(|(uid, _)| !counted.there.contains(*uid)) {
+            let there = match counted.elsewhere.get(uid) {
+                Some((owner, namespace)) => {
+                    others.uid(self.cluster, &self.ground.target, owner, namespace).await?
+                }
+                None => None,
+            };
+            lost += if there.is_some() { 0 } else { *number };
+        }
+        Ok(lost)
     }
 
     async fn decide(
@@ -235,7 +271,7 @@ impl Survey<'_> {
         };
         let mut facts = Facts {
             old_uid: Uids::key(&judged.old_uid),
-            owners: judged.owners.iter().map(|owner| Uids::key(owner)).collect(),
+            owners: judged.owners,
             applied: judged.applied,
             helm_moved: judged.helm_moved,
             bytes: 0,
@@ -247,7 +283,10 @@ impl Survey<'_> {
                 return Ok((self.create(decision, &ready, body, present).await?, facts));
             }
             Verdict::Skip(skip) => Action::Skip(skip),
-            Verdict::Refuse(allow) => Action::Refuse(allow),
+            Verdict::Refuse(allow, ready) => match ready {
+                Some(ready) if self.is_same(&decision, &ready, present).await? => Action::Leave,
+                _ => Action::Refuse(allow),
+            },
             Verdict::Hold(release) => Action::Hold(release),
             Verdict::Unfit(refusal) => {
                 decision.refusal = Some(refusal);
@@ -300,8 +339,20 @@ impl Survey<'_> {
         decision.digest = blake3::hash(&body).to_hex()[..32].to_owned();
         let wait = self.namespace(&mut decision);
         let going = matches!(wait, Some(Wait::Terminating(_)));
-        if !going && let Some(there) = present.find(self.cluster, &ready.kind, &decision.object).await? {
-            decision.action = self.meets(&decision, &ready.body, &there);
+        if !going && let Some(there) = self.find(&decision, ready, present).await? {
+            if there.pointer("/metadata/deletionTimestamp").is_some() {
+                decision.waits.push(Wait::Ending(decision.object.to_string()));
+                decision.grade = Grade::NotBefore(Wait::Ending(decision.object.to_string()));
+                return Ok(decision);
+            }
+            decision.action = self.meets(&decision, ready, &there);
+            return Ok(decision);
+        }
+        if let Some(Wait::Namespace(name)) = &wait
+            && self.ground.lists_namespaces
+            && !self.namespaces.contains(name)
+        {
+            decision.action = Action::Conflict(Conflict::NoNamespace);
             return Ok(decision);
         }
         if let Some(hook) = self.hooks.of(&ready.kind) {
@@ -323,10 +374,36 @@ impl Survey<'_> {
         Ok(decision)
     }
 
+    /// The object that is there.
+    async fn find(
+        &self,
+        decision: &Decision,
+        ready: &Ready,
+        present: &Present,
+    ) -> Result<Option<Value>, ApiError> {
+        let found = present.find(self.cluster, &ready.kind, &decision.object).await?;
+        if let Some(Err(status)) = &found {
+            self.blind.fetch_or(status.code == 403, Ordering::Relaxed);
+        }
+        Ok(found.and_then(Result::ok))
+    }
+
+    /// Whether it is there as it would be created.
+    async fn is_same(&self, decision: &Decision, ready: &Ready, present: &Present) -> Result<bool, ApiError> {
+        let there = self.find(decision, ready, present).await?;
+        Ok(there.is_some_and(|there| beside(&ready.kind, ready.moved, &ready.body, &there).is_same()))
+    }
+
     /// What becomes of an object that is there already.
-    fn meets(&self, decision: &Decision, wanted: &Value, there: &Value) -> Action {
+    fn meets(&self, decision: &Decision, ready: &Ready, there: &Value) -> Action {
+        let mut wanted = ready.body.clone();
+        if decision.changes.iter().any(|change| matches!(change, Change::Suspended { .. })) {
+            keep_running(&ready.kind, &mut wanted, there);
+        }
+        let beside = beside(&ready.kind, ready.moved, &wanted, there);
         let replaces = self.config.existing == Some(Existing::Replace);
-        if difference(wanted, there).is_none() && !(replaces && has_more(wanted, there)) {
+        let patches = self.config.existing == Some(Existing::Patch) || merges(&decision.object);
+        if beside.is_same() || (patches && !replaces && beside.patch.is_none()) {
             return Action::Leave;
         }
         match self.config.existing {

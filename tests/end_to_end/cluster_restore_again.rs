@@ -1,0 +1,202 @@
+//! A restore in place: what is there already, what somebody changed, what only the cluster has.
+
+use kbak::restore::kubernetes::{Action, Allow, Existing, Outcome, RestoreConfig};
+use kbak::source::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use crate::support::plane::{Plane, create, get, patch};
+use crate::support::resources::{Held, namespace};
+use crate::support::stored::{plan, restore, stored, uid};
+
+fn config() -> RestoreConfig {
+    RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() }
+}
+
+/// What becomes of the last object, planned and done, which agree.
+async fn bring(here: &Cluster, held: &Held, config: &RestoreConfig) -> Outcome {
+    let (_, decided) = plan(here, held, config, false).await;
+    let (report, outcomes) = restore(here, held, config).await;
+    report.expect("a report");
+    for (name, decision) in &decided {
+        let agree = matches!(
+            (&decision.action, &outcomes[name]),
+            (Action::Create, Outcome::Created)
+                | (Action::Leave, Outcome::Existed)
+                | (Action::Patch, Outcome::Patched)
+                | (Action::Replace, Outcome::Replaced)
+                | (Action::Refuse(_), Outcome::Refused(_))
+                | (Action::Conflict(_), Outcome::Differs)
+        );
+        assert!(agree, "{name}: {:?} became {:?}", decision.action, outcomes[name]);
+    }
+    outcomes.into_values().next_back().expect("an object")
+}
+
+/// The object at `path` as a backup holds it.
+async fn backed_up(here: &Cluster, kind: &str, path: &str) -> Held {
+    let object = get(here, path).await;
+    let mut held = stored(&[(kind, &[])]);
+    held.kinds[0].1 = vec![format!("{object}\n").into()];
+    held
+}
+
+async fn meddle(here: &Cluster, path: &str, with: Value) {
+    let body = with.to_string().into();
+    let query = "fieldManager=somebody";
+    here.send(http::Method::PATCH, path, query, "application/merge-patch+json", body).await.expect("patched");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_added_is_a_difference_and_is_taken_away() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let policies = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies";
+    create(
+        &here,
+        policies,
+        json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}),
+    )
+    .await;
+    let services = "/api/v1/namespaces/shop/services";
+    let service = json!({"metadata": {"name": "web"}, "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    create(&here, services, service).await;
+    let container = json!({"name": "a", "image": "a"});
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}});
+    let deployment = json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}});
+    let deployments = "/apis/apps/v1/namespaces/shop/deployments";
+    create(&here, deployments, deployment).await;
+    let pods = "/api/v1/namespaces/shop/pods";
+    create(&here, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    create(&here, pods, json!({"metadata": {"name": "lone"}, "spec": {"containers": [container]}})).await;
+
+    let open = json!({"spec": {"ingress": [{}]}});
+    let away = json!({"spec": {"selector": {"x": "y"}, "externalIPs": ["203.0.113.9"]}});
+    let evil = json!({"spec": {"template": {"spec": {"hostNetwork": true}}}});
+    let cases = [
+        ("networking.k8s.io/v1/networkpolicies NetworkPolicy", format!("{policies}/deny"), Some(open)),
+        ("core/v1/services Service", format!("{services}/web"), Some(away)),
+        ("apps/v1/deployments Deployment", format!("{deployments}/web"), Some(evil)),
+        ("core/v1/pods Pod", format!("{pods}/lone"), None),
+    ];
+    for (kind, path, change) in cases {
+        let held = backed_up(&here, kind, &path).await;
+        let replace = RestoreConfig { existing: Some(Existing::Replace), ..config() };
+        for untouched in [&config(), &replace] {
+            assert_eq!(bring(&here, &held, untouched).await, Outcome::Existed, "{path}");
+        }
+        let Some(change) = change else { continue };
+        let before = get(&here, &path).await["spec"].clone();
+        meddle(&here, &path, change).await;
+        assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs, "{path}");
+        assert_eq!(bring(&here, &held, &replace).await, Outcome::Replaced, "{path}");
+        assert_eq!(get(&here, &path).await["spec"], before, "{path}");
+        assert_eq!(bring(&here, &held, &replace).await, Outcome::Existed, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_asked_for_that_is_there() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let maps = "/api/v1/namespaces/shop/configmaps";
+    create(&here, maps, json!({"metadata": {"name": "a"}, "data": {"a": "1"}})).await;
+    // A quota that is used up would refuse a create, and count it before it is refused otherwise.
+    let quotas = "/api/v1/namespaces/shop/resourcequotas";
+    let hard = json!({"configmaps": "1"});
+    create(&here, quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    patch(&here, &format!("{quotas}/q/status"), json!({"status": {"hard": hard, "used": hard}})).await;
+    let held = backed_up(&here, "core/v1/configmaps ConfigMap", &format!("{maps}/a")).await;
+    assert_eq!(bring(&here, &held, &config()).await, Outcome::Existed);
+
+    // What needs to be allowed is not asked for where it is there already.
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles";
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    create(&here, roles, json!({"metadata": {"name": "r"}, "rules": rules})).await;
+    let role = format!("{roles}/r");
+    let held = backed_up(&here, "rbac.authorization.k8s.io/v1/roles Role", &role).await;
+    assert_eq!(bring(&here, &held, &config()).await, Outcome::Existed);
+    let wider = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["a"]}]});
+    meddle(&here, &role, wider).await;
+    assert_eq!(bring(&here, &held, &config()).await, Outcome::Refused(Allow::Rbac));
+
+    // The controller's token stays: it is no part of the backup.
+    create(&here, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "ci"}})).await;
+    let secrets = "/api/v1/namespaces/shop/secrets";
+    let token = json!({"metadata": {"name": "ci", "annotations": {"kubernetes.io/service-account.name": "ci"}}, "type": "kubernetes.io/service-account-token"});
+    create(&here, secrets, token).await;
+    let secret = format!("{secrets}/ci");
+    patch(&here, &secret, json!({"data": {"token": "dG9rZW4="}})).await;
+    let held = backed_up(&here, "core/v1/secrets Secret", &secret).await;
+    let replace = RestoreConfig { existing: Some(Existing::Replace), ..config() };
+    assert_eq!(bring(&here, &held, &replace).await, Outcome::Existed);
+    assert_eq!(get(&here, &secret).await["data"]["token"], "dG9rZW4=");
+
+    // What runs here goes on running, although nobody can say whether this is the same cluster.
+    let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}}});
+    let jobs = "/apis/batch/v1/namespaces/shop/cronjobs";
+    let cron =
+        json!({"metadata": {"name": "c"}, "spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": job}}});
+    create(&here, jobs, cron).await;
+    let cron = format!("{jobs}/c");
+    let held = backed_up(&here, "batch/v1/cronjobs CronJob", &cron).await;
+    let unknown = RestoreConfig { takeover: false, existing: Some(Existing::Replace), ..config() };
+    assert_eq!(bring(&here, &held, &unknown).await, Outcome::Existed);
+    meddle(&here, &cron, json!({"spec": {"schedule": "1 1 * * *"}})).await;
+    assert_eq!(bring(&here, &held, &unknown).await, Outcome::Replaced);
+    let spec = get(&here, &cron).await["spec"].clone();
+    assert_eq!((&spec["suspend"], &spec["schedule"]), (&json!(false), &json!("0 0 * * *")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_that_are_there_are_found_by_name() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let maps = "/api/v1/namespaces/shop/configmaps";
+    let owner = create(&here, maps, json!({"metadata": {"name": "owner"}})).await;
+    let reference =
+        |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
+    let owners =
+        json!([reference("owner", &uid("ConfigMap", "owner")), reference("gone", &uid("ConfigMap", "gone"))]);
+    let child = json!({"metadata": {"ownerReferences": owners}});
+    let held = stored(&[("core/v1/configmaps ConfigMap", &[("shop/child", child)])]);
+    let (planned, _) = plan(&here, &held, &config(), false).await;
+    assert_eq!(planned.owners_lost, 1);
+    let (report, _) = restore(&here, &held, &config()).await;
+    let report = report.expect("a report");
+    assert_eq!((report.created, report.relinked, report.owners_lost), (1, 1, 1));
+    let child = get(&here, &format!("{maps}/child")).await;
+    assert_eq!(child["metadata"]["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_released_volume_goes_back_to_its_claim() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let volumes = "/api/v1/persistentvolumes";
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": "shop", "name": "data", "uid": "gone"});
+    let size = json!({"storage": "1Gi"});
+    let spec = json!({"capacity": size, "accessModes": ["ReadWriteOnce"], "claimRef": claim, "persistentVolumeReclaimPolicy": "Retain",
+        "nfs": {"server": "10.0.0.1", "path": "/data"}});
+    create(&here, volumes, json!({"metadata": {"name": "pv"}, "spec": spec})).await;
+    let path = format!("{volumes}/pv");
+    patch(&here, &format!("{path}/status"), json!({"status": {"phase": "Released"}})).await;
+    let bound = json!({"spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "pv", "resources": {"requests": size}}});
+    let both =
+        stored(&[("core/v1/persistentvolumeclaims PersistentVolumeClaim", &[("shop/data", bound.clone())])]);
+
+    let (report, outcomes) = restore(&here, &both, &config()).await;
+    let report = report.expect("a report");
+    assert_eq!(outcomes["PersistentVolumeClaim/shop/data"], Outcome::Created);
+    assert!(!report.is_whole() && report.unfinished[0].1.reason == "VolumeReleased", "{report:?}");
+
+    let held = backed_up(&here, "-core/v1/persistentvolumes PersistentVolume", &path).await;
+    assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs, "it waits for a claim that is gone");
+    let patch = RestoreConfig { existing: Some(Existing::Patch), ..config() };
+    assert_eq!(bring(&here, &held, &patch).await, Outcome::Patched);
+    let claim = get(&here, &path).await["spec"]["claimRef"].clone();
+    assert_eq!((&claim["name"], &claim["uid"]), (&json!("data"), &Value::Null));
+}
