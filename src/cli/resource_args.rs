@@ -125,7 +125,7 @@ pub enum ReleaseArg {
 }
 
 /// The RestorePlan with the arguments in it.
-fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
+pub(super) fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
     let given = &args.resources;
     let mut spec = match &given.plan {
         Some(file) => super::plan::load_restore(file)?.spec,
@@ -209,8 +209,7 @@ fn add(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Re
 }
 
 /// The config of a restore. `cluster_uid` is that of the backup.
-pub(super) fn config(args: &RestoreArgs, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
-    let spec = spec(args)?;
+pub(super) fn config(spec: &RestoreSpec, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
     let select = &spec.select;
     let bad = |what: &str, error: &dyn std::error::Error| {
         Failure::new(Exit::Usage, what.to_owned()).because(error.to_string())
@@ -235,10 +234,10 @@ pub(super) fn config(args: &RestoreArgs, cluster_uid: Option<String>) -> Result<
             .map(|ObjectName { resource, namespace, name }| Selected { resource, namespace, name })
             .collect(),
         mapping: Mapping {
-            namespaces: spec.map.namespaces,
-            classes: spec.map.storage_classes,
-            images: spec.map.images,
-            hosts: spec.map.hosts,
+            namespaces: spec.map.namespaces.clone(),
+            classes: spec.map.storage_classes.clone(),
+            images: spec.map.images.clone(),
+            hosts: spec.map.hosts.clone(),
         },
         modifiers: spec.modify.iter().map(modifier).collect::<Result<_, _>>()?,
         profile: match spec.profile {

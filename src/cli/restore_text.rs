@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{about, count, plain, plural, size};
 use crate::restore::kubernetes::{
-    Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum,
+    Absent, Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum,
 };
 
 /// Creates a second that a small API server takes; what bounds a restore.
@@ -66,6 +66,9 @@ pub(super) fn plan(plan: &Plan) -> String {
     if plan.owners_lost > 0 {
         let owners = plural(plan.owners_lost, "owner", "owners");
         line("owners", format!("{owners} will not be there: left out of what they own"));
+    }
+    for absent in &plan.absent {
+        line("absent", nothing_fits(absent));
     }
     for note in &plan.notes {
         line("note", note.clone());
@@ -197,9 +200,28 @@ pub(super) fn object(object: &ObjectRef, outcome: &Outcome) -> ObjectReport {
     ObjectReport { object: object.to_string(), outcome: code.into(), why }
 }
 
+/// That something that was asked for is not there.
+pub(super) fn nothing_fits(absent: &Absent) -> String {
+    let beside = match absent {
+        Absent::Labels(_) => ", of what is selected otherwise,",
+        _ => "",
+    };
+    format!("nothing in the snapshot{beside} fits {absent}")
+}
+
+/// What was asked for and is not there.
+pub(super) fn absent(absent: &[Absent]) -> Vec<GapReport> {
+    let gap = |one: &Absent| GapReport {
+        code: "absent".into(),
+        object: one.to_string(),
+        reason: nothing_fits(one),
+    };
+    absent.iter().map(gap).collect()
+}
+
 /// What is missing after a restore.
 pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
-    let mut gaps = Vec::new();
+    let mut gaps = absent(&report.absent);
     let mut gap = |code: &str, object: String, reason: String| {
         gaps.push(GapReport { code: code.into(), object, reason });
     };
@@ -255,6 +277,9 @@ pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
 /// What to do about it.
 pub(super) fn remedy(report: &RestoreReport) -> Option<String> {
     let mut steps = Vec::new();
+    if !report.absent.is_empty() {
+        steps.push("look at how it is called: kbak ls, kbak show".to_owned());
+    }
     if !report.refused.is_empty() {
         let allow: Vec<&str> = report.refused.keys().map(|allow| allow.name()).collect();
         steps.push(format!("look at them (--resources-to), then --allow {}", allow.join(",")));

@@ -6,6 +6,7 @@ mod cluster_faults;
 mod cluster_many;
 mod cluster_moment;
 mod cluster_restore;
+mod cluster_restore_absent;
 mod cluster_restore_bad;
 mod cluster_restore_copy;
 mod cluster_restore_load;

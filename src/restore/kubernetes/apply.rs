@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 
 use super::create::{Breaker, Creator, Known};
 use super::decide::{Judge, Verdict};
+use super::fits::Fits;
 use super::ground::Ground;
 use super::ledger::Ledger;
 use super::lines::{Room, lines, paced};
@@ -54,11 +55,13 @@ pub async fn restore_resources(
         defined: HashSet::new(),
         ledger,
         kinds,
+        fits: Fits::new(config),
     };
     for last in [false, true] {
         restore.rounds(last).await?;
         restore.finish(last).await?;
     }
+    restore.ledger.report.absent = restore.fits.absent();
     Ok(restore.ledger.report)
 }
 
@@ -75,6 +78,7 @@ struct Restore<'a> {
     defined: HashSet<String>,
     ledger: Ledger<'a>,
     kinds: Vec<KindInfo>,
+    fits: Fits<'a>,
 }
 
 impl Restore<'_> {
@@ -142,7 +146,8 @@ impl Restore<'_> {
         let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
         let wanted = (!first).then(|| self.ledger.missing.remove(&place).unwrap_or_default());
         let (breaker, room) = (Breaker::default(), Room::default());
-        let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+        let (target, fits) = (&self.ground.target, &self.fits);
+        let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
         let creator = Creator {
             cluster: self.cluster,
             config: self.config,
@@ -260,8 +265,8 @@ impl Restore<'_> {
             if order::is_last(kind) != last || !self.ledger.unfinished[place] {
                 continue;
             }
-            let judge =
-                Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+            let (target, fits) = (&self.ground.target, &self.fits);
+            let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
             let resource = kind.resource();
             let pieces = self.streams.open(kind).await;
             let pieces =

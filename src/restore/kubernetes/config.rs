@@ -132,6 +132,27 @@ pub struct Selected {
     pub name: Glob,
 }
 
+impl Selected {
+    pub(super) fn takes(&self, resource: &str, namespace: Option<&str>, name: &str) -> bool {
+        let placed = match (&self.namespace, namespace) {
+            (None, None) => true,
+            (Some(glob), Some(namespace)) => glob.matches(namespace),
+            _ => false,
+        };
+        placed && self.resource.matches(resource) && self.name.matches(name)
+    }
+}
+
+impl std::fmt::Display for Selected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.resource.as_str())?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "/{}", namespace.as_str())?;
+        }
+        write!(f, "/{}", self.name.as_str())
+    }
+}
+
 /// What is called otherwise in the cluster that is restored into.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
@@ -273,9 +294,19 @@ impl RestoreConfig {
         !self.only_objects() && self.takes_kind(resource)
     }
 
-    fn takes_kind(&self, resource: &str) -> bool {
+    pub(super) fn takes_kind(&self, resource: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(resource));
         (self.kinds.is_empty() || any(&self.kinds)) && !any(&self.exclude_kinds)
+    }
+
+    /// Whether what lies in `space` is selected. Objects that lie in none belong to no selection of
+    /// namespaces.
+    pub(super) fn takes_space(&self, space: Option<&str>) -> bool {
+        let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
+        space.map_or(self.namespaces.is_empty(), |space| {
+            (self.namespaces.is_empty() || any(&self.namespaces, space))
+                && !any(&self.exclude_namespaces, space)
+        })
     }
 
     /// Whether an object is selected. `labels` are its labels; names are those of the backup.
@@ -287,15 +318,7 @@ impl RestoreConfig {
         name: &str,
         labels: &serde_json::Value,
     ) -> bool {
-        let named = self.objects.iter().any(|object| {
-            object.resource.matches(resource)
-                && object.name.matches(name)
-                && match (&object.namespace, namespace) {
-                    (None, None) => true,
-                    (Some(glob), Some(namespace)) => glob.matches(namespace),
-                    _ => false,
-                }
-        });
+        let named = self.objects.iter().any(|object| object.takes(resource, namespace, name));
         // What is selected needs a place.
         let leads = resource == "namespaces"
             && self
@@ -308,21 +331,15 @@ impl RestoreConfig {
         if self.only_objects() || !self.takes_kind(resource) {
             return false;
         }
-        let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
-        let place = match (namespace, resource) {
-            (Some(place), _) => Some(place),
-            (None, "namespaces") => Some(name),
-            (None, _) => None,
-        };
-        // Cluster-scoped objects belong to no selection of namespaces.
-        let placed = place.map_or(self.namespaces.is_empty(), |place| {
-            (self.namespaces.is_empty() || any(&self.namespaces, place))
-                && !any(&self.exclude_namespaces, place)
-        });
         // A namespace has seldom the labels of what lies in it.
         let labelled = self.labels.as_ref().is_none_or(|selector| {
             (resource == "namespaces" && !self.namespaces.is_empty()) || selector.matches(labels)
         });
-        placed && labelled
+        labelled && self.takes_space(space(resource, namespace, name))
     }
+}
+
+/// The namespace in which an object lies, or which it is.
+pub(super) fn space<'a>(resource: &str, namespace: Option<&'a str>, name: &'a str) -> Option<&'a str> {
+    namespace.or_else(|| (resource == "namespaces").then_some(name))
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::config::{Allow, Release};
 use super::decide::Skip;
+use super::fits::Absent;
 use super::object::ObjectRef;
 use crate::source::kubernetes::{ApiStatus, KindInfo};
 
@@ -231,6 +232,8 @@ pub struct RestoreReport {
     pub rounds: u32,
     /// The server's warnings and kbak's own, each once, at most a hundred.
     pub warnings: BTreeSet<String>,
+    /// What was asked for and nothing in the snapshot fits.
+    pub absent: Vec<Absent>,
     /// Whether the cluster is another one than that of the backup, and does not take its place.
     pub foreign: bool,
     /// Whether somebody said what is to happen with what is held back.
@@ -249,6 +252,7 @@ impl RestoreReport {
             && self.refused.is_empty()
             && self.collided == 0
             && self.unfinished.is_empty()
+            && self.absent.is_empty()
             && (self.held.is_empty() || self.release_said)
             && (self.differing == 0 || self.existing_said)
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::change::{self, Change, Changes, Moved};
 use super::config::{Allow, Release, RestoreConfig, Scope};
+use super::fits::Fits;
 use super::object::{ObjectRef, each, paths, text};
 use super::outcome::Refusal;
 use super::target::{Place, Target};
@@ -90,6 +91,8 @@ pub(super) struct Judge<'a> {
     pub(super) kind: &'a KindInfo,
     /// Whether this is another cluster than that of the backup, and does not take its place.
     pub(super) foreign: bool,
+    /// Takes note of what is there.
+    pub(super) fits: &'a Fits<'a>,
 }
 
 impl Judge<'_> {
@@ -106,15 +109,17 @@ impl Judge<'_> {
         let resource = self.kind.resource();
         let place = self.kind.namespaced.then_some(namespace);
         let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
-        if !self.config.selects(&resource, place, name, labels) {
-            return Ok(None);
-        }
+        let selected = self.config.selects(&resource, place, name, labels);
         let named = ObjectRef {
             resource,
             kind: self.kind.kind.clone(),
             namespace: place.unwrap_or_default().to_owned(),
             name: name.to_owned(),
         };
+        self.fits.note(&named, self.kind.namespaced, &object, selected);
+        if !selected {
+            return Ok(None);
+        }
         Ok(Some(self.decide(named, object)))
     }
 

@@ -14,6 +14,7 @@ use crate::restore::kubernetes::change::{difference, has_more};
 use crate::restore::kubernetes::config::{Existing, RestoreConfig};
 use crate::restore::kubernetes::create::is_as_made;
 use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, merges};
+use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
 use crate::restore::kubernetes::lines::{Room, lines, paced};
@@ -43,13 +44,15 @@ pub async fn plan_resources(
     let kinds = order::selected(streams, config);
     let mut sums = Sums::default();
     sums.mix(&(foreign, config.status.iter().map(crate::plan::Glob::as_str).collect::<Vec<_>>()));
-    let brought = definitions(streams, &kinds, config, &ground, foreign).await?;
+    let fits = Fits::new(config);
+    let brought = definitions(streams, &kinds, config, &ground, foreign, &fits).await?;
     let mut survey = Survey {
         cluster,
         config,
         ground: &ground,
         hooks,
         foreign,
+        fits: &fits,
         dry_run,
         brought,
         counted: Counted::default(),
@@ -85,6 +88,7 @@ pub async fn plan_resources(
         second_writes,
         bytes,
         owners_lost,
+        absent: fits.absent(),
         notes,
     })
 }
@@ -96,10 +100,11 @@ async fn definitions(
     config: &RestoreConfig,
     ground: &Ground,
     foreign: bool,
+    fits: &Fits<'_>,
 ) -> Result<HashSet<String>, RestoreError> {
     let mut brought = HashSet::new();
     for kind in kinds.iter().filter(|kind| order::is_definition(kind)) {
-        let judge = Judge { config, target: &ground.target, kind, foreign };
+        let judge = Judge { config, target: &ground.target, kind, foreign, fits };
         let resource = kind.resource();
         let pieces = streams.open(kind).await;
         let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
@@ -142,6 +147,7 @@ struct Survey<'a> {
     ground: &'a Ground,
     hooks: DeadHooks,
     foreign: bool,
+    fits: &'a Fits<'a>,
     dry_run: bool,
     brought: HashSet<String>,
     counted: Counted,
@@ -157,7 +163,8 @@ impl Survey<'_> {
         told: &mut (dyn FnMut(&Decision) + Send),
     ) -> Result<(), RestoreError> {
         let resource = kind.resource();
-        let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+        let (target, fits) = (&self.ground.target, self.fits);
+        let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
         let present = match self.ground.target.find(kind) {
             Some(place) => {
                 Present::of(self.cluster, place.kind, &resource, self.config.only_objects()).await?
