@@ -58,8 +58,12 @@ fn backup() -> Held {
             "core/v1/secrets Secret",
             &[
                 ("shop/sh.helm.release.v1.web.v1", helm),
-                ("shop/kbak-writer", json!({"data": {"writer.key": "eyJrYmFrIjogIngifQ=="}})),
-                ("shop/kbak-epoch", json!({"data": {"writer.key.epoch": "eyJrYmFrIjogIngifQ=="}})),
+                ("shop/kbak-writer", json!({"data": {"nightly": "eyJrYmFrIjogIndyaXRlciBrZXkifQ=="}})),
+                (
+                    "shop/kbak-epoch",
+                    json!({"data": {"writer.key.epoch": "eyJrYmFrIjogImVwb2NoIHNlY3JldCJ9"}}),
+                ),
+                ("shop/other-writer", json!({"data": {"writer.key": "eyJwZW4iOiAieCJ9"}})),
             ],
         ),
         (
@@ -122,6 +126,7 @@ async fn a_copy_does_no_harm() {
     assert_eq!(decided["ConfigMap/shop/flux"].action, Action::Skip(Skip::Git(Tool::Flux)));
     assert_eq!(decided["Secret/shop/kbak-writer"].action, Action::Skip(Skip::OwnKeys));
     assert_eq!(decided["Secret/shop/kbak-epoch"].action, Action::Skip(Skip::OwnKeys));
+    assert_eq!(decided["Secret/shop/other-writer"].action, Action::Create, "others call a key so, too");
     assert_eq!(decided["Pod/shop/root"].action, Action::Refuse(Allow::Privileged));
     let suspended =
         |name: &str| decided[name].changes.iter().any(|change| change.to_string().starts_with("suspended"));

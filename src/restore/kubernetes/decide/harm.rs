@@ -2,13 +2,10 @@
 //! run the same jobs, take the same names in DNS, order the same certificates and ask for the same
 //! addresses as the one that is still there.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::super::config::Release;
-use super::super::object::{CONTAINERS, annotation, label, pod_spec, text};
+use super::super::object::text;
 use crate::source::kubernetes::KindInfo;
 
 /// Kinds that a copy does not create: group, resources (`*`: all), what releases them.
@@ -74,46 +71,4 @@ pub(in super::super) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
     let Some((.., field)) = of else { return false };
     let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return false };
     spec.insert((*field).to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
-}
-
-/// Whether it holds kbak's own keys. A writer's key that came out of a backup was in the backup's
-/// cluster, and an epoch's secret is stale: a new cluster gets new ones.
-pub(in super::super) fn own_keys(kind: &KindInfo, object: &Value) -> bool {
-    if kind.resource() != "secrets" {
-        return false;
-    }
-    let named = |key: &str| key.contains("writer.key") || key.ends_with(".epoch");
-    let data = object.get("data").and_then(Value::as_object);
-    data.into_iter().flatten().any(|(key, value)| named(key) && is_own(value.as_str().unwrap_or_default()))
-}
-
-/// Whether a value is a file of kbak's: others may be called so, too.
-fn is_own(value: &str) -> bool {
-    let bytes = Zeroizing::new(BASE64_STANDARD.decode(value).unwrap_or_default());
-    serde_json::from_slice::<Own>(&bytes).is_ok_and(|own| !own.kbak.is_empty())
-}
-
-/// What every file of kbak's begins with; the rest is not looked at.
-#[derive(serde::Deserialize)]
-struct Own {
-    kbak: String,
-}
-
-/// Whether it is a job of kbak's own: two clusters must not write as one.
-pub(in super::super) fn own_job(kind: &KindInfo, object: &Value) -> bool {
-    if kind.group != "batch" {
-        return false;
-    }
-    let labelled = ["app.kubernetes.io/name", "app.kubernetes.io/part-of"]
-        .iter()
-        .any(|name| label(object, name) == "kbak" || annotation(object, name) == Some("kbak"));
-    let spec = pod_spec(kind).and_then(|pointer| object.pointer(pointer)).unwrap_or(&Value::Null);
-    labelled || CONTAINERS.iter().flat_map(|of| spec[*of].as_array()).flatten().any(runs_kbak)
-}
-
-fn runs_kbak(container: &Value) -> bool {
-    let base = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
-    let image = base(text(container, "/image"));
-    let image = image.split([':', '@']).next().unwrap_or_default();
-    image == "kbak" || base(text(container, "/command/0")) == "kbak"
 }

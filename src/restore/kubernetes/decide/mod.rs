@@ -7,6 +7,7 @@ mod gates;
 mod gitops;
 mod harm;
 mod infrastructure;
+mod own;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -168,7 +169,7 @@ impl Judge<'_> {
         if let Some(why) = derived::derived(self.kind, object) {
             return Some(Skip::Derived(why));
         }
-        if harm::own_keys(self.kind, object) {
+        if own::own_keys(self.kind, object) {
             return Some(Skip::OwnKeys);
         }
         if let Some(why) = infrastructure::infrastructure(self.kind, object, self.config.profile) {
@@ -191,7 +192,7 @@ impl Judge<'_> {
         changes: &mut Changes,
     ) -> Result<Verdict, Verdict> {
         let found = self.target.find(self.kind);
-        let own = harm::own_job(self.kind, &object);
+        let own = own::own_job(self.kind, &object);
         let suspend = own || (copy && !self.config.releases(Release::Jobs));
         let kept = self.config.node_ports && !copy;
         let own_status = found.as_ref().is_none_or(|place| place.kind.has("status"));
