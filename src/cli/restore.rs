@@ -149,7 +149,7 @@ impl From<Existing> for ExistingFiles {
 /// What is restored only if it is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Allowed {
-    /// Roles and their bindings
+    /// Roles and their bindings, aws-auth
     Rbac,
     /// Webhook configurations and admission policies
     Webhooks,
@@ -157,7 +157,7 @@ pub enum Allowed {
     Crds,
     /// APIServices with a service behind them
     Apiservices,
-    /// Pods that the level baseline of Pod Security refuses
+    /// Pods that the level baseline of Pod Security refuses, volumes that are a node's folder
     Privileged,
     /// Device files
     Devices,

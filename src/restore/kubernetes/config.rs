@@ -12,7 +12,7 @@ use crate::plan::{Glob, LabelSelector};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Allow {
-    /// Roles, ClusterRoles and their bindings.
+    /// Roles, ClusterRoles and their bindings; who is whom in a cluster of EKS.
     Rbac,
     /// Webhook configurations and admission policies with their bindings.
     Webhooks,
@@ -20,7 +20,8 @@ pub enum Allow {
     Crds,
     /// APIServices with a service behind them.
     Apiservices,
-    /// Pods, and templates of pods, that the level `baseline` of Pod Security refuses.
+    /// Pods, and templates of pods, that the level `baseline` of Pod Security refuses; volumes that are
+    /// a folder of a node.
     Privileged,
 }
 
