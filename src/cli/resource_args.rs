@@ -65,7 +65,7 @@ pub struct ResourceArgs {
     /// Another host name, and what lies beneath it; repeatable
     #[arg(long, value_name = "FROM=TO")]
     pub map_host: Vec<String>,
-    /// Keep the node ports of Services, also those that the cluster gave
+    /// Keep the node ports of Services, also those that the cluster gave, and in a copy
     #[arg(long)]
     pub preserve_nodeports: bool,
     /// Do it only if the plan's hash begins so, as --dry-run printed it
@@ -110,7 +110,7 @@ pub enum ExistingArg {
 /// What a copy may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReleaseArg {
-    /// Run CronJobs and Jobs
+    /// Run CronJobs and Jobs, let Argo CD sync by itself
     Jobs,
     /// Have Ingresses, Gateways and routes
     Ingress,
@@ -118,7 +118,7 @@ pub enum ReleaseArg {
     Dns,
     /// Have certificates and issuers that ask an ACME server
     Acme,
-    /// Have Services of the type LoadBalancer
+    /// Have Services of the type LoadBalancer, or with external addresses
     Loadbalancers,
     /// Nothing of it, and that is what is wanted
     None,

@@ -17,6 +17,9 @@ fn template(image: &str) -> Value {
 
 fn backup() -> Held {
     let ports = json!([{"port": 80, "protocol": "TCP", "targetPort": 80, "nodePort": 30123}]);
+    let applied = json!({"spec": {"ports": ports}}).to_string();
+    let chosen = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": applied}},
+        "spec": {"type": "NodePort", "ports": ports}});
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let cron = |image: &str| json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template(image)}}}});
     let argo =
@@ -38,12 +41,20 @@ fn backup() -> Held {
         ),
         (
             "core/v1/configmaps ConfigMap",
-            &[("shop/plain", json!({})), ("shop/git", argo), ("shop/flux", flux)],
+            &[
+                ("shop/plain", json!({})),
+                ("shop/git", argo),
+                ("shop/flux", flux),
+            ],
         ),
         (
             "core/v1/services Service",
             &[
-                ("shop/web", json!({"spec": {"type": "NodePort", "ports": ports}})),
+                ("shop/web", chosen),
+                (
+                    "shop/outside",
+                    json!({"spec": {"externalIPs": ["192.0.2.7"], "ports": [{"port": 80, "protocol": "TCP"}]}}),
+                ),
                 (
                     "shop/balanced",
                     json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}]}}),
@@ -128,6 +139,10 @@ async fn a_copy_does_no_harm() {
     assert_eq!(decided["Secret/shop/kbak-epoch"].action, Action::Skip(Skip::OwnKeys));
     assert_eq!(decided["Secret/shop/other-writer"].action, Action::Create, "others call a key so, too");
     assert_eq!(decided["Pod/shop/root"].action, Action::Refuse(Allow::Privileged));
+    let drops = |changes: &[kbak::restore::kubernetes::Change]| {
+        changes.iter().any(|change| change.to_string() == "spec.ports.nodePort dropped")
+    };
+    assert!(!drops(&decided["Service/shop/web"].changes), "somebody chose it");
     let suspended =
         |name: &str| decided[name].changes.iter().any(|change| change.to_string().starts_with("suspended"));
     assert!(!suspended("CronJob/shop/night") && suspended("CronJob/shop/backup"), "kbak's own never run");
@@ -138,6 +153,9 @@ async fn a_copy_does_no_harm() {
     let (foreign, decided) = plan(&here, &held, &other, false).await;
     assert!(foreign.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Hold(Release::Ingress));
+    assert!(drops(&decided["Service/shop/web"].changes), "in a copy it is taken");
+    let kept = RestoreConfig { node_ports: true, ..other.clone() };
+    assert!(!drops(&plan(&here, &held, &kept, false).await.1["Service/shop/web"].changes), "said otherwise");
     let takeover = RestoreConfig { takeover: true, ..other };
     assert!(!plan(&here, &held, &takeover, false).await.0.foreign);
 
@@ -163,6 +181,7 @@ async fn a_copy_does_no_harm() {
     assert!(!report.is_whole() && report.failed == 0, "{report:#?}");
     assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Held(Release::Ingress));
     assert_eq!(outcomes["Service/shop-test/balanced"], Outcome::Held(Release::Loadbalancers));
+    assert_eq!(outcomes["Service/shop-test/outside"], Outcome::Held(Release::Loadbalancers));
     assert_eq!(outcomes["Service/shop-test/named"], Outcome::Held(Release::Dns));
     assert_eq!(report.suspended, 3);
     assert!(

@@ -52,7 +52,7 @@ impl std::fmt::Display for Allow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Release {
-    /// CronJobs and Jobs run (they come back suspended otherwise).
+    /// CronJobs and Jobs run (they come back suspended otherwise), and Argo CD syncs by itself.
     Jobs,
     /// Ingresses, Gateways and their routes.
     Ingress,
@@ -60,7 +60,7 @@ pub enum Release {
     Dns,
     /// Certificates, and issuers that ask an ACME server.
     Acme,
-    /// Services of the type LoadBalancer.
+    /// Services of the type LoadBalancer, or with external addresses.
     Loadbalancers,
 }
 
@@ -224,7 +224,7 @@ pub struct RestoreConfig {
     pub cluster_uid: Option<String>,
     /// Kinds whose status is restored.
     pub status: Vec<Glob>,
-    /// Keep the node ports of Services.
+    /// Keep all node ports of Services; otherwise those that somebody chose, and in a copy none.
     pub node_ports: bool,
     /// Creates under way at once.
     pub parallel: usize,

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::super::config::Release;
-use super::super::object::text;
+use super::super::object::{each, text};
 use crate::source::kubernetes::KindInfo;
 
 /// Kinds that a copy does not create: group, resources (`*`: all), what releases them.
@@ -17,7 +17,7 @@ const HELD: &[(&str, &[&str], Release)] = &[
         &["gateways", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes", "listenersets"],
         Release::Ingress,
     ),
-    ("networking.istio.io", &["gateways"], Release::Ingress),
+    ("networking.istio.io", &["gateways", "virtualservices"], Release::Ingress),
     ("route.openshift.io", &["routes"], Release::Ingress),
     ("traefik.io", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
     ("traefik.containo.us", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
@@ -52,8 +52,13 @@ pub(in super::super) fn held(kind: &KindInfo, object: &Value) -> Option<Release>
     if let Some((.., release)) = whole {
         return Some(*release);
     }
-    if (group, plural) == ("", "services") && text(object, "/spec/type") == "LoadBalancer" {
+    let takes_addresses =
+        || text(object, "/spec/type") == "LoadBalancer" || each(object, "/spec/externalIPs").next().is_some();
+    if (group, plural) == ("", "services") && takes_addresses() {
         return Some(Release::Loadbalancers);
+    }
+    if group == "argoproj.io" && syncs(plural, object) {
+        return Some(Release::Jobs);
     }
     let acme = matches!((group, plural), ("cert-manager.io", "issuers" | "clusterissuers"));
     if acme && object.pointer("/spec/acme").is_some() {
@@ -65,10 +70,64 @@ pub(in super::super) fn held(kind: &KindInfo, object: &Value) -> Option<Release>
     published.then_some(Release::Dns)
 }
 
+/// Whether Argo CD would deploy by itself what an Application names, to where that says, which may be the
+/// cluster of the backup.
+fn syncs(plural: &str, object: &Value) -> bool {
+    let automated = |at: &str| {
+        let automated = object.pointer(at).filter(|automated| !automated.is_null());
+        automated.is_some_and(|automated| automated.get("enabled") != Some(&Value::Bool(false)))
+    };
+    match plural {
+        "applications" => automated("/spec/syncPolicy/automated"),
+        "applicationsets" => {
+            automated("/spec/template/spec/syncPolicy/automated")
+                || text(object, "/spec/templatePatch").contains("automated")
+        }
+        _ => false,
+    }
+}
+
 /// Suspends `object` if it is of a kind that runs by itself. Gives whether it was running.
 pub(in super::super) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
     let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
     let Some((.., field)) = of else { return false };
     let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return false };
     spec.insert((*field).to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_reaches_beyond_a_copy_is_held() {
+        let of = |group: &str, plural: &str, spec: Value| {
+            let kind = KindInfo {
+                group: group.into(),
+                version: "v1".into(),
+                plural: plural.into(),
+                kind: "X".into(),
+                namespaced: true,
+                subresources: Vec::new(),
+            };
+            held(&kind, &json!({"metadata": {}, "spec": spec}))
+        };
+        let addresses = json!({"type": "ClusterIP", "externalIPs": ["192.0.2.7"]});
+        assert_eq!(of("", "services", addresses), Some(Release::Loadbalancers));
+        assert_eq!(of("", "services", json!({"type": "ClusterIP", "externalIPs": []})), None);
+        assert_eq!(of("networking.istio.io", "virtualservices", json!({})), Some(Release::Ingress));
+        let policy = |automated: Value| json!({"syncPolicy": {"automated": automated}});
+        for (automated, wanted) in [
+            (json!({}), Some(Release::Jobs)),
+            (json!({"prune": true, "enabled": true}), Some(Release::Jobs)),
+            (json!({"enabled": false}), None),
+            (Value::Null, None),
+        ] {
+            assert_eq!(of("argoproj.io", "applications", policy(automated.clone())), wanted, "{automated}");
+            let template = json!({"template": {"spec": policy(automated.clone())}});
+            assert_eq!(of("argoproj.io", "applicationsets", template), wanted, "{automated}");
+        }
+        assert_eq!(of("argoproj.io", "rollouts", policy(json!({}))), None);
+    }
 }

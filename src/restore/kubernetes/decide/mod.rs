@@ -12,7 +12,7 @@ mod own;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::change::{self, Change, Changes, Moved};
+use super::change::{self, Change, Changes, Moved, NodePorts};
 use super::config::{Allow, Release, RestoreConfig, Scope};
 use super::fits::Fits;
 use super::object::{ObjectRef, each, paths, text};
@@ -194,10 +194,15 @@ impl Judge<'_> {
         let found = self.target.find(self.kind);
         let own = own::own_job(self.kind, &object);
         let suspend = own || (copy && !self.config.releases(Release::Jobs));
-        let kept = self.config.node_ports && !copy;
+        // What somebody chose is taken where the other one stands.
+        let node_ports = match (self.config.node_ports, copy) {
+            (true, _) => NodePorts::All,
+            (false, true) => NodePorts::None,
+            (false, false) => NodePorts::Chosen,
+        };
         let own_status = found.as_ref().is_none_or(|place| place.kind.has("status"));
         let builtin = !self.kind.group.contains('.') || self.kind.group.ends_with(".k8s.io");
-        let options = change::Options { status: own_status || builtin, node_ports: kept };
+        let options = change::Options { status: own_status || builtin, node_ports };
         change::cut(self.kind, &mut object, options, changes);
         let kind = self.place(found, &mut object, changes)?;
         change::map(self.kind, &mut object, self.config, changes);
