@@ -117,7 +117,7 @@ pub(super) fn warnings(plan: &Plan) -> Vec<String> {
     let git = plan.count(|action| matches!(action, Action::Skip(Skip::Git(_))));
     if git > 0 {
         warnings.push(format!(
-            "{} left to Argo CD or Flux, which bring them from Git; --scope all brings them, too",
+            "{} left out that bear the marks of Argo CD or Flux; --scope all brings them, too",
             plural(git, "object", "objects")
         ));
     }
@@ -157,7 +157,7 @@ fn left_out(skip: &Skip) -> String {
     match skip {
         Skip::Derived(why) => format!("derived, the cluster makes them itself ({})", code(why)),
         Skip::Infrastructure(why) => format!("infrastructure: {}  → --profile rebuild or everything", why.0),
-        Skip::Git(tool) => format!("{tool} brings them from Git  → --scope all"),
+        Skip::Git(tool) => format!("they bear the marks of {tool}  → --scope all"),
         Skip::OwnKeys => "kbak's own keys: a cluster gets new ones from kbak init".into(),
     }
 }

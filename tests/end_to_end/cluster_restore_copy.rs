@@ -43,7 +43,8 @@ fn backup() -> Held {
             "core/v1/configmaps ConfigMap",
             &[
                 ("shop/plain", json!({})),
-                ("shop/git", argo),
+                ("shop/git", argo.clone()),
+                ("shop/copied", argo),
                 ("shop/flux", flux),
             ],
         ),
@@ -134,6 +135,11 @@ async fn a_copy_does_no_harm() {
     assert!(!own.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Create);
     assert_eq!(decided["ConfigMap/shop/git"].action, Action::Skip(Skip::Git(Tool::ArgoCd)));
+    assert_eq!(
+        decided["ConfigMap/shop/copied"].action,
+        Action::Create,
+        "Argo CD does not take it for its own"
+    );
     assert_eq!(decided["ConfigMap/shop/flux"].action, Action::Skip(Skip::Git(Tool::Flux)));
     assert_eq!(decided["Secret/shop/kbak-writer"].action, Action::Skip(Skip::OwnKeys));
     assert_eq!(decided["Secret/shop/kbak-epoch"].action, Action::Skip(Skip::OwnKeys));

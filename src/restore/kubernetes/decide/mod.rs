@@ -34,7 +34,7 @@ pub enum Skip {
     Derived(Derived),
     /// It belongs to the cluster's machinery, and the profile leaves that out.
     Infrastructure(Infrastructure),
-    /// Git brings it.
+    /// It bears the marks of a tool that brings it from Git.
     Git(Tool),
     /// kbak's own keys.
     OwnKeys,
@@ -180,7 +180,7 @@ impl Judge<'_> {
         if !data || gitops::others_need(self.kind) {
             return None;
         }
-        gitops::tracked(object).map(Skip::Git)
+        gitops::tracked(self.kind, object).map(Skip::Git)
     }
 
     /// The object as it is sent, or why it is not.
