@@ -331,8 +331,8 @@ impl Creator<'_> {
                 }
                 Made::Refused { status, .. } if status.code == 409 => {}
                 Made::Refused { status, .. } => {
-                    let refusal = Refusal::new(kind, &status);
-                    let again = refusal.obstacle != Obstacle::Object;
+                    let refusal = Refusal::of_change(kind, &status);
+                    let again = !matches!(refusal.obstacle, Obstacle::Object | Obstacle::Immutable);
                     return Ok(Attempt { again, ..with(Outcome::Failed(refusal), false) });
                 }
             }

@@ -20,6 +20,7 @@ mod change;
 mod config;
 mod create;
 mod decide;
+mod denial;
 mod directory;
 mod fits;
 mod ground;
