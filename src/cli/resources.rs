@@ -19,7 +19,7 @@ use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::kubernetes::{
     Absent, Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
-    RestoreReport, absent as absent_in, plan_resources, restore_resources, write_directory,
+    RestoreReport, Warning, absent as absent_in, plan_resources, restore_resources, write_directory,
 };
 use crate::restore::streams::SnapshotResources;
 use crate::source::kubernetes::Cluster;
@@ -266,7 +266,8 @@ fn finished(item: &Item, report: &RestoreReport, reporter: &Reporter) -> Done {
         }
     }
     for warning in &report.warnings {
-        reporter.warn("API server", warning.clone());
+        let by = if let Warning::Server(_) = warning { "API server" } else { item.name.as_str() };
+        reporter.warn(by, warning.text());
     }
     if report.owners_lost > 0 {
         let message =

@@ -191,7 +191,7 @@ async fn a_copy_does_no_harm() {
     assert_eq!(outcomes["Service/shop-test/named"], Outcome::Held(Release::Dns));
     assert_eq!(report.suspended, 3);
     assert!(
-        report.warnings.iter().any(|warning| warning.contains("helm cannot manage")),
+        report.warnings.iter().any(|warning| warning.text().contains("helm cannot manage")),
         "{:?}",
         report.warnings
     );

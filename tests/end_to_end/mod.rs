@@ -9,6 +9,7 @@ mod cluster_restore;
 mod cluster_restore_absent;
 mod cluster_restore_bad;
 mod cluster_restore_copy;
+mod cluster_restore_denied;
 mod cluster_restore_load;
 mod cluster_restore_meets;
 mod cluster_restore_plan;

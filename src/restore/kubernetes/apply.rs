@@ -15,6 +15,7 @@ use super::object::{Key, ObjectRef, text};
 use super::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
 use super::relink::{Finisher, Second};
 use super::target::{Target, segment};
+use super::warning::Warning;
 use super::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
 use crate::report::event::Meter;
 use crate::source::kubernetes::{Cluster, KindInfo};
@@ -185,9 +186,9 @@ impl Restore<'_> {
                     attempt.outcome = Outcome::Collides;
                 }
                 attempt.warnings.extend(helm.map(|object| {
-                    format!(
+                    Warning::Own(format!(
                         "{object}: the release names its old namespace inside: helm cannot manage it here"
-                    )
+                    ))
                 }));
                 Ok(Some(attempt))
             }

@@ -33,6 +33,7 @@ mod outcome;
 mod plan;
 mod relink;
 mod target;
+mod warning;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,6 +51,7 @@ pub use object::ObjectRef;
 pub use order::step;
 pub use outcome::{Obstacle, Outcome, Refusal, RestoreReport};
 pub use plan::{Action, ChangeSum, Conflict, Decision, Grade, Plan, Sum, Wait, plan_resources};
+pub use warning::Warning;
 
 /// Why a stream cannot be read (further).
 pub type StreamError = Box<dyn std::error::Error + Send + Sync>;

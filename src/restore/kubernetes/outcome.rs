@@ -9,6 +9,7 @@ use super::decide::Skip;
 use super::denial::denier;
 use super::fits::Absent;
 use super::object::ObjectRef;
+use super::warning::Warning;
 use crate::source::kubernetes::{ApiStatus, KindInfo};
 
 /// What became of an object. Each object gets exactly one.
@@ -256,7 +257,7 @@ pub struct RestoreReport {
     /// Rounds that were needed.
     pub rounds: u32,
     /// The server's warnings and kbak's own, each once, at most a hundred.
-    pub warnings: BTreeSet<String>,
+    pub warnings: BTreeSet<Warning>,
     /// What was asked for and nothing in the snapshot fits.
     pub absent: Vec<Absent>,
     /// Whether the cluster is another one than that of the backup, and does not take its place.
