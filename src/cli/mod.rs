@@ -4,6 +4,7 @@
 //! Standard output is data, standard error is talk. Secrets never come by argument.
 
 mod args;
+mod asked_kinds;
 mod backup;
 mod cat;
 mod chain;

@@ -11,10 +11,11 @@ use super::restore::{self, Head, RestoreArgs};
 use super::terminal::Talk;
 use super::{resources, restore_text, targets};
 use crate::format::body::Item;
+use crate::plan::RestoreSpec;
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plain, plural, size};
-use crate::restore::kubernetes::{Decision, Plan};
+use crate::restore::kubernetes::{Absent, Decision, Plan};
 
 /// Decisions that are kept in memory; more go to a file that nobody else can open.
 const HELD: usize = 4 << 20;
@@ -24,6 +25,8 @@ pub(super) struct Preview {
     head: Head,
     items: Vec<Line>,
     plan: Option<Plan>,
+    /// What was asked for and nothing in the snapshot fits, where files would be written.
+    absent: Vec<Absent>,
     /// Each object's decision, a line of JSON.
     objects: tempfile::SpooledTempFile,
     /// Why not all decisions could be kept.
@@ -44,20 +47,27 @@ pub(super) async fn make(
     args: &RestoreArgs,
     opened: &Opened,
     items: &[&Item],
+    spec: &RestoreSpec,
     reporter: &Reporter,
 ) -> Result<Preview, Failure> {
     let mut preview = Preview {
         head: restore::head(opened),
         items: Vec::with_capacity(items.len()),
         plan: None,
+        absent: Vec::new(),
         objects: tempfile::SpooledTempFile::new(HELD),
         failed: None,
     };
     for item in items {
         preview.items.push(line(args, opened, item, items.len()).await?);
     }
-    let cluster = restore::cluster(args);
-    for item in items.iter().filter(|item| item.kind == "resources" && args.cluster) {
+    for item in items.iter().filter(|item| item.kind == "resources") {
+        if args.resources_to.is_some() {
+            preview.absent.extend(resources::absent(opened, item, spec).await?);
+        }
+        if !args.cluster {
+            continue;
+        }
         let (objects, failed) = (&mut preview.objects, &mut preview.failed);
         let mut told = |decision: &Decision| {
             let written = serde_json::to_writer(&mut *objects, decision)
@@ -67,7 +77,7 @@ pub(super) async fn make(
                 failed.get_or_insert(error);
             }
         };
-        preview.plan = Some(resources::plan(args, opened, item, &cluster, reporter, &mut told).await?);
+        preview.plan = Some(resources::plan(args, opened, item, spec, reporter, &mut told).await?);
     }
     match preview.failed.take() {
         None => Ok(preview),
@@ -100,7 +110,7 @@ impl Preview {
     pub(super) fn show(mut self, format: Format, talk: &Talk) -> Result<Exit, Failure> {
         if format != Format::Table {
             self.write(format)?;
-            return Ok(Exit::Safe);
+            return Ok(self.exit());
         }
         let mut text = format!("{}, sha256:{}\n", self.head, self.head.hash);
         for Line { item, what, bytes, target, .. } in &self.items {
@@ -110,13 +120,22 @@ impl Preview {
         if let Some(plan) = &self.plan {
             text.push_str(&restore_text::plan(plan));
         }
+        for absent in &self.absent {
+            text.push_str(&format!("  {}\n", plain(&restore_text::nothing_fits(absent))));
+        }
         out::text(&text)?;
         let so = "nothing was changed; to do this: the same command without --dry-run";
         match hash {
             Some(hash) => talk.say(&format!("{so}, and with --plan-hash {} to do just this", &hash[..16])),
             None => talk.say(so),
         }
-        Ok(Exit::Safe)
+        Ok(self.exit())
+    }
+
+    /// Something that was asked for and is not there will not be restored either.
+    fn exit(&self) -> Exit {
+        let planned = self.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
+        if planned && self.absent.is_empty() { Exit::Safe } else { Exit::Partial }
     }
 
     /// The whole as one document, the objects one after the other.
@@ -125,6 +144,7 @@ impl Preview {
             "snapshot": {"sequence": self.head.sequence, "hash": self.head.hash},
             "items": self.items,
             "plan": self.plan,
+            "absent": self.absent,
         });
         let lines = self.lines();
         out::data(|out| {

@@ -65,7 +65,7 @@ pub struct ResourceArgs {
     /// Another host name, and what lies beneath it; repeatable
     #[arg(long, value_name = "FROM=TO")]
     pub map_host: Vec<String>,
-    /// Keep the node ports of Services, also those that the cluster gave
+    /// Keep the node ports of Services, also those that the cluster gave, and in a copy
     #[arg(long)]
     pub preserve_nodeports: bool,
     /// Do it only if the plan's hash begins so, as --dry-run printed it
@@ -110,7 +110,7 @@ pub enum ExistingArg {
 /// What a copy may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReleaseArg {
-    /// Run CronJobs and Jobs
+    /// Run CronJobs and Jobs, let Argo CD sync by itself
     Jobs,
     /// Have Ingresses, Gateways and routes
     Ingress,
@@ -118,14 +118,14 @@ pub enum ReleaseArg {
     Dns,
     /// Have certificates and issuers that ask an ACME server
     Acme,
-    /// Have Services of the type LoadBalancer
+    /// Have Services of the type LoadBalancer, or with external addresses
     Loadbalancers,
     /// Nothing of it, and that is what is wanted
     None,
 }
 
 /// The RestorePlan with the arguments in it.
-fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
+pub(super) fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
     let given = &args.resources;
     let mut spec = match &given.plan {
         Some(file) => super::plan::load_restore(file)?.spec,
@@ -209,8 +209,7 @@ fn add(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Re
 }
 
 /// The config of a restore. `cluster_uid` is that of the backup.
-pub(super) fn config(args: &RestoreArgs, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
-    let spec = spec(args)?;
+pub(super) fn config(spec: &RestoreSpec, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
     let select = &spec.select;
     let bad = |what: &str, error: &dyn std::error::Error| {
         Failure::new(Exit::Usage, what.to_owned()).because(error.to_string())
@@ -235,10 +234,10 @@ pub(super) fn config(args: &RestoreArgs, cluster_uid: Option<String>) -> Result<
             .map(|ObjectName { resource, namespace, name }| Selected { resource, namespace, name })
             .collect(),
         mapping: Mapping {
-            namespaces: spec.map.namespaces,
-            classes: spec.map.storage_classes,
-            images: spec.map.images,
-            hosts: spec.map.hosts,
+            namespaces: spec.map.namespaces.clone(),
+            classes: spec.map.storage_classes.clone(),
+            images: spec.map.images.clone(),
+            hosts: spec.map.hosts.clone(),
         },
         modifiers: spec.modify.iter().map(modifier).collect::<Result<_, _>>()?,
         profile: match spec.profile {

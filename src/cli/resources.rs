@@ -8,18 +8,18 @@ use serde::Serialize;
 
 use super::reading::Opened;
 use super::resource_args;
-use super::restore::{DryRun, RestoreArgs};
+use super::restore::{self, DryRun, RestoreArgs};
 use super::targets::Done;
 use super::{restore_text, sources};
 use crate::format::body::Item;
-use crate::plan::Cluster as ClusterSpec;
+use crate::plan::{Cluster as ClusterSpec, RestoreSpec};
 use crate::report::event::{Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::kubernetes::{
-    Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
-    RestoreReport, plan_resources, restore_resources, write_directory,
+    Absent, Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
+    RestoreReport, Warning, absent as absent_in, plan_resources, restore_resources, write_directory,
 };
 use crate::restore::streams::SnapshotResources;
 use crate::source::kubernetes::Cluster;
@@ -34,12 +34,13 @@ pub(super) async fn restore(
     args: &RestoreArgs,
     opened: &Opened,
     item: &Item,
+    spec: &RestoreSpec,
     cluster: &ClusterSpec,
     reporter: &Reporter,
     meter: &Meter,
 ) -> Result<Done, Failure> {
     let source = SnapshotResources::new(&opened.snapshot, item)?;
-    let config = config(args, item)?;
+    let config = config(spec, item)?;
     if let Some(folder) = &args.resources_to {
         return files(&source, folder, &config, item).await;
     }
@@ -58,9 +59,16 @@ pub(super) async fn restore(
 }
 
 /// What the arguments and the item make of a restore.
-fn config(args: &RestoreArgs, item: &Item) -> Result<RestoreConfig, Failure> {
+fn config(spec: &RestoreSpec, item: &Item) -> Result<RestoreConfig, Failure> {
     let uid = item.facts.get("cluster_uid").and_then(|uid| uid.as_str());
-    resource_args::config(args, uid.map(str::to_owned))
+    resource_args::config(spec, uid.map(str::to_owned))
+}
+
+/// What is asked for and nothing in the item fits, where files would be written.
+pub(super) async fn absent(opened: &Opened, item: &Item, spec: &RestoreSpec) -> Result<Vec<Absent>, Failure> {
+    let source = SnapshotResources::new(&opened.snapshot, item)?;
+    let config = config(spec, item)?;
+    absent_in(&source, &config).await.map_err(|error| unwritten(error.into()))
 }
 
 /// The plan alone. `told` hears of each object.
@@ -68,13 +76,13 @@ pub(super) async fn plan(
     args: &RestoreArgs,
     opened: &Opened,
     item: &Item,
-    cluster: &ClusterSpec,
+    spec: &RestoreSpec,
     reporter: &Reporter,
     told: &mut (dyn FnMut(&Decision) + Send),
 ) -> Result<Plan, Failure> {
     let source = SnapshotResources::new(&opened.snapshot, item)?;
-    let config = config(args, item)?;
-    let cluster = sources::cluster(Some(cluster), reporter).await?;
+    let config = config(spec, item)?;
+    let cluster = sources::cluster(Some(&restore::cluster(args)), reporter).await?;
     let meter = reporter.meter(&item.name, "objects");
     let server = args.dry_run == Some(DryRun::Server);
     let plan = plan_resources(&cluster, &source, &config, server, told, &meter).await;
@@ -105,16 +113,18 @@ async fn files(
     config: &RestoreConfig,
     item: &Item,
 ) -> Result<Done, Failure> {
-    let written = write_directory(source, folder, FileFormat::Yaml, config).await.map_err(|error| {
-        let exit = match &error {
-            DirectoryError::Restore(RestoreError::Damaged { .. }) => Exit::Damaged,
-            _ => Exit::Usage,
-        };
-        Failure::new(exit, "the resources cannot be written as files").because(error)
-    })?;
+    let written = write_directory(source, folder, FileFormat::Yaml, config).await.map_err(unwritten)?;
     let files = plural(written.files, "file", "files");
     let summary = format!("{files}, {} beneath {}", size(written.bytes), folder.display());
-    Ok(Done::new(item, summary, Vec::new()))
+    Ok(Done::new(item, summary, restore_text::absent(&written.absent)))
+}
+
+fn unwritten(error: DirectoryError) -> Failure {
+    let exit = match &error {
+        DirectoryError::Restore(RestoreError::Damaged { .. }) => Exit::Damaged,
+        _ => Exit::Usage,
+    };
+    Failure::new(exit, "the resources cannot be written as files").because(error)
 }
 
 /// A restore that ended early, after so many objects were created; none if it was only planned.
@@ -256,7 +266,8 @@ fn finished(item: &Item, report: &RestoreReport, reporter: &Reporter) -> Done {
         }
     }
     for warning in &report.warnings {
-        reporter.warn("API server", warning.clone());
+        let by = if let Warning::Server(_) = warning { "API server" } else { item.name.as_str() };
+        reporter.warn(by, warning.text());
     }
     if report.owners_lost > 0 {
         let message =

@@ -9,12 +9,12 @@ use clap::{Args, ValueEnum};
 use super::options::{OutputArgs, ReadArgs, RunArgs};
 use super::preview;
 use super::reading::{self, Opened};
-use super::resource_args::ResourceArgs;
+use super::resource_args::{self, ResourceArgs};
 use super::targets::{self, Done};
 use super::terminal::Talk;
-use super::{conclude, resources, signals};
+use super::{asked_kinds, conclude, resources, signals};
 use crate::format::body::Item;
-use crate::plan::{AllowName, Cluster as ClusterSpec};
+use crate::plan::{AllowName, Cluster as ClusterSpec, RestoreSpec};
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{ItemReport, ItemState, RunReport, SnapshotReport};
@@ -149,7 +149,7 @@ impl From<Existing> for ExistingFiles {
 /// What is restored only if it is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Allowed {
-    /// Roles and their bindings
+    /// Roles and their bindings, aws-auth
     Rbac,
     /// Webhook configurations and admission policies
     Webhooks,
@@ -157,7 +157,7 @@ pub enum Allowed {
     Crds,
     /// APIServices with a service behind them
     Apiservices,
-    /// Pods that the level baseline of Pod Security refuses
+    /// Pods that the level baseline of Pod Security refuses, volumes that are a node's folder
     Privileged,
     /// Device files
     Devices,
@@ -193,11 +193,16 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
         let opened = reading::open(&args.repository, &args.snapshot, &identities, held, &reporter).await?;
         let items = chosen(args, &opened)?;
         targets::check(args, &items)?;
+        let spec = wanted(args, &items)?;
         warn_of_gaps(&items, &reporter);
         if args.dry_run.is_some() {
-            return Ok((head(&opened), None, Some(preview::make(args, &opened, &items, &reporter).await?)));
+            return Ok((
+                head(&opened),
+                None,
+                Some(preview::make(args, &opened, &items, &spec, &reporter).await?),
+            ));
         }
-        Ok((head(&opened), Some(all(args, &opened, &items, &reporter).await?), None))
+        Ok((head(&opened), Some(all(args, &opened, &items, &spec, &reporter).await?), None))
     });
     let failure = match outcome {
         Ok((_, _, Some(preview))) => {
@@ -244,6 +249,19 @@ fn chosen<'a>(args: &RestoreArgs, opened: &'a Opened) -> Result<Vec<&'a Item>, F
     args.item.iter().map(|name| reading::item(&opened.snapshot, name)).collect()
 }
 
+/// What is asked for of resources, if there are any among the items; refused before anything is
+/// touched where it cannot be meant.
+fn wanted(args: &RestoreArgs, items: &[&Item]) -> Result<RestoreSpec, Failure> {
+    let items: Vec<&Item> = items.iter().filter(|item| item.kind == "resources").copied().collect();
+    if items.is_empty() {
+        return Ok(RestoreSpec::default());
+    }
+    let spec = resource_args::spec(args)?;
+    resource_args::config(&spec, None)?;
+    asked_kinds::check(&spec, &items)?;
+    Ok(spec)
+}
+
 fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
     for item in items.iter().filter(|item| !item.state.is_safe()) {
         let state = format!("{:?}", item.state).to_lowercase();
@@ -258,6 +276,7 @@ async fn all(
     args: &RestoreArgs,
     opened: &Opened,
     items: &[&Item],
+    spec: &RestoreSpec,
     reporter: &Reporter,
 ) -> Result<Vec<Done>, Failure> {
     let cluster = cluster(args);
@@ -270,7 +289,7 @@ async fn all(
         let result = match item.kind.as_str() {
             "volume" => targets::folder(args, opened, item, items.len(), &meter).await,
             "database" => targets::database(args, opened, item, &meter).await,
-            "resources" => resources::restore(args, opened, item, &cluster, reporter, &meter).await,
+            "resources" => resources::restore(args, opened, item, spec, &cluster, reporter, &meter).await,
             other => Err(Failure::new(Exit::Usage, format!("{} is of the kind {other}", item.name))
                 .remedy("this version does not restore it; kbak export gives its bytes")),
         };

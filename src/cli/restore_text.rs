@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{about, count, plain, plural, size};
 use crate::restore::kubernetes::{
-    Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum,
+    Absent, Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum,
 };
 
 /// Creates a second that a small API server takes; what bounds a restore.
@@ -70,6 +70,9 @@ pub(super) fn plan(plan: &Plan) -> String {
     for (object, why) in plan.refused.iter().take(NAMES) {
         line("refused", format!("{object} by the server, in a dry run: {why}"));
     }
+    for absent in &plan.absent {
+        line("absent", nothing_fits(absent));
+    }
     for note in &plan.notes {
         line("note", note.clone());
     }
@@ -123,7 +126,7 @@ pub(super) fn warnings(plan: &Plan) -> Vec<String> {
     let git = plan.count(|action| matches!(action, Action::Skip(Skip::Git(_))));
     if git > 0 {
         warnings.push(format!(
-            "{} left to Argo CD or Flux, which bring them from Git; --scope all brings them, too",
+            "{} left out that bear the marks of Argo CD or Flux; --scope all brings them, too",
             plural(git, "object", "objects")
         ));
     }
@@ -163,7 +166,7 @@ fn left_out(skip: &Skip) -> String {
     match skip {
         Skip::Derived(why) => format!("derived, the cluster makes them itself ({})", code(why)),
         Skip::Infrastructure(why) => format!("infrastructure: {}  → --profile rebuild or everything", why.0),
-        Skip::Git(tool) => format!("{tool} brings them from Git  → --scope all"),
+        Skip::Git(tool) => format!("they bear the marks of {tool}  → --scope all"),
         Skip::OwnKeys => "kbak's own keys: a cluster gets new ones from kbak init".into(),
     }
 }
@@ -210,9 +213,28 @@ pub(super) fn object(object: &ObjectRef, outcome: &Outcome) -> ObjectReport {
     ObjectReport { object: object.to_string(), outcome: code.into(), why }
 }
 
+/// That something that was asked for is not there.
+pub(super) fn nothing_fits(absent: &Absent) -> String {
+    let beside = match absent {
+        Absent::Labels(_) => ", of what is selected otherwise,",
+        _ => "",
+    };
+    format!("nothing in the snapshot{beside} fits {absent}")
+}
+
+/// What was asked for and is not there.
+pub(super) fn absent(absent: &[Absent]) -> Vec<GapReport> {
+    let gap = |one: &Absent| GapReport {
+        code: "absent".into(),
+        object: one.to_string(),
+        reason: nothing_fits(one),
+    };
+    absent.iter().map(gap).collect()
+}
+
 /// What is missing after a restore.
 pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
-    let mut gaps = Vec::new();
+    let mut gaps = absent(&report.absent);
     let mut gap = |code: &str, object: String, reason: String| {
         gaps.push(GapReport { code: code.into(), object, reason });
     };
@@ -269,6 +291,9 @@ pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
 /// What to do about it.
 pub(super) fn remedy(report: &RestoreReport) -> Option<String> {
     let mut steps = Vec::new();
+    if !report.absent.is_empty() {
+        steps.push("look at how it is called: kbak ls, kbak show".to_owned());
+    }
     if !report.refused.is_empty() {
         let allow: Vec<&str> = report.refused.keys().map(|allow| allow.name()).collect();
         steps.push(format!("look at them (--resources-to), then --allow {}", allow.join(",")));

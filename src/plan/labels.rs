@@ -1,5 +1,6 @@
 //! Label selectors, as Kubernetes reads them: `a=b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -47,6 +48,23 @@ impl LabelSelector {
                 (Rule::NotIn(_) | Rule::Absent, None) | (Rule::There, Some(_)) => true,
             }
         })
+    }
+}
+
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, Term { key, rule }) in self.0.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            match rule {
+                Rule::In(all) if all.len() == 1 => write!(f, "{comma}{key}={}", all[0])?,
+                Rule::NotIn(all) if all.len() == 1 => write!(f, "{comma}{key}!={}", all[0])?,
+                Rule::In(all) => write!(f, "{comma}{key} in ({})", all.join(","))?,
+                Rule::NotIn(all) => write!(f, "{comma}{key} notin ({})", all.join(","))?,
+                Rule::There => write!(f, "{comma}{key}")?,
+                Rule::Absent => write!(f, "{comma}!{key}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -107,6 +125,8 @@ mod tests {
         ] {
             let selector: LabelSelector = text.parse().expect("a selector");
             assert_eq!(selector.matches(&labels), fits, "{text}");
+            let again: LabelSelector = selector.to_string().parse().expect("a selector");
+            assert_eq!(again, selector, "{text}");
         }
         "a in b".parse::<LabelSelector>().expect_err("no selector");
         assert!("app=web".parse::<LabelSelector>().is_ok_and(|s| !s.matches(&Value::Null)));

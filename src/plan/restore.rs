@@ -66,7 +66,7 @@ pub struct RestoreSpec {
     /// Kinds whose status is restored, by name or glob.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<String>,
-    /// Keep the node ports of Services, also those that a cluster gave.
+    /// Keep the node ports of Services, also those that a cluster gave, and in a copy.
     pub node_ports: bool,
 }
 

@@ -200,8 +200,10 @@ async fn an_application_comes_back_in_an_empty_cluster() {
         let before = outcomes.lock().expect("a lock").insert(object.to_string(), outcome.clone());
         assert_eq!(before, None, "{object} is told once");
     };
-    // First without being allowed anything: nothing that gives rights comes, nor what needs it.
-    let config = RestoreConfig { patience: 0, takeover: true, ..RestoreConfig::default() };
+    // First without being allowed anything but the disk's folder, so that its claim finds it: nothing
+    // that gives rights comes, nor what needs it.
+    let allow = BTreeSet::from([Allow::Privileged]);
+    let config = RestoreConfig { patience: 0, takeover: true, allow, ..RestoreConfig::default() };
     let first = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
     assert!(
         first.refused[&Allow::Rbac] >= 2

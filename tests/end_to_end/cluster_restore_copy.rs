@@ -17,6 +17,9 @@ fn template(image: &str) -> Value {
 
 fn backup() -> Held {
     let ports = json!([{"port": 80, "protocol": "TCP", "targetPort": 80, "nodePort": 30123}]);
+    let applied = json!({"spec": {"ports": ports}}).to_string();
+    let chosen = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": applied}},
+        "spec": {"type": "NodePort", "ports": ports}});
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let cron = |image: &str| json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template(image)}}}});
     let argo =
@@ -38,12 +41,21 @@ fn backup() -> Held {
         ),
         (
             "core/v1/configmaps ConfigMap",
-            &[("shop/plain", json!({})), ("shop/git", argo), ("shop/flux", flux)],
+            &[
+                ("shop/plain", json!({})),
+                ("shop/git", argo.clone()),
+                ("shop/copied", argo),
+                ("shop/flux", flux),
+            ],
         ),
         (
             "core/v1/services Service",
             &[
-                ("shop/web", json!({"spec": {"type": "NodePort", "ports": ports}})),
+                ("shop/web", chosen),
+                (
+                    "shop/outside",
+                    json!({"spec": {"externalIPs": ["192.0.2.7"], "ports": [{"port": 80, "protocol": "TCP"}]}}),
+                ),
                 (
                     "shop/balanced",
                     json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}]}}),
@@ -58,8 +70,12 @@ fn backup() -> Held {
             "core/v1/secrets Secret",
             &[
                 ("shop/sh.helm.release.v1.web.v1", helm),
-                ("shop/kbak-writer", json!({"data": {"writer.key": "eyJrYmFrIjogIngifQ=="}})),
-                ("shop/kbak-epoch", json!({"data": {"writer.key.epoch": "eyJrYmFrIjogIngifQ=="}})),
+                ("shop/kbak-writer", json!({"data": {"nightly": "eyJrYmFrIjogIndyaXRlciBrZXkifQ=="}})),
+                (
+                    "shop/kbak-epoch",
+                    json!({"data": {"writer.key.epoch": "eyJrYmFrIjogImVwb2NoIHNlY3JldCJ9"}}),
+                ),
+                ("shop/other-writer", json!({"data": {"writer.key": "eyJwZW4iOiAieCJ9"}})),
             ],
         ),
         (
@@ -119,10 +135,20 @@ async fn a_copy_does_no_harm() {
     assert!(!own.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Create);
     assert_eq!(decided["ConfigMap/shop/git"].action, Action::Skip(Skip::Git(Tool::ArgoCd)));
+    assert_eq!(
+        decided["ConfigMap/shop/copied"].action,
+        Action::Create,
+        "Argo CD does not take it for its own"
+    );
     assert_eq!(decided["ConfigMap/shop/flux"].action, Action::Skip(Skip::Git(Tool::Flux)));
     assert_eq!(decided["Secret/shop/kbak-writer"].action, Action::Skip(Skip::OwnKeys));
     assert_eq!(decided["Secret/shop/kbak-epoch"].action, Action::Skip(Skip::OwnKeys));
+    assert_eq!(decided["Secret/shop/other-writer"].action, Action::Create, "others call a key so, too");
     assert_eq!(decided["Pod/shop/root"].action, Action::Refuse(Allow::Privileged));
+    let drops = |changes: &[kbak::restore::kubernetes::Change]| {
+        changes.iter().any(|change| change.to_string() == "spec.ports.nodePort dropped")
+    };
+    assert!(!drops(&decided["Service/shop/web"].changes), "somebody chose it");
     let suspended =
         |name: &str| decided[name].changes.iter().any(|change| change.to_string().starts_with("suspended"));
     assert!(!suspended("CronJob/shop/night") && suspended("CronJob/shop/backup"), "kbak's own never run");
@@ -133,6 +159,9 @@ async fn a_copy_does_no_harm() {
     let (foreign, decided) = plan(&here, &held, &other, false).await;
     assert!(foreign.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Hold(Release::Ingress));
+    assert!(drops(&decided["Service/shop/web"].changes), "in a copy it is taken");
+    let kept = RestoreConfig { node_ports: true, ..other.clone() };
+    assert!(!drops(&plan(&here, &held, &kept, false).await.1["Service/shop/web"].changes), "said otherwise");
     let takeover = RestoreConfig { takeover: true, ..other };
     assert!(!plan(&here, &held, &takeover, false).await.0.foreign);
 
@@ -158,10 +187,11 @@ async fn a_copy_does_no_harm() {
     assert!(!report.is_whole() && report.failed == 0, "{report:#?}");
     assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Held(Release::Ingress));
     assert_eq!(outcomes["Service/shop-test/balanced"], Outcome::Held(Release::Loadbalancers));
+    assert_eq!(outcomes["Service/shop-test/outside"], Outcome::Held(Release::Loadbalancers));
     assert_eq!(outcomes["Service/shop-test/named"], Outcome::Held(Release::Dns));
     assert_eq!(report.suspended, 3);
     assert!(
-        report.warnings.iter().any(|warning| warning.contains("helm cannot manage")),
+        report.warnings.iter().any(|warning| warning.text().contains("helm cannot manage")),
         "{:?}",
         report.warnings
     );

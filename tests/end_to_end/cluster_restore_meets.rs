@@ -106,7 +106,11 @@ async fn what_is_there_is_left_patched_or_replaced() {
     let (report, outcomes) = restore(&here, &held, &config()).await;
     assert_eq!(outcomes["Service/shop/t"], Outcome::Created);
     assert!(
-        report.expect("a report").warnings.iter().any(|warning| warning.contains("node ports are taken"))
+        report
+            .expect("a report")
+            .warnings
+            .iter()
+            .any(|warning| warning.text().contains("node ports are taken"))
     );
 }
 

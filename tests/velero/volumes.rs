@@ -39,7 +39,7 @@ pub async fn vl5332_vl8047_a_volume_that_is_there_is_never_changed_silently(mut 
     scene.backed_up().await;
 
     for more in [&[][..], &["--existing", "replace"]] {
-        let only = ["--object", "persistentvolumes/vl5332"];
+        let only = ["--object", "persistentvolumes/vl5332", "--allow", "privileged"];
         let run = scene.restore(&[&only[..], more].concat()).await.ended(3);
         assert!(run.told().contains("vl5332"), "{}", run.told());
         let found = get(&scene.here, &format!("{volumes}/vl5332")).await;

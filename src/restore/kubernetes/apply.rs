@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 
 use super::create::{Breaker, Creator, Known};
 use super::decide::{Judge, Verdict};
+use super::fits::Fits;
 use super::ground::{Ground, Present};
 use super::ledger::Ledger;
 use super::lines::{Room, lines, paced};
@@ -15,6 +16,7 @@ use super::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
 use super::owners::Owners;
 use super::relink::{Finisher, Second};
 use super::target::{Place, Target, segment};
+use super::warning::Warning;
 use super::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
 use crate::report::event::Meter;
 use crate::source::kubernetes::{Cluster, KindInfo};
@@ -55,11 +57,13 @@ pub async fn restore_resources(
         defined: HashSet::new(),
         ledger,
         kinds,
+        fits: Fits::new(config),
     };
     for last in [false, true] {
         restore.rounds(last).await?;
         restore.finish(last).await?;
     }
+    restore.ledger.report.absent = restore.fits.absent();
     Ok(restore.ledger.report)
 }
 
@@ -76,6 +80,7 @@ struct Restore<'a> {
     defined: HashSet<String>,
     ledger: Ledger<'a>,
     kinds: Vec<KindInfo>,
+    fits: Fits<'a>,
 }
 
 impl Restore<'_> {
@@ -149,7 +154,8 @@ impl Restore<'_> {
             None => Present::none(),
         };
         let (breaker, room) = (Breaker::default(), Room::default());
-        let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+        let (target, fits) = (&self.ground.target, &self.fits);
+        let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
         let creator = Creator {
             cluster: self.cluster,
             config: self.config,
@@ -188,9 +194,9 @@ impl Restore<'_> {
                     attempt.outcome = Outcome::Collides;
                 }
                 attempt.warnings.extend(helm.map(|object| {
-                    format!(
+                    Warning::Own(format!(
                         "{object}: the release names its old namespace inside: helm cannot manage it here"
-                    )
+                    ))
                 }));
                 Ok(Some(attempt))
             }
@@ -269,8 +275,8 @@ impl Restore<'_> {
             if order::is_last(kind) != last || !self.ledger.unfinished[place] {
                 continue;
             }
-            let judge =
-                Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+            let (target, fits) = (&self.ground.target, &self.fits);
+            let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
             let resource = kind.resource();
             let pieces = self.streams.open(kind).await;
             let pieces =

@@ -12,7 +12,7 @@ use crate::plan::{Glob, LabelSelector};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Allow {
-    /// Roles, ClusterRoles and their bindings.
+    /// Roles, ClusterRoles and their bindings; who is whom in a cluster of EKS.
     Rbac,
     /// Webhook configurations and admission policies with their bindings.
     Webhooks,
@@ -20,7 +20,8 @@ pub enum Allow {
     Crds,
     /// APIServices with a service behind them.
     Apiservices,
-    /// Pods, and templates of pods, that the level `baseline` of Pod Security refuses.
+    /// Pods, and templates of pods, that the level `baseline` of Pod Security refuses; volumes that are
+    /// a folder of a node.
     Privileged,
 }
 
@@ -51,7 +52,7 @@ impl std::fmt::Display for Allow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Release {
-    /// CronJobs and Jobs run (they come back suspended otherwise).
+    /// CronJobs and Jobs run (they come back suspended otherwise), and Argo CD syncs by itself.
     Jobs,
     /// Ingresses, Gateways and their routes.
     Ingress,
@@ -59,7 +60,7 @@ pub enum Release {
     Dns,
     /// Certificates, and issuers that ask an ACME server.
     Acme,
-    /// Services of the type LoadBalancer.
+    /// Services of the type LoadBalancer, or with external addresses.
     Loadbalancers,
 }
 
@@ -132,6 +133,27 @@ pub struct Selected {
     pub name: Glob,
 }
 
+impl Selected {
+    pub(super) fn takes(&self, resource: &str, namespace: Option<&str>, name: &str) -> bool {
+        let placed = match (&self.namespace, namespace) {
+            (None, None) => true,
+            (Some(glob), Some(namespace)) => glob.matches(namespace),
+            _ => false,
+        };
+        placed && self.resource.matches(resource) && self.name.matches(name)
+    }
+}
+
+impl std::fmt::Display for Selected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.resource.as_str())?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "/{}", namespace.as_str())?;
+        }
+        write!(f, "/{}", self.name.as_str())
+    }
+}
+
 /// What is called otherwise in the cluster that is restored into.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
@@ -202,7 +224,7 @@ pub struct RestoreConfig {
     pub cluster_uid: Option<String>,
     /// Kinds whose status is restored.
     pub status: Vec<Glob>,
-    /// Keep the node ports of Services.
+    /// Keep all node ports of Services; otherwise those that somebody chose, and in a copy none.
     pub node_ports: bool,
     /// Creates under way at once.
     pub parallel: usize,
@@ -273,9 +295,19 @@ impl RestoreConfig {
         !self.only_objects() && self.takes_kind(resource)
     }
 
-    fn takes_kind(&self, resource: &str) -> bool {
+    pub(super) fn takes_kind(&self, resource: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(resource));
         (self.kinds.is_empty() || any(&self.kinds)) && !any(&self.exclude_kinds)
+    }
+
+    /// Whether what lies in `space` is selected. Objects that lie in none belong to no selection of
+    /// namespaces.
+    pub(super) fn takes_space(&self, space: Option<&str>) -> bool {
+        let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
+        space.map_or(self.namespaces.is_empty(), |space| {
+            (self.namespaces.is_empty() || any(&self.namespaces, space))
+                && !any(&self.exclude_namespaces, space)
+        })
     }
 
     /// Whether an object is selected. `labels` are its labels; names are those of the backup.
@@ -287,15 +319,7 @@ impl RestoreConfig {
         name: &str,
         labels: &serde_json::Value,
     ) -> bool {
-        let named = self.objects.iter().any(|object| {
-            object.resource.matches(resource)
-                && object.name.matches(name)
-                && match (&object.namespace, namespace) {
-                    (None, None) => true,
-                    (Some(glob), Some(namespace)) => glob.matches(namespace),
-                    _ => false,
-                }
-        });
+        let named = self.objects.iter().any(|object| object.takes(resource, namespace, name));
         // What is selected needs a place.
         let leads = resource == "namespaces"
             && self
@@ -308,21 +332,15 @@ impl RestoreConfig {
         if self.only_objects() || !self.takes_kind(resource) {
             return false;
         }
-        let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
-        let place = match (namespace, resource) {
-            (Some(place), _) => Some(place),
-            (None, "namespaces") => Some(name),
-            (None, _) => None,
-        };
-        // Cluster-scoped objects belong to no selection of namespaces.
-        let placed = place.map_or(self.namespaces.is_empty(), |place| {
-            (self.namespaces.is_empty() || any(&self.namespaces, place))
-                && !any(&self.exclude_namespaces, place)
-        });
         // A namespace has seldom the labels of what lies in it.
         let labelled = self.labels.as_ref().is_none_or(|selector| {
             (resource == "namespaces" && !self.namespaces.is_empty()) || selector.matches(labels)
         });
-        placed && labelled
+        labelled && self.takes_space(space(resource, namespace, name))
     }
+}
+
+/// The namespace in which an object lies, or which it is.
+pub(super) fn space<'a>(resource: &str, namespace: Option<&'a str>, name: &'a str) -> Option<&'a str> {
+    namespace.or_else(|| (resource == "namespaces").then_some(name))
 }

@@ -17,6 +17,7 @@ use super::hooks::backends;
 use super::object::{Paths, each, paths, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::target::segment;
+use super::warning::{Warning, told};
 use super::{ObjectRef, RestoreError};
 use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo};
 
@@ -50,8 +51,8 @@ pub(super) struct Attempt {
     pub(super) unfinished: Option<Refusal>,
     /// Whether another try may go better.
     pub(super) again: bool,
-    /// What the server warned of.
-    pub(super) warnings: Vec<String>,
+    /// What the server warned of, and what was given up.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// What all creates of a restore know together.
@@ -269,12 +270,13 @@ impl Creator<'_> {
         let mut given_up = Vec::new();
         for (says, cut, what) in GIVEN_UP {
             if matches!(&made, Made::Refused { status, .. } if says(status)) && cut(&mut body) {
-                given_up.push(format!("{}: {what}", attempt.object));
+                given_up.push(Warning::Own(format!("{}: {what}", attempt.object)));
                 made = self.post(paths, &body).await?;
             }
         }
         match made {
-            Made::New(there, mut warnings) => {
+            Made::New(there, warnings) => {
+                let mut warnings = told(&attempt.object, &warnings);
                 warnings.extend(given_up);
                 self.breaker.note(None);
                 let new_uid = text(&there, "/metadata/uid").to_owned();
@@ -337,7 +339,7 @@ impl Creator<'_> {
         match self.cluster.send(method, path, query, content_type, Bytes::from(body.to_string())).await {
             Ok(answer) => {
                 let there = serde_json::from_slice(&answer.body).unwrap_or_default();
-                Ok(Made::New(there, answer.warnings.into_iter().take(8).collect()))
+                Ok(Made::New(there, answer.warnings))
             }
             Err(error) => {
                 let repeated = error.repeated;
@@ -422,12 +424,13 @@ impl Creator<'_> {
                 Made::New(_, warnings) => {
                     let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
                     let ownerless = each(&there, "/metadata/ownerReferences").next().is_none();
+                    let warnings = told(&attempt.object, &warnings);
                     return Ok(Attempt { warnings, ..with(outcome, replaces || ownerless) });
                 }
                 Made::Refused { status, .. } if status.code == 409 => {}
                 Made::Refused { status, .. } => {
-                    let refusal = Refusal::new(kind, &status);
-                    let again = refusal.obstacle != Obstacle::Object;
+                    let refusal = Refusal::of_change(kind, &status);
+                    let again = !matches!(refusal.obstacle, Obstacle::Object | Obstacle::Immutable);
                     return Ok(Attempt { again, ..with(Outcome::Failed(refusal), false) });
                 }
             }

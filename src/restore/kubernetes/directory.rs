@@ -16,9 +16,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
+use super::fits::{Absent, Fits};
 use super::lines::lines;
 use super::object::text;
-use super::{ResourceStreams, RestoreConfig, RestoreError};
+use super::{ObjectRef, ResourceStreams, RestoreConfig, RestoreError};
 use crate::source::kubernetes::KindInfo;
 
 /// The longest path component before its ending: Linux takes 255 bytes.
@@ -37,12 +38,14 @@ pub enum FileFormat {
 }
 
 /// What was written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
     /// Files.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What was asked for and nothing in the snapshot fits.
+    pub absent: Vec<Absent>,
 }
 
 /// Why files were not written (further).
@@ -84,7 +87,7 @@ pub async fn write_directory(
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?;
     let root = Arc::new(root);
-    let mut written = Written::default();
+    let (mut written, fits) = (Written::default(), Fits::new(config));
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
         let pieces = streams.open(&kind).await;
@@ -99,7 +102,7 @@ pub async fn write_directory(
                     problem,
                 })
             })?;
-            if !selected(&kind, &object, config) {
+            if !selected(&kind, &object, config, &fits) {
                 continue;
             }
             let (root, shown) = (root.clone(), folder.join(place.join("/")));
@@ -111,13 +114,49 @@ pub async fn write_directory(
             written.bytes += bytes;
         }
     }
+    written.absent = fits.absent();
     Ok(written)
 }
 
-fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig) -> bool {
+/// What was asked for and nothing in the snapshot fits; nothing is written.
+///
+/// # Errors
+/// [`RestoreError`] when the backup cannot be read.
+pub async fn absent(
+    streams: &dyn ResourceStreams,
+    config: &RestoreConfig,
+) -> Result<Vec<Absent>, RestoreError> {
+    let fits = Fits::new(config);
+    for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
+        let resource = kind.resource();
+        let pieces = streams.open(&kind).await;
+        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+        let mut lines = std::pin::pin!(lines(&resource, pieces));
+        while let Some(line) = lines.next().await {
+            let (number, line) = line?;
+            let object: Value = serde_json::from_slice(&line).map_err(|_| RestoreError::Damaged {
+                resource: resource.clone(),
+                line: number,
+                problem: "it is not JSON",
+            })?;
+            selected(&kind, &object, config, &fits);
+        }
+    }
+    Ok(fits.absent())
+}
+
+fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig, fits: &Fits<'_>) -> bool {
     let namespace = kind.namespaced.then(|| text(object, "/metadata/namespace"));
     let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
-    config.selects(&kind.resource(), namespace, text(object, "/metadata/name"), labels)
+    let named = ObjectRef {
+        resource: kind.resource(),
+        kind: kind.kind.clone(),
+        namespace: namespace.unwrap_or_default().to_owned(),
+        name: text(object, "/metadata/name").to_owned(),
+    };
+    let selected = config.selects(&named.resource, namespace, &named.name, labels);
+    fits.note(&named, kind.namespaced, object, selected);
+    selected
 }
 
 /// The object of a line, and the components of its path.

@@ -20,7 +20,9 @@ mod change;
 mod config;
 mod create;
 mod decide;
+mod denial;
 mod directory;
+mod fits;
 mod ground;
 mod hooks;
 mod ledger;
@@ -32,6 +34,7 @@ mod owners;
 mod plan;
 mod relink;
 mod target;
+mod warning;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,11 +46,13 @@ pub use apply::restore_resources;
 pub use change::{Change, Modifier, ModifierError};
 pub use config::{Allow, Existing, Mapping, Profile, Release, RestoreConfig, Scope, Selected, Waits};
 pub use decide::{Derived, Infrastructure, Skip, Tool};
-pub use directory::{DirectoryError, FileFormat, Written, write_directory};
+pub use directory::{DirectoryError, FileFormat, Written, absent, write_directory};
+pub use fits::Absent;
 pub use object::ObjectRef;
 pub use order::step;
 pub use outcome::{Obstacle, Outcome, Refusal, RestoreReport};
 pub use plan::{Action, ChangeSum, Conflict, Decision, Grade, Plan, Sum, Wait, plan_resources};
+pub use warning::Warning;
 
 /// Why a stream cannot be read (further).
 pub type StreamError = Box<dyn std::error::Error + Send + Sync>;

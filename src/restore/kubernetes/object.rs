@@ -106,6 +106,11 @@ pub(super) fn each_mut<'a>(
 }
 
 /// The map at `pointer`.
+pub(super) fn map<'a>(object: &'a Value, pointer: &str) -> Option<&'a Map<String, Value>> {
+    object.pointer(pointer)?.as_object()
+}
+
+/// The map at `pointer`, to be changed.
 pub(super) fn map_mut<'a>(object: &'a mut Value, pointer: &str) -> Option<&'a mut Map<String, Value>> {
     object.pointer_mut(pointer)?.as_object_mut()
 }

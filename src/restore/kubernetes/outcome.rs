@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use super::config::{Allow, Release};
 use super::decide::Skip;
+use super::denial::denier;
+use super::fits::Absent;
 use super::object::ObjectRef;
+use super::warning::Warning;
 use crate::source::kubernetes::{ApiStatus, KindInfo};
 
 /// What became of an object. Each object gets exactly one.
@@ -67,6 +70,10 @@ pub enum Obstacle {
     NoBackend,
     /// A right is missing.
     Right,
+    /// An admission policy or webhook denies it.
+    Denied,
+    /// The one that is there does not take the change.
+    Immutable,
     /// The object itself is not accepted, or cannot be sent.
     Object,
     /// Something else.
@@ -100,6 +107,13 @@ impl Obstacle {
             Self::Quota => Some("raise the quota"),
             Self::Right => Some("give the restore the right; it needs those that it hands out, too"),
             Self::NoBackend => Some("see why its pods are not ready; run again when they are"),
+            Self::Denied => Some(
+                "see what it demands (kubectl get validatingadmissionpolicies,validatingwebhookconfigurations): \
+                 change it, or the object with a RestorePlan's modify",
+            ),
+            Self::Immutable => {
+                Some("delete the object that is there and run again: some fields can only be set anew")
+            }
             Self::QuotaUnknown | Self::Busy | Self::Object | Self::Other => None,
         }
     }
@@ -139,11 +153,23 @@ impl Refusal {
         fields.retain(|field| !field.is_empty());
         fields.dedup();
         let message = match (quotes, obstacle) {
+            // Who denies chooses the code and the words.
+            (_, Obstacle::Denied) => denier(&status.message).unwrap_or_default(),
             (true, Obstacle::Webhook) => webhook(&status.message).map(str::to_owned).unwrap_or_default(),
             (true, _) => String::new(),
             (false, _) => status.message.clone(),
         };
         Self { obstacle, code: status.code, reason: status.reason.clone(), fields, message }
+    }
+
+    /// What may be said of a refusal to change an object that is there.
+    pub(super) fn of_change(kind: &KindInfo, status: &ApiStatus) -> Self {
+        let refusal = Self::new(kind, status);
+        if status.code != 422 || refusal.obstacle != Obstacle::Object {
+            return refusal;
+        }
+        let message = "the one that is there does not take the change: some fields may not be changed";
+        Self { obstacle: Obstacle::Immutable, message: message.to_owned(), ..refusal }
     }
 
     /// The name of the webhook that did not answer.
@@ -172,6 +198,7 @@ fn obstacle(status: &ApiStatus) -> Obstacle {
     match status.code {
         _ if says("conversion webhook for") => Obstacle::Conversion,
         _ if says("failed calling webhook") => Obstacle::Webhook,
+        _ if denier(&status.message).is_some() => Obstacle::Denied,
         403 if status.causes.iter().any(|cause| cause.reason == "NamespaceTerminating") => {
             Obstacle::Terminating
         }
@@ -230,7 +257,9 @@ pub struct RestoreReport {
     /// Rounds that were needed.
     pub rounds: u32,
     /// The server's warnings and kbak's own, each once, at most a hundred.
-    pub warnings: BTreeSet<String>,
+    pub warnings: BTreeSet<Warning>,
+    /// What was asked for and nothing in the snapshot fits.
+    pub absent: Vec<Absent>,
     /// Whether the cluster is another one than that of the backup, and does not take its place.
     pub foreign: bool,
     /// Whether somebody said what is to happen with what is held back.
@@ -249,6 +278,7 @@ impl RestoreReport {
             && self.refused.is_empty()
             && self.collided == 0
             && self.unfinished.is_empty()
+            && self.absent.is_empty()
             && (self.held.is_empty() || self.release_said)
             && (self.differing == 0 || self.existing_said)
     }
@@ -287,6 +317,12 @@ mod tests {
             (403, "pods is forbidden: User \"x\" cannot create", Obstacle::Right),
             (404, "namespaces \"shop\" not found", Obstacle::NoNamespace),
             (422, "Service \"a\" is invalid", Obstacle::Object),
+            (400, "admission webhook \"a.b.c\" denied the request: no", Obstacle::Denied),
+            (
+                422,
+                "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+                Obstacle::Denied,
+            ),
         ] {
             assert_eq!(obstacle(&status(code, message)), wanted, "{message}");
         }

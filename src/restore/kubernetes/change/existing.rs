@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::object::{each, map_mut, text};
-use super::{Changes, Options, cut, without_node_ports};
+use super::{Changes, NodePorts, Options, cut};
 use crate::source::kubernetes::KindInfo;
 
 /// Set by the server to the namespace's own name.
@@ -43,15 +43,9 @@ pub(in super::super) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, the
 
 /// An object without what does not come from those who write it.
 fn plain(kind: &KindInfo, mut object: Value, status: bool) -> Value {
-    cut(kind, &mut object, Options { status, node_ports: true }, &mut Changes::default());
-    match kind.resource().as_str() {
-        "services" => {
-            without_node_ports(&mut object);
-        }
-        "namespaces" => {
-            map_mut(&mut object, "/metadata/labels").map(|labels| labels.remove(OWN_NAME));
-        }
-        _ => {}
+    cut(kind, &mut object, Options { status, node_ports: NodePorts::None }, &mut Changes::default());
+    if kind.resource() == "namespaces" {
+        map_mut(&mut object, "/metadata/labels").map(|labels| labels.remove(OWN_NAME));
     }
     if let Some(map) = object.as_object_mut() {
         map.remove("apiVersion");

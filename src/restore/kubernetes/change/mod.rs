@@ -14,7 +14,7 @@ pub(super) use existing::{beside, carry_over};
 pub(super) use mapping::map;
 pub(super) use modify::modify;
 pub use modify::{Modifier, ModifierError};
-pub(super) use surgery::{Options, cut, unbind, without_families, without_node_ports};
+pub(super) use surgery::{NodePorts, Options, cut, unbind, without_families, without_node_ports};
 pub(super) use versions::{Moved, moved};
 
 /// One change that is worth telling. What the server sets in any object is cut without a word.

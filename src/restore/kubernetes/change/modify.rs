@@ -46,7 +46,7 @@ pub enum ModifierError {
 }
 
 impl Modifier {
-    fn takes(&self, named: &ObjectRef, object: &Value) -> bool {
+    pub(in super::super) fn takes(&self, named: &ObjectRef, object: &Value) -> bool {
         let any =
             |globs: &[Glob], name: &str| globs.is_empty() || globs.iter().any(|glob| glob.matches(name));
         any(&self.kinds, &named.resource)

@@ -36,14 +36,26 @@ pub(in super::super) struct Options {
     /// Whether the target has a status subresource for the kind; then a status in a create is
     /// dropped by the server anyway, and otherwise it is data like the rest.
     pub(in super::super) status: bool,
-    /// Keep node ports.
-    pub(in super::super) node_ports: bool,
+    /// Which node ports are kept.
+    pub(in super::super) node_ports: NodePorts,
+}
+
+/// Which node ports of a Service are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum NodePorts {
+    /// All, also those that a cluster gave.
+    All,
+    /// Those that somebody chose.
+    Chosen,
+    /// None.
+    None,
 }
 
 /// Cuts `object`, of `kind`, for a create.
 pub(in super::super) fn cut(kind: &KindInfo, object: &mut Value, options: Options, changes: &mut Changes) {
     // What is explicit is read from what is cut.
-    let ports = if (kind.group.as_str(), kind.plural.as_str()) == ("", "services") {
+    let is_service = (kind.group.as_str(), kind.plural.as_str()) == ("", "services");
+    let ports = if is_service && options.node_ports == NodePorts::Chosen {
         explicit_ports(object)
     } else {
         Vec::new()
@@ -109,7 +121,7 @@ fn service(object: &mut Value, options: Options, explicit: &[u64], changes: &mut
     if text(object, "/spec/clusterIP") != "None" {
         drop_from(object, "/spec", &["clusterIP", "clusterIPs"], changes);
     }
-    if options.node_ports {
+    if options.node_ports == NodePorts::All {
         return;
     }
     let Some(spec) = map_mut(object, "/spec") else { return };
@@ -278,11 +290,17 @@ mod tests {
                 {"port": 443, "protocol": "TCP", "nodePort": 30443}]},
         });
         let mut changes = Changes::default();
-        cut(&services(), &mut object, Options { status: true, node_ports: false }, &mut changes);
+        let stored = object.clone();
+        cut(&services(), &mut object, Options { status: true, node_ports: NodePorts::Chosen }, &mut changes);
         assert_eq!(object["spec"]["ports"][0]["nodePort"], 30080);
         assert_eq!(object["spec"]["ports"][1].get("nodePort"), None);
         let told: Vec<String> = changes.into_vec().iter().map(ToString::to_string).collect();
         assert_eq!(told, ["spec.clusterIP dropped", "spec.ports.nodePort dropped"]);
+        for (node_ports, left) in [(NodePorts::All, 2), (NodePorts::None, 0)] {
+            let mut object = stored.clone();
+            cut(&services(), &mut object, Options { status: true, node_ports }, &mut Changes::default());
+            assert_eq!(each(&object, "/spec/ports").filter(|port| port["nodePort"].is_u64()).count(), left);
+        }
         assert!(without_node_ports(&mut object));
         assert_eq!(object["spec"]["ports"][0].get("nodePort"), None);
     }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::super::config::Allow;
-use super::super::object::{CONTAINERS, each, pod_spec, text};
+use super::super::object::{CONTAINERS, each, map, pod_spec, text};
 use crate::source::kubernetes::KindInfo;
 
 /// What must be allowed before `object` is created.
@@ -14,11 +14,36 @@ pub(in super::super) fn gate(kind: &KindInfo, object: &Value) -> Option<Allow> {
         ("admissionregistration.k8s.io", _) => Some(Allow::Webhooks),
         ("apiextensions.k8s.io", _) => Some(Allow::Crds),
         ("apiregistration.k8s.io", _) => Some(Allow::Apiservices),
+        // Who is whom in the cluster, where EKS reads it from a ConfigMap.
+        ("", "configmaps") => {
+            let named = ["/metadata/namespace", "/metadata/name"].map(|at| text(object, at));
+            (named == ["kube-system", "aws-auth"]).then_some(Allow::Rbac)
+        }
+        ("", "persistentvolumes") => {
+            let host = object.pointer("/spec/hostPath").is_some_and(|path| !path.is_null());
+            host.then_some(Allow::Privileged)
+        }
         _ => {
-            let spec = object.pointer(pod_spec(kind)?)?;
-            privileged(spec).then_some(Allow::Privileged)
+            let at = pod_spec(kind)?;
+            let spec = object.pointer(at)?;
+            (privileged(spec) || apparmor(object, at)).then_some(Allow::Privileged)
         }
     }
+}
+
+/// How AppArmor is said in annotations, before the name of a container.
+const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// Whether the annotations of the pod or template whose spec is at `spec` choose a profile of AppArmor
+/// that `baseline` refuses.
+fn apparmor(object: &Value, spec: &str) -> bool {
+    let annotations = format!("{}/metadata/annotations", spec.strip_suffix("/spec").unwrap_or_default());
+    let profile = |(name, profile): (&String, &Value)| {
+        let profile = profile.as_str().unwrap_or_default();
+        let fine = matches!(profile, "" | "runtime/default") || profile.starts_with("localhost/");
+        name.starts_with(APPARMOR) && !fine
+    };
+    map(object, &annotations).is_some_and(|all| all.iter().any(profile))
 }
 
 /// Capabilities that the level `baseline` lets a container add.
@@ -96,6 +121,45 @@ fn unconfined(context: &Value) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn gated(group: &str, plural: &str, object: Value) -> Option<Allow> {
+        let kind = KindInfo {
+            group: group.into(),
+            version: "v1".into(),
+            plural: plural.into(),
+            kind: "X".into(),
+            namespaced: true,
+            subresources: Vec::new(),
+        };
+        gate(&kind, &object)
+    }
+
+    #[test]
+    fn apparmor_is_also_said_in_annotations() {
+        for (profile, wanted) in
+            [("unconfined", Some(Allow::Privileged)), ("runtime/default", None), ("localhost/mine", None)]
+        {
+            let annotations =
+                json!({"container.apparmor.security.beta.kubernetes.io/a": profile, "other": "unconfined"});
+            let pod =
+                json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "a"}]}});
+            assert_eq!(gated("", "pods", pod.clone()), wanted, "{profile}");
+            assert_eq!(gated("", "podtemplates", json!({"template": pod})), wanted, "{profile}");
+            assert_eq!(gated("apps", "deployments", json!({"spec": {"template": pod}})), wanted, "{profile}");
+            let job = json!({"spec": {"template": pod}});
+            assert_eq!(gated("batch", "cronjobs", json!({"spec": {"jobTemplate": job}})), wanted);
+        }
+    }
+
+    #[test]
+    fn folders_of_nodes_and_the_map_of_users_are_gated() {
+        let volume = json!({"spec": {"hostPath": {"path": "/"}}});
+        assert_eq!(gated("", "persistentvolumes", volume), Some(Allow::Privileged));
+        assert_eq!(gated("", "persistentvolumes", json!({"spec": {"nfs": {"path": "/"}}})), None);
+        let named = |namespace: &str| json!({"metadata": {"namespace": namespace, "name": "aws-auth"}});
+        assert_eq!(gated("", "configmaps", named("kube-system")), Some(Allow::Rbac));
+        assert_eq!(gated("", "configmaps", named("shop")), None);
+    }
 
     #[test]
     fn what_baseline_refuses_is_privileged() {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::object::{annotation, label};
+use super::super::object::{annotation, label, text};
 use crate::source::kubernetes::KindInfo;
 
 /// A tool that brings objects from Git.
@@ -27,19 +27,39 @@ impl std::fmt::Display for Tool {
 
 /// What Argo CD marks objects with. It can be told to use `app.kubernetes.io/instance`, which Helm
 /// sets as well: that alone proves nothing.
-const ARGO: [&str; 2] = ["argocd.argoproj.io/tracking-id", "argocd.argoproj.io/instance"];
+const ARGO: [&str; 2] = [TRACKING, "argocd.argoproj.io/instance"];
+/// The mark that says whose it is.
+const TRACKING: &str = "argocd.argoproj.io/tracking-id";
 /// What Flux marks objects with.
 const FLUX: [&str; 2] = ["kustomize.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/name"];
 
 /// Which tool brings `object` from Git.
-pub(in super::super) fn tracked(object: &Value) -> Option<Tool> {
+pub(in super::super) fn tracked(kind: &KindInfo, object: &Value) -> Option<Tool> {
     let marked = |names: &[&str]| {
         names.iter().any(|name| annotation(object, name).is_some() || !label(object, name).is_empty())
     };
-    if marked(&ARGO) {
+    let argo = match annotation(object, TRACKING) {
+        Some(id) => names(id, kind, object),
+        None => marked(&ARGO),
+    };
+    if argo {
         return Some(Tool::ArgoCd);
     }
     marked(&FLUX).then_some(Tool::Flux)
+}
+
+/// Whether a tracking id, `app:group/kind:namespace/name`, is that of the object which bears it. What was
+/// copied with it from another one is nothing to Argo CD.
+fn names(id: &str, kind: &KindInfo, object: &Value) -> bool {
+    let mut parts = id.splitn(3, ':');
+    let (Some(_), Some(of), Some(place)) = (parts.next(), parts.next(), parts.next()) else { return false };
+    let (Some((group, named_kind)), Some((namespace, name))) = (of.split_once('/'), place.split_once('/'))
+    else {
+        return false;
+    };
+    // Outside of namespaces the id has that of the application's destination.
+    let placed = !kind.namespaced || namespace == text(object, "/metadata/namespace");
+    placed && group == kind.group && named_kind == kind.kind && name == text(object, "/metadata/name")
 }
 
 /// Whether others cannot be created before it is there, so that it comes although Git holds it.
@@ -64,4 +84,43 @@ pub(in super::super) fn helm_release(kind: &KindInfo, object: &Value) -> bool {
         || kind.resource() == "configmaps"
             && label(object, "owner") == "helm"
             && label(object, "OWNER") == "TILLER"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_tracking_id_of_another_object_is_no_mark() {
+        let kind = |group: &str, kind: &str, namespaced: bool| KindInfo {
+            group: group.into(),
+            version: "v1".into(),
+            plural: String::new(),
+            kind: kind.into(),
+            namespaced,
+            subresources: Vec::new(),
+        };
+        let object = |id: &str| {
+            let (labels, marks) = (json!({"argocd.argoproj.io/instance": "a"}), json!({TRACKING: id}));
+            json!({"metadata": {"namespace": "shop", "name": "web", "labels": labels, "annotations": marks}})
+        };
+        let deployment = kind("apps", "Deployment", true);
+        let argo = Some(Tool::ArgoCd);
+        assert_eq!(tracked(&deployment, &object("a:apps/Deployment:shop/web")), argo);
+        for other in [
+            "a:apps/Deployment:shop/other",
+            "a:apps/Deployment:other/web",
+            "a:apps/StatefulSet:shop/web",
+            "a:extensions/Deployment:shop/web",
+            "a:apps/Deployment",
+            "",
+        ] {
+            assert_eq!(tracked(&deployment, &object(other)), None, "{other}");
+        }
+        let role = json!({"metadata": {"name": "system:web", "annotations": {TRACKING: "a:g/Role:shop/system:web"}}});
+        assert_eq!(tracked(&kind("g", "Role", false), &role), argo);
+        let labelled = json!({"metadata": {"labels": {"argocd.argoproj.io/instance": "a"}}});
+        assert_eq!(tracked(&deployment, &labelled), argo);
+    }
 }

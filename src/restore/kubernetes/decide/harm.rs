@@ -2,13 +2,10 @@
 //! run the same jobs, take the same names in DNS, order the same certificates and ask for the same
 //! addresses as the one that is still there.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::super::config::Release;
-use super::super::object::{CONTAINERS, annotation, label, pod_spec, text};
+use super::super::object::{each, text};
 use crate::source::kubernetes::KindInfo;
 
 /// Kinds that a copy does not create: group, resources (`*`: all), what releases them.
@@ -20,7 +17,7 @@ const HELD: &[(&str, &[&str], Release)] = &[
         &["gateways", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes", "listenersets"],
         Release::Ingress,
     ),
-    ("networking.istio.io", &["gateways"], Release::Ingress),
+    ("networking.istio.io", &["gateways", "virtualservices"], Release::Ingress),
     ("route.openshift.io", &["routes"], Release::Ingress),
     ("traefik.io", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
     ("traefik.containo.us", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
@@ -55,8 +52,13 @@ pub(in super::super) fn held(kind: &KindInfo, object: &Value) -> Option<Release>
     if let Some((.., release)) = whole {
         return Some(*release);
     }
-    if (group, plural) == ("", "services") && text(object, "/spec/type") == "LoadBalancer" {
+    let takes_addresses =
+        || text(object, "/spec/type") == "LoadBalancer" || each(object, "/spec/externalIPs").next().is_some();
+    if (group, plural) == ("", "services") && takes_addresses() {
         return Some(Release::Loadbalancers);
+    }
+    if group == "argoproj.io" && syncs(plural, object) {
+        return Some(Release::Jobs);
     }
     let acme = matches!((group, plural), ("cert-manager.io", "issuers" | "clusterissuers"));
     if acme && object.pointer("/spec/acme").is_some() {
@@ -66,6 +68,23 @@ pub(in super::super) fn held(kind: &KindInfo, object: &Value) -> Option<Release>
     let published = annotations
         .is_some_and(|all| all.keys().any(|name| name.starts_with("external-dns.alpha.kubernetes.io/")));
     published.then_some(Release::Dns)
+}
+
+/// Whether Argo CD would deploy by itself what an Application names, to where that says, which may be the
+/// cluster of the backup.
+fn syncs(plural: &str, object: &Value) -> bool {
+    let automated = |at: &str| {
+        let automated = object.pointer(at).filter(|automated| !automated.is_null());
+        automated.is_some_and(|automated| automated.get("enabled") != Some(&Value::Bool(false)))
+    };
+    match plural {
+        "applications" => automated("/spec/syncPolicy/automated"),
+        "applicationsets" => {
+            automated("/spec/template/spec/syncPolicy/automated")
+                || text(object, "/spec/templatePatch").contains("automated")
+        }
+        _ => false,
+    }
 }
 
 /// Suspends `object` if it is of a kind that runs by itself. Gives whether it was running.
@@ -87,44 +106,39 @@ pub(in super::super) fn keep_running(kind: &KindInfo, object: &mut Value, there:
     }
 }
 
-/// Whether it holds kbak's own keys. A writer's key that came out of a backup was in the backup's
-/// cluster, and an epoch's secret is stale: a new cluster gets new ones.
-pub(in super::super) fn own_keys(kind: &KindInfo, object: &Value) -> bool {
-    if kind.resource() != "secrets" {
-        return false;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_reaches_beyond_a_copy_is_held() {
+        let of = |group: &str, plural: &str, spec: Value| {
+            let kind = KindInfo {
+                group: group.into(),
+                version: "v1".into(),
+                plural: plural.into(),
+                kind: "X".into(),
+                namespaced: true,
+                subresources: Vec::new(),
+            };
+            held(&kind, &json!({"metadata": {}, "spec": spec}))
+        };
+        let addresses = json!({"type": "ClusterIP", "externalIPs": ["192.0.2.7"]});
+        assert_eq!(of("", "services", addresses), Some(Release::Loadbalancers));
+        assert_eq!(of("", "services", json!({"type": "ClusterIP", "externalIPs": []})), None);
+        assert_eq!(of("networking.istio.io", "virtualservices", json!({})), Some(Release::Ingress));
+        let policy = |automated: Value| json!({"syncPolicy": {"automated": automated}});
+        for (automated, wanted) in [
+            (json!({}), Some(Release::Jobs)),
+            (json!({"prune": true, "enabled": true}), Some(Release::Jobs)),
+            (json!({"enabled": false}), None),
+            (Value::Null, None),
+        ] {
+            assert_eq!(of("argoproj.io", "applications", policy(automated.clone())), wanted, "{automated}");
+            let template = json!({"template": {"spec": policy(automated.clone())}});
+            assert_eq!(of("argoproj.io", "applicationsets", template), wanted, "{automated}");
+        }
+        assert_eq!(of("argoproj.io", "rollouts", policy(json!({}))), None);
     }
-    let named = |key: &str| key.contains("writer.key") || key.ends_with(".epoch");
-    let data = object.get("data").and_then(Value::as_object);
-    data.into_iter().flatten().any(|(key, value)| named(key) && is_own(value.as_str().unwrap_or_default()))
-}
-
-/// Whether a value is a file of kbak's: others may be called so, too.
-fn is_own(value: &str) -> bool {
-    let bytes = Zeroizing::new(BASE64_STANDARD.decode(value).unwrap_or_default());
-    serde_json::from_slice::<Own>(&bytes).is_ok_and(|own| !own.kbak.is_empty())
-}
-
-/// What every file of kbak's begins with; the rest is not looked at.
-#[derive(serde::Deserialize)]
-struct Own {
-    kbak: String,
-}
-
-/// Whether it is a job of kbak's own: two clusters must not write as one.
-pub(in super::super) fn own_job(kind: &KindInfo, object: &Value) -> bool {
-    if kind.group != "batch" {
-        return false;
-    }
-    let labelled = ["app.kubernetes.io/name", "app.kubernetes.io/part-of"]
-        .iter()
-        .any(|name| label(object, name) == "kbak" || annotation(object, name) == Some("kbak"));
-    let spec = pod_spec(kind).and_then(|pointer| object.pointer(pointer)).unwrap_or(&Value::Null);
-    labelled || CONTAINERS.iter().flat_map(|of| spec[*of].as_array()).flatten().any(runs_kbak)
-}
-
-fn runs_kbak(container: &Value) -> bool {
-    let base = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
-    let image = base(text(container, "/image"));
-    let image = image.split([':', '@']).next().unwrap_or_default();
-    image == "kbak" || base(text(container, "/command/0")) == "kbak"
 }

@@ -7,12 +7,14 @@ mod gates;
 mod gitops;
 mod harm;
 mod infrastructure;
+mod own;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::change::{self, Change, Changes, Moved};
+use super::change::{self, Change, Changes, Moved, NodePorts};
 use super::config::{Allow, Release, RestoreConfig, Scope};
+use super::fits::Fits;
 use super::object::{ObjectRef, Owner, each, paths, text};
 use super::outcome::Refusal;
 use super::target::{Place, Target};
@@ -33,7 +35,7 @@ pub enum Skip {
     Derived(Derived),
     /// It belongs to the cluster's machinery, and the profile leaves that out.
     Infrastructure(Infrastructure),
-    /// Git brings it.
+    /// It bears the marks of a tool that brings it from Git.
     Git(Tool),
     /// kbak's own keys.
     OwnKeys,
@@ -93,6 +95,8 @@ pub(super) struct Judge<'a> {
     pub(super) kind: &'a KindInfo,
     /// Whether this is another cluster than that of the backup, and does not take its place.
     pub(super) foreign: bool,
+    /// Takes note of what is there.
+    pub(super) fits: &'a Fits<'a>,
 }
 
 impl Judge<'_> {
@@ -109,15 +113,17 @@ impl Judge<'_> {
         let resource = self.kind.resource();
         let place = self.kind.namespaced.then_some(namespace);
         let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
-        if !self.config.selects(&resource, place, name, labels) {
-            return Ok(None);
-        }
+        let selected = self.config.selects(&resource, place, name, labels);
         let named = ObjectRef {
             resource,
             kind: self.kind.kind.clone(),
             namespace: place.unwrap_or_default().to_owned(),
             name: name.to_owned(),
         };
+        self.fits.note(&named, self.kind.namespaced, &object, selected);
+        if !selected {
+            return Ok(None);
+        }
         Ok(Some(self.decide(named, object)))
     }
 
@@ -166,7 +172,7 @@ impl Judge<'_> {
         if let Some(why) = derived::derived(self.kind, object) {
             return Some(Skip::Derived(why));
         }
-        if harm::own_keys(self.kind, object) {
+        if own::own_keys(self.kind, object) {
             return Some(Skip::OwnKeys);
         }
         if let Some(why) = infrastructure::infrastructure(self.kind, object, self.config.profile) {
@@ -177,7 +183,7 @@ impl Judge<'_> {
         if !data || gitops::others_need(self.kind) {
             return None;
         }
-        gitops::tracked(object).map(Skip::Git)
+        gitops::tracked(self.kind, object).map(Skip::Git)
     }
 
     /// The object as it is sent, or why it is not.
@@ -189,12 +195,17 @@ impl Judge<'_> {
         changes: &mut Changes,
     ) -> Result<Verdict, Verdict> {
         let found = self.target.find(self.kind);
-        let own = harm::own_job(self.kind, &object);
+        let own = own::own_job(self.kind, &object);
         let suspend = own || (copy && !self.config.releases(Release::Jobs));
-        let kept = self.config.node_ports && !copy;
+        // What somebody chose is taken where the other one stands.
+        let node_ports = match (self.config.node_ports, copy) {
+            (true, _) => NodePorts::All,
+            (false, true) => NodePorts::None,
+            (false, false) => NodePorts::Chosen,
+        };
         let own_status = found.as_ref().is_none_or(|place| place.kind.has("status"));
         let builtin = !self.kind.group.contains('.') || self.kind.group.ends_with(".k8s.io");
-        let options = change::Options { status: own_status || builtin, node_ports: kept };
+        let options = change::Options { status: own_status || builtin, node_ports };
         change::cut(self.kind, &mut object, options, changes);
         let kind = self.place(found, &mut object, changes)?;
         change::map(self.kind, &mut object, self.config, changes);

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::change::Change;
 use super::config::{Allow, Release};
 use super::decide::Skip;
+use super::fits::Absent;
 use super::object::ObjectRef;
 use super::outcome::Refusal;
 
@@ -153,6 +154,9 @@ pub struct Plan {
     pub bytes: u64,
     /// Owners that will not be there; their children lose them.
     pub owners_lost: u64,
+    /// What was asked for and nothing in the snapshot fits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
     /// What the plan's reader should know.
     pub notes: Vec<String>,
 }

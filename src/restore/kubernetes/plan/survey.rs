@@ -15,6 +15,7 @@ use crate::restore::kubernetes::change::{Change, beside};
 use crate::restore::kubernetes::config::{Existing, RestoreConfig};
 use crate::restore::kubernetes::create::is_as_made;
 use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, keep_running, merges};
+use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
 use crate::restore::kubernetes::lines::{Room, lines, paced};
@@ -48,13 +49,15 @@ pub async fn plan_resources(
     let kinds = order::selected(streams, config);
     let mut sums = Sums::default();
     sums.mix(&(foreign, config.status.iter().map(crate::plan::Glob::as_str).collect::<Vec<_>>()));
-    let brought = definitions(streams, &kinds, config, &ground, foreign).await?;
+    let fits = Fits::new(config);
+    let brought = definitions(streams, &kinds, config, &ground, foreign, &fits).await?;
     let mut survey = Survey {
         cluster,
         config,
         ground: &ground,
         hooks,
         foreign,
+        fits: &fits,
         dry_run,
         brought,
         counted: Counted::default(),
@@ -96,6 +99,7 @@ pub async fn plan_resources(
         second_writes,
         bytes,
         owners_lost,
+        absent: fits.absent(),
         notes,
     })
 }
@@ -107,10 +111,11 @@ async fn definitions(
     config: &RestoreConfig,
     ground: &Ground,
     foreign: bool,
+    fits: &Fits<'_>,
 ) -> Result<HashSet<String>, RestoreError> {
     let mut brought = HashSet::new();
     for kind in kinds.iter().filter(|kind| order::is_definition(kind)) {
-        let judge = Judge { config, target: &ground.target, kind, foreign };
+        let judge = Judge { config, target: &ground.target, kind, foreign, fits };
         let resource = kind.resource();
         let pieces = streams.open(kind).await;
         let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
@@ -155,6 +160,7 @@ struct Survey<'a> {
     ground: &'a Ground,
     hooks: DeadHooks,
     foreign: bool,
+    fits: &'a Fits<'a>,
     dry_run: bool,
     brought: HashSet<String>,
     counted: Counted,
@@ -172,7 +178,8 @@ impl Survey<'_> {
         told: &mut (dyn FnMut(&Decision) + Send),
     ) -> Result<(), RestoreError> {
         let resource = kind.resource();
-        let judge = Judge { config: self.config, target: &self.ground.target, kind, foreign: self.foreign };
+        let (target, fits) = (&self.ground.target, self.fits);
+        let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
         let present = match self.ground.target.find(kind) {
             Some(place) => {
                 Present::of(self.cluster, place.kind, &resource, self.config.only_objects()).await?

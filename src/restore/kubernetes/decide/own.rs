@@ -1,0 +1,147 @@
+//! What is kbak's own: the keys of a writer, and the jobs that back up. A writer's key that came out
+//! of a backup was in the backup's cluster, and an epoch's secret is stale: a new cluster gets new
+//! ones, and two clusters must not write as one.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::super::object::{CONTAINERS, annotation, each, label, pod_spec, text};
+use crate::source::kubernetes::KindInfo;
+
+/// What the files that a writer needs call themselves in their first field.
+const FILES: [&str; 2] = ["writer key", "epoch secret"];
+
+/// Whether it holds kbak's own keys. They are known by what they say, under whatever name: a plan
+/// chooses its files' names.
+pub(in super::super) fn own_keys(kind: &KindInfo, object: &Value) -> bool {
+    let values = |field: &str| {
+        let data = object.get(field).and_then(Value::as_object);
+        data.into_iter().flatten().filter_map(|(_, value)| value.as_str())
+    };
+    match kind.resource().as_str() {
+        "secrets" => values("data").any(is_encoded),
+        "configmaps" => {
+            values("data").any(|text| is_own(text.as_bytes())) || values("binaryData").any(is_encoded)
+        }
+        _ => false,
+    }
+}
+
+fn is_encoded(value: &str) -> bool {
+    is_own(&Zeroizing::new(BASE64_STANDARD.decode(value).unwrap_or_default()))
+}
+
+fn is_own(bytes: &[u8]) -> bool {
+    // Others are told apart without reading them as JSON.
+    bytes.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<Own>(bytes).is_ok_and(|own| FILES.contains(&own.kbak.as_str()))
+}
+
+/// What every file of kbak's says of itself; the rest is not looked at.
+#[derive(serde::Deserialize)]
+struct Own {
+    kbak: String,
+}
+
+/// Whether it is a job of kbak's own.
+pub(in super::super) fn own_job(kind: &KindInfo, object: &Value) -> bool {
+    if kind.group != "batch" {
+        return false;
+    }
+    let labelled = ["app.kubernetes.io/name", "app.kubernetes.io/part-of"]
+        .iter()
+        .any(|name| label(object, name) == "kbak" || annotation(object, name) == Some("kbak"));
+    let spec = pod_spec(kind).and_then(|pointer| object.pointer(pointer)).unwrap_or(&Value::Null);
+    labelled || CONTAINERS.iter().flat_map(|of| spec[*of].as_array()).flatten().any(runs_kbak)
+}
+
+/// Whether a container's image is called so, or a word of what it runs is: a shell may start it.
+fn runs_kbak(container: &Value) -> bool {
+    let said = each(container, "/command").chain(each(container, "/args")).filter_map(Value::as_str);
+    is_image(text(container, "/image")) || said.flat_map(words).any(is_program)
+}
+
+/// `ghcr.io/x/kbak:1`, `kbak-tools@sha256:…`: a part of its path, or a word in one. The registry counts
+/// as well: who serves kbak's images may call himself so.
+fn is_image(image: &str) -> bool {
+    let path = image.split('@').next().unwrap_or_default();
+    let tag = path.rfind(':').filter(|colon| !path[*colon..].contains('/'));
+    let path = &path[..tag.unwrap_or(path.len())];
+    path.split(['/', '-', '_', '.']).any(|word| word == "kbak")
+}
+
+/// The words of an argument that may be a shell's script.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_whitespace() || ";|&()<>{}`'\"$".contains(c))
+}
+
+/// `kbak`, or a path to it; no address.
+fn is_program(word: &str) -> bool {
+    word.rsplit('/').next() == Some("kbak") && !word.contains(':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn kind(group: &str, plural: &str) -> KindInfo {
+        KindInfo {
+            group: group.into(),
+            version: "v1".into(),
+            plural: plural.into(),
+            kind: "X".into(),
+            namespaced: true,
+            subresources: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn keys_are_known_by_what_they_say() {
+        let key = "\n{\n  \"kbak\": \"writer key\", \"version\": 1}\n";
+        let epoch = "{\"kbak\": \"epoch secret\", \"version\": 1}";
+        let encoded = |text: &str| BASE64_STANDARD.encode(text);
+        let secret = |name: &str, text: &str| {
+            own_keys(&kind("", "secrets"), &json!({"data": {"other": "", name: encoded(text)}}))
+        };
+        assert!(secret("writer.key", key) && secret("nightly", key) && secret("a.epoch", epoch));
+        for other in ["", "x", "{\"kbak\": 1}", "{\"kbak\": \"bucket\"}", "-----BEGIN PRIVATE KEY-----"] {
+            assert!(!secret("writer.key", other), "{other}");
+        }
+        let map = kind("", "configmaps");
+        assert!(own_keys(&map, &json!({"data": {"key": key}})));
+        assert!(own_keys(&map, &json!({"binaryData": {"key": encoded(epoch)}})));
+        assert!(!own_keys(&map, &json!({"data": {"plan.yaml": "apiVersion: kbak.dev/v1"}})));
+    }
+
+    #[test]
+    fn a_job_is_known_by_what_it_runs() {
+        let own = |container: Value| {
+            let pod = json!({"spec": {"containers": [{"image": "a:1"}, container]}});
+            own_job(
+                &kind("batch", "cronjobs"),
+                &json!({"spec": {"jobTemplate": {"spec": {"template": pod}}}}),
+            )
+        };
+        for yes in [
+            json!({"image": "kbak"}),
+            json!({"image": "ghcr.io:443/x/kbak:1@sha256:00"}),
+            json!({"image": "registry/kbak-tools:1"}),
+            json!({"command": ["/usr/local/bin/kbak", "backup"]}),
+            json!({"command": ["sh", "-c", "set -e; exec kbak backup --plan x"]}),
+            json!({"command": ["nice"], "args": ["-n", "19", "kbak"]}),
+            json!({"args": ["-c", "(/opt/kbak check) && \"kbak\" backup"]}),
+        ] {
+            assert!(own(yes.clone()), "{yes}");
+        }
+        for no in [
+            json!({"image": "a:kbak"}),
+            json!({"image": "kbakery"}),
+            json!({"args": ["--bucket=kbak", "s3://backups/kbak", "mykbak", "kbak.yaml"]}),
+        ] {
+            assert!(!own(no.clone()), "{no}");
+        }
+    }
+}

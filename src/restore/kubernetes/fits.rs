@@ -1,0 +1,194 @@
+//! Whether all that was asked for is there: a name that is misspelt selects nothing, and nothing else
+//! would say so.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::config::{RestoreConfig, space};
+use super::object::ObjectRef;
+
+/// Something that was asked for, and that nothing in the snapshot fits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "asked", content = "for")]
+pub enum Absent {
+    /// A namespace.
+    Namespace(String),
+    /// A kind.
+    Kind(String),
+    /// Labels.
+    Labels(String),
+    /// An object.
+    Object(String),
+    /// A namespace that is to have another name.
+    Mapping(String),
+    /// A modifier of the plan, by its place from 1.
+    Modifier(usize),
+}
+
+impl std::fmt::Display for Absent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "--namespace {name}"),
+            Self::Kind(name) => write!(f, "--kind {name}"),
+            Self::Labels(labels) => write!(f, "--selector {labels}"),
+            Self::Object(object) => write!(f, "--object {object}"),
+            Self::Mapping(name) => write!(f, "the mapping of namespace {name}"),
+            Self::Modifier(number) => write!(f, "modifier {number}"),
+        }
+    }
+}
+
+/// A list of flags, one for each of something.
+type Seen = Vec<AtomicBool>;
+
+/// What has found something so far.
+#[derive(Debug)]
+pub(super) struct Fits<'a> {
+    config: &'a RestoreConfig,
+    namespaces: Seen,
+    kinds: Seen,
+    labels: Seen,
+    objects: Seen,
+    mappings: Seen,
+    modifiers: Seen,
+}
+
+impl<'a> Fits<'a> {
+    pub(super) fn new(config: &'a RestoreConfig) -> Self {
+        let none = |number: usize| (0..number).map(|_| AtomicBool::new(false)).collect();
+        Self {
+            config,
+            namespaces: none(config.namespaces.len()),
+            kinds: none(config.kinds.len()),
+            labels: none(usize::from(config.labels.is_some())),
+            objects: none(config.objects.len()),
+            mappings: none(config.mapping.namespaces.len()),
+            modifiers: none(config.modifiers.len()),
+        }
+    }
+
+    /// Takes note of an object of the snapshot, by its name there, and whether it is selected.
+    pub(super) fn note(&self, named: &ObjectRef, namespaced: bool, object: &Value, selected: bool) {
+        let config = self.config;
+        let (resource, name) = (named.resource.as_str(), named.name.as_str());
+        let namespace = namespaced.then_some(named.namespace.as_str());
+        let space = space(resource, namespace, name);
+        mark(&self.objects, &config.objects, |one| one.takes(resource, namespace, name));
+        if !config.only_objects() && config.takes_kind(resource) {
+            mark(&self.kinds, &config.kinds, |glob| glob.matches(resource));
+            if config.takes_space(space) {
+                mark(&self.namespaces, &config.namespaces, |glob| space.is_some_and(|s| glob.matches(s)));
+                let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
+                mark(&self.labels, &config.labels, |selector| selector.matches(labels));
+            }
+        }
+        if selected {
+            mark(&self.mappings, config.mapping.namespaces.keys(), |from| space == Some(from));
+            mark(&self.modifiers, &config.modifiers, |modifier| modifier.takes(named, object));
+        }
+    }
+
+    /// What has found nothing, when all objects are through.
+    pub(super) fn absent(&self) -> Vec<Absent> {
+        let config = self.config;
+        let mut absent = Vec::new();
+        let is_selected = |from: &str| config.namespaces.iter().any(|glob| glob.as_str() == from);
+        absent.extend(left(&self.namespaces, &config.namespaces, |glob| {
+            Absent::Namespace(glob.as_str().into())
+        }));
+        absent.extend(left(&self.kinds, &config.kinds, |glob| Absent::Kind(glob.as_str().into())));
+        absent.extend(left(&self.labels, &config.labels, |labels| Absent::Labels(labels.to_string())));
+        absent.extend(left(&self.objects, &config.objects, |object| Absent::Object(object.to_string())));
+        let mapped = left(&self.mappings, config.mapping.namespaces.keys(), |from| from);
+        // --namespace FROM:TO selects and maps, and is told once.
+        absent.extend(mapped.filter(|from| !is_selected(from)).map(|from| Absent::Mapping(from.clone())));
+        absent.extend(left(&self.modifiers, 1..=config.modifiers.len(), Absent::Modifier));
+        absent
+    }
+}
+
+fn mark<T>(seen: &Seen, all: impl IntoIterator<Item = T>, fits: impl Fn(T) -> bool) {
+    for (seen, one) in seen.iter().zip(all) {
+        if !seen.load(Ordering::Relaxed) && fits(one) {
+            seen.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn left<T, U>(
+    seen: &Seen,
+    all: impl IntoIterator<Item = T>,
+    told: impl Fn(T) -> U,
+) -> impl Iterator<Item = U> {
+    let left = seen.iter().zip(all).filter(|(seen, _)| !seen.load(Ordering::Relaxed));
+    left.map(move |(_, one)| told(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Glob;
+    use crate::restore::kubernetes::{Mapping, Modifier, Selected};
+    use serde_json::json;
+
+    fn glob(text: &str) -> Glob {
+        Glob::new(text).expect("a glob")
+    }
+
+    /// What is absent in a snapshot of a Deployment in the namespace shop.
+    fn absent(config: &RestoreConfig) -> Vec<String> {
+        let fits = Fits::new(config);
+        for (resource, namespace, name) in
+            [("namespaces", None, "shop"), ("deployments.apps", Some("shop"), "web")]
+        {
+            let object = json!({"metadata": {"labels": {"app": name}}});
+            let named = ObjectRef {
+                resource: resource.into(),
+                kind: String::new(),
+                namespace: namespace.unwrap_or_default().into(),
+                name: name.into(),
+            };
+            let selected = config.selects(resource, namespace, name, &object["metadata"]["labels"]);
+            fits.note(&named, namespace.is_some(), &object, selected);
+        }
+        fits.absent().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_nothing_fits_is_named() {
+        let none = RestoreConfig::default;
+        assert_eq!(absent(&none()), [""; 0]);
+        let config = RestoreConfig { namespaces: vec![glob("sh*"), glob("typo")], ..none() };
+        assert_eq!(absent(&config), ["--namespace typo"]);
+        let labels = |text: &str| Some(text.parse().expect("a selector"));
+        let config =
+            RestoreConfig { namespaces: vec![glob("shop")], labels: labels("app in (db)"), ..none() };
+        assert_eq!(absent(&config), ["--selector app=db"]);
+        let config = RestoreConfig { namespaces: vec![glob("shop")], labels: labels("app=web"), ..none() };
+        assert_eq!(absent(&config), [""; 0]);
+        // In the namespace there is nothing of the kind.
+        let config = RestoreConfig { namespaces: vec![glob("shop")], kinds: vec![glob("secrets")], ..none() };
+        assert_eq!(absent(&config), ["--namespace shop", "--kind secrets"]);
+        let object = |name: &str| Selected {
+            resource: glob("deployments.apps"),
+            namespace: Some(glob("shop")),
+            name: glob(name),
+        };
+        let config = RestoreConfig { objects: vec![object("web"), object("nope")], ..none() };
+        assert_eq!(absent(&config), ["--object deployments.apps/shop/nope"]);
+        let pairs = |all: &[(&str, &str)]| Mapping {
+            namespaces: all.iter().map(|(from, to)| ((*from).into(), (*to).into())).collect(),
+            ..Mapping::default()
+        };
+        let modifier = |name: &str| Modifier { names: vec![glob(name)], ..Modifier::default() };
+        let config = RestoreConfig {
+            namespaces: vec![glob("shop"), glob("both")],
+            mapping: pairs(&[("shop", "a"), ("typo", "b"), ("both", "c")]),
+            modifiers: vec![modifier("web"), modifier("nope")],
+            ..none()
+        };
+        assert_eq!(absent(&config), ["--namespace both", "the mapping of namespace typo", "modifier 2"]);
+    }
+}

@@ -1,0 +1,87 @@
+//! What is asked for and is not in the snapshot is named, and nothing passes for restored.
+
+use serde_json::{Value, json};
+
+use crate::support::desk::{Desk, texts};
+use crate::support::plane::{Plane, create, get};
+use crate::support::program::{good, kbak};
+use crate::support::resources::{config_map, namespace};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_selection_that_fits_nothing_is_no_success() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    namespace(&cluster, "shop").await;
+    create(&cluster, "/api/v1/namespaces/shop/configmaps", config_map("settings", "1")).await;
+    let web = json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}}}});
+    create(&cluster, "/apis/apps/v1/namespaces/shop/deployments", web).await;
+    let desk = Desk::new();
+    let kubeconfig = plane.kubeconfig().display().to_string();
+    good(&[&["backup", "--resources", "--kubeconfig", &kubeconfig], &texts(&desk.writer())[..]].concat());
+    let into = ["restore", "latest", "--cluster", "--kubeconfig", &kubeconfig];
+
+    // No kind of the snapshot: refused, with what was meant.
+    for (argument, kind, meant) in [
+        ("--kind", "deploymentz", "did you mean deployments.apps?"),
+        ("--kind", "Deployment", "did you mean deployments.apps?"),
+        ("--object", "deployments/shop/web", "did you mean deployments.apps?"),
+        ("--object", "configmap/shop/settings", "did you mean configmaps?"),
+    ] {
+        for more in [&[][..], &["--dry-run"]] {
+            let (code, _, said) = desk.reads(&[&into[..], &[argument, kind], more].concat());
+            assert_eq!(code, 2, "{said}");
+            assert!(said.contains(meant) && said.contains("nothing was changed"), "{said}");
+        }
+    }
+    // Nothing of that name.
+    for (arguments, told) in [
+        (&["--namespace", "nosuch"][..], "--namespace nosuch"),
+        (&["--namespace", "shop", "--namespace", "typo"], "--namespace typo"),
+        (&["--namespace", "shop", "--selector", "nosuch=yes"], "--selector nosuch=yes"),
+        (&["--object", "configmaps/shop/nope"], "--object configmaps/shop/nope"),
+        (&["--namespace", "shop", "--kind", "leases.coordination.k8s.io"], "--namespace shop"),
+    ] {
+        let told = format!("fits {told}");
+        let (code, out, said) = desk.reads(&[&into[..], arguments, &["--dry-run"]].concat());
+        assert!(code == 3 && out.contains(&told), "{code} {out} {said}");
+        let (code, out, said) = desk.reads(&[&into[..], arguments, &["-o", "json"]].concat());
+        let report: Value = serde_json::from_str(&out).expect("JSON");
+        let gaps = report["items"][0]["gaps"].as_array().expect("gaps");
+        let named = gaps.iter().any(|gap| {
+            gap["code"] == "absent" && gap["reason"].as_str().is_some_and(|why| why.contains(&told))
+        });
+        assert!(code == 3 && named, "{code} {report:#} {said}");
+        let folder = desk.text(&format!("files{}", arguments.join("-").replace('/', ".")));
+        let files = ["restore", "latest", "--resources-to", &folder];
+        let (code, out, said) = desk.reads(&[&files[..], arguments, &["--dry-run"]].concat());
+        assert!(code == 3 && out.contains(&told), "{code} {out} {said}");
+        let (code, _, said) = desk.reads(&[&files[..], arguments].concat());
+        assert!(code == 3 && said.contains(&told), "{code} {said}");
+    }
+
+    // The same from a plan, and what maps or changes nothing.
+    let plan = desk.text("restore.yaml");
+    let text = |rest: &str| {
+        format!("apiVersion: kbak.dev/v1\nkind: RestorePlan\nmetadata: {{name: r}}\nspec:\n{rest}")
+    };
+    std::fs::write(&plan, text("  select: {kinds: {include: [deploymentz]}}\n")).expect("a plan");
+    let (code, _, said) = desk.reads(&[&into[..], &["--plan", &plan]].concat());
+    assert!(code == 2 && said.contains("deployments.apps"), "{code} {said}");
+    let rest = "  select: {namespaces: {include: [shop, shpo]}}\n  map: {namespaces: {typo: copy}}\n  \
+                modify:\n    - {match: {names: [settings]}, merge: {data: {a: b}}}\n    - {match: {names: [nope]}, merge: {data: {a: b}}}\n";
+    std::fs::write(&plan, text(rest)).expect("a plan");
+    let (code, out, said) = desk.reads(&[&into[..], &["--plan", &plan, "--dry-run"]].concat());
+    assert_eq!(code, 3, "{said}");
+    let absent: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("absent   ")).collect();
+    let wanted = ["--namespace shpo", "the mapping of namespace typo", "modifier 2"];
+    assert_eq!(absent, wanted.map(|one| format!("nothing in the snapshot fits {one}")), "{out}");
+
+    // What is there is restored, and that is a success.
+    let own = ["--namespace", "shop:copy", "--selector", "!nosuch"];
+    let (code, _, said) = desk.reads(&[&into[..], &own].concat());
+    assert_eq!(code, 0, "{said}");
+    get(&cluster, "/api/v1/namespaces/copy/configmaps/settings").await;
+    let (code, _, _) = kbak(&["plan", "check", &plan]);
+    assert_eq!(code, 0, "a plan's words are sound, whatever a snapshot holds");
+}

@@ -1,0 +1,92 @@
+//! Who denies an object or warns of it is named, and no value of it is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use kbak::restore::kubernetes::{Existing, Obstacle, Outcome, RestoreConfig, Warning};
+use kbak::source::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use crate::support::plane::{Plane, create};
+use crate::support::resources::namespace;
+use crate::support::stored::{restore, stored};
+
+const CANARY: &str = "canary-of-a-password";
+/// The same as a Secret holds it.
+const ENCODED: &str = "Y2FuYXJ5LW9mLWEtcGFzc3dvcmQ=";
+
+/// A policy against the key `password`, whose words quote it; it works when this returns.
+async fn policy(cluster: &Cluster, name: &str, resource: &str, action: &str) {
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}]);
+    let validation = json!({"expression": "!has(object.data) || !('password' in object.data)",
+        "messageExpression": "'it is ' + string(object.data['password'])"});
+    create(
+        cluster,
+        path,
+        json!({"metadata": {"name": name}, "spec": {
+        "failurePolicy": "Fail", "matchConstraints": {"resourceRules": rules}, "validations": [validation]}}),
+    )
+    .await;
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+    let binding = json!({"metadata": {"name": format!("{name}-all")}, "spec": {"policyName": name, "validationActions": [action]}});
+    create(cluster, path, binding).await;
+    let probe =
+        Bytes::from(json!({"metadata": {"name": "probe"}, "data": {"password": ENCODED}}).to_string());
+    for _ in 0..400 {
+        let path = format!("/api/v1/namespaces/shop/{resource}");
+        let answer = cluster.send(Method::POST, &path, "dryRun=All", "application/json", probe.clone()).await;
+        if answer.is_err() || answer.is_ok_and(|answer| !answer.warnings.is_empty()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the policy {name} does not work");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_are_told_by_no_policy() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    policy(&here, "warns", "secrets", "Warn").await;
+    policy(&here, "denies", "configmaps", "Deny").await;
+    create(&here, "/api/v1/namespaces/shop/secrets", json!({"metadata": {"name": "typed"}})).await;
+
+    let held = stored(&[
+        (
+            "core/v1/secrets Secret",
+            &[
+                ("shop/db", json!({"data": {"password": ENCODED}})),
+                ("shop/typed", json!({"type": "example.com/other", "data": {"a": ENCODED}})),
+            ],
+        ),
+        ("core/v1/configmaps ConfigMap", &[("shop/db", json!({"data": {"password": CANARY}}))]),
+    ]);
+    let existing = Some(Existing::Replace);
+    let config = RestoreConfig { takeover: true, patience: 0, existing, ..RestoreConfig::default() };
+    let (report, outcomes) = restore(&here, &held, &config).await;
+    let report = report.expect("a report");
+    let told = format!("{report:?} {outcomes:?}");
+    assert!(!told.contains(CANARY) && !told.contains(ENCODED), "{told}");
+
+    assert_eq!(outcomes["Secret/shop/db"], Outcome::Created);
+    let warned = "Secret/shop/db: ValidatingAdmissionPolicy warns with binding warns-all warned about it";
+    let is_warned = |one: &Warning| matches!(one, Warning::Server(text) if text.starts_with(warned));
+    assert!(report.warnings.iter().any(is_warned), "{:?}", report.warnings);
+
+    let failed = |name: &str| match &outcomes[name] {
+        Outcome::Failed(refusal) => (refusal.obstacle, refusal.code, refusal.to_string()),
+        other => panic!("{name}: {other:?}"),
+    };
+    let (obstacle, code, text) = failed("ConfigMap/shop/db");
+    assert_eq!((obstacle, code), (Obstacle::Denied, 422), "{text}");
+    assert!(text.ends_with(": ValidatingAdmissionPolicy denies with binding denies-all denies it"), "{text}");
+    let (obstacle, code, text) = failed("Secret/shop/typed");
+    assert_eq!((obstacle, code), (Obstacle::Immutable, 422), "{text}");
+    assert!(text.contains("may not be changed") && text.contains("type"), "{text}");
+    assert!(obstacle.remedy().is_some_and(|remedy: &str| remedy.contains("delete the object")));
+    let json: Value = serde_json::to_value(obstacle).expect("JSON");
+    assert_eq!(json, json!("immutable"));
+}
