@@ -10,6 +10,7 @@ mod chain;
 mod check;
 mod completion;
 mod conclude;
+mod databases;
 mod declared;
 mod diff;
 mod epoch;
