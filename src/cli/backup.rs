@@ -283,8 +283,17 @@ fn item_report(item: &Item, summary: &str, history: &History, meters: &[Arc<Mete
         gaps: item.gaps.iter().map(gap_report).collect(),
         objects: Vec::new(),
         newest_good: good.map(|(_, seq, at)| (*seq, *at)),
-        remedy: (!fine(item.state))
-            .then(|| "mend what is named above and run again: what was stored is reused".into()),
+        remedy: remedy(item.state).map(str::to_owned),
+    }
+}
+
+fn remedy(state: ItemState) -> Option<&'static str> {
+    match state {
+        ItemState::Good | ItemState::Accepted => None,
+        ItemState::Anomalous => Some(
+            "look at its source; if it is meant to be so, accept the gap anomalous of this item in the plan",
+        ),
+        _ => Some("mend what is named above and run again: what was stored is reused"),
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
                     write_stream(&snapshot.read(stream)?, &args.to.join(file_name(item, stream)?)).await?;
                 files += 1;
             }
-            if !item.state.is_safe() {
+            if !item.state.is_whole() {
                 open.push(item.name.clone());
             }
         }

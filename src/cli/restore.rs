@@ -246,6 +246,12 @@ fn chosen<'a>(args: &RestoreArgs, opened: &'a Opened) -> Result<Vec<&'a Item>, F
 
 fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
     for item in items.iter().filter(|item| !item.state.is_safe()) {
+        if item.state == ItemState::Anomalous {
+            let what = "in this snapshot it holds less than half of its last good copy; kbak snapshots lists \
+                        earlier ones";
+            reporter.warn(item.name.clone(), what);
+            continue;
+        }
         let state = format!("{:?}", item.state).to_lowercase();
         let gaps = plural(item.gaps.len() as u64, "gap", "gaps");
         reporter.warn(item.name.clone(), format!("it is not whole in this snapshot ({state}, {gaps})"));

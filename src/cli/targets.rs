@@ -43,7 +43,7 @@ impl Done {
     pub(super) fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
         Self {
             item: item.name.clone(),
-            whole: gaps.is_empty() && item.state.is_safe(),
+            whole: gaps.is_empty() && item.state.is_whole(),
             summary,
             gaps,
             objects: Vec::new(),
