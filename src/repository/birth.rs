@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::epochs::{self, Epochs, OwnerChange, StoredEpoch};
 use super::records::Records;
-use super::writer_key::{EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
+use super::writer_key::{EpochKeeper, HeldEpoch, MAX_HELD, WriterFileError, WriterKey};
 use crate::format::container::{self, ContainerError, DataIdentity, DataRecipient, Key, Sealer};
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{Epoch, EpochError, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
@@ -330,22 +330,30 @@ fn before(epochs: &Epochs, but: EpochId, held: &[HeldEpoch]) -> Option<(Verified
     })
 }
 
-/// Forgets the secrets of all other epochs that the store has: after the first commit into `epoch`,
+/// Forgets the secrets of the epochs that a successor has closed: after the first commit into `epoch`,
 /// when the writer's state has been carried over. One of an epoch that the store does not have
-/// stays: this may be the wrong store, or one that lost it.
+/// stays: this may be the wrong store, or one that lost it. So does one of an epoch that was born
+/// beside this one: another run may be writing into it.
 pub async fn settle(
     keeper: &dyn EpochKeeper,
     epoch: EpochId,
     epochs: &Epochs,
 ) -> Result<(), WriterFileError> {
     let held = keeper.load().await?.unwrap_or_default();
-    let stays = |held: &HeldEpoch| held.epoch == epoch || epochs.get(held.epoch).is_none();
-    if held.iter().all(stays) {
+    let over = |held: &HeldEpoch| {
+        let stored = epochs.get(held.epoch).is_some();
+        held.epoch != epoch && stored && epochs.successors(held.epoch).next().is_some()
+    };
+    let over: Vec<EpochId> = held.iter().filter(|held| over(held)).map(|held| held.epoch).collect();
+    if over.is_empty() {
         return Ok(());
     }
-    let kept: Vec<_> = held.into_iter().filter(stays).collect();
     kill_point("epoch.secret.settling");
-    keeper.save(&kept).await?;
+    let forget = |mut held: Vec<HeldEpoch>| {
+        held.retain(|held| !over.contains(&held.epoch));
+        held
+    };
+    keeper.update(Box::new(forget)).await?;
     kill_point("epoch.secret.settled");
     Ok(())
 }
@@ -436,11 +444,14 @@ pub async fn bear(
         wraps: made.wraps,
     };
     let sealed = epoch.seal(&key.signing)?;
-    let mut held = keeper.load().await?.unwrap_or_default();
-    held.push(HeldEpoch { epoch: made.id, secret: made.secret.clone() });
-    // Births that crashed leave secrets of epochs that never were; the newest few are enough.
-    let surplus = held.len().saturating_sub(4);
-    keeper.save(&held[surplus..]).await?;
+    let new = HeldEpoch { epoch: made.id, secret: made.secret.clone() };
+    let add = |mut held: Vec<HeldEpoch>| {
+        held.push(new);
+        // Births that crashed leave secrets of epochs that never were; the newest few are enough.
+        let surplus = held.len().saturating_sub(MAX_HELD);
+        held.split_off(surplus)
+    };
+    keeper.update(Box::new(add)).await?;
     kill_point("epoch.secret.kept");
     for object in &sealed {
         put(store, object).await?;
