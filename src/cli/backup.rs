@@ -51,6 +51,10 @@ pub struct BackupArgs {
     /// Open a new epoch: needed when the epoch's secret is lost
     #[arg(long, help_heading = "Plan")]
     pub new_epoch: bool,
+    /// Let a new epoch have a single owner where there were more, or only owners who could not open
+    /// the last one
+    #[arg(long, help_heading = "Plan")]
+    pub change_owners: bool,
     /// Read every file anew, as if nothing were known of the last run
     #[arg(long, help_heading = "Run")]
     pub no_cache: bool,
@@ -98,6 +102,7 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
                 life: life(&plan.spec.epoch, &plan.spec),
                 parameters: Parameters::default(),
                 new_epoch: args.new_epoch,
+                change_owners: args.change_owners,
                 prompt: Asker::shared(None)?,
             },
             memory: plan.spec.limits.memory.get(),
