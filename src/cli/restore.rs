@@ -13,6 +13,7 @@ use super::resource_args::ResourceArgs;
 use super::targets::{self, Done};
 use super::terminal::Talk;
 use super::{conclude, resources, signals};
+use crate::backup::database::NO_PASSWORDS;
 use crate::format::body::Item;
 use crate::plan::{AllowName, Cluster as ClusterSpec};
 use crate::report::event::{Event, Meter, Reporter};
@@ -245,6 +246,11 @@ fn chosen<'a>(args: &RestoreArgs, opened: &'a Opened) -> Result<Vec<&'a Item>, F
 }
 
 fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
+    for item in items.iter().filter(|item| item.notes.iter().any(|note| note.code == NO_PASSWORDS)) {
+        let what = "the backup has no passwords of roles: roles that are made have none until somebody sets \
+                    them (ALTER ROLE … PASSWORD)";
+        reporter.warn(item.name.clone(), what);
+    }
     for item in items.iter().filter(|item| !item.state.is_safe()) {
         if item.state == ItemState::Anomalous {
             let what = "in this snapshot it holds less than half of its last good copy; kbak snapshots lists \
