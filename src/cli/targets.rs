@@ -300,7 +300,7 @@ async fn one_database(
     server: &Postgres,
     meter: &Arc<Meter>,
 ) -> Result<Vec<GapReport>, Failure> {
-    let name = stream.name.trim_end_matches(".dump");
+    let name = stream.name.strip_suffix(".dump").unwrap_or(&stream.name);
     let wanted = RestoreDatabase {
         database: name.to_owned(),
         target: if args.replace_databases { Target::Replace } else { Target::Create },
