@@ -19,6 +19,9 @@ use crate::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Po
 
 use super::item::{Finished, StreamDraft};
 
+/// The note of a backup whose roles have no passwords.
+pub const NO_PASSWORDS: &str = "no-role-passwords";
+
 /// Why a dump is not in the snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpFailure {
@@ -47,6 +50,17 @@ pub async fn write(
     meter.add_total(databases.len() as u64);
     meter.add_bytes_total(databases.iter().map(|database| database.size).sum());
     let mut finished = Finished::new(Vec::new());
+    finished.gaps = closed(&server, wanted).await?;
+    if !server.reads_passwords() {
+        finished.notes.push(Gap {
+            code: NO_PASSWORDS.into(),
+            object: Name::from("globals.sql"),
+            reason: format!(
+                "{} may not read the passwords of roles: they are not in this backup",
+                config.user
+            ),
+        });
+    }
     let mut proofs: Vec<DumpProof> = Vec::new();
     let globals = server.dump_globals().map(|dump| ("globals.sql".to_owned(), "sql", dump));
     let dumps = databases.iter().map(|database| {
@@ -74,7 +88,7 @@ pub async fn write(
         }
         meter.add_done(1);
     }
-    if databases.is_empty() {
+    if databases.is_empty() && finished.gaps.is_empty() {
         finished.gaps.push(Gap {
             code: "no-database".into(),
             object: Name::from(config.name.as_str()),
@@ -89,6 +103,20 @@ pub async fn write(
     finished.fact("databases", &databases);
     finished.fact("proofs", &proofs);
     Ok(finished)
+}
+
+/// The wanted databases that take no connections, as gaps: they are as real as the others.
+async fn closed(
+    server: &Postgres,
+    wanted: &(dyn Fn(&str) -> bool + Send + Sync),
+) -> Result<Vec<Gap>, DatabaseError> {
+    let closed = server.closed_databases().await?;
+    let gap = |name: String| Gap {
+        code: "no-connections".into(),
+        object: Name::from(name.as_str()),
+        reason: "it takes no connections (ALTER DATABASE … ALLOW_CONNECTIONS), so it cannot be dumped".into(),
+    };
+    Ok(closed.into_iter().filter(|name| wanted(name)).map(gap).collect())
 }
 
 /// An error with its causes, in one line.

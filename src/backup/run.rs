@@ -32,7 +32,7 @@ use crate::repository::writer_key::{EpochKeeper, WriterKey};
 use crate::store::Store;
 use crate::world::{World, kill_point};
 
-use super::item::{Finished, ItemJob};
+use super::item::{Finished, ItemJob, Work};
 use super::resources;
 use super::start::{Start, begin};
 
@@ -374,17 +374,18 @@ impl Run<'_> {
         let id = self.place.key.names.id("item", &job.name);
         let bytes: u64 = streams.iter().map(|stream| stream.length).sum();
         let before = self.start.state.items.get(&id).and_then(|memory| memory.last_good);
+        let mut shrank = String::new();
         let state = if gaps.is_empty() {
-            // What shrank by half is kept, and prune does not count it: an empty mount point, a
+            // What shrank by half is kept, and does not count as safe: an empty mount point, a
             // database that somebody dropped. Once it is accepted, it is the new measure.
             let before = before.map_or(0, |before| before.bytes);
-            if bytes * 2 >= before || accepted(ANOMALOUS) {
+            let emptied = bytes < before && is_empty_folder(job, &streams);
+            if (bytes * 2 >= before && !emptied) || accepted(ANOMALOUS) {
                 ItemState::Good
             } else {
                 let (now, before) = (size(bytes), size(before));
-                let what =
-                    format!("it holds {now}, and {before} in its last good copy: is its source whole?");
-                self.place.reporter.warn(job.name.clone(), what);
+                shrank = format!("it holds {now}, and {before} in its last good copy: is its source whole?");
+                self.place.reporter.warn(job.name.clone(), shrank.clone());
                 ItemState::Anomalous
             }
         } else if gaps.iter().all(|gap| accepted(&gap.code)) {
@@ -395,6 +396,9 @@ impl Run<'_> {
         if summary.is_empty() {
             let members: u64 = streams.iter().map(|stream| stream.members).sum();
             summary = plural(members, "entry", "entries");
+        }
+        if !shrank.is_empty() {
+            summary = format!("{summary}; {shrank}");
         }
         for (at, (code, number)) in left_out.iter().enumerate() {
             let start = if at == 0 { "; left out: " } else { ", " };
@@ -460,6 +464,11 @@ impl Run<'_> {
             coverage,
         })
     }
+}
+
+/// Whether nothing is in a folder's stream but the folder.
+fn is_empty_folder(job: &ItemJob, streams: &[Stream]) -> bool {
+    matches!(job.work, Work::Folder { .. }) && streams.iter().map(|stream| stream.members).sum::<u64>() <= 1
 }
 
 fn remember(

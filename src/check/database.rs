@@ -82,7 +82,13 @@ async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseEr
         size(bytes)
     );
     let mut findings = vec![Finding::good(name, what)];
-    if databases.is_empty() {
+    let closed: Vec<String> =
+        server.closed_databases().await?.into_iter().filter(|name| wanted(name)).collect();
+    if !closed.is_empty() {
+        let what = format!("no dump of databases that take no connections: {}", closed.join(", "));
+        let remedy = "ALTER DATABASE … ALLOW_CONNECTIONS true; or accept the gap no-connections in the plan";
+        findings.push(Finding::problem(name, what).remedy(remedy));
+    } else if databases.is_empty() {
         let what = "the server has no database of the names that the plan wants";
         findings.push(Finding::problem(name, what).remedy("correct databases: in the plan"));
     }
@@ -94,7 +100,8 @@ async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseEr
         findings.push(Finding::note(name, format!("the rights in {more} more databases were not looked at")));
     }
     if !server.reads_passwords() {
-        let what = "password hashes of roles may not be read: a restore sets them anew";
+        let what = "the passwords of roles may not be read: the backup is without them, and after a restore \
+                    somebody has to set them anew";
         findings.push(Finding::note(name, what));
     }
     if !job.config.is_socket() && job.config.tls == TlsMode::AllowPlaintext {

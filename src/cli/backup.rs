@@ -51,6 +51,10 @@ pub struct BackupArgs {
     /// Open a new epoch: needed when the epoch's secret is lost
     #[arg(long, help_heading = "Plan")]
     pub new_epoch: bool,
+    /// Let a new epoch have a single owner where there were more, or only owners who could not open
+    /// the last one
+    #[arg(long, help_heading = "Plan")]
+    pub change_owners: bool,
     /// Read every file anew, as if nothing were known of the last run
     #[arg(long, help_heading = "Run")]
     pub no_cache: bool,
@@ -98,6 +102,7 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
                 life: life(&plan.spec.epoch, &plan.spec),
                 parameters: Parameters::default(),
                 new_epoch: args.new_epoch,
+                change_owners: args.change_owners,
                 prompt: Asker::shared(None)?,
             },
             memory: plan.spec.limits.memory.get(),
@@ -283,8 +288,17 @@ fn item_report(item: &Item, summary: &str, history: &History, meters: &[Arc<Mete
         gaps: item.gaps.iter().map(gap_report).collect(),
         objects: Vec::new(),
         newest_good: good.map(|(_, seq, at)| (*seq, *at)),
-        remedy: (!fine(item.state))
-            .then(|| "mend what is named above and run again: what was stored is reused".into()),
+        remedy: remedy(item.state).map(str::to_owned),
+    }
+}
+
+fn remedy(state: ItemState) -> Option<&'static str> {
+    match state {
+        ItemState::Good | ItemState::Accepted => None,
+        ItemState::Anomalous => Some(
+            "look at its source; if it is meant to be so, accept the gap anomalous of this item in the plan",
+        ),
+        _ => Some("mend what is named above and run again: what was stored is reused"),
     }
 }
 

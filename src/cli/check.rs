@@ -91,7 +91,7 @@ async fn job(
     let writer_key = spec.writer.key_file.clone();
     let epoch_file = spec.writer.epoch_file.clone().unwrap_or_else(|| epoch_path(&writer_key, plan.name()));
     let databases = spec.databases.iter().map(|database| {
-        let job = sources::globs(&database.databases).and_then(|databases| {
+        let job = sources::database_globs(&database.databases).and_then(|databases| {
             Ok(DatabaseJob { config: Box::new(sources::database_config(database)?), databases })
         });
         (database.item().to_string(), job)

@@ -169,8 +169,24 @@ pub(super) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
     }
 }
 
-/// Replaces a file whole, so that a collector that reads meanwhile never sees half of it.
+/// Replaces a file whole, so that a collector that reads meanwhile never sees half of it. A link leads
+/// to the file that is replaced; a device or a pipe is written into, and never replaced.
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let target;
+    // Names for what is open already, such as /dev/stdout, lead to devices, pipes and files alike.
+    let open = file.is_symlink() && ["/dev", "/proc"].iter().any(|folder| file.starts_with(folder));
+    let file = match std::fs::metadata(file) {
+        Ok(meta) if open || !meta.is_file() => {
+            return std::fs::OpenOptions::new().append(true).open(file)?.write_all(text.as_bytes());
+        }
+        Ok(_) => {
+            target = std::fs::canonicalize(file)?;
+            target.as_path()
+        }
+        // A link that leads nowhere yet: its target is made.
+        Err(_) if file.symlink_metadata().is_ok() => return std::fs::write(file, text),
+        Err(_) => file,
+    };
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut new = tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder)?;
     new.write_all(text.as_bytes())?;

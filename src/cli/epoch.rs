@@ -172,6 +172,8 @@ async fn born(seen: &Seen, made: Option<Made>) -> Result<EpochId, Failure> {
         life: chain.life,
         parameters: Parameters::default(),
         new_epoch: true,
+        // Who calls this verb has asked for it.
+        change_owners: true,
         prompt: Asker::shared(None)?,
     };
     let plan = chain.key.plan(&chain.name);

@@ -24,7 +24,8 @@ Examples:
   kbak export 42 --item shop --to /mnt/out …
 
 Folders come as .tar, databases as .dump and .sql, resources as one .jsonl for each kind, and
-snapshot.json says what they are. The files are NOT encrypted: mode 0600, and yours to guard. A file
+snapshot.json says what they are. In names of databases / and % are written %2F and %25, a dot at the
+beginning %2E. The files are NOT encrypted: mode 0600, and yours to guard. A file
 has its name only when it is whole. Exit codes: 0 all is exported, 3 something is not (it is named).")]
 pub struct ExportArgs {
     /// latest, a number, or the first digits of a hash
@@ -60,7 +61,7 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
                     write_stream(&snapshot.read(stream)?, &args.to.join(file_name(item, stream)?)).await?;
                 files += 1;
             }
-            if !item.state.is_safe() {
+            if !item.state.is_whole() {
                 open.push(item.name.clone());
             }
         }
@@ -75,12 +76,13 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
 }
 
 /// `path/srv/uploads.tar`, `shop/orders.dump`, `resources/apps/v1/deployments.jsonl`. Names come
-/// from the backup: what could lead out of the folder is refused.
+/// from the backup: what could lead out of the folder is refused, or escaped where a server's user
+/// chose it.
 fn file_name(item: &Item, stream: &Stream) -> Result<PathBuf, Failure> {
     let name = match stream.format.as_str() {
         "tar" => format!("{}.tar", item.name),
         "jsonl" => format!("{}/{}.jsonl", item.name, stream.name),
-        _ => format!("{}/{}", item.name, stream.name),
+        _ => format!("{}/{}", item.name, escaped(&stream.name)),
     };
     let sound = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
     if !name.split('/').all(sound) {
@@ -90,6 +92,13 @@ fn file_name(item: &Item, stream: &Stream) -> Result<PathBuf, Failure> {
         ));
     }
     Ok(PathBuf::from(name))
+}
+
+/// The name of a database as one file's name: `%` and `/` are percent-encoded, and a dot at its
+/// beginning.
+fn escaped(name: &str) -> String {
+    let name = name.replace('%', "%25").replace('/', "%2F");
+    name.strip_prefix('.').map_or_else(|| name.clone(), |rest| format!("%2E{rest}"))
 }
 
 /// A file on its way: under another name beside its own until it is whole.

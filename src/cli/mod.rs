@@ -11,6 +11,7 @@ mod chain;
 mod check;
 mod completion;
 mod conclude;
+mod databases;
 mod declared;
 mod diff;
 mod epoch;

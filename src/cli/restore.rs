@@ -13,6 +13,7 @@ use super::resource_args::{self, ResourceArgs};
 use super::targets::{self, Done};
 use super::terminal::Talk;
 use super::{asked_kinds, conclude, resources, signals};
+use crate::backup::database::NO_PASSWORDS;
 use crate::format::body::Item;
 use crate::plan::{AllowName, Cluster as ClusterSpec, RestoreSpec};
 use crate::report::event::{Event, Meter, Reporter};
@@ -263,7 +264,18 @@ fn wanted(args: &RestoreArgs, items: &[&Item]) -> Result<RestoreSpec, Failure> {
 }
 
 fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
+    for item in items.iter().filter(|item| item.notes.iter().any(|note| note.code == NO_PASSWORDS)) {
+        let what = "the backup has no passwords of roles: roles that are made have none until somebody sets \
+                    them (ALTER ROLE … PASSWORD)";
+        reporter.warn(item.name.clone(), what);
+    }
     for item in items.iter().filter(|item| !item.state.is_safe()) {
+        if item.state == ItemState::Anomalous {
+            let what = "in this snapshot it holds less than half of its last good copy; kbak snapshots lists \
+                        earlier ones";
+            reporter.warn(item.name.clone(), what);
+            continue;
+        }
         let state = format!("{:?}", item.state).to_lowercase();
         let gaps = plural(item.gaps.len() as u64, "gap", "gaps");
         reporter.warn(item.name.clone(), format!("it is not whole in this snapshot ({state}, {gaps})"));

@@ -30,7 +30,7 @@ pub(super) async fn jobs(plan: &BackupPlan, reporter: &Reporter) -> Result<Vec<I
         jobs.push(ItemJob { name: ItemName::Resources.to_string(), work });
     }
     for database in &spec.databases {
-        let databases = globs(&database.databases)?;
+        let databases = database_globs(&database.databases)?;
         let config = Box::new(database_config(database)?);
         jobs.push(ItemJob { name: database.item().to_string(), work: Work::Database { config, databases } });
     }
@@ -97,6 +97,14 @@ pub(super) fn globs(patterns: &[String]) -> Result<Vec<Glob>, Failure> {
     patterns.iter().map(glob).collect()
 }
 
+/// Patterns for names of databases, which may hold anything.
+pub(super) fn database_globs(patterns: &[String]) -> Result<Vec<Glob>, Failure> {
+    let glob = |pattern: &String| {
+        Glob::of_any(pattern).map_err(|error| Failure::new(Exit::Usage, "a pattern is none").because(error))
+    };
+    patterns.iter().map(glob).collect()
+}
+
 fn folder(volume: &Volume) -> Option<ItemJob> {
     let (name, path, options) = folder_options(volume)?;
     Some(ItemJob { name, work: Work::Folder { path, options } })
@@ -154,7 +162,7 @@ pub(super) fn database_argument(url: &str, password_file: Option<&Path>) -> Resu
     let mut database = Database::at(item, Engine::Postgresql, config.host);
     database.port = Some(config.port);
     database.user = Some(config.user);
-    database.databases = name.map_or_else(|| vec!["*".into()], |name| vec![name]);
+    database.databases = name.map_or_else(|| vec!["*".into()], |name| vec![Glob::escape(&name)]);
     database.password_file = password_file.map(Path::to_owned);
     database.tls = match config.tls {
         TlsMode::VerifyFull => Tls::VerifyFull,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 
+use super::databases;
 use super::reading::{self, Opened};
 use super::restore::{Allowed, RestoreArgs, beneath};
 use super::sources;
@@ -42,7 +43,7 @@ impl Done {
     pub(super) fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
         Self {
             item: item.name.clone(),
-            whole: gaps.is_empty() && item.state.is_safe(),
+            whole: gaps.is_empty() && item.state.is_whole(),
             summary,
             gaps,
             objects: Vec::new(),
@@ -258,19 +259,23 @@ pub(super) async fn database(
     let server = Postgres::connect(&config)
         .await
         .map_err(|error| failed("the server of --database cannot be used", error))?;
+    let mut gaps = Vec::new();
     if let Some(globals) = item.streams.iter().find(|stream| stream.name == "globals.sql") {
         let text = streams::as_reader(&opened.snapshot.read(globals)?, meter.clone());
-        restore_globals(&server, text)
+        let report = restore_globals(&server, text)
             .await
             .map_err(|error| failed("the roles cannot be restored", error))?;
+        gaps.extend(databases::of_roles(report));
     }
     let infos = item.facts.get("databases").cloned().unwrap_or_default();
     let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
-    let mut gaps = Vec::new();
     let mut restored = 0u64;
     for stream in item.streams.iter().filter(|stream| stream.format == "pgdump") {
         match one_database(args, opened, stream, &infos, &server, meter).await {
-            Ok(()) => restored += 1,
+            Ok(missing) => {
+                restored += 1;
+                gaps.extend(missing);
+            }
             Err(failure) if failure.exit == Exit::Partial => gaps.push(GapReport {
                 code: "not-restored".into(),
                 object: stream.name.clone(),
@@ -281,7 +286,7 @@ pub(super) async fn database(
     }
     let summary = format!("{} restored", plural(restored, "database", "databases"));
     let mut done = Done::new(item, summary, gaps);
-    if !done.whole {
+    if done.gaps.iter().any(|gap| gap.code == "not-restored") {
         done.remedy = Some("a database that is there is replaced only with --replace-databases".into());
     }
     Ok(done)
@@ -294,8 +299,8 @@ async fn one_database(
     infos: &[DatabaseInfo],
     server: &Postgres,
     meter: &Arc<Meter>,
-) -> Result<(), Failure> {
-    let name = stream.name.trim_end_matches(".dump");
+) -> Result<Vec<GapReport>, Failure> {
+    let name = stream.name.strip_suffix(".dump").unwrap_or(&stream.name);
     let wanted = RestoreDatabase {
         database: name.to_owned(),
         target: if args.replace_databases { Target::Replace } else { Target::Create },
@@ -305,6 +310,6 @@ async fn one_database(
     let archive = streams::as_reader(&opened.snapshot.read(stream)?, meter.clone());
     restore_database(server, &wanted, archive)
         .await
-        .map(|_| ())
+        .map(|restored| databases::of_database(name, restored.missing))
         .map_err(|error| Failure::new(Exit::Partial, format!("{name} is not restored")).because(error))
 }

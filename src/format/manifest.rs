@@ -27,7 +27,7 @@ pub const MAX_PREVIOUS: usize = 256;
 pub enum ItemState {
     /// Complete.
     Good,
-    /// Complete, but so unlike the last copy that prune does not count it.
+    /// Complete, but so much less than the last good copy that it counts as none: not safe.
     Anomalous,
     /// Not safe, and the plan accepts it.
     Accepted,
@@ -40,9 +40,15 @@ pub enum ItemState {
 }
 
 impl ItemState {
-    /// Whether the item can be restored whole from this snapshot.
+    /// Whether the item is as it should be. One that shrank by half may be what is left of it.
     #[must_use]
     pub fn is_safe(self) -> bool {
+        self == Self::Good
+    }
+
+    /// Whether all that its source gave can be restored from this snapshot.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
         matches!(self, Self::Good | Self::Anomalous)
     }
 }

@@ -7,10 +7,39 @@
 )]
 pub struct GlobError(pub String);
 
+/// A pattern that no name of a database can match.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no pattern for names of databases: it is empty, too long, or ends with a lone backslash")]
+pub struct FreeGlobError(pub String);
+
 /// A pattern over names: `*` stands for any text, `?` for one character; the whole name, and the
 /// case of letters counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(String);
+pub struct Glob {
+    text: String,
+    parts: Vec<Part>,
+}
+
+/// What a pattern is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Any text.
+    Any,
+    /// Any character.
+    One,
+    /// This character.
+    Is(char),
+}
+
+impl Part {
+    fn of(c: char) -> Self {
+        match c {
+            '*' => Self::Any,
+            '?' => Self::One,
+            c => Self::Is(c),
+        }
+    }
+}
 
 impl Glob {
     /// A pattern.
@@ -22,29 +51,62 @@ impl Glob {
         if pattern.is_empty() || pattern.len() > 253 || !pattern.chars().all(fits) {
             return Err(GlobError(pattern.to_owned()));
         }
-        Ok(Self(pattern.to_owned()))
+        Ok(Self::parsed(pattern, pattern.chars().map(Part::of).collect()))
+    }
+
+    fn parsed(pattern: &str, parts: Vec<Part>) -> Self {
+        Self { text: pattern.to_owned(), parts }
+    }
+
+    /// A pattern for names that may hold anything, as those of databases do: behind a backslash stands
+    /// a character for itself.
+    ///
+    /// # Errors
+    /// When it is empty, or ends with a backslash that stands alone.
+    pub fn of_any(pattern: &str) -> Result<Self, FreeGlobError> {
+        let wrong = || FreeGlobError(pattern.to_owned());
+        let mut parts = Vec::new();
+        let mut chars = pattern.chars();
+        while let Some(c) = chars.next() {
+            parts.push(match c {
+                '\\' => Part::Is(chars.next().ok_or_else(wrong)?),
+                c => Part::of(c),
+            });
+        }
+        if parts.is_empty() || pattern.len() > 253 || pattern.contains('\0') {
+            return Err(wrong());
+        }
+        Ok(Self::parsed(pattern, parts))
+    }
+
+    /// The pattern of [`Self::of_any`] that stands for this name alone.
+    #[must_use]
+    pub fn escape(name: &str) -> String {
+        let escaped = |c: char| matches!(c, '*' | '?' | '\\').then_some('\\').into_iter().chain([c]);
+        name.chars().flat_map(escaped).collect()
     }
 
     /// A pattern that stands in this program and is known to be one.
     pub(crate) fn known(pattern: &'static str) -> Self {
         debug_assert!(Self::new(pattern).is_ok(), "{pattern} is no pattern");
-        Self(pattern.to_owned())
+        Self::parsed(pattern, pattern.chars().map(Part::of).collect())
     }
 
     /// Whether it stands for `name`, in time linear in the product of their lengths.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
+        let name: Vec<char> = name.chars().collect();
+        let pattern = &self.parts;
         let (mut p, mut n) = (0, 0);
         // The last star and the text it has taken so far: the only place to go back to.
         let mut star: Option<(usize, usize)> = None;
         while n < name.len() {
             match pattern.get(p) {
-                Some(b'*') => {
+                Some(Part::Any) => {
                     star = Some((p, n));
                     p += 1;
                 }
-                Some(&c) if c == b'?' || c == name[n] => {
+                Some(&part) if part == Part::One || part == Part::Is(name[n]) => {
                     p += 1;
                     n += 1;
                 }
@@ -58,19 +120,19 @@ impl Glob {
                 },
             }
         }
-        pattern[p..].iter().all(|c| *c == b'*')
+        pattern[p..].iter().all(|part| *part == Part::Any)
     }
 
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether it matches everything.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.0.chars().all(|c| c == '*')
+        self.parts.iter().all(|part| *part == Part::Any)
     }
 }
 
@@ -178,6 +240,18 @@ mod tests {
         ] {
             assert_eq!(Glob::new(pattern).expect("a pattern").matches(name), fits, "{pattern} on {name}");
         }
+        for (pattern, name, fits) in [
+            ("x//y \\*\\?", "x//y *?", true),
+            ("x//y \\*\\?", "x//y ab", false),
+            ("ä?*", "äöü", true),
+            ("a\\\\b", "a\\b", true),
+        ] {
+            assert_eq!(Glob::of_any(pattern).expect("a pattern").matches(name), fits, "{pattern} on {name}");
+        }
+        for name in ["plain", "x//y 50% a*", "a?\\b", "\\"] {
+            assert!(Glob::of_any(&Glob::escape(name)).expect("a pattern").matches(name), "{name}");
+        }
+        assert!(Glob::of_any("a\\").is_err() && Glob::of_any("").is_err());
         assert!(Glob::new("a b").is_err() && Glob::new("").is_err() && Glob::new("a/b").is_err());
     }
 }

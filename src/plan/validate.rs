@@ -212,7 +212,11 @@ impl Found {
                     .remedy("leave it out for all"),
             );
         }
-        self.globs(&format!("{field}.databases"), &database.databases);
+        for (number, pattern) in database.databases.iter().enumerate() {
+            if let Err(error) = Glob::of_any(pattern) {
+                self.bad(format!("{field}.databases[{number}]"), error.to_string());
+            }
+        }
         let users = [database.user.is_some(), database.user_file.is_some(), database.secret_ref.is_some()];
         if users.iter().filter(|given| **given).count() > 1 {
             self.contradiction(field, "user, userFile and secretRef exclude each other");

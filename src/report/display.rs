@@ -257,7 +257,11 @@ fn told(event: &Event, style: Style) -> String {
         Event::Phase { name } => format!("{name} …"),
         Event::ItemStarted { item } => format!("{} begins", plain(item)),
         Event::ItemFinished { item, state, summary } => {
-            let mark = if state == "good" { style.good("✓") } else { style.bad("✗") };
+            let mark = match state.as_str() {
+                "good" => style.good("✓"),
+                "accepted" => style.warn("!"),
+                _ => style.bad("✗"),
+            };
             format!("{mark} {}  {}", plain(item), plain(summary))
         }
         Event::Warning { object, message, remedy } => {

@@ -137,7 +137,11 @@ fn items(registry: &mut Registry, report: &RunReport, run: &Labels) {
     for (state, number) in count {
         set(&states, &with(run, "state", state), number);
     }
-    let safe = figure(registry, "item_safe", "1 where the item can be restored whole from this snapshot");
+    let safe = figure(
+        registry,
+        "item_safe",
+        "1 where the item is safe in this snapshot: whole, and no wreck of what it was",
+    );
     let bytes = figure(registry, "item_bytes", "Bytes of the item that went through");
     let new = figure(registry, "item_new_bytes", "Bytes of the item that the store did not have yet");
     let gaps = figure(registry, "item_gaps", "Gaps of the item");

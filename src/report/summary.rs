@@ -36,7 +36,6 @@ pub fn summary(report: &RunReport, style: Style) -> String {
     verdict(&mut lines, report, style);
     for item in report.items.iter().filter(|item| item.state.is_safe() || item.state == ItemState::Accepted) {
         let mark = match item.state {
-            ItemState::Anomalous => " (unlike its last copy: look at it)",
             ItemState::Accepted => " (a gap that the plan accepts)",
             _ => "",
         };

@@ -4,16 +4,21 @@
 //! writer's secret is kept, and only then one put of epoch.json is the birth; the copy follows, and
 //! both are read back. The private half exists only inside [`make`] and is wiped when it returns.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+mod error;
+
+pub use error::BirthError;
+
 use super::epochs::{self, Epochs, OwnerChange, StoredEpoch};
 use super::records::Records;
-use super::writer_key::{EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
-use crate::format::container::{self, ContainerError, DataIdentity, DataRecipient, Key, Sealer};
+use super::writer_key::{EpochKeeper, HeldEpoch, MAX_HELD, WriterFileError, WriterKey};
+use crate::format::container::{self, DataIdentity, DataRecipient, Key, Sealer};
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{Epoch, EpochError, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
 use crate::format::ids::{Commitment, EpochId, NameId};
@@ -22,100 +27,11 @@ use crate::format::moment;
 use crate::format::object::Sealed;
 use crate::format::sign::{MAX_DOCUMENT, Namespace};
 use crate::format::signers::Signers;
-use crate::format::wrap::{EpochKeys, WrapError};
+use crate::format::wrap::EpochKeys;
 use crate::pipeline::owner::{Owner, Prompt};
 use crate::report::event::Reporter;
-use crate::report::failure::{Exit, Failure};
 use crate::store::{Store, StoreError};
 use crate::world::{World, kill_point};
-
-/// Why there is no epoch to write into.
-#[derive(Debug, thiserror::Error)]
-pub enum BirthError {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The writer's files.
-    #[error(transparent)]
-    Writer(#[from] WriterFileError),
-    /// The document.
-    #[error(transparent)]
-    Epoch(#[from] EpochError),
-    /// A plan without owners would make backups that nobody can read.
-    #[error("the plan names no recipients: nobody could read the backup")]
-    NoOwners,
-    /// Encrypting to an owner failed.
-    #[error("cannot encrypt the epoch's keys to {owner}")]
-    Owner {
-        /// Who.
-        owner: String,
-        /// Why.
-        source: WrapError,
-    },
-    /// The new keys do not open what they seal.
-    #[error("the self-test of the new epoch's keys failed")]
-    SelfTest(#[source] Option<ContainerError>),
-    /// The store gave back something else than was put.
-    #[error("{0} was stored, and reads back as something else")]
-    ReadBack(String),
-    /// The plan has an open epoch, and its secret is gone.
-    #[error("the secret of epoch {epoch} is not in {keeper}")]
-    SecretLost {
-        /// The epoch.
-        epoch: EpochId,
-        /// Where it was looked for.
-        keeper: String,
-    },
-    /// The epoch whose secret is held does not count any more.
-    #[error("{object} is damaged, and so is its copy")]
-    Damaged {
-        /// One of the copies.
-        object: String,
-        /// Why.
-        #[source]
-        source: Box<EpochError>,
-    },
-    /// A newer kbak has written this plan.
-    #[error("{0} was written by a newer kbak")]
-    Newer(String, #[source] Box<EpochError>),
-    /// A hand-over that cannot be used.
-    #[error("the hand-over of an epoch cannot be used: {0}")]
-    HandOver(&'static str),
-}
-
-impl From<BirthError> for Failure {
-    fn from(error: BirthError) -> Self {
-        let (exit, remedy) = match error {
-            BirthError::Store(error) => return error.into(),
-            BirthError::Writer(error) => return error.into(),
-            BirthError::SecretLost { .. } => (
-                Exit::Usage,
-                Some(
-                    "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
-                ),
-            ),
-            BirthError::Damaged { .. } => (
-                Exit::Damaged,
-                Some(
-                    "bring back its older version, if the bucket keeps versions: without it no snapshot of this \
-                     epoch can be read; --new-epoch goes on without it",
-                ),
-            ),
-            BirthError::Newer(..) => {
-                (Exit::Usage, Some("use the version of kbak that wrote it, or a later one"))
-            }
-            BirthError::NoOwners => (Exit::Usage, Some("give --recipient, or recipients: in the plan")),
-            BirthError::Owner { .. } => (Exit::Usage, Some("check the recipient; a plugin must be on PATH")),
-            BirthError::HandOver(_) => (Exit::Usage, Some("make it anew: kbak epoch new --outside")),
-            BirthError::ReadBack(_) => (Exit::Damaged, None),
-            BirthError::Epoch(_) => (Exit::Damaged, None),
-            BirthError::SelfTest(_) => (Exit::Bug, None),
-        };
-        let mut failure = Self::new(exit, "no epoch to write into").because(error);
-        failure.remedy = remedy.map(str::to_owned);
-        failure
-    }
-}
 
 /// How long epochs of a plan live, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +55,9 @@ pub struct Wanted {
     pub parameters: Parameters,
     /// A new epoch in any case.
     pub new_epoch: bool,
+    /// A new epoch may have a single owner where there were more, and owners none of whom could open
+    /// the last one.
+    pub change_owners: bool,
     /// Asks a person, where a plugin must.
     pub prompt: Arc<dyn Prompt>,
 }
@@ -316,10 +235,35 @@ pub async fn ready(
             Reason::OwnerRemoved
         }
     };
+    check_owners(nursery, wanted, epochs, records)?;
     let made = make(nursery.world, &wanted.owners, &wanted.prompt).await?;
     let (epoch, secret) = bear(nursery, wanted, epochs.heads(), made, now).await?;
     let previous = before(epochs, epoch.epoch, &held);
     Ok(Ready { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
+}
+
+/// That a new epoch is not for fewer than two owners where there were two, and not for strangers alone:
+/// a mistake in one argument must not leave backups that only one person can read, or nobody.
+fn check_owners(
+    nursery: Nursery<'_>,
+    wanted: &Wanted,
+    epochs: &Epochs,
+    records: &Records,
+) -> Result<(), BirthError> {
+    let Some(last) = epochs.all.last().filter(|_| !wanted.change_owners) else { return Ok(()) };
+    let later = records.added(nursery.plan, last.epoch.epoch).into_iter().map(|(owner, _)| owner);
+    let before: HashSet<_> = last.epoch.wraps.iter().map(|wrap| wrap.recipient).chain(later).collect();
+    let now: HashSet<_> = wanted.owners.iter().map(|owner| owner.recipient.id()).collect();
+    if before.len() > 1 && now.len() < 2 {
+        let what = format!("{} owners can open the last epoch, and the new one would have one", before.len());
+        return Err(BirthError::Owners(what));
+    }
+    if now.is_disjoint(&before) {
+        let what = "nobody who can open the last epoch is an owner of the new one, and nobody has proved \
+                    that he holds the new keys";
+        return Err(BirthError::Owners(what.into()));
+    }
+    Ok(())
 }
 
 /// The newest other epoch whose secret is kept.
@@ -330,22 +274,30 @@ fn before(epochs: &Epochs, but: EpochId, held: &[HeldEpoch]) -> Option<(Verified
     })
 }
 
-/// Forgets the secrets of all other epochs that the store has: after the first commit into `epoch`,
+/// Forgets the secrets of the epochs that a successor has closed: after the first commit into `epoch`,
 /// when the writer's state has been carried over. One of an epoch that the store does not have
-/// stays: this may be the wrong store, or one that lost it.
+/// stays: this may be the wrong store, or one that lost it. So does one of an epoch that was born
+/// beside this one: another run may be writing into it.
 pub async fn settle(
     keeper: &dyn EpochKeeper,
     epoch: EpochId,
     epochs: &Epochs,
 ) -> Result<(), WriterFileError> {
     let held = keeper.load().await?.unwrap_or_default();
-    let stays = |held: &HeldEpoch| held.epoch == epoch || epochs.get(held.epoch).is_none();
-    if held.iter().all(stays) {
+    let over = |held: &HeldEpoch| {
+        let stored = epochs.get(held.epoch).is_some();
+        held.epoch != epoch && stored && epochs.successors(held.epoch).next().is_some()
+    };
+    let over: Vec<EpochId> = held.iter().filter(|held| over(held)).map(|held| held.epoch).collect();
+    if over.is_empty() {
         return Ok(());
     }
-    let kept: Vec<_> = held.into_iter().filter(stays).collect();
     kill_point("epoch.secret.settling");
-    keeper.save(&kept).await?;
+    let forget = |mut held: Vec<HeldEpoch>| {
+        held.retain(|held| !over.contains(&held.epoch));
+        held
+    };
+    keeper.update(Box::new(forget)).await?;
     kill_point("epoch.secret.settled");
     Ok(())
 }
@@ -436,11 +388,14 @@ pub async fn bear(
         wraps: made.wraps,
     };
     let sealed = epoch.seal(&key.signing)?;
-    let mut held = keeper.load().await?.unwrap_or_default();
-    held.push(HeldEpoch { epoch: made.id, secret: made.secret.clone() });
-    // Births that crashed leave secrets of epochs that never were; the newest few are enough.
-    let surplus = held.len().saturating_sub(4);
-    keeper.save(&held[surplus..]).await?;
+    let new = HeldEpoch { epoch: made.id, secret: made.secret.clone() };
+    let add = |mut held: Vec<HeldEpoch>| {
+        held.push(new);
+        // Births that crashed leave secrets of epochs that never were; the newest few are enough.
+        let surplus = held.len().saturating_sub(MAX_HELD);
+        held.split_off(surplus)
+    };
+    keeper.update(Box::new(add)).await?;
     kill_point("epoch.secret.kept");
     for object in &sealed {
         put(store, object).await?;

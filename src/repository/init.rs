@@ -373,6 +373,7 @@ async fn birth_of_all(
         life: init.life,
         parameters: init.parameters.clone(),
         new_epoch: true,
+        change_owners: true,
         prompt: init.prompt.clone(),
     };
     let plan = key.plan(&init.plan);

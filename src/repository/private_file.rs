@@ -163,6 +163,17 @@ pub fn replace(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileErr
     })
 }
 
+/// Waits until nobody else changes files beside `path`, and keeps others out until it is dropped. The
+/// folder itself is locked, so that no file of ours is left in it. A file system without such locks
+/// gives none.
+pub fn lock_beside(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = File::open(folder).ok()?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive))
+        .ok()?;
+    Some(folder)
+}
+
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),

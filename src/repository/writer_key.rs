@@ -19,7 +19,7 @@ use crate::report::failure::{Exit, Failure};
 use crate::world::World;
 
 /// The most epoch secrets that a file may hold: the current one, and those of a rollover under way.
-const MAX_HELD: usize = 8;
+pub const MAX_HELD: usize = 8;
 
 /// Why a writer's file is not taken. Nothing of its content is part of it.
 #[derive(Debug, thiserror::Error)]
@@ -234,7 +234,15 @@ pub trait EpochKeeper: Send + Sync + fmt::Debug {
     async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError>;
     /// Replaces what it holds, whole or not at all.
     async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError>;
+    /// Changes what it holds. A keeper that several runs share lets nobody else change it meanwhile.
+    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
+        let held = self.load().await?.unwrap_or_default();
+        self.save(&change(held)).await
+    }
 }
+
+/// From what a keeper holds to what it is to hold.
+pub type Change<'a> = Box<dyn FnOnce(Vec<HeldEpoch>) -> Vec<HeldEpoch> + Send + 'a>;
 
 /// The content of an epoch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -378,5 +386,15 @@ impl EpochKeeper for FileKeeper {
         let text = file.to_text();
         let replaced = move || private_file::replace(&path, random, text.as_bytes());
         Ok(self.world.workers.run(replaced).await?)
+    }
+
+    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
+        let path = self.path.clone();
+        // Two runs that start at once must not drop each other's secret.
+        let lock = self.world.workers.run(move || private_file::lock_beside(&path)).await;
+        let held = self.load().await?.unwrap_or_default();
+        let saved = self.save(&change(held)).await;
+        drop(lock);
+        saved
     }
 }

@@ -156,8 +156,20 @@ fn what_shrank_or_is_mounted_is_said() {
     assert_eq!(json(&out)["items"][0]["state"], "good");
     std::fs::remove_file(desk.at("data/one.txt")).expect("gone");
     let (code, out, err) = desk.backup(&["-o", "json"]);
-    assert_eq!((code, json(&out)["items"][0]["state"].as_str()), (0, Some("anomalous")), "{err}");
+    assert_eq!((code, json(&out)["items"][0]["state"].as_str()), (3, Some("anomalous")), "{err}");
     assert!(err.contains("is its source whole?"), "{err}");
+    let (_, rows, _) = desk.reads(&["snapshots", "-o", "json"]);
+    assert_eq!(json(&rows)[2]["safe"], 0, "{rows}");
+    assert_eq!(json(&out)["last_success"], json(&rows)[1]["finished"], "{out}");
+    let to = desk.text("back");
+    let (code, _, err) = desk.reads(&["restore", "--to", &to]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("less than half of its last good copy"), "{err}");
+    std::fs::remove_dir_all(desk.at("data")).expect("gone");
+    std::fs::create_dir(desk.at("data")).expect("an empty mount point");
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("accept the gap anomalous"), "{err}");
 
     let socket = std::os::unix::net::UnixListener::bind(desk.at("data/socket")).expect("a socket");
     let (_, out, _) = desk.backup(&["-o", "json"]);

@@ -1,5 +1,6 @@
 //! The command line as people meet it: help, tables, errors, exit codes.
 
+mod births;
 mod diff_docs;
 mod docs;
 mod dry_run;

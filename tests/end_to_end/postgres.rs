@@ -5,7 +5,9 @@ use kbak::source::database::archive::ArchiveScanner;
 use kbak::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres, Proof, TlsMode};
 use tokio::io::AsyncReadExt as _;
 
+use crate::support::desk::{Desk, texts};
 use crate::support::postgres::Server;
+use crate::support::program::{beneath, command};
 
 /// A database with tables, keys, a sequence, a view, a large object, and a name that looks like a
 /// connection string.
@@ -218,6 +220,120 @@ async fn roles_come_back_and_nothing_else_does() {
     assert_eq!(report.refused.get("COPY x"), Some(&1), "{report:?}");
     let again = restore_globals(&postgres, text.as_slice()).await.expect("again");
     assert_eq!((again.created.len(), again.existed.len()), (0, 3));
+}
+
+/// What a database and its roles are, said without kbak.
+const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datacl, datistemplate, shobj_description(oid, 'pg_database') \
+        FROM pg_database WHERE datname = 'shop';
+     SELECT setrole::regrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2;
+     SELECT rolname, shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname !~ '^pg_' ORDER BY 1";
+
+#[tokio::test]
+async fn owner_rights_limits_settings_and_comments_come_back() {
+    let server = Server::start("secret", &[]);
+    server.sql("postgres", "CREATE ROLE keeper; CREATE ROLE clerk LOGIN; CREATE DATABASE shop OWNER keeper");
+    server.sql(
+        "postgres",
+        "REVOKE CONNECT ON DATABASE shop FROM PUBLIC; GRANT CONNECT ON DATABASE shop TO clerk WITH GRANT OPTION;
+         ALTER DATABASE shop CONNECTION LIMIT 7; ALTER DATABASE shop IS_TEMPLATE true;
+         COMMENT ON DATABASE shop IS 'it''s \\! the shop'; COMMENT ON ROLE clerk IS 'writes';
+         ALTER DATABASE shop SET search_path TO a, \"b c\"; ALTER ROLE clerk SET work_mem TO '64MB';
+         ALTER ROLE clerk IN DATABASE shop SET statement_timeout TO '5s'",
+    );
+    server.sql("shop", "CREATE TABLE t (a int)");
+    let before = server.sql("postgres", PROPERTIES);
+    let postgres = Postgres::connect(&server.config()).await.expect("a server");
+    let (roles, proof) = read(postgres.dump_globals().expect("a dump")).await;
+    proof.expect("whole");
+    let (archive, proof) = read(postgres.dump("shop").expect("a dump")).await;
+    proof.expect("whole");
+    let replaced = restore_database(&postgres, &wanted("shop", Target::Replace), archive.as_slice()).await;
+    assert_eq!(replaced.expect("a template is replaced").missing, []);
+    assert_eq!(server.sql("postgres", PROPERTIES), before);
+
+    // As in a server that is new.
+    let drop = "ALTER DATABASE shop IS_TEMPLATE false; DROP DATABASE shop; DROP ROLE keeper; DROP ROLE clerk";
+    for statement in drop.split("; ") {
+        server.sql("postgres", statement);
+    }
+    let report = restore_globals(&postgres, roles.as_slice()).await.expect("restored");
+    assert!(report.missing.is_empty() && report.refused.is_empty(), "{report:?}");
+    let restored = restore_database(&postgres, &wanted("shop", Target::Create), archive.as_slice()).await;
+    assert_eq!(restored.expect("restored").missing, []);
+    assert_eq!(server.sql("postgres", PROPERTIES), before);
+
+    let mut without = wanted("other", Target::Create);
+    without.no_owner = true;
+    let restored = restore_database(&postgres, &without, archive.as_slice()).await.expect("restored");
+    assert_eq!(restored.missing, []);
+    let other = "SELECT datdba::regrole, datacl, datconnlimit FROM pg_database WHERE datname = 'other'";
+    assert_eq!(server.sql("postgres", other), "kbak||7");
+
+    for statement in ["ALTER DATABASE shop IS_TEMPLATE false", "DROP DATABASE shop"] {
+        server.sql("postgres", statement);
+    }
+    server.sql("other", "DROP OWNED BY clerk; DROP OWNED BY keeper");
+    server.sql("postgres", "DROP ROLE clerk");
+    let mut lacking = wanted("shop", Target::Create);
+    lacking.no_owner = false;
+    let restored = restore_database(&postgres, &lacking, archive.as_slice()).await.expect("restored");
+    let missing: Vec<&str> = restored.missing.iter().map(|one| one.what.as_str()).collect();
+    assert_eq!(missing, ["the setting statement_timeout of the role clerk", "rights of clerk"]);
+}
+
+#[tokio::test]
+async fn no_database_is_left_out_without_a_word() {
+    let server = Server::start("secret", &[]);
+    for statement in [
+        "CREATE DATABASE mould IS_TEMPLATE true",
+        "CREATE DATABASE shut ALLOW_CONNECTIONS false",
+        "CREATE ROLE reader LOGIN PASSWORD 'secret'",
+        "CREATE DATABASE \"x//y 50% a*\"",
+        "CREATE DATABASE \"../../tmp/x\"",
+    ] {
+        server.sql("postgres", statement);
+    }
+    let desk = Desk::new();
+    let url = |database: &str| {
+        let socket = server.socket();
+        format!("postgresql://reader@/{database}?host={}", socket.display())
+    };
+    let backup = |url: &str, more: &[&str]| {
+        let writer = desk.writer();
+        let args = [&["backup", "--database", url], &texts(&writer)[..], more, &["-o", "json"]].concat();
+        let output = command(&args).env("PGPASSWORD", "secret").output().expect("it runs");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), report, String::from_utf8(output.stderr).expect("text"))
+    };
+    let (code, report, err) = backup(&url(""), &[]);
+    assert_eq!(code, Some(3), "{err}");
+    assert_eq!(report["items"][0]["gaps"][0]["object"], "shut", "{report}");
+    assert!(err.contains("passwords of roles"), "{err}");
+    let shown = desk.told(&["show"]);
+    assert_eq!(shown["items"][0]["notes"][0]["code"], "no-role-passwords", "{shown}");
+    let streams: Vec<&str> = shown["items"][0]["streams"]
+        .as_array()
+        .expect("streams")
+        .iter()
+        .map(|stream| stream["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!(
+        streams,
+        ["globals.sql", "../../tmp/x.dump", "mould.dump", "postgres.dump", "x//y 50% a*.dump"]
+    );
+
+    let out = desk.text("out");
+    let (code, _, err) = desk.reads(&["export", "--to", &out]);
+    assert_eq!(code, 3, "the gap: {err}");
+    let folder = desk.at("out/postgresql");
+    for name in ["%2E.%2F..%2Ftmp%2Fx.dump", "x%2F%2Fy 50%25 a*.dump", "globals.sql", "mould.dump"] {
+        assert!(folder.join(name).is_file(), "{name}: {:?}", beneath(&folder));
+    }
+    // By name, with what a pattern or a URL would take for something else.
+    let (code, report, err) = backup(&url("x%2F%2Fy%2050%25%20a*"), &[]);
+    assert_eq!(code, Some(0), "{report}{err}");
+    let (code, report, _) = backup(&url("shut"), &[]);
+    assert_eq!((code, report["items"][0]["gaps"][0]["code"].as_str()), (Some(3), Some("no-connections")));
 }
 
 #[tokio::test]

@@ -118,6 +118,7 @@ pub fn wanted(owners: &[&Owner]) -> Wanted {
         life: Life { max_age: 30 * DAY, max_run: DAY, keep: None },
         parameters: Parameters::default(),
         new_epoch: false,
+        change_owners: true,
         prompt: nobody(),
     }
 }

@@ -37,7 +37,12 @@ impl Run<'_> {
                 let meter = reporter.meter(&job.name, "databases");
                 let wanted = |name: &str| databases.is_empty() || databases.iter().any(|g| g.matches(name));
                 match database::write(config, &wanted, domain, parameters, &meter).await {
-                    Ok(finished) => finished,
+                    Ok(finished) => {
+                        for note in finished.notes.iter().filter(|note| note.code == database::NO_PASSWORDS) {
+                            reporter.warn(job.name.clone(), note.reason.clone());
+                        }
+                        finished
+                    }
                     Err(database::DumpFailure::Pipeline(error)) => return Err(error.into()),
                     Err(error) => Finished::failed("dump-failed", &job.name, error.to_string()),
                 }

@@ -52,6 +52,9 @@ pub enum RecipientError {
     /// Nothing there.
     #[error("it is empty")]
     Empty,
+    /// More than one key, or more than one line, in what names one owner.
+    #[error("it holds more than one key or line, and names one owner: give each key by itself")]
+    Several,
     /// Two owners with one key are one owner.
     #[error("it stands twice")]
     Twice,
@@ -212,6 +215,13 @@ impl fmt::Debug for Recipient {
     }
 }
 
+/// Whether a word of a comment looks like a key, or like the beginning of one.
+fn is_like_a_key(word: &str) -> bool {
+    let lower = word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_ascii_lowercase();
+    let kinds = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
+    lower.starts_with("age1") || kinds.iter().any(|kind| lower.starts_with(kind)) || lower.starts_with("aaaa")
+}
+
 /// A key's type as a stranger wrote it: short and printable.
 fn short(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
@@ -238,6 +248,10 @@ impl FromStr for Owner {
         if holds_private_key(line) {
             return Err(RecipientError::Private);
         }
+        // A second key would go down as a comment, and its owner could open nothing.
+        if line.trim().contains(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
+            return Err(RecipientError::Several);
+        }
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let (recipient, rest) = match words.as_slice() {
             [] => return Err(RecipientError::Empty),
@@ -252,6 +266,10 @@ impl FromStr for Owner {
             }
             rest => (recipient.signing_key(), rest),
         };
+        let other = recipient.signing_key().is_some_and(|own| signing != Some(own));
+        if other || rest.iter().any(|word| is_like_a_key(word)) {
+            return Err(RecipientError::Several);
+        }
         let comment = rest.join(" ").chars().filter(|c| !c.is_control()).collect();
         Ok(Self { recipient, signing, comment })
     }

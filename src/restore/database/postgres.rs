@@ -11,9 +11,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::source::database::archive::{ArchiveError, ArchiveScanner};
+use super::run::{apply, identifier, literal, run, run_script};
+use crate::source::database::archive::{ArchiveError, ArchiveScanner, DatabaseTexts};
 use crate::source::database::tool::{Tool, connection};
-use crate::source::database::{DatabaseError, DatabaseInfo, GlobalStatement, Postgres, split_globals};
+use crate::source::database::{
+    DatabaseError, DatabaseInfo, GlobalStatement, Postgres, Property, database_properties, split_globals,
+};
+
+pub use super::run::NotApplied;
 
 /// The longest text of roles that is read: some 50,000 roles.
 const GLOBALS: u64 = 16 << 20;
@@ -54,6 +59,8 @@ pub struct RestoredDatabase {
     pub bytes: u64,
     /// Whether the archive was also seen to be whole, not only taken by `pg_restore`.
     pub proved: bool,
+    /// What the archive says of the database itself and the server did not take.
+    pub missing: Vec<NotApplied>,
 }
 
 /// What became of roles.
@@ -67,6 +74,8 @@ pub struct GlobalsReport {
     pub granted: u64,
     /// Statements of other shapes that were left out, by their first words.
     pub refused: BTreeMap<String, u64>,
+    /// What roles that were made lack.
+    pub missing: Vec<NotApplied>,
 }
 
 /// Restores an archive from a stream.
@@ -97,6 +106,7 @@ pub async fn restore_database(
         }
     }
     let bytes = fed.map_err(|feeding| feeding.into_error(server, &wanted.database))?;
+    let about = scanner.about_database();
     let proved = match scanner.finish() {
         Ok(_) => true,
         Err(ArchiveError::Unknown(..)) => false,
@@ -108,7 +118,40 @@ pub async fn restore_database(
             });
         }
     };
-    Ok(RestoredDatabase { database: wanted.database.clone(), bytes, proved })
+    let missing = if proved { complete(server, wanted, &about).await? } else { vec![unreadable()] };
+    Ok(RestoredDatabase { database: wanted.database.clone(), bytes, proved, missing })
+}
+
+/// Gives the database what its archive says of it: `pg_restore` does that only for one that it
+/// made itself. Last, because a limit or a setting may stand in the way of the data.
+async fn complete(
+    server: &Postgres,
+    wanted: &RestoreDatabase,
+    about: &DatabaseTexts,
+) -> Result<Vec<NotApplied>, DatabaseError> {
+    let properties = database_properties(&about.statements, &wanted.database);
+    let owner = about.owner.iter().map(|owner| Property {
+        what: format!("its owner {owner}"),
+        rights: true,
+        sql: format!("ALTER DATABASE {} OWNER TO {};", identifier(&wanted.database), identifier(owner)),
+    });
+    let all: Vec<Property> = owner.chain(properties.known).collect();
+    let mut missing = apply(server, all.iter().filter(|one| !(one.rights && wanted.no_owner))).await?;
+    missing.extend(properties.refused.into_iter().map(left_out));
+    Ok(missing)
+}
+
+/// A statement that was not run.
+fn left_out(what: String) -> NotApplied {
+    NotApplied { what, reason: "kbak does not restore this; it is in the archive".into() }
+}
+
+/// What to say of an archive that is newer than what is known here.
+fn unreadable() -> NotApplied {
+    NotApplied {
+        what: "owner, rights, limits, settings and comment of the database".into(),
+        reason: "the archive's format is newer than this version of kbak knows".into(),
+    }
 }
 
 /// Why the archive did not reach the tool.
@@ -170,15 +213,13 @@ async fn prepare(server: &Postgres, wanted: &RestoreDatabase) -> Result<(), Data
         // No database can be dropped by who is in it.
         maintenance = if wanted.database == "template1" { "postgres" } else { "template1" }.to_owned();
     }
-    let there: bool = server
-        .ask(
-            &maintenance,
-            &format!(
-                "SELECT to_json(EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = {}))",
-                literal(&wanted.database)
-            ),
-        )
-        .await?;
+    // Whether it is there, and whether it is a template.
+    let asked = format!(
+        "SELECT coalesce(json_agg(datistemplate), '[]') FROM pg_catalog.pg_database WHERE datname = {}",
+        literal(&wanted.database)
+    );
+    let found: Vec<bool> = server.ask(&maintenance, &asked).await?;
+    let there = !found.is_empty();
     let name = identifier(&wanted.database);
     if there && wanted.target != Target::Replace {
         let objects: u64 = server
@@ -196,6 +237,10 @@ async fn prepare(server: &Postgres, wanted: &RestoreDatabase) -> Result<(), Data
         return Ok(());
     }
     if there {
+        if found.contains(&true) {
+            // A template cannot be dropped.
+            run(server, &maintenance, &format!("ALTER DATABASE {name} IS_TEMPLATE false")).await?;
+        }
         let force = if server.server_major() >= 13 { " WITH (FORCE)" } else { "" };
         run(server, &maintenance, &format!("DROP DATABASE {name}{force}")).await?;
     } else if wanted.target == Target::Existing {
@@ -214,7 +259,8 @@ async fn prepare(server: &Postgres, wanted: &RestoreDatabase) -> Result<(), Data
 }
 
 /// Makes the roles of a `pg_dumpall --globals-only` text that are not there yet, and grants their
-/// memberships. Roles that are there stay as they are.
+/// memberships; the new ones get their settings, comments and rights. Roles that are there stay as
+/// they are.
 ///
 /// # Errors
 /// [`DatabaseError`] when the text cannot be read or the server refuses.
@@ -256,51 +302,7 @@ pub async fn restore_globals(
     if !script.is_empty() {
         run_script(server, &maintenance, &script).await?;
     }
+    let new = globals.properties.iter().filter(|(role, _)| !known.contains(role));
+    report.missing = apply(server, new.map(|(_, property)| property)).await?;
     Ok(report)
-}
-
-/// Runs one statement.
-async fn run(server: &Postgres, database: &str, statement: &str) -> Result<(), DatabaseError> {
-    run_script(server, database, &format!("{statement};\n")).await
-}
-
-/// Runs statements of ours. They go through the tool's input, because they may hold the hashes of
-/// passwords, and stop at the first error. Errors give the SQLSTATE and no text of the statement.
-async fn run_script(server: &Postgres, database: &str, script: &str) -> Result<(), DatabaseError> {
-    let dbname = connection(database);
-    let arguments = [
-        "--no-psqlrc",
-        "--no-password",
-        "--quiet",
-        "--set=ON_ERROR_STOP=1",
-        "--set=VERBOSITY=sqlstate",
-        "--dbname",
-        &dbname,
-        "--file=-",
-    ];
-    let mut tool = Tool::start(server.config(), server.tools(), "psql", arguments, true)?;
-    if let Some(mut stdin) = tool.stdin() {
-        let written = tokio::time::timeout(tool.silence(), async {
-            // With it off, a backslash would end a string early.
-            stdin.write_all(b"SET standard_conforming_strings = on;\n").await?;
-            stdin.write_all(script.as_bytes()).await?;
-            stdin.shutdown().await
-        });
-        match written.await {
-            // A tool that ended early says why itself.
-            Ok(_) => {}
-            Err(_) => return Err(tool.stuck()),
-        }
-    }
-    tool.succeed().await.map(|_| ())
-}
-
-/// A name in SQL.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A text in SQL, where `standard_conforming_strings` is on.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

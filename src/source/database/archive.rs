@@ -68,7 +68,42 @@ pub struct ArchiveScanner {
     entries: u64,
     expected: HashSet<i64>,
     blocks: u64,
+    /// The text of a field that is kept while it is passed over, if it is.
+    kept: Option<Vec<u8>>,
+    /// What is kept of the entry that is read.
+    entry: Entry,
+    about: DatabaseTexts,
     failed: Option<ArchiveError>,
+}
+
+/// What an archive says of its database itself. `pg_restore` applies it only when it makes the
+/// database under the name of old.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatabaseTexts {
+    /// Who owns it.
+    pub owner: Option<String>,
+    /// The statements of its properties, comment and rights. SQL of whoever made the archive:
+    /// never to be run as it is.
+    pub statements: Vec<String>,
+}
+
+/// Texts of one entry of the table of contents.
+#[derive(Debug, Default)]
+struct Entry {
+    tag: String,
+    kind: String,
+    statement: String,
+}
+
+impl Entry {
+    /// Whether it is about the database and not about something in it.
+    fn is_of_database(&self) -> bool {
+        match self.kind.as_str() {
+            "DATABASE" | "DATABASE PROPERTIES" => true,
+            "COMMENT" | "ACL" | "SECURITY LABEL" => self.tag.starts_with("DATABASE "),
+            _ => false,
+        }
+    }
 }
 
 /// Fields in the order they come. Each step reads one fixed-size field, or decides.
@@ -132,6 +167,9 @@ impl ArchiveScanner {
             entries: 0,
             expected: HashSet::new(),
             blocks: 0,
+            kept: None,
+            entry: Entry::default(),
+            about: DatabaseTexts::default(),
             failed: None,
         }
     }
@@ -143,6 +181,9 @@ impl ArchiveScanner {
                 let step = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
                 self.skip -= step as u64;
                 self.at += step as u64;
+                if let Some(kept) = &mut self.kept {
+                    kept.extend_from_slice(&bytes[..step]);
+                }
                 bytes = &bytes[step..];
                 continue;
             }
@@ -157,6 +198,29 @@ impl ArchiveScanner {
                     self.failed = Some(error);
                 }
             }
+        }
+    }
+
+    /// What it says of its database, when its table of contents has come.
+    pub fn about_database(&mut self) -> DatabaseTexts {
+        std::mem::take(&mut self.about)
+    }
+
+    /// The text that was kept, without what is no text.
+    fn take_kept(&mut self) -> Option<String> {
+        self.kept.take().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Files the text of the field before this one, if it was kept.
+    fn file_kept(&mut self, kind: Field) {
+        let Some(text) = self.take_kept() else { return };
+        match kind {
+            // What was read before the description is the tag, and so on.
+            Field::Texts(_) => self.entry.tag = text,
+            Field::Section => self.entry.kind = text,
+            Field::MoreTexts(_) => self.entry.statement = text,
+            _ if self.entry.kind == "DATABASE" => self.about.owner = Some(text).filter(|t| !t.is_empty()),
+            _ => {}
         }
     }
 
@@ -303,21 +367,26 @@ impl ArchiveScanner {
 
     fn entry_field(&mut self, left: u64, id: i64, kind: Field, field: &[u8]) -> Result<State, ArchiveError> {
         let (mut id, minor) = (id, self.format.1);
+        self.file_kept(kind);
         let next = match kind {
             Field::Id => {
+                self.entry = Entry::default();
                 id = self.number(field)?;
                 Field::HadDumper
             }
             // The table's OID, the object's OID, tag, description.
             Field::HadDumper => Field::Texts(4),
             Field::Texts(texts) => {
-                self.text(field)?;
+                let there = self.text(field)?;
+                self.kept = (texts <= 2 && there).then(Vec::new);
                 if texts == 1 { Field::Section } else { Field::Texts(texts - 1) }
             }
             // Definition, drop, copy, schema, tablespace, and since 1.14 the access method.
             Field::Section => Field::MoreTexts(if minor >= 14 { 6 } else { 5 }),
             Field::MoreTexts(texts) => {
-                self.text(field)?;
+                let there = self.text(field)?;
+                let first = texts == if minor >= 14 { 6 } else { 5 };
+                self.kept = (first && there && self.entry.is_of_database()).then(Vec::new);
                 match texts {
                     1 if minor >= 16 => Field::RelKind,
                     1 => Field::LastTexts(2),
@@ -326,7 +395,8 @@ impl ArchiveScanner {
             }
             Field::RelKind => Field::LastTexts(2),
             Field::LastTexts(texts) => {
-                self.text(field)?;
+                let there = self.text(field)?;
+                self.kept = (texts == 2 && there && self.entry.kind == "DATABASE").then(Vec::new);
                 if texts == 1 { Field::Dependency } else { Field::LastTexts(texts - 1) }
             }
             Field::Dependency => {
@@ -343,6 +413,9 @@ impl ArchiveScanner {
                     Some(1 | 2) if !self.expected.insert(id) => return Err(self.damaged("an entry twice")),
                     Some(1..=3) => {}
                     _ => return Err(self.damaged("an entry's state")),
+                }
+                if !self.entry.statement.is_empty() {
+                    self.about.statements.push(std::mem::take(&mut self.entry.statement));
                 }
                 return Ok(Self::entry(left - 1));
             }

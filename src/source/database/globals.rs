@@ -3,10 +3,12 @@
 //! A dump in plain SQL is a program: piped to `psql` as it is, whoever wrote the bytes may run
 //! meta-commands on the machine that restores (CVE-2025-8714, CVE-2026-18408). So it is never
 //! piped. It is cut into tokens by the rules of the server's lexer, and a statement is kept only
-//! if it has exactly one of the shapes that create roles and memberships; everything else is
-//! counted as refused. Tablespaces name folders on the server and are refused, too.
+//! if it has exactly one of the shapes that create roles and memberships, or give a role settings,
+//! a comment or rights; everything else is counted as refused. Tablespaces name folders on the server and are refused, too.
 
 use std::collections::BTreeMap;
+
+use super::properties::{Property, first_words, of_role};
 
 /// A statement that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct GlobalStatement {
 pub struct Globals {
     /// Statements of known shapes, in order.
     pub statements: Vec<GlobalStatement>,
+    /// What else roles have: the role, and the statement.
+    pub properties: Vec<(String, Property)>,
     /// Statements of other shapes by their first two words, and how many there were.
     pub refused: BTreeMap<String, u64>,
 }
@@ -39,7 +43,7 @@ impl std::fmt::Debug for Globals {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     /// A bare word or number, as written.
     Word(String),
     /// A quoted identifier, without its quotes, doubled quotes made single.
@@ -48,6 +52,32 @@ enum Token {
     Text(String),
     /// Any other character.
     Other(char),
+}
+
+impl Token {
+    /// A bare word, or a character that a shape may name; else nothing.
+    pub(super) fn word(&self) -> &str {
+        match self {
+            Self::Word(word) => word,
+            Self::Other(',') => ",",
+            Self::Other('=') => "=",
+            Self::Other('-') => "-",
+            _ => "",
+        }
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+}
+
+/// Whether there is nothing but strings with commas between them.
+pub(super) fn literal_list(tokens: &[Token]) -> bool {
+    tokens.len() % 2 == 1
+        && tokens
+            .iter()
+            .enumerate()
+            .all(|(at, token)| if at % 2 == 0 { token.is_text() } else { token.word() == "," })
 }
 
 /// Options of a role that stand alone.
@@ -79,13 +109,13 @@ pub fn split_globals(text: &str) -> Globals {
             }
             // Settings of the session that reads the text.
             None if matches!(statement.first(), Some(Token::Word(word)) if word == "SET") => {}
-            None => {
-                let words = statement.iter().take(2).map(|token| match token {
-                    Token::Word(word) => word.clone(),
-                    _ => "…".to_owned(),
-                });
-                *globals.refused.entry(words.collect::<Vec<_>>().join(" ")).or_default() += 1;
-            }
+            None => match of_role(&statement) {
+                Some(property) => globals.properties.push(property),
+                None => {
+                    let words: Vec<&str> = statement.iter().map(Token::word).collect();
+                    *globals.refused.entry(first_words(&words)).or_default() += 1;
+                }
+            },
         }
     }
     globals
@@ -108,7 +138,7 @@ fn shape(tokens: &[Token]) -> Option<(String, bool)> {
     None
 }
 
-fn name(token: &Token) -> Option<String> {
+pub(super) fn name(token: &Token) -> Option<String> {
     match token {
         Token::Quoted(name) => Some(name.clone()),
         Token::Word(name) if !name.starts_with(|c: char| c.is_ascii_digit()) => Some(name.clone()),
@@ -153,7 +183,7 @@ fn granted(tokens: &[Token]) -> bool {
 }
 
 /// A statement's text from its tokens.
-fn sql(tokens: &[Token]) -> String {
+pub(super) fn sql(tokens: &[Token]) -> String {
     let mut text = String::new();
     for token in tokens {
         if !text.is_empty() {
@@ -172,7 +202,7 @@ fn sql(tokens: &[Token]) -> String {
 
 /// The statements of a text. Comments and lines that begin with a backslash (meta-commands of
 /// psql, such as the `\restrict` that newer tools write) are left out.
-fn statements(text: &str) -> Vec<Vec<Token>> {
+pub(super) fn statements(text: &str) -> Vec<Vec<Token>> {
     let (mut all, mut statement) = (Vec::new(), Vec::new());
     let mut rest = text.chars().peekable();
     let mut line_begins = true;
@@ -243,7 +273,10 @@ mod tests {
                 "GRANT shop TO \"we\"\"ird; DROP\" WITH ADMIN OPTION GRANTED BY postgres;",
             ]
         );
-        assert_eq!(globals.refused.values().sum::<u64>(), 6, "{:?}", globals.refused);
+        assert_eq!(globals.refused.values().sum::<u64>(), 5, "{:?}", globals.refused);
+        let properties: Vec<&str> =
+            globals.properties.iter().map(|(_, property)| property.sql.as_str()).collect();
+        assert_eq!(properties, ["ALTER ROLE shop SET search_path TO 'evil';"]);
         assert!(!kept.iter().any(|sql| sql.contains("\\!")));
     }
 }

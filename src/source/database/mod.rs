@@ -12,6 +12,7 @@ pub mod archive;
 mod dump;
 mod globals;
 pub mod postgres;
+mod properties;
 pub mod tool;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use dump::{Dump, DumpProof, Proof};
 pub use globals::{GlobalStatement, Globals, split_globals};
 pub use postgres::{DatabaseInfo, Postgres};
+pub use properties::{Properties, Property, database_properties};
 
 /// What kind of database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

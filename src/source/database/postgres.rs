@@ -118,7 +118,7 @@ impl Postgres {
         self.reads_passwords
     }
 
-    /// The databases that can be connected to, templates left out, by name.
+    /// The databases that can be connected to, by name; of templates those that somebody made.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -127,7 +127,18 @@ impl Postgres {
                      'size', CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END, \
                      'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype) \
                      ORDER BY datname COLLATE \"C\"), '[]') \
-                     FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate";
+                     FROM pg_catalog.pg_database WHERE datallowconn AND datname NOT IN ('template0', 'template1')";
+        self.ask(&self.config.maintenance, asked).await
+    }
+
+    /// The databases that take no connections, so that nothing can dump them, by name.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn closed_databases(&self) -> Result<Vec<String>, DatabaseError> {
+        let asked = "SELECT coalesce(json_agg(datname ORDER BY datname COLLATE \"C\"), '[]') \
+                     FROM pg_catalog.pg_database \
+                     WHERE NOT datallowconn AND datname NOT IN ('template0', 'template1')";
         self.ask(&self.config.maintenance, asked).await
     }
 

@@ -1,0 +1,25 @@
+//! What a restore of databases did not bring back, as gaps.
+
+use crate::report::run::GapReport;
+use crate::report::text::plural;
+use crate::restore::database::{GlobalsReport, NotApplied};
+
+/// What roles lack. Roles that were there stay as they are: that is no gap.
+pub(super) fn of_roles(report: GlobalsReport) -> Vec<GapReport> {
+    let refused = report.refused.into_iter().map(|(what, times)| {
+        let times = plural(times, "statement", "statements");
+        gap(what, format!("{times} of the backup's globals.sql that kbak does not run"))
+    });
+    let missing = report.missing.into_iter().map(|one| gap(one.what, one.reason));
+    refused.chain(missing).collect()
+}
+
+/// What a database lacks.
+pub(super) fn of_database(database: &str, missing: Vec<NotApplied>) -> Vec<GapReport> {
+    let named = |one: NotApplied| gap(database.to_owned(), format!("{}: {}", one.what, one.reason));
+    missing.into_iter().map(named).collect()
+}
+
+fn gap(object: String, reason: String) -> GapReport {
+    GapReport { code: "not-applied".into(), object, reason }
+}
