@@ -150,11 +150,17 @@ fn init(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
     });
     drop(display.finish());
     let (survey, wishes, server) = found?;
+    // The plan may lie elsewhere, and what it names is looked for beside it.
+    let kubeconfig = args.kubeconfig.as_ref().map(std::path::absolute).transpose();
+    let kubeconfig = kubeconfig
+        .map_err(|error| Failure::new(Exit::Usage, "--kubeconfig names no file").because(error))?
+        .map(|file| file.display().to_string());
     let draft = Draft {
         name: &args.plan_name,
         repository: repository.as_ref(),
         recipients: &args.recipient,
         writer_key: &args.writer_key.display().to_string(),
+        kubeconfig: kubeconfig.as_deref(),
         context: args.context.as_deref(),
         server: &server,
         survey: &survey,

@@ -30,6 +30,8 @@ pub struct Draft<'a> {
     pub recipients: &'a [String],
     /// The writer's key file.
     pub writer_key: &'a str,
+    /// The kubeconfig, if one was named: its absolute path.
+    pub kubeconfig: Option<&'a str>,
     /// The kubeconfig's context, if one was named.
     pub context: Option<&'a str>,
     /// The cluster's address.
@@ -140,9 +142,14 @@ impl Draft<'_> {
             2,
             "# signersFile: kbak.pub    # also made by kbak init: then check knows which owners are proven",
         );
-        if let Some(context) = self.context {
+        let cluster = [("kubeconfigFile", self.kubeconfig), ("context", self.context)];
+        if cluster.iter().any(|(_, value)| value.is_some()) {
             yaml.line(1, "cluster:");
-            yaml.line(2, &format!("context: {}", quoted(context)));
+        }
+        for (name, value) in cluster {
+            if let Some(value) = value {
+                yaml.line(2, &format!("{name}: {}", quoted(value)));
+            }
         }
         yaml.gap();
     }

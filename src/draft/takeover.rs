@@ -117,8 +117,14 @@ impl<'a> Taken<'a> {
 
     fn write_selector(&self, yaml: &mut Yaml, template: &VeleroTemplate) {
         let mut terms = Vec::new();
-        if let Some(selector) = &template.label_selector {
-            terms.extend(selector_terms(selector));
+        for term in template.label_selector.iter().flat_map(selector_terms) {
+            match term {
+                Ok(term) => terms.push(term),
+                Err(term) => yaml.comment(
+                    2,
+                    &format!("Not taken over from Velero: {term:?} of its selector is no part of one here."),
+                ),
+            }
         }
         if self.schedule.is_some() {
             // Velero leaves these out whatever a schedule says.
@@ -223,20 +229,34 @@ fn with_slack(every: Period) -> Period {
     Period::seconds(seconds + (seconds / 12).clamp(600, 7_200))
 }
 
-fn selector_terms(selector: &LabelSelector) -> Vec<String> {
-    let mut terms: Vec<String> =
-        selector.match_labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    for expression in &selector.match_expressions {
-        let values = expression.values.join(",");
-        let key = &expression.key;
-        terms.push(match expression.operator.as_str() {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.clone(),
-        });
-    }
-    terms
+/// The terms of a selector; those that cannot be written as such, as they would read.
+fn selector_terms(selector: &LabelSelector) -> Vec<Result<String, String>> {
+    let labels = selector.match_labels.iter().map(|(key, value)| {
+        let term = format!("{key}={value}");
+        sound(term, std::slice::from_ref(value))
+    });
+    let expressions = selector.match_expressions.iter().map(|expression| {
+        let (key, values) = (&expression.key, &expression.values);
+        let joined = values.join(",");
+        match expression.operator.as_str() {
+            "In" => sound(format!("{key} in ({joined})"), values),
+            "NotIn" => sound(format!("{key} notin ({joined})"), values),
+            "DoesNotExist" => sound(format!("!{key}"), &[]),
+            "Exists" => sound(key.clone(), &[]),
+            other => Err(format!("{key} {other} ({joined})")),
+        }
+    });
+    labels.chain(expressions).collect()
+}
+
+/// A term that says just this: a plan reads it as one, and no value ends it or another one.
+fn sound(term: String, values: &[String]) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    // Commas stand between values and nowhere else.
+    let fine = term.matches(',').count() == values.len().saturating_sub(1)
+        && values.iter().all(|value| value.chars().all(fits))
+        && term.parse::<crate::plan::LabelSelector>().is_ok();
+    if fine { Ok(term) } else { Err(term) }
 }
 
 /// Says what pods' annotations told other tools. Commands are named by what they dump with, and
@@ -262,5 +282,31 @@ pub(super) fn say_pods(wishes: &Wishes, yaml: &mut Yaml) {
             };
             yaml.comment(1, &line);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_selector_that_is_none_is_left_out() {
+        let selector: LabelSelector = serde_json::from_value(json!({
+            "matchLabels": {"app": "web", "bad key": "x", "tier": "a,b", "eq": "=x"},
+            "matchExpressions": [
+                {"key": "env", "operator": "NotIn", "values": ["dev", "test"]},
+                {"key": "a,b", "operator": "Exists"},
+                {"key": "old", "operator": "Like", "values": ["x"]},
+                {"key": "gone", "operator": "DoesNotExist"},
+            ],
+        }))
+        .expect("a selector");
+        let (good, bad): (Vec<_>, Vec<_>) = selector_terms(&selector).into_iter().partition(Result::is_ok);
+        let texts = |all: Vec<Result<String, String>>| -> Vec<String> {
+            all.into_iter().map(|one| one.unwrap_or_else(|bad| bad)).collect()
+        };
+        assert_eq!(texts(good), ["app=web", "env notin (dev,test)", "!gone"]);
+        assert_eq!(texts(bad), ["bad key=x", "eq==x", "tier=a,b", "a,b", "old Like (x)"]);
     }
 }

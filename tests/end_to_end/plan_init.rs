@@ -29,7 +29,17 @@ async fn fill(cluster: &Cluster) {
         "ttl": "720h0m0s", "includeClusterResources": true, "hooks": {"resources": [{"name": "freeze"}]},
     });
     create(cluster, path, schedule("daily", "0 2 * * *", false, template)).await;
-    create(cluster, path, schedule("old", "@hourly", true, json!({"includedNamespaces": ["kitchen"]}))).await;
+    create(
+        cluster,
+        path,
+        schedule(
+            "old",
+            "@hourly",
+            true,
+            json!({"includedNamespaces": ["kitchen"], "labelSelector": {"matchLabels": {"no key": "x"}}}),
+        ),
+    )
+    .await;
     let k8up = json!({"apiVersion": "k8up.io/v1", "kind": "Schedule", "metadata": {"name": "own"},
         "spec": {"backup": {"schedule": "@daily-random"}, "prune": {"retention": {"keepDaily": 14, "keepLast": 5}}}});
     create(cluster, "/apis/k8up.io/v1/namespaces/kitchen/schedules", k8up).await;
@@ -94,6 +104,7 @@ async fn a_plan_is_written_from_what_is_there() {
     assert!(!text.contains(CANARY), "{text}");
     let checked = parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let spec = checked.plan.spec;
+    assert_eq!(spec.cluster.and_then(|cluster| cluster.kubeconfig_file), Some(plane.kubeconfig()));
     let resources = spec.resources.expect("resources");
     assert_eq!(resources.namespaces.include, ["shop", "kitchen"]);
     assert_eq!(resources.kinds.exclude, ["events", "events.events.k8s.io", "pods", "replicasets.apps"]);
@@ -141,8 +152,16 @@ async fn a_plan_is_written_from_what_is_there() {
     // Another schedule, by its name; one that is not there is a mistake of usage.
     let other =
         good(&[&init[..], &["--from", "velero/old", "--repo", &repo, "--recipient", &recipient]].concat());
-    let other = parse(&String::from_utf8(other.stdout).expect("text")).expect("a plan").plan.spec;
+    let text = String::from_utf8(other.stdout).expect("text");
+    assert!(text.contains("# Not taken over from Velero: \"no key=x\" of its selector"), "{text}");
+    let other = parse(&text).expect("a plan").plan.spec;
     assert_eq!(other.resources.expect("resources").namespaces.include, ["kitchen"]);
+    // A path that is not whole is made so: the plan may lie elsewhere.
+    let mut beside = command(&["plan", "init", "--kubeconfig", "kubeconfig"]);
+    let output =
+        beside.current_dir(plane.kubeconfig().parent().expect("a folder")).output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains(&format!("kubeconfigFile: \"{config}\"")), "{text}");
     let output = command(&[&init[..], &["--from", "velero/none"]].concat()).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
