@@ -60,6 +60,8 @@ async fn cluster(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
             let asked = ask(&job.cluster, &kinds, named.as_deref(), &meter).await;
             meter.end();
             findings.push(Finding::good("cluster", told(&version.text, selection, &asked)).took(began));
+            let absent = absent(&job.cluster, selection, named.as_deref(), &discovered).await;
+            findings.extend(absent.iter().map(|what| not_there(what, job.absent_accepted)));
             findings.extend(rights(&kinds, &asked, named.as_deref()));
             findings.extend(silent(&kinds, &asked));
             findings.extend(moment(&kinds, &asked));
@@ -168,6 +170,34 @@ fn told(version: &str, selection: &Selection, asked: &[Result<Asked, ApiError>])
     // A list of one tells how many there are of a kind, not how many a selection takes.
     let chosen = if every && selection.labels.is_none() { "" } else { " before namespaces and labels" };
     format!("{version}, {kinds}, {} objects{chosen}", count(objects))
+}
+
+/// Kinds and namespaces that the plan names and the cluster does not have, as a backup names them.
+async fn absent(
+    cluster: &Cluster,
+    selection: &Selection,
+    named: Option<&[String]>,
+    discovered: &Discovered,
+) -> Vec<String> {
+    let known: Vec<KindInfo> = discovered.kinds.iter().chain(&discovered.computed).cloned().collect();
+    let kinds = selection.unknown_kinds(&known).into_iter();
+    let mut absent: Vec<String> = kinds.map(|kind| format!("the kind {kind}")).collect();
+    for name in named.unwrap_or_default() {
+        let found = cluster.get(&format!("/api/v1/namespaces/{name}"), "", PAGE).await;
+        if found.is_err_and(|error| error.code() == Some(404)) {
+            absent.push(format!("the namespace {name}"));
+        }
+    }
+    absent
+}
+
+fn not_there(what: &str, accepted: bool) -> Finding {
+    let told = format!("the cluster has not {what}, which the plan names");
+    if accepted {
+        return Finding::note("resources", format!("{told}: the gap absent, which it accepts"));
+    }
+    Finding::problem("resources", format!("{told}: every backup would have the gap absent (exit 3)"))
+        .remedy("correct resources.namespaces or resources.kinds in the plan, or accept the gap absent")
 }
 
 /// The kinds that may not be listed, with the rules to add. Where the plan names its namespaces,

@@ -83,6 +83,8 @@ pub struct ClusterJob {
     pub cluster: Cluster,
     /// What of it is backed up; none where the plan declares no resources.
     pub selection: Option<Selection>,
+    /// Whether the plan accepts that something which it names is not there.
+    pub absent_accepted: bool,
     /// What else is looked for, if the plan wants that.
     pub coverage: Option<Watch>,
 }

@@ -121,8 +121,14 @@ async fn cluster(spec: &Spec, now: Timestamp, reporter: &Reporter) -> Result<Clu
         sources::resources_config(resources, spec.limits.memory.get()).map(|config| config.selection)
     });
     let accept = sources::accepted(&spec.accept, now);
+    let absent_accepted = accept.iter().any(|(item, gap)| item == "resources" && gap == "absent");
     let coverage = coverage::is_wanted(spec).then(|| sources::watch_of(spec, cluster.clone(), accept));
-    Ok(ClusterJob { cluster, selection: config.transpose()?, coverage: coverage.transpose()? })
+    Ok(ClusterJob {
+        cluster,
+        selection: config.transpose()?,
+        absent_accepted,
+        coverage: coverage.transpose()?,
+    })
 }
 
 /// The findings, a line each, and the verdict.

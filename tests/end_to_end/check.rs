@@ -85,6 +85,28 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     let last = table.lines().last().expect("a verdict");
     assert!(last.starts_with("0 problems, 1 warning. Nothing was written but the store's probe"), "{table}");
 
+    // What the plan names and the cluster has not would be a gap of every backup.
+    let names = |accept: &str| {
+        desk.plan(&format!(
+            "  cluster: {{kubeconfigFile: \"{config}\"}}\n  coverage: off\n{accept}  resources: {{namespaces: \
+             {{include: [default, shpo]}}, kinds: {{include: [configmaps, deploymentz.apps]}}}}\n"
+        ))
+    };
+    let (code, report, said) = json(&["check", "--plan", &names("")]);
+    assert_eq!(code, 2, "{said}");
+    let problems: Vec<(String, String)> =
+        of(&report, "problem").into_iter().map(|(about, what, _)| (about, what)).collect();
+    let wanted = |what: &str| {
+        let told = "which the plan names: every backup would have the gap absent (exit 3)";
+        ("resources".to_owned(), format!("the cluster has not {what}, {told}"))
+    };
+    assert_eq!(problems, [wanted("the kind deploymentz.apps"), wanted("the namespace shpo")]);
+    let accept = "  accept: [{item: resources, gap: absent, reason: it comes, until: 2099-01-01}]\n";
+    let (code, report, said) = json(&["check", "--plan", &names(accept)]);
+    assert_eq!(code, 0, "{report:#} {said}");
+    assert_eq!(of(&report, "note").iter().filter(|(about, ..)| about == "resources").count(), 2);
+    let plan = desk.plan(&whole(&desk.text("data")));
+
     chmod(&desk.at("keys/writer.key"), 0o644);
     let (about, what, remedy) = problem(json(&["check", "--plan", &plan]));
     assert_eq!(
