@@ -55,6 +55,7 @@ pub(super) fn plan(plan: &Plan) -> String {
         if let Action::Conflict(conflict) = sum.action {
             for (object, why) in sum.examples.iter().take(NAMES) {
                 let why = why.as_deref().unwrap_or_else(|| against(conflict));
+                let why = why.trim_start_matches("Collides: ");
                 line("conflict", format!("{object} {why}"));
             }
             let more = sum.count.saturating_sub(NAMES.min(sum.examples.len()) as u64);
@@ -206,7 +207,7 @@ pub(super) fn object(object: &ObjectRef, outcome: &Outcome) -> ObjectReport {
         Outcome::Skipped(skip) => ("skipped", left_out(skip)),
         Outcome::Refused(allow) => ("refused", format!("--allow {allow}")),
         Outcome::Held(release) => ("held", format!("--release {release}")),
-        Outcome::Collides => ("collides", String::new()),
+        Outcome::Collides(from) => ("collides", format!("that of namespace {from}: another has its name")),
         Outcome::Unserved => ("unserved", String::new()),
         Outcome::Failed(refusal) => ("failed", refusal.to_string()),
     };
@@ -264,7 +265,12 @@ pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
         gap("differs", some(report.differing), format!("there and not as in the backup: left alone{names}"));
     }
     if report.collided > 0 {
-        let names = named(&|outcome| *outcome == Outcome::Collides);
+        let lost = report.missing.iter().filter_map(|(object, outcome)| match outcome {
+            Outcome::Collides(from) => Some(format!("{object} of namespace {from}")),
+            _ => None,
+        });
+        let lost: Vec<String> = lost.take(NAMES).collect();
+        let names = if lost.is_empty() { String::new() } else { format!(", as {}", lost.join(", ")) };
         gap("collides", some(report.collided), format!("would have the name of another{names}"));
     }
     for (resource, number) in &report.unserved {

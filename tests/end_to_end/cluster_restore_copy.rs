@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kbak::restore::kubernetes::{
-    Action, Allow, Mapping, Modifier, Outcome, Release, RestoreConfig, Scope, Skip, Tool,
+    Action, Allow, Mapping, Modifier, Outcome, Release, RestoreConfig, RestoreReport, Scope, Skip, Tool,
 };
 use serde_json::{Value, json};
 
@@ -244,20 +244,38 @@ async fn names_that_collide_after_mapping_are_told() {
                 ("b/y", json!({})),
             ],
         ),
+        (
+            "core/v1/serviceaccounts ServiceAccount",
+            &[("a/default", json!({})), ("b/default", json!({"metadata": {"annotations": {"of": "b"}}}))],
+        ),
     ]);
     let mut mapping = Mapping { namespaces: pairs("a", "one"), ..Mapping::default() };
     mapping.namespaces.insert("b".into(), "one".into());
     let config = RestoreConfig { mapping, patience: 0, ..RestoreConfig::default() };
-    let (planned, _) = plan(&here, &held, &config, false).await;
+    let (planned, decided) = plan(&here, &held, &config, false).await;
+    assert_eq!(decided["ServiceAccount/one/default"].action, Action::Create);
     let collides =
         |action: &Action| matches!(action, Action::Conflict(kbak::restore::kubernetes::Conflict::Collides));
-    assert_eq!(planned.count(collides), 2);
+    assert_eq!(planned.count(collides), 1, "the namespace itself is one, and its account is merged");
+    let (_, why) = planned.sums.iter().find(|sum| collides(&sum.action)).expect("a sum").examples[0].clone();
+    assert!(why.is_some_and(|why| why.contains("that of namespace b does not come")));
     let (report, _) = restore(&here, &held, &config).await;
     let report = report.expect("a report");
-    assert_eq!((report.created, report.collided, report.is_whole()), (3, 2, false));
+    assert_eq!((report.created, report.collided, report.is_whole()), (4, 1, false));
+    let (lost, outcome) = &report.missing[0];
+    assert_eq!((lost.to_string().as_str(), outcome), ("ConfigMap/one/x", &Outcome::Collides("b".into())));
+    let account = get(&here, "/api/v1/namespaces/one/serviceaccounts/default").await;
+    assert_eq!(account["metadata"]["annotations"]["of"], "b");
     assert_eq!(
         get(&here, "/api/v1/namespaces/one/configmaps/x").await["data"]["of"],
         "a",
         "the first one comes"
     );
+    // Without that one, all of it comes, however often.
+    let rest =
+        RestoreConfig { exclude_kinds: vec![kbak::plan::Glob::new("configmaps").expect("a glob")], ..config };
+    for _ in 0..2 {
+        let (report, _) = restore(&here, &held, &rest).await;
+        assert!(report.as_ref().is_ok_and(RestoreReport::is_whole), "{report:#?}");
+    }
 }

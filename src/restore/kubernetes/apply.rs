@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 
 use super::create::{Breaker, Creator, Known};
-use super::decide::{Judge, Verdict};
+use super::decide::{Judge, Verdict, is_one, merges};
 use super::fits::Fits;
 use super::ground::{Ground, Present};
 use super::ledger::Ledger;
@@ -177,8 +177,12 @@ impl Restore<'_> {
                 return Ok(None);
             }
             let comes = matches!(judged.verdict, Verdict::Create(_) | Verdict::Unserved);
-            let collides = mapped && comes && *names.entry(key).or_insert(number) != number;
-            if collides {
+            let taken = mapped && comes && *names.entry(key).or_insert(number) != number;
+            if taken && is_one(&judged.object) {
+                return Ok(None);
+            }
+            let collides = (taken && !merges(&judged.object)).then(|| judged.from.clone());
+            if collides.is_some() {
                 judged.verdict = Verdict::Unfit(Refusal::unsent("Collides", String::new()));
             }
             Ok::<_, RestoreError>(Some((judged, collides, permit)))
@@ -190,8 +194,8 @@ impl Restore<'_> {
                 let Some((judged, collides, _permit)) = judged? else { return Ok::<_, RestoreError>(None) };
                 let helm = judged.helm_moved.then(|| judged.object.to_string());
                 let mut attempt = creator.bring(judged).await?;
-                if collides {
-                    attempt.outcome = Outcome::Collides;
+                if let Some(from) = collides {
+                    attempt.outcome = Outcome::Collides(from);
                 }
                 attempt.warnings.extend(helm.map(|object| {
                     Warning::Own(format!(

@@ -126,7 +126,7 @@ impl<'a> Ledger<'a> {
             Outcome::Skipped(why) => *report.skipped.entry(why).or_default() += 1,
             Outcome::Refused(gate) => *report.refused.entry(gate).or_default() += 1,
             Outcome::Held(release) => *report.held.entry(release).or_default() += 1,
-            Outcome::Collides => report.collided += 1,
+            Outcome::Collides(_) => report.collided += 1,
             Outcome::Unserved => *report.unserved.entry(object.resource).or_default() += 1,
             Outcome::Failed(refusal) => {
                 report.failed += 1;

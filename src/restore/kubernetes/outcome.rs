@@ -32,8 +32,9 @@ pub enum Outcome {
     Refused(Allow),
     /// Not created, because a copy would do harm with it.
     Held(Release),
-    /// Two objects of the backup would have the same name here; the first one came.
-    Collides,
+    /// Two objects of the backup would have the same name here, and the first one came; not that of
+    /// this namespace.
+    Collides(String),
     /// The cluster does not serve its kind.
     Unserved,
     /// The server refused it to the last.

@@ -74,6 +74,8 @@ pub(super) struct Ready {
 pub(super) struct Judged {
     /// Its name in the cluster that is restored into.
     pub(super) object: ObjectRef,
+    /// The namespace that it lies in, or is, in the backup.
+    pub(super) from: String,
     /// Its UID in the backup.
     pub(super) old_uid: String,
     /// Its owners, as the backup names them.
@@ -133,6 +135,7 @@ impl Judge<'_> {
         let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
         let mut judged = Judged {
             object: self.renamed(&named),
+            from: space.clone(),
             old_uid: text(&object, "/metadata/uid").to_owned(),
             owners: owners.into_iter().flatten().map(Owner::new).collect(),
             applied: each(&object, "/metadata/managedFields")
@@ -249,6 +252,12 @@ impl Judge<'_> {
         object["kind"] = Value::from(kind.kind.clone());
         Ok(Some(kind.clone()))
     }
+}
+
+/// Whether objects of several namespaces that become one are the same: that namespace itself, whose
+/// labels are then those of the first.
+pub(super) fn is_one(object: &ObjectRef) -> bool {
+    object.resource == "namespaces"
 }
 
 /// Whether an object that is there is merged, not left alone: every namespace has this account,

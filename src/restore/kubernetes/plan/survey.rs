@@ -14,7 +14,7 @@ use crate::report::event::Meter;
 use crate::restore::kubernetes::change::{Change, beside};
 use crate::restore::kubernetes::config::{Existing, RestoreConfig};
 use crate::restore::kubernetes::create::is_as_made;
-use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, keep_running, merges};
+use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, is_one, keep_running, merges};
 use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
@@ -147,6 +147,7 @@ struct Counted {
 
 /// What is counted of an object, when it itself is let go.
 struct Facts {
+    from: String,
     old_uid: u128,
     owners: Vec<Owner>,
     applied: bool,
@@ -205,7 +206,9 @@ impl Survey<'_> {
             while let Some(one) = decided.next().await {
                 let one: Result<Option<(Decision, Facts)>, RestoreError> = one;
                 let Some((mut decision, facts)) = one? else { continue };
-                self.count(&mut counted, &mut decision, &facts);
+                if !self.count(&mut counted, &mut decision, &facts) {
+                    continue;
+                }
                 if decision.object.resource == "namespaces" && decision.action == Action::Create {
                     created.push(decision.object.name.clone());
                 }
@@ -217,19 +220,22 @@ impl Survey<'_> {
         Ok(())
     }
 
-    fn count(&self, counted: &mut Counted, decision: &mut Decision, facts: &Facts) {
+    /// Counts an object; not if it is one that was counted before.
+    fn count(&self, counted: &mut Counted, decision: &mut Decision, facts: &Facts) -> bool {
         let sent = matches!(decision.action, Action::Create | Action::Patch | Action::Replace);
         let is_there = sent || matches!(decision.action, Action::Leave | Action::Conflict(Conflict::Differs));
-        if is_there && !counted.names.insert(decision.object.key()) {
+        if is_there && !counted.names.insert(decision.object.key()) && !merges(&decision.object) {
             decision.action = Action::Conflict(Conflict::Collides);
-            return;
+            let message = format!("that of namespace {} does not come, another has its name", facts.from);
+            decision.refusal = Some(Refusal::unsent("Collides", message));
+            return !is_one(&decision.object);
         }
         counted.helm_moved += u64::from(facts.helm_moved);
         if is_there {
             counted.there.insert(facts.old_uid);
         }
         if !sent {
-            return;
+            return true;
         }
         let status = self.config.status.iter().any(|glob| glob.matches(&decision.object.resource));
         counted.writes += 1;
@@ -243,6 +249,7 @@ impl Survey<'_> {
                 counted.elsewhere.entry(uid).or_insert_with(of);
             }
         }
+        true
     }
 
     /// How many references lose their owner: it neither comes nor is there.
@@ -277,6 +284,7 @@ impl Survey<'_> {
             digest: String::new(),
         };
         let mut facts = Facts {
+            from: judged.from,
             old_uid: Uids::key(&judged.old_uid),
             owners: judged.owners,
             applied: judged.applied,
