@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 
 use super::databases;
+use super::out;
 use super::reading::{self, Opened};
 use super::restore::{Allowed, RestoreArgs, beneath};
 use super::sources;
@@ -85,6 +86,9 @@ pub(super) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> 
     if args.tar && (folders != 1 || items.len() != 1) {
         return Err(Failure::new(Exit::Usage, "--tar writes one folder, and this is not one")
             .remedy("choose it with --item"));
+    }
+    if args.tar && args.dry_run.is_none() {
+        out::open(Exit::Partial)?;
     }
     if args.tar && !args.path.is_empty() {
         return Err(Failure::new(Exit::Usage, "--tar writes the whole folder")
