@@ -263,12 +263,13 @@ pub(super) async fn database(
     let server = Postgres::connect(&config)
         .await
         .map_err(|error| failed("the server of --database cannot be used", error))?;
-    let mut gaps = Vec::new();
+    let (mut gaps, mut roles) = (Vec::new(), String::new());
     if let Some(globals) = item.streams.iter().find(|stream| stream.name == "globals.sql") {
         let text = streams::as_reader(&opened.snapshot.read(globals)?, meter.clone());
         let report = restore_globals(&server, text)
             .await
             .map_err(|error| failed("the roles cannot be restored", error))?;
+        roles = databases::roles(&report);
         gaps.extend(databases::of_roles(report));
     }
     let infos = item.facts.get("databases").cloned().unwrap_or_default();
@@ -288,7 +289,7 @@ pub(super) async fn database(
             Err(failure) => return Err(failure),
         }
     }
-    let summary = format!("{} restored", plural(restored, "database", "databases"));
+    let summary = format!("{} restored{roles}", plural(restored, "database", "databases"));
     let mut done = Done::new(item, summary, gaps);
     if done.gaps.iter().any(|gap| gap.code == "not-restored") {
         done.remedy = Some("a database that is there is replaced only with --replace-databases".into());
