@@ -28,7 +28,7 @@ use crate::report::text::{count, plural, size};
 use crate::repository::birth::{self, Ready, Wanted};
 use crate::repository::commit::{Committed, Committer, DomainDraft, Draft};
 use crate::repository::dedup::{MERGE_ABOVE, Shelf};
-use crate::repository::writer_key::{EpochKeeper, WriterKey};
+use crate::repository::writer_key::{EpochKeeper, KnownHead, WriterKey};
 use crate::store::Store;
 use crate::world::{World, kill_point};
 
@@ -416,7 +416,7 @@ impl Run<'_> {
         let Self { job, place, start, engine, coverage, written, .. } = self;
         place.reporter.event(Event::Phase { name: "commit" });
         let ready = &start.ready;
-        let seq = 1 + start.chain.heads().iter().map(|head| head.envelope().seq).max().unwrap_or(0);
+        let seq = start.chain.next_seq();
         let now = place.world.clock.now();
         let mut state = start.state.clone();
         let mut items = Vec::new();
@@ -455,6 +455,8 @@ impl Run<'_> {
         kill_point("backup.commit.begun");
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
+        // Where it cannot be written (a mounted Secret), the head is kept elsewhere: --expect-head.
+        let _ = place.keeper.keep_head(KnownHead { seq, hash: committed.head }).await;
         birth::settle(place.keeper, ready.epoch.epoch, &start.epochs).await?;
         Ok(BackupReport {
             committed,

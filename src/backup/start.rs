@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use crate::format::derive::EpochSecret;
 use crate::format::epoch::VerifiedEpoch;
-use crate::format::layout;
+use crate::format::layout::{self, ObjectKey};
+use crate::format::manifest::ManifestError;
 use crate::format::marker;
 use crate::format::state::{self, State};
 use crate::report::event::{Event, Reporter};
@@ -18,6 +19,7 @@ use crate::repository::epochs::Epochs;
 use crate::repository::named::{self, Named};
 use crate::repository::open::{check_marker, judge_marker, look_at_marker};
 use crate::repository::records::{self, Records};
+use crate::repository::writer_key::EpochKeeper;
 use crate::store::Store;
 use crate::world::{World, kill_point};
 
@@ -67,6 +69,11 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     for broken in chain.breaks(&HashSet::new()) {
         reporter.warn("chain", broken.to_string());
     }
+    // A writer that starts over, in another store or in this one, has no past there.
+    let starts_over = ready.born.is_some() && epochs.all.len() == 1;
+    if !starts_over && records.cut_offs(key.signing.public()).next().is_none() {
+        expect_head(&mut chain, keeper, reporter).await;
+    }
     kill_point("backup.chain.read");
     let state = read_state(&chain, &ready, place).await;
     kill_point("backup.state.read");
@@ -94,6 +101,28 @@ async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failu
         "is this the right repository, and is it whole? kbak init --join makes a writer for another one; \
          --new-epoch starts over in this one",
     ))
+}
+
+/// Whether the snapshot that this writer committed last is still there. The next one names it as a
+/// parent, so that verify tells its removal, and goes on above its number.
+async fn expect_head(chain: &mut Chain, keeper: &dyn EpochKeeper, reporter: &Reporter) {
+    let Ok(Some(head)) = keeper.head().await else { return };
+    let cut_off = |(key, error): &(ObjectKey, ManifestError)| {
+        let named = layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == head.hash);
+        named && matches!(error, ManifestError::CutOff)
+    };
+    if chain.rejected.iter().any(cut_off) {
+        return;
+    }
+    let Some(lost) = chain.expect(head) else { return };
+    reporter.warn(
+        "chain",
+        format!(
+            "the newest snapshot that this writer knows, {:06} (sha256:{}), is not in the store any more: \
+             somebody has removed it, or it does not count; look into the store's log and its versions",
+            lost.seq, lost.hash
+        ),
+    );
 }
 
 async fn check_clock(store: &Arc<dyn Store>, world: &World, reporter: &Reporter) -> Result<(), Failure> {

@@ -56,6 +56,7 @@ pub enum ObjectFormat {
 
 /// Writes the bytes.
 pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
+    out::open(Exit::Partial)?;
     reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
         let (item, rest) = reading::split(snapshot, &args.place)?;

@@ -94,8 +94,17 @@ pub(super) fn hand_on(
     talk: &Talk,
 ) -> Result<Exit, Failure> {
     leave(&report, args, talk);
-    if format != Format::Table {
-        out::value(&report, format)?;
+    if format != Format::Table
+        && let Err(mut unwritten) = out::value(&report, format)
+    {
+        if let Some(failure) = failure {
+            talk.failure(failure);
+            return Ok(report.exit);
+        }
+        // What the run did is done, whoever hears of it.
+        unwritten.what = format!("{}, but its report: {}", report.verdict, unwritten.what);
+        unwritten.exit = if report.exit == Exit::Safe { Exit::Partial } else { report.exit };
+        return Err(unwritten.remedy("nothing is to be done again; --report-file FILE takes the report too"));
     }
     match failure {
         // As an event the report holds the failure too.

@@ -4,6 +4,19 @@ use crate::report::run::GapReport;
 use crate::report::text::plural;
 use crate::restore::database::{GlobalsReport, NotApplied};
 
+/// What became of roles, as the end of a line: those that were there keep their passwords and settings,
+/// whatever the backup says of them.
+pub(super) fn roles(report: &GlobalsReport) -> String {
+    let mut text = String::new();
+    if !report.created.is_empty() {
+        text.push_str(&format!(", {} made", plural(report.created.len() as u64, "role", "roles")));
+    }
+    if !report.existed.is_empty() {
+        text.push_str(&format!("; left as they are, with their settings: {}", report.existed.join(", ")));
+    }
+    text
+}
+
 /// What roles lack. Roles that were there stay as they are: that is no gap.
 pub(super) fn of_roles(report: GlobalsReport) -> Vec<GapReport> {
     let refused = report.refused.into_iter().map(|(what, times)| {

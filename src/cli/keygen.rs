@@ -53,6 +53,7 @@ pub struct KeygenArgs {
 
 /// Makes a key, or shows a public one.
 pub(super) fn run(args: KeygenArgs, talk: &Talk) -> Result<Exit, Failure> {
+    out::open(Exit::Usage)?;
     if let Some(file) = &args.public {
         return show_public(file, args.passphrase_file.as_deref());
     }

@@ -80,7 +80,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, &arguments),
     };
     let talk = Talk::of(&cli.verb);
     guard::logging(cli.log_level, talk.style.colour);
@@ -120,9 +120,29 @@ fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
 }
 
 /// Help and version are data and a success; anything else that clap says is a mistake of usage.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if error.use_stderr() && wants_json(arguments) {
+        let text = error.render().to_string();
+        let mut parts = text.trim_start_matches("error: ").split("\n\n");
+        let what = parts.next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+        let tip = parts.find_map(|part| part.trim().strip_prefix("tip: ").map(str::to_owned));
+        let failure = Failure::new(Exit::Usage, what)
+            .remedy(tip.unwrap_or_else(|| "kbak VERB --help shows what it takes".into()));
+        Talk::new(out::Format::Json).failure(&failure);
+        return ExitCode::from(Exit::Usage.code());
+    }
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Safe };
     // A closed pipe behind `kbak --help | head` is nobody's mistake.
     let _ = error.print();
     ExitCode::from(exit.code())
+}
+
+/// Whether arguments that were not understood ask for JSON.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let given: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let after = |pair: &[std::borrow::Cow<'_, str>]| {
+        matches!(pair[0].as_ref(), "-o" | "--output") && pair[1] == "json"
+    };
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    given.windows(2).any(after) || given.iter().any(|one| joined.contains(&one.as_ref()))
 }

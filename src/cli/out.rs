@@ -45,6 +45,24 @@ pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
+/// That standard output was there when the program began, for verbs whose data is all that they give.
+/// The runtime puts `/dev/null` in the place of a closed one, open for reading too.
+///
+/// # Errors
+/// With `exit` when it was closed.
+pub(super) fn open(exit: Exit) -> Result<(), Failure> {
+    use std::os::unix::fs::MetadataExt as _;
+    let out = io::stdout();
+    let both = rustix::fs::fcntl_getfl(&out).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR));
+    let null = std::fs::metadata("/dev/null").map(|meta| meta.rdev());
+    let is_null = rustix::fs::fstat(&out).is_ok_and(|stat| null.is_ok_and(|null| null == stat.st_rdev));
+    if !both || !is_null {
+        return Ok(());
+    }
+    Err(Failure::new(exit, "standard output is closed, and what this verb gives goes there")
+        .remedy("send it to a file or a pipe; > /dev/null if nobody wants it"))
+}
+
 /// Writes lines.
 ///
 /// # Errors

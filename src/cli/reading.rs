@@ -167,11 +167,12 @@ fn within(mut path: &[u8]) -> &[u8] {
     path
 }
 
-/// The path that a person means: the bytes as they are, or, where nothing is called so, what kbak
-/// shows in that way because it is not fit for a terminal.
+/// The path that a person means: what kbak shows in that way, with its escapes, or, where nothing is
+/// called so, the bytes as they are.
 pub(super) async fn spelled(reader: &StreamReader, path: &[u8]) -> Result<Name, Failure> {
     let path = Name::from(within(path));
     match path.unescaped() {
+        Some(meant) if member(reader, &meant).await?.is_some() => Ok(meant),
         Some(meant) if member(reader, &path).await?.is_none() => Ok(meant),
         _ => Ok(path),
     }

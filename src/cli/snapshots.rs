@@ -61,9 +61,22 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     let reporter = talk.reporter();
     let plans = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
-        view.plans(&reading::which(&args.repository.reader, "latest")).await
+        let mut plans = Vec::new();
+        for plan in view.plans(&reading::which(&args.repository.reader, "latest")).await? {
+            // What `latest` refuses is not marked as the latest.
+            let sound = match plan.chain.latest() {
+                Some(latest) => view.newer_damage(&plan, latest).await?.is_empty(),
+                None => true,
+            };
+            plans.push((plan, sound));
+        }
+        Ok(plans)
     })?;
-    for plan in &plans {
+    for (plan, sound) in &plans {
+        if !sound {
+            let what = "something newer lies there and does not count: latest is refused, name a snapshot";
+            reporter.warn(format!("plan {}", plan.plan), what);
+        }
         for (object, error) in &plan.chain.rejected {
             reporter.warn(object.to_string(), format!("this is no snapshot of a pinned writer: {error}"));
         }
@@ -71,8 +84,10 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
             reporter.warn(format!("chain of plan {}", plan.plan), broken.to_string());
         }
     }
-    let rows: Vec<Row> =
-        plans.iter().flat_map(|plan| plan.chain.iter().map(move |one| row(plan, one))).collect();
+    let rows: Vec<Row> = plans
+        .iter()
+        .flat_map(|(plan, sound)| plan.chain.iter().map(move |one| row(plan, one, *sound)))
+        .collect();
     let columns = [
         Column::Left("PLAN"),
         Column::Right("SNAPSHOT"),
@@ -148,7 +163,7 @@ fn failed(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-fn row(plan: &PlanView, snapshot: &Snapshot) -> Row {
+fn row(plan: &PlanView, snapshot: &Snapshot, sound: bool) -> Row {
     let envelope = snapshot.envelope();
     let hash = snapshot.manifest.hash();
     let is = |other: &Snapshot| other.manifest.hash() == hash;
@@ -164,6 +179,6 @@ fn row(plan: &PlanView, snapshot: &Snapshot) -> Row {
         items: envelope.items.len(),
         safe: envelope.items.iter().filter(|item| fine(item.state)).count(),
         head: plan.chain.heads().into_iter().any(is),
-        latest: plan.chain.latest().is_some_and(is),
+        latest: sound && plan.chain.latest().is_some_and(is),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 
 use super::databases;
+use super::out;
 use super::reading::{self, Opened};
 use super::restore::{Allowed, RestoreArgs, beneath};
 use super::sources;
@@ -85,6 +86,9 @@ pub(super) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> 
     if args.tar && (folders != 1 || items.len() != 1) {
         return Err(Failure::new(Exit::Usage, "--tar writes one folder, and this is not one")
             .remedy("choose it with --item"));
+    }
+    if args.tar && args.dry_run.is_none() {
+        out::open(Exit::Partial)?;
     }
     if args.tar && !args.path.is_empty() {
         return Err(Failure::new(Exit::Usage, "--tar writes the whole folder")
@@ -259,12 +263,13 @@ pub(super) async fn database(
     let server = Postgres::connect(&config)
         .await
         .map_err(|error| failed("the server of --database cannot be used", error))?;
-    let mut gaps = Vec::new();
+    let (mut gaps, mut roles) = (Vec::new(), String::new());
     if let Some(globals) = item.streams.iter().find(|stream| stream.name == "globals.sql") {
         let text = streams::as_reader(&opened.snapshot.read(globals)?, meter.clone());
         let report = restore_globals(&server, text)
             .await
             .map_err(|error| failed("the roles cannot be restored", error))?;
+        roles = databases::roles(&report);
         gaps.extend(databases::of_roles(report));
     }
     let infos = item.facts.get("databases").cloned().unwrap_or_default();
@@ -284,7 +289,7 @@ pub(super) async fn database(
             Err(failure) => return Err(failure),
         }
     }
-    let summary = format!("{} restored", plural(restored, "database", "databases"));
+    let summary = format!("{} restored{roles}", plural(restored, "database", "databases"));
     let mut done = Done::new(item, summary, gaps);
     if done.gaps.iter().any(|gap| gap.code == "not-restored") {
         done.remedy = Some("a database that is there is replaced only with --replace-databases".into());

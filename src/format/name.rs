@@ -20,13 +20,18 @@ impl Name {
     }
 
     /// For a terminal: [hostile](is_hostile) characters and bytes that are not UTF-8 are escaped, so
-    /// that a name from a backup cannot steer the terminal it is shown on.
+    /// that a name from a backup cannot steer the terminal it is shown on. So is a backslash, so that no
+    /// two names look the same.
     #[must_use]
     pub fn display(&self) -> String {
         let mut shown = String::with_capacity(self.0.len());
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if is_hostile(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+                match c {
+                    '\\' => shown.push_str("\\\\"),
+                    c if is_hostile(c) => shown.extend(c.escape_default()),
+                    c => shown.push(c),
+                }
             }
             for byte in chunk.invalid() {
                 shown.push_str(&format!("\\x{byte:02x}"));
@@ -35,8 +40,8 @@ impl Name {
         shown
     }
 
-    /// The name that is shown like this text, if it holds an escape of [`Name::display`]. Backslashes
-    /// are not escaped, so a text may be a name as it is too.
+    /// The name that is shown like this text, if it holds an escape of [`Name::display`]. A text may be
+    /// a name as it is too.
     #[must_use]
     pub fn unescaped(&self) -> Option<Self> {
         let (mut bytes, mut rest, mut found) = (Vec::with_capacity(self.0.len()), self.bytes(), false);
@@ -60,6 +65,7 @@ impl Name {
 fn escape(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     let hex = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
     match text {
+        [b'\\', b'\\', ..] => Some((b"\\".to_vec(), 2)),
         [b'\\', b'n', ..] => Some((b"\n".to_vec(), 2)),
         [b'\\', b'r', ..] => Some((b"\r".to_vec(), 2)),
         [b'\\', b't', ..] => Some((b"\t".to_vec(), 2)),
@@ -147,7 +153,14 @@ mod tests {
 
     #[test]
     fn what_is_shown_names_what_was_meant() {
-        for name in [&b"non\xffutf8\xfe"[..], b"a\n\t\x1b[2J", "gnp.\u{202e}exe".as_bytes()] {
+        for name in [
+            &b"back\\slash"[..],
+            b"a\\nb",
+            b"\\\\x1b\\",
+            b"non\xffutf8\xfe",
+            b"a\n\t\x1b[2J",
+            "gnp.\u{202e}exe".as_bytes(),
+        ] {
             let shown = Name::from(name).display();
             assert_eq!(Name::from(shown.as_str()).unescaped(), Some(Name::from(name)), "{shown}");
         }

@@ -250,9 +250,15 @@ fn check_owners(
     epochs: &Epochs,
     records: &Records,
 ) -> Result<(), BirthError> {
-    let Some(last) = epochs.all.last().filter(|_| !wanted.change_owners) else { return Ok(()) };
-    let later = records.added(nursery.plan, last.epoch.epoch).into_iter().map(|(owner, _)| owner);
-    let before: HashSet<_> = last.epoch.wraps.iter().map(|wrap| wrap.recipient).chain(later).collect();
+    if wanted.change_owners || epochs.all.is_empty() {
+        return Ok(());
+    }
+    let heads = epochs.heads();
+    let mut before = HashSet::new();
+    for head in heads.iter().filter_map(|head| epochs.get(*head)) {
+        before.extend(head.epoch.wraps.iter().map(|wrap| wrap.recipient));
+        before.extend(records.added(nursery.plan, head.epoch.epoch).into_iter().map(|(owner, _)| owner));
+    }
     let now: HashSet<_> = wanted.owners.iter().map(|owner| owner.recipient.id()).collect();
     if before.len() > 1 && now.len() < 2 {
         let what = format!("{} owners can open the last epoch, and the new one would have one", before.len());

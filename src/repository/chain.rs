@@ -17,6 +17,7 @@ use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
 use super::records::Records;
+use super::writer_key::KnownHead;
 
 /// The most manifests of one plan that are read: a century of hours.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;
@@ -48,6 +49,8 @@ impl Snapshot {
 pub struct Chain {
     snapshots: BTreeMap<(u64, ObjectHash), Snapshot>,
     numbers: HashMap<ObjectHash, u64>,
+    /// The newest snapshot that the writer knows of, where the store does not have it any more.
+    lost_head: Option<KnownHead>,
     /// Objects in the place of a manifest that are none that counts, and why.
     pub rejected: Vec<(ObjectKey, ManifestError)>,
 }
@@ -200,6 +203,27 @@ impl Chain {
         let named: HashSet<ObjectHash> =
             self.iter().flat_map(|snapshot| snapshot.envelope().previous.iter().copied()).collect();
         self.iter().filter(|snapshot| !named.contains(&snapshot.manifest.hash())).collect()
+    }
+
+    /// Tells the chain which snapshot the writer committed last. Gives it back if it is not there.
+    pub fn expect(&mut self, head: KnownHead) -> Option<KnownHead> {
+        self.lost_head = self.get(head.hash).is_none().then_some(head);
+        self.lost_head
+    }
+
+    /// What the next manifest names as its parents: the heads, and the one that was lost, so that its
+    /// removal stays seen.
+    #[must_use]
+    pub fn parents(&self) -> Vec<ObjectHash> {
+        let heads = self.heads().into_iter().map(|head| head.manifest.hash());
+        heads.chain(self.lost_head.map(|head| head.hash)).collect()
+    }
+
+    /// The sequence of the next manifest: above all that are known.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        let heads = self.heads().into_iter().map(|head| head.envelope().seq);
+        1 + heads.chain(self.lost_head.map(|head| head.seq)).max().unwrap_or(0)
     }
 
     /// The newest: greatest sequence, then latest end, then hash.

@@ -126,8 +126,7 @@ impl Committer<'_> {
     pub async fn commit(&self, draft: Draft) -> Result<Committed, CommitError> {
         let path = self.epoch.path();
         let heads = self.chain.heads();
-        let previous: Vec<ObjectHash> = heads.iter().map(|head| head.manifest.hash()).collect();
-        let seq = 1 + heads.iter().map(|head| head.envelope().seq).max().unwrap_or(0);
+        let (previous, seq) = (self.chain.parents(), self.chain.next_seq());
         let earliest = heads.iter().map(|head| head.envelope().finished).max();
 
         let state = self.store_state(&draft.state).await?;

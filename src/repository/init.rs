@@ -266,7 +266,7 @@ impl Paths {
 /// An epoch file that holds nothing yet: it takes the place, so that the birth cannot find it
 /// taken.
 fn empty_epoch_file(key: &WriterKey, plan: NameId) -> Zeroizing<String> {
-    EpochFile { repository: key.repository, writer: key.writer, plan, held: Vec::new() }.to_text()
+    EpochFile { repository: key.repository, writer: key.writer, plan, held: Vec::new(), head: None }.to_text()
 }
 
 async fn write_files(
@@ -308,7 +308,7 @@ async fn write_secrets(
             return Vec::new();
         }
     };
-    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, held };
+    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, held, head: None };
     let secret = |name, file, text: &str| sheet::secret_yaml(name, namespace, file, text);
     let mut written = Vec::new();
     for (path, text) in [

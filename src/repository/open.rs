@@ -239,6 +239,31 @@ impl View {
     /// The latest of those that can be read is not the latest when something newer is damaged: what
     /// was lost with it must not go unsaid.
     async fn refuse_newer_damage(&self, plan: &PlanView, snapshot: &Snapshot) -> Result<(), Failure> {
+        let wrong = self.newer_damage(plan, snapshot).await?;
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let seq = snapshot.envelope().seq;
+        let what = format!("snapshot {seq:06} is the newest that counts, and something newer lies there");
+        let finished = format!("finished {}", snapshot.envelope().finished);
+        let mut failure = Failure::new(Exit::Damaged, what).fact(format!("snapshot {seq:06}"), finished);
+        for (object, why) in wrong.into_iter().take(5) {
+            failure = failure.fact(object, why);
+        }
+        Err(failure.remedy(format!(
+            "to use it all the same, say {seq} instead of latest; kbak verify shows everything that is wrong"
+        )))
+    }
+
+    /// What lies there with a greater number than `snapshot` and does not count, and why.
+    ///
+    /// # Errors
+    /// When the store cannot say.
+    pub async fn newer_damage(
+        &self,
+        plan: &PlanView,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let seq = snapshot.envelope().seq;
         let newer =
             |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(named, _)| named > seq);
@@ -251,18 +276,7 @@ impl View {
                 wrong.push((prefix, "its epoch is gone or does not count, and its snapshots with it".into()));
             }
         }
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        let what = format!("snapshot {seq:06} is the newest that counts, and something newer lies there");
-        let finished = format!("finished {}", snapshot.envelope().finished);
-        let mut failure = Failure::new(Exit::Damaged, what).fact(format!("snapshot {seq:06}"), finished);
-        for (object, why) in wrong.into_iter().take(5) {
-            failure = failure.fact(object, why);
-        }
-        Err(failure.remedy(format!(
-            "to use it all the same, say {seq} instead of latest; kbak verify shows everything that is wrong"
-        )))
+        Ok(wrong)
     }
 
     fn warn_of_breaks(&self, plan: &PlanView) {

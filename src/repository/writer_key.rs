@@ -11,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::private_file::{self, FileError, SecretFile};
 use crate::format::derive::{EpochSecret, NamesKey, SecretKey};
 use crate::format::epoch::Epoch;
-use crate::format::ids::{EpochId, NameId, RepositoryId, WriterId, from_hex, to_hex};
+use crate::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, from_hex, to_hex};
 use crate::format::json::{self, SecretJsonError};
 use crate::format::sign::{KeyError, Namespace, SigningKey};
 use crate::format::signers::{Signer, Signers};
@@ -234,6 +234,14 @@ pub trait EpochKeeper: Send + Sync + fmt::Debug {
     async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError>;
     /// Replaces what it holds, whole or not at all.
     async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError>;
+    /// The newest snapshot that was committed, if it remembers that.
+    async fn head(&self) -> Result<Option<KnownHead>, WriterFileError> {
+        Ok(None)
+    }
+    /// Remembers the newest snapshot that was committed, if it can.
+    async fn keep_head(&self, _: KnownHead) -> Result<(), WriterFileError> {
+        Ok(())
+    }
     /// Changes what it holds. A keeper that several runs share lets nobody else change it meanwhile.
     async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
         let held = self.load().await?.unwrap_or_default();
@@ -255,6 +263,18 @@ pub struct EpochFile {
     pub plan: NameId,
     /// The secrets.
     pub held: Vec<HeldEpoch>,
+    /// The newest snapshot that was committed with them.
+    pub head: Option<KnownHead>,
+}
+
+/// A snapshot that this writer has committed: by it the writer notices that the newest ones were
+/// removed from the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownHead {
+    /// Its sequence.
+    pub seq: u64,
+    /// SHA-256 of its manifest.
+    pub hash: ObjectHash,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -265,6 +285,8 @@ struct EpochFileText {
     writer: WriterId,
     plan: NameId,
     epochs: Vec<HeldText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head: Option<KnownHead>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -297,7 +319,8 @@ impl EpochFile {
             Ok(HeldEpoch { epoch: text.epoch, secret: EpochSecret(SecretKey::new(bytes)) })
         };
         let held = file.epochs.iter().map(read).collect::<Result<_, WriterFileError>>()?;
-        Ok(Self { repository: file.repository, writer: file.writer, plan: file.plan, held })
+        let EpochFileText { repository, writer, plan, head, .. } = file;
+        Ok(Self { repository, writer, plan, held, head })
     }
 
     /// The file's content. For a 0600 file or a Kubernetes Secret only.
@@ -311,6 +334,7 @@ impl EpochFile {
             writer: self.writer,
             plan: self.plan,
             epochs: self.held.iter().map(write).collect(),
+            head: self.head,
         })
     }
 }
@@ -354,6 +378,46 @@ impl EpochKeeper for FileKeeper {
     }
 
     async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError> {
+        Ok(self.read().await?.map(|file| file.held))
+    }
+
+    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError> {
+        let head = self.read().await?.and_then(|file| file.head);
+        self.write(held.to_vec(), head).await
+    }
+
+    async fn head(&self) -> Result<Option<KnownHead>, WriterFileError> {
+        Ok(self.read().await?.and_then(|file| file.head))
+    }
+
+    async fn keep_head(&self, head: KnownHead) -> Result<(), WriterFileError> {
+        let lock = self.lock().await;
+        let Some(file) = self.read().await? else { return Ok(()) };
+        // Another run may have committed after this one.
+        if file.head.is_none_or(|known| known.seq <= head.seq) {
+            self.write(file.held, Some(head)).await?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
+        // Two runs that start at once must not drop each other's secret.
+        let lock = self.lock().await;
+        let held = self.load().await?.unwrap_or_default();
+        let saved = self.save(&change(held)).await;
+        drop(lock);
+        saved
+    }
+}
+
+impl FileKeeper {
+    async fn lock(&self) -> Option<std::fs::File> {
+        let path = self.path.clone();
+        self.world.workers.run(move || private_file::lock_beside(&path)).await
+    }
+
+    async fn read(&self) -> Result<Option<EpochFile>, WriterFileError> {
         let path = self.path.clone();
         let read = self.world.workers.run(move || private_file::read(&path)).await;
         let bytes = match read {
@@ -372,29 +436,15 @@ impl EpochKeeper for FileKeeper {
         if file.plan != self.plan {
             return foreign("plan");
         }
-        Ok(Some(file.held))
+        Ok(Some(file))
     }
 
-    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError> {
-        let file = EpochFile {
-            repository: self.repository,
-            writer: self.writer,
-            plan: self.plan,
-            held: held.to_vec(),
-        };
+    async fn write(&self, held: Vec<HeldEpoch>, head: Option<KnownHead>) -> Result<(), WriterFileError> {
+        let (repository, writer, plan) = (self.repository, self.writer, self.plan);
+        let file = EpochFile { repository, writer, plan, held, head };
         let (path, random) = (self.path.clone(), self.world.random());
         let text = file.to_text();
         let replaced = move || private_file::replace(&path, random, text.as_bytes());
         Ok(self.world.workers.run(replaced).await?)
-    }
-
-    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
-        let path = self.path.clone();
-        // Two runs that start at once must not drop each other's secret.
-        let lock = self.world.workers.run(move || private_file::lock_beside(&path)).await;
-        let held = self.load().await?.unwrap_or_default();
-        let saved = self.save(&change(held)).await;
-        drop(lock);
-        saved
     }
 }

@@ -205,12 +205,15 @@ fn two_runs_at_once_make_two_heads_and_verify_tells_both() {
     let before = desk.at("before");
     backup();
     copy(&desk.at("store"), &before);
+    // The writer, too, knows nothing of what the other commits meanwhile.
+    let memory = content(&desk.at("keys/writer.key.epoch"));
     backup();
     // What the other run saw was the store before the first had ended; both are there in the end.
     let first = desk.at("first");
     std::fs::rename(desk.at("store"), &first).expect("moved");
     std::fs::rename(&before, desk.at("store")).expect("moved");
     std::fs::write(desk.at("data/one.txt"), "another\n").expect("a file");
+    std::fs::write(desk.at("keys/writer.key.epoch"), memory).expect("its memory");
     backup();
     assert_eq!(heads(), 1);
     copy(&first, &desk.at("store"));
@@ -228,4 +231,40 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(&file, &target).expect("copied");
         }
     }
+}
+
+#[test]
+fn a_writer_tells_that_its_newest_snapshots_are_gone() {
+    let desk = desk();
+    for _ in 0..3 {
+        assert_eq!(desk.backup(&[]).0, 0);
+    }
+    let (_, out, _) = desk.reads(&["snapshots", "-o", "json"]);
+    let newest = json(&out)[2]["hash"].as_str().expect("a hash").to_owned();
+    let manifests = || -> Vec<_> {
+        let all = beneath(&desk.at("store")).into_iter();
+        all.filter(|path| path.is_file() && path.to_string_lossy().contains("/snapshots/")).collect()
+    };
+    let removed = manifests().into_iter().find(|path| path.to_string_lossy().contains(&newest)).expect("it");
+    let bytes = content(&removed);
+    std::fs::remove_file(&removed).expect("removed");
+    let (code, out, err) = desk.backup(&["-o", "json"]);
+    assert_eq!(code, 0, "{err}");
+    for told in [err, out.clone()] {
+        assert!(told.contains("the newest snapshot that this writer knows, 000003"), "{told}");
+    }
+    assert_eq!(json(&out)["snapshot"]["sequence"], 4, "{out}");
+    let (code, _, err) = desk.reads(&["verify"]);
+    assert_eq!(code, 4, "{err}");
+    // Brought back, the chain is whole.
+    std::fs::write(&removed, bytes).expect("brought back");
+    assert_eq!(desk.reads(&["verify"]).0, 0);
+    for path in manifests() {
+        std::fs::remove_file(path).expect("removed");
+    }
+    let (code, out, err) = desk.backup(&["-o", "json"]);
+    assert!(code == 0 && err.contains("knows, 000004"), "{err}");
+    assert_eq!(json(&out)["snapshot"]["sequence"], 5, "{out}");
+    let (_, _, err) = desk.backup(&[]);
+    assert!(!err.contains("the newest snapshot that this writer knows"), "{err}");
 }

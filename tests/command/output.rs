@@ -1,7 +1,8 @@
 //! What goes where: data to standard output, talk to standard error, and either for programs.
 
-use super::life::{desk, json};
-use crate::support::program::kbak;
+use super::life::{content, desk, json};
+use crate::support::desk::texts;
+use crate::support::program::{kbak, read};
 
 /// Every line as JSON.
 fn events(text: &str) -> Vec<serde_json::Value> {
@@ -47,4 +48,71 @@ fn lists_are_lines_and_their_help_says_so() {
         let (_, help, _) = kbak(&[verb, "--help"]);
         assert!(help.contains("one object a line") && !help.contains("One JSON document"), "{help}");
     }
+}
+
+/// Runs the program by a shell, which sends its output somewhere odd.
+fn shell(args: &[&str], redirect: &str) -> (i32, String, String) {
+    let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
+    let line = format!("'{}' {} {redirect}", env!("CARGO_BIN_EXE_kbak"), quoted.join(" "));
+    read(std::process::Command::new("sh").args(["-c", &line]).output().expect("a shell"))
+}
+
+#[test]
+fn what_goes_nowhere_is_no_success() {
+    let desk = desk();
+    let (data, writer, reader) = (desk.text("data"), desk.writer(), desk.reader());
+    let backup = [&["backup", "--path", &data], &texts(&writer)[..]].concat();
+    let reads = |args: &[&'static str]| [args.to_vec(), texts(&reader)].concat();
+    let (code, _, err) = shell(&[&backup[..], &["-o", "json"]].concat(), "> /dev/full");
+    assert!(code == 3 && err.contains("snapshot 000001 committed"), "{code}: {err}");
+    let item = desk.item();
+    let place = format!("{item}:one.txt");
+    let cat = [&["cat", "latest", &place], &texts(&reader)[..]].concat();
+    for args in [&cat[..], &reads(&["restore", "--tar"])] {
+        let (code, _, err) = shell(args, ">&-");
+        assert!(code == 3 && err.contains("standard output is closed"), "{code}: {err}");
+        assert_eq!(shell(args, "> /dev/null").0, 0);
+    }
+    let key = desk.text("new.key");
+    let (code, _, err) = shell(&["keygen", "--no-passphrase", "-o", &key], ">&-");
+    assert!(code == 2 && err.contains("standard output is closed"), "{code}: {err}");
+    assert!(!desk.at("new.key").exists());
+}
+
+#[test]
+fn a_mistake_of_usage_is_json_where_json_is_asked_for() {
+    for args in [&["backup", "--no-such", "-o", "json"][..], &["ls", "--output=json"]] {
+        let (code, out, err) = kbak(args);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        let told = json(&err);
+        assert_eq!(
+            (told["error"]["exit"].as_str(), told["error"]["code"].as_u64()),
+            (Some("usage"), Some(2))
+        );
+        let what = told["error"]["what"].as_str().expect("text");
+        assert!(what.contains("--no-such") || what.contains("SNAPSHOT"), "{what}");
+    }
+}
+
+#[test]
+fn a_report_goes_into_devices_pipes_and_links_and_never_over_them() {
+    use std::os::unix::fs::{FileTypeExt as _, symlink};
+    let desk = desk();
+    let (link, file, pipe) = (desk.at("link"), desk.at("file"), desk.at("pipe"));
+    std::fs::write(&file, "old").expect("a file");
+    symlink(&file, &link).expect("a link");
+    let (code, _, err) = desk.backup(&["--report-file", &desk.text("link"), "--metrics-file", "/dev/stdout"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(link.is_symlink() && json(&String::from_utf8(content(&file)).expect("text"))["exit"] == "safe");
+
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).expect("the report")
+    });
+    let (code, _, err) = desk.backup(&["--report-file", &desk.text("pipe")]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(json(&reader.join().expect("read"))["exit"], "safe");
+    assert!(std::fs::symlink_metadata(&pipe).expect("there").file_type().is_fifo());
 }

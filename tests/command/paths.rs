@@ -25,14 +25,19 @@ fn names_that_are_no_text_are_taken_as_they_are_shown_and_as_they_are() {
     std::fs::write(desk.at("data").join(strange), "strange\n").expect("a file");
     std::fs::write(desk.at("data/gnp.\u{202e}exe"), "turned\n").expect("a file");
     std::fs::write(desk.at("data/a\\xffb"), "literal\n").expect("a file");
+    std::fs::write(desk.at("data").join(OsStr::from_bytes(b"a\xffb")), "a byte\n").expect("a file");
     assert_eq!(desk.backup(&[]).0, 0);
     let item = desk.item();
     let (_, out, _) = desk.reads(&["ls", "latest", &item]);
     assert!(out.contains(r"non\xffutf8\xfe") && out.contains(r"gnp.\u{202e}exe"), "{out}");
     assert!(!out.contains('\u{202e}'), "{out}");
 
-    let shown =
-        [(r"non\xffutf8\xfe", "strange\n"), (r"gnp.\u{202e}exe", "turned\n"), (r"a\xffb", "literal\n")];
+    let shown = [
+        (r"non\xffutf8\xfe", "strange\n"),
+        (r"gnp.\u{202e}exe", "turned\n"),
+        (r"a\\xffb", "literal\n"),
+        (r"a\xffb", "a byte\n"),
+    ];
     for (name, text) in shown {
         let place = format!("{item}:{name}");
         assert_eq!(desk.reads(&["cat", "latest", &place]).1, text, "{name}");

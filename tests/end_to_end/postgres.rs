@@ -223,7 +223,9 @@ async fn roles_come_back_and_nothing_else_does() {
 }
 
 /// What a database and its roles are, said without kbak.
-const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datacl, datistemplate, shobj_description(oid, 'pg_database') \
+const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datistemplate, \
+        (SELECT string_agg(concat_ws(' ', grantor::regrole, grantee::regrole, privilege_type, is_grantable), ',' \
+         ORDER BY grantee::regrole::text, privilege_type) FROM aclexplode(datacl)), shobj_description(oid, 'pg_database') \
         FROM pg_database WHERE datname = 'shop';
      SELECT setrole::regrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2;
      SELECT rolname, shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname !~ '^pg_' ORDER BY 1";
@@ -231,7 +233,8 @@ const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datacl,
 #[tokio::test]
 async fn owner_rights_limits_settings_and_comments_come_back() {
     let server = Server::start("secret", &[]);
-    server.sql("postgres", "CREATE ROLE keeper; CREATE ROLE clerk LOGIN; CREATE DATABASE shop OWNER keeper");
+    server.sql("postgres", "CREATE ROLE keeper; CREATE ROLE clerk LOGIN");
+    server.sql("postgres", "CREATE DATABASE shop OWNER keeper");
     server.sql(
         "postgres",
         "REVOKE CONNECT ON DATABASE shop FROM PUBLIC; GRANT CONNECT ON DATABASE shop TO clerk WITH GRANT OPTION;
@@ -240,7 +243,7 @@ async fn owner_rights_limits_settings_and_comments_come_back() {
          ALTER DATABASE shop SET search_path TO a, \"b c\"; ALTER ROLE clerk SET work_mem TO '64MB';
          ALTER ROLE clerk IN DATABASE shop SET statement_timeout TO '5s'",
     );
-    server.sql("shop", "CREATE TABLE t (a int)");
+    server.sql("shop", "CREATE TABLE public.t (a int)");
     let before = server.sql("postgres", PROPERTIES);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let (roles, proof) = read(postgres.dump_globals().expect("a dump")).await;
@@ -277,8 +280,9 @@ async fn owner_rights_limits_settings_and_comments_come_back() {
     let mut lacking = wanted("shop", Target::Create);
     lacking.no_owner = false;
     let restored = restore_database(&postgres, &lacking, archive.as_slice()).await.expect("restored");
-    let missing: Vec<&str> = restored.missing.iter().map(|one| one.what.as_str()).collect();
-    assert_eq!(missing, ["the setting statement_timeout of the role clerk", "rights of clerk"]);
+    let mut missing: Vec<&str> = restored.missing.iter().map(|one| one.what.as_str()).collect();
+    missing.sort_unstable();
+    assert_eq!(missing, ["rights of clerk", "the setting statement_timeout of the role clerk"]);
 }
 
 #[tokio::test]

@@ -113,8 +113,9 @@ fn what_is_left_out_is_named() {
             Walked::Gap(gap) => panic!("{gap}"),
         }
     }
-    assert_eq!(paths, [".", "keep", "keep/c", "keep/important.tmp", "keep/lost+found"]);
-    let expected = [(b"keep/socket".to_vec(), Skip::Socket), (b"lost+found".to_vec(), Skip::LostAndFound)];
+    // The folder is no root of a file system: what is called so is somebody's own.
+    assert_eq!(paths, [".", "keep", "keep/c", "keep/important.tmp", "keep/lost+found", "lost+found"]);
+    let expected = [(b"keep/socket".to_vec(), Skip::Socket)];
     assert_eq!(skipped, expected);
     assert_eq!(walk.left_out().count(&LeftOut::Excluded), 3);
 }

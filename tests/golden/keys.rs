@@ -130,7 +130,7 @@ async fn write_the_vectors() {
     let receipt = receipt.seal(repository, writer, ready.epoch.created, signing).expect("sealed");
     let signers = sheet::signers_of(&key, std::slice::from_ref(&public));
     write("writer.key", key.to_text().as_bytes());
-    write("writer.key.epoch", EpochFile { repository, writer, plan, held }.to_text().as_bytes());
+    write("writer.key.epoch", EpochFile { repository, writer, plan, held, head: None }.to_text().as_bytes());
     write("owner.key", owner.to_text().as_bytes());
     write("kbak.pub", sheet::pin_text(&key, &signers, &[public]).as_bytes());
     write("epoch.json", &bench.memory.objects()[&ready.epoch.path().epoch_json()]);

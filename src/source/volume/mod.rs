@@ -36,7 +36,8 @@ pub struct VolumeOptions {
     /// What to leave out, in the syntax of .gitignore, relative to the root; later lines win, `!`
     /// takes back, and nothing below a folder that is left out comes back.
     pub exclude: Vec<String>,
-    /// Whether a `lost+found` directly in the root is taken. It is the file system's own.
+    /// Whether a `lost+found` directly in the root of a file system is taken. It is the file system's
+    /// own.
     pub lost_and_found: bool,
     /// Whether `trusted.*` attributes are taken (they belong to the kernel's own file systems, and
     /// reading them needs CAP_SYS_ADMIN).
@@ -99,6 +100,8 @@ pub struct Volume {
 struct Inner {
     root: Root,
     stat: Stat,
+    /// Whether the folder is the root of a file system, where `lost+found` is the file system's own.
+    tops: bool,
     exclude: Gitignore,
     options: VolumeOptions,
     trust: settled::Trust,
@@ -117,9 +120,10 @@ impl Volume {
         let stat = root.stat().map_err(|e| folder(e.into()))?;
         inspect::probe_proc(&root).map_err(|e| OpenError::Proc(e.into()))?;
         let trust = settled::Trust::of(root.magic().map_err(|e| folder(e.into()))?);
+        let tops = stat.ino == EXT_ROOT || is_mounted(path);
         let exclude = patterns(&options.exclude)?;
         let euid = rustix::process::geteuid().as_raw();
-        Ok(Self { inner: Arc::new(Inner { root, stat, exclude, options, trust, euid }) })
+        Ok(Self { inner: Arc::new(Inner { root, stat, tops, exclude, options, trust, euid }) })
     }
 
     /// The attributes of the root.
@@ -134,7 +138,7 @@ impl Volume {
     pub fn parameters(&self) -> Vec<u8> {
         let options = &self.inner.options;
         let mut out = b"kbak tar 1".to_vec();
-        for flag in [options.lost_and_found, options.trusted_xattrs, options.selinux] {
+        for flag in [options.lost_and_found || !self.inner.tops, options.trusted_xattrs, options.selinux] {
             out.push(u8::from(flag));
         }
         for pattern in &options.exclude {
@@ -164,6 +168,18 @@ impl Volume {
     pub fn trust(&self) -> settled::Trust {
         self.inner.trust
     }
+}
+
+/// The number of the root folder in ext2, ext3 and ext4, whose `lost+found` it mostly is.
+const EXT_ROOT: u64 = 2;
+
+/// Whether the folder above lies in another file system, or there is none above.
+fn is_mounted(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let (Ok(own), Ok(above)) = (std::fs::metadata(path), std::fs::metadata(path.join(".."))) else {
+        return false;
+    };
+    own.dev() != above.dev() || own.ino() == above.ino()
 }
 
 fn patterns(lines: &[String]) -> Result<Gitignore, OpenError> {

@@ -226,7 +226,7 @@ impl Planner {
 
     fn excluded(&self, path: &[u8], is_directory: bool) -> Option<What> {
         let inner = &self.volume.inner;
-        if path == b"lost+found" && is_directory && !inner.options.lost_and_found {
+        if path == b"lost+found" && is_directory && inner.tops && !inner.options.lost_and_found {
             return Some(What::Skipped(Skip::LostAndFound));
         }
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
