@@ -1,5 +1,8 @@
 //! `kbak snapshots`: what the store holds, as the pinned signers signed it. Needs no identity.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -9,7 +12,10 @@ use super::out::{self, Column, Format};
 use super::reading;
 use super::signals::until_signalled;
 use super::terminal::Talk;
+use crate::format::ids::ObjectHash;
 use crate::format::manifest::ItemState;
+use crate::pipeline::owner::Identity;
+use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::RunReport;
 use crate::report::text::{plural, short_hash, utc};
@@ -23,9 +29,11 @@ use crate::repository::{keys, reports};
 Examples:
   kbak snapshots --repo s3://backups/prod --signer kbak.pub
   kbak snapshots --repo file:///srv/backups --signer kbak.pub -o json | jq '.[-1].hash'
+  kbak snapshots --repo … --signer … --identity owner.key
   kbak snapshots --failed --repo … --signer … --identity owner.key
 
-Plans and items stand in the store as ids; kbak show names them for whom an owner's key opens.")]
+Plans and items stand in the store as ids. With --identity plans are named as well; kbak show names
+items.")]
 pub struct SnapshotsArgs {
     /// List failed runs instead, by the reports that they left in the store; needs --identity
     #[arg(long)]
@@ -42,6 +50,8 @@ pub struct SnapshotsArgs {
 struct Row {
     writer: String,
     plan: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     sequence: u64,
     hash: String,
     started: Timestamp,
@@ -53,26 +63,25 @@ struct Row {
     latest: bool,
 }
 
+/// A plan as it is listed.
+struct Listed {
+    view: PlanView,
+    /// Whether nothing newer than its newest snapshot lies there.
+    sound: bool,
+    /// Its name, where an identity opens its newest snapshot.
+    name: Option<String>,
+}
+
 /// Lists snapshots.
 pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     if args.failed {
         return failed(args, talk);
     }
     let reporter = talk.reporter();
-    let plans = until_signalled(async {
-        let view = reading::view(&args.repository, &reporter).await?;
-        let mut plans = Vec::new();
-        for plan in view.plans(&reading::which(&args.repository.reader, "latest")).await? {
-            // What `latest` refuses is not marked as the latest.
-            let sound = match plan.chain.latest() {
-                Some(latest) => view.newer_damage(&plan, latest).await?.is_empty(),
-                None => true,
-            };
-            plans.push((plan, sound));
-        }
-        Ok(plans)
-    })?;
-    for (plan, sound) in &plans {
+    let named = !args.repository.reader.identity.is_empty();
+    let identities = if named { reading::keys(&args.repository.reader)? } else { Vec::new() };
+    let plans = until_signalled(list(args, named.then_some(&identities[..]), &reporter))?;
+    for Listed { view: plan, sound, .. } in &plans {
         if !sound {
             let what = "something newer lies there and does not count: latest is refused, name a snapshot";
             reporter.warn(format!("plan {}", plan.plan), what);
@@ -84,44 +93,71 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
             reporter.warn(format!("chain of plan {}", plan.plan), broken.to_string());
         }
     }
-    let rows: Vec<Row> = plans
-        .iter()
-        .flat_map(|(plan, sound)| plan.chain.iter().map(move |one| row(plan, one, *sound)))
-        .collect();
-    let columns = [
-        Column::Left("PLAN"),
+    let rows: Vec<Row> = plans.iter().flat_map(rows).collect();
+    let mut columns = vec![Column::Left("PLAN")];
+    columns.extend(named.then_some(Column::Left("NAME")));
+    columns.extend([
         Column::Right("SNAPSHOT"),
         Column::Left("FINISHED"),
         Column::Left("SAFE"),
         Column::Left("HASH"),
         Column::Left(""),
-    ];
-    let line = |row: &Row| {
-        let mark = match (row.latest, row.head) {
-            (true, _) => "latest",
-            (false, true) => "head",
-            _ => "",
-        };
-        let safe = if row.safe == row.items {
-            format!("{} of {}", row.safe, row.items)
-        } else {
-            format!("{} of {} !", row.safe, row.items)
-        };
-        vec![
-            row.plan.clone(),
-            format!("{:06}", row.sequence),
-            utc(row.finished),
-            safe,
-            short_hash(&row.hash),
-            mark.into(),
-        ]
-    };
-    out::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
+    ]);
+    out::listing(args.output.output, &columns, rows.iter().map(|row| line(row, named)), &rows)?;
     if args.output.output == Format::Table && rows.is_empty() {
         let plans = plural(plans.len() as u64, "plan", "plans");
         talk.say(&format!("no snapshots yet ({plans} with an epoch)"));
     }
     Ok(Exit::Safe)
+}
+
+/// The plans; `identities` name those whose newest snapshot they open.
+async fn list(
+    args: &SnapshotsArgs,
+    identities: Option<&[Arc<Identity>]>,
+    reporter: &Reporter,
+) -> Result<Vec<Listed>, Failure> {
+    let view = reading::view(&args.repository, reporter).await?;
+    let mut plans = Vec::new();
+    for plan in view.plans(&reading::which(&args.repository.reader, "latest")).await? {
+        let (mut sound, mut name) = (true, None);
+        if let Some(latest) = plan.chain.latest() {
+            // What `latest` refuses is not marked as the latest.
+            sound = view.newer_damage(&plan, latest).await?.is_empty();
+            if let Some(identities) = identities {
+                match view.open(&plan, latest, identities, reading::MEMORY).await {
+                    Ok(opened) => name = Some(opened.body().plan_name.clone()),
+                    Err(failure) => {
+                        reporter.warn(format!("plan {}", plan.plan), format!("not named: {}", failure.what));
+                    }
+                }
+            }
+        }
+        plans.push(Listed { view: plan, sound, name });
+    }
+    Ok(plans)
+}
+
+fn line(row: &Row, named: bool) -> Vec<String> {
+    let mark = match (row.latest, row.head) {
+        (true, _) => "latest",
+        (false, true) => "head",
+        _ => "",
+    };
+    let safe = match row.safe == row.items {
+        true => format!("{} of {}", row.safe, row.items),
+        false => format!("{} of {} !", row.safe, row.items),
+    };
+    let mut cells = vec![row.plan.clone()];
+    cells.extend(named.then(|| row.name.clone().unwrap_or_default()));
+    cells.extend([
+        format!("{:06}", row.sequence),
+        utc(row.finished),
+        safe,
+        short_hash(&row.hash),
+        mark.into(),
+    ]);
+    cells
 }
 
 /// Lists failed runs, oldest first.
@@ -163,22 +199,28 @@ fn failed(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-fn row(plan: &PlanView, snapshot: &Snapshot, sound: bool) -> Row {
-    let envelope = snapshot.envelope();
-    let hash = snapshot.manifest.hash();
-    let is = |other: &Snapshot| other.manifest.hash() == hash;
+/// The snapshots of a plan, oldest first.
+fn rows(listed: &Listed) -> Vec<Row> {
+    let chain = &listed.view.chain;
+    let heads: HashSet<ObjectHash> = chain.heads().into_iter().map(|head| head.manifest.hash()).collect();
+    let latest = chain.latest().filter(|_| listed.sound).map(|latest| latest.manifest.hash());
     let fine = |state: ItemState| state.is_safe() || state == ItemState::Accepted;
-    Row {
-        writer: plan.writer.to_string(),
-        plan: plan.plan.to_string(),
-        sequence: envelope.seq,
-        hash: hash.to_string(),
-        started: envelope.started,
-        finished: envelope.finished,
-        epoch: envelope.epoch.to_string(),
-        items: envelope.items.len(),
-        safe: envelope.items.iter().filter(|item| fine(item.state)).count(),
-        head: plan.chain.heads().into_iter().any(is),
-        latest: sound && plan.chain.latest().is_some_and(is),
-    }
+    let row = |snapshot: &Snapshot| {
+        let (envelope, hash) = (snapshot.envelope(), snapshot.manifest.hash());
+        Row {
+            writer: listed.view.writer.to_string(),
+            plan: listed.view.plan.to_string(),
+            name: listed.name.clone(),
+            sequence: envelope.seq,
+            hash: hash.to_string(),
+            started: envelope.started,
+            finished: envelope.finished,
+            epoch: envelope.epoch.to_string(),
+            items: envelope.items.len(),
+            safe: envelope.items.iter().filter(|item| fine(item.state)).count(),
+            head: heads.contains(&hash),
+            latest: latest == Some(hash),
+        }
+    };
+    chain.iter().map(row).collect()
 }

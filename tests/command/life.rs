@@ -56,8 +56,12 @@ fn a_folder_goes_and_comes_back() {
     assert_eq!(code, 0, "{err}");
     let list = json(&out);
     assert_eq!((list[0]["hash"].as_str(), list[0]["latest"].as_bool()), (Some(head.as_str()), Some(true)));
+    let (_, named, _) = desk.reads(&["snapshots"]);
+    assert!(named.contains("NAME") && named.contains("default"), "{named}");
+    let pin = desk.text("keys/kbak.pub");
+    let (code, out, _) = kbak(&["snapshots", "--repo", &desk.repo(), "--signer", &pin, "-o", "json"]);
     assert!(
-        !out.contains("data") && !out.contains("shop"),
+        code == 0 && !out.contains("data") && !out.contains("default"),
         "a listing without an identity names nothing: {out}"
     );
 
