@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::life::{content, desk, json};
 use crate::support::desk::Desk;
-use crate::support::program::{beneath, kbak};
+use crate::support::program::{beneath, command, kbak, read};
 
 /// Objects of a store whose path holds `part`, sorted.
 fn objects(desk: &Desk, part: &str) -> Vec<PathBuf> {
@@ -220,6 +220,17 @@ fn two_runs_at_once_make_two_heads_and_verify_tells_both() {
     assert_eq!(heads(), 2);
     backup();
     assert_eq!(heads(), 1, "the next run merges them");
+}
+
+#[test]
+fn a_plan_is_taken_by_its_bare_name() {
+    let desk = Desk::of_plan("nightly");
+    desk.plan("  volumes: [{path: data}]\n".replace("data", &desk.text("data")).as_str());
+    for verb in ["check", "backup"] {
+        let run = command(&[verb, "--plan", "plan.yaml"]).current_dir(desk.at("")).output();
+        let (code, _, err) = read(run.expect("the program runs"));
+        assert_eq!(code, 0, "{verb}: {err}");
+    }
 }
 
 /// Copies the files of a store that are not there yet.
