@@ -232,8 +232,9 @@ pub trait EpochKeeper: Send + Sync + fmt::Debug {
     fn describe(&self) -> String;
     /// What it holds; none when it does not exist yet.
     async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError>;
-    /// Replaces what it holds, whole or not at all.
-    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError>;
+    /// Changes what it holds, whole or not at all. A keeper that several runs share lets nobody else
+    /// change it meanwhile.
+    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError>;
     /// The newest snapshot that was committed, if it remembers that.
     async fn head(&self) -> Result<Option<KnownHead>, WriterFileError> {
         Ok(None)
@@ -241,11 +242,6 @@ pub trait EpochKeeper: Send + Sync + fmt::Debug {
     /// Remembers the newest snapshot that was committed, if it can.
     async fn keep_head(&self, _: KnownHead) -> Result<(), WriterFileError> {
         Ok(())
-    }
-    /// Changes what it holds. A keeper that several runs share lets nobody else change it meanwhile.
-    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
-        let held = self.load().await?.unwrap_or_default();
-        self.save(&change(held)).await
     }
 }
 
@@ -381,11 +377,6 @@ impl EpochKeeper for FileKeeper {
         Ok(self.read().await?.map(|file| file.held))
     }
 
-    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError> {
-        let head = self.read().await?.and_then(|file| file.head);
-        self.write(held.to_vec(), head).await
-    }
-
     async fn head(&self) -> Result<Option<KnownHead>, WriterFileError> {
         Ok(self.read().await?.and_then(|file| file.head))
     }
@@ -404,10 +395,10 @@ impl EpochKeeper for FileKeeper {
     async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
         // Two runs that start at once must not drop each other's secret.
         let lock = self.lock().await;
-        let held = self.load().await?.unwrap_or_default();
-        let saved = self.save(&change(held)).await;
+        let (held, head) = self.read().await?.map_or_else(Default::default, |file| (file.held, file.head));
+        let written = self.write(change(held), head).await;
         drop(lock);
-        saved
+        written
     }
 }
 

@@ -10,7 +10,7 @@ use kbak::format::ids::NameId;
 use kbak::pipeline::owner::{Identity, Owner, OwnerKey, Prompt, Silent};
 use kbak::report::event::{Event, Observer, Reporter};
 use kbak::repository::birth::{Life, Nursery, Wanted};
-use kbak::repository::writer_key::{EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
+use kbak::repository::writer_key::{Change, EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
 use kbak::world::{FixedClock, SeededRandom, Workers, World};
@@ -135,8 +135,9 @@ impl EpochKeeper for MemoryKeeper {
     async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError> {
         Ok(self.0.lock().expect("a lock").clone())
     }
-    async fn save(&self, held: &[HeldEpoch]) -> Result<(), WriterFileError> {
-        *self.0.lock().expect("a lock") = Some(held.to_vec());
+    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
+        let mut held = self.0.lock().expect("a lock");
+        *held = Some(change(held.take().unwrap_or_default()));
         Ok(())
     }
 }
