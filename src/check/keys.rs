@@ -8,6 +8,7 @@ use super::{CheckJob, Finding};
 use crate::format::signers::Signers;
 use crate::pipeline::owner::Owner;
 use crate::report::failure::{Exit, Failure};
+use crate::repository::private_file::folder_of;
 use crate::repository::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
 use crate::world::World;
 
@@ -74,7 +75,7 @@ impl Keys {
             }
             Err(error) => self.add(Finding::failure("writer", error.into())),
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
         let flags = rustix::fs::AtFlags::EACCESS;
         if let Err(error) = rustix::fs::accessat(rustix::fs::CWD, folder, access, flags) {

@@ -16,6 +16,7 @@ use crate::report::memory::resident;
 use crate::report::metrics::openmetrics;
 use crate::report::run::{FailureReport, RunReport, Stored};
 use crate::report::summary::{summary, termination_message};
+use crate::repository::private_file::folder_of;
 
 /// Shows the run as the arguments ask for.
 pub(super) fn display(args: &RunArgs, talk: &Talk, memory: Option<u64>) -> Display {
@@ -196,8 +197,7 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
         Err(_) if file.symlink_metadata().is_ok() => return std::fs::write(file, text),
         Err(_) => file,
     };
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut new = tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder)?;
+    let mut new = tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder_of(file))?;
     new.write_all(text.as_bytes())?;
     // Collectors run as other users; nothing in it is secret.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);

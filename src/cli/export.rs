@@ -15,6 +15,7 @@ use crate::format::body::{Item, Stream};
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plural, size};
+use crate::repository::private_file::folder_of;
 
 /// What `kbak export` takes.
 #[derive(Debug, Args)]
@@ -111,7 +112,7 @@ fn begin(path: &Path) -> Result<NamedTempFile, Failure> {
     if path.symlink_metadata().is_ok() {
         return Err(cannot(std::io::ErrorKind::AlreadyExists.into()));
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     std::fs::create_dir_all(folder).map_err(cannot)?;
     tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder).map_err(cannot)
 }

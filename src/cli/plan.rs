@@ -14,6 +14,7 @@ use super::{conclude, sources};
 use crate::draft::Draft;
 use crate::plan::{self, Checked, Cluster, PlanError, Problem, Repository, RestorePlan};
 use crate::report::failure::{Exit, Failure};
+use crate::repository::private_file::folder_of;
 use crate::source::kubernetes::ApiError;
 use crate::survey::wishes::wishes;
 use crate::survey::{Wanted, survey};
@@ -245,9 +246,7 @@ fn check_restore(name: &str, text: &str, format: Format, talk: &Talk) -> Result<
 pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
     let (name, text) = read_text(file)?;
     let mut checked = plan::parse(&text).map_err(|error| error.failure(&name))?;
-    // The parent of a bare name is an empty path.
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = std::path::absolute(folder)
+    let folder = std::path::absolute(folder_of(file))
         .map_err(|error| Failure::new(Exit::Usage, format!("{name}: its folder")).because(error))?;
     checked.plan.resolve_files(&folder);
     Ok(checked)

@@ -113,10 +113,16 @@ pub fn read(path: &Path) -> Result<SecretFile, FileError> {
     Ok(SecretFile { bytes, warning })
 }
 
+/// The folder that a file lies in. The parent of a bare name is an empty path, which is no folder.
+#[must_use]
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The kubelet lays a Secret out behind a link `..data` that it replaces at once; no person makes
 /// such a folder.
 fn is_mounted_secret(path: &Path) -> bool {
-    let data = path.parent().unwrap_or(Path::new(".")).join("..data");
+    let data = folder_of(path).join("..data");
     fs::symlink_metadata(data).is_ok_and(|meta| meta.file_type().is_symlink())
 }
 
@@ -125,7 +131,7 @@ pub fn check_free(path: &Path) -> Result<(), FileError> {
     if fs::symlink_metadata(path).is_ok() {
         return Err(FileError::Exists(path.to_owned()));
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     match fs::metadata(folder) {
         Ok(meta) if meta.is_dir() => Ok(()),
         Ok(_) => Err(io_error("write", path)(io::ErrorKind::NotADirectory.into())),
@@ -167,18 +173,14 @@ pub fn replace(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileErr
 /// folder itself is locked, so that no file of ours is left in it. A file system without such locks
 /// gives none.
 pub fn lock_beside(path: &Path) -> Option<File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = File::open(folder).ok()?;
+    let folder = File::open(folder_of(path)).ok()?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive))
         .ok()?;
     Some(folder)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
+    File::open(folder_of(path))?.sync_all()
 }
 
 /// New files that vanish again unless they are kept: what `init` writes before it touches a store.
