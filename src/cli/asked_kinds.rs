@@ -84,12 +84,8 @@ mod tests {
     #[test]
     fn what_was_meant_is_told() {
         let kind = |group: &str, plural: &str, kind: &str| KindInfo {
-            group: group.into(),
-            version: "v1".into(),
-            plural: plural.into(),
             kind: kind.into(),
-            namespaced: true,
-            subresources: Vec::new(),
+            ..KindInfo::named(group, "v1", plural)
         };
         let kinds = [
             kind("apps", "deployments", "Deployment"),

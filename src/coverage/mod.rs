@@ -265,14 +265,7 @@ impl Uncovered {
 
 /// The kind that keys are of.
 fn secrets() -> KindInfo {
-    KindInfo {
-        group: String::new(),
-        version: "v1".to_owned(),
-        plural: "secrets".to_owned(),
-        kind: "Secret".to_owned(),
-        namespaced: true,
-        subresources: Vec::new(),
-    }
+    KindInfo { kind: "Secret".to_owned(), ..KindInfo::named("", "v1", "secrets") }
 }
 
 /// Whether a plan wants its cluster looked at: it reads one, and did not say `off`.

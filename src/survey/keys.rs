@@ -38,7 +38,7 @@ pub(super) async fn keys(reach: &Reach<'_>, discovered: &Discovered, survey: &mu
         survey.unseen.extend(looked.unseen);
         named.extend(looked.kept.into_iter().flatten());
     }
-    let secrets = super::builtin("", "v1", "secrets");
+    let secrets = KindInfo::named("", "v1", "secrets");
     let keep = |secret: Secret| key(secret.metadata, &named);
     let looked = reach.all(&secrets, Form::Metadata, MANY, keep).await;
     survey.unseen.extend(looked.unseen);

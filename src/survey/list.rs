@@ -40,18 +40,6 @@ pub(super) struct Looked<T> {
     pub(super) unseen: Option<Unseen>,
 }
 
-/// A kind that every cluster has.
-pub(super) fn builtin(group: &str, version: &str, plural: &str) -> KindInfo {
-    KindInfo {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        plural: plural.to_owned(),
-        kind: String::new(),
-        namespaced: true,
-        subresources: Vec::new(),
-    }
-}
-
 impl Reach<'_> {
     /// What `keep` keeps of all objects of a kind. A kind that may not be listed is listed in the
     /// namespaces that are known by name; what cannot be looked at is said, and is no error.

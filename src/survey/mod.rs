@@ -21,8 +21,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::report::event::Meter;
-use crate::source::kubernetes::{ApiError, Cluster, Discovered, discover};
-use list::{Form, Reach, builtin};
+use crate::source::kubernetes::{ApiError, Cluster, Discovered, KindInfo, discover};
+use list::{Form, Reach};
 
 /// How long a whole survey may take.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -288,7 +288,7 @@ fn told(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 async fn namespaces(reach: &Reach<'_>, survey: &mut Survey) {
-    let mut kind = builtin("", "v1", "namespaces");
+    let mut kind = KindInfo::named("", "v1", "namespaces");
     kind.namespaced = false;
     let keep = |object: Object| {
         let name = object.metadata.name;
@@ -329,7 +329,7 @@ async fn claims(reach: &Reach<'_>, survey: &mut Survey) {
             database: None,
         })
     };
-    let kind = builtin("", "v1", "persistentvolumeclaims");
+    let kind = KindInfo::named("", "v1", "persistentvolumeclaims");
     let looked = reach.all(&kind, Form::Whole, MANY, keep).await;
     survey.claims = looked.kept;
     survey.unseen.extend(looked.unseen);
@@ -361,7 +361,7 @@ async fn services(reach: &Reach<'_>, survey: &mut Survey) {
         let ports = ports.into_iter().map(|port| port.port).collect();
         (!selector.is_empty()).then_some(Service { namespace, name, selector, addresses: cluster_ips, ports })
     };
-    let looked = reach.all(&builtin("", "v1", "services"), Form::Whole, MANY, keep).await;
+    let looked = reach.all(&KindInfo::named("", "v1", "services"), Form::Whole, MANY, keep).await;
     survey.services = looked.kept;
     survey.unseen.extend(looked.unseen);
 }

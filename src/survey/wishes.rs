@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::list::{Form, Reach, builtin};
+use super::list::{Form, Reach};
 use super::{MANY, Meta, Object, SOME, Unseen, told};
-use crate::source::kubernetes::{ApiError, Cluster, discover};
+use crate::source::kubernetes::{ApiError, Cluster, KindInfo, discover};
 
 /// What others were told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -185,13 +185,13 @@ pub async fn wishes(cluster: &Cluster) -> Result<Wishes, ApiError> {
             _ => {}
         }
     }
-    let looked = reach.all(&builtin("", "v1", "pods"), Form::Metadata, MANY, annotated).await;
+    let looked = reach.all(&KindInfo::named("", "v1", "pods"), Form::Metadata, MANY, annotated).await;
     wishes.unseen.extend(looked.unseen);
     wishes.pods = looked.kept;
     // The pods of one workload say the same.
     wishes.pods.sort_by(|a, b| (&a.namespace, &a.told, &a.pod).cmp(&(&b.namespace, &b.told, &b.pod)));
     wishes.pods.dedup_by(|a, b| (&a.namespace, &a.told) == (&b.namespace, &b.told));
-    let looked = reach.all(&builtin("batch", "v1", "cronjobs"), Form::Whole, SOME, dump_job).await;
+    let looked = reach.all(&KindInfo::named("batch", "v1", "cronjobs"), Form::Whole, SOME, dump_job).await;
     wishes.unseen.extend(looked.unseen);
     wishes.dumps = looked.kept;
     Ok(wishes)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt as _;
 use serde::Deserialize;
 
-use super::list::{Form, Looked, Reach, builtin};
+use super::list::{Form, Looked, Reach};
 use super::table::{self, Engine};
 use super::{Database, Login, MANY, Mark, Meta, Object, Owner, SOME, Survey, Unseen, told};
 use crate::source::kubernetes::{Discovered, KindInfo};
@@ -29,7 +29,7 @@ pub(super) async fn databases(reach: &Reach<'_>, discovered: &Discovered, survey
     }
     let operated = found.len();
     for plural in ["statefulsets", "deployments", "daemonsets"] {
-        let kind = KindInfo { kind: kind_of(plural).to_owned(), ..builtin("apps", "v1", plural) };
+        let kind = KindInfo { kind: kind_of(plural).to_owned(), ..KindInfo::named("apps", "v1", plural) };
         let looked = workloads(reach, &kind).await;
         survey.unseen.extend(looked.unseen);
         add(&mut found, operated, looked.kept);
@@ -260,7 +260,7 @@ fn login(env: &[Variable]) -> Login {
 
 /// Pods that no known workload manages: alone, or an unknown controller's, one of each.
 async fn pods(reach: &Reach<'_>) -> (Vec<Workload>, Vec<Unseen>) {
-    let kind = builtin("", "v1", "pods");
+    let kind = KindInfo::named("", "v1", "pods");
     let keep = |object: Object| {
         let meta = object.metadata;
         let mirror = meta.annotations.contains_key("kubernetes.io/config.mirror");

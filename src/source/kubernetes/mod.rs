@@ -58,6 +58,20 @@ pub struct KindInfo {
 }
 
 impl KindInfo {
+    /// A kind in namespaces, by what paths need; how its objects call it and what else it has is left
+    /// unsaid.
+    #[must_use]
+    pub fn named(group: &str, version: &str, plural: &str) -> Self {
+        Self {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            plural: plural.to_owned(),
+            kind: String::new(),
+            namespaced: true,
+            subresources: Vec::new(),
+        }
+    }
+
     /// `v1` or `apps/v1`, as objects carry it.
     #[must_use]
     pub fn api_version(&self) -> String {

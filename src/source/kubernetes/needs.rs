@@ -221,14 +221,7 @@ mod tests {
     use crate::plan::Glob;
 
     fn kind(group: &str, plural: &str) -> KindInfo {
-        KindInfo {
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            plural: plural.to_owned(),
-            kind: plural.to_owned(),
-            namespaced: false,
-            subresources: Vec::new(),
-        }
+        KindInfo { namespaced: false, ..KindInfo::named(group, "v1", plural) }
     }
 
     fn named(name: &str) -> ItemMeta {

@@ -185,14 +185,7 @@ mod tests {
     use super::*;
 
     fn kind(group: &str, plural: &str, namespaced: bool) -> KindInfo {
-        KindInfo {
-            group: group.to_owned(),
-            version: "v1".to_owned(),
-            plural: plural.to_owned(),
-            kind: plural.to_owned(),
-            namespaced,
-            subresources: Vec::new(),
-        }
+        KindInfo { namespaced, ..KindInfo::named(group, "v1", plural) }
     }
 
     #[test]

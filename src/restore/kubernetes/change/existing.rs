@@ -150,14 +150,7 @@ mod tests {
     use super::*;
 
     fn services() -> KindInfo {
-        KindInfo {
-            group: String::new(),
-            version: "v1".into(),
-            plural: "services".into(),
-            kind: "Service".into(),
-            namespaced: true,
-            subresources: Vec::new(),
-        }
+        KindInfo::named("", "v1", "services")
     }
 
     #[test]

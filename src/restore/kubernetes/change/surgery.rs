@@ -270,14 +270,7 @@ mod tests {
     use serde_json::json;
 
     fn services() -> KindInfo {
-        KindInfo {
-            group: String::new(),
-            version: "v1".into(),
-            plural: "services".into(),
-            kind: "Service".into(),
-            namespaced: true,
-            subresources: Vec::new(),
-        }
+        KindInfo::named("", "v1", "services")
     }
 
     #[test]

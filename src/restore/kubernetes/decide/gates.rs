@@ -123,15 +123,7 @@ mod tests {
     use serde_json::json;
 
     fn gated(group: &str, plural: &str, object: Value) -> Option<Allow> {
-        let kind = KindInfo {
-            group: group.into(),
-            version: "v1".into(),
-            plural: plural.into(),
-            kind: "X".into(),
-            namespaced: true,
-            subresources: Vec::new(),
-        };
-        gate(&kind, &object)
+        gate(&KindInfo::named(group, "v1", plural), &object)
     }
 
     #[test]

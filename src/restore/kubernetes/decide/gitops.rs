@@ -94,12 +94,9 @@ mod tests {
     #[test]
     fn a_tracking_id_of_another_object_is_no_mark() {
         let kind = |group: &str, kind: &str, namespaced: bool| KindInfo {
-            group: group.into(),
-            version: "v1".into(),
-            plural: String::new(),
             kind: kind.into(),
             namespaced,
-            subresources: Vec::new(),
+            ..KindInfo::named(group, "v1", "")
         };
         let object = |id: &str| {
             let (labels, marks) = (json!({"argocd.argoproj.io/instance": "a"}), json!({TRACKING: id}));

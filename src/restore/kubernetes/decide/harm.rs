@@ -114,15 +114,7 @@ mod tests {
     #[test]
     fn what_reaches_beyond_a_copy_is_held() {
         let of = |group: &str, plural: &str, spec: Value| {
-            let kind = KindInfo {
-                group: group.into(),
-                version: "v1".into(),
-                plural: plural.into(),
-                kind: "X".into(),
-                namespaced: true,
-                subresources: Vec::new(),
-            };
-            held(&kind, &json!({"metadata": {}, "spec": spec}))
+            held(&KindInfo::named(group, "v1", plural), &json!({"metadata": {}, "spec": spec}))
         };
         let addresses = json!({"type": "ClusterIP", "externalIPs": ["192.0.2.7"]});
         assert_eq!(of("", "services", addresses), Some(Release::Loadbalancers));

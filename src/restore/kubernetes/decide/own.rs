@@ -88,14 +88,7 @@ mod tests {
     use serde_json::json;
 
     fn kind(group: &str, plural: &str) -> KindInfo {
-        KindInfo {
-            group: group.into(),
-            version: "v1".into(),
-            plural: plural.into(),
-            kind: "X".into(),
-            namespaced: true,
-            subresources: Vec::new(),
-        }
+        KindInfo::named(group, "v1", plural)
     }
 
     #[test]
