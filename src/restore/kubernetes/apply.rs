@@ -8,14 +8,14 @@ use futures::StreamExt as _;
 use super::create::{Breaker, Creator, Known};
 use super::decide::{Judge, Verdict, is_one, merges};
 use super::fits::Fits;
-use super::ground::{Ground, Present};
+use super::ground::Ground;
 use super::ledger::Ledger;
-use super::lines::{Room, lines, paced};
+use super::lines::{Room, lines, open, paced};
 use super::object::{Key, ObjectRef, text};
 use super::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
 use super::owners::Owners;
 use super::relink::{Finisher, Second};
-use super::target::{Place, Target, segment};
+use super::target::{Target, segment};
 use super::warning::Warning;
 use super::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
 use crate::report::event::Meter;
@@ -144,15 +144,9 @@ impl Restore<'_> {
 
     async fn create(&mut self, place: usize, kind: &KindInfo, first: bool) -> Result<(), RestoreError> {
         let resource = kind.resource();
-        let pieces = self.streams.open(kind).await;
-        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+        let pieces = open(self.streams, kind).await?;
         let wanted = (!first).then(|| self.ledger.missing.remove(&place).unwrap_or_default());
-        let present = match self.ground.target.find(kind) {
-            Some(Place { kind, .. }) => {
-                Present::of(self.cluster, kind, &resource, self.config.only_objects()).await?
-            }
-            None => Present::none(),
-        };
+        let present = self.ground.present(self.cluster, kind, self.config.only_objects()).await?;
         let (breaker, room) = (Breaker::default(), Room::default());
         let (target, fits) = (&self.ground.target, &self.fits);
         let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
@@ -282,9 +276,7 @@ impl Restore<'_> {
             let (target, fits) = (&self.ground.target, &self.fits);
             let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
             let resource = kind.resource();
-            let pieces = self.streams.open(kind).await;
-            let pieces =
-                pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+            let pieces = open(self.streams, kind).await?;
             let finisher = Finisher {
                 cluster: self.cluster,
                 target: &self.ground.target,

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::change::{Change, beside, carry_over, unbind, without_families, without_node_ports};
-use super::config::{Existing, RestoreConfig};
-use super::decide::{Judged, Ready, Verdict, keep_running, merges};
+use super::change::{beside, carry_over, unbind, without_families, without_node_ports};
+use super::config::RestoreConfig;
+use super::decide::{Judged, Meeting, Ready, Verdict, meeting, suspended};
 use super::ground::{Present, look, object};
 use super::hooks::backends;
-use super::object::{Paths, each, paths, text};
+use super::object::{Paths, each, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::target::segment;
 use super::warning::{Warning, told};
@@ -175,7 +175,7 @@ impl Creator<'_> {
         let status = self.config.status.iter().any(|glob| glob.matches(&judged.object.resource));
         let mut attempt = Attempt {
             second: judged.applied || status || !judged.owners.is_empty(),
-            suspended: judged.changes.iter().any(|change| matches!(change, Change::Suspended { .. })),
+            suspended: suspended(&judged.changes),
             object: judged.object,
             old_uid: judged.old_uid,
             new_uid: String::new(),
@@ -190,7 +190,7 @@ impl Creator<'_> {
             Verdict::Refuse(allow, ready) => {
                 attempt.outcome = Outcome::Refused(allow);
                 if let Some(ready) = ready
-                    && let Some(paths) = paths_of(&ready.kind, &attempt.object)
+                    && let Some(paths) = attempt.object.paths(&ready.kind)
                     && let Some(there) = self.there(&paths, &attempt.object).await?
                     && beside(&ready.kind, ready.moved, &ready.body, &there).is_same()
                 {
@@ -216,7 +216,7 @@ impl Creator<'_> {
     }
 
     async fn create(&self, mut ready: Ready, attempt: Attempt) -> Result<Attempt, RestoreError> {
-        let Some(paths) = paths_of(&ready.kind, &attempt.object) else {
+        let Some(paths) = attempt.object.paths(&ready.kind) else {
             let refusal = Refusal::unsent("InvalidName", String::new());
             return Ok(Attempt { outcome: Outcome::Failed(refusal), ..attempt });
         };
@@ -324,19 +324,18 @@ impl Creator<'_> {
     }
 
     async fn post(&self, paths: &Paths, body: &Value) -> Result<Made, ApiError> {
-        let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
-        self.write(Method::POST, &paths.all, &query, "application/json", body).await
+        self.write(Method::POST, &paths.all, "application/json", body).await
     }
 
     async fn write(
         &self,
         method: Method,
         path: &str,
-        query: &str,
         content_type: &'static str,
         body: &Value,
     ) -> Result<Made, ApiError> {
-        match self.cluster.send(method, path, query, content_type, Bytes::from(body.to_string())).await {
+        let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
+        match self.cluster.send(method, path, &query, content_type, Bytes::from(body.to_string())).await {
             Ok(answer) => {
                 let there = serde_json::from_slice(&answer.body).unwrap_or_default();
                 Ok(Made::New(there, answer.warnings))
@@ -356,14 +355,12 @@ impl Creator<'_> {
     /// One of that name is there: `found`, if it was read already.
     async fn meet(
         &self,
-        ready: Ready,
+        mut ready: Ready,
         paths: &Paths,
         mut found: Option<Value>,
         repeated: bool,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
-        let Ready { mut body, kind, moved } = ready;
-        let kind = &kind;
         for _ in 0..TRIES {
             let looked = match found.take() {
                 Some(there) => Ok(there),
@@ -373,13 +370,10 @@ impl Creator<'_> {
                 Ok(there) => there,
                 // Gone again, which another round makes good; or nobody can say how it is.
                 Err(status) => {
-                    let refusal = Refusal::new(kind, &status);
+                    let refusal = Refusal::new(&ready.kind, &status);
                     return Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt });
                 }
             };
-            if attempt.suspended {
-                keep_running(kind, &mut body, &there);
-            }
             let new_uid = text(&there, "/metadata/uid").to_owned();
             let ours = is_ours(&there) && each(&there, "/metadata/ownerReferences").next().is_none();
             let with = |outcome, ours| Attempt {
@@ -400,25 +394,19 @@ impl Creator<'_> {
             if repeated && ours {
                 return Ok(with(Outcome::Created, true));
             }
-            let replaces = self.config.existing == Some(Existing::Replace);
-            let beside = beside(kind, moved, &body, &there);
-            // What only the cluster has stays where it is patched.
-            let patches = self.config.existing == Some(Existing::Patch) || merges(&attempt.object);
-            if beside.is_same() || (patches && !replaces && beside.patch.is_none()) {
-                return Ok(with(Outcome::Existed, ours));
-            }
-            let patch = beside.patch.unwrap_or_default();
-            let made = match self.config.existing {
-                Some(Existing::Replace) => {
-                    let mut whole = body.clone();
-                    carry_over(kind, &mut whole, &there);
-                    let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
-                    self.write(Method::PUT, &paths.one, &query, "application/json", &whole).await?
+            let met = meeting(self.config, &attempt.object, &mut ready, attempt.suspended, &there);
+            let replaces = matches!(met, Meeting::Replace);
+            let made = match met {
+                Meeting::Leave => return Ok(with(Outcome::Existed, ours)),
+                Meeting::Differs => return Ok(with(Outcome::Differs, false)),
+                Meeting::Patch(patch) => {
+                    self.write(Method::PATCH, &paths.one, "application/merge-patch+json", &patch).await?
                 }
-                Some(Existing::Patch) => self.merge(paths, &patch).await?,
-                None | Some(Existing::Skip) if merges(&attempt.object) => self.merge(paths, &patch).await?,
-                None | Some(Existing::Skip) if is_as_made(&there) => return Ok(with(Outcome::Existed, ours)),
-                None | Some(Existing::Skip) => return Ok(with(Outcome::Differs, false)),
+                Meeting::Replace => {
+                    let mut whole = ready.body.clone();
+                    carry_over(&ready.kind, &mut whole, &there);
+                    self.write(Method::PUT, &paths.one, "application/json", &whole).await?
+                }
             };
             match made {
                 Made::New(_, warnings) => {
@@ -429,7 +417,7 @@ impl Creator<'_> {
                 }
                 Made::Refused { status, .. } if status.code == 409 => {}
                 Made::Refused { status, .. } => {
-                    let refusal = Refusal::of_change(kind, &status);
+                    let refusal = Refusal::of_change(&ready.kind, &status);
                     let again = !matches!(refusal.obstacle, Obstacle::Object | Obstacle::Immutable);
                     return Ok(Attempt { again, ..with(Outcome::Failed(refusal), false) });
                 }
@@ -439,15 +427,6 @@ impl Creator<'_> {
         let refusal = Refusal { obstacle: Obstacle::Other, ..Refusal::unsent("Conflict", message) };
         Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt })
     }
-
-    async fn merge(&self, paths: &Paths, patch: &Value) -> Result<Made, ApiError> {
-        let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
-        self.write(Method::PATCH, &paths.one, &query, "application/merge-patch+json", patch).await
-    }
-}
-
-fn paths_of(kind: &KindInfo, object: &ObjectRef) -> Option<Paths> {
-    paths(kind, &object.namespace, &object.name)
 }
 
 /// What became of a write.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use super::fits::{Absent, Fits};
-use super::lines::lines;
+use super::lines::{lines, open};
 use super::object::text;
 use super::{ObjectRef, ResourceStreams, RestoreConfig, RestoreError};
 use crate::source::kubernetes::KindInfo;
@@ -90,9 +90,7 @@ pub async fn write_directory(
     let (mut written, fits) = (Written::default(), Fits::new(config));
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
-        let pieces = streams.open(&kind).await;
-        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
-        let mut lines = std::pin::pin!(lines(&resource, pieces));
+        let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
         while let Some(line) = lines.next().await {
             let (number, line) = line?;
             let (object, place) = place(&kind, &line, format).map_err(|problem| {
@@ -129,9 +127,7 @@ pub async fn absent(
     let fits = Fits::new(config);
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
-        let pieces = streams.open(&kind).await;
-        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
-        let mut lines = std::pin::pin!(lines(&resource, pieces));
+        let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
         while let Some(line) = lines.next().await {
             let (number, line) = line?;
             let object: Value = serde_json::from_slice(&line).map_err(|_| RestoreError::Damaged {

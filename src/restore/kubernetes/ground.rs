@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::RestoreConfig;
-use super::object::{Key, key, paths, text};
+use super::object::{Key, key, text};
 use super::target::Target;
 use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo, page_query};
 
@@ -51,6 +51,20 @@ impl Ground {
         Ok(Self { target, uid, namespaces, lists_namespaces, has_nodes })
     }
 
+    /// Which objects of a stored kind are there. `few`: only a handful of them matters.
+    pub(super) async fn present(
+        &self,
+        cluster: &Cluster,
+        stored: &KindInfo,
+        few: bool,
+    ) -> Result<Present, ApiError> {
+        match self.target.find(stored) {
+            None => Ok(Present::Listed(HashSet::new())),
+            Some(_) if few => Ok(Present::Ask),
+            Some(place) => Present::list(cluster, place.kind, &stored.resource()).await,
+        }
+    }
+
     /// Whether this is another cluster than that of the backup, and does not take its place. Where
     /// that cannot be told, it is.
     pub(super) fn is_foreign(&self, config: &RestoreConfig) -> bool {
@@ -88,21 +102,8 @@ pub(super) enum Present {
 }
 
 impl Present {
-    /// No object of a kind that is not served.
-    pub(super) fn none() -> Self {
-        Self::Listed(HashSet::new())
-    }
-
-    /// Those of `kind`, under the name `resource`. `few`: only a handful of objects matters.
-    pub(super) async fn of(
-        cluster: &Cluster,
-        kind: &KindInfo,
-        resource: &str,
-        few: bool,
-    ) -> Result<Self, ApiError> {
-        if few {
-            return Ok(Self::Ask);
-        }
+    /// Those of `kind`, under the name `resource`.
+    async fn list(cluster: &Cluster, kind: &KindInfo, resource: &str) -> Result<Self, ApiError> {
         let mut keys = HashSet::new();
         let path = kind.path(None);
         let listed = pages(cluster, &path, |meta| {
@@ -130,7 +131,7 @@ impl Present {
         if !self.may_have(object_ref) {
             return Ok(None);
         }
-        let Some(paths) = paths(kind, &object_ref.namespace, &object_ref.name) else { return Ok(None) };
+        let Some(paths) = object_ref.paths(kind) else { return Ok(None) };
         let found = look(cluster, &paths.one).await?;
         Ok(Some(found).filter(|found| !matches!(found, Err(status) if status.code == 404)))
     }

@@ -8,11 +8,21 @@ use memchr::memchr;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{RestoreError, StreamError};
+use super::{ResourceStreams, RestoreError, StreamError};
+use crate::source::kubernetes::KindInfo;
 
 /// The longest line: no API server takes an object of more than 3 MiB, and its JSON with all
 /// managed fields stays far below this.
 const LONGEST: usize = 64 << 20;
+
+/// The stored stream of a kind from its start.
+pub(super) async fn open<'a>(
+    streams: &'a dyn ResourceStreams,
+    kind: &KindInfo,
+) -> Result<BoxStream<'a, Result<Bytes, StreamError>>, RestoreError> {
+    let opened = streams.open(kind).await;
+    opened.map_err(|source| RestoreError::Stream { resource: kind.resource(), source })
+}
 
 /// The lines of `pieces` without their LF, numbered from 1. A last line without LF is damage: the
 /// stream was cut.

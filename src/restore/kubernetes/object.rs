@@ -33,6 +33,11 @@ impl std::fmt::Display for ObjectRef {
 pub(super) type Key = [u8; 16];
 
 impl ObjectRef {
+    /// Its paths, where `kind` is what its kind is in the target.
+    pub(super) fn paths(&self, kind: &KindInfo) -> Option<Paths> {
+        paths(kind, &self.namespace, &self.name)
+    }
+
     pub(super) fn key(&self) -> Key {
         key(&self.resource, &self.namespace, &self.name)
     }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::RestoreError;
 use super::create::MANAGER;
 use super::ground::object;
-use super::object::{ObjectRef, Owner, each, each_mut, map_mut, paths, text};
+use super::object::{ObjectRef, Owner, each, each_mut, map_mut, text};
 use super::outcome::Refusal;
 use super::owners::Owners;
 use super::target::Target;
@@ -146,7 +146,7 @@ impl Finisher<'_> {
         kind: &KindInfo,
     ) -> Result<Second, RestoreError> {
         let mut second = Second::default();
-        let Some(paths) = paths(kind, &named.namespace, &named.name) else { return Ok(second) };
+        let Some(paths) = named.paths(kind) else { return Ok(second) };
         let owned = self.owners(stored, &named.namespace).await?;
         second.owners_lost = owned.lost;
         let applied = each(stored, "/metadata/managedFields").any(|one| text(one, "/operation") == "Apply");

@@ -7,6 +7,7 @@ mod gates;
 mod gitops;
 mod harm;
 mod infrastructure;
+mod meeting;
 mod own;
 
 use serde::Serialize;
@@ -24,8 +25,8 @@ pub use derived::Derived;
 pub(super) use gates::gate;
 pub(super) use gitops::MARKS;
 pub use gitops::Tool;
-pub(super) use harm::keep_running;
 pub use infrastructure::Infrastructure;
+pub(super) use meeting::{Meeting, meeting, suspended};
 
 /// Why an object is not restored, although nothing is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -11,15 +11,16 @@ use serde_json::Value;
 use super::sum::Sums;
 use super::{Action, Conflict, Decision, Grade, Plan, Wait};
 use crate::report::event::Meter;
-use crate::restore::kubernetes::change::{Change, beside};
-use crate::restore::kubernetes::config::{Existing, RestoreConfig};
-use crate::restore::kubernetes::create::is_as_made;
-use crate::restore::kubernetes::decide::{Judge, Judged, Ready, Verdict, is_one, keep_running, merges};
+use crate::restore::kubernetes::change::beside;
+use crate::restore::kubernetes::config::RestoreConfig;
+use crate::restore::kubernetes::decide::{
+    Judge, Judged, Meeting, Ready, Verdict, is_one, meeting, merges, suspended,
+};
 use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
-use crate::restore::kubernetes::lines::{Room, lines, paced};
-use crate::restore::kubernetes::object::{Key, Owner, paths, text};
+use crate::restore::kubernetes::lines::{Room, lines, open, paced};
+use crate::restore::kubernetes::object::{Key, Owner};
 use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
 use crate::restore::kubernetes::owners::Owners;
 use crate::restore::kubernetes::relink::Uids;
@@ -117,8 +118,7 @@ async fn definitions(
     for kind in kinds.iter().filter(|kind| order::is_definition(kind)) {
         let judge = Judge { config, target: &ground.target, kind, foreign, fits };
         let resource = kind.resource();
-        let pieces = streams.open(kind).await;
-        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+        let pieces = open(streams, kind).await?;
         let mut lines = std::pin::pin!(lines(&resource, pieces));
         while let Some(line) = lines.next().await {
             if let Ok(Some(Judged { object, verdict: Verdict::Create(_), .. })) = judge.judge(&line?.1) {
@@ -181,14 +181,8 @@ impl Survey<'_> {
         let resource = kind.resource();
         let (target, fits) = (&self.ground.target, self.fits);
         let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
-        let present = match self.ground.target.find(kind) {
-            Some(place) => {
-                Present::of(self.cluster, place.kind, &resource, self.config.only_objects()).await?
-            }
-            None => Present::Listed(HashSet::new()),
-        };
-        let pieces = streams.open(kind).await;
-        let pieces = pieces.map_err(|source| RestoreError::Stream { resource: resource.clone(), source })?;
+        let present = self.ground.present(self.cluster, kind, self.config.only_objects()).await?;
+        let pieces = open(streams, kind).await?;
         let mut counted = std::mem::take(&mut self.counted);
         let mut created = Vec::new();
         {
@@ -295,7 +289,7 @@ impl Survey<'_> {
             Verdict::Create(ready) => {
                 let body = Bytes::from(ready.body.to_string());
                 facts.bytes = body.len() as u64;
-                return Ok((self.create(decision, &ready, body, present).await?, facts));
+                return Ok((self.create(decision, *ready, body, present).await?, facts));
             }
             Verdict::Skip(skip) => Action::Skip(skip),
             Verdict::Refuse(allow, ready) => match ready {
@@ -347,14 +341,14 @@ impl Survey<'_> {
     async fn create(
         &self,
         mut decision: Decision,
-        ready: &Ready,
+        ready: Ready,
         body: Bytes,
         present: &Present,
     ) -> Result<Decision, RestoreError> {
         decision.digest = blake3::hash(&body).to_hex()[..32].to_owned();
         let wait = self.namespace(&mut decision);
         let going = matches!(wait, Some(Wait::Terminating(_)));
-        if !going && let Some(there) = self.find(&decision, ready, present).await? {
+        if !going && let Some(there) = self.find(&decision, &ready, present).await? {
             if there.pointer("/metadata/deletionTimestamp").is_some() {
                 decision.waits.push(Wait::Ending(decision.object.to_string()));
                 decision.grade = Grade::NotBefore(Wait::Ending(decision.object.to_string()));
@@ -383,7 +377,7 @@ impl Survey<'_> {
         if self.dry_run {
             match wait {
                 Some(wait) => decision.grade = Grade::NotBefore(wait),
-                None => self.ask(&mut decision, ready, body).await?,
+                None => self.ask(&mut decision, &ready, body).await?,
             }
         }
         Ok(decision)
@@ -410,30 +404,19 @@ impl Survey<'_> {
     }
 
     /// What becomes of an object that is there already.
-    fn meets(&self, decision: &Decision, ready: &Ready, there: &Value) -> Action {
-        let mut wanted = ready.body.clone();
-        if decision.changes.iter().any(|change| matches!(change, Change::Suspended { .. })) {
-            keep_running(&ready.kind, &mut wanted, there);
-        }
-        let beside = beside(&ready.kind, ready.moved, &wanted, there);
-        let replaces = self.config.existing == Some(Existing::Replace);
-        let patches = self.config.existing == Some(Existing::Patch) || merges(&decision.object);
-        if beside.is_same() || (patches && !replaces && beside.patch.is_none()) {
-            return Action::Leave;
-        }
-        match self.config.existing {
-            Some(Existing::Replace) => Action::Replace,
-            Some(Existing::Patch) => Action::Patch,
-            None | Some(Existing::Skip) if merges(&decision.object) => Action::Patch,
-            None | Some(Existing::Skip) if is_as_made(there) => Action::Leave,
-            None | Some(Existing::Skip) => Action::Conflict(Conflict::Differs),
+    fn meets(&self, decision: &Decision, mut ready: Ready, there: &Value) -> Action {
+        let suspended = suspended(&decision.changes);
+        match meeting(self.config, &decision.object, &mut ready, suspended, there) {
+            Meeting::Leave => Action::Leave,
+            Meeting::Differs => Action::Conflict(Conflict::Differs),
+            Meeting::Patch(_) => Action::Patch,
+            Meeting::Replace => Action::Replace,
         }
     }
 
     /// A dry run at the server, which knows every field.
     async fn ask(&self, decision: &mut Decision, ready: &Ready, body: Bytes) -> Result<(), ApiError> {
-        let namespace = text(&ready.body, "/metadata/namespace");
-        let Some(paths) = paths(&ready.kind, namespace, &decision.object.name) else { return Ok(()) };
+        let Some(paths) = decision.object.paths(&ready.kind) else { return Ok(()) };
         let query = "dryRun=All&fieldManager=kbak&fieldValidation=Strict";
         match self.cluster.send(Method::POST, &paths.all, query, "application/json", body).await {
             Ok(_) => decision.grade = Grade::DryRun,
