@@ -20,7 +20,7 @@ use crate::restore::kubernetes::{
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Resources")]
 pub struct ResourceArgs {
-    /// Only objects of this namespace, by name or glob; FROM:TO gives it another name; repeatable
+    /// Only objects of this namespace (or the --object in it); FROM:TO renames it; repeatable
     #[arg(long, value_name = "NAME[:TO]")]
     pub namespace: Vec<String>,
     /// Not objects of this namespace; repeatable
@@ -158,6 +158,7 @@ pub(super) fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
     spec.select.selector = given.selector.clone().or(spec.select.selector);
     spec.select.objects.extend(given.object.iter().cloned());
     spec.status.extend(given.restore_status.iter().cloned());
+    leave_to_objects(&mut spec, given);
     for (option, pairs, map) in [
         ("--map-class", &given.map_class, &mut spec.map.storage_classes),
         ("--map-image", &given.map_image, &mut spec.map.images),
@@ -195,6 +196,19 @@ pub(super) fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
         spec.scope = Some(if scope == ScopeArg::Data { ScopeName::Data } else { ScopeName::All });
     }
     Ok(spec)
+}
+
+/// A namespace that is selected whole and an object in it: beside the whole the object would say
+/// nothing, so it is meant alone, and the namespace only says where it goes.
+fn leave_to_objects(spec: &mut RestoreSpec, given: &ResourceArgs) {
+    let select = &mut spec.select;
+    if given.namespace.is_empty() || select.kinds.include != ["*"] || select.selector.is_some() {
+        return;
+    }
+    let objects = given.object.iter().filter_map(|object| object.parse::<ObjectName>().ok());
+    let homes: Vec<String> =
+        objects.filter_map(|object| object.namespace.map(|home| home.as_str().to_owned())).collect();
+    select.namespaces.include.retain(|namespace| !homes.contains(namespace));
 }
 
 fn add(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Result<(), Failure> {

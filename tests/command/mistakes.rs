@@ -65,7 +65,14 @@ fn the_newest_that_is_damaged_is_not_passed_over() {
         assert_eq!(code, 0, "{err}");
         std::fs::write(desk.at("data/one.txt"), text).expect("a file");
     }
+    let marks = || {
+        let (code, out, err) = desk.reads(&["snapshots"]);
+        assert_eq!(code, 0, "{err}");
+        out.lines().skip(1).map(|line| line.rsplit(' ').next() == Some("latest")).collect::<Vec<bool>>()
+    };
+    assert_eq!(marks(), [false, true]);
     cut(objects(&desk, "/snapshots/").last().expect("a manifest"));
+    assert_eq!(marks(), [false], "what latest refuses is not marked");
     let (code, _, err) = desk.reads(&["restore", "latest", "--to", &desk.text("back")]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("something newer lies there") && err.contains("say 1 instead"), "{err}");
@@ -176,6 +183,31 @@ fn what_shrank_or_is_mounted_is_said() {
     drop(socket);
     let summary = json(&out)["items"][0]["summary"].as_str().expect("a summary").to_owned();
     assert!(summary.ends_with("; left out: 1 socket"), "{summary}");
+}
+
+#[test]
+fn a_shrunk_item_that_is_accepted_is_the_new_measure() {
+    let desk = Desk::of_plan("nightly");
+    let (data, item) = (desk.text("data"), desk.item());
+    let backup = |more: &str| {
+        let plan = desk.plan(&format!("  volumes: [{{path: \"{data}\"}}]\n{more}"));
+        let (code, report, said) = crate::support::desk::json(&["backup", "--plan", &plan]);
+        (code, report["items"][0]["state"].as_str().map(str::to_owned), said)
+    };
+    let outcome = |code: i32, state: &str| (code, Some(state.to_owned()));
+    let holds = |bytes: usize, more: &str, wanted| {
+        std::fs::write(desk.at("data/one.txt"), vec![b'x'; bytes]).expect("a file");
+        let (code, state, said) = backup(more);
+        assert_eq!((code, state), wanted, "{said}");
+    };
+    holds(200_000, "", outcome(0, "good"));
+    holds(10, "", outcome(3, "anomalous"));
+    let until = |day: &str| {
+        format!("  accept: [{{item: \"{item}\", gap: anomalous, reason: moved away, until: {day}}}]\n")
+    };
+    holds(10, &until("2020-01-01"), outcome(3, "anomalous"));
+    holds(10, &until("2099-01-01"), outcome(0, "good"));
+    holds(10, "", outcome(0, "good"));
 }
 
 #[test]

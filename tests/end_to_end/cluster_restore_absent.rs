@@ -82,6 +82,13 @@ async fn a_selection_that_fits_nothing_is_no_success() {
     let (code, _, said) = desk.reads(&[&into[..], &own].concat());
     assert_eq!(code, 0, "{said}");
     get(&cluster, "/api/v1/namespaces/copy/configmaps/settings").await;
+    // One object into another namespace: the namespace only says where it goes.
+    let one = ["--object", "configmaps/shop/settings", "--namespace", "shop:one"];
+    let (code, _, said) = desk.reads(&[&into[..], &one].concat());
+    assert_eq!(code, 0, "{said}");
+    get(&cluster, "/api/v1/namespaces/one/configmaps/settings").await;
+    let others = get(&cluster, "/apis/apps/v1/namespaces/one/deployments").await;
+    assert_eq!(others["items"], json!([]));
     let (code, _, _) = kbak(&["plan", "check", &plan]);
     assert_eq!(code, 0, "a plan's words are sound, whatever a snapshot holds");
 }
