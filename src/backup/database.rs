@@ -13,9 +13,10 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::chunker::Cuts;
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::Piece;
+use crate::plan::Glob;
 use crate::report::event::Meter;
 use crate::report::text::plural;
-use crate::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres};
+use crate::source::database::{Chosen, DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres};
 
 use super::item::{Finished, StreamDraft};
 
@@ -36,21 +37,20 @@ pub enum DumpFailure {
     Pipeline(#[from] PipelineError),
 }
 
-/// Dumps the databases of a server; `wanted` decides by name.
+/// Dumps those databases of a server that the patterns `wanted` choose; all, without any.
 pub async fn write(
     config: &DatabaseConfig,
-    wanted: &(dyn Fn(&str) -> bool + Send + Sync),
+    wanted: &[Glob],
     domain: &Arc<DomainWriter>,
     parameters: &Parameters,
     meter: &Arc<Meter>,
 ) -> Result<Finished, DumpFailure> {
     let server = Postgres::connect(config).await?;
-    let databases: Vec<_> =
-        server.databases().await?.into_iter().filter(|database| wanted(&database.name)).collect();
+    let Chosen { open: databases, closed, absent } = server.choose(wanted).await?;
     meter.add_total(databases.len() as u64);
     meter.add_bytes_total(databases.iter().map(|database| database.size).sum());
     let mut finished = Finished::new(Vec::new());
-    finished.gaps = closed(&server, wanted).await?;
+    finished.gaps = undumped(closed, absent);
     if !server.reads_passwords() {
         finished.notes.push(Gap {
             code: NO_PASSWORDS.into(),
@@ -105,18 +105,18 @@ pub async fn write(
     Ok(finished)
 }
 
-/// The wanted databases that take no connections, as gaps: they are as real as the others.
-async fn closed(
-    server: &Postgres,
-    wanted: &(dyn Fn(&str) -> bool + Send + Sync),
-) -> Result<Vec<Gap>, DatabaseError> {
-    let closed = server.closed_databases().await?;
-    let gap = |name: String| Gap {
-        code: "no-connections".into(),
+/// The gaps of what is wanted and cannot be dumped: what takes no connections is as real as the rest,
+/// and what is asked for by its name and is not there may have another name by now.
+fn undumped(closed: Vec<String>, absent: Vec<String>) -> Vec<Gap> {
+    let gap = |code: &str, reason: &str, name: String| Gap {
+        code: code.into(),
         object: Name::from(name.as_str()),
-        reason: "it takes no connections (ALTER DATABASE … ALLOW_CONNECTIONS), so it cannot be dumped".into(),
+        reason: reason.into(),
     };
-    Ok(closed.into_iter().filter(|name| wanted(name)).map(gap).collect())
+    let shut = "it takes no connections (ALTER DATABASE … ALLOW_CONNECTIONS), so it cannot be dumped";
+    let closed = closed.into_iter().map(|name| gap("no-connections", shut, name));
+    let nowhere = "the server has no database of this name, which the plan wants";
+    closed.chain(absent.into_iter().map(|name| gap("absent", nowhere, name))).collect()
 }
 
 /// An error with its causes, in one line.

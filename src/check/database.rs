@@ -8,7 +8,7 @@ use super::{DatabaseJob, Finding, within};
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plural, size};
-use crate::source::database::{DatabaseError, Postgres, TlsMode};
+use crate::source::database::{Chosen, DatabaseError, Postgres, TlsMode};
 
 /// Servers asked at once.
 const PARALLEL: usize = 4;
@@ -69,9 +69,7 @@ async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseEr
     let server = Postgres::connect(&job.config).await?;
     let replica: bool =
         server.ask(&job.config.maintenance, "SELECT to_json(pg_catalog.pg_is_in_recovery())").await?;
-    let wanted = |name: &str| job.databases.is_empty() || job.databases.iter().any(|glob| glob.matches(name));
-    let mut databases = server.databases().await?;
-    databases.retain(|database| wanted(&database.name));
+    let Chosen { open: databases, closed, absent } = server.choose(&job.databases).await?;
     let bytes = databases.iter().map(|database| database.size).sum();
     let role = if replica { "replica" } else { "primary" };
     let what = format!(
@@ -82,13 +80,16 @@ async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseEr
         size(bytes)
     );
     let mut findings = vec![Finding::good(name, what)];
-    let closed: Vec<String> =
-        server.closed_databases().await?.into_iter().filter(|name| wanted(name)).collect();
+    if !absent.is_empty() {
+        let what = format!("the server has no database of that name: {}", absent.join(", "));
+        let remedy = "correct databases: in the plan; or accept the gap absent there";
+        findings.push(Finding::problem(name, what).remedy(remedy));
+    }
     if !closed.is_empty() {
         let what = format!("no dump of databases that take no connections: {}", closed.join(", "));
         let remedy = "ALTER DATABASE … ALLOW_CONNECTIONS true; or accept the gap no-connections in the plan";
         findings.push(Finding::problem(name, what).remedy(remedy));
-    } else if databases.is_empty() {
+    } else if databases.is_empty() && absent.is_empty() {
         let what = "the server has no database of the names that the plan wants";
         findings.push(Finding::problem(name, what).remedy("correct databases: in the plan"));
     }

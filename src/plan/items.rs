@@ -108,7 +108,8 @@ pub struct Database {
     /// With `exec`: the container in the pod. Default: its first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Which of the server's databases, by name or glob; a backslash takes the next character as it
+    /// Which of the server's databases, by name or glob; a name that is not there is a gap (`absent`), and
+    /// `template1` is taken once it holds something. A backslash takes the next character as it
     /// is. Default: all.
     #[serde(default = "everything")]
     pub databases: Vec<String>,

@@ -129,6 +129,13 @@ impl Glob {
         &self.text
     }
 
+    /// The name, where it stands for one alone.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let letter = |part: &Part| if let Part::Is(c) = part { Some(*c) } else { None };
+        self.parts.iter().map(letter).collect()
+    }
+
     /// Whether it matches everything.
     #[must_use]
     pub fn is_everything(&self) -> bool {

@@ -1,8 +1,11 @@
 //! Dumps of a real PostgreSQL server, and back.
 
+use kbak::plan::Glob;
 use kbak::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
 use kbak::source::database::archive::ArchiveScanner;
-use kbak::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres, Proof, TlsMode};
+use kbak::source::database::{
+    Chosen, DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres, Proof, TlsMode,
+};
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::desk::{Desk, texts};
@@ -336,8 +339,44 @@ async fn no_database_is_left_out_without_a_word() {
     // By name, with what a pattern or a URL would take for something else.
     let (code, report, err) = backup(&url("x%2F%2Fy%2050%25%20a*"), &[]);
     assert_eq!(code, Some(0), "{report}{err}");
+    let (code, report, _) = backup(&url("nosuch"), &[]);
+    assert_eq!((code, report["items"][0]["gaps"][0]["code"].as_str()), (Some(3), Some("absent")));
     let (code, report, _) = backup(&url("shut"), &[]);
     assert_eq!((code, report["items"][0]["gaps"][0]["code"].as_str()), (Some(3), Some("no-connections")));
+}
+
+#[tokio::test]
+async fn what_is_named_is_there_or_missing_and_a_template_counts_once_it_holds_something() {
+    let server = Server::start("secret", &[]);
+    server.sql("postgres", "CREATE DATABASE shop");
+    let postgres = Postgres::connect(&server.config()).await.expect("a server");
+    let chosen = async |patterns: &[&str]| {
+        let globs: Vec<Glob> = patterns.iter().map(|one| Glob::of_any(one).expect("a pattern")).collect();
+        let Chosen { open, closed, absent } = postgres.choose(&globs).await.expect("an answer");
+        (open.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "), closed, absent)
+    };
+    let none = Vec::<String>::new;
+    assert_eq!(chosen(&[]).await, ("postgres shop".to_owned(), none(), none()));
+    assert_eq!(
+        chosen(&["shop", "shpo", "sho*", "x*"]).await,
+        ("shop".to_owned(), none(), vec!["shpo".to_owned()])
+    );
+    assert_eq!(
+        chosen(&["template0", "template1"]).await,
+        ("template1".to_owned(), vec!["template0".to_owned()], none())
+    );
+    server.sql("template1", "CREATE FUNCTION everywhere() RETURNS int LANGUAGE sql AS 'SELECT 7'");
+    assert_eq!(chosen(&["*"]).await, ("postgres shop template1".to_owned(), none(), none()));
+
+    // A template with something in it goes into another server's, and new databases have it again.
+    let (bytes, proof) = read(postgres.dump("template1").expect("a dump")).await;
+    proof.expect("whole");
+    let other = Server::start("secret", &[]);
+    let target = Postgres::connect(&other.config()).await.expect("a server");
+    let restored = restore_database(&target, &wanted("template1", Target::Create), bytes.as_slice()).await;
+    restored.expect("restored");
+    other.sql("postgres", "CREATE DATABASE new");
+    assert_eq!(other.sql("new", "SELECT everywhere()").trim(), "7");
 }
 
 #[tokio::test]

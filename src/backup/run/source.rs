@@ -35,8 +35,7 @@ impl Run<'_> {
             }
             Work::Database { config, databases } => {
                 let meter = reporter.meter(&job.name, "databases");
-                let wanted = |name: &str| databases.is_empty() || databases.iter().any(|g| g.matches(name));
-                match database::write(config, &wanted, domain, parameters, &meter).await {
+                match database::write(config, databases, domain, parameters, &meter).await {
                     Ok(finished) => {
                         for note in finished.notes.iter().filter(|note| note.code == database::NO_PASSWORDS) {
                             reporter.warn(job.name.clone(), note.reason.clone());

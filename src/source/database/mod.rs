@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use dump::{Dump, DumpProof, Proof};
 pub use globals::{GlobalStatement, Globals, split_globals};
-pub use postgres::{DatabaseInfo, Postgres};
+pub use postgres::{Chosen, DatabaseInfo, Postgres};
 pub use properties::{Properties, Property, database_properties};
 
 /// What kind of database it is.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::dump::Dump;
 use super::tool::{Tool, Tools, connection};
 use super::{DatabaseConfig, DatabaseError, TlsMode};
+use crate::plan::Glob;
 
 /// Folders in which distributions keep client tools, one per major version.
 const INSTALLED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr/libexec/postgresql", "")];
@@ -19,6 +20,8 @@ const INSTALLED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr/libe
 const OLDEST: u32 = 10;
 /// The most that the answer to a question may be.
 const ANSWER: usize = 16 << 20;
+/// The databases that every server is born with to make others from.
+const TEMPLATES: &[&str] = &["template0", "template1"];
 
 /// A server that answered.
 #[derive(Debug, Clone)]
@@ -43,6 +46,17 @@ pub struct DatabaseInfo {
     pub collate: String,
     /// Its character classes.
     pub ctype: String,
+}
+
+/// The databases that a plan's patterns choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Those that can be dumped.
+    pub open: Vec<DatabaseInfo>,
+    /// Those that take no connections.
+    pub closed: Vec<String>,
+    /// Names, not patterns, that no database has.
+    pub absent: Vec<String>,
 }
 
 impl Postgres {
@@ -118,7 +132,31 @@ impl Postgres {
         self.reads_passwords
     }
 
-    /// The databases that can be connected to, by name; of templates those that somebody made.
+    /// The databases that these patterns choose; all, without any. Of the two templates that every server
+    /// has, `template1` is chosen where something was put into it, which every new database then has;
+    /// otherwise only by its name.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn choose(&self, wanted: &[Glob]) -> Result<Chosen, DatabaseError> {
+        let names: Vec<String> = wanted.iter().filter_map(Glob::name).collect();
+        let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|glob| glob.matches(name));
+        let mut open = self.databases().await?;
+        let mut closed = self.closed_databases().await?;
+        let there = |name: &String| closed.contains(name) || open.iter().any(|one| one.name == *name);
+        let absent = names.iter().filter(|name| !there(name)).cloned().collect();
+        let bare = |name: &str| TEMPLATES.contains(&name) && !names.iter().any(|named| named == name);
+        open.retain(|one| wants(&one.name));
+        closed.retain(|name| wants(name) && !bare(name));
+        if let Some(at) = open.iter().position(|one| bare(&one.name) && one.name == "template1")
+            && !self.holds_own(&open[at].name).await?
+        {
+            open.remove(at);
+        }
+        Ok(Chosen { open, closed, absent })
+    }
+
+    /// The databases that can be connected to, by name.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -127,19 +165,23 @@ impl Postgres {
                      'size', CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END, \
                      'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype) \
                      ORDER BY datname COLLATE \"C\"), '[]') \
-                     FROM pg_catalog.pg_database WHERE datallowconn AND datname NOT IN ('template0', 'template1')";
+                     FROM pg_catalog.pg_database WHERE datallowconn AND datname <> 'template0'";
         self.ask(&self.config.maintenance, asked).await
     }
 
     /// The databases that take no connections, so that nothing can dump them, by name.
-    ///
-    /// # Errors
-    /// [`DatabaseError`].
-    pub async fn closed_databases(&self) -> Result<Vec<String>, DatabaseError> {
+    async fn closed_databases(&self) -> Result<Vec<String>, DatabaseError> {
         let asked = "SELECT coalesce(json_agg(datname ORDER BY datname COLLATE \"C\"), '[]') \
-                     FROM pg_catalog.pg_database \
-                     WHERE NOT datallowconn AND datname NOT IN ('template0', 'template1')";
+                     FROM pg_catalog.pg_database WHERE NOT datallowconn";
         self.ask(&self.config.maintenance, asked).await
+    }
+
+    /// Whether anything in a database was made after the server was: objects' ids begin at 16384 there
+    /// (`FirstNormalObjectId`).
+    async fn holds_own(&self, database: &str) -> Result<bool, DatabaseError> {
+        let made = ["class", "proc", "type", "namespace", "extension", "largeobject_metadata"]
+            .map(|what| format!("EXISTS (SELECT FROM pg_catalog.pg_{what} WHERE oid >= 16384)"));
+        self.ask(database, &format!("SELECT to_json({})", made.join(" OR "))).await
     }
 
     /// Puts a question to `database`; the answer is one JSON value.
