@@ -6,19 +6,27 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use futures::StreamExt as _;
 
+use super::backup::gap_report;
 use super::options::ReadArgs;
 use super::out;
 use super::reading;
+use super::targets::missing;
 use super::terminal::Talk;
+use crate::format::body::Item;
 use crate::format::catalog::Type;
 use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
-use crate::restore::streams::member as member_of;
+use crate::report::run::GapReport;
+use crate::report::text::plain;
+use crate::restore::streams::{Paths, member as member_of};
 use crate::restore::volume::parse::{Event, Expect, Parser};
 
 /// The largest object that is decoded: no API server takes more than 3 MiB.
 const MOST_OBJECT: u64 = 64 << 20;
+
+/// Gaps that are named; the rest is counted.
+const NAMED: usize = 5;
 
 /// What `kbak cat` takes.
 #[derive(Debug, Args)]
@@ -63,21 +71,37 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
         let (stream, path) = reading::stream(item, rest)?;
         let reader = snapshot.read(stream)?;
         let mut stdout = std::io::stdout();
+        let mut whole = true;
         if let Some(format) = args.output {
             let path = reading::spelled(&reader, path).await?;
             out::text(&object(&reader, &path, format, &item.name).await?)?;
         } else if path.is_empty() {
+            whole = stream.format != "tar" || all_there(item, None, talk);
             let mut bytes = reader.bytes();
             while let Some(piece) = bytes.next().await {
                 out::written(stdout.write_all(&piece?))?;
             }
         } else {
             let path = reading::spelled(&reader, path).await?;
+            whole = stream.format != "tar" || all_there(item, Some(Paths(vec![path.clone()])), talk);
             member(&reader, &path, &mut stdout, &item.name).await?;
         }
         out::written(stdout.flush())?;
-        Ok(Exit::Safe)
+        Ok(if whole { Exit::Safe } else { Exit::Partial })
     })
+}
+
+/// Whether the snapshot holds these paths of a folder as they were; what it lacks of them is told: a
+/// file that changed while it was read has the right length and no moment's content.
+fn all_there(item: &Item, paths: Option<Paths>, talk: &Talk) -> bool {
+    let lacks: Vec<GapReport> = missing(item, paths.as_ref()).map(gap_report).collect();
+    for gap in lacks.iter().take(NAMED) {
+        talk.warn(&format!("{}: {}: {}", plain(&gap.object), gap.code, plain(&gap.reason)));
+    }
+    if lacks.len() > NAMED {
+        talk.warn(&format!("and {} more: kbak show names them", lacks.len() - NAMED));
+    }
+    lacks.is_empty()
 }
 
 /// One object, decoded and written again. Its fields come in another order than the server's.

@@ -41,7 +41,7 @@ pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::new(Exit::Usage, "cannot write to standard output").because(error)),
+        Err(error) => Err(Failure::new(Exit::Partial, "standard output took only a part").because(error)),
     }
 }
 

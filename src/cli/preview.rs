@@ -11,6 +11,7 @@ use super::restore::{self, Head, RestoreArgs};
 use super::terminal::Talk;
 use super::{resources, restore_text, targets};
 use crate::format::body::Item;
+use crate::format::name::Name;
 use crate::plan::RestoreSpec;
 use crate::report::event::Reporter;
 use crate::report::failure::{Exit, Failure};
@@ -40,6 +41,9 @@ struct Line {
     what: String,
     bytes: u64,
     target: String,
+    /// Paths that were asked for and that the snapshot does not hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    absent: Vec<String>,
 }
 
 /// Plans, and changes nothing.
@@ -90,19 +94,21 @@ pub(super) async fn make(
 async fn line(args: &RestoreArgs, opened: &Opened, item: &Item, items: usize) -> Result<Line, Failure> {
     let bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
     let members: u64 = item.streams.iter().map(|stream| stream.members).sum();
+    let mut absent = Vec::new();
     let (what, bytes) = match item.kind.as_str() {
         "database" => {
             let databases = item.streams.iter().filter(|stream| stream.format == "pgdump").count() as u64;
             (plural(databases, "database", "databases"), bytes)
         }
         "volume" if !item.streams.is_empty() => {
-            let (members, bytes) = targets::look(args, opened, item, items).await?;
-            (plural(members, "entry", "entries"), bytes)
+            let look = targets::look(args, opened, item, items).await?;
+            absent = look.absent.iter().map(Name::display).collect();
+            (plural(look.members, "entry", "entries"), look.bytes)
         }
         _ => (plural(members, "object", "objects"), bytes),
     };
     let target = targets::describe(args, item, items);
-    Ok(Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target })
+    Ok(Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target, absent })
 }
 
 impl Preview {
@@ -113,8 +119,11 @@ impl Preview {
             return Ok(self.exit());
         }
         let mut text = format!("{}, sha256:{}\n", self.head, self.head.hash);
-        for Line { item, what, bytes, target, .. } in &self.items {
+        for Line { item, what, bytes, target, absent, .. } in &self.items {
             text.push_str(&format!("  {}   {what}, {} → {target}\n", plain(item), size(*bytes)));
+            for path in absent {
+                text.push_str(&format!("  absent   the snapshot holds nothing at {}\n", plain(path)));
+            }
         }
         let hash = self.plan.as_ref().map(|plan| plan.hash.clone());
         if let Some(plan) = &self.plan {
@@ -135,7 +144,8 @@ impl Preview {
     /// Something that was asked for and is not there will not be restored either.
     fn exit(&self) -> Exit {
         let planned = self.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
-        if planned && self.absent.is_empty() { Exit::Safe } else { Exit::Partial }
+        let absent = !self.absent.is_empty() || self.items.iter().any(|line| !line.absent.is_empty());
+        if planned && !absent { Exit::Safe } else { Exit::Partial }
     }
 
     /// The whole as one document, the objects one after the other.

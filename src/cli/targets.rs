@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 
+use super::backup::gap_report;
 use super::databases;
 use super::out;
 use super::reading::{self, Opened};
 use super::restore::{Allowed, RestoreArgs, beneath};
 use super::sources;
-use crate::format::body::{Item, Stream};
+use crate::format::body::{Gap, Item, Stream};
 use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
@@ -19,8 +20,8 @@ use crate::report::failure::{Exit, Failure};
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
-use crate::restore::streams::{self, Paths};
-use crate::restore::volume::{Report, TargetOptions};
+use crate::restore::streams::{self, Look, Paths};
+use crate::restore::volume::{ExistingFiles, Report, TargetOptions};
 use crate::source::database::{DatabaseError, DatabaseInfo, Postgres};
 
 /// What became of an item.
@@ -41,14 +42,23 @@ pub(super) struct Done {
 }
 
 impl Done {
+    /// The whole of it; `gaps` is what the target did not take.
     pub(super) fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
+        Self::of(item, None, summary, gaps)
+    }
+
+    /// These paths of it. What the snapshot lacks of them is not there either.
+    fn of(item: &Item, paths: Option<&Paths>, summary: String, mut gaps: Vec<GapReport>) -> Self {
+        let before = gaps.len();
+        gaps.extend(missing(item, paths).map(gap_report));
+        let lacks = gaps.len() > before;
         Self {
             item: item.name.clone(),
-            whole: gaps.is_empty() && item.state.is_whole(),
+            whole: gaps.is_empty() && (item.state.is_whole() || paths.is_some()),
             summary,
             gaps,
             objects: Vec::new(),
-            remedy: None,
+            remedy: lacks.then(|| "what the snapshot lacks may be in an earlier one: kbak snapshots".into()),
         }
     }
 
@@ -66,6 +76,11 @@ impl Done {
             remedy: failure.remedy.clone(),
         }
     }
+}
+
+/// What the snapshot lacks of an item, or of these paths of it.
+pub(super) fn missing<'a>(item: &'a Item, paths: Option<&'a Paths>) -> impl Iterator<Item = &'a Gap> {
+    item.gaps.iter().filter(move |gap| paths.is_none_or(|paths| paths.concern(&gap.object)))
 }
 
 /// That every item that is asked for has somewhere to go, before anything is touched.
@@ -121,7 +136,12 @@ pub(super) fn describe(args: &RestoreArgs, item: &Item, items: usize) -> String 
     match item.kind.as_str() {
         "volume" if args.tar => "standard output, as tar".into(),
         "volume" => match &args.to {
-            Some(to) => beneath(to, item, items > 1).display().to_string(),
+            Some(to) => {
+                let to = beneath(to, item, items > 1);
+                let deletes = ExistingFiles::from(args.existing_files) == ExistingFiles::DeleteExtra;
+                let so = if deletes { ", where all else is deleted (not listed here)" } else { "" };
+                format!("{}{so}", to.display())
+            }
             None => "(no --to)".into(),
         },
         "database" if args.database.is_some() => "the server of --database".into(),
@@ -158,9 +178,16 @@ pub(super) async fn folder(
         allow_other_xattrs: args.allow.contains(&Allowed::Xattrs),
         ..TargetOptions::default()
     };
-    let report =
+    let (report, absent) =
         streams::into_folder(&reader, paths.as_ref(), &to, options, &opened.view.world, meter).await?;
-    Ok(folder_done(item, &to, &report))
+    let mut done = folder_done(item, paths.as_ref(), &to, &report);
+    done.gaps.extend(absent.iter().map(|path| GapReport {
+        code: "absent".into(),
+        object: path.display(),
+        reason: "the snapshot holds nothing there".into(),
+    }));
+    done.whole &= absent.is_empty();
+    Ok(done)
 }
 
 /// What of a folder would be restored, in entries and bytes, if it can be where the arguments say.
@@ -169,7 +196,7 @@ pub(super) async fn look(
     opened: &Opened,
     item: &Item,
     items: usize,
-) -> Result<(u64, u64), Failure> {
+) -> Result<Look, Failure> {
     let reader = opened.snapshot.read(streams::only_stream(item)?)?;
     let paths = paths(args, &reader).await?;
     let to = args.to.as_deref().map(|to| beneath(to, item, items > 1));
@@ -203,7 +230,7 @@ async fn to_stdout(reader: &StreamReader, meter: &Meter) -> Result<(), Failure> 
     out.flush().map_err(failed)
 }
 
-fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
+fn folder_done(item: &Item, paths: Option<&Paths>, to: &Path, report: &Report) -> Done {
     let mut parts = vec![format!(
         "{}, {} in {}",
         plural(report.files, "file", "files"),
@@ -239,9 +266,10 @@ fn folder_done(item: &Item, to: &Path, report: &Report) -> Done {
             reason: "nothing was deleted, because something could not be restored".into(),
         });
     }
-    let mut done = Done::new(item, parts.join(", "), gaps);
-    let attributes = report.failed.is_empty() && !report.lost.is_empty();
-    done.remedy = attributes.then(|| "owners and attributes are kept when root restores".into());
+    let mut done = Done::of(item, paths, parts.join(", "), gaps);
+    if report.failed.is_empty() && !report.lost.is_empty() {
+        done.remedy = Some("owners and attributes are kept when root restores".into());
+    }
     done
 }
 

@@ -37,6 +37,14 @@ const QUEUE: usize = 4;
 pub struct Paths(pub Vec<Name>);
 
 impl Paths {
+    /// Whether what happened to `object` of the backup concerns one of them: it is one, lies in one or
+    /// leads to one; where no object is named, it may.
+    #[must_use]
+    pub fn concern(&self, object: &Name) -> bool {
+        let path = object.bytes();
+        path.is_empty() || self.takes(path) || self.leads(path)
+    }
+
     fn takes(&self, path: &[u8]) -> bool {
         self.0.iter().any(|wanted| wanted.bytes() == path || order::is_below(path, wanted.bytes()))
     }
@@ -55,6 +63,8 @@ struct Selection {
     /// Files that come under the name of a link to them, because their own was not asked for: further
     /// links to one of them lead there.
     moved: HashMap<Vec<u8>, Vec<u8>>,
+    /// Paths at which there is nothing.
+    absent: Vec<Name>,
 }
 
 impl Selection {
@@ -81,29 +91,40 @@ enum Feed {
     End,
 }
 
-/// Finds out what [`into_folder`] would read, in members and bytes, and whether the target would take
-/// it, if one is named; nothing is touched.
+/// What a restore of a folder would read.
+#[derive(Debug)]
+pub struct Look {
+    /// Members of the stream.
+    pub members: u64,
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Paths that were asked for and that the snapshot does not hold.
+    pub absent: Vec<Name>,
+}
+
+/// Finds out what [`into_folder`] would read, and whether the target would take it, if one is named;
+/// nothing is touched.
 pub async fn look_at_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
     target: Option<&Path>,
     existing: ExistingFiles,
-) -> Result<(u64, u64), Failure> {
-    let (members, bytes) = match paths {
-        None => (reader.body().members, reader.body().length),
+) -> Result<Look, Failure> {
+    let look = match paths {
+        None => Look { members: reader.body().members, bytes: reader.body().length, absent: Vec::new() },
         Some(paths) => {
             let selection = select(reader, paths).await?;
-            (selection.members, selection.bytes())
+            Look { members: selection.members, bytes: selection.bytes(), absent: selection.absent }
         }
     };
     if let Some(target) = target {
         super::volume::look(target, existing).map_err(target_failure)?;
     }
-    Ok((members, bytes))
+    Ok(look)
 }
 
 /// Restores a folder, or some paths of it, into `target`, which is made when it is known that
-/// something goes there.
+/// something goes there. Also given: the paths that the snapshot does not hold.
 pub async fn into_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
@@ -111,7 +132,7 @@ pub async fn into_folder(
     options: TargetOptions,
     world: &World,
     meter: &Arc<Meter>,
-) -> Result<Report, Failure> {
+) -> Result<(Report, Vec<Name>), Failure> {
     let (selection, expect) = match paths {
         None => {
             let run = Run { range: 0..reader.body().length, name: None };
@@ -120,10 +141,12 @@ pub async fn into_folder(
         Some(paths) => (select(reader, paths).await?, Expect::Members),
     };
     meter.add_bytes_total(selection.bytes());
-    let Selection { runs, moved, .. } = selection;
-    // Nothing is deleted beside what was selected.
-    let delete_within =
-        paths.map_or(vec![ROOT.to_vec()], |paths| paths.0.iter().map(|path| path.bytes().to_vec()).collect());
+    let Selection { runs, moved, absent, .. } = selection;
+    // Nothing is deleted beside what was selected, nor what the snapshot says nothing of.
+    let held = |path: &&Name| !absent.contains(path);
+    let delete_within = paths.map_or(vec![ROOT.to_vec()], |paths| {
+        paths.0.iter().filter(held).map(|path| path.bytes().to_vec()).collect()
+    });
     let options = TargetOptions { delete_within, ..options };
     std::fs::create_dir_all(target).map_err(|error| {
         Failure::new(Exit::Usage, format!("{}: the target cannot be made", target.display())).because(error)
@@ -154,7 +177,7 @@ pub async fn into_folder(
     // what is complete stays, nothing half-written does, and nothing is deleted.
     let (written, read) = futures::join!(write, read);
     read?;
-    written
+    Ok((written?, absent))
 }
 
 fn write_events(
@@ -245,11 +268,14 @@ fn target_failure(error: super::volume::TargetError) -> Failure {
 async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failure> {
     let mut selection = Selection::default();
     let mut lines = reader.catalog();
-    let mut found = false;
+    let mut absent = paths.0.clone();
     while let Some(line) = lines.next().await {
         let (at, line) = line?;
         let wanted = paths.takes(line.path.bytes());
-        found |= wanted;
+        if wanted {
+            let found = line.path.bytes();
+            absent.retain(|path| path.bytes() != found && !order::is_below(found, path.bytes()));
+        }
         if !wanted && !paths.leads(line.path.bytes()) {
             continue;
         }
@@ -273,11 +299,12 @@ async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failu
             _ => selection.runs.push(Run { range, name: None }),
         }
     }
-    if found {
+    if absent.len() < paths.0.len() {
+        selection.absent = absent;
         return Ok(selection);
     }
     let names: Vec<String> = paths.0.iter().map(Name::display).collect();
-    Err(Failure::new(Exit::Usage, format!("the snapshot holds nothing at {}", names.join(", ")))
+    Err(Failure::new(Exit::Partial, format!("the snapshot holds nothing at {}", names.join(", ")))
         .remedy("kbak ls or kbak find show what it holds"))
 }
 

@@ -21,8 +21,20 @@ fn a_dry_run_refuses_what_the_restore_would_refuse() {
     assert!(item["bytes"].as_u64().is_some_and(|bytes| bytes < 100_000), "{item}");
 
     let (code, _, err) = dry(&["--path", "deep/three.txt"]);
-    assert_eq!(code, 2);
+    assert_eq!(code, 3);
     assert!(err.contains("holds nothing at deep/three.txt"), "{err}");
+    let some = ["--path", "deep/three.txt", "--path", "deep/two.txt"];
+    let (code, out, err) = dry(&some);
+    assert!(code == 3 && out.contains("holds nothing at deep/three.txt"), "{code} {out} {err}");
+    let (code, out, err) = dry(&[&some[..], &["-o", "json"]].concat());
+    assert_eq!((code, json(&out)["items"][0]["absent"][0].as_str()), (3, Some("deep/three.txt")), "{err}");
+    std::fs::create_dir_all(desk.at("some/deep/three.txt")).expect("a folder");
+    std::fs::write(desk.at("some/deep/three.txt/mine"), "mine").expect("a file");
+    let to = desk.text("some");
+    let real = ["restore", "latest", "--to", &to, "--existing-files", "delete-extra"];
+    let (code, _, err) = desk.reads(&[&real[..], &some].concat());
+    assert!(code == 3 && err.contains("deep/three.txt"), "{code} {err}");
+    assert!(desk.at("some/deep/two.txt").is_file() && desk.at("some/deep/three.txt/mine").is_file());
 
     let (code, _, err) = dry(&["--to", &desk.text("data")]);
     assert_eq!(code, 2);

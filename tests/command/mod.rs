@@ -1,12 +1,15 @@
 //! The command line as people meet it: help, tables, errors, exit codes.
 
 mod births;
+mod diff;
 mod diff_docs;
 mod docs;
 mod dry_run;
+mod gaps;
 mod help;
 mod keys;
 mod life;
+mod meddled;
 mod mistakes;
 mod output;
 mod paths;

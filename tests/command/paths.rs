@@ -110,6 +110,6 @@ fn what_is_not_there_makes_no_folder() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let (code, _, err) = desk.reads(&["restore", "--path", "nope", "--to", &desk.text("back")]);
-    assert_eq!(code, 2, "{err}");
+    assert_eq!(code, 3, "{err}");
     assert!(!desk.at("back").exists());
 }

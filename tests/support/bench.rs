@@ -140,8 +140,8 @@ impl Bench {
         let meter = Reporter::silent().meter("tree", "files");
         let options = TargetOptions::default();
         let report = into_folder(&reader, paths.as_ref(), target, options, &self.world, &meter).await;
-        let report = report.expect("a restore");
-        assert!(report.is_complete(), "{report:?}");
+        let (report, absent) = report.expect("a restore");
+        assert!(report.is_complete() && absent.is_empty(), "{report:?} {absent:?}");
     }
 
     pub fn packs(&self) -> usize {

@@ -1,0 +1,72 @@
+//! What a snapshot lacks is told by every verb that gives its bytes, and only where it concerns what was
+//! asked for.
+
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::life::json;
+use crate::support::desk::Desk;
+use crate::support::program::command;
+
+/// A repository whose snapshot has one file torn, and one whole.
+fn torn() -> Desk {
+    let desk = Desk::new();
+    let file = desk.at("data/restless");
+    std::fs::write(&file, vec![b'x'; 48 << 20]).expect("a file");
+    let over = AtomicBool::new(false);
+    let (code, out, err) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = std::fs::File::options().write(true).open(&file).expect("a file");
+            while !over.load(Ordering::SeqCst) {
+                file.write_all_at(b"y", 5).expect("written");
+                std::thread::yield_now();
+            }
+        });
+        let ran = desk.backup(&["-o", "json"]);
+        over.store(true, Ordering::SeqCst);
+        ran
+    });
+    assert_eq!((code, json(&out)["items"][0]["gaps"][0]["object"].as_str()), (3, Some("restless")), "{err}");
+    desk
+}
+
+#[test]
+fn a_torn_file_is_named_by_whatever_gives_it() {
+    let desk = torn();
+    let item = desk.item();
+    let cat = |place: &str| desk.reads(&["cat", "latest", place]);
+    let (code, out, err) = cat(&format!("{item}:restless"));
+    assert!(
+        code == 3 && out.len() == 48 << 20 && err.contains("restless: changed-while-read"),
+        "{code} {err}"
+    );
+    let output = command(&["cat", "latest", &item]).args(desk.reader()).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(3), "the folder as tar");
+    let (code, out, err) = cat(&format!("{item}:one.txt"));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "one\n", ""));
+
+    let to = desk.text("back");
+    let (code, out, err) = desk.reads(&["restore", "--to", &to, "-o", "json"]);
+    let gaps = &json(&out)["items"][0]["gaps"];
+    assert_eq!((code, gaps[0]["object"].as_str()), (3, Some("restless")), "{out}{err}");
+    assert!(err.contains("kbak snapshots"), "{err}");
+    let one = ["restore", "--path", "one.txt", "--to", &desk.text("one")];
+    let (code, _, err) = desk.reads(&one);
+    assert_eq!(code, 0, "what was asked for is whole: {err}");
+    let both = ["restore", "--path", "one.txt", "--path", "restless", "--to", &desk.text("both")];
+    assert_eq!(desk.reads(&both).0, 3);
+}
+
+#[test]
+fn an_output_that_is_full_is_no_mistake_of_the_command() {
+    let desk = Desk::new();
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+    let place = format!("{}:one.txt", desk.item());
+    for verb in [&["ls", "latest"][..], &["cat", "latest", &place], &["snapshots"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("the full device");
+        let output = command(verb).args(desk.reader()).stdout(full).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && said.contains("No space left"), "{verb:?} {output:?}");
+    }
+}
