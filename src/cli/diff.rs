@@ -1,13 +1,11 @@
 //! `kbak diff`: what differs between two snapshots, or between one and the live cluster.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use futures::StreamExt as _;
 use serde::Serialize;
 
 use super::options::{OutputArgs, Progress, ReadArgs};
@@ -18,14 +16,12 @@ use super::terminal::Talk;
 use super::{conclude, sources};
 use crate::compare::{self, Change, Difference, Stored};
 use crate::format::body::{Item, Stream};
-use crate::format::catalog::Line;
 use crate::pipeline::owner::Identity;
 use crate::pipeline::reader::StreamReader;
 use crate::plan::Cluster;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plain, plural, size};
 use crate::repository::snapshot::OpenSnapshot;
-use crate::source::volume::tar::order;
 
 /// What `kbak diff` takes.
 #[derive(Debug, Args)]
@@ -38,9 +34,11 @@ Examples:
   kbak diff latest --live --repo … --signer kbak.pub --identity owner.key
       what changed in the cluster since: which objects, and which of their fields
 
-A file counts as the same when its kind, size, owner, mode, link and time of change are; an object
-when its JSON is. With --live, fields that the server sets by itself are left out, and paths of fields
-are told, values never. Exit codes: 0 no difference, 1 differences, 3 something was not compared.")]
+A file counts as the same when its kind, size, owner, mode, link, time of change, extended attributes
+and content are; an object when its JSON is. Content is looked at where nothing else differs, and read
+where the two snapshots do not share what they stored. With --live, fields that the server sets by
+itself are left out, and paths of fields are told, values never. Exit codes: 0 no difference,
+1 differences, 3 something was not compared.")]
 pub struct DiffArgs {
     /// The older one: a number, or the first digits of a hash
     #[arg(value_name = "FROM")]
@@ -75,7 +73,7 @@ pub(super) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
         return live(args, &identities, talk);
     }
     let reporter = talk.reporter();
-    let count = until_signalled(async {
+    let (count, lacking) = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
         let mut both = Vec::with_capacity(2);
         for name in [&args.from, &args.to] {
@@ -86,20 +84,31 @@ pub(super) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
             return Err(Failure::new(Exit::Bug, "two snapshots are not two"));
         };
         let mut found = Found::new(args.output.output);
-        items(from, to, &args.item, &mut found).await?;
+        let lacking = items(from, to, &args.item, &mut found).await?;
         out::written(found.out.0.flush())?;
-        Ok(found.count)
+        Ok((found.count, lacking))
     })?;
-    Ok(told(count, talk))
+    for one in &lacking {
+        talk.warn(&plain(one));
+    }
+    Ok(told(count, lacking.is_empty(), talk))
 }
 
-fn told(count: u64, talk: &Talk) -> Exit {
-    if count == 0 {
-        talk.say("no difference");
-        return Exit::Safe;
+fn told(count: u64, is_all: bool, talk: &Talk) -> Exit {
+    match (count, is_all) {
+        (0, true) => {
+            talk.say("no difference");
+            Exit::Safe
+        }
+        (0, false) => {
+            talk.say("no difference in what was compared");
+            Exit::Partial
+        }
+        _ => {
+            talk.say(&plural(count, "difference", "differences"));
+            Exit::Bug
+        }
     }
-    talk.say(&plural(count, "difference", "differences"));
-    Exit::Bug
 }
 
 /// Compares a snapshot's resources with the live cluster.
@@ -113,10 +122,7 @@ fn live(args: &DiffArgs, identities: &[Arc<Identity>], talk: &Talk) -> Result<Ex
         let cluster = sources::cluster(Some(&spec), &reporter).await?;
         let meter = reporter.meter("resources", "objects");
         let mut found = Found::new(args.output.output);
-        let mut take = |one: Difference| {
-            let Difference { change, kind, object, fields } = one;
-            found.add(&Row { change, item: "resources", stream: &kind, path: &object, what: fields })
-        };
+        let mut take = |one: Difference| found.take("resources", one);
         let not_compared = compare::live(&snapshot, &cluster, &meter, &mut take).await?;
         meter.end();
         out::written(found.out.0.flush())?;
@@ -127,10 +133,7 @@ fn live(args: &DiffArgs, identities: &[Arc<Identity>], talk: &Talk) -> Result<Ex
     for one in &not_compared {
         talk.warn(&format!("{}: not compared: {}", one.kind, plain(&one.why)));
     }
-    match told(count, talk) {
-        Exit::Safe if !not_compared.is_empty() => Ok(Exit::Partial),
-        exit => Ok(exit),
-    }
+    Ok(told(count, not_compared.is_empty(), talk))
 }
 
 #[derive(Serialize)]
@@ -161,6 +164,11 @@ struct Found {
 impl Found {
     fn new(format: Format) -> Self {
         Self { format, out: std::io::stdout().into(), count: 0 }
+    }
+
+    fn take(&mut self, item: &str, one: Difference) -> Result<(), Failure> {
+        let Difference { change, kind, object, fields } = one;
+        self.add(&Row { change, item, stream: &kind, path: &object, what: fields })
     }
 
     fn add(&mut self, row: &Row<'_>) -> Result<(), Failure> {
@@ -194,7 +202,7 @@ async fn items(
     to: &OpenSnapshot,
     wanted: &[String],
     found: &mut Found,
-) -> Result<(), Failure> {
+) -> Result<Vec<String>, Failure> {
     for name in wanted {
         if !from.body().items.iter().any(|item| item.name == *name) {
             reading::item(to, name)?;
@@ -211,11 +219,28 @@ async fn items(
             found.add(&Row { change, item: name, stream: "", path: "", what: Vec::new() })?;
         }
     }
+    let mut not_compared = Vec::new();
     for (name, old) in &older {
         let Some(new) = newer.get(name) else { continue };
         streams((from, old), (to, new), found).await?;
+        not_compared.extend([(from, old), (to, new)].into_iter().filter_map(lacks));
     }
-    Ok(())
+    Ok(not_compared)
+}
+
+/// What a backup could not read whole is not compared, be it missing from one snapshot or from both.
+fn lacks((snapshot, item): (&OpenSnapshot, &Item)) -> Option<String> {
+    let first = item.gaps.first()?;
+    let more = match item.gaps.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let object = match first.object.display() {
+        object if object.is_empty() => String::new(),
+        object => format!("{object}: "),
+    };
+    let (name, seq, why) = (&item.name, snapshot.body().seq, &first.reason);
+    Some(format!("{name}: not compared: what snapshot {seq} could not read whole: {object}{why}{more}"))
 }
 
 async fn streams(
@@ -240,10 +265,17 @@ async fn streams(
         }
         let readers = (from.read(before)?, to.read(after)?);
         match before.format.as_str() {
-            "tar" => members(&readers.0, &readers.1, item, found).await?,
+            "tar" => {
+                let mut take = |one: Difference| found.take(item, one);
+                let compared = compare::folder(&readers.0, &readers.1, &mut take).await;
+                compared.map_err(|failure| failure.fact("item", item))?;
+            }
             "jsonl" => objects(&readers.0, &readers.1, item, found).await?,
             _ => {
-                let what = vec![format!("{} → {}", size(before.length), size(after.length))];
+                let what = match (before.length, after.length) {
+                    (old, new) if old == new => vec!["content".to_owned()],
+                    (old, new) => vec![format!("{} → {}", size(old), size(new))],
+                };
                 let stream = before.name.as_str();
                 found.add(&Row { change: Change::Changed, item, stream, path: "", what })?;
             }
@@ -257,70 +289,6 @@ fn same(before: &Stream, after: &Stream) -> bool {
         (Some(old), Some(new)) => old == new && before.length == after.length,
         _ => before.epoch == after.epoch && before.hash == after.hash,
     }
-}
-
-/// Two folders, whose catalogs are in one order.
-async fn members(
-    from: &StreamReader,
-    to: &StreamReader,
-    item: &str,
-    found: &mut Found,
-) -> Result<(), Failure> {
-    let stream = from.body().name.clone();
-    let (mut olds, mut news) = (from.catalog(), to.catalog());
-    let (mut old, mut new) = (olds.next().await.transpose()?, news.next().await.transpose()?);
-    loop {
-        let order = match (&old, &new) {
-            (None, None) => return Ok(()),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((_, a)), Some((_, b))) => order::compare(a.path.bytes(), b.path.bytes()),
-        };
-        let row = |change, line: &Line, what| (change, line.path.display(), what);
-        let told = match (order, &old, &new) {
-            (Ordering::Less, Some((_, line)), _) => Some(row(Change::Removed, line, Vec::new())),
-            (Ordering::Greater, _, Some((_, line))) => Some(row(Change::Added, line, Vec::new())),
-            (_, Some((_, a)), Some((_, b))) => {
-                let what = differences(a, b);
-                (!what.is_empty()).then(|| row(Change::Changed, b, what))
-            }
-            _ => None,
-        };
-        if let Some((change, path, what)) = told {
-            found.add(&Row { change, item, stream: &stream, path: &path, what })?;
-        }
-        if order != Ordering::Greater {
-            old = olds.next().await.transpose()?;
-        }
-        if order != Ordering::Less {
-            new = news.next().await.transpose()?;
-        }
-    }
-}
-
-fn differences(a: &Line, b: &Line) -> Vec<String> {
-    let mut what = Vec::new();
-    if a.kind != b.kind {
-        what.push(format!("{:?} → {:?}", a.kind, b.kind).to_lowercase());
-    }
-    if a.size != b.size {
-        what.push(format!("{} → {}", size(a.size.unwrap_or(0)), size(b.size.unwrap_or(0))));
-    }
-    if a.mode != b.mode {
-        let mode = |line: &Line| line.mode.clone().unwrap_or_default();
-        what.push(format!("mode {} → {}", mode(a), mode(b)));
-    }
-    if (a.uid, a.gid) != (b.uid, b.gid) {
-        let owner = |line: &Line| format!("{}:{}", line.uid.unwrap_or(0), line.gid.unwrap_or(0));
-        what.push(format!("owner {} → {}", owner(a), owner(b)));
-    }
-    if a.link != b.link {
-        what.push("link".into());
-    }
-    if what.is_empty() && a.mtime != b.mtime {
-        what.push("time of change".into());
-    }
-    what
 }
 
 /// Two kinds. Their objects are in the server's order, which need not be the same in both.

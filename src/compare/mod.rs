@@ -1,13 +1,17 @@
 //! A snapshot's resources beside the live cluster: which objects were added, removed or changed
-//! since, and in which fields. Paths of fields are told, values never.
+//! since, and in which fields. Paths of fields are told, values never. And two states of a folder
+//! ([`folder()`]).
 //!
 //! Both sides come in the server's order (the order of etcd's keys), so one object of each is held
 //! at a time: a merge join, whatever the number of objects. Fields that a server sets by itself
 //! are left out by a table ([`owned`]).
 
 mod fields;
+mod folder;
 mod live;
+mod member;
 pub mod owned;
+mod pieces;
 mod stored;
 
 use std::cmp::Ordering;
@@ -20,6 +24,7 @@ use crate::report::event::Meter;
 use crate::report::failure::{Exit, Failure};
 use crate::repository::snapshot::OpenSnapshot;
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo, discover};
+pub use folder::folder;
 use live::Live;
 pub use stored::Stored;
 
@@ -43,11 +48,11 @@ pub enum Change {
 pub struct Difference {
     /// What happened.
     pub change: Change,
-    /// The kind, as its stream is named: `apps/v1/deployments`.
+    /// The kind, as its stream is named: `apps/v1/deployments`; `tar` for a folder.
     pub kind: String,
-    /// `namespace/name`, or the name; empty for a kind as a whole.
+    /// `namespace/name`, or the name; empty for a kind as a whole. In a folder the path.
     pub object: String,
-    /// Which fields, as JSON pointers.
+    /// Which fields, as JSON pointers; of a file what else differs, in words.
     pub fields: Vec<String>,
 }
 

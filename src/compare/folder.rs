@@ -1,0 +1,176 @@
+//! Two states of a folder: what its catalogs tell, and for files that look alike the bytes.
+//!
+//! Both catalogs are in one order, so this is a merge join. Members that are made of the same stored
+//! pieces are the same; all others are read, and neighbours among them in one go.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use futures::StreamExt as _;
+
+use super::member::{self, Side};
+use super::pieces::Pieces;
+use super::{Change, Difference, Take};
+use crate::format::catalog::Line;
+use crate::pipeline::fetch::ReadError;
+use crate::pipeline::reader::StreamReader;
+use crate::report::failure::Failure;
+use crate::report::text::size;
+use crate::source::volume::tar::order;
+
+/// How many members wait to be read or told at most.
+const MOST: usize = 1024;
+/// How many bytes are read in one go, unless one member alone has more.
+const SPAN: u64 = 64 << 20;
+/// A run of bytes that nobody asked for is read over when it is no longer than this.
+const GAP: u64 = 1 << 20;
+
+/// Compares two streams of a folder, in the order of their paths.
+///
+/// # Errors
+/// That one of them cannot be read or contradicts itself, and what `take` says.
+pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>) -> Result<(), Failure> {
+    let mut join = Join {
+        from,
+        to,
+        pieces: (Pieces::new(from), Pieces::new(to)),
+        waiting: Vec::new(),
+        open: None,
+        take,
+    };
+    let (mut olds, mut news) = (from.catalog(), to.catalog());
+    let (mut old, mut new) = (olds.next().await.transpose()?, news.next().await.transpose()?);
+    loop {
+        let order = match (&old, &new) {
+            (None, None) => return join.flush().await,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((_, a)), Some((_, b))) => order::compare(a.path.bytes(), b.path.bytes()),
+        };
+        match (order, &old, &new) {
+            (Ordering::Less, Some((_, line)), _) => join.tell(Change::Removed, line, Vec::new()).await?,
+            (Ordering::Greater, _, Some((_, line))) => join.tell(Change::Added, line, Vec::new()).await?,
+            (_, Some(a), Some(b)) => join.both(a, b).await?,
+            _ => {}
+        }
+        if order != Ordering::Greater {
+            old = olds.next().await.transpose()?;
+        }
+        if order != Ordering::Less {
+            new = news.next().await.transpose()?;
+        }
+    }
+}
+
+/// What comes next in the order of paths.
+enum Waiting {
+    /// Known to differ.
+    Told(Difference),
+    /// To be read on both sides.
+    Unread { path: String, old: Range<u64>, new: Range<u64> },
+}
+
+struct Join<'a, 'b> {
+    from: &'a StreamReader,
+    to: &'a StreamReader,
+    pieces: (Pieces, Pieces),
+    waiting: Vec<Waiting>,
+    /// What the members that wait to be read span on each side.
+    open: Option<(Range<u64>, Range<u64>)>,
+    take: &'a mut Take<'b>,
+}
+
+impl Join<'_, '_> {
+    async fn tell(&mut self, change: Change, line: &Line, fields: Vec<String>) -> Result<(), Failure> {
+        let one = self.difference(change, line.path.display(), fields);
+        self.push(Waiting::Told(one)).await
+    }
+
+    fn difference(&self, change: Change, object: String, fields: Vec<String>) -> Difference {
+        Difference { change, kind: self.from.body().name.clone(), object, fields }
+    }
+
+    async fn push(&mut self, one: Waiting) -> Result<(), Failure> {
+        self.waiting.push(one);
+        if self.waiting.len() < MOST { Ok(()) } else { self.flush().await }
+    }
+
+    /// A path that both have.
+    async fn both(&mut self, (at, a): &(u64, Line), (to, b): &(u64, Line)) -> Result<(), Failure> {
+        let what = differences(a, b);
+        if !what.is_empty() {
+            return self.tell(Change::Changed, b, what).await;
+        }
+        let (old, new) = (place(self.from, *at, a)?, place(self.to, *to, b)?);
+        if self.pieces.0.of(&old).await? == self.pieces.1.of(&new).await? {
+            return Ok(());
+        }
+        if self.open.as_ref().is_some_and(|(before, after)| !joins(before, &old) || !joins(after, &new)) {
+            self.flush().await?;
+        }
+        let (before, after) = self.open.take().unwrap_or_else(|| (old.clone(), new.clone()));
+        self.open = Some((before.start..old.end, after.start..new.end));
+        self.push(Waiting::Unread { path: b.path.display(), old, new }).await
+    }
+
+    /// Reads what waits to be read, and tells what differs.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        let (old, new) = self.open.take().unwrap_or_default();
+        let mut sides = (Side::new(self.from, old), Side::new(self.to, new));
+        for one in std::mem::take(&mut self.waiting) {
+            let (path, old, new) = match one {
+                Waiting::Told(one) => {
+                    (self.take)(one)?;
+                    continue;
+                }
+                Waiting::Unread { path, old, new } => (path, old, new),
+            };
+            let what = member::differences((&mut sides.0, old), (&mut sides.1, new)).await;
+            let what = what.map_err(|failure| failure.fact("path", &path))?;
+            if !what.is_empty() {
+                let one = self.difference(Change::Changed, path, what);
+                (self.take)(one)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a member is read together with those before it.
+fn joins(open: &Range<u64>, next: &Range<u64>) -> bool {
+    next.start.checked_sub(open.end).is_some_and(|gap| gap <= GAP) && next.end - open.start <= SPAN
+}
+
+/// The bytes of a member.
+fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, ReadError> {
+    let end = at.checked_add(line.len).filter(|end| *end > at && *end <= reader.body().length);
+    let end =
+        end.ok_or_else(|| ReadError::Malformed { what: "catalog names no bytes of the stream".into() })?;
+    Ok(at..end)
+}
+
+/// What two lines of catalogs differ in.
+fn differences(a: &Line, b: &Line) -> Vec<String> {
+    let mut what = Vec::new();
+    if a.kind != b.kind {
+        what.push(format!("{:?} → {:?}", a.kind, b.kind).to_lowercase());
+    }
+    if a.size != b.size {
+        what.push(format!("{} → {}", size(a.size.unwrap_or(0)), size(b.size.unwrap_or(0))));
+    }
+    if a.mode != b.mode {
+        let mode = |line: &Line| line.mode.clone().unwrap_or_default();
+        what.push(format!("mode {} → {}", mode(a), mode(b)));
+    }
+    if (a.uid, a.gid) != (b.uid, b.gid) {
+        let owner = |line: &Line| format!("{}:{}", line.uid.unwrap_or(0), line.gid.unwrap_or(0));
+        what.push(format!("owner {} → {}", owner(a), owner(b)));
+    }
+    if a.link != b.link {
+        what.push("link".into());
+    }
+    if what.is_empty() && a.mtime != b.mtime {
+        what.push("time of change".into());
+    }
+    what
+}

@@ -1,0 +1,154 @@
+//! Of which stored pieces a stream's bytes are made. The same pieces are the same bytes, which proves
+//! that files are equal without reading them: a chunk's id is a hash of its bytes, so the ids of two
+//! keys do not meet either. Other pieces prove nothing, for another key or another neighbour may have
+//! made them others.
+
+use std::ops::Range;
+
+use crate::format::ids::ObjectHash;
+use crate::format::list::{Slice, StreamHasher};
+use crate::pipeline::fetch::ReadError;
+use crate::pipeline::reader::StreamReader;
+
+/// Walks the list of a stream, holding one part of it.
+pub(super) struct Pieces {
+    reader: StreamReader,
+    /// The number of the part that comes next.
+    part: usize,
+    slices: std::vec::IntoIter<Slice>,
+    /// Where the slice in `slice`, or else the next one, begins.
+    at: u64,
+    slice: Option<Slice>,
+}
+
+impl Pieces {
+    /// From the stream's beginning.
+    pub(super) fn new(reader: &StreamReader) -> Self {
+        Self { reader: reader.clone(), part: 0, slices: Vec::new().into_iter(), at: 0, slice: None }
+    }
+
+    /// A hash of the pieces that the bytes of `range` are made of. Ranges are asked for in order.
+    pub(super) async fn of(&mut self, range: &Range<u64>) -> Result<ObjectHash, ReadError> {
+        let (mut run, mut found) = (Run::default(), 0);
+        while let Some(slice) = self.peek(range).await? {
+            let end = self.at + u64::from(slice.take);
+            if end > range.start {
+                let cut = cut(slice, self.at, range);
+                found += u64::from(cut.take);
+                run.add(cut);
+            }
+            // What reaches beyond the range is there for the next one.
+            if end > range.end {
+                break;
+            }
+            (self.at, self.slice) = (end, None);
+        }
+        // A range out of order would have no pieces, and two without pieces would look the same.
+        if found != range.end.saturating_sub(range.start) {
+            return Err(ReadError::Malformed { what: "catalog names bytes out of order".into() });
+        }
+        Ok(run.finish())
+    }
+
+    /// The slice at hand, if there is still some of the range to come.
+    async fn peek(&mut self, range: &Range<u64>) -> Result<Option<Slice>, ReadError> {
+        while self.slice.is_none() && self.at < range.end {
+            self.slice = self.slices.next();
+            if self.slice.is_none() {
+                self.turn(range.start).await?;
+            }
+        }
+        Ok(self.slice.filter(|_| self.at < range.end))
+    }
+
+    /// Takes the next part that does not end before `start`: parts that nobody asks for are not read.
+    async fn turn(&mut self, start: u64) -> Result<(), ReadError> {
+        let malformed = |what: &str| ReadError::Malformed { what: what.into() };
+        let body = self.reader.body();
+        let end_of = |part: usize| body.parts.get(part + 1).map_or(body.length, |next| next.start);
+        while self.part < body.parts.len() && end_of(self.part) <= start {
+            self.part += 1;
+        }
+        let end = end_of(self.part);
+        let short = || malformed("list does not hold as many bytes as the stream has");
+        let part = body.parts.get(self.part).ok_or_else(short)?.clone();
+        let slices = self.reader.slices(&part).await?;
+        let total: u64 = slices.iter().map(|slice| u64::from(slice.take)).sum();
+        if part.start.checked_add(total) != Some(end) {
+            return Err(malformed("list has a part of another length than its place"));
+        }
+        (self.part, self.at, self.slices) = (self.part + 1, part.start, slices.into_iter());
+        Ok(())
+    }
+}
+
+/// The bytes of a slice that begins at `at` which lie in `range`; they overlap.
+fn cut(slice: Slice, at: u64, range: &Range<u64>) -> Slice {
+    // Differences within one slice fit its 32 bits.
+    let inside = |bytes: u64| u32::try_from(bytes).unwrap_or(0);
+    let before = inside(range.start.saturating_sub(at));
+    let after = inside((at + u64::from(slice.take)).saturating_sub(range.end));
+    Slice { skip: slice.skip + before, take: slice.take - before - after, ..slice }
+}
+
+/// Slices being hashed. Those that go on in one chunk count as one: how they were parted says nothing.
+#[derive(Default)]
+struct Run {
+    hasher: StreamHasher,
+    held: Option<Slice>,
+}
+
+impl Run {
+    fn add(&mut self, slice: Slice) {
+        match &mut self.held {
+            Some(held) if held.id == slice.id && held.skip.checked_add(held.take) == Some(slice.skip) => {
+                held.take += slice.take;
+            }
+            held => {
+                if let Some(held) = held.replace(slice) {
+                    self.hasher.update(&held);
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> ObjectHash {
+        if let Some(held) = &self.held {
+            self.hasher.update(held);
+        }
+        self.hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ids::ChunkId;
+    use crate::format::list::Place;
+    use crate::format::needs::PackName;
+
+    fn slice(id: u8, skip: u32, take: u32) -> Slice {
+        let pack = PackName { hash: ObjectHash([1; 32]), size: 1 };
+        Slice { place: Place { pack, offset: 0, length: 1, plain: 100 }, id: ChunkId([id; 32]), skip, take }
+    }
+
+    fn hash(slices: &[Slice]) -> ObjectHash {
+        let mut run = Run::default();
+        slices.iter().for_each(|slice| run.add(*slice));
+        run.finish()
+    }
+
+    #[test]
+    fn how_a_run_is_parted_does_not_count() {
+        let whole = hash(&[slice(1, 10, 30), slice(2, 0, 5)]);
+        assert_eq!(hash(&[slice(1, 10, 20), slice(1, 30, 10), slice(2, 0, 5)]), whole);
+        assert_ne!(hash(&[slice(1, 10, 20), slice(1, 31, 10), slice(2, 0, 5)]), whole);
+        assert_ne!(hash(&[slice(1, 10, 30)]), whole);
+    }
+
+    #[test]
+    fn a_slice_is_cut_to_its_range() {
+        assert_eq!(cut(slice(1, 10, 30), 1000, &(1005..1020)), slice(1, 15, 15));
+        assert_eq!(cut(slice(1, 10, 30), 1000, &(0..2000)), slice(1, 10, 30));
+    }
+}

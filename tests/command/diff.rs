@@ -1,0 +1,191 @@
+//! Two snapshots of a folder: what looks the same from outside is compared by its bytes.
+
+use std::path::Path;
+
+use rustix::fs::XattrFlags;
+
+use super::life::json;
+use crate::support::desk::{Desk, texts};
+use crate::support::program::good;
+
+/// The rows of `diff`: change, path, what. And its exit code.
+fn rows(desk: &Desk, from: &str, to: &str) -> (i32, Vec<(String, String, String)>) {
+    let (code, out, err) = desk.reads(&["diff", from, to, "-o", "json"]);
+    assert!(code < 2, "{code}: {err}");
+    assert_eq!(code == 0, err.contains("no difference"), "{err}");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let what = |row: &serde_json::Value| {
+        row["what"]
+            .as_array()
+            .map_or_else(String::new, |all| all.iter().map(text).collect::<Vec<_>>().join(", "))
+    };
+    let rows = out.lines().map(json).map(|row| (text(&row["change"]), text(&row["path"]), what(&row)));
+    (code, rows.collect())
+}
+
+fn changed(path: &str, what: &str) -> (String, String, String) {
+    ("changed".to_owned(), path.to_owned(), what.to_owned())
+}
+
+fn backed_up(desk: &Desk) {
+    let (code, _, err) = desk.backup(&[]);
+    assert_eq!(code, 0, "{err}");
+}
+
+fn another_epoch(desk: &Desk) {
+    good(&[&["epoch", "new"], &texts(&desk.writer())[..]].concat());
+}
+
+/// Writes a file in place and gives it back its time.
+fn rewrite(path: &Path, bytes: &[u8]) {
+    let before = std::fs::metadata(path).expect("the file");
+    assert_eq!(before.len(), bytes.len() as u64);
+    std::fs::write(path, bytes).expect("written");
+    let file = std::fs::File::options().write(true).open(path).expect("the file");
+    file.set_modified(before.modified().expect("a time")).expect("its time");
+}
+
+/// A desk with `count` small files beside the one that is there.
+fn many(count: usize) -> Desk {
+    let desk = Desk::new();
+    for number in 0..count {
+        let text = format!("file {number} {}\n", "x".repeat(number % 700));
+        std::fs::write(desk.at(&format!("data/{number:04}")), text).expect("a file");
+    }
+    desk
+}
+
+/// Bytes that no chunk holds twice.
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_lone_file_rewritten_with_its_time_is_a_difference() {
+    let desk = Desk::new();
+    backed_up(&desk);
+    rewrite(&desk.at("data/one.txt"), b"two\n");
+    backed_up(&desk);
+    assert_eq!(rows(&desk, "1", "2"), (1, vec![changed("one.txt", "content")]));
+    let (code, out, err) = desk.reads(&["diff", "1", "2"]);
+    assert_eq!((code, out), (1, format!("~ {}:one.txt   content\n", desk.item())), "{err}");
+    assert!(err.contains("1 difference"), "{err}");
+}
+
+#[test]
+fn one_among_many_is_told_and_its_neighbours_are_not() {
+    let desk = many(2000);
+    backed_up(&desk);
+    let one = desk.at("data/0777");
+    let text = std::fs::read_to_string(&one).expect("the file").replace("file", "FILE");
+    rewrite(&one, text.as_bytes());
+    // Written anew, but as it was.
+    let other = desk.at("data/0778");
+    rewrite(&other, &std::fs::read(&other).expect("the file"));
+    std::fs::remove_file(desk.at("data/0779")).expect("gone");
+    backed_up(&desk);
+    let removed = ("removed".to_owned(), "0779".to_owned(), String::new());
+    let folder = changed(".", "time of change");
+    assert_eq!(rows(&desk, "1", "2"), (1, vec![folder, changed("0777", "content"), removed]));
+}
+
+#[test]
+fn attributes_of_files_and_folders_are_differences() {
+    let desk = many(50);
+    let folder = desk.at("data/folder");
+    std::fs::create_dir(&folder).expect("a folder");
+    let set = |path: &Path, name: &str, value: &str| {
+        rustix::fs::setxattr(path, name, value.as_bytes(), XattrFlags::empty()).expect("an attribute");
+    };
+    set(&desk.at("data/0007"), "user.kept", "as it is");
+    set(&desk.at("data/0008"), "user.note", "one");
+    backed_up(&desk);
+    set(&desk.at("data/0008"), "user.note", "two");
+    set(&desk.at("data/0009"), "user.mark", "new");
+    set(&folder, "user.color", "blue");
+    backed_up(&desk);
+    let expected = [("0008", "user.note"), ("0009", "user.mark"), ("folder", "user.color")];
+    let expected = expected.map(|(path, name)| changed(path, &format!("xattr {name}"))).to_vec();
+    assert_eq!(rows(&desk, "1", "2"), (1, expected));
+}
+
+#[test]
+fn an_unchanged_tree_has_no_difference_in_any_epoch() {
+    let desk = many(300);
+    std::fs::write(desk.at("data/large"), noise(5_000_000)).expect("a file");
+    let mut holes = vec![0; 400_000];
+    holes.extend_from_slice(b"the end");
+    std::fs::write(desk.at("data/holes"), holes).expect("a file");
+    std::os::unix::fs::symlink("large", desk.at("data/symlink")).expect("a link");
+    std::fs::hard_link(desk.at("data/large"), desk.at("data/name")).expect("a link");
+    backed_up(&desk);
+    backed_up(&desk);
+    another_epoch(&desk);
+    backed_up(&desk);
+    assert_eq!(rows(&desk, "1", "2"), (0, Vec::new()));
+    assert_eq!(rows(&desk, "1", "3"), (0, Vec::new()));
+}
+
+#[test]
+fn content_is_compared_across_epochs() {
+    let desk = many(300);
+    let large = desk.at("data/large");
+    let mut bytes = noise(5_000_000);
+    std::fs::write(&large, &bytes).expect("a file");
+    backed_up(&desk);
+    bytes[3_456_789] ^= 1;
+    rewrite(&large, &bytes);
+    backed_up(&desk);
+    assert_eq!(rows(&desk, "1", "2"), (1, vec![changed("large", "content")]));
+    let one = desk.at("data/0123");
+    let text = std::fs::read_to_string(&one).expect("the file").replace("file", "FILE");
+    rewrite(&one, text.as_bytes());
+    another_epoch(&desk);
+    backed_up(&desk);
+    assert_eq!(rows(&desk, "1", "3"), (1, vec![changed("0123", "content"), changed("large", "content")]));
+    assert_eq!(rows(&desk, "2", "3"), (1, vec![changed("0123", "content")]));
+}
+
+#[test]
+fn holes_are_told_from_content() {
+    use std::os::unix::fs::FileExt as _;
+    let desk = Desk::new();
+    let full = |name: &str| std::fs::write(desk.at(name), vec![0; 1 << 20]).expect("a file");
+    let sparse = |name: &str, mark: &[u8]| {
+        let path = desk.at(name);
+        let time = std::fs::metadata(&path).and_then(|meta| meta.modified()).expect("a time");
+        let file = std::fs::File::create(path).expect("a file");
+        file.write_all_at(mark, 0).and_then(|()| file.set_len(1 << 20)).expect("a hole");
+        file.set_modified(time).expect("its time");
+    };
+    // So that the folder does not shrink by half, which is a gap.
+    std::fs::write(desk.at("data/rest"), noise(4 << 20)).expect("a file");
+    full("data/layout");
+    full("data/other");
+    backed_up(&desk);
+    sparse("data/layout", &[0]);
+    sparse("data/other", &[1]);
+    backed_up(&desk);
+    assert_eq!(rows(&desk, "1", "2"), (1, vec![changed("layout", "holes"), changed("other", "content")]));
+}
+
+#[test]
+fn what_no_snapshot_holds_is_not_compared() {
+    let desk = Desk::new();
+    let missing = desk.text("missing");
+    for _ in 0..2 {
+        let (code, _, err) = desk.backup(&["--path", &missing]);
+        assert_eq!(code, 3, "{err}");
+    }
+    let (code, out, err) = desk.reads(&["diff", "1", "2"]);
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("no difference in what was compared"), "{err}");
+    assert!(
+        err.contains(&format!("path{missing}: not compared: what snapshot 1 could not read whole")),
+        "{err}"
+    );
+    let (code, _, err) = desk.reads(&["diff", "1", "2", "--item", &desk.item()]);
+    assert_eq!(code, 0, "{err}");
+}
