@@ -63,9 +63,6 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
     chain.cut_off(&records);
-    for (object, error) in &chain.rejected {
-        reporter.warn(object.to_string(), format!("this is no snapshot of this writer: {error}"));
-    }
     for broken in chain.breaks(&HashSet::new()) {
         reporter.warn("chain", broken.to_string());
     }
@@ -74,6 +71,7 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     if !starts_over && records.cut_offs(key.signing.public()).next().is_none() {
         expect_head(&mut chain, keeper, reporter).await;
     }
+    tell_rejected(&chain, reporter);
     kill_point("backup.chain.read");
     let state = read_state(&chain, &ready, place).await;
     kill_point("backup.state.read");
@@ -101,6 +99,21 @@ async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failu
         "is this the right repository, and is it whole? kbak init --join makes a writer for another one; \
          --new-epoch starts over in this one",
     ))
+}
+
+/// Says what lies in the place of a snapshot and is none. What has a greater number than this run
+/// will stay the newest there, and readers do not pass it over.
+fn tell_rejected(chain: &Chain, reporter: &Reporter) {
+    let next = chain.next_seq();
+    for (object, error) in &chain.rejected {
+        let mut what = format!("this is no snapshot of this writer: {error}");
+        if layout::parse_snapshot_name(object.name()).is_some_and(|(seq, _)| seq > next) {
+            what += "; as long as it lies there, restores of latest are refused, because its number is \
+                     above this run's: find out who put it there and remove it, or name a snapshot by \
+                     its number";
+        }
+        reporter.warn(object.to_string(), what);
+    }
 }
 
 /// Whether the snapshot that this writer committed last is still there. The next one names it as a

@@ -16,6 +16,7 @@ use crate::format::ids::RecipientId;
 use crate::pipeline::owner::{Identity, Owner};
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plural, short_hash, utc};
+use crate::repository::damage;
 use crate::repository::keys::{self, Desk};
 use crate::repository::open::{PlanView, View};
 
@@ -92,6 +93,9 @@ async fn plans(from: &ReadArgs, talk: &Talk) -> Result<(View, Vec<PlanView>), Fa
     let plans = view.plans(&reading::which(&from.reader, "latest")).await?;
     if plans.iter().all(|plan| plan.epochs.all.is_empty()) {
         let what = format!("no epoch in {} that a pinned key signed", view.store.describe());
+        if plans.iter().any(PlanView::is_unread) {
+            return Err(damage::unread(what, plans.iter()));
+        }
         let mut failure = Failure::new(Exit::Usage, what).remedy("is this the right kbak.pub?");
         if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.epochs.rejected).next() {
             failure = failure.fact(object.to_string(), error.to_string());

@@ -21,7 +21,7 @@ use crate::report::run::RunReport;
 use crate::report::text::{plural, short_hash, utc};
 use crate::repository::chain::Snapshot;
 use crate::repository::open::PlanView;
-use crate::repository::{keys, reports};
+use crate::repository::{damage, keys, reports};
 
 /// What `kbak snapshots` takes.
 #[derive(Debug, Args)]
@@ -104,6 +104,14 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
         Column::Left(""),
     ]);
     out::listing(args.output.output, &columns, rows.iter().map(|row| line(row, named)), &rows)?;
+    // A listing that leaves a whole plan out is no listing of it.
+    let unread: Vec<&PlanView> =
+        plans.iter().map(|plan| &plan.view).filter(|plan| plan.is_unread()).collect();
+    if !unread.is_empty() {
+        let of = plural(unread.len() as u64, "plan", "plans");
+        let what = format!("the snapshots of {of} lie there, and none of them can be read");
+        return Err(damage::unread(what, unread.into_iter()));
+    }
     if args.output.output == Format::Table && rows.is_empty() {
         let plans = plural(plans.len() as u64, "plan", "plans");
         talk.say(&format!("no snapshots yet ({plans} with an epoch)"));
@@ -123,7 +131,7 @@ async fn list(
         let (mut sound, mut name) = (true, None);
         if let Some(latest) = plan.chain.latest() {
             // What `latest` refuses is not marked as the latest.
-            sound = view.newer_damage(&plan, latest).await?.is_empty();
+            sound = plan.newer_damage(latest).is_empty();
             if let Some(identities) = identities {
                 match view.open(&plan, latest, identities, reading::MEMORY).await {
                     Ok(opened) => name = Some(opened.body().plan_name.clone()),

@@ -35,6 +35,12 @@ pub enum EpochError {
         /// Why.
         source: SignError,
     },
+    /// A link, a pipe, a folder or the like stands in its place.
+    #[error("{object}: something that is no plain file stands in its place")]
+    NotAFile {
+        /// The object's key.
+        object: String,
+    },
     /// It says it is another than the path it lies at.
     #[error("{object} says its {field} is {found}, and lies under {wanted}: it was moved or replaced")]
     Misplaced {

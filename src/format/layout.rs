@@ -253,6 +253,17 @@ pub fn parse_snapshot_name(name: &str) -> Option<(u64, ObjectHash)> {
     Some((digits.then(|| seq.parse().ok())??, hash.parse().ok()?))
 }
 
+/// Whether a last segment is one that only objects have, and never a folder on the way to them.
+#[must_use]
+pub fn names_object(name: &str) -> bool {
+    let hash = |name: &str| name.parse::<ObjectHash>().is_ok();
+    name == marker().name()
+        || name == "epoch.json"
+        || name.strip_suffix(".json").is_some_and(|epoch| epoch.parse::<EpochId>().is_ok())
+        || hash(name.strip_suffix(".age").unwrap_or(name))
+        || parse_snapshot_name(name).is_some()
+}
+
 /// The signed statements of a writer and its owners.
 #[must_use]
 pub fn records_prefix(writer: WriterId) -> String {
@@ -289,6 +300,27 @@ mod tests {
         assert!(key.as_str().contains("/packs/ab/abab"));
         assert_eq!(ObjectKey::parse(key.as_str()), Some(key.clone()));
         assert!(key.as_str().len() < MAX_KEY);
+    }
+
+    #[test]
+    fn no_folder_has_the_name_of_an_object() {
+        let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
+        let hash = ObjectHash([0xab; 32]);
+        for key in [
+            marker(),
+            epoch_copy(path.writer, path.plan, path.epoch),
+            path.epoch_json(),
+            path.wrap(hash),
+            path.in_domain(NameId([4; 8]), Class::Pack, hash),
+            path.in_domain(NameId([4; 8]), Class::State, hash),
+            path.body(hash),
+            path.snapshot(42, hash),
+            record(path.writer, hash),
+        ] {
+            assert!(names_object(key.name()), "{key}");
+            let (folders, _) = key.as_str().rsplit_once('/').unwrap_or_default();
+            assert!(!folders.split('/').any(names_object), "{key}");
+        }
     }
 
     #[test]

@@ -134,6 +134,9 @@ pub enum ManifestError {
     /// Its name is not its hash, or no name of a manifest.
     #[error("its name does not fit its content")]
     Name,
+    /// A link, a pipe, a folder or the like stands in its place.
+    #[error("something that is no plain file stands in its place")]
+    NotAFile,
     /// Its fields contradict each other.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),

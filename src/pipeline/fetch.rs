@@ -69,7 +69,10 @@ impl ReadError {
         match self {
             Self::Damaged { .. } | Self::Malformed { .. } => true,
             Self::Store(error) => {
-                matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. })
+                matches!(
+                    error.kind,
+                    StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile
+                )
             }
             Self::Spill(_) | Self::Ended => false,
         }

@@ -137,9 +137,11 @@ impl From<crate::store::StoreError> for Failure {
             ),
             Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
             Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
-            Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } | Kind::NotFound => {
-                (Exit::Damaged, Some(damaged))
-            }
+            Kind::Corrupt(_)
+            | Kind::Protocol(_)
+            | Kind::TooLarge { .. }
+            | Kind::NotFound
+            | Kind::NotAFile => (Exit::Damaged, Some(damaged)),
             Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
             Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) if folder => {
                 (Exit::Unreachable, Some("look at the disk that holds the folder, and run it again"))

@@ -109,11 +109,7 @@ pub async fn read(
             .map(|entry| async move { (get(store, &entry.key).await, entry) })
             .buffered(PARALLEL);
         while let Some((bytes, entry)) = read.next().await {
-            let opened = match bytes? {
-                Some(bytes) => Manifest::open(bytes, &path, entry.key.name(), signers),
-                None => Err(ManifestError::Name),
-            };
-            match opened {
+            match bytes?.and_then(|bytes| Manifest::open(bytes, &path, entry.key.name(), signers)) {
                 Ok(manifest) => chain.add(Snapshot { manifest, key: entry.key, stored: entry.modified }),
                 Err(error) => chain.rejected.push((entry.key, error)),
             }
@@ -122,12 +118,18 @@ pub async fn read(
     Ok(chain)
 }
 
-/// A document; nothing when it is too long or has gone, which is no manifest of ours.
-async fn get(store: &Arc<dyn Store>, key: &ObjectKey) -> Result<Option<bytes::Bytes>, StoreError> {
+/// A document, or why it is no manifest of ours: too long, gone, or no file.
+async fn get(
+    store: &Arc<dyn Store>,
+    key: &ObjectKey,
+) -> Result<Result<bytes::Bytes, ManifestError>, StoreError> {
     match store.get(key, MAX_DOCUMENT).await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError { kind: StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotFound, .. }) => Ok(None),
-        Err(error) => Err(error),
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(error) => match error.kind {
+            StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotFound => Ok(Err(ManifestError::Name)),
+            StoreErrorKind::NotAFile => Ok(Err(ManifestError::NotAFile)),
+            _ => Err(error),
+        },
     }
 }
 

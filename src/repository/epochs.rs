@@ -83,7 +83,7 @@ pub async fn list(
                 missing.push(key);
                 continue;
             };
-            match Epoch::open(bytes, &path, repository, signers) {
+            match bytes.and_then(|bytes| Epoch::open(bytes, &path, repository, signers)) {
                 Ok(epoch) => found = found.or(Some(epoch)),
                 Err(error) => epochs.rejected.push((key, error)),
             }
@@ -137,14 +137,18 @@ async fn modified(store: &Arc<dyn Store>, path: &EpochPath) -> Result<Option<Tim
 
 /// A document, or nothing where there is none. One that is too long is no document of ours; it is
 /// rejected as one byte that parses as nothing.
-async fn get(store: &Arc<dyn Store>, key: ObjectKey) -> Result<Option<bytes::Bytes>, StoreError> {
+async fn get(
+    store: &Arc<dyn Store>,
+    key: ObjectKey,
+) -> Result<Option<Result<bytes::Bytes, EpochError>>, StoreError> {
     match store.get(&key, MAX_DOCUMENT).await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(None),
-        Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
-            Ok(Some(bytes::Bytes::from_static(b"?")))
-        }
-        Err(error) => Err(error),
+        Ok(bytes) => Ok(Some(Ok(bytes))),
+        Err(error) => match error.kind {
+            StoreErrorKind::NotFound => Ok(None),
+            StoreErrorKind::TooLarge { .. } => Ok(Some(Ok(bytes::Bytes::from_static(b"?")))),
+            StoreErrorKind::NotAFile => Ok(Some(Err(EpochError::NotAFile { object: key.to_string() }))),
+            _ => Err(error),
+        },
     }
 }
 

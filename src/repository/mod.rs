@@ -3,6 +3,7 @@
 pub mod birth;
 pub mod chain;
 pub mod commit;
+pub mod damage;
 pub mod dedup;
 pub mod epochs;
 pub mod hand_over;

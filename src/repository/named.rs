@@ -19,7 +19,7 @@ pub enum Named<T> {
     Is(T),
     /// Nothing.
     Missing,
-    /// Something else, or something longer than such an object can be.
+    /// Something else, something longer than such an object can be, or no object at all.
     Altered,
 }
 
@@ -75,7 +75,9 @@ fn absent<T>(read: Result<T, StoreError>) -> Result<Named<T>, StoreError> {
     match read {
         Ok(value) => Ok(Named::Is(value)),
         Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(Named::Missing),
-        Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => Ok(Named::Altered),
+        Err(StoreError { kind: StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile, .. }) => {
+            Ok(Named::Altered)
+        }
         Err(error) => Err(error),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
-use crate::format::layout::{self, EpochPath, ObjectKey};
+use crate::format::layout::{self, EpochPath};
 use crate::format::marker::{MARKER, NotTheMarker};
 use crate::format::sign::Namespace;
 use crate::format::signers::Signers;
@@ -19,6 +19,7 @@ use crate::store::{Store, StoreError};
 use crate::world::World;
 
 use super::chain::{self, Break, Chain, Snapshot};
+use super::damage::{self, Hidden};
 use super::epochs::{self, Epochs};
 use super::keys;
 use super::named::{self, Named};
@@ -52,6 +53,8 @@ pub struct PlanView {
     pub epochs: Epochs,
     /// Its snapshots.
     pub chain: Chain,
+    /// Snapshots of it that cannot be read.
+    pub hidden: Vec<Hidden>,
 }
 
 /// Which snapshot is meant.
@@ -117,9 +120,33 @@ impl View {
         writers
     }
 
+    /// Whether a folder of a pinned writer is there.
+    pub async fn is_written(&self) -> Result<bool, StoreError> {
+        for writer in self.writers() {
+            if !folders(&self.store, &format!("{writer}/"), MAX_PLANS).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// As [`check_marker`]. Where a pinned writer's folder is there, the marker did not stay away: it
+    /// was lost or taken.
+    async fn check_marker(&self) -> Result<(), Failure> {
+        let found = look_at_marker(&self.store).await?;
+        if found != Named::Missing || !self.is_written().await? {
+            return judge_marker(&self.store, &found);
+        }
+        let what = format!("{} is gone from {}", layout::marker(), self.store.describe());
+        Err(Failure::new(Exit::Damaged, what).fact("there", "a pinned writer's folder").remedy(
+            "put it there again: it holds {\"kbak\":1}, without a newline, in every repository; the next \
+             backup does that too",
+        ))
+    }
+
     /// All plans of the writers that `which` leaves open.
     pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, Failure> {
-        check_marker(&self.store).await?;
+        self.check_marker().await?;
         let mut plans = Vec::new();
         let mut records: Option<(WriterId, Records)> = None;
         for (writer, plan) in self.plan_ids(which).await? {
@@ -129,10 +156,7 @@ impl View {
                 _ => self.records(writer).await?,
             };
             let plan = self.plan(writer, plan, &known).await?;
-            for epoch in plan.lost_epochs() {
-                let what = "neither copy of its epoch.json counts, so nothing in it does: see kbak verify";
-                self.reporter.warn(format!("epoch {epoch} of plan {}", plan.plan), what);
-            }
+            self.warn_of_lost(&plan);
             plans.push(plan);
             records = Some((writer, known));
         }
@@ -203,7 +227,9 @@ impl View {
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
         chain.cut_off(records);
         epochs.cut_off(records, &chain);
-        Ok(PlanView { writer, plan, epochs, chain })
+        let mut view = PlanView { writer, plan, epochs, chain, hidden: Vec::new() };
+        view.hidden = self.hidden(&view).await?;
+        Ok(view)
     }
 
     /// The signed records of a writer.
@@ -227,56 +253,13 @@ impl View {
             _ => return Err(ambiguous(&found, which)),
         }
         let Some((at, snapshot)) = found.pop() else { return Err(self.none(&plans, which)) };
+        if which.snapshot == "latest" {
+            damage::refuse_latest(&plans, &plans[at], &snapshot)?;
+        }
         let plan =
             plans.into_iter().nth(at).ok_or_else(|| Failure::new(Exit::Bug, "a plan that vanished"))?;
-        if which.snapshot == "latest" {
-            self.refuse_newer_damage(&plan, &snapshot).await?;
-        }
         self.warn_of_breaks(&plan);
         Ok((plan, snapshot))
-    }
-
-    /// The latest of those that can be read is not the latest when something newer is damaged: what
-    /// was lost with it must not go unsaid.
-    async fn refuse_newer_damage(&self, plan: &PlanView, snapshot: &Snapshot) -> Result<(), Failure> {
-        let wrong = self.newer_damage(plan, snapshot).await?;
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        let seq = snapshot.envelope().seq;
-        let what = format!("snapshot {seq:06} is the newest that counts, and something newer lies there");
-        let finished = format!("finished {}", snapshot.envelope().finished);
-        let mut failure = Failure::new(Exit::Damaged, what).fact(format!("snapshot {seq:06}"), finished);
-        for (object, why) in wrong.into_iter().take(5) {
-            failure = failure.fact(object, why);
-        }
-        Err(failure.remedy(format!(
-            "to use it all the same, say {seq} instead of latest; kbak verify shows everything that is wrong"
-        )))
-    }
-
-    /// What lies there with a greater number than `snapshot` and does not count, and why.
-    ///
-    /// # Errors
-    /// When the store cannot say.
-    pub async fn newer_damage(
-        &self,
-        plan: &PlanView,
-        snapshot: &Snapshot,
-    ) -> Result<Vec<(String, String)>, StoreError> {
-        let seq = snapshot.envelope().seq;
-        let newer =
-            |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(named, _)| named > seq);
-        let manifests = plan.chain.rejected.iter().filter(|(key, _)| newer(key));
-        let mut wrong: Vec<(String, String)> =
-            manifests.map(|(key, error)| (key.to_string(), error.to_string())).collect();
-        for epoch in plan.lost_epochs() {
-            let prefix = EpochPath { writer: plan.writer, plan: plan.plan, epoch }.snapshots_prefix();
-            if self.store.list(&prefix, None).await?.entries.iter().any(|entry| newer(&entry.key)) {
-                wrong.push((prefix, "its epoch is gone or does not count, and its snapshots with it".into()));
-            }
-        }
-        Ok(wrong)
     }
 
     fn warn_of_breaks(&self, plan: &PlanView) {
@@ -287,27 +270,6 @@ impl View {
             self.reporter
                 .warn(object.to_string(), format!("this is no snapshot of a pinned writer: {error}"));
         }
-    }
-
-    fn none(&self, plans: &[PlanView], which: &Which) -> Failure {
-        let rejected: Vec<_> = plans.iter().flat_map(|plan| &plan.chain.rejected).collect();
-        if let Some((object, error)) = rejected.first() {
-            let what = format!("no snapshot {} that a pinned key signed", which.snapshot);
-            return Failure::new(Exit::Damaged, what)
-                .fact(object.to_string(), error.to_string())
-                .remedy("is this the right kbak.pub? kbak verify shows every object that is wrong");
-        }
-        let count: usize = plans.iter().map(|plan| plan.chain.len()).sum();
-        let unpinned = plans.iter().flat_map(|plan| &plan.epochs.rejected).next();
-        let mut failure = Failure::new(
-            if unpinned.is_some() { Exit::Damaged } else { Exit::Usage },
-            format!("no snapshot {} in {}", which.snapshot, self.store.describe()),
-        )
-        .fact("snapshots there", count.to_string());
-        if let Some((object, error)) = unpinned {
-            failure = failure.fact(object.to_string(), error.to_string());
-        }
-        failure.remedy("kbak snapshots lists what there is; --signer says whose snapshots count")
     }
 
     /// Opens a snapshot with the owners' identities. `memory` is what readers may hold.

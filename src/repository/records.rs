@@ -66,9 +66,9 @@ pub async fn list(
     while let Some((entry, bytes)) = read.next().await {
         let bytes = match bytes {
             Ok(bytes) => bytes,
-            // Pruned since it was listed, or no record by its size.
+            // Pruned since it was listed, or no record by its size, or no file.
             Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => continue,
-            Err(StoreError { kind: StoreErrorKind::TooLarge { .. }, .. }) => {
+            Err(StoreError { kind: StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile, .. }) => {
                 records.rejected.push((entry.key, RecordError::Kind));
                 continue;
             }

@@ -131,6 +131,7 @@ impl Store for MemoryStore {
             .map(|held| Entry {
                 key: held.key.clone(),
                 size: held.bytes.len() as u64,
+                plain: true,
                 modified: held.modified,
                 etag: Some(held.etag.clone()),
             });

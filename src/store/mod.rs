@@ -53,6 +53,10 @@ pub struct Entry {
     pub key: ObjectKey,
     /// Its size in bytes.
     pub size: u64,
+    /// Whether it is an object. In a folder something else can stand in the place of one: a link, a
+    /// pipe, a folder. It is listed without a byte and never opened; reading it is
+    /// [`StoreErrorKind::NotAFile`].
+    pub plain: bool,
     /// When the store took it, by the store's clock.
     pub modified: Timestamp,
     /// The store's own tag: a hint, never a proof.
@@ -142,6 +146,9 @@ pub enum StoreErrorKind {
         /// The most the caller takes.
         limit: u64,
     },
+    /// A link, a pipe, a folder or the like stands in the object's place.
+    #[error("something that is no plain file stands in its place")]
+    NotAFile,
     /// The bytes that arrived are not those that were sent (checksum, length).
     #[error("what arrived is not what was sent ({0})")]
     Corrupt(String),

@@ -357,5 +357,8 @@ fn damage(error: ReadError) -> Result<String, Failure> {
 }
 
 fn is_absence(error: &StoreError) -> bool {
-    matches!(error.kind, StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. })
+    matches!(
+        error.kind,
+        StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile
+    )
 }

@@ -222,11 +222,7 @@ impl Check<'_> {
             Named::Is(_) => return Ok(()),
             Named::Altered => (Fault::Altered, "it does not hold what it holds in every repository"),
             Named::Missing => {
-                let mut lies = false;
-                for writer in self.view.writers() {
-                    lies |= !folders(&self.view.store, &format!("{writer}/"), MAX_WRITERS).await?.is_empty();
-                }
-                if !lies {
+                if !self.view.is_written().await? {
                     return judge_marker(&self.view.store, &Named::Missing);
                 }
                 (Fault::Missing, "a pinned writer's folder is there without it")
@@ -323,7 +319,7 @@ impl Check<'_> {
     fn links(&mut self, plan: &PlanView) {
         for (key, error) in &plan.chain.rejected {
             let fault = match error {
-                ManifestError::Name => Fault::Altered,
+                ManifestError::Name | ManifestError::NotAFile => Fault::Altered,
                 ManifestError::Signed(error) if error.is_newer() => Fault::Newer,
                 ManifestError::Signed(_) | ManifestError::Misplaced { .. } | ManifestError::CutOff => {
                     Fault::Signature
@@ -406,6 +402,7 @@ fn names(plan: &PlanView, hash: ObjectHash) -> bool {
 fn epoch_fault(error: &EpochError) -> Fault {
     match error {
         error if error.is_newer() => Fault::Newer,
+        EpochError::NotAFile { .. } => Fault::Altered,
         EpochError::Document { .. } | EpochError::Misplaced { .. } | EpochError::CutOff { .. } => {
             Fault::Signature
         }

@@ -12,7 +12,7 @@ use crate::format::needs::{MAX_NEEDS, Needs, PackName};
 use crate::repository::chain::Snapshot;
 use crate::repository::named::{self, Named};
 use crate::store::listing::list_all;
-use crate::store::{Entry, StoreError};
+use crate::store::{Entry, StoreError, StoreErrorKind};
 
 use super::finding::{Fault, Role};
 use super::{Check, Depth};
@@ -269,6 +269,27 @@ impl<'a> Book<'a> {
     fn entry(&mut self, entry: &Entry) -> Option<(Entry, Role, ObjectHash)> {
         // What is in no place of ours was named by the listing already.
         let placed = self.path.placed(&entry.key)?;
+        self.no_file(entry, placed);
+        self.enter(entry, placed).filter(|_| entry.plain)
+    }
+
+    /// What is no file is wrong wherever an object would be, whether anything names that or not: no
+    /// writer makes it.
+    fn no_file(&mut self, entry: &Entry, placed: Placed) {
+        let (role, hash) = match placed {
+            _ if entry.plain => return,
+            Placed::Epoch | Placed::Snapshot(_) => return,
+            Placed::Wrap(hash) => (Role::Wrap, hash),
+            Placed::Body(hash) => (Role::Body, hash),
+            Placed::InDomain(_, Class::Pack, hash) => (Role::Pack, hash),
+            Placed::InDomain(_, Class::Needs, hash) => (Role::Needs, hash),
+            Placed::InDomain(_, _, hash) => (Role::Hint, hash),
+        };
+        let detail = StoreErrorKind::NotAFile.to_string();
+        self.wrong.push((entry.key.clone(), role, Fault::Altered, detail, hash));
+    }
+
+    fn enter(&mut self, entry: &Entry, placed: Placed) -> Option<(Entry, Role, ObjectHash)> {
         let (role, hash) = match placed {
             // Read whole and checked when the chain was read.
             Placed::Epoch | Placed::Snapshot(_) => return None,

@@ -8,7 +8,7 @@ use crate::support::desk::Desk;
 use crate::support::program::{beneath, command, kbak, read};
 
 /// Objects of a store whose path holds `part`, sorted.
-fn objects(desk: &Desk, part: &str) -> Vec<PathBuf> {
+pub fn objects(desk: &Desk, part: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         beneath(&desk.at("store")).into_iter().filter(|path| path.to_string_lossy().contains(part)).collect();
     found.sort();

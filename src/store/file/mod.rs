@@ -102,10 +102,7 @@ impl FileStore {
             tree::Read::TooLarge { limit } => {
                 Err(self.fail(operation, key.as_str(), StoreErrorKind::TooLarge { limit }))
             }
-            tree::Read::NotAFile => {
-                let kind = StoreErrorKind::Protocol("it is not a regular file".into());
-                Err(self.fail(operation, key.as_str(), kind))
-            }
+            tree::Read::NotAFile => Err(self.fail(operation, key.as_str(), StoreErrorKind::NotAFile)),
             tree::Read::Short { wanted, got } => {
                 let kind = StoreErrorKind::Corrupt(format!("{got} of {wanted} bytes"));
                 Err(self.fail(operation, key.as_str(), kind))
@@ -185,8 +182,8 @@ impl Store for FileStore {
         let mut page = Page { next: walked.next.map(|key| PageToken(to_hex(&key))), ..Page::default() };
         for found in walked.found {
             match found {
-                walk::Found::Object { key, size, modified } => {
-                    page.entries.push(Entry { key, size, modified, etag: None });
+                walk::Found::Object { key, size, plain, modified } => {
+                    page.entries.push(Entry { key, size, plain, modified, etag: None });
                 }
                 walk::Found::Foreign(name) => {
                     page.foreign.push(String::from_utf8_lossy(&name).into_owned());

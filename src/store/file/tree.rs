@@ -129,20 +129,27 @@ impl Tree {
         }
     }
 
-    fn file(&self, key: &ObjectKey) -> Result<(File, Stat), Errno> {
+    /// The open file of an object; nothing where something else stands in its place. That is looked
+    /// at first, because to open a pipe or a device can be felt at its other end.
+    fn file(&self, key: &ObjectKey) -> Result<Option<(File, Stat)>, Errno> {
         let (path, name) = split(key);
-        // Non-blocking, so that a pipe under an object's name holds nobody.
+        let folder = self.folder(path)?;
+        if !is_file(&fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?) {
+            return Ok(None);
+        }
+        // Non-blocking, so that a pipe that came since holds nobody.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = fs::openat(self.folder(path)?, name, flags, Mode::empty())?;
+        let file = match fs::openat(&folder, name, flags, Mode::empty()) {
+            // A link or a socket that came since.
+            Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
+            other => other?,
+        };
         let stat = fs::fstat(&file)?;
-        Ok((File::from(file), stat))
+        Ok(is_file(&stat).then(|| (File::from(file), stat)))
     }
 
     pub(super) fn get(&self, key: &ObjectKey, limit: u64) -> Result<Read, Errno> {
-        let (file, stat) = self.file(key)?;
-        if !is_file(&stat) {
-            return Ok(Read::NotAFile);
-        }
+        let Some((file, stat)) = self.file(key)? else { return Ok(Read::NotAFile) };
         let size = size_of(&stat);
         if size > limit {
             return Ok(Read::TooLarge { limit });
@@ -151,10 +158,7 @@ impl Tree {
     }
 
     pub(super) fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Read, Errno> {
-        let (file, stat) = self.file(key)?;
-        if !is_file(&stat) {
-            return Ok(Read::NotAFile);
-        }
+        let Some((file, stat)) = self.file(key)? else { return Ok(Read::NotAFile) };
         let end = range.end.min(size_of(&stat));
         if range.start >= end {
             return Ok(Read::Bytes(Bytes::new()));

@@ -12,7 +12,7 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::tree::{self, TEMPORARY, Tree};
-use crate::format::layout::{MAX_KEY, ObjectKey};
+use crate::format::layout::{self, MAX_KEY, ObjectKey};
 
 /// The fewest names of a folder that one scan of it takes.
 const SCAN: usize = 256;
@@ -22,10 +22,12 @@ pub(super) enum Found {
     Object {
         key: ObjectKey,
         size: u64,
+        /// Whether it is a file, and not something else in the place of an object.
+        plain: bool,
         modified: Timestamp,
     },
-    /// A name that no repository has, or nothing that is a file or folder. A folder ends with a
-    /// slash and was not entered.
+    /// A name that no repository has, or nothing that is a file or folder, where no object would
+    /// be. A folder ends with a slash and was not entered.
     Foreign(Vec<u8>),
 }
 
@@ -114,7 +116,8 @@ impl Walk<'_> {
                 },
                 known => known == FileType::Directory,
             };
-            if is_folder {
+            // A folder in the place of an object stands where that object would, and is not entered.
+            if is_folder && !names_object(&name) {
                 name.push(b'/');
             }
             if name.as_slice() <= floor || !name.starts_with(start) || !self.is_ahead(path, &name) {
@@ -145,10 +148,15 @@ impl Walk<'_> {
             return Ok(());
         };
         let found = match fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if tree::is_file(&stat) => {
-                Found::Object { key: parsed, size: tree::size_of(&stat), modified: tree::modified(&stat) }
+            Ok(stat) => {
+                let plain = tree::is_file(&stat);
+                if plain || names_object(name) {
+                    let size = if plain { tree::size_of(&stat) } else { 0 };
+                    Found::Object { key: parsed, size, plain, modified: tree::modified(&stat) }
+                } else {
+                    Found::Foreign(key.clone())
+                }
             }
-            Ok(_) => Found::Foreign(key.clone()),
             Err(Errno::NOENT) => return Ok(()),
             Err(other) => return Err(other),
         };
@@ -183,6 +191,10 @@ impl Walk<'_> {
             self.last = key;
         }
     }
+}
+
+fn names_object(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(layout::names_object)
 }
 
 fn parse(key: &[u8]) -> Option<ObjectKey> {

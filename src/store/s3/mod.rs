@@ -243,7 +243,7 @@ impl S3Store {
         let modified =
             time.and_then(|time| Timestamp::new(time.secs(), time.subsec_nanos().cast_signed()).ok());
         let modified = modified.ok_or_else(|| broken(format!("{key} without a time")))?;
-        Ok(Ok(Entry { key, size, modified, etag: object.e_tag().map(str::to_owned) }))
+        Ok(Ok(Entry { key, size, plain: true, modified, etag: object.e_tag().map(str::to_owned) }))
     }
 }
 

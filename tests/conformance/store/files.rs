@@ -44,7 +44,9 @@ async fn links_inside_the_store_lead_nowhere() {
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
     symlink(outside.path().join("secret"), &path).expect("a link");
     let error = store.get(object.key(), 100).await.expect_err("a link");
-    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
+    let error = store.get_range(object.key(), 0..6).await.expect_err("a link");
+    assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
     assert_eq!(store.put(&object).await.expect("a put"), Put::Existed);
     assert_eq!(std::fs::read(outside.path().join("secret")).expect("it is there"), b"canary");
     // A link where a folder should be.
@@ -56,9 +58,11 @@ async fn links_inside_the_store_lead_nowhere() {
     assert_eq!(beneath(outside.path()).len(), 1, "nothing was written outside");
     let error = store.list(&format!("{writer}/probe/"), None).await.expect_err("a link");
     assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
-    // Neither is listed as an object, and nothing behind it.
+    // The one is listed in the object's place, without a byte; nothing behind either is.
     let store: Arc<dyn Store> = Arc::new(store);
-    assert_eq!(all(&store, "").await.expect("a list"), []);
+    let listed = all(&store, "").await.expect("a list");
+    let listed: Vec<_> = listed.iter().map(|entry| (&entry.key, entry.size, entry.plain)).collect();
+    assert_eq!(listed, [(object.key(), 0, false)]);
 }
 
 #[tokio::test]
@@ -69,7 +73,30 @@ async fn a_pipe_holds_nobody() {
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
     assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
     let error = store(folder.path()).get(object.key(), 100).await.expect_err("a pipe");
-    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_in_the_place_of_an_object_is_listed_there_and_not_entered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects = Objects::new();
+    let mut put = vec![objects.needs(1, 1), objects.needs(1, 2), objects.needs(1, 3)];
+    put.sort_by(|a, b| a.key().cmp(b.key()));
+    for object in &put {
+        store(folder.path()).put(object).await.expect("a put");
+    }
+    let path = folder.path().join(put[1].key().as_str());
+    std::fs::remove_file(&path).expect("gone");
+    std::fs::create_dir(&path).expect("a folder");
+    std::fs::write(path.join("0"), "mine").expect("a file");
+    // A key that comes between the folder's name and what lies in it.
+    std::fs::write(path.with_extension("age"), "theirs").expect("a file");
+    let store: Arc<dyn Store> = Arc::new(store(folder.path()).with_page(1));
+    let listed = all(&store, "").await.expect("a list");
+    assert_eq!(listed.iter().map(|entry| entry.plain).collect::<Vec<_>>(), [true, false, true, true]);
+    assert_eq!((&listed[1].key, listed[1].size), (put[1].key(), 0));
+    let error = store.get(put[1].key(), 100).await.expect_err("a folder");
+    assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
 }
 
 #[tokio::test]
