@@ -7,7 +7,7 @@ use serde_saphyr::{Error as Yaml, MessageFormatter as _, UserMessageFormatter};
 use super::problem::{PlanError, Position, Problem, ProblemKind};
 use super::schema::FieldDoc;
 use super::spec::BackupPlan;
-use super::tree::{Place, position};
+use super::tree::{Place, position, without_numbers};
 use super::{recipient, supported, validate};
 
 /// The longest plan that is read. Kubernetes bounds a ConfigMap to 1 MiB.
@@ -96,7 +96,12 @@ fn nothing_stands(places: &Place) -> Vec<Problem> {
             .remedy("write {} for a block of defaults, [] for an empty list, or leave the field out")
             .at(at)
     };
-    places.without_value().into_iter().map(problem).collect()
+    // In a merge patch null removes a field (RFC 7396), and a JSON patch may set a field to it.
+    let patches = |field: &str| {
+        let field = without_numbers(field);
+        field.starts_with("spec.modify[].merge.") || field.starts_with("spec.modify[].patch[].value")
+    };
+    places.without_value().into_iter().filter(|(field, _)| !patches(field)).map(problem).collect()
 }
 
 fn private_key(at: Position) -> Problem {

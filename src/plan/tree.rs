@@ -113,7 +113,7 @@ impl Place {
 }
 
 /// `spec.databases[1].name` as `spec.databases[].name`.
-fn without_numbers(path: &str) -> String {
+pub(super) fn without_numbers(path: &str) -> String {
     let mut text = String::with_capacity(path.len());
     let mut inside = false;
     for c in path.chars() {
