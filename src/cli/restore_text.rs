@@ -217,6 +217,7 @@ pub(super) fn object(object: &ObjectRef, outcome: &Outcome) -> ObjectReport {
 /// That something that was asked for is not there.
 pub(super) fn nothing_fits(absent: &Absent) -> String {
     let beside = match absent {
+        Absent::LeftOut(_, skip) => return format!("{absent} is left out: {}", left_out(skip)),
         Absent::Labels(_) => ", of what is selected otherwise,",
         _ => "",
     };
@@ -297,7 +298,8 @@ pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
 /// What to do about it.
 pub(super) fn remedy(report: &RestoreReport) -> Option<String> {
     let mut steps = Vec::new();
-    if !report.absent.is_empty() {
+    // What is left out says by itself what brings it, if anything does.
+    if report.absent.iter().any(|absent| !matches!(absent, Absent::LeftOut(..))) {
         steps.push("look at how it is called: kbak ls, kbak show".to_owned());
     }
     if !report.refused.is_empty() {

@@ -82,6 +82,14 @@ async fn a_selection_that_fits_nothing_is_no_success() {
     let (code, _, said) = desk.reads(&[&into[..], &own].concat());
     assert_eq!(code, 0, "{said}");
     get(&cluster, "/api/v1/namespaces/copy/configmaps/settings").await;
+    // A merge patch removes with null, as RFC 7396 says.
+    let removes = desk.text("removes.yaml");
+    let rest = "  map: {namespaces: {shop: bare}}\n  modify:\n    - {match: {names: [settings]}, merge: {data: null}}\n";
+    std::fs::write(&removes, text(rest)).expect("a plan");
+    let (code, _, said) = desk.reads(&[&into[..], &["--plan", &removes, "--namespace", "shop"]].concat());
+    assert_eq!(code, 0, "{said}");
+    let bare = get(&cluster, "/api/v1/namespaces/bare/configmaps/settings").await;
+    assert_eq!(bare.get("data"), None, "{bare}");
     // One object into another namespace: the namespace only says where it goes.
     let one = ["--object", "configmaps/shop/settings", "--namespace", "shop:one"];
     let (code, _, said) = desk.reads(&[&into[..], &one].concat());

@@ -211,6 +211,30 @@ async fn a_copy_does_no_harm() {
     let space = get(&here, "/api/v1/namespaces/shop-test").await;
     assert_eq!(space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
 
+    // What counts is what would be created: a modifier may make it harmful, or harmless.
+    let merging = |name: &str, merge: Value| Modifier {
+        kinds: vec![kbak::plan::Glob::new("services").expect("a glob")],
+        names: vec![kbak::plan::Glob::new(name).expect("a glob")],
+        merge: Some(merge),
+        ..Modifier::default()
+    };
+    let dns =
+        json!({"metadata": {"annotations": {"external-dns.alpha.kubernetes.io/hostname": "a.example"}}});
+    for (name, merge, wanted) in [
+        ("web", json!({"spec": {"type": "LoadBalancer"}}), Some(Release::Loadbalancers)),
+        ("web", json!({"spec": {"externalIPs": ["192.0.2.9"]}}), Some(Release::Loadbalancers)),
+        ("web", dns, Some(Release::Dns)),
+        ("balanced", json!({"spec": {"type": "ClusterIP"}}), None),
+    ] {
+        let changed = RestoreConfig { modifiers: vec![merging(name, merge.clone())], ..copy.clone() };
+        let action =
+            &plan(&here, &held, &changed, false).await.1[&format!("Service/shop-test/{name}")].action;
+        match wanted {
+            Some(release) => assert_eq!(*action, Action::Hold(release), "{merge}"),
+            None => assert!(!matches!(action, Action::Hold(_)), "{action:?} {merge}"),
+        }
+    }
+
     // Released, it comes; to want it held back is whole, too.
     let none = RestoreConfig { release: Some(BTreeSet::new()), ..copy.clone() };
     let (report, _) = restore(&here, &held, &none).await;

@@ -12,6 +12,7 @@ mod cluster_restore_bad;
 mod cluster_restore_copy;
 mod cluster_restore_denied;
 mod cluster_restore_load;
+mod cluster_restore_lost;
 mod cluster_restore_meets;
 mod cluster_restore_plan;
 mod cluster_restore_program;

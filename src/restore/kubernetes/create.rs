@@ -17,7 +17,7 @@ use super::hooks::backends;
 use super::object::{Paths, each, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::target::segment;
-use super::warning::{Warning, told};
+use super::warning::{Warning, pruned, told};
 use super::{ObjectRef, RestoreError};
 use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo};
 
@@ -275,11 +275,12 @@ impl Creator<'_> {
             }
         }
         match made {
-            Made::New(there, warnings) => {
-                let mut warnings = told(&attempt.object, &warnings);
+            Made::New(there, headers) => {
+                let mut warnings = told(&attempt.object, &headers);
                 warnings.extend(given_up);
                 self.breaker.note(None);
                 let new_uid = text(&there, "/metadata/uid").to_owned();
+                let attempt = without_pruned(attempt, &headers);
                 Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt })
             }
             Made::Refused { status, repeated } if status.code == 409 && status.reason == "AlreadyExists" => {
@@ -409,11 +410,12 @@ impl Creator<'_> {
                 }
             };
             match made {
-                Made::New(_, warnings) => {
+                Made::New(_, headers) => {
                     let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
                     let ownerless = each(&there, "/metadata/ownerReferences").next().is_none();
-                    let warnings = told(&attempt.object, &warnings);
-                    return Ok(Attempt { warnings, ..with(outcome, replaces || ownerless) });
+                    let warnings = told(&attempt.object, &headers);
+                    let attempt = without_pruned(with(outcome, replaces || ownerless), &headers);
+                    return Ok(Attempt { warnings, ..attempt });
                 }
                 Made::Refused { status, .. } if status.code == 409 => {}
                 Made::Refused { status, .. } => {
@@ -427,6 +429,16 @@ impl Creator<'_> {
         let refusal = Refusal { obstacle: Obstacle::Other, ..Refusal::unsent("Conflict", message) };
         Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt })
     }
+}
+
+/// An object of which the server left fields out is there, and is not what the backup says.
+fn without_pruned(mut attempt: Attempt, headers: &[String]) -> Attempt {
+    let fields = pruned(headers);
+    if !fields.is_empty() {
+        let what = "the kind is defined otherwise here, so the server left these fields out";
+        attempt.unfinished = Some(Refusal { fields, ..Refusal::unsent("Pruned", what.to_owned()) });
+    }
+    attempt
 }
 
 /// What became of a write.

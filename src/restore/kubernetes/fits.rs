@@ -1,12 +1,15 @@
 //! Whether all that was asked for is there: a name that is misspelt selects nothing, and nothing else
 //! would say so.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::config::{RestoreConfig, space};
+use super::decide::Skip;
 use super::object::ObjectRef;
 
 /// Something that was asked for, and that nothing in the snapshot fits.
@@ -25,6 +28,8 @@ pub enum Absent {
     Mapping(String),
     /// A modifier of the plan, by its place from 1.
     Modifier(usize),
+    /// An object that the snapshot holds and that no restore brings, for this reason.
+    LeftOut(String, Skip),
 }
 
 impl std::fmt::Display for Absent {
@@ -33,7 +38,7 @@ impl std::fmt::Display for Absent {
             Self::Namespace(name) => write!(f, "--namespace {name}"),
             Self::Kind(name) => write!(f, "--kind {name}"),
             Self::Labels(labels) => write!(f, "--selector {labels}"),
-            Self::Object(object) => write!(f, "--object {object}"),
+            Self::Object(object) | Self::LeftOut(object, _) => write!(f, "--object {object}"),
             Self::Mapping(name) => write!(f, "the mapping of namespace {name}"),
             Self::Modifier(number) => write!(f, "modifier {number}"),
         }
@@ -51,6 +56,9 @@ pub(super) struct Fits<'a> {
     kinds: Seen,
     labels: Seen,
     objects: Seen,
+    /// Of the objects that are asked for by name: those of which something comes, and why not, of others.
+    brought: Seen,
+    left_out: Mutex<BTreeMap<usize, Skip>>,
     mappings: Seen,
     modifiers: Seen,
 }
@@ -64,6 +72,8 @@ impl<'a> Fits<'a> {
             kinds: none(config.kinds.len()),
             labels: none(usize::from(config.labels.is_some())),
             objects: none(config.objects.len()),
+            brought: none(config.objects.len()),
+            left_out: Mutex::default(),
             mappings: none(config.mapping.namespaces.len()),
             modifiers: none(config.modifiers.len()),
         }
@@ -90,6 +100,22 @@ impl<'a> Fits<'a> {
         }
     }
 
+    /// Takes note of what becomes of a selected object: whether a rule leaves it out.
+    pub(super) fn note_rule(&self, named: &ObjectRef, namespaced: bool, skip: Option<Skip>) {
+        let namespace = namespaced.then_some(named.namespace.as_str());
+        for (at, one) in self.config.objects.iter().enumerate() {
+            if one.takes(&named.resource, namespace, &named.name) {
+                match skip {
+                    None => self.brought[at].store(true, Ordering::Relaxed),
+                    Some(skip) => {
+                        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+                        left_out.entry(at).or_insert(skip);
+                    }
+                }
+            }
+        }
+    }
+
     /// What has found nothing, when all objects are through.
     pub(super) fn absent(&self) -> Vec<Absent> {
         let config = self.config;
@@ -101,6 +127,9 @@ impl<'a> Fits<'a> {
         absent.extend(left(&self.kinds, &config.kinds, |glob| Absent::Kind(glob.as_str().into())));
         absent.extend(left(&self.labels, &config.labels, |labels| Absent::Labels(labels.to_string())));
         absent.extend(left(&self.objects, &config.objects, |object| Absent::Object(object.to_string())));
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = left_out.iter().filter(|(at, _)| !self.brought[**at].load(Ordering::Relaxed));
+        absent.extend(alone.map(|(at, skip)| Absent::LeftOut(config.objects[*at].to_string(), *skip)));
         let mapped = left(&self.mappings, config.mapping.namespaces.keys(), |from| from);
         // --namespace FROM:TO selects and maps, and is told once.
         absent.extend(mapped.filter(|from| !is_selected(from)).map(|from| Absent::Mapping(from.clone())));

@@ -23,6 +23,16 @@ impl Warning {
     }
 }
 
+/// The fields that the server says it left out, in the headers that came with an object: their kind is
+/// defined otherwise here than in the backup. Names of fields, no values.
+pub(super) fn pruned(headers: &[String]) -> Vec<String> {
+    let fields = headers
+        .iter()
+        .flat_map(|header| texts(header))
+        .filter_map(|text| Some(text.strip_prefix("unknown field \"")?.strip_suffix('"')?.to_owned()));
+    fields.take(TAKEN).collect()
+}
+
 /// Warnings of one answer that are taken in.
 const TAKEN: usize = 8;
 

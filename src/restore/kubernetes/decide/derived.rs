@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::object::{annotation, label, text};
+use super::super::object::{annotation, each, label, text};
 use crate::source::kubernetes::KindInfo;
 
 /// Why an object is derived.
@@ -146,10 +146,7 @@ fn shipped(group: &str, plural: &str, object: &Value) -> bool {
         ("", "namespaces") => matches!(name, "kube-node-lease" | "kube-public"),
         ("networking.k8s.io", "servicecidrs") => name == "kubernetes",
         ("scheduling.k8s.io", "priorityclasses") => name.starts_with("system-"),
-        ("rbac.authorization.k8s.io", _) => {
-            label(object, "kubernetes.io/bootstrapping") == "rbac-defaults"
-                || annotation(object, "rbac.authorization.kubernetes.io/autoupdate").is_some()
-        }
+        ("rbac.authorization.k8s.io", _) => default_right(object),
         ("flowcontrol.apiserver.k8s.io", _) => {
             annotation(object, "apf.kubernetes.io/autoupdate-spec") == Some("true")
         }
@@ -159,4 +156,22 @@ fn shipped(group: &str, plural: &str, object: &Value) -> bool {
         }
         _ => false,
     }
+}
+/// Whether the API server makes this role or binding itself, and keeps it so. The mark alone says little:
+/// who copies a default role copies its labels. Who wants his changes kept turns the mark to `false`.
+/// A binding with a subject of somebody's own is his, too. Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`.
+fn default_right(object: &Value) -> bool {
+    let update = annotation(object, "rbac.authorization.kubernetes.io/autoupdate");
+    let marked = label(object, "kubernetes.io/bootstrapping") == "rbac-defaults" || update.is_some();
+    let name = text(object, "/metadata/name");
+    let known = name.starts_with("system:")
+        || matches!(
+            name,
+            "cluster-admin" | "admin" | "edit" | "view" | "extension-apiserver-authentication-reader"
+        );
+    let shipped = |subject: &Value| match text(subject, "/kind") {
+        "ServiceAccount" => text(subject, "/namespace") == "kube-system",
+        _ => text(subject, "/name").starts_with("system:"),
+    };
+    marked && update != Some("false") && known && each(object, "/subjects").all(shipped)
 }

@@ -40,6 +40,10 @@ const SUSPENDED: &[(&str, &str, &str)] = &[
     ("argoproj.io", "workflows", "suspend"),
     ("postgresql.cnpg.io", "scheduledbackups", "suspend"),
     ("velero.io", "schedules", "paused"),
+    // They deploy to where they say, which may be the cluster of the backup, or write to Git.
+    ("helm.toolkit.fluxcd.io", "helmreleases", "suspend"),
+    ("kustomize.toolkit.fluxcd.io", "kustomizations", "suspend"),
+    ("image.toolkit.fluxcd.io", "imageupdateautomations", "suspend"),
     ("tekton.dev", "cronjobs", "suspend"),
 ];
 
@@ -132,5 +136,16 @@ mod tests {
             assert_eq!(of("argoproj.io", "applicationsets", template), wanted, "{automated}");
         }
         assert_eq!(of("argoproj.io", "rollouts", policy(json!({}))), None);
+    }
+
+    #[test]
+    fn what_deploys_from_git_rests_in_a_copy() {
+        for (group, plural) in
+            [("helm.toolkit.fluxcd.io", "helmreleases"), ("kustomize.toolkit.fluxcd.io", "kustomizations")]
+        {
+            let mut object = json!({"spec": {"interval": "5m"}});
+            assert!(suspend(&KindInfo::named(group, "v2", plural), &mut object));
+            assert_eq!(object["spec"]["suspend"], true);
+        }
     }
 }

@@ -43,12 +43,59 @@ pub(in super::super) fn meeting(
         existing if existing == Some(Existing::Patch) || merges(object) => {
             beside.patch.map_or(Meeting::Leave, Meeting::Patch)
         }
-        _ if is_as_made(there) => Meeting::Leave,
+        _ if is_as_made(there) && !beside.patch.is_some_and(|patch| lacks(there, &patch)) => Meeting::Leave,
         _ => Meeting::Differs,
+    }
+}
+
+/// Whether `there` has nothing where `wanted` says something: the server left out what its definition of
+/// the kind does not know. What it or a webhook made otherwise is there.
+fn lacks(there: &Value, wanted: &Value) -> bool {
+    match (there, wanted) {
+        (_, Value::Null) => false,
+        (Value::Object(there), Value::Object(wanted)) => wanted.iter().any(|(name, wanted)| {
+            let empty = matches!(wanted, Value::Null) || is_empty(wanted);
+            there.get(name).map_or(!empty, |there| lacks(there, wanted))
+        }),
+        (Value::Array(there), Value::Array(wanted)) if there.len() == wanted.len() => {
+            there.iter().zip(wanted).any(|(there, wanted)| lacks(there, wanted))
+        }
+        _ => false,
+    }
+}
+
+/// What is as good as not said.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
 
 /// Whether `changes` say that it would come back suspended.
 pub(in super::super) fn suspended(changes: &[Change]) -> bool {
     changes.iter().any(|change| matches!(change, Change::Suspended { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_otherwise_is_there_and_what_is_missing_is_not() {
+        let there = json!({"spec": {"a": 1, "list": [{"name": "x", "port": 80}]}});
+        for (wanted, lost) in [
+            (json!({"spec": {"a": 2}}), false),
+            (json!({"spec": {"b": 2}}), true),
+            (json!({"spec": {"b": null, "c": "", "d": [], "e": {}}}), false),
+            (json!({"spec": {"list": [{"name": "x", "port": 81}]}}), false),
+            (json!({"spec": {"list": [{"name": "x", "keep": 1}]}}), true),
+            (json!({"spec": {"list": [{"name": "x"}, {"name": "y"}]}}), false),
+        ] {
+            assert_eq!(lacks(&there, &wanted), lost, "{wanted}");
+        }
+    }
 }

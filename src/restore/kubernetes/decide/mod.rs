@@ -145,21 +145,18 @@ impl Judge<'_> {
             changes: Vec::new(),
             verdict: Verdict::Unserved,
         };
-        if let Some(skip) = self.skip(&object, mapped) {
+        let skip = self.skip(&object, mapped);
+        self.fits.note_rule(&named, self.kind.namespaced, skip);
+        if let Some(skip) = skip {
             judged.verdict = Verdict::Skip(skip);
             return judged;
         }
         let copy = self.foreign || mapped;
-        if copy
-            && let Some(release) = harm::held(self.kind, &object)
-            && !self.config.releases(release)
-        {
-            judged.verdict = Verdict::Hold(release);
-            return judged;
-        }
         let mut changes = Changes::default();
         judged.verdict = self.ready(&named, object, copy, &mut changes).unwrap_or_else(|verdict| verdict);
-        judged.changes = changes.into_vec();
+        if !matches!(judged.verdict, Verdict::Hold(_)) {
+            judged.changes = changes.into_vec();
+        }
         judged
     }
 
@@ -215,6 +212,13 @@ impl Judge<'_> {
         change::map(self.kind, &mut object, self.config, changes);
         change::modify(named, &mut object, &self.config.modifiers, changes)
             .map_err(|error| Verdict::Unfit(Refusal::unsent("Modifier", error.to_string())))?;
+        // What it does counts as it would be created, whatever a modifier made of it.
+        if copy
+            && let Some(release) = harm::held(self.kind, &object)
+            && !self.config.releases(release)
+        {
+            return Err(Verdict::Hold(release));
+        }
         if suspend && harm::suspend(self.kind, &mut object) {
             changes.add(Change::Suspended { own });
         }

@@ -1,0 +1,147 @@
+//! What a cluster does not take, or no restore brings, is no success, however often it is tried.
+
+use bytes::Bytes;
+use http::Method;
+use kbak::source::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use crate::support::desk::{Desk, json as told, texts};
+use crate::support::plane::{Plane, create, delete, get, patch};
+use crate::support::program::good;
+use crate::support::resources::namespace;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const CREDS: &str = "/apis/demo.kbak.dev/v1/namespaces/shop/creds";
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+
+fn schema(fields: &[&str]) -> Value {
+    let fields: serde_json::Map<String, Value> =
+        fields.iter().map(|field| ((*field).to_owned(), json!({"type": "string"}))).collect();
+    json!({"openAPIV3Schema": {"type": "object",
+        "properties": {"spec": {"type": "object", "properties": fields}}}})
+}
+
+/// Defines Creds with these fields, and waits until what is written is held to them.
+async fn define(cluster: &Cluster, fields: &[&str]) {
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema(fields)});
+    let spec = json!({"group": "demo.kbak.dev", "scope": "Namespaced", "versions": [version],
+        "names": {"plural": "creds", "singular": "cred", "kind": "Cred", "listKind": "CredList"}});
+    let path = format!("{DEFINITIONS}/creds.demo.kbak.dev");
+    match cluster.get(&path, "", 1 << 20).await {
+        Ok(_) => drop(patch(cluster, &path, json!({"spec": {"versions": spec["versions"]}})).await),
+        Err(_) => drop(
+            create(
+                cluster,
+                DEFINITIONS,
+                json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                    "metadata": {"name": "creds.demo.kbak.dev"}, "spec": spec}),
+            )
+            .await,
+        ),
+    }
+    let probe = json!({"apiVersion": "demo.kbak.dev/v1", "kind": "Cred", "metadata": {"name": "probe"},
+        "spec": {"keep": "x"}});
+    for _ in 0..600 {
+        let body = Bytes::from(probe.to_string());
+        let answer = cluster.send(Method::POST, CREDS, "dryRun=All", "application/json", body).await;
+        let made = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
+        if made.is_some_and(|made| made.pointer("/spec/keep").is_some() == fields.contains(&"keep")) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the definition does not count");
+}
+
+struct Scene {
+    desk: Desk,
+    into: Vec<String>,
+}
+
+impl Scene {
+    fn new(plane: &Plane) -> Self {
+        let desk = Desk::new();
+        let kubeconfig = plane.kubeconfig().display().to_string();
+        good(&[&["backup", "--resources", "--kubeconfig", &kubeconfig], &texts(&desk.writer())[..]].concat());
+        let into = ["restore", "latest", "--cluster", "--kubeconfig", &kubeconfig].map(str::to_owned);
+        Self { desk, into: into.to_vec() }
+    }
+
+    /// The exit code, the gaps of the report, what was said.
+    fn restore(&self, more: &[&str]) -> (i32, String, String) {
+        let (into, reader) = (texts(&self.into), self.desk.reader());
+        let (code, report, said) = told(&[&into[..], more, &texts(&reader)].concat());
+        (code, report["items"][0]["gaps"].to_string(), said)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_that_a_definition_does_not_know_any_more_are_named() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    namespace(&cluster, "shop").await;
+    define(&cluster, &["pw", "keep"]).await;
+    let cred = json!({"apiVersion": "demo.kbak.dev/v1", "kind": "Cred", "metadata": {"name": "c1"},
+        "spec": {"pw": "hidden7391", "keep": "hidden7391"}});
+    create(&cluster, CREDS, cred).await;
+    let scene = Scene::new(&plane);
+    delete(&cluster, &format!("{CREDS}/c1")).await;
+    define(&cluster, &["pw"]).await;
+
+    let one = ["--object", "creds.demo.kbak.dev/shop/c1"];
+    let named = |(code, gaps, said): (i32, String, String), what: &str| {
+        assert!(code == 3 && gaps.contains("c1") && gaps.contains(what), "{code} {gaps} {said}");
+        assert!(!gaps.contains("hidden7391") && !said.contains("hidden7391"), "{gaps} {said}");
+    };
+    named(scene.restore(&one), "spec.keep");
+    let there = get(&cluster, &format!("{CREDS}/c1")).await;
+    assert_eq!(there["spec"], json!({"pw": "hidden7391"}));
+    named(scene.restore(&one), "not as in the backup");
+    for existing in ["patch", "replace"] {
+        named(scene.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
+    }
+    define(&cluster, &["pw", "keep"]).await;
+    let (code, gaps, said) = scene.restore(&[&one[..], &["--existing", "patch"]].concat());
+    assert_eq!(code, 0, "{gaps} {said}");
+    assert_eq!(get(&cluster, &format!("{CREDS}/c1")).await["spec"]["keep"], "hidden7391");
+    assert_eq!(scene.restore(&one).0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_called_a_default_and_is_not_comes_back_and_what_is_asked_for_and_left_out_is_named() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    namespace(&cluster, "shop").await;
+    let copied = json!({"metadata": {"name": "custom", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+    create(&cluster, ROLES, copied).await;
+    let admins = format!("{BINDINGS}/cluster-admin");
+    let before = get(&cluster, &admins).await["subjects"].clone();
+    let ada = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "ada"});
+    let more: Vec<Value> = before.as_array().into_iter().flatten().cloned().chain([ada]).collect();
+    patch(&cluster, &admins, json!({"subjects": more})).await;
+    let lease = json!({"metadata": {"name": "lock"}, "spec": {"holderIdentity": "a"}});
+    create(&cluster, "/apis/coordination.k8s.io/v1/namespaces/shop/leases", lease).await;
+    let scene = Scene::new(&plane);
+    delete(&cluster, &format!("{ROLES}/custom")).await;
+    patch(&cluster, &admins, json!({"subjects": before})).await;
+
+    let (code, gaps, said) = scene.restore(&["--allow", "rbac"]);
+    assert!(code == 3 && gaps.contains("cluster-admin"), "it differs: {code} {gaps} {said}");
+    get(&cluster, &format!("{ROLES}/custom")).await;
+    let (code, gaps, said) = scene.restore(&["--allow", "rbac", "--existing", "replace"]);
+    assert_eq!(code, 0, "{gaps} {said}");
+    assert_eq!(get(&cluster, &admins).await["subjects"], Value::from(more));
+
+    for (object, why) in [
+        ("leases.coordination.k8s.io/shop/lock", "derived, the cluster makes them itself (lease)"),
+        ("clusterroles.rbac.authorization.k8s.io/view", "(default)"),
+    ] {
+        let (code, gaps, said) = scene.restore(&["--object", object, "--allow", "rbac"]);
+        assert!(code == 3 && gaps.contains(object) && gaps.contains(why), "{code} {gaps} {said}");
+        let dry = [&texts(&scene.into)[..], &["--object", object, "--dry-run"]].concat();
+        let (code, out, said) = scene.desk.reads(&dry);
+        assert!(code == 3 && out.contains(why), "{code} {out} {said}");
+    }
+}
