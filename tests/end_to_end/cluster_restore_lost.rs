@@ -24,8 +24,15 @@ fn schema(fields: &[&str]) -> Value {
 
 /// Defines Creds with these fields, and waits until what is written is held to them.
 async fn define(cluster: &Cluster, fields: &[&str]) {
-    let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema(fields)});
-    let spec = json!({"group": "demo.kbak.dev", "scope": "Namespaced", "versions": [version],
+    define_stored(cluster, fields, fields).await;
+}
+
+/// The same, where the version that is stored has other fields.
+async fn define_stored(cluster: &Cluster, served: &[&str], fields: &[&str]) {
+    let other = served != fields;
+    let version = json!({"name": "v1", "served": true, "storage": !other, "schema": schema(served)});
+    let stored = json!({"name": "v2", "served": true, "storage": other, "schema": schema(fields)});
+    let spec = json!({"group": "demo.kbak.dev", "scope": "Namespaced", "versions": [version, stored],
         "names": {"plural": "creds", "singular": "cred", "kind": "Cred", "listKind": "CredList"}});
     let path = format!("{DEFINITIONS}/creds.demo.kbak.dev");
     match cluster.get(&path, "", 1 << 20).await {
@@ -44,7 +51,13 @@ async fn define(cluster: &Cluster, fields: &[&str]) {
         "spec": {"keep": "x"}});
     for _ in 0..600 {
         let body = Bytes::from(probe.to_string());
-        let answer = cluster.send(Method::POST, CREDS, "dryRun=All", "application/json", body).await;
+        drop(
+            cluster
+                .send(Method::DELETE, &format!("{CREDS}/probe"), "", "application/json", Bytes::new())
+                .await,
+        );
+        drop(cluster.send(Method::POST, CREDS, "", "application/json", body).await);
+        let answer = cluster.get(&format!("{CREDS}/probe"), "", 1 << 20).await;
         let made = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
         if made.is_some_and(|made| made.pointer("/spec/keep").is_some() == fields.contains(&"keep")) {
             return;
@@ -101,6 +114,13 @@ async fn fields_that_a_definition_does_not_know_any_more_are_named() {
     for existing in ["patch", "replace"] {
         named(scene.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
     }
+    // The version that is written knows the field, the one that is stored does not: no warning then.
+    define_stored(&cluster, &["pw", "keep"], &["pw"]).await;
+    for existing in ["patch", "replace"] {
+        named(scene.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
+    }
+    delete(&cluster, &format!("{CREDS}/c1")).await;
+    named(scene.restore(&one), "spec.keep");
     define(&cluster, &["pw", "keep"]).await;
     let (code, gaps, said) = scene.restore(&[&one[..], &["--existing", "patch"]].concat());
     assert_eq!(code, 0, "{gaps} {said}");

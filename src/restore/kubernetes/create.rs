@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::change::{beside, carry_over, unbind, without_families, without_node_ports};
 use super::config::RestoreConfig;
-use super::decide::{Judged, Meeting, Ready, Verdict, meeting, suspended};
+use super::decide::{Judged, Meeting, Ready, Verdict, lost, meeting, suspended};
 use super::ground::{Present, look, object};
 use super::hooks::backends;
 use super::object::{Paths, each, text};
@@ -280,7 +280,7 @@ impl Creator<'_> {
                 warnings.extend(given_up);
                 self.breaker.note(None);
                 let new_uid = text(&there, "/metadata/uid").to_owned();
-                let attempt = without_pruned(attempt, &headers);
+                let attempt = without_pruned(attempt, &Ready { body, kind, moved }, &there, &headers);
                 Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt })
             }
             Made::Refused { status, repeated } if status.code == 409 && status.reason == "AlreadyExists" => {
@@ -410,11 +410,12 @@ impl Creator<'_> {
                 }
             };
             match made {
-                Made::New(_, headers) => {
+                Made::New(now, headers) => {
                     let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
                     let ownerless = each(&there, "/metadata/ownerReferences").next().is_none();
                     let warnings = told(&attempt.object, &headers);
-                    let attempt = without_pruned(with(outcome, replaces || ownerless), &headers);
+                    let attempt = with(outcome, replaces || ownerless);
+                    let attempt = without_pruned(attempt, &ready, &now, &headers);
                     return Ok(Attempt { warnings, ..attempt });
                 }
                 Made::Refused { status, .. } if status.code == 409 => {}
@@ -432,8 +433,11 @@ impl Creator<'_> {
 }
 
 /// An object of which the server left fields out is there, and is not what the backup says.
-fn without_pruned(mut attempt: Attempt, headers: &[String]) -> Attempt {
-    let fields = pruned(headers);
+fn without_pruned(mut attempt: Attempt, ready: &Ready, answer: &Value, headers: &[String]) -> Attempt {
+    let mut fields = pruned(headers);
+    if fields.is_empty() {
+        fields = lost(ready, answer);
+    }
     if !fields.is_empty() {
         let what = "the kind is defined otherwise here, so the server left these fields out";
         attempt.unfinished = Some(Refusal { fields, ..Refusal::unsent("Pruned", what.to_owned()) });

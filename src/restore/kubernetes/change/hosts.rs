@@ -21,8 +21,9 @@ const HOSTS: &[(&str, &str, &[&str])] = &[
     ("networking.istio.io", "virtualservices", &["/spec/hosts/*"]),
     ("externaldns.k8s.io", "dnsendpoints", &["/spec/endpoints/*/dnsName"]),
 ];
-/// The annotation in which external-dns takes names.
-const EXTERNAL: &str = "external-dns.alpha.kubernetes.io/hostname";
+/// Annotations that hold names, with commas between them.
+const NAMED: &[&str] =
+    &["external-dns.alpha.kubernetes.io/hostname", "nginx.ingress.kubernetes.io/server-alias"];
 
 pub(super) fn map(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
     if mapping.hosts.is_empty() {
@@ -36,10 +37,10 @@ pub(super) fn map(kind: &KindInfo, object: &mut Value, mapping: &Mapping, change
             *value = Value::from(new);
         });
     }
-    let names = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(EXTERNAL));
-    if let Some(names) = names
-        && let Some(text) = names.as_str()
-    {
+    for annotation in NAMED {
+        let names = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(*annotation));
+        let Some(names) = names else { continue };
+        let Some(text) = names.as_str() else { continue };
         let new: Vec<String> = text
             .split(',')
             .map(|host| mapped(host.trim(), mapping).unwrap_or_else(|| host.trim().to_owned()))

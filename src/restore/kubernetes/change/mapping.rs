@@ -92,8 +92,34 @@ fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &
                 if let Some(name) = labels {
                     replace(name, mapping, changes);
                 }
+                for said in each_mut(peer, "/namespaceSelector/matchExpressions") {
+                    if text(said, "/key") == NAME {
+                        hosts::along(said, "/values/*", &mut |value| replace(value, mapping, changes));
+                    }
+                }
             });
         }
+    }
+    if kind.group == "rbac.authorization.k8s.io" {
+        hosts::along(object, "/subjects/*/name", &mut |name| accounts(name, mapping, changes));
+    }
+}
+
+/// Accounts of a namespace by the names that the API server gives their users and groups.
+fn accounts(name: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    let Some(from) = name.as_str() else { return };
+    let to = if let Some(namespace) = from.strip_prefix("system:serviceaccounts:") {
+        mapping.namespaces.get(namespace).map(|to| format!("system:serviceaccounts:{to}"))
+    } else {
+        let account = from.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+        account.and_then(|(namespace, account)| {
+            let to = mapping.namespaces.get(namespace)?;
+            Some(format!("system:serviceaccount:{to}:{account}"))
+        })
+    };
+    if let Some(to) = to {
+        changes.mapped("namespace", from, &to);
+        *name = Value::from(to);
     }
 }
 
@@ -131,12 +157,16 @@ fn classes(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut
         ("", "persistentvolumeclaims" | "persistentvolumes") => {
             hosts::along(object, "/spec/storageClassName", &mut class);
             let old = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(OLD_CLASS));
-            old.into_iter().for_each(class);
+            old.into_iter().for_each(&mut class);
         }
         ("apps", "statefulsets") => {
             hosts::along(object, "/spec/volumeClaimTemplates/*/spec/storageClassName", &mut class);
         }
         _ => {}
+    }
+    if let Some(spec) = pod_spec(kind).and_then(|at| object.pointer_mut(at)) {
+        let at = "/volumes/*/ephemeral/volumeClaimTemplate/spec/storageClassName";
+        hosts::along(spec, at, &mut class);
     }
 }
 
@@ -229,5 +259,43 @@ mod tests {
             mapped("networking.k8s.io", "ingresses", ingress)["spec"],
             json!({"rules": [{"host": "shop.test.example.com"}, {"host": "badexample.com"}], "tls": [{"hosts": ["test.example.com"]}]})
         );
+    }
+
+    #[test]
+    fn a_copy_lets_its_own_in_and_not_those_of_the_original() {
+        let mut changes = Changes::default();
+        let mut binding = json!({"metadata": {"namespace": "shop"}, "subjects": [
+            {"kind": "Group", "name": "system:serviceaccounts:shop"},
+            {"kind": "User", "name": "system:serviceaccount:shop:web"},
+            {"kind": "Group", "name": "system:serviceaccounts"}]});
+        map(&kind("rbac.authorization.k8s.io", "rolebindings"), &mut binding, &config(), &mut changes);
+        let names: Vec<&str> = (0..3).map(|at| text(&binding["subjects"][at], "/name")).collect();
+        assert_eq!(
+            names,
+            [
+                "system:serviceaccounts:shop-test",
+                "system:serviceaccount:shop-test:web",
+                "system:serviceaccounts"
+            ]
+        );
+        let said = json!([{"key": NAME, "operator": "In", "values": ["shop", "other"]},
+            {"key": "team", "operator": "In", "values": ["shop"]}]);
+        let mut policy =
+            json!({"spec": {"egress": [{"to": [{"namespaceSelector": {"matchExpressions": said}}]}]}});
+        map(&kind("networking.k8s.io", "networkpolicies"), &mut policy, &config(), &mut changes);
+        let said = policy.pointer("/spec/egress/0/to/0/namespaceSelector/matchExpressions");
+        assert_eq!(
+            said.map(|said| (said[0]["values"].clone(), said[1]["values"].clone())),
+            Some((json!(["shop-test", "other"]), json!(["shop"])))
+        );
+        let claim = json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}}});
+        let mut pod = json!({"spec": {"volumes": [claim]}});
+        map(&kind("", "pods"), &mut pod, &config(), &mut changes);
+        let class = "/spec/volumes/0/ephemeral/volumeClaimTemplate/spec/storageClassName";
+        assert_eq!(text(&pod, class), "standard");
+        let alias = "nginx.ingress.kubernetes.io/server-alias";
+        let mut ingress = json!({"metadata": {"annotations": {alias: "a.example.com,b.example.org"}}});
+        map(&kind("networking.k8s.io", "ingresses"), &mut ingress, &config(), &mut changes);
+        assert_eq!(ingress["metadata"]["annotations"][alias], "a.test.example.com,b.example.org");
     }
 }

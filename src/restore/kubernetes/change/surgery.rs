@@ -199,9 +199,8 @@ fn volume(object: &mut Value, changes: &mut Changes) {
 
 fn pod(object: &mut Value, changes: &mut Changes) {
     drop_from(object, "/spec", &["nodeName", "ephemeralContainers"], changes);
-    if object.pointer("/spec/priorityClassName").is_some() {
-        drop_from(object, "/spec", &["priority", "preemptionPolicy"], &mut Changes::default());
-    }
+    // Admission sets them, from the class or the default one, and refuses others.
+    drop_from(object, "/spec", &["priority", "preemptionPolicy"], &mut Changes::default());
     // Admission mounts a token of its own.
     let is_token = |value: &Value| text(value, "/name").starts_with("kube-api-access-");
     if let Some(volumes) = object.pointer_mut("/spec/volumes").and_then(Value::as_array_mut) {

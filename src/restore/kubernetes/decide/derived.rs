@@ -73,6 +73,8 @@ pub(in super::super) fn derived(kind: &KindInfo, object: &Value) -> Option<Deriv
             .then_some(Derived::Controlled),
         ("", "secrets") => secret(object),
         ("", "persistentvolumes") => volume(object),
+        // Of a generic ephemeral volume: it is of use to the very pod that owns it.
+        ("", "persistentvolumeclaims") => owned_by_pod(object).then_some(Derived::Controlled),
         _ => shipped(group, plural, object).then_some(Derived::Default),
     })
 }
@@ -81,6 +83,15 @@ pub(in super::super) fn derived(kind: &KindInfo, object: &Value) -> Option<Deriv
 fn controlled(object: &Value) -> bool {
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     owners.is_some_and(|all| all.iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true))))
+}
+
+/// Whether a Pod is the controller that owns it.
+fn owned_by_pod(object: &Value) -> bool {
+    each(object, "/metadata/ownerReferences").any(|owner| {
+        owner.get("controller") == Some(&Value::Bool(true))
+            && text(owner, "/kind") == "Pod"
+            && text(owner, "/apiVersion") == "v1"
+    })
 }
 
 fn pod(object: &Value) -> Option<Derived> {

@@ -8,6 +8,9 @@ use super::super::create::is_as_made;
 use super::super::object::ObjectRef;
 use super::{Ready, harm, merges};
 
+/// Fields that are named.
+const NAMED: usize = 8;
+
 /// What becomes of it.
 #[derive(Debug)]
 pub(in super::super) enum Meeting {
@@ -48,19 +51,45 @@ pub(in super::super) fn meeting(
     }
 }
 
-/// Whether `there` has nothing where `wanted` says something: the server left out what its definition of
-/// the kind does not know. What it or a webhook made otherwise is there.
+/// What of `sent` is not in the `answer` to it: the server leaves out what its definition of the kind, or
+/// of the version that it stores, does not know; of the latter it says nothing. Names of fields.
+pub(in super::super) fn lost(ready: &Ready, answer: &Value) -> Vec<String> {
+    let mut fields = Vec::new();
+    // Definitions are of groups with a dot.
+    if ready.kind.group.contains('.')
+        && let Some(patch) = beside(&ready.kind, ready.moved, &ready.body, answer).patch
+    {
+        missing(answer, &patch, "", &mut fields);
+    }
+    fields
+}
+
 fn lacks(there: &Value, wanted: &Value) -> bool {
+    let mut fields = Vec::new();
+    missing(there, wanted, "", &mut fields);
+    !fields.is_empty()
+}
+
+/// Fields where `there` has nothing and `wanted` says something. What the server or a webhook made
+/// otherwise is there.
+fn missing(there: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
     match (there, wanted) {
-        (_, Value::Null) => false,
-        (Value::Object(there), Value::Object(wanted)) => wanted.iter().any(|(name, wanted)| {
-            let empty = matches!(wanted, Value::Null) || is_empty(wanted);
-            there.get(name).map_or(!empty, |there| lacks(there, wanted))
-        }),
-        (Value::Array(there), Value::Array(wanted)) if there.len() == wanted.len() => {
-            there.iter().zip(wanted).any(|(there, wanted)| lacks(there, wanted))
+        (Value::Object(there), Value::Object(wanted)) => {
+            for (name, wanted) in wanted {
+                let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                match there.get(name) {
+                    Some(there) => missing(there, wanted, &at, fields),
+                    None if wanted.is_null() || is_empty(wanted) || fields.len() >= NAMED => {}
+                    None => fields.push(at),
+                }
+            }
         }
-        _ => false,
+        (Value::Array(there), Value::Array(wanted)) if there.len() == wanted.len() => {
+            for (number, (there, wanted)) in there.iter().zip(wanted).enumerate() {
+                missing(there, wanted, &format!("{at}[{number}]"), fields);
+            }
+        }
+        _ => {}
     }
 }
 

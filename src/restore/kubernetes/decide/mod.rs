@@ -26,7 +26,7 @@ pub(super) use gates::gate;
 pub(super) use gitops::MARKS;
 pub use gitops::Tool;
 pub use infrastructure::Infrastructure;
-pub(super) use meeting::{Meeting, meeting, suspended};
+pub(super) use meeting::{Meeting, lost, meeting, suspended};
 
 /// Why an object is not restored, although nothing is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
