@@ -1,6 +1,7 @@
 //! `kbak export`: a snapshot as plain files, for stock tools.
 
 use std::io::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,7 +16,8 @@ use crate::format::body::{Item, Stream};
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plural, size};
-use crate::repository::private_file::folder_of;
+use crate::restore::volume::Whither;
+use crate::source::volume::beneath::Root;
 
 /// What `kbak export` takes.
 #[derive(Debug, Args)]
@@ -52,14 +54,13 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         let whole = serde_json::to_string_pretty(&Shown::of(&opened)).unwrap_or_default() + "\n";
         let (mut files, mut bytes, mut open) = (1u64, whole.len() as u64, Vec::new());
-        write(whole.as_bytes(), &args.to.join("snapshot.json"))?;
+        write(whole.as_bytes(), &args.to, Path::new("snapshot.json"))?;
         for item in &snapshot.body().items {
             if !args.item.is_empty() && !args.item.contains(&item.name) {
                 continue;
             }
             for stream in &item.streams {
-                bytes +=
-                    write_stream(&snapshot.read(stream)?, &args.to.join(file_name(item, stream)?)).await?;
+                bytes += write_stream(&snapshot.read(stream)?, &args.to, &file_name(item, stream)?).await?;
                 files += 1;
             }
             if !item.state.is_whole() {
@@ -103,24 +104,46 @@ fn escaped(name: &str) -> String {
 }
 
 /// A file on its way: under another name beside its own until it is whole.
-fn begin(path: &Path) -> Result<NamedTempFile, Failure> {
+struct Growing {
+    file: NamedTempFile,
+    /// Where it goes, by the open folder, so that no link can lead elsewhere meanwhile.
+    place: PathBuf,
+    shown: PathBuf,
+    _folder: Root,
+}
+
+/// Begins the file `name` beneath `to`; the folders that lead to it are made, and links there are not
+/// followed: what stands there may have come from somebody else.
+fn begin(to: &Path, name: &Path) -> Result<Growing, Failure> {
+    let shown = to.join(name);
     let cannot = |error: std::io::Error| {
-        Failure::new(Exit::Usage, format!("{}: cannot be written", path.display()))
+        Failure::new(Exit::Usage, format!("{}: cannot be written", shown.display()))
             .because(error)
             .remedy("export into a new folder that you may write to")
     };
-    if path.symlink_metadata().is_ok() {
+    std::fs::create_dir_all(to).map_err(cannot)?;
+    let below = name.parent().unwrap_or(Path::new("")).to_owned();
+    let folder = Whither { to: to.to_owned(), below }.make().map_err(|error| cannot(error.into()))?;
+    let open = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd()));
+    let place = open.join(name.file_name().unwrap_or_default());
+    if place.symlink_metadata().is_ok() {
         return Err(cannot(std::io::ErrorKind::AlreadyExists.into()));
     }
-    let folder = folder_of(path);
-    std::fs::create_dir_all(folder).map_err(cannot)?;
-    tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder).map_err(cannot)
+    let file = tempfile::Builder::new().prefix(".kbak-").tempfile_in(&open).map_err(cannot)?;
+    Ok(Growing { file, place, shown, _folder: folder })
 }
 
-/// Gives it its name.
-fn end(file: NamedTempFile, path: &Path) -> Result<(), Failure> {
-    file.as_file().sync_all().map_err(|error| stopped(path, error))?;
-    file.persist_noclobber(path).map(drop).map_err(|error| stopped(path, error.error))
+impl Growing {
+    fn add(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.file.write_all(bytes).map_err(|error| stopped(&self.shown, error))
+    }
+
+    /// Gives it its name.
+    fn end(self) -> Result<(), Failure> {
+        let Self { file, place, shown, _folder } = self;
+        file.as_file().sync_all().map_err(|error| stopped(&shown, error))?;
+        file.persist_noclobber(&place).map(drop).map_err(|error| stopped(&shown, error.error))
+    }
 }
 
 fn stopped(path: &Path, error: std::io::Error) -> Failure {
@@ -129,18 +152,18 @@ fn stopped(path: &Path, error: std::io::Error) -> Failure {
         .remedy("make room, and export into a new folder")
 }
 
-fn write(bytes: &[u8], path: &Path) -> Result<(), Failure> {
-    let mut file = begin(path)?;
-    file.write_all(bytes).map_err(|error| stopped(path, error))?;
-    end(file, path)
+fn write(bytes: &[u8], to: &Path, name: &Path) -> Result<(), Failure> {
+    let mut file = begin(to, name)?;
+    file.add(bytes)?;
+    file.end()
 }
 
-async fn write_stream(reader: &StreamReader, path: &Path) -> Result<u64, Failure> {
-    let mut file = begin(path)?;
+async fn write_stream(reader: &StreamReader, to: &Path, name: &Path) -> Result<u64, Failure> {
+    let mut file = begin(to, name)?;
     let mut bytes = reader.bytes();
     while let Some(piece) = bytes.next().await {
-        file.write_all(&piece?).map_err(|error| stopped(path, error))?;
+        file.add(&piece?)?;
     }
-    end(file, path)?;
+    file.end()?;
     Ok(reader.body().length)
 }

@@ -222,6 +222,34 @@ fn add(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Re
     Ok(())
 }
 
+/// Files are written as the backup has the objects: a wish for something else is refused, because who
+/// applies them would take them for what he asked for.
+pub(super) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
+    let map = &spec.map;
+    let wishes = [
+        (!map.namespaces.is_empty(), "another namespace (--namespace FROM:TO)"),
+        (!map.storage_classes.is_empty(), "another class (--map-class)"),
+        (!map.images.is_empty(), "other images (--map-image)"),
+        (!map.hosts.is_empty(), "other hosts (--map-host)"),
+        (!spec.modify.is_empty(), "the plan's modifiers (modify)"),
+        (spec.existing.is_some(), "--existing"),
+        (spec.takeover, "--takeover"),
+        (!spec.release.is_empty(), "--release"),
+        (!spec.status.is_empty(), "--restore-status"),
+        (spec.node_ports, "--preserve-nodeports"),
+        (spec.profile != ProfileName::default(), "--profile"),
+        (spec.scope.is_some(), "--scope"),
+    ];
+    let asked: Vec<&str> = wishes.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let what =
+        format!("--resources-to writes objects as they are in the backup, without {}", asked.join(", "));
+    Err(Failure::new(Exit::Usage, what)
+        .remedy("leave that out and change the files, or restore with --cluster"))
+}
+
 /// The config of a restore. `cluster_uid` is that of the backup.
 pub(super) fn config(spec: &RestoreSpec, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
     let select = &spec.select;

@@ -20,7 +20,7 @@ use crate::report::event::{Event, Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{ItemReport, ItemState, RunReport, SnapshotReport};
 use crate::report::text::plural;
-use crate::restore::volume::ExistingFiles;
+use crate::restore::volume::{ExistingFiles, Whither};
 
 /// What `kbak restore` takes.
 #[derive(Debug, Args)]
@@ -244,10 +244,14 @@ pub(super) fn head(opened: &Opened) -> Head {
 
 /// The items that are asked for.
 fn chosen<'a>(args: &RestoreArgs, opened: &'a Opened) -> Result<Vec<&'a Item>, Failure> {
-    if args.item.is_empty() {
-        return Ok(opened.snapshot.body().items.iter().collect());
-    }
-    args.item.iter().map(|name| reading::item(&opened.snapshot, name)).collect()
+    let mut items: Vec<&Item> = match args.item.as_slice() {
+        [] => opened.snapshot.body().items.iter().collect(),
+        names => names.iter().map(|name| reading::item(&opened.snapshot, name)).collect::<Result<_, _>>()?,
+    };
+    // A folder comes before what lies in it: it would take that for something strange.
+    let all = items.clone();
+    items.sort_by_key(|item| all.iter().filter(|outer| lies_in(item, outer).is_some()).count());
+    Ok(items)
 }
 
 /// What is asked for of resources, if there are any among the items; refused before anything is
@@ -259,6 +263,9 @@ fn wanted(args: &RestoreArgs, items: &[&Item]) -> Result<RestoreSpec, Failure> {
     }
     let spec = resource_args::spec(args)?;
     resource_args::config(&spec, None)?;
+    if args.resources_to.is_some() && !args.cluster {
+        resource_args::refuse_for_files(&spec)?;
+    }
     asked_kinds::check(&spec, &items)?;
     Ok(spec)
 }
@@ -362,6 +369,13 @@ fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter
 }
 
 /// Where one of several folders goes.
-pub(super) fn beneath(to: &Path, item: &Item, several: bool) -> PathBuf {
-    if several { to.join(item.name.trim_start_matches("path/")) } else { to.to_owned() }
+pub(super) fn beneath(to: &Path, item: &Item, several: bool) -> Whither {
+    let below = if several { item.name.trim_start_matches("path/") } else { "" };
+    Whither { to: to.to_owned(), below: PathBuf::from(below) }
+}
+
+/// Whether the folder of one item lies in that of another.
+pub(super) fn lies_in<'a>(inner: &'a Item, outer: &Item) -> Option<&'a str> {
+    let both = inner.kind == "volume" && outer.kind == "volume";
+    inner.name.strip_prefix(&outer.name)?.strip_prefix('/').filter(|rest| both && !rest.is_empty())
 }

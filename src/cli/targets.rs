@@ -10,7 +10,7 @@ use super::backup::gap_report;
 use super::databases;
 use super::out;
 use super::reading::{self, Opened};
-use super::restore::{Allowed, RestoreArgs, beneath};
+use super::restore::{Allowed, RestoreArgs, beneath, lies_in};
 use super::sources;
 use crate::format::body::{Gap, Item, Stream};
 use crate::format::name::Name;
@@ -21,8 +21,9 @@ use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
 use crate::restore::streams::{self, Look, Paths};
-use crate::restore::volume::{ExistingFiles, Report, TargetOptions};
+use crate::restore::volume::{ExistingFiles, Keep, Report, TargetOptions};
 use crate::source::database::{DatabaseError, DatabaseInfo, Postgres};
+use crate::source::volume::patterns;
 
 /// What became of an item.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ pub(super) fn describe(args: &RestoreArgs, item: &Item, items: usize) -> String 
                 let to = beneath(to, item, items > 1);
                 let deletes = ExistingFiles::from(args.existing_files) == ExistingFiles::DeleteExtra;
                 let so = if deletes { ", where all else is deleted (not listed here)" } else { "" };
-                format!("{}{so}", to.display())
+                format!("{}{so}", to.path().display())
             }
             None => "(no --to)".into(),
         },
@@ -176,11 +177,12 @@ pub(super) async fn folder(
         existing: args.existing_files.into(),
         allow_devices: args.allow.contains(&Allowed::Devices),
         allow_other_xattrs: args.allow.contains(&Allowed::Xattrs),
+        keep: keep(item, opened.snapshot.body().items.iter())?,
         ..TargetOptions::default()
     };
     let (report, absent) =
-        streams::into_folder(&reader, paths.as_ref(), &to, options, &opened.view.world, meter).await?;
-    let mut done = folder_done(item, paths.as_ref(), &to, &report);
+        streams::into_folder(&reader, paths.as_ref(), to.clone(), options, &opened.view.world, meter).await?;
+    let mut done = folder_done(item, paths.as_ref(), &to.path(), &report);
     done.gaps.extend(absent.iter().map(|path| GapReport {
         code: "absent".into(),
         object: path.display(),
@@ -188,6 +190,21 @@ pub(super) async fn folder(
     }));
     done.whole &= absent.is_empty();
     Ok(done)
+}
+
+/// What a restore of an item never deletes: what the snapshot lacks of it, what was left out by rule, and
+/// the folders of other items in it.
+fn keep<'a>(item: &'a Item, all: impl Iterator<Item = &'a Item>) -> Result<Keep, Failure> {
+    let lacks = item.gaps.iter().chain(&item.notes);
+    let named = lacks.clone().all(|gap| !gap.object.bytes().is_empty());
+    let others = all.filter_map(|other| lies_in(other, item)).map(|path| path.as_bytes().to_vec());
+    let paths = lacks.map(|gap| gap.object.bytes().to_vec()).filter(|path| !path.is_empty());
+    let excluded = item.facts.get("exclude").cloned().unwrap_or_default();
+    let excluded: Vec<String> = serde_json::from_value(excluded).unwrap_or_default();
+    let excluded = patterns(&excluded).map_err(|error| {
+        Failure::new(Exit::Damaged, format!("{}: what it excluded cannot be read", item.name)).because(error)
+    })?;
+    Ok(Keep { paths: paths.chain(others).collect(), excluded, all_named: named })
 }
 
 /// What of a folder would be restored, in entries and bytes, if it can be where the arguments say.
@@ -200,7 +217,7 @@ pub(super) async fn look(
     let reader = opened.snapshot.read(streams::only_stream(item)?)?;
     let paths = paths(args, &reader).await?;
     let to = args.to.as_deref().map(|to| beneath(to, item, items > 1));
-    streams::look_at_folder(&reader, paths.as_ref(), to.as_deref(), args.existing_files.into()).await
+    streams::look_at_folder(&reader, paths.as_ref(), to.as_ref(), args.existing_files.into()).await
 }
 
 /// The paths that are asked for; none is all of them.
@@ -263,7 +280,8 @@ fn folder_done(item: &Item, paths: Option<&Paths>, to: &Path, report: &Report) -
         gaps.push(GapReport {
             code: "deletion-held-back".into(),
             object: to.display().to_string(),
-            reason: "nothing was deleted, because something could not be restored".into(),
+            reason: "nothing was deleted: something could not be restored, or the snapshot does not name all that \
+                     it lacks".into(),
         });
     }
     let mut done = Done::of(item, paths, parts.join(", "), gaps);

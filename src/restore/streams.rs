@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -27,7 +26,7 @@ use crate::world::{World, kill_point};
 
 use super::kubernetes::{ResourceStreams, StreamError};
 use super::volume::parse::{Event, Expect, ParseError, Parser};
-use super::volume::{ExistingFiles, Report, Target, TargetOptions};
+use super::volume::{ExistingFiles, Report, Target, TargetOptions, Whither};
 
 /// How many chunks wait for a target.
 const QUEUE: usize = 4;
@@ -107,7 +106,7 @@ pub struct Look {
 pub async fn look_at_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
-    target: Option<&Path>,
+    target: Option<&Whither>,
     existing: ExistingFiles,
 ) -> Result<Look, Failure> {
     let look = match paths {
@@ -128,7 +127,7 @@ pub async fn look_at_folder(
 pub async fn into_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
-    target: &Path,
+    target: impl Into<Whither>,
     options: TargetOptions,
     world: &World,
     meter: &Arc<Meter>,
@@ -148,8 +147,10 @@ pub async fn into_folder(
         paths.0.iter().filter(held).map(|path| path.bytes().to_vec()).collect()
     });
     let options = TargetOptions { delete_within, ..options };
-    std::fs::create_dir_all(target).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: the target cannot be made", target.display())).because(error)
+    let target = target.into();
+    std::fs::create_dir_all(&target.to).map_err(|error| {
+        let what = format!("{}: the target cannot be made", target.to.display());
+        Failure::new(Exit::Usage, what).because(error)
     })?;
     let target = Target::open(target, options, world.random()).map_err(target_failure)?;
     kill_point("restore.target.opened");
@@ -254,6 +255,12 @@ fn target_failure(error: super::volume::TargetError) -> Failure {
             "choose another --to, or say --existing-files skip, overwrite or delete-extra".to_owned(),
         ),
         Error::Busy(_) => (Exit::Usage, "wait until it ends, or choose another --to".to_owned()),
+        Error::Open { source: rustix::io::Errno::LOOP, .. } => (
+            Exit::Usage,
+            "a link stands on the way to where this item goes, and none is followed there: restore it alone, \
+             with --item, to where it shall go"
+                .to_owned(),
+        ),
         Error::Open { .. } => (Exit::Usage, "check --to: it must be a folder that can be written".to_owned()),
         Error::NoRoom { .. } | Error::Stopped { .. } | Error::Journal(_) => {
             (Exit::Partial, format!("make room in the target, {again}"))

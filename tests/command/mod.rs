@@ -11,6 +11,7 @@ mod keys;
 mod life;
 mod meddled;
 mod mistakes;
+mod nested;
 mod output;
 mod paths;
 mod plan_docs;

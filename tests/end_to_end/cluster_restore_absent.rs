@@ -82,6 +82,17 @@ async fn a_selection_that_fits_nothing_is_no_success() {
     let (code, _, said) = desk.reads(&[&into[..], &own].concat());
     assert_eq!(code, 0, "{said}");
     get(&cluster, "/api/v1/namespaces/copy/configmaps/settings").await;
+    // Files are as in the backup: another wish is refused, and nothing written.
+    let folder = desk.text("wished");
+    for (wish, named) in [
+        (&["--namespace", "shop:copy"][..], "another namespace"),
+        (&["--map-image", "a=b"], "other images"),
+        (&["--existing", "replace", "--takeover"], "--existing, --takeover"),
+        (&["--plan", &plan], "modify"),
+    ] {
+        let (code, _, said) = desk.reads(&[&["restore", "--resources-to", &folder], wish].concat());
+        assert!(code == 2 && said.contains(named) && !desk.at("wished").exists(), "{code} {said}");
+    }
     // A merge patch removes with null, as RFC 7396 says.
     let removes = desk.text("removes.yaml");
     let rest = "  map: {namespaces: {shop: bare}}\n  modify:\n    - {match: {names: [settings]}, merge: {data: null}}\n";

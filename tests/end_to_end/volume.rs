@@ -4,7 +4,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use kbak::restore::volume::{ExistingFiles, FailureKind, Target, TargetError, TargetOptions};
+use kbak::restore::volume::{ExistingFiles, FailureKind, Keep, Target, TargetError, TargetOptions};
 use kbak::source::volume::{LeftOut, Skip, Volume, VolumeOptions, Walked, tar};
 
 use crate::support::compare::{What, differences};
@@ -206,6 +206,33 @@ fn delete_extra_makes_the_target_equal() {
     assert!(report.deleted >= 6, "{report:?}");
     assert_eq!(differences(&from, &to), []);
     assert_eq!(std::fs::read(outside.join("file")).expect("read"), b"untouched");
+}
+
+#[test]
+fn delete_extra_spares_what_the_backup_knows_that_it_lacks() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    for folder in [&from, &to] {
+        std::fs::create_dir_all(folder.join("held")).expect("a folder");
+        std::fs::write(folder.join("held/file"), b"held").expect("a file");
+    }
+    for lost in ["locked/a/b", "held/unread", "gone/x", "gone/deep/unread", "gone/deep/y"] {
+        let path = to.join(lost);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        std::fs::write(path, b"only here").expect("a file");
+    }
+    let (stream, _) = bytes(&from, VolumeOptions::default());
+    let paths = ["locked", "held/unread", "gone/deep/unread"].map(|path| path.as_bytes().to_vec());
+    let keep = Keep { paths: paths.to_vec(), ..Keep::default() };
+    let options = TargetOptions { keep: keep.clone(), ..existing(ExistingFiles::DeleteExtra) };
+    let unknown = TargetOptions { keep: Keep { all_named: false, ..keep }, ..options.clone() };
+    let report = restore(&stream, &to, unknown, 1 << 16).expect("restored");
+    assert!(report.deletion_held_back && report.deleted == 0, "{report:?}");
+    let report = restore(&stream, &to, options, 1 << 16).expect("restored");
+    assert!(report.deleted == 2 && report.failed.is_empty(), "{report:?}");
+    for spared in ["locked/a/b", "held/unread", "gone/deep/unread"] {
+        assert!(to.join(spared).is_file(), "{spared}");
+    }
 }
 
 #[test]

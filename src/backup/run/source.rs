@@ -63,6 +63,10 @@ impl Run<'_> {
                         (finished.gaps, finished.notes) = (written.gaps, written.notes);
                         finished.left_out = written.left_out;
                         finished.fact("path", path.display().to_string());
+                        // A restore that deletes spares what was excluded.
+                        if !options.exclude.is_empty() {
+                            finished.fact("exclude", &options.exclude);
+                        }
                         finished
                     }
                     Err(error) => {

@@ -3,8 +3,12 @@
 //! For each path of the stream eight bytes of a keyed hash are kept, 8 MB for a million files. Two
 //! paths with one hash could only spare a file that should go, never the other way.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
+use ignore::gitignore::Gitignore;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result as Io};
 
@@ -13,10 +17,41 @@ use super::report::Reason;
 use super::target::Shared;
 use crate::source::volume::FileType;
 use crate::source::volume::beneath::{Mounts, stat_at};
-use crate::source::volume::tar::{MAX_PATH, ROOT};
+use crate::source::volume::tar::{MAX_PATH, ROOT, order};
 
 /// How deep a tree may be that is removed: each level holds a descriptor and its names.
 const MAX_DEPTH: usize = 512;
+
+/// What is in the target and is not for a restore to delete, because the backup knows that it does not
+/// hold it: what it could not read, what it left out by rule, what other items bring.
+#[derive(Debug, Clone)]
+pub struct Keep {
+    /// Paths, each with all below it.
+    pub paths: Vec<Vec<u8>>,
+    /// The patterns that the backup excluded.
+    pub excluded: Gitignore,
+    /// Whether all is known by name; otherwise nothing is deleted.
+    pub all_named: bool,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { paths: Vec::new(), excluded: Gitignore::empty(), all_named: true }
+    }
+}
+
+impl Keep {
+    fn keeps(&self, path: &[u8], is_directory: bool) -> bool {
+        let name = Path::new(OsStr::from_bytes(path));
+        self.paths.iter().any(|kept| kept == path || order::is_below(path, kept))
+            || (!self.excluded.is_empty() && self.excluded.matched(name, is_directory).is_ignore())
+    }
+
+    /// Whether something below `path` may have to stay.
+    fn may_keep_below(&self, path: &[u8]) -> bool {
+        !self.excluded.is_empty() || self.paths.iter().any(|kept| order::is_below(kept, path))
+    }
+}
 
 /// The paths that a stream holds.
 #[derive(Debug)]
@@ -54,14 +89,44 @@ impl Shared {
     pub(super) fn delete_extra(&self, seen: &mut Seen, within: &[Vec<u8>]) {
         seen.sort();
         let mut todo = within.to_vec();
+        // Directories that go once they are empty.
+        let mut hollow = Vec::new();
         while let Some(path) = todo.pop() {
-            if let Err(errno) = self.delete_extra_in(seen, &path, &mut todo) {
+            if let Err(errno) = self.delete_extra_in(seen, &path, &mut todo, &mut hollow) {
                 self.fail(&path, Reason::system("delete what the backup does not hold")(errno));
+            }
+        }
+        for path in hollow.iter().rev() {
+            if let Err(errno) = self.remove_hollow(path) {
+                self.fail(path, Reason::system("delete what the backup does not hold")(errno));
             }
         }
     }
 
-    fn delete_extra_in(&self, seen: &Seen, path: &[u8], todo: &mut Vec<Vec<u8>>) -> Io<()> {
+    fn remove_hollow(&self, path: &[u8]) -> Io<()> {
+        let Some((parent, name)) = order::split(path) else { return Ok(()) };
+        let directory = self.root.open_directory(parent, false, Mounts::Stop)?;
+        match rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR) {
+            Ok(()) => {
+                self.report().deleted += 1;
+                Ok(())
+            }
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY | Errno::NOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn delete_extra_in(
+        &self,
+        seen: &Seen,
+        path: &[u8],
+        todo: &mut Vec<Vec<u8>>,
+        hollow: &mut Vec<Vec<u8>>,
+    ) -> Io<()> {
+        let keep = &self.options.keep;
+        if path != ROOT && keep.keeps(path, true) {
+            return Ok(());
+        }
         let directory = match self.root.open_directory(path, false, Mounts::Stop) {
             Ok(directory) => directory,
             // A mount point, or a selected path that is no directory.
@@ -74,12 +139,20 @@ impl Shared {
             if below == b"lost+found" {
                 return;
             }
-            if !seen.holds(&below) {
-                extra.push(name.to_vec());
-            } else if below.len() <= MAX_PATH
-                && stat_at(&directory, name).is_ok_and(|there| there.file_type == FileType::Directory)
-            {
-                todo.push(below);
+            let is_directory =
+                stat_at(&directory, name).is_ok_and(|there| there.file_type == FileType::Directory);
+            if keep.keeps(&below, is_directory) {
+                return;
+            }
+            let enters = is_directory && below.len() <= MAX_PATH;
+            match seen.holds(&below) {
+                true if enters => todo.push(below),
+                true => {}
+                false if enters && keep.may_keep_below(&below) => {
+                    hollow.push(below.clone());
+                    todo.push(below);
+                }
+                false => extra.push(name.to_vec()),
             }
         })?;
         for name in extra {

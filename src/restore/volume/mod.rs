@@ -22,7 +22,10 @@ mod place;
 mod pool;
 pub mod report;
 mod target;
+mod whither;
 
+pub use extra::Keep;
 pub use look::look;
 pub use report::{EntryFailure, FailureKind, Loss, Reason, Report};
 pub use target::{ExistingFiles, Target, TargetError, TargetOptions};
+pub use whither::Whither;

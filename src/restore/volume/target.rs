@@ -1,7 +1,7 @@
 //! The folder that a stream is restored into.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,12 +10,13 @@ use rustix::io::Errno;
 
 use super::attributes::{self, Manner, Subject};
 use super::directory::{Directory, Made, TEMPORARY, is_empty};
-use super::extra::Seen;
+use super::extra::{Keep, Seen};
 use super::file::OpenFile;
 use super::journal::Journal;
 use super::parse::Event;
 use super::pool::{Job, Pool};
 use super::report::{Loss, Reason, Report};
+use super::whither::Whither;
 use crate::source::volume::beneath::Root;
 use crate::source::volume::tar::{self, Entry, Kind, ROOT, order};
 use crate::world::kill_point;
@@ -56,6 +57,8 @@ pub struct TargetOptions {
     /// [`ROOT`] if the stream is the whole volume. Nobody but the caller knows; so there is no
     /// default.
     pub delete_within: Vec<Vec<u8>>,
+    /// What it never deletes.
+    pub keep: Keep,
     /// Whether devices are made.
     pub allow_devices: bool,
     /// Whether attributes other than `user.*`, POSIX ACLs and `security.capability` are set.
@@ -71,6 +74,7 @@ impl Default for TargetOptions {
         Self {
             existing: ExistingFiles::Refuse,
             delete_within: Vec::new(),
+            keep: Keep::default(),
             allow_devices: false,
             allow_other_xattrs: false,
             threads: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8),
@@ -225,16 +229,18 @@ impl Target {
     ///
     /// # Errors
     /// [`TargetError`].
-    pub fn open(path: &Path, options: TargetOptions, random: [u8; 32]) -> Result<Self, TargetError> {
+    pub fn open(
+        folder: impl Into<Whither>,
+        options: TargetOptions,
+        random: [u8; 32],
+    ) -> Result<Self, TargetError> {
+        let folder = folder.into();
+        let path = &folder.path();
         let open = |source: Errno| TargetError::Open { path: path.to_owned(), source };
         if options.existing == ExistingFiles::DeleteExtra && options.delete_within.is_empty() {
             return Err(TargetError::NoScope);
         }
-        match rustix::fs::mkdir(path, rustix::fs::Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(open(error)),
-        }
-        let root = Root::open(path).map_err(open)?;
+        let root = folder.make().map_err(open)?;
         root.probe().map_err(open)?;
         // Where folders cannot be locked, nobody is kept out; temporary names differ all the same.
         if rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
@@ -442,7 +448,7 @@ impl Target {
         shared.check()?;
         kill_point("restore.links.made");
         if let Some(mut seen) = seen {
-            if shared.report().failed.is_empty() {
+            if shared.report().failed.is_empty() && shared.options.keep.all_named {
                 shared.delete_extra(&mut seen, &shared.options.delete_within);
             } else {
                 shared.report().deletion_held_back = true;

@@ -83,6 +83,14 @@ impl Root {
         self.open_beneath(path, flags, Mode::empty(), mounts)
     }
 
+    /// A folder in it, as the folder of further paths; a link is none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn folder(&self, name: &[u8]) -> Result<Self> {
+        self.open_directory(name, false, Mounts::Cross).map(|fd| Self { fd })
+    }
+
     /// Whether `openat2` works here at all.
     ///
     /// # Errors

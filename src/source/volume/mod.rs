@@ -182,7 +182,7 @@ fn is_mounted(path: &Path) -> bool {
     own.dev() != above.dev() || own.ino() == above.ino()
 }
 
-fn patterns(lines: &[String]) -> Result<Gitignore, OpenError> {
+pub(crate) fn patterns(lines: &[String]) -> Result<Gitignore, OpenError> {
     let wrong = |pattern: &str, error: ignore::Error| OpenError::Pattern {
         pattern: pattern.to_owned(),
         reason: error.to_string(),
