@@ -120,11 +120,14 @@ async fn files(
 }
 
 fn unwritten(error: DirectoryError) -> Failure {
-    let exit = match &error {
-        DirectoryError::Restore(RestoreError::Damaged { .. }) => Exit::Damaged,
-        _ => Exit::Usage,
+    let (exit, remedy) = match &error {
+        DirectoryError::Restore(RestoreError::Damaged { .. }) => (Exit::Damaged, None),
+        DirectoryError::Io { .. } => (Exit::Partial, Some("make room, and write into a new folder")),
+        DirectoryError::Exists(_) => (Exit::Usage, Some("write into a new folder")),
+        _ => (Exit::Usage, None),
     };
-    Failure::new(exit, "the resources cannot be written as files").because(error)
+    let failure = Failure::new(exit, "the resources cannot be written as files").because(error);
+    if let Some(remedy) = remedy { failure.remedy(remedy) } else { failure }
 }
 
 /// A restore that ended early, after so many objects were created; none if it was only planned.

@@ -15,7 +15,7 @@ use super::terminal::Talk;
 use super::{asked_kinds, conclude, resources, signals};
 use crate::backup::database::NO_PASSWORDS;
 use crate::format::body::Item;
-use crate::plan::{AllowName, Cluster as ClusterSpec, RestoreSpec};
+use crate::plan::{AllowName, Cluster as ClusterSpec, LEAST_MEMORY, RestoreSpec};
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{ItemReport, ItemState, RunReport, SnapshotReport};
@@ -182,6 +182,10 @@ impl Allowed {
 
 /// Restores.
 pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
+    if let Some(memory) = args.run.memory.filter(|memory| *memory < LEAST_MEMORY) {
+        let what = format!("--memory {memory} is under the least, {LEAST_MEMORY}");
+        return Err(Failure::new(Exit::Usage, what).remedy("leave it out, or give more"));
+    }
     let identities = reading::keys(&args.repository.reader)?;
     let repository = args.repository.store.repo.clone().unwrap_or_default();
     let memory = args.run.memory.map(crate::plan::Size::get);

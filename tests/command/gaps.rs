@@ -58,6 +58,13 @@ fn a_torn_file_is_named_by_whatever_gives_it() {
 }
 
 #[test]
+fn too_little_memory_is_refused() {
+    let desk = Desk::new();
+    let (code, _, err) = desk.reads(&["restore", "--to", &desk.text("back"), "--memory", "32Mi"]);
+    assert!(code == 2 && err.contains("64"), "{code} {err}");
+}
+
+#[test]
 fn an_output_that_is_full_is_no_mistake_of_the_command() {
     let desk = Desk::new();
     let (code, _, err) = desk.backup(&[]);

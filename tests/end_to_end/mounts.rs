@@ -4,9 +4,13 @@
 use std::path::Path;
 use std::process::Command;
 
+use kbak::restore::kubernetes::{DirectoryError, FileFormat, RestoreConfig, write_directory};
 use kbak::restore::volume::{ExistingFiles, TargetError, TargetOptions};
 use kbak::source::volume::{Skip, Volume, VolumeOptions, Walked, tar};
+use serde_json::json;
 
+use crate::support::program::beneath;
+use crate::support::stored::stored;
 use crate::support::volume::{Refused, bytes, restore};
 
 const CHILD: &str = "KBAK_TEST_MOUNTS";
@@ -114,5 +118,23 @@ fn a_full_target_stops_and_leaves_nothing_half_done() {
         let skip = TargetOptions { existing: ExistingFiles::Skip, ..TargetOptions::default() };
         let full = restore(&stream, &to, skip, 1 << 16);
         assert!(matches!(full, Err(Refused::Target(TargetError::NoRoom { .. }))), "{full:?}");
+    });
+}
+
+#[test]
+fn files_of_resources_that_do_not_fit_leave_no_half() {
+    with_mounts("files_of_resources_that_do_not_fit_leave_no_half", |dir| {
+        let to = dir.join("to");
+        std::fs::create_dir(&to).expect("a folder");
+        mount(&["-t", "tmpfs", "-o", "size=1M", "none"], &to);
+        let large = json!({"data": {"a": "x".repeat(700_000)}});
+        let objects = [("shop/a", large.clone()), ("shop/b", large)];
+        let held = stored(&[("core/v1/configmaps ConfigMap", &objects)]);
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let config = RestoreConfig::default();
+        let written = runtime.block_on(write_directory(&held, &to, FileFormat::Json, &config));
+        assert!(matches!(written, Err(DirectoryError::Io { .. })), "{written:?}");
+        let files: Vec<_> = beneath(&to).into_iter().filter(|path| path.is_file()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
     });
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
@@ -229,12 +229,16 @@ fn write(
     let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
     // A Secret is as readable here as its owner makes it: nobody else's business.
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = match beneath(at, file, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => file,
+    let made = match beneath(at, file, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(made) => made,
         Err(Errno::EXIST) => return Err(DirectoryError::Exists(shown.to_owned())),
         Err(error) => return Err(io(error.into())),
     };
-    File::from(file).write_all(&text).map_err(io)?;
+    File::from(made).write_all(&text).map_err(|error| {
+        // What is half there would pass for whole, and be in the way of the next try.
+        let _ = rustix::fs::unlinkat(at, file.as_str(), AtFlags::empty());
+        io(error)
+    })?;
     Ok(text.len() as u64)
 }
 
