@@ -17,7 +17,7 @@ use crate::format::layout::{Class, EpochPath, ObjectKey};
 use crate::format::list::Place;
 use crate::format::needs::PackName;
 use crate::format::pack::{MAX_PACK, TableEntry, read_table};
-use crate::store::{MAX_OBJECT, Store, StoreError, StoreErrorKind};
+use crate::store::{MAX_OBJECT, Store, StoreError};
 use crate::world::Workers;
 
 use super::codec::{Codec, CodecError};
@@ -68,12 +68,7 @@ impl ReadError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::Malformed { .. } => true,
-            Self::Store(error) => {
-                matches!(
-                    error.kind,
-                    StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile
-                )
-            }
+            Self::Store(error) => error.kind.is_absence(),
             Self::Spill(_) | Self::Ended => false,
         }
     }

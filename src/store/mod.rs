@@ -182,6 +182,12 @@ impl StoreErrorKind {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient(_) | Self::Corrupt(_))
     }
+
+    /// Whether the store answered, and what was to be there is not: nothing, or what no writer puts there.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NotFound | Self::TooLarge { .. } | Self::NotAFile)
+    }
 }
 
 /// Immutable objects under keys.

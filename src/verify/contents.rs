@@ -21,7 +21,6 @@ use crate::report::failure::{Failure, causes};
 use crate::repository::keys::{self, KeysError};
 use crate::repository::open::PlanView;
 use crate::repository::snapshot::{OpenSnapshot, SnapshotError};
-use crate::store::{StoreError, StoreErrorKind};
 
 use super::finding::{Fault, Role};
 use super::objects::{self, User, Wanted};
@@ -164,7 +163,7 @@ impl Opening {
         let opened = OpenSnapshot::open(store, world, reporter, snapshot, epochs, check.options.memory);
         let error = match opened.await {
             Ok(open) => return Ok(Some(open)),
-            Err(SnapshotError::Store(error)) if !is_absence(&error) => return Err(error.into()),
+            Err(SnapshotError::Store(error)) if !error.kind.is_absence() => return Err(error.into()),
             Err(error) => error,
         };
         check.findings.add(key.as_str(), Role::Body, Fault::Unreadable, causes(&error));
@@ -354,11 +353,4 @@ fn damage(error: ReadError) -> Result<String, Failure> {
         error if error.is_damage() => Ok(causes(&error)),
         error => Err(error.into()),
     }
-}
-
-fn is_absence(error: &StoreError) -> bool {
-    matches!(
-        error.kind,
-        StoreErrorKind::NotFound | StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile
-    )
 }
