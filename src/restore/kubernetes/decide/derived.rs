@@ -73,8 +73,7 @@ pub(in super::super) fn derived(kind: &KindInfo, object: &Value) -> Option<Deriv
             .then_some(Derived::Controlled),
         ("", "secrets") => secret(object),
         ("", "persistentvolumes") => volume(object),
-        // Of a generic ephemeral volume: it is of use to the very pod that owns it.
-        ("", "persistentvolumeclaims") => owned_by_pod(object).then_some(Derived::Controlled),
+        ("", "persistentvolumeclaims") => ephemeral(object).then_some(Derived::Controlled),
         _ => shipped(group, plural, object).then_some(Derived::Default),
     })
 }
@@ -85,12 +84,15 @@ fn controlled(object: &Value) -> bool {
     owners.is_some_and(|all| all.iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true))))
 }
 
-/// Whether a Pod is the controller that owns it.
-fn owned_by_pod(object: &Value) -> bool {
-    each(object, "/metadata/ownerReferences").any(|owner| {
+/// Whether the claim is that of a generic ephemeral volume: a Pod controls it and its name is the Pod's
+/// and the volume's (KEP-1698). It is of use to that very Pod. A claim of a StatefulSet may have a Pod as
+/// its controller, too (KEP-1847), but there the Pod's name comes last.
+fn ephemeral(claim: &Value) -> bool {
+    let name = text(claim, "/metadata/name");
+    each(claim, "/metadata/ownerReferences").any(|owner| {
         owner.get("controller") == Some(&Value::Bool(true))
-            && text(owner, "/kind") == "Pod"
-            && text(owner, "/apiVersion") == "v1"
+            && (text(owner, "/kind"), text(owner, "/apiVersion")) == ("Pod", "v1")
+            && name.strip_prefix(text(owner, "/name")).is_some_and(|volume| volume.starts_with('-'))
     })
 }
 
@@ -168,6 +170,7 @@ fn shipped(group: &str, plural: &str, object: &Value) -> bool {
         _ => false,
     }
 }
+
 /// Whether the API server makes this role or binding itself, and keeps it so. The mark alone says little:
 /// who copies a default role copies its labels. Who wants his changes kept turns the mark to `false`.
 /// A binding with a subject of somebody's own is his, too. Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`.
@@ -185,4 +188,23 @@ fn default_right(object: &Value) -> bool {
         _ => text(subject, "/name").starts_with("system:"),
     };
     marked && update != Some("false") && known && each(object, "/subjects").all(shipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn claims_of_ephemeral_volumes_are_their_pods() {
+        let claim = |name: &str, kind: &str, controller: bool| {
+            let owner = json!({"apiVersion": "v1", "kind": kind, "name": "web-0", "controller": controller});
+            let claim = json!({"metadata": {"name": name, "ownerReferences": [owner]}});
+            derived(&KindInfo::named("", "v1", "persistentvolumeclaims"), &claim)
+        };
+        assert_eq!(claim("web-0-scratch", "Pod", true), Some(Derived::Controlled));
+        assert_eq!(claim("data-web-0", "Pod", true), None, "of a StatefulSet that is scaled down");
+        assert_eq!(claim("web-0-scratch", "Pod", false), None);
+        assert_eq!(claim("web-0-scratch", "ConfigMap", true), None);
+    }
 }
