@@ -178,7 +178,7 @@ impl From<crate::repository::commit::CommitError> for Failure {
         let (exit, remedy) = match error {
             Error::Store(error) => return error.into(),
             Error::Body(_) | Error::State(_) | Error::Manifest(_) => (Exit::Bug, None),
-            Error::Lost(_) | Error::Unstored(_) => (
+            Error::Lost(_) | Error::Unstored { .. } => (
                 Exit::Damaged,
                 Some(
                     "this store loses what it acknowledges: do not trust it with backups; run again to store anew",

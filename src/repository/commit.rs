@@ -1,9 +1,11 @@
-//! The commit of a snapshot, in the order of docs/format.md: state and needs, body, a listing that
-//! proves every needed pack present, the manifest, a second listing, the manifest read back.
+//! The commit of a snapshot, in the order of docs/format.md: state, needs and body, each of the latter
+//! read back, a listing that proves every needed pack present, the manifest, a second listing, the
+//! manifest read back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::format::body::{Body, BodyError, Item, names_key_text};
@@ -12,7 +14,8 @@ use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
 use crate::format::needs::{Needs, PackName};
-use crate::format::sign::{MAX_DOCUMENT, SigningKey};
+use crate::format::object::Sealed;
+use crate::format::sign::SigningKey;
 use crate::format::signers::Signers;
 use crate::format::state::{self, State, StateError};
 use crate::pipeline::engine::Engine;
@@ -40,9 +43,14 @@ pub enum CommitError {
     /// The store acknowledged packs that it does not list.
     #[error("the store lost {} of the packs that it had acknowledged; the first is {}", .0.len(), .0.first().map(|p| p.hash.to_string()).unwrap_or_default())]
     Lost(Vec<PackName>),
-    /// The manifest is not listed after its put, or reads back differently.
-    #[error("the store does not give back the manifest that it acknowledged ({0})")]
-    Unstored(String),
+    /// An object without which the snapshot is none is not there after its put, or reads back differently.
+    #[error("the store does not give back what it acknowledged: {object} {why}")]
+    Unstored {
+        /// Its key.
+        object: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The epoch ended before the manifest was stored: it counts for nothing.
     #[error("the run took longer than its epoch allows; the snapshot was stored at {stored}, after {until}")]
     TooLate {
@@ -134,7 +142,7 @@ impl Committer<'_> {
         let mut needs = Vec::with_capacity(draft.domains.len());
         for domain in &draft.domains {
             let sealed = domain.needs.seal(&path, domain.domain);
-            self.put(&sealed).await?;
+            self.put_proven(&sealed).await?;
             needs.push(self.objects(domain.domain, vec![sealed.hash()]));
         }
         kill_point("backup.needs.stored");
@@ -143,7 +151,7 @@ impl Committer<'_> {
         let (sealed, body) = body.seal(&path, self.epoch.recipient())?;
         let body_size = sealed.bytes().len() as u64;
         kill_point("backup.body.sealed");
-        self.put(&sealed).await?;
+        self.put_proven(&sealed).await?;
         kill_point("backup.body.stored");
 
         self.prove_present(&draft.domains).await?;
@@ -182,10 +190,25 @@ impl Committer<'_> {
         Ok(Committed { seq, head, envelope })
     }
 
-    async fn put(&self, object: &crate::format::object::Sealed) -> Result<(), StoreError> {
+    async fn put(&self, object: &Sealed) -> Result<(), StoreError> {
         self.engine.put(object).await?;
         self.engine.reporter().stored(object.bytes().len() as u64, false);
         Ok(())
+    }
+
+    /// Stores what a snapshot cannot do without, and no listing of packs proves.
+    async fn put_proven(&self, object: &Sealed) -> Result<(), CommitError> {
+        self.put(object).await?;
+        self.read_back(object).await.map(drop)
+    }
+
+    async fn read_back(&self, object: &Sealed) -> Result<Bytes, CommitError> {
+        match self.engine.store().get(object.key(), object.bytes().len() as u64).await {
+            Ok(bytes) if bytes == *object.bytes() => Ok(bytes),
+            Ok(_) => Err(unstored(object, "reads back differently")),
+            Err(error) if error.kind.is_absence() => Err(unstored(object, "is not there as it was put")),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn objects(&self, domain: NameId, objects: Vec<ObjectHash>) -> DomainObjects {
@@ -234,11 +257,7 @@ impl Committer<'_> {
     }
 
     /// What a reader of tomorrow will do, done at once: list, read, verify.
-    async fn prove_stored(
-        &self,
-        sealed: &crate::format::object::Sealed,
-        domains: &[DomainDraft],
-    ) -> Result<(), CommitError> {
+    async fn prove_stored(&self, sealed: &Sealed, domains: &[DomainDraft]) -> Result<(), CommitError> {
         use futures::TryStreamExt;
         let (store, path) = (self.engine.store(), self.epoch.path());
         let listing = crate::store::listing::list_all(
@@ -250,11 +269,8 @@ impl Committer<'_> {
             .try_filter(|entry| std::future::ready(entry.key == *sealed.key()))
             .try_collect::<Vec<_>>()
             .await?;
-        let Some(entry) = found.first() else { return Err(CommitError::Unstored("it is not listed".into())) };
-        let bytes = store.get(sealed.key(), MAX_DOCUMENT).await?;
-        if bytes != *sealed.bytes() {
-            return Err(CommitError::Unstored("it reads back differently".into()));
-        }
+        let Some(entry) = found.first() else { return Err(unstored(sealed, "is not listed")) };
+        let bytes = self.read_back(sealed).await?;
         Manifest::open(bytes, &path, sealed.key().name(), self.signers)?;
         self.prove_present(domains).await?;
         if entry.modified > self.commits_until {
@@ -262,4 +278,8 @@ impl Committer<'_> {
         }
         Ok(())
     }
+}
+
+fn unstored(object: &Sealed, why: &'static str) -> CommitError {
+    CommitError::Unstored { object: object.key().as_str().to_owned(), why }
 }

@@ -1,14 +1,20 @@
 //! What is damaged and still comes back: bad packs that a later run stored again. What is sound and
 //! does not count: snapshots that a thief signed with a stolen key.
 
+use std::sync::Arc;
+
 use kbak::format::ids::{NameId, WriterId};
 use kbak::format::record::{Record, Trust};
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::Signer;
 use kbak::report::failure::Exit;
 use kbak::repository::open::{PlanView, Which};
+use kbak::store::fault::{Fault as StoreFault, FaultStore, Rule};
+use kbak::store::operation::Operation;
 use kbak::verify::{Depth, Fault, distrust};
 use zeroize::Zeroizing;
+
+use crate::support::bench::Bench;
 
 use super::Victim;
 
@@ -115,4 +121,19 @@ async fn what_a_stolen_key_signed_does_not_count() {
     victim.bench.store.put(&all).await.expect("stored");
     let view = plan_of(&victim, writer, plan).await;
     assert_eq!((view.chain.len(), view.epochs.all.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_forgets_what_it_acknowledged_is_noticed_at_the_commit() {
+    for place in ["*/packs/*", "*/needs/*", "*/bodies/*", "*/snapshots/*"] {
+        let mut bench = Bench::new().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("a"), "a").expect("a file");
+        let rule = Rule::once(Operation::Put, place, 1, StoreFault::Forget);
+        let faulty = Arc::new(FaultStore::new(bench.store.clone(), vec![rule]));
+        bench.store = faulty.clone();
+        let failure = bench.refused(folder.path()).await;
+        assert_eq!((failure.exit, faulty.fired()), (Exit::Damaged, 1), "{place}: {failure:?}");
+        bench.backup(folder.path()).await;
+    }
 }
