@@ -12,7 +12,7 @@ use crate::format::needs::{MAX_NEEDS, Needs, PackName};
 use crate::repository::chain::Snapshot;
 use crate::repository::named::{self, Named};
 use crate::store::listing::list_all;
-use crate::store::{Entry, StoreError, StoreErrorKind};
+use crate::store::{Entry, MAX_OBJECT, StoreError, StoreErrorKind};
 
 use super::finding::{Fault, Role};
 use super::{Check, Depth};
@@ -270,14 +270,14 @@ impl<'a> Book<'a> {
         // What is in no place of ours was named by the listing already.
         let placed = self.path.placed(&entry.key)?;
         self.no_file(entry, placed);
-        self.enter(entry, placed).filter(|_| entry.plain)
+        self.enter(entry, placed).filter(|_| !is_foreign(entry))
     }
 
-    /// What is no file is wrong wherever an object would be, whether anything names that or not: no
-    /// writer makes it.
+    /// What is no file, or larger than any object, is wrong wherever an object would be, whether anything
+    /// names that or not: no writer makes it. Nobody reads it, either.
     fn no_file(&mut self, entry: &Entry, placed: Placed) {
         let (role, hash) = match placed {
-            _ if entry.plain => return,
+            _ if !is_foreign(entry) => return,
             Placed::Epoch | Placed::Snapshot(_) => return,
             Placed::Wrap(hash) => (Role::Wrap, hash),
             Placed::Body(hash) => (Role::Body, hash),
@@ -285,7 +285,10 @@ impl<'a> Book<'a> {
             Placed::InDomain(_, Class::Needs, hash) => (Role::Needs, hash),
             Placed::InDomain(_, _, hash) => (Role::Hint, hash),
         };
-        let detail = StoreErrorKind::NotAFile.to_string();
+        let detail = match entry.plain {
+            true => format!("it has {} bytes, and no object has more than {MAX_OBJECT}", entry.size),
+            false => StoreErrorKind::NotAFile.to_string(),
+        };
         self.wrong.push((entry.key.clone(), role, Fault::Altered, detail, hash));
     }
 
@@ -362,6 +365,11 @@ impl<'a> Book<'a> {
         }
         self.wrong
     }
+}
+
+/// Whether no writer can have put it there.
+fn is_foreign(entry: &Entry) -> bool {
+    !entry.plain || entry.size > MAX_OBJECT
 }
 
 fn missing(path: EpochPath, domain: NameId, pack: ObjectHash) -> Wrong {

@@ -189,3 +189,20 @@ fn what_is_no_file_is_named_wherever_an_object_would_be() {
     }
     assert_eq!(verify(&desk, &[]).0, 0);
 }
+
+#[test]
+fn what_is_larger_than_any_object_is_named_and_not_read() {
+    let desk = backed_up(1);
+    for folder in ["/index/", "/cache/", "/state/", "/packs/", "/bodies/", "/needs/"] {
+        let object = objects(&desk, folder).into_iter().find(|path| path.is_file()).expect("an object");
+        let bytes = content(&object);
+        let file = std::fs::File::options().write(true).open(&object).expect("the object");
+        // More than could be read within a test.
+        file.set_len(1 << 43).expect("a long file");
+        let (code, out, err) = verify(&desk, &["--read-all"]);
+        let name = object.file_name().expect("a name").to_str().expect("UTF-8");
+        assert!(code == 4 && out.contains(name), "{folder}: {code} {out}{err}");
+        std::fs::remove_file(&object).expect("gone");
+        std::fs::write(&object, bytes).expect("brought back");
+    }
+}
