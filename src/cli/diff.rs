@@ -35,8 +35,8 @@ Examples:
       what changed in the cluster since: which objects, and which of their fields
 
 A file counts as the same when its kind, size, owner, mode, link, time of change, extended attributes
-and content are; an object when its JSON is. Content is looked at where nothing else differs, and read
-where the two snapshots do not share what they stored. With --live, fields that the server sets by
+and content are; an object when its JSON is. Content is looked at where nothing but that time differs, and
+read where the two snapshots do not share what they stored. With --live, fields that the server sets by
 itself are left out, and paths of fields are told, values never. Exit codes: 0 no difference,
 1 differences, 3 something was not compared.")]
 pub struct DiffArgs {

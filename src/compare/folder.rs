@@ -62,12 +62,15 @@ pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>)
     }
 }
 
+/// What is told where nothing else differs.
+const TOUCHED: &str = "time of change";
+
 /// What comes next in the order of paths.
 enum Waiting {
     /// Known to differ.
     Told(Difference),
     /// To be read on both sides.
-    Unread { path: String, old: Range<u64>, new: Range<u64> },
+    Unread { path: String, old: Range<u64>, new: Range<u64>, touched: bool },
 }
 
 struct Join<'a, 'b> {
@@ -101,8 +104,12 @@ impl Join<'_, '_> {
         if !what.is_empty() {
             return self.tell(Change::Changed, b, what).await;
         }
+        let touched = a.mtime != b.mtime;
+        if touched && b.size.is_none() {
+            return self.tell(Change::Changed, b, vec![TOUCHED.into()]).await;
+        }
         let (old, new) = (place(self.from, *at, a)?, place(self.to, *to, b)?);
-        if self.pieces.0.of(&old).await? == self.pieces.1.of(&new).await? {
+        if self.pieces.0.of(&old).await? == self.pieces.1.of(&new).await? && !touched {
             return Ok(());
         }
         if self.open.as_ref().is_some_and(|(before, after)| !joins(before, &old) || !joins(after, &new)) {
@@ -110,7 +117,7 @@ impl Join<'_, '_> {
         }
         let (before, after) = self.open.take().unwrap_or_else(|| (old.clone(), new.clone()));
         self.open = Some((before.start..old.end, after.start..new.end));
-        self.push(Waiting::Unread { path: b.path.display(), old, new }).await
+        self.push(Waiting::Unread { path: b.path.display(), old, new, touched }).await
     }
 
     /// Reads what waits to be read, and tells what differs.
@@ -118,15 +125,18 @@ impl Join<'_, '_> {
         let (old, new) = self.open.take().unwrap_or_default();
         let mut sides = (Side::new(self.from, old), Side::new(self.to, new));
         for one in std::mem::take(&mut self.waiting) {
-            let (path, old, new) = match one {
+            let (path, old, new, touched) = match one {
                 Waiting::Told(one) => {
                     (self.take)(one)?;
                     continue;
                 }
-                Waiting::Unread { path, old, new } => (path, old, new),
+                Waiting::Unread { path, old, new, touched } => (path, old, new, touched),
             };
             let what = member::differences((&mut sides.0, old), (&mut sides.1, new)).await;
-            let what = what.map_err(|failure| failure.fact("path", &path))?;
+            let mut what = what.map_err(|failure| failure.fact("path", &path))?;
+            if what.is_empty() && touched {
+                what.push(TOUCHED.into());
+            }
             if !what.is_empty() {
                 let one = self.difference(Change::Changed, path, what);
                 (self.take)(one)?;
@@ -168,9 +178,6 @@ fn differences(a: &Line, b: &Line) -> Vec<String> {
     }
     if a.link != b.link {
         what.push("link".into());
-    }
-    if what.is_empty() && a.mtime != b.mtime {
-        what.push("time of change".into());
     }
     what
 }

@@ -75,6 +75,22 @@ fn a_lone_file_rewritten_with_its_time_is_a_difference() {
 }
 
 #[test]
+fn a_file_with_another_time_is_told_by_its_content() {
+    let desk = many(2);
+    backed_up(&desk);
+    let (one, other) = (desk.at("data/0000"), desk.at("data/0001"));
+    let text = std::fs::read_to_string(&one).expect("the file").replace("file", "FILE");
+    for (path, bytes) in [(&one, text.into_bytes()), (&other, std::fs::read(&other).expect("the file"))] {
+        rewrite(path, &bytes);
+        let file = std::fs::File::options().write(true).open(path).expect("the file");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("its time");
+    }
+    backed_up(&desk);
+    let expected = vec![changed("0000", "content"), changed("0001", "time of change")];
+    assert_eq!(rows(&desk, "1", "2"), (1, expected));
+}
+
+#[test]
 fn one_among_many_is_told_and_its_neighbours_are_not() {
     let desk = many(2000);
     backed_up(&desk);
