@@ -207,7 +207,13 @@ impl Lister<'_> {
                 return Err(Ended::Unheard);
             }
             if meta.continue_token.is_empty() {
-                return Ok(());
+                // Something between may have cut the list short.
+                return match meta.remaining_item_count.filter(|left| *left > 0) {
+                    Some(left) => Err(Ended::Malformed(GapReason::Malformed(format!(
+                        "the list ends, and says that {left} objects follow"
+                    )))),
+                    None => Ok(()),
+                };
             }
             token = meta.continue_token;
         }
