@@ -161,14 +161,37 @@ async fn owners_that_are_there_are_found_by_name() {
     let owners =
         json!([reference("owner", &uid("ConfigMap", "owner")), reference("gone", &uid("ConfigMap", "gone"))]);
     let child = json!({"metadata": {"ownerReferences": owners}});
-    let held = stored(&[("core/v1/configmaps ConfigMap", &[("shop/child", child)])]);
+    // What is said of a manager who applied takes the place of what the server noted of the restore.
+    let fields = json!({"f:data": {"f:a": {}}});
+    let argo = json!({"manager": "argo", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields});
+    let applied =
+        json!({"data": {"a": "1"}, "metadata": {"ownerReferences": [owners[1]], "managedFields": [argo]}});
+    let held = stored(&[(
+        "core/v1/configmaps ConfigMap",
+        &[("shop/child", child), ("shop/applied", applied.clone()), ("shop/adopted", applied)],
+    )]);
     let (planned, _) = plan(&here, &held, &config(), false).await;
-    assert_eq!(planned.owners_lost, 1);
+    assert_eq!(planned.owners_lost, 3);
     let (report, _) = restore(&here, &held, &config()).await;
     let report = report.expect("a report");
-    assert_eq!((report.created, report.relinked, report.owners_lost), (1, 1, 1));
-    let child = get(&here, &format!("{maps}/child")).await;
-    assert_eq!(child["metadata"]["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
+    assert_eq!((report.created, report.relinked, report.owners_lost), (3, 1, 3));
+    let of = async |name: &str| get(&here, &format!("{maps}/{name}")).await["metadata"].clone();
+    assert_eq!(of("child").await["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
+
+    // Once the other owner is there, who lacks it gets it, but for what has a new owner.
+    let gone = create(&here, maps, json!({"metadata": {"name": "gone"}})).await;
+    let adopter = reference("owner", owner["metadata"]["uid"].as_str().expect("a UID"));
+    patch(&here, &format!("{maps}/adopted"), json!({"metadata": {"ownerReferences": [adopter]}})).await;
+    let (report, _) = restore(&here, &held, &config()).await;
+    let report = report.expect("a report");
+    assert_eq!((report.existed, report.relinked, report.owners_lost), (3, 2, 0), "{report:#?}");
+    let (child, applied) = (of("child").await, of("applied").await);
+    assert_eq!(child["ownerReferences"][1]["uid"], gone["metadata"]["uid"]);
+    assert_eq!(applied["ownerReferences"][0]["uid"], gone["metadata"]["uid"]);
+    assert_eq!(of("adopted").await["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
+    assert!(applied["managedFields"].to_string().contains("argo"), "{applied}");
+    let (report, _) = restore(&here, &held, &config()).await;
+    assert_eq!(report.expect("a report").relinked, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,8 @@ use kbak::restore::kubernetes::{Allow, Obstacle, Outcome, RestoreConfig, Restore
 use kbak::source::kubernetes::{Cluster, ClusterAccess, Deadlines};
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, create, delete, patch};
+use crate::support::plane::{Plane, connect, create, delete, patch};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::resources::{Held, namespace};
 use crate::support::stored::{plan, restore, stored};
 
@@ -230,4 +231,22 @@ async fn definitions_with_a_dead_conversion_come_back_with_their_objects() {
     held.kinds[0].1 = vec![Bytes::from_static(b"{\"metadata\":{}}\n")];
     let (report, _) = restore(&here, &held, &config()).await;
     assert!(matches!(report, Err(RestoreError::Damaged { line: 1, .. })), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_yes_without_an_object_is_no_restore() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    // As a page to log in at, which comes with a 200.
+    let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
+        let creates = asked.method == Method::POST && asked.path.ends_with("/configmaps");
+        creates.then_some(Fault::Status(200, None))
+    })
+    .await;
+    let (report, outcomes) =
+        restore(&connect(&proxy.kubeconfig()).await, &maps(&["shop/a"]), &config()).await;
+    assert!(!report.expect("a report").is_whole());
+    let Outcome::Failed(refusal) = &outcomes["ConfigMap/shop/a"] else { panic!("{outcomes:?}") };
+    assert_eq!(refusal.reason, "NoObject", "{refusal}");
 }

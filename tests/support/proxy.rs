@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 /// A request on its way.
 #[derive(Debug, Clone)]
 pub struct Asked {
+    pub method: http::Method,
     pub path: String,
     pub query: String,
     /// How many requests for this path came before.
@@ -84,7 +85,7 @@ impl Proxy {
                             *count += 1;
                             *count - 1
                         };
-                        let fault = rule(&Asked { path, query, before });
+                        let fault = rule(&Asked { method: request.method().clone(), path, query, before });
                         answer(upstream, request, fault)
                     });
                     let http = hyper::server::conn::http1::Builder::new();

@@ -14,15 +14,14 @@ use super::config::RestoreConfig;
 use super::decide::{Judged, Meeting, Ready, Verdict, lost, meeting, suspended};
 use super::ground::{Present, look, object};
 use super::hooks::backends;
-use super::object::{Paths, each, text};
+use super::made::{MANAGER, is_ours, owes_owners};
+use super::object::{Owner, Paths, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::target::segment;
 use super::warning::{Warning, pruned, told};
 use super::{ObjectRef, RestoreError};
 use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo};
 
-/// Under which name the server notes what a restore wrote.
-pub(super) const MANAGER: &str = "kbak";
 /// How often a replacement is tried again when somebody changes the object meanwhile.
 const TRIES: u32 = 5;
 /// Failures of webhooks, one after the other, after which a kind is left for another round: each
@@ -38,10 +37,11 @@ pub(super) struct Attempt {
     pub(super) old_uid: String,
     /// Its UID now, where it is there.
     pub(super) new_uid: String,
+    /// Its owners, as the backup names them.
+    owners: Vec<Owner>,
     /// Whether a second write is still to come.
     pub(super) second: bool,
-    /// Whether it was made by a restore, this one or one that was interrupted, and has no owners
-    /// yet.
+    /// Whether it was made by a restore, this one or one before, and has not all its owners yet.
     pub(super) ours: bool,
     /// Whether it came back suspended.
     pub(super) suspended: bool,
@@ -175,6 +175,7 @@ impl Creator<'_> {
         let status = self.config.status.iter().any(|glob| glob.matches(&judged.object.resource));
         let mut attempt = Attempt {
             second: judged.applied || status || !judged.owners.is_empty(),
+            owners: judged.owners,
             suspended: suspended(&judged.changes),
             object: judged.object,
             old_uid: judged.old_uid,
@@ -283,6 +284,7 @@ impl Creator<'_> {
                 let attempt = without_pruned(attempt, &Ready { body, kind, moved }, &there, &headers);
                 Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt })
             }
+            Made::Unknown => Ok(unknown(attempt)),
             Made::Refused { status, repeated } if status.code == 409 && status.reason == "AlreadyExists" => {
                 self.breaker.note(None);
                 self.meet(Ready { body, kind, moved }, paths, None, repeated, attempt).await
@@ -338,8 +340,10 @@ impl Creator<'_> {
         let query = format!("fieldManager={MANAGER}&fieldValidation=Warn");
         match self.cluster.send(method, path, &query, content_type, Bytes::from(body.to_string())).await {
             Ok(answer) => {
-                let there = serde_json::from_slice(&answer.body).unwrap_or_default();
-                Ok(Made::New(there, answer.warnings))
+                let there: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                // Something between may have answered in the server's place.
+                let is_object = !text(&there, "/metadata/uid").is_empty();
+                Ok(if is_object { Made::New(there, answer.warnings) } else { Made::Unknown })
             }
             Err(error) => {
                 let repeated = error.repeated;
@@ -376,7 +380,8 @@ impl Creator<'_> {
                 }
             };
             let new_uid = text(&there, "/metadata/uid").to_owned();
-            let ours = is_ours(&there) && each(&there, "/metadata/ownerReferences").next().is_none();
+            let owes = owes_owners(&there, &attempt.owners);
+            let ours = owes && is_ours(&there);
             let with = |outcome, ours| Attempt {
                 outcome,
                 ours,
@@ -412,12 +417,12 @@ impl Creator<'_> {
             match made {
                 Made::New(now, headers) => {
                     let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
-                    let ownerless = each(&there, "/metadata/ownerReferences").next().is_none();
                     let warnings = told(&attempt.object, &headers);
-                    let attempt = with(outcome, replaces || ownerless);
+                    let attempt = with(outcome, replaces || owes);
                     let attempt = without_pruned(attempt, &ready, &now, &headers);
                     return Ok(Attempt { warnings, ..attempt });
                 }
+                Made::Unknown => return Ok(unknown(attempt)),
                 Made::Refused { status, .. } if status.code == 409 => {}
                 Made::Refused { status, .. } => {
                     let refusal = Refusal::of_change(&ready.kind, &status);
@@ -445,10 +450,21 @@ fn without_pruned(mut attempt: Attempt, ready: &Ready, answer: &Value, headers: 
     attempt
 }
 
+/// Nobody can say whether it is there; another round looks.
+fn unknown(attempt: Attempt) -> Attempt {
+    let message = "what answers is no API server: it says yes and shows no object".to_owned();
+    Attempt { outcome: Outcome::Failed(Refusal::unsent("NoObject", message)), again: true, ..attempt }
+}
+
 /// What became of a write.
 enum Made {
     New(Value, Vec<String>),
-    Refused { status: Box<ApiStatus>, repeated: bool },
+    /// A success whose answer is no object of an API server.
+    Unknown,
+    Refused {
+        status: Box<ApiStatus>,
+        repeated: bool,
+    },
 }
 
 /// What is given up when the server refuses it: when, how, and in words.
@@ -468,17 +484,4 @@ fn taken(status: &ApiStatus) -> bool {
 fn families(status: &ApiStatus) -> bool {
     let named = |field: &str| field.starts_with("spec.ipFamil");
     status.code == 422 && status.causes.iter().any(|cause| named(&cause.field))
-}
-
-/// Whether a restore made it: the server notes who wrote an object.
-fn is_ours(there: &Value) -> bool {
-    each(there, "/metadata/managedFields").any(|fields| text(fields, "/manager") == MANAGER)
-}
-
-/// Whether a restore made it and nobody has written to it since, except of its status: then it is as it
-/// was made, even where an admission webhook made it differ from what was sent.
-pub(super) fn is_as_made(there: &Value) -> bool {
-    let quiet =
-        |fields: &Value| text(fields, "/manager") == MANAGER || text(fields, "/subresource") == "status";
-    is_ours(there) && each(there, "/metadata/managedFields").all(quiet)
 }

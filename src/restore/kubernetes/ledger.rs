@@ -70,6 +70,7 @@ impl<'a> Ledger<'a> {
             unfinished,
             again,
             warnings,
+            ..
         } = attempt;
         for warning in warnings {
             if self.report.warnings.len() < WARNINGS {

@@ -27,6 +27,7 @@ mod ground;
 mod hooks;
 mod ledger;
 mod lines;
+mod made;
 mod object;
 mod order;
 mod outcome;

@@ -26,13 +26,15 @@ const STEPS: &[(&str, &[&str])] = &[
 ];
 /// Late steps, first to last, after all kinds that no table names.
 const LATE: &[(&str, &[&str])] = &[
+    ("", &["pods"]),
+    // Limits change the pods that come after them: those of the backup are as they were, those that
+    // controllers make anew get what is set for all.
+    ("", &["limitranges"]),
     ("apps", &["daemonsets", "statefulsets", "deployments", "replicasets"]),
-    ("", &["pods", "replicationcontrollers"]),
+    ("", &["replicationcontrollers"]),
     ("batch", &["jobs", "cronjobs"]),
     ("autoscaling", &["horizontalpodautoscalers"]),
     ("policy", &["poddisruptionbudgets"]),
-    // Limits change the pods that come after them; those of the backup are as they were.
-    ("", &["limitranges"]),
     ("", &["resourcequotas"]),
     ("apiregistration.k8s.io", &["apiservices"]),
     (

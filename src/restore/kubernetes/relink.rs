@@ -14,8 +14,8 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::RestoreError;
-use super::create::MANAGER;
 use super::ground::object;
+use super::made::{MANAGER, is_ours};
 use super::object::{ObjectRef, Owner, each, each_mut, map_mut, text};
 use super::outcome::Refusal;
 use super::owners::Owners;
@@ -128,6 +128,18 @@ fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
     managers
 }
 
+/// Says that a restore made the object and still owes it owners, so that a later one, in which they are
+/// there, gives it those.
+fn owing(api_version: &str) -> Value {
+    json!({
+        "manager": MANAGER,
+        "operation": "Update",
+        "apiVersion": api_version,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:ownerReferences": {}}},
+    })
+}
+
 /// Finishes one object, which a restore created.
 pub(super) struct Finisher<'a> {
     pub(super) cluster: &'a Cluster,
@@ -155,8 +167,16 @@ impl Finisher<'_> {
         if relinks {
             first.insert("ownerReferences".into(), Value::from(owned.references));
         }
-        if applied {
-            let managers = managers(stored, &owned.uids);
+        let owes = owned.lost > 0;
+        let mut managers = match applied {
+            true => Some(managers(stored, &owned.uids)),
+            false if owes => self.unmarked(&paths.one).await?,
+            false => None,
+        };
+        if let Some(Value::Array(all)) = managers.as_mut().filter(|_| owes) {
+            all.push(owing(text(stored, "/apiVersion")));
+        }
+        if let Some(managers) = managers {
             // Who writes an owner holds it, whatever the same write says of managers.
             let apart = relinks && each(&managers, "").any(|one| one.pointer(OWNERS).is_some());
             let of = if apart { &mut then } else { &mut first };
@@ -169,7 +189,7 @@ impl Finisher<'_> {
                 return Ok(second);
             }
             second.relinked |= metadata.contains_key("ownerReferences");
-            second.managed |= metadata.contains_key("managedFields");
+            second.managed |= applied && metadata.contains_key("managedFields");
         }
         let wanted = self.status.iter().any(|glob| glob.matches(&named.resource)) && kind.has("status");
         if let Some(status) = stored.get("status").filter(|_| wanted) {
@@ -182,6 +202,14 @@ impl Finisher<'_> {
             second.refused = refused.map(|refusal| (named.clone(), refusal));
         }
         Ok(second)
+    }
+
+    /// The managers of the object at `path`, if the server did not note there that a restore made it: it
+    /// notes none who set no field.
+    async fn unmarked(&self, path: &str) -> Result<Option<Value>, ApiError> {
+        let there = object(self.cluster, path).await?.filter(|there| !is_ours(there));
+        let managers = |there: Value| there.pointer("/metadata/managedFields").cloned();
+        Ok(there.map(|there| managers(there).unwrap_or_else(|| json!([]))))
     }
 
     async fn owners(&self, stored: &Value, namespace: &str) -> Result<Owned, ApiError> {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::change::{Change, beside};
 use super::super::config::{Existing, RestoreConfig};
-use super::super::create::is_as_made;
+use super::super::made::is_as_made;
 use super::super::object::ObjectRef;
 use super::{Ready, harm, merges};
 
