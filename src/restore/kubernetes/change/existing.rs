@@ -43,7 +43,7 @@ pub(in super::super) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, the
 
 /// An object without what does not come from those who write it.
 fn plain(kind: &KindInfo, mut object: Value, status: bool) -> Value {
-    cut(kind, &mut object, Options { status, node_ports: NodePorts::None }, &mut Changes::default());
+    cut(kind, &mut object, Options { status, node_ports: NodePorts::All }, &mut Changes::default());
     if kind.resource() == "namespaces" {
         map_mut(&mut object, "/metadata/labels").map(|labels| labels.remove(OWN_NAME));
     }
@@ -118,7 +118,8 @@ pub(in super::super) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &
         ("", "persistentvolumes") => &["claimRef"],
         ("", "services") => &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"],
         ("", "pods") => &["nodeName"],
-        ("batch", "jobs") => &["selector", "template"],
+        ("batch", "jobs") if runs_the_same(kind, wanted, there) => &["selector", "template"],
+        ("batch", "jobs") => &["selector"],
         ("", "namespaces") => &["finalizers"],
         _ => &[],
     };
@@ -131,6 +132,12 @@ pub(in super::super) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &
         }
     }
     if kind.resource() == "services" && text(wanted, "/spec/type") != "ClusterIP" {
+        if text(wanted, "/spec/externalTrafficPolicy") == "Local"
+            && let Some(port) = there.pointer("/spec/healthCheckNodePort").cloned()
+            && let Some(spec) = map_mut(wanted, "/spec")
+        {
+            spec.entry("healthCheckNodePort").or_insert(port);
+        }
         let given: Vec<Value> = each(there, "/spec/ports").cloned().collect();
         for port in wanted.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
             let same = given
@@ -143,6 +150,13 @@ pub(in super::super) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &
             }
         }
     }
+}
+
+/// Whether two Jobs have the same pods, but for the labels that the server gives each of its own.
+fn runs_the_same(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
+    let template = |object: &Value| plain(kind, object.clone(), true).pointer("/spec/template").cloned();
+    let (wanted, there) = (template(wanted).unwrap_or_default(), template(there).unwrap_or_default());
+    missing(&wanted, Some(&there), true).is_none() && missing(&there, Some(&wanted), true).is_none()
 }
 
 #[cfg(test)]
@@ -163,15 +177,33 @@ mod tests {
         assert!(beside(&kind, false, &wanted, &there).is_same());
         let other = json!({"metadata": {"labels": {"x": "2"}}, "spec": {"ports": [{"port": 81}]}});
         assert_eq!(beside(&kind, false, &other, &there).patch, Some(other));
+        let chosen = json!({"metadata": {"labels": {"x": "1"}}, "spec": {"ports": [{"port": 80, "nodePort": 31000}], "type": "NodePort"}});
+        assert!(!beside(&kind, false, &chosen, &there).is_same(), "somebody chose another port");
         there["spec"]["ports"][0]["targetPort"] = json!(81);
         assert_eq!(
             beside(&kind, false, &wanted, &there).patch,
-            Some(json!({"spec": {"ports": [{"port": 80}]}}))
+            Some(json!({"spec": {"ports": [{"port": 80, "nodePort": 30000}]}})),
+            "the port that it was given stays"
         );
         assert!(beside(&kind, true, &wanted, &there).is_same(), "other versions have other defaults");
         there["spec"]["ports"] = wanted["spec"]["ports"].clone();
         there["spec"]["externalIPs"] = json!(["203.0.113.9"]);
         assert_eq!(beside(&kind, false, &wanted, &there), Beside { patch: None, more: true });
+    }
+
+    #[test]
+    fn a_job_that_runs_something_else_is_another() {
+        let kind = KindInfo::named("batch", "v1", "jobs");
+        let job = |image: &str, labels: Value, selector: Value| {
+            let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": image}]}});
+            json!({"metadata": {"name": "a"}, "spec": {"template": pod, "selector": selector}})
+        };
+        let given = json!({"x": "1", "batch.kubernetes.io/controller-uid": "u", "controller-uid": "u"});
+        let selector = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}});
+        let there = job("one", given, selector);
+        let wanted = |image| job(image, json!({"x": "1"}), Value::Null);
+        assert!(beside(&kind, false, &wanted("one"), &there).is_same());
+        assert!(beside(&kind, false, &wanted("two"), &there).patch.is_some());
     }
 
     #[test]
