@@ -215,6 +215,9 @@ async fn a_released_volume_goes_back_to_its_claim() {
     let report = report.expect("a report");
     assert_eq!(outcomes["PersistentVolumeClaim/shop/data"], Outcome::Created);
     assert!(!report.is_whole() && report.unfinished[0].1.reason == "VolumeReleased", "{report:?}");
+    let (report, outcomes) = restore(&here, &both, &config()).await;
+    assert_eq!(outcomes["PersistentVolumeClaim/shop/data"], Outcome::Existed);
+    assert!(!report.expect("a report").is_whole(), "it is not bound now either");
 
     let held = backed_up(&here, "-core/v1/persistentvolumes PersistentVolume", &path).await;
     assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs, "it waits for a claim that is gone");

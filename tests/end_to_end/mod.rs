@@ -16,6 +16,7 @@ mod cluster_restore_lost;
 mod cluster_restore_meets;
 mod cluster_restore_plan;
 mod cluster_restore_program;
+mod cluster_restore_twice;
 mod cluster_selection;
 mod coverage;
 mod folder;

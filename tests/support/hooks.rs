@@ -22,6 +22,7 @@ use super::tls::{CA, acceptor};
 /// - `/convert`: converts Tanks
 /// - `/admit/NAME`: lets everything through
 /// - `/deny/NAME`: refuses everything
+/// - `/label/NAME`: gives everything the one label `team: shop`
 /// - `/after/OTHER`: refuses until `/admit/OTHER` was asked
 /// - `/late/COUNT/NAME`: answers 503 so many times first, as a webhook does whose pods are not up
 /// - `/together/COUNT/NAME`: answers nobody until so many ask at once
@@ -139,6 +140,11 @@ async fn answer(
             json!({"uid": uid, "result": {"status": "Success"}, "convertedObjects": converted(&review)})
         }
         "deny" => refused,
+        "label" => {
+            let patch = json!([{"op": "add", "path": "/metadata/labels", "value": {"team": "shop"}}]);
+            let patch = BASE64.encode(patch.to_string());
+            json!({"uid": uid, "allowed": true, "patchType": "JSONPatch", "patch": patch})
+        }
         "after" if state.asked(&format!("/admit/{first}")) == 0 => refused,
         "late" if asked <= count => {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 
-use super::create::{Breaker, Creator, Known};
+use super::create::{Breaker, Creator};
 use super::decide::{Judge, Verdict, is_one, merges};
 use super::fits::Fits;
 use super::ground::Ground;
+use super::known::Known;
 use super::ledger::Ledger;
 use super::lines::{Room, lines, open, paced};
 use super::object::{Key, ObjectRef, text};
@@ -156,6 +157,7 @@ impl Restore<'_> {
             known: &self.known,
             breaker: &breaker,
             present: &present,
+            foreign: self.foreign,
             backends: self.ground.has_nodes,
         };
         let mapped = !self.config.mapping.namespaces.is_empty();
@@ -228,7 +230,7 @@ impl Restore<'_> {
             for name in left.clone() {
                 let path = segment(&name).map(|name| format!("/api/v1/namespaces/{name}"));
                 let there = match path {
-                    Some(path) => super::ground::object(self.cluster, &path).await?,
+                    Some(path) => super::ground::look(self.cluster, &path).await?.ok(),
                     None => None,
                 };
                 if there.is_none_or(|found| found.pointer("/metadata/deletionTimestamp").is_none()) {
@@ -282,7 +284,6 @@ impl Restore<'_> {
                 target: &self.ground.target,
                 uids: &self.ledger.uids,
                 others: &others,
-                status: &self.config.status,
             };
             let room = Room::default();
             let seconds = paced(lines(&resource, pieces), &room)
@@ -294,12 +295,13 @@ impl Restore<'_> {
                         let Ok(stored) = serde_json::from_slice::<serde_json::Value>(&line) else {
                             return nothing;
                         };
-                        if !finisher.uids.is_ours(text(&stored, "/metadata/uid")) {
+                        let owes = finisher.uids.owes(text(&stored, "/metadata/uid"));
+                        if !owes.any() {
                             return nothing;
                         }
                         let Ok(Some(judged)) = judge.judge(&line) else { return nothing };
                         let Verdict::Create(ready) = judged.verdict else { return nothing };
-                        finisher.finish(&stored, &judged.object, &ready.kind).await
+                        finisher.finish(&stored, owes, &judged.object, &ready.kind).await
                     }
                 })
                 .buffer_unordered(self.config.parallel.max(1));

@@ -1,7 +1,6 @@
 //! Brings one object into the cluster: creates it, or does with the one that is there what the
 //! config says.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,13 +10,13 @@ use serde_json::Value;
 
 use super::change::{beside, carry_over, unbind, without_families, without_node_ports};
 use super::config::RestoreConfig;
-use super::decide::{Judged, Meeting, Ready, Verdict, lost, meeting, suspended};
-use super::ground::{Present, look, object};
+use super::decide::{Judged, Meeting, Ready, Verdict, lost, suspended};
+use super::ground::{Present, look};
 use super::hooks::backends;
-use super::made::{MANAGER, is_ours, owes_owners};
-use super::object::{Owner, Paths, text};
+use super::known::{ForClaim, Known};
+use super::made::{MANAGER, Owes, Wants, is_made, meet};
+use super::object::{Paths, is_object, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
-use super::target::segment;
 use super::warning::{Warning, pruned, told};
 use super::{ObjectRef, RestoreError};
 use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo};
@@ -37,12 +36,8 @@ pub(super) struct Attempt {
     pub(super) old_uid: String,
     /// Its UID now, where it is there.
     pub(super) new_uid: String,
-    /// Its owners, as the backup names them.
-    owners: Vec<Owner>,
-    /// Whether a second write is still to come.
-    pub(super) second: bool,
-    /// Whether it was made by a restore, this one or one before, and has not all its owners yet.
-    pub(super) ours: bool,
+    /// What a second write is to set, where a restore made it: this one or one before.
+    pub(super) owes: Owes,
     /// Whether it came back suspended.
     pub(super) suspended: bool,
     /// What became of it.
@@ -53,84 +48,6 @@ pub(super) struct Attempt {
     pub(super) again: bool,
     /// What the server warned of, and what was given up.
     pub(super) warnings: Vec<Warning>,
-}
-
-/// What all creates of a restore know together.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Which PersistentVolumes are there, and for whom.
-    volumes: tokio::sync::Mutex<HashMap<String, Volume>>,
-    /// Namespaces whose end did not come in time.
-    pub(super) stuck: Mutex<HashSet<String>>,
-}
-
-/// A PersistentVolume, as a claim sees it.
-#[derive(Debug)]
-enum Volume {
-    Absent,
-    Free,
-    /// `stale`: by the UID of a claim, which is not one that is still to be created.
-    Claimed {
-        namespace: String,
-        name: String,
-        stale: bool,
-    },
-}
-
-/// How the volume of a claim stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ForClaim {
-    /// It is not there for the claim.
-    No,
-    /// It waits for the claim.
-    Yes,
-    /// It had the claim before, and the controller gives it to nobody.
-    Released,
-}
-
-impl Known {
-    pub(super) fn is_stuck(&self, namespace: &str) -> bool {
-        self.stuck.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(namespace)
-    }
-
-    /// Whether a volume is there for the claim: free, or claimed by its name.
-    async fn volume_for(
-        &self,
-        cluster: &Cluster,
-        volume: &str,
-        claim: &ObjectRef,
-    ) -> Result<ForClaim, ApiError> {
-        let mut volumes = self.volumes.lock().await;
-        if !volumes.contains_key(volume) {
-            let Some(name) = segment(volume) else { return Ok(ForClaim::No) };
-            let there = object(cluster, &format!("/api/v1/persistentvolumes/{name}")).await?;
-            let volume_there = there.map_or(Volume::Absent, |found| {
-                let part = |at: &str| text(&found, at).to_owned();
-                match found.pointer("/spec/claimRef") {
-                    None => Volume::Free,
-                    Some(_) => Volume::Claimed {
-                        namespace: part("/spec/claimRef/namespace"),
-                        name: part("/spec/claimRef/name"),
-                        stale: !part("/spec/claimRef/uid").is_empty(),
-                    },
-                }
-            });
-            volumes.insert(volume.to_owned(), volume_there);
-        }
-        Ok(match volumes.get(volume) {
-            Some(Volume::Free) => ForClaim::Yes,
-            Some(Volume::Claimed { namespace, name, stale })
-                if *namespace == claim.namespace && *name == claim.name =>
-            {
-                if *stale {
-                    ForClaim::Released
-                } else {
-                    ForClaim::Yes
-                }
-            }
-            Some(Volume::Claimed { .. } | Volume::Absent) | None => ForClaim::No,
-        })
-    }
 }
 
 /// Stops asking a webhook that is dead.
@@ -165,6 +82,8 @@ pub(super) struct Creator<'a> {
     pub(super) breaker: &'a Breaker,
     /// Which objects of the kind are there.
     pub(super) present: &'a Present,
+    /// Whether this is another cluster than that of the backup, and does not take its place.
+    pub(super) foreign: bool,
     /// Whether Services behind webhooks are waited for: where nothing runs, none gets ready.
     pub(super) backends: bool,
 }
@@ -173,14 +92,13 @@ impl Creator<'_> {
     /// Brings one object. An error ends the restore; what concerns only this object is an outcome.
     pub(super) async fn bring(&self, judged: Judged) -> Result<Attempt, RestoreError> {
         let status = self.config.status.iter().any(|glob| glob.matches(&judged.object.resource));
+        let wants = Wants { owners: judged.owners, applied: judged.applied, status };
         let mut attempt = Attempt {
-            second: judged.applied || status || !judged.owners.is_empty(),
-            owners: judged.owners,
+            owes: Owes::default(),
             suspended: suspended(&judged.changes),
             object: judged.object,
             old_uid: judged.old_uid,
             new_uid: String::new(),
-            ours: false,
             outcome: Outcome::Unserved,
             unfinished: None,
             again: false,
@@ -213,10 +131,17 @@ impl Creator<'_> {
                 return Ok(attempt);
             }
         };
-        self.create(*ready, attempt).await
+        let attempt = self.create(*ready, &wants, attempt).await?;
+        self.known.note(&attempt.object, &attempt.outcome);
+        Ok(attempt)
     }
 
-    async fn create(&self, mut ready: Ready, attempt: Attempt) -> Result<Attempt, RestoreError> {
+    async fn create(
+        &self,
+        mut ready: Ready,
+        wants: &Wants,
+        attempt: Attempt,
+    ) -> Result<Attempt, RestoreError> {
         let Some(paths) = attempt.object.paths(&ready.kind) else {
             let refusal = Refusal::unsent("InvalidName", String::new());
             return Ok(Attempt { outcome: Outcome::Failed(refusal), ..attempt });
@@ -226,20 +151,17 @@ impl Creator<'_> {
         }
         let volume = self.volume(&mut ready.body, &attempt.object).await?;
         // A create is counted against quotas and asked of webhooks also where it then is refused.
-        if let Some(there) = self.there(&paths, &attempt.object).await? {
-            return self.meet(ready, &paths, Some(there), false, attempt).await;
-        }
-        if let Some(refusal) = self.kept_out(&ready.kind, &ready.body).await? {
+        let mut attempt = if let Some(there) = self.there(&paths, &attempt.object).await? {
+            self.meet(ready, &paths, Some(there), false, wants, attempt).await?
+        } else if let ForClaim::NotYet(refusal) = volume {
             return Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt });
-        }
-        let mut attempt = self.send(ready, &paths, attempt).await?;
-        if volume == ForClaim::Released && attempt.outcome == Outcome::Created {
-            attempt.unfinished = Some(Refusal::unsent(
-                "VolumeReleased",
-                "its volume is there and waits for the claim that is gone; restore the volume as well, with \
-                 --existing patch"
-                    .to_owned(),
-            ));
+        } else if let Some(refusal) = self.kept_out(&ready.kind, &ready.body).await? {
+            return Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt });
+        } else {
+            self.send(ready, &paths, wants, attempt).await?
+        };
+        if attempt.unfinished.is_none() && attempt.outcome.is_fine() {
+            attempt.unfinished = volume.lacks(&attempt.new_uid, attempt.outcome == Outcome::Created);
         }
         Ok(attempt)
     }
@@ -258,14 +180,20 @@ impl Creator<'_> {
         if object.resource != "persistentvolumeclaims" || volume.is_empty() {
             return Ok(ForClaim::Yes);
         }
-        let stands = self.known.volume_for(self.cluster, &volume, object).await?;
+        let stands = self.known.volume_for(self.cluster, &volume, object, self.foreign).await?;
         if stands == ForClaim::No {
             unbind(body);
         }
         Ok(stands)
     }
 
-    async fn send(&self, ready: Ready, paths: &Paths, attempt: Attempt) -> Result<Attempt, RestoreError> {
+    async fn send(
+        &self,
+        ready: Ready,
+        paths: &Paths,
+        wants: &Wants,
+        attempt: Attempt,
+    ) -> Result<Attempt, RestoreError> {
         let Ready { mut body, kind, moved } = ready;
         let mut made = self.post(paths, &body).await?;
         let mut given_up = Vec::new();
@@ -282,12 +210,12 @@ impl Creator<'_> {
                 self.breaker.note(None);
                 let new_uid = text(&there, "/metadata/uid").to_owned();
                 let attempt = without_pruned(attempt, &Ready { body, kind, moved }, &there, &headers);
-                Ok(Attempt { outcome: Outcome::Created, new_uid, ours: true, warnings, ..attempt })
+                Ok(Attempt { outcome: Outcome::Created, new_uid, owes: wants.all(), warnings, ..attempt })
             }
             Made::Unknown => Ok(unknown(attempt)),
             Made::Refused { status, repeated } if status.code == 409 && status.reason == "AlreadyExists" => {
                 self.breaker.note(None);
-                self.meet(Ready { body, kind, moved }, paths, None, repeated, attempt).await
+                self.meet(Ready { body, kind, moved }, paths, None, repeated, wants, attempt).await
             }
             Made::Refused { status, .. } => {
                 let refusal = Refusal::new(&kind, &status);
@@ -342,8 +270,7 @@ impl Creator<'_> {
             Ok(answer) => {
                 let there: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
                 // Something between may have answered in the server's place.
-                let is_object = !text(&there, "/metadata/uid").is_empty();
-                Ok(if is_object { Made::New(there, answer.warnings) } else { Made::Unknown })
+                Ok(if is_object(&there) { Made::New(there, answer.warnings) } else { Made::Unknown })
             }
             Err(error) => {
                 let repeated = error.repeated;
@@ -364,6 +291,7 @@ impl Creator<'_> {
         paths: &Paths,
         mut found: Option<Value>,
         repeated: bool,
+        wants: &Wants,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
         for _ in 0..TRIES {
@@ -380,11 +308,9 @@ impl Creator<'_> {
                 }
             };
             let new_uid = text(&there, "/metadata/uid").to_owned();
-            let owes = owes_owners(&there, &attempt.owners);
-            let ours = owes && is_ours(&there);
-            let with = |outcome, ours| Attempt {
+            let with = |outcome, owes| Attempt {
                 outcome,
-                ours,
+                owes,
                 new_uid: new_uid.clone(),
                 suspended: false,
                 ..attempt.clone()
@@ -394,17 +320,20 @@ impl Creator<'_> {
                     obstacle: Obstacle::Terminating,
                     ..Refusal::unsent("Terminating", "the one that is there is being deleted".to_owned())
                 };
-                return Ok(Attempt { again: true, ..with(Outcome::Failed(refusal), false) });
+                return Ok(Attempt { again: true, ..with(Outcome::Failed(refusal), Owes::default()) });
             }
             // If the answer to an earlier try of the same create was lost, it is ours.
-            if repeated && ours {
-                return Ok(with(Outcome::Created, true));
+            if repeated && is_made(&there) && there.pointer("/metadata/ownerReferences").is_none() {
+                return Ok(with(Outcome::Created, wants.all()));
             }
-            let met = meeting(self.config, &attempt.object, &mut ready, attempt.suspended, &there);
+            let suspended = attempt.suspended;
+            let met = meet(self.cluster, self.config, &attempt.object, &mut ready, suspended, &there).await?;
             let replaces = matches!(met, Meeting::Replace);
             let made = match met {
-                Meeting::Leave => return Ok(with(Outcome::Existed, ours)),
-                Meeting::Differs => return Ok(with(Outcome::Differs, false)),
+                Meeting::Leave => return Ok(with(Outcome::Existed, wants.left(&there))),
+                Meeting::Differs | Meeting::AsMade => {
+                    return Ok(with(Outcome::Differs, Owes::default()));
+                }
                 Meeting::Patch(patch) => {
                     self.write(Method::PATCH, &paths.one, "application/merge-patch+json", &patch).await?
                 }
@@ -418,7 +347,8 @@ impl Creator<'_> {
                 Made::New(now, headers) => {
                     let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
                     let warnings = told(&attempt.object, &headers);
-                    let attempt = with(outcome, replaces || owes);
+                    let owes = if replaces { wants.all() } else { wants.beside(&there) };
+                    let attempt = with(outcome, owes);
                     let attempt = without_pruned(attempt, &ready, &now, &headers);
                     return Ok(Attempt { warnings, ..attempt });
                 }
@@ -427,7 +357,7 @@ impl Creator<'_> {
                 Made::Refused { status, .. } => {
                     let refusal = Refusal::of_change(&ready.kind, &status);
                     let again = !matches!(refusal.obstacle, Obstacle::Object | Obstacle::Immutable);
-                    return Ok(Attempt { again, ..with(Outcome::Failed(refusal), false) });
+                    return Ok(Attempt { again, ..with(Outcome::Failed(refusal), Owes::default()) });
                 }
             }
         }
@@ -452,8 +382,7 @@ fn without_pruned(mut attempt: Attempt, ready: &Ready, answer: &Value, headers: 
 
 /// Nobody can say whether it is there; another round looks.
 fn unknown(attempt: Attempt) -> Attempt {
-    let message = "what answers is no API server: it says yes and shows no object".to_owned();
-    Attempt { outcome: Outcome::Failed(Refusal::unsent("NoObject", message)), again: true, ..attempt }
+    Attempt { outcome: Outcome::Failed(Refusal::no_object()), again: true, ..attempt }
 }
 
 /// What became of a write.

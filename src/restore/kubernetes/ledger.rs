@@ -59,19 +59,8 @@ impl<'a> Ledger<'a> {
 
     /// Takes in what became of one object: it is settled, or waits for another round.
     pub(super) fn settle(&mut self, place: usize, attempt: Attempt) {
-        let Attempt {
-            object,
-            old_uid,
-            new_uid,
-            second,
-            ours,
-            suspended,
-            outcome,
-            unfinished,
-            again,
-            warnings,
-            ..
-        } = attempt;
+        let Attempt { object, old_uid, new_uid, owes, suspended, outcome, unfinished, again, warnings } =
+            attempt;
         for warning in warnings {
             if self.report.warnings.len() < WARNINGS {
                 self.report.warnings.insert(warning);
@@ -81,8 +70,8 @@ impl<'a> Ledger<'a> {
             self.missing.entry(place).or_default().insert(object.key(), (object, outcome));
             return;
         }
-        self.unfinished[place] |= ours && second;
-        self.uids.learn(&old_uid, &new_uid, ours);
+        self.unfinished[place] |= owes.any();
+        self.uids.learn(&old_uid, &new_uid, owes);
         let made = matches!(outcome, Outcome::Created | Outcome::Patched | Outcome::Replaced);
         if let Some(refusal) = unfinished
             && self.report.unfinished.len() < FAILURES

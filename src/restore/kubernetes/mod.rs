@@ -25,6 +25,7 @@ mod directory;
 mod fits;
 mod ground;
 mod hooks;
+mod known;
 mod ledger;
 mod lines;
 mod made;

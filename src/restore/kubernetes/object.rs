@@ -89,6 +89,11 @@ pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Whether it is one of an API server.
+pub(super) fn is_object(value: &Value) -> bool {
+    !text(value, "/metadata/uid").is_empty()
+}
+
 pub(super) fn label<'a>(object: &'a Value, name: &str) -> &'a str {
     object.pointer("/metadata/labels").and_then(|all| all.get(name)?.as_str()).unwrap_or_default()
 }

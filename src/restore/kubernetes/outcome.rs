@@ -144,6 +144,12 @@ impl Refusal {
         Self { obstacle: Obstacle::Object, code: 0, reason, fields: Vec::new(), message }
     }
 
+    /// A yes without an object.
+    pub(super) fn no_object() -> Self {
+        let message = "what answers is no API server: it says yes and shows no object";
+        Self::unsent("NoObject", message.to_owned())
+    }
+
     /// What may be said of a refusal. A message about invalid fields quotes their values, and any
     /// message about a Secret may; then only reason and fields are named.
     pub(super) fn new(kind: &KindInfo, status: &ApiStatus) -> Self {

@@ -14,20 +14,19 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::RestoreError;
-use super::ground::object;
-use super::made::{MANAGER, is_ours};
-use super::object::{ObjectRef, Owner, each, each_mut, map_mut, text};
+use super::ground::look;
+use super::made::{MANAGER, Owes, is_ours};
+use super::object::{ObjectRef, Owner, each, each_mut, is_object, map_mut, text};
 use super::outcome::Refusal;
 use super::owners::Owners;
 use super::target::Target;
-use crate::plan::Glob;
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
 
 /// Old UIDs and what stands in their place. UIDs are UUIDs wherever a Kubernetes API server gives
 /// them, and are kept as such in 16 bytes; any other text is kept as it is.
 #[derive(Debug, Default)]
 pub(super) struct Uids {
-    known: HashMap<u128, (Uid, bool)>,
+    known: HashMap<u128, (Uid, Owes)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,11 +67,11 @@ impl Uids {
         }
     }
 
-    /// The object with UID `old` is now the one with UID `new`; `ours` if a restore made it and its
-    /// owners are still to be set. Does nothing without both.
-    pub(super) fn learn(&mut self, old: &str, new: &str, ours: bool) {
+    /// The object with UID `old` is now the one with UID `new`, and a second write `owes` it something.
+    /// Does nothing without both.
+    pub(super) fn learn(&mut self, old: &str, new: &str, owes: Owes) {
         if !old.is_empty() && !new.is_empty() {
-            self.known.insert(Self::key(old), (Uid::new(new), ours));
+            self.known.insert(Self::key(old), (Uid::new(new), owes));
         }
     }
 
@@ -80,8 +79,8 @@ impl Uids {
         self.known.get(&Self::key(old)).map(|(uid, _)| uid.text())
     }
 
-    pub(super) fn is_ours(&self, old: &str) -> bool {
-        self.known.get(&Self::key(old)).is_some_and(|(_, ours)| *ours)
+    pub(super) fn owes(&self, old: &str) -> Owes {
+        self.known.get(&Self::key(old)).map(|(_, owes)| *owes).unwrap_or_default()
     }
 }
 
@@ -103,6 +102,8 @@ struct Owned {
     uids: HashMap<String, String>,
     /// How many are not there.
     lost: u64,
+    /// Why of one of these it cannot be said whether it is there.
+    unseen: Option<Refusal>,
 }
 
 /// Where a field manager says which owner references it applied.
@@ -146,7 +147,6 @@ pub(super) struct Finisher<'a> {
     pub(super) target: &'a Target,
     pub(super) uids: &'a Uids,
     pub(super) others: &'a Owners,
-    pub(super) status: &'a [Glob],
 }
 
 impl Finisher<'_> {
@@ -154,60 +154,106 @@ impl Finisher<'_> {
     pub(super) async fn finish(
         &self,
         stored: &Value,
+        owes: Owes,
         named: &ObjectRef,
         kind: &KindInfo,
     ) -> Result<Second, RestoreError> {
         let mut second = Second::default();
-        let Some(paths) = named.paths(kind) else { return Ok(second) };
-        let owned = self.owners(stored, &named.namespace).await?;
+        let refused = self.writes(stored, owes, named, kind, &mut second).await?;
+        second.refused = refused.err().map(|refusal| (named.clone(), refusal));
+        Ok(second)
+    }
+
+    /// The writes that are owed, each only if the one before was taken: owners, status, managers. That
+    /// the managers come last tells a later restore that nothing is owed any more.
+    async fn writes(
+        &self,
+        stored: &Value,
+        owes: Owes,
+        named: &ObjectRef,
+        kind: &KindInfo,
+        second: &mut Second,
+    ) -> Result<Result<(), Refusal>, RestoreError> {
+        let Some(paths) = named.paths(kind) else { return Ok(Ok(())) };
+        let owned = match owes.owners {
+            true => self.owners(stored, &named.namespace).await?,
+            false => Owned::default(),
+        };
         second.owners_lost = owned.lost;
-        let applied = each(stored, "/metadata/managedFields").any(|one| text(one, "/operation") == "Apply");
+        let status = self.status_of(stored, owes, kind);
+        let managers = self.managers_of(stored, owes, &owned, &paths.one).await?;
         let (mut first, mut then) = (Map::new(), Map::new());
         let relinks = !owned.references.is_empty();
         if relinks {
             first.insert("ownerReferences".into(), Value::from(owned.references));
         }
-        let owes = owned.lost > 0;
-        let mut managers = match applied {
-            true => Some(managers(stored, &owned.uids)),
-            false if owes => self.unmarked(&paths.one).await?,
-            false => None,
-        };
-        if let Some(Value::Array(all)) = managers.as_mut().filter(|_| owes) {
-            all.push(owing(text(stored, "/apiVersion")));
-        }
         if let Some(managers) = managers {
             // Who writes an owner holds it, whatever the same write says of managers.
             let apart = relinks && each(&managers, "").any(|one| one.pointer(OWNERS).is_some());
-            let of = if apart { &mut then } else { &mut first };
+            let of = if apart || status.is_some() { &mut then } else { &mut first };
             of.insert("managedFields".into(), managers);
         }
-        for metadata in [first, then].into_iter().filter(|metadata| !metadata.is_empty()) {
-            let patch = json!({ "metadata": &metadata });
-            if let Err(refusal) = self.patch(&paths.one, &patch, kind).await? {
-                second.refused = Some((named.clone(), refusal));
-                return Ok(second);
-            }
-            second.relinked |= metadata.contains_key("ownerReferences");
-            second.managed |= applied && metadata.contains_key("managedFields");
+        if !first.is_empty() {
+            let written = self.patch(&paths.one, &json!({ "metadata": first }), kind).await?;
+            let Ok(()) = written else { return Ok(written) };
+            second.relinked = relinks;
         }
-        let wanted = self.status.iter().any(|glob| glob.matches(&named.resource)) && kind.has("status");
-        if let Some(status) = stored.get("status").filter(|_| wanted) {
-            let Some(there) = object(self.cluster, &paths.one).await? else { return Ok(second) };
-            let mut status = status.clone();
-            observe(&mut status, &there["metadata"]["generation"]);
-            let refused =
-                self.patch(&format!("{}/status", paths.one), &json!({ "status": status }), kind).await?.err();
-            second.status = refused.is_none();
-            second.refused = refused.map(|refusal| (named.clone(), refusal));
+        if let Some(status) = status {
+            let written = self.write_status(status, &paths.one, kind).await?;
+            let Ok(()) = written else { return Ok(written) };
+            second.status = true;
         }
-        Ok(second)
+        if !then.is_empty() {
+            let written = self.patch(&paths.one, &json!({ "metadata": then }), kind).await?;
+            let Ok(()) = written else { return Ok(written) };
+        }
+        second.managed = owes.managers;
+        // Whether an owner is there could not be seen: it is to be tried again.
+        Ok(owned.unseen.map_or(Ok(()), Err))
+    }
+
+    /// The status that is to be written.
+    fn status_of(&self, stored: &Value, owes: Owes, kind: &KindInfo) -> Option<Value> {
+        stored.get("status").filter(|_| owes.status && kind.has("status")).cloned()
+    }
+
+    async fn write_status(
+        &self,
+        mut status: Value,
+        path: &str,
+        kind: &KindInfo,
+    ) -> Result<Result<(), Refusal>, RestoreError> {
+        match look(self.cluster, path).await? {
+            Ok(there) => observe(&mut status, &there["metadata"]["generation"]),
+            Err(refused) => return Ok(Err(Refusal::new(kind, &refused))),
+        }
+        self.patch(&format!("{path}/status"), &json!({ "status": status }), kind).await
+    }
+
+    /// The managers that are to be written; none if they are to stay as they are.
+    async fn managers_of(
+        &self,
+        stored: &Value,
+        owes: Owes,
+        owned: &Owned,
+        path: &str,
+    ) -> Result<Option<Value>, ApiError> {
+        let lacks = owned.lost > 0;
+        let mut found = match owes.managers {
+            true => Some(managers(stored, &owned.uids)),
+            false if lacks => self.unmarked(path).await?,
+            false => None,
+        };
+        if let Some(Value::Array(all)) = found.as_mut().filter(|_| lacks) {
+            all.push(owing(text(stored, "/apiVersion")));
+        }
+        Ok(found)
     }
 
     /// The managers of the object at `path`, if the server did not note there that a restore made it: it
     /// notes none who set no field.
     async fn unmarked(&self, path: &str) -> Result<Option<Value>, ApiError> {
-        let there = object(self.cluster, path).await?.filter(|there| !is_ours(there));
+        let there = look(self.cluster, path).await?.ok().filter(|there| !is_ours(there));
         let managers = |there: Value| there.pointer("/metadata/managedFields").cloned();
         Ok(there.map(|there| managers(there).unwrap_or_else(|| json!([]))))
     }
@@ -218,7 +264,12 @@ impl Finisher<'_> {
             let owner = Owner::new(reference);
             let now = match self.uids.get(&owner.uid) {
                 Some(now) => Some(now),
-                None => self.others.uid(self.cluster, self.target, &owner, namespace).await?,
+                None => self.others.uid(self.cluster, self.target, &owner, namespace).await?.unwrap_or_else(
+                    |refusal| {
+                        owned.unseen = Some(refusal);
+                        None
+                    },
+                ),
             };
             let Some(now) = now else {
                 owned.lost += 1;
@@ -246,7 +297,10 @@ impl Finisher<'_> {
         let query = format!("fieldManager={MANAGER}");
         let sent = self.cluster.send(Method::PATCH, path, &query, "application/merge-patch+json", body).await;
         match sent {
-            Ok(_) => Ok(Ok(())),
+            Ok(answer) => {
+                let there: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                Ok(if is_object(&there) { Ok(()) } else { Err(Refusal::no_object()) })
+            }
             // It is gone again, or an operator changed its mind about it.
             Err(error) => match error.status().filter(|status| status.code != 401) {
                 Some(status) => Ok(Err(Refusal::new(kind, status))),
@@ -278,11 +332,12 @@ mod tests {
     fn uids_of_any_form_are_known_again() {
         let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
         let mut uids = Uids::default();
-        uids.learn(old, new, true);
-        uids.learn("no uuid", "other", false);
+        let owes = Owes { owners: true, ..Owes::default() };
+        uids.learn(old, new, owes);
+        uids.learn("no uuid", "other", Owes::default());
         assert_eq!((uids.get(old).as_deref(), uids.get("no uuid").as_deref()), (Some(new), Some("other")));
         assert_eq!(uids.get("gone"), None);
-        assert!(uids.is_ours(old) && !uids.is_ours("no uuid"));
+        assert!(uids.owes(old) == owes && !uids.owes("no uuid").any());
     }
 
     #[test]

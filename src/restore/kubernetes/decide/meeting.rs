@@ -14,8 +14,10 @@ const NAMED: usize = 8;
 /// What becomes of it.
 #[derive(Debug)]
 pub(in super::super) enum Meeting {
-    /// It is as in the backup, or as a restore made it, and is left alone.
+    /// It is as in the backup, and is left alone.
     Leave,
+    /// It is as a restore made it, though otherwise than in the backup: the server knows why.
+    AsMade,
     /// It is otherwise, and is left alone.
     Differs,
     /// It is brought to what the backup says, by this merge patch.
@@ -46,7 +48,7 @@ pub(in super::super) fn meeting(
         existing if existing == Some(Existing::Patch) || merges(object) => {
             beside.patch.map_or(Meeting::Leave, Meeting::Patch)
         }
-        _ if is_as_made(there) && !beside.patch.is_some_and(|patch| lacks(there, &patch)) => Meeting::Leave,
+        _ if is_as_made(there) && !beside.patch.is_some_and(|patch| lacks(there, &patch)) => Meeting::AsMade,
         _ => Meeting::Differs,
     }
 }

@@ -13,13 +13,12 @@ use super::{Action, Conflict, Decision, Grade, Plan, Wait};
 use crate::report::event::Meter;
 use crate::restore::kubernetes::change::beside;
 use crate::restore::kubernetes::config::RestoreConfig;
-use crate::restore::kubernetes::decide::{
-    Judge, Judged, Meeting, Ready, Verdict, is_one, meeting, merges, suspended,
-};
+use crate::restore::kubernetes::decide::{Judge, Judged, Meeting, Ready, Verdict, is_one, merges, suspended};
 use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
 use crate::restore::kubernetes::lines::{Room, lines, open, paced};
+use crate::restore::kubernetes::made::meet;
 use crate::restore::kubernetes::object::{Key, Owner};
 use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
 use crate::restore::kubernetes::owners::Owners;
@@ -253,7 +252,7 @@ impl Survey<'_> {
         for (uid, number) in counted.owners.iter().filter(|(uid, _)| !counted.there.contains(*uid)) {
             let there = match counted.elsewhere.get(uid) {
                 Some((owner, namespace)) => {
-                    others.uid(self.cluster, &self.ground.target, owner, namespace).await?
+                    others.uid(self.cluster, &self.ground.target, owner, namespace).await?.unwrap_or_default()
                 }
                 None => None,
             };
@@ -354,7 +353,7 @@ impl Survey<'_> {
                 decision.grade = Grade::NotBefore(Wait::Ending(decision.object.to_string()));
                 return Ok(decision);
             }
-            decision.action = self.meets(&decision, ready, &there);
+            decision.action = self.meets(&decision, ready, &there).await?;
             return Ok(decision);
         }
         if let Some(Wait::Namespace(name)) = &wait
@@ -404,14 +403,15 @@ impl Survey<'_> {
     }
 
     /// What becomes of an object that is there already.
-    fn meets(&self, decision: &Decision, mut ready: Ready, there: &Value) -> Action {
+    async fn meets(&self, decision: &Decision, mut ready: Ready, there: &Value) -> Result<Action, ApiError> {
         let suspended = suspended(&decision.changes);
-        match meeting(self.config, &decision.object, &mut ready, suspended, there) {
+        let met = meet(self.cluster, self.config, &decision.object, &mut ready, suspended, there).await?;
+        Ok(match met {
             Meeting::Leave => Action::Leave,
-            Meeting::Differs => Action::Conflict(Conflict::Differs),
+            Meeting::Differs | Meeting::AsMade => Action::Conflict(Conflict::Differs),
             Meeting::Patch(_) => Action::Patch,
             Meeting::Replace => Action::Replace,
-        }
+        })
     }
 
     /// A dry run at the server, which knows every field.

@@ -1,0 +1,284 @@
+//! A restore that is run again: what it makes of what an earlier one left, whole or half.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::Method;
+use kbak::plan::Glob;
+use kbak::restore::kubernetes::{Action, Allow, Existing, Outcome, Release, RestoreConfig, RestoreReport};
+use kbak::source::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use crate::support::hooks::Hooks;
+use crate::support::plane::{Plane, connect, create, delete, get, patch};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::resources::{Held, namespace};
+use crate::support::stored::{plan, restore, stored, uid};
+
+fn config() -> RestoreConfig {
+    RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() }
+}
+
+const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
+const BUDGETS: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets";
+
+fn maps(objects: &[(&str, Value)]) -> Held {
+    stored(&[("core/v1/configmaps ConfigMap", objects)])
+}
+
+async fn done(here: &Cluster, held: &Held, config: &RestoreConfig) -> RestoreReport {
+    restore(here, held, config).await.0.expect("a report")
+}
+
+/// What a proxy does with requests that `which` names, while it is `on`.
+async fn spoiled(
+    plane: &Plane,
+    on: &Arc<AtomicBool>,
+    code: u16,
+    which: fn(&Method, &str) -> bool,
+) -> (Cluster, Proxy) {
+    let on = on.clone();
+    let proxy = Proxy::before(&plane.kubeconfig(), move |asked| {
+        (on.load(Ordering::SeqCst) && which(&asked.method, &asked.path)).then_some(Fault::Status(code, None))
+    })
+    .await;
+    (connect(&proxy.kubeconfig()).await, proxy)
+}
+
+fn owned_by(name: &str) -> Value {
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid("ConfigMap", &format!("shop/{name}"))});
+    json!({"metadata": {"ownerReferences": [owner]}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_snapshot_brought_is_a_difference() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let (one, other) = (json!({"data": {"a": "1"}}), json!({"data": {"a": "2"}}));
+    let monday = maps(&[("shop/a", one.clone()), ("shop/more", json!({"data": {"a": "1", "b": "2"}}))]);
+    assert_eq!(done(&here, &monday, &config()).await.created, 2);
+    assert_eq!(done(&here, &monday, &config()).await.existed, 2, "nobody touched them");
+    let tuesday = maps(&[("shop/a", other), ("shop/more", one)]);
+    let (_, decided) = plan(&here, &tuesday, &config(), false).await;
+    let (report, outcomes) = restore(&here, &tuesday, &config()).await;
+    assert!(!report.expect("a report").is_whole());
+    for name in ["ConfigMap/shop/a", "ConfigMap/shop/more"] {
+        assert!(matches!(decided[name].action, Action::Conflict(_)), "{name}");
+        assert_eq!(outcomes[name], Outcome::Differs, "{name}");
+    }
+    let replace = RestoreConfig { existing: Some(Existing::Replace), ..config() };
+    assert_eq!(done(&here, &tuesday, &replace).await.replaced, 2);
+    assert_eq!(get(&here, &format!("{MAPS}/more")).await["data"], json!({"a": "1"}));
+
+    // Who takes an element out of a list leaves no mark.
+    let ports = json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
+    let web = stored(&[("core/v1/services Service", &[("shop/web", json!({"spec": {"ports": ports}}))])]);
+    assert_eq!(done(&here, &web, &config()).await.created, 1);
+    assert_eq!(done(&here, &web, &config()).await.existed, 1);
+    let fewer = json!([{"op": "remove", "path": "/spec/ports/1"}]).to_string().into();
+    let path = "/api/v1/namespaces/shop/services/web";
+    here.send(Method::PATCH, path, "", "application/json-patch+json", fewer).await.expect("patched");
+    assert_eq!(done(&here, &web, &config()).await.differing, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_a_copy_held_are_named_until_they_are_woken() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}}});
+    let cron = json!({"spec": {"schedule": "0 0 * * *", "suspend": false, "jobTemplate": {"spec": job}}});
+    let held = stored(&[("batch/v1/cronjobs CronJob", &[("shop/c", cron)])]);
+    let copy = RestoreConfig { takeover: false, ..config() };
+    assert_eq!(done(&here, &held, &copy).await.suspended, 1);
+    assert_eq!(done(&here, &held, &copy).await.existed, 1, "as the copy has it");
+    let release = RestoreConfig { release: Some([Release::Jobs].into()), ..copy.clone() };
+    assert_eq!(done(&here, &held, &release).await.differing, 1, "it still sleeps");
+    let wake = RestoreConfig { existing: Some(Existing::Patch), ..release };
+    assert_eq!(done(&here, &held, &wake).await.patched, 1);
+    let spec = get(&here, "/apis/batch/v1/namespaces/shop/cronjobs/c").await["spec"].clone();
+    assert_eq!(spec["suspend"], json!(false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_makes_of_an_object_is_no_difference() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let color = json!({"type": "string", "default": "red"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {"color": color}}}}});
+    let definition = json!({"spec": {"group": "demo.kbak.dev", "scope": "Namespaced", "names": {"plural": "figs", "kind": "Fig"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}});
+    let held = stored(&[
+        (
+            "-apiextensions.k8s.io/v1/customresourcedefinitions CustomResourceDefinition",
+            &[("figs.demo.kbak.dev", definition)],
+        ),
+        ("demo.kbak.dev/v1/figs Fig", &[("shop/f", json!({"spec": {}}))]),
+    ]);
+    let config = RestoreConfig { allow: Allow::ALL.into(), ..config() };
+    assert_eq!(done(&here, &held, &config).await.created, 2);
+    assert_eq!(done(&here, &held, &config).await.existed, 2);
+
+    // A webhook that is asked of creates only.
+    let hooks = Hooks::start().await;
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]});
+    let hook = json!({"name": "label.demo.kbak.dev", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Fail", "clientConfig": hooks.client("/label/team"), "rules": [rule]});
+    let webhooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    create(&here, webhooks, json!({"metadata": {"name": "label"}, "webhooks": [hook]})).await;
+    // It takes a moment until it is asked.
+    let asked = async |number| {
+        let probe = json!({"metadata": {"name": format!("probe{number}")}});
+        create(&here, MAPS, probe).await["metadata"]["labels"]["team"] == "shop"
+    };
+    let mut number = 0;
+    while !asked(number).await {
+        number += 1;
+        assert!(number < 300, "the webhook is never asked");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let held = maps(&[("shop/a", json!({"data": {"a": "1"}}))]);
+    assert_eq!(done(&here, &held, &config).await.created, 1);
+    let map = get(&here, &format!("{MAPS}/a")).await;
+    assert_eq!(map["metadata"]["labels"]["team"], "shop");
+    assert_eq!(done(&here, &held, &config).await.existed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_status_that_was_refused_comes_with_the_next_run_and_no_other() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}});
+    let status = |healthy: u32| json!({"currentHealthy": healthy, "desiredHealthy": 1, "disruptionsAllowed": 2, "expectedPods": 3});
+    let applied = json!({"manager": "argo", "operation": "Apply", "apiVersion": "policy/v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:spec": {"f:minAvailable": {}}}});
+    let mut owned = owned_by("owner");
+    owned["metadata"]["managedFields"] = json!([applied]);
+    owned["spec"] = spec.clone();
+    owned["status"] = status(3);
+    let lone = json!({"spec": spec, "status": status(3)});
+    let mut held = stored(&[(
+        "policy/v1/poddisruptionbudgets PodDisruptionBudget",
+        &[("shop/owned", owned), ("shop/lone", lone)],
+    )]);
+    held.kinds[0].0.subresources = vec!["status".to_owned()];
+    held.kinds.extend(maps(&[("shop/owner", json!({"data": {"a": "1"}}))]).kinds);
+    let config =
+        RestoreConfig { status: vec![Glob::new("poddisruptionbudgets.policy").expect("a glob")], ..config() };
+    let on = Arc::new(AtomicBool::new(true));
+    let (few, _proxy) =
+        spoiled(&plane, &on, 403, |method, path| *method == Method::PATCH && path.ends_with("/status")).await;
+    let report = done(&few, &held, &config).await;
+    assert_eq!((report.relinked, report.status, report.unfinished.len()), (1, 0, 2), "{report:#?}");
+    on.store(false, Ordering::SeqCst);
+    let report = done(&few, &held, &config).await;
+    assert_eq!((report.managed, report.status), (1, 2), "{report:#?}");
+    for name in ["owned", "lone"] {
+        let budget = get(&here, &format!("{BUDGETS}/{name}")).await;
+        assert_eq!(budget["status"]["currentHealthy"], 3, "{name}");
+        // It lives: what it says of itself is newer than the backup.
+        patch(&here, &format!("{BUDGETS}/{name}/status"), json!({"status": status(2)})).await;
+    }
+    let report = done(&few, &held, &config).await;
+    assert_eq!((report.existed, report.status, report.managed), (3, 0, 0), "{report:#?}");
+    for name in ["owned", "lone"] {
+        let budget = get(&here, &format!("{BUDGETS}/{name}")).await;
+        assert_eq!(budget["status"]["currentHealthy"], 2, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_write_that_was_not_done_is_done_later() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    // As a restore leaves it that ends between its writes: the server notes nobody of an object without
+    // fields.
+    create(&here, MAPS, json!({"metadata": {"name": "empty"}})).await;
+    let held = maps(&[
+        ("shop/owner", json!({"data": {"a": "1"}})),
+        ("shop/empty", owned_by("owner")),
+        ("shop/child", owned_by("owner")),
+    ]);
+    // A page to log in at answers the second writes.
+    let on = Arc::new(AtomicBool::new(true));
+    let (few, _proxy) = spoiled(&plane, &on, 200, |method, _| *method == Method::PATCH).await;
+    let report = done(&few, &held, &config()).await;
+    assert_eq!((report.relinked, report.unfinished.len()), (0, 2), "{report:#?}");
+    assert!(report.unfinished.iter().all(|(_, refusal)| refusal.reason == "NoObject"), "{report:#?}");
+    on.store(false, Ordering::SeqCst);
+    assert_eq!(done(&few, &held, &config()).await.relinked, 2);
+    let owner = get(&here, &format!("{MAPS}/owner")).await["metadata"]["uid"].clone();
+    for name in ["empty", "child"] {
+        let child = get(&here, &format!("{MAPS}/{name}")).await;
+        assert_eq!(child["metadata"]["ownerReferences"][0]["uid"], owner, "{name}");
+    }
+    assert_eq!(done(&few, &held, &config()).await.relinked, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_cannot_be_seen_is_not_taken_for_gone() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let owner = create(&here, MAPS, json!({"metadata": {"name": "owner"}})).await;
+    let on = Arc::new(AtomicBool::new(true));
+    let (few, _proxy) =
+        spoiled(&plane, &on, 403, |method, path| *method == Method::GET && path.ends_with("/owner")).await;
+    let held = maps(&[("shop/child", owned_by("owner"))]);
+    let report = done(&few, &held, &config()).await;
+    assert!(!report.is_whole() && report.unfinished.len() == 1, "{report:#?}");
+    on.store(false, Ordering::SeqCst);
+    let report = done(&few, &held, &config()).await;
+    assert!(report.is_whole() && report.relinked == 1, "{report:#?}");
+    let child = get(&here, &format!("{MAPS}/child")).await;
+    assert_eq!(child["metadata"]["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_gets_no_empty_volume_for_one_that_is_there_or_comes() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let size = json!({"storage": "1Gi"});
+    let volume = json!({"spec": {"capacity": size, "accessModes": ["ReadWriteOnce"], "nfs": {"server": "10.0.0.1", "path": "/data"},
+        "claimRef": {"namespace": "shop", "name": "data"}}});
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "pv", "resources": {"requests": size}}});
+    let claims = stored(&[("core/v1/persistentvolumeclaims PersistentVolumeClaim", &[("shop/data", claim)])]);
+    let mut both = stored(&[("-core/v1/persistentvolumes PersistentVolume", &[("pv", volume.clone())])]);
+    both.kinds.extend(claims.kinds.clone());
+    let on = Arc::new(AtomicBool::new(true));
+    let claim = "/api/v1/namespaces/shop/persistentvolumeclaims/data";
+
+    // The volume does not come in the first run.
+    let (no_volumes, _proxy) = spoiled(&plane, &on, 500, |method, path| {
+        *method == Method::POST && path.ends_with("/persistentvolumes")
+    })
+    .await;
+    let (report, outcomes) = restore(&no_volumes, &both, &config()).await;
+    assert_eq!(report.expect("a report").failed, 2);
+    let Outcome::Failed(refusal) = &outcomes["PersistentVolumeClaim/shop/data"] else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!(refusal.reason, "VolumeMissing");
+    on.store(false, Ordering::SeqCst);
+    assert_eq!(done(&no_volumes, &both, &config()).await.created, 2);
+    assert_eq!(get(&here, claim).await["spec"]["volumeName"], "pv");
+    // Its controller, which lets it go, is not here.
+    patch(&here, claim, json!({"metadata": {"finalizers": null}})).await;
+    delete(&here, claim).await;
+
+    // The volume may not be read.
+    on.store(true, Ordering::SeqCst);
+    let (blind, _proxy) = spoiled(&plane, &on, 403, |method, path| {
+        *method == Method::GET && path.contains("/persistentvolumes")
+    })
+    .await;
+    let report = done(&blind, &claims, &config()).await;
+    assert_eq!((report.created, report.is_whole()), (1, false), "{report:#?}");
+    assert_eq!(report.unfinished[0].1.reason, "VolumeUnseen");
+    assert_eq!(get(&here, claim).await["spec"]["volumeName"], "pv");
+}
