@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kbak::report::failure::Exit;
+use kbak::store::StoreErrorKind;
+use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 use kbak::store::record::RecordStore;
-use kbak::world::{Random, SeededRandom};
+use kbak::world::{Random, SeededRandom, Workers, World};
 
 use crate::support::bench::Bench;
 use crate::support::meddling::Meddling;
 
-fn write(path: &Path, seed: u64, size: usize) {
+pub fn write(path: &Path, seed: u64, size: usize) {
     let mut bytes = vec![0; size];
     SeededRandom::new(seed).fill(&mut bytes);
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
@@ -201,4 +203,27 @@ async fn many_index_objects_become_few() {
     bench.restore("latest", None, &scratch.path().join("target")).await;
     same(&source, &scratch.path().join("target"));
     bench.restore("3", None, &scratch.path().join("third")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_ends_a_walk_that_is_far_ahead() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let source = scratch.path().join("source");
+    write(&source.join("a-large"), 1, LARGE);
+    // Many more members than the groups hold that may wait.
+    for at in 0..30_000u32 {
+        std::fs::write(source.join(format!("f{at:05}")), b"").expect("a file");
+    }
+    for workers in [Workers::Threads { count: 2 }, Workers::Inline] {
+        let mut bench = Bench { limit: SMALL, ..Bench::new().await };
+        bench.world = World { workers, ..bench.world };
+        let fault = Fault::Fail(StoreErrorKind::Full);
+        let faulty =
+            FaultStore::new(bench.store.clone(), vec![Rule::from(Operation::Put, "*/packs/*", 1, fault)]);
+        bench.store = Arc::new(faulty);
+        let guard = std::time::Duration::from_secs(120);
+        let refused = tokio::time::timeout(guard, bench.refused(&source)).await;
+        let refused = refused.unwrap_or_else(|_| panic!("the backup hangs with {workers:?}"));
+        assert_eq!(refused.exit, Exit::Unreachable, "{refused:?}");
+    }
 }

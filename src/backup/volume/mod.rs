@@ -81,7 +81,8 @@ pub async fn write(
     let cuts = Cuts::new(to_usize(chunk.min), to_usize(chunk.average), to_usize(chunk.max));
     let segment = parameters.segment;
     let mut driver = Driver { context, domain: domain.clone(), stream, cuts, segment, earlier };
-    let drive = async {
+    // It owns the groups' receiver: when it ends early, the walk meets a closed channel and ends, too.
+    let drive = async move {
         while let Some(group) = groups.recv().await {
             driver.group(group).await?;
         }
