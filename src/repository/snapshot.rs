@@ -75,7 +75,8 @@ impl OpenSnapshot {
         let envelope = snapshot.envelope();
         let (_, keys) = epochs.get(&envelope.epoch).ok_or(SnapshotError::Epoch(envelope.epoch))?;
         let key = envelope.path().body(envelope.body);
-        let sealed = store.get(&key, MAX_BODY + (1 << 20)).await?;
+        // Its size is signed: nothing longer is worth holding.
+        let sealed = store.get(&key, envelope.body_size.min(MAX_BODY + (1 << 20))).await?;
         let body = Body::open(&sealed, envelope, &keys.identity).map_err(|source| SnapshotError::Body {
             seq: envelope.seq,
             object: key.to_string(),

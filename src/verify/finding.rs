@@ -164,6 +164,9 @@ impl fmt::Display for Finding {
 #[derive(Debug, Default)]
 pub struct Findings {
     found: BTreeMap<String, Finding>,
+    /// Objects with a finding that nothing signed names. Anyone who may write can make many of them, so
+    /// they make way for the others.
+    unnamed: Vec<String>,
     left_out: u64,
 }
 
@@ -176,7 +179,10 @@ impl Findings {
         }
         if self.found.len() >= MAX_FINDINGS {
             self.left_out += 1;
-            return;
+            match self.unnamed.pop() {
+                Some(other) => self.found.remove(&other),
+                None => return,
+            };
         }
         let remedy = role.remedy(fault).to_owned();
         let finding = Finding {
@@ -189,6 +195,28 @@ impl Findings {
             remedy,
         };
         self.found.insert(object, finding);
+    }
+
+    /// Adds one of an object that nothing signed names, if there is room.
+    pub fn add_unnamed(
+        &mut self,
+        object: impl Into<String>,
+        role: Role,
+        fault: Fault,
+        detail: impl Into<String>,
+    ) {
+        let object = object.into();
+        if self.found.len() >= MAX_FINDINGS {
+            self.left_out += u64::from(!self.has(&object));
+        } else if !self.has(&object) {
+            self.unnamed.push(object.clone());
+            self.add(object, role, fault, detail);
+        }
+    }
+
+    /// So many more were not kept.
+    pub fn leave_out(&mut self, count: u64) {
+        self.left_out += count;
     }
 
     /// Whether an object has one.

@@ -14,7 +14,7 @@ use crate::repository::named::{self, Named};
 use crate::store::listing::list_all;
 use crate::store::{Entry, MAX_OBJECT, StoreError, StoreErrorKind};
 
-use super::finding::{Fault, Role};
+use super::finding::{Fault, MAX_FINDINGS, Role};
 use super::{Check, Depth};
 
 /// How many objects are read at once.
@@ -52,10 +52,14 @@ pub(super) struct Domain {
 }
 
 impl Domain {
+    /// Whether a pack is needed.
+    fn wants(&self, pack: &ObjectHash) -> bool {
+        self.packs.binary_search_by_key(pack, |pack| pack.hash).is_ok()
+    }
+
     /// Whether a pack is needed, and nothing was found wrong with it.
     pub(super) fn has_good(&self, pack: &ObjectHash) -> bool {
-        let needed = self.packs.binary_search_by_key(pack, |pack| pack.hash).is_ok();
-        needed && !self.bad.contains(pack)
+        self.wants(pack) && !self.bad.contains(pack)
     }
 }
 
@@ -123,49 +127,50 @@ pub(super) async fn check(
     let meter = check.meter.clone();
     let mut read = list_all(store.clone(), path.prefix(), check.view.reporter.clone())
         .try_filter_map(|entry| std::future::ready(Ok(book.entry(&entry))))
-        .map_ok(|(entry, role, hash)| {
+        .map_ok(|Read { entry, role, hash, named }| {
             let (store, meter) = (store.clone(), meter.clone());
             meter.add_bytes_total(entry.size);
             async move {
-                let named = named::check(&store, &entry.key, hash, entry.size).await?;
+                let lies = named::check(&store, &entry.key, hash, entry.size).await?;
                 meter.add_bytes(entry.size);
-                Ok((entry, role, hash, named))
+                Ok((Read { entry, role, hash, named }, lies))
             }
         })
         .try_buffer_unordered(PARALLEL);
-    let mut wrong = Vec::new();
+    let mut wrong = Wrongs::default();
     let (mut objects, mut bytes, mut packs) = (0, 0, 0);
-    while let Some((entry, role, hash, named)) = read.try_next().await? {
+    while let Some((Read { entry, role, hash, named }, lies)) = read.try_next().await? {
         objects += 1;
         bytes += entry.size;
         packs += u64::from(role == Role::Pack);
-        match named {
-            Named::Is(()) => {}
-            Named::Missing => {
-                wrong.push((entry.key, role, Fault::Missing, "it was listed and is gone".into(), hash))
-            }
-            Named::Altered => {
-                wrong.push((entry.key, role, Fault::Altered, "its SHA-256 is not its name".into(), hash));
-            }
-        }
+        let (fault, detail) = match lies {
+            Named::Is(()) => continue,
+            Named::Missing => (Fault::Missing, "it was listed and is gone"),
+            Named::Altered => (Fault::Altered, "its SHA-256 is not its name"),
+        };
+        wrong.add(named, || (entry.key, role, fault, detail.into(), hash));
     }
     drop(read);
-    wrong.extend(book.end());
+    wrong.append(book.end());
     check.totals.hashed += objects;
     check.totals.bytes_read += bytes;
     check.totals.packs_read += packs;
-    for (key, role, fault, detail, hash) in wrong {
+    for (key, role, fault, detail, hash) in wrong.named {
         check.findings.add(key.as_str(), role, fault, detail);
         if let Some(object) = wanted.objects.get(&key) {
             check.touch(key.as_str(), &object.users);
         }
         if let Some(Placed::InDomain(domain, Class::Pack, _)) = path.placed(&key)
             && let Some(domain) = wanted.domains.get_mut(&domain)
-            && domain.packs.binary_search_by_key(&hash, |pack| pack.hash).is_ok()
+            && domain.wants(&hash)
         {
             domain.bad.insert(hash);
         }
     }
+    for (key, role, fault, detail, _) in wrong.unnamed {
+        check.findings.add_unnamed(key.as_str(), role, fault, detail);
+    }
+    check.findings.leave_out(wrong.more);
     for (id, domain) in &wanted.domains {
         users_of_bad(check, path, *id, domain).await?;
     }
@@ -228,6 +233,42 @@ pub(super) async fn users_of_bad(
 
 type Wrong = (ObjectKey, Role, Fault, String, ObjectHash);
 
+/// All that is wrong with what something signed names; of the rest, which anyone may put there, no
+/// more than is told.
+#[derive(Default)]
+struct Wrongs {
+    named: Vec<Wrong>,
+    unnamed: Vec<Wrong>,
+    more: u64,
+}
+
+impl Wrongs {
+    fn add(&mut self, named: bool, wrong: impl FnOnce() -> Wrong) {
+        if named {
+            self.named.push(wrong());
+        } else if self.unnamed.len() < MAX_FINDINGS {
+            self.unnamed.push(wrong());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn append(&mut self, others: Self) {
+        self.named.extend(others.named);
+        self.unnamed.extend(others.unnamed);
+        self.more += others.more;
+    }
+}
+
+/// An object that is to be read and hashed.
+struct Read {
+    entry: Entry,
+    role: Role,
+    hash: ObjectHash,
+    /// Whether something signed names it.
+    named: bool,
+}
+
 /// The books on one listing: what was wanted, what came.
 struct Book<'a> {
     path: EpochPath,
@@ -240,7 +281,7 @@ struct Book<'a> {
     /// The share of packs that is read, and where the next one is due.
     share: f64,
     due: f64,
-    wrong: Vec<Wrong>,
+    wrong: Wrongs,
 }
 
 impl<'a> Book<'a> {
@@ -261,21 +302,35 @@ impl<'a> Book<'a> {
             met: BTreeMap::new(),
             share,
             due,
-            wrong: Vec::new(),
+            wrong: Wrongs::default(),
         }
     }
 
     /// Takes one entry of the listing. Gives it back if it is to be read and hashed.
-    fn entry(&mut self, entry: &Entry) -> Option<(Entry, Role, ObjectHash)> {
+    fn entry(&mut self, entry: &Entry) -> Option<Read> {
         // What is in no place of ours was named by the listing already.
         let placed = self.path.placed(&entry.key)?;
-        self.no_file(entry, placed);
-        self.enter(entry, placed).filter(|_| !is_foreign(entry))
+        let named = self.names(&entry.key, placed);
+        self.no_file(entry, placed, named);
+        let (role, hash) = self.enter(entry, placed).filter(|_| !is_foreign(entry))?;
+        Some(Read { entry: entry.clone(), role, hash, named })
+    }
+
+    /// Whether something signed names an object.
+    fn names(&self, key: &ObjectKey, placed: Placed) -> bool {
+        let domain = |id| self.domains.get(&id);
+        match placed {
+            Placed::InDomain(id, Class::Pack, hash) => domain(id).is_some_and(|domain| domain.wants(&hash)),
+            Placed::InDomain(id, Class::Needs, hash) => {
+                domain(id).is_some_and(|domain| domain.needs.contains_key(&hash))
+            }
+            _ => self.objects.contains_key(key),
+        }
     }
 
     /// What is no file, or larger than any object, is wrong wherever an object would be, whether anything
     /// names that or not: no writer makes it. Nobody reads it, either.
-    fn no_file(&mut self, entry: &Entry, placed: Placed) {
+    fn no_file(&mut self, entry: &Entry, placed: Placed, named: bool) {
         let (role, hash) = match placed {
             _ if !is_foreign(entry) => return,
             Placed::Epoch | Placed::Snapshot(_) => return,
@@ -289,10 +344,11 @@ impl<'a> Book<'a> {
             true => format!("it has {} bytes, and no object has more than {MAX_OBJECT}", entry.size),
             false => StoreErrorKind::NotAFile.to_string(),
         };
-        self.wrong.push((entry.key.clone(), role, Fault::Altered, detail, hash));
+        self.wrong.add(named, || (entry.key.clone(), role, Fault::Altered, detail, hash));
     }
 
-    fn enter(&mut self, entry: &Entry, placed: Placed) -> Option<(Entry, Role, ObjectHash)> {
+    /// What is to be read of it, if anything.
+    fn enter(&mut self, entry: &Entry, placed: Placed) -> Option<(Role, ObjectHash)> {
         let (role, hash) = match placed {
             // Read whole and checked when the chain was read.
             Placed::Epoch | Placed::Snapshot(_) => return None,
@@ -312,26 +368,26 @@ impl<'a> Book<'a> {
             object.seen = true;
             if let Some(size) = object.size.filter(|size| *size != entry.size) {
                 let detail = format!("it has {} bytes, and its snapshot says {size}", entry.size);
-                self.wrong.push((entry.key.clone(), role, Fault::Size, detail, hash));
+                self.wrong.named.push((entry.key.clone(), role, Fault::Size, detail, hash));
                 return None;
             }
         }
-        (self.depth == Depth::All).then(|| (entry.clone(), role, hash))
+        (self.depth == Depth::All).then_some((role, hash))
     }
 
-    fn pack(&mut self, entry: &Entry, domain: NameId, hash: ObjectHash) -> Option<(Entry, Role, ObjectHash)> {
+    fn pack(&mut self, entry: &Entry, domain: NameId, hash: ObjectHash) -> Option<(Role, ObjectHash)> {
         let all = self.depth == Depth::All;
         let Some(wanted) = self.domains.get(&domain) else {
-            return all.then(|| (entry.clone(), Role::Pack, hash));
+            return all.then_some((Role::Pack, hash));
         };
         let met = self.met.entry(domain).or_default();
         while let Some(pack) = wanted.packs.get(*met).filter(|pack| pack.hash < hash) {
-            self.wrong.push(missing(self.path, domain, pack.hash));
+            self.wrong.named.push(missing(self.path, domain, pack.hash));
             *met += 1;
         }
         let Some(pack) = wanted.packs.get(*met).filter(|pack| pack.hash == hash) else {
             // An orphan of an ended run, which the next one may use.
-            return all.then(|| (entry.clone(), Role::Pack, hash));
+            return all.then_some((Role::Pack, hash));
         };
         let size = pack.size;
         // Two sizes for one name cannot both be right.
@@ -340,7 +396,7 @@ impl<'a> Book<'a> {
         }
         if size != entry.size {
             let detail = format!("it has {} bytes, and its snapshots say {size}", entry.size);
-            self.wrong.push((entry.key.clone(), Role::Pack, Fault::Size, detail, hash));
+            self.wrong.named.push((entry.key.clone(), Role::Pack, Fault::Size, detail, hash));
             return None;
         }
         self.due += self.share;
@@ -348,20 +404,20 @@ impl<'a> Book<'a> {
         self.due -= f64::from(u8::from(sampled));
         // With an identity it is read once, by whoever opens it.
         let read = sampled || (all && !self.opens_packs);
-        read.then(|| (entry.clone(), Role::Pack, hash))
+        read.then_some((Role::Pack, hash))
     }
 
     /// What was wanted and did not come.
-    fn end(mut self) -> Vec<Wrong> {
+    fn end(mut self) -> Wrongs {
         for (id, domain) in self.domains {
             let met = self.met.get(id).copied().unwrap_or(0);
             let path = self.path;
-            self.wrong.extend(domain.packs[met..].iter().map(|pack| missing(path, *id, pack.hash)));
+            self.wrong.named.extend(domain.packs[met..].iter().map(|pack| missing(path, *id, pack.hash)));
         }
         for (key, object) in self.objects.iter().filter(|(_, object)| !object.seen) {
             let hash = key.name().parse().unwrap_or(ObjectHash([0; 32]));
             let detail = "signed snapshots name it".into();
-            self.wrong.push((key.clone(), object.role, Fault::Missing, detail, hash));
+            self.wrong.named.push((key.clone(), object.role, Fault::Missing, detail, hash));
         }
         self.wrong
     }

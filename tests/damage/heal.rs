@@ -18,12 +18,22 @@ use crate::support::bench::Bench;
 
 use super::Victim;
 
+/// Flips a bit of a pack.
+fn flip(bytes: &mut Vec<u8>) {
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+}
+
+/// Makes a pack longer than its snapshot says.
+fn lengthen(bytes: &mut Vec<u8>) {
+    bytes.insert(0, 0);
+}
+
 /// Damages a pack, has it distrusted, and backs up again.
-async fn distrusted(victim: &Victim, number: usize) {
+async fn distrusted(victim: &Victim, number: usize, damage: fn(&mut Vec<u8>)) {
     let key = victim.keys("/packs/")[number].clone();
     let mut bad = victim.objects[&key].to_vec();
-    let middle = bad.len() / 2;
-    bad[middle] ^= 1;
+    damage(&mut bad);
     victim.set(&key, bad);
     let verdict = victim.verify(Depth::Presence, true).await;
     assert_eq!(verdict.exit(), Exit::Damaged);
@@ -37,9 +47,11 @@ async fn distrusted(victim: &Victim, number: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_pack_is_stored_again_and_the_copies_are_used() {
-    for number in 0..Victim::unchanged().await.keys("/packs/").len() {
+    let packs = Victim::unchanged().await.keys("/packs/").len();
+    let cases = (0..packs).flat_map(|number| [(number, flip as fn(&mut Vec<u8>)), (number, lengthen)]);
+    for (number, damage) in cases {
         let victim = Victim::unchanged().await;
-        distrusted(&victim, number).await;
+        distrusted(&victim, number, damage).await;
         let now: Vec<_> = victim.read().await.into_iter().map(|read| read.expect("whole")).collect();
         assert_eq!(now, victim.truth, "pack {number}");
         let verdict = victim.verify(Depth::Presence, true).await;
@@ -52,7 +64,7 @@ async fn a_bad_pack_is_stored_again_and_the_copies_are_used() {
 async fn what_cannot_be_stored_again_is_named_as_lost() {
     for number in 0..Victim::new().await.keys("/packs/").len() {
         let victim = Victim::new().await;
-        distrusted(&victim, number).await;
+        distrusted(&victim, number, flip).await;
         victim.no_lie(&format!("pack {number} is distrusted"), false).await;
         let verdict = victim.verify(Depth::Presence, true).await;
         let finding = &verdict.findings[0];

@@ -2,12 +2,16 @@
 //! another way.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use kbak::format::ids::ObjectHash;
 use kbak::format::layout::ObjectKey;
 use kbak::format::manifest::Envelope;
 use kbak::format::sign::SignedDocument;
+use kbak::pipeline::fetch::ReadError;
+use kbak::repository::snapshot::{OpenSnapshot, SnapshotError};
 use kbak::repository::writer_key::WriterKey;
-use kbak::verify::{Depth, Fault};
+use kbak::store::{StoreError, StoreErrorKind};
+use kbak::verify::{Depth, Fault, MAX_FINDINGS};
 
 use super::Victim;
 
@@ -55,6 +59,80 @@ async fn a_pack_of_another_size_is_named_without_reading_it() {
         let (found, others) = fault(&victim, &key, Depth::Presence, false).await;
         assert_eq!((found, others), (Some(Fault::Size), Vec::new()));
         victim.mend(&key);
+    }
+}
+
+/// What a reader would have held at most, when it met something longer.
+fn limit(error: &StoreError) -> Option<u64> {
+    match error.kind {
+        StoreErrorKind::TooLarge { limit } => Some(limit),
+        _ => None,
+    }
+}
+
+async fn open(victim: &Victim) -> Result<OpenSnapshot, SnapshotError> {
+    let (store, world) = (victim.bench.store.clone(), victim.bench.world.clone());
+    let reporter = kbak::report::event::Reporter::silent();
+    OpenSnapshot::open(store, world, reporter, victim.snapshots[0].clone(), victim.epochs.clone(), 64 << 20)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_read_beyond_the_size_that_is_signed() {
+    let victim = Victim::new().await;
+    let lengthen = |key: &ObjectKey| victim.set(key, [b"x", victim.objects[key].as_ref()].concat());
+    let envelope = victim.snapshots[0].envelope();
+    let body = envelope.path().body(envelope.body);
+    lengthen(&body);
+    match open(&victim).await {
+        Err(SnapshotError::Store(error)) => assert_eq!(limit(&error), Some(envelope.body_size)),
+        other => panic!("{:?}", other.err()),
+    }
+    victim.mend(&body);
+
+    let opened = open(&victim).await.expect("an open snapshot");
+    let stream = opened.body().items[0].streams[0].clone();
+    let mut limits = 0;
+    for key in victim.keys("/packs/") {
+        lengthen(&key);
+        // Fresh readers, which have read nothing yet.
+        let opened = open(&victim).await.expect("an open snapshot");
+        let mut pieces = opened.read(&stream).expect("a reader").range(0..stream.length);
+        while let Some(piece) = pieces.next().await {
+            if let Err(ReadError::Store(error)) = piece {
+                assert_eq!(limit(&error), Some(victim.objects[&key].len() as u64));
+                limits += 1;
+            }
+        }
+        victim.mend(&key);
+    }
+    assert!(limits > 0, "no pack was read whole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_that_nothing_names_push_out_no_finding() {
+    let victim = Victim::new().await;
+    let pack = victim.keys("/packs/").pop().expect("a pack");
+    // Packs lie in folders by the beginning of their names.
+    let mut steps = pack.as_str().rsplitn(3, '/').skip(1);
+    let (start, packs) = (steps.next().expect("a folder"), steps.next().expect("a folder"));
+    let folder = format!("{packs}/{}", "0".repeat(start.len()));
+    let planted = MAX_FINDINGS as u64 + 7;
+    for at in 0..planted {
+        let key = ObjectKey::parse(&format!("{folder}/{at:064x}")).expect("a key");
+        victim.set(&key, &b"x"[..]);
+    }
+    let mut bad = victim.objects[&pack].to_vec();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    victim.set(&pack, bad);
+    // With an identity, it is opened when all others have been hashed.
+    for open in [false, true] {
+        let verdict = victim.verify(Depth::All, open).await;
+        let found: Vec<_> = verdict.findings.iter().filter(|one| one.object == pack.as_str()).collect();
+        assert!(matches!(found.as_slice(), [one] if !one.snapshots.is_empty()), "{found:?}");
+        assert_eq!(verdict.findings.len(), MAX_FINDINGS);
+        assert_eq!(verdict.findings_left_out, planted + 1 - MAX_FINDINGS as u64);
     }
 }
 
