@@ -1,7 +1,8 @@
 //! `kbak export`: a snapshot as plain files, for stock tools.
 
+use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -17,7 +18,7 @@ use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plural, size};
 use crate::restore::volume::Whither;
-use crate::source::volume::beneath::Root;
+use crate::source::volume::beneath::{Root, proc_fd};
 
 /// What `kbak export` takes.
 #[derive(Debug, Args)]
@@ -124,7 +125,7 @@ fn begin(to: &Path, name: &Path) -> Result<Growing, Failure> {
     std::fs::create_dir_all(to).map_err(cannot)?;
     let below = name.parent().unwrap_or(Path::new("")).to_owned();
     let folder = Whither { to: to.to_owned(), below }.make().map_err(|error| cannot(error.into()))?;
-    let open = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd()));
+    let open = PathBuf::from(OsString::from_vec(proc_fd(&folder)));
     let place = open.join(name.file_name().unwrap_or_default());
     if place.symlink_metadata().is_ok() {
         return Err(cannot(std::io::ErrorKind::AlreadyExists.into()));
