@@ -20,6 +20,7 @@ mod cluster_restore_twice;
 mod cluster_selection;
 mod coverage;
 mod folder;
+mod links;
 mod live_diff;
 mod memory;
 mod mounts;

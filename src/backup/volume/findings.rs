@@ -126,7 +126,7 @@ fn gap_code(kind: &GapKind) -> &'static str {
         GapKind::OpenDirectory(_) | GapKind::ReadDirectory(_) | GapKind::TooManyNames => "unreadable-folder",
         GapKind::Stat(_) | GapKind::Holes(_) | GapKind::Open(_) | GapKind::Read(_) => "unreadable-file",
         GapKind::PathTooLong => "path-too-long",
-        GapKind::Replaced | GapKind::Changed => "changed-while-read",
+        GapKind::Replaced | GapKind::CarrierGone | GapKind::Changed => "changed-while-read",
         GapKind::Encode(_) => "unstorable-attributes",
         _ => "walk-stopped",
     }

@@ -82,13 +82,13 @@ impl Context {
                     output.fresh.extend_from_slice(&bytes);
                     length += add_fresh(&mut output, before);
                 }
-                Planned::Known { member, slices, digest } => {
+                Planned::Known { member, slices, digest } if !self.lost_its_carrier(&member) => {
                     output.members.push(record(&member, length, digest));
                     length += i64::try_from(member.encoded_len())?;
                     output.runs.push(Run::Known(slices));
                     self.meter.add_done(1);
                 }
-                Planned::Read(member) => {
+                Planned::Known { member, .. } | Planned::Read(member) => {
                     let Some((member, content)) = self.append(*member, &mut output.fresh) else { continue };
                     let digest = self.settled_digest(&member, content, started);
                     output.members.push(record(&member, length, digest));
@@ -100,18 +100,19 @@ impl Context {
         Ok(output)
     }
 
+    /// Whether the file that a member links to was lost on the way.
+    fn lost_its_carrier(&self, member: &Walked) -> bool {
+        matches!(&member.kind, Kind::HardLink { carrier } if self.findings.lost_carrier(carrier))
+    }
+
     /// Appends a member; nothing when there is none any more, which is named.
     fn append(&self, member: Walked, fresh: &mut Vec<u8>) -> Option<(Walked, Content)> {
         let path = member.path.clone();
         let carries = member.stat.nlink > 1;
         let room = (MAX_CHUNK - fresh.len()) as u64;
-        let member = match &member.kind {
-            // The file that it links to was lost on the way: this path carries the content then.
-            Kind::HardLink { carrier } if self.findings.lost_carrier(carrier) => {
-                self.volume.look_again(&path)
-            }
-            _ => Ok(member),
-        };
+        // Where the carrier was lost, this path carries the content.
+        let lost = self.lost_its_carrier(&member);
+        let member = if lost { self.volume.look_again(&path) } else { Ok(member) };
         let gap = match member.and_then(|member| self.volume.append(member, room, fresh)) {
             Ok(Appended::Stored(member, content)) => {
                 if content == Content::Changed {

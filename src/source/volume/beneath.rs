@@ -122,12 +122,15 @@ impl AsFd for Root {
     }
 }
 
+/// What is asked for of a file.
+const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
 /// The attributes of an open file.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
-    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map(|raw| Stat::from(&raw))
+    rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, FIELDS).map(|raw| Stat::from(&raw))
 }
 
 /// The attributes of one name in a directory, of the link itself if it is one, without starting an
@@ -137,7 +140,7 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
 /// What the kernel says.
 pub fn stat_at(directory: impl AsFd, name: &[u8]) -> Result<Stat> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS).map(|raw| Stat::from(&raw))
+    rustix::fs::statx(directory, name, flags, FIELDS).map(|raw| Stat::from(&raw))
 }
 
 /// A path for calls that know no descriptors: it leads through /proc to the open directory, and

@@ -26,7 +26,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 pub use beneath::Root;
 pub use inspect::Member;
 pub use read::{ATTEMPTS, Appended, Content, Reading};
-pub use stat::{FileType, Stat, Time};
+pub use stat::{FileType, Inode, Stat, Time};
 pub use tally::Tally;
 pub use walk::{Gap, GapKind, LeftOut, Skip, Skipped, Walk, Walked};
 

@@ -5,6 +5,9 @@
 //! there; if it changes under the read, it is read again, and in the end the member is
 //! kept with the declared length (a file that shrank ends in zeros, one that grew is cut) and the
 //! change is told, so that the caller can name a gap.
+//!
+//! A file with further names is only ever read as the file that the walk saw: links to it stand in
+//! the stream by its path, and would come back as whatever else is stored there.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -60,7 +63,8 @@ impl Volume {
     ///
     /// # Errors
     /// Why there is no such member (any more); `out` is then as it was. [`GapKind::Open`] with
-    /// `ENOENT` says that the file was deleted, which is no loss.
+    /// `ENOENT` says that the file was deleted, which is no loss; [`GapKind::CarrierGone`] that a file
+    /// was deleted or replaced to which others may be linked, which is one.
     pub fn append(&self, member: Member, most: u64, out: &mut Vec<u8>) -> Result<Appended, GapKind> {
         let start = out.len();
         let mut last = member;
@@ -90,22 +94,42 @@ impl Volume {
     /// member is made anew: use [`Reading::member`] from here on.
     ///
     /// # Errors
-    /// Why there is no such member (any more).
+    /// As [`Self::append`].
     pub fn read(&self, member: Member) -> Result<Reading, GapKind> {
         if !matches!(member.kind, Kind::File { .. } | Kind::Sparse { .. }) {
             return Ok(Reading::new(member, None));
         }
+        let carries = member.stat.nlink > 1;
+        self.read_file(member).map_err(|gap| match gap {
+            GapKind::Open(Errno::NOENT) | GapKind::Replaced if carries => GapKind::CarrierGone,
+            gap => gap,
+        })
+    }
+
+    fn read_file(&self, member: Member) -> Result<Reading, GapKind> {
         let fd = self.open_file(&member.path, member.stat.uid)?;
         let now = beneath::stat_fd(&fd).map_err(GapKind::Stat)?;
         if now.file_type != FileType::File {
             return Err(GapKind::Replaced);
         }
-        let member = if now.same(&member.stat) { member } else { self.look_again(&member.path)? };
+        let member = if now.same(&member.stat) { member } else { self.renew(member, &now)? };
         if member.content > 1 << 20 {
             // Only advice: a file system that knows none reads all the same.
             let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
         }
         Ok(Reading::new(member, Some(fd)))
+    }
+
+    /// A member of which `now` was opened, made anew.
+    fn renew(&self, member: Member, now: &Stat) -> Result<Member, GapKind> {
+        let mut again = self.look_again(&member.path)?;
+        let inode = member.stat.inode();
+        if member.stat.nlink > 1 && (now.inode() != inode || again.stat.inode() != inode) {
+            return Err(GapKind::Replaced);
+        }
+        // Names that are gone by now were walked all the same: the next look must know of them.
+        again.stat.nlink = again.stat.nlink.max(member.stat.nlink);
+        Ok(again)
     }
 
     /// The member at `path` as it is now, on its own: never a link to another member.

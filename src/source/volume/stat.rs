@@ -67,6 +67,11 @@ impl From<RawType> for FileType {
     }
 }
 
+/// Which file it is, whatever becomes of its names and content: device, number, and the time of its
+/// making. The number alone is given away again once a file is deleted; where the file system tells
+/// no time of making, device and number must do.
+pub type Inode = (Device, u64, Option<Time>);
+
 /// The fields of `statx` that matter here. Two equal values of the same path mean that the file
 /// was not changed between them, as far as the kernel tells (its clock may tick slowly: see
 /// [`super::settled`]).
@@ -92,6 +97,8 @@ pub struct Stat {
     pub ino: u64,
     /// The file system.
     pub dev: Device,
+    /// When the inode was made, where the file system says so.
+    pub btime: Option<Time>,
     /// How many names it has.
     pub nlink: u32,
     /// Which device it stands for, if it is one.
@@ -103,13 +110,18 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// Which file it is.
+    #[must_use]
+    pub fn inode(&self) -> Inode {
+        (self.dev, self.ino, self.btime)
+    }
+
     /// Whether another look shows the same file, unchanged. Blocks and links are left out: blocks
     /// change when delayed allocation is written back, and a new link changes ctime anyway.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         self.file_type == other.file_type
-            && self.dev == other.dev
-            && self.ino == other.ino
+            && self.inode() == other.inode()
             && self.size == other.size
             && self.mtime == other.mtime
             && self.ctime == other.ctime
@@ -127,9 +139,10 @@ impl Stat {
 
 impl From<&Statx> for Stat {
     fn from(raw: &Statx) -> Self {
-        use rustix::fs::StatxAttributes as Attributes;
+        use rustix::fs::{StatxAttributes as Attributes, StatxFlags};
         let time = |t: &rustix::fs::StatxTimestamp| Time { seconds: t.tv_sec, nanos: t.tv_nsec };
         let mode = u32::from(raw.stx_mode);
+        let told = StatxFlags::from_bits_retain(raw.stx_mask);
         Self {
             file_type: RawType::from_raw_mode(mode).into(),
             mode: mode & 0o7777,
@@ -141,6 +154,7 @@ impl From<&Statx> for Stat {
             ctime: time(&raw.stx_ctime),
             ino: raw.stx_ino,
             dev: Device { major: raw.stx_dev_major, minor: raw.stx_dev_minor },
+            btime: told.contains(StatxFlags::BTIME).then(|| time(&raw.stx_btime)),
             nlink: raw.stx_nlink,
             rdev: Device { major: raw.stx_rdev_major, minor: raw.stx_rdev_minor },
             mount_root: raw.stx_attributes.contains(Attributes::MOUNT_ROOT),

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::Volume;
 use super::inspect::{Inspected, Limits, Member};
 use super::planner::{Planner, Request, Step, What};
-use super::stat::{Device, FileType};
+use super::stat::{FileType, Inode};
 use super::tally::Tally;
 use super::tar::{EncodeError, ROOT};
 
@@ -137,6 +137,10 @@ pub enum GapKind {
     /// Another file, or one of another type, took its place meanwhile.
     #[error("it was replaced by something else meanwhile")]
     Replaced,
+    /// A file that has further names was deleted, or something else took its place, meanwhile. Links to
+    /// it may be in the stream already, so nothing else is stored under its path.
+    #[error("it was deleted or replaced meanwhile, and names that are linked to it may be missing, too")]
+    CarrierGone,
     /// It changed each time it was read; what was stored is of the declared length, and mixed.
     #[error("it changed while it was read")]
     Changed,
@@ -171,7 +175,7 @@ pub struct Walk {
     volume: Volume,
     source: Source,
     batch: vec::IntoIter<(Step, Option<Inspected>)>,
-    carriers: HashMap<(Device, u64), Carrier>,
+    carriers: HashMap<Inode, Carrier>,
     left_out: Tally<LeftOut>,
 }
 
@@ -261,7 +265,7 @@ impl Walk {
         if member.stat.nlink < 2 || member.stat.file_type == FileType::Directory {
             return Ok(member);
         }
-        let inode = (member.stat.dev, member.stat.ino);
+        let inode = member.stat.inode();
         let Some(carrier) = self.carriers.get_mut(&inode) else {
             let carrier = Carrier { path: member.path.clone(), links_left: member.stat.nlink - 1 };
             self.carriers.insert(inode, carrier);
@@ -371,4 +375,37 @@ fn look(volume: &Volume, step: Step) -> (Step, Option<Inspected>) {
         _ => None,
     };
     (step, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::volume::tar::Kind;
+    use crate::source::volume::{Time, VolumeOptions};
+
+    #[test]
+    fn a_number_that_is_used_again_joins_no_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), b"content").unwrap();
+        let volume =
+            Volume::open(dir.path(), VolumeOptions { threads: 0, ..VolumeOptions::default() }).unwrap();
+        let mut walk = volume.walk();
+        let file = walk.by_ref().find_map(|walked| match walked {
+            Walked::Member(member) if member.path == b"file" => Some(*member),
+            _ => None,
+        });
+        let file = file.unwrap();
+        let mut link = |path: &str, second: Option<i64>| {
+            let mut member = Member { path: path.into(), ..file.clone() };
+            member.stat.nlink = 3;
+            member.stat.btime = second.map(|seconds| Time { seconds, nanos: 0 });
+            walk.link(member).unwrap().kind
+        };
+        let to = |carrier: &str| Kind::HardLink { carrier: carrier.into() };
+        assert_eq!(link("g1", Some(1)), file.kind);
+        assert_eq!(link("g2", Some(2)), file.kind, "the number was given away again");
+        assert_eq!((link("h1", Some(1)), link("h2", Some(2))), (to("g1"), to("g2")));
+        assert_eq!(link("i", None), file.kind);
+        assert_eq!(link("j", None), to("i"), "a file system that tells no time of making");
+    }
 }

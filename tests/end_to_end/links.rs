@@ -1,0 +1,174 @@
+//! Names of one file, of which the one that carries the content is replaced or gone when it is read.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kbak::backup::run::BackupReport;
+use kbak::report::failure::Exit;
+use kbak::source::volume::{Appended, Content, GapKind, Member, Volume, VolumeOptions, Walked};
+
+use crate::support::bench::Bench;
+use crate::support::meddling::Meddling;
+
+use super::folder::write;
+
+/// What the carrier and its link hold.
+const CONTENT: &[u8] = b"of both names";
+
+/// The least budget: the first large file is stored while it is still read.
+const SMALL: u64 = 64 << 20;
+
+/// A carrier and a link to it, each in a piece of its own. What stands before the carrier takes so
+/// long that something may happen to it between walk and read; what stands between the two takes so
+/// long that the carrier was read when it is the link's turn.
+struct Scene {
+    bench: Bench,
+    scratch: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let scene = Self {
+            bench: Bench { limit: SMALL, ..Bench::new().await },
+            scratch: tempfile::tempdir().expect("a folder"),
+        };
+        scene.fill(0);
+        write(&scene.at("3-large"), 3, 24 << 20);
+        write(&scene.at("4-tail"), 4, 9000);
+        fs::write(scene.at("2-one"), CONTENT).expect("a file");
+        fs::hard_link(scene.at("2-one"), scene.at("5-two")).expect("a link");
+        scene
+    }
+
+    /// Gives other content to all that comes before the carrier.
+    fn fill(&self, seed: u64) {
+        write(&self.at("0-large"), seed, 48 << 20);
+        write(&self.at("1-bulk"), seed + 1, 9000);
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.scratch.path().join("source").join(name)
+    }
+
+    /// A backup in which `deed` is done after the walk, before the carrier is read.
+    async fn run(&mut self, deed: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
+        let source = self.scratch.path().join("source");
+        let of = source.clone();
+        let meddling = Meddling::new(self.bench.memory.clone(), "/packs/", 1, Box::new(move |_| deed(&of)));
+        let meddling = Arc::new(meddling);
+        self.bench.store = meddling.clone();
+        let report = self.bench.run(&source).await;
+        assert_eq!(meddling.times(), 1, "nothing was done");
+        report
+    }
+
+    /// What comes back, every name of which is whole.
+    async fn restored(&self) -> PathBuf {
+        let target = self.scratch.path().join("target");
+        self.bench.restore("latest", None, &target).await;
+        target
+    }
+
+    /// The carrier is named as a gap, and the link carries the content.
+    async fn is_lost(&self, report: &BackupReport) {
+        let gaps = &report.items[0].0.gaps;
+        let named: Vec<_> = gaps.iter().map(|gap| (gap.code.as_str(), gap.object.0.as_slice())).collect();
+        assert_eq!(named, [("changed-while-read", &b"2-one"[..])], "{gaps:?}");
+        assert!(gaps[0].reason.contains("linked"), "{gaps:?}");
+        assert_eq!(report.exit(), Exit::Partial);
+        let target = self.restored().await;
+        assert!(!target.join("2-one").exists(), "a file that nobody walked was stored");
+        assert_eq!(fs::read(target.join("5-two")).expect("a file"), CONTENT);
+    }
+}
+
+fn replace(source: &Path) {
+    let other = source.with_file_name("other");
+    fs::write(&other, b"of another file").expect("a file");
+    fs::rename(other, source.join("2-one")).expect("renamed");
+}
+
+fn remove(source: &Path) {
+    fs::remove_file(source.join("2-one")).expect("removed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_other_file_comes_into_a_carriers_place() {
+    let mut scene = Scene::new().await;
+    let report = scene.run(replace).await;
+    scene.is_lost(&report).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_carrier_that_is_gone_is_a_gap() {
+    let mut scene = Scene::new().await;
+    let report = scene.run(remove).await;
+    scene.is_lost(&report).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unchanged_link_to_a_lost_carrier_carries_the_content() {
+    let mut scene = Scene::new().await;
+    let report = scene.run(|_| {}).await;
+    assert_eq!(report.exit(), Exit::Safe);
+    // The chunk that the carrier shares with others is not worth keeping, that of the link is.
+    scene.fill(70);
+    let report = scene.run(remove).await;
+    scene.is_lost(&report).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_carrier_that_changes_in_place_is_taken_as_it_is() {
+    let mut scene = Scene::new().await;
+    let report = scene.run(|source| fs::write(source.join("2-one"), b"rewritten").expect("written")).await;
+    assert_eq!((report.exit(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
+    let target = scene.restored().await;
+    let meta = |name| fs::metadata(target.join(name)).expect("a file");
+    assert_eq!(meta("2-one").ino(), meta("5-two").ino());
+    assert_eq!(fs::read(target.join("5-two")).expect("a file"), b"rewritten");
+}
+
+fn member(volume: &Volume, path: &str) -> Member {
+    let found = volume.walk().find_map(|walked| match walked {
+        Walked::Member(member) if member.path == path.as_bytes() => Some(*member),
+        _ => None,
+    });
+    found.expect("a member")
+}
+
+#[test]
+fn a_carrier_is_held_to_its_file_however_often_it_is_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("one"), CONTENT).expect("a file");
+    fs::hard_link(at("one"), at("two")).expect("a link");
+    fs::write(at("alone"), CONTENT).expect("a file");
+    let volume = Volume::open(dir.path(), VolumeOptions::default()).expect("a volume");
+    let (one, alone) = (member(&volume, "one"), member(&volume, "alone"));
+
+    // Rewritten, and without its other name: the same file.
+    fs::write(at("one"), b"rewritten").expect("written");
+    fs::remove_file(at("two")).expect("removed");
+    let again = volume.read(one.clone()).expect("the same file").member().clone();
+    assert_eq!(again.content, 9);
+
+    // Another file is none of the carrier's, whichever look it is compared with.
+    fs::write(at("other"), b"other").expect("a file");
+    fs::rename(at("other"), at("one")).expect("renamed");
+    let mut out = Vec::new();
+    for member in [&one, &again] {
+        let error = volume.append(member.clone(), 1 << 20, &mut out).expect_err("another file");
+        assert_eq!((error, out.len()), (GapKind::CarrierGone, 0));
+    }
+    fs::remove_file(at("one")).expect("removed");
+    let error = volume.append(again, 1 << 20, &mut out).expect_err("no file");
+    assert_eq!((error, out.len()), (GapKind::CarrierGone, 0));
+
+    // Where nothing links to it, what stands there now is taken.
+    fs::write(at("other"), b"other").expect("a file");
+    fs::rename(at("other"), at("alone")).expect("renamed");
+    let appended = volume.append(alone, 1 << 20, &mut out).expect("read");
+    assert!(matches!(&appended, Appended::Stored(now, Content::Settled) if now.content == 5), "{appended:?}");
+}
