@@ -19,22 +19,21 @@ use crate::support::bench::Bench;
 use super::Victim;
 
 /// Flips a bit of a pack.
-fn flip(bytes: &mut Vec<u8>) {
+fn flip(mut bytes: Vec<u8>) -> Vec<u8> {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+    bytes
 }
 
 /// Makes a pack longer than its snapshot says.
-fn lengthen(bytes: &mut Vec<u8>) {
-    bytes.insert(0, 0);
+fn lengthen(bytes: Vec<u8>) -> Vec<u8> {
+    [vec![0], bytes].concat()
 }
 
 /// Damages a pack, has it distrusted, and backs up again.
-async fn distrusted(victim: &Victim, number: usize, damage: fn(&mut Vec<u8>)) {
+async fn distrusted(victim: &Victim, number: usize, damage: fn(Vec<u8>) -> Vec<u8>) {
     let key = victim.keys("/packs/")[number].clone();
-    let mut bad = victim.objects[&key].to_vec();
-    damage(&mut bad);
-    victim.set(&key, bad);
+    victim.set(&key, damage(victim.objects[&key].to_vec()));
     let verdict = victim.verify(Depth::Presence, true).await;
     assert_eq!(verdict.exit(), Exit::Damaged);
     let view = victim.bench.view();
@@ -48,7 +47,7 @@ async fn distrusted(victim: &Victim, number: usize, damage: fn(&mut Vec<u8>)) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_pack_is_stored_again_and_the_copies_are_used() {
     let packs = Victim::unchanged().await.keys("/packs/").len();
-    let cases = (0..packs).flat_map(|number| [(number, flip as fn(&mut Vec<u8>)), (number, lengthen)]);
+    let cases = (0..packs).flat_map(|number| [(number, flip as fn(Vec<u8>) -> Vec<u8>), (number, lengthen)]);
     for (number, damage) in cases {
         let victim = Victim::unchanged().await;
         distrusted(&victim, number, damage).await;
