@@ -1,7 +1,10 @@
 //! What a walk could not take, or left out: named as far as names are few, counted beyond.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
 
 use crate::format::body::Gap;
 use crate::format::name::Name;
@@ -9,6 +12,8 @@ use crate::source::volume::{GapKind, LeftOut, Skip};
 
 /// So many are named one by one; the rest is counted by code.
 const NAMED: usize = 1000;
+/// So many carriers are remembered; with more, each may have links.
+const LINKED: usize = 100_000;
 
 /// Collected from the walk and from jobs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +24,11 @@ struct Inner {
     gaps: Kinds,
     notes: Kinds,
     lost_carriers: HashSet<Vec<u8>>,
+    /// Those that were deleted: only at the end it shows whether that is a loss.
+    deleted: Vec<Vec<u8>>,
+    /// Carriers that stored links name, by a hash.
+    linked: HashSet<u64>,
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
@@ -69,9 +79,37 @@ impl Findings {
         self.lock().gaps.add(gap_code(kind), path, reason);
     }
 
-    /// A file whose content further members link to could not be stored.
-    pub fn lose_carrier(&self, path: Vec<u8>) {
-        self.lock().lost_carriers.insert(path);
+    /// A file could not be stored; further members may link to its content, if it `carries`.
+    pub fn lose(&self, path: &[u8], gap: &GapKind, carries: bool) {
+        let deleted = matches!(gap, GapKind::Open(Errno::NOENT));
+        if carries {
+            let mut inner = self.lock();
+            inner.lost_carriers.insert(path.to_vec());
+            if deleted {
+                inner.deleted.push(path.to_vec());
+                return;
+            }
+        }
+        if deleted {
+            self.vanished(path);
+        } else {
+            self.gap(path, gap);
+        }
+    }
+
+    /// A link to `carrier` is stored.
+    pub fn link(&self, carrier: &[u8]) {
+        let mut inner = self.lock();
+        if inner.linked.len() < LINKED {
+            let hash = inner.hasher.hash_one(carrier);
+            inner.linked.insert(hash);
+        }
+    }
+
+    /// Whether a stored link may name it.
+    fn is_linked(&self, carrier: &[u8]) -> bool {
+        let inner = self.lock();
+        inner.linked.len() == LINKED || inner.linked.contains(&inner.hasher.hash_one(carrier))
     }
 
     /// Whether that file could not be stored.
@@ -93,7 +131,7 @@ impl Findings {
     }
 
     /// A file was deleted between walk and read: no loss.
-    pub fn vanished(&self, path: &[u8]) {
+    fn vanished(&self, path: &[u8]) {
         self.lock().notes.add("vanished", path, "deleted while the backup ran".into());
     }
 
@@ -114,6 +152,15 @@ impl Findings {
     /// Gaps, notes, and how often each note's code came up.
     #[must_use]
     pub fn finish(&self) -> (Vec<Gap>, Vec<Gap>, Tally) {
+        let deleted = std::mem::take(&mut self.lock().deleted);
+        for path in deleted {
+            // Links that came later carry the content themselves.
+            if self.is_linked(&path) {
+                self.gap(&path, &GapKind::CarrierGone);
+            } else {
+                self.vanished(&path);
+            }
+        }
         let mut inner = self.lock();
         let (gaps, notes) = (std::mem::take(&mut inner.gaps), std::mem::take(&mut inner.notes));
         let tally = notes.tally.clone();
@@ -129,5 +176,25 @@ fn gap_code(kind: &GapKind) -> &'static str {
         GapKind::Replaced | GapKind::CarrierGone | GapKind::Changed => "changed-while-read",
         GapKind::Encode(_) => "unstorable-attributes",
         _ => "walk-stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deleted_file_is_a_loss_only_where_a_link_to_it_is_stored() {
+        let findings = Findings::default();
+        let gone = GapKind::Open(Errno::NOENT);
+        findings.link(b"linked");
+        for (path, carries) in [("alone", false), ("free", true), ("linked", true)] {
+            findings.lose(path.as_bytes(), &gone, carries);
+            assert_eq!(findings.lost_carrier(path.as_bytes()), carries);
+        }
+        let (gaps, notes, _) = findings.finish();
+        let names = |found: Vec<Gap>| found.into_iter().map(|gap| gap.object).collect::<Vec<_>>();
+        assert_eq!(names(gaps), [Name::from("linked")]);
+        assert_eq!(names(notes), [Name::from("alone"), Name::from("free")]);
     }
 }

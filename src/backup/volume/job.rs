@@ -83,7 +83,7 @@ impl Context {
                     length += add_fresh(&mut output, before);
                 }
                 Planned::Known { member, slices, digest } if !self.lost_its_carrier(&member) => {
-                    output.members.push(record(&member, length, digest));
+                    self.store(&mut output, &member, length, digest);
                     length += i64::try_from(member.encoded_len())?;
                     output.runs.push(Run::Known(slices));
                     self.meter.add_done(1);
@@ -91,13 +91,20 @@ impl Context {
                 Planned::Known { member, .. } | Planned::Read(member) => {
                     let Some((member, content)) = self.append(*member, &mut output.fresh) else { continue };
                     let digest = self.settled_digest(&member, content, started);
-                    output.members.push(record(&member, length, digest));
+                    self.store(&mut output, &member, length, digest);
                     length += add_fresh(&mut output, before);
                     self.meter.add_done(1);
                 }
             }
         }
         Ok(output)
+    }
+
+    fn store(&self, output: &mut Output, member: &Walked, at: i64, digest: [u8; 16]) {
+        if let Kind::HardLink { carrier } = &member.kind {
+            self.findings.link(carrier);
+        }
+        output.members.push(record(member, at, digest));
     }
 
     /// Whether the file that a member links to was lost on the way.
@@ -123,13 +130,7 @@ impl Context {
             Ok(Appended::TooLarge(_)) => GapKind::Changed,
             Err(gap) => gap,
         };
-        if carries {
-            self.findings.lose_carrier(path.clone());
-        }
-        match gap {
-            GapKind::Open(rustix::io::Errno::NOENT) => self.findings.vanished(&path),
-            gap => self.findings.gap(&path, &gap),
-        }
+        self.findings.lose(&path, &gap, carries);
         None
     }
 }

@@ -281,14 +281,7 @@ impl Driver {
             Ok(reading) => return Some(reading),
             Err(gap) => gap,
         };
-        let findings = &self.context.findings;
-        if carries {
-            findings.lose_carrier(path.clone());
-        }
-        match gap {
-            GapKind::Open(rustix::io::Errno::NOENT) => findings.vanished(&path),
-            gap => findings.gap(&path, &gap),
-        }
+        self.context.findings.lose(&path, &gap, carries);
         None
     }
 

@@ -63,8 +63,8 @@ impl Volume {
     ///
     /// # Errors
     /// Why there is no such member (any more); `out` is then as it was. [`GapKind::Open`] with
-    /// `ENOENT` says that the file was deleted, which is no loss; [`GapKind::CarrierGone`] that a file
-    /// was deleted or replaced to which others may be linked, which is one.
+    /// `ENOENT` says that the file was deleted, which is no loss unless a link to it is stored;
+    /// [`GapKind::CarrierGone`] that a file was replaced to which others may be linked, which is one.
     pub fn append(&self, member: Member, most: u64, out: &mut Vec<u8>) -> Result<Appended, GapKind> {
         let start = out.len();
         let mut last = member;
@@ -101,7 +101,7 @@ impl Volume {
         }
         let carries = member.stat.nlink > 1;
         self.read_file(member).map_err(|gap| match gap {
-            GapKind::Open(Errno::NOENT) | GapKind::Replaced if carries => GapKind::CarrierGone,
+            GapKind::Replaced if carries => GapKind::CarrierGone,
             gap => gap,
         })
     }
