@@ -8,13 +8,14 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::change::{beside, carry_over, unbind, without_families, without_node_ports};
+use super::change::{beside, carry_over, unbind};
 use super::config::RestoreConfig;
 use super::decide::{Judged, Meeting, Ready, Verdict, lost, suspended};
+use super::given_up::GIVEN_UP;
 use super::ground::{Present, look};
 use super::hooks::backends;
 use super::known::{ForClaim, Known};
-use super::made::{MANAGER, Owes, Wants, is_made, meet};
+use super::made::{MANAGER, Owes, Wants, is_made, is_ours, meet};
 use super::object::{Paths, is_object, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::warning::{Warning, pruned, told};
@@ -132,7 +133,7 @@ impl Creator<'_> {
             }
         };
         let attempt = self.create(*ready, &wants, attempt).await?;
-        self.known.note(&attempt.object, &attempt.outcome);
+        self.known.note(&attempt.object, &attempt.outcome, self.foreign);
         Ok(attempt)
     }
 
@@ -323,7 +324,8 @@ impl Creator<'_> {
                 return Ok(Attempt { again: true, ..with(Outcome::Failed(refusal), Owes::default()) });
             }
             // If the answer to an earlier try of the same create was lost, it is ours.
-            if repeated && is_made(&there) && there.pointer("/metadata/ownerReferences").is_none() {
+            let mine = || is_ours(&there) || same(&ready, &there);
+            if repeated && there.pointer("/metadata/ownerReferences").is_none() && mine() {
                 return Ok(with(Outcome::Created, wants.all()));
             }
             let suspended = attempt.suspended;
@@ -380,6 +382,12 @@ fn without_pruned(mut attempt: Attempt, ready: &Ready, answer: &Value, headers: 
     attempt
 }
 
+/// Whether nobody is noted to have written the one that is there, and it is as it was sent: of an object
+/// without fields the server notes nobody.
+fn same(ready: &Ready, there: &Value) -> bool {
+    is_made(there) && beside(&ready.kind, ready.moved, &ready.body, there).is_same()
+}
+
 /// Nobody can say whether it is there; another round looks.
 fn unknown(attempt: Attempt) -> Attempt {
     Attempt { outcome: Outcome::Failed(Refusal::no_object()), again: true, ..attempt }
@@ -394,23 +402,4 @@ enum Made {
         status: Box<ApiStatus>,
         repeated: bool,
     },
-}
-
-/// What is given up when the server refuses it: when, how, and in words.
-type GivenUp = (fn(&ApiStatus) -> bool, fn(&mut Value) -> bool, &'static str);
-
-const GIVEN_UP: [GivenUp; 2] = [
-    (taken, without_node_ports, "its node ports are taken; it has others now"),
-    (families, without_families, "its address families are not those of this cluster; it has others now"),
-];
-
-/// Whether a service's ports are somebody else's.
-fn taken(status: &ApiStatus) -> bool {
-    status.code == 422 && status.message.contains("provided port is already allocated")
-}
-
-/// Whether a cluster has not the address families that a service wants.
-fn families(status: &ApiStatus) -> bool {
-    let named = |field: &str| field.starts_with("spec.ipFamil");
-    status.code == 422 && status.causes.iter().any(|cause| named(&cause.field))
 }

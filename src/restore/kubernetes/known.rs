@@ -55,12 +55,15 @@ impl Known {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
     }
 
-    /// Takes note of what became of a volume, for its claim.
-    pub(super) fn note(&self, object: &ObjectRef, outcome: &Outcome) {
+    /// Takes note of what became of a volume, for its claim. In another cluster, `foreign`, a volume that
+    /// is refused for good is not waited for: its claim gets one of that cluster.
+    pub(super) fn note(&self, object: &ObjectRef, outcome: &Outcome, foreign: bool) {
         if object.resource == "persistentvolumes" {
             let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
-                Outcome::Failed(_) => awaited.insert(object.name.clone()),
+                Outcome::Failed(refusal) if !foreign || refusal.obstacle.passes() => {
+                    awaited.insert(object.name.clone())
+                }
                 _ => awaited.remove(&object.name),
             };
         }

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::RestoreConfig;
 use super::change::{beside, carry_over};
 use super::decide::{Meeting, Ready, meeting};
+use super::given_up::GIVEN_UP;
 use super::object::{ObjectRef, Owner, Paths, each, map_mut, text};
-use crate::source::kubernetes::{ApiError, Cluster};
+use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster};
 
 /// Under which name the server notes what a restore wrote.
 pub(super) const MANAGER: &str = "kbak";
@@ -131,15 +132,18 @@ async fn remade(cluster: &Cluster, paths: &Paths, ready: &Ready, there: &Value) 
         metadata.remove("name");
         metadata.insert("generateName".to_owned(), "kbak-asks-".into());
     }
-    for (method, path, body) in [(Method::PUT, &paths.one, update), (Method::POST, &paths.all, create)] {
-        let query = format!("dryRun=All&fieldManager={MANAGER}");
-        let body = Bytes::from(body.to_string());
-        let mut answer: Value = match cluster.send(method, path, &query, "application/json", body).await {
-            Ok(answer) => serde_json::from_slice(&answer.body).unwrap_or_default(),
-            // It cannot be told.
-            Err(error) if error.status().is_some_and(|status| status.code != 401) => continue,
-            Err(error) => return Err(error),
-        };
+    for (method, path, mut body) in [(Method::PUT, &paths.one, update), (Method::POST, &paths.all, create)] {
+        let mut answer = dry(cluster, &method, path, &body).await?;
+        // As when it was created.
+        for (says, cut, _) in GIVEN_UP {
+            if answer.as_ref().is_err_and(|status| says(status)) && cut(&mut body) {
+                if method == Method::PUT {
+                    carry_over(&ready.kind, &mut body, there);
+                }
+                answer = dry(cluster, &method, path, &body).await?;
+            }
+        }
+        let Ok(mut answer) = answer else { continue };
         if let Some(metadata) = map_mut(&mut answer, "/metadata") {
             metadata.remove("generateName");
             metadata.insert("name".to_owned(), there["metadata"]["name"].clone());
@@ -151,5 +155,24 @@ async fn remade(cluster: &Cluster, paths: &Paths, ready: &Ready, there: &Value) 
             return Ok(true);
         }
     }
+    // It would make another, or cannot tell.
     Ok(false)
+}
+
+/// What the server would make of a write.
+async fn dry(
+    cluster: &Cluster,
+    method: &Method,
+    path: &str,
+    body: &Value,
+) -> Result<Result<Value, Box<ApiStatus>>, ApiError> {
+    let query = format!("dryRun=All&fieldManager={MANAGER}");
+    let body = Bytes::from(body.to_string());
+    match cluster.send(method.clone(), path, &query, "application/json", body).await {
+        Ok(answer) => Ok(Ok(serde_json::from_slice(&answer.body).unwrap_or_default())),
+        Err(error) => match &error.kind {
+            ApiErrorKind::Status(status) if status.code != 401 => Ok(Err(status.clone())),
+            _ => Err(error),
+        },
+    }
 }

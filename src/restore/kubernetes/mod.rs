@@ -23,6 +23,7 @@ mod decide;
 mod denial;
 mod directory;
 mod fits;
+mod given_up;
 mod ground;
 mod hooks;
 mod known;
