@@ -71,12 +71,30 @@ impl Scene {
         target
     }
 
+    /// The carrier is gone, and the link carries the content. If the link was stored before the carrier
+    /// was looked for, which no order of this test rules out, it says that it is missing.
+    async fn is_told(&self, report: &BackupReport) {
+        match report.exit() {
+            Exit::Safe => self.is_lost().await,
+            _ => is_named(report),
+        }
+    }
+
     /// The carrier is not there, and the link carries the content.
     async fn is_lost(&self) {
         let target = self.restored().await;
         assert!(!target.join("2-one").exists(), "a file that nobody walked was stored");
         assert_eq!(fs::read(target.join("5-two")).expect("a file"), CONTENT);
     }
+}
+
+/// The carrier is a gap.
+fn is_named(report: &BackupReport) {
+    let gaps = &report.items[0].0.gaps;
+    let named: Vec<_> = gaps.iter().map(|gap| (gap.code.as_str(), gap.object.0.as_slice())).collect();
+    assert_eq!(named, [("changed-while-read", &b"2-one"[..])], "{gaps:?}");
+    assert!(gaps[0].reason.contains("linked"), "{gaps:?}");
+    assert_eq!(report.exit(), Exit::Partial);
 }
 
 fn replace(source: &Path) {
@@ -93,11 +111,7 @@ fn remove(source: &Path) {
 async fn no_other_file_comes_into_a_carriers_place() {
     let mut scene = Scene::new().await;
     let report = scene.run(replace).await;
-    let gaps = &report.items[0].0.gaps;
-    let named: Vec<_> = gaps.iter().map(|gap| (gap.code.as_str(), gap.object.0.as_slice())).collect();
-    assert_eq!(named, [("changed-while-read", &b"2-one"[..])], "{gaps:?}");
-    assert!(gaps[0].reason.contains("linked"), "{gaps:?}");
-    assert_eq!(report.exit(), Exit::Partial);
+    is_named(&report);
     scene.is_lost().await;
 }
 
@@ -105,8 +119,7 @@ async fn no_other_file_comes_into_a_carriers_place() {
 async fn the_link_carries_the_content_of_a_carrier_that_is_gone() {
     let mut scene = Scene::new().await;
     let report = scene.run(remove).await;
-    assert_eq!((report.exit(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
-    scene.is_lost().await;
+    scene.is_told(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,8 +130,7 @@ async fn an_unchanged_link_to_a_lost_carrier_carries_the_content() {
     // The chunk that the carrier shares with others is not worth keeping, that of the link is.
     scene.fill(70);
     let report = scene.run(remove).await;
-    assert_eq!((report.exit(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
-    scene.is_lost().await;
+    scene.is_told(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
