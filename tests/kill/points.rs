@@ -121,13 +121,18 @@ fn deaths(points: &[&str]) {
 }
 
 #[test]
-fn a_backup_dies_at_the_points_before_its_packs() {
-    deaths(&BACKUP[..16]);
+fn a_backup_dies_at_the_points_up_to_its_packs() {
+    deaths(&BACKUP[..11]);
 }
 
 #[test]
-fn a_backup_dies_at_the_points_after_its_packs() {
-    deaths(&BACKUP[16..]);
+fn a_backup_dies_at_the_points_up_to_its_cache() {
+    deaths(&BACKUP[11..21]);
+}
+
+#[test]
+fn a_backup_dies_at_the_points_of_its_commit() {
+    deaths(&BACKUP[21..]);
 }
 
 #[test]
