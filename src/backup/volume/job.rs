@@ -115,7 +115,7 @@ impl Context {
     /// Appends a member; nothing when there is none any more, which is named.
     fn append(&self, member: Walked, fresh: &mut Vec<u8>) -> Option<(Walked, Content)> {
         let path = member.path.clone();
-        let carries = member.stat.nlink > 1;
+        let carries = member.stat.has_links();
         let room = (MAX_CHUNK - fresh.len()) as u64;
         // Where the carrier was lost, this path carries the content.
         let lost = self.lost_its_carrier(&member);

@@ -275,7 +275,7 @@ impl Driver {
     /// Opens a large file; nothing when there is none any more, which is named.
     async fn open_large(&self, member: Member) -> Option<Reading> {
         let path = member.path.clone();
-        let carries = member.stat.nlink > 1;
+        let carries = member.stat.has_links();
         let volume = self.context.volume.clone();
         let gap = match self.workers().run(move || volume.read(member)).await {
             Ok(reading) => return Some(reading),

@@ -99,7 +99,7 @@ impl Volume {
         if !matches!(member.kind, Kind::File { .. } | Kind::Sparse { .. }) {
             return Ok(Reading::new(member, None));
         }
-        let carries = member.stat.nlink > 1;
+        let carries = member.stat.has_links();
         self.read_file(member).map_err(|gap| match gap {
             GapKind::Replaced if carries => GapKind::CarrierGone,
             gap => gap,
@@ -124,7 +124,7 @@ impl Volume {
     fn renew(&self, member: Member, now: &Stat) -> Result<Member, GapKind> {
         let mut again = self.look_again(&member.path)?;
         let inode = member.stat.inode();
-        if member.stat.nlink > 1 && (now.inode() != inode || again.stat.inode() != inode) {
+        if member.stat.has_links() && (now.inode() != inode || again.stat.inode() != inode) {
             return Err(GapKind::Replaced);
         }
         // Names that are gone by now were walked all the same: the next look must know of them.

@@ -116,6 +116,12 @@ impl Stat {
         (self.dev, self.ino, self.btime)
     }
 
+    /// Whether it has several names, so that the others may be links to this one.
+    #[must_use]
+    pub fn has_links(&self) -> bool {
+        self.nlink > 1 && self.file_type != FileType::Directory
+    }
+
     /// Whether another look shows the same file, unchanged. Blocks and links are left out: blocks
     /// change when delayed allocation is written back, and a new link changes ctime anyway.
     #[must_use]

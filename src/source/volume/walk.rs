@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::Volume;
 use super::inspect::{Inspected, Limits, Member};
 use super::planner::{Planner, Request, Step, What};
-use super::stat::{FileType, Inode};
+use super::stat::Inode;
 use super::tally::Tally;
 use super::tar::{EncodeError, ROOT};
 
@@ -262,7 +262,7 @@ impl Walk {
 
     /// Makes a link of a member whose inode an earlier path carries.
     fn link(&mut self, member: Member) -> Result<Member, GapKind> {
-        if member.stat.nlink < 2 || member.stat.file_type == FileType::Directory {
+        if !member.stat.has_links() {
             return Ok(member);
         }
         let inode = member.stat.inode();
