@@ -20,7 +20,7 @@ use super::object::{Paths, is_object, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::warning::{Warning, pruned, told};
 use super::{ObjectRef, RestoreError};
-use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo};
+use crate::source::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo};
 
 /// How often a replacement is tried again when somebody changes the object meanwhile.
 const TRIES: u32 = 5;
@@ -275,12 +275,7 @@ impl Creator<'_> {
             }
             Err(error) => {
                 let repeated = error.repeated;
-                match &error.kind {
-                    ApiErrorKind::Status(status) if status.code != 401 => {
-                        Ok(Made::Refused { status: status.clone(), repeated })
-                    }
-                    _ => Err(error),
-                }
+                error.refusal().map(|status| Made::Refused { status, repeated })
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::RestoreConfig;
 use super::object::{Key, key, text};
 use super::target::Target;
-use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster, KindInfo, page_query};
+use crate::source::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo, page_query};
 
 /// Asks for names only, not for contents.
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -85,10 +85,7 @@ pub(super) async fn look(cluster: &Cluster, path: &str) -> Result<Result<Value, 
             Ok(there) => Ok(Ok(there)),
             Err(error) => Err(cluster.malformed(path, error.to_string())),
         },
-        Err(error) => match &error.kind {
-            ApiErrorKind::Status(status) if status.code != 401 => Ok(Err(status.clone())),
-            _ => Err(error),
-        },
+        Err(error) => error.refusal().map(Err),
     }
 }
 
@@ -172,8 +169,7 @@ async fn pages(cluster: &Cluster, path: &str, mut each: impl FnMut(Meta)) -> Res
     loop {
         let answer = match cluster.get_as(path, &query, NAMES, PAGE).await {
             Ok(answer) => answer,
-            Err(error) if error.status().is_some_and(|status| status.code != 401) => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) => return error.refusal().map(|_| false),
         };
         let Ok(page) = serde_json::from_slice::<Page>(&answer.body) else { return Ok(false) };
         page.items.into_iter().for_each(|item| each(item.metadata));

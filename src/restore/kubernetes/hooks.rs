@@ -41,8 +41,7 @@ impl Backend {
                     |endpoint: &Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
                 Ok(each(&slices, "/items").any(|slice| each(slice, "/endpoints").any(ready)))
             }
-            Err(error) if error.status().is_some_and(|status| status.code != 401) => Ok(true),
-            Err(error) => Err(error),
+            Err(error) => error.refusal().map(|_| true),
         }
     }
 }

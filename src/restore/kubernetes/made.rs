@@ -9,8 +9,8 @@ use super::RestoreConfig;
 use super::change::{beside, carry_over};
 use super::decide::{Meeting, Ready, meeting};
 use super::given_up::GIVEN_UP;
-use super::object::{ObjectRef, Owner, Paths, each, map_mut, text};
-use crate::source::kubernetes::{ApiError, ApiErrorKind, ApiStatus, Cluster};
+use super::object::{ObjectRef, Owner, Paths, each, is_object, map_mut, text};
+use crate::source::kubernetes::{ApiError, ApiStatus, Cluster};
 
 /// Under which name the server notes what a restore wrote.
 pub(super) const MANAGER: &str = "kbak";
@@ -133,17 +133,18 @@ async fn remade(cluster: &Cluster, paths: &Paths, ready: &Ready, there: &Value) 
         metadata.insert("generateName".to_owned(), "kbak-asks-".into());
     }
     for (method, path, mut body) in [(Method::PUT, &paths.one, update), (Method::POST, &paths.all, create)] {
-        let mut answer = dry(cluster, &method, path, &body).await?;
+        let mut answer = dry(cluster, &method, path, "Warn", body.to_string().into()).await?;
         // As when it was created.
         for (says, cut, _) in GIVEN_UP {
             if answer.as_ref().is_err_and(|status| says(status)) && cut(&mut body) {
                 if method == Method::PUT {
                     carry_over(&ready.kind, &mut body, there);
                 }
-                answer = dry(cluster, &method, path, &body).await?;
+                answer = dry(cluster, &method, path, "Warn", body.to_string().into()).await?;
             }
         }
-        let Ok(mut answer) = answer else { continue };
+        // Something between may have answered in the server's place.
+        let Some(mut answer) = answer.ok().filter(is_object) else { continue };
         if let Some(metadata) = map_mut(&mut answer, "/metadata") {
             metadata.remove("generateName");
             metadata.insert("name".to_owned(), there["metadata"]["name"].clone());
@@ -159,20 +160,17 @@ async fn remade(cluster: &Cluster, paths: &Paths, ready: &Ready, there: &Value) 
     Ok(false)
 }
 
-/// What the server would make of a write.
-async fn dry(
+/// What the server would make of a write, told with `validation` of its fields (`Warn`, `Strict`).
+pub(super) async fn dry(
     cluster: &Cluster,
     method: &Method,
     path: &str,
-    body: &Value,
+    validation: &str,
+    body: Bytes,
 ) -> Result<Result<Value, Box<ApiStatus>>, ApiError> {
-    let query = format!("dryRun=All&fieldManager={MANAGER}");
-    let body = Bytes::from(body.to_string());
+    let query = format!("dryRun=All&fieldManager={MANAGER}&fieldValidation={validation}");
     match cluster.send(method.clone(), path, &query, "application/json", body).await {
         Ok(answer) => Ok(Ok(serde_json::from_slice(&answer.body).unwrap_or_default())),
-        Err(error) => match &error.kind {
-            ApiErrorKind::Status(status) if status.code != 401 => Ok(Err(status.clone())),
-            _ => Err(error),
-        },
+        Err(error) => error.refusal().map(Err),
     }
 }

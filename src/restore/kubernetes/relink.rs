@@ -302,10 +302,10 @@ impl Finisher<'_> {
                 Ok(if is_object(&there) { Ok(()) } else { Err(Refusal::no_object()) })
             }
             // It is gone again, or an operator changed its mind about it.
-            Err(error) => match error.status().filter(|status| status.code != 401) {
-                Some(status) => Ok(Err(Refusal::new(kind, status))),
-                None => Err(error.into()),
-            },
+            Err(error) => {
+                let status = error.refusal()?;
+                Ok(Err(Refusal::new(kind, &status)))
+            }
         }
     }
 }

@@ -181,6 +181,18 @@ impl ApiError {
         self.status().map(|status| status.code)
     }
 
+    /// What the server says of this one request: a right is missing, a name is taken, a fault of its own.
+    ///
+    /// # Errors
+    /// The failure itself if no request goes any further: there was no answer, or the server does not
+    /// know who asks (401).
+    pub fn refusal(self) -> Result<Box<ApiStatus>, Self> {
+        match self.kind {
+            ApiErrorKind::Status(status) if status.code != 401 => Ok(status),
+            kind => Err(Self { kind, ..self }),
+        }
+    }
+
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -18,7 +18,7 @@ use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
 use crate::restore::kubernetes::lines::{Room, lines, open, paced};
-use crate::restore::kubernetes::made::meet;
+use crate::restore::kubernetes::made::{dry, meet};
 use crate::restore::kubernetes::object::{Key, Owner};
 use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
 use crate::restore::kubernetes::owners::Owners;
@@ -417,14 +417,10 @@ impl Survey<'_> {
     /// A dry run at the server, which knows every field.
     async fn ask(&self, decision: &mut Decision, ready: &Ready, body: Bytes) -> Result<(), ApiError> {
         let Some(paths) = decision.object.paths(&ready.kind) else { return Ok(()) };
-        let query = "dryRun=All&fieldManager=kbak&fieldValidation=Strict";
-        match self.cluster.send(Method::POST, &paths.all, query, "application/json", body).await {
+        match dry(self.cluster, &Method::POST, &paths.all, "Strict", body).await? {
             Ok(_) => decision.grade = Grade::DryRun,
-            Err(error) => {
-                let Some(status) = error.status().filter(|status| status.code != 401) else {
-                    return Err(error);
-                };
-                let refusal = Refusal::new(&ready.kind, status);
+            Err(status) => {
+                let refusal = Refusal::new(&ready.kind, &status);
                 decision.grade = match refusal.webhook() {
                     Some(hook) if refusal.obstacle == Obstacle::Webhook => {
                         Grade::NotBefore(Wait::Webhook(hook.to_owned()))
