@@ -137,6 +137,14 @@ impl From<crate::store::StoreError> for Failure {
             ),
             Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
             Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
+            Kind::Corrupt(_) if error.operation == crate::store::operation::Operation::Put => (
+                Exit::Damaged,
+                // Its name is the hash of what it should be.
+                Some(
+                    "what lies there is damaged: move that object away (with credentials that may delete), and \
+                     run again to store it anew",
+                ),
+            ),
             Kind::Corrupt(_)
             | Kind::Protocol(_)
             | Kind::TooLarge { .. }
@@ -178,7 +186,14 @@ impl From<crate::repository::commit::CommitError> for Failure {
         let (exit, remedy) = match error {
             Error::Store(error) => return error.into(),
             Error::Body(_) | Error::State(_) | Error::Manifest(_) => (Exit::Bug, None),
-            Error::Lost(_) | Error::Unstored { .. } => (
+            Error::Unstored { .. } => (
+                Exit::Damaged,
+                Some(
+                    "if it was damaged before (kbak verify names it), move it away and run again; if not, this \
+                     store loses what it acknowledges: do not trust it with backups",
+                ),
+            ),
+            Error::Lost(_) => (
                 Exit::Damaged,
                 Some(
                     "this store loses what it acknowledges: do not trust it with backups; run again to store anew",
