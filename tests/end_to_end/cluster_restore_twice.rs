@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Method;
 use kbak::plan::Glob;
-use kbak::restore::kubernetes::{Action, Allow, Existing, Outcome, Release, RestoreConfig, RestoreReport};
+use kbak::restore::kubernetes::{
+    Action, Allow, Existing, Mapping, Outcome, Release, RestoreConfig, RestoreReport,
+};
 use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
 
@@ -188,6 +190,152 @@ async fn a_status_that_was_refused_comes_with_the_next_run_and_no_other() {
         let budget = get(&here, &format!("{BUDGETS}/{name}")).await;
         assert_eq!(budget["status"]["currentHealthy"], 2, "{name}");
     }
+    let replace = RestoreConfig { existing: Some(Existing::Replace), ..config };
+    assert_eq!(done(&few, &held, &replace).await.status, 2);
+    for name in ["owned", "lone"] {
+        let budget = get(&here, &format!("{BUDGETS}/{name}")).await;
+        assert_eq!(budget["status"]["currentHealthy"], 3, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_of_another_snapshot_are_a_difference() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let mut controlled = owned_by("one");
+    controlled["metadata"]["ownerReferences"][0]["controller"] = json!(true);
+    let held = |swap: Value, gone: Value, role: Value| {
+        let owner = || json!({"data": {"a": "1"}});
+        maps(&[
+            ("shop/one", owner()),
+            ("shop/other", owner()),
+            ("shop/swap", swap),
+            ("shop/gone", gone),
+            ("shop/role", role),
+        ])
+    };
+    let monday = held(owned_by("one"), owned_by("one"), owned_by("one"));
+    let report = done(&here, &monday, &config()).await;
+    assert_eq!((report.created, report.relinked), (5, 3));
+    assert_eq!(done(&here, &monday, &config()).await.existed, 5);
+
+    let tuesday = held(owned_by("other"), json!({}), controlled);
+    let (_, decided) = plan(&here, &tuesday, &config(), false).await;
+    let (_, outcomes) = restore(&here, &tuesday, &config()).await;
+    for name in ["swap", "gone", "role"].map(|name| format!("ConfigMap/shop/{name}")) {
+        assert!(matches!(decided[&name].action, Action::Conflict(_)), "{name}");
+        assert_eq!(outcomes[&name], Outcome::Differs, "{name}");
+    }
+    let owners = async |name: &str| {
+        let owners = get(&here, &format!("{MAPS}/{name}")).await["metadata"]["ownerReferences"].clone();
+        let all = owners.as_array().cloned().unwrap_or_default();
+        all.iter().map(|one| (one["name"].clone(), one["controller"] == json!(true))).collect::<Vec<_>>()
+    };
+    let existing = |existing| RestoreConfig { existing: Some(existing), ..config() };
+    let report = done(&here, &tuesday, &existing(Existing::Patch)).await;
+    assert_eq!((report.patched, report.existed, report.relinked), (2, 3, 2), "{report:#?}");
+    assert_eq!(owners("swap").await, [(json!("other"), false)]);
+    assert_eq!(owners("role").await, [(json!("one"), true)]);
+    assert_eq!(owners("gone").await, [(json!("one"), false)], "what only the cluster has stays");
+    assert_eq!(done(&here, &tuesday, &config()).await.differing, 1);
+    assert_eq!(done(&here, &tuesday, &existing(Existing::Replace)).await.replaced, 1);
+    assert_eq!(owners("gone").await, []);
+    assert_eq!(done(&here, &tuesday, &config()).await.existed, 5);
+
+    // An owner that is named by the UID of one that is gone, too, and one that is not there.
+    let mut twice = owned_by("one");
+    let mut old = twice["metadata"]["ownerReferences"][0].clone();
+    old["uid"] = json!(uid("ConfigMap", "an older one"));
+    twice["metadata"]["ownerReferences"].as_array_mut().expect("a list").push(old);
+    let held = maps(&[("shop/twice", twice), ("shop/swap", owned_by("never"))]);
+    let patch = existing(Existing::Patch);
+    let report = done(&here, &held, &patch).await;
+    assert_eq!((report.created, report.relinked, report.is_whole()), (1, 1, false), "{report:#?}");
+    assert_eq!(report.unfinished[0].1.reason, "OtherOwners");
+    let report = done(&here, &held, &patch).await;
+    assert_eq!((report.existed, report.relinked), (1, 0), "{report:#?}");
+    assert_eq!(owners("swap").await, [(json!("other"), false)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_owns_is_called_as_the_mapping_has_it() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "copy").await;
+    let copy = get(&here, "/api/v1/namespaces/copy").await;
+    let owner =
+        json!({"apiVersion": "v1", "kind": "Namespace", "name": "shop", "uid": uid("Namespace", "shop")});
+    let held = maps(&[("shop/a", json!({"metadata": {"ownerReferences": [owner]}}))]);
+    let mapping =
+        Mapping { namespaces: [("shop".to_owned(), "copy".to_owned())].into(), ..Mapping::default() };
+    let config = RestoreConfig { mapping, ..config() };
+    assert_eq!(done(&here, &held, &config).await.relinked, 1);
+    let there = get(&here, "/api/v1/namespaces/copy/configmaps/a").await;
+    let owner = &there["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["name"], &owner["uid"]), (&json!("copy"), &copy["metadata"]["uid"]));
+    assert_eq!(done(&here, &held, &config).await.existed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wrote_meanwhile_is_not_forgotten() {
+    let plane = Plane::up(&["--without-controllers"]);
+    let here = plane.cluster().await;
+    namespace(&here, "shop").await;
+    let data = json!({"a": "1"});
+    let applied = json!({"manager": "argo", "operation": "Apply", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:a": {}}}});
+    let mut child = owned_by("owner");
+    child["data"] = data.clone();
+    child["metadata"]["managedFields"] = json!([applied]);
+    let children = [("shop/quiet", child.clone()), ("shop/child", child)];
+    let report = done(&here, &maps(&children), &config()).await;
+    assert_eq!((report.created, report.owners_lost, report.managed), (2, 2, 2), "{report:#?}");
+    let apply = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "child"}, "data": data});
+    let query = "fieldManager=flux&force=true";
+    let path = format!("{MAPS}/child");
+    let body = apply.to_string().into();
+    here.send(Method::PATCH, &path, query, "application/apply-patch+yaml", body).await.expect("applied");
+
+    // Their owner comes in a later run.
+    let mut held = maps(&[("shop/owner", json!({"data": data}))]);
+    let (before, _) = plan(&here, &maps(&children), &config(), false).await;
+    assert_eq!((before.writes, before.second_writes), (0, 2), "{before:#?}");
+    held.kinds[0].1.extend(maps(&children).kinds.remove(0).1);
+    let report = done(&here, &held, &config()).await;
+    assert_eq!((report.relinked, report.managed, report.is_whole()), (2, 1, true), "{report:#?}");
+    let managers = async |name: &str| {
+        let there = get(&here, &format!("{MAPS}/{name}")).await;
+        assert_eq!(there["metadata"]["ownerReferences"][0]["name"], "owner", "{name}");
+        let all = there["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let mut names: Vec<String> = all
+            .iter()
+            .filter(|one| one["operation"] == "Apply")
+            .map(|one| one["manager"].to_string())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(managers("quiet").await, ["\"argo\""]);
+    assert_eq!(managers("child").await, ["\"argo\"", "\"flux\""]);
+    let (after, _) = plan(&here, &maps(&children), &config(), false).await;
+    assert_eq!(after.second_writes, 0);
+    assert_ne!(after.hash, before.hash, "something else is done");
+
+    // Nothing tells any more that a restore made it, and its owner is taken away.
+    let fields = json!([{"manager": "flux", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:data": {"f:a": {}}}}]);
+    let none = json!({"metadata": {"ownerReferences": null, "managedFields": fields}});
+    let body = none.to_string().into();
+    here.send(Method::PATCH, &path, "fieldManager=flux", "application/merge-patch+json", body)
+        .await
+        .expect("patched");
+    let (_, outcomes) = restore(&here, &held, &config()).await;
+    assert_eq!(outcomes["ConfigMap/shop/child"], Outcome::Differs);
+    let patch = RestoreConfig { existing: Some(Existing::Patch), ..config() };
+    let report = done(&here, &held, &patch).await;
+    assert_eq!((report.patched, report.relinked, report.managed), (1, 1, 0), "{report:#?}");
+    assert_eq!(managers("child").await, ["\"flux\""]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

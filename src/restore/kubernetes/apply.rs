@@ -281,6 +281,7 @@ impl Restore<'_> {
             let pieces = open(self.streams, kind).await?;
             let finisher = Finisher {
                 cluster: self.cluster,
+                config: self.config,
                 target: &self.ground.target,
                 uids: &self.ledger.uids,
                 others: &others,

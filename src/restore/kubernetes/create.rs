@@ -9,13 +9,13 @@ use http::Method;
 use serde_json::Value;
 
 use super::change::{beside, carry_over, unbind};
-use super::config::RestoreConfig;
+use super::config::{Existing, RestoreConfig};
 use super::decide::{Judged, Meeting, Ready, Verdict, lost, suspended};
 use super::given_up::GIVEN_UP;
 use super::ground::{Present, look};
 use super::hooks::backends;
 use super::known::{ForClaim, Known};
-use super::made::{MANAGER, Owes, Wants, is_made, is_ours, meet};
+use super::made::{MANAGER, Owes, Owned, Wants, is_made, is_ours, meet};
 use super::object::{Paths, is_object, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::warning::{Warning, pruned, told};
@@ -92,8 +92,7 @@ pub(super) struct Creator<'a> {
 impl Creator<'_> {
     /// Brings one object. An error ends the restore; what concerns only this object is an outcome.
     pub(super) async fn bring(&self, judged: Judged) -> Result<Attempt, RestoreError> {
-        let status = self.config.status.iter().any(|glob| glob.matches(&judged.object.resource));
-        let wants = Wants { owners: judged.owners, applied: judged.applied, status };
+        let wants = judged.wants;
         let mut attempt = Attempt {
             owes: Owes::default(),
             suspended: suspended(&judged.changes),
@@ -113,6 +112,7 @@ impl Creator<'_> {
                     && let Some(paths) = attempt.object.paths(&ready.kind)
                     && let Some(there) = self.there(&paths, &attempt.object).await?
                     && beside(&ready.kind, ready.moved, &ready.body, &there).is_same()
+                    && wants.owned(&there) == Owned::Same
                 {
                     // Nothing is asked for that is not there already.
                     attempt.outcome = Outcome::Existed;
@@ -324,14 +324,16 @@ impl Creator<'_> {
                 return Ok(with(Outcome::Created, wants.all()));
             }
             let suspended = attempt.suspended;
-            let met = meet(self.cluster, self.config, &attempt.object, &mut ready, suspended, &there).await?;
+            let met = meet(self.cluster, self.config, &attempt.object, &mut ready, wants, suspended, &there)
+                .await?;
             let replaces = matches!(met, Meeting::Replace);
             let made = match met {
                 Meeting::Leave => return Ok(with(Outcome::Existed, wants.left(&there))),
                 Meeting::Differs | Meeting::AsMade => {
                     return Ok(with(Outcome::Differs, Owes::default()));
                 }
-                Meeting::Patch(patch) => {
+                Meeting::Patch(None) => return Ok(with(Outcome::Patched, wants.beside(&there))),
+                Meeting::Patch(Some(patch)) => {
                     self.write(Method::PATCH, &paths.one, "application/merge-patch+json", &patch).await?
                 }
                 Meeting::Replace => {
@@ -344,7 +346,12 @@ impl Creator<'_> {
                 Made::New(now, headers) => {
                     let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
                     let warnings = told(&attempt.object, &headers);
-                    let owes = if replaces { wants.all() } else { wants.beside(&there) };
+                    let owes = match self.config.existing {
+                        _ if replaces => wants.all(),
+                        Some(Existing::Patch) => wants.beside(&now),
+                        // Shared with others, who say whose it is.
+                        _ => wants.left(&there),
+                    };
                     let attempt = with(outcome, owes);
                     let attempt = without_pruned(attempt, &ready, &now, &headers);
                     return Ok(Attempt { warnings, ..attempt });

@@ -6,24 +6,47 @@ use http::Method;
 use serde_json::Value;
 
 use super::RestoreConfig;
-use super::change::{beside, carry_over};
+use super::change::{beside, carry_over, lacks};
 use super::decide::{Meeting, Ready, meeting};
 use super::given_up::GIVEN_UP;
-use super::object::{ObjectRef, Owner, Paths, each, is_object, map_mut, text};
+use super::object::{ObjectRef, Owner, Paths, each, each_mut, is_object, map_mut, text};
 use crate::source::kubernetes::{ApiError, ApiStatus, Cluster};
 
 /// Under which name the server notes what a restore wrote.
 pub(super) const MANAGER: &str = "kbak";
 
 /// What a second write is to set of an object.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wants {
     /// Its owners, as the backup names them.
     pub(super) owners: Vec<Owner>,
-    /// Whether a manager applied fields of it.
-    pub(super) applied: bool,
-    /// Whether its status was asked for.
-    pub(super) status: bool,
+    /// Whether a modifier says who they are; then they come with the object itself.
+    modified: bool,
+    /// Who manages fields of it, if somebody applied some: only then a second write says so.
+    managers: Vec<Manager>,
+    /// Its status, if that was asked for.
+    status: Option<Value>,
+}
+
+/// Who wrote fields, how and when.
+#[derive(Debug, PartialEq, Eq)]
+struct Manager([String; 4]);
+
+impl Manager {
+    fn new(entry: &Value) -> Self {
+        Self(["/manager", "/operation", "/subresource", "/time"].map(|part| text(entry, part).to_owned()))
+    }
+}
+
+/// How the owners of an object that is there stand to those in the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owned {
+    /// They are the same.
+    Same,
+    /// Some are missing, and no other is there.
+    Lacks,
+    /// It has others, too.
+    Other,
 }
 
 /// What a second write still owes an object.
@@ -41,15 +64,45 @@ impl Owes {
 }
 
 impl Wants {
-    /// Of an object that was just made, or replaced.
-    pub(super) fn all(&self) -> Owes {
-        Owes { owners: !self.owners.is_empty(), managers: self.applied, status: self.status }
+    /// Of a `stored` object, with `owners` as they are named in the target. `status`: whether its status
+    /// was asked for.
+    pub(super) fn new(stored: &Value, owners: Vec<Owner>, status: bool) -> Self {
+        let managers = || each(stored, "/metadata/managedFields");
+        let applied = managers().any(|one| text(one, "/operation") == "Apply");
+        Self {
+            owners,
+            modified: false,
+            managers: managers().filter(|_| applied).map(Manager::new).collect(),
+            status: stored.get("status").filter(|_| status).cloned(),
+        }
     }
 
-    /// Of one that was patched: those fields that the patch did not bring.
+    /// Leaves to the create what it brings by itself.
+    pub(super) fn beyond(&mut self, ready: &Ready) {
+        if !ready.kind.has("status") {
+            self.status = None;
+        }
+        if ready.body.pointer("/metadata/ownerReferences").is_some() {
+            self.owners = each(&ready.body, "/metadata/ownerReferences").map(Owner::new).collect();
+            self.modified = true;
+        }
+    }
+
+    /// Of an object that was just made, or replaced.
+    pub(super) fn all(&self) -> Owes {
+        let managers = !self.managers.is_empty();
+        Owes { owners: self.links(), managers, status: self.status.is_some() }
+    }
+
+    /// Whether a second write sets owners.
+    fn links(&self) -> bool {
+        !self.owners.is_empty() && !self.modified
+    }
+
+    /// Of one that is, or was, patched: what the patch does not bring.
     pub(super) fn beside(&self, there: &Value) -> Owes {
-        let owners = self.lacks_owners(there);
-        Owes { owners, managers: owners && self.applied, status: self.status }
+        let owners = self.links() && self.owned(there) != Owned::Same;
+        Owes { owners, managers: owners && self.may_manage(there), status: self.lacks_status(there) }
     }
 
     /// Of one that is there and left alone: what the restore that made it did not come to. Managers are
@@ -58,25 +111,60 @@ impl Wants {
         if !is_made(there) {
             return Owes::default();
         }
-        let owners = self.lacks_owners(there);
+        let owners = self.links() && self.owned(there) == Owned::Lacks;
         let managed = each(there, "/metadata/managedFields").any(|one| text(one, "/operation") == "Apply");
         let said = each(there, "/metadata/managedFields").any(is_of_status);
         Owes {
             owners,
-            managers: self.applied && (owners || (is_as_made(there) && !managed)),
-            status: self.status && !said,
+            managers: self.may_manage(there) && (owners || (is_ours(there) && !managed)),
+            status: self.status.is_some() && !said,
         }
     }
 
-    /// Whether it has none or only some of the owners that the backup names, and no others.
-    fn lacks_owners(&self, there: &Value) -> bool {
-        let mut has = 0;
-        let known = each(there, "/metadata/ownerReferences").map(Owner::new).all(|owner| {
-            has += 1;
-            self.owners.iter().any(|one| (&one.kind, &one.name) == (&owner.kind, &owner.name))
-        });
-        known && has < self.owners.len()
+    /// How the owners of the one that is `there` stand to those in the backup. Their UIDs are others in
+    /// another cluster, and so may their versions be.
+    pub(super) fn owned(&self, there: &Value) -> Owned {
+        let owners: Vec<Owner> = each(there, "/metadata/ownerReferences").map(Owner::new).collect();
+        // One may be named twice, by the UID of one that is gone, too.
+        let all_in = |these: &[Owner], those: &[Owner]| these.iter().all(|a| those.iter().any(|b| a.is(b)));
+        match (all_in(&owners, &self.owners), all_in(&self.owners, &owners)) {
+            (true, true) => Owned::Same,
+            (true, false) if !self.modified => Owned::Lacks,
+            _ => Owned::Other,
+        }
     }
+
+    /// Whether managers are to be written, and nobody else has written by now: his entry would be lost.
+    fn may_manage(&self, there: &Value) -> bool {
+        let known = |entry: &Value| {
+            text(entry, "/manager") == MANAGER
+                || is_of_status(entry)
+                || self.managers.contains(&Manager::new(entry))
+        };
+        !self.managers.is_empty() && each(there, "/metadata/managedFields").all(known)
+    }
+
+    /// Whether the status that was asked for is not that of the one that is `there`.
+    fn lacks_status(&self, there: &Value) -> bool {
+        self.status.clone().is_some_and(|mut status| {
+            observe(&mut status, &there["metadata"]["generation"]);
+            lacks(&status, &there["status"])
+        })
+    }
+}
+
+/// Generations begin anew: what was seen of the old one was seen of the new one.
+pub(super) fn observe(status: &mut Value, generation: &Value) {
+    if generation.is_null() {
+        return;
+    }
+    let now = |of: &mut Value| {
+        if let Some(seen) = of.get_mut("observedGeneration") {
+            seen.clone_from(generation);
+        }
+    };
+    now(status);
+    each_mut(status, "/conditions").for_each(now);
 }
 
 /// Whether a restore made it: the server notes who wrote an object.
@@ -107,10 +195,11 @@ pub(super) async fn meet(
     config: &RestoreConfig,
     object: &ObjectRef,
     ready: &mut Ready,
+    wants: &Wants,
     suspended: bool,
     there: &Value,
 ) -> Result<Meeting, ApiError> {
-    match (meeting(config, object, ready, suspended, there), object.paths(&ready.kind)) {
+    match (meeting(config, object, ready, wants, suspended, there), object.paths(&ready.kind)) {
         (Meeting::AsMade, Some(paths)) => Ok(match remade(cluster, &paths, ready, there).await? {
             true => Meeting::Leave,
             false => Meeting::Differs,
@@ -172,5 +261,47 @@ pub(super) async fn dry(
     match cluster.send(method.clone(), path, &query, "application/json", body).await {
         Ok(answer) => Ok(Ok(serde_json::from_slice(&answer.body).unwrap_or_default())),
         Err(error) => error.refusal().map(Err),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn owners_are_the_same_by_kind_name_and_role() {
+        let owner = |name: &str, controller: bool| match controller {
+            true => {
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": name, "controller": true})
+            }
+            false => json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": "other"}),
+        };
+        let object = |owners: &[Value]| json!({"metadata": {"ownerReferences": owners}});
+        let (a, b, controls) = (owner("a", false), owner("b", false), owner("a", true));
+        for (wanted, there, owned) in [
+            (vec![], vec![], Owned::Same),
+            (vec![a.clone(), b.clone()], vec![b.clone(), a.clone()], Owned::Same),
+            (vec![a.clone(), b.clone()], vec![b.clone()], Owned::Lacks),
+            (vec![a.clone()], vec![b.clone()], Owned::Other),
+            (vec![a.clone()], vec![controls], Owned::Other),
+            (vec![], vec![a.clone()], Owned::Other),
+            (vec![a.clone(), b.clone()], vec![a.clone(), a.clone()], Owned::Lacks),
+            (vec![a.clone(), a.clone()], vec![a], Owned::Same),
+        ] {
+            let wants = Wants { owners: wanted.iter().map(Owner::new).collect(), ..Wants::default() };
+            assert_eq!(wants.owned(&object(&there)), owned, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_observed_is_the_new_generation() {
+        let mut status =
+            json!({"observedGeneration": 9, "conditions": [{"observedGeneration": 8}, {"type": "x"}]});
+        observe(&mut status, &json!(1));
+        assert_eq!(
+            status,
+            json!({"observedGeneration": 1, "conditions": [{"observedGeneration": 1}, {"type": "x"}]})
+        );
     }
 }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::target::segment;
+use super::RestoreConfig;
+use super::target::{Target, segment};
 use crate::source::kubernetes::KindInfo;
 
 /// An object's name, all of it.
@@ -61,12 +62,43 @@ pub(super) struct Owner {
     pub(super) kind: String,
     pub(super) name: String,
     pub(super) uid: String,
+    /// Whether it controls the object, and whether its deletion waits for that of the object.
+    role: [bool; 2],
 }
 
 impl Owner {
     pub(super) fn new(reference: &Value) -> Self {
         let part = |at: &str| text(reference, at).to_owned();
-        Self { api_version: part("/apiVersion"), kind: part("/kind"), name: part("/name"), uid: part("/uid") }
+        let role = ["controller", "blockOwnerDeletion"].map(|flag| reference[flag] == Value::Bool(true));
+        Self {
+            api_version: part("/apiVersion"),
+            kind: part("/kind"),
+            name: part("/name"),
+            uid: part("/uid"),
+            role,
+        }
+    }
+
+    /// One of the backup, as it is named in the target: in the version that is served there, and a
+    /// namespace as the mapping has it.
+    pub(super) fn stored(reference: &Value, config: &RestoreConfig, target: &Target) -> Self {
+        let mut owner = Self::new(reference);
+        if let Some(version) = target.version_of(&owner.api_version, &owner.kind) {
+            owner.api_version = version;
+        }
+        if (owner.api_version.as_str(), owner.kind.as_str()) == ("v1", "Namespace")
+            && let Some(to) = config.mapping.namespaces.get(&owner.name)
+        {
+            owner.name.clone_from(to);
+        }
+        owner
+    }
+
+    /// Whether `other` names the same owner, in whichever cluster and version.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let group = |owner: &Self| owner.api_version.rsplit_once('/').map(|(group, _)| group.to_owned());
+        (&self.kind, &self.name, self.role) == (&other.kind, &other.name, other.role)
+            && group(self) == group(other)
     }
 }
 

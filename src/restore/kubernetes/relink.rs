@@ -13,13 +13,13 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::RestoreError;
 use super::ground::look;
-use super::made::{MANAGER, Owes, is_ours};
-use super::object::{ObjectRef, Owner, each, each_mut, is_object, map_mut, text};
+use super::made::{MANAGER, Owes, is_ours, observe};
+use super::object::{ObjectRef, Owner, each, is_object, map_mut};
 use super::outcome::Refusal;
 use super::owners::Owners;
 use super::target::Target;
+use super::{RestoreConfig, RestoreError};
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
 
 /// Old UIDs and what stands in their place. UIDs are UUIDs wherever a Kubernetes API server gives
@@ -129,6 +129,35 @@ fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
     managers
 }
 
+/// The managers that are to be written; none if they are to stay as they are. An object that lacks
+/// owners is marked, unless the one that is `there` bears the mark of a restore: the server notes none
+/// who set no field.
+fn managers_of(
+    stored: &Value,
+    owes: Owes,
+    owned: &Owned,
+    there: Option<&Value>,
+    kind: &KindInfo,
+) -> Option<Value> {
+    let mut found = match there {
+        _ if owes.managers => managers(stored, &owned.uids),
+        Some(there) if !is_ours(there) => {
+            there.pointer("/metadata/managedFields").cloned().unwrap_or_else(|| json!([]))
+        }
+        _ => return None,
+    };
+    if let Value::Array(all) = &mut found
+        && owned.lost > 0
+    {
+        all.push(owing(&kind.api_version()));
+    }
+    Some(found)
+}
+
+fn has_owners(there: &Value) -> bool {
+    each(there, "/metadata/ownerReferences").next().is_some()
+}
+
 /// Says that a restore made the object and still owes it owners, so that a later one, in which they are
 /// there, gives it those.
 fn owing(api_version: &str) -> Value {
@@ -144,6 +173,7 @@ fn owing(api_version: &str) -> Value {
 /// Finishes one object, which a restore created.
 pub(super) struct Finisher<'a> {
     pub(super) cluster: &'a Cluster,
+    pub(super) config: &'a RestoreConfig,
     pub(super) target: &'a Target,
     pub(super) uids: &'a Uids,
     pub(super) others: &'a Owners,
@@ -181,7 +211,15 @@ impl Finisher<'_> {
         };
         second.owners_lost = owned.lost;
         let status = self.status_of(stored, owes, kind);
-        let managers = self.managers_of(stored, owes, &owned, &paths.one).await?;
+        let there = match owned.lost {
+            0 => None,
+            _ => look(self.cluster, &paths.one).await?.ok(),
+        };
+        if owned.references.is_empty() && there.as_ref().is_some_and(has_owners) {
+            let what = "it has other owners, and those of the backup are not there";
+            return Ok(Err(Refusal::unsent("OtherOwners", what.to_owned())));
+        }
+        let managers = managers_of(stored, owes, &owned, there.as_ref(), kind);
         let (mut first, mut then) = (Map::new(), Map::new());
         let relinks = !owned.references.is_empty();
         if relinks {
@@ -230,38 +268,10 @@ impl Finisher<'_> {
         self.patch(&format!("{path}/status"), &json!({ "status": status }), kind).await
     }
 
-    /// The managers that are to be written; none if they are to stay as they are.
-    async fn managers_of(
-        &self,
-        stored: &Value,
-        owes: Owes,
-        owned: &Owned,
-        path: &str,
-    ) -> Result<Option<Value>, ApiError> {
-        let lacks = owned.lost > 0;
-        let mut found = match owes.managers {
-            true => Some(managers(stored, &owned.uids)),
-            false if lacks => self.unmarked(path).await?,
-            false => None,
-        };
-        if let Some(Value::Array(all)) = found.as_mut().filter(|_| lacks) {
-            all.push(owing(text(stored, "/apiVersion")));
-        }
-        Ok(found)
-    }
-
-    /// The managers of the object at `path`, if the server did not note there that a restore made it: it
-    /// notes none who set no field.
-    async fn unmarked(&self, path: &str) -> Result<Option<Value>, ApiError> {
-        let there = look(self.cluster, path).await?.ok().filter(|there| !is_ours(there));
-        let managers = |there: Value| there.pointer("/metadata/managedFields").cloned();
-        Ok(there.map(|there| managers(there).unwrap_or_else(|| json!([]))))
-    }
-
     async fn owners(&self, stored: &Value, namespace: &str) -> Result<Owned, ApiError> {
         let mut owned = Owned::default();
         for reference in each(stored, "/metadata/ownerReferences") {
-            let owner = Owner::new(reference);
+            let owner = Owner::stored(reference, self.config, self.target);
             let now = match self.uids.get(&owner.uid) {
                 Some(now) => Some(now),
                 None => self.others.uid(self.cluster, self.target, &owner, namespace).await?.unwrap_or_else(
@@ -278,9 +288,8 @@ impl Finisher<'_> {
             let mut reference = reference.clone();
             reference["uid"] = Value::from(now.clone());
             // The version that the owner had may be gone.
-            if let Some(version) = self.target.version_of(&owner.api_version, &owner.kind) {
-                reference["apiVersion"] = Value::from(version);
-            }
+            reference["apiVersion"] = Value::from(owner.api_version);
+            reference["name"] = Value::from(owner.name);
             owned.references.push(reference);
             owned.uids.insert(owner.uid, now);
         }
@@ -308,20 +317,6 @@ impl Finisher<'_> {
             }
         }
     }
-}
-
-/// Generations begin anew: what was seen of the old one was seen of the new one.
-fn observe(status: &mut Value, generation: &Value) {
-    if generation.is_null() {
-        return;
-    }
-    let now = |of: &mut Value| {
-        if let Some(seen) = of.get_mut("observedGeneration") {
-            seen.clone_from(generation);
-        }
-    };
-    now(status);
-    each_mut(status, "/conditions").for_each(now);
 }
 
 #[cfg(test)]
@@ -352,16 +347,5 @@ mod tests {
         let before = stored(json!({".": {}, key(old): {}, key("gone"): {}}));
         let after = managers(&json!({"metadata": {"managedFields": before}}), &uids);
         assert_eq!(after, stored(json!({".": {}, key(new): {}})));
-    }
-
-    #[test]
-    fn what_was_observed_is_the_new_generation() {
-        let mut status =
-            json!({"observedGeneration": 9, "conditions": [{"observedGeneration": 8}, {"type": "x"}]});
-        observe(&mut status, &json!(1));
-        assert_eq!(
-            status,
-            json!({"observedGeneration": 1, "conditions": [{"observedGeneration": 1}, {"type": "x"}]})
-        );
     }
 }

@@ -82,6 +82,11 @@ fn missing(wanted: &Value, there: Option<&Value>, exact: bool) -> Option<Value> 
     }
 }
 
+/// Whether something that is `wanted` is not `there`, or is otherwise.
+pub(in super::super) fn lacks(wanted: &Value, there: &Value) -> bool {
+    missing(wanted, Some(there), true).is_some()
+}
+
 /// Whether `there` is a volume that waits for somebody to say that its claim may have it again: it
 /// names the claim of the backup, by the UID of one that is gone.
 fn released(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::change::{Change, beside};
 use super::super::config::{Existing, RestoreConfig};
-use super::super::made::is_as_made;
+use super::super::made::{Owned, Wants, is_as_made, is_made};
 use super::super::object::ObjectRef;
 use super::{Ready, harm, merges};
 
@@ -20,8 +20,8 @@ pub(in super::super) enum Meeting {
     AsMade,
     /// It is otherwise, and is left alone.
     Differs,
-    /// It is brought to what the backup says, by this merge patch.
-    Patch(Value),
+    /// It is brought to what the backup says, by this merge patch, or by second writes alone.
+    Patch(Option<Value>),
     /// It is replaced.
     Replace,
 }
@@ -32,6 +32,7 @@ pub(in super::super) fn meeting(
     config: &RestoreConfig,
     object: &ObjectRef,
     ready: &mut Ready,
+    wants: &Wants,
     suspended: bool,
     there: &Value,
 ) -> Meeting {
@@ -39,16 +40,29 @@ pub(in super::super) fn meeting(
         harm::keep_running(&ready.kind, &mut ready.body, there);
     }
     let beside = beside(&ready.kind, ready.moved, &ready.body, there);
-    if beside.is_same() {
-        return Meeting::Leave;
-    }
+    // Owners that a restore which made it still owes come later, whatever the config says.
+    let owned = match wants.owned(there) {
+        Owned::Same => true,
+        Owned::Lacks => is_made(there),
+        Owned::Other => false,
+    };
+    let is_same = beside.is_same() && owned;
+    let owes = wants.beside(there);
+    // Another version of the API may say it otherwise.
+    let status = owes.status && !ready.moved;
     match config.existing {
-        Some(Existing::Replace) => Meeting::Replace,
+        Some(Existing::Replace) if !is_same => Meeting::Replace,
+        Some(Existing::Replace) if status => Meeting::Patch(None),
         // What only the cluster has stays where it is patched.
-        existing if existing == Some(Existing::Patch) || merges(object) => {
-            beside.patch.map_or(Meeting::Leave, Meeting::Patch)
+        Some(Existing::Patch) if beside.patch.is_some() || status || (owes.owners && !owned) => {
+            Meeting::Patch(beside.patch)
         }
-        _ if is_as_made(there) && !beside.patch.is_some_and(|patch| lacks(there, &patch)) => Meeting::AsMade,
+        Some(Existing::Patch) => Meeting::Leave,
+        _ if is_same => Meeting::Leave,
+        _ if merges(object) => beside.patch.map_or(Meeting::Leave, |patch| Meeting::Patch(Some(patch))),
+        _ if owned && is_as_made(there) && !beside.patch.is_some_and(|patch| misses(there, &patch)) => {
+            Meeting::AsMade
+        }
         _ => Meeting::Differs,
     }
 }
@@ -66,7 +80,7 @@ pub(in super::super) fn lost(ready: &Ready, answer: &Value) -> Vec<String> {
     fields
 }
 
-fn lacks(there: &Value, wanted: &Value) -> bool {
+fn misses(there: &Value, wanted: &Value) -> bool {
     let mut fields = Vec::new();
     missing(there, wanted, "", &mut fields);
     !fields.is_empty()
@@ -126,7 +140,7 @@ mod tests {
             (json!({"spec": {"list": [{"name": "x", "keep": 1}]}}), true),
             (json!({"spec": {"list": [{"name": "x"}, {"name": "y"}]}}), false),
         ] {
-            assert_eq!(lacks(&there, &wanted), lost, "{wanted}");
+            assert_eq!(misses(&there, &wanted), lost, "{wanted}");
         }
     }
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::change::{self, Change, Changes, Moved, NodePorts};
 use super::config::{Allow, Release, RestoreConfig, Scope};
 use super::fits::Fits;
+use super::made::Wants;
 use super::object::{ObjectRef, Owner, each, paths, text};
 use super::outcome::Refusal;
 use super::target::{Place, Target};
@@ -79,10 +80,8 @@ pub(super) struct Judged {
     pub(super) from: String,
     /// Its UID in the backup.
     pub(super) old_uid: String,
-    /// Its owners, as the backup names them.
-    pub(super) owners: Vec<Owner>,
-    /// Whether a manager applied fields of it: only a second write can say so.
-    pub(super) applied: bool,
+    /// What only a second write can set.
+    pub(super) wants: Wants,
     /// Whether it is a release of Helm in a namespace that is mapped.
     pub(super) helm_moved: bool,
     /// What was changed in it.
@@ -133,14 +132,14 @@ impl Judge<'_> {
     fn decide(&self, named: ObjectRef, object: Value) -> Judged {
         let space = if named.resource == "namespaces" { &named.name } else { &named.namespace };
         let mapped = self.config.maps(space);
-        let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        let owners = each(&object, "/metadata/ownerReferences");
+        let owners = owners.map(|reference| Owner::stored(reference, self.config, self.target));
+        let status = self.config.status.iter().any(|glob| glob.matches(&named.resource));
         let mut judged = Judged {
             object: self.renamed(&named),
             from: space.clone(),
             old_uid: text(&object, "/metadata/uid").to_owned(),
-            owners: owners.into_iter().flatten().map(Owner::new).collect(),
-            applied: each(&object, "/metadata/managedFields")
-                .any(|manager| text(manager, "/operation") == "Apply"),
+            wants: Wants::new(&object, owners.collect(), status),
             helm_moved: mapped && gitops::helm_release(self.kind, &object),
             changes: Vec::new(),
             verdict: Verdict::Unserved,
@@ -154,6 +153,9 @@ impl Judge<'_> {
         let copy = self.foreign || mapped;
         let mut changes = Changes::default();
         judged.verdict = self.ready(&named, object, copy, &mut changes).unwrap_or_else(|verdict| verdict);
+        if let Verdict::Create(ready) | Verdict::Refuse(_, Some(ready)) = &judged.verdict {
+            judged.wants.beyond(ready);
+        }
         if !matches!(judged.verdict, Verdict::Hold(_)) {
             judged.changes = changes.into_vec();
         }

@@ -122,6 +122,10 @@ pub struct Decision {
     /// What stands against it, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
+    /// Whether a second write follows: owners, managers of fields, status. Also of an object that is there
+    /// and to which the restore that made it did not come.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub second: bool,
     /// Of what would be sent; empty if nothing would.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub digest: String,

@@ -65,7 +65,8 @@ impl Sums {
 
     pub(super) fn add(&mut self, decision: &Decision) {
         // How far it was checked is not part of what is done.
-        self.mix(&(&decision.object, &decision.action, &decision.changes, &decision.waits, &decision.digest));
+        let sent = (&decision.digest, decision.second);
+        self.mix(&(&decision.object, &decision.action, &decision.changes, &decision.waits, sent));
         let sum = self.sums.entry(decision.action.clone()).or_insert_with(|| Sum {
             action: decision.action.clone(),
             count: 0,

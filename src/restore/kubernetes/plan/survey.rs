@@ -12,13 +12,13 @@ use super::sum::Sums;
 use super::{Action, Conflict, Decision, Grade, Plan, Wait};
 use crate::report::event::Meter;
 use crate::restore::kubernetes::change::beside;
-use crate::restore::kubernetes::config::RestoreConfig;
+use crate::restore::kubernetes::config::{Existing, RestoreConfig};
 use crate::restore::kubernetes::decide::{Judge, Judged, Meeting, Ready, Verdict, is_one, merges, suspended};
 use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
 use crate::restore::kubernetes::lines::{Room, lines, open, paced};
-use crate::restore::kubernetes::made::{dry, meet};
+use crate::restore::kubernetes::made::{Owes, Owned, Wants, dry, meet};
 use crate::restore::kubernetes::object::{Key, Owner};
 use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
 use crate::restore::kubernetes::owners::Owners;
@@ -74,12 +74,18 @@ pub async fn plan_resources(
             .await?;
     }
     let owners_lost = survey.owners_lost().await?;
-    let Counted { writes, second_writes, bytes, helm_moved, .. } = survey.counted;
+    let Counted { writes, second_writes, finished, bytes, helm_moved, .. } = survey.counted;
     let summed = sums.finish();
     let mut notes = summed.notes;
     if survey.blind.load(Ordering::Relaxed) {
         notes
             .push("not all of the cluster may be read: what is there already is found out on the way".into());
+    }
+    if finished > 0 {
+        notes.push(format!(
+            "{finished} of those that are there get owners, managers of fields or a status that an earlier \
+             restore did not come to"
+        ));
     }
     if helm_moved > 0 {
         notes.push(format!(
@@ -133,6 +139,8 @@ async fn definitions(
 struct Counted {
     writes: u64,
     second_writes: u64,
+    /// Second writes to what is left alone otherwise.
+    finished: u64,
     bytes: u64,
     helm_moved: u64,
     names: HashSet<Key>,
@@ -148,8 +156,8 @@ struct Counted {
 struct Facts {
     from: String,
     old_uid: u128,
-    owners: Vec<Owner>,
-    applied: bool,
+    wants: Wants,
+    owes: Owes,
     helm_moved: bool,
     bytes: u64,
 }
@@ -227,14 +235,14 @@ impl Survey<'_> {
         if is_there {
             counted.there.insert(facts.old_uid);
         }
-        if !sent {
-            return true;
+        if sent {
+            counted.writes += 1;
+            counted.bytes += facts.bytes;
         }
-        let status = self.config.status.iter().any(|glob| glob.matches(&decision.object.resource));
-        counted.writes += 1;
-        counted.second_writes += u64::from(facts.applied || status || !facts.owners.is_empty());
-        counted.bytes += facts.bytes;
-        for owner in &facts.owners {
+        counted.second_writes += u64::from(decision.second);
+        counted.finished += u64::from(decision.second && !sent);
+        let owners = if facts.owes.owners { facts.wants.owners.as_slice() } else { &[] };
+        for owner in owners {
             let uid = Uids::key(&owner.uid);
             *counted.owners.entry(uid).or_default() += 1;
             if !counted.there.contains(&uid) && counted.elsewhere.len() < ELSEWHERE {
@@ -274,13 +282,14 @@ impl Survey<'_> {
             waits: Vec::new(),
             grade: Grade::Offline,
             refusal: None,
+            second: false,
             digest: String::new(),
         };
         let mut facts = Facts {
             from: judged.from,
             old_uid: Uids::key(&judged.old_uid),
-            owners: judged.owners,
-            applied: judged.applied,
+            wants: judged.wants,
+            owes: Owes::default(),
             helm_moved: judged.helm_moved,
             bytes: 0,
         };
@@ -288,11 +297,13 @@ impl Survey<'_> {
             Verdict::Create(ready) => {
                 let body = Bytes::from(ready.body.to_string());
                 facts.bytes = body.len() as u64;
-                return Ok((self.create(decision, *ready, body, present).await?, facts));
+                let mut decision = self.create(decision, *ready, body, present, &mut facts).await?;
+                decision.second = facts.owes.any();
+                return Ok((decision, facts));
             }
             Verdict::Skip(skip) => Action::Skip(skip),
             Verdict::Refuse(allow, ready) => match ready {
-                Some(ready) if self.is_same(&decision, &ready, present).await? => Action::Leave,
+                Some(ready) if self.is_same(&decision, &ready, &facts.wants, present).await? => Action::Leave,
                 _ => Action::Refuse(allow),
             },
             Verdict::Hold(release) => Action::Hold(release),
@@ -304,6 +315,7 @@ impl Survey<'_> {
                 let definition = Wait::Definition(kind.resource());
                 decision.waits.push(definition.clone());
                 if self.brought.contains(&kind.resource()) {
+                    facts.owes = facts.wants.all();
                     decision.grade = Grade::NotBefore(definition);
                     Action::Create
                 } else {
@@ -314,6 +326,7 @@ impl Survey<'_> {
         if decision.action == Action::Create {
             self.namespace(&mut decision);
         }
+        decision.second = facts.owes.any();
         Ok((decision, facts))
     }
 
@@ -343,7 +356,9 @@ impl Survey<'_> {
         ready: Ready,
         body: Bytes,
         present: &Present,
+        facts: &mut Facts,
     ) -> Result<Decision, RestoreError> {
+        facts.owes = facts.wants.all();
         decision.digest = blake3::hash(&body).to_hex()[..32].to_owned();
         let wait = self.namespace(&mut decision);
         let going = matches!(wait, Some(Wait::Terminating(_)));
@@ -353,13 +368,14 @@ impl Survey<'_> {
                 decision.grade = Grade::NotBefore(Wait::Ending(decision.object.to_string()));
                 return Ok(decision);
             }
-            decision.action = self.meets(&decision, ready, &there).await?;
+            decision.action = self.meets(&decision, ready, &there, facts).await?;
             return Ok(decision);
         }
         if let Some(Wait::Namespace(name)) = &wait
             && self.ground.lists_namespaces
             && !self.namespaces.contains(name)
         {
+            facts.owes = Owes::default();
             decision.action = Action::Conflict(Conflict::NoNamespace);
             return Ok(decision);
         }
@@ -397,21 +413,42 @@ impl Survey<'_> {
     }
 
     /// Whether it is there as it would be created.
-    async fn is_same(&self, decision: &Decision, ready: &Ready, present: &Present) -> Result<bool, ApiError> {
+    async fn is_same(
+        &self,
+        decision: &Decision,
+        ready: &Ready,
+        wants: &Wants,
+        present: &Present,
+    ) -> Result<bool, ApiError> {
         let there = self.find(decision, ready, present).await?;
-        Ok(there.is_some_and(|there| beside(&ready.kind, ready.moved, &ready.body, &there).is_same()))
+        Ok(there.is_some_and(|there| {
+            beside(&ready.kind, ready.moved, &ready.body, &there).is_same()
+                && wants.owned(&there) == Owned::Same
+        }))
     }
 
     /// What becomes of an object that is there already.
-    async fn meets(&self, decision: &Decision, mut ready: Ready, there: &Value) -> Result<Action, ApiError> {
-        let suspended = suspended(&decision.changes);
-        let met = meet(self.cluster, self.config, &decision.object, &mut ready, suspended, there).await?;
-        Ok(match met {
-            Meeting::Leave => Action::Leave,
-            Meeting::Differs | Meeting::AsMade => Action::Conflict(Conflict::Differs),
-            Meeting::Patch(_) => Action::Patch,
-            Meeting::Replace => Action::Replace,
-        })
+    async fn meets(
+        &self,
+        decision: &Decision,
+        mut ready: Ready,
+        there: &Value,
+        facts: &mut Facts,
+    ) -> Result<Action, ApiError> {
+        let (suspended, wants) = (suspended(&decision.changes), &facts.wants);
+        let met =
+            meet(self.cluster, self.config, &decision.object, &mut ready, wants, suspended, there).await?;
+        let (action, owes) = match met {
+            Meeting::Leave => (Action::Leave, wants.left(there)),
+            Meeting::Differs | Meeting::AsMade => (Action::Conflict(Conflict::Differs), Owes::default()),
+            Meeting::Patch(_) if self.config.existing != Some(Existing::Patch) => {
+                (Action::Patch, wants.left(there))
+            }
+            Meeting::Patch(_) => (Action::Patch, wants.beside(there)),
+            Meeting::Replace => (Action::Replace, wants.all()),
+        };
+        facts.owes = owes;
+        Ok(action)
     }
 
     /// A dry run at the server, which knows every field.
