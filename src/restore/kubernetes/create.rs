@@ -15,7 +15,7 @@ use super::given_up::GIVEN_UP;
 use super::ground::{Present, look};
 use super::hooks::backends;
 use super::known::{ForClaim, Known};
-use super::made::{MANAGER, Owes, Owned, Wants, is_made, is_ours, meet};
+use super::made::{MANAGER, Owes, Wants, is_made, is_ours, meet};
 use super::object::{Paths, is_object, text};
 use super::outcome::{Obstacle, Outcome, Refusal};
 use super::warning::{Warning, pruned, told};
@@ -112,7 +112,7 @@ impl Creator<'_> {
                     && let Some(paths) = attempt.object.paths(&ready.kind)
                     && let Some(there) = self.there(&paths, &attempt.object).await?
                     && beside(&ready.kind, ready.moved, &ready.body, &there).is_same()
-                    && wants.owned(&there) == Owned::Same
+                    && wants.is_owned(&there)
                 {
                     // Nothing is asked for that is not there already.
                     attempt.outcome = Outcome::Existed;

@@ -40,7 +40,7 @@ impl Manager {
 
 /// How the owners of an object that is there stand to those in the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owned {
+enum Owned {
     /// They are the same.
     Same,
     /// Some are missing, and no other is there.
@@ -123,7 +123,7 @@ impl Wants {
 
     /// How the owners of the one that is `there` stand to those in the backup. Their UIDs are others in
     /// another cluster, and so may their versions be.
-    pub(super) fn owned(&self, there: &Value) -> Owned {
+    fn owned(&self, there: &Value) -> Owned {
         let owners: Vec<Owner> = each(there, "/metadata/ownerReferences").map(Owner::new).collect();
         // One may be named twice, by the UID of one that is gone, too.
         let all_in = |these: &[Owner], those: &[Owner]| these.iter().all(|a| those.iter().any(|b| a.is(b)));
@@ -131,6 +131,16 @@ impl Wants {
             (true, true) => Owned::Same,
             (true, false) if !self.modified => Owned::Lacks,
             _ => Owned::Other,
+        }
+    }
+
+    /// Whether the one that is `there` has its owners, or those that are missing are still owed by the
+    /// restore that made it: they come later, whatever the config says.
+    pub(super) fn is_owned(&self, there: &Value) -> bool {
+        match self.owned(there) {
+            Owned::Same => true,
+            Owned::Lacks => is_made(there),
+            Owned::Other => false,
         }
     }
 

@@ -97,8 +97,9 @@ impl Owner {
     /// Whether `other` names the same owner, in whichever cluster and version.
     pub(super) fn is(&self, other: &Self) -> bool {
         let group = |owner: &Self| owner.api_version.rsplit_once('/').map(|(group, _)| group.to_owned());
-        (&self.kind, &self.name, self.role) == (&other.kind, &other.name, other.role)
-            && group(self) == group(other)
+        let named = (&self.kind, &self.name) == (&other.kind, &other.name) && group(self) == group(other);
+        let same = !self.uid.is_empty() && self.uid == other.uid;
+        (same || named) && self.role == other.role
     }
 }
 

@@ -215,7 +215,8 @@ impl Finisher<'_> {
             0 => None,
             _ => look(self.cluster, &paths.one).await?.ok(),
         };
-        if owned.references.is_empty() && there.as_ref().is_some_and(has_owners) {
+        let hidden = owned.unseen.is_some();
+        if owned.references.is_empty() && !hidden && there.as_ref().is_some_and(has_owners) {
             let what = "it has other owners, and those of the backup are not there";
             return Ok(Err(Refusal::unsent("OtherOwners", what.to_owned())));
         }

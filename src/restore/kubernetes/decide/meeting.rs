@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::change::{Change, beside};
 use super::super::config::{Existing, RestoreConfig};
-use super::super::made::{Owned, Wants, is_as_made, is_made};
+use super::super::made::{Wants, is_as_made};
 use super::super::object::ObjectRef;
 use super::{Ready, harm, merges};
 
@@ -40,12 +40,7 @@ pub(in super::super) fn meeting(
         harm::keep_running(&ready.kind, &mut ready.body, there);
     }
     let beside = beside(&ready.kind, ready.moved, &ready.body, there);
-    // Owners that a restore which made it still owes come later, whatever the config says.
-    let owned = match wants.owned(there) {
-        Owned::Same => true,
-        Owned::Lacks => is_made(there),
-        Owned::Other => false,
-    };
+    let owned = wants.is_owned(there);
     let is_same = beside.is_same() && owned;
     let owes = wants.beside(there);
     // Another version of the API may say it otherwise.

@@ -18,7 +18,7 @@ use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
 use crate::restore::kubernetes::lines::{Room, lines, open, paced};
-use crate::restore::kubernetes::made::{Owes, Owned, Wants, dry, meet};
+use crate::restore::kubernetes::made::{Owes, Wants, dry, meet};
 use crate::restore::kubernetes::object::{Key, Owner};
 use crate::restore::kubernetes::outcome::{Obstacle, Refusal};
 use crate::restore::kubernetes::owners::Owners;
@@ -83,8 +83,8 @@ pub async fn plan_resources(
     }
     if finished > 0 {
         notes.push(format!(
-            "{finished} of those that are there get owners, managers of fields or a status that an earlier \
-             restore did not come to"
+            "{finished} of those that are there lack owners, managers of fields or a status that an earlier \
+             restore left out: they get them, where that can be"
         ));
     }
     if helm_moved > 0 {
@@ -422,8 +422,7 @@ impl Survey<'_> {
     ) -> Result<bool, ApiError> {
         let there = self.find(decision, ready, present).await?;
         Ok(there.is_some_and(|there| {
-            beside(&ready.kind, ready.moved, &ready.body, &there).is_same()
-                && wants.owned(&there) == Owned::Same
+            beside(&ready.kind, ready.moved, &ready.body, &there).is_same() && wants.is_owned(&there)
         }))
     }
 
