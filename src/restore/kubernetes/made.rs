@@ -282,10 +282,8 @@ mod tests {
     #[test]
     fn owners_are_the_same_by_kind_name_and_role() {
         let owner = |name: &str, controller: bool| match controller {
-            true => {
-                json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": name, "controller": true})
-            }
-            false => json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": "other"}),
+            true => json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "controller": true}),
+            false => json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": name}),
         };
         let object = |owners: &[Value]| json!({"metadata": {"ownerReferences": owners}});
         let (a, b, controls) = (owner("a", false), owner("b", false), owner("a", true));
