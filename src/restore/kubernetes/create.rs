@@ -9,8 +9,8 @@ use http::Method;
 use serde_json::Value;
 
 use super::change::{beside, carry_over, unbind};
-use super::config::{Existing, RestoreConfig};
-use super::decide::{Judged, Meeting, Ready, Verdict, lost, suspended};
+use super::config::RestoreConfig;
+use super::decide::{Judged, Meeting, Ready, Verdict, is_there, lost, suspended};
 use super::given_up::GIVEN_UP;
 use super::ground::{Present, look};
 use super::hooks::backends;
@@ -111,8 +111,7 @@ impl Creator<'_> {
                 if let Some(ready) = ready
                     && let Some(paths) = attempt.object.paths(&ready.kind)
                     && let Some(there) = self.there(&paths, &attempt.object).await?
-                    && beside(&ready.kind, ready.moved, &ready.body, &there).is_same()
-                    && wants.is_owned(&there)
+                    && is_there(&ready, &wants, &there)
                 {
                     // Nothing is asked for that is not there already.
                     attempt.outcome = Outcome::Existed;
@@ -326,33 +325,26 @@ impl Creator<'_> {
             let suspended = attempt.suspended;
             let met = meet(self.cluster, self.config, &attempt.object, &mut ready, wants, suspended, &there)
                 .await?;
-            let replaces = matches!(met, Meeting::Replace);
-            let made = match met {
-                Meeting::Leave => return Ok(with(Outcome::Existed, wants.left(&there))),
-                Meeting::Differs | Meeting::AsMade => {
-                    return Ok(with(Outcome::Differs, Owes::default()));
-                }
-                Meeting::Patch(None) => return Ok(with(Outcome::Patched, wants.beside(&there))),
-                Meeting::Patch(Some(patch)) => {
-                    self.write(Method::PATCH, &paths.one, "application/merge-patch+json", &patch).await?
+            let owes = |now: &Value| wants.after(&met, &there, now);
+            let (made, outcome) = match &met {
+                Meeting::Leave => return Ok(with(Outcome::Existed, owes(&there))),
+                Meeting::Differs | Meeting::AsMade => return Ok(with(Outcome::Differs, owes(&there))),
+                Meeting::Patch(None) => return Ok(with(Outcome::Patched, owes(&there))),
+                Meeting::Merge(patch) | Meeting::Patch(Some(patch)) => {
+                    let kind = "application/merge-patch+json";
+                    (self.write(Method::PATCH, &paths.one, kind, patch).await?, Outcome::Patched)
                 }
                 Meeting::Replace => {
                     let mut whole = ready.body.clone();
                     carry_over(&ready.kind, &mut whole, &there);
-                    self.write(Method::PUT, &paths.one, "application/json", &whole).await?
+                    let made = self.write(Method::PUT, &paths.one, "application/json", &whole).await?;
+                    (made, Outcome::Replaced)
                 }
             };
             match made {
                 Made::New(now, headers) => {
-                    let outcome = if replaces { Outcome::Replaced } else { Outcome::Patched };
                     let warnings = told(&attempt.object, &headers);
-                    let owes = match self.config.existing {
-                        _ if replaces => wants.all(),
-                        Some(Existing::Patch) => wants.beside(&now),
-                        // Shared with others, who say whose it is.
-                        _ => wants.left(&there),
-                    };
-                    let attempt = with(outcome, owes);
+                    let attempt = with(outcome, owes(&now));
                     let attempt = without_pruned(attempt, &ready, &now, &headers);
                     return Ok(Attempt { warnings, ..attempt });
                 }

@@ -99,15 +99,26 @@ impl Wants {
         !self.owners.is_empty() && !self.modified
     }
 
+    /// Of one that was `there`, once `met` is done: `now` is how it is then.
+    pub(super) fn after(&self, met: &Meeting, there: &Value, now: &Value) -> Owes {
+        match met {
+            Meeting::Differs | Meeting::AsMade => Owes::default(),
+            // Others, who share it, say whose it is.
+            Meeting::Leave | Meeting::Merge(_) => self.left(there),
+            Meeting::Patch(_) => self.beside(now),
+            Meeting::Replace => self.all(),
+        }
+    }
+
     /// Of one that is, or was, patched: what the patch does not bring.
-    pub(super) fn beside(&self, there: &Value) -> Owes {
-        let owners = self.links() && self.owned(there) != Owned::Same;
+    fn beside(&self, there: &Value) -> Owes {
+        let owners = self.lacks_owners(there);
         Owes { owners, managers: owners && self.may_manage(there), status: self.lacks_status(there) }
     }
 
     /// Of one that is there and left alone: what the restore that made it did not come to. Managers are
     /// written last, and who made the object is not among them then.
-    pub(super) fn left(&self, there: &Value) -> Owes {
+    fn left(&self, there: &Value) -> Owes {
         if !is_made(there) {
             return Owes::default();
         }
@@ -119,6 +130,11 @@ impl Wants {
             managers: self.may_manage(there) && (owners || (is_ours(there) && !managed)),
             status: self.status.is_some() && !said,
         }
+    }
+
+    /// Whether a second write is to bring owners to the one that is `there`.
+    pub(super) fn lacks_owners(&self, there: &Value) -> bool {
+        self.links() && self.owned(there) != Owned::Same
     }
 
     /// How the owners of the one that is `there` stand to those in the backup. Their UIDs are others in
@@ -155,7 +171,7 @@ impl Wants {
     }
 
     /// Whether the status that was asked for is not that of the one that is `there`.
-    fn lacks_status(&self, there: &Value) -> bool {
+    pub(super) fn lacks_status(&self, there: &Value) -> bool {
         self.status.clone().is_some_and(|mut status| {
             observe(&mut status, &there["metadata"]["generation"]);
             lacks(&status, &there["status"])

@@ -96,8 +96,8 @@ pub(super) struct Second {
 
 /// An object's owners, as they are now.
 #[derive(Debug, Default)]
-struct Owned {
-    references: Vec<Value>,
+struct References {
+    all: Vec<Value>,
     /// Old UIDs and new ones.
     uids: HashMap<String, String>,
     /// How many are not there.
@@ -135,7 +135,7 @@ fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
 fn managers_of(
     stored: &Value,
     owes: Owes,
-    owned: &Owned,
+    owned: &References,
     there: Option<&Value>,
     kind: &KindInfo,
 ) -> Option<Value> {
@@ -207,7 +207,7 @@ impl Finisher<'_> {
         let Some(paths) = named.paths(kind) else { return Ok(Ok(())) };
         let owned = match owes.owners {
             true => self.owners(stored, &named.namespace).await?,
-            false => Owned::default(),
+            false => References::default(),
         };
         second.owners_lost = owned.lost;
         let status = self.status_of(stored, owes, kind);
@@ -216,15 +216,15 @@ impl Finisher<'_> {
             _ => look(self.cluster, &paths.one).await?.ok(),
         };
         let hidden = owned.unseen.is_some();
-        if owned.references.is_empty() && !hidden && there.as_ref().is_some_and(has_owners) {
+        if owned.all.is_empty() && !hidden && there.as_ref().is_some_and(has_owners) {
             let what = "it has other owners, and those of the backup are not there";
             return Ok(Err(Refusal::unsent("OtherOwners", what.to_owned())));
         }
         let managers = managers_of(stored, owes, &owned, there.as_ref(), kind);
         let (mut first, mut then) = (Map::new(), Map::new());
-        let relinks = !owned.references.is_empty();
+        let relinks = !owned.all.is_empty();
         if relinks {
-            first.insert("ownerReferences".into(), Value::from(owned.references));
+            first.insert("ownerReferences".into(), Value::from(owned.all));
         }
         if let Some(managers) = managers {
             // Who writes an owner holds it, whatever the same write says of managers.
@@ -269,8 +269,8 @@ impl Finisher<'_> {
         self.patch(&format!("{path}/status"), &json!({ "status": status }), kind).await
     }
 
-    async fn owners(&self, stored: &Value, namespace: &str) -> Result<Owned, ApiError> {
-        let mut owned = Owned::default();
+    async fn owners(&self, stored: &Value, namespace: &str) -> Result<References, ApiError> {
+        let mut owned = References::default();
         for reference in each(stored, "/metadata/ownerReferences") {
             let owner = Owner::stored(reference, self.config, self.target);
             let now = match self.uids.get(&owner.uid) {
@@ -291,7 +291,7 @@ impl Finisher<'_> {
             // The version that the owner had may be gone.
             reference["apiVersion"] = Value::from(owner.api_version);
             reference["name"] = Value::from(owner.name);
-            owned.references.push(reference);
+            owned.all.push(reference);
             owned.uids.insert(owner.uid, now);
         }
         Ok(owned)

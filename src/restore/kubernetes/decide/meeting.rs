@@ -20,6 +20,8 @@ pub(in super::super) enum Meeting {
     AsMade,
     /// It is otherwise, and is left alone.
     Differs,
+    /// Others share it; this merge patch adds what the backup says.
+    Merge(Value),
     /// It is brought to what the backup says, by this merge patch, or by second writes alone.
     Patch(Option<Value>),
     /// It is replaced.
@@ -42,24 +44,34 @@ pub(in super::super) fn meeting(
     let beside = beside(&ready.kind, ready.moved, &ready.body, there);
     let owned = wants.is_owned(there);
     let is_same = beside.is_same() && owned;
-    let owes = wants.beside(there);
     // Another version of the API may say it otherwise.
-    let status = owes.status && !ready.moved;
-    match config.existing {
-        Some(Existing::Replace) if !is_same => Meeting::Replace,
-        Some(Existing::Replace) if status => Meeting::Patch(None),
+    let status = || !ready.moved && wants.lacks_status(there);
+    match (config.existing, beside.patch) {
+        (Some(Existing::Replace), _) if !is_same => Meeting::Replace,
+        (Some(Existing::Replace), _) if status() => Meeting::Patch(None),
         // What only the cluster has stays where it is patched.
-        Some(Existing::Patch) if beside.patch.is_some() || status || (owes.owners && !owned) => {
-            Meeting::Patch(beside.patch)
+        (Some(Existing::Patch), patch)
+            if patch.is_some() || status() || (!owned && wants.lacks_owners(there)) =>
+        {
+            Meeting::Patch(patch)
         }
-        Some(Existing::Patch) => Meeting::Leave,
+        (Some(Existing::Patch), _) => Meeting::Leave,
         _ if is_same => Meeting::Leave,
-        _ if merges(object) => beside.patch.map_or(Meeting::Leave, |patch| Meeting::Patch(Some(patch))),
-        _ if owned && is_as_made(there) && !beside.patch.is_some_and(|patch| misses(there, &patch)) => {
+        (_, patch) if merges(object) => patch.map_or(Meeting::Leave, Meeting::Merge),
+        (_, patch)
+            if owned
+                && is_as_made(there)
+                && !patch.as_ref().is_some_and(|patch| leaves_unset(there, patch)) =>
+        {
             Meeting::AsMade
         }
         _ => Meeting::Differs,
     }
+}
+
+/// Whether the one that is `there` is what would be created, with its owners.
+pub(in super::super) fn is_there(ready: &Ready, wants: &Wants, there: &Value) -> bool {
+    beside(&ready.kind, ready.moved, &ready.body, there).is_same() && wants.is_owned(there)
 }
 
 /// What of `sent` is not in the `answer` to it: the server leaves out what its definition of the kind, or
@@ -70,26 +82,26 @@ pub(in super::super) fn lost(ready: &Ready, answer: &Value) -> Vec<String> {
     if ready.kind.group.contains('.')
         && let Some(patch) = beside(&ready.kind, ready.moved, &ready.body, answer).patch
     {
-        missing(answer, &patch, "", &mut fields);
+        unset(answer, &patch, "", &mut fields);
     }
     fields
 }
 
-fn misses(there: &Value, wanted: &Value) -> bool {
+fn leaves_unset(there: &Value, wanted: &Value) -> bool {
     let mut fields = Vec::new();
-    missing(there, wanted, "", &mut fields);
+    unset(there, wanted, "", &mut fields);
     !fields.is_empty()
 }
 
 /// Fields where `there` has nothing and `wanted` says something. What the server or a webhook made
 /// otherwise is there.
-fn missing(there: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
+fn unset(there: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
     match (there, wanted) {
         (Value::Object(there), Value::Object(wanted)) => {
             for (name, wanted) in wanted {
                 let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
                 match there.get(name) {
-                    Some(there) => missing(there, wanted, &at, fields),
+                    Some(there) => unset(there, wanted, &at, fields),
                     None if wanted.is_null() || is_empty(wanted) || fields.len() >= NAMED => {}
                     None => fields.push(at),
                 }
@@ -97,7 +109,7 @@ fn missing(there: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
         }
         (Value::Array(there), Value::Array(wanted)) if there.len() == wanted.len() => {
             for (number, (there, wanted)) in there.iter().zip(wanted).enumerate() {
-                missing(there, wanted, &format!("{at}[{number}]"), fields);
+                unset(there, wanted, &format!("{at}[{number}]"), fields);
             }
         }
         _ => {}
@@ -135,7 +147,7 @@ mod tests {
             (json!({"spec": {"list": [{"name": "x", "keep": 1}]}}), true),
             (json!({"spec": {"list": [{"name": "x"}, {"name": "y"}]}}), false),
         ] {
-            assert_eq!(misses(&there, &wanted), lost, "{wanted}");
+            assert_eq!(leaves_unset(&there, &wanted), lost, "{wanted}");
         }
     }
 }

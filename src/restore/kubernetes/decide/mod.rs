@@ -27,7 +27,7 @@ pub(super) use gates::gate;
 pub(super) use gitops::MARKS;
 pub use gitops::Tool;
 pub use infrastructure::Infrastructure;
-pub(super) use meeting::{Meeting, lost, meeting, suspended};
+pub(super) use meeting::{Meeting, is_there, lost, meeting, suspended};
 
 /// Why an object is not restored, although nothing is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -132,14 +132,11 @@ impl Judge<'_> {
     fn decide(&self, named: ObjectRef, object: Value) -> Judged {
         let space = if named.resource == "namespaces" { &named.name } else { &named.namespace };
         let mapped = self.config.maps(space);
-        let owners = each(&object, "/metadata/ownerReferences");
-        let owners = owners.map(|reference| Owner::stored(reference, self.config, self.target));
-        let status = self.config.status.iter().any(|glob| glob.matches(&named.resource));
         let mut judged = Judged {
             object: self.renamed(&named),
             from: space.clone(),
             old_uid: text(&object, "/metadata/uid").to_owned(),
-            wants: Wants::new(&object, owners.collect(), status),
+            wants: Wants::default(),
             helm_moved: mapped && gitops::helm_release(self.kind, &object),
             changes: Vec::new(),
             verdict: Verdict::Unserved,
@@ -150,6 +147,7 @@ impl Judge<'_> {
             judged.verdict = Verdict::Skip(skip);
             return judged;
         }
+        judged.wants = self.wants(&named, &object);
         let copy = self.foreign || mapped;
         let mut changes = Changes::default();
         judged.verdict = self.ready(&named, object, copy, &mut changes).unwrap_or_else(|verdict| verdict);
@@ -160,6 +158,13 @@ impl Judge<'_> {
             judged.changes = changes.into_vec();
         }
         judged
+    }
+
+    fn wants(&self, named: &ObjectRef, object: &Value) -> Wants {
+        let owners = each(object, "/metadata/ownerReferences");
+        let owners = owners.map(|reference| Owner::stored(reference, self.config, self.target));
+        let status = self.config.status.iter().any(|glob| glob.matches(&named.resource));
+        Wants::new(object, owners.collect(), status)
     }
 
     fn renamed(&self, named: &ObjectRef) -> ObjectRef {

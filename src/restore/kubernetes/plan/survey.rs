@@ -11,9 +11,10 @@ use serde_json::Value;
 use super::sum::Sums;
 use super::{Action, Conflict, Decision, Grade, Plan, Wait};
 use crate::report::event::Meter;
-use crate::restore::kubernetes::change::beside;
-use crate::restore::kubernetes::config::{Existing, RestoreConfig};
-use crate::restore::kubernetes::decide::{Judge, Judged, Meeting, Ready, Verdict, is_one, merges, suspended};
+use crate::restore::kubernetes::config::RestoreConfig;
+use crate::restore::kubernetes::decide::{
+    Judge, Judged, Meeting, Ready, Verdict, is_one, is_there, merges, suspended,
+};
 use crate::restore::kubernetes::fits::Fits;
 use crate::restore::kubernetes::ground::{Ground, Present};
 use crate::restore::kubernetes::hooks::{DeadHooks, backends};
@@ -421,9 +422,7 @@ impl Survey<'_> {
         present: &Present,
     ) -> Result<bool, ApiError> {
         let there = self.find(decision, ready, present).await?;
-        Ok(there.is_some_and(|there| {
-            beside(&ready.kind, ready.moved, &ready.body, &there).is_same() && wants.is_owned(&there)
-        }))
+        Ok(there.is_some_and(|there| is_there(ready, wants, &there)))
     }
 
     /// What becomes of an object that is there already.
@@ -437,17 +436,13 @@ impl Survey<'_> {
         let (suspended, wants) = (suspended(&decision.changes), &facts.wants);
         let met =
             meet(self.cluster, self.config, &decision.object, &mut ready, wants, suspended, there).await?;
-        let (action, owes) = match met {
-            Meeting::Leave => (Action::Leave, wants.left(there)),
-            Meeting::Differs | Meeting::AsMade => (Action::Conflict(Conflict::Differs), Owes::default()),
-            Meeting::Patch(_) if self.config.existing != Some(Existing::Patch) => {
-                (Action::Patch, wants.left(there))
-            }
-            Meeting::Patch(_) => (Action::Patch, wants.beside(there)),
-            Meeting::Replace => (Action::Replace, wants.all()),
-        };
-        facts.owes = owes;
-        Ok(action)
+        facts.owes = wants.after(&met, there, there);
+        Ok(match met {
+            Meeting::Leave => Action::Leave,
+            Meeting::Differs | Meeting::AsMade => Action::Conflict(Conflict::Differs),
+            Meeting::Merge(_) | Meeting::Patch(_) => Action::Patch,
+            Meeting::Replace => Action::Replace,
+        })
     }
 
     /// A dry run at the server, which knows every field.
