@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::Method;
 use kbak::plan::Glob;
 use kbak::restore::kubernetes::{
-    Action, Allow, Existing, Mapping, Outcome, Release, RestoreConfig, RestoreReport,
+    Action, Allow, Existing, Mapping, Modifier, Outcome, Release, RestoreConfig, RestoreReport,
 };
 use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
@@ -191,6 +191,8 @@ async fn a_status_that_was_refused_comes_with_the_next_run_and_no_other() {
         assert_eq!(budget["status"]["currentHealthy"], 2, "{name}");
     }
     let replace = RestoreConfig { existing: Some(Existing::Replace), ..config };
+    let (foreseen, _) = plan(&here, &held, &replace, false).await;
+    assert_eq!((foreseen.writes, foreseen.second_writes), (0, 2), "{foreseen:#?}");
     assert_eq!(done(&few, &held, &replace).await.status, 2);
     for name in ["owned", "lone"] {
         let budget = get(&here, &format!("{BUDGETS}/{name}")).await;
@@ -256,6 +258,20 @@ async fn owners_of_another_snapshot_are_a_difference() {
     let report = done(&here, &held, &patch).await;
     assert_eq!((report.existed, report.relinked), (1, 0), "{report:#?}");
     assert_eq!(owners("swap").await, [(json!("other"), false)]);
+
+    // Owners that a modifier chose.
+    let one = get(&here, &format!("{MAPS}/one")).await["metadata"]["uid"].clone();
+    let chosen = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "one", "uid": one}]);
+    let modifier = Modifier {
+        names: vec![Glob::new("swap").expect("a glob")],
+        merge: Some(json!({"metadata": {"ownerReferences": chosen}})),
+        ..Modifier::default()
+    };
+    let patch = RestoreConfig { modifiers: vec![modifier], ..patch };
+    let held = maps(&[("shop/swap", json!({}))]);
+    assert_eq!(done(&here, &held, &patch).await.patched, 1);
+    assert_eq!(owners("swap").await, [(json!("one"), false)]);
+    assert_eq!(done(&here, &held, &patch).await.existed, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

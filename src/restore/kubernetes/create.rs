@@ -325,11 +325,11 @@ impl Creator<'_> {
             let suspended = attempt.suspended;
             let met = meet(self.cluster, self.config, &attempt.object, &mut ready, wants, suspended, &there)
                 .await?;
-            let owes = |now: &Value| wants.after(&met, &there, now);
+            let owes = wants.after(&met, &there);
             let (made, outcome) = match &met {
-                Meeting::Leave => return Ok(with(Outcome::Existed, owes(&there))),
-                Meeting::Differs | Meeting::AsMade => return Ok(with(Outcome::Differs, owes(&there))),
-                Meeting::Patch(None) => return Ok(with(Outcome::Patched, owes(&there))),
+                Meeting::Leave => return Ok(with(Outcome::Existed, owes)),
+                Meeting::Differs | Meeting::AsMade => return Ok(with(Outcome::Differs, owes)),
+                Meeting::Patch(None) => return Ok(with(Outcome::Patched, owes)),
                 Meeting::Merge(patch) | Meeting::Patch(Some(patch)) => {
                     let kind = "application/merge-patch+json";
                     (self.write(Method::PATCH, &paths.one, kind, patch).await?, Outcome::Patched)
@@ -344,7 +344,7 @@ impl Creator<'_> {
             match made {
                 Made::New(now, headers) => {
                     let warnings = told(&attempt.object, &headers);
-                    let attempt = with(outcome, owes(&now));
+                    let attempt = with(outcome, owes);
                     let attempt = without_pruned(attempt, &ready, &now, &headers);
                     return Ok(Attempt { warnings, ..attempt });
                 }

@@ -26,6 +26,8 @@ pub(super) struct Wants {
     managers: Vec<Manager>,
     /// Its status, if that was asked for.
     status: Option<Value>,
+    /// Whether the backup has it in another version of the API, which may say a status otherwise.
+    moved: bool,
 }
 
 /// Who wrote fields, how and when.
@@ -74,11 +76,13 @@ impl Wants {
             modified: false,
             managers: managers().filter(|_| applied).map(Manager::new).collect(),
             status: stored.get("status").filter(|_| status).cloned(),
+            moved: false,
         }
     }
 
     /// Leaves to the create what it brings by itself.
     pub(super) fn beyond(&mut self, ready: &Ready) {
+        self.moved = ready.moved;
         if !ready.kind.has("status") {
             self.status = None;
         }
@@ -95,25 +99,26 @@ impl Wants {
     }
 
     /// Whether a second write sets owners.
-    fn links(&self) -> bool {
+    pub(super) fn links(&self) -> bool {
         !self.owners.is_empty() && !self.modified
     }
 
-    /// Of one that was `there`, once `met` is done: `now` is how it is then.
-    pub(super) fn after(&self, met: &Meeting, there: &Value, now: &Value) -> Owes {
+    /// Of one that was `there`, once `met` is done.
+    pub(super) fn after(&self, met: &Meeting, there: &Value) -> Owes {
         match met {
             Meeting::Differs | Meeting::AsMade => Owes::default(),
             // Others, who share it, say whose it is.
             Meeting::Leave | Meeting::Merge(_) => self.left(there),
-            Meeting::Patch(_) => self.beside(now),
+            Meeting::Patch(_) => self.beside(there),
             Meeting::Replace => self.all(),
         }
     }
 
     /// Of one that is, or was, patched: what the patch does not bring.
     fn beside(&self, there: &Value) -> Owes {
-        let owners = self.lacks_owners(there);
-        Owes { owners, managers: owners && self.may_manage(there), status: self.lacks_status(there) }
+        let owners = self.links() && self.owned(there) != Owned::Same;
+        let managers = self.left(there).managers || (owners && self.may_manage(there));
+        Owes { owners, managers, status: self.lacks_status(there) }
     }
 
     /// Of one that is there and left alone: what the restore that made it did not come to. Managers are
@@ -130,11 +135,6 @@ impl Wants {
             managers: self.may_manage(there) && (owners || (is_ours(there) && !managed)),
             status: self.status.is_some() && !said,
         }
-    }
-
-    /// Whether a second write is to bring owners to the one that is `there`.
-    pub(super) fn lacks_owners(&self, there: &Value) -> bool {
-        self.links() && self.owned(there) != Owned::Same
     }
 
     /// How the owners of the one that is `there` stand to those in the backup. Their UIDs are others in
@@ -172,7 +172,7 @@ impl Wants {
 
     /// Whether the status that was asked for is not that of the one that is `there`.
     pub(super) fn lacks_status(&self, there: &Value) -> bool {
-        self.status.clone().is_some_and(|mut status| {
+        self.status.clone().filter(|_| !self.moved).is_some_and(|mut status| {
             observe(&mut status, &there["metadata"]["generation"]);
             lacks(&status, &there["status"])
         })
@@ -316,6 +316,19 @@ mod tests {
             let wants = Wants { owners: wanted.iter().map(Owner::new).collect(), ..Wants::default() };
             assert_eq!(wants.owned(&object(&there)), owned, "{wanted:?}");
         }
+    }
+
+    #[test]
+    fn a_patch_leaves_owing_what_an_earlier_restore_owed() {
+        let applied = json!({"manager": "argo", "operation": "Apply"});
+        let object = |manager: &Value, status: u32| json!({"metadata": {"managedFields": [manager]}, "status": {"a": status}});
+        let wants = Wants::new(&object(&applied, 1), Vec::new(), true);
+        let ours = object(&json!({"manager": MANAGER, "operation": "Update"}), 2);
+        let owes = |there: &Value| wants.after(&Meeting::Patch(None), there);
+        assert_eq!(owes(&ours), Owes { owners: false, managers: true, status: true });
+        assert_eq!(owes(&object(&applied, 2)), Owes { owners: false, managers: false, status: true });
+        let moved = Wants { moved: true, ..Wants::new(&object(&applied, 1), Vec::new(), true) };
+        assert_eq!(moved.after(&Meeting::Patch(None), &ours), Owes { managers: true, ..Owes::default() });
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn released(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
 }
 
 /// Merges as a server merges a patch (RFC 7396), but keeps the nulls.
-fn merge(into: &mut Value, patch: &Value) {
+pub(in super::super) fn merge(into: &mut Value, patch: &Value) {
     match (into.as_object_mut(), patch.as_object()) {
         (Some(map), Some(patch)) => {
             for (field, value) in patch {

@@ -10,7 +10,7 @@ mod versions;
 
 use serde::Serialize;
 
-pub(super) use existing::{beside, carry_over, lacks};
+pub(super) use existing::{beside, carry_over, lacks, merge};
 pub(super) use mapping::map;
 pub(super) use modify::modify;
 pub use modify::{Modifier, ModifierError};

@@ -1,8 +1,8 @@
 //! What becomes of an object that is there already. The plan and the restore ask the same function.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::super::change::{Change, beside};
+use super::super::change::{Change, beside, merge};
 use super::super::config::{Existing, RestoreConfig};
 use super::super::made::{Wants, is_as_made};
 use super::super::object::ObjectRef;
@@ -44,18 +44,16 @@ pub(in super::super) fn meeting(
     let beside = beside(&ready.kind, ready.moved, &ready.body, there);
     let owned = wants.is_owned(there);
     let is_same = beside.is_same() && owned;
-    // Another version of the API may say it otherwise.
-    let status = || !ready.moved && wants.lacks_status(there);
+    let status = || wants.lacks_status(there);
     match (config.existing, beside.patch) {
         (Some(Existing::Replace), _) if !is_same => Meeting::Replace,
         (Some(Existing::Replace), _) if status() => Meeting::Patch(None),
         // What only the cluster has stays where it is patched.
-        (Some(Existing::Patch), patch)
-            if patch.is_some() || status() || (!owned && wants.lacks_owners(there)) =>
-        {
-            Meeting::Patch(patch)
+        (Some(Existing::Patch), patch) => {
+            let patch = if owned { patch } else { with_owners(patch, &ready.body) };
+            let second = status() || (!owned && wants.links());
+            if patch.is_some() || second { Meeting::Patch(patch) } else { Meeting::Leave }
         }
-        (Some(Existing::Patch), _) => Meeting::Leave,
         _ if is_same => Meeting::Leave,
         (_, patch) if merges(object) => patch.map_or(Meeting::Leave, Meeting::Merge),
         (_, patch)
@@ -69,13 +67,22 @@ pub(in super::super) fn meeting(
     }
 }
 
+/// A patch that sets the owners of `body`, too: those that a modifier chose come with the object itself.
+fn with_owners(patch: Option<Value>, body: &Value) -> Option<Value> {
+    let Some(owners) = body.pointer("/metadata/ownerReferences") else { return patch };
+    let mut patch = patch.unwrap_or_else(|| json!({}));
+    merge(&mut patch, &json!({"metadata": {"ownerReferences": owners}}));
+    Some(patch)
+}
+
 /// Whether the one that is `there` is what would be created, with its owners.
 pub(in super::super) fn is_there(ready: &Ready, wants: &Wants, there: &Value) -> bool {
     beside(&ready.kind, ready.moved, &ready.body, there).is_same() && wants.is_owned(there)
 }
 
-/// What of `sent` is not in the `answer` to it: the server leaves out what its definition of the kind, or
-/// of the version that it stores, does not know; of the latter it says nothing. Names of fields.
+/// What of the body that was sent is not in the `answer` to it: the server leaves out what its definition
+/// of the kind, or of the version that it stores, does not know; of the latter it says nothing. Names of
+/// fields.
 pub(in super::super) fn lost(ready: &Ready, answer: &Value) -> Vec<String> {
     let mut fields = Vec::new();
     // Definitions are of groups with a dot.

@@ -159,6 +159,8 @@ struct Facts {
     old_uid: u128,
     wants: Wants,
     owes: Owes,
+    /// Whether second writes bring all that is brought.
+    alone: bool,
     helm_moved: bool,
     bytes: u64,
 }
@@ -225,18 +227,18 @@ impl Survey<'_> {
     /// Counts an object; not if it is one that was counted before.
     fn count(&self, counted: &mut Counted, decision: &mut Decision, facts: &Facts) -> bool {
         let sent = matches!(decision.action, Action::Create | Action::Patch | Action::Replace);
-        let is_there = sent || matches!(decision.action, Action::Leave | Action::Conflict(Conflict::Differs));
-        if is_there && !counted.names.insert(decision.object.key()) && !merges(&decision.object) {
+        let stands = sent || matches!(decision.action, Action::Leave | Action::Conflict(Conflict::Differs));
+        if stands && !counted.names.insert(decision.object.key()) && !merges(&decision.object) {
             decision.action = Action::Conflict(Conflict::Collides);
             let message = format!("that of namespace {} does not come, another has its name", facts.from);
             decision.refusal = Some(Refusal::unsent("Collides", message));
             return !is_one(&decision.object);
         }
         counted.helm_moved += u64::from(facts.helm_moved);
-        if is_there {
+        if stands {
             counted.there.insert(facts.old_uid);
         }
-        if sent {
+        if sent && !facts.alone {
             counted.writes += 1;
             counted.bytes += facts.bytes;
         }
@@ -291,6 +293,7 @@ impl Survey<'_> {
             old_uid: Uids::key(&judged.old_uid),
             wants: judged.wants,
             owes: Owes::default(),
+            alone: false,
             helm_moved: judged.helm_moved,
             bytes: 0,
         };
@@ -436,7 +439,8 @@ impl Survey<'_> {
         let (suspended, wants) = (suspended(&decision.changes), &facts.wants);
         let met =
             meet(self.cluster, self.config, &decision.object, &mut ready, wants, suspended, there).await?;
-        facts.owes = wants.after(&met, there, there);
+        facts.alone = matches!(met, Meeting::Patch(None));
+        facts.owes = wants.after(&met, there);
         Ok(match met {
             Meeting::Leave => Action::Leave,
             Meeting::Differs | Meeting::AsMade => Action::Conflict(Conflict::Differs),
