@@ -72,16 +72,13 @@ pub struct BackupArgs {
 
 /// Backs up.
 pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let Checked { plan, warnings } = args.declared.checked(args.run.memory, args.run.upload)?;
-    for warning in &warnings {
-        talk.warn(&warning.to_string());
-    }
+    let repository = args.declared.store.repo.as_deref().unwrap_or_default();
+    let (plan, key, signers) = prepare(args, talk)
+        .map_err(|failure| conclude::unbegun("backup", repository, failure, &args.run, talk))?;
     let world = World::real();
-    let key = writer(&plan.spec.writer.key_file, talk)?;
     let secret = plan.spec.writer.epoch_file.clone();
     let secret = secret.unwrap_or_else(|| epoch_path(&plan.spec.writer.key_file, plan.name()));
     let keeper = FileKeeper::new(secret, &key, key.plan(plan.name()), &world);
-    let signers = signers(&key, &plan.spec)?;
     let mut report = conclude::begin("backup", &plan.spec.repository.url, Some(plan.name()));
     let display = conclude::display(&args.run, talk, Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
@@ -143,6 +140,17 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
         leave_report(&plan, &key, &report, talk);
     }
     conclude::hand_on(report, failure.as_ref(), &args.run, args.output.output, talk)
+}
+
+/// What a run needs before it begins: the plan, the writer's key, and whose signatures count.
+fn prepare(args: &BackupArgs, talk: &Talk) -> Result<(BackupPlan, WriterKey, Signers), Failure> {
+    let Checked { plan, warnings } = args.declared.checked(args.run.memory, args.run.upload)?;
+    for warning in &warnings {
+        talk.warn(&warning.to_string());
+    }
+    let key = writer(&plan.spec.writer.key_file, talk)?;
+    let signers = signers(&key, &plan.spec)?;
+    Ok((plan, key, signers))
 }
 
 /// Leaves the report of a failed run in the store, encrypted, for owners: kbak snapshots --failed.

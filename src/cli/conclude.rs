@@ -131,11 +131,30 @@ pub(super) fn complete(
     report.stored.requests.insert("retried".into(), recorder.retries());
     report.memory_peak = resident().map(|resident| resident.peak);
     if let Some(failure) = failure {
-        report.exit = failure.exit;
-        report.verdict.clone_from(&failure.what);
-        report.failure = Some(FailureReport::from(failure));
+        failed(&mut report, failure);
     }
     report
+}
+
+fn failed(report: &mut RunReport, failure: &Failure) {
+    report.exit = failure.exit;
+    report.verdict.clone_from(&failure.what);
+    report.failure = Some(FailureReport::from(failure));
+}
+
+/// A run that failed before it began, as with a plan that cannot be read, leaves the files that the
+/// arguments ask for, too: whoever watches a CronJob reads nothing else.
+pub(super) fn unbegun(
+    verb: &str,
+    repository: &str,
+    failure: Failure,
+    args: &RunArgs,
+    talk: &Talk,
+) -> Failure {
+    let mut report = begin(verb, repository, None);
+    failed(&mut report, &failure);
+    leave(&report, args, talk);
+    failure
 }
 
 /// Tells a person how the run ended.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::options::StoreArgs;
+use super::options::{StoreArgs, enough};
 use super::plan::load;
 use super::{place, sources};
 use crate::plan::{Checked, Cluster, Limits, Rate, ShortForm, Size};
@@ -57,6 +57,7 @@ pub struct DeclaredArgs {
 impl DeclaredArgs {
     /// The plan's file with what the arguments change, or the plan that they are.
     pub(super) fn checked(&self, memory: Option<Size>, upload: Option<Rate>) -> Result<Checked, Failure> {
+        enough(memory)?;
         let mut checked = match &self.plan {
             Some(file) => load(file)?,
             None => {

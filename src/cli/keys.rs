@@ -37,8 +37,9 @@ Examples:
   kbak keys check --repo s3://backups/prod --signer kbak.pub --identity owner.key
 
 An epoch that no owner has opened yet is unproven: nothing else would notice a recipient that was
-mistyped or swapped. Exit codes: 0 every identity opens every epoch and the receipts are stored, 2 they
-cannot be stored, 3 an identity does not open an epoch.")]
+mistyped or swapped. An owner whose signing key is not in kbak.pub can leave no receipt: that is said,
+and the epoch stays unproven. Exit codes: 0 every identity opens every epoch and the receipts are
+stored, 2 they cannot be stored, 3 an identity does not open an epoch.")]
     Check(CheckArgs),
     /// Let one more owner open what the given one opens
     #[command(after_long_help = "\

@@ -19,7 +19,7 @@ use crate::format::catalog::{Line, Type};
 use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
-use crate::report::text::{count, size, utc};
+use crate::report::text::{count, plain, size, utc};
 use crate::repository::snapshot::OpenSnapshot;
 use crate::restore::streams::catalog_start;
 use crate::source::volume::tar::order;
@@ -251,8 +251,8 @@ impl<'a> Printer<'a> {
 
     fn row(&self, line: &Line) -> String {
         let place = match (self.whole, self.objects) {
-            (true, true) => format!("{}:{}/", self.item, self.stream),
-            (true, false) => format!("{}:", self.item),
+            (true, true) => format!("{}:{}/", plain(self.item), plain(self.stream)),
+            (true, false) => format!("{}:", plain(self.item)),
             _ => String::new(),
         };
         let name = format!("{place}{}", line.path.display());

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::out::Format;
-use crate::plan::{Rate, Repository, Size};
+use crate::plan::{LEAST_MEMORY, Rate, Repository, Size};
+use crate::report::failure::{Exit, Failure};
 
 /// Where the repository is.
 #[derive(Debug, Clone, Default, Args)]
@@ -83,6 +84,13 @@ pub struct RunArgs {
     /// Where Kubernetes reads a pod's last words [default: /dev/termination-log in a pod]
     #[arg(long, value_name = "FILE")]
     pub termination_log: Option<PathBuf>,
+}
+
+/// Refuses a limit that no run can keep.
+pub(super) fn enough(memory: Option<Size>) -> Result<(), Failure> {
+    let Some(memory) = memory.filter(|memory| *memory < LEAST_MEMORY) else { return Ok(()) };
+    let what = format!("--memory {memory} is under the least, {LEAST_MEMORY}");
+    Err(Failure::new(Exit::Usage, what).remedy("leave it out, or give more"))
 }
 
 /// How listings are written.

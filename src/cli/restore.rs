@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::options::{OutputArgs, ReadArgs, RunArgs};
+use super::options::{OutputArgs, ReadArgs, RunArgs, enough};
 use super::preview;
 use super::reading::{self, Opened};
 use super::resource_args::{self, ResourceArgs};
@@ -15,7 +15,7 @@ use super::terminal::Talk;
 use super::{asked_kinds, conclude, resources, signals};
 use crate::backup::database::NO_PASSWORDS;
 use crate::format::body::Item;
-use crate::plan::{AllowName, Cluster as ClusterSpec, LEAST_MEMORY, RestoreSpec};
+use crate::plan::{AllowName, Cluster as ClusterSpec, RestoreSpec};
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::{ItemReport, ItemState, RunReport, SnapshotReport};
@@ -182,12 +182,10 @@ impl Allowed {
 
 /// Restores.
 pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
-    if let Some(memory) = args.run.memory.filter(|memory| *memory < LEAST_MEMORY) {
-        let what = format!("--memory {memory} is under the least, {LEAST_MEMORY}");
-        return Err(Failure::new(Exit::Usage, what).remedy("leave it out, or give more"));
-    }
-    let identities = reading::keys(&args.repository.reader)?;
     let repository = args.repository.store.repo.clone().unwrap_or_default();
+    let identities = enough(args.run.memory)
+        .and_then(|()| reading::keys(&args.repository.reader))
+        .map_err(|failure| conclude::unbegun("restore", &repository, failure, &args.run, talk))?;
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = conclude::begin("restore", &repository, None);
     let display = conclude::display(&args.run, talk, memory);
@@ -218,6 +216,10 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
             fill(&mut report, snapshot, done.unwrap_or_default(), &reporter.meters());
             None
         }
+        Err(failure) if failure.exit == Exit::Interrupted => Some(failure.remedy(
+            "run it again: a folder that was begun takes --existing-files skip, a database \
+             --replace-databases",
+        )),
         Err(failure) => Some(failure),
     };
     conclude::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, talk)

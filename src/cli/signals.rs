@@ -1,5 +1,6 @@
 //! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +43,7 @@ pub(super) fn until_stopped<T>(
         .enable_all()
         .build()
         .map_err(system)?;
+    runtime.spawn(leave_anyway());
     let result = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
@@ -68,6 +70,27 @@ pub(super) fn until_stopped<T>(
     // Work on other threads was told to end and holds nothing that must be waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Ends the process where the work cannot: it waits in a call that no signal ends, as in writing to a
+/// pipe that nobody reads.
+async fn leave_anyway() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::time::sleep(LEAVING * 2).await;
+    // Standard error may be what nobody reads.
+    std::thread::spawn(|| {
+        writeln!(std::io::stderr(), "error: interrupted, while it waited for what does not come  exit 6")
+    });
+    tokio::time::sleep(LEAVING / 9).await;
+    std::process::exit(Exit::Interrupted.code().into())
 }
 
 fn interrupted(signal: &str) -> Failure {

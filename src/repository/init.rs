@@ -309,11 +309,13 @@ async fn write_secrets(
         }
     };
     let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, held, head: None };
-    let secret = |name, file, text: &str| sheet::secret_yaml(name, namespace, file, text);
+    // Under the name that a run of this plan looks for beside the writer's key.
+    let held_as = paths.epoch.file_name().unwrap_or_default().to_string_lossy();
+    let secret = |name, file: &str, text: &str| sheet::secret_yaml(name, namespace, file, text);
     let mut written = Vec::new();
     for (path, text) in [
         (&paths.writer_secret, secret("kbak-writer", "writer.key", &key.to_text())),
-        (&paths.epoch_secret, secret("kbak-epoch", "writer.key.epoch", &epoch.to_text())),
+        (&paths.epoch_secret, secret("kbak-epoch", &held_as, &epoch.to_text())),
     ] {
         match private_file::create(path, 0o600, text.as_bytes()) {
             Ok(()) => written.push(path.clone()),

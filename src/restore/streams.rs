@@ -398,10 +398,15 @@ impl SnapshotResources {
             Failure::new(Exit::Damaged, "the snapshot does not say which kinds it holds").because(error)
         })?;
         let mut found = Vec::new();
-        for KindReport { kind, .. } in kinds {
+        for KindReport { kind, objects, .. } in kinds {
             let name = kind.stream_name();
-            if let Some(stream) = item.streams.iter().find(|stream| stream.name == name) {
-                found.push((kind, snapshot.read(stream)?));
+            match item.streams.iter().find(|stream| stream.name == name) {
+                Some(stream) => found.push((kind, snapshot.read(stream)?)),
+                None if objects > 0 && item.gaps.is_empty() => {
+                    let what = format!("{}: it says that it holds {name}, and does not", item.name);
+                    return Err(Failure::new(Exit::Damaged, what));
+                }
+                None => {}
             }
         }
         Ok(Self { kinds: found })

@@ -17,5 +17,6 @@ mod paths;
 mod plan_docs;
 mod program;
 mod report;
+mod sheet;
 mod terminal;
 mod words;

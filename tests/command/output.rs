@@ -116,3 +116,31 @@ fn a_report_goes_into_devices_pipes_and_links_and_never_over_them() {
     assert_eq!(json(&reader.join().expect("read"))["exit"], "safe");
     assert!(std::fs::symlink_metadata(&pipe).expect("there").file_type().is_fifo());
 }
+
+#[test]
+fn a_run_that_never_began_leaves_its_report() {
+    let desk = desk();
+    let plan = desk.plan("  voluems: []\n");
+    let at = ["report.json", "metrics", "last-words"].map(|name| desk.text(name));
+    let files = ["--report-file", &at[0], "--metrics-file", &at[1], "--termination-log", &at[2]];
+    let pin = desk.text("keys/kbak.pub");
+    let restore = ["restore", "--repo", &desk.repo(), "--signer", &pin, "--to", &desk.text("back")];
+    for verb in [&["backup", "--plan", &plan][..], &restore] {
+        let (code, _, err) = kbak(&[verb, &files].concat());
+        assert_eq!(code, 2, "{err}");
+        let [report, metrics, words] = at.each_ref().map(|file| std::fs::read_to_string(file).expect("left"));
+        assert_eq!((&json(&report)["verb"], &json(&report)["exit"]), (&verb[0].into(), &"usage".into()));
+        assert!(metrics.contains("kbak_") && !words.is_empty(), "{metrics} {words}");
+        at.iter().for_each(|file| std::fs::remove_file(file).expect("removed"));
+    }
+}
+
+#[test]
+fn a_limit_that_no_run_can_keep_is_refused_with_a_plan_too() {
+    let desk = desk();
+    let plan = desk.plan(&format!("  volumes: [{{path: \"{}\"}}]\n", desk.text("data")));
+    let (code, _, err) = kbak(&["backup", "--plan", &plan, "--memory", "8Mi"]);
+    assert!(code == 2 && err.contains("is under the least, 64Mi"), "{code} {err}");
+    let (code, _, err) = kbak(&["backup", "--plan", &plan, "--memory", "64Mi"]);
+    assert_eq!(code, 0, "{err}");
+}

@@ -3,6 +3,11 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::desk::{Desk, texts};
+use crate::support::program::command;
+
 /// Runs a line of shell on a terminal of its own. Each key is pressed when the text before it has
 /// been shown. Gives all that the terminal showed.
 fn at_a_terminal(shell: &str, keys: &[(&str, &[u8])]) -> String {
@@ -71,4 +76,25 @@ fn a_passphrase_is_typed_and_mended_unseen() {
     let shown = at_a_terminal(&shell, &keys);
     assert!(shown.contains("code=0") && shown.contains("opened=0"), "{shown}");
     assert!(!shown.contains("grün") && !shown.contains("wrong"), "{shown}");
+}
+
+#[test]
+fn who_reads_no_output_cannot_hold_a_run_that_is_to_end() {
+    let desk = Desk::new();
+    std::fs::write(desk.at("data/large"), vec![7; 4 << 20]).expect("a file");
+    assert_eq!(desk.backup(&[]).0, 0);
+    let reader = desk.reader();
+    let args = [&["restore", "latest", "--tar", "--progress", "none"], &texts(&reader)[..]].concat();
+    let mut child =
+        command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program runs");
+    let output = child.stdout.take().expect("a pipe");
+    // More than a pipe holds is to come.
+    while rustix::io::ioctl_fionread(&output).expect("how much is there") == 0 {
+        assert!(child.try_wait().expect("how it is").is_none(), "it ended by itself");
+        std::thread::yield_now();
+    }
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::TERM).expect("a signal");
+    assert_eq!(child.wait().expect("an end").code(), Some(6));
+    drop(output);
 }

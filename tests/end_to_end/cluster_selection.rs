@@ -164,6 +164,15 @@ async fn what_a_plan_names_and_is_not_there_is_a_gap() {
             ("widgets.demo.kbak.dev", GapReason::Absent("kind".to_owned())),
         ]
     );
+    // A pattern or a label that nothing fits.
+    let nobody = Selection { namespaces: globs(&["zz-*"]), ..Selection::default() };
+    let nothing = Selection { labels: Some("nope=never".to_owned()), ..Selection::default() };
+    for selection in [nobody, nothing] {
+        let (_, report) = read_with(&cluster, &of(selection), NoPause).await;
+        let gaps = report.expect("a report").gaps;
+        assert_eq!(gaps.len(), 1, "{gaps:?}");
+        assert_eq!(gaps[0].reason, GapReason::Absent("object".to_owned()));
+    }
 }
 
 /// A kubeconfig of a ServiceAccount that may read everything in `shop`, and nothing else.

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -76,6 +77,11 @@ pub fn password(config: &DatabaseConfig) -> Result<Option<Password>, DatabaseErr
     let operation = format!("read the password file {}", path.display());
     let failed =
         |source| DatabaseError::Io { name: config.name.clone(), operation: operation.clone(), source };
+    if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        let problem =
+            format!("{} is a pipe, and every tool reads the password anew: name a file", path.display());
+        return Err(DatabaseError::Config { name: config.name.clone(), problem });
+    }
     let mut text = Zeroizing::new(String::new());
     File::open(path)
         .and_then(|file| file.take(LONGEST_PASSWORD + 1).read_to_string(&mut text))

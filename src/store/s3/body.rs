@@ -13,6 +13,8 @@ use aws_sdk_s3::config::interceptors::{
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat, SdkBody};
 use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use jiff::Timestamp;
@@ -87,6 +89,73 @@ impl http_body::Body for Slices {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left.len() as u64)
+    }
+}
+
+/// The most of an answer that is no object's content. The longest that a store may give is a page of
+/// 1,000 keys of 1,024 bytes, each of which XML may write as six.
+const MOST_SAID: usize = 8 << 20;
+
+/// Cuts answers off that say more than any store has to say: the SDK reads listings and errors whole,
+/// before anybody else can look at them. What objects hold is read, and bounded, by who asked for it.
+#[derive(Debug)]
+pub(super) struct Bounded(SharedHttpConnector);
+
+impl Bounded {
+    pub(super) fn new(connector: impl HttpConnector + 'static) -> Self {
+        Self(SharedHttpConnector::new(connector))
+    }
+}
+
+impl HttpConnector for Bounded {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let reads = request.uri().contains("x-id=GetObject");
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let mut answer = answer.await?;
+            if !(reads && answer.status().is_success()) {
+                let body = answer.take_body();
+                *answer.body_mut() = SdkBody::from_body_1_x(Short { body, left: MOST_SAID });
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// An answer that is longer than any that a store may give.
+#[derive(Debug, thiserror::Error)]
+#[error("an answer of more than 8 MiB")]
+pub(super) struct TooLong;
+
+/// A body that fails when it is too long.
+struct Short {
+    body: SdkBody,
+    left: usize,
+}
+
+impl http_body::Body for Short {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        let length = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        let Some(left) = self.left.checked_sub(length) else {
+            return Poll::Ready(Some(Err(TooLong.into())));
+        };
+        self.left = left;
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
     }
 }
 

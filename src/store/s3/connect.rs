@@ -1,5 +1,7 @@
 //! From options to a client: endpoint, region, credentials, trust, proxies, time limits.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConn
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::body::Bounded;
 use super::credentials::FileCredentials;
 use crate::store::open::StoreOptions;
 use crate::store::operation::Operation;
@@ -129,19 +132,20 @@ fn http_client(options: &StoreOptions, endpoint: Option<&str>) -> Result<SharedH
         .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
         .proxy_config(ProxyConfig::from_env())
         .build();
-    let connector = SharedHttpConnector::new(connector);
+    let connector = SharedHttpConnector::new(Bounded::new(connector));
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
 /// The CA file, looked through: the SDK takes a bad one for a bug and panics.
 fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
     let shown = path.display();
-    let size =
-        std::fs::metadata(path).map_err(|error| format!("cannot read the CA file {shown}: {error}"))?.len();
-    if size > MOST_CA {
+    let mut pem = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_CA + 1).read_to_end(&mut pem))
+        .map_err(|error| format!("cannot read the CA file {shown}: {error}"))?;
+    if pem.len() as u64 > MOST_CA {
         return Err(format!("the CA file {shown} is larger than 1 MiB"));
     }
-    let pem = std::fs::read(path).map_err(|error| format!("cannot read the CA file {shown}: {error}"))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("the CA file {shown} is damaged: {error}"))?;

@@ -8,6 +8,7 @@ use std::error::Error;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::body::TooLong;
 use crate::store::StoreErrorKind as Kind;
 
 /// The answer of a store, as the SDK keeps it in errors.
@@ -63,7 +64,9 @@ pub(super) fn is_told<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> boo
 
 /// The kind of a failure.
 pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
+    let mut causes = std::iter::successors(error.source(), |cause| beneath(*cause));
     match error {
+        _ if causes.any(|cause| cause.is::<TooLong>()) => Kind::Protocol(TooLong.to_string()),
         SdkError::ServiceError(_) | SdkError::ResponseError(_) => answered(error),
         SdkError::TimeoutError(_) => Kind::Transient("no connection in time".into()),
         _ => not_sent(error),

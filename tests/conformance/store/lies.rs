@@ -1,10 +1,13 @@
 //! Servers that lie, and what becomes of each lie.
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kbak::format::layout::Class;
 use kbak::report::event::Reporter;
+use kbak::store::listing::folders;
 use kbak::store::open::open;
 use kbak::store::probe::{Checked, Conditional, Probed, Switch, Weight, probe};
 use kbak::store::{Put, Store, StoreErrorKind};
@@ -88,6 +91,61 @@ async fn a_listing_that_breaks_a_rule_ends_with_an_error() {
         let error = all(&store, &prefix).await.expect_err("a lie");
         assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie:?}: {error}");
         assert!(liar.requests() - before <= 4, "{lie:?} ends at once");
+    }
+    liar.lie([]);
+    assert_eq!(folders(&store, "", 10).await.expect("an honest list").len(), 2);
+    // Whoever skips from folder to folder sees little of a page, and would miss what comes too early.
+    liar.lie([Lie::ReorderList]);
+    let error = folders(&store, "", 10).await.expect_err("a lie");
+    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+}
+
+/// A server that answers each request with this status, and then says `x` for as long as it is heard, at
+/// most 1 GiB. Gives its address, and how much of that it came to say.
+fn talker(status: &'static str) -> (String, Arc<AtomicU64>) {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let said = Arc::new(AtomicU64::new(0));
+    let count = said.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let count = count.clone();
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                let mut asked = [0; 4096];
+                let _ = stream.read(&mut asked);
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n<a>",
+                    1u64 << 30
+                );
+                let piece = vec![b'x'; 64 << 10];
+                let mut sent = stream.write_all(head.as_bytes());
+                while sent.is_ok() && count.load(Ordering::Relaxed) < 1 << 30 {
+                    sent = stream.write_all(&piece);
+                    count.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    (endpoint, said)
+}
+
+#[tokio::test]
+async fn who_never_stops_talking_is_not_heard_out() {
+    let honest = Liar::start(10).await;
+    for status in ["500 Internal Server Error", "403 Forbidden", "200 OK"] {
+        let (endpoint, said) = talker(status);
+        let mut options = honest.server.options("liar");
+        options.endpoint = Some(endpoint);
+        let store = open(&options, &World::real(), &Reporter::silent()).await.expect("a store");
+        let error = all(&store, "").await.expect_err("no listing");
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
+        if !status.starts_with("200") {
+            let error = store.get(Objects::new().needs(1, 1).key(), 100).await.expect_err("no object");
+            assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
+        }
+        // What is on its way between the two is heard by nobody.
+        assert!(said.load(Ordering::Relaxed) < 64 << 20, "{status}: it said {said:?} bytes");
     }
 }
 
