@@ -72,9 +72,19 @@ pub struct BackupArgs {
 
 /// Backs up.
 pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let repository = args.declared.store.repo.as_deref().unwrap_or_default();
-    let (plan, key, signers) = prepare(args, talk)
-        .map_err(|failure| conclude::unbegun("backup", repository, failure, &args.run, talk))?;
+    let unbegun = |repository: &str, plan: Option<&str>, failure| {
+        conclude::unbegun("backup", repository, plan, failure, &args.run, talk)
+    };
+    let named = args.declared.store.repo.as_deref().unwrap_or_default();
+    let Checked { plan, warnings } = args
+        .declared
+        .checked(args.run.memory, args.run.upload)
+        .map_err(|failure| unbegun(named, args.declared.plan_name.as_deref(), failure))?;
+    for warning in &warnings {
+        talk.warn(&warning.to_string());
+    }
+    let (key, signers) = keys(&plan, talk)
+        .map_err(|failure| unbegun(&plan.spec.repository.url, Some(plan.name()), failure))?;
     let world = World::real();
     let secret = plan.spec.writer.epoch_file.clone();
     let secret = secret.unwrap_or_else(|| epoch_path(&plan.spec.writer.key_file, plan.name()));
@@ -142,15 +152,11 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     conclude::hand_on(report, failure.as_ref(), &args.run, args.output.output, talk)
 }
 
-/// What a run needs before it begins: the plan, the writer's key, and whose signatures count.
-fn prepare(args: &BackupArgs, talk: &Talk) -> Result<(BackupPlan, WriterKey, Signers), Failure> {
-    let Checked { plan, warnings } = args.declared.checked(args.run.memory, args.run.upload)?;
-    for warning in &warnings {
-        talk.warn(&warning.to_string());
-    }
+/// The writer's key, and whose signatures count.
+fn keys(plan: &BackupPlan, talk: &Talk) -> Result<(WriterKey, Signers), Failure> {
     let key = writer(&plan.spec.writer.key_file, talk)?;
     let signers = signers(&key, &plan.spec)?;
-    Ok((plan, key, signers))
+    Ok((key, signers))
 }
 
 /// Leaves the report of a failed run in the store, encrypted, for owners: kbak snapshots --failed.

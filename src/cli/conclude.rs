@@ -147,11 +147,12 @@ fn failed(report: &mut RunReport, failure: &Failure) {
 pub(super) fn unbegun(
     verb: &str,
     repository: &str,
+    plan: Option<&str>,
     failure: Failure,
     args: &RunArgs,
     talk: &Talk,
 ) -> Failure {
-    let mut report = begin(verb, repository, None);
+    let mut report = begin(verb, repository, plan);
     failed(&mut report, &failure);
     leave(&report, args, talk);
     failure

@@ -185,7 +185,7 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     let repository = args.repository.store.repo.clone().unwrap_or_default();
     let identities = enough(args.run.memory)
         .and_then(|()| reading::keys(&args.repository.reader))
-        .map_err(|failure| conclude::unbegun("restore", &repository, failure, &args.run, talk))?;
+        .map_err(|failure| conclude::unbegun("restore", &repository, None, failure, &args.run, talk))?;
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = conclude::begin("restore", &repository, None);
     let display = conclude::display(&args.run, talk, memory);
@@ -217,8 +217,8 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
             None
         }
         Err(failure) if failure.exit == Exit::Interrupted => Some(failure.remedy(
-            "run it again: a folder that was begun takes --existing-files skip, a database \
-             --replace-databases",
+            "run it again: a folder goes on with --existing-files skip, a cluster by itself; drop the \
+             database that was begun, and write files of resources into a new folder",
         )),
         Err(failure) => Some(failure),
     };

@@ -1,6 +1,5 @@
 //! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,7 +42,7 @@ pub(super) fn until_stopped<T>(
         .enable_all()
         .build()
         .map_err(system)?;
-    runtime.spawn(leave_anyway());
+    let anyway = runtime.spawn(leave_anyway());
     let result = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
@@ -53,6 +52,8 @@ pub(super) fn until_stopped<T>(
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
         };
+        // It listens.
+        anyway.abort();
         stop.cancel();
         let last = async {
             tokio::select! {
@@ -72,8 +73,11 @@ pub(super) fn until_stopped<T>(
     result
 }
 
-/// Ends the process where the work cannot: it waits in a call that no signal ends, as in writing to a
-/// pipe that nobody reads.
+/// How long a call that listens to nothing may still take, as in writing all of a file to a slow disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ends the process where the work does not even hear of the signal: it waits in a call that none ends,
+/// as in writing to a pipe that nobody reads. At the second signal, or in the end.
 async fn leave_anyway() {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -84,12 +88,11 @@ async fn leave_anyway() {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    tokio::time::sleep(LEAVING * 2).await;
-    // Standard error may be what nobody reads.
-    std::thread::spawn(|| {
-        writeln!(std::io::stderr(), "error: interrupted, while it waited for what does not come  exit 6")
-    });
-    tokio::time::sleep(LEAVING / 9).await;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = tokio::time::sleep(PATIENCE) => {}
+    }
     std::process::exit(Exit::Interrupted.code().into())
 }
 

@@ -90,8 +90,10 @@ fn report(
             .map(|stale| ResourceGap { object: stale.to_string(), reason: GapReason::Stale }),
     );
     gaps.extend(proved.gaps);
-    // Who selects something and gets nothing must not think that it is safe.
-    if gaps.is_empty() && proved.kinds.iter().all(|kind| kind.objects == 0) {
+    // Who selects something and gets nothing must not think that it is safe. These are said of what is
+    // there all the same.
+    let beside = |gap: &ResourceGap| matches!(gap.reason, GapReason::NotAtRevision { .. } | GapReason::Stale);
+    if gaps.iter().all(beside) && proved.kinds.iter().all(|kind| kind.objects == 0) {
         let reason = GapReason::Absent("object".to_owned());
         gaps.push(ResourceGap { object: "the plan's selection".to_owned(), reason });
     }
