@@ -92,7 +92,8 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     let mut report = conclude::begin("backup", &plan.spec.repository.url, Some(plan.name()));
     let display = conclude::display(&args.run, talk, Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
-    let outcome = signals::until_stopped(&world.stop, async {
+    let remedy = "run it again: what is stored stays stored, and is reused";
+    let outcome = signals::until_stopped(&world.stop, remedy, async {
         let options = place::options(&plan.spec.repository, plan.spec.limits.upload, false);
         let store = place::store(&options, &world, &reporter).await?;
         let (accept, now) = (&plan.spec.accept, world.clock.now());

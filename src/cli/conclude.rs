@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::options::{Progress, RunArgs};
 use super::out::{self, Format};
+use super::prompt;
 use super::terminal::Talk;
 use crate::report::display::{Display, DisplayOptions, Mode};
 use crate::report::event::{Meter, Reporter};
@@ -152,6 +153,7 @@ pub(super) fn unbegun(
     args: &RunArgs,
     talk: &Talk,
 ) -> Failure {
+    let failure = prompt::interrupted().unwrap_or(failure);
     let mut report = begin(verb, repository, plan);
     failed(&mut report, &failure);
     leave(&report, args, talk);

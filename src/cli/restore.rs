@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
 
 use super::options::{OutputArgs, ReadArgs, RunArgs, enough};
 use super::preview;
@@ -180,6 +181,10 @@ impl Allowed {
     }
 }
 
+/// After an interruption.
+const GO_ON: &str = "run it again: a folder goes on with --existing-files skip, a cluster by itself; drop the \
+     database that was begun, and write files of resources into a new folder";
+
 /// Restores.
 pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     let repository = args.repository.store.repo.clone().unwrap_or_default();
@@ -192,7 +197,7 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     let reporter = display.reporter();
     // Half of a budget is for packs that were read; the target and the runtime have the rest.
     let held = memory.map_or(reading::MEMORY, |memory| memory / 2);
-    let outcome = signals::until_signalled(async {
+    let outcome = signals::until_stopped(&CancellationToken::new(), GO_ON, async {
         let opened = reading::open(&args.repository, &args.snapshot, &identities, held, &reporter).await?;
         let items = chosen(args, &opened)?;
         targets::check(args, &items)?;
@@ -216,10 +221,6 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
             fill(&mut report, snapshot, done.unwrap_or_default(), &reporter.meters());
             None
         }
-        Err(failure) if failure.exit == Exit::Interrupted => Some(failure.remedy(
-            "run it again: a folder goes on with --existing-files skip, a cluster by itself; drop the \
-             database that was begun, and write files of resources into a new folder",
-        )),
         Err(failure) => Some(failure),
     };
     conclude::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, talk)

@@ -1,8 +1,11 @@
 //! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::report::failure::{Exit, Failure};
@@ -14,58 +17,54 @@ const MAX_BLOCKING: usize = 24;
 /// How long work that listens has to end in order: all ends within a second.
 const LEAVING: Duration = Duration::from_millis(900);
 
+/// How long a call that listens to nothing may still take, as in writing all of a file to a slow disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
-/// no client tool outlives it, and what is stored is what the next run continues from.
+/// no client tool outlives it.
 ///
 /// # Errors
 /// The use case's, or that it was interrupted, or that the system gives no threads or signals.
 pub(super) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    until_stopped(&CancellationToken::new(), work)
+    until_stopped(&CancellationToken::new(), "run it again", work)
 }
 
-/// The same for work that listens to `stop`: it has [`LEAVING`] to end in order.
+/// The same for work that listens to `stop`: it has [`LEAVING`] to end in order. `remedy` says how to go
+/// on after an interruption.
 ///
 /// # Errors
 /// As [`until_signalled`].
 pub(super) fn until_stopped<T>(
     stop: &CancellationToken,
+    remedy: &str,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let system = |error: std::io::Error| {
+    let system = |error: io::Error| {
         Failure::new(Exit::Usage, "the system gives no threads or no signals")
             .because(error)
             .remedy("look at the limits of this account or container (ulimit -u, pids)")
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let interrupted =
+        |name: &str| Failure::new(Exit::Interrupted, format!("interrupted by {name}")).remedy(remedy);
+    let runtime = Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
         .max_blocking_threads(MAX_BLOCKING)
         .enable_all()
         .build()
         .map_err(system)?;
-    let anyway = runtime.spawn(leave_anyway());
+    leave_anyway().map_err(system)?;
     let result = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+        let mut signals = Signals::new().map_err(system)?;
         let mut work = std::pin::pin!(work);
         let name = tokio::select! {
             result = &mut work => return result,
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
+            name = signals.next() => name,
         };
-        // It listens.
-        anyway.abort();
         stop.cancel();
-        let last = async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                () = tokio::time::sleep(LEAVING) => {}
-            }
-        };
         tokio::select! {
             // What came to its end in this moment has ended well.
             result = &mut work => result.map_err(|_| interrupted(name)),
-            () = last => Err(interrupted(name)),
+            _ = timeout(LEAVING, signals.next()) => Err(interrupted(name)),
         }
     });
     // Work on other threads was told to end and holds nothing that must be waited for.
@@ -73,30 +72,45 @@ pub(super) fn until_stopped<T>(
     result
 }
 
-/// How long a call that listens to nothing may still take, as in writing all of a file to a slow disk.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Ends the process where the work does not even hear of the signal: it waits in a call that none ends,
-/// as in writing to a pipe that nobody reads. At the second signal, or in the end.
-async fn leave_anyway() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        () = tokio::time::sleep(PATIENCE) => {}
-    }
-    std::process::exit(Exit::Interrupted.code().into())
+/// Both signals, each as it comes.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
-fn interrupted(signal: &str) -> Failure {
-    Failure::new(Exit::Interrupted, format!("interrupted by {signal}"))
-        .remedy("run it again: what is stored stays stored, and is reused")
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Ends the process after a signal where nothing else does: what runs then, be it the work or the report
+/// of its end, may wait in a call that nothing ends, as in writing to a pipe that nobody reads. On a
+/// thread of its own, which that call cannot hold up; to the end of the process.
+fn leave_anyway() -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _context = runtime.enter();
+        Signals::new()?
+    };
+    let watch = move || {
+        runtime.block_on(async {
+            signals.next().await;
+            let _second = timeout(PATIENCE, signals.next()).await;
+            // Whoever heard it, too, ends in order, with a report.
+            sleep(LEAVING).await;
+            std::process::exit(Exit::Interrupted.code().into())
+        })
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch)?;
+    Ok(())
 }

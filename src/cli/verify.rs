@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::conclude;
 use super::keyring::writer;
-use super::options::{OutputArgs, ReadArgs, RunArgs};
+use super::options::{OutputArgs, ReadArgs, RunArgs, enough};
 use super::out::{self, Format};
 use super::reading::{self, MEMORY};
 use super::signals::until_signalled;
@@ -18,6 +18,7 @@ use crate::pipeline::owner::Identity;
 use crate::report::failure::{Exit, Failure};
 use crate::report::run::RunReport;
 use crate::report::text::{count, plain, plural, short_hash, size};
+use crate::repository::writer_key::WriterKey;
 use crate::verify::{Depth, Fault, Finding, Options, Verdict, distrust, verify};
 
 /// How many snapshots and items of one finding are told in the table.
@@ -80,11 +81,9 @@ fn head(text: &str) -> Result<ObjectHash, String> {
 
 /// Verifies.
 pub(super) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let identities: Vec<Arc<Identity>> = match args.repository.reader.identity.is_empty() {
-        true => Vec::new(),
-        false => reading::keys(&args.repository.reader)?,
-    };
     let place = args.repository.store.repo.clone().unwrap_or_default();
+    let (identities, key) = keys(args, talk)
+        .map_err(|failure| conclude::unbegun("verify", &place, None, failure, &args.run, talk))?;
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = conclude::begin("verify", &place, None);
     let display = conclude::display(&args.run, talk, memory);
@@ -100,7 +99,6 @@ pub(super) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
         identities,
         memory: memory.map_or(MEMORY, |memory| memory / 2),
     };
-    let key = args.distrust_key.as_deref().map(|file| writer(file, talk)).transpose()?;
     let outcome = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
         let verdict = verify(&view, &options).await?;
@@ -130,6 +128,17 @@ pub(super) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
         out::value(&verdict, format)?;
     }
     conclude::tell(report, &args.run, talk)
+}
+
+/// Those who open what is verified, if they are there, and who signs what is distrusted.
+fn keys(args: &VerifyArgs, talk: &Talk) -> Result<(Vec<Arc<Identity>>, Option<WriterKey>), Failure> {
+    enough(args.run.memory)?;
+    let identities = match args.repository.reader.identity.is_empty() {
+        true => Vec::new(),
+        false => reading::keys(&args.repository.reader)?,
+    };
+    let key = args.distrust_key.as_deref().map(|file| writer(file, talk)).transpose()?;
+    Ok((identities, key))
 }
 
 fn fill(report: &mut RunReport, verdict: &Verdict) {

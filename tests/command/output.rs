@@ -125,7 +125,8 @@ fn a_run_that_never_began_leaves_its_report() {
     let files = ["--report-file", &at[0], "--metrics-file", &at[1], "--termination-log", &at[2]];
     let pin = desk.text("keys/kbak.pub");
     let restore = ["restore", "--repo", &desk.repo(), "--signer", &pin, "--to", &desk.text("back")];
-    for verb in [&["backup", "--plan", &plan][..], &restore] {
+    let verify = ["verify", "--repo", &desk.repo(), "--signer", &pin, "--identity", &desk.text("none.key")];
+    for verb in [&["backup", "--plan", &plan][..], &restore, &verify] {
         let (code, _, err) = kbak(&[verb, &files].concat());
         assert_eq!(code, 2, "{err}");
         let [report, metrics, words] = at.each_ref().map(|file| std::fs::read_to_string(file).expect("left"));
@@ -140,6 +141,9 @@ fn a_limit_that_no_run_can_keep_is_refused_with_a_plan_too() {
     let desk = desk();
     let plan = desk.plan(&format!("  volumes: [{{path: \"{}\"}}]\n", desk.text("data")));
     let (code, _, err) = kbak(&["backup", "--plan", &plan, "--memory", "8Mi"]);
+    assert!(code == 2 && err.contains("is under the least, 64Mi"), "{code} {err}");
+    let (code, _, err) =
+        kbak(&["verify", "--repo", &desk.repo(), "--signer", &desk.text("keys/kbak.pub"), "--memory", "8Mi"]);
     assert!(code == 2 && err.contains("is under the least, 64Mi"), "{code} {err}");
     let (code, _, err) = kbak(&["backup", "--plan", &plan, "--memory", "64Mi"]);
     assert_eq!(code, 0, "{err}");
