@@ -9,11 +9,11 @@ use super::text::plain;
 #[must_use]
 pub fn failure(failure: &Failure, style: Style) -> String {
     let mut lines = vec![format!("{} {}", style.bad("error:"), one_line(&failure.what))];
-    let label = failure.facts.iter().map(|(label, _)| width(&one_line(label))).max().unwrap_or(0);
-    for (name, value) in &failure.facts {
-        lines.push(
-            format!("  {}   {}", padded(&one_line(name), label), one_line(value)).trim_end().to_owned(),
-        );
+    let facts = failure.facts.iter().map(|(label, value)| (one_line(label), one_line(value)));
+    let facts: Vec<(String, String)> = facts.collect();
+    let widest = facts.iter().map(|(label, _)| width(label)).max().unwrap_or(0);
+    for (label, value) in &facts {
+        lines.push(format!("  {}   {value}", padded(label, widest)).trim_end().to_owned());
     }
     for cause in failure.causes() {
         lines.push(format!("  because {}", one_line(&cause)));

@@ -71,8 +71,8 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
         Checks::new(prefix.to_owned()).page(&page, from.as_ref()).map_err(broken)?;
         let mut skip = None;
         for entry in &page.entries {
-            let rest = entry.key.as_str().strip_prefix(prefix).unwrap_or_default();
-            if let Some((folder, _)) = rest.split_once('/') {
+            let rest = entry.key.as_str().strip_prefix(prefix);
+            if let Some((folder, _)) = rest.and_then(|rest| rest.split_once('/')) {
                 if folders.last().is_some_and(|last| last.as_str() >= folder) {
                     return Err(broken(format!("{} is listed after {prefix}{folder}", entry.key)));
                 }

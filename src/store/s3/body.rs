@@ -13,10 +13,11 @@ use aws_sdk_s3::config::interceptors::{
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat, SdkBody};
 use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use http_body_util::Limited;
 use jiff::Timestamp;
 
 use crate::format::ids::ObjectHash;
@@ -99,15 +100,9 @@ const MOST_SAID: usize = 8 << 20;
 /// Cuts answers off that say more than any store has to say: the SDK reads listings and errors whole,
 /// before anybody else can look at them. What objects hold is read, and bounded, by who asked for it.
 #[derive(Debug)]
-pub(super) struct Bounded(SharedHttpConnector);
+pub(super) struct Bounded<C>(pub(super) C);
 
-impl Bounded {
-    pub(super) fn new(connector: impl HttpConnector + 'static) -> Self {
-        Self(SharedHttpConnector::new(connector))
-    }
-}
-
-impl HttpConnector for Bounded {
+impl<C: HttpConnector> HttpConnector for Bounded<C> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let reads = request.uri().contains("x-id=GetObject");
         let answer = self.0.call(request);
@@ -115,47 +110,10 @@ impl HttpConnector for Bounded {
             let mut answer = answer.await?;
             if !(reads && answer.status().is_success()) {
                 let body = answer.take_body();
-                *answer.body_mut() = SdkBody::from_body_1_x(Short { body, left: MOST_SAID });
+                *answer.body_mut() = SdkBody::from_body_1_x(Limited::new(body, MOST_SAID));
             }
             Ok(answer)
         })
-    }
-}
-
-/// An answer that is longer than any that a store may give.
-#[derive(Debug, thiserror::Error)]
-#[error("an answer of more than 8 MiB")]
-pub(super) struct TooLong;
-
-/// A body that fails when it is too long.
-struct Short {
-    body: SdkBody,
-    left: usize,
-}
-
-impl http_body::Body for Short {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        let length = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-        let Some(left) = self.left.checked_sub(length) else {
-            return Poll::Ready(Some(Err(TooLong.into())));
-        };
-        self.left = left;
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.body)
     }
 }
 

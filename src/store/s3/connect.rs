@@ -132,7 +132,7 @@ fn http_client(options: &StoreOptions, endpoint: Option<&str>) -> Result<SharedH
         .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
         .proxy_config(ProxyConfig::from_env())
         .build();
-    let connector = SharedHttpConnector::new(Bounded::new(connector));
+    let connector = SharedHttpConnector::new(Bounded(connector));
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 

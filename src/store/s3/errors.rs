@@ -7,8 +7,8 @@ use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use http_body_util::LengthLimitError;
 
-use super::body::TooLong;
 use crate::store::StoreErrorKind as Kind;
 
 /// The answer of a store, as the SDK keeps it in errors.
@@ -66,7 +66,9 @@ pub(super) fn is_told<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> boo
 pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
     let mut causes = std::iter::successors(error.source(), |cause| beneath(*cause));
     match error {
-        _ if causes.any(|cause| cause.is::<TooLong>()) => Kind::Protocol(TooLong.to_string()),
+        _ if causes.any(|cause| cause.is::<LengthLimitError>()) => {
+            Kind::Protocol("an answer of more than 8 MiB".into())
+        }
         SdkError::ServiceError(_) | SdkError::ResponseError(_) => answered(error),
         SdkError::TimeoutError(_) => Kind::Transient("no connection in time".into()),
         _ => not_sent(error),
