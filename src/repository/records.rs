@@ -13,10 +13,12 @@ use crate::format::sign::{MAX_DOCUMENT, PublicKey};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
 use crate::store::listing::list_all;
+use crate::store::operation::Operation;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The most records that are read: years of daily drills, prunes and receipts.
-pub const MAX_RECORDS: usize = 50_000;
+/// The most objects among the records: years of daily drills, prunes and receipts. Where there are more,
+/// none counts: whoever may write into the store could else hide what an owner signed behind rubbish.
+const MAX_RECORDS: usize = 50_000;
 
 /// How many are read at once.
 const PARALLEL: usize = 16;
@@ -30,8 +32,6 @@ pub struct Records {
     pub reports: Vec<ObjectKey>,
     /// What is no record that counts, and why.
     pub rejected: Vec<(ObjectKey, RecordError)>,
-    /// Whether there were more than [`MAX_RECORDS`]; the rest was not looked at.
-    pub truncated: bool,
 }
 
 /// A record, and when the store took it.
@@ -44,6 +44,9 @@ pub struct StoredRecord {
 }
 
 /// Reads all records of a writer. `repository` is compared where the caller knows it.
+///
+/// # Errors
+/// The store's, and that there are more than anybody reads.
 pub async fn list(
     store: &Arc<dyn Store>,
     writer: WriterId,
@@ -53,10 +56,16 @@ pub async fn list(
 ) -> Result<Records, StoreError> {
     let mut records = Records::default();
     let prefix = layout::records_prefix(writer);
-    let mut entries: Vec<_> =
+    let entries: Vec<_> =
         list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_RECORDS + 1).try_collect().await?;
-    records.truncated = entries.len() > MAX_RECORDS;
-    entries.truncate(MAX_RECORDS);
+    if entries.len() > MAX_RECORDS {
+        let what = format!(
+            "more than {MAX_RECORDS} objects lie there, so what owners signed among them cannot be told; \
+             remove what came last, by the store's dates"
+        );
+        let kind = StoreErrorKind::Protocol(what);
+        return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));
+    }
     let mut read = stream::iter(entries)
         .map(|entry| async move {
             let bytes = store.get(&entry.key, MAX_DOCUMENT).await;

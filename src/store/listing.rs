@@ -65,10 +65,12 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
     };
     let mut folders: Vec<String> = Vec::new();
     let mut from: Option<PageToken> = None;
-    for _ in 0..MAX_PAGES {
+    let mut checks = Checks::new(prefix.to_owned());
+    loop {
         let page = store.list(prefix, from.as_ref()).await?;
         // All of it, also what is skipped: out of order, it would hide the folders that come after.
-        Checks::new(prefix.to_owned()).page(&page, from.as_ref()).map_err(broken)?;
+        checks.last = None;
+        checks.page(&page, from.as_ref()).map_err(broken)?;
         let mut skip = None;
         for entry in &page.entries {
             let rest = entry.key.as_str().strip_prefix(prefix);
@@ -90,7 +92,6 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
             None => return Ok(folders),
         }
     }
-    Err(broken(format!("a listing of more than {MAX_PAGES} pages")))
 }
 
 enum State {
@@ -153,6 +154,7 @@ impl Walk {
 /// What a listing must keep, page after page.
 struct Checks {
     prefix: String,
+    /// The key before; none where a page begins that may name the same keys again.
     last: Option<String>,
     pages: u64,
     empty: u32,

@@ -41,6 +41,8 @@ pub enum Lie {
     ReorderList,
     /// Gives the same page for ever.
     RepeatPage,
+    /// Gives pages without keys for ever, each with another next.
+    EmptyPages,
     /// Leaves the newest object out of listings.
     StaleList,
     /// Lists a key that was not asked for.
@@ -389,6 +391,11 @@ impl S3 for Bucket {
             contents.reverse();
         }
         let lost = state.lies.contains(&Lie::LoseToken);
+        let empty = state.lies.contains(&Lie::EmptyPages);
+        let (last, more) = if empty { (Some(after + "x"), true) } else { (last, more) };
+        if empty {
+            contents.clear();
+        }
         Ok(S3Response::new(ListObjectsV2Output {
             is_truncated: Some(more || lost || repeat),
             next_continuation_token: last.filter(|_| (more || repeat) && !lost),

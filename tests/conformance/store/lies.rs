@@ -95,9 +95,13 @@ async fn a_listing_that_breaks_a_rule_ends_with_an_error() {
     liar.lie([]);
     assert_eq!(folders(&store, "", 10).await.expect("an honest list").len(), 2);
     // Whoever skips from folder to folder sees little of a page, and would miss what comes too early.
-    liar.lie([Lie::ReorderList]);
-    let error = folders(&store, "", 10).await.expect_err("a lie");
-    assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
+    for lie in [Lie::ReorderList, Lie::EmptyPages] {
+        liar.lie([lie.clone()]);
+        let before = liar.requests();
+        let error = folders(&store, "", 10).await.expect_err("a lie");
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie:?}: {error}");
+        assert!(liar.requests() - before <= 102, "{lie:?} ends soon");
+    }
 }
 
 /// A server that answers each request with this status, and then says `x` for as long as it is heard, at

@@ -92,6 +92,28 @@ async fn records_are_listed_and_only_those_that_count_have_effect() {
     assert_eq!(records.opened(PLAN, EPOCH).len(), 1);
 }
 
+#[tokio::test]
+async fn no_record_is_hidden_behind_rubbish() {
+    let bench = Bench::new(1);
+    let sealed = trust().seal(REPOSITORY, WRITER, at("2026-11-23T02:00:00Z"), &key(2)).expect("sealed");
+    bench.store.put(&sealed).await.expect("stored");
+    let list = async || {
+        let silent = Reporter::silent();
+        records::list(&bench.store, WRITER, Some(REPOSITORY), &pin(), &silent).await
+    };
+    for number in 0..50_000u32 {
+        if number == 49_999 {
+            let records = list().await.expect("as many as are read");
+            assert_eq!(records.cut_offs(key(1).public()).count(), 1);
+        }
+        let mut hash = [0; 32];
+        hash[..4].copy_from_slice(&number.to_be_bytes());
+        bench.memory.overwrite(layout::record(WRITER, ObjectHash(hash)), Bytes::from_static(b"x"));
+    }
+    let error = list().await.expect_err("one more");
+    assert!(matches!(error.kind, kbak::store::StoreErrorKind::Protocol(_)), "{error}");
+}
+
 #[test]
 fn no_bit_of_a_record_can_change_and_no_record_can_move() {
     let now = at("2026-11-23T02:00:00Z");
