@@ -84,7 +84,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let talk = Talk::of(&cli.verb);
     guard::logging(cli.log_level, talk.style.colour);
-    let ended = dispatch(cli.verb, &talk);
+    let ended = signals::watch().and_then(|()| dispatch(cli.verb, &talk));
     // What followed from Ctrl-C at a question is not told as if it were something else.
     match prompt::interrupted().map_or(ended, Err) {
         Ok(exit) => ExitCode::from(exit.code()),

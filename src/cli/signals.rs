@@ -1,6 +1,7 @@
 //! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -19,6 +20,9 @@ const LEAVING: Duration = Duration::from_millis(900);
 
 /// How long a call that listens to nothing may still take, as in writing all of a file to a slow disk.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether a use case runs that listens to signals.
+static LISTENS: AtomicBool = AtomicBool::new(false);
 
 /// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
 /// no client tool outlives it.
@@ -39,11 +43,6 @@ pub(super) fn until_stopped<T>(
     remedy: &str,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let system = |error: io::Error| {
-        Failure::new(Exit::Usage, "the system gives no threads or no signals")
-            .because(error)
-            .remedy("look at the limits of this account or container (ulimit -u, pids)")
-    };
     let interrupted =
         |name: &str| Failure::new(Exit::Interrupted, format!("interrupted by {name}")).remedy(remedy);
     let runtime = Builder::new_multi_thread()
@@ -52,9 +51,9 @@ pub(super) fn until_stopped<T>(
         .enable_all()
         .build()
         .map_err(system)?;
-    leave_anyway().map_err(system)?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new().map_err(system)?;
+        LISTENS.store(true, Ordering::Relaxed);
         let mut work = std::pin::pin!(work);
         let name = tokio::select! {
             result = &mut work => return result,
@@ -93,24 +92,38 @@ impl Signals {
     }
 }
 
-/// Ends the process after a signal where nothing else does: what runs then, be it the work or the report
-/// of its end, may wait in a call that nothing ends, as in writing to a pipe that nobody reads. On a
-/// thread of its own, which that call cannot hold up; to the end of the process.
-fn leave_anyway() -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+/// Watches for signals to the end of the process, on a thread of its own, which no call can hold up.
+///
+/// Before a use case listens, as while keys are read, the first signal ends the process: the system's own
+/// answer to it would give no exit code of ours, and none at all to the first process of a container.
+/// Later it ends the process where nothing else does: what runs then, be it the work or the report of
+/// its end, may wait in a call that nothing ends, as in writing to a pipe that nobody reads.
+///
+/// # Errors
+/// That the system gives no threads or signals.
+pub(super) fn watch() -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
     let mut signals = {
         let _context = runtime.enter();
-        Signals::new()?
+        Signals::new().map_err(system)?
     };
     let watch = move || {
         runtime.block_on(async {
             signals.next().await;
-            let _second = timeout(PATIENCE, signals.next()).await;
-            // Whoever heard it, too, ends in order, with a report.
-            sleep(LEAVING).await;
+            if LISTENS.load(Ordering::Relaxed) {
+                let _second = timeout(PATIENCE, signals.next()).await;
+                // Whoever heard it, too, ends in order, with a report.
+                sleep(LEAVING).await;
+            }
             std::process::exit(Exit::Interrupted.code().into())
         })
     };
-    std::thread::Builder::new().name("signals".into()).spawn(watch)?;
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(system)?;
     Ok(())
+}
+
+fn system(error: io::Error) -> Failure {
+    Failure::new(Exit::Usage, "the system gives no threads or no signals")
+        .because(error)
+        .remedy("look at the limits of this account or container (ulimit -u, pids)")
 }

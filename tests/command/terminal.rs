@@ -79,6 +79,24 @@ fn a_passphrase_is_typed_and_mended_unseen() {
 }
 
 #[test]
+fn a_signal_ends_a_run_that_has_not_begun() {
+    let desk = Desk::new();
+    let pipe = desk.at("owner.pipe");
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, rustix::fs::Mode::RWXU, 0).expect("a pipe");
+    let args = ["show", "--repo", &desk.repo(), "--signer", &desk.text("keys/kbak.pub")];
+    let mut child = command(&[&args[..], &["--identity", &desk.text("owner.pipe")]].concat())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program runs");
+    // It is open once the program waits for what is in it.
+    let pipe = std::fs::OpenOptions::new().write(true).open(pipe).expect("it reads");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("a signal");
+    assert_eq!(child.wait().expect("an end").code(), Some(6));
+    drop(pipe);
+}
+
+#[test]
 fn who_reads_no_output_cannot_hold_a_run_that_is_to_end() {
     let desk = Desk::new();
     std::fs::write(desk.at("data/large"), vec![7; 4 << 20]).expect("a file");
