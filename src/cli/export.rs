@@ -14,9 +14,9 @@ use super::reading;
 use super::show::Shown;
 use super::terminal::Talk;
 use crate::format::body::{Item, Stream};
-use crate::pipeline::reader::StreamReader;
-use crate::report::failure::{Exit, Failure};
+use crate::report::failure::{Exit, Failure, causes};
 use crate::report::text::{plural, size};
+use crate::repository::snapshot::OpenSnapshot;
 use crate::restore::volume::Whither;
 use crate::source::volume::beneath::{Root, proc_fd};
 
@@ -55,14 +55,23 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         let whole = serde_json::to_string_pretty(&Shown::of(&opened)).unwrap_or_default() + "\n";
         let (mut files, mut bytes, mut open) = (1u64, whole.len() as u64, Vec::new());
+        let mut damaged: Option<Failure> = None;
         write(whole.as_bytes(), &args.to, Path::new("snapshot.json"))?;
         for item in &snapshot.body().items {
             if !args.item.is_empty() && !args.item.contains(&item.name) {
                 continue;
             }
             for stream in &item.streams {
-                bytes += write_stream(&snapshot.read(stream)?, &args.to, &file_name(item, stream)?).await?;
-                files += 1;
+                let name = file_name(item, stream)?;
+                match write_stream(snapshot, stream, &args.to, &name).await {
+                    Ok(written) => (files, bytes) = (files + 1, bytes + written),
+                    // What is whole comes all the same.
+                    Err(failure) if failure.exit == Exit::Damaged => {
+                        let all = damaged.take().unwrap_or_else(not_all);
+                        damaged = Some(all.fact(name.display().to_string(), causes(&failure)));
+                    }
+                    Err(failure) => return Err(failure),
+                }
             }
             if !item.state.is_whole() {
                 open.push(item.name.clone());
@@ -70,12 +79,20 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         let to = args.to.display();
         talk.good(&format!("{}, {} in {to}, in clear text", plural(files, "file", "files"), size(bytes)));
-        if open.is_empty() {
-            return Ok(Exit::Safe);
+        if !open.is_empty() {
+            talk.warn(&format!("not whole in this snapshot: {}", open.join(", ")));
         }
-        talk.warn(&format!("not whole in this snapshot: {}", open.join(", ")));
-        Ok(Exit::Partial)
+        match (damaged, open.is_empty()) {
+            (Some(failure), _) => Err(failure),
+            (None, true) => Ok(Exit::Safe),
+            (None, false) => Ok(Exit::Partial),
+        }
     })
+}
+
+fn not_all() -> Failure {
+    Failure::new(Exit::Damaged, "the backup is damaged here, and these files were not exported")
+        .remedy("kbak verify names the objects; an earlier snapshot may hold what they held")
 }
 
 /// `path/srv/uploads.tar`, `shop/orders.dump`, `resources/apps/v1/deployments.jsonl`. Names come
@@ -159,7 +176,13 @@ fn write(bytes: &[u8], to: &Path, name: &Path) -> Result<(), Failure> {
     file.end()
 }
 
-async fn write_stream(reader: &StreamReader, to: &Path, name: &Path) -> Result<u64, Failure> {
+async fn write_stream(
+    snapshot: &OpenSnapshot,
+    stream: &Stream,
+    to: &Path,
+    name: &Path,
+) -> Result<u64, Failure> {
+    let reader = snapshot.read(stream)?;
     let mut file = begin(to, name)?;
     let mut bytes = reader.bytes();
     while let Some(piece) = bytes.next().await {

@@ -296,8 +296,8 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
     }
 }
 
-/// Restores the items one after the other. What fails in one item leaves the others to be
-/// restored; only the store, the backup itself and the person end the run.
+/// Restores the items one after the other. What fails in one item, or is damaged of it, leaves the others
+/// to be restored; only the store and the person end the run.
 async fn all(
     args: &RestoreArgs,
     opened: &Opened,
@@ -322,7 +322,9 @@ async fn all(
         meter.end();
         let one = match result {
             Ok(one) => one,
-            Err(failure) if matches!(failure.exit, Exit::Usage | Exit::Partial) && items.len() > 1 => {
+            Err(failure)
+                if matches!(failure.exit, Exit::Usage | Exit::Partial | Exit::Damaged) && items.len() > 1 =>
+            {
                 Done::failed(item, &failure)
             }
             Err(failure) => return Err(failure),
@@ -344,8 +346,11 @@ pub(super) fn cluster(args: &RestoreArgs) -> ClusterSpec {
 }
 
 fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter>]) {
-    let whole = done.iter().all(|one| one.whole);
-    report.exit = if whole { Exit::Safe } else { Exit::Partial };
+    report.exit = match done.iter().find(|one| !one.whole) {
+        _ if done.iter().any(|one| one.damaged) => Exit::Damaged,
+        Some(_) => Exit::Partial,
+        None => Exit::Safe,
+    };
     report.plan = Some(head.plan.clone());
     let missing = done.iter().filter(|one| !one.whole).count() as u64;
     report.verdict = match missing {

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 
 use super::backup::gap_report;
 use super::databases;
-use super::out;
+use super::out::{self, Format};
 use super::reading::{self, Opened};
 use super::restore::{Allowed, RestoreArgs, beneath, lies_in};
 use super::sources;
@@ -32,6 +32,8 @@ pub(super) struct Done {
     pub(super) item: String,
     /// Whether everything that was asked for is there.
     pub(super) whole: bool,
+    /// Whether the backup is damaged where it lies.
+    pub(super) damaged: bool,
     /// One line.
     pub(super) summary: String,
     /// What is not there.
@@ -56,6 +58,7 @@ impl Done {
         Self {
             item: item.name.clone(),
             whole: gaps.is_empty() && (item.state.is_whole() || paths.is_some()),
+            damaged: false,
             summary,
             gaps,
             objects: Vec::new(),
@@ -63,7 +66,7 @@ impl Done {
         }
     }
 
-    /// Nothing of it.
+    /// Not all of it, or nothing.
     pub(super) fn failed(item: &Item, failure: &Failure) -> Self {
         let reason =
             std::iter::once(failure.what.clone()).chain(failure.causes()).collect::<Vec<_>>().join(": ");
@@ -71,6 +74,7 @@ impl Done {
         Self {
             item: item.name.clone(),
             whole: false,
+            damaged: failure.exit == Exit::Damaged,
             summary: "not restored".into(),
             gaps: vec![gap],
             objects: Vec::new(),
@@ -105,6 +109,10 @@ pub(super) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> 
     }
     if args.tar && args.dry_run.is_none() {
         out::open(Exit::Partial)?;
+        if args.output.output != Format::Table {
+            return Err(Failure::new(Exit::Usage, "--tar and --output both write to standard output")
+                .remedy("--report-file FILE takes the report"));
+        }
     }
     if args.tar && !args.path.is_empty() {
         return Err(Failure::new(Exit::Usage, "--tar writes the whole folder")

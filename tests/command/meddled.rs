@@ -40,6 +40,35 @@ fn lose_epochs(desk: &Desk, plan: &str) {
 }
 
 #[test]
+fn a_damaged_item_does_not_keep_the_others() {
+    let desk = backed_up(1);
+    let packs = objects(&desk, "/packs/");
+    let other = desk.text("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(desk.at("other/two.txt"), "two").expect("a file");
+    let (code, _, err) = desk.backup(&["--path", &other]);
+    assert_eq!(code, 0, "{err}");
+    for pack in packs.iter().filter(|pack| pack.is_file()) {
+        let mut bytes = content(pack);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(pack, bytes).expect("damaged");
+    }
+    let (code, _, err) = restore(&desk, &["latest"]);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.contains(&desk.item()) && err.contains("not restored") && err.contains("damaged"), "{err}");
+    let back = format!("back{}", other);
+    assert_eq!(content(&desk.at(&back).join("two.txt")), b"two");
+    assert!(!desk.at(&format!("back{}/one.txt", desk.text("data"))).exists());
+
+    let (code, _, err) = desk.reads(&["export", "latest", "--to", &desk.text("out")]);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.contains(&format!("{}.tar", desk.item())) && err.contains("were not exported"), "{err}");
+    assert!(desk.at(&format!("out/path{other}.tar")).is_file());
+    assert!(!desk.at(&format!("out/{}.tar", desk.item())).exists());
+}
+
+#[test]
 fn snapshots_of_lost_epochs_are_said() {
     let desk = backed_up(2);
     lose_epochs(&desk, "/");
