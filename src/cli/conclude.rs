@@ -1,6 +1,7 @@
 //! The end of a run: its report goes to the person, to programs, to metrics and to Kubernetes.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -172,6 +173,20 @@ pub(super) fn tell(mut report: RunReport, args: &RunArgs, talk: &Talk) -> Result
     Ok(report.exit)
 }
 
+/// The most of a metrics file that is read again.
+const MOST_METRICS: u64 = 1 << 20;
+
+/// What a file of metrics says; nothing where it is none, as a pipe.
+fn before(file: &Path) -> String {
+    let mut text = String::new();
+    let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
+    if is_file && let Ok(file) = File::open(file) {
+        // What is no text was not ours.
+        let _ = file.take(MOST_METRICS).read_to_string(&mut text);
+    }
+    text
+}
+
 /// The files that the arguments ask for.
 pub(super) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
     let written = |file: &Path, text: &str| {
@@ -180,7 +195,7 @@ pub(super) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
         }
     };
     if let Some(file) = &args.metrics_file {
-        written(file, &openmetrics(report));
+        written(file, &openmetrics(report, &before(file)));
     }
     if let Some(file) = &args.report_file {
         match serde_json::to_string_pretty(report) {

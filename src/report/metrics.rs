@@ -19,12 +19,13 @@ type Labels = Vec<(String, String)>;
 type Figure = Family<Labels, Gauge>;
 type Seconds = Family<Labels, Gauge<f64, AtomicU64>>;
 
-/// The text, with `# EOF` at its end.
+/// The text, with `# EOF` at its end. `before` is what stood in its place: a run that did not come to look
+/// for the last success leaves what was said of it, so that an alarm on its age does not fall silent.
 #[must_use]
-pub fn openmetrics(report: &RunReport) -> String {
+pub fn openmetrics(report: &RunReport, before: &str) -> String {
     let mut registry = Registry::with_prefix("kbak");
     let run = base(report);
-    moments(&mut registry, report, &run);
+    moments(&mut registry, report, &run, before);
     whole(&mut registry, report, &run);
     items(&mut registry, report, &run);
     uncovered(&mut registry, report, &run);
@@ -80,19 +81,33 @@ fn unix(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }
 
-fn moments(registry: &mut Registry, report: &RunReport, run: &Labels) {
+fn moments(registry: &mut Registry, report: &RunReport, run: &Labels, before: &str) {
     let last = seconds(registry, "last_run_timestamp_seconds", "When the last run ended");
     last.get_or_create(run).set(unix(report.finished));
-    if let Some(at) = report.last_success {
+    let known = report.last_success.map(unix);
+    if let Some(at) = known.or_else(|| said_before(before, run)) {
         let success = seconds(
             registry,
             "last_success_timestamp_seconds",
             "When the newest snapshot in which every declared item is safe was taken",
         );
-        success.get_or_create(run).set(unix(at));
+        success.get_or_create(run).set(at);
     }
     let duration = seconds(registry, "run_duration_seconds", "How long the last run took");
     duration.get_or_create(run).set(report.duration().as_secs_f64());
+}
+
+/// The last success of the same runs in an earlier text.
+fn said_before(before: &str, run: &Labels) -> Option<f64> {
+    let mut registry = Registry::with_prefix("kbak");
+    set(&figure(&mut registry, "said", ""), run, 0);
+    let mut said = String::new();
+    let _ = encode(&mut said, &registry);
+    let labels = said.lines().find_map(|line| line.strip_prefix("kbak_said")?.strip_suffix(" 0"))?;
+    before.lines().find_map(|line| {
+        let value = line.strip_prefix("kbak_last_success_timestamp_seconds")?.strip_prefix(labels)?;
+        value.trim().parse().ok().filter(|at: &f64| at.is_finite())
+    })
 }
 
 fn whole(registry: &mut Registry, report: &RunReport, run: &Labels) {

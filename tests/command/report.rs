@@ -135,7 +135,7 @@ fn the_termination_message_fits_and_begins_with_the_verdict() {
 
 #[test]
 fn metrics_are_openmetrics() {
-    let text = openmetrics(&with_a_gap());
+    let text = openmetrics(&with_a_gap(), "");
     for line in [
         "kbak_run_exit_code{verb=\"backup\",plan=\"nightly\"} 3",
         "kbak_items{verb=\"backup\",plan=\"nightly\",state=\"gap\"} 1",
@@ -152,7 +152,12 @@ fn metrics_are_openmetrics() {
         assert!(text.lines().any(|got| got == line), "{line} is missing from:\n{text}");
     }
     assert!(!text.contains("last_success"), "a run with a gap is no success:\n{text}");
-    assert!(openmetrics(&good()).contains("kbak_last_success_timestamp_seconds"), "{text}");
+    let before = openmetrics(&good(), "");
+    let said = before.lines().find(|line| line.starts_with("kbak_last_success_timestamp_seconds{"));
+    let after = openmetrics(&with_a_gap(), &before);
+    assert!(said.is_some_and(|said| after.contains(&format!("{said}\n"))), "an alarm on it goes on: {after}");
+    let other = before.replace("nightly", "weekly");
+    assert!(!openmetrics(&with_a_gap(), &other).contains("last_success"), "of another plan");
     assert!(text.ends_with("# EOF\n"), "{text}");
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').expect("a name and a value");
@@ -163,10 +168,10 @@ fn metrics_are_openmetrics() {
 #[test]
 fn metrics_tell_what_no_plan_declares() {
     let mut report = good();
-    assert!(!openmetrics(&report).contains("uncovered"), "no figure where nobody looked");
+    assert!(!openmetrics(&report, "").contains("uncovered"), "no figure where nobody looked");
     let claim = Uncovered { what: What::Claim, item: "volume/shop/cache".into(), detail: String::new() };
     report.coverage = Some(Coverage { uncovered: vec![claim], ..Coverage::default() });
-    let text = openmetrics(&report);
+    let text = openmetrics(&report, "");
     for line in [
         "kbak_uncovered{verb=\"backup\",plan=\"nightly\",what=\"claim\"} 1\n",
         "kbak_uncovered{verb=\"backup\",plan=\"nightly\",what=\"key\"} 0\n",
