@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -21,8 +22,14 @@ const LEAVING: Duration = Duration::from_millis(900);
 /// How long a call that listens to nothing may still take, as in writing all of a file to a slow disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether a use case runs that listens to signals.
+/// Whether a use case runs, or has run, that listens to signals.
 static LISTENS: AtomicBool = AtomicBool::new(false);
+
+/// The first signal that was heard, and the second.
+static HEARD: LazyLock<[CancellationToken; 2]> = LazyLock::new(Default::default);
+
+/// What the first one was.
+static NAME: OnceLock<&str> = OnceLock::new();
 
 /// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
 /// no client tool outlives it.
@@ -43,27 +50,29 @@ pub(super) fn until_stopped<T>(
     remedy: &str,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let interrupted =
-        |name: &str| Failure::new(Exit::Interrupted, format!("interrupted by {name}")).remedy(remedy);
+    let interrupted = || {
+        let name = NAME.get().unwrap_or(&"a signal");
+        Failure::new(Exit::Interrupted, format!("interrupted by {name}")).remedy(remedy)
+    };
     let runtime = Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
         .max_blocking_threads(MAX_BLOCKING)
         .enable_all()
         .build()
         .map_err(system)?;
+    let [first, second] = &*HEARD;
+    LISTENS.store(true, Ordering::SeqCst);
     let result = runtime.block_on(async {
-        let mut signals = Signals::new().map_err(system)?;
-        LISTENS.store(true, Ordering::Relaxed);
         let mut work = std::pin::pin!(work);
-        let name = tokio::select! {
+        tokio::select! {
             result = &mut work => return result,
-            name = signals.next() => name,
-        };
+            () = first.cancelled() => {}
+        }
         stop.cancel();
         tokio::select! {
             // What came to its end in this moment has ended well.
-            result = &mut work => result.map_err(|_| interrupted(name)),
-            _ = timeout(LEAVING, signals.next()) => Err(interrupted(name)),
+            result = &mut work => result.map_err(|_| interrupted()),
+            _ = timeout(LEAVING, second.cancelled()) => Err(interrupted()),
         }
     });
     // Work on other threads was told to end and holds nothing that must be waited for.
@@ -109,9 +118,13 @@ pub(super) fn watch() -> Result<(), Failure> {
     };
     let watch = move || {
         runtime.block_on(async {
-            signals.next().await;
-            if LISTENS.load(Ordering::Relaxed) {
-                let _second = timeout(PATIENCE, signals.next()).await;
+            let _ = NAME.set(signals.next().await);
+            let [first, second] = &*HEARD;
+            first.cancel();
+            if LISTENS.load(Ordering::SeqCst) {
+                if timeout(PATIENCE, signals.next()).await.is_ok() {
+                    second.cancel();
+                }
                 // Whoever heard it, too, ends in order, with a report.
                 sleep(LEAVING).await;
             }
