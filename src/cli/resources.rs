@@ -21,7 +21,7 @@ use crate::restore::kubernetes::{
     Absent, Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
     RestoreReport, Warning, absent as absent_in, plan_resources, restore_resources, write_directory,
 };
-use crate::restore::streams::SnapshotResources;
+use crate::restore::streams::{SnapshotResources, exit_of_reading};
 use crate::source::kubernetes::Cluster;
 
 /// Objects that a report names.
@@ -122,6 +122,7 @@ async fn files(
 fn unwritten(error: DirectoryError) -> Failure {
     let (exit, remedy) = match &error {
         DirectoryError::Restore(RestoreError::Damaged { .. }) => (Exit::Damaged, None),
+        DirectoryError::Restore(error) => (exit_of_reading(error).unwrap_or(Exit::Usage), None),
         DirectoryError::Io { .. } => (Exit::Partial, Some("make room, and write into a new folder")),
         DirectoryError::Exists(_) => (Exit::Usage, Some("write into a new folder")),
         _ => (Exit::Usage, None),
@@ -138,15 +139,10 @@ fn stopped(error: RestoreError, created: Option<u64>) -> Failure {
     let what = format!("the restore into the cluster stopped; {so_far}");
     let (exit, remedy) = match &error {
         RestoreError::Damaged { .. } => (Exit::Damaged, "kbak verify says what is damaged"),
-        RestoreError::Stream { source, .. } => {
-            let ended = source.downcast_ref::<crate::pipeline::fetch::ReadError>();
-            let exit = match ended {
-                Some(crate::pipeline::fetch::ReadError::Store(_)) => Exit::Unreachable,
-                Some(crate::pipeline::fetch::ReadError::Ended) => Exit::Interrupted,
-                _ => Exit::Damaged,
-            };
-            (exit, "run it again: what is there is left alone")
-        }
+        RestoreError::Stream { .. } => match exit_of_reading(&error).unwrap_or(Exit::Damaged) {
+            Exit::Damaged => (Exit::Damaged, "kbak verify says what is damaged"),
+            exit => (exit, "run it again: what is there is left alone"),
+        },
         RestoreError::Api(error) if error.code() == Some(401) => (
             if created.is_none() { Exit::Usage } else { Exit::Partial },
             "the API server does not take these credentials (any more); get new ones and run it again",

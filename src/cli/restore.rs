@@ -353,9 +353,10 @@ fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter
     };
     report.plan = Some(head.plan.clone());
     let missing = done.iter().filter(|one| !one.whole).count() as u64;
+    let why = if report.exit == Exit::Damaged { ": the backup is damaged" } else { "" };
     report.verdict = match missing {
         0 => format!("{head} restored"),
-        missing => format!("{head} restored, {} not whole", plural(missing, "item", "items")),
+        missing => format!("{head} restored, {} not whole{why}", plural(missing, "item", "items")),
     };
     report.snapshot = Some(SnapshotReport { sequence: head.sequence, hash: head.hash });
     report.items = done

@@ -16,7 +16,7 @@ use crate::format::body::{Gap, Item, Stream};
 use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
-use crate::report::failure::{Exit, Failure};
+use crate::report::failure::{Exit, Failure, causes};
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
@@ -308,7 +308,7 @@ pub(super) async fn database(
 ) -> Result<Done, Failure> {
     let failed = |what: &str, error: DatabaseError| {
         let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Usage };
-        Failure::new(exit, what).because(error)
+        Failure::new(streams::exit_of_reading(&error).unwrap_or(exit), what).because(error)
     };
     let (mut config, _) = sources::server_argument(args.database.as_deref().unwrap_or_default())?;
     config.name.clone_from(&item.name);
@@ -328,26 +328,29 @@ pub(super) async fn database(
     }
     let infos = item.facts.get("databases").cloned().unwrap_or_default();
     let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
-    let mut restored = 0u64;
+    let (mut restored, mut damaged, mut remedy) = (0u64, false, None);
     for stream in item.streams.iter().filter(|stream| stream.format == "pgdump") {
         match one_database(args, opened, stream, &infos, &server, meter).await {
             Ok(missing) => {
                 restored += 1;
                 gaps.extend(missing);
             }
-            Err(failure) if failure.exit == Exit::Partial => gaps.push(GapReport {
-                code: "not-restored".into(),
-                object: stream.name.clone(),
-                reason: failure.causes().join(": "),
-            }),
+            Err(failure) if matches!(failure.exit, Exit::Partial | Exit::Damaged) => {
+                damaged |= failure.exit == Exit::Damaged;
+                gaps.push(GapReport {
+                    code: "not-restored".into(),
+                    object: stream.name.clone(),
+                    reason: causes(&failure),
+                });
+                remedy = remedy.or(failure.remedy);
+            }
             Err(failure) => return Err(failure),
         }
     }
     let summary = format!("{} restored{roles}", plural(restored, "database", "databases"));
     let mut done = Done::new(item, summary, gaps);
-    if done.gaps.iter().any(|gap| gap.code == "not-restored") {
-        done.remedy = Some("a database that is there is replaced only with --replace-databases".into());
-    }
+    done.damaged = damaged;
+    done.remedy = remedy.or(done.remedy);
     Ok(done)
 }
 
@@ -366,9 +369,23 @@ async fn one_database(
         like: infos.iter().find(|info| info.name == name).cloned(),
         no_owner: args.no_owner,
     };
-    let archive = streams::as_reader(&opened.snapshot.read(stream)?, meter.clone());
-    restore_database(server, &wanted, archive)
-        .await
-        .map(|restored| databases::of_database(name, restored.missing))
-        .map_err(|error| Failure::new(Exit::Partial, format!("{name} is not restored")).because(error))
+    let reader = opened.snapshot.read(stream)?;
+    if args.replace_databases {
+        // What is there is not thrown away for what cannot take its place.
+        streams::prove(&reader, meter).await?;
+    }
+    let restored = restore_database(server, &wanted, streams::as_reader(&reader, meter.clone())).await;
+    restored.map(|restored| databases::of_database(name, restored.missing)).map_err(|error| {
+        let exit = streams::exit_of_reading(&error).unwrap_or(Exit::Partial);
+        let failure = Failure::new(exit, format!("{name} is not restored"));
+        let failure = match &error {
+            DatabaseError::NotEmpty { .. } => {
+                failure.remedy("a database that is there is replaced only with --replace-databases")
+            }
+            _ if exit == Exit::Damaged => failure
+                .remedy("drop what was begun of it; kbak verify --read-all says which snapshots are whole"),
+            _ => failure,
+        };
+        failure.because(error)
+    })
 }

@@ -117,51 +117,64 @@ pub fn causes(error: &dyn Error) -> String {
     lines.join(": ")
 }
 
+/// The next cause. An I/O error around another error names that one's cause as its own, and so would hide
+/// it.
+#[must_use]
+pub fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
 impl From<crate::store::StoreError> for Failure {
     fn from(error: crate::store::StoreError) -> Self {
-        use crate::store::StoreErrorKind as Kind;
-        let folder = error.store.starts_with("file://");
-        let damaged = "kbak verify says what is damaged, and which snapshots are whole";
-        let (exit, remedy) = match &error.kind {
-            Kind::Denied(_) if folder => {
-                (Exit::Usage, Some("give this user the right to the folder, or run kbak as another"))
-            }
-            Kind::Denied(_) => (Exit::Usage, Some("give these credentials the right, or use others")),
-            Kind::Credentials(_) => {
-                (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
-            }
-            Kind::Settings(_) => (Exit::Usage, None),
-            Kind::NoBucket if folder => (
-                Exit::Usage,
-                Some("correct --repo, or mount what holds the folder; kbak init makes a new one"),
-            ),
-            Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
-            Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
-            Kind::Corrupt(_) if error.operation == crate::store::operation::Operation::Put => (
-                Exit::Damaged,
-                // Its name is the hash of what it should be.
-                Some(
-                    "what lies there is damaged: move that object away (with credentials that may delete), and \
-                     run again to store it anew",
-                ),
-            ),
-            Kind::Corrupt(_)
-            | Kind::Protocol(_)
-            | Kind::TooLarge { .. }
-            | Kind::NotFound
-            | Kind::NotAFile => (Exit::Damaged, Some(damaged)),
-            Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
-            Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) if folder => {
-                (Exit::Unreachable, Some("look at the disk that holds the folder, and run it again"))
-            }
-            Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) => {
-                (Exit::Unreachable, Some("check --repo, --endpoint and the network, and run it again"))
-            }
-        };
+        let (exit, remedy) = meaning(&error);
         let mut failure = Self::new(exit, error.to_string());
         failure.remedy = remedy.map(str::to_owned);
         failure.source = error.source;
         failure
+    }
+}
+
+/// What a store's error means for a run, and what to do.
+#[must_use]
+pub fn meaning(error: &crate::store::StoreError) -> (Exit, Option<&'static str>) {
+    use crate::store::StoreErrorKind as Kind;
+    let folder = error.store.starts_with("file://");
+    let damaged = "kbak verify says what is damaged, and which snapshots are whole";
+    match &error.kind {
+        Kind::Denied(_) if folder => {
+            (Exit::Usage, Some("give this user the right to the folder, or run kbak as another"))
+        }
+        Kind::Denied(_) => (Exit::Usage, Some("give these credentials the right, or use others")),
+        Kind::Credentials(_) => {
+            (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
+        }
+        Kind::Settings(_) => (Exit::Usage, None),
+        Kind::NoBucket if folder => {
+            (Exit::Usage, Some("correct --repo, or mount what holds the folder; kbak init makes a new one"))
+        }
+        Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
+        Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
+        Kind::Corrupt(_) if error.operation == crate::store::operation::Operation::Put => (
+            Exit::Damaged,
+            // Its name is the hash of what it should be.
+            Some(
+                "what lies there is damaged: move that object away (with credentials that may delete), and \
+                     run again to store it anew",
+            ),
+        ),
+        Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } | Kind::NotFound | Kind::NotAFile => {
+            (Exit::Damaged, Some(damaged))
+        }
+        Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
+        Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) if folder => {
+            (Exit::Unreachable, Some("look at the disk that holds the folder, and run it again"))
+        }
+        Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) => {
+            (Exit::Unreachable, Some("check --repo, --endpoint and the network, and run it again"))
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub async fn list(
     if entries.len() > MAX_RECORDS {
         let what = format!(
             "more than {MAX_RECORDS} objects lie there, so what owners signed among them cannot be told; \
-             remove what came last, by the store's dates"
+             remove what no signature follows, and keep what says \"trust\""
         );
         let kind = StoreErrorKind::Protocol(what);
         return Err(StoreError::new(Operation::List, prefix, store.describe(), kind));

@@ -1,6 +1,7 @@
 //! From the streams of an opened snapshot to the targets: folders, archives, resources.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::format::name::Name;
 use crate::pipeline::fetch::ReadError;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
-use crate::report::failure::{Exit, Failure};
+use crate::report::failure::{Exit, Failure, beneath, meaning};
 use crate::repository::snapshot::OpenSnapshot;
 use crate::source::kubernetes::{KindInfo, KindReport};
 use crate::source::volume::tar::{Entry, Kind, ROOT, order};
@@ -378,6 +379,19 @@ pub fn as_reader(reader: &StreamReader, meter: Arc<Meter>) -> impl AsyncRead + U
     tokio_util::io::StreamReader::new(bytes)
 }
 
+/// Reads a stream to its end: all of it is there and whole.
+///
+/// # Errors
+/// That it is not, or cannot be read.
+pub async fn prove(reader: &StreamReader, meter: &Meter) -> Result<(), ReadError> {
+    meter.add_bytes_total(reader.body().length);
+    let mut bytes = reader.bytes();
+    while let Some(piece) = bytes.next().await {
+        meter.add_bytes(piece?.len() as u64);
+    }
+    Ok(())
+}
+
 /// The resources of a snapshot, kind by kind.
 #[derive(Debug)]
 pub struct SnapshotResources {
@@ -435,6 +449,18 @@ pub fn only_stream(item: &Item) -> Result<&Stream, Failure> {
         several => Err(Failure::new(Exit::Usage, format!("{} has {} streams", item.name, several.len()))
             .remedy("say which: ITEM:STREAM, as kbak show lists them")),
     }
+}
+
+/// What the reading of the backup, if it lies beneath `error`, says of the run.
+#[must_use]
+pub fn exit_of_reading(error: &(dyn Error + 'static)) -> Option<Exit> {
+    let mut causes = std::iter::successors(Some(error), |cause| beneath(*cause));
+    Some(match causes.find_map(|cause| cause.downcast_ref::<ReadError>())? {
+        ReadError::Store(error) => meaning(error).0,
+        ReadError::Ended => Exit::Interrupted,
+        ReadError::Spill(_) => Exit::Unreachable,
+        _ => Exit::Damaged,
+    })
 }
 
 impl From<ReadError> for Failure {

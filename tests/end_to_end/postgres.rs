@@ -345,6 +345,52 @@ async fn no_database_is_left_out_without_a_word() {
     assert_eq!((code, report["items"][0]["gaps"][0]["code"].as_str()), (Some(3), Some("no-connections")));
 }
 
+#[test]
+fn damage_costs_no_database_that_is_there() {
+    let server = Server::start("secret", &[]);
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql("shop", "CREATE TABLE orders AS SELECT n, md5(n::text) FROM generate_series(1, 10000) n");
+    let desk = Desk::new();
+    let packs = || beneath(&desk.at("store")).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
+    let url = format!("postgresql://kbak@/shop?host={}", server.socket().display());
+    let run = |args: &[&str]| {
+        let output = command(args).env("PGPASSWORD", "secret").output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (data, writer, reader) = (desk.text("data"), desk.writer(), desk.reader());
+    let backup = [&["backup", "--path", &data, "--database", &url], &texts(&writer)[..]].concat();
+    let (code, err) = run(&backup);
+    assert_eq!(code, Some(0), "{err}");
+    let before = packs();
+    // The roles and the folder lie in the packs of before.
+    server.sql("shop", "INSERT INTO orders SELECT n, md5(n::text) FROM generate_series(10000, 20000) n");
+    let (code, err) = run(&backup);
+    assert_eq!(code, Some(0), "{err}");
+    let new = packs().into_iter().filter(|path| !before.contains(path));
+    let sized = new.filter(|path| path.to_string_lossy().contains("/packs/"));
+    let pack = sized.max_by_key(|path| path.metadata().expect("its size").len()).expect("a new pack");
+    let mut bytes = std::fs::read(&pack).expect("a pack");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&pack, bytes).expect("damaged");
+
+    server.sql("shop", "CREATE TABLE newer (a int)");
+    let back = desk.text("back");
+    let restore = ["restore", "latest", "--database", &url, "--to", &back];
+    let (code, err) = run(&[&restore[..], &["--replace-databases"], &texts(&reader)].concat());
+    assert!(code == Some(4) && err.contains("shop.dump") && err.contains("the backup is damaged"), "{err}");
+    assert_eq!(server.sql("shop", "SELECT count(*) FROM newer").trim(), "0", "what is there stays");
+    assert!(desk.at("back/one.txt").is_file() || desk.at(&format!("back{data}/one.txt")).is_file(), "{err}");
+
+    let (code, err) =
+        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &texts(&reader)[..]].concat());
+    assert!(code == Some(3) && err.contains("only with --replace-databases"), "{err}");
+    server.sql("postgres", "DROP DATABASE shop");
+    let (code, err) =
+        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &texts(&reader)[..]].concat());
+    assert!(code == Some(4) && err.contains("drop what was begun"), "{err}");
+}
+
 #[tokio::test]
 async fn what_is_named_is_there_or_missing_and_a_template_counts_once_it_holds_something() {
     let server = Server::start("secret", &[]);

@@ -9,6 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
+use crate::report::failure::beneath;
 use crate::store::StoreErrorKind as Kind;
 
 /// The answer of a store, as the SDK keeps it in errors.
@@ -113,15 +114,6 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
         last = inner;
     }
     last
-}
-
-/// The next cause. An I/O error around another error names that one's cause as its own, and so
-/// would hide it.
-fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => error.source(),
-    }
 }
 
 fn answered<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
