@@ -1,4 +1,4 @@
-//! Rounds of creates, until everything is there or nothing more goes; then the second writes.
+//! Creates objects in rounds until all exist or no round makes progress, then does the second writes.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -22,17 +22,17 @@ use super::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
 use crate::report::event::Meter;
 use crate::source::kubernetes::{Cluster, KindInfo};
 
-/// How often it is asked whether what is waited for has come.
+/// Interval at which the cluster is polled while waiting.
 const ASK: Duration = Duration::from_millis(250);
-/// The longest pause between rounds.
+/// The longest pause between rounds, in seconds.
 const PAUSE: u64 = 32;
 
-/// Creates the stored resources in the cluster, then relinks owners. `told` hears of each object
-/// once; the meter counts objects that are settled.
+/// Creates the stored resources in the cluster, then sets their owners. `told` is called once for each
+/// object; the meter counts objects with a final outcome.
 ///
 /// # Errors
-/// [`RestoreError`] when the cluster or the backup cannot be read any more. That an object cannot
-/// be created is no error but in the report.
+/// [`RestoreError`] when the cluster or the backup can no longer be read. An object that cannot be created is
+/// not an error; it is in the report.
 pub async fn restore_resources(
     cluster: &Cluster,
     streams: &dyn ResourceStreams,
@@ -75,9 +75,9 @@ struct Restore<'a> {
     ground: Ground,
     foreign: bool,
     known: Known,
-    /// Where names are mapped: which line took a name.
+    /// If namespaces are mapped: the line that took each name.
     names: HashMap<Key, u64>,
-    /// Definitions that are there now, by the resource that they define.
+    /// Resources whose definitions were created by this restore.
     defined: HashSet<String>,
     ledger: Ledger<'a>,
     kinds: Vec<KindInfo>,
@@ -122,14 +122,14 @@ impl Restore<'_> {
         }
     }
 
-    /// Whether time alone may bring something that is missing. Where pods run, an operator may
-    /// still bring its definitions.
+    /// True if time alone may resolve something that is missing. If the cluster runs pods, an operator may
+    /// still create its definitions.
     fn may_pass(&self) -> bool {
         self.ledger.waits_for(|refusal| refusal.obstacle.passes())
             || (self.ground.has_nodes && self.ledger.waits_for_kinds())
     }
 
-    /// One round over one kind; after definitions, what they define is waited for.
+    /// Runs one round over one kind. After definitions, waits until the kinds that they define are served.
     async fn kind(&mut self, place: usize, first: bool) -> Result<(), RestoreError> {
         let kind = self.kinds[place].clone();
         let before = self.ledger.report.created;
@@ -162,7 +162,7 @@ impl Restore<'_> {
         };
         let mapped = !self.config.mapping.namespaces.is_empty();
         let names = &mut self.names;
-        // Names are given in the order of the lines, before anything is under way at once.
+        // Names are assigned in line order, before objects are processed in parallel.
         let judged = paced(lines(&resource, pieces), &room).map(|line| {
             let (number, line, permit) = line?;
             let damaged =
@@ -186,7 +186,7 @@ impl Restore<'_> {
         let attempts = judged.map(|judged| {
             let creator = &creator;
             async move {
-                // Room is given back when the object is through.
+                // The permit is released when the object is done.
                 let Some((judged, collides, _permit)) = judged? else { return Ok::<_, RestoreError>(None) };
                 let helm = judged.helm_moved.then(|| judged.object.to_string());
                 let mut attempt = creator.bring(judged).await?;
@@ -212,8 +212,8 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Waits once, with one deadline for all, until namespaces that are being deleted are gone, and
-    /// creates them.
+    /// Waits once, with one deadline for all, until namespaces that are being deleted are gone. Then creates
+    /// them.
     async fn terminating(&mut self, place: usize, kind: &KindInfo) -> Result<(), RestoreError> {
         let ending = |(_, (object, outcome)): (&Key, &(ObjectRef, Outcome))| {
             matches!(outcome, Outcome::Failed(refusal) if refusal.obstacle == Obstacle::Terminating)
@@ -247,8 +247,8 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Waits until the kinds of this backup that new definitions bring are served. What does not
-    /// come in time is left to the rounds.
+    /// Waits until the kinds that this backup's new definitions bring are served. Kinds that are late are
+    /// left to later rounds.
     async fn definitions(&mut self) -> Result<(), RestoreError> {
         let waits = async {
             loop {
@@ -268,7 +268,7 @@ impl Restore<'_> {
         }
     }
 
-    /// Sets owners, managers and status of what was created.
+    /// Sets owners, field managers and status of the objects that were created.
     async fn finish(&mut self, last: bool) -> Result<(), RestoreError> {
         let others = Owners::default();
         for (place, kind) in self.kinds.iter().enumerate() {

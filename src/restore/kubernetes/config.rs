@@ -1,4 +1,4 @@
-//! What to restore, and how: plain values that the arguments and a RestorePlan map to.
+//! Settings of a restore: plain values that the arguments and a RestorePlan map to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,28 +8,28 @@ use serde::Serialize;
 use super::change::Modifier;
 use crate::plan::{Glob, LabelSelector};
 
-/// What comes back only if it is said, because it gives rights or changes what others may create.
+/// Permissions for objects that grant rights or restrict creation; each is needed explicitly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Allow {
-    /// Roles, ClusterRoles and their bindings; who is whom in a cluster of EKS.
+    /// Roles, ClusterRoles and their bindings; the user mapping of an EKS cluster.
     Rbac,
     /// Webhook configurations and admission policies with their bindings.
     Webhooks,
     /// CustomResourceDefinitions.
     Crds,
-    /// APIServices with a service behind them.
+    /// APIServices that are backed by a Service.
     Apiservices,
-    /// Pods, and templates of pods, that the level `baseline` of Pod Security refuses; volumes that are
-    /// a folder of a node.
+    /// Pods and pod templates that the Pod Security level `baseline` refuses; PersistentVolumes with a
+    /// hostPath.
     Privileged,
 }
 
 impl Allow {
-    /// All of them.
+    /// All permissions.
     pub const ALL: [Self; 5] = [Self::Rbac, Self::Webhooks, Self::Crds, Self::Apiservices, Self::Privileged];
 
-    /// As `--allow` takes it.
+    /// Returns the name that `--allow` takes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,27 +48,27 @@ impl std::fmt::Display for Allow {
     }
 }
 
-/// What a copy does not do by itself, because it reaches beyond the cluster or works twice.
+/// Effects that a copy has only on request, because they reach beyond the cluster or happen twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Release {
-    /// CronJobs and Jobs run (they come back suspended otherwise), and Argo CD syncs by itself.
+    /// CronJobs and Jobs run (otherwise they are restored suspended), and Argo CD syncs automatically.
     Jobs,
     /// Ingresses, Gateways and their routes.
     Ingress,
-    /// What external-dns publishes.
+    /// Objects that external-dns publishes.
     Dns,
-    /// Certificates, and issuers that ask an ACME server.
+    /// Certificates, and issuers that use an ACME server.
     Acme,
-    /// Services of the type LoadBalancer, or with external addresses.
+    /// Services of type LoadBalancer or with external addresses.
     Loadbalancers,
 }
 
 impl Release {
-    /// All of them.
+    /// All effects.
     pub const ALL: [Self; 5] = [Self::Jobs, Self::Ingress, Self::Dns, Self::Acme, Self::Loadbalancers];
 
-    /// As `--release` takes it.
+    /// Returns the name that `--release` takes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -87,49 +87,49 @@ impl std::fmt::Display for Release {
     }
 }
 
-/// How much of a cluster comes back.
+/// The share of a cluster that is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Applications: not what belongs to the cluster's own machinery.
+    /// Applications, without the cluster's own infrastructure.
     #[default]
     App,
-    /// That, and the settings of the cluster's machinery.
+    /// Applications and the settings of the infrastructure.
     Rebuild,
-    /// That, and its state, which describes machines, disks and networks as they were.
+    /// All of that, and the infrastructure's state, which describes the old machines, disks and networks.
     Everything,
 }
 
-/// Whether objects come back that Git holds.
+/// Selects whether objects that Git holds are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// Only what Argo CD and Flux do not bring.
+    /// Only objects that Argo CD and Flux do not create.
     Data,
-    /// All.
+    /// All objects.
     All,
 }
 
-/// What happens to an object that is there and is not as in the backup.
+/// The treatment of an existing object that differs from the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Existing {
-    /// It is left alone.
+    /// Leave it unchanged.
     Skip,
-    /// The fields of the backup are merged into it.
+    /// Merge the fields of the backup into it.
     Patch,
-    /// It is replaced, unless somebody changes it meanwhile.
+    /// Replace it, unless it changes meanwhile.
     Replace,
 }
 
-/// One object, as `--object` names it: `deployments.apps/shop/web`, `namespaces/shop`.
+/// A selection of objects as `--object` takes it: `deployments.apps/shop/web`, `namespaces/shop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selected {
-    /// `deployments.apps`.
+    /// The kind, such as `deployments.apps`.
     pub resource: Glob,
-    /// Its namespace, in the backup; none for cluster-scoped objects.
+    /// The namespace in the backup; none for cluster-scoped objects.
     pub namespace: Option<Glob>,
-    /// Its name.
+    /// The object's name in the backup.
     pub name: Glob,
 }
 
@@ -154,20 +154,20 @@ impl std::fmt::Display for Selected {
     }
 }
 
-/// What is called otherwise in the cluster that is restored into.
+/// Names that change in the target cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
     /// Namespaces.
     pub namespaces: BTreeMap<String, String>,
     /// Storage classes.
     pub classes: BTreeMap<String, String>,
-    /// Images, by the text that they begin with; the longest that fits counts.
+    /// Images, by prefix; the longest matching prefix is used.
     pub images: BTreeMap<String, String>,
-    /// Host names and what lies beneath them.
+    /// Host names, including their subdomains.
     pub hosts: BTreeMap<String, String>,
 }
 
-/// How long a restore waits for what is not its own to hasten. Each is one deadline for all.
+/// The longest waits for events that a restore cannot speed up. Each is one deadline for all objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waits {
     /// Until namespaces that are being deleted are gone.
@@ -188,50 +188,50 @@ impl Default for Waits {
     }
 }
 
-/// What to restore, and how.
+/// Selection and options of a restore.
 #[derive(Debug, Clone)]
 pub struct RestoreConfig {
-    /// What of that which is refused by default may be created.
+    /// Permissions for objects that are refused by default.
     pub allow: BTreeSet<Allow>,
     /// Only objects in these namespaces, and the namespaces themselves; empty: everything.
     pub namespaces: Vec<Glob>,
-    /// Not those in these.
+    /// Objects in these namespaces are excluded.
     pub exclude_namespaces: Vec<Glob>,
     /// Only these kinds (`pods`, `deployments.apps`); empty: all.
     pub kinds: Vec<Glob>,
-    /// Not these.
+    /// These kinds are excluded.
     pub exclude_kinds: Vec<Glob>,
     /// Only objects with these labels.
     pub labels: Option<LabelSelector>,
-    /// These objects and the namespaces they lie in: alone, or beside what else is selected.
+    /// These objects and their namespaces; alone, or in addition to the other selectors.
     pub objects: Vec<Selected>,
-    /// What is called otherwise.
+    /// Names that change.
     pub mapping: Mapping,
-    /// Changes that the plan's owner wants, in order.
+    /// Changes that the RestorePlan asks for, in order.
     pub modifiers: Vec<Modifier>,
-    /// How much of the cluster.
+    /// The share of the cluster that is restored.
     pub profile: Profile,
-    /// Whether what Git holds comes back; by default not, except into mapped namespaces.
+    /// Selects whether objects that Git holds are restored; by default only into mapped namespaces.
     pub scope: Option<Scope>,
-    /// What happens to what is there and differs; by default it is left alone, and the restore is
-    /// not whole.
+    /// The treatment of existing objects that differ. By default they are left unchanged and the restore is
+    /// incomplete.
     pub existing: Option<Existing>,
-    /// What a copy may do; none: nobody has said, so what is held back is missing.
+    /// Effects that a copy may have. None: no choice was made, so objects held back count as missing.
     pub release: Option<BTreeSet<Release>>,
-    /// This cluster takes the place of the one in the backup: it is no copy.
+    /// True if this cluster takes the place of the one in the backup, so that the restore is not a copy.
     pub takeover: bool,
     /// The UID of `kube-system` in the backup.
     pub cluster_uid: Option<String>,
     /// Kinds whose status is restored.
     pub status: Vec<Glob>,
-    /// Keep all node ports of Services; otherwise those that somebody chose, and in a copy none.
+    /// True to keep all node ports of Services. Otherwise only chosen ones are kept, and none in a copy.
     pub node_ports: bool,
-    /// Creates under way at once.
+    /// The largest number of objects processed at once.
     pub parallel: usize,
-    /// How often a round without progress is tried again, after a pause that doubles from one
-    /// second: controllers and webhooks need time to stand up.
+    /// Retries after rounds without progress. The pause before each doubles from one second, because
+    /// controllers and webhooks need time to start.
     pub patience: u32,
-    /// Longer waits.
+    /// Deadlines of longer waits.
     pub waits: Waits,
 }
 
@@ -263,19 +263,19 @@ impl Default for RestoreConfig {
 }
 
 impl RestoreConfig {
-    /// Whether a copy may do this.
+    /// True if a copy may have this effect.
     #[must_use]
     pub fn releases(&self, what: Release) -> bool {
         self.release.as_ref().is_some_and(|all| all.contains(&what))
     }
 
-    /// Whether the namespace has another name in the cluster that is restored into.
+    /// True if the namespace has another name in the target cluster.
     #[must_use]
     pub fn maps(&self, namespace: &str) -> bool {
         self.mapping.namespaces.get(namespace).is_some_and(|to| to != namespace)
     }
 
-    /// Whether all kinds are out of question but those of `objects`.
+    /// True if only `objects` select anything.
     #[must_use]
     pub fn only_objects(&self) -> bool {
         !self.objects.is_empty()
@@ -284,7 +284,7 @@ impl RestoreConfig {
             && self.labels.is_none()
     }
 
-    /// Whether anything of a kind can be selected.
+    /// True if objects of a kind can be selected.
     #[must_use]
     pub fn selects_kind(&self, resource: &str) -> bool {
         let named = self.objects.iter().any(|object| object.resource.matches(resource));
@@ -300,8 +300,8 @@ impl RestoreConfig {
         (self.kinds.is_empty() || any(&self.kinds)) && !any(&self.exclude_kinds)
     }
 
-    /// Whether what lies in `space` is selected. Objects that lie in none belong to no selection of
-    /// namespaces.
+    /// True if objects in `space` are selected. A selection of namespaces excludes objects without a
+    /// namespace.
     pub(super) fn takes_space(&self, space: Option<&str>) -> bool {
         let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
         space.map_or(self.namespaces.is_empty(), |space| {
@@ -310,7 +310,7 @@ impl RestoreConfig {
         })
     }
 
-    /// Whether an object is selected. `labels` are its labels; names are those of the backup.
+    /// True if the object is selected. `labels` are its labels; names are those in the backup.
     #[must_use]
     pub fn selects(
         &self,
@@ -320,7 +320,7 @@ impl RestoreConfig {
         labels: &serde_json::Value,
     ) -> bool {
         let named = self.objects.iter().any(|object| object.takes(resource, namespace, name));
-        // What is selected needs a place.
+        // The namespace of a selected object is needed, too.
         let leads = resource == "namespaces"
             && self
                 .objects
@@ -332,7 +332,7 @@ impl RestoreConfig {
         if self.only_objects() || !self.takes_kind(resource) {
             return false;
         }
-        // A namespace has seldom the labels of what lies in it.
+        // A namespace rarely has the labels of the objects in it.
         let labelled = self.labels.as_ref().is_none_or(|selector| {
             (resource == "namespaces" && !self.namespaces.is_empty()) || selector.matches(labels)
         });
@@ -340,7 +340,7 @@ impl RestoreConfig {
     }
 }
 
-/// The namespace in which an object lies, or which it is.
+/// Returns the namespace of an object, or the name of the object if it is a namespace.
 pub(super) fn space<'a>(resource: &str, namespace: Option<&'a str>, name: &'a str) -> Option<&'a str> {
     namespace.or_else(|| (resource == "namespaces").then_some(name))
 }

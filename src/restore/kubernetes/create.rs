@@ -1,5 +1,4 @@
-//! Brings one object into the cluster: creates it, or does with the one that is there what the
-//! config says.
+//! Creates one object in the cluster, or treats the existing one as the config says.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,36 +21,35 @@ use super::warning::{Warning, pruned, told};
 use super::{ObjectRef, RestoreError};
 use crate::source::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo};
 
-/// How often a replacement is tried again when somebody changes the object meanwhile.
+/// The number of attempts to change an existing object that others change meanwhile.
 const TRIES: u32 = 5;
-/// Failures of webhooks, one after the other, after which a kind is left for another round: each
-/// may have taken ten seconds or more.
+/// Consecutive webhook failures after which a kind is left to another round. Each may have taken ten seconds
+/// or more.
 const DEAD: u32 = 64;
 
-/// What became of a line.
+/// The result of restoring one line.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
-    /// Its object.
+    /// The object's name in the target cluster.
     pub(super) object: ObjectRef,
     /// The object's UID in the backup.
     pub(super) old_uid: String,
-    /// Its UID now, where it is there.
+    /// The object's UID in the target cluster; empty if it is not known to exist.
     pub(super) new_uid: String,
-    /// What a second write is to set, where a restore made it: this one or one before.
+    /// Pending second writes, if this or an earlier restore created the object.
     pub(super) owes: Owes,
-    /// Whether it came back suspended.
+    /// True if the object was created suspended.
     pub(super) suspended: bool,
-    /// What became of it.
     pub(super) outcome: Outcome,
-    /// What is still to be done with it, which kbak does not do by itself.
+    /// Work that remains and that kbak does not do itself.
     pub(super) unfinished: Option<Refusal>,
-    /// Whether another try may go better.
+    /// True if another attempt may succeed.
     pub(super) again: bool,
-    /// What the server warned of, and what was given up.
+    /// Warnings of the server, and fields that were dropped so that it took the object.
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Stops asking a webhook that is dead.
+/// Stops creating objects of a kind while its webhook does not answer.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     failures: AtomicU32,
@@ -75,22 +73,22 @@ impl Breaker {
     }
 }
 
-/// Brings objects of one kind.
+/// Creates objects of one kind.
 pub(super) struct Creator<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) config: &'a RestoreConfig,
     pub(super) known: &'a Known,
     pub(super) breaker: &'a Breaker,
-    /// Which objects of the kind are there.
+    /// The existing objects of the kind.
     pub(super) present: &'a Present,
-    /// Whether this is another cluster than that of the backup, and does not take its place.
+    /// True if the target is another cluster than that of the backup and does not take its place.
     pub(super) foreign: bool,
-    /// Whether Services behind webhooks are waited for: where nothing runs, none gets ready.
+    /// True if Services behind webhooks are waited for. Without nodes none becomes ready.
     pub(super) backends: bool,
 }
 
 impl Creator<'_> {
-    /// Brings one object. An error ends the restore; what concerns only this object is an outcome.
+    /// Restores one object. An error ends the restore; a failure of this object alone is an outcome.
     pub(super) async fn bring(&self, judged: Judged) -> Result<Attempt, RestoreError> {
         let wants = judged.wants;
         let mut attempt = Attempt {
@@ -113,14 +111,14 @@ impl Creator<'_> {
                     && let Some(there) = self.there(&paths, &attempt.object).await?
                     && is_there(&ready, &wants, &there)
                 {
-                    // Nothing is asked for that is not there already.
+                    // The object already exists as it would be created, so no permission is needed.
                     attempt.outcome = Outcome::Existed;
                     text(&there, "/metadata/uid").clone_into(&mut attempt.new_uid);
                 }
                 return Ok(attempt);
             }
             verdict => {
-                // A definition may still come.
+                // Its definition may still be created.
                 attempt.again = matches!(verdict, Verdict::Unserved);
                 attempt.outcome = match verdict {
                     Verdict::Skip(skip) => Outcome::Skipped(skip),
@@ -150,7 +148,7 @@ impl Creator<'_> {
             return Ok(Attempt { outcome: Outcome::Failed(refusal), ..attempt });
         }
         let volume = self.volume(&mut ready.body, &attempt.object).await?;
-        // A create is counted against quotas and asked of webhooks also where it then is refused.
+        // A create counts against quotas and calls webhooks even if it is refused, so look first.
         let mut attempt = if let Some(there) = self.there(&paths, &attempt.object).await? {
             self.meet(ready, &paths, Some(there), false, wants, attempt).await?
         } else if let ForClaim::NotYet(refusal) = volume {
@@ -166,7 +164,7 @@ impl Creator<'_> {
         Ok(attempt)
     }
 
-    /// The one that is there under an object's name, if it may be read.
+    /// Returns the existing object of that name, if it may be read.
     async fn there(&self, paths: &Paths, object: &ObjectRef) -> Result<Option<Value>, ApiError> {
         match self.present.may_have(object) {
             true => Ok(look(self.cluster, &paths.one).await?.ok()),
@@ -174,7 +172,7 @@ impl Creator<'_> {
         }
     }
 
-    /// How the volume that a claim names stands; one that is not there for it is set aside.
+    /// Returns the state of the volume that a claim names, and removes an unavailable one from the claim.
     async fn volume(&self, body: &mut Value, object: &ObjectRef) -> Result<ForClaim, ApiError> {
         let volume = text(body, "/spec/volumeName").to_owned();
         if object.resource != "persistentvolumeclaims" || volume.is_empty() {
@@ -226,7 +224,7 @@ impl Creator<'_> {
         }
     }
 
-    /// That the object's namespace is being deleted, and did not go in time.
+    /// Returns a refusal if the object's namespace was still being deleted at the deadline.
     fn stuck(&self, object: &ObjectRef) -> Option<Refusal> {
         self.known.is_stuck(&object.namespace).then(|| {
             let message = format!("Namespace {} is still being deleted", object.namespace);
@@ -234,7 +232,7 @@ impl Creator<'_> {
         })
     }
 
-    /// Why it is not sent now.
+    /// Returns the reason for not sending the object now, if there is one.
     async fn kept_out(&self, kind: &KindInfo, body: &Value) -> Result<Option<Refusal>, ApiError> {
         if let Some(refusal) = self.breaker.open() {
             return Ok(Some(refusal));
@@ -269,7 +267,7 @@ impl Creator<'_> {
         match self.cluster.send(method, path, &query, content_type, Bytes::from(body.to_string())).await {
             Ok(answer) => {
                 let there: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-                // Something between may have answered in the server's place.
+                // A proxy may have answered in the server's place.
                 Ok(if is_object(&there) { Made::New(there, answer.warnings) } else { Made::Unknown })
             }
             Err(error) => {
@@ -279,7 +277,7 @@ impl Creator<'_> {
         }
     }
 
-    /// One of that name is there: `found`, if it was read already.
+    /// Treats an object whose name exists; `found` is the existing one if it was already read.
     async fn meet(
         &self,
         mut ready: Ready,
@@ -296,7 +294,7 @@ impl Creator<'_> {
             };
             let there = match looked {
                 Ok(there) => there,
-                // Gone again, which another round makes good; or nobody can say how it is.
+                // It was deleted meanwhile, or it cannot be read. Another round tries again.
                 Err(status) => {
                     let refusal = Refusal::new(&ready.kind, &status);
                     return Ok(Attempt { outcome: Outcome::Failed(refusal), again: true, ..attempt });
@@ -317,7 +315,7 @@ impl Creator<'_> {
                 };
                 return Ok(Attempt { again: true, ..with(Outcome::Failed(refusal), Owes::default()) });
             }
-            // If the answer to an earlier try of the same create was lost, it is ours.
+            // If the answer to an earlier attempt of the same create was lost, this restore created it.
             let mine = || is_ours(&there) || same(&ready, &there);
             if repeated && there.pointer("/metadata/ownerReferences").is_none() && mine() {
                 return Ok(with(Outcome::Created, wants.all()));
@@ -363,7 +361,7 @@ impl Creator<'_> {
     }
 }
 
-/// An object of which the server left fields out is there, and is not what the backup says.
+/// Notes fields that the server pruned: the object exists but is not as in the backup.
 fn without_pruned(mut attempt: Attempt, ready: &Ready, answer: &Value, headers: &[String]) -> Attempt {
     let mut fields = pruned(headers);
     if fields.is_empty() {
@@ -376,21 +374,21 @@ fn without_pruned(mut attempt: Attempt, ready: &Ready, answer: &Value, headers: 
     attempt
 }
 
-/// Whether nobody is noted to have written the one that is there, and it is as it was sent: of an object
-/// without fields the server notes nobody.
+/// True if a restore may have created `there` and it equals the object that was sent. The server records no
+/// manager for an object without fields.
 fn same(ready: &Ready, there: &Value) -> bool {
     is_made(there) && beside(&ready.kind, ready.moved, &ready.body, there).is_same()
 }
 
-/// Nobody can say whether it is there; another round looks.
+/// Returns the attempt as failed and to be retried, because the object may or may not exist.
 fn unknown(attempt: Attempt) -> Attempt {
     Attempt { outcome: Outcome::Failed(Refusal::no_object()), again: true, ..attempt }
 }
 
-/// What became of a write.
+/// The result of a write.
 enum Made {
     New(Value, Vec<String>),
-    /// A success whose answer is no object of an API server.
+    /// The answer reports success but is not an object of an API server.
     Unknown,
     Refused {
         status: Box<ApiStatus>,

@@ -1,14 +1,14 @@
-//! Who denies an object, by name. The words that come with a denial may quote any of its values, and are
-//! never told.
+//! Finds the name of the policy or webhook that denies an object. The rest of the message may quote any value
+//! of the object and is never shown.
 
-/// A policy or webhook that denies, in words, if the server's message is a denial.
+/// Describes the policy or webhook that denies, if the server's message is a denial.
 pub(super) fn denier(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("admission webhook \"") {
         let (name, rest) = rest.split_once('"')?;
         return (is_name(name) && rest.starts_with(" denied the request"))
             .then(|| format!("admission webhook {name} denies it"));
     }
-    // Before it stands the object: `configmaps "a" is forbidden: `.
+    // The object comes first: `configmaps "a" is forbidden: `.
     let policies = ["ValidatingAdmissionPolicy '", "MutatingAdmissionPolicy '"];
     let at = policies.iter().filter_map(|policy| message.find(policy)).min()?;
     let (before, rest) = message.split_at(at);
@@ -18,7 +18,7 @@ pub(super) fn denier(message: &str) -> Option<String> {
     Some(format!("{} denies it", policy(rest)?))
 }
 
-/// `ValidatingAdmissionPolicy 'x' with binding 'y'` at the start of a text, without its marks.
+/// Parses `ValidatingAdmissionPolicy 'x' with binding 'y'` at the start of a text, and removes the quotes.
 pub(super) fn policy(text: &str) -> Option<String> {
     let (kind, rest) = text.split_once(" '")?;
     if !matches!(kind, "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") {
@@ -29,7 +29,7 @@ pub(super) fn policy(text: &str) -> Option<String> {
     (is_name(policy) && is_name(binding)).then(|| format!("{kind} {policy} with binding {binding}"))
 }
 
-/// Whether a policy or webhook can be called so: what looks otherwise is no name.
+/// True if the text is a possible name of a policy or webhook.
 fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:".contains(c);
     !name.is_empty() && name.len() <= 253 && name.chars().all(fits)
@@ -40,7 +40,7 @@ mod tests {
     use super::denier;
 
     #[test]
-    fn names_are_told_and_nothing_else() {
+    fn denials_are_reduced_to_names() {
         for (message, wanted) in [
             (
                 "secrets \"db\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: hunter2",

@@ -1,8 +1,8 @@
-//! Resources as files: `<folder>/<group>/<Kind>/<namespace>/<name>.yaml`.
+//! Writes resources as files: `<folder>/<group>/<Kind>/<namespace>/<name>.yaml`.
 //!
-//! Names come from the backup and are hostile until escaped: a name becomes one path component
-//! and never another's, every folder is opened beneath the one before it without following links
-//! (openat2), and a file is only ever made new.
+//! Names come from the backup and are not trusted: a name becomes one path component, different for each
+//! name. Every folder is opened beneath its parent without following links (openat2), and no file is
+//! overwritten.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -22,57 +22,57 @@ use super::object::text;
 use super::{ObjectRef, ResourceStreams, RestoreConfig, RestoreError};
 use crate::source::kubernetes::KindInfo;
 
-/// The longest path component before its ending: Linux takes 255 bytes.
+/// The longest path component without its extension, in bytes; Linux allows 255 with it.
 const LONGEST: usize = 200;
-/// Folder of the core group and of cluster-scoped objects. No group or namespace is named so.
+/// Folders of the core group and of cluster-scoped objects. No group or namespace has these names.
 const CORE: &str = "core";
 const CLUSTER: &str = "_cluster";
 
-/// How objects are written.
+/// The format of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileFormat {
-    /// YAML as kubectl reads it: words that YAML 1.1 takes for something else are quoted.
+    /// YAML as kubectl reads it: words with another meaning in YAML 1.1 are quoted.
     Yaml,
     /// The stored bytes.
     Json,
 }
 
-/// What was written.
+/// The result of writing files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Files.
+    /// Number of files.
     pub files: u64,
-    /// Their bytes.
+    /// Size of the files in bytes.
     pub bytes: u64,
-    /// What was asked for and nothing in the snapshot fits.
+    /// Selectors that match no object of the snapshot.
     pub absent: Vec<Absent>,
 }
 
-/// Why files were not written (further).
+/// The reason why not all files were written.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// The backup cannot be read.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// There is such a file already. Nothing is ever overwritten.
+    /// The file exists already. Files are never overwritten.
     #[error("{0} exists already")]
     Exists(PathBuf),
-    /// A file or folder cannot be made.
+    /// A file or folder cannot be created or written.
     #[error("cannot write {path}")]
     Io {
-        /// Which.
+        /// The path of the file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// An object cannot be put in this format.
+    /// The object cannot be written as YAML.
     #[error("cannot write {0} as YAML")]
     Format(PathBuf),
 }
 
-/// Writes every object of `streams` to a file of its own beneath `folder`, which is made if it is
-/// not there. What `config` does not select is left out; nothing is changed in the others.
+/// Writes each object of `streams` to its own file beneath `folder`, which is created if needed. Objects that
+/// `config` does not select are left out; the others are not changed.
 ///
 /// # Errors
 /// [`DirectoryError`]; files written so far stay.
@@ -104,7 +104,7 @@ pub async fn write_directory(
                 continue;
             }
             let (root, shown) = (root.clone(), folder.join(place.join("/")));
-            // A file system may stand still; the runtime's threads must not with it.
+            // A file system may block, and must not block the runtime's threads.
             let job =
                 tokio::task::spawn_blocking(move || write(&root, &place, &shown, &object, &line, format));
             let bytes = job.await.map_err(|error| io(std::io::Error::other(error)))??;
@@ -116,7 +116,7 @@ pub async fn write_directory(
     Ok(written)
 }
 
-/// What was asked for and nothing in the snapshot fits; nothing is written.
+/// Returns the selectors that match no object of the snapshot; writes no files.
 ///
 /// # Errors
 /// [`RestoreError`] when the backup cannot be read.
@@ -155,7 +155,7 @@ fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig, fits: &Fits
     selected
 }
 
-/// The object of a line, and the components of its path.
+/// Returns the object of a line and the components of its path.
 fn place(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value, Vec<String>), &'static str> {
     let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
     let name = text(&object, "/metadata/name");
@@ -175,8 +175,8 @@ fn place(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value, Vec
     Ok((object, vec![group, component(&kind.kind), namespace, file]))
 }
 
-/// A name as one path component: other characters than those of ordinary names, a leading dot or
-/// underscore, and the percent sign become `%XX`; what is too long is cut and made unique.
+/// Turns a name into one path component. Unusual characters, a leading dot or underscore and the percent sign
+/// become `%XX`; a name that is too long is cut and gets a hash.
 fn component(name: &str) -> String {
     let mut escaped = String::new();
     for (index, byte) in name.bytes().enumerate() {
@@ -227,7 +227,7 @@ fn write(
         folder = Some(next);
     }
     let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
-    // A Secret is as readable here as its owner makes it: nobody else's business.
+    // Files may hold Secrets, so only the current user may access them.
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let made = match beneath(at, file, flags, Mode::RUSR | Mode::WUSR) {
         Ok(made) => made,
@@ -235,7 +235,7 @@ fn write(
         Err(error) => return Err(io(error.into())),
     };
     File::from(made).write_all(&text).map_err(|error| {
-        // What is half there would pass for whole, and be in the way of the next try.
+        // A partial file would pass for a complete one, and block the next attempt.
         let _ = rustix::fs::unlinkat(at, file.as_str(), AtFlags::empty());
         io(error)
     })?;
@@ -247,10 +247,10 @@ fn beneath(at: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> Result<Owned
     rustix::fs::openat2(at, name, flags, mode, resolve)
 }
 
-/// The object in YAML that readers of YAML 1.1 and 1.2 read alike.
+/// Returns the object in YAML that means the same in YAML 1.1 and 1.2.
 pub(super) fn yaml(object: &Value) -> Option<String> {
     let options = serde_saphyr::ser_options! {
-        // Long lines stay lines: folding is where readers differ.
+        // Long lines are not folded, because parsers differ in folding.
         folded_wrap_chars: usize::MAX,
     };
     serde_saphyr::to_string_with_options(object, options).ok()
@@ -261,7 +261,7 @@ mod tests {
     use super::component;
 
     #[test]
-    fn a_name_is_one_component_and_nobody_elses() {
+    fn each_name_becomes_its_own_path_component() {
         for (name, wanted) in [
             ("web", "web"),
             ("..", "%2E."),

@@ -1,5 +1,4 @@
-//! Whether all that was asked for is there: a name that is misspelt selects nothing, and nothing else
-//! would say so.
+//! Finds selectors that match no object: a misspelt name selects no object and would otherwise go unnoticed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use super::config::{RestoreConfig, space};
 use super::decide::Skip;
 use super::object::ObjectRef;
 
-/// Something that was asked for, and that nothing in the snapshot fits.
+/// A selector that matches no object of the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "asked", content = "for")]
 pub enum Absent {
@@ -24,11 +23,11 @@ pub enum Absent {
     Labels(String),
     /// An object.
     Object(String),
-    /// A namespace that is to have another name.
+    /// A namespace to be mapped.
     Mapping(String),
-    /// A modifier of the plan, by its place from 1.
+    /// A modifier's position in the plan, from 1.
     Modifier(usize),
-    /// An object that the snapshot holds and that no restore brings, for this reason.
+    /// An object that is in the snapshot but is not restored, with the reason.
     LeftOut(String, Skip),
 }
 
@@ -45,10 +44,10 @@ impl std::fmt::Display for Absent {
     }
 }
 
-/// A list of flags, one for each of something.
+/// One flag for each selector of a list.
 type Seen = Vec<AtomicBool>;
 
-/// What has found something so far.
+/// The selectors that have matched an object so far.
 #[derive(Debug)]
 pub(super) struct Fits<'a> {
     config: &'a RestoreConfig,
@@ -56,7 +55,7 @@ pub(super) struct Fits<'a> {
     kinds: Seen,
     labels: Seen,
     objects: Seen,
-    /// Of the objects that are asked for by name: those of which something comes, and why not, of others.
+    /// True for each selected object that is restored in part or whole. `left_out` has the reason for others.
     brought: Seen,
     left_out: Mutex<BTreeMap<usize, Skip>>,
     mappings: Seen,
@@ -79,7 +78,7 @@ impl<'a> Fits<'a> {
         }
     }
 
-    /// Takes note of an object of the snapshot, by its name there, and whether it is selected.
+    /// Records the selectors that match an object of the snapshot. `selected`: the config selects it.
     pub(super) fn note(&self, named: &ObjectRef, namespaced: bool, object: &Value, selected: bool) {
         let config = self.config;
         let (resource, name) = (named.resource.as_str(), named.name.as_str());
@@ -100,7 +99,7 @@ impl<'a> Fits<'a> {
         }
     }
 
-    /// Takes note of what becomes of a selected object: whether a rule leaves it out.
+    /// Records if a rule leaves out a selected object.
     pub(super) fn note_rule(&self, named: &ObjectRef, namespaced: bool, skip: Option<Skip>) {
         let namespace = namespaced.then_some(named.namespace.as_str());
         for (at, one) in self.config.objects.iter().enumerate() {
@@ -116,7 +115,7 @@ impl<'a> Fits<'a> {
         }
     }
 
-    /// What has found nothing, when all objects are through.
+    /// Returns the selectors that matched no object; call it after all objects.
     pub(super) fn absent(&self) -> Vec<Absent> {
         let config = self.config;
         let mut absent = Vec::new();
@@ -131,7 +130,7 @@ impl<'a> Fits<'a> {
         let alone = left_out.iter().filter(|(at, _)| !self.brought[**at].load(Ordering::Relaxed));
         absent.extend(alone.map(|(at, skip)| Absent::LeftOut(config.objects[*at].to_string(), *skip)));
         let mapped = left(&self.mappings, config.mapping.namespaces.keys(), |from| from);
-        // --namespace FROM:TO selects and maps, and is told once.
+        // `--namespace FROM:TO` both selects and maps, and is reported once.
         absent.extend(mapped.filter(|from| !is_selected(from)).map(|from| Absent::Mapping(from.clone())));
         absent.extend(left(&self.modifiers, 1..=config.modifiers.len(), Absent::Modifier));
         absent
@@ -166,7 +165,7 @@ mod tests {
         Glob::new(text).expect("a glob")
     }
 
-    /// What is absent in a snapshot of a Deployment in the namespace shop.
+    /// Returns the unmatched selectors for a snapshot with one Deployment in the namespace shop.
     fn absent(config: &RestoreConfig) -> Vec<String> {
         let fits = Fits::new(config);
         for (resource, namespace, name) in
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_fits_is_named() {
+    fn unmatched_selectors_are_reported() {
         let none = RestoreConfig::default;
         assert_eq!(absent(&none()), [""; 0]);
         let config = RestoreConfig { namespaces: vec![glob("sh*"), glob("typo")], ..none() };
@@ -197,7 +196,7 @@ mod tests {
         assert_eq!(absent(&config), ["--selector app=db"]);
         let config = RestoreConfig { namespaces: vec![glob("shop")], labels: labels("app=web"), ..none() };
         assert_eq!(absent(&config), [""; 0]);
-        // In the namespace there is nothing of the kind.
+        // The namespace has no object of the kind.
         let config = RestoreConfig { namespaces: vec![glob("shop")], kinds: vec![glob("secrets")], ..none() };
         assert_eq!(absent(&config), ["--namespace shop", "--kind secrets"]);
         let object = |name: &str| Selected {

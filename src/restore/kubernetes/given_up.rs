@@ -1,11 +1,11 @@
-//! What is given up of an object where the server refuses it.
+//! Fields that are dropped from an object if the server refuses them.
 
 use serde_json::Value;
 
 use super::change::{without_families, without_node_ports};
 use crate::source::kubernetes::ApiStatus;
 
-/// When, how, and in words.
+/// The refusal that applies, the change to the object, and the warning.
 pub(super) type GivenUp = (fn(&ApiStatus) -> bool, fn(&mut Value) -> bool, &'static str);
 
 pub(super) const GIVEN_UP: [GivenUp; 2] = [
@@ -13,12 +13,12 @@ pub(super) const GIVEN_UP: [GivenUp; 2] = [
     (families, without_families, "its address families are not those of this cluster; it has others now"),
 ];
 
-/// Whether a service's ports are somebody else's.
+/// True if the server refuses because node ports of a Service are in use.
 fn taken(status: &ApiStatus) -> bool {
     status.code == 422 && status.message.contains("provided port is already allocated")
 }
 
-/// Whether a cluster has not the address families that a service wants.
+/// True if the server refuses the address families of a Service.
 fn families(status: &ApiStatus) -> bool {
     let named = |field: &str| field.starts_with("spec.ipFamil");
     status.code == 422 && status.causes.iter().any(|cause| named(&cause.field))

@@ -1,4 +1,4 @@
-//! What is known of the cluster that is restored into, before anything is written.
+//! The state of the target cluster before the first write.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,24 +10,24 @@ use super::object::{Key, key, text};
 use super::target::Target;
 use crate::source::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo, page_query};
 
-/// Asks for names only, not for contents.
+/// Requests names only, without contents.
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-/// The largest page of names: 500 objects whose metadata is as large as the API allows.
+/// The largest page of names in bytes: 500 objects whose metadata is as large as the API allows.
 const PAGE: usize = 64 << 20;
-/// The largest object that is read.
+/// The largest object that is read, in bytes.
 const OBJECT: usize = 16 << 20;
 
-/// The cluster.
+/// The state of the target cluster.
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) target: Target,
     /// The UID of `kube-system`; none if it may not be read.
     pub(super) uid: Option<String>,
-    /// Namespaces that are there, and whether they are being deleted.
+    /// Existing namespaces; true for those that are being deleted.
     pub(super) namespaces: HashMap<String, bool>,
-    /// Whether these are all of them.
+    /// True if `namespaces` is complete.
     pub(super) lists_namespaces: bool,
-    /// Whether it has nodes, so that pods can become ready.
+    /// True if the cluster has nodes, so that pods can become ready.
     pub(super) has_nodes: bool,
 }
 
@@ -37,7 +37,7 @@ impl Ground {
         let system = object(cluster, "/api/v1/namespaces/kube-system").await?;
         let uid = system.map(|found| text(&found, "/metadata/uid").to_owned()).filter(|uid| !uid.is_empty());
         let mut namespaces = HashMap::new();
-        // Without the right to list them, each tells by itself when it is needed.
+        // If they may not be listed, each is looked up when it is needed.
         let lists_namespaces = pages(cluster, "/api/v1/namespaces", |meta| {
             namespaces.insert(meta.name, meta.deletion_timestamp.is_some());
         })
@@ -51,7 +51,7 @@ impl Ground {
         Ok(Self { target, uid, namespaces, lists_namespaces, has_nodes })
     }
 
-    /// Which objects of a stored kind are there. `few`: only a handful of them matters.
+    /// Returns the existing objects of a stored kind. `few`: only a few of them are needed.
     pub(super) async fn present(
         &self,
         cluster: &Cluster,
@@ -65,20 +65,20 @@ impl Ground {
         }
     }
 
-    /// Whether this is another cluster than that of the backup, and does not take its place. Where
-    /// that cannot be told, it is.
+    /// True if the target is another cluster than that of the backup and does not take its place. Also true
+    /// if that is unknown.
     pub(super) fn is_foreign(&self, config: &RestoreConfig) -> bool {
         let same = self.uid.is_some() && self.uid == config.cluster_uid;
         !config.takeover && !same
     }
 }
 
-/// An object, if it is there and may be read.
+/// Returns an object if it exists and may be read.
 pub(super) async fn object(cluster: &Cluster, path: &str) -> Result<Option<Value>, ApiError> {
     Ok(look(cluster, path).await?.ok())
 }
 
-/// An object, or why the server does not give it: it is not there, or a right is missing.
+/// Returns an object, or the status if it does not exist or a right is missing.
 pub(super) async fn look(cluster: &Cluster, path: &str) -> Result<Result<Value, Box<ApiStatus>>, ApiError> {
     match cluster.get(path, "", OBJECT).await {
         Ok(answer) => match serde_json::from_slice(&answer.body) {
@@ -89,17 +89,17 @@ pub(super) async fn look(cluster: &Cluster, path: &str) -> Result<Result<Value, 
     }
 }
 
-/// Which objects of a kind are there.
+/// The existing objects of a kind.
 #[derive(Debug)]
 pub(super) enum Present {
-    /// These.
+    /// These objects exist.
     Listed(HashSet<Key>),
-    /// It has to be asked for each.
+    /// Each object has to be looked up.
     Ask,
 }
 
 impl Present {
-    /// Those of `kind`, under the name `resource`.
+    /// Lists the objects of `kind`, keyed by `resource`.
     async fn list(cluster: &Cluster, kind: &KindInfo, resource: &str) -> Result<Self, ApiError> {
         let mut keys = HashSet::new();
         let path = kind.path(None);
@@ -110,7 +110,7 @@ impl Present {
         Ok(if listed { Self::Listed(keys) } else { Self::Ask })
     }
 
-    /// Whether an object of that name may be there.
+    /// True if an object of that name may exist.
     pub(super) fn may_have(&self, object: &super::ObjectRef) -> bool {
         match self {
             Self::Listed(keys) => keys.contains(&object.key()),
@@ -118,7 +118,7 @@ impl Present {
         }
     }
 
-    /// The object that is there under the name of another, or why it is not given.
+    /// Returns the existing object of that name, or the status if it cannot be read.
     pub(super) async fn find(
         &self,
         cluster: &Cluster,
@@ -154,7 +154,7 @@ struct Item {
     metadata: Meta,
 }
 
-/// What is read of each object.
+/// The fields that are read of each object.
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct Meta {
@@ -163,7 +163,7 @@ struct Meta {
     deletion_timestamp: Option<serde::de::IgnoredAny>,
 }
 
-/// Names at `path`, page by page. False if they may not be listed or the server cannot.
+/// Calls `each` for the metadata of all objects at `path`. Returns false if they cannot be listed.
 async fn pages(cluster: &Cluster, path: &str, mut each: impl FnMut(Meta)) -> Result<bool, ApiError> {
     let mut query = page_query(500, "");
     loop {

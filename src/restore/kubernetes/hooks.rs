@@ -1,4 +1,4 @@
-//! Webhooks, and whether what stands behind them answers.
+//! Webhooks, and the readiness of the Services behind them.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ impl Backend {
         Some(Self { namespace: part("/namespace")?, name: part("/name")? })
     }
 
-    /// Whether it has an endpoint that is ready. Without the right to look it counts as ready.
+    /// True if the Service has a ready endpoint, or if endpoints may not be read.
     pub(super) async fn is_ready(&self, cluster: &Cluster) -> Result<bool, ApiError> {
         let (Some(namespace), Some(name)) = (segment(&self.namespace), segment(&self.name)) else {
             return Ok(false);
@@ -46,8 +46,8 @@ impl Backend {
     }
 }
 
-/// The Services that `object` sends requests to, of which each must answer: one without would
-/// refuse what others write.
+/// Returns the Services that `object` sends requests to and that must answer. Without them it would refuse
+/// other writes.
 pub(super) fn backends(kind: &KindInfo, object: &Value) -> Vec<Backend> {
     match kind.group.as_str() {
         "apiregistration.k8s.io" => Backend::of(object.pointer("/spec/service")).into_iter().collect(),
@@ -59,7 +59,7 @@ pub(super) fn backends(kind: &KindInfo, object: &Value) -> Vec<Backend> {
     }
 }
 
-/// Webhooks of the cluster that refuse what they match, because nothing answers behind them.
+/// Webhooks of the cluster that refuse all matching writes, because their Service does not answer.
 #[derive(Debug, Default)]
 pub(super) struct DeadHooks(Vec<(String, Vec<Value>)>);
 
@@ -80,7 +80,7 @@ impl DeadHooks {
         Ok(Self(dead))
     }
 
-    /// The first that is asked when an object of `kind` is created.
+    /// Returns the first that is called when an object of `kind` is created.
     pub(super) fn of(&self, kind: &KindInfo) -> Option<&str> {
         let has = |rule: &Value, field: &str, value: &str| {
             each(rule, field).any(|one| one == value || one == "*" || one == "*/*")

@@ -1,4 +1,4 @@
-//! What all creates of a restore know together.
+//! State that all creates of a restore share: volumes, and namespaces that stay in deletion.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -12,22 +12,22 @@ use super::outcome::{Obstacle, Outcome, Refusal};
 use super::target::segment;
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
 
-/// What all creates of a restore know together.
+/// State that all creates of a restore share.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// PersistentVolumes that are there, and for whom.
+    /// Existing PersistentVolumes and their claims.
     volumes: tokio::sync::Mutex<HashMap<String, Volume>>,
-    /// PersistentVolumes that this restore could not bring so far.
+    /// PersistentVolumes that this restore could not create so far.
     awaited: Mutex<HashSet<String>>,
-    /// Namespaces whose end did not come in time.
+    /// Namespaces that were not deleted in time.
     pub(super) stuck: Mutex<HashSet<String>>,
 }
 
-/// A PersistentVolume, as a claim sees it.
+/// The availability of a PersistentVolume to claims.
 #[derive(Debug)]
 enum Volume {
     Free,
-    /// By a claim; its UID is empty where that is still to be created.
+    /// Bound or reserved; the UID is empty if the claim is not created yet.
     Claimed {
         namespace: String,
         name: String,
@@ -35,18 +35,18 @@ enum Volume {
     },
 }
 
-/// How the volume of a claim stands.
+/// The state of the volume that a claim names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ForClaim {
-    /// It is not there for the claim.
+    /// It is not available to the claim.
     No,
-    /// It waits for the claim.
+    /// It is available to the claim.
     Yes,
-    /// It belongs to the claim with this UID; if that is gone, the controller gives it to nobody.
+    /// It belongs to the claim with this UID; if that is gone, the controller does not bind the volume again.
     Of(String),
-    /// It may not be looked at.
+    /// It may not be read.
     Unseen(Refusal),
-    /// It may still come.
+    /// It may still be created.
     NotYet(Refusal),
 }
 
@@ -55,8 +55,8 @@ impl Known {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
     }
 
-    /// Takes note of what became of a volume, for its claim. In another cluster, `foreign`, a volume that
-    /// is refused for good is not waited for: its claim gets one of that cluster.
+    /// Records the outcome of a volume for its claim. If the cluster is `foreign`, a volume that is refused
+    /// for good is not waited for: its claim gets a volume of that cluster.
     pub(super) fn note(&self, object: &ObjectRef, outcome: &Outcome, foreign: bool) {
         if object.resource == "persistentvolumes" {
             let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ impl Known {
         }
     }
 
-    /// How the volume that a claim names stands. `foreign`: the backup's volumes are those of another
+    /// Returns the state of the volume that a claim names. `foreign`: the backup's volumes belong to another
     /// cluster.
     pub(super) async fn volume_for(
         &self,
@@ -129,7 +129,7 @@ impl Volume {
 }
 
 impl ForClaim {
-    /// What the claim that is there now, with this UID, still needs.
+    /// Returns what remains to be done for the claim, whose UID is now `claim_uid`.
     pub(super) fn lacks(self, claim_uid: &str, created: bool) -> Option<Refusal> {
         match self {
             Self::Of(uid) if uid != claim_uid => Some(Refusal::unsent(
@@ -138,7 +138,7 @@ impl ForClaim {
                  --existing patch"
                     .to_owned(),
             )),
-            // Made without its volume it would get an empty one.
+            // Without its volume the new claim would get an empty one.
             Self::Unseen(refusal) if created => {
                 Some(Refusal { reason: "VolumeUnseen".to_owned(), ..refusal })
             }

@@ -1,4 +1,4 @@
-//! What became of the objects so far.
+//! Collects the outcomes of a restore.
 
 use std::collections::HashMap;
 
@@ -9,11 +9,11 @@ use super::outcome::{Outcome, Refusal, RestoreReport};
 use super::relink::Uids;
 use crate::report::event::Meter;
 
-/// Failures that are kept with their names.
+/// The largest number of failures that are kept with their names.
 pub(super) const FAILURES: usize = 1000;
-/// Objects that are not there for another reason, and are kept with their names.
+/// The largest number of objects that are kept with their names if they are missing for another reason.
 const MISSING: usize = 100;
-/// Warnings that are kept.
+/// The largest number of warnings that are kept.
 const WARNINGS: usize = 100;
 
 pub(super) struct Ledger<'a> {
@@ -21,9 +21,9 @@ pub(super) struct Ledger<'a> {
     meter: &'a Meter,
     pub(super) report: RestoreReport,
     pub(super) uids: Uids,
-    /// Objects to try again, by place of their kind: what the last try said. No entry is empty.
+    /// Objects to retry with their last outcome, by index of their kind. No inner map is empty.
     pub(super) missing: HashMap<usize, HashMap<Key, (ObjectRef, Outcome)>>,
-    /// Which kinds have objects that need a second write.
+    /// True for each kind that has objects with pending second writes.
     pub(super) unfinished: Vec<bool>,
 }
 
@@ -47,17 +47,17 @@ impl<'a> Ledger<'a> {
         self.missing.values().flat_map(HashMap::values).map(|(_, outcome)| outcome)
     }
 
-    /// Whether something that is missing was refused so.
+    /// True if a missing object was refused for such a reason.
     pub(super) fn waits_for(&self, which: impl Fn(&Refusal) -> bool) -> bool {
         self.outcomes().any(|outcome| matches!(outcome, Outcome::Failed(refusal) if which(refusal)))
     }
 
-    /// Whether a kind is missing.
+    /// True if an object is missing because its kind is not served.
     pub(super) fn waits_for_kinds(&self) -> bool {
         self.outcomes().any(|outcome| *outcome == Outcome::Unserved)
     }
 
-    /// Takes in what became of one object: it is settled, or waits for another round.
+    /// Records the result of one object: final, or to be retried in another round.
     pub(super) fn settle(&mut self, place: usize, attempt: Attempt) {
         let Attempt { object, old_uid, new_uid, owes, suspended, outcome, unfinished, again, warnings } =
             attempt;
@@ -82,14 +82,14 @@ impl<'a> Ledger<'a> {
         self.count(object, outcome);
     }
 
-    /// Nothing more goes: what is missing is settled as it was left.
+    /// Makes the last outcome of all missing objects final.
     pub(super) fn give_up(&mut self) {
         for place in self.missing.keys().copied().collect::<Vec<_>>() {
             self.give_up_on(place, |_| true);
         }
     }
 
-    /// Settles some of what is missing of one kind.
+    /// Makes the last outcome of some missing objects of one kind final.
     pub(super) fn give_up_on(&mut self, place: usize, which: impl Fn(&ObjectRef) -> bool) {
         let missing = self.missing.remove(&place).unwrap_or_default();
         let (over, left): (HashMap<_, _>, HashMap<_, _>) =

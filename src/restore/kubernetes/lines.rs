@@ -1,4 +1,4 @@
-//! A stream of pieces as a stream of lines.
+//! Splits a stream of byte pieces into lines, and limits the memory for lines in progress.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{ResourceStreams, RestoreError, StreamError};
 use crate::source::kubernetes::KindInfo;
 
-/// The longest line: no API server takes an object of more than 3 MiB, and its JSON with all
-/// managed fields stays far below this.
+/// The longest line in bytes. No API server takes an object of more than 3 MiB, and its JSON with all field
+/// managers stays far below this.
 const LONGEST: usize = 64 << 20;
 
-/// The stored stream of a kind from its start.
+/// Opens the stored stream of a kind at its start.
 pub(super) async fn open<'a>(
     streams: &'a dyn ResourceStreams,
     kind: &KindInfo,
@@ -24,8 +24,8 @@ pub(super) async fn open<'a>(
     opened.map_err(|source| RestoreError::Stream { resource: kind.resource(), source })
 }
 
-/// The lines of `pieces` without their LF, numbered from 1. A last line without LF is damage: the
-/// stream was cut.
+/// Returns the lines of `pieces` without their LF, numbered from 1. A last line without LF is an error: the
+/// stream was truncated.
 pub(super) fn lines<'a>(
     resource: &'a str,
     pieces: BoxStream<'a, Result<Bytes, StreamError>>,
@@ -41,15 +41,15 @@ pub(super) fn lines<'a>(
     })
 }
 
-/// Room for objects that are under way, so that a few large ones take the place of many small ones.
+/// Memory budget for objects in progress: a few large ones use as much as many small ones.
 #[derive(Debug, Clone)]
 pub(super) struct Room(Arc<Semaphore>);
 
-/// What is counted as one: a semaphore counts in 32 bits.
+/// Bytes per semaphore permit; a semaphore counts in 32 bits.
 const GRAIN: usize = 1 << 10;
-/// Bytes that may be under way.
+/// Bytes that may be in progress.
 const ROOM: usize = 16 << 20;
-/// What an object takes for each byte of its line: the line, its tree, what is sent, the answer.
+/// Memory per byte of a line: the line, its tree, the request, the answer.
 const TIMES: usize = 8;
 
 impl Default for Room {
@@ -58,10 +58,10 @@ impl Default for Room {
     }
 }
 
-/// A line, and the room that it takes until this is dropped.
+/// A line number, its line, and the permit for its memory until this is dropped.
 pub(super) type Paced = (u64, Bytes, Option<OwnedSemaphorePermit>);
 
-/// The lines, each when there is room for it.
+/// Returns each line when the budget has room for it.
 pub(super) fn paced<'a>(
     lines: impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a,
     room: &Room,
@@ -71,7 +71,7 @@ pub(super) fn paced<'a>(
         let room = room.0.clone();
         async move {
             let (number, line) = line?;
-            // The largest object goes alone.
+            // An object larger than the budget is processed alone.
             let grains = (line.len() * TIMES).div_ceil(GRAIN).clamp(1, ROOM / GRAIN);
             let permit = room.acquire_many_owned(u32::try_from(grains).unwrap_or(u32::MAX)).await.ok();
             Ok((number, line, permit))
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn pieces_may_be_cut_anywhere() {
+    fn lines_are_found_in_pieces_cut_anywhere() {
         let found = cut(&["a", "b\nc", "", "\n\nd\n"]).expect("lines");
         let texts: Vec<_> = found.iter().map(|(_, line)| std::str::from_utf8(line).expect("text")).collect();
         assert_eq!(texts, ["ab", "c", "", "d"]);
     }
 
     #[test]
-    fn a_cut_stream_is_damage() {
+    fn truncated_stream_is_rejected() {
         let error = cut(&["a\nb"]).expect_err("the last line has no end");
         assert!(matches!(error, RestoreError::Damaged { line: 2, .. }), "{error}");
     }

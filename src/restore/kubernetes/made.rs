@@ -1,5 +1,5 @@
-//! How a restore knows again what a restore made, and how far it came: by what the server notes of who
-//! wrote an object.
+//! Detects objects that a restore created and the second writes that they still need, by the field managers
+//! that the server records.
 
 use bytes::Bytes;
 use http::Method;
@@ -12,25 +12,25 @@ use super::given_up::GIVEN_UP;
 use super::object::{ObjectRef, Owner, Paths, each, each_mut, is_object, map_mut, text};
 use crate::source::kubernetes::{ApiError, ApiStatus, Cluster};
 
-/// Under which name the server notes what a restore wrote.
+/// The field manager name of a restore.
 pub(super) const MANAGER: &str = "kbak";
 
-/// What a second write is to set of an object.
+/// The fields of an object that a second write sets.
 #[derive(Debug, Default)]
 pub(super) struct Wants {
-    /// Its owners, as the backup names them.
+    /// The owners in the backup, as the target names them.
     pub(super) owners: Vec<Owner>,
-    /// Whether a modifier says who they are; then they come with the object itself.
+    /// True if a modifier set the owners; they are then part of the create.
     modified: bool,
-    /// Who manages fields of it, if somebody applied some: only then a second write says so.
+    /// The managers of its fields, if any used apply: only those need a second write.
     managers: Vec<Manager>,
-    /// Its status, if that was asked for.
+    /// The status, if its restore was requested.
     status: Option<Value>,
-    /// Whether the backup has it in another version of the API, which may say a status otherwise.
+    /// True if the backup has another version of the API, in which the status may differ.
     moved: bool,
 }
 
-/// Who wrote fields, how and when.
+/// A field manager's name, operation, subresource and time.
 #[derive(Debug, PartialEq, Eq)]
 struct Manager([String; 4]);
 
@@ -40,18 +40,18 @@ impl Manager {
     }
 }
 
-/// How the owners of an object that is there stand to those in the backup.
+/// The difference between the owners of an existing object and those in the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owned {
     /// They are the same.
     Same,
-    /// Some are missing, and no other is there.
+    /// Some are missing, and there are no others.
     Lacks,
-    /// It has others, too.
+    /// There are other owners.
     Other,
 }
 
-/// What a second write still owes an object.
+/// The second writes that an object still needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Owes {
     pub(super) owners: bool,
@@ -66,8 +66,8 @@ impl Owes {
 }
 
 impl Wants {
-    /// Of a `stored` object, with `owners` as they are named in the target. `status`: whether its status
-    /// was asked for.
+    /// Returns the second writes for a `stored` object; `owners` are named as in the target. `status`:
+    /// restore its status.
     pub(super) fn new(stored: &Value, owners: Vec<Owner>, status: bool) -> Self {
         let managers = || each(stored, "/metadata/managedFields");
         let applied = managers().any(|one| text(one, "/operation") == "Apply");
@@ -80,7 +80,7 @@ impl Wants {
         }
     }
 
-    /// Leaves to the create what it brings by itself.
+    /// Removes the writes that the create already does.
     pub(super) fn beyond(&mut self, ready: &Ready) {
         self.moved = ready.moved;
         if !ready.kind.has("status") {
@@ -92,29 +92,29 @@ impl Wants {
         }
     }
 
-    /// Of an object that was just made, or replaced.
+    /// Returns the writes for an object that was just created or replaced.
     pub(super) fn all(&self) -> Owes {
         let managers = !self.managers.is_empty();
         Owes { owners: self.links(), managers, status: self.status.is_some() }
     }
 
-    /// Whether a second write sets owners.
+    /// True if a second write sets owners.
     pub(super) fn links(&self) -> bool {
         !self.owners.is_empty() && !self.modified
     }
 
-    /// Of one that was `there`, once `met` is done.
+    /// Returns the writes for an object that was `there`, after `met` was carried out.
     pub(super) fn after(&self, met: &Meeting, there: &Value) -> Owes {
         match met {
             Meeting::Differs | Meeting::AsMade => Owes::default(),
-            // Others, who share it, say whose it is.
+            // The other users of a shared object decide its owners.
             Meeting::Leave | Meeting::Merge(_) => self.left(there),
             Meeting::Patch(_) => self.beside(there),
             Meeting::Replace => self.all(),
         }
     }
 
-    /// Of one that is, or was, patched: what the patch does not bring.
+    /// Returns the writes that a patch of the object does not cover.
     fn beside(&self, there: &Value) -> Owes {
         let owners = self.links() && self.owned(there) != Owned::Same;
         let left = self.left(there);
@@ -122,8 +122,8 @@ impl Wants {
         Owes { owners, managers, status: self.lacks_status(there) || (self.moved && left.status) }
     }
 
-    /// Of one that is there and left alone: what the restore that made it did not come to. Managers are
-    /// written last, and who made the object is not among them then.
+    /// Returns the writes that an earlier restore did not finish on an object left unchanged. Managers are
+    /// written last and remove the restore's own entry.
     fn left(&self, there: &Value) -> Owes {
         if !is_made(there) {
             return Owes::default();
@@ -138,11 +138,11 @@ impl Wants {
         }
     }
 
-    /// How the owners of the one that is `there` stand to those in the backup. Their UIDs are others in
-    /// another cluster, and so may their versions be.
+    /// Compares the owners of `there` with those in the backup. In another cluster their UIDs differ, and
+    /// their versions may.
     fn owned(&self, there: &Value) -> Owned {
         let owners: Vec<Owner> = each(there, "/metadata/ownerReferences").map(Owner::new).collect();
-        // One may be named twice, by the UID of one that is gone, too.
+        // An owner may be listed twice, also by the UID of a deleted one.
         let all_in = |these: &[Owner], those: &[Owner]| these.iter().all(|a| those.iter().any(|b| a.is(b)));
         match (all_in(&owners, &self.owners), all_in(&self.owners, &owners)) {
             (true, true) => Owned::Same,
@@ -151,8 +151,8 @@ impl Wants {
         }
     }
 
-    /// Whether the one that is `there` has its owners, or those that are missing are still owed by the
-    /// restore that made it: they come later, whatever the config says.
+    /// True if `there` has its owners, or if a restore created it and still has to set the missing ones.
+    /// Those are set whatever the config says.
     pub(super) fn is_owned(&self, there: &Value) -> bool {
         match self.owned(there) {
             Owned::Same => true,
@@ -161,7 +161,7 @@ impl Wants {
         }
     }
 
-    /// Whether managers are to be written, and nobody else has written by now: his entry would be lost.
+    /// True if managers are to be written and no other manager has written since, whose entry would be lost.
     fn may_manage(&self, there: &Value) -> bool {
         let known = |entry: &Value| {
             text(entry, "/manager") == MANAGER
@@ -171,7 +171,7 @@ impl Wants {
         !self.managers.is_empty() && each(there, "/metadata/managedFields").all(known)
     }
 
-    /// Whether the status that was asked for is not that of the one that is `there`.
+    /// True if the status is to be restored and `there` has another one.
     pub(super) fn lacks_status(&self, there: &Value) -> bool {
         self.status.clone().filter(|_| !self.moved).is_some_and(|mut status| {
             observe(&mut status, &there["metadata"]["generation"]);
@@ -180,7 +180,7 @@ impl Wants {
     }
 }
 
-/// Generations begin anew: what was seen of the old one was seen of the new one.
+/// Sets observed generations to the new object's generation, because generations start again.
 pub(super) fn observe(status: &mut Value, generation: &Value) {
     if generation.is_null() {
         return;
@@ -194,18 +194,18 @@ pub(super) fn observe(status: &mut Value, generation: &Value) {
     each_mut(status, "/conditions").for_each(now);
 }
 
-/// Whether a restore made it: the server notes who wrote an object.
+/// True if the server records a restore as a writer of the object.
 pub(super) fn is_ours(there: &Value) -> bool {
     each(there, "/metadata/managedFields").any(|fields| text(fields, "/manager") == MANAGER)
 }
 
-/// Whether a restore may have made it: of an object without fields of its own the server notes nobody.
+/// True if a restore may have created it: the server records no writer for an object without fields.
 pub(super) fn is_made(there: &Value) -> bool {
     is_ours(there) || each(there, "/metadata/managedFields").next().is_none()
 }
 
-/// Whether a restore made it and nobody has written to it since, except of its status: then it is as it
-/// was made, even where an admission webhook made it differ from what was sent.
+/// True if a restore created it and only its status was written since. It is then as created, even if an
+/// admission webhook changed it.
 pub(super) fn is_as_made(there: &Value) -> bool {
     let quiet = |fields: &Value| text(fields, "/manager") == MANAGER || is_of_status(fields);
     is_ours(there) && each(there, "/metadata/managedFields").all(quiet)
@@ -215,8 +215,8 @@ fn is_of_status(fields: &Value) -> bool {
     text(fields, "/subresource") == "status"
 }
 
-/// Holds the object that is `there` against the one that would be created, with the server's help where
-/// only the server knows.
+/// Compares the object that is `there` with the one that would be created. Asks the server where only it can
+/// tell.
 pub(super) async fn meet(
     cluster: &Cluster,
     config: &RestoreConfig,
@@ -235,22 +235,22 @@ pub(super) async fn meet(
     }
 }
 
-/// Whether the server would make the one that is `there` of it again. A restore made that one, but
-/// perhaps of another snapshot, or with other arguments, and who takes an element out of a list leaves
-/// no mark: a webhook or a default made the difference only if it makes it again. Some webhooks are
-/// asked of updates, some of creates, so both are tried, without effect.
+/// True if the server, in a dry run, would turn the object into the one that is `there`. A restore created
+/// that one, but perhaps from another snapshot or with other options, and a removed list element leaves no
+/// trace. A webhook or default explains the difference only if it makes it again. Some webhooks are called
+/// for updates, some for creates, so both are tried.
 async fn remade(cluster: &Cluster, paths: &Paths, ready: &Ready, there: &Value) -> Result<bool, ApiError> {
     let mut update = ready.body.clone();
     carry_over(&ready.kind, &mut update, there);
     let mut create = ready.body.clone();
     if let Some(metadata) = map_mut(&mut create, "/metadata") {
-        // Its own name is taken.
+        // The object's own name is taken.
         metadata.remove("name");
         metadata.insert("generateName".to_owned(), "kbak-asks-".into());
     }
     for (method, path, mut body) in [(Method::PUT, &paths.one, update), (Method::POST, &paths.all, create)] {
         let mut answer = dry(cluster, &method, path, "Warn", body.to_string().into()).await?;
-        // As when it was created.
+        // The same fields are dropped as in a create.
         for (says, cut, _) in GIVEN_UP {
             if answer.as_ref().is_err_and(|status| says(status)) && cut(&mut body) {
                 if method == Method::PUT {
@@ -259,7 +259,7 @@ async fn remade(cluster: &Cluster, paths: &Paths, ready: &Ready, there: &Value) 
                 answer = dry(cluster, &method, path, "Warn", body.to_string().into()).await?;
             }
         }
-        // Something between may have answered in the server's place.
+        // A proxy may have answered in the server's place.
         let Some(mut answer) = answer.ok().filter(is_object) else { continue };
         if let Some(metadata) = map_mut(&mut answer, "/metadata") {
             metadata.remove("generateName");
@@ -272,11 +272,11 @@ async fn remade(cluster: &Cluster, paths: &Paths, ready: &Ready, there: &Value) 
             return Ok(true);
         }
     }
-    // It would make another, or cannot tell.
+    // The server would make a different object, or it cannot tell.
     Ok(false)
 }
 
-/// What the server would make of a write, told with `validation` of its fields (`Warn`, `Strict`).
+/// Returns the server's result of a write in a dry run; `validation` of its fields is `Warn` or `Strict`.
 pub(super) async fn dry(
     cluster: &Cluster,
     method: &Method,
@@ -297,7 +297,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn owners_are_the_same_by_kind_name_and_role() {
+    fn owners_are_compared_by_kind_name_and_role() {
         let owner = |name: &str, controller: bool| match controller {
             true => json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "controller": true}),
             false => json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": name}),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_leaves_owing_what_an_earlier_restore_owed() {
+    fn patch_keeps_pending_writes_of_an_earlier_restore() {
         let applied = json!({"manager": "argo", "operation": "Apply"});
         let object = |manager: &Value, status: u32| json!({"metadata": {"managedFields": [manager]}, "status": {"a": status}});
         let wants = Wants::new(&object(&applied, 1), Vec::new(), true);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_observed_is_the_new_generation() {
+    fn observed_generations_are_set_to_the_new_one() {
         let mut status =
             json!({"observedGeneration": 9, "conditions": [{"observedGeneration": 8}, {"type": "x"}]});
         observe(&mut status, &json!(1));

@@ -1,19 +1,19 @@
-//! Resources created again: in an order that works, without what the server makes itself, with
-//! owners relinked; or written to files.
+//! Restores resources into a cluster: in dependency order, without objects that the server makes itself,
+//! and with owners relinked. Or writes them to files.
 //!
 //! ```text
-//! streams ──> order ──> decide ──> change ──┬──> plan: said, hashed, nothing written
-//!    ↑                                      └──> create or meet what is there ──┐
-//!    │                rounds, until one makes no progress                       │ old UID -> new UID
-//!    └──── relink: one merge patch for owners and managers of fields, status <──┘
+//! streams ──> order ──> decide ──> change ──┬──> plan: shown, hashed, nothing written
+//!    ↑                                      └──> create, or compare with the existing ──┐
+//!    │                rounds, until one makes no progress                               │ old UID -> new UID
+//!    └──── relink: one merge patch for owners and field managers, status <──────────────┘
 //! ```
 //!
-//! Plan and restore decide by the same pure function (decide/), and change objects by the same
-//! steps (change/). Streams are opened kind by kind, and again for a later round, so nothing that is
-//! large stays in memory: between rounds only which objects are missing, and the UIDs.
+//! Plan and restore decide by the same pure function (decide/), and change objects by the same steps
+//! (change/). Streams are opened kind by kind, and again for later rounds. Between rounds only the missing
+//! objects and the UIDs stay in memory.
 //!
-//! Nothing in a stream is trusted: names are escaped into paths, and objects that give rights or
-//! change how others are admitted come back only when the caller says so ([`Allow`]).
+//! Streams are not trusted: names are escaped into paths, and objects that grant rights or change
+//! admission are restored only if the caller allows it ([`Allow`]).
 
 mod apply;
 mod change;
@@ -57,45 +57,45 @@ pub use outcome::{Obstacle, Outcome, Refusal, RestoreReport};
 pub use plan::{Action, ChangeSum, Conflict, Decision, Grade, Plan, Sum, Wait, plan_resources};
 pub use warning::Warning;
 
-/// Why a stream cannot be read (further).
+/// The cause of a failure to read a stream.
 pub type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The stored resources of one snapshot. May be opened more than once for a kind.
 #[async_trait]
 pub trait ResourceStreams: Send + Sync {
-    /// The kinds that there are.
+    /// Returns the kinds in the snapshot.
     fn kinds(&self) -> Vec<KindInfo>;
 
-    /// The stream of one kind from its start: JSON lines, in pieces cut anywhere.
+    /// Opens the stream of one kind at its start: JSON lines, in pieces of any size.
     async fn open(&self, kind: &KindInfo) -> Result<BoxStream<'_, Result<Bytes, StreamError>>, StreamError>;
 }
 
-/// Why a restore ended early. What was created so far stays; running again goes on.
+/// The reason why a restore ended early. Objects created so far stay; a second run continues.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The cluster did not answer.
+    /// A request to the cluster failed.
     #[error(transparent)]
     Api(#[from] ApiError),
     /// A stream could not be read.
     #[error("the stored {resource} cannot be read")]
     Stream {
-        /// The kind.
+        /// The resource of the kind.
         resource: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: StreamError,
     },
-    /// A stream holds what no backup writes.
+    /// A stream has contents that no backup writes.
     #[error("the stored {resource} are damaged: line {line}: {problem}")]
     Damaged {
-        /// The kind.
+        /// The resource of the kind.
         resource: String,
-        /// Which line, from 1.
+        /// The line's number, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The fault of the line.
         problem: &'static str,
     },
 }
 
-/// Told what became of each object, in the order in which it happened.
+/// Called with the outcome of each object, in the order of the outcomes.
 pub type OutcomeSink<'a> = &'a (dyn Fn(&ObjectRef, &Outcome) + Send + Sync);

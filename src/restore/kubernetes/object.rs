@@ -1,4 +1,4 @@
-//! Names of objects, and looking into them.
+//! Names of objects, and access to their fields.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -7,17 +7,17 @@ use super::RestoreConfig;
 use super::target::{Target, segment};
 use crate::source::kubernetes::KindInfo;
 
-/// An object's name, all of it.
+/// The full name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectRef {
-    /// `pods`, `deployments.apps`.
+    /// The resource: `pods`, `deployments.apps`.
     pub resource: String,
     /// The kind: `Deployment`.
     pub kind: String,
-    /// Empty for cluster-scoped kinds.
+    /// The namespace; empty for cluster-scoped kinds.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub namespace: String,
-    /// The name.
+    /// The object's name.
     pub name: String,
 }
 
@@ -30,11 +30,11 @@ impl std::fmt::Display for ObjectRef {
     }
 }
 
-/// What identifies an object in little room.
+/// A short hash that identifies an object.
 pub(super) type Key = [u8; 16];
 
 impl ObjectRef {
-    /// Its paths, where `kind` is what its kind is in the target.
+    /// Returns the object's paths, where `kind` is its kind in the target.
     pub(super) fn paths(&self, kind: &KindInfo) -> Option<Paths> {
         paths(kind, &self.namespace, &self.name)
     }
@@ -55,14 +55,14 @@ pub(super) fn key(resource: &str, namespace: &str, name: &str) -> Key {
     key
 }
 
-/// An owner, as an object names it.
+/// An owner reference of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) api_version: String,
     pub(super) kind: String,
     pub(super) name: String,
     pub(super) uid: String,
-    /// Whether it controls the object, and whether its deletion waits for that of the object.
+    /// True if the owner controls the object, and true if the object blocks the owner's deletion.
     role: [bool; 2],
 }
 
@@ -79,8 +79,8 @@ impl Owner {
         }
     }
 
-    /// One of the backup, as it is named in the target: in the version that is served there, and a
-    /// namespace as the mapping has it.
+    /// Returns an owner from the backup as the target names it: in a served version, with its namespace
+    /// mapped.
     pub(super) fn stored(reference: &Value, config: &RestoreConfig, target: &Target) -> Self {
         let mut owner = Self::new(reference);
         if let Some(version) = target.version_of(&owner.api_version, &owner.kind) {
@@ -94,7 +94,7 @@ impl Owner {
         owner
     }
 
-    /// Whether `other` names the same owner, in whichever cluster and version.
+    /// True if `other` names the same owner, in any cluster and version.
     pub(super) fn is(&self, other: &Self) -> bool {
         let group = |owner: &Self| owner.api_version.rsplit_once('/').map(|(group, _)| group.to_owned());
         let named = (&self.kind, &self.name) == (&other.kind, &other.name) && group(self) == group(other);
@@ -103,14 +103,14 @@ impl Owner {
     }
 }
 
-/// The paths of an object and of its kind.
+/// The API paths of an object (`one`) and of its kind (`all`).
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
     pub(super) all: String,
     pub(super) one: String,
 }
 
-/// None if no object can be named so.
+/// Returns none if no object can have that name.
 pub(super) fn paths(target: &KindInfo, namespace: &str, name: &str) -> Option<Paths> {
     let namespace = if target.namespaced { Some(segment(namespace)?) } else { None };
     let all = target.path(namespace.as_deref());
@@ -122,7 +122,7 @@ pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whether it is one of an API server.
+/// True if the value is an object of an API server.
 pub(super) fn is_object(value: &Value) -> bool {
     !text(value, "/metadata/uid").is_empty()
 }
@@ -135,12 +135,12 @@ pub(super) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.pointer("/metadata/annotations")?.get(name)?.as_str()
 }
 
-/// The elements of the list at `pointer`.
+/// Returns the elements of the list at `pointer`.
 pub(super) fn each<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// The elements of the list at `pointer`, to be changed.
+/// Returns the elements of the list at `pointer`, to be changed.
 pub(super) fn each_mut<'a>(
     object: &'a mut Value,
     pointer: &str,
@@ -148,17 +148,17 @@ pub(super) fn each_mut<'a>(
     object.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
-/// The map at `pointer`.
+/// Returns the map at `pointer`.
 pub(super) fn map<'a>(object: &'a Value, pointer: &str) -> Option<&'a Map<String, Value>> {
     object.pointer(pointer)?.as_object()
 }
 
-/// The map at `pointer`, to be changed.
+/// Returns the map at `pointer`, to be changed.
 pub(super) fn map_mut<'a>(object: &'a mut Value, pointer: &str) -> Option<&'a mut Map<String, Value>> {
     object.pointer_mut(pointer)?.as_object_mut()
 }
 
-/// Where pods, or templates of them, stand in objects of a kind.
+/// Returns the pointer to the pod spec in objects of a kind that has one.
 pub(super) fn pod_spec(kind: &KindInfo) -> Option<&'static str> {
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => Some("/spec"),
@@ -171,5 +171,5 @@ pub(super) fn pod_spec(kind: &KindInfo) -> Option<&'static str> {
     }
 }
 
-/// All kinds of containers.
+/// Fields of a pod spec that list containers.
 pub(super) const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];

@@ -1,12 +1,12 @@
 //! The order in which kinds are created.
 //!
-//! It spares most waiting but need not be perfect: what fails because something is not there yet
-//! is tried again in the next round.
+//! It avoids most retries but need not be perfect: an object that fails because another is missing is retried
+//! in the next round.
 
 use super::{ResourceStreams, RestoreConfig};
 use crate::source::kubernetes::KindInfo;
 
-/// Steps, first to last: (group, resources). A group may stand at several steps.
+/// Early steps, first to last: (group, resources). A group may be in several steps.
 const STEPS: &[(&str, &[&str])] = &[
     ("", &["namespaces"]),
     ("scheduling.k8s.io", &["priorityclasses"]),
@@ -24,11 +24,11 @@ const STEPS: &[(&str, &[&str])] = &[
     ("", &["services"]),
     ("", &["endpoints"]),
 ];
-/// Late steps, first to last, after all kinds that no table names.
+/// Late steps, first to last, after all kinds that are in no table.
 const LATE: &[(&str, &[&str])] = &[
     ("", &["pods"]),
-    // Limits change the pods that come after them: those of the backup are as they were, those that
-    // controllers make anew get what is set for all.
+    // Limits change pods created after them. The backup's pods keep their values; new pods of controllers get
+    // the limits.
     ("", &["limitranges"]),
     ("apps", &["daemonsets", "statefulsets", "deployments", "replicasets"]),
     ("", &["replicationcontrollers"]),
@@ -50,7 +50,7 @@ const LATE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// A kind's place: first the step, then the place within it.
+/// Returns a kind's place: the step, and the position within it.
 #[must_use]
 pub fn step(kind: &KindInfo) -> (usize, usize) {
     let find = |table: &[(&str, &[&str])]| {
@@ -60,25 +60,24 @@ pub fn step(kind: &KindInfo) -> (usize, usize) {
         })
     };
     let rest = STEPS.len();
-    // Custom resources come before workloads: an operator that starts and finds none may make
-    // its own. The built-in kinds that no table names stand with them.
+    // Custom resources come before workloads: an operator that starts and finds none may create its own.
+    // Built-in kinds that are in no table come with them.
     find(STEPS).or_else(|| find(LATE).map(|(step, place)| (rest + 1 + step, place))).unwrap_or((rest, 0))
 }
 
-/// Whether objects of this kind come last, after owners are set: they change what happens to every
-/// write that follows.
+/// True if objects of this kind come last, after owners are set, because they affect all later writes.
 #[must_use]
 pub(super) fn is_last(kind: &KindInfo) -> bool {
     matches!(kind.group.as_str(), "admissionregistration.k8s.io" | "apiregistration.k8s.io")
 }
 
-/// Whether they define kinds.
+/// True if the kind is CustomResourceDefinition.
 #[must_use]
 pub(super) fn is_definition(kind: &KindInfo) -> bool {
     kind.resource() == "customresourcedefinitions.apiextensions.k8s.io"
 }
 
-/// The kinds that a config selects, in the order in which they are created.
+/// Returns the kinds that a config selects, in the order of creation.
 pub(super) fn selected(streams: &dyn ResourceStreams, config: &RestoreConfig) -> Vec<KindInfo> {
     let mut kinds = streams.kinds();
     kinds.retain(|kind| config.selects_kind(&kind.resource()));

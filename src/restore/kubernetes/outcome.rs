@@ -1,4 +1,4 @@
-//! What became of objects.
+//! Outcomes of objects, and the report of a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,77 +12,77 @@ use super::object::ObjectRef;
 use super::warning::Warning;
 use crate::source::kubernetes::{ApiStatus, KindInfo};
 
-/// What became of an object. Each object gets exactly one.
+/// The outcome of an object. Each object has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome", content = "why")]
 pub enum Outcome {
-    /// It was created.
+    /// The object was created.
     Created,
-    /// One of that name was there, as in the backup or as a restore made it, and was left alone.
+    /// It existed, as in the backup or as a restore created it, and was left unchanged.
     Existed,
-    /// One of that name was there, is not as in the backup, and was left alone.
+    /// It existed, differs from the backup, and was left unchanged.
     Differs,
-    /// One of that name was there, and was brought to what the backup says.
+    /// It existed and was changed to the backup's state.
     Patched,
-    /// One of that name was there, and was replaced.
+    /// It existed and was replaced.
     Replaced,
-    /// Left out.
+    /// It was skipped by a rule.
     Skipped(Skip),
-    /// Not created, because it was not allowed.
+    /// Not created: it needs this permission.
     Refused(Allow),
-    /// Not created, because a copy would do harm with it.
+    /// Not created: a copy would do harm with it.
     Held(Release),
-    /// Two objects of the backup would have the same name here, and the first one came; not that of
-    /// this namespace.
+    /// Not created: an object from another namespace was restored under the same name. Holds this one's
+    /// namespace.
     Collides(String),
-    /// The cluster does not serve its kind.
+    /// The cluster does not serve the object's kind.
     Unserved,
-    /// The server refused it to the last.
+    /// The server refused it in the last attempt.
     Failed(Refusal),
 }
 
 impl Outcome {
-    /// Whether it is there now, or was not asked for.
+    /// True if the object exists as wanted or was skipped by a rule.
     #[must_use]
     pub fn is_fine(&self) -> bool {
         matches!(self, Self::Created | Self::Existed | Self::Patched | Self::Replaced | Self::Skipped(_))
     }
 }
 
-/// What kept an object from being created, as far as it can be told from the server's answer.
+/// The cause that kept an object from being created, as far as the server's answer shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Obstacle {
-    /// An admission webhook did not answer, or not as one does.
+    /// An admission webhook did not answer, or not validly.
     Webhook,
     /// A conversion webhook did not answer.
     Conversion,
     /// The namespace is being deleted.
     Terminating,
-    /// The namespace is not there.
+    /// The namespace does not exist.
     NoNamespace,
-    /// A quota's use is not counted yet.
+    /// A quota's use is not yet known.
     QuotaUnknown,
-    /// A quota is used up.
+    /// A quota is exceeded.
     Quota,
-    /// The server has too much to do.
+    /// The server is overloaded.
     Busy,
-    /// The Service behind it has no endpoint that is ready.
+    /// The Service that the object needs has no ready endpoint.
     NoBackend,
-    /// A right is missing.
+    /// The restore lacks a right.
     Right,
     /// An admission policy or webhook denies it.
     Denied,
-    /// The one that is there does not take the change.
+    /// The existing object does not accept the change.
     Immutable,
-    /// The object itself is not accepted, or cannot be sent.
+    /// The object itself is invalid or cannot be sent.
     Object,
-    /// Something else.
+    /// Another cause.
     Other,
 }
 
 impl Obstacle {
-    /// Whether time alone may lift it.
+    /// True if time alone may remove it.
     pub(super) fn passes(self) -> bool {
         matches!(
             self,
@@ -96,7 +96,7 @@ impl Obstacle {
         )
     }
 
-    /// What to do about it.
+    /// Returns the remedy, if there is one.
     #[must_use]
     pub fn remedy(self) -> Option<&'static str> {
         match self {
@@ -120,12 +120,12 @@ impl Obstacle {
     }
 }
 
-/// Why the server refused an object. Holds no values of the object.
+/// The server's refusal of an object. Holds no values of the object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{reason}{}{}", if .fields.is_empty() { String::new() } else { format!(" at {}", .fields.join(", ")) },
     if .message.is_empty() { String::new() } else { format!(": {}", .message) })]
 pub struct Refusal {
-    /// What kind of obstacle it is.
+    /// The cause of the refusal.
     pub obstacle: Obstacle,
     /// The HTTP status; 0 if the object was not sent.
     pub code: u16,
@@ -133,25 +133,25 @@ pub struct Refusal {
     pub reason: String,
     /// The fields that the server names.
     pub fields: Vec<String>,
-    /// The server's words, where they cannot quote the object.
+    /// The server's message, if it cannot quote the object.
     pub message: String,
 }
 
 impl Refusal {
-    /// An object that was not sent.
+    /// Returns the refusal of an object that was not sent.
     pub(super) fn unsent(reason: &str, message: String) -> Self {
         let reason = reason.to_owned();
         Self { obstacle: Obstacle::Object, code: 0, reason, fields: Vec::new(), message }
     }
 
-    /// A yes without an object.
+    /// Returns the refusal for a success without an object.
     pub(super) fn no_object() -> Self {
         let message = "what answers is no API server: it says yes and shows no object";
         Self::unsent("NoObject", message.to_owned())
     }
 
-    /// What may be said of a refusal. A message about invalid fields quotes their values, and any
-    /// message about a Secret may; then only reason and fields are named.
+    /// Returns the parts of a refusal that may be shown. Messages about invalid fields quote values, and any
+    /// about a Secret may; only reason and fields are kept of those.
     pub(super) fn new(kind: &KindInfo, status: &ApiStatus) -> Self {
         let obstacle = obstacle(status);
         let quotes = matches!(status.code, 400 | 422) || kind.resource() == "secrets";
@@ -160,7 +160,7 @@ impl Refusal {
         fields.retain(|field| !field.is_empty());
         fields.dedup();
         let message = match (quotes, obstacle) {
-            // Who denies chooses the code and the words.
+            // The policy or webhook that denies chooses the code and the message.
             (_, Obstacle::Denied) => denier(&status.message).unwrap_or_default(),
             (true, Obstacle::Webhook) => webhook(&status.message).map(str::to_owned).unwrap_or_default(),
             (true, _) => String::new(),
@@ -169,7 +169,7 @@ impl Refusal {
         Self { obstacle, code: status.code, reason: status.reason.clone(), fields, message }
     }
 
-    /// What may be said of a refusal to change an object that is there.
+    /// Returns the parts that may be shown of a refusal to change an existing object.
     pub(super) fn of_change(kind: &KindInfo, status: &ApiStatus) -> Self {
         let refusal = Self::new(kind, status);
         if status.code != 422 || refusal.obstacle != Obstacle::Object {
@@ -179,19 +179,19 @@ impl Refusal {
         Self { obstacle: Obstacle::Immutable, message: message.to_owned(), ..refusal }
     }
 
-    /// The name of the webhook that did not answer.
+    /// Returns the name of the webhook that did not answer.
     pub(super) fn webhook(&self) -> Option<&str> {
         webhook(&self.message).or(Some(self.message.as_str())).filter(|_| self.obstacle == Obstacle::Webhook)
     }
 }
 
-/// The name in `failed calling webhook "NAME": …`.
+/// Returns the name in `failed calling webhook "NAME": …`.
 fn webhook(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("failed calling webhook \"")?;
     rest.split_once('"').map(|(name, _)| name)
 }
 
-/// The paths in `strict decoding error: unknown field "spec.x"`: names, no values.
+/// Returns the paths in `strict decoding error: unknown field "spec.x"`: names, no values.
 fn unknown_fields(message: &str) -> Vec<String> {
     if !message.contains("strict decoding error") {
         return Vec::new();
@@ -220,64 +220,64 @@ fn obstacle(status: &ApiStatus) -> Obstacle {
     }
 }
 
-/// What a restore did.
+/// The result of a restore.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreReport {
     /// Objects created.
     pub created: u64,
-    /// Objects that were there already, as in the backup or as a restore made them.
+    /// Objects that existed, as in the backup or as a restore created them.
     pub existed: u64,
-    /// Objects that were there and brought to what the backup says.
+    /// Objects that existed and were changed to the backup's state.
     pub patched: u64,
-    /// Objects that were there and replaced.
+    /// Objects that existed and were replaced.
     pub replaced: u64,
-    /// Objects that were there, are otherwise than in the backup, and were left alone.
+    /// Objects that existed, differ from the backup, and were left unchanged.
     pub differing: u64,
-    /// Objects left out, by rule.
+    /// Objects skipped by rule.
     pub skipped: BTreeMap<Skip, u64>,
-    /// Objects not allowed.
+    /// Objects that need a permission.
     pub refused: BTreeMap<Allow, u64>,
     /// Objects held back.
     pub held: BTreeMap<Release, u64>,
-    /// Objects that came back suspended.
+    /// Objects created suspended.
     pub suspended: u64,
-    /// Objects whose name another object of the backup has here.
+    /// Objects not created because another object of the backup has the same name in the target.
     pub collided: u64,
     /// Objects of kinds that the cluster does not serve, by resource.
     pub unserved: BTreeMap<String, u64>,
-    /// Objects that the server refused to the last.
+    /// Objects that the server refused in the last attempt.
     pub failed: u64,
-    /// The first thousand of them.
+    /// The first thousand failures.
     pub failures: Vec<(ObjectRef, Refusal)>,
-    /// The first hundred objects that are not there for another reason.
+    /// The first hundred objects that are missing for another reason.
     pub missing: Vec<(ObjectRef, Outcome)>,
     /// Objects whose owners were set again.
     pub relinked: u64,
-    /// Owner references left out, because the owner is not there.
+    /// Owner references left out because the owner does not exist.
     pub owners_lost: u64,
-    /// Objects whose managers of fields were set again.
+    /// Objects whose field managers were set again.
     pub managed: u64,
     /// Objects whose status was restored.
     pub status: u64,
-    /// Objects whose status, managers or owners could not be set.
+    /// Objects with remaining work, such as status, managers or owners that could not be set.
     pub unfinished: Vec<(ObjectRef, Refusal)>,
-    /// Rounds that were needed.
+    /// Number of rounds.
     pub rounds: u32,
-    /// The server's warnings and kbak's own, each once, at most a hundred.
+    /// Warnings of the server and of kbak, each once, at most a hundred.
     pub warnings: BTreeSet<Warning>,
-    /// What was asked for and nothing in the snapshot fits.
+    /// Selectors that match no object of the snapshot.
     pub absent: Vec<Absent>,
-    /// Whether the cluster is another one than that of the backup, and does not take its place.
+    /// True if the target is another cluster than that of the backup and does not take its place.
     pub foreign: bool,
-    /// Whether somebody said what is to happen with what is held back.
+    /// True if the config says which effects a copy may have.
     pub release_said: bool,
-    /// Whether somebody said what is to happen with what is there.
+    /// True if the config says how existing objects are treated.
     pub existing_said: bool,
 }
 
 impl RestoreReport {
-    /// Whether everything that was wanted is there. What is held back, or is there and differs, is
-    /// wanted unless somebody said otherwise.
+    /// True if all selected objects are restored. Objects that are held back or differ count as missing,
+    /// unless the config says how to treat them.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.failed == 0
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn obstacles_are_told_from_what_the_server_says() {
+    fn obstacles_are_derived_from_the_server_status() {
         for (code, message, wanted) in [
             (
                 500,

@@ -1,4 +1,4 @@
-//! Owners that a restore does not bring, because they are in the cluster.
+//! Looks up owners that the restore does not create because they exist in the cluster.
 
 use std::collections::HashMap;
 
@@ -10,19 +10,19 @@ use super::outcome::Refusal;
 use super::target::Target;
 use crate::source::kubernetes::{ApiError, Cluster};
 
-/// How many are remembered; further ones are asked for again.
+/// The largest number of owners that are cached; others are looked up again.
 const REMEMBERED: usize = 50_000;
 
-/// Asks the cluster for owners by their names, each once.
+/// Looks up owners by name, each once.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     known: Mutex<HashMap<Key, Option<Box<str>>>>,
 }
 
 impl Owners {
-    /// The UID that `owner` of an object in `namespace` has now; none if it is not there or is being
-    /// deleted, and why it cannot be seen, where that is so. Who has its name has its place: what a restore brings stands in the
-    /// place of what was there as well.
+    /// Returns the current UID of `owner` of an object in `namespace`: none if it does not exist or is being
+    /// deleted, a refusal if it cannot be read. An object of the same name counts as the owner, since a
+    /// restore also replaces objects by name.
     pub(super) async fn uid(
         &self,
         cluster: &Cluster,

@@ -1,11 +1,11 @@
-//! The second write: owners, managers of fields, status.
+//! The second write: owners, field managers, status.
 //!
-//! An owner is named by UID, and a new cluster gives new ones. An object created with the old UID
-//! would be collected as garbage within seconds, because no such owner exists (velero#4707). So
-//! objects are created without owners, and once all are there each gets its owners with their new
-//! UIDs, in one merge patch. Which manager applied which fields can only be said in a write of its
-//! own: a create gives all fields to whoever creates. It goes into the same patch, unless a manager
-//! applied an owner: then that patch would take the owner from him, and a third write gives it back.
+//! An owner is referenced by UID, and a new cluster assigns new ones. An object created with the old UID
+//! would be garbage collected within seconds, because no such owner exists (velero#4707). So objects are
+//! created without owners. Once all exist, each gets its owners with their new UIDs in one merge patch. A
+//! create assigns all fields to its writer, so managers need a second write, too. They go into the same
+//! patch, unless a manager applied an owner: that patch would take the owner from it, so a third write gives
+//! it back.
 
 use std::collections::HashMap;
 
@@ -22,8 +22,8 @@ use super::target::Target;
 use super::{RestoreConfig, RestoreError};
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
 
-/// Old UIDs and what stands in their place. UIDs are UUIDs wherever a Kubernetes API server gives
-/// them, and are kept as such in 16 bytes; any other text is kept as it is.
+/// New UIDs by old UID. Kubernetes API servers assign UUIDs, which are kept in 16 bytes; other text is kept
+/// unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Uids {
     known: HashMap<u128, (Uid, Owes)>,
@@ -39,7 +39,7 @@ impl Uid {
     fn new(text: &str) -> Self {
         let digits: String = text.chars().filter(|c| *c != '-').collect();
         let uid = u128::from_str_radix(&digits, 16).map_or_else(|_| Self::Text(text.into()), Self::Uuid);
-        // Kept short only if the text comes back as it was.
+        // The short form is used only if it converts back to the same text.
         if uid.text() == text { uid } else { Self::Text(text.into()) }
     }
 
@@ -55,7 +55,7 @@ impl Uid {
 }
 
 impl Uids {
-    /// What identifies a UID in 16 bytes.
+    /// Returns 16 bytes that identify a UID.
     pub(super) fn key(text: &str) -> u128 {
         match Uid::new(text) {
             Uid::Uuid(number) => number,
@@ -67,8 +67,8 @@ impl Uids {
         }
     }
 
-    /// The object with UID `old` is now the one with UID `new`, and a second write `owes` it something.
-    /// Does nothing without both.
+    /// Records that the object with UID `old` now has UID `new`, and its pending second writes `owes`. Does
+    /// nothing if either UID is empty.
     pub(super) fn learn(&mut self, old: &str, new: &str, owes: Owes) {
         if !old.is_empty() && !new.is_empty() {
             self.known.insert(Self::key(old), (Uid::new(new), owes));
@@ -84,7 +84,7 @@ impl Uids {
     }
 }
 
-/// What a second write did.
+/// The result of a second write.
 #[derive(Debug, Default)]
 pub(super) struct Second {
     pub(super) relinked: bool,
@@ -94,25 +94,25 @@ pub(super) struct Second {
     pub(super) refused: Option<(ObjectRef, Refusal)>,
 }
 
-/// An object's owners, as they are now.
+/// The current owners of an object.
 #[derive(Debug, Default)]
 struct References {
     all: Vec<Value>,
-    /// Old UIDs and new ones.
+    /// New UIDs by old UID.
     uids: HashMap<String, String>,
-    /// How many are not there.
+    /// Number of owners that do not exist.
     lost: u64,
-    /// Why of one of these it cannot be said whether it is there.
+    /// The refusal for an owner that could not be looked up.
     unseen: Option<Refusal>,
 }
 
-/// Where a field manager says which owner references it applied.
+/// Pointer to the owner references that a field manager applied.
 const OWNERS: &str = "/fieldsV1/f:metadata/f:ownerReferences";
-/// How it names one.
+/// Start of the key of an owner reference.
 const OWNER_KEY: &str = "k:{\"uid\":\"";
 
-/// The managers of an object's fields. Owners are in there by UID as well: the server drops a field
-/// that the object does not have, and with it the manager's hold on it.
+/// Returns the field managers of an object with new owner UIDs. The server drops an entry for a field that
+/// the object does not have, and the manager no longer owns that field.
 fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
     let mut managers = stored.pointer("/metadata/managedFields").cloned().unwrap_or_default();
     for manager in managers.as_array_mut().into_iter().flatten() {
@@ -129,9 +129,8 @@ fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
     managers
 }
 
-/// The managers that are to be written; none if they are to stay as they are. An object that lacks
-/// owners is marked, unless the one that is `there` bears the mark of a restore: the server notes none
-/// who set no field.
+/// Returns the managers to write; none if they stay unchanged. An object that lacks owners gets an entry of
+/// the restore, unless the object that is `there` has one. The server records no manager that set no field.
 fn managers_of(
     stored: &Value,
     owes: Owes,
@@ -158,8 +157,8 @@ fn has_owners(there: &Value) -> bool {
     each(there, "/metadata/ownerReferences").next().is_some()
 }
 
-/// Says that a restore made the object and still owes it owners, so that a later one, in which they are
-/// there, gives it those.
+/// Returns the manager entry of an object that lacks owners. A later restore finds it and sets those that
+/// exist by then.
 fn owing(api_version: &str) -> Value {
     json!({
         "manager": MANAGER,
@@ -170,7 +169,7 @@ fn owing(api_version: &str) -> Value {
     })
 }
 
-/// Finishes one object, which a restore created.
+/// Does the second writes of an object that a restore created.
 pub(super) struct Finisher<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) config: &'a RestoreConfig,
@@ -180,7 +179,7 @@ pub(super) struct Finisher<'a> {
 }
 
 impl Finisher<'_> {
-    /// `stored` is the line, `named` what the object is called now, `kind` what it is there.
+    /// Does the writes. `stored` is the line, `named` the name and `kind` the kind in the target.
     pub(super) async fn finish(
         &self,
         stored: &Value,
@@ -194,8 +193,8 @@ impl Finisher<'_> {
         Ok(second)
     }
 
-    /// The writes that are owed, each only if the one before was taken: owners, status, managers. That
-    /// the managers come last tells a later restore that nothing is owed any more.
+    /// Does the pending writes, each only if the previous one succeeded: owners, status, managers. Managers
+    /// come last and tell a later restore that no write is pending.
     async fn writes(
         &self,
         stored: &Value,
@@ -227,7 +226,7 @@ impl Finisher<'_> {
             first.insert("ownerReferences".into(), Value::from(owned.all));
         }
         if let Some(managers) = managers {
-            // Who writes an owner holds it, whatever the same write says of managers.
+            // The writer of an owner reference owns that field, whatever the same patch says about managers.
             let apart = relinks && each(&managers, "").any(|one| one.pointer(OWNERS).is_some());
             let of = if apart || status.is_some() { &mut then } else { &mut first };
             of.insert("managedFields".into(), managers);
@@ -247,11 +246,11 @@ impl Finisher<'_> {
             let Ok(()) = written else { return Ok(written) };
         }
         second.managed = owes.managers;
-        // Whether an owner is there could not be seen: it is to be tried again.
+        // An owner could not be looked up, so this write is to be retried.
         Ok(owned.unseen.map_or(Ok(()), Err))
     }
 
-    /// The status that is to be written.
+    /// Returns the status to write, if any.
     fn status_of(&self, stored: &Value, owes: Owes, kind: &KindInfo) -> Option<Value> {
         stored.get("status").filter(|_| owes.status && kind.has("status")).cloned()
     }
@@ -288,7 +287,7 @@ impl Finisher<'_> {
             };
             let mut reference = reference.clone();
             reference["uid"] = Value::from(now.clone());
-            // The version that the owner had may be gone.
+            // The owner's old version may no longer be served.
             reference["apiVersion"] = Value::from(owner.api_version);
             reference["name"] = Value::from(owner.name);
             owned.all.push(reference);
@@ -311,7 +310,7 @@ impl Finisher<'_> {
                 let there: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
                 Ok(if is_object(&there) { Ok(()) } else { Err(Refusal::no_object()) })
             }
-            // It is gone again, or an operator changed its mind about it.
+            // The object was deleted, or an operator rejects the change.
             Err(error) => {
                 let status = error.refusal()?;
                 Ok(Err(Refusal::new(kind, &status)))
@@ -325,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uids_of_any_form_are_known_again() {
+    fn uids_of_any_form_are_found() {
         let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
         let mut uids = Uids::default();
         let owes = Owes { owners: true, ..Owes::default() };
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn who_applied_an_owner_applied_the_one_that_is_there_now() {
+    fn field_managers_get_the_new_uids_of_owners() {
         let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
         let uids = HashMap::from([(old.to_owned(), new.to_owned())]);
         let key = |uid: &str| format!("k:{{\"uid\":\"{uid}\"}}");

@@ -1,4 +1,4 @@
-//! What the cluster that is restored into serves.
+//! The kinds that the target cluster serves.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Asks the cluster.
+    /// Reads the served kinds from the cluster.
     pub(super) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
         let mut served: HashMap<(String, String), Vec<KindInfo>> = HashMap::new();
         for kind in discover(cluster).await?.served {
@@ -21,7 +21,7 @@ impl Target {
         Ok(Self { served })
     }
 
-    /// Where a stored kind is created: at its own version, where it moved to, or at the server's
+    /// Finds the kind for a stored one: in its own version, in the version it moved to, or in the server's
     /// first.
     pub(super) fn find(&self, stored: &KindInfo) -> Option<Place<'_>> {
         if let Some(kind) = self.at(&stored.group, &stored.version, &stored.plural) {
@@ -36,7 +36,7 @@ impl Target {
         versions.first().map(|kind| Place { kind, moved: None })
     }
 
-    /// The version in which a kind is served, where `api_version` is not.
+    /// Returns the version in which a kind is served, if `api_version` is not.
     pub(super) fn version_of(&self, api_version: &str, kind: &str) -> Option<String> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         let mut same = self.served.values().flatten().filter(|served| served.kind == kind);
@@ -44,12 +44,12 @@ impl Target {
             return None;
         }
         let of_group = same.clone().find(|served| served.group == group);
-        // Kinds that are built in moved from one group to another.
+        // Built-in kinds moved from one group to another.
         let moved = same.find(|served| !group.contains('.') && !served.group.contains('.'));
         of_group.or(moved).map(KindInfo::api_version)
     }
 
-    /// A kind by the names that an object's owner is called by.
+    /// Finds the kind that an owner reference names.
     pub(super) fn named(&self, api_version: &str, kind: &str) -> Option<&KindInfo> {
         let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         let same = self.served.values().flatten().filter(|one| one.kind == kind && one.group == group);
@@ -62,17 +62,17 @@ impl Target {
     }
 }
 
-/// Where a kind is created.
+/// The place of a kind in the target's API.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
-    /// The kind, as it is served.
+    /// The kind as it is served.
     pub(super) kind: &'a KindInfo,
-    /// What changes on the way.
+    /// The conversion, if the kind moved.
     pub(super) moved: Option<Moved>,
 }
 
-/// A name as one segment of a path, or none if no object can have it: the API forbids what would
-/// lead elsewhere.
+/// Escapes a name as one path segment. None if no object can have it: the API forbids names that could lead
+/// elsewhere.
 pub(super) fn segment(name: &str) -> Option<String> {
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) || name.len() > 253 {
         return None;
@@ -93,7 +93,7 @@ mod tests {
     use super::segment;
 
     #[test]
-    fn no_name_leads_out_of_its_place() {
+    fn names_that_leave_their_path_are_rejected() {
         for bad in ["", ".", "..", "a/b", "../x", "%2e%2e"] {
             assert_eq!(segment(bad), None, "{bad}");
         }

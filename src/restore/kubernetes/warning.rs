@@ -1,21 +1,21 @@
-//! What is warned of: by the server, whose words may quote values of an object, and by kbak itself.
+//! Warnings of the server, whose text may quote values of an object, and of kbak itself.
 
 use serde::Serialize;
 
 use super::object::ObjectRef;
 
-/// A warning.
+/// A warning about a restored object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "by", content = "text")]
 pub enum Warning {
-    /// The API server's, as far as it can be told.
+    /// A warning of the API server, as far as it may be shown.
     Server(String),
-    /// kbak's own.
+    /// A warning of kbak.
     Own(String),
 }
 
 impl Warning {
-    /// What it says.
+    /// Returns the text of the warning.
     #[must_use]
     pub fn text(&self) -> &str {
         let (Self::Server(text) | Self::Own(text)) = self;
@@ -23,8 +23,8 @@ impl Warning {
     }
 }
 
-/// The fields that the server says it left out, in the headers that came with an object: their kind is
-/// defined otherwise here than in the backup. Names of fields, no values.
+/// Returns the names of fields that the server reports as pruned in the headers of its answer: the kind is
+/// defined differently than in the backup. Holds no values.
 pub(super) fn pruned(headers: &[String]) -> Vec<String> {
     let fields = headers
         .iter()
@@ -33,11 +33,11 @@ pub(super) fn pruned(headers: &[String]) -> Vec<String> {
     fields.take(TAKEN).collect()
 }
 
-/// Warnings of one answer that are taken in.
+/// The largest number of warnings read from one answer.
 const TAKEN: usize = 8;
 
-/// What may be said of the headers that came with `object`. A policy's message may quote any value, and
-/// any text about a Secret may.
+/// Returns the warnings in the headers of `object` that may be shown. A policy's message may quote any value,
+/// and so may any text about a Secret.
 pub(super) fn told(object: &ObjectRef, headers: &[String]) -> Vec<Warning> {
     let texts = headers.iter().flat_map(|header| texts(header)).take(TAKEN);
     let secret = object.resource == "secrets";
@@ -55,14 +55,14 @@ pub(super) fn told(object: &ObjectRef, headers: &[String]) -> Vec<Warning> {
     told
 }
 
-/// The texts of `299 - "text" "date", 299 - "text"` (RFC 9111, section 5.5), without what is written
-/// before and after them. What is not written so is taken as it is.
+/// Returns the texts of `299 - "text" "date", 299 - "text"` (RFC 9111, section 5.5), without code, agent and
+/// date. A header in another form is returned whole.
 fn texts(header: &str) -> Vec<String> {
     let mut texts = Vec::new();
     let mut rest = header;
     while let Some((text, after)) = one(rest) {
         texts.push(text);
-        // A date may follow; the next one begins after a comma.
+        // A date may follow; the next warning begins after a comma.
         let Some((_, next)) = after.split_once(',').filter(|(date, _)| date.matches('"').count() != 1) else {
             return texts;
         };
@@ -74,7 +74,7 @@ fn texts(header: &str) -> Vec<String> {
     texts
 }
 
-/// The first warning's text, and what comes after it.
+/// Returns the first warning's text, and the rest after it.
 fn one(header: &str) -> Option<(String, &str)> {
     let (code, rest) = header.trim_start().split_once(' ')?;
     let (_agent, rest) = rest.split_once(' ')?;
@@ -94,7 +94,7 @@ fn one(header: &str) -> Option<(String, &str)> {
     None
 }
 
-/// A policy and its binding, by name, where the text is a policy's.
+/// Returns the policy and its binding, by name, if the text comes from a policy.
 fn policy(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("Validation failed for ")?;
     super::denial::policy(rest).or_else(|| Some("an admission policy".to_owned()))
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_header_adds_is_cut() {
+    fn warning_texts_are_extracted_from_headers() {
         assert_eq!(said("pods", r#"299 - "unknown field \"spec.x\"""#), [r#"unknown field "spec.x""#]);
         assert_eq!(said("pods", r#"299 - "a, b", 299 x "c" "Wed, 25 Nov 2026 01:02:03 GMT""#), ["a, b", "c"]);
         assert_eq!(said("pods", "no such form"), ["no such form"]);
     }
 
     #[test]
-    fn no_value_is_quoted() {
+    fn warnings_quote_no_values() {
         let of_policy = r#"299 - "Validation failed for ValidatingAdmissionPolicy 'p.example' with binding 'b': the password is hunter2""#;
         let named = "K/shop/db: ValidatingAdmissionPolicy p.example with binding b warned about it; its text is not shown";
         assert_eq!(said("configmaps", of_policy), [named]);

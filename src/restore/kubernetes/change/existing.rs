@@ -1,4 +1,4 @@
-//! An object that is there, beside the one that a restore would create.
+//! Compares an existing object with the one that a restore would create.
 
 use serde_json::{Map, Value, json};
 
@@ -6,15 +6,15 @@ use super::super::object::{each, map_mut, text};
 use super::{Changes, NodePorts, Options, cut};
 use crate::source::kubernetes::KindInfo;
 
-/// Set by the server to the namespace's own name.
+/// Label that the server sets to the namespace's own name.
 const OWN_NAME: &str = "kubernetes.io/metadata.name";
 
-/// How an object that is there stands to the one that a restore would create.
+/// The difference between an existing object and the one that a restore would create.
 #[derive(Debug, Default, PartialEq)]
 pub(in super::super) struct Beside {
-    /// A merge patch that brings it to what the backup says; none if all of that is there.
+    /// A merge patch that changes it to the backup's state; none if it has all of that.
     pub(in super::super) patch: Option<Value>,
-    /// Whether it has something that the backup does not have.
+    /// True if it has fields that the backup does not have.
     pub(in super::super) more: bool,
 }
 
@@ -24,9 +24,9 @@ impl Beside {
     }
 }
 
-/// Compares `there` with `wanted`, without what a server or a controller gives each object by itself.
-/// `moved`: the backup has another version of the API, whose defaults may be others; then only what
-/// `wanted` says counts.
+/// Compares `there` with `wanted`, ignoring fields that the server or a controller sets in every object.
+/// `moved`: the backup has another version of the API, which may have other defaults; only fields in `wanted`
+/// are compared then.
 pub(in super::super) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, there: &Value) -> Beside {
     let status = wanted.get("status").is_none();
     let mut given = wanted.clone();
@@ -41,7 +41,7 @@ pub(in super::super) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, the
     Beside { patch, more: !moved && missing(&now, Some(&wanted), true).is_some() }
 }
 
-/// An object without what does not come from those who write it.
+/// Returns the object without the fields that its writers do not set.
 fn plain(kind: &KindInfo, mut object: Value, status: bool) -> Value {
     cut(kind, &mut object, Options { status, node_ports: NodePorts::All }, &mut Changes::default());
     if kind.resource() == "namespaces" {
@@ -54,11 +54,11 @@ fn plain(kind: &KindInfo, mut object: Value, status: bool) -> Value {
     object
 }
 
-/// What of `wanted` is not `there`, as a merge patch. Lists are one thing: `exact` says whether their
-/// elements may have more than is wanted.
+/// Returns the part of `wanted` that is not in `there`, as a merge patch. A list that differs is replaced
+/// whole. With `exact`, list elements must not have more fields than wanted.
 fn missing(wanted: &Value, there: Option<&Value>, exact: bool) -> Option<Value> {
     match (wanted, there) {
-        // Nothing, an empty list and an empty map say the same.
+        // A missing field, an empty list and an empty map are equivalent.
         (Value::Null, None) => None,
         (Value::Array(list), None) if list.is_empty() => None,
         (Value::Object(map), None) if map.is_empty() => None,
@@ -82,13 +82,13 @@ fn missing(wanted: &Value, there: Option<&Value>, exact: bool) -> Option<Value> 
     }
 }
 
-/// Whether something that is `wanted` is not `there`, or is otherwise.
+/// True if `there` lacks a field of `wanted` or has another value for it.
 pub(in super::super) fn lacks(wanted: &Value, there: &Value) -> bool {
     missing(wanted, Some(there), true).is_some()
 }
 
-/// Whether `there` is a volume that waits for somebody to say that its claim may have it again: it
-/// names the claim of the backup, by the UID of one that is gone.
+/// True if `there` is a released PersistentVolume of the same claim. It names the UID of a deleted claim, so
+/// it stays unbound until that UID is cleared.
 fn released(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
     let same = |field: &str| text(wanted, field) == text(there, field) && !text(there, field).is_empty();
     kind.resource() == "persistentvolumes"
@@ -97,7 +97,7 @@ fn released(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
         && same("/spec/claimRef/name")
 }
 
-/// Merges as a server merges a patch (RFC 7396), but keeps the nulls.
+/// Merges a patch as the server does (RFC 7396), but keeps the nulls.
 pub(in super::super) fn merge(into: &mut Value, patch: &Value) {
     match (into.as_object_mut(), patch.as_object()) {
         (Some(map), Some(patch)) => {
@@ -109,7 +109,7 @@ pub(in super::super) fn merge(into: &mut Value, patch: &Value) {
     }
 }
 
-/// What the server gave the object that is there, and refuses to change or to lose.
+/// Copies into `wanted` the fields that the server set in `there` and does not let anyone change or remove.
 pub(in super::super) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &Value) {
     if let Some(metadata) = map_mut(wanted, "/metadata") {
         for field in ["uid", "resourceVersion"] {
@@ -157,7 +157,7 @@ pub(in super::super) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &
     }
 }
 
-/// Whether two Jobs have the same pods, but for the labels that the server gives each of its own.
+/// True if two Jobs have the same pod template, apart from the labels that the server sets in each.
 fn runs_the_same(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
     let template = |object: &Value| plain(kind, object.clone(), true).pointer("/spec/template").cloned();
     let (wanted, there) = (template(wanted).unwrap_or_default(), template(there).unwrap_or_default());
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_gives_is_no_difference_and_what_somebody_adds_is() {
+    fn fields_of_the_server_are_ignored_and_added_fields_differ() {
         let kind = services();
         let wanted = json!({"metadata": {"name": "a", "labels": {"x": "1"}, "annotations": {}},
             "spec": {"ports": [{"port": 80}], "type": "NodePort"}});
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_runs_something_else_is_another() {
+    fn job_with_another_image_differs() {
         let kind = KindInfo::named("batch", "v1", "jobs");
         let job = |image: &str, labels: Value, selector: Value| {
             let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": image}]}});
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_was_released_is_given_back_to_its_claim() {
+    fn released_volume_is_returned_to_its_claim() {
         let kind = KindInfo { plural: "persistentvolumes".into(), namespaced: false, ..services() };
         let claim = json!({"namespace": "shop", "name": "data"});
         let wanted = json!({"spec": {"claimRef": claim}});

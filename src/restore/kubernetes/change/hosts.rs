@@ -1,4 +1,4 @@
-//! Host names that a cluster answers to, mapped.
+//! Maps the host names that a cluster serves.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::super::object::{each_mut, map_mut};
 use super::Changes;
 use crate::source::kubernetes::KindInfo;
 
-/// Group, resource, where hosts stand: a pointer, in which `*` is each element of a list.
+/// Group, resource and pointers to host names; `*` stands for each element of a list.
 const HOSTS: &[(&str, &str, &[&str])] = &[
     ("networking.k8s.io", "ingresses", &["/spec/rules/*/host", "/spec/tls/*/hosts/*"]),
     ("extensions", "ingresses", &["/spec/rules/*/host", "/spec/tls/*/hosts/*"]),
@@ -21,7 +21,7 @@ const HOSTS: &[(&str, &str, &[&str])] = &[
     ("networking.istio.io", "virtualservices", &["/spec/hosts/*"]),
     ("externaldns.k8s.io", "dnsendpoints", &["/spec/endpoints/*/dnsName"]),
 ];
-/// Annotations that hold names, with commas between them.
+/// Annotations that hold host names, separated by commas.
 const NAMED: &[&str] =
     &["external-dns.alpha.kubernetes.io/hostname", "nginx.ingress.kubernetes.io/server-alias"];
 
@@ -50,7 +50,7 @@ pub(super) fn map(kind: &KindInfo, object: &mut Value, mapping: &Mapping, change
     }
 }
 
-/// The new name of `host`, if it is mapped or lies beneath what is.
+/// Returns the new name of `host` if it or a parent domain is mapped.
 fn mapped(host: &str, mapping: &Mapping) -> Option<String> {
     let longest = mapping.hosts.iter().filter_map(|(from, to)| {
         let rest = host.strip_suffix(from.as_str())?;

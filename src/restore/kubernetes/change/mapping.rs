@@ -1,5 +1,4 @@
-//! What is called otherwise in the cluster that is restored into: namespaces and all that names
-//! them, storage classes, images, hosts.
+//! Renames namespaces and references to them, storage classes, images and hosts for the target cluster.
 
 use serde_json::Value;
 
@@ -9,7 +8,7 @@ use super::super::object::{CONTAINERS, each_mut, map_mut, pod_spec, text};
 use super::{Changes, hosts};
 use crate::source::kubernetes::KindInfo;
 
-/// Group, resource, where namespaces are named: as in hosts.rs.
+/// Group, resource and pointers to names of namespaces; the pointers are as in hosts.rs.
 const NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("rbac.authorization.k8s.io", "rolebindings", &["/subjects/*/namespace"]),
     ("rbac.authorization.k8s.io", "clusterrolebindings", &["/subjects/*/namespace"]),
@@ -43,12 +42,12 @@ const NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("gateway.networking.k8s.io", "tlsroutes", &["/spec/parentRefs/*/namespace"]),
     ("gateway.networking.k8s.io", "referencegrants", &["/spec/from/*/namespace"]),
 ];
-/// The label by which policies choose a namespace.
+/// The label by which policies select a namespace.
 const NAME: &str = "kubernetes.io/metadata.name";
-/// Where the class of a claim stands in old objects.
+/// The annotation that holds the storage class of old claims.
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// Maps what `object` names. Its own namespace is mapped, too.
+/// Applies the mapping to `object` and its references, including its own namespace.
 pub(in super::super) fn map(
     kind: &KindInfo,
     object: &mut Value,
@@ -75,7 +74,7 @@ fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &
         if kind.resource() == "namespaces"
             && let Some(labels) = map_mut(object, "/metadata/labels")
         {
-            // The server sets it.
+            // The server sets this label.
             labels.remove(NAME);
         }
         unmark(object, changes);
@@ -105,7 +104,7 @@ fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &
     }
 }
 
-/// Accounts of a namespace by the names that the API server gives their users and groups.
+/// Maps the namespace in the user and group names that the API server gives to service accounts.
 fn accounts(name: &mut Value, mapping: &Mapping, changes: &mut Changes) {
     let Some(from) = name.as_str() else { return };
     let to = if let Some(namespace) = from.strip_prefix("system:serviceaccounts:") {
@@ -131,7 +130,7 @@ fn replace(value: &mut Value, mapping: &Mapping, changes: &mut Changes) {
     }
 }
 
-/// A copy bears no mark of Argo CD or Flux: they would take it for one of theirs, and delete it.
+/// Removes the tracking marks of Argo CD and Flux from a copy: they would adopt the object and delete it.
 fn unmark(object: &mut Value, changes: &mut Changes) {
     for place in ["/metadata/labels", "/metadata/annotations"] {
         let Some(marks) = map_mut(object, place) else { continue };
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_a_namespace_follows_it() {
+    fn references_to_a_mapped_namespace_are_renamed() {
         let binding = mapped(
             "rbac.authorization.k8s.io",
             "rolebindings",
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_lets_its_own_in_and_not_those_of_the_original() {
+    fn accounts_selectors_classes_and_aliases_are_mapped() {
         let mut changes = Changes::default();
         let mut binding = json!({"metadata": {"namespace": "shop"}, "subjects": [
             {"kind": "Group", "name": "system:serviceaccounts:shop"},

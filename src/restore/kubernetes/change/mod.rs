@@ -1,5 +1,4 @@
-//! What is changed in an object on its way into the cluster, in this order: surgery, version,
-//! mapping, modifiers.
+//! Changes an object on its way into the cluster, in this order: cuts, version, mapping, modifiers.
 
 mod existing;
 mod hosts;
@@ -17,39 +16,39 @@ pub use modify::{Modifier, ModifierError};
 pub(super) use surgery::{NodePorts, Options, cut, unbind, without_families, without_node_ports};
 pub(super) use versions::{Moved, moved};
 
-/// One change that is worth telling. What the server sets in any object is cut without a word.
+/// A change that is reported. Fields that the server sets in every object are removed without a report.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "change")]
 pub enum Change {
-    /// A field is left out: it ties the object to the cluster it came from.
+    /// A field is removed because it ties the object to its old cluster.
     Dropped {
-        /// Which: `spec.clusterIP`.
+        /// The field, such as `spec.clusterIP`.
         field: String,
     },
-    /// Something is called otherwise.
+    /// A name is mapped.
     Mapped {
-        /// What: `namespace`, `class`, `image`, `host`.
+        /// Type of name: `namespace`, `class`, `image` or `host`.
         what: &'static str,
-        /// Its name in the backup.
+        /// The name in the backup.
         from: String,
-        /// Its name now.
+        /// The new name.
         to: String,
     },
-    /// A modifier of the plan, by its place from 1, had its way.
+    /// A modifier of the plan changed the object.
     Modified {
-        /// Which.
+        /// The modifier's position in the plan, from 1.
         modifier: usize,
     },
-    /// It does not run by itself.
+    /// The object is created suspended.
     Suspended {
-        /// Whether it is a job of kbak's own, which never does; others only in a copy.
+        /// True for kbak's own jobs, which are always suspended; other jobs are suspended only in a copy.
         own: bool,
     },
-    /// It comes in another version of the API.
+    /// The object is created in another version of the API.
     Version {
-        /// As it was stored.
+        /// The stored version.
         from: String,
-        /// As it is created.
+        /// The version in which it is created.
         to: String,
     },
 }
@@ -67,7 +66,7 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// What was changed in one object.
+/// The changes made to one object.
 #[derive(Debug, Default)]
 pub(super) struct Changes(Vec<Change>);
 

@@ -1,4 +1,4 @@
-//! Changes that the plan's owner wants, chosen by kind, name, namespace, label.
+//! Applies the modifiers of a RestorePlan, which select objects by kind, name, namespace and labels.
 
 use json_patch::Patch;
 use regex::Regex;
@@ -8,7 +8,7 @@ use super::super::object::{ObjectRef, text};
 use super::{Change, Changes};
 use crate::plan::{Glob, LabelSelector};
 
-/// One change, and to which objects. Names are those of the backup.
+/// A change and the objects that it applies to. Names are those in the backup.
 #[derive(Debug, Clone, Default)]
 pub struct Modifier {
     /// Kinds (`deployments.apps`); empty: all.
@@ -19,28 +19,28 @@ pub struct Modifier {
     pub names: Vec<Glob>,
     /// A regular expression that the whole name matches.
     pub name_regex: Option<Regex>,
-    /// Labels.
+    /// Labels that the object must have; none: any.
     pub labels: Option<LabelSelector>,
     /// A JSON merge patch (RFC 7396).
     pub merge: Option<Value>,
-    /// A JSON patch (RFC 6902); all of it or nothing.
+    /// A JSON patch (RFC 6902), applied as a whole or not at all.
     pub patch: Option<Patch>,
 }
 
-/// Why a modifier cannot have its way.
+/// The reason why a modifier cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModifierError {
-    /// The JSON patch does not fit.
+    /// The JSON patch does not fit the object.
     #[error("modifier {modifier} does not fit: operation {operation} at {path}")]
     Unfit {
-        /// Which modifier, from 1.
+        /// The modifier's position in the plan, from 1.
         modifier: usize,
-        /// Which of its operations, from 1.
+        /// The operation's position in the patch, from 1.
         operation: usize,
-        /// Where.
+        /// The path that the operation names.
         path: String,
     },
-    /// It would make another object of it.
+    /// The modifier changes the object's identity.
     #[error("modifier {0} changes what the object is: its name, namespace, kind or version")]
     Renames(usize),
 }
@@ -63,7 +63,7 @@ fn whole(regex: &Regex, name: &str) -> bool {
     regex.find_iter(name).any(|found| found.range() == (0..name.len()))
 }
 
-/// Modifies `object`, which the backup calls `named`.
+/// Applies the modifiers to `object`, whose name in the backup is `named`.
 pub(in super::super) fn modify(
     named: &ObjectRef,
     object: &mut Value,
@@ -103,7 +103,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_modifier_changes_what_it_chooses_and_nothing_else() {
+    fn modifier_changes_only_selected_objects() {
         let patch = |value: Value| Some(serde_json::from_value::<Patch>(value).expect("a patch"));
         let modifiers = [
             Modifier {

@@ -1,5 +1,5 @@
-//! What is cut out of an object before it is created: what the server sets, and what ties it to
-//! the cluster it came from.
+//! Removes fields from an object before it is created: those that the server sets, and those that tie it to
+//! its old cluster.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::super::object::{annotation, each, each_mut, map_mut, text};
 use super::Changes;
 use crate::source::kubernetes::KindInfo;
 
-/// Metadata that the server sets, or that a second pass sets.
+/// Metadata that the server or a second write sets.
 const METADATA: &[&str] = &[
     "uid",
     "resourceVersion",
@@ -19,7 +19,7 @@ const METADATA: &[&str] = &[
     "managedFields",
     "ownerReferences",
 ];
-/// Annotations of the volume binder; with them a claim counts as bound to a volume that is gone.
+/// Annotations of the volume binder. With them a claim counts as bound to a volume that is gone.
 const BINDING: &[&str] = &[
     "pv.kubernetes.io/bind-completed",
     "pv.kubernetes.io/bound-by-controller",
@@ -30,30 +30,30 @@ const BINDING: &[&str] = &[
 /// Labels of a Job and its pods that carry its UID.
 const JOB_UID: &[&str] = &["controller-uid", "batch.kubernetes.io/controller-uid"];
 
-/// What surgery depends on.
+/// Settings that decide which fields are cut.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Options {
-    /// Whether the target has a status subresource for the kind; then a status in a create is
-    /// dropped by the server anyway, and otherwise it is data like the rest.
+    /// True if the target has a status subresource for the kind: the server drops a status in a create.
+    /// Otherwise the status is data like the rest.
     pub(in super::super) status: bool,
-    /// Which node ports are kept.
+    /// Selects the node ports that are kept.
     pub(in super::super) node_ports: NodePorts,
 }
 
-/// Which node ports of a Service are kept.
+/// The node ports of a Service that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum NodePorts {
-    /// All, also those that a cluster gave.
+    /// All, including those that a cluster assigned.
     All,
-    /// Those that somebody chose.
+    /// Those that a user chose.
     Chosen,
-    /// None.
+    /// No node ports.
     None,
 }
 
-/// Cuts `object`, of `kind`, for a create.
+/// Removes the fields of `object`, of `kind`, that a create must not contain.
 pub(in super::super) fn cut(kind: &KindInfo, object: &mut Value, options: Options, changes: &mut Changes) {
-    // What is explicit is read from what is cut.
+    // Chosen ports are read from managedFields, which are removed below.
     let is_service = (kind.group.as_str(), kind.plural.as_str()) == ("", "services");
     let ports = if is_service && options.node_ports == NodePorts::Chosen {
         explicit_ports(object)
@@ -69,7 +69,7 @@ pub(in super::super) fn cut(kind: &KindInfo, object: &mut Value, options: Option
         for field in METADATA {
             metadata.remove(*field);
         }
-        // Only meant anything while the object was being deleted.
+        // These finalizers matter only while the object is being deleted.
         let pending = [Value::from("foregroundDeletion"), Value::from("orphan")];
         if let Some(finalizers) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
             finalizers.retain(|finalizer| !pending.contains(finalizer));
@@ -77,7 +77,7 @@ pub(in super::super) fn cut(kind: &KindInfo, object: &mut Value, options: Option
     }
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "namespaces") => {
-            // The server sets the one that counts.
+            // The server sets the finalizers that count.
             if let Some(spec) = map_mut(object, "/spec") {
                 spec.remove("finalizers");
             }
@@ -99,7 +99,7 @@ pub(in super::super) fn cut(kind: &KindInfo, object: &mut Value, options: Option
     }
 }
 
-/// Sets a claim's volume aside when that volume is not there for it.
+/// Removes the volume name of a claim whose volume is not available to it.
 pub(in super::super) fn unbind(object: &mut Value) -> bool {
     drop_from(object, "/spec", &["volumeName"], &mut Changes::default())
 }
@@ -116,7 +116,7 @@ fn drop_from(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut C
     any
 }
 
-/// Addresses and ports are the new cluster's to give; "None" is a wish, not an address.
+/// Removes addresses and ports, which the new cluster assigns. A `clusterIP` of "None" is a setting.
 fn service(object: &mut Value, options: Options, explicit: &[u64], changes: &mut Changes) {
     if text(object, "/spec/clusterIP") != "None" {
         drop_from(object, "/spec", &["clusterIP", "clusterIPs"], changes);
@@ -141,7 +141,7 @@ fn service(object: &mut Value, options: Options, explicit: &[u64], changes: &mut
     }
 }
 
-/// Node ports that somebody chose: kubectl apply or a field manager says so.
+/// Returns the node ports that a user chose, according to kubectl apply or a field manager.
 fn explicit_ports(object: &Value) -> Vec<u64> {
     let mut ports = Vec::new();
     let applied = annotation(object, "kubectl.kubernetes.io/last-applied-configuration")
@@ -171,7 +171,7 @@ fn explicit_ports(object: &Value) -> Vec<u64> {
     ports
 }
 
-/// Takes away the node ports of a service when others have them already.
+/// Removes the node ports of a Service, for when they are in use.
 pub(in super::super) fn without_node_ports(object: &mut Value) -> bool {
     let mut any = drop_from(object, "/spec", &["healthCheckNodePort"], &mut Changes::default());
     for port in each_mut(object, "/spec/ports").filter_map(Value::as_object_mut) {
@@ -180,18 +180,18 @@ pub(in super::super) fn without_node_ports(object: &mut Value) -> bool {
     any
 }
 
-/// Takes away the address families of a service when the cluster has not those.
+/// Removes the address families of a Service, for when the cluster does not have them.
 pub(in super::super) fn without_families(object: &mut Value) -> bool {
     drop_from(object, "/spec", &["ipFamilies", "ipFamilyPolicy"], &mut Changes::default())
 }
 
 fn claim(object: &mut Value, changes: &mut Changes) {
     drop_from(object, "/metadata/annotations", BINDING, &mut Changes::default());
-    // A source that is not there would keep the claim pending for ever; the data comes by kbak.
+    // With a missing data source the claim would stay pending forever; kbak restores the data itself.
     drop_from(object, "/spec", &["dataSource", "dataSourceRef"], changes);
 }
 
-/// The claim is named, but its UID is another now: with the old one the volume counts as released.
+/// Removes the UID of the claim, but keeps its name: with the old UID the volume counts as released.
 fn volume(object: &mut Value, changes: &mut Changes) {
     drop_from(object, "/metadata/annotations", BINDING, &mut Changes::default());
     drop_from(object, "/spec/claimRef", &["uid", "resourceVersion"], changes);
@@ -199,9 +199,9 @@ fn volume(object: &mut Value, changes: &mut Changes) {
 
 fn pod(object: &mut Value, changes: &mut Changes) {
     drop_from(object, "/spec", &["nodeName", "ephemeralContainers"], changes);
-    // Admission sets them, from the class or the default one, and refuses others.
+    // Admission sets these from the priority class or the default class, and refuses other values.
     drop_from(object, "/spec", &["priority", "preemptionPolicy"], &mut Changes::default());
-    // Admission mounts a token of its own.
+    // Admission mounts a new token.
     let is_token = |value: &Value| text(value, "/name").starts_with("kube-api-access-");
     if let Some(volumes) = object.pointer_mut("/spec/volumes").and_then(Value::as_array_mut) {
         volumes.retain(|volume| !is_token(volume));
@@ -215,7 +215,7 @@ fn pod(object: &mut Value, changes: &mut Changes) {
     }
 }
 
-/// The controller fills the token of the new ServiceAccount in.
+/// Removes the token, which the controller fills in for the new ServiceAccount.
 fn secret(object: &mut Value, changes: &mut Changes) {
     if text(object, "/type") == "kubernetes.io/service-account-token" {
         drop_from(
@@ -228,7 +228,7 @@ fn secret(object: &mut Value, changes: &mut Changes) {
     }
 }
 
-/// Tokens that a controller of old clusters made for the account.
+/// Removes references to tokens that a controller of an old cluster made for the account.
 fn account(object: &mut Value, changes: &mut Changes) {
     let prefixes = ["-token-", "-dockercfg-"].map(|of| format!("{}{of}", text(object, "/metadata/name")));
     for list in ["secrets", "imagePullSecrets"] {
@@ -241,7 +241,7 @@ fn account(object: &mut Value, changes: &mut Changes) {
     }
 }
 
-/// A selector that the server made names the old Job's UID.
+/// Removes a selector that the server generated, because it names the old Job's UID.
 fn job(object: &mut Value, changes: &mut Changes) {
     if object.pointer("/spec/manualSelector") == Some(&Value::Bool(true)) {
         return;
@@ -252,8 +252,8 @@ fn job(object: &mut Value, changes: &mut Changes) {
     drop_from(object, "/metadata/labels", JOB_UID, quiet);
 }
 
-/// What a definition says of versions that it once stored belongs to its status; what an old API
-/// allowed and the new one refuses is cut.
+/// Turns off a setting that the old API allowed and the new one refuses. The stored versions are part of the
+/// status.
 fn definition(object: &mut Value, changes: &mut Changes) {
     if let Some(spec) = map_mut(object, "/spec")
         && spec.get("preserveUnknownFields") == Some(&Value::Bool(true))
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_port_that_somebody_chose_stays() {
+    fn chosen_node_ports_are_kept() {
         let mut object = json!({
             "metadata": {"managedFields": [{"fieldsV1": {"f:spec": {"f:ports": {
                 "k:{\"port\":80,\"protocol\":\"TCP\"}": {"f:nodePort": {}, "f:port": {}}}}}}]},

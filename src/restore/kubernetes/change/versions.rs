@@ -1,24 +1,24 @@
-//! Kinds that moved to another group or version of the API and are gone from where they were.
+//! Kinds that moved to another group or version of the API, with the conversion of their objects.
 //!
-//! Where a version is gone and the kind is as it was, only `apiVersion` changes; the rest of the
-//! table says what else. A kind without a row here that is not served is named, not guessed.
+//! If only the version changed, only `apiVersion` is replaced; for other kinds the table has a conversion. A
+//! kind that is not served and has no row is reported, not guessed.
 
 use serde_json::{Value, json};
 
 use super::super::object::{each, each_mut, map_mut, text};
 
-/// Where a kind moved to, and how its objects change.
+/// The new place of a kind in the API, and the conversion of its objects.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Moved {
-    /// The group now.
+    /// The new group.
     pub(in super::super) group: &'static str,
-    /// The version now.
+    /// The new version.
     pub(in super::super) version: &'static str,
-    /// What changes; an error names what has no counterpart.
+    /// Converts an object; the error names the field or value that has no counterpart.
     pub(in super::super) convert: fn(&mut Value) -> Result<(), &'static str>,
 }
 
-/// Group, version, resource, where to.
+/// Group, version, resource and their new place.
 const TABLE: &[(&str, &str, &str, Moved)] = &[
     ("extensions", "v1beta1", "ingresses", to("networking.k8s.io", "v1", ingress)),
     ("networking.k8s.io", "v1beta1", "ingresses", to("networking.k8s.io", "v1", ingress)),
@@ -93,7 +93,7 @@ const fn to(
     Moved { group, version, convert }
 }
 
-/// Where a kind that is not served any more moved to.
+/// Returns the new place of a kind that is no longer served.
 pub(in super::super) fn moved(group: &str, version: &str, plural: &str) -> Option<Moved> {
     let row = TABLE.iter().find(|(g, v, p, _)| *g == group && *v == version && *p == plural);
     row.map(|(.., moved)| *moved)
@@ -103,7 +103,7 @@ fn same(_: &mut Value) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A selector had a default once: the labels of the template.
+/// Sets the selector, which once defaulted to the labels of the template.
 fn workload(object: &mut Value) -> Result<(), &'static str> {
     if object.pointer("/spec/selector").is_none_or(Value::is_null) {
         let labels = object.pointer("/spec/template/metadata/labels").cloned();
@@ -145,7 +145,7 @@ fn ingress(object: &mut Value) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// An empty selector meant no pod and means all pods now.
+/// Refuses an empty selector, which once matched no pod and now matches all.
 fn budget(object: &mut Value) -> Result<(), &'static str> {
     let selector = object.pointer("/spec/selector");
     let none =
@@ -214,7 +214,7 @@ fn slice(object: &mut Value) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Since v1 a webhook says what it does besides, and which reviews it understands.
+/// Sets the defaults of v1beta1 in fields of webhooks. Refuses side effects that v1 does not allow.
 fn webhooks(object: &mut Value) -> Result<(), &'static str> {
     if each(object, "/webhooks").any(|hook| !matches!(text(hook, "/sideEffects"), "None" | "NoneOnDryRun")) {
         return Err("a webhook whose sideEffects are not None or NoneOnDryRun, which v1 refuses");
@@ -228,7 +228,7 @@ fn webhooks(object: &mut Value) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What stood once for all versions stands in each.
+/// Copies the settings that once applied to all versions into each version.
 fn definition(object: &mut Value) -> Result<(), &'static str> {
     let Some(spec) = map_mut(object, "/spec") else { return Err("a definition without spec") };
     let schema = spec.remove("validation");
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn removed_versions_say_the_same_in_new_words() {
+    fn objects_of_removed_versions_are_converted() {
         let old = json!({"spec": {"backend": {"serviceName": "a", "servicePort": 80},
             "rules": [{"http": {"paths": [{"path": "/", "backend": {"serviceName": "b", "servicePort": "http"}}]}}]}});
         let new = json!({"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}},

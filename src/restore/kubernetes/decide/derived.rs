@@ -1,5 +1,5 @@
-//! Objects that a cluster makes itself. They are backed up as evidence and not created again: a
-//! controller would fight over them, or they describe machines that are gone.
+//! Objects that a cluster makes itself. They are backed up as evidence and not restored, because a controller
+//! would conflict with them or they describe old machines.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -7,38 +7,37 @@ use serde_json::Value;
 use super::super::object::{annotation, each, label, text};
 use crate::source::kubernetes::KindInfo;
 
-/// Why an object is derived.
+/// The reason why an object is derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Derived {
-    /// Events: what happened, not what is wanted.
+    /// Events, which record history and not a desired state.
     Event,
-    /// Machines and what they report: Nodes, CSINodes, capacities, attachments, slices.
+    /// Machines and their reports: Nodes, CSINodes, capacities, attachments, slices.
     Node,
-    /// Elections and heartbeats.
+    /// Leader elections and heartbeats.
     Lease,
     /// Addresses, storage versions and other bookkeeping of the API server.
     Bookkeeping,
-    /// Requests that are answered once: certificates, tokens.
+    /// Requests that are answered once, for certificates or tokens.
     Request,
-    /// Its controller makes it: a Pod of a ReplicaSet, a Job of a CronJob.
+    /// Made by its controller: a Pod of a ReplicaSet, a Job of a CronJob.
     Controlled,
-    /// The endpoints controller makes it from a Service.
+    /// Made by the endpoints controller from a Service.
     Endpoints,
-    /// A mirror of a pod that a node runs by itself.
+    /// A mirror of a static pod of a node.
     MirrorPod,
-    /// It has run: a finished Pod or Job.
+    /// A finished Pod or Job.
     Finished,
-    /// The cluster ships it: default roles, flow schemas, system priorities, its own Service.
+    /// Shipped with the cluster: default roles, flow schemas, system priorities, its own Service.
     Default,
-    /// The cluster fills it: the CA bundle, tokens of ServiceAccounts, bootstrap tokens.
+    /// Filled in by the cluster: the CA bundle, tokens of ServiceAccounts, bootstrap tokens.
     Credential,
-    /// A volume that a provisioner made for a claim and would delete with it. The claim gets a
-    /// new one.
+    /// A volume that a provisioner made for a claim and deletes with it. The claim gets a new one.
     Provisioned,
 }
 
-/// Kinds that are derived as a whole.
+/// Kinds whose objects are all derived.
 const KINDS: &[(&str, &str, Derived)] = &[
     ("", "events", Derived::Event),
     ("events.k8s.io", "events", Derived::Event),
@@ -59,7 +58,7 @@ const KINDS: &[(&str, &str, Derived)] = &[
     ("acme.cert-manager.io", "challenges", Derived::Request),
 ];
 
-/// Why `object` is derived, if it is.
+/// Returns the reason why `object` is derived, if it is.
 pub(in super::super) fn derived(kind: &KindInfo, object: &Value) -> Option<Derived> {
     let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
     let whole = KINDS.iter().find(|(g, p, _)| *g == group && *p == plural).map(|(_, _, why)| *why);
@@ -78,15 +77,15 @@ pub(in super::super) fn derived(kind: &KindInfo, object: &Value) -> Option<Deriv
     })
 }
 
-/// Whether a controller owns it.
+/// True if a controller owns the object.
 fn controlled(object: &Value) -> bool {
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     owners.is_some_and(|all| all.iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true))))
 }
 
-/// Whether the claim is that of a generic ephemeral volume: a Pod controls it and its name is the Pod's
-/// and the volume's (KEP-1698). It is of use to that very Pod. A claim of a StatefulSet may have a Pod as
-/// its controller, too (KEP-1847), but there the Pod's name comes last.
+/// True if the claim belongs to a generic ephemeral volume: a Pod controls it, and its name is the Pod's name
+/// and then the volume's (KEP-1698). Only that Pod can use it. A Pod may also control a claim of a
+/// StatefulSet (KEP-1847), but there the Pod's name comes last.
 fn ephemeral(claim: &Value) -> bool {
     let name = text(claim, "/metadata/name");
     each(claim, "/metadata/ownerReferences").any(|owner| {
@@ -142,7 +141,7 @@ fn volume(object: &Value) -> Option<Derived> {
         .then_some(Derived::Provisioned)
 }
 
-/// Whether every cluster has it from its start.
+/// True if every cluster has the object from its start.
 fn shipped(group: &str, plural: &str, object: &Value) -> bool {
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
     match (group, plural) {
@@ -171,9 +170,9 @@ fn shipped(group: &str, plural: &str, object: &Value) -> bool {
     }
 }
 
-/// Whether the API server makes this role or binding itself, and keeps it so. The mark alone says little:
-/// who copies a default role copies its labels. Who wants his changes kept turns the mark to `false`.
-/// A binding with a subject of somebody's own is his, too. Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`.
+/// True if the API server makes and reconciles this role or binding itself. The mark alone is not enough:
+/// copies of a default role have its labels. Users set it to `false` to keep their changes. A binding with a
+/// user's own subject is theirs, too. Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`.
 fn default_right(object: &Value) -> bool {
     let update = annotation(object, "rbac.authorization.kubernetes.io/autoupdate");
     let marked = label(object, "kubernetes.io/bootstrapping") == "rbac-defaults" || update.is_some();
@@ -196,7 +195,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn claims_of_ephemeral_volumes_are_their_pods() {
+    fn claims_of_ephemeral_volumes_are_derived() {
         let claim = |name: &str, kind: &str, controller: bool| {
             let owner = json!({"apiVersion": "v1", "kind": kind, "name": "web-0", "controller": controller});
             let claim = json!({"metadata": {"name": name, "ownerReferences": [owner]}});

@@ -1,5 +1,4 @@
-//! What comes back only with `--allow`, because it gives rights, changes how others are admitted,
-//! or gets out of its container.
+//! Objects that need `--allow`, because they grant rights, change admission or can leave their container.
 
 use serde_json::Value;
 
@@ -7,14 +6,14 @@ use super::super::config::Allow;
 use super::super::object::{CONTAINERS, each, map, pod_spec, text};
 use crate::source::kubernetes::KindInfo;
 
-/// What must be allowed before `object` is created.
+/// Returns the permission that `object` needs, if any.
 pub(in super::super) fn gate(kind: &KindInfo, object: &Value) -> Option<Allow> {
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("rbac.authorization.k8s.io", _) => Some(Allow::Rbac),
         ("admissionregistration.k8s.io", _) => Some(Allow::Webhooks),
         ("apiextensions.k8s.io", _) => Some(Allow::Crds),
         ("apiregistration.k8s.io", _) => Some(Allow::Apiservices),
-        // Who is whom in the cluster, where EKS reads it from a ConfigMap.
+        // EKS reads the mapping of users from this ConfigMap.
         ("", "configmaps") => {
             let named = ["/metadata/namespace", "/metadata/name"].map(|at| text(object, at));
             (named == ["kube-system", "aws-auth"]).then_some(Allow::Rbac)
@@ -31,11 +30,11 @@ pub(in super::super) fn gate(kind: &KindInfo, object: &Value) -> Option<Allow> {
     }
 }
 
-/// How AppArmor is said in annotations, before the name of a container.
+/// Prefix of AppArmor annotations; the name of a container follows.
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// Whether the annotations of the pod or template whose spec is at `spec` choose a profile of AppArmor
-/// that `baseline` refuses.
+/// True if an annotation of the pod or template whose spec is at `spec` sets an AppArmor profile that
+/// `baseline` refuses.
 fn apparmor(object: &Value, spec: &str) -> bool {
     let annotations = format!("{}/metadata/annotations", spec.strip_suffix("/spec").unwrap_or_default());
     let profile = |(name, profile): (&String, &Value)| {
@@ -46,7 +45,7 @@ fn apparmor(object: &Value, spec: &str) -> bool {
     map(object, &annotations).is_some_and(|all| all.iter().any(profile))
 }
 
-/// Capabilities that the level `baseline` lets a container add.
+/// Capabilities that `baseline` lets a container add.
 const CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
     "CHOWN",
@@ -62,7 +61,7 @@ const CAPABILITIES: &[&str] = &[
     "SETUID",
     "SYS_CHROOT",
 ];
-/// Sysctls that it lets a pod set.
+/// Sysctls that `baseline` lets a pod set.
 const SYSCTLS: &[&str] = &[
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -77,10 +76,10 @@ const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
 ];
-/// SELinux types that it lets a pod have.
+/// SELinux types that `baseline` lets a pod have.
 const SELINUX: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
-/// Whether the level `baseline` of the Pod Security Standards refuses a pod.
+/// True if the level `baseline` of the Pod Security Standards refuses a pod.
 fn privileged(spec: &Value) -> bool {
     let host = ["hostNetwork", "hostPID", "hostIPC"].iter().any(|field| spec[*field] == true);
     let paths = each(spec, "/volumes").any(|volume| !volume["hostPath"].is_null());
@@ -104,7 +103,7 @@ fn container(container: &Value) -> bool {
     context["privileged"] == true || added || ports || hosts || proc || unconfined(context)
 }
 
-/// What a pod and a container may both say.
+/// True if `baseline` refuses a setting that pods and containers share.
 fn unconfined(context: &Value) -> bool {
     let profile = |of: &str| text(context, &format!("/{of}/type")) == "Unconfined";
     let selinux = !SELINUX.contains(&text(context, "/seLinuxOptions/type"))
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn apparmor_is_also_said_in_annotations() {
+    fn apparmor_profiles_in_annotations_are_checked() {
         for (profile, wanted) in
             [("unconfined", Some(Allow::Privileged)), ("runtime/default", None), ("localhost/mine", None)]
         {
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_nodes_and_the_map_of_users_are_gated() {
+    fn host_paths_and_aws_auth_need_permission() {
         let volume = json!({"spec": {"hostPath": {"path": "/"}}});
         assert_eq!(gated("", "persistentvolumes", volume), Some(Allow::Privileged));
         assert_eq!(gated("", "persistentvolumes", json!({"spec": {"nfs": {"path": "/"}}})), None);
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_baseline_refuses_is_privileged() {
+    fn pods_that_baseline_refuses_are_privileged() {
         let plain = json!({"securityContext": {"runAsNonRoot": true, "sysctls": [{"name": "net.ipv4.tcp_rmem"}]},
             "containers": [{"name": "a", "ports": [{"containerPort": 80}],
                 "securityContext": {"capabilities": {"add": ["CHOWN"]}, "seccompProfile": {"type": "RuntimeDefault"}}}]});

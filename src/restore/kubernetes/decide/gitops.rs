@@ -1,4 +1,4 @@
-//! Who else brings an object: Argo CD and Flux bring back what Git holds, Helm says that it made it.
+//! Detects other tools that create an object: Argo CD and Flux from Git, Helm by its releases.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::super::object::{annotation, label, text};
 use crate::source::kubernetes::KindInfo;
 
-/// A tool that brings objects from Git.
+/// A tool that creates objects from Git.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Tool {
     /// Argo CD.
@@ -25,15 +25,15 @@ impl std::fmt::Display for Tool {
     }
 }
 
-/// What Argo CD marks objects with. It can be told to use `app.kubernetes.io/instance`, which Helm
-/// sets as well: that alone proves nothing.
+/// Marks that Argo CD sets. Helm sets `app.kubernetes.io/instance` as well, which Argo CD can be configured
+/// to use, so that label alone proves nothing.
 const ARGO: [&str; 2] = [TRACKING, "argocd.argoproj.io/instance"];
-/// The mark that says whose it is.
+/// The annotation that names the application and the object.
 const TRACKING: &str = "argocd.argoproj.io/tracking-id";
-/// What Flux marks objects with.
+/// Marks that Flux sets.
 const FLUX: [&str; 2] = ["kustomize.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/name"];
 
-/// Which tool brings `object` from Git.
+/// Returns the tool that creates `object` from Git, if any.
 pub(in super::super) fn tracked(kind: &KindInfo, object: &Value) -> Option<Tool> {
     let marked = |names: &[&str]| {
         names.iter().any(|name| annotation(object, name).is_some() || !label(object, name).is_empty())
@@ -48,8 +48,8 @@ pub(in super::super) fn tracked(kind: &KindInfo, object: &Value) -> Option<Tool>
     marked(&FLUX).then_some(Tool::Flux)
 }
 
-/// Whether a tracking id, `app:group/kind:namespace/name`, is that of the object which bears it. What was
-/// copied with it from another one is nothing to Argo CD.
+/// True if a tracking id, `app:group/kind:namespace/name`, names the object that has it. Argo CD ignores an
+/// id that was copied from another object.
 fn names(id: &str, kind: &KindInfo, object: &Value) -> bool {
     let mut parts = id.splitn(3, ':');
     let (Some(_), Some(of), Some(place)) = (parts.next(), parts.next(), parts.next()) else { return false };
@@ -57,18 +57,17 @@ fn names(id: &str, kind: &KindInfo, object: &Value) -> bool {
     else {
         return false;
     };
-    // Outside of namespaces the id has that of the application's destination.
+    // For cluster-scoped objects the id has the namespace of the application's destination.
     let placed = !kind.namespaced || namespace == text(object, "/metadata/namespace");
     placed && group == kind.group && named_kind == kind.kind && name == text(object, "/metadata/name")
 }
 
-/// Whether others cannot be created before it is there, so that it comes although Git holds it.
+/// True if other objects cannot be created before this one, so that it is restored although Git holds it.
 pub(in super::super) fn others_need(kind: &KindInfo) -> bool {
     matches!(kind.resource().as_str(), "namespaces" | "customresourcedefinitions.apiextensions.k8s.io")
 }
 
-/// The marks, to be cut from a copy: Argo CD deletes what bears an application's mark and is not
-/// in it.
+/// Marks to remove from a copy: Argo CD deletes objects that have an application's mark but are not in it.
 pub(in super::super) const MARKS: [&str; 6] = [
     "argocd.argoproj.io/tracking-id",
     "argocd.argoproj.io/instance",
@@ -78,7 +77,7 @@ pub(in super::super) const MARKS: [&str; 6] = [
     "helm.toolkit.fluxcd.io/namespace",
 ];
 
-/// Whether it is a release of Helm, whose payload names its namespace.
+/// True if the object is a Helm release, whose payload names its namespace.
 pub(in super::super) fn helm_release(kind: &KindInfo, object: &Value) -> bool {
     kind.resource() == "secrets" && object.get("type").and_then(Value::as_str) == Some("helm.sh/release.v1")
         || kind.resource() == "configmaps"
@@ -92,7 +91,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_tracking_id_of_another_object_is_no_mark() {
+    fn tracking_id_of_another_object_is_ignored() {
         let kind = |group: &str, kind: &str, namespaced: bool| KindInfo {
             kind: kind.into(),
             namespaced,

@@ -1,6 +1,6 @@
-//! What a copy must not do. A second cluster, or a second namespace, with the same objects would
-//! run the same jobs, take the same names in DNS, order the same certificates and ask for the same
-//! addresses as the one that is still there.
+//! Effects that a copy must not have: with the same objects, a second cluster or namespace would run the same
+//! jobs, publish the same DNS names, order the same certificates and request the same addresses as the
+//! original.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::super::config::Release;
 use super::super::object::{each, text};
 use crate::source::kubernetes::KindInfo;
 
-/// Kinds that a copy does not create: group, resources (`*`: all), what releases them.
+/// Kinds that a copy does not create: group, resources (`*`: all), and the effect to release.
 const HELD: &[(&str, &[&str], Release)] = &[
     ("networking.k8s.io", &["ingresses"], Release::Ingress),
     ("extensions", &["ingresses"], Release::Ingress),
@@ -32,7 +32,7 @@ const HELD: &[(&str, &[&str], Release)] = &[
     ("k8up.io", &["schedules"], Release::Jobs),
 ];
 
-/// Kinds that a copy creates suspended: group, resource, where that is said.
+/// Kinds that a copy creates suspended: group, resource, and the field that suspends them.
 const SUSPENDED: &[(&str, &str, &str)] = &[
     ("batch", "cronjobs", "suspend"),
     ("batch", "jobs", "suspend"),
@@ -40,14 +40,14 @@ const SUSPENDED: &[(&str, &str, &str)] = &[
     ("argoproj.io", "workflows", "suspend"),
     ("postgresql.cnpg.io", "scheduledbackups", "suspend"),
     ("velero.io", "schedules", "paused"),
-    // They deploy to where they say, which may be the cluster of the backup, or write to Git.
+    // They deploy to a cluster that they name, which may be that of the backup, or write to Git.
     ("helm.toolkit.fluxcd.io", "helmreleases", "suspend"),
     ("kustomize.toolkit.fluxcd.io", "kustomizations", "suspend"),
     ("image.toolkit.fluxcd.io", "imageupdateautomations", "suspend"),
     ("tekton.dev", "cronjobs", "suspend"),
 ];
 
-/// Why a copy does not create `object`.
+/// Returns the effect for which a copy holds `object` back, if any.
 pub(in super::super) fn held(kind: &KindInfo, object: &Value) -> Option<Release> {
     let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
     let whole = HELD
@@ -74,8 +74,8 @@ pub(in super::super) fn held(kind: &KindInfo, object: &Value) -> Option<Release>
     published.then_some(Release::Dns)
 }
 
-/// Whether Argo CD would deploy by itself what an Application names, to where that says, which may be the
-/// cluster of the backup.
+/// True if Argo CD would deploy an Application automatically, to a cluster that it names, which may be that
+/// of the backup.
 fn syncs(plural: &str, object: &Value) -> bool {
     let automated = |at: &str| {
         let automated = object.pointer(at).filter(|automated| !automated.is_null());
@@ -91,7 +91,7 @@ fn syncs(plural: &str, object: &Value) -> bool {
     }
 }
 
-/// Suspends `object` if it is of a kind that runs by itself. Gives whether it was running.
+/// Suspends `object` if its kind can be suspended. Returns true if it was running.
 pub(in super::super) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
     let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
     let Some((.., field)) = of else { return false };
@@ -99,7 +99,7 @@ pub(in super::super) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
     spec.insert((*field).to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
 }
 
-/// Lets `object` run or rest as the one that is `there` does: what runs is not made worse.
+/// Sets the suspension of `object` to that of `there`, so that no running object is stopped.
 pub(in super::super) fn keep_running(kind: &KindInfo, object: &mut Value, there: &Value) {
     let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
     let Some((.., field)) = of else { return };
@@ -116,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_reaches_beyond_a_copy_is_held() {
+    fn objects_with_effects_beyond_a_copy_are_held_back() {
         let of = |group: &str, plural: &str, spec: Value| {
             held(&KindInfo::named(group, "v1", plural), &json!({"metadata": {}, "spec": spec}))
         };
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_deploys_from_git_rests_in_a_copy() {
+    fn flux_deployments_are_suspended_in_a_copy() {
         for (group, plural) in
             [("helm.toolkit.fluxcd.io", "helmreleases"), ("kustomize.toolkit.fluxcd.io", "kustomizations")]
         {

@@ -1,6 +1,6 @@
-//! Objects that belong to a cluster's own machinery, as data. An application comes back without
-//! them: another cluster has its own, or they describe machines, disks and networks that are gone.
-//! They are backed up all the same, as evidence and for a rebuild.
+//! Objects of a cluster's own infrastructure, as tables. An application is restored without them, because
+//! another cluster has its own or they describe old machines, disks and networks. They are backed up as
+//! evidence and for a rebuild.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,18 +10,18 @@ use super::super::object::{label, text};
 use crate::plan::Glob;
 use crate::source::kubernetes::KindInfo;
 
-/// What a row is about: the least profile that brings it back.
+/// The contents of a row, which decide the least profile that restores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// Settings that somebody chose.
+    /// Settings that a user chose.
     Settings,
-    /// What a controller wrote down about the machines of this one cluster.
+    /// Records of a controller about the machines of one cluster.
     State,
 }
 
 use Class::{Settings, State};
 
-/// Group, resources, class, reason; all of them as globs, several apart by spaces.
+/// Group, resources, class and reason. Group and resources are globs, separated by spaces.
 const KINDS: &[(&str, &str, Class, &str)] = &[
     (
         "longhorn.io",
@@ -121,7 +121,7 @@ const KINDS: &[(&str, &str, Class, &str)] = &[
     ),
 ];
 
-/// Namespace, resources, names, class, reason: of what a cluster's installer puts there.
+/// Namespace, resources, names, class and reason, for objects that a cluster's installer creates.
 const NAMED: &[(&str, &str, &str, Class, &str)] = &[
     (
         "kube-system",
@@ -160,19 +160,19 @@ const NAMED: &[(&str, &str, &str, Class, &str)] = &[
     ("gke-managed-*", "*", "*", Settings, "brought by the provider"),
 ];
 
-/// Labels of what an installer's own add-on manager brings.
+/// Labels of objects that an installer's add-on manager creates.
 const LABELS: &[(&str, &str, &str)] = &[
     ("addonmanager.kubernetes.io/mode", "Reconcile", "the add-on manager brings it"),
     ("addonmanager.kubernetes.io/mode", "EnsureExists", "the add-on manager brings it"),
     ("objectset.rio.cattle.io/owner-gvk", "k3s.cattle.io/v1, Kind=Addon", "k3s brings it"),
 ];
 
-/// Why an object is infrastructure.
+/// The reason why an object is infrastructure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Infrastructure(pub &'static str);
 
-/// Whether `object` belongs to the cluster's machinery, and `profile` leaves that out.
+/// Returns the reason if `object` is infrastructure and `profile` excludes it.
 pub(in super::super) fn infrastructure(
     kind: &KindInfo,
     object: &Value,
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_come_with_a_rebuild_and_state_only_with_everything() {
+    fn rebuild_restores_settings_but_not_state() {
         let of = |group: &str, plural: &str, namespace: &str, name: &str, profile| {
             let object = json!({"metadata": {"namespace": namespace, "name": name}});
             infrastructure(&kind(group, plural), &object, profile).is_some()
@@ -225,7 +225,7 @@ mod tests {
         assert!(!of("longhorn.io", "settings", "longhorn-system", "s", Profile::Rebuild));
         assert!(of("infrastructure.cluster.x-k8s.io", "awsmachines", "x", "m", Profile::App));
         assert!(of("", "configmaps", "kube-system", "kubeadm-config", Profile::App));
-        // What cannot be had again: sealing keys lie beside it.
+        // Sealing keys in the same namespace cannot be recreated.
         assert!(!of("", "secrets", "kube-system", "sealed-secrets-key", Profile::App));
         assert!(!of("apps", "deployments", "shop", "coredns", Profile::App));
     }

@@ -1,4 +1,4 @@
-//! What becomes of an object that is there already. The plan and the restore ask the same function.
+//! Decides about an existing object. The plan and the restore use the same function.
 
 use serde_json::{Value, json};
 
@@ -8,28 +8,28 @@ use super::super::made::{Wants, is_as_made};
 use super::super::object::ObjectRef;
 use super::{Ready, harm, merges};
 
-/// Fields that are named.
+/// The largest number of fields that are named.
 const NAMED: usize = 8;
 
-/// What becomes of it.
+/// The treatment of an existing object.
 #[derive(Debug)]
 pub(in super::super) enum Meeting {
-    /// It is as in the backup, and is left alone.
+    /// It equals the backup and is left unchanged.
     Leave,
-    /// It is as a restore made it, though otherwise than in the backup: the server knows why.
+    /// It differs from the backup but may be as a restore created it; a dry run decides.
     AsMade,
-    /// It is otherwise, and is left alone.
+    /// It differs and is left unchanged.
     Differs,
-    /// Others share it; this merge patch adds what the backup says.
+    /// Others share it; this merge patch adds the fields of the backup.
     Merge(Value),
-    /// It is brought to what the backup says, by this merge patch, or by second writes alone.
+    /// It is changed to the backup's state, by this merge patch or by second writes alone.
     Patch(Option<Value>),
     /// It is replaced.
     Replace,
 }
 
-/// Holds the object that is `there` against the one that would be created. `suspended`: that one would not
-/// run by itself; but it runs or rests as the one that is there does.
+/// Compares the object that is `there` with the one that would be created. `suspended`: that one would be
+/// suspended, so it takes over the suspension of the existing one.
 pub(in super::super) fn meeting(
     config: &RestoreConfig,
     object: &ObjectRef,
@@ -48,7 +48,7 @@ pub(in super::super) fn meeting(
     match (config.existing, beside.patch) {
         (Some(Existing::Replace), _) if !is_same => Meeting::Replace,
         (Some(Existing::Replace), _) if status() => Meeting::Patch(None),
-        // What only the cluster has stays where it is patched.
+        // A patch keeps fields that only the cluster has.
         (Some(Existing::Patch), patch) => {
             let patch = if owned { patch } else { with_owners(patch, &ready.body) };
             let second = status() || (!owned && wants.links());
@@ -67,7 +67,7 @@ pub(in super::super) fn meeting(
     }
 }
 
-/// A patch that sets the owners of `body`, too: those that a modifier chose come with the object itself.
+/// Adds the owners of `body` to a patch: owners that a modifier chose are part of the object itself.
 fn with_owners(patch: Option<Value>, body: &Value) -> Option<Value> {
     let Some(owners) = body.pointer("/metadata/ownerReferences") else { return patch };
     let mut patch = patch.unwrap_or_else(|| json!({}));
@@ -75,17 +75,16 @@ fn with_owners(patch: Option<Value>, body: &Value) -> Option<Value> {
     Some(patch)
 }
 
-/// Whether the one that is `there` is what would be created, with its owners.
+/// True if `there` equals the object that would be created, including its owners.
 pub(in super::super) fn is_there(ready: &Ready, wants: &Wants, there: &Value) -> bool {
     beside(&ready.kind, ready.moved, &ready.body, there).is_same() && wants.is_owned(there)
 }
 
-/// What of the body that was sent is not in the `answer` to it: the server leaves out what its definition
-/// of the kind, or of the version that it stores, does not know; of the latter it says nothing. Names of
-/// fields.
+/// Returns the names of fields that were sent but are missing in the `answer`. The server prunes fields
+/// unknown to the definition or to the stored version, and reports only the former.
 pub(in super::super) fn lost(ready: &Ready, answer: &Value) -> Vec<String> {
     let mut fields = Vec::new();
-    // Definitions are of groups with a dot.
+    // The group of a custom resource has a dot.
     if ready.kind.group.contains('.')
         && let Some(patch) = beside(&ready.kind, ready.moved, &ready.body, answer).patch
     {
@@ -100,8 +99,8 @@ fn leaves_unset(there: &Value, wanted: &Value) -> bool {
     !fields.is_empty()
 }
 
-/// Fields where `there` has nothing and `wanted` says something. What the server or a webhook made
-/// otherwise is there.
+/// Collects fields that `wanted` sets and `there` lacks. A field that the server or a webhook changed is not
+/// lacking.
 fn unset(there: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
     match (there, wanted) {
         (Value::Object(there), Value::Object(wanted)) => {
@@ -123,7 +122,7 @@ fn unset(there: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
     }
 }
 
-/// What is as good as not said.
+/// True if the value is equivalent to a missing field.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::String(text) => text.is_empty(),
@@ -133,7 +132,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Whether `changes` say that it would come back suspended.
+/// True if `changes` suspend the object.
 pub(in super::super) fn suspended(changes: &[Change]) -> bool {
     changes.iter().any(|change| matches!(change, Change::Suspended { .. }))
 }
@@ -144,7 +143,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_otherwise_is_there_and_what_is_missing_is_not() {
+    fn only_missing_fields_count_as_unset() {
         let there = json!({"spec": {"a": 1, "list": [{"name": "x", "port": 80}]}});
         for (wanted, lost) in [
             (json!({"spec": {"a": 2}}), false),

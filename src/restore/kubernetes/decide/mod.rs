@@ -1,6 +1,5 @@
-//! What becomes of a stored object, as far as the object itself and the config say: nothing here
-//! asks the cluster. The plan and the restore decide by the same function, so that what was shown
-//! is what is done.
+//! Decides about a stored object from the object and the config alone, without asking the cluster. The plan
+//! and the restore use the same function, so that a restore does what was shown.
 
 mod derived;
 mod gates;
@@ -29,80 +28,80 @@ pub use gitops::Tool;
 pub use infrastructure::Infrastructure;
 pub(super) use meeting::{Meeting, is_there, lost, meeting, suspended};
 
-/// Why an object is not restored, although nothing is wrong with it.
+/// The reason why an object is not restored although it has no fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Skip {
-    /// The cluster makes it itself.
+    /// The cluster makes the object itself.
     Derived(Derived),
-    /// It belongs to the cluster's machinery, and the profile leaves that out.
+    /// The object is infrastructure, which the profile excludes.
     Infrastructure(Infrastructure),
-    /// It bears the marks of a tool that brings it from Git.
+    /// The object has the marks of a tool that creates it from Git.
     Git(Tool),
-    /// kbak's own keys.
+    /// The object holds kbak's own keys.
     OwnKeys,
 }
 
-/// What becomes of an object by itself.
+/// The decision about an object by itself.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It is created, so.
+    /// Create this.
     Create(Box<Ready>),
-    /// Left out.
+    /// Skip the object.
     Skip(Skip),
-    /// Only if it is allowed; and what would be created, where its kind is served.
+    /// Refuse it unless it is allowed; with the object to create, if its kind is served.
     Refuse(Allow, Option<Box<Ready>>),
-    /// Only if a copy may.
+    /// Hold it back unless a copy may have this effect.
     Hold(Release),
-    /// Its kind is not served, not yet or not at all.
+    /// The kind is not served, or not yet.
     Unserved,
-    /// It cannot be sent.
+    /// The object cannot be sent.
     Unfit(Refusal),
 }
 
 /// An object that can be sent.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// What is created.
+    /// The object to create.
     pub(super) body: Value,
-    /// Where.
+    /// The kind as the target serves it.
     pub(super) kind: KindInfo,
-    /// Whether the backup has it in another version of the API.
+    /// True if the backup has another version of the API.
     pub(super) moved: bool,
 }
 
-/// An object, judged.
+/// An object with its decision.
 #[derive(Debug)]
 pub(super) struct Judged {
-    /// Its name in the cluster that is restored into.
+    /// The object's name in the target cluster.
     pub(super) object: ObjectRef,
-    /// The namespace that it lies in, or is, in the backup.
+    /// The object's namespace in the backup, or its name if it is a namespace.
     pub(super) from: String,
-    /// Its UID in the backup.
+    /// The object's UID in the backup.
     pub(super) old_uid: String,
-    /// What only a second write can set.
+    /// Fields that only a second write can set.
     pub(super) wants: Wants,
-    /// Whether it is a release of Helm in a namespace that is mapped.
+    /// True if it is a Helm release in a mapped namespace.
     pub(super) helm_moved: bool,
-    /// What was changed in it.
+    /// The changes made to the object.
     pub(super) changes: Vec<Change>,
-    /// What becomes of it.
+    /// The decision.
     pub(super) verdict: Verdict,
 }
 
-/// Judges objects of one kind.
+/// Decides about objects of one kind.
 pub(super) struct Judge<'a> {
     pub(super) config: &'a RestoreConfig,
     pub(super) target: &'a Target,
     pub(super) kind: &'a KindInfo,
-    /// Whether this is another cluster than that of the backup, and does not take its place.
+    /// True if the target is another cluster than that of the backup and does not take its place.
     pub(super) foreign: bool,
-    /// Takes note of what is there.
+    /// Records which selectors match an object.
     pub(super) fits: &'a Fits<'a>,
 }
 
 impl Judge<'_> {
-    /// The object of a line; none if it is not selected.
+    /// Decides about the object of a line; none if it is not selected.
     pub(super) fn judge(&self, line: &[u8]) -> Result<Option<Judged>, &'static str> {
         let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
         let (namespace, name) = (text(&object, "/metadata/namespace"), text(&object, "/metadata/name"));
@@ -186,7 +185,7 @@ impl Judge<'_> {
         if let Some(why) = infrastructure::infrastructure(self.kind, object, self.config.profile) {
             return Some(Skip::Infrastructure(why));
         }
-        // Git knows nothing of a namespace that a restore made up.
+        // A mapped namespace is not in Git, so its objects are restored by default.
         let data = self.config.scope.map_or(!mapped, |scope| scope == Scope::Data);
         if !data || gitops::others_need(self.kind) {
             return None;
@@ -194,7 +193,7 @@ impl Judge<'_> {
         gitops::tracked(self.kind, object).map(Skip::Git)
     }
 
-    /// The object as it is sent, or why it is not.
+    /// Returns the object as it is sent, or the reason why it is not.
     fn ready(
         &self,
         named: &ObjectRef,
@@ -205,7 +204,7 @@ impl Judge<'_> {
         let found = self.target.find(self.kind);
         let own = own::own_job(self.kind, &object);
         let suspend = own || (copy && !self.config.releases(Release::Jobs));
-        // What somebody chose is taken where the other one stands.
+        // In a copy, chosen ports may be in use by the original.
         let node_ports = match (self.config.node_ports, copy) {
             (true, _) => NodePorts::All,
             (false, true) => NodePorts::None,
@@ -219,7 +218,7 @@ impl Judge<'_> {
         change::map(self.kind, &mut object, self.config, changes);
         change::modify(named, &mut object, &self.config.modifiers, changes)
             .map_err(|error| Verdict::Unfit(Refusal::unsent("Modifier", error.to_string())))?;
-        // What it does counts as it would be created, whatever a modifier made of it.
+        // Checked after the modifiers, because they may change the object's effects.
         if copy
             && let Some(release) = harm::held(self.kind, &object)
             && !self.config.releases(release)
@@ -244,7 +243,7 @@ impl Judge<'_> {
         })
     }
 
-    /// Sets the version at which the object is created, and gives its kind there.
+    /// Sets the version in which the object is created, and returns its kind in the target.
     fn place(
         &self,
         found: Option<Place<'_>>,
@@ -266,14 +265,13 @@ impl Judge<'_> {
     }
 }
 
-/// Whether objects of several namespaces that become one are the same: that namespace itself, whose
-/// labels are then those of the first.
+/// True if several namespaces mapped to one name count as one object. Its labels are those of the first.
 pub(super) fn is_one(object: &ObjectRef) -> bool {
     object.resource == "namespaces"
 }
 
-/// Whether an object that is there is merged, not left alone: every namespace has this account,
-/// and what was added to it is the user's.
+/// True if an existing object is merged instead of left unchanged: every namespace has this account, and its
+/// additions are the user's.
 pub(super) fn merges(object: &ObjectRef) -> bool {
     object.resource == "serviceaccounts" && object.name == "default"
 }

@@ -1,6 +1,6 @@
-//! What is kbak's own: the keys of a writer, and the jobs that back up. A writer's key that came out
-//! of a backup was in the backup's cluster, and an epoch's secret is stale: a new cluster gets new
-//! ones, and two clusters must not write as one.
+//! Detects kbak's own objects: the keys of a writer and the backup jobs. A restored writer key may still be
+//! in use and an epoch's secret is stale. A new cluster gets new ones, since two clusters must not write as
+//! one.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 use super::super::object::{CONTAINERS, annotation, each, label, pod_spec, text};
 use crate::source::kubernetes::KindInfo;
 
-/// What the files that a writer needs call themselves in their first field.
+/// Values of the first field of the files that a writer needs.
 const FILES: [&str; 2] = ["writer key", "epoch secret"];
 
-/// Whether it holds kbak's own keys. They are known by what they say, under whatever name: a plan
-/// chooses its files' names.
+/// True if the object holds kbak's own keys. They are detected by content, because a plan chooses the names
+/// of its files.
 pub(in super::super) fn own_keys(kind: &KindInfo, object: &Value) -> bool {
     let values = |field: &str| {
         let data = object.get(field).and_then(Value::as_object);
@@ -34,18 +34,18 @@ fn is_encoded(value: &str) -> bool {
 }
 
 fn is_own(bytes: &[u8]) -> bool {
-    // Others are told apart without reading them as JSON.
+    // Other files are ruled out without parsing them as JSON.
     bytes.trim_ascii_start().starts_with(b"{")
         && serde_json::from_slice::<Own>(bytes).is_ok_and(|own| FILES.contains(&own.kbak.as_str()))
 }
 
-/// What every file of kbak's says of itself; the rest is not looked at.
+/// The field that marks every kbak file; other fields are ignored.
 #[derive(serde::Deserialize)]
 struct Own {
     kbak: String,
 }
 
-/// Whether it is a job of kbak's own.
+/// True if the object is one of kbak's own jobs.
 pub(in super::super) fn own_job(kind: &KindInfo, object: &Value) -> bool {
     if kind.group != "batch" {
         return false;
@@ -57,14 +57,14 @@ pub(in super::super) fn own_job(kind: &KindInfo, object: &Value) -> bool {
     labelled || CONTAINERS.iter().flat_map(|of| spec[*of].as_array()).flatten().any(runs_kbak)
 }
 
-/// Whether a container's image is called so, or a word of what it runs is: a shell may start it.
+/// True if a container's image is named kbak or a word of its command is, since a shell may start it.
 fn runs_kbak(container: &Value) -> bool {
     let said = each(container, "/command").chain(each(container, "/args")).filter_map(Value::as_str);
     is_image(text(container, "/image")) || said.flat_map(words).any(is_program)
 }
 
-/// `ghcr.io/x/kbak:1`, `kbak-tools@sha256:…`: a part of its path, or a word in one. The registry counts
-/// as well: who serves kbak's images may call himself so.
+/// `ghcr.io/x/kbak:1`, `kbak-tools@sha256:…`: kbak is a word in the path. The registry's name counts as well,
+/// because a registry for kbak's images may have that name.
 fn is_image(image: &str) -> bool {
     let path = image.split('@').next().unwrap_or_default();
     let tag = path.rfind(':').filter(|colon| !path[*colon..].contains('/'));
@@ -72,12 +72,12 @@ fn is_image(image: &str) -> bool {
     path.split(['/', '-', '_', '.']).any(|word| word == "kbak")
 }
 
-/// The words of an argument that may be a shell's script.
+/// Splits an argument that may be a shell script into words.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || ";|&()<>{}`'\"$".contains(c))
 }
 
-/// `kbak`, or a path to it; no address.
+/// True for `kbak` or a path to it, but not for a URL.
 fn is_program(word: &str) -> bool {
     word.rsplit('/').next() == Some("kbak") && !word.contains(':')
 }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_known_by_what_they_say() {
+    fn own_keys_are_detected_by_content() {
         let key = "\n{\n  \"kbak\": \"writer key\", \"version\": 1}\n";
         let epoch = "{\"kbak\": \"epoch secret\", \"version\": 1}";
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_known_by_what_it_runs() {
+    fn own_jobs_are_detected_by_image_and_command() {
         let own = |container: Value| {
             let pod = json!({"spec": {"containers": [{"image": "a:1"}, container]}});
             own_job(

@@ -1,5 +1,5 @@
-//! The plan of a restore: a pass over the streams decides for every object, before anything is
-//! written. What it decides is hashed, so that a later run can be held to it.
+//! The plan of a restore: decides for every object before any write. The decisions are hashed, so that a
+//! later run can be checked against them.
 
 mod sum;
 mod survey;
@@ -18,59 +18,59 @@ use super::outcome::Refusal;
 pub use sum::{ChangeSum, Sum};
 pub use survey::plan_resources;
 
-/// What becomes of an object.
+/// The action for an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "action", content = "why")]
 pub enum Action {
-    /// It is created.
+    /// The object is created.
     Create,
-    /// It is there already as in the backup.
+    /// It exists already as in the backup.
     Leave,
-    /// What is there is brought to what the backup says.
+    /// The existing object is changed to the backup's state.
     Patch,
-    /// What is there is replaced.
+    /// The existing object is replaced.
     Replace,
-    /// It is left out.
+    /// The object is skipped by a rule.
     Skip(Skip),
-    /// It comes only if it is allowed.
+    /// The object is restored only with this permission.
     Refuse(Allow),
-    /// It comes only if a copy may.
+    /// The object is restored only if a copy may have this effect.
     Hold(Release),
-    /// Something stands against it.
+    /// The object cannot be restored.
     Conflict(Conflict),
 }
 
-/// What stands against an object.
+/// The reason why an object cannot be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conflict {
-    /// Another one is there under its name, and is left alone.
+    /// An existing object of its name differs and is left unchanged.
     Differs,
-    /// Two objects of the backup would have the same name.
+    /// Another object of the backup would have the same name.
     Collides,
-    /// The cluster does not serve its kind, and nothing in this restore brings it.
+    /// The cluster does not serve its kind, and this restore does not bring it.
     Unserved,
-    /// Its namespace is not there, and this restore does not bring it.
+    /// Its namespace does not exist, and this restore does not create it.
     NoNamespace,
-    /// It cannot be sent.
+    /// The object cannot be sent.
     Unfit,
 }
 
-/// What an object waits for.
+/// The condition that an object waits for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "for", content = "name")]
 pub enum Wait {
-    /// A namespace that comes first.
+    /// The namespace must be created first.
     Namespace(String),
-    /// A namespace that is being deleted.
+    /// The namespace is being deleted.
     Terminating(String),
-    /// An object of its name that is being deleted.
+    /// An object of the same name is being deleted.
     Ending(String),
-    /// A definition that comes first.
+    /// The definition must be created first.
     Definition(String),
-    /// A webhook of the cluster that does not answer.
+    /// A webhook of the cluster does not answer.
     Webhook(String),
-    /// A Service that must be ready.
+    /// A Service must become ready.
     Backend(String),
 }
 
@@ -87,46 +87,46 @@ impl std::fmt::Display for Wait {
     }
 }
 
-/// How far an object was checked.
+/// The extent to which an object was checked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "grade", content = "before")]
 pub enum Grade {
-    /// By itself and against what is there; the server has not seen it.
+    /// Checked locally and against the existing object, but not by the server.
     Offline,
-    /// The server took it in a dry run, with every field.
+    /// Accepted by the server in a dry run, with every field.
     DryRun,
-    /// The server refused it in a dry run.
+    /// Refused by the server in a dry run.
     Refused,
-    /// The server cannot tell before this is there.
+    /// The server cannot check it before this condition holds.
     NotBefore(Wait),
 }
 
-/// One object, decided.
+/// The decision about one object.
 #[derive(Debug, Clone, Serialize)]
 pub struct Decision {
-    /// Which.
+    /// The object's name in the target cluster.
     #[serde(flatten)]
     pub object: ObjectRef,
-    /// What becomes of it.
+    /// The action for the object.
     #[serde(flatten)]
     pub action: Action,
-    /// What is changed in it.
+    /// The changes made to the object.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Change>,
-    /// What it waits for.
+    /// The conditions that the object waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,
-    /// How far it was checked.
+    /// The extent to which it was checked.
     #[serde(flatten)]
     pub grade: Grade,
-    /// What stands against it, in words.
+    /// The reason against it, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
-    /// Whether a second write follows: owners, managers of fields, status. Also of an object that is there
-    /// and to which the restore that made it did not come.
+    /// True if a second write follows: owners, field managers, status. Also true for an existing object that
+    /// an earlier restore did not finish.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub second: bool,
-    /// Of what would be sent; empty if nothing would.
+    /// Hash of the object that would be sent; empty if none would.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub digest: String,
 }
@@ -134,39 +134,39 @@ pub struct Decision {
 /// The plan as a whole.
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
-    /// SHA-256 over all decisions in order, and what else counts.
+    /// SHA-256 over all decisions in order, and the settings that matter.
     pub hash: String,
-    /// Whether the cluster is another one than that of the backup, and does not take its place.
+    /// True if the target is another cluster than that of the backup and does not take its place.
     pub foreign: bool,
-    /// The UID of the cluster in the backup, and of the one that is restored into.
+    /// The UID of the backup's cluster, and of the target.
     pub clusters: (Option<String>, Option<String>),
-    /// Objects by what becomes of them.
+    /// Objects by action.
     pub sums: Vec<Sum>,
-    /// What is changed, by kind.
+    /// Changes, by kind.
     pub changes: Vec<ChangeSum>,
-    /// How many wait for what.
+    /// Number of waiting objects, by condition.
     pub waits: BTreeMap<String, u64>,
-    /// How far objects were checked.
+    /// Number of objects, by extent of the check.
     pub grades: BTreeMap<&'static str, u64>,
-    /// The first of those that the server refused in a dry run, and why.
+    /// The first objects that the server refused in a dry run, and the reasons.
     pub refused: Vec<(ObjectRef, String)>,
-    /// Objects that will be there.
+    /// Objects that are created or changed, without those that need only second writes.
     pub writes: u64,
-    /// Objects that need a second write: owners, managers of fields, status.
+    /// Objects that need a second write: owners, field managers, status.
     pub second_writes: u64,
-    /// Bytes that are sent.
+    /// Bytes to send.
     pub bytes: u64,
-    /// Owners that will not be there; their children lose them.
+    /// References to owners that will not exist; the objects lose them.
     pub owners_lost: u64,
-    /// What was asked for and nothing in the snapshot fits.
+    /// Selectors that match no object of the snapshot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
-    /// What the plan's reader should know.
+    /// Notes for the reader of the plan.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    /// How many objects this becomes of.
+    /// Returns the number of objects whose action matches.
     #[must_use]
     pub fn count(&self, which: impl Fn(&Action) -> bool) -> u64 {
         self.sums.iter().filter(|sum| which(&sum.action)).map(|sum| sum.count).sum()

@@ -1,4 +1,4 @@
-//! Decisions, summed up as they come: so many may be that none is kept.
+//! Sums up decisions as they are made; there may be too many to keep.
 
 use std::collections::BTreeMap;
 
@@ -8,41 +8,41 @@ use sha2::{Digest as _, Sha256};
 use super::{Action, Decision, Grade};
 use crate::restore::kubernetes::object::ObjectRef;
 
-/// Names that a sum keeps.
+/// The largest number of names that a sum keeps.
 const EXAMPLES: usize = 10;
-/// Changes that are told apart.
+/// The largest number of distinct changes that are kept.
 const CHANGES: usize = 500;
 
-/// Objects of which the same becomes.
+/// Objects with the same action.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sum {
-    /// What.
+    /// The action.
     #[serde(flatten)]
     pub action: Action,
-    /// How many.
+    /// Number of objects.
     pub count: u64,
-    /// By kind.
+    /// Number of objects, by kind.
     pub kinds: BTreeMap<String, u64>,
-    /// By namespace; empty for cluster-scoped objects.
+    /// Number of objects, by namespace; empty for cluster-scoped objects.
     pub namespaces: BTreeMap<String, u64>,
-    /// The first of them, with what stands against them.
+    /// The first of them, with the reasons against them.
     pub examples: Vec<(ObjectRef, Option<String>)>,
 }
 
-/// The same change in objects of one kind.
+/// One change that objects of one kind share.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChangeSum {
     /// The kind.
     pub kind: String,
     /// The change, in words.
     pub change: String,
-    /// How many.
+    /// Number of objects.
     pub count: u64,
-    /// One of them.
+    /// The first object with the change.
     pub example: ObjectRef,
 }
 
-/// What is summed up.
+/// The sums so far.
 #[derive(Default)]
 pub(super) struct Sums {
     sums: BTreeMap<Action, Sum>,
@@ -55,16 +55,16 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Something that counts besides the decisions.
+    /// Adds to the hash a value that matters besides the decisions.
     pub(super) fn mix(&mut self, value: &impl Serialize) {
-        // Serialising names and flags into memory does not fail.
+        // Serializing names and flags into memory does not fail.
         let text = serde_json::to_string(value).unwrap_or_default();
         self.hash.update(text.as_bytes());
         self.hash.update(b"\n");
     }
 
     pub(super) fn add(&mut self, decision: &Decision) {
-        // How far it was checked is not part of what is done.
+        // The extent of the check does not change what a restore does.
         let sent = (&decision.digest, decision.second);
         self.mix(&(&decision.object, &decision.action, &decision.changes, &decision.waits, sent));
         let sum = self.sums.entry(decision.action.clone()).or_insert_with(|| Sum {
@@ -128,7 +128,7 @@ impl Sums {
     }
 }
 
-/// The sums.
+/// The finished sums.
 pub(super) struct Summed {
     pub(super) hash: String,
     pub(super) sums: Vec<Sum>,

@@ -1,4 +1,4 @@
-//! The pass over the streams.
+//! Makes the plan: reads the streams once and decides for every object.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,12 +27,12 @@ use crate::restore::kubernetes::relink::Uids;
 use crate::restore::kubernetes::{ResourceStreams, RestoreError, order};
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo};
 
-/// Owners that are looked for in the cluster.
+/// The largest number of owners that are looked up in the cluster.
 const ELSEWHERE: usize = 10_000;
 
-/// Decides for every stored object what a restore with this config does, and writes nothing.
-/// `told` hears of each object once, in the order in which they are restored. `dry_run`: the server
-/// is asked as well, for what can be created now.
+/// Decides for every stored object what a restore with this config does, without writing. `told` is called
+/// once for each object, in the order of the restore. With `dry_run`, the server is asked as well about
+/// objects that can be created now.
 ///
 /// # Errors
 /// [`RestoreError`] when the cluster or the backup cannot be read.
@@ -111,7 +111,7 @@ pub async fn plan_resources(
     })
 }
 
-/// The kinds that definitions of this restore bring, by resource.
+/// Returns the resources whose definitions this restore creates.
 async fn definitions(
     streams: &dyn ResourceStreams,
     kinds: &[KindInfo],
@@ -135,31 +135,31 @@ async fn definitions(
     Ok(brought)
 }
 
-/// What is counted on the way.
+/// Counts over all decisions so far.
 #[derive(Default)]
 struct Counted {
     writes: u64,
     second_writes: u64,
-    /// Second writes to what is left alone otherwise.
+    /// Second writes to objects that are otherwise left unchanged.
     finished: u64,
     bytes: u64,
     helm_moved: u64,
     names: HashSet<Key>,
-    /// UIDs, in the backup, of what will be there.
+    /// Backup UIDs of objects that will exist.
     there: HashSet<u128>,
-    /// Owners' UIDs in the backup, and how many objects name them.
+    /// Backup UIDs of owners, and the number of objects that name them.
     owners: HashMap<u128, u64>,
-    /// Owners that may be in the cluster, with the namespace of one that they own.
+    /// Owners that may exist in the cluster, with the namespace of one object that they own.
     elsewhere: HashMap<u128, (Owner, String)>,
 }
 
-/// What is counted of an object, when it itself is let go.
+/// Data about an object that is kept for the counts after the object is dropped.
 struct Facts {
     from: String,
     old_uid: u128,
     wants: Wants,
     owes: Owes,
-    /// Whether second writes bring all that is brought.
+    /// True if the object needs second writes only.
     alone: bool,
     helm_moved: bool,
     bytes: u64,
@@ -177,7 +177,7 @@ struct Survey<'a> {
     counted: Counted,
     /// Namespaces that this restore creates.
     namespaces: HashSet<String>,
-    /// Whether something in the cluster may not be read.
+    /// True if a part of the cluster may not be read.
     blind: AtomicBool,
 }
 
@@ -205,7 +205,7 @@ impl Survey<'_> {
                 let Some(judged) = judge.judge(&line).map_err(damaged)? else { return Ok(None) };
                 survey.decide(judged, kind, present).await.map(Some)
             });
-            // In order: the hash is of what comes one after the other.
+            // In order, because the hash depends on it.
             let mut decided = std::pin::pin!(decided.buffered(self.config.parallel.clamp(1, 32)));
             while let Some(one) = decided.next().await {
                 let one: Result<Option<(Decision, Facts)>, RestoreError> = one;
@@ -224,7 +224,7 @@ impl Survey<'_> {
         Ok(())
     }
 
-    /// Counts an object; not if it is one that was counted before.
+    /// Counts an object. Returns false if it is a namespace that was counted before.
     fn count(&self, counted: &mut Counted, decision: &mut Decision, facts: &Facts) -> bool {
         let sent = matches!(decision.action, Action::Create | Action::Patch | Action::Replace);
         let stands = sent || matches!(decision.action, Action::Leave | Action::Conflict(Conflict::Differs));
@@ -256,7 +256,7 @@ impl Survey<'_> {
         true
     }
 
-    /// How many references lose their owner: it neither comes nor is there.
+    /// Returns the number of references whose owner is neither restored nor in the cluster.
     async fn owners_lost(&self) -> Result<u64, ApiError> {
         let (counted, others) = (&self.counted, Owners::default());
         let mut lost = 0;
@@ -334,7 +334,7 @@ impl Survey<'_> {
         Ok((decision, facts))
     }
 
-    /// What the object's namespace means for it.
+    /// Returns the condition that the object's namespace imposes, and adds it to the waits if it matters.
     fn namespace(&self, decision: &mut Decision) -> Option<Wait> {
         let is_namespace = decision.object.resource == "namespaces";
         let name = if is_namespace { &decision.object.name } else { &decision.object.namespace };
@@ -345,7 +345,7 @@ impl Survey<'_> {
             None if is_namespace => None,
             None => Some(Wait::Namespace(name.clone())),
         }?;
-        // That a namespace comes before what lies in it goes without saying.
+        // A namespace always comes before its objects, so that wait is not reported.
         let comes = matches!(&wait, Wait::Namespace(name) if self.namespaces.contains(name));
         if !comes {
             decision.waits.push(wait.clone());
@@ -353,7 +353,7 @@ impl Survey<'_> {
         Some(wait)
     }
 
-    /// An object that would be sent.
+    /// Decides about an object that can be sent.
     async fn create(
         &self,
         mut decision: Decision,
@@ -402,7 +402,7 @@ impl Survey<'_> {
         Ok(decision)
     }
 
-    /// The object that is there.
+    /// Returns the existing object.
     async fn find(
         &self,
         decision: &Decision,
@@ -416,7 +416,7 @@ impl Survey<'_> {
         Ok(found.and_then(Result::ok))
     }
 
-    /// Whether it is there as it would be created.
+    /// True if the object exists as it would be created.
     async fn is_same(
         &self,
         decision: &Decision,
@@ -428,7 +428,7 @@ impl Survey<'_> {
         Ok(there.is_some_and(|there| is_there(ready, wants, &there)))
     }
 
-    /// What becomes of an object that is there already.
+    /// Returns the action for an object that exists.
     async fn meets(
         &self,
         decision: &Decision,
@@ -449,7 +449,7 @@ impl Survey<'_> {
         })
     }
 
-    /// A dry run at the server, which knows every field.
+    /// Asks the server in a dry run, which checks every field.
     async fn ask(&self, decision: &mut Decision, ready: &Ready, body: Bytes) -> Result<(), ApiError> {
         let Some(paths) = decision.object.paths(&ready.kind) else { return Ok(()) };
         match dry(self.cluster, &Method::POST, &paths.all, "Strict", body).await? {
