@@ -1,6 +1,6 @@
 //! kbak makes encrypted, verifiable, restorable backups of Kubernetes clusters.
 //!
-//! Data flows one way, and every arrow is a type, so that plaintext cannot reach a store and
+//! Data flows one way. Each arrow is a type, so plaintext cannot reach a store and
 //! unauthenticated bytes cannot reach a target:
 //!
 //! ```text
@@ -8,14 +8,14 @@
 //! Manifest ──> chunk list ──> whole or ranged reads ──> authenticated plaintext ──> Target
 //! ```
 //!
-//! Where to look: [`mod@format`] is the repository format as pure functions between bytes and types;
-//! [`store`] keeps immutable objects; [`pipeline`] carries streams into packs and back;
-//! [`repository`] opens, commits and reads snapshots; [`source`] and [`restore`] are the two ends;
-//! [`survey`] looks at what else a cluster holds and [`coverage`] at what of it a plan forgets;
-//! [`backup`], [`verify`] and [`check`] compose them; [`report`] says what happened; [`world`] holds clock,
-//! randomness and workers, which are passed in so that a seed reproduces a run.
+//! The modules: [`mod@format`] is the repository format as pure functions between bytes and types;
+//! [`store`] keeps immutable objects; [`pipeline`] turns streams into packs and back; [`repository`]
+//! opens, commits and reads snapshots; [`source`] and [`restore`] are the two ends; [`survey`] takes
+//! the inventory of a cluster, and [`coverage`] lists what a plan leaves out of it; [`backup`],
+//! [`verify`] and [`check`] compose them; [`report`] holds events and run reports; [`world`] holds
+//! the clock, randomness and workers, which are passed in so that a seed reproduces a run.
 //!
-//! The glossary is in docs/glossary.md; the byte-level format in docs/format.md.
+//! The glossary is docs/glossary.md; the byte-level format is docs/format.md.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! What a run takes from outside its own logic: time, randomness and workers.
+//! The clock, randomness and workers of a run.
 //!
-//! They are passed in, so that tests run the whole pipeline on one thread with a clock and a seed
-//! of their own, and the same seed gives the same run.
+//! They are passed in, so that tests can run the whole pipeline on one thread with a fixed
+//! clock and a seed, and the same seed gives the same run.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-/// Tells the time.
+/// A source of the current time.
 pub trait Clock: Send + Sync {
-    /// Now, in UTC.
+    /// Returns the current time in UTC.
     fn now(&self) -> Timestamp;
 }
 
-/// Gives random bytes.
+/// A source of random bytes.
 pub trait Random: Send + Sync {
-    /// Fills `bytes`.
+    /// Fills `bytes` with random bytes.
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The machine's clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock;
 
@@ -31,7 +31,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's randomness.
+/// The operating system's random number generator.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemRandom;
 
@@ -42,18 +42,18 @@ impl Random for SystemRandom {
     }
 }
 
-/// A clock that stands where it is put.
+/// A clock that shows the time it was set to.
 #[derive(Debug)]
 pub struct FixedClock(Mutex<Timestamp>);
 
 impl FixedClock {
-    /// A clock that shows `at`.
+    /// Creates a clock that shows `at`.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
         Self(Mutex::new(at))
     }
 
-    /// Puts the clock to `at`.
+    /// Sets the clock to `at`.
     pub fn set(&self, at: Timestamp) {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = at;
     }
@@ -65,12 +65,12 @@ impl Clock for FixedClock {
     }
 }
 
-/// Randomness that a seed repeats. For tests: the keys that it gives are worth nothing.
+/// Deterministic randomness from a seed. For tests only: keys made from it protect nothing.
 #[derive(Debug)]
 pub struct SeededRandom(Mutex<(u64, blake3::OutputReader)>);
 
 impl SeededRandom {
-    /// The sequence of `seed`.
+    /// Creates the sequence that `seed` determines.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("kbak test randomness");
@@ -85,20 +85,20 @@ impl Random for SeededRandom {
     }
 }
 
-/// Where blocking and computing work runs.
+/// The threads on which blocking and CPU-bound work runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// On the runtime's blocking threads.
+    /// The runtime's blocking threads.
     Threads {
-        /// How many jobs a stage may have under way at once.
+        /// The number of jobs that a stage may run at once.
         count: usize,
     },
-    /// At once, on the caller's thread: one order of events for one seed.
+    /// The caller's thread, immediately: a seed then fixes the order of events.
     Inline,
 }
 
 impl Workers {
-    /// How many jobs a stage may have under way at once.
+    /// Returns the number of jobs that a stage may run at once, at least 1.
     #[must_use]
     pub fn count(self) -> usize {
         match self {
@@ -107,36 +107,36 @@ impl Workers {
         }
     }
 
-    /// Runs `job` and gives its result. A panic in the job goes on in the caller.
+    /// Runs `job` and returns its result. A panic in the job is resumed in the caller.
     pub async fn run<T: Send + 'static>(self, job: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Self::Inline => job(),
             Self::Threads { .. } => match tokio::task::spawn_blocking(job).await {
                 Ok(value) => value,
                 Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
-                // Blocking jobs are cancelled only when the runtime shuts down, and then nobody
-                // waits for this future any more.
+                // Blocking jobs are cancelled only when the runtime shuts down. By then this future is no
+                // longer awaited.
                 Err(_) => std::future::pending().await,
             },
         }
     }
 }
 
-/// Everything together; cheap to clone.
+/// The clock, randomness, workers and cancellation of a run. Cheap to clone.
 #[derive(Clone)]
 pub struct World {
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Randomness.
+    /// The source of random bytes.
     pub random: Arc<dyn Random>,
-    /// Workers.
+    /// The workers.
     pub workers: Workers,
-    /// Cancelled when the run is to end early: what may, leaves in order.
+    /// Cancelled when the run must end early; work in progress then ends in order.
     pub stop: CancellationToken,
 }
 
 impl World {
-    /// The real world, with one worker per processor.
+    /// Creates the runtime of a real process, with one worker per processor.
     #[must_use]
     pub fn real() -> Self {
         let count = std::thread::available_parallelism().map_or(2, usize::from);
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    /// A world that `seed` repeats, standing at `at`, on one thread.
+    /// Creates a deterministic runtime on one thread: randomness from `seed`, the clock fixed at `at`.
     #[must_use]
     pub fn seeded(seed: u64, at: Timestamp) -> Self {
         Self {
@@ -159,7 +159,7 @@ impl World {
         }
     }
 
-    /// `N` random bytes.
+    /// Returns `N` random bytes.
     #[must_use]
     pub fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0u8; N];
@@ -174,8 +174,8 @@ impl fmt::Debug for World {
     }
 }
 
-/// A named point at which the kill tests end the process, as the kernel would: `KBAK_KILL_AT=name`
-/// or `name:N` for the N-th time it is passed. Compiled in only with the feature `kill-points`.
+/// A named point at which the kill tests end the process with SIGKILL: `KBAK_KILL_AT=name`, or
+/// `name:N` for the N-th time it is passed. Compiled in only with the feature `kill-points`.
 #[cfg(feature = "kill-points")]
 pub fn kill_point(name: &'static str) {
     use std::collections::HashMap;
@@ -200,12 +200,12 @@ pub fn kill_point(name: &'static str) {
     }
 }
 
-/// Nothing, without the feature `kill-points`.
+/// Does nothing without the feature `kill-points`.
 #[cfg(not(feature = "kill-points"))]
 #[inline(always)]
 pub fn kill_point(_name: &'static str) {}
 
-/// A place at which a test makes the program panic over what it holds there:
+/// A named point at which a test makes the process panic with the data held there:
 /// `KBAK_PANIC_AT=name:what`. Compiled in only with the feature `kill-points`.
 #[cfg(feature = "kill-points")]
 pub fn panic_point(name: &'static str, what: &str, held: &[u8]) {
@@ -215,7 +215,7 @@ pub fn panic_point(name: &'static str, what: &str, held: &[u8]) {
     }
 }
 
-/// Nothing, without the feature `kill-points`.
+/// Does nothing without the feature `kill-points`.
 #[cfg(not(feature = "kill-points"))]
 #[inline(always)]
 pub fn panic_point(_name: &'static str, _what: &str, _held: &[u8]) {}

@@ -1,12 +1,11 @@
-//! Content-defined chunking of large files and dumps: FastCDC (Xia et al., USENIX ATC 2016, and
-//! its 2020 form) with a secret table.
+//! Content-defined chunking of large files and dumps: FastCDC (Xia et al., USENIX ATC 2016,
+//! and its 2020 form) with a secret gear table.
 //!
-//! Two differences from the papers: the whole table is secret, derived from the domain's key
-//! (cut points then say little to who sees them; they are hidden in packs anyway, eprint 2025/532,
-//! 2025/558), and the cut condition compares the hash with a threshold instead of masking it, so
-//! that any average size can be aimed at.
+//! Two differences from the papers. The whole table is secret, derived from the domain's key: cut
+//! points then reveal little, and packs hide them anyway (eprint 2025/532, 2025/558). The cut condition
+//! compares the hash with a threshold instead of masking it, so that any average size can be set.
 
-/// Where chunks may end. Sizes in bytes.
+/// The parameters that decide chunk boundaries. Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cuts {
     min: usize,
@@ -16,28 +15,28 @@ pub struct Cuts {
     easy: u64,
 }
 
-/// The window that the rolling hash sees: each step shifts its 64 bits by one.
+/// The window of the rolling hash in bytes: each step shifts its 64 bits by one.
 const WINDOW: usize = 64;
 
 impl Cuts {
-    /// Chunks of `min` to `max` bytes, `average` on average.
+    /// Creates parameters for chunks of `min` to `max` bytes, `average` on average.
     #[must_use]
     pub fn new(min: usize, average: usize, max: usize) -> Self {
         let (min, average) = (min.max(WINDOW), average.max(min + 1));
         let threshold = u64::MAX / (average - min) as u64;
-        // Normalised chunking, level 2: four times harder before the average, four times easier
-        // after it.
+        // Normalised chunking, level 2: a cut is four times less likely before the average size, four
+        // times more likely after it.
         Self { min, average, max: max.max(average), hard: threshold / 4, easy: threshold.saturating_mul(4) }
     }
 
-    /// The most bytes that a chunk has.
+    /// Returns the largest chunk size in bytes.
     #[must_use]
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// The length of the chunk at the start of `bytes`. All of `bytes` when no cut is found; the
-    /// caller then has either the end of the stream or fewer than [`Cuts::max`] bytes at hand.
+    /// Returns the length of the chunk at the start of `bytes`, or all of `bytes` if there is no cut
+    /// point. The caller then holds either the end of the stream or fewer than [`Cuts::max`] bytes.
     #[must_use]
     pub fn find(&self, gear: &[u64; 256], bytes: &[u8]) -> usize {
         let end = bytes.len().min(self.max);
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insertion_moves_few_cuts() {
+    fn insertion_moves_few_cut_points() {
         let key = DomainKey::new(&SecretKey::new([5; 32]));
         let cuts = Cuts::new(4096, 16384, 65536);
         let mut bytes = vec![0; 4 << 20];
@@ -95,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_cuts_elsewhere() {
+    fn different_key_gives_different_cut_points() {
         let cuts = Cuts::new(4096, 16384, 65536);
         let mut bytes = vec![0; 1 << 20];
         SeededRandom::new(2).fill(&mut bytes);

@@ -1,5 +1,4 @@
-//! Chunks to zstd frames and back, with contexts that are used again. The only place that names
-//! zstd.
+//! Compresses chunks to zstd frames and back, with reused contexts. The only file that uses zstd.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,30 +7,31 @@ use zstd::zstd_safe::{CParameter, DParameter};
 
 use crate::format::pack::MAX_CHUNK;
 
-/// The window that stock `zstd -d` accepts without `--long` is larger; kbak promises 2^23.
+/// The log2 of the largest window, 8 MiB. Stock `zstd -d` accepts larger ones without
+/// `--long`; kbak promises 2^23.
 const WINDOW_LOG: u32 = 23;
 
-/// Why a chunk was not encoded or decoded.
+/// An error while encoding or decoding a chunk.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// zstd failed.
     #[error("zstd: {0}")]
     Zstd(#[from] std::io::Error),
-    /// The frame does not decode to what was encoded: a fault of memory, processor or library.
-    /// Nothing of it was stored.
+    /// The frame does not decode to its source: a fault of memory, processor or library. Nothing
+    /// of it was stored.
     #[error("a compressed chunk does not decode to its source; this machine's memory or processor is faulty")]
     Unproven,
     /// The frame holds another number of bytes than the list says.
     #[error("a chunk has {found} bytes, not {wanted}")]
     Length {
-        /// What the list says.
+        /// The number of bytes in the list.
         wanted: usize,
-        /// What the frame holds.
+        /// The number of bytes in the frame.
         found: usize,
     },
 }
 
-/// Compresses and decompresses; keeps contexts for the next chunk. Cheap to clone.
+/// Compresses and decompresses chunks, and reuses its contexts. Cheap to clone.
 #[derive(Clone)]
 pub struct Codec {
     level: i32,
@@ -47,7 +47,8 @@ struct Contexts {
 }
 
 impl Codec {
-    /// `level` as zstd counts it; `prove` decompresses each frame and compares it with its source.
+    /// Creates a codec with the zstd compression level `level`. With `prove`, each frame is
+    /// decompressed and compared with its source.
     #[must_use]
     pub fn new(level: i32, prove: bool) -> Self {
         Self { level, prove, spare: Arc::default() }
@@ -76,7 +77,7 @@ impl Codec {
         Ok(Contexts { compress, decompress, copy: Vec::new(), frame: Vec::new() })
     }
 
-    /// One frame of `plain`, proven to decode to it.
+    /// Compresses `plain` to one frame and, if set, verifies that it decodes to `plain`.
     pub fn encode(&self, plain: &[u8]) -> Result<Vec<u8>, CodecError> {
         self.with(|contexts| {
             let Contexts { compress, decompress, copy, frame } = contexts;
@@ -91,13 +92,13 @@ impl Codec {
                     return Err(CodecError::Unproven);
                 }
             }
-            // A copy of its own length: the bound that zstd wants is a third more than it takes.
+            // Copied to its exact length: zstd's bound is a third more than the frame takes.
             Ok(frame.to_vec())
         })
     }
 
-    /// Decodes a frame into exactly `length` bytes; a frame that holds more or fewer is an error,
-    /// and no more than `length` bytes are ever written.
+    /// Decodes a frame into exactly `length` bytes. A frame that holds more or fewer is an error,
+    /// and more than `length` bytes are never written.
     pub fn decode(&self, frame: &[u8], length: usize) -> Result<Vec<u8>, CodecError> {
         if length > MAX_CHUNK {
             return Err(CodecError::Length { wanted: MAX_CHUNK, found: length });
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_hold_exactly_what_is_listed() {
+    fn frame_with_another_length_is_rejected() {
         let codec = Codec::new(3, true);
         let plain = b"kbak ".repeat(10_000);
         let frame = codec.encode(&plain).unwrap();

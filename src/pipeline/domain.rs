@@ -1,4 +1,4 @@
-//! One domain of one epoch in one run: its known chunks, its packs, its needs.
+//! The writer of one domain in one epoch and one run: its chunk index, its packs, and the packs it refers to.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,21 +28,21 @@ pub struct DomainWriter {
     needs: Mutex<HashSet<PackName>>,
 }
 
-/// What a domain has stored in a run.
+/// The result of writing a domain in a run.
 #[derive(Debug)]
 pub struct WrittenDomain {
-    /// Its streams, in the order in which they were handed over.
+    /// The streams, in the order in which they were passed in.
     pub streams: Vec<WrittenStream>,
-    /// The packs that the streams need.
+    /// The packs that the streams refer to.
     pub needs: Needs,
     /// The index objects of this run.
     pub index: Vec<ObjectHash>,
-    /// How many packs this run stored.
+    /// The number of packs that this run stored.
     pub packs: u64,
 }
 
 impl DomainWriter {
-    /// Writes into the domain `id` of `target`, whose chunks `known` are there already.
+    /// Creates a writer for the domain `id` of `target`. The chunks in `known` are already stored.
     #[must_use]
     pub fn new(engine: Engine, target: EpochTarget, id: NameId, key: DomainKey, known: Known) -> Arc<Self> {
         let (key, known) = (Arc::new(key), Arc::new(Mutex::new(known)));
@@ -50,37 +50,37 @@ impl DomainWriter {
         Arc::new(Self { engine, target, id, key, known, packer, needs: Mutex::default() })
     }
 
-    /// The engine.
+    /// Returns the run's shared engine.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// The domain's key.
+    /// Returns the domain's key.
     #[must_use]
     pub fn key(&self) -> &Arc<DomainKey> {
         &self.key
     }
 
-    /// The domain's id.
+    /// Returns the domain's id.
     #[must_use]
     pub fn id(&self) -> NameId {
         self.id
     }
 
-    /// Where the domain lies.
+    /// Returns the epoch folder and recipient that the domain is written to.
     #[must_use]
     pub fn target(&self) -> &EpochTarget {
         &self.target
     }
 
-    /// Chunks that are known.
+    /// Returns the index of stored chunks.
     #[must_use]
     pub fn known(&self) -> &Arc<Mutex<Known>> {
         &self.known
     }
 
-    /// What is known when the domain is finished. Leaves nothing behind.
+    /// Takes the chunk index out of a finished domain and leaves an empty one.
     #[must_use]
     pub fn take_known(&self) -> Known {
         let none = Known::new(0, self.engine.reporter().clone());
@@ -95,13 +95,13 @@ impl DomainWriter {
         self.needs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack);
     }
 
-    /// A new stream.
+    /// Starts a new stream.
     #[must_use]
     pub fn stream(self: &Arc<Self>) -> StreamWriter {
         StreamWriter::new(self.clone())
     }
 
-    /// Stores one chunk.
+    /// Stores one chunk, unless it is already stored.
     pub async fn put_chunk(&self, kind: ChunkKind, bytes: Vec<u8>) -> Result<ChunkRef, PipelineError> {
         let _permit = self.engine.jobs().take(bytes.len() as u64 * 3).await?;
         let (key, codec, known) = (self.key.clone(), self.engine.codec().clone(), self.known.clone());
@@ -112,13 +112,13 @@ impl DomainWriter {
         }
     }
 
-    /// Ends early: what the store has acknowledged is named in an index object; what is under way
-    /// is dropped.
+    /// Stops early: writes an index object for the packs that the store has acknowledged, and
+    /// drops the uploads in progress.
     pub async fn leave(&self) -> Result<(), PipelineError> {
         self.packer.leave().await
     }
 
-    /// Ends the domain's part of the run: everything is stored and acknowledged when this returns.
+    /// Finishes the domain. When this returns, everything is stored and acknowledged.
     pub async fn finish(&self, streams: Vec<PendingStream>) -> Result<WrittenDomain, PipelineError> {
         self.packer.flush(PackClass::Data).await?;
         self.packer.settle().await?;
@@ -133,7 +133,7 @@ impl DomainWriter {
         Ok(WrittenDomain { streams, needs: Needs::new(needs.into_iter().collect()), index, packs })
     }
 
-    /// A part of a list or catalog as the body names it; its pack is sealed by now.
+    /// Returns the entry that the body has for a part of a list or catalog. The part's pack must be sealed.
     pub(super) fn part(
         &self,
         chunk: &ChunkRef,

@@ -1,4 +1,4 @@
-//! What all streams of a run share: the world, the store, the budget.
+//! The resources that all streams of a run share: runtime, store, limits, codec.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use super::PipelineError;
 use super::codec::Codec;
 use super::limits::{Budget, Limits};
 
-/// Where the chunks of a run go: an epoch's folder, and the key that they are encrypted to.
+/// The destination of a run's chunks: an epoch's folder and the key they are encrypted to.
 #[derive(Debug, Clone)]
 pub struct EpochTarget {
     /// The epoch's folder.
     pub path: EpochPath,
-    /// The epoch's public half.
+    /// The epoch's public key.
     pub recipient: DataRecipient,
 }
 
-/// Shared by everything that writes in one run. Cheap to clone.
+/// The resources shared by all writers of one run. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
     world: World,
@@ -38,7 +38,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that stays within `limits`.
+    /// Creates an engine that stays within `limits`.
     #[must_use]
     pub fn new(
         world: World,
@@ -51,37 +51,37 @@ impl Engine {
         Self { world, store, reporter, limits, codec, packs, jobs: Budget::new(limits.jobs) }
     }
 
-    /// Clock, randomness, workers.
+    /// Returns the clock, randomness and workers.
     #[must_use]
     pub fn world(&self) -> &World {
         &self.world
     }
 
-    /// Where objects go.
+    /// Returns the store that objects are written to.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// Who is told.
+    /// Returns the reporter of events.
     #[must_use]
     pub fn reporter(&self) -> &Reporter {
         &self.reporter
     }
 
-    /// The division of the budget.
+    /// Returns the limits of the memory budget.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Chunks to frames.
+    /// Returns the codec that compresses chunks.
     #[must_use]
     pub fn codec(&self) -> &Codec {
         &self.codec
     }
 
-    /// The bytes that jobs may hold.
+    /// Returns the budget for bytes held by jobs.
     #[must_use]
     pub fn jobs(&self) -> &Budget {
         &self.jobs
@@ -91,8 +91,8 @@ impl Engine {
         self.packs.clone().acquire_owned().await.map_err(|_| PipelineError::Ended)
     }
 
-    /// Stores an object. A key that is taken is success when what lies there has the right size:
-    /// names are content hashes, so it is an earlier try of the same put.
+    /// Stores an object. If the key is taken by an object of the right size, that is success:
+    /// names are content hashes, so an earlier attempt of this put stored it.
     pub async fn put(&self, object: &Sealed) -> Result<(), StoreError> {
         if self.store.put(object).await? == Put::Created {
             return Ok(());

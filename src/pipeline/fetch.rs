@@ -1,8 +1,8 @@
-//! Chunks out of packs: whole packs where much of them is wanted, ranges where little is.
+//! Reads chunks from packs: a whole pack if much of it is needed, ranges otherwise.
 //!
-//! A whole pack's name is checked before it is decrypted; a range is authenticated block by block
-//! by age, and both are proven by the chunk's id before a byte is given out. What a store serves is
-//! hostile until then.
+//! A whole pack's name is checked before it is decrypted; age authenticates a range block by
+//! block. Both are verified by the chunk's id before a byte is returned: until then, all bytes
+//! from the store count as hostile.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,46 +24,46 @@ use super::codec::{Codec, CodecError};
 use super::heal::Healer;
 use super::known::SpillError;
 
-/// A ranged read asks for the head of a pack first; this much holds one with an X25519 stanza and
-/// the random stanza that some writers add.
+/// The bytes of a pack that a ranged read requests first: enough for a header with an X25519
+/// stanza and the random stanza that some writers add.
 const FIRST_BYTES: u64 = 1024;
 
-/// Less than this share of a pack wanted: it is read by ranges.
+/// A pack is read whole if at least one n-th of it is needed, with this n; otherwise by ranges.
 pub(super) const WHOLE_FROM: u64 = 4;
 
-/// How many copies of a chunk are tried.
+/// The number of other copies of a chunk that are tried.
 const MAX_COPIES: usize = 4;
 
-/// Why a chunk could not be read.
+/// An error while reading a chunk.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The store did not give it.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What the store gave is not what was stored.
+    /// The stored object is not the one that was written.
     #[error("{object} is damaged: {what}")]
     Damaged {
         /// The object's key.
         object: String,
-        /// How it shows.
+        /// The symptom of the damage.
         what: String,
     },
-    /// A list or catalog of the snapshot is not what a writer makes.
+    /// A list or catalog of the snapshot is not one that a writer makes.
     #[error("the snapshot's {what} is malformed")]
     Malformed {
-        /// Which part of it.
+        /// The part of the snapshot.
         what: String,
     },
-    /// The index could not be read back.
+    /// The temporary file of the index could not be read.
     #[error(transparent)]
     Spill(#[from] SpillError),
-    /// The run is ending.
+    /// The run was cancelled.
     #[error("the run is ending")]
     Ended,
 }
 
 impl ReadError {
-    /// Whether the data is bad, rather than out of reach.
+    /// True if the data is damaged or missing, false if it cannot be reached.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
@@ -74,12 +74,12 @@ impl ReadError {
     }
 }
 
-/// How a pack is to be read in what comes.
+/// The way in which a pack is read for the next slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// As one object, kept while it is wanted.
+    /// As one object, which stays cached.
     Whole,
-    /// Frame by frame.
+    /// Frame by frame, as ranges.
     Ranged,
 }
 
@@ -98,13 +98,13 @@ pub struct Fetcher {
     packs: Mutex<Cache<ObjectHash, Arc<Vec<u8>>>>,
     chunks: Mutex<Cache<ChunkId, Bytes>>,
     heads: Mutex<Cache<ObjectHash, Head>>,
-    /// Packs that were fetched whole, each with the bytes that were wanted of it since it had to
-    /// leave. 40 bytes a pack.
+    /// Packs that were fetched whole, each with the bytes requested from it since its eviction. 40
+    /// bytes a pack.
     fetched: Mutex<HashMap<ObjectHash, u64>>,
 }
 
 impl Fetcher {
-    /// A reader that keeps at most `memory` bytes of packs and chunks.
+    /// Creates a reader that caches at most `memory` bytes of packs and chunks.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -131,25 +131,25 @@ impl Fetcher {
         }
     }
 
-    /// Looks for copies of chunks whose pack is bad.
+    /// Makes the fetcher look for copies of chunks whose pack is damaged.
     #[must_use]
     pub fn with_healer(self, healer: Healer) -> Self {
         Self { healer: Some(healer), ..self }
     }
 
-    /// Where a pack of this domain lies.
+    /// Returns the object key of a pack of this domain.
     #[must_use]
     pub fn pack_key(&self, pack: &ObjectHash) -> ObjectKey {
         self.path.in_domain(self.domain, Class::Pack, *pack)
     }
 
-    /// The keys of this domain.
+    /// Returns the key of this domain.
     #[must_use]
     pub fn key(&self) -> &Arc<DomainKey> {
         &self.key
     }
 
-    /// A chunk's plaintext, proven by its id.
+    /// Returns a chunk's plaintext, verified by its id.
     pub async fn chunk(
         &self,
         kind: ChunkKind,
@@ -163,8 +163,8 @@ impl Fetcher {
         Ok(chunk)
     }
 
-    /// Decodes a chunk where the list says, or where else the index knows it: its id proves a copy
-    /// as well as the original.
+    /// Decodes a chunk from its listed place or, if that is damaged, from another copy in the
+    /// index. The chunk's id verifies a copy as well as the original.
     async fn decode_or_heal(
         &self,
         kind: ChunkKind,
@@ -217,10 +217,9 @@ impl Fetcher {
         self.workers.run(move || prove(&frame)).await
     }
 
-    /// Whether a pack of which much is wanted is fetched whole for the next `length` bytes. One that
-    /// was fetched and had to leave is read by ranges, until enough of it was wanted again: a stream
-    /// that goes to and fro between more packs than memory holds must not fetch each of them for
-    /// every chunk.
+    /// True if a pack should be fetched whole for the next `length` bytes. A pack that was fetched
+    /// and evicted is read by ranges until enough of it was requested again. Otherwise a stream
+    /// that alternates between more packs than fit in memory would fetch one for every chunk.
     fn is_worth_whole(&self, pack: PackName, length: u64) -> bool {
         if lock(&self.packs).has(&pack.hash) {
             return true;
@@ -242,7 +241,7 @@ impl Fetcher {
         Prover { codec: self.codec.clone(), key: self.key.clone(), object: self.pack_key(pack) }
     }
 
-    /// The plaintext of a whole pack, kept for those who want it next.
+    /// Returns the plaintext of a whole pack from the cache, and fetches it if needed.
     async fn whole(&self, pack: PackName) -> Result<Arc<Vec<u8>>, ReadError> {
         let cell = lock(&self.packs).entry(pack.hash);
         let plaintext =
@@ -253,7 +252,7 @@ impl Fetcher {
 
     async fn open_pack(&self, pack: PackName) -> Result<Vec<u8>, ReadError> {
         let object = self.pack_key(&pack.hash);
-        // Its size is authenticated, so a longer one is damaged, and need not be held to say so.
+        // The pack's size is authenticated, so a longer object is damaged and need not be held in memory.
         let bytes = self.store.get(&object, pack.size.min(MAX_OBJECT)).await?;
         let identity = self.identity.clone();
         let job = move || {
@@ -267,10 +266,10 @@ impl Fetcher {
         self.workers.run(job).await
     }
 
-    /// Opens a whole pack and proves every chunk in it by its id. Gives what it holds.
+    /// Opens a whole pack, verifies every chunk in it by its id, and returns its table.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first damage found in it.
     pub async fn prove(&self, pack: PackName) -> Result<Vec<TableEntry>, ReadError> {
         let plaintext = self.open_pack(pack).await?;
         let prover = self.prover(&pack.hash);
@@ -278,7 +277,7 @@ impl Fetcher {
             let table = read_table(&plaintext).map_err(|error| prover.damaged(error.to_string()))?;
             for entry in &table {
                 let start = entry.offset as usize;
-                // The table was checked against the pack's length.
+                // `read_table` checked the table against the pack's length.
                 let frame = plaintext.get(start..start + entry.length as usize).unwrap_or_default();
                 prover.plain(frame, entry.plain, entry.kind, entry.id, "its table")?;
             }
@@ -287,7 +286,7 @@ impl Fetcher {
         self.workers.run(job).await
     }
 
-    /// Some plaintext bytes of a pack, without the rest.
+    /// Reads a range of a pack's plaintext.
     async fn range(&self, pack: PackName, start: u64, length: usize) -> Result<Vec<u8>, ReadError> {
         let object = self.pack_key(&pack.hash);
         let damaged = |what: &str| ReadError::Damaged { object: object.to_string(), what: what.to_owned() };
@@ -317,7 +316,7 @@ impl Fetcher {
     }
 }
 
-/// Proves the chunks of one pack.
+/// Verifies the chunks of one pack.
 struct Prover {
     codec: Codec,
     key: Arc<DomainKey>,
@@ -329,7 +328,8 @@ impl Prover {
         ReadError::Damaged { object: self.object.to_string(), what }
     }
 
-    /// The `length` bytes of plaintext of a chunk's frame, if they are those that `namer` names.
+    /// Decodes a chunk's frame to `length` bytes and verifies them against `id`; `namer` is the
+    /// source of the id in messages.
     fn plain(
         &self,
         frame: &[u8],
@@ -367,7 +367,7 @@ impl std::fmt::Debug for Fetcher {
     }
 }
 
-/// Values that several readers wait for together; the least recently used leave first.
+/// A cache whose values several readers can await together. The least recently used values are evicted first.
 struct Cache<K, V> {
     most: u64,
     held: u64,
@@ -380,12 +380,11 @@ impl<K: Copy + Eq + std::hash::Hash, V> Cache<K, V> {
         Self { most, held: 0, cells: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// Whether a key has a cell.
     fn has(&self, key: &K) -> bool {
         self.cells.contains_key(key)
     }
 
-    /// The cell of a key; whoever comes first fills it.
+    /// Returns the cell of a key; the first reader fills it.
     fn entry(&mut self, key: K) -> Shared<V> {
         if let Some((cell, _)) = self.cells.get(&key) {
             let cell = cell.clone();
@@ -401,7 +400,7 @@ impl<K: Copy + Eq + std::hash::Hash, V> Cache<K, V> {
         cell
     }
 
-    /// The value of `key` takes `bytes`; others leave until all fit.
+    /// Records that the value of `key` takes `bytes`, and evicts other values until all fit.
     fn settle(&mut self, key: &K, bytes: u64) {
         if let Some((_, held)) = self.cells.get_mut(key) {
             self.held = self.held - *held + bytes;
@@ -410,7 +409,7 @@ impl<K: Copy + Eq + std::hash::Hash, V> Cache<K, V> {
         let mut looked_at = 0;
         while self.held > self.most && looked_at < self.order.len() {
             let Some(oldest) = self.order.pop_front() else { return };
-            // One that is being filled, or the one that was just filled, stays.
+            // A cell that is being filled, and the one just filled, are kept.
             let filled = self.cells.get(&oldest).is_some_and(|(cell, _)| cell.initialized());
             if oldest == *key || !filled {
                 self.order.push_back(oldest);
@@ -427,7 +426,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_recently_used_leave_first() {
+    fn least_recently_used_value_is_evicted_first() {
         let mut cache: Cache<u8, u8> = Cache::new(100);
         for key in 0..3 {
             cache.entry(key).set(key).unwrap();

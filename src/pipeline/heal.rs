@@ -1,4 +1,4 @@
-//! The second place of a chunk: when a pack turns out bad, the domain's index may know a copy that a
+//! Finds another copy of a chunk whose pack is damaged: the domain's index may hold one that a
 //! later run stored.
 
 use std::collections::BTreeSet;
@@ -14,29 +14,30 @@ use crate::store::StoreError;
 use super::fetch::ReadError;
 use super::known::{Known, place};
 
-/// Loads what a domain's index says of all packs but the bad ones.
+/// Loads a domain's index without its damaged packs.
 #[async_trait]
 pub trait Indexes: Send + Sync {
-    /// The chunks that lie in packs that the store lists and that are not among `bad`.
+    /// Returns the chunks in packs that the store lists and that are not in `bad`.
     async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<Known, StoreError>;
-    /// A copy is used instead of what `bad` should hold.
+    /// Reports that a copy is used in place of a chunk in the pack `bad`.
     fn healed(&self, bad: &ObjectHash);
 }
 
-/// Finds copies. Loads nothing until it is asked.
+/// Finds copies of chunks. Loads the index at the first request.
 pub struct Healer {
     indexes: Arc<dyn Indexes>,
     seen: Mutex<(BTreeSet<ObjectHash>, Option<Arc<Known>>)>,
 }
 
 impl Healer {
-    /// Asks `indexes`.
+    /// Creates a finder that loads its index from `indexes`.
     #[must_use]
     pub fn new(indexes: Arc<dyn Indexes>) -> Self {
         Self { indexes, seen: Mutex::default() }
     }
 
-    /// Where else the chunk `id` of `plain` bytes lies, `bad` having turned out bad.
+    /// Returns the place of another copy of the chunk `id` of `plain` bytes. The pack `bad` is
+    /// excluded from now on.
     pub(super) async fn elsewhere(
         &self,
         id: &ChunkId,

@@ -1,4 +1,4 @@
-//! One budget of bytes for a process, divided among the stages.
+//! Divides one memory budget of a process among the stages.
 
 use std::sync::Arc;
 
@@ -6,38 +6,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::PipelineError;
 
-/// What a process takes before any stage has a buffer: code, runtime, TLS, SDK. Measured on
+/// The memory of a process before any stage has a buffer: code, runtime, TLS, SDK. Measured on
 /// x86_64 Linux, rounded up.
 const FIXED: u64 = 36 << 20;
-/// The least that the stages can work with.
+/// The smallest budget that the stages can work with.
 const LEAST: u64 = 24 << 20;
-/// Packs that are open at once: two for data, so that neighbours in a stream do not stay
+/// The number of packs open at once: two for data, so that neighbours in a stream do not stay
 /// neighbours in a pack, and one for metadata.
 pub const OPEN_PACKS: u64 = 3;
 
-/// How a budget is divided. All sizes in bytes.
+/// The division of a memory budget. All sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The most the process may hold resident.
+    /// The most resident memory of the process.
     pub memory: u64,
     /// The size at which packs are closed.
     pub pack: u64,
-    /// How many packs may be open or under way.
+    /// The number of packs that may be open or being uploaded.
     pub packs: u64,
-    /// What jobs on workers may hold together: sources, frames, copies for the proof.
+    /// The most that jobs on workers may hold together: sources, frames, copies for verification.
     pub jobs: u64,
-    /// What the index of known chunks may take.
+    /// The most that the chunk index may take.
     pub index: u64,
-    /// What a reader may hold in decrypted packs.
+    /// The most that a reader may hold in decrypted packs.
     pub read: u64,
 }
 
 impl Limits {
-    /// Divides `memory`; `largest_pack` is what the epoch asks for (16 MiB by default).
+    /// Divides `memory`. `largest_pack` is the pack size of the epoch (16 MiB by default).
     #[must_use]
     pub fn divide(memory: u64, largest_pack: u64) -> Self {
         let free = memory.saturating_sub(FIXED).max(LEAST);
-        // Half of the budget for packs (docs/format.md), five at least: three open, two under way.
+        // Half of the budget for packs (docs/format.md), for at least five: three open, two being uploaded.
         let for_packs = free / 2;
         let pack = (for_packs / (OPEN_PACKS + 2)).clamp(1 << 20, largest_pack) & !((1 << 20) - 1);
         let packs = (for_packs / pack).clamp(OPEN_PACKS + 1, 16);
@@ -45,18 +45,18 @@ impl Limits {
     }
 }
 
-/// A number of bytes that may be held at once. Cheap to clone.
+/// A limit on the bytes held at once. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
     permits: Arc<Semaphore>,
     most: u32,
 }
 
-/// What permits count: 4 KiB, so that a 32-bit number holds any budget.
+/// The bytes of one permit: 4 KiB, so that 32 bits can count any budget.
 const UNIT: u64 = 4096;
 
 impl Budget {
-    /// A budget of `bytes`.
+    /// Creates a budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let most = u32::try_from((bytes / UNIT).max(1)).unwrap_or(u32::MAX);
@@ -64,7 +64,7 @@ impl Budget {
     }
 
     /// Waits until `bytes` are free. More than the whole budget counts as the whole budget, so
-    /// that one large thing at a time can pass.
+    /// that one large item at a time can pass.
     pub async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, PipelineError> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.most);
         self.permits.clone().acquire_many_owned(units).await.map_err(|_| PipelineError::Ended)
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_stay_within_the_whole() {
+    fn divided_budget_stays_within_limit() {
         for memory in [64u64, 128, 256, 1024, 8192] {
             let limits = Limits::divide(memory << 20, 16 << 20);
             let sum = limits.pack * limits.packs + limits.jobs + limits.index;

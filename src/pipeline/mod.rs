@@ -1,12 +1,12 @@
-//! Streams into packs, and back.
+//! Turns streams into packs, and packs into streams.
 //!
 //! ```text
 //! Piece ──job──> fragments ──id, dedup, zstd, proof──> frames ──> open packs ──age──> store
 //! Manifest ──> parts ──> slices ──whole or ranged reads──> frames ──id──> bytes in order
 //! ```
 //!
-//! Everything that waits is async; everything that computes or blocks runs as a short job on a
-//! worker. Memory is bounded by [`limits::Limits`], which divides one budget.
+//! Code that waits is async; code that computes or blocks runs as a short job on a worker.
+//! [`limits::Limits`] bounds memory by dividing one budget.
 
 pub mod chunker;
 pub mod codec;
@@ -26,10 +26,10 @@ use crate::format::cache::CacheError;
 use crate::format::container::ContainerError;
 use crate::store::StoreError;
 
-/// What a source reports; the pipeline passes it on.
+/// The error of a source, passed on unchanged.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a stream was not carried.
+/// An error while reading or writing a stream.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
     /// The store failed.
@@ -38,22 +38,22 @@ pub enum PipelineError {
     /// Encryption or decryption failed.
     #[error("cannot seal or open an object")]
     Container(#[from] ContainerError),
-    /// Compression failed, or its proof.
+    /// Compression or its verification failed.
     #[error(transparent)]
     Codec(#[from] codec::CodecError),
-    /// A scan cache failed to be written.
+    /// A scan cache could not be written.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// The index could not be read back.
+    /// The temporary file of the index could not be read.
     #[error(transparent)]
     Spill(#[from] known::SpillError),
-    /// The source failed; its own error says how.
+    /// The source failed; its own error is the cause.
     #[error("the source failed")]
     Source(#[source] SourceError),
-    /// The run is ending because something else failed or it was cancelled.
+    /// The run was cancelled, or another part of it failed.
     #[error("the run is ending")]
     Ended,
-    /// A promise between parts of kbak was broken.
+    /// An invariant between parts of kbak was broken.
     #[error("a bug in kbak: {0}")]
     Bug(&'static str),
 }

@@ -1,4 +1,4 @@
-//! Open packs: chunks go in, sealed packs go to the store, index objects follow them.
+//! Fills packs with chunks, seals and uploads them, and writes their index objects.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -16,10 +16,11 @@ use super::PipelineError;
 use super::engine::{Engine, EpochTarget};
 use super::known::{Known, short};
 
-/// An index object follows this many acknowledged packs, so that a crash loses no more.
+/// The number of acknowledged packs after which an index object is written. A crash leaves no
+/// more than these unindexed.
 pub const PACKS_PER_INDEX: usize = 16;
 
-/// A pack that has a name, or will have one when it is sealed.
+/// A reference to a pack, whose name is set when the pack is sealed.
 #[derive(Debug, Clone)]
 pub struct PackRef(Arc<OnceLock<PackName>>);
 
@@ -28,7 +29,7 @@ impl PackRef {
         Self(Arc::default())
     }
 
-    /// A pack that lies in the store.
+    /// Creates a reference to a pack that is already stored.
     #[must_use]
     pub fn stored(name: PackName) -> Self {
         let pack = Self::open();
@@ -36,38 +37,38 @@ impl PackRef {
         pack
     }
 
-    /// The name, once the pack is sealed.
+    /// Returns the pack's name, or none before the pack is sealed.
     #[must_use]
     pub fn name(&self) -> Option<PackName> {
         self.0.get().copied()
     }
 }
 
-/// A chunk in a pack.
+/// A reference to a chunk in a pack.
 #[derive(Debug, Clone)]
 pub struct ChunkRef {
-    /// Which pack.
+    /// The pack.
     pub pack: PackRef,
-    /// Its id.
+    /// The chunk's id.
     pub id: ChunkId,
-    /// Where its frame starts in the pack's plaintext.
+    /// The offset of its frame in the pack's plaintext.
     pub offset: u32,
-    /// The frame's length.
+    /// The length of its frame in bytes.
     pub length: u32,
-    /// Its own length.
+    /// The length of its plaintext in bytes.
     pub plain: u32,
 }
 
 /// A chunk that is not yet in a pack.
 #[derive(Debug)]
 pub struct Frame {
-    /// What it holds.
+    /// The kind of content.
     pub kind: ChunkKind,
-    /// Its id.
+    /// The chunk's id.
     pub id: ChunkId,
-    /// Its zstd frame, proven.
+    /// Its zstd frame, verified.
     pub bytes: Vec<u8>,
-    /// Its own length.
+    /// The length of its plaintext in bytes.
     pub plain: u32,
 }
 
@@ -90,7 +91,7 @@ pub struct Packer {
     acknowledged: Arc<tokio::sync::Mutex<Acknowledged>>,
 }
 
-/// Packs that the store has, and the index objects that say so.
+/// Packs that the store acknowledged, and the index objects written for them.
 #[derive(Default)]
 struct Acknowledged {
     unindexed: Index,
@@ -99,7 +100,7 @@ struct Acknowledged {
 }
 
 impl Packer {
-    /// No open packs.
+    /// Creates a packer without open packs.
     #[must_use]
     pub fn new(
         engine: Engine,
@@ -124,16 +125,16 @@ impl Packer {
     fn slot(&self, class: PackClass) -> &tokio::sync::Mutex<Option<OpenPack>> {
         match class {
             PackClass::Metadata => &self.metadata,
-            // Random assignment: neighbours in a stream do not stay neighbours in a pack, so the
-            // size of a pack says less about a file (restic #5291).
+            // The slot is random: neighbours in a stream do not stay neighbours in a pack, so the size of
+            // a pack reveals less about a file (restic #5291).
             PackClass::Data => &self.data[usize::from(self.engine.world().random::<1>()[0] & 1)],
         }
     }
 
-    /// Puts a frame into a pack, unless its chunk came in meanwhile. Waits for room.
+    /// Adds a frame to a pack, unless its chunk was stored meanwhile. Waits until a pack may be opened.
     ///
-    /// It runs in a task of its own: a stream that fails is dropped with what it waits for, and the
-    /// pack that is being filled holds chunks of others.
+    /// Runs in a task of its own: when a stream fails, its pending work is dropped, but the open
+    /// pack also holds chunks of other streams.
     pub async fn append(self: &Arc<Self>, frame: Frame) -> Result<ChunkRef, PipelineError> {
         let this = self.clone();
         let task = async move { this.append_whole(frame).await };
@@ -177,7 +178,7 @@ impl Packer {
         lock(&self.known)
     }
 
-    /// Seals a pack and stores it, beside what goes on.
+    /// Seals a pack and uploads it in the background.
     fn close(&self, open: OpenPack, class: PackClass) -> Result<(), PipelineError> {
         let (engine, epoch, domain) = (self.engine.clone(), self.epoch.clone(), self.domain);
         let (key, known, acknowledged) = (self.key.clone(), self.known.clone(), self.acknowledged.clone());
@@ -206,7 +207,7 @@ impl Packer {
         };
         let handle = AbortOnDropHandle::new(tokio::spawn(task));
         let mut uploads = lock(&self.uploads);
-        // Finished ones are looked at as new ones come, so that a failed upload ends the run soon.
+        // Finished uploads are checked whenever one is added, so that a failure ends the run soon.
         let mut kept = Vec::with_capacity(uploads.len() + 1);
         for upload in uploads.drain(..) {
             if upload.is_finished() {
@@ -222,7 +223,7 @@ impl Packer {
         Ok(())
     }
 
-    /// Closes the open packs of `class`; their chunks get names when they are sealed.
+    /// Closes the open packs of `class`. Their chunks get names once the packs are sealed.
     pub async fn flush(&self, class: PackClass) -> Result<(), PipelineError> {
         let slots = match class {
             PackClass::Data => vec![&self.data[0], &self.data[1]],
@@ -236,7 +237,7 @@ impl Packer {
         Ok(())
     }
 
-    /// Waits until everything closed so far is acknowledged.
+    /// Waits until the store has acknowledged all packs closed so far.
     pub async fn settle(&self) -> Result<(), PipelineError> {
         loop {
             let upload = lock(&self.uploads).pop();
@@ -247,14 +248,14 @@ impl Packer {
         }
     }
 
-    /// Drops what is under way, and writes the index of what was acknowledged.
+    /// Drops the uploads in progress, and writes the index of the acknowledged packs.
     pub async fn leave(&self) -> Result<(), PipelineError> {
         lock(&self.uploads).clear();
         self.acknowledged.lock().await.write(&self.engine, &self.epoch, self.domain, &self.key).await
     }
 
-    /// Closes everything, waits for it, writes the last index. Gives the index objects of this
-    /// run and the number of packs that it stored.
+    /// Closes all packs, waits for their uploads and writes the last index object. Returns the
+    /// index objects of this run and the number of packs that it stored.
     pub async fn finish(&self) -> Result<(Vec<ObjectHash>, u64), PipelineError> {
         self.flush(PackClass::Data).await?;
         self.flush(PackClass::Metadata).await?;

@@ -1,4 +1,5 @@
-//! What a source hands over: pieces of a stream, in order, each with the job that makes its bytes.
+//! The pieces of a stream that a source passes to the pipeline, in order, each with the job
+//! that makes its bytes.
 
 use crate::format::cache::NO_DIGEST;
 use crate::format::catalog::Line;
@@ -10,21 +11,21 @@ use super::codec::Codec;
 use super::known::Known;
 use super::packer::{ChunkRef, Frame, PackRef};
 
-/// Makes a piece's bytes on a worker. It may block on files, never on the store.
+/// A job that makes a piece's bytes on a worker. It may block on files, never on the store.
 pub type Job = Box<dyn FnOnce() -> Result<Output, SourceError> + Send>;
 
-/// A part of a stream: neighbouring members, or some of a large one.
+/// A piece of a stream: neighbouring members, or a part of a large one.
 pub struct Piece {
-    /// Whether a group begins with this piece: list, catalog and cache are cut before it.
+    /// True if a group begins with this piece: the list, catalog and cache are cut before it.
     pub starts_group: bool,
     /// The most bytes that the job will hold.
     pub reserve: u64,
-    /// Makes the bytes.
+    /// The job that makes the bytes.
     pub job: Job,
 }
 
 impl Piece {
-    /// A piece whose bytes are at hand and make one chunk.
+    /// Creates a piece from bytes in memory that make one chunk.
     #[must_use]
     pub fn of_bytes(bytes: Vec<u8>, members: Vec<Member>) -> Self {
         let reserve = bytes.len() as u64;
@@ -32,7 +33,7 @@ impl Piece {
         Self { starts_group: false, reserve, job: Box::new(job) }
     }
 
-    /// The same, as the beginning of a group.
+    /// Marks the piece as the beginning of a group.
     #[must_use]
     pub fn starting_group(mut self) -> Self {
         self.starts_group = true;
@@ -46,20 +47,20 @@ impl std::fmt::Debug for Piece {
     }
 }
 
-/// What a job made: at most one new chunk, and the order in which its bytes and known ones make
-/// the piece.
+/// The result of a job: at most one new chunk, and the order in which its bytes and stored
+/// ones make the piece.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// The bytes that are new; at most [`crate::format::pack::MAX_CHUNK`], possibly none.
+    /// The new bytes: at most [`crate::format::pack::MAX_CHUNK`], possibly none.
     pub fresh: Vec<u8>,
-    /// The piece, in order.
+    /// The runs that make the piece, in order.
     pub runs: Vec<Run>,
-    /// The members that start in it (or ended in it, see [`Member::at`]), in order.
+    /// The members that start in the piece, or end in it (see [`Member::at`]), in order.
     pub members: Vec<Member>,
 }
 
 impl Output {
-    /// All of `bytes`, new.
+    /// Creates an output in which all of `bytes` are new.
     #[must_use]
     pub fn of_bytes(bytes: Vec<u8>, members: Vec<Member>) -> Self {
         let all = Run::Fresh { skip: 0, take: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
@@ -67,50 +68,50 @@ impl Output {
     }
 }
 
-/// Bytes of a stream.
+/// A run of bytes in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Run {
-    /// Some of the output's new bytes.
+    /// A range of the output's new bytes.
     Fresh {
-        /// Where they start.
+        /// The offset of the first byte.
         skip: u32,
-        /// How many.
+        /// The number of bytes.
         take: u32,
     },
-    /// Bytes that lie in the store already, by the scan cache.
+    /// Bytes that are already stored, according to the scan cache.
     Known(Vec<Slice>),
 }
 
 /// A member of a stream.
 #[derive(Debug)]
 pub struct Member {
-    /// Where it starts, in bytes from the start of the piece; negative when it started in an
-    /// earlier piece, as a large file does whose state is known only when it was read.
+    /// Its offset in bytes from the start of the piece. Negative if it started in an earlier
+    /// piece: the state of a large file is known only once it was read.
     pub at: i64,
     /// Its length in the stream, in bytes.
     pub length: u64,
-    /// Its line in the catalog, with `at` still unset.
+    /// Its line in the catalog, with `at` not yet set.
     pub line: Option<Line>,
     /// Its digest for the scan cache.
     pub digest: [u8; 16],
 }
 
 impl Member {
-    /// A member that the scan cache does not know.
+    /// Creates a member that the scan cache cannot recognise.
     #[must_use]
     pub fn uncached(at: i64, length: u64, line: Option<Line>) -> Self {
         Self { at, length, line, digest: NO_DIGEST }
     }
 }
 
-/// Some bytes of a chunk whose pack may still be open.
+/// A range of a chunk whose pack may still be open.
 #[derive(Debug, Clone)]
 pub struct OpenSlice {
     /// The chunk.
     pub chunk: ChunkRef,
-    /// Left out before.
+    /// The number of bytes skipped at the start of the chunk.
     pub skip: u32,
-    /// Used.
+    /// The number of bytes used.
     pub take: u32,
 }
 
@@ -123,16 +124,16 @@ impl From<Slice> for OpenSlice {
     }
 }
 
-/// A chunk after its job: known, or ready to be packed.
+/// The result of preparing a chunk: already stored, or ready to be packed.
 #[derive(Debug)]
 pub enum Prepared {
-    /// It lies somewhere.
+    /// The chunk is already in a pack.
     Known(ChunkRef),
-    /// It is new.
+    /// The chunk is new.
     Frame(Frame),
 }
 
-/// Names a chunk and, if it is not known, compresses it and proves the frame. Runs on a worker.
+/// Computes a chunk's id and, unless the chunk is already stored, compresses it. Runs on a worker.
 pub fn prepare(
     kind: ChunkKind,
     bytes: &[u8],

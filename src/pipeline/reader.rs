@@ -1,4 +1,4 @@
-//! A stream being read: proven bytes in order, fetched ahead and side by side.
+//! Reads a stream: verified bytes in order, with several chunks fetched ahead in parallel.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -25,32 +25,32 @@ pub struct StreamReader {
     ahead: usize,
 }
 
-/// Some slices that are read together, and the manner in which each pack is read.
+/// Slices that are read together, and the packs that are read whole for them.
 struct Plan {
     slices: Vec<Slice>,
     whole: HashSet<ObjectHash>,
 }
 
 impl StreamReader {
-    /// Reads `stream` through `fetcher`, with `ahead` chunks under way at once.
+    /// Creates a reader of `stream` that fetches up to `ahead` chunks in parallel.
     #[must_use]
     pub fn new(fetcher: Arc<Fetcher>, stream: StreamBody, ahead: usize) -> Self {
         Self { fetcher, stream: Arc::new(stream), ahead: ahead.max(1) }
     }
 
-    /// What the body says of the stream.
+    /// Returns the stream's entry in the body.
     #[must_use]
     pub fn body(&self) -> &StreamBody {
         &self.stream
     }
 
-    /// All bytes in order.
+    /// Reads all bytes in order.
     #[must_use]
     pub fn bytes(&self) -> BoxStream<'static, Result<Bytes, ReadError>> {
         self.range(0..self.stream.length)
     }
 
-    /// The bytes of `range`, in order, in pieces of at most one chunk.
+    /// Reads the bytes of `range` in order, in pieces of at most one chunk.
     #[must_use]
     pub fn range(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, ReadError>> {
         let this = self.clone();
@@ -65,7 +65,7 @@ impl StreamReader {
             Ok(plan) => this.clone().run(plan),
             Err(error) => stream::once(async { Err(error) }).boxed(),
         });
-        // What came is counted: a list that is too short must not look like an end.
+        // Received bytes are counted, so that a list that is too short is not taken for the end.
         let state = (pieces.boxed(), expected, false);
         stream::unfold(state, |(mut pieces, left, ended)| async move {
             if ended {
@@ -85,7 +85,7 @@ impl StreamReader {
         .boxed()
     }
 
-    /// The slices of one part.
+    /// Reads the slices of one part.
     pub async fn slices(&self, part: &Part) -> Result<Vec<Slice>, ReadError> {
         let text = self.fetcher.chunk(ChunkKind::List, part.place(), part.id, Manner::Whole).await?;
         read_part(&text).map_err(|error| ReadError::Malformed { what: error.to_string() })
@@ -108,7 +108,7 @@ impl StreamReader {
             if to <= range.start || from >= range.end {
                 continue;
             }
-            // Differences within one slice fit its 32 bits.
+            // Both differences lie within one slice, so they fit in its 32 bits.
             let before = u32::try_from(range.start.saturating_sub(from)).unwrap_or(0);
             let after = u32::try_from(to.saturating_sub(range.end)).unwrap_or(0);
             slice.skip += before;
@@ -151,13 +151,13 @@ impl StreamReader {
         .boxed()
     }
 
-    /// The catalog's lines in order, with the offset of each member in the stream.
+    /// Reads the catalog's lines in order, each with its member's offset in the stream.
     #[must_use]
     pub fn catalog(&self) -> BoxStream<'static, Result<(u64, Line), ReadError>> {
         self.catalog_from(0)
     }
 
-    /// The lines of catalog chunk number `first` and all later ones.
+    /// Reads the lines of the catalog from chunk number `first` on.
     #[must_use]
     pub fn catalog_from(&self, first: usize) -> BoxStream<'static, Result<(u64, Line), ReadError>> {
         let this = self.clone();
@@ -194,7 +194,7 @@ fn short() -> ReadError {
     ReadError::Malformed { what: "list does not hold as many bytes as the stream has".into() }
 }
 
-/// The parts that hold some of `range`, each with the offset at which it ends.
+/// Returns the parts that overlap `range`, each with the offset at which it ends.
 fn overlapping(parts: &[Part], length: u64, range: &Range<u64>) -> Vec<(Part, u64)> {
     let ends = parts.iter().skip(1).map(|part| part.start).chain([length]);
     let inside = |start: u64, end: u64| start < range.end && end > range.start;

@@ -1,4 +1,4 @@
-//! A stream being written: pieces run side by side, their results are taken in order.
+//! Writes a stream: pieces are prepared in parallel and their results are added in order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use super::known::place;
 use super::packer::ChunkRef;
 use super::piece::{Member, OpenSlice, Output, Piece, Prepared, Run, prepare};
 
-/// Slices that may wait for their packs to be sealed; beyond it packs are closed early.
+/// The number of slices that may wait for their packs to be sealed. Beyond it, packs are closed early.
 const MAX_WAITING: usize = 1 << 16;
-/// A group with more slices than this has no scan cache: one file of some 200 GiB.
+/// The most slices of a group that has a scan cache: one file of some 200 GiB.
 const MAX_GROUP_SLICES: usize = 1 << 17;
-/// Slices of one member that can still be taken back: a file of some 8 GiB.
+/// The most slices of one member that can still be taken back: a file of some 8 GiB.
 const MAX_HELD: usize = 1 << 13;
-/// A part closes when its text may pass [`MAX_PART`] with one more slice.
+/// The text length at which a part is closed: one more slice might exceed [`MAX_PART`].
 const PART_TEXT: usize = MAX_PART - 4096;
 
-/// Takes a stream piece by piece.
+/// Writes a stream piece by piece.
 pub struct StreamWriter {
     domain: Arc<DomainWriter>,
     running: FuturesOrdered<AbortOnDropHandle<Result<Done, PipelineError>>>,
@@ -40,16 +40,16 @@ pub struct StreamWriter {
     meter: Option<Arc<Meter>>,
 }
 
-/// What may be taken back: the pieces of a member whose file is still being read.
+/// The pieces of a member whose file is still being read; they can be taken back.
 #[derive(Default)]
 struct Held {
-    /// Pieces under way that came before.
+    /// The number of earlier pieces that are still being prepared.
     before: usize,
     pieces: Vec<Done>,
     slices: usize,
 }
 
-/// A piece whose chunks have places.
+/// A prepared piece, whose chunks are assigned to packs.
 struct Done {
     starts_group: bool,
     slices: Vec<OpenSlice>,
@@ -57,7 +57,7 @@ struct Done {
     new_bytes: u64,
 }
 
-/// A stream that has ended while some of its packs are still open.
+/// A stream that has ended, while some of its packs are still open.
 pub struct PendingStream {
     length: u64,
     members: u64,
@@ -81,7 +81,7 @@ struct OpenPart {
     start: u64,
     slices: Vec<OpenSlice>,
     text: usize,
-    /// The group that ends with this part.
+    /// The group that ends with this part, if any.
     closes: Option<ClosedGroup>,
 }
 
@@ -98,18 +98,18 @@ struct ClosedGroup {
     members: Vec<CachedMember>,
 }
 
-/// A stream all of whose chunks lie in the store.
+/// A stream whose chunks are all stored.
 #[derive(Debug)]
 pub struct WrittenStream {
     /// Its length in bytes.
     pub length: u64,
-    /// How many members it has.
+    /// The number of its members.
     pub members: u64,
     /// BLAKE3 over its slices.
     pub hash: ObjectHash,
-    /// Its list.
+    /// The parts of its list.
     pub parts: Vec<Part>,
-    /// Its catalog.
+    /// The parts of its catalog.
     pub catalog: Vec<Part>,
     /// The groups of its scan cache, if it has one.
     pub cache: Option<Vec<GroupRef>>,
@@ -126,15 +126,15 @@ impl StreamWriter {
         }
     }
 
-    /// Counts bytes on `meter`.
+    /// Counts the stream's bytes on `meter`.
     #[must_use]
     pub fn with_meter(mut self, meter: Arc<Meter>) -> Self {
         self.meter = Some(meter);
         self
     }
 
-    /// Keeps a scan cache. `earlier` maps the hash of a group's plaintext to the object that holds
-    /// it, so that an unchanged group stores nothing.
+    /// Enables the scan cache. `earlier` maps the hash of a group's plaintext to its stored
+    /// object, so that an unchanged group is not stored again.
     #[must_use]
     pub fn with_cache(mut self, earlier: std::collections::HashMap<ObjectHash, ObjectHash>) -> Self {
         self.pending.caching = true;
@@ -142,17 +142,17 @@ impl StreamWriter {
         self
     }
 
-    /// The cache learns of one more group of the last run.
+    /// Adds a stored group of the last run to the scan cache.
     pub fn know_group(&mut self, plaintext: &[u8], object: ObjectHash) {
         self.pending.earlier.insert(ObjectHash(*blake3::hash(plaintext).as_bytes()), object);
     }
 
-    /// Takes the next piece. Waits while as many are under way as there is work for.
+    /// Adds the next piece. Waits while enough pieces are being prepared.
     pub async fn push(&mut self, piece: Piece) -> Result<(), PipelineError> {
         while self.running.len() >= self.domain.engine().world().workers.count() * 2 {
             self.absorb_next().await?;
         }
-        // Source bytes, their frames, the copies for the proof.
+        // For the source bytes, their frames and the copies for verification.
         let permit = self.domain.engine().jobs().take(piece.reserve.saturating_mul(2)).await?;
         let domain = self.domain.clone();
         self.running.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -190,12 +190,12 @@ impl StreamWriter {
         Ok(true)
     }
 
-    /// What is pushed from here on can be taken back until [`Self::keep`].
+    /// Begins a section whose pieces can be taken back until [`Self::keep`].
     pub fn hold(&mut self) {
         self.held = Some(Held { before: self.running.len(), ..Held::default() });
     }
 
-    /// What was held belongs to the stream.
+    /// Adds the pieces since [`Self::hold`] to the stream.
     pub async fn keep(&mut self) -> Result<(), PipelineError> {
         for done in self.held.take().into_iter().flat_map(|held| held.pieces) {
             self.pending.absorb(done, &self.domain).await?;
@@ -203,9 +203,9 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Takes back what was pushed since [`Self::hold`], but for all bytes of the first piece save
-    /// its last `tail`. Its chunks stay in their packs, where the next try finds most of them.
-    /// False, and nothing is taken back, when it has become too much to hold.
+    /// Takes back the pieces since [`Self::hold`], but keeps the first one without its last
+    /// `tail` bytes. The chunks stay in their packs, where the next attempt finds most of them.
+    /// Returns false and takes nothing back if more was pushed than can be held.
     pub async fn take_back(&mut self, tail: u64) -> Result<bool, PipelineError> {
         while self.held.is_some() && self.absorb_next().await? {}
         let Some(held) = self.held.take() else { return Ok(false) };
@@ -231,7 +231,7 @@ fn cut_tail(slices: &mut Vec<OpenSlice>, mut tail: u64) -> Result<(), PipelineEr
         };
         let cut = u64::from(last.take).min(tail);
         tail -= cut;
-        // No more than `take`, so 32 bits hold it.
+        // At most `take`, so it fits in 32 bits.
         last.take -= u32::try_from(cut).unwrap_or(last.take);
         if last.take == 0 {
             slices.pop();
@@ -385,7 +385,7 @@ impl PendingStream {
         Ok(())
     }
 
-    /// Writes the parts whose packs all have names by now, in order.
+    /// Writes, in order, the parts whose packs are all sealed.
     async fn write_parts(&mut self, domain: &DomainWriter) -> Result<(), PipelineError> {
         while let Some(part) = self.waiting.front() {
             let resolve = |slice: &OpenSlice| {
@@ -450,7 +450,7 @@ impl PendingStream {
         Ok(sealed.hash())
     }
 
-    /// Writes what waited for data packs to be sealed.
+    /// Writes the parts that waited for data packs to be sealed.
     pub(super) async fn settle(mut self, domain: &DomainWriter) -> Result<Self, PipelineError> {
         self.write_parts(domain).await?;
         if self.waiting.is_empty() {
@@ -460,7 +460,7 @@ impl PendingStream {
         }
     }
 
-    /// Names everything; metadata packs are sealed by now.
+    /// Converts chunk references to places. All metadata packs must be sealed.
     pub(super) fn finish(self, domain: &DomainWriter) -> Result<WrittenStream, PipelineError> {
         let parts = self.parts.iter().map(|(chunk, start)| domain.part(chunk, *start, None));
         let catalog = self.catalog.into_iter().map(|(chunk, start, first)| domain.part(&chunk, start, first));

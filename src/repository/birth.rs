@@ -1,8 +1,8 @@
-//! Births of epochs, and the epoch that a run starts in.
+//! Creates epochs, and finds the epoch that a run starts in.
 //!
-//! The order makes every crash harmless: keys are made and tried, wrapped to the owners, the
-//! writer's secret is kept, and only then one put of epoch.json is the birth; the copy follows, and
-//! both are read back. The private half exists only inside [`make`] and is wiped when it returns.
+//! The order of steps makes every crash harmless. The keys are made, tested and wrapped to the owners,
+//! and the writer's secret is saved. Only then one put of epoch.json creates the epoch; its copy follows,
+//! and both are read back. The private key exists only inside [`make`] and is wiped when it returns.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -33,32 +33,32 @@ use crate::report::event::Reporter;
 use crate::store::{Store, StoreError};
 use crate::world::{World, kill_point};
 
-/// How long epochs of a plan live, in seconds.
+/// The durations of a plan's epochs, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// Runs start in an epoch for so long.
+    /// The time after creation during which runs may start in an epoch.
     pub max_age: u64,
-    /// A run takes at most so long.
+    /// The longest time that a run may take.
     pub max_run: u64,
-    /// Objects stay locked for so long after their last possible commit, if the store locks.
+    /// The time that objects stay locked after their last possible commit, if the store locks objects.
     pub keep: Option<u64>,
 }
 
-/// What a plan wants of its epochs.
+/// The settings from which a plan's epochs are created.
 #[derive(Clone)]
 pub struct Wanted {
-    /// Who can decrypt.
+    /// The owners who can decrypt.
     pub owners: Vec<Owner>,
-    /// How long.
+    /// The durations of the epochs.
     pub life: Life,
     /// Sizes of packs, segments and chunks.
     pub parameters: Parameters,
-    /// A new epoch in any case.
+    /// Create a new epoch in any case.
     pub new_epoch: bool,
-    /// A new epoch may have a single owner where there were more, and owners none of whom could open
-    /// the last one.
+    /// Allow a new epoch with a single owner where there were more, or with owners of whom none
+    /// could decrypt the last one.
     pub change_owners: bool,
-    /// Asks a person, where a plugin must.
+    /// Asks the user, if a plugin needs it.
     pub prompt: Arc<dyn Prompt>,
 }
 
@@ -71,31 +71,31 @@ impl fmt::Debug for Wanted {
     }
 }
 
-/// Where epochs are born: everything that stays the same from birth to birth.
+/// The context in which a plan's epochs are created: the same for all of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Nursery<'a> {
     /// The store.
     pub store: &'a Arc<dyn Store>,
-    /// Randomness and workers.
+    /// The randomness and workers.
     pub world: &'a World,
-    /// Who writes.
+    /// The key of the writer.
     pub key: &'a WriterKey,
-    /// Whose chain.
+    /// The plan to which the epochs belong.
     pub plan: NameId,
-    /// Keeps the secrets.
+    /// The storage of the epoch secrets.
     pub keeper: &'a dyn EpochKeeper,
 }
 
-/// Why an epoch was born.
+/// The reason for which an epoch was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// The plan had none.
+    /// The plan had no epoch.
     First,
-    /// The last one is past its age, or a successor closed it.
+    /// The last epoch is past its age, or a successor closed it.
     Over,
-    /// Somebody who can open the last one is no owner any more.
+    /// A person who can open the last epoch is no longer an owner.
     OwnerRemoved,
-    /// Asked for: `--new-epoch`, `epoch new`, `epoch close`.
+    /// The user asked for it: `--new-epoch`, `epoch new`, `epoch close`.
     Asked,
 }
 
@@ -106,17 +106,17 @@ pub struct Ready {
     pub epoch: VerifiedEpoch,
     /// Its secret.
     pub secret: EpochSecret,
-    /// Why it was born just now; none if it was there.
+    /// The reason, if the epoch was created just now; none if it existed.
     pub born: Option<Reason>,
-    /// The epoch before, as long as its secret is still kept: its state is to be carried over,
-    /// then [`settle`] forgets it.
+    /// The epoch before, while its secret is still kept: its state must be carried over before
+    /// [`settle`] deletes the secret.
     pub previous: Option<(VerifiedEpoch, EpochSecret)>,
-    /// Owners of the plan who cannot open this epoch yet.
+    /// Owners of the plan who cannot decrypt this epoch yet.
     pub waiting: Vec<Owner>,
 }
 
-/// What a run begins with: the plan's epochs, births that were cut short mended, and the epoch to
-/// write into. `signers` are the plan's pinned keys; the writer's own key is added.
+/// Prepares a run: lists the plan's epochs, completes interrupted creations, and finds or creates
+/// the epoch to write into. `signers` are the plan's pinned keys; the writer's own key is added.
 pub async fn begin(
     nursery: Nursery<'_>,
     wanted: &Wanted,
@@ -171,7 +171,7 @@ pub async fn begin(
     Ok((epochs, ready))
 }
 
-/// Whether an epoch has keys that came later, and no pinned owner's receipt can say whose they are.
+/// True if keys were added to an epoch later and no pinned key can sign a receipt for them.
 async fn added_by_nobody_known(
     nursery: Nursery<'_>,
     ready: &Ready,
@@ -182,8 +182,8 @@ async fn added_by_nobody_known(
     Ok(!knows && !nursery.store.list(&prefix, None).await?.entries.is_empty())
 }
 
-/// The epoch that a run starts in: the current one, or a new one where there is none, an owner was
-/// removed, or it is asked for.
+/// Returns the epoch that a run starts in. Creates a new one if there is none, an owner was
+/// removed, or the user asked for one.
 pub async fn ready(
     nursery: Nursery<'_>,
     wanted: &Wanted,
@@ -209,7 +209,7 @@ pub async fn ready(
         held.iter().find(|held| held.fits(&stored.epoch)).map(|held| held.secret.clone())
     };
     let own = nursery.key.signing.public();
-    // Of two that were born at once, the one whose secret survived in the keeper will do.
+    // If two were created at once, the one whose secret is still stored is used.
     let kept = epochs.open_own(now, own).find(|stored| secret(stored).is_some());
     let reason = match kept.or_else(|| epochs.open_own(now, own).next()) {
         _ if wanted.new_epoch => Reason::Asked,
@@ -242,8 +242,8 @@ pub async fn ready(
     Ok(Ready { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
 }
 
-/// That a new epoch is not for fewer than two owners where there were two, and not for strangers alone:
-/// a mistake in one argument must not leave backups that only one person can read, or nobody.
+/// Checks that a new epoch does not drop from several owners to one, and keeps at least one owner of
+/// the last. A mistake in one argument must not leave backups that only one person can read, or nobody.
 fn check_owners(
     nursery: Nursery<'_>,
     wanted: &Wanted,
@@ -272,7 +272,7 @@ fn check_owners(
     Ok(())
 }
 
-/// The newest other epoch whose secret is kept.
+/// Returns the newest other epoch whose secret is kept.
 fn before(epochs: &Epochs, but: EpochId, held: &[HeldEpoch]) -> Option<(VerifiedEpoch, EpochSecret)> {
     epochs.all.iter().rev().filter(|stored| stored.epoch.epoch != but).find_map(|stored| {
         let held = held.iter().find(|held| held.fits(&stored.epoch))?;
@@ -280,10 +280,10 @@ fn before(epochs: &Epochs, but: EpochId, held: &[HeldEpoch]) -> Option<(Verified
     })
 }
 
-/// Forgets the secrets of the epochs that a successor has closed: after the first commit into `epoch`,
-/// when the writer's state has been carried over. One of an epoch that the store does not have
-/// stays: this may be the wrong store, or one that lost it. So does one of an epoch that was born
-/// beside this one: another run may be writing into it.
+/// Deletes the secrets of epochs that a successor closed. Called after the first commit into
+/// `epoch`, when the writer's state has been carried over. The secret of an epoch that is not
+/// in the store is kept: it may be the wrong store, or a damaged one. So is that of an epoch
+/// created concurrently: another run may write into it.
 pub async fn settle(
     keeper: &dyn EpochKeeper,
     epoch: EpochId,
@@ -308,7 +308,7 @@ pub async fn settle(
     Ok(())
 }
 
-/// An epoch's public half and its secret, before it is born. Opens nothing.
+/// The public key, secret and wraps of an epoch that is not yet created. None decrypts a backup.
 pub struct Made {
     pub(super) id: EpochId,
     pub(super) recipient: DataRecipient,
@@ -323,7 +323,7 @@ impl fmt::Debug for Made {
     }
 }
 
-/// Makes an epoch's keys, tries them and wraps them to the owners. The private half is wiped here.
+/// Makes an epoch's keys, tests them and wraps them to the owners. Wipes the private key on return.
 pub async fn make(world: &World, owners: &[Owner], prompt: &Arc<dyn Prompt>) -> Result<Made, BirthError> {
     if owners.is_empty() {
         return Err(BirthError::NoOwners);
@@ -350,7 +350,7 @@ pub async fn make(world: &World, owners: &[Owner], prompt: &Arc<dyn Prompt>) -> 
         .await
 }
 
-/// Seals and opens a probe.
+/// Checks that the keys decrypt what they encrypt.
 fn self_test(recipient: &DataRecipient, identity: &DataIdentity, probe: &[u8]) -> Result<(), BirthError> {
     let broken = |error| BirthError::SelfTest(Some(error));
     let mut sealer = Sealer::to_recipient(recipient, 512).map_err(broken)?;
@@ -360,8 +360,8 @@ fn self_test(recipient: &DataRecipient, identity: &DataIdentity, probe: &[u8]) -
     if opened == probe { Ok(()) } else { Err(BirthError::SelfTest(None)) }
 }
 
-/// Signs and stores an epoch: the writer's secret is kept first, one put is the birth, the copy
-/// follows, both are read back.
+/// Signs and stores an epoch. Saves the writer's secret first, then stores epoch.json and its
+/// copy and reads both back.
 pub async fn bear(
     nursery: Nursery<'_>,
     wanted: &Wanted,
@@ -397,7 +397,7 @@ pub async fn bear(
     let new = HeldEpoch { epoch: made.id, secret: made.secret.clone() };
     let add = |mut held: Vec<HeldEpoch>| {
         held.push(new);
-        // Births that crashed leave secrets of epochs that never were; the newest few are enough.
+        // Interrupted creations leave secrets of epochs that never existed; only the newest few are kept.
         let surplus = held.len().saturating_sub(MAX_HELD);
         held.split_off(surplus)
     };
@@ -416,14 +416,14 @@ pub async fn bear(
 
 /// Stores an object and reads it back.
 pub async fn put(store: &Arc<dyn Store>, object: &Sealed) -> Result<(), BirthError> {
-    // Whether it was created or there already, what lies there must be this.
+    // If the key was already taken, the stored object must still equal this one.
     store.put(object).await?;
     let back = store.get(object.key(), MAX_DOCUMENT).await?;
     if back == *object.bytes() { Ok(()) } else { Err(BirthError::ReadBack(object.key().to_string())) }
 }
 
-/// Stores the copies of epochs that are missing, of those whose secret this writer holds: a birth
-/// that was cut short between its two puts, or one copy that was lost since. Returns what was mended.
+/// Stores missing copies of epochs whose secret this writer holds: a creation was interrupted
+/// between its two puts, or a copy was lost since. Returns the repaired epochs.
 pub async fn mend(nursery: Nursery<'_>, epochs: &Epochs) -> Result<Vec<EpochId>, BirthError> {
     let mut mended = Vec::new();
     for held in nursery.keeper.load().await?.unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! The chain of a plan: its manifests, verified, and what follows from how they name each other.
+//! The chain of a plan: its verified manifests, and the queries that follow from their links.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,25 +19,25 @@ use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 use super::records::Records;
 use super::writer_key::KnownHead;
 
-/// The most manifests of one plan that are read: a century of hours.
+/// The most manifests of one plan that are read: hourly ones for a century.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;
 
-/// How many are read at once.
+/// The number of manifests read in parallel.
 const PARALLEL: usize = 8;
 
-/// A manifest and its place.
+/// A verified manifest and its place in the store.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// What was verified.
+    /// The verified manifest.
     pub manifest: Manifest,
-    /// Where it lies.
+    /// The object's key.
     pub key: ObjectKey,
-    /// When the store took it.
+    /// The time at which the store received it.
     pub stored: Timestamp,
 }
 
 impl Snapshot {
-    /// What the manifest says.
+    /// Returns the public envelope of the manifest.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         self.manifest.envelope()
@@ -49,13 +49,13 @@ impl Snapshot {
 pub struct Chain {
     snapshots: BTreeMap<(u64, ObjectHash), Snapshot>,
     numbers: HashMap<ObjectHash, u64>,
-    /// The newest snapshot that the writer knows of, where the store does not have it any more.
+    /// The last snapshot that the writer committed, if the store no longer has it.
     lost_head: Option<KnownHead>,
-    /// Objects in the place of a manifest that are none that counts, and why.
+    /// Objects in the place of manifests that are not valid, and the reasons.
     pub rejected: Vec<(ObjectKey, ManifestError)>,
 }
 
-/// Something about a chain that a restore or a verify must say.
+/// An inconsistency of a chain that a restore or verify must report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Break {
     /// A parent that is neither present nor pruned by a signed record.
@@ -69,7 +69,7 @@ pub enum Break {
     /// A sequence that does not follow from its parents.
     #[error("snapshot {seq} does not follow its parents, whose greatest sequence is {parent}")]
     Sequence {
-        /// What it says.
+        /// The snapshot's own sequence.
         seq: u64,
         /// The greatest sequence among its parents.
         parent: u64,
@@ -84,7 +84,7 @@ pub enum Break {
     },
 }
 
-/// Reads and verifies every manifest of `epochs`.
+/// Lists, reads and verifies the manifests of `epochs`.
 pub async fn read(
     store: &Arc<dyn Store>,
     writer: WriterId,
@@ -118,7 +118,7 @@ pub async fn read(
     Ok(chain)
 }
 
-/// A document, or why it is no manifest of ours: too long, gone, or no file.
+/// Reads a manifest document, or returns the reason why it is none: too long, missing or not a file.
 async fn get(
     store: &Arc<dyn Store>,
     key: &ObjectKey,
@@ -140,10 +140,10 @@ impl Chain {
         self.snapshots.insert((seq, hash), snapshot);
     }
 
-    /// Takes out what keys signed that owners have cut off: of those, only the manifests count that
-    /// every statement names as good, and their ancestors.
+    /// Rejects manifests by signing keys that owners have cut off. Of those, only the manifests
+    /// that every statement names as good, and their ancestors, stay valid.
     pub fn cut_off(&mut self, records: &Records) {
-        // Per key what every statement calls good; most keys have no statement at all.
+        // For each key, the manifests that all statements call good. Most keys have no statement.
         let mut good: HashMap<PublicKey, Option<HashSet<ObjectHash>>> = HashMap::new();
         for snapshot in self.iter() {
             good.entry(snapshot.manifest.key()).or_insert_with_key(|key| {
@@ -164,7 +164,7 @@ impl Chain {
         }
     }
 
-    /// These manifests and all that came before them.
+    /// Returns these manifests and all their ancestors.
     fn ancestors(&self, of: &[ObjectHash]) -> HashSet<ObjectHash> {
         let mut found = HashSet::new();
         let mut open = of.to_vec();
@@ -176,30 +176,30 @@ impl Chain {
         found
     }
 
-    /// All snapshots, oldest first by (sequence, hash).
+    /// Returns all snapshots, oldest first by (sequence, hash).
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Snapshot> {
         self.snapshots.values()
     }
 
-    /// How many there are.
+    /// Returns the number of snapshots.
     #[must_use]
     pub fn len(&self) -> usize {
         self.snapshots.len()
     }
 
-    /// Whether there is none.
+    /// True if there are no snapshots.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.snapshots.is_empty()
     }
 
-    /// The snapshot with this hash.
+    /// Returns the snapshot with this hash.
     #[must_use]
     pub fn get(&self, hash: ObjectHash) -> Option<&Snapshot> {
         self.snapshots.get(&(*self.numbers.get(&hash)?, hash))
     }
 
-    /// The manifests that no other names: what the next run merges.
+    /// Returns the manifests that no other names as previous: the next run merges them.
     #[must_use]
     pub fn heads(&self) -> Vec<&Snapshot> {
         let named: HashSet<ObjectHash> =
@@ -207,35 +207,35 @@ impl Chain {
         self.iter().filter(|snapshot| !named.contains(&snapshot.manifest.hash())).collect()
     }
 
-    /// Tells the chain which snapshot the writer committed last. Gives it back if it is not there.
+    /// Sets the snapshot that the writer committed last. Returns it if it is missing from the chain.
     pub fn expect(&mut self, head: KnownHead) -> Option<KnownHead> {
         self.lost_head = self.get(head.hash).is_none().then_some(head);
         self.lost_head
     }
 
-    /// What the next manifest names as its parents: the heads, and the one that was lost, so that its
-    /// removal stays seen.
+    /// Returns the parents of the next manifest: the heads and the lost head, so that its removal
+    /// stays visible.
     #[must_use]
     pub fn parents(&self) -> Vec<ObjectHash> {
         let heads = self.heads().into_iter().map(|head| head.manifest.hash());
         heads.chain(self.lost_head.map(|head| head.hash)).collect()
     }
 
-    /// The sequence of the next manifest: above all that are known.
+    /// Returns the sequence of the next manifest: one above the greatest of its parents.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         let heads = self.heads().into_iter().map(|head| head.envelope().seq);
         1 + heads.chain(self.lost_head.map(|head| head.seq)).max().unwrap_or(0)
     }
 
-    /// The newest: greatest sequence, then latest end, then hash.
+    /// Returns the newest snapshot: by greatest sequence, then latest end, then hash.
     #[must_use]
     pub fn latest(&self) -> Option<&Snapshot> {
         self.iter().max_by_key(|s| (s.envelope().seq, s.envelope().finished, s.manifest.hash()))
     }
 
-    /// Where the chain contradicts itself. `pruned` are manifests that signed records say were
-    /// removed.
+    /// Returns the inconsistencies of the chain. `pruned` are the manifests that were removed
+    /// according to signed records.
     #[must_use]
     pub fn breaks(&self, pruned: &HashSet<ObjectHash>) -> Vec<Break> {
         let mut breaks = Vec::new();
@@ -267,8 +267,8 @@ impl Chain {
         breaks
     }
 
-    /// The snapshots whose name a person may have meant: `latest`, a sequence, or the first digits
-    /// of a hash (at least 6).
+    /// Returns the snapshots that `name` may mean: `latest`, a sequence, or the first digits of a
+    /// hash (at least 6).
     #[must_use]
     pub fn select(&self, name: &str) -> Vec<&Snapshot> {
         if name == "latest" {

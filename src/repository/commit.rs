@@ -1,6 +1,6 @@
-//! The commit of a snapshot, in the order of docs/format.md: state, needs and body, each of the latter
-//! read back, a listing that proves every needed pack present, the manifest, a second listing, the
-//! manifest read back.
+//! Commits a snapshot, in the order of docs/format.md. State, pack references and body are
+//! stored, the latter two read back. A listing must show every referenced pack; then follow
+//! the manifest, a second listing, and the manifest read back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,54 +25,54 @@ use crate::world::kill_point;
 use super::chain::Chain;
 use super::dedup::Shelf;
 
-/// Why a snapshot was not committed. What was stored is reused by the next run.
+/// An error while committing a snapshot. The next run reuses the objects already stored.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The body could not be made.
+    /// The body could not be written.
     #[error("cannot write the snapshot's body")]
     Body(#[from] BodyError),
-    /// The state could not be made.
+    /// The state could not be written.
     #[error("cannot write the writer's state")]
     State(#[from] StateError),
-    /// The manifest could not be made, or is not what was written when read back.
+    /// The manifest could not be written, or differs when read back.
     #[error("cannot write the snapshot's manifest")]
     Manifest(#[from] ManifestError),
     /// The store acknowledged packs that it does not list.
     #[error("the store lost {} of the packs that it had acknowledged; the first is {}", .0.len(), .0.first().map(|p| p.hash.to_string()).unwrap_or_default())]
     Lost(Vec<PackName>),
-    /// An object without which the snapshot is none is not there after its put, or reads back differently.
+    /// A required object is missing after its put, or differs when read back.
     #[error("the store does not give back what it acknowledged: {object} {why}")]
     Unstored {
         /// Its key.
         object: String,
-        /// What is wrong with it.
+        /// The observed fault.
         why: &'static str,
     },
-    /// The epoch ended before the manifest was stored: it counts for nothing.
+    /// The epoch ended before the manifest was stored, so the manifest is not valid.
     #[error("the run took longer than its epoch allows; the snapshot was stored at {stored}, after {until}")]
     TooLate {
-        /// When the store took it.
+        /// The time at which the store received it.
         stored: Timestamp,
-        /// The last moment at which it would have counted.
+        /// The last time at which it would have been valid.
         until: Timestamp,
     },
 }
 
-/// What was stored in one domain for this snapshot.
+/// The objects stored in one domain for a snapshot.
 #[derive(Debug, Clone)]
 pub struct DomainDraft {
     /// The domain.
     pub domain: NameId,
-    /// Its name, for the body.
+    /// The domain's name, for the body.
     pub name: String,
-    /// The packs that are needed.
+    /// The packs that the snapshot refers to.
     pub needs: Needs,
-    /// All of its index objects.
+    /// All index objects of the domain.
     pub index: Vec<ObjectHash>,
-    /// The roots of its scan caches.
+    /// The root objects of its scan caches.
     pub cache: Vec<ObjectHash>,
 }
 
@@ -81,51 +81,51 @@ pub struct DomainDraft {
 pub struct Draft {
     /// The plan's name.
     pub plan: String,
-    /// The machine.
+    /// The machine that ran the backup.
     pub host: String,
-    /// When the run began.
+    /// The time at which the run began.
     pub started: Timestamp,
-    /// When the next run is promised to have ended.
+    /// The time by which the next run should have ended.
     pub next_before: Option<Timestamp>,
     /// The items.
     pub items: Vec<Item>,
     /// The domains.
     pub domains: Vec<DomainDraft>,
-    /// What the writer shall remember.
+    /// The writer's state to store.
     pub state: State,
 }
 
-/// Who commits, and where.
+/// Commits snapshots of one plan into one epoch.
 #[derive(Debug)]
 pub struct Committer<'a> {
-    /// Store, clock, reporter.
+    /// The store, clock and reporter.
     pub engine: &'a Engine,
-    /// The repository, as the writer's key has it.
+    /// The repository's id, from the writer's key.
     pub repository: crate::format::ids::RepositoryId,
-    /// Names to ids.
+    /// The key that turns names into ids.
     pub names: &'a NamesKey,
     /// The writer's signing key.
     pub signing: &'a SigningKey,
-    /// The writer's own signers: what it must verify under when read back.
+    /// The writer's own signers, under which the manifest must verify when it is read back.
     pub signers: &'a Signers,
-    /// The epoch.
+    /// The epoch that the snapshot belongs to.
     pub epoch: &'a VerifiedEpoch,
     /// The epoch's secret.
     pub secret: &'a EpochSecret,
     /// The snapshots so far.
     pub chain: &'a Chain,
-    /// The last moment, by the store's clock, at which a manifest of this epoch counts.
+    /// The last moment, by the store's clock, at which a manifest of this epoch is valid.
     pub commits_until: Timestamp,
 }
 
-/// A snapshot that counts.
+/// A committed snapshot.
 #[derive(Debug, Clone)]
 pub struct Committed {
     /// Its sequence.
     pub seq: u64,
     /// Its hash: the new head.
     pub head: ObjectHash,
-    /// What it says.
+    /// The envelope of its manifest.
     pub envelope: Envelope,
 }
 
@@ -160,7 +160,8 @@ impl Committer<'_> {
             let named = draft.domains.iter().filter(|domain| !pick(domain).is_empty());
             named.map(|domain| self.objects(domain.domain, pick(domain).clone())).collect()
         };
-        // Our clock may lie behind the one that stamped a parent; a child never ends before it.
+        // The local clock may be behind the one that stamped a parent; a child must not end before
+        // its parent.
         let now = self.engine.world().clock.now();
         let finished = earliest.map_or(now, |earliest| now.max(earliest)).max(draft.started);
         let envelope = Envelope {
@@ -196,7 +197,7 @@ impl Committer<'_> {
         Ok(())
     }
 
-    /// Stores what a snapshot cannot do without, and no listing of packs proves.
+    /// Stores a required object that no listing of packs covers, and reads it back.
     async fn put_proven(&self, object: &Sealed) -> Result<(), CommitError> {
         self.put(object).await?;
         self.read_back(object).await.map(drop)
@@ -256,7 +257,7 @@ impl Committer<'_> {
         Ok(())
     }
 
-    /// What a reader of tomorrow will do, done at once: list, read, verify.
+    /// Verifies the snapshot as a later reader would: lists, reads and checks it.
     async fn prove_stored(&self, sealed: &Sealed, domains: &[DomainDraft]) -> Result<(), CommitError> {
         use futures::TryStreamExt;
         let (store, path) = (self.engine.store(), self.epoch.path());

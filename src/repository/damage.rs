@@ -1,5 +1,5 @@
-//! Snapshots that lie there and do not count, and what that means for whoever asks for one: a store
-//! in which something is damaged is never taken for one that holds less.
+//! Snapshots in the store that cannot be read, and the errors for requests that they affect. A
+//! damaged store is never taken for one that holds fewer snapshots.
 
 use futures::TryStreamExt as _;
 
@@ -13,24 +13,24 @@ use crate::store::listing::list_all;
 use super::chain::Snapshot;
 use super::open::{PlanView, View, Which};
 
-/// The most objects that one failure names.
+/// The most objects that one failure lists.
 const NAMED: usize = 5;
 
-/// Snapshots that nobody can read, because nothing says what their epoch is.
+/// Snapshots that cannot be read, because no valid copy of their epoch.json exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hidden {
     /// The epoch.
     pub epoch: EpochId,
-    /// Where they lie.
+    /// The prefix of their keys.
     pub place: String,
-    /// How many.
+    /// The number of snapshots.
     pub count: u64,
-    /// The greatest of their numbers.
+    /// The greatest of their sequences.
     pub newest: u64,
 }
 
 impl View {
-    /// The snapshots that lie under lost epochs.
+    /// Finds the snapshots under lost epochs.
     pub(super) async fn hidden(&self, plan: &PlanView) -> Result<Vec<Hidden>, StoreError> {
         let mut all = Vec::new();
         for epoch in plan.lost_epochs() {
@@ -49,7 +49,7 @@ impl View {
         Ok(all)
     }
 
-    /// Says which epochs of a plan do not count, and what is lost with each.
+    /// Warns of each lost epoch of a plan and of the snapshots lost with it.
     pub(super) fn warn_of_lost(&self, plan: &PlanView) {
         for epoch in plan.lost_epochs() {
             let lost = match plan.hidden.iter().find(|hidden| hidden.epoch == epoch) {
@@ -61,8 +61,7 @@ impl View {
         }
     }
 
-    /// Nothing is there that `which` names. If that may be because something does not count, it is
-    /// said so.
+    /// Returns the failure for a snapshot that is not found. It names damage that may be the reason.
     pub(super) fn none(&self, plans: &[PlanView], which: &Which) -> Failure {
         let rejected: Vec<_> = plans.iter().flat_map(|plan| &plan.chain.rejected).collect();
         if let Some((object, error)) = rejected.first() {
@@ -87,13 +86,13 @@ impl View {
 }
 
 impl PlanView {
-    /// Whether snapshots lie there, and none of them counts.
+    /// True if the plan has stored snapshots and none of them can be read.
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.chain.is_empty() && !(self.hidden.is_empty() && self.chain.rejected.is_empty())
     }
 
-    /// What lies there with a greater number than `snapshot` and does not count, and why.
+    /// Returns invalid objects with a greater sequence than `snapshot`, each with the reason.
     #[must_use]
     pub fn newer_damage(&self, snapshot: &Snapshot) -> Vec<(String, String)> {
         let seq = snapshot.envelope().seq;
@@ -108,12 +107,11 @@ impl PlanView {
     }
 }
 
-/// The latest of those that can be read is not the latest when something newer is damaged: what was
-/// lost with it must not go unsaid. Nor is it the only one that could be meant when nothing can be
-/// read of another plan.
+/// Refuses `latest` if the newest readable snapshot may not be the one meant: something newer
+/// is damaged, or no snapshot of another plan can be read.
 ///
 /// # Errors
-/// When that is so.
+/// In these two cases.
 pub(super) fn refuse_latest(plans: &[PlanView], at: &PlanView, snapshot: &Snapshot) -> Result<(), Failure> {
     let wrong = at.newer_damage(snapshot);
     if !wrong.is_empty() {
@@ -143,7 +141,7 @@ fn older(snapshot: &Snapshot, wrong: Vec<(String, String)>) -> Failure {
     ))
 }
 
-/// What is wrong with plans of which snapshots lie there that cannot be read.
+/// Returns a failure that lists the invalid objects of plans whose snapshots cannot be read.
 pub fn unread<'a>(what: String, plans: impl Iterator<Item = &'a PlanView>) -> Failure {
     let mut failure = Failure::new(Exit::Damaged, what);
     let mut facts = Vec::new();

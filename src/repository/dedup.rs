@@ -1,4 +1,4 @@
-//! What a domain already has in the store: its index objects, checked against its packs.
+//! Loads the index of a domain from the store and checks it against the domain's packs.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use crate::report::event::{Event, Reporter};
 use crate::store::listing::list_all;
 use crate::store::{Entry, Store, StoreError};
 
-/// A domain with more index objects than this has them merged at the end of a run.
+/// The number of index objects above which a run merges those of a domain at its end.
 pub const MERGE_ABOVE: usize = 64;
-/// The most index objects that a domain may have.
+/// The most index objects of a domain that are read.
 pub const MAX_INDEXES: usize = 100_000;
-/// How many are read at once.
+/// The number of index objects read in parallel.
 const PARALLEL: usize = 4;
 
-/// What [`Shelf::load`] found.
+/// The result of [`Shelf::load`].
 #[derive(Debug)]
 pub struct Loaded {
     /// The chunks that can be used.
     pub known: Known,
-    /// The index objects that were read.
+    /// The index objects that were read and are not replaced.
     pub objects: Vec<ObjectHash>,
-    /// Packs that an index names and the store does not have as named. Their chunks are stored
-    /// anew when they come by.
+    /// Packs that an index names but the store does not list with that size. Their chunks are
+    /// uploaded again when they occur.
     pub lost: Vec<PackName>,
 }
 
-/// Where a domain lies, and who is told of what is wrong there.
+/// Loads the index of one domain.
 #[derive(Debug, Clone, Copy)]
 pub struct Shelf<'a> {
     /// The store.
@@ -44,18 +44,18 @@ pub struct Shelf<'a> {
     pub path: EpochPath,
     /// The domain.
     pub domain: NameId,
-    /// Is told.
+    /// The reporter of damaged index objects.
     pub reporter: &'a Reporter,
 }
 
 impl Shelf<'_> {
-    /// Loads a domain's index and checks each of its packs against the store's listing. `share` is the
-    /// memory that its chunks may take, in bytes.
+    /// Loads a domain's index and checks each of its packs against the store's listing. `share` is
+    /// the memory that its chunks may take, in bytes.
     ///
-    /// Index objects are taken wherever they come from: they are sealed under the domain's own key, so
-    /// only its writer can have made them, and orphans of a crashed run are what the next one reuses.
-    /// Those that the newest snapshot names (`newest`) are read first: what they replace is not read.
-    /// One that does not open is damage: it is named and left out, which costs uploads, not safety.
+    /// All index objects are read: they are sealed under the domain's own key, so only its writer can
+    /// have made them, and the next run reuses those of a crashed one. Those that the newest snapshot
+    /// names (`newest`) are read first, and the objects that they replace are not read. One that does
+    /// not open is damaged: a warning names it and it is skipped, which costs uploads, not safety.
     pub async fn load(
         &self,
         key: &Arc<DomainKey>,
@@ -73,13 +73,13 @@ impl Shelf<'_> {
         if entries.is_empty() {
             return Ok(loaded);
         }
-        // After the index objects: a pack is stored before the index that names it.
+        // Listed after the index objects, because a pack is stored before the index that names it.
         let mut listed: Vec<PackName> = self.packs().try_collect().await?;
         listed.retain(|pack| !distrusted.contains(&pack.hash));
         listed.sort_unstable();
         let usable =
             |pack: &IndexedPack| listed.binary_search(&PackName { hash: pack.hash, size: pack.size }).is_ok();
-        // Whatever has no hash for a name is no index object of ours; verify names it.
+        // An object whose name is not a hash is not an index object; verify reports it.
         let (first, rest): (Vec<_>, Vec<_>) = entries
             .into_iter()
             .filter_map(|entry| entry.key.name().parse().ok().map(|hash: ObjectHash| (entry.key, hash)))
@@ -102,7 +102,7 @@ impl Shelf<'_> {
         Ok(loaded)
     }
 
-    /// One index object. A damaged one is told.
+    /// Reads one index object. Warns and returns none if it is damaged.
     async fn index(
         &self,
         key: &DomainKey,
@@ -123,7 +123,7 @@ impl Shelf<'_> {
         Ok(index)
     }
 
-    /// The packs of the domain as the store lists them, in order of their hash.
+    /// Lists the packs of the domain in order of their hash.
     #[must_use]
     pub fn packs(&self) -> stream::BoxStream<'static, Result<PackName, StoreError>> {
         let prefix = self.path.class_prefix(self.domain, Class::Pack);
@@ -135,8 +135,8 @@ impl Shelf<'_> {
             .boxed()
     }
 
-    /// Merges the store's listing of the domain with what a snapshot needs, both in order. Gives what
-    /// is missing or of another size.
+    /// Returns the referenced packs that the store does not list with their size. Merges two
+    /// sorted lists: the store's listing and the packs in `needs`.
     pub async fn missing(&self, needs: &Needs) -> Result<Vec<PackName>, StoreError> {
         let mut missing = Vec::new();
         let mut wanted = needs.packs().iter().peekable();

@@ -1,5 +1,5 @@
-//! The epochs of a plan: read from the store, and what may be done in each at a moment
-//! (docs/format.md, "Life"). All moments are the store's clock.
+//! Reads the epochs of a plan and determines the operations allowed in each at a given time
+//! (docs/format.md, "Life"). All times are by the store's clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,37 +22,37 @@ use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 use super::chain::Chain;
 use super::records::Records;
 
-/// The most epochs of one plan that are read: centuries of months.
+/// The most epochs of one plan that are read: monthly ones for centuries.
 pub const MAX_EPOCHS: usize = 4096;
 
-/// How many are read at once.
+/// The number of epochs read in parallel.
 const PARALLEL: usize = 8;
 
-/// An epoch and its birth.
+/// A verified epoch and the time of its creation.
 #[derive(Debug, Clone)]
 pub struct StoredEpoch {
-    /// What it says.
+    /// The verified epoch.
     pub epoch: VerifiedEpoch,
-    /// When the store took it.
+    /// The time at which the store received it.
     pub born: Timestamp,
 }
 
 /// The epochs of one plan.
 #[derive(Debug, Default)]
 pub struct Epochs {
-    /// Those that count, oldest first by (created, id).
+    /// The valid epochs, oldest first by (created, id).
     pub all: Vec<StoredEpoch>,
-    /// Objects that are no epoch that counts, and why. An epoch of which one copy is bad and the
-    /// other good stands in both lists.
+    /// Objects that are not valid epochs, and the reasons. An epoch with one bad copy and one good
+    /// copy is in both lists.
     pub rejected: Vec<(ObjectKey, EpochError)>,
-    /// Copies that are missing although their twin is there.
+    /// Copies that are missing while the other copy exists.
     pub missing: Vec<ObjectKey>,
-    /// Epochs of which something lies in the store, and neither copy.
+    /// Epochs that have objects in the store, but neither copy of epoch.json.
     pub gone: Vec<EpochId>,
 }
 
-/// Reads the epochs of a plan: finds them by their copies and by their folders, reads both copies
-/// of each, takes the first that counts. So the loss of either copy loses nothing.
+/// Reads the epochs of a plan. Finds them by their copies and by their folders, reads both
+/// copies of each, and takes the first valid one. So the loss of one copy loses nothing.
 pub async fn list(
     store: &Arc<dyn Store>,
     writer: WriterId,
@@ -88,7 +88,7 @@ pub async fn list(
                 Err(error) => epochs.rejected.push((key, error)),
             }
         }
-        // A folder without either copy is what an ended birth or a prune leaves.
+        // An interrupted creation or a prune can leave a folder without either copy.
         if missing.len() < 2 {
             epochs.missing.append(&mut missing);
         } else {
@@ -102,7 +102,7 @@ pub async fn list(
     Ok(epochs)
 }
 
-/// The ids of all epochs, with the moment at which the copy was stored, where there is one.
+/// Returns the ids of all epochs, each with the time at which its copy was stored, if there is one.
 async fn find(
     store: &Arc<dyn Store>,
     writer: WriterId,
@@ -115,7 +115,7 @@ async fn find(
     let folders = folders(store, &layout::plan_prefix(writer, plan), MAX_EPOCHS + 2).await?;
     let mut found: BTreeMap<EpochId, Option<Timestamp>> =
         folders.iter().filter_map(|id| Some((id.parse().ok()?, None))).collect();
-    // A name that is no epoch's is somebody else's object.
+    // A name that is not an epoch's belongs to a foreign object.
     found.extend(entries.iter().filter_map(|entry| {
         let id = entry.key.as_str()[prefix.len()..].strip_suffix(".json")?.parse().ok()?;
         Some((id, Some(entry.modified)))
@@ -127,7 +127,8 @@ async fn find(
     Ok(found)
 }
 
-/// When the store took epoch.json: the first key of a listing that begins just before it.
+/// Returns the time at which the store received epoch.json: the first key of a listing that
+/// begins just before it.
 async fn modified(store: &Arc<dyn Store>, path: &EpochPath) -> Result<Option<Timestamp>, StoreError> {
     let prefix = path.prefix();
     let page = store.list(&prefix, Some(&store.after(&format!("{prefix}epoch.jsom~")))).await?;
@@ -135,8 +136,8 @@ async fn modified(store: &Arc<dyn Store>, path: &EpochPath) -> Result<Option<Tim
     Ok(entry.map(|entry| entry.modified))
 }
 
-/// A document, or nothing where there is none. One that is too long is no document of ours; it is
-/// rejected as one byte that parses as nothing.
+/// Reads a document; none if it is missing. A document that is too long is replaced by one
+/// byte that does not parse, so that it is rejected.
 async fn get(
     store: &Arc<dyn Store>,
     key: ObjectKey,
@@ -153,8 +154,7 @@ async fn get(
 }
 
 impl Epochs {
-    /// Takes out epochs that a key signed which owners have cut off, unless a snapshot that still
-    /// counts lies in them.
+    /// Rejects epochs by signing keys that owners have cut off, unless a valid snapshot refers to them.
     pub fn cut_off(&mut self, records: &Records, chain: &Chain) {
         let lost = |stored: &StoredEpoch| {
             let id = stored.epoch.epoch;
@@ -170,75 +170,76 @@ impl Epochs {
         }));
     }
 
-    /// One epoch.
+    /// Returns the epoch with this id.
     #[must_use]
     pub fn get(&self, epoch: EpochId) -> Option<&StoredEpoch> {
         self.all.iter().find(|stored| stored.epoch.epoch == epoch)
     }
 
-    /// The epochs whose birth closes `epoch`.
+    /// Returns the epochs whose creation closes `epoch`.
     pub fn successors(&self, epoch: EpochId) -> impl Iterator<Item = &StoredEpoch> {
         self.all.iter().filter(move |stored| stored.epoch.previous_epochs.contains(&epoch))
     }
 
-    /// The epochs that no other one names as its predecessor: what a new epoch closes.
+    /// Returns the epochs that no other names as its predecessor: a new epoch closes them.
     #[must_use]
     pub fn heads(&self) -> Vec<EpochId> {
         let named = |id| self.successors(id).next().is_some();
         self.all.iter().map(|stored| stored.epoch.epoch).filter(|id| !named(*id)).collect()
     }
 
-    /// The moment from which no run may start in an epoch: `not_after` or a successor's birth.
+    /// Returns the time from which no run may start in an epoch: `not_after` or the creation of a successor.
     #[must_use]
     pub fn starts_until(&self, stored: &StoredEpoch) -> Timestamp {
         let births = self.successors(stored.epoch.epoch).map(|next| next.born);
         births.fold(stored.epoch.not_after, Timestamp::min)
     }
 
-    /// The moment after which a manifest in an epoch counts for nothing.
+    /// Returns the time after which a manifest in an epoch is not valid.
     #[must_use]
     pub fn commits_until(&self, stored: &StoredEpoch) -> Timestamp {
         moment::after(self.starts_until(stored), stored.epoch.max_run_seconds)
     }
 
-    /// The moment from which an epoch is closed, and prune may delete in it.
+    /// Returns the time from which an epoch is closed and prune may delete in it.
     #[must_use]
     pub fn closed_from(&self, stored: &StoredEpoch) -> Timestamp {
         moment::after(self.commits_until(stored), CLOSING_GRACE)
     }
 
-    /// Whether a run may start in an epoch. A successor that is listed is born, whatever its time.
+    /// True if a run may start in an epoch. A listed successor prevents it, whatever its time.
     #[must_use]
     pub fn may_start(&self, stored: &StoredEpoch, now: Timestamp) -> bool {
         now < stored.epoch.not_after && self.successors(stored.epoch.epoch).next().is_none()
     }
 
-    /// The epochs that a writer with the key `own` may start runs in: open, and signed by itself,
-    /// because a writer never encrypts to a recipient that it has not signed. The greatest by
-    /// (created, id) comes first; it is the one to take. More than one is open only when two
-    /// coordinators made one each at the same time.
+    /// Returns the epochs that a writer with the key `own` may start runs in, the preferred one
+    /// first: the greatest by (created, id). They are open and signed by that key, because a
+    /// writer never encrypts to a recipient that it has not signed. There is more than one only if
+    /// two coordinators created them at the same time.
     pub fn open_own(&self, now: Timestamp, own: PublicKey) -> impl Iterator<Item = &StoredEpoch> {
         self.all.iter().rev().filter(move |stored| stored.epoch.key() == own && self.may_start(stored, now))
     }
 
-    /// Epochs that only a newer kbak can read.
+    /// Returns the epochs that only a newer kbak can read.
     pub fn newer(&self) -> impl Iterator<Item = &(ObjectKey, EpochError)> {
         self.rejected.iter().filter(|(_, error)| error.is_newer())
     }
 }
 
-/// How the owners of a plan differ from those of an epoch.
+/// The difference between the owners of a plan and those of an epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnerChange {
-    /// Who can open the epoch and is no owner of the plan any more: a new epoch is forced.
+    /// People who can decrypt the epoch but are no longer owners of the plan: they force a new epoch.
     pub removed: Vec<RecipientId>,
-    /// Who is an owner of the plan and cannot open the epoch yet: an owner runs `keys add`, or
-    /// the next epoch includes him.
+    /// Owners of the plan who cannot decrypt the epoch yet. An owner runs `keys add`, or the next
+    /// epoch includes them.
     pub added: Vec<Owner>,
 }
 
 impl OwnerChange {
-    /// Compares. `later` are the owners that receipts say were added after the epoch's birth.
+    /// Compares the owners. `later` are those who were added after the epoch's creation, according
+    /// to receipts.
     #[must_use]
     pub fn between(epoch: &Epoch, later: &[RecipientId], owners: &[Owner]) -> Self {
         let has = |id: RecipientId| owners.iter().any(|owner| owner.recipient.id() == id);

@@ -1,6 +1,6 @@
-//! Epochs that are made outside (`kbak epoch new --outside`): an owner makes the keys on his own
-//! machine and hands the writer the public half, K_epoch and the wraps. The writer signs and stores
-//! epoch.json without ever having held the private half.
+//! Epochs whose keys are made outside the writer (`kbak epoch new --outside`). An owner makes
+//! the keys on their own machine and gives the writer the public key, K_epoch and the wraps.
+//! The writer signs and stores epoch.json and never holds the private key.
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -30,7 +30,7 @@ impl Drop for HandOver {
 const HAND_OVER: &str = "epoch hand-over";
 
 impl Made {
-    /// The hand-over file: for the writer's machine, 0600.
+    /// Returns the hand-over file, to be stored on the writer's machine with mode 0600.
     #[must_use]
     #[expect(clippy::expect_used, reason = "strings and numbers always serialise")]
     pub fn to_hand_over(&self) -> Zeroizing<String> {
@@ -66,13 +66,13 @@ impl Made {
         })
     }
 
-    /// Its id.
+    /// Returns the epoch's id.
     #[must_use]
     pub fn id(&self) -> EpochId {
         self.id
     }
 
-    /// Whom it was wrapped to.
+    /// Returns the recipients that it was wrapped to.
     pub fn recipients(&self) -> impl Iterator<Item = RecipientId> + '_ {
         self.wraps.iter().map(|wrap| wrap.recipient)
     }

@@ -1,8 +1,8 @@
-//! `init`: a new repository, its writer, its first epoch, and the files that people keep.
+//! `init`: creates a repository, its writer, its first epoch, and the files for the owners.
 //!
-//! The order leaves nothing half-made: owners are proven and files written before the store is
-//! touched; when a later step fails, files and objects are removed again. A bucket that locks
-//! objects may keep a marker or an epoch that nothing refers to; both are harmless.
+//! Owners are proven and files written before the store is touched. If a later step fails, the
+//! files and objects are removed again. A bucket that locks objects may keep a marker or an
+//! epoch without references; both are harmless.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,29 +30,29 @@ use crate::report::failure::{Exit, Failure};
 use crate::store::{Put, Store, StoreErrorKind};
 use crate::world::World;
 
-/// What a new repository is to be.
+/// The settings of a new repository.
 pub struct Init {
-    /// Who can decrypt: two or more.
+    /// The owners who can decrypt: two or more, unless `single_owner` is set.
     pub owners: Vec<Owner>,
-    /// Their identities, as far as they are at hand: each answers its challenge here.
+    /// The owners' identities, if available here: each must open its challenge.
     pub identities: Vec<Arc<Identity>>,
-    /// One owner is enough.
+    /// Allow a single owner.
     pub single_owner: bool,
-    /// The bucket holds a repository already, and this is one more writer.
+    /// Add a writer to the repository that the bucket already holds.
     pub join: bool,
     /// The name of the first plan.
     pub plan: String,
-    /// How long its epochs live.
+    /// The durations of its epochs.
     pub life: Life,
-    /// Sizes.
+    /// The sizes of packs, segments and chunks.
     pub parameters: Parameters,
-    /// Asks a person, where a plugin must.
+    /// Asks the user, if a plugin needs it.
     pub prompt: Arc<dyn Prompt>,
-    /// Where the bucket is, for the recovery sheet.
+    /// The location of the bucket, for the recovery sheet.
     pub place: Whereabouts,
-    /// Where the files go.
+    /// The folder for the files.
     pub folder: PathBuf,
-    /// The namespace of the Kubernetes Secrets, if they are wanted as files.
+    /// The namespace for Kubernetes Secrets, if they should be written as files.
     pub secrets: Option<String>,
 }
 
@@ -65,23 +65,23 @@ impl fmt::Debug for Init {
     }
 }
 
-/// What `init` made.
+/// The result of `init`.
 #[derive(Debug)]
 pub struct Initialised {
-    /// The writer.
+    /// The key of the writer.
     pub key: WriterKey,
     /// The first epoch.
     pub epoch: VerifiedEpoch,
-    /// The owners, and who is proven.
+    /// The owners, each with the result of the challenge.
     pub owners: Vec<ProvenOwner>,
-    /// The pin.
+    /// The pin: the keys whose signatures count.
     pub signers: Signers,
-    /// The files, in the order of their writing.
+    /// The written files, in order.
     pub files: Vec<PathBuf>,
 }
 
-/// Proves owners: each identity opens a challenge that is sealed to a recipient. An identity that
-/// opens none is an error, because its owner believes that he is one.
+/// Proves owners: each identity must open a challenge encrypted to one of the recipients. An
+/// identity that opens none is an error, because its holder believes to be an owner.
 pub async fn prove(
     world: &World,
     owners: &[Owner],
@@ -133,7 +133,7 @@ pub async fn prove(
     Ok(proven)
 }
 
-/// Makes a repository. `store` is expected to have been probed.
+/// Creates a repository. The caller must have probed `store`.
 pub async fn init(
     store: &Arc<dyn Store>,
     world: &World,
@@ -144,15 +144,14 @@ pub async fn init(
     make(store, world, init, owners, reporter).await
 }
 
-/// Everything that can go wrong before a store is asked for anything: owners who are unfit or not
-/// who they are taken for, files that are in the way.
+/// Makes the checks that need no store: the number of owners, existing files, and the owners' challenges.
 pub async fn prepare(world: &World, init: &Init) -> Result<Vec<ProvenOwner>, Failure> {
     check_owners(init)?;
     Paths::new(&init.folder, &init.plan).check()?;
     prove(world, &init.owners, &init.identities, &init.prompt).await
 }
 
-/// Makes a repository of owners who were proven.
+/// Creates a repository with owners from [`prepare`].
 pub async fn make(
     store: &Arc<dyn Store>,
     world: &World,
@@ -185,7 +184,7 @@ pub async fn make(
             return Err(failure);
         }
     };
-    // The repository stands; what fails from here on must not take its keys away again.
+    // The repository exists now: later failures must not delete its keys.
     let mut files = files.keep();
     if let Some(namespace) = &init.secrets {
         files.extend(write_secrets(&paths, namespace, &key, &keeper, plan, reporter).await);
@@ -210,8 +209,8 @@ fn check_owners(init: &Init) -> Result<(), Failure> {
     }
 }
 
-/// Whether the store holds the marker. Another content is damage; a marker where none is expected,
-/// or none where one is, is a mistake.
+/// True if the store holds the marker. Fails if its content is wrong, if it exists but `join`
+/// is not set, or if it is missing but `join` is set.
 pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
     match look_at_marker(store).await? {
         Named::Missing if join => {
@@ -256,15 +255,15 @@ impl Paths {
         }
     }
 
-    /// That the files can be made: the folder is there and none of them is.
+    /// Checks that the files can be created: the folder exists, and the files do not.
     fn check(&self) -> Result<(), FileError> {
         let all = [&self.writer, &self.epoch, &self.pin, &self.html, &self.text];
         all.into_iter().try_for_each(|path| private_file::check_free(path))
     }
 }
 
-/// An epoch file that holds nothing yet: it takes the place, so that the birth cannot find it
-/// taken.
+/// Returns the text of an epoch file without secrets. It reserves the path, so that creating
+/// the epoch cannot fail on an existing file.
 fn empty_epoch_file(key: &WriterKey, plan: NameId) -> Zeroizing<String> {
     EpochFile { repository: key.repository, writer: key.writer, plan, held: Vec::new(), head: None }.to_text()
 }
@@ -291,8 +290,8 @@ async fn write_files(
     Ok(())
 }
 
-/// The Kubernetes Secrets as files. They repeat what stands in the key files, so a failure is a
-/// warning.
+/// Writes the Kubernetes Secrets as files. They repeat the contents of the key files, so a
+/// failure is only a warning.
 async fn write_secrets(
     paths: &Paths,
     namespace: &str,
@@ -309,7 +308,7 @@ async fn write_secrets(
         }
     };
     let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, held, head: None };
-    // Under the name that a run of this plan looks for beside the writer's key.
+    // A run of this plan looks for this file name next to the writer's key.
     let held_as = paths.epoch.file_name().unwrap_or_default().to_string_lossy();
     let secret = |name, file: &str, text: &str| sheet::secret_yaml(name, namespace, file, text);
     let mut written = Vec::new();
@@ -325,7 +324,7 @@ async fn write_secrets(
     written
 }
 
-/// What was put into the store so far.
+/// The objects put into the store so far.
 struct Stored<'a> {
     store: &'a Arc<dyn Store>,
     marker: bool,
@@ -333,7 +332,7 @@ struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// Takes it out again, as far as the store lets: nothing refers to it yet.
+    /// Removes the objects as far as the store allows: nothing refers to them yet.
     async fn remove(&self, reporter: &Reporter) {
         let mut keys = Vec::new();
         if let Some(path) = self.epoch {
@@ -353,7 +352,7 @@ impl Stored<'_> {
     }
 }
 
-/// The marker and the first epoch.
+/// Stores the marker and creates the first epoch.
 async fn birth_of_all(
     stored: &mut Stored<'_>,
     world: &World,
@@ -363,7 +362,7 @@ async fn birth_of_all(
 ) -> Result<VerifiedEpoch, Failure> {
     let store = stored.store;
     if stored.marker {
-        // If somebody else put it in this moment, it is not ours to remove.
+        // If another process created the marker meanwhile, this one must not remove it.
         stored.marker = store.put(&marker::marker()).await? == Put::Created;
         let back = store.get(&layout::marker(), MARKER.len() as u64).await?;
         marker::check(&back).map_err(|error| {
@@ -387,8 +386,8 @@ async fn birth_of_all(
     Ok(epoch)
 }
 
-/// The owners who are here open the first epoch, and sign that they did. What fails is said; the
-/// epoch then counts as unproven, which `status` repeats.
+/// Opens the first epoch with the available identities and stores their receipts. Failures are
+/// only warnings: the epoch then counts as unproven, which `status` reports.
 async fn receipts(
     store: &Arc<dyn Store>,
     world: &World,

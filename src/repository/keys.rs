@@ -1,4 +1,4 @@
-//! Owners and the keys of epochs: opening wraps, proving them, adding owners, listing who can.
+//! The owners' keys of epochs: opens wraps, checks them, adds owners, and lists who can decrypt.
 
 use std::sync::Arc;
 
@@ -25,26 +25,26 @@ use crate::store::listing::list_all;
 use crate::store::{Store, StoreError};
 use crate::world::World;
 
-/// The most later wraps of one epoch that are tried. Anyone who can write to the bucket can add
-/// some; more than these are said and skipped.
+/// The most later wraps of one epoch that are tried. Anyone who can write to the bucket can
+/// add some; a warning reports that the rest is skipped.
 pub const MAX_LATER: usize = 256;
 
-/// Why an epoch's keys were not opened.
+/// An error while opening an epoch's keys.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// The store.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No identity fits, or a wrap is bad.
+    /// No identity fits, or a wrap is damaged.
     #[error("cannot open epoch {epoch}")]
     Closed {
         /// The epoch.
         epoch: EpochId,
-        /// Whom it is encrypted to.
+        /// The owners that the epoch is encrypted to.
         owners: Vec<RecipientId>,
-        /// What was tried: the identities' names and recipients.
+        /// The names and recipients of the identities that were tried.
         tried: Vec<String>,
-        /// Why.
+        /// The cause.
         source: WrapError,
     },
 }
@@ -77,8 +77,8 @@ impl From<KeysError> for Failure {
     }
 }
 
-/// The wraps that were added to an epoch later, with their names. What has a wrong name or size is
-/// skipped; a wrap proves itself when it is opened.
+/// Reads the wraps that were added to an epoch later, with their names. Skips those with a
+/// wrong name or size; a wrap is verified when it is opened.
 pub async fn later_wraps(
     store: &Arc<dyn Store>,
     path: &EpochPath,
@@ -106,8 +106,8 @@ pub async fn later_wraps(
     Ok(wraps)
 }
 
-/// Opens the keys of an epoch with the owners' identities: first the wraps of epoch.json, and only
-/// if none fits, those that were added later.
+/// Opens the keys of an epoch with the owners' identities. Tries the wraps of epoch.json
+/// first, and those added later only if none fits.
 pub async fn open(
     store: &Arc<dyn Store>,
     world: &World,
@@ -128,7 +128,7 @@ pub async fn open(
         true => error,
         false => match try_with(later).await {
             Ok(opened) => return Ok(opened),
-            // A damaged inline wrap is worth more than "none of the later ones fits".
+            // A damaged wrap in epoch.json is the more useful error than "none of the later ones fits".
             Err(WrapError::WrongIdentity) => error,
             Err(later) => later,
         },
@@ -145,34 +145,33 @@ fn describe(identity: &Identity) -> String {
     format!("{} ({})", identity.label(), keys.join(", "))
 }
 
-/// One identity and one epoch.
+/// The result of checking one identity against one epoch.
 #[derive(Debug)]
 pub struct Checked {
     /// The epoch.
     pub epoch: EpochId,
     /// The identity's name.
     pub identity: String,
-    /// Which wrap it opened, or why none.
+    /// The wrap that it opened, or the error.
     pub opened: Result<Via, KeysError>,
-    /// The signed receipt in the store, if the identity signs and its key is pinned; or why it is not
-    /// there.
+    /// The stored receipt, if the identity can sign and its key is pinned, or the error in storing it.
     pub receipt: Result<Option<ObjectHash>, BirthError>,
 }
 
-/// Where owners work: what stays the same over all epochs.
+/// The context of key operations: the same for all epochs.
 #[derive(Debug, Clone, Copy)]
 pub struct Desk<'a> {
     /// The store.
     pub store: &'a Arc<dyn Store>,
-    /// Workers.
+    /// The workers.
     pub world: &'a World,
-    /// The pin: receipts by keys outside it are not written.
+    /// The pin: no receipts are written by keys outside it.
     pub signers: &'a Signers,
-    /// Is told of keys that are not pinned.
+    /// The reporter of keys that are not pinned.
     pub reporter: &'a Reporter,
 }
 
-/// `keys check`: every identity opens the wraps of every epoch, and signs a receipt for each.
+/// `keys check`: opens every epoch with every identity, and stores a signed receipt for each.
 pub async fn check(
     desk: Desk<'_>,
     epochs: &Epochs,
@@ -188,7 +187,7 @@ pub async fn check(
                 other => other.map(|(_, via)| via),
             };
             let receipt = match (&opened, identity.signing()) {
-                // That the key opens the epoch is worth saying also where nothing can be stored.
+                // A failure to store the receipt must not hide that the key opens the epoch.
                 (Ok(via), Some(key)) => receipt(desk, &stored.epoch, Act::Opened, *via, key).await,
                 _ => Ok(None),
             };
@@ -203,19 +202,19 @@ pub async fn check(
     Ok(rows)
 }
 
-/// One epoch that an owner was added to.
+/// The result of adding an owner to one epoch.
 #[derive(Debug)]
 pub struct Added {
     /// The epoch.
     pub epoch: EpochId,
-    /// The wrap's name, or why there is none.
+    /// The name of the new wrap, or the error.
     pub wrap: Result<ObjectHash, KeysError>,
-    /// The signed receipt, if the opening identity signs and its key is pinned.
+    /// The stored receipt, if the opening identity can sign and its key is pinned.
     pub receipt: Option<ObjectHash>,
 }
 
-/// `keys add`: an owner opens every epoch and wraps its keys for `new`. Epochs that name `new`
-/// already are left out. `new` comes from the user's own input, never from a bucket.
+/// `keys add`: opens every epoch with an owner's identity and wraps its keys to `new`. Skips epochs
+/// that `new` can already decrypt. `new` must come from the user's input, never from a bucket.
 pub async fn add(
     desk: Desk<'_>,
     epochs: &Epochs,
@@ -280,8 +279,8 @@ async fn receipt(
     sign(desk, epoch, Receipt { plan: epoch.plan, epoch: epoch.epoch, act, recipient, wrap }, key).await
 }
 
-/// Signs and stores a receipt, unless the pin does not name its key: then it would count for
-/// nothing, and that is said.
+/// Signs and stores a receipt. If the key is not pinned for receipts it only warns, because
+/// the receipt would not count.
 async fn sign(
     desk: Desk<'_>,
     epoch: &VerifiedEpoch,
@@ -305,14 +304,14 @@ async fn sign(
     Ok(Some(sealed.hash()))
 }
 
-/// Who can open an epoch.
+/// An owner who can decrypt an epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The owner.
     pub recipient: RecipientId,
-    /// Whether he was added after the epoch's birth.
+    /// True if the owner was added after the epoch was created.
     pub later: bool,
-    /// When he opened it last, by the store's clock.
+    /// The last time the owner opened it, by the store's clock.
     pub opened: Option<Timestamp>,
 }
 
@@ -321,16 +320,15 @@ pub struct Holder {
 pub struct Row {
     /// The epoch.
     pub epoch: EpochId,
-    /// When it was born, by its own word.
+    /// The time at which it was created, as stated in epoch.json.
     pub created: Timestamp,
-    /// Who can open it.
+    /// The owners who can decrypt it.
     pub holders: Vec<Holder>,
-    /// Whether any owner has opened it since: until then nothing would notice a recipient that
-    /// was mistyped or swapped.
+    /// True if an owner has opened it. Until then a mistyped or swapped recipient would stay unnoticed.
     pub proven: bool,
 }
 
-/// `keys list`: epochs, who can open each, and who has.
+/// `keys list`: the epochs, the owners who can decrypt each, and the times they last opened it.
 #[must_use]
 pub fn list(epochs: &Epochs, records: &Records) -> Vec<Row> {
     let row = |stored: &StoredEpoch| {

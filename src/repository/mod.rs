@@ -1,4 +1,4 @@
-//! Repositories: opened, written, committed, read.
+//! Creates, opens, writes and reads repositories.
 
 pub mod birth;
 pub mod chain;

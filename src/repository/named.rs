@@ -1,4 +1,4 @@
-//! Objects that are named by the hash of their content: read, and checked against their name.
+//! Reads objects that are named by the hash of their content, and checks them against their name.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use crate::format::ids::ObjectHash;
 use crate::format::layout::ObjectKey;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// How much of a large object is held while it is hashed, in bytes.
+/// The bytes of a large object that are held at once while it is hashed.
 const STEP: u64 = 8 << 20;
 
-/// What lies under a name.
+/// The result of reading an object by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named<T> {
-    /// What the name promises.
+    /// The object with the content that its name states.
     Is(T),
-    /// Nothing.
+    /// There is no object.
     Missing,
-    /// Something else, something longer than such an object can be, or no object at all.
+    /// Another content, an object longer than such an object can be, or not an object at all.
     Altered,
 }
 
-/// Reads an object of at most `limit` bytes whose SHA-256 is `hash`.
+/// Reads an object of at most `limit` bytes and compares its SHA-256 with `hash`.
 ///
 /// # Errors
-/// When the store cannot say what lies there.
+/// If the store cannot be read.
 pub async fn get(
     store: &Arc<dyn Store>,
     key: &ObjectKey,
@@ -39,7 +39,7 @@ pub async fn get(
     })
 }
 
-/// Hashes an object of `size` bytes, however large, without holding it, and compares.
+/// Compares the SHA-256 of an object of `size` bytes with `hash`. Hashes large objects in steps.
 ///
 /// # Errors
 /// As [`get`].

@@ -1,5 +1,5 @@
-//! A repository as a reader finds it: the marker, the writers that are pinned, their plans, and in
-//! each the epochs, records and chain. Nothing is believed that a pinned key did not sign.
+//! A repository as a reader sees it: the marker, the pinned writers, their plans, and the
+//! epochs, records and chain of each. Only data signed by a pinned key is trusted.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -26,19 +26,19 @@ use super::named::{self, Named};
 use super::records::{self, Records};
 use super::snapshot::{OpenSnapshot, SnapshotError};
 
-/// The most plans of one writer.
+/// The most plans of one writer that are listed.
 const MAX_PLANS: usize = 10_000;
 
-/// How a repository is looked at. Cheap to clone.
+/// The context for reading a repository. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The store.
     pub store: Arc<dyn Store>,
     /// The pinned keys.
     pub signers: Arc<Signers>,
-    /// Clock, randomness, workers.
+    /// The clock, randomness and workers.
     pub world: World,
-    /// Who is told.
+    /// The reporter of warnings.
     pub reporter: Reporter,
 }
 
@@ -47,17 +47,17 @@ pub struct View {
 pub struct PlanView {
     /// The writer.
     pub writer: WriterId,
-    /// The plan's id; its name stands in bodies only.
+    /// The plan's id. Only bodies contain its name.
     pub plan: NameId,
     /// Its epochs.
     pub epochs: Epochs,
     /// Its snapshots.
     pub chain: Chain,
-    /// Snapshots of it that cannot be read.
+    /// Snapshots under epochs without a valid epoch.json.
     pub hidden: Vec<Hidden>,
 }
 
-/// Which snapshot is meant.
+/// The selection of a snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct Which {
     /// `latest`, a sequence, or the first digits of a hash.
@@ -68,23 +68,23 @@ pub struct Which {
     pub plan: Option<String>,
 }
 
-/// What lies where a repository has its marker.
+/// Reads the marker of a repository.
 ///
 /// # Errors
-/// When the store cannot say.
+/// If the store cannot be read.
 pub async fn look_at_marker(store: &Arc<dyn Store>) -> Result<Named<Bytes>, StoreError> {
     named::get(store, &layout::marker(), ObjectHash::of(MARKER), 4096).await
 }
 
-/// Says whether the store holds a repository at all.
+/// Checks that the store holds a repository.
 ///
 /// # Errors
-/// If it does not: an answer for a person.
+/// A message for the user if it does not.
 pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), Failure> {
     judge_marker(store, &look_at_marker(store).await?)
 }
 
-/// The same of what was found there.
+/// Checks a marker that was read with [`look_at_marker`].
 ///
 /// # Errors
 /// As [`check_marker`].
@@ -105,7 +105,7 @@ pub fn judge_marker(store: &Arc<dyn Store>, marker: &Named<Bytes>) -> Result<(),
 }
 
 impl View {
-    /// The writers whose manifests a pinned key may sign.
+    /// Returns the writers for which a key is pinned that may sign manifests.
     #[must_use]
     pub fn writers(&self) -> Vec<WriterId> {
         let mut writers: Vec<WriterId> = self
@@ -120,7 +120,7 @@ impl View {
         writers
     }
 
-    /// Whether a folder of a pinned writer is there.
+    /// True if the store has a folder of a pinned writer.
     pub async fn is_written(&self) -> Result<bool, StoreError> {
         for writer in self.writers() {
             if !folders(&self.store, &format!("{writer}/"), MAX_PLANS).await?.is_empty() {
@@ -130,8 +130,7 @@ impl View {
         Ok(false)
     }
 
-    /// As [`check_marker`]. Where a pinned writer's folder is there, the marker did not stay away: it
-    /// was lost or taken.
+    /// As [`check_marker`]. If a pinned writer's folder exists, a missing marker was deleted or lost.
     async fn check_marker(&self) -> Result<(), Failure> {
         let found = look_at_marker(&self.store).await?;
         if found != Named::Missing || !self.is_written().await? {
@@ -144,13 +143,13 @@ impl View {
         ))
     }
 
-    /// All plans of the writers that `which` leaves open.
+    /// Reads all plans of the writers that `which` selects.
     pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, Failure> {
         self.check_marker().await?;
         let mut plans = Vec::new();
         let mut records: Option<(WriterId, Records)> = None;
         for (writer, plan) in self.plan_ids(which).await? {
-            // The plans of a writer come one after the other.
+            // The plans are sorted by writer, so each writer's records are read once.
             let known = match records.take() {
                 Some((of, known)) if of == writer => known,
                 _ => self.records(writer).await?,
@@ -163,7 +162,7 @@ impl View {
         Ok(plans)
     }
 
-    /// A store that holds writers' folders, and none of a pinned one, is no empty store.
+    /// Fails if the store holds folders of writers but none of a pinned one: it is not an empty store.
     async fn refuse_others(&self) -> Result<(), Failure> {
         let folders = folders(&self.store, "", MAX_PLANS).await?;
         let writers: Vec<WriterId> = folders.iter().filter_map(|folder| folder.parse().ok()).collect();
@@ -181,10 +180,10 @@ impl View {
             .remedy("is this the right kbak.pub, and the right repository?"))
     }
 
-    /// The ids of those plans; none if pinned writers have stored nothing.
+    /// Returns the ids of the plans that `which` selects; none if pinned writers have stored nothing.
     ///
     /// # Errors
-    /// When nobody who is pinned wrote what lies there, or nothing is like what `which` names.
+    /// If no writer is pinned, only other writers have stored data, or no plan matches `which`.
     pub async fn plan_ids(&self, which: &Which) -> Result<Vec<(WriterId, NameId)>, Failure> {
         let writers = self.writers();
         if writers.is_empty() {
@@ -220,7 +219,7 @@ impl View {
         Ok(plans)
     }
 
-    /// One plan, as far as the writer's `records` let it count.
+    /// Reads one plan. Rejects data by keys that the writer's `records` cut off.
     pub async fn plan(&self, writer: WriterId, plan: NameId, records: &Records) -> Result<PlanView, Failure> {
         let mut epochs = epochs::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
@@ -232,13 +231,13 @@ impl View {
         Ok(view)
     }
 
-    /// The signed records of a writer.
+    /// Reads the signed records of a writer.
     pub async fn records(&self, writer: WriterId) -> Result<Records, Failure> {
         Ok(records::list(&self.store, writer, None, &self.signers, &self.reporter).await?)
     }
 
-    /// The one snapshot that is meant, and its plan. Several that could be meant are an error that
-    /// lists them: a restore never guesses.
+    /// Returns the one selected snapshot and its plan. Fails with a list if several match: a
+    /// restore never guesses.
     pub async fn select(&self, which: &Which) -> Result<(PlanView, Snapshot), Failure> {
         let plans = self.plans(which).await?;
         let mut found: Vec<(usize, Snapshot)> = Vec::new();
@@ -272,7 +271,7 @@ impl View {
         }
     }
 
-    /// Opens a snapshot with the owners' identities. `memory` is what readers may hold.
+    /// Opens a snapshot with the owners' identities. `memory` is the readers' limit in bytes.
     pub async fn open(
         &self,
         plan: &PlanView,
@@ -301,14 +300,14 @@ impl View {
 }
 
 impl PlanView {
-    /// Epochs of which something lies in the store, and no copy counts.
+    /// Returns the epochs that have objects in the store but no valid epoch.json.
     pub fn lost_epochs(&self) -> impl Iterator<Item = EpochId> + '_ {
         let rejected = self.epochs.rejected.iter().filter_map(|(key, _)| layout::parse_epoch(key));
         let lost: BTreeSet<EpochId> = rejected.chain(self.epochs.gone.iter().copied()).collect();
         lost.into_iter().filter(|epoch| self.epochs.get(*epoch).is_none())
     }
 
-    /// Where its chain contradicts itself.
+    /// Returns the inconsistencies of its chain.
     #[must_use]
     pub fn breaks(&self) -> Vec<Break> {
         self.chain.breaks(&HashSet::new())

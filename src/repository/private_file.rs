@@ -1,4 +1,4 @@
-//! Files that hold secrets: 0600, written whole or not at all, refused where others can read them.
+//! Files that hold secrets: mode 0600, written atomically, refused if others can read them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,23 +10,23 @@ use zeroize::Zeroizing;
 use crate::format::ids::to_hex;
 use crate::report::failure::{Exit, Failure};
 
-/// The longest such file, in bytes.
+/// The largest secret file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Why a secret file was not read or written. Its content is never part of it.
+/// An error while reading or writing a secret file. It never contains the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system's own word.
+    /// An error of the operating system.
     #[error("cannot {operation} {}", path.display())]
     Io {
-        /// read, write, replace.
+        /// `read`, `write` or `replace`.
         operation: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Others can read it.
+    /// Others can read the file.
     #[error("{} is readable by others (mode {mode:04o})", path.display())]
     Exposed {
         /// The file.
@@ -34,19 +34,19 @@ pub enum FileError {
         /// Its permissions.
         mode: u32,
     },
-    /// A folder, a device, a pipe.
+    /// The path is a folder, a device or a pipe.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Too long for a key.
+    /// The file is too long for a key.
     #[error("{} is longer than {MAX_FILE} bytes", .0.display())]
     TooLong(PathBuf),
-    /// It is there, and must not be overwritten.
+    /// The file exists and must not be overwritten.
     #[error("{} exists and is not overwritten", .0.display())]
     Exists(PathBuf),
 }
 
 impl FileError {
-    /// Whether the file is not there.
+    /// True if the file does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -69,12 +69,12 @@ impl From<FileError> for Failure {
     }
 }
 
-/// What was read, and what is to be said about it.
+/// The content of a secret file, and a warning about it.
 #[derive(Debug)]
 pub struct SecretFile {
     /// The content; wiped when dropped.
     pub bytes: Zeroizing<Vec<u8>>,
-    /// A warning about its permissions.
+    /// A warning about the file's permissions.
     pub warning: Option<String>,
 }
 
@@ -83,9 +83,9 @@ fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> F
     move |source| FileError::Io { operation, path, source }
 }
 
-/// Reads a secret file. One that its group or others can read is refused; where the kubelet
-/// mounted it (a Secret's files are 0644 or 0440 by default, and who shares the pod sees them
-/// anyway) a warning is given instead.
+/// Reads a secret file. Refuses one that its group or others can read. If the kubelet mounted
+/// it, it only warns where others can read it: files of a Secret are 0644 or 0440 by default,
+/// and everyone in the pod sees them.
 pub fn read(path: &Path) -> Result<SecretFile, FileError> {
     let file = File::open(path).map_err(io_error("read", path))?;
     let meta = file.metadata().map_err(io_error("read", path))?;
@@ -113,20 +113,20 @@ pub fn read(path: &Path) -> Result<SecretFile, FileError> {
     Ok(SecretFile { bytes, warning })
 }
 
-/// The folder that a file lies in. The parent of a bare name is an empty path, which is no folder.
+/// Returns the folder of a file: `.` for a bare name, whose parent is an empty path.
 #[must_use]
 pub fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The kubelet lays a Secret out behind a link `..data` that it replaces at once; no person makes
-/// such a folder.
+/// True if the file is in a mounted Secret: the kubelet puts a link `..data` beside it, which
+/// it replaces atomically. No person makes such a folder.
 fn is_mounted_secret(path: &Path) -> bool {
     let data = folder_of(path).join("..data");
     fs::symlink_metadata(data).is_ok_and(|meta| meta.file_type().is_symlink())
 }
 
-/// That nothing is at `path`, and its folder is there.
+/// Checks that no file exists at `path` and that its folder does.
 pub fn check_free(path: &Path) -> Result<(), FileError> {
     if fs::symlink_metadata(path).is_ok() {
         return Err(FileError::Exists(path.to_owned()));
@@ -139,7 +139,7 @@ pub fn check_free(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Writes a new file with `mode`; one that exists is left alone.
+/// Creates a file with `mode`; an existing file is not changed.
 pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
         Ok(file) => file,
@@ -155,8 +155,8 @@ pub fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
     })
 }
 
-/// Replaces a 0600 file by new content, or leaves the old one: a temporary file in the same
-/// folder, fsync, rename, fsync of the folder. `random` names the temporary file.
+/// Replaces a 0600 file atomically: writes a temporary file in the same folder, then fsync,
+/// rename, fsync of the folder. `random` names the temporary file.
 pub fn replace(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", to_hex(&random)));
@@ -169,9 +169,9 @@ pub fn replace(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileErr
     })
 }
 
-/// Waits until nobody else changes files beside `path`, and keeps others out until it is dropped. The
-/// folder itself is locked, so that no file of ours is left in it. A file system without such locks
-/// gives none.
+/// Locks the folder of `path` exclusively until the returned file is dropped. Waits for other holders. The
+/// folder itself is locked, so that no lock file remains in it. Returns none if it cannot be locked, as on
+/// file systems without such locks.
 pub fn lock_beside(path: &Path) -> Option<File> {
     let folder = File::open(folder_of(path)).ok()?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive))
@@ -183,19 +183,19 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// New files that vanish again unless they are kept: what `init` writes before it touches a store.
+/// New files that are deleted on drop unless kept: `init` writes them before it touches a store.
 #[derive(Debug, Default)]
 pub struct Staged(Vec<PathBuf>);
 
 impl Staged {
-    /// Writes one more file.
+    /// Creates one more file.
     pub fn create(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
         create(path, mode, bytes)?;
         self.0.push(path.to_owned());
         Ok(())
     }
 
-    /// Keeps them all, and names them.
+    /// Keeps the files and returns their paths.
     #[must_use]
     pub fn keep(mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.0)

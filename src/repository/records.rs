@@ -1,4 +1,4 @@
-//! The signed records of a repository: stored, listed, and what follows from them.
+//! Reads the signed records of a repository, and answers queries about them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,37 +16,37 @@ use crate::store::listing::list_all;
 use crate::store::operation::Operation;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The most objects among the records: years of daily drills, prunes and receipts. Where there are more,
-/// none counts: whoever may write into the store could else hide what an owner signed behind rubbish.
+/// The most objects under `records/`: years of daily drills, prunes and receipts. With more, none
+/// is read. Otherwise anyone who can write to the store could hide an owner's records among junk.
 const MAX_RECORDS: usize = 50_000;
 
-/// How many are read at once.
+/// The number of records read in parallel.
 const PARALLEL: usize = 16;
 
-/// What lies under a writer's `records/`.
+/// The objects under a writer's `records/`.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// Records whose signature counts, by the store's time, oldest first.
+    /// Records with a valid signature, by the store's time, oldest first.
     pub signed: Vec<StoredRecord>,
     /// Encrypted reports of failed runs.
     pub reports: Vec<ObjectKey>,
-    /// What is no record that counts, and why.
+    /// Objects that are not valid records, and the reasons.
     pub rejected: Vec<(ObjectKey, RecordError)>,
 }
 
-/// A record, and when the store took it.
+/// A record and the time at which the store received it.
 #[derive(Debug, Clone)]
 pub struct StoredRecord {
-    /// What it says.
+    /// The verified record.
     pub record: SignedRecord,
-    /// The store's clock.
+    /// The time at which the store received it.
     pub stored: Timestamp,
 }
 
-/// Reads all records of a writer. `repository` is compared where the caller knows it.
+/// Reads all records of a writer. Checks the `repository` of each if it is given.
 ///
 /// # Errors
-/// The store's, and that there are more than anybody reads.
+/// If the store cannot be read, or has more than `MAX_RECORDS` objects there.
 pub async fn list(
     store: &Arc<dyn Store>,
     writer: WriterId,
@@ -75,7 +75,7 @@ pub async fn list(
     while let Some((entry, bytes)) = read.next().await {
         let bytes = match bytes {
             Ok(bytes) => bytes,
-            // Pruned since it was listed, or no record by its size, or no file.
+            // Pruned since the listing, too long for a record, or not a file.
             Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => continue,
             Err(StoreError { kind: StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile, .. }) => {
                 records.rejected.push((entry.key, RecordError::Kind));
@@ -102,8 +102,8 @@ pub async fn list(
 }
 
 impl Records {
-    /// The statements that cut off `key`. Whatever it signed counts only if every one of them
-    /// names it, or a descendant of it, among its last good manifests.
+    /// Returns the statements that cut off `key`. A manifest that it signed counts only if every
+    /// statement names it, or a descendant of it, among its last good manifests.
     pub fn cut_offs(&self, key: PublicKey) -> impl Iterator<Item = &Trust> {
         self.signed.iter().filter_map(move |stored| match stored.record.record() {
             Record::Trust(trust) if trust.key == key => Some(trust),
@@ -111,7 +111,8 @@ impl Records {
         })
     }
 
-    /// The packs of a domain that are listed as bad, and since when, by the store's clock.
+    /// Returns the packs of a domain that are recorded as bad, and the time of the oldest such
+    /// record by the store's clock.
     #[must_use]
     pub fn distrusted(
         &self,
@@ -132,8 +133,8 @@ impl Records {
         (packs, oldest)
     }
 
-    /// Who has opened an epoch's keys: the last time by each. None stands for owners of later wraps
-    /// whom no receipt names.
+    /// Returns the owners who have opened an epoch's keys, each with the last time. `None` is for owners
+    /// of later wraps that no receipt names.
     #[must_use]
     pub fn opened(&self, plan: NameId, epoch: EpochId) -> Vec<(Option<RecipientId>, Timestamp)> {
         let mut seen: Vec<(Option<RecipientId>, Timestamp)> = Vec::new();
@@ -149,7 +150,7 @@ impl Records {
         seen
     }
 
-    /// The owners who were added to an epoch after its birth, with their wraps.
+    /// Returns the owners who were added to an epoch after its creation, with their wraps.
     #[must_use]
     pub fn added(&self, plan: NameId, epoch: EpochId) -> Vec<(RecipientId, ObjectHash)> {
         self.receipts(plan, epoch, Act::Added)

@@ -1,4 +1,4 @@
-//! Reports of failed runs, left in the store where the next person looks for the snapshot.
+//! Encrypted reports of failed runs, stored in the repository.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,25 +16,25 @@ use super::birth::BirthError;
 use super::epochs;
 use super::writer_key::WriterKey;
 
-/// A run that failed has little time left: pods are killed half a minute after they are asked to end.
+/// The time limit for storing a report: Kubernetes kills a pod 30 s after asking it to end (default).
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Why a report was not left.
+/// An error while storing a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// There is no epoch of this writer to encrypt it to.
+    /// The writer has no epoch that the report could be encrypted to.
     #[error("there is no epoch of this writer that it could be encrypted to")]
     NoEpoch,
-    /// The store.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    /// It was stored, and reads back differently.
+    /// The stored report differs when read back.
     #[error(transparent)]
     Birth(#[from] BirthError),
-    /// Encryption.
+    /// Encryption failed.
     #[error("it cannot be encrypted")]
     Container(#[from] ContainerError),
-    /// The store took too long.
+    /// The store did not answer within the time limit.
     #[error("the store did not take it within {} s", DEADLINE.as_secs())]
     Late,
 }
@@ -42,7 +42,7 @@ pub enum ReportError {
 /// Encrypts `report` to the newest epoch of the writer in `plan` and stores it.
 ///
 /// # Errors
-/// Why it was not; the run has failed already, so that is told and changes nothing.
+/// If it was not stored. The run has already failed, so the caller only reports the error.
 pub async fn leave(
     store: &Arc<dyn Store>,
     key: &WriterKey,
@@ -62,7 +62,7 @@ pub async fn leave(
     tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(ReportError::Late))
 }
 
-/// The report as JSON. What makes one too long is left out and counted.
+/// Returns the report as JSON. If it is too long, details are left out and counted.
 fn text(report: &RunReport) -> String {
     let json = |report: &RunReport| serde_json::to_string(report).unwrap_or_default();
     let whole = json(report);
@@ -84,11 +84,11 @@ fn text(report: &RunReport) -> String {
     json(&short)
 }
 
-/// Opens the reports under these keys with any of these identities. One that opens with none is
-/// given as nothing: it is of an epoch whose keys are not at hand.
+/// Opens the reports under `keys` with `identities`. Returns none for a report that no
+/// identity opens: it belongs to an epoch whose keys are not available.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// If the store cannot be read.
 pub async fn read(
     store: &Arc<dyn Store>,
     keys: &[ObjectKey],

@@ -1,4 +1,4 @@
-//! What `init` hands to people: the recovery sheet, the pin, and Secrets for the cluster.
+//! The files that `init` makes for people: the recovery sheet, the pin, and Kubernetes Secrets.
 
 use askama::Template;
 use base64::Engine as _;
@@ -12,16 +12,16 @@ use crate::format::sign::Namespace;
 use crate::format::signers::{Signer, Signers};
 use crate::pipeline::owner::Owner;
 
-/// Where a bucket is, without credentials.
+/// The location of a bucket, without credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// `s3://bucket/prefix` or `file:///folder`: what `--repo` takes.
+    /// The URL as for `--repo`: `s3://bucket/prefix` or `file:///folder`.
     pub url: String,
-    /// The endpoint, for stores other than Amazon's.
+    /// The endpoint, for stores other than Amazon S3.
     pub endpoint: Option<String>,
     /// The region.
     pub region: Option<String>,
-    /// Whether the bucket stands in the path, not in the host's name.
+    /// True if the bucket is in the path, not in the host name.
     pub path_style: bool,
 }
 
@@ -50,27 +50,27 @@ impl Whereabouts {
     }
 }
 
-/// An owner, and whether he has opened a challenge.
+/// An owner and the result of their challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenOwner {
-    /// Who.
+    /// The owner.
     pub owner: Owner,
-    /// Whether he has shown that he can decrypt.
+    /// True if the owner has shown that they can decrypt.
     pub proven: bool,
 }
 
-/// What a recovery sheet says.
+/// The contents of a recovery sheet.
 #[derive(Debug, Clone)]
 pub struct Sheet<'a> {
-    /// When it was made.
+    /// The time at which it was made.
     pub created: Timestamp,
-    /// Where the bucket is.
+    /// The location of the bucket.
     pub place: &'a Whereabouts,
-    /// Whose repository. Only its ids and public key are printed.
+    /// The writer's key. Only its ids and public key are printed.
     pub key: &'a WriterKey,
-    /// Its plans, by name.
+    /// The names of its plans.
     pub plans: &'a [String],
-    /// Who can decrypt.
+    /// The owners who can decrypt.
     pub owners: &'a [ProvenOwner],
     /// The pin.
     pub signers: &'a Signers,
@@ -141,19 +141,19 @@ impl OwnerLine {
 }
 
 impl Sheet<'_> {
-    /// The sheet as plain text.
+    /// Renders the sheet as plain text.
     pub fn to_text(&self) -> Result<String, askama::Error> {
-        // The template's own last line end is cut off.
+        // The template engine drops the last newline.
         TextSheet::of(self).render().map(|text| text + "\n")
     }
 
-    /// The sheet as one HTML page without outside parts.
+    /// Renders the sheet as one self-contained HTML page.
     pub fn to_html(&self) -> Result<String, askama::Error> {
         HtmlSheet::of(self).render()
     }
 }
 
-/// The pin of a new repository: the writer's key and the owners' signing keys.
+/// Returns the pin of a new repository: the writer's key and the owners' signing keys.
 #[must_use]
 pub fn signers_of(key: &WriterKey, owners: &[Owner]) -> Signers {
     let mut signers = Signers::default();
@@ -169,8 +169,8 @@ pub fn signers_of(key: &WriterKey, owners: &[Owner]) -> Signers {
 
 const OWNER_LINE: &str = "# owner: ";
 
-/// The file kbak.pub: the pin, and as comments the owners, so that fingerprints in a bucket can be
-/// shown as names.
+/// Returns the text of kbak.pub: the pin, and the owners as comments, so that their names can
+/// be shown for fingerprints in a bucket.
 #[must_use]
 pub fn pin_text(key: &WriterKey, signers: &Signers, owners: &[Owner]) -> String {
     let mut text = format!(
@@ -185,13 +185,13 @@ pub fn pin_text(key: &WriterKey, signers: &Signers, owners: &[Owner]) -> String 
     text
 }
 
-/// The owners that a pin names in comments: for showing names, never for encrypting.
+/// Returns the owners named in a pin's comments: only for showing names, never for encryption.
 #[must_use]
 pub fn owners_in_pin(text: &str) -> Vec<Owner> {
     text.lines().filter_map(|line| line.strip_prefix(OWNER_LINE)?.parse().ok()).collect()
 }
 
-/// A Kubernetes Secret with one file, ready for `kubectl apply -f -`, kubeseal or SOPS.
+/// Returns a Kubernetes Secret with one file, as YAML for `kubectl apply -f -`, kubeseal or SOPS.
 #[must_use]
 pub fn secret_yaml(name: &str, namespace: &str, file: &str, content: &str) -> Zeroizing<String> {
     let data = Zeroizing::new(BASE64_STANDARD.encode(content));
@@ -205,7 +205,7 @@ pub fn secret_yaml(name: &str, namespace: &str, file: &str, content: &str) -> Ze
     ))
 }
 
-/// A YAML scalar that is a string in every parser: JSON's quotes are YAML's.
+/// Quotes a YAML string as JSON, which every YAML parser reads as a string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,4 +1,4 @@
-//! A snapshot being read: verified, opened by an owner, its streams at hand.
+//! A verified snapshot that an owner has opened, and the readers of its streams.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,27 +22,27 @@ use crate::world::World;
 use super::chain::Snapshot;
 use super::dedup::Shelf;
 
-/// Why a snapshot cannot be read.
+/// An error while opening or reading a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The store did not give it.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its body is not what the envelope names.
+    /// The body is not the one that the envelope names.
     #[error("the body of snapshot {seq} ({object}) cannot be used")]
     Body {
-        /// The snapshot.
+        /// The snapshot's sequence.
         seq: u64,
         /// The body's key.
         object: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: BodyError,
     },
-    /// A stream lies in an epoch whose keys are not at hand.
+    /// A stream is in an epoch whose keys are not available.
     #[error("a stream lies in epoch {0}, whose keys are not at hand")]
     Epoch(EpochId),
-    /// A stream lies in a domain that the body does not name.
+    /// A stream is in a domain that the body does not name.
     #[error("a stream lies in domain {0}, which the snapshot does not name")]
     Domain(NameId),
 }
@@ -60,8 +60,7 @@ pub struct OpenSnapshot {
 }
 
 impl OpenSnapshot {
-    /// Opens the body of `snapshot` with the keys of its epochs. `memory` is what readers may hold
-    /// in bytes.
+    /// Opens the body of `snapshot` with the keys of its epochs. `memory` is the readers' limit in bytes.
     pub async fn open(
         store: Arc<dyn Store>,
         world: World,
@@ -75,7 +74,7 @@ impl OpenSnapshot {
         let envelope = snapshot.envelope();
         let (_, keys) = epochs.get(&envelope.epoch).ok_or(SnapshotError::Epoch(envelope.epoch))?;
         let key = envelope.path().body(envelope.body);
-        // Its size is signed: nothing longer is worth holding.
+        // The size is signed, so a longer object need not be read.
         let sealed = store.get(&key, envelope.body_size.min(MAX_BODY + (1 << 20))).await?;
         let body = Body::open(&sealed, envelope, &keys.identity).map_err(|source| SnapshotError::Body {
             seq: envelope.seq,
@@ -88,7 +87,7 @@ impl OpenSnapshot {
         Ok(this)
     }
 
-    /// One reader for each domain, so that streams share what they read.
+    /// Creates one reader per domain, so that its streams share a cache.
     fn prepare(&mut self) -> Result<(), SnapshotError> {
         let places: std::collections::HashSet<(EpochId, NameId)> =
             self.streams().map(|(_, stream)| (stream.epoch, stream.domain)).collect();
@@ -120,31 +119,31 @@ impl OpenSnapshot {
         Ok(())
     }
 
-    /// The manifest and its place.
+    /// Returns the manifest and its place.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// What it holds.
+    /// Returns the decrypted body.
     #[must_use]
     pub fn body(&self) -> &Body {
         &self.body
     }
 
-    /// All streams, with the names of their items.
+    /// Returns all streams with the names of their items.
     pub fn streams(&self) -> impl Iterator<Item = (&str, &Stream)> {
         self.body.items.iter().flat_map(|item| item.streams.iter().map(|stream| (item.name.as_str(), stream)))
     }
 
-    /// A reader of one stream of this snapshot.
+    /// Returns a reader of one stream of this snapshot.
     pub fn read(&self, stream: &Stream) -> Result<StreamReader, SnapshotError> {
         let fetcher = self.fetchers.get(&(stream.epoch, stream.domain));
         let fetcher = fetcher.ok_or(SnapshotError::Domain(stream.domain))?.clone();
         Ok(StreamReader::new(fetcher, stream.clone(), self.world.workers.count() * 2))
     }
 
-    /// The names key that the body repeats; none if its text is no key.
+    /// Returns the names key from the body; none if its text is malformed.
     #[must_use]
     pub fn names_key(&self) -> Option<crate::format::derive::NamesKey> {
         let bytes = crate::format::ids::from_hex::<32>(&self.body.names_key).ok()?;
@@ -152,7 +151,7 @@ impl OpenSnapshot {
     }
 }
 
-/// The index of a domain, for chunks whose pack is bad.
+/// Loads the index of a domain, to find copies of chunks in damaged packs.
 struct DomainIndexes {
     store: Arc<dyn Store>,
     path: EpochPath,

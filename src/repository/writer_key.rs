@@ -1,5 +1,5 @@
-//! What a writer holds: `writer.key` (who it is, and what it signs with) and, per plan, the secrets
-//! of the epochs that it writes into. Neither opens a backup.
+//! The secret files of a writer: `writer.key` (its ids and signing key) and, for each plan,
+//! the secrets of the epochs that it writes into. None of them decrypts a backup.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,57 +18,57 @@ use crate::format::signers::{Signer, Signers};
 use crate::report::failure::{Exit, Failure};
 use crate::world::World;
 
-/// The most epoch secrets that a file may hold: the current one, and those of a rollover under way.
+/// The most epoch secrets in one file: the current one and those of a rollover in progress.
 pub const MAX_HELD: usize = 8;
 
-/// Why a writer's file is not taken. Nothing of its content is part of it.
+/// An error in a writer's file. It never contains the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum WriterFileError {
-    /// The file itself.
+    /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Not the JSON that it should be.
+    /// The file is not the expected JSON.
     #[error("{label} is not a {kind} file of kbak")]
     Json {
         /// The file.
         label: String,
-        /// Which kind was wanted.
+        /// The kind of file that was expected.
         kind: &'static str,
-        /// Where.
+        /// The error and its position.
         source: SecretJsonError,
     },
-    /// Another kind of file, or of a newer version.
+    /// The file is of another kind or of a newer version.
     #[error("{label} is not a {kind} file of this version of kbak")]
     Kind {
         /// The file.
         label: String,
-        /// Which kind was wanted.
+        /// The kind of file that was expected.
         kind: &'static str,
     },
-    /// A key or secret in it.
+    /// A key or secret in the file is malformed.
     #[error("the key in {label}")]
     Key {
         /// The file.
         label: String,
-        /// Why.
+        /// The cause.
         source: KeyError,
     },
-    /// It belongs to another writer or plan.
+    /// The file belongs to another repository, writer or plan.
     #[error("{label} belongs to another {what}")]
     Foreign {
         /// The file.
         label: String,
-        /// repository, writer or plan.
+        /// `repository`, `writer` or `plan`.
         what: &'static str,
     },
-    /// The keeper is something else than a file, and failed.
+    /// A keeper other than a file failed.
     #[error("cannot {operation} the epoch's secret in {label}")]
     Keeper {
-        /// read, write.
+        /// `read` or `write`.
         operation: &'static str,
-        /// Where.
+        /// The place where the secret is kept.
         label: String,
-        /// Why.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -82,16 +82,16 @@ impl From<WriterFileError> for Failure {
     }
 }
 
-/// Who a writer is. Shows no secret.
+/// The identity and keys of a writer. `Debug` shows no secret.
 #[derive(Clone)]
 pub struct WriterKey {
     /// The repository it writes.
     pub repository: RepositoryId,
-    /// Its id; stays when the signing key is replaced.
+    /// The writer's id; it stays when the signing key is replaced.
     pub writer: WriterId,
-    /// Turns names into ids.
+    /// The key that turns names into ids.
     pub names: NamesKey,
-    /// Signs epochs and manifests.
+    /// The key that signs epochs and manifests.
     pub signing: SigningKey,
 }
 
@@ -117,7 +117,7 @@ const EPOCH_KIND: &str = "epoch secret";
 const VERSION: u64 = 1;
 
 impl WriterKey {
-    /// A new writer of a new repository.
+    /// Generates a new writer of a new repository.
     #[must_use]
     pub fn generate(world: &World) -> Self {
         let seed = Zeroizing::new(world.random::<32>());
@@ -129,7 +129,7 @@ impl WriterKey {
         }
     }
 
-    /// Reads the file's content. `label` names it in messages.
+    /// Parses the file's content. `label` names it in messages.
     pub fn parse(label: &str, content: &[u8]) -> Result<Self, WriterFileError> {
         let label = || label.to_owned();
         let file: WriterKeyFile = json::parse_secret(content).map_err(|source| WriterFileError::Json {
@@ -150,13 +150,13 @@ impl WriterKey {
         })
     }
 
-    /// Reads the file; what is to be said of its permissions comes with it.
+    /// Reads the file. Returns a warning if its permissions are too open.
     pub fn read(path: &Path) -> Result<(Self, Option<String>), WriterFileError> {
         let SecretFile { bytes, warning } = private_file::read(path)?;
         Ok((Self::parse(&path.display().to_string(), &bytes)?, warning))
     }
 
-    /// The file's content. For a 0600 file or a Kubernetes Secret only.
+    /// Returns the file's content. For a 0600 file or a Kubernetes Secret only.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let file = WriterKeyFile {
@@ -170,13 +170,13 @@ impl WriterKey {
         pretty(&file)
     }
 
-    /// The id of a plan.
+    /// Returns the id of the plan `name`.
     #[must_use]
     pub fn plan(&self, name: &str) -> NameId {
         self.names.id("plan", name)
     }
 
-    /// The pin of this writer's own key: what it takes its own past from.
+    /// Returns a pin of this writer's own key, under which it verifies its own objects.
     #[must_use]
     pub fn own_signers(&self) -> Signers {
         let mut signers = Signers::default();
@@ -184,7 +184,7 @@ impl WriterKey {
         signers
     }
 
-    /// The line of this writer in kbak.pub.
+    /// Returns this writer's line in kbak.pub.
     #[must_use]
     pub fn signer(&self) -> Signer {
         let key = self.signing.public();
@@ -205,47 +205,46 @@ fn pretty(value: &impl Serialize) -> Zeroizing<String> {
     Zeroizing::new(text)
 }
 
-/// One epoch's secret, as the writer keeps it.
+/// The secret of one epoch, as the writer stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldEpoch {
-    /// Which epoch.
+    /// The epoch.
     pub epoch: EpochId,
-    /// Its secret.
+    /// The epoch's secret.
     pub secret: EpochSecret,
 }
 
 impl HeldEpoch {
-    /// Whether it is the secret of `epoch`.
+    /// True if this is the secret of `epoch`.
     #[must_use]
     pub fn fits(&self, epoch: &Epoch) -> bool {
         self.epoch == epoch.epoch && self.secret.commitment() == epoch.commitment.0
     }
 }
 
-/// Where a writer keeps the epoch secrets of one plan: a file, or a Secret of a cluster.
+/// The storage for a writer's epoch secrets of one plan: a file or a Kubernetes Secret.
 ///
-/// During a rollover it holds the old secret and the new one, so that a crash at any point loses
+/// During a rollover it holds the old and the new secret, so that a crash at any point loses
 /// neither; afterwards only the new one.
 #[async_trait]
 pub trait EpochKeeper: Send + Sync + fmt::Debug {
-    /// What a person would call it.
+    /// Returns a name for messages.
     fn describe(&self) -> String;
-    /// What it holds; none when it does not exist yet.
+    /// Returns the stored secrets, or none if the storage does not exist yet.
     async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError>;
-    /// Changes what it holds, whole or not at all. A keeper that several runs share lets nobody else
-    /// change it meanwhile.
+    /// Changes the stored secrets atomically. A keeper that several runs share prevents concurrent changes.
     async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError>;
-    /// The newest snapshot that was committed, if it remembers that.
+    /// Returns the last committed snapshot, if the keeper stores it.
     async fn head(&self) -> Result<Option<KnownHead>, WriterFileError> {
         Ok(None)
     }
-    /// Remembers the newest snapshot that was committed, if it can.
+    /// Stores the last committed snapshot, if the keeper can.
     async fn keep_head(&self, _: KnownHead) -> Result<(), WriterFileError> {
         Ok(())
     }
 }
 
-/// From what a keeper holds to what it is to hold.
+/// A function from the stored secrets to those to store.
 pub type Change<'a> = Box<dyn FnOnce(Vec<HeldEpoch>) -> Vec<HeldEpoch> + Send + 'a>;
 
 /// The content of an epoch file.
@@ -257,14 +256,14 @@ pub struct EpochFile {
     pub writer: WriterId,
     /// The plan.
     pub plan: NameId,
-    /// The secrets.
+    /// The epoch secrets.
     pub held: Vec<HeldEpoch>,
-    /// The newest snapshot that was committed with them.
+    /// The last snapshot that was committed with them.
     pub head: Option<KnownHead>,
 }
 
-/// A snapshot that this writer has committed: by it the writer notices that the newest ones were
-/// removed from the store.
+/// The last snapshot that this writer committed. With it the writer notices when the newest
+/// snapshots were removed from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownHead {
     /// Its sequence.
@@ -298,7 +297,7 @@ impl Drop for HeldText {
 }
 
 impl EpochFile {
-    /// Reads the file's content. `label` names it in messages.
+    /// Parses the file's content. `label` names it in messages.
     pub fn parse(label: &str, content: &[u8]) -> Result<Self, WriterFileError> {
         let label = || label.to_owned();
         let file: EpochFileText = json::parse_secret(content).map_err(|source| WriterFileError::Json {
@@ -319,7 +318,7 @@ impl EpochFile {
         Ok(Self { repository, writer, plan, held, head })
     }
 
-    /// The file's content. For a 0600 file or a Kubernetes Secret only.
+    /// Returns the file's content. For a 0600 file or a Kubernetes Secret only.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let write = |held: &HeldEpoch| HeldText { epoch: held.epoch, secret: to_hex(held.secret.0.expose()) };
@@ -335,8 +334,8 @@ impl EpochFile {
     }
 }
 
-/// The default place of a plan's epoch file: `<writer.key>.epoch` for the plan `default`,
-/// `<writer.key>.<plan>.epoch` for others.
+/// Returns the default path of a plan's epoch file: `<writer.key>.epoch` for the plan
+/// `default`, `<writer.key>.<plan>.epoch` for others.
 #[must_use]
 pub fn epoch_path(writer_key: &Path, plan: &str) -> PathBuf {
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -349,7 +348,7 @@ pub fn epoch_path(writer_key: &Path, plan: &str) -> PathBuf {
     writer_key.with_file_name(name)
 }
 
-/// Keeps epoch secrets in a 0600 file.
+/// Stores epoch secrets in a 0600 file.
 #[derive(Debug)]
 pub struct FileKeeper {
     path: PathBuf,
@@ -360,7 +359,7 @@ pub struct FileKeeper {
 }
 
 impl FileKeeper {
-    /// In `path`, for one plan of `key`'s writer.
+    /// Creates a keeper in `path` for one plan of `key`'s writer.
     #[must_use]
     pub fn new(path: PathBuf, key: &WriterKey, plan: NameId, world: &World) -> Self {
         Self { path, repository: key.repository, writer: key.writer, plan, world: world.clone() }
@@ -384,7 +383,7 @@ impl EpochKeeper for FileKeeper {
     async fn keep_head(&self, head: KnownHead) -> Result<(), WriterFileError> {
         let lock = self.lock().await;
         let Some(file) = self.read().await? else { return Ok(()) };
-        // Another run may have committed after this one.
+        // Another run may have committed a later snapshot.
         if file.head.is_none_or(|known| known.seq <= head.seq) {
             self.write(file.held, Some(head)).await?;
         }
@@ -393,7 +392,7 @@ impl EpochKeeper for FileKeeper {
     }
 
     async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
-        // Two runs that start at once must not drop each other's secret.
+        // Two runs that start at the same time must not lose each other's secret.
         let lock = self.lock().await;
         let (held, head) = self.read().await?.map_or_else(Default::default, |file| (file.held, file.head));
         let written = self.write(change(held), head).await;

@@ -1,7 +1,7 @@
-//! The chunks that a domain already has: the index.
+//! The index of the chunks that a domain already has.
 //!
-//! Only chunks whose pack the store lists as named come in; the others are uploaded anew. Chunks of
-//! this run are held whole while their pack is open, and join the others once it is acknowledged.
+//! It holds only chunks in packs that the store lists with the indexed name and size; other chunks
+//! are uploaded again. A chunk of this run is held with its full id until its pack is acknowledged.
 
 mod table;
 
@@ -17,24 +17,24 @@ use crate::report::event::Reporter;
 use self::table::Table;
 use super::packer::{ChunkRef, PackRef};
 
-/// What was put into a temporary file does not come back.
+/// The temporary file of the index could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the temporary file that holds the index")]
 pub struct SpillError(#[source] std::io::Error);
 
-/// What a domain has.
+/// The chunks and packs that a domain has stored.
 #[derive(Debug)]
 pub struct Known {
     packs: Vec<IndexedPack>,
     numbers: HashMap<ObjectHash, u32>,
     table: Table,
-    /// Chunks in packs that are not acknowledged yet.
+    /// Chunks in packs that are not yet acknowledged.
     fresh: HashMap<ShortId, ChunkRef>,
     reporter: Reporter,
     told: bool,
 }
 
-/// The half of an id that the index holds.
+/// Returns the first half of a chunk id: the part that the index holds.
 #[must_use]
 pub fn short(id: &ChunkId) -> ShortId {
     let mut half = [0; 16];
@@ -43,8 +43,8 @@ pub fn short(id: &ChunkId) -> ShortId {
 }
 
 impl Known {
-    /// Nothing yet. Holds about `share` bytes of chunks in memory, the rest in a temporary file; if
-    /// that cannot be had, `reporter` is told and the memory grows.
+    /// Creates an empty index that holds about `share` bytes of chunks in memory and the rest in a
+    /// temporary file. Without such a file it warns once through `reporter` and uses more memory.
     #[must_use]
     pub fn new(share: u64, reporter: Reporter) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Known {
         }
     }
 
-    /// Adds the chunks of an index object that lie in packs that are `usable`. Gives the others.
+    /// Adds the chunks of an index object whose packs are `usable`. Returns the unusable packs.
     pub fn load(&mut self, index: &Index, usable: impl Fn(&IndexedPack) -> bool) -> BTreeSet<PackName> {
         let mut lost = BTreeSet::new();
         let numbers: Vec<Option<u32>> = index
@@ -97,7 +97,7 @@ impl Known {
         }
     }
 
-    /// A pack of this run is in the store.
+    /// Moves the chunks of an acknowledged pack of this run into the table.
     pub fn acknowledge(&mut self, pack: &IndexedPack, table: &[TableEntry]) {
         let number = self.number(pack);
         for entry in table {
@@ -108,9 +108,8 @@ impl Known {
         }
     }
 
-    /// Everything that is known and acknowledged, as index objects that replace those named, to be
-    /// stored in this order: only the last one says what they replace, so that a death between two
-    /// of them leaves everything named.
+    /// Returns all acknowledged chunks as index objects that replace `replaces`. They must be stored in this
+    /// order: only the last one names the replaced objects, so a crash between two of them loses no entry.
     ///
     /// # Errors
     /// If a temporary file cannot be read.
@@ -148,13 +147,13 @@ impl Known {
         index
     }
 
-    /// Whether this pack is at hand, by the store's listing.
+    /// True if the store has listed or acknowledged this pack with this size.
     #[must_use]
     pub fn has_pack(&self, pack: &PackName) -> bool {
         self.numbers.get(&pack.hash).is_some_and(|&number| self.packs[number as usize].size == pack.size)
     }
 
-    /// Where a chunk lies, if it is known.
+    /// Returns the place of a chunk, if it is in the index.
     ///
     /// # Errors
     /// If a temporary file cannot be read.
@@ -167,7 +166,7 @@ impl Known {
             return Ok(None);
         };
         let pack = self.packs[entry.pack as usize];
-        // A length that differs is another chunk, or a poisoned entry: upload anew.
+        // Another length means another chunk or a poisoned entry, so the chunk is uploaded again.
         Ok((entry.plain == plain).then(|| ChunkRef {
             pack: PackRef::stored(PackName { hash: pack.hash, size: pack.size }),
             id: *id,
@@ -177,25 +176,25 @@ impl Known {
         }))
     }
 
-    /// A chunk was put into a pack of this run.
+    /// Adds a chunk in a pack of this run that is not yet acknowledged.
     pub fn add(&mut self, chunk: ChunkRef) {
         self.fresh.insert(short(&chunk.id), chunk);
     }
 
-    /// Whether nothing is known.
+    /// True if the index holds no chunks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.len() == 0 && self.fresh.is_empty()
     }
 
-    /// The packs of one class that are at hand.
+    /// Returns the packs of one class that are in the index.
     #[must_use]
     pub fn packs(&self, class: PackClass) -> HashSet<ObjectHash> {
         self.packs.iter().filter(|pack| pack.class == class).map(|pack| pack.hash).collect()
     }
 }
 
-/// A chunk's place, once its pack has a name.
+/// Returns a chunk's place, or none before its pack is sealed.
 #[must_use]
 pub fn place(chunk: &ChunkRef) -> Option<Place> {
     let pack = chunk.pack.name()?;

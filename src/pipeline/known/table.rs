@@ -1,10 +1,10 @@
-//! Chunks by the half of their id, in a bounded piece of memory: what does not fit lies sorted in
-//! files that have no name.
+//! Index entries by half of the chunk id, in bounded memory. Entries that do not fit are kept
+//! sorted in unnamed temporary files.
 //!
-//! A log-structured merge: a full map is written as a run; a run is merged with the one before it
-//! as soon as that is less than twice as long, so there are about log2(length) of them. A look-up
-//! reads at most one block of each. The ids are keyed hashes: a file of them says no more than the
-//! index objects in the store would without their passphrase, and it is gone with the process.
+//! A log-structured merge: a full map is written as a run. A run is merged with the one before
+//! it once that is less than twice as long, so there are about log2(length) runs. A look-up
+//! reads at most one block of each. The ids are keyed hashes: such a file reveals no more than
+//! the stored index objects do, and it is gone when the process ends.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -14,12 +14,12 @@ use std::os::unix::fs::FileExt as _;
 
 use crate::format::index::{ENTRY, IndexEntry, ShortId};
 
-/// How many entries a block holds: 4 KiB of them, one page.
+/// The number of entries in a block of 4 KiB (one page).
 const BLOCK: usize = 4096 / ENTRY;
-/// What an entry of the map takes at worst, in bytes: twice 33 when it has just grown, and what it
-/// grew out of beside it.
+/// The most memory an entry of the map takes, in bytes: twice 33 just after the map has grown,
+/// plus the old map that it is copied from.
 const ROOM: u64 = 100;
-/// The fewest entries that are held in memory.
+/// The least number of entries held in memory.
 const LEAST: u64 = 1 << 10;
 
 type Spot = [u32; 4];
@@ -32,7 +32,7 @@ fn entry(id: ShortId, [pack, offset, length, plain]: Spot) -> IndexEntry {
     IndexEntry { id, pack, offset, length, plain }
 }
 
-/// Entries by id; a later one of the same id replaces the earlier.
+/// Entries by id. A later entry replaces an earlier one with the same id.
 #[derive(Debug)]
 pub(super) struct Table {
     most: usize,
@@ -41,25 +41,25 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table that holds about `share` bytes in memory.
+    /// Creates a table that holds about `share` bytes in memory.
     pub(super) fn new(share: u64) -> Self {
         let most = usize::try_from((share / ROOM).max(LEAST)).unwrap_or(usize::MAX);
         Self { most, memory: HashMap::new(), runs: Vec::new() }
     }
 
-    /// How many entries there are, some of them replaced.
+    /// Returns the number of entries, including replaced ones.
     pub(super) fn len(&self) -> usize {
         self.memory.len() + self.runs.iter().map(|run| run.entries).sum::<usize>()
     }
 
-    /// Adds an entry. It is added even when a file cannot be written; then the memory grows.
+    /// Adds an entry. If a file cannot be written, the entry is kept and memory grows.
     pub(super) fn insert(&mut self, new: &IndexEntry) -> io::Result<()> {
         self.memory.insert(new.id, spot(new));
         if self.memory.len() < self.most { Ok(()) } else { self.spill() }
     }
 
     fn spill(&mut self) -> io::Result<()> {
-        // Half as much again before the next try, should this one fail.
+        // If this attempt fails, the next one waits for half as many entries more.
         self.most += self.most / 2;
         let run = Run::write(Sorted::of(&self.memory, &[])?)?;
         self.most = self.most * 2 / 3;
@@ -76,7 +76,7 @@ impl Table {
         Ok(())
     }
 
-    /// The latest entry of an id.
+    /// Returns the latest entry of an id.
     pub(super) fn find(&self, id: &ShortId) -> io::Result<Option<IndexEntry>> {
         if let Some(spot) = self.memory.get(id) {
             return Ok(Some(entry(*id, *spot)));
@@ -89,13 +89,13 @@ impl Table {
         Ok(None)
     }
 
-    /// All entries in order of their id, each id once.
+    /// Returns all entries in order of their id, each id once.
     pub(super) fn sorted(&self) -> io::Result<Sorted<'_>> {
         Sorted::of(&self.memory, &self.runs)
     }
 }
 
-/// Entries in order, in a file without a name.
+/// Sorted entries in an unnamed temporary file.
 #[derive(Debug)]
 struct Run {
     file: File,
@@ -137,14 +137,14 @@ impl Run {
     }
 }
 
-/// What is left of one source of a merge.
+/// The remaining entries of one input of a merge.
 struct Source<'a> {
     run: Option<(&'a Run, usize)>,
     block: std::vec::IntoIter<IndexEntry>,
 }
 
 impl Source<'_> {
-    /// The next entry, which stays.
+    /// Returns the next entry without removing it.
     fn peek(&mut self) -> io::Result<Option<IndexEntry>> {
         if self.block.as_slice().is_empty()
             && let Some((run, next)) = &mut self.run
@@ -156,9 +156,9 @@ impl Source<'_> {
     }
 }
 
-/// A merge of entries in order of their id; of several with one id the latest is given.
+/// An iterator that merges entries in order of their id. Of several with the same id it yields the latest.
 pub(super) struct Sorted<'a> {
-    /// Later sources come later.
+    /// Oldest source first.
     sources: Vec<Source<'a>>,
 }
 
@@ -208,7 +208,7 @@ mod tests {
     use crate::world::{Random as _, SeededRandom};
 
     #[test]
-    fn it_is_a_map_however_little_memory_it_has() {
+    fn table_with_least_memory_matches_a_map() {
         let random = SeededRandom::new(3);
         let number = || {
             let mut bytes = [0; 4];
@@ -217,7 +217,7 @@ mod tests {
         };
         let (mut table, mut model) = (Table::new(0), BTreeMap::new());
         for round in 0..40_000u32 {
-            // Every id comes about three times.
+            // Each id occurs about three times.
             let id: ShortId = (u128::from(number() % 13_000) << 64).to_be_bytes();
             let new = entry(id, [round, number(), number(), number()]);
             table.insert(&new).unwrap();

@@ -1,6 +1,5 @@
-//! Identities: the private halves of owners' keys, as the owner gives them: age identity files,
-//! plain or under a passphrase; OpenSSH private keys, plain or under a passphrase; plugin
-//! identities.
+//! Identities: the private keys of owners. Supported are age identity files and OpenSSH
+//! private keys, each plain or protected by a passphrase, and plugin identities.
 
 use std::fmt;
 use std::io::Read;
@@ -17,26 +16,26 @@ use crate::format::ids::{ObjectHash, RecipientId};
 use crate::format::sign::{KeyError, SigningKey};
 use crate::format::wrap::{self, EpochKeys, WrapError};
 
-/// The longest identity file, in bytes.
+/// The largest identity file, in bytes.
 const MAX_FILE: usize = 1 << 20;
 
-/// The most work a passphrase-protected file may ask for: 2^22 (about 16 s, 4 GiB). The file is
-/// the owner's own, and a mistake should not stall his machine.
+/// The largest scrypt work factor of a passphrase-protected file: 2^22 (about 16 s, 4 GiB).
+/// The file is the owner's own, but a mistake in it must not stall their machine.
 const MAX_WORK_FACTOR: u8 = 22;
 
-/// Asks a person. The command line does it on the terminal; in a pod nobody answers.
+/// Asks the user: on the terminal in the command line, never in a pod.
 pub trait Prompt: Send + Sync {
-    /// A passphrase for `what`; none when nobody can be asked.
+    /// Returns a passphrase for `what`, or none if there is no user to ask.
     fn passphrase(&self, what: &str) -> Option<Zeroizing<String>>;
-    /// Something that is no secret, asked by a plugin.
+    /// Returns the answer to a plugin's question that is not secret.
     fn input(&self, question: &str) -> Option<String>;
-    /// Yes or no, asked by a plugin.
+    /// Returns the answer to a plugin's yes-or-no question.
     fn confirm(&self, question: &str, yes: &str, no: Option<&str>) -> Option<bool>;
-    /// Something to do or know: touch the key.
+    /// Shows a message, such as "touch the key".
     fn message(&self, message: &str);
 }
 
-/// Nobody to ask.
+/// A prompt without a user: it answers nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Silent;
 
@@ -53,7 +52,7 @@ impl Prompt for Silent {
     fn message(&self, _: &str) {}
 }
 
-/// A prompt in the shape that age wants.
+/// Adapts a [`Prompt`] to age's callbacks.
 #[derive(Clone)]
 pub(super) struct Asked(Arc<dyn Prompt>);
 
@@ -78,38 +77,38 @@ impl age::Callbacks for Asked {
     }
 }
 
-/// Why a file is not an identity. Nothing of its content is part of it.
+/// An error while reading an identity file. It never contains the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// It holds a public key.
+    /// The file holds a public key.
     #[error("{0} holds a public key; the private one is wanted here")]
     Public(String),
-    /// Not an identity file.
+    /// The file is not an identity file.
     #[error("{label} is not an age identity and not an OpenSSH private key (line {line})")]
     Malformed {
         /// The file.
         label: String,
-        /// Where, from 1.
+        /// The line number, from 1.
         line: usize,
     },
-    /// Encrypted, and not with a passphrase.
+    /// The file is encrypted, but not with a passphrase.
     #[error("{0} is encrypted to a key, not with a passphrase: decrypt it first")]
     Encrypted(String),
-    /// Protected, and nobody gave a passphrase.
+    /// The file is protected, and no passphrase was given.
     #[error("{0} is protected by a passphrase, and none was given")]
     NoPassphrase(String),
     /// The passphrase is wrong.
     #[error("the passphrase does not open {0}")]
     Passphrase(String),
-    /// A kind that age does not decrypt with.
+    /// A kind of key that age cannot decrypt with.
     #[error("{label}: age cannot decrypt with this key ({why})")]
     Unsupported {
         /// The file.
         label: String,
-        /// What it is.
+        /// The kind of key.
         why: &'static str,
     },
-    /// The plugin is not there.
+    /// The plugin is not installed.
     #[error("{label} needs the program age-plugin-{plugin} on PATH")]
     Plugin {
         /// The file.
@@ -117,17 +116,17 @@ pub enum IdentityError {
         /// The plugin's name.
         plugin: String,
     },
-    /// The signing key in its comments.
+    /// The signing key in the file cannot be used.
     #[error("{label}: its signing key")]
     Signing {
         /// The file.
         label: String,
-        /// Why.
+        /// The cause.
         source: KeyError,
     },
 }
 
-/// One identity file: what it opens, and what it signs with. Shows no secret.
+/// An identity file: keys that decrypt, and possibly a signing key. `Debug` shows no secret.
 pub struct Identity {
     label: String,
     keys: Vec<Box<dyn age::Identity + Send + Sync>>,
@@ -138,8 +137,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads an identity file. `label` names it in messages; `prompt` is asked for a passphrase
-    /// where the file has one.
+    /// Reads an identity file. `label` names it in messages; `prompt` asks for the passphrase of a
+    /// protected file.
     pub fn parse(label: &str, file: &[u8], prompt: &Arc<dyn Prompt>) -> Result<Self, IdentityError> {
         let malformed = || IdentityError::Malformed { label: label.to_owned(), line: 1 };
         if file.len() > MAX_FILE {
@@ -157,7 +156,7 @@ impl Identity {
         }
     }
 
-    /// Takes a passphrase off an age file.
+    /// Decrypts an age file with a passphrase.
     fn unlock(
         label: &str,
         file: &[u8],
@@ -258,43 +257,43 @@ impl Identity {
         }
     }
 
-    /// The name it was given.
+    /// Returns the label given to [`Identity::parse`].
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// The recipients it answers for. A plugin's cannot be known from its identity.
+    /// Returns the recipients of its keys. A plugin's recipient cannot be derived from its identity.
     #[must_use]
     pub fn recipients(&self) -> &[Recipient] {
         &self.recipients
     }
 
-    /// The plugins it needs.
+    /// Returns the names of the plugins that it needs.
     #[must_use]
     pub fn plugins(&self) -> &[String] {
         &self.plugins
     }
 
-    /// What the owner signs with, if the file holds a signing key.
+    /// Returns the owner's signing key, if the file holds one.
     #[must_use]
     pub fn signing(&self) -> Option<&SigningKey> {
         self.signing.as_ref()
     }
 
-    /// Whose it is, as `keygen` was told.
+    /// Returns the owner's name, as given to `keygen`.
     #[must_use]
     pub fn comment(&self) -> &str {
         &self.comment
     }
 
-    /// The keys in age's shape.
+    /// Returns the keys as age identities.
     #[must_use]
     pub fn age(&self) -> Vec<&dyn age::Identity> {
         self.keys.iter().map(|key| &**key as &dyn age::Identity).collect()
     }
 
-    /// Opens a short text that was encrypted to this owner: a challenge.
+    /// Decrypts a short text that was encrypted to this owner: a challenge.
     pub fn open_text(&self, sealed: &[u8]) -> Result<Zeroizing<String>, WrapError> {
         wrap::open_text(sealed, &self.age())
     }
@@ -310,18 +309,18 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Which wrap was opened.
+/// The wrap that was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
-    /// One of epoch.json's, for this owner.
+    /// The wrap in epoch.json for this owner.
     Inline(RecipientId),
-    /// An object under `keys/`.
+    /// The wrap that is an object under `keys/`.
     Later(ObjectHash),
 }
 
-/// Opens the keys of an epoch with the first identity that a wrap is for: first the wraps of
-/// epoch.json, then `later`, the objects under `keys/` with their names. A plugin may ask a person,
-/// so where an identity's recipient is known, only the wrap for it is tried.
+/// Opens the keys of an epoch with the first identity that a wrap fits. It tries the wraps of
+/// epoch.json first, then `later`: the objects under `keys/` with their names. A plugin may ask the
+/// user, so for identities with known recipients only the matching wraps of epoch.json are tried.
 pub fn open_wrap(
     epoch: &VerifiedEpoch,
     later: &[(ObjectHash, Bytes)],
@@ -339,7 +338,7 @@ pub fn open_wrap(
         for (via, wrap) in inline.chain(later) {
             match wrap::open(wrap, &identity.age(), epoch) {
                 Ok(keys) => return Ok((keys, via)),
-                // The first thing that is worth telling is kept; a wrap for somebody else is not.
+                // The first useful error is kept. A wrap for another owner is not an error.
                 Err(WrapError::WrongIdentity) => {}
                 Err(error) if matches!(last, WrapError::WrongIdentity) => last = error,
                 Err(_) => {}

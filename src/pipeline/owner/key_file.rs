@@ -1,5 +1,5 @@
-//! The owner's key file that `keygen` makes: one age identity file that also holds the key he
-//! signs with, in comments that stock age skips.
+//! The owner's key file that `keygen` makes: one age identity file that also holds the owner's
+//! signing key, in comments that stock age skips.
 //!
 //! ```text
 //! # created: 2026-11-23T02:00:25Z
@@ -10,8 +10,8 @@
 //! AGE-SECRET-KEY-1…
 //! ```
 //!
-//! By default the whole is encrypted with a passphrase (age's scrypt, in armor): `age -d` asks for
-//! it, and `age -d -i` takes the file as an identity.
+//! By default the file is encrypted with a passphrase (age's scrypt, in armor): `age -d` asks
+//! for it, and `age -d -i` accepts the file as an identity.
 
 use std::fmt;
 
@@ -25,22 +25,22 @@ use crate::format::sign::SigningKey;
 use crate::format::wrap::{self, WrapError};
 use crate::world::World;
 
-/// The comment that the signing key stands in.
+/// The prefix of the comment that holds the signing key.
 pub(super) const SIGNING_LINE: &str = "# kbak-signing-key: ";
 
-/// The comment that says whose key it is.
+/// The prefix of the comment that names the owner.
 pub(super) const COMMENT_LINE: &str = "# comment: ";
 
-/// How much work a passphrase costs to try.
+/// The scrypt work factor of a passphrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkFactor {
-    /// What takes about a second on this machine: age's own choice.
+    /// About a second on this machine: age's default.
     Second,
     /// 2^n, for tests.
     Log2(u8),
 }
 
-/// A new owner: his identity and his signing key. Shows neither.
+/// The keys of a new owner: an identity and a signing key. `Debug` shows neither.
 pub struct OwnerKey {
     identity: age::x25519::Identity,
     signing: SigningKey,
@@ -49,8 +49,8 @@ pub struct OwnerKey {
 }
 
 impl OwnerKey {
-    /// Makes one. The signing key comes from the world's randomness, the identity from the
-    /// operating system's, because the age crate takes no other.
+    /// Generates the keys. The signing key uses the randomness in `world`. The identity uses the
+    /// operating system's, because the age crate accepts no other.
     #[must_use]
     pub fn generate(world: &World, comment: &str) -> Self {
         let seed = Zeroizing::new(world.random::<32>());
@@ -62,7 +62,7 @@ impl OwnerKey {
         }
     }
 
-    /// The public halves: what goes into a plan and to `init`.
+    /// Returns the public keys, as a plan and `init` take them.
     #[must_use]
     pub fn public(&self) -> Owner {
         Owner {
@@ -72,7 +72,7 @@ impl OwnerKey {
         }
     }
 
-    /// The file in the clear. For a 0600 file or paper only.
+    /// Returns the unencrypted file. For a 0600 file or paper only.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let (signing, identity) = (self.signing.to_line(), self.identity.to_string());
@@ -90,7 +90,7 @@ impl OwnerKey {
         ))
     }
 
-    /// The file under a passphrase, in armor.
+    /// Returns the file encrypted with a passphrase, in armor.
     pub fn encrypt(&self, passphrase: &str, work: WorkFactor) -> Result<String, WrapError> {
         let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.to_owned()));
         if let WorkFactor::Log2(n) = work {

@@ -1,9 +1,9 @@
-//! Owners: who can decrypt. Their public halves encrypt an epoch's keys, their private halves open
-//! them; both come from the user's own input, never from a bucket.
+//! Owners: the people who can decrypt. Their public keys encrypt an epoch's keys, and their
+//! private keys decrypt them. Both come from the user's input, never from a bucket.
 //!
-//! That matters most for plugins: the name of a plugin becomes a program that is run
-//! (RUSTSEC-2024-0433), so nothing here parses a recipient or an identity out of a stored object.
-//! Epochs name owners by the hash of their recipient only.
+//! This matters most for plugins: the name of a plugin becomes a program that is run
+//! (RUSTSEC-2024-0433). So no recipient or identity is ever parsed from a stored object.
+//! Epochs name owners only by the hash of their recipient.
 
 mod identity;
 mod key_file;

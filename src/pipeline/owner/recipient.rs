@@ -1,4 +1,4 @@
-//! Recipients: the public halves of owners' keys, and what owners' lines look like.
+//! Recipients: the public keys of owners, and the format of owner lines.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ use crate::format::object::Sealed;
 use crate::format::sign::PublicKey;
 use crate::format::wrap::{self, EpochKeys, WrapError};
 
-/// Kinds of keys that age encrypts to.
+/// The kinds of keys that age encrypts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// `age1…`
     X25519,
-    /// `age1tag1…`: a key in hardware that needs no plugin to encrypt to.
+    /// `age1tag1…`: a hardware key that needs no plugin to encrypt to.
     Tag,
-    /// `age1tagpq1…`: the same, post-quantum.
+    /// `age1tagpq1…`: a post-quantum hardware key.
     TagPq,
     /// `ssh-ed25519 …`
     SshEd25519,
@@ -29,10 +29,10 @@ pub enum Kind {
     Plugin(String),
 }
 
-/// Why a text is not a recipient. The text is never part of it.
+/// An error while parsing a recipient. It never contains the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
-    /// A private key was given where a public one belongs.
+    /// A private key was given in place of a public one.
     #[error(
         "it is a PRIVATE key (not shown here). If it was in a plan or on a command line, take it as lost: make a new one"
     )]
@@ -43,24 +43,24 @@ pub enum RecipientError {
     /// An RSA key that is too short or too long.
     #[error("its RSA modulus is too short or too long (2048 to 4096 bits)")]
     Modulus,
-    /// Not a key.
+    /// The text is not a key.
     #[error("it is not an age recipient (age1…) and not an SSH public key (ssh-ed25519 …, ssh-rsa …)")]
     Malformed,
-    /// The signing key after an age recipient.
+    /// The signing key after an age recipient is malformed.
     #[error("the signing key after the recipient is not an ssh-ed25519 public key")]
     Signing,
-    /// Nothing there.
+    /// The text is empty.
     #[error("it is empty")]
     Empty,
-    /// More than one key, or more than one line, in what names one owner.
+    /// More than one key or line in the text of one owner.
     #[error("it holds more than one key or line, and names one owner: give each key by itself")]
     Several,
-    /// Two owners with one key are one owner.
+    /// The same key is given for two owners.
     #[error("it stands twice")]
     Twice,
 }
 
-/// The public half of an owner's key.
+/// An owner's public key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Recipient {
     text: String,
@@ -70,7 +70,7 @@ pub struct Recipient {
 impl FromStr for Recipient {
     type Err = RecipientError;
 
-    /// Reads one recipient; a comment after an SSH key is dropped.
+    /// Parses one recipient; a comment after an SSH key is dropped.
     fn from_str(text: &str) -> Result<Self, RecipientError> {
         let text = text.trim();
         if text.is_empty() {
@@ -100,7 +100,7 @@ impl FromStr for Recipient {
     }
 }
 
-/// Whether a text holds anything that only an owner may have.
+/// True if a text contains a private key or a plugin identity.
 fn holds_private_key(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     ["AGE-SECRET-KEY-", "AGE-PLUGIN-", "PRIVATE KEY"].iter().any(|mark| upper.contains(mark))
@@ -132,25 +132,25 @@ impl Recipient {
         Self { text: parsed.to_string(), kind }
     }
 
-    /// The canonical text, without a comment.
+    /// Returns the canonical text, without a comment.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its kind.
+    /// Returns the kind of key.
     #[must_use]
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// What epochs call it.
+    /// Returns the id by which epochs name the recipient: the SHA-256 of its text.
     #[must_use]
     pub fn id(&self) -> RecipientId {
         RecipientId(ObjectHash::of(self.text.as_bytes()).0)
     }
 
-    /// The Ed25519 key that an owner with this recipient may sign with: an ssh-ed25519 key is both.
+    /// Returns the owner's signing key if the recipient is one: an ssh-ed25519 key is both.
     #[must_use]
     pub fn signing_key(&self) -> Option<PublicKey> {
         (self.kind == Kind::SshEd25519).then(|| self.text.parse().ok()).flatten()
@@ -176,7 +176,7 @@ impl Recipient {
         })
     }
 
-    /// Encrypts an epoch's keys to this owner, for epoch.json. Plugins run here.
+    /// Encrypts an epoch's keys to this owner for epoch.json. May run a plugin.
     pub fn wrap(
         &self,
         keys: &EpochKeys,
@@ -187,7 +187,7 @@ impl Recipient {
         Ok(InlineWrap { recipient: self.id(), age })
     }
 
-    /// Encrypts an epoch's keys to this owner, as an object of its own.
+    /// Encrypts an epoch's keys to this owner, as an object under `keys/`.
     pub fn wrap_object(
         &self,
         keys: &EpochKeys,
@@ -215,29 +215,29 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// Whether a word of a comment looks like a key, or like the beginning of one.
+/// True if a word of a comment looks like a key, or like the beginning of one.
 fn is_like_a_key(word: &str) -> bool {
     let lower = word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_ascii_lowercase();
     let kinds = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
     lower.starts_with("age1") || kinds.iter().any(|kind| lower.starts_with(kind)) || lower.starts_with("aaaa")
 }
 
-/// A key's type as a stranger wrote it: short and printable.
+/// Shortens an unsupported key type to at most 40 printable characters.
 fn short(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
 }
 
-/// An owner as the plan names him: `RECIPIENT [ssh-ed25519 SIGNING-KEY] [comment]`.
+/// An owner as written in a plan: `RECIPIENT [ssh-ed25519 SIGNING-KEY] [comment]`.
 ///
-/// `keygen` writes both halves into one public line. An ssh-ed25519 recipient is its own signing
-/// key. An owner without a signing key can open everything and attest nothing.
+/// `keygen` writes both keys as one public line. An ssh-ed25519 recipient is its own signing
+/// key. An owner without a signing key can decrypt everything but sign nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// Whom epochs are encrypted to.
+    /// The key that epochs are encrypted to.
     pub recipient: Recipient,
-    /// What he signs receipts and trust statements with.
+    /// The key that signs the owner's receipts and trust statements.
     pub signing: Option<PublicKey>,
-    /// For people; it appears in kbak.pub and in no stored object.
+    /// The owner's name for display; it appears in kbak.pub and in no stored object.
     pub comment: String,
 }
 
@@ -248,7 +248,7 @@ impl FromStr for Owner {
         if holds_private_key(line) {
             return Err(RecipientError::Private);
         }
-        // A second key would go down as a comment, and its owner could open nothing.
+        // A second key would be taken for a comment, and its owner could decrypt nothing.
         if line.trim().contains(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
             return Err(RecipientError::Several);
         }
@@ -276,8 +276,8 @@ impl FromStr for Owner {
 }
 
 impl Owner {
-    /// Reads owners, one a line; empty lines and `#` comments are skipped. Errors name the line,
-    /// from 1.
+    /// Reads one owner per line; empty lines and `#` comments are skipped. An error has the line
+    /// number, from 1.
     pub fn parse_lines(text: &str) -> Result<Vec<Self>, (usize, RecipientError)> {
         let mut owners: Vec<Self> = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -294,7 +294,7 @@ impl Owner {
         Ok(owners)
     }
 
-    /// The line, as `keygen` writes it and `init` takes it.
+    /// Returns the line, as `keygen` writes it and `init` reads it.
     #[must_use]
     pub fn to_line(&self) -> String {
         let own = self.recipient.signing_key();
@@ -303,7 +303,7 @@ impl Owner {
         line.trim_end().to_owned()
     }
 
-    /// What people call him: the comment, or the beginning of his recipient.
+    /// Returns a name for display: the comment, or an abbreviation of the recipient.
     #[must_use]
     pub fn name(&self) -> String {
         if !self.comment.is_empty() {
