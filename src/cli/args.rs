@@ -1,4 +1,4 @@
-//! The verbs.
+//! The verbs, as clap parses them.
 
 use clap::{Parser, Subcommand};
 
@@ -45,12 +45,12 @@ pub struct Cli {
     /// How much libraries say on standard error
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", hide_possible_values = false)]
     pub log_level: LogLevel,
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// The verbs.
+/// The program's verbs, which are clap subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Make a repository: its writer, its first epoch, and the files that people keep
@@ -93,7 +93,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// How the verb was asked to show its progress, if it has some.
+    /// Returns the verb's `--progress` option; `None` if the verb has no such option.
     pub(super) fn progress(&self) -> Option<Progress> {
         match self {
             Self::Backup(args) => Some(args.run.progress),
@@ -103,7 +103,7 @@ impl Verb {
         }
     }
 
-    /// How the verb was asked to write.
+    /// Returns the verb's output format; `Table` if it has no choice between table, JSON and YAML.
     pub(super) fn format(&self) -> Format {
         match self {
             Self::Plan(PlanArgs {

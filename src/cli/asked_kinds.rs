@@ -1,17 +1,17 @@
-//! Kinds that a restore asks for, held against those of the snapshot before anything is touched.
+//! Compares the kinds that a restore selects with those of the snapshot, before anything is changed.
 
 use crate::format::body::Item;
 use crate::plan::{Glob, ObjectName, RestoreSpec, suggest};
 use crate::report::failure::{Exit, Failure};
 use crate::source::kubernetes::{KindInfo, KindReport};
 
-/// Near names that are told.
+/// The number of similar names that are suggested.
 const NEAR: usize = 3;
 
-/// Refuses kinds that the items do not hold.
+/// Refuses selected kinds that the items do not hold.
 pub(super) fn check(spec: &RestoreSpec, items: &[&Item]) -> Result<(), Failure> {
     let kinds: Vec<KindInfo> = items.iter().flat_map(|item| kinds(item)).collect();
-    // That an item holds nothing at all is said where it is opened.
+    // An item without kinds is reported when it is opened.
     if kinds.is_empty() {
         return Ok(());
     }
@@ -35,14 +35,14 @@ pub(super) fn check(spec: &RestoreSpec, items: &[&Item]) -> Result<(), Failure> 
     }))
 }
 
-/// The kinds that an item was read with, also those of which there was no object.
+/// Returns the kinds that the backup of an item listed, including those without objects.
 fn kinds(item: &Item) -> Vec<KindInfo> {
     let kinds = item.facts.get("kinds").cloned().unwrap_or_default();
     let kinds: Vec<KindReport> = serde_json::from_value(kinds).unwrap_or_default();
     kinds.into_iter().map(|report| report.kind).collect()
 }
 
-/// The kinds that are asked for, each with the argument that does so. What is no pattern is refused
+/// Returns the selected kinds, each with its argument. Invalid patterns are skipped here; they are refused
 /// elsewhere.
 fn asked(spec: &RestoreSpec) -> Vec<(String, Glob)> {
     let kinds = spec.select.kinds.include.iter().filter_map(|kind| {
@@ -56,7 +56,7 @@ fn asked(spec: &RestoreSpec) -> Vec<(String, Glob)> {
     kinds.chain(objects).collect()
 }
 
-/// What may have been meant: the plural without its group, the singular, the kind's name, a slip.
+/// Returns similar resources: by the plural without its group, the singular, the kind's name, or a typo.
 fn near(asked: &str, kinds: &[KindInfo]) -> Vec<String> {
     let wanted = asked.to_lowercase();
     let head = wanted.split('.').next().unwrap_or_default();
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_meant_is_told() {
+    fn unknown_kind_suggests_similar_resources() {
         let kind = |group: &str, plural: &str, kind: &str| KindInfo {
             kind: kind.into(),
             ..KindInfo::named(group, "v1", plural)

@@ -1,4 +1,4 @@
-//! `kbak backup`.
+//! `kbak backup`: backs up the items of a plan and reports each of them.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::repository::{chain, epochs, reports};
 use crate::store::Store;
 use crate::world::World;
 
-/// What `kbak backup` takes.
+/// Arguments of `kbak backup`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -45,7 +45,7 @@ Examples:
 Exit codes: 0 every declared item is safe, 3 some is not (it is named), 5 store or cluster
 unreachable, 6 interrupted. Running again resumes: what was stored is reused.")]
 pub struct BackupArgs {
-    /// What.
+    /// The plan, as a file or as arguments.
     #[command(flatten)]
     pub declared: DeclaredArgs,
     /// Open a new epoch: needed when the epoch's secret is lost
@@ -62,15 +62,15 @@ pub struct BackupArgs {
     /// can spoil the backup unseen
     #[arg(long, help_heading = "Run")]
     pub no_proof: bool,
-    /// How.
+    /// Options of the run: progress, limits and report files.
     #[command(flatten)]
     pub run: RunArgs,
-    /// How the report is written.
+    /// The output format of the report.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Backs up.
+/// Runs `kbak backup`.
 pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     let unbegun = |repository: &str, plan: Option<&str>, failure| {
         conclude::unbegun("backup", repository, plan, failure, &args.run, talk)
@@ -145,7 +145,7 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
         Err(failure) => Some(failure),
     };
     let report = conclude::complete(report, failure.as_ref(), display, &reporter);
-    // A mistake of usage is told to who made it; an interrupted run has no time left.
+    // A usage error concerns only its caller, and an interrupted run has no time left to store a report.
     let told = |failure: &Failure| matches!(failure.exit, Exit::Usage | Exit::Interrupted);
     if failure.as_ref().is_some_and(|failure| !told(failure)) {
         leave_report(&plan, &key, &report, talk);
@@ -153,14 +153,14 @@ pub(super) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     conclude::hand_on(report, failure.as_ref(), &args.run, args.output.output, talk)
 }
 
-/// The writer's key, and whose signatures count.
+/// Reads the writer's key and the trusted signers.
 fn keys(plan: &BackupPlan, talk: &Talk) -> Result<(WriterKey, Signers), Failure> {
     let key = writer(&plan.spec.writer.key_file, talk)?;
     let signers = signers(&key, &plan.spec)?;
     Ok((key, signers))
 }
 
-/// Leaves the report of a failed run in the store, encrypted, for owners: kbak snapshots --failed.
+/// Stores the report of a failed run, encrypted for owners. `kbak snapshots --failed` lists it.
 fn leave_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, talk: &Talk) {
     let left = signals::until_signalled(async {
         let options = place::options(&plan.spec.repository, None, false);
@@ -175,7 +175,7 @@ fn leave_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, talk: &T
     }
 }
 
-/// Whose signatures count: the writer's own, and those that the plan pins.
+/// Returns the trusted signers: the writer itself, and those that the plan pins.
 fn signers(key: &WriterKey, spec: &Spec) -> Result<Signers, Failure> {
     let mut signers = key.own_signers();
     if let Some(file) = &spec.writer.signers_file {
@@ -189,15 +189,15 @@ fn host() -> String {
     name.trim().to_owned()
 }
 
-/// What earlier snapshots say of the items.
+/// The newest good copies of items that have gaps, and the last successful run, from earlier snapshots.
 #[derive(Debug, Default)]
 struct History {
     newest_good: Vec<(String, u64, Timestamp)>,
     last_success: Option<Timestamp>,
 }
 
-/// Looks for the newest good copy of what has a gap now. That it cannot be found out is no failure:
-/// then nothing is said of it.
+/// Finds the newest good copy of each item that has a gap now. If the store cannot be read, the history
+/// is empty; that is not a failure.
 async fn history(
     store: &Arc<dyn Store>,
     key: &WriterKey,
@@ -270,7 +270,7 @@ fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: 
     }
 }
 
-/// Tells each gap that the plan accepts, with its reason and its end: accepted is not forgotten.
+/// Adds each accepted gap to the report, with its reason and end date, so that it is not forgotten.
 fn accepted(report: &mut RunReport, done: &BackupReport, accept: &[Accept]) {
     let mut fact = |text: String| report.facts.push(("accepted".into(), text));
     for (item, _) in done.items.iter().filter(|(item, _)| item.state == ItemState::Accepted) {

@@ -1,4 +1,4 @@
-//! `kbak cat`: the bytes of a stream, of one file in a folder, of one object.
+//! `kbak cat`: writes a stream, one file of a folder, or one object to standard output.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -22,13 +22,13 @@ use crate::report::text::plain;
 use crate::restore::streams::{Paths, member as member_of};
 use crate::restore::volume::parse::{Event, Expect, Parser};
 
-/// The largest object that is decoded: no API server takes more than 3 MiB.
+/// The largest object that is decoded, in bytes. No API server accepts more than 3 MiB.
 const MOST_OBJECT: u64 = 64 << 20;
 
-/// Gaps that are named; the rest is counted.
+/// The number of gaps that are named; the rest is counted.
 const NAMED: usize = 5;
 
-/// What `kbak cat` takes.
+/// Arguments of `kbak cat`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -48,12 +48,12 @@ pub struct CatArgs {
     /// Write one object for people or tools [default: its line as the server wrote it]
     #[arg(short, long, value_name = "FORMAT")]
     pub output: Option<ObjectFormat>,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
 }
 
-/// How one object is written.
+/// The format of a single object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ObjectFormat {
     /// YAML
@@ -62,7 +62,7 @@ pub enum ObjectFormat {
     Json,
 }
 
-/// Writes the bytes.
+/// Runs `kbak cat`.
 pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
     out::open(Exit::Partial)?;
     reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
@@ -91,8 +91,8 @@ pub(super) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
     })
 }
 
-/// Whether the snapshot holds these paths of a folder as they were; what it lacks of them is told: a
-/// file that changed while it was read has the right length and no moment's content.
+/// True if the snapshot has no gap in these paths of a folder. Each gap is shown as a warning: a file that
+/// changed while it was read has the right length, but content of different moments.
 fn all_there(item: &Item, paths: Option<Paths>, talk: &Talk) -> bool {
     let lacks: Vec<GapReport> = missing(item, paths.as_ref()).map(gap_report).collect();
     for gap in lacks.iter().take(NAMED) {
@@ -104,7 +104,7 @@ fn all_there(item: &Item, paths: Option<Paths>, talk: &Talk) -> bool {
     lacks.is_empty()
 }
 
-/// One object, decoded and written again. Its fields come in another order than the server's.
+/// Decodes one object and renders it. Its fields may come in another order than the server's.
 async fn object(
     reader: &StreamReader,
     path: &Name,
@@ -123,7 +123,7 @@ async fn object(
     while let Some(piece) = bytes.next().await {
         text.extend_from_slice(&piece?);
     }
-    // The parser's own words may quote a value.
+    // The parser's message is left out: it may quote a value.
     let damaged = |_| Failure::new(Exit::Damaged, format!("{} is no JSON", path.display()));
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
     let shown = match format {
@@ -135,14 +135,14 @@ async fn object(
     Ok(shown.trim_end().to_owned() + "\n")
 }
 
-/// Writes one member: of a folder its content, of a kind its line.
+/// Writes one member: the content of a file, or the line of an object.
 async fn member(reader: &StreamReader, path: &Name, out: &mut impl Write, item: &str) -> Result<(), Failure> {
     let nothing = || {
         Failure::new(Exit::Usage, format!("{item} holds nothing at {}", path.display()))
             .remedy("kbak ls or kbak find show what it holds")
     };
     let (mut at, mut line) = member_of(reader, path).await?.ok_or_else(nothing)?;
-    // A further name of a file has the content that stands at its first.
+    // The content of a hard link is stored at the first name of the file.
     if line.kind == Type::Hardlink
         && let Some(carrier) = &line.link
     {
@@ -182,7 +182,7 @@ fn damaged(error: crate::restore::volume::parse::ParseError) -> Failure {
     Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
 }
 
-/// A file's content, its holes as zeros.
+/// Writes a file's content, with zeros for its holes.
 struct Content<'a, W> {
     out: &'a mut W,
     at: u64,

@@ -1,5 +1,5 @@
-//! The writer's side of one plan: who writes which chain for whom, from a plan's file or from
-//! arguments.
+//! Opens the chain of one plan for writing: the repository, the writer's key, the epoch's secret and the
+//! owners, from a plan's file or from arguments.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::repository::birth::Life;
 use crate::repository::writer_key::{FileKeeper, WriterKey, epoch_path};
 use crate::world::World;
 
-/// Which chain.
+/// Options that select a plan's chain of snapshots.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Plan")]
 pub struct ChainArgs {
@@ -42,29 +42,29 @@ pub struct ChainArgs {
     pub recipients_file: Option<PathBuf>,
 }
 
-/// A chain, opened for writing as far as files go.
+/// A chain opened for writing: its local files are read, its store is not opened yet.
 #[derive(Debug)]
 pub(super) struct Chain {
-    /// Where.
+    /// The repository that holds the chain.
     pub(super) repository: Repository,
     /// The plan's name.
     pub(super) name: String,
-    /// Who writes.
+    /// The writer's key.
     pub(super) key: WriterKey,
-    /// Keeps the epoch's secret.
+    /// The file that keeps the epoch's secret.
     pub(super) keeper: FileKeeper,
-    /// Who can decrypt.
+    /// The owners, who can decrypt.
     pub(super) owners: Vec<Owner>,
-    /// How long epochs live.
+    /// The lifetime of the plan's epochs.
     pub(super) life: Life,
-    /// Whose signatures count: the writer's own, and those that are pinned.
+    /// The trusted signers: the writer itself, and those that are pinned.
     pub(super) signers: Signers,
-    /// Whether anybody is pinned beside the writer.
+    /// True if signers are pinned beside the writer.
     pub(super) pinned: bool,
 }
 
 impl Chain {
-    /// Reads the plan, or takes the arguments for one, and the writer's key.
+    /// Reads the writer's key, and the plan from its file or from the arguments.
     pub(super) fn open(
         args: &ChainArgs,
         store: &StoreArgs,
@@ -103,7 +103,7 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Lets the signatures of `file` count too.
+    /// Adds the signers that `file` pins to the trusted ones.
     pub(super) fn pin(&mut self, file: &Path) -> Result<(), Failure> {
         self.signers.extend(pin(file)?.signers);
         self.pinned = true;
@@ -111,7 +111,7 @@ impl Chain {
     }
 }
 
-/// How long a plan's epochs live.
+/// Returns the lifetime of a plan's epochs, in seconds.
 pub(super) fn life(epoch: &Epoch, spec: &Spec) -> Life {
     Life {
         max_age: epoch.age(spec.retention.as_ref()).duration().as_secs(),

@@ -1,4 +1,4 @@
-//! `kbak check`.
+//! `kbak check`: tries everything that a plan needs, and reports the findings.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::repository::writer_key::epoch_path;
 use crate::source::kubernetes::Deadlines;
 use crate::world::World;
 
-/// What `kbak check` takes.
+/// Arguments of `kbak check`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -36,18 +36,18 @@ Examples:
 Nothing is written but the store's probe, which the last line names. Exit codes: 0 nothing stands in
 the way of a backup, 2 something does (it is named, with what to do).")]
 pub struct CheckArgs {
-    /// What.
+    /// The plan, as a file or as arguments.
     #[command(flatten)]
     pub declared: DeclaredArgs,
     /// How progress is shown, on standard error
     #[arg(long, value_name = "HOW", default_value = "auto")]
     pub progress: Progress,
-    /// How the findings are written.
+    /// The output format of the findings.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// How long a cluster is asked: a preflight is for somebody who waits.
+/// The deadlines of requests to the cluster: short, because the user waits for the result.
 const DEADLINES: Deadlines = Deadlines {
     connect: Duration::from_secs(5),
     answer: Duration::from_secs(30),
@@ -55,12 +55,12 @@ const DEADLINES: Deadlines = Deadlines {
     wait: Duration::from_millis(250),
 };
 
-/// Checks.
+/// Runs `kbak check`.
 pub(super) fn run(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     let plan::Checked { plan, warnings } = args.declared.checked(None, None)?;
     let world = World::real();
     let display = conclude::shown(args.progress, talk);
-    // What is tried again is shown as progress; what came of it is a finding.
+    // Retries are shown as progress; their result is a finding.
     let reporter = display.reporter();
     let checked = signals::until_signalled(async {
         let job = job(&plan, warnings, world.clock.now(), &reporter).await?;
@@ -75,12 +75,12 @@ pub(super) fn run(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(checked.exit)
 }
 
-/// Colour only where the table itself goes to a terminal.
+/// Returns the console's style if standard output is a terminal, else a plain one.
 fn style(talk: &Talk) -> Style {
     if std::io::stdout().is_terminal() { talk.style } else { Style::plain() }
 }
 
-/// What is to be tried, from what the plan says.
+/// Builds the list of checks from the plan.
 async fn job(
     plan: &BackupPlan,
     warnings: Vec<Problem>,
@@ -131,7 +131,7 @@ async fn cluster(spec: &Spec, now: Timestamp, reporter: &Reporter) -> Result<Clu
     })
 }
 
-/// The findings, a line each, and the verdict.
+/// Renders the findings with their remedies, and the verdict.
 fn table(checked: &Checked, style: Style) -> String {
     let label = checked.findings.iter().map(|finding| width(&plain(&finding.about))).max().unwrap_or(0);
     let label = label.clamp(10, 32);
@@ -152,7 +152,7 @@ fn row(finding: &Finding, label: usize, style: Style) -> Vec<String> {
     };
     let text = format!("{} {}", padded(&plain(&finding.about), label), plain(&finding.what));
     let text = match finding.millis {
-        // The mark takes two columns, which a colour must not change.
+        // The mark takes two columns; the codes of its colour must not be counted.
         Some(millis) => Style { width: style.width.saturating_sub(2), ..style }
             .at_the_right(&text, &span(Duration::from_millis(millis))),
         None => text,

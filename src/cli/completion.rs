@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::out;
 use crate::report::failure::{Exit, Failure};
 
-/// What `kbak completion` takes.
+/// Arguments of `kbak completion`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

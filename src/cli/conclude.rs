@@ -1,4 +1,4 @@
-//! The end of a run: its report goes to the person, to programs, to metrics and to Kubernetes.
+//! Ends a run: writes its report to the terminal, to standard output, to files and to Kubernetes.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -20,12 +20,12 @@ use crate::report::run::{FailureReport, RunReport, Stored};
 use crate::report::summary::{summary, termination_message};
 use crate::repository::private_file::folder_of;
 
-/// Shows the run as the arguments ask for.
+/// Starts the progress display that the arguments ask for.
 pub(super) fn display(args: &RunArgs, talk: &Talk, memory: Option<u64>) -> Display {
     started(args.progress, talk, memory)
 }
 
-/// The same for verbs that carry no bytes.
+/// Starts the progress display of verbs that transfer no bytes.
 pub(super) fn shown(progress: Progress, talk: &Talk) -> Display {
     started(progress, talk, None)
 }
@@ -40,7 +40,7 @@ fn started(progress: Progress, talk: &Talk, memory: Option<u64>) -> Display {
     Display::start(DisplayOptions { mode, style: talk.style, memory }, Box::new(std::io::stderr()))
 }
 
-/// A report of a run that nothing is known of yet but its place and its beginning.
+/// Returns the report of a run that has just started. Its exit code is 1 until the run sets another.
 pub(super) fn begin(verb: &str, repository: &str, plan: Option<&str>) -> RunReport {
     let now = Timestamp::now();
     RunReport {
@@ -65,16 +65,16 @@ pub(super) fn begin(verb: &str, repository: &str, plan: Option<&str>) -> RunRepo
     }
 }
 
-/// What a meter said last, by the item's name.
+/// Returns the meter of an item.
 pub(super) fn meter<'a>(meters: &'a [std::sync::Arc<Meter>], item: &str) -> Option<&'a Meter> {
     meters.iter().map(AsRef::as_ref).find(|meter| meter.item == item)
 }
 
-/// A run so short that its warnings still stand on the screen.
+/// The duration below which a run's warnings are still visible on the screen.
 const FRESH: Duration = Duration::from_secs(30);
 
-/// Ends the display, completes the report, and hands it on. What cannot be written is said; it
-/// does not change what the run did.
+/// Ends the display, completes the report and publishes it. A report file that cannot be written only
+/// causes a warning.
 pub(super) fn end(
     report: RunReport,
     failure: Option<&Failure>,
@@ -88,7 +88,7 @@ pub(super) fn end(
     hand_on(report, failure, args, format, talk)
 }
 
-/// Hands a complete report on: to files, to programs, to the person.
+/// Publishes a complete report: to files, to standard output and to the terminal.
 pub(super) fn hand_on(
     report: RunReport,
     failure: Option<&Failure>,
@@ -104,13 +104,13 @@ pub(super) fn hand_on(
             talk.failure(failure);
             return Ok(report.exit);
         }
-        // What the run did is done, whoever hears of it.
+        // The run has ended already: a report that is not written does not undo it.
         unwritten.what = format!("{}, but its report: {}", report.verdict, unwritten.what);
         unwritten.exit = if report.exit == Exit::Safe { Exit::Partial } else { report.exit };
         return Err(unwritten.remedy("nothing is to be done again; --report-file FILE takes the report too"));
     }
     match failure {
-        // As an event the report holds the failure too.
+        // With `--progress json` the summary event holds the failure too.
         Some(failure) if args.progress != Progress::Json => {
             talk.failure(failure);
             Ok(report.exit)
@@ -119,7 +119,7 @@ pub(super) fn hand_on(
     }
 }
 
-/// Ends the display, and completes the report with what was seen meanwhile.
+/// Ends the display, and adds warnings, counters and the failure to the report.
 pub(super) fn complete(
     mut report: RunReport,
     failure: Option<&Failure>,
@@ -144,8 +144,8 @@ fn failed(report: &mut RunReport, failure: &Failure) {
     report.failure = Some(FailureReport::from(failure));
 }
 
-/// A run that failed before it began, as with a plan that cannot be read, leaves the files that the
-/// arguments ask for, too: whoever watches a CronJob reads nothing else.
+/// Writes the report files of a run that failed before it began, such as with an unreadable plan. The
+/// monitoring of a CronJob may read nothing else.
 pub(super) fn unbegun(
     verb: &str,
     repository: &str,
@@ -161,9 +161,9 @@ pub(super) fn unbegun(
     failure
 }
 
-/// Tells a person how the run ended.
+/// Writes the summary of the run to standard error.
 pub(super) fn tell(mut report: RunReport, args: &RunArgs, talk: &Talk) -> Result<Exit, Failure> {
-    // What was told a moment ago is not told twice; what has scrolled away is.
+    // Recent warnings are not repeated; those that have scrolled away are.
     let shown = !matches!(args.progress, Progress::Json | Progress::None);
     if shown && report.duration() < FRESH {
         report.warnings.clear();
@@ -173,21 +173,21 @@ pub(super) fn tell(mut report: RunReport, args: &RunArgs, talk: &Talk) -> Result
     Ok(report.exit)
 }
 
-/// The most of a metrics file that is read again.
+/// The limit for reading an existing metrics file, in bytes.
 const MOST_METRICS: u64 = 1 << 20;
 
-/// What a file of metrics says; nothing where it is none, as a pipe.
+/// Returns the text of an existing metrics file; empty if it is not a regular file, such as a pipe.
 fn before(file: &Path) -> String {
     let mut text = String::new();
     let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
     if is_file && let Ok(file) = File::open(file) {
-        // What is no text was not ours.
+        // A file that is not UTF-8 was not written by kbak.
         let _ = file.take(MOST_METRICS).read_to_string(&mut text);
     }
     text
 }
 
-/// The files that the arguments ask for.
+/// Writes the files that the arguments ask for: metrics, report and termination log.
 pub(super) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
     let written = |file: &Path, text: &str| {
         if let Err(error) = replace(file, text) {
@@ -209,18 +209,18 @@ pub(super) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
         (pod && file.exists()).then_some(file)
     });
     if let Some(file) = log {
-        // The kubelet has mounted this file: it is written in place.
+        // The kubelet has mounted this file, so it is written in place.
         if let Err(error) = std::fs::write(&file, termination_message(report)) {
             talk.warn(&format!("{}: not written: {error}", file.display()));
         }
     }
 }
 
-/// Replaces a file whole, so that a collector that reads meanwhile never sees half of it. A link leads
-/// to the file that is replaced; a device or a pipe is written into, and never replaced.
+/// Replaces a file atomically, so that a collector never reads half of it. A symbolic link is followed;
+/// a device or a pipe is written to, and never replaced.
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let target;
-    // Names for what is open already, such as /dev/stdout, lead to devices, pipes and files alike.
+    // Links to open files, such as /dev/stdout, lead to devices, pipes and files alike.
     let open = file.is_symlink() && ["/dev", "/proc"].iter().any(|folder| file.starts_with(folder));
     let file = match std::fs::metadata(file) {
         Ok(meta) if open || !meta.is_file() => {
@@ -230,13 +230,13 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
             target = std::fs::canonicalize(file)?;
             target.as_path()
         }
-        // A link that leads nowhere yet: its target is made.
+        // A dangling link: its target is created.
         Err(_) if file.symlink_metadata().is_ok() => return std::fs::write(file, text),
         Err(_) => file,
     };
     let mut new = tempfile::Builder::new().prefix(".kbak-").tempfile_in(folder_of(file))?;
     new.write_all(text.as_bytes())?;
-    // Collectors run as other users; nothing in it is secret.
+    // Collectors run as other users, and the text holds no secret.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     new.as_file().set_permissions(mode)?;
     new.persist(file).map_err(|error| error.error)?;

@@ -1,10 +1,10 @@
-//! What a restore of databases did not bring back, as gaps.
+//! Reports the parts of roles and databases that a restore did not bring back.
 
 use crate::report::run::GapReport;
 use crate::report::text::plural;
 use crate::restore::database::{GlobalsReport, NotApplied};
 
-/// What became of roles, as the end of a line: those that were there keep their passwords and settings,
+/// Renders the result for roles as the end of a line. Existing roles keep their passwords and settings,
 /// whatever the backup says of them.
 pub(super) fn roles(report: &GlobalsReport) -> String {
     let mut text = String::new();
@@ -17,7 +17,7 @@ pub(super) fn roles(report: &GlobalsReport) -> String {
     text
 }
 
-/// What roles lack. Roles that were there stay as they are: that is no gap.
+/// Returns the gaps of roles. An existing role that is left as it is has no gap.
 pub(super) fn of_roles(report: GlobalsReport) -> Vec<GapReport> {
     let refused = report.refused.into_iter().map(|(what, times)| {
         let times = plural(times, "statement", "statements");
@@ -27,7 +27,7 @@ pub(super) fn of_roles(report: GlobalsReport) -> Vec<GapReport> {
     refused.chain(missing).collect()
 }
 
-/// What a database lacks.
+/// Returns the gaps of a database.
 pub(super) fn of_database(database: &str, missing: Vec<NotApplied>) -> Vec<GapReport> {
     let named = |one: NotApplied| gap(database.to_owned(), format!("{}: {}", one.what, one.reason));
     missing.into_iter().map(named).collect()

@@ -1,4 +1,4 @@
-//! What is backed up, for whom and to where: a plan's file, or the same from arguments.
+//! Reads the plan of a backup from its file, or builds it from arguments.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::{place, sources};
 use crate::plan::{Checked, Cluster, Limits, Rate, ShortForm, Size};
 use crate::report::failure::{Exit, Failure};
 
-/// A plan's file, or a plan without one.
+/// Options for a plan's file, or for a plan from arguments alone.
 #[derive(Debug, Args)]
 pub struct DeclaredArgs {
     /// The plan
@@ -49,13 +49,13 @@ pub struct DeclaredArgs {
     /// A context of the kubeconfig
     #[arg(long, value_name = "NAME", help_heading = "Without a plan")]
     pub context: Option<String>,
-    /// Where.
+    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
 }
 
 impl DeclaredArgs {
-    /// The plan's file with what the arguments change, or the plan that they are.
+    /// Returns the checked plan: its file with overrides by arguments, or a plan from arguments alone.
     pub(super) fn checked(&self, memory: Option<Size>, upload: Option<Rate>) -> Result<Checked, Failure> {
         enough(memory)?;
         let mut checked = match &self.plan {
@@ -123,13 +123,13 @@ impl DeclaredArgs {
     }
 }
 
-/// A path from the root, without `.` and without `..`; links stay as they are named.
+/// Returns the absolute path, without `.` and `..`. Links are resolved only if the path contains `..`.
 fn plain(path: &Path) -> Result<PathBuf, Failure> {
     use std::path::Component;
     let absolute = std::path::absolute(path)
         .map_err(|error| Failure::new(Exit::Usage, format!("{}: no path", path.display())).because(error))?;
     if absolute.components().any(|part| part == Component::ParentDir) {
-        // What `..` means behind a link only the file system knows.
+        // Only the file system can resolve `..` after a link.
         return std::fs::canonicalize(&absolute).map_err(|error| {
             Failure::new(Exit::Usage, format!("{}: no folder", path.display())).because(error)
         });

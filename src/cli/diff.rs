@@ -1,4 +1,4 @@
-//! `kbak diff`: what differs between two snapshots, or between one and the live cluster.
+//! `kbak diff`: compares two snapshots, or one with the live cluster.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plain, plural, size};
 use crate::repository::snapshot::OpenSnapshot;
 
-/// What `kbak diff` takes.
+/// Arguments of `kbak diff`.
 #[derive(Debug, Args)]
 #[command(mut_arg("output", super::options::line_by_line))]
 #[command(after_long_help = "\
@@ -58,15 +58,15 @@ pub struct DiffArgs {
     /// Only this item; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written; json is one object a line
+    /// The output format; JSON is written as one object a line.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Compares.
+/// Runs `kbak diff`.
 pub(super) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
     let identities = reading::keys(&args.repository.reader)?;
     if args.live {
@@ -228,7 +228,7 @@ async fn items(
     Ok(not_compared)
 }
 
-/// What a backup could not read whole is not compared, be it missing from one snapshot or from both.
+/// Returns a warning if an item has gaps: data that its backup could not read is not compared.
 fn lacks((snapshot, item): (&OpenSnapshot, &Item)) -> Option<String> {
     let first = item.gaps.first()?;
     let more = match item.gaps.len() - 1 {
@@ -291,7 +291,7 @@ fn same(before: &Stream, after: &Stream) -> bool {
     }
 }
 
-/// Two kinds. Their objects are in the server's order, which need not be the same in both.
+/// Compares the objects of a kind by name, because the server's order may differ between the snapshots.
 async fn objects(
     from: &StreamReader,
     to: &StreamReader,
@@ -314,7 +314,7 @@ async fn objects(
     Ok(())
 }
 
-/// The objects of a kind by name, each as a digest of its line.
+/// Returns the objects of a kind by name, each with a digest of its line.
 async fn digests(reader: &StreamReader) -> Result<BTreeMap<String, [u8; 32]>, Failure> {
     let mut found = BTreeMap::new();
     let mut stored = Stored::new(reader);

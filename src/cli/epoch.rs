@@ -1,4 +1,4 @@
-//! `kbak epoch`: when keys change.
+//! `kbak epoch`: opens, lists and closes epochs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,15 +26,15 @@ use crate::repository::records::{self, Records};
 use crate::store::Store;
 use crate::world::World;
 
-/// What `kbak epoch` takes.
+/// Arguments of `kbak epoch`.
 #[derive(Debug, Args)]
 pub struct EpochArgs {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     pub action: EpochAction,
 }
 
-/// What can be done with epochs.
+/// The actions of `kbak epoch`.
 #[derive(Debug, Subcommand)]
 pub enum EpochAction {
     /// Open a new epoch now: new keys, and nothing of older epochs is reused
@@ -62,13 +62,13 @@ Examples:
     Close(CloseArgs),
 }
 
-/// What `kbak epoch new` takes.
+/// Arguments of `kbak epoch new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// Where.
+    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Which chain.
+    /// Options for the plan and its keys.
     #[command(flatten)]
     pub chain: ChainArgs,
     /// Only make keys, for a writer elsewhere, into this file: it holds a secret, though not the
@@ -80,35 +80,35 @@ pub struct NewArgs {
     pub handover: Option<PathBuf>,
 }
 
-/// What `kbak epoch close` takes.
+/// Arguments of `kbak epoch close`.
 #[derive(Debug, Args)]
 pub struct CloseArgs {
-    /// Where.
+    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Which chain.
+    /// Options for the plan and its keys.
     #[command(flatten)]
     pub chain: ChainArgs,
 }
 
-/// What `kbak epoch list` takes.
+/// Arguments of `kbak epoch list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Where.
+    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Which chain.
+    /// Options for the plan and its keys.
     #[command(flatten)]
     pub chain: ChainArgs,
     /// The pin, which says whose receipts count [default: the plan's signersFile]
     #[arg(long, value_name = "FILE")]
     pub signer: Option<PathBuf>,
-    /// How it is written.
+    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Does it.
+/// Runs the chosen action.
 pub(super) fn run(args: EpochArgs, talk: &Talk) -> Result<Exit, Failure> {
     match args.action {
         EpochAction::New(args) => match &args.outside {
@@ -120,7 +120,7 @@ pub(super) fn run(args: EpochArgs, talk: &Talk) -> Result<Exit, Failure> {
     }
 }
 
-/// A plan's epochs and records, as its writer sees them.
+/// A plan's epochs and records, with the chain and the store that they come from.
 struct Seen {
     store: Arc<dyn Store>,
     world: World,
@@ -129,7 +129,7 @@ struct Seen {
     records: Records,
 }
 
-/// The writer's own key and whoever is pinned beside it count.
+/// Reads the epochs and records that the writer or a pinned signer signed.
 async fn look(chain: Chain, world: World) -> Result<Seen, Failure> {
     let reporter = Reporter::silent();
     let store = place::store(&place::options(&chain.repository, None, false), &world, &reporter).await?;
@@ -164,7 +164,7 @@ fn open(
     Ok(Exit::Safe)
 }
 
-/// Bears an epoch: from keys that were made outside, or from new ones.
+/// Creates an epoch, from the keys of a handover or from new ones.
 async fn born(seen: &Seen, made: Option<Made>) -> Result<EpochId, Failure> {
     let Seen { store, world, chain, epochs, records } = seen;
     let wanted = Wanted {
@@ -172,7 +172,7 @@ async fn born(seen: &Seen, made: Option<Made>) -> Result<EpochId, Failure> {
         life: chain.life,
         parameters: Parameters::default(),
         new_epoch: true,
-        // Who calls this verb has asked for it.
+        // Calling this verb is a request to change owners.
         change_owners: true,
         prompt: Asker::shared(None)?,
     };
@@ -222,9 +222,9 @@ struct Row {
     not_after: Timestamp,
     closed_from: Timestamp,
     owners: usize,
-    /// Those who were added later are told by receipts, which count only of who is pinned.
+    /// True if signers are pinned: only their receipts show owners that were added later.
     all_owners_known: bool,
-    /// Unknown where nobody is pinned whose receipt would count.
+    /// `None` if no signer is pinned whose receipt would count.
     proven: Option<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! `kbak export`: a snapshot as plain files, for stock tools.
+//! `kbak export`: writes a snapshot as plain files, for standard tools.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ use crate::repository::snapshot::OpenSnapshot;
 use crate::restore::volume::Whither;
 use crate::source::volume::beneath::{Root, proc_fd};
 
-/// What `kbak export` takes.
+/// Arguments of `kbak export`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -41,12 +41,12 @@ pub struct ExportArgs {
     /// Only this item; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
 }
 
-/// Writes the files.
+/// Runs `kbak export`.
 pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
     reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
@@ -65,7 +65,7 @@ pub(super) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
                 let name = file_name(item, stream)?;
                 match write_stream(snapshot, stream, &args.to, &name).await {
                     Ok(written) => (files, bytes) = (files + 1, bytes + written),
-                    // What is whole comes all the same.
+                    // Undamaged streams are still exported.
                     Err(failure) if failure.exit == Exit::Damaged => {
                         let all = damaged.take().unwrap_or_else(not_all);
                         damaged = Some(all.fact(name.display().to_string(), causes(&failure)));
@@ -95,9 +95,9 @@ fn not_all() -> Failure {
         .remedy("kbak verify names the objects; an earlier snapshot may hold what they held")
 }
 
-/// `path/srv/uploads.tar`, `shop/orders.dump`, `resources/apps/v1/deployments.jsonl`. Names come
-/// from the backup: what could lead out of the folder is refused, or escaped where a server's user
-/// chose it.
+/// Returns `path/srv/uploads.tar`, `shop/orders.dump` or `resources/apps/v1/deployments.jsonl`. Names
+/// come from the backup: one that could lead out of the folder is refused. Names of databases, which
+/// users of the server choose, are escaped.
 fn file_name(item: &Item, stream: &Stream) -> Result<PathBuf, Failure> {
     let name = match stream.format.as_str() {
         "tar" => format!("{}.tar", item.name),
@@ -114,24 +114,23 @@ fn file_name(item: &Item, stream: &Stream) -> Result<PathBuf, Failure> {
     Ok(PathBuf::from(name))
 }
 
-/// The name of a database as one file's name: `%` and `/` are percent-encoded, and a dot at its
-/// beginning.
+/// Returns a database's name as a file name: `%`, `/` and a leading dot are percent-encoded.
 fn escaped(name: &str) -> String {
     let name = name.replace('%', "%25").replace('/', "%2F");
     name.strip_prefix('.').map_or_else(|| name.clone(), |rest| format!("%2E{rest}"))
 }
 
-/// A file on its way: under another name beside its own until it is whole.
+/// An incomplete file: it has a temporary name in its folder until it is complete.
 struct Growing {
     file: NamedTempFile,
-    /// Where it goes, by the open folder, so that no link can lead elsewhere meanwhile.
+    /// The final path, through the open folder, so that no link can redirect it meanwhile.
     place: PathBuf,
     shown: PathBuf,
     _folder: Root,
 }
 
-/// Begins the file `name` beneath `to`; the folders that lead to it are made, and links there are not
-/// followed: what stands there may have come from somebody else.
+/// Creates the file `name` below `to`, with its parent folders. Links below `to` are not followed: other
+/// users may have created them.
 fn begin(to: &Path, name: &Path) -> Result<Growing, Failure> {
     let shown = to.join(name);
     let cannot = |error: std::io::Error| {
@@ -156,7 +155,7 @@ impl Growing {
         self.file.write_all(bytes).map_err(|error| stopped(&self.shown, error))
     }
 
-    /// Gives it its name.
+    /// Syncs the file and gives it its final name.
     fn end(self) -> Result<(), Failure> {
         let Self { file, place, shown, _folder } = self;
         file.as_file().sync_all().map_err(|error| stopped(&shown, error))?;

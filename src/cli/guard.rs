@@ -1,5 +1,4 @@
-//! What keeps secrets and plaintext out of places where nobody looks for them: panics, core
-//! dumps, logs.
+//! Keeps secrets and plaintext out of arguments, panic messages, core dumps and logs.
 
 use std::ffi::OsString;
 
@@ -8,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::report::failure::{Exit, Failure};
 
-/// How much libraries may say.
+/// The log level of libraries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     /// Errors only.
@@ -21,7 +20,7 @@ pub enum LogLevel {
     Debug,
 }
 
-/// Says that a panic is a bug, where, and ends. What the panic says is left out: it may quote data.
+/// Reports a panic as a bug with its location, and exits. Its message is left out: it may quote data.
 pub(super) fn panics() {
     std::panic::set_hook(Box::new(|info| {
         use std::io::Write as _;
@@ -34,14 +33,14 @@ pub(super) fn panics() {
              → report it with this text; what the bug saw is left out, because it may be your data\n  exit 1",
             env!("CARGO_PKG_VERSION")
         );
-        // What only draws must not end what backs up.
+        // A panic of the display thread must not end the backup.
         if std::thread::current().name() != Some(crate::report::display::THREAD) {
             std::process::exit(1);
         }
     }));
 }
 
-/// Refuses arguments that hold a private key: other processes see them, and errors repeat them.
+/// Refuses arguments that hold a private key: other processes can see them, and errors quote them.
 pub(super) fn private_keys(arguments: &[OsString]) -> Result<(), Failure> {
     let signs = ["AGE-SECRET-KEY-1", "PRIVATE KEY-----"];
     let private = |text: &OsString| {
@@ -61,18 +60,18 @@ pub(super) fn private_keys(arguments: &[OsString]) -> Result<(), Failure> {
     ))
 }
 
-/// A core dump would write keys and plaintext to a disk.
+/// Disables core dumps, which would write keys and plaintext to a disk.
 pub(super) fn core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    // Lowering a limit cannot fail; where it did, there is nothing better to do.
+    // Lowering a limit cannot fail, and there would be no better action.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-/// Sends what libraries say to standard error, below levels at which they would show bodies:
+/// Sends the logs of libraries to standard error, without the levels that would show bodies:
 /// `kube_client` logs whole responses on a decode error, HTTP and signing crates log headers.
 pub(super) fn logging(level: LogLevel, colour: bool) {
-    // What fails is told by kbak itself, with its object and what to do: libraries are heard only by
-    // who asks for it. kube_client logs bodies even in its warnings.
+    // kbak itself reports failures, with object and remedy: libraries log only if `info` or `debug` is
+    // asked for. kube_client logs bodies even in its warnings.
     let filter = EnvFilter::new(match level {
         LogLevel::Error | LogLevel::Warn => "off",
         LogLevel::Info => {

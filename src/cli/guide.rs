@@ -1,4 +1,4 @@
-//! What `kbak` alone says.
+//! The guide that `kbak` prints without arguments.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ Exit codes: 0 all safe, 1 bug or difference, 2 usage, 3 partial, 4 damaged, 5 un
 6 interrupted.
 ";
 
-/// Shows the guide. A bare `kbak` did nothing, so it is no success: in a Job that lost its
+/// Prints the guide and returns exit code 2. A bare `kbak` must not succeed: in a Job that lost its
 /// arguments, nothing was backed up.
 pub(super) fn show() -> ExitCode {
     use std::io::Write as _;

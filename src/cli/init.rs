@@ -1,4 +1,4 @@
-//! `kbak init`: a new repository.
+//! `kbak init`: creates a repository, or adds a writer to one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::store::probe::{Abilities, Probed, Switch, Weight, probe};
 use crate::world::World;
 
-/// What `kbak init` takes.
+/// Arguments of `kbak init`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -43,7 +43,7 @@ It writes into --folder: writer.key and writer.key.epoch (0600, for the cluster)
 needed to restore and verify), recovery.html and recovery.txt (print one, put it beside an owner's
 key). Nothing is made unless everything is.")]
 pub struct InitArgs {
-    /// Where the repository is to be
+    /// Options for the store of the new repository.
     #[command(flatten)]
     pub store: StoreArgs,
     /// A public key of an owner, who can restore; repeatable, two or more
@@ -82,12 +82,12 @@ pub struct InitArgs {
     /// Write Kubernetes Secrets for this namespace too
     #[arg(long, value_name = "NAMESPACE")]
     pub secrets: Option<String>,
-    /// How the result is written
+    /// The output format of the result.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Makes the repository.
+/// Runs `kbak init`.
 pub(super) fn run(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
     let repository = place::without_plan(&args.store)?;
     let reader = ReaderArgs {
@@ -143,7 +143,7 @@ async fn make(
     let display =
         Display::start(DisplayOptions { mode, style: talk.style, memory: None }, Box::new(std::io::stderr()));
     let reporter = display.reporter();
-    // All that needs no store comes first, so that a mistake leaves nothing in one.
+    // Everything that needs no store comes first, so that a mistake leaves no objects in one.
     let owners = prepare(&world, request).await?;
     let fresh = place::Fresh::of(&repository.url);
     let options = place::options(repository, None, !args.join);
@@ -161,7 +161,7 @@ async fn make(
     Ok(made)
 }
 
-/// Tries the store under the name of a writer that will never be.
+/// Probes the store under a random writer id that no writer uses.
 async fn probe_store(store: &Arc<dyn Store>, world: &World) -> Result<Probed, Failure> {
     Ok(probe(store, world, WriterId(world.random())).await?)
 }
@@ -259,7 +259,7 @@ fn ends(file: &Path, ends: &[&str]) -> bool {
     ends.iter().any(|end| name.ends_with(end))
 }
 
-/// What each file is for.
+/// The purpose of each file, with a test for its name.
 const FILES: [(&str, Wanted); 4] = [
     (
         "for the machine that backs up: the first signs, the second names chunks; neither reads a backup",

@@ -1,4 +1,4 @@
-//! `kbak keygen`: a key of an owner.
+//! `kbak keygen`: generates the key of an owner.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::report::failure::{Exit, Failure};
 use crate::repository::private_file;
 use crate::world::World;
 
-/// What `kbak keygen` takes.
+/// Arguments of `kbak keygen`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -51,7 +51,7 @@ pub struct KeygenArgs {
     pub public: Option<PathBuf>,
 }
 
-/// Makes a key, or shows a public one.
+/// Runs `kbak keygen`: generates a key, or prints the public key of a key file.
 pub(super) fn run(args: KeygenArgs, talk: &Talk) -> Result<Exit, Failure> {
     out::open(Exit::Usage)?;
     if let Some(file) = &args.public {
@@ -80,7 +80,7 @@ pub(super) fn run(args: KeygenArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-/// The key file's text, under a passphrase unless that was declined.
+/// Returns the key file's text, encrypted with a passphrase unless `--no-passphrase` is given.
 fn file_text(owner: &OwnerKey, args: &KeygenArgs) -> Result<Zeroizing<String>, Failure> {
     if args.no_passphrase {
         return Ok(owner.to_text());
@@ -94,7 +94,7 @@ fn file_text(owner: &OwnerKey, args: &KeygenArgs) -> Result<Zeroizing<String>, F
     })
 }
 
-/// A page to put away.
+/// Renders the private key as a page to print and store.
 fn paper(owner: &OwnerKey, text: &str, clear: bool) -> Zeroizing<String> {
     let open = if clear {
         "It is NOT protected by a passphrase: whoever reads this page reads every backup."

@@ -1,4 +1,4 @@
-//! Keys as files: identities of owners, the pin, the writer's own.
+//! Reads keys from files: owners' identities and public keys, the pin, the writer's key.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -15,14 +15,14 @@ use crate::repository::private_file::{self, FileError};
 use crate::repository::sheet::owners_in_pin;
 use crate::repository::writer_key::WriterKey;
 
-/// The longest pin or recipients' file, in bytes.
+/// The size limit of an identity, pin or recipients' file, in bytes.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// What an age file begins with, armored or not: without its passphrase it is worth nothing.
+/// The first bytes of an encrypted age file, armored or not. It is useless without its passphrase.
 const ENCRYPTED: [&[u8]; 2] = [b"-----BEGIN AGE ENCRYPTED FILE-----", b"age-encryption.org/v1"];
 
-/// Reads an owner's private key; an age file's passphrase is asked of `prompt`. One in the clear that
-/// others can read is refused, as ssh does.
+/// Reads an owner's private key; `prompt` supplies the passphrase of an age file. An unencrypted key that
+/// other users can read is refused, as ssh does.
 pub(super) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc<Identity>, Failure> {
     let label = file.display().to_string();
     let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
@@ -52,26 +52,26 @@ pub(super) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc
     Ok(Arc::new(identity))
 }
 
-/// Identities, and who asks for their passphrases.
+/// Identities, and the prompt for their passphrases.
 pub(super) type Keys = (Vec<Arc<Identity>>, Arc<dyn Prompt>);
 
-/// Reads all identities that were given.
+/// Reads all identities that the arguments name.
 pub(super) fn identities(reader: &ReaderArgs) -> Result<Keys, Failure> {
     let prompt = Asker::shared(reader.passphrase_file.as_deref())?;
     let read = reader.identity.iter().map(|file| read_identity(file, &prompt)).collect::<Result<_, _>>()?;
     Ok((read, prompt))
 }
 
-/// The pin: who may sign, and by what names people know the owners.
+/// The pin: the trusted signers, and the owners with their names.
 #[derive(Debug)]
 pub(super) struct Pin {
-    /// Who may sign.
+    /// The trusted signers.
     pub(super) signers: Signers,
-    /// Owners, for showing.
+    /// The owners, for display only.
     pub(super) owners: Vec<Owner>,
 }
 
-/// Reads the pin.
+/// Reads the pin. A pin without signers is refused.
 pub(super) fn pin(file: &Path) -> Result<Pin, Failure> {
     let text = text(file, "the pinned signers")?;
     let signers = Signers::parse(&text).map_err(|error| {
@@ -86,7 +86,7 @@ pub(super) fn pin(file: &Path) -> Result<Pin, Failure> {
     Ok(Pin { signers, owners: owners_in_pin(&text) })
 }
 
-/// Reads the pin that a reader must give.
+/// Reads the pin. Fails if no file is given.
 pub(super) fn required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
     let Some(file) = file else {
         return Err(Failure::new(
@@ -98,7 +98,7 @@ pub(super) fn required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
     pin(file)
 }
 
-/// Reads the writer's key.
+/// Reads the writer's key and shows the warning of its file, if any.
 pub(super) fn writer(file: &Path, talk: &Talk) -> Result<WriterKey, Failure> {
     let (key, warning) = WriterKey::read(file)?;
     if let Some(warning) = warning {

@@ -1,4 +1,4 @@
-//! `kbak keys`: who can open which epochs.
+//! `kbak keys`: checks, adds and lists the owners that can open epochs.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use crate::repository::damage;
 use crate::repository::keys::{self, Desk};
 use crate::repository::open::{PlanView, View};
 
-/// What `kbak keys` takes.
+/// Arguments of `kbak keys`.
 #[derive(Debug, Args)]
 pub struct KeysArgs {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     pub action: KeysAction,
 }
 
-/// What can be done with keys.
+/// The actions of `kbak keys`.
 #[derive(Debug, Subcommand)]
 pub enum KeysAction {
     /// Prove that a private key opens every epoch, and sign a receipt for it
@@ -55,32 +55,32 @@ Examples:
     List(CheckArgs),
 }
 
-/// What `kbak keys check` and `list` take.
+/// Arguments of `kbak keys check` and `kbak keys list`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written.
+    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// What `kbak keys add` takes.
+/// Arguments of `kbak keys add`.
 #[derive(Debug, Args)]
 pub struct AddArgs {
     /// The public key of the new owner, from himself, never from a bucket
     #[arg(long, value_name = "KEY")]
     pub owner: String,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written.
+    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Does it.
+/// Runs the chosen action.
 pub(super) fn run(args: &KeysArgs, talk: &Talk) -> Result<Exit, Failure> {
     match &args.action {
         KeysAction::Check(args) => check(args, talk),
@@ -166,7 +166,7 @@ fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Partial)
 }
 
-/// That the keys open everything, and nobody else will know.
+/// Returns the failure for epochs that were opened, but whose receipts could not be stored.
 fn no_receipt(why: Failure) -> Failure {
     let what = "every epoch was opened, but the receipts of it could not be stored: others go on \
                 seeing these epochs as unproven";
@@ -241,9 +241,9 @@ struct ListRow {
     fingerprint: String,
     added_later: bool,
     opened: Option<Timestamp>,
-    /// Whether this owner has opened it.
+    /// True if this owner has opened the epoch.
     proven: bool,
-    /// Whether any owner has.
+    /// True if any owner has opened the epoch.
     epoch_proven: bool,
 }
 
@@ -293,7 +293,7 @@ fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-/// What people call the owner of a key, as far as the pin says.
+/// Returns the name that the pin gives the owner of a key.
 fn name_of(owners: &[Owner], id: RecipientId) -> String {
     let owner = owners.iter().find(|owner| owner.recipient.id() == id);
     owner.map_or_else(|| "not in kbak.pub".into(), Owner::name)

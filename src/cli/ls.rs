@@ -1,4 +1,4 @@
-//! `kbak ls` and `kbak find`: what a snapshot holds, from its catalogs.
+//! `kbak ls` and `kbak find`: list and search a snapshot by its catalogs.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -24,7 +24,7 @@ use crate::repository::snapshot::OpenSnapshot;
 use crate::restore::streams::catalog_start;
 use crate::source::volume::tar::order;
 
-/// What `kbak ls` takes.
+/// Arguments of `kbak ls`.
 #[derive(Debug, Args)]
 #[command(mut_arg("output", line_by_line))]
 #[command(after_long_help = "\
@@ -44,15 +44,15 @@ pub struct LsArgs {
     /// With everything beneath
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written.
+    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// What `kbak find` takes.
+/// Arguments of `kbak find`.
 #[derive(Debug, Args)]
 #[command(mut_arg("output", line_by_line))]
 #[command(after_long_help = "\
@@ -72,15 +72,15 @@ pub struct FindArgs {
     /// Only in this item; repeatable
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written.
+    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Lists a folder or a kind.
+/// Runs `kbak ls`: lists a folder or a kind, or all items with their streams.
 pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
     reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         let snapshot = &opened.snapshot;
@@ -104,7 +104,7 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
             let beneath = path.is_empty() || order::is_below(member, path);
             found |= member == path || beneath;
             let itself = member == path && line.kind != Type::Dir;
-            // A kind has no folders to look into: its namespaces are parts of names.
+            // The stream of a kind has no folders: namespaces are parts of names.
             if itself || beneath && (args.recursive || !sorted || is_child(member, path)) {
                 printer.line(&line)?;
             } else if sorted && !beneath && order::compare(member, path).is_gt() {
@@ -120,7 +120,7 @@ pub(super) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
     })
 }
 
-/// What can be listed further.
+/// A stream that `kbak ls` can list.
 #[derive(Serialize)]
 struct Place<'a> {
     place: String,
@@ -146,7 +146,7 @@ fn places(snapshot: &OpenSnapshot, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-/// Looks for paths.
+/// Runs `kbak find`: searches for paths.
 pub(super) fn find(args: &FindArgs, talk: &Talk) -> Result<Exit, Failure> {
     let wanted = Wanted::of(&args.pattern)?;
     reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
@@ -179,7 +179,7 @@ async fn search(reader: &StreamReader, wanted: &Wanted, format: Format, item: &s
     printer.finish()
 }
 
-/// What is looked for: a pattern, or a name that is no text, as it is or as kbak shows it.
+/// A search term: a pattern, or a name that is not UTF-8, as raw bytes or as kbak escapes it.
 struct Wanted {
     pattern: Option<Gitignore>,
     name: Option<Name>,
@@ -199,7 +199,7 @@ impl Wanted {
 
     fn is(&self, line: &Line) -> bool {
         let bytes = line.path.bytes();
-        // As in patterns: with a slash it is a whole path, without one a name anywhere.
+        // As in patterns: with a slash it is a whole path, without one a name in any folder.
         let named = self.name.as_ref().is_some_and(|name| {
             let last = bytes.rsplit(|&byte| byte == b'/').next();
             name.bytes() == bytes || last == Some(name.bytes())
@@ -212,11 +212,11 @@ impl Wanted {
 
 fn is_child(member: &[u8], folder: &[u8]) -> bool {
     let beneath = if folder.is_empty() { member } else { member.get(folder.len() + 1..).unwrap_or_default() };
-    // In a kind's stream a member is namespace/name: both are shown.
+    // Kinds do not come here: their members are namespace/name, and both parts are shown.
     !beneath.contains(&b'/')
 }
 
-/// Writes lines as they come: a listing of millions is never held.
+/// Writes entries as they are read, so that a list of millions is never held in memory.
 struct Printer<'a> {
     format: Format,
     item: &'a str,

@@ -7,7 +7,7 @@ use clap::Args;
 use super::out;
 use crate::report::failure::{Exit, Failure};
 
-/// What `kbak man` takes.
+/// Arguments of `kbak man`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -19,7 +19,7 @@ pub struct ManArgs {
     pub folder: Option<PathBuf>,
 }
 
-/// Prints or writes pages.
+/// Prints the first manual page, or writes all pages into a folder.
 pub(super) fn run(args: ManArgs) -> Result<Exit, Failure> {
     match args.folder {
         Some(folder) => clap_mangen::generate_to(super::command(), &folder).map_err(|error| {

@@ -1,7 +1,7 @@
-//! The command line: one file per verb. Arguments become plain option structs, use cases do the
-//! work, and what they return becomes lines, tables, JSON and an exit code.
+//! The command line, with one file per verb. It parses arguments into option structs, runs the use cases,
+//! and renders their results as lines, tables or JSON, with an exit code.
 //!
-//! Standard output is data, standard error is talk. Secrets never come by argument.
+//! Data goes to standard output, messages to standard error. Secrets are never passed as arguments.
 
 mod args;
 mod asked_kinds;
@@ -52,19 +52,19 @@ use crate::report::failure::{Exit, Failure};
 use args::{Cli, Verb};
 use terminal::Talk;
 
-/// What the program understands: all verbs with their options.
+/// Returns the clap command with all verbs and their options.
 #[must_use]
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// Runs the program with the process's own arguments.
+/// Runs the program with the arguments of the process.
 #[must_use]
 pub fn main() -> ExitCode {
     run(std::env::args_os())
 }
 
-/// Runs the program.
+/// Runs the program with these arguments and returns its exit code.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     guard::panics();
@@ -73,7 +73,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if arguments.len() <= 1 {
         return guide::show();
     }
-    // Before anything that repeats arguments in its errors.
+    // This check comes first: later errors may quote arguments.
     if let Err(failure) = guard::private_keys(&arguments) {
         Talk::new(out::Format::Table).failure(&failure);
         return ExitCode::from(failure.exit.code());
@@ -85,7 +85,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let talk = Talk::of(&cli.verb);
     guard::logging(cli.log_level, talk.style.colour);
     let ended = signals::watch().and_then(|()| dispatch(cli.verb, &talk));
-    // What followed from Ctrl-C at a question is not told as if it were something else.
+    // A failure that Ctrl-C at a prompt caused is reported as an interruption.
     match prompt::interrupted().map_or(ended, Err) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
@@ -95,7 +95,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Every verb gives the exit code of a run that ended, or the failure that ended it.
+/// Runs a verb. Returns the exit code of a completed run, or the failure that ended it.
 fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
     match verb {
         Verb::Init(args) => init::run(&args, talk),
@@ -119,7 +119,7 @@ fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
     }
 }
 
-/// Help and version are data and a success; anything else that clap says is a mistake of usage.
+/// Prints clap's message. Help and version go to standard output and succeed; the rest are usage errors.
 fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if error.use_stderr() && wants_json(arguments) {
         let text = error.render().to_string();
@@ -132,12 +132,12 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(Exit::Usage.code());
     }
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Safe };
-    // A closed pipe behind `kbak --help | head` is nobody's mistake.
+    // A closed pipe, as in `kbak --help | head`, is not an error.
     let _ = error.print();
     ExitCode::from(exit.code())
 }
 
-/// Whether arguments that were not understood ask for JSON.
+/// True if arguments that clap has rejected ask for JSON.
 fn wants_json(arguments: &[OsString]) -> bool {
     let given: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let after = |pair: &[std::borrow::Cow<'_, str>]| {

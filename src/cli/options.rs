@@ -8,7 +8,7 @@ use super::out::Format;
 use crate::plan::{LEAST_MEMORY, Rate, Repository, Size};
 use crate::report::failure::{Exit, Failure};
 
-/// Where the repository is.
+/// Options for the repository's location and credentials.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Repository")]
 pub struct StoreArgs {
@@ -33,7 +33,7 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// What is given replaces what `plan` says.
+    /// Returns `plan` with the given options in place of its values.
     #[must_use]
     pub fn over(&self, plan: Repository) -> Repository {
         Repository {
@@ -48,7 +48,7 @@ impl StoreArgs {
     }
 }
 
-/// How progress is shown.
+/// The form of progress on standard error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Progress {
     /// Bars on a terminal, lines elsewhere
@@ -62,7 +62,7 @@ pub enum Progress {
     None,
 }
 
-/// How a run goes and what it leaves.
+/// Options of a run: progress, limits and report files.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
@@ -86,14 +86,14 @@ pub struct RunArgs {
     pub termination_log: Option<PathBuf>,
 }
 
-/// Refuses a limit that no run can keep.
+/// Refuses a memory limit below the minimum that a run needs.
 pub(super) fn enough(memory: Option<Size>) -> Result<(), Failure> {
     let Some(memory) = memory.filter(|memory| *memory < LEAST_MEMORY) else { return Ok(()) };
     let what = format!("--memory {memory} is under the least, {LEAST_MEMORY}");
     Err(Failure::new(Exit::Usage, what).remedy("leave it out, or give more"))
 }
 
-/// How listings are written.
+/// The option for the output format.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct OutputArgs {
     /// How it is written, on standard output
@@ -101,8 +101,8 @@ pub struct OutputArgs {
     pub output: Format,
 }
 
-/// The help of `--output` for verbs that write line by line, however long the list: no document holds
-/// it whole.
+/// Sets the help of `--output` for verbs that write line by line. A long list is streamed, never held as
+/// one document.
 pub(super) fn line_by_line(output: clap::Arg) -> clap::Arg {
     output.hide_possible_values(true).help(
         "How it is written, on standard output: table for people, json with one object a line, yaml \
@@ -110,7 +110,7 @@ pub(super) fn line_by_line(output: clap::Arg) -> clap::Arg {
     )
 }
 
-/// Who reads, and whom he trusts.
+/// Options for identities, pinned signers, and filters by plan and writer.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Keys")]
 pub struct ReaderArgs {
@@ -131,13 +131,13 @@ pub struct ReaderArgs {
     pub writer: Option<String>,
 }
 
-/// What every verb that reads a repository takes.
+/// Arguments of every verb that reads a repository.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ReadArgs {
-    /// Where.
+    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Who.
+    /// Options for identities, pinned signers and filters.
     #[command(flatten)]
     pub reader: ReaderArgs,
 }

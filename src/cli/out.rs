@@ -1,5 +1,5 @@
-//! Standard output: tables for people, JSON and YAML for programs, raw bytes. A reader that went
-//! away ends the program quietly.
+//! Writes to standard output: tables for people, JSON and YAML for programs, raw bytes. A closed pipe ends
+//! the program with exit code 0.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::report::failure::{Exit, Failure};
 use crate::report::text::plain;
 
-/// How listings and reports are written.
+/// The format of lists and reports on standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -23,7 +23,7 @@ pub enum Format {
     Yaml,
 }
 
-/// Writes to standard output.
+/// Writes to standard output through a buffer, and flushes it.
 ///
 /// # Errors
 /// As [`written`].
@@ -32,11 +32,11 @@ pub(super) fn data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Resu
     written(write(&mut out).and_then(|()| out.flush()))
 }
 
-/// Judges a write to standard output. A reader that closed its pipe, as `| head` does, has what he
-/// wanted: the program ends at once with 0.
+/// Handles the result of a write to standard output. If the reader has closed the pipe, as `| head` does,
+/// the program ends at once with exit code 0.
 ///
 /// # Errors
-/// When the output cannot take it otherwise.
+/// If the write failed for another reason.
 pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Ok(()) => Ok(()),
@@ -45,11 +45,11 @@ pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// That standard output was there when the program began, for verbs whose data is all that they give.
-/// The runtime puts `/dev/null` in the place of a closed one, open for reading too.
+/// Checks that standard output was open at the program's start, for verbs that produce only data. The
+/// runtime replaces a closed one by `/dev/null`, opened for reading too.
 ///
 /// # Errors
-/// With `exit` when it was closed.
+/// With `exit` if it was closed.
 pub(super) fn open(exit: Exit) -> Result<(), Failure> {
     use std::os::unix::fs::MetadataExt as _;
     let out = io::stdout();
@@ -63,7 +63,7 @@ pub(super) fn open(exit: Exit) -> Result<(), Failure> {
         .remedy("send it to a file or a pipe; > /dev/null if nobody wants it"))
 }
 
-/// Writes lines.
+/// Writes text to standard output.
 ///
 /// # Errors
 /// As [`data`].
@@ -86,10 +86,10 @@ pub(super) fn value<T: Serialize>(value: &T, format: Format) -> Result<(), Failu
     text(&shown)
 }
 
-/// A value as one of many: a line of JSON, or a document of YAML after its mark.
+/// Renders one of many values: a line of JSON, or a YAML document after `---`.
 ///
 /// # Errors
-/// When it cannot be written so, which is a bug.
+/// If the value cannot be serialised, which is a bug.
 pub(super) fn line<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
     let bug = |error: String| Failure::new(Exit::Bug, "a line cannot be written").because(error);
     match format {
@@ -117,12 +117,12 @@ pub(super) fn lines<T: Serialize>(
     text(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
 }
 
-/// A column of a table.
+/// A column of a table, with its heading.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Column {
-    /// Text.
+    /// Text, aligned to the left.
     Left(&'static str),
-    /// Figures.
+    /// Numbers, aligned to the right.
     Right(&'static str),
 }
 
@@ -139,7 +139,7 @@ pub(super) fn listing<T: Serialize>(
     if format == Format::Table { text(&table(columns, rows)) } else { value(whole, format) }
 }
 
-/// Rows under headings, two spaces apart, nothing cut off.
+/// Renders rows under headings, two spaces apart. Cells are never truncated.
 fn table(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);

@@ -1,4 +1,4 @@
-//! Opening the store that arguments name.
+//! Opens the store that a plan or the arguments name.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::open::{StoreOptions, open};
 use crate::world::World;
 
-/// What the store is told, from a plan's repository or the arguments alone.
+/// Returns the options of a repository's store; `create` makes a missing folder, never a bucket.
 pub(super) fn options(repository: &Repository, upload: Option<Rate>, create: bool) -> StoreOptions {
     let mut options = StoreOptions::new(repository.url.clone())
         .upload_limit(upload.and_then(|rate| std::num::NonZeroU64::new(rate.per_second())));
@@ -25,7 +25,7 @@ pub(super) fn options(repository: &Repository, upload: Option<Rate>, create: boo
     options
 }
 
-/// The repository of a verb that has no plan.
+/// Returns the repository that the arguments name, for verbs without a plan.
 pub(super) fn without_plan(args: &StoreArgs) -> Result<Repository, Failure> {
     if args.repo.is_none() {
         return Err(Failure::new(Exit::Usage, "no repository is named")
@@ -34,7 +34,7 @@ pub(super) fn without_plan(args: &StoreArgs) -> Result<Repository, Failure> {
     Ok(args.over(Repository::default()))
 }
 
-/// Opens it.
+/// Opens the store.
 pub(super) async fn store(
     options: &StoreOptions,
     world: &World,
@@ -43,7 +43,7 @@ pub(super) async fn store(
     open(options, world, reporter).await.map_err(Failure::from)
 }
 
-/// Where it is, for people.
+/// Returns the repository's location for the recovery sheet.
 pub(super) fn whereabouts(repository: &Repository) -> Whereabouts {
     Whereabouts {
         url: repository.url.clone(),
@@ -53,19 +53,19 @@ pub(super) fn whereabouts(repository: &Repository) -> Whereabouts {
     }
 }
 
-/// The folders that a store in a folder still lacks. Those that come to be go again when it is
-/// dropped, if they are empty: what fails leaves no folder behind.
+/// The folders of a file store that do not exist yet. On drop, those that were created and are empty are
+/// removed, so that a failure leaves no folder behind.
 pub(super) struct Fresh(Vec<PathBuf>);
 
 impl Fresh {
-    /// Of the store at `url`, before it is opened.
+    /// Lists the missing folders of the store at `url`. Call this before the store is opened.
     pub(super) fn of(url: &str) -> Self {
         let folder = url.strip_prefix("file://").map(Path::new);
         let lacking = folder.into_iter().flat_map(Path::ancestors).take_while(|folder| !folder.exists());
         Self(lacking.map(Path::to_owned).collect())
     }
 
-    /// They stay.
+    /// Keeps the folders.
     pub(super) fn keep(mut self) {
         self.0.clear();
     }
@@ -73,7 +73,7 @@ impl Fresh {
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        // The deepest first; one that holds something, or was never made, ends it.
+        // The deepest comes first; the first that is not empty or was never created ends the loop.
         for folder in &self.0 {
             if std::fs::remove_dir(folder).is_err() {
                 return;

@@ -1,4 +1,4 @@
-//! `kbak plan`: the schema and the check of plan files, and a first one from a cluster.
+//! `kbak plan`: prints the schema of plan files, checks one, or drafts one from a cluster.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use crate::source::kubernetes::ApiError;
 use crate::survey::wishes::wishes;
 use crate::survey::{Wanted, survey};
 
-/// What `kbak plan` takes.
+/// Arguments of `kbak plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     pub action: PlanAction,
 }
 
-/// What can be done with plans.
+/// The actions of `kbak plan`.
 #[derive(Debug, Subcommand)]
 pub enum PlanAction {
     /// Print the JSON Schema of plan files, for editors
@@ -44,7 +44,7 @@ Examples:
         /// Of which kind of plan
         #[arg(value_name = "KIND", default_value = "backup")]
         kind: PlanKind,
-        /// How it is written
+        /// The output format.
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -60,7 +60,7 @@ Exit codes: 0 the plan can be carried out, 2 it cannot.")]
         /// The plan; - is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// How it is written
+        /// The output format.
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -80,7 +80,7 @@ Nothing is written to the cluster, and the value of no Secret is read.")]
     Init(Box<InitArgs>),
 }
 
-/// What `kbak plan init` takes.
+/// Arguments of `kbak plan init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
     /// The plan's name
@@ -101,12 +101,12 @@ pub struct InitArgs {
     /// A context of the kubeconfig
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
-    /// Where.
+    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
 }
 
-/// Kinds of plans.
+/// The kinds of plans that have a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PlanKind {
     /// BackupPlan
@@ -115,7 +115,7 @@ pub enum PlanKind {
     Restore,
 }
 
-/// Does it.
+/// Runs the chosen action.
 pub(super) fn run(args: PlanArgs, talk: &Talk) -> Result<Exit, Failure> {
     match args.action {
         PlanAction::Schema { kind, output } => {
@@ -131,7 +131,7 @@ pub(super) fn run(args: PlanArgs, talk: &Talk) -> Result<Exit, Failure> {
     }
 }
 
-/// Writes a plan to standard output.
+/// Drafts a plan from the cluster and writes it to standard output.
 fn init(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
     for recipient in &args.recipient {
         plan::recipient_argument(recipient).map_err(|error| error.failure("--recipient"))?;
@@ -151,7 +151,7 @@ fn init(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
     });
     drop(display.finish());
     let (survey, wishes, server) = found?;
-    // The plan may lie elsewhere, and what it names is looked for beside it.
+    // The plan may be stored in another folder, and its relative paths start there.
     let kubeconfig = args.kubeconfig.as_ref().map(std::path::absolute).transpose();
     let kubeconfig = kubeconfig
         .map_err(|error| Failure::new(Exit::Usage, "--kubeconfig names no file").because(error))?
@@ -170,7 +170,7 @@ fn init(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
     };
     let text = draft.text().map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     out::text(&text)?;
-    // What is written must be a plan, but for what only a person can fill in.
+    // The draft must be a valid plan, except for values that only a person can fill in.
     match plan::parse(&text) {
         Ok(_) => talk.good("the plan can be used: kbak check --plan FILE tries all of it"),
         Err(PlanError { problems }) => {
@@ -195,7 +195,7 @@ struct CheckReport<'a> {
 
 fn check(file: &Path, format: Format, talk: &Talk) -> Result<Exit, Failure> {
     let (name, text) = read_text(file)?;
-    // The kind decides how it is read; a text without one is read as the plan of a backup.
+    // The kind selects the parser; a text without one is parsed as a BackupPlan.
     if text.lines().any(|line| line.trim_end() == "kind: RestorePlan") {
         return check_restore(&name, &text, format, talk);
     }
@@ -242,7 +242,7 @@ fn check_restore(name: &str, text: &str, format: Format, talk: &Talk) -> Result<
 /// Reads a plan's file and makes its file names absolute.
 ///
 /// # Errors
-/// That it cannot be read, or everything that is wrong with it.
+/// If the file cannot be read, or with all problems of the plan.
 pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
     let (name, text) = read_text(file)?;
     let mut checked = plan::parse(&text).map_err(|error| error.failure(&name))?;
@@ -252,16 +252,16 @@ pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
     Ok(checked)
 }
 
-/// Reads a restore's plan.
+/// Reads a RestorePlan from its file.
 ///
 /// # Errors
-/// That it cannot be read, or everything that is wrong with it.
+/// If the file cannot be read, or with all problems of the plan.
 pub(super) fn load_restore(file: &Path) -> Result<RestorePlan, Failure> {
     let (name, text) = read_text(file)?;
     plan::parse_restore(&text).map_err(|error| error.failure(&name))
 }
 
-/// A plan's text and what it is called.
+/// Returns the plan's name for messages and its text; `-` is standard input.
 fn read_text(file: &Path) -> Result<(String, String), Failure> {
     let most = plan::MAX_TEXT as u64 + 1;
     let mut text = Vec::new();

@@ -1,4 +1,4 @@
-//! `kbak restore --dry-run`: what would be done, for people and for programs.
+//! `kbak restore --dry-run`: plans a restore, and prints the plan as text, JSON or YAML.
 
 use std::io::{Seek as _, Write};
 
@@ -18,19 +18,19 @@ use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plain, plural, size};
 use crate::restore::kubernetes::{Absent, Decision, Plan};
 
-/// Decisions that are kept in memory; more go to a file that nobody else can open.
+/// Bytes of decisions that are kept in memory; more go to a private temporary file.
 const HELD: usize = 4 << 20;
 
-/// What would be done.
+/// The planned restore: its items, and the decision for each object.
 pub(super) struct Preview {
     head: Head,
     items: Vec<Line>,
     plan: Option<Plan>,
-    /// What was asked for and nothing in the snapshot fits, where files would be written.
+    /// Selectors that match no object, for a restore to files.
     absent: Vec<Absent>,
-    /// Each object's decision, a line of JSON.
+    /// The decision for each object, as JSON lines.
     objects: tempfile::SpooledTempFile,
-    /// Why not all decisions could be kept.
+    /// The first error that kept a decision from being stored.
     failed: Option<std::io::Error>,
 }
 
@@ -41,12 +41,12 @@ struct Line {
     what: String,
     bytes: u64,
     target: String,
-    /// Paths that were asked for and that the snapshot does not hold.
+    /// Selected paths that the snapshot does not hold.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
 }
 
-/// Plans, and changes nothing.
+/// Plans the restore and changes nothing.
 pub(super) async fn make(
     args: &RestoreArgs,
     opened: &Opened,
@@ -112,7 +112,7 @@ async fn line(args: &RestoreArgs, opened: &Opened, item: &Item, items: usize) ->
 }
 
 impl Preview {
-    /// Shows it.
+    /// Prints the preview and returns its exit code.
     pub(super) fn show(mut self, format: Format, talk: &Talk) -> Result<Exit, Failure> {
         if format != Format::Table {
             self.write(format)?;
@@ -141,14 +141,14 @@ impl Preview {
         Ok(self.exit())
     }
 
-    /// Something that was asked for and is not there will not be restored either.
+    /// Returns `Partial` if a selected object or path is not in the snapshot.
     fn exit(&self) -> Exit {
         let planned = self.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
         let absent = !self.absent.is_empty() || self.items.iter().any(|line| !line.absent.is_empty());
         if planned && !absent { Exit::Safe } else { Exit::Partial }
     }
 
-    /// The whole as one document, the objects one after the other.
+    /// Writes the preview as one document, and streams the objects into it.
     fn write(&mut self, format: Format) -> Result<(), Failure> {
         let head = json!({
             "snapshot": {"sequence": self.head.sequence, "hash": self.head.hash},
@@ -178,7 +178,7 @@ impl Preview {
     }
 }
 
-/// Copies lines, with something before each and between them.
+/// Copies lines, with `before` in front of each and `between` between them.
 fn copy(
     lines: &mut tempfile::SpooledTempFile,
     out: &mut dyn Write,

@@ -1,6 +1,5 @@
-//! Asks a person for a secret on the terminal: nothing is echoed, and the terminal is left as it was,
-//! however the asking ends. Ctrl-C reaches the program as a byte, so it cannot end the process while
-//! the echo is off.
+//! Asks for a secret on the terminal without echo, and always restores the terminal's settings. Ctrl-C
+//! reaches the program as a byte, so that it cannot end the process while the echo is off.
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -11,31 +10,31 @@ use zeroize::Zeroizing;
 
 use crate::report::failure::{Exit, Failure};
 
-/// The longest secret, in bytes. The buffer never grows, which would leave copies behind.
+/// The longest secret, in bytes. The buffer never grows, because that would leave copies in memory.
 const MAX_SECRET: usize = 4096;
 
-/// Whether the person has answered a question with Ctrl-C. Whoever asked gets no answer and ends with
-/// a failure of its own, in order; the program then says what really happened.
+/// True if a prompt was answered with Ctrl-C. The caller then gets no answer and fails in order, and the
+/// program reports the interruption instead.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// The failure that stands for everything that followed from Ctrl-C at a question, if there was one.
+/// Returns the interruption, if a prompt was answered with Ctrl-C. It replaces all later failures.
 pub(super) fn interrupted() -> Option<Failure> {
     INTERRUPTED
         .load(Ordering::Relaxed)
         .then(|| Failure::new(Exit::Interrupted, "interrupted at the passphrase"))
 }
 
-/// Whether a person can be asked.
+/// True if standard error and the process have a terminal for prompts.
 pub(super) fn can_ask() -> bool {
     std::io::stderr().is_terminal() && tty().is_some()
 }
 
-/// The terminal of this process.
+/// Opens the controlling terminal of this process.
 pub(super) fn tty() -> Option<File> {
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
 }
 
-/// Asks; nothing when nobody can be asked or the person does not answer.
+/// Asks for a secret; `None` if there is no terminal or no answer.
 pub(super) fn secret(question: &str) -> Option<Zeroizing<String>> {
     if !can_ask() || INTERRUPTED.load(Ordering::Relaxed) {
         return None;
@@ -62,7 +61,7 @@ pub(super) fn secret(question: &str) -> Option<Zeroizing<String>> {
     }
 }
 
-/// A terminal that neither echoes nor makes signals of keys, until it is dropped.
+/// A terminal with echo and signal keys turned off until it is dropped.
 struct Quiet {
     tty: File,
     before: Termios,
@@ -75,7 +74,7 @@ impl Quiet {
         quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON);
         quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
         quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
-        // What was typed before the question is not its answer.
+        // Input from before the question is discarded.
         tcsetattr(&tty, OptionalActions::Flush, &quiet).ok()?;
         Some(Self { tty, before })
     }
@@ -83,12 +82,12 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // Nothing better can be done where it fails: the terminal has gone.
+        // A failure is ignored: the terminal is gone.
         let _ = tcsetattr(&self.tty, OptionalActions::Drain, &self.before);
     }
 }
 
-/// How a question was answered.
+/// The answer to a prompt.
 enum Typed {
     Line(Zeroizing<Vec<u8>>),
     TooLong,
@@ -96,7 +95,7 @@ enum Typed {
     End,
 }
 
-/// A line as a terminal edits it: backspace takes a character back, Ctrl-U all.
+/// Reads a line with the editing of a terminal: backspace deletes a character, Ctrl-U the line.
 fn line(mut tty: &File) -> Typed {
     let mut typed = Zeroizing::new(Vec::with_capacity(MAX_SECRET));
     let mut long = false;

@@ -1,4 +1,4 @@
-//! Opening a repository and a snapshot for a verb that reads.
+//! Opens a repository and a snapshot for verbs that read.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -20,10 +20,10 @@ use crate::repository::snapshot::OpenSnapshot;
 use crate::restore::streams::member;
 use crate::world::World;
 
-/// What readers may hold of decrypted packs, where no budget is given.
+/// The default limit for decrypted packs that readers hold in memory, in bytes.
 pub(super) const MEMORY: u64 = 64 << 20;
 
-/// Opens the repository as the pinned signers show it.
+/// Opens the repository. Only objects that pinned signers signed count.
 pub(super) async fn view(from: &ReadArgs, reporter: &Reporter) -> Result<View, Failure> {
     let signers = required_pin(from.reader.signer.as_deref())?.signers;
     let world = World::real();
@@ -32,22 +32,22 @@ pub(super) async fn view(from: &ReadArgs, reporter: &Reporter) -> Result<View, F
     Ok(View { store, signers: Arc::new(signers), world, reporter: reporter.clone() })
 }
 
-/// Which snapshot is meant.
+/// Returns the selector of a snapshot, with the filters by writer and plan.
 pub(super) fn which(reader: &ReaderArgs, snapshot: &str) -> Which {
     Which { snapshot: snapshot.to_owned(), writer: reader.writer.clone(), plan: reader.plan_id.clone() }
 }
 
-/// A snapshot that the identities opened, and where it stands.
+/// A snapshot that the identities opened, with its repository.
 #[derive(Debug)]
 pub(super) struct Opened {
     /// The repository.
     pub(super) view: View,
-    /// The snapshot.
+    /// The decrypted snapshot.
     pub(super) snapshot: OpenSnapshot,
 }
 
-/// Reads the identities before anything is asked of a store: a person waits for the passphrase
-/// prompt, not for a network.
+/// Reads the identities. Callers do this before they open the store, so that the passphrase prompt does
+/// not wait for the network.
 pub(super) fn keys(reader: &ReaderArgs) -> Result<Vec<Arc<Identity>>, Failure> {
     if reader.identity.is_empty() {
         return Err(Failure::new(Exit::Usage, "no identity is given: names and contents are encrypted")
@@ -70,7 +70,7 @@ pub(super) async fn open(
     Ok(Opened { view, snapshot })
 }
 
-/// The same for verbs that show no progress: runs `work` with the opened snapshot.
+/// Opens a snapshot and runs `work` with it, for verbs that show no progress.
 pub(super) fn with_snapshot<T, F: Future<Output = Result<T, Failure>>>(
     from: &ReadArgs,
     snapshot: &str,
@@ -84,7 +84,7 @@ pub(super) fn with_snapshot<T, F: Future<Output = Result<T, Failure>>>(
     })
 }
 
-/// An item of a snapshot by its name, with what there is instead where it is not there.
+/// Returns an item by its name. The error suggests a similar name, or lists the names that exist.
 pub(super) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Item, Failure> {
     let items = &snapshot.body().items;
     items.iter().find(|item| item.name == name).ok_or_else(|| {
@@ -98,9 +98,9 @@ pub(super) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Ite
     })
 }
 
-/// What `ITEM[:REST]` names: an item, and a stream or a path in it. Items' names hold no colon but
-/// those of folders, so the longest name that fits counts. A folder's item may be called by the
-/// folder alone, as a shell completes it.
+/// Parses `ITEM[:REST]` into an item, and a stream or a path in it. Only names of folders can contain a
+/// colon, so that the longest matching name is taken. A folder's item may be named by its path alone, as
+/// shells complete it.
 pub(super) fn split<'a>(
     snapshot: &'a OpenSnapshot,
     text: &'a OsStr,
@@ -129,9 +129,9 @@ pub(super) fn split<'a>(
     }
 }
 
-/// A stream of an item by the beginning of `rest`, and what follows it: `apps/v1/deployments/ns/x`
-/// is the stream `apps/v1/deployments` and the member `ns/x`. A folder has one stream, so all of
-/// `rest` is the path.
+/// Returns the stream that `rest` begins with, and the path after it: `apps/v1/deployments/ns/x` is the
+/// stream `apps/v1/deployments` and the member `ns/x`. A folder has one stream, so that all of `rest` is
+/// the path.
 pub(super) fn stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Stream, &'a [u8]), Failure> {
     if let [only] = item.streams.as_slice()
         && only.format == "tar"
@@ -159,7 +159,7 @@ pub(super) fn stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Stream, 
     Ok((stream, within(&rest[stream.name.len()..])))
 }
 
-/// A path as members have it: without slashes at its ends.
+/// Strips the slashes at both ends: paths of members have none.
 fn within(mut path: &[u8]) -> &[u8] {
     while let Some(rest) = path.strip_prefix(b"/").or_else(|| path.strip_suffix(b"/")) {
         path = rest;
@@ -167,8 +167,8 @@ fn within(mut path: &[u8]) -> &[u8] {
     path
 }
 
-/// The path that a person means: what kbak shows in that way, with its escapes, or, where nothing is
-/// called so, the bytes as they are.
+/// Resolves a path from the command line. Escapes are decoded as kbak prints them, unless only the
+/// undecoded bytes name a member.
 pub(super) async fn spelled(reader: &StreamReader, path: &[u8]) -> Result<Name, Failure> {
     let path = Name::from(within(path));
     match path.unescaped() {

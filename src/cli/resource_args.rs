@@ -1,5 +1,5 @@
-//! Arguments that say which resources come back, and how; together with a RestorePlan they make
-//! the config of a restore.
+//! Arguments for the restore of resources: selection, mapping and policy. Together with a RestorePlan they
+//! form the config of a restore.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::restore::kubernetes::{
     Allow, Existing, Mapping, Modifier, Profile, Release, RestoreConfig, Scope, Selected,
 };
 
-/// What `kbak restore` takes for resources.
+/// Arguments of `kbak restore` for Kubernetes resources.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Resources")]
 pub struct ResourceArgs {
@@ -76,7 +76,7 @@ pub struct ResourceArgs {
     pub outcomes: Option<PathBuf>,
 }
 
-/// How much of the cluster's own machinery comes back.
+/// The part of the cluster's infrastructure that is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProfileArg {
     /// Nothing: applications only
@@ -87,7 +87,7 @@ pub enum ProfileArg {
     Everything,
 }
 
-/// Whether objects come back that Git holds.
+/// The handling of objects that Git holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScopeArg {
     /// Only what Git does not hold
@@ -96,7 +96,7 @@ pub enum ScopeArg {
     All,
 }
 
-/// What happens to objects that are there and differ.
+/// The handling of existing objects that differ from the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExistingArg {
     /// They are left alone
@@ -107,7 +107,7 @@ pub enum ExistingArg {
     Replace,
 }
 
-/// What a copy may do.
+/// The side effects that `--release` permits in a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReleaseArg {
     /// Run CronJobs and Jobs, let Argo CD sync by itself
@@ -124,7 +124,7 @@ pub enum ReleaseArg {
     None,
 }
 
-/// The RestorePlan with the arguments in it.
+/// Reads the RestorePlan, if one is given, and adds the arguments to it.
 pub(super) fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
     let given = &args.resources;
     let mut spec = match &given.plan {
@@ -198,8 +198,8 @@ pub(super) fn spec(args: &RestoreArgs) -> Result<RestoreSpec, Failure> {
     Ok(spec)
 }
 
-/// A namespace that is selected whole and an object in it: beside the whole the object would say
-/// nothing, so it is meant alone, and the namespace only says where it goes.
+/// Deselects a whole namespace if `--object` names an object in it. Beside the whole namespace the object
+/// would be redundant, so it is meant alone, and `--namespace` only maps it.
 fn leave_to_objects(spec: &mut RestoreSpec, given: &ResourceArgs) {
     let select = &mut spec.select;
     if given.namespace.is_empty() || select.kinds.include != ["*"] || select.selector.is_some() {
@@ -222,8 +222,8 @@ fn add(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Re
     Ok(())
 }
 
-/// Files are written as the backup has the objects: a wish for something else is refused, because who
-/// applies them would take them for what he asked for.
+/// Refuses options that change objects in a restore to files. Files hold objects as they were backed up,
+/// and a user who applies them would expect the changes.
 pub(super) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
     let map = &spec.map;
     let wishes = [
@@ -250,7 +250,7 @@ pub(super) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
         .remedy("leave that out and change the files, or restore with --cluster"))
 }
 
-/// The config of a restore. `cluster_uid` is that of the backup.
+/// Builds the config of a restore. `cluster_uid` is the UID of the cluster in the backup.
 pub(super) fn config(spec: &RestoreSpec, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
     let select = &spec.select;
     let bad = |what: &str, error: &dyn std::error::Error| {
@@ -324,7 +324,7 @@ fn release_of(release: ReleaseName) -> Option<Release> {
     }
 }
 
-/// The plan's check has refused what cannot be one.
+/// Builds a modifier. The plan's check has already refused invalid ones.
 fn modifier(modify: &Modify) -> Result<Modifier, Failure> {
     let bad = |error: String| Failure::new(Exit::Usage, "a modifier is none").because(error);
     let chosen = &modify.r#match;

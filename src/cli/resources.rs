@@ -1,4 +1,4 @@
-//! `kbak restore` of a cluster's resources: the plan, then what it says.
+//! `kbak restore` of a cluster's resources: plans and applies them, or writes them as files.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -24,12 +24,12 @@ use crate::restore::kubernetes::{
 use crate::restore::streams::{SnapshotResources, exit_of_reading};
 use crate::source::kubernetes::Cluster;
 
-/// Objects that a report names.
+/// The number of objects that a report lists.
 const OBJECTS: usize = 10_000;
-/// The least of a hash that tells one plan from another.
+/// The minimum length of `--plan-hash`, in hex digits.
 const HASH: usize = 8;
 
-/// The resources of a cluster, into one or into files.
+/// Restores an item's resources into a cluster or into files.
 pub(super) async fn restore(
     args: &RestoreArgs,
     opened: &Opened,
@@ -44,7 +44,7 @@ pub(super) async fn restore(
     if let Some(folder) = &args.resources_to {
         return files(&source, folder, &config, item).await;
     }
-    // A wrong address is told soon; once something is written, an outage is outlasted.
+    // A wrong address fails soon; once objects are written, the client waits for an outage to end.
     let quick = sources::cluster(Some(cluster), reporter).await?;
     let cluster = sources::patient_cluster(cluster, reporter).await?;
     let planned = reporter.meter("plan", "objects");
@@ -58,20 +58,20 @@ pub(super) async fn restore(
     apply(args, &cluster, &source, &config, item, reporter, meter).await
 }
 
-/// What the arguments and the item make of a restore.
+/// Builds the config of a restore from its RestorePlan and the item's cluster UID.
 fn config(spec: &RestoreSpec, item: &Item) -> Result<RestoreConfig, Failure> {
     let uid = item.facts.get("cluster_uid").and_then(|uid| uid.as_str());
     resource_args::config(spec, uid.map(str::to_owned))
 }
 
-/// What is asked for and nothing in the item fits, where files would be written.
+/// Returns the selectors that match no object of the item, for a restore to files.
 pub(super) async fn absent(opened: &Opened, item: &Item, spec: &RestoreSpec) -> Result<Vec<Absent>, Failure> {
     let source = SnapshotResources::new(&opened.snapshot, item)?;
     let config = config(spec, item)?;
     absent_in(&source, &config).await.map_err(|error| unwritten(error.into()))
 }
 
-/// The plan alone. `told` hears of each object.
+/// Plans the restore without applying it. `told` is called with the decision for each object.
 pub(super) async fn plan(
     args: &RestoreArgs,
     opened: &Opened,
@@ -131,7 +131,7 @@ fn unwritten(error: DirectoryError) -> Failure {
     if let Some(remedy) = remedy { failure.remedy(remedy) } else { failure }
 }
 
-/// A restore that ended early, after so many objects were created; none if it was only planned.
+/// Returns the failure of a restore that stopped early. `created` is `None` if it was only planned.
 fn stopped(error: RestoreError, created: Option<u64>) -> Failure {
     let so_far = created.map_or("nothing was changed".to_owned(), |created| {
         format!("{} that were created stay", plural(created, "object", "objects"))
@@ -152,7 +152,7 @@ fn stopped(error: RestoreError, created: Option<u64>) -> Failure {
     Failure::new(exit, what).because(error).remedy(remedy)
 }
 
-/// What becomes of each object, to a file and into the report.
+/// Records the outcome of each object, in a file and for the report.
 struct Told {
     file: Option<Mutex<std::io::BufWriter<std::fs::File>>>,
     failed: Mutex<Option<std::io::Error>>,
@@ -209,7 +209,7 @@ impl Told {
         }
     }
 
-    /// The objects that were not plainly created.
+    /// Flushes the file, and returns the objects with another outcome than `Created`.
     fn finish(self, reporter: &Reporter) -> Vec<ObjectReport> {
         let inner = |error: Mutex<Option<std::io::Error>>| {
             error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)

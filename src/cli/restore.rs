@@ -1,4 +1,4 @@
-//! `kbak restore`.
+//! `kbak restore`: restores the items of a snapshot one after the other.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::report::run::{ItemReport, ItemState, RunReport, SnapshotReport};
 use crate::report::text::plural;
 use crate::restore::volume::{ExistingFiles, Whither};
 
-/// What `kbak restore` takes.
+/// Arguments of `kbak restore`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -97,25 +97,25 @@ pub struct RestoreArgs {
     /// Restore what gives rights or runs as root only if it is named
     #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = "Where")]
     pub allow: Vec<Allowed>,
-    /// Which resources, and how they come back.
+    /// Options for the restore of Kubernetes resources.
     #[command(flatten)]
     pub resources: ResourceArgs,
     /// Say what would be done, and do nothing; server: ask the API server as well, in a dry run
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
         default_missing_value = "client", help_heading = "Run")]
     pub dry_run: Option<DryRun>,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How.
+    /// Options of the run: progress, limits and report files.
     #[command(flatten)]
     pub run: RunArgs,
-    /// How the report is written.
+    /// The output format of the report.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// Who is asked in a dry run.
+/// The systems that a dry run reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DryRun {
     /// The backup, and the cluster for what is there
@@ -124,7 +124,7 @@ pub enum DryRun {
     Server,
 }
 
-/// What happens to files that are there.
+/// The handling of files that exist in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Existing {
     /// The target must be empty
@@ -148,7 +148,7 @@ impl From<Existing> for ExistingFiles {
     }
 }
 
-/// What is restored only if it is named.
+/// Kinds of data that are restored only if `--allow` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Allowed {
     /// Roles and their bindings, aws-auth
@@ -168,7 +168,7 @@ pub enum Allowed {
 }
 
 impl Allowed {
-    /// As a plan names it.
+    /// Returns the name in a RestorePlan; `None` if it does not concern resources.
     pub(super) fn of_resources(self) -> Option<AllowName> {
         match self {
             Self::Rbac => Some(AllowName::Rbac),
@@ -181,11 +181,11 @@ impl Allowed {
     }
 }
 
-/// After an interruption.
+/// The remedy after an interruption.
 const GO_ON: &str = "run it again: a folder goes on with --existing-files skip, a cluster by itself; drop the \
      database that was begun, and write files of resources into a new folder";
 
-/// Restores.
+/// Runs `kbak restore`.
 pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     let repository = args.repository.store.repo.clone().unwrap_or_default();
     let identities = enough(args.run.memory)
@@ -195,7 +195,7 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     let mut report = conclude::begin("restore", &repository, None);
     let display = conclude::display(&args.run, talk, memory);
     let reporter = display.reporter();
-    // Half of a budget is for packs that were read; the target and the runtime have the rest.
+    // Half of the memory limit is for decrypted packs; the target and the runtime have the rest.
     let held = memory.map_or(reading::MEMORY, |memory| memory / 2);
     let outcome = signals::until_stopped(&CancellationToken::new(), GO_ON, async {
         let opened = reading::open(&args.repository, &args.snapshot, &identities, held, &reporter).await?;
@@ -226,7 +226,7 @@ pub(super) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     conclude::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, talk)
 }
 
-/// The snapshot's sequence and hash.
+/// The sequence, hash and plan name of a snapshot.
 #[derive(Debug, Clone)]
 pub(super) struct Head {
     pub(super) sequence: u64,
@@ -249,20 +249,20 @@ pub(super) fn head(opened: &Opened) -> Head {
     }
 }
 
-/// The items that are asked for.
+/// Returns the selected items, outer folders before the folders inside them.
 fn chosen<'a>(args: &RestoreArgs, opened: &'a Opened) -> Result<Vec<&'a Item>, Failure> {
     let mut items: Vec<&Item> = match args.item.as_slice() {
         [] => opened.snapshot.body().items.iter().collect(),
         names => names.iter().map(|name| reading::item(&opened.snapshot, name)).collect::<Result<_, _>>()?,
     };
-    // A folder comes before what lies in it: it would take that for something strange.
+    // An outer folder comes first: it would take the files of an inner one for foreign files.
     let all = items.clone();
     items.sort_by_key(|item| all.iter().filter(|outer| lies_in(item, outer).is_some()).count());
     Ok(items)
 }
 
-/// What is asked for of resources, if there are any among the items; refused before anything is
-/// touched where it cannot be meant.
+/// Returns the RestorePlan for resources; the default if no item holds any. Invalid options are refused
+/// before anything is changed.
 fn wanted(args: &RestoreArgs, items: &[&Item]) -> Result<RestoreSpec, Failure> {
     let items: Vec<&Item> = items.iter().filter(|item| item.kind == "resources").copied().collect();
     if items.is_empty() {
@@ -296,8 +296,8 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
     }
 }
 
-/// Restores the items one after the other. What fails in one item, or is damaged of it, leaves the others
-/// to be restored; only the store and the person end the run.
+/// Restores the items one after the other. If one of several fails or is damaged, the others are still
+/// restored; only an unreachable store or cluster, or an interruption, ends the run.
 async fn all(
     args: &RestoreArgs,
     opened: &Opened,
@@ -340,7 +340,7 @@ async fn all(
     Ok(done)
 }
 
-/// The cluster that the arguments name.
+/// Returns the cluster that the arguments name.
 pub(super) fn cluster(args: &RestoreArgs) -> ClusterSpec {
     ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() }
 }
@@ -381,13 +381,13 @@ fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter
         .collect();
 }
 
-/// Where one of several folders goes.
+/// Returns the target of a folder: `to`, or a folder of the item's name in it if there are several.
 pub(super) fn beneath(to: &Path, item: &Item, several: bool) -> Whither {
     let below = if several { item.name.trim_start_matches("path/") } else { "" };
     Whither { to: to.to_owned(), below: PathBuf::from(below) }
 }
 
-/// Whether the folder of one item lies in that of another.
+/// Returns the path of the inner folder in the outer one; `None` if it is not inside.
 pub(super) fn lies_in<'a>(inner: &'a Item, outer: &Item) -> Option<&'a str> {
     let both = inner.kind == "volume" && outer.kind == "volume";
     inner.name.strip_prefix(&outer.name)?.strip_prefix('/').filter(|rest| both && !rest.is_empty())

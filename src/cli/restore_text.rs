@@ -1,4 +1,4 @@
-//! A restore's plan and its end, in words.
+//! Renders the plan and the result of a restore of resources as text.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use crate::restore::kubernetes::{
     Absent, Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum,
 };
 
-/// Creates a second that a small API server takes; what bounds a restore.
+/// The creates per second that a small API server accepts. They bound the duration of a restore.
 const RATE: u64 = 800;
-/// Changes that are told in a line each.
+/// The number of changes that are listed one by one.
 const CHANGES: usize = 12;
-/// Names that stand for many.
+/// The number of names that are given as examples.
 const NAMES: usize = 3;
 
-/// The plan, a line for each thing that becomes of objects.
+/// Renders the plan, with a line for each action on a group of objects.
 pub(super) fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let mut line = |verb: &str, rest: String| text.push_str(&format!("{verb:<9}{}\n", plain(&rest)));
@@ -96,7 +96,7 @@ pub(super) fn plan(plan: &Plan) -> String {
     text
 }
 
-/// Why this is a copy, and what that means; nothing if it is none.
+/// Explains why the restore makes a copy, and the consequences; `None` if it makes none.
 fn copy(plan: &Plan) -> Option<String> {
     if !plan.foreign {
         return None;
@@ -116,7 +116,7 @@ fn copy(plan: &Plan) -> Option<String> {
     ))
 }
 
-/// What a reader should know before a plan is carried out without having been looked at.
+/// Returns the warnings that are shown before a plan is carried out.
 pub(super) fn warnings(plan: &Plan) -> Vec<String> {
     let held = plan.count(|action| matches!(action, Action::Hold(_)));
     let mut warnings: Vec<String> = Vec::new();
@@ -134,7 +134,7 @@ pub(super) fn warnings(plan: &Plan) -> Vec<String> {
     warnings
 }
 
-/// `12 objects in shop-test (ConfigMap 8, Secret 4)`.
+/// Renders a sum as `12 objects in shop-test (ConfigMap 8, Secret 4)`.
 fn objects(sum: &Sum) -> String {
     let mut spaces = sum.namespaces.keys().filter(|name| !name.is_empty());
     let place = match (spaces.next(), spaces.next()) {
@@ -188,7 +188,7 @@ fn against(conflict: Conflict) -> &'static str {
     }
 }
 
-/// The name of a unit variant, as it is serialised.
+/// Returns the serialised name of a unit variant.
 fn code<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(text)) => text,
@@ -196,7 +196,7 @@ fn code<T: serde::Serialize>(value: &T) -> String {
     }
 }
 
-/// What became of one object.
+/// Reports the outcome of one object.
 pub(super) fn object(object: &ObjectRef, outcome: &Outcome) -> ObjectReport {
     let (code, why) = match outcome {
         Outcome::Created => ("created", String::new()),
@@ -214,7 +214,7 @@ pub(super) fn object(object: &ObjectRef, outcome: &Outcome) -> ObjectReport {
     ObjectReport { object: object.to_string(), outcome: code.into(), why }
 }
 
-/// That something that was asked for is not there.
+/// Explains that a selector matches no object, or that its object is left out.
 pub(super) fn nothing_fits(absent: &Absent) -> String {
     let beside = match absent {
         Absent::LeftOut(_, skip) => return format!("{absent} is left out: {}", left_out(skip)),
@@ -224,7 +224,7 @@ pub(super) fn nothing_fits(absent: &Absent) -> String {
     format!("nothing in the snapshot{beside} fits {absent}")
 }
 
-/// What was asked for and is not there.
+/// Returns a gap for each selector without a match.
 pub(super) fn absent(absent: &[Absent]) -> Vec<GapReport> {
     let gap = |one: &Absent| GapReport {
         code: "absent".into(),
@@ -234,7 +234,7 @@ pub(super) fn absent(absent: &[Absent]) -> Vec<GapReport> {
     absent.iter().map(gap).collect()
 }
 
-/// What is missing after a restore.
+/// Returns the gaps after a restore.
 pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
     let mut gaps = absent(&report.absent);
     let mut gap = |code: &str, object: String, reason: String| {
@@ -295,10 +295,10 @@ pub(super) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
     gaps
 }
 
-/// What to do about it.
+/// Returns the steps that close the gaps; `None` if there are none.
 pub(super) fn remedy(report: &RestoreReport) -> Option<String> {
     let mut steps = Vec::new();
-    // What is left out says by itself what brings it, if anything does.
+    // The reason of a left-out object already names the option that restores it, if one does.
     if report.absent.iter().any(|absent| !matches!(absent, Absent::LeftOut(..))) {
         steps.push("look at how it is called: kbak ls, kbak show".to_owned());
     }

@@ -19,7 +19,7 @@ use crate::report::run::GapReport;
 use crate::report::style::padded;
 use crate::report::text::{plain, plural, size, span, utc_and_local};
 
-/// What `kbak show` takes.
+/// Arguments of `kbak show`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -29,10 +29,10 @@ pub struct ShowArgs {
     /// latest, a number, or the first digits of a hash
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written.
+    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -76,7 +76,7 @@ struct ShownStream {
     sha256: Option<String>,
 }
 
-/// Shows it.
+/// Runs `kbak show`.
 pub(super) fn run(args: &ShowArgs, talk: &Talk) -> Result<Exit, Failure> {
     let shown = reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
         Ok(Shown::of(&opened))
@@ -90,7 +90,7 @@ pub(super) fn run(args: &ShowArgs, talk: &Talk) -> Result<Exit, Failure> {
 }
 
 impl Shown {
-    /// Everything of a snapshot that is worth knowing.
+    /// Collects the facts of a snapshot that are shown.
     pub(super) fn of(opened: &Opened) -> Self {
         let (snapshot, body) = (opened.snapshot.snapshot(), opened.snapshot.body());
         let envelope = snapshot.envelope();
@@ -138,7 +138,7 @@ impl Shown {
     }
 }
 
-/// How many streams and gaps of an item are told in the table.
+/// The number of streams, gaps and notes of an item that the table lists.
 const TOLD: usize = 40;
 
 impl ShownItem {

@@ -1,4 +1,4 @@
-//! Interruption: the first SIGINT or SIGTERM ends the work in order, the second at once.
+//! Handles SIGINT and SIGTERM: the first signal ends the work in order, the second at once.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,36 +12,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::report::failure::{Exit, Failure};
 
-/// Threads for jobs and for files. A few wait for others all the time: the walk, the writer of a
-/// restore's target, a store in a folder.
+/// The limit of threads for blocking jobs and files. A few of them wait for others all the time: the
+/// folder walk, the writer of a restore's target, a store in a folder.
 const MAX_BLOCKING: usize = 24;
 
-/// How long work that listens has to end in order: all ends within a second.
+/// The time that cancellable work has to end in order, so that all ends within a second.
 const LEAVING: Duration = Duration::from_millis(900);
 
-/// How long a call that listens to nothing may still take, as in writing all of a file to a slow disk.
+/// The time that a call without cancellation may still take, such as a file write to a slow disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether a use case runs, or has run, that listens to signals.
+/// True if a use case that listens to signals runs or has run.
 static LISTENS: AtomicBool = AtomicBool::new(false);
 
-/// The first signal that was heard, and the second.
+/// The tokens that the first and the second signal cancel.
 static HEARD: LazyLock<[CancellationToken; 2]> = LazyLock::new(Default::default);
 
-/// What the first one was.
+/// The name of the first signal.
 static NAME: OnceLock<&str> = OnceLock::new();
 
-/// Runs a use case to its end, or until a signal comes. Then its future is dropped: no request and
-/// no client tool outlives it.
+/// Runs a use case to its end or until a signal. On a signal its future is dropped, so that no request
+/// and no client tool outlives it.
 ///
 /// # Errors
-/// The use case's, or that it was interrupted, or that the system gives no threads or signals.
+/// If the use case fails, is interrupted, or the system provides no threads or signals.
 pub(super) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     until_stopped(&CancellationToken::new(), "run it again", work)
 }
 
-/// The same for work that listens to `stop`: it has [`LEAVING`] to end in order. `remedy` says how to go
-/// on after an interruption.
+/// Runs work that observes `stop`: after a signal it has [`LEAVING`] to end in order. `remedy` says how
+/// to continue after an interruption.
 ///
 /// # Errors
 /// As [`until_signalled`].
@@ -70,17 +70,17 @@ pub(super) fn until_stopped<T>(
         }
         stop.cancel();
         tokio::select! {
-            // What came to its end in this moment has ended well.
+            // Work that succeeds in this moment counts as a success.
             result = &mut work => result.map_err(|_| interrupted()),
             _ = timeout(LEAVING, second.cancelled()) => Err(interrupted()),
         }
     });
-    // Work on other threads was told to end and holds nothing that must be waited for.
+    // Work on other threads is cancelled, and none of it must be waited for.
     runtime.shutdown_background();
     result
 }
 
-/// Both signals, each as it comes.
+/// The streams of both signals.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -92,7 +92,7 @@ impl Signals {
         Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
     }
 
-    /// The name of the next one.
+    /// Waits for the next signal and returns its name.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
@@ -101,15 +101,15 @@ impl Signals {
     }
 }
 
-/// Watches for signals to the end of the process, on a thread of its own, which no call can hold up.
+/// Watches for signals until the process ends, on a separate thread that no other call can block.
 ///
-/// Before a use case listens, as while keys are read, the first signal ends the process: the system's own
-/// answer to it would give no exit code of ours, and none at all to the first process of a container.
-/// Later it ends the process where nothing else does: what runs then, be it the work or the report of
-/// its end, may wait in a call that nothing ends, as in writing to a pipe that nobody reads.
+/// Before a use case listens, such as while keys are read, the first signal ends the process. The system's
+/// default action would not give kbak's exit code, and PID 1 of a container has no default action.
+/// Later the thread ends the process only if nothing else does: the work, or the report of its end, may
+/// block in a call without cancellation, such as a write to a pipe that is not read.
 ///
 /// # Errors
-/// That the system gives no threads or signals.
+/// If the system provides no threads or signals.
 pub(super) fn watch() -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
     let mut signals = {
@@ -125,7 +125,7 @@ pub(super) fn watch() -> Result<(), Failure> {
                 if timeout(PATIENCE, signals.next()).await.is_ok() {
                     second.cancel();
                 }
-                // Whoever heard it, too, ends in order, with a report.
+                // Work that listens ends in order within this time, with a report.
                 sleep(LEAVING).await;
             }
             std::process::exit(Exit::Interrupted.code().into())

@@ -1,4 +1,4 @@
-//! `kbak snapshots`: what the store holds, as the pinned signers signed it. Needs no identity.
+//! `kbak snapshots`: lists the snapshots that pinned signers signed. Only `--failed` needs an identity.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::repository::chain::Snapshot;
 use crate::repository::open::PlanView;
 use crate::repository::{damage, keys, reports};
 
-/// What `kbak snapshots` takes.
+/// Arguments of `kbak snapshots`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -38,10 +38,10 @@ pub struct SnapshotsArgs {
     /// List failed runs instead, by the reports that they left in the store; needs --identity
     #[arg(long)]
     pub failed: bool,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How it is written.
+    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -63,16 +63,16 @@ struct Row {
     latest: bool,
 }
 
-/// A plan as it is listed.
+/// A plan in the list.
 struct Listed {
     view: PlanView,
-    /// Whether nothing newer than its newest snapshot lies there.
+    /// True if no invalid snapshot is stored with a higher number than the newest valid one.
     sound: bool,
-    /// Its name, where an identity opens its newest snapshot.
+    /// The plan's name, if an identity opened its newest snapshot.
     name: Option<String>,
 }
 
-/// Lists snapshots.
+/// Runs `kbak snapshots`: lists snapshots, or with `--failed` the reports of failed runs.
 pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     if args.failed {
         return failed(args, talk);
@@ -104,7 +104,7 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
         Column::Left(""),
     ]);
     out::listing(args.output.output, &columns, rows.iter().map(|row| line(row, named)), &rows)?;
-    // A listing that leaves a whole plan out is no listing of it.
+    // A list that omits a whole plan must not end as a success.
     let unread: Vec<&PlanView> =
         plans.iter().map(|plan| &plan.view).filter(|plan| plan.is_unread()).collect();
     if !unread.is_empty() {
@@ -119,7 +119,7 @@ pub(super) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-/// The plans; `identities` name those whose newest snapshot they open.
+/// Returns the plans. A plan is named if `identities` open its newest snapshot.
 async fn list(
     args: &SnapshotsArgs,
     identities: Option<&[Arc<Identity>]>,
@@ -130,7 +130,7 @@ async fn list(
     for plan in view.plans(&reading::which(&args.repository.reader, "latest")).await? {
         let (mut sound, mut name) = (true, None);
         if let Some(latest) = plan.chain.latest() {
-            // What `latest` refuses is not marked as the latest.
+            // A snapshot that the selector `latest` refuses is not marked as the latest.
             sound = plan.newer_damage(latest).is_empty();
             if let Some(identities) = identities {
                 match view.open(&plan, latest, identities, reading::MEMORY).await {
@@ -207,7 +207,7 @@ fn failed(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     Ok(Exit::Safe)
 }
 
-/// The snapshots of a plan, oldest first.
+/// Returns a row for each snapshot of a plan, oldest first.
 fn rows(listed: &Listed) -> Vec<Row> {
     let chain = &listed.view.chain;
     let heads: HashSet<ObjectHash> = chain.heads().into_iter().map(|head| head.manifest.hash()).collect();

@@ -1,4 +1,4 @@
-//! From what a plan declares to what a run reads: clusters, databases, folders.
+//! Turns the declarations of a plan into sources that a run reads: clusters, databases, folders.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::source::kubernetes::{
 };
 use crate::source::volume::VolumeOptions;
 
-/// Every item of a plan, ready to be read.
+/// Returns a job for each item of a plan. Connects to the cluster if the plan declares resources.
 pub(super) async fn jobs(plan: &BackupPlan, reporter: &Reporter) -> Result<Vec<ItemJob>, Failure> {
     let spec = &plan.spec;
     let mut jobs = Vec::new();
@@ -40,18 +40,18 @@ pub(super) async fn jobs(plan: &BackupPlan, reporter: &Reporter) -> Result<Vec<I
     Ok(jobs)
 }
 
-/// A cluster, as the plan or the arguments name it.
+/// Connects to the cluster that the plan or the arguments name.
 pub(super) async fn cluster(spec: Option<&ClusterSpec>, reporter: &Reporter) -> Result<Cluster, Failure> {
     cluster_within(spec, Deadlines::default(), reporter).await
 }
 
-/// The same for a restore, which has no revision that is lost meanwhile: it outlasts the restart of
-/// an API server, some two minutes in all.
+/// Connects for a restore with ten tries, about two minutes in all, so that it outlasts the restart of an
+/// API server. A restore has no revision that could expire meanwhile.
 pub(super) async fn patient_cluster(spec: &ClusterSpec, reporter: &Reporter) -> Result<Cluster, Failure> {
     cluster_within(Some(spec), Deadlines { tries: 10, ..Deadlines::default() }, reporter).await
 }
 
-/// The same, with deadlines of the caller's.
+/// Connects to a cluster with the given deadlines.
 pub(super) async fn cluster_within(
     spec: Option<&ClusterSpec>,
     deadlines: Deadlines,
@@ -83,7 +83,7 @@ pub(super) fn resources_config(resources: &Resources, memory: u64) -> Result<Res
             plan::ClusterScoped::None => ClusterScoped::None,
         },
     };
-    // Pages lie beside the pipeline's own buffers; an eighth leaves those what they need.
+    // List pages share the memory with the pipeline's buffers; an eighth leaves enough for those.
     let budget = usize::try_from(memory / 8).unwrap_or(usize::MAX);
     let budget = budget.clamp(ResourcesConfig::LEAST_BUDGET, 64 << 20);
     let consistency = resources.consistency;
@@ -97,7 +97,7 @@ pub(super) fn globs(patterns: &[String]) -> Result<Vec<Glob>, Failure> {
     patterns.iter().map(glob).collect()
 }
 
-/// Patterns for names of databases, which may hold anything.
+/// Parses patterns for names of databases, which may contain any character.
 pub(super) fn database_globs(patterns: &[String]) -> Result<Vec<Glob>, Failure> {
     let glob = |pattern: &String| {
         Glob::of_any(pattern).map_err(|error| Failure::new(Exit::Usage, "a pattern is none").because(error))
@@ -110,7 +110,7 @@ fn folder(volume: &Volume) -> Option<ItemJob> {
     Some(ItemJob { name, work: Work::Folder { path, options } })
 }
 
-/// A folder's item, where it is, and how it is read.
+/// Returns a folder's item name, path and read options; `None` if the volume has no path.
 pub(super) fn folder_options(volume: &Volume) -> Option<(String, PathBuf, VolumeOptions)> {
     let path = volume.path.clone()?;
     let name = volume.items().first()?.to_string();
@@ -118,8 +118,8 @@ pub(super) fn folder_options(volume: &Volume) -> Option<(String, PathBuf, Volume
     Some((name, path, options))
 }
 
-/// How the database is asked. Only what this version of kbak can do comes here: the plan's check
-/// has refused the rest.
+/// Returns the connection settings of a database. The plan's check has already refused settings that
+/// this version of kbak does not support.
 pub(super) fn database_config(database: &Database) -> Result<DatabaseConfig, Failure> {
     let host = database.host.clone().unwrap_or_default();
     let mut config = DatabaseConfig::postgresql(&database.name, &host);
@@ -140,7 +140,7 @@ pub(super) fn database_config(database: &Database) -> Result<DatabaseConfig, Fai
     Ok(config)
 }
 
-/// PGPASSWORD is where PostgreSQL's users have it already; a file goes before.
+/// Returns the password from PGPASSWORD, PostgreSQL's own variable; a password file takes precedence.
 pub(super) fn environment_password(file: &Option<PathBuf>) -> Option<Password> {
     if file.is_some() { None } else { std::env::var("PGPASSWORD").ok().map(Password::new) }
 }
@@ -155,7 +155,7 @@ fn first_line(file: &Path, what: &str) -> Result<String, Failure> {
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// A database from `--database URL`, in the plan's form.
+/// Parses `--database URL` into a database as plans declare it.
 pub(super) fn database_argument(url: &str, password_file: Option<&Path>) -> Result<Database, Failure> {
     let (config, name) = server_argument(url)?;
     let item = name.as_deref().and_then(plan::item_name).unwrap_or_else(|| "postgresql".into());
@@ -173,7 +173,7 @@ pub(super) fn database_argument(url: &str, password_file: Option<&Path>) -> Resu
     Ok(database)
 }
 
-/// A database server from a URL. What the URL holds is never repeated.
+/// Parses the URL of a database server. Errors never quote the URL, which may hold a secret.
 pub(super) fn server_argument(url: &str) -> Result<(DatabaseConfig, Option<String>), Failure> {
     DatabaseConfig::from_url(url).map_err(|error| {
         Failure::new(Exit::Usage, "--database takes no such address").because(error).remedy(
@@ -182,13 +182,13 @@ pub(super) fn server_argument(url: &str) -> Result<(DatabaseConfig, Option<Strin
     })
 }
 
-/// What is to be looked for beside what the plan declares, if it wants that. A cluster that cannot
-/// be reached is told by the items that need it, and here.
+/// Prepares the search for undeclared items, if the plan wants coverage. An unreachable cluster causes a
+/// warning here, and a failure of the items that need it.
 pub(super) async fn watch(spec: &Spec, accept: Vec<(String, String)>, reporter: &Reporter) -> Option<Watch> {
     if !coverage::is_wanted(spec) {
         return None;
     }
-    // What reads the cluster besides is more patient, and tells it best when nobody answers.
+    // Items that read the cluster try more often, and report an outage in more detail.
     let deadlines = Deadlines { tries: 2, ..Deadlines::default() };
     let cluster = match cluster_within(spec.cluster.as_ref(), deadlines, reporter).await {
         Ok(cluster) => cluster,
@@ -200,7 +200,7 @@ pub(super) async fn watch(spec: &Spec, accept: Vec<(String, String)>, reporter: 
     watch_of(spec, cluster, accept).ok()
 }
 
-/// The same in a cluster that is there.
+/// Prepares the search for undeclared items in a connected cluster.
 pub(super) fn watch_of(
     spec: &Spec,
     cluster: Cluster,
@@ -213,13 +213,13 @@ pub(super) fn watch_of(
     Ok(Watch { cluster, declared, strict: spec.coverage == Some(plan::Coverage::Strict), accept })
 }
 
-/// The gaps that the plan accepts today, as a run takes them: item and code.
+/// Returns the gaps that the plan accepts today, each as item and code.
 pub(super) fn accepted(accept: &[Accept], now: Timestamp) -> Vec<(String, String)> {
     let current = accept.iter().filter(|accept| !is_over(accept, now));
     current.map(|accept| (accept.item.clone(), accept.gap.clone())).collect()
 }
 
-/// The entries of `accept` whose time is over: the item, and what is to be said of it.
+/// Returns the expired entries of `accept`, each as item and warning.
 pub(super) fn no_longer_accepted(accept: &[Accept], now: Timestamp) -> Vec<(String, String)> {
     let over = accept.iter().filter(|accept| is_over(accept, now));
     let told = |accept: &Accept| {

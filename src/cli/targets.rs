@@ -1,4 +1,4 @@
-//! Where a restore puts each kind of item.
+//! Checks the target of each kind of item in a restore, and restores folders and databases.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -25,32 +25,32 @@ use crate::restore::volume::{ExistingFiles, Keep, Report, TargetOptions};
 use crate::source::database::{DatabaseError, DatabaseInfo, Postgres};
 use crate::source::volume::patterns;
 
-/// What became of an item.
+/// The result of restoring an item.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// Its name.
+    /// The item's name.
     pub(super) item: String,
-    /// Whether everything that was asked for is there.
+    /// True if everything selected was restored.
     pub(super) whole: bool,
-    /// Whether the backup is damaged where it lies.
+    /// True if the stored backup of the item is damaged.
     pub(super) damaged: bool,
-    /// One line.
+    /// The result in one line.
     pub(super) summary: String,
-    /// What is not there.
+    /// The parts that were not restored.
     pub(super) gaps: Vec<GapReport>,
-    /// Objects that were not plainly created.
+    /// Objects with another outcome than `Created`.
     pub(super) objects: Vec<ObjectReport>,
-    /// What to do.
+    /// The next step for the user.
     pub(super) remedy: Option<String>,
 }
 
 impl Done {
-    /// The whole of it; `gaps` is what the target did not take.
+    /// Returns the result for a whole item; `gaps` lists data that the target did not take.
     pub(super) fn new(item: &Item, summary: String, gaps: Vec<GapReport>) -> Self {
         Self::of(item, None, summary, gaps)
     }
 
-    /// These paths of it. What the snapshot lacks of them is not there either.
+    /// Returns the result for these paths of an item, or all of it. Gaps of the snapshot are added.
     fn of(item: &Item, paths: Option<&Paths>, summary: String, mut gaps: Vec<GapReport>) -> Self {
         let before = gaps.len();
         gaps.extend(missing(item, paths).map(gap_report));
@@ -66,7 +66,7 @@ impl Done {
         }
     }
 
-    /// Not all of it, or nothing.
+    /// Returns the result of an item that failed.
     pub(super) fn failed(item: &Item, failure: &Failure) -> Self {
         let reason =
             std::iter::once(failure.what.clone()).chain(failure.causes()).collect::<Vec<_>>().join(": ");
@@ -83,12 +83,12 @@ impl Done {
     }
 }
 
-/// What the snapshot lacks of an item, or of these paths of it.
+/// Returns the gaps of the snapshot in an item, or in these paths of it.
 pub(super) fn missing<'a>(item: &'a Item, paths: Option<&'a Paths>) -> impl Iterator<Item = &'a Gap> {
     item.gaps.iter().filter(move |gap| paths.is_none_or(|paths| paths.concern(&gap.object)))
 }
 
-/// That every item that is asked for has somewhere to go, before anything is touched.
+/// Checks that every selected item has a target, before anything is changed.
 pub(super) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> {
     let mut without = Vec::new();
     for item in items {
@@ -140,7 +140,7 @@ fn target_option(kind: &str) -> &'static str {
     }
 }
 
-/// Where an item would go, in words.
+/// Describes the target of an item.
 pub(super) fn describe(args: &RestoreArgs, item: &Item, items: usize) -> String {
     match item.kind.as_str() {
         "volume" if args.tar => "standard output, as tar".into(),
@@ -164,7 +164,7 @@ pub(super) fn describe(args: &RestoreArgs, item: &Item, items: usize) -> String 
     }
 }
 
-/// A folder, or a part of it.
+/// Restores a folder, or a part of it.
 pub(super) async fn folder(
     args: &RestoreArgs,
     opened: &Opened,
@@ -200,8 +200,8 @@ pub(super) async fn folder(
     Ok(done)
 }
 
-/// What a restore of an item never deletes: what the snapshot lacks of it, what was left out by rule, and
-/// the folders of other items in it.
+/// Returns the paths that a restore of an item never deletes: its gaps and excluded paths, and the folders
+/// of other items in it.
 fn keep<'a>(item: &'a Item, all: impl Iterator<Item = &'a Item>) -> Result<Keep, Failure> {
     let lacks = item.gaps.iter().chain(&item.notes);
     let named = lacks.clone().all(|gap| !gap.object.bytes().is_empty());
@@ -215,7 +215,7 @@ fn keep<'a>(item: &'a Item, all: impl Iterator<Item = &'a Item>) -> Result<Keep,
     Ok(Keep { paths: paths.chain(others).collect(), excluded, all_named: named })
 }
 
-/// What of a folder would be restored, in entries and bytes, if it can be where the arguments say.
+/// Returns the entries and bytes that would be restored. Fails if the target cannot take them.
 pub(super) async fn look(
     args: &RestoreArgs,
     opened: &Opened,
@@ -228,7 +228,7 @@ pub(super) async fn look(
     streams::look_at_folder(&reader, paths.as_ref(), to.as_ref(), args.existing_files.into()).await
 }
 
-/// The paths that are asked for; none is all of them.
+/// Returns the selected paths; `None` selects all.
 async fn paths(args: &RestoreArgs, reader: &StreamReader) -> Result<Option<Paths>, Failure> {
     let mut names: Vec<Name> = Vec::new();
     for path in &args.path {
@@ -237,8 +237,8 @@ async fn paths(args: &RestoreArgs, reader: &StreamReader) -> Result<Option<Paths
     Ok((!names.is_empty()).then_some(Paths(names)))
 }
 
-/// Writes a stream to standard output. Unlike in a listing, a reader that goes away early is a
-/// failure: what he has is no whole restore.
+/// Writes a stream to standard output. Unlike in a list, a pipe that is closed early is a failure: the
+/// restore is not complete.
 async fn to_stdout(reader: &StreamReader, meter: &Meter) -> Result<(), Failure> {
     use std::io::Write as _;
     let failed = |error: std::io::Error| {
@@ -299,7 +299,7 @@ fn folder_done(item: &Item, paths: Option<&Paths>, to: &Path, report: &Report) -
     done
 }
 
-/// The databases of a server.
+/// Restores the roles and databases of an item into a server.
 pub(super) async fn database(
     args: &RestoreArgs,
     opened: &Opened,
@@ -371,7 +371,7 @@ async fn one_database(
     };
     let reader = opened.snapshot.read(stream)?;
     if args.replace_databases {
-        // What is there is not thrown away for what cannot take its place.
+        // An existing database is dropped only for a dump that is read to its end and not damaged.
         streams::prove(&reader, meter).await?;
     }
     let restored = restore_database(server, &wanted, streams::as_reader(&reader, meter.clone())).await;

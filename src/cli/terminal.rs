@@ -1,4 +1,4 @@
-//! Standard error and the person behind it: failures, colour, width, passphrases.
+//! The console: messages on standard error, with colour and width, and prompts for passphrases.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -21,21 +21,21 @@ use crate::report::style::Style;
 use crate::report::text::plain;
 use crate::store::probe::{Finding, Weight};
 
-/// How this process talks.
+/// The console: writes messages to standard error, as text or as JSON.
 #[derive(Debug)]
 pub(super) struct Talk {
     /// Colour and width.
     pub(super) style: Style,
-    /// Whether failures are JSON.
+    /// The output format. Failures are JSON unless it is `Table`.
     format: Format,
-    /// Whether everything on standard error is a JSON object a line.
+    /// True if each line on standard error is a JSON object.
     json_lines: bool,
-    /// Held while a line is written, so that lines do not mix.
+    /// The lock that is held while a line is written, so that lines do not mix.
     line: Mutex<()>,
 }
 
 impl Talk {
-    /// As the verb's arguments and the terminal ask for.
+    /// Returns the console for the arguments of a verb.
     pub(super) fn of(verb: &Verb) -> Self {
         let mut talk = Self::new(verb.format());
         talk.json_lines = verb.progress() == Some(Progress::Json);
@@ -43,7 +43,7 @@ impl Talk {
         talk
     }
 
-    /// In this format.
+    /// Returns a console with this format, and the colour and width of the terminal.
     pub(super) fn new(format: Format) -> Self {
         let terminal = std::io::stderr().is_terminal();
         // https://no-color.org: any value but an empty one.
@@ -54,17 +54,17 @@ impl Talk {
         Self { style, format, json_lines: false, line: Mutex::new(()) }
     }
 
-    /// Whether a person may be looking.
+    /// True if standard error is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         std::io::stderr().is_terminal()
     }
 
-    /// Tells warnings as they come, for verbs that show no progress.
+    /// Returns a reporter that prints warnings at once, for verbs that show no progress.
     pub(super) fn reporter(&self) -> Reporter {
         Reporter::new(Arc::new(Warnings { style: self.style, told: AtomicU64::new(0) }))
     }
 
-    /// How a run ended: a person reads the lines, a program the report as the last event.
+    /// Writes the end of a run: the lines for people, or the report as the last JSON event.
     pub(super) fn summary(&self, report: &RunReport, lines: impl FnOnce() -> String) {
         #[derive(Serialize)]
         struct Ended<'a> {
@@ -77,7 +77,7 @@ impl Talk {
         }
     }
 
-    /// A line to the person.
+    /// Writes a line, as text or as a JSON event.
     pub(super) fn say(&self, line: &str) {
         #[derive(Serialize)]
         struct Said<'a> {
@@ -96,21 +96,21 @@ impl Talk {
 
     fn write(&self, text: &str) {
         let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Nobody can be told that nobody listens.
+        // A failed write to standard error cannot be reported.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 
-    /// Something that went well.
+    /// Writes a line that is marked as a success.
     pub(super) fn good(&self, line: &str) {
         self.say(&format!("{} {line}", self.style.good("✓")));
     }
 
-    /// Something to look at.
+    /// Writes a line that is marked as a warning.
     pub(super) fn warn(&self, line: &str) {
         self.say(&format!("{} {line}", self.style.warn("!")));
     }
 
-    /// What a probe found.
+    /// Writes a finding of a probe, with its remedy.
     pub(super) fn finding(&self, finding: &Finding) {
         match finding.weight {
             Weight::Good => self.good(&finding.what),
@@ -123,7 +123,7 @@ impl Talk {
         }
     }
 
-    /// What ended the program.
+    /// Writes the failure that ended the program.
     pub(super) fn failure(&self, failure: &Failure) {
         #[derive(Serialize)]
         struct Shown {
@@ -145,7 +145,7 @@ impl Talk {
     }
 }
 
-/// The most warnings that are told of one verb.
+/// The number of warnings that are printed for one verb.
 const MOST_WARNINGS: u64 = 50;
 
 struct Warnings {
@@ -167,15 +167,14 @@ impl Observer for Warnings {
     }
 }
 
-/// The terminal's columns: as it says, else 100; at most 140,
-/// because longer lines are hard to read.
+/// Returns the terminal's columns, 100 if unknown. At least 40; at most 140, as longer lines read badly.
 fn columns() -> usize {
     let size = terminal_size::terminal_size_of(std::io::stderr());
     let columns = size.map_or(100, |(terminal_size::Width(columns), _)| columns);
     usize::from(columns).clamp(40, 140)
 }
 
-/// A passphrase from a file: its first line. `/dev/fd/3` and `/dev/stdin` are files too.
+/// Reads a passphrase from the first line of a file, which may be `/dev/fd/3` or `/dev/stdin`.
 pub(super) fn passphrase_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     use std::io::Read as _;
     let failure = |what: &str| Failure::new(Exit::Usage, format!("{}: {what}", path.display()));
@@ -190,18 +189,18 @@ pub(super) fn passphrase_file(path: &Path) -> Result<Zeroizing<String>, Failure>
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-/// Asks for a passphrase on the terminal, without showing it; nothing when nobody can be asked.
+/// Asks for a passphrase on the terminal without echo; `None` if there is no terminal or no answer.
 fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
     prompt::secret(&format!("passphrase for {what}"))
 }
 
-/// Who is asked for passphrases and by plugins: a file, else the person at the terminal.
+/// The prompt for passphrases and for questions of plugins. Passphrases may come from a file.
 pub(super) struct Asker {
     passphrase: Option<Zeroizing<String>>,
 }
 
 impl Asker {
-    /// With the passphrase of a file, if there is one.
+    /// Returns a prompt, with the passphrase from `file` if one is given.
     pub(super) fn shared(file: Option<&Path>) -> Result<Arc<dyn Prompt>, Failure> {
         Ok(Arc::new(Self { passphrase: file.map(passphrase_file).transpose()? }))
     }

@@ -1,4 +1,4 @@
-//! `kbak verify`: whether what lies in the store is what was signed, with or without a key.
+//! `kbak verify`: checks that the stored objects are those that were signed, with or without a key.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use crate::report::text::{count, plain, plural, short_hash, size};
 use crate::repository::writer_key::WriterKey;
 use crate::verify::{Depth, Fault, Finding, Options, Verdict, distrust, verify};
 
-/// How many snapshots and items of one finding are told in the table.
+/// The number of snapshots and items of one finding that the table lists.
 const TOLD: usize = 8;
 
-/// What `kbak verify` takes.
+/// Arguments of `kbak verify`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -54,13 +54,13 @@ pub struct VerifyArgs {
     /// A snapshot that must be in its chain: the hash that an earlier run told
     #[arg(long, value_name = "HASH", value_parser = head)]
     pub expect_head: Option<ObjectHash>,
-    /// From where, and with which keys.
+    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// How.
+    /// Options of the run: progress, limits and report files.
     #[command(flatten)]
     pub run: RunArgs,
-    /// How the findings are written.
+    /// The output format of the findings.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -79,7 +79,7 @@ fn head(text: &str) -> Result<ObjectHash, String> {
     text.parse().map_err(|_| "a head is sha256: and 64 hex digits, as kbak backup tells it".into())
 }
 
-/// Verifies.
+/// Runs `kbak verify`.
 pub(super) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
     let place = args.repository.store.repo.clone().unwrap_or_default();
     let (identities, key) = keys(args, talk)
@@ -130,7 +130,7 @@ pub(super) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
     conclude::tell(report, &args.run, talk)
 }
 
-/// Those who open what is verified, if they are there, and who signs what is distrusted.
+/// Reads the identities, if any are given, and the writer's key that signs distrust records.
 fn keys(args: &VerifyArgs, talk: &Talk) -> Result<(Vec<Arc<Identity>>, Option<WriterKey>), Failure> {
     enough(args.run.memory)?;
     let identities = match args.repository.reader.identity.is_empty() {
@@ -181,7 +181,7 @@ fn fill(report: &mut RunReport, verdict: &Verdict) {
     }
 }
 
-/// The findings for people.
+/// Renders the findings as text.
 fn findings(verdict: &Verdict) -> String {
     let mut text = String::new();
     for finding in &verdict.findings {
