@@ -1,4 +1,4 @@
-//! Where bytes come from. A source gives a stream; it knows nothing of packs, keys or stores.
+//! Readers of the data to back up. A source gives a stream of bytes; it knows no packs, keys or stores.
 
 pub mod database;
 pub mod kubernetes;

@@ -1,53 +1,53 @@
-//! PostgreSQL's custom archive format, read as it streams by to prove that it is whole.
+//! Scans PostgreSQL's custom archive format as a stream, to prove that an archive is complete.
 //!
-//! `pg_restore --list` reads only the head of an archive and is content with a truncated one. But
-//! the head says what must follow: its table of contents marks each entry that has data, and the
-//! data comes as one block per such entry, made of counted pieces and an end mark. So a reader
-//! that counts knows at the last byte whether every block came and ended, without decoding any
-//! data, keeping only a bounded head. Format: `src/bin/pg_dump/pg_backup_archiver.c` and
-//! `pg_backup_custom.c` of PostgreSQL, versions 1.12 (PostgreSQL 9.0) to 1.16 (PostgreSQL 17).
+//! `pg_restore --list` reads only the head of an archive and accepts a truncated one. But the head
+//! declares what must follow: its table of contents marks each entry that has data. The data
+//! follows as one block per such entry, made of counted pieces and an end mark. So a reader that
+//! counts knows at the last byte if every block came and ended. It decodes no data and keeps only a
+//! bounded head. Format: `src/bin/pg_dump/pg_backup_archiver.c` and `pg_backup_custom.c` of
+//! PostgreSQL, versions 1.12 (PostgreSQL 9.0) to 1.16 (PostgreSQL 17).
 
 use std::collections::HashSet;
 
-/// The longest text in a table of contents that is accepted: a definition of a view or function.
+/// The longest accepted text in a table of contents, such as the definition of a view or function.
 const LONGEST_TEXT: u64 = 64 << 20;
-/// The most entries that are accepted.
+/// The largest accepted number of entries.
 const MOST_ENTRIES: u64 = 10_000_000;
 
-/// What a whole archive was seen to hold.
+/// The proof that an archive is complete.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ArchiveProof {
-    /// The format's version: (1, 14).
+    /// The format's version, such as (1, 14).
     pub format: (u8, u8),
-    /// Entries in the table of contents.
+    /// The number of entries in the table of contents.
     pub entries: u64,
-    /// Entries with data; as many blocks came, each once and to its end.
+    /// The number of entries with data. Each has exactly one complete block.
     pub blocks: u64,
 }
 
-/// Why a stream is no whole archive.
+/// The reason why a stream is not a complete archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArchiveError {
-    /// It does not begin like one.
+    /// It does not begin like a custom-format archive.
     #[error("it is no custom-format archive")]
     Foreign,
-    /// It is of a version that is not known here, so nothing can be proved.
+    /// Its format version is unknown to this reader, so completeness cannot be proved.
     #[error("archive format {0}.{1} is not known")]
     Unknown(u8, u8),
-    /// A number or text is not possible.
+    /// A number or text has an impossible value.
     #[error("it is damaged at byte {at}: {problem}")]
     Damaged {
-        /// Where.
+        /// The byte offset.
         at: u64,
-        /// What.
+        /// The damaged field.
         problem: &'static str,
     },
-    /// It ends in the middle.
+    /// It ends too early.
     #[error("it ends at byte {at}, {missing}")]
     Short {
-        /// Where.
+        /// The byte offset of the end.
         at: u64,
-        /// What should have followed.
+        /// The missing part.
         missing: String,
     },
 }
@@ -55,11 +55,11 @@ pub enum ArchiveError {
 /// Reads an archive piece by piece.
 #[derive(Debug)]
 pub struct ArchiveScanner {
-    /// What is expected next.
+    /// The field expected next.
     state: State,
-    /// Bytes of a field that came in part; never more than one number.
+    /// The bytes of a field that came in part; never more than one fixed-size field.
     pending: Vec<u8>,
-    /// Bytes still to pass over.
+    /// The number of bytes still to skip.
     skip: u64,
     at: u64,
     format: (u8, u8),
@@ -68,26 +68,26 @@ pub struct ArchiveScanner {
     entries: u64,
     expected: HashSet<i64>,
     blocks: u64,
-    /// The text of a field that is kept while it is passed over, if it is.
+    /// The text of a field that is kept while it is skipped, if it is.
     kept: Option<Vec<u8>>,
-    /// What is kept of the entry that is read.
+    /// The kept texts of the current entry.
     entry: Entry,
     about: DatabaseTexts,
     failed: Option<ArchiveError>,
 }
 
-/// What an archive says of its database itself. `pg_restore` applies it only when it makes the
-/// database under the name of old.
+/// The owner and the properties that an archive records for the database itself. `pg_restore`
+/// applies them only when it creates the database under its original name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatabaseTexts {
-    /// Who owns it.
+    /// The owner, if the archive names one.
     pub owner: Option<String>,
-    /// The statements of its properties, comment and rights. SQL of whoever made the archive:
-    /// never to be run as it is.
+    /// The statements that set its properties, comment and rights. The archive's author may be
+    /// malicious: never run this SQL unchanged.
     pub statements: Vec<String>,
 }
 
-/// Texts of one entry of the table of contents.
+/// The texts of one entry in the table of contents.
 #[derive(Debug, Default)]
 struct Entry {
     tag: String,
@@ -96,7 +96,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether it is about the database and not about something in it.
+    /// Returns true if the entry describes the database itself and not an object in it.
     fn is_of_database(&self) -> bool {
         match self.kind.as_str() {
             "DATABASE" | "DATABASE PROPERTIES" => true,
@@ -106,12 +106,12 @@ impl Entry {
     }
 }
 
-/// Fields in the order they come. Each step reads one fixed-size field, or decides.
+/// The states, in the order of the fields. Each step reads one fixed-size field and decides the next state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Magic,
     Compression,
-    /// Numbers of the head that mean nothing here, then texts.
+    /// Numbers of the head that are ignored (the count is how many are left), then texts.
     HeadInts(u8),
     HeadTexts(u8),
     Count,
@@ -134,7 +134,7 @@ enum State {
 enum Field {
     Id,
     HadDumper,
-    /// A run of texts, so many left.
+    /// A run of texts; the count is how many are left.
     Texts(u8),
     Section,
     /// Definition, drop and copy statements, schema, tablespace, access method.
@@ -153,7 +153,7 @@ impl Default for ArchiveScanner {
 }
 
 impl ArchiveScanner {
-    /// At the first byte.
+    /// Creates a scanner at the first byte of an archive.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -174,7 +174,7 @@ impl ArchiveScanner {
         }
     }
 
-    /// The next bytes.
+    /// Scans the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while self.failed.is_none() && !bytes.is_empty() {
             if self.skip > 0 {
@@ -201,21 +201,21 @@ impl ArchiveScanner {
         }
     }
 
-    /// What it says of its database, when its table of contents has come.
+    /// Takes the texts about the database itself, once the table of contents was scanned.
     pub fn about_database(&mut self) -> DatabaseTexts {
         std::mem::take(&mut self.about)
     }
 
-    /// The text that was kept, without what is no text.
+    /// Takes the kept text, with bytes that are not UTF-8 replaced.
     fn take_kept(&mut self) -> Option<String> {
         self.kept.take().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Files the text of the field before this one, if it was kept.
+    /// Stores the text of the field before this one, if it was kept.
     fn file_kept(&mut self, kind: Field) {
         let Some(text) = self.take_kept() else { return };
         match kind {
-            // What was read before the description is the tag, and so on.
+            // The kept text belongs to the field before: the tag comes before the description, and so on.
             Field::Texts(_) => self.entry.tag = text,
             Field::Section => self.entry.kind = text,
             Field::MoreTexts(_) => self.entry.statement = text,
@@ -224,10 +224,10 @@ impl ArchiveScanner {
         }
     }
 
-    /// The proof, when the last byte has come.
+    /// Returns the proof, after the last byte.
     ///
     /// # Errors
-    /// [`ArchiveError`]: what is wrong or missing.
+    /// [`ArchiveError`] if the archive is damaged or incomplete.
     pub fn finish(self) -> Result<ArchiveProof, ArchiveError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -255,7 +255,7 @@ impl ArchiveScanner {
         Err(ArchiveError::Short { at: self.at, missing })
     }
 
-    /// Bytes of the field that is expected.
+    /// Returns the width in bytes of the field expected next.
     fn width(&self) -> usize {
         match self.state {
             // "PGDMP", three version bytes, sizes of numbers and offsets, the format's number.
@@ -277,7 +277,7 @@ impl ArchiveScanner {
         ArchiveError::Damaged { at: self.at, problem }
     }
 
-    /// A number: a sign byte, then little-endian bytes.
+    /// Decodes a number: a sign byte, then little-endian bytes.
     fn number(&self, field: &[u8]) -> Result<i64, ArchiveError> {
         let (sign, digits) = field.split_first().ok_or_else(|| self.damaged("a number"))?;
         let value = digits.iter().rev().fold(0i64, |value, byte| (value << 8) | i64::from(*byte));
@@ -288,7 +288,7 @@ impl ArchiveScanner {
         }
     }
 
-    /// A text's length; negative means none. Its bytes are passed over.
+    /// Reads a text's length and skips its bytes. A negative length means no text: then returns false.
     fn text(&mut self, field: &[u8]) -> Result<bool, ArchiveError> {
         let length = self.number(field)?;
         let Ok(length) = u64::try_from(length) else { return Ok(false) };
@@ -360,7 +360,7 @@ impl ArchiveScanner {
         Ok(State::Compression)
     }
 
-    /// The state before the first of `left` entries, or before the blocks.
+    /// Returns the state before the first of `left` entries, or before the blocks.
     fn entry(left: u64) -> State {
         if left == 0 { State::BlockType } else { State::Entry { left, id: 0, field: Field::Id } }
     }
@@ -407,8 +407,8 @@ impl ArchiveScanner {
                 }
             }
             Field::Offset => {
-                // 1: data follows, at a place not known when this was written to a pipe; 2: at a
-                // known place; 3: no data.
+                // 1: data follows, at an offset unknown when the archive was written to a pipe; 2:
+                // at a known offset; 3: no data.
                 match field.first() {
                     Some(1 | 2) if !self.expected.insert(id) => return Err(self.damaged("an entry twice")),
                     Some(1..=3) => {}

@@ -1,4 +1,4 @@
-//! A dump under way.
+//! A running dump: a reader of its bytes that proves at the end that they are complete.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,11 +14,11 @@ use super::tool::Tool;
 
 /// The last line of text that `pg_dumpall` writes.
 const GLOBALS_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
-/// Where that line must stand: in the last bytes, before `\unrestrict` and comment lines.
+/// The number of last bytes that must hold that line; `\unrestrict` and comment lines may follow it.
 const TAIL: usize = 512;
 
-/// A running dump: reads like a file, and is only known to be whole once [`Dump::finish`] says
-/// so. Dropping it ends the tool and what the tool started.
+/// A running dump, read like a file. It is known to be complete only when [`Dump::finish`]
+/// succeeds. Dropping it kills the tool and its child processes.
 #[derive(Debug)]
 pub struct Dump {
     name: String,
@@ -31,38 +31,37 @@ pub struct Dump {
     ended: bool,
 }
 
-/// What watches the bytes go by.
+/// The completeness check that runs over the bytes as they are read.
 #[derive(Debug)]
 enum Watch {
     Archive(Box<ArchiveScanner>),
     Text { tail: Vec<u8> },
 }
 
-/// What a finished dump was seen to be.
+/// The proof that a finished dump is complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpProof {
-    /// The database; `globals` for what belongs to none.
+    /// The database, or `globals` for objects that belong to no database.
     pub database: String,
-    /// Its bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// The tool that made it, with its version.
+    /// The tool that wrote it, with its version.
     pub tool: String,
-    /// How it is known to be whole.
+    /// The kind of proof.
     pub proof: Proof,
 }
 
-/// How a dump is known to be whole. Exit status 0 is required besides, always.
+/// The evidence that a dump is complete. Exit status 0 is always required as well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
-    /// Every block of data that its table of contents announces came, to its end, and nothing
-    /// more.
+    /// Every block of data that the table of contents declares came completely, and no other data.
     Archive(ArchiveProof),
-    /// Its last line is the one that its tool writes last.
+    /// The text ends with the line that the tool writes last.
     LastLine,
-    /// Only the exit status: the archive is of a version newer than this reader knows.
+    /// Only the exit status: the archive's format version is unknown to this reader.
     ExitStatus {
-        /// Which version.
+        /// The format version.
         format: (u8, u8),
     },
 }
@@ -85,16 +84,16 @@ impl Dump {
         Ok(Self { name, database, tool, stdout, bytes: 0, watch, silent_until, ended: false })
     }
 
-    /// The database; `globals` for what belongs to none.
+    /// Returns the database, or `globals` for objects that belong to no database.
     #[must_use]
     pub fn database(&self) -> &str {
         &self.database
     }
 
-    /// Says whether the dump is whole. To be called after reading returned 0 bytes.
+    /// Checks that the dump is complete. Call it after reading returned 0 bytes.
     ///
     /// # Errors
-    /// [`DatabaseError::Failed`] with the tool's own words, [`DatabaseError::NotWhole`] when the
+    /// [`DatabaseError::Failed`] with the tool's message; [`DatabaseError::NotWhole`] when the
     /// bytes do not end where they should, or were not read to their end.
     pub async fn finish(self) -> Result<DumpProof, DatabaseError> {
         let Self { name, database, tool, bytes, watch, ended, stdout, .. } = self;
@@ -140,7 +139,7 @@ impl Watch {
 }
 
 impl AsyncRead for Dump {
-    /// Reads on; a tool that says nothing for its silence ends in `TimedOut`.
+    /// Reads the next bytes. Fails with `TimedOut` when the tool is silent for too long.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,10 +1,10 @@
-//! The text of `pg_dumpall --globals-only`, taken apart into statements of known shapes.
+//! Splits the text of `pg_dumpall --globals-only` into statements of known shapes.
 //!
-//! A dump in plain SQL is a program: piped to `psql` as it is, whoever wrote the bytes may run
-//! meta-commands on the machine that restores (CVE-2025-8714, CVE-2026-18408). So it is never
-//! piped. It is cut into tokens by the rules of the server's lexer, and a statement is kept only
-//! if it has exactly one of the shapes that create roles and memberships, or give a role settings,
-//! a comment or rights; everything else is counted as refused. Tablespaces name folders on the server and are refused, too.
+//! A dump in plain SQL is a program. Piped to `psql`, it may run its author's meta-commands on the
+//! machine that restores (CVE-2025-8714, CVE-2026-18408). So it is never piped. It is cut into
+//! tokens by the rules of the server's lexer. A statement is kept only if it has exactly one of the
+//! shapes that create roles and memberships, or give a role settings, a comment or rights. All
+//! others are counted as refused, also tablespaces, because they name folders on the server.
 
 use std::collections::BTreeMap;
 
@@ -15,21 +15,21 @@ use super::properties::{Property, first_words, of_role};
 pub struct GlobalStatement {
     /// The role that it creates or changes; for a membership, the member.
     pub role: String,
-    /// Whether it creates the role.
+    /// True if it creates the role.
     pub creates: bool,
-    /// Its text, made anew from its tokens, with a semicolon. May hold a password's hash: never
-    /// to be shown.
+    /// The SQL text rebuilt from its tokens, with a semicolon. It may hold a password hash: never
+    /// show it.
     pub sql: String,
 }
 
-/// What a text holds.
+/// The statements of a globals dump.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Globals {
     /// Statements of known shapes, in order.
     pub statements: Vec<GlobalStatement>,
-    /// What else roles have: the role, and the statement.
+    /// Further properties of roles: the role and the statement.
     pub properties: Vec<(String, Property)>,
-    /// Statements of other shapes by their first two words, and how many there were.
+    /// Statements of other shapes: their first two words and their number.
     pub refused: BTreeMap<String, u64>,
 }
 
@@ -55,7 +55,7 @@ pub(super) enum Token {
 }
 
 impl Token {
-    /// A bare word, or a character that a shape may name; else nothing.
+    /// Returns a bare word, or a character that a shape may name; otherwise an empty string.
     pub(super) fn word(&self) -> &str {
         match self {
             Self::Word(word) => word,
@@ -71,7 +71,7 @@ impl Token {
     }
 }
 
-/// Whether there is nothing but strings with commas between them.
+/// Returns true if the tokens are strings with commas between them.
 pub(super) fn literal_list(tokens: &[Token]) -> bool {
     tokens.len() % 2 == 1
         && tokens
@@ -80,7 +80,7 @@ pub(super) fn literal_list(tokens: &[Token]) -> bool {
             .all(|(at, token)| if at % 2 == 0 { token.is_text() } else { token.word() == "," })
 }
 
-/// Options of a role that stand alone.
+/// Role options that take no value.
 const OPTIONS: &[&str] = &[
     "SUPERUSER",
     "NOSUPERUSER",
@@ -98,7 +98,7 @@ const OPTIONS: &[&str] = &[
     "NOBYPASSRLS",
 ];
 
-/// Takes the text apart.
+/// Splits the text into statements and keeps those of known shapes.
 #[must_use]
 pub fn split_globals(text: &str) -> Globals {
     let mut globals = Globals::default();
@@ -121,7 +121,7 @@ pub fn split_globals(text: &str) -> Globals {
     globals
 }
 
-/// The role that a statement of a known shape concerns, and whether it creates it.
+/// Returns the role that a statement of a known shape concerns, and true if it creates the role.
 fn shape(tokens: &[Token]) -> Option<(String, bool)> {
     let word =
         |index: usize, wanted: &str| matches!(tokens.get(index), Some(Token::Word(word)) if word == wanted);
@@ -146,7 +146,7 @@ pub(super) fn name(token: &Token) -> Option<String> {
     }
 }
 
-/// The rest of `ALTER ROLE … WITH`.
+/// Returns true if the rest of `ALTER ROLE … WITH` has a known shape.
 fn options(mut tokens: &[Token]) -> bool {
     while let Some((first, rest)) = tokens.split_first() {
         let Token::Word(word) = first else { return false };
@@ -166,7 +166,7 @@ fn options(mut tokens: &[Token]) -> bool {
     true
 }
 
-/// The rest of `GRANT … TO …`: options with TRUE, FALSE or OPTION, and who granted.
+/// Checks the rest of `GRANT … TO …`: options with TRUE, FALSE or OPTION, and the grantor.
 fn granted(tokens: &[Token]) -> bool {
     let by = tokens.windows(3).position(
         |three| matches!(three, [Token::Word(granted), Token::Word(by), _] if granted == "GRANTED" && by == "BY"),
@@ -182,7 +182,7 @@ fn granted(tokens: &[Token]) -> bool {
     options.iter().all(fits) && (by.is_empty() || (by.len() == 3 && name(&by[2]).is_some()))
 }
 
-/// A statement's text from its tokens.
+/// Rebuilds a statement's text from its tokens.
 pub(super) fn sql(tokens: &[Token]) -> String {
     let mut text = String::new();
     for token in tokens {
@@ -200,8 +200,8 @@ pub(super) fn sql(tokens: &[Token]) -> String {
     text
 }
 
-/// The statements of a text. Comments and lines that begin with a backslash (meta-commands of
-/// psql, such as the `\restrict` that newer tools write) are left out.
+/// Cuts a text into the tokens of its statements. Comments and lines that begin with a backslash
+/// (meta-commands of psql, such as the `\restrict` that newer tools write) are left out.
 pub(super) fn statements(text: &str) -> Vec<Vec<Token>> {
     let (mut all, mut statement) = (Vec::new(), Vec::new());
     let mut rest = text.chars().peekable();
@@ -232,14 +232,14 @@ pub(super) fn statements(text: &str) -> Vec<Vec<Token>> {
         }
     }
     if !statement.is_empty() {
-        // Not ended: not a statement.
+        // A statement without its end gets a token that no shape accepts.
         statement.push(Token::Other('…'));
         all.push(statement);
     }
     all
 }
 
-/// The value up to the closing quote; doubled quotes stand for one.
+/// Returns the value up to the closing quote; a doubled quote stands for one.
 fn quoted(quote: char, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
     let mut value = String::new();
     while let Some(c) = rest.next() {
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_roles_and_memberships_and_nothing_else() {
+    fn only_statements_of_known_shape_are_kept() {
         let text = "-- x; y\n\\restrict abc\nSET default_transaction_read_only = off;\n\
             CREATE ROLE shop;\nALTER ROLE shop WITH NOSUPERUSER INHERIT LOGIN CONNECTION LIMIT -1 PASSWORD 'SCRAM-SHA-256$4096:a''b' VALID UNTIL 'infinity';\n\
             CREATE ROLE \"we\"\"ird; DROP\";\nGRANT shop TO \"we\"\"ird; DROP\" WITH ADMIN OPTION GRANTED BY postgres;\n\

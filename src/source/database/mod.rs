@@ -1,12 +1,12 @@
-//! A database's own dump as a stream of bytes, with a proof that it is whole.
+//! Database dumps as streams of bytes, each with a proof that it is complete.
 //!
 //! [`Postgres`] finds the client tools, checks versions and rights, lists databases and starts
-//! dumps. A [`Dump`] is read like a file; [`Dump::finish`] then says whether what was read is a
-//! whole dump: the tool's exit status alone is not believed, the stream itself must end where the
-//! format says that it ends ([`archive`]).
+//! dumps. A [`Dump`] is read like a file. [`Dump::finish`] then checks that it is complete: the
+//! tool's exit status is not enough, the stream itself must end where the format says
+//! ([`archive`]).
 //!
-//! Passwords reach a tool only through a memory file that it inherits ([`tool`]); argv, the
-//! environment and the disk never see them.
+//! Passwords reach a tool only through a memory file that it inherits ([`tool`]), never through
+//! argv, the environment or the disk.
 
 pub mod archive;
 mod dump;
@@ -25,7 +25,7 @@ pub use globals::{GlobalStatement, Globals, split_globals};
 pub use postgres::{Chosen, DatabaseInfo, Postgres};
 pub use properties::{Properties, Property, database_properties};
 
-/// What kind of database it is.
+/// The kind of database engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
@@ -33,7 +33,7 @@ pub enum Engine {
     Postgresql,
 }
 
-/// How the dump comes out.
+/// The way in which a dump is obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
@@ -41,57 +41,57 @@ pub enum Transport {
     Local,
 }
 
-/// How a connection is protected.
+/// The protection of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
-    /// Encrypted, the certificate checked against an authority and the host's name.
+    /// Encrypted; the certificate is checked against an authority and the host's name.
     VerifyFull,
-    /// Encrypted, to whoever answers.
+    /// Encrypted, without a check of the server's identity.
     Require,
-    /// Encrypted if the server can, in the clear if not.
+    /// Encrypted if the server supports it, otherwise in plain text.
     AllowPlaintext,
 }
 
-/// Where a database server is and who asks. Plain values; the plan maps to it.
+/// The address of a database server and the access to it. Plain values; the plan maps to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseConfig {
     /// The item's name in the plan.
     pub name: String,
-    /// What it is.
+    /// The database engine.
     pub engine: Engine,
-    /// How it is reached.
+    /// The way in which dumps are obtained.
     pub transport: Transport,
     /// A host name, an address, or the absolute path of a folder with a socket.
     pub host: String,
     /// The port; also part of a socket's name.
     pub port: u16,
-    /// Who asks.
+    /// The user that connects.
     pub user: String,
-    /// A file that holds the password, a line break at its end left out. Without it, and without
-    /// [`Self::password`], the server must trust the connection (a socket with peer rights).
+    /// A file that holds the password; a line break at its end is ignored. Without it and without
+    /// [`Self::password`], the server must trust the connection (a socket with peer authentication).
     pub password_file: Option<PathBuf>,
-    /// The password, where it came from a Secret and no file holds it.
+    /// The password itself, if it came from a Secret and not from a file.
     pub password: Option<Password>,
-    /// The database that questions about the server are put to.
+    /// The database for queries about the server.
     pub maintenance: String,
-    /// How a TCP connection is protected. Sockets need nothing.
+    /// The protection of a TCP connection. Sockets need none.
     pub tls: TlsMode,
-    /// Certificates of authorities in PEM for [`TlsMode::VerifyFull`]; else the system's.
+    /// PEM certificates of authorities for [`TlsMode::VerifyFull`]; by default the system's.
     pub ca_file: Option<PathBuf>,
-    /// A folder with client tools; else those installed, the version nearest to the server's.
+    /// A folder with client tools; by default the installed version nearest to the server's.
     pub tools: Option<PathBuf>,
-    /// How long a tool may be silent before it counts as stuck. Reading the catalog of a large
-    /// database is silent for minutes.
+    /// The longest time that a tool may be silent before it counts as stuck. Reading the catalog of
+    /// a large database is silent for minutes.
     pub silence: Duration,
 }
 
-/// A password. Shows nothing of itself.
+/// A password. Its `Debug` output hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(zeroize::Zeroizing<String>);
 
 impl Password {
-    /// A password.
+    /// Wraps a password.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(zeroize::Zeroizing::new(text))
@@ -109,8 +109,8 @@ impl std::fmt::Debug for Password {
 }
 
 impl DatabaseConfig {
-    /// A server with everything else as it usually is: port 5432, user and maintenance database
-    /// `postgres`, certificates checked, 15 minutes of silence.
+    /// Returns the configuration of a server with defaults: port 5432, user and maintenance
+    /// database `postgres`, certificates checked, 15 minutes of silence allowed.
     #[must_use]
     pub fn postgresql(name: &str, host: &str) -> Self {
         Self {
@@ -130,107 +130,107 @@ impl DatabaseConfig {
         }
     }
 
-    /// A server named by `postgresql://[user@]host[:port][/database][?sslmode=…&sslrootcert=…]`,
-    /// or by a socket's folder: `postgresql:///database?host=/run/postgresql`. The database, if
-    /// there is one, comes beside the configuration. The item's name is the host's.
+    /// Parses `postgresql://[user@]host[:port][/database][?sslmode=…&sslrootcert=…]`, or the URL of
+    /// a socket's folder: `postgresql:///database?host=/run/postgresql`. Also returns the database,
+    /// if the URL names one. The item is named after the host, or `postgresql` for a socket.
     ///
     /// # Errors
-    /// [`DatabaseError::Config`]; also for a password in it, which every user of the machine
-    /// could see among kbak's own arguments. The text never quotes the URL.
+    /// [`DatabaseError::Config`], also for a password in the URL, which every user of the machine
+    /// could see among kbak's arguments. The message never quotes the URL.
     pub fn from_url(url: &str) -> Result<(Self, Option<String>), DatabaseError> {
         postgres::parse_url(url)
     }
 
-    /// Whether the connection is a socket on this machine.
+    /// Returns true if the connection is a socket on this machine.
     #[must_use]
     pub fn is_socket(&self) -> bool {
         self.host.starts_with('/')
     }
 }
 
-/// Why a database cannot be dumped or restored.
+/// An error while a database is dumped or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The configuration cannot work.
+    /// The configuration is unusable.
     #[error("database {name}: {problem}")]
     Config {
-        /// The item.
+        /// The item's name.
         name: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A client tool is missing, or older than the server.
     #[error("database {name}: no {tool} {needed} or newer on this machine (found: {found})")]
     Tool {
-        /// The item.
+        /// The item's name.
         name: String,
-        /// Which.
+        /// The missing tool.
         tool: &'static str,
         /// The server's major version.
         needed: u32,
-        /// What there is.
+        /// The versions that were found.
         found: String,
     },
-    /// A tool said no. The server's words, secrets masked.
+    /// A tool failed. Carries its error output, secrets masked.
     #[error("database {name}: {tool} failed ({status}): {said}")]
     Failed {
-        /// The item.
+        /// The item's name.
         name: String,
-        /// Which.
+        /// The tool.
         tool: &'static str,
         /// Its exit status or signal.
         status: String,
-        /// The end of what it wrote to its standard error.
+        /// The end of its standard error.
         said: String,
     },
     /// A tool was silent for too long.
     #[error("database {name}: {tool} was silent for {silence:?}")]
     Stuck {
-        /// The item.
+        /// The item's name.
         name: String,
-        /// Which.
+        /// The tool.
         tool: &'static str,
-        /// How long.
+        /// The longest allowed silence.
         silence: Duration,
     },
-    /// The dump ended well by its tool's word, and is not whole by its own.
+    /// The tool reported success, but the dump is incomplete.
     #[error("database {name}: the dump of {database} is not whole: {problem}")]
     NotWhole {
-        /// The item.
+        /// The item's name.
         name: String,
-        /// Which database.
+        /// The database.
         database: String,
-        /// What is missing.
+        /// The missing part.
         problem: String,
     },
-    /// A restore would destroy something.
+    /// The target database is not empty, so a restore would destroy data.
     #[error(
         "database {name}: {database} exists and holds {objects} tables, views or sequences; nothing was changed"
     )]
     NotEmpty {
-        /// The item.
+        /// The item's name.
         name: String,
-        /// Which database.
+        /// The database.
         database: String,
-        /// How many.
+        /// The number of tables, views and sequences in it.
         objects: u64,
     },
     /// A tool could not be started, or its pipe broke.
     #[error("database {name}: cannot {operation}")]
     Io {
-        /// The item.
+        /// The item's name.
         name: String,
-        /// What was tried.
+        /// The failed operation.
         operation: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl DatabaseError {
-    /// Whether trying again later may help: the server was not there, or went away. Everything else
-    /// is a matter of names, keys, rights and versions.
+    /// Returns true if a later try may succeed: the server was unreachable or went away. All other
+    /// errors concern names, keys, rights and versions.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -244,7 +244,7 @@ impl DatabaseError {
     }
 }
 
-/// What libpq says of a server that is not there, or not any more (fe-connect.c, strerror(3)).
+/// Messages of libpq for a server that is unreachable or went away (fe-connect.c, strerror(3)).
 const LOST: [&str; 8] = [
     "connection refused",
     "connection reset",

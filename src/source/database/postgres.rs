@@ -1,8 +1,8 @@
-//! PostgreSQL: which tools, which databases, and their dumps.
+//! PostgreSQL servers: finds the client tools, lists the databases and starts their dumps.
 //!
-//! One archive per database (`pg_dump -Fc -Z0`: a consistent snapshot of that database, no
-//! compression, so that unchanged tables are found again) and one text of roles and tablespaces
-//! (`pg_dumpall --globals-only`). Databases are consistent each in itself, never with each other:
+//! One archive per database (`pg_dump -Fc -Z0`: a consistent snapshot of that database, not
+//! compressed, so that unchanged tables deduplicate) and one text of roles and tablespaces
+//! (`pg_dumpall --globals-only`). Each database is consistent in itself, but not with the others:
 //! PostgreSQL has no snapshot across databases.
 
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use crate::plan::Glob;
 
 /// Folders in which distributions keep client tools, one per major version.
 const INSTALLED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr/libexec/postgresql", "")];
-/// The oldest server that is taken: the oldest whose archives the proof knows.
+/// The oldest supported major version: the oldest whose archives the proof knows.
 const OLDEST: u32 = 10;
-/// The most that the answer to a question may be.
+/// The largest accepted answer to a query, in bytes.
 const ANSWER: usize = 16 << 20;
-/// The databases that every server is born with to make others from.
+/// The template databases that every server has.
 const TEMPLATES: &[&str] = &["template0", "template1"];
 
-/// A server that answered.
+/// A server that was reached, and the client tools for it.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     config: DatabaseConfig,
@@ -36,32 +36,32 @@ pub struct Postgres {
 /// A database of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseInfo {
-    /// Its name.
+    /// The database's name.
     pub name: String,
-    /// Its size on the server's disk: what progress is measured against.
+    /// The size on the server's disk in bytes; progress is measured against it.
     pub size: u64,
-    /// Its encoding: `UTF8`.
+    /// The encoding, such as `UTF8`.
     pub encoding: String,
-    /// Its collation.
+    /// The collation.
     pub collate: String,
-    /// Its character classes.
+    /// The character classification (`LC_CTYPE`).
     pub ctype: String,
 }
 
-/// The databases that a plan's patterns choose.
+/// The databases that a plan's patterns select.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// Those that can be dumped.
+    /// Databases that can be dumped.
     pub open: Vec<DatabaseInfo>,
-    /// Those that take no connections.
+    /// Databases that accept no connections.
     pub closed: Vec<String>,
-    /// Names, not patterns, that no database has.
+    /// Names (not patterns) that no database has.
     pub absent: Vec<String>,
 }
 
 impl Postgres {
-    /// Asks the server who it is, and picks the tools: of those installed the nearest that is not
-    /// older than the server, because an older `pg_dump` refuses.
+    /// Reads the server's version and picks the client tools: the nearest installed version that is
+    /// not older than the server, because an older `pg_dump` refuses.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -101,40 +101,40 @@ impl Postgres {
         })
     }
 
-    /// What was configured.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &DatabaseConfig {
         &self.config
     }
 
-    /// The tools in use.
+    /// Returns the client tools in use.
     #[must_use]
     pub fn tools(&self) -> &Tools {
         &self.tools
     }
 
-    /// The server's version: `15.18`.
+    /// Returns the server's version, such as `15.18`.
     #[must_use]
     pub fn server_version(&self) -> &str {
         &self.server_version
     }
 
-    /// The server's major version.
+    /// Returns the server's major version.
     #[must_use]
     pub fn server_major(&self) -> u32 {
         self.server
     }
 
-    /// Whether the user may read the roles' password hashes. Managed servers allow it to nobody;
-    /// roles are then dumped without, which a restore has to make good.
+    /// Returns true if the user may read the roles' password hashes. Managed servers forbid that to
+    /// all users; roles are then dumped without hashes, and a restore has to supply passwords.
     #[must_use]
     pub fn reads_passwords(&self) -> bool {
         self.reads_passwords
     }
 
-    /// The databases that these patterns choose; all, without any. Of the two templates that every server
-    /// has, `template1` is chosen where something was put into it, which every new database then has;
-    /// otherwise only by its name.
+    /// Returns the databases that the patterns select, or all without patterns. `template0` is
+    /// selected only by its exact name. `template1` is also selected if it holds user objects,
+    /// which every new database inherits.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -156,7 +156,7 @@ impl Postgres {
         Ok(Chosen { open, closed, absent })
     }
 
-    /// The databases that can be connected to, by name.
+    /// Returns the databases that accept connections, except `template0`, sorted by name.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -169,22 +169,22 @@ impl Postgres {
         self.ask(&self.config.maintenance, asked).await
     }
 
-    /// The databases that take no connections, so that nothing can dump them, by name.
+    /// Returns the names of the databases that accept no connections and so cannot be dumped, sorted.
     async fn closed_databases(&self) -> Result<Vec<String>, DatabaseError> {
         let asked = "SELECT coalesce(json_agg(datname ORDER BY datname COLLATE \"C\"), '[]') \
                      FROM pg_catalog.pg_database WHERE NOT datallowconn";
         self.ask(&self.config.maintenance, asked).await
     }
 
-    /// Whether anything in a database was made after the server was: objects' ids begin at 16384 there
-    /// (`FirstNormalObjectId`).
+    /// Returns true if the database holds objects created after the server was initialized. Their
+    /// ids begin at 16384 (`FirstNormalObjectId`).
     async fn holds_own(&self, database: &str) -> Result<bool, DatabaseError> {
         let made = ["class", "proc", "type", "namespace", "extension", "largeobject_metadata"]
             .map(|what| format!("EXISTS (SELECT FROM pg_catalog.pg_{what} WHERE oid >= 16384)"));
         self.ask(database, &format!("SELECT to_json({})", made.join(" OR "))).await
     }
 
-    /// Puts a question to `database`; the answer is one JSON value.
+    /// Runs a query in `database`; the answer is one JSON value.
     pub(crate) async fn ask<T: serde::de::DeserializeOwned>(
         &self,
         database: &str,
@@ -196,8 +196,8 @@ impl Postgres {
     /// Starts the dump of one database in custom format, uncompressed, with large objects.
     ///
     /// # Errors
-    /// [`DatabaseError`] when the tool does not start. What goes wrong later comes from reading
-    /// and from [`Dump::finish`].
+    /// [`DatabaseError`] when the tool does not start. Later failures come from reading and from
+    /// [`Dump::finish`].
     pub fn dump(&self, database: &str) -> Result<Dump, DatabaseError> {
         let arguments = [
             "--format=custom",
@@ -211,10 +211,10 @@ impl Postgres {
         Dump::archive(&self.config.name, database, tool)
     }
 
-    /// Starts the dump of what belongs to no database: roles, memberships, tablespaces.
+    /// Starts the dump of objects that belong to no database: roles, memberships, tablespaces.
     ///
     /// # Errors
-    /// As [`Self::dump`].
+    /// As for [`Self::dump`].
     pub fn dump_globals(&self) -> Result<Dump, DatabaseError> {
         let dbname = connection(&self.config.maintenance);
         let mut arguments =
@@ -260,7 +260,7 @@ fn no_tool(config: &DatabaseConfig, needed: u32, installed: &[Tools]) -> Databas
     DatabaseError::Tool { name: config.name.clone(), tool: "pg_dump", needed, found }
 }
 
-/// The installations of client tools, oldest first.
+/// Returns the installed client tools, oldest first.
 async fn installed(config: &DatabaseConfig) -> Vec<Tools> {
     let mut folders: Vec<PathBuf> = Vec::new();
     if let Some(folder) = &config.tools {
@@ -289,7 +289,7 @@ async fn installed(config: &DatabaseConfig) -> Vec<Tools> {
     found
 }
 
-/// What `pg_dump --version` of a folder says: "pg_dump (PostgreSQL) 15.18 (Debian …)".
+/// Returns the version in the output of `pg_dump --version`: "pg_dump (PostgreSQL) 15.18 (Debian …)".
 async fn version(folder: &Path) -> Option<(u32, String)> {
     let mut command = tokio::process::Command::new(folder.join("pg_dump"));
     command.arg("--version").env_clear().env("PATH", "/usr/bin:/bin").kill_on_drop(true);
@@ -302,7 +302,7 @@ async fn version(folder: &Path) -> Option<(u32, String)> {
     Some((digits.parse().ok()?, version))
 }
 
-/// See [`DatabaseConfig::from_url`].
+/// Implements [`DatabaseConfig::from_url`].
 pub(super) fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), DatabaseError> {
     let wrong =
         |problem: &str| DatabaseError::Config { name: "of the URL".to_owned(), problem: problem.to_owned() };
@@ -355,7 +355,7 @@ pub(super) fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), D
     Ok((config, (!database.is_empty()).then_some(database)))
 }
 
-/// A text with `%xx` for bytes.
+/// Decodes `%xx` escapes; none if an escape is invalid or the result is not UTF-8 without NUL.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

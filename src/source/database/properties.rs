@@ -1,35 +1,35 @@
-//! What a dump says of a database itself and of roles beyond their making: owner, rights, limits,
-//! settings, comments. As in [`super::globals`], a statement is taken only if it has one of the
-//! shapes that are known, and is written anew from its tokens.
+//! Statements of a dump about a database itself, and about roles after their creation: owner,
+//! rights, limits, settings, comments. As in [`super::globals`], a statement is kept only if it has
+//! a known shape, and is rebuilt from its tokens.
 
 use super::globals::{Token, literal_list, name, sql, statements};
 
 /// A statement of a known shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
-    /// What it sets, for people: `the setting search_path of the role shop`. Holds no value.
+    /// The property for display, such as `the setting search_path of the role shop`. Holds no value.
     pub what: String,
-    /// Whether it gives or takes rights.
+    /// True if it grants or revokes rights.
     pub rights: bool,
-    /// Its text, with a semicolon. May hold secrets: never to be shown.
+    /// The SQL text, with a semicolon. It may hold secrets: never show it.
     pub sql: String,
 }
 
-/// What a text holds.
+/// The properties found in a dump's texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {
     /// Statements of known shapes, in order.
     pub known: Vec<Property>,
-    /// What was left out, in the same words.
+    /// Descriptions of refused statements: a property's name, or the statement's first words.
     pub refused: Vec<String>,
 }
 
-/// The statements about a database in the texts of an archive, for the database `target`.
+/// Returns the statements about a database in the texts of an archive, for the database `target`.
 #[must_use]
 pub fn database_properties(texts: &[String], target: &str) -> Properties {
     let mut properties = Properties::default();
     for text in texts {
-        // Rights that another than the owner gave are given by him.
+        // Rights that a role other than the owner granted are granted by that role again.
         let mut giver: Option<String> = None;
         for mut tokens in statements(text) {
             let words: Vec<&str> = tokens.iter().map(Token::word).collect();
@@ -38,7 +38,7 @@ pub fn database_properties(texts: &[String], target: &str) -> Properties {
                     giver = Some(sql(&tokens));
                 }
                 ["RESET", "SESSION", "AUTHORIZATION"] => giver = None,
-                // The database is made without this statement.
+                // kbak creates the database itself, without this statement.
                 ["CREATE", "DATABASE", _, rest @ ..] => properties.refused.extend(made_otherwise(rest)),
                 _ => match shape(&tokens) {
                     Some((at, what, rights)) => {
@@ -54,7 +54,7 @@ pub fn database_properties(texts: &[String], target: &str) -> Properties {
     properties
 }
 
-/// What a database had when it was made that one made by kbak has not.
+/// Returns a creation option of the original database that kbak does not set.
 fn made_otherwise(words: &[&str]) -> Option<String> {
     let has = |wanted: &[&str]| words.windows(wanted.len()).any(|some| some == wanted);
     if has(&["TABLESPACE"]) {
@@ -64,7 +64,7 @@ fn made_otherwise(words: &[&str]) -> Option<String> {
         .then(|| "the locale provider".into())
 }
 
-/// Where the database's name stands, what the statement sets, and whether that is rights.
+/// Returns the position of the database's name, the property, and true if it concerns rights.
 fn shape(tokens: &[Token]) -> Option<(usize, String, bool)> {
     let words: Vec<&str> = tokens.iter().map(Token::word).collect();
     match words.as_slice() {
@@ -96,8 +96,8 @@ fn shape(tokens: &[Token]) -> Option<(usize, String, bool)> {
     .filter(|(at, ..)| tokens.get(*at).is_some_and(|token| name(token).is_some()))
 }
 
-/// What a text of `pg_dumpall --globals-only` says of a role besides its making: settings, a
-/// comment, rights to set parameters. Gives the role, too.
+/// Recognizes a statement of `pg_dumpall --globals-only` about a role after its creation: settings,
+/// a comment, rights to set parameters. Also returns the role.
 pub(super) fn of_role(tokens: &[Token]) -> Option<(String, Property)> {
     let words: Vec<&str> = tokens.iter().map(Token::word).collect();
     let (role, what, rights) = match words.as_slice() {
@@ -120,7 +120,7 @@ pub(super) fn of_role(tokens: &[Token]) -> Option<(String, Property)> {
     Some((role, Property { what, rights, sql: sql(tokens) }))
 }
 
-/// The rest of `SET`: a name, `TO`, and strings.
+/// Describes the rest of `SET` if it is a name, `TO` or `=`, and strings.
 fn setting(tokens: &[Token]) -> Option<String> {
     let (parameter, rest) = tokens.split_first()?;
     let (to, values) = rest.split_first()?;
@@ -128,7 +128,7 @@ fn setting(tokens: &[Token]) -> Option<String> {
     fits.then(|| name(parameter)).flatten().map(|parameter| format!("the setting {parameter}"))
 }
 
-/// A number or a word, perhaps after an equals sign.
+/// Returns true for a number or a word, perhaps after an equals sign or a minus.
 fn is_value(words: &[&str]) -> bool {
     let words = words.strip_prefix(&["="]).unwrap_or(words);
     let words = words.strip_prefix(&["-"]).unwrap_or(words);
@@ -140,7 +140,7 @@ fn is_rights(words: &[&str]) -> bool {
     words.iter().all(|word| known.contains(word))
 }
 
-/// The first words of a statement: no name and no value is among them.
+/// Returns the first two words of a statement, with `…` for quoted texts.
 pub(super) fn first_words(words: &[&str]) -> String {
     let known = words.iter().take(2).map(|word| if word.is_empty() { "…" } else { word });
     known.collect::<Vec<_>>().join(" ")
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_pg_dump_says_of_a_database_and_nothing_else() {
+    fn only_known_database_statements_are_kept() {
         let text = "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';\n\
             ALTER DATABASE shop CONNECTION LIMIT = 7;\nALTER DATABASE shop IS_TEMPLATE = true;\n\
             ALTER DATABASE shop SET search_path TO 'a', 'b; \\! id';\n\

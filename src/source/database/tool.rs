@@ -1,5 +1,5 @@
-//! Starts a client tool: clean environment, password in a memory file, own process group, killed
-//! and reaped when dropped.
+//! Runs a client tool: clean environment, password in a memory file, own process group, killed and
+//! reaped when dropped.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -20,18 +20,18 @@ use zeroize::Zeroizing;
 
 use super::{DatabaseConfig, DatabaseError, Password, TlsMode};
 
-/// The number under which a tool finds the memory file with the password.
+/// The file descriptor of the memory file with the password, in the tool.
 const PASSWORD_FD: i32 = 9;
-/// What is kept of a tool's standard error: its end, where the reason stands.
+/// The number of bytes kept from the end of a tool's standard error, which holds the reason.
 const SAID: usize = 16 << 10;
-/// The longest password file.
+/// The longest accepted password, in bytes.
 const LONGEST_PASSWORD: u64 = 4096;
-/// Certificates of the system's authorities, for client libraries before 16, which know no
-/// `system`.
+/// Bundles of the system's certificate authorities, for client libraries before 16, which do not
+/// know `sslrootcert=system`.
 const SYSTEM_CERTIFICATES: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// A running tool.
+/// A running client tool.
 #[derive(Debug)]
 pub struct Tool {
     name: String,
@@ -44,31 +44,31 @@ pub struct Tool {
     silence: Duration,
 }
 
-/// The tools of one installation.
+/// The client tools of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tools {
-    /// The folder.
+    /// The folder that holds them.
     pub folder: PathBuf,
-    /// Their major version.
+    /// The major version.
     pub major: u32,
-    /// As they say it: `15.18`.
+    /// The version, such as `15.18`.
     pub version: String,
 }
 
-/// What a tool ended with.
+/// The result of a tool that exited.
 #[derive(Debug)]
 pub struct Ending {
-    /// Its exit status.
+    /// The exit status.
     pub status: ExitStatus,
     /// The end of its standard error, secrets masked.
     pub said: String,
 }
 
-/// The password, from wherever the configuration has it.
+/// Returns the password from the configuration or from its password file.
 ///
 /// # Errors
-/// [`DatabaseError`] when the file cannot be read, is too long, or holds what no password file of
-/// libpq can carry.
+/// [`DatabaseError`] when the file cannot be read, or the password is empty, too long, or holds
+/// characters that a libpq password file cannot carry.
 pub fn password(config: &DatabaseConfig) -> Result<Option<Password>, DatabaseError> {
     if let Some(password) = &config.password {
         return checked(config, password.clone()).map(Some);
@@ -105,11 +105,11 @@ fn checked(config: &DatabaseConfig, password: Password) -> Result<Password, Data
     Err(DatabaseError::Config { name: config.name.clone(), problem: problem.to_owned() })
 }
 
-/// A memory file in the format of `.pgpass` that fits every host, and that nobody can change.
+/// Creates a memory file in the format of `.pgpass` that matches every host and cannot be changed.
 fn password_memory(password: &Password) -> std::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = rustix::fs::memfd_create("kbak", flags)?;
-    // libpq takes a password file only if nobody else may read it.
+    // libpq accepts a password file only if other users cannot read it.
     rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
     let mut file = File::from(file);
     let escaped = Zeroizing::new(password.reveal().replace('\\', "\\\\").replace(':', "\\:"));
@@ -121,13 +121,13 @@ fn password_memory(password: &Password) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The environment of a tool, whole: nothing of kbak's own gets through, so neither its secrets
-/// nor a stray `PGOPTIONS`.
+/// Returns the complete environment of a tool. It inherits none of kbak's own variables, neither
+/// secrets nor a stray `PGOPTIONS`.
 fn environment(config: &DatabaseConfig, major: u32) -> Result<Vec<(&'static str, OsString)>, DatabaseError> {
     let mut pairs: Vec<(&'static str, OsString)> = vec![
         ("LC_ALL", "C".into()),
         ("PATH", "/usr/bin:/bin".into()),
-        // No ~/.pgpass, ~/.postgresql or ~/.psqlrc of whoever runs kbak.
+        // Ignores ~/.pgpass, ~/.postgresql and ~/.psqlrc of the user who runs kbak.
         ("HOME", "/nonexistent".into()),
         ("PGAPPNAME", "kbak".into()),
         ("PGCLIENTENCODING", "UTF8".into()),
@@ -165,8 +165,8 @@ fn authorities(config: &DatabaseConfig, major: u32) -> Result<OsString, Database
     })
 }
 
-/// A connection string that names only the database: every other setting is in the environment.
-/// A bare name would be read as a connection string of its own if it looked like one.
+/// Returns a connection string with the database and keepalives; all other settings are in the
+/// environment. A bare name that looks like a connection string would be parsed as one.
 #[must_use]
 pub fn connection(database: &str) -> String {
     let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
@@ -174,11 +174,11 @@ pub fn connection(database: &str) -> String {
 }
 
 impl Tool {
-    /// Starts `tool` of `tools`. Its standard output is read through [`Self::stdout`], its input
-    /// written through [`Self::stdin`] if `input` says so.
+    /// Starts `tool` of `tools`. Its standard output is read through [`Self::stdout`]; if `input`
+    /// is true, its standard input is written through [`Self::stdin`].
     ///
     /// # Errors
-    /// [`DatabaseError`] when the password cannot be had or the tool not started.
+    /// [`DatabaseError`] when the password cannot be read or the tool cannot be started.
     pub fn start<I: AsRef<OsStr>>(
         config: &DatabaseConfig,
         tools: &Tools,
@@ -212,45 +212,45 @@ impl Tool {
         Ok(Self { name, tool, version, child, group, said, mask: password, silence: config.silence })
     }
 
-    /// Its standard output, once.
+    /// Takes the standard output; none after the first call.
     pub fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Its standard input, once.
+    /// Takes the standard input; none after the first call.
     pub fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
-    /// How long it may be silent.
+    /// Returns the longest time that the tool may be silent.
     #[must_use]
     pub fn silence(&self) -> Duration {
         self.silence
     }
 
-    /// The tool and its version: `pg_dump 15.18`.
+    /// Returns the tool and its version, such as `pg_dump 15.18`.
     #[must_use]
     pub fn describe(&self) -> String {
         format!("{} {}", self.tool, self.version)
     }
 
-    /// That it was silent for too long.
+    /// Returns the error for a tool that was silent for too long.
     #[must_use]
     pub fn stuck(&self) -> DatabaseError {
         DatabaseError::Stuck { name: self.name.clone(), tool: self.tool, silence: self.silence }
     }
 
-    /// That its pipe broke.
+    /// Returns the error for an operation on the tool that failed.
     #[must_use]
     pub fn broken(&self, operation: &str, source: std::io::Error) -> DatabaseError {
         let operation = format!("{operation} {}", self.tool);
         DatabaseError::Io { name: self.name.clone(), operation, source }
     }
 
-    /// Waits for its end.
+    /// Waits until the tool exits.
     ///
     /// # Errors
-    /// [`DatabaseError::Stuck`] when it does not end, [`DatabaseError::Io`] when nobody can tell.
+    /// [`DatabaseError::Stuck`] when it does not exit, [`DatabaseError::Io`] when its status is unknown.
     pub async fn end(mut self) -> Result<Ending, DatabaseError> {
         let status = match tokio::time::timeout(self.silence, self.child.wait()).await {
             Ok(Ok(status)) => status,
@@ -264,10 +264,10 @@ impl Tool {
         Ok(Ending { status, said: masked(&said, self.mask.as_ref()) })
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits until the tool exits, and requires success.
     ///
     /// # Errors
-    /// Also [`DatabaseError::Failed`], with what it said.
+    /// Also [`DatabaseError::Failed`], with the end of its standard error.
     pub async fn succeed(self) -> Result<Ending, DatabaseError> {
         let (name, tool) = (self.name.clone(), self.tool);
         let ending = self.end().await?;
@@ -277,10 +277,10 @@ impl Tool {
         Err(DatabaseError::Failed { name, tool, status: ending.status.to_string(), said: ending.said })
     }
 
-    /// Runs it to its end and gives what it wrote, at most `limit` bytes.
+    /// Runs the tool to its end and returns its output, at most `limit` bytes.
     ///
     /// # Errors
-    /// [`DatabaseError`]; more output than `limit` is one.
+    /// [`DatabaseError`], also for more output than `limit`.
     pub async fn output(mut self, limit: usize) -> Result<Vec<u8>, DatabaseError> {
         let mut written = Vec::new();
         if let Some(stdout) = self.stdout() {
@@ -301,8 +301,8 @@ impl Tool {
 }
 
 impl Drop for Tool {
-    /// Ends the whole group: a wrapper script's child must not live on and hold its locks.
-    /// Reaping is the runtime's work (`kill_on_drop`).
+    /// Kills the whole process group: a wrapper script's child must not survive and hold its locks.
+    /// The runtime reaps the process (`kill_on_drop`).
     fn drop(&mut self) {
         self.said.abort();
         if let (Some(group), None) = (self.group, self.child.try_wait().ok().flatten()) {
@@ -311,7 +311,7 @@ impl Drop for Tool {
     }
 }
 
-/// Reads to the end and keeps the last [`SAID`] bytes, so that a chatty tool never stands still.
+/// Reads to the end and keeps at least the last [`SAID`] bytes, so that a full pipe never blocks the tool.
 async fn listen(stderr: Option<ChildStderr>) -> Vec<u8> {
     async fn keep_end(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
         let mut kept = Vec::new();
@@ -330,9 +330,9 @@ async fn listen(stderr: Option<ChildStderr>) -> Vec<u8> {
     }
 }
 
-/// What a tool said, for people. Only the lines in which the tools and the server state an error:
-/// the lines between quote rows (`CONTEXT: COPY …, line 7: "…"`) and statements. The password is
-/// masked should a server ever echo it, and so are values that an error quotes at its end.
+/// Returns the error lines of a tool's output, for display. All other lines are dropped, because
+/// they quote rows (`CONTEXT: COPY …, line 7: "…"`) and statements. The password is masked in case
+/// a server echoes it, and so are values that an error quotes at its end.
 fn masked(said: &[u8], password: Option<&Password>) -> String {
     const STATEMENTS: &[&str] = &["pg_", "psql:", "ERROR:", "FATAL:", "PANIC:", "createdb:", "dropdb:"];
     let mut text = String::from_utf8_lossy(said).into_owned();
@@ -353,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_rows_nor_passwords_are_repeated() {
+    fn row_values_and_passwords_are_masked() {
         let said = b"pg_restore: error: COPY failed for table \"t\": ERROR:  invalid input syntax for type integer: \"canary\"\n\
             CONTEXT:  COPY t, line 1, column a: \"canary\"\ncanary goes on\nDETAIL:  Key (a)=(canary)\n\
             pg_restore: error: server says hunter2\nCommand was: INSERT canary\n";
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_named_like_a_connection_string_stays_a_name() {
+    fn database_name_like_a_connection_string_is_quoted() {
         assert!(connection("host=evil 'x\\").starts_with("dbname='host=evil \\'x\\\\' keepalives"));
     }
 }

@@ -1,9 +1,9 @@
-//! Bytes of list pages that may lie in memory, shared by kinds that are listed ahead.
+//! The memory budget for list pages, shared by kinds that are listed ahead.
 //!
-//! Kinds are handed on one after the other, but listed several at a time. The one whose turn it
-//! is must never wait for memory that only later kinds hold: so later kinds leave room for one
-//! page, and the kind whose turn it is may use that room. So the whole never passes its limit and
-//! never stands still.
+//! Kinds are forwarded one after the other, but several are listed at a time. The kind whose turn
+//! it is must never wait for memory that only later kinds hold. So later kinds leave room for one
+//! page, and only the current kind may use it. The budget is never exceeded and never causes a
+//! deadlock.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,11 +12,11 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Which kind's turn it is, by its place in the order.
+    /// The position of the kind whose turn it is.
     turn: usize,
 }
 
-/// The budget. Cheap to clone.
+/// The shared budget. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     state: Arc<Mutex<State>>,
@@ -24,7 +24,7 @@ pub(super) struct Budget {
     page: usize,
 }
 
-/// Bytes taken; given back on drop.
+/// Bytes taken from the budget; returned on drop.
 #[derive(Debug)]
 pub(super) struct Grant {
     budget: Budget,
@@ -32,7 +32,7 @@ pub(super) struct Grant {
 }
 
 impl Budget {
-    /// A budget of `total` bytes for pages of at most `page` bytes, of which it holds two or more.
+    /// Creates a budget of `total` bytes for pages of at most `page` bytes; it must hold at least two.
     pub(super) fn new(total: usize, page: usize) -> Self {
         debug_assert!(total >= 2 * page, "room for one page ahead");
         Self { state: Arc::new(Mutex::new(State { free: total, turn: 0 })), changed: Arc::default(), page }
@@ -42,18 +42,18 @@ impl Budget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is the turn of the kind at `place`.
+    /// Gives the turn to the kind at `place`.
     pub(super) fn turn(&self, place: usize) {
         self.state().turn = place;
         self.changed.notify_waiters();
     }
 
-    /// Room for one page of the kind at `place`, as soon as there is some.
+    /// Waits for room for one page of the kind at `place`.
     pub(super) async fn take(&self, place: usize) -> Grant {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Enabled before looking, so that no change between looking and waiting is missed.
+            // Enabled before the check, so that no change between the check and the wait is missed.
             changed.as_mut().enable();
             {
                 let mut state = self.state();
@@ -69,7 +69,7 @@ impl Budget {
 }
 
 impl Grant {
-    /// Keeps `bytes` of what was taken and gives the rest back.
+    /// Keeps `bytes` of the grant and returns the rest.
     pub(super) fn shrink(&mut self, bytes: usize) {
         let rest = self.bytes.saturating_sub(bytes);
         self.bytes -= rest;
@@ -94,7 +94,7 @@ mod tests {
     use futures::FutureExt;
 
     #[test]
-    fn the_kind_whose_turn_it_is_always_gets_a_page() {
+    fn current_kind_always_gets_a_page() {
         let budget = Budget::new(40, 10);
         let ahead: Vec<_> = (0..3).filter_map(|_| budget.take(1).now_or_never()).collect();
         assert_eq!(ahead.len(), 3, "later kinds may take all but one page");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_page_does_not_use_goes_back() {
+    fn unused_bytes_of_a_page_are_returned() {
         let budget = Budget::new(20, 10);
         let mut page = budget.take(0).now_or_never().expect("room");
         let waiting = budget.take(1);

@@ -1,9 +1,9 @@
-//! Requests to an API server: own deadlines, own bounded retries, bodies read under a limit.
+//! Requests to an API server, with own deadlines, own bounded retries and limited bodies.
 //!
-//! Only [`kube::Client::send`] is used. `Client::request` and everything above it logs the whole
-//! body when it does not decode, which for a list of Secrets is the Secrets; and its retries go
-//! on for minutes, longer than a revision lives. Nothing here logs or quotes a body but the
-//! `Status` of an error.
+//! Only [`kube::Client::send`] is used. `Client::request` and all calls above it log the whole body
+//! when it does not decode; for a list of Secrets, that is the Secrets. Their retries last for
+//! minutes, longer than a revision lasts. This file logs and quotes no body except the `Status` of
+//! an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,34 +20,34 @@ use serde::Deserialize;
 
 use crate::report::event::{Event, Reporter};
 
-/// The most of an error's body that is read.
+/// The largest part of an error's body that is read, in bytes.
 const STATUS_LIMIT: usize = 64 << 10;
-/// The most that a server's Retry-After may ask for.
+/// The longest wait that a server may request with Retry-After.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// How long a server may say that it is too busy, and when to come back.
+/// The time during which answers of 429 with a Retry-After do not count as tries.
 const BUSY: Duration = Duration::from_secs(60);
 
-/// How to reach a cluster.
+/// The access to a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterAccess {
-    /// A kubeconfig file. Without it: in a pod its ServiceAccount, elsewhere `KUBECONFIG` or
-    /// `~/.kube/config`.
+    /// A kubeconfig file. Without it, kbak uses the ServiceAccount in a pod, and elsewhere
+    /// `KUBECONFIG` or `~/.kube/config`.
     pub kubeconfig: Option<PathBuf>,
-    /// A context of the kubeconfig; without it its current context.
+    /// A context of the kubeconfig; by default its current context.
     pub context: Option<String>,
 }
 
-/// How long requests may take, and how often they are made.
+/// The time limits and the number of tries of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// Until a connection stands.
+    /// The time limit for a connection.
     pub connect: Duration,
-    /// Until a whole answer is here. The server itself cuts requests at 60 s by default.
+    /// The time limit for a complete answer. The server itself cuts requests at 60 s by default.
     pub answer: Duration,
-    /// How often a request is made at most. A server that has answered before is asked twice more: it
-    /// may be starting again, which takes it half a minute.
+    /// The most tries of a request. A server that has answered before gets two more: it may be
+    /// restarting, which takes half a minute.
     pub tries: u32,
-    /// The first wait between tries; it doubles, with jitter, unless the server says Retry-After.
+    /// The first wait between tries; it doubles, with jitter, unless the server sends Retry-After.
     pub wait: Duration,
 }
 
@@ -62,14 +62,14 @@ impl Default for Deadlines {
     }
 }
 
-/// A cluster's API server. Cheap to clone.
+/// A client of a cluster's API server. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
     client: kube::Client,
     server: Arc<str>,
     deadlines: Deadlines,
     reporter: Reporter,
-    /// Whether it has answered.
+    /// True if the server has answered before.
     met: Arc<AtomicBool>,
 }
 
@@ -88,57 +88,57 @@ pub struct Answer {
     pub body: Bytes,
     /// The server's `Warning` headers.
     pub warnings: Vec<String>,
-    /// Whether an earlier try of the same request may have reached the server without an answer.
+    /// True if an earlier try of the same request may have reached the server without an answer.
     pub repeated: bool,
 }
 
-/// Why a request failed.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} at {server}: {kind}")]
 pub struct ApiError {
-    /// Method and path, without the query.
+    /// The method and path, without the query.
     pub operation: String,
     /// The server's address.
     pub server: String,
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub kind: ApiErrorKind,
-    /// Whether an earlier try of the same request may have reached the server without an answer.
+    /// True if an earlier try of the same request may have reached the server without an answer.
     pub repeated: bool,
-    /// What lies beneath.
+    /// The underlying error.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// Kinds of failure.
+/// The kind of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiErrorKind {
-    /// No usable kubeconfig, context, ServiceAccount, certificate.
+    /// There is no usable kubeconfig, context, ServiceAccount or certificate.
     #[error("no usable access to a cluster ({0})")]
     Access(String),
-    /// No connection, or it broke before an answer came.
+    /// There was no connection, or it broke before an answer came.
     #[error("the server cannot be reached")]
     Unreachable,
-    /// The answer broke off.
+    /// The answer was cut off.
     #[error("the answer was cut off")]
     Cut,
-    /// No whole answer in time.
+    /// No complete answer came in time.
     #[error("no answer within {0:?}")]
     Deadline(Duration),
-    /// The answer is larger than the caller takes.
+    /// The answer is larger than the caller accepts.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {
-        /// The most the caller takes.
+        /// The largest accepted answer in bytes.
         limit: usize,
     },
-    /// The server said no.
+    /// The server answered with an error status.
     #[error("{0}")]
     Status(Box<ApiStatus>),
-    /// The answer is not what this API gives.
+    /// The answer is not one that this API gives.
     #[error("the answer cannot be understood ({0})")]
     Malformed(String),
 }
 
-/// The server's own account of a failure.
+/// The server's description of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code} {reason}: {message}")]
 pub struct ApiStatus {
@@ -146,11 +146,11 @@ pub struct ApiStatus {
     pub code: u16,
     /// The machine-readable reason: `Forbidden`, `Expired`, `AlreadyExists`.
     pub reason: String,
-    /// For people. May quote values of an object that was sent: do not show it for Secrets.
+    /// The message for people. It may quote values of an object that was sent: do not show it for Secrets.
     pub message: String,
-    /// Which fields.
+    /// The causes, by field.
     pub causes: Vec<StatusCause>,
-    /// When to come back.
+    /// The wait that the server requests.
     pub retry_after: Option<Duration>,
 }
 
@@ -181,11 +181,11 @@ impl ApiError {
         self.status().map(|status| status.code)
     }
 
-    /// What the server says of this one request: a right is missing, a name is taken, a fault of its own.
+    /// Returns the status of a refused request: a missing right, a taken name, a fault of the server.
     ///
     /// # Errors
-    /// The failure itself if no request goes any further: there was no answer, or the server does not
-    /// know who asks (401).
+    /// The failure itself if further requests would fail, too: there was no answer, or the server
+    /// does not accept the identity (401).
     pub fn refusal(self) -> Result<Box<ApiStatus>, Self> {
         match self.kind {
             ApiErrorKind::Status(status) if status.code != 401 => Ok(status),
@@ -193,7 +193,7 @@ impl ApiError {
         }
     }
 
-    /// Whether the same request may succeed later.
+    /// Returns true if the same request may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match &self.kind {
@@ -204,7 +204,7 @@ impl ApiError {
     }
 }
 
-/// What of a request its failures name.
+/// One request, with the parts that its failures name.
 struct Call<'a> {
     method: Method,
     path: &'a str,
@@ -216,7 +216,7 @@ struct Call<'a> {
 }
 
 impl Cluster {
-    /// Reads the access and prepares a client; no request is made yet.
+    /// Prepares a client for the access; makes no request yet.
     ///
     /// # Errors
     /// [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
@@ -240,13 +240,13 @@ impl Cluster {
         Ok(Self { client, server, deadlines, reporter, met: Arc::default() })
     }
 
-    /// The server's address.
+    /// Returns the server's address.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// Reads `path?query`, at most `limit` bytes of it.
+    /// Reads `path?query`; an answer of more than `limit` bytes is an error.
     ///
     /// # Errors
     /// [`ApiError`]; transient failures only after the bounded tries.
@@ -254,7 +254,7 @@ impl Cluster {
         self.get_as(path, query, "application/json", limit).await
     }
 
-    /// Like [`Self::get`], asking for another form of the answer.
+    /// Like [`Self::get`], with another media type of the answer.
     pub(crate) async fn get_as(
         &self,
         path: &str,
@@ -266,8 +266,8 @@ impl Cluster {
         self.retry(&Call { method: Method::GET, path, query, content_type: None, accept, body, limit }).await
     }
 
-    /// Sends an object. An answer that got lost is asked for again, so a create may come back as
-    /// `AlreadyExists` for the object it made itself: then `repeated` is set.
+    /// Sends an object. A request whose answer was lost is repeated, so a create may return
+    /// `AlreadyExists` for the object that it created itself; then `repeated` is set.
     ///
     /// # Errors
     /// [`ApiError`]; transient failures only after the bounded tries.
@@ -301,7 +301,7 @@ impl Cluster {
             };
             let status = error.status();
             let asked = status.and_then(|status| status.retry_after);
-            // A server that says when to come back is not failing: it is come back to, for a while.
+            // An answer of 429 with a Retry-After is no failure: the request is repeated for up to `BUSY`.
             let busy = status.is_some_and(|status| status.code == 429) && began.elapsed() < BUSY;
             let wait = match asked {
                 Some(asked) if busy => Some(asked.max(self.deadlines.wait)),
@@ -310,7 +310,7 @@ impl Cluster {
             };
             let Some(wait) = wait else { return Err(ApiError { repeated, ..error }) };
             attempt += 1;
-            // Only "too many requests" says that nothing was done.
+            // Only 429 (too many requests) guarantees that the request was not executed.
             repeated |= error.code() != Some(429);
             self.reporter.event(Event::Retry {
                 operation: error.operation.clone(),
@@ -321,7 +321,7 @@ impl Cluster {
         }
     }
 
-    /// One request, whole, within its deadline.
+    /// Makes one request, completely, within its deadline.
     async fn once(&self, call: &Call<'_>) -> Result<Answer, ApiError> {
         let limit = self.deadlines.answer;
         match tokio::time::timeout(limit, self.exchange(call)).await {
@@ -375,7 +375,7 @@ impl Cluster {
         Ok(whole.freeze())
     }
 
-    /// The error that an answer at `path` is when it is not what it should be: `what` is wrong.
+    /// Returns the error for a malformed answer at `path`: `what` is wrong.
     pub(crate) fn malformed(&self, path: &str, what: impl Into<String>) -> ApiError {
         ApiError {
             operation: format!("GET {path}"),
@@ -404,7 +404,7 @@ impl ApiError {
     }
 }
 
-/// The configuration of the access, as kube reads it.
+/// Reads the client configuration by kube's own rules.
 async fn configure(access: &ClusterAccess) -> Result<kube::Config, Box<dyn std::error::Error + Send + Sync>> {
     let options = KubeConfigOptions { context: access.context.clone(), cluster: None, user: None };
     if let Some(path) = &access.kubeconfig {
@@ -418,7 +418,7 @@ async fn configure(access: &ClusterAccess) -> Result<kube::Config, Box<dyn std::
     Ok(kube::Config::from_kubeconfig(&options).await?)
 }
 
-/// What an error's body and headers say. A body that is no `Status` (a proxy's page) is left out.
+/// Parses an error's body and headers. A body that is no `Status` (a proxy's page) is left out.
 fn status(code: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> ApiStatus {
     #[derive(Deserialize, Default)]
     struct Text {

@@ -1,8 +1,8 @@
-//! What kinds a cluster has, from the aggregated discovery documents (KEP-3352, GA in 1.30).
+//! Discovers the kinds of a cluster from the aggregated discovery documents (KEP-3352, GA in 1.30).
 //!
-//! Read by ourselves and not through kube's `Discovery`: that ignores `freshness: Stale`, so that
-//! the kinds of a dead aggregated API vanish without a word, fails as a whole on one group
-//! without versions, and misses kinds that only a version other than the preferred one serves.
+//! kube's `Discovery` is not used. It ignores `freshness: Stale`, so that the kinds of a dead
+//! aggregated API vanish silently. It fails as a whole on one group without versions, and misses
+//! kinds that only a version other than the preferred one serves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::client::{ApiError, ApiErrorKind, Cluster};
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                       application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
                       application/json";
-/// The most of a discovery document that is read: some 20,000 kinds.
+/// The largest discovery document that is read, in bytes: some 20,000 kinds.
 const LIMIT: usize = 32 << 20;
-/// How often discovery is read until it tells every kind that is defined, and how long between.
+/// The most reads of discovery until it lists every defined kind, and the wait between them.
 const LOOKS: u32 = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
-/// CustomResourceDefinitions are read this many at a time, for their storage versions.
+/// The CustomResourceDefinitions in one page, which is read for their storage versions.
 const DEFINITIONS: usize = 10;
 
 /// The kinds of a cluster.
@@ -32,7 +32,7 @@ pub struct Discovered {
     pub computed: Vec<KindInfo>,
     /// Group versions whose server does not answer discovery.
     pub stale: Vec<StaleGroup>,
-    /// All group versions that are served, with their kinds: where a restore may create.
+    /// Kinds that can be created, in every served version: a restore may create their objects.
     pub served: Vec<KindInfo>,
 }
 
@@ -107,9 +107,9 @@ struct Subresource {
     subresource: String,
 }
 
-/// Reads what kinds there are. Custom resources come at their storage version where it is served,
-/// so that listing them calls no conversion webhook; without the right to read definitions they
-/// come at the preferred version.
+/// Discovers the kinds of a cluster. Custom resources come at their storage version where it is
+/// served, so that listing them calls no conversion webhook. Without the right to read definitions
+/// they come at the preferred version.
 ///
 /// # Errors
 /// [`ApiError`] when the cluster does not answer; [`ApiErrorKind::Malformed`] when it has no
@@ -121,7 +121,7 @@ pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
         let mut groups = document(cluster, "/api").await?;
         groups.extend(document(cluster, "/apis").await?);
         let mut found = table(groups, &storage);
-        // A definition is told by discovery some time after it is established.
+        // Discovery lists a kind some time after its definition is established.
         let missed = untold(&found, &storage);
         looks += 1;
         if missed.is_empty() || looks == LOOKS {
@@ -134,7 +134,7 @@ pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
     }
 }
 
-/// Kinds that are defined and established, and that discovery does not tell.
+/// Returns the group versions of established definitions that discovery does not list.
 fn untold(found: &Discovered, storage: &StorageVersions) -> Vec<StaleGroup> {
     let told: std::collections::BTreeSet<(&str, &str)> = found
         .kinds
@@ -169,7 +169,7 @@ async fn document(cluster: &Cluster, path: &str) -> Result<Vec<Group>, ApiError>
     Ok(document.items)
 }
 
-/// (group, plural) of each definition that is established, and the version its objects are stored in.
+/// The (group, plural) of each established definition, and the storage version of its objects.
 type StorageVersions = BTreeMap<(String, String), String>;
 
 async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError> {
@@ -223,9 +223,9 @@ async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError
         let query = page_query(DEFINITIONS, &token);
         let answer = match cluster.get(path, &query, LIMIT).await {
             Ok(answer) => answer,
-            // No definitions, no right to see them, or they changed between two pages: the
-            // preferred version is right in all but unusual cases, and what it cannot list is
-            // named when it is listed.
+            // There are no definitions, no right to read them, or they changed between two pages.
+            // The preferred version is then right in all but unusual cases, and a kind that cannot
+            // be listed at it is named.
             Err(error) if matches!(error.code(), Some(403 | 404 | 410)) => return Ok(found),
             Err(error) => return Err(error),
         };
@@ -247,8 +247,8 @@ async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError
     }
 }
 
-/// The table of kinds. In each group the first version that serves a kind wins (the server lists
-/// the preferred one first), but for the storage version of custom resources.
+/// Builds the table of kinds. In each group the first version that serves a kind wins (the server
+/// lists the preferred one first), except for the storage version of custom resources.
 fn table(groups: Vec<Group>, storage: &StorageVersions) -> Discovered {
     let mut result = Discovered::default();
     let mut chosen: BTreeMap<(String, String), KindInfo> = BTreeMap::new();
@@ -288,7 +288,7 @@ fn table(groups: Vec<Group>, storage: &StorageVersions) -> Discovered {
     result
 }
 
-/// A kind of the table; none if the document names it in a way that no path can hold.
+/// Returns a kind of the table; none if a name in the document cannot be part of a path.
 fn kind(group: &str, version: &str, resource: Resource) -> Option<KindInfo> {
     let fits = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
@@ -310,14 +310,14 @@ fn kind(group: &str, version: &str, resource: Resource) -> Option<KindInfo> {
     })
 }
 
-/// Asks for a page of a list: the first, or the one that `token` goes on with.
+/// Returns the query for a page of a list: the first, or the one that `token` continues.
 pub(crate) fn page_query(limit: usize, token: &str) -> String {
     let limit = limit.to_string();
     let pairs = [("limit", limit.as_str()), ("continue", token)];
     form_urlencoded(if token.is_empty() { &pairs[..1] } else { &pairs })
 }
 
-/// A query string.
+/// Encodes pairs as a query string.
 pub(super) fn form_urlencoded(pairs: &[(&str, &str)]) -> String {
     let mut query = String::new();
     for (name, value) in pairs {
@@ -360,7 +360,7 @@ mod tests {
         {"metadata":{"name":"empty.io"}}]}"#;
 
     #[test]
-    fn finds_kinds_of_every_version_and_names_dead_groups() {
+    fn kinds_of_every_version_and_stale_groups_are_found() {
         let found = table(groups(TEXT), &StorageVersions::new());
         let names: Vec<_> = found.kinds.iter().map(|k| format!("{}/{}", k.version, k.plural)).collect();
         assert_eq!(names, ["v1/pears", "v2/apples"]);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_defined_and_not_told_is_missed() {
+    fn defined_kinds_missing_from_discovery_are_stale() {
         let defined = |plural: &str| (("demo.io".to_owned(), plural.to_owned()), "v1".to_owned());
         let storage = BTreeMap::from([defined("apples"), defined("scores"), defined("plums")]);
         let missed = untold(&table(groups(TEXT), &storage), &storage);

@@ -1,4 +1,4 @@
-//! Hands pages on to the sink, kind after kind, while others are listed ahead.
+//! Forwards pages to the sink, kind after kind, while others are listed ahead.
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ use super::{
 };
 use crate::report::event::Meter;
 
-/// Why a pass ended early.
+/// The reason why a pass ended early.
 pub(super) enum Stop {
-    /// The revision is gone.
+    /// The revision was compacted.
     Expired,
-    /// It cannot go on.
+    /// The reading failed.
     Failed(Box<ResourcesError>),
 }
 
@@ -28,21 +28,21 @@ impl From<ResourcesError> for Stop {
     }
 }
 
-/// What a lister tells the one who hands on.
+/// An event that a lister sends to the forwarder.
 pub(super) enum Told {
     /// A page.
     Page(Listed),
-    /// What came so far is not of the moment; the kind comes again at a revision of its own.
+    /// The objects so far are not at R; the kind comes again at its own revision.
     Apart { why: String },
-    /// What came so far is not whole; the kind comes again.
+    /// The objects so far are incomplete; the kind comes again.
     Again,
-    /// A part of the kind that cannot be read; the rest goes on.
+    /// A part of the kind cannot be read; the rest continues.
     Missing { object: String, reason: GapReason },
     /// The kind is complete.
     Done(Consistency, Seen),
-    /// The kind cannot be read (any more).
+    /// The kind cannot be read, or no longer.
     Gap(GapReason),
-    /// Nothing can be read any more.
+    /// The whole pass ends.
     Stop(Stop),
 }
 
@@ -54,20 +54,20 @@ pub(super) struct Listed {
     pub(super) grant: Grant,
 }
 
-/// What was handed on.
+/// The result of forwarding.
 #[derive(Default)]
 pub(super) struct HandedOn {
-    /// Kinds that are complete, by their place in the order.
+    /// Kinds that are complete, by their position in the order.
     pub(super) read: Vec<(usize, KindReport, Seen)>,
     pub(super) gaps: Vec<ResourceGap>,
 }
 
-/// Hands pages on, kind after kind.
+/// Forwards pages to the sink, kind after kind.
 pub(super) struct Hand<'a> {
     done: HandedOn,
     sink: &'a mut dyn ResourceSink,
     selection: &'a Selection,
-    /// Where only a part is read: what that part stands on.
+    /// The objects that a partial selection needs; none if everything is read.
     needs: Option<Needs>,
     meter: &'a Meter,
 }
@@ -143,13 +143,13 @@ impl<'a> Hand<'a> {
                 Told::Stop(stop) => return Err(stop),
             }
         }
-        // A lister always ends with a last word; without one it was dropped, and the kind is not
+        // A lister always sends a last event. Without one it was dropped, and the kind is not
         // complete.
         self.gap(kind, GapReason::Gone);
         Ok(())
     }
 
-    /// Whether an object is wanted. What it stands on is remembered.
+    /// Returns true if an object is selected, and records the objects that it needs.
     fn takes(&mut self, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) -> bool {
         let taken = match &self.needs {
             _ if kind.namespaced => self.selection.namespace(&meta.namespace),
@@ -162,11 +162,11 @@ impl<'a> Hand<'a> {
         taken
     }
 
-    /// A kind that cannot be read. Where it is read for what others need of it, and nothing does, or
-    /// it has nothing, nothing is missing.
+    /// Records the gap of a kind that cannot be read. A kind that is read on demand, and of which
+    /// no object is needed, is no gap.
     fn unread(&mut self, kind: &KindInfo, reason: GapReason) {
         let on_demand = self.selection.on_demand(kind);
-        // Nothing names a binding or a namespace: whether there is one is not known without reading.
+        // No object names a binding or a namespace, so the need for one is unknown without reading it.
         let named = !matches!(kind.plural.as_str(), "namespaces" | "clusterrolebindings");
         if on_demand && named && self.needs.as_ref().is_some_and(|needs| !needs.any(kind)) {
             return;

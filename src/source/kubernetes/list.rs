@@ -1,9 +1,9 @@
-//! Lists every kind at one revision and hands the objects on in a fixed order.
+//! Lists every kind at one revision and forwards the objects in a fixed order.
 //!
-//! Several kinds are listed ahead, each page read whole into memory before it waits for the sink;
-//! [`Budget`] bounds what lies there. When the revision is compacted away, everything starts
-//! again at a newer one: a snapshot is one moment or says that it is not. The token that a 410
-//! carries ("go on at the latest") is never used.
+//! Several kinds are listed ahead. Each page is read completely into memory before it waits for the
+//! sink; [`Budget`] bounds that memory. When the revision is compacted, everything starts again at
+//! a newer one: a snapshot shows one revision or reports that it does not. The token in a 410
+//! answer ("continue at the latest revision") is never used.
 
 use futures::StreamExt as _;
 use tokio::sync::mpsc::unbounded_channel;
@@ -24,7 +24,7 @@ use crate::report::event::{Meter, Reporter};
 /// Reads the selected resources into `sink`. The meter counts objects and the bytes of lines.
 ///
 /// # Errors
-/// [`ResourcesError`]. A kind that cannot be read is no error but a gap in the report.
+/// [`ResourcesError`]. A kind that cannot be read is a gap in the report, not an error.
 pub async fn read_resources(
     cluster: &Cluster,
     config: &ResourcesConfig,
@@ -39,12 +39,12 @@ pub async fn read_resources(
     let about = About::read(cluster, named.as_deref().unwrap_or_default()).await?;
     let mut restarts = 0;
     loop {
-        // R comes before discovery: what was there at R and still is, is found.
+        // R is taken before discovery, so that a kind that existed at R and still exists is found.
         let early = Sandwich::by_namespaces(cluster, body_limit(config)).await;
         let discovered = discover(cluster).await?;
         let run = Run::new(cluster, config, meter, named.as_deref(), &discovered, early).await?;
         let text = run.moment.text.clone();
-        // What cannot be had at one revision is taken kind by kind, and each of them is named.
+        // Kinds that cannot be read at one revision are read one by one, and each of them is named.
         let apart = (restarts > RESTARTS).then(|| {
             format!("the cluster compacts its history faster than it can be read: {restarts} tries, the last at {text}")
         });
@@ -90,8 +90,8 @@ fn report(
             .map(|stale| ResourceGap { object: stale.to_string(), reason: GapReason::Stale }),
     );
     gaps.extend(proved.gaps);
-    // Who selects something and gets nothing must not think that it is safe. These are said of what is
-    // there all the same.
+    // A selection that gives no objects must not look like a safe backup. Gaps of these two reasons
+    // do not explain an empty result.
     let beside = |gap: &ResourceGap| matches!(gap.reason, GapReason::NotAtRevision { .. } | GapReason::Stale);
     if gaps.iter().all(beside) && proved.kinds.iter().all(|kind| kind.objects == 0) {
         let reason = GapReason::Absent("object".to_owned());
@@ -112,12 +112,12 @@ fn report(
     }
 }
 
-/// The largest body of a page: four pages, and what is kept beside them, make the budget.
+/// Returns the largest body of a page: four pages, with their overhead, make the budget.
 fn body_limit(config: &ResourcesConfig) -> usize {
     (config.budget / 4).min(64 << 20) / 4 * 3
 }
 
-/// What stays the same over all attempts.
+/// Facts that stay the same over all attempts.
 struct About {
     cluster_uid: Option<String>,
     server_version: String,
@@ -126,7 +126,7 @@ struct About {
 }
 
 impl About {
-    /// `named` are namespaces that must be there.
+    /// Reads the facts. `named` are namespaces that must exist.
     async fn read(cluster: &Cluster, named: &[String]) -> Result<Self, ApiError> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -150,7 +150,7 @@ impl About {
                 let namespace: Option<Namespace> = serde_json::from_slice(&answer.body).ok();
                 about.cluster_uid = namespace.map(|namespace| namespace.metadata.uid);
             }
-            // Nothing that was selected is missing: the UID only tells clusters apart.
+            // No selected object is missing: the UID only distinguishes clusters.
             Err(error) if matches!(error.code(), Some(403 | 404)) => {
                 let rule = "{apiGroups: [\"\"], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}";
                 let reason = GapReason::Forbidden { rule: rule.to_owned(), role: "a ClusterRole".to_owned() };
@@ -177,7 +177,7 @@ struct Run<'a> {
     routes: Vec<Route<'a>>,
     sandwich: Sandwich<'a>,
     moment: Moment,
-    /// The largest body of a page.
+    /// The largest body of a page, in bytes.
     body_limit: usize,
 }
 
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
         Ok(Self { cluster, config, meter, routes, sandwich, moment, body_limit })
     }
 
-    /// Reads all kinds once: together, or each `apart` for that reason.
+    /// Reads all kinds once: together, or each at its own revision for the reason in `apart`.
     async fn pass(&self, sink: &mut dyn ResourceSink, apart: Option<String>) -> Result<Proved, Stop> {
         let standings = match apart {
             Some(why) => vec![Standing::Apart { why }; self.routes.len()],

@@ -1,4 +1,4 @@
-//! Lists one kind, page after page, at a given revision or at one of its own.
+//! Lists one kind, page after page, at a given revision or at its own.
 
 use std::ops::Range;
 
@@ -13,29 +13,29 @@ use super::page::{self, ItemMeta, ListMeta};
 use super::probe::{self, Moment, Standing};
 use super::{Consistency, GapReason, KindInfo, ResourcesError};
 
-/// How often a kind at a revision of its own starts again before it is given up.
+/// The most restarts of a kind at its own revision, and of a whole reading at a common one.
 pub(super) const RESTARTS: u32 = 3;
-/// The first page's items, before the size of a kind's objects is known.
+/// The items of the first page, before the size of a kind's objects is known.
 const FIRST_LIMIT: usize = 500;
-/// The size a page's body should have.
+/// The intended size of a page's body, in bytes.
 const PAGE_TARGET: usize = 4 << 20;
-/// Bounds of a page's items; etcd itself is read in steps of at most 10,000.
+/// Bounds of the number of items in a page; etcd itself is read in steps of at most 10,000.
 const LIMITS: Range<usize> = 10..5000;
-/// What is kept in memory beside each object's bytes.
+/// The bytes kept in memory for each object, beside its own bytes.
 const OBJECT_OVERHEAD: usize = 256;
 
-/// How one kind is listed.
+/// The paths and selectors with which one kind is listed.
 #[derive(Debug, Clone)]
 pub(super) struct Route<'a> {
     pub(super) kind: &'a KindInfo,
-    /// The namespaces, where each is named: they are listed one after the other.
+    /// The namespaces, if each is named: they are listed one after the other.
     pub(super) namespaces: Option<&'a [String]>,
     /// The label selector that the server applies.
     pub(super) labels: Option<String>,
 }
 
 impl<'a> Route<'a> {
-    /// What is listed, in the order of the server's keys.
+    /// Returns the paths to list, in the order of the server's keys.
     pub(super) fn paths(&self) -> Vec<(Option<&'a str>, String)> {
         match self.namespaces.filter(|_| self.kind.namespaced) {
             Some(names) => {
@@ -45,7 +45,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The gap that a missing right is, in one namespace or in all that are read.
+    /// Returns the gap for a missing right, in one namespace or in all that are read.
     pub(super) fn forbidden(&self, namespace: Option<&str>) -> GapReason {
         let named = self.namespaces.filter(|_| self.kind.namespaced);
         let role = match (namespace, named) {
@@ -61,7 +61,7 @@ impl<'a> Route<'a> {
     }
 }
 
-/// What a kind's list showed, whether or not its objects were wanted.
+/// A summary of a kind's list, over selected and other objects.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     /// The revision of its pages.
@@ -69,7 +69,7 @@ pub(super) struct Seen {
     pub(super) objects: u64,
     /// The revision of the object that changed last.
     pub(super) newest: u64,
-    /// Over namespace, name and revision of each object.
+    /// The digest over namespace, name and revision of each object.
     pub(super) digest: Box<blake3::Hasher>,
 }
 
@@ -94,17 +94,17 @@ pub(super) struct Lister<'a> {
     pub(super) tell: UnboundedSender<Told>,
 }
 
-/// How a listing of one kind ended.
+/// The result of listing one kind.
 pub(super) enum Ended {
-    /// Complete.
+    /// The list is complete.
     Seen(Seen),
     /// A proof failed.
     Disproved { why: String },
     /// An error for this kind or for all.
     Error(ApiError),
-    /// A page that cannot be read.
+    /// A page is not a valid part of a list.
     Malformed(GapReason),
-    /// Nobody listens any more.
+    /// The receiver is gone.
     Unheard,
 }
 
@@ -122,11 +122,11 @@ impl Lister<'_> {
             },
             Standing::Apart { why } => self.apart(why).await,
         };
-        // Nobody listens when the run has ended: nothing is left to say then.
+        // The receiver is gone when the run has ended; then this event is not needed.
         let _ = self.tell.send(told);
     }
 
-    /// Lists the kind at a revision of its own.
+    /// Lists the kind at its own revision.
     async fn apart(&self, why: String) -> Told {
         let _ = self.tell.send(Told::Apart { why });
         for _ in 0..=RESTARTS {
@@ -156,7 +156,7 @@ impl Lister<'_> {
         }
     }
 
-    /// Lists the kind at `revision`, or at one of its own.
+    /// Lists the kind at `revision`, or without one at its own.
     pub(super) async fn list(&self, revision: Option<&str>) -> Ended {
         let mut seen = Seen { revision: revision.unwrap_or_default().to_owned(), ..Seen::default() };
         let mut limit = FIRST_LIMIT.min(self.most());
@@ -164,7 +164,7 @@ impl Lister<'_> {
             let before = seen.objects;
             match self.pages(&path, revision.is_some(), &mut seen, &mut limit).await {
                 Ok(()) => {}
-                // The stream holds nothing of this namespace yet, so it can go on with the next.
+                // The stream holds no object of this namespace yet, so it can continue with the next one.
                 Err(Ended::Error(error))
                     if namespace.is_some() && error.code() == Some(403) && seen.objects == before =>
                 {
@@ -179,7 +179,7 @@ impl Lister<'_> {
         Ended::Seen(seen)
     }
 
-    /// The pages of one path.
+    /// Reads the pages of one path.
     async fn pages(&self, path: &str, given: bool, seen: &mut Seen, limit: &mut usize) -> Result<(), Ended> {
         let mut token = String::new();
         loop {
@@ -207,7 +207,7 @@ impl Lister<'_> {
                 return Err(Ended::Unheard);
             }
             if meta.continue_token.is_empty() {
-                // Something between may have cut the list short.
+                // A proxy may have cut the list short.
                 return match meta.remaining_item_count.filter(|left| *left > 0) {
                     Some(left) => Err(Ended::Malformed(GapReason::Malformed(format!(
                         "the list ends, and says that {left} objects follow"
@@ -219,8 +219,8 @@ impl Lister<'_> {
         }
     }
 
-    /// Namespaces that are named, where they may not be listed: each is read by itself, which a Role
-    /// in it may allow. An object that has not changed since R is what it was at R.
+    /// Reads named namespaces one by one where they may not be listed; a Role in each may allow
+    /// that. An object that has not changed since R is the same as at R.
     async fn one_by_one(&self, moment: &Moment) -> Told {
         let mut seen = Seen { revision: moment.text.clone(), ..Seen::default() };
         let mut consistency = Consistency::AtRevision;
@@ -234,7 +234,7 @@ impl Lister<'_> {
             let path = format!("{}/{name}", self.route.kind.path(None));
             let body = match self.cluster.get(&path, "", self.body_limit).await {
                 Ok(answer) => answer.body,
-                // That it is absent is told apart from what is read.
+                // A missing namespace is reported separately (`About::read`).
                 Err(error) if error.code() == Some(404) => continue,
                 Err(error) if error.code() == Some(403) => {
                     let _ = self.tell.send(missing(self.route.forbidden(Some(name))));
@@ -274,12 +274,12 @@ impl Lister<'_> {
         form_urlencoded(&pairs)
     }
 
-    /// The most items of a page: what lies beside their bytes must fit, too.
+    /// Returns the most items of a page: the memory needed beside their bytes must fit, too.
     fn most(&self) -> usize {
         (self.body_limit / 3 / OBJECT_OVERHEAD).min(LIMITS.end)
     }
 
-    /// Aims at [`PAGE_TARGET`], grows by four at most.
+    /// Returns the next page's number of items: aims at [`PAGE_TARGET`], at most four times as many.
     fn next_limit(&self, limit: usize, bytes: usize, objects: usize) -> usize {
         let target = PAGE_TARGET.min(self.body_limit / 2);
         let each = bytes / objects.max(1) + 1;
@@ -287,7 +287,7 @@ impl Lister<'_> {
     }
 }
 
-/// A page's metadata, and its objects with theirs.
+/// A page's metadata, and the range and metadata of each object.
 type Parts = (ListMeta, Vec<(Range<usize>, ItemMeta)>);
 
 fn take_apart(body: &Bytes) -> Result<Parts, GapReason> {
@@ -300,9 +300,9 @@ fn take_apart(body: &Bytes) -> Result<Parts, GapReason> {
     Ok((cut.metadata, objects))
 }
 
-/// Why a page is not of the moment: the list must show the revision that was asked for, and, where
-/// that was `given`, no object may be newer (a proxy or a datastore that serves the latest state under
-/// an old revision is found out by that: kine#215).
+/// Returns the reason why a page is not at its revision. The list must show the requested revision.
+/// If the revision was `given`, no object may be newer. That detects a proxy or a datastore that
+/// serves the latest state under an old revision (kine#215).
 fn disproof(
     expected: &str,
     shown: &str,

@@ -5,13 +5,13 @@
 //!                                                                    └──> one store still? R still?
 //! ```
 //!
-//! [`read_resources`] reads the aggregated discovery documents, takes one revision R, lists every
-//! kind at exactly R and hands the objects on, one line of JSON each, kind after kind. Nothing is
-//! decoded but the metadata that proves the moment: what is stored is what the server said, with
-//! `apiVersion` and `kind` put in front where a list leaves them out.
+//! [`read_resources`] reads the aggregated discovery documents, takes one revision R and lists
+//! every kind at exactly R. It forwards the objects kind after kind, one line of JSON each. Only
+//! the metadata that proves the revision is decoded. The server's bytes are stored as they are,
+//! with `apiVersion` and `kind` put in front where a list omits them.
 //!
-//! What cannot be read, or cannot be proved to be of that moment, is a [`ResourceGap`] that names
-//! the kind and what to do; it is never silent. docs/resources.md says what is proved, and how.
+//! A kind that cannot be read, or cannot be proved to be at R, becomes a [`ResourceGap`] that names
+//! the kind and the remedy; it is never dropped silently. docs/resources.md describes the proofs.
 
 mod budget;
 mod client;
@@ -50,7 +50,7 @@ pub struct KindInfo {
     pub plural: String,
     /// The kind in objects: `Deployment`.
     pub kind: String,
-    /// Whether its objects live in namespaces.
+    /// True if its objects belong to namespaces.
     pub namespaced: bool,
     /// Subresources, sorted: `scale`, `status`.
     #[serde(default)]
@@ -58,8 +58,8 @@ pub struct KindInfo {
 }
 
 impl KindInfo {
-    /// A kind in namespaces, by what paths need; how its objects call it and what else it has is left
-    /// unsaid.
+    /// Creates a namespaced kind from the parts of its path. Its name in objects is empty, and it
+    /// has no subresources.
     #[must_use]
     pub fn named(group: &str, version: &str, plural: &str) -> Self {
         Self {
@@ -72,26 +72,26 @@ impl KindInfo {
         }
     }
 
-    /// `v1` or `apps/v1`, as objects carry it.
+    /// Returns `v1` or `apps/v1`, as objects carry it.
     #[must_use]
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// The name of the kind's stream in a backup: `apps/v1/deployments`, `core/v1/pods`.
+    /// Returns the name of the kind's stream in a backup: `apps/v1/deployments`, `core/v1/pods`.
     #[must_use]
     pub fn stream_name(&self) -> String {
         let group = if self.group.is_empty() { "core" } else { &self.group };
         format!("{group}/{}/{}", self.version, self.plural)
     }
 
-    /// `pods` or `deployments.apps`: the name that selections, gaps and rules use.
+    /// Returns the name for selections, gaps and rules: `pods` or `deployments.apps`.
     #[must_use]
     pub fn resource(&self) -> String {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// The path that lists all its objects, or those of one namespace.
+    /// Returns the path that lists all its objects, or those of one namespace.
     #[must_use]
     pub fn path(&self, namespace: Option<&str>) -> String {
         let root = if self.group.is_empty() {
@@ -105,75 +105,75 @@ impl KindInfo {
         }
     }
 
-    /// Where it comes among the kinds that are read: those in namespaces, those outside, definitions.
+    /// Returns its place in the reading order: 0 if namespaced, 1 if cluster-scoped, 2 for definitions.
     #[must_use]
     pub fn rank(&self) -> u8 {
         let definitions = self.group == "apiextensions.k8s.io" && self.plural == "customresourcedefinitions";
         if definitions { 2 } else { u8::from(!self.namespaced) }
     }
 
-    /// Whether the kind has this subresource.
+    /// Returns true if the kind has this subresource.
     #[must_use]
     pub fn has(&self, subresource: &str) -> bool {
         self.subresources.iter().any(|name| name == subresource)
     }
 }
 
-/// Why a sink refused; the reading ends with it.
+/// The error of a sink; the reading ends with it.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Takes the resources of a cluster. Calls come one after the other, in this grammar:
+/// Receives the resources of a cluster. Calls come one after the other, in this grammar:
 ///
 /// ```text
 /// run     = { attempt restart } attempt
 /// attempt = { begin { object } ( end | discard ) }
 /// ```
 ///
-/// Kinds come in ascending order of ([rank](KindInfo::rank), group, version, plural); a kind comes
-/// again right after its `discard` when it is read anew, and otherwise once an attempt; kinds without
-/// objects do not come at all (the report counts them). After the last call the report is returned; if
-/// reading fails instead, nothing that came is complete.
+/// Kinds come in ascending order of ([rank](KindInfo::rank), group, version, plural). A kind comes
+/// again right after its `discard` when it is read again, and otherwise once per attempt. Kinds
+/// without objects do not come at all (the report counts them). The report is returned after the
+/// last call; if reading fails instead, all streams are incomplete.
 ///
-/// A sink may take its time: pages wait in memory up to [`ResourcesConfig::budget`], and no open
-/// response waits for a sink. But a revision lives only 5 to 10 minutes, so a sink that takes
-/// longer than that over everything causes restarts.
+/// A sink may be slow: pages wait in memory up to [`ResourcesConfig::budget`], and no open response
+/// waits for a sink. But a revision lasts only 5 to 10 minutes, so a sink that takes longer in
+/// total causes restarts.
 #[async_trait]
 pub trait ResourceSink: Send {
-    /// The stream of `kind` begins.
+    /// Begins the stream of `kind`.
     async fn begin(&mut self, kind: &KindInfo) -> Result<(), SinkError>;
 
-    /// The next object of the kind, in the server's order at R: one line of JSON, LF at its end
-    /// and nowhere else. `namespace` is empty for cluster-scoped kinds.
+    /// Takes the next object of the kind, in the server's order at R: one line of JSON, with an LF
+    /// only at its end. `namespace` is empty for cluster-scoped kinds.
     async fn object(&mut self, namespace: &str, name: &str, line: Bytes) -> Result<(), SinkError>;
 
-    /// The stream is complete.
+    /// Ends the stream: it is complete.
     async fn end(&mut self) -> Result<(), SinkError>;
 
-    /// The stream begun last stays incomplete: no snapshot may name it. Its gap is in the report.
+    /// Abandons the stream begun last: no snapshot may name it. A kind that never completes is a gap.
     async fn discard(&mut self) -> Result<(), SinkError>;
 
-    /// The revision is gone. Everything since the first `begin` is void, and all of it comes
-    /// again at a newer revision. Chunks already stored may be reused; streams may not be named.
+    /// Starts all streams again at a newer revision, because R was compacted. Everything since the
+    /// first `begin` is void. Chunks already stored may be reused; streams may not be named.
     async fn restart(&mut self) -> Result<(), SinkError>;
 }
 
-/// What to read, and within which limits. Plain values; the plan maps to it.
+/// The selection and the limits of a reading. Plain values; the plan maps to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourcesConfig {
-    /// Which namespaces, kinds, labels.
+    /// The selected namespaces, kinds and labels.
     pub selection: Selection,
-    /// Bytes of list pages that may lie in memory at once, those being read included. At least
-    /// [`ResourcesConfig::LEAST_BUDGET`]. A quarter of it (at most 64 MiB) is the largest page,
-    /// so the largest object.
+    /// The bytes of list pages that may be in memory at once, including those being read. At least
+    /// [`ResourcesConfig::LEAST_BUDGET`]. A quarter of it (at most 64 MiB) is the largest page, so
+    /// the largest object.
     pub budget: usize,
-    /// Kinds that are listed at the same time.
+    /// The number of kinds that are listed at the same time.
     pub parallel: usize,
-    /// What a kind that is not of the moment means. Reading does not depend on it.
+    /// The plan's rule for kinds that are not at R. Reading does not depend on it.
     pub consistency: Wanted,
 }
 
 impl ResourcesConfig {
-    /// The least budget: four pages of 2 MiB, above what etcd takes as one object (1.5 MiB).
+    /// The least budget: four pages of 2 MiB, above the largest object that etcd accepts (1.5 MiB).
     pub const LEAST_BUDGET: usize = 8 << 20;
 }
 
@@ -183,29 +183,29 @@ impl Default for ResourcesConfig {
     }
 }
 
-/// What was read. Only returned when every selected kind is either in [`Self::kinds`] or in
+/// The report of a complete reading. Every selected kind is in [`Self::kinds`] or in
 /// [`Self::gaps`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResourcesReport {
     /// The revision R of all kinds whose consistency is [`Consistency::AtRevision`].
     pub revision: String,
     /// The UID of the namespace `kube-system`, which identifies a cluster; none if that namespace
-    /// may not be read (then a note says so).
+    /// cannot be read (then a note says so).
     pub cluster_uid: Option<String>,
-    /// As the server says it: `v1.34.10`.
+    /// The server's version, such as `v1.34.10`.
     pub server_version: String,
-    /// Attempts that ended because R was compacted before this one.
+    /// The number of earlier attempts that ended because R was compacted.
     pub restarts: u32,
-    /// Kinds read, in the order they came, those without objects included.
+    /// Kinds that were read, in order, including those without objects.
     pub kinds: Vec<KindReport>,
-    /// Kinds not read because nothing could be restored from them (no `create` verb): computed by
-    /// the server, such as `componentstatuses` and `pods.metrics.k8s.io`.
+    /// Kinds that were not read because they cannot be restored (no `create` verb). The server
+    /// computes them, such as `componentstatuses` and `pods.metrics.k8s.io`.
     pub computed: Vec<String>,
-    /// The kind that was listed again at R after all others, and was the same.
+    /// The kind that was listed again at R after all others, with the same result.
     pub repeated: Option<String>,
-    /// What is missing or not of one moment.
+    /// Objects and kinds that are missing or not at R.
     pub gaps: Vec<ResourceGap>,
-    /// What is not known, and concerns nothing that was selected.
+    /// Facts that are unknown and concern no selected object.
     pub notes: Vec<ResourceGap>,
 }
 
@@ -215,124 +215,124 @@ pub struct KindReport {
     /// The kind.
     #[serde(flatten)]
     pub kind: KindInfo,
-    /// Its objects, after selection.
+    /// The number of objects after selection.
     pub objects: u64,
-    /// The bytes of its stream.
+    /// The size of its stream in bytes.
     pub bytes: u64,
-    /// Whether it shows the moment R.
+    /// Its consistency with revision R.
     pub consistency: Consistency,
 }
 
-/// Which moment the objects of a kind show.
+/// The revision that the objects of a kind show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Consistency {
-    /// The report's revision: the kind lives in the same store as namespaces (its own revision
-    /// lay between two of theirs, before and after the reading), every page said R, and no object
-    /// was newer than R.
+    /// The report's revision. The kind is in the same store as namespaces: its own revision was
+    /// between two of theirs, before and after the reading. Every page showed R, and no object was
+    /// newer than R.
     AtRevision,
-    /// A revision of its own: one moment for this kind, but not that of the others.
+    /// A revision of its own: consistent in itself, but not with the other kinds.
     OwnRevision(String),
-    /// Unknown: the server did not keep to a revision.
+    /// Unknown: the server did not keep to a revision, or the proof could not be repeated.
     Unproved,
 }
 
-/// Something that is missing from the stream, or not of one moment with the rest.
+/// A part that is missing from the stream or not consistent with the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{object}: {reason}")]
 pub struct ResourceGap {
-    /// What: a resource (`certificates.cert-manager.io`), a group version, `kube-system`.
+    /// The affected part: a resource (`certificates.cert-manager.io`), a group version, a namespace.
     pub object: String,
-    /// Why.
+    /// The reason.
     pub reason: GapReason,
 }
 
-/// Why there is a gap.
+/// The reason for a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapReason {
-    /// The identity lacks a right. The text is the rule to add.
+    /// The identity lacks a right. Carries the rule to add.
     #[error("not allowed; add the rule {rule} to {role}")]
     Forbidden {
-        /// As an entry of `rules:`, in YAML flow style.
+        /// The rule as an entry of `rules:`, in YAML flow style.
         rule: String,
-        /// Where: a ClusterRole, a Role in a namespace.
+        /// The role that needs it: a ClusterRole, or a Role in a namespace.
         role: String,
     },
-    /// The plan names it, and the cluster has no such thing.
+    /// The plan names it, but the cluster does not have it.
     #[error("the cluster has no such {0}")]
     Absent(String),
-    /// Its own revision was compacted away, every time.
+    /// Its own revision was compacted in every try.
     #[error("the cluster compacts its history faster than this can be read ({tries} tries)")]
     Expired {
-        /// How many.
+        /// The number of tries.
         tries: u32,
     },
-    /// Its server does not answer: a dead aggregated API or conversion webhook.
+    /// Its server does not answer, such as a dead aggregated API or conversion webhook.
     #[error("its server answers {code}: {message}")]
     Unavailable {
-        /// The HTTP status.
+        /// The HTTP status; 0 if the answer did not arrive completely.
         code: u16,
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// It was in discovery and is gone.
+    /// Discovery listed it, but it no longer exists.
     #[error("it is gone (its definition was removed while this ran)")]
     Gone,
     /// Discovery could not reach the group's server, so its kinds are unknown.
     #[error("its API server does not answer discovery; its kinds are unknown")]
     Stale,
-    /// It was read whole, but not, or not provably, at the moment of the rest.
+    /// It was read completely, but is not proved to be at the revision of the rest.
     #[error("not proved to be of the same moment as the rest ({why})")]
     NotAtRevision {
-        /// Which proof failed, and how.
+        /// The proof that failed, and the reason.
         why: String,
     },
-    /// One object is larger than a page may be.
+    /// One object is larger than the largest page.
     #[error("an object is larger than {limit} bytes; raise limits.memory")]
     TooLarge {
-        /// The largest page.
+        /// The largest page in bytes.
         limit: u64,
     },
-    /// The server's answer is not what a list looks like.
+    /// The server's answer is not a list.
     #[error("the answer cannot be understood: {0}")]
     Malformed(String),
 }
 
-/// Why nothing was read.
+/// An error that ends the reading of all resources.
 #[derive(Debug, thiserror::Error)]
 pub enum ResourcesError {
     /// The cluster did not answer, or not as a cluster does.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// Nothing tells the revision of the store.
+    /// No list that shows the store's revision is allowed.
     #[error("nothing may be listed; add the rule {rule} to {role}, and more")]
     Forbidden {
-        /// The rule to begin with.
+        /// The first rule to add.
         rule: String,
-        /// Where.
+        /// The role that needs it.
         role: String,
-        /// What the server said.
+        /// The server's answer.
         #[source]
         source: Box<ApiError>,
     },
-    /// The selection cannot be used.
+    /// The selection is unusable.
     #[error(transparent)]
     Selection(#[from] SelectionError),
-    /// A limit is too small to work with.
+    /// The budget for list pages is too small.
     #[error("a budget of {budget} bytes for list pages is too small: at least {least}")]
     Budget {
-        /// What was given.
+        /// The given budget in bytes.
         budget: usize,
-        /// What is needed.
+        /// The least budget in bytes.
         least: usize,
     },
-    /// Whoever takes the objects refused.
+    /// The sink failed to take an object.
     #[error("the objects of {kind} could not be taken")]
     Sink {
         /// The kind.
         kind: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: SinkError,
     },

@@ -1,8 +1,8 @@
-//! What the objects that are read stand on, outside their namespaces: found out while they pass, so
-//! that of the kinds that come after them what they need is taken, and no more.
+//! Records the cluster-scoped objects that the objects read so far refer to, so that of later kinds
+//! only the needed objects are read.
 //!
-//! Classes are found by the names of the fields that name them, wherever those stand: custom
-//! resources write `storageClassName`, too. To take one too many does no harm.
+//! Classes are found by the names of the fields that refer to them, at any depth: custom resources
+//! write `storageClassName`, too. One class too many does no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::KindInfo;
 use super::page::ItemMeta;
 use super::selection::Selection;
 
-/// The most names that are remembered; what comes beyond makes every object needed.
+/// The most names that are remembered; beyond it, every object counts as needed.
 const MOST: usize = 200_000;
 
 const CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
@@ -26,7 +26,7 @@ const CLUSTER_ROLES: (&str, &str) = ("rbac.authorization.k8s.io", "clusterroles"
 const SNAPSHOTS: (&str, &str) = ("snapshot.storage.k8s.io", "volumesnapshots");
 const SNAPSHOT_CONTENTS: (&str, &str) = ("snapshot.storage.k8s.io", "volumesnapshotcontents");
 
-/// Fields and annotations that name a class. All end in `lass` or begin their last word with it.
+/// Fields and annotations that name a class. Each contains `lass`, which the search looks for.
 const CLASSES: &[(&str, (&str, &str))] = &[
     ("storageClassName", ("storage.k8s.io", "storageclasses")),
     ("storageClass", ("storage.k8s.io", "storageclasses")),
@@ -41,7 +41,7 @@ const CLASSES: &[(&str, (&str, &str))] = &[
     ("deviceClassName", ("resource.k8s.io", "deviceclasses")),
 ];
 
-/// Groups whose kinds no definition makes.
+/// Groups whose kinds have no CustomResourceDefinition.
 const BUILT_IN: &[&str] = &[
     "",
     "apps",
@@ -57,7 +57,7 @@ const BUILT_IN: &[&str] = &[
     "storage.k8s.io",
 ];
 
-/// The names of what is needed, by (group, plural).
+/// The names of needed objects, by (group, plural).
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     names: BTreeMap<(String, String), BTreeSet<String>>,
@@ -99,13 +99,13 @@ impl Needs {
         self.count >= MOST || names.is_some_and(|names| names.contains(name))
     }
 
-    /// Whether anything of `kind` is needed, as far as is known.
+    /// Returns true if any object of `kind` is needed, as far as is known.
     pub(super) fn any(&self, kind: &KindInfo) -> bool {
         let key = (kind.group.clone(), kind.plural.clone());
         self.count >= MOST || self.names.get(&key).is_some_and(|names| !names.is_empty())
     }
 
-    /// Looks at an object that is taken.
+    /// Records the references of an object that is read.
     pub(super) fn look(&mut self, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) {
         if !meta.namespace.is_empty() {
             self.add(NAMESPACES, &meta.namespace);
@@ -134,7 +134,7 @@ impl Needs {
         }
     }
 
-    /// Classes that an object names.
+    /// Records the classes that an object names.
     fn classes(&mut self, item: &[u8]) {
         for at in memmem::find_iter(item, b"lass") {
             let Some(key) = key_around(item, at) else { continue };
@@ -148,7 +148,7 @@ impl Needs {
         }
     }
 
-    /// Whether an object of a kind that is read on demand is needed.
+    /// Returns true if an object of a kind that is read on demand is needed.
     pub(super) fn wants(&self, selection: &Selection, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) -> bool {
         let lies = |namespace: &str| {
             selection.namespace(namespace) && (!selection.picks_out() || self.has(NAMESPACES, namespace))
@@ -182,7 +182,7 @@ impl Needs {
 }
 
 impl Reference {
-    /// Whether a subject is a service account of such a namespace, or all of them.
+    /// Returns true if a subject is a service account, or the group of all of them, of a matching namespace.
     fn lies(&self, in_namespace: &dyn Fn(&str) -> bool) -> bool {
         match self.kind.as_str() {
             "ServiceAccount" => in_namespace(&self.namespace),
@@ -197,7 +197,7 @@ impl Reference {
     }
 }
 
-/// The key whose text holds the place `at`, without its quotes; none if it is no key.
+/// Returns the range of the key around position `at`, without its quotes; none if it is no key.
 fn key_around(item: &[u8], at: usize) -> Option<std::ops::Range<usize>> {
     const LONGEST: usize = 64;
     let end = at + memchr::memchr(b'"', item.get(at..(at + LONGEST).min(item.len()))?)?;
@@ -207,7 +207,7 @@ fn key_around(item: &[u8], at: usize) -> Option<std::ops::Range<usize>> {
     (item.get(end + 1) == Some(&b':') && !text.contains(&b'\\')).then_some(start..end)
 }
 
-/// The text after the colon at `at`.
+/// Returns the text after the colon at `at`.
 fn text_after(item: &[u8], at: usize) -> Option<&str> {
     let rest = item.get(at + 1..)?.strip_prefix(b"\"")?;
     let end = memchr::memchr2(b'"', b'\\', rest)?;
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_found_wherever_they_are_named() {
+    fn class_references_are_found_at_any_depth() {
         let mut needs = Needs::default();
         let item = br#"{"metadata":{"name":"x","annotations":{"kubernetes.io/ingress.class":"old",
             "last":"{\"storageClassName\":\"quoted\"}"}},"spec":{"a":[{"storageClassName":"fast"}],
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn bindings_bring_their_roles() {
+    fn needed_bindings_make_their_roles_needed() {
         let mut needs = Needs::default();
         let selection =
             Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };

@@ -1,13 +1,13 @@
 //! Cuts the body of a list into its items without decoding them.
 //!
-//! One pass over the bytes finds where each element of `items` begins and ends; an item's bytes
-//! stay as the server wrote them, so no number, key order or unknown field changes. The order of
-//! the list's own keys differs between built-in kinds (`metadata` before `items`) and custom
-//! resources (keys sorted, `metadata` after `items`; `UnstructuredList` in apimachinery), so none
-//! is assumed.
+//! One pass over the bytes finds the start and end of each element of `items`. An item's bytes stay
+//! as the server wrote them, so no number, key order or unknown field changes. The order of the
+//! list's own keys is not assumed. It differs between built-in kinds (`metadata` before `items`)
+//! and custom resources (keys sorted, `metadata` after `items`; `UnstructuredList` in
+//! apimachinery).
 //!
-//! The cutter trusts the nesting it sees; [`head`] parses each item fully (without keeping
-//! anything but its metadata), so that bytes that are no JSON never pass.
+//! The cutter trusts the nesting that it sees. [`head`] parses each item completely, although it
+//! keeps only its metadata, so that bytes that are not JSON never pass.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,23 +18,23 @@ use serde::Deserialize;
 
 use super::KindInfo;
 
-/// Why a body is not a list.
+/// The reason why a body is not a list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
-    /// It ends early, or is not JSON.
+    /// The body ends early, or is not JSON.
     #[error("not a JSON list: {problem} at byte {at}")]
     Syntax {
-        /// What was expected.
+        /// The expected syntax.
         problem: &'static str,
-        /// Where.
+        /// The byte offset.
         at: usize,
     },
-    /// An object lacks what every object has, or is not JSON. Carries no text of the object.
+    /// An object lacks required metadata, or is not JSON. Carries no text of the object.
     #[error("object {index} of the page: {problem}")]
     Object {
-        /// Which, from 0.
+        /// The object's index, from 0.
         index: usize,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// The list's metadata cannot be read.
@@ -49,43 +49,43 @@ pub struct ListMeta {
     /// The revision that the list shows.
     #[serde(default)]
     pub resource_version: String,
-    /// Where the next page starts; empty on the last.
+    /// The token of the next page; empty on the last page.
     #[serde(default, rename = "continue")]
     pub continue_token: String,
-    /// How many items follow this page; unknown with selectors.
+    /// The number of items after this page; unknown with selectors.
     #[serde(default)]
     pub remaining_item_count: Option<u64>,
 }
 
-/// A page: its metadata, and where its items lie in the body.
+/// A page: its metadata, and the position of its items in the body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The list's metadata.
     pub metadata: ListMeta,
-    /// Each item's bytes in the body, without white space around.
+    /// The byte range of each item in the body, without surrounding white space.
     pub items: Vec<Range<usize>>,
 }
 
-/// What of an object's metadata is looked at while it is backed up.
+/// The metadata of an object that a backup needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ItemMeta {
-    /// Its namespace; empty for cluster-scoped kinds.
+    /// The namespace; empty for cluster-scoped kinds.
     pub namespace: String,
-    /// Its name.
+    /// The object's name.
     pub name: String,
     /// The revision that last changed it.
     pub resource_version: String,
-    /// Whether `apiVersion` is missing, as in lists of built-in kinds.
+    /// True if `apiVersion` is missing, as in lists of built-in kinds.
     pub lacks_api_version: bool,
-    /// Whether `kind` is missing.
+    /// True if `kind` is missing.
     pub lacks_kind: bool,
 }
 
-/// Cuts `body`, which holds one list and nothing else.
+/// Cuts `body`, which must hold exactly one list.
 ///
 /// # Errors
-/// [`PageError::Syntax`] with the position, when nesting or quoting does not work out;
-/// [`PageError::Metadata`] when the list's metadata is of other types.
+/// [`PageError::Syntax`] with the position, when nesting or quoting is wrong;
+/// [`PageError::Metadata`] when the list's metadata has other types.
 pub fn cut(body: &[u8]) -> Result<Page, PageError> {
     let mut page = Page::default();
     let mut seen_items = false;
@@ -118,10 +118,10 @@ pub fn cut(body: &[u8]) -> Result<Page, PageError> {
     Ok(page)
 }
 
-/// Reads what of an item is looked at, and proves on the way that it is JSON to its end.
+/// Reads the metadata that a backup needs, and proves that the item is JSON to its end.
 ///
 /// # Errors
-/// [`PageError::Object`] when the item is no object with a name. The text names no content.
+/// [`PageError::Object`] when the item is not an object with a name. The message quotes no content.
 pub fn head(item: &[u8], index: usize) -> Result<ItemMeta, PageError> {
     let wrong = |problem: String| PageError::Object { index, problem };
     let head: Head<'_> = serde_json::from_slice(item).map_err(|error| wrong(shape_of(&error)))?;
@@ -137,8 +137,8 @@ pub fn head(item: &[u8], index: usize) -> Result<ItemMeta, PageError> {
     })
 }
 
-/// An item as a line: `apiVersion` and `kind` in front where it lacks them, LF at the end and
-/// nowhere else. `item` passed [`head`], which gave `meta`.
+/// Returns an item as a line: `apiVersion` and `kind` in front where they are missing, and an LF
+/// only at the end. `item` must have passed [`head`], which gave `meta`.
 #[must_use]
 pub fn line(item: &[u8], meta: &ItemMeta, kind: &KindInfo) -> Bytes {
     let mut line = BytesMut::with_capacity(item.len() + 96);
@@ -149,15 +149,15 @@ pub fn line(item: &[u8], meta: &ItemMeta, kind: &KindInfo) -> Bytes {
     ] {
         if missing {
             line.put_slice(format!("\"{name}\":").as_bytes());
-            // Discovery gave the value; it is quoted as JSON all the same.
+            // The value comes from discovery; it is quoted as JSON nevertheless.
             line.put_slice(serde_json::Value::from(value).to_string().as_bytes());
             line.put_u8(b',');
         }
     }
     let start = line.len();
     line.put_slice(item.get(1..).unwrap_or_default());
-    // A line break between tokens is white space (in a string JSON forbids it, and the parser in
-    // `head` has refused it), so a blank says the same.
+    // A line break between tokens is white space, so a space means the same. JSON forbids it in a
+    // string, and the parser in `head` has refused that.
     for byte in &mut line[start..] {
         if matches!(*byte, b'\n' | b'\r') {
             *byte = b' ';
@@ -187,7 +187,7 @@ struct HeadMeta<'a> {
     resource_version: Cow<'a, str>,
 }
 
-/// What kind of mistake a parser found and where, without its text: that may quote values.
+/// Returns the kind and position of a parser's error, without its message, which may quote values.
 fn shape_of(error: &serde_json::Error) -> String {
     use serde_json::error::Category;
     let what = match error.classify() {
@@ -202,7 +202,7 @@ fn syntax(problem: &'static str, at: usize) -> PageError {
     PageError::Syntax { problem, at }
 }
 
-/// The first place from `at` on that is no white space.
+/// Returns the first position from `at` on that is not white space.
 fn blank(body: &[u8], mut at: usize) -> usize {
     while matches!(body.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
         at += 1;
@@ -210,7 +210,7 @@ fn blank(body: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Walks the members of the object at `at`; gives the place after it.
+/// Calls `each` for the members of the object at `at`; returns the position after the object.
 fn members(
     body: &[u8],
     at: usize,
@@ -247,7 +247,7 @@ fn members(
     }
 }
 
-/// Where the elements of the array at `at` lie.
+/// Returns the ranges of the elements of the array at `at`.
 fn elements(body: &[u8], at: usize) -> Result<Vec<Range<usize>>, PageError> {
     let mut found = Vec::new();
     let mut at = blank(body, at + 1);
@@ -266,7 +266,7 @@ fn elements(body: &[u8], at: usize) -> Result<Vec<Range<usize>>, PageError> {
     }
 }
 
-/// The place after the value that starts at `at`.
+/// Returns the position after the value that starts at `at`.
 fn value_end(body: &[u8], at: usize) -> Result<usize, PageError> {
     match body.get(at) {
         Some(b'"') => string_end(body, at),
@@ -282,7 +282,7 @@ fn value_end(body: &[u8], at: usize) -> Result<usize, PageError> {
     }
 }
 
-/// The place after the string that starts at `at`.
+/// Returns the position after the string that starts at `at`.
 fn string_end(body: &[u8], at: usize) -> Result<usize, PageError> {
     let mut next = at + 1;
     while let Some(found) = body.get(next..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
@@ -295,7 +295,7 @@ fn string_end(body: &[u8], at: usize) -> Result<usize, PageError> {
     Err(syntax("the string's end", at))
 }
 
-/// The place after the object or array that starts at `at`.
+/// Returns the position after the object or array that starts at `at`.
 fn nested_end(body: &[u8], at: usize) -> Result<usize, PageError> {
     let mut depth = 0usize;
     let mut next = at;

@@ -1,16 +1,15 @@
-//! Finds out, before anything is read and after, what may be read and what can be of one moment.
+//! Determines, before and after the reading, which kinds may be read and which are at one revision.
 //!
-//! The revision of a list without filters is the revision of the whole store. So a kind lives in
-//! the store of namespaces if a list of it, made between two lists of namespaces, shows a
-//! revision between theirs. Kinds with a store of their own (`--etcd-servers-overrides`,
-//! aggregated APIs) answer 200 at an unrelated moment when they are asked for R: nothing but this
-//! probe and the revisions of the objects tells.
+//! The revision of a list without filters is the revision of the whole store. So a kind is in the
+//! store of namespaces if a list of it, made between two lists of namespaces, shows a revision
+//! between theirs. Kinds with a store of their own (`--etcd-servers-overrides`, aggregated APIs)
+//! answer 200 with an unrelated state when R is requested. Only this probe and the revisions of the
+//! objects reveal that.
 //!
-//! Another store may stand between two such revisions by chance. So the lists are close together,
-//! and what they show is taken for a proof only when it is shown again after all kinds were read:
-//! by then the one store has moved, and the other would have to have moved alike. Where nothing at
-//! all moved (all three lists show R), the proof is complete: then the kind was read as it was at R,
-//! wherever it lives.
+//! The revision of another store may be between the two by chance. So the lists are close together,
+//! and their result is a proof only if it repeats after all kinds were read. By then the main store
+//! has moved on, and the other would have to have moved alike. If all three lists show R, the proof
+//! is complete: the kind was read as it was at R, in whichever store it is.
 
 use futures::future::join_all;
 
@@ -19,47 +18,47 @@ use super::lister::Route;
 use super::page::{self, PageError};
 use super::{GapReason, KindInfo, ResourcesError};
 
-/// Probes under way at once, between two lists of namespaces: each is one object.
+/// The most probes at once between two lists of namespaces; each reads one object.
 const PARALLEL: usize = 8;
 
 /// A revision of the main store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Moment {
-    /// As the server says it.
+    /// The revision as the server writes it.
     pub(super) text: String,
-    /// Its place in the order of revisions.
+    /// The revision as a number, for comparison.
     pub(super) number: u64,
 }
 
-/// What the probe found of a kind.
+/// The status of a kind's revision, as the probe found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It can be read, and lives with the others.
+    /// It can be read, and is in the main store.
     Together {
-        /// Whether nothing moved meanwhile.
+        /// True if no revision changed during the probe.
         still: bool,
     },
-    /// It can be read, at a revision of its own.
+    /// It can be read, but only at its own revision.
     Apart {
-        /// What showed it.
+        /// The evidence.
         why: String,
     },
     /// It cannot be read.
     Gap(GapReason),
 }
 
-/// Tells the main store's revision, and holds kinds against it.
+/// Reads the main store's revision, and compares kinds with it.
 #[derive(Debug, Clone)]
 pub(super) struct Sandwich<'a> {
     cluster: &'a Cluster,
-    /// What is listed for the main store's revision: namespaces, or, where those may not be listed,
-    /// the first built-in kind that may.
+    /// The path that is listed for the main store's revision: namespaces, or the first built-in
+    /// kind that may be listed if those may not.
     reference: String,
     limit: usize,
 }
 
 impl<'a> Sandwich<'a> {
-    /// By namespaces, and the revision now.
+    /// Creates a probe by namespaces, and reads the current revision.
     pub(super) async fn by_namespaces(
         cluster: &'a Cluster,
         limit: usize,
@@ -69,7 +68,7 @@ impl<'a> Sandwich<'a> {
         Ok((all, moment))
     }
 
-    /// By the first kind that may be listed, where namespaces were `refused`.
+    /// Creates a probe by the first kind that may be listed, where namespaces were `refused`.
     pub(super) async fn by_any(
         cluster: &'a Cluster,
         routes: &[Route<'_>],
@@ -89,7 +88,7 @@ impl<'a> Sandwich<'a> {
         Err(ResourcesError::Forbidden { rule, role: "a ClusterRole".to_owned(), source: Box::new(refused) })
     }
 
-    /// The store's revision now.
+    /// Returns the store's current revision.
     pub(super) async fn moment(&self) -> Result<Moment, ApiError> {
         let text = self.revision_of(&self.reference).await?;
         let wrong = || self.cluster.malformed(&self.reference, "its revision is no number");
@@ -97,7 +96,7 @@ impl<'a> Sandwich<'a> {
         Ok(Moment { text, number })
     }
 
-    /// Where kinds stand, in the order of `routes`; `at` was read before.
+    /// Returns the status of each kind, in the order of `routes`; `at` was read before.
     pub(super) async fn stand(&self, routes: &[Route<'_>], at: &Moment) -> Result<Vec<Standing>, ApiError> {
         let mut from = at.clone();
         let mut found = Vec::with_capacity(routes.len());
@@ -112,7 +111,7 @@ impl<'a> Sandwich<'a> {
         Ok(found)
     }
 
-    /// The revision that a kind shows, in the first place where it may be listed.
+    /// Returns the revision that a kind shows, at the first path that may be listed.
     async fn ask(&self, route: &Route<'_>) -> Result<String, ApiError> {
         let mut refused = None;
         for (_, path) in route.paths() {
@@ -156,7 +155,7 @@ fn stand(
     Ok(Standing::Apart { why })
 }
 
-/// The gap that a failure means for one kind; an error when it means all kinds.
+/// Returns the gap for a failure of one kind; an error if the failure concerns all kinds.
 pub(super) fn gap(route: &Route<'_>, error: ApiError) -> Result<GapReason, ApiError> {
     match &error.kind {
         ApiErrorKind::Status(status) => match status.code {
@@ -167,7 +166,7 @@ pub(super) fn gap(route: &Route<'_>, error: ApiError) -> Result<GapReason, ApiEr
         },
         ApiErrorKind::TooLarge { limit } => Ok(GapReason::TooLarge { limit: *limit as u64 }),
         ApiErrorKind::Malformed(what) => Ok(GapReason::Malformed(what.clone())),
-        // The server is there (others answered), but this kind's answers do not come whole.
+        // The server works (others were answered), but this kind's answers do not come completely.
         kind @ (ApiErrorKind::Cut | ApiErrorKind::Deadline(_)) => {
             Ok(GapReason::Unavailable { code: 0, message: kind.to_string() })
         }
@@ -175,12 +174,12 @@ pub(super) fn gap(route: &Route<'_>, error: ApiError) -> Result<GapReason, ApiEr
     }
 }
 
-/// The rule that lets a kind be read.
+/// Returns the RBAC rule that lets a kind be read.
 pub(super) fn rule(kind: &KindInfo) -> String {
     format!("{{apiGroups: [\"{}\"], resources: [{}], verbs: [get, list]}}", kind.group, kind.plural)
 }
 
-/// A page that is no list.
+/// Returns the gap for a page that is not a list.
 pub(super) fn unreadable(error: &PageError) -> GapReason {
     GapReason::Malformed(error.to_string())
 }

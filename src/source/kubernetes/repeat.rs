@@ -1,5 +1,5 @@
-//! The proofs that come after all kinds were read: each lives in the one store still, and the server
-//! shows R as it did before.
+//! Consistency checks after all kinds were read: each kind is still in the main store, and the
+//! server shows R as it did before.
 
 use futures::FutureExt as _;
 use tokio::sync::mpsc::unbounded_channel;
@@ -13,23 +13,23 @@ use super::{Cluster, Consistency, GapReason, KindReport, ResourceGap};
 /// The most objects of a kind that is listed again.
 const MOST: u64 = 5000;
 
-/// The proofs' subject: the kinds that were read at R.
+/// The consistency recheck of the kinds that were read at R.
 pub(super) struct After<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) sandwich: &'a Sandwich<'a>,
     pub(super) moment: &'a Moment,
-    /// The way of each kind, by its place.
+    /// The route of each kind, by its position.
     pub(super) routes: &'a [Route<'a>],
     pub(super) budget: usize,
     pub(super) body_limit: usize,
 }
 
-/// What came of the proofs.
+/// The result of the recheck.
 pub(super) struct Proved {
     pub(super) kinds: Vec<KindReport>,
     pub(super) gaps: Vec<ResourceGap>,
     pub(super) notes: Vec<ResourceGap>,
-    /// The kind that was listed again.
+    /// The kind that was listed again with the same result.
     pub(super) repeated: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl After<'_> {
         proved
     }
 
-    /// Holds kinds against the main store once more, but for those for which nothing had moved.
+    /// Compares kinds with the main store again, except those for which no revision had changed.
     async fn together(
         &self,
         read: &mut [(usize, KindReport, Seen)],
@@ -90,7 +90,7 @@ impl After<'_> {
         }
     }
 
-    /// Lists the kind that changed last at R again: a server that does not keep to R shows other
+    /// Lists the kind that changed last at R again. A server that does not keep to R shows other
     /// objects by now.
     async fn again(&self, read: &mut [(usize, KindReport, Seen)], proved: &mut Proved) {
         let fits = |report: &KindReport, seen: &Seen| {
@@ -131,7 +131,7 @@ impl After<'_> {
         }
     }
 
-    /// Lists a kind, and lets its objects go.
+    /// Lists a kind and discards its objects.
     async fn list(&self, place: usize) -> Ended {
         let (tell, mut hear) = unbounded_channel();
         let budget = Budget::new(self.budget, self.body_limit / 3 * 4);

@@ -1,37 +1,37 @@
-//! Which namespaces, kinds and labels are read. Pure.
+//! The selection of namespaces, kinds and labels. Pure.
 
 use serde::{Deserialize, Serialize};
 
 use super::KindInfo;
 use crate::plan::{self, Glob};
 
-/// The most namespaces that are listed one by one; above, whole kinds are listed and looked through.
+/// The most namespaces that are listed one by one; above it, whole kinds are listed and filtered.
 const NAMED: usize = 100;
 
-/// What of a cluster is wanted.
+/// The selected part of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     /// Namespaces to read.
     pub namespaces: Vec<Glob>,
-    /// Namespaces left out of those.
+    /// Namespaces excluded from those.
     pub exclude_namespaces: Vec<Glob>,
     /// Kinds to read: `pods`, `deployments.apps`, `*.cert-manager.io`.
     pub kinds: Vec<Glob>,
-    /// Kinds left out of those.
+    /// Kinds excluded from those.
     pub exclude_kinds: Vec<Glob>,
     /// A label selector in the API's syntax, applied by the server to every kind.
     pub labels: Option<String>,
-    /// What happens to objects outside namespaces.
+    /// The rule for objects outside namespaces.
     pub cluster_scoped: ClusterScoped,
 }
 
-/// Objects outside namespaces.
+/// The rule for objects outside namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterScoped {
-    /// All, when everything in namespaces is read. Otherwise those that what is read stands on: the
-    /// namespaces themselves, definitions of its custom resources, classes that it names, cluster
-    /// roles that are bound to it and their bindings, and the volumes of its claims.
+    /// All, if everything in namespaces is selected. Otherwise those that the selected objects
+    /// need: their namespaces, definitions of their custom resources, classes that they name,
+    /// cluster roles that are bound to them with the bindings, and the volumes of their claims.
     Auto,
     /// All.
     All,
@@ -42,14 +42,14 @@ pub enum ClusterScoped {
 /// A selection that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
-    /// The selection names nothing that the cluster has.
+    /// The selection matches no kind or namespace.
     #[error("the selection matches no kind that the cluster has")]
     Empty,
 }
 
-/// Whether a pattern means this kind. A pattern with a dot or a star is held against
-/// `plural.group`. A plain word means the core group's resource of that name if there is one
-/// (so that `events` does not mean another group's), and otherwise any group's.
+/// Returns true if a pattern matches this kind. A pattern with a dot or a wildcard is compared with
+/// `plural.group`. A plain word matches the core group's resource of that name if there is one (so
+/// that `events` does not match another group's), and otherwise any group's.
 fn means(glob: &Glob, kind: &KindInfo, core: &dyn Fn(&str) -> bool) -> bool {
     if glob.as_str().contains(['.', '*', '?']) || kind.group.is_empty() {
         return glob.matches(&kind.resource());
@@ -57,7 +57,7 @@ fn means(glob: &Glob, kind: &KindInfo, core: &dyn Fn(&str) -> bool) -> bool {
     glob.as_str() == kind.plural && !core(&kind.plural)
 }
 
-/// Cluster-scoped kinds that objects in namespaces stand on ([`super::needs`] says which objects).
+/// Cluster-scoped kinds that namespaced objects may need ([`super::needs`] finds the objects).
 const FOUNDATIONS: &[(&str, &str)] = &[
     ("", "namespaces"),
     ("", "persistentvolumes"),
@@ -76,7 +76,7 @@ const FOUNDATIONS: &[(&str, &str)] = &[
 ];
 
 impl Default for Selection {
-    /// Everything but events.
+    /// Selects everything except events.
     fn default() -> Self {
         let glob = Glob::known;
         Self {
@@ -91,8 +91,8 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// The kinds of `all` that are wanted: those in namespaces, then those outside, definitions at the
-    /// end; so that what stands on others comes before them. Otherwise in the order given.
+    /// Returns the selected kinds of `all`: namespaced, then cluster-scoped, then definitions, so
+    /// that objects come before those that they need. Otherwise keeps the given order.
     #[must_use]
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
@@ -103,7 +103,7 @@ impl Selection {
         kinds
     }
 
-    /// Kinds that the selection names, and that the cluster does not have.
+    /// Returns the kinds that the selection names but the cluster does not have.
     #[must_use]
     pub fn unknown_kinds(&self, all: &[KindInfo]) -> Vec<String> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
@@ -111,15 +111,15 @@ impl Selection {
         self.kinds.iter().filter(unknown).map(|glob| glob.as_str().to_owned()).collect()
     }
 
-    /// Whether a namespace is wanted.
+    /// Returns true if a namespace is selected.
     #[must_use]
     pub fn namespace(&self, name: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name));
         any(&self.namespaces) && !any(&self.exclude_namespaces)
     }
 
-    /// The namespaces, when the selection names each of them, in the order of the server's keys. Then
-    /// they are listed one by one, and rights in them are enough.
+    /// Returns the namespaces if the selection names each of them, in the order of the server's
+    /// keys. They are then listed one by one, and rights in them are enough.
     #[must_use]
     pub fn named_namespaces(&self) -> Option<Vec<String>> {
         if self.namespaces.len() > NAMED || !self.namespaces.iter().all(is_name) {
@@ -133,19 +133,19 @@ impl Selection {
         Some(names)
     }
 
-    /// Whether only a part of what lies in namespaces is read, and of the rest only what it needs.
+    /// Returns true if namespaced objects are read in part, and cluster-scoped ones as those need them.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         self.cluster_scoped == ClusterScoped::Auto && (!self.all_namespaces() || self.picks_out())
     }
 
-    /// Whether the label selector picks out, beside leaving out.
+    /// Returns true if the label selector requires labels, and does not only exclude some.
     #[must_use]
     pub fn picks_out(&self) -> bool {
         self.labels.as_deref().is_some_and(plan::picks_out)
     }
 
-    /// Whether objects of a kind are taken because others need them, and not for themselves.
+    /// Returns true if objects of a kind are read only because others need them.
     #[must_use]
     pub fn on_demand(&self, kind: &KindInfo) -> bool {
         !kind.namespaced
@@ -153,8 +153,8 @@ impl Selection {
             && FOUNDATIONS.contains(&(kind.group.as_str(), kind.plural.as_str()))
     }
 
-    /// The label selector that the server applies to a kind. What others need is taken whatever its
-    /// labels are, unless they leave it out.
+    /// Returns the label selector that the server applies to a kind. Objects that others need are
+    /// read whatever labels the selector requires, but its exclusions apply.
     #[must_use]
     pub fn labels_for(&self, kind: &KindInfo) -> Option<String> {
         let labels = self.labels.as_deref()?;
@@ -175,7 +175,7 @@ impl Selection {
     }
 }
 
-/// Whether a pattern stands for one name.
+/// Returns true if a pattern is a plain name, without wildcards.
 fn is_name(glob: &Glob) -> bool {
     !glob.as_str().contains(['*', '?'])
 }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn excluding_core_events_spares_another_groups_events() {
+    fn excluding_core_events_keeps_events_of_other_groups() {
         let all = [
             kind("", "events", true),
             kind("events.k8s.io", "events", true),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn some_namespaces_bring_what_they_stand_on_and_no_more() {
+    fn partial_selection_adds_only_needed_cluster_scoped_kinds() {
         let selection =
             Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
         let all = [kind("", "namespaces", false), kind("", "nodes", false), kind("", "pods", true)];
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn named_namespaces_come_in_the_order_of_keys() {
+    fn named_namespaces_are_in_the_order_of_server_keys() {
         let globs = |names: &[&str]| names.iter().map(|name| Glob::new(name).expect("a pattern")).collect();
         let selection = Selection { namespaces: globs(&["shop", "b", "shop-a"]), ..Selection::default() };
         assert_eq!(selection.named_namespaces().expect("names"), ["b", "shop-a", "shop"]);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_is_named_and_not_there_is_told() {
+    fn named_kinds_missing_from_the_cluster_are_reported() {
         let kinds = ["pods", "deployments.apps", "*.gone.io"].map(|kind| Glob::new(kind).expect("a pattern"));
         let selection = Selection { kinds: kinds.to_vec(), ..Selection::default() };
         assert_eq!(selection.unknown_kinds(&[kind("", "pods", true)]), ["deployments.apps"]);

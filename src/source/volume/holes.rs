@@ -1,4 +1,4 @@
-//! Finding the holes of a file, by `SEEK_DATA` and `SEEK_HOLE`.
+//! Finds the holes of a file with `SEEK_DATA` and `SEEK_HOLE`.
 
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
@@ -8,12 +8,12 @@ use rustix::io::{Errno, Result};
 
 use super::tar::Extent;
 
-/// What is not a hole in a file of `size` bytes, in at most `most` extents: where there would be
-/// more, the smallest holes are counted as data, so that memory is bounded. The same layout gives
-/// the same extents.
+/// Returns the data extents of a file of `size` bytes, at most `most` of them. If there would be
+/// more, the smallest holes count as data, so that memory is bounded. The same layout gives the
+/// same extents.
 ///
 /// # Errors
-/// What the kernel says. A file system that knows no holes gives one extent.
+/// The kernel's error. A file system that knows no holes gives one extent.
 pub fn extents(fd: impl AsFd, size: u64, most: usize) -> Result<Vec<Extent>> {
     let mut smallest = 1u64;
     let found = find(fd, size, |found| {
@@ -28,15 +28,15 @@ pub fn extents(fd: impl AsFd, size: u64, most: usize) -> Result<Vec<Extent>> {
     Ok(found.unwrap_or_default())
 }
 
-/// The same, or `None` if there are more than `most`.
+/// Returns the data extents, or `None` if there are more than `most`.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn few_extents(fd: impl AsFd, size: u64, most: usize) -> Result<Option<Vec<Extent>>> {
     find(fd, size, |found| if found.len() > most { ControlFlow::Break(()) } else { ControlFlow::Continue(1) })
 }
 
-/// Asks `next` after each extent whether to go on, and from which size on a hole counts.
+/// Asks `next` after each extent whether to continue, and for the size from which a hole counts.
 fn find(
     fd: impl AsFd,
     size: u64,
@@ -54,7 +54,7 @@ fn find(
         };
         let end = match rustix::fs::seek(fd, SeekFrom::Hole(start)) {
             Ok(end) => end.min(size),
-            // The file became shorter meanwhile: whoever reads it will notice.
+            // The file was truncated meanwhile; its reader will notice.
             Err(Errno::NXIO) => size,
             Err(error) => return Err(error),
         };
@@ -71,7 +71,7 @@ fn find(
     Ok(Some(found))
 }
 
-/// Appends an extent, together with the hole before it if that is smaller than `smallest`.
+/// Appends an extent, merged with the last if the hole between them is smaller than `smallest`.
 fn push(found: &mut Vec<Extent>, extent: Extent, smallest: u64) {
     let end = extent.offset + extent.len;
     match found.last_mut() {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_holes_become_data_first() {
+    fn holes_below_the_smallest_size_become_data() {
         let mut found = Vec::new();
         for (offset, len) in [(0, 10), (12, 10), (100, 10), (110, 5)] {
             push(&mut found, Extent { offset, len }, 4);

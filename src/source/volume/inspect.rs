@@ -1,4 +1,4 @@
-//! From one name in a directory to one member: attributes, link target, extended attributes,
+//! Makes a member from one name in a directory: attributes, link target, extended attributes,
 //! holes, header.
 
 use std::os::fd::OwnedFd;
@@ -12,41 +12,41 @@ use super::tar::{self, Entry, Kind, MAX_EXTENTS, Xattr};
 use super::walk::{GapKind, LeftOut, Skip};
 use super::{Root, Volume, beneath, holes};
 
-/// The longest list of names of extended attributes in Linux (`XATTR_LIST_MAX`).
+/// The longest list of names of extended attributes in Linux (`XATTR_LIST_MAX`), in bytes.
 const MAX_LIST: usize = 65_536;
 
-/// One entry of a volume with its header; what [`tar::encode`] gave for it.
+/// One entry of a volume with its header, as [`tar::encode`] gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Relative to the root; [`tar::ROOT`] is the root itself.
+    /// The path relative to the root; [`tar::ROOT`] is the root itself.
     pub path: Vec<u8>,
-    /// What it is; a hard link names its carrier, a symbolic link its target.
+    /// The type; a hard link names its carrier, a symbolic link its target.
     pub kind: Kind,
     /// The exact PAX and ustar blocks.
     pub header: Vec<u8>,
-    /// The map of a file with holes, padded to a block; else empty.
+    /// The map of a file with holes, padded to a block; otherwise empty.
     pub map: Vec<u8>,
-    /// Bytes of file content that follow header and map, before padding.
+    /// The number of content bytes that follow header and map, before padding.
     pub content: u64,
     /// The attributes that the header was made from.
     pub stat: Stat,
 }
 
 impl Member {
-    /// Header, map, content and padding: the bytes that the member takes in the stream.
+    /// Returns the length in the stream: header, map, content and padding.
     #[must_use]
     pub fn encoded_len(&self) -> u64 {
         self.before_content() + self.content + tar::padding(self.content) as u64
     }
 
-    /// Header and map.
+    /// Returns the length of header and map.
     #[must_use]
     pub fn before_content(&self) -> u64 {
         (self.header.len() + self.map.len()) as u64
     }
 
-    /// What a scan cache digests: the exact header, then ino, ctime seconds and ctime nanoseconds
-    /// in little endian. Equal bytes, and a [`super::Volume::settled`] file, mean equal content.
+    /// Appends the bytes that a scan cache digests: the exact header, then ino, ctime seconds and ctime
+    /// nanoseconds in little endian. Equal bytes of a [`super::Volume::settled`] file mean equal content.
     pub fn seen(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.header);
         out.extend_from_slice(&self.stat.ino.to_le_bytes());
@@ -54,7 +54,7 @@ impl Member {
         out.extend_from_slice(&self.stat.ctime.nanos.to_le_bytes());
     }
 
-    /// The member of an inode that another path already carries.
+    /// Turns the member into a link to the path that already carries its inode.
     pub(super) fn into_link(self, carrier: Vec<u8>) -> Result<Self, GapKind> {
         let Self { path, stat, .. } = self;
         Self::encode(path, Kind::HardLink { carrier }, stat, Vec::new())
@@ -69,7 +69,7 @@ impl Member {
     }
 }
 
-/// Where to look.
+/// The place of an entry.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
     /// The open directory itself.
@@ -78,7 +78,7 @@ pub(super) enum Place {
     Named(Arc<OwnedFd>, Vec<u8>),
 }
 
-/// How much one look may hold in memory.
+/// The memory limits of one inspection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     xattrs: usize,
@@ -86,27 +86,27 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// For members that wait in a queue.
+    /// Limits for members that wait in a queue.
     pub(super) const AHEAD: Self = Self { xattrs: 2048, extents: 64 };
-    /// For the one member at hand.
+    /// Limits for the one member that is processed now.
     pub(super) const FULL: Self = Self { xattrs: tar::MAX_PAX, extents: MAX_EXTENTS };
 }
 
-/// What was found.
+/// The result of an inspection.
 #[derive(Debug)]
 pub(super) enum Inspected {
     Member(Box<Member>, Vec<LeftOut>),
     Skipped(Skip),
     Gap(GapKind),
-    /// Nothing is there any more.
+    /// The name no longer exists.
     Vanished,
-    /// More than the limits: look again when it is its turn.
+    /// The member exceeds the limits: inspect it again when its turn comes.
     Heavy,
 }
 
 impl Volume {
-    /// Looks at one place. `directory` says whether the plan takes it for a directory: if it has
-    /// become one, or is none any more, its content is not what was walked.
+    /// Inspects one place. `directory` is true if the planner took it for a directory. If the type
+    /// changed since, the result is [`GapKind::Replaced`], because its content was not walked.
     pub(super) fn inspect(&self, place: &Place, path: &[u8], directory: bool, limits: Limits) -> Inspected {
         match self.look(place, path, directory, limits) {
             Ok(found) => found,
@@ -155,7 +155,7 @@ impl Volume {
         Ok(Inspected::Member(Box::new(member), left_out))
     }
 
-    /// Plain, or with holes; `None` if the map is longer than the limit.
+    /// Returns a plain file or one with holes; `None` if the map exceeds the limit.
     fn file_kind(&self, place: &Place, stat: &Stat, limits: Limits) -> Result<Option<Kind>, GapKind> {
         let plain = Kind::File { size: stat.size };
         let Place::Named(directory, name) = place else { return Ok(Some(plain)) };
@@ -164,7 +164,7 @@ impl Volume {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let Ok(fd) = rustix::fs::openat(directory, name.as_slice(), flags, Mode::empty()) else {
-            // Whoever reads it will meet the same error, and name it.
+            // The later read meets the same error and reports it.
             return Ok(Some(plain));
         };
         let extents = if limits.extents < MAX_EXTENTS {
@@ -177,7 +177,7 @@ impl Volume {
         Ok(Some(if data == stat.size { plain } else { Kind::Sparse { size: stat.size, extents } }))
     }
 
-    /// The extended attributes that are taken, sorted; `None` if they pass the limit.
+    /// Returns the extended attributes that are kept, sorted; `None` if they exceed the limit.
     fn xattrs(&self, place: &Place, limits: Limits, left_out: &mut Vec<LeftOut>) -> Option<Vec<Xattr>> {
         let at = match place {
             Place::Itself(fd) => beneath::proc_path(fd, b"."),
@@ -229,7 +229,7 @@ impl Volume {
     }
 }
 
-/// Whether extended attributes can be read through /proc.
+/// Checks that extended attributes can be read through /proc.
 pub(super) fn probe_proc(root: &Root) -> Io<()> {
     match list(&beneath::proc_path(root, b".")) {
         Ok(_) | Err(Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => Ok(()),
@@ -246,7 +246,7 @@ fn target(place: &Place) -> Result<Vec<u8>, GapKind> {
     })
 }
 
-/// The names, each with a NUL after it.
+/// Returns the names of extended attributes, each with a NUL after it.
 fn list(at: &[u8]) -> Io<Vec<u8>> {
     let mut small = [0u8; 512];
     match rustix::fs::llistxattr(at, &mut small[..]) {

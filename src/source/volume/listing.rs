@@ -1,4 +1,4 @@
-//! The names of one directory, sorted.
+//! Reads the names of one directory, sorted.
 
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
@@ -8,15 +8,15 @@ use rustix::io::Result;
 
 use super::stat::FileType;
 
-/// How many bytes of names one directory may have: 512 MiB, some 20 million files. A directory
-/// that holds more is named as a gap, so that one cannot fill the memory.
+/// The most bytes of names in one directory: 512 MiB, some 20 million files. A directory with more
+/// is a gap, so that it cannot fill the memory.
 pub const MAX_NAMES: usize = 512 << 20;
 const BUFFER: usize = 64 << 10;
 
-/// The names of a directory in bytewise order, with their types as far as the directory tells.
-/// Takes the names' bytes and 12 bytes for each; nothing else is held of files whose turn has not
-/// come: a directory of 1,000,000 names of 20 bytes takes 32 MiB (and, while it is read, up to
-/// twice that).
+/// The names of a directory in bytewise order, with their types as far as the directory gives them.
+/// It takes the names' bytes and 12 bytes for each; nothing else is held of files before their
+/// turn. A directory of 1,000,000 names of 20 bytes takes 32 MiB, and up to twice that while it is
+/// read.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     names: Vec<u8>,
@@ -30,14 +30,14 @@ struct Name {
     file_type: FileType,
 }
 
-/// Whether all names could be taken.
+/// All names of a directory, or the fact that there are too many.
 pub(super) enum Listed {
     All(Listing),
     TooMany,
 }
 
 impl Listing {
-    /// Reads and sorts the names of an open directory, unless their bytes pass `most`.
+    /// Reads and sorts the names of an open directory, unless they take more than `most` bytes.
     pub(super) fn read(directory: impl AsFd, most: usize) -> Result<Listed> {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         let mut listing = Self::default();
@@ -51,8 +51,8 @@ impl Listing {
             if listing.names.len() + name.len() > most.min(MAX_NAMES) {
                 return Ok(Listed::TooMany);
             }
-            // Both fit: names are at most MAX_NAMES together and, by the kernel's buffer for one
-            // entry, less than 64 KiB each.
+            // Both fit: all names together are at most MAX_NAMES, and the kernel's buffer for one
+            // entry limits each to less than 64 KiB.
             let (Ok(start), Ok(len)) = (u32::try_from(listing.names.len()), u16::try_from(name.len())) else {
                 return Ok(Listed::TooMany);
             };
@@ -67,7 +67,7 @@ impl Listing {
         Ok(Listed::All(listing))
     }
 
-    /// The name at `index` and its type; [`FileType::Unknown`] where the directory does not tell.
+    /// Returns the name at `index` and its type; [`FileType::Unknown`] where the directory gives none.
     pub(super) fn get(&self, index: usize) -> Option<(&[u8], FileType)> {
         let name = self.entries.get(index)?;
         let start = name.start as usize;

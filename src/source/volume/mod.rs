@@ -2,9 +2,9 @@
 //! ever following a link out of it.
 //!
 //! [`Volume::open`] takes a folder; [`Volume::walk`] gives its [`Member`]s in the order of
-//! [`tar::order`], each with its exact header; [`Volume::append`] reads a small member whole into
-//! a caller's buffer, [`Volume::read`] a large one block by block. Whoever drives this decides
-//! what to read at all: [`Member::seen`] is what a scan cache compares.
+//! [`tar::order`], each with its exact header. [`Volume::append`] reads a small member whole into a
+//! caller's buffer, [`Volume::read`] a large one block by block. The caller decides which members
+//! to read: a scan cache compares [`Member::seen`].
 
 pub mod beneath;
 pub mod holes;
@@ -30,21 +30,21 @@ pub use stat::{FileType, Inode, Stat, Time};
 pub use tally::Tally;
 pub use walk::{Gap, GapKind, LeftOut, Skip, Skipped, Walk, Walked};
 
-/// What a volume takes along, and how it is read.
+/// The options for reading a volume.
 #[derive(Debug, Clone)]
 pub struct VolumeOptions {
-    /// What to leave out, in the syntax of .gitignore, relative to the root; later lines win, `!`
-    /// takes back, and nothing below a folder that is left out comes back.
+    /// The patterns to exclude, in the syntax of .gitignore, relative to the root. Later lines win,
+    /// `!` includes again, but nothing below an excluded folder is included.
     pub exclude: Vec<String>,
-    /// Whether a `lost+found` directly in the root of a file system is taken. It is the file system's
-    /// own.
+    /// True if a `lost+found` directly in the root of a file system is included. It belongs to the
+    /// file system.
     pub lost_and_found: bool,
-    /// Whether `trusted.*` attributes are taken (they belong to the kernel's own file systems, and
-    /// reading them needs CAP_SYS_ADMIN).
+    /// True if `trusted.*` attributes are included. They belong to the kernel's own file systems,
+    /// and reading them needs CAP_SYS_ADMIN.
     pub trusted_xattrs: bool,
-    /// Whether `security.selinux` is taken. A volume is labelled anew where it is mounted.
+    /// True if `security.selinux` is included. A volume is labelled anew where it is mounted.
     pub selinux: bool,
-    /// How many threads look ahead; 0 does everything on the caller's thread.
+    /// The number of threads that inspect ahead; 0 does everything on the caller's thread.
     pub threads: usize,
 }
 
@@ -61,36 +61,36 @@ impl Default for VolumeOptions {
     }
 }
 
-/// Why a volume cannot be opened.
+/// The reason why a volume cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The folder itself.
+    /// The folder itself cannot be opened.
     #[error("cannot open the folder")]
     Folder {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The kernel or a seccomp filter refuses what keeps reads beneath the root.
+    /// The kernel or a seccomp filter refuses `openat2`, which keeps reads beneath the root.
     #[error("openat2 is refused here; it needs Linux 5.6 and a seccomp profile that knows it")]
     Openat2(#[source] std::io::Error),
-    /// Extended attributes of links and devices are read through /proc.
+    /// /proc is unusable; extended attributes of links and devices are read through it.
     #[error("/proc/self/fd cannot be used; extended attributes are read through it")]
     Proc(#[source] std::io::Error),
-    /// A pattern is none.
+    /// An exclude pattern is invalid.
     #[error("exclude {pattern:?}: {reason}")]
     Pattern {
-        /// Which.
+        /// The pattern.
         pattern: String,
-        /// Why.
+        /// The problem.
         reason: String,
     },
 }
 
-/// A folder that is being read. Cheap to clone; all calls may come from any thread.
+/// An open folder. Cheap to clone; all calls may come from any thread.
 #[derive(Debug, Clone)]
 pub struct Volume {
     inner: Arc<Inner>,
@@ -100,7 +100,7 @@ pub struct Volume {
 struct Inner {
     root: Root,
     stat: Stat,
-    /// Whether the folder is the root of a file system, where `lost+found` is the file system's own.
+    /// True if the folder is the root of a file system, which owns its `lost+found`.
     tops: bool,
     exclude: Gitignore,
     options: VolumeOptions,
@@ -126,14 +126,14 @@ impl Volume {
         Ok(Self { inner: Arc::new(Inner { root, stat, tops, exclude, options, trust, euid }) })
     }
 
-    /// The attributes of the root.
+    /// Returns the attributes of the root.
     #[must_use]
     pub fn root_stat(&self) -> &Stat {
         &self.inner.stat
     }
 
-    /// Everything that decides which members a walk of the same files gives, and how they are
-    /// encoded: part of what a scan cache is bound to.
+    /// Returns all settings that decide which members a walk of the same files gives, and how they
+    /// are encoded. They are part of what a scan cache is bound to.
     #[must_use]
     pub fn parameters(&self) -> Vec<u8> {
         let options = &self.inner.options;
@@ -148,14 +148,14 @@ impl Volume {
         out
     }
 
-    /// The members, in order.
+    /// Returns the members, in order.
     #[must_use]
     pub fn walk(&self) -> Walk {
         Walk::start(self.clone())
     }
 
-    /// Whether a file that looked like `stat` can be trusted to show any later change by its
-    /// times, if reading it began at `read_started` on the clock that stamps the files.
+    /// Returns true if the times of a file with `stat` are certain to show any later change, for a
+    /// read that began at `read_started` on the clock that stamps the files.
     ///
     /// See [`settled::Trust`] for the margin of each kind of file system.
     #[must_use]
@@ -163,17 +163,17 @@ impl Volume {
         self.inner.trust.settled(stat, read_started)
     }
 
-    /// How far the times of this file system can be trusted.
+    /// Returns the trust in the times of this file system.
     #[must_use]
     pub fn trust(&self) -> settled::Trust {
         self.inner.trust
     }
 }
 
-/// The number of the root folder in ext2, ext3 and ext4, whose `lost+found` it mostly is.
+/// The inode number of the root folder in ext2, ext3 and ext4, which mostly have a `lost+found`.
 const EXT_ROOT: u64 = 2;
 
-/// Whether the folder above lies in another file system, or there is none above.
+/// Returns true if the parent folder is in another file system, or there is none.
 fn is_mounted(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let (Ok(own), Ok(above)) = (std::fs::metadata(path), std::fs::metadata(path.join(".."))) else {

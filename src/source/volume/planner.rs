@@ -1,8 +1,8 @@
-//! Which entries a walk looks at, in order: a depth-first descent that reads directories ahead.
+//! Plans the entries of a walk in order: a depth-first descent that reads directories ahead.
 //!
-//! The planner holds the sorted names of the directories on the way down to where it is, and of at
-//! most `AHEAD` directories (of at most `AHEAD_NAMES` bytes of names each) that come next. It
-//! looks at no file: that is done in batches, elsewhere, side by side.
+//! The planner holds the sorted names of the directories on the current path, and of at most
+//! `AHEAD` directories (of at most `AHEAD_NAMES` bytes of names each) that come next. It inspects
+//! no files: workers do that in batches, in parallel.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -22,17 +22,17 @@ use super::tar::{MAX_PATH, ROOT};
 use super::walk::{GapKind, LeftOut, Skip};
 use super::{Volume, beneath};
 
-/// Entries in a batch.
+/// The most entries in a batch.
 const BATCH: usize = 64;
-/// Directories that a batch holds open.
+/// The most directories that a batch adds to the stack.
 const BATCH_DIRECTORIES: usize = 8;
-/// Directories whose names are read before their turn.
+/// The most directories whose names are read before their turn.
 const AHEAD: usize = 32;
-/// How many of them below one directory, so that some are left for those further down.
+/// The most of them below one directory, so that some are left for those further down.
 const AHEAD_BELOW_ONE: usize = 4;
-/// Names of a directory that are read before its turn.
+/// The most bytes of names of a directory that is read before its turn.
 const AHEAD_NAMES: usize = 64 << 10;
-/// Directories on the way down that are held open; those above are opened again when needed.
+/// The most directories on the current path that are held open; those above are reopened when needed.
 const HELD_OPEN: usize = 64;
 
 /// One step of the walk, in order.
@@ -44,7 +44,7 @@ pub(super) struct Step {
 
 #[derive(Debug)]
 pub(super) enum What {
-    /// Look at it.
+    /// An entry to inspect.
     Inspect {
         place: Place,
         directory: bool,
@@ -54,16 +54,16 @@ pub(super) enum What {
     LeftOut(LeftOut),
 }
 
-/// A directory to be opened and listed before its turn.
+/// A request to open and list a directory before its turn.
 pub(super) struct Request {
     path: Vec<u8>,
     reply: SyncSender<Result<Opened, Closed>>,
 }
 
 impl Request {
-    /// Does it.
+    /// Opens and lists the directory.
     pub(super) fn serve(self, volume: &Volume) {
-        // Nobody waits for it any more if the walk was given up.
+        // The receiver is gone if the walk was abandoned.
         let _ = self.reply.send(open(volume, &self.path, AHEAD_NAMES));
     }
 }
@@ -75,7 +75,7 @@ pub(super) struct Opened {
     listing: Listing,
 }
 
-/// Why a directory's content is not walked.
+/// The reason why a directory's content is not walked.
 pub(super) enum Closed {
     Skip(Skip),
     Gap(GapKind),
@@ -88,18 +88,18 @@ struct Frame {
     identity: (Device, u64),
     listing: Listing,
     next: usize,
-    /// From where on to look for directories to read ahead.
+    /// The index from which to look for directories to read ahead.
     scan: usize,
     ahead: VecDeque<(usize, Receiver<Result<Opened, Closed>>)>,
-    /// How much of the planner's path is this directory's.
+    /// The length of this directory's path in the planner's path.
     path_len: usize,
 }
 
-/// The descent.
+/// The depth-first descent through a volume.
 pub(super) struct Planner {
     volume: Volume,
     frames: Vec<Frame>,
-    /// The directory at the top of the stack, or an entry in it.
+    /// The path of the directory at the top of the stack, or of an entry in it.
     path: Vec<u8>,
     started: bool,
     ahead: usize,
@@ -107,13 +107,13 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    /// From the root. `requests` takes directories to be read ahead; without it, each is read when
-    /// its turn comes.
+    /// Creates a planner at the root. `requests` takes directories to be read ahead; without it,
+    /// each is read when its turn comes.
     pub(super) fn new(volume: Volume, requests: Option<Box<dyn Fn(Request) + Send>>) -> Self {
         Self { volume, frames: Vec::new(), path: Vec::new(), started: false, ahead: 0, requests }
     }
 
-    /// The next steps; none when the walk is over.
+    /// Returns the next steps; none when the walk is over.
     pub(super) fn next_batch(&mut self) -> Vec<Step> {
         let mut batch = Vec::with_capacity(BATCH);
         let mut directories = 0;
@@ -141,7 +141,7 @@ impl Planner {
         batch
     }
 
-    /// One name in the directory at the top of the stack; goes down if it is a directory.
+    /// Plans one name in the directory at the top of the stack; descends if it is a directory.
     fn visit(&mut self, index: usize, name: &[u8], file_type: FileType, batch: &mut Vec<Step>) {
         let path = self.path.clone();
         let note = |what| Step { path: path.clone(), what };
@@ -170,8 +170,8 @@ impl Planner {
         self.read_ahead();
     }
 
-    /// Puts the directory's own member into the batch, and its content on the stack. The member of
-    /// a directory that cannot be entered is made from its name.
+    /// Adds the directory's own member to the batch, and pushes its content on the stack. The
+    /// member of a directory that cannot be entered is made from its name.
     fn enter(
         &mut self,
         opened: Result<Opened, Closed>,
@@ -208,8 +208,8 @@ impl Planner {
         batch.push(step(why));
     }
 
-    /// The directory at the top of the stack, opened again if it was let go; `None` if another one
-    /// has taken its place.
+    /// Returns the directory at the top of the stack, reopened if it was closed; `None` if that
+    /// fails or another one has taken its place.
     fn parent(&mut self) -> Option<Arc<OwnedFd>> {
         let frame = self.frames.last_mut()?;
         if frame.directory.is_none() {
@@ -234,21 +234,21 @@ impl Planner {
         ignored.then_some(What::LeftOut(LeftOut::Excluded))
     }
 
-    /// The answer to the request for this directory, if there was one.
+    /// Takes the answer to the request for this directory, if there was one.
     fn take_ahead(&mut self, index: usize) -> Option<Result<Opened, Closed>> {
         let frame = self.frames.last_mut()?;
         while frame.ahead.front().is_some_and(|(at, _)| *at <= index) {
             let (at, reply) = frame.ahead.pop_front()?;
             self.ahead -= 1;
             if at == index {
-                // Too many names to hold ahead, or no worker left: it is read now.
+                // Too many names to hold ahead, or no worker left: the caller reads it now.
                 return reply.recv().ok().filter(|opened| !matches!(opened, Err(Closed::TooMany)));
             }
         }
         None
     }
 
-    /// Asks for the next directories below the one at the top of the stack.
+    /// Requests the next directories below the one at the top of the stack.
     fn read_ahead(&mut self) {
         let Some(requests) = &self.requests else { return };
         let Some(depth) = self.frames.len().checked_sub(1) else { return };
@@ -286,7 +286,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Opens and lists a directory, unless its names pass `most` bytes.
+/// Opens and lists a directory, unless its names take more than `most` bytes.
 fn open(volume: &Volume, path: &[u8], most: usize) -> Result<Opened, Closed> {
     let inner = &volume.inner;
     let fd = match inner.root.open_directory(path, true, Mounts::Stop) {

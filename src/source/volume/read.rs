@@ -1,13 +1,13 @@
-//! The content of members: small ones whole into a caller's buffer, large ones block by block.
+//! Reads the content of members: small ones whole into a caller's buffer, large ones block by block.
 //!
-//! A file may change between the walk and the read, and while it is read. The header always says
-//! what follows it: if the file is not what the walk saw, the member is made anew from what is
-//! there; if it changes under the read, it is read again, and in the end the member is
-//! kept with the declared length (a file that shrank ends in zeros, one that grew is cut) and the
-//! change is told, so that the caller can name a gap.
+//! A file may change between the walk and the read, and during the read. The header always declares
+//! the bytes that follow it. If the file is not the one that the walk saw, the member is encoded
+//! anew. If it changes during the read, it is read again. After the last attempt the member keeps
+//! its declared length (a file that shrank ends in zeros, one that grew is cut), and the change is
+//! reported as a gap.
 //!
-//! A file with further names is only ever read as the file that the walk saw: links to it stand in
-//! the stream by its path, and would come back as whatever else is stored there.
+//! A file with further names is read only if it is the file that the walk saw. Links to it in the
+//! stream name its path, and would restore any other content that is stored there.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,34 +22,34 @@ use super::stat::{FileType, Stat};
 use super::tar::{self, Extent, Kind};
 use super::walk::GapKind;
 
-/// How often a file that changes is read before the change is accepted and named.
+/// The number of reads of a changing file before the change is accepted and reported.
 pub const ATTEMPTS: usize = 3;
 
-/// What reading gave.
+/// The consistency of content that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// The file was the same before and after: the member is one moment of it.
+    /// The file was the same before and after, so the member shows one moment.
     Settled,
-    /// It changed each time. The bytes have the declared length and may be mixed of several
-    /// moments. Name the gap [`GapKind::Changed`].
+    /// The file changed while it was read. The bytes have the declared length and may mix several
+    /// moments. Report the gap [`GapKind::Changed`].
     Changed,
 }
 
-/// What became of a member that was to be read whole.
+/// The result of reading a whole member.
 #[derive(Debug)]
 pub enum Appended {
-    /// It is in the buffer. The member is the one that was stored: it differs from the one that
-    /// went in if the file changed since the walk.
+    /// The member is in the buffer. It differs from the given member if the file changed since the
+    /// walk.
     Stored(Member, Content),
-    /// It grew too large since the walk: use [`Volume::read`]. Nothing was appended.
+    /// The member grew too large since the walk: use [`Volume::read`]. Nothing was appended.
     TooLarge(Member),
 }
 
-/// The content of one member, read in blocks.
+/// A member whose content is read in blocks.
 #[derive(Debug)]
 pub struct Reading {
     member: Member,
-    /// Nothing for members without content.
+    /// The open file; none for members without content.
     fd: Option<OwnedFd>,
     extents: Vec<Extent>,
     extent: usize,
@@ -62,9 +62,9 @@ impl Volume {
     /// bytes ([`Member::encoded_len`]).
     ///
     /// # Errors
-    /// Why there is no such member (any more); `out` is then as it was. [`GapKind::Open`] with
-    /// `ENOENT` says that the file was deleted, which is no loss unless a link to it is stored;
-    /// [`GapKind::CarrierGone`] that a file was replaced to which others may be linked, which is one.
+    /// The reason why the member cannot be read; `out` is then unchanged. [`GapKind::Open`] with
+    /// `ENOENT` means that the file was deleted, which is no loss unless a link to it is stored.
+    /// [`GapKind::CarrierGone`] means that a file with possible links was replaced, which is a loss.
     pub fn append(&self, member: Member, most: u64, out: &mut Vec<u8>) -> Result<Appended, GapKind> {
         let start = out.len();
         let mut last = member;
@@ -91,10 +91,10 @@ impl Volume {
     }
 
     /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the
-    /// member is made anew: use [`Reading::member`] from here on.
+    /// member is encoded anew: use [`Reading::member`] from here on.
     ///
     /// # Errors
-    /// As [`Self::append`].
+    /// As for [`Self::append`].
     pub fn read(&self, member: Member) -> Result<Reading, GapKind> {
         if !matches!(member.kind, Kind::File { .. } | Kind::Sparse { .. }) {
             return Ok(Reading::new(member, None));
@@ -114,30 +114,30 @@ impl Volume {
         }
         let member = if now.same(&member.stat) { member } else { self.renew(member, &now)? };
         if member.content > 1 << 20 {
-            // Only advice: a file system that knows none reads all the same.
+            // This is only advice; a file system that does not support it reads anyway.
             let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
         }
         Ok(Reading::new(member, Some(fd)))
     }
 
-    /// A member of which `now` was opened, made anew.
+    /// Encodes a member anew after the file was opened with the attributes `now`.
     fn renew(&self, member: Member, now: &Stat) -> Result<Member, GapKind> {
         let mut again = self.look_again(&member.path)?;
         let inode = member.stat.inode();
         if member.stat.has_links() && (now.inode() != inode || again.stat.inode() != inode) {
             return Err(GapKind::Replaced);
         }
-        // Names that are gone by now were walked all the same: the next look must know of them.
+        // Names that were deleted since the walk may be in the stream, so they still count as links.
         again.stat.nlink = again.stat.nlink.max(member.stat.nlink);
         Ok(again)
     }
 
-    /// The member at `path` as it is now, on its own: never a link to another member.
+    /// Returns the member at `path` as it is now, on its own: never a link to another member.
     ///
-    /// For a hard link whose carrier could not be stored: its own path then carries the content.
+    /// Used for a hard link whose carrier could not be stored: its own path then carries the content.
     ///
     /// # Errors
-    /// Why there is none. [`GapKind::Open`] with `ENOENT` says that nothing is there.
+    /// The reason why there is none. [`GapKind::Open`] with `ENOENT` means that the path does not exist.
     pub fn look_again(&self, path: &[u8]) -> Result<Member, GapKind> {
         let (parent, name) = tar::order::split(path).ok_or(GapKind::Replaced)?;
         let open = |error| GapKind::Open(error);
@@ -151,9 +151,9 @@ impl Volume {
         }
     }
 
-    /// Opens a regular file. Its access time is left alone where this user may ask for that.
+    /// Opens a regular file. Its access time is left unchanged if this user may request that.
     fn open_file(&self, path: &[u8], owner: u32) -> Result<OwnedFd, GapKind> {
-        // Without O_NONBLOCK, a pipe that took the file's place would hold the open for ever.
+        // Without O_NONBLOCK, opening a pipe that took the file's place would block for ever.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let open = |flags| self.inner.root.open_beneath(path, flags, Mode::empty(), Mounts::Stop);
         let may_ask = self.inner.euid == 0 || self.inner.euid == owner;
@@ -178,14 +178,14 @@ impl Reading {
         Self { member, fd, extents, extent: 0, within: 0, short: false }
     }
 
-    /// The member whose content this is. Its header and map go first.
+    /// Returns the member whose content this is. Write its header and map first.
     #[must_use]
     pub fn member(&self) -> &Member {
         &self.member
     }
 
-    /// Fills `buffer` as far as content is left and gives how many bytes it holds now; 0 is the
-    /// end. Holes are not read. Where the file became shorter, zeros stand for what is missing.
+    /// Fills `buffer` with content and returns the number of bytes; 0 is the end. Holes are not
+    /// read. Where the file became shorter, zeros replace the missing bytes.
     ///
     /// # Errors
     /// [`GapKind::Read`].
@@ -210,7 +210,7 @@ impl Reading {
         Ok(filled)
     }
 
-    /// Compares the file with what it was when the read began.
+    /// Compares the file with its attributes when the read began.
     ///
     /// # Errors
     /// [`GapKind::Stat`].

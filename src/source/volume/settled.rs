@@ -1,28 +1,28 @@
-//! When a file's times can be believed to show its next change.
+//! Decides when a file's times are certain to show its next change.
 //!
-//! A scan cache skips a file whose attributes are equal to those of last time. That is only right
+//! A scan cache skips a file whose attributes are equal to those of last time. That is right only
 //! if any change after the last read must have changed them. It need not: a kernel clock ticks
 //! coarsely, a store through a memory map is stamped when it is written back (about 30 s), a
-//! network file system hands out cached attributes. So a file counts only once it has been left
-//! alone for long enough before the read began.
+//! network file system serves cached attributes. So a file counts only if it was unchanged for long
+//! enough before the read began.
 
 use jiff::Timestamp;
 
 use super::stat::Stat;
 
-/// How long a file must have been left alone.
+/// The time for which a file must have been unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// 120 s: a local disk file system.
     Local,
-    /// 1 h: a network or FUSE file system, or one that is not known.
+    /// 1 h: a network, FUSE or unknown file system.
     Distant,
     /// No time is enough: writes through a memory map leave no stamp (tmpfs, ramfs), or there is
     /// no change time (FAT, exFAT).
     Never,
 }
 
-/// The magic numbers of `statfs(2)`.
+/// The magic numbers of `statfs(2)` for local disk file systems.
 const LOCAL: &[u64] = &[
     0xEF53,      // ext2, ext3, ext4
     0x5846_5342, // xfs
@@ -30,7 +30,7 @@ const LOCAL: &[u64] = &[
     0x2FC1_2FC1, // zfs
     0xF2F5_2010, // f2fs
     0xCA45_1A4E, // bcachefs
-    0x794C_7630, // overlayfs: stamps are those of the file system above
+    0x794C_7630, // overlayfs: stamps are those of the layer that holds the file
     0x3153_464A, // jfs
 ];
 const NEVER: &[u64] = &[
@@ -41,8 +41,8 @@ const NEVER: &[u64] = &[
 ];
 
 impl Trust {
-    /// By the `f_type` of `statfs(2)`. NFS, SMB, CephFS, 9p, Lustre, FUSE (virtiofs and gluster
-    /// with it) and all that is not listed here are [`Trust::Distant`].
+    /// Returns the trust for the `f_type` of `statfs(2)`. NFS, SMB, CephFS, 9p, Lustre, FUSE
+    /// (including virtiofs and gluster) and all that is not listed here are [`Trust::Distant`].
     #[must_use]
     pub fn of(magic: u64) -> Self {
         if LOCAL.contains(&magic) {
@@ -54,7 +54,7 @@ impl Trust {
         }
     }
 
-    /// Seconds a file must have been left alone; `None` is for ever.
+    /// Returns the seconds for which a file must be unchanged; `None` means for ever.
     #[must_use]
     pub fn margin(self) -> Option<u32> {
         match self {
@@ -64,7 +64,7 @@ impl Trust {
         }
     }
 
-    /// Whether a file with these times, read from `read_started` on, was left alone long enough.
+    /// Returns true if a file with these times was unchanged for long enough before `read_started`.
     /// A time in the future never is.
     #[must_use]
     pub fn settled(self, stat: &Stat, read_started: Timestamp) -> bool {

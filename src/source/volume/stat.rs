@@ -1,11 +1,11 @@
-//! What the kernel says of one file: the fields that a member keeps, and those by which a change
-//! is noticed.
+//! The attributes of one file as the kernel reports them: those that a member keeps, and those that
+//! reveal a change.
 
 use rustix::fs::{FileType as RawType, Statx};
 
-/// A moment as the file system stamps it: seconds since 1970 (negative before) and nanoseconds
-/// that count forward from there (0 to 999,999,999). Wider than any calendar type: file systems
-/// hold times that calendars do not.
+/// A time as the file system stores it: seconds since 1970 (negative before) and nanoseconds that
+/// count forward from there (0 to 999,999,999). The range is wider than that of calendar types,
+/// because file systems hold such times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time {
     /// Whole seconds since 1970-01-01T00:00:00Z, rounded down.
@@ -15,7 +15,7 @@ pub struct Time {
 }
 
 impl Time {
-    /// Nanoseconds since 1970, for comparing with other clocks.
+    /// Returns nanoseconds since 1970, for comparison with other clocks.
     #[must_use]
     pub fn total_nanos(self) -> i128 {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
@@ -25,13 +25,13 @@ impl Time {
 /// The number of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
-    /// The driver.
+    /// The major number: the driver.
     pub major: u32,
-    /// Which of the driver's devices.
+    /// The minor number: one of the driver's devices.
     pub minor: u32,
 }
 
-/// What a path is.
+/// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A regular file.
@@ -48,7 +48,7 @@ pub enum FileType {
     BlockDevice,
     /// A socket.
     Socket,
-    /// Something that this program does not know.
+    /// A type that kbak does not know.
     Unknown,
 }
 
@@ -67,63 +67,63 @@ impl From<RawType> for FileType {
     }
 }
 
-/// Which file it is, whatever becomes of its names and content: device, number, and the time of its
-/// making. The number alone is given away again once a file is deleted; where the file system tells
-/// no time of making, device and number must do.
+/// The identity of a file, independent of its names and content: device, inode number and creation
+/// time. The number alone is reused once a file is deleted. Without a creation time from the file
+/// system, device and number must do.
 pub type Inode = (Device, u64, Option<Time>);
 
-/// The fields of `statx` that matter here. Two equal values of the same path mean that the file
-/// was not changed between them, as far as the kernel tells (its clock may tick slowly: see
+/// The relevant fields of `statx`. Two equal values of the same path mean that the file was not
+/// changed between them, as far as the kernel shows (its clock may tick slowly: see
 /// [`super::settled`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// The type.
     pub file_type: FileType,
     /// Permission bits with setuid, setgid and sticky: `0o7777` at most.
     pub mode: u32,
-    /// Owner.
+    /// The owner's number.
     pub uid: u32,
-    /// Group.
+    /// The group's number.
     pub gid: u32,
-    /// Bytes, holes included.
+    /// The size in bytes, holes included.
     pub size: u64,
-    /// Blocks of 512 bytes that are allocated.
+    /// The number of allocated blocks of 512 bytes.
     pub blocks: u64,
-    /// When the content last changed.
+    /// The time at which the content last changed.
     pub mtime: Time,
-    /// When content or attributes last changed.
+    /// The time at which content or attributes last changed.
     pub ctime: Time,
-    /// Number within the file system.
+    /// The inode number.
     pub ino: u64,
-    /// The file system.
+    /// The device of the file system.
     pub dev: Device,
-    /// When the inode was made, where the file system says so.
+    /// The creation time, where the file system has one.
     pub btime: Option<Time>,
-    /// How many names it has.
+    /// The number of names (hard links).
     pub nlink: u32,
-    /// Which device it stands for, if it is one.
+    /// The device's own number, if it is one.
     pub rdev: Device,
-    /// Whether something is mounted on this path.
+    /// True if something is mounted on this path.
     pub mount_root: bool,
-    /// Whether the immutable or append-only flag is set, which no tar stream carries.
+    /// True if the immutable or append-only flag is set, which no tar stream carries.
     pub locked: bool,
 }
 
 impl Stat {
-    /// Which file it is.
+    /// Returns the identity of the file.
     #[must_use]
     pub fn inode(&self) -> Inode {
         (self.dev, self.ino, self.btime)
     }
 
-    /// Whether it has several names, so that the others may be links to this one.
+    /// Returns true if it is no directory and has several names, so that others may be links to it.
     #[must_use]
     pub fn has_links(&self) -> bool {
         self.nlink > 1 && self.file_type != FileType::Directory
     }
 
-    /// Whether another look shows the same file, unchanged. Blocks and links are left out: blocks
-    /// change when delayed allocation is written back, and a new link changes ctime anyway.
+    /// Returns true if `other` shows the same file, unchanged. Blocks and links are not compared:
+    /// blocks change when delayed allocation is written back, and a new link changes ctime anyway.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         self.file_type == other.file_type
@@ -136,7 +136,7 @@ impl Stat {
             && self.gid == other.gid
     }
 
-    /// Whether less is allocated than the size says, so that there may be holes.
+    /// Returns true if less is allocated than the size says, so that there may be holes.
     #[must_use]
     pub fn may_have_holes(&self) -> bool {
         self.file_type == FileType::File && self.blocks.saturating_mul(512) < self.size

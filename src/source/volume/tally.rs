@@ -1,15 +1,15 @@
-//! Counting what could not be kept: per kind a number and the first names, in memory that does
-//! not grow with the tree.
+//! Counts entries that could not be kept: per kind the number and the first paths, in memory that
+//! does not grow with the tree.
 
 use std::collections::BTreeMap;
 
-/// How many names are kept of each kind.
+/// The most paths that are kept of each kind.
 pub const EXAMPLES: usize = 10;
 
-/// How often something of one kind happened, and where first.
+/// The number of occurrences of one kind, with the first paths.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tallied {
-    /// How often.
+    /// The number of occurrences.
     pub count: u64,
     /// The first paths, at most [`EXAMPLES`].
     pub examples: Vec<Vec<u8>>,
@@ -28,7 +28,7 @@ impl<K: Ord> Default for Tally<K> {
 }
 
 impl<K: Ord> Tally<K> {
-    /// One more of `kind`, at `path`.
+    /// Counts one more of `kind`, at `path`.
     pub fn add(&mut self, kind: K, path: &[u8]) {
         let tallied = self.kinds.entry(kind).or_default();
         tallied.count += 1;
@@ -37,24 +37,24 @@ impl<K: Ord> Tally<K> {
         }
     }
 
-    /// How many of `kind`.
+    /// Returns the count of `kind`.
     #[must_use]
     pub fn count(&self, kind: &K) -> u64 {
         self.kinds.get(kind).map_or(0, |tallied| tallied.count)
     }
 
-    /// Every kind that happened, in order.
+    /// Returns every kind that was counted, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Tallied)> {
         self.kinds.iter()
     }
 
-    /// Whether nothing happened.
+    /// Returns true if nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
     }
 
-    /// How many of all kinds.
+    /// Returns the count of all kinds together.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.kinds.values().map(|tallied| tallied.count).sum()

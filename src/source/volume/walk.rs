@@ -1,15 +1,15 @@
-//! The members of a volume in order, looked at by several threads ahead of the caller.
+//! Walks the members of a volume in order; several threads inspect entries ahead of the caller.
 //!
-//! One thread plans ([`super::planner`]) and cuts the walk into batches of at most 64 entries;
-//! workers look at the entries of a batch (attributes, links, extended attributes, holes) and
-//! encode their headers; the caller takes the batches in the order of the plan. What waits is
-//! bounded: `QUEUE` batches, in which a member with more than 2 KiB of extended attributes or 64
-//! extents is only noted and looked at when its turn comes. That is some 2 KiB a member, 2 MiB in
-//! all, and at worst (paths and targets of 4 KiB) 12 MiB.
+//! One thread plans ([`super::planner`]) and cuts the walk into batches of at most 64 entries.
+//! Workers inspect the entries of a batch (attributes, links, extended attributes, holes) and
+//! encode their headers. The caller takes the batches in the order of the plan. At most `QUEUE`
+//! batches wait. In them a member with more than 2 KiB of extended attributes or 64 extents is only
+//! noted, and inspected when its turn comes. That is some 2 KiB a member, 2 MiB in all, and at
+//! worst (paths and targets of 4 KiB) 12 MiB.
 //!
-//! Hard links are decided by the caller's thread, because that hangs on the order: the first path
-//! of an inode carries it. For each inode with several names the carrier's path is kept until its
-//! last name was seen: the path and some 80 bytes.
+//! The caller's thread decides on hard links, because they depend on the order: the first path of
+//! an inode carries it. For each inode with several names the carrier's path is kept until the last
+//! name was seen: the path and some 80 bytes.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
@@ -26,37 +26,37 @@ use super::stat::Inode;
 use super::tally::Tally;
 use super::tar::{EncodeError, ROOT};
 
-/// Batches that may wait for the caller.
+/// The most batches that wait for the caller.
 const QUEUE: usize = 16;
 
-/// What comes next in a walk.
+/// The next result of a walk.
 #[derive(Debug)]
 pub enum Walked {
-    /// An entry that is taken.
+    /// An entry that is included.
     Member(Box<Member>),
-    /// An entry that is left out by rule; it is named, and nothing is missing.
+    /// An entry that a rule leaves out; it is named, and nothing is missing.
     Skipped(Skipped),
-    /// An entry that could not be taken.
+    /// An entry that could not be included.
     Gap(Gap),
 }
 
-/// An entry left out by rule.
+/// An entry that a rule leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Where.
+    /// The path.
     pub path: Vec<u8>,
-    /// Why.
+    /// The rule.
     pub why: Skip,
 }
 
-/// Why an entry is left out by rule.
+/// The rule by which an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skip {
-    /// A socket: whoever listens makes a new one.
+    /// A socket: its server creates a new one.
     Socket,
-    /// Something is mounted there. A directory's own member is kept, with the attributes that show.
+    /// A mount point. A directory's own member is kept, with the attributes that are visible.
     MountPoint,
-    /// Another file system without a mount point: a btrfs subvolume. Its directory is kept.
+    /// Another file system without a mount point, such as a btrfs subvolume. Its directory is kept.
     OtherFileSystem,
     /// The file system's own `lost+found`.
     LostAndFound,
@@ -76,12 +76,12 @@ impl std::fmt::Display for Skip {
     }
 }
 
-/// What is left out of members, or too common to name each time; counted, with the first names.
+/// A part left out of members, or an entry too common to name each time; counted, with the first paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftOut {
-    /// Matches an exclude pattern.
+    /// The entry matches an exclude pattern.
     Excluded,
-    /// Was removed between listing its directory and looking at it.
+    /// The entry was removed between the listing of its directory and its inspection.
     Vanished,
     /// A `trusted.*` attribute.
     TrustedXattr,
@@ -95,18 +95,18 @@ pub enum LeftOut {
     LockedFlag,
 }
 
-/// An entry that could not be taken.
+/// An entry that could not be included.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {kind}", String::from_utf8_lossy(path))]
 pub struct Gap {
-    /// Where. A directory may stand for all its content.
+    /// The path. A directory may stand for all its content.
     pub path: Vec<u8>,
-    /// What.
+    /// The reason.
     #[source]
     pub kind: GapKind,
 }
 
-/// Why an entry could not be taken.
+/// The reason why an entry could not be included.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GapKind {
@@ -116,7 +116,7 @@ pub enum GapKind {
     /// A directory cannot be listed: its content is missing.
     #[error("the directory cannot be listed")]
     ReadDirectory(#[source] Errno),
-    /// Its names pass the bound of [`super::listing`].
+    /// The names of a directory exceed the bound of [`super::listing`].
     #[error("the directory holds more names than fit in memory")]
     TooManyNames,
     /// The attributes cannot be read.
@@ -131,23 +131,23 @@ pub enum GapKind {
     /// A file cannot be read.
     #[error("the file cannot be read")]
     Read(#[source] Errno),
-    /// The path from the root passes `PATH_MAX`: its content is missing.
+    /// The path from the root exceeds `PATH_MAX`: its content is missing.
     #[error("the path is longer than 4095 bytes")]
     PathTooLong,
-    /// Another file, or one of another type, took its place meanwhile.
+    /// Another file, or one of another type, took its place during the walk.
     #[error("it was replaced by something else meanwhile")]
     Replaced,
-    /// A file that has further names was deleted, or something else took its place, meanwhile. Links to
-    /// it may be in the stream already, so nothing else is stored under its path.
+    /// A file with further names was deleted or replaced during the walk. Links to it may be in the
+    /// stream already, so nothing else is stored under its path.
     #[error("it was deleted or replaced meanwhile, and names that are linked to it may be missing, too")]
     CarrierGone,
-    /// It changed each time it was read; what was stored is of the declared length, and mixed.
+    /// It changed each time it was read. The stored content has the declared length, and is mixed.
     #[error("it changed while it was read")]
     Changed,
     /// The attributes do not fit into a header.
     #[error("its attributes cannot be stored")]
     Encode(#[source] EncodeError),
-    /// A thread of the walk is gone: all that would come after is missing. A bug.
+    /// A thread of the walk is gone, so all later entries are missing. This is a bug.
     #[error("the walk stopped early, by a bug")]
     Stopped,
 }
@@ -170,7 +170,7 @@ struct Carrier {
     links_left: u32,
 }
 
-/// The members of a volume, in order.
+/// An iterator over the members of a volume, in order.
 pub struct Walk {
     volume: Volume,
     source: Source,
@@ -195,19 +195,19 @@ impl Walk {
         Self { volume, source, batch, carriers, left_out: Tally::default() }
     }
 
-    /// What was left out so far without being named one by one.
+    /// Returns the count of everything left out so far that was not named one by one.
     #[must_use]
     pub fn left_out(&self) -> &Tally<LeftOut> {
         &self.left_out
     }
 
-    /// The next batch, or none.
+    /// Receives the next batch; returns false at the end.
     fn refill(&mut self) -> Result<bool, GapKind> {
         let batch = match &mut self.source {
             Source::Over => return Ok(false),
             Source::Inline(planner) => planner.next_batch().into_iter().map(|step| (step, None)).collect(),
             Source::Threads { batches, .. } => {
-                // Silence without the mark of the end would be a hole that nobody sees.
+                // A lost thread must not look like the end of the walk, because entries would be missing.
                 match batches.recv().map_err(|_| GapKind::Stopped)? {
                     Some(batch) => batch.recv().map_err(|_| GapKind::Stopped)?,
                     None => Vec::new(),
@@ -260,7 +260,7 @@ impl Walk {
         Some(Walked::Gap(Gap { path, kind }))
     }
 
-    /// Makes a link of a member whose inode an earlier path carries.
+    /// Turns a member into a hard link if an earlier path carries its inode.
     fn link(&mut self, member: Member) -> Result<Member, GapKind> {
         if !member.stat.has_links() {
             return Ok(member);
@@ -325,7 +325,7 @@ fn start_threads(volume: &Volume, count: usize) -> Source {
         threads.push(std::thread::spawn(move || work(&volume, &queue)));
     }
     let requests = jobs.clone();
-    // A failed send means that no worker is left; whoever waits for the answer notices.
+    // A failed send means that no worker is left; the receiver of the answer notices.
     let requests: Box<dyn Fn(Request) + Send> = Box::new(move |request| {
         let _ = requests.send(Job::List(request));
     });
@@ -360,7 +360,7 @@ fn work(volume: &Volume, queue: &Mutex<Receiver<Job>>) {
             Ok(Job::List(request)) => request.serve(volume),
             Ok(Job::Look(steps, reply)) => {
                 let batch = steps.into_iter().map(|step| look(volume, step)).collect();
-                // The caller may have given up the walk.
+                // The caller may have abandoned the walk.
                 let _ = reply.send(batch);
             }
         }
@@ -384,7 +384,7 @@ mod tests {
     use crate::source::volume::{Time, VolumeOptions};
 
     #[test]
-    fn a_number_that_is_used_again_joins_no_files() {
+    fn reused_inode_number_does_not_link_files() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), b"content").unwrap();
         let volume =

@@ -6,9 +6,9 @@
 //! 265 uname 32   297 gname 32   329 devmajor 8   337 devminor 8   345 prefix 155   500 zeros 12
 //! ```
 //!
-//! Numbers are octal with leading zeros and a final NUL. The checksum is the sum of all bytes with
-//! the field itself as spaces, as six octal digits, NUL, space. `prefix` is never used: a long
-//! path goes into the PAX header, which almost every member has anyway for its nanoseconds.
+//! Numbers are octal with leading zeros and a final NUL. The checksum is the sum of all bytes, with
+//! the field itself as spaces, written as six octal digits, NUL, space. `prefix` is never used: a
+//! long path goes into the PAX header, which almost every member has anyway for its nanoseconds.
 
 use super::{BLOCK, Entry, Kind, ROOT};
 
@@ -16,60 +16,60 @@ use super::{BLOCK, Entry, Kind, ROOT};
 pub const MAX_ID: u32 = 0o7_777_777;
 /// The largest device number in 7 octal digits.
 pub const MAX_DEVICE: u32 = 0o7_777_777;
-/// The largest size, and the last second, in 11 octal digits.
+/// The largest size and the latest time in seconds that fit in 11 octal digits.
 pub const MAX_LONG: u64 = 0o77_777_777_777;
-/// The name in the block of every PAX header: a tool that knows no PAX makes one file of it.
+/// The name in the block of every PAX header. A tool without PAX support makes one file of them all.
 pub const PAX_NAME: &[u8] = b"./PaxHeaders/kbak";
-/// What stands before the path in the ustar block of a file with holes, whose real name is in
-/// `GNU.sparse.name`: a tool that knows no maps puts the raw bytes there, not over the real name.
+/// The prefix of the path in the ustar block of a file with holes; the real name is in `GNU.sparse.name`. A
+/// tool that knows no maps writes the raw bytes to this path, not over the real name.
 pub const SPARSE_PREFIX: &[u8] = b"GNUSparseFile.0/";
 
 const NAME: usize = 100;
 const OWNER: usize = 32;
 
-/// Where the fields are.
+/// The position of each field in the block.
 pub mod at {
     use std::ops::Range;
     /// The path, or its beginning.
     pub const NAME: Range<usize> = 0..100;
     /// Permissions.
     pub const MODE: Range<usize> = 100..108;
-    /// Owner.
+    /// The owner's number.
     pub const UID: Range<usize> = 108..116;
-    /// Group.
+    /// The group's number.
     pub const GID: Range<usize> = 116..124;
-    /// Bytes that follow, without padding.
+    /// The number of bytes that follow, without padding.
     pub const SIZE: Range<usize> = 124..136;
-    /// Seconds since 1970.
+    /// The modification time, in seconds since 1970.
     pub const MTIME: Range<usize> = 136..148;
-    /// Sum of all bytes.
+    /// The sum of all bytes.
     pub const CHECKSUM: Range<usize> = 148..156;
-    /// What it is.
+    /// The type of the entry.
     pub const TYPE: usize = 156;
-    /// Link target, or its beginning.
+    /// The link target, or its beginning.
     pub const LINK: Range<usize> = 157..257;
     /// `ustar\0` and `00`.
     pub const MAGIC: Range<usize> = 257..265;
-    /// Owner's name.
+    /// The owner's name.
     pub const USER: Range<usize> = 265..297;
-    /// Group's name.
+    /// The group's name.
     pub const GROUP: Range<usize> = 297..329;
-    /// Driver.
+    /// The device's major number.
     pub const MAJOR: Range<usize> = 329..337;
-    /// Device.
+    /// The device's minor number.
     pub const MINOR: Range<usize> = 337..345;
 }
 
 /// `ustar`, NUL, version `00`.
 pub const MAGIC: &[u8; 8] = b"ustar\x0000";
 
-/// What goes into the fields of a ustar block: values that do not fit are cut or 0, and then stand
-/// in the PAX header.
+/// The values of the fields in a ustar block. A value that does not fit is cut or 0, and is then in
+/// the PAX header.
 #[derive(Debug)]
 pub struct Fields {
-    /// The path as it would stand there whole.
+    /// The complete path, before it is cut.
     pub name: Vec<u8>,
-    /// The link target as it would stand there whole.
+    /// The complete link target, before it is cut.
     pub link: Vec<u8>,
     user: Vec<u8>,
     group: Vec<u8>,
@@ -83,7 +83,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// The fields of `entry`, whose map and content are `stored` bytes.
+    /// Returns the fields of `entry`, whose map and content are `stored` bytes.
     #[must_use]
     pub fn new(entry: &Entry, stored: u64) -> Self {
         let (kind, link, device): (u8, &[u8], _) = match &entry.kind {
@@ -111,7 +111,7 @@ impl Fields {
         }
     }
 
-    /// The block of a PAX header of `len` bytes of records.
+    /// Returns the fields of a PAX header with `len` bytes of records.
     #[must_use]
     pub fn pax(len: usize) -> Self {
         Self {
@@ -129,7 +129,7 @@ impl Fields {
         }
     }
 
-    /// Appends the block.
+    /// Appends the block to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut block = [0u8; BLOCK];
         put(&mut block[at::NAME], &self.name);
@@ -156,7 +156,7 @@ impl Fields {
     }
 }
 
-/// The sum of a block with spaces in place of the checksum.
+/// Returns the sum of a block, with spaces in place of the checksum.
 #[must_use]
 pub fn checksum(block: &[u8; BLOCK]) -> u32 {
     let spaces = u32::from(b' ') * 8;
@@ -164,20 +164,20 @@ pub fn checksum(block: &[u8; BLOCK]) -> u32 {
     outside.map(|&byte| u32::from(byte)).sum::<u32>() + spaces
 }
 
-/// Whether a path or target can stand in its field of 100 bytes: short, and of letters that mean
-/// the same in every character set.
+/// Returns true if a path or target fits in its field of 100 bytes: short enough, and ASCII, which
+/// means the same in every character set.
 #[must_use]
 pub fn fits_name(bytes: &[u8]) -> bool {
     bytes.len() <= NAME && bytes.is_ascii()
 }
 
-/// Whether a name of an owner can stand in its field, which ends with a NUL.
+/// Returns true if an owner's name fits in its field, which ends with a NUL.
 #[must_use]
 pub fn fits_owner(bytes: &[u8]) -> bool {
     bytes.len() < OWNER && bytes.is_ascii()
 }
 
-/// The path as tar spells it: directories end with a slash, the root is `./`.
+/// Returns the path as tar spells it: directories end with a slash, the root is `./`.
 fn name(entry: &Entry) -> Vec<u8> {
     let mut name = Vec::with_capacity(entry.path.len() + SPARSE_PREFIX.len());
     if matches!(entry.kind, Kind::Sparse { .. }) {
@@ -195,8 +195,8 @@ fn put(field: &mut [u8], value: &[u8]) {
     field[..len].copy_from_slice(&value[..len]);
 }
 
-/// Writes `value` as octal digits with leading zeros and a final NUL. The caller has seen to it
-/// that it fits.
+/// Writes `value` as octal digits with leading zeros and a final NUL. The caller ensures that it
+/// fits.
 fn octal(field: &mut [u8], mut value: u64) {
     let digits = field.len() - 1;
     for at in (0..digits).rev() {

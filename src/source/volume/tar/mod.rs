@@ -1,10 +1,10 @@
-//! The one dialect of tar that kbak writes and reads: POSIX.1-2001 (PAX) over ustar headers, with
+//! The one tar dialect that kbak writes and reads: POSIX.1-2001 (PAX) over ustar headers, with
 //! GNU.sparse 1.0 for files with holes.
 //!
-//! Encoding is a pure function: the same [`Entry`] gives the same bytes for ever, because chunk
-//! ids, scan caches and repositories hang on them. Reading ([`crate::restore::volume::parse`])
-//! decodes a header, encodes what it decoded, and refuses it if the bytes differ; so nothing that
-//! this module would not write is ever believed.
+//! Encoding is a pure function: the same [`Entry`] always gives the same bytes, because chunk ids,
+//! scan caches and repositories depend on them. Reading ([`crate::restore::volume::parse`]) decodes
+//! a header, encodes the result, and refuses it if the bytes differ. So a header that this module
+//! would not write is never accepted.
 //!
 //! A member is, in this order:
 //!
@@ -15,9 +15,9 @@
 //! 3. the *content*: the bytes of a file, or of its extents one after the other;
 //! 4. zeros up to a multiple of 512.
 //!
-//! PAX records stand in one fixed order: `hdrcharset`, `path` or the four of `GNU.sparse`,
+//! PAX records are in one fixed order: `hdrcharset`, `path` or the four of `GNU.sparse`,
 //! `linkpath`, `size`, `uid`, `gid`, `uname`, `gname`, `mtime`, then `SCHILY.xattr.*` sorted by
-//! name. A record stands there only when the ustar block cannot hold the value. There is neither
+//! name. A record is written only when the ustar block cannot hold the value. There is neither
 //! atime (reading changes it) nor ctime (it cannot be restored).
 //!
 //! Sources: POSIX.1-2017 `pax`, "pax Interchange Format"; GNU tar manual, "Storing Sparse Files,
@@ -31,9 +31,9 @@ pub mod sparse;
 
 pub use super::stat::{Device, Time};
 
-/// Everything in tar comes in blocks of this many bytes.
+/// The block size of tar, in bytes.
 pub const BLOCK: usize = 512;
-/// Two blocks of zeros end a stream.
+/// The end of a stream: two blocks of zeros.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 /// The longest path or link target: `PATH_MAX` without its NUL. Longer ones cannot be opened
 /// beneath a root in one call.
@@ -42,47 +42,47 @@ pub const MAX_PATH: usize = 4095;
 pub const MAX_XATTR_NAME: usize = 255;
 /// The longest value of an extended attribute in Linux (`XATTR_SIZE_MAX`).
 pub const MAX_XATTR_VALUE: usize = 65_536;
-/// The longest records of one PAX header, all together.
+/// The largest size of all records in one PAX header, in bytes.
 pub const MAX_PAX: usize = 1 << 20;
-/// The most extents in a map. Closer holes are stored as zeros (see [`super::holes`]).
+/// The most extents in a map. The smallest holes beyond it are stored as zeros (see [`super::holes`]).
 pub const MAX_EXTENTS: usize = 65_536;
 /// The largest file: file offsets are signed.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
-/// The path of the volume's root itself.
+/// The path of the volume's root.
 pub const ROOT: &[u8] = b".";
 
 /// A run of bytes that is not a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it starts.
+    /// The offset of its first byte.
     pub offset: u64,
-    /// How many bytes, more than 0.
+    /// The number of bytes, more than 0.
     pub len: u64,
 }
 
-/// What an entry is, with what only that kind has.
+/// The type of an entry, with the fields that only this type has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file of which every byte is stored.
     File {
-        /// Its bytes.
+        /// The size in bytes.
         size: u64,
     },
     /// A regular file with holes.
     Sparse {
-        /// Its bytes, holes included.
+        /// The size in bytes, holes included.
         size: u64,
-        /// What is not a hole: ascending, not touching, within `size`.
+        /// The data between the holes: ascending, not touching, within `size`.
         extents: Vec<Extent>,
     },
     /// A directory.
     Directory,
     /// A symbolic link.
     Symlink {
-        /// What it points to, as the bytes in it.
+        /// The target, as the bytes in the link.
         target: Vec<u8>,
     },
-    /// One more name of a file.
+    /// A further name of a file.
     HardLink {
         /// The path of the member that carries the file, which comes earlier in the order.
         carrier: Vec<u8>,
@@ -95,30 +95,30 @@ pub enum Kind {
     BlockDevice(Device),
 }
 
-/// One file with its attributes, as far as tar carries them.
+/// One file with the attributes that tar carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Relative to the root, components parted by single slashes, none at either end; [`ROOT`] is
-    /// the root itself. Any bytes but NUL.
+    /// The path relative to the root: components separated by single slashes, none at either end.
+    /// [`ROOT`] is the root itself. Any bytes but NUL.
     pub path: Vec<u8>,
-    /// What it is.
+    /// The type.
     pub kind: Kind,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
-    /// Owner. `u32::MAX` is none.
+    /// The owner's number; `u32::MAX` is refused.
     pub uid: u32,
-    /// Group. `u32::MAX` is none.
+    /// The group's number; `u32::MAX` is refused.
     pub gid: u32,
-    /// When the content last changed.
+    /// The time at which the content last changed.
     pub mtime: Time,
-    /// Names of owner and group, beside their numbers: for people, restore goes by the numbers.
+    /// Names of owner and group, for people; a restore uses the numbers.
     pub names: Option<OwnerNames>,
     /// Extended attributes, sorted by name, each name once. POSIX ACLs are among them, as the raw
     /// `system.posix_acl_*`.
     pub xattrs: Vec<Xattr>,
 }
 
-/// Names of owner and group; an empty one is not known.
+/// Names of owner and group; empty if unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OwnerNames {
     /// The owner's name.
@@ -130,24 +130,24 @@ pub struct OwnerNames {
 /// One extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Xattr {
-    /// With its namespace: `user.note`.
+    /// The name with its namespace, such as `user.note`.
     pub name: Vec<u8>,
-    /// Any bytes.
+    /// The value: any bytes.
     pub value: Vec<u8>,
 }
 
-/// The bytes that go before a member's content.
+/// The encoded bytes that precede a member's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// PAX header and ustar block: a multiple of [`BLOCK`].
     pub header: Vec<u8>,
     /// The map of a file with holes, padded; empty for all others.
     pub map: Vec<u8>,
-    /// How many bytes of content follow.
+    /// The number of content bytes that follow.
     pub content: u64,
 }
 
-/// Why an entry cannot be written.
+/// The reason why an entry cannot be encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
@@ -157,34 +157,34 @@ pub enum EncodeError {
     /// The link target is empty, longer than [`MAX_PATH`], or holds a NUL.
     #[error("the link target is empty, longer than {MAX_PATH} bytes, or holds a NUL")]
     Target,
-    /// The carrier is not a path, or does not come before the link.
+    /// The carrier is not a valid path, or does not come before the link.
     #[error("the hard link's carrier is no earlier path")]
     Carrier,
     /// A number is out of its range.
     #[error("{field} is out of range")]
     Range {
-        /// Which.
+        /// The field.
         field: &'static str,
     },
     /// The extended attributes are not sorted, or one is too long or has a bad name.
     #[error("extended attributes are unsorted, too long, or have an empty name or one with a NUL")]
     Xattr,
-    /// All records together pass [`MAX_PAX`].
+    /// All records together exceed [`MAX_PAX`].
     #[error("extended header of {0} bytes, at most {MAX_PAX}")]
     TooLong(usize),
-    /// The extents are not ascending, touch one another, or pass the size.
+    /// The extents are empty, not ascending, touch one another, pass the size, or leave no hole.
     #[error("the map of holes is not in order")]
     Map,
 }
 
-/// How many zeros follow `len` bytes up to the next block.
+/// Returns the number of zeros that follow `len` bytes up to the next block.
 #[must_use]
 pub fn padding(len: u64) -> usize {
     let over = usize::try_from(len % BLOCK as u64).unwrap_or(0);
     if over == 0 { 0 } else { BLOCK - over }
 }
 
-/// The header of `entry`, its map, and how much content follows.
+/// Encodes `entry`: its header, its map, and the number of content bytes that follow.
 ///
 /// # Errors
 /// [`EncodeError`] if the entry breaks a limit of this module or a rule of its fields.
@@ -203,7 +203,7 @@ pub fn encode(entry: &Entry) -> Result<Encoded, EncodeError> {
     Ok(Encoded { header, map, content })
 }
 
-/// Whether an entry can be encoded, as far as its fields alone tell.
+/// Checks that an entry can be encoded, as far as its fields alone show.
 ///
 /// # Errors
 /// [`EncodeError`].

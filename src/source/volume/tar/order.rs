@@ -1,4 +1,4 @@
-//! The order of a volume's paths, and what a path may be.
+//! The order of a volume's paths, and the rules for valid paths.
 //!
 //! Paths are compared component by component as unsigned bytes, a directory before its content.
 //! That is the order of a depth-first walk that sorts each directory. It differs from comparing
@@ -8,10 +8,10 @@ use std::cmp::Ordering;
 
 use super::{MAX_PATH, ROOT};
 
-/// Why bytes are not a path beneath a root.
+/// The reason why bytes are not a path beneath a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// Nothing.
+    /// The path is empty.
     #[error("is empty")]
     Empty,
     /// Longer than [`MAX_PATH`].
@@ -34,10 +34,10 @@ pub enum PathError {
     Nul,
 }
 
-/// Whether `path` is one that a root can hold; [`ROOT`] is.
+/// Checks that `path` is one that a root can hold; [`ROOT`] is.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The rule that it breaks.
 pub fn check(path: &[u8]) -> Result<(), PathError> {
     if path == ROOT {
         return Ok(());
@@ -65,7 +65,7 @@ pub fn check(path: &[u8]) -> Result<(), PathError> {
     Ok(())
 }
 
-/// The order of two paths. [`ROOT`] comes before all.
+/// Compares two paths. [`ROOT`] comes before all others.
 #[must_use]
 pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
     // A slash ends a component, so it sorts below every byte that a component can hold.
@@ -78,7 +78,7 @@ pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
     }
 }
 
-/// Whether `path` lies below `above`. Everything but the root lies below [`ROOT`].
+/// Returns true if `path` is below `above`. Everything but the root is below [`ROOT`].
 #[must_use]
 pub fn is_below(path: &[u8], above: &[u8]) -> bool {
     if above == ROOT {
@@ -87,7 +87,7 @@ pub fn is_below(path: &[u8], above: &[u8]) -> bool {
     path.len() > above.len() && path.starts_with(above) && path[above.len()] == b'/'
 }
 
-/// The directory that holds `path`, and its last component. The root has none.
+/// Returns the directory that holds `path`, and its last component. The root has none.
 #[must_use]
 pub fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path == ROOT {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_comes_before_its_content_and_that_before_the_next_name() {
+    fn directory_sorts_before_its_content_and_content_before_the_next_name() {
         let sorted: &[&[u8]] = &[b".", b"a", b"a/b", b"a/b/c", b"a/c", b"a.c", b"a0", b"b", b"\xff"];
         for (at, a) in sorted.iter().enumerate() {
             for (other, b) in sorted.iter().enumerate() {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_lead_elsewhere_are_refused() {
+    fn invalid_paths_are_refused() {
         for (path, error) in [
             (&b""[..], PathError::Empty),
             (b"/etc", PathError::Absolute),

@@ -3,42 +3,42 @@
 use super::header::{self, Fields, fits_name, fits_owner};
 use super::{BLOCK, EncodeError, Entry, Kind, MAX_PAX, ROOT, Time, padding};
 
-/// Keys, in the order in which they are written.
+/// The keys, in the order in which they are written.
 pub mod key {
     /// `BINARY` if a path, target or owner that follows is not UTF-8.
     pub const CHARSET: &[u8] = b"hdrcharset";
     /// The path.
     pub const PATH: &[u8] = b"path";
-    /// `1`.
+    /// The major version of the sparse format: `1`.
     pub const SPARSE_MAJOR: &[u8] = b"GNU.sparse.major";
-    /// `0`.
+    /// The minor version of the sparse format: `0`.
     pub const SPARSE_MINOR: &[u8] = b"GNU.sparse.minor";
     /// The path of a file with holes.
     pub const SPARSE_NAME: &[u8] = b"GNU.sparse.name";
-    /// Its size, holes included.
+    /// The size of a file with holes, holes included.
     pub const SPARSE_SIZE: &[u8] = b"GNU.sparse.realsize";
     /// The link target.
     pub const LINK: &[u8] = b"linkpath";
-    /// Bytes that follow the header, without padding.
+    /// The number of bytes that follow the header, without padding.
     pub const SIZE: &[u8] = b"size";
-    /// Owner.
+    /// The owner's number.
     pub const UID: &[u8] = b"uid";
-    /// Group.
+    /// The group's number.
     pub const GID: &[u8] = b"gid";
-    /// Owner's name.
+    /// The owner's name.
     pub const USER: &[u8] = b"uname";
-    /// Group's name.
+    /// The group's name.
     pub const GROUP: &[u8] = b"gname";
-    /// Seconds since 1970 with a fraction.
+    /// The modification time: seconds since 1970 with a fraction.
     pub const MTIME: &[u8] = b"mtime";
-    /// Before the name of an extended attribute.
+    /// The prefix of the key of an extended attribute.
     pub const XATTR: &[u8] = b"SCHILY.xattr.";
 }
 
-/// Appends the PAX header of `entry` to `out`, or nothing if the ustar block says everything.
+/// Appends the PAX header of `entry` to `out`, or nothing if the ustar block holds every value.
 ///
 /// # Errors
-/// [`EncodeError::TooLong`] past [`MAX_PAX`].
+/// [`EncodeError::TooLong`] if the records exceed [`MAX_PAX`].
 pub fn write(entry: &Entry, stored: u64, fields: &Fields, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let start = out.len();
     out.resize(start + BLOCK, 0);
@@ -98,12 +98,12 @@ fn records(entry: &Entry, stored: u64, fields: &Fields, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether the ustar field, whole seconds from 1970 to 2242, cannot say it.
+/// Returns true if the ustar field, whole seconds from 1970 to 2242, cannot hold the time.
 fn needs_mtime(time: Time) -> bool {
     time.nanos != 0 || u64::try_from(time.seconds).is_ok_and(|s| s > header::MAX_LONG) || time.seconds < 0
 }
 
-/// A time as decimal seconds: `1700000000.000000001`, `-0.5` for half a second before 1970.
+/// Formats a time as decimal seconds: `1700000000.000000001`, `-0.5` for half a second before 1970.
 /// Nanoseconds count forward, so a negative time with a fraction counts back from the next second.
 #[must_use]
 pub fn time(time: Time) -> String {
@@ -119,7 +119,7 @@ pub fn time(time: Time) -> String {
     format!("{sign}{seconds}.{}", fraction.trim_end_matches('0'))
 }
 
-/// `=` would end the key, so it is written `%3D`, and `%` itself `%25`.
+/// Appends a name with `%3D` for `=`, which would end the key, and `%25` for `%`.
 fn escape(name: &[u8], out: &mut Vec<u8>) {
     for &byte in name {
         match byte {
@@ -130,7 +130,7 @@ fn escape(name: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends one record. The length counts its own digits: try until it agrees with itself.
+/// Appends one record. The length counts its own digits, so it is raised until it is consistent.
 fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3; // space, `=`, newline
     let digits = |number: usize| number.to_string().len();
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_counts_its_own_length() {
+    fn record_length_includes_its_own_digits() {
         for value in [0, 1, 2, 3, 4, 5, 85, 86, 87, 88, 89, 90, 980, 985, 990, 995, 9_990] {
             let mut out = Vec::new();
             record(&mut out, b"k", &vec![b'v'; value]);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn times_before_1970_count_back() {
+    fn times_before_1970_are_negative() {
         let at = |seconds, nanos| time(Time { seconds, nanos });
         assert_eq!(at(0, 500_000_000), "0.5");
         assert_eq!(at(-1, 500_000_000), "-0.5");

@@ -1,17 +1,17 @@
-//! The map of a file with holes, GNU.sparse 1.0: how many extents, then offset and length of each,
-//! as decimal numbers with a newline after each, padded with zeros to a block. A file that ends in
-//! a hole has one more extent, empty, at its size; GNU tar wants it there to set the length.
+//! The map of a file with holes, GNU.sparse 1.0: the number of extents, then offset and length of
+//! each, as decimal numbers with a newline after each, padded with zeros to a block. A file that
+//! ends in a hole has one more extent, empty, at its size; GNU tar needs it to set the length.
 
 use super::{EncodeError, Extent, MAX_EXTENTS, padding};
 
 /// The longest map: count and extents, each number of at most 20 bytes with its newline, padded.
 pub const MAX_MAP: usize = 8 + (MAX_EXTENTS + 1) * 40 + 512;
 
-/// The map of a file of `size` bytes, and how many bytes its extents hold.
+/// Encodes the map of a file of `size` bytes; also returns the number of bytes in its extents.
 ///
 /// # Errors
-/// [`EncodeError::Map`] if the extents are empty, not ascending, touching, too many, or pass the
-/// size.
+/// [`EncodeError::Map`] if the extents are empty, not ascending, touching, too many, pass the size,
+/// or leave no hole.
 pub fn encode(size: u64, extents: &[Extent]) -> Result<(Vec<u8>, u64), EncodeError> {
     let mut content = 0u64;
     let mut end = None;
@@ -24,7 +24,7 @@ pub fn encode(size: u64, extents: &[Extent]) -> Result<(Vec<u8>, u64), EncodeErr
         content += extent.len;
         end = Some(next);
     }
-    // A file without a hole is written as a plain one: one way to say one thing.
+    // A file without a hole must be written as a plain one, so that each file has one encoding.
     if extents.len() > MAX_EXTENTS || content == size {
         return Err(EncodeError::Map);
     }
