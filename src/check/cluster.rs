@@ -1,4 +1,4 @@
-//! The cluster: its version, its kinds, the right to list each, and whether one moment is possible.
+//! Checks the cluster: version, kinds, the right to list each, and the possibility of one revision for all.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,15 @@ use crate::source::kubernetes::{
     ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, cut, discover,
 };
 
-/// Kinds asked for at once.
+/// The number of kinds requested in parallel.
 const PARALLEL: usize = 8;
-/// One object's metadata is far below this.
+/// The maximum size of an answer, in bytes; one object's metadata is far below this.
 const PAGE: usize = 4 << 20;
-/// Asks for metadata alone. A server without that form gives whole objects.
+/// Requests metadata only. A server without that form returns whole objects.
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-/// How many kinds are named in a line.
+/// The maximum number of kinds named in a line.
 const NAMED: usize = 12;
-/// The oldest server that kbak is tried with.
+/// The minor version of the oldest server that kbak is tested with.
 const TRIED: u32 = 33;
 
 pub(super) async fn check(job: &CheckJob, reporter: &Reporter) -> Vec<Finding> {
@@ -35,7 +35,7 @@ pub(super) async fn check(job: &CheckJob, reporter: &Reporter) -> Vec<Finding> {
         }
         Some(Ok(job)) => {
             let mut findings = within("cluster", cluster(job, reporter)).await;
-            // Without an answer nothing can be looked for, and that is said already.
+            // Without an answer coverage cannot be checked, and the failure is already reported.
             if findings.iter().any(|finding| finding.about == "cluster" && finding.weight == Weight::Good) {
                 findings.extend(coverage::check(job, reporter).await);
             }
@@ -103,18 +103,18 @@ async fn version(cluster: &Cluster) -> Result<Version, ApiError> {
     Ok(Version { text: answer.git_version, minor })
 }
 
-/// What one kind answered to a list of one.
+/// The answer of one kind to a list of one object.
 struct Asked {
-    /// How many objects there are, as far as the server says.
+    /// The number of objects, as far as the server reports it.
     objects: u64,
-    /// The revision that the answer shows.
+    /// The revision in the answer.
     revision: String,
-    /// The store's revision before and after.
+    /// The revision of the API server's store before and after all requests.
     between: (u64, u64),
 }
 
-/// Lists one object of each kind, its metadata only: the same right as the backup needs, and no
-/// Secret's value crosses the network.
+/// Lists one object of each kind, metadata only. This needs the same right as the backup, and no Secret's
+/// value crosses the network.
 async fn ask(
     cluster: &Cluster,
     kinds: &[&KindInfo],
@@ -156,7 +156,7 @@ async fn one(cluster: &Cluster, kind: &KindInfo, named: Option<&[String]>) -> Re
     Ok(asked)
 }
 
-/// The revision of the store that namespaces live in.
+/// Returns the revision of the API server's store that holds namespaces.
 async fn namespaces(cluster: &Cluster) -> Option<u64> {
     let answer = cluster.get_as("/api/v1/namespaces", "limit=1", METADATA, PAGE).await.ok()?;
     cut(&answer.body).ok()?.metadata.resource_version.parse().ok()
@@ -167,12 +167,12 @@ fn told(version: &str, selection: &Selection, asked: &[Result<Asked, ApiError>])
     let kinds = plural(asked.len() as u64, "kind", "kinds");
     let every =
         selection.namespaces.iter().any(Glob::is_everything) && selection.exclude_namespaces.is_empty();
-    // A list of one tells how many there are of a kind, not how many a selection takes.
+    // A list of one gives the number of a kind's objects, not of those that a selection takes.
     let chosen = if every && selection.labels.is_none() { "" } else { " before namespaces and labels" };
     format!("{version}, {kinds}, {} objects{chosen}", count(objects))
 }
 
-/// Kinds and namespaces that the plan names and the cluster does not have, as a backup names them.
+/// Returns kinds and namespaces that the plan names and the cluster lacks, worded as in a backup.
 async fn absent(
     cluster: &Cluster,
     selection: &Selection,
@@ -200,8 +200,8 @@ fn not_there(what: &str, accepted: bool) -> Finding {
         .remedy("correct resources.namespaces or resources.kinds in the plan, or accept the gap absent")
 }
 
-/// The kinds that may not be listed, with the rules to add. Where the plan names its namespaces,
-/// objects outside of them are only taken if what is in them needs them: then it is a warning.
+/// Returns the kinds that may not be listed, with the rules to add. If the plan names its namespaces,
+/// cluster-scoped kinds give only a warning: their objects are only taken where a namespace needs them.
 fn rights(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>], named: Option<&[String]>) -> Vec<Finding> {
     let refused = |asked: &Result<Asked, ApiError>| matches!(asked, Err(error) if error.code() == Some(403));
     let closed = kinds.iter().zip(asked).filter(|(_, asked)| refused(asked)).map(|(kind, _)| *kind);
@@ -227,7 +227,7 @@ fn rights(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>], named: Option<
     findings
 }
 
-/// Names of kinds, the first of many.
+/// Joins names of kinds; beyond [`NAMED`] only their number is given.
 fn told_kinds(kinds: &[&KindInfo]) -> String {
     let mut names: Vec<String> = kinds.iter().take(NAMED).map(|kind| kind.resource()).collect();
     if kinds.len() > NAMED {
@@ -236,7 +236,7 @@ fn told_kinds(kinds: &[&KindInfo]) -> String {
     names.join(", ")
 }
 
-/// The rules that let kinds be listed: lines for `rules:` of a role, one a group.
+/// Returns the rules that allow listing kinds: lines for `rules:` of a role, one a group.
 fn rules(kinds: &[&KindInfo], role: &str) -> String {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for kind in kinds {
@@ -249,7 +249,7 @@ fn rules(kinds: &[&KindInfo], role: &str) -> String {
     std::iter::once(first).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-/// The kinds whose server does not answer: a dead aggregated API, a dead conversion webhook.
+/// Returns the kinds whose server does not answer: a dead aggregated API, a dead conversion webhook.
 fn silent(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
     let dead = kinds.iter().zip(asked).filter_map(|(kind, asked)| match asked {
         Err(error) if error.code() != Some(403) => Some((kind, error)),
@@ -266,8 +266,8 @@ fn silent(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding
     dead.map(one).collect()
 }
 
-/// Whether all kinds can be read at one revision: a kind whose revision does not lie between two of
-/// the main store's lives in another.
+/// Checks that all kinds can be read at one revision. A kind whose revision is not between the main store's
+/// two is in another store.
 fn moment(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
     let told = |asked: &Asked| asked.between.0 > 0 && asked.between.1 > 0;
     if asked.iter().flatten().any(|asked| !told(asked)) {
@@ -292,7 +292,7 @@ fn moment(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding
     vec![Finding::warning("moment", what).remedy(remedy)]
 }
 
-/// Groups whose kinds are unknown because their server does not answer discovery.
+/// Returns the groups whose kinds are unknown, because their server does not answer discovery.
 fn stale(discovered: &Discovered, selection: Option<&Selection>) -> Vec<Finding> {
     if selection.is_none() {
         return Vec::new();

@@ -1,5 +1,5 @@
-//! What the plan forgets: a key that nothing can make again is a problem, the rest a warning, or a
-//! problem too where the plan is strict.
+//! Checks coverage. An undeclared Secret that cannot be recreated is a problem. Other undeclared things are
+//! warnings, or problems too with `coverage: strict`.
 
 use tokio::time::Instant;
 

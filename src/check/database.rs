@@ -1,4 +1,4 @@
-//! Databases: does the server answer, do the tools fit, may the account read everything?
+//! Checks databases: that the server answers, the tools fit, and the account may read everything.
 
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -10,9 +10,9 @@ use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plural, size};
 use crate::source::database::{Chosen, DatabaseError, Postgres, TlsMode};
 
-/// Servers asked at once.
+/// The number of servers queried in parallel.
 const PARALLEL: usize = 4;
-/// Databases of one server whose tables are looked at.
+/// The maximum number of databases of one server whose tables are checked.
 const MOST_DATABASES: usize = 100;
 
 pub(super) async fn check(
@@ -115,7 +115,7 @@ async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseEr
     Ok(findings)
 }
 
-/// What a dump of one database could not read: pg_dump ends at the first such table.
+/// Finds the tables that a dump of one database could not read: pg_dump ends at the first such table.
 async fn readable(name: &str, server: &Postgres, database: &str) -> Option<Finding> {
     const QUESTION: &str = "SELECT json_build_object('tables', count(*), 'first', min(quote_ident(n.nspname) || '.' || quote_ident(c.relname))) \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \

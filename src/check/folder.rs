@@ -1,4 +1,4 @@
-//! Folders: are they there, and may everything in them be read?
+//! Checks folders: that they exist, and that everything in them may be read.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::report::text::count;
 use crate::source::volume::{FileType, Volume, VolumeOptions, Walked};
 use crate::world::World;
 
-/// How long a folder is walked: long enough to meet what is usual, short enough to wait for.
+/// The time limit of a walk: long enough to find common problems, short enough to wait for.
 const LONGEST: Duration = Duration::from_secs(20);
-/// How many unreadable things are named.
+/// The maximum number of unreadable files that are named.
 const NAMED: usize = 5;
 
 pub(super) async fn check(
@@ -84,7 +84,7 @@ fn walk(about: &str, path: &Path, options: VolumeOptions, seen: &dyn Fn()) -> Ve
     findings
 }
 
-/// Why a file's content cannot be read, if it cannot.
+/// Returns the reason why a file's content cannot be read, if it cannot.
 fn closed(root: &Path, inside: &[u8]) -> Option<String> {
     use std::os::unix::ffi::OsStrExt as _;
     let path = root.join(std::ffi::OsStr::from_bytes(inside));

@@ -1,4 +1,4 @@
-//! The writer's files, the pin, and the owners: can everything be encrypted and signed?
+//! Checks the writer's files, the pin and the owners: everything that encrypting and signing needs.
 
 use std::path::Path;
 
@@ -12,19 +12,19 @@ use crate::repository::private_file::folder_of;
 use crate::repository::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
 use crate::world::World;
 
-/// What is encrypted to each owner, to see that it can be.
+/// The text that is encrypted to each owner as a test.
 const CHALLENGE: &[u8] = b"kbak check";
-/// The longest pin.
+/// The maximum size of a pin, in bytes.
 const MAX_PIN: u64 = 1 << 20;
 
-/// What was found of the keys, and the keys for those who go on with them.
+/// The findings about keys, and the keys for the checks that need them.
 pub(super) struct Keys {
     pub(super) key: Option<WriterKey>,
-    /// The epoch secrets in the file; none when the file is not there or cannot be used.
+    /// The epoch secrets in the file; `None` if the file does not exist or cannot be used.
     pub(super) held: Option<Vec<HeldEpoch>>,
     /// The writer's own key and those that are pinned.
     pub(super) signers: Signers,
-    /// Whether anybody is pinned beside the writer.
+    /// `true` if any signer is pinned beside the writer.
     pub(super) pinned: bool,
     pub(super) findings: Vec<Finding>,
 }
@@ -62,12 +62,12 @@ impl Keys {
         }
     }
 
-    /// The epoch's secret is there, private, this writer's, and can be replaced when an epoch ends.
+    /// Checks that the epoch's secret is private and this writer's, and can be replaced when an epoch ends.
     async fn epoch_file(&mut self, job: &CheckJob, key: &WriterKey, world: &World) {
         let path = &job.epoch_file;
         let keeper = FileKeeper::new(path.clone(), key, key.plan(&job.plan), world);
         match keeper.load().await {
-            // Whether one must be there, the store knows: a first run makes it.
+            // The store decides whether a file is needed: a first run creates it.
             Ok(None) => {}
             Ok(Some(held)) => {
                 self.add(Finding::good("writer", format!("{} holds the epoch's secret", path.display())));
@@ -115,8 +115,7 @@ impl Keys {
         self.add(finding);
     }
 
-    /// Encrypts a few bytes to each owner: a plugin that is missing would end a run at its next
-    /// epoch.
+    /// Encrypts a few bytes to each owner, because a missing plugin would end a run at its next epoch.
     async fn owners(&mut self, job: &CheckJob, world: &World) {
         let began = Instant::now();
         let (owners, prompt) = (job.owners.clone(), job.prompt.clone());

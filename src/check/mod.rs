@@ -1,12 +1,12 @@
-//! The preflight: tries everything that a plan needs, before the night it needs it.
+//! The preflight: tries everything that a plan needs before a backup needs it.
 //!
 //! ```text
 //! keys ──> store, repository │ cluster, rights, coverage │ databases │ folders ──> findings
 //! ```
 //!
-//! Every part is tried for real: the store is probed, each kind is listed, each database is asked,
-//! each owner is encrypted to. Nothing is written but the store's probe, which the report names.
-//! A part that fails does not keep the others from being tried; what could not be tried is said.
+//! Every part is tried for real: the store is probed, each kind is listed, each database is queried, text is
+//! encrypted to each owner. Only the store's probe is written, and the report names it. A part that fails
+//! does not stop the others; parts that could not be tried are reported.
 
 mod cluster;
 mod coverage;
@@ -38,33 +38,33 @@ use crate::world::World;
 
 pub use crate::store::probe::Weight;
 
-/// How long each part may take. Far more than it needs where everything answers.
+/// The time limit of each part, far more than it needs if everything answers.
 const PART: Duration = Duration::from_secs(90);
 
-/// What is to be tried. Where a plan's words could not be turned into something to try, the reason
-/// stands in its place and becomes a finding.
+/// The input of a check. If a setting of the plan cannot be resolved, the failure stands in its place and
+/// becomes a finding.
 pub struct CheckJob {
     /// The plan's name.
     pub plan: String,
-    /// What the plan's own text made somebody warn of.
+    /// Warnings from the plan's text.
     pub warnings: Vec<Problem>,
-    /// Entries of `accept` whose time is over: item, and what is to be said.
+    /// Entries of `accept` that have expired: the item, and the message.
     pub no_longer_accepted: Vec<(String, String)>,
-    /// The store.
+    /// The store's address and options.
     pub store: StoreOptions,
     /// The writer's key file.
     pub writer_key: PathBuf,
-    /// The epoch's secret.
+    /// The file with the epoch's secret.
     pub epoch_file: PathBuf,
-    /// Whose signatures count beside the writer's.
+    /// The file of pinned signers (`kbak.pub`), who are trusted beside the writer.
     pub signers_file: Option<PathBuf>,
-    /// Who can decrypt.
+    /// The owners, who can decrypt.
     pub owners: Vec<Owner>,
-    /// Asks a person, where an owner's plugin must.
+    /// Asks a person, if an owner's plugin needs it.
     pub prompt: Arc<dyn Prompt>,
     /// The cluster, if the plan reads one.
     pub cluster: Option<Result<ClusterJob, Failure>>,
-    /// Databases by the item's name: how they are asked, and which are wanted.
+    /// Databases by the item's name: connection and selection.
     pub databases: Vec<(String, Result<DatabaseJob, Failure>)>,
     /// Folders by the item's name.
     pub folders: Vec<(String, PathBuf, VolumeOptions)>,
@@ -76,41 +76,41 @@ impl fmt::Debug for CheckJob {
     }
 }
 
-/// A cluster to try.
+/// A cluster to check.
 #[derive(Debug)]
 pub struct ClusterJob {
-    /// How it is reached.
+    /// The connection to the cluster.
     pub cluster: Cluster,
-    /// What of it is backed up; none where the plan declares no resources.
+    /// The resources that are backed up; `None` if the plan declares none.
     pub selection: Option<Selection>,
-    /// Whether the plan accepts that something which it names is not there.
+    /// `true` if the plan accepts that something it names does not exist.
     pub absent_accepted: bool,
-    /// What else is looked for, if the plan wants that.
+    /// The coverage check, if the plan wants it.
     pub coverage: Option<Watch>,
 }
 
-/// A database server to try.
+/// A database server to check.
 #[derive(Debug)]
 pub struct DatabaseJob {
-    /// How it is asked.
+    /// The connection settings.
     pub config: Box<DatabaseConfig>,
-    /// Which of its databases; none for all.
+    /// Patterns for its databases; empty for all.
     pub databases: Vec<Glob>,
 }
 
-/// One thing that was tried.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it concerns: `store`, `clock`, `writer`, `owners`, `cluster`, `rights`, an item.
+    /// The subject: `store`, `clock`, `writer`, `owners`, `cluster`, `rights`, an item.
     pub about: String,
-    /// How much it matters.
+    /// The severity.
     pub weight: Weight,
-    /// What was found, in one line.
+    /// The finding, in one line.
     pub what: String,
-    /// What to do; a line each.
+    /// The remedy, in one or more lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// How long it took.
+    /// The duration in milliseconds, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub millis: Option<u64>,
 }
@@ -146,7 +146,7 @@ impl Finding {
         self
     }
 
-    /// A failure of what was tried. Its causes and facts go into the line: a check goes on.
+    /// Creates a finding from a failure. Causes and facts go into its line, because the check goes on.
     fn failure(about: &str, failure: Failure) -> Self {
         let mut what = causes(&failure);
         for (label, value) in &failure.facts {
@@ -156,30 +156,30 @@ impl Finding {
     }
 }
 
-/// What was found.
+/// The result of all checks.
 #[derive(Debug, Serialize)]
 pub struct Checked {
     /// The plan's name.
     pub plan: String,
     /// The repository, without credentials.
     pub repository: String,
-    /// When it began.
+    /// The start time.
     pub started: Timestamp,
-    /// When it ended.
+    /// The end time.
     pub finished: Timestamp,
-    /// 0 or 2.
+    /// The exit code: 0, or 2 if there are problems.
     pub exit: Exit,
-    /// How many problems.
+    /// The number of problems.
     pub problems: u64,
-    /// How many warnings.
+    /// The number of warnings.
     pub warnings: u64,
-    /// What was written, in words; none where the store could not be probed.
+    /// A description of the objects written; `None` if the store could not be probed.
     pub wrote: Option<String>,
-    /// Each thing that was tried.
+    /// The result of each check.
     pub findings: Vec<Finding>,
 }
 
-/// Tries everything. Never fails itself: what fails is a finding.
+/// Runs all checks. It never fails itself: each failure is a finding.
 pub async fn check(job: &CheckJob, world: &World, reporter: &Reporter) -> Checked {
     let started = world.clock.now();
     let about_plan = job.warnings.iter().map(|problem| {
@@ -218,7 +218,7 @@ pub async fn check(job: &CheckJob, world: &World, reporter: &Reporter) -> Checke
     }
 }
 
-/// The findings of a part, or that it took too long.
+/// Returns the findings of a part, or one that it took too long.
 async fn within(about: &str, part: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     match tokio::time::timeout(PART, part).await {
         Ok(findings) => findings,

@@ -1,5 +1,5 @@
-//! The repository behind the store: its marker, the epoch that the next run would write into, and
-//! which owners have proven that they can open it.
+//! Checks the repository in the store: its marker, the epoch that the next run would write into, and the
+//! owners who have proven that they can open it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::repository::records::{self, Records};
 use crate::repository::writer_key::WriterKey;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The most of a marker that is read.
+/// The maximum size of a marker, in bytes.
 const MAX_MARKER: u64 = 64 << 10;
 
 pub(super) async fn check(
@@ -55,7 +55,7 @@ pub(super) async fn check(
         let what = format!("{object} was written by a newer kbak: {error}");
         findings.push(Finding::problem("repository", what).remedy("use that version, or a later one"));
     }
-    // Of two that were born at once, the one whose secret is kept will do, as in a run.
+    // If two epochs were created at once, the one whose secret is held is used, as in a run.
     let held = |stored: &&StoredEpoch| keys.held.iter().flatten().any(|held| held.fits(&stored.epoch));
     let own = key.signing.public();
     let open = epochs.open_own(now, own).find(held).or_else(|| epochs.open_own(now, own).next());
@@ -102,7 +102,7 @@ async fn marked(store: &Arc<dyn Store>) -> Result<(), Finding> {
     }
 }
 
-/// Who can open the open epoch, and who has shown it.
+/// Reports the owners who can open the open epoch, and those who have proven it.
 fn owners(
     job: &CheckJob,
     keys: &Keys,

@@ -1,4 +1,4 @@
-//! The store: is it there, what does it honour, and does its clock agree?
+//! Checks the store: that it answers, the features that it honours, and its clock.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::store::probe::{Abilities, Probed, probe};
 use crate::store::{Store, StoreError, StoreErrorKind};
 use crate::world::World;
 
-/// What was found of the store.
+/// The findings about the store.
 pub(super) struct Stored {
     pub(super) findings: Vec<Finding>,
-    /// What the probe wrote.
+    /// A description of the objects that the probe wrote.
     pub(super) wrote: Option<String>,
 }
 
@@ -33,7 +33,7 @@ pub(super) async fn check(job: &CheckJob, keys: &Keys, world: &World, reporter: 
             Ok(store) => store,
             Err(error) => return vec![failed(error)],
         };
-        // As this writer where there is one: rights may end at its own prefix.
+        // Probes as this writer if there is one, because rights may end at its own prefix.
         let writer = keys.key.as_ref().map_or_else(|| WriterId(world.random()), |key| key.writer);
         let (mut findings, probed) = probed(&store, world, writer).await;
         meter.add_done(1);
@@ -71,7 +71,7 @@ async fn probed(store: &Arc<dyn Store>, world: &World, writer: WriterId) -> (Vec
     (findings, Some(probed))
 }
 
-/// What a run would say of the clocks.
+/// Returns the finding about clock skew, with the limits of a run.
 fn clock(ahead: i64) -> Finding {
     let apart = span(std::time::Duration::from_secs(ahead.unsigned_abs()));
     let side = if ahead < 0 { "behind" } else { "ahead of" };
@@ -91,7 +91,7 @@ fn failed(error: StoreError) -> Finding {
     Finding::failure(about, Failure::from(error))
 }
 
-/// Names what the probe wrote.
+/// Describes the objects that the probe wrote.
 fn named(abilities: &Abilities, writer: WriterId) -> String {
     let place = probes_prefix(writer);
     if abilities.may_delete {

@@ -1,14 +1,14 @@
-//! Which fields of an object differ: their paths, never their values.
+//! Finds the fields of an object that differ: their paths, never their values.
 
 use serde_json::Value;
 
 use super::owned::leave_out;
 use crate::source::kubernetes::KindInfo;
 
-/// How many paths of one object are told.
+/// The maximum number of paths reported for one object.
 const MOST: usize = 20;
 
-/// The paths of fields that differ, as JSON pointers; none where both are the same but for what
+/// Returns the paths of differing fields as JSON pointers; none if both are the same except for fields that
 /// the server owns.
 pub(super) fn changed(kind: &KindInfo, before: &[u8], now: &[u8]) -> Result<Vec<String>, &'static str> {
     let (Ok(mut before), Ok(mut now)) =
@@ -22,7 +22,7 @@ pub(super) fn changed(kind: &KindInfo, before: &[u8], now: &[u8]) -> Result<Vec<
     }
     for object in [&mut before, &mut now] {
         leave_out(kind, object);
-        // Lists of built-in kinds lack these; the backup has put them in.
+        // Lists of built-in kinds lack these; the backup has added them.
         if let Some(map) = object.as_object_mut() {
             map.remove("apiVersion");
             map.remove("kind");
@@ -54,7 +54,7 @@ fn walk(path: &mut String, before: Option<&Value>, now: Option<&Value>, found: &
                 step(path, &at.to_string(), a.get(at), b.get(at), found);
             }
         }
-        // What is empty on one side and not there on the other says the same.
+        // Empty on one side and missing on the other count as equal.
         (Some(one), None) | (None, Some(one)) if is_empty(one) => {}
         _ => found.push(if path.is_empty() { "/".to_owned() } else { path.clone() }),
     }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_told_and_what_the_server_owns_is_not() {
+    fn changed_paths_are_listed_without_server_owned_fields() {
         let before = json!({"metadata": {"uid": "1", "name": "a", "managedFields": [1]}, "data": {"x/y": "1", "same": "2"}, "status": 1});
         let now = json!({"apiVersion": "v1", "metadata": {"uid": "2", "name": "a", "labels": {}}, "data": {"x/y": "3", "same": "2", "new": "4"}, "status": 2});
         assert_eq!(diff("configmaps", before, now), ["/data/new", "/data/x~1y"]);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_nobody_touched_is_not_looked_into() {
+    fn object_with_unchanged_resource_version_is_not_compared() {
         let meta = json!({"uid": "1", "resourceVersion": "5"});
         assert_eq!(
             diff("pods", json!({"metadata": meta, "a": 1}), json!({"metadata": meta, "a": 2})),

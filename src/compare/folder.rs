@@ -1,7 +1,7 @@
-//! Two states of a folder: what its catalogs tell, and for files that look alike the bytes.
+//! Compares two states of a folder: by their catalogs and, for files that look alike, by their bytes.
 //!
-//! Both catalogs are in one order, so this is a merge join. Members that are made of the same stored
-//! pieces are the same; all others are read, and neighbours among them in one go.
+//! Both catalogs have the same order, so this is a merge join. Members made of the same stored slices are
+//! equal. All others are read, neighbouring ones together.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -18,17 +18,17 @@ use crate::report::failure::Failure;
 use crate::report::text::size;
 use crate::source::volume::tar::order;
 
-/// How many members wait to be read or told at most.
+/// The maximum number of members that wait to be read or reported.
 const MOST: usize = 1024;
-/// How many bytes are read in one go, unless one member alone has more.
+/// The maximum number of bytes read in one go, unless one member alone has more.
 const SPAN: u64 = 64 << 20;
-/// A run of bytes that nobody asked for is read over when it is no longer than this.
+/// The longest gap between two members, in bytes, that is read over.
 const GAP: u64 = 1 << 20;
 
 /// Compares two streams of a folder, in the order of their paths.
 ///
 /// # Errors
-/// That one of them cannot be read or contradicts itself, and what `take` says.
+/// Fails if one of them cannot be read or contradicts itself, or if `take` fails.
 pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>) -> Result<(), Failure> {
     let mut join = Join {
         from,
@@ -62,14 +62,14 @@ pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>)
     }
 }
 
-/// What is told where nothing else differs.
+/// The difference reported if nothing else differs.
 const TOUCHED: &str = "time of change";
 
-/// What comes next in the order of paths.
+/// A member that waits to be read or reported, in the order of paths.
 enum Waiting {
     /// Known to differ.
     Told(Difference),
-    /// To be read on both sides.
+    /// Must be read on both sides.
     Unread { path: String, old: Range<u64>, new: Range<u64>, touched: bool },
 }
 
@@ -78,7 +78,7 @@ struct Join<'a, 'b> {
     to: &'a StreamReader,
     pieces: (Pieces, Pieces),
     waiting: Vec<Waiting>,
-    /// What the members that wait to be read span on each side.
+    /// The range that the members waiting to be read span on each side.
     open: Option<(Range<u64>, Range<u64>)>,
     take: &'a mut Take<'b>,
 }
@@ -98,7 +98,7 @@ impl Join<'_, '_> {
         if self.waiting.len() < MOST { Ok(()) } else { self.flush().await }
     }
 
-    /// A path that both have.
+    /// Compares a path that exists on both sides.
     async fn both(&mut self, (at, a): &(u64, Line), (to, b): &(u64, Line)) -> Result<(), Failure> {
         let what = differences(a, b);
         if !what.is_empty() {
@@ -120,7 +120,7 @@ impl Join<'_, '_> {
         self.push(Waiting::Unread { path: b.path.display(), old, new, touched }).await
     }
 
-    /// Reads what waits to be read, and tells what differs.
+    /// Reads the waiting members and reports the differences.
     async fn flush(&mut self) -> Result<(), Failure> {
         let (old, new) = self.open.take().unwrap_or_default();
         let mut sides = (Side::new(self.from, old), Side::new(self.to, new));
@@ -146,12 +146,12 @@ impl Join<'_, '_> {
     }
 }
 
-/// Whether a member is read together with those before it.
+/// True if a member is read together with those before it.
 fn joins(open: &Range<u64>, next: &Range<u64>) -> bool {
     next.start.checked_sub(open.end).is_some_and(|gap| gap <= GAP) && next.end - open.start <= SPAN
 }
 
-/// The bytes of a member.
+/// Returns the range of a member in its stream.
 fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, ReadError> {
     let end = at.checked_add(line.len).filter(|end| *end > at && *end <= reader.body().length);
     let end =
@@ -159,7 +159,7 @@ fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, Read
     Ok(at..end)
 }
 
-/// What two lines of catalogs differ in.
+/// Returns the differences between two catalog lines.
 fn differences(a: &Line, b: &Line) -> Vec<String> {
     let mut what = Vec::new();
     if a.kind != b.kind {

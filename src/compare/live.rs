@@ -1,4 +1,4 @@
-//! The objects of a kind in a cluster, one after the other, a page in memory.
+//! The objects of a kind in a cluster, one after the other, with one page in memory.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, head, page_query};
 
-/// The largest page.
+/// The maximum size of a page, in bytes.
 const PAGE: usize = 16 << 20;
-/// The first page's objects, and the bytes that a page should have.
+/// The objects of the first page, and the bytes that a page should have.
 const FIRST: usize = 200;
 const TARGET: usize = 4 << 20;
-/// The most objects of a page.
+/// The maximum number of objects per page.
 const MOST: usize = 1000;
 
 /// Lists a kind page by page.
@@ -33,7 +33,7 @@ impl<'a> Live<'a> {
         Self { cluster, kind, limit: FIRST, token: None, begun: false, body, items }
     }
 
-    /// The next object: `namespace/name` or its name, and its bytes.
+    /// Returns the next object: `namespace/name` or its name, and its bytes.
     pub(super) async fn next(&mut self) -> Result<Option<(String, Bytes)>, ApiError> {
         loop {
             if let Some((range, path)) = self.items.pop_front() {

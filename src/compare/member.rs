@@ -1,5 +1,5 @@
-//! Two members of folders, read side by side until they differ. A file's holes count as the zeros that
-//! a program reads there.
+//! Compares two members of folders, read side by side until they differ. A file's holes count as the zeros
+//! that a program reads there.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -16,11 +16,11 @@ use crate::report::failure::{Exit, Failure};
 use crate::restore::volume::parse::{Event, Expect, Parser};
 use crate::source::volume::tar::{Entry, Extent, Kind, Xattr};
 
-/// Holes come in pieces of at most this many bytes.
+/// Holes are returned in pieces of at most this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// What two members differ in that their catalogs do not tell. The content of files is compared when
-/// nothing else differs.
+/// Returns the differences of two members that their catalogs do not show. The content of files is compared
+/// if nothing else differs.
 pub(super) async fn differences(
     (old, before): (&mut Side, Range<u64>),
     (new, after): (&mut Side, Range<u64>),
@@ -37,7 +37,7 @@ pub(super) async fn differences(
     Ok(moved.then(|| "holes".to_owned()).into_iter().collect())
 }
 
-/// Names of owners are left out: a restore goes by the numbers.
+/// Compares extended attributes and devices. Owners' names are ignored: a restore uses the numbers.
 fn attributes(old: &Entry, new: &Entry) -> Vec<String> {
     let (before, after): (BTreeSet<&Xattr>, BTreeSet<&Xattr>) =
         (old.xattrs.iter().collect(), new.xattrs.iter().collect());
@@ -71,7 +71,7 @@ async fn same_content(old: &mut Member<'_>, new: &mut Member<'_>) -> Result<bool
     }
 }
 
-/// What is not a hole.
+/// Returns the extents that are not holes; empty for files that are not sparse.
 fn extents(entry: &Entry) -> &[Extent] {
     match &entry.kind {
         Kind::Sparse { extents, .. } => extents,
@@ -87,12 +87,12 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// The bytes of `range`.
+    /// Starts at the beginning of `range`.
     pub(super) fn new(reader: &StreamReader, range: Range<u64>) -> Self {
         Self { at: range.start, pieces: reader.range(range), rest: Bytes::new() }
     }
 
-    /// The next bytes, none past `end`; nothing when `end` is reached.
+    /// Returns the next bytes, none past `end`; empty when `end` is reached.
     async fn take(&mut self, end: u64) -> Result<Bytes, ReadError> {
         let left = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
         while left > 0 && self.rest.is_empty() {
@@ -105,18 +105,18 @@ impl Side {
     }
 }
 
-/// One member being read.
+/// A member that is being read.
 struct Member<'a> {
     source: Source<'a>,
     entry: Entry,
-    /// Bytes of content, and where they belong.
+    /// Content bytes, and their offset in the file.
     held: Option<(u64, Bytes)>,
-    /// How much of the content was given, holes included.
+    /// The number of content bytes returned so far, holes included.
     given: u64,
 }
 
 impl<'a> Member<'a> {
-    /// Leaves out what comes before the member, and reads its header.
+    /// Skips to the member, and reads its header.
     async fn open(side: &'a mut Side, range: Range<u64>) -> Result<Self, Failure> {
         while !side.take(range.start).await?.is_empty() {}
         let parser = Parser::new(Expect::Members);
@@ -127,7 +127,7 @@ impl<'a> Member<'a> {
         Ok(Self { source, entry: *entry, held: None, given: 0 })
     }
 
-    /// The next bytes of a file as a program reads them; nothing at its end.
+    /// Returns the next bytes of a file as a program reads them; empty at its end.
     async fn next(&mut self) -> Result<Bytes, Failure> {
         loop {
             match self.held.take() {
@@ -163,14 +163,14 @@ impl<'a> Member<'a> {
     }
 }
 
-/// What a member's bytes turn out to be.
+/// A parsed part of a member.
 enum Step {
     Header(Box<Entry>),
     Content(u64, Bytes),
     End,
 }
 
-/// The bytes of one member, being parsed.
+/// The bytes of one member, and their parser.
 struct Source<'a> {
     side: &'a mut Side,
     end: u64,

@@ -1,10 +1,10 @@
-//! A snapshot's resources beside the live cluster: which objects were added, removed or changed
-//! since, and in which fields. Paths of fields are told, values never. And two states of a folder
-//! ([`folder()`]).
+//! Compares a snapshot's resources with the live cluster: objects that were added, removed or changed since,
+//! and the changed fields. Paths of fields are reported, values never. [`folder()`] compares two states of a
+//! folder.
 //!
-//! Both sides come in the server's order (the order of etcd's keys), so one object of each is held
-//! at a time: a merge join, whatever the number of objects. Fields that a server sets by itself
-//! are left out by a table ([`owned`]).
+//! Both sides come in the server's order (the order of etcd's keys), so a merge join holds one object of each
+//! at a time, whatever the number of objects. A table ([`owned`]) lists the fields that a server sets by
+//! itself, which are ignored.
 
 mod fields;
 mod folder;
@@ -28,48 +28,48 @@ pub use folder::folder;
 use live::Live;
 pub use stored::Stored;
 
-/// The item that holds resources.
+/// The name of the item that holds resources.
 const RESOURCES: &str = "resources";
 
-/// What happened to an object since the snapshot.
+/// The change of an object since the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// It is there now, and was not.
+    /// It exists now, and did not then.
     Added,
-    /// It is gone.
+    /// It no longer exists.
     Removed,
-    /// It differs.
+    /// It exists on both sides and differs.
     Changed,
 }
 
-/// One difference.
+/// A difference between the two sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// What happened.
+    /// The kind of change.
     pub change: Change,
     /// The kind, as its stream is named: `apps/v1/deployments`; `tar` for a folder.
     pub kind: String,
     /// `namespace/name`, or the name; empty for a kind as a whole. In a folder the path.
     pub object: String,
-    /// Which fields, as JSON pointers; of a file what else differs, in words.
+    /// The changed fields as JSON pointers; for a file, the other differences in words.
     pub fields: Vec<String>,
 }
 
 /// A kind that was not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotCompared {
-    /// The kind.
+    /// The kind, as its stream is named.
     pub kind: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// Takes differences as they are found.
+/// Receives each difference as it is found.
 pub type Take<'a> = dyn FnMut(Difference) -> Result<(), Failure> + Send + 'a;
 
-/// Compares the resources of a snapshot with what `cluster` holds now. Kinds that the backup did
-/// not read are not looked at; of a namespace that it does not hold only the Namespace is told.
+/// Compares the resources of a snapshot with the live `cluster`. Kinds that the backup did not read are
+/// ignored. Of a namespace that is not in the snapshot only the Namespace is reported.
 pub async fn live(
     snapshot: &OpenSnapshot,
     cluster: &Cluster,
@@ -102,14 +102,14 @@ pub async fn live(
     Ok(not_compared)
 }
 
-/// The kinds that the backup read, those without objects included.
+/// Returns the kinds that the backup read, empty ones included, except those of [`owned::RESTLESS`].
 fn kinds(item: &Item) -> Vec<KindInfo> {
     let all = item.facts.get("kinds").and_then(|kinds| kinds.as_array().cloned()).unwrap_or_default();
     let read = all.into_iter().filter_map(|kind| serde_json::from_value::<KindInfo>(kind).ok());
     read.filter(|kind| !owned::changes_by_itself(kind)).collect()
 }
 
-/// The namespaces that the snapshot holds.
+/// Returns the namespaces in the snapshot.
 async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<String>, Failure> {
     let mut names = BTreeSet::new();
     let Some(stream) = item.streams.iter().find(|stream| stream.name == "core/v1/namespaces") else {
@@ -128,11 +128,11 @@ fn unreachable(error: ApiError) -> Failure {
     Failure::new(exit, "the cluster cannot be read").because(error)
 }
 
-/// Why a kind was not compared to its end.
+/// The reason why the comparison of a kind ended early.
 enum Ended {
-    /// Only this kind.
+    /// Only this kind is not compared.
     Kind(String),
-    /// Nothing goes on.
+    /// The whole comparison ends.
     All(Failure),
 }
 
@@ -155,7 +155,7 @@ impl From<ApiError> for Ended {
     }
 }
 
-/// One kind on both sides.
+/// The merge join of one kind.
 struct Join<'a, 'b> {
     kind: &'a KindInfo,
     namespaces: &'a BTreeSet<String>,
@@ -208,7 +208,7 @@ impl Join<'_, '_> {
         }
     }
 
-    /// Whether the snapshot holds the object's namespace.
+    /// True if the snapshot holds the object's namespace or no namespaces; always for cluster-scoped objects.
     fn is_known(&self, path: &str) -> bool {
         let namespace = path.split_once('/').map(|(namespace, _)| namespace);
         self.namespaces.is_empty() || namespace.is_none_or(|namespace| self.namespaces.contains(namespace))
@@ -228,7 +228,7 @@ async fn next(stored: &mut Option<Stored>) -> Result<Option<Object>, Failure> {
     }
 }
 
-/// A merge join needs one order on both sides; a server that has another is found out.
+/// Checks that objects ascend: a merge join needs the same order on both sides.
 fn ascending(before: Option<Object>, following: Option<Object>) -> Result<Option<Object>, Ended> {
     match (&before, &following) {
         (Some((a, _)), Some((b, _))) if a.as_bytes() >= b.as_bytes() => {

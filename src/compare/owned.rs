@@ -1,14 +1,14 @@
-//! Fields that a server or a controller sets by itself: they differ without anybody's doing, so a
-//! comparison leaves them out. docs/diff.md shows the table.
+//! Fields that a server or a controller sets by itself. They change without user action, so a comparison
+//! ignores them. docs/diff.md shows the table.
 
 use serde_json::Value;
 
 use crate::source::kubernetes::KindInfo;
 
-/// A field that is left out: the kind (`*` for all), a JSON pointer (`*` for any key or place), why.
+/// An ignored field: the kind (`*` for all), a JSON pointer (`*` for any element of a list), the reason.
 pub type Rule = (&'static str, &'static str, &'static str);
 
-/// All of them.
+/// All ignored fields.
 pub const RULES: &[Rule] = &[
     ("*", "/metadata/uid", "given by the server"),
     ("*", "/metadata/resourceVersion", "counts changes"),
@@ -43,7 +43,7 @@ pub const RULES: &[Rule] = &[
     ("serviceaccounts", "/secrets", "filled by old controllers"),
 ];
 
-/// Kinds whose objects the cluster itself makes and rewrites all the time; they are not compared.
+/// Kinds whose objects the cluster itself creates and rewrites all the time; they are not compared.
 pub const RESTLESS: &[&str] = &[
     "csistoragecapacities.storage.k8s.io",
     "endpoints",
@@ -55,17 +55,17 @@ pub const RESTLESS: &[&str] = &[
     "volumeattachments.storage.k8s.io",
 ];
 
-/// Whether a kind's objects say nothing of what anybody did.
+/// True if the cluster itself rewrites a kind's objects all the time.
 #[must_use]
 pub fn changes_by_itself(kind: &KindInfo) -> bool {
     RESTLESS.contains(&kind.resource().as_str())
 }
 
-/// Takes out of an object what its server owns.
+/// Removes the fields that a server owns from an object.
 pub(super) fn leave_out(kind: &KindInfo, object: &mut Value) {
     let resource = kind.resource();
     for (of, pointer, _) in RULES {
-        // A status without a subresource is data like the rest.
+        // A status without a subresource is ordinary data.
         let data = *pointer == "/status" && !kind.has("status");
         if (*of == "*" || *of == resource) && !data {
             let steps: Vec<String> =

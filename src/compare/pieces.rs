@@ -1,7 +1,6 @@
-//! Of which stored pieces a stream's bytes are made. The same pieces are the same bytes, which proves
-//! that files are equal without reading them: a chunk's id is a hash of its bytes, so the ids of two
-//! keys do not meet either. Other pieces prove nothing, for another key or another neighbour may have
-//! made them others.
+//! The stored slices that make up a range of a stream. The same slices prove the same bytes without reading
+//! them: a chunk's id is a hash of its bytes, so the ids of two keys do not collide either. Different slices
+//! prove nothing, because another key or other neighbours may have changed them.
 
 use std::ops::Range;
 
@@ -10,24 +9,24 @@ use crate::format::list::{Slice, StreamHasher};
 use crate::pipeline::fetch::ReadError;
 use crate::pipeline::reader::StreamReader;
 
-/// Walks the list of a stream, holding one part of it.
+/// Walks a stream's list of slices, with one part in memory.
 pub(super) struct Pieces {
     reader: StreamReader,
-    /// The number of the part that comes next.
+    /// The number of the next part.
     part: usize,
     slices: std::vec::IntoIter<Slice>,
-    /// Where the slice in `slice`, or else the next one, begins.
+    /// The offset at which the slice in `slice`, or else the next one, begins.
     at: u64,
     slice: Option<Slice>,
 }
 
 impl Pieces {
-    /// From the stream's beginning.
+    /// Starts at the stream's beginning.
     pub(super) fn new(reader: &StreamReader) -> Self {
         Self { reader: reader.clone(), part: 0, slices: Vec::new().into_iter(), at: 0, slice: None }
     }
 
-    /// A hash of the pieces that the bytes of `range` are made of. Ranges are asked for in order.
+    /// Returns a hash of the slices that make up `range`. Ranges must come in ascending order.
     pub(super) async fn of(&mut self, range: &Range<u64>) -> Result<ObjectHash, ReadError> {
         let (mut run, mut found) = (Run::default(), 0);
         while let Some(slice) = self.peek(range).await? {
@@ -37,20 +36,20 @@ impl Pieces {
                 found += u64::from(cut.take);
                 run.add(cut);
             }
-            // What reaches beyond the range is there for the next one.
+            // The rest of a slice that ends after the range is kept for the next range.
             if end > range.end {
                 break;
             }
             (self.at, self.slice) = (end, None);
         }
-        // A range out of order would have no pieces, and two without pieces would look the same.
+        // A range out of order would have no slices, and two ranges without slices would look the same.
         if found != range.end.saturating_sub(range.start) {
             return Err(ReadError::Malformed { what: "catalog names bytes out of order".into() });
         }
         Ok(run.finish())
     }
 
-    /// The slice at hand, if there is still some of the range to come.
+    /// Returns the current slice, unless it begins after the range.
     async fn peek(&mut self, range: &Range<u64>) -> Result<Option<Slice>, ReadError> {
         while self.slice.is_none() && self.at < range.end {
             self.slice = self.slices.next();
@@ -61,7 +60,7 @@ impl Pieces {
         Ok(self.slice.filter(|_| self.at < range.end))
     }
 
-    /// Takes the next part that does not end before `start`: parts that nobody asks for are not read.
+    /// Loads the next part that does not end before `start`; parts before it are not read.
     async fn turn(&mut self, start: u64) -> Result<(), ReadError> {
         let malformed = |what: &str| ReadError::Malformed { what: what.into() };
         let body = self.reader.body();
@@ -82,16 +81,16 @@ impl Pieces {
     }
 }
 
-/// The bytes of a slice that begins at `at` which lie in `range`; they overlap.
+/// Cuts a slice that begins at `at` to the bytes in `range`; they overlap.
 fn cut(slice: Slice, at: u64, range: &Range<u64>) -> Slice {
-    // Differences within one slice fit its 32 bits.
+    // Offsets within one slice fit into its 32 bits.
     let inside = |bytes: u64| u32::try_from(bytes).unwrap_or(0);
     let before = inside(range.start.saturating_sub(at));
     let after = inside((at + u64::from(slice.take)).saturating_sub(range.end));
     Slice { skip: slice.skip + before, take: slice.take - before - after, ..slice }
 }
 
-/// Slices being hashed. Those that go on in one chunk count as one: how they were parted says nothing.
+/// Hashes slices. Adjacent slices of one chunk count as one, so that a split does not change the hash.
 #[derive(Default)]
 struct Run {
     hasher: StreamHasher,
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_run_is_parted_does_not_count() {
+    fn hash_does_not_depend_on_split_of_slices() {
         let whole = hash(&[slice(1, 10, 30), slice(2, 0, 5)]);
         assert_eq!(hash(&[slice(1, 10, 20), slice(1, 30, 10), slice(2, 0, 5)]), whole);
         assert_ne!(hash(&[slice(1, 10, 20), slice(1, 31, 10), slice(2, 0, 5)]), whole);
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_is_cut_to_its_range() {
+    fn slice_is_cut_to_its_range() {
         assert_eq!(cut(slice(1, 10, 30), 1000, &(1005..1020)), slice(1, 15, 15));
         assert_eq!(cut(slice(1, 10, 30), 1000, &(0..2000)), slice(1, 10, 30));
     }

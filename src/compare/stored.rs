@@ -8,7 +8,7 @@ use crate::format::catalog::Line;
 use crate::pipeline::reader::StreamReader;
 use crate::report::failure::{Exit, Failure};
 
-/// Walks a stream by its catalog.
+/// Reads the objects of a stream along its catalog.
 pub struct Stored {
     pieces: BoxStream<'static, Result<Bytes, Failure>>,
     lines: BoxStream<'static, Result<Line, Failure>>,
@@ -22,7 +22,7 @@ impl std::fmt::Debug for Stored {
 }
 
 impl Stored {
-    /// From the stream's beginning.
+    /// Starts at the stream's beginning.
     #[must_use]
     pub fn new(reader: &StreamReader) -> Self {
         let pieces = reader.bytes().map(|piece| piece.map_err(Failure::from)).boxed();
@@ -30,10 +30,10 @@ impl Stored {
         Self { pieces, lines, held: BytesMut::new() }
     }
 
-    /// The next object: its path and its bytes.
+    /// Returns the next object: its path and its bytes.
     ///
     /// # Errors
-    /// That the stream cannot be read, or that its catalog contradicts it.
+    /// Fails if the stream cannot be read, or if its catalog contradicts it.
     pub async fn next(&mut self) -> Result<Option<(String, Bytes)>, Failure> {
         let Some(line) = self.lines.next().await.transpose()? else { return Ok(None) };
         let length = usize::try_from(line.len).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! What a plan declares of a cluster, and whether it covers a thing that is there.
+//! The part of a cluster that a plan declares, and how it matches existing things.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::survey::{Database, Service, Wanted};
 
 type Labels = BTreeMap<String, String>;
 
-/// What a plan declares of a cluster.
+/// The part of a cluster that a plan declares.
 #[derive(Debug, Clone, Default)]
 pub struct Declared {
     selection: Option<Selection>,
@@ -16,7 +16,7 @@ pub struct Declared {
     claims: Vec<Claims>,
 }
 
-/// Where a plan says that a database is.
+/// The location of a database, as the plan gives it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Place {
     namespace: Option<String>,
@@ -33,7 +33,7 @@ struct Claims {
 }
 
 impl Declared {
-    /// What `spec` declares; `selection` is what its resources became.
+    /// Collects the declarations of `spec`; `selection` is made from its resources.
     #[must_use]
     pub fn of(spec: &Spec, selection: Option<Selection>) -> Self {
         let place = |database: &plan::Database| Place {
@@ -61,7 +61,7 @@ impl Declared {
         self.selection.as_ref().is_some_and(|selection| selection.namespace(namespace))
     }
 
-    /// Whether a Secret of these labels is in the backup.
+    /// True if a Secret with these labels is in the backup.
     pub(super) fn takes_secret(&self, namespace: &str, labels: &Labels) -> bool {
         self.selection.as_ref().is_some_and(|selection| {
             let secrets = super::secrets();
@@ -78,8 +78,7 @@ impl Declared {
         })
     }
 
-    /// Whether a database that is there is one that the plan dumps: a Service, a pod or a host of
-    /// the plan leads to it.
+    /// True if the plan dumps an existing database: a Service, a pod or a host of the plan leads to it.
     pub(super) fn dumps(&self, database: &Database, all: &[Database], services: &[Service]) -> bool {
         let reached: Vec<&Service> = services
             .iter()
@@ -89,15 +88,15 @@ impl Declared {
     }
 }
 
-/// Whether `selector` takes an object of these labels. The plan's check has read the selector; a text
-/// that is none takes nothing.
+/// True if `selector` matches these labels. The plan's check has parsed the selector; a text that is none
+/// matches nothing.
 fn selects(selector: &str, labels: &Labels) -> bool {
     let takes = |selector: LabelSelector| selector.takes(|key| labels.get(key).map(String::as_str));
     selector.is_empty() || selector.parse().is_ok_and(takes)
 }
 
-/// Whether a Service leads to a database: by its selector, or as operators name theirs, after it
-/// (`shop` has `shop-rw`, `shop-ro`), unless another database's longer name fits, too.
+/// True if a Service leads to a database: by its selector, or by the database's name as prefix (`shop` has
+/// `shop-rw`, `shop-ro`), as operators do, unless another database's longer name fits, too.
 fn leads(service: &Service, database: &Database, all: &[Database]) -> bool {
     let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
     if selected {
@@ -140,7 +139,7 @@ impl Place {
     }
 }
 
-/// The Service and the namespace that a host's name means within a cluster:
+/// Returns the Service and the namespace that a host name means within a cluster:
 /// `db`, `db.shop`, `db.shop.svc`, `db.shop.svc.cluster.local`, `db-0.db.shop.svc`.
 fn in_cluster(host: &str) -> Option<(&str, Option<&str>)> {
     if host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok() {
@@ -161,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_within_a_cluster_are_read() {
+    fn cluster_host_names_are_parsed() {
         let cases = [
             ("db", Some(("db", None))),
             ("db.shop", Some(("db", Some("shop")))),
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_operator_is_understood() {
+    fn all_selector_operators_are_evaluated() {
         let labels: BTreeMap<String, String> =
             [("app", "shop"), ("tier", "db")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         for yes in [

@@ -1,7 +1,7 @@
-//! Coverage: what exists in a cluster and a plan does not declare. Pure: a survey and a plan in,
-//! a list out.
+//! Coverage: things that exist in a cluster and that the plan does not declare. [`uncovered`] is pure: an
+//! inventory and a plan in, a list out.
 //!
-//! Coverage tells one plan's view. What another plan takes care of is accepted in this one
+//! Coverage is one plan's view. Things that another plan backs up are accepted in this one
 //! (`accept: {item: volume/shop/cache, gap: uncovered, …}`), or coverage is `off` in it.
 
 mod declared;
@@ -15,41 +15,41 @@ use crate::survey::{Database, Mark, Survey, Unseen, Wanted, survey};
 
 pub use declared::Declared;
 
-/// How many things are named in a line.
+/// The maximum number of things named in a line.
 const NAMED: usize = 5;
 
-/// What a run or a check is to look for.
+/// The input of a coverage check.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    /// The cluster.
+    /// The cluster to read.
     pub cluster: Cluster,
-    /// What the plan declares of it.
+    /// The part of it that the plan declares.
     pub declared: Declared,
-    /// Whether what is found counts.
+    /// `true` if undeclared things affect the outcome (`coverage: strict`).
     pub strict: bool,
-    /// What the plan accepts today: items, also as patterns, and codes of gaps.
+    /// The gaps that the plan accepts today: items, also as patterns, and codes of gaps.
     pub accept: Vec<(String, String)>,
 }
 
-/// What kind of thing is not declared.
+/// The kind of an undeclared thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
-    /// A Secret that nothing can make again.
+    /// A Secret that cannot be recreated.
     Key,
     /// A database.
     Database,
-    /// A claim.
+    /// A PersistentVolumeClaim.
     Claim,
     /// A namespace.
     Namespace,
 }
 
 impl What {
-    /// All of them, the worst first.
+    /// All kinds, the most severe first.
     pub const ALL: [Self; 4] = [Self::Key, Self::Database, Self::Claim, Self::Namespace];
 
-    /// For programs.
+    /// Returns the stable name, for programs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -71,47 +71,47 @@ impl What {
     }
 }
 
-/// One thing that is not declared.
+/// One thing that the plan does not declare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uncovered {
-    /// What kind of thing.
+    /// The kind of thing.
     pub what: What,
-    /// As `accept` names it: `volume/shop/uploads`, `database/shop/orders-db`, `namespace/shop`,
+    /// The name that `accept` takes: `volume/shop/uploads`, `database/shop/orders-db`, `namespace/shop`,
     /// `secret/kube-system/sealed-secrets-key7x2p`.
     pub item: String,
-    /// What is known of it, for people.
+    /// Details for people.
     pub detail: String,
 }
 
-/// What a cluster holds beside what a plan declares.
+/// The result of a coverage check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
-    /// Whether it counts (`coverage: strict`).
+    /// `true` if it affects the outcome (`coverage: strict`).
     pub strict: bool,
-    /// What is not declared.
+    /// Undeclared things.
     pub uncovered: Vec<Uncovered>,
-    /// What is not declared, and the plan accepts it.
+    /// Undeclared things that the plan accepts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepted: Vec<Uncovered>,
-    /// What was not looked at.
+    /// Resources that could not be read, or not to the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<Unseen>,
 }
 
-/// A line for people: how much it matters comes from [`What`].
+/// A line for people. Its severity follows from [`What`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The kind of thing, or none for what was not looked at.
+    /// The kind of thing; `None` for a resource that could not be read.
     pub what: Option<What>,
-    /// What was found.
+    /// The finding.
     pub text: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
 }
 
 impl Watch {
-    /// Looks. A cluster that does not answer is something that was not looked at: whatever reads
-    /// it besides fails by itself.
+    /// Reads the inventory and compares. A cluster that does not answer is reported as unseen: other readers
+    /// of it fail by themselves.
     pub async fn look(&self, reporter: &Reporter) -> Coverage {
         let meter = reporter.meter("coverage", "lists");
         let wanted = self.declared.wanted();
@@ -138,7 +138,7 @@ impl Watch {
     }
 }
 
-/// Everything in `seen` that is not declared.
+/// Returns everything in `seen` that is not declared.
 #[must_use]
 pub fn uncovered(seen: &Survey, declared: &Declared) -> Vec<Uncovered> {
     let mut found = Vec::new();
@@ -163,7 +163,7 @@ pub fn uncovered(seen: &Survey, declared: &Declared) -> Vec<Uncovered> {
         }
     }
     for claim in &seen.claims {
-        // The claims of a database are told with it, or are what it is dumped from.
+        // A database's claims are reported with it, or its dump covers them.
         let derived = claim.database.is_some();
         if !derived && !declared.takes_claim(&claim.namespace, &claim.name, &claim.labels) {
             let parts = [claim.size.clone(), claim.class.as_ref().map(|class| format!("class {class}"))];
@@ -193,19 +193,19 @@ fn describe(database: &Database, claims: usize) -> String {
 }
 
 impl Coverage {
-    /// Whether it lets a run be whole: with `strict` nothing may be undeclared or unseen.
+    /// True if the run may count as complete: with `strict`, nothing may be undeclared or unseen.
     #[must_use]
     pub fn is_fine(&self) -> bool {
         !self.strict || (self.uncovered.is_empty() && self.unseen.is_empty())
     }
 
-    /// How many things of a kind are not declared.
+    /// Returns the number of undeclared things of a kind.
     #[must_use]
     pub fn count(&self, what: What) -> usize {
         self.uncovered.iter().filter(|one| one.what == what).count()
     }
 
-    /// In one line: `2 claims and 1 namespace are not declared`.
+    /// Returns a summary in one line: `not declared: 2 claims, 1 namespace`.
     #[must_use]
     pub fn summary(&self) -> String {
         let counted = What::ALL.iter().map(|what| (what, self.count(*what))).filter(|(_, count)| *count > 0);
@@ -217,7 +217,7 @@ impl Coverage {
         }
     }
 
-    /// What is found, a line for each kind of thing, for people.
+    /// Returns the findings for people, a line for each kind of thing and each unseen resource.
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
         let mut lines: Vec<Line> = What::ALL.into_iter().filter_map(|what| self.line(what)).collect();
@@ -256,19 +256,19 @@ impl Coverage {
 }
 
 impl Uncovered {
-    /// Its name without what kind of thing it is, and what is known of it.
+    /// Returns the name without the kind of thing, and the details.
     fn told(&self) -> String {
         let name = self.item.split_once('/').map_or(self.item.as_str(), |(_, name)| name);
         if self.detail.is_empty() { name.to_owned() } else { format!("{name} ({})", self.detail) }
     }
 }
 
-/// The kind that keys are of.
+/// Returns the kind of Secrets, to which all keys belong.
 fn secrets() -> KindInfo {
     KindInfo { kind: "Secret".to_owned(), ..KindInfo::named("", "v1", "secrets") }
 }
 
-/// Whether a plan wants its cluster looked at: it reads one, and did not say `off`.
+/// True if coverage is on: set in the plan, or unset in a plan that reads a cluster.
 #[must_use]
 pub fn is_wanted(spec: &plan::Spec) -> bool {
     let reads = spec.resources.is_some() || spec.cluster.is_some();
@@ -279,7 +279,7 @@ pub fn is_wanted(spec: &plan::Spec) -> bool {
     }
 }
 
-/// What a survey for `selection` is told: where to look if not everywhere is allowed.
+/// Returns the options of an inventory: the namespaces that `selection` names without a glob.
 fn wanted(selection: Option<&Selection>, services: bool) -> Wanted {
     let named = selection.map(|selection| &selection.namespaces).into_iter().flatten();
     let plain = named.map(|glob| glob.as_str()).filter(|name| !name.contains(['*', '?']));

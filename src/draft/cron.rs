@@ -1,8 +1,8 @@
-//! How often a cron line runs, where that is easy to say.
+//! The intervals of common cron schedules, and periods in Go's format.
 
 use crate::plan::Period;
 
-/// The time between two runs of a schedule that is as regular as most are; none for others.
+/// Returns the time between two runs of a common schedule; `None` for others.
 pub(super) fn interval(cron: &str) -> Option<Period> {
     let cron = cron.trim();
     let cron =
@@ -34,7 +34,7 @@ pub(super) fn interval(cron: &str) -> Option<Period> {
     }
 }
 
-/// A period as Go writes it: `720h0m0s`.
+/// Parses a period in Go's format: `720h0m0s`.
 pub(super) fn go_period(text: &str) -> Option<Period> {
     let plain: String = text.replace("h0m0s", "h").replace("h0m", "h").replace("m0s", "m");
     plain.parse().ok()
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usual_schedules_are_understood() {
+    fn common_schedules_are_parsed() {
         let cases = [
             ("0 2 * * *", Some(Period::days(1))),
             ("@daily", Some(Period::days(1))),

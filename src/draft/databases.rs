@@ -1,5 +1,5 @@
-//! Databases of a draft: PostgreSQL as entries, others as comments; CronJobs that dump lend their
-//! host, user and Secret.
+//! Databases of a plan draft: PostgreSQL as entries, others as comments. CronJobs that dump supply host, user
+//! and Secret.
 
 use std::collections::BTreeSet;
 
@@ -9,21 +9,21 @@ use crate::survey::{Database, Service, Survey};
 
 use super::yaml::{Yaml, quoted};
 
-/// The one engine that this version dumps.
+/// The only engine that this version dumps.
 const SUPPORTED: &str = "postgresql";
 
-/// A database as the plan would name it.
+/// A database as an entry of the plan.
 struct Entry<'a> {
     name: String,
     engine: &'a str,
-    /// What was found: a workload, or a CronJob that dumps.
+    /// The source: a workload, or a CronJob that dumps.
     found: String,
     host: Option<String>,
     port: Option<u16>,
     user: Option<String>,
-    /// The Secret and its key.
+    /// The Secret's namespace and name, and the key in it.
     password: Option<(String, String, String)>,
-    /// A password stands where a Secret should.
+    /// `true` if the workload itself contains the password.
     plain: bool,
     by: Option<&'a DumpJob>,
 }
@@ -138,8 +138,8 @@ impl Entry<'_> {
     }
 }
 
-/// The Service that leads to a database's pods; of several the one with a read-write name, else
-/// the shortest.
+/// Returns the Service that leads to a database's pods; of several the one with a read-write name (`-rw`),
+/// else the one with the shortest name.
 fn service<'a>(database: &Database, services: &'a [Service]) -> Option<&'a Service> {
     let leads = |service: &&Service| {
         let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
@@ -154,7 +154,7 @@ fn service<'a>(database: &Database, services: &'a [Service]) -> Option<&'a Servi
     found.min_by_key(|service| (!service.name.ends_with("-rw"), service.name.len(), &service.name))
 }
 
-/// Whether a CronJob dumps this database: its host is the Service's name.
+/// True if a CronJob dumps this database: its host is the Service's or the database's name.
 fn dumps(job: &DumpJob, database: &Database, service: Option<&Service>) -> bool {
     let Some(host) = &job.host else { return false };
     let qualified = qualified(host, &job.namespace);
@@ -165,7 +165,7 @@ fn dumps(job: &DumpJob, database: &Database, service: Option<&Service>) -> bool 
         && (service.is_some_and(|service| same(&service.name)) || same(&database.name))
 }
 
-/// A host's name with the namespace that it means.
+/// Adds the namespace to a host name that has none.
 fn qualified(host: &str, namespace: &str) -> String {
     if host.contains('.') { host.to_owned() } else { format!("{host}.{namespace}.svc") }
 }
@@ -181,7 +181,7 @@ fn secret(job: Option<&DumpJob>, database: &Database) -> Option<(String, String,
     })
 }
 
-/// A name for an item that no other has.
+/// Returns an item name that is not taken yet.
 fn unique(names: &mut BTreeSet<String>, wish: &str) -> String {
     let base = item_name(wish).unwrap_or_else(|| "database".to_owned());
     let mut name = base.clone();

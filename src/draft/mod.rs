@@ -1,8 +1,8 @@
-//! A first plan for a cluster, with comments: what was found, what was taken from where, and what
-//! could not be. Pure: a survey and wishes in, YAML out.
+//! A first plan for a cluster, with comments: findings, their sources, and settings that could not be taken
+//! over. Pure: an inventory and the configuration of other tools in, YAML out.
 //!
-//! The text is a plan that [`crate::plan::parse`] takes as soon as repository and recipients stand
-//! in it. What this version of kbak cannot do yet is written as a comment, never left out.
+//! The text is a plan that [`crate::plan::parse`] accepts as soon as repository and recipients are filled in.
+//! Features that this version does not support yet are written as comments, never left out.
 
 mod cron;
 mod databases;
@@ -19,39 +19,39 @@ use yaml::{Yaml, quoted};
 
 pub use takeover::TakeoverError;
 
-/// What a draft is made of.
+/// The input of a plan draft.
 #[derive(Debug)]
 pub struct Draft<'a> {
     /// The plan's name.
     pub name: &'a str,
-    /// Where backups go, as far as somebody said so.
+    /// The repository, as far as it was given.
     pub repository: Option<&'a Repository>,
-    /// Public keys of owners, one a line.
+    /// The public keys of the owners.
     pub recipients: &'a [String],
     /// The writer's key file.
     pub writer_key: &'a str,
-    /// The kubeconfig, if one was named: its absolute path.
+    /// The absolute path of the kubeconfig, if one was given.
     pub kubeconfig: Option<&'a str>,
-    /// The kubeconfig's context, if one was named.
+    /// The context of the kubeconfig, if one was given.
     pub context: Option<&'a str>,
     /// The cluster's address.
     pub server: &'a str,
-    /// What it holds.
+    /// The cluster's inventory.
     pub survey: &'a Survey,
-    /// What other tools were told.
+    /// The configuration of other backup tools.
     pub wishes: &'a Wishes,
-    /// A schedule of Velero to take over, as `namespace/name`; none for the only one there is.
+    /// A schedule of Velero to take over, as `namespace/name`; `None` for the only one there is.
     pub from: Option<&'a str>,
 }
 
-/// How many names stand in a comment.
+/// The maximum number of names in a comment.
 const NAMED: usize = 12;
 
 impl Draft<'_> {
-    /// The plan's text.
+    /// Returns the plan's text.
     ///
     /// # Errors
-    /// That no such schedule is there.
+    /// Fails if the schedule named by `from` does not exist.
     pub fn text(&self) -> Result<String, TakeoverError> {
         let taken = Taken::of(self.wishes, self.from)?;
         let databases = Databases::of(self.survey, self.wishes);
@@ -177,7 +177,7 @@ impl Draft<'_> {
         yaml.gap();
     }
 
-    /// Claims. This version has no movers, so they stand as a comment.
+    /// Writes claims as comments, because this version has no movers.
     fn volumes(&self, yaml: &mut Yaml) {
         let free: Vec<_> = self.survey.claims.iter().filter(|claim| claim.database.is_none()).collect();
         let held = self.survey.claims.len() - free.len();
@@ -209,7 +209,7 @@ impl Draft<'_> {
     }
 }
 
-/// Names in a comment, the first of many.
+/// Joins names for a comment; beyond [`NAMED`] only their number is given.
 fn shortened(names: &[&str]) -> String {
     let first = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(NAMED) {

@@ -1,4 +1,4 @@
-//! What a plan takes over from Velero and K8up: selection, schedule, retention; and what it cannot.
+//! Takes over selection, schedule and retention from Velero and K8up, and names the rest in comments.
 
 use crate::plan::{EVENTS, Glob, Period};
 use crate::survey::wishes::{K8upSchedule, LabelSelector, VeleroSchedule, VeleroTemplate, Wishes};
@@ -6,20 +6,20 @@ use crate::survey::wishes::{K8upSchedule, LabelSelector, VeleroSchedule, VeleroT
 use super::cron::{go_period, interval};
 use super::yaml::{Yaml, list, quoted};
 
-/// That a schedule cannot be taken over.
+/// The requested schedule does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no Velero schedule {wanted}; there are: {}", if there.is_empty() { "none".to_owned() } else { there.join(", ") })]
 pub struct TakeoverError {
-    /// Which was asked for.
+    /// The requested schedule.
     pub wanted: String,
-    /// Which there are.
+    /// The existing schedules.
     pub there: Vec<String>,
 }
 
-/// What is taken over.
+/// The configuration that a plan takes over.
 pub(super) struct Taken<'a> {
     wishes: &'a Wishes,
-    /// The schedule whose selection the plan gets.
+    /// The schedule whose selection the plan takes over.
     schedule: Option<&'a VeleroSchedule>,
 }
 
@@ -28,7 +28,7 @@ fn name(schedule: &VeleroSchedule) -> String {
 }
 
 impl<'a> Taken<'a> {
-    /// The schedule that is named, else the only one that runs.
+    /// Chooses the schedule that is named, else the only one that is not paused.
     pub(super) fn of(wishes: &'a Wishes, from: Option<&str>) -> Result<Self, TakeoverError> {
         let mut running = wishes.velero.iter().filter(|schedule| !schedule.paused);
         let schedule = match from {
@@ -40,7 +40,7 @@ impl<'a> Taken<'a> {
         Ok(Self { wishes, schedule })
     }
 
-    /// Says what the selection was taken from.
+    /// Writes the source of the selection as comments.
     pub(super) fn say_from(&self, yaml: &mut Yaml) {
         if let Some(schedule) = self.schedule {
             yaml.comment(
@@ -127,7 +127,7 @@ impl<'a> Taken<'a> {
             }
         }
         if self.schedule.is_some() {
-            // Velero leaves these out whatever a schedule says.
+            // Velero always excludes these, whatever the schedule selects.
             terms.push("velero.io/exclude-from-backup!=true".to_owned());
         }
         if !terms.is_empty() {
@@ -145,7 +145,7 @@ impl<'a> Taken<'a> {
         }
     }
 
-    /// Retention and schedule.
+    /// Writes retention and schedule.
     pub(super) fn write_rest(&self, yaml: &mut Yaml) {
         if let Some(schedule) = self.schedule {
             let every = interval(&schedule.cron);
@@ -219,17 +219,17 @@ impl<'a> Taken<'a> {
     }
 }
 
-/// Rules of K8up's prune that mean the same here.
+/// Rules of K8up's prune with the same meaning in kbak.
 const K8UP_RULES: &[&str] =
     &["keepLast", "keepHourly", "keepDaily", "keepWeekly", "keepMonthly", "keepYearly"];
 
-/// An interval and some time for the run itself, so that a late one is no alarm.
+/// Adds time for the run itself to an interval, so that a late run is no alarm.
 fn with_slack(every: Period) -> Period {
     let seconds = every.duration().as_secs();
     Period::seconds(seconds + (seconds / 12).clamp(600, 7_200))
 }
 
-/// The terms of a selector; those that cannot be written as such, as they would read.
+/// Returns the terms of a selector; `Err` holds those that have no equivalent, as they would read.
 fn selector_terms(selector: &LabelSelector) -> Vec<Result<String, String>> {
     let labels = selector.match_labels.iter().map(|(key, value)| {
         let term = format!("{key}={value}");
@@ -249,18 +249,18 @@ fn selector_terms(selector: &LabelSelector) -> Vec<Result<String, String>> {
     labels.chain(expressions).collect()
 }
 
-/// A term that says just this: a plan reads it as one, and no value ends it or another one.
+/// Checks that a term parses as one term, and that no value ends it or adds another one.
 fn sound(term: String, values: &[String]) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    // Commas stand between values and nowhere else.
+    // Commas may only separate values.
     let fine = term.matches(',').count() == values.len().saturating_sub(1)
         && values.iter().all(|value| value.chars().all(fits))
         && term.parse::<crate::plan::LabelSelector>().is_ok();
     if fine { Ok(term) } else { Err(term) }
 }
 
-/// Says what pods' annotations told other tools. Commands are named by what they dump with, and
-/// never written.
+/// Writes the annotations of pods for other tools as comments. Commands are named by their dump tool, and
+/// never copied.
 pub(super) fn say_pods(wishes: &Wishes, yaml: &mut Yaml) {
     for pod in &wishes.pods {
         let place = format!("{}/{}", pod.namespace, pod.pod);
@@ -291,7 +291,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_selector_that_is_none_is_left_out() {
+    fn selector_terms_without_equivalent_are_rejected() {
         let selector: LabelSelector = serde_json::from_value(json!({
             "matchLabels": {"app": "web", "bad key": "x", "tier": "a,b", "eq": "=x"},
             "matchExpressions": [

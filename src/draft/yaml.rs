@@ -1,23 +1,22 @@
-//! Lines of YAML. Names from a cluster are quoted, and cannot leave their line.
+//! Writes lines of YAML. Names from a cluster are quoted and cannot break out of their line.
 
-/// A text that grows by lines.
+/// YAML text that is built line by line.
 #[derive(Debug, Default)]
 pub(super) struct Yaml(String);
 
 impl Yaml {
-    /// A line at a depth of two spaces each.
+    /// Adds a line, indented by two spaces per level of `depth`.
     pub(super) fn line(&mut self, depth: usize, text: &str) {
         self.0.push_str(&"  ".repeat(depth));
         self.0.push_str(&one_line(text));
         self.0.push('\n');
     }
 
-    /// A comment.
     pub(super) fn comment(&mut self, depth: usize, text: &str) {
         self.line(depth, &format!("# {text}"));
     }
 
-    /// An empty line, but never two.
+    /// Adds an empty line, but never two in a row.
     pub(super) fn gap(&mut self) {
         if !self.0.ends_with("\n\n") && !self.0.is_empty() {
             self.0.push('\n');
@@ -29,12 +28,12 @@ impl Yaml {
     }
 }
 
-/// Text without what ends a line or steers a terminal: names come from a cluster.
+/// Replaces control characters, which end a line or steer a terminal: names come from a cluster.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-/// A scalar: as it is where YAML can read it only as text, else in double quotes.
+/// Returns a scalar: unquoted if YAML can read it only as text, else in double quotes.
 pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@".contains(c);
     let letter = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
@@ -43,11 +42,11 @@ pub(super) fn quoted(text: &str) -> String {
     if letter && word && text.chars().all(plain) {
         return text.to_owned();
     }
-    // JSON's strings are YAML's, too.
+    // JSON strings are also YAML strings.
     serde_json::Value::from(text).to_string()
 }
 
-/// A list on one line.
+/// Returns a list on one line.
 pub(super) fn list(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
     format!("[{}]", items.join(", "))
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scalars_stay_text() {
+    fn ambiguous_scalars_are_quoted_and_comments_stay_on_one_line() {
         for (text, written) in [
             ("shop", "shop"),
             ("true", "\"true\""),

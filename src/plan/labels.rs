@@ -12,7 +12,7 @@ use super::selection::{selector_problem, split_terms};
 #[error("{0}; write a=b, a!=b, a in (b,c), a notin (b,c), a or !a, joined by commas")]
 pub struct LabelSelectorError(String);
 
-/// Labels that an object must have; all terms hold.
+/// A label selector. An object matches if all terms hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LabelSelector(Vec<Term>);
 
@@ -31,13 +31,13 @@ enum Rule {
 }
 
 impl LabelSelector {
-    /// Whether `labels`, an object of texts or nothing, fit.
+    /// True if `labels`, an object of strings or null, match.
     #[must_use]
     pub fn matches(&self, labels: &Value) -> bool {
         self.takes(|key| labels.get(key).and_then(Value::as_str))
     }
 
-    /// Whether an object fits whose labels `label` tells by their keys.
+    /// True if an object matches whose label values `label` returns by key.
     pub fn takes<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|term| {
             let value = label(&term.key);
@@ -79,7 +79,7 @@ impl FromStr for LabelSelector {
     }
 }
 
-/// A term that was found sound.
+/// Parses a term that [`selector_problem`] has accepted.
 fn read(term: &str) -> Term {
     let owned = |text: &str| text.trim().to_owned();
     if let Some((head, values)) = term.split_once('(') {
@@ -110,7 +110,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn selectors_choose_as_kubernetes_does() {
+    fn selectors_match_as_in_kubernetes() {
         let labels = json!({"app": "web", "tier": "front"});
         for (text, fits) in [
             ("app=web", true),

@@ -1,7 +1,7 @@
-//! The plan: the one thing a user writes. Text in, types out; no I/O.
+//! Backup plans and restore plans: parsing, validation and JSON Schema. Pure: no I/O.
 //!
-//! [`parse`] reads a file's text, [`ShortForm`] arguments; both give a [`Checked`] plan or every
-//! problem with its place and its remedy. docs/plan.md describes the fields.
+//! [`parse`] reads the text of a file, [`ShortForm`] command-line arguments. Both give a [`Checked`] plan or
+//! all problems, each with position and remedy. docs/plan.md describes the fields.
 
 mod items;
 mod labels;
@@ -47,7 +47,7 @@ pub use validate::LEAST_MEMORY;
 pub use value::{Day, Period, Rate, Size, ValueError};
 
 impl Spec {
-    /// Who can decrypt.
+    /// Returns the owners, who can decrypt the backups.
     #[must_use]
     pub fn owners(&self) -> Vec<crate::pipeline::owner::Owner> {
         self.recipients.iter().map(|recipient| recipient.owner().clone()).collect()
@@ -55,14 +55,14 @@ impl Spec {
 }
 
 impl BackupPlan {
-    /// The plan's name.
+    /// Returns the plan's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.metadata.name
     }
 
-    /// The items that it declares, in the order resources, databases, volumes. Claims stand as the
-    /// plan writes them, also where that is a glob.
+    /// Returns the declared items in the order resources, databases, volumes. Names of claims are as the plan
+    /// writes them, globs included.
     #[must_use]
     pub fn items(&self) -> Vec<ItemName> {
         let resources = self.spec.resources.iter().map(|_| ItemName::Resources);
@@ -71,8 +71,8 @@ impl BackupPlan {
         resources.chain(databases).chain(volumes).collect()
     }
 
-    /// Makes the names of files absolute: those that are relative are meant from `folder`, where
-    /// the plan lies, so that a plan works from wherever kbak is started.
+    /// Makes relative file names absolute. They are relative to `folder`, the folder of the plan's file, so
+    /// that kbak can be started from any folder.
     pub fn resolve_files(&mut self, folder: &Path) {
         let absolute = |file: &mut PathBuf| *file = folder.join(&*file);
         let spec = &mut self.spec;

@@ -1,4 +1,4 @@
-//! What is wrong with a plan: where, what, and what to do about it.
+//! Problems of a plan, each with position, message and remedy.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use serde::Serialize;
 
 use crate::report::failure::{Exit, Failure};
 
-/// A place in a plan's text, both counted from 1; columns count characters.
+/// A position in a plan's text. Lines and columns count from 1; columns count characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Position {
-    /// The line.
+    /// The line, from 1.
     pub line: usize,
-    /// The character in it.
+    /// The column, in characters, from 1.
     pub column: usize,
 }
 
 impl Position {
-    /// The position of byte `at` of `text`.
+    /// Returns the position of byte `at` of `text`.
     #[must_use]
     pub fn of(text: &str, at: usize) -> Self {
         let before = &text[..text.floor_char_boundary(at)];
@@ -26,69 +26,69 @@ impl Position {
     }
 }
 
-/// What kind of problem it is, for programs.
+/// The kind of a problem, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
-    /// The text is not YAML, or holds a value of the wrong type.
+    /// The text is too long, is not YAML, or holds several documents.
     Syntax,
-    /// No such field.
+    /// A field that does not exist.
     UnknownField,
-    /// A field that must be there is not.
+    /// A required field is missing.
     MissingField,
-    /// A value that cannot be.
+    /// A value that is not allowed.
     BadValue,
-    /// A private key stands in the plan.
+    /// The plan contains a private key.
     PrivateKey,
-    /// The plan selects nothing.
+    /// The plan, or a part of it, selects nothing.
     Empty,
-    /// Two items have one name.
+    /// A field, an item or a recipient occurs twice.
     Duplicate,
     /// Two settings exclude each other.
     Contradiction,
-    /// A right plan, which this version cannot carry out.
+    /// A valid plan that this version does not support yet.
     NotYet,
 }
 
-/// One problem.
+/// A problem of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Its kind.
+    /// The kind, for programs.
     pub kind: ProblemKind,
-    /// Where in the text, if there is a text.
+    /// The position in the text, if there is a text.
     pub at: Option<Position>,
     /// The field: `spec.databases[1].name`; empty for the plan as a whole.
     pub field: String,
-    /// What is wrong, in one line. Never a secret.
+    /// The problem in one line. It never contains a secret.
     pub message: String,
-    /// What to do.
+    /// The remedy, if there is one.
     pub remedy: Option<String>,
-    /// Whether the plan is refused for it. A problem that only another verb will meet is a warning.
+    /// `true` if the plan is rejected for it; `false` for a warning, which only another verb will meet.
     pub refused: bool,
 }
 
 impl Problem {
-    /// A problem for which the plan is refused.
+    /// Creates a problem for which the plan is rejected.
     #[must_use]
     pub fn new(kind: ProblemKind, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind, at: None, field: field.into(), message: message.into(), remedy: None, refused: true }
     }
 
-    /// With what to do.
+    /// Sets the remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// With its place.
+    /// Sets the position.
     #[must_use]
     pub fn at(mut self, at: Option<Position>) -> Self {
         self.at = at;
         self
     }
 
-    /// As a warning.
+    /// Makes it a warning.
     #[must_use]
     pub fn warning(mut self) -> Self {
         self.refused = false;
@@ -108,7 +108,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A plan that is refused: everything that is wrong with it, in the order of the text.
+/// A rejected plan: all its problems, in the order of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanError {
     /// The problems; at least one.
@@ -136,11 +136,11 @@ impl fmt::Display for PlanError {
 impl std::error::Error for PlanError {}
 
 impl PlanError {
-    /// As a failure of the plan that people know as `name` (a file, or `the command line`).
+    /// Converts it to a failure of the plan that people know as `name` (a file, or `the command line`).
     #[must_use]
     pub fn failure(&self, name: &str) -> Failure {
         let (what, remedy) = match self.problems.as_slice() {
-            // An argument is its own field: it is named once.
+            // For an argument, `name` is also the field: it is named once.
             [one] if one.at.is_none() && one.field == name => (one.to_string(), one.remedy.clone()),
             [one] => (format!("{name}: {one}"), one.remedy.clone()),
             many => (format!("{name}: {} problems", many.len()), None),

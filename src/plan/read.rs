@@ -1,5 +1,5 @@
-//! From text to a plan: YAML (or JSON, which is YAML) into types, then everything that types do
-//! not say.
+//! Reads a plan: parses YAML (or JSON, which is YAML) into types, then checks everything that types cannot
+//! express.
 
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Error as Yaml, MessageFormatter as _, UserMessageFormatter};
@@ -10,32 +10,32 @@ use super::spec::BackupPlan;
 use super::tree::{Place, position, without_numbers};
 use super::{recipient, supported, validate};
 
-/// The longest plan that is read. Kubernetes bounds a ConfigMap to 1 MiB.
+/// The maximum length of a plan, in bytes. Kubernetes limits a ConfigMap to 1 MiB.
 pub const MAX_TEXT: usize = 1 << 20;
 
-/// A plan that may be carried out, and what its owner should know about it.
+/// A valid plan and its warnings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
     /// The plan.
     pub plan: BackupPlan,
-    /// Problems for which it is not refused.
+    /// Problems that do not make the plan invalid.
     pub warnings: Vec<Problem>,
 }
 
-/// Reads a plan.
+/// Parses and checks a backup plan.
 ///
 /// # Errors
-/// Everything that is wrong with it, in the order of the text. A text that cannot be read as a plan
-/// gives the first problem only.
+/// Returns all problems in the order of the text, or only the first one if the text cannot be parsed as a
+/// plan.
 pub fn parse(text: &str) -> Result<Checked, PlanError> {
     let (plan, places) = typed::<BackupPlan>(text, super::schema::fields)?;
     check(plan, Some(&places))
 }
 
-/// Reads a plan of one kind; `fields` are all that it may have.
+/// Parses a plan of one kind; `fields` returns all fields that it may have.
 ///
 /// # Errors
-/// The first problem.
+/// Returns the first problem, or all fields that have no value.
 pub(super) fn typed<T: DeserializeOwned>(
     text: &str,
     fields: fn() -> Vec<FieldDoc>,
@@ -44,7 +44,7 @@ pub(super) fn typed<T: DeserializeOwned>(
         let message = format!("a plan has at most {MAX_TEXT} bytes, this is {}", text.len());
         return Err(Problem::new(ProblemKind::Syntax, "", message).into());
     }
-    // First, so that no later message can quote a line that holds a key.
+    // This check is first, so that no later message can quote a line that holds a key.
     if let Some(at) = recipient::find_private_key(text) {
         return Err(private_key(at).into());
     }
@@ -57,10 +57,10 @@ pub(super) fn typed<T: DeserializeOwned>(
     Ok((plan, places))
 }
 
-/// Checks a plan that was put together from arguments.
+/// Checks a plan that was built from arguments.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Returns all problems of the plan.
 pub fn check_built(plan: BackupPlan) -> Result<Checked, PlanError> {
     check(plan, None)
 }
@@ -85,7 +85,7 @@ fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Yaml> {
     serde_saphyr::from_str_with_options(text, options)
 }
 
-/// A field without a value could mean the defaults or nothing at all; nobody should have to guess.
+/// Returns a problem for each field without a value: it could mean the defaults or an empty value.
 fn nothing_stands(places: &Place) -> Vec<Problem> {
     let problem = |(field, at): (String, _)| {
         if field.is_empty() {
@@ -111,7 +111,7 @@ fn private_key(at: Position) -> Problem {
         .remedy("put the public key there, and count this private key as known to whoever saw the file")
 }
 
-/// A text that is no YAML, or more than one document of it.
+/// Describes a text that is not YAML, repeats a key, or holds several documents.
 fn broken(error: &Yaml) -> Problem {
     let error = error.without_snippet();
     let at = error.location().and_then(position);
@@ -132,14 +132,14 @@ fn broken(error: &Yaml) -> Problem {
     problem.at(at)
 }
 
-/// YAML that is no plan.
+/// Describes YAML that is not a plan.
 fn problem_of(error: &Yaml, places: &Place, fields: fn() -> Vec<FieldDoc>) -> Problem {
     let error = error.without_snippet();
     let at = error.location().and_then(position);
     let field = at.and_then(|at| places.field_at(at)).unwrap_or_default();
     let problem = match error {
         Yaml::SerdeUnknownField { field: name, expected, .. } => {
-            // The path ends with the name; what is around it is told.
+            // The path ends with the name, so the message adds only the parent.
             let message = format!("there is no field {name}{}", within(&field, name));
             return unknown(ProblemKind::UnknownField, message, name, expected).at(at);
         }
@@ -170,7 +170,7 @@ fn problem_of(error: &Yaml, places: &Place, fields: fn() -> Vec<FieldDoc>) -> Pr
     Problem { field, ..problem }.at(at)
 }
 
-/// ` in spec.databases[1]`, for a field whose own path is known.
+/// Returns ` in spec.databases[1]` for a field whose own path is known.
 fn within(path: &str, name: &str) -> String {
     match path.strip_suffix(name).and_then(|parent| parent.strip_suffix('.')) {
         Some(parent) if !parent.is_empty() => format!(" in {parent}"),
@@ -186,7 +186,7 @@ fn unknown(kind: ProblemKind, message: String, name: &str, expected: &[&'static 
     Problem::new(kind, "", message).remedy(remedy)
 }
 
-/// A field that must be there: the reader only says its name, the schema says where it belongs.
+/// Describes a missing field. The parser gives only its name, the schema gives its place.
 fn missing(name: &str, at: Option<Position>, places: &Place, fields: fn() -> Vec<FieldDoc>) -> Problem {
     let lacking = fields().into_iter().filter(|field| field.required).find_map(|field| {
         let parent = field.path.strip_suffix(name)?;
@@ -209,7 +209,7 @@ fn missing_remedy(name: &str) -> String {
     }
 }
 
-/// The nearest of `names`, if one is near enough to have been meant.
+/// Returns the most similar of `names`, if it is similar enough to have been meant.
 #[must_use]
 pub fn suggest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = |other: &str| strsim::jaro_winkler(&name.to_lowercase(), &other.to_lowercase());

@@ -1,5 +1,5 @@
-//! Recipients: the public keys that a backup is encrypted to. Private keys are refused wherever
-//! they stand, and never shown.
+//! Recipients: the public keys that a backup is encrypted to. Private keys are rejected wherever they occur,
+//! and never shown.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,31 +12,31 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::problem::Position;
 use crate::pipeline::owner::{self, Owner};
 
-/// Why a text is no recipient. The text itself is left out: it may be a secret that was pasted
+/// The reason why a text is no recipient. It does not contain the text, which may be a secret that was pasted
 /// into the wrong place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
-    /// A private key.
+    /// The text is a private key.
     #[error("this is a private key; a plan takes public keys only")]
     PrivateKey,
-    /// A name of a file.
+    /// The text is the name of a file.
     #[error("this is the name of a file; the key itself is wanted")]
     FileName,
-    /// An age key that lacks letters, or has wrong ones.
+    /// An age key that lacks characters or has wrong ones.
     #[error("this age key is cut short or mistyped")]
     Damaged,
-    /// Anything else that is no owner.
+    /// Any other error of an owner's public key.
     #[error("this is no owner's public key: {0}")]
     Owner(owner::RecipientError),
 }
 
-/// An owner by his public key, as `kbak keygen` prints it: `age1… [ssh-ed25519 AAAA…] [comment]`,
-/// or an SSH public key.
+/// An owner, given by their public key as `kbak keygen` prints it: `age1… [ssh-ed25519 AAAA…] [comment]`, or
+/// by an SSH public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient(Owner);
 
 impl Recipient {
-    /// The owner.
+    /// Returns the owner with this public key.
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.0
@@ -97,8 +97,8 @@ impl JsonSchema for Recipient {
     }
 }
 
-/// Where a text holds something that looks like a private key: an age identity, an age plugin's
-/// identity, a PEM or OpenSSH private key.
+/// Returns the first position of something that looks like a private key: an age identity, the identity of an
+/// age plugin, a PEM or OpenSSH private key.
 #[must_use]
 pub fn find_private_key(text: &str) -> Option<Position> {
     // Bech32 may be all upper or all lower case.

@@ -1,4 +1,4 @@
-//! The JSON Schema of a plan, for editors, made from the types.
+//! The JSON Schema of plans, for editors, and the list of their fields; both are made from the types.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::restore::RestorePlan;
 use super::spec::BackupPlan;
 
-/// The schema, as JSON Schema draft 2020-12.
+/// Returns the schema of a backup plan, as JSON Schema draft 2020-12.
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<BackupPlan>();
@@ -15,7 +15,7 @@ pub fn schema() -> Value {
     schema.to_value()
 }
 
-/// The schema of a restore's plan.
+/// Returns the schema of a restore plan.
 #[must_use]
 pub fn restore_schema() -> Value {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RestorePlan>();
@@ -24,28 +24,28 @@ pub fn restore_schema() -> Value {
     schema.to_value()
 }
 
-/// One field of a plan, as a reader of docs/plan.md meets it.
+/// One field of a plan, as docs/plan.md lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldDoc {
-    /// Its path: `spec.databases[].engine`.
+    /// The field's path: `spec.databases[].engine`.
     pub path: String,
-    /// What it may hold: `string`, `postgresql | mariadb`, `list`, …
+    /// The possible values: `string`, `postgresql | mariadb`, `list of string`, …
     pub values: String,
-    /// Its default, as JSON, if it has one that is not empty.
+    /// The default as JSON, if there is one that is not empty.
     pub default: Option<String>,
-    /// Whether it must be there.
+    /// `true` if the field is required.
     pub required: bool,
-    /// What it is.
+    /// The description.
     pub about: String,
 }
 
-/// Every field of a plan, in the order of the types.
+/// Returns every field of a backup plan, in the order of the types.
 #[must_use]
 pub fn fields() -> Vec<FieldDoc> {
     fields_of(&schema())
 }
 
-/// Every field of a restore's plan.
+/// Returns every field of a restore plan.
 #[must_use]
 pub fn restore_fields() -> Vec<FieldDoc> {
     fields_of(&restore_schema())
@@ -77,13 +77,13 @@ fn walk(root: &Value, object: &Value, path: &str, found: &mut Vec<FieldDoc>) {
         for variant in inner["oneOf"].as_array().into_iter().flatten() {
             let before = found.len();
             walk(root, variant, &deeper, found);
-            // Each form needs its own field, and the plan only one of the forms.
+            // Each variant requires its own field, but a plan has only one of the variants.
             found[before..].iter_mut().for_each(|field| field.required = false);
         }
     }
 }
 
-/// Follows references, and takes the one real form of what may also be null.
+/// Follows references; of a schema that may be null takes the form that is not.
 fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     if let Some(name) = schema["$ref"].as_str().and_then(|link| link.strip_prefix("#/$defs/")) {
         return resolve(root, &root["$defs"][name]);
@@ -135,7 +135,7 @@ fn values(root: &Value, shape: &Value) -> String {
 }
 
 fn default_of(root: &Value, field: &Value, shape: &Value) -> Option<String> {
-    // A block's default is told by its fields.
+    // The default of a block is described by its fields.
     if shape["properties"].is_object() || resolve(root, shape)["properties"].is_object() {
         return None;
     }

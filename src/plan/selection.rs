@@ -1,4 +1,4 @@
-//! Patterns over names, and label selectors.
+//! Glob patterns for names, and the grammar of label selectors.
 
 /// A pattern that no name can match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,20 +12,20 @@ pub struct GlobError(pub String);
 #[error("{0:?} is no pattern for names of databases: it is empty, too long, or ends with a lone backslash")]
 pub struct FreeGlobError(pub String);
 
-/// A pattern over names: `*` stands for any text, `?` for one character; the whole name, and the
-/// case of letters counts.
+/// A glob pattern for names: `*` matches any text, `?` one character. It must match the whole name, and is
+/// case-sensitive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     text: String,
     parts: Vec<Part>,
 }
 
-/// What a pattern is made of.
+/// An element of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// Any text.
     Any,
-    /// Any character.
+    /// Any one character.
     One,
     /// This character.
     Is(char),
@@ -42,10 +42,10 @@ impl Part {
 }
 
 impl Glob {
-    /// A pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// When it is empty or holds what no name holds.
+    /// Fails if it is empty, longer than 253 bytes, or has a character that no name has.
     pub fn new(pattern: &str) -> Result<Self, GlobError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._:*?".contains(c);
         if pattern.is_empty() || pattern.len() > 253 || !pattern.chars().all(fits) {
@@ -58,11 +58,11 @@ impl Glob {
         Self { text: pattern.to_owned(), parts }
     }
 
-    /// A pattern for names that may hold anything, as those of databases do: behind a backslash stands
-    /// a character for itself.
+    /// Parses a pattern for names with arbitrary characters, such as those of databases. A backslash makes
+    /// the next character literal.
     ///
     /// # Errors
-    /// When it is empty, or ends with a backslash that stands alone.
+    /// Fails if it is empty, longer than 253 bytes, has a NUL, or ends with a lone backslash.
     pub fn of_any(pattern: &str) -> Result<Self, FreeGlobError> {
         let wrong = || FreeGlobError(pattern.to_owned());
         let mut parts = Vec::new();
@@ -79,26 +79,26 @@ impl Glob {
         Ok(Self::parsed(pattern, parts))
     }
 
-    /// The pattern of [`Self::of_any`] that stands for this name alone.
+    /// Returns the pattern for [`Self::of_any`] that matches only this name.
     #[must_use]
     pub fn escape(name: &str) -> String {
         let escaped = |c: char| matches!(c, '*' | '?' | '\\').then_some('\\').into_iter().chain([c]);
         name.chars().flat_map(escaped).collect()
     }
 
-    /// A pattern that stands in this program and is known to be one.
+    /// Creates a pattern from a literal of this program, which is known to be valid.
     pub(crate) fn known(pattern: &'static str) -> Self {
         debug_assert!(Self::new(pattern).is_ok(), "{pattern} is no pattern");
         Self::parsed(pattern, pattern.chars().map(Part::of).collect())
     }
 
-    /// Whether it stands for `name`, in time linear in the product of their lengths.
+    /// True if it matches `name`. The time is linear in the product of their lengths.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         let pattern = &self.parts;
         let (mut p, mut n) = (0, 0);
-        // The last star and the text it has taken so far: the only place to go back to.
+        // The last `*`, and the end of the text it matches so far: the only place to backtrack to.
         let mut star: Option<(usize, usize)> = None;
         while n < name.len() {
             match pattern.get(p) {
@@ -123,27 +123,27 @@ impl Glob {
         pattern[p..].iter().all(|part| *part == Part::Any)
     }
 
-    /// As it was written.
+    /// Returns the pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The name, where it stands for one alone.
+    /// Returns the name, if the pattern matches exactly one.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         let letter = |part: &Part| if let Part::Is(c) = part { Some(*c) } else { None };
         self.parts.iter().map(letter).collect()
     }
 
-    /// Whether it matches everything.
+    /// True if it matches every name.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.parts.iter().all(|part| *part == Part::Any)
     }
 }
 
-/// Why a text is no label selector, if it is none. The grammar is Kubernetes':
+/// Returns the reason why a text is no label selector, if it is none. The grammar is that of Kubernetes:
 /// `a=b`, `a==b`, `a!=b`, `a in (b,c)`, `a notin (b,c)`, `a`, `!a`, joined by commas.
 pub(super) fn selector_problem(text: &str) -> Option<String> {
     split_terms(text).into_iter().find_map(|term| {
@@ -166,14 +166,14 @@ pub(super) fn selector_problem(text: &str) -> Option<String> {
     })
 }
 
-/// The terms of a selector that only leave out (`a!=b`, `a notin (b)`, `!a`), if it has any.
+/// Returns the terms of a selector that only exclude objects (`a!=b`, `a notin (b)`, `!a`), if it has any.
 #[must_use]
 pub fn exclusions(selector: &str) -> Option<String> {
     let terms: Vec<&str> = split_terms(selector).into_iter().filter(|term| leaves_out(term)).collect();
     (!terms.is_empty()).then(|| terms.join(","))
 }
 
-/// Whether a selector has a term that picks out (`a=b`, `a in (b)`, `a`).
+/// True if a selector has a term that includes objects (`a=b`, `a in (b)`, `a`).
 #[must_use]
 pub fn picks_out(selector: &str) -> bool {
     split_terms(selector).into_iter().any(|term| !leaves_out(term))
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terms_that_leave_out_are_told_from_those_that_pick_out() {
+    fn excluding_terms_are_separated_from_including_terms() {
         for (selector, left_out, picks) in [
             ("kbak.dev/exclude!=true", Some("kbak.dev/exclude!=true"), false),
             ("app=web,tier notin (a,b),!old", Some("tier notin (a,b),!old"), true),

@@ -1,5 +1,5 @@
-//! Plans from arguments, without a file, for laptops and scripts. They become the same
-//! [`BackupPlan`] and pass the same checks.
+//! Plans built from command-line arguments, without a file, for laptops and scripts. The result is the same
+//! [`BackupPlan`] and passes the same checks.
 
 use std::path::PathBuf;
 
@@ -12,15 +12,15 @@ use super::spec::{
     ApiVersion, BackupPlan, Cluster, Epoch, Kind, Metadata, Repository, Resources, Spec, Writer,
 };
 
-/// The plan's name where nobody gives one.
+/// The plan's name if none is given.
 pub const DEFAULT_NAME: &str = "default";
 
-/// What arguments say.
+/// A plan as command-line arguments.
 #[derive(Debug, Clone, Default)]
 pub struct ShortForm {
     /// The plan's name; default [`DEFAULT_NAME`].
     pub name: Option<String>,
-    /// `--repo` and what belongs to it.
+    /// `--repo` and the other options of the store.
     pub repository: Repository,
     /// `--recipient`.
     pub recipients: Vec<String>,
@@ -43,10 +43,10 @@ pub struct ShortForm {
 }
 
 impl ShortForm {
-    /// The plan, checked.
+    /// Builds the plan and checks it.
     ///
     /// # Errors
-    /// Everything that is wrong with it. No text of a private key is repeated.
+    /// Returns the problems of the plan. The text of a private key is never repeated.
     pub fn plan(self) -> Result<Checked, PlanError> {
         let recipients =
             self.recipients.iter().map(|text| recipient_argument(text)).collect::<Result<_, PlanError>>()?;
@@ -83,10 +83,10 @@ impl ShortForm {
     }
 }
 
-/// Reads `--recipient`. The text is never repeated: it may be a private key.
+/// Parses `--recipient`. The text is never repeated: it may be a private key.
 ///
 /// # Errors
-/// That it is none, and what to do.
+/// Fails if the text is no recipient. The error has a remedy.
 pub fn recipient_argument(text: &str) -> Result<Recipient, PlanError> {
     use super::recipient::RecipientError as E;
     text.parse().map_err(|error| {

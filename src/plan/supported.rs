@@ -1,6 +1,5 @@
-//! What this version of kbak cannot do yet. A plan that asks for it is refused, so that nothing is
-//! taken for done; what only a later verb would need is a warning. The list shrinks with every
-//! version.
+//! Features that this version does not support yet. A plan that uses one is rejected, so that it is not taken
+//! for done. A feature that only a later verb needs gives a warning.
 
 use super::items::{Engine, Transport};
 use super::problem::{Problem, ProblemKind};
@@ -57,7 +56,7 @@ pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
     found
 }
 
-/// What does not change a backup, but what a later version will do with it.
+/// Returns warnings for settings that do not affect a backup, and that only a later version will use.
 fn warnings(plan: &BackupPlan) -> Vec<Problem> {
     let spec = &plan.spec;
     let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Where everything stands: a plan's text as a tree of places, so that a problem found in the
-//! typed plan is told with the line and column of the text.
+//! A plan's text as a tree of positions, so that a problem found in the typed plan is reported with line and
+//! column.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::problem::Position;
 
-/// One node of the text.
+/// A node of the YAML text with its position.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     at: Option<Position>,
@@ -29,8 +29,8 @@ pub(super) fn position(location: Location) -> Option<Position> {
 }
 
 impl Place {
-    /// The place of `field`, as in `spec.databases[1].name`, or of the nearest thing around it that
-    /// is there.
+    /// Returns the position of `field`, as in `spec.databases[1].name`, or of the nearest enclosing node that
+    /// exists.
     pub(super) fn of(&self, field: &str) -> Option<Position> {
         let mut here = self;
         let mut best = self.at;
@@ -50,11 +50,11 @@ impl Place {
             };
             here = next;
         }
-        // A scalar is pointed at itself, a block at its key.
+        // The position of a scalar is its own; that of a block is its key's.
         if matches!(here.inside, Inside::Scalar) { here.at.or(best) } else { best }
     }
 
-    /// The field that stands at `at`, as a key or as a value; the innermost one.
+    /// Returns the innermost field whose key or value is at `at`.
     pub(super) fn field_at(&self, at: Position) -> Option<String> {
         let mut found = None;
         self.each("", &mut |path, key, place| {
@@ -65,7 +65,7 @@ impl Place {
         found
     }
 
-    /// Fields that stand there without a value, with their places.
+    /// Returns the fields without a value, with their positions.
     pub(super) fn without_value(&self) -> Vec<(String, Option<Position>)> {
         let mut found = Vec::new();
         self.each("", &mut |path, key, place| {
@@ -76,7 +76,7 @@ impl Place {
         found
     }
 
-    /// Blocks along `path` (`spec.databases[]`) that lack the field `name`, with their places.
+    /// Returns the blocks along `path` (`spec.databases[]`) that lack the field `name`, with their positions.
     pub(super) fn lacking(&self, path: &str, name: &str) -> Vec<(String, Option<Position>)> {
         let mut found = Vec::new();
         self.each("", &mut |here, key, place| {
@@ -112,7 +112,7 @@ impl Place {
     }
 }
 
-/// `spec.databases[1].name` as `spec.databases[].name`.
+/// Removes the numbers of list elements: `spec.databases[1].name` becomes `spec.databases[].name`.
 pub(super) fn without_numbers(path: &str) -> String {
     let mut text = String::with_capacity(path.len());
     let mut inside = false;
@@ -200,7 +200,7 @@ impl<'de> Deserialize<'de> for Inside {
     }
 }
 
-/// A field's name; nothing for keys that are no text, which the typed reading refuses.
+/// A field's name; `None` for a key that is not text, which the typed parser rejects.
 struct Key(Option<String>);
 
 impl<'de> Deserialize<'de> for Key {

@@ -1,5 +1,5 @@
-//! What types do not say: values that cannot be, selections that select nothing, settings that
-//! exclude each other, names that are taken.
+//! Checks that types cannot express: impossible values, empty selections, settings that exclude each other,
+//! duplicate names.
 
 use std::collections::HashMap;
 use std::path::{Component, Path};
@@ -11,10 +11,10 @@ use super::selection::{Glob, selector_problem};
 use super::spec::{BackupPlan, ClusterScoped, EpochAge, LockMode, Patterns, Repository, Resources};
 use super::value::{Period, Size};
 
-/// The least memory a run can do with.
+/// The minimum of a run's memory limit.
 pub const LEAST_MEMORY: Size = Size::mebi(64);
 
-/// All problems of a plan, without their places.
+/// Returns all problems of a plan, without their positions.
 pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
     let mut found = Found(Vec::new());
     let spec = &plan.spec;
@@ -159,14 +159,14 @@ impl Found {
         self.0.len() == before
     }
 
-    /// Patterns that are globs and can match something.
+    /// Checks that the patterns are globs and can match something.
     fn patterns(&mut self, field: &str, patterns: &Patterns, of: &str) {
         let fine = self.globs(&format!("{field}.include"), &patterns.include)
             & self.globs(&format!("{field}.exclude"), &patterns.exclude);
         if !fine {
             return;
         }
-        // What excludes a pattern's own text excludes all that it matches, but for odd globs.
+        // An exclude that matches a pattern's text excludes all the pattern matches, except for odd globs.
         let excludes: Vec<Glob> = patterns.exclude.iter().filter_map(|p| Glob::new(p).ok()).collect();
         let gone = |include: &String| excludes.iter().any(|glob| glob.matches(include));
         if patterns.include.is_empty() {
@@ -410,7 +410,7 @@ impl Found {
     }
 }
 
-/// Every item with the field that declares it.
+/// Returns every item with the field that declares it.
 fn declared(plan: &BackupPlan) -> Vec<(ItemName, String)> {
     let spec = &plan.spec;
     let resources = spec.resources.iter().map(|_| (ItemName::Resources, "spec.resources".to_owned()));
@@ -422,7 +422,7 @@ fn declared(plan: &BackupPlan) -> Vec<(ItemName, String)> {
     resources.chain(databases).chain(volumes).collect()
 }
 
-/// Whether `declared`, whose claim may be a glob, stands for `item`.
+/// True if `declared`, whose claim may be a glob, includes `item`.
 fn covers(declared: &ItemName, item: &ItemName) -> bool {
     match (declared, item) {
         (ItemName::Volume { namespace, claim }, ItemName::Volume { namespace: other, claim: one }) => {
@@ -432,8 +432,8 @@ fn covers(declared: &ItemName, item: &ItemName) -> bool {
     }
 }
 
-/// Whether the repository is a folder; or what is wrong with its address. Nothing of an address
-/// that carries a password is repeated.
+/// Returns `true` if the repository is a folder, or the problem of its address. An address that carries a
+/// password is never repeated.
 fn repository_url(text: &str) -> Result<bool, String> {
     if text.contains('@') {
         return Err("the address carries credentials, or an @; credentials stand in a file".into());
@@ -459,7 +459,7 @@ fn repository_url(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A host name, an address, or the folder of a socket. What may carry a password is not repeated.
+/// Checks a host name, an IP address or the folder of a socket. A possible password is not repeated.
 fn host(text: &str) -> Result<(), String> {
     if text.contains('@') || text.contains("://") {
         return Err("this is an address with more than a host; it is not repeated here, because it may \
@@ -470,14 +470,14 @@ fn host(text: &str) -> Result<(), String> {
         !text.contains(char::is_control) && Path::new(text).components().all(is_plain)
     } else {
         let letter = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
-        // One colon would be a port's; addresses of IPv6 have more.
+        // A single colon would separate a port; IPv6 addresses have more.
         let address = text.matches(':').count() != 1 && (text.contains(':') || !text.contains('%'));
         (1..=255).contains(&text.len()) && !text.starts_with('-') && text.chars().all(letter) && address
     };
     if fine { Ok(()) } else { Err(format!("{text:?} is no host name, address or folder of a socket")) }
 }
 
-/// Whether a part of a path is one that leads down.
+/// True if a part of a path is the root or a name, not `.` or `..`.
 fn is_plain(part: Component<'_>) -> bool {
     matches!(part, Component::RootDir | Component::Normal(_))
 }

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Unexpected, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A text that is no such value.
+/// The error of a text that cannot be parsed as the expected value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}; write {expected}")]
 pub struct ValueError {
@@ -37,25 +37,25 @@ const PERIOD_UNITS: [(char, u64); 6] =
 const PERIOD_EXPECTED: &str = "a period such as 45s, 15m, 24h, 30d, 8w or 1y";
 
 impl Period {
-    /// `seconds` seconds.
+    /// Creates a period of `seconds` seconds.
     #[must_use]
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// `days` days.
+    /// Creates a period of `days` days of 24 hours.
     #[must_use]
     pub const fn days(days: u64) -> Self {
         Self::seconds(days * 86_400)
     }
 
-    /// `hours` hours.
+    /// Creates a period of `hours` hours.
     #[must_use]
     pub const fn hours(hours: u64) -> Self {
         Self::seconds(hours * 3_600)
     }
 
-    /// As the standard library has it.
+    /// Returns the period as a [`Duration`].
     #[must_use]
     pub const fn duration(self) -> Duration {
         self.0
@@ -103,7 +103,7 @@ impl fmt::Display for Period {
         if rest == 0 {
             return f.write_str("0s");
         }
-        // Years and weeks are for writing only: `90d` says more than `12w6d`.
+        // Years and weeks are only parsed, never printed: `90d` is clearer than `12w6d`.
         for (unit, factor) in &PERIOD_UNITS[2..] {
             if rest >= *factor {
                 write!(f, "{}{unit}", rest / factor)?;
@@ -131,19 +131,19 @@ const SIZE_UNITS: [(&str, u64); 8] = [
 const SIZE_EXPECTED: &str = "a size such as 512Ki, 128Mi or 4Gi";
 
 impl Size {
-    /// `bytes` bytes.
+    /// Creates a size of `bytes` bytes.
     #[must_use]
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// `count` MiB.
+    /// Creates a size of `count` MiB.
     #[must_use]
     pub const fn mebi(count: u64) -> Self {
         Self(count << 20)
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -192,7 +192,7 @@ pub struct Rate(Size);
 const RATE_EXPECTED: &str = "a rate such as 800Ki/s or 50Mi/s";
 
 impl Rate {
-    /// In bytes per second.
+    /// Returns the rate in bytes per second.
     #[must_use]
     pub const fn per_second(self) -> u64 {
         self.0.get()
@@ -227,7 +227,7 @@ pub struct Day(jiff::civil::Date);
 const DAY_EXPECTED: &str = "a day such as 2027-06-30";
 
 impl Day {
-    /// As jiff has it.
+    /// Returns the day as a date of jiff.
     #[must_use]
     pub const fn date(self) -> jiff::civil::Date {
         self.0
@@ -238,7 +238,7 @@ impl FromStr for Day {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        // jiff also takes forms that carry a time; a day of a plan is a day and nothing else.
+        // jiff also parses forms with a time, which a day of a plan must not have.
         let error = || ValueError::new(format!("{text:?} is no day"), DAY_EXPECTED);
         let date: jiff::civil::Date = text.parse().map_err(|_| error())?;
         if date.to_string() == text { Ok(Self(date)) } else { Err(error()) }
@@ -251,7 +251,7 @@ impl fmt::Display for Day {
     }
 }
 
-/// Reads a value from text, or from a bare number where `128` needs no quotes.
+/// Parses a value from text or from a bare number, so that `128` needs no quotes.
 struct TextOf<T> {
     expected: &'static str,
     value: std::marker::PhantomData<T>,
@@ -289,7 +289,7 @@ macro_rules! text_value {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                // `deserialize_any` lets a bare number through; a format that cannot tell says so.
+                // `deserialize_any` accepts a bare number; a format that is not self-describing fails.
                 deserializer.deserialize_any(TextOf { expected: $expected, value: std::marker::PhantomData })
             }
         }

@@ -9,7 +9,7 @@ use super::progress::permille;
 use super::style::{Style, padded};
 use super::text::plain;
 
-/// One bar an item, and a line under them.
+/// One bar per item, and a line below them.
 pub(super) struct Bars {
     all: MultiProgress,
     items: Mutex<Vec<ProgressBar>>,
@@ -19,7 +19,7 @@ pub(super) struct Bars {
     unknown: ProgressStyle,
 }
 
-/// Columns of items' names: as many as the longest has, within these.
+/// The minimum and maximum width of the items' names, in columns.
 const LEAST_NAME: usize = 11;
 const MOST_NAME: usize = 40;
 
@@ -28,8 +28,8 @@ impl Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
         let (bar, spin) =
             if style.colour { ("{bar:20.cyan/dim}", "{spinner:.cyan}") } else { ("{bar:20}", "{spinner}") };
-        // A template of our own that does not parse would be a mistake of the program; the
-        // default bar shows the same figures.
+        // A template of this program that does not parse would be a bug; the default bar shows the same
+        // figures.
         let template = |text: &str, plain: fn() -> ProgressStyle| {
             ProgressStyle::with_template(text).unwrap_or_else(|_| plain()).progress_chars("█▉▊▋▌▍▎▏·")
         };
@@ -41,8 +41,7 @@ impl Bars {
         Self { all, items: Mutex::default(), under, phase: Mutex::default(), known, unknown }
     }
 
-    /// Draws item `number`; the first time at its place, above the last line. Names are padded to
-    /// `columns`.
+    /// Draws item `number`, at first use inserted above the last line. Names are padded to `columns`.
     pub(super) fn item(&self, number: usize, name: &str, columns: usize, reading: &Reading, text: &str) {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         while items.len() <= number {
@@ -66,7 +65,7 @@ impl Bars {
         }
     }
 
-    /// Draws the line under the items: the phase while there is nothing else to tell.
+    /// Draws the line below the items: phase and `text`. `last` ends all bars and clears the line.
     pub(super) fn footer(&self, text: &str, last: bool) {
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         if last {
@@ -81,12 +80,12 @@ impl Bars {
         self.under.tick();
     }
 
-    /// What the run is doing beside its items.
+    /// Sets the current phase of the run, beside its items.
     pub(super) fn phase(&self, name: Option<&'static str>) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
-    /// A line above the bars, which stays.
+    /// Prints a line above the bars, which stays.
     pub(super) fn above(&self, line: &str) {
         let _ = self.all.println(line);
     }

@@ -1,5 +1,5 @@
-//! Shows a run while it goes: bars on a terminal, lines in a log, JSON lines for programs, or
-//! nothing. It takes part in nothing: it only reads meters and hears events.
+//! Shows a run while it goes: bars on a terminal, lines in a log, JSON lines for programs, or nothing. It
+//! only reads meters and events, and never affects the run.
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,34 +18,34 @@ use super::retries::Retries;
 use super::style::{Style, width};
 use super::text::{plain, plural};
 
-/// How a run is shown.
+/// The form in which a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Bars; for a terminal.
+    /// Progress bars, for a terminal.
     Bars,
-    /// A line now and then; for a log.
+    /// A line at increasing intervals, for a log.
     Plain,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// Nothing.
+    /// No output.
     None,
 }
 
-/// What a display needs to know.
+/// Options of a display.
 #[derive(Debug, Clone, Copy)]
 pub struct DisplayOptions {
-    /// How.
+    /// The form.
     pub mode: Mode,
     /// Colour and width.
     pub style: Style,
-    /// The memory that the run may have, in bytes.
+    /// The memory limit of the run, in bytes.
     pub memory: Option<u64>,
 }
 
 /// The name of the display's thread.
 pub const THREAD: &str = "display";
 
-/// A display at work, on a thread of its own.
+/// A running display, on a thread of its own.
 pub struct Display {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -69,7 +69,7 @@ struct Shared {
     began: Instant,
 }
 
-/// Hears events before the display does, so that none is lost.
+/// Records events, also before the display exists, so that none is lost.
 struct Ears {
     recorder: Arc<Recorder>,
     shown: Mutex<Option<std::sync::Weak<Shared>>>,
@@ -90,7 +90,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Display {
-    /// Begins to show on `out` (bars draw on standard error themselves).
+    /// Starts the display on `out` (bars draw on standard error themselves).
     #[must_use]
     pub fn start(options: DisplayOptions, out: Box<dyn Write + Send>) -> Self {
         let recorder = Arc::new(Recorder::default());
@@ -115,13 +115,13 @@ impl Display {
         Self { shared, thread: thread.flatten() }
     }
 
-    /// What the run is told to report to.
+    /// Returns the reporter for the run.
     #[must_use]
     pub fn reporter(&self) -> Reporter {
         self.shared.reporter.clone()
     }
 
-    /// Ends it: the last figures are drawn, and stay. Gives what was heard.
+    /// Ends the display: the last figures are drawn, and stay. Returns the recorded events.
     #[must_use]
     pub fn finish(mut self) -> Arc<Recorder> {
         self.stop();
@@ -132,7 +132,7 @@ impl Display {
         *lock(&self.shared.over) = true;
         self.shared.wake.notify_all();
         if let Some(thread) = self.thread.take() {
-            // A display that panicked must not end the run; its panic was already told.
+            // A display that panicked must not end the run; its panic was already reported.
             let _ = thread.join();
         }
     }
@@ -181,7 +181,7 @@ impl Shared {
                 }
                 bars.footer(&under, last);
             }
-            // The end of a run is told by its summary.
+            // The summary shows the end of a run.
             Mode::Plain if !last => {
                 for one in
                     watched.iter().filter(|one| !one.reading.ended && one.reading != Reading::default())
@@ -228,7 +228,7 @@ impl Shared {
         }
     }
 
-    /// An event as a line for people, if it is told to them.
+    /// Formats an event for people; `None` if it is not shown.
     fn told(&self, event: &Event) -> Option<String> {
         let line = told(event, self.options.style);
         if !matches!(event, Event::Retry { .. }) {
@@ -242,7 +242,7 @@ impl Shared {
 
     fn say(&self, line: &str) {
         let time = Timestamp::now().strftime("%H:%M:%SZ");
-        // Nobody can be told that the log is gone.
+        // A failed write is ignored: there is nowhere to report it.
         let _ = writeln!(lock(&self.out), "{time} {line}");
     }
 
@@ -251,7 +251,7 @@ impl Shared {
     }
 }
 
-/// An event as a line; names from elsewhere cannot steer the terminal.
+/// Formats an event as a line; foreign names cannot steer the terminal.
 fn told(event: &Event, style: Style) -> String {
     match event {
         Event::Phase { name } => format!("{name} …"),
@@ -292,7 +292,7 @@ struct ItemFigures<'a> {
     seconds_left: Option<u64>,
 }
 
-/// A meter and how fast it goes.
+/// A meter and its speeds.
 struct Watched {
     meter: Arc<Meter>,
     reading: Reading,
@@ -332,8 +332,8 @@ impl Watched {
     }
 }
 
-/// How long until the next look: steady on a terminal; in a log soon at first, then ever less
-/// often, so that a short run shows life and a long one does not fill the log.
+/// The time until the next update: constant on a terminal; in a log short at first, then longer, so that a
+/// short run shows life and a long one does not fill the log.
 struct Pause {
     mode: Mode,
     looks: u32,

@@ -1,18 +1,18 @@
-//! Events and counters. Use cases raise them; the terminal, the log and `--progress json` show
-//! them. Nothing here holds a secret or plaintext from a backup but names the owner chose.
+//! Events and counters. Use cases raise them; the terminal, the log and `--progress json` show them. They
+//! hold no secrets, and of a backup's plaintext only names that the owner chose.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-/// Something that a reader of the log wants to know at once.
+/// An event that a reader of the log wants to see at once.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A phase of the run begins: `probe`, `list packs`, `commit`, …
     Phase {
-        /// Its name.
+        /// The phase's name.
         name: &'static str,
     },
     /// An item begins.
@@ -24,32 +24,32 @@ pub enum Event {
     ItemFinished {
         /// The item's name in the plan.
         item: String,
-        /// Its state: good, gap, anomalous, …
+        /// The item's state: good, gap, anomalous, …
         state: String,
-        /// One line for people.
+        /// The result for people, in one line.
         summary: String,
     },
-    /// Something is not as declared, or was skipped, capped, approximated.
+    /// Something is not as declared, or was skipped, capped or approximated.
     Warning {
-        /// What it concerns.
+        /// The object that it concerns.
         object: String,
-        /// What, in one line.
+        /// The message, in one line.
         message: String,
-        /// What to do, if there is anything.
+        /// The remedy, if there is one.
         remedy: Option<String>,
     },
-    /// A store or server is asked again.
+    /// A request to a store or server is repeated.
     Retry {
-        /// What is tried again.
+        /// The operation that is repeated.
         operation: String,
-        /// The try that begins.
+        /// The number of the attempt that begins.
         attempt: u32,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// A value with the time, as `--progress json` tells it: one line of JSON.
+/// Returns a value with the current time as one line of JSON, as `--progress json` prints it.
 #[must_use]
 pub fn json_line<T: Serialize>(value: &T) -> String {
     #[derive(Serialize)]
@@ -58,16 +58,16 @@ pub fn json_line<T: Serialize>(value: &T) -> String {
         #[serde(flatten)]
         value: &'a T,
     }
-    // Ours have keys that are text, and nothing else can fail.
+    // Serialization can only fail for keys that are not text, and all keys here are text.
     serde_json::to_string(&Timed { time: jiff::Timestamp::now(), value }).unwrap_or_default()
 }
 
-/// The counters of one item, read by whoever draws progress.
+/// The counters of one item, which the display reads.
 #[derive(Debug)]
 pub struct Meter {
     /// The item's name.
     pub item: String,
-    /// What `done` and `total` count: `files`, `objects`, `bytes`.
+    /// The unit of `done` and `total`: `files`, `objects`, `bytes`.
     pub unit: &'static str,
     done: AtomicU64,
     total: AtomicU64,
@@ -92,31 +92,31 @@ impl Meter {
         }
     }
 
-    /// `count` more units are done.
+    /// Adds `count` units that are done.
     pub fn add_done(&self, count: u64) {
         self.done.fetch_add(count, Ordering::Relaxed);
     }
-    /// There are `count` more units than known so far.
+    /// Adds `count` newly found units to the total.
     pub fn add_total(&self, count: u64) {
         self.total.fetch_add(count, Ordering::Relaxed);
     }
-    /// `count` more bytes went through.
+    /// Adds `count` processed bytes.
     pub fn add_bytes(&self, count: u64) {
         self.bytes.fetch_add(count, Ordering::Relaxed);
     }
-    /// There are `count` more bytes than known so far.
+    /// Adds `count` newly found bytes to the total.
     pub fn add_bytes_total(&self, count: u64) {
         self.bytes_total.fetch_add(count, Ordering::Relaxed);
     }
-    /// `count` more bytes were new.
+    /// Adds `count` bytes that were new to the store.
     pub fn add_new_bytes(&self, count: u64) {
         self.new_bytes.fetch_add(count, Ordering::Relaxed);
     }
-    /// The item is over.
+    /// Marks the item as ended.
     pub fn end(&self) {
         self.ended.store(1, Ordering::Relaxed);
     }
-    /// What it says now.
+    /// Returns the current figures.
     #[must_use]
     pub fn read(&self) -> Reading {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -136,25 +136,25 @@ impl Meter {
 pub struct Reading {
     /// Units done.
     pub done: u64,
-    /// Units known.
+    /// Units in total, as far as known.
     pub total: u64,
-    /// Bytes through.
+    /// Bytes processed.
     pub bytes: u64,
-    /// Bytes known.
+    /// Bytes in total, as far as known.
     pub bytes_total: u64,
-    /// Bytes that were new.
+    /// Bytes that were new to the store.
     pub new_bytes: u64,
-    /// Whether the item is over.
+    /// `true` if the item has ended.
     pub ended: bool,
 }
 
-/// Who is told.
+/// A receiver of events.
 pub trait Observer: Send + Sync {
-    /// Something happened.
+    /// Handles an event.
     fn event(&self, event: &Event);
 }
 
-/// Passed to everything that works: raises events, makes meters. Cheap to clone.
+/// Raises events and makes meters. It is passed to everything that works, and is cheap to clone.
 #[derive(Clone)]
 pub struct Reporter {
     observer: Arc<dyn Observer>,
@@ -170,13 +170,13 @@ impl std::fmt::Debug for Reporter {
 }
 
 impl Reporter {
-    /// Tells `observer`.
+    /// Creates a reporter that sends events to `observer`.
     #[must_use]
     pub fn new(observer: Arc<dyn Observer>) -> Self {
         Self { observer, meters: Arc::default(), stored: Arc::default(), packs: Arc::default() }
     }
 
-    /// Tells nobody.
+    /// Creates a reporter that drops all events.
     #[must_use]
     pub fn silent() -> Self {
         struct Nobody;
@@ -186,17 +186,17 @@ impl Reporter {
         Self::new(Arc::new(Nobody))
     }
 
-    /// Raises an event.
+    /// Sends an event to the observer.
     pub fn event(&self, event: Event) {
         self.observer.event(&event);
     }
 
-    /// Raises a warning.
+    /// Raises a warning without a remedy.
     pub fn warn(&self, object: impl Into<String>, message: impl Into<String>) {
         self.event(Event::Warning { object: object.into(), message: message.into(), remedy: None });
     }
 
-    /// A meter for `item`, which counts `unit`.
+    /// Creates a meter for `item` that counts `unit`.
     #[must_use]
     pub fn meter(&self, item: &str, unit: &'static str) -> Arc<Meter> {
         let meter = Arc::new(Meter::new(item, unit));
@@ -204,19 +204,19 @@ impl Reporter {
         meter
     }
 
-    /// All meters so far.
+    /// Returns all meters created so far.
     #[must_use]
     pub fn meters(&self) -> Vec<Arc<Meter>> {
         self.meters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// An object of `bytes` was acknowledged by the store.
+    /// Counts an object of `bytes` bytes that the store has acknowledged.
     pub fn stored(&self, bytes: u64, is_pack: bool) {
         self.stored.fetch_add(bytes, Ordering::Relaxed);
         self.packs.fetch_add(u64::from(is_pack), Ordering::Relaxed);
     }
 
-    /// Bytes and packs acknowledged so far.
+    /// Returns the bytes and packs acknowledged so far.
     #[must_use]
     pub fn stored_so_far(&self) -> (u64, u64) {
         (self.stored.load(Ordering::Relaxed), self.packs.load(Ordering::Relaxed))

@@ -1,4 +1,4 @@
-//! Failures as people meet them: what failed, on which object, why, and what to do.
+//! Failures as people see them: what failed, on which object, why, and what to do.
 
 use std::error::Error;
 use std::fmt;
@@ -24,57 +24,57 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number that the process ends with.
+    /// Returns the number that the process exits with.
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
     }
 }
 
-/// A failure with its four parts. Typed errors become one at the edge of a use case.
+/// A failure with its four parts. Typed errors are converted to it at the edge of a use case.
 #[derive(Debug)]
 pub struct Failure {
-    /// The exit code it asks for.
+    /// The exit code of the process.
     pub exit: Exit,
-    /// What failed, on which object: one line.
+    /// The failed action and its object, in one line.
     pub what: String,
     /// Facts in the order of a small table: label and value.
     pub facts: Vec<(String, String)>,
-    /// What to do: one line, if there is something.
+    /// The remedy in one line, if there is one.
     pub remedy: Option<String>,
-    /// Why.
+    /// The cause.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Failure {
-    /// A failure without cause, facts or remedy.
+    /// Creates a failure without cause, facts or remedy.
     #[must_use]
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self { exit, what: what.into(), facts: Vec::new(), remedy: None, source: None }
     }
 
-    /// With what to do.
+    /// Sets the remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// With a fact.
+    /// Adds a fact.
     #[must_use]
     pub fn fact(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
         self.facts.push((label.into(), value.into()));
         self
     }
 
-    /// With its cause.
+    /// Sets the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The causes, outermost first, one line each.
+    /// Returns the causes, outermost first, one line each.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -102,7 +102,7 @@ impl Error for Failure {
     }
 }
 
-/// An error and its causes in one line.
+/// Returns an error and its causes in one line.
 #[must_use]
 pub fn causes(error: &dyn Error) -> String {
     let mut lines = vec![error.to_string()];
@@ -117,8 +117,8 @@ pub fn causes(error: &dyn Error) -> String {
     lines.join(": ")
 }
 
-/// The next cause. An I/O error around another error names that one's cause as its own, and so would hide
-/// it.
+/// Returns the next cause. An I/O error that wraps another error gives that error's cause as its own, which
+/// would hide the wrapped error.
 #[must_use]
 pub fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
@@ -137,7 +137,7 @@ impl From<crate::store::StoreError> for Failure {
     }
 }
 
-/// What a store's error means for a run, and what to do.
+/// Returns the exit code and the remedy for a store's error.
 #[must_use]
 pub fn meaning(error: &crate::store::StoreError) -> (Exit, Option<&'static str>) {
     use crate::store::StoreErrorKind as Kind;
@@ -159,7 +159,7 @@ pub fn meaning(error: &crate::store::StoreError) -> (Exit, Option<&'static str>)
         Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
         Kind::Corrupt(_) if error.operation == crate::store::operation::Operation::Put => (
             Exit::Damaged,
-            // Its name is the hash of what it should be.
+            // The name of the object is the hash that its content should have.
             Some(
                 "what lies there is damaged: move that object away (with credentials that may delete), and \
                      run again to store it anew",

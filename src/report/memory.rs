@@ -1,15 +1,15 @@
-//! How much memory the process has resident, by the kernel's own count (proc(5), status).
+//! The resident memory of the process, as the kernel counts it (proc(5), status).
 
 /// Resident memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resident {
-    /// Now (VmRSS).
+    /// The current value (VmRSS).
     pub now: u64,
-    /// The most so far (VmHWM).
+    /// The maximum so far (VmHWM).
     pub peak: u64,
 }
 
-/// What the kernel says; nothing where there is no /proc.
+/// Reads the kernel's figures; `None` where there is no /proc.
 #[must_use]
 pub fn resident() -> Option<Resident> {
     parse(&std::fs::read_to_string("/proc/self/status").ok()?)
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_text_is_read() {
+    fn proc_status_is_parsed() {
         let text = "Name:\tkbak\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t3\n";
         assert_eq!(parse(text), Some(Resident { now: 1 << 20, peak: 2 << 20 }));
         assert_eq!(parse("Name:\tkbak\n"), None);

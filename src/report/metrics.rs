@@ -1,6 +1,6 @@
 //! A run as OpenMetrics text, for the node exporter's textfile collector or a Pushgateway.
 //!
-//! The names are a promise: dashboards and alarms are built on them.
+//! The names are stable, because dashboards and alarms depend on them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -15,12 +15,12 @@ use super::run::{ItemState, RunReport};
 use crate::coverage::What;
 
 type Labels = Vec<(String, String)>;
-/// Figures of one run are gauges: each run states them anew.
+/// Figures of one run are gauges, because each run sets them anew.
 type Figure = Family<Labels, Gauge>;
 type Seconds = Family<Labels, Gauge<f64, AtomicU64>>;
 
-/// The text, with `# EOF` at its end. `before` is what stood in its place: a run that did not come to look
-/// for the last success leaves what was said of it, so that an alarm on its age does not fall silent.
+/// Returns the text, with `# EOF` at its end. `before` is the text that it replaces. A run that did not look
+/// up the last success keeps the earlier value, so that an alarm on its age does not fall silent.
 #[must_use]
 pub fn openmetrics(report: &RunReport, before: &str) -> String {
     let mut registry = Registry::with_prefix("kbak");
@@ -30,13 +30,13 @@ pub fn openmetrics(report: &RunReport, before: &str) -> String {
     items(&mut registry, report, &run);
     uncovered(&mut registry, report, &run);
     let mut text = String::new();
-    // A String takes every write.
+    // Writing to a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
 }
 
-/// What exists and no plan declares; no figure where nobody looked, so that an alarm is not silenced
-/// by rights that are missing.
+/// Adds the numbers of undeclared things; none if coverage was not checked, so that missing rights do not
+/// silence an alarm.
 fn uncovered(registry: &mut Registry, report: &RunReport, run: &Labels) {
     let Some(coverage) = &report.coverage else { return };
     let help = "Things in the cluster that the plan does not declare";
@@ -97,7 +97,7 @@ fn moments(registry: &mut Registry, report: &RunReport, run: &Labels, before: &s
     duration.get_or_create(run).set(report.duration().as_secs_f64());
 }
 
-/// The last success of the same runs in an earlier text.
+/// Returns the last success of the same labels from an earlier text.
 fn said_before(before: &str, run: &Labels) -> Option<f64> {
     let mut registry = Registry::with_prefix("kbak");
     set(&figure(&mut registry, "said", ""), run, 0);

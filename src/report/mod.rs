@@ -1,4 +1,4 @@
-//! What happened: events and counters while it happens, summaries and metrics afterwards.
+//! Reporting: events and counters during a run, summaries and metrics after it.
 
 mod bars;
 pub mod display;

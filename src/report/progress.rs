@@ -1,4 +1,4 @@
-//! What a line of progress says: pure functions of figures and time.
+//! The text of progress lines: pure functions of figures and time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use super::event::Reading;
 use super::text::{about, count, size};
 
-/// How fast something goes, over the last seconds, so that a pause shows and the start is forgotten.
+/// A speed over the last seconds, so that a pause shows and the start is forgotten.
 #[derive(Debug, Default)]
 pub struct Speed {
     samples: VecDeque<(Duration, u64)>,
 }
 
-/// What a speed is measured over.
+/// The time over which a speed is measured.
 const WINDOW: Duration = Duration::from_secs(8);
 
 impl Speed {
-    /// At `at` since the start, `value` was reached.
+    /// Records that `value` was reached at `at`, the time since the start.
     pub fn sample(&mut self, at: Duration, value: u64) {
         self.samples.push_back((at, value));
         while self.samples.len() > 2 && self.samples.front().is_some_and(|(first, _)| *first + WINDOW < at) {
@@ -24,7 +24,7 @@ impl Speed {
         }
     }
 
-    /// Per second; nothing before there are two samples half a second apart.
+    /// Returns the speed per second; `None` until two samples are half a second apart.
     #[must_use]
     pub fn per_second(&self) -> Option<u64> {
         let (first, from) = self.samples.front()?;
@@ -37,7 +37,7 @@ impl Speed {
     }
 }
 
-/// How much of an item is done, from 0 to 1000; nothing while no total is known.
+/// Returns the share of an item that is done, from 0 to 1000; `None` while no total is known.
 #[must_use]
 pub fn permille(reading: &Reading) -> Option<u64> {
     let (done, total) = weight(reading)?;
@@ -45,7 +45,7 @@ pub fn permille(reading: &Reading) -> Option<u64> {
     Some(u64::try_from(share).unwrap_or(1000).min(1000))
 }
 
-/// Bytes tell best how much is left; where their total is unknown, units do.
+/// Returns bytes done and in total, which show best how much is left, or units if no total is known.
 fn weight(reading: &Reading) -> Option<(u64, u64)> {
     if reading.bytes_total > 0 {
         return Some((reading.bytes, reading.bytes_total));
@@ -53,7 +53,7 @@ fn weight(reading: &Reading) -> Option<(u64, u64)> {
     (reading.total > 0).then_some((reading.done, reading.total))
 }
 
-/// How long the rest takes at this speed of whatever [`permille`] is measured in.
+/// Returns the time left. `per_second` counts the same as [`permille`]: bytes or units.
 #[must_use]
 pub fn time_left(reading: &Reading, per_second: u64) -> Option<Duration> {
     let (done, total) = weight(reading)?;
@@ -64,13 +64,13 @@ pub fn time_left(reading: &Reading, per_second: u64) -> Option<Duration> {
     Some(Duration::from_secs(left.div_ceil(per_second)))
 }
 
-/// What the speed of an item is measured by.
+/// Returns the figure by which an item's speed is measured: bytes or units.
 #[must_use]
 pub fn measured(reading: &Reading) -> u64 {
     if reading.bytes_total > 0 || reading.total == 0 { reading.bytes } else { reading.done }
 }
 
-/// The text behind an item's bar: `41,022 of 98,310 files · 3.2 GiB · 182 MiB/s · new 61 MiB · 5 s left`.
+/// Formats an item's progress: `41,022 of 98,310 files · 3.2 GiB · 182 MiB/s · new 61 MiB · 5 s left`.
 #[must_use]
 pub fn line(reading: &Reading, unit: &str, bytes_per_second: Option<u64>, left: Option<Duration>) -> String {
     let mut parts = Vec::new();
@@ -102,7 +102,7 @@ pub fn line(reading: &Reading, unit: &str, bytes_per_second: Option<u64>, left: 
     parts.join(" · ")
 }
 
-/// The line under all items: `stored 71 MiB in 6 packs · memory 84 of 128 MiB`.
+/// Formats the line below all items: `stored 71 MiB in 6 packs · memory 84 of 128 MiB`.
 #[must_use]
 pub fn footer(stored: (u64, u64), resident: Option<u64>, limit: Option<u64>) -> String {
     let mut parts = Vec::new();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_is_done_and_what_is_left() {
+    fn line_shows_done_and_time_left() {
         let left = time_left(&reading(), 182 << 20);
         let text = line(&reading(), "files", Some(182 << 20), left);
         assert_eq!(text, "41,022 of 98,310 files · 4.0 GiB of 5.1 GiB · 182 MiB/s · new 61 MiB · 7 s left");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn speed_is_that_of_the_last_seconds() {
+    fn speed_covers_only_the_last_seconds() {
         let mut speed = Speed::default();
         assert_eq!(speed.per_second(), None);
         for second in 0..20u64 {
@@ -157,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_nothing_known() {
+    fn share_and_time_left_are_unknown_without_a_total() {
         assert_eq!(time_left(&Reading::default(), 5), None);
         assert_eq!(permille(&Reading::default()), None);
         assert_eq!(permille(&Reading { done: 5, total: 4, ..Reading::default() }), Some(1000));
     }
 
     #[test]
-    fn the_footer_names_the_budget() {
+    fn footer_shows_stored_bytes_and_memory_limit() {
         let text = footer((71 << 20, 6), Some(84 << 20), Some(128 << 20));
         assert_eq!(text, "stored 71 MiB in 6 packs · memory 84 of 128 MiB");
         assert_eq!(footer((0, 0), None, Some(1)), "");

@@ -1,15 +1,15 @@
-//! Remembers what a run reported, for its report.
+//! Records the warnings and retries of a run for its report.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::event::{Event, Observer};
 use super::run::Notice;
 
-/// The most warnings that are kept word by word; the rest are counted, so that a tree with a
-/// million unreadable files fits in memory.
+/// The maximum number of warnings kept word for word. The rest are counted, so that a tree with a million
+/// unreadable files fits in memory.
 const MOST_WARNINGS: usize = 1000;
 
-/// What was heard.
+/// The warnings and retries recorded so far.
 #[derive(Debug, Default)]
 pub struct Recorder(Mutex<Heard>);
 
@@ -37,14 +37,14 @@ impl Observer for Recorder {
 }
 
 impl Recorder {
-    /// The warnings, and how many more there were.
+    /// Returns the warnings, and the number of further ones that were not kept.
     #[must_use]
     pub fn warnings(&self) -> (Vec<Notice>, u64) {
         let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (heard.warnings.clone(), heard.left_out)
     }
 
-    /// How often a store or server was asked again.
+    /// Returns the number of requests to a store or server that were repeated.
     #[must_use]
     pub fn retries(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retries

@@ -1,11 +1,11 @@
-//! Failures as text: what failed on which object, the facts, the causes one line each, what to do,
-//! and the exit code at the right.
+//! Failures as text: the message, the facts, the causes one line each, the remedy, and the exit code at the
+//! right.
 
 use super::failure::Failure;
 use super::style::{Style, padded, width};
 use super::text::plain;
 
-/// The lines of a failure, with a newline behind each.
+/// Returns the lines of a failure, each with a newline.
 #[must_use]
 pub fn failure(failure: &Failure, style: Style) -> String {
     let mut lines = vec![format!("{} {}", style.bad("error:"), one_line(&failure.what))];
@@ -23,13 +23,13 @@ pub fn failure(failure: &Failure, style: Style) -> String {
     }
     let end = format!("exit {}", failure.exit.code());
     let last = lines.pop().unwrap_or_default();
-    // The first line may be coloured, which has no width.
+    // The first line may hold colour escapes, whose characters must not count as columns.
     let painted = lines.is_empty() && style.colour;
     lines.push(if painted { format!("{last}  {end}") } else { style.at_the_right(&last, &end) });
     lines.join("\n") + "\n"
 }
 
-/// Text from elsewhere on one line, and unable to steer the terminal.
+/// Joins foreign text to one line that cannot steer the terminal.
 fn one_line(text: &str) -> String {
     let joined =
         text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
@@ -42,7 +42,7 @@ mod tests {
     use crate::report::failure::Exit;
 
     #[test]
-    fn the_four_parts_stand_on_their_lines() {
+    fn each_part_of_a_failure_has_its_own_lines() {
         let shown = Failure::new(Exit::Usage, "this identity cannot open snapshot 000042")
             .fact("it is encrypted to", "2 owners: SHA256:4b1c…")
             .fact("colleague.key is", "age1mm…03")

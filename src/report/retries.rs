@@ -1,11 +1,11 @@
-//! Retries in a log: when a store is away, every object that waits for it fails at once, and again.
+//! Limits the retries in a log: while a store is away, every waiting object fails at once, and again.
 
 use std::time::{Duration, Instant};
 
-/// At most one line in this time.
+/// The minimum time between two lines.
 const APART: Duration = Duration::from_secs(10);
 
-/// Which retries are told.
+/// Chooses the retries that are shown.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
     told: Option<Instant>,
@@ -13,7 +13,7 @@ pub(super) struct Retries {
 }
 
 impl Retries {
-    /// Of a retry at `now`: nothing if it is not told; else how many were not since the last that was.
+    /// Returns `None` if a retry at `now` is not shown, else the number hidden since the last one shown.
     pub(super) fn hear(&mut self, now: Instant) -> Option<u64> {
         if self.told.is_some_and(|told| now.saturating_duration_since(told) < APART) {
             self.silent += 1;
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_told_in_ten_seconds_and_the_rest_counted() {
+    fn one_retry_in_ten_seconds_is_shown_and_the_rest_counted() {
         let began = Instant::now();
         let mut retries = Retries::default();
         let told: Vec<Option<u64>> =

@@ -1,5 +1,5 @@
-//! A whole run as one value: what the summary prints, `-o json` gives, metrics are made of, and a
-//! failed run leaves, encrypted, in the store.
+//! A whole run as one value: the summary, `-o json` and metrics are made from it, and a failed run stores it,
+//! encrypted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use super::failure::{Exit, Failure};
 use crate::coverage::Coverage;
 pub use crate::format::manifest::ItemState;
 
-/// A run.
+/// The report of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
-    /// `backup`, `restore`, `verify`, …
+    /// The verb: `backup`, `restore`, `verify`, …
     pub verb: String,
     /// The version of kbak.
     pub version: String,
     /// The repository, without credentials.
     pub repository: String,
-    /// The plan's name, where there is a plan.
+    /// The plan's name, if there is a plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
-    /// When it began.
+    /// The start time.
     pub started: Timestamp,
-    /// When it ended.
+    /// The end time.
     pub finished: Timestamp,
-    /// Its exit code.
+    /// The exit code.
     pub exit: Exit,
-    /// What happened, in one line: `snapshot 000042 committed with 1 gap`.
+    /// The outcome in one line: `snapshot 000042 committed with 1 gap`.
     pub verdict: String,
     /// The snapshot that was made or read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,21 +43,21 @@ pub struct RunReport {
     /// Warnings, in the order in which they came.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Notice>,
-    /// How many more warnings there were than are listed.
+    /// The number of further warnings that are not listed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub warnings_left_out: u64,
-    /// What was sent to the store.
+    /// The bytes, packs and requests that were sent to the store.
     pub stored: Stored,
-    /// The most memory that was resident (VmHWM), in bytes, where the kernel says.
+    /// The maximum of resident memory (VmHWM), in bytes, if the kernel reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
-    /// When the plan's newest whole snapshot was taken, this run's included.
+    /// The time of the plan's newest complete snapshot, this run's included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success: Option<Timestamp>,
-    /// What else the cluster holds than the plan declares, where that was looked at.
+    /// The result of the coverage check, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<Coverage>,
-    /// What ended the run early.
+    /// The failure that ended the run early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,
 }
@@ -67,89 +67,89 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// A snapshot.
+/// A snapshot that was made or read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotReport {
-    /// Its sequence.
+    /// The sequence number.
     pub sequence: u64,
     /// SHA-256 of its manifest, which names it: 64 hex digits.
     pub hash: String,
 }
 
-/// An item.
+/// The result of one item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ItemReport {
-    /// Its name in the plan.
+    /// The item's name in the plan.
     pub item: String,
-    /// How it fares.
+    /// The item's state.
     pub state: ItemState,
-    /// What happened to it, in one line.
+    /// The result in one line.
     pub summary: String,
-    /// What `done` counts.
+    /// The unit of `done`.
     pub unit: String,
-    /// How many.
+    /// The number of units that were processed.
     pub done: u64,
     /// Bytes that were read, or written by a restore.
     pub bytes: u64,
     /// Bytes that the store did not have yet.
     pub new_bytes: u64,
-    /// What is not safe.
+    /// The parts that are not safe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<GapReport>,
-    /// Objects that a restore did not plainly create, up to ten thousand.
+    /// Objects that a restore did not simply create, at most ten thousand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectReport>,
-    /// The newest snapshot in which it is safe, where this one has a gap: sequence and time.
+    /// The newest snapshot in which it is safe, if this one has a gap: sequence and time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest_good: Option<(u64, Timestamp)>,
-    /// What to do.
+    /// The remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
-/// What became of one object.
+/// The outcome of one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectReport {
-    /// Its kind, namespace and name: `Deployment/shop/web`.
+    /// The object's kind, namespace and name: `Deployment/shop/web`.
     pub object: String,
     /// A stable code: `existed`, `held`, `failed`.
     pub outcome: String,
-    /// Why, in one line, where there is more to say.
+    /// The reason in one line, if there is more to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
 }
 
-/// Something that is not safe.
+/// A part of an item that is not safe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapReport {
     /// A stable code: `dump-failed`, `permission`.
     pub code: String,
-    /// What it concerns.
+    /// The object that it concerns.
     pub object: String,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
 }
 
 /// A warning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// What it concerns.
+    /// The object that it concerns.
     pub object: String,
-    /// What, in one line.
+    /// The message, in one line.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
-/// What was sent to the store.
+/// The bytes, packs and requests that were sent to the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
-    /// Bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// Packs.
+    /// The number of packs.
     pub packs: u64,
-    /// Requests by kind.
+    /// The number of requests, by operation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, u64>,
 }
@@ -157,11 +157,11 @@ pub struct Stored {
 /// A failure with its four parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureReport {
-    /// The exit code's name.
+    /// The name of the exit code.
     pub exit: Exit,
-    /// The exit code.
+    /// The number of the exit code.
     pub code: u8,
-    /// What failed, on which object.
+    /// The failed action and its object.
     pub what: String,
     /// Facts: label and value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -169,7 +169,7 @@ pub struct FailureReport {
     /// Causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
-    /// What to do.
+    /// The remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -188,13 +188,13 @@ impl From<&Failure> for FailureReport {
 }
 
 impl RunReport {
-    /// How long it took.
+    /// Returns the duration of the run.
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.finished.duration_since(self.started).unsigned_abs()
     }
 
-    /// Items with a gap that nobody accepted.
+    /// Returns the items that are neither safe nor accepted by the plan.
     pub fn unsafe_items(&self) -> impl Iterator<Item = &ItemReport> {
         self.items.iter().filter(|item| !item.state.is_safe() && item.state != ItemState::Accepted)
     }

@@ -1,40 +1,40 @@
-//! Colour, where there is a terminal that wants it.
+//! Colour and alignment of text on a terminal.
 
-/// Whether to colour. Marks (✓ ! ✗ →) say the same without.
+/// Colour and width. Marks (✓ ! ✗ →) say the same without colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
-    /// Whether escapes may be written.
+    /// `true` if colour escapes may be written.
     pub colour: bool,
-    /// Where lines end, in columns.
+    /// The width of a line, in columns.
     pub width: usize,
 }
 
 impl Style {
-    /// For a log: no colour, 100 columns.
+    /// Returns the style for a log: no colour, 100 columns.
     #[must_use]
     pub const fn plain() -> Self {
         Self { colour: false, width: 100 }
     }
 
-    /// Something good.
+    /// Colours text as a success.
     #[must_use]
     pub fn good(self, text: &str) -> String {
         self.paint("32", text)
     }
 
-    /// Something to look at.
+    /// Colours text as a warning.
     #[must_use]
     pub fn warn(self, text: &str) -> String {
         self.paint("33", text)
     }
 
-    /// Something bad.
+    /// Colours text as an error.
     #[must_use]
     pub fn bad(self, text: &str) -> String {
         self.paint("1;31", text)
     }
 
-    /// Something less important.
+    /// Colours text as a less important detail.
     #[must_use]
     pub fn dim(self, text: &str) -> String {
         self.paint("2", text)
@@ -44,8 +44,8 @@ impl Style {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
-    /// `line`, with `end` at the right edge, or two spaces behind a line that is too long for it.
-    /// `line` holds no escapes.
+    /// Appends `end` at the right edge, or after two spaces if `line` is too long. `line` must not contain
+    /// escapes.
     #[must_use]
     pub fn at_the_right(self, line: &str, end: &str) -> String {
         let used = width(line) + width(end);
@@ -54,13 +54,13 @@ impl Style {
     }
 }
 
-/// Columns of a text: characters, which is exact for all that kbak writes itself.
+/// Returns the columns of a text: its characters, which is exact for all that kbak writes itself.
 #[must_use]
 pub fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// `text` with spaces behind it, to `columns`.
+/// Pads `text` with spaces to `columns`.
 #[must_use]
 pub fn padded(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(columns.saturating_sub(width(text))))

@@ -1,4 +1,4 @@
-//! The last lines of a run: what happened, what is safe, what to do.
+//! The last lines of a run: the outcome, the safety of each item, the remedies.
 
 use jiff::Timestamp;
 
@@ -6,12 +6,12 @@ use super::run::{ItemReport, ItemState, RunReport};
 use super::style::{Style, padded, width};
 use super::text::{about, plain, plural, short_hash, span, utc};
 
-/// How many of an item's gaps are told; all of them stand in the JSON report.
+/// The maximum number of gaps shown per item; the JSON report has all.
 const GAPS_SHOWN: usize = 5;
-/// How many warnings are told.
+/// The maximum number of warnings shown.
 const WARNINGS_SHOWN: usize = 20;
 
-/// The lines, with a newline behind each. Nothing of a failure, which [`super::render`] tells.
+/// Returns the lines, each with a newline. A failure is left out, because [`super::render`] shows it.
 #[must_use]
 pub fn summary(report: &RunReport, style: Style) -> String {
     let mut lines = Vec::new();
@@ -104,13 +104,13 @@ fn verdict(lines: &mut Vec<String>, report: &RunReport, style: Style) {
         Exit::Partial => (style.warn("!"), format!("exit {}", report.exit.code())),
         _ => (style.bad("✗"), format!("exit {}", report.exit.code())),
     };
-    // The mark takes two columns, which a colour must not change.
+    // The mark takes two columns, whatever its colour.
     let narrower = Style { width: style.width.saturating_sub(2), ..style };
     lines.push(format!("{mark} {}", narrower.at_the_right(&text, &end)));
 }
 
-/// The message that Kubernetes keeps of a pod's end: the verdict, the head and what is not safe.
-/// At most 4096 bytes, as the kubelet takes.
+/// Returns the message that Kubernetes keeps of a pod's end: verdict, head, failure and unsafe items. At most
+/// 4096 bytes, as the kubelet takes.
 #[must_use]
 pub fn termination_message(report: &RunReport) -> String {
     const MOST: usize = 4096;
@@ -137,7 +137,7 @@ pub fn termination_message(report: &RunReport) -> String {
     text
 }
 
-/// One line about a snapshot, as other verbs begin: `snapshot 000042 (9b1f…e0)`.
+/// Returns one line about a snapshot, as other verbs begin: `snapshot 000042 (9b1f…e0)`.
 #[must_use]
 pub fn snapshot_line(sequence: u64, hash: &str) -> String {
     format!("snapshot {sequence:06} ({})", short_hash(hash))

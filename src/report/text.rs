@@ -1,11 +1,11 @@
-//! Figures as people read them: sizes, rates, spans of time, counts, moments.
+//! Formats figures for people, and makes foreign text safe for a terminal.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Bytes in binary units, three digits at least where there are as many: `71 MiB`, `4.1 GiB`.
+/// Formats bytes in binary units: `512 B`, `4.1 GiB`, `71 MiB`. From KiB on, one decimal below 10.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -28,7 +28,7 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// Bytes per second.
+/// Formats a rate in bytes per second.
 #[must_use]
 pub fn rate(bytes: u64, over: Duration) -> String {
     let millis = over.as_millis().max(1);
@@ -36,7 +36,7 @@ pub fn rate(bytes: u64, over: Duration) -> String {
     format!("{}/s", size(u64::try_from(per_second).unwrap_or(u64::MAX)))
 }
 
-/// A span of time: `41 ms`, `24.8 s`, `3 m 20 s`, `23 h 10 m`, `9 d 4 h`.
+/// Formats a duration: `41 ms`, `24.8 s`, `3 m 20 s`, `23 h 10 m`, `9 d 4 h`.
 #[must_use]
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -49,7 +49,7 @@ pub fn span(time: Duration) -> String {
     }
 }
 
-/// A span of time that is a guess: whole seconds, minutes, hours or days.
+/// Formats an estimated duration: whole seconds, minutes, hours or days.
 #[must_use]
 pub fn about(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -61,7 +61,7 @@ pub fn about(time: Duration) -> String {
     }
 }
 
-/// A number with its thousands apart: `98,310`.
+/// Formats a number with thousands separators: `98,310`.
 #[must_use]
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -75,19 +75,19 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// `one` or `many` with its number: `1 gap`, `2 gaps`.
+/// Formats a number with its noun, `one` or `many`: `1 gap`, `2 gaps`.
 #[must_use]
 pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// A moment in UTC, to the second: `2026-11-23 02:00:25Z`.
+/// Formats a timestamp in UTC, to the second: `2026-11-23 02:00:25Z`.
 #[must_use]
 pub fn utc(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-/// A moment in UTC with the same in a zone: `2026-11-23 02:00:25Z (03:00:25 Europe/Berlin)`.
+/// Formats a timestamp in UTC and in a zone: `2026-11-23 02:00:25Z (03:00:25 Europe/Berlin)`.
 #[must_use]
 pub fn utc_and_local(at: Timestamp, zone: &TimeZone) -> String {
     if *zone == TimeZone::UTC || zone.to_offset(at).is_zero() {
@@ -99,7 +99,7 @@ pub fn utc_and_local(at: Timestamp, zone: &TimeZone) -> String {
     format!("{} ({})", utc(at), local.strftime(form))
 }
 
-/// The first and last characters of a hash, enough to compare by eye: `9b1f…e0`.
+/// Returns the first and last characters of a hash, enough to compare by eye: `9b1f…e0`.
 #[must_use]
 pub fn short_hash(hex: &str) -> String {
     if hex.len() <= 8 || !hex.is_ascii() {
@@ -108,8 +108,8 @@ pub fn short_hash(hex: &str) -> String {
     format!("{}…{}", &hex[..4], &hex[hex.len() - 2..])
 }
 
-/// Whether a character can steer a terminal, turn a line around, or be there without being seen:
-/// controls, marks of direction, invisible formats, separators of lines.
+/// True if a character can steer a terminal, reverse a line, or be invisible: controls, direction marks,
+/// invisible formats, line separators.
 #[must_use]
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
@@ -121,8 +121,8 @@ pub fn is_hostile(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Text from elsewhere, made fit for a terminal: [hostile](is_hostile) characters are shown as
-/// escapes, so that a name in a backup cannot rewrite the screen or what a line says.
+/// Makes foreign text safe for a terminal: [hostile](is_hostile) characters are shown as escapes, so that a
+/// name in a backup cannot rewrite the screen or the meaning of a line.
 #[must_use]
 pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
     if !text.contains(is_hostile) {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_name_two_units() {
+    fn durations_have_at_most_two_units() {
         let cases = [(41, "41 ms"), (24_800, "24.8 s"), (200_000, "3 m 20 s"), (83_400_000, "23 h 10 m")];
         for (millis, text) in cases {
             assert_eq!(span(Duration::from_millis(millis)), text);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_grouped() {
+    fn counts_have_thousands_separators() {
         for (number, text) in
             [(0, "0"), (999, "999"), (5214, "5,214"), (98_310, "98,310"), (1_000_000, "1,000,000")]
         {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_told_in_utc_and_local_time() {
+    fn timestamps_are_shown_in_utc_and_local_time() {
         let at: Timestamp = "2026-11-23T23:30:25Z".parse().expect("a moment");
         assert_eq!(utc(at), "2026-11-23 23:30:25Z");
         assert_eq!(utc_and_local(at, &TimeZone::UTC), "2026-11-23 23:30:25Z");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_rewrite_the_screen() {
+    fn terminal_escapes_in_names_are_made_visible() {
         assert_eq!(plain("a\u{1b}[2Jb\u{202e}c"), "a\\u{1b}[2Jb\\u{202e}c");
         assert_eq!(plain("grün\u{fe0f}"), "grün\u{fe0f}");
     }

@@ -1,7 +1,7 @@
-//! Secrets that nothing can make again: keys that open what lies in Git, CAs, ACME accounts.
+//! Secrets that cannot be recreated: keys that decrypt files in Git, CAs, ACME accounts.
 //!
-//! They are known by a label, by a name, or because a custom resource names them. What a Secret
-//! holds is never asked for.
+//! They are recognised by a label, by a name, or because a custom resource names them. The value of a Secret
+//! is never requested.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::table::{LABELLED_KEYS, NAMED_KEYS};
 use super::{Key, MANY, Meta, SOME, Survey};
 use crate::source::kubernetes::{Discovered, KindInfo};
 
-/// Where cert-manager looks for the Secrets of ClusterIssuers, if it was not told otherwise.
+/// The namespace where cert-manager looks for the Secrets of ClusterIssuers by default.
 const CLUSTER_ISSUERS: &str = "cert-manager";
 
 /// A Secret that a custom resource names; without a namespace it may be in any.
@@ -45,8 +45,8 @@ pub(super) async fn keys(reach: &Reach<'_>, discovered: &Discovered, survey: &mu
     survey.keys = looked.kept;
 }
 
-/// Of a Secret's metadata only this is looked at: its annotations may repeat what it holds, as those
-/// of kubectl apply do.
+/// The only part of a Secret's metadata that is read: annotations may repeat the values, as those of kubectl
+/// apply do.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Secret {
@@ -61,7 +61,7 @@ struct SecretMeta {
     labels: BTreeMap<String, String>,
 }
 
-/// What a Secret is a key for, if it is one.
+/// Returns the key with its description, if the Secret is one.
 fn key(meta: SecretMeta, named: &[Named]) -> Option<Key> {
     let what = wanted(&meta.namespace, &meta.name, named)
         .or_else(|| known(&meta.namespace, &meta.name, &meta.labels))?;
@@ -88,11 +88,11 @@ struct Reference {
     name: String,
 }
 
-/// The Secrets of a CA issuer and of an ACME account.
+/// Returns the Secrets of a CA issuer and of an ACME account.
 fn issuer(kind: &KindInfo) -> impl Fn(Issuer) -> Option<Vec<Named>> {
     let everywhere = !kind.namespaced;
     move |issuer: Issuer| {
-        // The flag --cluster-resource-namespace moves them; then the name alone must do.
+        // The flag --cluster-resource-namespace sets another namespace, so only the name is compared.
         let namespace = match everywhere {
             true => None,
             false => Some(issuer.metadata.namespace.clone()),
@@ -162,7 +162,7 @@ struct CertificateSpec {
     secret_name: String,
 }
 
-/// A certificate that signs others.
+/// Returns the Secret of a certificate that signs others.
 fn authority(certificate: Certificate) -> Option<Vec<Named>> {
     let CertificateSpec { is_ca, secret_name } = certificate.spec;
     let Meta { name, namespace, .. } = certificate.metadata;
@@ -190,7 +190,7 @@ struct Decryption {
     secret_ref: Reference,
 }
 
-/// The key that Flux decrypts with.
+/// Returns the Secret with the key that Flux decrypts with.
 fn decryption(kustomization: Kustomization) -> Option<Vec<Named>> {
     let name = kustomization.spec.decryption.secret_ref.name;
     let Meta { name: by, namespace, .. } = kustomization.metadata;

@@ -1,31 +1,31 @@
-//! Bounded lists: page by page, each object cut down at once to what is kept of it.
+//! Bounded lists: read page by page; each object is reduced at once to the part that is kept.
 
 use serde::de::DeserializeOwned;
 
 use super::Unseen;
 use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, page_query};
 
-/// The largest page in memory.
+/// The maximum size of a page in memory, in bytes.
 const PAGE: usize = 4 << 20;
-/// The most that is kept of one list; the rest is said.
+/// The maximum number of objects kept of one list; a longer list is reported.
 const MOST: usize = 20_000;
-/// How often a list begins anew because its revision is gone.
+/// The maximum number of restarts of a list whose revision has expired.
 const RESTARTS: u32 = 2;
-/// Asks for metadata alone; no Secret's value is ever asked for. A server without that form gives
-/// whole objects.
+/// Requests metadata only, so that no Secret's value is requested. A server without that form returns whole
+/// objects.
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const WHOLE: &str = "application/json";
 
-/// What of each object is asked for.
+/// The part of each object that is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Its metadata.
+    /// Metadata only.
     Metadata,
-    /// All of it.
+    /// The whole object.
     Whole,
 }
 
-/// How far a survey may look: everywhere, or where it is not allowed to, in these namespaces.
+/// The cluster, and the namespaces to list one by one if the whole cluster may not be listed.
 #[derive(Debug)]
 pub(super) struct Reach<'a> {
     pub(super) cluster: &'a Cluster,
@@ -33,7 +33,7 @@ pub(super) struct Reach<'a> {
     pub(super) namespaces: &'a [String],
 }
 
-/// What was kept of a kind, and why not all of it was looked at.
+/// The objects kept of a kind, and the reason if not all could be read.
 #[derive(Debug)]
 pub(super) struct Looked<T> {
     pub(super) kept: Vec<T>,
@@ -41,8 +41,8 @@ pub(super) struct Looked<T> {
 }
 
 impl Reach<'_> {
-    /// What `keep` keeps of all objects of a kind. A kind that may not be listed is listed in the
-    /// namespaces that are known by name; what cannot be looked at is said, and is no error.
+    /// Returns the result of `keep` for all objects of a kind. A kind that may not be listed is listed in the
+    /// namespaces known by name. A failure is reported in the result and is no error.
     pub(super) async fn all<R: DeserializeOwned, T>(
         &self,
         kind: &KindInfo,
@@ -59,7 +59,7 @@ impl Reach<'_> {
                 looked.unseen = Some(Unseen { what: kind.resource(), why, rule: None });
                 return looked;
             }
-            // Its definition went away meanwhile, or it was never there: nothing to look at.
+            // The definition was removed meanwhile, or never existed: there are no objects.
             Err(error) if error.code() == Some(404) => return looked,
             Err(error) => error,
         };
@@ -79,7 +79,7 @@ impl Reach<'_> {
         looked
     }
 
-    /// One list to its end, or until [`MOST`] are kept; says whether it was cut short.
+    /// Reads one list to its end, or until [`MOST`] are kept. Returns `true` if it was cut short.
     async fn list<R: DeserializeOwned, T>(
         &self,
         path: &str,
@@ -110,7 +110,7 @@ impl Reach<'_> {
             let malformed = |what: String| self.cluster.malformed(path, what);
             let page = cut(&answer.body).map_err(|error| malformed(error.to_string()))?;
             for range in page.items {
-                // The parser's own words may quote a value.
+                // The parser's message may quote a value, so only the column is reported.
                 let object = serde_json::from_slice::<R>(&answer.body[range])
                     .map_err(|error| malformed(format!("an object, at column {}", error.column())))?;
                 kept.extend(keep(object));
@@ -125,7 +125,7 @@ impl Reach<'_> {
         }
     }
 
-    /// One object; none when it is gone or may not be read.
+    /// Reads one object; `None` if it is gone or may not be read.
     pub(super) async fn one<R: DeserializeOwned>(&self, path: &str) -> Option<R> {
         let answer = self.cluster.get(path, "", PAGE).await.ok()?;
         serde_json::from_slice(&answer.body).ok()

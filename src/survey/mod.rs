@@ -1,13 +1,12 @@
-//! What a cluster holds that somebody should think of before it is lost: namespaces, claims,
-//! databases, keys. Read in bounded lists, most of them of metadata alone; the value of a Secret
-//! is never asked for.
+//! The inventory of a cluster: namespaces, claims, databases and keys that should be backed up. It is read in
+//! bounded lists, most of them of metadata only. The value of a Secret is never requested.
 //!
 //! ```text
-//! cluster ──> Survey ──> coverage (what does the plan not declare?)
-//!                  └───> draft (what should a plan say?)
+//! cluster ──> Survey ──> coverage (things that the plan does not declare)
+//!                  └───> draft (a first plan)
 //! ```
 //!
-//! What may not be looked at, or was not looked at to its end, is [`Unseen`]: never silent.
+//! Resources that could not be read, or not to the end, are reported as [`Unseen`], never silently left out.
 
 mod keys;
 mod list;
@@ -24,149 +23,149 @@ use crate::report::event::Meter;
 use crate::source::kubernetes::{ApiError, Cluster, Discovered, KindInfo, discover};
 use list::{Form, Reach};
 
-/// How long a whole survey may take.
+/// The time limit of a whole inventory.
 const LONGEST: Duration = Duration::from_secs(120);
-/// Objects of a page: metadata, and whole.
+/// Objects per page: of metadata and small objects, and of large ones.
 const MANY: usize = 500;
 const SOME: usize = 100;
-/// Namespaces of the system that hold nothing of anybody's.
+/// Namespaces of the system that hold no user data.
 const EMPTY_NAMESPACES: &[&str] = &["kube-node-lease", "kube-public"];
 
-/// What a survey looks for.
+/// Options of an inventory.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Namespaces known by name: where to look if not everywhere is allowed.
+    /// Namespaces known by name, which are listed one by one if the whole cluster may not be listed.
     pub namespaces: Vec<String>,
-    /// Also Services: how a plan's hosts are known again.
+    /// `true` to list Services too: by them coverage finds the databases that a plan's hosts mean.
     pub services: bool,
 }
 
-/// What there is.
+/// The inventory of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// Namespaces, by name; those of the system that hold nothing are left out.
+    /// Namespaces, by name, without those of the system that hold no user data.
     pub namespaces: Vec<String>,
-    /// Claims.
+    /// PersistentVolumeClaims.
     pub claims: Vec<Claim>,
-    /// Databases.
+    /// Databases: workloads that run one, and custom resources of operators.
     pub databases: Vec<Database>,
-    /// Secrets that nothing can make again.
+    /// Secrets that cannot be recreated.
     pub keys: Vec<Key>,
-    /// Services, if they were asked for.
+    /// Services, if [`Wanted::services`] is set.
     pub services: Vec<Service>,
-    /// What was not looked at.
+    /// Resources that could not be read, or not to the end.
     pub unseen: Vec<Unseen>,
 }
 
 /// A PersistentVolumeClaim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Its namespace.
+    /// The claim's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The claim's name.
     pub name: String,
-    /// Its labels.
+    /// The claim's labels.
     pub labels: BTreeMap<String, String>,
-    /// Its size as it was asked for: `10Gi`.
+    /// The requested size: `10Gi`.
     pub size: Option<String>,
-    /// Its class.
+    /// The storage class.
     pub class: Option<String>,
-    /// What other backup tools were told in its annotations.
+    /// Annotations of other backup tools.
     pub told: BTreeMap<String, String>,
-    /// Which of [`Survey::databases`] keeps its data there.
+    /// The index in [`Survey::databases`] of the database that keeps its data in the claim.
     pub database: Option<usize>,
 }
 
-/// Something that runs a database, or stands for one.
+/// A workload that runs a database, or a custom resource that declares one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
-    /// Its namespace.
+    /// The namespace of the workload or custom resource.
     pub namespace: String,
-    /// Its name.
+    /// The name of the workload or custom resource.
     pub name: String,
     /// The engine: `postgresql`.
     pub engine: &'static str,
-    /// What it is: `StatefulSet`, `Pod`, `clusters.postgresql.cnpg.io`.
+    /// The kind: `StatefulSet`, `Pod`, `clusters.postgresql.cnpg.io`.
     pub kind: String,
-    /// How it was recognised.
+    /// The sign by which it was recognised.
     pub by: Mark,
-    /// The labels of its pods; none for an operator's.
+    /// The labels of its pods; empty for a custom resource.
     pub labels: BTreeMap<String, String>,
-    /// Claims that its pods name, and prefixes of those that it makes for each pod.
+    /// Claims that its pods mount; a name with `*` at its end is a prefix of claims made for each pod.
     pub claims: Vec<String>,
-    /// Where its first user's name and password lie, as references, never as values.
+    /// The first user's name and a reference to the password, never its value.
     pub login: Login,
-    /// What other backup tools were told in its pods' annotations.
+    /// Annotations of other backup tools, on the workload and its pods.
     pub told: BTreeMap<String, String>,
 }
 
-/// By what a database was recognised.
+/// The sign by which a database was recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mark {
-    /// By the image that it runs.
+    /// The image that it runs.
     Image(String),
-    /// By a port, beside storage: the image is not known.
+    /// A port, beside storage: the image is not known.
     Port(u16),
-    /// It is an operator's own kind.
+    /// The kind, which belongs to an operator.
     Operator,
 }
 
-/// References to a user's name and password.
+/// A user's name, and a reference to the password.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Login {
-    /// The user's name, where the workload names it.
+    /// The user's name, if the workload sets it.
     pub user: Option<String>,
     /// The Secret and the key in it that hold the password.
     pub password: Option<(String, String)>,
-    /// Whether a password stands in the workload itself; it is not read.
+    /// `true` if the workload itself contains a password, which is not kept.
     pub plain: bool,
 }
 
-/// A Secret that nothing can make again.
+/// A Secret that cannot be recreated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Its namespace.
+    /// The Secret's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The Secret's name.
     pub name: String,
-    /// What it is, for people.
+    /// A description for people.
     pub what: String,
-    /// Its labels.
+    /// The Secret's labels.
     pub labels: BTreeMap<String, String>,
 }
 
-/// A Service.
+/// A Service with a selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Its namespace.
+    /// The Service's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The Service's name.
     pub name: String,
-    /// Which pods it leads to.
+    /// The labels of the pods that it selects.
     pub selector: BTreeMap<String, String>,
-    /// Its addresses.
+    /// The cluster IP addresses.
     pub addresses: Vec<String>,
-    /// Its ports.
+    /// The Service's ports.
     pub ports: Vec<u16>,
 }
 
-/// Something that was not looked at.
+/// A resource that could not be read, or not to the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unseen {
-    /// What: a resource.
+    /// The resource: `deployments.apps`.
     pub what: String,
-    /// Why.
+    /// The reason.
     pub why: String,
-    /// The rule to add, where a right is missing.
+    /// The RBAC rule to add, if a right is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }
 
-/// Looks at a cluster. What cannot be looked at is in [`Survey::unseen`].
+/// Reads the inventory of a cluster. Resources that cannot be read are in [`Survey::unseen`].
 ///
 /// # Errors
-/// That the cluster does not answer at all.
+/// Fails if the kinds of the cluster cannot be discovered.
 pub async fn survey(cluster: &Cluster, wanted: &Wanted, meter: &Meter) -> Result<Survey, ApiError> {
     let mut survey = Survey::default();
     let looked = async {
@@ -208,7 +207,7 @@ async fn look(
     meter.add_done(1);
 }
 
-/// One order, whatever the server's: by namespace and name. Each right that is missing is told once.
+/// Sorts by namespace and name, removes duplicates, and finds the database of each claim.
 fn settle(survey: &mut Survey) {
     survey.namespaces.sort();
     survey.keys.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -225,8 +224,8 @@ fn settle(survey: &mut Survey) {
 }
 
 impl Database {
-    /// Whether a claim holds its data: its pods name it, it was made for one of them, or it carries
-    /// the operator's label.
+    /// True if a claim holds its data: its pods mount it, it was made for one of them, or it carries the
+    /// operator's label.
     fn keeps(&self, claim: &Claim) -> bool {
         if claim.namespace != self.namespace {
             return false;
@@ -243,14 +242,14 @@ impl Database {
         named || (part && self.by == Mark::Operator)
     }
 
-    /// As items are named: `database/shop/orders-db`.
+    /// Returns the item as `accept` and reports name it: `database/shop/orders-db`.
     #[must_use]
     pub fn item(&self) -> String {
         format!("database/{}/{}", self.namespace, self.name)
     }
 }
 
-/// The metadata of an object, as much as a survey keeps.
+/// The part of an object's metadata that an inventory uses.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Meta {
@@ -276,7 +275,7 @@ struct Object {
     metadata: Meta,
 }
 
-/// The annotations of other backup tools.
+/// Returns the annotations of other backup tools.
 fn told(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let theirs = |key: &str| {
         ["backup.velero.io/", "pre.hook.backup.velero.io/", "post.hook.backup.velero.io/", "k8up.io/"]

@@ -1,11 +1,11 @@
-//! What is known by name: images and ports of databases, kinds of operators that run them, and
-//! Secrets that nothing can make again.
+//! Known names: images and ports of databases, kinds of their operators, and Secrets that cannot be
+//! recreated.
 
-/// An engine, as the lines of a report name it.
+/// The name of an engine, as reports print it.
 pub(super) type Engine = &'static str;
 
-/// The last part of an image's name, and what runs in it. Whole names only: `postgres-exporter` is
-/// no database.
+/// Engines and the last parts of their images' names. Only whole names match: `postgres-exporter` is no
+/// database.
 const IMAGES: &[(Engine, &[&str])] = &[
     (
         "postgresql",
@@ -90,7 +90,7 @@ const IMAGES: &[(Engine, &[&str])] = &[
     ("openldap", &["openldap"]),
 ];
 
-/// Ports that a container of an unknown image names, where it also keeps data.
+/// Engines by port, for containers with an unknown image that also keep data.
 const PORTS: &[(u16, Engine)] = &[
     (5432, "postgresql"),
     (3306, "mysql"),
@@ -109,7 +109,7 @@ const PORTS: &[(u16, Engine)] = &[
     (5672, "rabbitmq"),
 ];
 
-/// What runs in an image, by its name without registry, tag and digest.
+/// Returns the engine of an image, by its name without registry, tag and digest.
 pub(super) fn engine_of_image(image: &str) -> Option<Engine> {
     let name = image.split('@').next().unwrap_or(image);
     let mut parts = name.rsplit('/');
@@ -120,17 +120,17 @@ pub(super) fn engine_of_image(image: &str) -> Option<Engine> {
     IMAGES.iter().find(|(_, names)| names.contains(&last)).map(|(engine, _)| *engine)
 }
 
-/// What usually listens on a port.
+/// Returns the engine that usually listens on a port.
 pub(super) fn engine_of_port(port: u16) -> Option<Engine> {
     PORTS.iter().find(|(known, _)| *known == port).map(|(_, engine)| *engine)
 }
 
-/// Whether the engine is used as a cache, so that without storage there is nothing to back up.
+/// True if the engine is used as a cache, so that without storage there is nothing to back up.
 pub(super) fn is_cache(engine: Engine) -> bool {
     matches!(engine, "redis" | "valkey")
 }
 
-/// Kinds of custom resources that stand for a database: group, plural, engine.
+/// Kinds of custom resources that declare a database: group, plural, engine.
 const OPERATORS: &[(&str, &str, Engine)] = &[
     ("postgresql.cnpg.io", "clusters", "postgresql"),
     ("acid.zalan.do", "postgresqls", "postgresql"),
@@ -178,17 +178,17 @@ const OPERATORS: &[(&str, &str, Engine)] = &[
     ("kubedb.com", "elasticsearches", "elasticsearch"),
 ];
 
-/// What a kind of custom resource stands for.
+/// Returns the engine of a kind of custom resource.
 pub(super) fn engine_of_kind(group: &str, plural: &str) -> Option<Engine> {
     OPERATORS.iter().find(|(g, p, _)| (*g, *p) == (group, plural)).map(|(_, _, engine)| *engine)
 }
 
-/// Whether an owner's group belongs to an operator of databases.
+/// True if an API group belongs to an operator of databases.
 pub(super) fn is_operator(group: &str) -> bool {
     OPERATORS.iter().any(|(known, ..)| *known == group)
 }
 
-/// Labels by which operators name the database that an object is part of.
+/// Labels by which operators name the database that an object belongs to.
 pub(super) const PART_OF: &[&str] = &[
     "cnpg.io/cluster",
     "cluster-name",
@@ -205,13 +205,13 @@ pub(super) const PART_OF: &[&str] = &[
     "app.kubernetes.io/instance",
 ];
 
-/// Secrets that are known by a label: the label, its value (empty for any), what it is.
+/// Secrets recognised by a label: the label, its value (empty for any), the description.
 pub(super) const LABELLED_KEYS: &[(&str, &str, &str)] = &[
     ("sealedsecrets.bitnami.com/sealed-secrets-key", "", "the key that opens Sealed Secrets"),
     ("strimzi.io/component-type", "certificate-authority", "the CA of a Kafka cluster"),
 ];
 
-/// Secrets that are known by their name: namespace (empty for any), name, what it is.
+/// Secrets recognised by name: namespace (empty for any), name, the description.
 pub(super) const NAMED_KEYS: &[(&str, &str, &str)] = &[
     ("", "sops-age", "a key that decrypts SOPS files"),
     ("", "sops-gpg", "a key that decrypts SOPS files"),
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_are_known_by_their_whole_name() {
+    fn images_are_recognised_by_whole_name() {
         let cases = [
             ("postgres", Some("postgresql")),
             ("docker.io/library/postgres:16@sha256:00", Some("postgresql")),

@@ -1,6 +1,6 @@
-//! What other backup tools were told: Velero's and K8up's schedules, annotations of pods, and
-//! CronJobs that dump a database. Commands are looked at for what they dump, and never kept: a
-//! password may stand in one.
+//! The configuration of other backup tools: schedules of Velero and K8up, annotations of pods, and CronJobs
+//! that dump a database. Commands are searched for the dump tool and never kept, because they may contain a
+//! password.
 
 use std::collections::BTreeMap;
 
@@ -10,75 +10,75 @@ use super::list::{Form, Reach};
 use super::{MANY, Meta, Object, SOME, Unseen, told};
 use crate::source::kubernetes::{ApiError, Cluster, KindInfo, discover};
 
-/// What others were told.
+/// The configuration of other backup tools in a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// Velero's schedules.
+    /// Schedules of Velero.
     pub velero: Vec<VeleroSchedule>,
-    /// K8up's schedules.
+    /// Schedules of K8up.
     pub k8up: Vec<K8upSchedule>,
-    /// Pods with annotations of either, one of each kind.
+    /// Pods with annotations of either tool, one for each set of annotations in a namespace.
     pub pods: Vec<Annotated>,
-    /// CronJobs that dump.
+    /// CronJobs that dump a database.
     pub dumps: Vec<DumpJob>,
-    /// What was not looked at.
+    /// Resources that could not be read, or not to the end.
     pub unseen: Vec<Unseen>,
 }
 
 /// A Schedule of Velero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VeleroSchedule {
-    /// Its namespace.
+    /// The Schedule's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The Schedule's name.
     pub name: String,
-    /// When it runs, as cron has it.
+    /// The cron expression.
     pub cron: String,
-    /// Whether it is paused.
+    /// `true` if it is paused.
     pub paused: bool,
-    /// What it takes.
+    /// The settings of its backups.
     pub template: VeleroTemplate,
 }
 
-/// What a Velero backup takes.
+/// The settings of a Velero backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VeleroTemplate {
-    /// Namespaces; none for all.
+    /// Included namespaces; empty for all.
     pub included_namespaces: Vec<String>,
-    /// Namespaces that are left out.
+    /// Excluded namespaces.
     pub excluded_namespaces: Vec<String>,
-    /// Kinds; none for all.
+    /// Included kinds; empty for all.
     pub included_resources: Vec<String>,
-    /// Kinds that are left out.
+    /// Excluded kinds.
     pub excluded_resources: Vec<String>,
-    /// Whether objects without a namespace are taken; unset for those that are needed.
+    /// `true` to include cluster-scoped objects, `false` to exclude them; unset for those that are needed.
     pub include_cluster_resources: Option<bool>,
-    /// Which objects.
+    /// The selector of objects.
     pub label_selector: Option<LabelSelector>,
-    /// Further selectors, any of which may fit.
+    /// Further selectors, any of which may match.
     pub or_label_selectors: Vec<LabelSelector>,
-    /// How long a backup is kept: `720h0m0s`.
+    /// The time for which a backup is kept: `720h0m0s`.
     pub ttl: String,
-    /// Whether all volumes are read as files.
+    /// `true` if all volumes are read as files.
     pub default_volumes_to_fs_backup: Option<bool>,
-    /// What runs before and after.
+    /// Hooks that run before and after.
     pub hooks: VeleroHooks,
 }
 
-/// Hooks of a Velero backup; only whether there are some is of interest.
+/// Hooks of a Velero backup, of which only the names are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct VeleroHooks {
-    /// Their names.
+    /// The hooks.
     pub resources: Vec<HookName>,
 }
 
-/// A hook's name.
+/// A hook of a Velero backup.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct HookName {
-    /// The name.
+    /// The hook's name.
     pub name: String,
 }
 
@@ -86,9 +86,9 @@ pub struct HookName {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LabelSelector {
-    /// Labels and their values.
+    /// Required labels and their values.
     pub match_labels: BTreeMap<String, String>,
-    /// Terms.
+    /// Further terms, all of which must hold.
     pub match_expressions: Vec<Expression>,
 }
 
@@ -96,62 +96,62 @@ pub struct LabelSelector {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Expression {
-    /// The label.
+    /// The label's key.
     pub key: String,
     /// `In`, `NotIn`, `Exists`, `DoesNotExist`.
     pub operator: String,
-    /// Values.
+    /// The values to compare with.
     pub values: Vec<String>,
 }
 
 /// A Schedule of K8up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct K8upSchedule {
-    /// Its namespace, which is also what it backs up.
+    /// The Schedule's namespace, which is also the one that it backs up.
     pub namespace: String,
-    /// Its name.
+    /// The Schedule's name.
     pub name: String,
-    /// When it runs.
+    /// The cron expression of its backups.
     pub cron: String,
-    /// What its prune keeps, by rule.
+    /// The retention of its prune: counts by rule.
     pub keeps: BTreeMap<String, u32>,
 }
 
-/// Pods with annotations of a backup tool.
+/// A pod with annotations of a backup tool; it stands for all pods with the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Annotated {
-    /// Their namespace.
+    /// The pods' namespace.
     pub namespace: String,
-    /// One of them.
+    /// The name of one of the pods.
     pub pod: String,
-    /// The annotations. Values of commands are left out.
+    /// The annotations. Those with a command have an empty value.
     pub told: BTreeMap<String, String>,
-    /// What a command dumps with, if there is one.
+    /// The dump tool in a command, if there is one.
     pub dumps_with: Option<&'static str>,
 }
 
 /// A CronJob that dumps a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DumpJob {
-    /// Its namespace.
+    /// The CronJob's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The CronJob's name.
     pub name: String,
-    /// When it runs.
+    /// The cron expression.
     pub cron: String,
-    /// What it dumps with: `pg_dump`.
+    /// The dump tool: `pg_dump`.
     pub tool: &'static str,
-    /// The engine.
+    /// The tool's engine: `postgresql`.
     pub engine: &'static str,
-    /// The server, where it names one.
+    /// The server, if the CronJob names one.
     pub host: Option<String>,
-    /// The user, where it names one.
+    /// The user, if the CronJob names one.
     pub user: Option<String>,
     /// The Secret and the key in it that hold the password.
     pub password: Option<(String, String)>,
 }
 
-/// Programs that dump, and the engine; longer names first.
+/// Dump tools and their engines; longer names first, because they contain shorter ones.
 const TOOLS: &[(&str, &str)] = &[
     ("pg_dumpall", "postgresql"),
     ("pg_dump", "postgresql"),
@@ -163,10 +163,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("etcdctl", "etcd"),
 ];
 
-/// Looks at what other tools were told.
+/// Reads the configuration of other backup tools.
 ///
 /// # Errors
-/// That the cluster does not answer at all.
+/// Fails if the kinds of the cluster cannot be discovered.
 pub async fn wishes(cluster: &Cluster) -> Result<Wishes, ApiError> {
     let mut wishes = Wishes::default();
     let reach = Reach { cluster, namespaces: &[] };
@@ -188,7 +188,7 @@ pub async fn wishes(cluster: &Cluster) -> Result<Wishes, ApiError> {
     let looked = reach.all(&KindInfo::named("", "v1", "pods"), Form::Metadata, MANY, annotated).await;
     wishes.unseen.extend(looked.unseen);
     wishes.pods = looked.kept;
-    // The pods of one workload say the same.
+    // The pods of one workload have the same annotations.
     wishes.pods.sort_by(|a, b| (&a.namespace, &a.told, &a.pod).cmp(&(&b.namespace, &b.told, &b.pod)));
     wishes.pods.dedup_by(|a, b| (&a.namespace, &a.told) == (&b.namespace, &b.told));
     let looked = reach.all(&KindInfo::named("batch", "v1", "cronjobs"), Form::Whole, SOME, dump_job).await;
@@ -266,12 +266,12 @@ fn annotated(object: Object) -> Option<Annotated> {
     (!told.is_empty()).then_some(Annotated { namespace, pod: name, told, dumps_with })
 }
 
-/// The program that dumps in a command line.
+/// Returns the dump tool in a command line.
 fn tool_in(text: &str) -> Option<&'static str> {
     TOOLS.iter().map(|(tool, _)| *tool).find(|tool| text.contains(tool) && is_dump(tool, text))
 }
 
-/// Clients that do more than dump, do it only with these words.
+/// True if the command dumps. Clients with other uses do so only with these words.
 fn is_dump(tool: &str, text: &str) -> bool {
     match tool {
         "redis-cli" => text.contains("--rdb"),
@@ -389,14 +389,14 @@ const PASSWORDS: &[&str] = &[
     "DB_PASSWORD",
 ];
 
-/// A name, and not a variable, a substitution or anything with a secret in it.
+/// True for a name; false for a variable, a substitution or anything that may hold a secret.
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 253
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
 }
 
-/// The value of an option: `-h X`, `-hX` or `--host=X`.
+/// Returns the value of an option: `-h X`, `-hX` or `--host=X`.
 fn option(words: &[&str], names: &[&str]) -> Option<String> {
     for (at, word) in words.iter().enumerate() {
         for name in names {
@@ -412,7 +412,7 @@ fn option(words: &[&str], names: &[&str]) -> Option<String> {
     None
 }
 
-/// The host of a URL among the words; what stands before an `@` is passed over.
+/// Returns the host of the first URL among the words, without user and password before an `@`.
 fn url_host(words: &[&str]) -> Option<String> {
     let url = words.iter().find_map(|word| word.split_once("://"))?.1;
     let authority = url.split('/').next().unwrap_or_default();

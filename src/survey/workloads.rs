@@ -1,5 +1,5 @@
-//! Databases: operators' own kinds, workloads that run a database's image, and pods that nothing
-//! known manages.
+//! Finds databases: custom resources of operators, workloads that run a database's image, and pods without a
+//! known manager.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +11,11 @@ use super::table::{self, Engine};
 use super::{Database, Login, MANY, Mark, Meta, Object, Owner, SOME, Survey, Unseen, told};
 use crate::source::kubernetes::{Discovered, KindInfo};
 
-/// Pods that are looked at one by one, at most.
+/// The maximum number of pods that are read one by one.
 const PODS: usize = 200;
-/// How many at once.
+/// The number of pods read in parallel.
 const PARALLEL: usize = 4;
-/// What usually manages pods, and is looked at itself; a mirror pod's manager is its node.
+/// Kinds of known managers, whose pods are not read one by one; a mirror pod's manager is its node.
 const MANAGERS: &[&str] = &["ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Node", "ReplicationController"];
 
 pub(super) async fn databases(reach: &Reach<'_>, discovered: &Discovered, survey: &mut Survey) {
@@ -48,7 +48,7 @@ fn kind_of(plural: &str) -> &'static str {
     }
 }
 
-/// A workload that an operator made is told as the operator's kind; its claims are kept with it.
+/// Adds workloads. The claims of one that an operator made are added to the operator's resource instead.
 fn add(found: &mut Vec<Database>, operated: usize, workloads: Vec<Workload>) {
     for Workload { database, owners } in workloads {
         let part_of = |other: &&mut Database| {
@@ -59,7 +59,7 @@ fn add(found: &mut Vec<Database>, operated: usize, workloads: Vec<Workload>) {
         };
         match found[..operated].iter_mut().find(part_of) {
             Some(operator) => operator.claims.extend(database.claims),
-            // Its operator's kind is there and could not be looked at: better told twice than not.
+            // Also if its operator's kind could not be listed: better reported twice than not at all.
             None => found.push(database),
         }
     }
@@ -83,7 +83,7 @@ async fn operated(reach: &Reach<'_>, kind: &KindInfo, engine: Engine) -> Looked<
     reach.all(kind, Form::Metadata, MANY, keep).await
 }
 
-/// A workload that runs a database.
+/// A workload that runs a database, and its owners.
 struct Workload {
     database: Database,
     owners: Vec<Owner>,
@@ -118,7 +118,7 @@ async fn workloads(reach: &Reach<'_>, kind: &KindInfo) -> Looked<Workload> {
     reach.all(kind, Form::Whole, SOME, keep).await
 }
 
-/// A pod's spec, as much of it as tells a database.
+/// The part of a pod's spec by which a database is recognised.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct PodSpec {
@@ -148,7 +148,7 @@ struct Variable {
     value_from: Option<ValueFrom>,
 }
 
-/// A variable's value. A password may stand there, so only [`login`] looks, and only at users.
+/// A variable's value. It may be a password, so only [`login`] reads it, and keeps only users' names.
 #[derive(Deserialize, Default)]
 #[serde(transparent)]
 struct Value(String);
@@ -222,7 +222,7 @@ fn database(meta: &Meta, pod: &Meta, spec: &PodSpec, kind: &str, made: Vec<Strin
     })
 }
 
-/// Variables that name the first user, and his password.
+/// Names of the variables that hold the first user's name, and the password.
 const USERS: &[&str] = &[
     "POSTGRES_USER",
     "POSTGRESQL_USERNAME",
@@ -243,8 +243,8 @@ const PASSWORDS: &[&str] = &[
     "REDIS_PASSWORD",
 ];
 
-/// Where user and password lie. A password that stands in the workload is seen to be there, and
-/// never copied.
+/// Returns the first user's name and a reference to the password. A password in the workload itself is
+/// detected, but never copied.
 fn login(env: &[Variable]) -> Login {
     let one =
         |names: &[&str]| names.iter().find_map(|name| env.iter().find(|variable| variable.name == *name));
@@ -258,7 +258,7 @@ fn login(env: &[Variable]) -> Login {
     }
 }
 
-/// Pods that no known workload manages: alone, or an unknown controller's, one of each.
+/// Finds databases in pods without a known manager; of an unknown controller's pods one is read.
 async fn pods(reach: &Reach<'_>) -> (Vec<Workload>, Vec<Unseen>) {
     let kind = KindInfo::named("", "v1", "pods");
     let keep = |object: Object| {
