@@ -1,4 +1,4 @@
-//! The encrypted half of a manifest: what the snapshot holds and how each stream is read.
+//! The encrypted half of a manifest: the snapshot's items and the lists for reading their streams.
 //!
 //! JSON in an age file to the epoch's recipient, padded with spaces to a Padmé length.
 
@@ -18,107 +18,107 @@ use super::padme;
 /// The largest body, in bytes of plaintext.
 pub const MAX_BODY: u64 = 256 << 20;
 
-/// What a snapshot holds.
+/// The content of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
-    /// `body`, so that no other JSON is taken for one.
+    /// Always `body`, so that no other JSON document is read as one.
     #[serde(rename = "type")]
     pub kind: String,
-    /// As in the envelope.
+    /// The repository, as in the envelope.
     pub repository: RepositoryId,
-    /// As in the envelope.
+    /// The writer, as in the envelope.
     pub writer: WriterId,
-    /// As in the envelope.
+    /// The id of the plan, as in the envelope.
     pub plan: NameId,
-    /// As in the envelope.
+    /// The epoch, as in the envelope.
     pub epoch: EpochId,
-    /// As in the envelope.
+    /// The sequence number, as in the envelope.
     pub seq: u64,
-    /// The plan's name.
+    /// The name of the plan.
     pub plan_name: String,
-    /// The names key in hex: gives the ids of names.
+    /// The names key in hex, from which the ids of names are derived.
     pub names_key: String,
-    /// The program that wrote it, with its version.
+    /// The program that wrote the snapshot, with its version.
     pub tool: String,
-    /// The machine that it ran on.
+    /// The machine that the program ran on.
     pub host: String,
-    /// The domains of all streams: id to name.
+    /// The domains of all streams, from id to name.
     pub domains: BTreeMap<NameId, String>,
-    /// What the plan declares, item by item.
+    /// The items that the plan declares.
     pub items: Vec<Item>,
 }
 
-/// One item.
+/// One item of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// Its name in the plan: `resources`, `shop`, `volume/shop/uploads`, `path/srv/uploads`.
+    /// The item's name in the plan: `resources`, `shop`, `volume/shop/uploads`, `path/srv/uploads`.
     pub name: String,
     /// The id of that name.
     pub id: NameId,
-    /// What it is: `resources`, `database`, `volume`.
+    /// The kind of item: `resources`, `database`, `volume`.
     pub kind: String,
-    /// How it fares.
+    /// The item's state in this snapshot.
     pub state: ItemState,
-    /// What is missing, and why.
+    /// The missing parts, with reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
-    /// What was skipped, capped or approximated without making the item unsafe.
+    /// The parts that were skipped, capped or approximated without making the item unsafe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Gap>,
-    /// Facts of its source: revision and proofs, server versions, volume identity.
+    /// Facts about the source: revision and proofs, server versions, volume identity.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, serde_json::Value>,
-    /// How long it took, in milliseconds.
+    /// The time that the item took, in milliseconds.
     pub millis: u64,
-    /// Its streams.
+    /// The item's streams.
     pub streams: Vec<Stream>,
 }
 
-/// Something that is not safe, or not as it was.
+/// A part of an item that is not safe, or that differs from its source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// A stable code: `changed-while-read`, `permission`, `socket`, `dump-failed`, …
     pub code: String,
-    /// What it concerns: a path, a kind, a database.
+    /// The affected object: a path, a kind, a database.
     pub object: super::name::Name,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
 }
 
 /// A stream of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
-    /// Its name within the item: `apps/v1/deployments`, `globals.sql`, `orders.dump`, `tar`.
+    /// The stream's name within the item: `apps/v1/deployments`, `globals.sql`, `orders.dump`, `tar`.
     pub name: String,
-    /// What its bytes are: `jsonl`, `pgdump`, `sql`, `tar`.
+    /// The format of the bytes: `jsonl`, `pgdump`, `sql`, `tar`.
     pub format: String,
-    /// The epoch that its chunks lie in.
+    /// The epoch of its chunks.
     pub epoch: EpochId,
-    /// The domain that its chunks lie in.
+    /// The domain of its chunks.
     pub domain: NameId,
-    /// Its length in bytes.
+    /// The stream's length in bytes.
     pub length: u64,
-    /// How many members it has: files, objects.
+    /// The number of members: files, objects.
     pub members: u64,
-    /// BLAKE3 over its slices ([`super::list::StreamHasher`]).
+    /// BLAKE3 over the slices ([`super::list::StreamHasher`]).
     pub hash: ObjectHash,
-    /// SHA-256 of its bytes, where they passed by in one piece: dumps and resources.
+    /// SHA-256 of the bytes, if they were read as one sequence: dumps and resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<ObjectHash>,
-    /// The parts of its list.
+    /// The parts of the slice list.
     pub parts: Vec<Part>,
-    /// The chunks of its catalog, if it has one.
+    /// The chunks of the catalog, if the stream has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub catalog: Vec<Part>,
 }
 
-/// Why a body is not taken.
+/// The reason that a body is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It does not open.
+    /// It cannot be encrypted or decrypted.
     #[error(transparent)]
     Container(#[from] ContainerError),
-    /// It is not what the envelope names.
+    /// Its hash or size is not the one in the envelope.
     #[error("its hash is not the one that the signed envelope names")]
     Hash,
     /// Its JSON is malformed.
@@ -127,13 +127,13 @@ pub enum BodyError {
     /// It belongs to another manifest.
     #[error("it belongs to another snapshot ({0} differs)")]
     Foreign(&'static str),
-    /// Its streams contradict themselves.
+    /// Its items or streams contradict each other or the envelope.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
 }
 
 impl Body {
-    /// Encrypts to the epoch. Gives the object, its hash and its size.
+    /// Encrypts the body to the epoch. Returns the object and its hash.
     pub fn seal(
         &self,
         path: &EpochPath,
@@ -148,7 +148,7 @@ impl Body {
         Ok((Sealed::new(path.body(hash), bytes, hash), hash))
     }
 
-    /// Opens the body that a verified envelope names, and compares what both say.
+    /// Decrypts the body that a verified envelope names, and compares the fields that both have.
     pub fn open(sealed: &Bytes, envelope: &Envelope, identity: &DataIdentity) -> Result<Self, BodyError> {
         if ObjectHash::of(sealed) != envelope.body || sealed.len() as u64 != envelope.body_size {
             return Err(BodyError::Hash);
@@ -193,14 +193,14 @@ impl Body {
         Ok(())
     }
 
-    /// The item of a name.
+    /// Returns the item with this name.
     #[must_use]
     pub fn item(&self, name: &str) -> Option<&Item> {
         self.items.iter().find(|item| item.name == name)
     }
 }
 
-/// The hex of a names key, as bodies repeat it.
+/// Returns a names key in hex, as bodies hold it.
 #[must_use]
 pub fn names_key_text(key: &super::derive::NamesKey) -> String {
     to_hex(key.0.expose())

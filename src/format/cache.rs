@@ -1,9 +1,9 @@
-//! The scan cache: what a walk saw, so that what is unchanged is known without opening a file.
+//! The scan cache: digests of each member's metadata, so that unchanged files need not be opened.
 //!
-//! One root object names the groups of a stream in walk order; one object a group holds, for every
-//! member, a keyed digest of what the walk sees of it and its length in the stream, and the slices
-//! that all of the group's bytes lie in. No names stand in it. Both are symmetric objects of class
-//! cache; numbers are little-endian.
+//! One root object names the groups of a stream in walk order. One object per group holds, for every
+//! member, a keyed digest of its metadata and its length in the stream, and the slices that contain
+//! the group's bytes. No names are stored. Both are symmetric objects of class cache; numbers are
+//! little-endian.
 //!
 //! ```text
 //! root    magic `kbakcr01`, count u32, zeros 4; count × (key u64, SHA-256 of the group's object)
@@ -13,8 +13,8 @@
 //!         slices  × (pack u32, offset u32, length u32, plain u32, skip u32, take u32, id 32)
 //! ```
 //!
-//! Both are followed by zeros to a Padmé length. A group's key is the cut hash of its first path:
-//! groups begin where that hash says so, hence they are found again after files came and went.
+//! Both are followed by zeros to a Padmé length. A group's key is the cut hash of its first path. That
+//! hash also decides which paths begin a group, so groups stay the same after files come and go.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ use super::symmetric::{self, take, take_u32, take_u64};
 
 /// The largest cache object, in bytes of plaintext.
 pub const MAX_CACHE: u64 = 32 << 20;
-/// The digest that no member has.
+/// The value that stands for no digest.
 pub const NO_DIGEST: [u8; 16] = [0; 16];
 
 const ROOT: &[u8; 8] = b"kbakcr01";
@@ -39,34 +39,34 @@ const GROUP: &[u8; 8] = b"kbakcg01";
 /// One group in a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupRef {
-    /// The cut hash of its first path.
+    /// The cut hash of the group's first path.
     pub key: u64,
-    /// Its object.
+    /// The SHA-256 of the group's object.
     pub object: ObjectHash,
 }
 
 /// One member of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CachedMember {
-    /// Digest of what the walk saw; [`NO_DIGEST`] when it was not settled.
+    /// The digest of its metadata; [`NO_DIGEST`] if its content may change without a new digest.
     pub digest: [u8; 16],
-    /// Its length in the stream, in bytes.
+    /// The member's length in the stream, in bytes.
     pub length: u64,
 }
 
-/// A group as it was.
+/// A group of members, as the last walk found it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Its members in walk order.
+    /// The members in walk order.
     pub members: Vec<CachedMember>,
-    /// The slices that hold its bytes, in order.
+    /// The slices that contain the group's bytes, in order.
     pub slices: Vec<Slice>,
 }
 
-/// Why a cache object is not used.
+/// The reason that a cache object is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// It does not open.
+    /// It cannot be decrypted.
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// Its plaintext is malformed.
@@ -74,7 +74,7 @@ pub enum CacheError {
     Malformed,
 }
 
-/// Seals a root.
+/// Encrypts a root object.
 pub fn seal_root(
     groups: &[GroupRef],
     path: &EpochPath,
@@ -91,7 +91,7 @@ pub fn seal_root(
     symmetric::seal(path, domain, key, Class::Cache, &out)
 }
 
-/// Opens a root.
+/// Decrypts a root object.
 pub fn open_root(sealed: &[u8], key: &DomainKey) -> Result<Vec<GroupRef>, CacheError> {
     let bytes = symmetric::open(sealed, key, Class::Cache, MAX_CACHE)?;
     let read = || {
@@ -108,7 +108,7 @@ pub fn open_root(sealed: &[u8], key: &DomainKey) -> Result<Vec<GroupRef>, CacheE
 }
 
 impl Group {
-    /// Its plaintext: the same group gives the same bytes.
+    /// Encodes the group: the same group gives the same bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut packs: Vec<PackName> = Vec::new();
@@ -142,7 +142,7 @@ impl Group {
         out
     }
 
-    /// Seals plaintext made by [`Group::to_bytes`].
+    /// Encrypts the bytes of [`Group::to_bytes`].
     pub fn seal(
         bytes: &[u8],
         path: &EpochPath,
@@ -152,7 +152,7 @@ impl Group {
         symmetric::seal(path, domain, key, Class::Cache, bytes)
     }
 
-    /// Opens a group; gives its plaintext too, to be compared with a later one.
+    /// Decrypts a group. Also returns its plaintext, for comparison with a later one.
     pub fn open(sealed: &[u8], key: &DomainKey) -> Result<(Self, Vec<u8>), CacheError> {
         let bytes = symmetric::open(sealed, key, Class::Cache, MAX_CACHE)?;
         let group = Self::parse(&bytes).ok_or(CacheError::Malformed)?;
@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_round_trip() {
+    fn groups_are_decoded_as_they_were_encoded() {
         let pack = PackName { hash: ObjectHash([1; 32]), size: 77 };
         let place = Place { pack, offset: 1, length: 2, plain: 100 };
         let group = Group {

@@ -1,4 +1,4 @@
-//! Catalogs: what a stream contains, for `ls`, `find`, `diff` and for restoring one path.
+//! Catalogs: the members of a stream, for `ls`, `find`, `diff` and for restoring one path.
 //!
 //! JSON lines in the order of the stream. `at` is the offset of the member's first byte relative
 //! to the `start` of its own catalog chunk, so that an early change rewrites no later chunk; the
@@ -13,7 +13,7 @@ pub const MIN_CHUNK: usize = 256 << 10;
 /// … and at the latest before this many.
 pub const MAX_CHUNK: usize = 1 << 20;
 
-/// What a member is.
+/// The type of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Type {
@@ -23,7 +23,7 @@ pub enum Type {
     Dir,
     /// A symbolic link.
     Symlink,
-    /// A further name of a file that came before.
+    /// A further name of a file that is an earlier member.
     Hardlink,
     /// A FIFO.
     Fifo,
@@ -37,40 +37,40 @@ pub enum Type {
     Dump,
 }
 
-/// One member.
+/// The catalog line of one member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// Its path; `namespace/name` for objects.
+    /// The member's path; `namespace/name` for objects.
     pub path: Name,
-    /// What it is.
+    /// The member's type.
     #[serde(rename = "type")]
     pub kind: Type,
     /// The offset of its first byte from the `start` of its catalog chunk, in bytes.
     pub at: u64,
-    /// The bytes of the stream that it takes.
+    /// The member's length in the stream, in bytes.
     pub len: u64,
-    /// The size of a file's content.
+    /// The size of a file's content, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Permission bits in octal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// Owner.
+    /// The owner's user id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Group.
+    /// The group id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// Time of the last change of content: seconds since 1970, a point, nine digits.
+    /// The time of the last change of content: seconds since 1970, a point, nine digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtime: Option<String>,
-    /// Where a link leads.
+    /// The target of a link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Name>,
 }
 
 impl Line {
-    /// The line's text with its line end.
+    /// Returns the line's text with its line end.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec(self).unwrap_or_default();
@@ -79,7 +79,7 @@ impl Line {
     }
 }
 
-/// Reads a catalog chunk. `None`: a line is malformed.
+/// Reads a catalog chunk. Returns `None` if a line is malformed.
 #[must_use]
 pub fn read_lines(text: &[u8]) -> Option<Vec<Line>> {
     let text = text.strip_suffix(b"\n")?;
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_compact_and_round_trip() {
+    fn lines_are_compact_and_decode_unchanged() {
         let line = Line {
             path: Name::from("a/b"),
             kind: Type::Object,

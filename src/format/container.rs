@@ -1,12 +1,12 @@
-//! The one container: standard age files (age-encryption.org/v1), of two kinds.
+//! Containers: standard age files (age-encryption.org/v1), of two kinds.
 //!
-//! Packs and bodies are encrypted to the epoch's X25519 recipient: whoever writes them cannot
-//! read them. Index, scan cache, state and records are symmetric: one scrypt stanza whose
+//! Packs and bodies are encrypted to the epoch's X25519 recipient: the writer cannot read them
+//! again. Index, scan cache, state and records are symmetric: one scrypt stanza whose
 //! passphrase is a derived key in hex, work factor 1, so that only holders of the domain's key can
 //! make or read them. `age -d` reads both.
 //!
-//! age does not say who encrypted a file. Authenticity comes from elsewhere: the name of an object
-//! that a signed manifest gives, and the id of each chunk.
+//! age does not authenticate the sender. Authenticity comes from the object name in a signed
+//! manifest and from the id of each chunk.
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -19,14 +19,14 @@ use sha2::{Digest, Sha256};
 use super::derive::Passphrase;
 use super::ids::ObjectHash;
 
-/// The plaintext that one encrypted block of an age payload holds.
+/// The plaintext of one encrypted block of an age payload, in bytes.
 const BLOCK: u64 = 64 << 10;
-/// The same block with its tag.
+/// The length of the same block with its tag, in bytes.
 const SEALED_BLOCK: u64 = BLOCK + 16;
-/// Header and nonce of a container are never longer than this; a reader looks no further.
+/// The most bytes that the header and nonce of a container take; a reader looks no further.
 pub const MAX_HEADER: u64 = 4096;
 
-/// Why a container was not made or opened.
+/// The reason that a container was not made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// The identity or passphrase is not the one it was encrypted to.
@@ -35,10 +35,10 @@ pub enum ContainerError {
     /// Not an age file, a truncated one, or one whose bytes were changed.
     #[error("it is damaged")]
     Damaged(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The plaintext is longer than the reader takes.
+    /// The plaintext is longer than the reader allows.
     #[error("its content is larger than {limit} bytes")]
     TooLarge {
-        /// The most the reader takes.
+        /// The limit in bytes.
         limit: u64,
     },
     /// Text that is not an X25519 recipient or identity.
@@ -58,7 +58,7 @@ impl FromStr for DataRecipient {
     type Err = ContainerError;
     fn from_str(text: &str) -> Result<Self, ContainerError> {
         let recipient: age::x25519::Recipient = text.parse().map_err(|_| ContainerError::NotAKey)?;
-        // Canonical: one text for one key.
+        // Each key has one accepted spelling.
         if recipient.to_string() == text { Ok(Self(recipient)) } else { Err(ContainerError::NotAKey) }
     }
 }
@@ -75,25 +75,25 @@ impl fmt::Debug for DataRecipient {
     }
 }
 
-/// The private half of an epoch. It lives in the writer only while an epoch is born, and in a
-/// reader only while it restores.
+/// The private half of an epoch. A writer holds it only while it creates an epoch, and a reader only
+/// while it restores.
 #[derive(Clone)]
 pub struct DataIdentity(age::x25519::Identity);
 
 impl DataIdentity {
-    /// A new one, from the operating system's randomness (the crate takes no other).
+    /// Generates an identity from the operating system's randomness; `age` takes no other source.
     #[must_use]
     pub fn generate() -> Self {
         Self(age::x25519::Identity::generate())
     }
 
-    /// Its public half.
+    /// Returns the public half.
     #[must_use]
     pub fn recipient(&self) -> DataRecipient {
         DataRecipient(self.0.to_public())
     }
 
-    /// `AGE-SECRET-KEY-1…`, to be put into a wrap.
+    /// Returns `AGE-SECRET-KEY-1…`, to be put into a wrap.
     #[must_use]
     pub fn expose(&self) -> SecretString {
         self.0.to_string()
@@ -118,7 +118,7 @@ impl fmt::Debug for DataIdentity {
     }
 }
 
-/// Ciphertext in the making, hashed as it grows.
+/// Ciphertext and its hash, which is updated on each write.
 struct Hashed {
     bytes: Vec<u8>,
     hash: Sha256,
@@ -135,16 +135,16 @@ impl Write for Hashed {
     }
 }
 
-/// Encrypts as it is written to; holds ciphertext only.
+/// Encrypts data as it is written; holds ciphertext only.
 pub struct Sealer(age::stream::StreamWriter<Hashed>);
 
 impl Sealer {
-    /// Encrypts to an epoch. `capacity` is the size the ciphertext is expected to have, in bytes.
+    /// Starts a container for an epoch. `capacity` is the expected size of the ciphertext, in bytes.
     pub fn to_recipient(recipient: &DataRecipient, capacity: usize) -> Result<Self, ContainerError> {
         Self::start(&recipient.0, capacity)
     }
 
-    /// Encrypts under a passphrase derived from a domain's key.
+    /// Starts a container under a passphrase derived from a domain's key.
     pub fn with_passphrase(passphrase: &Passphrase, capacity: usize) -> Result<Self, ContainerError> {
         let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
         recipient.set_work_factor(1);
@@ -162,7 +162,7 @@ impl Sealer {
         self.0.write_all(plaintext).map_err(damaged)
     }
 
-    /// Ends the file: its bytes and their SHA-256.
+    /// Finishes the file. Returns its bytes and their SHA-256.
     pub fn finish(self) -> Result<(Bytes, ObjectHash), ContainerError> {
         let Hashed { bytes, hash } = self.0.finish().map_err(damaged)?;
         Ok((Bytes::from(bytes), ObjectHash(hash.finalize().into())))
@@ -175,7 +175,7 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// What a container is opened with.
+/// The key that opens a container.
 pub enum Key<'a> {
     /// The private half of an epoch.
     Identity(&'a DataIdentity),
@@ -183,7 +183,7 @@ pub enum Key<'a> {
     Passphrase(&'a Passphrase),
 }
 
-/// Opens a whole container of at most `limit` bytes of plaintext. Nothing is given out before the
+/// Decrypts a whole container of at most `limit` bytes of plaintext. Returns no plaintext before the
 /// last block is authenticated.
 pub fn open(sealed: &[u8], key: &Key<'_>, limit: u64) -> Result<Vec<u8>, ContainerError> {
     let mut plaintext = Vec::with_capacity(usize::try_from(limit.min(sealed.len() as u64)).unwrap_or(0));
@@ -213,7 +213,7 @@ fn decrypt<R: Read>(input: R, key: &Key<'_>) -> Result<age::stream::StreamReader
     })
 }
 
-/// The head of a container, as read from its first bytes: enough to know where its blocks lie.
+/// The header and nonce of a container, read from its first bytes. They locate its blocks.
 #[derive(Debug, Clone)]
 pub struct Head {
     bytes: Bytes,
@@ -221,8 +221,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head from the first bytes of an object (at most [`MAX_HEADER`] of them count).
-    /// `None` when the header does not end there.
+    /// Reads the head from the first bytes of an object, at most [`MAX_HEADER`] of them. Returns `None` if
+    /// the header does not end there.
     #[must_use]
     pub fn parse(first: &Bytes) -> Option<Self> {
         let window = &first[..first.len().min(usize::try_from(MAX_HEADER).unwrap_or(usize::MAX))];
@@ -233,8 +233,8 @@ impl Head {
         (end <= window.len()).then(|| Self { bytes: first.slice(..end), payload: end as u64 })
     }
 
-    /// The bytes of the object that hold plaintext `start..end`, in whole blocks, at most up to
-    /// `size`, the object's length.
+    /// Returns the range of the object that contains plaintext `start..end`, in whole blocks, at most up
+    /// to `size`, the object's length.
     #[must_use]
     pub fn sealed_range(&self, start: u64, end: u64, size: u64) -> std::ops::Range<u64> {
         let first = self.payload + (start / BLOCK) * SEALED_BLOCK;
@@ -256,8 +256,8 @@ impl Head {
         if !start.is_multiple_of(BLOCK) {
             reader.seek(SeekFrom::Start(start)).map_err(damaged)?;
         } else if start > 0 {
-            // One past the wanted place and one back: the crate looks at the object's last block,
-            // which is not at hand, when a seek lands on the first byte of a block.
+            // Seeks one byte too far and one back. A seek to the first byte of a block makes `age` read
+            // the object's last block, which is absent here.
             reader.seek(SeekFrom::Start(start + 1)).map_err(damaged)?;
             reader.seek(SeekFrom::Current(-1)).map_err(damaged)?;
         }
@@ -267,18 +267,18 @@ impl Head {
     }
 }
 
-/// Some bytes of an object, and where they lie in it.
+/// A range of an object's bytes.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// The offset of the first byte.
+    /// The offset of the first byte in the object.
     pub offset: u64,
     /// The bytes.
     pub bytes: Bytes,
-    /// The object's whole length.
+    /// The length of the whole object, in bytes.
     pub size: u64,
 }
 
-/// An object of which only the head and some blocks are at hand.
+/// An object of which only the head and some blocks are present.
 struct Sparse<'a> {
     head: &'a [u8],
     blocks: &'a Window,
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn any_range_opens_alone() {
+    fn any_range_opens_from_its_own_blocks() {
         let identity = DataIdentity::generate();
         let plaintext: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
         for size in [1, 65_535, 65_536, 65_537, 131_072, 300_000] {
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_refused() {
+    fn flipped_bit_is_rejected() {
         let identity = DataIdentity::generate();
         let sealed = seal(&identity, b"some plaintext");
         for byte in 0..sealed.len() {

@@ -1,9 +1,8 @@
-//! Key derivation: everything an epoch's secret gives, and nothing else gives it.
+//! Key derivation: all keys that are derived from an epoch's secret, and the names key.
 //!
 //! BLAKE3 `derive_key` with one context string per use (BLAKE3 paper, section 2.5); the contexts
-//! and test vectors stand in docs/format.md. A domain's key gives the chunk ids, the cut points
-//! and the passphrases of that domain only, so that a mover that is read by a tenant endangers no
-//! other domain.
+//! are listed in docs/format.md. A domain's key gives the chunk ids, the cut points and the
+//! passphrases of that domain only. So a tenant who reads a mover's key endangers no other domain.
 
 use std::fmt;
 
@@ -11,18 +10,18 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::ids::{ChunkId, NameId, to_hex};
 
-/// 32 secret bytes that show themselves nowhere and are wiped when dropped.
+/// 32 secret bytes. They never appear in debug output and are wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey([u8; 32]);
 
 impl SecretKey {
-    /// Takes the bytes.
+    /// Creates a key from its bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, to be written into a wrap or a 0600 file only.
+    /// Returns the bytes, to be written into a wrap or a 0600 file only.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
@@ -48,21 +47,21 @@ impl fmt::Debug for SecretKey {
 pub struct EpochSecret(pub SecretKey);
 
 impl EpochSecret {
-    /// What epoch.json says of the secret: binds a wrap to its epoch, reveals nothing.
+    /// Returns the commitment for epoch.json. It binds a wrap to its epoch and reveals nothing.
     #[must_use]
     pub fn commitment(&self) -> [u8; 32] {
         SecretKey::derive("kbak v1 epoch commitment", &[&self.0.0]).0
     }
 
-    /// The key of one domain.
+    /// Derives the key of one domain.
     #[must_use]
     pub fn domain(&self, domain: &str) -> DomainKey {
         DomainKey::new(&SecretKey::derive("kbak v1 domain", &[&self.0.0, domain.as_bytes()]))
     }
 }
 
-/// What a chunk holds. Every kind has its own id key, so that no chunk of one kind can be taken
-/// for one of another (cf. CVE-2023-36811).
+/// The kind of content of a chunk. Every kind has its own id key, so that no chunk of one kind can be
+/// taken for one of another (cf. CVE-2023-36811).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChunkKind {
     /// Bytes of a stream.
@@ -74,7 +73,7 @@ pub enum ChunkKind {
 }
 
 impl ChunkKind {
-    /// The byte that stands for the kind in a pack's table.
+    /// Returns the byte that encodes the kind in a pack's table.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -84,7 +83,7 @@ impl ChunkKind {
         }
     }
 
-    /// The kind that a byte stands for.
+    /// Returns the kind that a byte encodes.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         [Self::Data, Self::List, Self::Catalog].into_iter().find(|kind| kind.code() == code)
@@ -105,7 +104,7 @@ pub struct DomainKey {
 }
 
 impl DomainKey {
-    /// Derives what the domain needs from its key.
+    /// Derives all keys of the domain from its key.
     #[must_use]
     pub fn new(key: &SecretKey) -> Self {
         let derive = |context| SecretKey::derive(context, &[&key.0]);
@@ -130,21 +129,21 @@ impl DomainKey {
         }
     }
 
-    /// The id of a chunk of `kind`.
+    /// Returns the id of a chunk of `kind`.
     #[must_use]
     pub fn chunk_id(&self, kind: ChunkKind, plaintext: &[u8]) -> ChunkId {
         ChunkId(*blake3::keyed_hash(&self.ids[usize::from(kind.code())].0, plaintext).as_bytes())
     }
 
-    /// The table of the content-defined chunker: 256 secret words, the byte that enters the
-    /// window choosing one.
+    /// Returns the gear table of the content-defined chunker: 256 secret words, one for each value of the
+    /// byte that enters the window.
     #[must_use]
     pub fn gear(&self) -> &[u64; 256] {
         &self.gear
     }
 
-    /// 64 keyed bits of a path: segments, list parts and caches are cut where some of them are
-    /// zero, so that an inserted file moves no later boundary.
+    /// Returns 64 keyed bits of a path. Segments, list parts and caches are cut where some of the bits
+    /// are zero, so that an inserted file moves no later boundary.
     #[must_use]
     pub fn cut(&self, path: &[u8]) -> u64 {
         let hash = blake3::keyed_hash(&self.cut.0, path);
@@ -153,7 +152,7 @@ impl DomainKey {
         u64::from_le_bytes(eight)
     }
 
-    /// The digest of a member in the scan cache: over what a walk sees of it.
+    /// Returns the digest of a member for the scan cache, over the bytes that a walk sees of it.
     #[must_use]
     pub fn member(&self, seen: &[u8]) -> [u8; 16] {
         let hash = blake3::keyed_hash(&self.member.0, seen);
@@ -162,7 +161,7 @@ impl DomainKey {
         half
     }
 
-    /// The passphrase of the symmetric objects of `class`; packs and needs have none.
+    /// Returns the passphrase of the symmetric objects of `class`. Packs and pack references have none.
     #[must_use]
     pub fn passphrase(&self, class: super::layout::Class) -> Option<Passphrase> {
         use super::layout::Class;
@@ -183,13 +182,13 @@ impl fmt::Debug for DomainKey {
     }
 }
 
-/// The passphrase of a symmetric age file: a derived key in hex. Its strength is the key's, so
-/// the work factor is 1.
+/// The passphrase of a symmetric age file: a derived key in hex. It is as strong as the key, so the
+/// work factor is 1.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Passphrase(String);
 
 impl Passphrase {
-    /// The text.
+    /// Returns the passphrase as text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -202,13 +201,13 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// The names key: turns names into ids for paths and envelopes. Fixed for the life of a
+/// The names key: derives the ids of names in paths and envelopes. It is fixed for the life of a
 /// repository, so that retention and status see one id for years.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamesKey(pub SecretKey);
 
 impl NamesKey {
-    /// The id of `name` among names of one kind (`plan`, `domain`, `item`).
+    /// Returns the id of `name` among names of one kind (`plan`, `domain`, `item`).
     #[must_use]
     pub fn id(&self, kind: &str, name: &str) -> NameId {
         let mut hasher = blake3::Hasher::new_keyed(&self.0.0);
@@ -224,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_and_domains_separate_ids() {
+    fn chunk_ids_differ_between_kinds_and_domains() {
         let epoch = EpochSecret(SecretKey::new([7; 32]));
         let (a, b) = (epoch.domain("namespace/a"), epoch.domain("namespace/b"));
         let data = a.chunk_id(ChunkKind::Data, b"x");
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_show() {
+    fn secrets_are_absent_from_debug_output() {
         let secret = SecretKey::new([0x41; 32]);
         let shown = format!("{secret:?}{:?}{:?}", EpochSecret(secret.clone()), DomainKey::new(&secret));
         assert!(!shown.contains("41") && !shown.contains("65"), "{shown}");

@@ -1,5 +1,5 @@
-//! epoch.json: the signed birth of an epoch, with the recipient of its packs and the wraps of its
-//! keys. Stored twice, byte for byte the same (docs/format.md).
+//! epoch.json: the signed document that creates an epoch, with the recipient of its packs and the wraps
+//! of its keys. Stored twice, byte for byte the same (docs/format.md).
 
 use std::fmt;
 
@@ -18,75 +18,75 @@ use super::signers::Signers;
 /// The version of the repository format that this kbak reads and writes.
 pub const FORMAT: u64 = 1;
 
-/// The most owners an epoch can have.
+/// The most owners that an epoch can have.
 pub const MAX_WRAPS: usize = 64;
 
-/// How long after its last possible commit an epoch counts as closed, in seconds: 24 h.
+/// The time from an epoch's last possible commit until it counts as closed, in seconds: 24 h.
 pub const CLOSING_GRACE: u64 = 86_400;
 
-/// Why an epoch is not taken.
+/// The reason that an epoch is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
-    /// The document or its signature.
+    /// The document or its signature is invalid.
     #[error("{object} does not count as an epoch")]
     Document {
         /// The object's key.
         object: String,
-        /// Why.
+        /// The cause.
         source: SignError,
     },
-    /// A link, a pipe, a folder or the like stands in its place.
+    /// The path is not a plain file but a link, a pipe, a folder or the like.
     #[error("{object}: something that is no plain file stands in its place")]
     NotAFile {
         /// The object's key.
         object: String,
     },
-    /// It says it is another than the path it lies at.
+    /// It names another writer, plan, epoch or repository than its path.
     #[error("{object} says its {field} is {found}, and lies under {wanted}: it was moved or replaced")]
     Misplaced {
         /// The object's key.
         object: String,
         /// The field that differs.
         field: &'static str,
-        /// What it says.
+        /// The value in the document.
         found: String,
-        /// What the path says.
+        /// The value in the path.
         wanted: String,
     },
-    /// It is of a newer format.
+    /// It has a newer repository format.
     #[error("{object} is of repository format {format}; this version of kbak reads format {FORMAT}")]
     Newer {
         /// The object's key.
         object: String,
-        /// Its format.
+        /// The version of its format.
         format: u64,
     },
-    /// A field has a value that no writer writes.
+    /// A field has a value that no writer produces.
     #[error("{object}: {what}")]
     Field {
         /// The object's key.
         object: String,
-        /// What is wrong.
+        /// The violated rule.
         what: &'static str,
     },
-    /// An owner has cut off the key that signed it, and no good snapshot lies in it.
+    /// An owner has revoked the key that signed it, and the epoch holds no good snapshot.
     #[error("{object} is signed by a key that an owner has cut off")]
     CutOff {
         /// The object's key.
         object: String,
     },
-    /// The data recipient is not a key.
+    /// The recipient of its packs is not a key.
     #[error("{object} names no recipient for its packs")]
     Recipient {
         /// The object's key.
         object: String,
-        /// Why.
+        /// The cause.
         source: ContainerError,
     },
 }
 
 impl EpochError {
-    /// Whether a newer kbak may read it; everything else is damage, forgery or a wrong pin.
+    /// Returns `true` if a newer kbak may read it; all other errors mean damage, forgery or a wrong pin.
     #[must_use]
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Newer { .. })
@@ -94,14 +94,14 @@ impl EpochError {
     }
 }
 
-/// Least, average and greatest size, in bytes of plaintext.
+/// The minimum, average and maximum size, in bytes of plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// No cut before.
+    /// The minimum size; there is no cut before it.
     pub min: u64,
-    /// What cut conditions aim at.
+    /// The average size that the cut conditions aim at.
     pub average: u64,
-    /// A cut at the latest.
+    /// The maximum size; there is always a cut at it.
     pub max: u64,
 }
 
@@ -113,19 +113,19 @@ impl Sizes {
 
 /// The longest chunk, in bytes of plaintext: zstd's window without `--long` (2^23).
 pub const MAX_CHUNK: u64 = 8 << 20;
-/// The largest pack aimed at, in bytes.
+/// The largest target size of packs, in bytes.
 pub const MAX_PACK: u64 = 64 << 20;
 
-/// The sizes that an epoch is written with. Readers need none of them.
+/// The parameters that an epoch is written with. Readers need none of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parameters {
-    /// The size that packs are closed at.
+    /// The size at which packs are closed, in bytes.
     pub pack_bytes: u64,
-    /// Neighbouring small files, read and skipped as one.
+    /// The sizes of segments: neighbouring small files that are read and skipped as one.
     pub segment: Sizes,
-    /// Pieces of large files and dumps.
+    /// The sizes of chunks of large files and dumps.
     pub chunk: Sizes,
-    /// zstd's level.
+    /// The compression level of zstd.
     pub level: i32,
 }
 
@@ -150,17 +150,17 @@ impl Parameters {
     }
 }
 
-/// How the writer came by the epoch's secret. No reader acts upon it.
+/// The origin of the epoch's secret. No reader depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretOrigin {
     /// Random, made by the writer.
     Random,
-    /// Random, made by an owner and handed over (`kbak epoch new --outside`).
+    /// Random, made by an owner and given to the writer (`kbak epoch new --outside`).
     Outside,
-    /// Derived from a secret that does not change, where a writer cannot keep state.
+    /// Derived from a secret that does not change, for a writer that cannot keep state.
     Static,
-    /// Something that a newer writer knows.
+    /// An origin that a newer writer knows.
     #[serde(other)]
     Other,
 }
@@ -168,58 +168,58 @@ pub enum SecretOrigin {
 /// The epoch's keys, encrypted to one owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InlineWrap {
-    /// Whom it is for.
+    /// The owner that it is encrypted to.
     pub recipient: RecipientId,
     /// The age file in armor ([`super::wrap`]).
     pub age: String,
 }
 
-/// What epoch.json says. Moments are whole seconds of the store's clock.
+/// The content of epoch.json. Times are whole seconds of the store's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch {
     /// The version of the format, a property of the epoch.
     pub format: u64,
-    /// The repository.
+    /// The id of the repository.
     pub repository: RepositoryId,
-    /// Who writes it.
+    /// The writer of the epoch.
     pub writer: WriterId,
-    /// Whose chain it belongs to.
+    /// The plan whose chain it belongs to.
     pub plan: NameId,
-    /// Which epoch it is.
+    /// The id of the epoch.
     pub epoch: EpochId,
-    /// When it was born.
+    /// The time at which the epoch was created.
     #[serde(with = "moment")]
     pub created: Timestamp,
-    /// No run starts in it from this moment on.
+    /// The time from which on no run starts in the epoch.
     #[serde(with = "moment")]
     pub not_after: Timestamp,
-    /// How long a run may take, in seconds.
+    /// The longest time that a run may take, in seconds.
     pub max_run_seconds: u64,
-    /// Until when its objects are locked, if they are.
+    /// The time until which its objects are locked, if they are.
     #[serde(with = "moment::optional")]
     pub retain_until: Option<Timestamp>,
-    /// The epochs that its birth closes.
+    /// The epochs that this one closes.
     pub previous_epochs: Vec<EpochId>,
-    /// Packs and bodies are encrypted to it (age X25519).
+    /// The age X25519 recipient that packs and bodies are encrypted to.
     pub recipient: String,
-    /// Binds wraps to the epoch's secret.
+    /// The commitment that binds wraps to the epoch's secret.
     pub commitment: Commitment,
-    /// Where the secret came from.
+    /// The origin of the secret.
     pub secret: SecretOrigin,
-    /// Sizes.
+    /// The sizes and compression level.
     pub parameters: Parameters,
-    /// The keys, once per owner.
+    /// The keys, encrypted once per owner.
     pub wraps: Vec<InlineWrap>,
 }
 
 impl Epoch {
-    /// Its folder.
+    /// Returns the path of the epoch's objects.
     #[must_use]
     pub fn path(&self) -> EpochPath {
         EpochPath { writer: self.writer, plan: self.plan, epoch: self.epoch }
     }
 
-    /// Signs the epoch: the object whose put is its birth, and the identical copy.
+    /// Signs the epoch. Returns the object whose put creates the epoch, and the identical copy.
     pub fn seal(&self, key: &SigningKey) -> Result<[Sealed; 2], EpochError> {
         let path = self.path();
         let object = path.epoch_json();
@@ -262,9 +262,8 @@ impl Epoch {
         self.recipient.parse().map_err(|source| EpochError::Recipient { object: object.to_owned(), source })
     }
 
-    /// Reads and verifies an epoch that lies at `path` (or at its copy): the signature under
-    /// `signers`, and every field against the path. `repository` is compared where the caller
-    /// knows it.
+    /// Reads and verifies an epoch from `path` or its copy: the signature under `signers`, and every
+    /// field against the path. `repository` is compared if the caller knows it.
     pub fn open(
         bytes: Bytes,
         path: &EpochPath,
@@ -278,7 +277,7 @@ impl Epoch {
                 &path.writer.to_string(),
                 Namespace::Epoch,
             )?;
-            // The format is looked at before the rest: a newer one may have other fields.
+            // The format is checked before the rest: a newer one may have other fields.
             let Format { format } = line.parse()?;
             let epoch = if format > FORMAT { Err(format) } else { Ok(line.parse::<Self>()?) };
             Ok((epoch, line.key(), line.hash()))
@@ -303,13 +302,13 @@ impl Epoch {
     }
 }
 
-/// The part of every epoch.json that no format changes.
+/// The field of epoch.json that is the same in all formats.
 #[derive(Deserialize)]
 struct Format {
     format: u64,
 }
 
-/// An epoch whose signature and place were verified. Only [`Epoch::open`] makes one.
+/// An epoch whose signature and place were verified. Only [`Epoch::open`] creates one.
 #[derive(Debug, Clone)]
 pub struct VerifiedEpoch {
     epoch: Epoch,
@@ -320,32 +319,32 @@ pub struct VerifiedEpoch {
 }
 
 impl VerifiedEpoch {
-    /// The key that signed. A writer encrypts to an epoch only if this is its own.
+    /// Returns the key that signed. A writer encrypts to an epoch only if this is its own key.
     #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
-    /// SHA-256 of epoch.json.
+    /// Returns the SHA-256 of epoch.json.
     #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }
 
-    /// What packs and bodies are encrypted to.
+    /// Returns the recipient that packs and bodies are encrypted to.
     #[must_use]
     pub fn recipient(&self) -> &DataRecipient {
         &self.recipient
     }
 
-    /// The object and its identical second copy, to be stored again where one is missing.
+    /// Returns the object and its identical copy, to be stored again if one is missing.
     #[must_use]
     pub fn copies(&self) -> [Sealed; 2] {
         let copy = layout::epoch_copy(self.epoch.writer, self.epoch.plan, self.epoch.epoch);
         [self.epoch.path().epoch_json(), copy].map(|key| Sealed::new(key, self.bytes.clone(), self.hash))
     }
 
-    /// The wrap of one owner, if he was one when the epoch was born.
+    /// Returns the wrap of an owner, if they were one when the epoch was created.
     #[must_use]
     pub fn wrap(&self, recipient: RecipientId) -> Option<&InlineWrap> {
         self.epoch.wraps.iter().find(|wrap| wrap.recipient == recipient)

@@ -1,19 +1,19 @@
-//! Names and hashes: fixed-size values with one canonical text form, lower-case hex.
+//! Ids and hashes: fixed-size values with one canonical text form, lower-case hex.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A text that is not the canonical form of an id.
+/// The error for text that is not the canonical form of an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not {bytes} bytes in lower-case hex")]
 pub struct IdError {
-    /// The number of bytes the id has.
+    /// The number of bytes in the id.
     pub bytes: usize,
 }
 
-/// Writes `bytes` as lower-case hex.
+/// Returns `bytes` as lower-case hex.
 #[must_use]
 pub fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -25,7 +25,7 @@ pub fn to_hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads exactly `N` bytes of lower-case hex; upper case and other lengths are refused, so that
+/// Reads exactly `N` bytes of lower-case hex. Upper case and other lengths are rejected, so that
 /// every value has one text form (canonical parsing, docs/format.md).
 pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], IdError> {
     let error = IdError { bytes: N };
@@ -95,7 +95,7 @@ macro_rules! hex_id {
 }
 
 hex_id!(
-    /// SHA-256 of a stored object: its name, and the checksum that the store is sent.
+    /// SHA-256 of a stored object: its name, and the checksum that is sent to the store.
     ObjectHash, 32
 );
 hex_id!(
@@ -103,34 +103,34 @@ hex_id!(
     ChunkId, 32
 );
 hex_id!(
-    /// The repository: random, fixed by `init`.
+    /// The id of a repository: random, fixed by `init`.
     RepositoryId, 16
 );
 hex_id!(
-    /// The writer: random, fixed by `init`; never a hash of a key, so that keys can rotate.
+    /// The id of a writer: random, fixed by `init`; never a hash of a key, so that keys can rotate.
     WriterId, 16
 );
 hex_id!(
-    /// An epoch: random.
+    /// The id of an epoch: random.
     EpochId, 16
 );
 hex_id!(
-    /// A plan, domain or item as it appears in paths and envelopes: the first 8 bytes of BLAKE3
+    /// The id of a plan, domain or item in paths and envelopes: the first 8 bytes of BLAKE3
     /// keyed with the names key, so that a name cannot be read or guessed from the store.
     NameId, 8
 );
 hex_id!(
-    /// A recipient: SHA-256 of its canonical text, without a comment. Epochs name their owners by
-    /// it, so that a bucket lists no keys.
+    /// The id of a recipient: SHA-256 of its canonical text, without a comment. Epochs name their owners
+    /// by it, so that a bucket lists no keys.
     RecipientId, 32
 );
 hex_id!(
-    /// What epoch.json says of an epoch's secret (K_epoch).
+    /// The commitment to an epoch's secret (K_epoch) in epoch.json.
     Commitment, 32
 );
 
 impl RecipientId {
-    /// What people compare: `SHA256:` and the first 16 hex digits.
+    /// Returns the form that people compare: `SHA256:` and the first 16 hex digits.
     #[must_use]
     pub fn short(&self) -> String {
         format!("SHA256:{}…", to_hex(&self.0[..8]))
@@ -138,7 +138,7 @@ impl RecipientId {
 }
 
 impl ObjectHash {
-    /// Hashes a whole object.
+    /// Returns the hash of a whole object.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::{Digest, Sha256};
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hex_is_canonical() {
+    fn only_lower_case_hex_of_the_right_length_is_accepted() {
         let id = NameId([0, 1, 2, 0xab, 0xcd, 0xef, 0xff, 0x10]);
         assert_eq!(id.to_string(), "000102abcdefff10");
         assert_eq!("000102abcdefff10".parse(), Ok(id));

@@ -1,5 +1,5 @@
-//! Index objects: where a chunk lies. A hint for deduplication and the healing map; a restore
-//! never needs one.
+//! Index objects: the pack and offset of each chunk. A hint for deduplication, and the map for finding
+//! other copies of a damaged chunk; a restore never needs one.
 //!
 //! Plaintext (little-endian), sealed under the domain's index passphrase:
 //!
@@ -30,25 +30,25 @@ const MAGIC: &[u8; 8] = b"kbakix01";
 /// A pack that an index names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexedPack {
-    /// Its name.
+    /// The pack's SHA-256, which is its name.
     pub hash: ObjectHash,
-    /// Its size in the store, in bytes.
+    /// The size of the stored pack, in bytes.
     pub size: u64,
-    /// What it holds.
+    /// The class of the pack.
     pub class: PackClass,
 }
 
 /// The first half of a chunk id: enough to find a chunk, never enough to trust one.
 pub type ShortId = [u8; 16];
 
-/// One chunk's place.
+/// The location of one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexEntry {
     /// The first half of the chunk's id.
     pub id: ShortId,
-    /// The pack, as position in the index's table.
+    /// The chunk's pack, as a position in [`Index::packs`].
     pub pack: u32,
-    /// Where the frame starts in the pack's plaintext.
+    /// The offset of the frame in the pack's plaintext, in bytes.
     pub offset: u32,
     /// The frame's length in bytes.
     pub length: u32,
@@ -60,7 +60,7 @@ pub struct IndexEntry {
 pub const ENTRY: usize = 32;
 
 impl IndexEntry {
-    /// The entry as an index object holds it.
+    /// Encodes the entry as in an index object.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
@@ -71,7 +71,7 @@ impl IndexEntry {
         bytes
     }
 
-    /// Reads what [`IndexEntry::to_bytes`] gives.
+    /// Decodes the bytes of [`IndexEntry::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: &[u8; ENTRY]) -> Self {
         let mut id = [0; 16];
@@ -84,15 +84,15 @@ impl IndexEntry {
 /// The content of one index object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
-    /// The objects that this one merges.
+    /// The index objects that this one merges.
     pub replaces: Vec<ObjectHash>,
-    /// The packs.
+    /// The packs that the entries refer to.
     pub packs: Vec<IndexedPack>,
-    /// The chunks.
+    /// One entry per chunk.
     pub entries: Vec<IndexEntry>,
 }
 
-/// Why an index object is not used.
+/// The reason that an index object is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// Not made with this domain's key, or damaged.
@@ -120,7 +120,7 @@ impl Index {
         self.replaces.sort_unstable();
     }
 
-    /// Seals a sorted index.
+    /// Encrypts a sorted index.
     pub fn seal(&self, path: &EpochPath, domain: NameId, key: &DomainKey) -> Result<Sealed, ContainerError> {
         let bare = 24 + self.replaces.len() * 32 + self.packs.len() * 48 + self.entries.len() * ENTRY;
         let padded = usize::try_from(padme::padded(bare as u64)).unwrap_or(bare);
@@ -144,7 +144,7 @@ impl Index {
         symmetric::seal(path, domain, key, Class::Index, &out)
     }
 
-    /// Opens an index object and checks its form.
+    /// Decrypts an index object and checks its format.
     pub fn open(sealed: &[u8], key: &DomainKey) -> Result<Self, IndexError> {
         Self::parse(&symmetric::open(sealed, key, Class::Index, MAX_INDEX)?).ok_or(IndexError::Malformed)
     }
@@ -190,7 +190,7 @@ mod tests {
     use crate::format::ids::{EpochId, WriterId};
 
     #[test]
-    fn sorts_seals_and_opens() {
+    fn sorted_index_opens_after_sealing() {
         let pack = |b: u8| IndexedPack { hash: ObjectHash([b; 32]), size: 9, class: PackClass::Data };
         let entry = |b: u8, pack| IndexEntry { id: [b; 16], pack, offset: 1, length: 2, plain: 3 };
         let mut index = Index {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_counts_allocate_nothing() {
+    fn counts_beyond_the_content_are_rejected() {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&[0xff; 12]);
         bytes.extend_from_slice(&[0; 4]);

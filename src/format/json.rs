@@ -1,8 +1,8 @@
-//! Strict JSON for signed lines: one meaning for every reader.
+//! Strict JSON for signed lines, which has the same meaning for every reader.
 //!
 //! Parsers differ on duplicate keys, on numbers beyond 2^53 and on floats, so a signed line with
-//! any of them could mean one thing to kbak and another to `jq`; they are refused, wherever they
-//! stand, known field or not (RFC 8259 section 4 and 6; I-JSON, RFC 7493).
+//! any of them could mean one thing to kbak and another to `jq`. They are rejected in known and
+//! unknown fields alike (RFC 8259 section 4 and 6; I-JSON, RFC 7493).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,15 +12,15 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Map
 /// The greatest integer that every JSON reader keeps exactly.
 pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 
-/// A text that is not strict JSON of the wanted shape.
+/// The error for text that is not strict JSON of the expected shape.
 #[derive(Debug, thiserror::Error)]
 #[error("not strict JSON: {0}")]
 pub struct JsonError(#[from] serde_json::Error);
 
 /// Reads one strict JSON value of the shape `T`.
 ///
-/// The message names the place and, for a field of another type, the value found, so this is for
-/// signed, public text. What holds secrets goes through [`parse_secret`].
+/// The error names the position and, for a field of another type, the value found. So this is for
+/// signed, public text; text that holds secrets needs [`parse_secret`].
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     Strict.deserialize(&mut reader)?;
@@ -28,7 +28,7 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
     Ok(serde_json::from_slice(text)?)
 }
 
-/// A text that is not strict JSON of the wanted shape; says where, and never what stands there.
+/// The error for text that is not strict JSON of the expected shape; gives the position only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not strict JSON of the wanted shape at line {line}, column {column}")]
 pub struct SecretJsonError {
@@ -38,12 +38,12 @@ pub struct SecretJsonError {
     pub column: usize,
 }
 
-/// As [`parse`], for text that holds secrets: the error quotes nothing.
+/// Reads JSON as [`parse`] does, for text that holds secrets: the error quotes none of it.
 pub fn parse_secret<T: DeserializeOwned>(text: &[u8]) -> Result<T, SecretJsonError> {
     parse(text).map_err(|JsonError(error)| SecretJsonError { line: error.line(), column: error.column() })
 }
 
-/// Walks a value and refuses what has more than one meaning.
+/// Visits a value and rejects constructs that have more than one meaning.
 #[derive(Clone, Copy)]
 struct Strict;
 
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_two_meanings_is_refused() {
+    fn ambiguous_json_is_rejected() {
         for bad in [
             r#"{"a":1,"a":2}"#,
             r#"{"x":{"a":1,"\u0061":2}}"#,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_quoted() {
+    fn parse_errors_do_not_quote_secrets() {
         let error = parse_secret::<Vec<u8>>(br#"["AGE-SECRET-KEY-1"]"#).unwrap_err();
         assert!(!error.to_string().contains("AGE"), "{error}");
     }

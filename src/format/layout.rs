@@ -1,4 +1,4 @@
-//! Where objects lie: every key of a repository is built and read here.
+//! The layout of a repository: every object key is built and parsed here.
 //!
 //! ```text
 //! kbak.json
@@ -17,23 +17,23 @@ use std::fmt;
 
 use super::ids::{EpochId, NameId, ObjectHash, WriterId, to_hex};
 
-/// The longest key a repository uses, in bytes. Stores allow 1024.
+/// The longest key in a repository, in bytes. Stores allow 1024.
 pub const MAX_KEY: usize = 512;
 
-/// A key in a store: relative, ASCII, of the shape in this module's table.
+/// An object key: relative, ASCII, in one of the forms in this module's table.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey(String);
 
 impl ObjectKey {
-    /// The text of the key.
+    /// Returns the key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Takes a key that a store listed. Refused unless it is made of segments of
-    /// `[0-9a-z._-]`, none of them empty or starting with a dot, so that no listed name can leave
-    /// a folder or carry control characters to a terminal.
+    /// Parses a key from a store's listing. Returns `None` unless it is made of segments of
+    /// `[0-9a-z._-]`, none of them empty or starting with a dot. So no listed name can leave
+    /// a folder or send control characters to a terminal.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let sound = |segment: &str| {
@@ -44,7 +44,7 @@ impl ObjectKey {
         (text.len() <= MAX_KEY && text.split('/').all(sound)).then(|| Self(text.to_owned()))
     }
 
-    /// The last segment.
+    /// Returns the last segment.
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
@@ -63,28 +63,28 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// The classes of objects that lie in a domain, named by their SHA-256.
+/// The class of an object in a domain. Such objects are named by their SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Chunks, encrypted to the epoch's recipient.
     Pack,
-    /// Chunk id to place: a hint for deduplication.
+    /// The location of each chunk: a hint for deduplication.
     Index,
-    /// The packs that a snapshot needs, in the clear.
+    /// The packs that a snapshot needs, unencrypted.
     Needs,
-    /// What a walk saw, so that unchanged files need not be read.
+    /// The scan cache, so that unchanged files need not be read.
     Cache,
     /// A mover's result.
     Record,
-    /// What the writer remembers.
+    /// The writer's state.
     State,
 }
 
 impl Class {
-    /// The classes whose objects lie directly in their folder.
+    /// The classes whose objects are directly in their folder.
     const NAMED: [Self; 5] = [Self::Index, Self::Needs, Self::Cache, Self::Record, Self::State];
 
-    /// The folder of the class.
+    /// Returns the name of the class's folder.
     #[must_use]
     pub fn folder(self) -> &'static str {
         match self {
@@ -98,12 +98,12 @@ impl Class {
     }
 }
 
-/// What a key in an epoch's folder names.
+/// The object that a key in an epoch's folder names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
-    /// The epoch itself.
+    /// epoch.json itself.
     Epoch,
-    /// A key that was added for an owner.
+    /// A wrap that was added for an owner.
     Wrap(ObjectHash),
     /// The encrypted half of a manifest.
     Body(ObjectHash),
@@ -113,73 +113,73 @@ pub enum Placed {
     InDomain(NameId, Class, ObjectHash),
 }
 
-/// The constant object that says what a bucket is.
+/// Returns the key of the constant object that marks a repository.
 #[must_use]
 pub fn marker() -> ObjectKey {
     ObjectKey("kbak.json".into())
 }
 
-/// The folder of a plan, with its closing slash.
+/// Returns the folder of a plan, with its closing slash.
 #[must_use]
 pub fn plan_prefix(writer: WriterId, plan: NameId) -> String {
     format!("{writer}/{plan}/")
 }
 
-/// The list of a plan's epochs.
+/// Returns the folder that lists a plan's epochs, with its closing slash.
 #[must_use]
 pub fn epochs_prefix(writer: WriterId, plan: NameId) -> String {
     format!("{writer}/{plan}/epochs/")
 }
 
-/// The second copy of an epoch, in the folder that is cheap to list.
+/// Returns the key of an epoch's second copy, in the folder that is cheap to list.
 #[must_use]
 pub fn epoch_copy(writer: WriterId, plan: NameId, epoch: EpochId) -> ObjectKey {
     ObjectKey(format!("{writer}/{plan}/epochs/{epoch}.json"))
 }
 
-/// One epoch of one plan: all of its keys.
+/// The path of one epoch of one plan, from which all of its keys are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EpochPath {
-    /// Who writes it.
+    /// The writer of the epoch.
     pub writer: WriterId,
-    /// Whose chain it belongs to.
+    /// The plan whose chain it belongs to.
     pub plan: NameId,
-    /// Which one.
+    /// The id of the epoch.
     pub epoch: EpochId,
 }
 
 impl EpochPath {
-    /// The folder of the epoch, with its closing slash.
+    /// Returns the folder of the epoch, with its closing slash.
     #[must_use]
     pub fn prefix(&self) -> String {
         format!("{}/{}/{}/", self.writer, self.plan, self.epoch)
     }
 
-    /// The signed epoch itself.
+    /// Returns the key of the signed epoch.json.
     #[must_use]
     pub fn epoch_json(&self) -> ObjectKey {
         ObjectKey(format!("{}epoch.json", self.prefix()))
     }
 
-    /// Wraps that owners added later.
+    /// Returns the folder of the wraps that owners added later, with its closing slash.
     #[must_use]
     pub fn keys_prefix(&self) -> String {
         format!("{}keys/", self.prefix())
     }
 
-    /// One such wrap.
+    /// Returns the key of one such wrap.
     #[must_use]
     pub fn wrap(&self, hash: ObjectHash) -> ObjectKey {
         ObjectKey(format!("{}keys/{hash}.age", self.prefix()))
     }
 
-    /// The folder of one class in one domain, with its closing slash.
+    /// Returns the folder of one class in one domain, with its closing slash.
     #[must_use]
     pub fn class_prefix(&self, domain: NameId, class: Class) -> String {
         format!("{}d/{domain}/{}/", self.prefix(), class.folder())
     }
 
-    /// An object of a domain.
+    /// Returns the key of an object in a domain.
     #[must_use]
     pub fn in_domain(&self, domain: NameId, class: Class, hash: ObjectHash) -> ObjectKey {
         let folder = self.class_prefix(domain, class);
@@ -189,19 +189,19 @@ impl EpochPath {
         })
     }
 
-    /// The encrypted half of a manifest.
+    /// Returns the key of a manifest's encrypted body.
     #[must_use]
     pub fn body(&self, hash: ObjectHash) -> ObjectKey {
         ObjectKey(format!("{}bodies/{hash}", self.prefix()))
     }
 
-    /// The manifests of this epoch.
+    /// Returns the folder of this epoch's manifests, with its closing slash.
     #[must_use]
     pub fn snapshots_prefix(&self) -> String {
         format!("{}snapshots/", self.prefix())
     }
 
-    /// What a key under this epoch's folder names; nothing for a key of another shape.
+    /// Returns the object that a key under this epoch's folder names; `None` for a key of another form.
     #[must_use]
     pub fn placed(&self, key: &ObjectKey) -> Option<Placed> {
         let segments: Vec<&str> = key.as_str().strip_prefix(&self.prefix())?.split('/').collect();
@@ -219,7 +219,7 @@ impl EpochPath {
             }
             _ => return None,
         };
-        // One key for one object: a pack in the folder of another prefix is in no place at all.
+        // Each object has one key: a pack in the folder of another prefix is not accepted.
         let fits = match placed {
             Placed::InDomain(domain, class, hash) => self.in_domain(domain, class, hash) == *key,
             _ => true,
@@ -227,14 +227,14 @@ impl EpochPath {
         fits.then_some(placed)
     }
 
-    /// A manifest.
+    /// Returns the key of a manifest.
     #[must_use]
     pub fn snapshot(&self, seq: u64, hash: ObjectHash) -> ObjectKey {
         ObjectKey(format!("{}snapshots/{seq:012}-{hash}", self.prefix()))
     }
 }
 
-/// Which epoch a copy of epoch.json is of, by its key.
+/// Returns the epoch of an epoch.json or of its copy, from the key.
 #[must_use]
 pub fn parse_epoch(key: &ObjectKey) -> Option<EpochId> {
     let segments: Vec<&str> = key.as_str().split('/').collect();
@@ -245,7 +245,7 @@ pub fn parse_epoch(key: &ObjectKey) -> Option<EpochId> {
     }
 }
 
-/// Reads the sequence and hash out of a manifest's name.
+/// Parses the sequence number and hash from a manifest's name.
 #[must_use]
 pub fn parse_snapshot_name(name: &str) -> Option<(u64, ObjectHash)> {
     let (seq, hash) = name.split_once('-')?;
@@ -253,7 +253,7 @@ pub fn parse_snapshot_name(name: &str) -> Option<(u64, ObjectHash)> {
     Some((digits.then(|| seq.parse().ok())??, hash.parse().ok()?))
 }
 
-/// Whether a last segment is one that only objects have, and never a folder on the way to them.
+/// Returns `true` if a last segment has the form of an object's name, which no folder of a key has.
 #[must_use]
 pub fn names_object(name: &str) -> bool {
     let hash = |name: &str| name.parse::<ObjectHash>().is_ok();
@@ -264,19 +264,19 @@ pub fn names_object(name: &str) -> bool {
         || parse_snapshot_name(name).is_some()
 }
 
-/// The signed statements of a writer and its owners.
+/// Returns the folder of a writer's records, with its closing slash.
 #[must_use]
 pub fn records_prefix(writer: WriterId) -> String {
     format!("{writer}/records/")
 }
 
-/// One signed statement, or one sealed report.
+/// Returns the key of a record or of a sealed report.
 #[must_use]
 pub fn record(writer: WriterId, hash: ObjectHash) -> ObjectKey {
     ObjectKey(format!("{writer}/records/{hash}"))
 }
 
-/// The probes of a writer; readers ignore them.
+/// Returns the folder of a writer's probes, with its closing slash; readers ignore it.
 #[must_use]
 pub fn probes_prefix(writer: WriterId) -> String {
     format!("{writer}/probe/")
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listed_keys_cannot_leave_their_folder() {
+    fn keys_outside_the_allowed_form_are_rejected() {
         for bad in ["", "/a", "a/", "a//b", "../a", "a/../b", "a/.b", "A", "a b", "a\u{1b}[2J", "ä"] {
             assert!(ObjectKey::parse(bad).is_none(), "{bad:?} must be refused");
         }
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn no_folder_has_the_name_of_an_object() {
+    fn folder_names_never_look_like_object_names() {
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
         let hash = ObjectHash([0xab; 32]);
         for key in [
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshot_names_are_read_strictly() {
+    fn malformed_snapshot_names_are_rejected() {
         let hash = ObjectHash([7; 32]);
         assert_eq!(parse_snapshot_name(&format!("000000000042-{hash}")), Some((42, hash)));
         assert_eq!(parse_snapshot_name(&format!("42-{hash}")), None);

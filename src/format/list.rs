@@ -3,7 +3,7 @@
 //! A part is text: a first line `{"packs":[["<sha256>",size],…]}`, then one line per slice,
 //! `[pack, offset, length, plain length, "id", skip, take]`: decode `length` bytes at `offset` of
 //! the decrypted pack (one zstd frame), check the id, leave out `skip` bytes, use `take`. Parts are
-//! chunks of kind list; the body names them. Nothing else is needed to read a stream.
+//! chunks of kind list; the body names them. A reader needs nothing else to read a stream.
 
 use std::fmt::Write as _;
 
@@ -16,15 +16,15 @@ use super::pack::MAX_CHUNK;
 
 /// A part ends before it is longer than this, in bytes of text.
 pub const MAX_PART: usize = 1 << 20;
-/// What one slice adds to a part at most: its line and a pack of its own.
+/// The most bytes that one slice adds to a part: its line and a pack of its own.
 pub const MAX_SLICE_TEXT: usize = 7 * 11 + 64 + 16 + 64 + 24;
 
-/// Where a chunk's frame lies.
+/// The location of a chunk's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// In which pack.
+    /// The pack that holds it.
     pub pack: PackName,
-    /// Where the frame starts in the pack's plaintext, in bytes.
+    /// The offset of the frame in the pack's plaintext, in bytes.
     pub offset: u32,
     /// The frame's length in bytes.
     pub length: u32,
@@ -32,24 +32,24 @@ pub struct Place {
     pub plain: u32,
 }
 
-/// Some bytes of a chunk, at a place in a stream.
+/// A range of a chunk's bytes, as one piece of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
-    /// Where the chunk is.
+    /// The location of the chunk.
     pub place: Place,
-    /// Which chunk.
+    /// The id of the chunk.
     pub id: ChunkId,
-    /// The bytes of the chunk that are left out before.
+    /// The number of bytes to leave out at the start of the chunk.
     pub skip: u32,
-    /// The bytes that belong to the stream.
+    /// The number of bytes that belong to the stream.
     pub take: u32,
 }
 
-/// A part's text is not what a writer makes.
+/// The error for a malformed part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the list is malformed")]
 pub struct ListError {
-    /// Counted from 1.
+    /// The line, from 1; 0 if the part does not end with a line end.
     pub line: usize,
 }
 
@@ -104,7 +104,7 @@ pub fn read_part(text: &[u8]) -> Result<Vec<Slice>, ListError> {
     lines.map(|(at, line)| read(line).ok_or(ListError { line: at + 1 })).collect()
 }
 
-/// The hash of a stream: BLAKE3 over (id, skip, take) of its slices in order, numbers
+/// Computes the hash of a stream: BLAKE3 over (id, skip, take) of its slices in order, numbers
 /// little-endian.
 #[derive(Debug, Default)]
 pub struct StreamHasher(blake3::Hasher);
@@ -117,37 +117,37 @@ impl StreamHasher {
         self.0.update(&slice.take.to_le_bytes());
     }
 
-    /// The hash of all slices added.
+    /// Returns the hash of all slices added.
     #[must_use]
     pub fn finish(&self) -> ObjectHash {
         ObjectHash(*self.0.finalize().as_bytes())
     }
 }
 
-/// Where a part of a list or a chunk of a catalog lies: an entry of the body.
+/// The location of a list part or a catalog chunk, as the body holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// The pack that holds it.
+    /// The SHA-256 of the pack that holds it.
     pub pack: ObjectHash,
-    /// The pack's size in the store.
+    /// The size of the stored pack, in bytes.
     pub pack_size: u64,
-    /// Where its frame starts in the pack's plaintext.
+    /// The offset of the frame in the pack's plaintext, in bytes.
     pub offset: u32,
-    /// The frame's length.
+    /// The frame's length in bytes.
     pub length: u32,
-    /// Its own length.
+    /// The length of the part's plaintext, in bytes.
     pub plain_length: u32,
-    /// Its id.
+    /// The part's chunk id.
     pub id: ChunkId,
     /// The offset in the stream of the first byte that the part lists.
     pub start: u64,
-    /// The first member that starts in this part; none when a member goes on through all of it.
+    /// The first member that starts in this part; `None` if one member takes up all of the part.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub first: Option<Name>,
 }
 
 impl Part {
-    /// The place of the part's own chunk.
+    /// Returns the location of the part's own chunk.
     #[must_use]
     pub fn place(&self) -> Place {
         Place {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_round_trip_and_stay_small() {
+    fn parts_decode_unchanged_within_the_slice_limit() {
         let slices = [slice(1, 0, 100), slice(2, 3, 4), slice(1, 99, 1)];
         let text = write_part(&slices);
         assert!(text.lines().next().unwrap().starts_with("{\"packs\":[[\"0101"));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_that_leave_their_chunk_are_refused() {
+    fn slices_beyond_their_chunk_are_rejected() {
         let good = write_part(&[slice(1, 50, 50)]);
         assert!(read_part(good.as_bytes()).is_ok());
         for bad in [slice(1, 50, 51), slice(1, 0, 0), slice(1, u32::MAX, 2)] {

@@ -1,9 +1,9 @@
-//! Manifests: the one object that commits a snapshot. A public envelope, one line, signed by the
-//! writer; what it covers stands in an encrypted body that the envelope names by hash.
+//! Manifests: the objects that commit snapshots. Each is a public envelope, one line, signed by the
+//! writer; its content is in an encrypted body that the envelope names by hash.
 //!
 //! The name and the chain use the SHA-256 of the whole object. `previous` names every head that
-//! the writer verified, so two runs at once make two heads and the next run merges them; the
-//! sequence is one more than the greatest sequence of the heads.
+//! the writer verified, so two concurrent runs create two heads and the next run merges them. The
+//! sequence number is one more than the greatest of the heads.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -16,144 +16,144 @@ use super::object::Sealed;
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::signers::Signers;
 
-/// Sequences stay below 2^53, so that every JSON reader keeps them exactly, and fit 12 digits.
+/// The greatest sequence number: below 2^53, so that every JSON reader keeps it exactly, and 12 digits.
 pub const MAX_SEQUENCE: u64 = 999_999_999_999;
 /// The most heads that one manifest merges.
 pub const MAX_PREVIOUS: usize = 256;
 
-/// How an item fares in a snapshot.
+/// The state of an item in a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ItemState {
     /// Complete.
     Good,
-    /// Complete, but so much less than the last good copy that it counts as none: not safe.
+    /// Complete, but so much smaller than the last good copy that it does not count as safe.
     Anomalous,
-    /// Not safe, and the plan accepts it.
+    /// Not safe, but accepted by the plan.
     Accepted,
     /// Not safe.
     Gap,
     /// Not finished: the manifest is a checkpoint.
     Pending,
-    /// Not tried.
+    /// Not attempted.
     Skipped,
 }
 
 impl ItemState {
-    /// Whether the item is as it should be. One that shrank by half may be what is left of it.
+    /// Returns `true` if the item is safe. An item that shrank by half may be the rest after a loss.
     #[must_use]
     pub fn is_safe(self) -> bool {
         self == Self::Good
     }
 
-    /// Whether all that its source gave can be restored from this snapshot.
+    /// Returns `true` if all data that the source gave can be restored from this snapshot.
     #[must_use]
     pub fn is_whole(self) -> bool {
         matches!(self, Self::Good | Self::Anomalous)
     }
 }
 
-/// An item as the world sees it: an opaque id and its state.
+/// The public part of an item: an opaque id and its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicItem {
     /// The id of the item's name.
     pub id: NameId,
-    /// Its state.
+    /// The item's state.
     pub state: ItemState,
 }
 
 /// Objects of one class in one domain of one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainObjects {
-    /// The epoch.
+    /// The epoch of the objects.
     pub epoch: EpochId,
-    /// The domain.
+    /// The domain of the objects.
     pub domain: NameId,
-    /// The objects, by hash.
+    /// The SHA-256 of each object.
     pub objects: Vec<ObjectHash>,
 }
 
 /// The public half of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// The repository.
+    /// The id of the repository.
     pub repository: RepositoryId,
-    /// Who writes.
+    /// The writer of the snapshot.
     pub writer: WriterId,
-    /// Whose chain.
+    /// The plan whose chain it belongs to.
     pub plan: NameId,
     /// The epoch that it is committed into.
     pub epoch: EpochId,
-    /// One more than the greatest of its parents.
+    /// The sequence number: one more than the greatest of its parents.
     pub seq: u64,
-    /// The hashes of the manifests that came before: all heads.
+    /// The hashes of the parents: all heads that the writer verified.
     pub previous: Vec<ObjectHash>,
-    /// When the run began.
+    /// The time at which the run started.
     #[serde(with = "moment")]
     pub started: Timestamp,
-    /// When it ended: the snapshot's time.
+    /// The time at which the run ended, which is the snapshot's time.
     #[serde(with = "moment")]
     pub finished: Timestamp,
-    /// When the next run is promised to have ended, if the plan promises one.
+    /// The time before which the plan promises the end of the next run, if it promises one.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "moment::optional")]
     pub next_before: Option<Timestamp>,
-    /// All epochs that its streams lie in.
+    /// All epochs that hold chunks of its streams.
     pub epochs: Vec<EpochId>,
-    /// What it needs: one needs object a domain.
+    /// The pack references: one object per domain.
     pub needs: Vec<DomainObjects>,
     /// The index objects that were complete at the commit.
     pub index: Vec<DomainObjects>,
     /// The roots of the scan caches.
     pub cache: Vec<DomainObjects>,
-    /// What the writer remembers.
+    /// The writer's state.
     pub state: Vec<DomainObjects>,
-    /// The encrypted half.
+    /// The SHA-256 of the encrypted body.
     pub body: ObjectHash,
-    /// Its size in the store.
+    /// The size of the stored body, in bytes.
     pub body_size: u64,
-    /// Every declared item.
+    /// The state of every declared item.
     pub items: Vec<PublicItem>,
 }
 
-/// Why a manifest is not taken.
+/// The reason that a manifest is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Its signature or form.
+    /// Its signature or format is invalid.
     #[error(transparent)]
     Signed(#[from] SignError),
-    /// It says something else than the place it was read from.
+    /// It names another writer, plan, epoch or sequence number than its path.
     #[error("its {field} is {found}, and it was read as {wanted}")]
     Misplaced {
-        /// Which.
+        /// The field that differs.
         field: &'static str,
-        /// What it says.
+        /// The value in the manifest.
         found: String,
-        /// What the path says.
+        /// The value in the path.
         wanted: String,
     },
-    /// Its name is not its hash, or no name of a manifest.
+    /// Its name does not contain its hash, or is not a manifest's name.
     #[error("its name does not fit its content")]
     Name,
-    /// A link, a pipe, a folder or the like stands in its place.
+    /// The path is not a plain file but a link, a pipe, a folder or the like.
     #[error("something that is no plain file stands in its place")]
     NotAFile,
     /// Its fields contradict each other.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
-    /// An owner has cut off the key that signed it, and names neither it nor a descendant of it as
+    /// An owner has revoked the key that signed it, and lists neither it nor a descendant of it as
     /// good.
     #[error("an owner has cut off the key that signed it")]
     CutOff,
 }
 
 impl Envelope {
-    /// Where the manifest's epoch lies.
+    /// Returns the path of the manifest's epoch.
     #[must_use]
     pub fn path(&self) -> EpochPath {
         EpochPath { writer: self.writer, plan: self.plan, epoch: self.epoch }
     }
 
-    /// Signs: the object whose put commits the snapshot, and its hash.
+    /// Signs the envelope. Returns the object whose put commits the snapshot, and its hash.
     pub fn seal(&self, key: &SigningKey) -> Result<(Sealed, ObjectHash), ManifestError> {
         self.check()?;
         let bytes = key.sign_document(Namespace::Manifest, self)?;
@@ -183,7 +183,7 @@ impl Envelope {
     }
 }
 
-/// A manifest whose signature, name and place were verified. Only [`Manifest::open`] makes one.
+/// A manifest whose signature, name and place were verified. Only [`Manifest::open`] creates one.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     envelope: Envelope,
@@ -192,7 +192,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest that was listed under `path` with `name`.
+    /// Reads and verifies a manifest that was listed under `path` with `name`.
     pub fn open(
         bytes: Bytes,
         path: &EpochPath,
@@ -217,19 +217,19 @@ impl Manifest {
         Ok(Self { envelope, key: line.key(), hash })
     }
 
-    /// What it says.
+    /// Returns the verified envelope.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
-    /// The key that signed.
+    /// Returns the key that signed.
     #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
-    /// SHA-256 of the whole object: the snapshot's name in the chain.
+    /// Returns the SHA-256 of the whole object: the snapshot's name in the chain.
     #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash

@@ -1,16 +1,16 @@
-//! Moments in signed documents: RFC 3339 in UTC, whole seconds, one spelling:
+//! Timestamps in signed documents: RFC 3339 in UTC, whole seconds, one spelling:
 //! `2026-11-23T02:00:25Z`. For serde's `with`.
 
 use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// `at` without its fraction of a second: what a document can say.
+/// Returns `at` without its fraction of a second, as documents store it.
 #[must_use]
 pub fn whole(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// `at` rounded up to the beginning of a UTC day: lock dates are whole days.
+/// Returns `at` rounded up to the beginning of a UTC day: lock dates are whole days.
 #[must_use]
 pub fn next_day(at: Timestamp) -> Timestamp {
     const DAY: i64 = 86_400;
@@ -18,7 +18,7 @@ pub fn next_day(at: Timestamp) -> Timestamp {
     Timestamp::from_second(days * DAY).unwrap_or(at)
 }
 
-/// `at` and `seconds` more, at most the end of time.
+/// Returns `at` plus `seconds`, at most [`Timestamp::MAX`].
 #[must_use]
 pub fn after(at: Timestamp, seconds: u64) -> Timestamp {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -30,7 +30,7 @@ pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(&whole(*at))
 }
 
-/// Reads the one spelling.
+/// Reads a timestamp in the one accepted spelling.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
     let at: Timestamp = text.parse().map_err(serde::de::Error::custom)?;
@@ -41,7 +41,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timesta
     }
 }
 
-/// The same for moments that may be absent (null).
+/// The same functions for timestamps that may be absent (null).
 pub mod optional {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -54,7 +54,7 @@ pub mod optional {
         at.map(Moment).serialize(serializer)
     }
 
-    /// Reads the one spelling, or null.
+    /// Reads a timestamp in the one accepted spelling, or null.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
         Ok(Option::<Moment>::deserialize(deserializer)?.map(|moment| moment.0))
     }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_has_one_spelling() {
+    fn other_spellings_of_a_timestamp_are_rejected() {
         #[derive(serde::Deserialize)]
         struct At(
             #[serde(with = "super")]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn lock_dates_are_whole_days() {
+    fn lock_dates_are_rounded_up_to_whole_days() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         assert_eq!(next_day(at("2026-11-23T00:00:00Z")), at("2026-11-23T00:00:00Z"));
         assert_eq!(next_day(at("2026-11-23T00:00:01Z")), at("2026-11-24T00:00:00Z"));

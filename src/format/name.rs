@@ -1,4 +1,4 @@
-//! Names from file systems and clusters, which need not be UTF-8, as JSON.
+//! Names from file systems and clusters as JSON; they need not be UTF-8.
 
 use std::fmt;
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::report::text::is_hostile;
 
-/// A name or path as bytes: a JSON string where it is UTF-8, else `{"b64": "…"}`.
+/// A name or path as bytes. In JSON it is a string if it is UTF-8, else `{"b64": "…"}`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(pub Vec<u8>);
 
 impl Name {
-    /// The bytes.
+    /// Returns the bytes of the name.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// For a terminal: [hostile](is_hostile) characters and bytes that are not UTF-8 are escaped, so
-    /// that a name from a backup cannot steer the terminal it is shown on. So is a backslash, so that no
-    /// two names look the same.
+    /// Returns the name for a terminal. [Hostile](is_hostile) characters and bytes that are not UTF-8 are
+    /// escaped, so that a name from a backup cannot control the terminal. Backslashes are escaped too, so
+    /// that no two names look the same.
     #[must_use]
     pub fn display(&self) -> String {
         let mut shown = String::with_capacity(self.0.len());
@@ -40,8 +40,8 @@ impl Name {
         shown
     }
 
-    /// The name that is shown like this text, if it holds an escape of [`Name::display`]. A text may be
-    /// a name as it is too.
+    /// Decodes the escapes of [`Name::display`]. Returns `None` if there are none. A text with escapes may
+    /// also be a literal name.
     #[must_use]
     pub fn unescaped(&self) -> Option<Self> {
         let (mut bytes, mut rest, mut found) = (Vec::with_capacity(self.0.len()), self.bytes(), false);
@@ -61,7 +61,7 @@ impl Name {
     }
 }
 
-/// The escape at the beginning of a text: the bytes that it stands for, and its length.
+/// Reads the escape at the beginning of a text. Returns the bytes that it stands for, and its length.
 fn escape(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     let hex = |digits: &[u8]| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
     match text {
@@ -69,7 +69,7 @@ fn escape(text: &[u8]) -> Option<(Vec<u8>, usize)> {
         [b'\\', b'n', ..] => Some((b"\n".to_vec(), 2)),
         [b'\\', b'r', ..] => Some((b"\r".to_vec(), 2)),
         [b'\\', b't', ..] => Some((b"\t".to_vec(), 2)),
-        // Only what is not UTF-8 is shown as a byte.
+        // `display` uses this form only for bytes that are not UTF-8.
         [b'\\', b'x', high, low, ..] => {
             let byte = u8::try_from(hex(&[*high, *low])?).ok().filter(|byte| !byte.is_ascii())?;
             Some((vec![byte], 4))
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_text_for_one_name() {
+    fn names_decode_unchanged_from_one_json_form() {
         for bytes in [&b"plain"[..], b"quote\"\n", b"\xff\xfe", "ä".as_bytes(), b""] {
             let text = serde_json::to_string(&Name::from(bytes)).unwrap();
             assert_eq!(serde_json::from_str::<Name>(&text).unwrap().0, bytes);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_names_what_was_meant() {
+    fn displayed_names_decode_to_the_original() {
         for name in [
             &b"back\\slash"[..],
             b"a\\nb",

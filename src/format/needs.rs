@@ -1,5 +1,5 @@
-//! Needs: the packs that a snapshot needs in one domain. In the clear, so that anyone can verify
-//! and prune without a key; named in the signed envelope by hash, so that nobody can change them.
+//! Pack references: the packs that a snapshot needs in one domain. Stored unencrypted, so that anyone
+//! can verify and prune without a key; named in the signed envelope by hash, so it cannot be changed.
 //!
 //! ```text
 //! magic `kbaknd01`, then 40 B per pack: SHA-256, size u64 little-endian; sorted, no pack twice
@@ -15,26 +15,26 @@ use super::symmetric::take;
 const MAGIC: &[u8; 8] = b"kbaknd01";
 const ENTRY: u64 = 40;
 
-/// The largest needs object, in bytes: 1.6 million packs.
+/// The largest object of pack references, in bytes: 1.6 million packs.
 pub const MAX_NEEDS: u64 = 64 << 20;
 
 /// A pack by name and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackName {
-    /// SHA-256 of the stored object.
+    /// The SHA-256 of the stored pack.
     pub hash: ObjectHash,
-    /// Its size in bytes.
+    /// The size of the stored pack, in bytes.
     pub size: u64,
 }
 
-/// The packs a snapshot needs in one domain, sorted.
+/// The packs that a snapshot needs in one domain, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     packs: Vec<PackName>,
 }
 
 impl Needs {
-    /// Sorts `packs` and drops repetitions.
+    /// Sorts `packs` and removes duplicates.
     #[must_use]
     pub fn new(mut packs: Vec<PackName>) -> Self {
         packs.sort_unstable();
@@ -42,13 +42,13 @@ impl Needs {
         Self { packs }
     }
 
-    /// The packs in order of their hash.
+    /// Returns the packs in order of their hash.
     #[must_use]
     pub fn packs(&self) -> &[PackName] {
         &self.packs
     }
 
-    /// The object. The same needs give the same object, so an unchanged domain stores nothing.
+    /// Encodes the object. The same packs give the same object, so an unchanged domain adds none.
     #[must_use]
     pub fn seal(&self, path: &EpochPath, domain: NameId) -> Sealed {
         let mut out = Vec::with_capacity(8 + self.packs.len() * 40);
@@ -61,7 +61,7 @@ impl Needs {
         Sealed::new(path.in_domain(domain, Class::Needs, hash), Bytes::from(out), hash)
     }
 
-    /// Reads an object whose hash was checked. `None`: its form is wrong.
+    /// Decodes an object whose hash was checked. Returns `None` if its format is invalid.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(MAGIC.as_slice())?;
@@ -81,7 +81,7 @@ mod tests {
     use crate::format::ids::{EpochId, WriterId};
 
     #[test]
-    fn only_sorted_lists_are_read() {
+    fn unsorted_or_truncated_lists_are_rejected() {
         let pack = |b: u8| PackName { hash: ObjectHash([b; 32]), size: u64::from(b) };
         let needs = Needs::new(vec![pack(3), pack(1), pack(3)]);
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };

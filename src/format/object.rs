@@ -1,4 +1,4 @@
-//! What may leave for a store: a [`Sealed`] object, made only by this crate's `format` module.
+//! [`Sealed`] objects: the only values that can be written to a store, made only in `format`.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use super::layout::ObjectKey;
 
 /// An object in its stored form, with its key and its SHA-256.
 ///
-/// Its constructor is private to `format`: only encrypted containers, signed statements, needs
-/// lists and the probe become `Sealed`, and [`crate::store::Store::put`] takes nothing else. So
-/// plaintext cannot reach a store.
+/// Its constructor is private to `format`: only encrypted containers, signed documents, pack reference
+/// lists, the marker and the probe become `Sealed`, and [`crate::store::Store::put`] takes nothing
+/// else. So plaintext cannot reach a store.
 #[derive(Clone)]
 pub struct Sealed {
     key: ObjectKey,
@@ -24,27 +24,27 @@ impl Sealed {
         Self { key, bytes, hash }
     }
 
-    /// A probe: random bytes under the writer's probe prefix. They say nothing, so they may be
-    /// stored as they are.
+    /// Creates a probe: random bytes under the writer's probe prefix. They hold no information, so they
+    /// are stored unencrypted.
     #[must_use]
     pub fn probe(writer: super::ids::WriterId, random: [u8; 32]) -> Self {
         let key = super::layout::probe(writer, &random[..16]);
         Self::new(key, Bytes::copy_from_slice(&random), ObjectHash::of(&random))
     }
 
-    /// Where it goes.
+    /// Returns the key of the object.
     #[must_use]
     pub fn key(&self) -> &ObjectKey {
         &self.key
     }
 
-    /// What is stored.
+    /// Returns the bytes to store.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// SHA-256 of what is stored.
+    /// Returns the SHA-256 of the bytes.
     #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash

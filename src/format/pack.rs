@@ -1,4 +1,4 @@
-//! Packs: one age file holding many chunks.
+//! Packs: age files that hold many chunks each.
 //!
 //! Plaintext of a pack, in order:
 //!
@@ -34,22 +34,22 @@ const ENTRY: usize = 48;
 const SKIP_HEADER: usize = 8;
 const TAIL: usize = 12;
 
-/// A pack's table does not describe its bytes.
+/// The error for a pack whose table does not match its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pack's table is wrong: {0}")]
 pub struct TableError(pub &'static str);
 
-/// Data and metadata lie in packs of their own, so that a listing reads few of them.
+/// The class of a pack. Data and metadata have separate packs, so that a listing reads few of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PackClass {
     /// Chunks of streams.
     Data,
-    /// Lists and catalogs.
+    /// Slice lists and catalogs.
     Metadata,
 }
 
 impl PackClass {
-    /// The class that chunks of `kind` go to.
+    /// Returns the class of the packs that hold chunks of `kind`.
     #[must_use]
     pub fn of(kind: ChunkKind) -> Self {
         match kind {
@@ -62,19 +62,19 @@ impl PackClass {
 /// One chunk in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableEntry {
-    /// Its id.
+    /// The id of the chunk.
     pub id: ChunkId,
-    /// Where its frame starts in the pack's plaintext, in bytes.
+    /// The offset of the frame in the pack's plaintext, in bytes.
     pub offset: u32,
     /// The frame's length in bytes.
     pub length: u32,
     /// The chunk's length in bytes.
     pub plain: u32,
-    /// What it holds.
+    /// The kind of its content.
     pub kind: ChunkKind,
 }
 
-/// A pack in the making. Holds ciphertext only: frames are encrypted as they come.
+/// Builds a pack. It holds ciphertext only: each frame is encrypted when it is added.
 pub struct PackBuilder {
     sealer: Sealer,
     table: Vec<TableEntry>,
@@ -83,16 +83,16 @@ pub struct PackBuilder {
 }
 
 impl PackBuilder {
-    /// An empty pack for `recipient` that is full at `target` bytes of plaintext.
+    /// Creates an empty pack for `recipient` that is full at `target` bytes of plaintext.
     pub fn new(recipient: &DataRecipient, target: usize) -> Result<Self, ContainerError> {
         let target = target.min(MAX_PACK);
         let capacity = usize::try_from(padme::padded(target as u64)).unwrap_or(target);
-        // Tags, header and nonce on top, so that the buffer does not grow by doubling.
+        // Room for tags, header and nonce, so that the buffer does not grow by doubling.
         let sealer = Sealer::to_recipient(recipient, capacity + capacity / 2048 + 4096)?;
         Ok(Self { sealer, table: Vec::new(), filled: 0, target })
     }
 
-    /// Whether a frame of `length` bytes still goes in. An empty pack takes any.
+    /// Returns `true` if a frame of `length` bytes still fits. An empty pack takes any frame.
     #[must_use]
     pub fn fits(&self, length: usize) -> bool {
         self.table.is_empty() || self.total(self.table.len() + 1, self.filled + length) <= self.target
@@ -102,7 +102,7 @@ impl PackBuilder {
         filled + SKIP_HEADER + SKIP_HEADER + entries * ENTRY + TAIL
     }
 
-    /// Adds a chunk's frame; gives its offset.
+    /// Adds a chunk's frame and returns its offset.
     pub fn push(
         &mut self,
         kind: ChunkKind,
@@ -119,19 +119,19 @@ impl PackBuilder {
         Ok(offset)
     }
 
-    /// The number of chunks so far.
+    /// Returns the number of chunks added so far.
     #[must_use]
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Whether no chunk is in it.
+    /// Returns `true` if the pack has no chunks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
-    /// Pads, adds the table, ends the age file.
+    /// Pads the pack, adds its table and finishes the age file.
     pub fn seal(mut self, path: &EpochPath, domain: NameId) -> Result<SealedPack, ContainerError> {
         let bare = self.total(self.table.len(), self.filled);
         let padding = usize::try_from(padme::padded(bare as u64)).unwrap_or(bare) - bare;
@@ -171,18 +171,18 @@ fn skippable(out: &mut Vec<u8>, magic: u32, length: usize) {
 /// A finished pack, ready for the store.
 #[derive(Debug)]
 pub struct SealedPack {
-    /// What is stored.
+    /// The object to store.
     pub object: Sealed,
-    /// Its name.
+    /// The object's SHA-256, which is its name.
     pub hash: ObjectHash,
-    /// Its size in bytes, as stored.
+    /// The size of the stored object, in bytes.
     pub size: u64,
-    /// What it holds.
+    /// One entry per chunk.
     pub table: Vec<TableEntry>,
 }
 
-/// Reads the table of a decrypted pack and checks it against the pack's bytes: frames one after
-/// the other from the first byte, then padding of zeros, then the table, nothing else.
+/// Reads the table of a decrypted pack and checks it against the pack's bytes: adjoining frames from
+/// the first byte on, then padding of zeros, then the table, and no other bytes.
 pub fn read_table(plaintext: &[u8]) -> Result<Vec<TableEntry>, TableError> {
     let wrong = TableError;
     let (rest, magic) = plaintext.split_last_chunk::<8>().ok_or(wrong("too short"))?;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_found_from_the_end() {
+    fn table_is_read_from_the_end_of_a_pack() {
         let plaintext = sample();
         assert_eq!(plaintext.len() as u64, padme::padded(plaintext.len() as u64));
         let table = read_table(&plaintext).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_of_the_table_and_padding_counts() {
+    fn flipped_bit_in_table_or_padding_is_detected() {
         let plaintext = sample();
         let frames = 9 + 9 + 1;
         let table = read_table(&plaintext).unwrap();

@@ -1,7 +1,7 @@
-//! Padmé: sizes that leak at most O(log log n) bits (Nikitin et al., "Reducing Metadata Leakage
-//! from Encrypted Files and Communication with PURBs", PETS 2019, section 4).
+//! Padmé padding: a padded size reveals at most O(log log n) bits of the length (Nikitin et al., "Reducing
+//! Metadata Leakage from Encrypted Files and Communication with PURBs", PETS 2019, section 4).
 
-/// The padded length of `length` bytes: at most 12 % more, under 3.2 % from 64 KiB on.
+/// Returns the padded length of `length` bytes: at most 12 % more, under 3.2 % from 64 KiB on.
 #[must_use]
 pub fn padded(length: u64) -> u64 {
     if length < 2 {
@@ -18,7 +18,7 @@ mod tests {
     use super::padded;
 
     #[test]
-    fn keeps_its_promises() {
+    fn padding_adds_at_most_12_percent() {
         for (length, want) in [(0, 0), (1, 1), (8, 8), (9, 10), (100, 104), (1000, 1024), (65_537, 67_584)] {
             assert_eq!(padded(length), want, "{length}");
         }

@@ -1,7 +1,7 @@
 //! Records: signed statements under `<writer>/records/`, each one object named by its SHA-256.
 //!
-//! The SSHSIG namespace says what a record is; its line repeats repository, writer and moment, so
-//! that no record can be shown in another place.
+//! The SSHSIG namespace gives the kind of record. Its line repeats repository, writer and time, so
+//! that no record can be presented in another place.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -14,84 +14,84 @@ use super::object::Sealed;
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::signers::Signers;
 
-/// An owner cuts off a key, a stolen writer key above all.
+/// An owner's revocation of a key, above all of a stolen writer key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trust {
-    /// The key that counts no more.
+    /// The revoked key.
     pub key: PublicKey,
-    /// The last manifests of that key that are good: they and their ancestors keep counting.
+    /// The last good manifests of that key: they and their ancestors stay valid.
     pub last_good: Vec<ObjectHash>,
-    /// Why, for people.
+    /// The reason, for people.
     pub why: String,
 }
 
-/// Packs that are bad: writers upload their chunks anew, readers look for copies.
+/// Bad packs: writers upload their chunks again, readers look for other copies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distrust {
-    /// The plan.
+    /// The plan of the packs.
     pub plan: NameId,
-    /// The epoch.
+    /// The epoch of the packs.
     pub epoch: EpochId,
-    /// The domain.
+    /// The domain of the packs.
     pub domain: NameId,
-    /// The packs, by name.
+    /// The SHA-256 of each pack.
     pub packs: Vec<ObjectHash>,
-    /// What is wrong with them, for people.
+    /// The reason, for people.
     pub why: String,
 }
 
-/// What an owner did with an epoch's keys.
+/// The action of an owner on an epoch's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Act {
-    /// Opened a wrap: the epoch is proven.
+    /// Opened a wrap, which proves the epoch.
     Opened,
     /// Wrapped the keys for one more owner.
     Added,
-    /// Something that a newer kbak knows.
+    /// An action of a newer kbak.
     #[serde(other)]
     Other,
 }
 
-/// An owner's proof.
+/// An owner's record that they opened an epoch or added an owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// The plan.
+    /// The plan of the epoch.
     pub plan: NameId,
-    /// The epoch.
+    /// The id of the epoch.
     pub epoch: EpochId,
-    /// What he did.
+    /// The action.
     pub act: Act,
-    /// The owner who can open the wrap: who opened it, or who was added. Absent where a later wrap
-    /// was opened whose owner is not known.
+    /// The owner who opened the wrap or was added. Absent if a later wrap was opened whose owner is
+    /// not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<RecipientId>,
-    /// The object under `keys/`, where it is not a wrap of epoch.json.
+    /// The object under `keys/`; absent if the wrap is in epoch.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrap: Option<ObjectHash>,
 }
 
-/// What a record says. Those that have no shape of their own here are open: their readers look
+/// The content of a record. Kinds without a type of their own here are open: their readers look
 /// for the fields that they know.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
-    /// A key is cut off.
+    /// A key is revoked.
     Trust(Trust),
     /// Packs are bad.
     Distrust(Distrust),
-    /// An owner did something.
+    /// An owner opened an epoch or added an owner.
     Receipt(Receipt),
-    /// Another statement.
+    /// Another kind of record.
     Open {
-        /// Which: prune, drill, restore or exception.
+        /// The kind: prune, drill, restore or exception.
         namespace: Namespace,
-        /// What it says.
+        /// The fields of the record.
         fields: serde_json::Map<String, serde_json::Value>,
     },
 }
 
 impl Record {
-    /// What it is signed for.
+    /// Returns the namespace that the record is signed for.
     #[must_use]
     pub fn namespace(&self) -> Namespace {
         match self {
@@ -102,7 +102,7 @@ impl Record {
         }
     }
 
-    /// Signs the record. `at` is the store's clock, cut to seconds.
+    /// Signs the record. `at` is the time of the store's clock; it is cut to seconds.
     pub fn seal(
         &self,
         repository: RepositoryId,
@@ -139,26 +139,26 @@ struct Statement<T> {
     body: T,
 }
 
-/// Why a record counts for nothing.
+/// The reason that a record is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// Its form or signature.
+    /// Its format or signature is invalid.
     #[error("it does not count")]
     Signed(#[from] SignError),
     /// Its name is not its hash.
     #[error("its name is not the hash of its content")]
     Name,
-    /// It is signed for something that is no record.
+    /// It is signed for a namespace that is not one of records.
     #[error("it is not signed as a record")]
     Kind,
-    /// It speaks of another repository or writer than it lies under.
+    /// It names another repository or writer than its path.
     #[error("its {field} is {found}, and it lies under {wanted}")]
     Misplaced {
         /// The field that differs.
         field: &'static str,
-        /// What it says.
+        /// The value in the record.
         found: String,
-        /// What the path says.
+        /// The value in the path.
         wanted: String,
     },
 }
@@ -173,8 +173,8 @@ pub struct SignedRecord {
 }
 
 impl SignedRecord {
-    /// Reads and verifies a record that lies under `writer` with the name `hash`. `repository` is
-    /// compared where the caller knows it.
+    /// Reads and verifies a record that is stored under `writer` with the name `hash`. `repository` is
+    /// compared if the caller knows it.
     pub fn open(
         bytes: Bytes,
         writer: WriterId,
@@ -219,25 +219,25 @@ impl SignedRecord {
         Ok(Self { record, key: line.key(), at: place.at, hash })
     }
 
-    /// What it says.
+    /// Returns the content of the record.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// Who signed it.
+    /// Returns the key that signed the record.
     #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
-    /// When, as its signer says.
+    /// Returns the time at which it was signed, as its signer states.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// Its name.
+    /// Returns the record's SHA-256, which is its name.
     #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash

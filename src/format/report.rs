@@ -1,5 +1,5 @@
 //! Reports of failed runs: JSON in an age file to the epoch's recipient, among the writer's records.
-//! Not signed: it says what its writer saw, and nothing follows from it.
+//! Not signed: a report only informs people, and kbak decides nothing from it.
 
 use bytes::Bytes;
 
@@ -9,13 +9,13 @@ use super::layout;
 use super::object::Sealed;
 use super::padme;
 
-/// The longest report, in bytes of plaintext: it is read with the records, which are no longer.
+/// The longest report, in bytes of plaintext; it must fit the readers' limit for records.
 pub const MAX_REPORT: usize = 256 << 10;
 
-/// Seals the text of a report; spaces hide its length.
+/// Encrypts the text of a report; padding with spaces hides its length.
 ///
 /// # Errors
-/// When it is longer than [`MAX_REPORT`], or cannot be encrypted.
+/// If the text is longer than [`MAX_REPORT`] or cannot be encrypted.
 pub fn seal(text: &str, writer: WriterId, recipient: &DataRecipient) -> Result<Sealed, ContainerError> {
     if text.len() > MAX_REPORT {
         return Err(ContainerError::TooLarge { limit: MAX_REPORT as u64 });
@@ -28,10 +28,10 @@ pub fn seal(text: &str, writer: WriterId, recipient: &DataRecipient) -> Result<S
     Ok(Sealed::new(layout::record(writer, hash), bytes, hash))
 }
 
-/// Opens a report whose name was checked.
+/// Decrypts a report whose name was checked.
 ///
 /// # Errors
-/// When it is of another epoch, or damaged.
+/// If the report is of another epoch or damaged.
 pub fn open(sealed: &Bytes, identity: &DataIdentity) -> Result<Vec<u8>, ContainerError> {
     open_container(sealed, &Key::Identity(identity), 2 * MAX_REPORT as u64)
 }

@@ -9,9 +9,9 @@
 //!
 //! The signature is an SSHSIG (OpenSSH's PROTOCOL.sshsig) by an Ed25519 key with SHA-512 over the
 //! line and its newline, so `head -n1 FILE | ssh-keygen -Y verify …` checks it. Raw bytes are
-//! signed, never serialised again. Armor has many spellings that ssh-keygen accepts (other line
-//! widths, text after the end), so it is decoded, encoded again and compared: every document has
-//! exactly one form, and no bit of it can change unseen.
+//! signed, never serialised again. ssh-keygen accepts many spellings of armor (other line widths, text
+//! after the end). So kbak decodes it, encodes it again and compares: every document has exactly one
+//! form, and no bit of it can change unnoticed.
 
 use std::fmt;
 
@@ -25,43 +25,43 @@ use super::json::{self, JsonError};
 use super::signers::Signers;
 pub use super::signing_key::{KeyError, PublicKey, SigningKey};
 
-/// The longest line, its newline included.
+/// The longest line in bytes, including its newline.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// The longest signed document: what a reader asks a store for.
+/// The longest signed document in bytes: the limit that readers give to a store.
 pub const MAX_DOCUMENT: u64 = (MAX_LINE + MAX_ARMOR) as u64;
 
-/// An Ed25519 signature takes 300 bytes in armor; the namespace makes it a little longer.
+/// The longest armor in bytes. An Ed25519 signature takes 300; the namespace makes it a little longer.
 const MAX_ARMOR: usize = 1024;
 
-/// The features that this reader knows: what a signed document may list in `requires`.
+/// The features that this reader knows and a signed document may list in `requires`.
 pub const FEATURES: &[&str] = &[];
 
-/// What a signature is for. A document of one kind can never be shown as one of another.
+/// The use of a signature. A document of one kind can never be presented as one of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Namespace {
-    /// Births of epochs. The writer's.
+    /// Epochs; signed by the writer.
     Epoch,
-    /// Snapshots. The writer's.
+    /// Snapshots; signed by the writer.
     Manifest,
-    /// What was pruned, and why. The prune key's.
+    /// Reports of prunes, with reasons; signed by the prune key.
     Prune,
-    /// Reports of drills. The drill key's or an owner's.
+    /// Reports of drills; signed by the drill key or an owner.
     Drill,
-    /// Reports of restores. The drill key's or an owner's.
+    /// Reports of restores; signed by the drill key or an owner.
     Restore,
-    /// Packs that are bad. The drill key's or the writer's.
+    /// Bad packs; signed by the drill key or the writer.
     Distrust,
-    /// Keys that are cut off. An owner's.
+    /// Revoked keys; signed by an owner.
     Trust,
-    /// What an owner has opened or added. An owner's.
+    /// Wraps that an owner opened or added; signed by an owner.
     Receipt,
-    /// Gaps that were accepted, and by whom. The writer's or an owner's.
+    /// Accepted gaps; signed by the writer or an owner.
     Exception,
 }
 
 impl Namespace {
-    /// All of them.
+    /// All namespaces.
     pub const ALL: [Self; 9] = [
         Self::Epoch,
         Self::Manifest,
@@ -74,13 +74,13 @@ impl Namespace {
         Self::Exception,
     ];
 
-    /// What the writer's key is pinned for.
+    /// The namespaces that a writer's key is pinned for.
     pub const WRITER: [Self; 4] = [Self::Epoch, Self::Manifest, Self::Distrust, Self::Exception];
 
-    /// What an owner's key is pinned for.
+    /// The namespaces that an owner's key is pinned for.
     pub const OWNER: [Self; 5] = [Self::Trust, Self::Receipt, Self::Drill, Self::Restore, Self::Exception];
 
-    /// The text that is signed.
+    /// Returns the namespace's text in the signature.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -96,14 +96,14 @@ impl Namespace {
         }
     }
 
-    /// The value that the document's `type` must have.
+    /// Returns the value that the document's `type` must have.
     #[must_use]
     pub fn document_type(self) -> &'static str {
         let text = self.as_str();
         &text["kbak-".len()..text.len() - "-v1".len()]
     }
 
-    /// The namespace that a text names.
+    /// Returns the namespace of a text.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|namespace| namespace.as_str() == text)
@@ -116,40 +116,40 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// Why a signed document is not taken.
+/// The reason that a document was not signed or is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// Longer than a line or an armor may be, or not one line and one armor.
+    /// It is too long, or not one line and one armor.
     #[error("it is not one line of JSON and one signature: {0}")]
     Shape(&'static str),
     /// The armor is not the one form that kbak writes.
     #[error("its signature is not in canonical form: {0}")]
     Armor(&'static str),
-    /// The signature is for something else.
+    /// The signature is for another namespace.
     #[error("it is signed for {found:?}, not for {wanted}")]
     Namespace {
-        /// What the reader needs.
+        /// The expected namespace.
         wanted: Namespace,
-        /// What stands in the signature, shortened.
+        /// The namespace in the signature, shortened.
         found: String,
     },
-    /// No pinned key of this writer for this use is the key that signed.
+    /// The key that signed is not pinned for this writer and namespace.
     #[error("it is signed by {key}, which is not pinned for writer {principal} and {namespace}")]
     Unpinned {
         /// The key that signed.
         key: String,
-        /// Whose key was wanted.
+        /// The writer for which a pinned key is expected.
         principal: String,
-        /// For what.
+        /// The expected namespace.
         namespace: Namespace,
     },
-    /// The signature does not fit the line.
+    /// The signature does not match the line.
     #[error("its signature does not fit its content")]
     Signature,
     /// The line is not strict JSON of its type.
     #[error("its content is malformed")]
     Json(#[from] JsonError),
-    /// The line is of another type than its signature says.
+    /// The line's `type` does not match the namespace of its signature.
     #[error("it says it is of type {found:?}, and is signed as {wanted:?}")]
     Type {
         /// The type that belongs to the namespace.
@@ -169,15 +169,15 @@ pub enum SignError {
 }
 
 impl SignError {
-    /// Whether a newer kbak may read the document. Everything else is damage, forgery or a wrong
-    /// pin.
+    /// Returns `true` if a newer kbak may be able to read the document. All other errors mean damage,
+    /// forgery or a wrong pin.
     #[must_use]
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Requires(_))
     }
 }
 
-/// The one armor of a signature: LF, 70 columns, a final newline, as ssh-keygen writes it.
+/// Returns the armor of a signature: LF, 70 columns, a final newline, as ssh-keygen writes it.
 pub(super) fn armor(signature: &SshSig) -> Result<String, ssh_key::Error> {
     let mut text = signature.to_pem(LineEnding::LF)?;
     if !text.ends_with('\n') {
@@ -187,8 +187,8 @@ pub(super) fn armor(signature: &SshSig) -> Result<String, ssh_key::Error> {
 }
 
 impl SigningKey {
-    /// Writes `document`, a struct or map, as one line and signs it. `type` (from the namespace)
-    /// and `requires` (nothing, so far) are put in front here; the document must not hold them.
+    /// Writes `document`, a struct or map, as one line and signs it. This function puts `type` (from the
+    /// namespace) and `requires` (empty so far) in front; the document must not hold them.
     pub fn sign_document(&self, namespace: Namespace, document: &impl Serialize) -> Result<Bytes, SignError> {
         let typed = Typed { r#type: namespace.document_type(), requires: &[], document };
         let mut bytes = serde_json::to_vec(&typed).map_err(JsonError::from)?;
@@ -196,7 +196,7 @@ impl SigningKey {
         if bytes.len() > MAX_LINE {
             return Err(SignError::TooLong(bytes.len()));
         }
-        // What is signed must be readable: no floats, great integers or double keys.
+        // A signed line must be readable: no floats, large integers or duplicate keys.
         head(namespace, &bytes)?;
         let signature = self.sign(namespace, &bytes)?;
         bytes.extend_from_slice(signature.as_bytes());
@@ -204,7 +204,7 @@ impl SigningKey {
     }
 }
 
-/// A document as it is written.
+/// A document with the fields that are written in front of it.
 #[derive(Serialize)]
 struct Typed<'a, T: Serialize> {
     r#type: &'static str,
@@ -213,8 +213,8 @@ struct Typed<'a, T: Serialize> {
     document: &'a T,
 }
 
-/// A document that is well-formed and not verified. Its line cannot be parsed from here but
-/// through [`SignedDocument::verify`].
+/// A well-formed document that is not verified. [`SignedDocument::verify`] is the only way to parse
+/// its line.
 #[derive(Clone)]
 pub struct SignedDocument {
     bytes: Bytes,
@@ -224,7 +224,7 @@ pub struct SignedDocument {
 }
 
 impl SignedDocument {
-    /// Takes a whole stored object apart.
+    /// Splits a stored object into its line and signature, and checks their format.
     pub fn parse(bytes: Bytes) -> Result<Self, SignError> {
         if bytes.len() as u64 > MAX_DOCUMENT {
             return Err(SignError::Shape("it is too long"));
@@ -250,8 +250,8 @@ impl SignedDocument {
         Ok(Self { bytes, line, key, signature })
     }
 
-    /// Verifies that one of the keys that `signers` pins for `principal` and `namespace` signed
-    /// the line; the only way to its content.
+    /// Verifies that one of the keys that `signers` pins for `principal` and `namespace` signed the line.
+    /// No other function gives access to its content.
     pub fn verify(
         &self,
         signers: &Signers,
@@ -275,25 +275,25 @@ impl SignedDocument {
         Ok(VerifiedLine { line: self.bytes.slice(..self.line), key: self.key, namespace, hash: self.hash() })
     }
 
-    /// The key that the signature names; nothing is proven by it.
+    /// Returns the key that the signature names, unverified.
     #[must_use]
     pub fn claimed_key(&self) -> PublicKey {
         self.key
     }
 
-    /// What the signature says it is for; nothing is proven by it.
+    /// Returns the namespace that the signature names, unverified.
     #[must_use]
     pub fn claimed_namespace(&self) -> Option<Namespace> {
         Namespace::from_text(self.signature.namespace())
     }
 
-    /// The line, unverified: to be shown to a person as what it is, never to be acted upon.
+    /// Returns the line, unverified. Show it to people as such; never act on it.
     #[must_use]
     pub fn unverified_line(&self) -> &[u8] {
         &self.bytes[..self.line]
     }
 
-    /// SHA-256 of the whole document.
+    /// Returns the SHA-256 of the whole document.
     #[must_use]
     pub fn hash(&self) -> ObjectHash {
         ObjectHash::of(&self.bytes)
@@ -306,7 +306,7 @@ impl fmt::Debug for SignedDocument {
     }
 }
 
-/// A line that a pinned key signed for a use. Only [`SignedDocument::verify`] makes one.
+/// A line that a pinned key signed for a namespace. Only [`SignedDocument::verify`] creates one.
 #[derive(Debug, Clone)]
 pub struct VerifiedLine {
     line: Bytes,
@@ -316,39 +316,39 @@ pub struct VerifiedLine {
 }
 
 impl VerifiedLine {
-    /// Reads the line as `T`. Its `type` must be the namespace's, and everything it lists in
-    /// `requires` must be known; other unknown fields are ignored.
+    /// Reads the line as `T`. Its `type` must be the namespace's, and all features in `requires` must be
+    /// known; other unknown fields are ignored.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SignError> {
         head(self.namespace, &self.line)?;
         Ok(json::parse(&self.line)?)
     }
 
-    /// The key that signed.
+    /// Returns the key that signed.
     #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
-    /// What it is signed for.
+    /// Returns the namespace that the line is signed for.
     #[must_use]
     pub fn namespace(&self) -> Namespace {
         self.namespace
     }
 
-    /// SHA-256 of the whole document, signature included.
+    /// Returns the SHA-256 of the whole document, signature included.
     #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }
 
-    /// The line itself, its newline included.
+    /// Returns the line, including its newline.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.line
     }
 }
 
-/// What every signed line begins with, before anything else in it is believed.
+/// The fields at the start of every signed line, checked before all others.
 #[derive(Deserialize)]
 struct Head {
     r#type: String,
@@ -357,7 +357,7 @@ struct Head {
 }
 
 fn head(namespace: Namespace, line: &[u8]) -> Result<(), SignError> {
-    // serde takes an array for a struct; a document is an object in every reader.
+    // serde reads an array as a struct; all readers must see an object.
     if !line.starts_with(b"{") {
         return Err(SignError::Shape("its line is no JSON object"));
     }
@@ -371,7 +371,7 @@ fn head(namespace: Namespace, line: &[u8]) -> Result<(), SignError> {
     if unknown.is_empty() { Ok(()) } else { Err(SignError::Requires(unknown)) }
 }
 
-/// At most 64 printable characters of what a stranger wrote.
+/// Returns at most 64 characters of untrusted text, without control characters.
 fn shorten(text: &str) -> String {
     text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

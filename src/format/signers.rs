@@ -1,30 +1,30 @@
-//! The pin: which keys count, for whose statements, for which use. An OpenSSH allowed_signers file
-//! (ssh-keygen(1), "ALLOWED SIGNERS"), so that `ssh-keygen -Y verify` takes the same file.
+//! The pin: the keys whose signatures are valid, per writer and namespace. An OpenSSH allowed_signers
+//! file (ssh-keygen(1), "ALLOWED SIGNERS"), so that `ssh-keygen -Y verify` takes the same file.
 //!
 //! ```text
 //! # comment
 //! <writer id> namespaces="kbak-epoch-v1,kbak-manifest-v1" ssh-ed25519 AAAA… comment
 //! ```
 //!
-//! A principal is a writer's id. kbak reads a strict part of OpenSSH's syntax: what it does not
-//! carry out (certificate authorities, validity dates, patterns, keys for every namespace) it
-//! refuses with the line's number, because to ignore it would make the pin wider than it says.
+//! A principal is a writer's id. kbak reads a strict subset of OpenSSH's syntax. It rejects what it does
+//! not implement (certificate authorities, validity dates, patterns, keys for every namespace) with the
+//! line's number, because ignoring an option would make the pin wider than it says.
 
 use super::sign::{KeyError, Namespace, PublicKey};
 
 /// The longest signers file that is read, in bytes.
 pub const MAX_SIGNERS: usize = 1 << 20;
 
-/// One key of a pin.
+/// One pinned key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signer {
-    /// The writers whose repository the key speaks in, as ids in hex.
+    /// The ids, in hex, of the writers in whose part of the repository the key may sign.
     pub principals: Vec<String>,
-    /// What it may sign. Namespaces of other programs are kept, and mean nothing here.
+    /// The namespaces that it may sign for. Those of other programs are kept and have no effect.
     pub namespaces: Vec<String>,
-    /// The key.
+    /// The public key.
     pub key: PublicKey,
-    /// What stands behind the key: for people.
+    /// The comment after the key, for people.
     pub comment: String,
 }
 
@@ -34,41 +34,41 @@ pub struct Signers {
     signers: Vec<Signer>,
 }
 
-/// Why a line of a signers file is not taken.
+/// The reason that a line of a signers file is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the signers file: {kind}")]
 pub struct SignersError {
     /// The line, from 1; 0 for the file as a whole.
     pub line: usize,
-    /// What is wrong with it.
+    /// The kind of error.
     pub kind: SignersErrorKind,
 }
 
-/// What is wrong with a line of a signers file.
+/// The kind of error in a line of a signers file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignersErrorKind {
-    /// The file is larger than a pin can be.
+    /// The file is larger than [`MAX_SIGNERS`].
     #[error("the file is larger than {MAX_SIGNERS} bytes")]
     TooLarge,
-    /// It ends before the key.
+    /// The line ends before the key.
     #[error("principals, namespaces=\"…\" and a key are wanted")]
     Incomplete,
-    /// A quote is not closed, or stands where none may.
+    /// A quote is not closed, or is in a place where none may be.
     #[error("a quote is not closed")]
     Quote,
-    /// A pattern where an exact name is wanted.
+    /// A pattern is given instead of an exact name.
     #[error("{0:?} is a pattern: name each writer and each namespace in full")]
     Pattern(String),
-    /// An option that kbak does not carry out.
+    /// An option that kbak does not implement.
     #[error("the option {0:?} is not supported: it would be ignored, so the line is refused")]
     Option(String),
-    /// No `namespaces=` option.
+    /// The line has no `namespaces=` option.
     #[error("it names no namespaces: the key would count for everything")]
     Unbounded,
-    /// The key.
+    /// The key is malformed or of another type.
     #[error("{0}")]
     Key(KeyError),
-    /// A private key stands in the file. It is not shown.
+    /// The file contains a private key. The message does not show it.
     #[error("a private key stands in the file of public keys: remove it, and make a new one")]
     Private,
 }
@@ -91,7 +91,7 @@ impl Signers {
         Ok(Self { signers })
     }
 
-    /// Adds a key.
+    /// Adds a pinned key.
     pub fn add(&mut self, signer: Signer) {
         self.signers.push(signer);
     }
@@ -101,7 +101,7 @@ impl Signers {
         self.signers.extend(other.signers);
     }
 
-    /// The keys that count for `principal` and `namespace`.
+    /// Returns the keys that are pinned for `principal` and `namespace`.
     pub fn lookup<'a>(
         &'a self,
         principal: &'a str,
@@ -116,13 +116,13 @@ impl Signers {
             .map(|signer| signer.key)
     }
 
-    /// All keys, in the order of the file.
+    /// Returns all keys, in the order of the file.
     #[must_use]
     pub fn all(&self) -> &[Signer] {
         &self.signers
     }
 
-    /// All principals, each once, in the order of the file.
+    /// Returns all principals, each once, in the order of the file.
     #[must_use]
     pub fn principals(&self) -> Vec<&str> {
         let mut seen = Vec::new();
@@ -134,13 +134,13 @@ impl Signers {
         seen
     }
 
-    /// Whether nothing is pinned.
+    /// Returns `true` if no key is pinned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.signers.is_empty()
     }
 
-    /// The file: one line a key.
+    /// Returns the text of the file: one line per key.
     #[must_use]
     pub fn to_text(&self) -> String {
         self.signers.iter().map(|signer| signer.to_line() + "\n").collect()
@@ -148,7 +148,7 @@ impl Signers {
 }
 
 impl Signer {
-    /// A key of a writer's repository.
+    /// Creates a pinned key for one writer; control characters in the comment are left out.
     #[must_use]
     pub fn new(principal: &str, namespaces: &[Namespace], key: PublicKey, comment: &str) -> Self {
         let printable = |c: char| !c.is_control();
@@ -172,7 +172,7 @@ impl Signer {
             if rest.is_empty() {
                 return Err(SignersErrorKind::Incomplete);
             }
-            // Options come before the key; a key type holds no '=' and is no option's name.
+            // Options come before the key. Key types start with these prefixes and option names do not.
             if rest.starts_with("ssh-") || rest.starts_with("ecdsa-") || rest.starts_with("sk-") {
                 break rest;
             }
@@ -205,7 +205,7 @@ impl Signer {
     }
 }
 
-/// The first word, which ends at a blank outside quotes, and what follows.
+/// Returns the first word, which ends at a blank outside quotes, and the rest.
 fn word(text: &str) -> Result<(String, &str), SignersErrorKind> {
     let mut quoted = false;
     for (at, c) in text.char_indices() {
@@ -221,7 +221,7 @@ fn word(text: &str) -> Result<(String, &str), SignersErrorKind> {
     if quoted { Err(SignersErrorKind::Quote) } else { Ok((text.to_owned(), "")) }
 }
 
-/// Options, parted by commas outside quotes.
+/// Splits options at commas outside quotes.
 fn split_unquoted(text: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     text.split(move |c| {
@@ -230,7 +230,7 @@ fn split_unquoted(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A list of exact names, quotes around it taken off.
+/// Reads a comma-separated list of exact names, with or without quotes around it.
 fn list(text: &str) -> Result<Vec<String>, SignersErrorKind> {
     let text = match text.strip_prefix('"') {
         Some(inner) => inner.strip_suffix('"').ok_or(SignersErrorKind::Quote)?,

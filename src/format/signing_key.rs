@@ -1,4 +1,4 @@
-//! Keys that sign: Ed25519, in OpenSSH's formats, so that ssh-keygen reads and makes them.
+//! Signing keys: Ed25519, in OpenSSH's formats, so that ssh-keygen reads and makes them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::sign::{Namespace, armor};
 
-/// Why a text is not a key that kbak can use.
+/// The reason that a text is not a usable key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not in OpenSSH's format.
@@ -28,12 +28,12 @@ pub enum KeyError {
     /// The passphrase is not the right one.
     #[error("the passphrase does not open it")]
     Passphrase,
-    /// The library refused; no secret is in its text.
+    /// The library returned an error; its text holds no secret.
     #[error("the signature cannot be made ({0})")]
     Other(String),
 }
 
-/// An Ed25519 public key that signs.
+/// An Ed25519 public key that verifies signatures.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey(pub [u8; 32]);
 
@@ -49,13 +49,13 @@ impl PublicKey {
         }
     }
 
-    /// `SHA256:…`, as `ssh-keygen -l` shows it.
+    /// Returns the fingerprint `SHA256:…`, as `ssh-keygen -l` shows it.
     #[must_use]
     pub fn fingerprint(self) -> String {
         ssh_key::PublicKey::from(self.data()).fingerprint(HashAlg::Sha256).to_string()
     }
 
-    /// `ssh-ed25519 AAAA…`, without a comment.
+    /// Returns `ssh-ed25519 AAAA…`, without a comment.
     #[must_use]
     #[expect(clippy::expect_used, reason = "32 bytes always encode, and the text is base64")]
     pub fn to_openssh(self) -> String {
@@ -78,7 +78,7 @@ impl fmt::Debug for PublicKey {
 impl FromStr for PublicKey {
     type Err = KeyError;
 
-    /// Reads `ssh-ed25519 AAAA… [comment]`; base64 that is not canonical is refused.
+    /// Reads `ssh-ed25519 AAAA… [comment]`; base64 that is not canonical is rejected.
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         let parsed = ssh_key::PublicKey::from_openssh(text).map_err(|_| KeyError::Malformed)?;
@@ -105,12 +105,12 @@ impl<'de> Deserialize<'de> for PublicKey {
     }
 }
 
-/// An Ed25519 key that signs. Shows itself nowhere; wiped when dropped.
+/// An Ed25519 private key that signs. It never appears in debug output and is wiped when dropped.
 #[derive(Clone)]
 pub struct SigningKey(ssh_key::PrivateKey);
 
 impl SigningKey {
-    /// The key of 32 random bytes.
+    /// Creates the key of 32 random bytes.
     #[must_use]
     pub fn from_seed(seed: &Zeroizing<[u8; 32]>) -> Self {
         Self::from_keypair(Ed25519Keypair::from_seed(seed))
@@ -121,7 +121,7 @@ impl SigningKey {
         Self(ssh_key::PrivateKey::new(KeypairData::Ed25519(keypair), "").expect("a plain keypair"))
     }
 
-    /// Reads an OpenSSH private key. `passphrase` opens one that is protected.
+    /// Reads an OpenSSH private key. `passphrase` opens a protected one.
     pub fn from_openssh(pem: &str, passphrase: Option<&str>) -> Result<Self, KeyError> {
         let mut key = ssh_key::PrivateKey::from_openssh(pem.trim_start()).map_err(|_| KeyError::Malformed)?;
         if key.algorithm() != Algorithm::Ed25519 {
@@ -137,21 +137,21 @@ impl SigningKey {
         }
     }
 
-    /// The key as an OpenSSH private key without a passphrase. For a 0600 file only.
+    /// Returns the key as an OpenSSH private key without a passphrase. For a 0600 file only.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
     pub fn to_openssh(&self) -> Zeroizing<String> {
         self.0.to_openssh(LineEnding::LF).expect("an encodable key")
     }
 
-    /// The key as one line of base64: what `keygen` writes into a comment of an identity file.
+    /// Returns the key as one line of base64, which `keygen` writes into a comment of an identity file.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
     pub fn to_line(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0.to_bytes().expect("an encodable key")))
     }
 
-    /// Reads what [`SigningKey::to_line`] wrote.
+    /// Reads a line from [`SigningKey::to_line`].
     pub fn from_line(line: &str) -> Result<Self, KeyError> {
         let bytes = Zeroizing::new(STANDARD.decode(line.trim()).map_err(|_| KeyError::Malformed)?);
         let key = ssh_key::PrivateKey::from_bytes(&bytes).map_err(|_| KeyError::Malformed)?;
@@ -161,14 +161,14 @@ impl SigningKey {
         }
     }
 
-    /// The public half.
+    /// Returns the public half.
     #[must_use]
     #[expect(clippy::expect_used, reason = "every constructor makes an Ed25519 key")]
     pub fn public(&self) -> PublicKey {
         PublicKey::from_data(self.0.public_key().key_data()).expect("an Ed25519 key")
     }
 
-    /// Signs `line`, its newline included: the armored SSHSIG.
+    /// Signs `line`, including its newline. Returns the armored SSHSIG.
     pub fn sign(&self, namespace: Namespace, line: &[u8]) -> Result<String, KeyError> {
         let other = |error: ssh_key::Error| KeyError::Other(error.to_string());
         let signature = self.0.sign(namespace.as_str(), HashAlg::Sha512, line).map_err(other)?;

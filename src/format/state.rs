@@ -1,5 +1,5 @@
-//! What the writer remembers of its own past, because it cannot read its own bodies: a symmetric
-//! object in the domain `coordinator/state`, named by the envelope.
+//! The writer's state: facts about its own snapshots, kept because it cannot read their bodies. It is a
+//! symmetric object in the domain `coordinator/state`, named by the envelope.
 
 use std::collections::BTreeMap;
 
@@ -14,42 +14,42 @@ use super::manifest::ItemState;
 use super::object::Sealed;
 use super::{moment, padme, symmetric};
 
-/// The domain that the state lies in.
+/// The domain of the state object.
 pub const DOMAIN: &str = "coordinator/state";
 /// The largest state, in bytes of plaintext.
 pub const MAX_STATE: u64 = 16 << 20;
 
-/// The writer's memory.
+/// The writer's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// What is known of each item.
+    /// The state of each item.
     pub items: BTreeMap<NameId, ItemMemory>,
 }
 
-/// The writer's memory of one item.
+/// The writer's state for one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemMemory {
-    /// The last snapshot that holds it whole.
+    /// The last snapshot in which the item is complete.
     pub last_good: Option<LastGood>,
-    /// Its state in the newest snapshot.
+    /// The item's state in the newest snapshot.
     pub state: ItemState,
-    /// The roots of its scan caches: stream name to the domain and the root object.
+    /// The roots of the item's scan caches, by stream name.
     #[serde(default)]
     pub caches: BTreeMap<String, CacheRoot>,
 }
 
-/// Where a scan cache begins.
+/// A reference to the root object of a scan cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheRoot {
-    /// The epoch.
+    /// The epoch of the object.
     pub epoch: EpochId,
-    /// The domain.
+    /// The domain of the object.
     pub domain: NameId,
-    /// The root object.
+    /// The object's SHA-256.
     pub object: ObjectHash,
 }
 
-/// The last good copy.
+/// The last snapshot in which an item is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastGood {
     /// The snapshot's sequence.
@@ -57,14 +57,14 @@ pub struct LastGood {
     /// The snapshot's time.
     #[serde(with = "moment")]
     pub finished: Timestamp,
-    /// The bytes of the item's streams.
+    /// The total length of the item's streams, in bytes.
     pub bytes: u64,
 }
 
-/// Why a state is not used.
+/// The reason that a state is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It does not open.
+    /// It cannot be encrypted or decrypted.
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// Its JSON is malformed.
@@ -73,14 +73,14 @@ pub enum StateError {
 }
 
 impl State {
-    /// Seals it under the key of [`DOMAIN`].
+    /// Encrypts the state under the key of [`DOMAIN`].
     pub fn seal(&self, path: &EpochPath, domain: NameId, key: &DomainKey) -> Result<Sealed, StateError> {
         let mut text = serde_json::to_vec(self)?;
         text.resize(usize::try_from(padme::padded(text.len() as u64)).unwrap_or(text.len()), b' ');
         Ok(symmetric::seal(path, domain, key, Class::State, &text)?)
     }
 
-    /// Opens it.
+    /// Decrypts a state object.
     pub fn open(sealed: &[u8], key: &DomainKey) -> Result<Self, StateError> {
         Ok(serde_json::from_slice(&symmetric::open(sealed, key, Class::State, MAX_STATE)?)?)
     }

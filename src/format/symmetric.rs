@@ -1,4 +1,4 @@
-//! Sealing and opening the symmetric objects of a domain: index, cache, record, state.
+//! Encryption and decryption of the symmetric objects of a domain: index, cache, record, state.
 
 use super::container::{ContainerError, Key, Sealer, open as open_container};
 use super::derive::DomainKey;
@@ -6,7 +6,7 @@ use super::ids::NameId;
 use super::layout::{Class, EpochPath};
 use super::object::Sealed;
 
-/// Seals `plaintext` as an object of `class` in `domain`.
+/// Encrypts `plaintext` as an object of `class` in `domain`.
 pub(super) fn seal(
     path: &EpochPath,
     domain: NameId,
@@ -21,7 +21,7 @@ pub(super) fn seal(
     Ok(Sealed::new(path.in_domain(domain, class, hash), bytes, hash))
 }
 
-/// Opens an object of `class` of at most `limit` bytes of plaintext.
+/// Decrypts an object of `class` of at most `limit` bytes of plaintext.
 pub(super) fn open(
     sealed: &[u8],
     key: &DomainKey,
@@ -32,19 +32,19 @@ pub(super) fn open(
     open_container(sealed, &Key::Passphrase(&passphrase), limit)
 }
 
-/// Takes `N` bytes off the front.
+/// Removes and returns the first `N` bytes.
 pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (head, tail) = rest.split_first_chunk::<N>()?;
     *rest = tail;
     Some(*head)
 }
 
-/// Takes a little-endian number off the front.
+/// Removes and returns a little-endian `u32` from the front.
 pub(super) fn take_u32(rest: &mut &[u8]) -> Option<u32> {
     take(rest).map(u32::from_le_bytes)
 }
 
-/// Takes a little-endian number off the front.
+/// Removes and returns a little-endian `u64` from the front.
 pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     take(rest).map(u64::from_le_bytes)
 }

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! `age -d -i owner.key WRAP > epoch.key; age -d -i epoch.key PACK`. A wrap is authentic if and only
-//! if the key inside gives the epoch's recipient and the secret gives its commitment, whoever made
-//! it; so owners can be added later, from outside, without the writer.
+//! if the key inside gives the epoch's recipient and the secret gives its commitment. Its author does
+//! not matter, so owners can be added later, from outside, without the writer.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -31,25 +31,25 @@ pub const MAX_WRAP: u64 = 16 << 10;
 
 const SECRET_LINE: &str = "# kbak-epoch-secret: ";
 
-/// Why a wrap was not made or opened.
+/// The reason that a wrap was not made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum WrapError {
-    /// None of the identities is one it is encrypted to.
+    /// It is encrypted to none of the identities.
     #[error("none of the identities opens it")]
     WrongIdentity,
     /// The identity fits, but could not be used: a plugin failed, a prompt was not answered.
     #[error("the identity could not be used")]
     Identity(#[source] age::DecryptError),
-    /// Not an age file, or one whose bytes were changed.
+    /// Not an age file, or a changed one.
     #[error("it is damaged")]
     Damaged(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Armor that is spelled in another way than age does.
+    /// Armor that differs from the form that age writes.
     #[error("its armor is not in canonical form")]
     Armor,
-    /// The content is not an epoch's keys. It is not shown.
+    /// The content is not an epoch's keys. The message does not show it.
     #[error("its content is not the keys of an epoch")]
     Content,
-    /// The keys inside are another epoch's.
+    /// The keys inside are those of another epoch.
     #[error("the keys inside are not those of epoch {0}: it was replaced")]
     Foreign(EpochId),
     /// The recipient refused to encrypt.
@@ -57,18 +57,18 @@ pub enum WrapError {
     Seal(#[source] age::EncryptError),
 }
 
-/// The private half of an epoch's pair and its secret. Lives in a writer only while the epoch is
-/// born. Wiped when dropped.
+/// The private half of an epoch's key pair, and its secret. A writer holds them only while it creates
+/// the epoch. They are wiped when dropped.
 #[derive(Clone)]
 pub struct EpochKeys {
-    /// Opens packs and bodies.
+    /// The identity that opens packs and bodies.
     pub identity: DataIdentity,
-    /// The root of the epoch's derivations.
+    /// The root of the epoch's key derivations.
     pub secret: EpochSecret,
 }
 
 impl EpochKeys {
-    /// The identity file.
+    /// Returns the text of the identity file.
     #[must_use]
     pub fn to_text(&self, epoch: EpochId) -> Zeroizing<String> {
         let secret = Zeroizing::new(to_hex(self.secret.0.expose()));
@@ -103,20 +103,20 @@ impl EpochKeys {
         }
     }
 
-    /// Whether these are the keys of `epoch`.
+    /// Returns `true` if these are the keys of `epoch`.
     #[must_use]
     pub fn belong_to(&self, epoch: &Epoch) -> bool {
         self.identity.recipient().to_string() == epoch.recipient
             && self.secret.commitment() == epoch.commitment.0
     }
 
-    /// Encrypts them to an owner, in armor: what epoch.json holds.
+    /// Encrypts the keys to an owner, in armor, for epoch.json.
     pub fn wrap_inline(&self, epoch: EpochId, owner: &dyn age::Recipient) -> Result<String, WrapError> {
         let sealed = encrypt(self.to_text(epoch).as_bytes(), owner)?;
         armor(&sealed).ok_or(WrapError::Armor)
     }
 
-    /// Encrypts them to an owner, as an object of its own: how owners are added later.
+    /// Encrypts the keys to an owner that is added later, as an object of its own.
     pub fn wrap_object(&self, path: &EpochPath, owner: &dyn age::Recipient) -> Result<Sealed, WrapError> {
         let sealed = encrypt(self.to_text(path.epoch).as_bytes(), owner)?;
         let hash = ObjectHash::of(&sealed);
@@ -130,13 +130,13 @@ impl fmt::Debug for EpochKeys {
     }
 }
 
-/// Opens a wrap, armored or not, and proves that the keys are those of `epoch`.
+/// Decrypts a wrap, armored or not, and proves that the keys are those of `epoch`.
 pub fn open(wrap: &[u8], identities: &[&dyn age::Identity], epoch: &Epoch) -> Result<EpochKeys, WrapError> {
     let keys = EpochKeys::parse(&open_text(wrap, identities)?)?;
     if keys.belong_to(epoch) { Ok(keys) } else { Err(WrapError::Foreign(epoch.epoch)) }
 }
 
-/// Opens a short text that is encrypted to an owner; at most [`MAX_WRAP`] bytes.
+/// Decrypts a short text that is encrypted to an owner, at most [`MAX_WRAP`] bytes.
 pub fn open_text(sealed: &[u8], identities: &[&dyn age::Identity]) -> Result<Zeroizing<String>, WrapError> {
     let damaged = |error: std::io::Error| WrapError::Damaged(error.into());
     if sealed.len() as u64 > MAX_WRAP {
@@ -176,14 +176,14 @@ pub fn encrypt(plaintext: &[u8], owner: &dyn age::Recipient) -> Result<Vec<u8>, 
     Ok(sealed)
 }
 
-/// age's armor: 64 columns, LF, a final newline.
+/// Returns age's armor of `binary`: 64 columns, LF, a final newline.
 pub fn armor(binary: &[u8]) -> Option<String> {
     let mut writer = ArmoredWriter::wrap_output(Vec::new(), Format::AsciiArmor).ok()?;
     writer.write_all(binary).ok()?;
     String::from_utf8(writer.finish().ok()?).ok()
 }
 
-/// Takes age's armor off; armor has one spelling here, and others are refused.
+/// Decodes age's armor. Only the spelling of [`armor`] is accepted.
 pub fn unarmor(text: &[u8]) -> Result<Vec<u8>, WrapError> {
     let mut binary = Vec::new();
     ArmoredReader::new(text).read_to_end(&mut binary).map_err(|error| WrapError::Damaged(error.into()))?;

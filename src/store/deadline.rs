@@ -1,4 +1,4 @@
-//! A wrapper that gives every single try a deadline, so that no store can hold a run for ever.
+//! A store wrapper that gives every try a deadline, so that no store can block a run for ever.
 
 use std::fmt;
 use std::future::Future;
@@ -16,15 +16,15 @@ use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 
-/// How long one try may take: `base`, and what its bytes take at the slowest rate that is bearable.
+/// The time limit of one try: `base`, plus the time for its bytes at the slowest acceptable rate.
 ///
-/// This is the outer bound. A store that can see its connection stand still notices earlier; so
-/// the rate here is that of a bad line shared by several uploads, not of a good one.
+/// This is the outer bound. A store that monitors its connection notices a stall earlier. So the
+/// rate here is that of a slow line shared by several uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// For the answer itself.
+    /// The time for the answer itself.
     pub base: Duration,
-    /// In bytes per second, at least 1.
+    /// The slowest rate, in bytes per second, at least 1.
     pub slowest: u64,
 }
 
@@ -35,21 +35,21 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
-    /// For a try that carries `bytes`.
+    /// Returns the deadline of a try that carries `bytes`.
     #[must_use]
     pub fn of(&self, bytes: u64) -> Duration {
         self.base + Duration::from_secs(bytes.div_ceil(self.slowest.max(1)))
     }
 }
 
-/// Ends tries that take too long with [`StoreErrorKind::Transient`].
+/// Ends tries beyond their deadline with [`StoreErrorKind::Transient`].
 pub struct DeadlineStore {
     inner: Arc<dyn Store>,
     deadlines: Deadlines,
 }
 
 impl DeadlineStore {
-    /// Around `inner`.
+    /// Wraps `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, deadlines: Deadlines) -> Self {
         Self { inner, deadlines }

@@ -1,4 +1,4 @@
-//! A wrapper that breaks a store to order: a script says which operation on which key fails how.
+//! A store wrapper that injects faults: a script selects the operation, the key and the fault.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,39 +16,39 @@ use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 
-/// How an operation goes wrong. On operations for which a fault means nothing, it does nothing.
+/// A fault of an operation. It has no effect on operations that it does not apply to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Any operation: nothing happens, and this is the error. See [`Fault::unavailable`].
+    /// Any operation: not performed, and fails with this error. See [`Fault::unavailable`].
     Fail(StoreErrorKind),
-    /// Put, get: the connection is cut after so many bytes; nothing is stored.
+    /// Put, get: the connection is cut after this many bytes; a put stores no object.
     Cut(u64),
-    /// Any operation: it happens, and the answer is lost in a 500.
+    /// Any operation: performed, but answered with a 500.
     AppliedButError,
-    /// Put: acknowledged and never stored.
+    /// Put: acknowledged but never stored.
     Forget,
-    /// Get: not there, though it is.
+    /// Get: reported as missing although it exists.
     Missing,
-    /// Get: only so many bytes, as a success. A store that breaks the trait's promise.
+    /// Get: only this many bytes, as a success, which breaks the trait's contract.
     Truncate(u64),
     /// Get: this bit of the answer is flipped, counted from the first byte's lowest.
     FlipBit(u64),
-    /// List: as if the last so many objects put through this wrapper did not exist yet.
+    /// List: the last N objects put through this wrapper are missing.
     Stale(usize),
     /// List: the page's entries are left out, as a success.
     DropPage,
-    /// List: the page comes a second time as its own successor.
+    /// List: the page is returned a second time as its own successor.
     RepeatPage,
-    /// List: the page's entries come in reverse.
+    /// List: the page's entries are reversed.
     ReorderPage,
-    /// Any operation: it takes so much longer.
+    /// Any operation: it takes this much longer.
     Slow(Duration),
     /// Any operation: it never ends.
     Hang,
 }
 
 impl Fault {
-    /// A 503, as a store gives under load.
+    /// Returns a 503, as a store gives under load.
     #[must_use]
     pub fn unavailable() -> Self {
         Self::Fail(StoreErrorKind::Transient("503 Service Unavailable (injected)".into()))
@@ -67,21 +67,21 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// `fault` at the `nth` (from 1) `operation` on a key or prefix that fits `pattern`, in which
-    /// `*` stands for any text.
+    /// Injects `fault` at the `nth` (from 1) `operation` on a key or prefix that matches `pattern`, in
+    /// which `*` stands for any text.
     #[must_use]
     pub fn once(operation: Operation, pattern: &str, nth: u64, fault: Fault) -> Self {
         Self { operation, pattern: pattern.into(), first: nth, last: nth, fault, seen: 0 }
     }
 
-    /// `fault` from the `nth` such operation on, for ever.
+    /// Injects `fault` from the `nth` such operation on, for ever.
     #[must_use]
     pub fn from(operation: Operation, pattern: &str, nth: u64, fault: Fault) -> Self {
         Self { last: u64::MAX, ..Self::once(operation, pattern, nth, fault) }
     }
 }
 
-/// Passes everything on but for what its script breaks.
+/// Forwards all operations except those that its script breaks.
 pub struct FaultStore {
     inner: Arc<dyn Store>,
     script: Mutex<Script>,
@@ -96,19 +96,19 @@ struct Script {
 }
 
 impl FaultStore {
-    /// Around `inner`. The first rule that fits an operation decides.
+    /// Wraps `inner`. The first rule that matches an operation applies.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, rules: Vec<Rule>) -> Self {
         Self { inner, script: Mutex::new(Script { rules, ..Script::default() }) }
     }
 
-    /// How many operations were broken so far: 0 means that the script reached nothing.
+    /// Returns the number of operations that were broken so far; 0 means that no rule matched.
     #[must_use]
     pub fn fired(&self) -> u64 {
         self.lock().fired
     }
 
-    /// Replaces the script, for instance by an empty one when the weather clears up.
+    /// Replaces the script, for instance by an empty one to end the faults.
     pub fn set(&self, rules: Vec<Rule>) {
         self.lock().rules = rules;
     }
@@ -132,7 +132,7 @@ impl FaultStore {
         hit
     }
 
-    /// What a fault does before the operation: fail, or take time.
+    /// Applies a fault's effect before the operation: failure or delay.
     async fn before(
         &self,
         fault: Option<&Fault>,
@@ -150,7 +150,7 @@ impl FaultStore {
         }
     }
 
-    /// What a fault does after the operation: the answer is lost.
+    /// Applies a fault's effect after the operation: the answer is lost.
     fn after<T>(
         &self,
         fault: Option<&Fault>,
@@ -222,7 +222,7 @@ fn flip(body: &Bytes, bit: u64) -> Bytes {
     bytes.into()
 }
 
-/// Whether `text` fits `pattern`, in which `*` stands for any text.
+/// Returns `true` if `text` matches `pattern`, in which `*` stands for any text.
 fn fits(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut tail) = text.strip_prefix(head) else { return false };
@@ -324,7 +324,7 @@ mod tests {
     use super::fits;
 
     #[test]
-    fn a_star_stands_for_any_text() {
+    fn star_in_a_pattern_matches_any_text() {
         for (pattern, text, whether) in [
             ("*", "", true),
             ("*", "a/b", true),

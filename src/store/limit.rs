@@ -1,4 +1,4 @@
-//! A wrapper that bounds bytes per second, each direction by itself.
+//! A store wrapper that limits bytes per second, separately for each direction.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -16,18 +16,18 @@ use super::{Page, PageToken, Put, Store, StoreError};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 
-/// Bytes per second; no bound where `None`.
+/// Limits in bytes per second; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// Of puts.
+    /// The limit for puts.
     pub upload: Option<NonZeroU64>,
-    /// Of gets.
+    /// The limit for gets.
     pub download: Option<NonZeroU64>,
 }
 
 /// Keeps the average of each direction at its rate.
 ///
-/// It works by whole objects: one goes at the line's speed, the next waits until the rate allows
+/// It limits whole objects: one is sent at full speed, and the next waits until the rate allows
 /// it. Over any time the bytes sent are at most rate × time + one object per caller.
 pub struct LimitStore {
     inner: Arc<dyn Store>,
@@ -36,15 +36,15 @@ pub struct LimitStore {
 }
 
 impl LimitStore {
-    /// Around `inner`.
+    /// Wraps `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, rates: Rates) -> Self {
         Self { inner, upload: rates.upload.map(Bucket::new), download: rates.download.map(Bucket::new) }
     }
 }
 
-/// A token bucket that goes into debt: a caller may start when the debt is paid, and adds his own.
-/// Time unused is not saved up.
+/// A token bucket that allows debt: a caller may start when all earlier debt is paid, and then adds
+/// its own bytes. Unused time is not saved.
 struct Bucket {
     rate: NonZeroU64,
     paid_at: Mutex<Option<Instant>>,
@@ -55,7 +55,7 @@ impl Bucket {
         Self { rate, paid_at: Mutex::new(None) }
     }
 
-    /// Adds the debt of `bytes` and gives the moment at which all earlier debt is paid.
+    /// Adds the debt of `bytes` and returns the moment at which all earlier debt is paid.
     fn owe(&self, bytes: u64) -> Instant {
         let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -97,7 +97,7 @@ impl Store for LimitStore {
         let Some(bucket) = &self.download else { return self.inner.get(key, limit).await };
         bucket.wait(0).await;
         let bytes = self.inner.get(key, limit).await?;
-        // The size is known only now: who comes next waits for it.
+        // The size is known only now: the next caller waits for it.
         bucket.owe(bytes.len() as u64);
         Ok(bytes)
     }

@@ -1,9 +1,9 @@
-//! Reading a whole prefix, and trusting no page of it.
+//! Reads whole prefixes and checks every page.
 //!
-//! A commit and a prune rest on listings, and a store that forgets or repeats keys has cost others
-//! their data (a failed LIST taken for "no files": restic issue 4612). So every rule that a listing
-//! keeps in S3 (ListObjectsV2: ascending in byte order, each key once, pages of at most 1000 keys)
-//! is checked, and any irregularity ends it with [`StoreErrorKind::Protocol`].
+//! Commits and prunes depend on listings, and a store that omits or repeats keys has cost others
+//! their data (a failed LIST taken for "no files": restic issue 4612). So every rule of listings
+//! in S3 (ListObjectsV2: ascending in byte order, each key once, pages of at most 1000 keys)
+//! is checked, and any violation ends the listing with [`StoreErrorKind::Protocol`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use super::operation::Operation;
 use super::{Entry, MAX_PAGE, Page, PageToken, Store, StoreError, StoreErrorKind};
 use crate::report::event::Reporter;
 
-/// The most pages of one listing: a hundred million keys, thirty times what 100 TB need.
+/// The most pages of one listing: a hundred million keys, thirty times the need of 100 TB.
 pub const MAX_PAGES: u64 = 100_000;
 
-/// The most pages in a row that hold nothing and still have a next.
+/// The most empty pages in a row that still name a next page.
 const MAX_EMPTY_PAGES: u32 = 100;
 
-/// How many foreign keys are named; the others are counted.
+/// The number of foreign keys that are reported by name; the others are counted.
 const FOREIGN_NAMED: u64 = 5;
 
-/// Everything under `prefix` (which ends with a slash or is empty), in ascending byte order of
-/// keys. One page is in memory. The stream ends after its first error.
+/// Returns all entries under `prefix` (which ends with a slash or is empty), in ascending byte order
+/// of keys. One page is in memory. The stream ends after its first error.
 ///
-/// Keys that no repository holds are left out; `reporter` is told of the first few, and of how
-/// many there were.
+/// Keys that no repository has are left out; the first few, and their number, are reported to
+/// `reporter`.
 #[must_use]
 pub fn list_all(
     store: Arc<dyn Store>,
@@ -55,10 +55,10 @@ pub fn list_all(
     .boxed()
 }
 
-/// The folders directly under `prefix`, without their slashes, ascending; at most `most`.
+/// Returns the folders directly under `prefix`, without their slashes, ascending; at most `most`.
 ///
-/// Skips from one folder to the next, so that it costs one request a folder, however much lies in
-/// them.
+/// The listing jumps from one folder to the next. So it costs one request per folder, however many
+/// objects they hold.
 pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Vec<String>, StoreError> {
     let broken = |what: String| {
         StoreError::new(Operation::List, prefix, store.describe(), StoreErrorKind::Protocol(what))
@@ -68,7 +68,7 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
     let mut checks = Checks::new(prefix.to_owned());
     loop {
         let page = store.list(prefix, from.as_ref()).await?;
-        // All of it, also what is skipped: out of order, it would hide the folders that come after.
+        // Skipped entries are checked too: wrong order would hide the folders after them.
         checks.last = None;
         checks.page(&page, from.as_ref()).map_err(broken)?;
         let mut skip = None;
@@ -79,7 +79,7 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
                     return Err(broken(format!("{} is listed after {prefix}{folder}", entry.key)));
                 }
                 folders.push(folder.to_owned());
-                // Keys hold no byte above `z`, so nothing of the folder comes after this.
+                // Keys hold no byte above `z`, so no key of the folder comes after this.
                 skip = Some(store.after(&format!("{prefix}{folder}/~")));
                 break;
             }
@@ -151,10 +151,10 @@ impl Walk {
     }
 }
 
-/// What a listing must keep, page after page.
+/// The checks of a listing, across its pages.
 struct Checks {
     prefix: String,
-    /// The key before; none where a page begins that may name the same keys again.
+    /// The previous key; `None` at the start of a page that may repeat keys.
     last: Option<String>,
     pages: u64,
     empty: u32,

@@ -1,4 +1,4 @@
-//! A store in memory: the reference that the others are compared with.
+//! A store in memory, for tests: the reference for the other stores.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,8 +30,8 @@ impl Held {
     }
 }
 
-/// Objects in a map. Puts are atomic, reads and listings are consistent at once; the clock is the
-/// one passed in.
+/// A store of objects in a map. Puts are atomic; reads and listings are consistent at once. Its
+/// clock is the one passed in.
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<String, Held>>,
     clock: Arc<dyn Clock>,
@@ -39,27 +39,27 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store that tells the time of `clock`.
+    /// Creates an empty store with the given clock.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { objects: Mutex::default(), clock, page: MAX_PAGE }
     }
 
-    /// With pages of at most `keys` keys (1 to [`MAX_PAGE`]), so that small tests see many pages.
+    /// Limits pages to `keys` keys (1 to [`MAX_PAGE`]), so that small tests get many pages.
     #[must_use]
     pub fn with_page(mut self, keys: usize) -> Self {
         self.page = keys.clamp(1, MAX_PAGE);
         self
     }
 
-    /// Everything it holds. The bytes are shared, not copied.
+    /// Returns all objects. The bytes are shared, not copied.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
         self.lock().values().map(|held| (held.key.clone(), held.bytes.clone())).collect()
     }
 
-    /// Puts any bytes at `key`, whatever was there: how tests of damage, and forgers, change a
-    /// repository. Not reachable through [`Store`].
+    /// Stores any bytes at `key` and replaces an existing object, for tests of damage and forgery. Not
+    /// reachable through [`Store`].
     pub fn overwrite(&self, key: ObjectKey, bytes: Bytes) {
         let name = key.as_str().to_owned();
         let held = Held::new(key, bytes, self.clock.now());

@@ -1,9 +1,9 @@
-//! Stores: immutable objects under keys. One trait, one conformance suite for all.
+//! Stores of immutable objects under keys: one trait, with one conformance suite for all.
 //!
-//! [`open::open`] makes a store from what a user said. Each wrapper ([`retry`], [`deadline`],
-//! [`limit`], [`record`], [`fault`]) is a store around a store and does one thing;
-//! [`listing::list_all`] reads a prefix to its end and trusts no page; [`probe::probe`] learns what
-//! a store honours.
+//! [`open::open`] opens a store from a user's options. Each wrapper ([`retry`], [`deadline`],
+//! [`limit`], [`record`], [`fault`]) is a store around another and has one task.
+//! [`listing::list_all`] reads a whole prefix and checks every page. [`probe::probe`] tests the
+//! abilities of a store.
 
 pub mod deadline;
 pub mod fault;
@@ -30,73 +30,72 @@ use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 use operation::Operation;
 
-/// The largest object kbak reads or writes whole: a pack of 64 MiB with its overhead.
+/// The largest object that kbak reads or writes whole, in bytes: a pack of 64 MiB with its overhead.
 pub const MAX_OBJECT: u64 = 72 << 20;
 
-/// How a put ended.
+/// The result of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// The object is stored and acknowledged.
     Created,
-    /// The key was taken. Names are content hashes, so for a content-named object this is
-    /// success once the size agrees; the caller decides.
+    /// The key already existed. Names are content hashes, so for a content-named object this is
+    /// success if the size agrees; the caller decides.
     Existed,
 }
 
-/// The most entries a page may have: what S3 allows, and what every store of ours gives.
+/// The most entries that a page may have: the limit of S3, and of every store here.
 pub const MAX_PAGE: usize = 1000;
 
-/// What a store says of an object.
+/// The metadata of a listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its key.
+    /// The object's key.
     pub key: ObjectKey,
-    /// Its size in bytes.
+    /// The object's size in bytes.
     pub size: u64,
-    /// Whether it is an object. In a folder something else can stand in the place of one: a link, a
-    /// pipe, a folder. It is listed without a byte and never opened; reading it is
-    /// [`StoreErrorKind::NotAFile`].
+    /// `true` if it is an object. In a folder, a link, a pipe or another folder can be in the place of
+    /// one. It is listed with size 0 and never opened; reading it is [`StoreErrorKind::NotAFile`].
     pub plain: bool,
-    /// When the store took it, by the store's clock.
+    /// The time at which the object was stored, by the store's clock.
     pub modified: Timestamp,
-    /// The store's own tag: a hint, never a proof.
+    /// The store's ETag: a hint, never a proof.
     pub etag: Option<String>,
 }
 
 /// One page of a listing, in ascending byte order of keys.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// The entries.
+    /// The listed objects.
     pub entries: Vec<Entry>,
-    /// Keys under the prefix that no repository of ours would hold; skipped, and said.
+    /// Keys under the prefix that no repository has; skipped, and reported.
     pub foreign: Vec<String>,
-    /// Where the next page starts, if there is one.
+    /// The token of the next page, if there is one.
     pub next: Option<PageToken>,
 }
 
-/// Where a listing goes on. Opaque; belongs to one store.
+/// The position at which a listing continues. Opaque; valid for one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageToken(pub String);
 
-/// Why an operation of a store failed.
+/// The error of a store operation.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}: {kind}", self.place())]
 pub struct StoreError {
-    /// What was tried.
+    /// The operation that failed.
     pub operation: Operation,
-    /// The key or prefix; empty where it is the store itself.
+    /// The key or prefix; empty if the store as a whole is affected.
     pub object: String,
-    /// The store, without credentials.
+    /// The store's name, without credentials.
     pub store: String,
-    /// What kind of failure it is, which decides about retries and exit codes.
+    /// The kind of failure, which decides about retries and exit codes.
     pub kind: StoreErrorKind,
-    /// What lies beneath.
+    /// The underlying error.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl StoreError {
-    /// An error without a cause beneath.
+    /// Creates an error without a cause.
     #[must_use]
     pub fn new(
         operation: Operation,
@@ -111,7 +110,7 @@ impl StoreError {
         if self.object.is_empty() { self.store.clone() } else { format!("{} in {}", self.object, self.store) }
     }
 
-    /// With its cause.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
@@ -119,7 +118,7 @@ impl StoreError {
     }
 }
 
-/// Kinds of failure.
+/// The kind of a store's failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreErrorKind {
     /// No such object.
@@ -131,7 +130,7 @@ pub enum StoreErrorKind {
     /// No credentials, unknown ones, or a wrong signature.
     #[error("the credentials are missing or not accepted ({0})")]
     Credentials(String),
-    /// The settings do not make a store: an address, a file, a value.
+    /// The settings are invalid: an address, a file, a value.
     #[error("{0}")]
     Settings(String),
     /// No such bucket or folder.
@@ -140,93 +139,93 @@ pub enum StoreErrorKind {
     /// The store's clock and this machine's differ too far for a signature.
     #[error("this machine's clock and the store's differ too far ({0})")]
     Clock(String),
-    /// The object is larger than the caller takes.
+    /// The object is larger than the caller's limit.
     #[error("it is larger than {limit} bytes")]
     TooLarge {
-        /// The most the caller takes.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// A link, a pipe, a folder or the like stands in the object's place.
+    /// The object's path is not a plain file but a link, a pipe, a folder or the like.
     #[error("something that is no plain file stands in its place")]
     NotAFile,
-    /// The bytes that arrived are not those that were sent (checksum, length).
+    /// The bytes received are not those that were sent (checksum, length).
     #[error("what arrived is not what was sent ({0})")]
     Corrupt(String),
     /// The store broke the rules of its protocol: order, repeated keys, impossible sizes.
     #[error("the store broke its protocol ({0})")]
     Protocol(String),
-    /// No room.
+    /// The store is full.
     #[error("no room is left")]
     Full,
-    /// Worth trying again: throttled, cut, timed out, 5xx.
+    /// A retry may succeed: throttled, disconnected, timed out, 5xx.
     #[error("{0}")]
     Transient(String),
-    /// The bounded tries are used up.
+    /// All retries failed.
     #[error("gave up after {tries} tries in {after:?}: {last}")]
     GaveUp {
-        /// How many.
+        /// The number of tries.
         tries: u32,
-        /// Over how long.
+        /// The time from the first try to the last failure.
         after: Duration,
-        /// What the last one said.
+        /// The kind of the last failure.
         last: String,
     },
-    /// Anything else.
+    /// Any other failure.
     #[error("{0}")]
     Other(String),
 }
 
 impl StoreErrorKind {
-    /// Whether another try may help.
+    /// Returns `true` if another try may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient(_) | Self::Corrupt(_))
     }
 
-    /// Whether the store answered, and what was to be there is not: nothing, or what no writer puts there.
+    /// Returns `true` if the store answered and the object is missing, too large or not a file.
     #[must_use]
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NotFound | Self::TooLarge { .. } | Self::NotAFile)
     }
 }
 
-/// Immutable objects under keys.
+/// A store of immutable objects under keys.
 ///
-/// Correctness never rests on conditional puts, ETags or list order being honoured: names are
-/// content hashes, a commit lists what it needs, and readers check every hash.
+/// Correctness never depends on conditional puts, ETags or list order: names are content hashes, a
+/// commit lists the objects that it needs, and readers check every hash.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
-    /// What a person would call it, without credentials: `s3://bucket/prefix at https://…`.
+    /// Returns the store's name for people, without credentials: `s3://bucket/prefix at https://…`.
     fn describe(&self) -> String;
 
-    /// Stores an object under its key, only if the key is free where the store can say so.
+    /// Stores an object under its key, only if the key is free and the store can check that.
     async fn put(&self, object: &Sealed) -> Result<Put, StoreError>;
 
     /// Reads a whole object of at most `limit` bytes. A body shorter than the store announced is
     /// [`StoreErrorKind::Corrupt`], never a short success.
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError>;
 
-    /// Reads `range` of an object, exactly; a shorter answer is an error. For objects that end
-    /// before `range.end` the answer ends with the object, so for a range that starts at or after
-    /// the end, and for an empty one, it is empty.
+    /// Reads exactly `range` of an object; a shorter answer is an error. If the object ends before
+    /// `range.end`, the answer ends with the object. It is empty for an empty range and for one that
+    /// starts at or after the end.
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError>;
 
-    /// One page of what lies under `prefix` (which ends with a slash or is empty), at most
-    /// [`MAX_PAGE`] keys. A page is what the store said: use [`listing::list_all`], which checks.
+    /// Reads one page of the keys under `prefix` (which ends with a slash or is empty), at most
+    /// [`MAX_PAGE`] keys. The page is unchecked: use [`listing::list_all`], which checks.
     async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError>;
 
-    /// The token with which a listing goes on after `key`, whether that key is there or not.
+    /// Returns the token to continue a listing after `key`, which need not exist.
     fn after(&self, key: &str) -> PageToken;
 
-    /// Removes an object; to remove what is not there is no error. Only the probe and prune do.
+    /// Removes an object; a missing one is no error. Only the probe and prune use it.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// What the store can be asked besides, where it has more to say than an object store must.
-    /// A wrapper passes the question on.
+    /// Returns the queries that the store supports beyond this trait; `None` if there are none. A wrapper
+    /// returns those of its inner store.
     fn ask(&self) -> Option<&dyn probe::Ask> {
         None
     }
 
-    /// The store's clock.
+    /// Returns the time of the store's clock.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! From what a user said to a store with its wrappers, in the one right order.
+//! Opens a store from a user's options and adds its wrappers in the right order.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -15,41 +15,40 @@ use super::{Store, StoreError, StoreErrorKind};
 use crate::report::event::Reporter;
 use crate::world::World;
 
-/// The longest prefix in a bucket: S3 keys have at most 1024 bytes, ours take up to 512.
+/// The longest prefix in a bucket, in bytes: S3 keys have at most 1024, and kbak's take up to 512.
 const MOST_PREFIX: usize = 256;
 
-/// Where a repository is and how it is reached. Holds paths to secrets, never a secret.
+/// The location of a repository and the settings to reach it. Holds paths to secrets, never a secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StoreOptions {
     /// `s3://bucket`, `s3://bucket/prefix` or `file:///path`.
     pub url: String,
-    /// The address of the S3 service; none for AWS, or what `AWS_ENDPOINT_URL_S3` says.
+    /// The address of the S3 service; by default `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or AWS.
     pub endpoint: Option<String>,
-    /// The region that signatures name; by default that of the environment or profile, else
-    /// `us-east-1`.
+    /// The region for signatures; by default that of the environment or profile, else `us-east-1`.
     pub region: Option<String>,
-    /// Whether the bucket stands in the path instead of the host name. By default only for
-    /// endpoints of one's own.
+    /// `true` puts the bucket into the path instead of the host name. By default `true` only if an
+    /// endpoint is set.
     pub path_style: Option<bool>,
     /// A file with an access key, in the AWS style or as `KEY=value`; by default the SDK's chain:
     /// environment, profile, web identity, the platform's metadata.
     pub credentials_file: Option<PathBuf>,
     /// The CA certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Bytes per second.
+    /// The limits in bytes per second.
     pub rates: Rates,
-    /// Whether a missing folder is made. Buckets are never made.
+    /// `true` if a missing folder is created. Buckets are never created.
     pub create: bool,
 }
 
 impl StoreOptions {
-    /// The store at `url`, with the defaults of everything else.
+    /// Creates options for the store at `url`, with defaults for all else.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
     }
 
-    /// With at most so many bytes per second of upload.
+    /// Sets the upload limit in bytes per second.
     #[must_use]
     pub fn upload_limit(mut self, rate: Option<NonZeroU64>) -> Self {
         self.rates.upload = rate;
@@ -57,7 +56,7 @@ impl StoreOptions {
     }
 }
 
-/// Shows no user information of an address, where people put passwords.
+/// Leaves out the user information of an address, where people put passwords.
 impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreOptions")
@@ -80,16 +79,16 @@ fn without_user(address: &str) -> String {
     }
 }
 
-/// A bucket and what stands before every key in it.
+/// A bucket and the prefix of every key in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
     /// The bucket's name.
     pub name: String,
-    /// Empty, or ends with a slash.
+    /// The prefix: empty, or ending with a slash.
     pub prefix: String,
 }
 
-/// What a URL names.
+/// The folder or bucket that a URL names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Folder(PathBuf),
@@ -110,7 +109,7 @@ fn place(url: &str) -> Result<Place, String> {
         return Err("the URL holds credentials: give them in a credentials file".into());
     }
     let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    // The rules for names of buckets, with the capitals and underscores of old ones.
+    // The rules for bucket names, with the capitals and underscores of old ones.
     let in_name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
     if !(3..=255).contains(&name.len()) || !name.bytes().all(in_name) {
         return Err(format!("{name:?} is no name of a bucket"));
@@ -127,8 +126,8 @@ fn place(url: &str) -> Result<Place, String> {
     Ok(Place::Bucket(Bucket { name: name.to_owned(), prefix }))
 }
 
-/// Opens a store: the URL is read, credentials and CA are looked at, a folder is opened; a bucket
-/// is not asked for anything yet.
+/// Opens a store: parses the URL, checks credentials and CA, opens a folder. It sends no request to a
+/// bucket yet.
 pub async fn open(
     options: &StoreOptions,
     world: &World,
@@ -145,10 +144,10 @@ pub async fn open(
     Ok(wrap(store, options.rates, world, reporter))
 }
 
-/// Puts the wrappers of every real store around `store`.
+/// Adds the wrappers of every real store to `store`.
 ///
-/// From the inside: a deadline for each try; tries; the rate, outermost, so that an object counts
-/// once and waiting for the rate wears out neither deadline nor patience.
+/// From the inside out: a deadline for each try; retries; the rate limit. The limit is outermost, so
+/// that an object counts once and the wait counts toward neither deadline nor retry budget.
 #[must_use]
 pub fn wrap(store: Arc<dyn Store>, rates: Rates, world: &World, reporter: &Reporter) -> Arc<dyn Store> {
     let store = Arc::new(DeadlineStore::new(store, Deadlines::default()));
@@ -161,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_read_strictly() {
+    fn malformed_urls_are_rejected() {
         let bucket =
             |name: &str, prefix: &str| Ok(Place::Bucket(Bucket { name: name.into(), prefix: prefix.into() }));
         assert_eq!(place("s3://backups"), bucket("backups", ""));
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn options_show_no_password() {
+    fn passwords_are_absent_from_debug_output() {
         let mut options = StoreOptions::new("s3://id:canary@backups");
         options.endpoint = Some("https://id:canary@host".into());
         assert!(!format!("{options:?}").contains("canary"), "{options:?}");

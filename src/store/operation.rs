@@ -1,12 +1,12 @@
-//! The operations of a store, as values: for errors, scripts and records.
+//! The operations of a store, as values for errors, fault scripts and records.
 
 use std::fmt;
 
-/// What a [`super::Store`] can be asked to do.
+/// An operation of a [`super::Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
-    /// Start to use it.
+    /// Open the store.
     Open,
     /// Store an object.
     Put,
@@ -18,14 +18,14 @@ pub enum Operation {
     List,
     /// Remove an object.
     Delete,
-    /// Ask for the time.
+    /// Read the store's clock.
     Now,
-    /// Ask what the store offers.
+    /// Test the store's abilities.
     Probe,
 }
 
 impl Operation {
-    /// The word in messages: `cannot <verb> <object>`.
+    /// Returns the word for messages: `cannot <verb> <object>`.
     #[must_use]
     pub fn verb(self) -> &'static str {
         match self {

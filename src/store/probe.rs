@@ -1,9 +1,9 @@
-//! What a store honours, found by trying it.
+//! Tests the abilities of a store by using them.
 //!
-//! Correctness never rests on an answer: a store may change its mind, and some ignore
-//! `If-None-Match` or checksums without a word (engines.md 3.1). What is learned decides what
-//! people are told, and what a plan may ask for. Everything written here is a [`Sealed::probe`]
-//! under `<writer>/probe/`, removed again where that is allowed.
+//! Correctness never depends on the result: a store may change, and some ignore `If-None-Match` or
+//! checksums silently (engines.md 3.1). The result decides which findings people see and which
+//! abilities a plan may require. Every object written here is a [`Sealed::probe`] under
+//! `<writer>/probe/`, removed again if that is allowed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,98 +22,98 @@ use crate::format::object::Sealed;
 use crate::report::event::Reporter;
 use crate::world::World;
 
-/// How many puts race for one key.
+/// The number of concurrent puts to one key.
 const RACERS: usize = 8;
 
-/// The size of a probe.
+/// The size of a probe, in bytes.
 const PROBE: u64 = 32;
 
-/// What a store can be asked beyond storing. Stores that have no such thing answer nothing.
+/// Queries beyond those of every store. Only stores with these features implement them.
 #[async_trait]
 pub trait Ask: Send + Sync {
     /// Puts an object while claiming that its SHA-256 is `wrong`.
     async fn put_wrong_checksum(&self, object: &Sealed, wrong: ObjectHash) -> Result<Checked, StoreError>;
 
-    /// Whether the bucket keeps versions.
+    /// Asks if the bucket keeps versions.
     async fn versions(&self) -> Result<Switch, StoreError>;
 
-    /// Whether the bucket can lock objects.
+    /// Asks if the bucket can lock objects.
     async fn object_lock(&self) -> Result<Switch, StoreError>;
 }
 
-/// What a store does with the checksum of a put.
+/// The handling of a put's checksum by a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Checked {
-    /// It compares it and refuses a wrong one.
+    /// The store compares it and rejects a wrong one.
     Verified,
-    /// It takes a wrong one.
+    /// The store accepts a wrong one.
     Ignored,
-    /// It takes no such header.
+    /// The store rejects the header.
     Refused,
-    /// It has no such thing.
+    /// The store has no checksums.
     None,
 }
 
-/// Whether something is switched on in a bucket.
+/// The setting of a bucket's feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Switch {
-    /// It is.
+    /// The feature is on.
     On,
-    /// It is not.
+    /// The feature is off.
     Off,
-    /// It will not say: no right to ask, or it does not know the question.
+    /// Unknown: no right to ask, or the store does not know the request.
     Unknown,
-    /// It has no such thing.
+    /// The store does not have the feature.
     None,
 }
 
-/// How a store treats a put to a key that is taken.
+/// The handling of a put to an existing key by a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Conditional {
-    /// One put creates, all others are told.
+    /// One put creates the object, and all others are told that it exists.
     Honoured,
-    /// It tells a later put, but several at once are all told that they created.
+    /// A later put is told that it exists, but several at once may all be told that they created it.
     Racy,
-    /// It replaces the object and says nothing.
+    /// The put replaces the object silently.
     Ignored,
 }
 
-/// What a store honours.
+/// The abilities of a store, as a probe found them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Abilities {
-    /// Of puts that want to create.
+    /// The handling of create-only puts.
     pub conditional_put: Conditional,
-    /// Of checksums.
+    /// The handling of checksums.
     pub checksum: Checked,
-    /// Of versions.
+    /// The setting of versions.
     pub versions: Switch,
-    /// Of locks.
+    /// The setting of object lock.
     pub object_lock: Switch,
-    /// Whether two listings give an untouched object the same tag.
+    /// `true` if two listings give an unchanged object the same ETag.
     pub stable_etags: bool,
-    /// Whether listings come in ascending order, each key once.
+    /// `true` if listings are in ascending order, each key once.
     pub ordered_lists: bool,
-    /// Whether an object can be read as soon as it is acknowledged.
+    /// `true` if an object can be read as soon as it is acknowledged.
     pub read_after_write: bool,
-    /// Whether it is listed as soon as it is acknowledged.
+    /// `true` if an object is listed as soon as it is acknowledged.
     pub list_after_write: bool,
-    /// Whether these credentials may remove objects.
+    /// `true` if these credentials may remove objects.
     pub may_delete: bool,
     /// The store's clock minus this machine's, in seconds.
     pub clock_ahead_seconds: i64,
 }
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weight {
-    /// As it should be.
+    /// As desired.
     Good,
-    /// Worth knowing.
+    /// Information.
     Note,
     /// Something an operator should change.
     Warning,
@@ -124,29 +124,29 @@ pub enum Weight {
 /// One finding, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// How much it matters.
+    /// The severity of the finding.
     pub weight: Weight,
-    /// What was found: one line.
+    /// The finding, in one line.
     pub what: String,
-    /// What to do, if there is anything.
+    /// The remedy, if there is one.
     pub remedy: Option<String>,
 }
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probed {
-    /// For machines.
+    /// The abilities, for programs.
     pub abilities: Abilities,
-    /// For people.
+    /// The findings, for people.
     pub findings: Vec<Finding>,
 }
 
-/// Tries out `store` with the credentials it has. Fails where the store cannot be used at all: no
+/// Tests `store` with the credentials that it has. Fails if the store cannot be used at all: no
 /// right to put or to list, no bucket, bytes that come back changed.
 pub async fn probe(store: &Arc<dyn Store>, world: &World, writer: WriterId) -> Result<Probed, StoreError> {
     let mut trial = Trial { store, world, writer, sent: Vec::new(), stored: HashSet::new() };
     let tried = trial.run().await;
-    // Also after a failure: what was written goes.
+    // Probes are removed after a failure too.
     let may_delete = trial.clean_up().await;
     let mut abilities = tried?;
     abilities.may_delete = may_delete?;
@@ -158,9 +158,9 @@ struct Trial<'a> {
     store: &'a Arc<dyn Store>,
     world: &'a World,
     writer: WriterId,
-    /// All that was sent, to be removed again.
+    /// All probes that were sent, to be removed again.
     sent: Vec<Sealed>,
-    /// Of these, what the store acknowledged.
+    /// The probes that the store acknowledged.
     stored: HashSet<ObjectKey>,
 }
 
@@ -207,7 +207,7 @@ impl Trial<'_> {
         })
     }
 
-    /// Whether an object that was acknowledged a moment ago is there. Other bytes are an error.
+    /// Returns `true` if a just acknowledged object can be read. Other bytes are an error.
     async fn reads_back(&self, object: &Sealed) -> Result<bool, StoreError> {
         match self.store.get(object.key(), PROBE).await {
             Ok(bytes) if bytes == *object.bytes() => Ok(true),
@@ -221,7 +221,7 @@ impl Trial<'_> {
         }
     }
 
-    /// How many of several puts at once to one free key say that they created it.
+    /// Returns how many of several concurrent puts to one free key report that they created it.
     async fn race(&mut self) -> Result<usize, StoreError> {
         let object = self.object();
         let mut created = 0;
@@ -242,7 +242,7 @@ impl Trial<'_> {
         Ok((checksum, ask.versions().await?, ask.object_lock().await?))
     }
 
-    /// Those of our objects that are listed, and whether the listing kept its rules.
+    /// Returns the probes that are listed, and `true` if the listing kept its rules.
     async fn listed(&self) -> Result<(BTreeMap<ObjectKey, Entry>, bool), StoreError> {
         let ours = |entry: Entry| self.stored.contains(&entry.key).then(|| (entry.key.clone(), entry));
         let mut found = BTreeMap::new();
@@ -257,7 +257,7 @@ impl Trial<'_> {
         Ok((found, true))
     }
 
-    /// Removes what was written; says whether that is allowed.
+    /// Removes the probes. Returns `false` if that is not allowed.
     async fn clean_up(&self) -> Result<bool, StoreError> {
         for object in &self.sent {
             match self.store.delete(object.key()).await {
@@ -270,7 +270,7 @@ impl Trial<'_> {
     }
 }
 
-/// What the abilities mean for people. Pure, so that a stored probe reads the same later.
+/// Explains the abilities to people. Pure, so that a stored probe reads the same later.
 #[must_use]
 pub fn findings(abilities: &Abilities) -> Vec<Finding> {
     let finding = |weight, what: &str, remedy: Option<&str>| Finding {
@@ -342,7 +342,7 @@ pub fn findings(abilities: &Abilities) -> Vec<Finding> {
         "listings are not in order, or repeat keys",
         Some("use another store: a commit cannot be checked against this one"),
     );
-    // A folder has no tags, and nobody's credentials: who may write in it may delete.
+    // A folder has no ETags and no credentials: a person who may write in it may delete.
     let folder = abilities.versions == Switch::None;
     let deletes = match folder {
         true => "whoever may write in this folder can delete backups",

@@ -1,4 +1,4 @@
-//! A wrapper that writes down what a store was asked: tests assert what a run costs.
+//! A store wrapper that records operations, so that tests can assert the cost of a run.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,39 +14,39 @@ use super::{Page, PageToken, Put, Store, StoreError};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 
-/// One operation that a store was asked for.
+/// One operation on a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// What.
+    /// The kind of operation.
     pub operation: Operation,
-    /// On which key or prefix; empty for the clock.
+    /// The key or prefix; empty for the clock.
     pub object: String,
-    /// Bytes sent or received; 0 for listings and failures of reads.
+    /// The bytes sent or received; 0 for listings and failed reads.
     pub bytes: u64,
-    /// Whether it succeeded.
+    /// `true` if it succeeded.
     pub succeeded: bool,
 }
 
-/// Passes everything on and keeps a list of it. The list grows without bound: for tests.
+/// Forwards all operations and records them. The list grows without bound: for tests.
 pub struct RecordStore {
     inner: Arc<dyn Store>,
     list: Mutex<Vec<Recorded>>,
 }
 
 impl RecordStore {
-    /// Around `inner`.
+    /// Wraps `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> Self {
         Self { inner, list: Mutex::default() }
     }
 
-    /// All operations so far, in the order in which they ended.
+    /// Returns all operations so far, in the order in which they ended.
     #[must_use]
     pub fn recorded(&self) -> Vec<Recorded> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many operations of one kind, and how many bytes they carried.
+    /// Returns the number of operations of one kind, and the bytes that they carried.
     #[must_use]
     pub fn count(&self, operation: Operation) -> (u64, u64) {
         let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +54,7 @@ impl RecordStore {
         these.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.bytes))
     }
 
-    /// Forgets what was recorded.
+    /// Clears the record.
     pub fn clear(&self) {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -1,9 +1,9 @@
-//! A wrapper that tries again, within bounds: the one place in which stores are retried.
+//! A store wrapper that retries within bounds. No other code retries store operations.
 //!
 //! Full jitter over an exponential ceiling (Brooker, "Exponential Backoff And Jitter", 2015): the
 //! pause before a try is a uniformly random part of a ceiling that doubles up to a cap. A put can
 //! be repeated after any failure, because an object's bytes are fixed by its name or by its random
-//! key: if the lost answer was a success, the next one says [`Put::Existed`].
+//! key. If the lost answer was a success, the next one is [`Put::Existed`].
 
 use std::fmt;
 use std::future::Future;
@@ -26,18 +26,18 @@ use crate::format::object::Sealed;
 use crate::report::event::{Event, Reporter};
 use crate::world::World;
 
-/// How long to go on.
+/// The bounds of the retries of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Tries of one operation while the store has never answered: a mistyped address is said soon.
+    /// The number of tries while the store has never answered, so that a wrong address is reported soon.
     pub first_tries: u32,
-    /// Tries of one operation of a store that has answered before.
+    /// The number of tries once the store has answered.
     pub tries: u32,
     /// The ceiling of the first pause; it doubles with each try.
     pub shortest: Duration,
-    /// The most that the ceiling becomes.
+    /// The maximum of the ceiling.
     pub longest: Duration,
-    /// From the first failure of an operation on: no try begins later than this.
+    /// The time from an operation's first failure, after which no try begins.
     pub budget: Duration,
 }
 
@@ -53,7 +53,7 @@ impl Default for Patience {
     }
 }
 
-/// Tries transient failures again and says so with [`Event::Retry`].
+/// Retries transient failures and reports each retry with [`Event::Retry`].
 pub struct RetryStore {
     inner: Arc<dyn Store>,
     patience: Patience,
@@ -63,7 +63,7 @@ pub struct RetryStore {
 }
 
 impl RetryStore {
-    /// Around `inner`. The jitter is the world's randomness, the pauses are tokio's time.
+    /// Wraps `inner`. The jitter is the runtime's randomness, the pauses use tokio's time.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, patience: Patience, world: World, reporter: Reporter) -> Self {
         Self { inner, patience, world, reporter, answered: AtomicBool::new(false) }
@@ -148,7 +148,7 @@ impl Iterator for Pauses {
 
     fn next(&mut self) -> Option<Duration> {
         let first_failure = *self.failed.get_or_insert_with(Instant::now);
-        // 53 random bits: a part of the ceiling from 0 to just under 1.
+        // 53 random bits give a fraction from 0 to just under 1.
         let bits = u64::from_le_bytes(self.world.random::<8>()) >> 11;
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
         let part = bits as f64 / (1u64 << 53) as f64;

@@ -1,10 +1,10 @@
 //! A store in a folder: `file:///path`.
 //!
 //! An object is written under a temporary name in its own folder, synced, renamed without
-//! replacing, and the folder synced: after an acknowledgement it survives a power cut, and no
-//! reader ever meets half of it. Temporary names start with a dot, which no key does. Symbolic
-//! links inside the store are never followed: whoever can write into the folder cannot point kbak
-//! out of it. Only the store's own folder may be reached through a link.
+//! replacing, and the folder synced. So an acknowledged object survives a power cut, and no reader
+//! sees a partial one. Temporary names start with a dot, which no key does. Symbolic links inside the
+//! store are never followed: a person who can write into the folder cannot point kbak outside it. Only
+//! the store's own folder may be reached through a link.
 
 mod tree;
 mod walk;
@@ -27,7 +27,7 @@ use crate::format::object::Sealed;
 use crate::world::{Clock, World};
 use tree::Tree;
 
-/// Objects as files, 0600 in folders of 0700.
+/// A store of objects as files, 0600 in folders of 0700.
 pub struct FileStore {
     tree: Arc<Tree>,
     name: String,
@@ -37,11 +37,11 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// The store in the folder `path`. With `create`, the folder and its parents are made where
-    /// they are missing; without, a missing folder is [`StoreErrorKind::NoBucket`], so that a
-    /// backup never goes into the mount point of a disk that is not there.
+    /// Opens the store in the folder `path`. With `create`, missing folders on the path are created.
+    /// Otherwise a missing folder is [`StoreErrorKind::NoBucket`], so that a backup never goes into the
+    /// mount point of an absent disk.
     ///
-    /// The store's clock is the one with which the file system stamps files.
+    /// The store's clock is the file system's, as it stamps files.
     pub fn open(path: &Path, create: bool, world: World) -> Result<Self, StoreError> {
         let name = format!("file://{}", path.display());
         let tree = Tree::open(path, create).map_err(|errno| {
@@ -55,15 +55,15 @@ impl FileStore {
         Ok(Self { tree: Arc::new(tree), name, world, stamp: None, page: MAX_PAGE })
     }
 
-    /// Stamps objects with `clock`, and tells its time, instead of the file system's: for
-    /// simulations, in which one clock rules.
+    /// Uses `clock` instead of the file system's to stamp objects and as the store's clock. For
+    /// simulations, which have a single clock.
     #[must_use]
     pub fn stamped_by(mut self, clock: Arc<dyn Clock>) -> Self {
         self.stamp = Some(clock);
         self
     }
 
-    /// With pages of at most `keys` keys (1 to [`MAX_PAGE`]), so that small tests see many pages.
+    /// Limits pages to `keys` keys (1 to [`MAX_PAGE`]), so that small tests get many pages.
     #[must_use]
     pub fn with_page(mut self, keys: usize) -> Self {
         self.page = keys.clamp(1, MAX_PAGE);
@@ -78,7 +78,7 @@ impl FileStore {
         StoreError::new(operation, object, &*self.name, kind)
     }
 
-    /// Runs `job` where blocking work may run.
+    /// Runs `job` on a worker, where it may block.
     async fn run<T: Send + 'static>(
         &self,
         operation: Operation,
@@ -111,7 +111,7 @@ impl FileStore {
     }
 }
 
-/// What an error of the system means for a store.
+/// Returns the kind of store error for a system error.
 fn kind(errno: Errno) -> StoreErrorKind {
     let text = || std::io::Error::from(errno).to_string();
     match errno {
@@ -150,7 +150,7 @@ impl Store for FileStore {
         let stamp = self.stamp.as_ref().map(|clock| clock.now());
         let put = move |tree: &Tree| tree.put(&key, &bytes, &temporary, stamp);
         self.run(Operation::Put, object.key().as_str(), put).await.map_err(|mut error| {
-            // A put makes the folders it needs: what can be missing is the store's own.
+            // A put creates the folders that it needs, so only the store's own can be missing.
             if error.kind == StoreErrorKind::NotFound {
                 error.kind = StoreErrorKind::NoBucket;
             }
@@ -208,7 +208,7 @@ impl Store for FileStore {
         }
         let temporary = tree::temporary_name(self.world.random());
         match self.run(Operation::Now, "", move |tree| tree.now(&temporary)).await {
-            // Who may only read asks his own clock: a folder has no other to ask.
+            // Without write access this machine's clock is used: a folder offers no other.
             Err(StoreError { kind: StoreErrorKind::Denied(_), .. }) => Ok(self.world.clock.now()),
             other => other,
         }

@@ -1,4 +1,4 @@
-//! The files of a store: every path is walked component by component beneath the open root.
+//! File operations of a store: every path is opened component by component beneath the open root.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,26 +19,26 @@ use crate::format::layout::ObjectKey;
 use crate::store::Put;
 use crate::world::kill_point;
 
-/// How temporary names start. No key has a segment that starts with a dot.
+/// The prefix of temporary names. No key has a segment that starts with a dot.
 pub(super) const TEMPORARY: &str = ".kbak-";
 
-/// A temporary file this old was left by a process that is gone.
+/// The age in seconds after which a temporary file counts as abandoned.
 const ABANDONED_SECONDS: i64 = 24 * 3600;
 
-/// How often a put makes its folder when others take it away.
+/// The most times that a put creates its folder when other processes remove it.
 const MOST_TRIES: u32 = 8;
 
-/// The most folders that are remembered as durable; over it, they are synced again.
+/// The most folders that are remembered as durable; beyond it, the memory is cleared.
 const MOST_REMEMBERED: usize = 4096;
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A name for a temporary file.
+/// Returns a name for a temporary file.
 pub(super) fn temporary_name(random: [u8; 16]) -> String {
     format!("{TEMPORARY}{}", to_hex(&random))
 }
 
-/// What reading an object gave.
+/// The result of reading an object.
 pub(super) enum Read {
     Bytes(Bytes),
     TooLarge { limit: u64 },
@@ -49,7 +49,7 @@ pub(super) enum Read {
 /// The open root of a store.
 pub(super) struct Tree {
     root: OwnedFd,
-    /// Folders whose own entry, and all above, this process has synced.
+    /// The folders whose entries, on all levels up to the root, this process has synced.
     durable: Mutex<HashSet<String>>,
 }
 
@@ -63,12 +63,12 @@ impl Tree {
         Ok(Self { root: fs::open(path, flags, Mode::empty())?, durable: Mutex::default() })
     }
 
-    /// The root, or the folder beneath it at `path`, which has no slash at its ends.
+    /// Opens the root, or the folder beneath it at `path`, which has no slash at its ends.
     pub(super) fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
         let mut folder = fs::openat(&self.root, ".", FOLDER, Mode::empty())?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             folder = match fs::openat(&folder, name, FOLDER, Mode::empty()) {
-                // The kernel says this of a link as well as of a file.
+                // The kernel returns this for links as well as for files.
                 Err(Errno::NOTDIR) if is_link(&folder, name) => return Err(Errno::LOOP),
                 other => other?,
             };
@@ -76,8 +76,8 @@ impl Tree {
         Ok(folder)
     }
 
-    /// The folder of a key that is about to be written, made where it is missing. When this
-    /// returns, the folder itself survives a power cut.
+    /// Opens the folder of a key that is about to be written, and creates it if it is missing. On
+    /// return, the folder itself survives a power cut.
     fn folder_for_writing(&self, path: &str) -> Result<OwnedFd, Errno> {
         let known = self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
         let mut folder = fs::openat(&self.root, ".", FOLDER, Mode::empty())?;
@@ -93,7 +93,7 @@ impl Tree {
                 }
                 other => other?,
             };
-            // Another process may have made it a moment ago and not synced yet.
+            // Another process may just have created it without a sync.
             if !known {
                 fs::fsync(&folder)?;
             }
@@ -122,25 +122,25 @@ impl Tree {
         loop {
             let folder = self.folder_for_writing(path);
             match folder.and_then(|folder| put_into(&folder, name, bytes, temporary, stamp)) {
-                // Whoever deleted the last object in the folder took the folder too, a moment ago.
+                // A concurrent delete of the last object in the folder has removed the folder too.
                 Err(Errno::NOENT) if tries < MOST_TRIES => tries += 1,
                 put => return put,
             }
         }
     }
 
-    /// The open file of an object; nothing where something else stands in its place. That is looked
-    /// at first, because to open a pipe or a device can be felt at its other end.
+    /// Opens the file of an object. Returns `None` if it is not a regular file. The type is checked
+    /// first, because opening a pipe or a device can affect its other end.
     fn file(&self, key: &ObjectKey) -> Result<Option<(File, Stat)>, Errno> {
         let (path, name) = split(key);
         let folder = self.folder(path)?;
         if !is_file(&fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?) {
             return Ok(None);
         }
-        // Non-blocking, so that a pipe that came since holds nobody.
+        // Non-blocking, so that a pipe that replaced the file since does not block.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match fs::openat(&folder, name, flags, Mode::empty()) {
-            // A link or a socket that came since.
+            // A link or a socket has replaced the file since.
             Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
             other => other?,
         };
@@ -181,12 +181,12 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes a folder that holds nothing any more, and those above it: a store has objects, and
-    /// folders only for their sake. Best effort.
+    /// Removes a folder that is empty, and the empty ones above it: a store keeps folders only for its
+    /// objects. Best effort.
     fn remove_empty(&self, mut path: &str) {
         while !path.is_empty() {
             let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-            // Forgotten first: whoever makes it again must sync it again.
+            // Forgotten first, so that the next put that creates it syncs it.
             self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
             let Ok(folder) = self.folder(above) else { return };
             if fs::unlinkat(&folder, name, AtFlags::REMOVEDIR).is_err() {
@@ -196,7 +196,7 @@ impl Tree {
         }
     }
 
-    /// The file system's time: what it stamps a new file with.
+    /// Returns the time with which the file system stamps a new file.
     pub(super) fn now(&self, temporary: &str) -> Result<Timestamp, Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.root, temporary, flags, Mode::RUSR | Mode::WUSR)?;
@@ -206,7 +206,7 @@ impl Tree {
     }
 }
 
-/// The folder of a key and its name in there.
+/// Splits a key into its folder and its name.
 fn split(key: &ObjectKey) -> (&str, &str) {
     key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()))
 }
@@ -220,7 +220,7 @@ fn put_into(
     stamp: Option<Timestamp>,
 ) -> Result<Put, Errno> {
     if fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-        // Whoever put it may not have synced the folder yet, and we are asked to vouch for it.
+        // The process that put it may not have synced the folder yet, and this put acknowledges it.
         fs::fsync(folder)?;
         return Ok(Put::Existed);
     }
@@ -229,7 +229,7 @@ fn put_into(
     let placed = written.and_then(|()| place(folder, temporary, name));
     kill_point("store.file.placed");
     if placed != Ok(Put::Created) {
-        // The first error is the one to tell; what stays behind is swept some day.
+        // The first error is returned; a file left behind is removed by a later sweep.
         let _ = fs::unlinkat(folder, temporary, AtFlags::empty());
     }
     let put = placed?;
@@ -251,13 +251,13 @@ fn write(folder: impl AsFd, name: &str, bytes: &[u8], stamp: Option<Timestamp>) 
     file.sync_all().map_err(|error| errno(&error))
 }
 
-/// Gives the temporary file its name, if that is free.
+/// Renames the temporary file to its name, if that is free.
 fn place(folder: impl AsFd, temporary: &str, name: &str) -> Result<Put, Errno> {
     let folder = folder.as_fd();
     match fs::renameat_with(folder, temporary, folder, name, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(Put::Created),
         Err(Errno::EXIST) => return Ok(Put::Existed),
-        // A file system without the flag (NFS): a second name never replaces either.
+        // A file system without the flag (NFS): a hard link never replaces a file either.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
         Err(other) => return Err(other),
     }
@@ -268,14 +268,14 @@ fn place(folder: impl AsFd, temporary: &str, name: &str) -> Result<Put, Errno> {
     }
 }
 
-/// Removes what processes that are gone left in a folder. Best effort: it frees room, nothing
-/// depends on it.
+/// Removes temporary files of ended processes from a folder. Best effort: it frees space, and no
+/// operation depends on it.
 fn sweep(folder: &OwnedFd) {
     let Ok(entries) = fs::Dir::read_from(folder) else { return };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
     let Ok(here) = fs::fstat(folder) else { return };
     for name in names.filter(|name| name.starts_with(TEMPORARY)) {
-        // The folder's own time was stamped by the same clock, at the latest entry or later.
+        // The same clock stamped the folder, at its newest entry or later.
         let old = fs::statat(folder, &*name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| is_file(&stat) && here.st_mtime - stat.st_mtime > ABANDONED_SECONDS);
         if old {
@@ -312,7 +312,7 @@ pub(super) fn size_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
-/// The time of the last change of content. What no calendar holds becomes its start.
+/// Returns the time of the last change of content, or 1970 if it is out of range.
 pub(super) fn modified(stat: &Stat) -> Timestamp {
     let nanos = i32::try_from(stat.st_mtime_nsec).unwrap_or(0);
     Timestamp::new(stat.st_mtime, nanos).unwrap_or(Timestamp::UNIX_EPOCH)

@@ -1,8 +1,8 @@
-//! Listing files in the order of their keys, in the memory of one page.
+//! Lists files in the order of their keys, in the memory of one page.
 //!
-//! Keys are compared as S3 does, byte by byte over the whole key. So a folder `a` stands where
-//! `a/` does: after `a-b` and `a.b`, before `a0`. Names of one folder are therefore compared with
-//! a closing slash where they are folders.
+//! Keys are compared as in S3, byte by byte over the whole key. So a folder `a` sorts as `a/`: after
+//! `a-b` and `a.b`, before `a0`. The names in one folder are therefore compared with a closing slash
+//! if they are folders.
 
 use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,20 +14,20 @@ use rustix::io::Errno;
 use super::tree::{self, TEMPORARY, Tree};
 use crate::format::layout::{self, MAX_KEY, ObjectKey};
 
-/// The fewest names of a folder that one scan of it takes.
+/// The minimum number of names that one scan of a folder keeps.
 const SCAN: usize = 256;
 
-/// Something under the prefix.
+/// An entry under the prefix.
 pub(super) enum Found {
     Object {
         key: ObjectKey,
         size: u64,
-        /// Whether it is a file, and not something else in the place of an object.
+        /// `true` if it is a regular file, `false` if another type of file is in the place of an object.
         plain: bool,
         modified: Timestamp,
     },
-    /// A name that no repository has, or nothing that is a file or folder, where no object would
-    /// be. A folder ends with a slash and was not entered.
+    /// A name that no repository has, or a link or special file in a place without objects. A folder
+    /// ends with a slash and was not entered.
     Foreign(Vec<u8>),
 }
 
@@ -37,18 +37,18 @@ pub(super) struct Walked {
     pub(super) next: Option<Vec<u8>>,
 }
 
-/// Reads a token: the bytes of a key in hex.
+/// Decodes a page token: the bytes of a key in hex.
 pub(super) fn read_token(text: &str) -> Option<Vec<u8>> {
     let digit = |c: u8| char::from(c).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
 }
 
-/// At most `most` keys under `prefix` that come after `after`.
+/// Returns at most `most` keys under `prefix` that come after `after`.
 pub(super) fn page(tree: &Tree, prefix: &str, after: Option<&[u8]>, most: usize) -> Result<Walked, Errno> {
     let (path, start) = prefix.rsplit_once('/').map_or(("", prefix), |(path, start)| (path, start));
     let folder = match tree.folder(path) {
-        // Nothing lies under a file either; a link is an error.
+        // A file has no keys under it; a link is an error.
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Walked { found: Vec::new(), next: None }),
         other => other?,
     };
@@ -63,15 +63,15 @@ struct Walk<'a> {
     after: &'a [u8],
     most: usize,
     found: Vec<Found>,
-    /// The key of the last thing found.
+    /// The key of the last entry found.
     last: Vec<u8>,
-    /// There is more than `most`.
+    /// `true` if there are more than `most` entries.
     full: bool,
 }
 
 impl Walk<'_> {
-    /// Takes what lies in one folder whose names start with `start`. `path` is empty or ends with
-    /// a slash. Goes over the folder as often as its names fill a scan, and keeps one scan.
+    /// Adds the entries of one folder whose names start with `start`. `path` is empty or ends with
+    /// a slash. Scans the folder repeatedly and keeps the names of one scan at a time.
     fn folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], start: &[u8]) -> Result<(), Errno> {
         let mut floor = Vec::new();
         loop {
@@ -90,8 +90,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The smallest `room` names of a folder after `floor`, in order, folders with a slash; and
-    /// whether there are more.
+    /// Returns the smallest `room` names of a folder after `floor`, in order, folders with a slash;
+    /// and `true` if there are more.
     fn scan(
         &self,
         folder: BorrowedFd<'_>,
@@ -116,7 +116,7 @@ impl Walk<'_> {
                 },
                 known => known == FileType::Directory,
             };
-            // A folder in the place of an object stands where that object would, and is not entered.
+            // A folder with the name of an object is listed like that object and not entered.
             if is_folder && !names_object(&name) {
                 name.push(b'/');
             }
@@ -132,7 +132,7 @@ impl Walk<'_> {
         Ok((smallest.into_sorted_vec(), more))
     }
 
-    /// Whether a name, or something in the folder of that name, comes after the token.
+    /// Returns `true` if a name, or an entry in the folder of that name, comes after the token.
     fn is_ahead(&self, path: &[u8], name: &[u8]) -> bool {
         let key = [path, name].concat();
         key.as_slice() > self.after || (name.ends_with(b"/") && self.after.starts_with(&key))
@@ -164,7 +164,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Enters a folder, unless no key leads through it.
+    /// Enters a folder, unless its name cannot be part of a key.
     fn inner(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Errno> {
         let leads = parse(path.strip_suffix(b"/").unwrap_or(&path)).is_some() && path.len() < MAX_KEY;
         if leads {
@@ -172,7 +172,7 @@ impl Walk<'_> {
             match fs::openat(folder, name, flags, Mode::empty()) {
                 Ok(inner) => return self.folder(inner.as_fd(), &path, b""),
                 Err(Errno::NOENT) => return Ok(()),
-                // It became something else since the scan.
+                // It is no longer a folder since the scan.
                 Err(Errno::LOOP | Errno::NOTDIR) => {}
                 Err(other) => return Err(other),
             }

@@ -1,4 +1,4 @@
-//! Bodies as they are sent and watched.
+//! Request and response bodies: progress, size limits, payload hash and date.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,20 +22,20 @@ use jiff::Timestamp;
 
 use crate::format::ids::ObjectHash;
 
-/// How much is handed to the connection at once: small enough that the hand-over shows whether the
-/// connection moves.
+/// The bytes that are passed to the connection at once: few enough to show if the connection makes
+/// progress.
 const SLICE: usize = 256 << 10;
 
-/// How much of a body the connection has taken.
+/// The number of bytes of a body that the connection has taken.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU64>);
 
-/// What [`Progress`] shows once all is taken.
+/// The value of [`Progress`] once all bytes are taken.
 const TAKEN: u64 = u64::MAX;
 
 impl Progress {
-    /// Ends when the connection took nothing for `time`, though there was something to take. What
-    /// comes after the last byte is the store's work, and has its own deadline.
+    /// Returns when the connection took no bytes for `time` although some were left. The time after
+    /// the last byte belongs to the store and has its own deadline.
     pub(super) async fn stalled(&self, time: Duration) {
         loop {
             let before = self.0.load(Ordering::Relaxed);
@@ -50,7 +50,7 @@ impl Progress {
     }
 }
 
-/// Bytes in memory, handed over slice by slice without copying.
+/// A body of bytes in memory, sent in slices without copying.
 pub(super) struct Slices {
     left: Bytes,
     progress: Progress,
@@ -93,12 +93,12 @@ impl http_body::Body for Slices {
     }
 }
 
-/// The most of an answer that is no object's content. The longest that a store may give is a page of
+/// The longest answer that is not an object's content, in bytes. The longest valid one is a page of
 /// 1,000 keys of 1,024 bytes, each of which XML may write as six.
 const MOST_SAID: usize = 8 << 20;
 
-/// Cuts answers off that say more than any store has to say: the SDK reads listings and errors whole,
-/// before anybody else can look at them. What objects hold is read, and bounded, by who asked for it.
+/// Cuts off answers that are longer than any valid one: the SDK reads listings and errors whole before
+/// other code can check them. The reader of an object's content bounds it.
 #[derive(Debug)]
 pub(super) struct Bounded<C>(pub(super) C);
 
@@ -117,8 +117,8 @@ impl<C: HttpConnector> HttpConnector for Bounded<C> {
     }
 }
 
-/// Signs a body with its known hash (`x-amz-content-sha256`), so that it is hashed once and the
-/// store checks it whatever else it understands.
+/// Signs a body with its known hash (`x-amz-content-sha256`), so that it is hashed once and a store
+/// without support for other checksums checks it too.
 #[derive(Debug)]
 pub(super) struct PayloadHash(pub(super) ObjectHash);
 
@@ -138,7 +138,7 @@ impl Intercept for PayloadHash {
     }
 }
 
-/// Takes the `Date` of an answer, whatever else the answer says.
+/// Reads the `Date` header of any answer, errors included.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DateTap(Arc<Mutex<Option<Timestamp>>>);
 

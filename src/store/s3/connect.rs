@@ -1,4 +1,4 @@
-//! From options to a client: endpoint, region, credentials, trust, proxies, time limits.
+//! Creates an S3 client from options: endpoint, region, credentials, trust, proxies, time limits.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -25,18 +25,18 @@ use crate::store::open::StoreOptions;
 use crate::store::operation::Operation;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a connection, with its TLS handshake, may take.
+/// The time limit of a connection with its TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What a region is where a store has none. Every signature names one.
+/// The region for stores that have none. Every signature names one.
 const NO_REGION: &str = "us-east-1";
 
-/// No CA file is longer.
+/// The largest CA file, in bytes.
 const MOST_CA: u64 = 1 << 20;
 
 pub(super) struct Connected {
     pub(super) client: Client,
-    /// Where it is, for people.
+    /// The address of the store, for people.
     pub(super) place: String,
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connected, StoreEr
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region.clone());
     if let Some(path) = &options.credentials_file {
         let credentials = FileCredentials::new(path, std::env::var("AWS_PROFILE").ok());
-        // Once now, so that a mistyped path is said before anything else happens.
+        // Loaded once now, so that a wrong path is reported first.
         let loaded = credentials.load();
         loaded.map_err(|error| fail(error.to_string()).because(error))?;
         loader = loader.credentials_provider(credentials);
@@ -79,7 +79,7 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connected, StoreEr
     Ok(Connected { client: Client::from_conf(config.build()), place })
 }
 
-/// The endpoint that was asked for, or that the ecosystem's variables name.
+/// Returns the endpoint of the options, or else of the AWS environment variables.
 fn endpoint(options: &StoreOptions) -> Option<String> {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let ours = options.endpoint.clone();
@@ -93,7 +93,7 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
     }
     match uri.authority() {
         None => Err(format!("the endpoint {endpoint} names no host")),
-        // Not repeated: what stands there is a password.
+        // The message leaves out the endpoint: it holds a password.
         Some(authority) if authority.as_str().contains('@') => {
             Err("the endpoint holds credentials: give them in a credentials file".into())
         }
@@ -101,8 +101,8 @@ fn check_endpoint(endpoint: &str) -> Result<(), String> {
     }
 }
 
-/// The region that was given; else the one of environment and profile. An own endpoint is not
-/// AWS, so nobody is asked for the region of this machine.
+/// Returns the region of the options, else of the environment or the profile. A custom endpoint is
+/// not AWS: then only the environment is read, and no metadata service is asked.
 async fn region(options: &StoreOptions, own_endpoint: bool) -> Region {
     if let Some(region) = &options.region {
         return Region::new(region.clone());
@@ -117,7 +117,7 @@ async fn region(options: &StoreOptions, own_endpoint: bool) -> Region {
     found.unwrap_or_else(|| Region::from_static(NO_REGION))
 }
 
-/// A client that trusts the given CA only, or the system's; nobody where nothing is encrypted.
+/// Creates a client that trusts the given CA only, or the system's; no CA for plain HTTP.
 /// Proxies come from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 fn http_client(options: &StoreOptions, endpoint: Option<&str>) -> Result<SharedHttpClient, String> {
     let trust = match &options.ca_file {
@@ -136,7 +136,7 @@ fn http_client(options: &StoreOptions, endpoint: Option<&str>) -> Result<SharedH
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
-/// The CA file, looked through: the SDK takes a bad one for a bug and panics.
+/// Reads and checks the CA file: the SDK panics on a bad one.
 fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
     let shown = path.display();
     let mut pem = Vec::new();
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_checked_and_credentials_in_them_not_repeated() {
+    fn malformed_endpoints_are_rejected_without_quoting_credentials() {
         for good in ["https://s3.example.eu", "http://127.0.0.1:8333", "https://host/s3"] {
             assert_eq!(check_endpoint(good), Ok(()), "{good}");
         }

@@ -1,4 +1,4 @@
-//! A credentials file: the AWS style (`[default]`, `aws_access_key_id = …`) or plain `KEY=value`
+//! Reads a credentials file: the AWS style (`[default]`, `aws_access_key_id = …`) or plain `KEY=value`
 //! lines, as a Kubernetes Secret holds them.
 //!
 //! The file is read again whenever the SDK refreshes its credentials (every 15 minutes), so that a
@@ -13,10 +13,10 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use zeroize::Zeroizing;
 
-/// No credentials file is longer.
+/// The largest credentials file, in bytes.
 const MOST: u64 = 64 << 10;
 
-/// Why a credentials file gives no credentials. Never holds a value from the file.
+/// The reason that a credentials file is rejected. Never holds a value from the file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     #[error("cannot read the credentials file {0}")]
@@ -29,7 +29,7 @@ pub(super) enum FileError {
     NoProfile(PathBuf, String),
 }
 
-/// Gives what the file holds.
+/// Provides the credentials in a file to the SDK.
 #[derive(Clone)]
 pub(super) struct FileCredentials {
     path: PathBuf,
@@ -43,7 +43,7 @@ impl fmt::Debug for FileCredentials {
 }
 
 impl FileCredentials {
-    /// The file at `path`; of its sections the one named `profile`, else `default`, else the only.
+    /// Uses the file at `path`: the section named `profile`, else `default`, else the only one.
     pub(super) fn new(path: &Path, profile: Option<String>) -> Self {
         Self { path: path.to_owned(), profile }
     }
@@ -69,7 +69,7 @@ impl FileCredentials {
         Ok(Credentials::new(id, secret, token, None, "kbak credentials file"))
     }
 
-    /// The name of the section to take; `None` where the file has none.
+    /// Returns the name of the section to read; `None` if the file has no sections.
     fn section<'a>(&'a self, text: &'a str) -> Result<Option<&'a str>, FileError> {
         let names: Vec<&str> = text.lines().filter_map(header).collect();
         let profile = self.profile.as_deref().unwrap_or("default");
@@ -82,13 +82,13 @@ impl FileCredentials {
     }
 }
 
-/// The name in a line that starts a section.
+/// Returns the name in a line that starts a section.
 fn header(line: &str) -> Option<&str> {
     let inner = line.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
     Some(inner.strip_prefix("profile ").map_or(inner, str::trim))
 }
 
-/// The value of `name` in a section; names are compared without case and without `aws_`.
+/// Returns the value of `name` in a section; names are compared without case and without `aws_`.
 fn value<'a>(text: &'a str, wanted: Option<&str>, name: &str) -> Option<&'a str> {
     let mut here = None;
     let mut found = None;
@@ -117,7 +117,7 @@ impl ProvideCredentials for FileCredentials {
     where
         Self: 'a,
     {
-        // A small local file, once in 15 minutes: read in place.
+        // A small local file, read once in 15 minutes: it may block.
         future::ProvideCredentials::ready(self.load().map_err(CredentialsError::invalid_configuration))
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn both_styles_are_read() {
+    fn aws_and_key_value_styles_are_read() {
         for text in [
             "[default]\naws_access_key_id = id\naws_secret_access_key= s=/+\n",
             "[other]\naws_access_key_id=no\n[default]\naws_access_key_id=id\naws_secret_access_key=s=/+",
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_credentials_says_what_is_missing_and_shows_no_value() {
+    fn incomplete_file_is_rejected_without_quoting_values() {
         for (text, profile) in [
             ("", None),
             ("aws_access_key_id=canary", None),

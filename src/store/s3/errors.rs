@@ -1,7 +1,7 @@
-//! What an error of the SDK means for a store.
+//! Maps errors of the SDK to store errors.
 //!
 //! Codes: Amazon S3 API Reference, "Error responses"; the others are what Ceph RGW, MinIO and
-//! SeaweedFS answer. Where a store gives no code (HEAD has no body), the status decides.
+//! SeaweedFS answer. If a store gives no code (HEAD has no body), the status decides.
 
 use std::error::Error;
 
@@ -15,14 +15,14 @@ use crate::store::StoreErrorKind as Kind;
 /// The answer of a store, as the SDK keeps it in errors.
 pub(super) type HttpResponse = aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-/// The errors of single operations.
+/// The error type of one operation.
 pub(super) trait ServiceError: ProvideErrorMetadata + Error + Send + Sync + 'static {}
 impl<E: ProvideErrorMetadata + Error + Send + Sync + 'static> ServiceError for E {}
 
-/// The most characters of a store's own words that are repeated.
+/// The most characters of a store's message that are shown.
 const MOST_SAID: usize = 200;
 
-/// The code that the store gave.
+/// Returns the error code that the store gave.
 pub(super) fn code<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(ProvideErrorMetadata::code)
 }
@@ -31,39 +31,39 @@ fn status<E>(error: &SdkError<E, HttpResponse>) -> u16 {
     error.raw_response().map_or(0, |response| response.status().as_u16())
 }
 
-/// `If-None-Match: *` was honoured: the key is taken.
+/// Returns `true` if `If-None-Match: *` was honoured: the key exists.
 pub(super) fn is_taken<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
     status(error) == 412 || code(error) == Some("PreconditionFailed")
 }
 
-/// A range starts at or after the end of the object.
+/// Returns `true` if a range starts at or after the end of the object.
 pub(super) fn is_beyond_the_end<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
     status(error) == 416 || code(error) == Some("InvalidRange")
 }
 
-/// The store does not know something that the request asked for; without it, it may succeed.
+/// Returns `true` if the store does not support a part of the request; without it, it may succeed.
 pub(super) fn refuses_a_header<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
     let by_code = matches!(code(error), Some("NotImplemented" | "InvalidRequest" | "InvalidArgument"));
     status(error) == 501 || (by_code && status(error) < 500)
 }
 
-/// The store compared a checksum and found another.
+/// Returns `true` if the store compared a checksum and found a mismatch.
 pub(super) fn refuses_a_checksum<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
     matches!(kind(error), Kind::Corrupt(_))
-        // AWS answers InvalidRequest where the checksum cannot be that of the payload hash.
+        // AWS answers InvalidRequest if the checksum cannot be that of the payload hash.
         || error.as_service_error().and_then(ProvideErrorMetadata::message).is_some_and(|message| {
             let message = message.to_ascii_lowercase();
             message.contains("checksum") && message.contains("match")
         })
 }
 
-/// The store answered, if only that it will not say, or in a form that is not S3's.
+/// Returns `true` if the store answered, even with a refusal or in a form that is not S3's.
 pub(super) fn is_told<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
     let answered = matches!(error, SdkError::ResponseError(_) | SdkError::ServiceError(_));
     answered && ((200..300).contains(&status(error)) || !kind(error).is_transient())
 }
 
-/// The kind of a failure.
+/// Returns the kind of a failure.
 pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
     let mut causes = std::iter::successors(error.source(), |cause| beneath(*cause));
     match error {
@@ -76,7 +76,7 @@ pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
     }
 }
 
-/// The cause to show beneath a failure. What a store said is in the kind already.
+/// Returns the cause to show below a failure. A store's own message is in the kind already.
 pub(super) fn cause<E: ServiceError>(
     error: SdkError<E, HttpResponse>,
 ) -> Option<Box<dyn Error + Send + Sync>> {
@@ -92,7 +92,7 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
         if inner.is::<CredentialsError>() {
             return Kind::Credentials(said(&root(inner).to_string()));
         }
-        // What a certificate says no other try will change.
+        // No retry helps against an invalid certificate.
         if let Some(tls @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
             let unknown = rustls::CertificateError::UnknownIssuer;
             let hint = match tls {
@@ -189,7 +189,7 @@ fn region<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
     Some(said(header))
 }
 
-/// A store's words for a terminal: bounded, on one line, without control characters.
+/// Makes a store's text safe for a terminal: bounded, on one line, without control characters.
 fn said(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(clean).take(MOST_SAID).collect()
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_come_before_statuses() {
+    fn error_codes_take_precedence_over_statuses() {
         assert!(matches!(by_code("AccessDenied", ""), Some(Kind::Denied(_))));
         assert!(matches!(by_code("SignatureDoesNotMatch", ""), Some(Kind::Credentials(_))));
         assert!(matches!(by_code("RequestTimeTooSkewed", ""), Some(Kind::Clock(_))));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_says_cannot_drive_a_terminal() {
+    fn control_characters_in_store_messages_are_replaced() {
         assert_eq!(said("a\u{1b}[2Jb\nc"), "a [2Jb c");
         assert_eq!(said(&"x".repeat(500)).len(), MOST_SAID);
     }

@@ -1,10 +1,10 @@
-//! A store in a bucket, over the S3 protocol: the only place that names the SDK.
+//! A store in a bucket, over the S3 protocol. Only this module uses the SDK.
 //!
 //! Objects are put whole, from memory, in one request (no multipart: one request is one checksum
 //! and one acknowledgement). The request carries the object's SHA-256 twice: as the signed hash of
 //! the payload, which every store that checks signatures checks, and as
 //! `x-amz-checksum-sha256`. The SDK's own retries, checksums, clock correction and stall
-//! protection are off: ours are in [`super::retry`], [`super::deadline`] and here.
+//! protection are off: kbak's own are in [`super::retry`], [`super::deadline`] and here.
 
 mod body;
 mod connect;
@@ -39,22 +39,22 @@ use crate::format::object::Sealed;
 use body::{DateTap, PayloadHash, Progress, Slices};
 use errors::HttpResponse;
 
-/// How a page token begins that is a key to go on after, and no continuation token of the store:
-/// no store's token begins with a control character.
+/// The prefix of page tokens that hold a key to continue after instead of a continuation token. No
+/// store's own token begins with a control character.
 const AFTER: &str = "\u{1}after ";
 
-/// A connection on which nothing moves for this long is given up.
+/// The time without progress after which a connection is abandoned.
 const STALL: Duration = Duration::from_secs(60);
 
-/// What a put asks of the store besides storing.
+/// The optional headers of a put.
 #[derive(Debug, Clone, Copy)]
 struct Manner {
     create_new: bool,
     sha256: bool,
 }
 
-/// From the strictest to what any store takes. A store that refuses a header is put to with the
-/// next manner, and keeps it.
+/// From the strictest to one that every store accepts. If a store rejects a header, the next manner is
+/// used and kept for later puts.
 const MANNERS: [Manner; 4] = [
     Manner { create_new: true, sha256: true },
     Manner { create_new: true, sha256: false },
@@ -62,18 +62,18 @@ const MANNERS: [Manner; 4] = [
     Manner { create_new: false, sha256: false },
 ];
 
-/// Objects in a bucket.
+/// A store of objects in a bucket.
 pub struct S3Store {
     client: Client,
     bucket: String,
-    /// What stands before every key: empty, or ends with a slash.
+    /// The prefix of every key: empty, or ending with a slash.
     prefix: String,
     name: String,
     manner: AtomicUsize,
 }
 
 impl S3Store {
-    /// Prepares a client; sends nothing but what the credentials need.
+    /// Creates a client; sends no requests except those for the credentials.
     pub async fn open(options: &StoreOptions, bucket: Bucket) -> Result<Self, StoreError> {
         let connected = connect::connect(options).await?;
         let Bucket { name: bucket, prefix } = bucket;
@@ -122,8 +122,8 @@ impl S3Store {
         }
     }
 
-    /// Waits for an answer of a store that may not, or will not, tell. Only a store that cannot be
-    /// reached is a failure; moto, for one, answers a question about versions in a form of its own.
+    /// Waits for an answer that the store may refuse. It fails only if the store cannot be reached; moto,
+    /// for one, answers the query for versions in a form of its own.
     async fn told<T, E>(
         &self,
         object: &str,
@@ -173,7 +173,7 @@ impl S3Store {
         }
     }
 
-    /// Reads a body to its announced end.
+    /// Reads a body to its announced length.
     async fn body(
         &self,
         operation: Operation,
@@ -251,7 +251,7 @@ fn stalled() -> StoreErrorKind {
     StoreErrorKind::Transient(format!("nothing moved for {} s", STALL.as_secs()))
 }
 
-/// What `Content-Range` says: first byte, last byte, size of the object.
+/// Parses `Content-Range`: first byte, last byte, size of the object.
 fn content_range(text: &str) -> Option<(u64, u64, u64)> {
     let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
@@ -375,8 +375,8 @@ impl Store for S3Store {
         let request = self.client.head_bucket().bucket(&self.bucket);
         let answer =
             self.answer(Operation::Now, "", request.customize().interceptor(tap.clone()).send()).await;
-        // Who may not see the bucket is still told the time; only a failing store or a proxy in
-        // between might tell another's.
+        // A refusal still carries the time. Only a failing store or a proxy in between might give
+        // another clock's.
         match (tap.date(), answer) {
             (Some(date), Ok(_)) => Ok(date),
             (Some(date), Err(error)) if !error.kind.is_transient() => Ok(date),
@@ -430,7 +430,7 @@ mod tests {
     use super::content_range;
 
     #[test]
-    fn content_ranges_are_read_strictly() {
+    fn malformed_content_ranges_are_rejected() {
         assert_eq!(content_range("bytes 0-9/10"), Some((0, 9, 10)));
         for bad in ["", "bytes", "bytes 0-9", "bytes 0-9/*", "0-9/10", "bytes -1-9/10", "bytes 9/10"] {
             assert_eq!(content_range(bad), None, "{bad:?}");
