@@ -1,4 +1,4 @@
-//! Every test that needs the library or the program: one binary, because each one links
+//! Every test that needs the library or the program, in one binary, because each binary links
 //! everything. One folder per kind of test; `support` starts the real servers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps fails where it should")]

@@ -1,5 +1,5 @@
-//! The rules of the architecture, held by reading the tree: who may use which crate, how long a
-//! file may be, that every module says what it is.
+//! The rules of the architecture, checked by reading the tree: crates allowed by folder, file
+//! length, module docs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps fails where it should")]
 
@@ -17,7 +17,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
 ];
 
-/// Folders that do no I/O, and what they may therefore not name.
+/// Folders that do no I/O; `IO` lists the names that they may not use.
 const PURE: &[&str] = &["format/", "plan/"];
 const IO: &[&str] =
     &["std::fs", "std::net", "std::process", "tokio::", "rustix::", "SystemTime", "Timestamp::now"];
@@ -39,7 +39,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file under `folder`, as path relative to it and text.
+/// Returns every Rust file under `folder`: its path relative to it and its text.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let base = root().join(folder);
     files(&base, "rs")
@@ -51,7 +51,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Whether a line of code names a crate as the start of a path.
+/// True if a line of code names a crate as the start of a path.
 fn names_crate(line: &str, name: &str) -> bool {
     let code = line.split("//").next().unwrap_or("");
     code.match_indices(&format!("{name}::"))
@@ -59,7 +59,7 @@ fn names_crate(line: &str, name: &str) -> bool {
 }
 
 #[test]
-fn crates_stay_where_they_belong() {
+fn confined_crates_are_named_only_in_their_folders() {
     let mut wrong = Vec::new();
     for (name, text) in sources("src") {
         for (number, line) in text.lines().enumerate() {
@@ -92,7 +92,7 @@ fn pure_folders_do_no_io() {
 }
 
 #[test]
-fn files_are_short_and_say_what_they_are() {
+fn files_are_short_and_begin_with_module_docs() {
     let mut wrong = Vec::new();
     for folder in ["src", "tests", "benches", "fuzz"] {
         if !root().join(folder).is_dir() {
@@ -117,10 +117,10 @@ fn files_are_short_and_say_what_they_are() {
 }
 
 #[test]
-fn one_tls_stack() {
+fn only_one_tls_stack_is_locked() {
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
-    // Cargo.lock lists optional dependencies that are off, too: that ring and OpenSSL are not built
-    // is cargo-deny's to hold (deny.toml).
+    // Cargo.lock also lists optional dependencies that are off: cargo-deny checks that ring and
+    // OpenSSL are not built (deny.toml).
     for (name, most) in [("rustls", 1), ("hyper", 1), ("h2", 1)] {
         let count = lock.matches(&format!("name = \"{name}\"\n")).count();
         assert!(count <= most, "{count} versions of {name} in Cargo.lock, at most {most}");

@@ -1,6 +1,5 @@
-//! Canaries: texts that stand in values, rows, files, passwords and names of a real cluster,
-//! database and folder. A backup and a restore run under strace; then everything that left the
-//! process is searched for them.
+//! Canaries: marked texts in values, rows, files, passwords and names of a real cluster, database and folder.
+//! A backup and a restore run under strace; then all output of the process is searched for them.
 
 mod scanner;
 mod undecodable;
@@ -17,7 +16,7 @@ use crate::support::program::good;
 use crate::support::resources::namespace;
 use scanner::{Canaries, Trace};
 
-/// What must be in no place but the sources and the restore's target.
+/// Texts that may be only in the sources and in the restore's target.
 const VALUES: &[&str] = &[
     "canarySecretValue0193",
     "canaryConfigValue5582",
@@ -25,7 +24,7 @@ const VALUES: &[&str] = &[
     "canaryFileValue29937",
     "canaryPassword66021",
 ];
-/// What may be told to the user, and must be in no stored object.
+/// Texts that may be shown to the user but must be in no stored object.
 const NAMES: &[&str] = &[
     "canary-namespace",
     "canary-secret-name",
@@ -96,8 +95,7 @@ impl Scene {
         format!("file://{}", text(&self.at("store")))
     }
 
-    /// Runs the program under strace, on a machine that is called like a canary where this may be
-    /// done, with folders of its own for whatever it leaves.
+    /// Runs the program under strace with its own HOME and TMPDIR. As root, the host is named like a canary.
     fn traced(&self, args: &[&str]) -> (Output, Trace) {
         let log = self.at("trace");
         let mut command = scanner::strace(&log);
@@ -109,7 +107,7 @@ impl Scene {
         let output = command.output().expect("strace runs");
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         let trace = Trace::read(&log);
-        // The kernel tells where the canary host's name goes: strace itself puts it into an argument.
+        // Under strace the host's name is an argument, so names are searched for only in stored objects.
         (output, trace)
     }
 
@@ -118,7 +116,7 @@ impl Scene {
     }
 }
 
-/// The kubeconfig with a context that is called like a canary.
+/// Returns the kubeconfig with its current context named like a canary.
 fn named(kubeconfig: &str) -> String {
     let config: serde_json::Value = serde_saphyr::from_str(kubeconfig).expect("YAML");
     let mut config = config;
@@ -137,7 +135,7 @@ fn said(output: &Output) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cluster_no_canary_leaves_the_process() {
+async fn cluster_backup_and_restore_leak_no_canary() {
     let scene = Scene::new().await;
     let (values, names) = (Canaries::new(VALUES), Canaries::new(NAMES));
     let (repo, keys, password) = (scene.repo(), scene.at("keys"), text(&scene.at("password")));
@@ -206,7 +204,7 @@ async fn cluster_no_canary_leaves_the_process() {
     for left in ["home", "tmp", "keys", "store"] {
         assert_eq!(values.in_tree(&scene.at(left)), Vec::<String>::new(), "{left}");
     }
-    // The restore did bring them back, so they were there to be leaked.
+    // The restore brought the canaries back, so they were there to be leaked.
     let back = [values.in_tree(&scene.at("target")), values.in_tree(&scene.at("files"))].concat();
     assert!(back.len() >= 3, "{back:?}");
     let rows = scene.server.sql(NAMES[3], &format!("SELECT count(*) FROM {}", NAMES[4]));
@@ -214,7 +212,7 @@ async fn cluster_no_canary_leaves_the_process() {
 }
 
 #[test]
-fn the_scanner_finds_what_is_planted() {
+fn scanner_finds_planted_canaries() {
     let folder = tempfile::tempdir().expect("a folder");
     let (log, out) = (folder.path().join("trace"), folder.path().join("out"));
     let canaries = Canaries::new(&["canaryPlanted4711"]);
@@ -232,7 +230,7 @@ fn the_scanner_finds_what_is_planted() {
     };
     let clean = leaks("printf 'nothing' > \"$OUT\"; true", None, "x");
     assert_eq!(clean, (Vec::new(), Vec::new()));
-    // Written to a file; allowed where that file is the target.
+    // Written to a file: a leak, unless the file is the target.
     let (found, allowed) = leaks("cat > \"$OUT\" <<END\n$(printf 'canary%s' Planted4711)\nEND", None, "x");
     assert!(found.len() == 1 && allowed.is_empty(), "{found:?} {allowed:?}");
     let (found, _) = leaks("true; env true", Some("canaryPlanted4711"), "x");

@@ -1,5 +1,4 @@
-//! Searching bytes, folders and strace's log for canaries in the spellings in which they might
-//! leak.
+//! Searches bytes, folders and strace's log for canaries in every spelling in which they might leak.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -15,14 +14,14 @@ impl Canaries {
         Self(texts.iter().map(|text| ((*text).to_owned(), spellings(text))).collect())
     }
 
-    /// The canaries in some bytes.
+    /// Returns the canaries in some bytes.
     pub(super) fn in_bytes(&self, bytes: &[u8]) -> Vec<String> {
         let has = |needle: &Vec<u8>| memchr::memmem::find(bytes, needle).is_some();
         let found = self.0.iter().filter(|(_, spellings)| spellings.iter().any(has));
         found.map(|(text, _)| text.clone()).collect()
     }
 
-    /// The canaries in the names and contents of everything beneath a folder, with the place.
+    /// Returns the canaries in names and contents of everything beneath a folder, each with its place.
     pub(super) fn in_tree(&self, root: &Path) -> Vec<String> {
         let mut found = Vec::new();
         for path in beneath(root) {
@@ -37,7 +36,7 @@ impl Canaries {
     }
 }
 
-/// Plain, in hex, in UTF-16, and in base64 at each of the three places in a group of bytes.
+/// Returns a text in plain, hex, UTF-16, and base64 at each of the three offsets in a byte group.
 fn spellings(text: &str) -> Vec<Vec<u8>> {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
@@ -46,7 +45,7 @@ fn spellings(text: &str) -> Vec<Vec<u8>> {
     let mut all = vec![text.as_bytes().to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), utf16];
     for before in 0..3 {
         let shifted = [vec![0; before], text.as_bytes().to_vec()].concat();
-        // The first group holds what stands before, the last one what comes behind: both are cut.
+        // The first group mixes in the bytes before, the last one the bytes behind: both are cut.
         let whole = STANDARD.encode(&shifted);
         let (from, to) = (before.div_ceil(3) * 4, whole.len() / 4 * 4 - 4);
         all.push(whole.as_bytes()[from..to].to_vec());
@@ -54,7 +53,7 @@ fn spellings(text: &str) -> Vec<Vec<u8>> {
     all
 }
 
-/// strace that follows children and tells writes, arguments and environments in full.
+/// Returns an strace that follows children and logs writes, arguments and environments in full.
 pub(super) fn strace(log: &Path) -> Command {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-y", "-v", "-s", "4194304", "-e", "signal=none"]);
@@ -63,7 +62,7 @@ pub(super) fn strace(log: &Path) -> Command {
     command
 }
 
-/// What strace told.
+/// The log of strace.
 pub(super) struct Trace(Vec<u8>);
 
 impl Trace {
@@ -79,7 +78,7 @@ impl Trace {
         })
     }
 
-    /// The programs that were started.
+    /// Returns the paths of the programs that were started.
     pub(super) fn programs(&self) -> impl Iterator<Item = String> {
         let of = |(name, rest): (&[u8], &[u8])| {
             let path = rest.strip_prefix(b"\"")?.split(|byte| *byte == b'"').next()?;
@@ -88,9 +87,8 @@ impl Trace {
         self.calls().filter_map(of)
     }
 
-    /// Canaries in arguments and environments, and in writes to files that are not beneath one of
-    /// `allowed`. Pipes and sockets between the programs and their servers are no files; nor is a
-    /// file that only lives in memory.
+    /// Returns the canaries in arguments, environments, new names, and writes to files not beneath
+    /// one of `allowed`. Pipes, sockets and in-memory files do not count as files.
     pub(super) fn leaks(&self, canaries: &Canaries, allowed: &[PathBuf]) -> Vec<String> {
         let mut leaks = Vec::new();
         for (name, rest) in self.calls() {
@@ -108,7 +106,7 @@ impl Trace {
     }
 }
 
-/// The file that a write goes to: `5</path>, "…"`.
+/// Returns the file that a write goes to: `5</path>, "…"`.
 fn file(rest: &[u8]) -> Option<String> {
     let open = rest.iter().position(|byte| *byte == b'<')?;
     let path = rest[open + 1..].split(|byte| *byte == b'>').next()?;

@@ -1,5 +1,5 @@
-//! Secrets where something goes wrong while they are held: a list that does not decode, a panic, with
-//! libraries at their most talkative. Nothing of them is said.
+//! Errors while Secrets are in memory: a list that does not decode, and a panic, with libraries at
+//! their most verbose. No output may contain a value.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ impl Scene {
         Self { keyed: Keyed::new(), plane }
     }
 
-    /// A backup of Secrets through a proxy that spoils their list; its exit code and all that it said.
+    /// Backs up Secrets through a proxy that spoils their list; returns the exit code and all output.
     async fn backup(&self, panic: Option<&str>, spoil: Option<Spoil>) -> (Option<i32>, Vec<u8>) {
         let proxy = Proxy::before(&self.plane.kubeconfig(), move |asked| {
             spoil.filter(|_| asked.path == SECRETS && asked.is_exact()).map(Fault::Body)
@@ -47,7 +47,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_that_do_not_decode_are_not_quoted() {
+async fn undecodable_secrets_are_not_quoted() {
     let scene = Scene::new().await;
     let canaries = Canaries::new(&[VALUE]);
     // Cut in the middle of the last Secret; a name that is a number; a control character in a value; a
@@ -80,14 +80,14 @@ fn changed(body: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_that_quotes_a_secret_is_not_told() {
+async fn panic_message_with_a_secret_is_not_printed() {
     let scene = Scene::new().await;
     let (code, all) = scene.backup(Some("backup.resources.object:secrets"), None).await;
     let text = String::from_utf8_lossy(&all);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("kbak has a bug"), "{text}");
     assert_eq!(Canaries::new(&[VALUE]).in_bytes(&all), Vec::<String>::new());
-    // The same without a panic is a good backup.
+    // The same run without a panic is a good backup.
     let (code, all) = scene.backup(None, None).await;
     assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&all));
     assert_eq!(Canaries::new(&[VALUE]).in_bytes(&all), Vec::<String>::new());

@@ -1,9 +1,8 @@
-//! Two clusters, object by object and field by field. It knows nothing of how a restore works; what
-//! may differ is in `rules.rs`, and nothing else may.
+//! Compares two clusters object by object and field by field, apart from the restore's code. Only
+//! differences listed in `rules.rs` are allowed.
 //!
-//! A UID is compared by what it names: where one cluster's object says the UID of its own ConfigMap
-//! `a/b`, the other's must say the UID of its ConfigMap `a/b`. So owners, claims of volumes and
-//! selectors of Jobs are held to be the right ones without a rule.
+//! A UID is compared by the object that it names: where one cluster has the UID of its ConfigMap
+//! `a/b`, the other must have that of its own. So owners, claims and Job selectors need no rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,21 +11,21 @@ use serde_json::{Map, Value, json};
 use super::raw::{Id, Snapshot};
 use super::rules::{RULES, Rule, Seen};
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Default)]
 pub struct Comparison {
-    /// Differences that no rule explains: kind, where in it, in which objects and how.
+    /// Differences that no rule explains: kind, JSON pointer, and the objects with both values.
     pub unexplained: Vec<(String, String, String)>,
-    /// How often each rule explained a difference in each of its kinds.
+    /// The number of differences that each rule explained, by rule and kind.
     pub hits: BTreeMap<(usize, String), u64>,
-    /// Objects that are in both clusters.
+    /// The number of objects that are in both clusters.
     pub compared: usize,
-    /// Their kinds.
+    /// The kinds of these objects.
     pub kinds: BTreeSet<String>,
 }
 
 impl Comparison {
-    /// What is not explained, with an example of each sort.
+    /// Describes the unexplained differences, with one example of each sort.
     pub fn told(&self) -> String {
         let steps = if self.unexplained.len() > 40 { 5 } else { usize::MAX };
         let mut sorts: BTreeMap<String, (u64, &str)> = BTreeMap::new();
@@ -38,7 +37,7 @@ impl Comparison {
         format!("{} differences:\n{}", self.unexplained.len(), lines.collect::<Vec<_>>().join("\n"))
     }
 
-    /// Rules, with the kind, that explain nothing: they do not belong into the file.
+    /// Returns rules, with the kind, that explain nothing and should be removed.
     pub fn idle(&self) -> Vec<String> {
         let each =
             RULES.iter().enumerate().flat_map(|(at, rule)| rule.kinds.iter().map(move |kind| (at, *kind)));
@@ -79,7 +78,7 @@ pub fn compare(old: &Snapshot, new: &Snapshot) -> Comparison {
     found
 }
 
-/// The name in the rule that the kind goes by, if the rule explains a difference at `pointer`.
+/// Returns the rule's name for the kind (`*` or the kind) if the rule explains a difference at `pointer`.
 fn covers(rule: &Rule, seen: &Seen<'_>, pointer: &str) -> Option<&'static str> {
     let name = rule.kinds.iter().copied().find(|name| *name == "*" || *name == seen.kind.kind)?;
     let mut there = pointer.split('/').skip(1);
@@ -94,10 +93,10 @@ fn covers(rule: &Rule, seen: &Seen<'_>, pointer: &str) -> Option<&'static str> {
     (within && (rule.when)(seen)).then_some(name)
 }
 
-/// An object with UIDs by what they name, and with its field managers by name instead of number.
+/// Returns an object with UIDs replaced by what they name, and field managers keyed by name.
 fn comparable(object: &Value, uids: &BTreeMap<String, Id>) -> Value {
     let mut object = named(object, uids);
-    // What a server ships its own controllers apply, at a time of its own: noted anew like an update.
+    // A server's own controllers apply the objects it ships, at their own time: treated like an update.
     let shipped = object["metadata"]["labels"]["kubernetes.io/bootstrapping"] == "rbac-defaults";
     if let Some(managers) = object["metadata"].get_mut("managedFields") {
         let entries = managers.as_array_mut().map(std::mem::take).unwrap_or_default();
@@ -124,7 +123,7 @@ fn named(value: &Value, uids: &BTreeMap<String, Id>) -> Value {
         },
         Value::Array(all) => all.iter().map(|one| named(one, uids)).collect(),
         Value::Object(map) => {
-            // Field managers name an owner by a key that holds its UID.
+            // Keys in managed fields name an owner by its UID.
             let key =
                 |key: &str| match key.strip_prefix("k:{\"uid\":\"").and_then(|rest| rest.strip_suffix("\"}"))
                 {
@@ -137,11 +136,11 @@ fn named(value: &Value, uids: &BTreeMap<String, Id>) -> Value {
     }
 }
 
-/// Pointer, before, after.
+/// JSON pointer, value before, value after.
 type Difference = (String, String, String);
 
-/// Fields that differ. A map or list that only one side has is looked into, so that each field in it
-/// needs its own reason; an object that only one side has (`both` is false) is one difference.
+/// Collects differing fields. A map or list on one side only is descended into, so that each field
+/// needs a rule. An object on one side only (`both` is false) is one difference.
 fn differ(at: &str, a: Option<&Value>, b: Option<&Value>, both: bool, out: &mut Vec<Difference>) {
     if a == b {
         return;
@@ -182,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_that_differs_is_found_at_its_place() {
+    fn differing_fields_are_found_at_their_pointers() {
         let mut found = Vec::new();
         let (a, b) = (
             json!({"a": {"x/y": 1, "same": 1}, "l": [1, 2], "gone": {"k": 1}, "empty": {}}),

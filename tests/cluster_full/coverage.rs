@@ -1,10 +1,10 @@
-//! Whether the fixture holds all that it should.
+//! Checks that the fixture holds an object of every kind that it should.
 
 use std::collections::BTreeSet;
 
 use super::raw::{Id, Snapshot};
 
-/// Built-in kinds that can be created and of which no object can be stored, or none in a test.
+/// Built-in kinds that can be created but of which no object can be stored, at least in a test.
 const WITHOUT: &[(&str, &str)] = &[
     ("bindings", "is a pod's place on a node, told once: nothing is stored"),
     ("localsubjectaccessreviews.authorization.k8s.io", "is a question: nothing is stored"),
@@ -15,14 +15,13 @@ const WITHOUT: &[(&str, &str)] = &[
     ("tokenreviews.authentication.k8s.io", "is a question: nothing is stored"),
 ];
 
-/// Kinds of which the fixture added an object to a cluster that began with `shipped`.
+/// Returns kinds of which the fixture added an object to a cluster that began with `shipped`.
 pub fn added(snapshot: &Snapshot, shipped: &BTreeSet<Id>) -> BTreeSet<String> {
     let new = snapshot.objects.keys().filter(|id| !shipped.contains(*id));
     new.map(|(resource, ..)| resource.clone()).collect()
 }
 
-/// Built-in kinds that can be created and of which the fixture has no object without a reason, and
-/// reasons that are none any more.
+/// Returns creatable built-in kinds that the fixture lacks without a reason, and reasons that no longer hold.
 pub fn missing(snapshot: &Snapshot, shipped: &BTreeSet<Id>) -> Vec<String> {
     let added = added(snapshot, shipped);
     let definitions = "customresourcedefinitions.apiextensions.k8s.io";

@@ -1,4 +1,4 @@
-//! The garbage collector: let it look at everything, and see what it took.
+//! The garbage collector: lets it check every object and reports the objects that it deleted.
 
 use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
@@ -6,17 +6,16 @@ use serde_json::{Value, json};
 use super::raw;
 use crate::support::plane::create;
 
-/// Kinds whose objects come and go by themselves.
+/// Kinds whose objects are created and deleted all the time.
 const PASSING: &[&str] = &["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
 
-/// Waits until the collector has been at work in every kind of place (a built-in kind, one that a
-/// definition brought, one outside namespaces), and gives what was there before and is gone.
+/// Waits until the collector has worked on a built-in kind, a custom kind and a cluster-scoped
+/// kind. Returns the objects that are gone.
 pub async fn taken(cluster: &Cluster) -> Vec<String> {
     let before = raw::read(cluster).await;
     let absent = |api: &str, kind: &str| json!([{"apiVersion": api, "kind": kind, "name": "absent", "uid": "00000000-1111-4222-8333-444444444444"}]);
     let demo = "demo.kbak.dev/v1";
-    // An object whose owner is not there: it is collected, and what was created before it was
-    // looked at before.
+    // An object with a missing owner is collected after all older objects were checked.
     let sentinels = [
         ("/api/v1/namespaces/odd/configmaps", "ConfigMap", absent("v1", "ConfigMap")),
         ("/apis/demo.kbak.dev/v1/namespaces/odd/gadgets", "Gadget", absent(demo, "Apple")),
@@ -41,7 +40,7 @@ pub async fn taken(cluster: &Cluster) -> Vec<String> {
 }
 
 async fn gone(cluster: &Cluster, path: &str) {
-    // The collector learns of new kinds every 30 s.
+    // The collector discovers new kinds every 30 s.
     for _ in 0..1200 {
         match cluster.get(path, "", 1 << 20).await {
             Err(error) if error.code() == Some(404) => return,

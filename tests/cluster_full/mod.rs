@@ -1,5 +1,5 @@
 //! A cluster of every kind of object, backed up by the program, restored into an empty one, and
-//! compared by code that has nothing to do with the restore.
+//! compared by code that is independent of the restore.
 
 mod comparator;
 mod coverage;
@@ -10,7 +10,7 @@ mod round_trip;
 mod rules;
 mod scale;
 
-/// What a restore of a whole cluster into an empty one is told.
+/// The options that restore a whole cluster into an empty one.
 const DISASTER: &[&str] = &[
     "--allow",
     "rbac,webhooks,crds,apiservices,privileged",
@@ -21,12 +21,12 @@ const DISASTER: &[&str] = &[
     "everything",
 ];
 
-/// Whether everything runs at the size that scripts/soak asks for.
+/// True if the tests run at the size that scripts/soak asks for.
 fn full() -> bool {
     std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
 }
 
-/// Notes a figure for scripts/soak, and for whoever reads the test's output.
+/// Prints a figure, and appends it to KBAK_TEST_FIGURES for scripts/soak.
 #[allow(clippy::print_stdout, reason = "the runner shows it")]
 fn figure(what: &str, value: &str) {
     use std::io::Write as _;

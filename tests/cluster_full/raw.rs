@@ -1,5 +1,5 @@
-//! A cluster's objects as its API server lists them: no code of backup or restore has a part in it
-//! but the HTTP client.
+//! A cluster's objects as its API server lists them. Of the backup's and restore's code only the
+//! HTTP client is used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::plane::get;
 
-/// The most of one page that is read.
+/// The maximum size of one page in bytes.
 const PAGE: usize = 256 << 20;
 
 /// A kind, from the plain discovery documents.
@@ -19,7 +19,7 @@ pub struct Kind {
     pub plural: String,
     pub kind: String,
     pub verbs: BTreeSet<String>,
-    /// Whether its status is written apart.
+    /// True if its status is a subresource.
     pub status: bool,
 }
 
@@ -28,7 +28,7 @@ impl Kind {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
-    /// `pods`, `deployments.apps`.
+    /// Returns `pods`, `deployments.apps`.
     pub fn resource(&self) -> String {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
@@ -53,7 +53,7 @@ pub struct Snapshot {
     pub objects: BTreeMap<Id, Value>,
 }
 
-/// All kinds, each at the first version that serves it in the server's order.
+/// Returns all kinds, each at the first version in the server's order that serves it.
 pub async fn kinds(cluster: &Cluster) -> BTreeMap<String, Kind> {
     let mut versions = vec![(String::new(), "v1".to_owned())];
     for group in get(cluster, "/apis").await["groups"].as_array().expect("groups") {
@@ -86,7 +86,7 @@ pub async fn kinds(cluster: &Cluster) -> BTreeMap<String, Kind> {
     found
 }
 
-/// Lists everything that can be listed.
+/// Lists every kind that can be listed.
 pub async fn read(cluster: &Cluster) -> Snapshot {
     let mut snapshot = Snapshot { kinds: kinds(cluster).await, objects: BTreeMap::new() };
     for (resource, kind) in snapshot.kinds.iter().filter(|(_, kind)| kind.verbs.contains("list")) {
@@ -113,7 +113,7 @@ pub async fn read(cluster: &Cluster) -> Snapshot {
 }
 
 impl Snapshot {
-    /// Which object has which UID.
+    /// Returns the objects by UID.
     pub fn uids(&self) -> BTreeMap<String, Id> {
         let uid = |object: &Value| object["metadata"]["uid"].as_str().map(str::to_owned);
         self.objects.iter().filter_map(|(id, object)| Some((uid(object)?, id.clone()))).collect()

@@ -1,4 +1,4 @@
-//! Show 2: all of a cluster comes back.
+//! Show 2: a whole cluster is restored.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::cycle::Cycle;
 use crate::support::hooks::Hooks;
 use crate::support::plane::Plane;
 
-/// Plain objects beside those of every kind.
+/// The number of plain objects beside those of every kind.
 fn bulk() -> usize {
     if full() { 5000 } else { 300 }
 }
@@ -31,8 +31,8 @@ async fn a_cluster_of_every_kind_comes_back() {
     let cycle = Cycle::new();
     cycle.backup(&old.kubeconfig(), &[]).await.ended(0);
     let before = raw::read(&there).await;
-    // Started after all of this, it writes what every server writes at another second than the old one:
-    // which rules are met does not hang on chance.
+    // Started later, the new server writes its own objects at another second than the old one. So
+    // the set of matched rules does not depend on chance.
     let new = up().await;
     let here = new.cluster().await;
     assert_eq!(coverage::missing(&before, &shipped), Vec::<String>::new(), "kinds that the fixture lacks");
@@ -49,8 +49,7 @@ async fn a_cluster_of_every_kind_comes_back() {
     assert_eq!(garbage::taken(&here).await, Vec::<String>::new(), "collected as garbage");
 }
 
-/// Compares until the controllers of the restored cluster have done their part, or have had time
-/// enough.
+/// Compares until the restored cluster's controllers have finished or have had enough time.
 async fn settled(before: &Snapshot, here: &Cluster) -> Comparison {
     let mut tries = 0;
     loop {

@@ -1,35 +1,35 @@
-//! All that may differ between a cluster and the one that was restored from its backup. The test
-//! fails when a rule, for one of its kinds, explains nothing.
+//! All allowed differences between a cluster and the one restored from its backup. The test fails
+//! if a rule explains no difference for one of its kinds.
 //!
-//! A pointer covers what lies beneath it; one `*` in a step stands for any text. The
-//! empty pointer covers an object that only one of the clusters has.
+//! A pointer covers everything beneath it; one `*` in a step matches any text. The empty pointer
+//! covers an object that only one of the clusters has.
 
 use serde_json::Value;
 
 use super::raw::Kind;
 
-/// A difference that is right, and why.
+/// An allowed difference and its reason.
 pub struct Rule {
     /// Kinds; `*` is any.
     pub kinds: &'static [&'static str],
     pub pointer: &'static str,
-    /// Whether it holds for this difference.
+    /// True if the rule holds for this difference.
     pub when: fn(&Seen<'_>) -> bool,
     pub reason: &'static str,
 }
 
-/// A difference, with the object that it is in.
+/// A difference and the object that it is in.
 pub struct Seen<'a> {
     pub kind: &'a Kind,
     pub object: &'a Value,
-    /// The field's value, or the start of it.
+    /// The field's value, truncated.
     pub before: &'a str,
     pub after: &'a str,
 }
 
 /// At most 25.
 pub const RULES: &[Rule] = &[
-    // What an API server and its controllers write into every object.
+    // Fields that an API server and its controllers write into every object.
     rule(&["*"], "/metadata/resourceVersion", "each store counts its own writes"),
     rule(&["*"], "/metadata/creationTimestamp", "the server stamps what is created"),
     rule(&["*"], "/metadata/generation", "the server counts changes of the spec from 1"),
@@ -117,7 +117,7 @@ fn status(seen: &Seen<'_>) -> bool {
     seen.kind.status
 }
 
-/// Made by a controller from another object that is restored.
+/// True if a controller made it from another object that is restored.
 fn controlled(seen: &Seen<'_>) -> bool {
     let object = seen.object;
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
@@ -133,7 +133,7 @@ fn finished(seen: &Seen<'_>) -> bool {
     text(object, "/status/phase") == "Succeeded" || !text(object, "/status/completionTime").is_empty()
 }
 
-/// A mirror of what a node runs by itself, or what lets nodes in.
+/// True for a mirror of a static pod, and for a token that lets nodes join.
 fn of_a_machine(seen: &Seen<'_>) -> bool {
     let object = seen.object;
     object.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
@@ -157,7 +157,7 @@ fn of_the_cluster(seen: &Seen<'_>) -> bool {
         || text(object, "/type") == "kubernetes.io/service-account-token"
 }
 
-/// The volume that admission adds for a token.
+/// True for the volume that admission adds for a token.
 fn of_a_token(seen: &Seen<'_>) -> bool {
     [seen.before, seen.after].iter().all(|name| name.starts_with("\"kube-api-access-"))
 }

@@ -1,4 +1,4 @@
-//! Show 4, the restore's half: very many objects, in fixed memory.
+//! Show 4, the restore's half: very many objects in fixed memory.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::support::hooks::Hooks;
 use crate::support::plane::{Plane, get};
 use crate::support::wait::until;
 
-/// Objects made at once.
+/// The number of objects created at once.
 const SLICE: usize = 2000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -63,7 +63,7 @@ fn held(what: &str, run: &Run) {
     assert!(peak <= 128 << 20, "{what}: {} MiB were resident", peak >> 20);
 }
 
-/// How many objects of each of the many kinds there are.
+/// Returns the number of objects of each of the many kinds.
 async fn counts(cluster: &Cluster) -> Vec<u64> {
     let mut all = Vec::new();
     for path in [

@@ -1,4 +1,4 @@
-//! Runs that begin epochs at the same moment.
+//! Runs that create epochs at the same moment.
 
 use std::process::{Child, Stdio};
 
@@ -21,7 +21,7 @@ fn at_once(desk: &Desk, more: &[&str]) {
 }
 
 #[test]
-fn runs_that_begin_epochs_at_once_leave_a_plan_that_runs() {
+fn concurrent_epoch_creation_leaves_a_working_plan() {
     let desk = Desk::new();
     for round in 0..4 {
         let name = format!("new{round}");
@@ -29,7 +29,7 @@ fn runs_that_begin_epochs_at_once_leave_a_plan_that_runs() {
         at_once(&desk, &plan);
         let (code, _, err) = desk.backup(&plan);
         assert_eq!(code, 0, "{err}");
-        // Again from an epoch that is there; then what follows goes on, and closes them all.
+        // Again from an existing epoch; the runs that follow continue and close them all.
         at_once(&desk, &[&plan[..], &["--new-epoch"]].concat());
         for more in [&[][..], &[], &["--new-epoch"], &[]] {
             let (code, _, err) = desk.backup(&[&plan[..], more].concat());
@@ -51,7 +51,7 @@ fn owner(desk: &Desk, name: &str) -> String {
 }
 
 #[test]
-fn owners_do_not_become_fewer_by_mistake() {
+fn owner_removal_needs_an_explicit_option() {
     let desk = Desk::new();
     let (bob, carol) = (owner(&desk, "bob"), owner(&desk, "carol"));
     let with = |owners: &[&str], more: &[&str]| {
@@ -80,7 +80,7 @@ fn owners_do_not_become_fewer_by_mistake() {
 }
 
 #[test]
-fn one_value_is_one_owner() {
+fn several_owners_in_one_value_are_refused() {
     let desk = Desk::new();
     let bob = owner(&desk, "bob");
     let ssh = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";

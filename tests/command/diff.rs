@@ -1,4 +1,4 @@
-//! Two snapshots of a folder: what looks the same from outside is compared by its bytes.
+//! `diff` of two snapshots of a folder: files that look the same from outside are compared by their bytes.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::life::json;
 use crate::support::desk::{Desk, texts};
 use crate::support::program::good;
 
-/// The rows of `diff`: change, path, what. And its exit code.
+/// Returns the exit code of `diff` and its rows: change, path, details.
 fn rows(desk: &Desk, from: &str, to: &str) -> (i32, Vec<(String, String, String)>) {
     let (code, out, err) = desk.reads(&["diff", from, to, "-o", "json"]);
     assert!(code < 2, "{code}: {err}");
@@ -36,7 +36,7 @@ fn another_epoch(desk: &Desk) {
     good(&[&["epoch", "new"], &texts(&desk.writer())[..]].concat());
 }
 
-/// Writes a file in place and gives it back its time.
+/// Rewrites a file in place and resets its modification time.
 fn rewrite(path: &Path, bytes: &[u8]) {
     let before = std::fs::metadata(path).expect("the file");
     assert_eq!(before.len(), bytes.len() as u64);
@@ -45,7 +45,7 @@ fn rewrite(path: &Path, bytes: &[u8]) {
     file.set_modified(before.modified().expect("a time")).expect("its time");
 }
 
-/// A desk with `count` small files beside the one that is there.
+/// Returns a desk with `count` small files beside its own one.
 fn many(count: usize) -> Desk {
     let desk = Desk::new();
     for number in 0..count {
@@ -55,7 +55,7 @@ fn many(count: usize) -> Desk {
     desk
 }
 
-/// Bytes that no chunk holds twice.
+/// Returns bytes without repeated chunks.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
@@ -63,7 +63,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_lone_file_rewritten_with_its_time_is_a_difference() {
+fn single_file_rewritten_with_the_same_mtime_is_a_difference() {
     let desk = Desk::new();
     backed_up(&desk);
     rewrite(&desk.at("data/one.txt"), b"two\n");
@@ -75,7 +75,7 @@ fn a_lone_file_rewritten_with_its_time_is_a_difference() {
 }
 
 #[test]
-fn a_file_with_another_time_is_told_by_its_content() {
+fn file_with_another_mtime_is_compared_by_content() {
     let desk = many(2);
     backed_up(&desk);
     let (one, other) = (desk.at("data/0000"), desk.at("data/0001"));
@@ -91,13 +91,13 @@ fn a_file_with_another_time_is_told_by_its_content() {
 }
 
 #[test]
-fn one_among_many_is_told_and_its_neighbours_are_not() {
+fn changed_file_among_many_is_reported_without_its_neighbours() {
     let desk = many(2000);
     backed_up(&desk);
     let one = desk.at("data/0777");
     let text = std::fs::read_to_string(&one).expect("the file").replace("file", "FILE");
     rewrite(&one, text.as_bytes());
-    // Written anew, but as it was.
+    // Rewritten with the same content.
     let other = desk.at("data/0778");
     rewrite(&other, &std::fs::read(&other).expect("the file"));
     std::fs::remove_file(desk.at("data/0779")).expect("gone");
@@ -108,7 +108,7 @@ fn one_among_many_is_told_and_its_neighbours_are_not() {
 }
 
 #[test]
-fn attributes_of_files_and_folders_are_differences() {
+fn changed_attributes_of_files_and_folders_are_differences() {
     let desk = many(50);
     let folder = desk.at("data/folder");
     std::fs::create_dir(&folder).expect("a folder");
@@ -128,7 +128,7 @@ fn attributes_of_files_and_folders_are_differences() {
 }
 
 #[test]
-fn an_unchanged_tree_has_no_difference_in_any_epoch() {
+fn unchanged_tree_has_no_difference_across_epochs() {
     let desk = many(300);
     std::fs::write(desk.at("data/large"), noise(5_000_000)).expect("a file");
     let mut holes = vec![0; 400_000];
@@ -145,7 +145,7 @@ fn an_unchanged_tree_has_no_difference_in_any_epoch() {
 }
 
 #[test]
-fn content_is_compared_across_epochs() {
+fn changed_content_is_found_across_epochs() {
     let desk = many(300);
     let large = desk.at("data/large");
     let mut bytes = noise(5_000_000);
@@ -165,7 +165,7 @@ fn content_is_compared_across_epochs() {
 }
 
 #[test]
-fn holes_are_told_from_content() {
+fn hole_changes_are_distinguished_from_content_changes() {
     use std::os::unix::fs::FileExt as _;
     let desk = Desk::new();
     let full = |name: &str| std::fs::write(desk.at(name), vec![0; 1 << 20]).expect("a file");
@@ -176,7 +176,7 @@ fn holes_are_told_from_content() {
         file.write_all_at(mark, 0).and_then(|()| file.set_len(1 << 20)).expect("a hole");
         file.set_modified(time).expect("its time");
     };
-    // So that the folder does not shrink by half, which is a gap.
+    // Keeps the folder from shrinking by half, which would be a gap.
     std::fs::write(desk.at("data/rest"), noise(4 << 20)).expect("a file");
     full("data/layout");
     full("data/other");
@@ -188,7 +188,7 @@ fn holes_are_told_from_content() {
 }
 
 #[test]
-fn what_no_snapshot_holds_is_not_compared() {
+fn item_that_is_a_gap_is_not_compared() {
     let desk = Desk::new();
     let missing = desk.text("missing");
     for _ in 0..2 {

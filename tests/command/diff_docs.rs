@@ -1,9 +1,9 @@
-//! docs/diff.md says what the comparison leaves out.
+//! Checks that docs/diff.md lists what the comparison leaves out.
 
 use kbak::compare::owned::{RESTLESS, RULES};
 
 #[test]
-fn the_table_is_that_of_the_code() {
+fn rules_table_in_diff_docs_matches_the_code() {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/diff.md");
     let text = std::fs::read_to_string(file).expect("docs/diff.md");
     let row = |(kind, field, why): &(&str, &str, &str)| {

@@ -1,5 +1,5 @@
-//! What the documents and the help tell people to type: every command is understood by the
-//! program, and the guide for the first day is walked, word by word, on a real cluster and store.
+//! Checks that the program understands every command in the documents and the help. The
+//! getting-started guide is run word by word on a real cluster and store.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::plane::{Plane, create};
 use crate::support::servers::{self, KEY, SECRET};
 
-/// README.md and docs/*.md: name and text.
+/// Returns README.md and docs/*.md as name and text.
 fn documents() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let guides =
@@ -27,7 +27,7 @@ fn documents() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The commands in a document's fenced blocks, whole: a line that ends with a backslash goes on.
+/// Returns the commands in a document's fenced blocks; a trailing backslash continues a line.
 fn blocks(text: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut fenced = false;
@@ -46,7 +46,7 @@ fn blocks(text: &str) -> Vec<String> {
     commands
 }
 
-/// The commands between backticks.
+/// Returns the commands between backticks.
 fn inline(text: &str) -> impl Iterator<Item = String> {
     let commands = text
         .lines()
@@ -55,7 +55,7 @@ fn inline(text: &str) -> impl Iterator<Item = String> {
     commands.map(str::to_owned)
 }
 
-/// The examples in the help of every verb, before it is folded for a terminal.
+/// Returns the examples in the help of every verb, before they are wrapped for a terminal.
 fn examples() -> Vec<(String, String)> {
     fn of(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
         let path = format!("{path}{} ", command.get_name());
@@ -69,7 +69,7 @@ fn examples() -> Vec<(String, String)> {
     found
 }
 
-/// A command as a shell takes it apart, up to a comment, a pipe or a redirection.
+/// Splits a command as a shell does, up to a comment, a pipe or a redirection.
 fn words(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut quote, mut deep) = (None::<String>, None, 0);
@@ -94,7 +94,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Why the program does not understand a command; "…" stands for what the reader knows.
+/// Returns the reason why the program does not parse a command; "…" stands for values that the reader knows.
 fn misunderstood(command: &str) -> Option<String> {
     let kept = words(command);
     let parse = |words: &[String]| kbak::cli::command().try_get_matches_from(words).err();
@@ -103,18 +103,18 @@ fn misunderstood(command: &str) -> Option<String> {
     let shown = error.kind() == ErrorKind::ValueValidation;
     let error = if left.len() < kept.len() && !shown { parse(&left)? } else { error };
     let open = left.len() < kept.len() && error.kind() == ErrorKind::MissingRequiredArgument;
-    // A value of which only the beginning is shown.
+    // A value that is shown only in part.
     let open = open || error.kind() == ErrorKind::ValueValidation && error.to_string().contains('…');
     let told = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     (!open && !told).then(|| error.to_string())
 }
 
 #[test]
-fn every_command_is_understood() {
+fn every_documented_command_is_understood() {
     let mut commands = examples();
     for (name, text) in documents() {
         commands.extend(blocks(&text).into_iter().map(|command| (name.clone(), command)));
-        // A verb that is only named, as in "`kbak verify` says", has no options to be wrong in.
+        // A verb that is only named, as in "`kbak verify` says", has no options to check.
         let named = inline(&text).filter(|command| command.contains(" -"));
         let not_yet = name == "limits.md";
         commands.extend(named.filter(|_| !not_yet).map(|command| (name.clone(), format!("{command} …"))));
@@ -130,7 +130,7 @@ fn every_command_is_understood() {
 }
 
 #[test]
-fn what_is_wrong_is_found() {
+fn wrong_commands_are_recognised() {
     for wrong in ["kbak frobnicate", "kbak backup --frobnicate …", "kbak restore --existing-files burn …"]
     {
         assert!(misunderstood(wrong).is_some(), "{wrong}");
@@ -139,7 +139,7 @@ fn what_is_wrong_is_found() {
     assert_eq!(split, ["kbak", "a", "--b", "c d $", "g \"h", "i…"]);
 }
 
-/// Stands for `kbak` in the reader's shell: what he would fill in is filled in.
+/// Replaces `kbak` in the reader's shell: fills in the values that readers would fill in.
 const READER: &str = r#"#!/bin/bash
 args=()
 for arg in "$@"; do
@@ -155,7 +155,7 @@ exec "$KBAK" "${args[@]}"
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn getting_started_is_walked() {
+async fn getting_started_guide_works_as_written() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let plane = Plane::up(&[]);

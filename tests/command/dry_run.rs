@@ -1,9 +1,9 @@
-//! `restore --dry-run` of folders refuses what the restore would refuse.
+//! `restore --dry-run` of folders refuses the same requests as the restore.
 
 use super::life::{desk, json};
 
 #[test]
-fn a_dry_run_refuses_what_the_restore_would_refuse() {
+fn dry_run_refuses_the_same_as_the_restore() {
     let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");

@@ -1,5 +1,5 @@
-//! What a snapshot lacks is told by every verb that gives its bytes, and only where it concerns what was
-//! asked for.
+//! Gaps of a snapshot are reported by every verb that outputs its bytes, and only if they concern
+//! the request.
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use super::life::json;
 use crate::support::desk::Desk;
 use crate::support::program::command;
 
-/// A repository whose snapshot has one file torn, and one whole.
+/// Returns a repository whose snapshot has one torn file and one whole file.
 fn torn() -> Desk {
     let desk = Desk::new();
     let file = desk.at("data/restless");
@@ -31,7 +31,7 @@ fn torn() -> Desk {
 }
 
 #[test]
-fn a_torn_file_is_named_by_whatever_gives_it() {
+fn torn_file_is_reported_by_every_verb_that_outputs_it() {
     let desk = torn();
     let item = desk.item();
     let cat = |place: &str| desk.reads(&["cat", "latest", place]);
@@ -58,14 +58,14 @@ fn a_torn_file_is_named_by_whatever_gives_it() {
 }
 
 #[test]
-fn too_little_memory_is_refused() {
+fn too_small_memory_limit_is_refused() {
     let desk = Desk::new();
     let (code, _, err) = desk.reads(&["restore", "--to", &desk.text("back"), "--memory", "32Mi"]);
     assert!(code == 2 && err.contains("64"), "{code} {err}");
 }
 
 #[test]
-fn an_output_that_is_full_is_no_mistake_of_the_command() {
+fn full_output_device_exits_three() {
     let desk = Desk::new();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");

@@ -1,7 +1,7 @@
-//! What the program says of itself, word by word: tests/command/cases.
+//! Help and error texts, compared word by word with tests/command/cases.
 
 #[test]
-fn help_and_errors_are_as_recorded() {
+fn help_and_errors_match_the_recorded_cases() {
     trycmd::TestCases::new().case("tests/command/cases/*.trycmd");
 }
 

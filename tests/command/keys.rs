@@ -1,4 +1,4 @@
-//! Keys and plain files, where the store or the disk takes no more.
+//! Keys and plain files, if the store or the disk accepts no more data.
 
 use std::process::Command;
 
@@ -6,9 +6,9 @@ use super::life::{content, desk, place};
 use crate::support::program::{beneath, read};
 
 #[test]
-fn a_key_is_checked_also_where_no_receipt_can_be_stored() {
+fn keys_are_checked_even_if_no_receipt_can_be_stored() {
     let desk = desk();
-    // A file in a folder's place: nothing can be put there.
+    // A file in place of a folder: no object can be put there.
     let records = place(&desk.at("store"), "records");
     std::fs::remove_dir_all(&records).expect("removed");
     std::fs::write(&records, "").expect("a file");
@@ -21,7 +21,7 @@ fn a_key_is_checked_also_where_no_receipt_can_be_stored() {
 }
 
 #[test]
-fn export_leaves_no_half_of_a_file() {
+fn failed_export_leaves_no_partial_file() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let out = desk.at("out");

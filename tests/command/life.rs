@@ -1,11 +1,11 @@
-//! From the first key to the last restore, with the program alone, in a folder.
+//! The life of a repository in a folder, from the first key to the last restore, by the program alone.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::desk::{Desk, texts};
 use crate::support::program::{beneath, kbak};
 
-/// A desk with a little more to back up: a folder, a file with a hole.
+/// Returns a desk with more to back up: a folder, a file with a hole.
 pub(super) fn desk() -> Desk {
     let desk = Desk::new();
     std::fs::create_dir(desk.at("data/deep")).expect("a folder");
@@ -25,7 +25,7 @@ pub(super) fn content(path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_folder_goes_and_comes_back() {
+fn folder_is_backed_up_and_restored() {
     let desk = desk();
     let metrics = desk.text("kbak.prom");
     let log = desk.text("termination");
@@ -111,7 +111,7 @@ fn a_folder_goes_and_comes_back() {
 }
 
 #[test]
-fn a_difference_is_named() {
+fn changed_files_are_listed_by_diff() {
     let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
@@ -138,7 +138,7 @@ fn a_difference_is_named() {
 }
 
 #[test]
-fn keys_and_epochs_are_told() {
+fn keys_and_epochs_are_listed() {
     let desk = desk();
     let (code, out, err) = desk.reads(&["keys", "list", "-o", "json"]);
     assert_eq!(code, 0, "{err}");
@@ -173,7 +173,7 @@ fn keys_and_epochs_are_told() {
 }
 
 #[test]
-fn a_wrong_key_and_a_missing_pin_are_refused() {
+fn wrong_key_and_missing_pin_are_refused() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let repo = desk.repo();
@@ -204,7 +204,7 @@ fn a_wrong_key_and_a_missing_pin_are_refused() {
 }
 
 #[test]
-fn a_gap_is_exit_three_and_names_the_last_good_copy() {
+fn gap_exits_three_and_names_the_last_good_snapshot() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     std::fs::rename(desk.at("data"), desk.at("moved")).expect("moved");
@@ -215,7 +215,7 @@ fn a_gap_is_exit_three_and_names_the_last_good_copy() {
 }
 
 #[test]
-fn init_refuses_what_would_lose_a_backup() {
+fn init_refuses_choices_that_would_lose_a_backup() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     let repo = format!("file://{}", at("store"));
@@ -253,19 +253,19 @@ fn init_refuses_what_would_lose_a_backup() {
     assert_eq!(code, 2, "a second repository in one place: {err}");
 }
 
-/// The folder or file of the store whose key ends so.
+/// Returns the folder or file of the store whose path has this ending.
 pub(super) fn place(root: &Path, ending: &str) -> PathBuf {
     let found = beneath(root).into_iter().find(|path| path.ends_with(ending));
     found.unwrap_or_else(|| panic!("nothing ends with {ending}"))
 }
 
 #[test]
-fn a_failed_run_leaves_its_report() {
+fn failed_run_leaves_its_report_in_the_store() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let (code, _, err) = desk.reads(&["snapshots", "--failed"]);
     assert!(code == 0 && err.contains("no failed run has left a report"), "{err}");
-    // A file in a folder's place: bodies cannot be stored any more.
+    // A file in place of a folder: bodies cannot be stored any more.
     let bodies = place(&desk.at("store"), "bodies");
     std::fs::rename(&bodies, desk.at("aside")).expect("moved");
     std::fs::write(&bodies, "").expect("a file");
@@ -289,7 +289,7 @@ fn a_failed_run_leaves_its_report() {
 }
 
 #[test]
-fn verify_says_what_is_wrong_and_what_to_do() {
+fn verify_reports_damage_and_a_remedy() {
     let desk = desk();
     let (_, out, _) = desk.backup(&["-o", "json"]);
     let head = json(&out)["snapshot"]["hash"].as_str().expect("a hash").to_owned();

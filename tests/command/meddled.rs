@@ -1,5 +1,5 @@
-//! What is taken from a store, or put into it, in the place of snapshots and of what they rest on: the
-//! program says that they lie there, and never takes an older state for the latest.
+//! Objects removed from a store, or put in place of snapshots and what they need: the program
+//! reports the snapshots and never takes an older state for the latest.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::mistakes::objects;
 use crate::support::desk::Desk;
 use crate::support::program::kbak;
 
-/// A desk with that many snapshots.
+/// Returns a desk with this many snapshots.
 fn backed_up(times: usize) -> Desk {
     let desk = desk();
     for time in 0..times {
@@ -29,7 +29,7 @@ fn restore(desk: &Desk, which: &[&str]) -> (i32, String, String) {
     desk.reads(&[&["restore"], which, &["--to", &desk.text("back")]].concat())
 }
 
-/// Removes both copies of the epochs under these folders.
+/// Removes both copies of the epochs whose path contains `plan`.
 fn lose_epochs(desk: &Desk, plan: &str) {
     for copy in objects(desk, plan) {
         let text = copy.to_string_lossy();
@@ -40,7 +40,7 @@ fn lose_epochs(desk: &Desk, plan: &str) {
 }
 
 #[test]
-fn a_damaged_item_does_not_keep_the_others() {
+fn damaged_item_does_not_prevent_restoring_others() {
     let desk = backed_up(1);
     let packs = objects(&desk, "/packs/");
     let other = desk.text("other");
@@ -69,7 +69,7 @@ fn a_damaged_item_does_not_keep_the_others() {
 }
 
 #[test]
-fn snapshots_of_lost_epochs_are_said() {
+fn snapshots_of_lost_epochs_are_reported() {
     let desk = backed_up(2);
     lose_epochs(&desk, "/");
     assert_eq!(verify(&desk, &[]).0, 4);
@@ -90,7 +90,7 @@ fn snapshots_of_lost_epochs_are_said() {
 }
 
 #[test]
-fn a_plan_that_cannot_be_read_is_not_passed_over() {
+fn unreadable_plan_is_not_skipped_by_latest() {
     let desk = backed_up(1);
     let before = objects(&desk, "/snapshots/");
     let (code, _, err) = desk.backup(&["--plan-name", "other"]);
@@ -113,7 +113,7 @@ fn a_plan_that_cannot_be_read_is_not_passed_over() {
 }
 
 #[test]
-fn a_marker_that_is_gone_beside_snapshots_is_damage() {
+fn missing_marker_beside_snapshots_is_damage() {
     let desk = backed_up(1);
     let marker = desk.at("store/kbak.json");
     let bytes = content(&marker);
@@ -126,7 +126,7 @@ fn a_marker_that_is_gone_beside_snapshots_is_damage() {
     }
     std::fs::write(&marker, bytes).expect("a file");
     assert_eq!(desk.reads(&["snapshots"]).0, 0);
-    // Where nobody pinned has written, there is no repository that could be damaged.
+    // An empty folder without the pinned writer's objects is no damaged repository.
     std::fs::create_dir(desk.at("empty")).expect("a folder");
     let (repo, pin) = (format!("file://{}", desk.text("empty")), desk.text("keys/kbak.pub"));
     let (code, _, err) = kbak(&["snapshots", "--repo", &repo, "--signer", &pin]);
@@ -134,7 +134,7 @@ fn a_marker_that_is_gone_beside_snapshots_is_damage() {
 }
 
 #[test]
-fn a_backup_says_what_takes_latest_away() {
+fn backup_warns_of_an_object_that_blocks_latest() {
     let desk = backed_up(2);
     let second = objects(&desk, "/snapshots/").pop().expect("a snapshot");
     let name =
@@ -150,7 +150,7 @@ fn a_backup_says_what_takes_latest_away() {
     let (code, _, err) = restore(&desk, &["latest"]);
     assert_eq!(code, 0, "{err}");
 
-    // One that the next snapshot leaves behind takes nothing away.
+    // An object that the next snapshot supersedes blocks nothing.
     let name =
         second.file_name().expect("a name").to_string_lossy().replace("000000000002-", "000000000004-");
     std::fs::copy(&second, second.with_file_name(name)).expect("copied");
@@ -160,7 +160,7 @@ fn a_backup_says_what_takes_latest_away() {
     assert_eq!(code, 0, "{err}");
 }
 
-/// Puts something that is no file in the place of an object.
+/// Puts something that is no file in place of an object.
 fn replace(path: &Path, with: &str) {
     std::fs::remove_file(path).expect("gone");
     match with {
@@ -171,7 +171,7 @@ fn replace(path: &Path, with: &str) {
 }
 
 #[test]
-fn what_is_no_file_in_the_place_of_a_snapshot_is_damage() {
+fn non_file_in_place_of_a_snapshot_is_damage() {
     for with in ["link", "pipe", "folder"] {
         let desk = backed_up(3);
         let newest = objects(&desk, "/snapshots/").pop().expect("a snapshot");
@@ -193,12 +193,12 @@ fn what_is_no_file_in_the_place_of_a_snapshot_is_damage() {
 }
 
 #[test]
-fn what_is_no_file_is_named_wherever_an_object_would_be() {
+fn non_file_in_place_of_any_object_is_reported() {
     let desk = backed_up(2);
     for object in objects(&desk, "/").into_iter().filter(|path| path.is_file()) {
         let key =
             object.strip_prefix(desk.at("store")).expect("beneath it").to_str().expect("UTF-8").to_owned();
-        // What a probe left is nobody's.
+        // Remains of a probe belong to no snapshot.
         if key.contains("/probe/") {
             continue;
         }
@@ -220,13 +220,13 @@ fn what_is_no_file_is_named_wherever_an_object_would_be() {
 }
 
 #[test]
-fn what_is_larger_than_any_object_is_named_and_not_read() {
+fn oversized_object_is_reported_without_being_read() {
     let desk = backed_up(1);
     for folder in ["/index/", "/cache/", "/state/", "/packs/", "/bodies/", "/needs/"] {
         let object = objects(&desk, folder).into_iter().find(|path| path.is_file()).expect("an object");
         let bytes = content(&object);
         let file = std::fs::File::options().write(true).open(&object).expect("the object");
-        // More than could be read within a test.
+        // Too large to be read within a test.
         file.set_len(1 << 43).expect("a long file");
         let (code, out, err) = verify(&desk, &["--read-all"]);
         let name = object.file_name().expect("a name").to_str().expect("UTF-8");

@@ -1,5 +1,4 @@
-//! What people mistake and what attackers do to a store, and what the program makes of it: never a
-//! success that is none.
+//! Users' mistakes and attacks on a store: the program never reports a false success.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +6,7 @@ use super::life::{content, desk, json};
 use crate::support::desk::Desk;
 use crate::support::program::{beneath, command, kbak, read};
 
-/// Objects of a store whose path holds `part`, sorted.
+/// Returns objects of a store whose path contains `part`, sorted.
 pub fn objects(desk: &Desk, part: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         beneath(&desk.at("store")).into_iter().filter(|path| path.to_string_lossy().contains(part)).collect();
@@ -21,7 +20,7 @@ fn cut(path: &Path) {
 }
 
 #[test]
-fn nothing_verified_is_no_success() {
+fn verify_without_a_verified_snapshot_is_no_success() {
     let desk = desk();
     let verify = |more: &[&str]| {
         let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
@@ -58,7 +57,7 @@ fn nothing_verified_is_no_success() {
 }
 
 #[test]
-fn the_newest_that_is_damaged_is_not_passed_over() {
+fn damaged_newest_snapshot_is_not_replaced_by_an_older_one() {
     let desk = desk();
     for text in ["two\n", "three\n"] {
         let (code, _, err) = desk.backup(&[]);
@@ -82,7 +81,7 @@ fn the_newest_that_is_damaged_is_not_passed_over() {
 }
 
 #[test]
-fn an_epoch_that_is_damaged_hides_no_snapshot() {
+fn damaged_epoch_hides_no_snapshot() {
     let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
@@ -107,7 +106,7 @@ fn an_epoch_that_is_damaged_hides_no_snapshot() {
 }
 
 #[test]
-fn a_writer_does_not_settle_where_it_never_was() {
+fn writer_refuses_a_repository_it_never_wrote_to() {
     let (desk, other) = (desk(), desk());
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
@@ -136,7 +135,7 @@ fn a_writer_does_not_settle_where_it_never_was() {
 }
 
 #[test]
-fn a_private_key_on_the_command_line_is_refused_and_not_repeated() {
+fn private_key_argument_is_refused_and_not_repeated() {
     let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\ncanary7391\n-----END OPENSSH PRIVATE KEY-----";
     let age = "AGE-SECRET-KEY-1CANARY7391";
     for args in [
@@ -153,7 +152,7 @@ fn a_private_key_on_the_command_line_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn what_shrank_or_is_mounted_is_said() {
+fn shrunken_and_mounted_items_are_reported() {
     let desk = desk();
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
@@ -186,7 +185,7 @@ fn what_shrank_or_is_mounted_is_said() {
 }
 
 #[test]
-fn a_shrunk_item_that_is_accepted_is_the_new_measure() {
+fn accepted_shrunken_item_becomes_the_new_baseline() {
     let desk = Desk::of_plan("nightly");
     let (data, item) = (desk.text("data"), desk.item());
     let backup = |more: &str| {
@@ -211,7 +210,7 @@ fn a_shrunk_item_that_is_accepted_is_the_new_measure() {
 }
 
 #[test]
-fn an_identity_that_others_can_read_is_refused() {
+fn identity_file_readable_by_others_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
     let desk = desk();
     let key = desk.at("keys/owner.key");
@@ -222,7 +221,7 @@ fn an_identity_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn two_runs_at_once_make_two_heads_and_verify_tells_both() {
+fn concurrent_runs_make_two_heads_that_verify_lists() {
     let desk = desk();
     let backup = || {
         let (code, _, err) = desk.backup(&[]);
@@ -237,10 +236,10 @@ fn two_runs_at_once_make_two_heads_and_verify_tells_both() {
     let before = desk.at("before");
     backup();
     copy(&desk.at("store"), &before);
-    // The writer, too, knows nothing of what the other commits meanwhile.
+    // The writer's memory, too, must not contain the other run's commit.
     let memory = content(&desk.at("keys/writer.key.epoch"));
     backup();
-    // What the other run saw was the store before the first had ended; both are there in the end.
+    // The other run saw the store as it was before the first run; in the end both snapshots are there.
     let first = desk.at("first");
     std::fs::rename(desk.at("store"), &first).expect("moved");
     std::fs::rename(&before, desk.at("store")).expect("moved");
@@ -255,7 +254,7 @@ fn two_runs_at_once_make_two_heads_and_verify_tells_both() {
 }
 
 #[test]
-fn a_plan_is_taken_by_its_bare_name() {
+fn plan_is_read_by_its_bare_file_name() {
     let desk = Desk::of_plan("nightly");
     desk.plan("  volumes: [{path: data}]\n".replace("data", &desk.text("data")).as_str());
     for verb in ["check", "backup"] {
@@ -265,7 +264,7 @@ fn a_plan_is_taken_by_its_bare_name() {
     }
 }
 
-/// Copies the files of a store that are not there yet.
+/// Copies the files that `to` lacks.
 fn copy(from: &Path, to: &Path) {
     for file in beneath(from).into_iter().filter(|path| path.is_file()) {
         let target = to.join(file.strip_prefix(from).expect("beneath it"));
@@ -277,7 +276,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_writer_tells_that_its_newest_snapshots_are_gone() {
+fn writer_reports_that_its_newest_snapshot_is_missing() {
     let desk = desk();
     for _ in 0..3 {
         assert_eq!(desk.backup(&[]).0, 0);
@@ -299,7 +298,7 @@ fn a_writer_tells_that_its_newest_snapshots_are_gone() {
     assert_eq!(json(&out)["snapshot"]["sequence"], 4, "{out}");
     let (code, _, err) = desk.reads(&["verify"]);
     assert_eq!(code, 4, "{err}");
-    // Brought back, the chain is whole.
+    // With the snapshot brought back, the chain is whole.
     std::fs::write(&removed, bytes).expect("brought back");
     assert_eq!(desk.reads(&["verify"]).0, 0);
     for path in manifests() {

@@ -1,4 +1,4 @@
-//! The command line as people meet it: help, tables, errors, exit codes.
+//! The command line as users see it: help, tables, errors, exit codes.
 
 mod births;
 mod diff;

@@ -1,11 +1,11 @@
-//! Items whose folders lie in one another, and links between the target and where an item goes.
+//! Nested items, and links between the target and the place of an item.
 
 use std::os::unix::fs::symlink;
 
 use crate::support::desk::{Desk, texts};
 use crate::support::program::kbak;
 
-/// Backs these paths up.
+/// Backs up these paths.
 fn backup(desk: &Desk, paths: &[&str]) {
     let writer = desk.writer();
     let mut args = vec!["backup"];
@@ -24,13 +24,13 @@ fn reads(desk: &Desk, name: &str) -> String {
     std::fs::read_to_string(desk.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Where a folder of the desk goes beneath `to`, when several items are restored.
+/// Returns the place of a desk's folder beneath `to` when several items are restored.
 fn placed(desk: &Desk, to: &str, name: &str) -> String {
     format!("{to}{}", desk.text(name))
 }
 
 #[test]
-fn no_link_is_followed_on_the_way_to_an_item() {
+fn links_on_the_way_to_an_item_are_not_followed() {
     let desk = Desk::new();
     write(&desk, "outer/data/file", "f");
     write(&desk, "victim/precious", "precious");
@@ -39,7 +39,7 @@ fn no_link_is_followed_on_the_way_to_an_item() {
     let (outer, sub, data) = (desk.text("outer"), desk.text("outer/sub"), desk.text("data"));
     backup(&desk, &[&outer, &sub]);
     write(&desk, "elsewhere/newer", "newer");
-    // The link comes from the backup itself, a moment before the item that would go through it.
+    // The link comes from the backup itself, just before the item whose path goes through it.
     for existing in ["refuse", "skip", "overwrite", "delete-extra"] {
         let to = desk.text(&format!("to.{existing}"));
         let (code, _, err) = desk.reads(&["restore", "--to", &to, "--existing-files", existing]);
@@ -53,7 +53,7 @@ fn no_link_is_followed_on_the_way_to_an_item() {
         );
     }
 
-    // It was put there by somebody.
+    // The link was planted in the target.
     std::fs::remove_file(desk.at("outer/sub")).expect("gone");
     write(&desk, "outer/more", &"more".repeat(2000));
     std::fs::create_dir(desk.at("planted")).expect("a folder");
@@ -74,7 +74,7 @@ fn no_link_is_followed_on_the_way_to_an_item() {
 }
 
 #[test]
-fn an_item_in_another_is_restored_after_it_and_spared_by_it() {
+fn nested_item_is_restored_after_its_parent_and_kept_by_it() {
     let desk = Desk::of_plan("nightly");
     write(&desk, "outer/file", "o");
     write(&desk, "outer/db/file", "d");
@@ -93,7 +93,7 @@ fn an_item_in_another_is_restored_after_it_and_spared_by_it() {
             assert_eq!(std::fs::read_to_string(placed(&desk, &to, name)).expect(name), text);
         }
     }
-    // One item alone, over what is in use.
+    // One item alone, into a target that is in use.
     write(&desk, "outer/strange/file", "goes");
     let alone =
         ["restore", "--item", &format!("path{outer}"), "--to", &outer, "--existing-files", "delete-extra"];

@@ -1,16 +1,16 @@
-//! What goes where: data to standard output, talk to standard error, and either for programs.
+//! Output streams: data goes to standard output, messages to standard error, and both can be JSON.
 
 use super::life::{content, desk, json};
 use crate::support::desk::texts;
 use crate::support::program::{kbak, read};
 
-/// Every line as JSON.
+/// Parses every line as JSON.
 fn events(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(json).collect()
 }
 
 #[test]
-fn with_json_progress_all_of_standard_error_is_json_lines() {
+fn json_progress_makes_all_of_standard_error_json_lines() {
     let desk = desk();
     let (code, _, err) = desk.backup(&["--progress", "json"]);
     assert_eq!(code, 0, "{err}");
@@ -31,13 +31,13 @@ fn with_json_progress_all_of_standard_error_is_json_lines() {
     let told = events(&err);
     let failure = &told.last().expect("a summary")["report"]["failure"];
     assert!(failure["remedy"].is_string() || failure["what"].is_string(), "{err}");
-    // Before there is a run, too.
+    // Also if no run begins.
     let (code, _, err) = kbak(&["restore", "--progress", "json"]);
     assert_eq!((code, events(&err)[0]["event"].as_str()), (2, Some("failure")), "{err}");
 }
 
 #[test]
-fn lists_are_lines_and_their_help_says_so() {
+fn list_verbs_print_one_object_a_line_as_their_help_states() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let (code, out, _) = desk.reads(&["ls", "latest", "-o", "json"]);
@@ -50,7 +50,7 @@ fn lists_are_lines_and_their_help_says_so() {
     }
 }
 
-/// Runs the program by a shell, which sends its output somewhere odd.
+/// Runs the program by a shell that redirects its output.
 fn shell(args: &[&str], redirect: &str) -> (i32, String, String) {
     let quoted: Vec<String> = args.iter().map(|arg| format!("'{arg}'")).collect();
     let line = format!("'{}' {} {redirect}", env!("CARGO_BIN_EXE_kbak"), quoted.join(" "));
@@ -58,7 +58,7 @@ fn shell(args: &[&str], redirect: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn what_goes_nowhere_is_no_success() {
+fn unwritable_standard_output_exits_three() {
     let desk = desk();
     let (data, writer, reader) = (desk.text("data"), desk.writer(), desk.reader());
     let backup = [&["backup", "--path", &data], &texts(&writer)[..]].concat();
@@ -80,7 +80,7 @@ fn what_goes_nowhere_is_no_success() {
 }
 
 #[test]
-fn a_mistake_of_usage_is_json_where_json_is_asked_for() {
+fn usage_error_is_json_when_json_is_requested() {
     for args in [&["backup", "--no-such", "-o", "json"][..], &["ls", "--output=json"]] {
         let (code, out, err) = kbak(args);
         assert_eq!((code, out.as_str()), (2, ""), "{err}");
@@ -95,7 +95,7 @@ fn a_mistake_of_usage_is_json_where_json_is_asked_for() {
 }
 
 #[test]
-fn a_report_goes_into_devices_pipes_and_links_and_never_over_them() {
+fn report_is_written_into_devices_pipes_and_links_without_replacing_them() {
     use std::os::unix::fs::{FileTypeExt as _, symlink};
     let desk = desk();
     let (link, file, pipe) = (desk.at("link"), desk.at("file"), desk.at("pipe"));
@@ -118,7 +118,7 @@ fn a_report_goes_into_devices_pipes_and_links_and_never_over_them() {
 }
 
 #[test]
-fn a_run_that_never_began_leaves_its_report() {
+fn run_that_fails_before_it_begins_leaves_its_report() {
     let desk = desk();
     let plan = desk.plan("  voluems: []\n");
     let at = ["report.json", "metrics", "last-words"].map(|name| desk.text(name));
@@ -137,7 +137,7 @@ fn a_run_that_never_began_leaves_its_report() {
 }
 
 #[test]
-fn a_limit_that_no_run_can_keep_is_refused_with_a_plan_too() {
+fn too_small_memory_limit_is_refused_with_and_without_a_plan() {
     let desk = desk();
     let plan = desk.plan(&format!("  volumes: [{{path: \"{}\"}}]\n", desk.text("data")));
     let (code, _, err) = kbak(&["backup", "--plan", &plan, "--memory", "8Mi"]);

@@ -1,4 +1,4 @@
-//! What is listed can be asked for: names that are no text, further names of a file.
+//! Listed paths can be requested: names that are not UTF-8, and hard links.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,7 +8,7 @@ use super::life::{content, desk};
 use crate::support::desk::Desk;
 use crate::support::program::{command, read};
 
-/// Runs a verb that reads, with an argument that is no text.
+/// Runs a reading verb with arguments that may not be UTF-8.
 fn raw(desk: &Desk, args: &[&OsStr]) -> (i32, String, String) {
     let keys = ["--signer", &desk.text("keys/kbak.pub"), "--identity", &desk.text("keys/owner.key")]
         .map(OsString::from);
@@ -19,7 +19,7 @@ fn raw(desk: &Desk, args: &[&OsStr]) -> (i32, String, String) {
 }
 
 #[test]
-fn names_that_are_no_text_are_taken_as_they_are_shown_and_as_they_are() {
+fn non_utf8_names_are_accepted_escaped_and_raw() {
     let desk = desk();
     let strange = OsStr::from_bytes(b"non\xffutf8\xfe");
     std::fs::write(desk.at("data").join(strange), "strange\n").expect("a file");
@@ -66,7 +66,7 @@ fn names_that_are_no_text_are_taken_as_they_are_shown_and_as_they_are() {
 }
 
 #[test]
-fn a_further_name_of_a_file_comes_back_alone() {
+fn hard_link_is_restored_without_its_carrier() {
     let desk = desk();
     std::fs::create_dir(desk.at("data/links")).expect("a folder");
     for name in ["links/second", "links/third"] {
@@ -84,7 +84,7 @@ fn a_further_name_of_a_file_comes_back_alone() {
         assert_eq!(content(&desk.at("alone").join(name)), content(&desk.at("data/holes")), "{name}");
         std::fs::remove_dir_all(to).expect("removed");
     }
-    // Two folders of links, without what they are links to; and what lies between.
+    // Two folders of links, without their carriers; and a path in between.
     let (code, _, err) = desk.reads(&[
         "restore",
         "--path",
@@ -106,7 +106,7 @@ fn a_further_name_of_a_file_comes_back_alone() {
 }
 
 #[test]
-fn what_is_not_there_makes_no_folder() {
+fn restore_of_an_absent_path_creates_no_folder() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let (code, _, err) = desk.reads(&["restore", "--path", "nope", "--to", &desk.text("back")]);

@@ -1,4 +1,4 @@
-//! docs/plan.md says what the types say: its table of fields, its example, and the schema.
+//! Checks that docs/plan.md matches the types: its table of fields, its example, and the schema.
 
 use kbak::plan::{self, FieldDoc};
 
@@ -17,7 +17,7 @@ fn document() -> String {
 }
 
 #[test]
-fn the_table_is_that_of_the_types() {
+fn field_table_in_plan_docs_matches_the_types() {
     let table: String = plan::fields().iter().map(row).collect();
     let text = document();
     let (_, found) = text.split_once(HEADING).expect("the table's heading");
@@ -30,7 +30,7 @@ fn restore_document() -> String {
 }
 
 #[test]
-fn the_table_of_restores_is_that_of_the_types() {
+fn field_table_in_restore_docs_matches_the_types() {
     let table: String = plan::restore_fields().iter().map(row).collect();
     let text = restore_document();
     let (_, found) = text.split_once(HEADING).expect("the table's heading");
@@ -38,7 +38,7 @@ fn the_table_of_restores_is_that_of_the_types() {
 }
 
 #[test]
-fn the_example_of_a_restore_is_a_good_plan() {
+fn restore_plan_example_is_valid_and_mistakes_in_it_are_refused() {
     let text = restore_document();
     let (_, rest) = text.split_once("```yaml\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("its end");
@@ -58,7 +58,7 @@ fn the_example_of_a_restore_is_a_good_plan() {
 }
 
 #[test]
-fn the_example_is_a_good_plan() {
+fn backup_plan_example_is_valid_without_warnings() {
     let text = document();
     let (_, rest) = text.split_once("```yaml\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("its end");
@@ -68,8 +68,8 @@ fn the_example_is_a_good_plan() {
 }
 
 #[test]
-fn the_schema_takes_what_the_reader_takes() {
-    // Every name that the reader knows stands in the schema, and nothing unknown is let through.
+fn schema_accepts_exactly_the_known_fields() {
+    // The schema contains every name that the reader knows, and allows no unknown field.
     let schema = plan::schema();
     let objects = std::iter::once(&schema).chain(schema["$defs"].as_object().expect("definitions").values());
     for object in objects.filter(|object| object["properties"].is_object()) {

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::program::{command, kbak, read};
 
-/// The verbs below a verb, as its help lists them.
+/// Returns the verbs below a verb, as its help lists them.
 pub(super) fn verbs(path: &[&str]) -> Vec<String> {
     let mut args = path.to_vec();
     args.push("--help");
@@ -19,14 +19,14 @@ pub(super) fn verbs(path: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_bare_program_guides_and_is_no_success() {
+fn program_without_arguments_prints_a_guide_and_exits_two() {
     let (code, out, err) = kbak::<&str>(&[]);
     assert_eq!(code, 2);
     assert!(out.contains("kbak keygen -o owner.key") && err.is_empty(), "{out}{err}");
 }
 
 #[test]
-fn usage_is_two_and_help_is_zero() {
+fn usage_error_exits_two_and_help_exits_zero() {
     for args in [&["frobnicate"][..], &["backup", "--frobnicate"], &["restore", "--existing-files", "burn"]] {
         let (code, out, err) = kbak(args);
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
@@ -38,13 +38,13 @@ fn usage_is_two_and_help_is_zero() {
 }
 
 #[test]
-fn a_closed_pipe_ends_quietly() {
+fn closed_pipe_ends_the_program_quietly() {
     let mut child = command(&["plan", "schema"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program runs");
-    // The reading end goes before the program has written more than a pipe holds, or at once.
+    // The reading end is closed at once or before the program has written more than a pipe holds.
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("an end");
     let (code, _, err) = read(output);
@@ -63,7 +63,7 @@ fn plan(folder: &Path, spec: &str) -> String {
 }
 
 #[test]
-fn plans_are_checked() {
+fn valid_plan_passes_the_check_and_invalid_plan_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let good = plan(folder.path(), "  resources: {}\n  retention: {keepDaily: 3}\n");
     let (code, out, err) = kbak(&["plan", "check", &good]);
@@ -95,7 +95,7 @@ fn plans_are_checked() {
 }
 
 #[test]
-fn a_plan_comes_from_standard_input_too() {
+fn plan_is_read_from_standard_input() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = std::fs::read(plan(folder.path(), "  resources: {}\n")).expect("a plan");
     let mut child = command(&["plan", "check", "-"])
@@ -109,12 +109,12 @@ fn a_plan_comes_from_standard_input_too() {
 }
 
 #[test]
-fn a_key_is_made_once_and_protected() {
+fn owner_key_is_created_once_and_protected() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     std::fs::write(at("pass"), "correct horse\nsecond line\n").expect("a file");
 
-    // Without a terminal nobody can be asked for a passphrase.
+    // Without a terminal there is no passphrase prompt.
     let (code, out, err) = kbak(&["keygen", "-o", &at("owner.key")]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("--passphrase-file") && !Path::new(&at("owner.key")).exists(), "{err}");
@@ -143,7 +143,7 @@ fn a_key_is_made_once_and_protected() {
 }
 
 #[test]
-fn secrets_in_arguments_are_refused_and_not_repeated() {
+fn secrets_in_arguments_are_refused_without_repeating_them() {
     let base =
         ["backup", "--repo", "file:///nowhere", "--writer-key", "/nowhere/writer.key", "--path", "/tmp"];
     for (option, value) in [
@@ -166,7 +166,7 @@ fn secrets_in_arguments_are_refused_and_not_repeated() {
 }
 
 #[test]
-fn failures_are_json_where_json_is_asked_for() {
+fn failures_are_json_when_json_is_requested() {
     let (code, out, err) = kbak(&["snapshots", "--repo", "file:///nowhere", "-o", "json"]);
     assert_eq!((code, out.as_str()), (2, ""));
     let shown: serde_json::Value = serde_json::from_str(&err).expect("JSON");
@@ -179,7 +179,7 @@ fn failures_are_json_where_json_is_asked_for() {
 }
 
 #[test]
-fn a_signal_interrupts_with_its_own_code() {
+fn signal_ends_a_run_with_its_own_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let pin = folder.path().join("kbak.pub");
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJXFzc2ujrzEIhCBNXYh0T5T5YWKv6F0BiUE7i/X9AqT";

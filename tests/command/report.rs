@@ -1,4 +1,4 @@
-//! What a run leaves: the summary, metrics and the termination message, from one report.
+//! The output of a run: the summary, metrics and the termination message, from one report.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ fn with_a_gap() -> RunReport {
 }
 
 #[test]
-fn a_good_run_says_what_is_safe() {
+fn summary_of_a_good_run_lists_safe_items() {
     assert_eq!(
         summary(&good(), Style { colour: false, width: 60 }),
         format!(
@@ -91,7 +91,7 @@ fn a_good_run_says_what_is_safe() {
 }
 
 #[test]
-fn a_gap_says_what_is_not_safe_and_what_to_do() {
+fn summary_of_a_gap_names_the_unsafe_item_and_a_remedy() {
     let shown = summary(&with_a_gap(), Style::plain());
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(
@@ -109,7 +109,7 @@ fn a_gap_says_what_is_not_safe_and_what_to_do() {
 }
 
 #[test]
-fn a_summary_cannot_be_forged_by_a_name() {
+fn item_name_cannot_forge_summary_lines() {
     let mut report = with_a_gap();
     report.items[1].item = "shop\n✓ all is well\u{1b}[2J".into();
     let shown = summary(&report, Style::plain());
@@ -117,7 +117,7 @@ fn a_summary_cannot_be_forged_by_a_name() {
 }
 
 #[test]
-fn the_termination_message_fits_and_begins_with_the_verdict() {
+fn termination_message_fits_and_begins_with_the_verdict() {
     let text = termination_message(&with_a_gap());
     let head = "9b".repeat(32);
     assert_eq!(
@@ -166,7 +166,7 @@ fn metrics_are_openmetrics() {
 }
 
 #[test]
-fn metrics_tell_what_no_plan_declares() {
+fn metrics_count_uncovered_items() {
     let mut report = good();
     assert!(!openmetrics(&report, "").contains("uncovered"), "no figure where nobody looked");
     let claim = Uncovered { what: What::Claim, item: "volume/shop/cache".into(), detail: String::new() };
@@ -182,7 +182,7 @@ fn metrics_tell_what_no_plan_declares() {
 }
 
 #[test]
-fn a_report_survives_json() {
+fn report_round_trips_through_json() {
     let report = with_a_gap();
     let text = serde_json::to_string(&report).expect("JSON");
     assert_eq!(serde_json::from_str::<RunReport>(&text).expect("the same"), report);
@@ -220,7 +220,7 @@ fn warning() -> Event {
 }
 
 #[test]
-fn a_log_gets_lines_at_once() {
+fn plain_log_gets_lines_at_once() {
     let log = Log::default();
     let display = display(Mode::Plain, &log);
     let reporter = display.reporter();
@@ -237,7 +237,7 @@ fn a_log_gets_lines_at_once() {
 }
 
 #[test]
-fn json_lines_hold_events_and_the_last_figures() {
+fn json_lines_hold_events_and_final_figures() {
     let log = Log::default();
     let display = display(Mode::Json, &log);
     let reporter = display.reporter();
@@ -273,6 +273,6 @@ fn warnings_are_bounded() {
 }
 
 #[test]
-fn an_ended_run_lasts_as_long_as_it_lasted() {
+fn duration_of_an_ended_run_is_fixed() {
     assert_eq!(good().duration(), Duration::from_millis(24_800));
 }

@@ -1,4 +1,4 @@
-//! What `init` hands out besides the keys: the recovery sheet, and Secrets for a cluster.
+//! Further output of `init`: the recovery sheet, and Secrets for a cluster.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use crate::support::desk::Desk;
 use crate::support::program::{beneath, good};
 
 #[test]
-fn each_owner_opens_an_epoch_as_the_sheet_says() {
+fn each_owner_opens_an_epoch_by_the_recovery_sheet() {
     let desk = Desk::new();
     let mut init = ["init", "--plan-name", "nightly", "--secrets", "kbak"].map(str::to_owned).to_vec();
     let keys = ["ada", "bob"].map(|name| desk.text(&format!("{name}.key")));
@@ -32,7 +32,7 @@ fn each_owner_opens_an_epoch_as_the_sheet_says() {
             let opens = |at: &&&str| {
                 let command = command.replace("[0]", at).replace("OWNER.key", key);
                 let ran = Command::new("sh").args(["-c", &command]).current_dir(desk.at(".")).output();
-                // Another try of another wrap would empty the file again.
+                // A further attempt with another wrap would empty the file again.
                 ran.expect("it runs").status.success()
                     && std::fs::read_to_string(desk.at("epoch.key"))
                         .is_ok_and(|key| key.contains("AGE-SECRET-KEY-"))
@@ -41,7 +41,7 @@ fn each_owner_opens_an_epoch_as_the_sheet_says() {
         }
     }
 
-    // The Secret holds it under the name that a run of this plan looks for.
+    // The Secret holds the epoch file under the name that a run of this plan looks for.
     assert!(desk.at("two/writer.key.nightly.epoch").is_file());
     assert!(read("kbak-epoch.secret.yaml").contains("  \"writer.key.nightly.epoch\":"));
 }

@@ -1,4 +1,4 @@
-//! What a person meets at a terminal: `script` gives the program one.
+//! Prompts and signals at a terminal, which `script` provides.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -8,8 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::desk::{Desk, texts};
 use crate::support::program::command;
 
-/// Runs a line of shell on a terminal of its own. Each key is pressed when the text before it has
-/// been shown. Gives all that the terminal showed.
+/// Runs a shell line on its own terminal and presses each key after its text was shown. Returns all output.
 fn at_a_terminal(shell: &str, keys: &[(&str, &[u8])]) -> String {
     let mut child = Command::new("script")
         .args(["-qfc", shell, "/dev/null"])
@@ -45,7 +44,7 @@ fn at_a_terminal(shell: &str, keys: &[(&str, &[u8])]) -> String {
 }
 
 #[test]
-fn ctrl_c_at_a_passphrase_leaves_the_terminal_as_it_was() {
+fn ctrl_c_at_a_passphrase_prompt_restores_the_terminal() {
     let folder = tempfile::tempdir().expect("a folder");
     let shell = format!(
         "cd {}; \"$KBAK\" keygen -o owner.key; echo \"code=$?\"; stty -a; ls",
@@ -62,7 +61,7 @@ fn ctrl_c_at_a_passphrase_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
-fn a_passphrase_is_typed_and_mended_unseen() {
+fn passphrase_is_typed_and_edited_without_echo() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("pass"), "grün\n").expect("a file");
     let shell = format!(
@@ -79,7 +78,7 @@ fn a_passphrase_is_typed_and_mended_unseen() {
 }
 
 #[test]
-fn a_signal_ends_a_run_that_has_not_begun() {
+fn signal_ends_a_run_that_has_not_begun() {
     let desk = Desk::new();
     let pipe = desk.at("owner.pipe");
     let kind = rustix::fs::FileType::Fifo;
@@ -89,7 +88,7 @@ fn a_signal_ends_a_run_that_has_not_begun() {
         .stderr(Stdio::null())
         .spawn()
         .expect("the program runs");
-    // It is open once the program waits for what is in it.
+    // The open succeeds once the program waits to read the pipe.
     let pipe = std::fs::OpenOptions::new().write(true).open(pipe).expect("it reads");
     kill_process(Pid::from_child(&child), Signal::TERM).expect("a signal");
     assert_eq!(child.wait().expect("an end").code(), Some(6));
@@ -97,7 +96,7 @@ fn a_signal_ends_a_run_that_has_not_begun() {
 }
 
 #[test]
-fn who_reads_no_output_cannot_hold_a_run_that_is_to_end() {
+fn unread_output_does_not_block_an_interrupted_run() {
     let desk = Desk::new();
     std::fs::write(desk.at("data/large"), vec![7; 4 << 20]).expect("a file");
     assert_eq!(desk.backup(&[]).0, 0);
@@ -106,7 +105,7 @@ fn who_reads_no_output_cannot_hold_a_run_that_is_to_end() {
     let mut child =
         command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program runs");
     let output = child.stdout.take().expect("a pipe");
-    // More than a pipe holds is to come.
+    // There is more output than a pipe holds.
     while rustix::io::ioctl_fionread(&output).expect("how much is there") == 0 {
         assert!(child.try_wait().expect("how it is").is_none(), "it ended by itself");
         std::thread::yield_now();

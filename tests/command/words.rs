@@ -1,10 +1,10 @@
-//! Words that people meet: figures that fit their nouns, a name once, what to do next.
+//! Wording of messages: singular and plural, names without repetition, remedies.
 
 use super::life::{content, desk, json, place};
 use crate::support::program::kbak;
 
 #[test]
-fn a_name_stands_once() {
+fn name_appears_once_in_a_message() {
     let (code, _, err) = kbak(&["init", "--repo", "file:///nowhere/store", "--recipient", "owner.pub"]);
     assert_eq!((code, err.matches("--recipient:").count()), (2, 1), "{err}");
     let desk = desk();
@@ -15,7 +15,7 @@ fn a_name_stands_once() {
 }
 
 #[test]
-fn one_is_not_many() {
+fn count_of_one_uses_the_singular() {
     let desk = desk();
     for name in ["data/deep", "data/holes"] {
         let path = desk.at(name);
@@ -28,7 +28,7 @@ fn one_is_not_many() {
 }
 
 #[test]
-fn a_store_in_a_folder_is_not_spoken_of_as_a_bucket() {
+fn folder_store_is_not_called_a_bucket() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     let (_, public, _) =
@@ -53,7 +53,7 @@ fn a_store_in_a_folder_is_not_spoken_of_as_a_bucket() {
 }
 
 #[test]
-fn what_to_do_next_is_said() {
+fn failure_messages_contain_a_remedy() {
     let desk = desk();
     assert_eq!(desk.backup(&[]).0, 0);
     let next = |(code, out, err): (i32, String, String), exit: i32| {
@@ -79,7 +79,7 @@ fn what_to_do_next_is_said() {
 }
 
 #[test]
-fn keys_say_no_more_than_is_known() {
+fn key_and_epoch_lists_claim_only_known_facts() {
     let desk = desk();
     let (_, public, _) = kbak(&["keygen", "-o", &desk.text("keys/bob.key"), "--no-passphrase"]);
     let (code, _, err) = desk.reads(&["keys", "add", "--owner", public.trim_end()]);

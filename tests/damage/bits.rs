@@ -1,15 +1,15 @@
-//! One bit at a time.
+//! Flips one bit at a time.
 
 use kbak::format::layout::ObjectKey;
 
 use super::{Victim, full};
 
-/// Flips bits of one object in turn: all of them, or of each byte only the one that `one` gives.
-/// Unless everything is tried, about `most` flips are spread over the object.
+/// Flips bits of one object in turn: all of them, or one of each byte. Unless everything is tried,
+/// about `most` flips are spread over the object.
 async fn flip(victim: &Victim, key: &ObjectKey, every_bit: bool, most: usize, reads: bool) {
     let good = victim.objects[key].clone();
     let flips = good.len() * if every_bit { 8 } else { 1 };
-    // An odd step meets every position of a bit in its byte.
+    // An odd step reaches every position of a bit in its byte.
     let step = if full() { 1 } else { (flips / most).max(1) | 1 };
     for at in (0..flips).step_by(step) {
         let (byte, bit) = if every_bit { (at / 8, at % 8) } else { (at, at % 8) };
@@ -38,22 +38,22 @@ async fn flip_all(parts: &[&str], every_bit: bool, most: usize, reads: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bit_of_signed_objects_counts() {
+async fn flipped_bit_in_any_signed_object_is_detected() {
     flip_all(&["kbak.json", "epoch.json", "/epochs/", "/snapshots/"], true, 200, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bit_of_needs_and_index_counts() {
+async fn flipped_bit_in_needs_or_index_is_detected() {
     flip_all(&["/needs/", "/index/"], true, 200, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bit_of_caches_states_and_bodies_counts() {
+async fn flipped_bit_in_cache_state_or_body_is_detected() {
     flip_all(&["/cache/", "/state/", "/bodies/"], true, 100, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bit_of_a_packs_header_counts() {
+async fn flipped_bit_in_a_pack_header_is_detected() {
     let victim = Victim::new().await;
     for key in victim.keys("/packs/") {
         let good = victim.objects[&key].clone();
@@ -74,6 +74,6 @@ async fn every_bit_of_a_packs_header_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bit_of_every_byte_of_the_packs_counts() {
+async fn flipped_bit_in_any_pack_byte_is_detected() {
     flip_all(&["/packs/"], false, 150, true).await;
 }

@@ -1,5 +1,5 @@
-//! What is damaged and still comes back: bad packs that a later run stored again. What is sound and
-//! does not count: snapshots that a thief signed with a stolen key.
+//! Bad packs that a later run stores again, so that all data is restored; and intact snapshots that
+//! are rejected because a stolen key signed them.
 
 use std::sync::Arc;
 
@@ -25,12 +25,12 @@ fn flip(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Makes a pack longer than its snapshot says.
+/// Makes a pack longer than its signed size.
 fn lengthen(bytes: Vec<u8>) -> Vec<u8> {
     [vec![0], bytes].concat()
 }
 
-/// Damages a pack, has it distrusted, and backs up again.
+/// Damages a pack, marks it as distrusted, and backs up again.
 async fn distrusted(victim: &Victim, number: usize, damage: fn(Vec<u8>) -> Vec<u8>) {
     let key = victim.keys("/packs/")[number].clone();
     victim.set(&key, damage(victim.objects[&key].to_vec()));
@@ -45,7 +45,7 @@ async fn distrusted(victim: &Victim, number: usize, damage: fn(Vec<u8>) -> Vec<u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_pack_is_stored_again_and_the_copies_are_used() {
+async fn distrusted_pack_is_stored_again_and_its_copies_are_read() {
     let packs = Victim::unchanged().await.keys("/packs/").len();
     let cases = (0..packs).flat_map(|number| [(number, flip as fn(Vec<u8>) -> Vec<u8>), (number, lengthen)]);
     for (number, damage) in cases {
@@ -60,7 +60,7 @@ async fn a_bad_pack_is_stored_again_and_the_copies_are_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_stored_again_is_named_as_lost() {
+async fn chunks_that_cannot_be_stored_again_are_reported_as_lost() {
     for number in 0..Victim::new().await.keys("/packs/").len() {
         let victim = Victim::new().await;
         distrusted(&victim, number, flip).await;
@@ -73,7 +73,7 @@ async fn what_cannot_be_stored_again_is_named_as_lost() {
         for (read, sequence) in victim.read().await.iter().zip([1, 2]) {
             assert_eq!(read.is_err(), lost(sequence), "snapshot {sequence}: {finding:?}");
         }
-        // A changed file was stored together with others: those chunks cannot be made again.
+        // A changed file was packed together with others: those chunks cannot be made again.
         assert_eq!(finding.healed, !lost(1) && !lost(2));
         assert_eq!(verdict.exit() == Exit::Safe, finding.healed);
     }
@@ -86,7 +86,7 @@ async fn plan_of(victim: &Victim, writer: WriterId, plan: NameId) -> PlanView {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_stolen_key_signed_does_not_count() {
+async fn snapshots_signed_with_a_stolen_key_are_rejected() {
     let mut victim = Victim::new().await;
     let writer = victim.bench.key.writer;
     let owner = SigningKey::from_seed(&Zeroizing::new([7; 32]));
@@ -101,7 +101,7 @@ async fn what_a_stolen_key_signed_does_not_count() {
     let by_owner = trust(&owner, vec![hashes[0]]);
     victim.bench.signers.add(Signer::new(&writer.to_string(), &Namespace::OWNER, owner.public(), "ada"));
 
-    // A writer cuts nobody off.
+    // A writer's own record revokes no key.
     victim.bench.store.put(&by_writer).await.expect("stored");
     let (_, plan) = victim.bench.view().plan_ids(&Which::default()).await.expect("plans")[0];
     let view = plan_of(&victim, writer, plan).await;
@@ -116,13 +116,13 @@ async fn what_a_stolen_key_signed_does_not_count() {
     let newest = verdict.findings.iter().find(|finding| finding.object == victim.snapshots[1].key.as_str());
     assert_eq!(newest.map(|finding| finding.fault), Some(Fault::Signature));
 
-    // With the key in hand nothing more can be added.
+    // With a revoked key no snapshot can be added.
     let refused = victim.bench.refused(victim.folder.path()).await;
     assert_eq!(refused.exit, Exit::Usage);
     assert!(refused.what.contains("cut off"), "{}", refused.what);
     assert!(refused.facts.iter().any(|(_, value)| value == "a node was taken"), "{refused:?}");
 
-    // Nothing at all is good: neither the snapshots nor the epoch count.
+    // No last good snapshot: neither the snapshots nor the epoch are accepted.
     let all = {
         let body =
             Trust { key: victim.bench.key.signing.public(), last_good: Vec::new(), why: String::new() };
@@ -135,7 +135,7 @@ async fn what_a_stolen_key_signed_does_not_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_forgets_what_it_acknowledged_is_noticed_at_the_commit() {
+async fn store_that_forgets_acknowledged_objects_fails_the_commit() {
     for place in ["*/packs/*", "*/needs/*", "*/bodies/*", "*/snapshots/*"] {
         let mut bench = Bench::new().await;
         let folder = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,5 @@
-//! Every object of a small repository, damaged in every way: verify names it, and no reader gives
-//! out a damaged byte.
+//! Every object of a small repository, damaged in every way: verify reports it, and no reader
+//! returns a damaged byte.
 //!
 //! `KBAK_TEST_SIZE=full` flips every bit of what is small and one bit of every byte of the packs
 //! (scripts/soak); otherwise some of them, spread evenly.
@@ -29,12 +29,12 @@ use kbak::world::{Random as _, SeededRandom};
 
 use crate::support::bench::Bench;
 
-/// Whether everything is tried.
+/// True if everything is tried.
 fn full() -> bool {
     std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
 }
 
-/// A repository with two snapshots of a small folder, as it should be, and what it gives.
+/// An intact repository with two snapshots of a small folder, and the streams that it holds.
 struct Victim {
     bench: Bench,
     objects: BTreeMap<ObjectKey, Bytes>,
@@ -56,7 +56,7 @@ impl Victim {
         Self::of(true).await
     }
 
-    /// The same folder twice.
+    /// Creates a repository with two snapshots of an unchanged folder.
     async fn unchanged() -> Self {
         Self::of(false).await
     }
@@ -93,7 +93,7 @@ impl Victim {
         this
     }
 
-    /// Objects whose key holds `part`.
+    /// Returns objects whose key contains `part`.
     fn keys(&self, part: &str) -> Vec<ObjectKey> {
         self.objects.keys().filter(|key| key.as_str().contains(part)).cloned().collect()
     }
@@ -119,7 +119,7 @@ impl Victim {
         verify(&self.bench.view(), &options).await.expect("a verdict")
     }
 
-    /// The objects that verify names, as far as it looks without a key.
+    /// Returns the objects that verify reports when it has no identity.
     async fn named(&self) -> Vec<String> {
         let verdict = self.verify(Depth::All, false).await;
         let damaged = verdict.exit().code() == 4;
@@ -127,8 +127,8 @@ impl Victim {
         verdict.findings.into_iter().map(|finding| finding.object).collect()
     }
 
-    /// Reads every stream with fresh readers: all bytes, or what came before an error. What came is
-    /// compared with the truth by [`Victim::no_lie`].
+    /// Reads every stream with fresh readers: all bytes, or those before an error.
+    /// [`Victim::no_lie`] compares them with the truth.
     async fn read(&self) -> Vec<Result<Bytes, Bytes>> {
         let mut read = Vec::new();
         for snapshot in &self.snapshots {
@@ -148,8 +148,7 @@ impl Victim {
         read
     }
 
-    /// Whatever readers give out is the beginning of the truth, and some of them fail if
-    /// `must_fail`.
+    /// Checks that readers return a prefix of the truth, and that some of them fail if `must_fail`.
     async fn no_lie(&self, what: &str, must_fail: bool) {
         let read = self.read().await;
         for (read, truth) in read.iter().zip(&self.truth) {
@@ -162,7 +161,7 @@ impl Victim {
         self.no_lie_in_ranges(what).await;
     }
 
-    /// Some bytes out of the middle, which are read by ranges.
+    /// Checks some bytes from the middle, which are read by ranges.
     async fn no_lie_in_ranges(&self, what: &str) {
         let (store, world) = (self.bench.store.clone(), self.bench.world.clone());
         let snapshot = self.snapshots[1].clone();

@@ -1,5 +1,4 @@
-//! Whole objects: cut, exchanged, gone, old ones shown again, signed by somebody else, spelled
-//! another way.
+//! Damage to whole objects: truncated, exchanged, missing, replayed, signed by another key, respelled.
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -15,7 +14,7 @@ use kbak::verify::{Depth, Fault, MAX_FINDINGS};
 
 use super::Victim;
 
-/// What verify says of `key`, and what else it names.
+/// Returns the fault that verify reports of `key`, and the other objects that it reports.
 async fn fault(victim: &Victim, key: &ObjectKey, depth: Depth, open: bool) -> (Option<Fault>, Vec<String>) {
     let verdict = victim.verify(depth, open).await;
     let (this, others): (Vec<_>, Vec<_>) =
@@ -25,7 +24,7 @@ async fn fault(victim: &Victim, key: &ObjectKey, depth: Depth, open: bool) -> (O
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_cut_or_gone_is_named() {
+async fn truncated_and_missing_objects_are_reported() {
     let victim = Victim::new().await;
     for (key, good) in &victim.objects {
         for left in [0, 1, good.len() / 2, good.len() - 1] {
@@ -37,11 +36,11 @@ async fn what_is_cut_or_gone_is_named() {
         let (found, others) = fault(&victim, key, Depth::Presence, false).await;
         let named = key.as_str();
         if named.contains("/snapshots/") {
-            // Nothing says that the newest was there but the head that was kept elsewhere; an older
-            // one is missed by its child.
+            // Only the head that was kept elsewhere shows that the newest existed; an older
+            // snapshot is missed by its child.
             assert_eq!((found, others.len()), (None, 1), "{key} is gone: {others:?}");
         } else if named.contains("/cache/") && found.is_none() {
-            // A group of a scan cache: only its root is named in the clear.
+            // A group of a scan cache: only its root is named in the public envelope.
             let (_, others) = fault(&victim, key, Depth::Presence, true).await;
             assert_eq!(others.len(), 1, "{key} is gone: {others:?}");
         } else {
@@ -52,7 +51,7 @@ async fn what_is_cut_or_gone_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pack_of_another_size_is_named_without_reading_it() {
+async fn pack_of_wrong_size_is_reported_without_reading_it() {
     let victim = Victim::new().await;
     for key in victim.keys("/packs/") {
         victim.set(&key, [victim.objects[&key].as_ref(), b"x"].concat());
@@ -62,7 +61,7 @@ async fn a_pack_of_another_size_is_named_without_reading_it() {
     }
 }
 
-/// What a reader would have held at most, when it met something longer.
+/// Returns the size limit at which a reader stopped.
 fn limit(error: &StoreError) -> Option<u64> {
     match error.kind {
         StoreErrorKind::TooLarge { limit } => Some(limit),
@@ -78,7 +77,7 @@ async fn open(victim: &Victim) -> Result<OpenSnapshot, SnapshotError> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_read_beyond_the_size_that_is_signed() {
+async fn readers_stop_at_the_signed_size() {
     let victim = Victim::new().await;
     let lengthen = |key: &ObjectKey| victim.set(key, [b"x", victim.objects[key].as_ref()].concat());
     let envelope = victim.snapshots[0].envelope();
@@ -95,7 +94,7 @@ async fn nothing_is_read_beyond_the_size_that_is_signed() {
     let mut limits = 0;
     for key in victim.keys("/packs/") {
         lengthen(&key);
-        // Fresh readers, which have read nothing yet.
+        // Fresh readers that have read nothing yet.
         let opened = open(&victim).await.expect("an open snapshot");
         let mut pieces = opened.read(&stream).expect("a reader").range(0..stream.length);
         while let Some(piece) = pieces.next().await {
@@ -110,10 +109,10 @@ async fn nothing_is_read_beyond_the_size_that_is_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_that_nothing_names_push_out_no_finding() {
+async fn unreferenced_objects_displace_no_finding() {
     let victim = Victim::new().await;
     let pack = victim.keys("/packs/").pop().expect("a pack");
-    // Packs lie in folders by the beginning of their names.
+    // Packs are stored in folders by the beginning of their names.
     let mut steps = pack.as_str().rsplitn(3, '/').skip(1);
     let (start, packs) = (steps.next().expect("a folder"), steps.next().expect("a folder"));
     let folder = format!("{packs}/{}", "0".repeat(start.len()));
@@ -126,7 +125,7 @@ async fn objects_that_nothing_names_push_out_no_finding() {
     let middle = bad.len() / 2;
     bad[middle] ^= 1;
     victim.set(&pack, bad);
-    // With an identity, it is opened when all others have been hashed.
+    // With an identity, the pack is opened after all others have been hashed.
     for open in [false, true] {
         let verdict = victim.verify(Depth::All, open).await;
         let found: Vec<_> = verdict.findings.iter().filter(|one| one.object == pack.as_str()).collect();
@@ -137,7 +136,7 @@ async fn objects_that_nothing_names_push_out_no_finding() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_stands_in_anothers_place_is_named() {
+async fn exchanged_objects_are_reported() {
     let victim = Victim::new().await;
     for part in ["/packs/", "/snapshots/", "/bodies/", "/needs/", "/state/"] {
         let keys = victim.keys(part);
@@ -152,7 +151,7 @@ async fn what_stands_in_anothers_place_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_owner_opens_names_the_items_too() {
+async fn verify_with_an_identity_names_the_damaged_items() {
     let victim = Victim::new().await;
     for key in victim.keys("/packs/") {
         let mut bad = victim.objects[&key].to_vec();
@@ -170,13 +169,13 @@ async fn what_an_owner_opens_names_the_items_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_pinned_key_counts_and_only_in_its_place() {
+async fn manifest_with_wrong_key_place_or_spelling_is_rejected() {
     let victim = Victim::new().await;
     let newest = victim.snapshots[1].clone();
     let (old, good) = (newest.key.clone(), victim.objects[&newest.key].clone());
     victim.bench.store.delete(&old).await.expect("deleted");
 
-    // The same envelope, signed by a thief.
+    // The same envelope, signed by another key.
     let thief = WriterKey::generate(&victim.bench.world);
     let (sealed, _) = newest.envelope().seal(&thief.signing).expect("sealed");
     victim.set(sealed.key(), sealed.bytes().clone());
@@ -184,7 +183,7 @@ async fn only_the_pinned_key_counts_and_only_in_its_place() {
     assert_eq!(found, Some(Fault::Signature));
     victim.bench.store.delete(sealed.key()).await.expect("deleted");
 
-    // Signed by the writer himself for another plan, put here.
+    // Signed by the right writer for another plan, and put here.
     let other = Envelope { plan: victim.bench.key.plan("other"), ..newest.envelope().clone() };
     let (sealed, hash) = other.seal(&victim.bench.key.signing).expect("sealed");
     let here = newest.envelope().path().snapshot(other.seq, hash);
@@ -193,7 +192,7 @@ async fn only_the_pinned_key_counts_and_only_in_its_place() {
     assert_eq!(found, Some(Fault::Signature));
     victim.bench.store.delete(&here).await.expect("deleted");
 
-    // The same signature with other white space: another object that nobody signed so.
+    // The same signature with other white space: another object, which is not signed in this form.
     let text = String::from_utf8(good.to_vec()).expect("text");
     let respelled = Bytes::from(text.replacen("-----END", "\n-----END", 1));
     assert!(SignedDocument::parse(respelled.clone()).is_err());
@@ -203,12 +202,12 @@ async fn only_the_pinned_key_counts_and_only_in_its_place() {
     assert_eq!(found, Some(Fault::Signature));
     victim.bench.store.delete(&here).await.expect("deleted");
 
-    // The store shows the day before yesterday: only who kept the head can tell.
+    // The store shows an older state: only a head kept elsewhere reveals it.
     let verdict = victim.verify(Depth::Presence, false).await;
     let faults: Vec<_> = verdict.findings.iter().map(|finding| finding.fault).collect();
     assert_eq!(faults, [Fault::RolledBack]);
 
-    // A manifest shown again in the place of another.
+    // A manifest replayed in place of another.
     victim.set(&old, victim.objects[&victim.snapshots[0].key].clone());
     let (found, _) = fault(&victim, &old, Depth::Presence, false).await;
     assert_eq!(found, Some(Fault::Altered));

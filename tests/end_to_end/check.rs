@@ -1,5 +1,4 @@
-//! The preflight on real parts: what fits passes, and everything that does not is named with what
-//! to do about it.
+//! The preflight against real servers: a sound setup passes, and every problem is reported with a remedy.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::support::postgres;
 use crate::support::program::beneath;
 use crate::support::servers::{READER, SECRET, seaweedfs};
 
-/// The findings of one weight: what they concern, what was found, what to do.
+/// Returns the findings of one weight: subject, finding, remedy.
 fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
     let text = |finding: &Value, field: &str| finding[field].as_str().unwrap_or_default().to_owned();
     let findings = report["findings"].as_array().expect("findings").iter();
@@ -27,7 +26,7 @@ fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// The one problem that there is.
+/// Returns the only problem.
 fn problem((code, report, said): (i32, Value, String)) -> (String, String, String) {
     assert_eq!(code, 2, "{report:#} {said}");
     let problems = of(&report, "problem");
@@ -36,7 +35,7 @@ fn problem((code, report, said): (i32, Value, String)) -> (String, String, Strin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fits_passes_and_what_does_not_is_named() {
+async fn sound_setup_passes_and_problems_are_reported() {
     let plane = Plane::up(&["--without-controllers"]);
     let server = postgres::Server::start("secret", &[]);
     let desk = Desk::of_plan("nightly");
@@ -78,14 +77,14 @@ async fn what_fits_passes_and_what_does_not_is_named() {
         before.iter().filter(|path| path.is_file()).count()
     );
 
-    // For eyes: a line each, the verdict at the end.
+    // The table for people: a line for each finding, the verdict at the end.
     let table = crate::support::program::good(&["check", "--plan", &plan]);
     let table = String::from_utf8(table.stdout).expect("text");
     assert!(table.starts_with("✓ store "), "{table}");
     let last = table.lines().last().expect("a verdict");
     assert!(last.starts_with("0 problems, 1 warning. Nothing was written but the store's probe"), "{table}");
 
-    // What the plan names and the cluster has not would be a gap of every backup.
+    // Names in the plan that the cluster lacks would be a gap of every backup.
     let names = |accept: &str| {
         desk.plan(&format!(
             "  cluster: {{kubeconfigFile: \"{config}\"}}\n  coverage: off\n{accept}  resources: {{namespaces: \
@@ -129,7 +128,7 @@ async fn what_fits_passes_and_what_does_not_is_named() {
     let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
     assert!(about == "shop" && remedy.contains("is the server up"), "{about} {remedy}");
 
-    // A recipient that is none is a mistake of usage: nothing is tried.
+    // An invalid recipient is a usage error: nothing is tried.
     let (repo, key, data) = (desk.repo(), desk.text("keys/writer.key"), desk.text("data"));
     let short = ["check", "--repo", &repo, "--writer-key", &key, "--path", &data, "--recipient"];
     let (code, report, said) = json(&[&short[..], &["age1mistyped"]].concat());
@@ -148,7 +147,7 @@ async fn what_fits_passes_and_what_does_not_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_right_is_named_with_the_rules_that_mend_it() {
+async fn missing_right_is_reported_with_the_rules_to_add() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     let desk = Desk::of_plan("nightly");
@@ -162,7 +161,7 @@ async fn a_missing_right_is_named_with_the_rules_that_mend_it() {
     ));
     let (about, what, remedy) = problem(json(&["check", "--plan", &plan]));
     assert_eq!((about.as_str(), what.as_str()), ("rights", "may not list secrets, deployments.apps"));
-    // The lines after the first are the rules, as they go into a role.
+    // The lines after the first are the rules in the form of a role.
     let (_, lines) = remedy.split_once('\n').expect("rules");
     let more: Vec<Value> = serde_saphyr::from_str(lines).expect("YAML");
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/checker";
@@ -180,7 +179,7 @@ async fn a_missing_right_is_named_with_the_rules_that_mend_it() {
     panic!("the rules do not mend it");
 }
 
-/// A job that tries a store and nothing else.
+/// Returns a job that checks only a store.
 fn store_only(desk: &Desk, store: StoreOptions) -> CheckJob {
     CheckJob {
         plan: "nightly".into(),
@@ -204,7 +203,7 @@ fn problems(checked: &Checked) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_is_judged_by_what_it_does() {
+async fn store_is_judged_by_probing_it() {
     let server = seaweedfs();
     server.bucket("backups", false).await;
     let desk = Desk::of_plan("nightly");
@@ -252,7 +251,7 @@ async fn a_store_is_judged_by_what_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_is_tried_with_its_tools_and_its_rights() {
+async fn database_is_probed_for_client_tools_and_rights() {
     let server = postgres::Server::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE orders");
     server.sql("postgres", "CREATE ROLE backup LOGIN PASSWORD 'secret'");
@@ -280,7 +279,7 @@ async fn a_database_is_tried_with_its_tools_and_its_rights() {
     server.sql("postgres", "GRANT pg_read_all_data TO backup");
     assert_eq!(problems(&tried(config).await), []);
 
-    // Tools of an older version: the real psql, and a pg_dump that says so.
+    // Tools of an older version: the real psql, and a pg_dump that reports an old version.
     let real = server.config().tools.expect("tools");
     let old = desk.at("old");
     std::fs::create_dir(&old).expect("a folder");

@@ -1,4 +1,4 @@
-//! A real control plane, read at one moment.
+//! A real control plane, listed at one revision.
 
 use async_trait::async_trait;
 use kbak::plan::Glob;
@@ -10,7 +10,7 @@ use crate::support::plane::{Plane, connect, create, get, patch, try_create};
 use crate::support::program::beneath;
 use crate::support::resources::{NoPause, Pause, config_map, read_with};
 
-/// Compacts the datastore while the first objects are handed on, as often as it is told.
+/// Compacts the datastore while the first objects are forwarded, a given number of times.
 struct Compact<'a> {
     plane: &'a Plane,
     times: u32,
@@ -27,8 +27,8 @@ impl Pause for Compact<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revision_that_is_compacted_away_restarts_everything() {
-    // Without snapshots in the server's cache, so that every page is read from etcd.
+async fn compacted_revision_restarts_the_whole_listing() {
+    // Without snapshots in the server's cache, every page is read from etcd.
     let plane = Plane::up(&[
         "--without-controllers",
         "--apiserver-arg",
@@ -51,7 +51,7 @@ async fn a_revision_that_is_compacted_away_restarts_everything() {
     let report = report.expect("what can be had");
     assert_eq!((report.restarts, held.restarts), (4, 4), "not for ever");
     assert!(report.kinds.iter().all(|kind| matches!(kind.consistency, Consistency::OwnRevision(_))));
-    // Where it was compacted away even between two pages of one kind, again and again, that is a gap.
+    // Compaction between two pages of one kind, again and again, is a gap.
     let given_up = report.gaps.iter().any(|gap| matches!(gap.reason, GapReason::Expired { .. }));
     assert!(given_up || held.objects("configmaps").len() >= 1100, "each kind is one moment");
     for kind in &report.kinds {
@@ -63,12 +63,12 @@ async fn a_revision_that_is_compacted_away_restarts_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kind_with_a_store_of_its_own_is_read_and_named() {
+async fn kind_in_a_separate_store_is_read_and_reported() {
     let plane = Plane::up(&["--events-etcd", "--without-controllers"]);
     let cluster = plane.cluster().await;
     let event =
         json!({"metadata": {"name": "e1"}, "involvedObject": {"namespace": "default"}, "reason": "Test"});
-    // That the API server is ready says nothing of this second store.
+    // The API server's readiness says nothing of this second store.
     let mut made = false;
     for _ in 0..600 {
         let answer = try_create(&cluster, "/api/v1/namespaces/default/events", event.clone()).await;
@@ -86,14 +86,14 @@ async fn a_kind_with_a_store_of_its_own_is_read_and_named() {
     let named: Vec<&str> = report.gaps.iter().map(|gap| gap.object.as_str()).collect();
     assert_eq!(named, ["events", "events.events.k8s.io"], "{:?}", report.gaps);
     assert!(report.gaps.iter().all(|gap| matches!(gap.reason, GapReason::NotAtRevision { .. })));
-    // The server itself may have an event to tell.
+    // The server itself may have created an event.
     assert!(held.objects("events").contains_key("default/e1"), "and its objects are there all the same");
     for kind in &report.kinds {
         let apart = matches!(kind.consistency, Consistency::OwnRevision(_));
         assert_eq!(apart, kind.kind.plural == "events", "{kind:?}");
     }
 
-    // The plan says what that means; the objects are in the snapshot either way.
+    // The plan decides what that means; the objects are in the snapshot either way.
     let keyed = Keyed::new();
     for (consistency, code, place) in [("strict", 3, "gaps"), ("best-effort", 0, "notes")] {
         let resources = json!({"kinds": {"exclude": []}, "consistency": consistency});
@@ -107,7 +107,7 @@ async fn a_kind_with_a_store_of_its_own_is_read_and_named() {
     }
 }
 
-/// A kubeconfig of a ServiceAccount that may do what `rules` say.
+/// Returns a kubeconfig of a ServiceAccount with these `rules`.
 pub(super) async fn limited(
     plane: &Plane,
     cluster: &Cluster,
@@ -138,7 +138,7 @@ pub(super) async fn limited(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_right_is_a_gap_that_names_the_rule_to_add() {
+async fn missing_right_is_a_gap_that_names_the_rule_to_add() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     create(&cluster, "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await;
@@ -159,7 +159,7 @@ async fn a_missing_right_is_a_gap_that_names_the_rule_to_add() {
     let GapReason::Forbidden { rule, .. } = &gap.reason else { panic!("{gap}") };
     assert_eq!(gap.object, "secrets");
 
-    // The rule that it names, and nothing else, closes the gap.
+    // The named rule alone closes the gap.
     let rule: Value = serde_saphyr::from_str(rule).expect("YAML");
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/reader";
     let mut rules = get(&cluster, role).await["rules"].clone();

@@ -1,5 +1,4 @@
-//! An API server that fails in the ways in which API servers fail: each is named, and nothing that it
-//! spoils passes for whole.
+//! Faults of an API server: each is reported, and no spoiled answer is taken for complete.
 
 use std::sync::Mutex;
 
@@ -41,10 +40,10 @@ fn whole(held: &Held, report: &ResourcesReport, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_is_waited_for() {
+async fn transient_api_faults_are_retried() {
     let plane = Plane::up(&["--without-controllers"]);
     with_maps(&plane, 1200).await;
-    // Pages of the ConfigMaps: too busy for more than the usual tries, a lost answer, a cut one, a timeout.
+    // Faults of ConfigMap pages: more 429 than usual tries, a lost answer, a truncated one, a timeout.
     let proxy = Proxy::before(&plane.kubeconfig(), |asked| match (asked.path.as_str(), asked.before) {
         (MAPS, 1..=12) => Some(Fault::Status(429, Some(0))),
         (MAPS, 13) => Some(Fault::Drop),
@@ -60,7 +59,7 @@ async fn what_passes_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kind_whose_answers_stay_broken_is_a_gap() {
+async fn kind_with_persistently_broken_answers_is_a_gap() {
     let plane = Plane::up(&["--without-controllers"]);
     with_maps(&plane, 3).await;
     let proxy = Proxy::before(&plane.kubeconfig(), |asked| match asked.path.as_str() {
@@ -90,7 +89,7 @@ async fn a_kind_whose_answers_stay_broken_is_a_gap() {
     assert!(!held.objects(roles).is_empty(), "the rest is there");
 }
 
-/// Does something once, when the first object of a kind is handed on.
+/// Acts once, when the first object of a kind is forwarded.
 struct Once<F> {
     at: &'static str,
     act: Mutex<Option<F>>,
@@ -131,7 +130,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_server_that_starts_again_is_waited_for() {
+async fn backup_continues_after_api_server_restart() {
     let mut plane = Plane::up(&["--without-controllers"]);
     with_maps(&plane, 1200).await;
     let cluster = plane.cluster().await;
@@ -151,7 +150,7 @@ async fn an_api_server_that_starts_again_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_gone_is_an_error() {
+async fn unreachable_api_server_is_an_error() {
     let mut plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     plane.command("kill kube-apiserver");
@@ -166,7 +165,7 @@ async fn a_server_that_is_gone_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_definition_that_goes_meanwhile_is_a_gap() {
+async fn definition_deleted_during_backup_is_a_gap() {
     let plane = Plane::up(&[]);
     let cluster = plane.cluster().await;
     definition(&cluster).await;
@@ -199,7 +198,7 @@ async fn a_definition_that_goes_meanwhile_is_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_that_end_meanwhile_are_gaps() {
+async fn rights_revoked_during_backup_are_gaps() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     create(&cluster, "/api/v1/namespaces/default/configmaps", config_map("c", "x")).await;
@@ -229,13 +228,13 @@ async fn rights_that_end_meanwhile_are_gaps() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_servers_behind_the_api_server_are_named() {
+async fn dead_webhooks_and_aggregated_servers_are_reported() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     definition(&cluster).await;
     let apples = "/apis/demo.kbak.dev/v1/namespaces/default/apples";
     create(&cluster, apples, thing("apples.demo.kbak.dev", "one", 1)).await;
-    // A conversion webhook that nobody answers: at the storage version it is not asked.
+    // A conversion webhook that does not answer: it is not called for the storage version.
     let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/apples.demo.kbak.dev";
     let hook = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://127.0.0.1:1/convert"}}});
     patch(&cluster, definition, json!({"spec": {"conversion": hook}})).await;
@@ -257,7 +256,7 @@ async fn dead_servers_behind_the_api_server_are_named() {
     }
     assert!(known, "the dead API is never named");
 
-    // Stored in a version that is no longer the storage version, they cannot be told without it.
+    // Stored in a former storage version, the objects cannot be listed without the webhook.
     let versions = ["v1", "v2"].map(|name| {
         let schema =
             json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
@@ -277,8 +276,8 @@ async fn dead_servers_behind_the_api_server_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn history_that_ends_every_few_seconds_is_outrun_or_told() {
-    // A revision lives one to two intervals.
+async fn frequent_compaction_is_survived_or_reported() {
+    // A revision lives for one to two intervals.
     let full = std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full");
     let (interval, late) =
         if full { ("--etcd-compaction-interval=15s", 40) } else { ("--etcd-compaction-interval=5s", 13) };
@@ -291,10 +290,10 @@ async fn history_that_ends_every_few_seconds_is_outrun_or_told() {
     ]);
     with_maps(&plane, 1200).await;
     let cluster = plane.cluster().await;
-    // A run that is quick beside it sees nothing of it.
+    // A run shorter than the interval is not affected.
     let (held, report) = read(&cluster).await;
     whole(&held, &report, 1200);
-    // One whose second page comes too late, the first time, begins again.
+    // A run whose second page comes too late at first begins again.
     let proxy = Proxy::before(&plane.kubeconfig(), move |asked| {
         let second = asked.path == MAPS && asked.query.contains("continue=") && asked.before < 3;
         second.then_some(Fault::Late(std::time::Duration::from_secs(late)))
@@ -308,11 +307,11 @@ async fn history_that_ends_every_few_seconds_is_outrun_or_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_objects_stay_within_the_limit() {
+async fn large_objects_stay_within_the_memory_limit() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     namespace(&cluster, "large").await;
-    // 1.5 MiB is etcd's own limit by default. Not all alike, so that something has to be stored.
+    // 1.5 MiB is etcd's own limit by default. Values differ, so that something has to be stored.
     let count = if std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full") { 1000 } else { 150 };
     let object = |number: u64| {
         let size = if number == 0 { 1_500_000 } else { 1_000_000 };

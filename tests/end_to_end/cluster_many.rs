@@ -1,5 +1,5 @@
-//! Many objects under the limit of memory: 3,000 here; KBAK_TEST_OBJECTS says how many (scripts/soak:
-//! 300,000). Rates stand beside those of the same server's plain list.
+//! Many objects under the memory limit: 3,000, or KBAK_TEST_OBJECTS (scripts/soak: 300,000). Rates
+//! are printed beside those of the same server's plain list.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ async fn many_objects_stay_within_the_limit() {
     .await;
     let filled = began.elapsed().as_secs_f64();
 
-    // The plain list of the same server, in pages of 500, bodies read and thrown away.
+    // The plain list of the same server in pages of 500; bodies are read and discarded.
     let (began, mut token, mut listed) = (Instant::now(), String::new(), 0u64);
     loop {
         let query = format!("limit=500&continue={token}");

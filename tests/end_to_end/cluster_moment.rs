@@ -1,6 +1,5 @@
-//! Everything that a backup holds is what the datastore held at one revision, while others write: on
-//! etcd and on kine, compared with the datastore's own history. KBAK_TEST_SIZE=full slows the lists
-//! to half a minute and more.
+//! A backup equals the datastore's state at one revision while others write. On etcd and on kine it is
+//! compared with the datastore's own history. KBAK_TEST_SIZE=full slows the lists to half a minute and more.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +27,7 @@ const KINDS: &[(&str, &str)] = &[
 /// Writers, each with objects of its own.
 const WRITERS: u64 = 4;
 
-/// Counts writes, and ends writers.
+/// Counts writes, and stops the writers.
 #[derive(Clone, Default)]
 struct Writes {
     count: Arc<AtomicU64>,
@@ -40,7 +39,7 @@ impl Writes {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Creates, changes and deletes until it is told to stop.
+    /// Creates, changes and deletes objects until stopped.
     async fn make(self, cluster: Cluster, writer: u64) {
         let mut there: BTreeMap<String, bool> = BTreeMap::new();
         for count in 0u64.. {
@@ -67,7 +66,7 @@ impl Writes {
     }
 }
 
-/// Lets the writers make so many more writes before it goes on.
+/// Waits for more writes before it goes on.
 struct AfterWrites(Writes);
 
 #[async_trait]
@@ -129,10 +128,10 @@ async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
     (held, report)
 }
 
-/// The backup holds what the datastore's history says it held at R: no object more, none less, each at
+/// Checks that the backup equals the datastore's state at its revision: the same objects, each at
 /// the revision that wrote it. In one store no two objects share a revision.
 fn compare(held: &Held, state: &BTreeMap<u64, String>) {
-    /// What the API server keeps beside objects; and events, which are left out.
+    /// Keys of the API server that are no objects; and events, which are left out.
     const NO_OBJECTS: &[&str] = &["masterleases/", "ranges/", "peerserverleases/", "events/", "health"];
     let mut found = BTreeMap::new();
     for (kind, lines) in &held.kinds {
@@ -158,13 +157,13 @@ fn compare(held: &Held, state: &BTreeMap<u64, String>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_is_what_etcd_held_at_one_revision_while_others_write() {
+async fn every_kind_matches_what_etcd_held_at_one_revision_while_others_write() {
     let plane = Plane::up(&[]);
     let (held, report) = read_while_written(&plane.kubeconfig()).await;
     compare(&held, &plane.state_at(report.revision.parse().expect("a number")));
 }
 
-/// A folder of components in which kine stands for etcd.
+/// Returns a folder of components in which kine replaces etcd.
 fn with_kine(folder: &Path, database: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
     let kine = std::env::var("KBAK_TEST_KINE")
@@ -183,7 +182,7 @@ fn with_kine(folder: &Path, database: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_is_what_kine_held_at_one_revision_while_others_write() {
+async fn every_kind_matches_what_kine_held_at_one_revision_while_others_write() {
     let server = Server::start("kine", &["max_connections=100"]);
     let database = format!("postgres://kbak:kine@/kine?host={}&sslmode=disable", server.socket().display());
     let folder = tempfile::tempdir().expect("a folder");
@@ -204,9 +203,9 @@ async fn every_kind_is_what_kine_held_at_one_revision_while_others_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_store_at_the_same_number_is_found_out_when_it_has_not_moved_alike() {
-    // Two clusters that know the same custom resource; what asks the first one for apples is answered
-    // by the second, as by an aggregated API that stores for itself.
+async fn separate_store_with_a_similar_revision_number_is_detected() {
+    // Two clusters with the same custom resource. The second answers requests for the first one's
+    // apples, like an aggregated API with its own store.
     let (plane, other) = (Plane::up(&["--without-controllers"]), Plane::up(&["--without-controllers"]));
     let (cluster, apart) = (plane.cluster().await, other.cluster().await);
     for cluster in [&cluster, &apart] {
@@ -219,7 +218,7 @@ async fn another_store_at_the_same_number_is_found_out_when_it_has_not_moved_ali
         .await;
     }
     let elsewhere = upstream(&other.kubeconfig()).await;
-    // The first time its revision is shown, it happens to lie between two of the first one's.
+    // At the first probe its revision happens to lie between two of the first cluster's.
     let shown = Arc::new(AtomicU64::new(0));
     let proxy = Proxy::before(&plane.kubeconfig(), {
         let shown = shown.clone();
@@ -236,14 +235,14 @@ async fn another_store_at_the_same_number_is_found_out_when_it_has_not_moved_ali
     })
     .await;
     let through = connect(&proxy.kubeconfig()).await;
-    // Something must move meanwhile, or the first look were a proof.
+    // Writes must go on meanwhile, or the first probe would be a proof.
     let writes = Writes::default();
     namespace(&cluster, "busy").await;
     let writer = tokio::spawn(writes.clone().make(cluster.clone(), 0));
     while writes.count() < 20 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // So that the other store knows the revision that it will be asked for, and is far beyond.
+    // Makes the other store know the requested revision, and be far beyond it.
     let behind = revision_now(&cluster).await.saturating_sub(revision_now(&apart).await) + 3000;
     fill(&apart, behind, 8, |count| {
         let object = json!({"metadata": {"name": format!("c{count}")}});
@@ -268,9 +267,9 @@ async fn revision_now(cluster: &Cluster) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_does_not_keep_to_a_revision_is_found_out() {
+async fn server_that_ignores_the_requested_revision_is_detected() {
     let plane = Plane::up(&["--without-controllers"]);
-    // Whatever is listed at the revision a second time comes without one of its objects.
+    // A second list at the revision lacks one of its objects.
     let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
         let again = asked.is_exact() && asked.before >= 2;
         again.then_some(Fault::Body(|body| {

@@ -1,4 +1,4 @@
-//! A backup of a real control plane, created again in an empty one.
+//! A backup of a real control plane, restored into an empty one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::plane::{Plane, create, get};
 use crate::support::resources::{Held, config_map, definition, key, namespace, read, thing};
 
-/// Objects of many kinds, with owners, finalizers, and what must be cut out.
+/// Creates objects of many kinds, with owners, finalizers, and fields that must be removed.
 async fn application(cluster: &Cluster) {
     namespace(cluster, "shop").await;
     definition(cluster).await;
@@ -134,8 +134,8 @@ async fn application(cluster: &Cluster) {
     .await;
 }
 
-/// What two clusters may differ in, beside what the server sets in any object: kind, pointer and
-/// why. Written down apart from the restore code.
+/// Allowed differences beside the fields that the server sets in any object: kind, pointer, reason.
+/// Written independently of the restore code.
 const DIFFERENT: &[(&str, &str, &str)] = &[
     ("Service", "/spec/clusterIP", "the new cluster's address"),
     ("Service", "/spec/clusterIPs", "the new cluster's address"),
@@ -153,7 +153,7 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("Pod", "/spec/containers/0/volumeMounts", "the token's volume has a random name"),
 ];
 
-/// Objects outside namespaces that `application` makes, besides the definition's.
+/// Cluster-scoped objects that `application` creates, besides the definition's.
 const MADE: &[&str] = &["/shop", "/disk", "/slow", "/high", "/w", "/apples.demo.kbak.dev"];
 
 fn remove(object: &mut Value, pointer: &str) {
@@ -164,7 +164,7 @@ fn remove(object: &mut Value, pointer: &str) {
     }
 }
 
-/// An object without what may differ; owners by name.
+/// Returns an object without the fields that may differ, with owners by name.
 fn bare(object: &Value) -> Value {
     let mut object = object.clone();
     for field in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"] {
@@ -186,7 +186,7 @@ fn bare(object: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_application_comes_back_in_an_empty_cluster() {
+async fn application_is_restored_into_empty_cluster() {
     let (old, new) = (Plane::up(&[]), Plane::up(&[]));
     let (there, here) = (old.cluster().await, new.cluster().await);
     application(&there).await;
@@ -200,8 +200,8 @@ async fn an_application_comes_back_in_an_empty_cluster() {
         let before = outcomes.lock().expect("a lock").insert(object.to_string(), outcome.clone());
         assert_eq!(before, None, "{object} is told once");
     };
-    // First without being allowed anything but the disk's folder, so that its claim finds it: nothing
-    // that gives rights comes, nor what needs it.
+    // First only `privileged` is allowed, for the disk's folder, so that its claim finds it.
+    // Objects that grant rights, and those that need them, are not restored.
     let allow = BTreeSet::from([Allow::Privileged]);
     let config = RestoreConfig { patience: 0, takeover: true, allow, ..RestoreConfig::default() };
     let first = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
@@ -226,7 +226,7 @@ async fn an_application_comes_back_in_an_empty_cluster() {
 
     let outcomes = outcomes.into_inner().expect("a lock");
     compare(&held, &outcomes, &here).await;
-    // Owners are those of the new cluster, all three deep, and garbage collection agrees.
+    // Owners are those of the new cluster, all three deep, and the garbage collector keeps their dependents.
     let get_uid = async |path: &str| get(&here, path).await["metadata"]["uid"].clone();
     let owner = get_uid("/api/v1/namespaces/shop/configmaps/owner").await;
     let middle = get(&here, "/apis/demo.kbak.dev/v1/namespaces/shop/apples/middle").await;
@@ -237,7 +237,7 @@ async fn an_application_comes_back_in_an_empty_cluster() {
     files(&held).await;
 }
 
-/// Every object that was created or there before is in the new cluster as it was.
+/// Checks that every created or existing object in the new cluster equals the backup.
 async fn compare(held: &Held, outcomes: &BTreeMap<String, Outcome>, here: &Cluster) {
     let (after, _) = read(here).await;
     let mut compared = BTreeSet::new();
@@ -250,7 +250,7 @@ async fn compare(held: &Held, outcomes: &BTreeMap<String, Outcome>, here: &Clust
                 format!("{}{}", kind.kind, if kind.namespaced { format!("/{place}") } else { place.clone() });
             let made =
                 if kind.namespaced { place.starts_with("shop/") } else { MADE.contains(&place.as_str()) };
-            // The CA bundle of each cluster is its own.
+            // Each cluster has its own CA bundle.
             if !made || place == "shop/kube-root-ca.crt" || matches!(outcomes[&shown], Outcome::Skipped(_)) {
                 continue;
             }
@@ -262,7 +262,7 @@ async fn compare(held: &Held, outcomes: &BTreeMap<String, Outcome>, here: &Clust
     assert!(compared.len() >= 25, "{} kinds: {compared:?}", compared.len());
 }
 
-/// The same backup as files: one each, readable by a YAML 1.1 parser, nothing changed.
+/// Writes the same backup as files: one each, readable by a YAML 1.1 parser, with nothing changed.
 async fn files(held: &Held) {
     let folder = tempfile::tempdir().expect("a folder");
     let shop =

@@ -1,4 +1,4 @@
-//! What is asked for and is not in the snapshot is named, and nothing passes for restored.
+//! Requested objects that the snapshot lacks are reported, and the restore does not succeed.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::program::{good, kbak};
 use crate::support::resources::{config_map, namespace};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_selection_that_fits_nothing_is_no_success() {
+async fn selection_without_a_match_fails() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     namespace(&cluster, "shop").await;
@@ -21,7 +21,7 @@ async fn a_selection_that_fits_nothing_is_no_success() {
     good(&[&["backup", "--resources", "--kubeconfig", &kubeconfig], &texts(&desk.writer())[..]].concat());
     let into = ["restore", "latest", "--cluster", "--kubeconfig", &kubeconfig];
 
-    // No kind of the snapshot: refused, with what was meant.
+    // A kind that the snapshot lacks: refused, with a suggestion.
     for (argument, kind, meant) in [
         ("--kind", "deploymentz", "did you mean deployments.apps?"),
         ("--kind", "Deployment", "did you mean deployments.apps?"),
@@ -34,7 +34,7 @@ async fn a_selection_that_fits_nothing_is_no_success() {
             assert!(said.contains(meant) && said.contains("nothing was changed"), "{said}");
         }
     }
-    // Nothing of that name.
+    // A name that the snapshot lacks.
     for (arguments, told) in [
         (&["--namespace", "nosuch"][..], "--namespace nosuch"),
         (&["--namespace", "shop", "--namespace", "typo"], "--namespace typo"),
@@ -60,7 +60,7 @@ async fn a_selection_that_fits_nothing_is_no_success() {
         assert!(code == 3 && said.contains(&told), "{code} {said}");
     }
 
-    // The same from a plan, and what maps or changes nothing.
+    // The same from a plan, and mappings and modifiers without effect.
     let plan = desk.text("restore.yaml");
     let text = |rest: &str| {
         format!("apiVersion: kbak.dev/v1\nkind: RestorePlan\nmetadata: {{name: r}}\nspec:\n{rest}")
@@ -77,12 +77,12 @@ async fn a_selection_that_fits_nothing_is_no_success() {
     let wanted = ["--namespace shpo", "the mapping of namespace typo", "modifier 2"];
     assert_eq!(absent, wanted.map(|one| format!("nothing in the snapshot fits {one}")), "{out}");
 
-    // What is there is restored, and that is a success.
+    // The existing part is restored, which is a success.
     let own = ["--namespace", "shop:copy", "--selector", "!nosuch"];
     let (code, _, said) = desk.reads(&[&into[..], &own].concat());
     assert_eq!(code, 0, "{said}");
     get(&cluster, "/api/v1/namespaces/copy/configmaps/settings").await;
-    // Files are as in the backup: another wish is refused, and nothing written.
+    // Files equal the backup: options that change objects are refused, and nothing is written.
     let folder = desk.text("wished");
     for (wish, named) in [
         (&["--namespace", "shop:copy"][..], "another namespace"),
@@ -93,7 +93,7 @@ async fn a_selection_that_fits_nothing_is_no_success() {
         let (code, _, said) = desk.reads(&[&["restore", "--resources-to", &folder], wish].concat());
         assert!(code == 2 && said.contains(named) && !desk.at("wished").exists(), "{code} {said}");
     }
-    // A merge patch removes with null, as RFC 7396 says.
+    // A merge patch removes a field with null (RFC 7396).
     let removes = desk.text("removes.yaml");
     let rest = "  map: {namespaces: {shop: bare}}\n  modify:\n    - {match: {names: [settings]}, merge: {data: null}}\n";
     std::fs::write(&removes, text(rest)).expect("a plan");
@@ -101,7 +101,7 @@ async fn a_selection_that_fits_nothing_is_no_success() {
     assert_eq!(code, 0, "{said}");
     let bare = get(&cluster, "/api/v1/namespaces/bare/configmaps/settings").await;
     assert_eq!(bare.get("data"), None, "{bare}");
-    // One object into another namespace: the namespace only says where it goes.
+    // One object into another namespace: the namespace option only names the destination.
     let one = ["--object", "configmaps/shop/settings", "--namespace", "shop:one"];
     let (code, _, said) = desk.reads(&[&into[..], &one].concat());
     assert_eq!(code, 0, "{said}");

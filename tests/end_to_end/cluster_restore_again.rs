@@ -1,4 +1,4 @@
-//! A restore in place: what is there already, what somebody changed, what only the cluster has.
+//! A restore in place: existing objects, changed objects, and objects that only the cluster has.
 
 use kbak::restore::kubernetes::{Action, Allow, Existing, Outcome, RestoreConfig};
 use kbak::source::kubernetes::Cluster;
@@ -12,7 +12,7 @@ fn config() -> RestoreConfig {
     RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() }
 }
 
-/// What becomes of the last object, planned and done, which agree.
+/// Returns the outcome of the last object, after checking that plan and restore agree.
 async fn bring(here: &Cluster, held: &Held, config: &RestoreConfig) -> Outcome {
     let (_, decided) = plan(here, held, config, false).await;
     let (report, outcomes) = restore(here, held, config).await;
@@ -32,7 +32,7 @@ async fn bring(here: &Cluster, held: &Held, config: &RestoreConfig) -> Outcome {
     outcomes.into_values().next_back().expect("an object")
 }
 
-/// The object at `path` as a backup holds it.
+/// Returns the object at `path` as a backup holds it.
 async fn backed_up(here: &Cluster, kind: &str, path: &str) -> Held {
     let object = get(here, path).await;
     let mut held = stored(&[(kind, &[])]);
@@ -47,7 +47,7 @@ async fn meddle(here: &Cluster, path: &str, with: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_somebody_added_is_a_difference_and_is_taken_away() {
+async fn added_fields_are_differences_and_are_removed() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -96,13 +96,13 @@ async fn what_somebody_added_is_a_difference_and_is_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_asked_for_that_is_there() {
+async fn existing_equal_objects_are_not_created_again() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
     let maps = "/api/v1/namespaces/shop/configmaps";
     create(&here, maps, json!({"metadata": {"name": "a"}, "data": {"a": "1"}})).await;
-    // A quota that is used up would refuse a create, and count it before it is refused otherwise.
+    // An exhausted quota would refuse a create before any other check does.
     let quotas = "/api/v1/namespaces/shop/resourcequotas";
     let hard = json!({"configmaps": "1"});
     create(&here, quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
@@ -110,7 +110,7 @@ async fn nothing_is_asked_for_that_is_there() {
     let held = backed_up(&here, "core/v1/configmaps ConfigMap", &format!("{maps}/a")).await;
     assert_eq!(bring(&here, &held, &config()).await, Outcome::Existed);
 
-    // What needs to be allowed is not asked for where it is there already.
+    // An existing object needs no allowance.
     let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles";
     let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
     create(&here, roles, json!({"metadata": {"name": "r"}, "rules": rules})).await;
@@ -121,7 +121,7 @@ async fn nothing_is_asked_for_that_is_there() {
     meddle(&here, &role, wider).await;
     assert_eq!(bring(&here, &held, &config()).await, Outcome::Refused(Allow::Rbac));
 
-    // The controller's token stays: it is no part of the backup.
+    // The controller's token stays: it is not in the backup.
     create(&here, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "ci"}})).await;
     let secrets = "/api/v1/namespaces/shop/secrets";
     let token = json!({"metadata": {"name": "ci", "annotations": {"kubernetes.io/service-account.name": "ci"}}, "type": "kubernetes.io/service-account-token"});
@@ -133,7 +133,7 @@ async fn nothing_is_asked_for_that_is_there() {
     assert_eq!(bring(&here, &held, &replace).await, Outcome::Existed);
     assert_eq!(get(&here, &secret).await["data"]["token"], "dG9rZW4=");
 
-    // What runs here goes on running, although nobody can say whether this is the same cluster.
+    // A running CronJob here goes on, although the cluster's identity is unknown.
     let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}}});
     let jobs = "/apis/batch/v1/namespaces/shop/cronjobs";
     let cron =
@@ -150,7 +150,7 @@ async fn nothing_is_asked_for_that_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn owners_that_are_there_are_found_by_name() {
+async fn existing_owners_are_found_by_name() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -161,7 +161,7 @@ async fn owners_that_are_there_are_found_by_name() {
     let owners =
         json!([reference("owner", &uid("ConfigMap", "owner")), reference("gone", &uid("ConfigMap", "gone"))]);
     let child = json!({"metadata": {"ownerReferences": owners}});
-    // What is said of a manager who applied takes the place of what the server noted of the restore.
+    // The restored entry of an apply manager replaces the server's entry for the restore.
     let fields = json!({"f:data": {"f:a": {}}});
     let argo = json!({"manager": "argo", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields});
     let applied =
@@ -178,7 +178,7 @@ async fn owners_that_are_there_are_found_by_name() {
     let of = async |name: &str| get(&here, &format!("{maps}/{name}")).await["metadata"].clone();
     assert_eq!(of("child").await["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
 
-    // Once the other owner is there, who lacks it gets it, but for what has a new owner.
+    // Once the other owner exists, dependents without it get it, unless they have a new owner.
     let gone = create(&here, maps, json!({"metadata": {"name": "gone"}})).await;
     let adopter = reference("owner", owner["metadata"]["uid"].as_str().expect("a UID"));
     patch(&here, &format!("{maps}/adopted"), json!({"metadata": {"ownerReferences": [adopter]}})).await;
@@ -196,7 +196,7 @@ async fn owners_that_are_there_are_found_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_released_volume_goes_back_to_its_claim() {
+async fn released_volume_is_bound_to_its_claim_again() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;

@@ -1,4 +1,4 @@
-//! What stands against a restore: named, typed, and waited for only as long as it is worth.
+//! Obstacles to a restore: reported with a type, and awaited only for a bounded time.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn hook(group: &str, resource: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_webhooks_are_named_and_come_last() {
+async fn dead_webhooks_are_reported_and_restored_last() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -55,12 +55,12 @@ async fn dead_webhooks_are_named_and_come_last() {
     let Outcome::Failed(refusal) = &outcomes["ConfigMap/shop/a"] else { panic!("{outcomes:?}") };
     assert_eq!(refusal.obstacle, Obstacle::Webhook);
     assert!(refusal.message.contains("dead.demo.kbak.dev"), "{refusal}");
-    // It is gone: the same command goes on.
+    // With the webhook gone, the same command goes on.
     delete(&here, &format!("{HOOKS}/dead")).await;
     let (report, _) = restore(&here, &held, &config()).await;
     assert!(report.expect("a report").is_whole());
 
-    // A webhook of the backup comes last, after the second writes, so that it stops neither.
+    // A webhook of the backup is restored last, after the second writes, so that it blocks neither.
     let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": crate::support::stored::uid("ConfigMap", "shop/o")}]}});
     let held = stored(&[
         (
@@ -75,7 +75,7 @@ async fn dead_webhooks_are_named_and_come_last() {
     assert_eq!(outcomes["ValidatingWebhookConfiguration/dead"], Outcome::Created);
     delete(&here, &format!("{HOOKS}/dead")).await;
 
-    // Where pods run, it waits for its Service, and is not created before: it would stop everything.
+    // With nodes, it waits for its Service and is not created before, because it would block everything.
     create(&here, "/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
     let held = stored(&[(
         "-admissionregistration.k8s.io/v1/validatingwebhookconfigurations ValidatingWebhookConfiguration",
@@ -93,7 +93,7 @@ async fn dead_webhooks_are_named_and_come_last() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn namespaces_that_end_are_waited_for_once() {
+async fn terminating_namespaces_are_waited_for_once() {
     let plane = Plane::up(&[]);
     let here = plane.cluster().await;
     for name in ["held", "ending"] {
@@ -137,7 +137,7 @@ async fn namespaces_that_end_are_waited_for_once() {
     assert_eq!(report.failed, 21, "{report:#?}");
 }
 
-/// A kubeconfig with the token of a ServiceAccount that may do what `rules` say.
+/// Returns access with the token of a ServiceAccount that has these `rules`.
 async fn account(plane: &Plane, admin: &Cluster, rules: Value) -> ClusterAccess {
     create(admin, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "few"}})).await;
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
@@ -160,7 +160,7 @@ async fn account(plane: &Plane, admin: &Cluster, rules: Value) -> ClusterAccess 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_that_are_missing_or_end_are_named() {
+async fn missing_and_revoked_rights_are_reported() {
     let plane = Plane::up(&[]);
     let admin = plane.cluster().await;
     namespace(&admin, "shop").await;
@@ -202,7 +202,7 @@ async fn rights_that_are_missing_or_end_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn definitions_with_a_dead_conversion_come_back_with_their_objects() {
+async fn definitions_with_a_dead_conversion_webhook_are_restored_with_their_objects() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
@@ -227,18 +227,18 @@ async fn definitions_with_a_dead_conversion_come_back_with_their_objects() {
     let (report, outcomes) = restore(&here, &held, &config()).await;
     report.expect("a report");
     assert_eq!(obstacle(&outcomes["Fig/shop/other"]), Some(Obstacle::Conversion), "{outcomes:?}");
-    // What no backup writes ends it.
+    // A line that no backup writes ends the restore.
     held.kinds[0].1 = vec![Bytes::from_static(b"{\"metadata\":{}}\n")];
     let (report, _) = restore(&here, &held, &config()).await;
     assert!(matches!(report, Err(RestoreError::Damaged { line: 1, .. })), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_yes_without_an_object_is_no_restore() {
+async fn success_status_without_an_object_is_a_failure() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
-    // As a page to log in at, which comes with a 200.
+    // Like a login page, which comes with status 200.
     let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
         let creates = asked.method == Method::POST && asked.path.ends_with("/configmaps");
         creates.then_some(Fault::Status(200, None))

@@ -1,4 +1,4 @@
-//! A copy does no harm: mapped namespaces, foreign clusters, what Git holds, what is privileged.
+//! A copy has no side effects: mapped namespaces, foreign clusters, objects from Git, privileged objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,7 +117,7 @@ fn pairs(from: &str, to: &str) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_does_no_harm() {
+async fn copy_has_no_side_effects_unless_released() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     let held = backup();
@@ -130,7 +130,7 @@ async fn a_copy_does_no_harm() {
         ..RestoreConfig::default()
     };
 
-    // In its own cluster nothing is held back, and Git brings what is Git's.
+    // In its own cluster nothing is held back, and GitOps restores its own objects.
     let (own, decided) = plan(&here, &held, &base, false).await;
     assert!(!own.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Create);
@@ -154,7 +154,7 @@ async fn a_copy_does_no_harm() {
     assert!(!suspended("CronJob/shop/night") && suspended("CronJob/shop/backup"), "kbak's own never run");
     let all = RestoreConfig { scope: Some(Scope::All), ..base.clone() };
     assert_eq!(plan(&here, &held, &all, false).await.1["ConfigMap/shop/git"].action, Action::Create);
-    // In another one, all of it, unless it takes the other's place.
+    // In another cluster all of it is held back, unless the restore is a takeover.
     let other = RestoreConfig { cluster_uid: Some("another".into()), ..base.clone() };
     let (foreign, decided) = plan(&here, &held, &other, false).await;
     assert!(foreign.foreign);
@@ -165,7 +165,7 @@ async fn a_copy_does_no_harm() {
     let takeover = RestoreConfig { takeover: true, ..other };
     assert!(!plan(&here, &held, &takeover, false).await.0.foreign);
 
-    // A copy beside it.
+    // A copy beside the original.
     let merge = json!({"metadata": {"labels": {"copy": "yes"}}});
     let modifier = Modifier {
         kinds: vec![kbak::plan::Glob::new("configmaps").expect("a glob")],
@@ -211,7 +211,7 @@ async fn a_copy_does_no_harm() {
     let space = get(&here, "/api/v1/namespaces/shop-test").await;
     assert_eq!(space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
 
-    // What counts is what would be created: a modifier may make it harmful, or harmless.
+    // The modified object decides: a modifier may add or remove a side effect.
     let merging = |name: &str, merge: Value| Modifier {
         kinds: vec![kbak::plan::Glob::new("services").expect("a glob")],
         names: vec![kbak::plan::Glob::new(name).expect("a glob")],
@@ -235,7 +235,7 @@ async fn a_copy_does_no_harm() {
         }
     }
 
-    // Released, it comes; to want it held back is whole, too.
+    // Once released it is restored; an explicit wish to hold it back is also a success.
     let none = RestoreConfig { release: Some(BTreeSet::new()), ..copy.clone() };
     let (report, _) = restore(&here, &held, &none).await;
     let report = report.expect("a report");
@@ -255,7 +255,7 @@ async fn a_copy_does_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_that_collide_after_mapping_are_told() {
+async fn names_that_collide_after_mapping_are_reported() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     let held = stored(&[
@@ -295,7 +295,7 @@ async fn names_that_collide_after_mapping_are_told() {
         "a",
         "the first one comes"
     );
-    // Without that one, all of it comes, however often.
+    // Without ConfigMaps all objects are restored, in each run.
     let rest =
         RestoreConfig { exclude_kinds: vec![kbak::plan::Glob::new("configmaps").expect("a glob")], ..config };
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Who denies an object or warns of it is named, and no value of it is told.
+//! A policy that denies an object or warns of it is named, and no value is shown.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::support::resources::namespace;
 use crate::support::stored::{restore, stored};
 
 const CANARY: &str = "canary-of-a-password";
-/// The same as a Secret holds it.
+/// The same value as a Secret holds it.
 const ENCODED: &str = "Y2FuYXJ5LW9mLWEtcGFzc3dvcmQ=";
 
-/// A policy against the key `password`, whose words quote it; it works when this returns.
+/// Creates a policy against the key `password` whose message quotes it; returns once it is enforced.
 async fn policy(cluster: &Cluster, name: &str, resource: &str, action: &str) {
     let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
     let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}]);
@@ -46,7 +46,7 @@ async fn policy(cluster: &Cluster, name: &str, resource: &str, action: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn values_are_told_by_no_policy() {
+async fn policy_messages_do_not_reveal_values() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;

@@ -1,4 +1,4 @@
-//! Many objects, and large ones: memory as the kernel counts it, and the rate beside the server's own.
+//! Many objects and large ones: memory as the kernel counts it, and the rate beside the server's own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::support::plane::{Plane, get};
 use crate::support::stored::{kind, uid};
 
-/// ConfigMaps that nobody holds in memory. Every fourth has an owner.
+/// ConfigMaps generated on the fly, not held in memory. Every fourth has an owner.
 struct Many {
     objects: usize,
     bytes: usize,
@@ -78,21 +78,21 @@ async fn brought(many: &Many) {
     assert!(peak <= 128 << 20, "{} MiB were resident", peak >> 20);
 }
 
-/// KBAK_TEST_OBJECTS=100000 for the size that is promised.
+/// KBAK_TEST_OBJECTS=100000 sets the promised size.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_objects_come_back_in_little_memory() {
+async fn many_objects_are_restored_in_little_memory() {
     let objects = std::env::var("KBAK_TEST_OBJECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(4_000);
     brought(&Many { objects, bytes: 800 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_objects_come_back_in_little_memory() {
+async fn large_objects_are_restored_in_little_memory() {
     brought(&Many { objects: 80, bytes: 950 << 10 }).await;
 }
 
-/// It is killed between two writes and started again; what was created and never answered is found.
+/// Killed between two writes and restarted; objects created without an answer are found.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_api_server_that_starts_again_in_the_middle_is_waited_for() {
+async fn restore_continues_after_api_server_restart() {
     let many = Many { objects: 1_200, bytes: 100 };
     let mut plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;

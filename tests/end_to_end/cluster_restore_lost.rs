@@ -1,4 +1,4 @@
-//! What a cluster does not take, or no restore brings, is no success, however often it is tried.
+//! Objects that a cluster does not accept, or that no restore creates, are never a success.
 
 use bytes::Bytes;
 use http::Method;
@@ -22,12 +22,12 @@ fn schema(fields: &[&str]) -> Value {
         "properties": {"spec": {"type": "object", "properties": fields}}}})
 }
 
-/// Defines Creds with these fields, and waits until what is written is held to them.
+/// Defines Creds with these fields, and waits until the schema is enforced.
 async fn define(cluster: &Cluster, fields: &[&str]) {
     define_stored(cluster, fields, fields).await;
 }
 
-/// The same, where the version that is stored has other fields.
+/// The same with other fields in the stored version.
 async fn define_stored(cluster: &Cluster, served: &[&str], fields: &[&str]) {
     let other = served != fields;
     let version = json!({"name": "v1", "served": true, "storage": !other, "schema": schema(served)});
@@ -81,7 +81,7 @@ impl Scene {
         Self { desk, into: into.to_vec() }
     }
 
-    /// The exit code, the gaps of the report, what was said.
+    /// Returns the exit code, the gaps of the report, and the messages.
     fn restore(&self, more: &[&str]) -> (i32, String, String) {
         let (into, reader) = (texts(&self.into), self.desk.reader());
         let (code, report, said) = told(&[&into[..], more, &texts(&reader)].concat());
@@ -90,7 +90,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fields_that_a_definition_does_not_know_any_more_are_named() {
+async fn fields_dropped_by_a_changed_definition_are_reported() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     namespace(&cluster, "shop").await;
@@ -114,7 +114,7 @@ async fn fields_that_a_definition_does_not_know_any_more_are_named() {
     for existing in ["patch", "replace"] {
         named(scene.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
     }
-    // The version that is written knows the field, the one that is stored does not: no warning then.
+    // The written version has the field, the stored one has not: then there is no warning.
     define_stored(&cluster, &["pw", "keep"], &["pw"]).await;
     for existing in ["patch", "replace"] {
         named(scene.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
@@ -129,7 +129,7 @@ async fn fields_that_a_definition_does_not_know_any_more_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_called_a_default_and_is_not_comes_back_and_what_is_asked_for_and_left_out_is_named() {
+async fn modified_default_roles_are_restored_and_skipped_requested_objects_reported() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     namespace(&cluster, "shop").await;

@@ -1,4 +1,4 @@
-//! Objects that are there already, second writes, removed versions.
+//! Existing objects, second writes, removed API versions.
 
 use bytes::Bytes;
 use http::Method;
@@ -22,7 +22,7 @@ async fn bring(cluster: &Cluster, held: &Held, config: &RestoreConfig) -> Outcom
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_there_is_left_patched_or_replaced() {
+async fn existing_objects_are_kept_patched_or_replaced_as_configured() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -53,7 +53,7 @@ async fn what_is_there_is_left_patched_or_replaced() {
     assert_eq!(bring(&here, &held, &replace).await, Outcome::Replaced);
     assert_eq!(data().await, json!({"value": "then"}));
 
-    // What a restore made is as in the backup until somebody writes to it.
+    // A restored object equals the backup until another client writes to it.
     let held = stored(&[("core/v1/configmaps ConfigMap", &[("shop/b", json!({"data": {"value": "then"}}))])]);
     let b = format!("{maps}/b");
     for wanted in [Outcome::Created, Outcome::Existed] {
@@ -65,7 +65,7 @@ async fn what_is_there_is_left_patched_or_replaced() {
         .expect("patched");
     assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs);
 
-    // What the server gave stays in a replacement: it refuses to lose it.
+    // A replacement keeps the server's values, which the server refuses to lose.
     let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}], "selector": {"app": "old"}}});
     let there = create(&here, "/api/v1/namespaces/shop/services", service).await;
     let held = stored(&[(
@@ -83,7 +83,7 @@ async fn what_is_there_is_left_patched_or_replaced() {
         (&there["spec"]["clusterIP"], &json!("new"))
     );
 
-    // Every namespace has this account; what was added to it is merged.
+    // Every namespace has this account; the backup's additions are merged into it.
     create(&here, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
     let account = json!({"imagePullSecrets": [{"name": "registry"}], "secrets": [{"name": "default-token-abcde"}], "metadata": {"annotations": {"role": "x"}}});
     let held = stored(&[("core/v1/serviceaccounts ServiceAccount", &[("shop/default", account)])]);
@@ -91,7 +91,7 @@ async fn what_is_there_is_left_patched_or_replaced() {
     let now = get(&here, "/api/v1/namespaces/shop/serviceaccounts/default").await;
     assert_eq!((&now["imagePullSecrets"], now.get("secrets")), (&json!([{"name": "registry"}]), None));
 
-    // A node port that somebody else has is given up, and said.
+    // A node port in use by another Service is given up, and reported.
     let port = now_port(&here).await;
     let applied = json!({"spec": {"ports": [{"port": 80, "nodePort": port}]}}).to_string();
     let held = stored(&[(
@@ -119,12 +119,12 @@ async fn now_port(cluster: &Cluster) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn owners_managers_finalizers_and_status_come_back() {
+async fn owners_managers_finalizers_and_status_are_restored() {
     let (old, new) = (Plane::up(&["--without-controllers"]), Plane::up(&["--without-controllers"]));
     let (there, here) = (old.cluster().await, new.cluster().await);
     namespace(&there, "shop").await;
     let owner = create(&there, "/api/v1/namespaces/shop/configmaps", config_map("owner", "1")).await;
-    // Applied by a tool of Git's, as Argo CD does.
+    // Applied by a GitOps tool, as Argo CD does.
     let applied = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "child", "finalizers": ["demo.kbak.dev/keep"],
         "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}]}, "data": {"a": "1"}});
     let path = "/api/v1/namespaces/shop/configmaps/child";
@@ -161,7 +161,7 @@ async fn owners_managers_finalizers_and_status_come_back() {
     };
     let (was, is) = (manager(&stored_child), manager(&child));
     assert_eq!((&is["operation"], &is["fieldsV1"]["f:data"]), (&json!("Apply"), &was["fieldsV1"]["f:data"]));
-    // The manager still owns it: applying less takes the rest away.
+    // The manager still owns its fields: applying fewer removes the rest.
     let less =
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "child"}, "data": {"b": "2"}});
     here_apply(&here, path, &less).await;
@@ -177,7 +177,7 @@ async fn here_apply(cluster: &Cluster, path: &str, object: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn versions_that_are_gone_are_mapped() {
+async fn removed_api_versions_are_mapped() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;

@@ -1,4 +1,4 @@
-//! A plan decides for every object before anything is written, and a restore does what it says.
+//! A plan decides for every object before any write, and the restore does the same.
 
 use kbak::plan::Glob;
 use kbak::restore::kubernetes::{
@@ -55,7 +55,7 @@ fn backup() -> Held {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_decides_all_and_the_restore_does_it() {
+async fn restore_does_what_its_plan_decided() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -83,7 +83,7 @@ async fn a_plan_decides_all_and_the_restore_does_it() {
     let service: Vec<String> = decided["Service/shop/web"].changes.iter().map(ToString::to_string).collect();
     assert_eq!(service, ["spec.clusterIP dropped"]);
 
-    // The same again is the same plan; what is allowed is another.
+    // The same input gives the same plan hash; another allowance does not.
     let (second, _) = plan(&here, &held, &config, false).await;
     assert_eq!(first.hash, second.hash);
     let config = RestoreConfig { allow: Allow::ALL.into(), ..config };
@@ -121,7 +121,7 @@ async fn a_plan_decides_all_and_the_restore_does_it() {
         };
         assert!(fits, "{name}: {:?} became {:?}", decision.action, outcomes[name]);
     }
-    // Strict validation names the field that the server would drop without a word.
+    // Strict validation names the field that the server would silently drop.
     here.send(
         http::Method::DELETE,
         "/apis/demo.kbak.dev/v1/namespaces/shop/pears/odd",
@@ -138,11 +138,11 @@ async fn a_plan_decides_all_and_the_restore_does_it() {
         (odd.grade.clone(), refusal.fields.as_slice()),
         (Grade::Refused, &["spec.typo".to_owned()][..])
     );
-    // Run again it goes on: what it made is its own.
+    // A second run continues: its own objects are recognised.
     let (again, _) = restore(&here, &held, &config).await;
     assert_eq!(again.expect("a report").created, 1);
 
-    // Down to one object, with the namespace that it lies in.
+    // Only one object, with its namespace.
     let glob = |text: &str| Glob::new(text).expect("a glob");
     let one = Selected { resource: glob("configmaps"), namespace: Some(glob("lone")), name: glob("b") };
     let held = stored(&[
@@ -156,7 +156,7 @@ async fn a_plan_decides_all_and_the_restore_does_it() {
     let (report, outcomes) = restore(&here, &held, &config).await;
     assert!(report.expect("a report").is_whole());
     assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["ConfigMap/lone/b", "Namespace/lone"]);
-    // Labels choose.
+    // Selection by labels.
     let held = stored(&[(
         "core/v1/configmaps ConfigMap",
         &[

@@ -1,4 +1,4 @@
-//! The program: backup of one cluster, plan and restore in another, and what it says.
+//! The program: backup of one cluster, plan and restore in another, and its output.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn json_of(output: &std::process::Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
-/// Backs `plane`'s resources up, and gives the arguments that restore them.
+/// Backs up `plane`'s resources and returns the arguments that restore them.
 fn backed_up(desk: &Desk, plane: &Plane) -> Vec<String> {
     let kubeconfig = plane.kubeconfig();
     let from = ["backup", "--resources", "--kubeconfig", kubeconfig.to_str().expect("UTF-8")];
@@ -24,7 +24,7 @@ fn backed_up(desk: &Desk, plane: &Plane) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restore_is_planned_held_to_and_told() {
+async fn restore_is_planned_bound_to_its_plan_hash_and_reported() {
     let (old, new) = (Plane::up(&["--without-controllers"]), Plane::up(&["--without-controllers"]));
     let there = old.cluster().await;
     namespace(&there, "shop").await;
@@ -55,7 +55,7 @@ async fn a_restore_is_planned_held_to_and_told() {
     let yaml: Value = serde_saphyr::from_str(&String::from_utf8(yaml.stdout).expect("UTF-8")).expect("YAML");
     assert_eq!(yaml["objects"].as_array().map(Vec::len), Some(objects.len()));
 
-    // Another plan than that which was looked at: nothing is done.
+    // Another plan than the one with this hash: nothing is done.
     let other = command(&with(&["--namespace", "shop", "--takeover", "--plan-hash", &hash]))
         .output()
         .expect("it runs");
@@ -86,7 +86,7 @@ async fn a_restore_is_planned_held_to_and_told() {
     let told = std::fs::read_to_string(&outcomes).expect("outcomes");
     assert!(told.contains(r#""resource":"ingresses.networking.k8s.io","kind":"Ingress","namespace":"shop","name":"web","outcome":"held","why":"ingress""#), "{told}");
     assert!(report["items"][0]["objects"].to_string().contains("Ingress/shop/web"));
-    // That it stays held back can be wanted; and it can be released.
+    // It can be held back explicitly, and it can be released.
     good(&with(&["--namespace", "shop", "--release", "none"]));
     good(&with(&["--namespace", "shop", "--takeover"]));
     assert_eq!(
@@ -94,7 +94,7 @@ async fn a_restore_is_planned_held_to_and_told() {
         "web"
     );
 
-    // A plan in a file.
+    // A plan from a file.
     let plan = desk.at("plan.yaml");
     let text = "apiVersion: kbak.dev/v1\nkind: RestorePlan\nmetadata: {name: copy}\nspec:\n  select:\n    objects: [configmaps/shop/settings]\n  map:\n    namespaces: {shop: copy}\n  modify:\n    - match: {names: [settings]}\n      patch: [{op: replace, path: /data/value, value: \"2\"}]\n";
     std::fs::write(&plan, text).expect("a file");

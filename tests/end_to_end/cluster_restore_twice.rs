@@ -1,4 +1,4 @@
-//! A restore that is run again: what it makes of what an earlier one left, whole or half.
+//! A repeated restore: its handling of objects that an earlier run left, complete or not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ async fn done(here: &Cluster, held: &Held, config: &RestoreConfig) -> RestoreRep
     restore(here, held, config).await.0.expect("a report")
 }
 
-/// What a proxy does with requests that `which` names, while it is `on`.
+/// Starts a proxy that answers requests matched by `which` with `code` while `on` is true.
 async fn spoiled(
     plane: &Plane,
     on: &Arc<AtomicBool>,
@@ -53,7 +53,7 @@ fn owned_by(name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_snapshot_brought_is_a_difference() {
+async fn objects_from_another_snapshot_are_differences() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -73,7 +73,7 @@ async fn what_another_snapshot_brought_is_a_difference() {
     assert_eq!(done(&here, &tuesday, &replace).await.replaced, 2);
     assert_eq!(get(&here, &format!("{MAPS}/more")).await["data"], json!({"a": "1"}));
 
-    // Who takes an element out of a list leaves no mark.
+    // A client that removes an element from a list leaves no trace in managed fields.
     let ports = json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
     let web = stored(&[("core/v1/services Service", &[("shop/web", json!({"spec": {"ports": ports}}))])]);
     assert_eq!(done(&here, &web, &config()).await.created, 1);
@@ -85,7 +85,7 @@ async fn what_another_snapshot_brought_is_a_difference() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_that_a_copy_held_are_named_until_they_are_woken() {
+async fn suspended_jobs_of_a_copy_are_reported_until_resumed() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -104,7 +104,7 @@ async fn jobs_that_a_copy_held_are_named_until_they_are_woken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_server_makes_of_an_object_is_no_difference() {
+async fn server_defaults_and_webhook_changes_are_no_difference() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -123,14 +123,14 @@ async fn what_the_server_makes_of_an_object_is_no_difference() {
     assert_eq!(done(&here, &held, &config).await.created, 2);
     assert_eq!(done(&here, &held, &config).await.existed, 2);
 
-    // A webhook that is asked of creates only.
+    // A webhook for creates only.
     let hooks = Hooks::start().await;
     let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]});
     let hook = json!({"name": "label.demo.kbak.dev", "sideEffects": "None", "admissionReviewVersions": ["v1"],
         "failurePolicy": "Fail", "clientConfig": hooks.client("/label/team"), "rules": [rule]});
     let webhooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
     create(&here, webhooks, json!({"metadata": {"name": "label"}, "webhooks": [hook]})).await;
-    // It takes a moment until it is asked.
+    // It takes a moment until it is called.
     let asked = async |number| {
         let probe = json!({"metadata": {"name": format!("probe{number}")}});
         create(&here, MAPS, probe).await["metadata"]["labels"]["team"] == "shop"
@@ -149,7 +149,7 @@ async fn what_the_server_makes_of_an_object_is_no_difference() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_status_that_was_refused_comes_with_the_next_run_and_no_other() {
+async fn refused_status_is_written_by_the_next_run_only() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -181,7 +181,7 @@ async fn a_status_that_was_refused_comes_with_the_next_run_and_no_other() {
     for name in ["owned", "lone"] {
         let budget = get(&here, &format!("{BUDGETS}/{name}")).await;
         assert_eq!(budget["status"]["currentHealthy"], 3, "{name}");
-        // It lives: what it says of itself is newer than the backup.
+        // The object is in use: its own status is newer than the backup's.
         patch(&here, &format!("{BUDGETS}/{name}/status"), json!({"status": status(2)})).await;
     }
     let report = done(&few, &held, &config).await;
@@ -201,7 +201,7 @@ async fn a_status_that_was_refused_comes_with_the_next_run_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn owners_of_another_snapshot_are_a_difference() {
+async fn owner_references_of_another_snapshot_are_differences() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -245,7 +245,7 @@ async fn owners_of_another_snapshot_are_a_difference() {
     assert_eq!(owners("gone").await, []);
     assert_eq!(done(&here, &tuesday, &config()).await.existed, 5);
 
-    // An owner that is named by the UID of one that is gone, too, and one that is not there.
+    // A second owner with the UID of a deleted one, and one that does not exist.
     let mut twice = owned_by("one");
     let mut old = twice["metadata"]["ownerReferences"][0].clone();
     old["uid"] = json!(uid("ConfigMap", "an older one"));
@@ -259,7 +259,7 @@ async fn owners_of_another_snapshot_are_a_difference() {
     assert_eq!((report.existed, report.relinked), (1, 0), "{report:#?}");
     assert_eq!(owners("swap").await, [(json!("other"), false)]);
 
-    // Owners that a modifier chose.
+    // Owners that a modifier sets.
     let one = get(&here, &format!("{MAPS}/one")).await["metadata"]["uid"].clone();
     let chosen = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "one", "uid": one}]);
     let modifier = Modifier {
@@ -275,7 +275,7 @@ async fn owners_of_another_snapshot_are_a_difference() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_that_owns_is_called_as_the_mapping_has_it() {
+async fn owner_reference_to_a_namespace_follows_the_mapping() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "copy").await;
@@ -294,7 +294,7 @@ async fn a_namespace_that_owns_is_called_as_the_mapping_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_wrote_meanwhile_is_not_forgotten() {
+async fn field_managers_from_between_two_runs_are_kept() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -313,7 +313,7 @@ async fn who_wrote_meanwhile_is_not_forgotten() {
     let body = apply.to_string().into();
     here.send(Method::PATCH, &path, query, "application/apply-patch+yaml", body).await.expect("applied");
 
-    // Their owner comes in a later run.
+    // Their owner is created by a later run.
     let mut held = maps(&[("shop/owner", json!({"data": data}))]);
     let (before, _) = plan(&here, &maps(&children), &config(), false).await;
     assert_eq!((before.writes, before.second_writes), (0, 2), "{before:#?}");
@@ -338,7 +338,7 @@ async fn who_wrote_meanwhile_is_not_forgotten() {
     assert_eq!(after.second_writes, 0);
     assert_ne!(after.hash, before.hash, "something else is done");
 
-    // Nothing tells any more that a restore made it, and its owner is taken away.
+    // No field manager shows any more that a restore made it, and its owner is removed.
     let fields = json!([{"manager": "flux", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
         "fieldsV1": {"f:data": {"f:a": {}}}}]);
     let none = json!({"metadata": {"ownerReferences": null, "managedFields": fields}});
@@ -355,19 +355,19 @@ async fn who_wrote_meanwhile_is_not_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_write_that_was_not_done_is_done_later() {
+async fn missed_second_write_is_done_by_a_later_run() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
-    // As a restore leaves it that ends between its writes: the server notes nobody of an object without
-    // fields.
+    // As after a restore that ends between its writes: the server records no manager for an object
+    // without fields.
     create(&here, MAPS, json!({"metadata": {"name": "empty"}})).await;
     let held = maps(&[
         ("shop/owner", json!({"data": {"a": "1"}})),
         ("shop/empty", owned_by("owner")),
         ("shop/child", owned_by("owner")),
     ]);
-    // A page to log in at answers the second writes.
+    // A login page answers the second writes.
     let on = Arc::new(AtomicBool::new(true));
     let (few, _proxy) = spoiled(&plane, &on, 200, |method, _| *method == Method::PATCH).await;
     let report = done(&few, &held, &config()).await;
@@ -384,7 +384,7 @@ async fn a_second_write_that_was_not_done_is_done_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_that_cannot_be_seen_is_not_taken_for_gone() {
+async fn unreadable_owner_is_not_treated_as_missing() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -403,7 +403,7 @@ async fn an_owner_that_cannot_be_seen_is_not_taken_for_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_gets_no_empty_volume_for_one_that_is_there_or_comes() {
+async fn claim_is_never_created_without_its_volume_name() {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     namespace(&here, "shop").await;
@@ -417,7 +417,7 @@ async fn a_claim_gets_no_empty_volume_for_one_that_is_there_or_comes() {
     let on = Arc::new(AtomicBool::new(true));
     let claim = "/api/v1/namespaces/shop/persistentvolumeclaims/data";
 
-    // The volume does not come in the first run.
+    // The volume is not created in the first run.
     let (no_volumes, _proxy) = spoiled(&plane, &on, 500, |method, path| {
         *method == Method::POST && path.ends_with("/persistentvolumes")
     })
@@ -431,11 +431,11 @@ async fn a_claim_gets_no_empty_volume_for_one_that_is_there_or_comes() {
     on.store(false, Ordering::SeqCst);
     assert_eq!(done(&no_volumes, &both, &config()).await.created, 2);
     assert_eq!(get(&here, claim).await["spec"]["volumeName"], "pv");
-    // Its controller, which lets it go, is not here.
+    // The controller that would remove the finalizer does not run here.
     patch(&here, claim, json!({"metadata": {"finalizers": null}})).await;
     delete(&here, claim).await;
 
-    // The volume may not be read.
+    // The volume cannot be read.
     on.store(true, Ordering::SeqCst);
     let (blind, _proxy) = spoiled(&plane, &on, 403, |method, path| {
         *method == Method::GET && path.contains("/persistentvolumes")

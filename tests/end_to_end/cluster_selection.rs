@@ -1,4 +1,4 @@
-//! A part of a cluster, and of the rest what that part stands on; with the rights of a namespace alone.
+//! A part of a cluster with its dependencies; also with the rights of a single namespace.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn names(held: &Held, resource: &str) -> Vec<String> {
     held.objects(resource).into_keys().map(|key| key.trim_start_matches('/').to_owned()).collect()
 }
 
-/// Two namespaces, each with an application that stands on things of its own outside of it.
+/// Creates two namespaces, each with an application and its own cluster-scoped dependencies.
 async fn two_applications(cluster: &Cluster) {
     definition(cluster).await;
     let at = |path: &str, name: &str, more: Value| {
@@ -84,7 +84,7 @@ async fn two_applications(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_brings_what_it_stands_on() {
+async fn selected_namespace_includes_its_dependencies() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     two_applications(&cluster).await;
@@ -119,7 +119,7 @@ async fn a_namespace_brings_what_it_stands_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn labels_bring_what_they_pick_and_what_that_stands_on() {
+async fn label_selection_includes_matches_and_their_dependencies() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     two_applications(&cluster).await;
@@ -133,7 +133,7 @@ async fn labels_bring_what_they_pick_and_what_that_stands_on() {
     assert!(held.objects("storageclasses.storage.k8s.io").is_empty(), "what names it has not the label");
     assert!(held.objects("configmaps").is_empty());
 
-    // A label that leaves out leaves out everywhere, and makes no part of the whole.
+    // An excluding label applies everywhere, and does not make the selection partial.
     let excluded = json!({"metadata": {"name": "left-out", "labels": {"kbak.dev/exclude": "true"}}});
     create(&cluster, "/api/v1/namespaces/shop/configmaps", excluded).await;
     let labels = Some("kbak.dev/exclude!=true".to_owned());
@@ -146,7 +146,7 @@ async fn labels_bring_what_they_pick_and_what_that_stands_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_plan_names_and_is_not_there_is_a_gap() {
+async fn selected_names_absent_from_the_cluster_are_gaps() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     let selection = Selection {
@@ -164,7 +164,7 @@ async fn what_a_plan_names_and_is_not_there_is_a_gap() {
             ("widgets.demo.kbak.dev", GapReason::Absent("kind".to_owned())),
         ]
     );
-    // A pattern or a label that nothing fits.
+    // A pattern or a label without a match.
     let nobody = Selection { namespaces: globs(&["zz-*"]), ..Selection::default() };
     let nothing = Selection { labels: Some("nope=never".to_owned()), ..Selection::default() };
     for selection in [nobody, nothing] {
@@ -175,7 +175,7 @@ async fn what_a_plan_names_and_is_not_there_is_a_gap() {
     }
 }
 
-/// A kubeconfig of a ServiceAccount that may read everything in `shop`, and nothing else.
+/// Returns a kubeconfig of a ServiceAccount that may read everything in `shop` only.
 async fn of_a_namespace(plane: &Plane, cluster: &Cluster, folder: &Path) -> std::path::PathBuf {
     create(cluster, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "kbak"}})).await;
     let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}]);
@@ -202,7 +202,7 @@ async fn of_a_namespace(plane: &Plane, cluster: &Cluster, folder: &Path) -> std:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_in_a_namespace_are_enough_for_it() {
+async fn namespace_rights_suffice_to_back_up_that_namespace() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     two_applications(&cluster).await;
@@ -215,7 +215,7 @@ async fn rights_in_a_namespace_are_enough_for_it() {
         ..Selection::default()
     };
 
-    // Without anything outside, nothing is missing.
+    // Without cluster-scoped objects nothing is missing.
     let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::None)), NoPause).await;
     let report = report.expect("a report");
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
@@ -233,7 +233,7 @@ async fn rights_in_a_namespace_are_enough_for_it() {
     let [note] = report.notes.as_slice() else { panic!("{:?}", report.notes) };
     assert_eq!(note.object, "the cluster's UID");
 
-    // The namespace itself is within its rights; what it needs beyond is named, and no more.
+    // The namespace itself may be read; only its dependencies beyond it are reported.
     let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::Auto)), NoPause).await;
     let report = report.expect("a report");
     assert_eq!(names(&held, "namespaces"), ["shop"]);
@@ -253,7 +253,7 @@ async fn rights_in_a_namespace_are_enough_for_it() {
     );
     assert!(report.gaps.iter().all(|gap| matches!(gap.reason, GapReason::Forbidden { .. })));
 
-    // A namespace in which it may do nothing is a gap of its own, and spoils nothing of the other.
+    // A namespace without rights is its own gap and does not affect the other.
     let both = selection(&["other", "shop"], ClusterScoped::None);
     let (held, report) = read_with(&reader, &of(both), NoPause).await;
     let report = report.expect("a report");
@@ -262,7 +262,7 @@ async fn rights_in_a_namespace_are_enough_for_it() {
     let GapReason::Forbidden { role, .. } = &gap.reason else { panic!("{gap}") };
     assert_eq!(role, "a Role in other");
 
-    // Without names there is nothing that it may list.
+    // Without namespace names it may list nothing.
     let (_, report) = read_with(&reader, &ResourcesConfig::default(), NoPause).await;
     let error = report.expect_err("not allowed").to_string();
     assert!(error.contains("add the rule"), "{error}");

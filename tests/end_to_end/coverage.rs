@@ -1,4 +1,4 @@
-//! What a cluster holds and a plan forgets: named in every run and by the preflight.
+//! Items that a cluster holds and a plan omits: reported in every run and by the preflight.
 
 use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::support::resources::namespace;
 
 const CANARY: &str = "canary-of-a-secret";
 
-/// A shop with a database and a claim, an operator's database, keys of several kinds.
+/// Creates a shop with a database and a claim, an operator's database, keys of several kinds.
 async fn fill(cluster: &Cluster) {
     for name in ["shop", "dev", "security"] {
         namespace(cluster, name).await;
@@ -71,7 +71,7 @@ fn items(coverage: &Value, list: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
+async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
@@ -108,7 +108,7 @@ async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
         told.iter().any(|text| text.contains("1 claim is not declared: shop/uploads (10Gi, class fast)")),
         "{told:?}"
     );
-    // The snapshot remembers what it was taken without.
+    // The snapshot records what was not declared.
     let shown = desk.told(&["show"]);
     assert_eq!(items(&shown["items"][0]["facts"]["coverage"], "uncovered"), all, "{shown:#}");
 
@@ -122,7 +122,7 @@ async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
     let (code, report, _) = json(&["backup", "--plan", &plan("  coverage: off\n")]);
     assert_eq!((code, &report["coverage"]), (0, &Value::Null));
 
-    // Accepted: all of it, by globs, until a day; and not any more when that day is over.
+    // All accepted by globs until a date; they count again after it.
     let accept = |until: &str| {
         let entry = |item: &str| {
             format!("    - {{item: \"{item}\", gap: uncovered, reason: rebuildable, until: {until}}}\n")
@@ -146,7 +146,7 @@ async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
         "{report:#}"
     );
 
-    // The preflight: keys are a problem, the rest a warning.
+    // In the preflight undeclared keys are a problem, other items a warning.
     let (code, report, said) = json(&["check", "--plan", &plan("")]);
     assert_eq!(code, 2, "{said}");
     let problems: Vec<&Value> = report["findings"]
@@ -168,7 +168,7 @@ async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
     let printed = format!("{report} {said}");
     assert!(!printed.contains(CANARY), "{printed}");
 
-    // A database that the plan dumps is covered, with its claims; one that its Service does not lead to is not.
+    // A dumped database is covered, with its claims; one that its Service does not lead to is not.
     let declared = desk.plan(&format!(
         "  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n  \
          databases: [{{name: orders, engine: postgresql, host: orders.shop.svc, tls: allow-plaintext}}]\n"
@@ -182,7 +182,7 @@ async fn what_no_plan_declares_is_named_and_counts_where_it_should() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_may_not_be_looked_at_is_said() {
+async fn kinds_without_read_right_are_reported_as_unseen() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     namespace(&cluster, "shop").await;

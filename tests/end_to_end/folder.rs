@@ -1,4 +1,4 @@
-//! A folder through the whole engine: backed up twice, changed, restored, compared.
+//! A folder through the whole pipeline: backed up twice, changed, restored, compared.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn same(a: &Path, b: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_comes_back_and_an_unchanged_one_stores_no_data() {
+async fn folder_is_restored_and_unchanged_folder_stores_no_data() {
     let scratch = tempfile::tempdir().expect("a folder");
     let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
     tree(&source);
@@ -58,7 +58,7 @@ async fn a_folder_comes_back_and_an_unchanged_one_stores_no_data() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_store_what_changed_and_every_snapshot_stays() {
+async fn changed_folder_stores_only_changes_and_keeps_old_snapshots() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
     tree(&source);
@@ -87,10 +87,10 @@ async fn changes_store_what_changed_and_every_snapshot_stays() {
     assert_eq!(std::fs::read_dir(scratch.path().join("some")).expect("a folder").count(), 2);
 }
 
-/// Larger than all that a run with [`SMALL`] memory may hold of it, so that packs are stored while it is still read.
+/// Larger than a run with [`SMALL`] memory may hold of it, so that packs are stored while it is being read.
 const LARGE: usize = 48 << 20;
 
-/// The least budget.
+/// The smallest budget.
 const SMALL: u64 = 64 << 20;
 
 /// Overwrites a byte of the file each time one of the first `times` packs is stored.
@@ -103,7 +103,7 @@ fn meddle(bench: &mut Bench, file: &Path, times: usize) -> Arc<Meddling> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_file_that_changes_while_it_is_read_is_read_again() {
+async fn large_file_changed_during_read_is_read_again() {
     let scratch = tempfile::tempdir().expect("a folder");
     let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
     write(&source.join("before"), 1, 700);
@@ -122,7 +122,7 @@ async fn a_large_file_that_changes_while_it_is_read_is_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_file_that_never_rests_is_named() {
+async fn constantly_changing_large_file_is_a_gap() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
     write(&source.join("large"), 2, LARGE);
@@ -153,10 +153,10 @@ async fn a_large_file_that_never_rests_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_file_in_a_hundred_changed_stores_little_in_every_group() {
+async fn changing_one_file_in_a_hundred_stores_little() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
-    // Enough members for a good number of groups of the scan cache.
+    // Enough members for several groups of the scan cache.
     for at in 0..24_000u64 {
         write(&source.join(format!("d{:03}/f{at:05}", at % 97)), at, (at * 31 % 500) as usize);
     }
@@ -167,7 +167,7 @@ async fn one_file_in_a_hundred_changed_stores_little_in_every_group() {
     assert!(groups > 6, "{groups} cache objects are too few to tell");
     let before = stored(&bench);
     for at in (0..24_000u64).step_by(100) {
-        // Another size, so that boundaries move.
+        // Another size, so that chunk boundaries move.
         write(&source.join(format!("d{:03}/f{at:05}", at % 97)), 30_000 + at, (at * 37 % 900) as usize);
     }
     bench.backup(&source).await;
@@ -178,12 +178,12 @@ async fn one_file_in_a_hundred_changed_stores_little_in_every_group() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_index_objects_become_few() {
+async fn many_index_objects_are_merged() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
     write(&source.join("always"), 1, 40_000);
     let mut bench = Bench::new().await;
-    // Each run stores a chunk, and so an index object of its own.
+    // Each run stores a chunk, and so its own index object.
     let mut named = Vec::new();
     for run in 0..68u64 {
         write(&source.join("changes"), 100 + run, 2000);
@@ -206,11 +206,11 @@ async fn many_index_objects_become_few() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_fails_ends_a_walk_that_is_far_ahead() {
+async fn failing_store_ends_a_walk_that_is_far_ahead() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
     write(&source.join("a-large"), 1, LARGE);
-    // Many more members than the groups hold that may wait.
+    // Many more members than the groups that may wait can hold.
     for at in 0..30_000u32 {
         std::fs::write(source.join(format!("f{at:05}")), b"").expect("a file");
     }

@@ -1,4 +1,4 @@
-//! Names of one file, of which the one that carries the content is replaced or gone when it is read.
+//! Hard links whose carrier, the path that carries the content, is replaced or deleted before it is read.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,15 +14,14 @@ use crate::support::meddling::Meddling;
 
 use super::folder::write;
 
-/// What the carrier and its link hold.
+/// The content of the carrier and its link.
 const CONTENT: &[u8] = b"of both names";
 
-/// The least budget: the first large file is stored while it is still read.
+/// The smallest budget: the first large file is stored while it is being read.
 const SMALL: u64 = 64 << 20;
 
-/// A carrier and a link to it, each in a piece of its own. What stands before the carrier takes so
-/// long that something may happen to it between walk and read; what stands between the two takes so
-/// long that the carrier was read when it is the link's turn.
+/// A carrier and a link to it, each in its own piece. The files before the carrier take long enough to change
+/// it between walk and read. The files between the two take long enough for the carrier to be read first.
 struct Scene {
     bench: Bench,
     scratch: tempfile::TempDir,
@@ -42,7 +41,7 @@ impl Scene {
         scene
     }
 
-    /// Gives other content to all that comes before the carrier.
+    /// Writes new content to all files before the carrier.
     fn fill(&self, seed: u64) {
         write(&self.at("0-large"), seed, 48 << 20);
         write(&self.at("1-bulk"), seed + 1, 9000);
@@ -52,7 +51,7 @@ impl Scene {
         self.scratch.path().join("source").join(name)
     }
 
-    /// A backup in which `deed` is done after the walk, before the carrier is read.
+    /// Runs a backup in which `deed` happens after the walk, before the carrier is read.
     async fn run(&mut self, deed: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
         let source = self.scratch.path().join("source");
         let of = source.clone();
@@ -64,15 +63,15 @@ impl Scene {
         report
     }
 
-    /// What comes back, every name of which is whole.
+    /// Restores the latest snapshot and returns the target.
     async fn restored(&self) -> PathBuf {
         let target = self.scratch.path().join("target");
         self.bench.restore("latest", None, &target).await;
         target
     }
 
-    /// The carrier is gone, and the link carries the content. If the link was stored before the carrier
-    /// was looked for, which no order of this test rules out, it says that it is missing.
+    /// Checks that the carrier is missing and the link carries the content. If the link was stored
+    /// before the missing carrier was noticed, which this test cannot rule out, the carrier is a gap.
     async fn is_told(&self, report: &BackupReport) {
         match report.exit() {
             Exit::Safe => self.is_lost().await,
@@ -80,7 +79,7 @@ impl Scene {
         }
     }
 
-    /// The carrier is not there, and the link carries the content.
+    /// Checks that the carrier is missing and the link carries the content.
     async fn is_lost(&self) {
         let target = self.restored().await;
         assert!(!target.join("2-one").exists(), "a file that nobody walked was stored");
@@ -88,7 +87,7 @@ impl Scene {
     }
 }
 
-/// The carrier is a gap.
+/// Checks that the carrier is a gap.
 fn is_named(report: &BackupReport) {
     let gaps = &report.items[0].0.gaps;
     let named: Vec<_> = gaps.iter().map(|gap| (gap.code.as_str(), gap.object.0.as_slice())).collect();
@@ -108,7 +107,7 @@ fn remove(source: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_other_file_comes_into_a_carriers_place() {
+async fn replaced_carrier_is_a_gap_and_its_link_keeps_the_content() {
     let mut scene = Scene::new().await;
     let report = scene.run(replace).await;
     is_named(&report);
@@ -116,25 +115,25 @@ async fn no_other_file_comes_into_a_carriers_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_link_carries_the_content_of_a_carrier_that_is_gone() {
+async fn link_carries_the_content_of_a_deleted_carrier() {
     let mut scene = Scene::new().await;
     let report = scene.run(remove).await;
     scene.is_told(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unchanged_link_to_a_lost_carrier_carries_the_content() {
+async fn unchanged_link_carries_the_content_of_a_deleted_carrier() {
     let mut scene = Scene::new().await;
     let report = scene.run(|_| {}).await;
     assert_eq!(report.exit(), Exit::Safe);
-    // The chunk that the carrier shares with others is not worth keeping, that of the link is.
+    // The carrier's chunk, shared with others, is not worth keeping; that of the link is.
     scene.fill(70);
     let report = scene.run(remove).await;
     scene.is_told(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_carrier_that_changes_in_place_is_taken_as_it_is() {
+async fn carrier_rewritten_in_place_is_stored_with_new_content() {
     let mut scene = Scene::new().await;
     let report = scene.run(|source| fs::write(source.join("2-one"), b"rewritten").expect("written")).await;
     assert_eq!((report.exit(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
@@ -153,7 +152,7 @@ fn member(volume: &Volume, path: &str) -> Member {
 }
 
 #[test]
-fn a_carrier_is_held_to_its_file_however_often_it_is_read() {
+fn carrier_replaced_by_another_file_is_refused_on_every_read() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
     fs::write(at("one"), CONTENT).expect("a file");
@@ -162,13 +161,13 @@ fn a_carrier_is_held_to_its_file_however_often_it_is_read() {
     let volume = Volume::open(dir.path(), VolumeOptions::default()).expect("a volume");
     let (one, alone) = (member(&volume, "one"), member(&volume, "alone"));
 
-    // Rewritten, and without its other name: the same file.
+    // Rewritten and without its other name, it is still the same file.
     fs::write(at("one"), b"rewritten").expect("written");
     fs::remove_file(at("two")).expect("removed");
     let again = volume.read(one.clone()).expect("the same file").member().clone();
     assert_eq!(again.content, 9);
 
-    // Another file is none of the carrier's, whichever look it is compared with.
+    // Another file does not match, whichever earlier read it is compared with.
     fs::write(at("other"), b"other").expect("a file");
     fs::rename(at("other"), at("one")).expect("renamed");
     let mut out = Vec::new();
@@ -180,7 +179,7 @@ fn a_carrier_is_held_to_its_file_however_often_it_is_read() {
     let error = volume.append(again, 1 << 20, &mut out).expect_err("no file");
     assert!(matches!(error, GapKind::Open(_)) && out.is_empty(), "{error:?}");
 
-    // Where nothing links to it, what stands there now is taken.
+    // Without links to it, the file that is there now is accepted.
     fs::write(at("other"), b"other").expect("a file");
     fs::rename(at("other"), at("alone")).expect("renamed");
     let appended = volume.append(alone, 1 << 20, &mut out).expect("read");

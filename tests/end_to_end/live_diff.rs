@@ -1,4 +1,4 @@
-//! A snapshot beside the live cluster: objects and paths of fields, never values.
+//! A snapshot compared with the live cluster: objects and field paths, never values.
 
 use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
@@ -8,11 +8,11 @@ use crate::support::plane::{Plane, create, delete, patch};
 use crate::support::program::good;
 use crate::support::resources::{config_map, namespace};
 
-/// Texts that YAML 1.1 takes for booleans and numbers.
+/// Texts that YAML 1.1 reads as booleans and numbers.
 const ODD: [&str; 7] = ["yes", "off", "1e3", "0x1f", "null", "010", "1:30"];
 const CANARY: &str = "canary-of-a-secret";
 
-/// Runs the comparison: its exit code, its rows, what it said.
+/// Runs the comparison and returns its exit code, its rows and its messages.
 fn compared(desk: &Desk, config: &str, more: &[&str]) -> (i32, Vec<Value>, String) {
     let (code, text, said) =
         desk.reads(&[&["diff", "latest", "--live", "--kubeconfig", config], more].concat());
@@ -27,7 +27,7 @@ async fn fill(cluster: &Cluster) {
     for name in ["shop", "shop-a"] {
         namespace(cluster, name).await;
     }
-    // Names around the slash and the dash, whose order in keys is not that of names; two pages.
+    // Names around the slash and the dash, whose order in keys differs from that of names; two pages.
     for number in 0..450 {
         let path = format!("/api/v1/namespaces/shop{}/configmaps", if number % 2 == 0 { "" } else { "-a" });
         create(cluster, &path, config_map(&format!("c{number}"), "x")).await;
@@ -44,7 +44,7 @@ async fn fill(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_changed_in_the_cluster_is_told_by_object_and_field() {
+async fn changes_in_the_cluster_are_reported_by_object_and_field() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
@@ -68,7 +68,7 @@ async fn what_changed_in_the_cluster_is_told_by_object_and_field() {
     create(&cluster, maps, config_map("c4480", "new")).await;
     let secret = json!({"stringData": {"password": format!("new-{CANARY}"), "more": CANARY}});
     patch(&cluster, "/api/v1/namespaces/shop/secrets/login", secret).await;
-    // Made anew, alike: other uid, other address, and no difference.
+    // Recreated alike: another UID and address, and no difference.
     let service =
         json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     delete(&cluster, "/api/v1/namespaces/shop/services/web").await;
@@ -97,7 +97,7 @@ async fn what_changed_in_the_cluster_is_told_by_object_and_field() {
         ("changed", "core/v1/secrets/shop/login", json!(["/data/more", "/data/password"])),
     ];
     let expected = expected.map(|(change, place, what)| (change.to_owned(), place.to_owned(), what));
-    // Kinds come as they are read: those that others need last.
+    // Kinds come in reading order: dependencies last.
     told.sort_by(|one, other| one.1.cmp(&other.1));
     assert_eq!(told, expected, "{said}");
 
@@ -110,7 +110,7 @@ async fn what_changed_in_the_cluster_is_told_by_object_and_field() {
     assert!(!format!("{table}{said}").contains(CANARY));
     assert!(said.contains("5 differences"), "{said}");
 
-    // One object for eyes: what YAML 1.1 would read as something else is quoted.
+    // One object for people: text that YAML 1.1 would read as another type is quoted.
     let (repo, pin, key) = (desk.repo(), desk.text("keys/kbak.pub"), desk.text("keys/owner.key"));
     let place = "resources:core/v1/configmaps/shop/odd";
     let cat = ["cat", "latest", place, "-o", "yaml", "--repo", &repo, "--signer", &pin, "--identity", &key];

@@ -1,4 +1,4 @@
-//! The memory limit, as the kernel counts it (VmHWM), at a size that is small beside scripts/soak
+//! The memory limit as the kernel counts it (VmHWM), at a size that is small beside scripts/soak
 //! and large beside the limit.
 
 use std::io::Write as _;
@@ -9,14 +9,14 @@ use crate::support::desk::{Desk, texts};
 use crate::support::program::good;
 
 #[test]
-fn the_limit_is_what_is_resident() {
+fn resident_memory_stays_within_the_limit() {
     let desk = Desk::new();
     std::fs::create_dir(desk.at("data/many")).expect("a folder");
     let mut block = vec![0; 1 << 20];
     SeededRandom::new(1).fill(&mut block);
     let mut large = std::fs::File::create(desk.at("data/large")).expect("a file");
     for number in 0..256u32 {
-        // Another mebibyte each time, without the price of as many random bytes.
+        // Each mebibyte differs, without the cost of as many random bytes.
         for chunk in block.chunks_mut(4096) {
             chunk[..4].copy_from_slice(&number.to_le_bytes());
         }

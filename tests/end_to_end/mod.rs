@@ -1,4 +1,4 @@
-//! The main job on real parts.
+//! Backups, checks and restores on real servers.
 
 mod check;
 mod cluster;

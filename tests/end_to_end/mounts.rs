@@ -1,5 +1,5 @@
-//! File systems of their own: mount points in a volume, a target that is full. Each test runs again
-//! in a mount namespace of its own, which only root can make.
+//! File systems of their own: mount points in a volume, a full target. Each test runs again in its
+//! own mount namespace, which only root can make.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::support::volume::{Refused, bytes, restore};
 
 const CHILD: &str = "KBAK_TEST_MOUNTS";
 
-/// Runs `inside` with a folder to mount things in, in a process that nobody else sees mounts of.
+/// Runs `inside` with a folder to mount in, in a process with a private mount namespace.
 fn with_mounts(name: &str, inside: impl FnOnce(&Path)) {
     if let Some(folder) = std::env::var_os(CHILD) {
         return inside(Path::new(&folder));
@@ -51,7 +51,7 @@ fn mount_points_are_named_and_not_entered() {
         std::fs::write(root.join("z/secret"), b"under").expect("a file");
         mount(&["-t", "tmpfs", "none"], &root.join("a/mounted"));
         std::fs::write(root.join("a/mounted/file"), b"of another file system").expect("a file");
-        // The same file system, mounted in itself: what is there is in the walk already.
+        // The same file system, mounted in itself: its content is in the walk already.
         mount(&["--bind", root.join("z").to_str().expect("text")], &root.join("bound"));
         mount(&["--bind", "/etc/hostname"], &root.join("z/secret"));
         let volume = Volume::open(&root, VolumeOptions::default()).expect("a volume");
@@ -112,7 +112,7 @@ fn a_full_target_stops_and_leaves_nothing_half_done() {
         for entry in there {
             assert_eq!(entry.metadata().expect("stat").len(), 100_000, "{:?}", entry.file_name());
         }
-        // One file that does not fit is refused before anything of it is written.
+        // A file that does not fit is refused before any of it is written.
         std::fs::write(from.join("a-large"), vec![1u8; 3_000_000]).expect("a file");
         let (stream, _) = bytes(&from, VolumeOptions::default());
         let skip = TargetOptions { existing: ExistingFiles::Skip, ..TargetOptions::default() };

@@ -1,4 +1,4 @@
-//! A first plan, from what a real cluster holds and from what other tools were told.
+//! A first plan, drafted from a real cluster's contents and from the configuration of other tools.
 
 use kbak::plan::parse;
 use kbak::source::kubernetes::Cluster;
@@ -89,7 +89,7 @@ async fn fill(cluster: &Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_is_written_from_what_is_there() {
+async fn plan_draft_reflects_cluster_contents_and_existing_tools() {
     let plane = Plane::up(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
@@ -97,7 +97,7 @@ async fn a_plan_is_written_from_what_is_there() {
     let config = plane.kubeconfig().display().to_string();
     let init = ["plan", "init", "--kubeconfig", &config, "--plan-name", "nightly"];
 
-    // With repository and recipients it is a plan; without, only those two are missing.
+    // With repository and recipients it is a valid plan; without, only those two are missing.
     let (repo, recipient) = (desk.repo(), desk.recipient.clone());
     let output = good(&[&init[..], &["--repo", &repo, "--recipient", &recipient]].concat());
     let text = String::from_utf8(output.stdout).expect("text");
@@ -149,14 +149,14 @@ async fn a_plan_is_written_from_what_is_there() {
     let fields: Vec<&str> = error.problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, ["spec.repository.url", "spec.recipients"]);
 
-    // Another schedule, by its name; one that is not there is a mistake of usage.
+    // Another schedule by its name; a missing one is a usage error.
     let other =
         good(&[&init[..], &["--from", "velero/old", "--repo", &repo, "--recipient", &recipient]].concat());
     let text = String::from_utf8(other.stdout).expect("text");
     assert!(text.contains("# Not taken over from Velero: \"no key=x\" of its selector"), "{text}");
     let other = parse(&text).expect("a plan").plan.spec;
     assert_eq!(other.resources.expect("resources").namespaces.include, ["kitchen"]);
-    // A path that is not whole is made so: the plan may lie elsewhere.
+    // A relative path is made absolute: the plan may be stored elsewhere.
     let mut beside = command(&["plan", "init", "--kubeconfig", "kubeconfig"]);
     let output =
         beside.current_dir(plane.kubeconfig().parent().expect("a folder")).output().expect("it runs");

@@ -1,4 +1,4 @@
-//! Dumps of a real PostgreSQL server, and back.
+//! Dumps of a real PostgreSQL server, and their restores.
 
 use kbak::plan::Glob;
 use kbak::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
@@ -29,7 +29,7 @@ fn fill(server: &Server) {
     );
 }
 
-/// What is in a database, said without kbak.
+/// Returns a database's contents, read without kbak.
 fn contents(server: &Server, database: &str) -> String {
     server.sql(
         database,
@@ -50,7 +50,7 @@ fn wanted(database: &str, target: Target) -> RestoreDatabase {
 }
 
 #[tokio::test]
-async fn a_database_goes_out_and_comes_back() {
+async fn database_is_dumped_and_restored() {
     let server = Server::start("secret", &[]);
     fill(&server);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
@@ -79,7 +79,7 @@ async fn a_database_goes_out_and_comes_back() {
 }
 
 #[tokio::test]
-async fn an_archive_is_whole_at_its_last_byte_and_not_before() {
+async fn archive_is_complete_only_at_its_last_byte() {
     let server = Server::start("secret", &[]);
     server.sql(
         "postgres",
@@ -90,7 +90,7 @@ async fn an_archive_is_whole_at_its_last_byte_and_not_before() {
     proof.expect("whole");
     let whole = |bytes: &[u8]| {
         let mut scanner = ArchiveScanner::new();
-        // In pieces of changing size, so that every field is cut somewhere.
+        // Pieces of changing size, so that every field is cut somewhere.
         let mut rest = bytes;
         for size in (1..=7).cycle() {
             if rest.is_empty() {
@@ -111,7 +111,7 @@ async fn an_archive_is_whole_at_its_last_byte_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_in_the_middle_leaves_no_dump() {
+async fn dump_fails_when_the_connection_dies_midway() {
     let server = Server::start("secret", &[]);
     fill(&server);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
@@ -128,8 +128,7 @@ async fn a_server_that_dies_in_the_middle_leaves_no_dump() {
     assert!(matches!(error, DatabaseError::Failed { tool: "pg_dump", .. }), "{error}");
 }
 
-/// The processes that this one started, and theirs, that have to do with `server`: command line
-/// and environment of each.
+/// Returns the descendants of this process that concern `server`: command line and environment of each.
 fn descendants(server: &Server) -> Vec<(u32, Vec<u8>)> {
     let mut known = vec![std::process::id()];
     let mut found = Vec::new();
@@ -155,7 +154,7 @@ fn holds(bytes: &[u8], canary: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_password_is_in_no_argument_environment_or_error() {
+async fn password_appears_in_no_argument_environment_or_error() {
     // With the characters that a password file escapes.
     let canary = "ca:na\\ry:2f6e";
     let server = Server::start(canary, &[]);
@@ -168,7 +167,7 @@ async fn a_password_is_in_no_argument_environment_or_error() {
     let postgres = Postgres::connect(&config).await.expect("the password is right");
     let mut dump = postgres.dump(NAME).expect("a dump");
     let mut first = [0; 4096];
-    // The dump is larger than the pipe, so the tool waits while it is looked at.
+    // The dump is larger than the pipe, so the tool waits while it is inspected.
     dump.read_exact(&mut first).await.expect("its first bytes");
     let seen = descendants(&server);
     let tool = seen.iter().find(|(_, seen)| holds(seen, "pg_dump")).expect("the tool runs");
@@ -200,7 +199,7 @@ async fn a_password_is_in_no_argument_environment_or_error() {
 }
 
 #[tokio::test]
-async fn roles_come_back_and_nothing_else_does() {
+async fn globals_dump_restores_only_roles() {
     let server = Server::start("secret", &[]);
     server.sql(
         "postgres",
@@ -225,7 +224,7 @@ async fn roles_come_back_and_nothing_else_does() {
     assert_eq!((again.created.len(), again.existed.len()), (0, 3));
 }
 
-/// What a database and its roles are, said without kbak.
+/// The properties of a database and its roles, read without kbak.
 const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datistemplate, \
         (SELECT string_agg(concat_ws(' ', grantor::regrole, grantee::regrole, privilege_type, is_grantable), ',' \
          ORDER BY grantee::regrole::text, privilege_type) FROM aclexplode(datacl)), shobj_description(oid, 'pg_database') \
@@ -234,7 +233,7 @@ const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datiste
      SELECT rolname, shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname !~ '^pg_' ORDER BY 1";
 
 #[tokio::test]
-async fn owner_rights_limits_settings_and_comments_come_back() {
+async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     let server = Server::start("secret", &[]);
     server.sql("postgres", "CREATE ROLE keeper; CREATE ROLE clerk LOGIN");
     server.sql("postgres", "CREATE DATABASE shop OWNER keeper");
@@ -257,7 +256,7 @@ async fn owner_rights_limits_settings_and_comments_come_back() {
     assert_eq!(replaced.expect("a template is replaced").missing, []);
     assert_eq!(server.sql("postgres", PROPERTIES), before);
 
-    // As in a server that is new.
+    // As in a new server.
     let drop = "ALTER DATABASE shop IS_TEMPLATE false; DROP DATABASE shop; DROP ROLE keeper; DROP ROLE clerk";
     for statement in drop.split("; ") {
         server.sql("postgres", statement);
@@ -289,7 +288,7 @@ async fn owner_rights_limits_settings_and_comments_come_back() {
 }
 
 #[tokio::test]
-async fn no_database_is_left_out_without_a_word() {
+async fn databases_left_out_are_always_reported() {
     let server = Server::start("secret", &[]);
     for statement in [
         "CREATE DATABASE mould IS_TEMPLATE true",
@@ -336,7 +335,7 @@ async fn no_database_is_left_out_without_a_word() {
     for name in ["%2E.%2F..%2Ftmp%2Fx.dump", "x%2F%2Fy 50%25 a*.dump", "globals.sql", "mould.dump"] {
         assert!(folder.join(name).is_file(), "{name}: {:?}", beneath(&folder));
     }
-    // By name, with what a pattern or a URL would take for something else.
+    // By name, with characters that a pattern or a URL would interpret.
     let (code, report, err) = backup(&url("x%2F%2Fy%2050%25%20a*"), &[]);
     assert_eq!(code, Some(0), "{report}{err}");
     let (code, report, _) = backup(&url("nosuch"), &[]);
@@ -346,7 +345,7 @@ async fn no_database_is_left_out_without_a_word() {
 }
 
 #[test]
-fn damage_costs_no_database_that_is_there() {
+fn damaged_dump_does_not_drop_the_existing_database() {
     let server = Server::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql("shop", "CREATE TABLE orders AS SELECT n, md5(n::text) FROM generate_series(1, 10000) n");
@@ -362,7 +361,7 @@ fn damage_costs_no_database_that_is_there() {
     let (code, err) = run(&backup);
     assert_eq!(code, Some(0), "{err}");
     let before = packs();
-    // The roles and the folder lie in the packs of before.
+    // The roles and the folder are in the earlier packs.
     server.sql("shop", "INSERT INTO orders SELECT n, md5(n::text) FROM generate_series(10000, 20000) n");
     let (code, err) = run(&backup);
     assert_eq!(code, Some(0), "{err}");
@@ -392,7 +391,7 @@ fn damage_costs_no_database_that_is_there() {
 }
 
 #[tokio::test]
-async fn what_is_named_is_there_or_missing_and_a_template_counts_once_it_holds_something() {
+async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
     let server = Server::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
@@ -414,7 +413,7 @@ async fn what_is_named_is_there_or_missing_and_a_template_counts_once_it_holds_s
     server.sql("template1", "CREATE FUNCTION everywhere() RETURNS int LANGUAGE sql AS 'SELECT 7'");
     assert_eq!(chosen(&["*"]).await, ("postgres shop template1".to_owned(), none(), none()));
 
-    // A template with something in it goes into another server's, and new databases have it again.
+    // A nonempty template is restored into another server's, and new databases contain it again.
     let (bytes, proof) = read(postgres.dump("template1").expect("a dump")).await;
     proof.expect("whole");
     let other = Server::start("secret", &[]);
@@ -426,7 +425,7 @@ async fn what_is_named_is_there_or_missing_and_a_template_counts_once_it_holds_s
 }
 
 #[tokio::test]
-async fn a_connection_in_the_clear_must_be_asked_for() {
+async fn plaintext_connection_needs_explicit_permission() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let server = Server::start("secret", &["listen_addresses=127.0.0.1", &format!("port={port}")]);
@@ -439,7 +438,7 @@ async fn a_connection_in_the_clear_must_be_asked_for() {
 }
 
 #[test]
-fn a_url_names_a_server_and_never_a_password() {
+fn database_url_with_a_password_is_refused() {
     let (config, database) =
         DatabaseConfig::from_url("postgresql://me@db.example:5433/shop%20one?sslmode=require")
             .expect("a URL");

@@ -1,5 +1,4 @@
-//! A folder becomes a stream and a folder again, and a walker that shares no code with either
-//! finds no difference.
+//! A folder becomes a stream and a folder again; an independent walker finds no difference.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -24,7 +23,7 @@ fn existing(existing: ExistingFiles) -> TargetOptions {
     TargetOptions { existing, delete_within, allow_devices: true, ..TargetOptions::default() }
 }
 
-/// A torture tree and an empty folder to restore it into.
+/// Returns a torture tree and an empty folder to restore it into.
 fn torture(entries: usize) -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
     let dir = tempfile::tempdir().expect("a folder");
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
@@ -50,7 +49,7 @@ fn every_attribute_comes_back() {
 }
 
 #[test]
-fn one_thread_gives_the_same_stream_and_the_same_folder() {
+fn stream_and_folder_do_not_depend_on_thread_count() {
     let (_dir, from, to) = torture(400);
     let alone = VolumeOptions { threads: 0, ..VolumeOptions::default() };
     let (stream, _) = bytes(&from, alone);
@@ -64,7 +63,7 @@ fn one_thread_gives_the_same_stream_and_the_same_folder() {
 }
 
 #[test]
-fn any_cut_of_the_stream_gives_the_same_events() {
+fn stream_in_small_pieces_restores_the_same_folder() {
     let (_dir, from, to) = torture(0);
     let (stream, _) = bytes(&from, VolumeOptions::default());
     let report = restore(&stream, &to, devices(), 509).expect("restored");
@@ -73,7 +72,7 @@ fn any_cut_of_the_stream_gives_the_same_events() {
 }
 
 #[test]
-fn members_come_in_order_and_say_their_length() {
+fn members_are_ordered_and_declare_their_length() {
     let (_dir, from, _) = torture(1500);
     let volume = Volume::open(&from, VolumeOptions::default()).expect("a volume");
     let mut last: Option<Vec<u8>> = None;
@@ -90,7 +89,7 @@ fn members_come_in_order_and_say_their_length() {
 }
 
 #[test]
-fn what_is_left_out_is_named() {
+fn skipped_entries_are_reported_and_exclusions_applied() {
     let dir = tempfile::tempdir().expect("a folder");
     let from = dir.path().join("from");
     std::fs::create_dir_all(from.join("cache/deep")).expect("folders");
@@ -113,7 +112,7 @@ fn what_is_left_out_is_named() {
             Walked::Gap(gap) => panic!("{gap}"),
         }
     }
-    // The folder is no root of a file system: what is called so is somebody's own.
+    // The folder is not the root of a file system: this lost+found belongs to the user.
     assert_eq!(paths, [".", "keep", "keep/c", "keep/important.tmp", "keep/lost+found", "lost+found"]);
     let expected = [(b"keep/socket".to_vec(), Skip::Socket)];
     assert_eq!(skipped, expected);
@@ -121,7 +120,7 @@ fn what_is_left_out_is_named() {
 }
 
 #[test]
-fn the_default_refuses_a_target_with_files() {
+fn nonempty_target_is_refused_by_default() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("mine"), b"keep").expect("a file");
     let refused = Target::open(dir.path(), TargetOptions::default(), [1; 32]);
@@ -129,7 +128,7 @@ fn the_default_refuses_a_target_with_files() {
 }
 
 #[test]
-fn two_restores_into_one_target_keep_out_of_each_other() {
+fn second_restore_into_a_busy_target_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let first = Target::open(dir.path(), TargetOptions::default(), [1; 32]).expect("a target");
     let second = Target::open(dir.path(), TargetOptions::default(), [2; 32]);
@@ -139,11 +138,11 @@ fn two_restores_into_one_target_keep_out_of_each_other() {
 }
 
 #[test]
-fn an_interrupted_restore_goes_on_where_it_was() {
+fn interrupted_restore_resumes() {
     let (_dir, from, to) = torture(600);
     let (stream, _) = bytes(&from, VolumeOptions::default());
     let mut restoring = Restore::open(&to, devices(), 1).expect("a target");
-    // The process ends here: what was begun is left as it is.
+    // The process ends here: its partial work is left as it is.
     restoring.feed(&stream[..stream.len() / 2]).expect("accepted");
     drop(restoring);
     std::fs::write(to.join(".kbak-restore-0123456789abcdef-7"), b"half").expect("remains");
@@ -155,7 +154,7 @@ fn an_interrupted_restore_goes_on_where_it_was() {
 }
 
 #[test]
-fn skip_leaves_what_differs_and_names_it() {
+fn skip_keeps_differing_files_and_reports_them() {
     let (_dir, from, to) = torture(0);
     let (stream, _) = bytes(&from, VolumeOptions::default());
     restore(&stream, &to, devices(), 1 << 16).expect("restored");
@@ -167,7 +166,7 @@ fn skip_leaves_what_differs_and_names_it() {
 }
 
 #[test]
-fn overwrite_replaces_without_writing_through_links() {
+fn overwrite_replaces_entries_without_writing_through_links() {
     let (dir, from, to) = torture(0);
     let (stream, _) = bytes(&from, VolumeOptions::default());
     std::fs::create_dir_all(to.join("names")).expect("folders");
@@ -175,7 +174,7 @@ fn overwrite_replaces_without_writing_through_links() {
     std::fs::create_dir(&outside).expect("a folder");
     std::fs::write(outside.join("file"), b"untouched").expect("a file");
     std::fs::write(to.join("extra"), b"stays").expect("a file");
-    // A hard link and a link to files outside, and a link in a directory's place.
+    // A hard link and a link to files outside, and a link in place of a directory.
     std::fs::hard_link(outside.join("file"), to.join("names/plain")).expect("link");
     std::os::unix::fs::symlink(outside.join("file"), to.join("names/a")).expect("link");
     std::os::unix::fs::symlink(&outside, to.join("modes")).expect("link");
@@ -209,7 +208,7 @@ fn delete_extra_makes_the_target_equal() {
 }
 
 #[test]
-fn delete_extra_spares_what_the_backup_knows_that_it_lacks() {
+fn delete_extra_keeps_files_that_are_gaps_in_the_backup() {
     let dir = tempfile::tempdir().expect("a folder");
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     for folder in [&from, &to] {
@@ -236,7 +235,7 @@ fn delete_extra_spares_what_the_backup_knows_that_it_lacks() {
 }
 
 #[test]
-fn a_stream_that_breaks_off_is_no_restore() {
+fn truncated_stream_fails_the_restore() {
     let (_dir, from, to) = torture(200);
     let (stream, _) = bytes(&from, VolumeOptions::default());
     let cut = restore(&stream[..stream.len() - 1024], &to, devices(), 1 << 16);
@@ -250,7 +249,7 @@ fn a_stream_that_breaks_off_is_no_restore() {
 }
 
 #[test]
-fn files_that_change_are_noticed() {
+fn files_changed_after_the_walk_are_detected() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("file");
     std::fs::write(&path, vec![1u8; 300_000]).expect("a file");
@@ -261,7 +260,7 @@ fn files_that_change_are_noticed() {
             _ => None,
         })
     };
-    // Between the walk and the read: the member is made anew, and settled.
+    // Between the walk and the read: the member is read anew.
     let old = member(&volume).expect("the file");
     std::fs::write(&path, vec![2u8; 1000]).expect("rewrite");
     let mut out = Vec::new();
@@ -269,7 +268,7 @@ fn files_that_change_are_noticed() {
     let kbak::source::volume::Appended::Stored(now, content) = appended else { panic!("{appended:?}") };
     assert_eq!((now.content, content), (1000, kbak::source::volume::Content::Settled));
     assert_eq!(out.len() as u64, now.encoded_len());
-    // Under the read: the declared length is kept, the missing end is zeros.
+    // During the read: the declared length is kept, the missing end is zeros.
     let mut reading = volume.read(now).expect("open");
     let mut half = vec![9u8; 400];
     assert_eq!(reading.next_block(&mut half).expect("read"), 400);
@@ -281,7 +280,7 @@ fn files_that_change_are_noticed() {
     assert_eq!(reading.next_block(&mut rest).expect("read"), 0);
     let (_, content) = reading.finish().expect("stat");
     assert_eq!(content, kbak::source::volume::Content::Changed);
-    // Gone: no member, and the buffer is as it was.
+    // Deleted: no member, and the buffer is unchanged.
     let old = member(&volume).expect("the file");
     std::fs::remove_file(&path).expect("remove");
     let before = out.clone();
@@ -290,7 +289,7 @@ fn files_that_change_are_noticed() {
 }
 
 #[test]
-fn a_link_put_in_a_files_place_is_not_followed() {
+fn symlink_in_place_of_a_walked_file_is_not_followed() {
     let dir = tempfile::tempdir().expect("a folder");
     let (root, secret) = (dir.path().join("root"), dir.path().join("secret"));
     std::fs::create_dir_all(root.join("sub")).expect("folders");
@@ -345,7 +344,7 @@ fn a_plain_user_gets_exactly_the_documented_differences() {
     for (what, path) in differences(&from, &dir.path().join("to")) {
         let documented = match what {
             What::Owner | What::Group => true,
-            // Setuid and setgid of files whose owner is somebody else now.
+            // Setuid and setgid of files that now have another owner.
             What::Mode => {
                 path.contains("7777")
                     || path.contains("6711")
@@ -374,7 +373,7 @@ fn as_plain_user(folder: &Path) {
     assert_eq!(lost, [Loss::Owner, Loss::Group, Loss::Setuid, Loss::Setgid, Loss::Capability]);
     assert_eq!(report.failed.count(&FailureKind::DeviceNotAllowed), 3);
     assert_eq!(report.failed.total(), 3, "{:?}", report.failures);
-    // Everything is there already, also what its owner has closed to himself.
+    // Everything exists already, also files that their owner cannot read.
     let again = TargetOptions { existing: ExistingFiles::Skip, ..TargetOptions::default() };
     let report = restore(&stream, &folder.join("to"), again, 1 << 20).expect("restored");
     assert_eq!((report.files, report.failed.total()), (0, 3), "{:?}", report.failures);

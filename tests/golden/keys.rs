@@ -1,5 +1,5 @@
-//! Stored keys, an epoch, a signature and a receipt of format v1: files that were
-//! written once and must be read for ever, and derivations with fixed results.
+//! Stored keys, an epoch, a signature and a receipt of format v1, which every later version must
+//! read; and derivations with fixed results.
 //!
 //! The private keys under v1/keys are test keys. `write_the_vectors` makes them anew, until the
 //! format is frozen.
@@ -53,7 +53,7 @@ fn golden() -> Golden {
 }
 
 #[test]
-fn derivations_give_what_they_gave() {
+fn derivations_match_stored_vectors() {
     let secret = EpochSecret(SecretKey::new([7; 32]));
     let names = NamesKey(SecretKey::new([8; 32]));
     let lines = [
@@ -66,7 +66,7 @@ fn derivations_give_what_they_gave() {
 }
 
 #[test]
-fn a_fixed_key_signs_a_fixed_line_alike() {
+fn fixed_key_signs_fixed_line_to_stored_signature() {
     let key = SigningKey::from_seed(&Zeroizing::new([9; 32]));
     let line = "{\"type\":\"manifest\",\"requires\":[],\"seq\":42}\n";
     let signature = key.sign(Namespace::Manifest, line.as_bytes()).expect("a signature");
@@ -76,7 +76,7 @@ fn a_fixed_key_signs_a_fixed_line_alike() {
 }
 
 #[test]
-fn the_stored_epoch_is_read_opened_and_written_alike() {
+fn stored_epoch_is_read_opened_and_rewritten_byte_for_byte() {
     let Golden { key, owner, epoch, .. } = golden();
     let [first, copy] = epoch.seal(&key.signing).expect("sealed");
     assert_eq!((first.bytes(), copy.bytes()), (&stored("epoch.json"), &stored("epoch.json")));
@@ -89,7 +89,7 @@ fn the_stored_epoch_is_read_opened_and_written_alike() {
 }
 
 #[test]
-fn the_stored_receipt_counts() {
+fn stored_receipt_is_accepted() {
     let Golden { key, signers, owner, epoch } = golden();
     let bytes = stored("receipt");
     let hash = ObjectHash::of(&bytes);

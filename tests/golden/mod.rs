@@ -1,4 +1,4 @@
-//! Repositories and vectors of every released format.
+//! Repositories and test vectors of every released format.
 
 mod keys;
 mod repository;

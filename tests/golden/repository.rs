@@ -1,5 +1,5 @@
-//! A whole repository of format v1, stored with the project: this version of kbak reads it, and so
-//! do stock tools without kbak.
+//! A whole repository of format v1, stored with the project: read by this version of kbak and by
+//! stock tools without kbak.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn kbak(args: &[&str]) -> String {
     String::from_utf8(good(args).stdout).expect("text")
 }
 
-/// Every path beneath `root` with its kind, mode and content, as find and sha256sum would say it.
+/// Returns every path beneath `root` with kind, mode and content, as find and sha256sum would print it.
 fn tree(root: &Path) -> Value {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -56,7 +56,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the objects of a stream are, apart from what the server adds.
+/// Returns the objects of a stream without the server's additions.
 fn objects(lines: &str) -> Value {
     let mut found = BTreeMap::new();
     for line in lines.lines() {
@@ -68,7 +68,7 @@ fn objects(lines: &str) -> Value {
     json!(found)
 }
 
-/// What is in the database, said by SQL.
+/// Returns the rows of the database, read by SQL.
 fn rows(server: &Server, database: &str) -> String {
     server.sql(
         database,
@@ -82,7 +82,7 @@ fn expected() -> Value {
     serde_json::from_slice(&facts).expect("JSON")
 }
 
-/// The arguments of a reader.
+/// Returns the arguments of a reader.
 fn reader() -> [String; 6] {
     [
         "--repo".into(),
@@ -94,7 +94,7 @@ fn reader() -> [String; 6] {
     ]
 }
 
-/// The owner's key, which git cannot keep from other users.
+/// Returns a private copy of the owner's key, since git cannot keep it from other users.
 fn owner_key() -> PathBuf {
     static KEY: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         let folder = tempfile::tempdir().expect("a folder");
@@ -114,7 +114,7 @@ fn read(args: &[&str]) -> String {
 }
 
 #[test]
-fn this_version_reads_it() {
+fn golden_repository_is_read_by_this_version() {
     let facts = expected();
     let snapshots: Value = serde_json::from_str(&read(&["snapshots", "-o", "json"])).expect("JSON");
     let hashes: Vec<&str> =
@@ -134,7 +134,7 @@ fn this_version_reads_it() {
 }
 
 #[test]
-fn stock_tools_restore_it() {
+fn golden_repository_is_restored_by_stock_tools() {
     let facts = expected();
     let scratch = tempfile::tempdir().expect("a folder");
     let out = scratch.path().join("out");
@@ -159,7 +159,7 @@ fn stock_tools_restore_it() {
 }
 
 #[test]
-fn stock_tools_refuse_what_is_damaged() {
+fn damaged_objects_are_refused_by_stock_tools() {
     let scratch = tempfile::tempdir().expect("a folder");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/recover-without-kbak");
     let store = scratch.path().join("store");
@@ -183,9 +183,9 @@ fn stock_tools_refuse_what_is_damaged() {
     }
 }
 
-/// What anyone who may write to the bucket can do, and what one lost object does.
+/// Damage by a person who may write to the bucket, and by one lost object.
 #[test]
-fn stock_tools_pass_over_what_does_not_count() {
+fn invalid_objects_are_ignored_by_stock_tools() {
     let scratch = tempfile::tempdir().expect("a folder");
     let store = scratch.path().join("store");
     run("cp", &["-r", &text(&golden().join("store")), &text(&store)]);
@@ -210,7 +210,7 @@ fn stock_tools_pass_over_what_does_not_count() {
     assert!(!out.join(".packs").exists(), "decrypted packs are left");
 }
 
-/// Links and holes, which a hash of the content does not show.
+/// Checks links and holes, which a hash of the content does not show.
 fn same_file_and_holes(root: &Path) {
     use std::os::unix::fs::MetadataExt as _;
     let meta = |name: &str| std::fs::metadata(root.join(name)).expect("a file");
@@ -289,7 +289,7 @@ async fn cluster_make_the_golden_repository() {
     std::fs::remove_file(uploads.join("small/07")).expect("removed");
     backup();
     trees.push(tree(uploads));
-    // A second epoch: snapshots of both lie in one chain.
+    // A second epoch: one chain has snapshots of both.
     let close = ["epoch", "close", "--repo", &repo, "--writer-key", &writer, "--recipient", recipient];
     kbak(&close);
     std::fs::write(uploads.join("newer"), "newer\n").expect("a file");
@@ -306,7 +306,7 @@ async fn cluster_make_the_golden_repository() {
     std::fs::remove_dir_all(uploads).expect("removed");
 }
 
-/// All that a tar stream can hold and every user may make.
+/// Creates all that a tar stream can hold and every user may make.
 fn folder(root: &Path) {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt as _;

@@ -1,4 +1,4 @@
-//! Streams that want out of the target.
+//! Streams that try to write outside the target.
 
 mod planted;
 mod raw;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::compare::{Tree, between, read};
 
-/// A target with a canary folder beside it, which nothing may touch.
+/// A target with a canary folder beside it, which must stay unchanged.
 struct Cage {
     dir: tempfile::TempDir,
     before: Tree,
@@ -37,7 +37,7 @@ impl Cage {
         self.dir.path().join("canary")
     }
 
-    /// Nothing outside the target has changed, and nothing has come.
+    /// Checks that nothing outside the target was changed or added.
     fn check(&self, case: &str) {
         assert_eq!(between(&self.before, &read(&self.canary())), [], "{case}: the canary changed");
         let mut beside = names(self.dir.path());

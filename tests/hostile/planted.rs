@@ -1,4 +1,4 @@
-//! What an attacker has put into the target before the restore: links, pipes, other names.
+//! Links, pipes and hard links that an attacker planted in the target before the restore.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::volume::{apply, case, directory, entry, file, hard, options};
 use super::{Cage, names};
 
 #[test]
-fn links_planted_in_the_target() {
+fn planted_links_in_the_target_are_not_followed() {
     let link = |to: &'static str| move |target: &Path| symlink(to, target.join("a")).expect("link");
     case(
         "directory over a link, skip",
@@ -121,7 +121,7 @@ fn links_planted_in_the_target() {
 }
 
 #[test]
-fn hard_links_planted_in_the_target() {
+fn planted_hard_link_is_replaced_without_changing_its_file() {
     let plant = |target: &Path| {
         std::fs::hard_link(target.join("../canary/secret"), target.join("a")).expect("link");
     };
@@ -135,13 +135,13 @@ fn hard_links_planted_in_the_target() {
 }
 
 #[test]
-fn pipes_and_devices() {
+fn planted_pipes_are_replaced_unopened_and_devices_are_refused() {
     let fifo = |target: &Path| {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, target.join("a"), rustix::fs::FileType::Fifo, mode, 0)
             .expect("mkfifo");
     };
-    // Nobody reads from it: whoever opened it would wait for ever.
+    // It has no reader, so opening it for writing would block for ever.
     case("a file over a pipe", ExistingFiles::Overwrite, fifo, vec![file("a")], |target, _| {
         assert!(target.join("a").symlink_metadata().expect("stat").is_file());
     });

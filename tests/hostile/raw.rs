@@ -1,7 +1,7 @@
-//! Tar members as an attacker would write them: any field, any record, a right checksum.
+//! Tar members as an attacker would write them: any field, any record, a valid checksum.
 
-/// One member, field by field. The defaults are those of the encoder, so that what a case changes
-/// is all that is wrong with it.
+/// One member, field by field. The defaults are those of the encoder, so that only a case's changes
+/// are wrong.
 #[derive(Debug, Clone)]
 pub struct Raw {
     pub name: Vec<u8>,
@@ -17,11 +17,11 @@ pub struct Raw {
     pub major: Vec<u8>,
     pub minor: Vec<u8>,
     pub checksum: Option<Vec<u8>>,
-    /// The records of a PAX header, as they are.
+    /// The records of a PAX header, verbatim.
     pub records: Option<Vec<u8>>,
-    /// The size that the PAX header claims, if it lies.
+    /// The size that the PAX header claims, if it is false.
     pub records_size: Option<Vec<u8>>,
-    /// What follows, padded.
+    /// The content, padded on output.
     pub content: Vec<u8>,
 }
 
@@ -68,19 +68,19 @@ impl Raw {
         Self { link: carrier.to_vec(), ..Self::new(b'1', name) }
     }
 
-    /// With a PAX record of the right length.
+    /// Adds a PAX record of the right length.
     pub fn record(mut self, key: &[u8], value: &[u8]) -> Self {
         self.records.get_or_insert_default().extend_from_slice(&record(key, value));
         self
     }
 
-    /// With the bytes of a PAX header as they are.
+    /// Sets the bytes of a PAX header.
     pub fn records(mut self, bytes: &[u8]) -> Self {
         self.records = Some(bytes.to_vec());
         self
     }
 
-    /// With a field changed.
+    /// Applies a change.
     pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
@@ -125,7 +125,7 @@ impl Raw {
     }
 }
 
-/// A PAX record that counts its own length.
+/// Returns a PAX record with its own length in front.
 pub fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let body = [b" ", key, b"=", value, b"\n"].concat();
     let length =
@@ -133,7 +133,7 @@ pub fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     [length.expect("a length").to_string().as_bytes(), &body].concat()
 }
 
-/// A file with holes: its real size, the map as text, the content of its extents.
+/// Returns a file with holes: its real size, the map as text, the content of its extents.
 pub fn sparse(name: &[u8], size: u64, map: &str, content: &[u8]) -> Raw {
     let stored = [padded(map.as_bytes()), content.to_vec()].concat();
     let mut raw = Raw::file(&[b"GNUSparseFile.0/", name].concat(), &stored);
@@ -155,7 +155,7 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     padded
 }
 
-/// A whole stream.
+/// Returns a whole stream.
 pub fn stream(members: &[Raw]) -> Vec<u8> {
     let mut all: Vec<u8> = members.iter().flat_map(Raw::bytes).collect();
     all.extend_from_slice(&[0u8; 1024]);

@@ -1,4 +1,4 @@
-//! Streams that are refused: each for its own reason, with nothing outside the target touched.
+//! Streams that are refused, each for its own reason, without touching anything outside the target.
 
 use kbak::restore::volume::TargetOptions;
 use kbak::restore::volume::parse::{HeaderError, ParseErrorKind};
@@ -10,7 +10,7 @@ use crate::support::volume::{Refused, restore};
 
 type Case = (&'static str, Vec<u8>, fn(&ParseErrorKind) -> bool);
 
-/// Feeds each stream and checks why it is refused.
+/// Feeds each stream and checks the reason of its refusal.
 fn refused(cases: Vec<Case>) {
     for (name, stream, expected) in cases {
         let cage = Cage::new();
@@ -38,10 +38,9 @@ fn one(raw: Raw) -> Vec<u8> {
     stream(&[raw])
 }
 
-/// What the builder makes is accepted when nothing is wrong with it; else the other tests would
-/// prove nothing.
+/// A valid stream of the builder must be accepted, or the other tests would prove nothing.
 #[test]
-fn the_builder_makes_streams_that_are_accepted() {
+fn valid_streams_of_the_builder_are_accepted() {
     let cage = Cage::new();
     let members = [
         Raw::directory(b"./"),
@@ -64,7 +63,7 @@ fn the_builder_makes_streams_that_are_accepted() {
 }
 
 #[test]
-fn paths_that_lead_out() {
+fn paths_that_lead_out_are_refused() {
     let path = |name: &str| Raw::file(b"harmless", b"x").record(b"path", name.as_bytes());
     refused(vec![
         ("parent", one(Raw::file(b"../canary/new", b"x")), path!(PathError::Parent)),
@@ -105,7 +104,7 @@ fn paths_that_lead_out() {
 }
 
 #[test]
-fn links_that_lead_out() {
+fn links_that_lead_out_are_refused() {
     let hard = |carrier: &[u8]| stream(&[Raw::file(b"a", b"x"), Raw::hard_link(b"b", carrier)]);
     refused(vec![
         ("hard link to a parent", hard(b"../canary/secret"), header!(HeaderError::Value(_))),
@@ -173,7 +172,7 @@ fn links_that_lead_out() {
 }
 
 #[test]
-fn headers_that_kbak_does_not_write() {
+fn headers_that_kbak_does_not_write_are_refused() {
     let base = || Raw::file(b"a", b"x");
     let mut cases: Vec<Case> = Vec::new();
     for (name, kind) in [
@@ -270,7 +269,7 @@ fn headers_that_kbak_does_not_write() {
 }
 
 #[test]
-fn records_that_kbak_does_not_write() {
+fn records_that_kbak_does_not_write_are_refused() {
     let base = || Raw::file(b"a", b"x");
     let records = |bytes: &[u8]| one(base().records(bytes));
     let xattr = |name: &[u8], value: &[u8]| one(base().record(&[b"SCHILY.xattr.", name].concat(), value));
@@ -398,7 +397,7 @@ fn records_that_kbak_does_not_write() {
 }
 
 #[test]
-fn maps_of_holes_that_lie() {
+fn false_hole_maps_are_refused() {
     let map = |size, map: &str, content: &[u8]| one(sparse(b"a", size, map, content));
     let huge = "65538\n".to_owned();
     refused(vec![

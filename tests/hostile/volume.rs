@@ -1,5 +1,5 @@
-//! What the target does with entries that a parser would have refused, and with what an attacker
-//! has put into the target before. Each case ends in a documented safe result.
+//! Entries that a parser would have refused, and targets prepared by an attacker, applied to the
+//! target. Each case ends in a documented safe result.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -56,7 +56,7 @@ pub fn apply(folder: &Path, options: TargetOptions, entries: Vec<Entry>) -> Resu
     target.finish()
 }
 
-/// Applies entries to a target in which `plant` has been at work; `check` looks at the result.
+/// Applies entries to a target prepared by `plant`; `check` inspects the result.
 pub fn case(
     name: &str,
     existing: ExistingFiles,
@@ -72,7 +72,7 @@ pub fn case(
 }
 
 #[test]
-fn paths_that_no_parser_lets_through() {
+fn entries_with_invalid_paths_are_refused() {
     for path in [
         "..",
         "../canary/new",
@@ -109,7 +109,7 @@ fn paths_that_no_parser_lets_through() {
 }
 
 #[test]
-fn entries_through_links_of_the_stream() {
+fn entries_through_links_of_the_stream_are_refused() {
     let through = |entries: Vec<Entry>| {
         case(
             "through",
@@ -126,7 +126,7 @@ fn entries_through_links_of_the_stream() {
             },
         );
     };
-    // Links are made by other threads: each target is finished before the next entry comes.
+    // Links are made by other threads, so each target is finished before the next entry.
     for target in ["../canary", "/tmp", "../canary/folder", ".", "..", "/proc/self/cwd", "/proc/self/root"] {
         let cage = Cage::new();
         apply(&cage.target(), options(ExistingFiles::Refuse), vec![soft("a", target)]).expect("a link");
@@ -145,8 +145,8 @@ fn entries_through_links_of_the_stream() {
 }
 
 #[test]
-fn names_that_come_twice() {
-    // As on a target that folds case, where `a` and `A` are one.
+fn names_that_come_twice_are_reported_as_failures() {
+    // As on a case-insensitive target, where `a` and `A` are one.
     case(
         "a file twice",
         ExistingFiles::Refuse,
@@ -182,7 +182,7 @@ fn names_that_come_twice() {
         |_| {},
         vec![directory("a"), file("a/b"), directory("c"), file("c")],
         |target, report| {
-            // The empty directory made way, and then could not be given its attributes.
+            // The empty directory was replaced, and then could not be given its attributes.
             assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
             assert!(target.join("c").is_file() && target.join("a/b").is_file());
         },
@@ -202,7 +202,7 @@ fn names_that_come_twice() {
 }
 
 #[test]
-fn hard_links_to_what_they_should_not() {
+fn hard_links_to_invalid_carriers_are_refused() {
     for (carrier, kind) in [
         ("z", FailureKind::Invalid),
         ("missing", FailureKind::CarrierMissing),
@@ -226,7 +226,7 @@ fn hard_links_to_what_they_should_not() {
 }
 
 #[test]
-fn sizes_that_no_disk_holds() {
+fn impossible_file_sizes_are_refused() {
     let cage = Cage::new();
     for size in [1 << 62, u64::MAX / 2, 1 << 50] {
         let evil = entry(b"a", Kind::File { size });
@@ -236,7 +236,7 @@ fn sizes_that_no_disk_holds() {
         drop(target);
         assert_eq!(names(&cage.target()), Vec::<String>::new());
     }
-    // All hole: no room is needed, but no file can be so long.
+    // Only a hole: no room is needed, but no file can be so long.
     let evil = entry(b"a", Kind::Sparse { size: u64::MAX / 2, extents: Vec::new() });
     let report = apply(&cage.target(), TargetOptions::default(), vec![evil]).expect("safe");
     let failed = report.failed.count(&FailureKind::TooLarge);
@@ -253,7 +253,7 @@ fn sizes_that_no_disk_holds() {
 }
 
 #[test]
-fn attributes_that_are_not_asked_for() {
+fn attributes_not_asked_for_are_not_restored() {
     let mut evil = file("a");
     evil.xattrs = [&b"security.evil"[..], b"trusted.overlay.opaque", b"trusted.overlay.redirect"]
         .map(|name| Xattr { name: name.to_vec(), value: b"/".to_vec() })
@@ -274,7 +274,7 @@ fn attributes_that_are_not_asked_for() {
 }
 
 #[test]
-fn names_that_are_too_long_are_named() {
+fn too_long_names_are_reported() {
     let long = "n".repeat(300);
     case(
         "long",
@@ -292,9 +292,9 @@ fn names_that_are_too_long_are_named() {
     );
 }
 
-/// Somebody with rights in the target swaps a directory for a link while the restore runs.
+/// Another process swaps a directory for a link while the restore runs.
 #[test]
-fn a_directory_swapped_for_a_link_meanwhile() {
+fn directory_swapped_for_a_link_during_restore_is_not_followed() {
     for threads in [0, 4] {
         let cage = Cage::new();
         let options = TargetOptions { threads, ..TargetOptions::default() };
@@ -325,7 +325,7 @@ fn a_directory_swapped_for_a_link_meanwhile() {
 
 /// Entries in any order and number: nothing outside changes.
 #[test]
-fn any_mixture_of_entries_stays_inside() {
+fn any_mixture_of_entries_stays_inside_the_target() {
     use proptest::prelude::*;
     let part = prop::sample::select(vec!["a", "b", "..", ".", "", "c", "canary", "\u{e4}"]);
     let path = prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"));

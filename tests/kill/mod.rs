@@ -1,7 +1,7 @@
-//! The process is killed at every named point, as the kernel would; the next run succeeds, and what
-//! was stored before is as it was.
+//! The process is killed (SIGKILL) at every named point; the next run succeeds, and earlier
+//! snapshots are unchanged.
 //!
-//! `KBAK_TEST_SIZE=full` kills at several passings of each point (scripts/soak).
+//! `KBAK_TEST_SIZE=full` kills at several passes of each point (scripts/soak).
 
 mod points;
 
@@ -16,12 +16,12 @@ use sha2::{Digest as _, Sha256};
 use crate::support::desk::{Desk, texts};
 use crate::support::program::{beneath, command, good};
 
-/// A desk with a tree, at which the program dies.
+/// A desk with a tree to back up.
 struct Scene {
     desk: Desk,
 }
 
-/// A path with what a restore must bring back of it.
+/// A path with the metadata and content that a restore must bring back.
 type Fingerprint = BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)>;
 
 impl Scene {
@@ -90,19 +90,19 @@ impl Scene {
         std::fs::remove_dir_all(self.desk.at("out")).expect("removed");
     }
 
-    /// Every byte in the store is as verify wants it, and every chunk opens.
+    /// Checks every byte in the store and opens every chunk.
     fn sound(&self) {
         let mut args = self.verb("verify");
         args.push("--read-all".into());
         good(&args);
     }
 
-    /// Objects of a class in the store.
+    /// Returns the number of objects of a class in the store.
     fn objects(&self, class: &str) -> usize {
         self.paths(class).len()
     }
 
-    /// How many packs the only snapshot needs: 8 bytes, then 40 a pack.
+    /// Returns the number of packs that the only snapshot needs: 8 bytes, then 40 a pack.
     fn needed(&self) -> usize {
         let size = |path: &PathBuf| std::fs::metadata(path).expect("an object").len() as usize;
         self.paths("needs").iter().map(|path| (size(path) - 8) / 40).sum()
@@ -134,7 +134,7 @@ fn fingerprint(root: &Path) -> Fingerprint {
     found
 }
 
-/// Runs until the point and dies there.
+/// Runs the program until it is killed at the point.
 fn killed(args: &[&str], point: &str) {
     let output = command(args).env("KBAK_KILL_AT", point).output().expect("the program runs");
     let said = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! The points, and a death at each.
+//! The kill points, and a test of each.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,13 +7,13 @@ use super::{Fingerprint, Scene, fingerprint, killed};
 use crate::support::desk::texts;
 use crate::support::program::{beneath, good};
 
-/// When an epoch is born: `kbak epoch close` makes a successor.
+/// In the creation of an epoch: `kbak epoch close` makes a successor.
 const BIRTH: &[&str] = &["epoch.secret.kept", "epoch.copy.stored", "epoch.copy.stored:2", "epoch.born"];
 
 /// After the first commit in a new epoch.
 const SETTLING: &[&str] = &["epoch.secret.settling", "epoch.secret.settled"];
 
-/// In a backup, in the order in which they are passed first.
+/// In a backup, in the order of their first pass.
 const BACKUP: &[&str] = &[
     "backup.started",
     "backup.epoch.ready",
@@ -66,7 +66,7 @@ const RESTORE: &[&str] = &[
     "restore.synced",
 ];
 
-/// Later passings of points that are passed often.
+/// Later passes of points that are passed often.
 const AGAIN: &[&str] = &[
     "backup.piece.prepared:3",
     "backup.piece.prepared:7",
@@ -83,7 +83,7 @@ fn full() -> bool {
 }
 
 #[test]
-fn every_point_in_the_source_is_in_a_table() {
+fn every_kill_point_in_the_source_is_in_a_table() {
     let mut named = BTreeSet::new();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for path in beneath(&source).into_iter().filter(|path| path.is_file()) {
@@ -98,7 +98,7 @@ fn every_point_in_the_source_is_in_a_table() {
     assert!(named.len() >= 40, "{} points", named.len());
 }
 
-/// Kills a backup at each of `points`, and lets the next one succeed.
+/// Kills a backup at each of `points`, and runs the next one to its end.
 fn deaths(points: &[&str]) {
     let scene = Scene::new();
     scene.backup(None);
@@ -115,33 +115,33 @@ fn deaths(points: &[&str]) {
     }
     scene.sound();
     scene.holds("1", &first, "after all deaths");
-    // A death after the manifest was stored leaves a snapshot of its own.
+    // A kill after the manifest was stored leaves a snapshot.
     let held = scene.objects("snapshots");
     assert!(held > points.len(), "{held} snapshots");
 }
 
 #[test]
-fn a_backup_dies_at_the_points_up_to_its_packs() {
+fn backup_recovers_when_killed_at_points_up_to_its_packs() {
     deaths(&BACKUP[..11]);
 }
 
 #[test]
-fn a_backup_dies_at_the_points_up_to_its_cache() {
+fn backup_recovers_when_killed_at_points_up_to_its_cache() {
     deaths(&BACKUP[11..21]);
 }
 
 #[test]
-fn a_backup_dies_at_the_points_of_its_commit() {
+fn backup_recovers_when_killed_at_points_of_its_commit() {
     deaths(&BACKUP[21..]);
 }
 
 #[test]
-fn a_backup_dies_when_a_point_is_passed_again() {
+fn backup_recovers_when_killed_at_a_repeated_point() {
     deaths(if full() { AGAIN } else { &AGAIN[..2] });
 }
 
 #[test]
-fn packs_that_an_index_names_are_not_stored_twice() {
+fn packs_in_a_stored_index_are_reused_after_a_kill() {
     let scene = Scene::new();
     for at in 0..10 {
         scene.write(&format!("big{at}"), 500 + at, 9 << 20);
@@ -153,13 +153,13 @@ fn packs_that_an_index_names_are_not_stored_twice() {
     assert!(scene.objects("index") >= 1, "no index object before the death");
     scene.backup(None);
     let (after, needed) = (scene.objects("packs"), scene.needed());
-    // What the snapshot does not need was uploaded for nothing.
+    // Packs that the snapshot does not need were uploaded in vain.
     assert!(after - needed <= 16, "{after} packs after a death at {before}, {needed} are needed");
     scene.sound();
 }
 
 #[test]
-fn a_birth_dies_anywhere() {
+fn epoch_creation_recovers_when_killed_at_any_point() {
     let scene = Scene::new();
     scene.backup(None);
     let first = fingerprint(&scene.desk.at("data"));
@@ -187,7 +187,7 @@ fn a_birth_dies_anywhere() {
 }
 
 #[test]
-fn a_restore_dies_anywhere_and_goes_on() {
+fn restore_resumes_when_killed_at_any_point() {
     let scene = Scene::new();
     scene.backup(None);
     let truth = fingerprint(&scene.desk.at("data"));

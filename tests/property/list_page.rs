@@ -1,5 +1,5 @@
-//! The list cutter against a parser: same items, same metadata, whatever the order, spacing and
-//! content; and no panic on anything.
+//! The list cutter against a JSON parser: same items and metadata whatever the order, spacing and
+//! content; and no panic on any input.
 
 use kbak::source::kubernetes::{KindInfo, cut, head, line};
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object as a server has it: a name, perhaps its kind, and anything else.
+/// Generates an object as a server returns it: a name, perhaps its kind, and other fields.
 fn any_object() -> impl Strategy<Value = Value> {
     let fields = proptest::collection::vec((any::<String>(), any_value()), 0..4);
     ("[a-z]{1,10}", 0u64..1000, any::<bool>(), any::<bool>(), fields).prop_map(
@@ -54,7 +54,7 @@ fn any_object() -> impl Strategy<Value = Value> {
     )
 }
 
-/// A list, its members in some order, on one line or on many.
+/// Generates a list, its members in any order, on one line or on many.
 fn any_list() -> impl Strategy<Value = (Vec<Value>, String)> {
     let items = proptest::collection::vec(any_object(), 0..6);
     (items, any::<bool>(), any::<bool>(), any_value()).prop_map(|(items, pretty, last, noise)| {
@@ -75,7 +75,7 @@ fn any_list() -> impl Strategy<Value = (Vec<Value>, String)> {
 
 proptest! {
     #[test]
-    fn items_are_those_that_a_parser_finds((items, body) in any_list()) {
+    fn items_match_those_of_a_json_parser((items, body) in any_list()) {
         let page = cut(body.as_bytes()).expect("a list");
         prop_assert_eq!(&page.metadata.resource_version, "77");
         prop_assert_eq!(&page.metadata.continue_token, "to\"k");
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_body_is_no_list((_, body) in any_list(), at in any::<proptest::sample::Index>()) {
+    fn truncated_list_is_rejected((_, body) in any_list(), at in any::<proptest::sample::Index>()) {
         let body = body.trim_end();
         let length = at.index(body.len());
         prop_assert!(cut(&body.as_bytes()[..length]).is_err());
@@ -115,19 +115,19 @@ proptest! {
     }
 
     #[test]
-    fn broken_objects_are_refused((items, body) in any_list(), at in any::<proptest::sample::Index>()) {
+    fn invalid_objects_are_rejected((items, body) in any_list(), at in any::<proptest::sample::Index>()) {
         prop_assume!(!items.is_empty());
         let page = cut(body.as_bytes()).expect("a list");
         let mut item = body.as_bytes()[page.items[0].clone()].to_vec();
         let place = at.index(item.len());
         item[place] = 0x01;
-        // A control character is allowed nowhere in JSON, so the parser must see it.
+        // A control character is valid nowhere in JSON, so the parser must reject it.
         prop_assert!(head(&item, 0).is_err());
     }
 }
 
 #[test]
-fn numbers_and_the_order_of_keys_stay_as_they_were() {
+fn number_spelling_and_key_order_are_kept() {
     let body = br#"{"kind":"L","items":[{"z":1.0,"a":1e2,"n":123456789012345678901234567890,"metadata":{"name":"x"}}],"metadata":{}}"#;
     let page = cut(body).expect("a list");
     let item = &body[page.items[0].clone()];

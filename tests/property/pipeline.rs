@@ -1,4 +1,4 @@
-//! Streams through packs and back, in a world that a seed repeats.
+//! Streams through packs and back, with clock and randomness that repeat by seed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Bench {
         DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
     }
 
-    /// Writes `pieces` as one stream of one member a piece.
+    /// Writes `pieces` as one stream, one member each.
     async fn write(&self, pieces: &[Vec<u8>], known: Known) -> WrittenDomain {
         let domain = self.writer(known);
         let mut stream = domain.stream();
@@ -93,7 +93,7 @@ impl Bench {
         StreamReader::new(Arc::new(fetcher), body, 4)
     }
 
-    /// What the store's index says, and the packs that it misses.
+    /// Returns the store's index, and the packs that it names and the store lacks.
     async fn stored_index(&self) -> Loaded {
         let key = Arc::new(self.key.clone());
         let none = BTreeSet::new();
@@ -152,7 +152,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_is_read(seed in any::<u64>(), sizes in prop::collection::vec(1usize..300_000, 1..40)) {
+    fn written_bytes_read_back(seed in any::<u64>(), sizes in prop::collection::vec(1usize..300_000, 1..40)) {
         let pieces = pieces(seed, &sizes);
         let whole = pieces.concat();
         runtime().block_on(async {
@@ -178,7 +178,7 @@ proptest! {
 }
 
 #[test]
-fn a_second_run_stores_no_data_again() {
+fn second_run_stores_no_data_again() {
     let pieces = pieces(7, &[200_000; 30]);
     runtime().block_on(async {
         let bench = Bench::new(7);
@@ -195,7 +195,7 @@ fn a_second_run_stores_no_data_again() {
 }
 
 #[test]
-fn a_lost_pack_is_stored_anew() {
+fn lost_pack_is_stored_again() {
     let pieces = pieces(8, &[200_000; 30]);
     runtime().block_on(async {
         let bench = Bench::new(8);
@@ -211,12 +211,12 @@ fn a_lost_pack_is_stored_anew() {
 }
 
 #[test]
-fn packs_that_do_not_stay_are_not_fetched_for_every_chunk() {
+fn packs_beyond_the_memory_budget_are_not_fetched_for_every_chunk() {
     let pieces = pieces(9, &[100_000; 160]);
     runtime().block_on(async {
         let bench = Bench::new(9);
         bench.write(&pieces, nothing()).await;
-        // The same pieces to and fro: neighbours lie in packs far apart.
+        // The same pieces in another order: neighbours are in packs far apart.
         let mixed: Vec<Vec<u8>> = (0..160).map(|at| pieces[at * 77 % 160].clone()).collect();
         let second = bench.write(&mixed, bench.stored_index().await.known).await;
         let record = Arc::new(RecordStore::new(bench.store.clone()));
@@ -229,7 +229,7 @@ fn packs_that_do_not_stay_are_not_fetched_for_every_chunk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_fails_takes_nothing_of_others_with_it() {
+async fn failed_stream_loses_no_chunk_of_another_stream() {
     for seed in 0..24 {
         let mut bench = Bench::new(seed);
         bench.world.workers = kbak::world::Workers::Threads { count: 2 };
@@ -241,7 +241,7 @@ async fn a_stream_that_fails_takes_nothing_of_others_with_it() {
             good.push(Piece::of_bytes(bytes.clone(), vec![member(at, bytes.len())])).await.unwrap();
         }
         let pending = good.finish().await.unwrap();
-        // It is dropped while chunks of it go into the pack that holds those of the other.
+        // The stream is dropped while its chunks go into the same pack as those of the other.
         for bytes in lost.iter().take(seed as usize % 12 + 1) {
             bad.push(Piece::of_bytes(bytes.clone(), Vec::new())).await.unwrap();
         }

@@ -1,5 +1,5 @@
-//! Laws of plans: values print what they read, plans survive being written and read, no text
-//! makes the reader panic or repeat a secret, globs are what a plain definition says.
+//! Properties of plans: values and plans round-trip through text, no text makes the reader panic or
+//! repeat a secret, and globs match as defined.
 
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 pub(crate) const OWNER: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
-/// The definition of a glob, as slow as it is short.
+/// The definition of a glob, short and slow.
 fn glob_by_definition(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.first(), name.first()) {
         (None, None) => true,
@@ -35,13 +35,13 @@ fn short(paths: &[String], resources: bool) -> ShortForm {
 
 proptest! {
     #[test]
-    fn a_size_reads_what_it_prints(bytes: u64) {
+    fn printed_size_parses_back(bytes: u64) {
         let size = Size::bytes(bytes);
         prop_assert_eq!(Size::from_str(&size.to_string()), Ok(size));
     }
 
     #[test]
-    fn a_size_is_its_number_times_its_unit(count in 0u64..1 << 20, unit in 0usize..9) {
+    fn size_is_its_number_times_its_unit(count in 0u64..1 << 20, unit in 0usize..9) {
         let (name, factor) = [
             ("", 1), ("k", 1000), ("Ki", 1 << 10), ("M", 1_000_000), ("Mi", 1 << 20),
             ("G", 1_000_000_000), ("Gi", 1 << 30), ("T", 1_000_000_000_000), ("Ti", 1u64 << 40),
@@ -51,13 +51,13 @@ proptest! {
     }
 
     #[test]
-    fn a_period_reads_what_it_prints(seconds in 0u64..100 * 31_536_000) {
+    fn printed_period_parses_back(seconds in 0u64..100 * 31_536_000) {
         let period = Period::seconds(seconds);
         prop_assert_eq!(Period::from_str(&period.to_string()), Ok(period));
     }
 
     #[test]
-    fn values_of_any_text_do_not_panic(text in "\\PC{0,12}|[0-9]{1,30}[a-zA-Z/]{0,4}") {
+    fn value_parsers_never_panic_on_any_text(text in "\\PC{0,12}|[0-9]{1,30}[a-zA-Z/]{0,4}") {
         let _ = Size::from_str(&text);
         let _ = Period::from_str(&text);
         let _ = Rate::from_str(&text);
@@ -67,12 +67,12 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "(?s).{0,200}") {
+    fn plan_reader_never_panics_on_any_text(text in "(?s).{0,200}") {
         let _ = plan::parse(&text);
     }
 
     #[test]
-    fn a_private_key_is_refused_wherever_it_stands_and_never_repeated(
+    fn private_key_anywhere_in_a_plan_is_refused_and_never_repeated(
         before in "[a-z: \n-]{0,60}",
         key in prop::sample::select(vec![
             "AGE-SECRET-KEY-1CANARY7391", "age-secret-key-1canary7391", "AGE-PLUGIN-YUBIKEY-1CANARY7391",
@@ -91,13 +91,13 @@ proptest! {
     }
 
     #[test]
-    fn a_glob_is_what_its_definition_says(pattern in "[ab*?.]{1,7}", name in "[ab.]{0,8}") {
+    fn glob_matches_as_its_definition(pattern in "[ab*?.]{1,7}", name in "[ab.]{0,8}") {
         let glob = Glob::new(&pattern).expect("a glob");
         prop_assert_eq!(glob.matches(&name), glob_by_definition(pattern.as_bytes(), name.as_bytes()));
     }
 
     #[test]
-    fn items_read_what_they_print(
+    fn printed_item_names_parse_back(
         namespace in "[a-z]([a-z0-9-]{0,8}[a-z0-9])?",
         claim in "[a-z]([a-z0-9-]{0,8}[a-z0-9])?",
         path in "[^/\0][^\0]{0,20}",
@@ -114,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_survives_being_written_and_read(
+    fn plan_round_trips_through_yaml_and_json(
         paths in prop::collection::btree_set("/[a-z]{1,8}(/[a-z ]{1,8}[a-z]){0,2}", 0..4),
         resources: bool,
     ) {
@@ -131,7 +131,7 @@ proptest! {
 }
 
 #[test]
-fn the_short_form_repeats_no_private_key() {
+fn short_form_error_repeats_no_private_key() {
     let mut form = short(&["/srv".into()], true);
     form.recipients = vec!["AGE-SECRET-KEY-1CANARY".into()];
     let error = form.plan().expect_err("a private key");
@@ -139,7 +139,7 @@ fn the_short_form_repeats_no_private_key() {
 }
 
 #[test]
-fn relative_files_lie_beside_the_plan() {
+fn relative_file_paths_resolve_beside_the_plan() {
     let text = format!(
         "apiVersion: kbak.dev/v1\nkind: BackupPlan\nmetadata: {{name: a}}\nspec:\n  repository: {{url: s3://backups, \
          credentialsFile: s3.txt}}\n  recipients: [{OWNER}]\n  writer: {{keyFile: ../writer.key, epochFile: /abs}}\n  \
@@ -160,7 +160,7 @@ fn relative_files_lie_beside_the_plan() {
 }
 
 #[test]
-fn what_only_later_verbs_use_is_a_warning() {
+fn unsupported_field_is_a_warning() {
     let text = format!(
         "apiVersion: kbak.dev/v1\nkind: BackupPlan\nmetadata: {{name: a}}\nspec:\n  repository: {{url: s3://backups}}\n  \
          recipients: [{OWNER}]\n  writer: {{keyFile: k}}\n  resources: {{}}\n  retention: {{keepDaily: 3}}\n"
@@ -175,7 +175,7 @@ fn what_only_later_verbs_use_is_a_warning() {
 }
 
 #[test]
-fn defaults_are_those_of_the_documentation() {
+fn defaults_match_the_documentation() {
     let checked = short(&[], true).plan().expect("a good plan");
     let resources = checked.plan.spec.resources.expect("resources");
     assert_eq!(resources.kinds.exclude, plan::EVENTS);

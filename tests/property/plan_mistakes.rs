@@ -1,10 +1,10 @@
-//! Bad plans and exactly what is said about each: the place, the field, what is wrong, what to do.
+//! Invalid plans and the exact message for each: the place, the field, the problem, the remedy.
 
 use kbak::plan::{self, PlanError, Problem};
 
 const OWNER: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 
-/// What is said: a line for every problem, its remedy after an arrow.
+/// Formats an error: a line for every problem, its remedy after an arrow.
 fn said(error: &PlanError) -> String {
     let line = |problem: &Problem| match &problem.remedy {
         Some(remedy) => format!("{problem} → {remedy}"),
@@ -13,7 +13,7 @@ fn said(error: &PlanError) -> String {
     error.problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A plan that is good but for what a case puts in: how the head differs, and what is selected.
+/// Returns a plan that is valid but for a case's changes of the head and the selection.
 fn text(head: &str, spec: &str) -> String {
     if head == "raw" {
         return spec.to_owned();
@@ -31,7 +31,7 @@ fn text(head: &str, spec: &str) -> String {
 }
 
 #[test]
-fn every_mistake_is_named_with_its_place_and_its_remedy() {
+fn every_mistake_is_reported_with_its_place_and_remedy() {
     let mut wrong = Vec::new();
     for (about, head, spec, expected) in CASES {
         let got = match plan::parse(&text(head, spec)) {
@@ -46,7 +46,7 @@ fn every_mistake_is_named_with_its_place_and_its_remedy() {
     assert!(wrong.is_empty(), "{} of {}:\n\n{}", wrong.len(), CASES.len(), wrong.join("\n\n"));
 }
 
-/// About, head, selection, what is said.
+/// Subject, head, selection, expected message.
 const CASES: &[(&str, &str, &str, &str)] = &[
     ("an empty file", "raw", "", "there is no plan in this text → docs/plan.md shows one"),
     (

@@ -1,4 +1,4 @@
-//! A folder lists as the reference does, whatever its names are.
+//! A folder store lists like the reference store, whatever its names are.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use kbak::store::memory::MemoryStore;
 use kbak::world::World;
 use proptest::prelude::*;
 
-/// Segments around the slash's place in the order of bytes: `-` and `.` come before it, digits and
-/// letters after.
+/// Generates segments around the slash's place in byte order: `-` and `.` come before it, digits
+/// and letters after.
 fn segment() -> impl Strategy<Value = String> {
     "[a0_-][a0._-]{0,2}"
 }
@@ -26,13 +26,13 @@ fn keys() -> impl Strategy<Value = Vec<String>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn a_folder_lists_like_the_reference(keys in keys(), page in 1usize..6, under in prop::option::of(segment())) {
+    fn folder_store_lists_like_the_memory_store(keys in keys(), page in 1usize..6, under in prop::option::of(segment())) {
         let folder = tempfile::tempdir().expect("a folder");
         let world = World::seeded(1, "2026-11-23T00:00:00Z".parse().expect("a time"));
         let memory = MemoryStore::new(world.clock.clone()).with_page(page);
         for key in keys {
             let path = folder.path().join(&key);
-            // A name is a folder or an object, as in every repository.
+            // A name is a folder or an object, never both.
             if std::fs::create_dir_all(path.parent().expect("a parent")).is_err() || path.is_dir() {
                 continue;
             }

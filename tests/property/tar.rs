@@ -1,4 +1,4 @@
-//! What is encoded is read back the same, by kbak and by programs that have nothing to do with it.
+//! Encoded entries are read back the same, by kbak and by independent programs.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -48,7 +48,7 @@ fn kind(path: Vec<u8>) -> impl Strategy<Value = (Vec<u8>, Kind)> {
     let number = || prop_oneof![0..300u32, Just(0o7_777_777)];
     let device = (number(), number()).prop_map(|(major, minor)| Device { major, minor });
     let size = prop_oneof![4 => 0..5000u64, 1 => Just(0o77_777_777_777), 1 => Just(0o100_000_000_000), 1 => Just(MAX_SIZE)];
-    // A carrier that is certainly earlier: the same path with its last byte taken away, or below.
+    // A carrier that is certainly earlier: the same path without its last byte, or a smaller one.
     let carrier = match path.len() {
         1 => vec![1],
         len => path[..len - 1].to_vec(),
@@ -114,7 +114,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     )
 }
 
-/// Every event, with data joined.
+/// Parses a stream into its entries, each with the length of its data.
 fn parse(bytes: &[u8], piece: usize, expect: Expect) -> Result<Vec<(Entry, u64)>, ParseError> {
     let mut parser = Parser::new(expect);
     let mut found: Vec<(Entry, u64)> = Vec::new();
@@ -133,7 +133,7 @@ fn parse(bytes: &[u8], piece: usize, expect: Expect) -> Result<Vec<(Entry, u64)>
     Ok(found)
 }
 
-/// A member whose content, if it is not too much, is there; else it is cut off before it.
+/// Returns a member with its content, or only its header if the content is too large.
 fn member(entry: &Entry) -> (Vec<u8>, Option<u64>) {
     let encoded = encode(entry).expect("a valid entry");
     let mut bytes = [encoded.header, encoded.map].concat();
@@ -149,12 +149,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
     #[test]
-    fn an_entry_comes_back_from_its_header(entry in entry(), piece in 1..2000usize) {
+    fn entry_round_trips_through_its_header(entry in entry(), piece in 1..2000usize) {
         let (bytes, content) = member(&entry);
         prop_assert_eq!(encode(&entry), encode(&entry.clone()));
         let parsed = match content {
             Some(_) => parse(&bytes, piece, Expect::Members),
-            // Without its content the member is not complete, but its header was read.
+            // Without its content the member is incomplete, but its header was read.
             None => {
                 let mut parser = Parser::new(Expect::Members);
                 match parser.next(&mut &bytes[..]).expect("accepted") {
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_accepted_is_what_would_be_written(
+    fn accepted_header_is_exactly_the_encoded_one(
         entry in entry(), at in any::<prop::sample::Index>(), bit in 0..8u8
     ) {
         let encoded = encode(&entry).expect("a valid entry");
@@ -185,19 +185,19 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_at_all_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000), piece in 1..700usize) {
+    fn parser_never_panics_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..3000), piece in 1..700usize) {
         let _ = parse(&bytes, piece, Expect::Stream);
     }
 
     #[test]
-    fn order_is_total_and_agrees_with_components(a in path(), b in path()) {
+    fn path_order_is_total_and_agrees_with_components(a in path(), b in path()) {
         let split = |path: &[u8]| path.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
         prop_assert_eq!(compare(&a, &b), split(&a).cmp(&split(&b)));
         prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
     }
 
     #[test]
-    fn the_tar_crate_reads_the_same(entries in prop::collection::vec(entry(), 1..8)) {
+    fn tar_crate_reads_the_same_entries(entries in prop::collection::vec(entry(), 1..8)) {
         let mut entries = entries;
         entries.retain(|entry| {
             let small = !matches!(entry.kind, Kind::File { size } if size > 1 << 20);
@@ -272,7 +272,7 @@ fn same_as_the_tar_crate(ours: &Entry, theirs: &mut ::tar::Entry<'_, &[u8]>) -> 
     Ok(())
 }
 
-/// GNU tar, told to keep everything, makes the same folder of the torture tree's stream.
+/// GNU tar, told to keep all attributes, restores the torture tree's stream to the same folder.
 #[test]
 fn gnu_tar_restores_the_torture_tree() {
     let is_root = rustix::process::geteuid().is_root();
@@ -300,9 +300,9 @@ fn gnu_tar(archive: &Path, to: &Path) {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
 }
 
-/// Names that are not text are listed as they are.
+/// Names that are not UTF-8 are listed unchanged.
 #[test]
-fn gnu_tar_lists_names_byte_by_byte() {
+fn gnu_tar_lists_non_utf8_names_unchanged() {
     let names: Vec<Vec<u8>> = [&b"\xff\xfe"[..], &[b'n'; 255], b"latin-\xe4", "umlaut-\u{e4}".as_bytes()]
         .map(<[u8]>::to_vec)
         .to_vec();

@@ -1,4 +1,4 @@
-//! A writer, an owner and a store in memory: a folder's whole life in one process.
+//! A writer, an owner and a store in memory: backup and restore of a folder in one process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use kbak::world::{FixedClock, SeededRandom, Workers, World};
 
 use super::owners::{MemoryKeeper, owner, wanted};
 
-/// A writer, an owner and a store in memory, ten minutes after now: files of this minute are old.
+/// A test repository in memory. Its clock is ten minutes ahead: files of this minute count as old.
 pub struct Bench {
     pub world: World,
     pub memory: Arc<MemoryStore>,
@@ -75,7 +75,7 @@ impl Bench {
         self.attempt(folder).await.expect("a backup")
     }
 
-    /// Why a backup does not even begin.
+    /// Returns the failure of a backup that is refused before it begins.
     pub async fn refused(&self, folder: &Path) -> Failure {
         self.attempt(folder).await.expect_err("a refusal")
     }
@@ -88,7 +88,7 @@ impl Bench {
             plan: "default".into(),
             host: "test".into(),
             items: vec![ItemJob { name: "path/tree".into(), work }],
-            // The first epoch is what kbak init makes.
+            // The first epoch is created as by kbak init.
             wanted: Wanted { new_epoch: self.is_empty(), ..wanted(&[&self.owner]) },
             memory: self.limit,
             prove: true,
@@ -113,7 +113,7 @@ impl Bench {
         self.memory.objects().keys().all(|key| !key.as_str().starts_with(&folder))
     }
 
-    /// The repository as a reader sees it.
+    /// Returns the repository as a reader sees it.
     pub fn view(&self) -> View {
         View {
             store: self.store.clone(),

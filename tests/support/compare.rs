@@ -1,12 +1,12 @@
-//! Two trees, walked and compared by code that shares nothing with the product: `std` for the
-//! walk, system calls by name for what `std` does not have.
+//! Walks and compares two trees with code independent of the product: `std` for the walk, system
+//! calls for what `std` lacks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 
-/// What is compared.
+/// The attribute that differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     Missing,
@@ -25,7 +25,7 @@ pub enum What {
     HardLinks,
 }
 
-/// A difference: what, and where.
+/// A difference: attribute and path.
 pub type Difference = (What, String);
 
 /// Everything about a tree that is compared.
@@ -41,12 +41,12 @@ struct Entry {
     extents: Vec<(u64, u64)>,
 }
 
-/// Everything that differs. Sockets and `lost+found` are left out of both.
+/// Returns all differences. Sockets and `lost+found` are left out of both.
 pub fn differences(a: &std::path::Path, b: &std::path::Path) -> Vec<Difference> {
     between(&read(a), &read(b))
 }
 
-/// Everything that differs between two looks.
+/// Returns all differences between two reads.
 pub fn between(a: &Tree, b: &Tree) -> Vec<Difference> {
     let mut found = Vec::new();
     let show = |path: &[u8]| {
@@ -94,7 +94,7 @@ fn compare(a: &Entry, b: &Entry, mut differs: impl FnMut(What)) {
     }
 }
 
-/// The sets of paths that are one file.
+/// Returns the sets of paths that are one file.
 fn links(tree: &Tree) -> BTreeSet<Vec<Vec<u8>>> {
     let mut by_inode: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
     for (path, entry) in &tree.entries {
@@ -105,7 +105,7 @@ fn links(tree: &Tree) -> BTreeSet<Vec<Vec<u8>>> {
     by_inode.into_values().filter(|names| names.len() > 1).collect()
 }
 
-/// Looks at a whole tree.
+/// Reads a whole tree.
 pub fn read(root: &std::path::Path) -> Tree {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(root, flags, Mode::empty()).expect("a folder");
@@ -118,7 +118,7 @@ pub fn read(root: &std::path::Path) -> Tree {
     tree
 }
 
-/// One directory at a time, by descriptors: paths here are longer than one call takes.
+/// Reads one directory at a time by descriptors, since paths here exceed the limit of one call.
 fn descend(directory: &OwnedFd, path: &[u8], tree: &mut Tree) {
     for found in rustix::fs::Dir::read_from(directory).expect("a listing") {
         let found = found.expect("a name");
@@ -160,7 +160,7 @@ fn descend(directory: &OwnedFd, path: &[u8], tree: &mut Tree) {
     }
 }
 
-/// The hash of what is not a hole, with its places; and those places.
+/// Returns the hash of the data and its places, and these places.
 fn content(fd: OwnedFd, size: u64) -> ([u8; 32], Vec<(u64, u64)>) {
     let mut extents = Vec::new();
     let mut at = 0;

@@ -1,5 +1,4 @@
-//! The program on real clusters: keys and a repository of a test's own, backups into it, restores
-//! out of it.
+//! The program on real clusters: a test's own keys and repository, backups into it, restores from it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,11 +11,11 @@ use super::program::{command, good};
 pub struct Cycle {
     folder: tempfile::TempDir,
     public: String,
-    /// Runs so far: each has a report of its own.
+    /// The number of runs so far: each has its own report.
     runs: AtomicU32,
 }
 
-/// What a run of the program left.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -27,13 +26,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// The run itself, if it ended with `code`.
+    /// Returns the run if it ended with `code`, else panics.
     pub fn ended(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}\n{}\n{:#}", self.stderr, self.stdout, self.report["items"]);
         self
     }
 
-    /// Everything that it names as not whole: code, object, reason.
+    /// Returns every gap that it reports: code, object, reason.
     pub fn gaps(&self) -> Vec<(String, String, String)> {
         let items = self.report["items"].as_array().into_iter().flatten();
         let gaps = items.flat_map(|item| item["gaps"].as_array().into_iter().flatten());
@@ -41,7 +40,7 @@ impl Run {
         gaps.map(|gap| (text(gap, "code"), text(gap, "object"), text(gap, "reason"))).collect()
     }
 
-    /// All that a person reads of it.
+    /// Returns all output that a person reads.
     pub fn told(&self) -> String {
         format!("{}\n{}\n{}", self.stdout, self.stderr, self.report["items"])
     }
@@ -72,7 +71,7 @@ impl Cycle {
         format!("file://{}", self.at("store"))
     }
 
-    /// Backs the cluster's resources up.
+    /// Backs up the cluster's resources.
     pub async fn backup(&self, kubeconfig: &Path, more: &[&str]) -> Run {
         let (writer, kubeconfig) = (self.at("keys/writer.key"), kubeconfig.to_str().expect("UTF-8"));
         let fixed = ["--writer-key", &writer, "--recipient", &self.public, "--resources", "--kubeconfig"];
@@ -85,7 +84,7 @@ impl Cycle {
         self.run(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
-    /// The arguments of [`Self::restore`], for a run that a test ends.
+    /// Returns the arguments of [`Self::restore`], for a run that a test ends.
     pub fn restoring(&self, kubeconfig: &Path, more: &[&str]) -> Vec<String> {
         let kubeconfig = kubeconfig.to_str().expect("UTF-8");
         let (pin, owner) = (self.at("keys/kbak.pub"), self.at("owner.key"));
@@ -94,7 +93,7 @@ impl Cycle {
         all.into_iter().map(str::to_owned).collect()
     }
 
-    /// Starts [`Self::restore`]; it ends with what is returned.
+    /// Starts [`Self::restore`]; dropping the returned child ends it.
     pub fn start_restore(&self, kubeconfig: &Path, more: &[&str]) -> tokio::process::Child {
         let mut args = self.restoring(kubeconfig, more);
         args.extend(["--repo".to_owned(), self.repo()]);
@@ -107,7 +106,7 @@ impl Cycle {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let (repo, report) = (self.repo(), self.at(&format!("report-{number}.json")));
         let fixed = ["--repo", &repo, "--report-file", &report, "--progress", "none"];
-        // Beside the test's runtime, whose servers it may ask.
+        // Not on the test's runtime thread, whose servers it may ask.
         let mut command = tokio::process::Command::from(command(&[args, &fixed[..]].concat()));
         let output = command.output().await.expect("it runs");
         let text = std::fs::read(&report).ok();

@@ -1,4 +1,4 @@
-//! A person's folder with keys, a repository and plans, all made by the program.
+//! A folder with keys, a repository and plans, all made by the program.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ impl Desk {
         Self::with(&[])
     }
 
-    /// Whose writer is for the plan of that name.
+    /// Creates one whose writer is for the plan `name`.
     pub fn of_plan(name: &str) -> Self {
         Self::with(&["--plan-name", name])
     }
@@ -51,12 +51,12 @@ impl Desk {
         format!("file://{}", self.text("store"))
     }
 
-    /// The item's name of the folder `data/`.
+    /// Returns the item name of the folder `data/`.
     pub fn item(&self) -> String {
         format!("path{}", self.text("data"))
     }
 
-    /// The arguments of verbs that write.
+    /// Returns the arguments of verbs that write.
     pub fn writer(&self) -> Vec<String> {
         let key = self.text("keys/writer.key");
         ["--repo", &self.repo(), "--writer-key", &key, "--recipient", &self.recipient]
@@ -64,13 +64,13 @@ impl Desk {
             .to_vec()
     }
 
-    /// The arguments of verbs that read.
+    /// Returns the arguments of verbs that read.
     pub fn reader(&self) -> Vec<String> {
         let (pin, key) = (self.text("keys/kbak.pub"), self.text("keys/owner.key"));
         ["--repo", &self.repo(), "--signer", &pin, "--identity", &key].map(str::to_owned).to_vec()
     }
 
-    /// Backs the folder `data/` up.
+    /// Backs up the folder `data/`.
     pub fn backup(&self, more: &[&str]) -> (i32, String, String) {
         let (data, writer) = (self.text("data"), self.writer());
         kbak(&[&["backup", "--path", &data], &texts(&writer)[..], more].concat())
@@ -81,14 +81,14 @@ impl Desk {
         kbak(&[args, &texts(&self.reader())].concat())
     }
 
-    /// What a verb that reads, and must succeed, says to programs.
+    /// Runs a reading verb, which must succeed, and returns its JSON output.
     pub fn told(&self, args: &[&str]) -> Value {
         let reader = self.reader();
         let output = good(&[args, &["-o", "json"], &texts(&reader)[..]].concat());
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// Writes a plan whose `spec` goes on with these lines, and gives its path.
+    /// Writes a plan whose `spec` continues with these lines, and returns its path.
     pub fn plan(&self, more: &str) -> String {
         let (repo, recipient) = (self.repo(), &self.recipient);
         let text = format!(
@@ -101,12 +101,12 @@ impl Desk {
     }
 }
 
-/// Arguments as slices.
+/// Returns arguments as slices.
 pub fn texts(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
 }
 
-/// Runs the program: its exit code, its JSON report, and what it said.
+/// Runs the program and returns its exit code, its JSON report, and its messages.
 pub fn json(args: &[&str]) -> (i32, Value, String) {
     let output = command(&[args, &["-o", "json"]].concat()).output().expect("it runs");
     let said = String::from_utf8(output.stderr).expect("text");
@@ -114,7 +114,7 @@ pub fn json(args: &[&str]) -> (i32, Value, String) {
     (output.status.code().expect("a code"), report, said)
 }
 
-/// A file's permissions.
+/// Sets a file's permissions.
 pub fn chmod(path: &Path, mode: u32) {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
     std::fs::set_permissions(path, mode).expect("its mode");

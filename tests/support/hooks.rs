@@ -1,5 +1,4 @@
-//! A webhook server over TLS on loopback: it converts Tanks, and admits or refuses what it is asked
-//! about.
+//! A webhook server over TLS on loopback: converts Tanks, and admits or refuses objects.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,14 +17,14 @@ use tokio::task::JoinHandle;
 
 use super::tls::{CA, acceptor};
 
-/// The server. It ends with the test's runtime. What it does is in the path that it is asked at:
+/// The server. It ends with the test's runtime. The path of a request selects its behaviour:
 /// - `/convert`: converts Tanks
-/// - `/admit/NAME`: lets everything through
+/// - `/admit/NAME`: admits everything
 /// - `/deny/NAME`: refuses everything
-/// - `/label/NAME`: gives everything the one label `team: shop`
+/// - `/label/NAME`: replaces all labels of an object by `team: shop`
 /// - `/after/OTHER`: refuses until `/admit/OTHER` was asked
-/// - `/late/COUNT/NAME`: answers 503 so many times first, as a webhook does whose pods are not up
-/// - `/together/COUNT/NAME`: answers nobody until so many ask at once
+/// - `/late/COUNT/NAME`: first answers 503 this many times, like a webhook whose pods are not up
+/// - `/together/COUNT/NAME`: answers only once this many requests are open at the same time
 pub struct Hooks {
     address: String,
     state: Arc<State>,
@@ -61,19 +60,19 @@ impl Hooks {
         Self { address, state, accept }
     }
 
-    /// How an API server reaches `path` here: `clientConfig` of a webhook.
+    /// Returns the `clientConfig` of a webhook at `path`.
     pub fn client(&self, path: &str) -> Value {
         json!({"url": format!("https://{}{path}", self.address), "caBundle": BASE64.encode(CA)})
     }
 
-    /// How often `path` was asked, refusals counted.
+    /// Returns the number of requests for `path`, refusals counted.
     pub fn asked(&self, path: &str) -> u64 {
         self.state.asked(path)
     }
 }
 
 impl State {
-    /// Counts, this time included.
+    /// Counts a request and returns the new count.
     fn ask(&self, path: &str) -> u64 {
         let mut asked = self.asked.lock().expect("a lock");
         let count = asked.entry(path.to_owned()).or_default();
@@ -85,10 +84,10 @@ impl State {
         self.asked.lock().expect("a lock").get(path).copied().unwrap_or_default()
     }
 
-    /// Returns once `count` are in here together; then the door stays open.
+    /// Returns once `count` requests wait together; later requests do not wait.
     async fn meet(&self, path: &str, count: usize) {
         let room = self.rooms.lock().expect("a lock").entry(path.to_owned()).or_default().clone();
-        // Who gives up waiting closes his connection, and leaves.
+        // A client that gives up closes its connection, which ends its wait.
         let guest = Guest(room.clone());
         if room.inside.fetch_add(1, Ordering::SeqCst) + 1 >= count {
             room.open.send_replace(true);
@@ -99,7 +98,7 @@ impl State {
     }
 }
 
-/// Where requests wait for each other.
+/// A place where requests wait for each other.
 #[derive(Default)]
 struct Room {
     inside: AtomicUsize,
@@ -161,14 +160,14 @@ async fn answer(
     Ok(response)
 }
 
-/// The objects of a review at the version that is asked for.
+/// Returns the objects of a review at the requested version.
 fn converted(review: &Value) -> Vec<Value> {
     let wanted = review["request"]["desiredAPIVersion"].as_str().unwrap_or_default();
     let objects = review["request"]["objects"].as_array().cloned().unwrap_or_default();
     objects.into_iter().map(|object| tank(object, wanted)).collect()
 }
 
-/// A Tank says in v1 `litres: 5`, in v2 `volume: {amount: 5, unit: l}`.
+/// Converts a Tank between `litres: 5` in v1 and `volume: {amount: 5, unit: l}` in v2.
 fn tank(mut object: Value, wanted: &str) -> Value {
     if object["apiVersion"] != wanted {
         let litres = object.pointer("/spec/litres").cloned();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::program::{command, good};
 
-/// It is gone when this is dropped.
+/// A repository folder, deleted on drop.
 pub struct Keyed {
     folder: tempfile::TempDir,
     owner: String,
@@ -18,7 +18,7 @@ fn text(path: &Path) -> String {
 }
 
 impl Keyed {
-    /// An owner's key, a writer's, and a repository of theirs.
+    /// Creates an owner's key, a writer's key, and their repository.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for made in ["store", "keys"] {
@@ -34,7 +34,7 @@ impl Keyed {
         keyed
     }
 
-    /// A place beside the repository.
+    /// Returns a path beside the repository.
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -43,7 +43,7 @@ impl Keyed {
         format!("file://{}", text(&self.at("store")))
     }
 
-    /// A backup of the resources of a cluster.
+    /// Returns a backup of the resources of a cluster.
     pub fn backup_of(&self, kubeconfig: &Path) -> Command {
         let writer = text(&self.at("keys/writer.key"));
         let mut command = command(&["backup", "--repo", &self.repo(), "--writer-key", &writer]);
@@ -52,7 +52,7 @@ impl Keyed {
         command
     }
 
-    /// A backup by a plan that declares these resources of a cluster.
+    /// Returns a backup by a plan that declares these resources of a cluster.
     pub fn backup_by_plan(&self, kubeconfig: &Path, resources: Value) -> Command {
         let plan = serde_json::json!({
             "apiVersion": "kbak.dev/v1", "kind": "BackupPlan", "metadata": {"name": "default"},
@@ -68,7 +68,7 @@ impl Keyed {
         command
     }
 
-    /// What the newest snapshot says of itself.
+    /// Returns the output of `show` for the newest snapshot.
     pub fn show(&self) -> Value {
         let [pin, key] = ["keys/kbak.pub", "owner.key"].map(|name| text(&self.at(name)));
         let args =
@@ -76,12 +76,12 @@ impl Keyed {
         serde_json::from_slice(&good(&args).stdout).expect("JSON")
     }
 
-    /// The report of the last backup.
+    /// Returns the report of the last backup.
     pub fn report(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.at("report.json")).expect("a report")).expect("JSON")
     }
 
-    /// Restores the resources of the newest snapshot as files, which ends with `code`.
+    /// Restores the resources of the newest snapshot as files, which must end with `code`.
     pub fn files(&self, code: i32) -> PathBuf {
         let (pin, key) = (text(&self.at("keys/kbak.pub")), text(&self.at("owner.key")));
         let repo = self.repo();
@@ -95,12 +95,12 @@ impl Keyed {
     }
 }
 
-/// Runs it beside the test's own tasks.
+/// Runs a command beside the test's own tasks.
 pub async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output()).await.expect("it ends").expect("it runs")
 }
 
-/// Tells a figure to whoever runs the test for it (scripts/soak).
+/// Prints a figure for scripts/soak.
 #[expect(clippy::print_stdout, reason = "it is what such a test is run for")]
 pub fn figure(line: &str) {
     println!("{line}");

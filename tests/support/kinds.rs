@@ -1,5 +1,4 @@
-//! Definitions of other people's kinds, as much of them as a test needs, and accounts with few
-//! rights.
+//! Definitions of other projects' kinds, as far as a test needs them, and accounts with few rights.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use super::plane::{Plane, connect, create, get};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// Defines a kind whose objects may hold anything, and waits until it can be used.
+/// Defines a kind whose objects may hold any fields, and waits until it is served.
 pub async fn define(cluster: &Cluster, group: &str, version: &str, plural: &str, kind: &str, scope: &str) {
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let name = format!("{plural}.{group}");
@@ -41,8 +40,8 @@ pub async fn define(cluster: &Cluster, group: &str, version: &str, plural: &str,
     panic!("{name} is not established");
 }
 
-/// A kubeconfig of a ServiceAccount `name` that may do everywhere what `rules` say, to list
-/// namespaces among it.
+/// Returns a kubeconfig of a ServiceAccount `name` with these `rules` in the whole cluster, listing
+/// namespaces among them.
 pub async fn account(plane: &Plane, cluster: &Cluster, folder: &Path, name: &str, rules: Value) -> PathBuf {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let accounts = "/api/v1/namespaces/default/serviceaccounts";

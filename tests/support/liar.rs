@@ -1,5 +1,5 @@
-//! An S3 server of ours that lies to order: over real HTTP, with signatures checked, versions, and
-//! a create-new put that is atomic until it is told otherwise.
+//! An S3 server with faults on demand: real HTTP, checked signatures, versions, and a create-new
+//! put that is atomic unless a fault is set.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,44 +22,44 @@ use tokio_rustls::TlsAcceptor;
 use super::servers::{KEY, SECRET, Server};
 use super::tls::acceptor;
 
-/// What it does wrong.
+/// A fault of the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lie {
-    /// Replaces an object though it was asked to create one.
+    /// Replaces an object although it was asked to create one.
     IgnoreIfNoneMatch,
-    /// Looks whether the key is free, and stores later: all racers win.
+    /// Checks that the key is free, and stores later: all racing puts succeed.
     RaceIfNoneMatch,
     /// Answers 501 to a create-new put.
     RefuseIfNoneMatch,
-    /// Compares no checksum.
+    /// Verifies no checksum.
     AcceptWrongChecksum,
-    /// Answers 400 to a checksum it does not know.
+    /// Answers 400 to an unknown checksum.
     RefuseChecksum,
-    /// Acknowledges an object and stores nothing.
+    /// Acknowledges an object and does not store it.
     Forget,
-    /// Gives a page of a listing in reverse.
+    /// Returns a page of a listing in reverse.
     ReorderList,
-    /// Gives the same page for ever.
+    /// Returns the same page for ever.
     RepeatPage,
-    /// Gives pages without keys for ever, each with another next.
+    /// Returns pages without keys for ever, each with another token.
     EmptyPages,
     /// Leaves the newest object out of listings.
     StaleList,
-    /// Lists a key that was not asked for.
+    /// Lists a key outside the requested prefix.
     ForeignPrefix,
-    /// Ends a listing's page early and names no next.
+    /// Ends a listing's page early without a token for the next.
     LoseToken,
-    /// Announces a body's length and cuts the connection in its middle.
+    /// Announces a body's length and cuts the connection in the middle.
     CutGet,
-    /// Gives the whole object for a range.
+    /// Returns the whole object for a range.
     IgnoreRange,
-    /// Gives another range than was asked for.
+    /// Returns another range than the requested one.
     ShiftRange,
-    /// So many times: 503.
+    /// Answers 503 this many times.
     Unavailable(u32),
-    /// So many times: stores the object and answers 500.
+    /// Stores the object and answers 500, this many times.
     AppliedButError(u32),
-    /// So many times: answers nothing for so long.
+    /// Delays the answer this many times by this long.
     Slow(u32, Duration),
     /// Answers every request with this code.
     Always(S3ErrorCode),
@@ -73,7 +73,7 @@ struct Version {
 
 #[derive(Default)]
 struct State {
-    /// Per key all versions, the newest last.
+    /// All versions of each key, the newest last.
     objects: BTreeMap<String, Vec<Version>>,
     newest: String,
     lies: Vec<Lie>,
@@ -83,7 +83,7 @@ struct State {
 
 /// The server. It stops when it is dropped.
 pub struct Liar {
-    /// How it is reached.
+    /// Its address and credentials.
     pub server: Server,
     state: Arc<Mutex<State>>,
     accept: JoinHandle<()>,
@@ -96,7 +96,7 @@ impl Drop for Liar {
 }
 
 impl Liar {
-    /// Starts an honest one, with the one bucket `liar`, in the caller's runtime.
+    /// Starts a server without faults, with the one bucket `liar`, in the caller's runtime.
     pub async fn start(page: usize) -> Self {
         Self::serve(page, None).await
     }
@@ -117,7 +117,7 @@ impl Liar {
         let accept = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (service, tls) = (service.clone(), tls.clone());
-                // A connection that ends badly is what half of the lies are about.
+                // A connection that ends badly is part of many faults.
                 tokio::spawn(async move {
                     let http = hyper::server::conn::http1::Builder::new();
                     match tls {
@@ -134,22 +134,22 @@ impl Liar {
         Self { server: Server::own(format!("{scheme}://{address}")), state, accept }
     }
 
-    /// From now on it lies like this.
+    /// Sets the faults from now on.
     pub fn lie(&self, lies: impl IntoIterator<Item = Lie>) {
         self.lock().lies = lies.into_iter().collect();
     }
 
-    /// How many requests there were.
+    /// Returns the number of requests.
     pub fn requests(&self) -> u64 {
         self.lock().requests
     }
 
-    /// How many versions it keeps of all objects.
+    /// Returns the number of versions of all objects.
     pub fn versions(&self) -> usize {
         self.lock().objects.values().map(Vec::len).sum()
     }
 
-    /// Of the last put: whether it said If-None-Match, a SHA-256, a Content-MD5.
+    /// Returns the headers of the last put: `true` for each of If-None-Match, SHA-256, Content-MD5.
     pub fn last_put(&self) -> Option<(bool, bool, bool)> {
         self.lock().last_put
     }
@@ -173,7 +173,7 @@ impl Bucket {
         self.lock().lies.contains(lie)
     }
 
-    /// What every request goes through.
+    /// Counts each request and applies the faults common to all.
     async fn enter(&self, bucket: &str) -> S3Result<()> {
         let mut pause = None;
         {
@@ -213,7 +213,7 @@ impl Bucket {
         self.lock().objects.contains_key(key)
     }
 
-    /// Stores if the key is free, in one step.
+    /// Stores an object if the key is free, in one step.
     fn create(&self, key: String, bytes: Bytes) -> bool {
         let mut state = self.lock();
         if state.objects.contains_key(&key) {

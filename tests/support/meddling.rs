@@ -1,4 +1,4 @@
-//! A store that does something whenever an object is put: what happens meanwhile, to order.
+//! A store that runs an action before an object is put, to simulate concurrent changes.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,10 +13,10 @@ use kbak::format::object::Sealed;
 use kbak::store::probe::Ask;
 use kbak::store::{Page, PageToken, Put, Store, StoreError};
 
-/// What is done; it is given how often it was done before.
+/// The action; its argument is the number of earlier calls.
 type Deed = Box<dyn Fn(usize) + Send + Sync>;
 
-/// Passes everything on.
+/// A store that passes all calls on.
 pub struct Meddling {
     inner: Arc<dyn Store>,
     part: &'static str,
@@ -26,12 +26,12 @@ pub struct Meddling {
 }
 
 impl Meddling {
-    /// Does `deed` before each of the first `most` puts of keys that hold `part`.
+    /// Runs `deed` before each of the first `most` puts of keys that contain `part`.
     pub fn new(inner: Arc<dyn Store>, part: &'static str, most: usize, deed: Deed) -> Self {
         Self { inner, part, most, times: AtomicUsize::new(0), deed }
     }
 
-    /// How often it was done.
+    /// Returns the number of times that `deed` ran.
     pub fn times(&self) -> usize {
         self.times.load(Ordering::SeqCst).min(self.most)
     }

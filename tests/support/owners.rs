@@ -1,4 +1,4 @@
-//! Keys, owners and a store for tests of trust, and the tools that must agree with us.
+//! Keys, owners and a store for tests of trust, and the tools to compare with.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -22,7 +22,7 @@ pub fn at(text: &str) -> Timestamp {
     text.parse().expect("a moment")
 }
 
-/// A program that the tests cannot do without.
+/// Returns the path of a program that the tests need.
 pub fn tool(name: &str, variable: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
@@ -40,7 +40,7 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("a program that starts");
-    // A program that has failed already does not read: its exit code says why.
+    // A program that has failed already does not read its input: its exit code gives the reason.
     let _ = child.stdin.take().expect("a pipe").write_all(input);
     child.wait_with_output().expect("an output")
 }
@@ -51,14 +51,14 @@ pub fn must(command: &mut Command, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Writes a 0600 file, as ssh and age want keys.
+/// Writes a file with mode 0600, as ssh and age require for keys.
 pub fn secret_file(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
     let path = folder.join(name);
     kbak::repository::private_file::create(&path, 0o600, content).expect("a new file");
     path
 }
 
-/// A world whose clock is in the test's hand.
+/// A world whose clock the test sets.
 pub struct Bench {
     pub clock: Arc<FixedClock>,
     pub world: World,
@@ -89,7 +89,7 @@ pub fn nobody() -> Arc<dyn Prompt> {
     Arc::new(Silent)
 }
 
-/// Somebody who always answers with one passphrase.
+/// A prompt that always answers with one passphrase.
 pub struct Answers(pub &'static str);
 
 impl Prompt for Answers {
@@ -105,7 +105,7 @@ impl Prompt for Answers {
     fn message(&self, _: &str) {}
 }
 
-/// A new owner and his identity.
+/// Returns a new owner and their identity.
 pub fn owner(world: &World, name: &str) -> (Owner, Arc<Identity>) {
     let key = OwnerKey::generate(world, name);
     let identity = Identity::parse(name, key.to_text().as_bytes(), &nobody()).expect("an identity");

@@ -1,4 +1,4 @@
-//! A real control plane for one test: `kbak-testplane up` (tests/cluster), which ends with it.
+//! A real control plane for one test, run by `kbak-testplane up` (tests/cluster).
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -25,7 +25,7 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Starts one and waits until it can be used.
+    /// Starts a control plane and waits until it is ready.
     pub fn up(arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("plane").tempdir().expect("a folder");
         let mut child = Command::new(program())
@@ -49,7 +49,7 @@ impl Plane {
         Self { child, stdin, stdout, dir, etcd }
     }
 
-    /// `kill NAME` or `start NAME`: takes a component away, or brings it back.
+    /// Sends `kill NAME` or `start NAME`, which stops or starts a component.
     pub fn command(&mut self, line: &str) {
         writeln!(self.stdin.as_mut().expect("its stdin"), "{line}").expect("a command");
         let mut answer = String::new();
@@ -57,26 +57,26 @@ impl Plane {
         assert_eq!(answer.trim_end(), r#"{"ok":true}"#, "{line}");
     }
 
-    /// Its administrator's kubeconfig.
+    /// Returns the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("kubeconfig")
     }
 
-    /// The plane as kbak reaches it.
+    /// Returns kbak's client for the cluster.
     pub async fn cluster(&self) -> Cluster {
         connect(&self.kubeconfig()).await
     }
 
-    /// Makes etcd forget all history.
+    /// Compacts etcd's whole history.
     pub fn compact(&self) {
-        // A write of our own, so that what was the latest revision until now is history, too.
+        // An extra write, so that the latest revision until now becomes history, too.
         let put = etcd(&self.etcd[0], "/v3/kv/put", r#"{"key":"a2Jhaw==","value":""}"#);
         let revision = put["header"]["revision"].as_str().expect("a revision").to_owned();
         let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
         etcd(&self.etcd[0], "/v3/kv/compaction", &body);
     }
 
-    /// What etcd itself held at a revision: the key of each object by the revision that wrote it.
+    /// Returns etcd's state at a revision: the key of each object by the revision that wrote it.
     pub fn state_at(&self, revision: u64) -> BTreeMap<u64, String> {
         let (from, to) = (BASE64.encode("/registry/"), BASE64.encode("/registry0"));
         let body = format!(
@@ -93,7 +93,7 @@ impl Plane {
     }
 }
 
-/// The program that runs control planes.
+/// Returns the program that runs control planes.
 pub fn program() -> String {
     std::env::var("KBAK_TEST_PLANE").expect(
         "KBAK_TEST_PLANE names the test control plane: eval \"$(scripts/tools --need control-plane)\"",
@@ -107,13 +107,13 @@ impl Drop for Plane {
     }
 }
 
-/// A cluster by its kubeconfig.
+/// Connects to a cluster by its kubeconfig.
 pub async fn connect(kubeconfig: &Path) -> Cluster {
     let access = ClusterAccess { kubeconfig: Some(kubeconfig.to_owned()), context: None };
     Cluster::connect(&access, Deadlines::default(), Reporter::silent()).await.expect("access")
 }
 
-/// One request to etcd's JSON gateway.
+/// Sends one request to etcd's JSON gateway.
 fn etcd(endpoint: &str, path: &str, body: &str) -> Value {
     let host = endpoint.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host).expect("etcd");
@@ -130,12 +130,12 @@ fn etcd(endpoint: &str, path: &str, body: &str) -> Value {
     serde_json::from_str(&answer[from..=to]).expect("JSON")
 }
 
-/// Creates an object and gives what the server made of it.
+/// Creates an object and returns the server's version of it.
 pub async fn create(cluster: &Cluster, path: &str, object: Value) -> Value {
     try_create(cluster, path, object).await.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Like [`create`].
+/// Like [`create`], but returns errors.
 pub async fn try_create(cluster: &Cluster, path: &str, object: Value) -> Result<Value, ApiError> {
     let body = Bytes::from(object.to_string());
     let answer = cluster.send(Method::POST, path, "", "application/json", body).await?;

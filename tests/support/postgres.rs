@@ -1,5 +1,5 @@
-//! A real PostgreSQL server for one test. It refuses to run as root, so that as root it runs as
-//! the account of Debian's package; the kernel ends it with the thread that started it.
+//! A real PostgreSQL server for one test. It refuses to run as root, so root runs it as the account
+//! of Debian's package. The kernel ends it with the thread that started it.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use kbak::source::database::{DatabaseConfig, Password};
 
-/// A server that listens on a socket, and on TCP if it was told to.
+/// A server that listens on a socket, and on TCP if the settings say so.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -18,7 +18,7 @@ pub struct Server {
     port: u16,
 }
 
-/// The folder with the server's programs.
+/// Returns the folder with the server's programs.
 fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("KBAK_TEST_PG_BIN") {
         return folder.into();
@@ -48,7 +48,7 @@ fn as_its_user(program: &Path) -> Command {
 }
 
 impl Server {
-    /// Starts one whose administrator `kbak` has this password; `settings` are `name=value`.
+    /// Starts a server whose administrator `kbak` has this password; `settings` are `name=value`.
     pub fn start(password: &str, settings: &[&str]) -> Self {
         let bin = programs();
         let dir = tempfile::Builder::new().prefix("pg").tempdir().expect("a folder");
@@ -106,12 +106,12 @@ impl Server {
         panic!("{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
     }
 
-    /// The folder of its socket.
+    /// Returns the folder of its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("pg")
     }
 
-    /// How kbak reaches it, as its administrator.
+    /// Returns kbak's configuration for it, as its administrator.
     pub fn config(&self) -> DatabaseConfig {
         let mut config = DatabaseConfig::postgresql("shop", &self.socket().display().to_string());
         config.port = self.port;
@@ -132,7 +132,7 @@ impl Server {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Runs SQL and gives what it says, without kbak.
+    /// Runs SQL without kbak and returns its output.
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let output = Command::new(self.bin.join("psql"))
             .args([
@@ -150,7 +150,7 @@ impl Server {
             ])
             .arg(self.socket())
             .args(["-c", sql])
-            // As an argument a name may be taken for a connection string.
+            // As an argument a name could be taken for a connection string.
             .env("PGDATABASE", database)
             .env("PGPASSWORD", &self.password)
             .output()

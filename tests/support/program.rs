@@ -1,9 +1,9 @@
-//! The built program, and what it leaves on the disk.
+//! The built program, and files that it writes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The program with these arguments, and nothing of the one who runs the tests.
+/// Returns the program with these arguments, without the tester's environment.
 pub fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kbak"));
     command.args(args).stdin(Stdio::null());
@@ -13,13 +13,13 @@ pub fn command<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Command {
     command
 }
 
-/// Exit code, standard output and standard error.
+/// Returns exit code, standard output and standard error.
 pub fn read(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code().expect("a code"), text(output.stdout), text(output.stderr))
 }
 
-/// Runs the program without a terminal: its exit code, standard output and standard error.
+/// Runs the program without a terminal; returns exit code, standard output and standard error.
 pub fn kbak<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> (i32, String, String) {
     read(command(args).output().expect("the program runs"))
 }
@@ -37,7 +37,7 @@ pub fn succeeds(command: &mut Command) -> Output {
     output
 }
 
-/// Everything beneath a folder, in order. Links are not followed.
+/// Returns everything beneath a folder, in order. Links are not followed.
 pub fn beneath(root: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {

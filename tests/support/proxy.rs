@@ -1,5 +1,5 @@
-//! A proxy of ours before an API server, on loopback: for faults that a real one does not make on
-//! demand. What it is not told to spoil goes through as it is.
+//! A proxy before an API server, on loopback, for faults that a real one does not make on demand.
+//! Other requests pass through unchanged.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,37 +22,37 @@ pub struct Asked {
     pub method: http::Method,
     pub path: String,
     pub query: String,
-    /// How many requests for this path came before.
+    /// The number of earlier requests for this path.
     pub before: u32,
 }
 
 impl Asked {
-    /// Whether it is the first page of a list at a revision.
+    /// True if it is the first page of a list at a revision.
     pub fn is_exact(&self) -> bool {
         self.query.contains("resourceVersionMatch=Exact")
     }
 }
 
-/// What becomes of an answer.
+/// A fault of an answer.
 pub enum Fault {
-    /// This status in its place, with a Retry-After in seconds.
+    /// Answers with this status instead, with a Retry-After in seconds.
     Status(u16, Option<u32>),
-    /// Its whole length is announced, and so many bytes come.
+    /// Announces the whole length and sends this many bytes.
     Cut(usize),
-    /// The connection ends without an answer.
+    /// Ends the connection without an answer.
     Drop,
-    /// It comes so much later.
+    /// Delays the answer.
     Late(Duration),
-    /// Its body is changed.
+    /// Changes the body.
     Body(fn(Vec<u8>) -> Vec<u8>),
-    /// Another API server gives it.
+    /// Takes the answer from another API server.
     Elsewhere(kube::Client),
 }
 
 type Rule = dyn Fn(&Asked) -> Option<Fault> + Send + Sync;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// The proxy; it ends when this is dropped.
+/// The proxy; it ends when dropped.
 pub struct Proxy {
     kubeconfig: tempfile::TempPath,
     asked: Arc<Mutex<HashMap<String, u32>>>,
@@ -60,7 +60,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the API server that `kubeconfig` names, as who it names.
+    /// Starts a proxy before the API server that `kubeconfig` names, with its credentials.
     pub async fn before<R>(kubeconfig: &Path, rule: R) -> Self
     where
         R: Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
@@ -89,7 +89,7 @@ impl Proxy {
                         answer(upstream, request, fault)
                     });
                     let http = hyper::server::conn::http1::Builder::new();
-                    // A connection that ends badly is what some of the faults are about.
+                    // A connection that ends badly is part of some faults.
                     drop(http.serve_connection(TokioIo::new(stream), service).await);
                 });
             }
@@ -105,12 +105,12 @@ impl Proxy {
         Self { kubeconfig: file, asked, accept }
     }
 
-    /// How to reach it.
+    /// Returns the kubeconfig of the proxy.
     pub fn kubeconfig(&self) -> PathBuf {
         self.kubeconfig.to_path_buf()
     }
 
-    /// How many requests came for a path.
+    /// Returns the number of requests for a path.
     pub fn count(&self, path: &str) -> u32 {
         self.asked.lock().expect("a lock").get(path).copied().unwrap_or(0)
     }
@@ -122,7 +122,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A client for what stands behind a proxy.
+/// Returns a client for the server behind a proxy.
 pub async fn upstream(kubeconfig: &Path) -> kube::Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let options = KubeConfigOptions::default();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::plane::{create, get};
 
-/// What a backup holds, in memory.
+/// The content of a backup, in memory.
 #[derive(Default)]
 pub struct Held {
     pub kinds: Vec<(KindInfo, Vec<Bytes>)>,
@@ -41,7 +41,7 @@ pub fn key(object: &Value) -> String {
     format!("{}/{}", text("namespace"), text("name"))
 }
 
-/// Waits at the places where a test wants to act.
+/// A hook that waits at the places where a test acts.
 #[async_trait]
 pub trait Pause: Send {
     async fn at(&mut self, resource: &str, objects: usize);
@@ -131,7 +131,7 @@ impl ResourceStreams for Held {
         self.kinds.iter().map(|(kind, _)| kind.clone()).collect()
     }
 
-    /// In pieces that are no lines.
+    /// Returns the lines in pieces that do not end at line ends.
     async fn open(&self, kind: &KindInfo) -> Result<BoxStream<'_, Result<Bytes, StreamError>>, StreamError> {
         let (_, lines) = self.kinds.iter().find(|(held, _)| held == kind).ok_or("no such kind")?;
         let all: Vec<u8> = lines.concat();
@@ -140,8 +140,7 @@ impl ResourceStreams for Held {
     }
 }
 
-/// Creates `count` objects through so many connections at once; `object` tells the path and the object
-/// of each number.
+/// Creates `count` objects through `connections` at once; `object` returns path and object of a number.
 pub async fn fill(
     cluster: &Cluster,
     count: u64,

@@ -1,4 +1,4 @@
-//! Real S3 servers on loopback, gone when dropped and when the test process dies.
+//! Real S3 servers on loopback, ended on drop and with the test process.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -13,10 +13,10 @@ use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use kbak::store::open::StoreOptions;
 use tempfile::TempDir;
 
-/// How long a server may take to answer. Far more than it needs: nothing is measured by it.
+/// The time within which a server must answer. Far more than it needs: no test measures it.
 const START: Duration = Duration::from_secs(90);
 
-/// The keys that every server here knows; the second may only read, where the server knows rights.
+/// Keys that every server here knows; the second is read-only if the server has rights.
 pub const KEY: &str = "kbaktest";
 pub const READER: &str = "kbakreader";
 pub const SECRET: &str = "kbaktestsecret";
@@ -30,16 +30,15 @@ pub struct Server {
     keeper: Option<Keeper>,
 }
 
-/// Holds the child. Its thread lives as long as the child should: the kernel ends the child with
-/// the *thread* that started it (prctl(2), PR_SET_PDEATHSIG), and a test's own thread may be gone
-/// before the server is to go.
+/// Holds the child. Its thread lives as long as the child should: the kernel ends the child with the *thread*
+/// that started it (prctl(2), PR_SET_PDEATHSIG). A test's own thread may end before the server.
 struct Keeper {
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Server {
-    /// Around a server that the test itself runs.
+    /// Wraps a server that the test itself runs.
     pub fn own(endpoint: String) -> Self {
         Self {
             endpoint,
@@ -49,12 +48,12 @@ impl Server {
         }
     }
 
-    /// How kbak reaches a bucket here.
+    /// Returns kbak's options for a bucket here.
     pub fn options(&self, bucket: &str) -> StoreOptions {
         self.options_as(bucket, KEY, SECRET)
     }
 
-    /// The same with other credentials.
+    /// Returns the same with other credentials.
     pub fn options_as(&self, bucket: &str, key: &str, secret: &str) -> StoreOptions {
         let path = self.folder.path().join(format!("credentials-{key}-{}", secret.len()));
         let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
@@ -65,7 +64,7 @@ impl Server {
         options
     }
 
-    /// Waits until it says that it is well.
+    /// Waits until the server reports that it is healthy.
     fn answers(&self, health: &str) -> bool {
         use std::io::{Read, Write};
         let begun = Instant::now();
@@ -87,7 +86,7 @@ impl Server {
         false
     }
 
-    /// Makes a bucket, by the SDK: kbak makes none.
+    /// Creates a bucket through the SDK: kbak creates none.
     pub async fn bucket(&self, name: &str, versions: bool) {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
@@ -97,7 +96,7 @@ impl Server {
             .force_path_style(true)
             .build();
         let client = aws_sdk_s3::Client::from_conf(config);
-        // A server that answers may still be short of a part of itself for a moment.
+        // A server that answers may still lack a component for a moment.
         let begun = Instant::now();
         while let Err(error) = client.create_bucket().bucket(name).send().await {
             assert!(begun.elapsed() < START, "cannot make bucket {name}: {error:?}");
@@ -117,7 +116,7 @@ impl Drop for Server {
             drop(stop);
             let _ = thread.join();
         }
-        // SeaweedFS leaves these, and no flag moves them.
+        // SeaweedFS leaves these, and no option moves them.
         for (part, port) in ["master", "volume", "filer", "s3"]
             .iter()
             .flat_map(|part| self.ports.iter().map(move |port| (part, port)))
@@ -127,7 +126,7 @@ impl Drop for Server {
     }
 }
 
-/// SeaweedFS: a store that people run, with rights, versions and locks.
+/// SeaweedFS: a store in real use, with rights, versions and locks.
 pub fn seaweedfs() -> Server {
     start("KBAK_TEST_WEED", "/healthz", |program, folder, ports| {
         let rights = |actions: &str, key: &str| {
@@ -141,7 +140,7 @@ pub fn seaweedfs() -> Server {
         std::fs::create_dir(folder.join("data")).expect("a writable folder");
         let mut command = command(program);
         command.args(["-logtostderr=true", "server", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
-        // Nothing goes out, and nothing listens at a fixed port or outside the folder.
+        // No outgoing connection, no fixed port, no file outside the folder.
         command.args(["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command.args(["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"]);
         command.args(["-master.peers=none", "-master.volumeSizeLimitMB=1024", "-volume.max=500"]);
@@ -164,7 +163,7 @@ pub fn moto() -> Server {
     })
 }
 
-/// `program`, killed when the thread that starts it ends.
+/// Returns `program`, killed when the thread that starts it ends.
 fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
@@ -178,7 +177,7 @@ fn start(variable: &str, health: &str, prepare: impl Fn(&Path, &Path, &[u16]) ->
     let program = Path::new(&program).canonicalize();
     let program = program.unwrap_or_else(|error| panic!("{variable}: {error}: run scripts/test"));
     let mut said = String::new();
-    // Another process may take a port between our look and the server's: then again.
+    // Another process may take a port between our check and the server's bind: then again.
     for _ in 0..3 {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ports = free_ports(8);
@@ -186,7 +185,7 @@ fn start(variable: &str, health: &str, prepare: impl Fn(&Path, &Path, &[u16]) ->
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let again = log.try_clone().expect("a log");
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(log).stderr(again);
-        // Nothing of the tester's own configuration.
+        // Without the tester's own configuration.
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 
 use super::resources::Held;
 
-/// `apps/v1/deployments Deployment`; kinds without namespaces begin with a `-`.
+/// Parses `apps/v1/deployments Deployment`; kinds without namespaces begin with a `-`.
 pub fn kind(text: &str) -> KindInfo {
     let (path, kind) = text.split_once(' ').expect("a path and a kind");
     let namespaced = !path.starts_with('-');
@@ -30,13 +30,13 @@ pub fn kind(text: &str) -> KindInfo {
     }
 }
 
-/// The UID that an object has in the backup.
+/// Returns the UID of an object in the backup.
 pub fn uid(kind: &str, place: &str) -> String {
     let hex = blake3::hash(format!("{kind} {place}").as_bytes()).to_hex();
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32])
 }
 
-/// A backup of these objects. Each has a name as `namespace/name` or `name`, and fields.
+/// Returns a backup of these objects. Each has a name as `namespace/name` or `name`, and fields.
 pub fn stored(kinds: &[(&str, &[(&str, Value)])]) -> Held {
     let mut held = Held::default();
     for (of, objects) in kinds {
@@ -72,7 +72,7 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// A restore and what it told of each object, by `Kind/namespace/name`.
+/// Restores and returns the outcome of each object, by `Kind/namespace/name`.
 pub async fn restore(
     cluster: &Cluster,
     held: &Held,
@@ -81,7 +81,7 @@ pub async fn restore(
     let told = Mutex::new(BTreeMap::new());
     let meter = Reporter::silent().meter("restore", "objects");
     let tell = |object: &ObjectRef, outcome: &Outcome| {
-        // Objects that collide have one name, and accounts of namespaces that become one are merged.
+        // Colliding objects share a name, and accounts of merged namespaces are merged.
         if !matches!(outcome, Outcome::Collides(_)) {
             let before = told.lock().expect("a lock").insert(object.to_string(), outcome.clone());
             let merged = object.resource == "serviceaccounts" && object.name == "default";
@@ -92,7 +92,7 @@ pub async fn restore(
     (report, told.into_inner().expect("a lock"))
 }
 
-/// A plan and its decisions.
+/// Returns a plan and its decisions.
 pub async fn plan(
     cluster: &Cluster,
     held: &Held,

@@ -1,5 +1,5 @@
-//! TLS for servers of the tests, with a certificate for 127.0.0.1 of the CA in `tls/ca.pem`. Both
-//! were made once, for a hundred years, and the CA's key thrown away; `tls/other.pem` is a stranger.
+//! TLS for test servers, with a certificate for 127.0.0.1 of the CA in `tls/ca.pem`. Both are valid
+//! for a hundred years, and the CA's key is deleted; `tls/other.pem` is an unrelated CA.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::{TlsAcceptor, rustls};
 
-/// Who trusts it believes our servers.
+/// The CA that signed the certificate of the test servers.
 pub const CA: &[u8] = include_bytes!("tls/ca.pem");
 
-/// Takes connections as the server of the certificate.
+/// Accepts connections as the server of the certificate.
 pub fn acceptor() -> TlsAcceptor {
     let chain = CertificateDer::pem_slice_iter(include_bytes!("tls/server.pem"));
     let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");

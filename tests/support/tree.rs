@@ -1,5 +1,4 @@
-//! Trees to back up: every attribute that a volume can hold, as many entries as asked for, the
-//! same for one seed.
+//! Trees to back up: every attribute that a volume can hold, any number of entries, the same for one seed.
 
 use std::ffi::OsStr;
 use std::io::{Seek, SeekFrom, Write};
@@ -9,18 +8,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, Timespec, Timestamps, XattrFlags};
 
-/// What a tree holds beside plain files.
+/// The content of a tree beside plain files.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// The same seed gives the same tree.
     pub seed: u64,
-    /// About how many entries.
+    /// The approximate number of entries.
     pub entries: usize,
-    /// Whether there are owners, devices and capabilities, which only root can make.
+    /// True if there are owners, devices and capabilities, which only root can make.
     pub root: bool,
 }
 
-/// A number that the seed repeats (xorshift64*).
+/// Numbers that repeat by seed (xorshift64*).
 #[derive(Debug, Clone)]
 pub struct Numbers(u64);
 
@@ -115,7 +114,7 @@ fn names(root: &Path, numbers: &mut Numbers) {
     deep(&dir, numbers);
 }
 
-/// Down to a path of 4,095 bytes from the root of the volume, which is as long as one can be.
+/// Creates a path of 4,095 bytes from the root of the volume, the longest possible.
 fn deep(dir: &Path, numbers: &mut Numbers) {
     let mut at = rustix::fs::open(dir, rustix::fs::OFlags::PATH, Mode::empty()).expect("open");
     let mut path_len = b"names".len();
@@ -145,7 +144,7 @@ fn deep(dir: &Path, numbers: &mut Numbers) {
 fn modes(root: &Path, is_root: bool) {
     let dir = folder(root, "modes");
     for mode in [0o000, 0o400, 0o644, 0o755, 0o777, 0o4755, 0o2755, 0o6711, 0o1644, 0o7777] {
-        // A plain user could not read what he has closed to himself.
+        // A plain user could not read files without their own read permission.
         if !is_root && mode & 0o400 == 0 {
             continue;
         }
@@ -183,7 +182,7 @@ fn links(root: &Path, numbers: &mut Numbers) {
     for name in ["carrier-2", "z-last"] {
         std::fs::hard_link(&carrier, dir.join(name)).expect("link");
     }
-    // The carrier is the first path of the walk: here it lies in a directory before.
+    // The carrier is the first path of the walk: here it is in an earlier directory.
     let early = folder(&dir, "a-folder");
     std::fs::hard_link(&carrier, early.join("first")).expect("link");
     std::fs::hard_link(dir.join("relative"), dir.join("relative-too")).expect("link to a link");
@@ -213,13 +212,13 @@ fn sparse(root: &Path, numbers: &mut Numbers) {
     }
     file(dir.join("large"), &numbers.bytes(3_000_001));
     file(dir.join("zeros"), &vec![0u8; 100_000]);
-    // As the kernel has it after write-back: without it a new file may show no blocks yet.
+    // Forces write-back: before it a new file may show no blocks.
     for entry in std::fs::read_dir(&dir).expect("a folder") {
         std::fs::File::open(entry.expect("an entry").path()).expect("open").sync_all().expect("fsync");
     }
 }
 
-/// A raw ACL: version 2, then (tag, permissions, id).
+/// Returns a raw ACL: version 2, then (tag, permissions, id).
 fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let mut raw = 2u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in entries {
@@ -270,7 +269,7 @@ fn xattrs(root: &Path, is_root: bool) {
     }
 }
 
-/// Sets the time of a path, of the link itself if it is one.
+/// Sets the time of a path, or of the link itself if it is one.
 pub fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let times =
@@ -331,7 +330,7 @@ fn devices(root: &Path) {
     }
 }
 
-/// Many files in many folders, of sizes from nothing to a few hundred KiB.
+/// Creates many files in many folders, of sizes from 0 to a few hundred KiB.
 fn many(root: &Path, shape: Shape, numbers: &mut Numbers) {
     let top = folder(root, "many");
     let (mut made, mut dir) = (0, top.clone());
@@ -361,7 +360,7 @@ fn many(root: &Path, shape: Shape, numbers: &mut Numbers) {
     }
 }
 
-/// Every directory gets an old time of its own, deepest first.
+/// Sets an old time for every directory, different for each, deepest first.
 fn directory_times(root: &Path) {
     let mut found = vec![root.to_owned()];
     let mut at = 0;
@@ -369,7 +368,7 @@ fn directory_times(root: &Path) {
         for entry in std::fs::read_dir(&found[at]).expect("a folder") {
             let entry = entry.expect("an entry");
             let is_directory = entry.file_type().expect("a type").is_dir();
-            // Deeper ones than the C library opens keep their times.
+            // Directories deeper than the C library can open keep their times.
             if is_directory && entry.path().as_os_str().len() < 3500 {
                 found.push(entry.path());
             }

@@ -1,4 +1,4 @@
-//! A folder as one stream, and back, without chunks and packs between.
+//! A folder as one stream, and back, without chunks and packs.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use kbak::restore::volume::{Report, Target, TargetError, TargetOptions};
 use kbak::source::volume::tar::END;
 use kbak::source::volume::{Appended, Content, Gap, GapKind, Skipped, Volume, VolumeOptions, Walked};
 
-/// What a stream did not take.
+/// Entries that a stream did not take.
 #[derive(Debug, Default)]
 pub struct Left {
     pub skipped: Vec<Skipped>,
@@ -16,7 +16,7 @@ pub struct Left {
     pub members: usize,
 }
 
-/// Gives the bytes of a folder's stream to `sink`, in pieces of all sizes.
+/// Passes the bytes of a folder's stream to `sink`, in pieces of all sizes.
 pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> Left {
     let volume = Volume::open(folder, options).expect("a volume");
     let mut left = Left::default();
@@ -69,21 +69,21 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
     left
 }
 
-/// The whole stream in memory.
+/// Returns the whole stream in memory.
 pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, Left) {
     let mut all = Vec::new();
     let left = stream(folder, options, |piece| all.extend_from_slice(piece));
     (all, left)
 }
 
-/// Why a restore did not end.
+/// The error that ended a restore.
 #[derive(Debug)]
 pub enum Refused {
     Stream(kbak::restore::volume::parse::ParseError),
     Target(TargetError),
 }
 
-/// A restore that is under way.
+/// A restore in progress.
 pub struct Restore {
     parser: Parser,
     target: Target,

@@ -1,4 +1,4 @@
-//! Waiting for what a cluster does by itself.
+//! Waits for changes that a cluster makes by itself.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::plane::get;
 
-/// Waits until the object at `path` is as `wanted`, and gives it.
+/// Waits until the object at `path` is as `wanted`, and returns it.
 pub async fn until(cluster: &Cluster, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     for _ in 0..1200 {
         if let Ok(answer) = cluster.get(path, "", 16 << 20).await {

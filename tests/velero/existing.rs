@@ -1,4 +1,4 @@
-//! What is there before a restore, or after half of one.
+//! Objects that exist before a restore, or after an interrupted one.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::stage::Scene;
 use super::{WEBHOOKS, core, exists, map, namespace, webhook};
 use crate::support::plane::{create, get};
 
-/// Velero shows what it would do by doing it.
+/// Velero has no dry run of a restore.
 pub async fn vl448_a_dry_run_shows_the_plan_and_changes_nothing(mut scene: Scene) {
     namespace(&scene.there, "vl448", json!({})).await;
     create(&scene.there, &core("vl448", "configmaps"), map("shown", json!({"a": "b"}))).await;
@@ -19,18 +19,18 @@ pub async fn vl448_a_dry_run_shows_the_plan_and_changes_nothing(mut scene: Scene
     let hash = run.stdout.split("hash ").nth(1).and_then(|rest| rest.split_whitespace().next());
     let hash = hash.expect("a hash").to_owned();
     assert!(!exists(&scene.here, "/api/v1/namespaces/vl448").await);
-    // What was shown can be insisted on.
+    // A shown plan can be required by its hash.
     scene.restore(&["--namespace", "vl448", "--plan-hash", "0123456789abcdef"]).await.ended(2);
     assert!(!exists(&scene.here, "/api/v1/namespaces/vl448").await);
     scene.restore(&["--namespace", "vl448", "--plan-hash", &hash]).await.ended(0);
     get(&scene.here, &core("vl448", "configmaps/shown")).await;
 }
 
-/// Velero's restore is failed for good when its pod is restarted.
+/// Velero's restore is permanently failed when its pod restarts.
 pub async fn vl4503_a_restore_that_was_killed_goes_on(mut scene: Scene) {
     namespace(&scene.there, "vl4503", json!({})).await;
     let maps = core("vl4503", "configmaps");
-    // The owner comes last by name: when the run is killed, no owner has been set.
+    // The owner is last by name: when the run is killed, no owner has been set.
     let root = create(&scene.there, &maps, map("z-owner", json!({}))).await;
     let owner = |of: &Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "z-owner", "uid": of["metadata"]["uid"]});
     for number in 0..400 {
@@ -68,7 +68,7 @@ pub async fn vl4503_a_restore_that_was_killed_goes_on(mut scene: Scene) {
     }
 }
 
-/// Velero leaves what is there, or patches it by best effort; it never says that it differs.
+/// Velero keeps existing objects or patches them by best effort, and never reports differences.
 pub async fn vl6142_vl9925_vl10014_vl10104_what_is_there_is_brought_back_if_it_is_said(mut scene: Scene) {
     namespace(&scene.there, "vl6142", json!({})).await;
     let maps = core("vl6142", "configmaps");
@@ -81,7 +81,7 @@ pub async fn vl6142_vl9925_vl10014_vl10104_what_is_there_is_brought_back_if_it_i
     let only = ["--namespace", "vl6142", "--kind", "configmaps"];
     let data = async || get(&scene.here, &format!("{maps}/changed")).await["data"].clone();
 
-    // By default it stays, and the run says that it is not as in the backup.
+    // By default it is kept, and the run reports the difference.
     let run = scene.restore(&only).await.ended(3);
     let gaps = run.gaps();
     let [(code, _, reason)] = gaps.as_slice() else { panic!("{}", run.told()) };

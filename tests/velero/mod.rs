@@ -1,11 +1,11 @@
-//! Show 3: what kbak does where Velero has an issue about restoring resources. A case is named by
-//! the number of the issue at github.com/vmware-tanzu/velero.
+//! Show 3: kbak's behaviour for each Velero issue about restoring resources. A case is named by the
+//! number of the issue at github.com/vmware-tanzu/velero.
 //!
-//! Not here, because they are about volumes or about how Velero's controller runs: 7345, 7481 and
-//! 8047's data (an existing volume is filled again), 9359 and 9744 (restores that never finalize: one
-//! process, each wait with a deadline), 9461 and 9462 (restores of pods' volumes), 5516 (a queue).
-//! 5458 (no consistent moment) and 5658's reading half are shown where clusters are read; 7902, 3851
-//! and 9169 (memory and speed) by `cluster_full::scale` and scripts/soak.
+//! Omitted, because they are about volumes or about the operation of Velero's controller: 7345,
+//! 7481 and 8047's data (an existing volume is filled again), 9359 and 9744 (restores that never
+//! finalize: one process, each wait with a deadline), 9461 and 9462 (restores of pods' volumes),
+//! 5516 (a queue). 5458 (no consistent moment) and 5658's reading half are tested with the listing;
+//! 7902, 3851 and 9169 (memory and speed) by `cluster_full::scale` and scripts/soak.
 
 mod existing;
 mod order;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::support::plane::create;
 use stage::{Case, play};
 
-/// A case by its name.
+/// Expands to a case with its name.
 macro_rules! case {
     ($module:ident::$name:ident) => {
         (stringify!($name), |scene| Box::pin($module::$name(scene)))
@@ -55,16 +55,16 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_issue_has_an_answer() {
+async fn every_velero_issue_case_passes() {
     play(CASES).await;
 }
 
-/// The path of a core kind in a namespace.
+/// Returns the path of a core kind in a namespace.
 fn core(namespace: &str, plural: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/{plural}")
 }
 
-/// Whether there is an object at `path`.
+/// True if there is an object at `path`.
 async fn exists(cluster: &Cluster, path: &str) -> bool {
     match cluster.get(path, "", 16 << 20).await {
         Ok(_) => true,
@@ -83,8 +83,7 @@ fn map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
-/// A validating webhook that must be asked about creates and updates of what bears the label
-/// `judged-by: NAME`.
+/// Returns a validating webhook for creates and updates of objects with the label `judged-by: NAME`.
 fn webhook(name: &str, client: Value, group: &str, resource: &str) -> Value {
     json!({"metadata": {"name": name}, "webhooks": [{
         "name": format!("{name}.velero.kbak.dev"), "admissionReviewVersions": ["v1"], "sideEffects": "None", "timeoutSeconds": 10,
@@ -95,7 +94,7 @@ fn webhook(name: &str, client: Value, group: &str, resource: &str) -> Value {
 const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// Any object of a kind of the group `velero.kbak.dev`.
+/// Returns a definition of a schemaless kind of the group `velero.kbak.dev`.
 fn definition(kind: &str) -> Value {
     let plural = format!("{}s", kind.to_lowercase());
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});

@@ -1,4 +1,4 @@
-//! In which order objects come, and how fast.
+//! The order in which objects are created, and the speed.
 
 use serde_json::json;
 
@@ -7,8 +7,8 @@ use super::{DEFINITIONS, WEBHOOKS, core, custom, custom_path, definition, map, n
 use crate::support::plane::{create, get};
 use crate::support::wait::until;
 
-/// One after the other, some ten objects a second. Here a webhook lets nobody through until eight
-/// ask it at once.
+/// Velero creates objects one after another, some ten a second. Here a webhook admits no object
+/// until eight requests are open at once.
 pub async fn vl487_vl2888_objects_are_created_side_by_side(mut scene: Scene) {
     namespace(&scene.there, "vl487", json!({})).await;
     for number in 0..16 {
@@ -24,7 +24,7 @@ pub async fn vl487_vl2888_objects_are_created_side_by_side(mut scene: Scene) {
     assert_eq!(scene.hooks().asked("/together/8/vl487"), 16, "each object is sent once");
 }
 
-/// A read, a create and a patch for each of 31,000 Secrets took Velero 52 minutes.
+/// Velero took 52 minutes for a read, a create and a patch of each of 31,000 Secrets.
 pub async fn vl6845_a_secret_costs_one_write(mut scene: Scene) {
     namespace(&scene.there, "vl6845", json!({})).await;
     let mut secrets = Vec::new();
@@ -46,7 +46,7 @@ pub async fn vl6845_a_secret_costs_one_write(mut scene: Scene) {
     assert_eq!(scene.hooks().asked("/admit/vl6845"), 300, "creates and updates");
 }
 
-/// A webhook that comes first refuses, or cannot yet judge, what comes after it.
+/// A webhook created first refuses, or cannot yet judge, the objects created after it.
 pub async fn vl2443_webhooks_come_after_what_they_judge(mut scene: Scene) {
     namespace(&scene.there, "vl2443", json!({})).await;
     let path = core("vl2443", "configmaps");
@@ -67,7 +67,7 @@ pub async fn vl2443_webhooks_come_after_what_they_judge(mut scene: Scene) {
     assert_eq!(scene.hooks().asked("/deny/vl2443"), 0);
 }
 
-/// A webhook whose pods are still starting answers nobody: that object waits, the others go on.
+/// A webhook whose pods are still starting does not answer: that object waits, the others go on.
 pub async fn vl4847_a_webhook_that_is_not_up_yet_is_waited_for(mut scene: Scene) {
     namespace(&scene.there, "vl4847", json!({})).await;
     let path = core("vl4847", "configmaps");
@@ -86,10 +86,10 @@ pub async fn vl4847_a_webhook_that_is_not_up_yet_is_waited_for(mut scene: Scene)
     assert!(scene.hooks().asked("/late/5/vl4847") >= 7, "five refusals and two creates");
 }
 
-/// An operator's webhook takes a kind only after another is there. Nobody writes an order down.
+/// An operator's webhook accepts a kind only after another exists. No order is configured.
 pub async fn vl4045_vl8832_order_between_custom_resources_is_found(mut scene: Scene) {
     namespace(&scene.there, "vl4045", json!({})).await;
-    // In the alphabet's order, and in each server's, Apps come before Zones.
+    // Apps come before Zones, alphabetically and in each server's order.
     for kind in ["Appx", "Zonex"] {
         create(&scene.there, DEFINITIONS, definition(kind)).await;
         create(&scene.here, DEFINITIONS, definition(kind)).await;
@@ -114,7 +114,7 @@ pub async fn vl4045_vl8832_order_between_custom_resources_is_found(mut scene: Sc
     assert!(scene.hooks().asked("/after/vl4045") >= 1);
 }
 
-/// Velero's discovery is from before the definitions came, and misses their objects.
+/// Velero's discovery is older than the definitions and misses their objects.
 pub async fn vl5658_definitions_and_their_objects_come_in_one_run(mut scene: Scene) {
     namespace(&scene.there, "vl5658", json!({})).await;
     create(&scene.there, DEFINITIONS, definition("Racer")).await;

@@ -1,4 +1,4 @@
-//! What ties objects to others.
+//! References between objects.
 
 use std::time::Duration;
 
@@ -13,12 +13,11 @@ fn owner(object: &Value) -> Value {
         "controller": true, "blockOwnerDeletion": true})
 }
 
-/// Velero drops owner references; put back as they were, they would make the collector delete the
-/// objects.
+/// Velero drops owner references; restored unchanged, they would make the collector delete the objects.
 pub async fn vl4707_vl10556_owner_references_come_back(mut scene: Scene) {
     let maps = core("vl4707", "configmaps");
     namespace(&scene.there, "vl4707", json!({})).await;
-    // Names that come in another order than what they own.
+    // Names in another order than the ownership.
     let mut above = create(&scene.there, &maps, map("z-owner", json!({}))).await;
     for name in ["m-middle", "a-last"] {
         let mut below = map(name, json!({}));
@@ -35,7 +34,7 @@ pub async fn vl4707_vl10556_owner_references_come_back(mut scene: Scene) {
     );
     assert_eq!(middle["metadata"]["ownerReferences"], json!([owner(&top)]));
     assert_eq!(last["metadata"]["ownerReferences"], json!([owner(&middle)]));
-    // They are real: what is owned goes with its owner.
+    // The references are valid: a dependent is deleted with its owner.
     delete(&scene.here, &format!("{maps}/z-owner")).await;
     for name in ["m-middle", "a-last"] {
         for _ in 0..600 {
@@ -48,7 +47,7 @@ pub async fn vl4707_vl10556_owner_references_come_back(mut scene: Scene) {
     }
 }
 
-/// Claims of a StatefulSet that says so belong to it, and go with it.
+/// Claims of a StatefulSet with such a retention policy belong to it, and are deleted with it.
 pub async fn vl7862_a_claim_keeps_its_owner(mut scene: Scene) {
     namespace(&scene.there, "vl7862", json!({})).await;
     let owner_of = create(&scene.there, &core("vl7862", "configmaps"), map("owner", json!({}))).await;
@@ -64,7 +63,7 @@ pub async fn vl7862_a_claim_keeps_its_owner(mut scene: Scene) {
     assert_eq!(claim["metadata"]["ownerReferences"], json!([owner(&owner_now)]));
 }
 
-/// An object that its operator has to clean up after must not lose what says so.
+/// An object that its operator has to clean up must keep its finalizer.
 pub async fn vl5580_finalizers_come_back(mut scene: Scene) {
     namespace(&scene.there, "vl5580", json!({})).await;
     let maps = core("vl5580", "configmaps");
@@ -79,7 +78,7 @@ pub async fn vl5580_finalizers_come_back(mut scene: Scene) {
     assert_eq!(held["metadata"]["deletionTimestamp"], Value::Null);
 }
 
-/// Velero labels what it restores; then Helm and GitOps see a change that nobody made.
+/// Velero labels restored objects; then Helm and GitOps see an unexpected change.
 pub async fn vl3029_no_label_is_added_and_helm_knows_its_objects(mut scene: Scene) {
     namespace(&scene.there, "vl3029", json!({"team": "a"})).await;
     let maps = core("vl3029", "configmaps");

@@ -16,7 +16,7 @@ fn service(name: &str, port: Option<u16>) -> Value {
         "spec": {"type": "NodePort", "ports": [entry], "selector": {"app": name}}})
 }
 
-/// With its port preserved, a Service that is already there failed as if another had its port.
+/// With its port preserved, an existing Service failed as if another had its port.
 pub async fn vl2308_a_node_port_that_its_own_service_has_is_no_failure(mut scene: Scene) {
     let path = core("vl2308", "services");
     for cluster in [&scene.there, &scene.here] {
@@ -32,7 +32,7 @@ pub async fn vl2308_a_node_port_that_its_own_service_has_is_no_failure(mut scene
     assert_eq!(get(&scene.here, &format!("{path}/web")).await["spec"]["ports"][0]["nodePort"], 31_308);
 }
 
-/// A port that is taken must not cost the whole Service, and its loss is said.
+/// A port in use must not cost the whole Service, and its loss is reported.
 pub async fn vl5872_a_node_port_that_another_has_costs_the_port_alone(mut scene: Scene) {
     let path = core("vl5872", "services");
     namespace(&scene.there, "vl5872", json!({})).await;
@@ -47,7 +47,7 @@ pub async fn vl5872_a_node_port_that_another_has_costs_the_port_alone(mut scene:
     assert!(run.told().contains("Service/vl5872/web: its node ports are taken"), "{}", run.told());
 }
 
-/// The port that the old cluster gave out is no part of what the user wants.
+/// The port that the old cluster assigned is not part of the user's intent.
 pub async fn vl6376_a_health_check_port_is_the_new_clusters(mut scene: Scene) {
     let path = core("vl6376", "services");
     namespace(&scene.there, "vl6376", json!({})).await;
@@ -56,7 +56,7 @@ pub async fn vl6376_a_health_check_port_is_the_new_clusters(mut scene: Scene) {
     web["spec"]["externalTrafficPolicy"] = json!("Local");
     let made = create(&scene.there, &path, web).await;
     let health = made["spec"]["healthCheckNodePort"].as_u64().expect("a port");
-    // Somebody else has both of them in the new cluster.
+    // Another Service has both ports in the new cluster.
     namespace(&scene.here, "vl6376-other", json!({})).await;
     let node = made["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
     for (name, port) in [("one", health), ("two", node)] {
@@ -70,7 +70,7 @@ pub async fn vl6376_a_health_check_port_is_the_new_clusters(mut scene: Scene) {
     assert_ne!(found["spec"]["healthCheckNodePort"], json!(health), "{}", run.told());
 }
 
-/// Velero wants to be the cluster's administrator.
+/// Velero requires cluster-admin.
 pub async fn vl5156_rights_in_one_namespace_restore_it(mut scene: Scene) {
     namespace(&scene.there, "vl5156", json!({})).await;
     create(&scene.there, &core("vl5156", "configmaps"), map("mine", json!({"a": "b"}))).await;
@@ -102,7 +102,7 @@ pub async fn vl5156_rights_in_one_namespace_restore_it(mut scene: Scene) {
     get(&scene.here, &core("vl5156", "secrets/mine")).await;
 }
 
-/// Velero waits for a namespace that is being deleted once for each object in it, ten minutes each.
+/// Velero waits for a terminating namespace once for each object in it, ten minutes each.
 pub async fn vl5697_vl7516_vl7424_a_namespace_that_goes_is_waited_for_once(mut scene: Scene) {
     namespace(&scene.there, "vl5697", json!({})).await;
     let maps = core("vl5697", "configmaps");
@@ -120,7 +120,7 @@ pub async fn vl5697_vl7516_vl7424_a_namespace_that_goes_is_waited_for_once(mut s
     let going = get(&scene.here, space).await;
     assert_eq!(going["status"]["phase"], "Terminating");
     let released = async {
-        // The restore is at work; when it looks for the first time does not matter.
+        // The restore has begun; the time of its first look does not matter.
         until(&scene.here, &maps, |list| list["items"].as_array().is_some_and(|all| all.len() == 1)).await;
         patch(&scene.here, &format!("{maps}/held"), json!({"metadata": {"finalizers": null}})).await;
     };

@@ -1,5 +1,5 @@
-//! Two control planes for many cases at once. Each case fills its own namespace of the first, waits
-//! until all have and the backup is made, and then restores what is its own into the second.
+//! Two control planes for many concurrent cases. Each case fills its own namespace of the first, waits
+//! until all have done so and the backup is made, and then restores its own objects into the second.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::support::cycle::{Cycle, Run};
 use crate::support::hooks::Hooks;
 use crate::support::plane::Plane;
 
-/// What all cases share.
+/// The state that all cases share.
 struct Stage {
     old: Plane,
     new: Plane,
     hooks: Hooks,
     cycle: Cycle,
     made: watch::Sender<bool>,
-    /// There are two cores.
+    /// Limits concurrent restores to two, for two cores.
     runs: Semaphore,
 }
 
-/// One case's view of it.
+/// One case's view of the stage.
 pub struct Scene {
     /// The cluster that is backed up.
     pub there: Cluster,
@@ -32,10 +32,10 @@ pub struct Scene {
     arranged: Option<oneshot::Sender<()>>,
 }
 
-/// A case: its name, which begins with the number of Velero's issue, and what it does.
+/// A case: its name, which begins with the number of Velero's issue, and its function.
 pub type Case = (&'static str, fn(Scene) -> BoxFuture<'static, ()>);
 
-/// Runs all cases and says which failed. `KBAK_TEST_CASE` picks those whose names contain it.
+/// Runs all cases and lists those that failed. `KBAK_TEST_CASE` selects cases whose names contain it.
 pub async fn play(cases: &[Case]) {
     let up = || tokio::task::spawn_blocking(|| Plane::up(&[]));
     let (old, new) = tokio::join!(up(), up());
@@ -62,7 +62,7 @@ pub async fn play(cases: &[Case]) {
         played.push((name, tokio::spawn(case(scene))));
     }
     for one in arranged {
-        // A case that fails before it has arranged anything drops its end as well.
+        // A case that fails early drops its sender as well.
         let _ = one.await;
     }
     stage.cycle.backup(&stage.old.kubeconfig(), &[]).await.ended(0);
@@ -78,7 +78,7 @@ pub async fn play(cases: &[Case]) {
 }
 
 impl Scene {
-    /// What this case needs is in the first cluster: waits for the backup.
+    /// Marks this case's objects in the first cluster as complete and waits for the backup.
     pub async fn backed_up(&mut self) {
         drop(self.arranged.take());
         self.stage.made.subscribe().wait_for(|made| *made).await.expect("a backup");
@@ -90,7 +90,7 @@ impl Scene {
         self.stage.cycle.restore(&self.stage.new.kubeconfig(), args).await
     }
 
-    /// The same as somebody else.
+    /// Restores with another kubeconfig.
     pub async fn restore_as(&self, kubeconfig: &std::path::Path, args: &[&str]) -> Run {
         let _turn = self.stage.runs.acquire().await.expect("open");
         self.stage.cycle.restore(kubeconfig, args).await
@@ -101,7 +101,7 @@ impl Scene {
         self.stage.cycle.start_restore(&self.stage.new.kubeconfig(), args)
     }
 
-    /// The second cluster's kubeconfig.
+    /// Returns the second cluster's kubeconfig.
     pub fn kubeconfig(&self) -> std::path::PathBuf {
         self.stage.new.kubeconfig()
     }

@@ -1,4 +1,4 @@
-//! Claims and volumes, as objects.
+//! Claims and volumes as objects, without their data.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub async fn vl7946_a_claim_gets_no_selector(mut scene: Scene) {
     assert_eq!(found["metadata"].get("labels"), None);
 }
 
-/// What a volume is made of cannot be replaced under its data.
+/// The source of a volume cannot be replaced under its data.
 pub async fn vl5332_vl8047_a_volume_that_is_there_is_never_changed_silently(mut scene: Scene) {
     let volumes = "/api/v1/persistentvolumes";
     let volume = |path: &str| {
@@ -47,8 +47,7 @@ pub async fn vl5332_vl8047_a_volume_that_is_there_is_never_changed_silently(mut 
     }
 }
 
-/// Contents of snapshots name what one storage system holds; Velero creates them again, and leaves
-/// them behind.
+/// VolumeSnapshotContents refer to one storage system; Velero creates them again, and leaves them behind.
 pub async fn vl7771_vl9583_snapshots_of_another_storage_are_left_out(mut scene: Scene) {
     namespace(&scene.there, "vl7771", json!({})).await;
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
@@ -87,7 +86,7 @@ pub async fn vl7771_vl9583_snapshots_of_another_storage_are_left_out(mut scene: 
     scene.backed_up().await;
 
     let content = format!("volumesnapshotcontents.{group}/vl7771");
-    // What was asked for by name and is left out is said.
+    // An object requested by name and left out is reported.
     scene.restore(&["--namespace", "vl7771", "--object", &content]).await.ended(3);
     assert!(exists(&scene.here, "/api/v1/namespaces/vl7771").await);
     assert!(!exists(&scene.here, &format!("{snapshots}/s")).await);

@@ -18,8 +18,7 @@ fn jobs(namespace: &str) -> String {
     format!("/apis/batch/v1/namespaces/{namespace}/jobs")
 }
 
-/// A Job's selector and labels carry the UID that it had; with them it finds no pods, or the wrong
-/// ones.
+/// A Job's selector and labels carry its old UID; with them it finds no pods, or the wrong ones.
 pub async fn vl6711_a_job_comes_back_and_runs(mut scene: Scene) {
     namespace(&scene.there, "vl6711", json!({})).await;
     let job = json!({"metadata": {"name": "import", "labels": {"mine": "1"}}, "spec": {"template": template("import")}});
@@ -50,7 +49,7 @@ pub async fn vl6250_what_has_run_is_no_failure(mut scene: Scene) {
         "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]});
     patch(&scene.there, &format!("{}/done/status", jobs("vl6250")), json!({"status": ended})).await;
     let pods = core("vl6250", "pods");
-    // The account that pods run as is made a moment after their namespace.
+    // The pods' ServiceAccount is created a moment after their namespace.
     until(&scene.there, &core("vl6250", "serviceaccounts/default"), |_| true).await;
     for (name, phase) in [("succeeded", "Succeeded"), ("failed", "Failed"), ("waits", "Pending")] {
         let mut pod = template(name);

@@ -1,4 +1,4 @@
-//! Failures of a bucket, each told apart from the others.
+//! Failures of a bucket, each distinguished from the others.
 
 use kbak::report::event::Reporter;
 use kbak::store::open::{StoreOptions, open};
@@ -15,7 +15,7 @@ async fn put(options: &StoreOptions) -> Result<(), StoreError> {
     store.put(&Objects::new().probe()).await.map(|_| ())
 }
 
-/// Against a real server that knows rights: who may not, who is unknown, what is not there.
+/// Checks the errors of a real server with access rights: denied, unknown key, wrong secret, missing bucket.
 pub async fn rights_are_told_apart(server: &Server, bucket: &str) {
     let error = put(&server.options_as(bucket, READER, SECRET)).await.expect_err("may only read");
     assert!(matches!(error.kind, Kind::Denied(_)), "{error}");
@@ -34,7 +34,7 @@ pub async fn rights_are_told_apart(server: &Server, bucket: &str) {
 }
 
 #[tokio::test]
-async fn codes_of_a_server_become_kinds() {
+async fn server_error_codes_map_to_error_kinds() {
     let liar = Liar::start(10).await;
     let store =
         open(&liar.server.options("liar"), &World::real(), &Reporter::silent()).await.expect("a store");
@@ -61,7 +61,7 @@ async fn codes_of_a_server_become_kinds() {
 }
 
 #[tokio::test]
-async fn the_clock_of_a_store_is_read_also_by_who_may_nothing() {
+async fn store_clock_is_readable_without_any_rights() {
     let liar = Liar::start(10).await;
     let options = liar.server.options_as("liar", "nobody", SECRET);
     let store = open(&options, &World::real(), &Reporter::silent()).await.expect("a store");
@@ -71,7 +71,7 @@ async fn the_clock_of_a_store_is_read_also_by_who_may_nothing() {
 }
 
 #[tokio::test]
-async fn settings_that_make_no_store_are_said_before_anything_is_sent() {
+async fn invalid_settings_are_refused_before_any_request() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -110,12 +110,12 @@ async fn settings_that_make_no_store_are_said_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn only_the_given_authority_is_trusted() {
+async fn only_the_given_certificate_authority_is_trusted() {
     let liar = Liar::start_tls(10).await;
     let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
     let trusting = StoreOptions { ca_file: Some(ca.into()), ..liar.server.options("liar") };
     put(&trusting).await.expect("a put over TLS");
-    // A certificate that vouches for another: trusted, and not this server's.
+    // A certificate of another authority: trusted, but not this server's.
     let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/other.pem");
     let before = liar.requests();
     let mistrusting = StoreOptions { ca_file: Some(other.into()), ..liar.server.options("liar") };

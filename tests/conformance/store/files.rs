@@ -1,4 +1,4 @@
-//! What a folder does besides.
+//! Behaviour of the folder store beyond the laws of all stores.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn store(folder: &Path) -> FileStore {
 }
 
 #[tokio::test]
-async fn only_the_owner_may_look() {
+async fn stored_files_and_folders_are_private_to_the_owner() {
     let folder = tempfile::tempdir().expect("a folder");
     store(folder.path()).put(&Objects::new().needs(1, 1)).await.expect("a put");
     let found = beneath(folder.path());
@@ -33,12 +33,12 @@ async fn only_the_owner_may_look() {
 }
 
 #[tokio::test]
-async fn links_inside_the_store_lead_nowhere() {
+async fn links_inside_the_store_are_not_followed() {
     let outside = tempfile::tempdir().expect("a folder");
     std::fs::write(outside.path().join("secret"), "canary").expect("a file");
     let folder = tempfile::tempdir().expect("a folder");
     let (store, objects) = (store(folder.path()), Objects::new());
-    // A link where an object should be.
+    // A link in place of an object.
     let object = objects.needs(1, 1);
     let path = folder.path().join(object.key().as_str());
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
@@ -49,7 +49,7 @@ async fn links_inside_the_store_lead_nowhere() {
     assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
     assert_eq!(store.put(&object).await.expect("a put"), Put::Existed);
     assert_eq!(std::fs::read(outside.path().join("secret")).expect("it is there"), b"canary");
-    // A link where a folder should be.
+    // A link in place of a folder.
     let inner = Objects::new().needs(1, 1);
     let (writer, _) = inner.key().as_str().split_once('/').expect("a folder");
     symlink(outside.path(), folder.path().join(writer)).expect("a link");
@@ -58,7 +58,7 @@ async fn links_inside_the_store_lead_nowhere() {
     assert_eq!(beneath(outside.path()).len(), 1, "nothing was written outside");
     let error = store.list(&format!("{writer}/probe/"), None).await.expect_err("a link");
     assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
-    // The one is listed in the object's place, without a byte; nothing behind either is.
+    // The first is listed in the object's place with size 0; nothing behind either link is listed.
     let store: Arc<dyn Store> = Arc::new(store);
     let listed = all(&store, "").await.expect("a list");
     let listed: Vec<_> = listed.iter().map(|entry| (&entry.key, entry.size, entry.plain)).collect();
@@ -66,7 +66,7 @@ async fn links_inside_the_store_lead_nowhere() {
 }
 
 #[tokio::test]
-async fn a_pipe_holds_nobody() {
+async fn pipe_in_place_of_an_object_does_not_block() {
     let folder = tempfile::tempdir().expect("a folder");
     let object = Objects::new().probe();
     let path = folder.path().join(object.key().as_str());
@@ -77,7 +77,7 @@ async fn a_pipe_holds_nobody() {
 }
 
 #[tokio::test]
-async fn a_folder_in_the_place_of_an_object_is_listed_there_and_not_entered() {
+async fn folder_in_place_of_an_object_is_listed_and_not_entered() {
     let folder = tempfile::tempdir().expect("a folder");
     let objects = Objects::new();
     let mut put = vec![objects.needs(1, 1), objects.needs(1, 2), objects.needs(1, 3)];
@@ -89,7 +89,7 @@ async fn a_folder_in_the_place_of_an_object_is_listed_there_and_not_entered() {
     std::fs::remove_file(&path).expect("gone");
     std::fs::create_dir(&path).expect("a folder");
     std::fs::write(path.join("0"), "mine").expect("a file");
-    // A key that comes between the folder's name and what lies in it.
+    // A key between the folder's name and its content.
     std::fs::write(path.with_extension("age"), "theirs").expect("a file");
     let store: Arc<dyn Store> = Arc::new(store(folder.path()).with_page(1));
     let listed = all(&store, "").await.expect("a list");
@@ -100,7 +100,7 @@ async fn a_folder_in_the_place_of_an_object_is_listed_there_and_not_entered() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_is_told_and_left_alone() {
+async fn foreign_files_are_reported_and_left_alone() {
     #[derive(Default)]
     struct Told(Mutex<Vec<String>>);
     impl Observer for Told {
@@ -118,7 +118,7 @@ async fn what_is_not_ours_is_told_and_left_alone() {
     std::fs::write(writer.join("Notes.txt"), "mine").expect("a file");
     std::fs::create_dir(folder.path().join("lost+found")).expect("a folder");
     std::fs::write(folder.path().join("lost+found/0"), "mine").expect("a file");
-    // What a put that was killed left behind: not an object, and nobody's business.
+    // Remains of a killed put: not an object, and not reported.
     std::fs::write(writer.join(".kbak-00000000000000000000000000000000"), "half").expect("a file");
     let told = Arc::new(Told::default());
     let found: Vec<_> =
@@ -131,7 +131,7 @@ async fn what_is_not_ours_is_told_and_left_alone() {
 }
 
 #[tokio::test]
-async fn what_a_killed_put_left_is_swept_a_day_later() {
+async fn remains_of_a_killed_put_are_removed_after_a_day() {
     let folder = tempfile::tempdir().expect("a folder");
     let objects = Objects::new();
     let object = objects.probe();
@@ -143,13 +143,13 @@ async fn what_a_killed_put_left_is_swept_a_day_later() {
     }
     let days_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 86400);
     std::fs::File::options().write(true).open(&old).expect("a file").set_modified(days_ago).expect("a time");
-    // Another process comes.
+    // Another process puts an object.
     store(folder.path()).put(&objects.probe()).await.expect("a put");
     assert!(!old.exists() && new.exists());
 }
 
 #[tokio::test]
-async fn one_clock_rules_a_simulation() {
+async fn simulated_clock_sets_object_times() {
     let at = "2027-01-02T03:04:05Z".parse().expect("a time");
     let folder = tempfile::tempdir().expect("a folder");
     let world = World::seeded(1, at);
@@ -164,7 +164,7 @@ async fn one_clock_rules_a_simulation() {
 async fn who_may_not_write_is_denied() {
     let folder = tempfile::tempdir().expect("a folder");
     if folder.path().metadata().expect("it is there").uid() == 0 && !runs_without_rights() {
-        // Root may write anywhere: the same test, run by nobody.
+        // Root may write anywhere, so the test runs again as `nobody`.
         let status = inner("who_may_not_write_is_denied", &["setpriv", "--reuid=65534", "--clear-groups"]);
         assert!(status, "as nobody");
         return;
@@ -176,7 +176,7 @@ async fn who_may_not_write_is_denied() {
     store.now().await.expect("who may only read is told the time");
 }
 
-/// A store on a file system of 1 MiB, in a mount namespace of the test's own.
+/// Uses a store on a file system of 1 MiB, in the test's own mount namespace.
 #[tokio::test]
 async fn a_full_disk_is_said_and_leaves_nothing_behind() {
     let Some(folder) = std::env::var_os("KBAK_TEST_SMALL_DISK").map(PathBuf::from) else {
@@ -204,14 +204,14 @@ async fn a_full_disk_is_said_and_leaves_nothing_behind() {
     assert_eq!(store.get(small.key(), 10_000).await.expect("a get"), *small.bytes());
 }
 
-/// Runs one test of this file again, behind other programs.
+/// Runs one test of this file again, started through other programs.
 fn inner(test: &str, before: &[&str]) -> bool {
     let program = std::env::current_exe().expect("this program");
     let copy = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o755))
         .tempdir()
         .expect("a folder");
-    // Where other users may run it.
+    // A place from which other users can run it.
     let place = copy.path().join("suite");
     std::fs::copy(&program, &place).expect("a copy");
     Command::new(before[0])

@@ -1,4 +1,4 @@
-//! What every store promises.
+//! The laws that every store keeps.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use kbak::store::{MAX_OBJECT, MAX_PAGE, Put, Store, StoreErrorKind};
 
 use super::{Objects, all};
 
-/// Holds a store to its promises, and gives what the probe found. It is left as it was found.
+/// Checks all laws on a store and returns what the probe found. The store is left as it was.
 pub async fn hold(store: Arc<dyn Store>) -> Abilities {
     an_object_comes_back(&store).await;
     what_is_not_there_is_not_found(&store).await;
@@ -28,7 +28,7 @@ pub async fn hold(store: Arc<dyn Store>) -> Abilities {
 
 async fn an_object_comes_back(store: &Arc<dyn Store>) {
     let objects = Objects::new();
-    // The smallest there is, one around a boundary, one of several slices.
+    // The smallest object, one around a boundary, one of several slices.
     for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
         assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
         let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
@@ -95,7 +95,7 @@ async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
 
 async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
     let (objects, others) = (Objects::new(), Objects::new());
-    // Over more than one page of a real store, in several folders of different depth.
+    // More than one page of a real store, in folders of different depth.
     let mut put: Vec<_> = (0..MAX_PAGE + 3).map(|n| objects.needs((n % 3) as u8, n % 5)).collect();
     put.push(objects.probe());
     let foreign = others.needs(1, 1);
@@ -115,7 +115,7 @@ async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
     let found: Vec<_> = listed.iter().map(|entry| (entry.key.clone(), entry.size)).collect();
     assert!(found == expected, "{} listed, {} put", found.len(), expected.len());
     for entry in &listed {
-        // Last-Modified has seconds; nothing here took an hour.
+        // Last-Modified has whole seconds; this test takes less than an hour.
         let age = now.duration_since(entry.modified).as_secs();
         assert!((-2..3600).contains(&age), "{} was stored {age} s ago", entry.key);
     }
@@ -149,7 +149,7 @@ async fn folders_are_found_and_listings_go_on_anywhere(store: &Arc<dyn Store>) {
     assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{error}");
     let mut keys: Vec<_> = put.iter().map(|object| object.key().clone()).collect();
     keys.sort();
-    // After a key that is there, and after one that is not.
+    // After a key that exists, and after one that does not.
     for (after, expected) in [(keys[5].as_str(), &keys[6..]), (&format!("{under}05"), &keys[8..])] {
         let mut page = store.list(&under, Some(&store.after(after))).await.expect("a page");
         let mut found: Vec<_> = page.entries.into_iter().map(|entry| entry.key).collect();

@@ -1,4 +1,4 @@
-//! Servers that lie, and what becomes of each lie.
+//! Faulty servers, and the result of each fault.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use kbak::world::World;
 use super::{Objects, all};
 use crate::support::liar::{Liar, Lie};
 
-/// A server with pages of `page` keys, and a store over it.
+/// Starts a server with pages of `page` keys, and a store that uses it.
 async fn liar(page: usize) -> (Liar, Arc<dyn Store>) {
     let liar = Liar::start(page).await;
     let options = liar.server.options("liar");
@@ -32,7 +32,7 @@ async fn probed(lies: impl IntoIterator<Item = Lie>) -> Probed {
 }
 
 #[tokio::test]
-async fn honesty_is_found() {
+async fn honest_server_passes_the_probe() {
     let probed = probed([]).await;
     assert_eq!(probed.abilities.conditional_put, Conditional::Honoured);
     assert_eq!(probed.abilities.checksum, Checked::Verified);
@@ -43,13 +43,13 @@ async fn honesty_is_found() {
 }
 
 #[tokio::test]
-async fn ignored_conditions_are_found() {
+async fn ignored_put_conditions_are_detected() {
     assert_eq!(probed([Lie::IgnoreIfNoneMatch]).await.abilities.conditional_put, Conditional::Ignored);
     assert_eq!(probed([Lie::RaceIfNoneMatch]).await.abilities.conditional_put, Conditional::Racy);
 }
 
 #[tokio::test]
-async fn a_wrong_checksum_that_is_taken_is_found() {
+async fn accepted_wrong_checksum_is_detected() {
     let probed = probed([Lie::AcceptWrongChecksum]).await;
     assert_eq!(probed.abilities.checksum, Checked::Ignored);
     assert!(
@@ -61,14 +61,14 @@ async fn a_wrong_checksum_that_is_taken_is_found() {
 }
 
 #[tokio::test]
-async fn a_forgotten_object_is_found() {
+async fn forgotten_object_is_detected() {
     let probed = probed([Lie::Forget]).await;
     assert!(!probed.abilities.read_after_write && !probed.abilities.list_after_write, "{probed:?}");
     assert!(probed.findings.iter().any(|finding| finding.weight == Weight::Problem));
 }
 
 #[tokio::test]
-async fn a_stale_and_a_disordered_listing_are_found() {
+async fn stale_and_unordered_listings_are_detected() {
     assert!(!probed([Lie::StaleList]).await.abilities.list_after_write);
     let disordered = probed([Lie::ReorderList]).await;
     assert!(!disordered.abilities.ordered_lists);
@@ -76,7 +76,7 @@ async fn a_stale_and_a_disordered_listing_are_found() {
 }
 
 #[tokio::test]
-async fn a_listing_that_breaks_a_rule_ends_with_an_error() {
+async fn listing_that_breaks_a_rule_is_an_error() {
     let (liar, store) = liar(3).await;
     let (objects, others) = (Objects::new(), Objects::new());
     for n in 0..8 {
@@ -94,7 +94,7 @@ async fn a_listing_that_breaks_a_rule_ends_with_an_error() {
     }
     liar.lie([]);
     assert_eq!(folders(&store, "", 10).await.expect("an honest list").len(), 2);
-    // Whoever skips from folder to folder sees little of a page, and would miss what comes too early.
+    // A listing that skips from folder to folder sees little of a page and would miss misplaced keys.
     for lie in [Lie::ReorderList, Lie::EmptyPages] {
         liar.lie([lie.clone()]);
         let before = liar.requests();
@@ -104,8 +104,8 @@ async fn a_listing_that_breaks_a_rule_ends_with_an_error() {
     }
 }
 
-/// A server that answers each request with this status, and then says `x` for as long as it is heard, at
-/// most 1 GiB. Gives its address, and how much of that it came to say.
+/// Starts a server that answers each request with this status and an endless body, at most 1 GiB.
+/// Returns its address and the count of bytes sent.
 fn talker(status: &'static str) -> (String, Arc<AtomicU64>) {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
@@ -135,7 +135,7 @@ fn talker(status: &'static str) -> (String, Arc<AtomicU64>) {
 }
 
 #[tokio::test]
-async fn who_never_stops_talking_is_not_heard_out() {
+async fn endless_response_is_cut_off() {
     let honest = Liar::start(10).await;
     for status in ["500 Internal Server Error", "403 Forbidden", "200 OK"] {
         let (endpoint, said) = talker(status);
@@ -148,13 +148,13 @@ async fn who_never_stops_talking_is_not_heard_out() {
             let error = store.get(Objects::new().needs(1, 1).key(), 100).await.expect_err("no object");
             assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
         }
-        // What is on its way between the two is heard by nobody.
+        // Bytes in flight between the two count as sent.
         assert!(said.load(Ordering::Relaxed) < 64 << 20, "{status}: it said {said:?} bytes");
     }
 }
 
 #[tokio::test]
-async fn a_header_that_is_refused_is_left_out_from_then_on() {
+async fn refused_header_is_left_out_of_later_requests() {
     for (lies, expected) in [
         (vec![], (true, true, false)),
         (vec![Lie::RefuseChecksum], (true, false, true)),
@@ -177,7 +177,7 @@ async fn a_header_that_is_refused_is_left_out_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again() {
+async fn request_with_a_lost_answer_is_retried() {
     let (liar, store) = liar(10).await;
     let objects = Objects::new();
     liar.lie([Lie::Unavailable(2)]);
@@ -187,18 +187,18 @@ async fn a_lost_answer_is_asked_for_again() {
     assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
     liar.lie([Lie::AppliedButError(1)]);
     let object = objects.needs(1, 11);
-    // It was stored the first time: the second says so.
+    // It was stored by the first request: the second reports that.
     assert_eq!(store.put(&object).await.expect("a put"), Put::Existed);
     assert_eq!(liar.versions(), 2, "each object once");
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_is_no_object() {
+async fn truncated_body_is_a_transient_error() {
     let (liar, store) = liar(10).await;
     let object = Objects::new().needs(1, 1000);
     store.put(&object).await.expect("a put");
     liar.lie([Lie::CutGet]);
-    // Without the retries: every try fails, none gives half an object.
+    // Without retries each request fails, and none returns half an object.
     let bare = bare(&liar).await;
     let error = bare.get(object.key(), 100_000).await.expect_err("half an object");
     assert!(error.kind.is_transient(), "{error}");
@@ -207,7 +207,7 @@ async fn a_body_that_is_cut_is_no_object() {
 }
 
 #[tokio::test]
-async fn a_range_that_was_not_asked_for_is_refused() {
+async fn wrong_range_is_refused() {
     let (liar, store) = liar(10).await;
     let object = Objects::new().needs(1, 1000);
     store.put(&object).await.expect("a put");
@@ -219,7 +219,7 @@ async fn a_range_that_was_not_asked_for_is_refused() {
 }
 
 #[tokio::test]
-async fn a_slow_answer_is_waited_for() {
+async fn slow_answer_is_awaited_without_a_retry() {
     let (liar, store) = liar(10).await;
     let object = Objects::new().needs(1, 1);
     liar.lie([Lie::Slow(1, Duration::from_secs(2))]);
@@ -228,11 +228,11 @@ async fn a_slow_answer_is_waited_for() {
 }
 
 #[tokio::test]
-async fn nobody_is_tried_a_few_times_and_given_up() {
+async fn refused_connection_is_retried_a_few_times_then_given_up() {
     let mut options = kbak::store::open::StoreOptions::new("s3://bucket");
     let (liar, _) = liar(10).await;
     options.credentials_file = liar.server.options("liar").credentials_file;
-    // Bound and not listening: connections are refused.
+    // Bound but not listening: connections are refused.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     options.endpoint = Some(format!("http://{}", socket.local_addr().expect("an address")));
@@ -247,7 +247,7 @@ async fn nobody_is_tried_a_few_times_and_given_up() {
     }
 }
 
-/// The store without its wrappers.
+/// Returns the store without its wrappers.
 async fn bare(liar: &Liar) -> impl Store + use<> {
     let bucket = kbak::store::open::Bucket { name: "liar".into(), prefix: "some/prefix/".into() };
     let options = liar.server.options("liar");

@@ -1,4 +1,4 @@
-//! The stores: one list of laws, held by every one of them; and what each does besides.
+//! The stores: one list of laws that each must keep, and the additional behaviour of each.
 
 mod errors;
 mod files;
@@ -25,7 +25,7 @@ use kbak::world::World;
 use crate::support::liar::Liar;
 use crate::support::servers::{moto, seaweedfs};
 
-/// Objects that a repository could hold, of any number and size.
+/// Valid repository objects of any number and size.
 struct Objects {
     world: World,
     path: EpochPath,
@@ -42,7 +42,7 @@ impl Objects {
         Self { world, path }
     }
 
-    /// A needs list of `packs` random packs: 8 + 40 × `packs` bytes, in the domain `domain`.
+    /// Returns a needs list of `packs` random packs: 8 + 40 × `packs` bytes, in the domain `domain`.
     fn needs(&self, domain: u8, packs: usize) -> Sealed {
         let pack = |_| PackName { hash: ObjectHash(self.world.random()), size: 1 };
         Needs::new((0..packs).map(pack).collect()).seal(&self.path, NameId([domain; 8]))
@@ -58,20 +58,20 @@ async fn all(store: &Arc<dyn Store>, prefix: &str) -> Result<Vec<Entry>, StoreEr
 }
 
 #[tokio::test]
-async fn memory_keeps_the_laws() {
+async fn memory_store_keeps_the_laws() {
     let store = MemoryStore::new(World::real().clock).with_page(7);
     laws::hold(Arc::new(store)).await;
 }
 
 #[tokio::test]
-async fn a_folder_keeps_the_laws() {
+async fn folder_store_keeps_the_laws() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = FileStore::open(folder.path(), false, World::real()).expect("a store").with_page(7);
     laws::hold(Arc::new(store)).await;
 }
 
 #[tokio::test]
-async fn an_honest_server_of_ours_keeps_the_laws() {
+async fn honest_test_server_keeps_the_laws() {
     let liar = Liar::start(7).await;
     let options = liar.server.options("liar");
     laws::hold(open(&options, &World::real(), &Reporter::silent()).await.expect("a store")).await;
@@ -96,6 +96,6 @@ async fn moto_keeps_the_laws() {
     server.bucket("plain", false).await;
     let store = open(&server.options("plain"), &World::real(), &Reporter::silent()).await;
     let abilities = laws::hold(store.expect("a store")).await;
-    // It takes a wrong checksum without a word, and answers about versions in a form of its own.
+    // moto accepts a wrong checksum silently, and reports versions in its own format.
     assert_eq!((abilities.checksum, abilities.versions), (Checked::Ignored, Switch::Unknown));
 }

@@ -1,4 +1,4 @@
-//! The wrappers, under a clock that stands still.
+//! The wrappers, under a paused clock.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
@@ -38,7 +38,7 @@ impl Observer for Retries {
     }
 }
 
-/// A memory store behind a fault script, a record of what reaches it, and all wrappers.
+/// Returns a memory store behind a fault script, a record of the calls that reach it, and all wrappers.
 fn hardened(rules: Vec<Rule>) -> (Arc<RecordStore>, Arc<dyn Store>, Arc<Retries>) {
     let record = Arc::new(RecordStore::new(Arc::new(FaultStore::new(memory(), rules))));
     let retries = Arc::new(Retries::default());
@@ -47,13 +47,13 @@ fn hardened(rules: Vec<Rule>) -> (Arc<RecordStore>, Arc<dyn Store>, Arc<Retries>
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrappers_change_no_law() {
+async fn wrapped_store_keeps_the_laws() {
     let rates = Rates { upload: NonZeroU64::new(1 << 20), download: NonZeroU64::new(1 << 20) };
     laws::hold(wrap(Arc::new(RecordStore::new(memory())), rates, &world(), &Reporter::silent())).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_operation_survives_every_passing_fault() {
+async fn every_operation_survives_every_transient_fault() {
     let passing = || {
         [
             Fault::unavailable(),
@@ -85,7 +85,7 @@ async fn every_operation_survives_every_passing_fault() {
             store.now().await.expect("the time");
             let tries = record.count(operation).0;
             let expected = if matches!(fault, Fault::Slow(_) | Fault::Cut(_)) { 1..=2 } else { 2..=2 };
-            // A deadline drops the try before it can be recorded.
+            // A deadline drops the try before it is recorded.
             let expected = if fault == Fault::Hang { 1..=1 } else { expected };
             assert!(expected.contains(&tries), "{operation} {fault:?}: {tries} tries");
         }
@@ -93,7 +93,7 @@ async fn every_operation_survives_every_passing_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_never_answered_is_given_up_soon() {
+async fn store_that_never_answered_is_given_up_soon() {
     let (record, store, retries) = hardened(vec![Rule::from(Operation::Put, "*", 1, Fault::unavailable())]);
     let object = Objects::new().probe();
     let error = store.put(&object).await.expect_err("it never answers");
@@ -106,7 +106,7 @@ async fn a_store_that_never_answered_is_given_up_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_answered_is_given_ten_minutes() {
+async fn store_that_once_answered_is_retried_up_to_ten_minutes() {
     let (record, store, _) = hardened(vec![Rule::from(Operation::Put, "*", 2, Fault::unavailable())]);
     let objects = Objects::new();
     store.put(&objects.probe()).await.expect("the first");
@@ -146,14 +146,14 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
     assert_ne!(first, pauses(2).await);
     let mut ceiling = Patience::default().shortest;
     for pause in first {
-        // Timers have milliseconds.
+        // Timers have a resolution of milliseconds.
         assert!(pause <= ceiling + Duration::from_millis(2), "{pause:?} over {ceiling:?}");
         ceiling = (ceiling * 2).min(Patience::default().longest);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_no_try_can_change_is_tried_once() {
+async fn permanent_errors_are_not_retried() {
     for kind in [
         StoreErrorKind::NotFound,
         StoreErrorKind::Denied("x".into()),
@@ -170,7 +170,7 @@ async fn what_no_try_can_change_is_tried_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_try_ends_at_its_deadline() {
+async fn try_ends_at_its_deadline() {
     let fault = FaultStore::new(memory(), vec![Rule::from(Operation::Put, "*", 1, Fault::Hang)]);
     let deadlines = Deadlines { base: Duration::from_secs(10), slowest: 100 };
     let store = DeadlineStore::new(Arc::new(fault), deadlines);
@@ -182,13 +182,13 @@ async fn a_try_ends_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_is_kept_on_average() {
+async fn rate_limit_is_kept_on_average() {
     let rates = Rates { upload: NonZeroU64::new(1000), download: NonZeroU64::new(500) };
     let store = Arc::new(LimitStore::new(memory(), rates));
     let objects = Objects::new();
     let put: Vec<_> = (0..10).map(|n| objects.needs(n, 25)).collect();
     let begun = Instant::now();
-    // However many at once, one directory of the rate for all.
+    // All concurrent requests share one rate limit in each direction.
     futures::future::join_all(put.iter().map(|object| store.put(object))).await;
     let seconds = |from: Instant| from.elapsed().as_secs_f64();
     assert!((seconds(begun) - 9.0 * 1.008).abs() < 0.1, "9 of 10 times 1008 bytes: {}", seconds(begun));
@@ -205,7 +205,7 @@ async fn a_rate_is_kept_on_average() {
 }
 
 #[tokio::test]
-async fn faults_of_reading_show_in_what_is_read() {
+async fn injected_read_faults_show_in_the_results() {
     let (memory, objects) = (memory(), Objects::new());
     let (a, b, c) = (objects.needs(1, 3), objects.needs(2, 3), objects.needs(3, 3));
     let fault = FaultStore::new(memory, vec![]);

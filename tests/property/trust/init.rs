@@ -1,4 +1,4 @@
-//! `init` and the keys that it leaves: two proven owners, nothing half-made, no secret outside.
+//! `init` and its keys: two proven owners, no partial results, no secret outside the key files.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -56,7 +56,7 @@ async fn state(bench: &Bench, made: &Initialised) -> (Epochs, Records) {
 }
 
 #[tokio::test]
-async fn a_new_repository_is_proven_by_both_owners_and_holds_no_secret() {
+async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     let bench = Bench::new(1);
     let folder = tempfile::tempdir().expect("a folder");
     let (ada, ada_key) = owner(&bench.world, "ada");
@@ -71,7 +71,7 @@ async fn a_new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     assert_eq!(rows.len(), 1);
     assert!(rows[0].proven && rows[0].holders.iter().all(|holder| holder.opened.is_some() && !holder.later));
 
-    // Files: secrets 0600 and readable back, the rest without any secret.
+    // Secret files are 0600 and readable again, the others hold no secret.
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
     let (key, warning) = WriterKey::read(&folder.path().join("writer.key")).expect("writer.key");
     assert_eq!((key.writer, warning), (made.key.writer, None));
@@ -96,7 +96,7 @@ async fn a_new_repository_is_proven_by_both_owners_and_holds_no_secret() {
             assert!(memchr::memmem::find(&bytes, secret.as_bytes()).is_none(), "{name} holds a secret");
         }
     }
-    // The pin and the sheets hold what a restore needs.
+    // The pin and the sheets hold all that a restore needs.
     let pin = read("kbak.pub");
     assert_eq!(Signers::parse(&pin).expect("a pin"), made.signers);
     assert_eq!(owners_in_pin(&pin).len(), 2);
@@ -110,7 +110,7 @@ async fn a_new_repository_is_proven_by_both_owners_and_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn a_step_that_fails_leaves_nothing_behind() {
+async fn failed_init_step_leaves_no_remains() {
     for (operation, nth) in [
         (Operation::Put, 1),
         (Operation::Put, 2),
@@ -135,13 +135,13 @@ async fn a_step_that_fails_leaves_nothing_behind() {
         assert!(bench.memory.objects().is_empty(), "{operation:?} {nth}: objects stay");
         let left = std::fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(left, 0, "{operation:?} {nth}: files stay");
-        // And the same again, when the weather has cleared up.
+        // The same again, without the fault.
         init(&store, &bench.world, &wish, &Reporter::silent()).await.expect("a repository");
     }
 }
 
 #[tokio::test]
-async fn mistakes_are_refused_before_anything_is_made() {
+async fn init_mistakes_are_refused_before_any_file_is_created() {
     let bench = Bench::new(3);
     let folder = tempfile::tempdir().expect("a folder");
     let (ada, ada_key) = owner(&bench.world, "ada");
@@ -176,7 +176,7 @@ async fn mistakes_are_refused_before_anything_is_made() {
 }
 
 #[tokio::test]
-async fn an_owner_is_added_to_every_epoch_by_another_one() {
+async fn owner_is_added_to_every_epoch_by_another_owner() {
     let bench = Bench::new(4);
     let folder = tempfile::tempdir().expect("a folder");
     let (ada, ada_key) = owner(&bench.world, "ada");
@@ -197,7 +197,7 @@ async fn an_owner_is_added_to_every_epoch_by_another_one() {
     let again = keys::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("nothing to do");
     assert!(again.is_empty());
 
-    // Eve opens it; her own signing key is not pinned, which is said, and no receipt is written.
+    // Eve opens it; her signing key is not pinned, which is reported, and no receipt is written.
     let rows = keys::check(desk, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
     assert!(rows[0].opened.is_ok() && matches!(rows[0].receipt, Ok(None)));
     assert!(warned.0.lock().expect("a lock").iter().any(|w| w.contains("not pinned")));
@@ -212,7 +212,7 @@ async fn an_owner_is_added_to_every_epoch_by_another_one() {
     let holder = rows[0].holders.iter().find(|holder| holder.recipient == eve.recipient.id()).expect("eve");
     assert!(holder.later && holder.opened.is_some(), "her receipt names her through the wrap");
 
-    // The plan may name her now without forcing an epoch, and must keep her not to force one.
+    // A plan that now names Eve forces no epoch; one that omits her does.
     let plan = made.key.plan("default");
     let keeper = FileKeeper::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.world);
     let nursery = Nursery { store: &bench.store, world: &bench.world, key: &made.key, plan, keeper: &keeper };
@@ -223,7 +223,7 @@ async fn an_owner_is_added_to_every_epoch_by_another_one() {
 }
 
 #[test]
-fn secret_files_that_others_can_read_are_refused_unless_the_kubelet_laid_them_out() {
+fn secret_files_readable_by_others_are_refused_unless_mounted_by_the_kubelet() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("writer.key");
     private_file::create(&path, 0o600, b"secret").expect("created");
@@ -248,7 +248,7 @@ fn secret_files_that_others_can_read_are_refused_unless_the_kubelet_laid_them_ou
 }
 
 #[test]
-fn epoch_files_stand_beside_their_key_one_per_plan() {
+fn epoch_files_are_beside_their_key_one_per_plan() {
     let key = Path::new("/k/writer.key");
     assert_eq!(epoch_path(key, "default"), Path::new("/k/writer.key.epoch"));
     assert_eq!(epoch_path(key, "hourly"), Path::new("/k/writer.key.hourly.epoch"));

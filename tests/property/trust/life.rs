@@ -1,4 +1,4 @@
-//! Epochs from birth to closing, on the store's clock, with crashes and forgers.
+//! Epochs from creation to closing, on the store's clock, with crashes and forgeries.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl Life {
 }
 
 #[tokio::test]
-async fn a_run_finds_its_epoch_again_until_it_is_over() {
+async fn epoch_is_reused_until_it_is_over() {
     let life = Life::new(1);
     let (ada, _) = owner(&life.bench.world, "ada");
     let (bob, _) = owner(&life.bench.world, "bob");
@@ -90,7 +90,7 @@ async fn a_run_finds_its_epoch_again_until_it_is_over() {
 }
 
 #[tokio::test]
-async fn owners_removed_force_an_epoch_and_owners_added_wait() {
+async fn removed_owner_forces_a_new_epoch_and_added_owner_waits() {
     let life = Life::new(2);
     let world = &life.bench.world;
     let ((ada, _), (bob, _), (eve, _)) = (owner(world, "ada"), owner(world, "bob"), owner(world, "eve"));
@@ -105,7 +105,7 @@ async fn owners_removed_force_an_epoch_and_owners_added_wait() {
 }
 
 #[tokio::test]
-async fn a_lost_secret_stops_the_run_unless_a_new_epoch_is_asked_for() {
+async fn lost_secret_stops_the_run_unless_a_new_epoch_is_requested() {
     let life = Life::new(3);
     let (ada, _) = owner(&life.bench.world, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
@@ -122,7 +122,7 @@ async fn a_lost_secret_stops_the_run_unless_a_new_epoch_is_asked_for() {
 }
 
 #[tokio::test]
-async fn limits_of_starting_committing_and_closing() {
+async fn epoch_limits_for_start_commit_and_close_follow_the_plan() {
     let life = Life::new(4);
     let (ada, _) = owner(&life.bench.world, "ada");
     let locked = |mut wanted: Wanted| {
@@ -141,7 +141,7 @@ async fn limits_of_starting_committing_and_closing() {
     assert!(epochs.may_start(stored, moment::after(start, 30 * DAY - 1)));
     assert!(!epochs.may_start(stored, moment::after(start, 30 * DAY)));
 
-    // A successor ends it at once, and its closing counts from that birth.
+    // A successor ends it at once, and its closing time counts from the successor's creation.
     life.bench.days_later(3);
     let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
     let second = life.ready(&asked).await.expect("a successor");
@@ -157,7 +157,7 @@ async fn limits_of_starting_committing_and_closing() {
 }
 
 #[tokio::test]
-async fn one_copy_is_enough_and_the_bad_one_is_named() {
+async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
     let life = Life::new(5);
     let (ada, _) = owner(&life.bench.world, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
@@ -179,7 +179,7 @@ async fn one_copy_is_enough_and_the_bad_one_is_named() {
 }
 
 #[tokio::test]
-async fn epochs_that_were_moved_forged_or_are_newer_do_not_count() {
+async fn moved_forged_and_newer_epochs_are_rejected() {
     let life = Life::new(6);
     let (ada, _) = owner(&life.bench.world, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
@@ -193,7 +193,7 @@ async fn epochs_that_were_moved_forged_or_are_newer_do_not_count() {
     let other_epoch = EpochPath { epoch: kbak::format::ids::EpochId([0; 16]), ..path };
     assert!(matches!(open(&other_epoch), Err(EpochError::Misplaced { field: "epoch", .. })));
 
-    // The same epoch, signed by another key: in the store, it is as if it were not there.
+    // The same epoch, signed by another key: in the store it is ignored.
     let thief = WriterKey { signing: WriterKey::generate(&life.bench.world).signing, ..life.key.clone() };
     for sealed in first.epoch.seal(&thief.signing).expect("sealed") {
         life.bench.memory.overwrite(sealed.key().clone(), sealed.bytes().clone());
@@ -201,7 +201,7 @@ async fn epochs_that_were_moved_forged_or_are_newer_do_not_count() {
     let epochs = life.epochs().await;
     assert_eq!((epochs.all.len(), epochs.rejected.len()), (0, 2));
 
-    // A newer format, signed well: the writer must not go on beside it.
+    // A newer format with a valid signature: the writer must not continue beside it.
     let line = String::from_utf8_lossy(&bytes)
         .lines()
         .next()
@@ -220,7 +220,7 @@ async fn epochs_that_were_moved_forged_or_are_newer_do_not_count() {
 }
 
 #[tokio::test]
-async fn no_bit_of_a_stored_epoch_can_change() {
+async fn flipped_bit_in_a_stored_epoch_is_rejected() {
     let life = Life::new(7);
     let (ada, _) = owner(&life.bench.world, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
@@ -235,7 +235,7 @@ async fn no_bit_of_a_stored_epoch_can_change() {
 }
 
 #[tokio::test]
-async fn a_birth_cut_short_anywhere_is_finished_or_forgotten() {
+async fn interrupted_epoch_creation_is_finished_or_discarded() {
     let (ada, _) = owner(&Bench::new(99).world, "ada");
     for nth in 1..=2 {
         for fault in [Fault::unavailable(), Fault::AppliedButError] {
@@ -261,7 +261,7 @@ async fn a_birth_cut_short_anywhere_is_finished_or_forgotten() {
 }
 
 #[tokio::test]
-async fn a_store_that_forgets_or_lies_is_noticed_at_birth() {
+async fn faulty_store_is_detected_at_epoch_creation() {
     let (ada, _) = owner(&Bench::new(99).world, "ada");
     for rule in [
         Rule::once(Operation::Put, "*epoch.json", 1, Fault::Forget),
@@ -277,7 +277,7 @@ async fn a_store_that_forgets_or_lies_is_noticed_at_birth() {
 }
 
 #[tokio::test]
-async fn an_epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
+async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
     let life = Life::new(8);
     let (ada, ada_identity) = owner(&life.bench.world, "ada");
     let (eve, eve_identity) = owner(&life.bench.world, "eve");
@@ -305,12 +305,12 @@ async fn an_epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner()
 }
 
 #[tokio::test]
-async fn a_wrap_of_another_epoch_is_found_out() {
+async fn wrap_of_another_epoch_is_detected() {
     let life = Life::new(9);
     let (ada, identity) = owner(&life.bench.world, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let second = life.ready(&Wanted { new_epoch: true, ..wanted(&[&ada]) }).await.expect("another");
-    // A later wrap under the second epoch that holds the first one's keys.
+    // A later wrap under the second epoch with the first one's keys.
     let (keys, _) = open_wrap(&first.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
     let foreign = ada.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
     let (eve, eve_identity) = owner(&life.bench.world, "eve");
@@ -331,7 +331,7 @@ async fn a_wrap_of_another_epoch_is_found_out() {
 }
 
 #[tokio::test]
-async fn two_coordinators_at_once_leave_two_epochs_and_one_way_on() {
+async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
     let life = Life::new(30);
     let (ada, _) = owner(&life.bench.world, "ada");
     let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
@@ -356,7 +356,7 @@ async fn two_coordinators_at_once_leave_two_epochs_and_one_way_on() {
 }
 
 #[tokio::test]
-async fn a_run_begins_with_what_is_there_and_says_what_is_not() {
+async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     let life = Life::new(31);
     let world = &life.bench.world;
     let ((ada, _), (eve, _)) = (owner(world, "ada"), owner(world, "eve"));
@@ -367,7 +367,7 @@ async fn a_run_begins_with_what_is_there_and_says_what_is_not() {
         async |wanted: Wanted| birth::begin(nursery(), &wanted, &no_signers, &records, &reporter).await;
     let (epochs, first) = begin(wanted(&[&ada])).await.expect("an epoch");
     assert_eq!((epochs.all.len(), heard.0.lock().expect("a lock").len()), (1, 0));
-    // The copy is lost: nobody would find the epoch, but the writer knows that it was born.
+    // The copy is lost: listings would not find the epoch, but the writer knows that it was created.
     let path = life.path(&first.epoch);
     let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
     life.bench.store.delete(&copy).await.expect("deleted");

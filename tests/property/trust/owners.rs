@@ -1,4 +1,4 @@
-//! Owners' keys as people bring them: age files, SSH keys, private keys where public ones belong.
+//! Owners' keys in all forms: age files, SSH keys, private keys in place of public ones.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn ssh_key(folder: &std::path::Path, name: &str, kind: &str, passphrase: &str) -
 }
 
 #[test]
-fn recipients_of_every_kind_are_read_and_respelled_canonically() {
+fn recipients_of_every_kind_are_parsed_to_canonical_form() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ed, _) = ssh_key(folder.path(), "ed", "ed25519", "");
     let (rsa, _) = ssh_key(folder.path(), "rsa", "rsa", "");
@@ -47,7 +47,7 @@ fn recipients_of_every_kind_are_read_and_respelled_canonically() {
 }
 
 #[test]
-fn private_keys_given_as_recipients_are_refused_and_never_echoed() {
+fn private_keys_given_as_recipients_are_refused_and_never_repeated() {
     let bench = Bench::new(1);
     let key = OwnerKey::generate(&bench.world, "me");
     let folder = tempfile::tempdir().expect("a folder");
@@ -75,7 +75,7 @@ fn private_keys_given_as_recipients_are_refused_and_never_echoed() {
 }
 
 #[test]
-fn an_owner_line_names_recipient_signing_key_and_person() {
+fn owner_line_holds_recipient_signing_key_and_comment() {
     let bench = Bench::new(2);
     let key = OwnerKey::generate(&bench.world, "Ada L.");
     let line = key.public().to_line();
@@ -93,7 +93,7 @@ fn an_owner_line_names_recipient_signing_key_and_person() {
 }
 
 #[test]
-fn a_key_file_opens_with_its_passphrase_only() {
+fn key_file_opens_only_with_its_passphrase() {
     let bench = Bench::new(3);
     let key = OwnerKey::generate(&bench.world, "me");
     let locked = key.encrypt("correct horse", WorkFactor::Log2(2)).expect("encrypted");
@@ -110,7 +110,7 @@ fn a_key_file_opens_with_its_passphrase_only() {
 }
 
 #[test]
-fn what_is_no_identity_says_so_without_showing_it() {
+fn invalid_identity_is_refused_without_showing_it() {
     let bench = Bench::new(4);
     let (public, _) = owner(&bench.world, "me");
     let parse = |text: &str| Identity::parse("file", text.as_bytes(), &nobody()).unwrap_err();
@@ -130,7 +130,7 @@ fn what_is_no_identity_says_so_without_showing_it() {
 }
 
 #[test]
-fn owners_with_every_kind_of_key_open_what_is_wrapped_to_them() {
+fn owners_with_every_kind_of_key_open_their_wraps() {
     let bench = Bench::new(5);
     let folder = tempfile::tempdir().expect("a folder");
     let keys = keys();
@@ -161,7 +161,7 @@ fn keys() -> EpochKeys {
 }
 
 #[test]
-fn stock_age_opens_wraps_and_packs_and_takes_our_key_files() {
+fn stock_age_opens_wraps_and_packs_and_reads_our_key_files() {
     let age = tool("age", "KBAK_TEST_AGE");
     let bench = Bench::new(6);
     let folder = tempfile::tempdir().expect("a folder");
@@ -179,7 +179,7 @@ fn stock_age_opens_wraps_and_packs_and_takes_our_key_files() {
     let epoch_file = secret_file(folder.path(), "epoch.key", &epoch_text);
     assert_eq!(must(Command::new(&age).args(["-d", "-i"]).arg(&epoch_file), &pack), b"inside a pack");
 
-    // And the other way: keys that age-keygen makes, in files that it writes.
+    // The other direction: keys and files that age-keygen makes.
     let made = must(&mut Command::new(age.with_file_name("age-keygen")), b"");
     let identity = Identity::parse("age-keygen", &made, &nobody()).expect("age-keygen's file");
     let wrap = identity.recipients()[0].wrap(&keys, epoch, &nobody()).expect("a wrap");
@@ -189,7 +189,7 @@ fn stock_age_opens_wraps_and_packs_and_takes_our_key_files() {
 
 proptest! {
     #[test]
-    fn identity_and_recipient_parsers_take_anything(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn identity_and_recipient_parsers_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = Identity::parse("x", &bytes, &nobody());
         let text = String::from_utf8_lossy(&bytes);
         let _ = text.parse::<Owner>();

@@ -1,4 +1,4 @@
-//! Records: sealed, listed, verified; what follows from them; what is refused.
+//! Records: sealed, listed, verified; their effects; and refused ones.
 
 use bytes::Bytes;
 use kbak::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId};
@@ -56,7 +56,7 @@ fn prune() -> Record {
 }
 
 #[tokio::test]
-async fn records_are_listed_and_only_those_that_count_have_effect() {
+async fn records_are_listed_and_only_valid_ones_have_effect() {
     let bench = Bench::new(1);
     let now = at("2026-11-23T02:00:00Z");
     let receipt =
@@ -66,12 +66,12 @@ async fn records_are_listed_and_only_those_that_count_have_effect() {
         let sealed = record.seal(REPOSITORY, WRITER, now, &key(*who)).expect("sealed");
         bench.store.put(&sealed).await.expect("stored");
     }
-    // A writer cannot cut off keys, an owner cannot prune, a stranger can do nothing.
+    // A writer cannot revoke keys, an owner cannot prune, other keys have no effect.
     for (record, who) in [(trust(), 1), (prune(), 2), (distrust(&[6]), 9)] {
         let sealed = record.seal(REPOSITORY, WRITER, now, &key(who)).expect("sealed");
         bench.store.put(&sealed).await.expect("stored");
     }
-    // Of another repository; under a name that is not its hash; no record at all.
+    // A record of another repository; one under a name that is not its hash; invalid bytes.
     let foreign = distrust(&[5]).seal(RepositoryId([0; 16]), WRITER, now, &key(1)).expect("sealed");
     bench.store.put(&foreign).await.expect("stored");
     let sealed = distrust(&[4]).seal(REPOSITORY, WRITER, now, &key(1)).expect("sealed");
@@ -93,7 +93,7 @@ async fn records_are_listed_and_only_those_that_count_have_effect() {
 }
 
 #[tokio::test]
-async fn no_record_is_hidden_behind_rubbish() {
+async fn record_is_not_hidden_by_junk_objects() {
     let bench = Bench::new(1);
     let sealed = trust().seal(REPOSITORY, WRITER, at("2026-11-23T02:00:00Z"), &key(2)).expect("sealed");
     bench.store.put(&sealed).await.expect("stored");
@@ -115,7 +115,7 @@ async fn no_record_is_hidden_behind_rubbish() {
 }
 
 #[test]
-fn no_bit_of_a_record_can_change_and_no_record_can_move() {
+fn record_with_a_flipped_bit_or_another_place_is_rejected() {
     let now = at("2026-11-23T02:00:00Z");
     let sealed = trust().seal(REPOSITORY, WRITER, now, &key(2)).expect("sealed");
     let open = |bytes: &[u8], writer, hash| {
@@ -127,7 +127,7 @@ fn no_bit_of_a_record_can_change_and_no_record_can_move() {
         let mut bad = sealed.bytes().to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
         assert!(open(&bad, WRITER, sealed.hash()).is_err());
-        // Even under the name that fits the changed bytes.
+        // Even under the hash of the changed bytes.
         assert!(open(&bad, WRITER, ObjectHash::of(&bad)).is_err(), "bit {bit}");
     }
     let mut both = pin();

@@ -1,5 +1,5 @@
-//! Signed documents and pins: nothing that was changed, moved or respelled counts, and OpenSSH
-//! agrees on what does.
+//! Signed documents and pins: any changed, moved or respelled document is rejected, and OpenSSH
+//! agrees on the valid ones.
 
 use std::process::Command;
 
@@ -33,7 +33,7 @@ fn accepts(bytes: &[u8], signers: &Signers, namespace: Namespace) -> Result<Valu
 }
 
 #[test]
-fn a_document_reads_back_and_no_bit_of_it_can_change() {
+fn signed_document_reads_back_and_any_flipped_bit_is_rejected() {
     let key = key(1);
     let signers = pin(&key, &[Namespace::Manifest]);
     let good = document(&key, Namespace::Manifest);
@@ -50,7 +50,7 @@ fn a_document_reads_back_and_no_bit_of_it_can_change() {
 }
 
 #[test]
-fn every_other_spelling_of_the_same_signature_is_refused() {
+fn respelled_signature_is_refused() {
     let key = key(1);
     let signers = pin(&key, &[Namespace::Epoch]);
     let good = String::from_utf8(document(&key, Namespace::Epoch).to_vec()).expect("text");
@@ -73,7 +73,7 @@ fn every_other_spelling_of_the_same_signature_is_refused() {
     for variant in &variants {
         assert!(accepts(variant.as_bytes(), &signers, Namespace::Epoch).is_err(), "taken:\n{variant}");
     }
-    // The trap is real: OpenSSH takes the rewrapped one.
+    // The risk is real: OpenSSH accepts the rewrapped signature.
     let folder = tempfile::tempdir().expect("a folder");
     let sig = format!("{begin}\n{rewrapped}{end}\n");
     assert!(ssh_verifies(folder.path(), &signers, Namespace::Epoch, line, &sig));
@@ -99,7 +99,7 @@ fn ssh_verifies(
 }
 
 #[test]
-fn ssh_keygen_verifies_what_we_sign() {
+fn our_signature_is_verified_by_ssh_keygen() {
     let key = key(2);
     let signers = pin(&key, &Namespace::WRITER);
     let text = String::from_utf8(document(&key, Namespace::Manifest).to_vec()).expect("text");
@@ -113,7 +113,7 @@ fn ssh_keygen_verifies_what_we_sign() {
 }
 
 #[test]
-fn we_verify_what_ssh_keygen_signs_and_sign_the_same_bytes() {
+fn ssh_keygen_signature_is_accepted_and_equals_ours() {
     let folder = tempfile::tempdir().expect("a folder");
     let ssh_keygen = tool("ssh-keygen", "KBAK_TEST_SSH_KEYGEN");
     for passphrase in ["", "correct horse"] {
@@ -133,7 +133,7 @@ fn we_verify_what_ssh_keygen_signs_and_sign_the_same_bytes() {
         let public = std::fs::read_to_string(file.with_extension("pub")).expect("a public key");
         assert_eq!(public.parse::<PublicKey>().expect("a public key"), key.public());
 
-        // What ssh-keygen signs with the key that we wrote out again.
+        // The signature of ssh-keygen with the key that we exported again.
         let ours =
             secret_file(folder.path(), &format!("again{}", passphrase.len()), key.to_openssh().as_bytes());
         let line = b"{\"type\":\"trust\",\"requires\":[],\"a\":1}\n";
@@ -147,7 +147,7 @@ fn we_verify_what_ssh_keygen_signs_and_sign_the_same_bytes() {
 }
 
 #[test]
-fn a_signature_counts_only_for_its_key_writer_and_use() {
+fn signature_is_accepted_only_for_its_key_writer_and_namespace() {
     let (key, other) = (key(3), key(4));
     let good = document(&key, Namespace::Manifest);
     let all = Namespace::ALL;
@@ -171,7 +171,7 @@ fn a_signature_counts_only_for_its_key_writer_and_use() {
 }
 
 #[test]
-fn a_line_must_be_of_its_type_and_of_known_features() {
+fn line_of_wrong_type_or_unknown_feature_is_refused() {
     let key = key(5);
     let signers = pin(&key, &Namespace::ALL);
     let signed = |line: &str| {
@@ -202,7 +202,7 @@ fn a_line_must_be_of_its_type_and_of_known_features() {
 }
 
 #[test]
-fn keys_show_nothing() {
+fn debug_output_of_keys_reveals_no_secret() {
     let key = key(6);
     let pem = key.to_openssh();
     let shown = format!("{key:?}");
@@ -213,7 +213,7 @@ fn keys_show_nothing() {
 }
 
 #[test]
-fn pins_that_say_more_than_we_carry_out_are_refused() {
+fn pins_with_unsupported_options_are_refused() {
     let key = key(7).public();
     let line = |options: &str| Signers::parse(&format!("# c\n\n{WHO} {options} {key} somebody\n"));
     let good = line(r#"namespaces="kbak-epoch-v1,git""#).expect("a pin");
@@ -250,7 +250,7 @@ fn pins_that_say_more_than_we_carry_out_are_refused() {
 
 proptest! {
     #[test]
-    fn parsers_take_any_bytes_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 0usize..300) {
+    fn parsers_never_panic_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 0usize..300) {
         let key = key(1);
         let signers = pin(&key, &Namespace::ALL);
         prop_assert!(accepts(&bytes, &signers, Namespace::Epoch).is_err());
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_of_a_line_are_signed_and_verified_alike(text in "[^\\x00-\\x1f]{0,200}") {
+    fn any_text_line_is_signed_and_verified(text in "[^\\x00-\\x1f]{0,200}") {
         let key = key(1);
         let bytes = key.sign_document(Namespace::Manifest, &json!({"text": text})).expect("a document");
         let value = accepts(&bytes, &pin(&key, &[Namespace::Manifest]), Namespace::Manifest).expect("taken");
