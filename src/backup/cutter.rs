@@ -1,35 +1,35 @@
-//! Where segments and groups of a volume begin.
+//! Chooses the boundaries of segments and groups in the streams of volumes and resources.
 //!
-//! Both are cut before members whose path hashes, under the domain's key, fall below a threshold
-//! that grows with the bytes at stake: so an inserted or deleted file moves no boundary but its
-//! own, and the averages hold for trees of small and of large files alike.
+//! Both begin before members whose path hash, keyed with the domain's key, is below a threshold that
+//! grows with the bytes at stake. So an inserted or deleted file moves only its own boundary, and the
+//! averages hold for trees of small and of large files.
 
 use crate::format::derive::DomainKey;
 use crate::format::epoch::Sizes;
 
-/// A group ends at the first boundary after this many bytes of catalog text …
+/// A group does not end before this many bytes of catalog text, unless its headers are too long.
 const MIN_TEXT: u64 = 256 << 10;
-/// … aims at this many …
+/// The average that a group aims at, in bytes of catalog text.
 const AVERAGE_TEXT: u64 = 512 << 10;
-/// … and ends at the latest before this many.
+/// A group ends at the first member after this many bytes of catalog text.
 const MAX_TEXT: u64 = 900 << 10;
-/// A group's headers are in memory while it is planned; it ends before they pass this.
+/// Most bytes of headers in a group: they are held in memory while it is planned.
 const MAX_HEADERS: u64 = 6 << 20;
-/// What a catalog line takes beside the path.
+/// Estimated bytes of a catalog line besides its path.
 const LINE: u64 = 120;
 
-/// What begins before a member.
+/// The boundary before a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cut {
-    /// Nothing: it joins its neighbours.
+    /// No boundary: the member joins its neighbours.
     None,
-    /// A segment.
+    /// A segment begins.
     Segment,
-    /// A segment, and a group with it.
+    /// A segment and a group begin.
     Group,
 }
 
-/// Decides member by member.
+/// Chooses the boundaries, member by member.
 #[derive(Debug)]
 pub struct Cutter {
     sizes: Sizes,
@@ -42,27 +42,27 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// Segments of `sizes`.
+    /// Returns a cutter for segments of `sizes`.
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
         Self { sizes, segment: 0, text_of_segment: 0, text: 0, headers: 0, first: true, after_large: false }
     }
 
-    /// Whether a member of this length is cut into chunks of its own.
+    /// True if a member of `length` bytes is cut into chunks of its own.
     #[must_use]
     pub fn is_large(&self, length: u64) -> bool {
         length >= self.sizes.min
     }
 
-    /// What begins before the member at `path` that takes `length` bytes, `header` of them before
-    /// its content.
+    /// Returns the boundary before the member at `path`, which takes `length` bytes in the stream,
+    /// `header` of them before its content.
     pub fn before(&mut self, key: &DomainKey, path: &[u8], length: u64, header: u64) -> Cut {
         let hash = key.cut(path);
         let full = self.text > MAX_TEXT || self.headers + header > MAX_HEADERS;
         let cut = if self.first || full {
             Cut::Group
         } else if self.segment_ends(hash, length) {
-            // The lower half of the hash decides about groups, the upper one about segments.
+            // The lower half of the hash decides about groups, the upper half about segments.
             let chance = Chance { wanted: AVERAGE_TEXT - MIN_TEXT, at_stake: self.text_of_segment };
             if self.text >= MIN_TEXT && chance.falls(hash << 32) { Cut::Group } else { Cut::Segment }
         } else {
@@ -93,14 +93,14 @@ impl Cutter {
     }
 }
 
-/// A chance of `at_stake` in `wanted`.
+/// A probability of `at_stake` in `wanted`.
 struct Chance {
     wanted: u64,
     at_stake: u64,
 }
 
 impl Chance {
-    /// Whether the upper 32 bits of `hash` fall under the chance.
+    /// True if the upper 32 bits of `hash` fall below the probability.
     fn falls(&self, hash: u64) -> bool {
         u128::from(hash >> 32) * u128::from(self.wanted.max(1)) < u128::from(self.at_stake) << 32
     }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insertion_moves_few_boundaries() {
+    fn insertion_moves_few_boundaries() {
         let paths: Vec<String> = (0..40_000).map(|i| format!("dir/{i:06}")).collect();
         let before = cuts(&paths, 8192);
         let average = 40_000 * 8192 / before.len() as u64;

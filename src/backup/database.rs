@@ -1,4 +1,4 @@
-//! A database server into one stream per database, and one for what belongs to none.
+//! Dumps a database server: one stream per database, and one for its global objects.
 
 use std::sync::Arc;
 
@@ -20,24 +20,24 @@ use crate::source::database::{Chosen, DatabaseConfig, DatabaseError, Dump, DumpP
 
 use super::item::{Finished, StreamDraft};
 
-/// The note of a backup whose roles have no passwords.
+/// Code of the note on a dump whose roles have no passwords.
 pub const NO_PASSWORDS: &str = "no-role-passwords";
 
-/// Why a dump is not in the snapshot.
+/// The reason why a dump is not in the snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpFailure {
-    /// The database or its tool. The item has a gap; the run goes on.
+    /// The database or its tool failed. The item has a gap; the run goes on.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The dump broke off. The item has a gap; the run goes on.
+    /// Reading the dump failed. The item has a gap; the run goes on.
     #[error("the dump broke off")]
     Read(#[source] std::io::Error),
-    /// The store or the pipeline. The run ends.
+    /// The store or the pipeline failed. The run ends.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
 }
 
-/// Dumps those databases of a server that the patterns `wanted` choose; all, without any.
+/// Dumps the databases of a server that match a pattern in `wanted`, or all if it is empty.
 pub async fn write(
     config: &DatabaseConfig,
     wanted: &[Glob],
@@ -78,7 +78,7 @@ pub async fn write(
                 finished.streams.push(stream);
                 proofs.push(proof);
             }
-            // One database that fails leaves the others safe, and is named.
+            // A database that fails becomes a gap; the others are still dumped.
             Err(DumpFailure::Pipeline(error)) => return Err(error.into()),
             Err(error) => finished.gaps.push(Gap {
                 code: "dump-failed".into(),
@@ -105,8 +105,8 @@ pub async fn write(
     Ok(finished)
 }
 
-/// The gaps of what is wanted and cannot be dumped: what takes no connections is as real as the rest,
-/// and what is asked for by its name and is not there may have another name by now.
+/// Returns the gaps of wanted databases that cannot be dumped: those that take no connections, and
+/// those that the plan names and the server lacks, perhaps because they were renamed.
 fn undumped(closed: Vec<String>, absent: Vec<String>) -> Vec<Gap> {
     let gap = |code: &str, reason: &str, name: String| Gap {
         code: code.into(),
@@ -119,13 +119,13 @@ fn undumped(closed: Vec<String>, absent: Vec<String>) -> Vec<Gap> {
     closed.chain(absent.into_iter().map(|name| gap("absent", nowhere, name))).collect()
 }
 
-/// An error with its causes, in one line.
+/// Returns an error and its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
-/// Carries one dump. The stream is given out only with the proof that the dump is whole.
+/// Stores one dump. Returns the stream only with the proof that the dump is complete.
 async fn one(
     mut dump: Dump,
     name: String,

@@ -1,4 +1,4 @@
-//! One item of a run: what is to be done, and what came of it.
+//! One item of a run: its job and its result.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,43 +14,43 @@ use crate::source::database::DatabaseConfig;
 use crate::source::kubernetes::{Cluster, ResourcesConfig};
 use crate::source::volume::VolumeOptions;
 
-/// Something a plan declares.
+/// The work for one item that a plan declares.
 #[derive(Debug)]
 pub struct ItemJob {
-    /// Its name in the plan.
+    /// The item's name in the plan.
     pub name: String,
-    /// What to do.
+    /// The data to back up.
     pub work: Work,
 }
 
-/// What to do for an item.
+/// The kind of data of an item, and its source.
 #[derive(Debug)]
 pub enum Work {
     /// The resources of a cluster.
     Resources {
-        /// Which cluster.
+        /// The cluster.
         cluster: Box<Cluster>,
-        /// Which of them.
+        /// The selection of resources.
         config: ResourcesConfig,
     },
     /// A database server.
     Database {
-        /// Which.
+        /// The server and the connection to it.
         config: Box<DatabaseConfig>,
-        /// Which databases of it.
+        /// Patterns of the databases to dump; empty for all.
         databases: Vec<Glob>,
     },
     /// A folder.
     Folder {
-        /// Where.
+        /// The folder's path.
         path: PathBuf,
-        /// How.
+        /// Options of the walk, such as exclude patterns.
         options: VolumeOptions,
     },
 }
 
 impl Work {
-    /// The kind that bodies name.
+    /// Returns the kind of item, as snapshot bodies name it.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Work {
         }
     }
 
-    /// The domain that its chunks go to.
+    /// Returns the name of the domain that holds the item's chunks.
     #[must_use]
     pub fn domain(&self, item: &str) -> String {
         match self {
@@ -71,49 +71,49 @@ impl Work {
     }
 }
 
-/// A stream that is whole, as its source has proven, and not yet named.
+/// A stream that its source has proven complete, and that no snapshot names yet.
 #[derive(Debug)]
 pub struct StreamDraft {
-    /// Its name within the item.
+    /// The stream's name within the item.
     pub name: String,
-    /// What its bytes are.
+    /// The format of its bytes, such as `tar` or `jsonl`.
     pub format: String,
-    /// Its chunks.
+    /// The stream's chunks.
     pub pending: PendingStream,
-    /// SHA-256 of its bytes, where they passed by in one piece.
+    /// SHA-256 of all its bytes, if they were read in sequence.
     pub sha256: Option<ObjectHash>,
 }
 
-/// What came of an item.
+/// The result of one item.
 #[derive(Debug, Default)]
 pub struct Finished {
-    /// Its streams.
+    /// The streams of the item.
     pub streams: Vec<StreamDraft>,
-    /// What is not safe.
+    /// Data that could not be backed up.
     pub gaps: Vec<Gap>,
-    /// What was left out by rule.
+    /// Data left out by rule.
     pub notes: Vec<Gap>,
-    /// How much of it, by code.
+    /// Number of entries left out, by code.
     pub left_out: Tally,
-    /// Facts of its source.
+    /// Facts about the source, by name.
     pub facts: BTreeMap<String, serde_json::Value>,
-    /// One line for people.
+    /// One-line summary for people.
     pub summary: String,
 }
 
 impl Finished {
-    /// With these streams, without gaps.
+    /// Returns a result with these streams and without gaps.
     #[must_use]
     pub fn new(streams: Vec<StreamDraft>) -> Self {
         Self { streams, ..Self::default() }
     }
 
-    /// Adds a fact.
+    /// Adds a fact about the source.
     pub fn fact(&mut self, name: &str, value: impl Serialize) {
         self.facts.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
     }
 
-    /// Nothing, for this reason.
+    /// Returns a result without streams and with one gap.
     #[must_use]
     pub fn failed(code: &str, object: &str, reason: String) -> Self {
         let object = crate::format::name::Name::from(object);

@@ -1,4 +1,4 @@
-//! The backup: items into streams, streams into a snapshot.
+//! Backup: turns items into streams, and streams into a snapshot.
 
 mod cutter;
 pub mod database;

@@ -1,4 +1,4 @@
-//! A cluster's resources into one stream per kind.
+//! Backs up a cluster's resources: one stream per kind.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::world::panic_point;
 use super::cutter::{Cut, Cutter};
 use super::item::{Finished, StreamDraft};
 
-/// Pieces of resource streams: cut at line ends, where the hash of (namespace, name) says so.
+/// Sizes of the pieces of resource streams. They are cut at line ends, by a hash of (namespace, name).
 const SIZES: Sizes = Sizes { min: 256 << 10, average: 512 << 10, max: 1 << 20 };
 
 /// Reads the resources of `cluster` into `domain`.
@@ -54,10 +54,10 @@ pub async fn write(
     Ok(finished)
 }
 
-/// The gap of resources whose cluster did not answer.
+/// Code of the gap of resources whose cluster did not answer.
 pub const UNREACHABLE: &str = "cluster-unreachable";
 
-/// The gap that stands for all of the resources.
+/// Returns the code of the gap for all resources of a cluster that could not be read.
 #[must_use]
 pub fn failed(error: &ResourcesError) -> &'static str {
     match error {
@@ -95,14 +95,14 @@ fn code(reason: &GapReason) -> &'static str {
     }
 }
 
-/// Takes objects line by line and cuts them into pieces.
+/// Receives objects line by line and cuts them into pieces.
 struct Sink {
     domain: Arc<DomainWriter>,
     open: Option<Open>,
     streams: Vec<StreamDraft>,
 }
 
-/// The stream of one kind.
+/// The open stream of one kind.
 struct Open {
     kind: KindInfo,
     stream: StreamWriter,

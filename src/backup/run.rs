@@ -1,4 +1,4 @@
-//! One run: epoch, chain, items domain by domain, commit.
+//! One run: opens the epoch and the chain, writes the items domain by domain, commits.
 
 mod source;
 
@@ -36,73 +36,73 @@ use super::item::{Finished, ItemJob, Work};
 use super::resources;
 use super::start::{Start, begin};
 
-/// How long a run that ends early has for its last index object.
+/// Most time that a run that fails or is interrupted spends on its last index object.
 const LEAVING: Duration = Duration::from_millis(700);
-/// The gap that a plan accepts when an item may shrink.
+/// Code of the gap that a plan accepts if an item may shrink.
 const ANOMALOUS: &str = "anomalous";
-/// Mount points that are told by name.
+/// Most mount points that warnings name per item.
 const MOUNTS_TOLD: usize = 5;
 
-/// What a run is to do.
+/// The input of a run.
 #[derive(Debug)]
 pub struct BackupJob {
     /// The plan's name.
     pub plan: String,
-    /// This machine's name, for the body.
+    /// This machine's name, for the snapshot body.
     pub host: String,
-    /// The items.
+    /// The items to back up.
     pub items: Vec<ItemJob>,
-    /// What the plan wants of its epochs.
+    /// The plan's requirements for its epochs.
     pub wanted: Wanted,
-    /// The most memory, in bytes.
+    /// Memory limit, in bytes.
     pub memory: u64,
-    /// Whether each compressed chunk is proven before it is stored.
+    /// True if each compressed chunk is decompressed and compared before it is stored.
     pub prove: bool,
-    /// Whether the scan cache may be used.
+    /// True if the scan cache may be used.
     pub use_cache: bool,
-    /// In how many seconds the next run is promised to have ended.
+    /// Seconds from the start of this run to the expected end of the next one.
     pub next: Option<u64>,
-    /// Gaps that the plan accepts: item name and code.
+    /// Gaps that the plan accepts: item name and gap code.
     pub accept: Vec<(String, String)>,
-    /// What else the cluster holds is looked at, and how, if the plan wants that.
+    /// The coverage check of the cluster, if the plan asks for it.
     pub coverage: Option<Watch>,
 }
 
-/// Where a run writes, and as whom.
+/// The store that a run writes to, and the identity that it writes as.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// The store.
     pub store: &'a Arc<dyn Store>,
-    /// The writer.
+    /// The writer's key.
     pub key: &'a WriterKey,
-    /// Keeps the epoch's secret.
+    /// Keeps the epoch's secret and the newest head.
     pub keeper: &'a dyn EpochKeeper,
     /// The writer's own key and the plan's signers.
     pub signers: &'a Signers,
     /// Clock, randomness, workers.
     pub world: &'a World,
-    /// Who is told.
+    /// Receives events and warnings.
     pub reporter: &'a Reporter,
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug)]
 pub struct BackupReport {
-    /// The snapshot.
+    /// The committed snapshot.
     pub committed: Committed,
-    /// The items, as the body has them, each with one line for people.
+    /// The items as in the snapshot body, each with a one-line summary.
     pub items: Vec<(Item, String)>,
-    /// Why a new epoch was born, if one was.
+    /// The reason why a new epoch was created, if one was.
     pub born: Option<birth::Reason>,
-    /// Owners who cannot open the epoch yet.
+    /// Names of the owners who cannot open the epoch yet.
     pub waiting: Vec<String>,
-    /// What else the cluster holds, if it was looked at.
+    /// The coverage of the cluster, if it was checked.
     pub coverage: Option<Coverage>,
 }
 
 impl BackupReport {
-    /// 0 when everything declared is safe or accepted, and everything is declared where the plan is
-    /// strict about that; 5 when nothing is safe because the cluster could not be reached; else 3.
+    /// Returns 0 if all declared items are safe or accepted and, where the plan is strict, coverage
+    /// is full; 5 if nothing is safe because the cluster could not be reached; else 3.
     #[must_use]
     pub fn exit(&self) -> Exit {
         let safe = |state: ItemState| state.is_safe() || state == ItemState::Accepted;
@@ -118,7 +118,7 @@ impl BackupReport {
     }
 }
 
-/// Runs a backup.
+/// Backs up the items of a job and commits a snapshot.
 pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Failure> {
     if job.items.is_empty() {
         return Err(Failure::new(Exit::Usage, "the plan selects nothing")
@@ -160,17 +160,17 @@ fn stopped() -> Failure {
     Failure::new(Exit::Interrupted, "interrupted").remedy("run it again: what was stored is reused")
 }
 
-/// Names the packs that were acknowledged in an index object, for the next run to use. One small
-/// put, for which a run that ends has this long.
+/// Writes an index object that names the acknowledged packs, so that the next run can reuse them: one
+/// small PUT, within the time limit [`LEAVING`].
 async fn leave(open: &OpenDomain) {
     let domain = open.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(domain) = domain {
-        // If it fails, these packs are stored again: nothing else depends on it.
+        // If this fails, the next run stores these packs again; nothing else depends on it.
         let _ = tokio::time::timeout(LEAVING, domain.leave()).await;
     }
 }
 
-/// Looks at what else the cluster holds, and says at once what the plan does not declare.
+/// Checks the coverage of the cluster, and warns at once of everything that the plan does not declare.
 async fn look(watch: &Watch, reporter: &Reporter) -> Coverage {
     reporter.event(Event::Phase { name: "coverage" });
     let coverage = watch.look(reporter).await;
@@ -180,7 +180,7 @@ async fn look(watch: &Watch, reporter: &Reporter) -> Coverage {
     coverage
 }
 
-/// The items of each domain, in the order in which domains first come up.
+/// Returns the items of each domain, in the order in which domains first appear.
 fn by_domain(items: &[ItemJob]) -> Vec<(String, Vec<&ItemJob>)> {
     let mut domains: Vec<(String, Vec<&ItemJob>)> = Vec::new();
     for item in items {
@@ -193,7 +193,7 @@ fn by_domain(items: &[ItemJob]) -> Vec<(String, Vec<&ItemJob>)> {
     domains
 }
 
-/// The run under way.
+/// The state of a run.
 struct Run<'a> {
     job: &'a BackupJob,
     place: Place<'a>,
@@ -204,7 +204,7 @@ struct Run<'a> {
     open: &'a OpenDomain,
 }
 
-/// What a domain gave.
+/// The result of one domain.
 struct DomainResult {
     draft: DomainDraft,
     items: Vec<(Item, String, BTreeMap<String, CacheRoot>)>,
@@ -301,7 +301,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The index objects of a domain that the newest snapshot names.
+    /// Returns the index objects of a domain in this epoch that the newest snapshot names.
     fn newest_index(&self, domain: NameId) -> Vec<ObjectHash> {
         let epoch = self.start.ready.epoch.epoch;
         let named = self.start.chain.latest().map(|latest| &latest.envelope().index);
@@ -309,7 +309,7 @@ impl Run<'_> {
         own.flat_map(|one| one.objects.iter().copied()).collect()
     }
 
-    /// The index objects of a domain that is finished, merged into few if they are many.
+    /// Merges the index objects of a finished domain into few if there are more than [`MERGE_ABOVE`].
     async fn merged(
         &self,
         domain: &Arc<DomainWriter>,
@@ -376,8 +376,8 @@ impl Run<'_> {
         let before = self.start.state.items.get(&id).and_then(|memory| memory.last_good);
         let mut shrank = String::new();
         let state = if gaps.is_empty() {
-            // What shrank by half is kept, and does not count as safe: an empty mount point, a
-            // database that somebody dropped. Once it is accepted, it is the new measure.
+            // An item that shrank by half is kept but does not count as safe: a mount point may be
+            // empty, a database dropped. Once the plan accepts it, its new size is the reference.
             let before = before.map_or(0, |before| before.bytes);
             let emptied = bytes < before && is_empty_folder(job, &streams);
             if (bytes * 2 >= before && !emptied) || accepted(ANOMALOUS) {
@@ -455,7 +455,7 @@ impl Run<'_> {
         kill_point("backup.commit.begun");
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
-        // Where it cannot be written (a mounted Secret), the head is kept elsewhere: --expect-head.
+        // If the keeper cannot write (a mounted Secret), the head is kept elsewhere: --expect-head.
         let _ = place.keeper.keep_head(KnownHead { seq, hash: committed.head }).await;
         birth::settle(place.keeper, ready.epoch.epoch, &start.epochs).await?;
         Ok(BackupReport {
@@ -468,7 +468,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether nothing is in a folder's stream but the folder.
+/// True if a folder's stream holds only the folder itself.
 fn is_empty_folder(job: &ItemJob, streams: &[Stream]) -> bool {
     matches!(job.work, Work::Folder { .. }) && streams.iter().map(|stream| stream.members).sum::<u64>() <= 1
 }

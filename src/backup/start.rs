@@ -1,4 +1,4 @@
-//! The start of a run: clock, epoch, chain, and what the writer remembers.
+//! The start of a run: checks the clock, opens the epoch and the chain, reads the writer's state.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use crate::world::{World, kill_point};
 
 use super::run::{BackupJob, Place};
 
-/// Clocks that differ by more than this are said …
+/// Difference between this machine's clock and the store's, in seconds, above which a run warns.
 pub const CLOCK_WARN: i64 = 5 * 60;
-/// … and by more than this refused: signatures and ages would be wrong.
+/// Difference, in seconds, above which a run refuses to start: signatures and ages would be wrong.
 pub const CLOCK_REFUSE: i64 = 15 * 60;
 
-/// What the run knows before it reads a source.
+/// The state of the repository before a source is read.
 pub(super) struct Start {
     pub ready: Ready,
     pub epochs: Epochs,
@@ -66,7 +66,7 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     for broken in chain.breaks(&HashSet::new()) {
         reporter.warn("chain", broken.to_string());
     }
-    // A writer that starts over, in another store or in this one, has no past there.
+    // A writer that starts over, in another store or in this one, has no earlier head there.
     let starts_over = ready.born.is_some() && epochs.all.len() == 1;
     if !starts_over && records.cut_offs(key.signing.public()).next().is_none() {
         expect_head(&mut chain, keeper, reporter).await;
@@ -78,8 +78,8 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     Ok(Start { ready, epochs, records, chain, state, began: world.clock.now() })
 }
 
-/// Nothing is written into a folder that is not mounted, or where this writer has never written:
-/// kbak init has stored its first epoch. A marker that was lost beside its objects is put back.
+/// Refuses a folder that is not mounted, or where this writer has never written: kbak init stores its
+/// first epoch. Writes the marker again if it was lost while objects remain.
 async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failure> {
     let Place { store, key, reporter, .. } = place;
     let known = !store.list(&format!("{}/", key.writer), None).await?.entries.is_empty();
@@ -101,8 +101,8 @@ async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failu
     ))
 }
 
-/// Says what lies in the place of a snapshot and is none. What has a greater number than this run
-/// will stay the newest there, and readers do not pass it over.
+/// Warns of objects in the place of a snapshot that are none. One with a higher number than this
+/// run's stays the newest there, and readers do not skip it.
 fn tell_rejected(chain: &Chain, reporter: &Reporter) {
     let next = chain.next_seq();
     for (object, error) in &chain.rejected {
@@ -116,8 +116,8 @@ fn tell_rejected(chain: &Chain, reporter: &Reporter) {
     }
 }
 
-/// Whether the snapshot that this writer committed last is still there. The next one names it as a
-/// parent, so that verify tells its removal, and goes on above its number.
+/// Warns if the snapshot that this writer committed last is missing. The next snapshot names it as a
+/// parent, so that verify reports its removal, and gets a higher number.
 async fn expect_head(chain: &mut Chain, keeper: &dyn EpochKeeper, reporter: &Reporter) {
     let Ok(Some(head)) = keeper.head().await else { return };
     let cut_off = |(key, error): &(ObjectKey, ManifestError)| {
@@ -153,8 +153,8 @@ async fn check_clock(store: &Arc<dyn Store>, world: &World, reporter: &Reporter)
     Ok(())
 }
 
-/// What the writer remembered at the newest snapshot; nothing when that cannot be read, which
-/// costs one full read.
+/// Returns the writer's state at the newest snapshot, or an empty state if it cannot be read, which
+/// costs one full read of the sources.
 async fn read_state(chain: &Chain, ready: &Ready, place: Place<'_>) -> State {
     let Some(latest) = chain.latest() else { return State::default() };
     let domain = place.key.names.id("domain", state::DOMAIN);

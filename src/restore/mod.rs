@@ -1,5 +1,5 @@
-//! Where authenticated bytes go. A target gets a stream that was proven chunk by chunk; it
-//! trusts nothing in it all the same.
+//! Restore targets. A target gets a stream that was authenticated chunk by chunk, and still trusts
+//! nothing in it.
 
 pub mod database;
 pub mod kubernetes;

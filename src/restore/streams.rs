@@ -1,4 +1,4 @@
-//! From the streams of an opened snapshot to the targets: folders, archives, resources.
+//! Restores the streams of an opened snapshot into targets: folders, archives, resources.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -29,16 +29,16 @@ use super::kubernetes::{ResourceStreams, StreamError};
 use super::volume::parse::{Event, Expect, ParseError, Parser};
 use super::volume::{ExistingFiles, Report, Target, TargetOptions, Whither};
 
-/// How many chunks wait for a target.
+/// Most messages that wait for a target.
 const QUEUE: usize = 4;
 
-/// Which part of a folder.
+/// The selected paths of a folder.
 #[derive(Debug, Clone, Default)]
 pub struct Paths(pub Vec<Name>);
 
 impl Paths {
-    /// Whether what happened to `object` of the backup concerns one of them: it is one, lies in one or
-    /// leads to one; where no object is named, it may.
+    /// True if an event at `object` of the backup concerns a selected path: it is one, is below one
+    /// or leads to one. An event without an object may concern any.
     #[must_use]
     pub fn concern(&self, object: &Name) -> bool {
         let path = object.bytes();
@@ -49,21 +49,21 @@ impl Paths {
         self.0.iter().any(|wanted| wanted.bytes() == path || order::is_below(path, wanted.bytes()))
     }
 
-    /// Whether a member leads to one that is wanted: its folders come along.
+    /// True if `path` leads to a selected one: its parent folders are restored too.
     fn leads(&self, path: &[u8]) -> bool {
         self.0.iter().any(|wanted| order::is_below(wanted.bytes(), path))
     }
 }
 
-/// What of a stream is read, in the order of reading.
+/// The parts of a stream to read, in the order of reading.
 #[derive(Debug, Default)]
 struct Selection {
     members: u64,
     runs: Vec<Run>,
-    /// Files that come under the name of a link to them, because their own was not asked for: further
-    /// links to one of them lead there.
+    /// Files restored under the name of a link to them, because their own name is not selected: old
+    /// name to new. Further links to such a file point to the new name.
     moved: HashMap<Vec<u8>, Vec<u8>>,
-    /// Paths at which there is nothing.
+    /// Selected paths that the snapshot does not hold.
     absent: Vec<Name>,
 }
 
@@ -73,37 +73,37 @@ impl Selection {
     }
 }
 
-/// Neighbouring members; or one file that is to have another name than its own.
+/// Neighbouring members, or one file that gets another name.
 #[derive(Debug, Clone)]
 struct Run {
     range: Range<u64>,
     name: Option<Vec<u8>>,
 }
 
-/// What a target is fed.
+/// A message to the target.
 #[derive(Debug)]
 enum Feed {
-    /// Another run begins, and what it is called.
+    /// A run begins; with the new name of its file, if it gets one.
     Run(Option<Vec<u8>>),
-    /// Bytes of it.
+    /// Bytes of the run.
     Bytes(Bytes),
-    /// All has come. Without it the target is not finished.
+    /// Everything was sent. Without it the target is not finished.
     End,
 }
 
-/// What a restore of a folder would read.
+/// The amount that a restore of a folder would read.
 #[derive(Debug)]
 pub struct Look {
-    /// Members of the stream.
+    /// Number of members.
     pub members: u64,
-    /// Bytes of it.
+    /// Number of bytes.
     pub bytes: u64,
-    /// Paths that were asked for and that the snapshot does not hold.
+    /// Selected paths that the snapshot does not hold.
     pub absent: Vec<Name>,
 }
 
-/// Finds out what [`into_folder`] would read, and whether the target would take it, if one is named;
-/// nothing is touched.
+/// Measures how much [`into_folder`] would read and, if a target is named, checks that it would take
+/// the restore. Changes nothing.
 pub async fn look_at_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
@@ -123,8 +123,8 @@ pub async fn look_at_folder(
     Ok(look)
 }
 
-/// Restores a folder, or some paths of it, into `target`, which is made when it is known that
-/// something goes there. Also given: the paths that the snapshot does not hold.
+/// Restores a folder, or some paths of it, into `target`, which is created once something is known to
+/// go there. Also returns the selected paths that the snapshot does not hold.
 pub async fn into_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
@@ -142,7 +142,7 @@ pub async fn into_folder(
     };
     meter.add_bytes_total(selection.bytes());
     let Selection { runs, moved, absent, .. } = selection;
-    // Nothing is deleted beside what was selected, nor what the snapshot says nothing of.
+    // Deletion stays within the selected paths that the snapshot holds.
     let held = |path: &&Name| !absent.contains(path);
     let delete_within = paths.map_or(vec![ROOT.to_vec()], |paths| {
         paths.0.iter().filter(held).map(|path| path.bytes().to_vec()).collect()
@@ -158,10 +158,10 @@ pub async fn into_folder(
     let (sender, receiver) = mpsc::channel::<Feed>(QUEUE);
     let meter = meter.clone();
     let write = world.workers.run(move || write_events(target, receiver, expect, &moved, &meter));
-    // It owns the sender: the channel closes when it ends, however it ends.
+    // This future owns the sender: the channel closes when it ends, for whatever reason.
     let read = async move {
         for run in runs {
-            // A target that has stopped says why itself.
+            // A target that has stopped reports the reason itself.
             if sender.send(Feed::Run(run.name)).await.is_err() {
                 return Ok(());
             }
@@ -175,8 +175,8 @@ pub async fn into_folder(
         let _ = sender.send(Feed::End).await;
         Ok::<_, ReadError>(())
     };
-    // A read error closes the channel without the mark of the end, so the target is not finished:
-    // what is complete stays, nothing half-written does, and nothing is deleted.
+    // A read error closes the channel without `Feed::End`, so the target is not finished: complete
+    // files stay, partial ones are removed, and nothing is deleted.
     let (written, read) = futures::join!(write, read);
     read?;
     Ok((written?, absent))
@@ -202,7 +202,7 @@ fn write_events(
             Feed::End => break,
             Feed::Bytes(piece) => piece,
             Feed::Run(other) => {
-                // What comes under another name stands elsewhere in the stream: its order is its own.
+                // A renamed file is out of stream order: a new parser begins before and after it.
                 if begun && (name.is_some() || other.is_some()) {
                     parser.finish().map_err(parse_failure)?;
                     parser = Parser::new(expect);
@@ -226,7 +226,7 @@ fn write_events(
     target.finish().map_err(target_failure)
 }
 
-/// Gives a carrier the name of the link that asked for it, and leads other links there.
+/// Gives a file the name of the selected link to it, and points other links to that name.
 fn rename(entry: &mut Entry, name: Option<&[u8]>, moved: &HashMap<Vec<u8>, Vec<u8>>) -> Result<(), Failure> {
     match (&mut entry.kind, name) {
         (Kind::HardLink { carrier }, None) => {
@@ -271,8 +271,8 @@ fn target_failure(error: super::volume::TargetError) -> Failure {
     Failure::new(exit, "cannot restore into the folder").remedy(remedy).because(error)
 }
 
-/// The members that `paths` want, neighbours joined. A link to a file that is not wanted brings the
-/// file, under the link's name.
+/// Returns the members that `paths` select, neighbours joined. A link to a file that is not selected
+/// brings the file under the link's name.
 async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failure> {
     let mut selection = Selection::default();
     let mut lines = reader.catalog();
@@ -316,7 +316,7 @@ async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failu
         .remedy("kbak ls or kbak find show what it holds"))
 }
 
-/// The bytes of a member.
+/// Returns the byte range of a member.
 fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, ReadError> {
     let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
     let end =
@@ -324,7 +324,7 @@ fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, Read
     Ok(at..end)
 }
 
-/// Where a member stands in its stream, and its line.
+/// Returns the offset of a member in its stream, and its catalog line.
 pub async fn member(reader: &StreamReader, path: &Name) -> Result<Option<(u64, Line)>, ReadError> {
     let stream = reader.body();
     let mut lines = reader.catalog_from(catalog_start(stream, path.bytes()));
@@ -340,8 +340,8 @@ pub async fn member(reader: &StreamReader, path: &Name) -> Result<Option<(u64, L
     Ok(None)
 }
 
-/// The catalog chunk in which `path` stands, if it is there: the last that begins at or before it.
-/// Only folders are in an order that is known; a kind's objects are in the server's.
+/// Returns the number of the catalog chunk that holds `path`, if any does: the last that begins at or
+/// before it. Only folders have a known order; the objects of a kind are in the server's.
 pub fn catalog_start(stream: &Stream, path: &[u8]) -> usize {
     if path.is_empty() || stream.format != "tar" {
         return 0;
@@ -351,7 +351,7 @@ pub fn catalog_start(stream: &Stream, path: &[u8]) -> usize {
     stream.catalog.partition_point(before).saturating_sub(1)
 }
 
-/// Writes a stream's bytes.
+/// Writes a stream's bytes to `out`.
 pub async fn into_writer(
     reader: &StreamReader,
     out: &mut (impl AsyncWrite + Unpin),
@@ -368,7 +368,7 @@ pub async fn into_writer(
     out.flush().await.map_err(failed)
 }
 
-/// A stream's bytes as something to read from: for a database's tool.
+/// Returns a stream's bytes as a reader, for a database's tool.
 pub fn as_reader(reader: &StreamReader, meter: Arc<Meter>) -> impl AsyncRead + Unpin + Send + use<> {
     meter.add_bytes_total(reader.body().length);
     let bytes = reader.bytes().map(move |piece| {
@@ -379,10 +379,10 @@ pub fn as_reader(reader: &StreamReader, meter: Arc<Meter>) -> impl AsyncRead + U
     tokio_util::io::StreamReader::new(bytes)
 }
 
-/// Reads a stream to its end: all of it is there and whole.
+/// Reads a stream to its end, which proves that all of it is present and intact.
 ///
 /// # Errors
-/// That it is not, or cannot be read.
+/// [`ReadError`] if it is not, or cannot be read.
 pub async fn prove(reader: &StreamReader, meter: &Meter) -> Result<(), ReadError> {
     meter.add_bytes_total(reader.body().length);
     let mut bytes = reader.bytes();
@@ -399,7 +399,7 @@ pub struct SnapshotResources {
 }
 
 impl SnapshotResources {
-    /// Those of `item`. Kinds without objects have no stream.
+    /// Returns the resources of `item`. Kinds without objects have no stream.
     pub fn new(snapshot: &OpenSnapshot, item: &Item) -> Result<Self, Failure> {
         let Some(kinds) = item.facts.get("kinds").cloned() else {
             let why = item.gaps.first().map_or_else(String::new, |gap| gap.reason.clone());
@@ -440,7 +440,7 @@ impl ResourceStreams for SnapshotResources {
     }
 }
 
-/// The stream of an item that has exactly one.
+/// Returns the stream of an item that has exactly one.
 pub fn only_stream(item: &Item) -> Result<&Stream, Failure> {
     match item.streams.as_slice() {
         [stream] => Ok(stream),
@@ -451,7 +451,7 @@ pub fn only_stream(item: &Item) -> Result<&Stream, Failure> {
     }
 }
 
-/// What the reading of the backup, if it lies beneath `error`, says of the run.
+/// Returns the exit code for the [`ReadError`] among the causes of `error`, if there is one.
 #[must_use]
 pub fn exit_of_reading(error: &(dyn Error + 'static)) -> Option<Exit> {
     let mut causes = std::iter::successors(Some(error), |cause| beneath(*cause));

@@ -1,4 +1,4 @@
-//! What an owner's identity opens: every pack that snapshots need, chunk by chunk; every list,
+//! Checks with an owner's identity: every pack that snapshots need, chunk by chunk; every list,
 //! catalog, index, scan cache and state, against those chunks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -26,15 +26,15 @@ use super::finding::{Fault, Role};
 use super::objects::{self, User, Wanted};
 use super::{Check, hints};
 
-/// How many packs are open at once: each takes up to twice its size.
+/// Most packs that are open at once: each takes up to twice its size.
 const PARALLEL: usize = 2;
 
-/// Every chunk that was opened and proven: where it lies and half of its id, to the other half and
-/// its kind. About 40 bytes a chunk.
+/// Every chunk that was opened and proven: its place and half of its id, to the other half and its
+/// kind. About 40 bytes a chunk.
 #[derive(Default)]
 pub(super) struct Proven {
     places: HashMap<[u8; 16], ([u8; 16], u8)>,
-    /// Their ids, wherever they lie: 16 bytes a chunk.
+    /// First halves of the ids, at any place: 16 bytes a chunk.
     ids: HashSet<[u8; 16]>,
 }
 
@@ -50,7 +50,7 @@ impl Proven {
         short
     }
 
-    /// Whether an index's entry is true.
+    /// True if an index entry is correct.
     pub(super) fn has_entry(&self, pack: &ObjectHash, entry: &IndexEntry) -> bool {
         let place = (entry.offset, entry.length, entry.plain);
         self.places.contains_key(&Self::place(pack, place, &entry.id))
@@ -105,8 +105,8 @@ pub(super) async fn check(
     Ok(hints::check(check, &opening, wanted).await?)
 }
 
-/// The keys of every epoch. One that no identity opens is named, and what needs no key is checked
-/// all the same.
+/// Returns the keys of every epoch. One that no identity opens is reported; checks that need no key
+/// still run.
 async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, Failure> {
     let (view, identities) = (check.view, &check.options.identities);
     let mut epochs = Epochs::new();
@@ -140,12 +140,12 @@ fn is_damage(error: &WrapError) -> bool {
 
 pub(super) struct Opening {
     pub(super) epochs: Epochs,
-    /// The domains that were opened, by name.
+    /// Names of the domains that were opened.
     pub(super) names: BTreeMap<(EpochId, NameId), String>,
     pub(super) proven: Proven,
-    /// Streams that were read in an earlier snapshot, and the packs that they miss.
+    /// Streams that were read in an earlier snapshot, and the bad packs that they miss.
     read: HashMap<[u8; 32], Vec<ObjectKey>>,
-    /// Bad packs all of whose chunks that were looked for lie elsewhere too.
+    /// Bad packs whose needed chunks all have copies elsewhere.
     healed: BTreeSet<ObjectKey>,
 }
 
@@ -171,7 +171,7 @@ impl Opening {
         Ok(None)
     }
 
-    /// Opens every pack of the domains that a snapshot is the first to name.
+    /// Opens every pack of the domains that this snapshot is the first to name.
     async fn domains(
         &mut self,
         check: &mut Check<'_>,
@@ -224,14 +224,14 @@ impl Opening {
                     }
                 }
             }
-            // Until a stream misses one of their chunks.
+            // A pack is removed when a stream misses one of its chunks.
             self.healed.extend(domain.bad.iter().map(|pack| path.in_domain(one.domain, Class::Pack, *pack)));
             objects::users_of_bad(check, path, one.domain, domain).await?;
         }
         Ok(())
     }
 
-    /// Reads the lists and catalogs of a snapshot, and compares them with the chunks.
+    /// Reads the lists and catalogs of a snapshot and compares them with the chunks.
     async fn streams(
         &mut self,
         check: &mut Check<'_>,
@@ -267,7 +267,7 @@ impl Opening {
         Ok(())
     }
 
-    /// Gives the bad packs that a stream lies in, or what is wrong with its list.
+    /// Returns the bad packs whose chunks a stream misses, or the fault in its list.
     async fn stream(
         &self,
         open: &OpenSnapshot,
@@ -333,7 +333,7 @@ impl Opening {
     }
 }
 
-/// What tells a stream from every other: its list by ids, and its catalog.
+/// Returns a hash that identifies a stream: its list by ids, and its catalog.
 fn memo(stream: &Stream) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&stream.epoch.0).update(&stream.domain.0).update(&stream.hash.0);
@@ -345,7 +345,7 @@ fn memo(stream: &Stream) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// How damage shows; everything else ends the verification.
+/// Returns the description of damage; any other error ends the verification.
 fn damage(error: ReadError) -> Result<String, Failure> {
     match error {
         // The finding names the object already.

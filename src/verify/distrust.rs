@@ -1,4 +1,4 @@
-//! A signed record of the packs that verify found bad.
+//! Writes a signed record of the packs that verify found bad.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use crate::repository::writer_key::WriterKey;
 
 use super::{Role, Verdict};
 
-/// Signs one record for each domain with bad packs of the writer whose key this is, and stores it.
-/// Packs that a record names already are left out. Gives how many records were written.
+/// Signs and stores one record for each domain of the key's writer that has bad packs. Packs that a
+/// record names already are left out. Returns the number of records.
 ///
 /// # Errors
-/// When the key's writer is not pinned, or the store fails.
+/// [`Failure`] if the key's writer is not pinned, or the store fails.
 pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result<u64, Failure> {
     if !view.writers().contains(&key.writer) {
         let what = format!("the key to sign distrust with is of writer {}, which is not pinned", key.writer);
@@ -45,7 +45,7 @@ pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result
     Ok(written)
 }
 
-/// Epoch, domain and name of a pack, by its key.
+/// Returns the epoch, domain and hash of a pack from its key.
 fn place(key: &str) -> Option<(EpochPath, NameId, ObjectHash)> {
     let key = ObjectKey::parse(key)?;
     let mut segments = key.as_str().split('/');

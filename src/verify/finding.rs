@@ -1,4 +1,4 @@
-//! What is wrong with an object, what that touches, and what to do.
+//! A finding: the fault of an object, the snapshots that it affects, and the remedy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,35 +7,35 @@ use serde::Serialize;
 
 use crate::format::ids::{NameId, ObjectHash, WriterId};
 
-/// The most findings that are kept; the rest is counted.
+/// Most findings that are kept; the others are counted.
 pub const MAX_FINDINGS: usize = 10_000;
 
-/// What is wrong.
+/// The fault of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// It is named by something signed, and is not there.
+    /// A signed object names it, but it does not exist.
     Missing,
-    /// It has another size than what is signed says.
+    /// Its size differs from the signed one.
     Size,
-    /// Its bytes are not those that its name promises.
+    /// Its content does not match its name.
     Altered,
     /// No pinned key signed it, or not for this place.
     Signature,
-    /// It is signed, and contradicts itself or its form.
+    /// It is signed, but contradicts itself or its format.
     Malformed,
-    /// It does not open with the keys of its epoch, or what is in it is not what the snapshot names.
+    /// It does not open with the keys of its epoch, or its content is not what the snapshot names.
     Unreadable,
     /// The chain of snapshots contradicts itself.
     Chain,
-    /// The store shows an older past than was seen before.
+    /// The store shows an older state than was seen before.
     RolledBack,
     /// Only a newer kbak can read it.
     Newer,
 }
 
 impl Fault {
-    /// In one word.
+    /// Returns the fault as a predicate: the object "is missing".
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl Fault {
     }
 }
 
-/// What kind of object it is, which decides what is lost with it and what to do.
+/// The kind of an object, which decides the loss and the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -60,19 +60,19 @@ pub enum Role {
     Marker,
     /// One of the two copies of an epoch.
     Epoch,
-    /// A key that was added for an owner.
+    /// A wrap that was added for an owner.
     Wrap,
     /// A manifest.
     Snapshot,
-    /// What a manifest names and a restore reads: a body.
+    /// A body, which a manifest names and a restore reads.
     Body,
     /// The list of packs that a snapshot needs.
     Needs,
     /// Data or metadata of streams.
     Pack,
-    /// What only speeds up the next backup: index, scan cache, state, mover record.
+    /// An object that only speeds up the next backup: index, scan cache, state, mover record.
     Hint,
-    /// A signed statement.
+    /// A signed record.
     Record,
     /// The plan as a whole.
     Plan,
@@ -120,37 +120,37 @@ pub struct PlanRef {
     pub plan: NameId,
 }
 
-/// A snapshot that a finding touches.
+/// A snapshot that a finding affects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Touched {
-    /// Of which plan.
+    /// The snapshot's plan.
     #[serde(flatten)]
     pub plan: PlanRef,
-    /// Its sequence.
+    /// The snapshot's sequence number.
     pub sequence: u64,
     /// SHA-256 of its manifest.
     pub hash: ObjectHash,
-    /// The items in it that cannot be restored whole, where an identity let kbak look.
+    /// The items in it that cannot be restored whole, if an identity opened it.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub items: BTreeSet<String>,
 }
 
-/// One object that is wrong.
+/// The fault of one object, with its effects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its key in the store.
+    /// The object's key in the store.
     pub object: String,
-    /// What it is.
+    /// The kind of object.
     pub role: Role,
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
-    /// How it shows, in one line.
+    /// Details, in one line.
     pub detail: String,
-    /// Every chunk that snapshots need of it lies elsewhere too, so that a restore is whole.
+    /// True if every chunk of it that snapshots need has a copy elsewhere, so that a restore is whole.
     pub healed: bool,
-    /// The snapshots that it touches, oldest first.
+    /// The snapshots that it affects, oldest first.
     pub snapshots: Vec<Touched>,
-    /// What to do.
+    /// The recommended action.
     pub remedy: String,
 }
 
@@ -160,18 +160,18 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All findings, one an object: the first that shows.
+/// All findings, at most one per object: the first that is found.
 #[derive(Debug, Default)]
 pub struct Findings {
     found: BTreeMap<String, Finding>,
-    /// Objects with a finding that nothing signed names. Anyone who may write can make many of them, so
-    /// they make way for the others.
+    /// Objects with a finding that no signed object names. Anyone with write access can make many of
+    /// them, so they give way to the others.
     unnamed: Vec<String>,
     left_out: u64,
 }
 
 impl Findings {
-    /// Adds one, unless the object has one.
+    /// Adds a finding, unless the object has one.
     pub fn add(&mut self, object: impl Into<String>, role: Role, fault: Fault, detail: impl Into<String>) {
         let object = object.into();
         if self.found.contains_key(&object) {
@@ -197,7 +197,7 @@ impl Findings {
         self.found.insert(object, finding);
     }
 
-    /// Adds one of an object that nothing signed names, if there is room.
+    /// Adds a finding on an object that no signed object names, if there is room.
     pub fn add_unnamed(
         &mut self,
         object: impl Into<String>,
@@ -214,19 +214,18 @@ impl Findings {
         }
     }
 
-    /// So many more were not kept.
+    /// Counts findings that were not kept.
     pub fn leave_out(&mut self, count: u64) {
         self.left_out += count;
     }
 
-    /// Whether an object has one.
+    /// True if `object` has a finding.
     #[must_use]
     pub fn has(&self, object: &str) -> bool {
         self.found.contains_key(object)
     }
 
-    /// Says that a snapshot, and an item of it if that is known, is touched by what is wrong with
-    /// `object`.
+    /// Records that the fault of `object` affects a snapshot, and an item of it if that is known.
     pub fn touch(
         &mut self,
         object: &str,
@@ -244,7 +243,7 @@ impl Findings {
         finding.snapshots[at].items.extend(item.map(str::to_owned));
     }
 
-    /// Says that a restore is whole in spite of what is wrong with `object`.
+    /// Records that restores are whole in spite of the fault of `object`.
     pub fn heal(&mut self, object: &str) {
         if let Some(finding) = self.found.get_mut(object) {
             finding.healed = true;
@@ -253,7 +252,7 @@ impl Findings {
         }
     }
 
-    /// The findings by key, and how many more there were.
+    /// Returns the findings by key, and the number of those not kept.
     #[must_use]
     pub fn finish(mut self) -> (Vec<Finding>, u64) {
         for finding in self.found.values_mut() {

@@ -1,5 +1,5 @@
-//! Objects that only speed up the next backup (indexes, scan caches, states), opened and held
-//! against the chunks that were proven.
+//! Opens objects that only speed up the next backup (indexes, scan caches, states) and compares them
+//! with the proven chunks.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use super::contents::{Opening, Proven};
 use super::finding::{Fault, Role};
 use super::objects::{Domain, Wanted};
 
-/// What age adds to a small object at most.
+/// Most bytes that age encryption adds to a small object.
 const OVERHEAD: u64 = 1 << 20;
 
 type Wrong = Option<(Fault, String)>;
@@ -40,7 +40,7 @@ pub(super) async fn check(
             let name = match (opening.names.get(&(*id, domain)), class) {
                 (_, Class::State) => state::DOMAIN,
                 (Some(name), _) => name,
-                // No snapshot that opened says how this domain is called.
+                // No snapshot that was opened gives the name of this domain.
                 (None, _) => {
                     check
                         .not_checked(format!("what is in {object}: no snapshot that opens names its domain"));
@@ -70,7 +70,7 @@ fn unreadable(error: &dyn std::error::Error) -> (Fault, String) {
     (Fault::Unreadable, causes(error))
 }
 
-/// Where a hint lies, and what opens it.
+/// The place of a hint, and the key that opens it.
 struct Hint {
     path: EpochPath,
     domain: NameId,
@@ -92,7 +92,7 @@ impl Hint {
         })
     }
 
-    /// An index must not name a chunk where there is none, in a pack that was opened.
+    /// Checks that an index names no missing chunk in a pack that was opened.
     fn index(&self, sealed: &[u8], domain: Option<&Domain>, proven: &Proven) -> Wrong {
         let index = match Index::open(sealed, &self.key) {
             Ok(index) => index,
@@ -108,7 +108,7 @@ impl Hint {
         Some((Fault::Malformed, format!("it names a chunk in pack {pack} that is not there")))
     }
 
-    /// The root of a scan cache, and the groups that it names.
+    /// Checks the root of a scan cache, and the groups that it names.
     async fn cache(&self, check: &Check<'_>, sealed: &[u8]) -> Result<Wrong, StoreError> {
         let groups = match cache::open_root(sealed, &self.key) {
             Ok(groups) => groups,

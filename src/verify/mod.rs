@@ -1,9 +1,9 @@
-//! Verify: what lies in a store, against what pinned keys signed.
+//! Verify: compares the objects in a store with those that pinned keys signed.
 //!
-//! Without a key it proves signatures, the chain, and that everything a snapshot needs is there
-//! with its size; as far as it is asked to, that every byte is the one that was stored, since names
-//! are hashes. With an owner's identity it opens everything down to every chunk. It says what it
-//! did not look at.
+//! Without a key it proves signatures, the chain, and the presence and size of everything that a
+//! snapshot needs. On request it also proves that every byte is the one that was stored, since names
+//! are hashes. With an owner's identity it opens everything down to every chunk. It reports what it
+//! did not check.
 
 mod contents;
 mod distrust;
@@ -34,50 +34,50 @@ use crate::store::{StoreError, StoreErrorKind};
 pub use distrust::distrust;
 pub use finding::{Fault, Finding, Findings, MAX_FINDINGS, PlanRef, Role, Touched};
 
-/// How many writers of a bucket are told apart.
+/// Most folders of writers that are told apart in a bucket.
 const MAX_WRITERS: usize = 1000;
 
-/// How much is read.
+/// The amount of data that is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Depth {
-    /// What is small: signed objects and the lists of packs. Everything else is looked up in the
+    /// Only small objects: signed ones and the lists of packs. Everything else is looked up in the
     /// store's listing.
     Presence,
-    /// Besides, this share of the packs, at least one, chosen at random: above 0, at most 1.
+    /// Also a random share of the packs, at least one: above 0, at most 1.
     Sample(f64),
     /// Every byte.
     All,
 }
 
-/// What is verified, and how far.
+/// The scope and depth of a verification.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which writers and plans; the snapshot's name does not count.
+    /// The writers and plans to verify; the snapshot's name is ignored.
     pub which: Which,
-    /// How much is read.
+    /// The amount of data that is read.
     pub depth: Depth,
     /// A manifest that must be in a chain.
     pub expect_head: Option<ObjectHash>,
     /// Owners' identities: with any, everything that snapshots need is opened.
     pub identities: Vec<Arc<Identity>>,
-    /// What readers may hold, in bytes.
+    /// Memory limit of readers, in bytes.
     pub memory: u64,
 }
 
-/// What was looked at.
+/// The numbers of checked objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Plans.
+    /// Number of plans.
     pub plans: u64,
-    /// Epochs whose signature counts.
+    /// Epochs with a valid signature.
     pub epochs: u64,
-    /// Snapshots whose signature counts.
+    /// Snapshots with a valid signature.
     pub snapshots: u64,
     /// Packs that snapshots need.
     pub packs: u64,
-    /// Objects of which every byte was read and hashed, packs included.
+    /// Objects that were read and hashed in full, packs included.
     pub hashed: u64,
-    /// Packs of which every byte was read and hashed.
+    /// Packs that were read and hashed in full.
     pub packs_read: u64,
     /// Bytes that were read for that.
     pub bytes_read: u64,
@@ -91,33 +91,33 @@ pub struct Head {
     /// The plan.
     #[serde(flatten)]
     pub plan: PlanRef,
-    /// Its sequence.
+    /// The snapshot's sequence number.
     pub sequence: u64,
     /// SHA-256 of its manifest.
     pub hash: ObjectHash,
 }
 
-/// What verify found.
+/// The result of verify.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     /// The store, without credentials.
     pub repository: String,
-    /// What was looked at.
+    /// The numbers of checked objects.
     pub checked: Totals,
-    /// The newest snapshots: worth keeping somewhere else, for `--expect-head`.
+    /// The newest snapshots: to be kept elsewhere, for `--expect-head`.
     pub heads: Vec<Head>,
-    /// What was not looked at, in words.
+    /// Parts that were not checked, in words.
     pub not_checked: Vec<String>,
-    /// What is wrong.
+    /// The faults that were found.
     pub findings: Vec<Finding>,
-    /// How many more findings there were than are listed.
+    /// Number of findings that are not listed.
     pub findings_left_out: u64,
-    /// An identity was given, and some epoch did not open with it.
+    /// Epochs that none of the given identities opens.
     pub closed_epochs: Vec<EpochId>,
 }
 
 impl Verdict {
-    /// The exit code that it asks for.
+    /// Returns the exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {
         if self.findings.iter().any(|finding| finding.fault != Fault::Newer && !finding.healed) {
@@ -132,7 +132,7 @@ impl Verdict {
     }
 }
 
-/// A verification under way.
+/// The state of a verification.
 struct Check<'a> {
     view: &'a View,
     options: &'a Options,
@@ -142,16 +142,16 @@ struct Check<'a> {
     not_checked: BTreeSet<String>,
     closed: Vec<EpochId>,
     heads: Vec<Head>,
-    /// The chain that is being checked, and whose it is.
+    /// The plan whose chain is being checked.
     plan: Option<PlanRef>,
     chain: Vec<Snapshot>,
 }
 
-/// Verifies what `view` shows.
+/// Verifies the part of `view` that `options` select.
 ///
 /// # Errors
-/// When the store cannot be read, or nobody is pinned. What is wrong with the repository is no
-/// error: it stands in the verdict.
+/// [`Failure`] if the store cannot be read, or no writer is pinned. A fault in the repository is no
+/// error: it is in the verdict.
 pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Failure> {
     let mut check = Check {
         view,
@@ -168,7 +168,7 @@ pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Failure> 
     check.marker().await?;
     let plans = view.plan_ids(&options.which).await?;
     if plans.is_empty() {
-        // The birth of the first epoch is part of kbak init.
+        // kbak init creates the first epoch.
         let detail = "nothing of any pinned writer is there, not even an epoch";
         check.findings.add(view.store.describe(), Role::Plan, Fault::Missing, detail);
     }
@@ -182,7 +182,7 @@ pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Failure> 
     for (writer, plan) in plans {
         let Some(records) = records.get(&writer) else { continue };
         let view = view.plan(writer, plan, records).await?;
-        // One that lies there and is no good is a finding of its own.
+        // A rejected manifest has a finding of its own.
         let rejected = |head: ObjectHash| names(&view, head);
         expected |= options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
         check.one(&view).await?;
@@ -202,8 +202,7 @@ impl Check<'_> {
         self.not_checked.insert(what.into());
     }
 
-    /// Says that the snapshots with these places in the chain are touched by what is wrong with
-    /// `object`.
+    /// Records that the fault of `object` affects the snapshots at these positions in the chain.
     fn touch(&mut self, object: &str, users: &[objects::User]) {
         for user in users {
             self.touch_item(object, *user, None);
@@ -232,11 +231,11 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Says whose folders are not looked at.
+    /// Reports the folders of writers that are not checked.
     async fn others(&mut self, plans: &[(WriterId, NameId)]) -> Result<(), Failure> {
         let there = match folders(&self.view.store, "", MAX_WRITERS).await {
             Ok(there) => there,
-            // Anyone who may write can make many: that must not end a verification.
+            // Anyone with write access can make many folders: that must not end a verification.
             Err(StoreError { kind: StoreErrorKind::Protocol(what), .. }) => {
                 self.not_checked(format!("what others keep beside the pinned writers: {what}"));
                 return Ok(());
@@ -264,7 +263,7 @@ impl Check<'_> {
         self.totals.plans += 1;
         self.totals.epochs += plan.epochs.all.len() as u64;
         self.totals.snapshots += self.chain.len() as u64;
-        // Two runs at once make two heads: each of them is something to hold on to.
+        // Two runs at once make two heads, and both are reported.
         self.heads.extend(plan.chain.heads().into_iter().map(|head| Head {
             plan: place,
             sequence: head.envelope().seq,
@@ -286,7 +285,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Both copies of every epoch, and epochs that something names and that are not there.
+    /// Checks both copies of every epoch, and reports epochs that are named and missing.
     fn epochs(&mut self, plan: &PlanView, named: impl Iterator<Item = EpochId>) {
         for (key, error) in &plan.epochs.rejected {
             self.findings.add(key.as_str(), Role::Epoch, epoch_fault(error), causes(error));
@@ -315,7 +314,7 @@ impl Check<'_> {
         }
     }
 
-    /// How snapshots name each other.
+    /// Checks the links between snapshots.
     fn links(&mut self, plan: &PlanView) {
         for (key, error) in &plan.chain.rejected {
             let fault = match error {
@@ -333,7 +332,7 @@ impl Check<'_> {
                 Break::ParentMissing { seq, parent } => (*seq, names(plan, *parent)),
                 Break::Sequence { seq, .. } | Break::BackInTime { seq, .. } => (*seq, false),
             };
-            // The parent lies there, and is a finding of its own.
+            // The parent exists, and has a finding of its own.
             if known {
                 continue;
             }
@@ -389,7 +388,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether a manifest that does not count lies under the name of `hash`.
+/// True if a rejected manifest has the name of `hash`.
 fn names(plan: &PlanView, hash: ObjectHash) -> bool {
     let named =
         |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == hash);

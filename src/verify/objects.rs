@@ -1,5 +1,5 @@
-//! What lies in an epoch's folder, against what signed manifests name: presence and size of
-//! everything, and the hash of as much as is asked for. Needs no key.
+//! Checks the objects in an epoch's folder against those that signed manifests name: presence and
+//! size of all, and the hash of as many as requested. Needs no key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,16 +17,16 @@ use crate::store::{Entry, MAX_OBJECT, StoreError, StoreErrorKind};
 use super::finding::{Fault, MAX_FINDINGS, Role};
 use super::{Check, Depth};
 
-/// How many objects are read at once.
+/// Most objects that are read at once.
 const PARALLEL: usize = 4;
 
-/// A snapshot by its place in the chain that is checked.
+/// A snapshot, by its position in the chain that is checked.
 pub(super) type User = usize;
 
-/// What the manifests of a plan name in one epoch.
+/// The objects that the manifests of a plan name in one epoch.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    /// Everything but packs and needs.
+    /// All objects except packs and needs.
     objects: BTreeMap<ObjectKey, Object>,
     /// Domains, with their packs.
     pub(super) domains: BTreeMap<NameId, Domain>,
@@ -40,30 +40,30 @@ struct Object {
     seen: bool,
 }
 
-/// One domain of one epoch.
+/// A domain of the epoch, with its packs.
 #[derive(Debug, Default)]
 pub(super) struct Domain {
-    /// Its needs objects, and whose they are.
+    /// Its needs objects, and the snapshots that name them.
     needs: BTreeMap<ObjectHash, Vec<User>>,
-    /// All packs that any of them lists, by hash. 40 bytes each.
+    /// All packs that its needs objects list, sorted by hash. 40 bytes each.
     pub(super) packs: Vec<PackName>,
-    /// Those of them that are missing, short or altered.
+    /// Bad packs: missing, of another size, altered or unreadable.
     pub(super) bad: BTreeSet<ObjectHash>,
 }
 
 impl Domain {
-    /// Whether a pack is needed.
+    /// True if a snapshot needs `pack`.
     fn wants(&self, pack: &ObjectHash) -> bool {
         self.packs.binary_search_by_key(pack, |pack| pack.hash).is_ok()
     }
 
-    /// Whether a pack is needed, and nothing was found wrong with it.
+    /// True if a snapshot needs `pack`, and no fault was found in it.
     pub(super) fn has_good(&self, pack: &ObjectHash) -> bool {
         self.wants(pack) && !self.bad.contains(pack)
     }
 }
 
-/// What all manifests of a chain name, by epoch.
+/// Returns the objects that all manifests of a chain name, by epoch.
 pub(super) fn wanted(chain: &[Snapshot]) -> BTreeMap<EpochId, Wanted> {
     let mut epochs: BTreeMap<EpochId, Wanted> = BTreeMap::new();
     for (user, snapshot) in chain.iter().enumerate() {
@@ -95,12 +95,12 @@ pub(super) fn wanted(chain: &[Snapshot]) -> BTreeMap<EpochId, Wanted> {
 }
 
 impl Wanted {
-    /// What only speeds up the next backup.
+    /// Returns the objects that only speed up the next backup.
     pub(super) fn hints(&self) -> impl Iterator<Item = &ObjectKey> {
         self.objects.iter().filter(|(_, object)| object.role == Role::Hint).map(|(key, _)| key)
     }
 
-    /// The snapshots that name an object.
+    /// Returns the snapshots that name an object.
     pub(super) fn users(&self, key: &ObjectKey) -> &[User] {
         self.objects.get(key).map_or(&[], |object| &object.users)
     }
@@ -177,7 +177,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Reads the needs objects of a domain.
+/// Reads the needs objects of a domain, and collects the packs that they list.
 async fn needs(
     check: &mut Check<'_>,
     path: EpochPath,
@@ -189,7 +189,7 @@ async fn needs(
         let (fault, detail) = match named::get(&check.view.store, &key, *hash, MAX_NEEDS).await? {
             Named::Is(bytes) => match Needs::parse(&bytes) {
                 Some(needs) => {
-                    // Kept sorted, so that what several snapshots need is held once.
+                    // Kept sorted, so that a pack that several snapshots need is held once.
                     let unknown = |pack: &&PackName| domain.packs.binary_search(pack).is_err();
                     let new: Vec<PackName> = needs.packs().iter().filter(unknown).copied().collect();
                     if !new.is_empty() {
@@ -210,7 +210,7 @@ async fn needs(
     Ok(())
 }
 
-/// Says which snapshots need the packs that are bad.
+/// Records the snapshots that need the bad packs.
 pub(super) async fn users_of_bad(
     check: &mut Check<'_>,
     path: EpochPath,
@@ -233,8 +233,8 @@ pub(super) async fn users_of_bad(
 
 type Wrong = (ObjectKey, Role, Fault, String, ObjectHash);
 
-/// All that is wrong with what something signed names; of the rest, which anyone may put there, no
-/// more than is told.
+/// All faults in objects that a signed object names; of the others, which anyone may store, at most
+/// [`MAX_FINDINGS`].
 #[derive(Default)]
 struct Wrongs {
     named: Vec<Wrong>,
@@ -260,25 +260,25 @@ impl Wrongs {
     }
 }
 
-/// An object that is to be read and hashed.
+/// An object to be read and hashed.
 struct Read {
     entry: Entry,
     role: Role,
     hash: ObjectHash,
-    /// Whether something signed names it.
+    /// True if a signed object names it.
     named: bool,
 }
 
-/// The books on one listing: what was wanted, what came.
+/// Compares one listing with the wanted objects.
 struct Book<'a> {
     path: EpochPath,
     depth: Depth,
     opens_packs: bool,
     objects: &'a mut BTreeMap<ObjectKey, Object>,
     domains: &'a BTreeMap<NameId, Domain>,
-    /// How far each domain's packs were met.
+    /// Number of packs of each domain that the listing has passed.
     met: BTreeMap<NameId, usize>,
-    /// The share of packs that is read, and where the next one is due.
+    /// The share of packs that is read, and its running sum: a pack is read when it reaches 1.
     share: f64,
     due: f64,
     wrong: Wrongs,
@@ -286,12 +286,12 @@ struct Book<'a> {
 
 impl<'a> Book<'a> {
     fn new(check: &Check<'_>, path: EpochPath, wanted: &'a mut Wanted, needed: u64) -> Self {
-        // One pack at least, wherever there is one.
+        // At least one pack, wherever there is one.
         let share = match check.options.depth {
             Depth::Sample(share) => share.max(1.0 / needed.max(1) as f64),
             Depth::Presence | Depth::All => 0.0,
         };
-        // Every n-th pack from a random one on: as many as were asked for, none of them predictable.
+        // Every n-th pack from a random one on: the requested share, and not predictable.
         let due = f64::from(u32::from_le_bytes(check.view.world.random::<4>())) / f64::from(u32::MAX);
         Self {
             path,
@@ -306,9 +306,9 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// Takes one entry of the listing. Gives it back if it is to be read and hashed.
+    /// Takes one entry of the listing. Returns it if it is to be read and hashed.
     fn entry(&mut self, entry: &Entry) -> Option<Read> {
-        // What is in no place of ours was named by the listing already.
+        // The listing has reported objects outside the layout already.
         let placed = self.path.placed(&entry.key)?;
         let named = self.names(&entry.key, placed);
         self.no_file(entry, placed, named);
@@ -316,7 +316,7 @@ impl<'a> Book<'a> {
         Some(Read { entry: entry.clone(), role, hash, named })
     }
 
-    /// Whether something signed names an object.
+    /// True if a signed object names `key`.
     fn names(&self, key: &ObjectKey, placed: Placed) -> bool {
         let domain = |id| self.domains.get(&id);
         match placed {
@@ -328,8 +328,8 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// What is no file, or larger than any object, is wrong wherever an object would be, whether anything
-    /// names that or not: no writer makes it. Nobody reads it, either.
+    /// Records entries that are no file, or larger than any object: no writer makes them. They are
+    /// faults wherever an object would be, named or not, and are not read.
     fn no_file(&mut self, entry: &Entry, placed: Placed, named: bool) {
         let (role, hash) = match placed {
             _ if !is_foreign(entry) => return,
@@ -347,10 +347,10 @@ impl<'a> Book<'a> {
         self.wrong.add(named, || (entry.key.clone(), role, Fault::Altered, detail, hash));
     }
 
-    /// What is to be read of it, if anything.
+    /// Returns the role and hash of an object that must be read.
     fn enter(&mut self, entry: &Entry, placed: Placed) -> Option<(Role, ObjectHash)> {
         let (role, hash) = match placed {
-            // Read whole and checked when the chain was read.
+            // Read whole and checked together with the chain.
             Placed::Epoch | Placed::Snapshot(_) => return None,
             Placed::Wrap(hash) => (Role::Wrap, hash),
             Placed::Body(hash) => (Role::Body, hash),
@@ -402,12 +402,12 @@ impl<'a> Book<'a> {
         self.due += self.share;
         let sampled = self.due >= 1.0;
         self.due -= f64::from(u8::from(sampled));
-        // With an identity it is read once, by whoever opens it.
+        // With an identity, the pack is read once, when it is opened.
         let read = sampled || (all && !self.opens_packs);
         read.then_some((Role::Pack, hash))
     }
 
-    /// What was wanted and did not come.
+    /// Returns all faults, including wanted objects that are missing from the listing.
     fn end(mut self) -> Wrongs {
         for (id, domain) in self.domains {
             let met = self.met.get(id).copied().unwrap_or(0);
@@ -423,7 +423,7 @@ impl<'a> Book<'a> {
     }
 }
 
-/// Whether no writer can have put it there.
+/// True if no writer can have made the entry.
 fn is_foreign(entry: &Entry) -> bool {
     !entry.plain || entry.size > MAX_OBJECT
 }

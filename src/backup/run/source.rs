@@ -1,4 +1,4 @@
-//! What the source of one item gives: streams, or why there are none.
+//! Reads the source of one item into streams, or records why there are none.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::super::{database, resources, volume};
 use super::Run;
 
 impl Run<'_> {
-    /// Reads an item into `domain`. What its source cannot give is a gap in it; only the store ends
-    /// the run.
+    /// Reads an item into `domain`. A failure of its source becomes a gap; only a failure of the
+    /// store or the pipeline ends the run.
     pub(super) async fn item(&self, job: &ItemJob, domain: &Arc<DomainWriter>) -> Result<Finished, Failure> {
         let reporter = self.place.reporter;
         let parameters = &self.start.ready.epoch.parameters;
@@ -63,7 +63,7 @@ impl Run<'_> {
                         (finished.gaps, finished.notes) = (written.gaps, written.notes);
                         finished.left_out = written.left_out;
                         finished.fact("path", path.display().to_string());
-                        // A restore that deletes spares what was excluded.
+                        // A restore that deletes extra files must spare excluded paths.
                         if !options.exclude.is_empty() {
                             finished.fact("exclude", &options.exclude);
                         }
@@ -77,7 +77,7 @@ impl Run<'_> {
         })
     }
 
-    /// The scan cache of the last run, if it lies in this epoch and domain.
+    /// Returns the scan cache of the last run, if it may be used and is in this epoch and domain.
     fn cache_root(&self, item: &str, domain: NameId) -> Option<ObjectHash> {
         let id = self.place.key.names.id("item", item);
         let root = self.start.state.items.get(&id)?.caches.get("tar")?;
@@ -86,7 +86,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether an error of a source has its cause in the pipeline, so that the run cannot go on.
+/// True if the pipeline caused the error of a source, so that the run cannot go on.
 fn pipeline_cause(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,4 +1,4 @@
-//! The scan cache of the last run: which members are unchanged, and where their bytes lie.
+//! The scan cache of the last run: unchanged members, and the places of their bytes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +13,10 @@ use crate::report::event::Reporter;
 use crate::repository::named::{self, Named};
 use crate::store::{Store, StoreError};
 
-/// How many groups beyond the one that the walk is in may be loaded in search of a member: a boundary
-/// may have moved.
+/// Most groups beyond the current one that are loaded in search of a member: a boundary may have
+/// moved.
 const MAX_AHEAD: usize = 2;
-/// How many groups are in memory at once: the one that the walk is in, and those.
+/// Most groups in memory: the current one, and those loaded beyond it.
 const WINDOW: usize = 1 + MAX_AHEAD;
 
 /// Reads a scan cache in walk order.
@@ -30,9 +30,9 @@ pub struct Earlier {
     groups: Vec<GroupRef>,
     by_key: HashMap<u64, usize>,
     loaded: VecDeque<Loaded>,
-    /// The next one to load.
+    /// The next group to load.
     next: usize,
-    /// The one that the walk is in, as far as its boundaries and its members tell.
+    /// The group that the walk is in, as its boundaries and its members show.
     current: usize,
     fresh: Vec<(Vec<u8>, ObjectHash)>,
 }
@@ -41,12 +41,12 @@ struct Loaded {
     number: usize,
     members: HashMap<[u8; 16], (u64, u64)>,
     slices: Vec<Slice>,
-    /// Where each slice starts in the group's bytes.
+    /// Offset of each slice in the group's bytes.
     starts: Vec<u64>,
 }
 
 impl Earlier {
-    /// The cache whose root is `root`; an empty one without a root, or with one that does not open.
+    /// Opens the cache whose root is `root`. It is empty without a root, or if the root does not open.
     pub async fn open(
         store: Arc<dyn Store>,
         path: EpochPath,
@@ -82,7 +82,7 @@ impl Earlier {
         Ok(earlier)
     }
 
-    /// Whether nothing is known: every file is read.
+    /// True if the cache is empty, so that every file is read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
@@ -104,7 +104,7 @@ impl Earlier {
         Ok(None)
     }
 
-    /// A group of the walk begins at a path with this cut hash.
+    /// Enters the group that begins at a path with this cut hash, and loads it.
     pub async fn enter(&mut self, key: u64) -> Result<(), StoreError> {
         if let Some(&number) = self.by_key.get(&key) {
             (self.next, self.current) = (number, number);
@@ -113,7 +113,7 @@ impl Earlier {
         Ok(())
     }
 
-    /// Takes the next group in, unless it is in memory; false after the last one.
+    /// Loads the next group, unless it is in memory. Returns false after the last one.
     async fn load(&mut self) -> Result<bool, StoreError> {
         let Some(group) = self.groups.get(self.next).copied() else { return Ok(false) };
         let number = self.next;
@@ -135,14 +135,14 @@ impl Earlier {
         Ok(true)
     }
 
-    /// Groups loaded since the last call: plaintext and object, so that a group that comes out the
-    /// same is not stored again.
+    /// Returns the groups loaded since the last call, as plaintext and object, so that a group that
+    /// comes out the same is not stored again.
     pub fn take_fresh(&mut self) -> Vec<(Vec<u8>, ObjectHash)> {
         std::mem::take(&mut self.fresh)
     }
 
-    /// The slices that hold a member with this digest and length, if all of their packs are at
-    /// hand.
+    /// Returns the slices that hold a member with this digest and length, if all of their packs are
+    /// known.
     pub async fn find(&mut self, digest: &[u8; 16], length: u64) -> Result<Option<Vec<Slice>>, StoreError> {
         if *digest == NO_DIGEST || self.groups.is_empty() {
             return Ok(None);
@@ -157,8 +157,8 @@ impl Earlier {
                 let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
                 return Ok(slices.iter().all(|slice| known.has_pack(&slice.place.pack)).then_some(slices));
             }
-            // A boundary that moved: the member may stand in a group that comes next. No further,
-            // or the groups that the walk is in would leave the window.
+            // A boundary may have moved, so that the member is in a later group. The search stops at
+            // `MAX_AHEAD`, or the groups in use would leave the window.
             if self.next > self.current + MAX_AHEAD || !self.load().await? {
                 return Ok(None);
             }
@@ -185,7 +185,7 @@ impl Loaded {
         Self { number, members, starts: starts.collect(), slices: group.slices }
     }
 
-    /// The slices of `length` bytes at `at`.
+    /// Returns the slices of `length` bytes at `at`.
     fn slices(&self, at: u64, length: u64) -> Vec<Slice> {
         let end = at + length;
         let first = self.starts.partition_point(|start| *start <= at).saturating_sub(1);

@@ -1,4 +1,4 @@
-//! What a walk could not take, or left out: named as far as names are few, counted beyond.
+//! The gaps and left-out entries of a walk: the first are named, the others counted by code.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -10,12 +10,12 @@ use crate::format::body::Gap;
 use crate::format::name::Name;
 use crate::source::volume::{GapKind, LeftOut, Skip};
 
-/// So many are named one by one; the rest is counted by code.
+/// Most gaps, and most notes, that are named; the others are counted by code.
 const NAMED: usize = 1000;
-/// So many carriers are remembered; with more, each may have links.
+/// Most carriers of stored links that are remembered; with more, any carrier may have links.
 const LINKED: usize = 100_000;
 
-/// Collected from the walk and from jobs. Cheap to clone.
+/// Gaps and notes, collected from the walk and from jobs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Findings(Arc<Mutex<Inner>>);
 
@@ -24,9 +24,9 @@ struct Inner {
     gaps: Kinds,
     notes: Kinds,
     lost_carriers: HashSet<Vec<u8>>,
-    /// Those that were deleted: only at the end it shows whether that is a loss.
+    /// Deleted carriers. Only at the end is it known whether a stored link needs them.
     deleted: Vec<Vec<u8>>,
-    /// Carriers that stored links name, by a hash.
+    /// Hashes of the carriers that stored links name.
     linked: HashSet<u64>,
     hasher: RandomState,
 }
@@ -38,7 +38,7 @@ struct Kinds {
     tally: Tally,
 }
 
-/// How often each code came up.
+/// Number of findings by code.
 pub type Tally = BTreeMap<&'static str, u64>;
 
 impl Kinds {
@@ -70,7 +70,7 @@ impl Findings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something is missing from the snapshot.
+    /// Records that something is missing from the snapshot.
     pub fn gap(&self, path: &[u8], kind: &GapKind) {
         let reason = match std::error::Error::source(kind) {
             Some(cause) => format!("{kind}: {cause}"),
@@ -79,7 +79,7 @@ impl Findings {
         self.lock().gaps.add(gap_code(kind), path, reason);
     }
 
-    /// A file could not be stored; further members may link to its content, if it `carries`.
+    /// Records that a file could not be stored. If it `carries`, further members may link to its content.
     pub fn lose(&self, path: &[u8], gap: &GapKind, carries: bool) {
         let deleted = matches!(gap, GapKind::Open(Errno::NOENT));
         if carries {
@@ -97,7 +97,7 @@ impl Findings {
         }
     }
 
-    /// A link to `carrier` is stored.
+    /// Records that a link to `carrier` is stored.
     pub fn link(&self, carrier: &[u8]) {
         let mut inner = self.lock();
         if inner.linked.len() < LINKED {
@@ -106,19 +106,19 @@ impl Findings {
         }
     }
 
-    /// Whether a stored link may name it.
+    /// True if a stored link may name `carrier`.
     fn is_linked(&self, carrier: &[u8]) -> bool {
         let inner = self.lock();
         inner.linked.len() == LINKED || inner.linked.contains(&inner.hasher.hash_one(carrier))
     }
 
-    /// Whether that file could not be stored.
+    /// True if the file at `path`, to which members may link, could not be stored.
     #[must_use]
     pub fn lost_carrier(&self, path: &[u8]) -> bool {
         self.lock().lost_carriers.contains(path)
     }
 
-    /// Something is left out by rule.
+    /// Records that an entry is left out by rule.
     pub fn skip(&self, path: &[u8], why: Skip) {
         let code = match why {
             Skip::Socket => "socket",
@@ -130,12 +130,12 @@ impl Findings {
         self.lock().notes.add(code, path, why.to_string());
     }
 
-    /// A file was deleted between walk and read: no loss.
+    /// Records that a file was deleted between walk and read, which is no loss.
     fn vanished(&self, path: &[u8]) {
         self.lock().notes.add("vanished", path, "deleted while the backup ran".into());
     }
 
-    /// Something is left out and only counted.
+    /// Records entries that are only counted, with one example.
     pub fn left_out(&self, kind: LeftOut, count: u64, example: &[u8]) {
         let (code, what) = match kind {
             LeftOut::Excluded => ("excluded", "match an exclude pattern"),
@@ -149,12 +149,12 @@ impl Findings {
         self.lock().notes.add_counted(code, count, example, format!("{count}: {what}"));
     }
 
-    /// Gaps, notes, and how often each note's code came up.
+    /// Returns the gaps, the notes, and the number of notes by code.
     #[must_use]
     pub fn finish(&self) -> (Vec<Gap>, Vec<Gap>, Tally) {
         let deleted = std::mem::take(&mut self.lock().deleted);
         for path in deleted {
-            // Links that came later carry the content themselves.
+            // Links stored after the loss carry the content themselves.
             if self.is_linked(&path) {
                 self.gap(&path, &GapKind::CarrierGone);
             } else {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deleted_file_is_a_loss_only_where_a_link_to_it_is_stored() {
+    fn deleted_file_is_a_gap_only_if_a_stored_link_names_it() {
         let findings = Findings::default();
         let gone = GapKind::Open(Errno::NOENT);
         findings.link(b"linked");

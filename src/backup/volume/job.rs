@@ -1,4 +1,4 @@
-//! One piece of a volume: some members read and encoded, others known from the last run.
+//! One piece of a volume: some members are read and encoded, others reused from the last run.
 
 use std::sync::Arc;
 
@@ -19,33 +19,33 @@ use crate::source::volume::{Appended, Content, GapKind, Volume};
 
 use super::findings::Findings;
 
-/// What all jobs of a volume share. Cheap to clone.
+/// The data that all jobs of a volume share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The folder.
+    /// The folder to back up.
     pub volume: Volume,
     /// The domain's key.
     pub key: Arc<DomainKey>,
     /// Prefix of every digest: the walk's parameters.
     pub parameters: Arc<Vec<u8>>,
-    /// What is missing or left out.
+    /// Gaps and left-out entries.
     pub findings: Findings,
-    /// What counts files.
+    /// Counts files.
     pub meter: Arc<Meter>,
 }
 
 /// One member of a piece.
 #[derive(Debug)]
 pub enum Planned {
-    /// To be read.
+    /// A member to read.
     Read(Box<Walked>),
-    /// Unchanged: its bytes lie in these slices.
+    /// An unchanged member, whose bytes are in these slices.
     Known {
-        /// What the walk saw.
+        /// The member as the walk saw it.
         member: Box<Walked>,
-        /// Where the bytes lie.
+        /// The slices that hold its bytes.
         slices: Vec<Slice>,
-        /// Its digest.
+        /// Its digest in the scan cache.
         digest: [u8; 16],
     },
     /// Bytes without a member of their own: the header of a large file.
@@ -53,7 +53,7 @@ pub enum Planned {
 }
 
 impl Context {
-    /// The digest of a member in the scan cache.
+    /// Returns the digest of a member in the scan cache.
     #[must_use]
     pub fn digest(&self, member: &Walked) -> [u8; 16] {
         let mut seen = self.parameters.to_vec();
@@ -61,7 +61,7 @@ impl Context {
         self.key.member(&seen)
     }
 
-    /// The digest of a member that was read from `started` on, if it may be believed next time.
+    /// Returns the digest of a member read since `started` if the next run may trust it, else [`NO_DIGEST`].
     #[must_use]
     pub fn settled_digest(&self, member: &Walked, content: Content, started: Timestamp) -> [u8; 16] {
         if content == Content::Settled && self.volume.settled(&member.stat, started) {
@@ -107,17 +107,17 @@ impl Context {
         output.members.push(record(member, at, digest));
     }
 
-    /// Whether the file that a member links to was lost on the way.
+    /// True if the file that a member links to could not be stored.
     fn lost_its_carrier(&self, member: &Walked) -> bool {
         matches!(&member.kind, Kind::HardLink { carrier } if self.findings.lost_carrier(carrier))
     }
 
-    /// Appends a member; nothing when there is none any more, which is named.
+    /// Appends a member and returns it; `None` if it could not be stored, which is recorded.
     fn append(&self, member: Walked, fresh: &mut Vec<u8>) -> Option<(Walked, Content)> {
         let path = member.path.clone();
         let carries = member.stat.has_links();
         let room = (MAX_CHUNK - fresh.len()) as u64;
-        // Where the carrier was lost, this path carries the content.
+        // If the carrier was lost, this path carries the content.
         let lost = self.lost_its_carrier(&member);
         let member = if lost { self.volume.look_again(&path) } else { Ok(member) };
         let gap = match member.and_then(|member| self.volume.append(member, room, fresh)) {
@@ -135,7 +135,7 @@ impl Context {
     }
 }
 
-/// Takes what was appended since `before` as new bytes; gives how many they are.
+/// Adds the bytes appended since `before` as new, and returns their number.
 fn add_fresh(output: &mut Output, before: usize) -> i64 {
     let (skip, take) = (before, output.fresh.len() - before);
     // At most one chunk, so 32 bits hold it.
@@ -148,7 +148,7 @@ fn add_fresh(output: &mut Output, before: usize) -> i64 {
     i64::from(take)
 }
 
-/// A member as the pipeline takes it, starting `at` bytes into the piece.
+/// Returns a member as the pipeline takes it, starting `at` bytes into the piece.
 #[must_use]
 pub fn record(member: &Walked, at: i64, digest: [u8; 16]) -> Member {
     let (kind, size, link) = match &member.kind {

@@ -1,4 +1,4 @@
-//! A folder into a stream: walked, grouped, compared with the last run, read where it changed.
+//! Stores a folder as one stream: walks, groups, compares with the last run, reads what changed.
 
 mod earlier;
 mod findings;
@@ -27,30 +27,30 @@ use findings::Findings;
 pub use findings::Tally;
 use job::{Context, Planned};
 
-/// A piece goes out at a segment's end when it holds this many new bytes.
+/// New bytes from which on a piece is sent at a segment's end.
 const ENOUGH: u64 = 256 << 10;
-/// A piece holds at most this many members.
+/// Most members in a piece.
 const MAX_MEMBERS: usize = 4096;
 
-/// A volume's stream, and what is to be said of it.
+/// A volume's stream and its gaps and notes.
 #[derive(Debug)]
 pub struct WrittenVolume {
-    /// The stream.
+    /// The stream of tar members.
     pub stream: PendingStream,
-    /// What is missing.
+    /// Entries that could not be stored.
     pub gaps: Vec<Gap>,
-    /// What was left out by rule.
+    /// Entries left out by rule.
     pub notes: Vec<Gap>,
-    /// How much of it, by code.
+    /// Number of entries left out, by code.
     pub left_out: Tally,
 }
 
-/// Members that belong together: list, catalog and cache are cut around them.
+/// Neighbouring members; list, catalog and cache are cut at its ends.
 struct Group {
     members: Vec<(Member, [u8; 16])>,
 }
 
-/// Carries a volume into `domain`.
+/// Stores a volume as one stream in `domain`.
 pub async fn write(
     volume: Volume,
     domain: &Arc<DomainWriter>,
@@ -71,7 +71,7 @@ pub async fn write(
     let workers = domain.engine().world().workers;
     let walk = async {
         match workers {
-            // One thread: the walk is over before its groups are taken. For small trees of tests.
+            // One thread: the walk ends before its groups are taken. For small trees in tests.
             crate::world::Workers::Inline => walk_inline(walk).await,
             crate::world::Workers::Threads { .. } => workers.run(move || walk.run()).await,
         }
@@ -81,7 +81,7 @@ pub async fn write(
     let cuts = Cuts::new(to_usize(chunk.min), to_usize(chunk.average), to_usize(chunk.max));
     let segment = parameters.segment;
     let mut driver = Driver { context, domain: domain.clone(), stream, cuts, segment, earlier };
-    // It owns the groups' receiver: when it ends early, the walk meets a closed channel and ends, too.
+    // This future owns the receiver. When it ends early, the walk finds the channel closed and ends too.
     let drive = async move {
         while let Some(group) = groups.recv().await {
             driver.group(group).await?;
@@ -128,7 +128,7 @@ impl Walking {
     }
 }
 
-/// Walks, and gives groups to `take` until it wants no more.
+/// Walks, and passes groups to `take` until it returns false.
 fn collect(context: &Context, segment: Sizes, meter: &Meter, mut take: impl FnMut(Group) -> bool) {
     let mut cutter = Cutter::new(segment);
     let mut members: Vec<(Member, [u8; 16])> = Vec::new();
@@ -172,7 +172,7 @@ struct Driver {
     earlier: Earlier,
 }
 
-/// A piece in the making.
+/// A piece that is being built.
 #[derive(Default)]
 struct Open {
     planned: Vec<Planned>,
@@ -208,9 +208,9 @@ impl Driver {
         self.push(&mut open).await
     }
 
-    /// For each member of a group the slices that hold it, if it is unchanged. A chunk of which
-    /// less than half is still wanted is not used: its members are stored anew, so that packs do
-    /// not fill with what nobody needs.
+    /// Returns, for each member of a group, the slices that hold it if it is unchanged. A chunk of
+    /// which less than half is still needed is not reused: its members are stored anew, so that packs
+    /// do not fill with unused data.
     async fn known(&mut self, group: &Group, key: u64) -> Result<Vec<Option<Vec<Slice>>>, PipelineError> {
         if self.earlier.is_empty() {
             return Ok(vec![None; group.members.len()]);
@@ -245,8 +245,8 @@ impl Driver {
         self.stream.push(Piece { starts_group, reserve: fresh.max(4096), job }).await
     }
 
-    /// A large file: its header ends the piece before, its content is cut by content. A file that
-    /// changes while it is read is read again: what was taken of it is taken back.
+    /// Stores a large file: its header ends the piece before, its content is cut by content. A file
+    /// that changes while it is read is taken back from the stream and read again.
     async fn large(&mut self, mut member: Member, open: &mut Open) -> Result<(), PipelineError> {
         let path = member.path.clone();
         for attempt in 1..=ATTEMPTS {
@@ -260,7 +260,7 @@ impl Driver {
             self.push(open).await?;
             let Some((changed, last)) = self.content(reading, &path, started).await? else { break };
             if attempt < ATTEMPTS && self.stream.take_back(head_length).await? {
-                // Progress counts what is read, so there is more to read now.
+                // Progress counts the bytes that are read, so the total grows.
                 self.context.meter.add_bytes_total(changed.encoded_len());
                 member = changed;
                 continue;
@@ -272,7 +272,7 @@ impl Driver {
         self.stream.keep().await
     }
 
-    /// Opens a large file; nothing when there is none any more, which is named.
+    /// Opens a large file; `None` if it cannot be opened, which is recorded.
     async fn open_large(&self, member: Member) -> Option<Reading> {
         let path = member.path.clone();
         let carries = member.stat.has_links();
@@ -285,8 +285,8 @@ impl Driver {
         None
     }
 
-    /// Pushes the content of a file. Gives the member and its last chunk when the file changed
-    /// meanwhile: the caller decides what becomes of them.
+    /// Pushes the content of a file. Returns the member and its last chunk if the file changed
+    /// meanwhile: the caller decides whether to keep them.
     async fn content(
         &mut self,
         mut reading: Reading,
@@ -308,8 +308,8 @@ impl Driver {
                 })
                 .await;
             (reading, buffer) = back;
-            // A read error in the middle: the member has its declared length all the same, and is
-            // named as missing.
+            // After a read error in the middle the member keeps its declared length, and is recorded
+            // as a gap.
             let mut chunk = match read {
                 Ok(chunk) => chunk,
                 Err(gap) => {
@@ -338,7 +338,7 @@ impl Driver {
         }
     }
 
-    /// Pushes the end of a large file, and with it its line in the catalog.
+    /// Pushes the end of a large file together with its line in the catalog.
     async fn last(
         &mut self,
         member: &Member,
@@ -357,7 +357,7 @@ impl Driver {
         self.domain.engine().world().workers
     }
 
-    /// Zeros in the place of what could not be read, so that the stream stays well-formed.
+    /// Pushes zeros in place of bytes that could not be read, so that the stream stays well-formed.
     async fn fill(
         &mut self,
         mut left: i64,
@@ -376,8 +376,8 @@ impl Driver {
         self.stream.push(Piece::of_bytes(last, vec![record])).await
     }
 
-    /// Two blocks of zeros end the stream, in a group of their own: the groups of the scan cache
-    /// hold exactly their members' bytes.
+    /// Ends the stream with two blocks of zeros, in a group of their own: the groups of the scan
+    /// cache hold exactly their members' bytes.
     async fn end(mut self) -> Result<PendingStream, PipelineError> {
         let job = Box::new(|| Ok(Output::of_bytes(vec![0; 1024], Vec::new())));
         self.stream.push(Piece { starts_group: true, reserve: 4096, job }).await?;
@@ -385,7 +385,7 @@ impl Driver {
     }
 }
 
-/// What stands in the stream before a member's content.
+/// Returns the bytes before a member's content in the stream.
 fn head_of(member: &Member) -> Vec<u8> {
     [member.header.as_slice(), &member.map].concat()
 }
@@ -394,7 +394,7 @@ fn to_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Fills `buffer` and takes the next chunk off it; the buffer is empty after the last.
+/// Fills `buffer` and removes the next chunk from it; the buffer is empty after the last.
 fn next_chunk(
     reading: &mut Reading,
     buffer: &mut Vec<u8>,
@@ -407,13 +407,13 @@ fn next_chunk(
     let got = reading.next_block(&mut buffer[have..])?;
     buffer.truncate(have + got);
     let length = cuts.find(gear, buffer);
-    // A copy of its own length: the buffer is as long as the longest chunk, and it is used again.
+    // A copy of its own length: the buffer is as long as the longest chunk, and is reused.
     let chunk = buffer[..length].to_vec();
     buffer.drain(..length);
     Ok(chunk)
 }
 
-/// The scan cache under `root`.
+/// Opens the scan cache under `root`.
 pub async fn open_earlier(
     domain: &Arc<DomainWriter>,
     root: Option<ObjectHash>,

@@ -1,4 +1,4 @@
-//! Dumps put back into a database, or handed on as they are.
+//! Restores dumps and roles into a database server.
 
 pub mod postgres;
 mod run;

@@ -1,10 +1,9 @@
-//! PostgreSQL archives through `pg_restore`, roles through statements of known shapes.
+//! Restores PostgreSQL archives through `pg_restore`, and roles through statements of known shapes.
 //!
-//! An archive holds SQL that runs with the rights of the user who restores: whoever can write a
-//! dump can do in the target what that user can (a superuser's `COPY … PROGRAM` included). That
-//! is in the nature of the format; what kbak adds is that the bytes are proven to be those that
-//! the writer signed. Roles are plain SQL and never piped to `psql` as they are: see
-//! [`crate::source::database::split_globals`].
+//! An archive holds SQL that runs with the rights of the user who restores. Its author can do in the
+//! target all that this user can (a superuser's `COPY … PROGRAM` included). That is in the nature of
+//! the format; kbak adds the proof that the bytes are those that the writer signed. Roles are plain
+//! SQL and are never piped to `psql` unchanged: see [`crate::source::database::split_globals`].
 
 use std::collections::BTreeMap;
 
@@ -20,70 +19,70 @@ use crate::source::database::{
 
 pub use super::run::NotApplied;
 
-/// The longest text of roles that is read: some 50,000 roles.
+/// Longest text of roles that is read, in bytes: some 50,000 roles.
 const GLOBALS: u64 = 16 << 20;
-/// What goes to `pg_restore` at once.
+/// Bytes that are written to `pg_restore` at once.
 const PIECE: usize = 256 << 10;
 
-/// What to do with the database that is restored into.
+/// The treatment of the target database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// It is there and empty.
+    /// The database exists and is empty.
     Existing,
-    /// It is made first; it may be there already, empty.
+    /// The database is created first; it may exist already if it is empty.
     Create,
-    /// It is dropped, with everything in it, and made anew.
+    /// The database is dropped, with everything in it, and created anew.
     Replace,
 }
 
-/// A restore of one database.
+/// The request to restore one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreDatabase {
-    /// Its name in the target.
+    /// The database's name in the target.
     pub database: String,
-    /// What to do with it.
+    /// The treatment of the target database.
     pub target: Target,
-    /// Its encoding and collation, as the backup has them; else the server's defaults.
+    /// Encoding and collation from the backup; `None` for the server's defaults.
     pub like: Option<DatabaseInfo>,
-    /// Give everything to the user who restores, and no rights to others: for servers without
-    /// the roles of the backup.
+    /// True if all objects go to the user who restores, without rights for others: for servers
+    /// without the roles of the backup.
     pub no_owner: bool,
 }
 
-/// What was restored.
+/// The result of restoring one database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RestoredDatabase {
-    /// Its name in the target.
+    /// The database's name in the target.
     pub database: String,
-    /// The bytes of the archive.
+    /// Length of the archive, in bytes.
     pub bytes: u64,
-    /// Whether the archive was also seen to be whole, not only taken by `pg_restore`.
+    /// True if kbak also found the archive complete; false if only `pg_restore` accepted it.
     pub proved: bool,
-    /// What the archive says of the database itself and the server did not take.
+    /// Properties of the database itself in the archive that were not applied.
     pub missing: Vec<NotApplied>,
 }
 
-/// What became of roles.
+/// The result of restoring roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct GlobalsReport {
-    /// Roles made.
+    /// Roles that were created.
     pub created: Vec<String>,
-    /// Roles that were there and were left as they are, their passwords too.
+    /// Roles that existed and were kept unchanged, their passwords too.
     pub existed: Vec<String>,
-    /// Memberships granted.
+    /// Number of memberships granted.
     pub granted: u64,
-    /// Statements of other shapes that were left out, by their first words.
+    /// Number of statements of other shapes that were left out, by their first words.
     pub refused: BTreeMap<String, u64>,
-    /// What roles that were made lack.
+    /// Properties that created roles lack.
     pub missing: Vec<NotApplied>,
 }
 
 /// Restores an archive from a stream.
 ///
 /// # Errors
-/// [`DatabaseError::NotEmpty`] before anything is changed, when the target holds something and
-/// may not be replaced; [`DatabaseError::Failed`] with the tool's words at its first error;
-/// [`DatabaseError::NotWhole`] when the archive ends early, whatever the tool says of it.
+/// [`DatabaseError::NotEmpty`] before any change, if the target holds something and may not be
+/// replaced; [`DatabaseError::Failed`] with the tool's message at its first error;
+/// [`DatabaseError::NotWhole`] if the archive ends early, even if the tool accepts it.
 pub async fn restore_database(
     server: &Postgres,
     wanted: &RestoreDatabase,
@@ -98,7 +97,7 @@ pub async fn restore_database(
     let mut tool = Tool::start(server.config(), server.tools(), "pg_restore", arguments, true)?;
     let mut scanner = ArchiveScanner::new();
     let fed = feed(&mut tool, archive, &mut scanner).await;
-    // If the tool ended early its own words say more than the broken pipe.
+    // If the tool ended early, its message says more than the broken pipe.
     match (&fed, fed.as_ref().is_err_and(Feeding::is_ours)) {
         (Err(_), true) => {}
         _ => {
@@ -122,8 +121,8 @@ pub async fn restore_database(
     Ok(RestoredDatabase { database: wanted.database.clone(), bytes, proved, missing })
 }
 
-/// Gives the database what its archive says of it: `pg_restore` does that only for one that it
-/// made itself. Last, because a limit or a setting may stand in the way of the data.
+/// Applies the archive's properties to the database: `pg_restore` does that only for one that it
+/// created. This comes last, because a limit or a setting may block the data.
 async fn complete(
     server: &Postgres,
     wanted: &RestoreDatabase,
@@ -141,12 +140,12 @@ async fn complete(
     Ok(missing)
 }
 
-/// A statement that was not run.
+/// Reports a statement that was not run.
 fn left_out(what: String) -> NotApplied {
     NotApplied { what, reason: "kbak does not restore this; it is in the archive".into() }
 }
 
-/// What to say of an archive that is newer than what is known here.
+/// Reports an archive of a newer format than this version knows.
 fn unreadable() -> NotApplied {
     NotApplied {
         what: "owner, rights, limits, settings and comment of the database".into(),
@@ -154,18 +153,18 @@ fn unreadable() -> NotApplied {
     }
 }
 
-/// Why the archive did not reach the tool.
+/// The reason why the archive did not reach the tool.
 enum Feeding {
-    /// The source failed.
+    /// Reading the source failed.
     Source(std::io::Error),
-    /// The tool takes nothing any more.
+    /// Writing to the tool failed.
     Tool(std::io::Error),
-    /// The tool took nothing for too long.
+    /// The tool read no input for too long.
     Stuck(DatabaseError),
 }
 
 impl Feeding {
-    /// Whether the tool still waits for more, and must be ended.
+    /// True if the tool still waits for input and must be ended.
     fn is_ours(&self) -> bool {
         matches!(self, Self::Source(_) | Self::Stuck(_))
     }
@@ -180,7 +179,7 @@ impl Feeding {
     }
 }
 
-/// Gives the archive to the tool, and closes its input.
+/// Writes the archive to the tool and closes its input. Returns the number of bytes.
 async fn feed(
     tool: &mut Tool,
     mut archive: impl AsyncRead + Unpin,
@@ -196,7 +195,7 @@ async fn feed(
         }
         scanner.feed(&piece[..count]);
         bytes += count as u64;
-        // Building an index may take longer than anything else; then nothing is read.
+        // Building an index may take longer than anything else; meanwhile the tool reads nothing.
         match tokio::time::timeout(tool.silence(), stdin.write_all(&piece[..count])).await {
             Ok(written) => written.map_err(Feeding::Tool)?,
             Err(_) => return Err(Feeding::Stuck(tool.stuck())),
@@ -206,14 +205,14 @@ async fn feed(
     Ok(bytes)
 }
 
-/// Makes the target as it is wanted, or refuses.
+/// Prepares the target database as requested, or refuses.
 async fn prepare(server: &Postgres, wanted: &RestoreDatabase) -> Result<(), DatabaseError> {
     let mut maintenance = server.config().maintenance.clone();
     if maintenance == wanted.database {
-        // No database can be dropped by who is in it.
+        // A session cannot drop the database that it is connected to.
         maintenance = if wanted.database == "template1" { "postgres" } else { "template1" }.to_owned();
     }
-    // Whether it is there, and whether it is a template.
+    // One element if the database exists: true if it is a template.
     let asked = format!(
         "SELECT coalesce(json_agg(datistemplate), '[]') FROM pg_catalog.pg_database WHERE datname = {}",
         literal(&wanted.database)
@@ -258,12 +257,11 @@ async fn prepare(server: &Postgres, wanted: &RestoreDatabase) -> Result<(), Data
     run(server, &maintenance, &format!("CREATE DATABASE {name} TEMPLATE template0{like}")).await
 }
 
-/// Makes the roles of a `pg_dumpall --globals-only` text that are not there yet, and grants their
-/// memberships; the new ones get their settings, comments and rights. Roles that are there stay as
-/// they are.
+/// Creates the roles of a `pg_dumpall --globals-only` text that do not exist, and grants the
+/// memberships. New roles also get their settings, comments and rights; existing ones keep theirs.
 ///
 /// # Errors
-/// [`DatabaseError`] when the text cannot be read or the server refuses.
+/// [`DatabaseError`] if the text cannot be read or the server refuses.
 pub async fn restore_globals(
     server: &Postgres,
     text: impl AsyncRead + Unpin,

@@ -1,20 +1,20 @@
-//! Statements run in a server, through `psql`.
+//! Runs statements in a server through `psql`.
 
 use tokio::io::AsyncWriteExt as _;
 
 use crate::source::database::tool::{Tool, connection};
 use crate::source::database::{DatabaseError, Postgres, Property};
 
-/// What the backup holds and the server did not take.
+/// A property in the backup that was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct NotApplied {
-    /// What, in words: `the comment`.
+    /// The property in words: `the comment`.
     pub what: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// Runs statements one by one. What the server refuses is given back, and the others are run.
+/// Runs statements one by one. Returns those that the server refuses; the others still run.
 pub(super) async fn apply<'a>(
     server: &Postgres,
     properties: impl IntoIterator<Item = &'a Property>,
@@ -33,7 +33,7 @@ pub(super) async fn apply<'a>(
     Ok(missing)
 }
 
-/// The server's reasons come as codes, so that no value is repeated.
+/// Explains a server error. Errors carry only codes, so that no value is repeated.
 fn explained(error: &str) -> String {
     let known = [
         ("42704", "the role or setting is not in this server"),
@@ -51,8 +51,8 @@ pub(super) async fn run(server: &Postgres, database: &str, statement: &str) -> R
     run_script(server, database, &format!("{statement};\n")).await
 }
 
-/// Runs statements of ours. They go through the tool's input, because they may hold the hashes of
-/// passwords, and stop at the first error. Errors give the SQLSTATE and no text of the statement.
+/// Runs statements that kbak made. They go through the tool's input, because they may hold password
+/// hashes, and stop at the first error. Errors give the SQLSTATE and no text of the statement.
 pub(super) async fn run_script(server: &Postgres, database: &str, script: &str) -> Result<(), DatabaseError> {
     let dbname = connection(database);
     let arguments = [
@@ -68,13 +68,13 @@ pub(super) async fn run_script(server: &Postgres, database: &str, script: &str) 
     let mut tool = Tool::start(server.config(), server.tools(), "psql", arguments, true)?;
     if let Some(mut stdin) = tool.stdin() {
         let written = tokio::time::timeout(tool.silence(), async {
-            // With it off, a backslash would end a string early.
+            // If it is off, a backslash could end a string early.
             stdin.write_all(b"SET standard_conforming_strings = on;\n").await?;
             stdin.write_all(script.as_bytes()).await?;
             stdin.shutdown().await
         });
         match written.await {
-            // A tool that ended early says why itself.
+            // A tool that ended early reports the reason itself.
             Ok(_) => {}
             Err(_) => return Err(tool.stuck()),
         }
@@ -82,12 +82,12 @@ pub(super) async fn run_script(server: &Postgres, database: &str, script: &str) 
     tool.succeed().await.map(|_| ())
 }
 
-/// A name in SQL.
+/// Quotes a name for SQL.
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text in SQL, where `standard_conforming_strings` is on.
+/// Quotes a text for SQL where `standard_conforming_strings` is on.
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

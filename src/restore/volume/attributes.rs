@@ -1,9 +1,9 @@
-//! Owner, mode, extended attributes and times, in the one order in which each survives the next.
+//! Sets owner, mode, extended attributes and times, in the order in which each survives the next.
 //!
 //! Changing the owner clears setuid, setgid and capabilities; changing the mode rewrites an ACL's
-//! mask; so: owner, mode, extended attributes, times. Then one look at what came out: what is not
-//! as wanted is told, whatever the calls said (network file systems map owners, others round
-//! times).
+//! mask. So the order is owner, mode, extended attributes, times. The result is read back, and
+//! differences are reported whatever the calls returned: network file systems map owners, others
+//! round times.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -21,29 +21,29 @@ const CAPABILITY: &[u8] = b"security.capability";
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 
-/// What gets attributes.
+/// A file that gets attributes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Subject<'a> {
     /// An open file or directory.
     Open(BorrowedFd<'a>),
-    /// A name in an open directory that this restore has made: a pipe or device.
+    /// The name of a pipe or device that this restore made in an open directory.
     Named(BorrowedFd<'a>, &'a [u8]),
-    /// The same for a symbolic link, which has no mode.
+    /// The name of a symbolic link, which has no mode.
     Link(BorrowedFd<'a>, &'a [u8]),
 }
 
-/// How attributes are set.
+/// Options for setting attributes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
-    /// Whether attributes beyond `user.*`, ACLs and capabilities are set.
+    /// True if attributes beyond `user.*`, ACLs and capabilities are set.
     pub(super) other_xattrs: bool,
-    /// Whether the directory may have handed an ACL down, to be taken away again.
+    /// True if the directory may have passed on an ACL, which must be removed.
     pub(super) inherited_acl: bool,
-    /// Whether it was there before: it may have attributes that the entry has not.
+    /// True if the file existed before: it may have attributes that the entry lacks.
     pub(super) existed: bool,
 }
 
-/// Gives `subject` the attributes of `entry`. What cannot be kept is returned.
+/// Applies the attributes of `entry` to `subject`. Returns those that could not be kept.
 pub(super) fn apply(subject: Subject<'_>, entry: &Entry, manner: Manner) -> Result<Vec<Loss>> {
     let mut lost = Vec::new();
     subject.set_owner(entry)?;
@@ -61,7 +61,7 @@ pub(super) fn apply(subject: Subject<'_>, entry: &Entry, manner: Manner) -> Resu
             }
         }
     }
-    // A mode that cannot be set shows below.
+    // A mode that cannot be set is found by the comparison below.
     let _ = subject.set_mode(mode);
     if manner.inherited_acl || manner.existed {
         subject.remove_foreign(entry, manner);
@@ -92,16 +92,16 @@ fn set_xattrs(subject: Subject<'_>, entry: &Entry, mode: u32, manner: Manner, lo
         }
         lost.push(loss);
         if xattr.name == ACL_ACCESS {
-            // With an ACL the mode's group bits are its mask. Without it they would give the
-            // group what was meant for named users.
+            // With an ACL, the mode's group bits are its mask. Without the ACL they would give the
+            // group the rights of named users.
             let group = group_of(&xattr.value).unwrap_or(0) << 3;
             let _ = subject.set_mode(mode & !0o070 | mode & group);
         }
     }
 }
 
-/// The permissions of the owning group in a raw ACL (`struct posix_acl_xattr_header`: version 2 in
-/// little endian; then entries of tag 2, permissions 2, id 4 bytes).
+/// Returns the permissions of the owning group in a raw ACL (`struct posix_acl_xattr_header`: version
+/// 2 in little endian; then entries of tag 2, permissions 2, id 4 bytes).
 fn group_of(acl: &[u8]) -> Option<u32> {
     const GROUP_OBJ: u16 = 0x04;
     let (version, entries) = acl.split_first_chunk::<4>()?;
@@ -122,7 +122,7 @@ impl Subject<'_> {
         }
     }
 
-    /// Sets owner and group, or the group alone where only that is allowed.
+    /// Sets owner and group, or the group alone if only that is allowed.
     fn set_owner(&self, entry: &Entry) -> Result<()> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         for owner in [Some(uid), None] {
@@ -147,8 +147,8 @@ impl Subject<'_> {
             Self::Link(..) => Ok(()),
             Self::Open(fd) => rustix::fs::fchmod(fd, mode),
             Self::Named(directory, name) => {
-                // fchmodat knows no "do not follow" before Linux 6.6. What is opened by O_PATH
-                // without following stays the same whatever happens to the name.
+                // Before Linux 6.6, fchmodat cannot be told not to follow links. A descriptor opened
+                // with O_PATH and without following stays the same if the name changes.
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(directory, *name, flags, Mode::empty())?;
                 if stat_fd(&fd)?.file_type == crate::source::volume::FileType::Symlink {
@@ -180,7 +180,7 @@ impl Subject<'_> {
         }
     }
 
-    /// Removes the ACLs that the entry has not, and from what existed before its `user.*` too.
+    /// Removes ACLs that the entry lacks and, from a file that existed before, `user.*` attributes too.
     fn remove_foreign(&self, entry: &Entry, manner: Manner) {
         let Self::Open(fd) = self else { return };
         let wanted = |name: &[u8]| entry.xattrs.iter().any(|xattr| xattr.name == name);
@@ -192,13 +192,13 @@ impl Subject<'_> {
             foreign.extend(user.map(<[u8]>::to_vec));
         }
         for name in foreign.iter().filter(|name| !wanted(name)) {
-            // Not there, most of the time.
+            // Most of the time the attribute does not exist.
             let _ = rustix::fs::fremovexattr(fd, name.as_slice());
         }
     }
 }
 
-/// Whether what is made in this directory inherits an ACL.
+/// True if files made in this directory inherit an ACL.
 pub(super) fn hands_down_acl(directory: impl AsFd) -> bool {
     let mut value = [0u8; 1];
     match rustix::fs::fgetxattr(directory, ACL_DEFAULT, &mut value[..]) {

@@ -1,7 +1,7 @@
-//! From the blocks of one member's header to the entry that they encode, or a refusal.
+//! Decodes the header blocks of one member into the entry that they encode, or refuses them.
 //!
-//! Fields are read strictly, then the entry is encoded again and must give the same bytes. So what
-//! is accepted is exactly what [`crate::source::volume::tar`] writes, whatever this reader misses.
+//! Fields are read strictly, then the entry is encoded again and must give the same bytes. So only
+//! output of [`crate::source::volume::tar`] is accepted, even where this reader checks too little.
 
 use crate::source::volume::tar::header::{self, at};
 use crate::source::volume::tar::pax::key;
@@ -9,14 +9,14 @@ use crate::source::volume::tar::{
     self, BLOCK, Device, EncodeError, Entry, Extent, Kind, OwnerNames, ROOT, Time, Xattr, order,
 };
 
-/// What is wrong with a member's header.
+/// The fault in a member's header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// No `ustar` header where one must be.
+    /// The `ustar` header is missing.
     #[error("no ustar header")]
     Magic,
-    /// The checksum is not that of the block.
+    /// The checksum does not match the block.
     #[error("the header's checksum is wrong")]
     Checksum,
     /// A field holds no number of the expected form, or one out of range.
@@ -28,10 +28,10 @@ pub enum HeaderError {
     /// The PAX records are not well-formed.
     #[error("a malformed PAX record")]
     Record,
-    /// A PAX record that kbak does not write, or that stands in the wrong place.
+    /// A PAX record that kbak does not write, or one in the wrong place.
     #[error("an unexpected PAX record {:?}", String::from_utf8_lossy(.0))]
     Key(Vec<u8>),
-    /// A path that leads elsewhere, or is none.
+    /// An invalid path, such as one that leads upwards.
     #[error("its path {0}")]
     Path(#[source] order::PathError),
     /// A value that cannot be encoded.
@@ -40,22 +40,22 @@ pub enum HeaderError {
     /// The map of holes is malformed, unordered, or does not match the sizes.
     #[error("its map of holes is invalid")]
     Map,
-    /// The same entry would have been encoded otherwise.
+    /// Encoding the entry again gives other bytes.
     #[error("its header is not in canonical form")]
     NotCanonical,
 }
 
-/// The fields of a header. What a file with holes contains is known only after its map.
+/// The fields of a header. The extents of a sparse file are known only after its map.
 #[derive(Debug)]
 pub(super) struct Fields {
     pub(super) entry: Entry,
     /// Bytes that follow the header: map and content.
     pub(super) stored: u64,
-    /// The size, holes included, if it has holes.
+    /// The size, holes included, if the file is sparse.
     pub(super) sparse: Option<u64>,
 }
 
-/// Checks the ustar block alone: magic and checksum. Gives its type and size field.
+/// Checks magic and checksum of the ustar block alone. Returns its type and size field.
 pub(super) fn block(block: &[u8; BLOCK]) -> Result<(u8, u64), HeaderError> {
     if &block[at::MAGIC] != header::MAGIC {
         return Err(HeaderError::Magic);
@@ -68,7 +68,7 @@ pub(super) fn block(block: &[u8; BLOCK]) -> Result<(u8, u64), HeaderError> {
     Ok((block[at::TYPE], octal(&block[at::SIZE], "size")?))
 }
 
-/// Reads the records of the PAX header, if there is one, and the ustar block.
+/// Decodes the records of the PAX header, if there is one, and the ustar block.
 pub(super) fn fields(records: &[u8], block: &[u8; BLOCK]) -> Result<Fields, HeaderError> {
     let pax = Records::parse(records)?;
     let mut name = field(&block[at::NAME]).to_vec();
@@ -122,7 +122,7 @@ pub(super) fn fields(records: &[u8], block: &[u8; BLOCK]) -> Result<Fields, Head
     Ok(Fields { entry, stored, sparse: pax.sparse_size })
 }
 
-/// The entry of a header and the map that followed it, if the bytes are the canonical ones.
+/// Returns the entry of a header and the map that followed it, if the bytes are canonical.
 pub(super) fn entry(mut fields: Fields, header: &[u8], map: &[u8]) -> Result<Entry, HeaderError> {
     if let Some(size) = fields.sparse {
         if !matches!(fields.entry.kind, Kind::File { .. }) {
@@ -142,7 +142,7 @@ pub(super) fn entry(mut fields: Fields, header: &[u8], map: &[u8]) -> Result<Ent
     Ok(fields.entry)
 }
 
-/// One whole header, without a map: for what was written down in this program's own journals.
+/// Decodes one whole header without a map, as this program's own journals hold it.
 pub(super) fn whole(bytes: &[u8]) -> Result<Entry, HeaderError> {
     let (head, last) = bytes.split_last_chunk::<BLOCK>().ok_or(HeaderError::Magic)?;
     block(last)?;
@@ -156,7 +156,7 @@ pub(super) fn whole(bytes: &[u8]) -> Result<Entry, HeaderError> {
     entry(fields(records, last)?, bytes, &[])
 }
 
-/// The path as an entry has it: directories end with a slash in tar, and nothing else does.
+/// Returns the path as an entry has it: in tar, directories end with a slash and nothing else does.
 fn path(mut name: Vec<u8>, kind: &Kind) -> Result<Vec<u8>, HeaderError> {
     if *kind == Kind::Directory && name.len() > 1 && name.last() == Some(&b'/') {
         name.pop();
@@ -171,13 +171,13 @@ fn path(mut name: Vec<u8>, kind: &Kind) -> Result<Vec<u8>, HeaderError> {
     }
 }
 
-/// A text field up to its NUL.
+/// Returns a text field up to its NUL.
 fn field(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     &bytes[..end]
 }
 
-/// All digits but the last byte, which is a NUL.
+/// Parses octal digits that end with a NUL.
 fn octal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
     let Some((0, digits)) = bytes.split_last() else { return Err(HeaderError::Number(what)) };
     digits.iter().try_fold(0u64, |value, digit| match digit {
@@ -194,7 +194,7 @@ fn decimal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
     text.parse().map_err(|_| HeaderError::Number(what))
 }
 
-/// `-1.5` as seconds rounded down and nanoseconds forward from there.
+/// Parses a time such as `-1.5` into seconds rounded down and nanoseconds forward from there.
 fn time(bytes: &[u8]) -> Result<Time, HeaderError> {
     let wrong = || HeaderError::Number("mtime");
     let (negative, bytes) = match bytes.strip_prefix(b"-") {
@@ -246,7 +246,7 @@ impl<'a> Records<'a> {
         Ok(records)
     }
 
-    /// Order and repetition are not looked at here: the canonical form settles both.
+    /// Stores one record. Order and repetition are not checked here: the canonical form settles both.
     fn take(&mut self, key: &[u8], value: &'a [u8]) -> Result<(), HeaderError> {
         let id = |value, what| decimal(value, what)?.try_into().map_err(|_| HeaderError::Number(what));
         match key {
@@ -272,10 +272,10 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Key, value, and the bytes after a record.
+/// The key, the value, and the bytes after a record.
 type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
-/// `LENGTH KEY=VALUE\n` at the head of `bytes`, and what follows it.
+/// Parses `LENGTH KEY=VALUE\n` at the head of `bytes`, and returns what follows it too.
 fn record(bytes: &[u8]) -> Result<Record<'_>, HeaderError> {
     let space = bytes.iter().take(8).position(|&byte| byte == b' ').ok_or(HeaderError::Record)?;
     let length = decimal(&bytes[..space], "record length").map_err(|_| HeaderError::Record)?;
@@ -311,17 +311,17 @@ fn unescape(mut rest: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The map of a file with holes, as it arrives block by block.
+/// The map of a sparse file, as it arrives block by block.
 #[derive(Debug, Default)]
 pub(super) struct Map {
     pub(super) bytes: Vec<u8>,
     newlines: usize,
-    /// How many newlines a whole map has.
+    /// Number of newlines in a complete map.
     expected: Option<usize>,
 }
 
 impl Map {
-    /// Takes one block. Says whether the map is complete.
+    /// Takes one block. Returns true if the map is complete.
     pub(super) fn push(&mut self, block: &[u8]) -> Result<bool, HeaderError> {
         if self.expected.is_none() {
             // The count is the first line; it always fits into the first block.
@@ -344,7 +344,7 @@ impl Map {
         }
     }
 
-    /// The extents of a complete map. Their order, and the padding, are for the canonical form.
+    /// Returns the extents of a complete map. Order and padding are checked by the canonical form.
     fn parse(map: &[u8], size: u64) -> Result<Vec<Extent>, HeaderError> {
         let end = map.iter().rposition(|&byte| byte == b'\n').ok_or(HeaderError::Map)?;
         let mut numbers = map[..end].split(|&byte| byte == b'\n').map(|line| decimal(line, "map")).skip(1);

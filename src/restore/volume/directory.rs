@@ -1,4 +1,4 @@
-//! Directories of the target: opened beneath the root, made, cleaned of an earlier run's remains.
+//! Directories of the target: opens and creates them, removes what an earlier run left in them.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ use crate::source::volume::beneath::{Mounts, Root, proc_fd, stat_at, stat_fd};
 use crate::source::volume::tar::order;
 use crate::world::kill_point;
 
-/// What temporary names start with; then 16 hexadecimal digits of the run, `-`, and a number.
+/// Prefix of temporary names; 16 hexadecimal digits of the run, `-`, and a number follow.
 pub(super) const TEMPORARY: &[u8] = b".kbak-restore-";
 const OWNER_ONLY: Mode = Mode::RWXU;
 
@@ -22,11 +22,11 @@ const OWNER_ONLY: Mode = Mode::RWXU;
 #[derive(Debug)]
 pub(super) struct Directory {
     fd: OwnedFd,
-    /// Whether what is made in it gets an ACL that nobody asked for.
+    /// True if entries made in it inherit an ACL that they should not have.
     pub(super) inherited_acl: bool,
 }
 
-/// Whether a directory was made or found.
+/// The origin of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Made {
     New,
@@ -47,8 +47,8 @@ impl Directory {
 }
 
 impl Shared {
-    /// Opens a directory of the target. One of this user's own that is closed to himself (an
-    /// earlier restore had finished it) is opened up; its mode is set again at the end.
+    /// Opens a directory of the target. If its owner is this user, who has no access (an earlier
+    /// restore finished it), access is granted; its mode is set again at the end.
     pub(super) fn open_directory(&self, path: &[u8]) -> Result<Directory> {
         let opened = self.root.open_directory(path, false, Mounts::Cross);
         let fd = match opened {
@@ -74,15 +74,15 @@ impl Shared {
         self.root.open_directory(path, false, Mounts::Cross)
     }
 
-    /// The directory that holds `path`; directories on the way that the stream does not hold are
-    /// made with mode 0700. Never more of them than `path` has components.
+    /// Returns the directory that holds `path`. Parents that the stream does not hold are created
+    /// with mode 0700, never more than `path` has components.
     pub(super) fn parent_of(&self, path: &[u8]) -> std::result::Result<Directory, Reason> {
         let (parent, _) = order::split(path).ok_or(Reason::NoDirectory)?;
         match self.open_directory(parent) {
             Err(Errno::NOENT) => {}
             other => return other.map_err(Reason::system("open its directory")),
         }
-        // From the top down; each is opened beneath the root anew.
+        // From the top down; each is opened beneath the root again.
         let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         for end in ends.chain([parent.len()]) {
             let (above, name) = order::split(&parent[..end]).ok_or(Reason::NoDirectory)?;
@@ -95,7 +95,7 @@ impl Shared {
         self.open_directory(parent).map_err(Reason::system("open its directory"))
     }
 
-    /// Makes the directory of a member, or takes the one that is there if the policy allows.
+    /// Creates the directory of a member, or uses the existing one if the policy allows.
     pub(super) fn make_directory(
         &self,
         parent: &Directory,
@@ -113,8 +113,8 @@ impl Shared {
         let there = stat_at(parent, name).map_err(Reason::system("look at what is there"))?;
         let is_directory = there.file_type == FileType::Directory;
         if self.options.existing == ExistingFiles::Refuse {
-            // The target was empty, so only another spelling of the same name can be there; or
-            // the lost+found that every new file system has.
+            // The target was empty, so this is another spelling of the same name, or the lost+found
+            // that every new file system has.
             let own = is_directory && name == b"lost+found";
             return if own { Ok(Made::Existing) } else { Err(Reason::NameCollision) };
         }
@@ -133,8 +133,8 @@ impl Shared {
         Ok(Made::New)
     }
 
-    /// Whether what opens by `name` is really called so. On a target that folds case, or spellings
-    /// of one letter, another member of the stream may be there.
+    /// True if the entry that opens by `name` has exactly this name. On a target that folds case or
+    /// spellings of one letter, it may be another member of the stream.
     pub(super) fn is_exact(&self, directory: impl AsFd, name: &[u8]) -> Result<bool> {
         let directory = directory.as_fd();
         let swapped: Vec<u8> = name.iter().map(swap_case).collect();
@@ -152,7 +152,7 @@ impl Shared {
         Ok(found)
     }
 
-    /// Removes what a restore that was killed left in a directory.
+    /// Removes the temporary files that a killed restore left in a directory.
     pub(super) fn clean(&self, directory: impl AsFd) -> Result<()> {
         let directory = directory.as_fd();
         let mut remains = Vec::new();
@@ -169,7 +169,7 @@ impl Shared {
     }
 }
 
-/// Every name in a directory but `.` and `..`, one at a time.
+/// Calls `each` with every name in a directory but `.` and `..`.
 pub(super) fn each_name(directory: impl AsFd, mut each: impl FnMut(&[u8])) -> Result<()> {
     // A descriptor of its own, so that each listing starts at the beginning.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -186,15 +186,14 @@ pub(super) fn each_name(directory: impl AsFd, mut each: impl FnMut(&[u8])) -> Re
     Ok(())
 }
 
-/// Whether a target has nothing in it but what a restore that was killed left, and what a file system
-/// has by itself.
+/// True if a target holds only `lost+found` and temporary files of a killed restore.
 pub(super) fn is_empty(root: &Root) -> Result<bool> {
     let mut empty = true;
     each_name(root, |name| empty &= is_temporary(name) || name == b"lost+found")?;
     Ok(empty)
 }
 
-/// Whether a name is one that this program gives to what is not complete.
+/// True if a name is one that this program gives to incomplete files.
 pub(super) fn is_temporary(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(TEMPORARY) else { return false };
     let hex = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(u8::is_ascii_hexdigit);

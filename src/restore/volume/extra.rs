@@ -1,7 +1,7 @@
-//! Deleting what the stream does not hold, when that was asked for.
+//! Deletes files that the stream does not hold, if that was requested.
 //!
-//! For each path of the stream eight bytes of a keyed hash are kept, 8 MB for a million files. Two
-//! paths with one hash could only spare a file that should go, never the other way.
+//! Each path of the stream is kept as eight bytes of a keyed hash: 8 MB for a million files. A hash
+//! collision can only spare a file, never delete one.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,18 +19,18 @@ use crate::source::volume::FileType;
 use crate::source::volume::beneath::{Mounts, stat_at};
 use crate::source::volume::tar::{MAX_PATH, ROOT, order};
 
-/// How deep a tree may be that is removed: each level holds a descriptor and its names.
+/// Most levels of a tree that is removed: each level holds a descriptor and its names.
 const MAX_DEPTH: usize = 512;
 
-/// What is in the target and is not for a restore to delete, because the backup knows that it does not
-/// hold it: what it could not read, what it left out by rule, what other items bring.
+/// Entries of the target that a restore must not delete, because the backup does not hold them for a
+/// known reason: unreadable, left out by rule, or part of another item.
 #[derive(Debug, Clone)]
 pub struct Keep {
-    /// Paths, each with all below it.
+    /// Paths to keep, each with all below it.
     pub paths: Vec<Vec<u8>>,
     /// The patterns that the backup excluded.
     pub excluded: Gitignore,
-    /// Whether all is known by name; otherwise nothing is deleted.
+    /// True if all such entries are known by name; otherwise nothing is deleted.
     pub all_named: bool,
 }
 
@@ -47,13 +47,13 @@ impl Keep {
             || (!self.excluded.is_empty() && self.excluded.matched(name, is_directory).is_ignore())
     }
 
-    /// Whether something below `path` may have to stay.
+    /// True if an entry below `path` may have to stay.
     fn may_keep_below(&self, path: &[u8]) -> bool {
         !self.excluded.is_empty() || self.paths.iter().any(|kept| order::is_below(kept, path))
     }
 }
 
-/// The paths that a stream holds.
+/// Hashes of the paths that a stream holds.
 #[derive(Debug)]
 pub(super) struct Seen {
     key: [u8; 32],
@@ -85,11 +85,11 @@ impl Seen {
 }
 
 impl Shared {
-    /// Deletes everything below the paths `within` that was not seen. Crosses no mount point.
+    /// Deletes everything below the paths `within` that is not in `seen`. Crosses no mount point.
     pub(super) fn delete_extra(&self, seen: &mut Seen, within: &[Vec<u8>]) {
         seen.sort();
         let mut todo = within.to_vec();
-        // Directories that go once they are empty.
+        // Directories to remove once they are empty.
         let mut hollow = Vec::new();
         while let Some(path) = todo.pop() {
             if let Err(errno) = self.delete_extra_in(seen, &path, &mut todo, &mut hollow) {
@@ -166,8 +166,8 @@ impl Shared {
         self.remove_at(directory.as_fd(), name, 0).map_err(Reason::system("remove what is in its place"))
     }
 
-    /// Removes a name with all below it. Links are removed, not followed. A mount point stays, and
-    /// with it the directories above it.
+    /// Removes a name with all below it. Links are removed, not followed. A mount point stays, and so
+    /// do the directories above it.
     fn remove_at(&self, directory: BorrowedFd<'_>, name: &[u8], depth: usize) -> Io<()> {
         if depth > MAX_DEPTH {
             return Err(Errno::NAMETOOLONG);

@@ -1,5 +1,5 @@
-//! Files, links, pipes and devices: made under a temporary name, filled, given their attributes,
-//! placed.
+//! Creates files, links, pipes and devices: under a temporary name, with content and attributes, then
+//! renamed.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,11 +16,11 @@ use super::target::Shared;
 use crate::source::volume::tar::{Device, Entry, Extent, Kind, order};
 use crate::world::kill_point;
 
-/// How many temporary names are tried before giving up: they are random and counted.
+/// Most temporary names that are tried: they are random and counted.
 const NAMES: usize = 16;
 
-/// A file that is being written, by any number of threads. Whoever finishes the last part gives it
-/// its attributes and its name; if it is dropped before, nothing stays of it.
+/// A file that is being written, by any number of threads. The thread that finishes the last part
+/// sets its attributes and its name; if it is dropped before, the temporary file is removed.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     shared: Arc<Shared>,
@@ -28,14 +28,14 @@ pub(super) struct OpenFile {
     entry: Entry,
     temporary: Vec<u8>,
     fd: OwnedFd,
-    /// Parts not yet written, and one for whoever feeds them.
+    /// Parts not yet written, and one for the thread that announces them.
     pending: AtomicUsize,
     failed: Mutex<Option<Reason>>,
     placed: AtomicBool,
 }
 
 impl OpenFile {
-    /// Makes the file, or says that it is there already.
+    /// Creates the file; `None` if it is there already.
     pub(super) fn create(
         shared: &Arc<Shared>,
         directory: &Arc<Directory>,
@@ -84,7 +84,7 @@ impl OpenFile {
         self.done();
     }
 
-    /// All parts are announced.
+    /// Declares that all parts are announced.
     pub(super) fn complete(&self) {
         self.done();
     }
@@ -123,14 +123,14 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         if !self.placed.load(Ordering::Acquire) {
-            // What cannot be removed now is removed by the next run, by its name.
+            // A file that cannot be removed now is removed by the next run, by its name.
             let _ = rustix::fs::unlinkat(&self.directory, &self.temporary, AtFlags::empty());
         }
     }
 }
 
 impl Shared {
-    /// A whole small file: its extents one after the other are `data`.
+    /// Writes a small file; `data` holds its extents one after the other.
     pub(super) fn write_whole(self: &Arc<Self>, directory: &Arc<Directory>, entry: Entry, data: &[u8]) {
         let path = entry.path.clone();
         let extents = match &entry.kind {
@@ -154,7 +154,7 @@ impl Shared {
         }
     }
 
-    /// A symbolic link, pipe or device.
+    /// Creates a symbolic link, pipe or device.
     pub(super) fn make_special(&self, directory: &Directory, entry: &Entry) {
         if let Err(reason) = self.try_special(directory, entry) {
             self.fail(&entry.path, reason);
@@ -217,7 +217,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes something under a temporary name that nothing has.
+    /// Creates an entry under an unused temporary name. Returns the name and the result of `make`.
     pub(super) fn new_name<T>(
         &self,
         doing: &'static str,
@@ -240,7 +240,7 @@ fn node(directory: &Directory, name: &[u8], kind: RawType, device: Device) -> Re
     rustix::fs::mknodat(directory, name, kind, Mode::RUSR | Mode::WUSR, number)
 }
 
-/// The last component.
+/// Returns the last component of the path.
 fn name(entry: &Entry) -> Result<&[u8], Reason> {
     order::split(&entry.path).map(|(_, name)| name).ok_or(Reason::NoDirectory)
 }

@@ -1,9 +1,9 @@
-//! What a restore must come back to: links, and the attributes of directories.
+//! The list of entries that a restore returns to at its end: links, and directories without attributes.
 //!
-//! Records are tar headers. They are gathered in memory up to [`HELD`] bytes and then appended to
-//! a file without a name in the target's own root. That is the one place on this machine that is
-//! meant to hold these names in the clear, it is on the disk that has room for the restore, and
-//! nothing is left of it when the process ends, however it ends.
+//! Records are tar headers. They are held in memory up to [`HELD`] bytes and then appended to a file
+//! without a name in the target's root. That is the only place on this machine that may hold these
+//! names in the clear. It is on the disk that has room for the restore, and nothing is left of it
+//! when the process ends, for whatever reason.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,14 +13,14 @@ use rustix::io::{Errno, Result};
 use super::decode;
 use crate::source::volume::tar::{self, Entry};
 
-/// Bytes of records in memory.
+/// Bytes of records in memory from which on they are written to the file.
 const HELD: usize = 256 << 10;
 /// The longest record: a PAX header and two blocks.
 const MAX_RECORD: usize = tar::MAX_PAX + 3 * tar::BLOCK;
 const LENGTH: usize = 4;
 
-/// A list of entries that can be read forwards or backwards. Each record is its length in four
-/// bytes, little endian, a byte of the writer's own, a tar header, and its length again.
+/// A list of entries that can be read forwards or backwards. A record is its length (4 bytes, little
+/// endian), a byte of flags, a tar header, and the length again.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     held: Vec<u8>,
@@ -29,7 +29,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Appends an entry. Only kinds without content.
+    /// Appends an entry. Its kind must have no content.
     pub(super) fn push(&mut self, root: impl AsFd, mark: u8, entry: &Entry) -> Result<()> {
         // Entries come from headers or from the walk, so they can be encoded.
         let header = tar::encode(entry).map_err(|_| Errno::INVAL)?.header;
@@ -54,7 +54,7 @@ impl Journal {
         self.spilled_len + self.held.len() as u64
     }
 
-    /// The entry that starts at `at`, and where the next one does; `None` at the end.
+    /// Returns the entry that starts at `at` and the start of the next; `None` at the end.
     pub(super) fn forward(&self, at: u64) -> Result<Option<(u8, Entry, u64)>> {
         if at >= self.len() {
             return Ok(None);
@@ -64,12 +64,12 @@ impl Journal {
         Ok(Some((mark, entry, at + (2 * LENGTH + len) as u64)))
     }
 
-    /// Where reading backwards starts.
+    /// Returns the offset at which reading backwards starts.
     pub(super) fn end(&self) -> u64 {
         self.len()
     }
 
-    /// The entry that ends at `at`, and where it starts; `None` at the beginning.
+    /// Returns the entry that ends at `at` and its start; `None` at the beginning.
     pub(super) fn backward(&self, at: u64) -> Result<Option<(u8, Entry, u64)>> {
         let Some(tail) = at.checked_sub(LENGTH as u64) else { return Ok(None) };
         let len = self.length(tail)?;
@@ -88,11 +88,11 @@ impl Journal {
         let mut bytes = vec![0u8; len];
         self.read(at, &mut bytes)?;
         let (mark, header) = bytes.split_first().ok_or(Errno::IO)?;
-        // It was encoded by this process; if it does not decode, the disk has changed it.
+        // This process encoded it; if it does not decode, the disk has changed it.
         Ok((*mark, decode::whole(header).map_err(|_| Errno::IO)?))
     }
 
-    /// A record lies wholly in the file or wholly in memory, since whole buffers are spilled.
+    /// Reads bytes of a record. It is wholly in the file or in memory, since whole buffers are spilled.
     fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
         if let Some(from) = at.checked_sub(self.spilled_len) {
             let from = usize::try_from(from).map_err(|_| Errno::IO)?;
@@ -130,7 +130,7 @@ pub(super) fn write_all(file: impl AsFd, mut bytes: &[u8], mut offset: u64) -> R
     Ok(())
 }
 
-/// A file in `root` that has no name, or loses it at once.
+/// Opens a file in `root` that has no name, or loses it at once.
 fn nameless(root: impl AsFd) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
@@ -151,7 +151,7 @@ mod tests {
     use crate::source::volume::tar::{Kind, Time};
 
     #[test]
-    fn records_come_back_both_ways_from_memory_and_from_the_file() {
+    fn records_are_read_both_ways_from_memory_and_file() {
         let dir = tempfile::tempdir().expect("a folder");
         let root = crate::source::volume::Root::open(dir.path()).expect("a root");
         let entries: Vec<Entry> = (0..600)

@@ -1,4 +1,4 @@
-//! Hard links, after all files are there.
+//! Creates hard links, after all files are in place.
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -12,8 +12,8 @@ use crate::source::volume::tar::order;
 use crate::world::kill_point;
 
 impl Shared {
-    /// Makes `path` one more name of what `carrier` names. Links at the end of either are not
-    /// followed: a link to a symbolic link is a second name of the link.
+    /// Makes `path` a further name of the file `carrier`. Links at the end of either are not
+    /// followed: a hard link to a symbolic link is a second name of that link.
     pub(super) fn link(&self, path: &[u8], carrier: &[u8]) -> Result<(), Reason> {
         let (from, carrier) = order::split(carrier).ok_or(Reason::CarrierMissing)?;
         let (_, name) = order::split(path).ok_or(Reason::NoDirectory)?;
@@ -57,14 +57,14 @@ impl Shared {
             rustix::fs::linkat(from, carrier, to, temporary, AtFlags::empty())
         })?;
         let renamed = rustix::fs::renameat(to, temporary.as_slice(), to, name);
-        // A rename onto another name of the same file does nothing and leaves both.
+        // A rename onto another name of the same file does nothing and leaves both names.
         let _ = rustix::fs::unlinkat(to, temporary.as_slice(), AtFlags::empty());
         renamed.map_err(Reason::system("replace what is there"))?;
         self.report().links += 1;
         Ok(())
     }
 
-    /// Whether the name is there already as a name of the same file.
+    /// True if `name` is already a name of the same file.
     fn is_linked(
         &self,
         from: &Directory,

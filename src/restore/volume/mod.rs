@@ -1,13 +1,13 @@
-//! A stream of tar members as files beneath a folder.
+//! Restores a stream of tar members as files beneath a folder.
 //!
-//! [`parse::Parser`] turns bytes into events and refuses what kbak would not have written;
-//! [`Target`] turns events into files. Neither trusts the other: the target keeps every path
-//! beneath its root by the kernel's own rules, whatever the events say.
+//! [`parse::Parser`] turns bytes into events and refuses input that kbak would not have written;
+//! [`Target`] turns events into files. Neither trusts the other: by the kernel's own rules the target
+//! keeps every path beneath its root, whatever the events say.
 //!
-//! A restore goes in four phases: directories (mode 0700) and files, as the stream brings them,
-//! files by several threads; hard links; names that the stream does not hold are deleted, if that
-//! was asked for; then owner, mode and times of directories, deepest first, because each of them
-//! could lock the restore out or be changed by it.
+//! A restore has four phases: directories (mode 0700) and files, in stream order, files by several
+//! threads; hard links; deletion of names that the stream does not hold, if requested; owner, mode
+//! and times of directories, deepest first, because each could lock the restore out or be changed by
+//! it.
 
 mod attributes;
 mod decode;

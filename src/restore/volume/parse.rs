@@ -1,26 +1,26 @@
-//! A strict, incremental reader of the tar streams that kbak writes. It does no I/O, holds at most
-//! one header and one map (some 4 MiB at the very worst, 2 KiB for common files), and refuses
+//! A strict, incremental reader of the tar streams that kbak writes. It does no I/O and holds at most
+//! one header and one map (some 4 MiB at the very worst, 2 KiB for common files). It refuses
 //! everything that [`crate::source::volume::tar`] would not have written.
 //!
-//! Beyond each header by itself it holds the stream to its order: every path must come after the
-//! one before ([`order::compare`]). That alone excludes duplicates, and with one look at the path
-//! before, any path through something that is no directory.
+//! It also checks the order of the stream: every path must come after the one before
+//! ([`order::compare`]). That excludes duplicates and, with one check of the path before, any path
+//! through something that is no directory.
 
 use crate::source::volume::tar::{self, BLOCK, Entry, Extent, Kind, order};
 
 pub use super::decode::HeaderError;
 use super::decode::{self, Fields, Map};
 
-/// What comes next in a stream.
+/// The next part of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A member begins.
     Member(Box<Entry>),
     /// Bytes of its content.
     Data {
-        /// Where they belong in the file; what lies between is a hole.
+        /// Their offset in the file; bytes in between are a hole.
         at: u64,
-        /// They.
+        /// The bytes.
         bytes: &'a [u8],
     },
     /// The member's content is complete.
@@ -29,17 +29,17 @@ pub enum Event<'a> {
     End,
 }
 
-/// A stream that is refused.
+/// The error for a stream that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}, at byte {offset} of the stream: {kind}", self.name())]
 pub struct ParseError {
-    /// The member; the one before if its own name is not known.
+    /// The member, or the one before if its own name is not known.
     pub path: Vec<u8>,
-    /// Whether `path` is the member before.
+    /// True if `path` is the member before.
     pub after: bool,
-    /// Where reading stopped.
+    /// Offset in the stream, in bytes, at which reading stopped.
     pub offset: u64,
-    /// What is wrong.
+    /// The fault.
     #[source]
     pub kind: ParseErrorKind,
 }
@@ -55,29 +55,29 @@ impl ParseError {
     }
 }
 
-/// What is wrong with a stream.
+/// The fault in a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseErrorKind {
-    /// A member's header.
+    /// A member's header is invalid.
     #[error("{0}")]
     Header(#[source] HeaderError),
-    /// A PAX header that is empty, or longer than [`tar::MAX_PAX`].
+    /// A PAX header is empty, or longer than [`tar::MAX_PAX`].
     #[error("an extended header of {0} bytes")]
     PaxSize(u64),
-    /// A path that does not come after the one before: a duplicate, or out of order.
+    /// A path does not come after the one before: it is a duplicate, or out of order.
     #[error("it does not come after the member before it")]
     Order,
-    /// A path through a member that is no directory.
+    /// A path leads through a member that is no directory.
     #[error("its path leads through a member that is no directory")]
     NotBeneathDirectory,
-    /// Padding that is not zeros.
+    /// Padding is not zeros.
     #[error("its padding is not zeros")]
     Padding,
-    /// One block of zeros without a second.
+    /// One block of zeros has no second.
     #[error("a single block of zeros")]
     LoneZeros,
-    /// Bytes after the end.
+    /// Bytes follow the end.
     #[error("bytes after the end")]
     Trailing,
     /// The bytes stop before the end.
@@ -116,16 +116,16 @@ struct Content {
     padding: usize,
 }
 
-/// Whether a stream must have its end.
+/// The end that a stream must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// A whole stream: two blocks of zeros end it.
+    /// A whole stream, ended by two blocks of zeros.
     Stream,
     /// Members from anywhere in a stream, in order; it may stop after any of them.
     Members,
 }
 
-/// Reads one stream.
+/// Parses one stream.
 #[derive(Debug)]
 pub struct Parser {
     expect: Expect,
@@ -140,7 +140,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// At the start of a member.
+    /// Returns a parser at the start of a member.
     #[must_use]
     pub fn new(expect: Expect) -> Self {
         Self {
@@ -155,8 +155,8 @@ impl Parser {
         }
     }
 
-    /// The next event, taking from the front of `input` what it needs. `None` when `input` is
-    /// empty and more is needed.
+    /// Returns the next event, and takes the bytes of it from the front of `input`. `None` if `input`
+    /// is empty and more is needed.
     ///
     /// # Errors
     /// [`ParseError`]; the parser must not be used after it.
@@ -188,10 +188,10 @@ impl Parser {
         }
     }
 
-    /// Call when there are no more bytes.
+    /// Checks that the stream may end here. Called when there are no more bytes.
     ///
     /// # Errors
-    /// [`ParseErrorKind::Truncated`] if they stop in the middle.
+    /// [`ParseErrorKind::Truncated`] if the bytes stop in the middle.
     pub fn finish(&self) -> Result<(), ParseError> {
         match (&self.state, self.expect) {
             (State::Over, _) => Ok(()),
@@ -200,7 +200,7 @@ impl Parser {
         }
     }
 
-    /// Collects what the state needs into `block`. Says whether it is complete.
+    /// Collects the bytes that the state needs into `block`. Returns true if it is complete.
     fn gather(&mut self, input: &mut &[u8]) -> bool {
         let need = match &self.state {
             State::Records { len } => len + tar::padding(*len as u64),
@@ -214,7 +214,7 @@ impl Parser {
         self.block.len() == need
     }
 
-    /// Works on the block that was gathered.
+    /// Processes the gathered block.
     fn step(&mut self) -> Result<Option<Event<'static>>, ParseErrorKind> {
         let gathered = std::mem::take(&mut self.block);
         let header = |error| ParseErrorKind::Header(error);
@@ -257,13 +257,13 @@ impl Parser {
             }
             State::Content(_) | State::Over => {}
         }
-        // The buffer is used again.
+        // The buffer is reused.
         self.block = gathered;
         self.block.clear();
         Ok(None)
     }
 
-    /// The member's own block is there.
+    /// Decodes the member's own block, which is complete.
     fn main(&mut self, records: usize) -> Result<Option<Event<'static>>, ParseErrorKind> {
         let header = |error| ParseErrorKind::Header(error);
         let from = if records == 0 { 0 } else { BLOCK };
@@ -278,7 +278,7 @@ impl Parser {
         Ok(Some(self.begin(entry)))
     }
 
-    /// Holds the path against the one before it.
+    /// Checks the path against the one before it.
     fn follow(&mut self, entry: &Entry) -> Result<(), ParseErrorKind> {
         let first = self.path.is_empty();
         let after = first || order::compare(&self.path, &entry.path).is_lt();
@@ -310,7 +310,7 @@ impl Parser {
 }
 
 impl Content {
-    /// The next piece of content, or its end; `None` if more input is needed.
+    /// Returns the next piece of content, or its end; `None` if more input is needed.
     fn next<'a>(
         &mut self,
         input: &mut &'a [u8],

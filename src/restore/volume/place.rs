@@ -1,8 +1,8 @@
-//! Putting a finished file under its name, without ever writing through what is there.
+//! Gives a finished file its name, without ever writing through an existing one.
 //!
-//! Everything is made under a temporary name in its own directory and renamed when it is complete,
-//! so that a restore that is killed leaves no half file under a real name, and that what was there
-//! (also another name of a hard-linked file, or a link) is replaced, never written to.
+//! Files are made under a temporary name in their own directory and renamed when complete. So a
+//! killed restore leaves no partial file under a real name. An existing entry (also another name of a
+//! hard-linked file, or a link) is replaced, never written to.
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ use crate::source::volume::beneath::stat_at;
 use crate::source::volume::tar::{Entry, Kind};
 
 impl Shared {
-    /// Whether the policy leaves what is there: `true` if it is the same already.
+    /// Returns true if the policy keeps existing entries and this one is the same already.
     pub(super) fn is_present(
         &self,
         directory: &Directory,
@@ -51,16 +51,16 @@ impl Shared {
         Ok(true)
     }
 
-    /// Gives what is complete under `temporary` its name. On failure the temporary name stays.
+    /// Renames a complete entry from `temporary` to `name`. On failure the temporary name stays.
     pub(super) fn place(&self, directory: &Directory, temporary: &[u8], name: &[u8]) -> Result<(), Reason> {
         match self.rename_new(directory, temporary, name) {
             Err(Errno::EXIST) => {}
             other => return other.map_err(Reason::system("give it its name")),
         }
         match self.options.existing {
-            // The target was empty: only another spelling of the name can be there.
+            // The target was empty: this can only be another spelling of the name.
             ExistingFiles::Refuse => return Err(Reason::NameCollision),
-            // It came since it was looked for.
+            // It appeared after the check.
             ExistingFiles::Skip => return Err(Reason::Different),
             ExistingFiles::Overwrite | ExistingFiles::DeleteExtra => {}
         }
@@ -69,7 +69,7 @@ impl Shared {
             .map_err(Reason::system("replace what is there"))
     }
 
-    /// Sees to it that a rename can replace what is there.
+    /// Makes sure that a rename can replace an existing entry.
     pub(super) fn make_way(&self, directory: &Directory, name: &[u8]) -> Result<(), Reason> {
         let look = "look at what is there";
         let there = match stat_at(directory, name) {
@@ -93,10 +93,10 @@ impl Shared {
         }
     }
 
-    /// Renames unless something has the name.
+    /// Renames an entry unless the new name exists.
     fn rename_new(&self, directory: &Directory, from: &[u8], to: &[u8]) -> Result<(), Errno> {
         match rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
-            // NFS and some FUSE file systems know no such flag: a hard link fails the same way.
+            // NFS and some FUSE file systems lack this flag: a hard link fails the same way.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
             other => return other,
         }
@@ -105,7 +105,7 @@ impl Shared {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error),
         }
-        // No links either: look first. Only another process could come between.
+        // Hard links are not supported either: check first. Only another process could interfere.
         match stat_at(directory, to) {
             Ok(_) => Err(Errno::EXIST),
             Err(Errno::NOENT) => rustix::fs::renameat(directory, from, directory, to),

@@ -1,4 +1,4 @@
-//! The threads that write files, and the bytes that may wait for them.
+//! The threads that write files, and the limit on bytes that wait for them.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -9,19 +9,19 @@ use super::file::OpenFile;
 use super::target::Shared;
 use crate::source::volume::tar::Entry;
 
-/// What a job counts for beside its data.
+/// Bytes that a job counts besides its data.
 const OVERHEAD: usize = 4096;
 
-/// One thing to do.
+/// One task of a thread.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// A small file, whole.
+    /// A whole small file.
     Whole { directory: Arc<Directory>, entry: Box<Entry>, data: Vec<u8> },
-    /// A link, pipe or device.
+    /// A symbolic link, pipe or device.
     Special { directory: Arc<Directory>, entry: Box<Entry> },
     /// A part of a large file.
     Part { file: Arc<OpenFile>, at: u64, data: Vec<u8> },
-    /// A large file has no more parts.
+    /// The end of a large file: no more parts follow.
     Complete { file: Arc<OpenFile> },
 }
 
@@ -44,7 +44,7 @@ impl Job {
     }
 }
 
-/// Bytes that wait.
+/// The limit on waiting bytes.
 #[derive(Debug, Default)]
 struct Budget {
     used: Mutex<usize>,
@@ -52,7 +52,7 @@ struct Budget {
 }
 
 impl Budget {
-    /// Waits until there is room. A job larger than the whole budget goes when it is alone.
+    /// Waits until there is room. A job larger than the whole budget runs when it is alone.
     fn take(&self, bytes: usize, most: usize) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         while *used > 0 && *used + bytes > most {
@@ -67,7 +67,7 @@ impl Budget {
     }
 }
 
-/// Gives back what a job took, also when the job panics: whoever waits must not wait for ever.
+/// Returns a job's bytes to the budget, also if the job panics: otherwise others wait for ever.
 struct Taken<'a>(&'a Budget, usize);
 
 impl Drop for Taken<'_> {
@@ -76,7 +76,7 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// Threads that do jobs in the order of their coming, several at a time.
+/// Threads that run jobs in the order of arrival, several at a time.
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -87,7 +87,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// `count` threads (0: the caller's own) and at most `most` bytes that wait.
+    /// Starts `count` threads (0: the caller's own is used); at most `most` bytes may wait for them.
     pub(super) fn new(shared: Arc<Shared>, count: usize, most: usize) -> Self {
         let budget = Arc::new(Budget::default());
         let (jobs, queue) = channel();
@@ -101,18 +101,18 @@ impl Pool {
         Self { shared, jobs: (count > 0).then_some(jobs), budget, most, threads }
     }
 
-    /// Does a job, now or soon. Waits while too much waits already.
+    /// Runs a job, now or soon. Waits while the budget is used up.
     pub(super) fn run(&self, job: Job) {
         let Some(jobs) = &self.jobs else { return job.run(&self.shared) };
         let cost = job.cost();
         self.budget.take(cost, self.most);
         if let Err(lost) = jobs.send(job) {
-            // Every thread has panicked; joining them says so. Until then nothing may be lost.
+            // Every thread has panicked, which joining reports. Until then no job may be lost.
             lost.0.run(&self.shared);
         }
     }
 
-    /// Waits until everything is done. A panic in a thread goes on here.
+    /// Waits until all jobs are done. A panic in a thread is resumed here.
     pub(super) fn finish(mut self) {
         if let Some(panic) = self.join().pop() {
             std::panic::resume_unwind(panic);

@@ -1,14 +1,14 @@
-//! What a restore did, what it could not keep, and what it could not do.
+//! The report of a restore: counts, lost attributes, and entries that failed.
 
 use rustix::io::Errno;
 
 use crate::source::volume::Tally;
 use crate::source::volume::tar::EncodeError;
 
-/// What a restore into a folder came to.
+/// The result of a restore into a folder.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Directories of the stream, made or found.
+    /// Directories of the stream, created or found.
     pub directories: u64,
     /// Files written.
     pub files: u64,
@@ -20,11 +20,11 @@ pub struct Report {
     pub links: u64,
     /// Pipes and devices made.
     pub special: u64,
-    /// Files that were there already, with the same size and time, and were left.
+    /// Entries that existed and were the same (files: in size and time), and were kept.
     pub present: u64,
     /// Names deleted because the stream does not hold them.
     pub deleted: u64,
-    /// Remains of an interrupted restore that were removed.
+    /// Temporary files of an interrupted restore that were removed.
     pub cleaned: u64,
     /// Attributes that could not be kept, by kind.
     pub lost: Tally<Loss>,
@@ -32,15 +32,15 @@ pub struct Report {
     pub failed: Tally<FailureKind>,
     /// The first entries that were not restored, with their reasons: at most [`NAMED`].
     pub failures: Vec<EntryFailure>,
-    /// Whether deleting what the stream does not hold was left undone because entries failed.
+    /// True if extra files were not deleted because entries failed or not all kept paths are named.
     pub deletion_held_back: bool,
 }
 
-/// How many failures are kept with their reason.
+/// Most failures that are kept with their reason.
 pub const NAMED: usize = 100;
 
 impl Report {
-    /// Whether everything is there with every attribute.
+    /// True if everything was restored with every attribute.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty() && self.lost.is_empty() && !self.deletion_held_back
@@ -63,11 +63,11 @@ pub enum Loss {
     Group,
     /// Permission bits.
     Mode,
-    /// Setuid, because the owner could not be restored: it would run as somebody else.
+    /// Setuid, because the owner could not be restored: it would run as another user.
     Setuid,
     /// Setgid, because the group could not be restored.
     Setgid,
-    /// The time, which the target stores less exactly or not at all.
+    /// The modification time, which the target stores less exactly or not at all.
     Time,
     /// A POSIX ACL. Its mask was not widened to the group.
     Acl,
@@ -80,7 +80,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// For people.
+    /// Returns the name for people.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -102,52 +102,52 @@ impl Loss {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", String::from_utf8_lossy(path))]
 pub struct EntryFailure {
-    /// Which.
+    /// The entry's path.
     pub path: Vec<u8>,
-    /// Why.
+    /// The reason.
     #[source]
     pub reason: Reason,
 }
 
-/// Why an entry was not restored.
+/// The reason why an entry was not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// No stream can hold such an entry: a path that climbs, a link to nothing. A parser refuses
-    /// it before; this is for entries that come from elsewhere.
+    /// No stream can hold such an entry: its path leads upwards, or its link has no target. A parser
+    /// refuses it before; this is for entries from elsewhere.
     #[error("no stream can hold it: {0}")]
     Invalid(#[source] EncodeError),
-    /// The target takes two names of the stream for one: upper and lower case, or two spellings
-    /// of one letter. The first was kept.
+    /// The target treats two names of the stream as one: upper and lower case, or two spellings of
+    /// one letter. The first was kept.
     #[error("its name collides with another one on this target")]
     NameCollision,
-    /// Something is there, and the policy is to leave it.
+    /// A different entry exists, and the policy keeps it.
     #[error("something else is there, and existing files are left")]
     Different,
-    /// A directory with content is where a file should be.
+    /// A directory with content is in its place.
     #[error("a directory is in its place")]
     DirectoryInTheWay,
-    /// A device, which is made only when allowed.
+    /// A device; devices are made only if allowed.
     #[error("devices are restored only with --allow devices")]
     DeviceNotAllowed,
-    /// The directory that should hold it could not be made.
+    /// The directory that holds it is missing or could not be created.
     #[error("its directory is missing")]
     NoDirectory,
-    /// A path through a link or a file that is in the target.
+    /// The path leads through a link or a file in the target.
     #[error("its path leads through something that is no directory")]
     ThroughNonDirectory,
-    /// The member that carries the file is not in the target.
+    /// The file that a hard link refers to is not in the target.
     #[error("the file that it is a link to is missing")]
     CarrierMissing,
-    /// It is larger than a file can be here.
+    /// The file is larger than the target's file system allows.
     #[error("it is larger than a file can be here")]
     TooLarge,
-    /// The kernel refuses.
+    /// The kernel refuses an operation.
     #[error("cannot {doing}: {errno}")]
     System {
-        /// What.
+        /// The operation.
         doing: &'static str,
-        /// Why.
+        /// The kernel's error.
         errno: Errno,
     },
 }
@@ -178,7 +178,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// For programs.
+    /// Returns the code for programs.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -197,7 +197,7 @@ impl FailureKind {
 }
 
 impl Reason {
-    /// Which kind it is.
+    /// Returns the kind of the reason.
     #[must_use]
     pub fn kind(&self) -> FailureKind {
         match self {
@@ -214,7 +214,7 @@ impl Reason {
         }
     }
 
-    /// For `map_err`: what was being done.
+    /// Returns a function for `map_err` that adds the operation `doing` to an error.
     pub(super) fn system(doing: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| match errno {
             Errno::FBIG => Self::TooLarge,

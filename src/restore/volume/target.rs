@@ -23,49 +23,49 @@ use crate::world::kill_point;
 
 /// Files of at most this many bytes of content are gathered and written at once.
 const SMALL: u64 = 256 << 10;
-/// Parts in which larger ones are written.
+/// Bytes of each part in which larger files are written.
 const PART: usize = 1 << 20;
-/// Files from this size on are held against the room that is left before anything is written.
+/// Size in bytes from which on a file is compared with the free space before it is written.
 const ASK_FOR_ROOM: u64 = 1 << 20;
-/// Directories on the way to the current one that are held open.
+/// Most directories on the way to the current one that are held open.
 const HELD_OPEN: usize = 32;
-/// Marks of a directory in the journal.
+/// Flags of a directory in the journal.
 const EXISTED: u8 = 1;
 const INHERITED_ACL: u8 = 2;
 
-/// What to do about files that are there already.
+/// The policy for files that exist already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExistingFiles {
     /// The target must be empty.
     #[default]
     Refuse,
-    /// They stay as they are; one that differs in size or time is named. This resumes a restore.
+    /// Existing files stay; one that differs in size or time is reported. This resumes a restore.
     Skip,
-    /// They are replaced.
+    /// Existing files are replaced.
     Overwrite,
-    /// They are replaced, and in the end everything below [`TargetOptions::delete_within`] is
-    /// deleted that the stream does not hold.
+    /// Existing files are replaced. At the end, everything below [`TargetOptions::delete_within`]
+    /// that the stream does not hold is deleted.
     DeleteExtra,
 }
 
-/// How to restore.
+/// Options of a restore into a folder.
 #[derive(Debug, Clone)]
 pub struct TargetOptions {
-    /// What to do about files that are there already.
+    /// The policy for files that exist already.
     pub existing: ExistingFiles,
-    /// Below which paths [`ExistingFiles::DeleteExtra`] deletes: those that were selected, or
-    /// [`ROOT`] if the stream is the whole volume. Nobody but the caller knows; so there is no
-    /// default.
+    /// Paths below which [`ExistingFiles::DeleteExtra`] deletes: the selected ones, or [`ROOT`] if
+    /// the stream is the whole volume. Only the caller knows them: the default is empty and is
+    /// refused.
     pub delete_within: Vec<Vec<u8>>,
-    /// What it never deletes.
+    /// Entries that it never deletes.
     pub keep: Keep,
-    /// Whether devices are made.
+    /// True if devices are made.
     pub allow_devices: bool,
-    /// Whether attributes other than `user.*`, POSIX ACLs and `security.capability` are set.
+    /// True if attributes other than `user.*`, POSIX ACLs and `security.capability` are set.
     pub allow_other_xattrs: bool,
     /// Threads that write files; 0 does everything on the caller's thread.
     pub threads: usize,
-    /// Bytes of content that may wait for them.
+    /// Most bytes of content that wait for the threads.
     pub buffer: usize,
 }
 
@@ -83,56 +83,56 @@ impl Default for TargetOptions {
     }
 }
 
-/// Why a restore stops.
+/// The reason why a restore stops.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// The target cannot be opened or made.
+    /// The target cannot be opened or created.
     #[error("{}: cannot open the target", path.display())]
     Open {
-        /// Which.
+        /// The target's path.
         path: PathBuf,
-        /// Why.
+        /// The kernel's error.
         #[source]
         source: Errno,
     },
-    /// There are files in the target, and nothing was said about them.
+    /// The target holds files, and no policy for them was given.
     #[error("{}: the target is not empty", .0.display())]
     NotEmpty(PathBuf),
-    /// Files are to be deleted, and nothing says where.
+    /// Extra files are to be deleted, but no paths were given.
     #[error("extra files are to be deleted, and it is not said below which paths")]
     NoScope,
     /// Another restore writes into the target.
     #[error("{}: another restore is writing into the target", .0.display())]
     Busy(PathBuf),
-    /// A file is larger than the room that is left.
+    /// A file is larger than the free space.
     #[error("{}: needs {needs} bytes, and the target has {free} left", String::from_utf8_lossy(path))]
     NoRoom {
-        /// Which file.
+        /// The file's path.
         path: Vec<u8>,
-        /// Its content, holes not counted.
+        /// Bytes of its content, holes not counted.
         needs: u64,
-        /// What is left.
+        /// Bytes that are free.
         free: u64,
     },
     /// The target is full, over quota, or read-only.
     #[error("{}: the target takes no more", String::from_utf8_lossy(path))]
     Stopped {
-        /// At which entry.
+        /// The entry that failed.
         path: Vec<u8>,
-        /// Why.
+        /// The kernel's error.
         #[source]
         source: Errno,
     },
-    /// What is to be done at the end cannot be written down or read back.
+    /// The list of directories and links cannot be written or read.
     #[error("cannot keep the list of directories and links")]
     Journal(#[source] Errno),
-    /// The events are in no order that a parser gives. A bug.
+    /// The events are in an order that no parser gives: a bug in kbak.
     #[error("the events of the stream are out of order")]
     Events,
 }
 
-/// What all threads of a restore share.
+/// The state that all threads of a restore share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) root: Root,
@@ -154,7 +154,7 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// An entry is not restored. Some reasons end the whole restore.
+    /// Records that an entry is not restored. Some errors (no space, quota, read-only) end the restore.
     pub(super) fn fail(&self, path: &[u8], reason: Reason) {
         if let Reason::System { errno: errno @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS), .. } = reason {
             self.stop(TargetError::Stopped { path: path.to_vec(), source: errno });
@@ -192,11 +192,11 @@ impl Shared {
     }
 }
 
-/// The member whose content comes.
+/// The member whose content comes next.
 #[derive(Debug)]
 enum Current {
     None,
-    /// It is not restored, or has no content.
+    /// A member that is not restored, or has no content.
     Ignored,
     Small {
         directory: Arc<Directory>,
@@ -206,8 +206,8 @@ enum Current {
     Large(Arc<OpenFile>),
 }
 
-/// A folder that a stream is restored into. If it is dropped before [`Target::finish`], what is
-/// complete stays, what is not is removed, and directories keep mode 0700; the next run, with
+/// A folder that a stream is restored into. If it is dropped before [`Target::finish`], complete
+/// files stay, partial ones are removed, and directories keep mode 0700. The next run, with
 /// [`ExistingFiles::Skip`], goes on from there.
 #[derive(Debug)]
 pub struct Target {
@@ -216,7 +216,7 @@ pub struct Target {
     current: Current,
     /// Open directories on the way to the current one, outermost first.
     way: Vec<(Vec<u8>, Arc<Directory>)>,
-    /// A directory that could not be made: nothing below it can be.
+    /// A directory that could not be created; entries below it fail too.
     blocked: Option<Vec<u8>>,
     directories: Journal,
     links: Journal,
@@ -224,11 +224,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens the folder, or makes it (mode 0700) beside others that exist. `random` names
-    /// temporary files and keys hashes; it must not repeat.
+    /// Opens the folder, or creates it (mode 0700) in an existing one. `random` names temporary files
+    /// and keys hashes; it must not repeat.
     ///
     /// # Errors
-    /// [`TargetError`].
+    /// [`TargetError`] if the folder cannot be used.
     pub fn open(
         folder: impl Into<Whither>,
         options: TargetOptions,
@@ -242,7 +242,7 @@ impl Target {
         }
         let root = folder.make().map_err(open)?;
         root.probe().map_err(open)?;
-        // Where folders cannot be locked, nobody is kept out; temporary names differ all the same.
+        // Some file systems cannot lock folders: a second restore can run, with other temporary names.
         if rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             return Err(TargetError::Busy(path.to_owned()));
         }
@@ -275,11 +275,11 @@ impl Target {
         })
     }
 
-    /// Takes the next event of a stream. Entries that cannot be restored are counted and named in
-    /// the report, and the restore goes on.
+    /// Takes the next event of a stream. Entries that cannot be restored are counted and named in the
+    /// report, and the restore goes on.
     ///
     /// # Errors
-    /// [`TargetError`] if it cannot: the target is full, or gone.
+    /// [`TargetError`] if the restore cannot go on: the target is full, or gone.
     pub fn event(&mut self, event: Event<'_>) -> Result<(), TargetError> {
         self.shared.check()?;
         match event {
@@ -399,7 +399,7 @@ impl Target {
         }
     }
 
-    /// The directory that holds `path`, opened beneath the root, or still open.
+    /// Returns the directory that holds `path`: still open, or opened beneath the root.
     fn parent(&mut self, path: &[u8]) -> Result<Arc<Directory>, Reason> {
         let (parent, _) = order::split(path).ok_or(Reason::NoDirectory)?;
         self.way.retain(|(open, _)| open == parent || order::is_below(parent, open));
@@ -429,12 +429,12 @@ impl Target {
         Ok(())
     }
 
-    /// Ends the restore: waits for all files, makes hard links, deletes what the stream does not
-    /// hold if that was asked for, gives directories their attributes, and writes everything to
-    /// disk. Call it only when the stream was whole.
+    /// Ends the restore: waits for all files, makes hard links, deletes extra files if requested,
+    /// sets the attributes of directories, and writes everything to disk. Called only if the stream
+    /// was complete.
     ///
     /// # Errors
-    /// [`TargetError`]; what is complete stays.
+    /// [`TargetError`]; complete files stay.
     pub fn finish(self) -> Result<Report, TargetError> {
         if !matches!(self.current, Current::None) {
             return Err(TargetError::Events);
@@ -476,7 +476,7 @@ fn make_links(shared: &Shared, links: &Journal) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// From the last to the first: what is below a directory came after it.
+/// Goes from the last to the first: the content of a directory came after it.
 fn finish_directories(shared: &Shared, directories: &Journal) -> Result<(), TargetError> {
     let mut at = directories.end();
     while let Some((mark, entry, next)) = directories.backward(at).map_err(TargetError::Journal)? {

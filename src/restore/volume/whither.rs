@@ -1,4 +1,4 @@
-//! Where a restore of a folder goes.
+//! The destination of a folder's restore.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,14 +10,14 @@ use rustix::io::{Errno, Result as Io};
 use crate::source::volume::FileType;
 use crate::source::volume::beneath::{Root, stat_at};
 
-/// A folder that a person names, and, for one of several items, a folder beneath it. In the first part
-/// links are followed, because the person may have put them there; in the second none is: what stands
-/// there may have come from the backup a moment before.
+/// A folder that a person names and, for one of several items, a folder beneath it. Links in the
+/// first part are followed, because the person may have put them there. Links in the second part are
+/// not: they may come from the backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whither {
-    /// What the person names.
+    /// The folder that the person names.
     pub to: PathBuf,
-    /// Beneath it; empty for the folder itself.
+    /// The path beneath it; empty for the folder itself.
     pub below: PathBuf,
 }
 
@@ -28,16 +28,16 @@ impl<P: AsRef<OsStr> + ?Sized> From<&P> for Whither {
 }
 
 impl Whither {
-    /// The whole path.
+    /// Returns the whole path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         if self.below.as_os_str().is_empty() { self.to.clone() } else { self.to.join(&self.below) }
     }
 
-    /// Opens the folder, and makes it and those that lead to it, but those that lead to the first part.
+    /// Opens the folder. Creates it and its parents, except the parents of the first part.
     ///
     /// # Errors
-    /// What the kernel says: `ELOOP` where a link stands in the second part.
+    /// The kernel's error: `ELOOP` if the second part has a link.
     pub fn make(&self) -> Io<Root> {
         match rustix::fs::mkdir(&self.to, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -54,8 +54,8 @@ impl Whither {
         Ok(root)
     }
 
-    /// The folder, if it is there, and otherwise the nearest above it that is; with its path, and whether
-    /// it is the folder itself.
+    /// Returns the folder, or else the nearest existing one above it; with its path, and true if it
+    /// is the folder itself.
     pub(super) fn nearest(&self) -> Io<(Root, PathBuf, bool)> {
         let root = match Root::open(&self.to) {
             Err(Errno::NOENT) => {
@@ -81,7 +81,7 @@ impl Whither {
     }
 }
 
-/// A folder in another. The kernel says of a link only that it is no folder.
+/// Opens a folder in another. The kernel says of a link only that it is no folder; this gives `ELOOP`.
 fn step(root: &Root, name: &OsStr) -> Io<Root> {
     root.folder(name.as_bytes()).map_err(|error| {
         let link = || stat_at(root, name.as_bytes()).is_ok_and(|there| there.file_type == FileType::Symlink);
@@ -89,7 +89,7 @@ fn step(root: &Root, name: &OsStr) -> Io<Root> {
     })
 }
 
-/// The names of a path that leads down and nowhere else.
+/// Returns the names of a path that only leads down.
 fn names(below: &Path) -> Io<Vec<&OsStr>> {
     let down = |part| if let Component::Normal(name) = part { Ok(name) } else { Err(Errno::INVAL) };
     below.components().map(down).collect()
