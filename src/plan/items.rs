@@ -19,7 +19,7 @@ pub enum ItemName {
     Volume {
         /// The claim's namespace.
         namespace: String,
-        /// Its name, or a glob as the plan has it.
+        /// The claim's name, or a glob as the plan has it.
         claim: String,
     },
     /// A folder: `path/<name>`, where the name is the plan's, else the path without its first slash.
@@ -38,7 +38,7 @@ impl fmt::Display for ItemName {
 }
 
 impl ItemName {
-    /// Reads a name as messages print it.
+    /// Parses a name in the form that messages print.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text == "resources" {
@@ -57,7 +57,7 @@ impl ItemName {
     }
 }
 
-/// Whether a name is lower-case letters, digits, `-` and `.` between letters or digits, at most 63.
+/// True if a name is lower-case letters, digits, `-` and `.` between letters or digits, at most 63.
 pub(super) fn is_name(text: &str) -> bool {
     let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     text.len() <= 63
@@ -66,7 +66,7 @@ pub(super) fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c))
 }
 
-/// The nearest name that an item may have, for a name from elsewhere.
+/// Returns the nearest valid name of an item for a foreign name, if there is one.
 #[must_use]
 pub fn item_name(text: &str) -> Option<String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
@@ -144,7 +144,7 @@ fn everything() -> Vec<String> {
 }
 
 impl Database {
-    /// A database of `engine` at `host`, everything else as it usually is.
+    /// Creates a database of `engine` at `host`, with defaults for everything else.
     #[must_use]
     pub fn at(name: String, engine: Engine, host: String) -> Self {
         Self {
@@ -170,13 +170,13 @@ impl Database {
         }
     }
 
-    /// How its dump is taken: as the plan says, else by a Job where it lies in a cluster.
+    /// Returns the transport of its dump: the plan's, else a Job if it is in a cluster, else local.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport.unwrap_or(if self.namespace.is_some() { Transport::Job } else { Transport::Local })
     }
 
-    /// Its item.
+    /// Returns its item.
     #[must_use]
     pub fn item(&self) -> ItemName {
         ItemName::Database(self.name.clone())
@@ -204,7 +204,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// As the plan writes it.
+    /// Returns the name as the plan writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -232,7 +232,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As the plan writes it.
+    /// Returns the name as the plan writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -323,14 +323,14 @@ pub enum Method {
 }
 
 impl Volume {
-    /// A folder.
+    /// Creates a volume for a local folder.
     #[must_use]
     pub fn folder(path: PathBuf) -> Self {
         Self { path: Some(path), ..Self::default() }
     }
 
-    /// The items it declares, claims as the plan names them; none for a selector, which only the
-    /// cluster can resolve.
+    /// Returns the items it declares, with claims as the plan names them. There are none for a selector,
+    /// which only the cluster can resolve.
     #[must_use]
     pub fn items(&self) -> Vec<ItemName> {
         match (&self.path, &self.namespace) {
@@ -345,7 +345,7 @@ impl Volume {
     }
 }
 
-/// The path without its first slash; `/` itself is `root`.
+/// Returns the path without leading slashes; `root` for `/` itself.
 fn path_name(path: &Path) -> String {
     let text = path.to_string_lossy();
     let name = text.trim_start_matches('/');

@@ -1,5 +1,5 @@
-//! The plan of a restore: what comes back, under which names, with which changes. Field comments
-//! become the descriptions of the JSON Schema and the table in docs/restore-resources.md.
+//! The restore plan: selection, mapping and changes of objects. Doc comments become the descriptions of the
+//! JSON Schema, those of fields also the table in docs/restore-resources.md.
 
 use std::collections::BTreeMap;
 
@@ -209,11 +209,11 @@ pub enum ScopeName {
     All,
 }
 
-/// Reads a restore's plan.
+/// Parses and checks a restore plan.
 ///
 /// # Errors
-/// Everything that is wrong with it, in the order of the text. A text that cannot be read as a plan
-/// gives the first problem only.
+/// Returns all problems in the order of the text, or only the first one if the text cannot be parsed as a
+/// plan.
 pub fn parse_restore(text: &str) -> Result<RestorePlan, PlanError> {
     let (plan, places) = super::read::typed::<RestorePlan>(text, super::schema::restore_fields)?;
     let mut problems = problems(&plan.spec);
@@ -227,7 +227,7 @@ pub fn parse_restore(text: &str) -> Result<RestorePlan, PlanError> {
     Err(PlanError { problems })
 }
 
-/// What types do not say.
+/// Returns the problems that types cannot express.
 fn problems(spec: &RestoreSpec) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut bad = |field: String, message: String| found.push(Problem::new(Kind::BadValue, field, message));
@@ -299,7 +299,7 @@ fn selector(field: &str, text: Option<&str>, bad: &mut impl FnMut(String, String
     }
 }
 
-/// Whether a namespace may be called so.
+/// True if `name` is a valid name of a namespace.
 #[must_use]
 pub fn is_namespace(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -313,11 +313,11 @@ pub fn is_namespace(name: &str) -> bool {
 /// An object by its name: `deployments.apps/shop/web`, `namespaces/shop`; each part may be a glob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectName {
-    /// `deployments.apps`.
+    /// The kind: `deployments.apps`.
     pub resource: Glob,
-    /// Its namespace; none for cluster-scoped objects.
+    /// The namespace; `None` for cluster-scoped objects.
     pub namespace: Option<Glob>,
-    /// Its name.
+    /// The object's name.
     pub name: Glob,
 }
 

@@ -1,4 +1,4 @@
-//! The parts of a plan that say how a run goes: limits, promises, known gaps, hooks, Jobs.
+//! The parts of a plan that control a run: limits, objectives, accepted gaps, hooks, Jobs, notices.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -93,11 +93,11 @@ pub struct Accept {
     pub until: Day,
 }
 
-/// The code of the gap that a thing has which no plan declares. It is accepted by items that no
-/// plan declares either: `volume/shop/cache`, `database/shop/*`, `namespace/dev-*`, `secret/x/y`.
+/// The gap code of a thing that no plan declares. Items of `accept` with this code are such things or globs:
+/// `volume/shop/cache`, `database/shop/*`, `namespace/dev-*`, `secret/x/y`.
 pub const UNCOVERED: &str = "uncovered";
 
-/// Whether `pattern`, an item whose parts may be globs, stands for `item`.
+/// True if `pattern`, an item whose parts may be globs, matches `item`.
 #[must_use]
 pub fn item_matches(pattern: &str, item: &str) -> bool {
     let (mut patterns, mut parts) = (pattern.split('/'), item.split('/'));
@@ -114,7 +114,7 @@ pub fn item_matches(pattern: &str, item: &str) -> bool {
     }
 }
 
-/// Whether a text names things that no plan declares, as [`item_matches`] takes it.
+/// True if a text names things that no plan declares, in the form for [`item_matches`].
 pub(super) fn is_uncovered_item(text: &str) -> bool {
     let parts: Vec<&str> = text.split('/').collect();
     let fits = matches!(parts.as_slice(), ["namespace", _] | ["volume" | "database" | "secret", _, _]);
@@ -202,7 +202,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Whether it would keep nothing at all.
+    /// True if it keeps no snapshots.
     #[must_use]
     pub fn keeps_nothing(&self) -> bool {
         [
@@ -219,7 +219,7 @@ impl Retention {
 }
 
 impl Retention {
-    /// How far back its rules reach, if runs keep coming: the longest of them. `keepLast` counts
+    /// Returns how far back its rules reach, if runs keep coming: the longest of them. `keepLast` counts
     /// runs, not time, and is taken as days.
     #[must_use]
     pub fn reach(&self) -> Period {

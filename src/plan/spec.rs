@@ -1,5 +1,5 @@
-//! The types of a plan: what stands in the file, with its defaults. Field comments become the
-//! descriptions of the JSON Schema and the table in docs/plan.md.
+//! The types of a backup plan and its defaults. Doc comments become the descriptions of the JSON Schema,
+//! those of fields also the table in docs/plan.md.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -188,10 +188,9 @@ impl Default for Epoch {
 }
 
 impl Epoch {
-    /// How long runs start in an epoch. `auto` is half of what the retention reaches back, from
-    /// 30 to 365 days: then the snapshots that are kept lie in at most three epochs, each of which
-    /// holds one full copy, and no epoch is longer than that needs, because room is only won back
-    /// in closed ones. Without a retention it is 90 days.
+    /// Returns the time for which runs start in an epoch. `auto` is half the reach of the retention, from 30
+    /// to 365 days; 90 days without a retention. Then the kept snapshots are in at most three epochs, each
+    /// with one full copy. Longer epochs would delay pruning, which frees space only in closed ones.
     #[must_use]
     pub fn age(&self, retention: Option<&Retention>) -> Period {
         let EpochAge::Fixed(age) = self.max_age else {
@@ -206,9 +205,9 @@ impl Epoch {
 /// The age at which an epoch ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EpochAge {
-    /// What suits the plan's retention.
+    /// Chosen by the plan's retention: see [`Epoch::age`].
     Auto,
-    /// So long.
+    /// A fixed period.
     Fixed(Period),
 }
 
@@ -274,8 +273,7 @@ pub struct Resources {
     pub objectives: Option<Objectives>,
 }
 
-/// The kinds that are left out where a plan says nothing: they live for an hour and tell of what
-/// is over.
+/// The kinds that are excluded by default: events live for an hour and describe the past.
 pub const EVENTS: [&str; 2] = ["events", "events.events.k8s.io"];
 
 impl Default for Resources {
