@@ -16,7 +16,8 @@ use crate::pipeline::piece::Piece;
 use crate::plan::Glob;
 use crate::report::event::Meter;
 use crate::report::text::plural;
-use crate::source::database::{Chosen, DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres};
+use crate::source::database::postgres::{Chosen, Postgres};
+use crate::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof};
 
 use super::item::{Finished, StreamDraft};
 

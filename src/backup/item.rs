@@ -8,10 +8,11 @@ use serde::Serialize;
 use super::volume::Tally;
 use crate::format::body::Gap;
 use crate::format::ids::ObjectHash;
+use crate::kubernetes::Cluster;
 use crate::pipeline::stream::PendingStream;
 use crate::plan::Glob;
 use crate::source::database::DatabaseConfig;
-use crate::source::kubernetes::{Cluster, ResourcesConfig};
+use crate::source::kubernetes::ResourcesConfig;
 use crate::source::volume::VolumeOptions;
 
 /// The work for one item that a plan declares.

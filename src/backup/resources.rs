@@ -11,16 +11,17 @@ use crate::format::catalog::{Line, Type};
 use crate::format::epoch::Sizes;
 use crate::format::ids::ObjectHash;
 use crate::format::name::Name;
+use crate::kubernetes::{Cluster, KindInfo};
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::piece::{Member, Piece};
 use crate::pipeline::stream::StreamWriter;
 use crate::plan::Consistency;
 use crate::report::event::Meter;
+use crate::runtime::panic_point;
 use crate::source::kubernetes::{
-    Cluster, Consistency as Moment, GapReason, KindInfo, ResourceGap, ResourceSink, ResourcesConfig,
-    ResourcesError, ResourcesReport, SinkError, read_resources,
+    Consistency as Moment, GapReason, ResourceGap, ResourceSink, ResourcesConfig, ResourcesError,
+    ResourcesReport, SinkError, read_resources,
 };
-use crate::world::panic_point;
 
 use super::cutter::{Cut, Cutter};
 use super::item::{Finished, StreamDraft};

@@ -8,29 +8,31 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::coverage::{Coverage, Line, Watch};
+use crate::cli::failure::{Exit, Failure};
 use crate::format::body::{Item, Stream};
 use crate::format::cache::seal_root;
 use crate::format::ids::{NameId, ObjectHash};
-use crate::format::manifest::ItemState;
 use crate::format::moment;
 use crate::format::signers::Signers;
 use crate::format::state::{CacheRoot, ItemMemory, LastGood, State};
+use crate::inventory::coverage::Watch;
+use crate::keys::writer_key::{EpochKeeper, KnownHead, WriterKey};
 use crate::pipeline::PipelineError;
 use crate::pipeline::codec::Codec;
 use crate::pipeline::domain::{DomainWriter, WrittenDomain};
 use crate::pipeline::engine::{Engine, EpochTarget};
 use crate::pipeline::limits::Limits;
 use crate::pipeline::stream::WrittenStream;
+use crate::report::coverage::{Coverage, Line};
 use crate::report::event::{Event, Reporter};
-use crate::report::failure::{Exit, Failure};
+use crate::report::item_state::ItemState;
 use crate::report::text::{count, plural, size};
-use crate::repository::birth::{self, Ready, Wanted};
-use crate::repository::commit::{Committed, Committer, DomainDraft, Draft};
-use crate::repository::dedup::{MERGE_ABOVE, Shelf};
-use crate::repository::writer_key::{EpochKeeper, KnownHead, WriterKey};
+use crate::repository::epoch::create;
+use crate::repository::epoch::create::{Ready, Wanted};
+use crate::repository::index_loader::{MERGE_ABOVE, Shelf};
+use crate::repository::write::commit::{Committed, Committer, DomainDraft, Draft};
+use crate::runtime::{World, kill_point};
 use crate::store::Store;
-use crate::world::{World, kill_point};
 
 use super::item::{Finished, ItemJob, Work};
 use super::resources;
@@ -93,7 +95,7 @@ pub struct BackupReport {
     /// The items as in the snapshot body, each with a one-line summary.
     pub items: Vec<(Item, String)>,
     /// The reason why a new epoch was created, if one was.
-    pub born: Option<birth::Reason>,
+    pub born: Option<create::Reason>,
     /// Names of the owners who cannot open the epoch yet.
     pub waiting: Vec<String>,
     /// The coverage of the cluster, if it was checked.
@@ -457,7 +459,7 @@ impl Run<'_> {
         kill_point("backup.committed");
         // If the keeper cannot write (a mounted Secret), the head is kept elsewhere: --expect-head.
         let _ = place.keeper.keep_head(KnownHead { seq, hash: committed.head }).await;
-        birth::settle(place.keeper, ready.epoch.epoch, &start.epochs).await?;
+        create::settle(place.keeper, ready.epoch.epoch, &start.epochs).await?;
         Ok(BackupReport {
             committed,
             items,

@@ -5,23 +5,25 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::cli::failure::{Exit, Failure};
 use crate::format::derive::EpochSecret;
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::manifest::ManifestError;
 use crate::format::marker;
 use crate::format::state::{self, State};
+use crate::keys::writer_key::EpochKeeper;
 use crate::report::event::{Event, Reporter};
-use crate::report::failure::{Exit, Failure};
-use crate::repository::birth::{self, Nursery, Ready};
 use crate::repository::chain::{self, Chain};
-use crate::repository::epochs::Epochs;
-use crate::repository::named::{self, Named};
-use crate::repository::open::{check_marker, judge_marker, look_at_marker};
+use crate::repository::epoch::create;
+use crate::repository::epoch::create::{Nursery, Ready};
+use crate::repository::epoch::stored::Epochs;
+use crate::repository::fetched;
+use crate::repository::fetched::Named;
+use crate::repository::read::open::{check_marker, judge_marker, look_at_marker};
 use crate::repository::records::{self, Records};
-use crate::repository::writer_key::EpochKeeper;
+use crate::runtime::{World, kill_point};
 use crate::store::Store;
-use crate::world::{World, kill_point};
 
 use super::run::{BackupJob, Place};
 
@@ -58,7 +60,7 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
         .remedy("make a new writer key (kbak init), and find out who had this one"));
     }
     let nursery = Nursery { store, world, key, plan, keeper };
-    let (epochs, ready) = birth::begin(nursery, &job.wanted, signers, &records, reporter).await?;
+    let (epochs, ready) = create::begin(nursery, &job.wanted, signers, &records, reporter).await?;
     kill_point("backup.epoch.ready");
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
@@ -167,7 +169,7 @@ async fn read_state(chain: &Chain, ready: &Ready, place: Place<'_>) -> State {
         let held = secrets.iter().find(|(epoch, _)| epoch.epoch == objects.epoch);
         let (Some((epoch, secret)), Some(hash)) = (held, objects.objects.first()) else { continue };
         let key = epoch.path().in_domain(domain, crate::format::layout::Class::State, *hash);
-        let opened = match named::get(place.store, &key, *hash, state::MAX_STATE + (1 << 20)).await {
+        let opened = match fetched::get(place.store, &key, *hash, state::MAX_STATE + (1 << 20)).await {
             Ok(Named::Is(sealed)) => {
                 State::open(&sealed, &secret.domain(state::DOMAIN)).map_err(|error| error.to_string())
             }

@@ -6,13 +6,11 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use super::{CheckJob, ClusterJob, Finding, Weight, coverage, within};
+use crate::cli::failure::{Exit, Failure, causes};
+use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, cut, discover};
 use crate::plan::Glob;
 use crate::report::event::{Meter, Reporter};
-use crate::report::failure::{Exit, Failure, causes};
 use crate::report::text::{count, plural};
-use crate::source::kubernetes::{
-    ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, cut, discover,
-};
 
 /// The number of kinds requested in parallel.
 const PARALLEL: usize = 8;
@@ -297,7 +295,7 @@ fn stale(discovered: &Discovered, selection: Option<&Selection>) -> Vec<Finding>
     if selection.is_none() {
         return Vec::new();
     }
-    let one = |group: &crate::source::kubernetes::StaleGroup| {
+    let one = |group: &crate::kubernetes::StaleGroup| {
         let what =
             format!("{}/{} does not answer discovery: its kinds are unknown", group.group, group.version);
         let remedy = format!("kubectl get apiservice {}.{}", group.version, group.group);

@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use super::{ClusterJob, Finding, Weight};
-use crate::coverage::What;
+use crate::report::coverage::What;
 use crate::report::event::Reporter;
 
 pub(super) async fn check(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {

@@ -5,10 +5,11 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{DatabaseJob, Finding, within};
+use crate::cli::failure::{Exit, Failure};
 use crate::report::event::Reporter;
-use crate::report::failure::{Exit, Failure};
 use crate::report::text::{plural, size};
-use crate::source::database::{Chosen, DatabaseError, Postgres, TlsMode};
+use crate::source::database::postgres::{Chosen, Postgres};
+use crate::source::database::{DatabaseError, TlsMode};
 
 /// The number of servers queried in parallel.
 const PARALLEL: usize = 4;
@@ -30,7 +31,7 @@ pub(super) async fn check(
             async move {
                 let findings = match job {
                     Ok(job) => within(name, server(name, job)).await,
-                    Err(failure) => vec![Finding::problem(name, crate::report::failure::causes(failure))],
+                    Err(failure) => vec![Finding::problem(name, crate::cli::failure::causes(failure))],
                 };
                 meter.add_done(1);
                 findings

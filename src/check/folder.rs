@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Finding;
+use crate::cli::failure::causes;
+use crate::fs::FileType;
 use crate::report::event::Reporter;
-use crate::report::failure::causes;
 use crate::report::text::count;
-use crate::source::volume::{FileType, Volume, VolumeOptions, Walked};
-use crate::world::World;
+use crate::runtime::World;
+use crate::source::volume::{Volume, VolumeOptions, Walked};
 
 /// The time limit of a walk: long enough to find common problems, short enough to wait for.
 const LONGEST: Duration = Duration::from_secs(20);

@@ -5,12 +5,12 @@ use std::path::Path;
 use tokio::time::Instant;
 
 use super::{CheckJob, Finding};
+use crate::cli::failure::{Exit, Failure};
 use crate::format::signers::Signers;
-use crate::pipeline::owner::Owner;
-use crate::report::failure::{Exit, Failure};
-use crate::repository::private_file::folder_of;
-use crate::repository::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
-use crate::world::World;
+use crate::keys::Owner;
+use crate::keys::private_file::folder_of;
+use crate::keys::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
+use crate::runtime::World;
 
 /// The text that is encrypted to each owner as a test.
 const CHALLENGE: &[u8] = b"kbak check";

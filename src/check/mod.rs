@@ -25,16 +25,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::coverage::Watch;
-use crate::pipeline::owner::{Owner, Prompt};
+use crate::cli::failure::{Exit, Failure, causes};
+use crate::inventory::coverage::Watch;
+use crate::keys::{Owner, Prompt};
+use crate::kubernetes::{Cluster, Selection};
 use crate::plan::{Glob, Problem};
 use crate::report::event::Reporter;
-use crate::report::failure::{Exit, Failure, causes};
+use crate::runtime::World;
 use crate::source::database::DatabaseConfig;
-use crate::source::kubernetes::{Cluster, Selection};
 use crate::source::volume::VolumeOptions;
 use crate::store::open::StoreOptions;
-use crate::world::World;
 
 pub use crate::store::probe::Weight;
 

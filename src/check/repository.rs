@@ -7,15 +7,16 @@ use tokio::time::Instant;
 
 use super::keys::Keys;
 use super::{CheckJob, Finding};
+use crate::cli::failure::Failure;
 use crate::format::layout;
 use crate::format::marker;
-use crate::pipeline::owner::Owner;
+use crate::keys::Owner;
+use crate::keys::writer_key::WriterKey;
 use crate::report::event::Reporter;
-use crate::report::failure::Failure;
 use crate::report::text::utc;
-use crate::repository::epochs::{self, Epochs, OwnerChange, StoredEpoch};
+use crate::repository::epoch::stored;
+use crate::repository::epoch::stored::{Epochs, OwnerChange, StoredEpoch};
 use crate::repository::records::{self, Records};
-use crate::repository::writer_key::WriterKey;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The maximum size of a marker, in bytes.
@@ -38,7 +39,7 @@ pub(super) async fn check(
     let read = async {
         let records = records::list(store, key.writer, Some(key.repository), &keys.signers, reporter).await?;
         let epochs =
-            epochs::list(store, key.writer, plan, Some(key.repository), &keys.signers, &silent).await?;
+            stored::list(store, key.writer, plan, Some(key.repository), &keys.signers, &silent).await?;
         Ok::<_, StoreError>((records, epochs, store.now().await?))
     };
     let (records, epochs, now) = match read.await {

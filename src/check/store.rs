@@ -7,15 +7,15 @@ use tokio::time::Instant;
 use super::keys::Keys;
 use super::{CheckJob, Finding, Weight, repository, within};
 use crate::backup::{CLOCK_REFUSE, CLOCK_WARN};
+use crate::cli::failure::Failure;
 use crate::format::ids::WriterId;
 use crate::format::layout::probes_prefix;
 use crate::report::event::Reporter;
-use crate::report::failure::Failure;
 use crate::report::text::span;
+use crate::runtime::World;
 use crate::store::open::open;
 use crate::store::probe::{Abilities, Probed, probe};
 use crate::store::{Store, StoreError, StoreErrorKind};
-use crate::world::World;
 
 /// The findings about the store.
 pub(super) struct Stored {

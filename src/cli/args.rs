@@ -2,26 +2,26 @@
 
 use clap::{Parser, Subcommand};
 
-use super::backup::BackupArgs;
-use super::cat::CatArgs;
-use super::check::CheckArgs;
-use super::completion::CompletionArgs;
-use super::diff::DiffArgs;
-use super::epoch::{EpochAction, EpochArgs};
-use super::export::ExportArgs;
-use super::guard::LogLevel;
-use super::init::InitArgs;
-use super::keygen::KeygenArgs;
-use super::keys::{KeysAction, KeysArgs};
-use super::ls::{FindArgs, LsArgs};
-use super::man::ManArgs;
 use super::options::Progress;
-use super::out::Format;
-use super::plan::{PlanAction, PlanArgs};
-use super::restore::RestoreArgs;
-use super::show::ShowArgs;
-use super::snapshots::SnapshotsArgs;
-use super::verify::VerifyArgs;
+use crate::cli::shell::guard::LogLevel;
+use crate::cli::shell::output::Format;
+use crate::cli::verbs::backup::BackupArgs;
+use crate::cli::verbs::cat::CatArgs;
+use crate::cli::verbs::check::CheckArgs;
+use crate::cli::verbs::completion::CompletionArgs;
+use crate::cli::verbs::diff::DiffArgs;
+use crate::cli::verbs::epoch::{EpochAction, EpochArgs};
+use crate::cli::verbs::export::ExportArgs;
+use crate::cli::verbs::init::InitArgs;
+use crate::cli::verbs::keygen::KeygenArgs;
+use crate::cli::verbs::keys::{KeysAction, KeysArgs};
+use crate::cli::verbs::ls::{FindArgs, LsArgs};
+use crate::cli::verbs::man::ManArgs;
+use crate::cli::verbs::plan::{PlanAction, PlanArgs};
+use crate::cli::verbs::restore::RestoreArgs;
+use crate::cli::verbs::show::ShowArgs;
+use crate::cli::verbs::snapshots::SnapshotsArgs;
+use crate::cli::verbs::verify::VerifyArgs;
 
 /// Encrypted, verifiable, restorable backups of Kubernetes clusters into any S3-compatible bucket.
 #[derive(Debug, Parser)]

@@ -4,53 +4,19 @@
 //! Data goes to standard output, messages to standard error. Secrets are never passed as arguments.
 
 mod args;
-mod asked_kinds;
-mod backup;
-mod cat;
-mod chain;
-mod check;
-mod completion;
-mod conclude;
-mod databases;
-mod declared;
-mod diff;
-mod epoch;
-mod export;
-mod guard;
-mod guide;
-mod init;
-mod keygen;
-mod keyring;
-mod keys;
-mod ls;
-mod man;
+pub mod failure;
 mod options;
-mod out;
-mod place;
-mod plan;
-mod preview;
-mod prompt;
-mod reading;
-mod resource_args;
-mod resources;
-mod restore;
-mod restore_text;
-mod show;
-mod signals;
-mod snapshots;
-mod sources;
-mod targets;
-mod terminal;
-mod verify;
+pub mod shell;
+mod verbs;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::report::failure::{Exit, Failure};
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::shell::console::Talk;
 use args::{Cli, Verb};
-use terminal::Talk;
 
 /// Returns the clap command with all verbs and their options.
 #[must_use]
@@ -67,15 +33,15 @@ pub fn main() -> ExitCode {
 /// Runs the program with these arguments and returns its exit code.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    guard::panics();
-    guard::core_dumps();
+    shell::guard::panics();
+    shell::guard::core_dumps();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() <= 1 {
-        return guide::show();
+        return shell::guide::show();
     }
     // This check comes first: later errors may quote arguments.
-    if let Err(failure) = guard::private_keys(&arguments) {
-        Talk::new(out::Format::Table).failure(&failure);
+    if let Err(failure) = shell::guard::private_keys(&arguments) {
+        Talk::new(shell::output::Format::Table).failure(&failure);
         return ExitCode::from(failure.exit.code());
     }
     let cli = match Cli::try_parse_from(&arguments) {
@@ -83,10 +49,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage(&error, &arguments),
     };
     let talk = Talk::of(&cli.verb);
-    guard::logging(cli.log_level, talk.style.colour);
-    let ended = signals::watch().and_then(|()| dispatch(cli.verb, &talk));
+    shell::guard::logging(cli.log_level, talk.style.colour);
+    let ended = shell::signals::watch().and_then(|()| dispatch(cli.verb, &talk));
     // A failure that Ctrl-C at a prompt caused is reported as an interruption.
-    match prompt::interrupted().map_or(ended, Err) {
+    match shell::prompt::interrupted().map_or(ended, Err) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
             talk.failure(&failure);
@@ -98,24 +64,24 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Runs a verb. Returns the exit code of a completed run, or the failure that ended it.
 fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
     match verb {
-        Verb::Init(args) => init::run(&args, talk),
-        Verb::Check(args) => check::run(&args, talk),
-        Verb::Backup(args) => backup::run(&args, talk),
-        Verb::Snapshots(args) => snapshots::run(&args, talk),
-        Verb::Show(args) => show::run(&args, talk),
-        Verb::Ls(args) => ls::ls(&args, talk),
-        Verb::Cat(args) => cat::run(&args, talk),
-        Verb::Find(args) => ls::find(&args, talk),
-        Verb::Restore(args) => restore::run(&args, talk),
-        Verb::Diff(args) => diff::run(&args, talk),
-        Verb::Export(args) => export::run(&args, talk),
-        Verb::Verify(args) => verify::run(&args, talk),
-        Verb::Keys(args) => keys::run(&args, talk),
-        Verb::Epoch(args) => epoch::run(*args, talk),
-        Verb::Keygen(args) => keygen::run(args, talk),
-        Verb::Plan(args) => plan::run(args, talk),
-        Verb::Completion(args) => completion::run(args),
-        Verb::Man(args) => man::run(args),
+        Verb::Init(args) => verbs::init::run(&args, talk),
+        Verb::Check(args) => verbs::check::run(&args, talk),
+        Verb::Backup(args) => verbs::backup::run(&args, talk),
+        Verb::Snapshots(args) => verbs::snapshots::run(&args, talk),
+        Verb::Show(args) => verbs::show::run(&args, talk),
+        Verb::Ls(args) => verbs::ls::ls(&args, talk),
+        Verb::Cat(args) => verbs::cat::run(&args, talk),
+        Verb::Find(args) => verbs::ls::find(&args, talk),
+        Verb::Restore(args) => verbs::restore::run(&args, talk),
+        Verb::Diff(args) => verbs::diff::run(&args, talk),
+        Verb::Export(args) => verbs::export::run(&args, talk),
+        Verb::Verify(args) => verbs::verify::run(&args, talk),
+        Verb::Keys(args) => verbs::keys::run(&args, talk),
+        Verb::Epoch(args) => verbs::epoch::run(*args, talk),
+        Verb::Keygen(args) => verbs::keygen::run(args, talk),
+        Verb::Plan(args) => verbs::plan::run(args, talk),
+        Verb::Completion(args) => verbs::completion::run(args),
+        Verb::Man(args) => verbs::man::run(args),
     }
 }
 
@@ -128,7 +94,7 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let tip = parts.find_map(|part| part.trim().strip_prefix("tip: ").map(str::to_owned));
         let failure = Failure::new(Exit::Usage, what)
             .remedy(tip.unwrap_or_else(|| "kbak VERB --help shows what it takes".into()));
-        Talk::new(out::Format::Json).failure(&failure);
+        Talk::new(shell::output::Format::Json).failure(&failure);
         return ExitCode::from(Exit::Usage.code());
     }
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Safe };

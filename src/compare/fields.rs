@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::owned::leave_out;
-use crate::source::kubernetes::KindInfo;
+use crate::kubernetes::KindInfo;
 
 /// The maximum number of paths reported for one object.
 const MOST: usize = 20;

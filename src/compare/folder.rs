@@ -11,12 +11,12 @@ use futures::StreamExt as _;
 use super::member::{self, Side};
 use super::pieces::Pieces;
 use super::{Change, Difference, Take};
+use crate::cli::failure::Failure;
 use crate::format::catalog::Line;
+use crate::format::tar::order;
 use crate::pipeline::fetch::ReadError;
 use crate::pipeline::reader::StreamReader;
-use crate::report::failure::Failure;
 use crate::report::text::size;
-use crate::source::volume::tar::order;
 
 /// The maximum number of members that wait to be read or reported.
 const MOST: usize = 1024;

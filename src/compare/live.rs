@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::source::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, head, page_query};
+use crate::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, head, page_query};
 
 /// The maximum size of a page, in bytes.
 const PAGE: usize = 16 << 20;

@@ -9,12 +9,12 @@ use futures::StreamExt as _;
 use futures::future::try_join;
 use futures::stream::BoxStream;
 
+use crate::cli::failure::{Exit, Failure};
 use crate::format::name::Name;
+use crate::format::tar::parse::{Event, Expect, Parser};
+use crate::format::tar::{Entry, Extent, Kind, Xattr};
 use crate::pipeline::fetch::ReadError;
 use crate::pipeline::reader::StreamReader;
-use crate::report::failure::{Exit, Failure};
-use crate::restore::volume::parse::{Event, Expect, Parser};
-use crate::source::volume::tar::{Entry, Extent, Kind, Xattr};
 
 /// Holes are returned in pieces of at most this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -205,6 +205,6 @@ impl Source<'_> {
     }
 }
 
-fn damaged(error: crate::restore::volume::parse::ParseError) -> Failure {
+fn damaged(error: crate::format::tar::parse::ParseError) -> Failure {
     Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
 }

@@ -19,11 +19,11 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::cli::failure::{Exit, Failure};
 use crate::format::body::{Item, Stream};
+use crate::kubernetes::{ApiError, Cluster, KindInfo, discover};
 use crate::report::event::Meter;
-use crate::report::failure::{Exit, Failure};
-use crate::repository::snapshot::OpenSnapshot;
-use crate::source::kubernetes::{ApiError, Cluster, KindInfo, discover};
+use crate::repository::read::snapshot::OpenSnapshot;
 pub use folder::folder;
 use live::Live;
 pub use stored::Stored;

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::source::kubernetes::KindInfo;
+use crate::kubernetes::KindInfo;
 
 /// An ignored field: the kind (`*` for all), a JSON pointer (`*` for any element of a list), the reason.
 pub type Rule = (&'static str, &'static str, &'static str);

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::format::ids::ChunkId;
     use crate::format::list::Place;
-    use crate::format::needs::PackName;
+    use crate::format::pack_refs::PackName;
 
     fn slice(id: u8, skip: u32, take: u32) -> Slice {
         let pack = PackName { hash: ObjectHash([1; 32]), size: 1 };

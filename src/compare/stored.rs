@@ -4,9 +4,9 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
+use crate::cli::failure::{Exit, Failure};
 use crate::format::catalog::Line;
 use crate::pipeline::reader::StreamReader;
-use crate::report::failure::{Exit, Failure};
 
 /// Reads the objects of a stream along its catalog.
 pub struct Stored {

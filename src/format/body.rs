@@ -11,9 +11,10 @@ use super::container::{ContainerError, DataIdentity, DataRecipient, Key, Sealer,
 use super::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, to_hex};
 use super::layout::EpochPath;
 use super::list::Part;
-use super::manifest::{Envelope, ItemState};
+use super::manifest::Envelope;
 use super::object::Sealed;
 use super::padme;
+use crate::report::item_state::ItemState;
 
 /// The largest body, in bytes of plaintext.
 pub const MAX_BODY: u64 = 256 << 20;

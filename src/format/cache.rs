@@ -23,10 +23,10 @@ use super::derive::DomainKey;
 use super::ids::{ChunkId, NameId, ObjectHash};
 use super::layout::{Class, EpochPath};
 use super::list::{Place, Slice};
-use super::needs::PackName;
 use super::object::Sealed;
 use super::padme;
 use super::symmetric::{self, take, take_u32, take_u64};
+use crate::format::pack_refs::PackName;
 
 /// The largest cache object, in bytes of plaintext.
 pub const MAX_CACHE: u64 = 32 << 20;

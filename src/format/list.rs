@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ChunkId, ObjectHash};
 use super::name::Name;
-use super::needs::PackName;
 use super::pack::MAX_CHUNK;
+use crate::format::pack_refs::PackName;
 
 /// A part ends before it is longer than this, in bytes of text.
 pub const MAX_PART: usize = 1 << 20;

@@ -15,43 +15,12 @@ use super::moment;
 use super::object::Sealed;
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
 use super::signers::Signers;
+use crate::report::item_state::ItemState;
 
 /// The greatest sequence number: below 2^53, so that every JSON reader keeps it exactly, and 12 digits.
 pub const MAX_SEQUENCE: u64 = 999_999_999_999;
 /// The most heads that one manifest merges.
 pub const MAX_PREVIOUS: usize = 256;
-
-/// The state of an item in a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ItemState {
-    /// Complete.
-    Good,
-    /// Complete, but so much smaller than the last good copy that it does not count as safe.
-    Anomalous,
-    /// Not safe, but accepted by the plan.
-    Accepted,
-    /// Not safe.
-    Gap,
-    /// Not finished: the manifest is a checkpoint.
-    Pending,
-    /// Not attempted.
-    Skipped,
-}
-
-impl ItemState {
-    /// Returns `true` if the item is safe. An item that shrank by half may be the rest after a loss.
-    #[must_use]
-    pub fn is_safe(self) -> bool {
-        self == Self::Good
-    }
-
-    /// Returns `true` if all data that the source gave can be restored from this snapshot.
-    #[must_use]
-    pub fn is_whole(self) -> bool {
-        matches!(self, Self::Good | Self::Anomalous)
-    }
-}
 
 /// The public part of an item: an opaque id and its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    pub(in crate::format) fn new(key: ObjectKey, bytes: Bytes, hash: ObjectHash) -> Self {
+    pub(crate) fn new(key: ObjectKey, bytes: Bytes, hash: ObjectHash) -> Self {
         Self { key, bytes, hash }
     }
 

@@ -10,9 +10,9 @@ use super::container::ContainerError;
 use super::derive::DomainKey;
 use super::ids::{EpochId, NameId, ObjectHash};
 use super::layout::{Class, EpochPath};
-use super::manifest::ItemState;
 use super::object::Sealed;
 use super::{moment, padme, symmetric};
+use crate::report::item_state::ItemState;
 
 /// The domain of the state object.
 pub const DOMAIN: &str = "coordinator/state";

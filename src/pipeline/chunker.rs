@@ -65,7 +65,7 @@ impl Cuts {
 mod tests {
     use super::*;
     use crate::format::derive::{DomainKey, SecretKey};
-    use crate::world::{Random, SeededRandom};
+    use crate::runtime::{Random, SeededRandom};
 
     fn cut_all(cuts: &Cuts, gear: &[u64; 256], mut bytes: &[u8]) -> Vec<usize> {
         let mut lengths = Vec::new();

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::list::Part;
-use crate::format::needs::{Needs, PackName};
 use crate::format::pack::PackClass;
-use crate::world::kill_point;
+use crate::format::pack_refs::{Needs, PackName};
+use crate::runtime::kill_point;
 
 use super::PipelineError;
 use super::engine::{Engine, EpochTarget};
-use super::known::{Known, place};
 use super::packer::{ChunkRef, Packer};
 use super::piece::{Prepared, prepare};
 use super::stream::{PendingStream, StreamWriter, WrittenStream};
+use crate::pipeline::chunk_index::{Known, place};
 
 /// Writes streams into one domain.
 pub struct DomainWriter {

@@ -8,9 +8,9 @@ use crate::format::container::DataRecipient;
 use crate::format::layout::EpochPath;
 use crate::format::object::Sealed;
 use crate::report::event::Reporter;
+use crate::runtime::World;
 use crate::store::operation::Operation;
 use crate::store::{Put, Store, StoreError, StoreErrorKind};
-use crate::world::World;
 
 use super::PipelineError;
 use super::codec::Codec;

@@ -15,14 +15,14 @@ use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath, ObjectKey};
 use crate::format::list::Place;
-use crate::format::needs::PackName;
 use crate::format::pack::{MAX_PACK, TableEntry, read_table};
+use crate::format::pack_refs::PackName;
+use crate::runtime::Workers;
 use crate::store::{MAX_OBJECT, Store, StoreError};
-use crate::world::Workers;
 
 use super::codec::{Codec, CodecError};
-use super::heal::Healer;
-use super::known::SpillError;
+use crate::pipeline::chunk_index::SpillError;
+use crate::pipeline::fallback::Healer;
 
 /// The bytes of a pack that a ranged read requests first: enough for a header with an X25519
 /// stanza and the random stanza that some writers add.

@@ -8,15 +8,14 @@
 //! Code that waits is async; code that computes or blocks runs as a short job on a worker.
 //! [`limits::Limits`] bounds memory by dividing one budget.
 
+pub mod chunk_index;
 pub mod chunker;
 pub mod codec;
 pub mod domain;
 pub mod engine;
+pub mod fallback;
 pub mod fetch;
-pub mod heal;
-pub mod known;
 pub mod limits;
-pub mod owner;
 pub mod packer;
 pub mod piece;
 pub mod reader;
@@ -46,7 +45,7 @@ pub enum PipelineError {
     Cache(#[from] CacheError),
     /// The temporary file of the index could not be read.
     #[error(transparent)]
-    Spill(#[from] known::SpillError),
+    Spill(#[from] chunk_index::SpillError),
     /// The source failed; its own error is the cause.
     #[error("the source failed")]
     Source(#[source] SourceError),

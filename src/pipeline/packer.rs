@@ -8,13 +8,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES};
-use crate::format::needs::PackName;
 use crate::format::pack::{PackBuilder, PackClass, SealedPack};
-use crate::world::kill_point;
+use crate::format::pack_refs::PackName;
+use crate::runtime::kill_point;
 
 use super::PipelineError;
 use super::engine::{Engine, EpochTarget};
-use super::known::{Known, short};
+use crate::pipeline::chunk_index::{Known, short};
 
 /// The number of acknowledged packs after which an index object is written. A crash leaves no
 /// more than these unindexed.

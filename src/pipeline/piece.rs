@@ -8,8 +8,8 @@ use crate::format::list::Slice;
 
 use super::SourceError;
 use super::codec::Codec;
-use super::known::Known;
 use super::packer::{ChunkRef, Frame, PackRef};
+use crate::pipeline::chunk_index::Known;
 
 /// A job that makes a piece's bytes on a worker. It may block on files, never on the store.
 pub type Job = Box<dyn FnOnce() -> Result<Output, SourceError> + Send>;

@@ -14,13 +14,13 @@ use crate::format::ids::ObjectHash;
 use crate::format::list::{MAX_PART, MAX_SLICE_TEXT, Part, Slice, StreamHasher, write_part};
 use crate::format::pack::PackClass;
 use crate::report::event::Meter;
-use crate::world::kill_point;
+use crate::runtime::kill_point;
 
 use super::PipelineError;
 use super::domain::DomainWriter;
-use super::known::place;
 use super::packer::ChunkRef;
 use super::piece::{Member, OpenSlice, Output, Piece, Prepared, Run, prepare};
+use crate::pipeline::chunk_index::place;
 
 /// The number of slices that may wait for their packs to be sealed. Beyond it, packs are closed early.
 const MAX_WAITING: usize = 1 << 16;

@@ -49,7 +49,7 @@ pub use value::{Day, Period, Rate, Size, ValueError};
 impl Spec {
     /// Returns the owners, who can decrypt the backups.
     #[must_use]
-    pub fn owners(&self) -> Vec<crate::pipeline::owner::Owner> {
+    pub fn owners(&self) -> Vec<crate::keys::Owner> {
         self.recipients.iter().map(|recipient| recipient.owner().clone()).collect()
     }
 }

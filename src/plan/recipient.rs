@@ -10,7 +10,8 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::problem::Position;
-use crate::pipeline::owner::{self, Owner};
+use crate::keys;
+use crate::keys::Owner;
 
 /// The reason why a text is no recipient. It does not contain the text, which may be a secret that was pasted
 /// into the wrong place.
@@ -27,7 +28,7 @@ pub enum RecipientError {
     Damaged,
     /// Any other error of an owner's public key.
     #[error("this is no owner's public key: {0}")]
-    Owner(owner::RecipientError),
+    Owner(keys::RecipientError),
 }
 
 /// An owner, given by their public key as `kbak keygen` prints it: `age1… [ssh-ed25519 AAAA…] [comment]`, or
@@ -54,11 +55,11 @@ impl FromStr for Recipient {
             let file = text.contains('/') && !text.contains(' ');
             let file = file || [".pub", ".key", ".txt"].iter().any(|end| text.ends_with(end));
             match error {
-                owner::RecipientError::Private => RecipientError::PrivateKey,
-                owner::RecipientError::Malformed | owner::RecipientError::Unsupported(_) if file => {
+                keys::RecipientError::Private => RecipientError::PrivateKey,
+                keys::RecipientError::Malformed | keys::RecipientError::Unsupported(_) if file => {
                     RecipientError::FileName
                 }
-                owner::RecipientError::Malformed if text.starts_with("age1") => RecipientError::Damaged,
+                keys::RecipientError::Malformed if text.starts_with("age1") => RecipientError::Damaged,
                 other => RecipientError::Owner(other),
             }
         })

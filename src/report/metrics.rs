@@ -11,8 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::run::{ItemState, RunReport};
-use crate::coverage::What;
+use super::run::RunReport;
+use crate::report::coverage::What;
+use crate::report::item_state::ItemState;
 
 type Labels = Vec<(String, String)>;
 /// Figures of one run are gauges, because each run sets them anew.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::failure::{Exit, Failure};
-use crate::coverage::Coverage;
-pub use crate::format::manifest::ItemState;
+use crate::cli::failure::{Exit, Failure};
+use crate::report::coverage::Coverage;
+use crate::report::item_state::ItemState;
 
 /// The report of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use crate::store::operation::Operation;
 use crate::store::{Entry, Store, StoreError, StoreErrorKind};
 
 use super::records::Records;
-use super::writer_key::KnownHead;
+use crate::keys::writer_key::KnownHead;
 
 /// The most manifests of one plan that are read: hourly ones for a century.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cli::failure::Failure;
 use crate::format::container::{ContainerError, DataIdentity};
 use crate::format::layout::ObjectKey;
 use crate::format::report::{self, MAX_REPORT};
 use crate::format::sign::MAX_DOCUMENT;
 use crate::report::event::Reporter;
-use crate::report::failure::Failure;
 use crate::report::run::RunReport;
 use crate::store::Store;
 
-use super::birth::BirthError;
-use super::epochs;
-use super::writer_key::WriterKey;
+use crate::keys::writer_key::WriterKey;
+use crate::repository::epoch::error::BirthError;
+use crate::repository::epoch::stored;
 
 /// The time limit for storing a report: Kubernetes kills a pod 30 s after asking it to end (default).
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -53,10 +53,10 @@ pub async fn leave(
         let own = key.own_signers();
         let silent = Reporter::silent();
         let plan = key.plan(plan);
-        let epochs = epochs::list(store, key.writer, plan, Some(key.repository), &own, &silent).await?;
+        let epochs = stored::list(store, key.writer, plan, Some(key.repository), &own, &silent).await?;
         let newest = epochs.all.last().ok_or(ReportError::NoEpoch)?;
         let sealed = report::seal(&text(report), key.writer, newest.epoch.recipient())?;
-        super::birth::put(store, &sealed).await?;
+        crate::repository::epoch::create::put(store, &sealed).await?;
         Ok(sealed.key().clone())
     };
     tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(ReportError::Late))

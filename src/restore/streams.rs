@@ -12,22 +12,23 @@ use futures::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use crate::cli::failure::{Exit, Failure, beneath, meaning};
 use crate::format::body::{Item, Stream};
 use crate::format::catalog::{Line, Type};
 use crate::format::list::Part;
 use crate::format::name::Name;
+use crate::format::tar::{Entry, Kind, ROOT, order};
+use crate::kubernetes::KindInfo;
 use crate::pipeline::fetch::ReadError;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
-use crate::report::failure::{Exit, Failure, beneath, meaning};
-use crate::repository::snapshot::OpenSnapshot;
-use crate::source::kubernetes::{KindInfo, KindReport};
-use crate::source::volume::tar::{Entry, Kind, ROOT, order};
-use crate::world::{World, kill_point};
+use crate::repository::read::snapshot::OpenSnapshot;
+use crate::runtime::{World, kill_point};
+use crate::source::kubernetes::KindReport;
 
-use super::kubernetes::{ResourceStreams, StreamError};
-use super::volume::parse::{Event, Expect, ParseError, Parser};
-use super::volume::{ExistingFiles, Report, Target, TargetOptions, Whither};
+use crate::format::tar::parse::{Event, Expect, ParseError, Parser};
+use crate::target::kubernetes::{ResourceStreams, StreamError};
+use crate::target::volume::{ExistingFiles, Report, Target, TargetOptions, Whither};
 
 /// Most messages that wait for a target.
 const QUEUE: usize = 4;
@@ -118,7 +119,7 @@ pub async fn look_at_folder(
         }
     };
     if let Some(target) = target {
-        super::volume::look(target, existing).map_err(target_failure)?;
+        crate::target::volume::check_target(target, existing).map_err(target_failure)?;
     }
     Ok(look)
 }
@@ -247,8 +248,8 @@ fn rename(entry: &mut Entry, name: Option<&[u8]>, moved: &HashMap<Vec<u8>, Vec<u
     }
 }
 
-fn target_failure(error: super::volume::TargetError) -> Failure {
-    use super::volume::TargetError as Error;
+fn target_failure(error: crate::target::volume::TargetError) -> Failure {
+    use crate::target::volume::TargetError as Error;
     let again = "then run it again with --existing-files skip: what is there already stays";
     let (exit, remedy) = match &error {
         Error::NotEmpty(_) => (

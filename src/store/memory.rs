@@ -14,7 +14,7 @@ use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreError
 use crate::format::ids::ObjectHash;
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
-use crate::world::Clock;
+use crate::runtime::Clock;
 
 struct Held {
     key: ObjectKey,

@@ -13,7 +13,7 @@ use super::retry::{Patience, RetryStore};
 use super::s3::S3Store;
 use super::{Store, StoreError, StoreErrorKind};
 use crate::report::event::Reporter;
-use crate::world::World;
+use crate::runtime::World;
 
 /// The longest prefix in a bucket, in bytes: S3 keys have at most 1024, and kbak's take up to 512.
 const MOST_PREFIX: usize = 256;

@@ -20,7 +20,7 @@ use crate::format::ids::{ObjectHash, WriterId};
 use crate::format::layout::{ObjectKey, probes_prefix};
 use crate::format::object::Sealed;
 use crate::report::event::Reporter;
-use crate::world::World;
+use crate::runtime::World;
 
 /// The number of concurrent puts to one key.
 const RACERS: usize = 8;

@@ -24,7 +24,7 @@ use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 use crate::report::event::{Event, Reporter};
-use crate::world::World;
+use crate::runtime::World;
 
 /// The bounds of the retries of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
 
+use crate::cli::failure::{Failure, causes};
 use crate::format::body::Stream;
 use crate::format::derive::ChunkKind;
 use crate::format::epoch::VerifiedEpoch;
@@ -13,14 +14,14 @@ use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
 use crate::format::index::IndexEntry;
 use crate::format::layout::{Class, EpochPath, ObjectKey};
 use crate::format::list::{Part, Place, Slice, StreamHasher};
-use crate::format::needs::PackName;
 use crate::format::pack::TableEntry;
+use crate::format::pack_refs::PackName;
 use crate::format::wrap::{EpochKeys, WrapError};
 use crate::pipeline::fetch::{Fetcher, ReadError};
-use crate::report::failure::{Failure, causes};
-use crate::repository::keys::{self, KeysError};
-use crate::repository::open::PlanView;
-use crate::repository::snapshot::{OpenSnapshot, SnapshotError};
+use crate::repository::epoch::wraps;
+use crate::repository::epoch::wraps::KeysError;
+use crate::repository::read::open::PlanView;
+use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
 
 use super::finding::{Fault, Role};
 use super::objects::{self, User, Wanted};
@@ -112,7 +113,7 @@ async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, F
     let mut epochs = Epochs::new();
     for stored in &plan.epochs.all {
         let epoch = &stored.epoch;
-        let error = match keys::open(&view.store, &view.world, epoch, identities, &view.reporter).await {
+        let error = match wraps::open(&view.store, &view.world, epoch, identities, &view.reporter).await {
             Ok((keys, _)) => {
                 epochs.insert(epoch.epoch, (epoch.clone(), keys));
                 continue;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::cli::failure::{Exit, Failure};
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
 use crate::format::record::{Distrust, Record};
-use crate::report::failure::{Exit, Failure};
-use crate::repository::birth;
-use crate::repository::open::View;
-use crate::repository::writer_key::WriterKey;
+use crate::keys::writer_key::WriterKey;
+use crate::repository::epoch::create;
+use crate::repository::read::open::View;
 
 use super::{Role, Verdict};
 
@@ -39,7 +39,7 @@ pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result
         let sealed = record.seal(key.repository, key.writer, at, &key.signing).map_err(|error| {
             Failure::new(Exit::Bug, "the record of bad packs cannot be signed").because(error)
         })?;
-        birth::put(&view.store, &sealed).await?;
+        create::put(&view.store, &sealed).await?;
         written += 1;
     }
     Ok(written)

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::cli::failure::causes;
 use crate::format::cache::{self, Group, MAX_CACHE};
 use crate::format::derive::DomainKey;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::index::{Index, MAX_INDEX};
 use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
 use crate::format::state::{self, MAX_STATE, State};
-use crate::report::failure::causes;
-use crate::repository::named::{self, Named};
+use crate::repository::fetched;
+use crate::repository::fetched::Named;
 use crate::store::StoreError;
 
 use super::Check;
@@ -85,7 +86,7 @@ impl Hint {
         hash: ObjectHash,
     ) -> Result<Result<bytes::Bytes, (Fault, String)>, StoreError> {
         let limit = MAX_INDEX.max(MAX_CACHE).max(MAX_STATE) + OVERHEAD;
-        Ok(match named::get(&check.view.store, object, hash, limit).await? {
+        Ok(match fetched::get(&check.view.store, object, hash, limit).await? {
             Named::Is(sealed) => Ok(sealed),
             Named::Missing => Err((Fault::Missing, "signed snapshots name it".into())),
             Named::Altered => Err((Fault::Altered, "its SHA-256 is not its name".into())),

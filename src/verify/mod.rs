@@ -16,17 +16,17 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::cli::failure::{Exit, Failure, causes};
 use crate::format::epoch::EpochError;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::format::manifest::ManifestError;
 use crate::format::record::RecordError;
-use crate::pipeline::owner::Identity;
+use crate::keys::Identity;
 use crate::report::event::Meter;
-use crate::report::failure::{Exit, Failure, causes};
 use crate::repository::chain::{Break, Snapshot};
-use crate::repository::named::Named;
-use crate::repository::open::{PlanView, View, Which, judge_marker, look_at_marker};
+use crate::repository::fetched::Named;
+use crate::repository::read::open::{PlanView, View, Which, judge_marker, look_at_marker};
 use crate::repository::records::Records;
 use crate::store::listing::folders;
 use crate::store::{StoreError, StoreErrorKind};

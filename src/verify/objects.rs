@@ -8,9 +8,10 @@ use futures::TryStreamExt as _;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
 use crate::format::manifest::DomainObjects;
-use crate::format::needs::{MAX_NEEDS, Needs, PackName};
+use crate::format::pack_refs::{MAX_NEEDS, Needs, PackName};
 use crate::repository::chain::Snapshot;
-use crate::repository::named::{self, Named};
+use crate::repository::fetched;
+use crate::repository::fetched::Named;
 use crate::store::listing::list_all;
 use crate::store::{Entry, MAX_OBJECT, StoreError, StoreErrorKind};
 
@@ -131,7 +132,7 @@ pub(super) async fn check(
             let (store, meter) = (store.clone(), meter.clone());
             meter.add_bytes_total(entry.size);
             async move {
-                let lies = named::check(&store, &entry.key, hash, entry.size).await?;
+                let lies = fetched::check(&store, &entry.key, hash, entry.size).await?;
                 meter.add_bytes(entry.size);
                 Ok((Read { entry, role, hash, named }, lies))
             }
@@ -186,7 +187,7 @@ async fn needs(
 ) -> Result<(), StoreError> {
     for (hash, users) in &domain.needs {
         let key = path.in_domain(id, Class::Needs, *hash);
-        let (fault, detail) = match named::get(&check.view.store, &key, *hash, MAX_NEEDS).await? {
+        let (fault, detail) = match fetched::get(&check.view.store, &key, *hash, MAX_NEEDS).await? {
             Named::Is(bytes) => match Needs::parse(&bytes) {
                 Some(needs) => {
                     // Kept sorted, so that a pack that several snapshots need is held once.
@@ -222,7 +223,9 @@ pub(super) async fn users_of_bad(
     }
     for (hash, users) in &domain.needs {
         let key = path.in_domain(id, Class::Needs, *hash);
-        let Named::Is(bytes) = named::get(&check.view.store, &key, *hash, MAX_NEEDS).await? else { continue };
+        let Named::Is(bytes) = fetched::get(&check.view.store, &key, *hash, MAX_NEEDS).await? else {
+            continue;
+        };
         let Some(needs) = Needs::parse(&bytes) else { continue };
         for pack in needs.packs().iter().filter(|pack| domain.bad.contains(&pack.hash)) {
             check.touch(path.in_domain(id, Class::Pack, pack.hash).as_str(), users);

@@ -1,6 +1,6 @@
 //! The garbage collector: lets it check every object and reports the objects that it deleted.
 
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use super::raw;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 
 use super::comparator::{Comparison, compare};
 use super::raw::{self, Id, Snapshot};

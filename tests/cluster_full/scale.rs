@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 
 use super::fixture::batch::Batch;
 use super::fixture::{bulk, definitions};

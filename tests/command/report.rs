@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use kbak::coverage::{Coverage, Uncovered, What};
-use kbak::report::display::{Display, DisplayOptions, Mode};
+use kbak::cli::failure::{Exit, Failure};
+use kbak::cli::shell::display::{Display, DisplayOptions, Mode};
+use kbak::cli::shell::style::Style;
+use kbak::cli::shell::summary::{summary, termination_message};
+use kbak::report::coverage::{Coverage, Uncovered, What};
 use kbak::report::event::Event;
-use kbak::report::failure::{Exit, Failure};
+use kbak::report::item_state::ItemState;
 use kbak::report::metrics::openmetrics;
-use kbak::report::run::{
-    FailureReport, GapReport, ItemReport, ItemState, Notice, RunReport, SnapshotReport, Stored,
-};
-use kbak::report::style::Style;
-use kbak::report::summary::{summary, termination_message};
+use kbak::report::run::{FailureReport, GapReport, ItemReport, Notice, RunReport, SnapshotReport, Stored};
 
 fn item(name: &str, state: ItemState, summary: &str) -> ItemReport {
     ItemReport {

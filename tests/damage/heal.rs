@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
+use kbak::cli::failure::Exit;
 use kbak::format::ids::{NameId, WriterId};
 use kbak::format::record::{Record, Trust};
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::Signer;
-use kbak::report::failure::Exit;
-use kbak::repository::open::{PlanView, Which};
+use kbak::repository::read::open::{PlanView, Which};
 use kbak::store::fault::{Fault as StoreFault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 use kbak::verify::{Depth, Fault, distrust};

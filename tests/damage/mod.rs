@@ -18,14 +18,14 @@ use kbak::format::body::Stream;
 use kbak::format::epoch::VerifiedEpoch;
 use kbak::format::layout::ObjectKey;
 use kbak::format::wrap::EpochKeys;
-use kbak::pipeline::owner::Identity;
+use kbak::keys::Identity;
 use kbak::pipeline::reader::StreamReader;
 use kbak::repository::chain::Snapshot;
-use kbak::repository::keys;
-use kbak::repository::open::Which;
-use kbak::repository::snapshot::OpenSnapshot;
+use kbak::repository::epoch::wraps;
+use kbak::repository::read::open::Which;
+use kbak::repository::read::snapshot::OpenSnapshot;
+use kbak::runtime::{Random as _, SeededRandom};
 use kbak::verify::{Depth, Options, Verdict, verify};
-use kbak::world::{Random as _, SeededRandom};
 
 use crate::support::bench::Bench;
 
@@ -80,7 +80,7 @@ impl Victim {
         for stored in &plan.epochs.all {
             let identity = std::slice::from_ref(&bench.identity);
             let opened =
-                keys::open(&bench.store, &bench.world, &stored.epoch, identity, &view.reporter).await;
+                wraps::open(&bench.store, &bench.world, &stored.epoch, identity, &view.reporter).await;
             epochs.push((stored.epoch.clone(), opened.expect("the keys").0));
         }
         let objects = bench.memory.objects();

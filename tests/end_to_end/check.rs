@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kbak::check::{CheckJob, Checked, DatabaseJob, Weight, check};
 use kbak::report::event::Reporter;
+use kbak::runtime::{FixedClock, SystemRandom, Workers, World};
 use kbak::store::open::StoreOptions;
-use kbak::world::{FixedClock, SystemRandom, Workers, World};
 use serde_json::{Value, json};
 
 use crate::support::desk::{Desk, chmod, json};

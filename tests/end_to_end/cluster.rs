@@ -1,8 +1,9 @@
 //! A real control plane, listed at one revision.
 
 use async_trait::async_trait;
+use kbak::kubernetes::{Cluster, Selection};
 use kbak::plan::Glob;
-use kbak::source::kubernetes::{Cluster, Consistency, GapReason, ResourcesConfig, Selection};
+use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig};
 use serde_json::{Value, json};
 
 use crate::support::keyed::{Keyed, run};

@@ -3,10 +3,9 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use kbak::kubernetes::Selection;
 use kbak::plan::Glob;
-use kbak::source::kubernetes::{
-    Consistency, GapReason, ResourcesConfig, ResourcesError, ResourcesReport, Selection,
-};
+use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig, ResourcesError, ResourcesReport};
 use serde_json::json;
 
 use super::cluster::limited;

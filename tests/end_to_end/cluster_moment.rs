@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kbak::source::kubernetes::{Cluster, Consistency, GapReason, ResourcesConfig, ResourcesReport};
+use kbak::kubernetes::Cluster;
+use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig, ResourcesReport};
 use serde_json::{Value, json};
 
 use crate::support::keyed::figure;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
 use kbak::report::event::Reporter;
-use kbak::restore::kubernetes::{
+use kbak::target::kubernetes::{
     Allow, FileFormat, ObjectRef, Outcome, RestoreConfig, restore_resources, write_directory,
 };
-use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, create, get};

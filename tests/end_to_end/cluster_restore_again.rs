@@ -1,7 +1,7 @@
 //! A restore in place: existing objects, changed objects, and objects that only the cluster has.
 
-use kbak::restore::kubernetes::{Action, Allow, Existing, Outcome, RestoreConfig};
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
+use kbak::target::kubernetes::{Action, Allow, Existing, Outcome, RestoreConfig};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, create, get, patch};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use kbak::kubernetes::{Cluster, ClusterAccess, Deadlines};
 use kbak::report::event::Reporter;
-use kbak::restore::kubernetes::{Allow, Obstacle, Outcome, RestoreConfig, RestoreError, Waits};
-use kbak::source::kubernetes::{Cluster, ClusterAccess, Deadlines};
+use kbak::target::kubernetes::{Allow, Obstacle, Outcome, RestoreConfig, RestoreError, Waits};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, connect, create, delete, patch};

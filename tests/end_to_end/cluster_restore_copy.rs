@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kbak::restore::kubernetes::{
+use kbak::target::kubernetes::{
     Action, Allow, Mapping, Modifier, Outcome, Release, RestoreConfig, RestoreReport, Scope, Skip, Tool,
 };
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ async fn copy_has_no_side_effects_unless_released() {
     assert_eq!(decided["Secret/shop/kbak-epoch"].action, Action::Skip(Skip::OwnKeys));
     assert_eq!(decided["Secret/shop/other-writer"].action, Action::Create, "others call a key so, too");
     assert_eq!(decided["Pod/shop/root"].action, Action::Refuse(Allow::Privileged));
-    let drops = |changes: &[kbak::restore::kubernetes::Change]| {
+    let drops = |changes: &[kbak::target::kubernetes::Change]| {
         changes.iter().any(|change| change.to_string() == "spec.ports.nodePort dropped")
     };
     assert!(!drops(&decided["Service/shop/web"].changes), "somebody chose it");
@@ -243,7 +243,7 @@ async fn copy_has_no_side_effects_unless_released() {
     let release = RestoreConfig {
         release: Some(Release::ALL.into()),
         allow: BTreeSet::from([Allow::Rbac, Allow::Privileged]),
-        existing: Some(kbak::restore::kubernetes::Existing::Patch),
+        existing: Some(kbak::target::kubernetes::Existing::Patch),
         ..copy
     };
     let (report, outcomes) = restore(&here, &held, &release).await;
@@ -279,7 +279,7 @@ async fn names_that_collide_after_mapping_are_reported() {
     let (planned, decided) = plan(&here, &held, &config, false).await;
     assert_eq!(decided["ServiceAccount/one/default"].action, Action::Create);
     let collides =
-        |action: &Action| matches!(action, Action::Conflict(kbak::restore::kubernetes::Conflict::Collides));
+        |action: &Action| matches!(action, Action::Conflict(kbak::target::kubernetes::Conflict::Collides));
     assert_eq!(planned.count(collides), 1, "the namespace itself is one, and its account is merged");
     let (_, why) = planned.sums.iter().find(|sum| collides(&sum.action)).expect("a sum").examples[0].clone();
     assert!(why.is_some_and(|why| why.contains("that of namespace b does not come")));

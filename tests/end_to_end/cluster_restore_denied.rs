@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use kbak::restore::kubernetes::{Existing, Obstacle, Outcome, RestoreConfig, Warning};
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
+use kbak::target::kubernetes::{Existing, Obstacle, Outcome, RestoreConfig, Warning};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, create};

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use kbak::kubernetes::KindInfo;
 use kbak::report::event::Reporter;
 use kbak::report::memory::resident;
-use kbak::restore::kubernetes::{
+use kbak::target::kubernetes::{
     ResourceStreams, RestoreConfig, StreamError, plan_resources, restore_resources,
 };
-use kbak::source::kubernetes::KindInfo;
 use serde_json::json;
 
 use crate::support::plane::{Plane, get};

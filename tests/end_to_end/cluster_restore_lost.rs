@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::desk::{Desk, json as told, texts};

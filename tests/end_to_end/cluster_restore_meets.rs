@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::Method;
+use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
-use kbak::restore::kubernetes::{Allow, Existing, Outcome, RestoreConfig};
-use kbak::source::kubernetes::Cluster;
+use kbak::target::kubernetes::{Allow, Existing, Outcome, RestoreConfig};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, create, get};

@@ -1,7 +1,7 @@
 //! A plan decides for every object before any write, and the restore does the same.
 
 use kbak::plan::Glob;
-use kbak::restore::kubernetes::{
+use kbak::target::kubernetes::{
     Action, Allow, Conflict, Derived, Grade, Obstacle, Outcome, RestoreConfig, Selected, Skip, Wait,
 };
 use serde_json::{Value, json};

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Method;
+use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
-use kbak::restore::kubernetes::{
+use kbak::target::kubernetes::{
     Action, Allow, Existing, Mapping, Modifier, Outcome, Release, RestoreConfig, RestoreReport,
 };
-use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::hooks::Hooks;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use kbak::kubernetes::{Cluster, ClusterScoped, Selection};
 use kbak::plan::Glob;
-use kbak::source::kubernetes::{Cluster, ClusterScoped, Consistency, GapReason, ResourcesConfig, Selection};
+use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, connect, create};

@@ -1,6 +1,6 @@
 //! Items that a cluster holds and a plan omits: reported in every run and by the preflight.
 
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::desk::{Desk, json};

@@ -6,12 +6,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kbak::report::failure::Exit;
+use kbak::cli::failure::Exit;
+use kbak::runtime::{Random, SeededRandom, Workers, World};
 use kbak::store::StoreErrorKind;
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 use kbak::store::record::RecordStore;
-use kbak::world::{Random, SeededRandom, Workers, World};
 
 use crate::support::bench::Bench;
 use crate::support::meddling::Meddling;

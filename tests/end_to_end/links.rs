@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kbak::backup::run::BackupReport;
-use kbak::report::failure::Exit;
+use kbak::cli::failure::Exit;
 use kbak::source::volume::{Appended, Content, GapKind, Member, Volume, VolumeOptions, Walked};
 
 use crate::support::bench::Bench;

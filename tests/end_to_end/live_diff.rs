@@ -1,6 +1,6 @@
 //! A snapshot compared with the live cluster: objects and field paths, never values.
 
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::desk::Desk;

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use kbak::world::{Random as _, SeededRandom};
+use kbak::runtime::{Random as _, SeededRandom};
 
 use crate::support::desk::{Desk, texts};
 use crate::support::program::good;

@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use kbak::restore::kubernetes::{DirectoryError, FileFormat, RestoreConfig, write_directory};
-use kbak::restore::volume::{ExistingFiles, TargetError, TargetOptions};
-use kbak::source::volume::{Skip, Volume, VolumeOptions, Walked, tar};
+use kbak::format::tar;
+use kbak::source::volume::{Skip, Volume, VolumeOptions, Walked};
+use kbak::target::kubernetes::{DirectoryError, FileFormat, RestoreConfig, write_directory};
+use kbak::target::volume::{ExistingFiles, TargetError, TargetOptions};
 use serde_json::json;
 
 use crate::support::program::beneath;

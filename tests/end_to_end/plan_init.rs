@@ -1,7 +1,7 @@
 //! A first plan, drafted from a real cluster's contents and from the configuration of other tools.
 
+use kbak::kubernetes::Cluster;
 use kbak::plan::parse;
-use kbak::source::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::desk::Desk;

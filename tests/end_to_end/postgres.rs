@@ -1,11 +1,10 @@
 //! Dumps of a real PostgreSQL server, and their restores.
 
 use kbak::plan::Glob;
-use kbak::restore::database::{RestoreDatabase, Target, restore_database, restore_globals};
-use kbak::source::database::archive::ArchiveScanner;
-use kbak::source::database::{
-    Chosen, DatabaseConfig, DatabaseError, Dump, DumpProof, Postgres, Proof, TlsMode,
-};
+use kbak::source::database::postgres::archive::ArchiveScanner;
+use kbak::source::database::postgres::{Chosen, Postgres};
+use kbak::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Proof, TlsMode};
+use kbak::target::database::{RestoreDatabase, Target, restore_database, restore_globals};
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::desk::{Desk, texts};

@@ -3,8 +3,9 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use kbak::restore::volume::{ExistingFiles, FailureKind, Keep, Target, TargetError, TargetOptions};
-use kbak::source::volume::{LeftOut, Skip, Volume, VolumeOptions, Walked, tar};
+use kbak::format::tar;
+use kbak::source::volume::{LeftOut, Skip, Volume, VolumeOptions, Walked};
+use kbak::target::volume::{ExistingFiles, FailureKind, Keep, Target, TargetError, TargetOptions};
 
 use crate::support::compare::{What, differences};
 use crate::support::tree::{self, Shape};
@@ -365,7 +366,7 @@ fn a_plain_user_gets_exactly_the_documented_differences() {
 }
 
 fn as_plain_user(folder: &Path) {
-    use kbak::restore::volume::Loss;
+    use kbak::target::volume::Loss;
     assert_eq!(rustix::process::geteuid().as_raw(), 1234);
     let stream = std::fs::read(folder.join("stream")).expect("read");
     let report = restore(&stream, &folder.join("to"), TargetOptions::default(), 1 << 20).expect("restored");

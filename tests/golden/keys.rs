@@ -15,10 +15,10 @@ use kbak::format::layout::EpochPath;
 use kbak::format::record::{Act, Receipt, Record, SignedRecord};
 use kbak::format::sign::{Namespace, SignedDocument, SigningKey};
 use kbak::format::signers::Signers;
-use kbak::pipeline::owner::{Identity, OwnerKey, open_wrap};
-use kbak::repository::birth;
-use kbak::repository::sheet;
-use kbak::repository::writer_key::{EpochFile, WriterKey};
+use kbak::keys::recovery_sheet;
+use kbak::keys::writer_key::{EpochFile, WriterKey};
+use kbak::keys::{Identity, OwnerKey, open_wrap};
+use kbak::repository::epoch::create;
 use zeroize::Zeroizing;
 
 use crate::support::owners::{Bench, MemoryKeeper, nobody, nursery, wanted};
@@ -113,7 +113,7 @@ async fn write_the_vectors() {
     let nursery = nursery(&bench, &key, key.plan("default"), &keeper);
     let wanted = wanted(&[&public]);
     let ready =
-        birth::ready(nursery, &wanted, &Default::default(), &Default::default()).await.expect("an epoch");
+        create::ready(nursery, &wanted, &Default::default(), &Default::default()).await.expect("an epoch");
     let identity =
         Arc::new(Identity::parse("owner", owner.to_text().as_bytes(), &nobody()).expect("an identity"));
     let (keys, _) = open_wrap(&ready.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
@@ -128,11 +128,11 @@ async fn write_the_vectors() {
     });
     let signing = identity.signing().expect("a signing key");
     let receipt = receipt.seal(repository, writer, ready.epoch.created, signing).expect("sealed");
-    let signers = sheet::signers_of(&key, std::slice::from_ref(&public));
+    let signers = recovery_sheet::signers_of(&key, std::slice::from_ref(&public));
     write("writer.key", key.to_text().as_bytes());
     write("writer.key.epoch", EpochFile { repository, writer, plan, held, head: None }.to_text().as_bytes());
     write("owner.key", owner.to_text().as_bytes());
-    write("kbak.pub", sheet::pin_text(&key, &signers, &[public]).as_bytes());
+    write("kbak.pub", recovery_sheet::pin_text(&key, &signers, &[public]).as_bytes());
     write("epoch.json", &bench.memory.objects()[&ready.epoch.path().epoch_json()]);
     write("epoch.key", keys.to_text(ready.epoch.epoch).as_bytes());
     write("receipt", receipt.bytes());

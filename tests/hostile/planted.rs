@@ -3,8 +3,9 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
 
-use kbak::restore::volume::{ExistingFiles, FailureKind};
-use kbak::source::volume::tar::{Device, Kind};
+use kbak::format::tar::Kind;
+use kbak::fs::Device;
+use kbak::target::volume::{ExistingFiles, FailureKind};
 
 use super::volume::{apply, case, directory, entry, file, hard, options};
 use super::{Cage, names};

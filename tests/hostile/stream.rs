@@ -1,8 +1,8 @@
 //! Streams that are refused, each for its own reason, without touching anything outside the target.
 
-use kbak::restore::volume::TargetOptions;
-use kbak::restore::volume::parse::{HeaderError, ParseErrorKind};
-use kbak::source::volume::tar::order::PathError;
+use kbak::format::tar::order::PathError;
+use kbak::format::tar::parse::{HeaderError, ParseErrorKind};
+use kbak::target::volume::TargetOptions;
 
 use super::Cage;
 use super::raw::{Raw, octal, record, sparse, stream};

@@ -4,10 +4,10 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use kbak::restore::volume::parse::Event;
-use kbak::restore::volume::{ExistingFiles, FailureKind, Report, Target, TargetError, TargetOptions};
-use kbak::source::volume::Time;
-use kbak::source::volume::tar::{Entry, Extent, Kind, ROOT, Xattr};
+use kbak::format::tar::parse::Event;
+use kbak::format::tar::{Entry, Extent, Kind, ROOT, Xattr};
+use kbak::fs::Time;
+use kbak::target::volume::{ExistingFiles, FailureKind, Report, Target, TargetError, TargetOptions};
 
 use super::{Cage, names};
 
@@ -264,7 +264,7 @@ fn attributes_not_asked_for_are_not_restored() {
         |_| {},
         vec![evil],
         |target, report| {
-            assert_eq!(report.lost.count(&kbak::restore::volume::Loss::OtherXattr), 3);
+            assert_eq!(report.lost.count(&kbak::target::volume::Loss::OtherXattr), 3);
             let mut names = [0u8; 1000];
             let len = rustix::fs::llistxattr(target.join("a"), &mut names[..]).expect("a list");
             let names = String::from_utf8_lossy(&names[..len]);

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
-use kbak::world::{Random as _, SeededRandom};
+use kbak::runtime::{Random as _, SeededRandom};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::desk::{Desk, texts};

@@ -1,7 +1,7 @@
 //! The list cutter against a JSON parser: same items and metadata whatever the order, spacing and
 //! content; and no panic on any input.
 
-use kbak::source::kubernetes::{KindInfo, cut, head, line};
+use kbak::kubernetes::{KindInfo, cut, head, line};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

@@ -11,20 +11,20 @@ use kbak::format::ids::{EpochId, NameId, WriterId};
 use kbak::format::layout::{Class, EpochPath};
 use kbak::format::name::Name;
 use kbak::format::{body, pack::PackClass};
+use kbak::pipeline::chunk_index::Known;
 use kbak::pipeline::codec::Codec;
 use kbak::pipeline::domain::{DomainWriter, WrittenDomain};
 use kbak::pipeline::engine::{Engine, EpochTarget};
 use kbak::pipeline::fetch::Fetcher;
-use kbak::pipeline::known::Known;
 use kbak::pipeline::limits::Limits;
 use kbak::pipeline::piece::{Member, Piece};
 use kbak::pipeline::reader::StreamReader;
 use kbak::report::event::Reporter;
-use kbak::repository::dedup::{Loaded, Shelf};
+use kbak::repository::index_loader::{Loaded, Shelf};
+use kbak::runtime::{Random, SeededRandom, World};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
 use kbak::store::record::RecordStore;
-use kbak::world::{Random, SeededRandom, World};
 use proptest::prelude::*;
 
 const DOMAIN: NameId = NameId([4; 8]);
@@ -232,7 +232,7 @@ fn packs_beyond_the_memory_budget_are_not_fetched_for_every_chunk() {
 async fn failed_stream_loses_no_chunk_of_another_stream() {
     for seed in 0..24 {
         let mut bench = Bench::new(seed);
-        bench.world.workers = kbak::world::Workers::Threads { count: 2 };
+        bench.world.workers = kbak::runtime::Workers::Threads { count: 2 };
         let kept = pieces(seed, &[90_000; 4]);
         let lost = pieces(seed + 1000, &[90_000; 12]);
         let domain = bench.writer(nothing());

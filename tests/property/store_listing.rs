@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures::TryStreamExt as _;
 use kbak::format::layout::ObjectKey;
 use kbak::report::event::Reporter;
+use kbak::runtime::World;
 use kbak::store::Store;
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::memory::MemoryStore;
-use kbak::world::World;
 use proptest::prelude::*;
 
 /// Generates segments around the slash's place in byte order: `-` and `.` come before it, digits

@@ -5,12 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
-use kbak::restore::volume::parse::{Event, Expect, ParseError, Parser};
+use kbak::format::tar;
+use kbak::format::tar::order::compare;
+use kbak::format::tar::parse::{Event, Expect, ParseError, Parser};
+use kbak::format::tar::{END, Entry, Extent, Kind, MAX_SIZE, OwnerNames, ROOT, Xattr, encode, padding};
+use kbak::fs::{Device, Time};
 use kbak::source::volume::VolumeOptions;
-use kbak::source::volume::tar::order::compare;
-use kbak::source::volume::tar::{
-    self, Device, END, Entry, Extent, Kind, MAX_SIZE, OwnerNames, ROOT, Time, Xattr, encode, padding,
-};
 use proptest::prelude::*;
 
 use crate::support::compare::differences;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use kbak::backup::item::{ItemJob, Work};
 use kbak::backup::run::{BackupJob, BackupReport, Place, backup};
+use kbak::cli::failure::{Exit, Failure};
 use kbak::format::signers::Signers;
-use kbak::pipeline::owner::{Identity, Owner};
+use kbak::keys::writer_key::WriterKey;
+use kbak::keys::{Identity, Owner};
 use kbak::report::event::Reporter;
-use kbak::report::failure::{Exit, Failure};
-use kbak::repository::birth::Wanted;
-use kbak::repository::open::{View, Which};
-use kbak::repository::snapshot::OpenSnapshot;
-use kbak::repository::writer_key::WriterKey;
+use kbak::repository::epoch::create::Wanted;
+use kbak::repository::read::open::{View, Which};
+use kbak::repository::read::snapshot::OpenSnapshot;
 use kbak::restore::streams::{Paths, into_folder};
-use kbak::restore::volume::TargetOptions;
+use kbak::runtime::{FixedClock, SeededRandom, Workers, World};
 use kbak::source::volume::VolumeOptions;
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
-use kbak::world::{FixedClock, SeededRandom, Workers, World};
+use kbak::target::volume::TargetOptions;
 
 use super::owners::{MemoryKeeper, owner, wanted};
 

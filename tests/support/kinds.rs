@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kbak::source::kubernetes::{Cluster, discover};
+use kbak::kubernetes::{Cluster, discover};
 use serde_json::{Value, json};
 
 use super::plane::{Plane, connect, create, get};

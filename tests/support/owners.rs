@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use kbak::format::epoch::Parameters;
 use kbak::format::ids::NameId;
-use kbak::pipeline::owner::{Identity, Owner, OwnerKey, Prompt, Silent};
+use kbak::keys::writer_key::{Change, EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
+use kbak::keys::{Identity, Owner, OwnerKey, Prompt, Silent};
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::repository::birth::{Life, Nursery, Wanted};
-use kbak::repository::writer_key::{Change, EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
+use kbak::repository::epoch::create::{Life, Nursery, Wanted};
+use kbak::runtime::{FixedClock, SeededRandom, Workers, World};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
-use kbak::world::{FixedClock, SeededRandom, Workers, World};
 use zeroize::Zeroizing;
 
 pub const DAY: u64 = 86_400;
@@ -54,7 +54,7 @@ pub fn must(command: &mut Command, input: &[u8]) -> Vec<u8> {
 /// Writes a file with mode 0600, as ssh and age require for keys.
 pub fn secret_file(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
     let path = folder.join(name);
-    kbak::repository::private_file::create(&path, 0o600, content).expect("a new file");
+    kbak::keys::private_file::create(&path, 0o600, content).expect("a new file");
     path
 }
 
@@ -80,7 +80,7 @@ impl Bench {
     }
 
     pub fn days_later(&self, days: u64) {
-        use kbak::world::Clock;
+        use kbak::runtime::Clock;
         self.clock.set(kbak::format::moment::after(self.clock.now(), days * DAY));
     }
 }

@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::Method;
+use kbak::kubernetes::{ApiError, Cluster, ClusterAccess, Deadlines};
 use kbak::report::event::Reporter;
-use kbak::source::kubernetes::{ApiError, Cluster, ClusterAccess, Deadlines};
 use serde_json::Value;
 
 /// A control plane. Its processes end when this is dropped, or when the test is killed.

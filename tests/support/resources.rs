@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
+use kbak::kubernetes::{Cluster, KindInfo};
 use kbak::report::event::Reporter;
-use kbak::restore::kubernetes::{ResourceStreams, StreamError};
 use kbak::source::kubernetes::{
-    Cluster, KindInfo, ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport, SinkError,
-    read_resources,
+    ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport, SinkError, read_resources,
 };
+use kbak::target::kubernetes::{ResourceStreams, StreamError};
 use serde_json::{Value, json};
 
 use super::plane::{create, get};

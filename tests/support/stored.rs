@@ -1,12 +1,12 @@
 //! A backup put together by hand: objects as a cluster would have given them.
 
 use bytes::Bytes;
+use kbak::kubernetes::{Cluster, KindInfo};
 use kbak::report::event::Reporter;
-use kbak::restore::kubernetes::{
+use kbak::target::kubernetes::{
     Decision, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError, RestoreReport, plan_resources,
     restore_resources,
 };
-use kbak::source::kubernetes::{Cluster, KindInfo};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use kbak::restore::volume::parse::{Expect, Parser};
-use kbak::restore::volume::{Report, Target, TargetError, TargetOptions};
-use kbak::source::volume::tar::END;
+use kbak::format::tar::END;
+use kbak::format::tar::parse::{Expect, Parser};
 use kbak::source::volume::{Appended, Content, Gap, GapKind, Skipped, Volume, VolumeOptions, Walked};
+use kbak::target::volume::{Report, Target, TargetError, TargetOptions};
 
 /// Entries that a stream did not take.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
                     }
                 }
                 let (member, content) = reading.finish()?;
-                sink(&vec![0u8; kbak::source::volume::tar::padding(member.content)]);
+                sink(&vec![0u8; kbak::format::tar::padding(member.content)]);
                 Ok(content == Content::Settled)
             })
         };
@@ -79,7 +79,7 @@ pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, Left) {
 /// The error that ended a restore.
 #[derive(Debug)]
 pub enum Refused {
-    Stream(kbak::restore::volume::parse::ParseError),
+    Stream(kbak::format::tar::parse::ParseError),
     Target(TargetError),
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 use serde_json::Value;
 
 use super::plane::get;

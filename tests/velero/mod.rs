@@ -15,7 +15,7 @@ mod stage;
 mod volumes;
 mod workloads;
 
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use crate::support::plane::create;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use kbak::source::kubernetes::Cluster;
+use kbak::kubernetes::Cluster;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::support::cycle::{Cycle, Run};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::cli::failure::{Exit, Failure, causes};
 use crate::format::ids::{NameId, ObjectHash};
 use crate::pipeline::PipelineError;
 use crate::pipeline::domain::DomainWriter;
-use crate::report::failure::{Exit, Failure, causes};
 
 use super::super::item::{Finished, ItemJob, StreamDraft, Work};
 use super::super::{database, resources, volume};

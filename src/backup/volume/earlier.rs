@@ -8,9 +8,10 @@ use crate::format::derive::DomainKey;
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath};
 use crate::format::list::Slice;
-use crate::pipeline::known::Known;
+use crate::pipeline::chunk_index::Known;
 use crate::report::event::Reporter;
-use crate::repository::named::{self, Named};
+use crate::repository::fetched;
+use crate::repository::fetched::Named;
 use crate::store::{Store, StoreError};
 
 /// Most groups beyond the current one that are loaded in search of a member: a boundary may have
@@ -95,7 +96,7 @@ impl Earlier {
 
     async fn get(&self, object: ObjectHash) -> Result<Option<bytes::Bytes>, StoreError> {
         let key = self.path.in_domain(self.domain, Class::Cache, object);
-        let why = match named::get(&self.store, &key, object, MAX_CACHE + (1 << 20)).await? {
+        let why = match fetched::get(&self.store, &key, object, MAX_CACHE + (1 << 20)).await? {
             Named::Is(sealed) => return Ok(Some(sealed)),
             Named::Altered => "the scan cache is damaged",
             Named::Missing => "a part of the scan cache is gone",

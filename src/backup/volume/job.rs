@@ -10,11 +10,11 @@ use crate::format::derive::DomainKey;
 use crate::format::list::Slice;
 use crate::format::name::Name;
 use crate::format::pack::MAX_CHUNK;
+use crate::format::tar::Kind;
 use crate::pipeline::SourceError;
 use crate::pipeline::piece::{Member, Output, Run};
 use crate::report::event::Meter;
 use crate::source::volume::Member as Walked;
-use crate::source::volume::tar::Kind;
 use crate::source::volume::{Appended, Content, GapKind, Volume};
 
 use super::findings::Findings;

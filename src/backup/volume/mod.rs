@@ -72,8 +72,8 @@ pub async fn write(
     let walk = async {
         match workers {
             // One thread: the walk ends before its groups are taken. For small trees in tests.
-            crate::world::Workers::Inline => walk_inline(walk).await,
-            crate::world::Workers::Threads { .. } => workers.run(move || walk.run()).await,
+            crate::runtime::Workers::Inline => walk_inline(walk).await,
+            crate::runtime::Workers::Threads { .. } => workers.run(move || walk.run()).await,
         }
     };
     let stream = domain.stream().with_cache(HashMap::new()).with_meter(meter);
@@ -353,7 +353,7 @@ impl Driver {
         self.stream.push(Piece::of_bytes(chunk, vec![record])).await
     }
 
-    fn workers(&self) -> crate::world::Workers {
+    fn workers(&self) -> crate::runtime::Workers {
         self.domain.engine().world().workers
     }
 

@@ -9,8 +9,8 @@ use tokio::process::ChildStdout;
 use tokio::time::{Instant, Sleep};
 
 use super::DatabaseError;
-use super::archive::{ArchiveError, ArchiveProof, ArchiveScanner};
 use super::tool::Tool;
+use crate::source::database::postgres::archive::{ArchiveError, ArchiveProof, ArchiveScanner};
 
 /// The last line of text that `pg_dumpall` writes.
 const GLOBALS_END: &[u8] = b"-- PostgreSQL database cluster dump complete";

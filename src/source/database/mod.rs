@@ -8,11 +8,8 @@
 //! Passwords reach a tool only through a memory file that it inherits ([`tool`]), never through
 //! argv, the environment or the disk.
 
-pub mod archive;
 mod dump;
-mod globals;
 pub mod postgres;
-mod properties;
 pub mod tool;
 
 use std::path::PathBuf;
@@ -21,9 +18,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use dump::{Dump, DumpProof, Proof};
-pub use globals::{GlobalStatement, Globals, split_globals};
-pub use postgres::{Chosen, DatabaseInfo, Postgres};
-pub use properties::{Properties, Property, database_properties};
 
 /// The kind of database engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,17 +9,15 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::budget::Budget;
-use super::client::{ApiError, Cluster};
-use super::discovery::{Discovered, discover};
-use super::hand::{Hand, HandedOn, Stop};
 use super::lister::{Lister, RESTARTS, Route};
-use super::probe::{Moment, Sandwich, Standing};
-use super::repeat::{After, Proved};
-use super::{
-    GapReason, KindInfo, ResourceGap, ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport,
-    SelectionError,
-};
+use super::{GapReason, ResourceGap, ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport};
+use crate::kubernetes::client::{ApiError, Cluster};
+use crate::kubernetes::discovery::{Discovered, discover};
+use crate::kubernetes::{KindInfo, SelectionError};
 use crate::report::event::{Meter, Reporter};
+use crate::source::kubernetes::forward::{Hand, HandedOn, Stop};
+use crate::source::kubernetes::recheck::{After, Proved};
+use crate::source::kubernetes::revision_probe::{Moment, Sandwich, Standing};
 
 /// Reads the selected resources into `sink`. The meter counts objects and the bytes of lines.
 ///

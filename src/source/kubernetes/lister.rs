@@ -6,12 +6,15 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::budget::Budget;
-use super::client::{ApiError, ApiErrorKind, Cluster};
-use super::discovery::form_urlencoded;
-use super::hand::{Listed, Stop, Told};
-use super::page::{self, ItemMeta, ListMeta};
-use super::probe::{self, Moment, Standing};
-use super::{Consistency, GapReason, KindInfo, ResourcesError};
+use super::{Consistency, GapReason, ResourcesError};
+use crate::kubernetes::KindInfo;
+use crate::kubernetes::client::{ApiError, ApiErrorKind, Cluster};
+use crate::kubernetes::discovery::form_urlencoded;
+use crate::kubernetes::list_page;
+use crate::kubernetes::list_page::{ItemMeta, ListMeta};
+use crate::source::kubernetes::forward::{Listed, Stop, Told};
+use crate::source::kubernetes::revision_probe;
+use crate::source::kubernetes::revision_probe::{Moment, Standing};
 
 /// The most restarts of a kind at its own revision, and of a whole reading at a common one.
 pub(super) const RESTARTS: u32 = 3;
@@ -53,7 +56,7 @@ impl<'a> Route<'a> {
             (None, Some(names)) => format!("a Role in {}", names.join(", ")),
             (None, None) => "a ClusterRole".to_owned(),
         };
-        GapReason::Forbidden { rule: probe::rule(self.kind), role }
+        GapReason::Forbidden { rule: revision_probe::rule(self.kind), role }
     }
 
     fn is_namespaces(&self) -> bool {
@@ -146,7 +149,7 @@ impl Lister<'_> {
     fn failed(&self, ended: Ended) -> Told {
         match ended {
             Ended::Error(error) if error.code() == Some(410) => Told::Stop(Stop::Expired),
-            Ended::Error(error) => match probe::gap(&self.route, error) {
+            Ended::Error(error) => match revision_probe::gap(&self.route, error) {
                 Ok(reason) => Told::Gap(reason),
                 Err(error) => Told::Stop(ResourcesError::Api(error).into()),
             },
@@ -242,9 +245,9 @@ impl Lister<'_> {
                 }
                 Err(error) => return self.failed(Ended::Error(error)),
             };
-            let meta = match page::head(&body, 0) {
+            let meta = match list_page::head(&body, 0) {
                 Ok(meta) => meta,
-                Err(error) => return Told::Gap(probe::unreadable(&error)),
+                Err(error) => return Told::Gap(revision_probe::unreadable(&error)),
             };
             if meta.resource_version.parse::<u64>().is_ok_and(|number| number > moment.number) {
                 let why = format!("it changed after revision {}, and may only be read as it is", moment.text);
@@ -291,12 +294,12 @@ impl Lister<'_> {
 type Parts = (ListMeta, Vec<(Range<usize>, ItemMeta)>);
 
 fn take_apart(body: &Bytes) -> Result<Parts, GapReason> {
-    let cut = page::cut(body).map_err(|error| probe::unreadable(&error))?;
+    let cut = list_page::cut(body).map_err(|error| revision_probe::unreadable(&error))?;
     let objects = cut.items.into_iter().enumerate().map(|(index, range)| {
-        let meta = page::head(&body[range.clone()], index)?;
+        let meta = list_page::head(&body[range.clone()], index)?;
         Ok((range, meta))
     });
-    let objects = objects.collect::<Result<_, _>>().map_err(|error| probe::unreadable(&error))?;
+    let objects = objects.collect::<Result<_, _>>().map_err(|error| revision_probe::unreadable(&error))?;
     Ok((cut.metadata, objects))
 }
 

@@ -14,110 +14,21 @@
 //! the kind and the remedy; it is never dropped silently. docs/resources.md describes the proofs.
 
 mod budget;
-mod client;
-mod discovery;
-mod hand;
+mod forward;
 mod list;
 mod lister;
-mod needs;
-mod page;
-mod probe;
-mod repeat;
-mod selection;
+mod recheck;
+mod references;
+mod revision_probe;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use client::{Answer, ApiError, ApiErrorKind, ApiStatus, Cluster, ClusterAccess, Deadlines, StatusCause};
-pub(crate) use discovery::page_query;
-pub use discovery::{Discovered, StaleGroup, discover};
 pub use list::read_resources;
-pub use page::{ItemMeta, ListMeta, Page, PageError, cut, head, line};
-pub use selection::{ClusterScoped, Selection, SelectionError};
 
+use crate::kubernetes::{ApiError, KindInfo, Selection, SelectionError};
 use crate::plan::Consistency as Wanted;
-
-/// One kind of object, as discovery names it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct KindInfo {
-    /// The API group; empty for the core group.
-    pub group: String,
-    /// The version that is read: for custom resources the storage version, otherwise the first in
-    /// the server's order that serves the kind.
-    pub version: String,
-    /// The resource's name in paths: `deployments`.
-    pub plural: String,
-    /// The kind in objects: `Deployment`.
-    pub kind: String,
-    /// True if its objects belong to namespaces.
-    pub namespaced: bool,
-    /// Subresources, sorted: `scale`, `status`.
-    #[serde(default)]
-    pub subresources: Vec<String>,
-}
-
-impl KindInfo {
-    /// Creates a namespaced kind from the parts of its path. Its name in objects is empty, and it
-    /// has no subresources.
-    #[must_use]
-    pub fn named(group: &str, version: &str, plural: &str) -> Self {
-        Self {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            plural: plural.to_owned(),
-            kind: String::new(),
-            namespaced: true,
-            subresources: Vec::new(),
-        }
-    }
-
-    /// Returns `v1` or `apps/v1`, as objects carry it.
-    #[must_use]
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
-    }
-
-    /// Returns the name of the kind's stream in a backup: `apps/v1/deployments`, `core/v1/pods`.
-    #[must_use]
-    pub fn stream_name(&self) -> String {
-        let group = if self.group.is_empty() { "core" } else { &self.group };
-        format!("{group}/{}/{}", self.version, self.plural)
-    }
-
-    /// Returns the name for selections, gaps and rules: `pods` or `deployments.apps`.
-    #[must_use]
-    pub fn resource(&self) -> String {
-        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
-    }
-
-    /// Returns the path that lists all its objects, or those of one namespace.
-    #[must_use]
-    pub fn path(&self, namespace: Option<&str>) -> String {
-        let root = if self.group.is_empty() {
-            format!("/api/{}", self.version)
-        } else {
-            format!("/apis/{}/{}", self.group, self.version)
-        };
-        match namespace {
-            Some(namespace) => format!("{root}/namespaces/{namespace}/{}", self.plural),
-            None => format!("{root}/{}", self.plural),
-        }
-    }
-
-    /// Returns its place in the reading order: 0 if namespaced, 1 if cluster-scoped, 2 for definitions.
-    #[must_use]
-    pub fn rank(&self) -> u8 {
-        let definitions = self.group == "apiextensions.k8s.io" && self.plural == "customresourcedefinitions";
-        if definitions { 2 } else { u8::from(!self.namespaced) }
-    }
-
-    /// Returns true if the kind has this subresource.
-    #[must_use]
-    pub fn has(&self, subresource: &str) -> bool {
-        self.subresources.iter().any(|name| name == subresource)
-    }
-}
 
 /// The error of a sink; the reading ends with it.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result as Io};
 
-use super::stat::{FileType, Stat};
-use super::tar::{self, Entry, Kind, MAX_EXTENTS, Xattr};
+use super::Volume;
 use super::walk::{GapKind, LeftOut, Skip};
-use super::{Root, Volume, beneath, holes};
+use crate::format::tar;
+use crate::format::tar::{Entry, Kind, MAX_EXTENTS, Xattr};
+use crate::fs::Root;
+use crate::fs::stat::{FileType, Stat};
+use crate::fs::{beneath, holes};
 
 /// The longest list of names of extended attributes in Linux (`XATTR_LIST_MAX`), in bytes.
 const MAX_LIST: usize = 65_536;

@@ -6,16 +6,11 @@
 //! caller's buffer, [`Volume::read`] a large one block by block. The caller decides which members
 //! to read: a scan cache compares [`Member::seen`].
 
-pub mod beneath;
-pub mod holes;
 pub mod inspect;
-pub mod listing;
 pub mod planner;
 pub mod read;
 pub mod settled;
-pub mod stat;
 pub mod tally;
-pub mod tar;
 pub mod walk;
 
 use std::path::{Path, PathBuf};
@@ -23,10 +18,10 @@ use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-pub use beneath::Root;
+use crate::fs::beneath::Root;
+use crate::fs::stat::Stat;
 pub use inspect::Member;
 pub use read::{ATTEMPTS, Appended, Content, Reading};
-pub use stat::{FileType, Inode, Stat, Time};
 pub use tally::Tally;
 pub use walk::{Gap, GapKind, LeftOut, Skip, Skipped, Walk, Walked};
 

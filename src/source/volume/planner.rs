@@ -14,13 +14,14 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 
-use super::beneath::Mounts;
+use super::Volume;
 use super::inspect::Place;
-use super::listing::{Listed, Listing, MAX_NAMES};
-use super::stat::{Device, FileType};
-use super::tar::{MAX_PATH, ROOT};
 use super::walk::{GapKind, LeftOut, Skip};
-use super::{Volume, beneath};
+use crate::format::tar::{MAX_PATH, ROOT};
+use crate::fs::beneath;
+use crate::fs::beneath::Mounts;
+use crate::fs::listing::{Listed, Listing, MAX_NAMES};
+use crate::fs::stat::{Device, FileType};
 
 /// The most entries in a batch.
 const BATCH: usize = 64;

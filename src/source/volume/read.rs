@@ -16,11 +16,13 @@ use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Volume;
-use super::beneath::{self, Mounts};
 use super::inspect::{Inspected, Limits, Member, Place};
-use super::stat::{FileType, Stat};
-use super::tar::{self, Extent, Kind};
 use super::walk::GapKind;
+use crate::format::tar;
+use crate::format::tar::{Extent, Kind};
+use crate::fs::beneath;
+use crate::fs::beneath::Mounts;
+use crate::fs::stat::{FileType, Stat};
 
 /// The number of reads of a changing file before the change is accepted and reported.
 pub const ATTEMPTS: usize = 3;

@@ -8,7 +8,7 @@
 
 use jiff::Timestamp;
 
-use super::stat::Stat;
+use crate::fs::stat::Stat;
 
 /// The time for which a file must have been unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

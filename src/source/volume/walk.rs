@@ -22,9 +22,9 @@ use rustix::io::Errno;
 use super::Volume;
 use super::inspect::{Inspected, Limits, Member};
 use super::planner::{Planner, Request, Step, What};
-use super::stat::Inode;
 use super::tally::Tally;
-use super::tar::{EncodeError, ROOT};
+use crate::format::tar::{EncodeError, ROOT};
+use crate::fs::stat::Inode;
 
 /// The most batches that wait for the caller.
 const QUEUE: usize = 16;
@@ -380,8 +380,9 @@ fn look(volume: &Volume, step: Step) -> (Step, Option<Inspected>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::volume::tar::Kind;
-    use crate::source::volume::{Time, VolumeOptions};
+    use crate::format::tar::Kind;
+    use crate::fs::Time;
+    use crate::source::volume::VolumeOptions;
 
     #[test]
     fn reused_inode_number_does_not_link_files() {

@@ -24,7 +24,7 @@ use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreError
 use crate::format::ids::to_hex;
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
-use crate::world::{Clock, World};
+use crate::runtime::{Clock, World};
 use tree::Tree;
 
 /// A store of objects as files, 0600 in folders of 0700.

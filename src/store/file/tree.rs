@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use crate::format::ids::to_hex;
 use crate::format::layout::ObjectKey;
+use crate::runtime::kill_point;
 use crate::store::Put;
-use crate::world::kill_point;
 
 /// The prefix of temporary names. No key has a segment that starts with a dot.
 pub(super) const TEMPORARY: &str = ".kbak-";

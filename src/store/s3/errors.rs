@@ -9,7 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
-use crate::report::failure::beneath;
+use crate::cli::failure::beneath;
 use crate::store::StoreErrorKind as Kind;
 
 /// The answer of a store, as the SDK keeps it in errors.

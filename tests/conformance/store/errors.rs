@@ -1,9 +1,9 @@
 //! Failures of a bucket, each distinguished from the others.
 
 use kbak::report::event::Reporter;
+use kbak::runtime::World;
 use kbak::store::open::{StoreOptions, open};
 use kbak::store::{StoreError, StoreErrorKind as Kind};
-use kbak::world::World;
 use s3s::S3ErrorCode;
 
 use super::{Objects, all};

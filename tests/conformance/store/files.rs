@@ -6,10 +6,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use kbak::report::event::{Event, Observer, Reporter};
+use kbak::runtime::World;
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::{Put, Store, StoreErrorKind};
-use kbak::world::World;
 
 use super::{Objects, all};
 use crate::support::program::beneath;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use kbak::format::layout::Class;
 use kbak::report::event::Reporter;
+use kbak::runtime::World;
 use kbak::store::listing::folders;
 use kbak::store::open::open;
 use kbak::store::probe::{Checked, Conditional, Probed, Switch, Weight, probe};
 use kbak::store::{Put, Store, StoreErrorKind};
-use kbak::world::World;
 
 use super::{Objects, all};
 use crate::support::liar::{Liar, Lie};

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use futures::TryStreamExt as _;
 use kbak::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use kbak::format::layout::EpochPath;
-use kbak::format::needs::{Needs, PackName};
 use kbak::format::object::Sealed;
+use kbak::format::pack_refs::{Needs, PackName};
 use kbak::report::event::Reporter;
+use kbak::runtime::World;
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::memory::MemoryStore;
 use kbak::store::open::open;
 use kbak::store::probe::{Checked, Switch};
 use kbak::store::{Entry, Store, StoreError};
-use kbak::world::World;
 
 use crate::support::liar::Liar;
 use crate::support::servers::{moto, seaweedfs};

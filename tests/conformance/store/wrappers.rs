@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kbak::report::event::{Event, Observer, Reporter};
+use kbak::runtime::World;
 use kbak::store::deadline::{DeadlineStore, Deadlines};
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::limit::{LimitStore, Rates};
@@ -14,7 +15,6 @@ use kbak::store::operation::Operation;
 use kbak::store::record::RecordStore;
 use kbak::store::retry::{Patience, RetryStore};
 use kbak::store::{Put, Store, StoreErrorKind};
-use kbak::world::World;
 use tokio::time::Instant;
 
 use super::{Objects, all, laws};

@@ -5,21 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kbak::cli::failure::{Exit, Failure};
 use kbak::format::epoch::Parameters;
 use kbak::format::ids::to_hex;
 use kbak::format::layout;
 use kbak::format::signers::Signers;
-use kbak::pipeline::owner::{Identity, Owner};
+use kbak::keys::private_file;
+use kbak::keys::recovery_sheet::{Whereabouts, owners_in_pin};
+use kbak::keys::writer_key::{EpochFile, FileKeeper, WriterKey, epoch_path};
+use kbak::keys::{Identity, Owner};
 use kbak::report::event::Reporter;
-use kbak::report::failure::{Exit, Failure};
-use kbak::repository::birth::{self, Life, Nursery};
-use kbak::repository::epochs::{self, Epochs};
-use kbak::repository::init::{Init, Initialised, init};
-use kbak::repository::keys::{self, Desk};
-use kbak::repository::private_file;
+use kbak::repository::epoch::create;
+use kbak::repository::epoch::create::{Life, Nursery};
+use kbak::repository::epoch::stored;
+use kbak::repository::epoch::stored::Epochs;
+use kbak::repository::epoch::wraps;
+use kbak::repository::epoch::wraps::Desk;
 use kbak::repository::records::{self, Records};
-use kbak::repository::sheet::{Whereabouts, owners_in_pin};
-use kbak::repository::writer_key::{EpochFile, FileKeeper, WriterKey, epoch_path};
+use kbak::repository::write::init::{Init, Initialised, init};
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 
@@ -50,7 +53,7 @@ async fn state(bench: &Bench, made: &Initialised) -> (Epochs, Records) {
     let (store, silent) = (&bench.store, Reporter::silent());
     let (key, signers) = (&made.key, &made.signers);
     let epochs =
-        epochs::list(store, key.writer, key.plan("default"), None, signers, &silent).await.expect("listed");
+        stored::list(store, key.writer, key.plan("default"), None, signers, &silent).await.expect("listed");
     let records = records::list(store, key.writer, None, signers, &silent).await.expect("listed");
     (epochs, records)
 }
@@ -67,7 +70,7 @@ async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     assert!(made.owners.iter().all(|owner| owner.proven));
     assert!(heard.0.lock().expect("a lock").is_empty(), "nothing to warn of");
     let (epochs, records) = state(&bench, &made).await;
-    let rows = keys::list(&epochs, &records);
+    let rows = wraps::list(&epochs, &records);
     assert_eq!(rows.len(), 1);
     assert!(rows[0].proven && rows[0].holders.iter().all(|holder| holder.opened.is_some() && !holder.later));
 
@@ -187,28 +190,28 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
     let made = init(&bench.store, &bench.world, &wish, &reporter).await.expect("a repository");
     assert_eq!(warned.0.lock().expect("a lock").len(), 2, "two owners are not proven, and it is said");
     let (epochs, records) = state(&bench, &made).await;
-    assert!(!keys::list(&epochs, &records)[0].proven);
+    assert!(!wraps::list(&epochs, &records)[0].proven);
 
     let desk = Desk { store: &bench.store, world: &bench.world, signers: &made.signers, reporter: &reporter };
     let ada_only = [ada_key.clone()];
-    let added = keys::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("added");
+    let added = wraps::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("added");
     assert!(added.len() == 1 && added[0].wrap.is_ok() && added[0].receipt.is_some());
     let (epochs, records) = state(&bench, &made).await;
-    let again = keys::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("nothing to do");
+    let again = wraps::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("nothing to do");
     assert!(again.is_empty());
 
     // Eve opens it; her signing key is not pinned, which is reported, and no receipt is written.
-    let rows = keys::check(desk, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
+    let rows = wraps::check(desk, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
     assert!(rows[0].opened.is_ok() && matches!(rows[0].receipt, Ok(None)));
     assert!(warned.0.lock().expect("a lock").iter().any(|w| w.contains("not pinned")));
     let mut signers = made.signers.clone();
-    signers.extend(kbak::repository::sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
+    signers.extend(kbak::keys::recovery_sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
     let desk = Desk { signers: &signers, ..desk };
-    let rows = keys::check(desk, &epochs, &[eve_key]).await.expect("checked");
+    let rows = wraps::check(desk, &epochs, &[eve_key]).await.expect("checked");
     assert!(matches!(rows[0].receipt, Ok(Some(_))));
     let records =
         records::list(&bench.store, made.key.writer, None, &signers, &reporter).await.expect("listed");
-    let rows = keys::list(&epochs, &records);
+    let rows = wraps::list(&epochs, &records);
     let holder = rows[0].holders.iter().find(|holder| holder.recipient == eve.recipient.id()).expect("eve");
     assert!(holder.later && holder.opened.is_some(), "her receipt names her through the wrap");
 
@@ -216,10 +219,10 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
     let plan = made.key.plan("default");
     let keeper = FileKeeper::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.world);
     let nursery = Nursery { store: &bench.store, world: &bench.world, key: &made.key, plan, keeper: &keeper };
-    let with = birth::ready(nursery, &wanted(&[&ada, &bob, &eve]), &epochs, &records).await.expect("ready");
+    let with = create::ready(nursery, &wanted(&[&ada, &bob, &eve]), &epochs, &records).await.expect("ready");
     assert!(with.born.is_none() && with.waiting.is_empty());
-    let without = birth::ready(nursery, &wanted(&[&ada, &bob]), &epochs, &records).await.expect("ready");
-    assert_eq!(without.born, Some(birth::Reason::OwnerRemoved));
+    let without = create::ready(nursery, &wanted(&[&ada, &bob]), &epochs, &records).await.expect("ready");
+    assert_eq!(without.born, Some(create::Reason::OwnerRemoved));
 }
 
 #[test]

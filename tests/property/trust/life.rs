@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use kbak::cli::failure::{Exit, Failure};
 use kbak::format::epoch::{EpochError, VerifiedEpoch};
 use kbak::format::layout::{self, EpochPath};
 use kbak::format::moment;
 use kbak::format::wrap::WrapError;
-use kbak::pipeline::owner::open_wrap;
+use kbak::keys::open_wrap;
+use kbak::keys::writer_key::{EpochKeeper, WriterKey};
 use kbak::report::event::Reporter;
-use kbak::report::failure::{Exit, Failure};
-use kbak::repository::birth::{self, BirthError, Made, Ready, Reason, Wanted};
-use kbak::repository::epochs::{self, Epochs};
-use kbak::repository::keys;
+use kbak::repository::epoch::create;
+use kbak::repository::epoch::create::{Made, Ready, Reason, Wanted};
+use kbak::repository::epoch::error::BirthError;
+use kbak::repository::epoch::stored;
+use kbak::repository::epoch::stored::Epochs;
+use kbak::repository::epoch::wraps;
 use kbak::repository::records::Records;
-use kbak::repository::writer_key::{EpochKeeper, WriterKey};
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 
@@ -37,14 +40,14 @@ impl Life {
     async fn epochs(&self) -> Epochs {
         let (plan, signers) = (self.key.plan("default"), self.key.own_signers());
         let (store, silent) = (&self.bench.store, Reporter::silent());
-        epochs::list(store, self.key.writer, plan, Some(self.key.repository), &signers, &silent)
+        stored::list(store, self.key.writer, plan, Some(self.key.repository), &signers, &silent)
             .await
             .expect("listed")
     }
 
     async fn ready(&self, wanted: &Wanted) -> Result<Ready, BirthError> {
         let nursery = nursery(&self.bench, &self.key, self.key.plan("default"), &self.keeper);
-        birth::ready(nursery, wanted, &self.epochs().await, &Records::default()).await
+        create::ready(nursery, wanted, &self.epochs().await, &Records::default()).await
     }
 
     fn path(&self, epoch: &VerifiedEpoch) -> EpochPath {
@@ -52,7 +55,7 @@ impl Life {
     }
 
     fn now(&self) -> Timestamp {
-        use kbak::world::Clock;
+        use kbak::runtime::Clock;
         self.bench.clock.now()
     }
 }
@@ -83,7 +86,7 @@ async fn epoch_is_reused_until_it_is_over() {
     assert_eq!((before.epoch, &secret), (first.epoch.epoch, &first.secret));
     assert_ne!(second.secret, first.secret);
 
-    birth::settle(&life.keeper, second.epoch.epoch, &life.epochs().await).await.expect("settled");
+    create::settle(&life.keeper, second.epoch.epoch, &life.epochs().await).await.expect("settled");
     assert_eq!(life.keeper.load().await.expect("loaded").expect("held").len(), 1);
     let third = life.ready(&both).await.expect("still there");
     assert!(third.born.is_none() && third.previous.is_none());
@@ -248,7 +251,7 @@ async fn interrupted_epoch_creation_is_finished_or_discarded() {
             assert_eq!(faulty.fired(), 1);
             life.bench.store = memory;
             let nursery = nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
-            let mended = birth::mend(nursery, &life.epochs().await).await.expect("mended");
+            let mended = create::mend(nursery, &life.epochs().await).await.expect("mended");
             let was_born = life.bench.memory.objects().len() == 2;
             let after = life.ready(&wanted(&[&ada])).await.expect("an epoch");
             assert_eq!(after.born.is_none(), was_born, "put {nth} {fault:?}");
@@ -281,19 +284,19 @@ async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
     let life = Life::new(8);
     let (ada, ada_identity) = owner(&life.bench.world, "ada");
     let (eve, eve_identity) = owner(&life.bench.world, "eve");
-    let made = birth::make(&life.bench.world, std::slice::from_ref(&ada), &nobody()).await.expect("made");
+    let made = create::make(&life.bench.world, std::slice::from_ref(&ada), &nobody()).await.expect("made");
     let file = made.to_hand_over();
     assert!(!file.contains("AGE-SECRET-KEY"), "the private half stays outside");
     let made = Made::from_hand_over(file.as_bytes()).expect("read back");
     let nursery = nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
     let (epoch, secret) =
-        birth::bear(nursery, &wanted(&[&ada]), Vec::new(), made, life.now()).await.expect("born");
+        create::bear(nursery, &wanted(&[&ada]), Vec::new(), made, life.now()).await.expect("born");
     let world = &life.bench.world;
     let silent = Reporter::silent();
     let (keys, _) =
-        keys::open(&life.bench.store, world, &epoch, &[ada_identity], &silent).await.expect("opened");
+        wraps::open(&life.bench.store, world, &epoch, &[ada_identity], &silent).await.expect("opened");
     assert_eq!(keys.secret, secret);
-    let error = keys::open(&life.bench.store, world, &epoch, &[eve_identity], &silent).await.unwrap_err();
+    let error = wraps::open(&life.bench.store, world, &epoch, &[eve_identity], &silent).await.unwrap_err();
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     let facts = format!("{:?}", failure.facts);
@@ -322,11 +325,11 @@ async fn wrap_of_another_epoch_is_detected() {
         let identities = [identity];
         let (store, epoch) = (&life.bench.store, &second.epoch);
         let silent = &silent;
-        async move { keys::open(store, world, epoch, &identities, silent).await }
+        async move { wraps::open(store, world, epoch, &identities, silent).await }
     };
     assert!(open(identity).await.is_ok(), "the good wrap still opens");
     let error = open(eve_identity).await.unwrap_err();
-    assert!(matches!(error, keys::KeysError::Closed { source: WrapError::Foreign(_), .. }), "{error:?}");
+    assert!(matches!(error, wraps::KeysError::Closed { source: WrapError::Foreign(_), .. }), "{error:?}");
     assert_eq!(Failure::from(error).exit, Exit::Damaged);
 }
 
@@ -341,8 +344,8 @@ async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
     let nursery_of = |keeper| nursery(&life.bench, &life.key, plan, keeper);
     let lost = MemoryKeeper::default();
     let first =
-        birth::ready(nursery_of(&life.keeper), &asked, &none, &Records::default()).await.expect("one");
-    let second = birth::ready(nursery_of(&lost), &asked, &none, &Records::default()).await.expect("another");
+        create::ready(nursery_of(&life.keeper), &asked, &none, &Records::default()).await.expect("one");
+    let second = create::ready(nursery_of(&lost), &asked, &none, &Records::default()).await.expect("another");
     let epochs = life.epochs().await;
     assert_eq!(epochs.open_own(life.now(), life.key.signing.public()).count(), 2);
     let next = life.ready(&wanted(&[&ada])).await.expect("the one whose secret is kept");
@@ -364,7 +367,7 @@ async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     let nursery = || nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
     let (no_signers, records) = (kbak::format::signers::Signers::default(), Records::default());
     let begin =
-        async |wanted: Wanted| birth::begin(nursery(), &wanted, &no_signers, &records, &reporter).await;
+        async |wanted: Wanted| create::begin(nursery(), &wanted, &no_signers, &records, &reporter).await;
     let (epochs, first) = begin(wanted(&[&ada])).await.expect("an epoch");
     assert_eq!((epochs.all.len(), heard.0.lock().expect("a lock").len()), (1, 0));
     // The copy is lost: listings would not find the epoch, but the writer knows that it was created.

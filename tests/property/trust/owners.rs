@@ -7,9 +7,7 @@ use kbak::format::container::{DataIdentity, Sealer};
 use kbak::format::derive::{EpochSecret, SecretKey};
 use kbak::format::ids::EpochId;
 use kbak::format::wrap::EpochKeys;
-use kbak::pipeline::owner::{
-    Identity, IdentityError, Kind, Owner, OwnerKey, Recipient, RecipientError, WorkFactor,
-};
+use kbak::keys::{Identity, IdentityError, Kind, Owner, OwnerKey, Recipient, RecipientError, WorkFactor};
 use proptest::prelude::*;
 
 use crate::support::owners::{Answers, Bench, must, nobody, owner, secret_file, tool};
@@ -139,7 +137,7 @@ fn owners_with_every_kind_of_key_open_their_wraps() {
     let mut pairs = vec![(native.recipient, identity)];
     for (name, kind, passphrase) in [("a", "ed25519", ""), ("b", "rsa", ""), ("c", "ed25519", "horse")] {
         let (public, private) = ssh_key(folder.path(), name, kind, passphrase);
-        let prompt: Arc<dyn kbak::pipeline::owner::Prompt> = Arc::new(Answers("horse"));
+        let prompt: Arc<dyn kbak::keys::Prompt> = Arc::new(Answers("horse"));
         let identity = Identity::parse(name, &private, &prompt).expect("an identity");
         pairs.push((public.parse().expect("a recipient"), Arc::new(identity)));
     }

@@ -1,0 +1,92 @@
+//! Progress bars on a terminal.
+
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::shell::progress::permille;
+use crate::cli::shell::style::{Style, padded};
+use crate::report::event::Reading;
+use crate::report::text::plain;
+
+/// One bar per item, and a line below them.
+pub(crate) struct Bars {
+    all: MultiProgress,
+    items: Mutex<Vec<ProgressBar>>,
+    under: ProgressBar,
+    phase: Mutex<Option<&'static str>>,
+    known: ProgressStyle,
+    unknown: ProgressStyle,
+}
+
+/// The minimum and maximum width of the items' names, in columns.
+const LEAST_NAME: usize = 11;
+const MOST_NAME: usize = 40;
+
+impl Bars {
+    pub(crate) fn new(style: Style) -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
+        let (bar, spin) =
+            if style.colour { ("{bar:20.cyan/dim}", "{spinner:.cyan}") } else { ("{bar:20}", "{spinner}") };
+        // A template of this program that does not parse would be a bug; the default bar shows the same
+        // figures.
+        let template = |text: &str, plain: fn() -> ProgressStyle| {
+            ProgressStyle::with_template(text).unwrap_or_else(|_| plain()).progress_chars("█▉▊▋▌▍▎▏·")
+        };
+        let known = template(&format!("{{prefix}} {bar} {{wide_msg}}"), ProgressStyle::default_bar);
+        let unknown =
+            template(&format!("{{prefix}} {spin:<20} {{wide_msg}}"), ProgressStyle::default_spinner);
+        let under = all.add(ProgressBar::new_spinner());
+        under.set_style(template("{spinner} {wide_msg}", ProgressStyle::default_spinner));
+        Self { all, items: Mutex::default(), under, phase: Mutex::default(), known, unknown }
+    }
+
+    /// Draws item `number`, at first use inserted above the last line. Names are padded to `columns`.
+    pub(crate) fn item(&self, number: usize, name: &str, columns: usize, reading: &Reading, text: &str) {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        while items.len() <= number {
+            let bar = self.all.insert_before(&self.under, ProgressBar::new(1000));
+            bar.set_style(self.unknown.clone());
+            items.push(bar);
+        }
+        let bar = &items[number];
+        bar.set_prefix(padded(&plain(name), columns.clamp(LEAST_NAME, MOST_NAME)));
+        bar.set_message(text.to_owned());
+        let share = if reading.ended { Some(1000) } else { permille(reading) };
+        match share {
+            Some(share) => {
+                bar.set_style(self.known.clone());
+                bar.set_position(share);
+            }
+            None => bar.tick(),
+        }
+        if reading.ended && !bar.is_finished() {
+            bar.abandon();
+        }
+    }
+
+    /// Draws the line below the items: phase and `text`. `last` ends all bars and clears the line.
+    pub(crate) fn footer(&self, text: &str, last: bool) {
+        let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        if last {
+            for bar in self.items.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                bar.abandon();
+            }
+            self.under.finish_and_clear();
+            return;
+        }
+        let parts: Vec<&str> = phase.into_iter().chain([text]).filter(|part| !part.is_empty()).collect();
+        self.under.set_message(parts.join(" · "));
+        self.under.tick();
+    }
+
+    /// Sets the current phase of the run, beside its items.
+    pub(crate) fn phase(&self, name: Option<&'static str>) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    /// Prints a line above the bars, which stays.
+    pub(crate) fn above(&self, line: &str) {
+        let _ = self.all.println(line);
+    }
+}

@@ -1,0 +1,360 @@
+//! Shows a run while it goes: bars on a terminal, lines in a log, JSON lines for programs, or nothing. It
+//! only reads meters and events, and never affects the run.
+
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::cli::shell::bars::Bars;
+use crate::cli::shell::progress::{Speed, footer, line, measured, time_left};
+use crate::cli::shell::retries::Retries;
+use crate::cli::shell::style::{Style, width};
+use crate::report::event::{Event, Meter, Observer, Reading, Reporter, json_line};
+use crate::report::memory::resident;
+use crate::report::recorder::Recorder;
+use crate::report::text::{plain, plural};
+
+/// The form in which a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Progress bars, for a terminal.
+    Bars,
+    /// A line at increasing intervals, for a log.
+    Plain,
+    /// One JSON object per line.
+    Json,
+    /// No output.
+    None,
+}
+
+/// Options of a display.
+#[derive(Debug, Clone, Copy)]
+pub struct DisplayOptions {
+    /// The form.
+    pub mode: Mode,
+    /// Colour and width.
+    pub style: Style,
+    /// The memory limit of the run, in bytes.
+    pub memory: Option<u64>,
+}
+
+/// The name of the display's thread.
+pub const THREAD: &str = "display";
+
+/// A running display, on a thread of its own.
+pub struct Display {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Display {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Display")
+    }
+}
+
+struct Shared {
+    options: DisplayOptions,
+    out: Mutex<Box<dyn Write + Send>>,
+    bars: Option<Bars>,
+    reporter: Reporter,
+    recorder: Arc<Recorder>,
+    retries: Mutex<Retries>,
+    over: Mutex<bool>,
+    wake: Condvar,
+    began: Instant,
+}
+
+/// Records events, also before the display exists, so that none is lost.
+struct Ears {
+    recorder: Arc<Recorder>,
+    shown: Mutex<Option<std::sync::Weak<Shared>>>,
+}
+
+impl Observer for Ears {
+    fn event(&self, event: &Event) {
+        self.recorder.event(event);
+        let shared = lock(&self.shown).as_ref().and_then(std::sync::Weak::upgrade);
+        if let Some(shared) = shared {
+            shared.show(event);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Display {
+    /// Starts the display on `out` (bars draw on standard error themselves).
+    #[must_use]
+    pub fn start(options: DisplayOptions, out: Box<dyn Write + Send>) -> Self {
+        let recorder = Arc::new(Recorder::default());
+        let ears = Arc::new(Ears { recorder: recorder.clone(), shown: Mutex::new(None) });
+        let reporter = Reporter::new(ears.clone());
+        let shared = Arc::new(Shared {
+            options,
+            out: Mutex::new(out),
+            bars: (options.mode == Mode::Bars).then(|| Bars::new(options.style)),
+            reporter,
+            recorder,
+            retries: Mutex::default(),
+            over: Mutex::new(false),
+            wake: Condvar::new(),
+            began: Instant::now(),
+        });
+        *lock(&ears.shown) = Some(Arc::downgrade(&shared));
+        let thread = (options.mode != Mode::None).then(|| {
+            let shared = shared.clone();
+            std::thread::Builder::new().name(THREAD.into()).spawn(move || shared.run()).ok()
+        });
+        Self { shared, thread: thread.flatten() }
+    }
+
+    /// Returns the reporter for the run.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        self.shared.reporter.clone()
+    }
+
+    /// Ends the display: the last figures are drawn, and stay. Returns the recorded events.
+    #[must_use]
+    pub fn finish(mut self) -> Arc<Recorder> {
+        self.stop();
+        self.shared.recorder.clone()
+    }
+
+    fn stop(&mut self) {
+        *lock(&self.shared.over) = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A display that panicked must not end the run; its panic was already reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut watched: Vec<Watched> = Vec::new();
+        let mut pause = Pause::new(self.options.mode);
+        loop {
+            let over = lock(&self.over);
+            let (over, _) = self
+                .wake
+                .wait_timeout_while(over, pause.next(), |over| !*over)
+                .unwrap_or_else(PoisonError::into_inner);
+            let last = *over;
+            drop(over);
+            let at = self.began.elapsed();
+            for meter in self.reporter.meters().into_iter().skip(watched.len()) {
+                watched.push(Watched::new(meter));
+            }
+            watched.iter_mut().for_each(|one| one.look(at));
+            self.draw(&watched, last);
+            if last {
+                return;
+            }
+        }
+    }
+
+    fn draw(&self, watched: &[Watched], last: bool) {
+        let stored = self.reporter.stored_so_far();
+        let memory = resident().map(|resident| resident.now);
+        let under = footer(stored, memory, self.options.memory);
+        match self.options.mode {
+            Mode::Bars => {
+                let Some(bars) = &self.bars else { return };
+                let columns = watched.iter().map(|one| width(&plain(&one.meter.item))).max().unwrap_or(0);
+                for (number, one) in watched.iter().enumerate() {
+                    bars.item(number, &one.meter.item, columns, &one.reading, &one.text());
+                }
+                bars.footer(&under, last);
+            }
+            // The summary shows the end of a run.
+            Mode::Plain if !last => {
+                for one in
+                    watched.iter().filter(|one| !one.reading.ended && one.reading != Reading::default())
+                {
+                    self.say(&format!("{}  {}", plain(&one.meter.item), one.text()));
+                }
+                if !under.is_empty() {
+                    self.say(&under);
+                }
+            }
+            Mode::Json => self.json(&Figures {
+                event: "progress",
+                items: watched.iter().map(Watched::figures).collect(),
+                stored_bytes: stored.0,
+                stored_packs: stored.1,
+                memory,
+            }),
+            Mode::Plain | Mode::None => {}
+        }
+    }
+
+    fn show(&self, event: &Event) {
+        match self.options.mode {
+            Mode::None => {}
+            Mode::Json => self.json(event),
+            Mode::Bars => {
+                let Some(bars) = &self.bars else { return };
+                match event {
+                    Event::Phase { name } => bars.phase(Some(name)),
+                    Event::ItemStarted { .. } => bars.phase(None),
+                    Event::Warning { .. } | Event::Retry { .. } => {
+                        if let Some(line) = self.told(event) {
+                            bars.above(&line);
+                        }
+                    }
+                    Event::ItemFinished { .. } => {}
+                }
+            }
+            Mode::Plain => {
+                if let Some(line) = self.told(event) {
+                    self.say(&line);
+                }
+            }
+        }
+    }
+
+    /// Formats an event for people; `None` if it is not shown.
+    fn told(&self, event: &Event) -> Option<String> {
+        let line = told(event, self.options.style);
+        if !matches!(event, Event::Retry { .. }) {
+            return Some(line);
+        }
+        match lock(&self.retries).hear(Instant::now())? {
+            0 => Some(line),
+            silent => Some(format!("{line}; {} before it", plural(silent, "retry", "retries"))),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        let time = Timestamp::now().strftime("%H:%M:%SZ");
+        // A failed write is ignored: there is nowhere to report it.
+        let _ = writeln!(lock(&self.out), "{time} {line}");
+    }
+
+    fn json<T: Serialize>(&self, value: &T) {
+        let _ = writeln!(lock(&self.out), "{}", json_line(value));
+    }
+}
+
+/// Formats an event as a line; foreign names cannot steer the terminal.
+fn told(event: &Event, style: Style) -> String {
+    match event {
+        Event::Phase { name } => format!("{name} …"),
+        Event::ItemStarted { item } => format!("{} begins", plain(item)),
+        Event::ItemFinished { item, state, summary } => {
+            let mark = match state.as_str() {
+                "good" => style.good("✓"),
+                "accepted" => style.warn("!"),
+                _ => style.bad("✗"),
+            };
+            format!("{mark} {}  {}", plain(item), plain(summary))
+        }
+        Event::Warning { object, message, remedy } => {
+            let remedy = remedy.as_ref().map(|remedy| format!(" → {}", plain(remedy))).unwrap_or_default();
+            format!("{} {}: {}{remedy}", style.warn("!"), plain(object), plain(message))
+        }
+        Event::Retry { operation, attempt, reason } => {
+            style.dim(&format!("{} again (try {attempt}): {}", plain(operation), plain(reason)))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Figures<'a> {
+    event: &'static str,
+    items: Vec<ItemFigures<'a>>,
+    stored_bytes: u64,
+    stored_packs: u64,
+    memory: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct ItemFigures<'a> {
+    item: &'a str,
+    unit: &'static str,
+    #[serde(flatten)]
+    reading: Reading,
+    seconds_left: Option<u64>,
+}
+
+/// A meter and its speeds.
+struct Watched {
+    meter: Arc<Meter>,
+    reading: Reading,
+    bytes: Speed,
+    pace: Speed,
+}
+
+impl Watched {
+    fn new(meter: Arc<Meter>) -> Self {
+        Self { meter, reading: Reading::default(), bytes: Speed::default(), pace: Speed::default() }
+    }
+
+    fn look(&mut self, at: Duration) {
+        if self.reading.ended {
+            return;
+        }
+        self.reading = self.meter.read();
+        self.bytes.sample(at, self.reading.bytes);
+        self.pace.sample(at, measured(&self.reading));
+    }
+
+    fn left(&self) -> Option<Duration> {
+        time_left(&self.reading, self.pace.per_second()?)
+    }
+
+    fn text(&self) -> String {
+        line(&self.reading, self.meter.unit, self.bytes.per_second().filter(|speed| *speed > 0), self.left())
+    }
+
+    fn figures(&self) -> ItemFigures<'_> {
+        ItemFigures {
+            item: &self.meter.item,
+            unit: self.meter.unit,
+            reading: self.reading,
+            seconds_left: self.left().map(|left| left.as_secs()),
+        }
+    }
+}
+
+/// The time until the next update: constant on a terminal; in a log short at first, then longer, so that a
+/// short run shows life and a long one does not fill the log.
+struct Pause {
+    mode: Mode,
+    looks: u32,
+}
+
+impl Pause {
+    fn new(mode: Mode) -> Self {
+        Self { mode, looks: 0 }
+    }
+
+    fn next(&mut self) -> Duration {
+        self.looks += 1;
+        match self.mode {
+            Mode::Bars => Duration::from_millis(100),
+            Mode::Json => Duration::from_secs(1),
+            Mode::Plain | Mode::None => Duration::from_secs(match self.looks {
+                1 => 2,
+                2..=12 => 10,
+                13..=60 => 30,
+                _ => 300,
+            }),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Asks for a secret on the terminal without echo, and always restores the terminal's settings. Ctrl-C
+//! reaches the program as a byte, so that it cannot end the process while the echo is off.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use crate::cli::failure::{Exit, Failure};
+
+/// The longest secret, in bytes. The buffer never grows, because that would leave copies in memory.
+const MAX_SECRET: usize = 4096;
+
+/// True if a prompt was answered with Ctrl-C. The caller then gets no answer and fails in order, and the
+/// program reports the interruption instead.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Returns the interruption, if a prompt was answered with Ctrl-C. It replaces all later failures.
+pub(crate) fn interrupted() -> Option<Failure> {
+    INTERRUPTED
+        .load(Ordering::Relaxed)
+        .then(|| Failure::new(Exit::Interrupted, "interrupted at the passphrase"))
+}
+
+/// True if standard error and the process have a terminal for prompts.
+pub(crate) fn can_ask() -> bool {
+    std::io::stderr().is_terminal() && tty().is_some()
+}
+
+/// Opens the controlling terminal of this process.
+pub(crate) fn tty() -> Option<File> {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
+}
+
+/// Asks for a secret; `None` if there is no terminal or no answer.
+pub(crate) fn secret(question: &str) -> Option<Zeroizing<String>> {
+    if !can_ask() || INTERRUPTED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let quiet = Quiet::begin(tty()?)?;
+    loop {
+        write!(&quiet.tty, "{question}: ").ok()?;
+        let line = line(&quiet.tty);
+        writeln!(&quiet.tty).ok()?;
+        match line {
+            Typed::Line(bytes) => match std::str::from_utf8(&bytes) {
+                Ok(text) => return Some(Zeroizing::new(text.to_owned())),
+                Err(_) => writeln!(&quiet.tty, "that is not UTF-8; once more").ok()?,
+            },
+            Typed::TooLong => {
+                writeln!(&quiet.tty, "that is longer than {MAX_SECRET} bytes; once more").ok()?
+            }
+            Typed::Interrupt => {
+                INTERRUPTED.store(true, Ordering::Relaxed);
+                return None;
+            }
+            Typed::End => return None,
+        }
+    }
+}
+
+/// A terminal with echo and signal keys turned off until it is dropped.
+struct Quiet {
+    tty: File,
+    before: Termios,
+}
+
+impl Quiet {
+    fn begin(tty: File) -> Option<Self> {
+        let before = tcgetattr(&tty).ok()?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON);
+        quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
+        quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
+        // Input from before the question is discarded.
+        tcsetattr(&tty, OptionalActions::Flush, &quiet).ok()?;
+        Some(Self { tty, before })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A failure is ignored: the terminal is gone.
+        let _ = tcsetattr(&self.tty, OptionalActions::Drain, &self.before);
+    }
+}
+
+/// The answer to a prompt.
+enum Typed {
+    Line(Zeroizing<Vec<u8>>),
+    TooLong,
+    Interrupt,
+    End,
+}
+
+/// Reads a line with the editing of a terminal: backspace deletes a character, Ctrl-U the line.
+fn line(mut tty: &File) -> Typed {
+    let mut typed = Zeroizing::new(Vec::with_capacity(MAX_SECRET));
+    let mut long = false;
+    let mut byte = [0u8];
+    loop {
+        match tty.read(&mut byte) {
+            Ok(1) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            _ => return Typed::End,
+        }
+        match byte[0] {
+            b'\n' | b'\r' if long => return Typed::TooLong,
+            b'\n' | b'\r' => return Typed::Line(typed),
+            // Ctrl-C and Ctrl-\.
+            0x03 | 0x1c => return Typed::Interrupt,
+            // Ctrl-D.
+            0x04 if typed.is_empty() => return Typed::End,
+            0x08 | 0x7f => while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+            // Ctrl-U.
+            0x15 => typed.clear(),
+            _ if typed.len() == MAX_SECRET => long = true,
+            other => typed.push(other),
+        }
+    }
+}

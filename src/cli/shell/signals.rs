@@ -1,0 +1,142 @@
+//! Handles SIGINT and SIGTERM: the first signal ends the work in order, the second at once.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::failure::{Exit, Failure};
+
+/// The limit of threads for blocking jobs and files. A few of them wait for others all the time: the
+/// folder walk, the writer of a restore's target, a store in a folder.
+const MAX_BLOCKING: usize = 24;
+
+/// The time that cancellable work has to end in order, so that all ends within a second.
+const LEAVING: Duration = Duration::from_millis(900);
+
+/// The time that a call without cancellation may still take, such as a file write to a slow disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// True if a use case that listens to signals runs or has run.
+static LISTENS: AtomicBool = AtomicBool::new(false);
+
+/// The tokens that the first and the second signal cancel.
+static HEARD: LazyLock<[CancellationToken; 2]> = LazyLock::new(Default::default);
+
+/// The name of the first signal.
+static NAME: OnceLock<&str> = OnceLock::new();
+
+/// Runs a use case to its end or until a signal. On a signal its future is dropped, so that no request
+/// and no client tool outlives it.
+///
+/// # Errors
+/// If the use case fails, is interrupted, or the system provides no threads or signals.
+pub(crate) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    until_stopped(&CancellationToken::new(), "run it again", work)
+}
+
+/// Runs work that observes `stop`: after a signal it has [`LEAVING`] to end in order. `remedy` says how
+/// to continue after an interruption.
+///
+/// # Errors
+/// As [`until_signalled`].
+pub(crate) fn until_stopped<T>(
+    stop: &CancellationToken,
+    remedy: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let interrupted = || {
+        let name = NAME.get().unwrap_or(&"a signal");
+        Failure::new(Exit::Interrupted, format!("interrupted by {name}")).remedy(remedy)
+    };
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
+        .max_blocking_threads(MAX_BLOCKING)
+        .enable_all()
+        .build()
+        .map_err(system)?;
+    let [first, second] = &*HEARD;
+    LISTENS.store(true, Ordering::SeqCst);
+    let result = runtime.block_on(async {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            result = &mut work => return result,
+            () = first.cancelled() => {}
+        }
+        stop.cancel();
+        tokio::select! {
+            // Work that succeeds in this moment counts as a success.
+            result = &mut work => result.map_err(|_| interrupted()),
+            _ = timeout(LEAVING, second.cancelled()) => Err(interrupted()),
+        }
+    });
+    // Work on other threads is cancelled, and none of it must be waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// The streams of both signals.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    /// Waits for the next signal and returns its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Watches for signals until the process ends, on a separate thread that no other call can block.
+///
+/// Before a use case listens, such as while keys are read, the first signal ends the process. The system's
+/// default action would not give kbak's exit code, and PID 1 of a container has no default action.
+/// Later the thread ends the process only if nothing else does: the work, or the report of its end, may
+/// block in a call without cancellation, such as a write to a pipe that is not read.
+///
+/// # Errors
+/// If the system provides no threads or signals.
+pub(crate) fn watch() -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
+    let mut signals = {
+        let _context = runtime.enter();
+        Signals::new().map_err(system)?
+    };
+    let watch = move || {
+        runtime.block_on(async {
+            let _ = NAME.set(signals.next().await);
+            let [first, second] = &*HEARD;
+            first.cancel();
+            if LISTENS.load(Ordering::SeqCst) {
+                if timeout(PATIENCE, signals.next()).await.is_ok() {
+                    second.cancel();
+                }
+                // Work that listens ends in order within this time, with a report.
+                sleep(LEAVING).await;
+            }
+            std::process::exit(Exit::Interrupted.code().into())
+        })
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(system)?;
+    Ok(())
+}
+
+fn system(error: io::Error) -> Failure {
+    Failure::new(Exit::Usage, "the system gives no threads or no signals")
+        .because(error)
+        .remedy("look at the limits of this account or container (ulimit -u, pids)")
+}

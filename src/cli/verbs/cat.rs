@@ -1,0 +1,210 @@
+//! `kbak cat`: writes a stream, one file of a folder, or one object to standard output.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use futures::StreamExt as _;
+
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::options::ReadArgs;
+use crate::cli::options::reading;
+use crate::cli::shell::console::Talk;
+use crate::cli::shell::output;
+use crate::cli::verbs::backup::gap_report;
+use crate::cli::verbs::restore::targets::missing;
+use crate::format::body::Item;
+use crate::format::catalog::Type;
+use crate::format::name::Name;
+use crate::format::tar::parse::{Event, Expect, Parser};
+use crate::pipeline::reader::StreamReader;
+use crate::report::run::GapReport;
+use crate::report::text::plain;
+use crate::restore::streams::{Paths, member as member_of};
+
+/// The largest object that is decoded, in bytes. No API server accepts more than 3 MiB.
+const MOST_OBJECT: u64 = 64 << 20;
+
+/// The number of gaps that are named; the rest is counted.
+const NAMED: usize = 5;
+
+/// Arguments of `kbak cat`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  kbak cat latest path/srv/uploads:2026/invoice.pdf --repo … --signer kbak.pub --identity owner.key > invoice.pdf
+  kbak cat latest path/srv/uploads … | tar -t
+  kbak cat latest shop:orders.dump … | pg_restore -l
+  kbak cat latest resources:core/v1/configmaps/shop/settings … | jq .data
+  kbak cat latest resources:apps/v1/deployments … | jq -c .metadata.name
+  kbak cat latest resources:apps/v1/deployments/shop/web -o yaml … | less")]
+pub struct CatArgs {
+    /// latest, a number, or the first digits of a hash
+    #[arg(value_name = "SNAPSHOT")]
+    pub snapshot: String,
+    /// An item, and a stream, a file or an object in it
+    #[arg(value_name = "ITEM[:PATH]")]
+    pub place: OsString,
+    /// Write one object for people or tools [default: its line as the server wrote it]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<ObjectFormat>,
+    /// Options for the repository and the keys of its readers.
+    #[command(flatten)]
+    pub repository: ReadArgs,
+}
+
+/// The format of a single object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ObjectFormat {
+    /// YAML
+    Yaml,
+    /// JSON over several lines
+    Json,
+}
+
+/// Runs `kbak cat`.
+pub(crate) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
+    output::open(Exit::Partial)?;
+    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
+        let snapshot = &opened.snapshot;
+        let (item, rest) = reading::split(snapshot, &args.place)?;
+        let (stream, path) = reading::stream(item, rest)?;
+        let reader = snapshot.read(stream)?;
+        let mut stdout = std::io::stdout();
+        let mut whole = true;
+        if let Some(format) = args.output {
+            let path = reading::spelled(&reader, path).await?;
+            output::text(&object(&reader, &path, format, &item.name).await?)?;
+        } else if path.is_empty() {
+            whole = stream.format != "tar" || all_there(item, None, talk);
+            let mut bytes = reader.bytes();
+            while let Some(piece) = bytes.next().await {
+                output::written(stdout.write_all(&piece?))?;
+            }
+        } else {
+            let path = reading::spelled(&reader, path).await?;
+            whole = stream.format != "tar" || all_there(item, Some(Paths(vec![path.clone()])), talk);
+            member(&reader, &path, &mut stdout, &item.name).await?;
+        }
+        output::written(stdout.flush())?;
+        Ok(if whole { Exit::Safe } else { Exit::Partial })
+    })
+}
+
+/// True if the snapshot has no gap in these paths of a folder. Each gap is shown as a warning: a file that
+/// changed while it was read has the right length, but content of different moments.
+fn all_there(item: &Item, paths: Option<Paths>, talk: &Talk) -> bool {
+    let lacks: Vec<GapReport> = missing(item, paths.as_ref()).map(gap_report).collect();
+    for gap in lacks.iter().take(NAMED) {
+        talk.warn(&format!("{}: {}: {}", plain(&gap.object), gap.code, plain(&gap.reason)));
+    }
+    if lacks.len() > NAMED {
+        talk.warn(&format!("and {} more: kbak show names them", lacks.len() - NAMED));
+    }
+    lacks.is_empty()
+}
+
+/// Decodes one object and renders it. Its fields may come in another order than the server's.
+async fn object(
+    reader: &StreamReader,
+    path: &Name,
+    format: ObjectFormat,
+    item: &str,
+) -> Result<String, Failure> {
+    let remedy = "name one object, as in resources:core/v1/configmaps/shop/settings; leave -o out for bytes";
+    let no_object = || Failure::new(Exit::Usage, "-o is for one object of a cluster").remedy(remedy);
+    let found = member_of(reader, path).await?;
+    let (at, line) = found.filter(|(_, line)| line.kind == Type::Object).ok_or_else(no_object)?;
+    let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length && line.len <= MOST_OBJECT);
+    let end =
+        end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
+    let mut bytes = reader.range(at..end);
+    let mut text = Vec::new();
+    while let Some(piece) = bytes.next().await {
+        text.extend_from_slice(&piece?);
+    }
+    // The parser's message is left out: it may quote a value.
+    let damaged = |_| Failure::new(Exit::Damaged, format!("{} is no JSON", path.display()));
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+    let shown = match format {
+        ObjectFormat::Yaml => serde_saphyr::to_string(&value).map_err(|error| error.to_string()),
+        ObjectFormat::Json => serde_json::to_string_pretty(&value).map_err(|error| error.to_string()),
+    };
+    let shown =
+        shown.map_err(|error| Failure::new(Exit::Bug, "the object cannot be written").because(error))?;
+    Ok(shown.trim_end().to_owned() + "\n")
+}
+
+/// Writes one member: the content of a file, or the line of an object.
+async fn member(reader: &StreamReader, path: &Name, out: &mut impl Write, item: &str) -> Result<(), Failure> {
+    let nothing = || {
+        Failure::new(Exit::Usage, format!("{item} holds nothing at {}", path.display()))
+            .remedy("kbak ls or kbak find show what it holds")
+    };
+    let (mut at, mut line) = member_of(reader, path).await?.ok_or_else(nothing)?;
+    // The content of a hard link is stored at the first name of the file.
+    if line.kind == Type::Hardlink
+        && let Some(carrier) = &line.link
+    {
+        (at, line) = member_of(reader, carrier).await?.ok_or_else(nothing)?;
+    }
+    match line.kind {
+        Type::File | Type::Object | Type::Dump => {}
+        _ => {
+            let what = format!("{} is no file", path.display());
+            return Err(Failure::new(Exit::Usage, what).remedy("kbak restore --path brings folders back"));
+        }
+    }
+    let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
+    let end =
+        end.ok_or_else(|| Failure::new(Exit::Damaged, format!("the catalog of {item} contradicts itself")))?;
+    let mut bytes = reader.range(at..end);
+    if line.kind != Type::File {
+        while let Some(piece) = bytes.next().await {
+            output::written(out.write_all(&piece?))?;
+        }
+        return Ok(());
+    }
+    let mut parser = Parser::new(Expect::Members);
+    let mut content = Content { out, at: 0 };
+    while let Some(piece) = bytes.next().await {
+        let piece = piece?;
+        let mut rest: &[u8] = &piece;
+        while let Some(event) = parser.next(&mut rest).map_err(damaged)? {
+            content.take(event)?;
+        }
+    }
+    parser.finish().map_err(damaged)?;
+    content.fill(line.size.unwrap_or(content.at))
+}
+
+fn damaged(error: crate::format::tar::parse::ParseError) -> Failure {
+    Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
+}
+
+/// Writes a file's content, with zeros for its holes.
+struct Content<'a, W> {
+    out: &'a mut W,
+    at: u64,
+}
+
+impl<W: Write> Content<'_, W> {
+    fn take(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        if let Event::Data { at, bytes } = event {
+            self.fill(at)?;
+            output::written(self.out.write_all(bytes))?;
+            self.at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, to: u64) -> Result<(), Failure> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        while self.at < to {
+            let next = (to - self.at).min(ZEROS.len() as u64);
+            output::written(self.out.write_all(&ZEROS[..usize::try_from(next).unwrap_or(ZEROS.len())]))?;
+            self.at += next;
+        }
+        Ok(())
+    }
+}

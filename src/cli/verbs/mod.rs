@@ -1,0 +1,19 @@
+//! The verbs, one file each: arguments in, a use case called, its result shown.
+
+pub(super) mod backup;
+pub(super) mod cat;
+pub(super) mod check;
+pub(super) mod completion;
+pub(super) mod diff;
+pub(super) mod epoch;
+pub(super) mod export;
+pub(super) mod init;
+pub(super) mod keygen;
+pub(super) mod keys;
+pub(super) mod ls;
+pub(super) mod man;
+pub(super) mod plan;
+pub(super) mod restore;
+pub(super) mod show;
+pub(super) mod snapshots;
+pub(super) mod verify;

@@ -1,0 +1,259 @@
+//! The one tar dialect that kbak writes and reads: POSIX.1-2001 (PAX) over ustar headers, with
+//! GNU.sparse 1.0 for files with holes.
+//!
+//! Encoding is a pure function: the same [`Entry`] always gives the same bytes, because chunk ids,
+//! scan caches and repositories depend on them. Reading ([`crate::format::tar::parse`]) decodes
+//! a header, encodes the result, and refuses it if the bytes differ. So a header that this module
+//! would not write is never accepted.
+//!
+//! A member is, in this order:
+//!
+//! 1. the *header*: one PAX extended header (its ustar block, its records, padding) if the entry
+//!    needs one, then the member's ustar block;
+//! 2. for a file with holes the *map*: decimal numbers with newlines (how many extents, then
+//!    offset and length of each), padded;
+//! 3. the *content*: the bytes of a file, or of its extents one after the other;
+//! 4. zeros up to a multiple of 512.
+//!
+//! PAX records are in one fixed order: `hdrcharset`, `path` or the four of `GNU.sparse`,
+//! `linkpath`, `size`, `uid`, `gid`, `uname`, `gname`, `mtime`, then `SCHILY.xattr.*` sorted by
+//! name. A record is written only when the ustar block cannot hold the value. There is neither
+//! atime (reading changes it) nor ctime (it cannot be restored).
+//!
+//! Sources: POSIX.1-2017 `pax`, "pax Interchange Format"; GNU tar manual, "Storing Sparse Files,
+//! PAX Format, Version 1.0"; the `SCHILY.xattr` keywords of star, whose `=` and `%` GNU tar writes
+//! as `%3D` and `%25`.
+
+pub mod decode;
+pub mod header;
+pub mod order;
+pub mod parse;
+pub mod pax;
+pub mod sparse;
+
+use crate::fs::stat::{Device, Time};
+
+/// The block size of tar, in bytes.
+pub const BLOCK: usize = 512;
+/// The end of a stream: two blocks of zeros.
+pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+/// The longest path or link target: `PATH_MAX` without its NUL. Longer ones cannot be opened
+/// beneath a root in one call.
+pub const MAX_PATH: usize = 4095;
+/// The longest name of an extended attribute in Linux (`XATTR_NAME_MAX`).
+pub const MAX_XATTR_NAME: usize = 255;
+/// The longest value of an extended attribute in Linux (`XATTR_SIZE_MAX`).
+pub const MAX_XATTR_VALUE: usize = 65_536;
+/// The largest size of all records in one PAX header, in bytes.
+pub const MAX_PAX: usize = 1 << 20;
+/// The most extents in a map. The smallest holes beyond it are stored as zeros (see [`super::holes`]).
+pub const MAX_EXTENTS: usize = 65_536;
+/// The largest file: file offsets are signed.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+/// The path of the volume's root.
+pub const ROOT: &[u8] = b".";
+
+/// A run of bytes that is not a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The offset of its first byte.
+    pub offset: u64,
+    /// The number of bytes, more than 0.
+    pub len: u64,
+}
+
+/// The type of an entry, with the fields that only this type has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file of which every byte is stored.
+    File {
+        /// The size in bytes.
+        size: u64,
+    },
+    /// A regular file with holes.
+    Sparse {
+        /// The size in bytes, holes included.
+        size: u64,
+        /// The data between the holes: ascending, not touching, within `size`.
+        extents: Vec<Extent>,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink {
+        /// The target, as the bytes in the link.
+        target: Vec<u8>,
+    },
+    /// A further name of a file.
+    HardLink {
+        /// The path of the member that carries the file, which comes earlier in the order.
+        carrier: Vec<u8>,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+}
+
+/// One file with the attributes that tar carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The path relative to the root: components separated by single slashes, none at either end.
+    /// [`ROOT`] is the root itself. Any bytes but NUL.
+    pub path: Vec<u8>,
+    /// The type.
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// The owner's number; `u32::MAX` is refused.
+    pub uid: u32,
+    /// The group's number; `u32::MAX` is refused.
+    pub gid: u32,
+    /// The time at which the content last changed.
+    pub mtime: Time,
+    /// Names of owner and group, for people; a restore uses the numbers.
+    pub names: Option<OwnerNames>,
+    /// Extended attributes, sorted by name, each name once. POSIX ACLs are among them, as the raw
+    /// `system.posix_acl_*`.
+    pub xattrs: Vec<Xattr>,
+}
+
+/// Names of owner and group; empty if unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnerNames {
+    /// The owner's name.
+    pub user: Vec<u8>,
+    /// The group's name.
+    pub group: Vec<u8>,
+}
+
+/// One extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Xattr {
+    /// The name with its namespace, such as `user.note`.
+    pub name: Vec<u8>,
+    /// The value: any bytes.
+    pub value: Vec<u8>,
+}
+
+/// The encoded bytes that precede a member's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// PAX header and ustar block: a multiple of [`BLOCK`].
+    pub header: Vec<u8>,
+    /// The map of a file with holes, padded; empty for all others.
+    pub map: Vec<u8>,
+    /// The number of content bytes that follow.
+    pub content: u64,
+}
+
+/// The reason why an entry cannot be encoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The path is not one that a root can hold.
+    #[error("the path {0}")]
+    Path(order::PathError),
+    /// The link target is empty, longer than [`MAX_PATH`], or holds a NUL.
+    #[error("the link target is empty, longer than {MAX_PATH} bytes, or holds a NUL")]
+    Target,
+    /// The carrier is not a valid path, or does not come before the link.
+    #[error("the hard link's carrier is no earlier path")]
+    Carrier,
+    /// A number is out of its range.
+    #[error("{field} is out of range")]
+    Range {
+        /// The field.
+        field: &'static str,
+    },
+    /// The extended attributes are not sorted, or one is too long or has a bad name.
+    #[error("extended attributes are unsorted, too long, or have an empty name or one with a NUL")]
+    Xattr,
+    /// All records together exceed [`MAX_PAX`].
+    #[error("extended header of {0} bytes, at most {MAX_PAX}")]
+    TooLong(usize),
+    /// The extents are empty, not ascending, touch one another, pass the size, or leave no hole.
+    #[error("the map of holes is not in order")]
+    Map,
+}
+
+/// Returns the number of zeros that follow `len` bytes up to the next block.
+#[must_use]
+pub fn padding(len: u64) -> usize {
+    let over = usize::try_from(len % BLOCK as u64).unwrap_or(0);
+    if over == 0 { 0 } else { BLOCK - over }
+}
+
+/// Encodes `entry`: its header, its map, and the number of content bytes that follow.
+///
+/// # Errors
+/// [`EncodeError`] if the entry breaks a limit of this module or a rule of its fields.
+pub fn encode(entry: &Entry) -> Result<Encoded, EncodeError> {
+    check(entry)?;
+    let (map, content) = match &entry.kind {
+        Kind::File { size } => (Vec::new(), *size),
+        Kind::Sparse { size, extents } => sparse::encode(*size, extents)?,
+        _ => (Vec::new(), 0),
+    };
+    let stored = content.checked_add(map.len() as u64).ok_or(EncodeError::Range { field: "size" })?;
+    let mut header = Vec::with_capacity(3 * BLOCK);
+    let fields = header::Fields::new(entry, stored);
+    pax::write(entry, stored, &fields, &mut header)?;
+    fields.write(&mut header);
+    Ok(Encoded { header, map, content })
+}
+
+/// Checks that an entry can be encoded, as far as its fields alone show.
+///
+/// # Errors
+/// [`EncodeError`].
+pub fn check(entry: &Entry) -> Result<(), EncodeError> {
+    order::check(&entry.path).map_err(EncodeError::Path)?;
+    if entry.path == ROOT && entry.kind != Kind::Directory {
+        return Err(EncodeError::Path(order::PathError::Dot));
+    }
+    match &entry.kind {
+        Kind::Symlink { target } if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) => {
+            return Err(EncodeError::Target);
+        }
+        Kind::HardLink { carrier } => {
+            order::check(carrier).map_err(|_| EncodeError::Carrier)?;
+            if carrier == ROOT || order::compare(carrier, &entry.path).is_ge() {
+                return Err(EncodeError::Carrier);
+            }
+        }
+        Kind::File { size } | Kind::Sparse { size, .. } if *size > MAX_SIZE => {
+            return Err(EncodeError::Range { field: "size" });
+        }
+        Kind::CharDevice(device) | Kind::BlockDevice(device)
+            if device.major > header::MAX_DEVICE || device.minor > header::MAX_DEVICE =>
+        {
+            return Err(EncodeError::Range { field: "device number" });
+        }
+        _ => {}
+    }
+    for (field, id) in [("uid", entry.uid), ("gid", entry.gid)] {
+        if id == u32::MAX {
+            return Err(EncodeError::Range { field });
+        }
+    }
+    if entry.mode > 0o7777 {
+        return Err(EncodeError::Range { field: "mode" });
+    }
+    if entry.mtime.nanos >= 1_000_000_000 {
+        return Err(EncodeError::Range { field: "mtime" });
+    }
+    check_xattrs(&entry.xattrs)
+}
+
+fn check_xattrs(xattrs: &[Xattr]) -> Result<(), EncodeError> {
+    let sorted = xattrs.windows(2).all(|pair| pair[0].name < pair[1].name);
+    let sane = xattrs.iter().all(|xattr| {
+        (1..=MAX_XATTR_NAME).contains(&xattr.name.len())
+            && !xattr.name.contains(&0)
+            && xattr.value.len() <= MAX_XATTR_VALUE
+    });
+    if sorted && sane { Ok(()) } else { Err(EncodeError::Xattr) }
+}

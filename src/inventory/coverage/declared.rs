@@ -1,0 +1,200 @@
+//! The part of a cluster that a plan declares, and how it matches existing things.
+
+use std::collections::BTreeMap;
+
+use crate::inventory::{Database, Service, Wanted};
+use crate::kubernetes::Selection;
+use crate::plan::{self, Glob, LabelSelector, Spec};
+
+type Labels = BTreeMap<String, String>;
+
+/// The part of a cluster that a plan declares.
+#[derive(Debug, Clone, Default)]
+pub struct Declared {
+    selection: Option<Selection>,
+    databases: Vec<Place>,
+    claims: Vec<Claims>,
+}
+
+/// The location of a database, as the plan gives it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Place {
+    namespace: Option<String>,
+    service: Option<String>,
+    pod: Option<String>,
+    host: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Claims {
+    namespace: String,
+    globs: Vec<Glob>,
+    selector: Option<String>,
+}
+
+impl Declared {
+    /// Collects the declarations of `spec`; `selection` is made from its resources.
+    #[must_use]
+    pub fn of(spec: &Spec, selection: Option<Selection>) -> Self {
+        let place = |database: &plan::Database| Place {
+            namespace: database.namespace.clone(),
+            service: database.service.clone(),
+            pod: database.pod.clone(),
+            host: database.host.clone(),
+        };
+        let claims = |volume: &plan::Volume| {
+            let globs = volume.claims.iter().filter_map(|claim| Glob::new(claim).ok()).collect();
+            Some(Claims { namespace: volume.namespace.clone()?, globs, selector: volume.selector.clone() })
+        };
+        Self {
+            selection,
+            databases: spec.databases.iter().map(place).collect(),
+            claims: spec.volumes.iter().filter_map(claims).collect(),
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> Wanted {
+        super::wanted(self.selection.as_ref(), !self.databases.is_empty())
+    }
+
+    pub(crate) fn takes_namespace(&self, namespace: &str) -> bool {
+        self.selection.as_ref().is_some_and(|selection| selection.namespace(namespace))
+    }
+
+    /// True if a Secret with these labels is in the backup.
+    pub(crate) fn takes_secret(&self, namespace: &str, labels: &Labels) -> bool {
+        self.selection.as_ref().is_some_and(|selection| {
+            let secrets = super::secrets();
+            selection.namespace(namespace)
+                && !selection.kinds(std::slice::from_ref(&secrets)).is_empty()
+                && selection.labels.as_deref().is_none_or(|selector| selects(selector, labels))
+        })
+    }
+
+    pub(crate) fn takes_claim(&self, namespace: &str, name: &str, labels: &Labels) -> bool {
+        self.claims.iter().filter(|claims| claims.namespace == namespace).any(|claims| {
+            claims.globs.iter().any(|glob| glob.matches(name))
+                || claims.selector.as_deref().is_some_and(|selector| selects(selector, labels))
+        })
+    }
+
+    /// True if the plan dumps an existing database: a Service, a pod or a host of the plan leads to it.
+    pub(crate) fn dumps(&self, database: &Database, all: &[Database], services: &[Service]) -> bool {
+        let reached: Vec<&Service> = services
+            .iter()
+            .filter(|service| service.namespace == database.namespace && leads(service, database, all))
+            .collect();
+        self.databases.iter().any(|place| place.is(database, &reached))
+    }
+}
+
+/// True if `selector` matches these labels. The plan's check has parsed the selector; a text that is none
+/// matches nothing.
+fn selects(selector: &str, labels: &Labels) -> bool {
+    let takes = |selector: LabelSelector| selector.takes(|key| labels.get(key).map(String::as_str));
+    selector.is_empty() || selector.parse().is_ok_and(takes)
+}
+
+/// True if a Service leads to a database: by its selector, or by the database's name as prefix (`shop` has
+/// `shop-rw`, `shop-ro`), as operators do, unless another database's longer name fits, too.
+fn leads(service: &Service, database: &Database, all: &[Database]) -> bool {
+    let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
+    if selected {
+        return true;
+    }
+    let fits = |database: &&Database| {
+        let rest = service.name.strip_prefix(&database.name);
+        database.labels.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let rivals = all.iter().filter(|other| other.namespace == service.namespace).filter(fits);
+    let longest = rivals.max_by_key(|other| other.name.len());
+    longest.is_some_and(|longest| longest == database)
+}
+
+impl Place {
+    fn is(&self, database: &Database, reached: &[&Service]) -> bool {
+        let by_service = |name: &str| {
+            let here = self.namespace.as_deref().is_none_or(|namespace| namespace == database.namespace);
+            here && reached.iter().any(|service| service.name == name)
+        };
+        if self.service.as_deref().is_some_and(by_service) {
+            return true;
+        }
+        if let Some(pod) = &self.pod {
+            let here = self.namespace.as_deref() == Some(database.namespace.as_str());
+            let own = pod.strip_prefix(database.name.as_str());
+            return here && own.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        }
+        let Some(host) = &self.host else { return false };
+        if reached.iter().any(|service| service.addresses.contains(host)) {
+            return true;
+        }
+        match in_cluster(host) {
+            Some((service, Some(namespace))) => {
+                namespace == database.namespace && reached.iter().any(|one| one.name == service)
+            }
+            Some((service, None)) => by_service(service),
+            None => false,
+        }
+    }
+}
+
+/// Returns the Service and the namespace that a host name means within a cluster:
+/// `db`, `db.shop`, `db.shop.svc`, `db.shop.svc.cluster.local`, `db-0.db.shop.svc`.
+fn in_cluster(host: &str) -> Option<(&str, Option<&str>)> {
+    if host.starts_with('/') || host.parse::<std::net::IpAddr>().is_ok() {
+        return None;
+    }
+    let parts: Vec<&str> = host.trim_end_matches('.').split('.').collect();
+    let end = parts.iter().position(|part| *part == "svc").unwrap_or(parts.len());
+    match parts.get(..end)? {
+        [service] => Some((service, None)),
+        [service, namespace] => Some((service, Some(namespace))),
+        [_, service, namespace] if end < parts.len() => Some((service, Some(namespace))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_host_names_are_parsed() {
+        let cases = [
+            ("db", Some(("db", None))),
+            ("db.shop", Some(("db", Some("shop")))),
+            ("db.shop.svc.cluster.local", Some(("db", Some("shop")))),
+            ("db-0.db.shop.svc", Some(("db", Some("shop")))),
+            ("db.example.co.uk", None),
+            ("/run/postgresql", None),
+            ("10.0.0.1", None),
+        ];
+        for (host, meant) in cases {
+            assert_eq!(in_cluster(host), meant, "{host}");
+        }
+    }
+
+    #[test]
+    fn all_selector_operators_are_evaluated() {
+        let labels: BTreeMap<String, String> =
+            [("app", "shop"), ("tier", "db")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        for yes in [
+            "",
+            "app=shop",
+            "app == shop",
+            "app!=x",
+            "x!=y",
+            "app in (a, shop)",
+            "x notin (a)",
+            "app",
+            "!x",
+            "app=shop,tier in (db,x),!y",
+        ] {
+            assert!(selects(yes, &labels), "{yes}");
+        }
+        for no in ["app=x", "app!=shop", "app in (a,b)", "app notin (shop)", "x", "!app", "app=shop,tier=x"] {
+            assert!(!selects(no, &labels), "{no}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The inventory of a cluster: namespaces, claims, databases and keys that should be backed up. It is read in
+//! bounded lists, most of them of metadata only. The value of a Secret is never requested.
+//!
+//! ```text
+//! cluster ──> Survey ──> coverage (things that the plan does not declare)
+//!                  └───> draft (a first plan)
+//! ```
+//!
+//! Resources that could not be read, or not to the end, are reported as [`Unseen`], never silently left out.
+
+pub mod coverage;
+pub mod existing_backup_tools;
+mod keys;
+mod list;
+pub mod plan_draft;
+mod table;
+mod workloads;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::inventory::list::{Form, Reach};
+use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, discover};
+use crate::report::coverage::Unseen;
+use crate::report::event::Meter;
+
+/// The time limit of a whole inventory.
+const LONGEST: Duration = Duration::from_secs(120);
+/// Objects per page: of metadata and small objects, and of large ones.
+const MANY: usize = 500;
+const SOME: usize = 100;
+/// Namespaces of the system that hold no user data.
+const EMPTY_NAMESPACES: &[&str] = &["kube-node-lease", "kube-public"];
+
+/// Options of an inventory.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Namespaces known by name, which are listed one by one if the whole cluster may not be listed.
+    pub namespaces: Vec<String>,
+    /// `true` to list Services too: by them coverage finds the databases that a plan's hosts mean.
+    pub services: bool,
+}
+
+/// The inventory of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Namespaces, by name, without those of the system that hold no user data.
+    pub namespaces: Vec<String>,
+    /// PersistentVolumeClaims.
+    pub claims: Vec<Claim>,
+    /// Databases: workloads that run one, and custom resources of operators.
+    pub databases: Vec<Database>,
+    /// Secrets that cannot be recreated.
+    pub keys: Vec<Key>,
+    /// Services, if [`Wanted::services`] is set.
+    pub services: Vec<Service>,
+    /// Resources that could not be read, or not to the end.
+    pub unseen: Vec<Unseen>,
+}
+
+/// A PersistentVolumeClaim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The claim's namespace.
+    pub namespace: String,
+    /// The claim's name.
+    pub name: String,
+    /// The claim's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The requested size: `10Gi`.
+    pub size: Option<String>,
+    /// The storage class.
+    pub class: Option<String>,
+    /// Annotations of other backup tools.
+    pub told: BTreeMap<String, String>,
+    /// The index in [`Survey::databases`] of the database that keeps its data in the claim.
+    pub database: Option<usize>,
+}
+
+/// A workload that runs a database, or a custom resource that declares one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// The namespace of the workload or custom resource.
+    pub namespace: String,
+    /// The name of the workload or custom resource.
+    pub name: String,
+    /// The engine: `postgresql`.
+    pub engine: &'static str,
+    /// The kind: `StatefulSet`, `Pod`, `clusters.postgresql.cnpg.io`.
+    pub kind: String,
+    /// The sign by which it was recognised.
+    pub by: Mark,
+    /// The labels of its pods; empty for a custom resource.
+    pub labels: BTreeMap<String, String>,
+    /// Claims that its pods mount; a name with `*` at its end is a prefix of claims made for each pod.
+    pub claims: Vec<String>,
+    /// The first user's name and a reference to the password, never its value.
+    pub login: Login,
+    /// Annotations of other backup tools, on the workload and its pods.
+    pub told: BTreeMap<String, String>,
+}
+
+/// The sign by which a database was recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// The image that it runs.
+    Image(String),
+    /// A port, beside storage: the image is not known.
+    Port(u16),
+    /// The kind, which belongs to an operator.
+    Operator,
+}
+
+/// A user's name, and a reference to the password.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// The user's name, if the workload sets it.
+    pub user: Option<String>,
+    /// The Secret and the key in it that hold the password.
+    pub password: Option<(String, String)>,
+    /// `true` if the workload itself contains a password, which is not kept.
+    pub plain: bool,
+}
+
+/// A Secret that cannot be recreated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The Secret's namespace.
+    pub namespace: String,
+    /// The Secret's name.
+    pub name: String,
+    /// A description for people.
+    pub what: String,
+    /// The Secret's labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A Service with a selector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub name: String,
+    /// The labels of the pods that it selects.
+    pub selector: BTreeMap<String, String>,
+    /// The cluster IP addresses.
+    pub addresses: Vec<String>,
+    /// The Service's ports.
+    pub ports: Vec<u16>,
+}
+
+/// Reads the inventory of a cluster. Resources that cannot be read are in [`Survey::unseen`].
+///
+/// # Errors
+/// Fails if the kinds of the cluster cannot be discovered.
+pub async fn survey(cluster: &Cluster, wanted: &Wanted, meter: &Meter) -> Result<Survey, ApiError> {
+    let mut survey = Survey::default();
+    let looked = async {
+        let discovered = discover(cluster).await?;
+        look(cluster, &discovered, wanted, meter, &mut survey).await;
+        Ok(())
+    };
+    match tokio::time::timeout(LONGEST, looked).await {
+        Ok(result) => result?,
+        Err(_) => {
+            let why = format!("the survey took longer than {} s", LONGEST.as_secs());
+            survey.unseen.push(Unseen { what: "the rest".to_owned(), why, rule: None });
+        }
+    }
+    settle(&mut survey);
+    Ok(survey)
+}
+
+async fn look(
+    cluster: &Cluster,
+    discovered: &Discovered,
+    wanted: &Wanted,
+    meter: &Meter,
+    survey: &mut Survey,
+) {
+    let reach = Reach { cluster, namespaces: &wanted.namespaces };
+    meter.add_total(5);
+    namespaces(&reach, survey).await;
+    meter.add_done(1);
+    claims(&reach, survey).await;
+    meter.add_done(1);
+    workloads::databases(&reach, discovered, survey).await;
+    meter.add_done(1);
+    if wanted.services {
+        services(&reach, survey).await;
+    }
+    meter.add_done(1);
+    keys::keys(&reach, discovered, survey).await;
+    meter.add_done(1);
+}
+
+/// Sorts by namespace and name, removes duplicates, and finds the database of each claim.
+fn settle(survey: &mut Survey) {
+    survey.namespaces.sort();
+    survey.keys.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    survey.keys.dedup_by(|a, b| (&a.namespace, &a.name) == (&b.namespace, &b.name));
+    survey.databases.sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
+    survey.claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    let owner = |claim: &Claim| survey.databases.iter().position(|database| database.keeps(claim));
+    let owners: Vec<Option<usize>> = survey.claims.iter().map(owner).collect();
+    for (claim, owner) in survey.claims.iter_mut().zip(owners) {
+        claim.database = owner;
+    }
+    survey.unseen.sort_by(|a, b| a.what.cmp(&b.what));
+    survey.unseen.dedup_by(|a, b| a.what == b.what);
+}
+
+impl Database {
+    /// True if a claim holds its data: its pods mount it, it was made for one of them, or it carries the
+    /// operator's label.
+    fn keeps(&self, claim: &Claim) -> bool {
+        if claim.namespace != self.namespace {
+            return false;
+        }
+        let part = table::PART_OF.iter().any(|label| claim.labels.get(*label) == Some(&self.name));
+        let made = |prefix: &str| {
+            let ordinal = claim.name.strip_prefix(prefix);
+            ordinal.is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let named = self.claims.iter().any(|name| match name.strip_suffix('*') {
+            Some(prefix) => made(prefix),
+            None => claim.name == *name,
+        });
+        named || (part && self.by == Mark::Operator)
+    }
+
+    /// Returns the item as `accept` and reports name it: `database/shop/orders-db`.
+    #[must_use]
+    pub fn item(&self) -> String {
+        format!("database/{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The part of an object's metadata that an inventory uses.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Meta {
+    name: String,
+    namespace: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    owner_references: Vec<Owner>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Owner {
+    api_version: String,
+    kind: String,
+    name: String,
+    controller: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Object {
+    metadata: Meta,
+}
+
+/// Returns the annotations of other backup tools.
+fn told(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let theirs = |key: &str| {
+        ["backup.velero.io/", "pre.hook.backup.velero.io/", "post.hook.backup.velero.io/", "k8up.io/"]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+    };
+    let kept = annotations.iter().filter(|(key, _)| theirs(key));
+    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+async fn namespaces(reach: &Reach<'_>, survey: &mut Survey) {
+    let mut kind = KindInfo::named("", "v1", "namespaces");
+    kind.namespaced = false;
+    let keep = |object: Object| {
+        let name = object.metadata.name;
+        (!EMPTY_NAMESPACES.contains(&name.as_str())).then_some(name)
+    };
+    let looked = reach.all(&kind, Form::Metadata, MANY, keep).await;
+    survey.namespaces = looked.kept;
+    survey.unseen.extend(looked.unseen);
+}
+
+async fn claims(reach: &Reach<'_>, survey: &mut Survey) {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Raw {
+        metadata: Meta,
+        spec: Spec,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Spec {
+        storage_class_name: Option<String>,
+        resources: Resources,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Resources {
+        requests: BTreeMap<String, String>,
+    }
+    let keep = |mut raw: Raw| {
+        let Meta { name, namespace, labels, annotations, .. } = raw.metadata;
+        Some(Claim {
+            namespace,
+            name,
+            labels,
+            size: raw.spec.resources.requests.remove("storage"),
+            class: raw.spec.storage_class_name,
+            told: told(&annotations),
+            database: None,
+        })
+    };
+    let kind = KindInfo::named("", "v1", "persistentvolumeclaims");
+    let looked = reach.all(&kind, Form::Whole, MANY, keep).await;
+    survey.claims = looked.kept;
+    survey.unseen.extend(looked.unseen);
+}
+
+async fn services(reach: &Reach<'_>, survey: &mut Survey) {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Raw {
+        metadata: Meta,
+        spec: Spec,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Spec {
+        selector: BTreeMap<String, String>,
+        #[serde(rename = "clusterIPs")]
+        cluster_ips: Vec<String>,
+        ports: Vec<Port>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Port {
+        port: u16,
+    }
+    let keep = |raw: Raw| {
+        let Meta { name, namespace, .. } = raw.metadata;
+        let Spec { selector, cluster_ips, ports } = raw.spec;
+        let ports = ports.into_iter().map(|port| port.port).collect();
+        (!selector.is_empty()).then_some(Service { namespace, name, selector, addresses: cluster_ips, ports })
+    };
+    let looked = reach.all(&KindInfo::named("", "v1", "services"), Form::Whole, MANY, keep).await;
+    survey.services = looked.kept;
+    survey.unseen.extend(looked.unseen);
+}

@@ -1,0 +1,195 @@
+//! Databases of a plan draft: PostgreSQL as entries, others as comments. CronJobs that dump supply host, user
+//! and Secret.
+
+use std::collections::BTreeSet;
+
+use crate::inventory::existing_backup_tools::{DumpJob, Wishes};
+use crate::inventory::{Database, Service, Survey};
+use crate::plan::item_name;
+
+use crate::inventory::plan_draft::yaml::{Yaml, quoted};
+
+/// The only engine that this version dumps.
+const SUPPORTED: &str = "postgresql";
+
+/// A database as an entry of the plan.
+struct Entry<'a> {
+    name: String,
+    engine: &'a str,
+    /// The source: a workload, or a CronJob that dumps.
+    found: String,
+    host: Option<String>,
+    port: Option<u16>,
+    user: Option<String>,
+    /// The Secret's namespace and name, and the key in it.
+    password: Option<(String, String, String)>,
+    /// `true` if the workload itself contains the password.
+    plain: bool,
+    by: Option<&'a DumpJob>,
+}
+
+/// All databases of a draft.
+pub(crate) struct Databases<'a>(Vec<Entry<'a>>);
+
+impl<'a> Databases<'a> {
+    pub(crate) fn of(survey: &'a Survey, wishes: &'a Wishes) -> Self {
+        let mut entries = Vec::new();
+        let mut names = BTreeSet::new();
+        let mut used: BTreeSet<usize> = BTreeSet::new();
+        for database in &survey.databases {
+            let service = service(database, &survey.services);
+            let job = wishes.dumps.iter().position(|job| dumps(job, database, service));
+            used.extend(job);
+            let job = job.map(|at| &wishes.dumps[at]);
+            entries.push(Entry {
+                name: unique(&mut names, &format!("{}-{}", database.namespace, database.name)),
+                engine: database.engine,
+                found: format!("{} {}/{}", database.kind, database.namespace, database.name),
+                host: service.map(|service| format!("{}.{}.svc", service.name, service.namespace)),
+                port: service.and_then(|service| service.ports.first().copied()),
+                user: job.and_then(|job| job.user.clone()).or_else(|| database.login.user.clone()),
+                password: secret(job, database),
+                plain: database.login.plain,
+                by: job,
+            });
+        }
+        for (_, job) in wishes.dumps.iter().enumerate().filter(|(at, _)| !used.contains(at)) {
+            entries.push(Entry {
+                name: unique(&mut names, &format!("{}-{}", job.namespace, job.name)),
+                engine: job.engine,
+                found: format!("CronJob {}/{}", job.namespace, job.name),
+                host: job.host.as_ref().map(|host| qualified(host, &job.namespace)),
+                port: None,
+                user: job.user.clone(),
+                password: job.password.clone().map(|(name, key)| (job.namespace.clone(), name, key)),
+                plain: false,
+                by: Some(job),
+            });
+        }
+        Self(entries)
+    }
+
+    pub(crate) fn write(&self, yaml: &mut Yaml) {
+        if self.0.is_empty() {
+            yaml.comment(
+                1,
+                "No databases were found by image, port or operator. One that is here is added by hand:",
+            );
+            yaml.comment(1, "databases: [{name: shop, engine: postgresql, host: db.shop.svc, userFile: …, passwordFile: …}]");
+            yaml.gap();
+            return;
+        }
+        let writes = |entry: &&Entry<'_>| entry.engine == SUPPORTED && entry.host.is_some();
+        if self.0.iter().any(|entry| writes(&entry)) {
+            yaml.line(1, "databases:    # dumped by their own client tools, from where kbak runs");
+            self.0.iter().filter(writes).for_each(|entry| entry.write(yaml));
+        }
+        for entry in self.0.iter().filter(|entry| !writes(entry)) {
+            let why = match (entry.engine, &entry.host) {
+                (SUPPORTED, None) => {
+                    "no Service leads to it, and a Job beside it is not yet supported by this version"
+                        .to_owned()
+                }
+                (engine, _) => format!("{engine} is not yet supported by this version (docs/limits.md)"),
+            };
+            yaml.comment(1, &format!("NOT IN THIS PLAN: {}, {}: {why}", entry.engine, entry.found));
+        }
+        yaml.gap();
+    }
+}
+
+impl Entry<'_> {
+    fn write(&self, yaml: &mut Yaml) {
+        yaml.line(2, &format!("- name: {}    # {}", quoted(&self.name), self.found));
+        yaml.line(3, "engine: postgresql");
+        yaml.line(3, &format!("host: {}", quoted(self.host.as_deref().unwrap_or_default())));
+        if let Some(port) = self.port.filter(|port| *port != 5432) {
+            yaml.line(3, &format!("port: {port}"));
+        }
+        if let Some(user) = &self.user {
+            yaml.line(3, &format!("user: {}", quoted(user)));
+        }
+        let file = quoted(&format!("secrets/{}-password", self.name));
+        match &self.password {
+            Some((namespace, name, key)) => {
+                yaml.line(3, &format!("passwordFile: {file}    # the key {key} of Secret {namespace}/{name}, mounted or written there"));
+            }
+            None => yaml.line(3, &format!("passwordFile: {file}    # FILL IN where the password is mounted")),
+        }
+        if self.plain {
+            yaml.comment(
+                3,
+                "its password stands in the workload itself, and is not copied: put it into a Secret",
+            );
+        }
+        yaml.comment(
+            3,
+            "tls: allow-plaintext    # only if the server has no TLS; default: verify-full, with caFile",
+        );
+        if let Some(job) = self.by {
+            yaml.comment(
+                3,
+                &format!(
+                    "CronJob {}/{} ({}) dumps it with {}: host, user and Secret may be its",
+                    job.namespace, job.name, job.cron, job.tool
+                ),
+            );
+        }
+    }
+}
+
+/// Returns the Service that leads to a database's pods; of several the one with a read-write name (`-rw`),
+/// else the one with the shortest name.
+fn service<'a>(database: &Database, services: &'a [Service]) -> Option<&'a Service> {
+    let leads = |service: &&Service| {
+        let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
+        let operators = database.labels.is_empty()
+            && service
+                .name
+                .strip_prefix(&database.name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        service.namespace == database.namespace && (selected || operators)
+    };
+    let found = services.iter().filter(leads);
+    found.min_by_key(|service| (!service.name.ends_with("-rw"), service.name.len(), &service.name))
+}
+
+/// True if a CronJob dumps this database: its host is the Service's or the database's name.
+fn dumps(job: &DumpJob, database: &Database, service: Option<&Service>) -> bool {
+    let Some(host) = &job.host else { return false };
+    let qualified = qualified(host, &job.namespace);
+    let mut parts = qualified.split('.');
+    let named = (parts.next(), parts.next());
+    let same = |name: &str| named == (Some(name), Some(&database.namespace));
+    job.engine == database.engine
+        && (service.is_some_and(|service| same(&service.name)) || same(&database.name))
+}
+
+/// Adds the namespace to a host name that has none.
+fn qualified(host: &str, namespace: &str) -> String {
+    if host.contains('.') { host.to_owned() } else { format!("{host}.{namespace}.svc") }
+}
+
+fn secret(job: Option<&DumpJob>, database: &Database) -> Option<(String, String, String)> {
+    let of_job = job.and_then(|job| {
+        let (name, key) = job.password.clone()?;
+        Some((job.namespace.clone(), name, key))
+    });
+    of_job.or_else(|| {
+        let (name, key) = database.login.password.clone()?;
+        Some((database.namespace.clone(), name, key))
+    })
+}
+
+/// Returns an item name that is not taken yet.
+fn unique(names: &mut BTreeSet<String>, wish: &str) -> String {
+    let base = item_name(wish).unwrap_or_else(|| "database".to_owned());
+    let mut name = base.clone();
+    let mut number = 2;
+    while !names.insert(name.clone()) {
+        let end = format!("-{number}");
+        name = format!("{}{end}", &base[..base.floor_char_boundary(63 - end.len())]);
+        number += 1;
+    }
+    name
+}

@@ -1,0 +1,220 @@
+//! A first plan for a cluster, with comments: findings, their sources, and settings that could not be taken
+//! over. Pure: an inventory and the configuration of other tools in, YAML out.
+//!
+//! The text is a plan that [`crate::plan::parse`] accepts as soon as repository and recipients are filled in.
+//! Features that this version does not support yet are written as comments, never left out.
+
+mod cron;
+mod databases;
+mod takeover;
+mod yaml;
+
+use crate::inventory::Survey;
+use crate::inventory::existing_backup_tools::Wishes;
+use crate::inventory::plan_draft::databases::Databases;
+use crate::inventory::plan_draft::takeover::Taken;
+use crate::inventory::plan_draft::yaml::{Yaml, quoted};
+use crate::plan::Repository;
+use crate::report::coverage::Unseen;
+use crate::report::text::plural;
+
+pub use crate::inventory::plan_draft::takeover::TakeoverError;
+
+/// The input of a plan draft.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    /// The plan's name.
+    pub name: &'a str,
+    /// The repository, as far as it was given.
+    pub repository: Option<&'a Repository>,
+    /// The public keys of the owners.
+    pub recipients: &'a [String],
+    /// The writer's key file.
+    pub writer_key: &'a str,
+    /// The absolute path of the kubeconfig, if one was given.
+    pub kubeconfig: Option<&'a str>,
+    /// The context of the kubeconfig, if one was given.
+    pub context: Option<&'a str>,
+    /// The cluster's address.
+    pub server: &'a str,
+    /// The cluster's inventory.
+    pub survey: &'a Survey,
+    /// The configuration of other backup tools.
+    pub wishes: &'a Wishes,
+    /// A schedule of Velero to take over, as `namespace/name`; `None` for the only one there is.
+    pub from: Option<&'a str>,
+}
+
+/// The maximum number of names in a comment.
+const NAMED: usize = 12;
+
+impl Draft<'_> {
+    /// Returns the plan's text.
+    ///
+    /// # Errors
+    /// Fails if the schedule named by `from` does not exist.
+    pub fn text(&self) -> Result<String, TakeoverError> {
+        let taken = Taken::of(self.wishes, self.from)?;
+        let databases = Databases::of(self.survey, self.wishes);
+        let mut yaml = Yaml::default();
+        self.head(&mut yaml);
+        yaml.line(0, "apiVersion: kbak.dev/v1");
+        yaml.line(0, "kind: BackupPlan");
+        yaml.line(0, "metadata:");
+        yaml.line(1, &format!("name: {}", quoted(self.name)));
+        yaml.line(0, "spec:");
+        self.place(&mut yaml);
+        self.resources(&mut yaml, &taken);
+        databases.write(&mut yaml);
+        self.volumes(&mut yaml);
+        taken.write_rest(&mut yaml);
+        yaml.gap();
+        yaml.line(1, "coverage: warn    # name what appears later and is not declared; strict: exit 3");
+        Ok(yaml.text())
+    }
+
+    fn head(&self, yaml: &mut Yaml) {
+        yaml.comment(0, &format!("Written by kbak plan init from the cluster at {}.", self.server));
+        yaml.comment(
+            0,
+            "Fill in what says FILL IN, read the rest, then: kbak plan check FILE, kbak check --plan FILE",
+        );
+        let survey = self.survey;
+        let count = |number: usize, one: &str, many: &str| plural(number as u64, one, many);
+        yaml.comment(
+            0,
+            &format!(
+                "Found: {}, {}, {}, {}.",
+                count(survey.namespaces.len(), "namespace", "namespaces"),
+                count(survey.claims.len(), "claim", "claims"),
+                count(survey.databases.len(), "database", "databases"),
+                count(
+                    survey.keys.len(),
+                    "key that nothing can make again",
+                    "keys that nothing can make again"
+                ),
+            ),
+        );
+        for Unseen { what, why, rule } in survey.unseen.iter().chain(&self.wishes.unseen) {
+            let rule = rule.as_ref().map(|rule| format!("; add the rule {rule}")).unwrap_or_default();
+            yaml.comment(0, &format!("NOT LOOKED AT: {what}: {why}{rule}"));
+        }
+        yaml.gap();
+    }
+
+    fn place(&self, yaml: &mut Yaml) {
+        yaml.line(1, "repository:");
+        match self.repository {
+            Some(repository) => {
+                yaml.line(2, &format!("url: {}", quoted(&repository.url)));
+                let optional = [("endpoint", &repository.endpoint), ("region", &repository.region)];
+                for (name, value) in optional {
+                    if let Some(value) = value {
+                        yaml.line(2, &format!("{name}: {}", quoted(value)));
+                    }
+                }
+                if let Some(path_style) = repository.path_style {
+                    yaml.line(2, &format!("pathStyle: {path_style}"));
+                }
+                let files =
+                    [("credentialsFile", &repository.credentials_file), ("caFile", &repository.ca_file)];
+                for (name, file) in files {
+                    if let Some(file) = file {
+                        yaml.line(2, &format!("{name}: {}", quoted(&file.display().to_string())));
+                    }
+                }
+            }
+            None => yaml.line(
+                2,
+                "url: FILL IN    # s3://bucket/prefix, with endpoint: and credentialsFile: where needed",
+            ),
+        }
+        if self.recipients.is_empty() {
+            yaml.line(1, "recipients: []    # FILL IN the owners' public keys: kbak keygen makes one");
+        } else {
+            yaml.line(1, "recipients:");
+            for recipient in self.recipients {
+                yaml.line(2, &format!("- {}", quoted(recipient)));
+            }
+        }
+        yaml.line(1, "writer:");
+        yaml.line(2, &format!("keyFile: {}    # made by kbak init", quoted(self.writer_key)));
+        yaml.line(
+            2,
+            "# signersFile: kbak.pub    # also made by kbak init: then check knows which owners are proven",
+        );
+        let cluster = [("kubeconfigFile", self.kubeconfig), ("context", self.context)];
+        if cluster.iter().any(|(_, value)| value.is_some()) {
+            yaml.line(1, "cluster:");
+        }
+        for (name, value) in cluster {
+            if let Some(value) = value {
+                yaml.line(2, &format!("{name}: {}", quoted(value)));
+            }
+        }
+        yaml.gap();
+    }
+
+    fn resources(&self, yaml: &mut Yaml, taken: &Taken<'_>) {
+        taken.say_from(yaml);
+        let names: Vec<&str> = self.survey.namespaces.iter().map(String::as_str).collect();
+        yaml.comment(1, &format!("The cluster's namespaces: {}", shortened(&names)));
+        for key in &self.survey.keys {
+            yaml.comment(
+                1,
+                &format!(
+                    "A key that nothing can make again: Secret {}/{}: {}",
+                    key.namespace, key.name, key.what
+                ),
+            );
+        }
+        if !self.survey.keys.is_empty() {
+            yaml.comment(
+                1,
+                "Leave those namespaces and Secrets in: without the keys what they open is lost.",
+            );
+        }
+        taken.write_resources(yaml);
+        yaml.gap();
+    }
+
+    /// Writes claims as comments, because this version has no movers.
+    fn volumes(&self, yaml: &mut Yaml) {
+        let free: Vec<_> = self.survey.claims.iter().filter(|claim| claim.database.is_none()).collect();
+        let held = self.survey.claims.len() - free.len();
+        if held > 0 {
+            let held = plural(held as u64, "claim belongs", "claims belong");
+            yaml.comment(1, &format!("{held} to the databases above: a dump is their backup."));
+        }
+        if !free.is_empty() {
+            yaml.comment(
+                1,
+                "Claims in the cluster are not yet supported by this version (docs/limits.md): mount a",
+            );
+            yaml.comment(1, "volume where kbak runs and use path:, or accept the gap.");
+            yaml.comment(1, "volumes:");
+        }
+        for claim in free {
+            let told = [claim.size.clone(), claim.class.as_ref().map(|class| format!("class {class}"))];
+            let mut told: Vec<String> = told.into_iter().flatten().collect();
+            if claim.told.get("k8up.io/backup").is_some_and(|value| value == "false") {
+                told.push("K8up was told to leave it out".to_owned());
+            }
+            let told = if told.is_empty() { String::new() } else { format!("    # {}", told.join(", ")) };
+            let line =
+                format!("- {{namespace: {}, claims: [{}]}}", quoted(&claim.namespace), quoted(&claim.name));
+            yaml.comment(1, &format!("  {line}{told}"));
+        }
+        takeover::say_pods(self.wishes, yaml);
+        yaml.gap();
+    }
+}
+
+/// Joins names for a comment; beyond [`NAMED`] only their number is given.
+fn shortened(names: &[&str]) -> String {
+    let first = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}

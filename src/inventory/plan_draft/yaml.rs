@@ -1,0 +1,75 @@
+//! Writes lines of YAML. Names from a cluster are quoted and cannot break out of their line.
+
+/// YAML text that is built line by line.
+#[derive(Debug, Default)]
+pub(crate) struct Yaml(String);
+
+impl Yaml {
+    /// Adds a line, indented by two spaces per level of `depth`.
+    pub(crate) fn line(&mut self, depth: usize, text: &str) {
+        self.0.push_str(&"  ".repeat(depth));
+        self.0.push_str(&one_line(text));
+        self.0.push('\n');
+    }
+
+    pub(crate) fn comment(&mut self, depth: usize, text: &str) {
+        self.line(depth, &format!("# {text}"));
+    }
+
+    /// Adds an empty line, but never two in a row.
+    pub(crate) fn gap(&mut self) {
+        if !self.0.ends_with("\n\n") && !self.0.is_empty() {
+            self.0.push('\n');
+        }
+    }
+
+    pub(crate) fn text(self) -> String {
+        self.0
+    }
+}
+
+/// Replaces control characters, which end a line or steer a terminal: names come from a cluster.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Returns a scalar: unquoted if YAML can read it only as text, else in double quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@".contains(c);
+    let letter = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
+    let word = !["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
+        .contains(&text.to_ascii_lowercase().as_str());
+    if letter && word && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    // JSON strings are also YAML strings.
+    serde_json::Value::from(text).to_string()
+}
+
+/// Returns a list on one line.
+pub(crate) fn list(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ambiguous_scalars_are_quoted_and_comments_stay_on_one_line() {
+        for (text, written) in [
+            ("shop", "shop"),
+            ("true", "\"true\""),
+            ("123", "\"123\""),
+            ("a: b", "\"a: b\""),
+            ("*", "\"*\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(quoted(text), written);
+        }
+        let mut yaml = Yaml::default();
+        yaml.comment(0, "a\nspec: evil");
+        assert_eq!(yaml.text(), "# a?spec: evil\n");
+    }
+}

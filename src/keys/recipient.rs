@@ -1,0 +1,321 @@
+//! Recipients: the public keys of owners, and the format of owner lines.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::format::epoch::InlineWrap;
+use crate::format::ids::{EpochId, ObjectHash, RecipientId};
+use crate::format::layout::EpochPath;
+use crate::format::object::Sealed;
+use crate::format::sign::PublicKey;
+use crate::format::wrap::{self, EpochKeys, WrapError};
+use crate::keys::identity::{Asked, Prompt};
+
+/// The kinds of keys that age encrypts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// `age1…`
+    X25519,
+    /// `age1tag1…`: a hardware key that needs no plugin to encrypt to.
+    Tag,
+    /// `age1tagpq1…`: a post-quantum hardware key.
+    TagPq,
+    /// `ssh-ed25519 …`
+    SshEd25519,
+    /// `ssh-rsa …`, 2048 bits or more.
+    SshRsa,
+    /// `age1<name>1…`: the program `age-plugin-<name>` encrypts and decrypts.
+    Plugin(String),
+}
+
+/// An error while parsing a recipient. It never contains the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecipientError {
+    /// A private key was given in place of a public one.
+    #[error(
+        "it is a PRIVATE key (not shown here). If it was in a plan or on a command line, take it as lost: make a new one"
+    )]
+    Private,
+    /// A key that age cannot encrypt to.
+    #[error("age cannot encrypt to keys of type {0}; use age1…, ssh-ed25519 or ssh-rsa, or a plugin")]
+    Unsupported(String),
+    /// An RSA key that is too short or too long.
+    #[error("its RSA modulus is too short or too long (2048 to 4096 bits)")]
+    Modulus,
+    /// The text is not a key.
+    #[error("it is not an age recipient (age1…) and not an SSH public key (ssh-ed25519 …, ssh-rsa …)")]
+    Malformed,
+    /// The signing key after an age recipient is malformed.
+    #[error("the signing key after the recipient is not an ssh-ed25519 public key")]
+    Signing,
+    /// The text is empty.
+    #[error("it is empty")]
+    Empty,
+    /// More than one key or line in the text of one owner.
+    #[error("it holds more than one key or line, and names one owner: give each key by itself")]
+    Several,
+    /// The same key is given for two owners.
+    #[error("it stands twice")]
+    Twice,
+}
+
+/// An owner's public key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Recipient {
+    text: String,
+    kind: Kind,
+}
+
+impl FromStr for Recipient {
+    type Err = RecipientError;
+
+    /// Parses one recipient; a comment after an SSH key is dropped.
+    fn from_str(text: &str) -> Result<Self, RecipientError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(RecipientError::Empty);
+        }
+        if holds_private_key(text) {
+            return Err(RecipientError::Private);
+        }
+        if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
+            return Self::from_ssh(text);
+        }
+        if let Ok(native) = text.parse::<age::x25519::Recipient>() {
+            return Ok(Self::of_x25519(&native));
+        }
+        if text.parse::<age::tag::Recipient>().is_ok() {
+            return Ok(Self { text: text.to_owned(), kind: Kind::Tag });
+        }
+        if text.parse::<age::tagpq::Recipient>().is_ok() {
+            return Ok(Self { text: text.to_owned(), kind: Kind::TagPq });
+        }
+        match text.parse::<age::plugin::Recipient>() {
+            Ok(plugin) => {
+                Ok(Self { text: plugin.to_string(), kind: Kind::Plugin(plugin.plugin().to_owned()) })
+            }
+            Err(_) => Err(RecipientError::Malformed),
+        }
+    }
+}
+
+/// True if a text contains a private key or a plugin identity.
+fn holds_private_key(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    ["AGE-SECRET-KEY-", "AGE-PLUGIN-", "PRIVATE KEY"].iter().any(|mark| upper.contains(mark))
+}
+
+impl Recipient {
+    fn from_ssh(text: &str) -> Result<Self, RecipientError> {
+        use age::ssh::ParseRecipientKeyError as Why;
+        let mut words = text.split_ascii_whitespace();
+        let (kind, key) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let parsed: age::ssh::Recipient = format!("{kind} {key}").parse().map_err(|error| match error {
+            Why::RsaModulusTooLarge | Why::RsaModulusTooSmall => RecipientError::Modulus,
+            Why::Unsupported(_) | Why::Ignore => RecipientError::Unsupported(short(kind)),
+            _ if !matches!(kind, "ssh-ed25519" | "ssh-rsa") => RecipientError::Unsupported(short(kind)),
+            _ => RecipientError::Malformed,
+        })?;
+        Ok(Self::of_ssh(&parsed))
+    }
+
+    pub(crate) fn of_x25519(native: &age::x25519::Recipient) -> Self {
+        Self { text: native.to_string(), kind: Kind::X25519 }
+    }
+
+    pub(crate) fn of_ssh(parsed: &age::ssh::Recipient) -> Self {
+        let kind = match parsed {
+            age::ssh::Recipient::SshRsa(..) => Kind::SshRsa,
+            age::ssh::Recipient::SshEd25519(..) => Kind::SshEd25519,
+        };
+        Self { text: parsed.to_string(), kind }
+    }
+
+    /// Returns the canonical text, without a comment.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the kind of key.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Returns the id by which epochs name the recipient: the SHA-256 of its text.
+    #[must_use]
+    pub fn id(&self) -> RecipientId {
+        RecipientId(ObjectHash::of(self.text.as_bytes()).0)
+    }
+
+    /// Returns the owner's signing key if the recipient is one: an ssh-ed25519 key is both.
+    #[must_use]
+    pub fn signing_key(&self) -> Option<PublicKey> {
+        (self.kind == Kind::SshEd25519).then(|| self.text.parse().ok()).flatten()
+    }
+
+    fn age(&self, prompt: &Arc<dyn Prompt>) -> Result<Box<dyn age::Recipient>, WrapError> {
+        let broken = || WrapError::Content;
+        Ok(match &self.kind {
+            Kind::X25519 => {
+                Box::new(self.text.parse::<age::x25519::Recipient>().map_err(|_| broken())?) as Box<_>
+            }
+            Kind::Tag => Box::new(self.text.parse::<age::tag::Recipient>().map_err(|_| broken())?),
+            Kind::TagPq => Box::new(self.text.parse::<age::tagpq::Recipient>().map_err(|_| broken())?),
+            Kind::SshEd25519 | Kind::SshRsa => {
+                Box::new(self.text.parse::<age::ssh::Recipient>().map_err(|_| broken())?)
+            }
+            Kind::Plugin(name) => {
+                let recipient = self.text.parse::<age::plugin::Recipient>().map_err(|_| broken())?;
+                let plugin =
+                    age::plugin::RecipientPluginV1::new(name, &[recipient], &[], Asked::new(prompt.clone()));
+                Box::new(plugin.map_err(|error| WrapError::Seal(age::EncryptError::PluginResolve(error)))?)
+            }
+        })
+    }
+
+    /// Encrypts an epoch's keys to this owner for epoch.json. May run a plugin.
+    pub fn wrap(
+        &self,
+        keys: &EpochKeys,
+        epoch: EpochId,
+        prompt: &Arc<dyn Prompt>,
+    ) -> Result<InlineWrap, WrapError> {
+        let age = keys.wrap_inline(epoch, &*self.age(prompt)?)?;
+        Ok(InlineWrap { recipient: self.id(), age })
+    }
+
+    /// Encrypts an epoch's keys to this owner, as an object under `keys/`.
+    pub fn wrap_object(
+        &self,
+        keys: &EpochKeys,
+        path: &EpochPath,
+        prompt: &Arc<dyn Prompt>,
+    ) -> Result<Sealed, WrapError> {
+        keys.wrap_object(path, &*self.age(prompt)?)
+    }
+
+    /// Encrypts a short text to this owner: a challenge.
+    pub fn encrypt(&self, text: &[u8], prompt: &Arc<dyn Prompt>) -> Result<Vec<u8>, WrapError> {
+        wrap::encrypt(text, &*self.age(prompt)?)
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recipient({})", self.text)
+    }
+}
+
+/// True if a word of a comment looks like a key, or like the beginning of one.
+fn is_like_a_key(word: &str) -> bool {
+    let lower = word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_ascii_lowercase();
+    let kinds = ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"];
+    lower.starts_with("age1") || kinds.iter().any(|kind| lower.starts_with(kind)) || lower.starts_with("aaaa")
+}
+
+/// Shortens an unsupported key type to at most 40 printable characters.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
+}
+
+/// An owner as written in a plan: `RECIPIENT [ssh-ed25519 SIGNING-KEY] [comment]`.
+///
+/// `keygen` writes both keys as one public line. An ssh-ed25519 recipient is its own signing
+/// key. An owner without a signing key can decrypt everything but sign nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The key that epochs are encrypted to.
+    pub recipient: Recipient,
+    /// The key that signs the owner's receipts and trust statements.
+    pub signing: Option<PublicKey>,
+    /// The owner's name for display; it appears in kbak.pub and in no stored object.
+    pub comment: String,
+}
+
+impl FromStr for Owner {
+    type Err = RecipientError;
+
+    fn from_str(line: &str) -> Result<Self, RecipientError> {
+        if holds_private_key(line) {
+            return Err(RecipientError::Private);
+        }
+        // A second key would be taken for a comment, and its owner could decrypt nothing.
+        if line.trim().contains(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
+            return Err(RecipientError::Several);
+        }
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (recipient, rest) = match words.as_slice() {
+            [] => return Err(RecipientError::Empty),
+            [first, rest @ ..] if first.starts_with("age1") => (first.parse::<Recipient>()?, rest),
+            [first, key, rest @ ..] => (format!("{first} {key}").parse::<Recipient>()?, rest),
+            [first] => (first.parse::<Recipient>()?, [].as_slice()),
+        };
+        let (signing, rest) = match rest {
+            [kind, key, rest @ ..] if kind.starts_with("ssh-") && key.starts_with("AAAA") => {
+                let key = format!("{kind} {key}").parse().map_err(|_| RecipientError::Signing)?;
+                (Some(key), rest)
+            }
+            rest => (recipient.signing_key(), rest),
+        };
+        let other = recipient.signing_key().is_some_and(|own| signing != Some(own));
+        if other || rest.iter().any(|word| is_like_a_key(word)) {
+            return Err(RecipientError::Several);
+        }
+        let comment = rest.join(" ").chars().filter(|c| !c.is_control()).collect();
+        Ok(Self { recipient, signing, comment })
+    }
+}
+
+impl Owner {
+    /// Reads one owner per line; empty lines and `#` comments are skipped. An error has the line
+    /// number, from 1.
+    pub fn parse_lines(text: &str) -> Result<Vec<Self>, (usize, RecipientError)> {
+        let mut owners: Vec<Self> = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let owner: Self = line.parse().map_err(|error| (number + 1, error))?;
+            if owners.iter().any(|other| other.recipient == owner.recipient) {
+                return Err((number + 1, RecipientError::Twice));
+            }
+            owners.push(owner);
+        }
+        Ok(owners)
+    }
+
+    /// Returns the line, as `keygen` writes it and `init` reads it.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let own = self.recipient.signing_key();
+        let signing = self.signing.filter(|key| Some(*key) != own).map(|key| format!(" {key}"));
+        let line = format!("{}{} {}", self.recipient, signing.unwrap_or_default(), self.comment);
+        line.trim_end().to_owned()
+    }
+
+    /// Returns a name for display: the comment, or an abbreviation of the recipient.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if !self.comment.is_empty() {
+            return self.comment.clone();
+        }
+        let text = self.recipient.as_str();
+        let tail = text.char_indices().rev().nth(5).map_or(0, |(at, _)| at);
+        match self.recipient.kind() {
+            Kind::SshEd25519 | Kind::SshRsa => {
+                format!("{} …{}", text.split(' ').next().unwrap_or(""), &text[tail..])
+            }
+            _ => format!("{}…{}", text.get(..8).unwrap_or(text), &text[tail..]),
+        }
+    }
+}

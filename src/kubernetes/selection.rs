@@ -1,0 +1,228 @@
+//! The selection of namespaces, kinds and labels. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kubernetes::KindInfo;
+use crate::plan::{self, Glob};
+
+/// The most namespaces that are listed one by one; above it, whole kinds are listed and filtered.
+const NAMED: usize = 100;
+
+/// The selected part of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Namespaces to read.
+    pub namespaces: Vec<Glob>,
+    /// Namespaces excluded from those.
+    pub exclude_namespaces: Vec<Glob>,
+    /// Kinds to read: `pods`, `deployments.apps`, `*.cert-manager.io`.
+    pub kinds: Vec<Glob>,
+    /// Kinds excluded from those.
+    pub exclude_kinds: Vec<Glob>,
+    /// A label selector in the API's syntax, applied by the server to every kind.
+    pub labels: Option<String>,
+    /// The rule for objects outside namespaces.
+    pub cluster_scoped: ClusterScoped,
+}
+
+/// The rule for objects outside namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterScoped {
+    /// All, if everything in namespaces is selected. Otherwise those that the selected objects
+    /// need: their namespaces, definitions of their custom resources, classes that they name,
+    /// cluster roles that are bound to them with the bindings, and the volumes of their claims.
+    Auto,
+    /// All.
+    All,
+    /// None, not even the namespaces.
+    None,
+}
+
+/// A selection that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectionError {
+    /// The selection matches no kind or namespace.
+    #[error("the selection matches no kind that the cluster has")]
+    Empty,
+}
+
+/// Returns true if a pattern matches this kind. A pattern with a dot or a wildcard is compared with
+/// `plural.group`. A plain word matches the core group's resource of that name if there is one (so
+/// that `events` does not match another group's), and otherwise any group's.
+fn means(glob: &Glob, kind: &KindInfo, core: &dyn Fn(&str) -> bool) -> bool {
+    if glob.as_str().contains(['.', '*', '?']) || kind.group.is_empty() {
+        return glob.matches(&kind.resource());
+    }
+    glob.as_str() == kind.plural && !core(&kind.plural)
+}
+
+/// Cluster-scoped kinds that namespaced objects may need ([`super::needs`] finds the objects).
+const FOUNDATIONS: &[(&str, &str)] = &[
+    ("", "namespaces"),
+    ("", "persistentvolumes"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("scheduling.k8s.io", "priorityclasses"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+    ("snapshot.storage.k8s.io", "volumesnapshotclasses"),
+    ("snapshot.storage.k8s.io", "volumesnapshotcontents"),
+    ("networking.k8s.io", "ingressclasses"),
+    ("gateway.networking.k8s.io", "gatewayclasses"),
+    ("node.k8s.io", "runtimeclasses"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"),
+];
+
+impl Default for Selection {
+    /// Selects everything except events.
+    fn default() -> Self {
+        let glob = Glob::known;
+        Self {
+            namespaces: vec![glob("*")],
+            exclude_namespaces: Vec::new(),
+            kinds: vec![glob("*")],
+            exclude_kinds: vec![glob("events"), glob("events.events.k8s.io")],
+            labels: None,
+            cluster_scoped: ClusterScoped::Auto,
+        }
+    }
+}
+
+impl Selection {
+    /// Returns the selected kinds of `all`: namespaced, then cluster-scoped, then definitions, so
+    /// that objects come before those that they need. Otherwise keeps the given order.
+    #[must_use]
+    pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
+        let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
+        let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| means(glob, kind, &core));
+        let wanted = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
+        let mut kinds: Vec<&KindInfo> = all.iter().filter(wanted).filter(|kind| self.scope(kind)).collect();
+        kinds.sort_by_key(|kind| kind.rank());
+        kinds
+    }
+
+    /// Returns the kinds that the selection names but the cluster does not have.
+    #[must_use]
+    pub fn unknown_kinds(&self, all: &[KindInfo]) -> Vec<String> {
+        let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
+        let unknown = |glob: &&Glob| is_name(glob) && !all.iter().any(|kind| means(glob, kind, &core));
+        self.kinds.iter().filter(unknown).map(|glob| glob.as_str().to_owned()).collect()
+    }
+
+    /// Returns true if a namespace is selected.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> bool {
+        let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name));
+        any(&self.namespaces) && !any(&self.exclude_namespaces)
+    }
+
+    /// Returns the namespaces if the selection names each of them, in the order of the server's
+    /// keys. They are then listed one by one, and rights in them are enough.
+    #[must_use]
+    pub fn named_namespaces(&self) -> Option<Vec<String>> {
+        if self.namespaces.len() > NAMED || !self.namespaces.iter().all(is_name) {
+            return None;
+        }
+        let mut names: Vec<String> = self.namespaces.iter().map(|glob| glob.as_str().to_owned()).collect();
+        names.retain(|name| self.namespace(name));
+        // A key is the namespace, a slash and the name.
+        names.sort_by_cached_key(|name| format!("{name}/"));
+        names.dedup();
+        Some(names)
+    }
+
+    /// Returns true if namespaced objects are read in part, and cluster-scoped ones as those need them.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.cluster_scoped == ClusterScoped::Auto && (!self.all_namespaces() || self.picks_out())
+    }
+
+    /// Returns true if the label selector requires labels, and does not only exclude some.
+    #[must_use]
+    pub fn picks_out(&self) -> bool {
+        self.labels.as_deref().is_some_and(plan::picks_out)
+    }
+
+    /// Returns true if objects of a kind are read only because others need them.
+    #[must_use]
+    pub fn on_demand(&self, kind: &KindInfo) -> bool {
+        !kind.namespaced
+            && self.is_partial()
+            && FOUNDATIONS.contains(&(kind.group.as_str(), kind.plural.as_str()))
+    }
+
+    /// Returns the label selector that the server applies to a kind. Objects that others need are
+    /// read whatever labels the selector requires, but its exclusions apply.
+    #[must_use]
+    pub fn labels_for(&self, kind: &KindInfo) -> Option<String> {
+        let labels = self.labels.as_deref()?;
+        if self.on_demand(kind) { plan::exclusions(labels) } else { Some(labels.to_owned()) }
+    }
+
+    fn all_namespaces(&self) -> bool {
+        self.exclude_namespaces.is_empty() && self.namespaces.iter().any(Glob::is_everything)
+    }
+
+    fn scope(&self, kind: &KindInfo) -> bool {
+        kind.namespaced
+            || match self.cluster_scoped {
+                ClusterScoped::All => true,
+                ClusterScoped::None => false,
+                ClusterScoped::Auto => self.all_namespaces() || self.on_demand(kind),
+            }
+    }
+}
+
+/// Returns true if a pattern is a plain name, without wildcards.
+fn is_name(glob: &Glob) -> bool {
+    !glob.as_str().contains(['*', '?'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(group: &str, plural: &str, namespaced: bool) -> KindInfo {
+        KindInfo { namespaced, ..KindInfo::named(group, "v1", plural) }
+    }
+
+    #[test]
+    fn excluding_core_events_keeps_events_of_other_groups() {
+        let all = [
+            kind("", "events", true),
+            kind("events.k8s.io", "events", true),
+            kind("audit.example.com", "events", true),
+        ];
+        let wanted: Vec<_> = Selection::default().kinds(&all).iter().map(|k| k.resource()).collect();
+        assert_eq!(wanted, ["events.audit.example.com"]);
+    }
+
+    #[test]
+    fn partial_selection_adds_only_needed_cluster_scoped_kinds() {
+        let selection =
+            Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
+        let all = [kind("", "namespaces", false), kind("", "nodes", false), kind("", "pods", true)];
+        let wanted: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
+        assert_eq!(wanted, ["pods", "namespaces"], "what is needed comes after what needs it");
+        assert!(selection.namespace("shop") && !selection.namespace("other"));
+    }
+
+    #[test]
+    fn named_namespaces_are_in_the_order_of_server_keys() {
+        let globs = |names: &[&str]| names.iter().map(|name| Glob::new(name).expect("a pattern")).collect();
+        let selection = Selection { namespaces: globs(&["shop", "b", "shop-a"]), ..Selection::default() };
+        assert_eq!(selection.named_namespaces().expect("names"), ["b", "shop-a", "shop"]);
+        assert!(
+            Selection { namespaces: globs(&["shop*"]), ..Selection::default() }.named_namespaces().is_none()
+        );
+    }
+
+    #[test]
+    fn named_kinds_missing_from_the_cluster_are_reported() {
+        let kinds = ["pods", "deployments.apps", "*.gone.io"].map(|kind| Glob::new(kind).expect("a pattern"));
+        let selection = Selection { kinds: kinds.to_vec(), ..Selection::default() };
+        assert_eq!(selection.unknown_kinds(&[kind("", "pods", true)]), ["deployments.apps"]);
+    }
+}

@@ -1,0 +1,202 @@
+//! The index of the chunks that a domain already has.
+//!
+//! It holds only chunks in packs that the store lists with the indexed name and size; other chunks
+//! are uploaded again. A chunk of this run is held with its full id until its pack is acknowledged.
+
+mod table;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::format::ids::{ChunkId, ObjectHash};
+use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES, ShortId};
+use crate::format::list::Place;
+use crate::format::pack::{PackClass, TableEntry};
+use crate::format::pack_refs::PackName;
+use crate::report::event::Reporter;
+
+use crate::pipeline::chunk_index::table::Table;
+use crate::pipeline::packer::{ChunkRef, PackRef};
+
+/// The temporary file of the index could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the temporary file that holds the index")]
+pub struct SpillError(#[source] std::io::Error);
+
+/// The chunks and packs that a domain has stored.
+#[derive(Debug)]
+pub struct Known {
+    packs: Vec<IndexedPack>,
+    numbers: HashMap<ObjectHash, u32>,
+    table: Table,
+    /// Chunks in packs that are not yet acknowledged.
+    fresh: HashMap<ShortId, ChunkRef>,
+    reporter: Reporter,
+    told: bool,
+}
+
+/// Returns the first half of a chunk id: the part that the index holds.
+#[must_use]
+pub fn short(id: &ChunkId) -> ShortId {
+    let mut half = [0; 16];
+    half.copy_from_slice(&id.0[..16]);
+    half
+}
+
+impl Known {
+    /// Creates an empty index that holds about `share` bytes of chunks in memory and the rest in a
+    /// temporary file. Without such a file it warns once through `reporter` and uses more memory.
+    #[must_use]
+    pub fn new(share: u64, reporter: Reporter) -> Self {
+        Self {
+            packs: Vec::new(),
+            numbers: HashMap::new(),
+            table: Table::new(share),
+            fresh: HashMap::new(),
+            reporter,
+            told: false,
+        }
+    }
+
+    /// Adds the chunks of an index object whose packs are `usable`. Returns the unusable packs.
+    pub fn load(&mut self, index: &Index, usable: impl Fn(&IndexedPack) -> bool) -> BTreeSet<PackName> {
+        let mut lost = BTreeSet::new();
+        let numbers: Vec<Option<u32>> = index
+            .packs
+            .iter()
+            .map(|pack| {
+                if usable(pack) {
+                    return Some(self.number(pack));
+                }
+                lost.insert(PackName { hash: pack.hash, size: pack.size });
+                None
+            })
+            .collect();
+        for entry in &index.entries {
+            if let Some(pack) = numbers[entry.pack as usize] {
+                self.insert(&IndexEntry { pack, ..*entry });
+            }
+        }
+        lost
+    }
+
+    fn number(&mut self, pack: &IndexedPack) -> u32 {
+        *self.numbers.entry(pack.hash).or_insert_with(|| {
+            self.packs.push(*pack);
+            u32::try_from(self.packs.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
+    fn insert(&mut self, entry: &IndexEntry) {
+        if let Err(error) = self.table.insert(entry)
+            && !std::mem::replace(&mut self.told, true)
+        {
+            self.reporter.warn(
+                std::env::temp_dir().display().to_string(),
+                format!("no temporary file for the index ({error}): it takes memory beyond its limit"),
+            );
+        }
+    }
+
+    /// Moves the chunks of an acknowledged pack of this run into the table.
+    pub fn acknowledge(&mut self, pack: &IndexedPack, table: &[TableEntry]) {
+        let number = self.number(pack);
+        for entry in table {
+            let id = short(&entry.id);
+            self.fresh.remove(&id);
+            let TableEntry { offset, length, plain, .. } = *entry;
+            self.insert(&IndexEntry { id, pack: number, offset, length, plain });
+        }
+    }
+
+    /// Returns all acknowledged chunks as index objects that replace `replaces`. They must be stored in this
+    /// order: only the last one names the replaced objects, so a crash between two of them loses no entry.
+    ///
+    /// # Errors
+    /// If a temporary file cannot be read.
+    pub fn merged<'a>(
+        &'a self,
+        replaces: &'a [ObjectHash],
+    ) -> Result<impl Iterator<Item = Result<Index, SpillError>> + 'a, SpillError> {
+        let mut sorted = self.table.sorted().map_err(SpillError)?.peekable();
+        Ok(std::iter::from_fn(move || {
+            sorted.peek()?;
+            let entries: std::io::Result<Vec<IndexEntry>> = sorted.by_ref().take(MAX_ENTRIES / 2).collect();
+            let mut index = match entries {
+                Ok(entries) => self.index_of(entries),
+                Err(error) => return Some(Err(SpillError(error))),
+            };
+            if sorted.peek().is_none() {
+                index.replaces = replaces.to_vec();
+                index.replaces.sort_unstable();
+            }
+            Some(Ok(index))
+        }))
+    }
+
+    fn index_of(&self, entries: Vec<IndexEntry>) -> Index {
+        let mut index = Index { entries, ..Index::default() };
+        let mut numbers: HashMap<u32, u32> = HashMap::new();
+        for entry in &mut index.entries {
+            let old = entry.pack;
+            entry.pack = *numbers.entry(old).or_insert_with(|| {
+                index.packs.push(self.packs[old as usize]);
+                u32::try_from(index.packs.len() - 1).unwrap_or(u32::MAX)
+            });
+        }
+        index.sort();
+        index
+    }
+
+    /// True if the store has listed or acknowledged this pack with this size.
+    #[must_use]
+    pub fn has_pack(&self, pack: &PackName) -> bool {
+        self.numbers.get(&pack.hash).is_some_and(|&number| self.packs[number as usize].size == pack.size)
+    }
+
+    /// Returns the place of a chunk, if it is in the index.
+    ///
+    /// # Errors
+    /// If a temporary file cannot be read.
+    pub fn find(&self, id: &ChunkId, plain: u32) -> Result<Option<ChunkRef>, SpillError> {
+        let key = short(id);
+        if let Some(found) = self.fresh.get(&key) {
+            return Ok((found.id == *id && found.plain == plain).then(|| found.clone()));
+        }
+        let Some(entry) = self.table.find(&key).map_err(SpillError)? else {
+            return Ok(None);
+        };
+        let pack = self.packs[entry.pack as usize];
+        // Another length means another chunk or a poisoned entry, so the chunk is uploaded again.
+        Ok((entry.plain == plain).then(|| ChunkRef {
+            pack: PackRef::stored(PackName { hash: pack.hash, size: pack.size }),
+            id: *id,
+            offset: entry.offset,
+            length: entry.length,
+            plain,
+        }))
+    }
+
+    /// Adds a chunk in a pack of this run that is not yet acknowledged.
+    pub fn add(&mut self, chunk: ChunkRef) {
+        self.fresh.insert(short(&chunk.id), chunk);
+    }
+
+    /// True if the index holds no chunks.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.len() == 0 && self.fresh.is_empty()
+    }
+
+    /// Returns the packs of one class that are in the index.
+    #[must_use]
+    pub fn packs(&self, class: PackClass) -> HashSet<ObjectHash> {
+        self.packs.iter().filter(|pack| pack.class == class).map(|pack| pack.hash).collect()
+    }
+}
+
+/// Returns a chunk's place, or none before its pack is sealed.
+#[must_use]
+pub fn place(chunk: &ChunkRef) -> Option<Place> {
+    let pack = chunk.pack.name()?;
+    Some(Place { pack, offset: chunk.offset, length: chunk.length, plain: chunk.plain })
+}

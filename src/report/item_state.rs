@@ -1,0 +1,35 @@
+//! The state of an item, in manifests and in reports.
+
+use serde::{Deserialize, Serialize};
+
+/// The state of an item in a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ItemState {
+    /// Complete.
+    Good,
+    /// Complete, but so much smaller than the last good copy that it does not count as safe.
+    Anomalous,
+    /// Not safe, but accepted by the plan.
+    Accepted,
+    /// Not safe.
+    Gap,
+    /// Not finished: the manifest is a checkpoint.
+    Pending,
+    /// Not attempted.
+    Skipped,
+}
+
+impl ItemState {
+    /// Returns `true` if the item is safe. An item that shrank by half may be the rest after a loss.
+    #[must_use]
+    pub fn is_safe(self) -> bool {
+        self == Self::Good
+    }
+
+    /// Returns `true` if all data that the source gave can be restored from this snapshot.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Good | Self::Anomalous)
+    }
+}

@@ -1,0 +1,5 @@
+//! A repository as a reader finds it: opened, its damage named, a snapshot read.
+
+pub mod damage;
+pub mod open;
+pub mod snapshot;

@@ -1,0 +1,187 @@
+//! A verified snapshot that an owner has opened, and the readers of its streams.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::format::body::{Body, BodyError, MAX_BODY, Stream};
+use crate::format::derive::{DomainKey, SecretKey};
+use crate::format::epoch::VerifiedEpoch;
+use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::layout::{Class, EpochPath};
+use crate::format::wrap::EpochKeys;
+use crate::pipeline::chunk_index::Known;
+use crate::pipeline::fallback::{Healer, Indexes};
+use crate::pipeline::fetch::Fetcher;
+use crate::pipeline::reader::StreamReader;
+use crate::report::event::Reporter;
+use crate::runtime::World;
+use crate::store::{Store, StoreError};
+
+use crate::repository::chain::Snapshot;
+use crate::repository::index_loader::Shelf;
+
+/// An error while opening or reading a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The store returned an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The body is not the one that the envelope names.
+    #[error("the body of snapshot {seq} ({object}) cannot be used")]
+    Body {
+        /// The snapshot's sequence.
+        seq: u64,
+        /// The body's key.
+        object: String,
+        /// The cause.
+        #[source]
+        source: BodyError,
+    },
+    /// A stream is in an epoch whose keys are not available.
+    #[error("a stream lies in epoch {0}, whose keys are not at hand")]
+    Epoch(EpochId),
+    /// A stream is in a domain that the body does not name.
+    #[error("a stream lies in domain {0}, which the snapshot does not name")]
+    Domain(NameId),
+}
+
+/// A snapshot that an owner has opened.
+pub struct OpenSnapshot {
+    snapshot: Snapshot,
+    body: Body,
+    store: Arc<dyn Store>,
+    world: World,
+    reporter: Reporter,
+    epochs: HashMap<EpochId, (VerifiedEpoch, EpochKeys)>,
+    fetchers: HashMap<(EpochId, NameId), Arc<Fetcher>>,
+    memory: u64,
+}
+
+impl OpenSnapshot {
+    /// Opens the body of `snapshot` with the keys of its epochs. `memory` is the readers' limit in bytes.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        world: World,
+        reporter: Reporter,
+        snapshot: Snapshot,
+        epochs: Vec<(VerifiedEpoch, EpochKeys)>,
+        memory: u64,
+    ) -> Result<Self, SnapshotError> {
+        let epochs: HashMap<_, _> =
+            epochs.into_iter().map(|(epoch, keys)| (epoch.epoch, (epoch, keys))).collect();
+        let envelope = snapshot.envelope();
+        let (_, keys) = epochs.get(&envelope.epoch).ok_or(SnapshotError::Epoch(envelope.epoch))?;
+        let key = envelope.path().body(envelope.body);
+        // The size is signed, so a longer object need not be read.
+        let sealed = store.get(&key, envelope.body_size.min(MAX_BODY + (1 << 20))).await?;
+        let body = Body::open(&sealed, envelope, &keys.identity).map_err(|source| SnapshotError::Body {
+            seq: envelope.seq,
+            object: key.to_string(),
+            source,
+        })?;
+        let fetchers = HashMap::new();
+        let mut this = Self { snapshot, body, store, world, reporter, epochs, fetchers, memory };
+        this.prepare()?;
+        Ok(this)
+    }
+
+    /// Creates one reader per domain, so that its streams share a cache.
+    fn prepare(&mut self) -> Result<(), SnapshotError> {
+        let places: std::collections::HashSet<(EpochId, NameId)> =
+            self.streams().map(|(_, stream)| (stream.epoch, stream.domain)).collect();
+        let share = self.memory / places.len().max(1) as u64;
+        for (epoch_id, domain) in places {
+            let (epoch, keys) = self.epochs.get(&epoch_id).ok_or(SnapshotError::Epoch(epoch_id))?;
+            let name = self.body.domains.get(&domain).ok_or(SnapshotError::Domain(domain))?;
+            let fetcher = Fetcher::new(
+                self.store.clone(),
+                epoch.path(),
+                domain,
+                keys.identity.clone(),
+                Arc::new(keys.secret.domain(name)),
+                self.world.workers,
+                share.max(4 << 20),
+            );
+            let indexes = DomainIndexes {
+                store: self.store.clone(),
+                path: epoch.path(),
+                domain,
+                key: fetcher.key().clone(),
+                reporter: self.reporter.clone(),
+                share: share / 8,
+                told: Mutex::default(),
+            };
+            let fetcher = fetcher.with_healer(Healer::new(Arc::new(indexes)));
+            self.fetchers.insert((epoch_id, domain), Arc::new(fetcher));
+        }
+        Ok(())
+    }
+
+    /// Returns the manifest and its place.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Returns the decrypted body.
+    #[must_use]
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Returns all streams with the names of their items.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, &Stream)> {
+        self.body.items.iter().flat_map(|item| item.streams.iter().map(|stream| (item.name.as_str(), stream)))
+    }
+
+    /// Returns a reader of one stream of this snapshot.
+    pub fn read(&self, stream: &Stream) -> Result<StreamReader, SnapshotError> {
+        let fetcher = self.fetchers.get(&(stream.epoch, stream.domain));
+        let fetcher = fetcher.ok_or(SnapshotError::Domain(stream.domain))?.clone();
+        Ok(StreamReader::new(fetcher, stream.clone(), self.world.workers.count() * 2))
+    }
+
+    /// Returns the names key from the body; none if its text is malformed.
+    #[must_use]
+    pub fn names_key(&self) -> Option<crate::format::derive::NamesKey> {
+        let bytes = crate::format::ids::from_hex::<32>(&self.body.names_key).ok()?;
+        Some(crate::format::derive::NamesKey(SecretKey::new(bytes)))
+    }
+}
+
+/// Loads the index of a domain, to find copies of chunks in damaged packs.
+struct DomainIndexes {
+    store: Arc<dyn Store>,
+    path: EpochPath,
+    domain: NameId,
+    key: Arc<DomainKey>,
+    reporter: Reporter,
+    /// The memory that the index may take, in bytes.
+    share: u64,
+    told: Mutex<HashSet<ObjectHash>>,
+}
+
+#[async_trait]
+impl Indexes for DomainIndexes {
+    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<Known, StoreError> {
+        let shelf =
+            Shelf { store: &self.store, path: self.path, domain: self.domain, reporter: &self.reporter };
+        Ok(shelf.load(&self.key, bad, &[], self.share).await?.known)
+    }
+
+    fn healed(&self, bad: &ObjectHash) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(*bad) {
+            let object = self.path.in_domain(self.domain, Class::Pack, *bad);
+            self.reporter
+                .warn(object.to_string(), "it is missing or damaged: copies that lie elsewhere are used");
+        }
+    }
+}
+
+impl std::fmt::Debug for OpenSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenSnapshot({:?})", self.snapshot.key)
+    }
+}

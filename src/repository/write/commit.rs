@@ -1,0 +1,286 @@
+//! Commits a snapshot, in the order of docs/format.md. State, pack references and body are
+//! stored, the latter two read back. A listing must show every referenced pack; then follow
+//! the manifest, a second listing, and the manifest read back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::format::body::{Body, BodyError, Item, names_key_text};
+use crate::format::derive::{EpochSecret, NamesKey};
+use crate::format::epoch::VerifiedEpoch;
+use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
+use crate::format::object::Sealed;
+use crate::format::pack_refs::{Needs, PackName};
+use crate::format::sign::SigningKey;
+use crate::format::signers::Signers;
+use crate::format::state::{self, State, StateError};
+use crate::pipeline::engine::Engine;
+use crate::runtime::kill_point;
+use crate::store::StoreError;
+
+use crate::repository::chain::Chain;
+use crate::repository::index_loader::Shelf;
+
+/// An error while committing a snapshot. The next run reuses the objects already stored.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The body could not be written.
+    #[error("cannot write the snapshot's body")]
+    Body(#[from] BodyError),
+    /// The state could not be written.
+    #[error("cannot write the writer's state")]
+    State(#[from] StateError),
+    /// The manifest could not be written, or differs when read back.
+    #[error("cannot write the snapshot's manifest")]
+    Manifest(#[from] ManifestError),
+    /// The store acknowledged packs that it does not list.
+    #[error("the store lost {} of the packs that it had acknowledged; the first is {}", .0.len(), .0.first().map(|p| p.hash.to_string()).unwrap_or_default())]
+    Lost(Vec<PackName>),
+    /// A required object is missing after its put, or differs when read back.
+    #[error("the store does not give back what it acknowledged: {object} {why}")]
+    Unstored {
+        /// Its key.
+        object: String,
+        /// The observed fault.
+        why: &'static str,
+    },
+    /// The epoch ended before the manifest was stored, so the manifest is not valid.
+    #[error("the run took longer than its epoch allows; the snapshot was stored at {stored}, after {until}")]
+    TooLate {
+        /// The time at which the store received it.
+        stored: Timestamp,
+        /// The last time at which it would have been valid.
+        until: Timestamp,
+    },
+}
+
+/// The objects stored in one domain for a snapshot.
+#[derive(Debug, Clone)]
+pub struct DomainDraft {
+    /// The domain.
+    pub domain: NameId,
+    /// The domain's name, for the body.
+    pub name: String,
+    /// The packs that the snapshot refers to.
+    pub needs: Needs,
+    /// All index objects of the domain.
+    pub index: Vec<ObjectHash>,
+    /// The root objects of its scan caches.
+    pub cache: Vec<ObjectHash>,
+}
+
+/// A snapshot that is ready to be committed.
+#[derive(Debug)]
+pub struct Draft {
+    /// The plan's name.
+    pub plan: String,
+    /// The machine that ran the backup.
+    pub host: String,
+    /// The time at which the run began.
+    pub started: Timestamp,
+    /// The time by which the next run should have ended.
+    pub next_before: Option<Timestamp>,
+    /// The items.
+    pub items: Vec<Item>,
+    /// The domains.
+    pub domains: Vec<DomainDraft>,
+    /// The writer's state to store.
+    pub state: State,
+}
+
+/// Commits snapshots of one plan into one epoch.
+#[derive(Debug)]
+pub struct Committer<'a> {
+    /// The store, clock and reporter.
+    pub engine: &'a Engine,
+    /// The repository's id, from the writer's key.
+    pub repository: crate::format::ids::RepositoryId,
+    /// The key that turns names into ids.
+    pub names: &'a NamesKey,
+    /// The writer's signing key.
+    pub signing: &'a SigningKey,
+    /// The writer's own signers, under which the manifest must verify when it is read back.
+    pub signers: &'a Signers,
+    /// The epoch that the snapshot belongs to.
+    pub epoch: &'a VerifiedEpoch,
+    /// The epoch's secret.
+    pub secret: &'a EpochSecret,
+    /// The snapshots so far.
+    pub chain: &'a Chain,
+    /// The last moment, by the store's clock, at which a manifest of this epoch is valid.
+    pub commits_until: Timestamp,
+}
+
+/// A committed snapshot.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// Its sequence.
+    pub seq: u64,
+    /// Its hash: the new head.
+    pub head: ObjectHash,
+    /// The envelope of its manifest.
+    pub envelope: Envelope,
+}
+
+impl Committer<'_> {
+    /// Commits `draft`.
+    pub async fn commit(&self, draft: Draft) -> Result<Committed, CommitError> {
+        let path = self.epoch.path();
+        let heads = self.chain.heads();
+        let (previous, seq) = (self.chain.parents(), self.chain.next_seq());
+        let earliest = heads.iter().map(|head| head.envelope().finished).max();
+
+        let state = self.store_state(&draft.state).await?;
+        kill_point("backup.state.stored");
+        let mut needs = Vec::with_capacity(draft.domains.len());
+        for domain in &draft.domains {
+            let sealed = domain.needs.seal(&path, domain.domain);
+            self.put_proven(&sealed).await?;
+            needs.push(self.objects(domain.domain, vec![sealed.hash()]));
+        }
+        kill_point("backup.needs.stored");
+        let public = draft.items.iter().map(|item| PublicItem { id: item.id, state: item.state }).collect();
+        let body = self.body(&draft, seq);
+        let (sealed, body) = body.seal(&path, self.epoch.recipient())?;
+        let body_size = sealed.bytes().len() as u64;
+        kill_point("backup.body.sealed");
+        self.put_proven(&sealed).await?;
+        kill_point("backup.body.stored");
+
+        self.prove_present(&draft.domains).await?;
+        kill_point("backup.packs.present");
+        let list = |pick: fn(&DomainDraft) -> &Vec<ObjectHash>| -> Vec<DomainObjects> {
+            let named = draft.domains.iter().filter(|domain| !pick(domain).is_empty());
+            named.map(|domain| self.objects(domain.domain, pick(domain).clone())).collect()
+        };
+        // The local clock may be behind the one that stamped a parent; a child must not end before
+        // its parent.
+        let now = self.engine.world().clock.now();
+        let finished = earliest.map_or(now, |earliest| now.max(earliest)).max(draft.started);
+        let envelope = Envelope {
+            repository: self.repository,
+            writer: path.writer,
+            plan: path.plan,
+            epoch: path.epoch,
+            seq,
+            previous,
+            started: draft.started,
+            finished,
+            next_before: draft.next_before,
+            epochs: vec![path.epoch],
+            needs,
+            index: list(|domain| &domain.index),
+            cache: list(|domain| &domain.cache),
+            state: vec![state],
+            body,
+            body_size,
+            items: public,
+        };
+        let (sealed, head) = envelope.seal(self.signing)?;
+        kill_point("backup.manifest.sealed");
+        self.put(&sealed).await?;
+        kill_point("backup.manifest.stored");
+        self.prove_stored(&sealed, &draft.domains).await?;
+        Ok(Committed { seq, head, envelope })
+    }
+
+    async fn put(&self, object: &Sealed) -> Result<(), StoreError> {
+        self.engine.put(object).await?;
+        self.engine.reporter().stored(object.bytes().len() as u64, false);
+        Ok(())
+    }
+
+    /// Stores a required object that no listing of packs covers, and reads it back.
+    async fn put_proven(&self, object: &Sealed) -> Result<(), CommitError> {
+        self.put(object).await?;
+        self.read_back(object).await.map(drop)
+    }
+
+    async fn read_back(&self, object: &Sealed) -> Result<Bytes, CommitError> {
+        match self.engine.store().get(object.key(), object.bytes().len() as u64).await {
+            Ok(bytes) if bytes == *object.bytes() => Ok(bytes),
+            Ok(_) => Err(unstored(object, "reads back differently")),
+            Err(error) if error.kind.is_absence() => Err(unstored(object, "is not there as it was put")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn objects(&self, domain: NameId, objects: Vec<ObjectHash>) -> DomainObjects {
+        let epoch: EpochId = self.epoch.path().epoch;
+        DomainObjects { epoch, domain, objects }
+    }
+
+    async fn store_state(&self, state: &State) -> Result<DomainObjects, CommitError> {
+        let domain = self.names.id("domain", state::DOMAIN);
+        let sealed = state.seal(&self.epoch.path(), domain, &self.secret.domain(state::DOMAIN))?;
+        self.put(&sealed).await?;
+        Ok(self.objects(domain, vec![sealed.hash()]))
+    }
+
+    fn body(&self, draft: &Draft, seq: u64) -> Body {
+        let path = self.epoch.path();
+        let domains: BTreeMap<NameId, String> =
+            draft.domains.iter().map(|domain| (domain.domain, domain.name.clone())).collect();
+        Body {
+            kind: "body".into(),
+            repository: self.repository,
+            writer: path.writer,
+            plan: path.plan,
+            epoch: path.epoch,
+            seq,
+            plan_name: draft.plan.clone(),
+            names_key: names_key_text(self.names),
+            tool: concat!("kbak ", env!("CARGO_PKG_VERSION")).into(),
+            host: draft.host.clone(),
+            domains,
+            items: draft.items.clone(),
+        }
+    }
+
+    async fn prove_present(&self, domains: &[DomainDraft]) -> Result<(), CommitError> {
+        let (store, path) = (self.engine.store(), self.epoch.path());
+        for domain in domains {
+            let lost = Shelf { store, path, domain: domain.domain, reporter: self.engine.reporter() }
+                .missing(&domain.needs)
+                .await?;
+            if !lost.is_empty() {
+                return Err(CommitError::Lost(lost));
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies the snapshot as a later reader would: lists, reads and checks it.
+    async fn prove_stored(&self, sealed: &Sealed, domains: &[DomainDraft]) -> Result<(), CommitError> {
+        use futures::TryStreamExt;
+        let (store, path) = (self.engine.store(), self.epoch.path());
+        let listing = crate::store::listing::list_all(
+            Arc::clone(store),
+            path.snapshots_prefix(),
+            self.engine.reporter().clone(),
+        );
+        let found = listing
+            .try_filter(|entry| std::future::ready(entry.key == *sealed.key()))
+            .try_collect::<Vec<_>>()
+            .await?;
+        let Some(entry) = found.first() else { return Err(unstored(sealed, "is not listed")) };
+        let bytes = self.read_back(sealed).await?;
+        Manifest::open(bytes, &path, sealed.key().name(), self.signers)?;
+        self.prove_present(domains).await?;
+        if entry.modified > self.commits_until {
+            return Err(CommitError::TooLate { stored: entry.modified, until: self.commits_until });
+        }
+        Ok(())
+    }
+}
+
+fn unstored(object: &Sealed, why: &'static str) -> CommitError {
+    CommitError::Unstored { object: object.key().as_str().to_owned(), why }
+}

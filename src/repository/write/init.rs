@@ -1,0 +1,426 @@
+//! `init`: creates a repository, its writer, its first epoch, and the files for the owners.
+//!
+//! Owners are proven and files written before the store is touched. If a later step fails, the
+//! files and objects are removed again. A bucket that locks objects may keep a marker or an
+//! epoch without references; both are harmless.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::cli::failure::{Exit, Failure};
+use crate::format::epoch::{Parameters, VerifiedEpoch};
+use crate::format::ids::{NameId, to_hex};
+use crate::format::layout;
+use crate::format::marker::{self, MARKER};
+use crate::format::signers::Signers;
+use crate::format::wrap::WrapError;
+use crate::keys::private_file;
+use crate::keys::private_file::{FileError, Staged};
+use crate::keys::recovery_sheet;
+use crate::keys::recovery_sheet::{ProvenOwner, Sheet, Whereabouts};
+use crate::keys::writer_key::{EpochFile, EpochKeeper, FileKeeper, WriterKey, epoch_path};
+use crate::keys::{Identity, Owner, Prompt};
+use crate::report::event::Reporter;
+use crate::repository::epoch::create;
+use crate::repository::epoch::create::{Life, Nursery, Wanted};
+use crate::repository::epoch::stored::{Epochs, StoredEpoch};
+use crate::repository::epoch::wraps;
+use crate::repository::epoch::wraps::Desk;
+use crate::repository::fetched::Named;
+use crate::repository::read::open::look_at_marker;
+use crate::runtime::World;
+use crate::store::{Put, Store, StoreErrorKind};
+
+/// The settings of a new repository.
+pub struct Init {
+    /// The owners who can decrypt: two or more, unless `single_owner` is set.
+    pub owners: Vec<Owner>,
+    /// The owners' identities, if available here: each must open its challenge.
+    pub identities: Vec<Arc<Identity>>,
+    /// Allow a single owner.
+    pub single_owner: bool,
+    /// Add a writer to the repository that the bucket already holds.
+    pub join: bool,
+    /// The name of the first plan.
+    pub plan: String,
+    /// The durations of its epochs.
+    pub life: Life,
+    /// The sizes of packs, segments and chunks.
+    pub parameters: Parameters,
+    /// Asks the user, if a plugin needs it.
+    pub prompt: Arc<dyn Prompt>,
+    /// The location of the bucket, for the recovery sheet.
+    pub place: Whereabouts,
+    /// The folder for the files.
+    pub folder: PathBuf,
+    /// The namespace for Kubernetes Secrets, if they should be written as files.
+    pub secrets: Option<String>,
+}
+
+impl fmt::Debug for Init {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Init")
+            .field("owners", &self.owners)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The result of `init`.
+#[derive(Debug)]
+pub struct Initialised {
+    /// The key of the writer.
+    pub key: WriterKey,
+    /// The first epoch.
+    pub epoch: VerifiedEpoch,
+    /// The owners, each with the result of the challenge.
+    pub owners: Vec<ProvenOwner>,
+    /// The pin: the keys whose signatures count.
+    pub signers: Signers,
+    /// The written files, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Proves owners: each identity must open a challenge encrypted to one of the recipients. An
+/// identity that opens none is an error, because its holder believes to be an owner.
+pub async fn prove(
+    world: &World,
+    owners: &[Owner],
+    identities: &[Arc<Identity>],
+    prompt: &Arc<dyn Prompt>,
+) -> Result<Vec<ProvenOwner>, Failure> {
+    let mut used = vec![false; identities.len()];
+    let mut proven = Vec::new();
+    for owner in owners {
+        let challenge = Zeroizing::new(to_hex(&world.random::<32>()));
+        let (recipient, prompt, all) = (owner.recipient.clone(), prompt.clone(), identities.to_vec());
+        let outcome = world
+            .workers
+            .run(move || {
+                let sealed = recipient.encrypt(challenge.as_bytes(), &prompt)?;
+                let answers = |identity: &Arc<Identity>| match identity.open_text(&sealed) {
+                    Ok(text) => Ok(*text == *challenge),
+                    Err(WrapError::WrongIdentity) => Ok(false),
+                    Err(error) => Err((identity.label().to_owned(), error)),
+                };
+                Ok(all.iter().map(answers).collect::<Vec<_>>())
+            })
+            .await
+            .map_err(|error: WrapError| {
+                Failure::new(Exit::Usage, format!("cannot encrypt to owner {}", owner.name())).because(error)
+            })?;
+        let mut opened = false;
+        for (answer, used) in outcome.into_iter().zip(&mut used) {
+            match answer {
+                Ok(true) => (opened, *used) = (true, true),
+                Ok(false) => {}
+                Err((label, error)) => {
+                    return Err(Failure::new(Exit::Usage, format!("{label} could not answer its challenge"))
+                        .because(error));
+                }
+            }
+        }
+        proven.push(ProvenOwner { owner: owner.clone(), proven: opened });
+    }
+    if let Some((identity, _)) = identities.iter().zip(&used).find(|(_, used)| !**used) {
+        let what = format!("{} opens the challenge of no owner", identity.label());
+        return Err(Failure::new(Exit::Usage, what)
+            .fact(
+                "it is the key of",
+                identity.recipients().iter().map(|r| r.to_string()).collect::<Vec<_>>().join(", "),
+            )
+            .remedy("give the recipient that belongs to it, or leave it out"));
+    }
+    Ok(proven)
+}
+
+/// Creates a repository. The caller must have probed `store`.
+pub async fn init(
+    store: &Arc<dyn Store>,
+    world: &World,
+    init: &Init,
+    reporter: &Reporter,
+) -> Result<Initialised, Failure> {
+    let owners = prepare(world, init).await?;
+    make(store, world, init, owners, reporter).await
+}
+
+/// Makes the checks that need no store: the number of owners, existing files, and the owners' challenges.
+pub async fn prepare(world: &World, init: &Init) -> Result<Vec<ProvenOwner>, Failure> {
+    check_owners(init)?;
+    Paths::new(&init.folder, &init.plan).check()?;
+    prove(world, &init.owners, &init.identities, &init.prompt).await
+}
+
+/// Creates a repository with owners from [`prepare`].
+pub async fn make(
+    store: &Arc<dyn Store>,
+    world: &World,
+    init: &Init,
+    owners: Vec<ProvenOwner>,
+    reporter: &Reporter,
+) -> Result<Initialised, Failure> {
+    for owner in owners.iter().filter(|owner| !owner.proven) {
+        reporter.warn(
+            format!("owner {}", owner.owner.name()),
+            "not proven: no identity that was given opens his challenge; let him run kbak keys check",
+        );
+    }
+    let has_marker = has_marker(store, init.join).await?;
+    let key = WriterKey::generate(world);
+    let signers = recovery_sheet::signers_of(&key, &init.owners);
+    let mut files = Staged::default();
+    let paths = Paths::new(&init.folder, &init.plan);
+    write_files(&mut files, &paths, store, &key, init, &owners, &signers).await?;
+
+    let plan = key.plan(&init.plan);
+    let keeper = FileKeeper::new(paths.epoch.clone(), &key, plan, world);
+    files.create(&paths.epoch, 0o600, empty_epoch_file(&key, plan).as_bytes())?;
+    let mut stored = Stored { store, marker: !has_marker, epoch: None };
+    let made = birth_of_all(&mut stored, world, init, &key, &keeper).await;
+    let epoch = match made {
+        Ok(epoch) => epoch,
+        Err(failure) => {
+            stored.remove(reporter).await;
+            return Err(failure);
+        }
+    };
+    // The repository exists now: later failures must not delete its keys.
+    let mut files = files.keep();
+    if let Some(namespace) = &init.secrets {
+        files.extend(write_secrets(&paths, namespace, &key, &keeper, plan, reporter).await);
+    }
+    receipts(store, world, &epoch, init, &signers, reporter).await;
+    Ok(Initialised { key, epoch, owners, signers, files })
+}
+
+fn check_owners(init: &Init) -> Result<(), Failure> {
+    let mut ids: Vec<_> = init.owners.iter().map(|owner| owner.recipient.id()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() != init.owners.len() {
+        return Err(Failure::new(Exit::Usage, "one recipient stands twice: two owners need two keys"));
+    }
+    match (ids.len(), init.single_owner) {
+        (0, _) => Err(Failure::new(Exit::Usage, "a repository without owners could be read by nobody")
+            .remedy("kbak keygen -o owner.key, then --recipient with its public key")),
+        (1, false) => Err(Failure::new(Exit::Usage, "one owner only: who loses that key loses every backup")
+            .remedy("give a second --recipient, or --single-owner")),
+        _ => Ok(()),
+    }
+}
+
+/// True if the store holds the marker. Fails if its content is wrong, if it exists but `join`
+/// is not set, or if it is missing but `join` is set.
+pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
+    match look_at_marker(store).await? {
+        Named::Missing if join => {
+            Err(Failure::new(Exit::Usage, format!("{} holds no repository to join", store.describe()))
+                .remedy("check --repo; leave --join out to make a repository"))
+        }
+        Named::Missing => Ok(false),
+        Named::Is(_) if join => Ok(true),
+        Named::Is(_) => {
+            Err(Failure::new(Exit::Usage, format!("{} holds a repository already", store.describe()))
+                .remedy("use its writer.key, choose another prefix, or add a writer with --join"))
+        }
+        Named::Altered => {
+            Err(Failure::new(Exit::Damaged, format!("{} is not a repository of kbak", store.describe()))
+                .because(marker::NotTheMarker)
+                .remedy("choose another place for a new repository"))
+        }
+    }
+}
+
+struct Paths {
+    writer: PathBuf,
+    epoch: PathBuf,
+    pin: PathBuf,
+    html: PathBuf,
+    text: PathBuf,
+    writer_secret: PathBuf,
+    epoch_secret: PathBuf,
+}
+
+impl Paths {
+    fn new(folder: &Path, plan: &str) -> Self {
+        let writer = folder.join("writer.key");
+        Self {
+            epoch: epoch_path(&writer, plan),
+            writer,
+            pin: folder.join("kbak.pub"),
+            html: folder.join("recovery.html"),
+            text: folder.join("recovery.txt"),
+            writer_secret: folder.join("kbak-writer.secret.yaml"),
+            epoch_secret: folder.join("kbak-epoch.secret.yaml"),
+        }
+    }
+
+    /// Checks that the files can be created: the folder exists, and the files do not.
+    fn check(&self) -> Result<(), FileError> {
+        let all = [&self.writer, &self.epoch, &self.pin, &self.html, &self.text];
+        all.into_iter().try_for_each(|path| private_file::check_free(path))
+    }
+}
+
+/// Returns the text of an epoch file without secrets. It reserves the path, so that creating
+/// the epoch cannot fail on an existing file.
+fn empty_epoch_file(key: &WriterKey, plan: NameId) -> Zeroizing<String> {
+    EpochFile { repository: key.repository, writer: key.writer, plan, held: Vec::new(), head: None }.to_text()
+}
+
+async fn write_files(
+    files: &mut Staged,
+    paths: &Paths,
+    store: &Arc<dyn Store>,
+    key: &WriterKey,
+    init: &Init,
+    owners: &[ProvenOwner],
+    signers: &Signers,
+) -> Result<(), Failure> {
+    let plans = [init.plan.clone()];
+    let created = store.now().await?;
+    let sheet = Sheet { created, place: &init.place, key, plans: &plans, owners, signers };
+    let render = |text: Result<String, askama::Error>| {
+        text.map_err(|error| Failure::new(Exit::Bug, "the recovery sheet cannot be made").because(error))
+    };
+    files.create(&paths.writer, 0o600, key.to_text().as_bytes())?;
+    files.create(&paths.pin, 0o644, recovery_sheet::pin_text(key, signers, &init.owners).as_bytes())?;
+    files.create(&paths.html, 0o644, render(sheet.to_html())?.as_bytes())?;
+    files.create(&paths.text, 0o644, render(sheet.to_text())?.as_bytes())?;
+    Ok(())
+}
+
+/// Writes the Kubernetes Secrets as files. They repeat the contents of the key files, so a
+/// failure is only a warning.
+async fn write_secrets(
+    paths: &Paths,
+    namespace: &str,
+    key: &WriterKey,
+    keeper: &FileKeeper,
+    plan: NameId,
+    reporter: &Reporter,
+) -> Vec<PathBuf> {
+    let held = match keeper.load().await {
+        Ok(held) => held.unwrap_or_default(),
+        Err(error) => {
+            reporter.warn(keeper.describe(), format!("no Kubernetes Secrets written: {error}"));
+            return Vec::new();
+        }
+    };
+    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, held, head: None };
+    // A run of this plan looks for this file name next to the writer's key.
+    let held_as = paths.epoch.file_name().unwrap_or_default().to_string_lossy();
+    let secret = |name, file: &str, text: &str| recovery_sheet::secret_yaml(name, namespace, file, text);
+    let mut written = Vec::new();
+    for (path, text) in [
+        (&paths.writer_secret, secret("kbak-writer", "writer.key", &key.to_text())),
+        (&paths.epoch_secret, secret("kbak-epoch", &held_as, &epoch.to_text())),
+    ] {
+        match private_file::create(path, 0o600, text.as_bytes()) {
+            Ok(()) => written.push(path.clone()),
+            Err(error) => reporter.warn(path.display().to_string(), format!("not written: {error}")),
+        }
+    }
+    written
+}
+
+/// The objects put into the store so far.
+struct Stored<'a> {
+    store: &'a Arc<dyn Store>,
+    marker: bool,
+    epoch: Option<layout::EpochPath>,
+}
+
+impl Stored<'_> {
+    /// Removes the objects as far as the store allows: nothing refers to them yet.
+    async fn remove(&self, reporter: &Reporter) {
+        let mut keys = Vec::new();
+        if let Some(path) = self.epoch {
+            keys.push(layout::epoch_copy(path.writer, path.plan, path.epoch));
+            keys.push(path.epoch_json());
+        }
+        if self.marker {
+            keys.push(layout::marker());
+        }
+        for key in keys {
+            if let Err(error) = self.store.delete(&key).await
+                && error.kind != StoreErrorKind::NotFound
+            {
+                reporter.warn(key.to_string(), format!("left behind, and harmless: {error}"));
+            }
+        }
+    }
+}
+
+/// Stores the marker and creates the first epoch.
+async fn birth_of_all(
+    stored: &mut Stored<'_>,
+    world: &World,
+    init: &Init,
+    key: &WriterKey,
+    keeper: &dyn EpochKeeper,
+) -> Result<VerifiedEpoch, Failure> {
+    let store = stored.store;
+    if stored.marker {
+        // If another process created the marker meanwhile, this one must not remove it.
+        stored.marker = store.put(&marker::marker()).await? == Put::Created;
+        let back = store.get(&layout::marker(), MARKER.len() as u64).await?;
+        marker::check(&back).map_err(|error| {
+            Failure::new(Exit::Damaged, "the marker reads back as something else").because(error)
+        })?;
+    }
+    let wanted = Wanted {
+        owners: init.owners.clone(),
+        life: init.life,
+        parameters: init.parameters.clone(),
+        new_epoch: true,
+        change_owners: true,
+        prompt: init.prompt.clone(),
+    };
+    let plan = key.plan(&init.plan);
+    let nursery = Nursery { store, world, key, plan, keeper };
+    let made = create::make(world, &init.owners, &init.prompt).await?;
+    stored.epoch = Some(layout::EpochPath { writer: key.writer, plan, epoch: made.id() });
+    let now = store.now().await?;
+    let (epoch, _) = create::bear(nursery, &wanted, Vec::new(), made, now).await?;
+    Ok(epoch)
+}
+
+/// Opens the first epoch with the available identities and stores their receipts. Failures are
+/// only warnings: the epoch then counts as unproven, which `status` reports.
+async fn receipts(
+    store: &Arc<dyn Store>,
+    world: &World,
+    epoch: &VerifiedEpoch,
+    init: &Init,
+    signers: &Signers,
+    reporter: &Reporter,
+) {
+    let epochs =
+        Epochs { all: vec![StoredEpoch { epoch: epoch.clone(), born: epoch.created }], ..Epochs::default() };
+    let desk = Desk { store, world, signers, reporter };
+    let warn = |label: &str, why: String| reporter.warn(label.to_owned(), why);
+    match wraps::check(desk, &epochs, &init.identities).await {
+        Err(error) => warn("first epoch", format!("not proven: {error}")),
+        Ok(rows) => {
+            for row in rows {
+                match (&row.opened, &row.receipt) {
+                    (Err(error), _) => warn(&row.identity, format!("did not open the first epoch: {error}")),
+                    (Ok(_), Err(error)) => {
+                        warn(&row.identity, format!("opened the first epoch, but left no receipt: {error}"));
+                    }
+                    (Ok(_), Ok(None)) => warn(
+                        &row.identity,
+                        "opened the first epoch, but has no pinned signing key to attest it: no receipt"
+                            .to_owned(),
+                    ),
+                    (Ok(_), Ok(Some(_))) => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Statements of a dump about a database itself, and about roles after their creation: owner,
+//! rights, limits, settings, comments. As in [`super::globals`], a statement is kept only if it has
+//! a known shape, and is rebuilt from its tokens.
+
+use crate::source::database::postgres::globals::{Token, literal_list, name, sql, statements};
+
+/// A statement of a known shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// The property for display, such as `the setting search_path of the role shop`. Holds no value.
+    pub what: String,
+    /// True if it grants or revokes rights.
+    pub rights: bool,
+    /// The SQL text, with a semicolon. It may hold secrets: never show it.
+    pub sql: String,
+}
+
+/// The properties found in a dump's texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Statements of known shapes, in order.
+    pub known: Vec<Property>,
+    /// Descriptions of refused statements: a property's name, or the statement's first words.
+    pub refused: Vec<String>,
+}
+
+/// Returns the statements about a database in the texts of an archive, for the database `target`.
+#[must_use]
+pub fn database_properties(texts: &[String], target: &str) -> Properties {
+    let mut properties = Properties::default();
+    for text in texts {
+        // Rights that a role other than the owner granted are granted by that role again.
+        let mut giver: Option<String> = None;
+        for mut tokens in statements(text) {
+            let words: Vec<&str> = tokens.iter().map(Token::word).collect();
+            match words.as_slice() {
+                ["SET", "SESSION", "AUTHORIZATION", _] if name(&tokens[3]).is_some() => {
+                    giver = Some(sql(&tokens));
+                }
+                ["RESET", "SESSION", "AUTHORIZATION"] => giver = None,
+                // kbak creates the database itself, without this statement.
+                ["CREATE", "DATABASE", _, rest @ ..] => properties.refused.extend(made_otherwise(rest)),
+                _ => match shape(&tokens) {
+                    Some((at, what, rights)) => {
+                        tokens[at] = Token::Quoted(target.to_owned());
+                        let sql = format!("{}{}", giver.as_deref().unwrap_or_default(), sql(&tokens));
+                        properties.known.push(Property { what, rights, sql });
+                    }
+                    None => properties.refused.push(first_words(&words)),
+                },
+            }
+        }
+    }
+    properties
+}
+
+/// Returns a creation option of the original database that kbak does not set.
+fn made_otherwise(words: &[&str]) -> Option<String> {
+    let has = |wanted: &[&str]| words.windows(wanted.len()).any(|some| some == wanted);
+    if has(&["TABLESPACE"]) {
+        return Some("the tablespace".into());
+    }
+    (has(&["LOCALE_PROVIDER", "=", "icu"]) || has(&["LOCALE_PROVIDER", "=", "builtin"]))
+        .then(|| "the locale provider".into())
+}
+
+/// Returns the position of the database's name, the property, and true if it concerns rights.
+fn shape(tokens: &[Token]) -> Option<(usize, String, bool)> {
+    let words: Vec<&str> = tokens.iter().map(Token::word).collect();
+    match words.as_slice() {
+        ["ALTER", "DATABASE", _, "CONNECTION", "LIMIT", rest @ ..] if is_value(rest) => {
+            Some((2, "the connection limit".into(), false))
+        }
+        ["ALTER", "DATABASE", _, "IS_TEMPLATE", rest @ ..] if is_value(rest) => {
+            Some((2, "that it is a template".into(), false))
+        }
+        ["ALTER", "DATABASE", _, "SET", ..] => Some((2, setting(&tokens[4..])?, false)),
+        ["ALTER", "ROLE", _, "IN", "DATABASE", _, "SET", ..] => {
+            let what = format!("{} of the role {}", setting(&tokens[7..])?, name(&tokens[2])?);
+            Some((5, what, false))
+        }
+        ["COMMENT", "ON", "DATABASE", _, "IS", _] if tokens[5].is_text() => {
+            Some((3, "the comment".into(), false))
+        }
+        [verb @ ("GRANT" | "REVOKE"), ..] => {
+            let on = words.iter().position(|word| *word == "ON")?;
+            let role = name(tokens.get(on + 4)?)?;
+            let fits = words.get(on + 1) == Some(&"DATABASE") && is_rights(&words[1..on]) && {
+                let to = if *verb == "GRANT" { "TO" } else { "FROM" };
+                words.get(on + 3) == Some(&to) && matches!(words[on + 5..], [] | ["WITH", "GRANT", "OPTION"])
+            };
+            fits.then(|| (on + 2, format!("rights of {role}"), true))
+        }
+        _ => None,
+    }
+    .filter(|(at, ..)| tokens.get(*at).is_some_and(|token| name(token).is_some()))
+}
+
+/// Recognizes a statement of `pg_dumpall --globals-only` about a role after its creation: settings,
+/// a comment, rights to set parameters. Also returns the role.
+pub(crate) fn of_role(tokens: &[Token]) -> Option<(String, Property)> {
+    let words: Vec<&str> = tokens.iter().map(Token::word).collect();
+    let (role, what, rights) = match words.as_slice() {
+        ["ALTER", "ROLE", _, "SET", ..] => (name(&tokens[2])?, setting(&tokens[4..])?, false),
+        ["ALTER", "ROLE", _, "IN", "DATABASE", _, "SET", ..] => {
+            let what = format!("{} in the database {}", setting(&tokens[7..])?, name(&tokens[5])?);
+            (name(&tokens[2])?, what, false)
+        }
+        ["COMMENT", "ON", "ROLE", _, "IS", _] if tokens[5].is_text() => {
+            (name(&tokens[3])?, "the comment".to_owned(), false)
+        }
+        ["GRANT", "SET" | "ALL", "ON", "PARAMETER", _, "TO", _]
+        | ["GRANT", "ALTER", "SYSTEM", "ON", "PARAMETER", _, "TO", _] => {
+            let parameter = name(&tokens[tokens.len() - 3])?;
+            (name(tokens.last()?)?, format!("the right to set {parameter}"), true)
+        }
+        _ => return None,
+    };
+    let what = format!("{what} of the role {role}");
+    Some((role, Property { what, rights, sql: sql(tokens) }))
+}
+
+/// Describes the rest of `SET` if it is a name, `TO` or `=`, and strings.
+fn setting(tokens: &[Token]) -> Option<String> {
+    let (parameter, rest) = tokens.split_first()?;
+    let (to, values) = rest.split_first()?;
+    let fits = matches!(to.word(), "TO" | "=") && literal_list(values);
+    fits.then(|| name(parameter)).flatten().map(|parameter| format!("the setting {parameter}"))
+}
+
+/// Returns true for a number or a word, perhaps after an equals sign or a minus.
+fn is_value(words: &[&str]) -> bool {
+    let words = words.strip_prefix(&["="]).unwrap_or(words);
+    let words = words.strip_prefix(&["-"]).unwrap_or(words);
+    matches!(words, [word] if !word.is_empty() && word.chars().all(char::is_alphanumeric))
+}
+
+fn is_rights(words: &[&str]) -> bool {
+    let known = ["CREATE", "CONNECT", "TEMPORARY", "TEMP", "ALL", "GRANT", "OPTION", "FOR", ","];
+    words.iter().all(|word| known.contains(word))
+}
+
+/// Returns the first two words of a statement, with `…` for quoted texts.
+pub(crate) fn first_words(words: &[&str]) -> String {
+    let known = words.iter().take(2).map(|word| if word.is_empty() { "…" } else { word });
+    known.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_database_statements_are_kept() {
+        let text = "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';\n\
+            ALTER DATABASE shop CONNECTION LIMIT = 7;\nALTER DATABASE shop IS_TEMPLATE = true;\n\
+            ALTER DATABASE shop SET search_path TO 'a', 'b; \\! id';\n\
+            ALTER ROLE clerk IN DATABASE shop SET \"work.mem\" TO '64MB';\n\
+            COMMENT ON DATABASE shop IS 'it''s \\! id';\nREVOKE CONNECT,TEMPORARY ON DATABASE shop FROM PUBLIC;\n\
+            SET SESSION AUTHORIZATION clerk;\nGRANT CONNECT ON DATABASE shop TO \"odd one\" WITH GRANT OPTION;\n\
+            RESET SESSION AUTHORIZATION;\n\\! id\n\
+            GRANT CONNECT ON DATABASE shop TO a, b;\nALTER DATABASE shop OWNER TO evil;\nDROP DATABASE shop;\n\
+            ALTER DATABASE shop SET x TO \\! id;\nGRANT a TO b;\nALTER DATABASE shop SET x TO 'a' ; unended";
+        let properties = database_properties(&[text.to_owned()], "new \"one\"");
+        let sql: Vec<&str> = properties.known.iter().map(|property| property.sql.as_str()).collect();
+        assert_eq!(
+            sql,
+            [
+                "ALTER DATABASE \"new \"\"one\"\"\" CONNECTION LIMIT = 7;",
+                "ALTER DATABASE \"new \"\"one\"\"\" IS_TEMPLATE = true;",
+                "ALTER DATABASE \"new \"\"one\"\"\" SET search_path TO 'a' , 'b; \\! id';",
+                "ALTER ROLE clerk IN DATABASE \"new \"\"one\"\"\" SET \"work.mem\" TO '64MB';",
+                "COMMENT ON DATABASE \"new \"\"one\"\"\" IS 'it''s \\! id';",
+                "REVOKE CONNECT , TEMPORARY ON DATABASE \"new \"\"one\"\"\" FROM PUBLIC;",
+                "SET SESSION AUTHORIZATION clerk;GRANT CONNECT ON DATABASE \"new \"\"one\"\"\" TO \"odd one\" WITH GRANT OPTION;",
+                "ALTER DATABASE \"new \"\"one\"\"\" SET x TO 'a';",
+            ]
+        );
+        assert_eq!(properties.refused.len(), 6, "{:?}", properties.refused);
+    }
+}

@@ -1,0 +1,351 @@
+//! The second write: owners, field managers, status.
+//!
+//! An owner is referenced by UID, and a new cluster assigns new ones. An object created with the old UID
+//! would be garbage collected within seconds, because no such owner exists (velero#4707). So objects are
+//! created without owners. Once all exist, each gets its owners with their new UIDs in one merge patch. A
+//! create assigns all fields to its writer, so managers need a second write, too. They go into the same
+//! patch, unless a manager applied an owner: that patch would take the owner from it, so a third write gives
+//! it back.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use crate::kubernetes::{ApiError, Cluster, KindInfo};
+use crate::target::kubernetes::apply::live_owners::Owners;
+use crate::target::kubernetes::apply::ownership::{MANAGER, Owes, is_ours, observe};
+use crate::target::kubernetes::cluster_state::look;
+use crate::target::kubernetes::object::{ObjectRef, Owner, each, is_object, map_mut};
+use crate::target::kubernetes::outcome::Refusal;
+use crate::target::kubernetes::served_kinds::Target;
+use crate::target::kubernetes::{RestoreConfig, RestoreError};
+
+/// New UIDs by old UID. Kubernetes API servers assign UUIDs, which are kept in 16 bytes; other text is kept
+/// unchanged.
+#[derive(Debug, Default)]
+pub(crate) struct Uids {
+    known: HashMap<u128, (Uid, Owes)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Uid {
+    Uuid(u128),
+    Text(Box<str>),
+}
+
+impl Uid {
+    fn new(text: &str) -> Self {
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        let uid = u128::from_str_radix(&digits, 16).map_or_else(|_| Self::Text(text.into()), Self::Uuid);
+        // The short form is used only if it converts back to the same text.
+        if uid.text() == text { uid } else { Self::Text(text.into()) }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.to_string(),
+            Self::Uuid(number) => {
+                let hex = format!("{number:032x}");
+                format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+            }
+        }
+    }
+}
+
+impl Uids {
+    /// Returns 16 bytes that identify a UID.
+    pub(crate) fn key(text: &str) -> u128 {
+        match Uid::new(text) {
+            Uid::Uuid(number) => number,
+            Uid::Text(text) => {
+                let mut bytes = [0u8; 16];
+                bytes.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+                u128::from_be_bytes(bytes)
+            }
+        }
+    }
+
+    /// Records that the object with UID `old` now has UID `new`, and its pending second writes `owes`. Does
+    /// nothing if either UID is empty.
+    pub(crate) fn learn(&mut self, old: &str, new: &str, owes: Owes) {
+        if !old.is_empty() && !new.is_empty() {
+            self.known.insert(Self::key(old), (Uid::new(new), owes));
+        }
+    }
+
+    fn get(&self, old: &str) -> Option<String> {
+        self.known.get(&Self::key(old)).map(|(uid, _)| uid.text())
+    }
+
+    pub(crate) fn owes(&self, old: &str) -> Owes {
+        self.known.get(&Self::key(old)).map(|(_, owes)| *owes).unwrap_or_default()
+    }
+}
+
+/// The result of a second write.
+#[derive(Debug, Default)]
+pub(crate) struct Second {
+    pub(crate) relinked: bool,
+    pub(crate) managed: bool,
+    pub(crate) status: bool,
+    pub(crate) owners_lost: u64,
+    pub(crate) refused: Option<(ObjectRef, Refusal)>,
+}
+
+/// The current owners of an object.
+#[derive(Debug, Default)]
+struct References {
+    all: Vec<Value>,
+    /// New UIDs by old UID.
+    uids: HashMap<String, String>,
+    /// Number of owners that do not exist.
+    lost: u64,
+    /// The refusal for an owner that could not be looked up.
+    unseen: Option<Refusal>,
+}
+
+/// Pointer to the owner references that a field manager applied.
+const OWNERS: &str = "/fieldsV1/f:metadata/f:ownerReferences";
+/// Start of the key of an owner reference.
+const OWNER_KEY: &str = "k:{\"uid\":\"";
+
+/// Returns the field managers of an object with new owner UIDs. The server drops an entry for a field that
+/// the object does not have, and the manager no longer owns that field.
+fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
+    let mut managers = stored.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+    for manager in managers.as_array_mut().into_iter().flatten() {
+        let Some(owners) = map_mut(manager, OWNERS) else { continue };
+        for (key, fields) in std::mem::take(owners) {
+            let old = key.strip_prefix(OWNER_KEY).and_then(|rest| rest.strip_suffix("\"}"));
+            let key = match old {
+                Some(old) => uids.get(old).map(|new| format!("{OWNER_KEY}{new}\"}}")),
+                None => Some(key),
+            };
+            owners.extend(key.map(|key| (key, fields)));
+        }
+    }
+    managers
+}
+
+/// Returns the managers to write; none if they stay unchanged. An object that lacks owners gets an entry of
+/// the restore, unless the object that is `there` has one. The server records no manager that set no field.
+fn managers_of(
+    stored: &Value,
+    owes: Owes,
+    owned: &References,
+    there: Option<&Value>,
+    kind: &KindInfo,
+) -> Option<Value> {
+    let mut found = match there {
+        _ if owes.managers => managers(stored, &owned.uids),
+        Some(there) if !is_ours(there) => {
+            there.pointer("/metadata/managedFields").cloned().unwrap_or_else(|| json!([]))
+        }
+        _ => return None,
+    };
+    if let Value::Array(all) = &mut found
+        && owned.lost > 0
+    {
+        all.push(owing(&kind.api_version()));
+    }
+    Some(found)
+}
+
+fn has_owners(there: &Value) -> bool {
+    each(there, "/metadata/ownerReferences").next().is_some()
+}
+
+/// Returns the manager entry of an object that lacks owners. A later restore finds it and sets those that
+/// exist by then.
+fn owing(api_version: &str) -> Value {
+    json!({
+        "manager": MANAGER,
+        "operation": "Update",
+        "apiVersion": api_version,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:ownerReferences": {}}},
+    })
+}
+
+/// Does the second writes of an object that a restore created.
+pub(crate) struct Finisher<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) config: &'a RestoreConfig,
+    pub(crate) target: &'a Target,
+    pub(crate) uids: &'a Uids,
+    pub(crate) others: &'a Owners,
+}
+
+impl Finisher<'_> {
+    /// Does the writes. `stored` is the line, `named` the name and `kind` the kind in the target.
+    pub(crate) async fn finish(
+        &self,
+        stored: &Value,
+        owes: Owes,
+        named: &ObjectRef,
+        kind: &KindInfo,
+    ) -> Result<Second, RestoreError> {
+        let mut second = Second::default();
+        let refused = self.writes(stored, owes, named, kind, &mut second).await?;
+        second.refused = refused.err().map(|refusal| (named.clone(), refusal));
+        Ok(second)
+    }
+
+    /// Does the pending writes, each only if the previous one succeeded: owners, status, managers. Managers
+    /// come last and tell a later restore that no write is pending.
+    async fn writes(
+        &self,
+        stored: &Value,
+        owes: Owes,
+        named: &ObjectRef,
+        kind: &KindInfo,
+        second: &mut Second,
+    ) -> Result<Result<(), Refusal>, RestoreError> {
+        let Some(paths) = named.paths(kind) else { return Ok(Ok(())) };
+        let owned = match owes.owners {
+            true => self.owners(stored, &named.namespace).await?,
+            false => References::default(),
+        };
+        second.owners_lost = owned.lost;
+        let status = self.status_of(stored, owes, kind);
+        let there = match owned.lost {
+            0 => None,
+            _ => look(self.cluster, &paths.one).await?.ok(),
+        };
+        let hidden = owned.unseen.is_some();
+        if owned.all.is_empty() && !hidden && there.as_ref().is_some_and(has_owners) {
+            let what = "it has other owners, and those of the backup are not there";
+            return Ok(Err(Refusal::unsent("OtherOwners", what.to_owned())));
+        }
+        let managers = managers_of(stored, owes, &owned, there.as_ref(), kind);
+        let (mut first, mut then) = (Map::new(), Map::new());
+        let relinks = !owned.all.is_empty();
+        if relinks {
+            first.insert("ownerReferences".into(), Value::from(owned.all));
+        }
+        if let Some(managers) = managers {
+            // The writer of an owner reference owns that field, whatever the same patch says about managers.
+            let apart = relinks && each(&managers, "").any(|one| one.pointer(OWNERS).is_some());
+            let of = if apart || status.is_some() { &mut then } else { &mut first };
+            of.insert("managedFields".into(), managers);
+        }
+        if !first.is_empty() {
+            let written = self.patch(&paths.one, &json!({ "metadata": first }), kind).await?;
+            let Ok(()) = written else { return Ok(written) };
+            second.relinked = relinks;
+        }
+        if let Some(status) = status {
+            let written = self.write_status(status, &paths.one, kind).await?;
+            let Ok(()) = written else { return Ok(written) };
+            second.status = true;
+        }
+        if !then.is_empty() {
+            let written = self.patch(&paths.one, &json!({ "metadata": then }), kind).await?;
+            let Ok(()) = written else { return Ok(written) };
+        }
+        second.managed = owes.managers;
+        // An owner could not be looked up, so this write is to be retried.
+        Ok(owned.unseen.map_or(Ok(()), Err))
+    }
+
+    /// Returns the status to write, if any.
+    fn status_of(&self, stored: &Value, owes: Owes, kind: &KindInfo) -> Option<Value> {
+        stored.get("status").filter(|_| owes.status && kind.has("status")).cloned()
+    }
+
+    async fn write_status(
+        &self,
+        mut status: Value,
+        path: &str,
+        kind: &KindInfo,
+    ) -> Result<Result<(), Refusal>, RestoreError> {
+        match look(self.cluster, path).await? {
+            Ok(there) => observe(&mut status, &there["metadata"]["generation"]),
+            Err(refused) => return Ok(Err(Refusal::new(kind, &refused))),
+        }
+        self.patch(&format!("{path}/status"), &json!({ "status": status }), kind).await
+    }
+
+    async fn owners(&self, stored: &Value, namespace: &str) -> Result<References, ApiError> {
+        let mut owned = References::default();
+        for reference in each(stored, "/metadata/ownerReferences") {
+            let owner = Owner::stored(reference, self.config, self.target);
+            let now = match self.uids.get(&owner.uid) {
+                Some(now) => Some(now),
+                None => self.others.uid(self.cluster, self.target, &owner, namespace).await?.unwrap_or_else(
+                    |refusal| {
+                        owned.unseen = Some(refusal);
+                        None
+                    },
+                ),
+            };
+            let Some(now) = now else {
+                owned.lost += 1;
+                continue;
+            };
+            let mut reference = reference.clone();
+            reference["uid"] = Value::from(now.clone());
+            // The owner's old version may no longer be served.
+            reference["apiVersion"] = Value::from(owner.api_version);
+            reference["name"] = Value::from(owner.name);
+            owned.all.push(reference);
+            owned.uids.insert(owner.uid, now);
+        }
+        Ok(owned)
+    }
+
+    async fn patch(
+        &self,
+        path: &str,
+        patch: &Value,
+        kind: &KindInfo,
+    ) -> Result<Result<(), Refusal>, RestoreError> {
+        let body = Bytes::from(patch.to_string());
+        let query = format!("fieldManager={MANAGER}");
+        let sent = self.cluster.send(Method::PATCH, path, &query, "application/merge-patch+json", body).await;
+        match sent {
+            Ok(answer) => {
+                let there: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                Ok(if is_object(&there) { Ok(()) } else { Err(Refusal::no_object()) })
+            }
+            // The object was deleted, or an operator rejects the change.
+            Err(error) => {
+                let status = error.refusal()?;
+                Ok(Err(Refusal::new(kind, &status)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_of_any_form_are_found() {
+        let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
+        let mut uids = Uids::default();
+        let owes = Owes { owners: true, ..Owes::default() };
+        uids.learn(old, new, owes);
+        uids.learn("no uuid", "other", Owes::default());
+        assert_eq!((uids.get(old).as_deref(), uids.get("no uuid").as_deref()), (Some(new), Some("other")));
+        assert_eq!(uids.get("gone"), None);
+        assert!(uids.owes(old) == owes && !uids.owes("no uuid").any());
+    }
+
+    #[test]
+    fn field_managers_get_the_new_uids_of_owners() {
+        let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
+        let uids = HashMap::from([(old.to_owned(), new.to_owned())]);
+        let key = |uid: &str| format!("k:{{\"uid\":\"{uid}\"}}");
+        let stored = |owners: Value| {
+            let fields = json!({"f:data": {"f:a": {}}, "f:metadata": {"f:ownerReferences": owners}});
+            json!([{"manager": "helm", "operation": "Apply", "fieldsV1": fields}, {"manager": "other"}])
+        };
+        let before = stored(json!({".": {}, key(old): {}, key("gone"): {}}));
+        let after = managers(&json!({"metadata": {"managedFields": before}}), &uids);
+        assert_eq!(after, stored(json!({".": {}, key(new): {}})));
+    }
+}

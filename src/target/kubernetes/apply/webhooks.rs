@@ -1,0 +1,96 @@
+//! Webhooks, and the readiness of the Services behind them.
+
+use serde_json::Value;
+
+use crate::kubernetes::{ApiError, Cluster, KindInfo};
+use crate::target::kubernetes::cluster_state::object;
+use crate::target::kubernetes::object::{each, text};
+use crate::target::kubernetes::served_kinds::segment;
+
+/// A Service behind a webhook or an APIService.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Backend {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Service/{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Backend {
+    fn of(service: Option<&Value>) -> Option<Self> {
+        let service = service?;
+        let part = |pointer: &str| Some(text(service, pointer).to_owned()).filter(|text| !text.is_empty());
+        Some(Self { namespace: part("/namespace")?, name: part("/name")? })
+    }
+
+    /// True if the Service has a ready endpoint, or if endpoints may not be read.
+    pub(crate) async fn is_ready(&self, cluster: &Cluster) -> Result<bool, ApiError> {
+        let (Some(namespace), Some(name)) = (segment(&self.namespace), segment(&self.name)) else {
+            return Ok(false);
+        };
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+        let query = format!("limit=100&labelSelector=kubernetes.io%2Fservice-name%3D{name}");
+        match cluster.get(&path, &query, 16 << 20).await {
+            Ok(answer) => {
+                let slices: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let ready =
+                    |endpoint: &Value| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false));
+                Ok(each(&slices, "/items").any(|slice| each(slice, "/endpoints").any(ready)))
+            }
+            Err(error) => error.refusal().map(|_| true),
+        }
+    }
+}
+
+/// Returns the Services that `object` sends requests to and that must answer. Without them it would refuse
+/// other writes.
+pub(crate) fn backends(kind: &KindInfo, object: &Value) -> Vec<Backend> {
+    match kind.group.as_str() {
+        "apiregistration.k8s.io" => Backend::of(object.pointer("/spec/service")).into_iter().collect(),
+        "admissionregistration.k8s.io" => each(object, "/webhooks")
+            .filter(|hook| text(hook, "/failurePolicy") != "Ignore")
+            .filter_map(|hook| Backend::of(hook.pointer("/clientConfig/service")))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Webhooks of the cluster that refuse all matching writes, because their Service does not answer.
+#[derive(Debug, Default)]
+pub(crate) struct DeadHooks(Vec<(String, Vec<Value>)>);
+
+impl DeadHooks {
+    pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
+        let mut dead = Vec::new();
+        for plural in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
+            let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+            let Some(all) = object(cluster, &path).await? else { continue };
+            for hook in each(&all, "/items").flat_map(|config| each(config, "/webhooks")) {
+                let Some(backend) = Backend::of(hook.pointer("/clientConfig/service")) else { continue };
+                if text(hook, "/failurePolicy") != "Ignore" && !backend.is_ready(cluster).await? {
+                    let rules = each(hook, "/rules").cloned().collect();
+                    dead.push((text(hook, "/name").to_owned(), rules));
+                }
+            }
+        }
+        Ok(Self(dead))
+    }
+
+    /// Returns the first that is called when an object of `kind` is created.
+    pub(crate) fn of(&self, kind: &KindInfo) -> Option<&str> {
+        let has = |rule: &Value, field: &str, value: &str| {
+            each(rule, field).any(|one| one == value || one == "*" || one == "*/*")
+        };
+        let asked = |rule: &Value| {
+            has(rule, "/apiGroups", &kind.group)
+                && has(rule, "/apiVersions", &kind.version)
+                && has(rule, "/resources", &kind.plural)
+                && has(rule, "/operations", "CREATE")
+        };
+        self.0.iter().find(|(_, rules)| rules.iter().any(asked)).map(|(name, _)| name.as_str())
+    }
+}

@@ -1,0 +1,72 @@
+//! Maps the host names that a cluster serves.
+
+use serde_json::Value;
+
+use crate::kubernetes::KindInfo;
+use crate::target::kubernetes::change::Changes;
+use crate::target::kubernetes::config::Mapping;
+use crate::target::kubernetes::object::{each_mut, map_mut};
+
+/// Group, resource and pointers to host names; `*` stands for each element of a list.
+const HOSTS: &[(&str, &str, &[&str])] = &[
+    ("networking.k8s.io", "ingresses", &["/spec/rules/*/host", "/spec/tls/*/hosts/*"]),
+    ("extensions", "ingresses", &["/spec/rules/*/host", "/spec/tls/*/hosts/*"]),
+    ("gateway.networking.k8s.io", "gateways", &["/spec/listeners/*/hostname"]),
+    ("gateway.networking.k8s.io", "httproutes", &["/spec/hostnames/*"]),
+    ("gateway.networking.k8s.io", "grpcroutes", &["/spec/hostnames/*"]),
+    ("gateway.networking.k8s.io", "tlsroutes", &["/spec/hostnames/*"]),
+    ("cert-manager.io", "certificates", &["/spec/dnsNames/*", "/spec/commonName"]),
+    ("route.openshift.io", "routes", &["/spec/host"]),
+    ("networking.istio.io", "gateways", &["/spec/servers/*/hosts/*"]),
+    ("networking.istio.io", "virtualservices", &["/spec/hosts/*"]),
+    ("externaldns.k8s.io", "dnsendpoints", &["/spec/endpoints/*/dnsName"]),
+];
+/// Annotations that hold host names, separated by commas.
+const NAMED: &[&str] =
+    &["external-dns.alpha.kubernetes.io/hostname", "nginx.ingress.kubernetes.io/server-alias"];
+
+pub(crate) fn map(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    if mapping.hosts.is_empty() {
+        return;
+    }
+    let of = HOSTS.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    for pointer in of.into_iter().flat_map(|(.., pointers)| *pointers) {
+        along(object, pointer, &mut |value| {
+            let Some(new) = value.as_str().and_then(|host| mapped(host, mapping)) else { return };
+            changes.mapped("host", value.as_str().unwrap_or_default(), &new);
+            *value = Value::from(new);
+        });
+    }
+    for annotation in NAMED {
+        let names = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(*annotation));
+        let Some(names) = names else { continue };
+        let Some(text) = names.as_str() else { continue };
+        let new: Vec<String> = text
+            .split(',')
+            .map(|host| mapped(host.trim(), mapping).unwrap_or_else(|| host.trim().to_owned()))
+            .collect();
+        changes.mapped("host", text, &new.join(","));
+        *names = Value::from(new.join(","));
+    }
+}
+
+/// Returns the new name of `host` if it or a parent domain is mapped.
+fn mapped(host: &str, mapping: &Mapping) -> Option<String> {
+    let longest = mapping.hosts.iter().filter_map(|(from, to)| {
+        let rest = host.strip_suffix(from.as_str())?;
+        (rest.is_empty() || rest.ends_with('.')).then(|| (from.len(), format!("{rest}{to}")))
+    });
+    longest.max().map(|(_, host)| host)
+}
+
+/// Calls `with` for each value at `pointer`.
+pub(crate) fn along(value: &mut Value, pointer: &str, with: &mut dyn FnMut(&mut Value)) {
+    match pointer.split_once("/*") {
+        None => {
+            if let Some(found) = value.pointer_mut(pointer) {
+                with(found);
+            }
+        }
+        Some((list, rest)) => each_mut(value, list).for_each(|element| along(element, rest, with)),
+    }
+}

@@ -1,0 +1,295 @@
+//! Renames namespaces and references to them, storage classes, images and hosts for the target cluster.
+
+use serde_json::Value;
+
+use crate::kubernetes::KindInfo;
+use crate::target::kubernetes::change::{Changes, hosts};
+use crate::target::kubernetes::config::{Mapping, RestoreConfig};
+use crate::target::kubernetes::judge::MARKS;
+use crate::target::kubernetes::object::{CONTAINERS, each_mut, map_mut, pod_spec, text};
+
+/// Group, resource and pointers to names of namespaces; the pointers are as in hosts.rs.
+const NAMESPACES: &[(&str, &str, &[&str])] = &[
+    ("rbac.authorization.k8s.io", "rolebindings", &["/subjects/*/namespace"]),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", &["/subjects/*/namespace"]),
+    (
+        "admissionregistration.k8s.io",
+        "validatingwebhookconfigurations",
+        &["/webhooks/*/clientConfig/service/namespace"],
+    ),
+    (
+        "admissionregistration.k8s.io",
+        "mutatingwebhookconfigurations",
+        &["/webhooks/*/clientConfig/service/namespace"],
+    ),
+    ("apiregistration.k8s.io", "apiservices", &["/spec/service/namespace"]),
+    (
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        &["/spec/conversion/webhook/clientConfig/service/namespace"],
+    ),
+    ("", "persistentvolumes", &["/spec/claimRef/namespace"]),
+    (
+        "gateway.networking.k8s.io",
+        "httproutes",
+        &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"],
+    ),
+    (
+        "gateway.networking.k8s.io",
+        "grpcroutes",
+        &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"],
+    ),
+    ("gateway.networking.k8s.io", "tlsroutes", &["/spec/parentRefs/*/namespace"]),
+    ("gateway.networking.k8s.io", "referencegrants", &["/spec/from/*/namespace"]),
+];
+/// The label by which policies select a namespace.
+const NAME: &str = "kubernetes.io/metadata.name";
+/// The annotation that holds the storage class of old claims.
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Applies the mapping to `object` and its references, including its own namespace.
+pub(crate) fn map(kind: &KindInfo, object: &mut Value, config: &RestoreConfig, changes: &mut Changes) {
+    let mapping = &config.mapping;
+    if !mapping.namespaces.is_empty() {
+        namespaces(kind, object, mapping, changes);
+    }
+    classes(kind, object, mapping, changes);
+    images(kind, object, mapping, changes);
+    hosts::map(kind, object, mapping, changes);
+}
+
+fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    let own = if kind.resource() == "namespaces" { "/metadata/name" } else { "/metadata/namespace" };
+    let from = text(object, own).to_owned();
+    if let Some(to) = mapping.namespaces.get(&from).filter(|to| **to != from) {
+        changes.mapped("namespace", &from, to);
+        if let Some(value) = object.pointer_mut(own) {
+            *value = Value::from(to.clone());
+        }
+        if kind.resource() == "namespaces"
+            && let Some(labels) = map_mut(object, "/metadata/labels")
+        {
+            // The server sets this label.
+            labels.remove(NAME);
+        }
+        unmark(object, changes);
+    }
+    let of = NAMESPACES.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    for pointer in of.into_iter().flat_map(|(.., pointers)| *pointers) {
+        hosts::along(object, pointer, &mut |value| replace(value, mapping, changes));
+    }
+    if (kind.group.as_str(), kind.plural.as_str()) == ("networking.k8s.io", "networkpolicies") {
+        for peers in ["/spec/ingress/*/from/*", "/spec/egress/*/to/*"] {
+            hosts::along(object, peers, &mut |peer| {
+                let labels =
+                    map_mut(peer, "/namespaceSelector/matchLabels").and_then(|all| all.get_mut(NAME));
+                if let Some(name) = labels {
+                    replace(name, mapping, changes);
+                }
+                for said in each_mut(peer, "/namespaceSelector/matchExpressions") {
+                    if text(said, "/key") == NAME {
+                        hosts::along(said, "/values/*", &mut |value| replace(value, mapping, changes));
+                    }
+                }
+            });
+        }
+    }
+    if kind.group == "rbac.authorization.k8s.io" {
+        hosts::along(object, "/subjects/*/name", &mut |name| accounts(name, mapping, changes));
+    }
+}
+
+/// Maps the namespace in the user and group names that the API server gives to service accounts.
+fn accounts(name: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    let Some(from) = name.as_str() else { return };
+    let to = if let Some(namespace) = from.strip_prefix("system:serviceaccounts:") {
+        mapping.namespaces.get(namespace).map(|to| format!("system:serviceaccounts:{to}"))
+    } else {
+        let account = from.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+        account.and_then(|(namespace, account)| {
+            let to = mapping.namespaces.get(namespace)?;
+            Some(format!("system:serviceaccount:{to}:{account}"))
+        })
+    };
+    if let Some(to) = to {
+        changes.mapped("namespace", from, &to);
+        *name = Value::from(to);
+    }
+}
+
+fn replace(value: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    let Some(from) = value.as_str() else { return };
+    if let Some(to) = mapping.namespaces.get(from) {
+        changes.mapped("namespace", from, to);
+        *value = Value::from(to.clone());
+    }
+}
+
+/// Removes the tracking marks of Argo CD and Flux from a copy: they would adopt the object and delete it.
+fn unmark(object: &mut Value, changes: &mut Changes) {
+    for place in ["/metadata/labels", "/metadata/annotations"] {
+        let Some(marks) = map_mut(object, place) else { continue };
+        for mark in MARKS {
+            if marks.remove(mark).is_some() {
+                changes.dropped(mark);
+            }
+        }
+    }
+}
+
+fn classes(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    if mapping.classes.is_empty() {
+        return;
+    }
+    let mut class = |value: &mut Value| {
+        if let Some(to) = value.as_str().and_then(|from| mapping.classes.get(from)) {
+            changes.mapped("class", value.as_str().unwrap_or_default(), to);
+            *value = Value::from(to.clone());
+        }
+    };
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "persistentvolumeclaims" | "persistentvolumes") => {
+            hosts::along(object, "/spec/storageClassName", &mut class);
+            let old = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(OLD_CLASS));
+            old.into_iter().for_each(&mut class);
+        }
+        ("apps", "statefulsets") => {
+            hosts::along(object, "/spec/volumeClaimTemplates/*/spec/storageClassName", &mut class);
+        }
+        _ => {}
+    }
+    if let Some(spec) = pod_spec(kind).and_then(|at| object.pointer_mut(at)) {
+        let at = "/volumes/*/ephemeral/volumeClaimTemplate/spec/storageClassName";
+        hosts::along(spec, at, &mut class);
+    }
+}
+
+fn images(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+    if mapping.images.is_empty() {
+        return;
+    }
+    let Some(spec) = pod_spec(kind).and_then(|pointer| object.pointer_mut(pointer)) else { return };
+    for containers in CONTAINERS {
+        for container in each_mut(spec, &format!("/{containers}")) {
+            let Some(image) = container.get_mut("image") else { continue };
+            let from = image.as_str().unwrap_or_default().to_owned();
+            let longest = mapping.images.iter().filter(|(prefix, _)| from.starts_with(prefix.as_str()));
+            if let Some((prefix, to)) = longest.max_by_key(|(prefix, _)| prefix.len()) {
+                let new = format!("{to}{}", &from[prefix.len()..]);
+                changes.mapped("image", &from, &new);
+                *image = Value::from(new);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn kind(group: &str, plural: &str) -> KindInfo {
+        KindInfo::named(group, "v1", plural)
+    }
+
+    fn config() -> RestoreConfig {
+        let pairs = |all: &[(&str, &str)]| {
+            all.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+        };
+        RestoreConfig {
+            mapping: Mapping {
+                namespaces: pairs(&[("shop", "shop-test")]),
+                classes: pairs(&[("fast", "standard")]),
+                images: pairs(&[("docker.io/", "mirror.example/"), ("docker.io/library/", "lib.example/")]),
+                hosts: pairs(&[("example.com", "test.example.com")]),
+            },
+            ..RestoreConfig::default()
+        }
+    }
+
+    fn mapped(group: &str, plural: &str, mut object: Value) -> Value {
+        map(&kind(group, plural), &mut object, &config(), &mut Changes::default());
+        object
+    }
+
+    #[test]
+    fn references_to_a_mapped_namespace_are_renamed() {
+        let binding = mapped(
+            "rbac.authorization.k8s.io",
+            "rolebindings",
+            json!({"metadata": {"namespace": "shop"}, "subjects": [{"namespace": "shop"}, {"namespace": "other"}, {"kind": "User"}]}),
+        );
+        assert_eq!(binding["metadata"]["namespace"], "shop-test");
+        assert_eq!(binding["subjects"][0]["namespace"], "shop-test");
+        assert_eq!(binding["subjects"][1]["namespace"], "other");
+        let hook = json!({"webhooks": [{"clientConfig": {"service": {"namespace": "shop"}}}]});
+        let hook = mapped("admissionregistration.k8s.io", "validatingwebhookconfigurations", hook);
+        assert_eq!(hook["webhooks"][0]["clientConfig"]["service"]["namespace"], "shop-test");
+        let space = json!({"metadata": {"name": "shop", "labels": {NAME: "shop", "argocd.argoproj.io/instance": "x"}}});
+        assert_eq!(mapped("", "namespaces", space)["metadata"], json!({"name": "shop-test", "labels": {}}));
+        let policy = json!({"metadata": {"namespace": "a"}, "spec": {"ingress": [{"from": [{"namespaceSelector": {"matchLabels": {NAME: "shop"}}}]}]}});
+        let policy = mapped("networking.k8s.io", "networkpolicies", policy);
+        assert_eq!(
+            policy.pointer("/spec/ingress/0/from/0/namespaceSelector/matchLabels"),
+            Some(&json!({NAME: "shop-test"}))
+        );
+    }
+
+    #[test]
+    fn classes_images_and_hosts_are_mapped() {
+        let set = json!({"spec": {"volumeClaimTemplates": [{"spec": {"storageClassName": "fast"}}],
+            "template": {"spec": {"containers": [{"image": "docker.io/library/nginx:1"}, {"image": "docker.io/me/x"}, {"image": "quay.io/x"}]}}}});
+        let set = mapped("apps", "statefulsets", set);
+        assert_eq!(
+            set.pointer("/spec/volumeClaimTemplates/0/spec/storageClassName"),
+            Some(&json!("standard"))
+        );
+        let image = |at: usize| set.pointer(&format!("/spec/template/spec/containers/{at}/image")).cloned();
+        assert_eq!(image(0), Some(json!("lib.example/nginx:1")));
+        assert_eq!(image(1), Some(json!("mirror.example/me/x")));
+        assert_eq!(image(2), Some(json!("quay.io/x")));
+        let ingress = json!({"spec": {"rules": [{"host": "shop.example.com"}, {"host": "badexample.com"}], "tls": [{"hosts": ["example.com"]}]}});
+        assert_eq!(
+            mapped("networking.k8s.io", "ingresses", ingress)["spec"],
+            json!({"rules": [{"host": "shop.test.example.com"}, {"host": "badexample.com"}], "tls": [{"hosts": ["test.example.com"]}]})
+        );
+    }
+
+    #[test]
+    fn accounts_selectors_classes_and_aliases_are_mapped() {
+        let mut changes = Changes::default();
+        let mut binding = json!({"metadata": {"namespace": "shop"}, "subjects": [
+            {"kind": "Group", "name": "system:serviceaccounts:shop"},
+            {"kind": "User", "name": "system:serviceaccount:shop:web"},
+            {"kind": "Group", "name": "system:serviceaccounts"}]});
+        map(&kind("rbac.authorization.k8s.io", "rolebindings"), &mut binding, &config(), &mut changes);
+        let names: Vec<&str> = (0..3).map(|at| text(&binding["subjects"][at], "/name")).collect();
+        assert_eq!(
+            names,
+            [
+                "system:serviceaccounts:shop-test",
+                "system:serviceaccount:shop-test:web",
+                "system:serviceaccounts"
+            ]
+        );
+        let said = json!([{"key": NAME, "operator": "In", "values": ["shop", "other"]},
+            {"key": "team", "operator": "In", "values": ["shop"]}]);
+        let mut policy =
+            json!({"spec": {"egress": [{"to": [{"namespaceSelector": {"matchExpressions": said}}]}]}});
+        map(&kind("networking.k8s.io", "networkpolicies"), &mut policy, &config(), &mut changes);
+        let said = policy.pointer("/spec/egress/0/to/0/namespaceSelector/matchExpressions");
+        assert_eq!(
+            said.map(|said| (said[0]["values"].clone(), said[1]["values"].clone())),
+            Some((json!(["shop-test", "other"]), json!(["shop"])))
+        );
+        let claim = json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}}});
+        let mut pod = json!({"spec": {"volumes": [claim]}});
+        map(&kind("", "pods"), &mut pod, &config(), &mut changes);
+        let class = "/spec/volumes/0/ephemeral/volumeClaimTemplate/spec/storageClassName";
+        assert_eq!(text(&pod, class), "standard");
+        let alias = "nginx.ingress.kubernetes.io/server-alias";
+        let mut ingress = json!({"metadata": {"annotations": {alias: "a.example.com,b.example.org"}}});
+        map(&kind("networking.k8s.io", "ingresses"), &mut ingress, &config(), &mut changes);
+        assert_eq!(ingress["metadata"]["annotations"][alias], "a.test.example.com,b.example.org");
+    }
+}

@@ -1,0 +1,95 @@
+//! Changes an object on its way into the cluster, in this order: cuts, version, mapping, modifiers.
+
+mod comparison;
+mod hosts;
+mod mapping;
+mod modify;
+mod server_fields;
+mod versions;
+
+use serde::Serialize;
+
+pub(crate) use crate::target::kubernetes::change::comparison::{beside, carry_over, lacks, merge};
+pub(crate) use crate::target::kubernetes::change::mapping::map;
+pub(crate) use crate::target::kubernetes::change::modify::modify;
+pub use crate::target::kubernetes::change::modify::{Modifier, ModifierError};
+pub(crate) use crate::target::kubernetes::change::server_fields::{
+    NodePorts, Options, cut, unbind, without_families, without_node_ports,
+};
+pub(crate) use crate::target::kubernetes::change::versions::{Moved, moved};
+
+/// A change that is reported. Fields that the server sets in every object are removed without a report.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "change")]
+pub enum Change {
+    /// A field is removed because it ties the object to its old cluster.
+    Dropped {
+        /// The field, such as `spec.clusterIP`.
+        field: String,
+    },
+    /// A name is mapped.
+    Mapped {
+        /// Type of name: `namespace`, `class`, `image` or `host`.
+        what: &'static str,
+        /// The name in the backup.
+        from: String,
+        /// The new name.
+        to: String,
+    },
+    /// A modifier of the plan changed the object.
+    Modified {
+        /// The modifier's position in the plan, from 1.
+        modifier: usize,
+    },
+    /// The object is created suspended.
+    Suspended {
+        /// True for kbak's own jobs, which are always suspended; other jobs are suspended only in a copy.
+        own: bool,
+    },
+    /// The object is created in another version of the API.
+    Version {
+        /// The stored version.
+        from: String,
+        /// The version in which it is created.
+        to: String,
+    },
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dropped { field } => write!(f, "{field} dropped"),
+            Self::Mapped { what, from, to } => write!(f, "{what} {from} → {to} (mapping)"),
+            Self::Modified { modifier } => write!(f, "changed by modifier {modifier}"),
+            Self::Suspended { own: true } => f.write_str("suspended, as kbak's own jobs always are"),
+            Self::Suspended { own: false } => f.write_str("suspended, since this is a copy (--release jobs)"),
+            Self::Version { from, to } => write!(f, "{from} → {to}"),
+        }
+    }
+}
+
+/// The changes made to one object.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(Vec<Change>);
+
+impl Changes {
+    pub(crate) fn add(&mut self, change: Change) {
+        if !self.0.contains(&change) {
+            self.0.push(change);
+        }
+    }
+
+    pub(crate) fn dropped(&mut self, field: impl Into<String>) {
+        self.add(Change::Dropped { field: field.into() });
+    }
+
+    pub(crate) fn mapped(&mut self, what: &'static str, from: &str, to: &str) {
+        if from != to {
+            self.add(Change::Mapped { what, from: from.to_owned(), to: to.to_owned() });
+        }
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Change> {
+        self.0
+    }
+}

@@ -1,0 +1,299 @@
+//! Removes fields from an object before it is created: those that the server sets, and those that tie it to
+//! its old cluster.
+
+use serde_json::Value;
+
+use crate::kubernetes::KindInfo;
+use crate::target::kubernetes::change::Changes;
+use crate::target::kubernetes::object::{annotation, each, each_mut, map_mut, text};
+
+/// Metadata that the server or a second write sets.
+const METADATA: &[&str] = &[
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "managedFields",
+    "ownerReferences",
+];
+/// Annotations of the volume binder. With them a claim counts as bound to a volume that is gone.
+const BINDING: &[&str] = &[
+    "pv.kubernetes.io/bind-completed",
+    "pv.kubernetes.io/bound-by-controller",
+    "volume.kubernetes.io/storage-provisioner",
+    "volume.beta.kubernetes.io/storage-provisioner",
+    "volume.kubernetes.io/selected-node",
+];
+/// Labels of a Job and its pods that carry its UID.
+const JOB_UID: &[&str] = &["controller-uid", "batch.kubernetes.io/controller-uid"];
+
+/// Settings that decide which fields are cut.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// True if the target has a status subresource for the kind: the server drops a status in a create.
+    /// Otherwise the status is data like the rest.
+    pub(crate) status: bool,
+    /// Selects the node ports that are kept.
+    pub(crate) node_ports: NodePorts,
+}
+
+/// The node ports of a Service that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodePorts {
+    /// All, including those that a cluster assigned.
+    All,
+    /// Those that a user chose.
+    Chosen,
+    /// No node ports.
+    None,
+}
+
+/// Removes the fields of `object`, of `kind`, that a create must not contain.
+pub(crate) fn cut(kind: &KindInfo, object: &mut Value, options: Options, changes: &mut Changes) {
+    // Chosen ports are read from managedFields, which are removed below.
+    let is_service = (kind.group.as_str(), kind.plural.as_str()) == ("", "services");
+    let ports = if is_service && options.node_ports == NodePorts::Chosen {
+        explicit_ports(object)
+    } else {
+        Vec::new()
+    };
+    if options.status
+        && let Some(root) = object.as_object_mut()
+    {
+        root.remove("status");
+    }
+    if let Some(metadata) = map_mut(object, "/metadata") {
+        for field in METADATA {
+            metadata.remove(*field);
+        }
+        // These finalizers matter only while the object is being deleted.
+        let pending = [Value::from("foregroundDeletion"), Value::from("orphan")];
+        if let Some(finalizers) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
+            finalizers.retain(|finalizer| !pending.contains(finalizer));
+        }
+    }
+    match (kind.group.as_str(), kind.plural.as_str()) {
+        ("", "namespaces") => {
+            // The server sets the finalizers that count.
+            if let Some(spec) = map_mut(object, "/spec") {
+                spec.remove("finalizers");
+            }
+        }
+        ("", "services") => service(object, options, &ports, changes),
+        ("", "persistentvolumeclaims") => claim(object, changes),
+        ("", "persistentvolumes") => volume(object, changes),
+        ("", "pods") => pod(object, changes),
+        ("", "secrets") => secret(object, changes),
+        ("", "serviceaccounts") => account(object, changes),
+        ("batch", "jobs") => job(object, changes),
+        ("apps", "deployments") => {
+            if let Some(annotations) = map_mut(object, "/metadata/annotations") {
+                annotations.remove("deployment.kubernetes.io/revision");
+            }
+        }
+        ("apiextensions.k8s.io", "customresourcedefinitions") => definition(object, changes),
+        _ => {}
+    }
+}
+
+/// Removes the volume name of a claim whose volume is not available to it.
+pub(crate) fn unbind(object: &mut Value) -> bool {
+    drop_from(object, "/spec", &["volumeName"], &mut Changes::default())
+}
+
+fn drop_from(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut Changes) -> bool {
+    let Some(map) = map_mut(object, pointer) else { return false };
+    let mut any = false;
+    for field in fields {
+        if map.remove(*field).is_some() {
+            any = true;
+            changes.dropped(format!("{}.{field}", pointer.trim_start_matches('/').replace('/', ".")));
+        }
+    }
+    any
+}
+
+/// Removes addresses and ports, which the new cluster assigns. A `clusterIP` of "None" is a setting.
+fn service(object: &mut Value, options: Options, explicit: &[u64], changes: &mut Changes) {
+    if text(object, "/spec/clusterIP") != "None" {
+        drop_from(object, "/spec", &["clusterIP", "clusterIPs"], changes);
+    }
+    if options.node_ports == NodePorts::All {
+        return;
+    }
+    let Some(spec) = map_mut(object, "/spec") else { return };
+    let health = spec.get("healthCheckNodePort").and_then(Value::as_u64);
+    if health.is_some_and(|port| !explicit.contains(&port)) {
+        spec.remove("healthCheckNodePort");
+        changes.dropped("spec.healthCheckNodePort");
+    }
+    for port in each_mut(object, "/spec/ports") {
+        let given = port.get("nodePort").and_then(Value::as_u64);
+        if given.is_some_and(|given| !explicit.contains(&given))
+            && let Some(port) = port.as_object_mut()
+        {
+            port.remove("nodePort");
+            changes.dropped("spec.ports.nodePort");
+        }
+    }
+}
+
+/// Returns the node ports that a user chose, according to kubectl apply or a field manager.
+fn explicit_ports(object: &Value) -> Vec<u64> {
+    let mut ports = Vec::new();
+    let applied = annotation(object, "kubectl.kubernetes.io/last-applied-configuration")
+        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+        .unwrap_or_default();
+    ports.extend(each(&applied, "/spec/ports").filter_map(|port| port.get("nodePort")?.as_u64()));
+    ports.extend(applied.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64));
+    for manager in each(object, "/metadata/managedFields") {
+        let Some(spec) = manager.pointer("/fieldsV1/f:spec") else { continue };
+        if spec.get("f:healthCheckNodePort").is_some() {
+            ports.extend(object.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64));
+        }
+        let Some(owned) = spec.get("f:ports").and_then(Value::as_object) else { continue };
+        for name in owned.iter().filter(|(_, of)| of.get("f:nodePort").is_some()).map(|(name, _)| name) {
+            // The key is as in k:{"port":80,"protocol":"TCP"}.
+            let key: Value =
+                name.strip_prefix("k:").and_then(|key| serde_json::from_str(key).ok()).unwrap_or_default();
+            let same = |port: &&Value| {
+                port.get("port") == key.get("port")
+                    && key.get("protocol").is_none_or(|protocol| port.get("protocol") == Some(protocol))
+            };
+            ports.extend(
+                each(object, "/spec/ports").filter(same).filter_map(|port| port.get("nodePort")?.as_u64()),
+            );
+        }
+    }
+    ports
+}
+
+/// Removes the node ports of a Service, for when they are in use.
+pub(crate) fn without_node_ports(object: &mut Value) -> bool {
+    let mut any = drop_from(object, "/spec", &["healthCheckNodePort"], &mut Changes::default());
+    for port in each_mut(object, "/spec/ports").filter_map(Value::as_object_mut) {
+        any |= port.remove("nodePort").is_some();
+    }
+    any
+}
+
+/// Removes the address families of a Service, for when the cluster does not have them.
+pub(crate) fn without_families(object: &mut Value) -> bool {
+    drop_from(object, "/spec", &["ipFamilies", "ipFamilyPolicy"], &mut Changes::default())
+}
+
+fn claim(object: &mut Value, changes: &mut Changes) {
+    drop_from(object, "/metadata/annotations", BINDING, &mut Changes::default());
+    // With a missing data source the claim would stay pending forever; kbak restores the data itself.
+    drop_from(object, "/spec", &["dataSource", "dataSourceRef"], changes);
+}
+
+/// Removes the UID of the claim, but keeps its name: with the old UID the volume counts as released.
+fn volume(object: &mut Value, changes: &mut Changes) {
+    drop_from(object, "/metadata/annotations", BINDING, &mut Changes::default());
+    drop_from(object, "/spec/claimRef", &["uid", "resourceVersion"], changes);
+}
+
+fn pod(object: &mut Value, changes: &mut Changes) {
+    drop_from(object, "/spec", &["nodeName", "ephemeralContainers"], changes);
+    // Admission sets these from the priority class or the default class, and refuses other values.
+    drop_from(object, "/spec", &["priority", "preemptionPolicy"], &mut Changes::default());
+    // Admission mounts a new token.
+    let is_token = |value: &Value| text(value, "/name").starts_with("kube-api-access-");
+    if let Some(volumes) = object.pointer_mut("/spec/volumes").and_then(Value::as_array_mut) {
+        volumes.retain(|volume| !is_token(volume));
+    }
+    for containers in ["/spec/containers", "/spec/initContainers"] {
+        for container in each_mut(object, containers) {
+            if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+                mounts.retain(|mount| !is_token(mount));
+            }
+        }
+    }
+}
+
+/// Removes the token, which the controller fills in for the new ServiceAccount.
+fn secret(object: &mut Value, changes: &mut Changes) {
+    if text(object, "/type") == "kubernetes.io/service-account-token" {
+        drop_from(
+            object,
+            "/metadata/annotations",
+            &["kubernetes.io/service-account.uid"],
+            &mut Changes::default(),
+        );
+        drop_from(object, "/data", &["token", "ca.crt", "namespace"], changes);
+    }
+}
+
+/// Removes references to tokens that a controller of an old cluster made for the account.
+fn account(object: &mut Value, changes: &mut Changes) {
+    let prefixes = ["-token-", "-dockercfg-"].map(|of| format!("{}{of}", text(object, "/metadata/name")));
+    for list in ["secrets", "imagePullSecrets"] {
+        let Some(names) = object.get_mut(list).and_then(Value::as_array_mut) else { continue };
+        let before = names.len();
+        names.retain(|named| !prefixes.iter().any(|prefix| text(named, "/name").starts_with(prefix)));
+        if names.len() < before {
+            changes.dropped(list);
+        }
+    }
+}
+
+/// Removes a selector that the server generated, because it names the old Job's UID.
+fn job(object: &mut Value, changes: &mut Changes) {
+    if object.pointer("/spec/manualSelector") == Some(&Value::Bool(true)) {
+        return;
+    }
+    drop_from(object, "/spec", &["selector"], changes);
+    let quiet = &mut Changes::default();
+    drop_from(object, "/spec/template/metadata/labels", JOB_UID, quiet);
+    drop_from(object, "/metadata/labels", JOB_UID, quiet);
+}
+
+/// Turns off a setting that the old API allowed and the new one refuses. The stored versions are part of the
+/// status.
+fn definition(object: &mut Value, changes: &mut Changes) {
+    if let Some(spec) = map_mut(object, "/spec")
+        && spec.get("preserveUnknownFields") == Some(&Value::Bool(true))
+    {
+        spec.insert("preserveUnknownFields".into(), Value::Bool(false));
+        changes.dropped("spec.preserveUnknownFields");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn services() -> KindInfo {
+        KindInfo::named("", "v1", "services")
+    }
+
+    #[test]
+    fn chosen_node_ports_are_kept() {
+        let mut object = json!({
+            "metadata": {"managedFields": [{"fieldsV1": {"f:spec": {"f:ports": {
+                "k:{\"port\":80,\"protocol\":\"TCP\"}": {"f:nodePort": {}, "f:port": {}}}}}}]},
+            "spec": {"clusterIP": "10.0.0.9", "ports": [
+                {"port": 80, "protocol": "TCP", "nodePort": 30080},
+                {"port": 443, "protocol": "TCP", "nodePort": 30443}]},
+        });
+        let mut changes = Changes::default();
+        let stored = object.clone();
+        cut(&services(), &mut object, Options { status: true, node_ports: NodePorts::Chosen }, &mut changes);
+        assert_eq!(object["spec"]["ports"][0]["nodePort"], 30080);
+        assert_eq!(object["spec"]["ports"][1].get("nodePort"), None);
+        let told: Vec<String> = changes.into_vec().iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["spec.clusterIP dropped", "spec.ports.nodePort dropped"]);
+        for (node_ports, left) in [(NodePorts::All, 2), (NodePorts::None, 0)] {
+            let mut object = stored.clone();
+            cut(&services(), &mut object, Options { status: true, node_ports }, &mut Changes::default());
+            assert_eq!(each(&object, "/spec/ports").filter(|port| port["nodePort"].is_u64()).count(), left);
+        }
+        assert!(without_node_ports(&mut object));
+        assert_eq!(object["spec"]["ports"][0].get("nodePort"), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! Effects that a copy must not have: with the same objects, a second cluster or namespace would run the same
+//! jobs, publish the same DNS names, order the same certificates and request the same addresses as the
+//! original.
+
+use serde_json::Value;
+
+use crate::kubernetes::KindInfo;
+use crate::target::kubernetes::config::Release;
+use crate::target::kubernetes::object::{each, text};
+
+/// Kinds that a copy does not create: group, resources (`*`: all), and the effect to release.
+const HELD: &[(&str, &[&str], Release)] = &[
+    ("networking.k8s.io", &["ingresses"], Release::Ingress),
+    ("extensions", &["ingresses"], Release::Ingress),
+    (
+        "gateway.networking.k8s.io",
+        &["gateways", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes", "listenersets"],
+        Release::Ingress,
+    ),
+    ("networking.istio.io", &["gateways", "virtualservices"], Release::Ingress),
+    ("route.openshift.io", &["routes"], Release::Ingress),
+    ("traefik.io", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
+    ("traefik.containo.us", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
+    ("projectcontour.io", &["httpproxies"], Release::Ingress),
+    ("getambassador.io", &["hosts", "mappings", "tcpmappings"], Release::Ingress),
+    ("externaldns.k8s.io", &["dnsendpoints"], Release::Dns),
+    ("externaldns.nginx.org", &["dnsendpoints"], Release::Dns),
+    ("acme.cert-manager.io", &["*"], Release::Acme),
+    ("cert-manager.io", &["certificates", "certificaterequests"], Release::Acme),
+    ("networking.gke.io", &["managedcertificates"], Release::Acme),
+    // These run on a schedule and cannot be suspended.
+    ("k8up.io", &["schedules"], Release::Jobs),
+];
+
+/// Kinds that a copy creates suspended: group, resource, and the field that suspends them.
+const SUSPENDED: &[(&str, &str, &str)] = &[
+    ("batch", "cronjobs", "suspend"),
+    ("batch", "jobs", "suspend"),
+    ("argoproj.io", "cronworkflows", "suspend"),
+    ("argoproj.io", "workflows", "suspend"),
+    ("postgresql.cnpg.io", "scheduledbackups", "suspend"),
+    ("velero.io", "schedules", "paused"),
+    // They deploy to a cluster that they name, which may be that of the backup, or write to Git.
+    ("helm.toolkit.fluxcd.io", "helmreleases", "suspend"),
+    ("kustomize.toolkit.fluxcd.io", "kustomizations", "suspend"),
+    ("image.toolkit.fluxcd.io", "imageupdateautomations", "suspend"),
+    ("tekton.dev", "cronjobs", "suspend"),
+];
+
+/// Returns the effect for which a copy holds `object` back, if any.
+pub(crate) fn held(kind: &KindInfo, object: &Value) -> Option<Release> {
+    let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
+    let whole = HELD
+        .iter()
+        .find(|(of, plurals, _)| *of == group && (plurals.contains(&"*") || plurals.contains(&plural)));
+    if let Some((.., release)) = whole {
+        return Some(*release);
+    }
+    let takes_addresses =
+        || text(object, "/spec/type") == "LoadBalancer" || each(object, "/spec/externalIPs").next().is_some();
+    if (group, plural) == ("", "services") && takes_addresses() {
+        return Some(Release::Loadbalancers);
+    }
+    if group == "argoproj.io" && syncs(plural, object) {
+        return Some(Release::Jobs);
+    }
+    let acme = matches!((group, plural), ("cert-manager.io", "issuers" | "clusterissuers"));
+    if acme && object.pointer("/spec/acme").is_some() {
+        return Some(Release::Acme);
+    }
+    let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    let published = annotations
+        .is_some_and(|all| all.keys().any(|name| name.starts_with("external-dns.alpha.kubernetes.io/")));
+    published.then_some(Release::Dns)
+}
+
+/// True if Argo CD would deploy an Application automatically, to a cluster that it names, which may be that
+/// of the backup.
+fn syncs(plural: &str, object: &Value) -> bool {
+    let automated = |at: &str| {
+        let automated = object.pointer(at).filter(|automated| !automated.is_null());
+        automated.is_some_and(|automated| automated.get("enabled") != Some(&Value::Bool(false)))
+    };
+    match plural {
+        "applications" => automated("/spec/syncPolicy/automated"),
+        "applicationsets" => {
+            automated("/spec/template/spec/syncPolicy/automated")
+                || text(object, "/spec/templatePatch").contains("automated")
+        }
+        _ => false,
+    }
+}
+
+/// Suspends `object` if its kind can be suspended. Returns true if it was running.
+pub(crate) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
+    let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    let Some((.., field)) = of else { return false };
+    let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return false };
+    spec.insert((*field).to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
+}
+
+/// Sets the suspension of `object` to that of `there`, so that no running object is stopped.
+pub(crate) fn keep_running(kind: &KindInfo, object: &mut Value, there: &Value) {
+    let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    let Some((.., field)) = of else { return };
+    let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return };
+    match there.pointer("/spec").and_then(|spec| spec.get(*field)) {
+        Some(now) => drop(spec.insert((*field).to_owned(), now.clone())),
+        None => drop(spec.remove(*field)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn objects_with_effects_beyond_a_copy_are_held_back() {
+        let of = |group: &str, plural: &str, spec: Value| {
+            held(&KindInfo::named(group, "v1", plural), &json!({"metadata": {}, "spec": spec}))
+        };
+        let addresses = json!({"type": "ClusterIP", "externalIPs": ["192.0.2.7"]});
+        assert_eq!(of("", "services", addresses), Some(Release::Loadbalancers));
+        assert_eq!(of("", "services", json!({"type": "ClusterIP", "externalIPs": []})), None);
+        assert_eq!(of("networking.istio.io", "virtualservices", json!({})), Some(Release::Ingress));
+        let policy = |automated: Value| json!({"syncPolicy": {"automated": automated}});
+        for (automated, wanted) in [
+            (json!({}), Some(Release::Jobs)),
+            (json!({"prune": true, "enabled": true}), Some(Release::Jobs)),
+            (json!({"enabled": false}), None),
+            (Value::Null, None),
+        ] {
+            assert_eq!(of("argoproj.io", "applications", policy(automated.clone())), wanted, "{automated}");
+            let template = json!({"template": {"spec": policy(automated.clone())}});
+            assert_eq!(of("argoproj.io", "applicationsets", template), wanted, "{automated}");
+        }
+        assert_eq!(of("argoproj.io", "rollouts", policy(json!({}))), None);
+    }
+
+    #[test]
+    fn flux_deployments_are_suspended_in_a_copy() {
+        for (group, plural) in
+            [("helm.toolkit.fluxcd.io", "helmreleases"), ("kustomize.toolkit.fluxcd.io", "kustomizations")]
+        {
+            let mut object = json!({"spec": {"interval": "5m"}});
+            assert!(suspend(&KindInfo::named(group, "v2", plural), &mut object));
+            assert_eq!(object["spec"]["suspend"], true);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Splits a stream of byte pieces into lines, and limits the memory for lines in progress.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::{BoxStream, Stream, StreamExt as _};
+use memchr::memchr;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::kubernetes::KindInfo;
+use crate::target::kubernetes::{ResourceStreams, RestoreError, StreamError};
+
+/// The longest line in bytes. No API server takes an object of more than 3 MiB, and its JSON with all field
+/// managers stays far below this.
+const LONGEST: usize = 64 << 20;
+
+/// Opens the stored stream of a kind at its start.
+pub(crate) async fn open<'a>(
+    streams: &'a dyn ResourceStreams,
+    kind: &KindInfo,
+) -> Result<BoxStream<'a, Result<Bytes, StreamError>>, RestoreError> {
+    let opened = streams.open(kind).await;
+    opened.map_err(|source| RestoreError::Stream { resource: kind.resource(), source })
+}
+
+/// Returns the lines of `pieces` without their LF, numbered from 1. A last line without LF is an error: the
+/// stream was truncated.
+pub(crate) fn lines<'a>(
+    resource: &'a str,
+    pieces: BoxStream<'a, Result<Bytes, StreamError>>,
+) -> impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a {
+    let cutter = Cutter { resource, pieces, rest: BytesMut::new(), searched: 0, line: 0, over: false };
+    futures::stream::unfold(cutter, |mut cutter| async move {
+        if cutter.over {
+            return None;
+        }
+        let next = cutter.next().await?;
+        cutter.over = next.is_err();
+        Some((next, cutter))
+    })
+}
+
+/// Memory budget for objects in progress: a few large ones use as much as many small ones.
+#[derive(Debug, Clone)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// Bytes per semaphore permit; a semaphore counts in 32 bits.
+const GRAIN: usize = 1 << 10;
+/// Bytes that may be in progress.
+const ROOM: usize = 16 << 20;
+/// Memory per byte of a line: the line, its tree, the request, the answer.
+const TIMES: usize = 8;
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM / GRAIN)))
+    }
+}
+
+/// A line number, its line, and the permit for its memory until this is dropped.
+pub(crate) type Paced = (u64, Bytes, Option<OwnedSemaphorePermit>);
+
+/// Returns each line when the budget has room for it.
+pub(crate) fn paced<'a>(
+    lines: impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a,
+    room: &Room,
+) -> impl Stream<Item = Result<Paced, RestoreError>> + 'a {
+    let room = room.clone();
+    lines.then(move |line| {
+        let room = room.0.clone();
+        async move {
+            let (number, line) = line?;
+            // An object larger than the budget is processed alone.
+            let grains = (line.len() * TIMES).div_ceil(GRAIN).clamp(1, ROOM / GRAIN);
+            let permit = room.acquire_many_owned(u32::try_from(grains).unwrap_or(u32::MAX)).await.ok();
+            Ok((number, line, permit))
+        }
+    })
+}
+
+struct Cutter<'a> {
+    resource: &'a str,
+    pieces: BoxStream<'a, Result<Bytes, StreamError>>,
+    rest: BytesMut,
+    searched: usize,
+    line: u64,
+    over: bool,
+}
+
+impl Cutter<'_> {
+    async fn next(&mut self) -> Option<Result<(u64, Bytes), RestoreError>> {
+        loop {
+            if let Some(found) = memchr(b'\n', &self.rest[self.searched..]) {
+                let mut line = self.rest.split_to(self.searched + found + 1);
+                line.truncate(line.len() - 1);
+                self.searched = 0;
+                self.line += 1;
+                return Some(Ok((self.line, line.freeze())));
+            }
+            self.searched = self.rest.len();
+            if self.rest.len() > LONGEST {
+                return Some(Err(self.damaged("it is too long")));
+            }
+            match self.pieces.next().await {
+                Some(Ok(piece)) => self.rest.extend_from_slice(&piece),
+                Some(Err(source)) => {
+                    let resource = self.resource.to_owned();
+                    return Some(Err(RestoreError::Stream { resource, source }));
+                }
+                None if self.rest.is_empty() => return None,
+                None => return Some(Err(self.damaged("it has no end"))),
+            }
+        }
+    }
+
+    fn damaged(&self, problem: &'static str) -> RestoreError {
+        RestoreError::Damaged { resource: self.resource.to_owned(), line: self.line + 1, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{FutureExt as _, TryStreamExt as _};
+
+    fn cut(pieces: &[&'static str]) -> Result<Vec<(u64, Bytes)>, RestoreError> {
+        let pieces: Vec<Result<Bytes, StreamError>> =
+            pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
+        let stream = futures::stream::iter(pieces).boxed();
+        lines("pods", stream).try_collect().now_or_never().expect("nothing to wait for")
+    }
+
+    #[test]
+    fn lines_are_found_in_pieces_cut_anywhere() {
+        let found = cut(&["a", "b\nc", "", "\n\nd\n"]).expect("lines");
+        let texts: Vec<_> = found.iter().map(|(_, line)| std::str::from_utf8(line).expect("text")).collect();
+        assert_eq!(texts, ["ab", "c", "", "d"]);
+    }
+
+    #[test]
+    fn truncated_stream_is_rejected() {
+        let error = cut(&["a\nb"]).expect_err("the last line has no end");
+        assert!(matches!(error, RestoreError::Damaged { line: 2, .. }), "{error}");
+    }
+}

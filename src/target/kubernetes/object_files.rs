@@ -1,0 +1,279 @@
+//! Writes resources as files: `<folder>/<group>/<Kind>/<namespace>/<name>.yaml`.
+//!
+//! Names come from the backup and are not trusted: a name becomes one path component, different for each
+//! name. Every folder is opened beneath its parent without following links (openat2), and no file is
+//! overwritten.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde_json::Value;
+
+use crate::kubernetes::KindInfo;
+use crate::target::kubernetes::lines::{lines, open};
+use crate::target::kubernetes::object::text;
+use crate::target::kubernetes::selection_usage::{Absent, Fits};
+use crate::target::kubernetes::{ObjectRef, ResourceStreams, RestoreConfig, RestoreError};
+
+/// The longest path component without its extension, in bytes; Linux allows 255 with it.
+const LONGEST: usize = 200;
+/// Folders of the core group and of cluster-scoped objects. No group or namespace has these names.
+const CORE: &str = "core";
+const CLUSTER: &str = "_cluster";
+
+/// The format of the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// YAML as kubectl reads it: words with another meaning in YAML 1.1 are quoted.
+    Yaml,
+    /// The stored bytes.
+    Json,
+}
+
+/// The result of writing files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Number of files.
+    pub files: u64,
+    /// Size of the files in bytes.
+    pub bytes: u64,
+    /// Selectors that match no object of the snapshot.
+    pub absent: Vec<Absent>,
+}
+
+/// The reason why not all files were written.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The backup cannot be read.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The file exists already. Files are never overwritten.
+    #[error("{0} exists already")]
+    Exists(PathBuf),
+    /// A file or folder cannot be created or written.
+    #[error("cannot write {path}")]
+    Io {
+        /// The path of the file or folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The object cannot be written as YAML.
+    #[error("cannot write {0} as YAML")]
+    Format(PathBuf),
+}
+
+/// Writes each object of `streams` to its own file beneath `folder`, which is created if needed. Objects that
+/// `config` does not select are left out; the others are not changed.
+///
+/// # Errors
+/// [`DirectoryError`]; files written so far stay.
+pub async fn write_directory(
+    streams: &dyn ResourceStreams,
+    folder: &Path,
+    format: FileFormat,
+    config: &RestoreConfig,
+) -> Result<Written, DirectoryError> {
+    let io = |source| DirectoryError::Io { path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?;
+    let root = Arc::new(root);
+    let (mut written, fits) = (Written::default(), Fits::new(config));
+    for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
+        let resource = kind.resource();
+        let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
+        while let Some(line) = lines.next().await {
+            let (number, line) = line?;
+            let (object, place) = place(&kind, &line, format).map_err(|problem| {
+                DirectoryError::from(RestoreError::Damaged {
+                    resource: resource.clone(),
+                    line: number,
+                    problem,
+                })
+            })?;
+            if !selected(&kind, &object, config, &fits) {
+                continue;
+            }
+            let (root, shown) = (root.clone(), folder.join(place.join("/")));
+            // A file system may block, and must not block the runtime's threads.
+            let job =
+                tokio::task::spawn_blocking(move || write(&root, &place, &shown, &object, &line, format));
+            let bytes = job.await.map_err(|error| io(std::io::Error::other(error)))??;
+            written.files += 1;
+            written.bytes += bytes;
+        }
+    }
+    written.absent = fits.absent();
+    Ok(written)
+}
+
+/// Returns the selectors that match no object of the snapshot; writes no files.
+///
+/// # Errors
+/// [`RestoreError`] when the backup cannot be read.
+pub async fn absent(
+    streams: &dyn ResourceStreams,
+    config: &RestoreConfig,
+) -> Result<Vec<Absent>, RestoreError> {
+    let fits = Fits::new(config);
+    for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
+        let resource = kind.resource();
+        let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
+        while let Some(line) = lines.next().await {
+            let (number, line) = line?;
+            let object: Value = serde_json::from_slice(&line).map_err(|_| RestoreError::Damaged {
+                resource: resource.clone(),
+                line: number,
+                problem: "it is not JSON",
+            })?;
+            selected(&kind, &object, config, &fits);
+        }
+    }
+    Ok(fits.absent())
+}
+
+fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig, fits: &Fits<'_>) -> bool {
+    let namespace = kind.namespaced.then(|| text(object, "/metadata/namespace"));
+    let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
+    let named = ObjectRef {
+        resource: kind.resource(),
+        kind: kind.kind.clone(),
+        namespace: namespace.unwrap_or_default().to_owned(),
+        name: text(object, "/metadata/name").to_owned(),
+    };
+    let selected = config.selects(&named.resource, namespace, &named.name, labels);
+    fits.note(&named, kind.namespaced, object, selected);
+    selected
+}
+
+/// Returns the object of a line and the components of its path.
+fn place(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value, Vec<String>), &'static str> {
+    let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
+    let name = text(&object, "/metadata/name");
+    if name.is_empty() {
+        return Err("it is no object with a name");
+    }
+    let ending = match format {
+        FileFormat::Yaml => "yaml",
+        FileFormat::Json => "json",
+    };
+    let group = if kind.group.is_empty() { CORE.to_owned() } else { component(&kind.group) };
+    let namespace = match text(&object, "/metadata/namespace") {
+        "" => CLUSTER.to_owned(),
+        namespace => component(namespace),
+    };
+    let file = format!("{}.{ending}", component(name));
+    Ok((object, vec![group, component(&kind.kind), namespace, file]))
+}
+
+/// Turns a name into one path component. Unusual characters, a leading dot or underscore and the percent sign
+/// become `%XX`; a name that is too long is cut and gets a hash.
+fn component(name: &str) -> String {
+    let mut escaped = String::new();
+    for (index, byte) in name.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric()
+            || byte == b'-'
+            || byte == b':'
+            || (index > 0 && (byte == b'.' || byte == b'_'));
+        if plain {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if escaped.len() > LONGEST {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        escaped.truncate(LONGEST - 33);
+        escaped.push('~');
+        escaped.push_str(&hash[..32]);
+    }
+    escaped
+}
+
+fn write(
+    root: &OwnedFd,
+    place: &[String],
+    shown: &Path,
+    object: &Value,
+    line: &Bytes,
+    format: FileFormat,
+) -> Result<u64, DirectoryError> {
+    let io = |source: std::io::Error| DirectoryError::Io { path: shown.to_owned(), source };
+    let text = match format {
+        FileFormat::Json => [line.as_ref(), b"\n"].concat(),
+        FileFormat::Yaml => {
+            yaml(object).ok_or_else(|| DirectoryError::Format(shown.to_owned()))?.into_bytes()
+        }
+    };
+    let Some((file, folders)) = place.split_last() else { return Ok(0) };
+    let mut folder: Option<OwnedFd> = None;
+    for name in folders {
+        let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+        match rustix::fs::mkdirat(at, name.as_str(), Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(io(error.into())),
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let next = beneath(at, name, flags, Mode::empty()).map_err(|error| io(error.into()))?;
+        folder = Some(next);
+    }
+    let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+    // Files may hold Secrets, so only the current user may access them.
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let made = match beneath(at, file, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(made) => made,
+        Err(Errno::EXIST) => return Err(DirectoryError::Exists(shown.to_owned())),
+        Err(error) => return Err(io(error.into())),
+    };
+    File::from(made).write_all(&text).map_err(|error| {
+        // A partial file would pass for a complete one, and block the next attempt.
+        let _ = rustix::fs::unlinkat(at, file.as_str(), AtFlags::empty());
+        io(error)
+    })?;
+    Ok(text.len() as u64)
+}
+
+fn beneath(at: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(at, name, flags, mode, resolve)
+}
+
+/// Returns the object in YAML that means the same in YAML 1.1 and 1.2.
+pub(crate) fn yaml(object: &Value) -> Option<String> {
+    let options = serde_saphyr::ser_options! {
+        // Long lines are not folded, because parsers differ in folding.
+        folded_wrap_chars: usize::MAX,
+    };
+    serde_saphyr::to_string_with_options(object, options).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::component;
+
+    #[test]
+    fn each_name_becomes_its_own_path_component() {
+        for (name, wanted) in [
+            ("web", "web"),
+            ("..", "%2E."),
+            ("../../etc/passwd", "%2E.%2F..%2Fetc%2Fpasswd"),
+            ("_cluster", "%5Fcluster"),
+            ("a%2Fb", "a%252Fb"),
+            ("system:node", "system:node"),
+            ("a\0b\n", "a%00b%0A"),
+        ] {
+            assert_eq!(component(name), wanted);
+        }
+        let (a, b) = (component(&"x".repeat(300)), component(&format!("{}y", "x".repeat(299))));
+        assert!(a != b && a.len() <= 200 && b.len() <= 200);
+    }
+}

@@ -1,0 +1,174 @@
+//! The plan of a restore: decides for every object before any write. The decisions are hashed, so that a
+//! later run can be checked against them.
+
+mod build;
+mod totals;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::target::kubernetes::change::Change;
+use crate::target::kubernetes::config::{Allow, Release};
+use crate::target::kubernetes::judge::Skip;
+use crate::target::kubernetes::object::ObjectRef;
+use crate::target::kubernetes::outcome::Refusal;
+use crate::target::kubernetes::selection_usage::Absent;
+
+pub use crate::target::kubernetes::plan::build::plan_resources;
+pub use crate::target::kubernetes::plan::totals::{ChangeSum, Sum};
+
+/// The action for an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "action", content = "why")]
+pub enum Action {
+    /// The object is created.
+    Create,
+    /// It exists already as in the backup.
+    Leave,
+    /// The existing object is changed to the backup's state.
+    Patch,
+    /// The existing object is replaced.
+    Replace,
+    /// The object is skipped by a rule.
+    Skip(Skip),
+    /// The object is restored only with this permission.
+    Refuse(Allow),
+    /// The object is restored only if a copy may have this effect.
+    Hold(Release),
+    /// The object cannot be restored.
+    Conflict(Conflict),
+}
+
+/// The reason why an object cannot be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Conflict {
+    /// An existing object of its name differs and is left unchanged.
+    Differs,
+    /// Another object of the backup would have the same name.
+    Collides,
+    /// The cluster does not serve its kind, and this restore does not bring it.
+    Unserved,
+    /// Its namespace does not exist, and this restore does not create it.
+    NoNamespace,
+    /// The object cannot be sent.
+    Unfit,
+}
+
+/// The condition that an object waits for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "for", content = "name")]
+pub enum Wait {
+    /// The namespace must be created first.
+    Namespace(String),
+    /// The namespace is being deleted.
+    Terminating(String),
+    /// An object of the same name is being deleted.
+    Ending(String),
+    /// The definition must be created first.
+    Definition(String),
+    /// A webhook of the cluster does not answer.
+    Webhook(String),
+    /// A Service must become ready.
+    Backend(String),
+}
+
+impl std::fmt::Display for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "Namespace {name}"),
+            Self::Terminating(name) => write!(f, "the end of Namespace {name}, which is being deleted"),
+            Self::Ending(object) => write!(f, "the end of {object}, which is being deleted"),
+            Self::Definition(name) => write!(f, "CustomResourceDefinition {name}"),
+            Self::Webhook(name) => write!(f, "webhook {name}, which does not answer"),
+            Self::Backend(name) => write!(f, "{name} to be ready"),
+        }
+    }
+}
+
+/// The extent to which an object was checked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "grade", content = "before")]
+pub enum Grade {
+    /// Checked locally and against the existing object, but not by the server.
+    Offline,
+    /// Accepted by the server in a dry run, with every field.
+    DryRun,
+    /// Refused by the server in a dry run.
+    Refused,
+    /// The server cannot check it before this condition holds.
+    NotBefore(Wait),
+}
+
+/// The decision about one object.
+#[derive(Debug, Clone, Serialize)]
+pub struct Decision {
+    /// The object's name in the target cluster.
+    #[serde(flatten)]
+    pub object: ObjectRef,
+    /// The action for the object.
+    #[serde(flatten)]
+    pub action: Action,
+    /// The changes made to the object.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+    /// The conditions that the object waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
+    /// The extent to which it was checked.
+    #[serde(flatten)]
+    pub grade: Grade,
+    /// The reason against it, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// True if a second write follows: owners, field managers, status. Also true for an existing object that
+    /// an earlier restore did not finish.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub second: bool,
+    /// Hash of the object that would be sent; empty if none would.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+}
+
+/// The plan as a whole.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// SHA-256 over all decisions in order, and the settings that matter.
+    pub hash: String,
+    /// True if the target is another cluster than that of the backup and does not take its place.
+    pub foreign: bool,
+    /// The UID of the backup's cluster, and of the target.
+    pub clusters: (Option<String>, Option<String>),
+    /// Objects by action.
+    pub sums: Vec<Sum>,
+    /// Changes, by kind.
+    pub changes: Vec<ChangeSum>,
+    /// Number of waiting objects, by condition.
+    pub waits: BTreeMap<String, u64>,
+    /// Number of objects, by extent of the check.
+    pub grades: BTreeMap<&'static str, u64>,
+    /// The first objects that the server refused in a dry run, and the reasons.
+    pub refused: Vec<(ObjectRef, String)>,
+    /// Objects that are created or changed, without those that need only second writes.
+    pub writes: u64,
+    /// Objects that need a second write: owners, field managers, status.
+    pub second_writes: u64,
+    /// Bytes to send.
+    pub bytes: u64,
+    /// References to owners that will not exist; the objects lose them.
+    pub owners_lost: u64,
+    /// Selectors that match no object of the snapshot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
+    /// Notes for the reader of the plan.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Returns the number of objects whose action matches.
+    #[must_use]
+    pub fn count(&self, which: impl Fn(&Action) -> bool) -> u64 {
+        self.sums.iter().filter(|sum| which(&sum.action)).map(|sum| sum.count).sum()
+    }
+}

@@ -1,0 +1,140 @@
+//! Sums up decisions as they are made; there may be too many to keep.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::target::kubernetes::object::ObjectRef;
+use crate::target::kubernetes::plan::{Action, Decision, Grade};
+
+/// The largest number of names that a sum keeps.
+const EXAMPLES: usize = 10;
+/// The largest number of distinct changes that are kept.
+const CHANGES: usize = 500;
+
+/// Objects with the same action.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sum {
+    /// The action.
+    #[serde(flatten)]
+    pub action: Action,
+    /// Number of objects.
+    pub count: u64,
+    /// Number of objects, by kind.
+    pub kinds: BTreeMap<String, u64>,
+    /// Number of objects, by namespace; empty for cluster-scoped objects.
+    pub namespaces: BTreeMap<String, u64>,
+    /// The first of them, with the reasons against them.
+    pub examples: Vec<(ObjectRef, Option<String>)>,
+}
+
+/// One change that objects of one kind share.
+#[derive(Debug, Clone, Serialize)]
+pub struct ChangeSum {
+    /// The kind.
+    pub kind: String,
+    /// The change, in words.
+    pub change: String,
+    /// Number of objects.
+    pub count: u64,
+    /// The first object with the change.
+    pub example: ObjectRef,
+}
+
+/// The sums so far.
+#[derive(Default)]
+pub(crate) struct Sums {
+    sums: BTreeMap<Action, Sum>,
+    changes: BTreeMap<(String, String), ChangeSum>,
+    changes_left_out: u64,
+    waits: BTreeMap<String, u64>,
+    grades: BTreeMap<&'static str, u64>,
+    refused: Vec<(ObjectRef, String)>,
+    hash: Sha256,
+}
+
+impl Sums {
+    /// Adds to the hash a value that matters besides the decisions.
+    pub(crate) fn mix(&mut self, value: &impl Serialize) {
+        // Serializing names and flags into memory does not fail.
+        let text = serde_json::to_string(value).unwrap_or_default();
+        self.hash.update(text.as_bytes());
+        self.hash.update(b"\n");
+    }
+
+    pub(crate) fn add(&mut self, decision: &Decision) {
+        // The extent of the check does not change what a restore does.
+        let sent = (&decision.digest, decision.second);
+        self.mix(&(&decision.object, &decision.action, &decision.changes, &decision.waits, sent));
+        let sum = self.sums.entry(decision.action.clone()).or_insert_with(|| Sum {
+            action: decision.action.clone(),
+            count: 0,
+            kinds: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            examples: Vec::new(),
+        });
+        sum.count += 1;
+        *sum.kinds.entry(decision.object.kind.clone()).or_default() += 1;
+        *sum.namespaces.entry(decision.object.namespace.clone()).or_default() += 1;
+        if sum.examples.len() < EXAMPLES {
+            let why = decision.refusal.as_ref().map(ToString::to_string);
+            sum.examples.push((decision.object.clone(), why));
+        }
+        for change in &decision.changes {
+            let key = (decision.object.kind.clone(), change.to_string());
+            if self.changes.len() >= CHANGES && !self.changes.contains_key(&key) {
+                self.changes_left_out += 1;
+                continue;
+            }
+            let (kind, text) = key.clone();
+            let example = decision.object.clone();
+            let first = ChangeSum { kind, change: text, count: 0, example };
+            self.changes.entry(key).or_insert(first).count += 1;
+        }
+        for wait in &decision.waits {
+            *self.waits.entry(wait.to_string()).or_default() += 1;
+        }
+        if let (Grade::Refused, Some(refusal)) = (&decision.grade, &decision.refusal)
+            && self.refused.len() < EXAMPLES
+        {
+            self.refused.push((decision.object.clone(), refusal.to_string()));
+        }
+        let grade = match decision.grade {
+            Grade::Offline => "checked offline",
+            Grade::DryRun => "taken by the server in a dry run",
+            Grade::Refused => "refused by the server in a dry run",
+            Grade::NotBefore(_) => "not checked by the server: something has to be there first",
+        };
+        if matches!(decision.action, Action::Create | Action::Patch | Action::Replace | Action::Conflict(_)) {
+            *self.grades.entry(grade).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn finish(self) -> Summed {
+        let mut notes = Vec::new();
+        if self.changes_left_out > 0 {
+            notes.push(format!("{} more changes are in -o json", self.changes_left_out));
+        }
+        Summed {
+            hash: self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+            sums: self.sums.into_values().collect(),
+            changes: self.changes.into_values().collect(),
+            waits: self.waits,
+            grades: self.grades,
+            refused: self.refused,
+            notes,
+        }
+    }
+}
+
+/// The finished sums.
+pub(crate) struct Summed {
+    pub(crate) hash: String,
+    pub(crate) sums: Vec<Sum>,
+    pub(crate) changes: Vec<ChangeSum>,
+    pub(crate) waits: BTreeMap<String, u64>,
+    pub(crate) grades: BTreeMap<&'static str, u64>,
+    pub(crate) refused: Vec<(ObjectRef, String)>,
+    pub(crate) notes: Vec<String>,
+}

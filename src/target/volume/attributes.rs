@@ -1,0 +1,208 @@
+//! Sets owner, mode, extended attributes and times, in the order in which each survives the next.
+//!
+//! Changing the owner clears setuid, setgid and capabilities; changing the mode rewrites an ACL's
+//! mask. So the order is owner, mode, extended attributes, times. The result is read back, and
+//! differences are reported whatever the calls returned: network file systems map owners, others
+//! round times.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::{Errno, Result};
+
+use crate::format::tar::Entry;
+use crate::fs::beneath::{proc_fd, proc_path, stat_at, stat_fd};
+use crate::fs::stat::Stat;
+use crate::target::volume::report::Loss;
+
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+const CAPABILITY: &[u8] = b"security.capability";
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+
+/// A file that gets attributes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Subject<'a> {
+    /// An open file or directory.
+    Open(BorrowedFd<'a>),
+    /// The name of a pipe or device that this restore made in an open directory.
+    Named(BorrowedFd<'a>, &'a [u8]),
+    /// The name of a symbolic link, which has no mode.
+    Link(BorrowedFd<'a>, &'a [u8]),
+}
+
+/// Options for setting attributes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// True if attributes beyond `user.*`, ACLs and capabilities are set.
+    pub(crate) other_xattrs: bool,
+    /// True if the directory may have passed on an ACL, which must be removed.
+    pub(crate) inherited_acl: bool,
+    /// True if the file existed before: it may have attributes that the entry lacks.
+    pub(crate) existed: bool,
+}
+
+/// Applies the attributes of `entry` to `subject`. Returns those that could not be kept.
+pub(crate) fn apply(subject: Subject<'_>, entry: &Entry, manner: Manner) -> Result<Vec<Loss>> {
+    let mut lost = Vec::new();
+    subject.set_owner(entry)?;
+    let now = subject.stat()?;
+    let mut mode = entry.mode;
+    for (bit, differs, loss, special) in [
+        (SETUID, now.uid != entry.uid, Loss::Owner, Loss::Setuid),
+        (SETGID, now.gid != entry.gid, Loss::Group, Loss::Setgid),
+    ] {
+        if differs {
+            lost.push(loss);
+            if mode & bit != 0 && !matches!(subject, Subject::Link(..)) {
+                lost.push(special);
+                mode &= !bit;
+            }
+        }
+    }
+    // A mode that cannot be set is found by the comparison below.
+    let _ = subject.set_mode(mode);
+    if manner.inherited_acl || manner.existed {
+        subject.remove_foreign(entry, manner);
+    }
+    set_xattrs(subject, entry, mode, manner, &mut lost);
+    let _ = subject.set_mtime(entry);
+    let now = subject.stat()?;
+    if !matches!(subject, Subject::Link(..)) && now.mode != mode && !lost.contains(&Loss::Acl) {
+        lost.push(Loss::Mode);
+    }
+    if now.mtime != entry.mtime {
+        lost.push(Loss::Time);
+    }
+    Ok(lost)
+}
+
+fn set_xattrs(subject: Subject<'_>, entry: &Entry, mode: u32, manner: Manner, lost: &mut Vec<Loss>) {
+    for xattr in &entry.xattrs {
+        let loss = match xattr.name.as_slice() {
+            ACL_ACCESS | ACL_DEFAULT => Loss::Acl,
+            CAPABILITY => Loss::Capability,
+            name if name.starts_with(b"user.") => Loss::UserXattr,
+            _ => Loss::OtherXattr,
+        };
+        let allowed = loss != Loss::OtherXattr || manner.other_xattrs;
+        if allowed && subject.set_xattr(&xattr.name, &xattr.value).is_ok() {
+            continue;
+        }
+        lost.push(loss);
+        if xattr.name == ACL_ACCESS {
+            // With an ACL, the mode's group bits are its mask. Without the ACL they would give the
+            // group the rights of named users.
+            let group = group_of(&xattr.value).unwrap_or(0) << 3;
+            let _ = subject.set_mode(mode & !0o070 | mode & group);
+        }
+    }
+}
+
+/// Returns the permissions of the owning group in a raw ACL (`struct posix_acl_xattr_header`: version
+/// 2 in little endian; then entries of tag 2, permissions 2, id 4 bytes).
+fn group_of(acl: &[u8]) -> Option<u32> {
+    const GROUP_OBJ: u16 = 0x04;
+    let (version, entries) = acl.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*version) != 2 {
+        return None;
+    }
+    entries.chunks_exact(8).find_map(|entry| {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        (tag == GROUP_OBJ).then(|| u32::from(u16::from_le_bytes([entry[2], entry[3]]) & 0o7))
+    })
+}
+
+impl Subject<'_> {
+    pub(crate) fn stat(&self) -> Result<Stat> {
+        match self {
+            Self::Open(fd) => stat_fd(fd),
+            Self::Named(directory, name) | Self::Link(directory, name) => stat_at(directory, name),
+        }
+    }
+
+    /// Sets owner and group, or the group alone if only that is allowed.
+    fn set_owner(&self, entry: &Entry) -> Result<()> {
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        for owner in [Some(uid), None] {
+            let done = match self {
+                Self::Open(fd) => rustix::fs::fchown(fd, owner, Some(gid)),
+                Self::Named(directory, name) | Self::Link(directory, name) => {
+                    rustix::fs::chownat(directory, *name, owner, Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                }
+            };
+            match done {
+                // Not allowed, not mapped in this user namespace, not known to this file system.
+                Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::ACCESS) => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    fn set_mode(&self, mode: u32) -> Result<()> {
+        let mode = Mode::from_raw_mode(mode);
+        match self {
+            Self::Link(..) => Ok(()),
+            Self::Open(fd) => rustix::fs::fchmod(fd, mode),
+            Self::Named(directory, name) => {
+                // Before Linux 6.6, fchmodat cannot be told not to follow links. A descriptor opened
+                // with O_PATH and without following stays the same if the name changes.
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(directory, *name, flags, Mode::empty())?;
+                if stat_fd(&fd)?.file_type == crate::fs::FileType::Symlink {
+                    return Err(Errno::LOOP);
+                }
+                rustix::fs::chmod(proc_fd(&fd), mode)
+            }
+        }
+    }
+
+    fn set_mtime(&self, entry: &Entry) -> Result<()> {
+        let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+        let mtime = Timespec { tv_sec: entry.mtime.seconds, tv_nsec: i64::from(entry.mtime.nanos) };
+        let times = Timestamps { last_access: omit, last_modification: mtime };
+        match self {
+            Self::Open(fd) => rustix::fs::futimens(fd, &times),
+            Self::Named(directory, name) | Self::Link(directory, name) => {
+                rustix::fs::utimensat(directory, *name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            }
+        }
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()> {
+        match self {
+            Self::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Self::Named(directory, file) | Self::Link(directory, file) => {
+                rustix::fs::lsetxattr(proc_path(directory, file), name, value, XattrFlags::empty())
+            }
+        }
+    }
+
+    /// Removes ACLs that the entry lacks and, from a file that existed before, `user.*` attributes too.
+    fn remove_foreign(&self, entry: &Entry, manner: Manner) {
+        let Self::Open(fd) = self else { return };
+        let wanted = |name: &[u8]| entry.xattrs.iter().any(|xattr| xattr.name == name);
+        let mut foreign: Vec<Vec<u8>> = vec![ACL_ACCESS.to_vec(), ACL_DEFAULT.to_vec()];
+        if manner.existed {
+            let mut names = vec![0u8; 65_536];
+            let len = rustix::fs::flistxattr(fd, &mut names[..]).unwrap_or(0);
+            let user = names[..len].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user."));
+            foreign.extend(user.map(<[u8]>::to_vec));
+        }
+        for name in foreign.iter().filter(|name| !wanted(name)) {
+            // Most of the time the attribute does not exist.
+            let _ = rustix::fs::fremovexattr(fd, name.as_slice());
+        }
+    }
+}
+
+/// True if files made in this directory inherit an ACL.
+pub(crate) fn hands_down_acl(directory: impl AsFd) -> bool {
+    let mut value = [0u8; 1];
+    match rustix::fs::fgetxattr(directory, ACL_DEFAULT, &mut value[..]) {
+        Ok(_) | Err(Errno::RANGE) => true,
+        Err(_) => false,
+    }
+}
