@@ -29,9 +29,9 @@ use crate::report::item_state::ItemState;
 use crate::report::text::{count, plural, size};
 use crate::repository::epoch::create;
 use crate::repository::epoch::create::{Ready, Wanted};
-use crate::repository::index_loader::{MERGE_ABOVE, Shelf};
+use crate::repository::index_loader::{DomainIndexLoader, MERGE_ABOVE};
 use crate::repository::write::commit::{Committed, Committer, DomainDraft, Draft};
-use crate::runtime::{World, kill_point};
+use crate::runtime::{Runtime, kill_point};
 use crate::store::Store;
 
 use super::item::{Finished, ItemJob, Work};
@@ -82,7 +82,7 @@ pub struct Place<'a> {
     /// The writer's own key and the plan's signers.
     pub signers: &'a Signers,
     /// Clock, randomness, workers.
-    pub world: &'a World,
+    pub runtime: &'a Runtime,
     /// Receives events and warnings.
     pub reporter: &'a Reporter,
 }
@@ -130,7 +130,8 @@ pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Fa
     let epoch = &start.ready.epoch;
     let limits = Limits::divide(job.memory, epoch.parameters.pack_bytes);
     let codec = Codec::new(epoch.parameters.level, job.prove);
-    let engine = Engine::new(place.world.clone(), place.store.clone(), place.reporter.clone(), limits, codec);
+    let engine =
+        Engine::new(place.runtime.clone(), place.store.clone(), place.reporter.clone(), limits, codec);
     let open = Mutex::default();
     let coverage = match &job.coverage {
         Some(watch) => Some(look(watch, place.reporter).await),
@@ -146,7 +147,7 @@ pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Fa
     };
     let result = tokio::select! {
         biased;
-        () = place.world.stop.cancelled() => Err(stopped()),
+        () = place.runtime.stop.cancelled() => Err(stopped()),
         result = run => result,
     };
     if matches!(&result, Err(failure) if failure.exit != Exit::Unreachable) {
@@ -221,8 +222,9 @@ impl Run<'_> {
         let key = Arc::new(secret.domain(name));
         let (store, reporter) = (self.place.store, self.place.reporter);
         let (newest, share) = (self.newest_index(id), self.engine.limits().index);
-        let loaded =
-            Shelf { store, path, domain: id, reporter }.load(&key, &distrusted, &newest, share).await?;
+        let loaded = DomainIndexLoader { store, path, domain: id, reporter }
+            .load(&key, &distrusted, &newest, share)
+            .await?;
         kill_point("backup.index.loaded");
         if !loaded.lost.is_empty() {
             let object = path.in_domain(id, crate::format::layout::Class::Pack, loaded.lost[0].hash);
@@ -241,10 +243,10 @@ impl Run<'_> {
         let mut finished = Vec::with_capacity(jobs.len());
         for job in jobs {
             reporter.event(Event::ItemStarted { item: job.name.clone() });
-            let began = self.place.world.clock.now();
+            let began = self.place.runtime.clock.now();
             kill_point("backup.item.started");
             let result = self.item(job, &key).await?;
-            let millis = self.place.world.clock.now().as_millisecond() - began.as_millisecond();
+            let millis = self.place.runtime.clock.now().as_millisecond() - began.as_millisecond();
             finished.push((*job, result, u64::try_from(millis).unwrap_or(0)));
             kill_point("backup.item.read");
         }
@@ -419,7 +421,7 @@ impl Run<'_> {
         place.reporter.event(Event::Phase { name: "commit" });
         let ready = &start.ready;
         let seq = start.chain.next_seq();
-        let now = place.world.clock.now();
+        let now = place.runtime.clock.now();
         let mut state = start.state.clone();
         let mut items = Vec::new();
         let mut domains = Vec::new();

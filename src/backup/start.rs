@@ -16,13 +16,13 @@ use crate::keys::writer_key::EpochKeeper;
 use crate::report::event::{Event, Reporter};
 use crate::repository::chain::{self, Chain};
 use crate::repository::epoch::create;
-use crate::repository::epoch::create::{Nursery, Ready};
+use crate::repository::epoch::create::{EpochContext, Ready};
 use crate::repository::epoch::stored::Epochs;
 use crate::repository::fetched;
 use crate::repository::fetched::Named;
 use crate::repository::read::open::{check_marker, judge_marker, look_at_marker};
 use crate::repository::records::{self, Records};
-use crate::runtime::{World, kill_point};
+use crate::runtime::{Runtime, kill_point};
 use crate::store::Store;
 
 use super::run::{BackupJob, Place};
@@ -44,10 +44,10 @@ pub(super) struct Start {
 
 /// Opens the repository for a run of `job`.
 pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Failure> {
-    let Place { store, key, keeper, signers, world, reporter } = place;
+    let Place { store, key, keeper, signers, runtime, reporter } = place;
     reporter.event(Event::Phase { name: "open repository" });
     check_repository(job, place).await?;
-    check_clock(store, world, reporter).await?;
+    check_clock(store, runtime, reporter).await?;
     kill_point("backup.started");
     let plan = key.plan(&job.plan);
     let records = records::list(store, key.writer, Some(key.repository), signers, reporter).await?;
@@ -59,8 +59,8 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
         .fact("why", trust.why.clone())
         .remedy("make a new writer key (kbak init), and find out who had this one"));
     }
-    let nursery = Nursery { store, world, key, plan, keeper };
-    let (epochs, ready) = create::begin(nursery, &job.wanted, signers, &records, reporter).await?;
+    let context = EpochContext { store, runtime, key, plan, keeper };
+    let (epochs, ready) = create::begin(context, &job.wanted, signers, &records, reporter).await?;
     kill_point("backup.epoch.ready");
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
@@ -77,7 +77,7 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     kill_point("backup.chain.read");
     let state = read_state(&chain, &ready, place).await;
     kill_point("backup.state.read");
-    Ok(Start { ready, epochs, records, chain, state, began: world.clock.now() })
+    Ok(Start { ready, epochs, records, chain, state, began: runtime.clock.now() })
 }
 
 /// Refuses a folder that is not mounted, or where this writer has never written: kbak init stores its
@@ -140,8 +140,8 @@ async fn expect_head(chain: &mut Chain, keeper: &dyn EpochKeeper, reporter: &Rep
     );
 }
 
-async fn check_clock(store: &Arc<dyn Store>, world: &World, reporter: &Reporter) -> Result<(), Failure> {
-    let (theirs, ours) = (store.now().await?, world.clock.now());
+async fn check_clock(store: &Arc<dyn Store>, runtime: &Runtime, reporter: &Reporter) -> Result<(), Failure> {
+    let (theirs, ours) = (store.now().await?, runtime.clock.now());
     let apart = (theirs.as_second() - ours.as_second()).abs();
     if apart > CLOCK_REFUSE {
         return Err(Failure::new(Exit::Usage, "this machine's clock and the store's differ too far")

@@ -10,7 +10,7 @@ use crate::cli::failure::causes;
 use crate::fs::FileType;
 use crate::report::event::Reporter;
 use crate::report::text::count;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::source::volume::{Volume, VolumeOptions, Walked};
 
 /// The time limit of a walk: long enough to find common problems, short enough to wait for.
@@ -20,7 +20,7 @@ const NAMED: usize = 5;
 
 pub(super) async fn check(
     folders: &[(String, PathBuf, VolumeOptions)],
-    world: &World,
+    runtime: &Runtime,
     reporter: &Reporter,
 ) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -29,7 +29,7 @@ pub(super) async fn check(
         let (about, path, options) = (name.clone(), path.clone(), options.clone());
         let shown = meter.clone();
         let walk = move || walk(&about, &path, options, &|| shown.add_done(1));
-        found.extend(world.workers.run(walk).await);
+        found.extend(runtime.workers.run(walk).await);
         meter.end();
     }
     found

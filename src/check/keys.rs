@@ -10,7 +10,7 @@ use crate::format::signers::Signers;
 use crate::keys::Owner;
 use crate::keys::private_file::folder_of;
 use crate::keys::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// The text that is encrypted to each owner as a test.
 const CHALLENGE: &[u8] = b"kbak check";
@@ -29,18 +29,18 @@ pub(super) struct Keys {
     pub(super) findings: Vec<Finding>,
 }
 
-pub(super) async fn check(job: &CheckJob, world: &World) -> Keys {
+pub(super) async fn check(job: &CheckJob, runtime: &Runtime) -> Keys {
     let mut keys =
         Keys { key: None, held: None, signers: Signers::default(), pinned: false, findings: Vec::new() };
     keys.writer(&job.writer_key);
     if let Some(key) = keys.key.clone() {
         keys.signers.extend(key.own_signers());
-        keys.epoch_file(job, &key, world).await;
+        keys.epoch_file(job, &key, runtime).await;
     }
     if let Some(file) = &job.signers_file {
         keys.pin(file);
     }
-    keys.owners(job, world).await;
+    keys.owners(job, runtime).await;
     keys
 }
 
@@ -63,9 +63,9 @@ impl Keys {
     }
 
     /// Checks that the epoch's secret is private and this writer's, and can be replaced when an epoch ends.
-    async fn epoch_file(&mut self, job: &CheckJob, key: &WriterKey, world: &World) {
+    async fn epoch_file(&mut self, job: &CheckJob, key: &WriterKey, runtime: &Runtime) {
         let path = &job.epoch_file;
-        let keeper = FileKeeper::new(path.clone(), key, key.plan(&job.plan), world);
+        let keeper = FileKeeper::new(path.clone(), key, key.plan(&job.plan), runtime);
         match keeper.load().await {
             // The store decides whether a file is needed: a first run creates it.
             Ok(None) => {}
@@ -116,10 +116,10 @@ impl Keys {
     }
 
     /// Encrypts a few bytes to each owner, because a missing plugin would end a run at its next epoch.
-    async fn owners(&mut self, job: &CheckJob, world: &World) {
+    async fn owners(&mut self, job: &CheckJob, runtime: &Runtime) {
         let began = Instant::now();
         let (owners, prompt) = (job.owners.clone(), job.prompt.clone());
-        let tried = world.workers.run(move || {
+        let tried = runtime.workers.run(move || {
             let each = |owner: &Owner| owner.recipient.encrypt(CHALLENGE, &prompt).map(|_| owner.name());
             owners.iter().map(|owner| (owner.name(), each(owner))).collect::<Vec<_>>()
         });

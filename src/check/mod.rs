@@ -31,7 +31,7 @@ use crate::keys::{Owner, Prompt};
 use crate::kubernetes::{Cluster, Selection};
 use crate::plan::{Glob, Problem};
 use crate::report::event::Reporter;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::source::database::DatabaseConfig;
 use crate::source::volume::VolumeOptions;
 use crate::store::open::StoreOptions;
@@ -180,8 +180,8 @@ pub struct Checked {
 }
 
 /// Runs all checks. It never fails itself: each failure is a finding.
-pub async fn check(job: &CheckJob, world: &World, reporter: &Reporter) -> Checked {
-    let started = world.clock.now();
+pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Checked {
+    let started = runtime.clock.now();
     let about_plan = job.warnings.iter().map(|problem| {
         let mut finding = Finding::warning("plan", problem.to_string());
         finding.remedy.clone_from(&problem.remedy);
@@ -191,12 +191,12 @@ pub async fn check(job: &CheckJob, world: &World, reporter: &Reporter) -> Checke
         Finding::warning("accept", format!("{item}: {message}")).remedy("mend the gap, or give it a new end")
     });
     let mut findings: Vec<Finding> = about_plan.chain(over).collect();
-    let keys = keys::check(job, world).await;
+    let keys = keys::check(job, runtime).await;
     let (stored, cluster, databases, folders) = futures::join!(
-        store::check(job, &keys, world, reporter),
+        store::check(job, &keys, runtime, reporter),
         cluster::check(job, reporter),
         database::check(&job.databases, reporter),
-        folder::check(&job.folders, world, reporter),
+        folder::check(&job.folders, runtime, reporter),
     );
     findings.extend(stored.findings);
     findings.extend(keys.findings);
@@ -209,7 +209,7 @@ pub async fn check(job: &CheckJob, world: &World, reporter: &Reporter) -> Checke
         plan: job.plan.clone(),
         repository: job.store.url.clone(),
         started,
-        finished: world.clock.now(),
+        finished: runtime.clock.now(),
         exit: if problems == 0 { Exit::Safe } else { Exit::Usage },
         problems,
         warnings: count(Weight::Warning),

@@ -12,7 +12,7 @@ use crate::format::ids::WriterId;
 use crate::format::layout::probes_prefix;
 use crate::report::event::Reporter;
 use crate::report::text::span;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::open::open;
 use crate::store::probe::{Abilities, Probed, probe};
 use crate::store::{Store, StoreError, StoreErrorKind};
@@ -24,18 +24,18 @@ pub(super) struct Stored {
     pub(super) wrote: Option<String>,
 }
 
-pub(super) async fn check(job: &CheckJob, keys: &Keys, world: &World, reporter: &Reporter) -> Stored {
+pub(super) async fn check(job: &CheckJob, keys: &Keys, runtime: &Runtime, reporter: &Reporter) -> Stored {
     let meter = reporter.meter("store", "checks");
     meter.add_total(2);
     let mut wrote = None;
     let findings = within("store", async {
-        let store = match open(&job.store, world, reporter).await {
+        let store = match open(&job.store, runtime, reporter).await {
             Ok(store) => store,
             Err(error) => return vec![failed(error)],
         };
         // Probes as this writer if there is one, because rights may end at its own prefix.
-        let writer = keys.key.as_ref().map_or_else(|| WriterId(world.random()), |key| key.writer);
-        let (mut findings, probed) = probed(&store, world, writer).await;
+        let writer = keys.key.as_ref().map_or_else(|| WriterId(runtime.random()), |key| key.writer);
+        let (mut findings, probed) = probed(&store, runtime, writer).await;
         meter.add_done(1);
         let Some(probed) = probed else { return findings };
         wrote = Some(named(&probed.abilities, writer));
@@ -50,9 +50,13 @@ pub(super) async fn check(job: &CheckJob, keys: &Keys, world: &World, reporter: 
     Stored { findings, wrote }
 }
 
-async fn probed(store: &Arc<dyn Store>, world: &World, writer: WriterId) -> (Vec<Finding>, Option<Probed>) {
+async fn probed(
+    store: &Arc<dyn Store>,
+    runtime: &Runtime,
+    writer: WriterId,
+) -> (Vec<Finding>, Option<Probed>) {
     let began = Instant::now();
-    let probed = match probe(store, world, writer).await {
+    let probed = match probe(store, runtime, writer).await {
         Ok(probed) => probed,
         Err(error) => return (vec![failed(error)], None),
     };

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use args::{Cli, Verb};
 
 /// Returns the clap command with all verbs and their options.
@@ -41,45 +41,45 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     // This check comes first: later errors may quote arguments.
     if let Err(failure) = shell::guard::private_keys(&arguments) {
-        Talk::new(shell::output::Format::Table).failure(&failure);
+        Console::new(shell::output::Format::Table).failure(&failure);
         return ExitCode::from(failure.exit.code());
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &arguments),
     };
-    let talk = Talk::of(&cli.verb);
-    shell::guard::logging(cli.log_level, talk.style.colour);
-    let ended = shell::signals::watch().and_then(|()| dispatch(cli.verb, &talk));
+    let console = Console::of(&cli.verb);
+    shell::guard::logging(cli.log_level, console.style.colour);
+    let ended = shell::signals::watch().and_then(|()| dispatch(cli.verb, &console));
     // A failure that Ctrl-C at a prompt caused is reported as an interruption.
     match shell::prompt::interrupted().map_or(ended, Err) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
-            talk.failure(&failure);
+            console.failure(&failure);
             ExitCode::from(failure.exit.code())
         }
     }
 }
 
 /// Runs a verb. Returns the exit code of a completed run, or the failure that ended it.
-fn dispatch(verb: Verb, talk: &Talk) -> Result<Exit, Failure> {
+fn dispatch(verb: Verb, console: &Console) -> Result<Exit, Failure> {
     match verb {
-        Verb::Init(args) => verbs::init::run(&args, talk),
-        Verb::Check(args) => verbs::check::run(&args, talk),
-        Verb::Backup(args) => verbs::backup::run(&args, talk),
-        Verb::Snapshots(args) => verbs::snapshots::run(&args, talk),
-        Verb::Show(args) => verbs::show::run(&args, talk),
-        Verb::Ls(args) => verbs::ls::ls(&args, talk),
-        Verb::Cat(args) => verbs::cat::run(&args, talk),
-        Verb::Find(args) => verbs::ls::find(&args, talk),
-        Verb::Restore(args) => verbs::restore::run(&args, talk),
-        Verb::Diff(args) => verbs::diff::run(&args, talk),
-        Verb::Export(args) => verbs::export::run(&args, talk),
-        Verb::Verify(args) => verbs::verify::run(&args, talk),
-        Verb::Keys(args) => verbs::keys::run(&args, talk),
-        Verb::Epoch(args) => verbs::epoch::run(*args, talk),
-        Verb::Keygen(args) => verbs::keygen::run(args, talk),
-        Verb::Plan(args) => verbs::plan::run(args, talk),
+        Verb::Init(args) => verbs::init::run(&args, console),
+        Verb::Check(args) => verbs::check::run(&args, console),
+        Verb::Backup(args) => verbs::backup::run(&args, console),
+        Verb::Snapshots(args) => verbs::snapshots::run(&args, console),
+        Verb::Show(args) => verbs::show::run(&args, console),
+        Verb::Ls(args) => verbs::ls::ls(&args, console),
+        Verb::Cat(args) => verbs::cat::run(&args, console),
+        Verb::Find(args) => verbs::ls::find(&args, console),
+        Verb::Restore(args) => verbs::restore::run(&args, console),
+        Verb::Diff(args) => verbs::diff::run(&args, console),
+        Verb::Export(args) => verbs::export::run(&args, console),
+        Verb::Verify(args) => verbs::verify::run(&args, console),
+        Verb::Keys(args) => verbs::keys::run(&args, console),
+        Verb::Epoch(args) => verbs::epoch::run(*args, console),
+        Verb::Keygen(args) => verbs::keygen::run(args, console),
+        Verb::Plan(args) => verbs::plan::run(args, console),
         Verb::Completion(args) => verbs::completion::run(args),
         Verb::Man(args) => verbs::man::run(args),
     }
@@ -94,7 +94,7 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let tip = parts.find_map(|part| part.trim().strip_prefix("tip: ").map(str::to_owned));
         let failure = Failure::new(Exit::Usage, what)
             .remedy(tip.unwrap_or_else(|| "kbak VERB --help shows what it takes".into()));
-        Talk::new(shell::output::Format::Json).failure(&failure);
+        Console::new(shell::output::Format::Json).failure(&failure);
         return ExitCode::from(Exit::Usage.code());
     }
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Safe };

@@ -29,11 +29,11 @@ pub struct PackName {
 
 /// The packs that a snapshot needs in one domain, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct PackRefs {
     packs: Vec<PackName>,
 }
 
-impl Needs {
+impl PackRefs {
     /// Sorts `packs` and removes duplicates.
     #[must_use]
     pub fn new(mut packs: Vec<PackName>) -> Self {
@@ -83,14 +83,14 @@ mod tests {
     #[test]
     fn unsorted_or_truncated_lists_are_rejected() {
         let pack = |b: u8| PackName { hash: ObjectHash([b; 32]), size: u64::from(b) };
-        let needs = Needs::new(vec![pack(3), pack(1), pack(3)]);
+        let needs = PackRefs::new(vec![pack(3), pack(1), pack(3)]);
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
         let object = needs.seal(&path, NameId([4; 8]));
-        assert_eq!(Needs::parse(object.bytes()), Some(needs));
+        assert_eq!(PackRefs::parse(object.bytes()), Some(needs));
         let mut swapped = object.bytes()[..8].to_vec();
         swapped.extend_from_slice(&object.bytes()[48..88]);
         swapped.extend_from_slice(&object.bytes()[8..48]);
-        assert_eq!(Needs::parse(&swapped), None);
-        assert_eq!(Needs::parse(&object.bytes()[..50]), None);
+        assert_eq!(PackRefs::parse(&swapped), None);
+        assert_eq!(PackRefs::parse(&object.bytes()[..50]), None);
     }
 }

@@ -13,7 +13,7 @@ use crate::report::coverage::Unseen;
 
 /// The configuration of other backup tools in a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct ToolConfigs {
     /// Schedules of Velero.
     pub velero: Vec<VeleroSchedule>,
     /// Schedules of K8up.
@@ -168,34 +168,34 @@ const TOOLS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// Fails if the kinds of the cluster cannot be discovered.
-pub async fn wishes(cluster: &Cluster) -> Result<Wishes, ApiError> {
-    let mut wishes = Wishes::default();
+pub async fn read_tool_configs(cluster: &Cluster) -> Result<ToolConfigs, ApiError> {
+    let mut tool_configs = ToolConfigs::default();
     let reach = Reach { cluster, namespaces: &[] };
     for kind in &discover(cluster).await?.kinds {
         match (kind.group.as_str(), kind.plural.as_str()) {
             ("velero.io", "schedules") => {
                 let looked = reach.all(kind, Form::Whole, SOME, velero).await;
-                wishes.unseen.extend(looked.unseen);
-                wishes.velero = looked.kept;
+                tool_configs.unseen.extend(looked.unseen);
+                tool_configs.velero = looked.kept;
             }
             ("k8up.io", "schedules") => {
                 let looked = reach.all(kind, Form::Whole, SOME, k8up).await;
-                wishes.unseen.extend(looked.unseen);
-                wishes.k8up = looked.kept;
+                tool_configs.unseen.extend(looked.unseen);
+                tool_configs.k8up = looked.kept;
             }
             _ => {}
         }
     }
     let looked = reach.all(&KindInfo::named("", "v1", "pods"), Form::Metadata, MANY, annotated).await;
-    wishes.unseen.extend(looked.unseen);
-    wishes.pods = looked.kept;
+    tool_configs.unseen.extend(looked.unseen);
+    tool_configs.pods = looked.kept;
     // The pods of one workload have the same annotations.
-    wishes.pods.sort_by(|a, b| (&a.namespace, &a.told, &a.pod).cmp(&(&b.namespace, &b.told, &b.pod)));
-    wishes.pods.dedup_by(|a, b| (&a.namespace, &a.told) == (&b.namespace, &b.told));
+    tool_configs.pods.sort_by(|a, b| (&a.namespace, &a.told, &a.pod).cmp(&(&b.namespace, &b.told, &b.pod)));
+    tool_configs.pods.dedup_by(|a, b| (&a.namespace, &a.told) == (&b.namespace, &b.told));
     let looked = reach.all(&KindInfo::named("batch", "v1", "cronjobs"), Form::Whole, SOME, dump_job).await;
-    wishes.unseen.extend(looked.unseen);
-    wishes.dumps = looked.kept;
-    Ok(wishes)
+    tool_configs.unseen.extend(looked.unseen);
+    tool_configs.dumps = looked.kept;
+    Ok(tool_configs)
 }
 
 fn velero(raw: RawVelero) -> Option<VeleroSchedule> {

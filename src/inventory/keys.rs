@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::inventory::list::{Form, Reach};
 use crate::inventory::table::{LABELLED_KEYS, NAMED_KEYS};
-use crate::inventory::{Key, MANY, Meta, SOME, Survey};
+use crate::inventory::{Inventory, Key, MANY, Meta, SOME};
 use crate::kubernetes::{Discovered, KindInfo};
 
 /// The namespace where cert-manager looks for the Secrets of ClusterIssuers by default.
@@ -22,7 +22,7 @@ struct Named {
     what: String,
 }
 
-pub(crate) async fn keys(reach: &Reach<'_>, discovered: &Discovered, survey: &mut Survey) {
+pub(crate) async fn keys(reach: &Reach<'_>, discovered: &Discovered, inventory: &mut Inventory) {
     let mut named = Vec::new();
     for kind in &discovered.kinds {
         let looked = match (kind.group.as_str(), kind.plural.as_str()) {
@@ -35,14 +35,14 @@ pub(crate) async fn keys(reach: &Reach<'_>, discovered: &Discovered, survey: &mu
             }
             _ => continue,
         };
-        survey.unseen.extend(looked.unseen);
+        inventory.unseen.extend(looked.unseen);
         named.extend(looked.kept.into_iter().flatten());
     }
     let secrets = KindInfo::named("", "v1", "secrets");
     let keep = |secret: Secret| key(secret.metadata, &named);
     let looked = reach.all(&secrets, Form::Metadata, MANY, keep).await;
-    survey.unseen.extend(looked.unseen);
-    survey.keys = looked.kept;
+    inventory.unseen.extend(looked.unseen);
+    inventory.keys = looked.kept;
 }
 
 /// The only part of a Secret's metadata that is read: annotations may repeat the values, as those of kubectl

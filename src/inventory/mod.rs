@@ -2,7 +2,7 @@
 //! bounded lists, most of them of metadata only. The value of a Secret is never requested.
 //!
 //! ```text
-//! cluster ──> Survey ──> coverage (things that the plan does not declare)
+//! cluster ──> Inventory ──> coverage (things that the plan does not declare)
 //!                  └───> draft (a first plan)
 //! ```
 //!
@@ -45,7 +45,7 @@ pub struct Wanted {
 
 /// The inventory of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Survey {
+pub struct Inventory {
     /// Namespaces, by name, without those of the system that hold no user data.
     pub namespaces: Vec<String>,
     /// PersistentVolumeClaims.
@@ -75,7 +75,7 @@ pub struct Claim {
     pub class: Option<String>,
     /// Annotations of other backup tools.
     pub told: BTreeMap<String, String>,
-    /// The index in [`Survey::databases`] of the database that keeps its data in the claim.
+    /// The index in [`Inventory::databases`] of the database that keeps its data in the claim.
     pub database: Option<usize>,
 }
 
@@ -153,26 +153,30 @@ pub struct Service {
     pub ports: Vec<u16>,
 }
 
-/// Reads the inventory of a cluster. Resources that cannot be read are in [`Survey::unseen`].
+/// Reads the inventory of a cluster. Resources that cannot be read are in [`Inventory::unseen`].
 ///
 /// # Errors
 /// Fails if the kinds of the cluster cannot be discovered.
-pub async fn survey(cluster: &Cluster, wanted: &Wanted, meter: &Meter) -> Result<Survey, ApiError> {
-    let mut survey = Survey::default();
+pub async fn read_inventory(
+    cluster: &Cluster,
+    wanted: &Wanted,
+    meter: &Meter,
+) -> Result<Inventory, ApiError> {
+    let mut inventory = Inventory::default();
     let looked = async {
         let discovered = discover(cluster).await?;
-        look(cluster, &discovered, wanted, meter, &mut survey).await;
+        look(cluster, &discovered, wanted, meter, &mut inventory).await;
         Ok(())
     };
     match tokio::time::timeout(LONGEST, looked).await {
         Ok(result) => result?,
         Err(_) => {
             let why = format!("the survey took longer than {} s", LONGEST.as_secs());
-            survey.unseen.push(Unseen { what: "the rest".to_owned(), why, rule: None });
+            inventory.unseen.push(Unseen { what: "the rest".to_owned(), why, rule: None });
         }
     }
-    settle(&mut survey);
-    Ok(survey)
+    settle(&mut inventory);
+    Ok(inventory)
 }
 
 async fn look(
@@ -180,38 +184,40 @@ async fn look(
     discovered: &Discovered,
     wanted: &Wanted,
     meter: &Meter,
-    survey: &mut Survey,
+    inventory: &mut Inventory,
 ) {
     let reach = Reach { cluster, namespaces: &wanted.namespaces };
     meter.add_total(5);
-    namespaces(&reach, survey).await;
+    namespaces(&reach, inventory).await;
     meter.add_done(1);
-    claims(&reach, survey).await;
+    claims(&reach, inventory).await;
     meter.add_done(1);
-    workloads::databases(&reach, discovered, survey).await;
+    workloads::databases(&reach, discovered, inventory).await;
     meter.add_done(1);
     if wanted.services {
-        services(&reach, survey).await;
+        services(&reach, inventory).await;
     }
     meter.add_done(1);
-    keys::keys(&reach, discovered, survey).await;
+    keys::keys(&reach, discovered, inventory).await;
     meter.add_done(1);
 }
 
 /// Sorts by namespace and name, removes duplicates, and finds the database of each claim.
-fn settle(survey: &mut Survey) {
-    survey.namespaces.sort();
-    survey.keys.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    survey.keys.dedup_by(|a, b| (&a.namespace, &a.name) == (&b.namespace, &b.name));
-    survey.databases.sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
-    survey.claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    let owner = |claim: &Claim| survey.databases.iter().position(|database| database.keeps(claim));
-    let owners: Vec<Option<usize>> = survey.claims.iter().map(owner).collect();
-    for (claim, owner) in survey.claims.iter_mut().zip(owners) {
+fn settle(inventory: &mut Inventory) {
+    inventory.namespaces.sort();
+    inventory.keys.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    inventory.keys.dedup_by(|a, b| (&a.namespace, &a.name) == (&b.namespace, &b.name));
+    inventory
+        .databases
+        .sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
+    inventory.claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    let owner = |claim: &Claim| inventory.databases.iter().position(|database| database.keeps(claim));
+    let owners: Vec<Option<usize>> = inventory.claims.iter().map(owner).collect();
+    for (claim, owner) in inventory.claims.iter_mut().zip(owners) {
         claim.database = owner;
     }
-    survey.unseen.sort_by(|a, b| a.what.cmp(&b.what));
-    survey.unseen.dedup_by(|a, b| a.what == b.what);
+    inventory.unseen.sort_by(|a, b| a.what.cmp(&b.what));
+    inventory.unseen.dedup_by(|a, b| a.what == b.what);
 }
 
 impl Database {
@@ -277,7 +283,7 @@ fn told(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-async fn namespaces(reach: &Reach<'_>, survey: &mut Survey) {
+async fn namespaces(reach: &Reach<'_>, inventory: &mut Inventory) {
     let mut kind = KindInfo::named("", "v1", "namespaces");
     kind.namespaced = false;
     let keep = |object: Object| {
@@ -285,11 +291,11 @@ async fn namespaces(reach: &Reach<'_>, survey: &mut Survey) {
         (!EMPTY_NAMESPACES.contains(&name.as_str())).then_some(name)
     };
     let looked = reach.all(&kind, Form::Metadata, MANY, keep).await;
-    survey.namespaces = looked.kept;
-    survey.unseen.extend(looked.unseen);
+    inventory.namespaces = looked.kept;
+    inventory.unseen.extend(looked.unseen);
 }
 
-async fn claims(reach: &Reach<'_>, survey: &mut Survey) {
+async fn claims(reach: &Reach<'_>, inventory: &mut Inventory) {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Raw {
@@ -321,11 +327,11 @@ async fn claims(reach: &Reach<'_>, survey: &mut Survey) {
     };
     let kind = KindInfo::named("", "v1", "persistentvolumeclaims");
     let looked = reach.all(&kind, Form::Whole, MANY, keep).await;
-    survey.claims = looked.kept;
-    survey.unseen.extend(looked.unseen);
+    inventory.claims = looked.kept;
+    inventory.unseen.extend(looked.unseen);
 }
 
-async fn services(reach: &Reach<'_>, survey: &mut Survey) {
+async fn services(reach: &Reach<'_>, inventory: &mut Inventory) {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Raw {
@@ -352,6 +358,6 @@ async fn services(reach: &Reach<'_>, survey: &mut Survey) {
         (!selector.is_empty()).then_some(Service { namespace, name, selector, addresses: cluster_ips, ports })
     };
     let looked = reach.all(&KindInfo::named("", "v1", "services"), Form::Whole, MANY, keep).await;
-    survey.services = looked.kept;
-    survey.unseen.extend(looked.unseen);
+    inventory.services = looked.kept;
+    inventory.unseen.extend(looked.unseen);
 }

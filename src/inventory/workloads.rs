@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::inventory::list::{Form, Looked, Reach};
 use crate::inventory::table;
 use crate::inventory::table::Engine;
-use crate::inventory::{Database, Login, MANY, Mark, Meta, Object, Owner, SOME, Survey, told};
+use crate::inventory::{Database, Inventory, Login, MANY, Mark, Meta, Object, Owner, SOME, told};
 use crate::kubernetes::{Discovered, KindInfo};
 use crate::report::coverage::Unseen;
 
@@ -20,12 +20,12 @@ const PARALLEL: usize = 4;
 /// Kinds of known managers, whose pods are not read one by one; a mirror pod's manager is its node.
 const MANAGERS: &[&str] = &["ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Node", "ReplicationController"];
 
-pub(crate) async fn databases(reach: &Reach<'_>, discovered: &Discovered, survey: &mut Survey) {
+pub(crate) async fn databases(reach: &Reach<'_>, discovered: &Discovered, inventory: &mut Inventory) {
     let mut found = Vec::new();
     for kind in &discovered.kinds {
         if let Some(engine) = table::engine_of_kind(&kind.group, &kind.plural) {
             let looked = operated(reach, kind, engine).await;
-            survey.unseen.extend(looked.unseen);
+            inventory.unseen.extend(looked.unseen);
             found.extend(looked.kept);
         }
     }
@@ -33,13 +33,13 @@ pub(crate) async fn databases(reach: &Reach<'_>, discovered: &Discovered, survey
     for plural in ["statefulsets", "deployments", "daemonsets"] {
         let kind = KindInfo { kind: kind_of(plural).to_owned(), ..KindInfo::named("apps", "v1", plural) };
         let looked = workloads(reach, &kind).await;
-        survey.unseen.extend(looked.unseen);
+        inventory.unseen.extend(looked.unseen);
         add(&mut found, operated, looked.kept);
     }
     let (pods, unseen) = pods(reach).await;
-    survey.unseen.extend(unseen);
+    inventory.unseen.extend(unseen);
     add(&mut found, operated, pods);
-    survey.databases = found;
+    inventory.databases = found;
 }
 
 fn kind_of(plural: &str) -> &'static str {

@@ -23,7 +23,7 @@ use crate::format::moment;
 use crate::format::sign::SigningKey;
 use crate::format::wrap::{self, WrapError};
 use crate::keys::recipient::{Owner, Recipient};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// The prefix of the comment that holds the signing key.
 pub(crate) const SIGNING_LINE: &str = "# kbak-signing-key: ";
@@ -52,12 +52,12 @@ impl OwnerKey {
     /// Generates the keys. The signing key uses the randomness in `world`. The identity uses the
     /// operating system's, because the age crate accepts no other.
     #[must_use]
-    pub fn generate(world: &World, comment: &str) -> Self {
-        let seed = Zeroizing::new(world.random::<32>());
+    pub fn generate(runtime: &Runtime, comment: &str) -> Self {
+        let seed = Zeroizing::new(runtime.random::<32>());
         Self {
             identity: age::x25519::Identity::generate(),
             signing: SigningKey::from_seed(&seed),
-            created: moment::whole(world.clock.now()),
+            created: moment::whole(runtime.clock.now()),
             comment: comment.chars().filter(|c| !c.is_control()).collect(),
         }
     }

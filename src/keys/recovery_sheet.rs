@@ -14,7 +14,7 @@ use crate::keys::writer_key::WriterKey;
 
 /// The location of a bucket, without credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct RepositoryLocation {
     /// The URL as for `--repo`: `s3://bucket/prefix` or `file:///folder`.
     pub url: String,
     /// The endpoint, for stores other than Amazon S3.
@@ -25,7 +25,7 @@ pub struct Whereabouts {
     pub path_style: bool,
 }
 
-impl Whereabouts {
+impl RepositoryLocation {
     fn facts(&self) -> Vec<(&'static str, String)> {
         let mut facts = vec![("address", self.url.clone())];
         facts.extend(self.endpoint.clone().map(|endpoint| ("endpoint", endpoint)));
@@ -65,7 +65,7 @@ pub struct Sheet<'a> {
     /// The time at which it was made.
     pub created: Timestamp,
     /// The location of the bucket.
-    pub place: &'a Whereabouts,
+    pub place: &'a RepositoryLocation,
     /// The writer's key. Only its ids and public key are printed.
     pub key: &'a WriterKey,
     /// The names of its plans.

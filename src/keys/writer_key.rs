@@ -17,7 +17,7 @@ use crate::format::sign::{KeyError, Namespace, SigningKey};
 use crate::format::signers::{Signer, Signers};
 use crate::keys::private_file;
 use crate::keys::private_file::{FileError, SecretFile};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// The most epoch secrets in one file: the current one and those of a rollover in progress.
 pub const MAX_HELD: usize = 8;
@@ -120,12 +120,12 @@ const VERSION: u64 = 1;
 impl WriterKey {
     /// Generates a new writer of a new repository.
     #[must_use]
-    pub fn generate(world: &World) -> Self {
-        let seed = Zeroizing::new(world.random::<32>());
+    pub fn generate(runtime: &Runtime) -> Self {
+        let seed = Zeroizing::new(runtime.random::<32>());
         Self {
-            repository: RepositoryId(world.random()),
-            writer: WriterId(world.random()),
-            names: NamesKey(SecretKey::new(world.random())),
+            repository: RepositoryId(runtime.random()),
+            writer: WriterId(runtime.random()),
+            names: NamesKey(SecretKey::new(runtime.random())),
             signing: SigningKey::from_seed(&seed),
         }
     }
@@ -356,14 +356,14 @@ pub struct FileKeeper {
     repository: RepositoryId,
     writer: WriterId,
     plan: NameId,
-    world: World,
+    runtime: Runtime,
 }
 
 impl FileKeeper {
     /// Creates a keeper in `path` for one plan of `key`'s writer.
     #[must_use]
-    pub fn new(path: PathBuf, key: &WriterKey, plan: NameId, world: &World) -> Self {
-        Self { path, repository: key.repository, writer: key.writer, plan, world: world.clone() }
+    pub fn new(path: PathBuf, key: &WriterKey, plan: NameId, runtime: &Runtime) -> Self {
+        Self { path, repository: key.repository, writer: key.writer, plan, runtime: runtime.clone() }
     }
 }
 
@@ -405,12 +405,12 @@ impl EpochKeeper for FileKeeper {
 impl FileKeeper {
     async fn lock(&self) -> Option<std::fs::File> {
         let path = self.path.clone();
-        self.world.workers.run(move || private_file::lock_beside(&path)).await
+        self.runtime.workers.run(move || private_file::lock_beside(&path)).await
     }
 
     async fn read(&self) -> Result<Option<EpochFile>, WriterFileError> {
         let path = self.path.clone();
-        let read = self.world.workers.run(move || private_file::read(&path)).await;
+        let read = self.runtime.workers.run(move || private_file::read(&path)).await;
         let bytes = match read {
             Ok(file) => file.bytes,
             Err(error) if error.is_missing() => return Ok(None),
@@ -433,9 +433,9 @@ impl FileKeeper {
     async fn write(&self, held: Vec<HeldEpoch>, head: Option<KnownHead>) -> Result<(), WriterFileError> {
         let (repository, writer, plan) = (self.repository, self.writer, self.plan);
         let file = EpochFile { repository, writer, plan, held, head };
-        let (path, random) = (self.path.clone(), self.world.random());
+        let (path, random) = (self.path.clone(), self.runtime.random());
         let text = file.to_text();
         let replaced = move || private_file::replace(&path, random, text.as_bytes());
-        Ok(self.world.workers.run(replaced).await?)
+        Ok(self.runtime.workers.run(replaced).await?)
     }
 }

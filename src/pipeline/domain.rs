@@ -7,7 +7,7 @@ use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::list::Part;
 use crate::format::pack::PackClass;
-use crate::format::pack_refs::{Needs, PackName};
+use crate::format::pack_refs::{PackName, PackRefs};
 use crate::runtime::kill_point;
 
 use super::PipelineError;
@@ -15,7 +15,7 @@ use super::engine::{Engine, EpochTarget};
 use super::packer::{ChunkRef, Packer};
 use super::piece::{Prepared, prepare};
 use super::stream::{PendingStream, StreamWriter, WrittenStream};
-use crate::pipeline::chunk_index::{Known, place};
+use crate::pipeline::chunk_index::{ChunkIndex, place};
 
 /// Writes streams into one domain.
 pub struct DomainWriter {
@@ -23,7 +23,7 @@ pub struct DomainWriter {
     target: EpochTarget,
     id: NameId,
     key: Arc<DomainKey>,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<ChunkIndex>>,
     packer: Arc<Packer>,
     needs: Mutex<HashSet<PackName>>,
 }
@@ -34,7 +34,7 @@ pub struct WrittenDomain {
     /// The streams, in the order in which they were passed in.
     pub streams: Vec<WrittenStream>,
     /// The packs that the streams refer to.
-    pub needs: Needs,
+    pub needs: PackRefs,
     /// The index objects of this run.
     pub index: Vec<ObjectHash>,
     /// The number of packs that this run stored.
@@ -44,7 +44,13 @@ pub struct WrittenDomain {
 impl DomainWriter {
     /// Creates a writer for the domain `id` of `target`. The chunks in `known` are already stored.
     #[must_use]
-    pub fn new(engine: Engine, target: EpochTarget, id: NameId, key: DomainKey, known: Known) -> Arc<Self> {
+    pub fn new(
+        engine: Engine,
+        target: EpochTarget,
+        id: NameId,
+        key: DomainKey,
+        known: ChunkIndex,
+    ) -> Arc<Self> {
         let (key, known) = (Arc::new(key), Arc::new(Mutex::new(known)));
         let packer = Arc::new(Packer::new(engine.clone(), target.clone(), id, key.clone(), known.clone()));
         Arc::new(Self { engine, target, id, key, known, packer, needs: Mutex::default() })
@@ -76,14 +82,14 @@ impl DomainWriter {
 
     /// Returns the index of stored chunks.
     #[must_use]
-    pub fn known(&self) -> &Arc<Mutex<Known>> {
+    pub fn known(&self) -> &Arc<Mutex<ChunkIndex>> {
         &self.known
     }
 
     /// Takes the chunk index out of a finished domain and leaves an empty one.
     #[must_use]
-    pub fn take_known(&self) -> Known {
-        let none = Known::new(0, self.engine.reporter().clone());
+    pub fn take_known(&self) -> ChunkIndex {
+        let none = ChunkIndex::new(0, self.engine.reporter().clone());
         std::mem::replace(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner), none)
     }
 
@@ -105,7 +111,7 @@ impl DomainWriter {
     pub async fn put_chunk(&self, kind: ChunkKind, bytes: Vec<u8>) -> Result<ChunkRef, PipelineError> {
         let _permit = self.engine.jobs().take(bytes.len() as u64 * 3).await?;
         let (key, codec, known) = (self.key.clone(), self.engine.codec().clone(), self.known.clone());
-        let workers = self.engine.world().workers;
+        let workers = self.engine.runtime().workers;
         match workers.run(move || prepare(kind, &bytes, &key, &codec, &known)).await? {
             Prepared::Known(chunk) => Ok(chunk),
             Prepared::Frame(frame) => self.packer.append(frame).await,
@@ -130,7 +136,7 @@ impl DomainWriter {
         let (index, packs) = self.packer.finish().await?;
         let streams = settled.into_iter().map(|stream| stream.finish(self)).collect::<Result<_, _>>()?;
         let needs = std::mem::take(&mut *self.needs.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(WrittenDomain { streams, needs: Needs::new(needs.into_iter().collect()), index, packs })
+        Ok(WrittenDomain { streams, needs: PackRefs::new(needs.into_iter().collect()), index, packs })
     }
 
     /// Returns the entry that the body has for a part of a list or catalog. The part's pack must be sealed.

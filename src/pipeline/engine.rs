@@ -8,7 +8,7 @@ use crate::format::container::DataRecipient;
 use crate::format::layout::EpochPath;
 use crate::format::object::Sealed;
 use crate::report::event::Reporter;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::operation::Operation;
 use crate::store::{Put, Store, StoreError, StoreErrorKind};
 
@@ -28,7 +28,7 @@ pub struct EpochTarget {
 /// The resources shared by all writers of one run. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    world: World,
+    runtime: Runtime,
     store: Arc<dyn Store>,
     reporter: Reporter,
     limits: Limits,
@@ -41,20 +41,20 @@ impl Engine {
     /// Creates an engine that stays within `limits`.
     #[must_use]
     pub fn new(
-        world: World,
+        runtime: Runtime,
         store: Arc<dyn Store>,
         reporter: Reporter,
         limits: Limits,
         codec: Codec,
     ) -> Self {
         let packs = Arc::new(Semaphore::new(usize::try_from(limits.packs).unwrap_or(usize::MAX)));
-        Self { world, store, reporter, limits, codec, packs, jobs: Budget::new(limits.jobs) }
+        Self { runtime, store, reporter, limits, codec, packs, jobs: Budget::new(limits.jobs) }
     }
 
     /// Returns the clock, randomness and workers.
     #[must_use]
-    pub fn world(&self) -> &World {
-        &self.world
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// Returns the store that objects are written to.

@@ -11,25 +11,25 @@ use crate::format::ids::{ChunkId, ObjectHash};
 use crate::format::list::Place;
 use crate::store::StoreError;
 
-use crate::pipeline::chunk_index::{Known, place};
+use crate::pipeline::chunk_index::{ChunkIndex, place};
 use crate::pipeline::fetch::ReadError;
 
 /// Loads a domain's index without its damaged packs.
 #[async_trait]
 pub trait Indexes: Send + Sync {
     /// Returns the chunks in packs that the store lists and that are not in `bad`.
-    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<Known, StoreError>;
+    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<ChunkIndex, StoreError>;
     /// Reports that a copy is used in place of a chunk in the pack `bad`.
     fn healed(&self, bad: &ObjectHash);
 }
 
 /// Finds copies of chunks. Loads the index at the first request.
-pub struct Healer {
+pub struct CopyFinder {
     indexes: Arc<dyn Indexes>,
-    seen: Mutex<(BTreeSet<ObjectHash>, Option<Arc<Known>>)>,
+    seen: Mutex<(BTreeSet<ObjectHash>, Option<Arc<ChunkIndex>>)>,
 }
 
-impl Healer {
+impl CopyFinder {
     /// Creates a finder that loads its index from `indexes`.
     #[must_use]
     pub fn new(indexes: Arc<dyn Indexes>) -> Self {
@@ -64,7 +64,7 @@ impl Healer {
     }
 }
 
-impl std::fmt::Debug for Healer {
+impl std::fmt::Debug for CopyFinder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Healer")
     }

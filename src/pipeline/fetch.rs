@@ -22,7 +22,7 @@ use crate::store::{MAX_OBJECT, Store, StoreError};
 
 use super::codec::{Codec, CodecError};
 use crate::pipeline::chunk_index::SpillError;
-use crate::pipeline::fallback::Healer;
+use crate::pipeline::fallback::CopyFinder;
 
 /// The bytes of a pack that a ranged read requests first: enough for a header with an X25519
 /// stanza and the random stanza that some writers add.
@@ -94,7 +94,7 @@ pub struct Fetcher {
     key: Arc<DomainKey>,
     codec: Codec,
     workers: Workers,
-    healer: Option<Healer>,
+    healer: Option<CopyFinder>,
     packs: Mutex<Cache<ObjectHash, Arc<Vec<u8>>>>,
     chunks: Mutex<Cache<ChunkId, Bytes>>,
     heads: Mutex<Cache<ObjectHash, Head>>,
@@ -133,7 +133,7 @@ impl Fetcher {
 
     /// Makes the fetcher look for copies of chunks whose pack is damaged.
     #[must_use]
-    pub fn with_healer(self, healer: Healer) -> Self {
+    pub fn with_healer(self, healer: CopyFinder) -> Self {
         Self { healer: Some(healer), ..self }
     }
 

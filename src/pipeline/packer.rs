@@ -14,7 +14,7 @@ use crate::runtime::kill_point;
 
 use super::PipelineError;
 use super::engine::{Engine, EpochTarget};
-use crate::pipeline::chunk_index::{Known, short};
+use crate::pipeline::chunk_index::{ChunkIndex, short};
 
 /// The number of acknowledged packs after which an index object is written. A crash leaves no
 /// more than these unindexed.
@@ -84,7 +84,7 @@ pub struct Packer {
     epoch: EpochTarget,
     domain: NameId,
     key: Arc<DomainKey>,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<ChunkIndex>>,
     data: [tokio::sync::Mutex<Option<OpenPack>>; 2],
     metadata: tokio::sync::Mutex<Option<OpenPack>>,
     uploads: Mutex<Vec<AbortOnDropHandle<Result<(), PipelineError>>>>,
@@ -107,7 +107,7 @@ impl Packer {
         epoch: EpochTarget,
         domain: NameId,
         key: Arc<DomainKey>,
-        known: Arc<Mutex<Known>>,
+        known: Arc<Mutex<ChunkIndex>>,
     ) -> Self {
         Self {
             engine,
@@ -127,7 +127,7 @@ impl Packer {
             PackClass::Metadata => &self.metadata,
             // The slot is random: neighbours in a stream do not stay neighbours in a pack, so the size of
             // a pack reveals less about a file (restic #5291).
-            PackClass::Data => &self.data[usize::from(self.engine.world().random::<1>()[0] & 1)],
+            PackClass::Data => &self.data[usize::from(self.engine.runtime().random::<1>()[0] & 1)],
         }
     }
 
@@ -159,7 +159,7 @@ impl Packer {
                 OpenPack { builder, name: PackRef::open(), permit }
             }
         };
-        let workers = self.engine.world().workers;
+        let workers = self.engine.runtime().workers;
         let (open, chunk) = workers
             .run(move || {
                 let mut open = open;
@@ -174,7 +174,7 @@ impl Packer {
         Ok(chunk)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> std::sync::MutexGuard<'_, ChunkIndex> {
         lock(&self.known)
     }
 
@@ -185,7 +185,7 @@ impl Packer {
         let task = async move {
             let OpenPack { builder, name, permit } = open;
             let path = epoch.path;
-            let sealed = engine.world().workers.run(move || builder.seal(&path, domain)).await?;
+            let sealed = engine.runtime().workers.run(move || builder.seal(&path, domain)).await?;
             let SealedPack { object, hash, size, table } = sealed;
             let _ = name.0.set(PackName { hash, size });
             kill_point("backup.pack.sealed");
@@ -305,7 +305,7 @@ impl Acknowledged {
         let mut index = std::mem::take(&mut self.unindexed);
         let (path, key) = (epoch.path, key.clone());
         let sealed = engine
-            .world()
+            .runtime()
             .workers
             .run(move || {
                 index.sort();

@@ -9,7 +9,7 @@ use crate::format::list::Slice;
 use super::SourceError;
 use super::codec::Codec;
 use super::packer::{ChunkRef, Frame, PackRef};
-use crate::pipeline::chunk_index::Known;
+use crate::pipeline::chunk_index::ChunkIndex;
 
 /// A job that makes a piece's bytes on a worker. It may block on files, never on the store.
 pub type Job = Box<dyn FnOnce() -> Result<Output, SourceError> + Send>;
@@ -139,7 +139,7 @@ pub fn prepare(
     bytes: &[u8],
     key: &DomainKey,
     codec: &Codec,
-    known: &std::sync::Mutex<Known>,
+    known: &std::sync::Mutex<ChunkIndex>,
 ) -> Result<Prepared, super::PipelineError> {
     let id = key.chunk_id(kind, bytes);
     let plain = u32::try_from(bytes.len()).map_err(|_| super::PipelineError::Bug("a chunk beyond 4 GiB"))?;

@@ -149,7 +149,7 @@ impl StreamWriter {
 
     /// Adds the next piece. Waits while enough pieces are being prepared.
     pub async fn push(&mut self, piece: Piece) -> Result<(), PipelineError> {
-        while self.running.len() >= self.domain.engine().world().workers.count() * 2 {
+        while self.running.len() >= self.domain.engine().runtime().workers.count() * 2 {
             self.absorb_next().await?;
         }
         // For the source bytes, their frames and the copies for verification.
@@ -243,7 +243,7 @@ fn cut_tail(slices: &mut Vec<OpenSlice>, mut tail: u64) -> Result<(), PipelineEr
 async fn run(domain: &Arc<DomainWriter>, piece: Piece) -> Result<Done, PipelineError> {
     let Piece { starts_group, job, .. } = piece;
     let (key, codec, known) = (domain.key().clone(), domain.engine().codec().clone(), domain.known().clone());
-    let workers = domain.engine().world().workers;
+    let workers = domain.engine().runtime().workers;
     let prepared = workers.run(move || {
         let Output { fresh, runs, members } = job().map_err(PipelineError::Source)?;
         let prepare = || prepare(ChunkKind::Data, &fresh, &key, &codec, &known);

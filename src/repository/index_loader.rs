@@ -9,8 +9,8 @@ use crate::format::derive::DomainKey;
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::index::{Index, IndexedPack, MAX_INDEX};
 use crate::format::layout::{Class, EpochPath, ObjectKey};
-use crate::format::pack_refs::{Needs, PackName};
-use crate::pipeline::chunk_index::Known;
+use crate::format::pack_refs::{PackName, PackRefs};
+use crate::pipeline::chunk_index::ChunkIndex;
 use crate::report::event::{Event, Reporter};
 use crate::repository::fetched;
 use crate::repository::fetched::Named;
@@ -24,11 +24,11 @@ pub const MAX_INDEXES: usize = 100_000;
 /// The number of index objects read in parallel.
 const PARALLEL: usize = 4;
 
-/// The result of [`Shelf::load`].
+/// The result of [`DomainIndexLoader::load`].
 #[derive(Debug)]
 pub struct Loaded {
     /// The chunks that can be used.
-    pub known: Known,
+    pub known: ChunkIndex,
     /// The index objects that were read and are not replaced.
     pub objects: Vec<ObjectHash>,
     /// Packs that an index names but the store does not list with that size. Their chunks are
@@ -38,7 +38,7 @@ pub struct Loaded {
 
 /// Loads the index of one domain.
 #[derive(Debug, Clone, Copy)]
-pub struct Shelf<'a> {
+pub struct DomainIndexLoader<'a> {
     /// The store.
     pub store: &'a Arc<dyn Store>,
     /// The epoch's folder.
@@ -49,7 +49,7 @@ pub struct Shelf<'a> {
     pub reporter: &'a Reporter,
 }
 
-impl Shelf<'_> {
+impl DomainIndexLoader<'_> {
     /// Loads a domain's index and checks each of its packs against the store's listing. `share` is
     /// the memory that its chunks may take, in bytes.
     ///
@@ -69,7 +69,7 @@ impl Shelf<'_> {
             .take(MAX_INDEXES)
             .try_collect()
             .await?;
-        let known = Known::new(share, self.reporter.clone());
+        let known = ChunkIndex::new(share, self.reporter.clone());
         let mut loaded = Loaded { known, objects: Vec::new(), lost: Vec::new() };
         if entries.is_empty() {
             return Ok(loaded);
@@ -138,7 +138,7 @@ impl Shelf<'_> {
 
     /// Returns the referenced packs that the store does not list with their size. Merges two
     /// sorted lists: the store's listing and the packs in `needs`.
-    pub async fn missing(&self, needs: &Needs) -> Result<Vec<PackName>, StoreError> {
+    pub async fn missing(&self, needs: &PackRefs) -> Result<Vec<PackName>, StoreError> {
         let mut missing = Vec::new();
         let mut wanted = needs.packs().iter().peekable();
         let mut listed = self.packs();

@@ -13,7 +13,7 @@ use crate::report::run::RunReport;
 use crate::store::Store;
 
 use crate::keys::writer_key::WriterKey;
-use crate::repository::epoch::error::BirthError;
+use crate::repository::epoch::error::CreateEpochError;
 use crate::repository::epoch::stored;
 
 /// The time limit for storing a report: Kubernetes kills a pod 30 s after asking it to end (default).
@@ -30,7 +30,7 @@ pub enum ReportError {
     Store(#[from] crate::store::StoreError),
     /// The stored report differs when read back.
     #[error(transparent)]
-    Birth(#[from] BirthError),
+    Birth(#[from] CreateEpochError),
     /// Encryption failed.
     #[error("it cannot be encrypted")]
     Container(#[from] ContainerError),

@@ -23,12 +23,12 @@ use crate::pipeline::fetch::ReadError;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Meter;
 use crate::repository::read::snapshot::OpenSnapshot;
-use crate::runtime::{World, kill_point};
+use crate::runtime::{Runtime, kill_point};
 use crate::source::kubernetes::KindReport;
 
 use crate::format::tar::parse::{Event, Expect, ParseError, Parser};
 use crate::target::kubernetes::{ResourceStreams, StreamError};
-use crate::target::volume::{ExistingFiles, Report, Target, TargetOptions, Whither};
+use crate::target::volume::{Destination, ExistingFiles, Report, Target, TargetOptions};
 
 /// Most messages that wait for a target.
 const QUEUE: usize = 4;
@@ -108,7 +108,7 @@ pub struct Look {
 pub async fn look_at_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
-    target: Option<&Whither>,
+    target: Option<&Destination>,
     existing: ExistingFiles,
 ) -> Result<Look, Failure> {
     let look = match paths {
@@ -129,9 +129,9 @@ pub async fn look_at_folder(
 pub async fn into_folder(
     reader: &StreamReader,
     paths: Option<&Paths>,
-    target: impl Into<Whither>,
+    target: impl Into<Destination>,
     options: TargetOptions,
-    world: &World,
+    runtime: &Runtime,
     meter: &Arc<Meter>,
 ) -> Result<(Report, Vec<Name>), Failure> {
     let (selection, expect) = match paths {
@@ -154,11 +154,11 @@ pub async fn into_folder(
         let what = format!("{}: the target cannot be made", target.to.display());
         Failure::new(Exit::Usage, what).because(error)
     })?;
-    let target = Target::open(target, options, world.random()).map_err(target_failure)?;
+    let target = Target::open(target, options, runtime.random()).map_err(target_failure)?;
     kill_point("restore.target.opened");
     let (sender, receiver) = mpsc::channel::<Feed>(QUEUE);
     let meter = meter.clone();
-    let write = world.workers.run(move || write_events(target, receiver, expect, &moved, &meter));
+    let write = runtime.workers.run(move || write_events(target, receiver, expect, &moved, &meter));
     // This future owns the sender: the channel closes when it ends, for whatever reason.
     let read = async move {
         for run in runs {

@@ -124,7 +124,7 @@ impl Workers {
 
 /// The clock, randomness, workers and cancellation of a run. Cheap to clone.
 #[derive(Clone)]
-pub struct World {
+pub struct Runtime {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of random bytes.
@@ -135,7 +135,7 @@ pub struct World {
     pub stop: CancellationToken,
 }
 
-impl World {
+impl Runtime {
     /// Creates the runtime of a real process, with one worker per processor.
     #[must_use]
     pub fn real() -> Self {
@@ -168,7 +168,7 @@ impl World {
     }
 }
 
-impl fmt::Debug for World {
+impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World").field("workers", &self.workers).finish_non_exhaustive()
     }

@@ -13,7 +13,7 @@ use super::retry::{Patience, RetryStore};
 use super::s3::S3Store;
 use super::{Store, StoreError, StoreErrorKind};
 use crate::report::event::Reporter;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// The longest prefix in a bucket, in bytes: S3 keys have at most 1024, and kbak's take up to 512.
 const MOST_PREFIX: usize = 256;
@@ -130,7 +130,7 @@ fn place(url: &str) -> Result<Place, String> {
 /// bucket yet.
 pub async fn open(
     options: &StoreOptions,
-    world: &World,
+    runtime: &Runtime,
     reporter: &Reporter,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let place = place(&options.url).map_err(|text| {
@@ -138,10 +138,10 @@ pub async fn open(
         StoreError::new(Operation::Open, "", url, StoreErrorKind::Settings(text))
     })?;
     let store: Arc<dyn Store> = match place {
-        Place::Folder(path) => Arc::new(FileStore::open(&path, options.create, world.clone())?),
+        Place::Folder(path) => Arc::new(FileStore::open(&path, options.create, runtime.clone())?),
         Place::Bucket(bucket) => Arc::new(S3Store::open(options, bucket).await?),
     };
-    Ok(wrap(store, options.rates, world, reporter))
+    Ok(wrap(store, options.rates, runtime, reporter))
 }
 
 /// Adds the wrappers of every real store to `store`.
@@ -149,9 +149,9 @@ pub async fn open(
 /// From the inside out: a deadline for each try; retries; the rate limit. The limit is outermost, so
 /// that an object counts once and the wait counts toward neither deadline nor retry budget.
 #[must_use]
-pub fn wrap(store: Arc<dyn Store>, rates: Rates, world: &World, reporter: &Reporter) -> Arc<dyn Store> {
+pub fn wrap(store: Arc<dyn Store>, rates: Rates, runtime: &Runtime, reporter: &Reporter) -> Arc<dyn Store> {
     let store = Arc::new(DeadlineStore::new(store, Deadlines::default()));
-    let store = Arc::new(RetryStore::new(store, Patience::default(), world.clone(), reporter.clone()));
+    let store = Arc::new(RetryStore::new(store, Patience::default(), runtime.clone(), reporter.clone()));
     if rates == Rates::default() { store } else { Arc::new(LimitStore::new(store, rates)) }
 }
 

@@ -20,7 +20,7 @@ use crate::format::ids::{ObjectHash, WriterId};
 use crate::format::layout::{ObjectKey, probes_prefix};
 use crate::format::object::Sealed;
 use crate::report::event::Reporter;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// The number of concurrent puts to one key.
 const RACERS: usize = 8;
@@ -143,8 +143,12 @@ pub struct Probed {
 
 /// Tests `store` with the credentials that it has. Fails if the store cannot be used at all: no
 /// right to put or to list, no bucket, bytes that come back changed.
-pub async fn probe(store: &Arc<dyn Store>, world: &World, writer: WriterId) -> Result<Probed, StoreError> {
-    let mut trial = Trial { store, world, writer, sent: Vec::new(), stored: HashSet::new() };
+pub async fn probe(
+    store: &Arc<dyn Store>,
+    runtime: &Runtime,
+    writer: WriterId,
+) -> Result<Probed, StoreError> {
+    let mut trial = Trial { store, runtime, writer, sent: Vec::new(), stored: HashSet::new() };
     let tried = trial.run().await;
     // Probes are removed after a failure too.
     let may_delete = trial.clean_up().await;
@@ -156,7 +160,7 @@ pub async fn probe(store: &Arc<dyn Store>, world: &World, writer: WriterId) -> R
 
 struct Trial<'a> {
     store: &'a Arc<dyn Store>,
-    world: &'a World,
+    runtime: &'a Runtime,
     writer: WriterId,
     /// All probes that were sent, to be removed again.
     sent: Vec<Sealed>,
@@ -166,7 +170,7 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     fn object(&mut self) -> Sealed {
-        let object = Sealed::probe(self.writer, self.world.random());
+        let object = Sealed::probe(self.writer, self.runtime.random());
         self.sent.push(object.clone());
         object
     }
@@ -178,7 +182,7 @@ impl Trial<'_> {
     }
 
     async fn run(&mut self) -> Result<Abilities, StoreError> {
-        let ahead = self.store.now().await?.duration_since(self.world.clock.now());
+        let ahead = self.store.now().await?.duration_since(self.runtime.clock.now());
         let first = self.object();
         self.put(&first).await?;
         let read_after_write = self.reads_back(&first).await?;

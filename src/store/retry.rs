@@ -24,7 +24,7 @@ use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 use crate::report::event::{Event, Reporter};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// The bounds of the retries of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Default for Patience {
 pub struct RetryStore {
     inner: Arc<dyn Store>,
     patience: Patience,
-    world: World,
+    runtime: Runtime,
     reporter: Reporter,
     answered: AtomicBool,
 }
@@ -65,8 +65,8 @@ pub struct RetryStore {
 impl RetryStore {
     /// Wraps `inner`. The jitter is the runtime's randomness, the pauses use tokio's time.
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, patience: Patience, world: World, reporter: Reporter) -> Self {
-        Self { inner, patience, world, reporter, answered: AtomicBool::new(false) }
+    pub fn new(inner: Arc<dyn Store>, patience: Patience, runtime: Runtime, reporter: Reporter) -> Self {
+        Self { inner, patience, runtime, reporter, answered: AtomicBool::new(false) }
     }
 
     async fn run<T, F>(
@@ -117,7 +117,7 @@ impl RetryStore {
     fn pauses(&self) -> Pauses {
         Pauses {
             patience: self.patience,
-            world: self.world.clone(),
+            runtime: self.runtime.clone(),
             ceiling: self.patience.shortest,
             failed: None,
         }
@@ -138,7 +138,7 @@ fn gave_up(error: StoreError, tries: u32, after: Duration) -> StoreError {
 /// The pauses between the tries of one operation; ends when the budget is spent.
 struct Pauses {
     patience: Patience,
-    world: World,
+    runtime: Runtime,
     ceiling: Duration,
     failed: Option<Instant>,
 }
@@ -149,7 +149,7 @@ impl Iterator for Pauses {
     fn next(&mut self) -> Option<Duration> {
         let first_failure = *self.failed.get_or_insert_with(Instant::now);
         // 53 random bits give a fraction from 0 to just under 1.
-        let bits = u64::from_le_bytes(self.world.random::<8>()) >> 11;
+        let bits = u64::from_le_bytes(self.runtime.random::<8>()) >> 11;
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
         let part = bits as f64 / (1u64 << 53) as f64;
         let pause = self.ceiling.mul_f64(part);

@@ -113,7 +113,7 @@ async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, F
     let mut epochs = Epochs::new();
     for stored in &plan.epochs.all {
         let epoch = &stored.epoch;
-        let error = match wraps::open(&view.store, &view.world, epoch, identities, &view.reporter).await {
+        let error = match wraps::open(&view.store, &view.runtime, epoch, identities, &view.reporter).await {
             Ok((keys, _)) => {
                 epochs.insert(epoch.epoch, (epoch.clone(), keys));
                 continue;
@@ -159,9 +159,9 @@ impl Opening {
             return Ok(None);
         }
         let key = snapshot.envelope().path().body(snapshot.envelope().body);
-        let (store, world) = (check.view.store.clone(), check.view.world.clone());
+        let (store, runtime) = (check.view.store.clone(), check.view.runtime.clone());
         let reporter = check.view.reporter.clone();
-        let opened = OpenSnapshot::open(store, world, reporter, snapshot, epochs, check.options.memory);
+        let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, epochs, check.options.memory);
         let error = match opened.await {
             Ok(open) => return Ok(Some(open)),
             Err(SnapshotError::Store(error)) if !error.kind.is_absence() => return Err(error.into()),
@@ -195,7 +195,7 @@ impl Opening {
                 one.domain,
                 keys.identity.clone(),
                 Arc::new(keys.secret.domain(name)),
-                check.view.world.workers,
+                check.view.runtime.workers,
                 check.options.memory,
             );
             let good: Vec<PackName> =

@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
 use crate::format::manifest::DomainObjects;
-use crate::format::pack_refs::{MAX_NEEDS, Needs, PackName};
+use crate::format::pack_refs::{MAX_NEEDS, PackName, PackRefs};
 use crate::repository::chain::Snapshot;
 use crate::repository::fetched;
 use crate::repository::fetched::Named;
@@ -188,7 +188,7 @@ async fn needs(
     for (hash, users) in &domain.needs {
         let key = path.in_domain(id, Class::Needs, *hash);
         let (fault, detail) = match fetched::get(&check.view.store, &key, *hash, MAX_NEEDS).await? {
-            Named::Is(bytes) => match Needs::parse(&bytes) {
+            Named::Is(bytes) => match PackRefs::parse(&bytes) {
                 Some(needs) => {
                     // Kept sorted, so that a pack that several snapshots need is held once.
                     let unknown = |pack: &&PackName| domain.packs.binary_search(pack).is_err();
@@ -226,7 +226,7 @@ pub(super) async fn users_of_bad(
         let Named::Is(bytes) = fetched::get(&check.view.store, &key, *hash, MAX_NEEDS).await? else {
             continue;
         };
-        let Some(needs) = Needs::parse(&bytes) else { continue };
+        let Some(needs) = PackRefs::parse(&bytes) else { continue };
         for pack in needs.packs().iter().filter(|pack| domain.bad.contains(&pack.hash)) {
             check.touch(path.in_domain(id, Class::Pack, pack.hash).as_str(), users);
         }
@@ -295,7 +295,7 @@ impl<'a> Book<'a> {
             Depth::Presence | Depth::All => 0.0,
         };
         // Every n-th pack from a random one on: the requested share, and not predictable.
-        let due = f64::from(u32::from_le_bytes(check.view.world.random::<4>())) / f64::from(u32::MAX);
+        let due = f64::from(u32::from_le_bytes(check.view.runtime.random::<4>())) / f64::from(u32::MAX);
         Self {
             path,
             depth: check.options.depth,

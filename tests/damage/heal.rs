@@ -93,7 +93,7 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
     let trust = |signer: &SigningKey, last_good| {
         let body =
             Trust { key: victim.bench.key.signing.public(), last_good, why: "a node was taken".into() };
-        let now = victim.bench.world.clock.now();
+        let now = victim.bench.runtime.clock.now();
         Record::Trust(body).seal(victim.bench.key.repository, writer, now, signer).expect("sealed")
     };
     let hashes: Vec<_> = victim.snapshots.iter().map(|snapshot| snapshot.manifest.hash()).collect();
@@ -126,7 +126,7 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
     let all = {
         let body =
             Trust { key: victim.bench.key.signing.public(), last_good: Vec::new(), why: String::new() };
-        let now = victim.bench.world.clock.now();
+        let now = victim.bench.runtime.clock.now();
         Record::Trust(body).seal(victim.bench.key.repository, writer, now, &owner).expect("sealed")
     };
     victim.bench.store.put(&all).await.expect("stored");

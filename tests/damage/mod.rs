@@ -80,7 +80,7 @@ impl Victim {
         for stored in &plan.epochs.all {
             let identity = std::slice::from_ref(&bench.identity);
             let opened =
-                wraps::open(&bench.store, &bench.world, &stored.epoch, identity, &view.reporter).await;
+                wraps::open(&bench.store, &bench.runtime, &stored.epoch, identity, &view.reporter).await;
             epochs.push((stored.epoch.clone(), opened.expect("the keys").0));
         }
         let objects = bench.memory.objects();
@@ -132,10 +132,11 @@ impl Victim {
     async fn read(&self) -> Vec<Result<Bytes, Bytes>> {
         let mut read = Vec::new();
         for snapshot in &self.snapshots {
-            let (store, world) = (self.bench.store.clone(), self.bench.world.clone());
+            let (store, runtime) = (self.bench.store.clone(), self.bench.runtime.clone());
             let reporter = kbak::report::event::Reporter::silent();
             let epochs = self.epochs.clone();
-            let opened = OpenSnapshot::open(store, world, reporter, snapshot.clone(), epochs, 64 << 20).await;
+            let opened =
+                OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), epochs, 64 << 20).await;
             let Ok(open) = opened else {
                 read.push(Err(Bytes::new()));
                 continue;
@@ -163,10 +164,10 @@ impl Victim {
 
     /// Checks some bytes from the middle, which are read by ranges.
     async fn no_lie_in_ranges(&self, what: &str) {
-        let (store, world) = (self.bench.store.clone(), self.bench.world.clone());
+        let (store, runtime) = (self.bench.store.clone(), self.bench.runtime.clone());
         let snapshot = self.snapshots[1].clone();
         let reporter = kbak::report::event::Reporter::silent();
-        let opened = OpenSnapshot::open(store, world, reporter, snapshot, self.epochs.clone(), 64 << 20);
+        let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, self.epochs.clone(), 64 << 20);
         let Ok(open) = opened.await else { return };
         let stream = open.body().items[0].streams[0].clone();
         let middle = stream.length / 2..stream.length / 2 + 700;

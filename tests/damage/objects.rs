@@ -70,9 +70,9 @@ fn limit(error: &StoreError) -> Option<u64> {
 }
 
 async fn open(victim: &Victim) -> Result<OpenSnapshot, SnapshotError> {
-    let (store, world) = (victim.bench.store.clone(), victim.bench.world.clone());
+    let (store, runtime) = (victim.bench.store.clone(), victim.bench.runtime.clone());
     let reporter = kbak::report::event::Reporter::silent();
-    OpenSnapshot::open(store, world, reporter, victim.snapshots[0].clone(), victim.epochs.clone(), 64 << 20)
+    OpenSnapshot::open(store, runtime, reporter, victim.snapshots[0].clone(), victim.epochs.clone(), 64 << 20)
         .await
 }
 
@@ -176,7 +176,7 @@ async fn manifest_with_wrong_key_place_or_spelling_is_rejected() {
     victim.bench.store.delete(&old).await.expect("deleted");
 
     // The same envelope, signed by another key.
-    let thief = WriterKey::generate(&victim.bench.world);
+    let thief = WriterKey::generate(&victim.bench.runtime);
     let (sealed, _) = newest.envelope().seal(&thief.signing).expect("sealed");
     victim.set(sealed.key(), sealed.bytes().clone());
     let (found, _) = fault(&victim, sealed.key(), Depth::Presence, false).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kbak::check::{CheckJob, Checked, DatabaseJob, Weight, check};
 use kbak::report::event::Reporter;
-use kbak::runtime::{FixedClock, SystemRandom, Workers, World};
+use kbak::runtime::{FixedClock, Runtime, SystemRandom, Workers};
 use kbak::store::open::StoreOptions;
 use serde_json::{Value, json};
 
@@ -208,42 +208,42 @@ async fn store_is_judged_by_probing_it() {
     server.bucket("backups", false).await;
     let desk = Desk::of_plan("nightly");
     let reporter = Reporter::silent();
-    let world = World::real();
+    let runtime = Runtime::real();
 
-    let found = check(&store_only(&desk, server.options("backups")), &world, &reporter).await;
+    let found = check(&store_only(&desk, server.options("backups")), &runtime, &reporter).await;
     let [(about, what)] = problems(&found)[..] else { panic!("{:#?}", found.findings) };
     assert!(about == "repository" && what.contains("no repository lies at"), "{what}");
     assert!(found.wrote.is_some());
 
     let wrong =
-        check(&store_only(&desk, server.options_as("backups", "nobody", SECRET)), &world, &reporter).await;
+        check(&store_only(&desk, server.options_as("backups", "nobody", SECRET)), &runtime, &reporter).await;
     let [("store", what)] = problems(&wrong)[..] else { panic!("{:#?}", wrong.findings) };
     assert!(what.contains("credentials"), "{what}");
     assert_eq!(wrong.wrote, None);
 
     let reader =
-        check(&store_only(&desk, server.options_as("backups", READER, SECRET)), &world, &reporter).await;
+        check(&store_only(&desk, server.options_as("backups", READER, SECRET)), &runtime, &reporter).await;
     let [("store", what)] = problems(&reader)[..] else { panic!("{:#?}", reader.findings) };
     assert!(what.contains("access denied"), "{what}");
 
-    let none = check(&store_only(&desk, server.options("nowhere")), &world, &reporter).await;
+    let none = check(&store_only(&desk, server.options("nowhere")), &runtime, &reporter).await;
     assert_eq!(problems(&none)[0].0, "store", "{:#?}", none.findings);
 
     let mut options = server.options("backups");
     options.endpoint = Some("http://127.0.0.1:9".into());
-    let closed = check(&store_only(&desk, options), &world, &reporter).await;
+    let closed = check(&store_only(&desk, options), &runtime, &reporter).await;
     let [("store", what)] = problems(&closed)[..] else { panic!("{:#?}", closed.findings) };
     assert!(what.contains("gave up after"), "{what}");
 
     for (minutes, weight) in [(1, Weight::Good), (7, Weight::Warning), (20, Weight::Problem)] {
         let at = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
-        let world = World {
+        let runtime = Runtime {
             clock: Arc::new(FixedClock::new(at)),
             random: Arc::new(SystemRandom),
             workers: Workers::Threads { count: 2 },
             stop: Default::default(),
         };
-        let late = check(&store_only(&desk, server.options("backups")), &world, &reporter).await;
+        let late = check(&store_only(&desk, server.options("backups")), &runtime, &reporter).await;
         let clock = late.findings.iter().find(|finding| finding.about == "clock").expect("a clock");
         assert_eq!(clock.weight, weight, "{clock:?}");
         assert!(clock.what.contains("ahead of this machine"), "{clock:?}");
@@ -261,7 +261,7 @@ async fn database_is_probed_for_client_tools_and_rights() {
         let job = DatabaseJob { config: Box::new(config), databases: Vec::new() };
         let store = StoreOptions::new(desk.repo());
         let job = CheckJob { databases: vec![("shop".into(), Ok(job))], ..store_only(&desk, store) };
-        check(&job, &World::real(), &Reporter::silent()).await
+        check(&job, &Runtime::real(), &Reporter::silent()).await
     };
 
     let found = tried(server.config()).await;

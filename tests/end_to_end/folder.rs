@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kbak::cli::failure::Exit;
-use kbak::runtime::{Random, SeededRandom, Workers, World};
+use kbak::runtime::{Random, Runtime, SeededRandom, Workers};
 use kbak::store::StoreErrorKind;
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
@@ -216,7 +216,7 @@ async fn failing_store_ends_a_walk_that_is_far_ahead() {
     }
     for workers in [Workers::Threads { count: 2 }, Workers::Inline] {
         let mut bench = Bench { limit: SMALL, ..Bench::new().await };
-        bench.world = World { workers, ..bench.world };
+        bench.runtime = Runtime { workers, ..bench.runtime };
         let fault = Fault::Fail(StoreErrorKind::Full);
         let faulty =
             FaultStore::new(bench.store.clone(), vec![Rule::from(Operation::Put, "*/packs/*", 1, fault)]);

@@ -21,7 +21,7 @@ use kbak::keys::{Identity, OwnerKey, open_wrap};
 use kbak::repository::epoch::create;
 use zeroize::Zeroizing;
 
-use crate::support::owners::{Bench, MemoryKeeper, nobody, nursery, wanted};
+use crate::support::owners::{Bench, MemoryKeeper, context, nobody, wanted};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/keys")
@@ -106,14 +106,14 @@ async fn write_the_vectors() {
     let bench = Bench::new(2026);
     let write = |name: &str, content: &[u8]| std::fs::write(folder().join(name), content).expect("written");
     std::fs::create_dir_all(folder()).expect("a folder");
-    let key = WriterKey::generate(&bench.world);
-    let owner = OwnerKey::generate(&bench.world, "golden owner");
+    let key = WriterKey::generate(&bench.runtime);
+    let owner = OwnerKey::generate(&bench.runtime, "golden owner");
     let public = owner.public();
     let keeper = MemoryKeeper::default();
-    let nursery = nursery(&bench, &key, key.plan("default"), &keeper);
+    let context = context(&bench, &key, key.plan("default"), &keeper);
     let wanted = wanted(&[&public]);
     let ready =
-        create::ready(nursery, &wanted, &Default::default(), &Default::default()).await.expect("an epoch");
+        create::ready(context, &wanted, &Default::default(), &Default::default()).await.expect("an epoch");
     let identity =
         Arc::new(Identity::parse("owner", owner.to_text().as_bytes(), &nobody()).expect("an identity"));
     let (keys, _) = open_wrap(&ready.epoch, &[], std::slice::from_ref(&identity)).expect("opened");

@@ -11,7 +11,7 @@ use kbak::format::ids::{EpochId, NameId, WriterId};
 use kbak::format::layout::{Class, EpochPath};
 use kbak::format::name::Name;
 use kbak::format::{body, pack::PackClass};
-use kbak::pipeline::chunk_index::Known;
+use kbak::pipeline::chunk_index::ChunkIndex;
 use kbak::pipeline::codec::Codec;
 use kbak::pipeline::domain::{DomainWriter, WrittenDomain};
 use kbak::pipeline::engine::{Engine, EpochTarget};
@@ -20,8 +20,8 @@ use kbak::pipeline::limits::Limits;
 use kbak::pipeline::piece::{Member, Piece};
 use kbak::pipeline::reader::StreamReader;
 use kbak::report::event::Reporter;
-use kbak::repository::index_loader::{Loaded, Shelf};
-use kbak::runtime::{Random, SeededRandom, World};
+use kbak::repository::index_loader::{DomainIndexLoader, Loaded};
+use kbak::runtime::{Random, Runtime, SeededRandom};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
 use kbak::store::record::RecordStore;
@@ -31,7 +31,7 @@ const DOMAIN: NameId = NameId([4; 8]);
 
 struct Bench {
     store: Arc<dyn Store>,
-    world: World,
+    runtime: Runtime,
     identity: DataIdentity,
     path: EpochPath,
     key: DomainKey,
@@ -39,27 +39,27 @@ struct Bench {
 
 impl Bench {
     fn new(seed: u64) -> Self {
-        let world = World::seeded(seed, "2026-11-23T02:00:00Z".parse().unwrap());
+        let runtime = Runtime::seeded(seed, "2026-11-23T02:00:00Z".parse().unwrap());
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
         Self {
-            store: Arc::new(MemoryStore::new(world.clock.clone())),
-            world,
+            store: Arc::new(MemoryStore::new(runtime.clock.clone())),
+            runtime,
             identity: DataIdentity::generate(),
             path,
             key: DomainKey::new(&SecretKey::new([9; 32])),
         }
     }
 
-    fn writer(&self, known: Known) -> Arc<DomainWriter> {
+    fn writer(&self, known: ChunkIndex) -> Arc<DomainWriter> {
         let limits = Limits::divide(64 << 20, 1 << 20);
         let codec = Codec::new(3, true);
-        let engine = Engine::new(self.world.clone(), self.store.clone(), Reporter::silent(), limits, codec);
+        let engine = Engine::new(self.runtime.clone(), self.store.clone(), Reporter::silent(), limits, codec);
         let target = EpochTarget { path: self.path, recipient: self.identity.recipient() };
         DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
     }
 
     /// Writes `pieces` as one stream, one member each.
-    async fn write(&self, pieces: &[Vec<u8>], known: Known) -> WrittenDomain {
+    async fn write(&self, pieces: &[Vec<u8>], known: ChunkIndex) -> WrittenDomain {
         let domain = self.writer(known);
         let mut stream = domain.stream();
         for (at, bytes) in pieces.iter().enumerate() {
@@ -76,7 +76,7 @@ impl Bench {
 
     fn reader_of(&self, store: Arc<dyn Store>, written: &WrittenDomain, memory: u64) -> StreamReader {
         let (key, identity) = (Arc::new(self.key.clone()), self.identity.clone());
-        let fetcher = Fetcher::new(store, self.path, DOMAIN, identity, key, self.world.workers, memory);
+        let fetcher = Fetcher::new(store, self.path, DOMAIN, identity, key, self.runtime.workers, memory);
         let stream = &written.streams[0];
         let body = body::Stream {
             name: "x".into(),
@@ -98,7 +98,8 @@ impl Bench {
         let key = Arc::new(self.key.clone());
         let none = BTreeSet::new();
         let reporter = Reporter::silent();
-        let shelf = Shelf { store: &self.store, path: self.path, domain: DOMAIN, reporter: &reporter };
+        let shelf =
+            DomainIndexLoader { store: &self.store, path: self.path, domain: DOMAIN, reporter: &reporter };
         shelf.load(&key, &none, &[], 0).await.unwrap()
     }
 }
@@ -140,8 +141,8 @@ fn pieces(seed: u64, sizes: &[usize]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn nothing() -> Known {
-    Known::new(0, Reporter::silent())
+fn nothing() -> ChunkIndex {
+    ChunkIndex::new(0, Reporter::silent())
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -232,7 +233,7 @@ fn packs_beyond_the_memory_budget_are_not_fetched_for_every_chunk() {
 async fn failed_stream_loses_no_chunk_of_another_stream() {
     for seed in 0..24 {
         let mut bench = Bench::new(seed);
-        bench.world.workers = kbak::runtime::Workers::Threads { count: 2 };
+        bench.runtime.workers = kbak::runtime::Workers::Threads { count: 2 };
         let kept = pieces(seed, &[90_000; 4]);
         let lost = pieces(seed + 1000, &[90_000; 12]);
         let domain = bench.writer(nothing());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::TryStreamExt as _;
 use kbak::format::layout::ObjectKey;
 use kbak::report::event::Reporter;
-use kbak::runtime::World;
+use kbak::runtime::Runtime;
 use kbak::store::Store;
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
@@ -28,8 +28,8 @@ proptest! {
     #[test]
     fn folder_store_lists_like_the_memory_store(keys in keys(), page in 1usize..6, under in prop::option::of(segment())) {
         let folder = tempfile::tempdir().expect("a folder");
-        let world = World::seeded(1, "2026-11-23T00:00:00Z".parse().expect("a time"));
-        let memory = MemoryStore::new(world.clock.clone()).with_page(page);
+        let runtime = Runtime::seeded(1, "2026-11-23T00:00:00Z".parse().expect("a time"));
+        let memory = MemoryStore::new(runtime.clock.clone()).with_page(page);
         for key in keys {
             let path = folder.path().join(&key);
             // A name is a folder or an object, never both.
@@ -39,7 +39,7 @@ proptest! {
             std::fs::write(&path, &key).expect("a file");
             memory.overwrite(ObjectKey::parse(&key).expect("a key"), key.into_bytes().into());
         }
-        let files = FileStore::open(folder.path(), false, world).expect("a store").with_page(page);
+        let files = FileStore::open(folder.path(), false, runtime).expect("a store").with_page(page);
         let prefix = under.map_or(String::new(), |name| format!("{name}/"));
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let list = |store: Arc<dyn Store>| {

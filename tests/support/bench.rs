@@ -14,7 +14,7 @@ use kbak::repository::epoch::create::Wanted;
 use kbak::repository::read::open::{View, Which};
 use kbak::repository::read::snapshot::OpenSnapshot;
 use kbak::restore::streams::{Paths, into_folder};
-use kbak::runtime::{FixedClock, SeededRandom, Workers, World};
+use kbak::runtime::{FixedClock, Runtime, SeededRandom, Workers};
 use kbak::source::volume::VolumeOptions;
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
@@ -24,7 +24,7 @@ use super::owners::{MemoryKeeper, owner, wanted};
 
 /// A test repository in memory. Its clock is ten minutes ahead: files of this minute count as old.
 pub struct Bench {
-    pub world: World,
+    pub runtime: Runtime,
     pub memory: Arc<MemoryStore>,
     pub store: Arc<dyn Store>,
     pub key: WriterKey,
@@ -39,7 +39,7 @@ impl Bench {
     pub async fn new() -> Self {
         let later = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_mins(10)).expect("a time");
         let clock = Arc::new(FixedClock::new(later));
-        let world = World {
+        let runtime = Runtime {
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(1)),
             workers: Workers::Threads { count: 2 },
@@ -48,11 +48,11 @@ impl Bench {
         let memory = Arc::new(MemoryStore::new(clock.clone()));
         let store: Arc<dyn Store> = memory.clone();
         store.put(&kbak::format::marker::marker()).await.expect("a marker");
-        let key = WriterKey::generate(&world);
-        let (owner, identity) = owner(&world, "owner");
+        let key = WriterKey::generate(&runtime);
+        let (owner, identity) = owner(&runtime, "owner");
         let signers = key.own_signers();
         Self {
-            world,
+            runtime,
             memory,
             store,
             key,
@@ -102,7 +102,7 @@ impl Bench {
             key: &self.key,
             keeper: &self.keeper,
             signers: &self.signers,
-            world: &self.world,
+            runtime: &self.runtime,
             reporter: &reporter,
         };
         backup(job, place).await
@@ -118,7 +118,7 @@ impl Bench {
         View {
             store: self.store.clone(),
             signers: Arc::new(self.signers.clone()),
-            world: self.world.clone(),
+            runtime: self.runtime.clone(),
             reporter: Reporter::silent(),
         }
     }
@@ -139,7 +139,7 @@ impl Bench {
         let paths = paths.map(|paths| Paths(paths.iter().map(|path| (*path).into()).collect()));
         let meter = Reporter::silent().meter("tree", "files");
         let options = TargetOptions::default();
-        let report = into_folder(&reader, paths.as_ref(), target, options, &self.world, &meter).await;
+        let report = into_folder(&reader, paths.as_ref(), target, options, &self.runtime, &meter).await;
         let (report, absent) = report.expect("a restore");
         assert!(report.is_complete() && absent.is_empty(), "{report:?} {absent:?}");
     }

@@ -10,8 +10,8 @@ use kbak::format::ids::NameId;
 use kbak::keys::writer_key::{Change, EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
 use kbak::keys::{Identity, Owner, OwnerKey, Prompt, Silent};
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::repository::epoch::create::{Life, Nursery, Wanted};
-use kbak::runtime::{FixedClock, SeededRandom, Workers, World};
+use kbak::repository::epoch::create::{EpochContext, Life, Wanted};
+use kbak::runtime::{FixedClock, Runtime, SeededRandom, Workers};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
 use zeroize::Zeroizing;
@@ -61,7 +61,7 @@ pub fn secret_file(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
 /// A world whose clock the test sets.
 pub struct Bench {
     pub clock: Arc<FixedClock>,
-    pub world: World,
+    pub runtime: Runtime,
     pub memory: Arc<MemoryStore>,
     pub store: Arc<dyn Store>,
 }
@@ -69,14 +69,14 @@ pub struct Bench {
 impl Bench {
     pub fn new(seed: u64) -> Self {
         let clock = Arc::new(FixedClock::new(at("2026-11-23T02:00:00Z")));
-        let world = World {
+        let runtime = Runtime {
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(seed)),
             workers: Workers::Inline,
             stop: Default::default(),
         };
         let memory = Arc::new(MemoryStore::new(clock.clone()));
-        Self { clock, world, store: memory.clone(), memory }
+        Self { clock, runtime, store: memory.clone(), memory }
     }
 
     pub fn days_later(&self, days: u64) {
@@ -106,8 +106,8 @@ impl Prompt for Answers {
 }
 
 /// Returns a new owner and their identity.
-pub fn owner(world: &World, name: &str) -> (Owner, Arc<Identity>) {
-    let key = OwnerKey::generate(world, name);
+pub fn owner(runtime: &Runtime, name: &str) -> (Owner, Arc<Identity>) {
+    let key = OwnerKey::generate(runtime, name);
     let identity = Identity::parse(name, key.to_text().as_bytes(), &nobody()).expect("an identity");
     (key.public(), Arc::new(identity))
 }
@@ -142,13 +142,13 @@ impl EpochKeeper for MemoryKeeper {
     }
 }
 
-pub fn nursery<'a>(
+pub fn context<'a>(
     bench: &'a Bench,
     key: &'a WriterKey,
     plan: NameId,
     keeper: &'a MemoryKeeper,
-) -> Nursery<'a> {
-    Nursery { store: &bench.store, world: &bench.world, key, plan, keeper }
+) -> EpochContext<'a> {
+    EpochContext { store: &bench.store, runtime: &bench.runtime, key, plan, keeper }
 }
 
 /// Collects warnings.

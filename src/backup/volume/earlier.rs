@@ -8,7 +8,7 @@ use crate::format::derive::DomainKey;
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath};
 use crate::format::list::Slice;
-use crate::pipeline::chunk_index::Known;
+use crate::pipeline::chunk_index::ChunkIndex;
 use crate::report::event::Reporter;
 use crate::repository::fetched;
 use crate::repository::fetched::Named;
@@ -26,7 +26,7 @@ pub struct Earlier {
     path: EpochPath,
     domain: NameId,
     key: Arc<DomainKey>,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<ChunkIndex>>,
     reporter: Reporter,
     groups: Vec<GroupRef>,
     by_key: HashMap<u64, usize>,
@@ -53,7 +53,7 @@ impl Earlier {
         path: EpochPath,
         domain: NameId,
         key: Arc<DomainKey>,
-        known: Arc<Mutex<Known>>,
+        known: Arc<Mutex<ChunkIndex>>,
         reporter: Reporter,
         root: Option<ObjectHash>,
     ) -> Result<Self, StoreError> {

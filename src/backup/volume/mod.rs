@@ -68,7 +68,7 @@ pub async fn write(
     };
     let (sender, mut groups) = mpsc::channel(1);
     let walk = walk(context.clone(), parameters.segment, sender, meter.clone());
-    let workers = domain.engine().world().workers;
+    let workers = domain.engine().runtime().workers;
     let walk = async {
         match workers {
             // One thread: the walk ends before its groups are taken. For small trees in tests.
@@ -240,7 +240,7 @@ impl Driver {
             return Ok(());
         }
         let context = self.context.clone();
-        let started = self.domain.engine().world().clock.now();
+        let started = self.domain.engine().runtime().clock.now();
         let job = Box::new(move || context.run(planned, started));
         self.stream.push(Piece { starts_group, reserve: fresh.max(4096), job }).await
     }
@@ -250,7 +250,7 @@ impl Driver {
     async fn large(&mut self, mut member: Member, open: &mut Open) -> Result<(), PipelineError> {
         let path = member.path.clone();
         for attempt in 1..=ATTEMPTS {
-            let started = self.domain.engine().world().clock.now();
+            let started = self.domain.engine().runtime().clock.now();
             let Some(reading) = self.open_large(member).await else { break };
             let head = head_of(reading.member());
             let head_length = head.len() as u64;
@@ -354,7 +354,7 @@ impl Driver {
     }
 
     fn workers(&self) -> crate::runtime::Workers {
-        self.domain.engine().world().workers
+        self.domain.engine().runtime().workers
     }
 
     /// Pushes zeros in place of bytes that could not be read, so that the stream stays well-formed.

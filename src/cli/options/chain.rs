@@ -9,14 +9,14 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::StoreArgs;
 use crate::cli::options::keyring::{owners, pin, writer};
 use crate::cli::options::store;
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::verbs::plan::load;
 use crate::format::signers::Signers;
 use crate::keys::Owner;
 use crate::keys::writer_key::{FileKeeper, WriterKey, epoch_path};
 use crate::plan::{DEFAULT_NAME, Epoch, Repository, Spec};
 use crate::repository::epoch::create::Life;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// Options that select a plan's chain of snapshots.
 #[derive(Debug, Clone, Args)]
@@ -68,8 +68,8 @@ impl Chain {
     pub(crate) fn open(
         args: &ChainArgs,
         store: &StoreArgs,
-        world: &World,
-        talk: &Talk,
+        runtime: &Runtime,
+        console: &Console,
     ) -> Result<Self, Failure> {
         let spec = args.plan.as_deref().map(load).transpose()?.map(|checked| checked.plan);
         let name = match &spec {
@@ -85,8 +85,8 @@ impl Chain {
         })?;
         let epoch_file = args.epoch_file.clone().or_else(|| spec.as_ref()?.writer.epoch_file.clone());
         let epoch_file = epoch_file.unwrap_or_else(|| epoch_path(&key_file, &name));
-        let key = writer(&key_file, talk)?;
-        let keeper = FileKeeper::new(epoch_file, &key, key.plan(&name), world);
+        let key = writer(&key_file, console)?;
+        let keeper = FileKeeper::new(epoch_file, &key, key.plan(&name), runtime);
         let (repository, owners, life) = match &spec {
             Some(spec) => (store.over(spec.repository.clone()), spec.owners(), life(&spec.epoch, spec)),
             None => {

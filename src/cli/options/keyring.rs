@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::ReaderArgs;
-use crate::cli::shell::console::{Asker, Talk};
+use crate::cli::shell::console::{Console, PassphrasePrompt};
 use crate::format::signers::Signers;
 use crate::keys::private_file;
 use crate::keys::private_file::FileError;
@@ -58,7 +58,7 @@ pub(crate) type Keys = (Vec<Arc<Identity>>, Arc<dyn Prompt>);
 
 /// Reads all identities that the arguments name.
 pub(crate) fn identities(reader: &ReaderArgs) -> Result<Keys, Failure> {
-    let prompt = Asker::shared(reader.passphrase_file.as_deref())?;
+    let prompt = PassphrasePrompt::shared(reader.passphrase_file.as_deref())?;
     let read = reader.identity.iter().map(|file| read_identity(file, &prompt)).collect::<Result<_, _>>()?;
     Ok((read, prompt))
 }
@@ -100,10 +100,10 @@ pub(crate) fn required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
 }
 
 /// Reads the writer's key and shows the warning of its file, if any.
-pub(crate) fn writer(file: &Path, talk: &Talk) -> Result<WriterKey, Failure> {
+pub(crate) fn writer(file: &Path, console: &Console) -> Result<WriterKey, Failure> {
     let (key, warning) = WriterKey::read(file)?;
     if let Some(warning) = warning {
-        talk.warn(&warning);
+        console.warn(&warning);
     }
     Ok(key)
 }

@@ -8,7 +8,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::keyring::{identities, required_pin};
 use crate::cli::options::store;
 use crate::cli::options::{ReadArgs, ReaderArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::format::body::{Item, Stream};
 use crate::format::name::Name;
 use crate::keys::Identity;
@@ -18,7 +18,7 @@ use crate::repository::chain::Snapshot;
 use crate::repository::read::open::{PlanView, View, Which};
 use crate::repository::read::snapshot::OpenSnapshot;
 use crate::restore::streams::member;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// The default limit for decrypted packs that readers hold in memory, in bytes.
 pub(crate) const MEMORY: u64 = 64 << 20;
@@ -26,10 +26,10 @@ pub(crate) const MEMORY: u64 = 64 << 20;
 /// Opens the repository. Only objects that pinned signers signed count.
 pub(crate) async fn view(from: &ReadArgs, reporter: &Reporter) -> Result<View, Failure> {
     let signers = required_pin(from.reader.signer.as_deref())?.signers;
-    let world = World::real();
+    let runtime = Runtime::real();
     let options = store::options(&store::without_plan(&from.store)?, None, false);
-    let store = store::store(&options, &world, reporter).await?;
-    Ok(View { store, signers: Arc::new(signers), world, reporter: reporter.clone() })
+    let store = store::store(&options, &runtime, reporter).await?;
+    Ok(View { store, signers: Arc::new(signers), runtime, reporter: reporter.clone() })
 }
 
 /// Returns the selector of a snapshot, with the filters by writer and plan.
@@ -74,11 +74,11 @@ pub(crate) async fn open(
 pub(crate) fn with_snapshot<T, F: Future<Output = Result<T, Failure>>>(
     from: &ReadArgs,
     snapshot: &str,
-    talk: &Talk,
+    console: &Console,
     work: impl FnOnce(Opened) -> F,
 ) -> Result<T, Failure> {
     let identities = keys(&from.reader)?;
-    let reporter = talk.reporter();
+    let reporter = console.reporter();
     crate::cli::shell::signals::until_signalled(async {
         work(open(from, snapshot, &identities, MEMORY, &reporter).await?).await
     })

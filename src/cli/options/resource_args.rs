@@ -226,7 +226,7 @@ fn add(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Re
 /// and a user who applies them would expect the changes.
 pub(crate) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
     let map = &spec.map;
-    let wishes = [
+    let tool_configs = [
         (!map.namespaces.is_empty(), "another namespace (--namespace FROM:TO)"),
         (!map.storage_classes.is_empty(), "another class (--map-class)"),
         (!map.images.is_empty(), "other images (--map-image)"),
@@ -240,7 +240,7 @@ pub(crate) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
         (spec.profile != ProfileName::default(), "--profile"),
         (spec.scope.is_some(), "--scope"),
     ];
-    let asked: Vec<&str> = wishes.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
+    let asked: Vec<&str> = tool_configs.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
     if asked.is_empty() {
         return Ok(());
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::StoreArgs;
-use crate::keys::recovery_sheet::Whereabouts;
+use crate::keys::recovery_sheet::RepositoryLocation;
 use crate::plan::{Rate, Repository};
 use crate::report::event::Reporter;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::Store;
 use crate::store::open::{StoreOptions, open};
 
@@ -37,15 +37,15 @@ pub(crate) fn without_plan(args: &StoreArgs) -> Result<Repository, Failure> {
 /// Opens the store.
 pub(crate) async fn store(
     options: &StoreOptions,
-    world: &World,
+    runtime: &Runtime,
     reporter: &Reporter,
 ) -> Result<Arc<dyn Store>, Failure> {
-    open(options, world, reporter).await.map_err(Failure::from)
+    open(options, runtime, reporter).await.map_err(Failure::from)
 }
 
 /// Returns the repository's location for the recovery sheet.
-pub(crate) fn whereabouts(repository: &Repository) -> Whereabouts {
-    Whereabouts {
+pub(crate) fn whereabouts(repository: &Repository) -> RepositoryLocation {
+    RepositoryLocation {
         url: repository.url.clone(),
         endpoint: repository.endpoint.clone(),
         region: repository.region.clone(),

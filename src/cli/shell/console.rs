@@ -23,7 +23,7 @@ use crate::store::probe::{Finding, Weight};
 
 /// The console: writes messages to standard error, as text or as JSON.
 #[derive(Debug)]
-pub(crate) struct Talk {
+pub(crate) struct Console {
     /// Colour and width.
     pub(crate) style: Style,
     /// The output format. Failures are JSON unless it is `Table`.
@@ -34,13 +34,13 @@ pub(crate) struct Talk {
     line: Mutex<()>,
 }
 
-impl Talk {
+impl Console {
     /// Returns the console for the arguments of a verb.
     pub(crate) fn of(verb: &Verb) -> Self {
-        let mut talk = Self::new(verb.format());
-        talk.json_lines = verb.progress() == Some(Progress::Json);
-        talk.style.colour &= !talk.json_lines;
-        talk
+        let mut console = Self::new(verb.format());
+        console.json_lines = verb.progress() == Some(Progress::Json);
+        console.style.colour &= !console.json_lines;
+        console
     }
 
     /// Returns a console with this format, and the colour and width of the terminal.
@@ -195,11 +195,11 @@ fn ask_passphrase(what: &str) -> Option<Zeroizing<String>> {
 }
 
 /// The prompt for passphrases and for questions of plugins. Passphrases may come from a file.
-pub(crate) struct Asker {
+pub(crate) struct PassphrasePrompt {
     passphrase: Option<Zeroizing<String>>,
 }
 
-impl Asker {
+impl PassphrasePrompt {
     /// Returns a prompt, with the passphrase from `file` if one is given.
     pub(crate) fn shared(file: Option<&Path>) -> Result<Arc<dyn Prompt>, Failure> {
         Ok(Arc::new(Self { passphrase: file.map(passphrase_file).transpose()? }))
@@ -217,7 +217,7 @@ impl Asker {
     }
 }
 
-impl Prompt for Asker {
+impl Prompt for PassphrasePrompt {
     fn passphrase(&self, what: &str) -> Option<Zeroizing<String>> {
         self.passphrase.clone().or_else(|| ask_passphrase(what))
     }

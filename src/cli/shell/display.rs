@@ -70,12 +70,12 @@ struct Shared {
 }
 
 /// Records events, also before the display exists, so that none is lost.
-struct Ears {
+struct EventSink {
     recorder: Arc<Recorder>,
     shown: Mutex<Option<std::sync::Weak<Shared>>>,
 }
 
-impl Observer for Ears {
+impl Observer for EventSink {
     fn event(&self, event: &Event) {
         self.recorder.event(event);
         let shared = lock(&self.shown).as_ref().and_then(std::sync::Weak::upgrade);
@@ -94,7 +94,7 @@ impl Display {
     #[must_use]
     pub fn start(options: DisplayOptions, out: Box<dyn Write + Send>) -> Self {
         let recorder = Arc::new(Recorder::default());
-        let ears = Arc::new(Ears { recorder: recorder.clone(), shown: Mutex::new(None) });
+        let ears = Arc::new(EventSink { recorder: recorder.clone(), shown: Mutex::new(None) });
         let reporter = Reporter::new(ears.clone());
         let shared = Arc::new(Shared {
             options,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::{Progress, RunArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::display::{Display, DisplayOptions, Mode};
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
@@ -22,23 +22,23 @@ use crate::report::metrics::openmetrics;
 use crate::report::run::{FailureReport, RunReport, Stored};
 
 /// Starts the progress display that the arguments ask for.
-pub(crate) fn display(args: &RunArgs, talk: &Talk, memory: Option<u64>) -> Display {
-    started(args.progress, talk, memory)
+pub(crate) fn display(args: &RunArgs, console: &Console, memory: Option<u64>) -> Display {
+    started(args.progress, console, memory)
 }
 
 /// Starts the progress display of verbs that transfer no bytes.
-pub(crate) fn shown(progress: Progress, talk: &Talk) -> Display {
-    started(progress, talk, None)
+pub(crate) fn shown(progress: Progress, console: &Console) -> Display {
+    started(progress, console, None)
 }
 
-fn started(progress: Progress, talk: &Talk, memory: Option<u64>) -> Display {
+fn started(progress: Progress, console: &Console, memory: Option<u64>) -> Display {
     let mode = match progress {
-        Progress::Auto if talk.is_terminal() => Mode::Bars,
+        Progress::Auto if console.is_terminal() => Mode::Bars,
         Progress::Auto | Progress::Plain => Mode::Plain,
         Progress::Json => Mode::Json,
         Progress::None => Mode::None,
     };
-    Display::start(DisplayOptions { mode, style: talk.style, memory }, Box::new(std::io::stderr()))
+    Display::start(DisplayOptions { mode, style: console.style, memory }, Box::new(std::io::stderr()))
 }
 
 /// Returns the report of a run that has just started. Its exit code is 1 until the run sets another.
@@ -83,10 +83,10 @@ pub(crate) fn end(
     reporter: &Reporter,
     args: &RunArgs,
     format: Format,
-    talk: &Talk,
+    console: &Console,
 ) -> Result<Exit, Failure> {
     let report = complete(report, failure, display, reporter);
-    hand_on(report, failure, args, format, talk)
+    hand_on(report, failure, args, format, console)
 }
 
 /// Publishes a complete report: to files, to standard output and to the terminal.
@@ -95,14 +95,14 @@ pub(crate) fn hand_on(
     failure: Option<&Failure>,
     args: &RunArgs,
     format: Format,
-    talk: &Talk,
+    console: &Console,
 ) -> Result<Exit, Failure> {
-    leave(&report, args, talk);
+    leave(&report, args, console);
     if format != Format::Table
         && let Err(mut unwritten) = output::value(&report, format)
     {
         if let Some(failure) = failure {
-            talk.failure(failure);
+            console.failure(failure);
             return Ok(report.exit);
         }
         // The run has ended already: a report that is not written does not undo it.
@@ -113,10 +113,10 @@ pub(crate) fn hand_on(
     match failure {
         // With `--progress json` the summary event holds the failure too.
         Some(failure) if args.progress != Progress::Json => {
-            talk.failure(failure);
+            console.failure(failure);
             Ok(report.exit)
         }
-        _ => tell(report, args, talk),
+        _ => tell(report, args, console),
     }
 }
 
@@ -153,24 +153,24 @@ pub(crate) fn unbegun(
     plan: Option<&str>,
     failure: Failure,
     args: &RunArgs,
-    talk: &Talk,
+    console: &Console,
 ) -> Failure {
     let failure = prompt::interrupted().unwrap_or(failure);
     let mut report = begin(verb, repository, plan);
     failed(&mut report, &failure);
-    leave(&report, args, talk);
+    leave(&report, args, console);
     failure
 }
 
 /// Writes the summary of the run to standard error.
-pub(crate) fn tell(mut report: RunReport, args: &RunArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn tell(mut report: RunReport, args: &RunArgs, console: &Console) -> Result<Exit, Failure> {
     // Recent warnings are not repeated; those that have scrolled away are.
     let shown = !matches!(args.progress, Progress::Json | Progress::None);
     if shown && report.duration() < FRESH {
         report.warnings.clear();
         report.warnings_left_out = 0;
     }
-    talk.summary(&report, || summary(&report, talk.style));
+    console.summary(&report, || summary(&report, console.style));
     Ok(report.exit)
 }
 
@@ -189,10 +189,10 @@ fn before(file: &Path) -> String {
 }
 
 /// Writes the files that the arguments ask for: metrics, report and termination log.
-pub(crate) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
+pub(crate) fn leave(report: &RunReport, args: &RunArgs, console: &Console) {
     let written = |file: &Path, text: &str| {
         if let Err(error) = replace(file, text) {
-            talk.warn(&format!("{}: not written: {error}", file.display()));
+            console.warn(&format!("{}: not written: {error}", file.display()));
         }
     };
     if let Some(file) = &args.metrics_file {
@@ -201,7 +201,7 @@ pub(crate) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
     if let Some(file) = &args.report_file {
         match serde_json::to_string_pretty(report) {
             Ok(text) => written(file, &(text + "\n")),
-            Err(error) => talk.warn(&format!("{}: not written: {error}", file.display())),
+            Err(error) => console.warn(&format!("{}: not written: {error}", file.display())),
         }
     }
     let log = args.termination_log.clone().or_else(|| {
@@ -212,7 +212,7 @@ pub(crate) fn leave(report: &RunReport, args: &RunArgs, talk: &Talk) {
     if let Some(file) = log {
         // The kubelet has mounted this file, so it is written in place.
         if let Err(error) = std::fs::write(&file, termination_message(report)) {
-            talk.warn(&format!("{}: not written: {error}", file.display()));
+            console.warn(&format!("{}: not written: {error}", file.display()));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::options::declared::DeclaredArgs;
 use crate::cli::options::keyring::{pin, writer};
 use crate::cli::options::{OutputArgs, RunArgs};
 use crate::cli::options::{sources, store};
-use crate::cli::shell::console::{Asker, Talk};
+use crate::cli::shell::console::{Console, PassphrasePrompt};
 use crate::cli::shell::{run_end, signals};
 use crate::format::body::{Gap, Item};
 use crate::format::epoch::Parameters;
@@ -26,7 +26,7 @@ use crate::report::text::{plural, utc};
 use crate::repository::epoch::create::{Reason, Wanted};
 use crate::repository::epoch::stored;
 use crate::repository::{chain, reports};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::Store;
 
 /// Arguments of `kbak backup`.
@@ -73,9 +73,9 @@ pub struct BackupArgs {
 }
 
 /// Runs `kbak backup`.
-pub(crate) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure> {
     let unbegun = |repository: &str, plan: Option<&str>, failure| {
-        run_end::unbegun("backup", repository, plan, failure, &args.run, talk)
+        run_end::unbegun("backup", repository, plan, failure, &args.run, console)
     };
     let named = args.declared.store.repo.as_deref().unwrap_or_default();
     let Checked { plan, warnings } = args
@@ -83,22 +83,22 @@ pub(crate) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
         .checked(args.run.memory, args.run.upload)
         .map_err(|failure| unbegun(named, args.declared.plan_name.as_deref(), failure))?;
     for warning in &warnings {
-        talk.warn(&warning.to_string());
+        console.warn(&warning.to_string());
     }
-    let (key, signers) = keys(&plan, talk)
+    let (key, signers) = keys(&plan, console)
         .map_err(|failure| unbegun(&plan.spec.repository.url, Some(plan.name()), failure))?;
-    let world = World::real();
+    let runtime = Runtime::real();
     let secret = plan.spec.writer.epoch_file.clone();
     let secret = secret.unwrap_or_else(|| epoch_path(&plan.spec.writer.key_file, plan.name()));
-    let keeper = FileKeeper::new(secret, &key, key.plan(plan.name()), &world);
+    let keeper = FileKeeper::new(secret, &key, key.plan(plan.name()), &runtime);
     let mut report = run_end::begin("backup", &plan.spec.repository.url, Some(plan.name()));
-    let display = run_end::display(&args.run, talk, Some(plan.spec.limits.memory.get()));
+    let display = run_end::display(&args.run, console, Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
     let remedy = "run it again: what is stored stays stored, and is reused";
-    let outcome = signals::until_stopped(&world.stop, remedy, async {
+    let outcome = signals::until_stopped(&runtime.stop, remedy, async {
         let options = store::options(&plan.spec.repository, plan.spec.limits.upload, false);
-        let store = store::store(&options, &world, &reporter).await?;
-        let (accept, now) = (&plan.spec.accept, world.clock.now());
+        let store = store::store(&options, &runtime, &reporter).await?;
+        let (accept, now) = (&plan.spec.accept, runtime.clock.now());
         for (item, message) in sources::no_longer_accepted(accept, now) {
             reporter.warn(item, message);
         }
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
                 parameters: Parameters::default(),
                 new_epoch: args.new_epoch,
                 change_owners: args.change_owners,
-                prompt: Asker::shared(None)?,
+                prompt: PassphrasePrompt::shared(None)?,
             },
             memory: plan.spec.limits.memory.get(),
             prove: !args.no_proof,
@@ -127,7 +127,7 @@ pub(crate) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
             key: &key,
             keeper: &keeper,
             signers: &signers,
-            world: &world,
+            runtime: &runtime,
             reporter: &reporter,
         };
         let done = backup(job, place).await?;
@@ -150,30 +150,30 @@ pub(crate) fn run(args: &BackupArgs, talk: &Talk) -> Result<Exit, Failure> {
     // A usage error concerns only its caller, and an interrupted run has no time left to store a report.
     let told = |failure: &Failure| matches!(failure.exit, Exit::Usage | Exit::Interrupted);
     if failure.as_ref().is_some_and(|failure| !told(failure)) {
-        leave_report(&plan, &key, &report, talk);
+        leave_report(&plan, &key, &report, console);
     }
-    run_end::hand_on(report, failure.as_ref(), &args.run, args.output.output, talk)
+    run_end::hand_on(report, failure.as_ref(), &args.run, args.output.output, console)
 }
 
 /// Reads the writer's key and the trusted signers.
-fn keys(plan: &BackupPlan, talk: &Talk) -> Result<(WriterKey, Signers), Failure> {
-    let key = writer(&plan.spec.writer.key_file, talk)?;
+fn keys(plan: &BackupPlan, console: &Console) -> Result<(WriterKey, Signers), Failure> {
+    let key = writer(&plan.spec.writer.key_file, console)?;
     let signers = signers(&key, &plan.spec)?;
     Ok((key, signers))
 }
 
 /// Stores the report of a failed run, encrypted for owners. `kbak snapshots --failed` lists it.
-fn leave_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, talk: &Talk) {
+fn leave_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, console: &Console) {
     let left = signals::until_signalled(async {
         let options = store::options(&plan.spec.repository, None, false);
-        let store = store::store(&options, &World::real(), &Reporter::silent()).await?;
+        let store = store::store(&options, &Runtime::real(), &Reporter::silent()).await?;
         reports::leave(&store, key, plan.name(), report)
             .await
             .map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))
     });
     match left {
-        Ok(key) => talk.say(&format!("· the report of this failure lies in the store, encrypted: {key}")),
-        Err(error) => talk.say(&format!("· the report of this failure was not stored: {}", error.what)),
+        Ok(key) => console.say(&format!("· the report of this failure lies in the store, encrypted: {key}")),
+        Err(error) => console.say(&format!("· the report of this failure was not stored: {}", error.what)),
     }
 }
 

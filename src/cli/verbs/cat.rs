@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::ReadArgs;
 use crate::cli::options::reading;
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::verbs::backup::gap_report;
 use crate::cli::verbs::restore::targets::missing;
@@ -63,9 +63,9 @@ pub enum ObjectFormat {
 }
 
 /// Runs `kbak cat`.
-pub(crate) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &CatArgs, console: &Console) -> Result<Exit, Failure> {
     output::open(Exit::Partial)?;
-    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
+    reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
         let (item, rest) = reading::split(snapshot, &args.place)?;
         let (stream, path) = reading::stream(item, rest)?;
@@ -76,14 +76,14 @@ pub(crate) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
             let path = reading::spelled(&reader, path).await?;
             output::text(&object(&reader, &path, format, &item.name).await?)?;
         } else if path.is_empty() {
-            whole = stream.format != "tar" || all_there(item, None, talk);
+            whole = stream.format != "tar" || all_there(item, None, console);
             let mut bytes = reader.bytes();
             while let Some(piece) = bytes.next().await {
                 output::written(stdout.write_all(&piece?))?;
             }
         } else {
             let path = reading::spelled(&reader, path).await?;
-            whole = stream.format != "tar" || all_there(item, Some(Paths(vec![path.clone()])), talk);
+            whole = stream.format != "tar" || all_there(item, Some(Paths(vec![path.clone()])), console);
             member(&reader, &path, &mut stdout, &item.name).await?;
         }
         output::written(stdout.flush())?;
@@ -93,13 +93,13 @@ pub(crate) fn run(args: &CatArgs, talk: &Talk) -> Result<Exit, Failure> {
 
 /// True if the snapshot has no gap in these paths of a folder. Each gap is shown as a warning: a file that
 /// changed while it was read has the right length, but content of different moments.
-fn all_there(item: &Item, paths: Option<Paths>, talk: &Talk) -> bool {
+fn all_there(item: &Item, paths: Option<Paths>, console: &Console) -> bool {
     let lacks: Vec<GapReport> = missing(item, paths.as_ref()).map(gap_report).collect();
     for gap in lacks.iter().take(NAMED) {
-        talk.warn(&format!("{}: {}: {}", plain(&gap.object), gap.code, plain(&gap.reason)));
+        console.warn(&format!("{}: {}: {}", plain(&gap.object), gap.code, plain(&gap.reason)));
     }
     if lacks.len() > NAMED {
-        talk.warn(&format!("and {} more: kbak show names them", lacks.len() - NAMED));
+        console.warn(&format!("and {} more: kbak show names them", lacks.len() - NAMED));
     }
     lacks.is_empty()
 }

@@ -11,7 +11,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::declared::DeclaredArgs;
 use crate::cli::options::{OutputArgs, Progress};
 use crate::cli::options::{sources, store};
-use crate::cli::shell::console::{Asker, Talk};
+use crate::cli::shell::console::{Console, PassphrasePrompt};
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
 use crate::cli::shell::style::{Style, padded, width};
@@ -22,7 +22,7 @@ use crate::kubernetes::Deadlines;
 use crate::plan::{self, BackupPlan, Problem, Spec};
 use crate::report::event::Reporter;
 use crate::report::text::{plain, plural, span};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// Arguments of `kbak check`.
 #[derive(Debug, Args)]
@@ -58,28 +58,28 @@ const DEADLINES: Deadlines = Deadlines {
 };
 
 /// Runs `kbak check`.
-pub(crate) fn run(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
     let plan::Checked { plan, warnings } = args.declared.checked(None, None)?;
-    let world = World::real();
-    let display = run_end::shown(args.progress, talk);
+    let runtime = Runtime::real();
+    let display = run_end::shown(args.progress, console);
     // Retries are shown as progress; their result is a finding.
     let reporter = display.reporter();
     let checked = signals::until_signalled(async {
-        let job = job(&plan, warnings, world.clock.now(), &reporter).await?;
-        Ok(check(&job, &world, &reporter).await)
+        let job = job(&plan, warnings, runtime.clock.now(), &reporter).await?;
+        Ok(check(&job, &runtime, &reporter).await)
     });
     drop(display.finish());
     let checked = checked?;
     match args.output.output {
-        Format::Table => output::text(&table(&checked, style(talk)))?,
+        Format::Table => output::text(&table(&checked, style(console)))?,
         format => output::value(&checked, format)?,
     }
     Ok(checked.exit)
 }
 
 /// Returns the console's style if standard output is a terminal, else a plain one.
-fn style(talk: &Talk) -> Style {
-    if std::io::stdout().is_terminal() { talk.style } else { Style::plain() }
+fn style(console: &Console) -> Style {
+    if std::io::stdout().is_terminal() { console.style } else { Style::plain() }
 }
 
 /// Builds the list of checks from the plan.
@@ -107,7 +107,7 @@ async fn job(
         epoch_file,
         signers_file: spec.writer.signers_file.clone(),
         owners: spec.owners(),
-        prompt: Asker::shared(None)?,
+        prompt: PassphrasePrompt::shared(None)?,
         cluster: match spec.resources.is_some() || coverage::is_wanted(spec) {
             true => Some(cluster(spec, now, reporter).await),
             false => None,

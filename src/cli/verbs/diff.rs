@@ -13,7 +13,7 @@ use crate::cli::options::reading;
 use crate::cli::options::reading::MEMORY;
 use crate::cli::options::sources;
 use crate::cli::options::{OutputArgs, Progress, ReadArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
 use crate::cli::shell::run_end;
@@ -70,12 +70,12 @@ pub struct DiffArgs {
 }
 
 /// Runs `kbak diff`.
-pub(crate) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &DiffArgs, console: &Console) -> Result<Exit, Failure> {
     let identities = reading::keys(&args.repository.reader)?;
     if args.live {
-        return live(args, &identities, talk);
+        return live(args, &identities, console);
     }
-    let reporter = talk.reporter();
+    let reporter = console.reporter();
     let (count, lacking) = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
         let mut both = Vec::with_capacity(2);
@@ -92,31 +92,31 @@ pub(crate) fn run(args: &DiffArgs, talk: &Talk) -> Result<Exit, Failure> {
         Ok((found.count, lacking))
     })?;
     for one in &lacking {
-        talk.warn(&plain(one));
+        console.warn(&plain(one));
     }
-    Ok(told(count, lacking.is_empty(), talk))
+    Ok(told(count, lacking.is_empty(), console))
 }
 
-fn told(count: u64, is_all: bool, talk: &Talk) -> Exit {
+fn told(count: u64, is_all: bool, console: &Console) -> Exit {
     match (count, is_all) {
         (0, true) => {
-            talk.say("no difference");
+            console.say("no difference");
             Exit::Safe
         }
         (0, false) => {
-            talk.say("no difference in what was compared");
+            console.say("no difference in what was compared");
             Exit::Partial
         }
         _ => {
-            talk.say(&plural(count, "difference", "differences"));
+            console.say(&plural(count, "difference", "differences"));
             Exit::Bug
         }
     }
 }
 
 /// Compares a snapshot's resources with the live cluster.
-fn live(args: &DiffArgs, identities: &[Arc<Identity>], talk: &Talk) -> Result<Exit, Failure> {
-    let display = run_end::shown(Progress::Auto, talk);
+fn live(args: &DiffArgs, identities: &[Arc<Identity>], console: &Console) -> Result<Exit, Failure> {
+    let display = run_end::shown(Progress::Auto, console);
     let reporter = display.reporter();
     let compared = until_signalled(async {
         let from = &args.repository;
@@ -134,9 +134,9 @@ fn live(args: &DiffArgs, identities: &[Arc<Identity>], talk: &Talk) -> Result<Ex
     drop(display.finish());
     let (count, not_compared) = compared?;
     for one in &not_compared {
-        talk.warn(&format!("{}: not compared: {}", one.kind, plain(&one.why)));
+        console.warn(&format!("{}: not compared: {}", one.kind, plain(&one.why)));
     }
-    Ok(told(count, not_compared.is_empty(), talk))
+    Ok(told(count, not_compared.is_empty(), console))
 }
 
 #[derive(Serialize)]

@@ -12,7 +12,7 @@ use crate::cli::options::chain::{Chain, ChainArgs};
 use crate::cli::options::keyring::owners;
 use crate::cli::options::store;
 use crate::cli::options::{OutputArgs, StoreArgs};
-use crate::cli::shell::console::{Asker, Talk};
+use crate::cli::shell::console::{Console, PassphrasePrompt};
 use crate::cli::shell::output;
 use crate::cli::shell::output::Column;
 use crate::cli::shell::signals::until_signalled;
@@ -22,11 +22,11 @@ use crate::keys::private_file;
 use crate::report::event::Reporter;
 use crate::report::text::{plural, utc};
 use crate::repository::epoch::create;
-use crate::repository::epoch::create::{Made, Nursery, Wanted};
+use crate::repository::epoch::create::{EpochContext, Made, Wanted};
 use crate::repository::epoch::stored;
 use crate::repository::epoch::stored::Epochs;
 use crate::repository::records::{self, Records};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::Store;
 
 /// Arguments of `kbak epoch`.
@@ -112,64 +112,65 @@ pub struct ListArgs {
 }
 
 /// Runs the chosen action.
-pub(crate) fn run(args: EpochArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: EpochArgs, console: &Console) -> Result<Exit, Failure> {
     match args.action {
         EpochAction::New(args) => match &args.outside {
-            Some(file) => outside(&args, file.clone(), talk),
-            None => open(&args.chain, &args.store, args.handover, talk),
+            Some(file) => outside(&args, file.clone(), console),
+            None => open(&args.chain, &args.store, args.handover, console),
         },
-        EpochAction::Close(args) => open(&args.chain, &args.store, None, talk),
-        EpochAction::List(args) => list(&args, talk),
+        EpochAction::Close(args) => open(&args.chain, &args.store, None, console),
+        EpochAction::List(args) => list(&args, console),
     }
 }
 
 /// A plan's epochs and records, with the chain and the store that they come from.
 struct Seen {
     store: Arc<dyn Store>,
-    world: World,
+    runtime: Runtime,
     chain: Chain,
     epochs: Epochs,
     records: Records,
 }
 
 /// Reads the epochs and records that the writer or a pinned signer signed.
-async fn look(chain: Chain, world: World) -> Result<Seen, Failure> {
+async fn look(chain: Chain, runtime: Runtime) -> Result<Seen, Failure> {
     let reporter = Reporter::silent();
-    let store = store::store(&store::options(&chain.repository, None, false), &world, &reporter).await?;
+    let store = store::store(&store::options(&chain.repository, None, false), &runtime, &reporter).await?;
     let (writer, plan) = (chain.key.writer, chain.key.plan(&chain.name));
     let (repository, signers) = (Some(chain.key.repository), &chain.signers);
     let epochs = stored::list(&store, writer, plan, repository, signers, &reporter).await?;
     let records = records::list(&store, writer, repository, signers, &reporter).await?;
-    Ok(Seen { store, world, chain, epochs, records })
+    Ok(Seen { store, runtime, chain, epochs, records })
 }
 
 fn open(
     args: &ChainArgs,
     store: &StoreArgs,
     handover: Option<PathBuf>,
-    talk: &Talk,
+    console: &Console,
 ) -> Result<Exit, Failure> {
-    let world = World::real();
-    let chain = Chain::open(args, store, &world, talk)?;
+    let runtime = Runtime::real();
+    let chain = Chain::open(args, store, &runtime, console)?;
     let made = handover.map(|file| read_handover(&file)).transpose()?;
     let (epoch, closed, name) = until_signalled(async {
-        let seen = look(chain, world).await?;
+        let seen = look(chain, runtime).await?;
         let closed = seen.epochs.heads();
         Ok((born(&seen, made).await?, closed, seen.chain.name))
     })?;
     for id in &closed {
-        talk.good(&format!("epoch {id} of plan {name} is closed: no run starts in it any more"));
+        console.good(&format!("epoch {id} of plan {name} is closed: no run starts in it any more"));
     }
-    talk.good(&format!(
+    console.good(&format!(
         "epoch {epoch} of plan {name} is open: the next run reads and stores everything anew"
     ));
-    talk.say("  → owners: kbak keys check --identity HIS-KEY --signer kbak.pub proves that they can open it");
+    console
+        .say("  → owners: kbak keys check --identity HIS-KEY --signer kbak.pub proves that they can open it");
     Ok(Exit::Safe)
 }
 
 /// Creates an epoch, from the keys of a handover or from new ones.
 async fn born(seen: &Seen, made: Option<Made>) -> Result<EpochId, Failure> {
-    let Seen { store, world, chain, epochs, records } = seen;
+    let Seen { store, runtime, chain, epochs, records } = seen;
     let wanted = Wanted {
         owners: chain.owners.clone(),
         life: chain.life,
@@ -177,17 +178,17 @@ async fn born(seen: &Seen, made: Option<Made>) -> Result<EpochId, Failure> {
         new_epoch: true,
         // Calling this verb is a request to change owners.
         change_owners: true,
-        prompt: Asker::shared(None)?,
+        prompt: PassphrasePrompt::shared(None)?,
     };
     let plan = chain.key.plan(&chain.name);
-    let nursery = Nursery { store, world, key: &chain.key, plan, keeper: &chain.keeper };
-    create::mend(nursery, epochs).await?;
+    let context = EpochContext { store, runtime, key: &chain.key, plan, keeper: &chain.keeper };
+    create::mend(context, epochs).await?;
     match made {
         Some(made) => {
             let now = store.now().await?;
-            Ok(create::bear(nursery, &wanted, epochs.heads(), made, now).await?.0.epoch)
+            Ok(create::create_epoch(context, &wanted, epochs.heads(), made, now).await?.0.epoch)
         }
-        None => Ok(create::ready(nursery, &wanted, epochs, records).await?.epoch.epoch),
+        None => Ok(create::ready(context, &wanted, epochs, records).await?.epoch.epoch),
     }
 }
 
@@ -198,22 +199,22 @@ fn read_handover(file: &std::path::Path) -> Result<Made, Failure> {
     })
 }
 
-fn outside(args: &NewArgs, file: PathBuf, talk: &Talk) -> Result<Exit, Failure> {
-    let world = World::real();
+fn outside(args: &NewArgs, file: PathBuf, console: &Console) -> Result<Exit, Failure> {
+    let runtime = Runtime::real();
     let owners = match &args.chain.plan {
         Some(plan) => crate::cli::verbs::plan::load(plan)?.plan.spec.owners(),
         None => owners(&args.chain.recipient, args.chain.recipients_file.as_deref())?,
     };
-    let prompt = Asker::shared(None)?;
-    let made = until_signalled(async { Ok(create::make(&world, &owners, &prompt).await?) })?;
+    let prompt = PassphrasePrompt::shared(None)?;
+    let made = until_signalled(async { Ok(create::make(&runtime, &owners, &prompt).await?) })?;
     private_file::create(&file, 0o600, made.to_hand_over().as_bytes())?;
-    talk.good(&format!(
+    console.good(&format!(
         "{} written, mode 0600: epoch {} for {}",
         file.display(),
         made.id(),
         plural(owners.len() as u64, "owner", "owners")
     ));
-    talk.say("  → carry it to the writer in secret, then there: kbak epoch new --plan … --handover FILE");
+    console.say("  → carry it to the writer in secret, then there: kbak epoch new --plan … --handover FILE");
     Ok(Exit::Safe)
 }
 
@@ -231,20 +232,20 @@ struct Row {
     proven: Option<bool>,
 }
 
-fn list(args: &ListArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let world = World::real();
-    let mut chain = Chain::open(&args.chain, &args.store, &world, talk)?;
+fn list(args: &ListArgs, console: &Console) -> Result<Exit, Failure> {
+    let runtime = Runtime::real();
+    let mut chain = Chain::open(&args.chain, &args.store, &runtime, console)?;
     if let Some(file) = &args.signer {
         chain.pin(file)?;
     }
     let pinned = chain.pinned;
     let (seen, now) = until_signalled(async {
-        let seen = look(chain, world).await?;
+        let seen = look(chain, runtime).await?;
         let now = seen.store.now().await?;
         Ok((seen, now))
     })?;
     for (key, error) in &seen.epochs.rejected {
-        talk.warn(&format!("{key} is no epoch that counts: {error}"));
+        console.warn(&format!("{key} is no epoch that counts: {error}"));
     }
     let rows: Vec<Row> = rows(&seen, now, pinned);
     let columns = [

@@ -12,13 +12,13 @@ use tempfile::NamedTempFile;
 use crate::cli::failure::{Exit, Failure, causes};
 use crate::cli::options::ReadArgs;
 use crate::cli::options::reading;
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::verbs::show::Shown;
 use crate::format::body::{Item, Stream};
 use crate::fs::beneath::{Root, proc_fd};
 use crate::report::text::{plural, size};
 use crate::repository::read::snapshot::OpenSnapshot;
-use crate::target::volume::Whither;
+use crate::target::volume::Destination;
 
 /// Arguments of `kbak export`.
 #[derive(Debug, Args)]
@@ -47,8 +47,8 @@ pub struct ExportArgs {
 }
 
 /// Runs `kbak export`.
-pub(crate) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
-    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
+pub(crate) fn run(args: &ExportArgs, console: &Console) -> Result<Exit, Failure> {
+    reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
         for name in &args.item {
             reading::item(snapshot, name)?;
@@ -78,9 +78,9 @@ pub(crate) fn run(args: &ExportArgs, talk: &Talk) -> Result<Exit, Failure> {
             }
         }
         let to = args.to.display();
-        talk.good(&format!("{}, {} in {to}, in clear text", plural(files, "file", "files"), size(bytes)));
+        console.good(&format!("{}, {} in {to}, in clear text", plural(files, "file", "files"), size(bytes)));
         if !open.is_empty() {
-            talk.warn(&format!("not whole in this snapshot: {}", open.join(", ")));
+            console.warn(&format!("not whole in this snapshot: {}", open.join(", ")));
         }
         match (damaged, open.is_empty()) {
             (Some(failure), _) => Err(failure),
@@ -140,7 +140,7 @@ fn begin(to: &Path, name: &Path) -> Result<Growing, Failure> {
     };
     std::fs::create_dir_all(to).map_err(cannot)?;
     let below = name.parent().unwrap_or(Path::new("")).to_owned();
-    let folder = Whither { to: to.to_owned(), below }.make().map_err(|error| cannot(error.into()))?;
+    let folder = Destination { to: to.to_owned(), below }.make().map_err(|error| cannot(error.into()))?;
     let open = PathBuf::from(OsString::from_vec(proc_fd(&folder)));
     let place = open.join(name.file_name().unwrap_or_default());
     if place.symlink_metadata().is_ok() {

@@ -10,7 +10,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::keyring::{identities, owners};
 use crate::cli::options::store;
 use crate::cli::options::{OutputArgs, ReaderArgs, StoreArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::display::{Display, DisplayOptions, Mode};
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
@@ -22,7 +22,7 @@ use crate::report::text::short_hash;
 use crate::repository::epoch::create::Life;
 use crate::repository::write::init;
 use crate::repository::write::init::{Init, Initialised, has_marker, prepare};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::Store;
 use crate::store::probe::{Abilities, Probed, Switch, Weight, probe};
 
@@ -90,7 +90,7 @@ pub struct InitArgs {
 }
 
 /// Runs `kbak init`.
-pub(crate) fn run(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &InitArgs, console: &Console) -> Result<Exit, Failure> {
     let repository = store::without_plan(&args.store)?;
     let reader = ReaderArgs {
         identity: args.identity.clone(),
@@ -112,9 +112,9 @@ pub(crate) fn run(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
         folder: args.folder.clone(),
         secrets: args.secrets.clone(),
     };
-    let made = until_signalled(make(args, &repository, &request, talk))?;
+    let made = until_signalled(make(args, &repository, &request, console))?;
     if args.output.output == Format::Table {
-        tell(&made, args, talk);
+        tell(&made, args, console);
     } else {
         output::value(&Shown::of(&made, args), args.output.output)?;
     }
@@ -138,34 +138,36 @@ async fn make(
     args: &InitArgs,
     repository: &Repository,
     request: &Init,
-    talk: &Talk,
+    console: &Console,
 ) -> Result<Initialised, Failure> {
-    let world = World::real();
+    let runtime = Runtime::real();
     let mode = if args.output.output == Format::Table { Mode::Plain } else { Mode::None };
-    let display =
-        Display::start(DisplayOptions { mode, style: talk.style, memory: None }, Box::new(std::io::stderr()));
+    let display = Display::start(
+        DisplayOptions { mode, style: console.style, memory: None },
+        Box::new(std::io::stderr()),
+    );
     let reporter = display.reporter();
     // Everything that needs no store comes first, so that a mistake leaves no objects in one.
-    let owners = prepare(&world, request).await?;
+    let owners = prepare(&runtime, request).await?;
     let fresh = store::Fresh::of(&repository.url);
     let options = store::options(repository, None, !args.join);
-    let store = store::store(&options, &world, &reporter).await?;
+    let store = store::store(&options, &runtime, &reporter).await?;
     has_marker(&store, args.join).await?;
-    let probed = probe_store(&store, &world).await?;
+    let probed = probe_store(&store, &runtime).await?;
     if mode == Mode::Plain {
-        probed.findings.iter().for_each(|finding| talk.finding(finding));
+        probed.findings.iter().for_each(|finding| console.finding(finding));
     }
     refuse_unfit(&store, &probed)?;
     refuse_unlocked(&store, &probed.abilities, args.no_lock)?;
-    let made = init::make(&store, &world, request, owners, &reporter).await?;
+    let made = init::make(&store, &runtime, request, owners, &reporter).await?;
     fresh.keep();
     drop(display.finish());
     Ok(made)
 }
 
 /// Probes the store under a random writer id that no writer uses.
-async fn probe_store(store: &Arc<dyn Store>, world: &World) -> Result<Probed, Failure> {
-    Ok(probe(store, world, WriterId(world.random())).await?)
+async fn probe_store(store: &Arc<dyn Store>, runtime: &Runtime) -> Result<Probed, Failure> {
+    Ok(probe(store, runtime, WriterId(runtime.random())).await?)
 }
 
 fn refuse_unfit(store: &Arc<dyn Store>, probed: &Probed) -> Result<(), Failure> {
@@ -223,7 +225,7 @@ impl Shown {
     }
 }
 
-fn tell(made: &Initialised, args: &InitArgs, talk: &Talk) {
+fn tell(made: &Initialised, args: &InitArgs, console: &Console) {
     let unproven: Vec<String> =
         made.owners.iter().filter(|one| !one.proven).map(|one| one.owner.name()).collect();
     let proof = match (made.owners.len(), unproven.len()) {
@@ -232,7 +234,7 @@ fn tell(made: &Initialised, args: &InitArgs, talk: &Talk) {
         _ => format!("NOT yet proven by {}", unproven.join(", ")),
     };
     let id = made.key.repository.to_string();
-    talk.good(&format!(
+    console.good(&format!(
         "repository {} created; the first epoch of plan {} is open, {proof}",
         short_hash(&id),
         args.plan_name
@@ -245,12 +247,12 @@ fn tell(made: &Initialised, args: &InitArgs, talk: &Talk) {
             .map(|file| file.strip_prefix(".").unwrap_or(file).display().to_string())
             .collect();
         if !names.is_empty() {
-            talk.say(&format!("  {}", names.join(", ")));
-            talk.say(&format!("      {about}"));
+            console.say(&format!("  {}", names.join(", ")));
+            console.say(&format!("      {about}"));
         }
     }
     if !unproven.is_empty() {
-        talk.say("  → each of them: kbak keys check --identity HIS-KEY --signer kbak.pub --repo …");
+        console.say("  → each of them: kbak keys check --identity HIS-KEY --signer kbak.pub --repo …");
     }
 }
 

@@ -7,12 +7,12 @@ use zeroize::Zeroizing;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::keyring::read_identity;
-use crate::cli::shell::console::{Asker, Talk, ask_new_passphrase, passphrase_file};
+use crate::cli::shell::console::{Console, PassphrasePrompt, ask_new_passphrase, passphrase_file};
 use crate::cli::shell::output;
 use crate::format::sign::SigningKey;
 use crate::keys::private_file;
 use crate::keys::{Owner, OwnerKey, WorkFactor};
-use crate::runtime::World;
+use crate::runtime::Runtime;
 
 /// Arguments of `kbak keygen`.
 #[derive(Debug, Args)]
@@ -52,13 +52,13 @@ pub struct KeygenArgs {
 }
 
 /// Runs `kbak keygen`: generates a key, or prints the public key of a key file.
-pub(crate) fn run(args: KeygenArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: KeygenArgs, console: &Console) -> Result<Exit, Failure> {
     output::open(Exit::Usage)?;
     if let Some(file) = &args.public {
         return show_public(file, args.passphrase_file.as_deref());
     }
-    let world = World::real();
-    let owner = OwnerKey::generate(&world, &args.comment);
+    let runtime = Runtime::real();
+    let owner = OwnerKey::generate(&runtime, &args.comment);
     let text = file_text(&owner, &args)?;
     if let Some(file) = &args.output {
         private_file::create(file, 0o600, text.as_bytes())?;
@@ -69,10 +69,10 @@ pub(crate) fn run(args: KeygenArgs, talk: &Talk) -> Result<Exit, Failure> {
     let file = args.output.as_ref().map(|file| file.display().to_string());
     if let Some(file) = &file {
         let how = if args.no_passphrase { "WITHOUT a passphrase" } else { "encrypted with the passphrase" };
-        talk.good(&format!(
+        console.good(&format!(
             "{file} written, mode 0600, {how}: keep it out of the cluster, and a copy elsewhere"
         ));
-        talk.say("  the public key follows; give it to kbak init with --recipient \"…\"");
+        console.say("  the public key follows; give it to kbak init with --recipient \"…\"");
     }
     if !args.paper {
         output::text(&format!("{}\n", owner.public().to_line()))?;
@@ -110,7 +110,7 @@ fn paper(owner: &OwnerKey, text: &str, clear: bool) -> Zeroizing<String> {
 }
 
 fn show_public(file: &Path, passphrase: Option<&Path>) -> Result<Exit, Failure> {
-    let prompt = Asker::shared(passphrase)?;
+    let prompt = PassphrasePrompt::shared(passphrase)?;
     let identity = read_identity(file, &prompt)?;
     let mut lines = String::new();
     for recipient in identity.recipients() {

@@ -10,7 +10,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::keyring::{identities, owners, required_pin};
 use crate::cli::options::reading;
 use crate::cli::options::{OutputArgs, ReadArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::{Column, Format};
 use crate::cli::shell::signals::until_signalled;
@@ -83,16 +83,16 @@ pub struct AddArgs {
 }
 
 /// Runs the chosen action.
-pub(crate) fn run(args: &KeysArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &KeysArgs, console: &Console) -> Result<Exit, Failure> {
     match &args.action {
-        KeysAction::Check(args) => check(args, talk),
-        KeysAction::Add(args) => add(args, talk),
-        KeysAction::List(args) => list(args, talk),
+        KeysAction::Check(args) => check(args, console),
+        KeysAction::Add(args) => add(args, console),
+        KeysAction::List(args) => list(args, console),
     }
 }
 
-async fn plans(from: &ReadArgs, talk: &Talk) -> Result<(View, Vec<PlanView>), Failure> {
-    let view = reading::view(from, &talk.reporter()).await?;
+async fn plans(from: &ReadArgs, console: &Console) -> Result<(View, Vec<PlanView>), Failure> {
+    let view = reading::view(from, &console.reporter()).await?;
     let plans = view.plans(&reading::which(&from.reader, "latest")).await?;
     if plans.iter().all(|plan| plan.epochs.all.is_empty()) {
         let what = format!("no epoch in {} that a pinned key signed", view.store.describe());
@@ -119,10 +119,10 @@ struct CheckRow {
     error: Option<String>,
 }
 
-fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
+fn check(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
     let held = reading::keys(&args.repository.reader)?;
     let (rows, unstored) = until_signalled(async {
-        let (view, plans) = plans(&args.repository, talk).await?;
+        let (view, plans) = plans(&args.repository, console).await?;
         let desk = desk(&view);
         let (mut rows, mut unstored) = (Vec::new(), None);
         for plan in &plans {
@@ -160,11 +160,11 @@ fn check(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
     output::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
     let closed = rows.iter().filter(|row| !row.opened).count() as u64;
     if closed == 0 {
-        talk.good(&format!("{} opened", plural(rows.len() as u64, "epoch", "epochs")));
+        console.good(&format!("{} opened", plural(rows.len() as u64, "epoch", "epochs")));
         return unstored.map_or(Ok(Exit::Safe), |why| Err(no_receipt(why)));
     }
-    talk.warn(&format!("{} not opened", plural(closed, "epoch was", "epochs were")));
-    talk.say("  → an owner who opens it can add this key: kbak keys add --owner … --identity HIS-KEY");
+    console.warn(&format!("{} not opened", plural(closed, "epoch was", "epochs were")));
+    console.say("  → an owner who opens it can add this key: kbak keys add --owner … --identity HIS-KEY");
     Ok(Exit::Partial)
 }
 
@@ -178,7 +178,7 @@ fn no_receipt(why: Failure) -> Failure {
 }
 
 fn desk(view: &View) -> Desk<'_> {
-    Desk { store: &view.store, world: &view.world, signers: &view.signers, reporter: &view.reporter }
+    Desk { store: &view.store, runtime: &view.runtime, signers: &view.signers, reporter: &view.reporter }
 }
 
 #[derive(Serialize)]
@@ -192,14 +192,14 @@ struct AddRow {
     error: Option<String>,
 }
 
-fn add(args: &AddArgs, talk: &Talk) -> Result<Exit, Failure> {
+fn add(args: &AddArgs, console: &Console) -> Result<Exit, Failure> {
     let new = owners(std::slice::from_ref(&args.owner), None)?.remove(0);
     let (held, prompt): (Vec<Arc<Identity>>, _) = identities(&args.repository.reader)?;
     if held.is_empty() {
         reading::keys(&args.repository.reader)?;
     }
     let rows = until_signalled(async {
-        let (view, plans) = plans(&args.repository, talk).await?;
+        let (view, plans) = plans(&args.repository, console).await?;
         let mut rows = Vec::new();
         for plan in &plans {
             let records = view.records(plan.writer).await?;
@@ -220,15 +220,17 @@ fn add(args: &AddArgs, talk: &Talk) -> Result<Exit, Failure> {
         output::value(&rows, args.output.output)?;
     }
     if rows.is_empty() {
-        talk.good(&format!("{} can open every epoch already", new.name()));
+        console.good(&format!("{} can open every epoch already", new.name()));
     }
     for row in &rows {
         match &row.error {
-            None => talk.good(&format!("{} can open epoch {} of plan {}", new.name(), row.epoch, row.plan)),
-            Some(error) => talk.warn(&format!("epoch {} of plan {}: {error}", row.epoch, row.plan)),
+            None => {
+                console.good(&format!("{} can open epoch {} of plan {}", new.name(), row.epoch, row.plan))
+            }
+            Some(error) => console.warn(&format!("epoch {} of plan {}: {error}", row.epoch, row.plan)),
         }
     }
-    talk.say(
+    console.say(
         "  → add the same key to the plan's recipients, or the next run closes the epoch to keep it out",
     );
     Ok(if rows.iter().all(|row| row.added) { Exit::Safe } else { Exit::Partial })
@@ -249,10 +251,10 @@ struct ListRow {
     epoch_proven: bool,
 }
 
-fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
+fn list(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
     let pin = required_pin(args.repository.reader.signer.as_deref())?;
     let rows = until_signalled(async {
-        let (view, plans) = plans(&args.repository, talk).await?;
+        let (view, plans) = plans(&args.repository, console).await?;
         let mut rows = Vec::new();
         for plan in &plans {
             let records = view.records(plan.writer).await?;
@@ -289,8 +291,8 @@ fn list(args: &CheckArgs, talk: &Talk) -> Result<Exit, Failure> {
         rows.iter().filter(|row| !row.epoch_proven).map(|row| row.epoch.as_str()).collect();
     unproven.dedup();
     if !unproven.is_empty() {
-        talk.warn(&format!("no owner has opened {} yet", unproven.join(", ")));
-        talk.say("  → kbak keys check --identity owner.key");
+        console.warn(&format!("no owner has opened {} yet", unproven.join(", ")));
+        console.say("  → kbak keys check --identity owner.key");
     }
     Ok(Exit::Safe)
 }

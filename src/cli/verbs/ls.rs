@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading;
 use crate::cli::options::{OutputArgs, ReadArgs, line_by_line};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::{Column, Format};
 use crate::format::body::Stream;
@@ -82,8 +82,8 @@ pub struct FindArgs {
 }
 
 /// Runs `kbak ls`: lists a folder or a kind, or all items with their streams.
-pub(crate) fn ls(args: &LsArgs, talk: &Talk) -> Result<Exit, Failure> {
-    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
+pub(crate) fn ls(args: &LsArgs, console: &Console) -> Result<Exit, Failure> {
+    reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
         let Some(place) = &args.place else { return places(snapshot, args.output.output) };
         let (item, rest) = reading::split(snapshot, place)?;
@@ -148,9 +148,9 @@ fn places(snapshot: &OpenSnapshot, format: Format) -> Result<Exit, Failure> {
 }
 
 /// Runs `kbak find`: searches for paths.
-pub(crate) fn find(args: &FindArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn find(args: &FindArgs, console: &Console) -> Result<Exit, Failure> {
     let wanted = Wanted::of(&args.pattern)?;
-    reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
+    reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
         for name in &args.item {
             reading::item(snapshot, name)?;

@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::sources;
 use crate::cli::options::{OutputArgs, Progress, StoreArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
 use crate::cli::shell::run_end;
 use crate::cli::shell::signals::until_signalled;
-use crate::inventory::existing_backup_tools::wishes;
+use crate::inventory::existing_backup_tools::read_tool_configs;
 use crate::inventory::plan_draft::Draft;
-use crate::inventory::{Wanted, survey};
+use crate::inventory::{Wanted, read_inventory};
 use crate::keys::private_file::folder_of;
 use crate::kubernetes::ApiError;
 use crate::plan::{self, Checked, Cluster, PlanError, Problem, Repository, RestorePlan};
@@ -118,7 +118,7 @@ pub enum PlanKind {
 }
 
 /// Runs the chosen action.
-pub(crate) fn run(args: PlanArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: PlanArgs, console: &Console) -> Result<Exit, Failure> {
     match args.action {
         PlanAction::Schema { kind, output } => {
             let schema = match kind {
@@ -128,31 +128,31 @@ pub(crate) fn run(args: PlanArgs, talk: &Talk) -> Result<Exit, Failure> {
             output::value(&schema, output.output)?;
             Ok(Exit::Safe)
         }
-        PlanAction::Check { file, output } => check(&file, output.output, talk),
-        PlanAction::Init(args) => init(&args, talk),
+        PlanAction::Check { file, output } => check(&file, output.output, console),
+        PlanAction::Init(args) => init(&args, console),
     }
 }
 
 /// Drafts a plan from the cluster and writes it to standard output.
-fn init(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
+fn init(args: &InitArgs, console: &Console) -> Result<Exit, Failure> {
     for recipient in &args.recipient {
         plan::recipient_argument(recipient).map_err(|error| error.failure("--recipient"))?;
     }
     let repository = args.store.repo.is_some().then(|| args.store.over(Repository::default()));
-    let display = run_end::shown(Progress::Auto, talk);
+    let display = run_end::shown(Progress::Auto, console);
     let reporter = display.reporter();
     let found = until_signalled(async {
         let spec = Cluster { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
         let cluster = sources::cluster(Some(&spec), &reporter).await?;
         let meter = reporter.meter("cluster", "lists");
         let wanted = Wanted { services: true, ..Wanted::default() };
-        let survey = survey(&cluster, &wanted, &meter).await.map_err(unreachable)?;
-        let wishes = wishes(&cluster).await.map_err(unreachable)?;
+        let inventory = read_inventory(&cluster, &wanted, &meter).await.map_err(unreachable)?;
+        let tool_configs = read_tool_configs(&cluster).await.map_err(unreachable)?;
         meter.end();
-        Ok((survey, wishes, cluster.server().to_owned()))
+        Ok((inventory, tool_configs, cluster.server().to_owned()))
     });
     drop(display.finish());
-    let (survey, wishes, server) = found?;
+    let (inventory, tool_configs, server) = found?;
     // The plan may be stored in another folder, and its relative paths start there.
     let kubeconfig = args.kubeconfig.as_ref().map(std::path::absolute).transpose();
     let kubeconfig = kubeconfig
@@ -166,18 +166,18 @@ fn init(args: &InitArgs, talk: &Talk) -> Result<Exit, Failure> {
         kubeconfig: kubeconfig.as_deref(),
         context: args.context.as_deref(),
         server: &server,
-        survey: &survey,
-        wishes: &wishes,
+        inventory: &inventory,
+        tool_configs: &tool_configs,
         from: args.from.as_deref(),
     };
     let text = draft.text().map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     output::text(&text)?;
     // The draft must be a valid plan, except for values that only a person can fill in.
     match plan::parse(&text) {
-        Ok(_) => talk.good("the plan can be used: kbak check --plan FILE tries all of it"),
+        Ok(_) => console.good("the plan can be used: kbak check --plan FILE tries all of it"),
         Err(PlanError { problems }) => {
             for problem in &problems {
-                talk.warn(&problem.to_string());
+                console.warn(&problem.to_string());
             }
         }
     }
@@ -195,11 +195,11 @@ struct CheckReport<'a> {
     problems: &'a [Problem],
 }
 
-fn check(file: &Path, format: Format, talk: &Talk) -> Result<Exit, Failure> {
+fn check(file: &Path, format: Format, console: &Console) -> Result<Exit, Failure> {
     let (name, text) = read_text(file)?;
     // The kind selects the parser; a text without one is parsed as a BackupPlan.
     if text.lines().any(|line| line.trim_end() == "kind: RestorePlan") {
-        return check_restore(&name, &text, format, talk);
+        return check_restore(&name, &text, format, console);
     }
     match plan::parse(&text) {
         Ok(Checked { plan, warnings }) => {
@@ -209,9 +209,9 @@ fn check(file: &Path, format: Format, talk: &Talk) -> Result<Exit, Failure> {
                 return Ok(Exit::Safe);
             }
             for warning in &warnings {
-                talk.warn(&warning.to_string());
+                console.warn(&warning.to_string());
             }
-            talk.good(&format!("{name} declares {}", items.join(", ")));
+            console.good(&format!("{name} declares {}", items.join(", ")));
             Ok(Exit::Safe)
         }
         Err(PlanError { problems }) if format != Format::Table => {
@@ -222,7 +222,7 @@ fn check(file: &Path, format: Format, talk: &Talk) -> Result<Exit, Failure> {
     }
 }
 
-fn check_restore(name: &str, text: &str, format: Format, talk: &Talk) -> Result<Exit, Failure> {
+fn check_restore(name: &str, text: &str, format: Format, console: &Console) -> Result<Exit, Failure> {
     match plan::parse_restore(text) {
         Ok(plan) if format != Format::Table => {
             let report = CheckReport { plan: Some(&plan.metadata.name), items: Vec::new(), problems: &[] };
@@ -230,7 +230,7 @@ fn check_restore(name: &str, text: &str, format: Format, talk: &Talk) -> Result<
             Ok(Exit::Safe)
         }
         Ok(plan) => {
-            talk.good(&format!("{name} is the RestorePlan {}", plan.metadata.name));
+            console.good(&format!("{name} is the RestorePlan {}", plan.metadata.name));
             Ok(Exit::Safe)
         }
         Err(PlanError { problems }) if format != Format::Table => {

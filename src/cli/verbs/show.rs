@@ -11,7 +11,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading;
 use crate::cli::options::reading::Opened;
 use crate::cli::options::{OutputArgs, ReadArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
 use crate::cli::shell::style::padded;
@@ -79,8 +79,8 @@ struct ShownStream {
 }
 
 /// Runs `kbak show`.
-pub(crate) fn run(args: &ShowArgs, talk: &Talk) -> Result<Exit, Failure> {
-    let shown = reading::with_snapshot(&args.repository, &args.snapshot, talk, |opened| async move {
+pub(crate) fn run(args: &ShowArgs, console: &Console) -> Result<Exit, Failure> {
+    let shown = reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         Ok(Shown::of(&opened))
     })?;
     if args.output.output == Format::Table {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading;
 use crate::cli::options::{OutputArgs, ReadArgs};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::{Column, Format};
 use crate::cli::shell::signals::until_signalled;
@@ -76,11 +76,11 @@ struct Listed {
 }
 
 /// Runs `kbak snapshots`: lists snapshots, or with `--failed` the reports of failed runs.
-pub(crate) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &SnapshotsArgs, console: &Console) -> Result<Exit, Failure> {
     if args.failed {
-        return failed(args, talk);
+        return failed(args, console);
     }
-    let reporter = talk.reporter();
+    let reporter = console.reporter();
     let named = !args.repository.reader.identity.is_empty();
     let identities = if named { reading::keys(&args.repository.reader)? } else { Vec::new() };
     let plans = until_signalled(list(args, named.then_some(&identities[..]), &reporter))?;
@@ -117,7 +117,7 @@ pub(crate) fn run(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     }
     if args.output.output == Format::Table && rows.is_empty() {
         let plans = plural(plans.len() as u64, "plan", "plans");
-        talk.say(&format!("no snapshots yet ({plans} with an epoch)"));
+        console.say(&format!("no snapshots yet ({plans} with an epoch)"));
     }
     Ok(Exit::Safe)
 }
@@ -172,15 +172,16 @@ fn line(row: &Row, named: bool) -> Vec<String> {
 }
 
 /// Lists failed runs, oldest first.
-fn failed(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
+fn failed(args: &SnapshotsArgs, console: &Console) -> Result<Exit, Failure> {
     let identities = reading::keys(&args.repository.reader)?;
-    let reporter = talk.reporter();
+    let reporter = console.reporter();
     let found = until_signalled(async {
         let view = reading::view(&args.repository, &reporter).await?;
         let mut opened = Vec::new();
         for plan in view.plans(&reading::which(&args.repository.reader, "latest")).await? {
             for stored in &plan.epochs.all {
-                let keys = wraps::open(&view.store, &view.world, &stored.epoch, &identities, &reporter).await;
+                let keys =
+                    wraps::open(&view.store, &view.runtime, &stored.epoch, &identities, &reporter).await;
                 opened.extend(keys.map(|(keys, _)| keys.identity));
             }
         }
@@ -202,10 +203,11 @@ fn failed(args: &SnapshotsArgs, talk: &Talk) -> Result<Exit, Failure> {
     };
     output::listing(args.output.output, &columns, runs.iter().map(line), &runs)?;
     if runs.is_empty() && args.output.output == Format::Table {
-        talk.say("no failed run has left a report");
+        console.say("no failed run has left a report");
     }
     if closed > 0 {
-        talk.warn(&format!("{} not opened with this identity", plural(closed, "report was", "reports were")));
+        console
+            .warn(&format!("{} not opened with this identity", plural(closed, "report was", "reports were")));
     }
     Ok(Exit::Safe)
 }

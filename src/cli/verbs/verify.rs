@@ -11,7 +11,7 @@ use crate::cli::options::keyring::writer;
 use crate::cli::options::reading;
 use crate::cli::options::reading::MEMORY;
 use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, enough};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
 use crate::cli::shell::run_end;
@@ -82,13 +82,13 @@ fn head(text: &str) -> Result<ObjectHash, String> {
 }
 
 /// Runs `kbak verify`.
-pub(crate) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &VerifyArgs, console: &Console) -> Result<Exit, Failure> {
     let place = args.repository.store.repo.clone().unwrap_or_default();
-    let (identities, key) = keys(args, talk)
-        .map_err(|failure| run_end::unbegun("verify", &place, None, failure, &args.run, talk))?;
+    let (identities, key) = keys(args, console)
+        .map_err(|failure| run_end::unbegun("verify", &place, None, failure, &args.run, console))?;
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = run_end::begin("verify", &place, None);
-    let display = run_end::display(&args.run, talk, memory);
+    let display = run_end::display(&args.run, console, memory);
     let reporter = display.reporter();
     let options = Options {
         which: reading::which(&args.repository.reader, "latest"),
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
     let (verdict, records) = match outcome {
         Ok(done) => done,
         Err(failure) => {
-            return run_end::end(report, Some(&failure), display, &reporter, &args.run, format, talk);
+            return run_end::end(report, Some(&failure), display, &reporter, &args.run, format, console);
         }
     };
     fill(&mut report, &verdict);
@@ -123,23 +123,23 @@ pub(crate) fn run(args: &VerifyArgs, talk: &Talk) -> Result<Exit, Failure> {
         report.facts.push(("distrust".into(), format!("{text}: the next backup stores their data anew")));
     }
     let report = run_end::complete(report, None, display, &reporter);
-    run_end::leave(&report, &args.run, talk);
+    run_end::leave(&report, &args.run, console);
     if format == Format::Table {
         output::text(&findings(&verdict))?;
     } else {
         output::value(&verdict, format)?;
     }
-    run_end::tell(report, &args.run, talk)
+    run_end::tell(report, &args.run, console)
 }
 
 /// Reads the identities, if any are given, and the writer's key that signs distrust records.
-fn keys(args: &VerifyArgs, talk: &Talk) -> Result<(Vec<Arc<Identity>>, Option<WriterKey>), Failure> {
+fn keys(args: &VerifyArgs, console: &Console) -> Result<(Vec<Arc<Identity>>, Option<WriterKey>), Failure> {
     enough(args.run.memory)?;
     let identities = match args.repository.reader.identity.is_empty() {
         true => Vec::new(),
         false => reading::keys(&args.repository.reader)?,
     };
-    let key = args.distrust_key.as_deref().map(|file| writer(file, talk)).transpose()?;
+    let key = args.distrust_key.as_deref().map(|file| writer(file, console)).transpose()?;
     Ok((identities, key))
 }
 

@@ -6,7 +6,7 @@
 
 mod declared;
 
-use crate::inventory::{Database, Mark, Survey, Wanted, survey};
+use crate::inventory::{Database, Inventory, Mark, Wanted, read_inventory};
 use crate::kubernetes::{Cluster, KindInfo, Selection};
 use crate::plan::{self, item_matches};
 use crate::report::coverage::{Coverage, UNCOVERED, Uncovered, Unseen, What};
@@ -33,7 +33,7 @@ impl Watch {
     pub async fn look(&self, reporter: &Reporter) -> Coverage {
         let meter = reporter.meter("coverage", "lists");
         let wanted = self.declared.wanted();
-        let seen = survey(&self.cluster, &wanted, &meter).await;
+        let seen = read_inventory(&self.cluster, &wanted, &meter).await;
         meter.end();
         match seen {
             Ok(seen) => self.compare(&seen),
@@ -45,7 +45,7 @@ impl Watch {
         }
     }
 
-    fn compare(&self, seen: &Survey) -> Coverage {
+    fn compare(&self, seen: &Inventory) -> Coverage {
         let (accepted, uncovered) =
             uncovered(seen, &self.declared).into_iter().partition(|one| self.accepts(one));
         Coverage { strict: self.strict, uncovered, accepted, unseen: seen.unseen.clone() }
@@ -58,7 +58,7 @@ impl Watch {
 
 /// Returns everything in `seen` that is not declared.
 #[must_use]
-pub fn uncovered(seen: &Survey, declared: &Declared) -> Vec<Uncovered> {
+pub fn uncovered(seen: &Inventory, declared: &Declared) -> Vec<Uncovered> {
     let mut found = Vec::new();
     let mut add = |what, item: String, detail: String| found.push(Uncovered { what, item, detail });
     for key in &seen.keys {

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::inventory::existing_backup_tools::{DumpJob, Wishes};
-use crate::inventory::{Database, Service, Survey};
+use crate::inventory::existing_backup_tools::{DumpJob, ToolConfigs};
+use crate::inventory::{Database, Inventory, Service};
 use crate::plan::item_name;
 
 use crate::inventory::plan_draft::yaml::{Yaml, quoted};
@@ -32,15 +32,15 @@ struct Entry<'a> {
 pub(crate) struct Databases<'a>(Vec<Entry<'a>>);
 
 impl<'a> Databases<'a> {
-    pub(crate) fn of(survey: &'a Survey, wishes: &'a Wishes) -> Self {
+    pub(crate) fn of(inventory: &'a Inventory, tool_configs: &'a ToolConfigs) -> Self {
         let mut entries = Vec::new();
         let mut names = BTreeSet::new();
         let mut used: BTreeSet<usize> = BTreeSet::new();
-        for database in &survey.databases {
-            let service = service(database, &survey.services);
-            let job = wishes.dumps.iter().position(|job| dumps(job, database, service));
+        for database in &inventory.databases {
+            let service = service(database, &inventory.services);
+            let job = tool_configs.dumps.iter().position(|job| dumps(job, database, service));
             used.extend(job);
-            let job = job.map(|at| &wishes.dumps[at]);
+            let job = job.map(|at| &tool_configs.dumps[at]);
             entries.push(Entry {
                 name: unique(&mut names, &format!("{}-{}", database.namespace, database.name)),
                 engine: database.engine,
@@ -53,7 +53,7 @@ impl<'a> Databases<'a> {
                 by: job,
             });
         }
-        for (_, job) in wishes.dumps.iter().enumerate().filter(|(at, _)| !used.contains(at)) {
+        for (_, job) in tool_configs.dumps.iter().enumerate().filter(|(at, _)| !used.contains(at)) {
             entries.push(Entry {
                 name: unique(&mut names, &format!("{}-{}", job.namespace, job.name)),
                 engine: job.engine,

@@ -9,8 +9,8 @@ mod databases;
 mod takeover;
 mod yaml;
 
-use crate::inventory::Survey;
-use crate::inventory::existing_backup_tools::Wishes;
+use crate::inventory::Inventory;
+use crate::inventory::existing_backup_tools::ToolConfigs;
 use crate::inventory::plan_draft::databases::Databases;
 use crate::inventory::plan_draft::takeover::Taken;
 use crate::inventory::plan_draft::yaml::{Yaml, quoted};
@@ -38,9 +38,9 @@ pub struct Draft<'a> {
     /// The cluster's address.
     pub server: &'a str,
     /// The cluster's inventory.
-    pub survey: &'a Survey,
+    pub inventory: &'a Inventory,
     /// The configuration of other backup tools.
-    pub wishes: &'a Wishes,
+    pub tool_configs: &'a ToolConfigs,
     /// A schedule of Velero to take over, as `namespace/name`; `None` for the only one there is.
     pub from: Option<&'a str>,
 }
@@ -54,8 +54,8 @@ impl Draft<'_> {
     /// # Errors
     /// Fails if the schedule named by `from` does not exist.
     pub fn text(&self) -> Result<String, TakeoverError> {
-        let taken = Taken::of(self.wishes, self.from)?;
-        let databases = Databases::of(self.survey, self.wishes);
+        let taken = Taken::of(self.tool_configs, self.from)?;
+        let databases = Databases::of(self.inventory, self.tool_configs);
         let mut yaml = Yaml::default();
         self.head(&mut yaml);
         yaml.line(0, "apiVersion: kbak.dev/v1");
@@ -79,23 +79,23 @@ impl Draft<'_> {
             0,
             "Fill in what says FILL IN, read the rest, then: kbak plan check FILE, kbak check --plan FILE",
         );
-        let survey = self.survey;
+        let inventory = self.inventory;
         let count = |number: usize, one: &str, many: &str| plural(number as u64, one, many);
         yaml.comment(
             0,
             &format!(
                 "Found: {}, {}, {}, {}.",
-                count(survey.namespaces.len(), "namespace", "namespaces"),
-                count(survey.claims.len(), "claim", "claims"),
-                count(survey.databases.len(), "database", "databases"),
+                count(inventory.namespaces.len(), "namespace", "namespaces"),
+                count(inventory.claims.len(), "claim", "claims"),
+                count(inventory.databases.len(), "database", "databases"),
                 count(
-                    survey.keys.len(),
+                    inventory.keys.len(),
                     "key that nothing can make again",
                     "keys that nothing can make again"
                 ),
             ),
         );
-        for Unseen { what, why, rule } in survey.unseen.iter().chain(&self.wishes.unseen) {
+        for Unseen { what, why, rule } in inventory.unseen.iter().chain(&self.tool_configs.unseen) {
             let rule = rule.as_ref().map(|rule| format!("; add the rule {rule}")).unwrap_or_default();
             yaml.comment(0, &format!("NOT LOOKED AT: {what}: {why}{rule}"));
         }
@@ -157,9 +157,9 @@ impl Draft<'_> {
 
     fn resources(&self, yaml: &mut Yaml, taken: &Taken<'_>) {
         taken.say_from(yaml);
-        let names: Vec<&str> = self.survey.namespaces.iter().map(String::as_str).collect();
+        let names: Vec<&str> = self.inventory.namespaces.iter().map(String::as_str).collect();
         yaml.comment(1, &format!("The cluster's namespaces: {}", shortened(&names)));
-        for key in &self.survey.keys {
+        for key in &self.inventory.keys {
             yaml.comment(
                 1,
                 &format!(
@@ -168,7 +168,7 @@ impl Draft<'_> {
                 ),
             );
         }
-        if !self.survey.keys.is_empty() {
+        if !self.inventory.keys.is_empty() {
             yaml.comment(
                 1,
                 "Leave those namespaces and Secrets in: without the keys what they open is lost.",
@@ -180,8 +180,8 @@ impl Draft<'_> {
 
     /// Writes claims as comments, because this version has no movers.
     fn volumes(&self, yaml: &mut Yaml) {
-        let free: Vec<_> = self.survey.claims.iter().filter(|claim| claim.database.is_none()).collect();
-        let held = self.survey.claims.len() - free.len();
+        let free: Vec<_> = self.inventory.claims.iter().filter(|claim| claim.database.is_none()).collect();
+        let held = self.inventory.claims.len() - free.len();
         if held > 0 {
             let held = plural(held as u64, "claim belongs", "claims belong");
             yaml.comment(1, &format!("{held} to the databases above: a dump is their backup."));
@@ -205,7 +205,7 @@ impl Draft<'_> {
                 format!("- {{namespace: {}, claims: [{}]}}", quoted(&claim.namespace), quoted(&claim.name));
             yaml.comment(1, &format!("  {line}{told}"));
         }
-        takeover::say_pods(self.wishes, yaml);
+        takeover::say_pods(self.tool_configs, yaml);
         yaml.gap();
     }
 }

@@ -1,7 +1,7 @@
 //! Takes over selection, schedule and retention from Velero and K8up, and names the rest in comments.
 
 use crate::inventory::existing_backup_tools::{
-    K8upSchedule, LabelSelector, VeleroSchedule, VeleroTemplate, Wishes,
+    K8upSchedule, LabelSelector, ToolConfigs, VeleroSchedule, VeleroTemplate,
 };
 use crate::plan::{EVENTS, Glob, Period};
 
@@ -20,7 +20,7 @@ pub struct TakeoverError {
 
 /// The configuration that a plan takes over.
 pub(crate) struct Taken<'a> {
-    wishes: &'a Wishes,
+    tool_configs: &'a ToolConfigs,
     /// The schedule whose selection the plan takes over.
     schedule: Option<&'a VeleroSchedule>,
 }
@@ -31,15 +31,20 @@ fn name(schedule: &VeleroSchedule) -> String {
 
 impl<'a> Taken<'a> {
     /// Chooses the schedule that is named, else the only one that is not paused.
-    pub(crate) fn of(wishes: &'a Wishes, from: Option<&str>) -> Result<Self, TakeoverError> {
-        let mut running = wishes.velero.iter().filter(|schedule| !schedule.paused);
+    pub(crate) fn of(tool_configs: &'a ToolConfigs, from: Option<&str>) -> Result<Self, TakeoverError> {
+        let mut running = tool_configs.velero.iter().filter(|schedule| !schedule.paused);
         let schedule = match from {
-            Some(wanted) => Some(wishes.velero.iter().find(|one| name(one) == wanted).ok_or_else(|| {
-                TakeoverError { wanted: wanted.to_owned(), there: wishes.velero.iter().map(name).collect() }
-            })?),
+            Some(wanted) => {
+                Some(tool_configs.velero.iter().find(|one| name(one) == wanted).ok_or_else(|| {
+                    TakeoverError {
+                        wanted: wanted.to_owned(),
+                        there: tool_configs.velero.iter().map(name).collect(),
+                    }
+                })?)
+            }
             None => running.next().filter(|_| running.next().is_none()),
         };
-        Ok(Self { wishes, schedule })
+        Ok(Self { tool_configs, schedule })
     }
 
     /// Writes the source of the selection as comments.
@@ -53,7 +58,7 @@ impl<'a> Taken<'a> {
                 ),
             );
         }
-        let others = self.wishes.velero.iter().filter(|one| self.schedule != Some(*one));
+        let others = self.tool_configs.velero.iter().filter(|one| self.schedule != Some(*one));
         for other in others {
             let paused = if other.paused { ", paused" } else { "" };
             yaml.comment(1, &format!(
@@ -61,7 +66,7 @@ impl<'a> Taken<'a> {
                 name(other), other.cron, name(other)
             ));
         }
-        for schedule in &self.wishes.k8up {
+        for schedule in &self.tool_configs.k8up {
             let K8upSchedule { namespace, name, cron, .. } = schedule;
             yaml.comment(1, &format!("K8up's Schedule {namespace}/{name} ({cron}) backs up that namespace's claims, not its objects."));
         }
@@ -171,7 +176,7 @@ impl<'a> Taken<'a> {
             self.write_ttl(yaml, &schedule.template.ttl, every);
             return;
         }
-        let Some(schedule) = self.wishes.k8up.first() else { return };
+        let Some(schedule) = self.tool_configs.k8up.first() else { return };
         if let Some(every) = interval(&schedule.cron) {
             yaml.line(
                 1,
@@ -263,8 +268,8 @@ fn sound(term: String, values: &[String]) -> Result<String, String> {
 
 /// Writes the annotations of pods for other tools as comments. Commands are named by their dump tool, and
 /// never copied.
-pub(crate) fn say_pods(wishes: &Wishes, yaml: &mut Yaml) {
-    for pod in &wishes.pods {
+pub(crate) fn say_pods(tool_configs: &ToolConfigs, yaml: &mut Yaml) {
+    for pod in &tool_configs.pods {
         let place = format!("{}/{}", pod.namespace, pod.pod);
         for (key, value) in &pod.told {
             let line = match key.as_str() {

@@ -24,7 +24,7 @@ pub struct SpillError(#[source] std::io::Error);
 
 /// The chunks and packs that a domain has stored.
 #[derive(Debug)]
-pub struct Known {
+pub struct ChunkIndex {
     packs: Vec<IndexedPack>,
     numbers: HashMap<ObjectHash, u32>,
     table: Table,
@@ -42,7 +42,7 @@ pub fn short(id: &ChunkId) -> ShortId {
     half
 }
 
-impl Known {
+impl ChunkIndex {
     /// Creates an empty index that holds about `share` bytes of chunks in memory and the rest in a
     /// temporary file. Without such a file it warns once through `reporter` and uses more memory.
     #[must_use]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::repository::epoch::error::BirthError;
+use crate::repository::epoch::error::CreateEpochError;
 
 use crate::format::container::{self, DataIdentity, DataRecipient, Key, Sealer};
 use crate::format::derive::{EpochSecret, SecretKey};
@@ -29,7 +29,7 @@ use crate::report::event::Reporter;
 use crate::repository::epoch::stored;
 use crate::repository::epoch::stored::{Epochs, OwnerChange, StoredEpoch};
 use crate::repository::records::Records;
-use crate::runtime::{World, kill_point};
+use crate::runtime::{Runtime, kill_point};
 use crate::store::{Store, StoreError};
 
 /// The durations of a plan's epochs, in seconds.
@@ -72,11 +72,11 @@ impl fmt::Debug for Wanted {
 
 /// The context in which a plan's epochs are created: the same for all of them.
 #[derive(Debug, Clone, Copy)]
-pub struct Nursery<'a> {
+pub struct EpochContext<'a> {
     /// The store.
     pub store: &'a Arc<dyn Store>,
     /// The randomness and workers.
-    pub world: &'a World,
+    pub runtime: &'a Runtime,
     /// The key of the writer.
     pub key: &'a WriterKey,
     /// The plan to which the epochs belong.
@@ -117,27 +117,27 @@ pub struct Ready {
 /// Prepares a run: lists the plan's epochs, completes interrupted creations, and finds or creates
 /// the epoch to write into. `signers` are the plan's pinned keys; the writer's own key is added.
 pub async fn begin(
-    nursery: Nursery<'_>,
+    context: EpochContext<'_>,
     wanted: &Wanted,
     signers: &Signers,
     records: &Records,
     reporter: &Reporter,
-) -> Result<(Epochs, Ready), BirthError> {
-    let Nursery { store, key, plan, .. } = nursery;
+) -> Result<(Epochs, Ready), CreateEpochError> {
+    let EpochContext { store, key, plan, .. } = context;
     let mut pinned = signers.clone();
     pinned.extend(key.own_signers());
     let list = || stored::list(store, key.writer, plan, Some(key.repository), &pinned, reporter);
     let mut epochs = list().await?;
-    for epoch in mend(nursery, &epochs).await? {
+    for epoch in mend(context, &epochs).await? {
         reporter.warn(format!("epoch {epoch}"), "its birth was cut short; it is finished now");
         epochs = list().await?;
     }
-    let held = nursery.keeper.load().await?.unwrap_or_default();
+    let held = context.keeper.load().await?.unwrap_or_default();
     for (object, error) in std::mem::take(&mut epochs.rejected) {
         let lost = layout::parse_epoch(&object).filter(|epoch| epochs.get(*epoch).is_none());
         let ours = held.iter().any(|held| Some(held.epoch) == lost);
         if ours && !wanted.new_epoch && !error.is_newer() {
-            return Err(BirthError::Damaged { object: object.to_string(), source: Box::new(error) });
+            return Err(CreateEpochError::Damaged { object: object.to_string(), source: Box::new(error) });
         }
         reporter.warn(object.to_string(), error.to_string());
         epochs.rejected.push((object, error));
@@ -148,8 +148,8 @@ pub async fn begin(
             "its secret is here, and the store does not have it: is this the right repository, and is it whole?",
         );
     }
-    let ready = ready(nursery, wanted, &epochs, records).await?;
-    let unknown = ready.born.is_none() && added_by_nobody_known(nursery, &ready, signers).await?;
+    let ready = ready(context, wanted, &epochs, records).await?;
+    let unknown = ready.born.is_none() && added_by_nobody_known(context, &ready, signers).await?;
     if unknown {
         reporter.warn(
             format!("epoch {}", ready.epoch.epoch),
@@ -172,25 +172,25 @@ pub async fn begin(
 
 /// True if keys were added to an epoch later and no pinned key can sign a receipt for them.
 async fn added_by_nobody_known(
-    nursery: Nursery<'_>,
+    context: EpochContext<'_>,
     ready: &Ready,
     signers: &Signers,
 ) -> Result<bool, StoreError> {
-    let knows = signers.lookup(&nursery.key.writer.to_string(), Namespace::Receipt).next().is_some();
+    let knows = signers.lookup(&context.key.writer.to_string(), Namespace::Receipt).next().is_some();
     let prefix = ready.epoch.path().keys_prefix();
-    Ok(!knows && !nursery.store.list(&prefix, None).await?.entries.is_empty())
+    Ok(!knows && !context.store.list(&prefix, None).await?.entries.is_empty())
 }
 
 /// Returns the epoch that a run starts in. Creates a new one if there is none, an owner was
 /// removed, or the user asked for one.
 pub async fn ready(
-    nursery: Nursery<'_>,
+    context: EpochContext<'_>,
     wanted: &Wanted,
     epochs: &Epochs,
     records: &Records,
-) -> Result<Ready, BirthError> {
+) -> Result<Ready, CreateEpochError> {
     if wanted.owners.is_empty() {
-        return Err(BirthError::NoOwners);
+        return Err(CreateEpochError::NoOwners);
     }
     if let Some((key, error)) = epochs.newer().next() {
         let format = match error {
@@ -199,15 +199,15 @@ pub async fn ready(
             }
             other => EpochError::Field { object: other.to_string(), what: "it needs newer features" },
         };
-        return Err(BirthError::Newer(key.to_string(), Box::new(format)));
+        return Err(CreateEpochError::Newer(key.to_string(), Box::new(format)));
     }
-    let now = nursery.store.now().await?;
-    let held = nursery.keeper.load().await?;
+    let now = context.store.now().await?;
+    let held = context.keeper.load().await?;
     let held = held.unwrap_or_default();
     let secret = |stored: &StoredEpoch| {
         held.iter().find(|held| held.fits(&stored.epoch)).map(|held| held.secret.clone())
     };
-    let own = nursery.key.signing.public();
+    let own = context.key.signing.public();
     // If two were created at once, the one whose secret is still stored is used.
     let kept = epochs.open_own(now, own).find(|stored| secret(stored).is_some());
     let reason = match kept.or_else(|| epochs.open_own(now, own).next()) {
@@ -216,12 +216,12 @@ pub async fn ready(
         None => Reason::Over,
         Some(stored) => {
             let later: Vec<_> =
-                records.added(nursery.plan, stored.epoch.epoch).into_iter().map(|(owner, _)| owner).collect();
+                records.added(context.plan, stored.epoch.epoch).into_iter().map(|(owner, _)| owner).collect();
             let change = OwnerChange::between(&stored.epoch, &later, &wanted.owners);
             if change.removed.is_empty() {
-                let keeper = nursery.keeper.describe();
-                let secret =
-                    secret(stored).ok_or(BirthError::SecretLost { epoch: stored.epoch.epoch, keeper })?;
+                let keeper = context.keeper.describe();
+                let secret = secret(stored)
+                    .ok_or(CreateEpochError::SecretLost { epoch: stored.epoch.epoch, keeper })?;
                 let previous = before(epochs, stored.epoch.epoch, &held);
                 return Ok(Ready {
                     epoch: stored.epoch.clone(),
@@ -234,9 +234,9 @@ pub async fn ready(
             Reason::OwnerRemoved
         }
     };
-    check_owners(nursery, wanted, epochs, records)?;
-    let made = make(nursery.world, &wanted.owners, &wanted.prompt).await?;
-    let (epoch, secret) = bear(nursery, wanted, epochs.heads(), made, now).await?;
+    check_owners(context, wanted, epochs, records)?;
+    let made = make(context.runtime, &wanted.owners, &wanted.prompt).await?;
+    let (epoch, secret) = create_epoch(context, wanted, epochs.heads(), made, now).await?;
     let previous = before(epochs, epoch.epoch, &held);
     Ok(Ready { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
 }
@@ -244,11 +244,11 @@ pub async fn ready(
 /// Checks that a new epoch does not drop from several owners to one, and keeps at least one owner of
 /// the last. A mistake in one argument must not leave backups that only one person can read, or nobody.
 fn check_owners(
-    nursery: Nursery<'_>,
+    context: EpochContext<'_>,
     wanted: &Wanted,
     epochs: &Epochs,
     records: &Records,
-) -> Result<(), BirthError> {
+) -> Result<(), CreateEpochError> {
     if wanted.change_owners || epochs.all.is_empty() {
         return Ok(());
     }
@@ -256,17 +256,17 @@ fn check_owners(
     let mut before = HashSet::new();
     for head in heads.iter().filter_map(|head| epochs.get(*head)) {
         before.extend(head.epoch.wraps.iter().map(|wrap| wrap.recipient));
-        before.extend(records.added(nursery.plan, head.epoch.epoch).into_iter().map(|(owner, _)| owner));
+        before.extend(records.added(context.plan, head.epoch.epoch).into_iter().map(|(owner, _)| owner));
     }
     let now: HashSet<_> = wanted.owners.iter().map(|owner| owner.recipient.id()).collect();
     if before.len() > 1 && now.len() < 2 {
         let what = format!("{} owners can open the last epoch, and the new one would have one", before.len());
-        return Err(BirthError::Owners(what));
+        return Err(CreateEpochError::Owners(what));
     }
     if now.is_disjoint(&before) {
         let what = "nobody who can open the last epoch is an owner of the new one, and nobody has proved \
                     that he holds the new keys";
-        return Err(BirthError::Owners(what.into()));
+        return Err(CreateEpochError::Owners(what.into()));
     }
     Ok(())
 }
@@ -323,15 +323,19 @@ impl fmt::Debug for Made {
 }
 
 /// Makes an epoch's keys, tests them and wraps them to the owners. Wipes the private key on return.
-pub async fn make(world: &World, owners: &[Owner], prompt: &Arc<dyn Prompt>) -> Result<Made, BirthError> {
+pub async fn make(
+    runtime: &Runtime,
+    owners: &[Owner],
+    prompt: &Arc<dyn Prompt>,
+) -> Result<Made, CreateEpochError> {
     if owners.is_empty() {
-        return Err(BirthError::NoOwners);
+        return Err(CreateEpochError::NoOwners);
     }
-    let id = EpochId(world.random());
-    let secret = EpochSecret(SecretKey::new(world.random()));
-    let probe = Zeroizing::new(world.random::<32>());
+    let id = EpochId(runtime.random());
+    let secret = EpochSecret(SecretKey::new(runtime.random()));
+    let probe = Zeroizing::new(runtime.random::<32>());
     let (owners, prompt) = (owners.to_vec(), prompt.clone());
-    world
+    runtime
         .workers
         .run(move || {
             let keys = EpochKeys { identity: DataIdentity::generate(), secret };
@@ -341,7 +345,7 @@ pub async fn make(world: &World, owners: &[Owner], prompt: &Arc<dyn Prompt>) -> 
                 owner
                     .recipient
                     .wrap(&keys, id, &prompt)
-                    .map_err(|source| BirthError::Owner { owner: owner.name(), source })
+                    .map_err(|source| CreateEpochError::Owner { owner: owner.name(), source })
             };
             let wraps = owners.iter().map(wrap).collect::<Result<_, _>>()?;
             Ok(Made { id, recipient, secret: keys.secret.clone(), wraps, origin: SecretOrigin::Random })
@@ -350,27 +354,31 @@ pub async fn make(world: &World, owners: &[Owner], prompt: &Arc<dyn Prompt>) -> 
 }
 
 /// Checks that the keys decrypt what they encrypt.
-fn self_test(recipient: &DataRecipient, identity: &DataIdentity, probe: &[u8]) -> Result<(), BirthError> {
-    let broken = |error| BirthError::SelfTest(Some(error));
+fn self_test(
+    recipient: &DataRecipient,
+    identity: &DataIdentity,
+    probe: &[u8],
+) -> Result<(), CreateEpochError> {
+    let broken = |error| CreateEpochError::SelfTest(Some(error));
     let mut sealer = Sealer::to_recipient(recipient, 512).map_err(broken)?;
     sealer.write(probe).map_err(broken)?;
     let (sealed, _) = sealer.finish().map_err(broken)?;
     let opened = container::open(&sealed, &Key::Identity(identity), probe.len() as u64).map_err(broken)?;
-    if opened == probe { Ok(()) } else { Err(BirthError::SelfTest(None)) }
+    if opened == probe { Ok(()) } else { Err(CreateEpochError::SelfTest(None)) }
 }
 
 /// Signs and stores an epoch. Saves the writer's secret first, then stores epoch.json and its
 /// copy and reads both back.
-pub async fn bear(
-    nursery: Nursery<'_>,
+pub async fn create_epoch(
+    context: EpochContext<'_>,
     wanted: &Wanted,
     previous_epochs: Vec<EpochId>,
     made: Made,
     now: Timestamp,
-) -> Result<(VerifiedEpoch, EpochSecret), BirthError> {
-    let Nursery { store, key, plan, keeper, .. } = nursery;
+) -> Result<(VerifiedEpoch, EpochSecret), CreateEpochError> {
+    let EpochContext { store, key, plan, keeper, .. } = context;
     if previous_epochs.contains(&made.id) {
-        return Err(BirthError::HandOver("its epoch is born already"));
+        return Err(CreateEpochError::HandOver("its epoch is born already"));
     }
     let created = moment::whole(now);
     let not_after = moment::after(created, wanted.life.max_age);
@@ -414,22 +422,22 @@ pub async fn bear(
 }
 
 /// Stores an object and reads it back.
-pub async fn put(store: &Arc<dyn Store>, object: &Sealed) -> Result<(), BirthError> {
+pub async fn put(store: &Arc<dyn Store>, object: &Sealed) -> Result<(), CreateEpochError> {
     // If the key was already taken, the stored object must still equal this one.
     store.put(object).await?;
     let back = store.get(object.key(), MAX_DOCUMENT).await?;
-    if back == *object.bytes() { Ok(()) } else { Err(BirthError::ReadBack(object.key().to_string())) }
+    if back == *object.bytes() { Ok(()) } else { Err(CreateEpochError::ReadBack(object.key().to_string())) }
 }
 
 /// Stores missing copies of epochs whose secret this writer holds: a creation was interrupted
 /// between its two puts, or a copy was lost since. Returns the repaired epochs.
-pub async fn mend(nursery: Nursery<'_>, epochs: &Epochs) -> Result<Vec<EpochId>, BirthError> {
+pub async fn mend(context: EpochContext<'_>, epochs: &Epochs) -> Result<Vec<EpochId>, CreateEpochError> {
     let mut mended = Vec::new();
-    for held in nursery.keeper.load().await?.unwrap_or_default() {
+    for held in context.keeper.load().await?.unwrap_or_default() {
         let Some(stored) = epochs.get(held.epoch) else { continue };
         for copy in stored.epoch.copies() {
             if epochs.missing.contains(copy.key()) {
-                put(nursery.store, &copy).await?;
+                put(context.store, &copy).await?;
                 mended.push(held.epoch);
             }
         }

@@ -10,7 +10,7 @@ use crate::store::StoreError;
 
 /// An error while creating or finding the epoch of a run.
 #[derive(Debug, thiserror::Error)]
-pub enum BirthError {
+pub enum CreateEpochError {
     /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -65,37 +65,39 @@ pub enum BirthError {
     HandOver(&'static str),
 }
 
-impl From<BirthError> for Failure {
-    fn from(error: BirthError) -> Self {
+impl From<CreateEpochError> for Failure {
+    fn from(error: CreateEpochError) -> Self {
         let (exit, remedy) = match error {
-            BirthError::Store(error) => return error.into(),
-            BirthError::Writer(error) => return error.into(),
-            BirthError::SecretLost { .. } => (
+            CreateEpochError::Store(error) => return error.into(),
+            CreateEpochError::Writer(error) => return error.into(),
+            CreateEpochError::SecretLost { .. } => (
                 Exit::Usage,
                 Some(
                     "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
                 ),
             ),
-            BirthError::Damaged { .. } => (
+            CreateEpochError::Damaged { .. } => (
                 Exit::Damaged,
                 Some(
                     "bring back its older version, if the bucket keeps versions: without it no snapshot of this \
                      epoch can be read; --new-epoch goes on without it",
                 ),
             ),
-            BirthError::Newer(..) => {
+            CreateEpochError::Newer(..) => {
                 (Exit::Usage, Some("use the version of kbak that wrote it, or a later one"))
             }
-            BirthError::Owners(_) => (
+            CreateEpochError::Owners(_) => (
                 Exit::Usage,
                 Some("name the owners of before as well; --change-owners begins an epoch for these alone"),
             ),
-            BirthError::NoOwners => (Exit::Usage, Some("give --recipient, or recipients: in the plan")),
-            BirthError::Owner { .. } => (Exit::Usage, Some("check the recipient; a plugin must be on PATH")),
-            BirthError::HandOver(_) => (Exit::Usage, Some("make it anew: kbak epoch new --outside")),
-            BirthError::ReadBack(_) => (Exit::Damaged, None),
-            BirthError::Epoch(_) => (Exit::Damaged, None),
-            BirthError::SelfTest(_) => (Exit::Bug, None),
+            CreateEpochError::NoOwners => (Exit::Usage, Some("give --recipient, or recipients: in the plan")),
+            CreateEpochError::Owner { .. } => {
+                (Exit::Usage, Some("check the recipient; a plugin must be on PATH"))
+            }
+            CreateEpochError::HandOver(_) => (Exit::Usage, Some("make it anew: kbak epoch new --outside")),
+            CreateEpochError::ReadBack(_) => (Exit::Damaged, None),
+            CreateEpochError::Epoch(_) => (Exit::Damaged, None),
+            CreateEpochError::SelfTest(_) => (Exit::Bug, None),
         };
         let mut failure = Self::new(exit, "no epoch to write into").because(error);
         failure.remedy = remedy.map(str::to_owned);

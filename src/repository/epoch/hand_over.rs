@@ -10,7 +10,7 @@ use crate::format::epoch::{InlineWrap, SecretOrigin};
 use crate::format::ids::{EpochId, RecipientId, from_hex, to_hex};
 use crate::format::json;
 use crate::repository::epoch::create::Made;
-use crate::repository::epoch::error::BirthError;
+use crate::repository::epoch::error::CreateEpochError;
 
 #[derive(Serialize, Deserialize)]
 struct HandOver {
@@ -47,16 +47,16 @@ impl Made {
     }
 
     /// Reads a hand-over file.
-    pub fn from_hand_over(content: &[u8]) -> Result<Self, BirthError> {
+    pub fn from_hand_over(content: &[u8]) -> Result<Self, CreateEpochError> {
         let file: HandOver =
-            json::parse_secret(content).map_err(|_| BirthError::HandOver("it is malformed"))?;
+            json::parse_secret(content).map_err(|_| CreateEpochError::HandOver("it is malformed"))?;
         if file.kbak != HAND_OVER || file.version != 1 {
-            return Err(BirthError::HandOver("it is another kind of file, or newer"));
+            return Err(CreateEpochError::HandOver("it is another kind of file, or newer"));
         }
-        let secret = from_hex::<32>(&file.secret).map_err(|_| BirthError::HandOver("its secret"))?;
-        let recipient = file.recipient.parse().map_err(|_| BirthError::HandOver("its recipient"))?;
+        let secret = from_hex::<32>(&file.secret).map_err(|_| CreateEpochError::HandOver("its secret"))?;
+        let recipient = file.recipient.parse().map_err(|_| CreateEpochError::HandOver("its recipient"))?;
         if file.wraps.is_empty() {
-            return Err(BirthError::HandOver("it has no wraps: nobody could read the backup"));
+            return Err(CreateEpochError::HandOver("it has no wraps: nobody could read the backup"));
         }
         Ok(Self {
             id: file.epoch,

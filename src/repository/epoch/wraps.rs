@@ -18,12 +18,12 @@ use crate::keys::{Identity, Owner, Prompt, Via, open_wrap};
 use crate::report::event::Reporter;
 use crate::report::text::plural;
 use crate::repository::epoch::create::put;
-use crate::repository::epoch::error::BirthError;
+use crate::repository::epoch::error::CreateEpochError;
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
 use crate::repository::fetched;
 use crate::repository::fetched::Named;
 use crate::repository::records::Records;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::listing::list_all;
 use crate::store::{Store, StoreError};
 
@@ -112,14 +112,14 @@ pub async fn later_wraps(
 /// first, and those added later only if none fits.
 pub async fn open(
     store: &Arc<dyn Store>,
-    world: &World,
+    runtime: &Runtime,
     epoch: &VerifiedEpoch,
     identities: &[Arc<Identity>],
     reporter: &Reporter,
 ) -> Result<(EpochKeys, Via), KeysError> {
     let try_with = |later: Vec<(ObjectHash, Bytes)>| {
         let (epoch, identities) = (epoch.clone(), identities.to_vec());
-        world.workers.run(move || open_wrap(&epoch, &later, &identities))
+        runtime.workers.run(move || open_wrap(&epoch, &later, &identities))
     };
     let error = match try_with(Vec::new()).await {
         Ok(opened) => return Ok(opened),
@@ -157,7 +157,7 @@ pub struct Checked {
     /// The wrap that it opened, or the error.
     pub opened: Result<Via, KeysError>,
     /// The stored receipt, if the identity can sign and its key is pinned, or the error in storing it.
-    pub receipt: Result<Option<ObjectHash>, BirthError>,
+    pub receipt: Result<Option<ObjectHash>, CreateEpochError>,
 }
 
 /// The context of key operations: the same for all epochs.
@@ -166,7 +166,7 @@ pub struct Desk<'a> {
     /// The store.
     pub store: &'a Arc<dyn Store>,
     /// The workers.
-    pub world: &'a World,
+    pub runtime: &'a Runtime,
     /// The pin: no receipts are written by keys outside it.
     pub signers: &'a Signers,
     /// The reporter of keys that are not pinned.
@@ -178,12 +178,12 @@ pub async fn check(
     desk: Desk<'_>,
     epochs: &Epochs,
     identities: &[Arc<Identity>],
-) -> Result<Vec<Checked>, BirthError> {
+) -> Result<Vec<Checked>, CreateEpochError> {
     let mut rows = Vec::new();
     for stored in &epochs.all {
         for identity in identities {
             let one = std::slice::from_ref(identity);
-            let opened = open(desk.store, desk.world, &stored.epoch, one, desk.reporter).await;
+            let opened = open(desk.store, desk.runtime, &stored.epoch, one, desk.reporter).await;
             let opened = match opened {
                 Err(KeysError::Store(error)) => return Err(error.into()),
                 other => other.map(|(_, via)| via),
@@ -224,7 +224,7 @@ pub async fn add(
     identities: &[Arc<Identity>],
     new: &Owner,
     prompt: &Arc<dyn Prompt>,
-) -> Result<Vec<Added>, BirthError> {
+) -> Result<Vec<Added>, CreateEpochError> {
     let mut rows = Vec::new();
     let id = new.recipient.id();
     for StoredEpoch { epoch, .. } in &epochs.all {
@@ -232,7 +232,7 @@ pub async fn add(
         if epoch.wrap(id).is_some() || later.iter().any(|(owner, _)| *owner == id) {
             continue;
         }
-        let keys = match open(desk.store, desk.world, epoch, identities, desk.reporter).await {
+        let keys = match open(desk.store, desk.runtime, epoch, identities, desk.reporter).await {
             Ok((keys, _)) => keys,
             Err(KeysError::Store(error)) => return Err(error.into()),
             Err(error) => {
@@ -242,11 +242,11 @@ pub async fn add(
         };
         let (recipient, path, prompt) = (new.recipient.clone(), epoch.path(), prompt.clone());
         let sealed = desk
-            .world
+            .runtime
             .workers
             .run(move || recipient.wrap_object(&keys, &path, &prompt))
             .await
-            .map_err(|source| BirthError::Owner { owner: new.name(), source })?;
+            .map_err(|source| CreateEpochError::Owner { owner: new.name(), source })?;
         put(desk.store, &sealed).await?;
         let signing = identities.iter().find_map(|identity| identity.signing());
         let receipt = match signing {
@@ -273,7 +273,7 @@ async fn receipt(
     act: Act,
     via: Via,
     key: &SigningKey,
-) -> Result<Option<ObjectHash>, BirthError> {
+) -> Result<Option<ObjectHash>, CreateEpochError> {
     let (recipient, wrap) = match via {
         Via::Inline(recipient) => (Some(recipient), None),
         Via::Later(wrap) => (None, Some(wrap)),
@@ -288,7 +288,7 @@ async fn sign(
     epoch: &VerifiedEpoch,
     receipt: Receipt,
     key: &SigningKey,
-) -> Result<Option<ObjectHash>, BirthError> {
+) -> Result<Option<ObjectHash>, CreateEpochError> {
     let writer: WriterId = epoch.writer;
     if !desk.signers.lookup(&writer.to_string(), Namespace::Receipt).any(|pinned| pinned == key.public()) {
         let key = key.public().fingerprint();

@@ -14,7 +14,7 @@ use crate::format::sign::Namespace;
 use crate::format::signers::Signers;
 use crate::keys::Identity;
 use crate::report::event::Reporter;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::listing::folders;
 use crate::store::{Store, StoreError};
 
@@ -42,7 +42,7 @@ pub struct View {
     /// The pinned keys.
     pub signers: Arc<Signers>,
     /// The clock, randomness and workers.
-    pub world: World,
+    pub runtime: Runtime,
     /// The reporter of warnings.
     pub reporter: Reporter,
 }
@@ -295,12 +295,12 @@ impl View {
                 .remedy("older versions of the object may be there: kbak verify says what is missing"));
             };
             let (keys, _) =
-                wraps::open(&self.store, &self.world, &stored.epoch, identities, &self.reporter).await?;
+                wraps::open(&self.store, &self.runtime, &stored.epoch, identities, &self.reporter).await?;
             opened.push((stored.epoch.clone(), keys));
         }
-        let (store, world) = (self.store.clone(), self.world.clone());
+        let (store, runtime) = (self.store.clone(), self.runtime.clone());
         let reporter = self.reporter.clone();
-        Ok(OpenSnapshot::open(store, world, reporter, snapshot.clone(), opened, memory).await?)
+        Ok(OpenSnapshot::open(store, runtime, reporter, snapshot.clone(), opened, memory).await?)
     }
 }
 

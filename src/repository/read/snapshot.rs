@@ -11,16 +11,16 @@ use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::layout::{Class, EpochPath};
 use crate::format::wrap::EpochKeys;
-use crate::pipeline::chunk_index::Known;
-use crate::pipeline::fallback::{Healer, Indexes};
+use crate::pipeline::chunk_index::ChunkIndex;
+use crate::pipeline::fallback::{CopyFinder, Indexes};
 use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Reporter;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::{Store, StoreError};
 
 use crate::repository::chain::Snapshot;
-use crate::repository::index_loader::Shelf;
+use crate::repository::index_loader::DomainIndexLoader;
 
 /// An error while opening or reading a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub struct OpenSnapshot {
     snapshot: Snapshot,
     body: Body,
     store: Arc<dyn Store>,
-    world: World,
+    runtime: Runtime,
     reporter: Reporter,
     epochs: HashMap<EpochId, (VerifiedEpoch, EpochKeys)>,
     fetchers: HashMap<(EpochId, NameId), Arc<Fetcher>>,
@@ -63,7 +63,7 @@ impl OpenSnapshot {
     /// Opens the body of `snapshot` with the keys of its epochs. `memory` is the readers' limit in bytes.
     pub async fn open(
         store: Arc<dyn Store>,
-        world: World,
+        runtime: Runtime,
         reporter: Reporter,
         snapshot: Snapshot,
         epochs: Vec<(VerifiedEpoch, EpochKeys)>,
@@ -82,7 +82,7 @@ impl OpenSnapshot {
             source,
         })?;
         let fetchers = HashMap::new();
-        let mut this = Self { snapshot, body, store, world, reporter, epochs, fetchers, memory };
+        let mut this = Self { snapshot, body, store, runtime, reporter, epochs, fetchers, memory };
         this.prepare()?;
         Ok(this)
     }
@@ -101,7 +101,7 @@ impl OpenSnapshot {
                 domain,
                 keys.identity.clone(),
                 Arc::new(keys.secret.domain(name)),
-                self.world.workers,
+                self.runtime.workers,
                 share.max(4 << 20),
             );
             let indexes = DomainIndexes {
@@ -113,7 +113,7 @@ impl OpenSnapshot {
                 share: share / 8,
                 told: Mutex::default(),
             };
-            let fetcher = fetcher.with_healer(Healer::new(Arc::new(indexes)));
+            let fetcher = fetcher.with_healer(CopyFinder::new(Arc::new(indexes)));
             self.fetchers.insert((epoch_id, domain), Arc::new(fetcher));
         }
         Ok(())
@@ -140,7 +140,7 @@ impl OpenSnapshot {
     pub fn read(&self, stream: &Stream) -> Result<StreamReader, SnapshotError> {
         let fetcher = self.fetchers.get(&(stream.epoch, stream.domain));
         let fetcher = fetcher.ok_or(SnapshotError::Domain(stream.domain))?.clone();
-        Ok(StreamReader::new(fetcher, stream.clone(), self.world.workers.count() * 2))
+        Ok(StreamReader::new(fetcher, stream.clone(), self.runtime.workers.count() * 2))
     }
 
     /// Returns the names key from the body; none if its text is malformed.
@@ -165,9 +165,13 @@ struct DomainIndexes {
 
 #[async_trait]
 impl Indexes for DomainIndexes {
-    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<Known, StoreError> {
-        let shelf =
-            Shelf { store: &self.store, path: self.path, domain: self.domain, reporter: &self.reporter };
+    async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<ChunkIndex, StoreError> {
+        let shelf = DomainIndexLoader {
+            store: &self.store,
+            path: self.path,
+            domain: self.domain,
+            reporter: &self.reporter,
+        };
         Ok(shelf.load(&self.key, bad, &[], self.share).await?.known)
     }
 

@@ -14,7 +14,7 @@ use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
 use crate::format::object::Sealed;
-use crate::format::pack_refs::{Needs, PackName};
+use crate::format::pack_refs::{PackName, PackRefs};
 use crate::format::sign::SigningKey;
 use crate::format::signers::Signers;
 use crate::format::state::{self, State, StateError};
@@ -23,7 +23,7 @@ use crate::runtime::kill_point;
 use crate::store::StoreError;
 
 use crate::repository::chain::Chain;
-use crate::repository::index_loader::Shelf;
+use crate::repository::index_loader::DomainIndexLoader;
 
 /// An error while committing a snapshot. The next run reuses the objects already stored.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ pub struct DomainDraft {
     /// The domain's name, for the body.
     pub name: String,
     /// The packs that the snapshot refers to.
-    pub needs: Needs,
+    pub needs: PackRefs,
     /// All index objects of the domain.
     pub index: Vec<ObjectHash>,
     /// The root objects of its scan caches.
@@ -162,7 +162,7 @@ impl Committer<'_> {
         };
         // The local clock may be behind the one that stamped a parent; a child must not end before
         // its parent.
-        let now = self.engine.world().clock.now();
+        let now = self.engine.runtime().clock.now();
         let finished = earliest.map_or(now, |earliest| now.max(earliest)).max(draft.started);
         let envelope = Envelope {
             repository: self.repository,
@@ -247,9 +247,10 @@ impl Committer<'_> {
     async fn prove_present(&self, domains: &[DomainDraft]) -> Result<(), CommitError> {
         let (store, path) = (self.engine.store(), self.epoch.path());
         for domain in domains {
-            let lost = Shelf { store, path, domain: domain.domain, reporter: self.engine.reporter() }
-                .missing(&domain.needs)
-                .await?;
+            let lost =
+                DomainIndexLoader { store, path, domain: domain.domain, reporter: self.engine.reporter() }
+                    .missing(&domain.needs)
+                    .await?;
             if !lost.is_empty() {
                 return Err(CommitError::Lost(lost));
             }

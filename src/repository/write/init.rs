@@ -20,18 +20,18 @@ use crate::format::wrap::WrapError;
 use crate::keys::private_file;
 use crate::keys::private_file::{FileError, Staged};
 use crate::keys::recovery_sheet;
-use crate::keys::recovery_sheet::{ProvenOwner, Sheet, Whereabouts};
+use crate::keys::recovery_sheet::{ProvenOwner, RepositoryLocation, Sheet};
 use crate::keys::writer_key::{EpochFile, EpochKeeper, FileKeeper, WriterKey, epoch_path};
 use crate::keys::{Identity, Owner, Prompt};
 use crate::report::event::Reporter;
 use crate::repository::epoch::create;
-use crate::repository::epoch::create::{Life, Nursery, Wanted};
+use crate::repository::epoch::create::{EpochContext, Life, Wanted};
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
 use crate::repository::epoch::wraps;
 use crate::repository::epoch::wraps::Desk;
 use crate::repository::fetched::Named;
 use crate::repository::read::open::look_at_marker;
-use crate::runtime::World;
+use crate::runtime::Runtime;
 use crate::store::{Put, Store, StoreErrorKind};
 
 /// The settings of a new repository.
@@ -53,7 +53,7 @@ pub struct Init {
     /// Asks the user, if a plugin needs it.
     pub prompt: Arc<dyn Prompt>,
     /// The location of the bucket, for the recovery sheet.
-    pub place: Whereabouts,
+    pub place: RepositoryLocation,
     /// The folder for the files.
     pub folder: PathBuf,
     /// The namespace for Kubernetes Secrets, if they should be written as files.
@@ -87,7 +87,7 @@ pub struct Initialised {
 /// Proves owners: each identity must open a challenge encrypted to one of the recipients. An
 /// identity that opens none is an error, because its holder believes to be an owner.
 pub async fn prove(
-    world: &World,
+    runtime: &Runtime,
     owners: &[Owner],
     identities: &[Arc<Identity>],
     prompt: &Arc<dyn Prompt>,
@@ -95,9 +95,9 @@ pub async fn prove(
     let mut used = vec![false; identities.len()];
     let mut proven = Vec::new();
     for owner in owners {
-        let challenge = Zeroizing::new(to_hex(&world.random::<32>()));
+        let challenge = Zeroizing::new(to_hex(&runtime.random::<32>()));
         let (recipient, prompt, all) = (owner.recipient.clone(), prompt.clone(), identities.to_vec());
-        let outcome = world
+        let outcome = runtime
             .workers
             .run(move || {
                 let sealed = recipient.encrypt(challenge.as_bytes(), &prompt)?;
@@ -140,25 +140,25 @@ pub async fn prove(
 /// Creates a repository. The caller must have probed `store`.
 pub async fn init(
     store: &Arc<dyn Store>,
-    world: &World,
+    runtime: &Runtime,
     init: &Init,
     reporter: &Reporter,
 ) -> Result<Initialised, Failure> {
-    let owners = prepare(world, init).await?;
-    make(store, world, init, owners, reporter).await
+    let owners = prepare(runtime, init).await?;
+    make(store, runtime, init, owners, reporter).await
 }
 
 /// Makes the checks that need no store: the number of owners, existing files, and the owners' challenges.
-pub async fn prepare(world: &World, init: &Init) -> Result<Vec<ProvenOwner>, Failure> {
+pub async fn prepare(runtime: &Runtime, init: &Init) -> Result<Vec<ProvenOwner>, Failure> {
     check_owners(init)?;
     Paths::new(&init.folder, &init.plan).check()?;
-    prove(world, &init.owners, &init.identities, &init.prompt).await
+    prove(runtime, &init.owners, &init.identities, &init.prompt).await
 }
 
 /// Creates a repository with owners from [`prepare`].
 pub async fn make(
     store: &Arc<dyn Store>,
-    world: &World,
+    runtime: &Runtime,
     init: &Init,
     owners: Vec<ProvenOwner>,
     reporter: &Reporter,
@@ -170,17 +170,17 @@ pub async fn make(
         );
     }
     let has_marker = has_marker(store, init.join).await?;
-    let key = WriterKey::generate(world);
+    let key = WriterKey::generate(runtime);
     let signers = recovery_sheet::signers_of(&key, &init.owners);
     let mut files = Staged::default();
     let paths = Paths::new(&init.folder, &init.plan);
     write_files(&mut files, &paths, store, &key, init, &owners, &signers).await?;
 
     let plan = key.plan(&init.plan);
-    let keeper = FileKeeper::new(paths.epoch.clone(), &key, plan, world);
+    let keeper = FileKeeper::new(paths.epoch.clone(), &key, plan, runtime);
     files.create(&paths.epoch, 0o600, empty_epoch_file(&key, plan).as_bytes())?;
     let mut stored = Stored { store, marker: !has_marker, epoch: None };
-    let made = birth_of_all(&mut stored, world, init, &key, &keeper).await;
+    let made = birth_of_all(&mut stored, runtime, init, &key, &keeper).await;
     let epoch = match made {
         Ok(epoch) => epoch,
         Err(failure) => {
@@ -193,7 +193,7 @@ pub async fn make(
     if let Some(namespace) = &init.secrets {
         files.extend(write_secrets(&paths, namespace, &key, &keeper, plan, reporter).await);
     }
-    receipts(store, world, &epoch, init, &signers, reporter).await;
+    receipts(store, runtime, &epoch, init, &signers, reporter).await;
     Ok(Initialised { key, epoch, owners, signers, files })
 }
 
@@ -359,7 +359,7 @@ impl Stored<'_> {
 /// Stores the marker and creates the first epoch.
 async fn birth_of_all(
     stored: &mut Stored<'_>,
-    world: &World,
+    runtime: &Runtime,
     init: &Init,
     key: &WriterKey,
     keeper: &dyn EpochKeeper,
@@ -382,11 +382,11 @@ async fn birth_of_all(
         prompt: init.prompt.clone(),
     };
     let plan = key.plan(&init.plan);
-    let nursery = Nursery { store, world, key, plan, keeper };
-    let made = create::make(world, &init.owners, &init.prompt).await?;
+    let context = EpochContext { store, runtime, key, plan, keeper };
+    let made = create::make(runtime, &init.owners, &init.prompt).await?;
     stored.epoch = Some(layout::EpochPath { writer: key.writer, plan, epoch: made.id() });
     let now = store.now().await?;
-    let (epoch, _) = create::bear(nursery, &wanted, Vec::new(), made, now).await?;
+    let (epoch, _) = create::create_epoch(context, &wanted, Vec::new(), made, now).await?;
     Ok(epoch)
 }
 
@@ -394,7 +394,7 @@ async fn birth_of_all(
 /// only warnings: the epoch then counts as unproven, which `status` reports.
 async fn receipts(
     store: &Arc<dyn Store>,
-    world: &World,
+    runtime: &Runtime,
     epoch: &VerifiedEpoch,
     init: &Init,
     signers: &Signers,
@@ -402,7 +402,7 @@ async fn receipts(
 ) {
     let epochs =
         Epochs { all: vec![StoredEpoch { epoch: epoch.clone(), born: epoch.created }], ..Epochs::default() };
-    let desk = Desk { store, world, signers, reporter };
+    let desk = Desk { store, runtime, signers, reporter };
     let warn = |label: &str, why: String| reporter.warn(label.to_owned(), why);
     match wraps::check(desk, &epochs, &init.identities).await {
         Err(error) => warn("first epoch", format!("not proven: {error}")),

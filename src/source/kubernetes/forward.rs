@@ -11,7 +11,7 @@ use crate::kubernetes::{KindInfo, Selection};
 use crate::report::event::Meter;
 use crate::source::kubernetes::budget::{Budget, Grant};
 use crate::source::kubernetes::lister::Seen;
-use crate::source::kubernetes::references::Needs;
+use crate::source::kubernetes::references::References;
 use crate::source::kubernetes::{
     Consistency, GapReason, KindReport, ResourceGap, ResourceSink, ResourcesError,
 };
@@ -31,7 +31,7 @@ impl From<ResourcesError> for Stop {
 }
 
 /// An event that a lister sends to the forwarder.
-pub(crate) enum Told {
+pub(crate) enum ListEvent {
     /// A page.
     Page(Listed),
     /// The objects so far are not at R; the kind comes again at its own revision.
@@ -65,24 +65,24 @@ pub(crate) struct HandedOn {
 }
 
 /// Forwards pages to the sink, kind after kind.
-pub(crate) struct Hand<'a> {
+pub(crate) struct Forwarder<'a> {
     done: HandedOn,
     sink: &'a mut dyn ResourceSink,
     selection: &'a Selection,
     /// The objects that a partial selection needs; none if everything is read.
-    needs: Option<Needs>,
+    needs: Option<References>,
     meter: &'a Meter,
 }
 
-impl<'a> Hand<'a> {
+impl<'a> Forwarder<'a> {
     pub(crate) fn new(sink: &'a mut dyn ResourceSink, selection: &'a Selection, meter: &'a Meter) -> Self {
-        let needs = selection.is_partial().then(Needs::default);
+        let needs = selection.is_partial().then(References::default);
         Self { done: HandedOn::default(), sink, selection, needs, meter }
     }
 
     pub(crate) async fn all(
         mut self,
-        heard: Vec<(&KindInfo, UnboundedReceiver<Told>)>,
+        heard: Vec<(&KindInfo, UnboundedReceiver<ListEvent>)>,
         budget: &Budget,
     ) -> Result<HandedOn, Stop> {
         for (place, (kind, mut hear)) in heard.into_iter().enumerate() {
@@ -96,13 +96,13 @@ impl<'a> Hand<'a> {
         &mut self,
         kind: &KindInfo,
         place: usize,
-        hear: &mut UnboundedReceiver<Told>,
+        hear: &mut UnboundedReceiver<ListEvent>,
     ) -> Result<(), Stop> {
         let refused = |source| ResourcesError::Sink { kind: kind.resource(), source };
         let (mut objects, mut bytes) = (0u64, 0u64);
         while let Some(told) = hear.recv().await {
             match told {
-                Told::Page(listed) => {
+                ListEvent::Page(listed) => {
                     for (range, meta) in &listed.objects {
                         let item = &listed.body[range.clone()];
                         if !self.takes(kind, meta, item) {
@@ -119,22 +119,22 @@ impl<'a> Hand<'a> {
                         self.meter.add_bytes(length);
                     }
                 }
-                Told::Apart { .. } | Told::Again | Told::Gap(_) => {
+                ListEvent::Apart { .. } | ListEvent::Again | ListEvent::Gap(_) => {
                     if objects > 0 {
                         self.sink.discard().await.map_err(refused)?;
                     }
                     (objects, bytes) = (0, 0);
                     match told {
-                        Told::Apart { why } => self.gap(kind, GapReason::NotAtRevision { why }),
-                        Told::Gap(reason) => {
+                        ListEvent::Apart { why } => self.gap(kind, GapReason::NotAtRevision { why }),
+                        ListEvent::Gap(reason) => {
                             self.unread(kind, reason);
                             return Ok(());
                         }
                         _ => {}
                     }
                 }
-                Told::Missing { object, reason } => self.done.gaps.push(ResourceGap { object, reason }),
-                Told::Done(consistency, seen) => {
+                ListEvent::Missing { object, reason } => self.done.gaps.push(ResourceGap { object, reason }),
+                ListEvent::Done(consistency, seen) => {
                     if objects > 0 {
                         self.sink.end().await.map_err(refused)?;
                     }
@@ -142,7 +142,7 @@ impl<'a> Hand<'a> {
                     self.done.read.push((place, report, seen));
                     return Ok(());
                 }
-                Told::Stop(stop) => return Err(stop),
+                ListEvent::Stop(stop) => return Err(stop),
             }
         }
         // A lister always sends a last event. Without one it was dropped, and the kind is not

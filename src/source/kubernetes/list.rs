@@ -15,9 +15,9 @@ use crate::kubernetes::client::{ApiError, Cluster};
 use crate::kubernetes::discovery::{Discovered, discover};
 use crate::kubernetes::{KindInfo, SelectionError};
 use crate::report::event::{Meter, Reporter};
-use crate::source::kubernetes::forward::{Hand, HandedOn, Stop};
-use crate::source::kubernetes::recheck::{After, Proved};
-use crate::source::kubernetes::revision_probe::{Moment, Sandwich, Standing};
+use crate::source::kubernetes::forward::{Forwarder, HandedOn, Stop};
+use crate::source::kubernetes::recheck::{ConsistencyRecheck, Proved};
+use crate::source::kubernetes::revision_probe::{Moment, RevisionProbe, RevisionStatus};
 
 /// Reads the selected resources into `sink`. The meter counts objects and the bytes of lines.
 ///
@@ -38,7 +38,7 @@ pub async fn read_resources(
     let mut restarts = 0;
     loop {
         // R is taken before discovery, so that a kind that existed at R and still exists is found.
-        let early = Sandwich::by_namespaces(cluster, body_limit(config)).await;
+        let early = RevisionProbe::by_namespaces(cluster, body_limit(config)).await;
         let discovered = discover(cluster).await?;
         let run = Run::new(cluster, config, meter, named.as_deref(), &discovered, early).await?;
         let text = run.moment.text.clone();
@@ -173,7 +173,7 @@ struct Run<'a> {
     config: &'a ResourcesConfig,
     meter: &'a Meter,
     routes: Vec<Route<'a>>,
-    sandwich: Sandwich<'a>,
+    sandwich: RevisionProbe<'a>,
     moment: Moment,
     /// The largest body of a page, in bytes.
     body_limit: usize,
@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
         meter: &'a Meter,
         named: Option<&'a [String]>,
         discovered: &'a Discovered,
-        early: Result<(Sandwich<'a>, Moment), ApiError>,
+        early: Result<(RevisionProbe<'a>, Moment), ApiError>,
     ) -> Result<Self, ResourcesError> {
         let body_limit = body_limit(config);
         let selection = &config.selection;
@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
         }
         let (sandwich, moment) = match early {
             Err(refused) if refused.code() == Some(403) => {
-                Sandwich::by_any(cluster, &routes, body_limit, refused).await?
+                RevisionProbe::by_any(cluster, &routes, body_limit, refused).await?
             }
             early => early?,
         };
@@ -207,11 +207,11 @@ impl<'a> Run<'a> {
     /// Reads all kinds once: together, or each at its own revision for the reason in `apart`.
     async fn pass(&self, sink: &mut dyn ResourceSink, apart: Option<String>) -> Result<Proved, Stop> {
         let standings = match apart {
-            Some(why) => vec![Standing::Apart { why }; self.routes.len()],
+            Some(why) => vec![RevisionStatus::Apart { why }; self.routes.len()],
             None => self.sandwich.stand(&self.routes, &self.moment).await.map_err(ResourcesError::from)?,
         };
         let handed = self.list(sink, &standings).await?;
-        let after = After {
+        let after = ConsistencyRecheck {
             cluster: self.cluster,
             sandwich: &self.sandwich,
             moment: &self.moment,
@@ -222,7 +222,11 @@ impl<'a> Run<'a> {
         Ok(after.prove(handed, &standings).await)
     }
 
-    async fn list(&self, sink: &mut dyn ResourceSink, standings: &[Standing]) -> Result<HandedOn, Stop> {
+    async fn list(
+        &self,
+        sink: &mut dyn ResourceSink,
+        standings: &[RevisionStatus],
+    ) -> Result<HandedOn, Stop> {
         let budget = Budget::new(self.config.budget, self.body_limit / 3 * 4);
         let (mut listers, mut heard) = (Vec::new(), Vec::new());
         for (place, (route, standing)) in self.routes.iter().zip(standings).enumerate() {
@@ -240,7 +244,7 @@ impl<'a> Run<'a> {
         }
         let mut listing = futures::stream::iter(listers).buffer_unordered(self.config.parallel.max(1)).fuse();
         let listing = async { while listing.next().await.is_some() {} };
-        let handing = Hand::new(sink, &self.config.selection, self.meter).all(heard, &budget);
+        let handing = Forwarder::new(sink, &self.config.selection, self.meter).all(heard, &budget);
         tokio::pin!(listing, handing);
         tokio::select! {
             done = &mut handing => done,

@@ -12,9 +12,9 @@ use crate::kubernetes::client::{ApiError, ApiErrorKind, Cluster};
 use crate::kubernetes::discovery::form_urlencoded;
 use crate::kubernetes::list_page;
 use crate::kubernetes::list_page::{ItemMeta, ListMeta};
-use crate::source::kubernetes::forward::{Listed, Stop, Told};
+use crate::source::kubernetes::forward::{ListEvent, Listed, Stop};
 use crate::source::kubernetes::revision_probe;
-use crate::source::kubernetes::revision_probe::{Moment, Standing};
+use crate::source::kubernetes::revision_probe::{Moment, RevisionStatus};
 
 /// The most restarts of a kind at its own revision, and of a whole reading at a common one.
 pub(super) const RESTARTS: u32 = 3;
@@ -94,7 +94,7 @@ pub(super) struct Lister<'a> {
     pub(super) place: usize,
     pub(super) budget: Budget,
     pub(super) body_limit: usize,
-    pub(super) tell: UnboundedSender<Told>,
+    pub(super) tell: UnboundedSender<ListEvent>,
 }
 
 /// The result of listing one kind.
@@ -112,50 +112,50 @@ pub(super) enum Ended {
 }
 
 impl Lister<'_> {
-    pub(super) async fn run(&self, standing: Standing, moment: &Moment) {
+    pub(super) async fn run(&self, standing: RevisionStatus, moment: &Moment) {
         let told = match standing {
-            Standing::Gap(GapReason::Forbidden { .. }) if self.route.is_namespaces() => {
+            RevisionStatus::Gap(GapReason::Forbidden { .. }) if self.route.is_namespaces() => {
                 self.one_by_one(moment).await
             }
-            Standing::Gap(reason) => Told::Gap(reason),
-            Standing::Together { .. } => match self.list(Some(&moment.text)).await {
-                Ended::Seen(seen) => Told::Done(Consistency::AtRevision, seen),
+            RevisionStatus::Gap(reason) => ListEvent::Gap(reason),
+            RevisionStatus::Together { .. } => match self.list(Some(&moment.text)).await {
+                Ended::Seen(seen) => ListEvent::Done(Consistency::AtRevision, seen),
                 Ended::Disproved { why } => self.apart(why).await,
                 ended => self.failed(ended),
             },
-            Standing::Apart { why } => self.apart(why).await,
+            RevisionStatus::Apart { why } => self.apart(why).await,
         };
         // The receiver is gone when the run has ended; then this event is not needed.
         let _ = self.tell.send(told);
     }
 
     /// Lists the kind at its own revision.
-    async fn apart(&self, why: String) -> Told {
-        let _ = self.tell.send(Told::Apart { why });
+    async fn apart(&self, why: String) -> ListEvent {
+        let _ = self.tell.send(ListEvent::Apart { why });
         for _ in 0..=RESTARTS {
             match self.list(None).await {
                 Ended::Seen(seen) => {
-                    return Told::Done(Consistency::OwnRevision(seen.revision.clone()), seen);
+                    return ListEvent::Done(Consistency::OwnRevision(seen.revision.clone()), seen);
                 }
                 Ended::Error(error) if error.code() == Some(410) => {
-                    let _ = self.tell.send(Told::Again);
+                    let _ = self.tell.send(ListEvent::Again);
                 }
                 ended => return self.failed(ended),
             }
         }
-        Told::Gap(GapReason::Expired { tries: RESTARTS + 1 })
+        ListEvent::Gap(GapReason::Expired { tries: RESTARTS + 1 })
     }
 
-    fn failed(&self, ended: Ended) -> Told {
+    fn failed(&self, ended: Ended) -> ListEvent {
         match ended {
-            Ended::Error(error) if error.code() == Some(410) => Told::Stop(Stop::Expired),
+            Ended::Error(error) if error.code() == Some(410) => ListEvent::Stop(Stop::Expired),
             Ended::Error(error) => match revision_probe::gap(&self.route, error) {
-                Ok(reason) => Told::Gap(reason),
-                Err(error) => Told::Stop(ResourcesError::Api(error).into()),
+                Ok(reason) => ListEvent::Gap(reason),
+                Err(error) => ListEvent::Stop(ResourcesError::Api(error).into()),
             },
-            Ended::Malformed(reason) => Told::Gap(reason),
-            Ended::Disproved { why } => Told::Gap(GapReason::NotAtRevision { why }),
-            Ended::Seen(_) | Ended::Unheard => Told::Gap(GapReason::Gone),
+            Ended::Malformed(reason) => ListEvent::Gap(reason),
+            Ended::Disproved { why } => ListEvent::Gap(GapReason::NotAtRevision { why }),
+            Ended::Seen(_) | Ended::Unheard => ListEvent::Gap(GapReason::Gone),
         }
     }
 
@@ -174,7 +174,7 @@ impl Lister<'_> {
                     let object =
                         format!("{} in {}", self.route.kind.resource(), namespace.unwrap_or_default());
                     let reason = self.route.forbidden(namespace);
-                    let _ = self.tell.send(Told::Missing { object, reason });
+                    let _ = self.tell.send(ListEvent::Missing { object, reason });
                 }
                 Err(ended) => return ended,
             }
@@ -206,7 +206,7 @@ impl Lister<'_> {
             objects.iter().for_each(|(_, meta)| seen.look(meta));
             *limit = self.next_limit(*limit, body.len(), objects.len());
             grant.shrink(body.len() + objects.len() * OBJECT_OVERHEAD);
-            if self.tell.send(Told::Page(Listed { body, objects, grant })).is_err() {
+            if self.tell.send(ListEvent::Page(Listed { body, objects, grant })).is_err() {
                 return Err(Ended::Unheard);
             }
             if meta.continue_token.is_empty() {
@@ -224,16 +224,16 @@ impl Lister<'_> {
 
     /// Reads named namespaces one by one where they may not be listed; a Role in each may allow
     /// that. An object that has not changed since R is the same as at R.
-    async fn one_by_one(&self, moment: &Moment) -> Told {
+    async fn one_by_one(&self, moment: &Moment) -> ListEvent {
         let mut seen = Seen { revision: moment.text.clone(), ..Seen::default() };
         let mut consistency = Consistency::AtRevision;
         let names = self.route.namespaces.unwrap_or_default();
         if names.is_empty() {
-            return Told::Gap(self.route.forbidden(None));
+            return ListEvent::Gap(self.route.forbidden(None));
         }
         for name in names {
             let mut grant = self.budget.take(self.place).await;
-            let missing = |reason| Told::Missing { object: format!("namespaces/{name}"), reason };
+            let missing = |reason| ListEvent::Missing { object: format!("namespaces/{name}"), reason };
             let path = format!("{}/{name}", self.route.kind.path(None));
             let body = match self.cluster.get(&path, "", self.body_limit).await {
                 Ok(answer) => answer.body,
@@ -247,7 +247,7 @@ impl Lister<'_> {
             };
             let meta = match list_page::head(&body, 0) {
                 Ok(meta) => meta,
-                Err(error) => return Told::Gap(revision_probe::unreadable(&error)),
+                Err(error) => return ListEvent::Gap(revision_probe::unreadable(&error)),
             };
             if meta.resource_version.parse::<u64>().is_ok_and(|number| number > moment.number) {
                 let why = format!("it changed after revision {}, and may only be read as it is", moment.text);
@@ -257,9 +257,9 @@ impl Lister<'_> {
             seen.look(&meta);
             grant.shrink(body.len() + OBJECT_OVERHEAD);
             let objects = vec![(0..body.len(), meta)];
-            let _ = self.tell.send(Told::Page(Listed { body, objects, grant }));
+            let _ = self.tell.send(ListEvent::Page(Listed { body, objects, grant }));
         }
-        Told::Done(consistency, seen)
+        ListEvent::Done(consistency, seen)
     }
 
     fn query(&self, limit: usize, revision: &str, token: &str) -> String {

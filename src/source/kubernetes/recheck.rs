@@ -8,16 +8,16 @@ use crate::kubernetes::Cluster;
 use crate::source::kubernetes::budget::Budget;
 use crate::source::kubernetes::forward::HandedOn;
 use crate::source::kubernetes::lister::{Ended, Lister, Route, Seen};
-use crate::source::kubernetes::revision_probe::{Moment, Sandwich, Standing};
+use crate::source::kubernetes::revision_probe::{Moment, RevisionProbe, RevisionStatus};
 use crate::source::kubernetes::{Consistency, GapReason, KindReport, ResourceGap};
 
 /// The most objects of a kind that is listed again.
 const MOST: u64 = 5000;
 
 /// The consistency recheck of the kinds that were read at R.
-pub(crate) struct After<'a> {
+pub(crate) struct ConsistencyRecheck<'a> {
     pub(crate) cluster: &'a Cluster,
-    pub(crate) sandwich: &'a Sandwich<'a>,
+    pub(crate) sandwich: &'a RevisionProbe<'a>,
     pub(crate) moment: &'a Moment,
     /// The route of each kind, by its position.
     pub(crate) routes: &'a [Route<'a>],
@@ -34,8 +34,8 @@ pub(crate) struct Proved {
     pub(crate) repeated: Option<String>,
 }
 
-impl After<'_> {
-    pub(crate) async fn prove(&self, handed: HandedOn, before: &[Standing]) -> Proved {
+impl ConsistencyRecheck<'_> {
+    pub(crate) async fn prove(&self, handed: HandedOn, before: &[RevisionStatus]) -> Proved {
         let HandedOn { mut read, gaps } = handed;
         let mut proved = Proved { kinds: Vec::new(), gaps, notes: Vec::new(), repeated: None };
         self.together(&mut read, before, &mut proved).await;
@@ -48,10 +48,10 @@ impl After<'_> {
     async fn together(
         &self,
         read: &mut [(usize, KindReport, Seen)],
-        before: &[Standing],
+        before: &[RevisionStatus],
         proved: &mut Proved,
     ) {
-        let moved = |place: usize| matches!(before[place], Standing::Together { still: false });
+        let moved = |place: usize| matches!(before[place], RevisionStatus::Together { still: false });
         let mut open: Vec<&mut (usize, KindReport, Seen)> = read
             .iter_mut()
             .filter(|(place, report, _)| report.consistency == Consistency::AtRevision && moved(*place))
@@ -76,12 +76,12 @@ impl After<'_> {
         };
         for ((_, report, _), stand) in open.into_iter().zip(stands) {
             let why = match stand {
-                Standing::Together { .. } => continue,
-                Standing::Apart { why } => {
+                RevisionStatus::Together { .. } => continue,
+                RevisionStatus::Apart { why } => {
                     report.consistency = Consistency::OwnRevision(self.moment.text.clone());
                     why
                 }
-                Standing::Gap(reason) => {
+                RevisionStatus::Gap(reason) => {
                     report.consistency = Consistency::Unproved;
                     format!("that it shares the store could not be shown again: {reason}")
                 }

@@ -59,7 +59,7 @@ const BUILT_IN: &[&str] = &[
 
 /// The names of needed objects, by (group, plural).
 #[derive(Debug, Default)]
-pub(crate) struct Needs {
+pub(crate) struct References {
     names: BTreeMap<(String, String), BTreeSet<String>>,
     count: usize,
 }
@@ -82,7 +82,7 @@ struct Reference {
     namespace: String,
 }
 
-impl Needs {
+impl References {
     fn add(&mut self, kind: (&str, &str), name: &str) {
         if self.count >= MOST {
             return;
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn class_references_are_found_at_any_depth() {
-        let mut needs = Needs::default();
+        let mut needs = References::default();
         let item = br#"{"metadata":{"name":"x","annotations":{"kubernetes.io/ingress.class":"old",
             "last":"{\"storageClassName\":\"quoted\"}"}},"spec":{"a":[{"storageClassName":"fast"}],
             "className":"no","template":{"spec":{"priorityClassName":"high","runtimeClassName":""}}}}"#;
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn needed_bindings_make_their_roles_needed() {
-        let mut needs = Needs::default();
+        let mut needs = References::default();
         let selection =
             Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
         let bindings = kind("rbac.authorization.k8s.io", "clusterrolebindings");

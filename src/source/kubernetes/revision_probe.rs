@@ -34,7 +34,7 @@ pub(crate) struct Moment {
 
 /// The status of a kind's revision, as the probe found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum RevisionStatus {
     /// It can be read, and is in the main store.
     Together {
         /// True if no revision changed during the probe.
@@ -51,7 +51,7 @@ pub(crate) enum Standing {
 
 /// Reads the main store's revision, and compares kinds with it.
 #[derive(Debug, Clone)]
-pub(crate) struct Sandwich<'a> {
+pub(crate) struct RevisionProbe<'a> {
     cluster: &'a Cluster,
     /// The path that is listed for the main store's revision: namespaces, or the first built-in
     /// kind that may be listed if those may not.
@@ -59,7 +59,7 @@ pub(crate) struct Sandwich<'a> {
     limit: usize,
 }
 
-impl<'a> Sandwich<'a> {
+impl<'a> RevisionProbe<'a> {
     /// Creates a probe by namespaces, and reads the current revision.
     pub(crate) async fn by_namespaces(
         cluster: &'a Cluster,
@@ -99,7 +99,11 @@ impl<'a> Sandwich<'a> {
     }
 
     /// Returns the status of each kind, in the order of `routes`; `at` was read before.
-    pub(crate) async fn stand(&self, routes: &[Route<'_>], at: &Moment) -> Result<Vec<Standing>, ApiError> {
+    pub(crate) async fn stand(
+        &self,
+        routes: &[Route<'_>],
+        at: &Moment,
+    ) -> Result<Vec<RevisionStatus>, ApiError> {
         let mut from = at.clone();
         let mut found = Vec::with_capacity(routes.len());
         for some in routes.chunks(PARALLEL) {
@@ -140,21 +144,21 @@ fn stand(
     answer: Result<String, ApiError>,
     [from, until]: [&Moment; 2],
     at: &Moment,
-) -> Result<Standing, ApiError> {
+) -> Result<RevisionStatus, ApiError> {
     let revision = match answer {
         Ok(revision) => revision,
-        Err(error) => return Ok(Standing::Gap(gap(route, error)?)),
+        Err(error) => return Ok(RevisionStatus::Gap(gap(route, error)?)),
     };
     let number = revision.parse().ok();
     if number.is_some_and(|number| (from.number..=until.number).contains(&number)) {
         let still = [from.number, until.number] == [at.number; 2];
-        return Ok(Standing::Together { still });
+        return Ok(RevisionStatus::Together { still });
     }
     let why = format!(
         "its store stood at revision {revision:?} while that of namespaces went from {} to {}",
         from.text, until.text
     );
-    Ok(Standing::Apart { why })
+    Ok(RevisionStatus::Apart { why })
 }
 
 /// Returns the gap for a failure of one kind; an error if the failure concerns all kinds.

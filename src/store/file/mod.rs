@@ -24,14 +24,14 @@ use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreError
 use crate::format::ids::to_hex;
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
-use crate::runtime::{Clock, World};
+use crate::runtime::{Clock, Runtime};
 use tree::Tree;
 
 /// A store of objects as files, 0600 in folders of 0700.
 pub struct FileStore {
     tree: Arc<Tree>,
     name: String,
-    world: World,
+    runtime: Runtime,
     stamp: Option<Arc<dyn Clock>>,
     page: usize,
 }
@@ -42,7 +42,7 @@ impl FileStore {
     /// mount point of an absent disk.
     ///
     /// The store's clock is the file system's, as it stamps files.
-    pub fn open(path: &Path, create: bool, world: World) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, create: bool, runtime: Runtime) -> Result<Self, StoreError> {
         let name = format!("file://{}", path.display());
         let tree = Tree::open(path, create).map_err(|errno| {
             let kind = match errno {
@@ -52,7 +52,7 @@ impl FileStore {
             };
             StoreError::new(Operation::Open, "", &*name, kind).because(std::io::Error::from(errno))
         })?;
-        Ok(Self { tree: Arc::new(tree), name, world, stamp: None, page: MAX_PAGE })
+        Ok(Self { tree: Arc::new(tree), name, runtime, stamp: None, page: MAX_PAGE })
     }
 
     /// Uses `clock` instead of the file system's to stamp objects and as the store's clock. For
@@ -86,7 +86,7 @@ impl FileStore {
         job: impl FnOnce(&Tree) -> Result<T, Errno> + Send + 'static,
     ) -> Result<T, StoreError> {
         let tree = Arc::clone(&self.tree);
-        let result = self.world.workers.run(move || job(&tree)).await;
+        let result = self.runtime.workers.run(move || job(&tree)).await;
         result.map_err(|errno| self.error(operation, object, errno))
     }
 
@@ -146,7 +146,7 @@ impl Store for FileStore {
 
     async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
         let (key, bytes) = (object.key().clone(), object.bytes().clone());
-        let temporary = tree::temporary_name(self.world.random());
+        let temporary = tree::temporary_name(self.runtime.random());
         let stamp = self.stamp.as_ref().map(|clock| clock.now());
         let put = move |tree: &Tree| tree.put(&key, &bytes, &temporary, stamp);
         self.run(Operation::Put, object.key().as_str(), put).await.map_err(|mut error| {
@@ -206,10 +206,10 @@ impl Store for FileStore {
         if let Some(clock) = &self.stamp {
             return Ok(clock.now());
         }
-        let temporary = tree::temporary_name(self.world.random());
+        let temporary = tree::temporary_name(self.runtime.random());
         match self.run(Operation::Now, "", move |tree| tree.now(&temporary)).await {
             // Without write access this machine's clock is used: a folder offers no other.
-            Err(StoreError { kind: StoreErrorKind::Denied(_), .. }) => Ok(self.world.clock.now()),
+            Err(StoreError { kind: StoreErrorKind::Denied(_), .. }) => Ok(self.runtime.clock.now()),
             other => other,
         }
     }

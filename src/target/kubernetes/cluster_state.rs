@@ -19,7 +19,7 @@ const OBJECT: usize = 16 << 20;
 
 /// The state of the target cluster.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct ClusterState {
     pub(crate) target: Target,
     /// The UID of `kube-system`; none if it may not be read.
     pub(crate) uid: Option<String>,
@@ -31,7 +31,7 @@ pub(crate) struct Ground {
     pub(crate) has_nodes: bool,
 }
 
-impl Ground {
+impl ClusterState {
     pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
         let target = Target::read(cluster).await?;
         let system = object(cluster, "/api/v1/namespaces/kube-system").await?;

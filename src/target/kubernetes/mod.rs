@@ -52,7 +52,7 @@ pub use crate::target::kubernetes::outcome::{Obstacle, Outcome, Refusal, Restore
 pub use crate::target::kubernetes::plan::{
     Action, ChangeSum, Conflict, Decision, Grade, Plan, Sum, Wait, plan_resources,
 };
-pub use crate::target::kubernetes::selection_usage::Absent;
+pub use crate::target::kubernetes::selection_usage::UnmatchedSelector;
 pub use crate::target::kubernetes::warning::Warning;
 
 /// The cause of a failure to read a stream.

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::kubernetes::KindInfo;
 use crate::target::kubernetes::lines::{lines, open};
 use crate::target::kubernetes::object::text;
-use crate::target::kubernetes::selection_usage::{Absent, Fits};
+use crate::target::kubernetes::selection_usage::{SelectionUsage, UnmatchedSelector};
 use crate::target::kubernetes::{ObjectRef, ResourceStreams, RestoreConfig, RestoreError};
 
 /// The longest path component without its extension, in bytes; Linux allows 255 with it.
@@ -45,7 +45,7 @@ pub struct Written {
     /// Size of the files in bytes.
     pub bytes: u64,
     /// Selectors that match no object of the snapshot.
-    pub absent: Vec<Absent>,
+    pub absent: Vec<UnmatchedSelector>,
 }
 
 /// The reason why not all files were written.
@@ -87,7 +87,7 @@ pub async fn write_directory(
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?;
     let root = Arc::new(root);
-    let (mut written, fits) = (Written::default(), Fits::new(config));
+    let (mut written, fits) = (Written::default(), SelectionUsage::new(config));
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
         let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
@@ -123,8 +123,8 @@ pub async fn write_directory(
 pub async fn absent(
     streams: &dyn ResourceStreams,
     config: &RestoreConfig,
-) -> Result<Vec<Absent>, RestoreError> {
-    let fits = Fits::new(config);
+) -> Result<Vec<UnmatchedSelector>, RestoreError> {
+    let fits = SelectionUsage::new(config);
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
         let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
@@ -141,7 +141,7 @@ pub async fn absent(
     Ok(fits.absent())
 }
 
-fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig, fits: &Fits<'_>) -> bool {
+fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig, fits: &SelectionUsage<'_>) -> bool {
     let namespace = kind.namespaced.then(|| text(object, "/metadata/namespace"));
     let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
     let named = ObjectRef {

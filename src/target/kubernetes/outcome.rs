@@ -9,7 +9,7 @@ use crate::target::kubernetes::config::{Allow, Release};
 use crate::target::kubernetes::denial::denier;
 use crate::target::kubernetes::judge::Skip;
 use crate::target::kubernetes::object::ObjectRef;
-use crate::target::kubernetes::selection_usage::Absent;
+use crate::target::kubernetes::selection_usage::UnmatchedSelector;
 use crate::target::kubernetes::warning::Warning;
 
 /// The outcome of an object. Each object has exactly one.
@@ -266,7 +266,7 @@ pub struct RestoreReport {
     /// Warnings of the server and of kbak, each once, at most a hundred.
     pub warnings: BTreeSet<Warning>,
     /// Selectors that match no object of the snapshot.
-    pub absent: Vec<Absent>,
+    pub absent: Vec<UnmatchedSelector>,
     /// True if the target is another cluster than that of the backup and does not take its place.
     pub foreign: bool,
     /// True if the config says which effects a copy may have.

@@ -14,7 +14,7 @@ use crate::target::kubernetes::object::ObjectRef;
 /// A selector that matches no object of the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "asked", content = "for")]
-pub enum Absent {
+pub enum UnmatchedSelector {
     /// A namespace.
     Namespace(String),
     /// A kind.
@@ -31,7 +31,7 @@ pub enum Absent {
     LeftOut(String, Skip),
 }
 
-impl std::fmt::Display for Absent {
+impl std::fmt::Display for UnmatchedSelector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Namespace(name) => write!(f, "--namespace {name}"),
@@ -49,7 +49,7 @@ type Seen = Vec<AtomicBool>;
 
 /// The selectors that have matched an object so far.
 #[derive(Debug)]
-pub(crate) struct Fits<'a> {
+pub(crate) struct SelectionUsage<'a> {
     config: &'a RestoreConfig,
     namespaces: Seen,
     kinds: Seen,
@@ -62,7 +62,7 @@ pub(crate) struct Fits<'a> {
     modifiers: Seen,
 }
 
-impl<'a> Fits<'a> {
+impl<'a> SelectionUsage<'a> {
     pub(crate) fn new(config: &'a RestoreConfig) -> Self {
         let none = |number: usize| (0..number).map(|_| AtomicBool::new(false)).collect();
         Self {
@@ -116,23 +116,31 @@ impl<'a> Fits<'a> {
     }
 
     /// Returns the selectors that matched no object; call it after all objects.
-    pub(crate) fn absent(&self) -> Vec<Absent> {
+    pub(crate) fn absent(&self) -> Vec<UnmatchedSelector> {
         let config = self.config;
         let mut absent = Vec::new();
         let is_selected = |from: &str| config.namespaces.iter().any(|glob| glob.as_str() == from);
         absent.extend(left(&self.namespaces, &config.namespaces, |glob| {
-            Absent::Namespace(glob.as_str().into())
+            UnmatchedSelector::Namespace(glob.as_str().into())
         }));
-        absent.extend(left(&self.kinds, &config.kinds, |glob| Absent::Kind(glob.as_str().into())));
-        absent.extend(left(&self.labels, &config.labels, |labels| Absent::Labels(labels.to_string())));
-        absent.extend(left(&self.objects, &config.objects, |object| Absent::Object(object.to_string())));
+        absent.extend(left(&self.kinds, &config.kinds, |glob| UnmatchedSelector::Kind(glob.as_str().into())));
+        absent.extend(left(&self.labels, &config.labels, |labels| {
+            UnmatchedSelector::Labels(labels.to_string())
+        }));
+        absent.extend(left(&self.objects, &config.objects, |object| {
+            UnmatchedSelector::Object(object.to_string())
+        }));
         let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = left_out.iter().filter(|(at, _)| !self.brought[**at].load(Ordering::Relaxed));
-        absent.extend(alone.map(|(at, skip)| Absent::LeftOut(config.objects[*at].to_string(), *skip)));
+        absent.extend(
+            alone.map(|(at, skip)| UnmatchedSelector::LeftOut(config.objects[*at].to_string(), *skip)),
+        );
         let mapped = left(&self.mappings, config.mapping.namespaces.keys(), |from| from);
         // `--namespace FROM:TO` both selects and maps, and is reported once.
-        absent.extend(mapped.filter(|from| !is_selected(from)).map(|from| Absent::Mapping(from.clone())));
-        absent.extend(left(&self.modifiers, 1..=config.modifiers.len(), Absent::Modifier));
+        absent.extend(
+            mapped.filter(|from| !is_selected(from)).map(|from| UnmatchedSelector::Mapping(from.clone())),
+        );
+        absent.extend(left(&self.modifiers, 1..=config.modifiers.len(), UnmatchedSelector::Modifier));
         absent
     }
 }
@@ -167,7 +175,7 @@ mod tests {
 
     /// Returns the unmatched selectors for a snapshot with one Deployment in the namespace shop.
     fn absent(config: &RestoreConfig) -> Vec<String> {
-        let fits = Fits::new(config);
+        let fits = SelectionUsage::new(config);
         for (resource, namespace, name) in
             [("namespaces", None, "shop"), ("deployments.apps", Some("shop"), "web")]
         {

@@ -14,20 +14,20 @@ use crate::fs::beneath::{Root, stat_at};
 /// first part are followed, because the person may have put them there. Links in the second part are
 /// not: they may come from the backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whither {
+pub struct Destination {
     /// The folder that the person names.
     pub to: PathBuf,
     /// The path beneath it; empty for the folder itself.
     pub below: PathBuf,
 }
 
-impl<P: AsRef<OsStr> + ?Sized> From<&P> for Whither {
+impl<P: AsRef<OsStr> + ?Sized> From<&P> for Destination {
     fn from(path: &P) -> Self {
         Self { to: PathBuf::from(path), below: PathBuf::new() }
     }
 }
 
-impl Whither {
+impl Destination {
     /// Returns the whole path.
     #[must_use]
     pub fn path(&self) -> PathBuf {

@@ -23,7 +23,7 @@ pub mod report;
 mod target;
 
 pub use crate::target::volume::delete_extra::Keep;
-pub use crate::target::volume::destination::Whither;
+pub use crate::target::volume::destination::Destination;
 pub use crate::target::volume::preflight::check_target;
 pub use crate::target::volume::report::{EntryFailure, FailureKind, Loss, Reason, Report};
 pub use crate::target::volume::target::{ExistingFiles, Target, TargetError, TargetOptions};

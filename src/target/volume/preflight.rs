@@ -3,7 +3,7 @@
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use crate::target::volume::destination::Whither;
+use crate::target::volume::destination::Destination;
 use crate::target::volume::directory::is_empty;
 use crate::target::volume::target::{ExistingFiles, TargetError};
 
@@ -12,7 +12,7 @@ use crate::target::volume::target::{ExistingFiles, TargetError};
 ///
 /// # Errors
 /// [`TargetError::Open`] and [`TargetError::NotEmpty`], as [`super::Target::open`] gives them.
-pub fn check_target(target: &Whither, existing: ExistingFiles) -> Result<(), TargetError> {
+pub fn check_target(target: &Destination, existing: ExistingFiles) -> Result<(), TargetError> {
     let open = |source: Errno| TargetError::Open { path: target.path(), source };
     // A missing target is created, with its parents, in the nearest existing folder.
     let (root, path, itself) = target.nearest().map_err(open)?;

@@ -16,7 +16,7 @@ use crate::runtime::kill_point;
 use crate::target::volume::attributes;
 use crate::target::volume::attributes::{Manner, Subject};
 use crate::target::volume::delete_extra::{Keep, Seen};
-use crate::target::volume::destination::Whither;
+use crate::target::volume::destination::Destination;
 use crate::target::volume::directory::{Directory, Made, TEMPORARY, is_empty};
 use crate::target::volume::file::OpenFile;
 use crate::target::volume::journal::Journal;
@@ -232,7 +232,7 @@ impl Target {
     /// # Errors
     /// [`TargetError`] if the folder cannot be used.
     pub fn open(
-        folder: impl Into<Whither>,
+        folder: impl Into<Destination>,
         options: TargetOptions,
         random: [u8; 32],
     ) -> Result<Self, TargetError> {

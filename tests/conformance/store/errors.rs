@@ -1,7 +1,7 @@
 //! Failures of a bucket, each distinguished from the others.
 
 use kbak::report::event::Reporter;
-use kbak::runtime::World;
+use kbak::runtime::Runtime;
 use kbak::store::open::{StoreOptions, open};
 use kbak::store::{StoreError, StoreErrorKind as Kind};
 use s3s::S3ErrorCode;
@@ -11,7 +11,7 @@ use crate::support::liar::{Liar, Lie};
 use crate::support::servers::{KEY, READER, SECRET, Server};
 
 async fn put(options: &StoreOptions) -> Result<(), StoreError> {
-    let store = open(options, &World::real(), &Reporter::silent()).await?;
+    let store = open(options, &Runtime::real(), &Reporter::silent()).await?;
     store.put(&Objects::new().probe()).await.map(|_| ())
 }
 
@@ -25,7 +25,7 @@ pub async fn rights_are_told_apart(server: &Server, bucket: &str) {
     assert!(matches!(error.kind, Kind::Credentials(_)), "{error}");
     let error = put(&server.options("no-such-bucket")).await.expect_err("no bucket");
     assert_eq!(error.kind, Kind::NoBucket, "{error}");
-    let store = open(&server.options("no-such-bucket"), &World::real(), &Reporter::silent()).await;
+    let store = open(&server.options("no-such-bucket"), &Runtime::real(), &Reporter::silent()).await;
     let error = all(&store.expect("nothing is asked yet"), "").await.expect_err("no bucket");
     assert_eq!(error.kind, Kind::NoBucket, "{error}");
     for text in [format!("{error}"), format!("{error:?}")] {
@@ -37,7 +37,7 @@ pub async fn rights_are_told_apart(server: &Server, bucket: &str) {
 async fn server_error_codes_map_to_error_kinds() {
     let liar = Liar::start(10).await;
     let store =
-        open(&liar.server.options("liar"), &World::real(), &Reporter::silent()).await.expect("a store");
+        open(&liar.server.options("liar"), &Runtime::real(), &Reporter::silent()).await.expect("a store");
     let object = Objects::new().probe();
     let said = "so it says".to_owned();
     let named = |code: &str| format!("{code}: {said}");
@@ -64,9 +64,9 @@ async fn server_error_codes_map_to_error_kinds() {
 async fn store_clock_is_readable_without_any_rights() {
     let liar = Liar::start(10).await;
     let options = liar.server.options_as("liar", "nobody", SECRET);
-    let store = open(&options, &World::real(), &Reporter::silent()).await.expect("a store");
+    let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store");
     let now = store.now().await.expect("the time");
-    let apart = now.duration_since(World::real().clock.now()).as_secs();
+    let apart = now.duration_since(Runtime::real().clock.now()).as_secs();
     assert!(apart.abs() < 3600, "{apart} s apart on one machine");
 }
 
@@ -99,14 +99,14 @@ async fn invalid_settings_are_refused_before_any_request() {
         ("no CA file", StoreOptions { ca_file: Some(folder.path().join("absent")), ..base() }),
     ];
     for (what, options) in cases {
-        let error = open(&options, &World::real(), &Reporter::silent()).await.expect_err(what);
+        let error = open(&options, &Runtime::real(), &Reporter::silent()).await.expect_err(what);
         assert!(matches!(error.kind, Kind::Settings(_)), "{what}: {error}");
     }
     let missing = StoreOptions::new(format!("file://{}/absent", folder.path().display()));
-    let error = open(&missing, &World::real(), &Reporter::silent()).await.expect_err("no folder");
+    let error = open(&missing, &Runtime::real(), &Reporter::silent()).await.expect_err("no folder");
     assert_eq!(error.kind, Kind::NoBucket, "{error}");
     let made = StoreOptions { create: true, ..missing };
-    open(&made, &World::real(), &Reporter::silent()).await.expect("it is made");
+    open(&made, &Runtime::real(), &Reporter::silent()).await.expect("it is made");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::runtime::World;
+use kbak::runtime::Runtime;
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::{Put, Store, StoreErrorKind};
@@ -16,7 +16,7 @@ use crate::support::program::beneath;
 use futures::TryStreamExt as _;
 
 fn store(folder: &Path) -> FileStore {
-    FileStore::open(folder, false, World::real()).expect("a store")
+    FileStore::open(folder, false, Runtime::real()).expect("a store")
 }
 
 #[tokio::test]
@@ -152,9 +152,9 @@ async fn remains_of_a_killed_put_are_removed_after_a_day() {
 async fn simulated_clock_sets_object_times() {
     let at = "2027-01-02T03:04:05Z".parse().expect("a time");
     let folder = tempfile::tempdir().expect("a folder");
-    let world = World::seeded(1, at);
-    let store = FileStore::open(folder.path(), false, world.clone()).expect("a store");
-    let store: Arc<dyn Store> = Arc::new(store.stamped_by(world.clock));
+    let runtime = Runtime::seeded(1, at);
+    let store = FileStore::open(folder.path(), false, runtime.clone()).expect("a store");
+    let store: Arc<dyn Store> = Arc::new(store.stamped_by(runtime.clock));
     store.put(&Objects::new().probe()).await.expect("a put");
     assert_eq!(store.now().await.expect("the time"), at);
     assert_eq!(all(&store, "").await.expect("a list")[0].modified, at);

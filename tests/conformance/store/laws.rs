@@ -175,7 +175,7 @@ async fn a_large_object_comes_back(store: &Arc<dyn Store>) {
 
 async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) -> Abilities {
     let objects = Objects::new();
-    let probed = probe(store, &objects.world, objects.path.writer).await.expect("a probe");
+    let probed = probe(store, &objects.runtime, objects.path.writer).await.expect("a probe");
     let abilities = &probed.abilities;
     assert_eq!(abilities.conditional_put, Conditional::Honoured, "{probed:?}");
     assert!(

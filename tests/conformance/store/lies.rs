@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kbak::format::layout::Class;
 use kbak::report::event::Reporter;
-use kbak::runtime::World;
+use kbak::runtime::Runtime;
 use kbak::store::listing::folders;
 use kbak::store::open::open;
 use kbak::store::probe::{Checked, Conditional, Probed, Switch, Weight, probe};
@@ -20,7 +20,7 @@ use crate::support::liar::{Liar, Lie};
 async fn liar(page: usize) -> (Liar, Arc<dyn Store>) {
     let liar = Liar::start(page).await;
     let options = liar.server.options("liar");
-    let store = open(&options, &World::real(), &Reporter::silent()).await.expect("a store");
+    let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store");
     (liar, store)
 }
 
@@ -28,7 +28,7 @@ async fn probed(lies: impl IntoIterator<Item = Lie>) -> Probed {
     let (liar, store) = liar(100).await;
     liar.lie(lies);
     let objects = Objects::new();
-    probe(&store, &objects.world, objects.path.writer).await.expect("a probe")
+    probe(&store, &objects.runtime, objects.path.writer).await.expect("a probe")
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn endless_response_is_cut_off() {
         let (endpoint, said) = talker(status);
         let mut options = honest.server.options("liar");
         options.endpoint = Some(endpoint);
-        let store = open(&options, &World::real(), &Reporter::silent()).await.expect("a store");
+        let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store");
         let error = all(&store, "").await.expect_err("no listing");
         assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
         if !status.starts_with("200") {
@@ -236,7 +236,7 @@ async fn refused_connection_is_retried_a_few_times_then_given_up() {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     options.endpoint = Some(format!("http://{}", socket.local_addr().expect("an address")));
-    let store = open(&options, &World::real(), &Reporter::silent()).await.expect("nothing is asked yet");
+    let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("nothing is asked yet");
     let error = store.get(Objects::new().probe().key(), 10).await.expect_err("nobody");
     match &error.kind {
         StoreErrorKind::GaveUp { tries, last, .. } => {

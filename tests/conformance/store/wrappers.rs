@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::runtime::World;
+use kbak::runtime::Runtime;
 use kbak::store::deadline::{DeadlineStore, Deadlines};
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::limit::{LimitStore, Rates};
@@ -19,12 +19,12 @@ use tokio::time::Instant;
 
 use super::{Objects, all, laws};
 
-fn world() -> World {
-    World::seeded(7, "2026-11-23T00:00:00Z".parse().expect("a time"))
+fn runtime() -> Runtime {
+    Runtime::seeded(7, "2026-11-23T00:00:00Z".parse().expect("a time"))
 }
 
 fn memory() -> Arc<MemoryStore> {
-    Arc::new(MemoryStore::new(world().clock))
+    Arc::new(MemoryStore::new(runtime().clock))
 }
 
 #[derive(Default)]
@@ -42,14 +42,14 @@ impl Observer for Retries {
 fn hardened(rules: Vec<Rule>) -> (Arc<RecordStore>, Arc<dyn Store>, Arc<Retries>) {
     let record = Arc::new(RecordStore::new(Arc::new(FaultStore::new(memory(), rules))));
     let retries = Arc::new(Retries::default());
-    let store = wrap(record.clone(), Rates::default(), &world(), &Reporter::new(retries.clone()));
+    let store = wrap(record.clone(), Rates::default(), &runtime(), &Reporter::new(retries.clone()));
     (record, store, retries)
 }
 
 #[tokio::test(start_paused = true)]
 async fn wrapped_store_keeps_the_laws() {
     let rates = Rates { upload: NonZeroU64::new(1 << 20), download: NonZeroU64::new(1 << 20) };
-    laws::hold(wrap(Arc::new(RecordStore::new(memory())), rates, &world(), &Reporter::silent())).await;
+    laws::hold(wrap(Arc::new(RecordStore::new(memory())), rates, &runtime(), &Reporter::silent())).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,8 +132,8 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
         let times = Arc::new(Times::default());
         let fault = FaultStore::new(memory(), vec![Rule::from(Operation::Now, "", 1, Fault::unavailable())]);
         let patience = Patience { first_tries: 12, ..Patience::default() };
-        let world = World::seeded(seed, "2026-11-23T00:00:00Z".parse().expect("a time"));
-        let store = RetryStore::new(Arc::new(fault), patience, world, Reporter::new(times.clone()));
+        let runtime = Runtime::seeded(seed, "2026-11-23T00:00:00Z".parse().expect("a time"));
+        let store = RetryStore::new(Arc::new(fault), patience, runtime, Reporter::new(times.clone()));
         store.now().await.expect_err("never");
         let end = Instant::now();
         let mut times = times.0.lock().expect("a lock").clone();

@@ -11,12 +11,12 @@ use kbak::format::ids::to_hex;
 use kbak::format::layout;
 use kbak::format::signers::Signers;
 use kbak::keys::private_file;
-use kbak::keys::recovery_sheet::{Whereabouts, owners_in_pin};
+use kbak::keys::recovery_sheet::{RepositoryLocation, owners_in_pin};
 use kbak::keys::writer_key::{EpochFile, FileKeeper, WriterKey, epoch_path};
 use kbak::keys::{Identity, Owner};
 use kbak::report::event::Reporter;
 use kbak::repository::epoch::create;
-use kbak::repository::epoch::create::{Life, Nursery};
+use kbak::repository::epoch::create::{EpochContext, Life};
 use kbak::repository::epoch::stored;
 use kbak::repository::epoch::stored::Epochs;
 use kbak::repository::epoch::wraps;
@@ -38,7 +38,7 @@ fn request(folder: &Path, owners: &[&Owner], identities: &[&Arc<Identity>]) -> I
         life: Life { max_age: 30 * DAY, max_run: DAY, keep: None },
         parameters: Parameters::default(),
         prompt: nobody(),
-        place: Whereabouts {
+        place: RepositoryLocation {
             url: "s3://backups/prod".into(),
             endpoint: Some("https://s3.example.eu".into()),
             region: None,
@@ -62,11 +62,11 @@ async fn state(bench: &Bench, made: &Initialised) -> (Epochs, Records) {
 async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     let bench = Bench::new(1);
     let folder = tempfile::tempdir().expect("a folder");
-    let (ada, ada_key) = owner(&bench.world, "ada");
-    let (bob, bob_key) = owner(&bench.world, "bob");
+    let (ada, ada_key) = owner(&bench.runtime, "ada");
+    let (bob, bob_key) = owner(&bench.runtime, "bob");
     let (heard, reporter) = heard();
     let wish = request(folder.path(), &[&ada, &bob], &[&ada_key, &bob_key]);
-    let made = init(&bench.store, &bench.world, &wish, &reporter).await.expect("a repository");
+    let made = init(&bench.store, &bench.runtime, &wish, &reporter).await.expect("a repository");
     assert!(made.owners.iter().all(|owner| owner.proven));
     assert!(heard.0.lock().expect("a lock").is_empty(), "nothing to warn of");
     let (epochs, records) = state(&bench, &made).await;
@@ -127,19 +127,19 @@ async fn failed_init_step_leaves_no_remains() {
     ] {
         let bench = Bench::new(2);
         let folder = tempfile::tempdir().expect("a folder");
-        let (ada, ada_key) = owner(&bench.world, "ada");
-        let (bob, _) = owner(&bench.world, "bob");
+        let (ada, ada_key) = owner(&bench.runtime, "ada");
+        let (bob, _) = owner(&bench.runtime, "bob");
         let rules = vec![Rule::once(operation, "*", nth, Fault::unavailable())];
         let faulty = Arc::new(FaultStore::new(bench.store.clone(), rules));
         let store: Arc<dyn kbak::store::Store> = faulty.clone();
         let wish = request(folder.path(), &[&ada, &bob], &[&ada_key]);
-        let failure = init(&store, &bench.world, &wish, &Reporter::silent()).await.unwrap_err();
+        let failure = init(&store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
         assert_eq!((failure.exit, faulty.fired()), (Exit::Unreachable, 1), "{operation:?} {nth}");
         assert!(bench.memory.objects().is_empty(), "{operation:?} {nth}: objects stay");
         let left = std::fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(left, 0, "{operation:?} {nth}: files stay");
         // The same again, without the fault.
-        init(&store, &bench.world, &wish, &Reporter::silent()).await.expect("a repository");
+        init(&store, &bench.runtime, &wish, &Reporter::silent()).await.expect("a repository");
     }
 }
 
@@ -147,12 +147,12 @@ async fn failed_init_step_leaves_no_remains() {
 async fn init_mistakes_are_refused_before_any_file_is_created() {
     let bench = Bench::new(3);
     let folder = tempfile::tempdir().expect("a folder");
-    let (ada, ada_key) = owner(&bench.world, "ada");
-    let (bob, _) = owner(&bench.world, "bob");
-    let (_, stranger) = owner(&bench.world, "stranger");
+    let (ada, ada_key) = owner(&bench.runtime, "ada");
+    let (bob, _) = owner(&bench.runtime, "bob");
+    let (_, stranger) = owner(&bench.runtime, "stranger");
     let refuse = async |wish: Init, exit: Exit, word: &str| {
         let failure: Failure =
-            init(&bench.store, &bench.world, &wish, &Reporter::silent()).await.unwrap_err();
+            init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
         assert_eq!(failure.exit, exit, "{failure}");
         assert!(format!("{failure} {:?}", failure.remedy).contains(word), "{failure}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
@@ -172,8 +172,8 @@ async fn init_mistakes_are_refused_before_any_file_is_created() {
     bench.memory.overwrite(layout::marker(), Bytes::from_static(br#"{"kbak":1}"#));
 
     let wish = Init { single_owner: true, join: true, ..request(folder.path(), &[&ada], &[&ada_key]) };
-    init(&bench.store, &bench.world, &wish, &Reporter::silent()).await.expect("one more writer");
-    let again = init(&bench.store, &bench.world, &wish, &Reporter::silent()).await.unwrap_err();
+    init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.expect("one more writer");
+    let again = init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
     assert!(again.to_string().contains("writer.key exists"), "{again}");
     assert!(folder.path().join("writer.key").exists(), "what was there stays");
 }
@@ -182,17 +182,18 @@ async fn init_mistakes_are_refused_before_any_file_is_created() {
 async fn owner_is_added_to_every_epoch_by_another_owner() {
     let bench = Bench::new(4);
     let folder = tempfile::tempdir().expect("a folder");
-    let (ada, ada_key) = owner(&bench.world, "ada");
-    let (bob, _) = owner(&bench.world, "bob");
-    let (eve, eve_key) = owner(&bench.world, "eve");
+    let (ada, ada_key) = owner(&bench.runtime, "ada");
+    let (bob, _) = owner(&bench.runtime, "bob");
+    let (eve, eve_key) = owner(&bench.runtime, "eve");
     let wish = request(folder.path(), &[&ada, &bob], &[]);
     let (warned, reporter) = heard();
-    let made = init(&bench.store, &bench.world, &wish, &reporter).await.expect("a repository");
+    let made = init(&bench.store, &bench.runtime, &wish, &reporter).await.expect("a repository");
     assert_eq!(warned.0.lock().expect("a lock").len(), 2, "two owners are not proven, and it is said");
     let (epochs, records) = state(&bench, &made).await;
     assert!(!wraps::list(&epochs, &records)[0].proven);
 
-    let desk = Desk { store: &bench.store, world: &bench.world, signers: &made.signers, reporter: &reporter };
+    let desk =
+        Desk { store: &bench.store, runtime: &bench.runtime, signers: &made.signers, reporter: &reporter };
     let ada_only = [ada_key.clone()];
     let added = wraps::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("added");
     assert!(added.len() == 1 && added[0].wrap.is_ok() && added[0].receipt.is_some());
@@ -217,11 +218,12 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
 
     // A plan that now names Eve forces no epoch; one that omits her does.
     let plan = made.key.plan("default");
-    let keeper = FileKeeper::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.world);
-    let nursery = Nursery { store: &bench.store, world: &bench.world, key: &made.key, plan, keeper: &keeper };
-    let with = create::ready(nursery, &wanted(&[&ada, &bob, &eve]), &epochs, &records).await.expect("ready");
+    let keeper = FileKeeper::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.runtime);
+    let context =
+        EpochContext { store: &bench.store, runtime: &bench.runtime, key: &made.key, plan, keeper: &keeper };
+    let with = create::ready(context, &wanted(&[&ada, &bob, &eve]), &epochs, &records).await.expect("ready");
     assert!(with.born.is_none() && with.waiting.is_empty());
-    let without = create::ready(nursery, &wanted(&[&ada, &bob]), &epochs, &records).await.expect("ready");
+    let without = create::ready(context, &wanted(&[&ada, &bob]), &epochs, &records).await.expect("ready");
     assert_eq!(without.born, Some(create::Reason::OwnerRemoved));
 }
 
@@ -257,7 +259,7 @@ fn epoch_files_are_beside_their_key_one_per_plan() {
     assert_eq!(epoch_path(key, "hourly"), Path::new("/k/writer.key.hourly.epoch"));
     assert_eq!(epoch_path(key, "../x/y"), Path::new("/k/writer.key..._x_y.epoch"));
     let bench = Bench::new(5);
-    let key = WriterKey::generate(&bench.world);
+    let key = WriterKey::generate(&bench.runtime);
     let text = key.to_text();
     let again = WriterKey::parse("writer.key", text.as_bytes()).expect("our own file");
     assert_eq!((again.writer, again.signing.public()), (key.writer, key.signing.public()));

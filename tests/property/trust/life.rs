@@ -14,7 +14,7 @@ use kbak::keys::writer_key::{EpochKeeper, WriterKey};
 use kbak::report::event::Reporter;
 use kbak::repository::epoch::create;
 use kbak::repository::epoch::create::{Made, Ready, Reason, Wanted};
-use kbak::repository::epoch::error::BirthError;
+use kbak::repository::epoch::error::CreateEpochError;
 use kbak::repository::epoch::stored;
 use kbak::repository::epoch::stored::Epochs;
 use kbak::repository::epoch::wraps;
@@ -22,7 +22,7 @@ use kbak::repository::records::Records;
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 
-use crate::support::owners::{Bench, DAY, MemoryKeeper, nobody, nursery, owner, wanted};
+use crate::support::owners::{Bench, DAY, MemoryKeeper, context, nobody, owner, wanted};
 
 struct Life {
     bench: Bench,
@@ -33,7 +33,7 @@ struct Life {
 impl Life {
     fn new(seed: u64) -> Self {
         let bench = Bench::new(seed);
-        let key = WriterKey::generate(&bench.world);
+        let key = WriterKey::generate(&bench.runtime);
         Self { bench, key, keeper: MemoryKeeper::default() }
     }
 
@@ -45,9 +45,9 @@ impl Life {
             .expect("listed")
     }
 
-    async fn ready(&self, wanted: &Wanted) -> Result<Ready, BirthError> {
-        let nursery = nursery(&self.bench, &self.key, self.key.plan("default"), &self.keeper);
-        create::ready(nursery, wanted, &self.epochs().await, &Records::default()).await
+    async fn ready(&self, wanted: &Wanted) -> Result<Ready, CreateEpochError> {
+        let context = context(&self.bench, &self.key, self.key.plan("default"), &self.keeper);
+        create::ready(context, wanted, &self.epochs().await, &Records::default()).await
     }
 
     fn path(&self, epoch: &VerifiedEpoch) -> EpochPath {
@@ -63,8 +63,8 @@ impl Life {
 #[tokio::test]
 async fn epoch_is_reused_until_it_is_over() {
     let life = Life::new(1);
-    let (ada, _) = owner(&life.bench.world, "ada");
-    let (bob, _) = owner(&life.bench.world, "bob");
+    let (ada, _) = owner(&life.bench.runtime, "ada");
+    let (bob, _) = owner(&life.bench.runtime, "bob");
     let both = wanted(&[&ada, &bob]);
     let first = life.ready(&both).await.expect("an epoch");
     assert_eq!(first.born, Some(Reason::First));
@@ -95,8 +95,9 @@ async fn epoch_is_reused_until_it_is_over() {
 #[tokio::test]
 async fn removed_owner_forces_a_new_epoch_and_added_owner_waits() {
     let life = Life::new(2);
-    let world = &life.bench.world;
-    let ((ada, _), (bob, _), (eve, _)) = (owner(world, "ada"), owner(world, "bob"), owner(world, "eve"));
+    let runtime = &life.bench.runtime;
+    let ((ada, _), (bob, _), (eve, _)) =
+        (owner(runtime, "ada"), owner(runtime, "bob"), owner(runtime, "eve"));
     let first = life.ready(&wanted(&[&ada, &bob])).await.expect("an epoch");
     let more = life.ready(&wanted(&[&ada, &bob, &eve])).await.expect("the same");
     assert_eq!((more.born, more.epoch.epoch), (None, first.epoch.epoch));
@@ -104,17 +105,17 @@ async fn removed_owner_forces_a_new_epoch_and_added_owner_waits() {
     let less = life.ready(&wanted(&[&ada, &eve])).await.expect("another");
     assert_eq!(less.born, Some(Reason::OwnerRemoved));
     assert!(less.epoch.wrap(bob.recipient.id()).is_none() && less.epoch.wrap(eve.recipient.id()).is_some());
-    assert!(matches!(life.ready(&wanted(&[])).await, Err(BirthError::NoOwners)));
+    assert!(matches!(life.ready(&wanted(&[])).await, Err(CreateEpochError::NoOwners)));
 }
 
 #[tokio::test]
 async fn lost_secret_stops_the_run_unless_a_new_epoch_is_requested() {
     let life = Life::new(3);
-    let (ada, _) = owner(&life.bench.world, "ada");
+    let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     *life.keeper.0.lock().expect("a lock") = None;
     let error = life.ready(&wanted(&[&ada])).await.unwrap_err();
-    assert!(matches!(error, BirthError::SecretLost { .. }));
+    assert!(matches!(error, CreateEpochError::SecretLost { .. }));
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     assert!(failure.remedy.expect("a remedy").contains("--new-epoch"));
@@ -127,7 +128,7 @@ async fn lost_secret_stops_the_run_unless_a_new_epoch_is_requested() {
 #[tokio::test]
 async fn epoch_limits_for_start_commit_and_close_follow_the_plan() {
     let life = Life::new(4);
-    let (ada, _) = owner(&life.bench.world, "ada");
+    let (ada, _) = owner(&life.bench.runtime, "ada");
     let locked = |mut wanted: Wanted| {
         wanted.life.keep = Some(35 * DAY);
         wanted
@@ -155,14 +156,14 @@ async fn epoch_limits_for_start_commit_and_close_follow_the_plan() {
     assert_eq!(epochs.closed_from(stored), moment::after(start, 5 * DAY));
     let own = life.key.signing.public();
     assert_eq!(epochs.open_own(life.now(), own).next().map(|e| e.epoch.epoch), Some(second.epoch.epoch));
-    let stranger = WriterKey::generate(&life.bench.world).signing.public();
+    let stranger = WriterKey::generate(&life.bench.runtime).signing.public();
     assert!(epochs.open_own(life.now(), stranger).next().is_none(), "never an epoch that one has not signed");
 }
 
 #[tokio::test]
 async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
     let life = Life::new(5);
-    let (ada, _) = owner(&life.bench.world, "ada");
+    let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = life.path(&first.epoch);
     let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
@@ -184,7 +185,7 @@ async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
 #[tokio::test]
 async fn moved_forged_and_newer_epochs_are_rejected() {
     let life = Life::new(6);
-    let (ada, _) = owner(&life.bench.world, "ada");
+    let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = life.path(&first.epoch);
     let bytes = life.bench.memory.objects()[&path.epoch_json()].clone();
@@ -197,7 +198,7 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
     assert!(matches!(open(&other_epoch), Err(EpochError::Misplaced { field: "epoch", .. })));
 
     // The same epoch, signed by another key: in the store it is ignored.
-    let thief = WriterKey { signing: WriterKey::generate(&life.bench.world).signing, ..life.key.clone() };
+    let thief = WriterKey { signing: WriterKey::generate(&life.bench.runtime).signing, ..life.key.clone() };
     for sealed in first.epoch.seal(&thief.signing).expect("sealed") {
         life.bench.memory.overwrite(sealed.key().clone(), sealed.bytes().clone());
     }
@@ -218,14 +219,14 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
         life.bench.memory.overwrite(key, newer.clone());
     }
     let error = life.ready(&wanted(&[&ada])).await.unwrap_err();
-    assert!(matches!(error, BirthError::Newer(..)));
+    assert!(matches!(error, CreateEpochError::Newer(..)));
     assert_eq!(Failure::from(error).exit, Exit::Usage);
 }
 
 #[tokio::test]
 async fn flipped_bit_in_a_stored_epoch_is_rejected() {
     let life = Life::new(7);
-    let (ada, _) = owner(&life.bench.world, "ada");
+    let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = life.path(&first.epoch);
     let good = life.bench.memory.objects()[&path.epoch_json()].clone();
@@ -239,7 +240,7 @@ async fn flipped_bit_in_a_stored_epoch_is_rejected() {
 
 #[tokio::test]
 async fn interrupted_epoch_creation_is_finished_or_discarded() {
-    let (ada, _) = owner(&Bench::new(99).world, "ada");
+    let (ada, _) = owner(&Bench::new(99).runtime, "ada");
     for nth in 1..=2 {
         for fault in [Fault::unavailable(), Fault::AppliedButError] {
             let mut life = Life::new(10 + nth);
@@ -250,8 +251,8 @@ async fn interrupted_epoch_creation_is_finished_or_discarded() {
             assert!(life.ready(&wanted(&[&ada])).await.is_err());
             assert_eq!(faulty.fired(), 1);
             life.bench.store = memory;
-            let nursery = nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
-            let mended = create::mend(nursery, &life.epochs().await).await.expect("mended");
+            let context = context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+            let mended = create::mend(context, &life.epochs().await).await.expect("mended");
             let was_born = life.bench.memory.objects().len() == 2;
             let after = life.ready(&wanted(&[&ada])).await.expect("an epoch");
             assert_eq!(after.born.is_none(), was_born, "put {nth} {fault:?}");
@@ -265,7 +266,7 @@ async fn interrupted_epoch_creation_is_finished_or_discarded() {
 
 #[tokio::test]
 async fn faulty_store_is_detected_at_epoch_creation() {
-    let (ada, _) = owner(&Bench::new(99).world, "ada");
+    let (ada, _) = owner(&Bench::new(99).runtime, "ada");
     for rule in [
         Rule::once(Operation::Put, "*epoch.json", 1, Fault::Forget),
         Rule::once(Operation::Put, "*/epochs/*", 1, Fault::Forget),
@@ -282,21 +283,21 @@ async fn faulty_store_is_detected_at_epoch_creation() {
 #[tokio::test]
 async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
     let life = Life::new(8);
-    let (ada, ada_identity) = owner(&life.bench.world, "ada");
-    let (eve, eve_identity) = owner(&life.bench.world, "eve");
-    let made = create::make(&life.bench.world, std::slice::from_ref(&ada), &nobody()).await.expect("made");
+    let (ada, ada_identity) = owner(&life.bench.runtime, "ada");
+    let (eve, eve_identity) = owner(&life.bench.runtime, "eve");
+    let made = create::make(&life.bench.runtime, std::slice::from_ref(&ada), &nobody()).await.expect("made");
     let file = made.to_hand_over();
     assert!(!file.contains("AGE-SECRET-KEY"), "the private half stays outside");
     let made = Made::from_hand_over(file.as_bytes()).expect("read back");
-    let nursery = nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+    let context = context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
     let (epoch, secret) =
-        create::bear(nursery, &wanted(&[&ada]), Vec::new(), made, life.now()).await.expect("born");
-    let world = &life.bench.world;
+        create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, life.now()).await.expect("born");
+    let runtime = &life.bench.runtime;
     let silent = Reporter::silent();
     let (keys, _) =
-        wraps::open(&life.bench.store, world, &epoch, &[ada_identity], &silent).await.expect("opened");
+        wraps::open(&life.bench.store, runtime, &epoch, &[ada_identity], &silent).await.expect("opened");
     assert_eq!(keys.secret, secret);
-    let error = wraps::open(&life.bench.store, world, &epoch, &[eve_identity], &silent).await.unwrap_err();
+    let error = wraps::open(&life.bench.store, runtime, &epoch, &[eve_identity], &silent).await.unwrap_err();
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     let facts = format!("{:?}", failure.facts);
@@ -310,22 +311,22 @@ async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
 #[tokio::test]
 async fn wrap_of_another_epoch_is_detected() {
     let life = Life::new(9);
-    let (ada, identity) = owner(&life.bench.world, "ada");
+    let (ada, identity) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let second = life.ready(&Wanted { new_epoch: true, ..wanted(&[&ada]) }).await.expect("another");
     // A later wrap under the second epoch with the first one's keys.
     let (keys, _) = open_wrap(&first.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
     let foreign = ada.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
-    let (eve, eve_identity) = owner(&life.bench.world, "eve");
+    let (eve, eve_identity) = owner(&life.bench.runtime, "eve");
     let for_eve = eve.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
     life.bench.store.put(&foreign).await.expect("stored");
     life.bench.store.put(&for_eve).await.expect("stored");
-    let (world, silent) = (&life.bench.world, Reporter::silent());
+    let (runtime, silent) = (&life.bench.runtime, Reporter::silent());
     let open = |identity| {
         let identities = [identity];
         let (store, epoch) = (&life.bench.store, &second.epoch);
         let silent = &silent;
-        async move { wraps::open(store, world, epoch, &identities, silent).await }
+        async move { wraps::open(store, runtime, epoch, &identities, silent).await }
     };
     assert!(open(identity).await.is_ok(), "the good wrap still opens");
     let error = open(eve_identity).await.unwrap_err();
@@ -336,12 +337,12 @@ async fn wrap_of_another_epoch_is_detected() {
 #[tokio::test]
 async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
     let life = Life::new(30);
-    let (ada, _) = owner(&life.bench.world, "ada");
+    let (ada, _) = owner(&life.bench.runtime, "ada");
     let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
     let none = Epochs::default();
     let plan = life.key.plan("default");
     // Neither has seen the other's epoch; the second one's file replaces the first one's.
-    let nursery_of = |keeper| nursery(&life.bench, &life.key, plan, keeper);
+    let nursery_of = |keeper| context(&life.bench, &life.key, plan, keeper);
     let lost = MemoryKeeper::default();
     let first =
         create::ready(nursery_of(&life.keeper), &asked, &none, &Records::default()).await.expect("one");
@@ -361,13 +362,13 @@ async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
 #[tokio::test]
 async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     let life = Life::new(31);
-    let world = &life.bench.world;
-    let ((ada, _), (eve, _)) = (owner(world, "ada"), owner(world, "eve"));
+    let runtime = &life.bench.runtime;
+    let ((ada, _), (eve, _)) = (owner(runtime, "ada"), owner(runtime, "eve"));
     let (heard, reporter) = crate::support::owners::heard();
-    let nursery = || nursery(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+    let context = || context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
     let (no_signers, records) = (kbak::format::signers::Signers::default(), Records::default());
     let begin =
-        async |wanted: Wanted| create::begin(nursery(), &wanted, &no_signers, &records, &reporter).await;
+        async |wanted: Wanted| create::begin(context(), &wanted, &no_signers, &records, &reporter).await;
     let (epochs, first) = begin(wanted(&[&ada])).await.expect("an epoch");
     assert_eq!((epochs.all.len(), heard.0.lock().expect("a lock").len()), (1, 0));
     // The copy is lost: listings would not find the epoch, but the writer knows that it was created.

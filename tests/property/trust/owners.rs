@@ -47,7 +47,7 @@ fn recipients_of_every_kind_are_parsed_to_canonical_form() {
 #[test]
 fn private_keys_given_as_recipients_are_refused_and_never_repeated() {
     let bench = Bench::new(1);
-    let key = OwnerKey::generate(&bench.world, "me");
+    let key = OwnerKey::generate(&bench.runtime, "me");
     let folder = tempfile::tempdir().expect("a folder");
     let (_, ssh) = ssh_key(folder.path(), "ed", "ed25519", "");
     let text = key.to_text();
@@ -75,7 +75,7 @@ fn private_keys_given_as_recipients_are_refused_and_never_repeated() {
 #[test]
 fn owner_line_holds_recipient_signing_key_and_comment() {
     let bench = Bench::new(2);
-    let key = OwnerKey::generate(&bench.world, "Ada L.");
+    let key = OwnerKey::generate(&bench.runtime, "Ada L.");
     let line = key.public().to_line();
     let read: Owner = line.parse().expect("our own line");
     assert_eq!(read, key.public());
@@ -93,7 +93,7 @@ fn owner_line_holds_recipient_signing_key_and_comment() {
 #[test]
 fn key_file_opens_only_with_its_passphrase() {
     let bench = Bench::new(3);
-    let key = OwnerKey::generate(&bench.world, "me");
+    let key = OwnerKey::generate(&bench.runtime, "me");
     let locked = key.encrypt("correct horse", WorkFactor::Log2(2)).expect("encrypted");
     assert!(!locked.contains("kbak-signing-key") && !locked.contains("AGE-SECRET"));
     let open = |prompt| Identity::parse("owner.key", locked.as_bytes(), &prompt);
@@ -110,7 +110,7 @@ fn key_file_opens_only_with_its_passphrase() {
 #[test]
 fn invalid_identity_is_refused_without_showing_it() {
     let bench = Bench::new(4);
-    let (public, _) = owner(&bench.world, "me");
+    let (public, _) = owner(&bench.runtime, "me");
     let parse = |text: &str| Identity::parse("file", text.as_bytes(), &nobody()).unwrap_err();
     assert!(matches!(parse(&public.recipient.to_string()), IdentityError::Public(_)));
     assert!(matches!(parse(""), IdentityError::Malformed { .. }));
@@ -133,7 +133,7 @@ fn owners_with_every_kind_of_key_open_their_wraps() {
     let folder = tempfile::tempdir().expect("a folder");
     let keys = keys();
     let epoch = EpochId([9; 16]);
-    let (native, identity) = owner(&bench.world, "native");
+    let (native, identity) = owner(&bench.runtime, "native");
     let mut pairs = vec![(native.recipient, identity)];
     for (name, kind, passphrase) in [("a", "ed25519", ""), ("b", "rsa", ""), ("c", "ed25519", "horse")] {
         let (public, private) = ssh_key(folder.path(), name, kind, passphrase);
@@ -163,7 +163,7 @@ fn stock_age_opens_wraps_and_packs_and_reads_our_key_files() {
     let age = tool("age", "KBAK_TEST_AGE");
     let bench = Bench::new(6);
     let folder = tempfile::tempdir().expect("a folder");
-    let key = OwnerKey::generate(&bench.world, "me");
+    let key = OwnerKey::generate(&bench.runtime, "me");
     let keys = keys();
     let epoch = EpochId([9; 16]);
     let wrap = key.public().recipient.wrap(&keys, epoch, &nobody()).expect("a wrap");

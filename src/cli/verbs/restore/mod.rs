@@ -21,7 +21,7 @@ use crate::cli::options::reading::Opened;
 use crate::cli::options::resource_args;
 use crate::cli::options::resource_args::ResourceArgs;
 use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, enough};
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::{run_end, signals};
 use crate::cli::verbs::restore::targets::Done;
 use crate::format::body::Item;
@@ -30,7 +30,7 @@ use crate::report::event::{Event, Meter, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::plural;
-use crate::target::volume::{ExistingFiles, Whither};
+use crate::target::volume::{Destination, ExistingFiles};
 
 /// Arguments of `kbak restore`.
 #[derive(Debug, Args)]
@@ -195,14 +195,14 @@ const GO_ON: &str = "run it again: a folder goes on with --existing-files skip, 
      database that was begun, and write files of resources into a new folder";
 
 /// Runs `kbak restore`.
-pub(crate) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure> {
     let repository = args.repository.store.repo.clone().unwrap_or_default();
     let identities = enough(args.run.memory)
         .and_then(|()| reading::keys(&args.repository.reader))
-        .map_err(|failure| run_end::unbegun("restore", &repository, None, failure, &args.run, talk))?;
+        .map_err(|failure| run_end::unbegun("restore", &repository, None, failure, &args.run, console))?;
     let memory = args.run.memory.map(crate::plan::Size::get);
     let mut report = run_end::begin("restore", &repository, None);
-    let display = run_end::display(&args.run, talk, memory);
+    let display = run_end::display(&args.run, console, memory);
     let reporter = display.reporter();
     // Half of the memory limit is for decrypted packs; the target and the runtime have the rest.
     let held = memory.map_or(reading::MEMORY, |memory| memory / 2);
@@ -224,7 +224,7 @@ pub(crate) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
     let failure = match outcome {
         Ok((_, _, Some(preview))) => {
             drop(display.finish());
-            return preview.show(args.output.output, talk);
+            return preview.show(args.output.output, console);
         }
         Ok((snapshot, done, None)) => {
             fill(&mut report, snapshot, done.unwrap_or_default(), &reporter.meters());
@@ -232,7 +232,7 @@ pub(crate) fn run(args: &RestoreArgs, talk: &Talk) -> Result<Exit, Failure> {
         }
         Err(failure) => Some(failure),
     };
-    run_end::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, talk)
+    run_end::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, console)
 }
 
 /// The sequence, hash and plan name of a snapshot.
@@ -391,9 +391,9 @@ fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter
 }
 
 /// Returns the target of a folder: `to`, or a folder of the item's name in it if there are several.
-pub(crate) fn beneath(to: &Path, item: &Item, several: bool) -> Whither {
+pub(crate) fn beneath(to: &Path, item: &Item, several: bool) -> Destination {
     let below = if several { item.name.trim_start_matches("path/") } else { "" };
-    Whither { to: to.to_owned(), below: PathBuf::from(below) }
+    Destination { to: to.to_owned(), below: PathBuf::from(below) }
 }
 
 /// Returns the path of the inner folder in the outer one; `None` if it is not inside.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading::Opened;
-use crate::cli::shell::console::Talk;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::Format;
 use crate::cli::verbs::restore;
@@ -18,7 +18,7 @@ use crate::format::name::Name;
 use crate::plan::RestoreSpec;
 use crate::report::event::Reporter;
 use crate::report::text::{plain, plural, size};
-use crate::target::kubernetes::{Absent, Decision, Plan};
+use crate::target::kubernetes::{Decision, Plan, UnmatchedSelector};
 
 /// Bytes of decisions that are kept in memory; more go to a private temporary file.
 const HELD: usize = 4 << 20;
@@ -29,7 +29,7 @@ pub(crate) struct Preview {
     items: Vec<Line>,
     plan: Option<Plan>,
     /// Selectors that match no object, for a restore to files.
-    absent: Vec<Absent>,
+    absent: Vec<UnmatchedSelector>,
     /// The decision for each object, as JSON lines.
     objects: tempfile::SpooledTempFile,
     /// The first error that kept a decision from being stored.
@@ -115,7 +115,7 @@ async fn line(args: &RestoreArgs, opened: &Opened, item: &Item, items: usize) ->
 
 impl Preview {
     /// Prints the preview and returns its exit code.
-    pub(crate) fn show(mut self, format: Format, talk: &Talk) -> Result<Exit, Failure> {
+    pub(crate) fn show(mut self, format: Format, console: &Console) -> Result<Exit, Failure> {
         if format != Format::Table {
             self.write(format)?;
             return Ok(self.exit());
@@ -137,8 +137,8 @@ impl Preview {
         output::text(&text)?;
         let so = "nothing was changed; to do this: the same command without --dry-run";
         match hash {
-            Some(hash) => talk.say(&format!("{so}, and with --plan-hash {} to do just this", &hash[..16])),
-            None => talk.say(so),
+            Some(hash) => console.say(&format!("{so}, and with --plan-hash {} to do just this", &hash[..16])),
+            None => console.say(so),
         }
         Ok(self.exit())
     }

@@ -22,8 +22,9 @@ use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::streams::{SnapshotResources, exit_of_reading};
 use crate::target::kubernetes::{
-    Absent, Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
-    RestoreReport, Warning, absent as absent_in, plan_resources, restore_resources, write_directory,
+    Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
+    RestoreReport, UnmatchedSelector, Warning, absent as absent_in, plan_resources, restore_resources,
+    write_directory,
 };
 
 /// The number of objects that a report lists.
@@ -67,7 +68,11 @@ fn config(spec: &RestoreSpec, item: &Item) -> Result<RestoreConfig, Failure> {
 }
 
 /// Returns the selectors that match no object of the item, for a restore to files.
-pub(crate) async fn absent(opened: &Opened, item: &Item, spec: &RestoreSpec) -> Result<Vec<Absent>, Failure> {
+pub(crate) async fn absent(
+    opened: &Opened,
+    item: &Item,
+    spec: &RestoreSpec,
+) -> Result<Vec<UnmatchedSelector>, Failure> {
     let source = SnapshotResources::new(&opened.snapshot, item)?;
     let config = config(spec, item)?;
     absent_in(&source, &config).await.map_err(|error| unwritten(error.into()))

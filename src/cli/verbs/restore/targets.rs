@@ -192,7 +192,8 @@ pub(crate) async fn folder(
         ..TargetOptions::default()
     };
     let (report, absent) =
-        streams::into_folder(&reader, paths.as_ref(), to.clone(), options, &opened.view.world, meter).await?;
+        streams::into_folder(&reader, paths.as_ref(), to.clone(), options, &opened.view.runtime, meter)
+            .await?;
     let mut done = folder_done(item, paths.as_ref(), &to.path(), &report);
     done.gaps.extend(absent.iter().map(|path| GapReport {
         code: "absent".into(),

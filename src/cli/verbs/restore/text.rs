@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{about, count, plain, plural, size};
 use crate::target::kubernetes::{
-    Absent, Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum,
+    Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum, UnmatchedSelector,
 };
 
 /// The creates per second that a small API server accepts. They bound the duration of a restore.
@@ -215,18 +215,18 @@ pub(crate) fn object(object: &ObjectRef, outcome: &Outcome) -> ObjectReport {
 }
 
 /// Explains that a selector matches no object, or that its object is left out.
-pub(crate) fn nothing_fits(absent: &Absent) -> String {
+pub(crate) fn nothing_fits(absent: &UnmatchedSelector) -> String {
     let beside = match absent {
-        Absent::LeftOut(_, skip) => return format!("{absent} is left out: {}", left_out(skip)),
-        Absent::Labels(_) => ", of what is selected otherwise,",
+        UnmatchedSelector::LeftOut(_, skip) => return format!("{absent} is left out: {}", left_out(skip)),
+        UnmatchedSelector::Labels(_) => ", of what is selected otherwise,",
         _ => "",
     };
     format!("nothing in the snapshot{beside} fits {absent}")
 }
 
 /// Returns a gap for each selector without a match.
-pub(crate) fn absent(absent: &[Absent]) -> Vec<GapReport> {
-    let gap = |one: &Absent| GapReport {
+pub(crate) fn absent(absent: &[UnmatchedSelector]) -> Vec<GapReport> {
+    let gap = |one: &UnmatchedSelector| GapReport {
         code: "absent".into(),
         object: one.to_string(),
         reason: nothing_fits(one),
@@ -299,7 +299,7 @@ pub(crate) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
 pub(crate) fn remedy(report: &RestoreReport) -> Option<String> {
     let mut steps = Vec::new();
     // The reason of a left-out object already names the option that restores it, if one does.
-    if report.absent.iter().any(|absent| !matches!(absent, Absent::LeftOut(..))) {
+    if report.absent.iter().any(|absent| !matches!(absent, UnmatchedSelector::LeftOut(..))) {
         steps.push("look at how it is called: kbak ls, kbak show".to_owned());
     }
     if !report.refused.is_empty() {

@@ -9,13 +9,15 @@ use serde_json::Value;
 
 use crate::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo};
 use crate::target::kubernetes::apply::given_up::GIVEN_UP;
-use crate::target::kubernetes::apply::ownership::{MANAGER, Owes, Wants, is_made, is_ours, meet};
-use crate::target::kubernetes::apply::restore_state::{ForClaim, Known};
+use crate::target::kubernetes::apply::ownership::{
+    MANAGER, PendingWrites, SecondWrite, is_made, is_ours, meet,
+};
+use crate::target::kubernetes::apply::restore_state::{ForClaim, RestoreState};
 use crate::target::kubernetes::apply::webhooks::backends;
 use crate::target::kubernetes::change::{beside, carry_over, unbind};
 use crate::target::kubernetes::cluster_state::{Present, look};
 use crate::target::kubernetes::config::RestoreConfig;
-use crate::target::kubernetes::judge::{Judged, Meeting, Ready, Verdict, is_there, lost, suspended};
+use crate::target::kubernetes::judge::{ExistingAction, Judged, Ready, Verdict, is_there, lost, suspended};
 use crate::target::kubernetes::object::{Paths, is_object, text};
 use crate::target::kubernetes::outcome::{Obstacle, Outcome, Refusal};
 use crate::target::kubernetes::warning::{Warning, pruned, told};
@@ -37,7 +39,7 @@ pub(crate) struct Attempt {
     /// The object's UID in the target cluster; empty if it is not known to exist.
     pub(crate) new_uid: String,
     /// Pending second writes, if this or an earlier restore created the object.
-    pub(crate) owes: Owes,
+    pub(crate) owes: PendingWrites,
     /// True if the object was created suspended.
     pub(crate) suspended: bool,
     pub(crate) outcome: Outcome,
@@ -77,7 +79,7 @@ impl Breaker {
 pub(crate) struct Creator<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) config: &'a RestoreConfig,
-    pub(crate) known: &'a Known,
+    pub(crate) known: &'a RestoreState,
     pub(crate) breaker: &'a Breaker,
     /// The existing objects of the kind.
     pub(crate) present: &'a Present,
@@ -92,7 +94,7 @@ impl Creator<'_> {
     pub(crate) async fn bring(&self, judged: Judged) -> Result<Attempt, RestoreError> {
         let wants = judged.wants;
         let mut attempt = Attempt {
-            owes: Owes::default(),
+            owes: PendingWrites::default(),
             suspended: suspended(&judged.changes),
             object: judged.object,
             old_uid: judged.old_uid,
@@ -137,7 +139,7 @@ impl Creator<'_> {
     async fn create(
         &self,
         mut ready: Ready,
-        wants: &Wants,
+        wants: &SecondWrite,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
         let Some(paths) = attempt.object.paths(&ready.kind) else {
@@ -189,7 +191,7 @@ impl Creator<'_> {
         &self,
         ready: Ready,
         paths: &Paths,
-        wants: &Wants,
+        wants: &SecondWrite,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
         let Ready { mut body, kind, moved } = ready;
@@ -284,7 +286,7 @@ impl Creator<'_> {
         paths: &Paths,
         mut found: Option<Value>,
         repeated: bool,
-        wants: &Wants,
+        wants: &SecondWrite,
         attempt: Attempt,
     ) -> Result<Attempt, RestoreError> {
         for _ in 0..TRIES {
@@ -313,7 +315,10 @@ impl Creator<'_> {
                     obstacle: Obstacle::Terminating,
                     ..Refusal::unsent("Terminating", "the one that is there is being deleted".to_owned())
                 };
-                return Ok(Attempt { again: true, ..with(Outcome::Failed(refusal), Owes::default()) });
+                return Ok(Attempt {
+                    again: true,
+                    ..with(Outcome::Failed(refusal), PendingWrites::default())
+                });
             }
             // If the answer to an earlier attempt of the same create was lost, this restore created it.
             let mine = || is_ours(&there) || same(&ready, &there);
@@ -325,14 +330,14 @@ impl Creator<'_> {
                 .await?;
             let owes = wants.after(&met, &there);
             let (made, outcome) = match &met {
-                Meeting::Leave => return Ok(with(Outcome::Existed, owes)),
-                Meeting::Differs | Meeting::AsMade => return Ok(with(Outcome::Differs, owes)),
-                Meeting::Patch(None) => return Ok(with(Outcome::Patched, owes)),
-                Meeting::Merge(patch) | Meeting::Patch(Some(patch)) => {
+                ExistingAction::Leave => return Ok(with(Outcome::Existed, owes)),
+                ExistingAction::Differs | ExistingAction::AsMade => return Ok(with(Outcome::Differs, owes)),
+                ExistingAction::Patch(None) => return Ok(with(Outcome::Patched, owes)),
+                ExistingAction::Merge(patch) | ExistingAction::Patch(Some(patch)) => {
                     let kind = "application/merge-patch+json";
                     (self.write(Method::PATCH, &paths.one, kind, patch).await?, Outcome::Patched)
                 }
-                Meeting::Replace => {
+                ExistingAction::Replace => {
                     let mut whole = ready.body.clone();
                     carry_over(&ready.kind, &mut whole, &there);
                     let made = self.write(Method::PUT, &paths.one, "application/json", &whole).await?;
@@ -351,7 +356,7 @@ impl Creator<'_> {
                 Made::Refused { status, .. } => {
                     let refusal = Refusal::of_change(&ready.kind, &status);
                     let again = !matches!(refusal.obstacle, Obstacle::Object | Obstacle::Immutable);
-                    return Ok(Attempt { again, ..with(Outcome::Failed(refusal), Owes::default()) });
+                    return Ok(Attempt { again, ..with(Outcome::Failed(refusal), PendingWrites::default()) });
                 }
             }
         }

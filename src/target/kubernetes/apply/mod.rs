@@ -18,15 +18,15 @@ use crate::kubernetes::{Cluster, KindInfo};
 use crate::report::event::Meter;
 use crate::target::kubernetes::apply::create::{Breaker, Creator};
 use crate::target::kubernetes::apply::live_owners::Owners;
-use crate::target::kubernetes::apply::restore_state::Known;
+use crate::target::kubernetes::apply::restore_state::RestoreState;
 use crate::target::kubernetes::apply::results::Ledger;
 use crate::target::kubernetes::apply::second_write::{Finisher, Second};
-use crate::target::kubernetes::cluster_state::Ground;
+use crate::target::kubernetes::cluster_state::ClusterState;
 use crate::target::kubernetes::judge::{Judge, Verdict, is_one, merges};
 use crate::target::kubernetes::lines::{Room, lines, open, paced};
 use crate::target::kubernetes::object::{Key, ObjectRef, text};
 use crate::target::kubernetes::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
-use crate::target::kubernetes::selection_usage::Fits;
+use crate::target::kubernetes::selection_usage::SelectionUsage;
 use crate::target::kubernetes::served_kinds::{Target, segment};
 use crate::target::kubernetes::warning::Warning;
 use crate::target::kubernetes::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
@@ -50,7 +50,7 @@ pub async fn restore_resources(
     meter: &Meter,
 ) -> Result<RestoreReport, RestoreError> {
     let kinds = order::selected(streams, config);
-    let ground = Ground::read(cluster).await?;
+    let ground = ClusterState::read(cluster).await?;
     let foreign = ground.is_foreign(config);
     let mut ledger = Ledger::new(told, meter, kinds.len());
     ledger.report.foreign = foreign;
@@ -62,12 +62,12 @@ pub async fn restore_resources(
         config,
         ground,
         foreign,
-        known: Known::default(),
+        known: RestoreState::default(),
         names: HashMap::new(),
         defined: HashSet::new(),
         ledger,
         kinds,
-        fits: Fits::new(config),
+        fits: SelectionUsage::new(config),
     };
     for last in [false, true] {
         restore.rounds(last).await?;
@@ -81,16 +81,16 @@ struct Restore<'a> {
     cluster: &'a Cluster,
     streams: &'a dyn ResourceStreams,
     config: &'a RestoreConfig,
-    ground: Ground,
+    ground: ClusterState,
     foreign: bool,
-    known: Known,
+    known: RestoreState,
     /// If namespaces are mapped: the line that took each name.
     names: HashMap<Key, u64>,
     /// Resources whose definitions were created by this restore.
     defined: HashSet<String>,
     ledger: Ledger<'a>,
     kinds: Vec<KindInfo>,
-    fits: Fits<'a>,
+    fits: SelectionUsage<'a>,
 }
 
 impl Restore<'_> {

@@ -9,7 +9,7 @@ use crate::kubernetes::{ApiError, ApiStatus, Cluster};
 use crate::target::kubernetes::RestoreConfig;
 use crate::target::kubernetes::apply::given_up::GIVEN_UP;
 use crate::target::kubernetes::change::{beside, carry_over, lacks};
-use crate::target::kubernetes::judge::{Meeting, Ready, reconcile};
+use crate::target::kubernetes::judge::{ExistingAction, Ready, reconcile};
 use crate::target::kubernetes::object::{ObjectRef, Owner, Paths, each, each_mut, is_object, map_mut, text};
 
 /// The field manager name of a restore.
@@ -17,7 +17,7 @@ pub(crate) const MANAGER: &str = "kbak";
 
 /// The fields of an object that a second write sets.
 #[derive(Debug, Default)]
-pub(crate) struct Wants {
+pub(crate) struct SecondWrite {
     /// The owners in the backup, as the target names them.
     pub(crate) owners: Vec<Owner>,
     /// True if a modifier set the owners; they are then part of the create.
@@ -53,19 +53,19 @@ enum Owned {
 
 /// The second writes that an object still needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Owes {
+pub(crate) struct PendingWrites {
     pub(crate) owners: bool,
     pub(crate) managers: bool,
     pub(crate) status: bool,
 }
 
-impl Owes {
+impl PendingWrites {
     pub(crate) fn any(self) -> bool {
         self != Self::default()
     }
 }
 
-impl Wants {
+impl SecondWrite {
     /// Returns the second writes for a `stored` object; `owners` are named as in the target. `status`:
     /// restore its status.
     pub(crate) fn new(stored: &Value, owners: Vec<Owner>, status: bool) -> Self {
@@ -93,9 +93,9 @@ impl Wants {
     }
 
     /// Returns the writes for an object that was just created or replaced.
-    pub(crate) fn all(&self) -> Owes {
+    pub(crate) fn all(&self) -> PendingWrites {
         let managers = !self.managers.is_empty();
-        Owes { owners: self.links(), managers, status: self.status.is_some() }
+        PendingWrites { owners: self.links(), managers, status: self.status.is_some() }
     }
 
     /// True if a second write sets owners.
@@ -104,34 +104,34 @@ impl Wants {
     }
 
     /// Returns the writes for an object that was `there`, after `met` was carried out.
-    pub(crate) fn after(&self, met: &Meeting, there: &Value) -> Owes {
+    pub(crate) fn after(&self, met: &ExistingAction, there: &Value) -> PendingWrites {
         match met {
-            Meeting::Differs | Meeting::AsMade => Owes::default(),
+            ExistingAction::Differs | ExistingAction::AsMade => PendingWrites::default(),
             // The other users of a shared object decide its owners.
-            Meeting::Leave | Meeting::Merge(_) => self.left(there),
-            Meeting::Patch(_) => self.beside(there),
-            Meeting::Replace => self.all(),
+            ExistingAction::Leave | ExistingAction::Merge(_) => self.left(there),
+            ExistingAction::Patch(_) => self.beside(there),
+            ExistingAction::Replace => self.all(),
         }
     }
 
     /// Returns the writes that a patch of the object does not cover.
-    fn beside(&self, there: &Value) -> Owes {
+    fn beside(&self, there: &Value) -> PendingWrites {
         let owners = self.links() && self.owned(there) != Owned::Same;
         let left = self.left(there);
         let managers = left.managers || (owners && self.may_manage(there));
-        Owes { owners, managers, status: self.lacks_status(there) || (self.moved && left.status) }
+        PendingWrites { owners, managers, status: self.lacks_status(there) || (self.moved && left.status) }
     }
 
     /// Returns the writes that an earlier restore did not finish on an object left unchanged. Managers are
     /// written last and remove the restore's own entry.
-    fn left(&self, there: &Value) -> Owes {
+    fn left(&self, there: &Value) -> PendingWrites {
         if !is_made(there) {
-            return Owes::default();
+            return PendingWrites::default();
         }
         let owners = self.links() && self.owned(there) == Owned::Lacks;
         let managed = each(there, "/metadata/managedFields").any(|one| text(one, "/operation") == "Apply");
         let said = each(there, "/metadata/managedFields").any(is_of_status);
-        Owes {
+        PendingWrites {
             owners,
             managers: self.may_manage(there) && (owners || (is_ours(there) && !managed)),
             status: self.status.is_some() && !said,
@@ -222,14 +222,14 @@ pub(crate) async fn meet(
     config: &RestoreConfig,
     object: &ObjectRef,
     ready: &mut Ready,
-    wants: &Wants,
+    wants: &SecondWrite,
     suspended: bool,
     there: &Value,
-) -> Result<Meeting, ApiError> {
+) -> Result<ExistingAction, ApiError> {
     match (reconcile(config, object, ready, wants, suspended, there), object.paths(&ready.kind)) {
-        (Meeting::AsMade, Some(paths)) => Ok(match remade(cluster, &paths, ready, there).await? {
-            true => Meeting::Leave,
-            false => Meeting::Differs,
+        (ExistingAction::AsMade, Some(paths)) => Ok(match remade(cluster, &paths, ready, there).await? {
+            true => ExistingAction::Leave,
+            false => ExistingAction::Differs,
         }),
         (met, _) => Ok(met),
     }
@@ -314,7 +314,8 @@ mod tests {
             (vec![a.clone(), b.clone()], vec![a.clone(), a.clone()], Owned::Lacks),
             (vec![a.clone(), a.clone()], vec![a], Owned::Same),
         ] {
-            let wants = Wants { owners: wanted.iter().map(Owner::new).collect(), ..Wants::default() };
+            let wants =
+                SecondWrite { owners: wanted.iter().map(Owner::new).collect(), ..SecondWrite::default() };
             assert_eq!(wants.owned(&object(&there)), owned, "{wanted:?}");
         }
     }
@@ -323,15 +324,18 @@ mod tests {
     fn patch_keeps_pending_writes_of_an_earlier_restore() {
         let applied = json!({"manager": "argo", "operation": "Apply"});
         let object = |manager: &Value, status: u32| json!({"metadata": {"managedFields": [manager]}, "status": {"a": status}});
-        let wants = Wants::new(&object(&applied, 1), Vec::new(), true);
+        let wants = SecondWrite::new(&object(&applied, 1), Vec::new(), true);
         let ours = object(&json!({"manager": MANAGER, "operation": "Update"}), 2);
-        let owes = |there: &Value| wants.after(&Meeting::Patch(None), there);
-        assert_eq!(owes(&ours), Owes { owners: false, managers: true, status: true });
-        assert_eq!(owes(&object(&applied, 2)), Owes { owners: false, managers: false, status: true });
-        let moved = Wants { moved: true, ..Wants::new(&object(&applied, 1), Vec::new(), true) };
-        assert_eq!(moved.after(&Meeting::Patch(None), &ours), owes(&ours), "nobody said one");
+        let owes = |there: &Value| wants.after(&ExistingAction::Patch(None), there);
+        assert_eq!(owes(&ours), PendingWrites { owners: false, managers: true, status: true });
+        assert_eq!(
+            owes(&object(&applied, 2)),
+            PendingWrites { owners: false, managers: false, status: true }
+        );
+        let moved = SecondWrite { moved: true, ..SecondWrite::new(&object(&applied, 1), Vec::new(), true) };
+        assert_eq!(moved.after(&ExistingAction::Patch(None), &ours), owes(&ours), "nobody said one");
         let said = json!({"metadata": {"managedFields": [{"manager": MANAGER}, {"manager": "a", "subresource": "status"}]}});
-        assert!(!moved.after(&Meeting::Patch(None), &said).status, "it may be said otherwise here");
+        assert!(!moved.after(&ExistingAction::Patch(None), &said).status, "it may be said otherwise here");
     }
 
     #[test]

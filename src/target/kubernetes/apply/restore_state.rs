@@ -14,7 +14,7 @@ use crate::target::kubernetes::served_kinds::segment;
 
 /// State that all creates of a restore share.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct RestoreState {
     /// Existing PersistentVolumes and their claims.
     volumes: tokio::sync::Mutex<HashMap<String, Volume>>,
     /// PersistentVolumes that this restore could not create so far.
@@ -50,7 +50,7 @@ pub(crate) enum ForClaim {
     NotYet(Refusal),
 }
 
-impl Known {
+impl RestoreState {
     pub(crate) fn is_stuck(&self, namespace: &str) -> bool {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
     }

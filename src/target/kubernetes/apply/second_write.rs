@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::target::kubernetes::apply::live_owners::Owners;
-use crate::target::kubernetes::apply::ownership::{MANAGER, Owes, is_ours, observe};
+use crate::target::kubernetes::apply::ownership::{MANAGER, PendingWrites, is_ours, observe};
 use crate::target::kubernetes::cluster_state::look;
 use crate::target::kubernetes::object::{ObjectRef, Owner, each, is_object, map_mut};
 use crate::target::kubernetes::outcome::Refusal;
@@ -26,7 +26,7 @@ use crate::target::kubernetes::{RestoreConfig, RestoreError};
 /// unchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Uids {
-    known: HashMap<u128, (Uid, Owes)>,
+    known: HashMap<u128, (Uid, PendingWrites)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Uids {
 
     /// Records that the object with UID `old` now has UID `new`, and its pending second writes `owes`. Does
     /// nothing if either UID is empty.
-    pub(crate) fn learn(&mut self, old: &str, new: &str, owes: Owes) {
+    pub(crate) fn learn(&mut self, old: &str, new: &str, owes: PendingWrites) {
         if !old.is_empty() && !new.is_empty() {
             self.known.insert(Self::key(old), (Uid::new(new), owes));
         }
@@ -79,7 +79,7 @@ impl Uids {
         self.known.get(&Self::key(old)).map(|(uid, _)| uid.text())
     }
 
-    pub(crate) fn owes(&self, old: &str) -> Owes {
+    pub(crate) fn owes(&self, old: &str) -> PendingWrites {
         self.known.get(&Self::key(old)).map(|(_, owes)| *owes).unwrap_or_default()
     }
 }
@@ -133,7 +133,7 @@ fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
 /// the restore, unless the object that is `there` has one. The server records no manager that set no field.
 fn managers_of(
     stored: &Value,
-    owes: Owes,
+    owes: PendingWrites,
     owned: &References,
     there: Option<&Value>,
     kind: &KindInfo,
@@ -183,7 +183,7 @@ impl Finisher<'_> {
     pub(crate) async fn finish(
         &self,
         stored: &Value,
-        owes: Owes,
+        owes: PendingWrites,
         named: &ObjectRef,
         kind: &KindInfo,
     ) -> Result<Second, RestoreError> {
@@ -198,7 +198,7 @@ impl Finisher<'_> {
     async fn writes(
         &self,
         stored: &Value,
-        owes: Owes,
+        owes: PendingWrites,
         named: &ObjectRef,
         kind: &KindInfo,
         second: &mut Second,
@@ -251,7 +251,7 @@ impl Finisher<'_> {
     }
 
     /// Returns the status to write, if any.
-    fn status_of(&self, stored: &Value, owes: Owes, kind: &KindInfo) -> Option<Value> {
+    fn status_of(&self, stored: &Value, owes: PendingWrites, kind: &KindInfo) -> Option<Value> {
         stored.get("status").filter(|_| owes.status && kind.has("status")).cloned()
     }
 
@@ -327,9 +327,9 @@ mod tests {
     fn uids_of_any_form_are_found() {
         let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
         let mut uids = Uids::default();
-        let owes = Owes { owners: true, ..Owes::default() };
+        let owes = PendingWrites { owners: true, ..PendingWrites::default() };
         uids.learn(old, new, owes);
-        uids.learn("no uuid", "other", Owes::default());
+        uids.learn("no uuid", "other", PendingWrites::default());
         assert_eq!((uids.get(old).as_deref(), uids.get("no uuid").as_deref()), (Some(new), Some("other")));
         assert_eq!(uids.get("gone"), None);
         assert!(uids.owes(old) == owes && !uids.owes("no uuid").any());

@@ -11,14 +11,14 @@ const OWN_NAME: &str = "kubernetes.io/metadata.name";
 
 /// The difference between an existing object and the one that a restore would create.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Beside {
+pub(crate) struct Comparison {
     /// A merge patch that changes it to the backup's state; none if it has all of that.
     pub(crate) patch: Option<Value>,
     /// True if it has fields that the backup does not have.
     pub(crate) more: bool,
 }
 
-impl Beside {
+impl Comparison {
     pub(crate) fn is_same(&self) -> bool {
         self.patch.is_none() && !self.more
     }
@@ -27,7 +27,7 @@ impl Beside {
 /// Compares `there` with `wanted`, ignoring fields that the server or a controller sets in every object.
 /// `moved`: the backup has another version of the API, which may have other defaults; only fields in `wanted`
 /// are compared then.
-pub(crate) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, there: &Value) -> Beside {
+pub(crate) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, there: &Value) -> Comparison {
     let status = wanted.get("status").is_none();
     let mut given = wanted.clone();
     carry_over(kind, &mut given, there);
@@ -38,7 +38,7 @@ pub(crate) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, there: &Value
         patch.get_or_insert_with(|| json!({}));
         patch.iter_mut().for_each(|patch| merge(patch, &claim));
     }
-    Beside { patch, more: !moved && missing(&now, Some(&wanted), true).is_some() }
+    Comparison { patch, more: !moved && missing(&now, Some(&wanted), true).is_some() }
 }
 
 /// Returns the object without the fields that its writers do not set.
@@ -193,7 +193,7 @@ mod tests {
         assert!(beside(&kind, true, &wanted, &there).is_same(), "other versions have other defaults");
         there["spec"]["ports"] = wanted["spec"]["ports"].clone();
         there["spec"]["externalIPs"] = json!(["203.0.113.9"]);
-        assert_eq!(beside(&kind, false, &wanted, &there), Beside { patch: None, more: true });
+        assert_eq!(beside(&kind, false, &wanted, &there), Comparison { patch: None, more: true });
     }
 
     #[test]

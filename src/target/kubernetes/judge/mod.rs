@@ -13,13 +13,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::apply::ownership::Wants;
+use crate::target::kubernetes::apply::ownership::SecondWrite;
 use crate::target::kubernetes::change;
 use crate::target::kubernetes::change::{Change, Changes, Moved, NodePorts};
 use crate::target::kubernetes::config::{Allow, Release, RestoreConfig, Scope};
 use crate::target::kubernetes::object::{ObjectRef, Owner, each, paths, text};
 use crate::target::kubernetes::outcome::Refusal;
-use crate::target::kubernetes::selection_usage::Fits;
+use crate::target::kubernetes::selection_usage::SelectionUsage;
 use crate::target::kubernetes::served_kinds::{Place, Target};
 
 pub(crate) use crate::target::kubernetes::judge::allow::gate;
@@ -27,7 +27,9 @@ pub use crate::target::kubernetes::judge::derived::Derived;
 pub(crate) use crate::target::kubernetes::judge::gitops::MARKS;
 pub use crate::target::kubernetes::judge::gitops::Tool;
 pub use crate::target::kubernetes::judge::infrastructure::Infrastructure;
-pub(crate) use crate::target::kubernetes::judge::reconcile::{Meeting, is_there, lost, reconcile, suspended};
+pub(crate) use crate::target::kubernetes::judge::reconcile::{
+    ExistingAction, is_there, lost, reconcile, suspended,
+};
 
 /// The reason why an object is not restored although it has no fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -81,7 +83,7 @@ pub(crate) struct Judged {
     /// The object's UID in the backup.
     pub(crate) old_uid: String,
     /// Fields that only a second write can set.
-    pub(crate) wants: Wants,
+    pub(crate) wants: SecondWrite,
     /// True if it is a Helm release in a mapped namespace.
     pub(crate) helm_moved: bool,
     /// The changes made to the object.
@@ -98,7 +100,7 @@ pub(crate) struct Judge<'a> {
     /// True if the target is another cluster than that of the backup and does not take its place.
     pub(crate) foreign: bool,
     /// Records which selectors match an object.
-    pub(crate) fits: &'a Fits<'a>,
+    pub(crate) fits: &'a SelectionUsage<'a>,
 }
 
 impl Judge<'_> {
@@ -136,7 +138,7 @@ impl Judge<'_> {
             object: self.renamed(&named),
             from: space.clone(),
             old_uid: text(&object, "/metadata/uid").to_owned(),
-            wants: Wants::default(),
+            wants: SecondWrite::default(),
             helm_moved: mapped && gitops::helm_release(self.kind, &object),
             changes: Vec::new(),
             verdict: Verdict::Unserved,
@@ -160,11 +162,11 @@ impl Judge<'_> {
         judged
     }
 
-    fn wants(&self, named: &ObjectRef, object: &Value) -> Wants {
+    fn wants(&self, named: &ObjectRef, object: &Value) -> SecondWrite {
         let owners = each(object, "/metadata/ownerReferences");
         let owners = owners.map(|reference| Owner::stored(reference, self.config, self.target));
         let status = self.config.status.iter().any(|glob| glob.matches(&named.resource));
-        Wants::new(object, owners.collect(), status)
+        SecondWrite::new(object, owners.collect(), status)
     }
 
     fn renamed(&self, named: &ObjectRef) -> ObjectRef {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::target::kubernetes::apply::ownership::{Wants, is_as_made};
+use crate::target::kubernetes::apply::ownership::{SecondWrite, is_as_made};
 use crate::target::kubernetes::change::{Change, beside, merge};
 use crate::target::kubernetes::config::{Existing, RestoreConfig};
 use crate::target::kubernetes::judge::{Ready, merges, side_effects};
@@ -13,7 +13,7 @@ const NAMED: usize = 8;
 
 /// The treatment of an existing object.
 #[derive(Debug)]
-pub(crate) enum Meeting {
+pub(crate) enum ExistingAction {
     /// It equals the backup and is left unchanged.
     Leave,
     /// It differs from the backup but may be as a restore created it; a dry run decides.
@@ -34,10 +34,10 @@ pub(crate) fn reconcile(
     config: &RestoreConfig,
     object: &ObjectRef,
     ready: &mut Ready,
-    wants: &Wants,
+    wants: &SecondWrite,
     suspended: bool,
     there: &Value,
-) -> Meeting {
+) -> ExistingAction {
     if suspended {
         side_effects::keep_running(&ready.kind, &mut ready.body, there);
     }
@@ -46,24 +46,24 @@ pub(crate) fn reconcile(
     let is_same = beside.is_same() && owned;
     let status = || wants.lacks_status(there);
     match (config.existing, beside.patch) {
-        (Some(Existing::Replace), _) if !is_same => Meeting::Replace,
-        (Some(Existing::Replace), _) if status() => Meeting::Patch(None),
+        (Some(Existing::Replace), _) if !is_same => ExistingAction::Replace,
+        (Some(Existing::Replace), _) if status() => ExistingAction::Patch(None),
         // A patch keeps fields that only the cluster has.
         (Some(Existing::Patch), patch) => {
             let patch = if owned { patch } else { with_owners(patch, &ready.body) };
             let second = status() || (!owned && wants.links());
-            if patch.is_some() || second { Meeting::Patch(patch) } else { Meeting::Leave }
+            if patch.is_some() || second { ExistingAction::Patch(patch) } else { ExistingAction::Leave }
         }
-        _ if is_same => Meeting::Leave,
-        (_, patch) if merges(object) => patch.map_or(Meeting::Leave, Meeting::Merge),
+        _ if is_same => ExistingAction::Leave,
+        (_, patch) if merges(object) => patch.map_or(ExistingAction::Leave, ExistingAction::Merge),
         (_, patch)
             if owned
                 && is_as_made(there)
                 && !patch.as_ref().is_some_and(|patch| leaves_unset(there, patch)) =>
         {
-            Meeting::AsMade
+            ExistingAction::AsMade
         }
-        _ => Meeting::Differs,
+        _ => ExistingAction::Differs,
     }
 }
 
@@ -76,7 +76,7 @@ fn with_owners(patch: Option<Value>, body: &Value) -> Option<Value> {
 }
 
 /// True if `there` equals the object that would be created, including its owners.
-pub(crate) fn is_there(ready: &Ready, wants: &Wants, there: &Value) -> bool {
+pub(crate) fn is_there(ready: &Ready, wants: &SecondWrite, there: &Value) -> bool {
     beside(&ready.kind, ready.moved, &ready.body, there).is_same() && wants.is_owned(there)
 }
 

@@ -11,20 +11,20 @@ use serde_json::Value;
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::report::event::Meter;
 use crate::target::kubernetes::apply::live_owners::Owners;
-use crate::target::kubernetes::apply::ownership::{Owes, Wants, dry, meet};
+use crate::target::kubernetes::apply::ownership::{PendingWrites, SecondWrite, dry, meet};
 use crate::target::kubernetes::apply::second_write::Uids;
 use crate::target::kubernetes::apply::webhooks::{DeadHooks, backends};
-use crate::target::kubernetes::cluster_state::{Ground, Present};
+use crate::target::kubernetes::cluster_state::{ClusterState, Present};
 use crate::target::kubernetes::config::RestoreConfig;
 use crate::target::kubernetes::judge::{
-    Judge, Judged, Meeting, Ready, Verdict, is_one, is_there, merges, suspended,
+    ExistingAction, Judge, Judged, Ready, Verdict, is_one, is_there, merges, suspended,
 };
 use crate::target::kubernetes::lines::{Room, lines, open, paced};
 use crate::target::kubernetes::object::{Key, Owner};
 use crate::target::kubernetes::outcome::{Obstacle, Refusal};
 use crate::target::kubernetes::plan::totals::Sums;
 use crate::target::kubernetes::plan::{Action, Conflict, Decision, Grade, Plan, Wait};
-use crate::target::kubernetes::selection_usage::Fits;
+use crate::target::kubernetes::selection_usage::SelectionUsage;
 use crate::target::kubernetes::{ResourceStreams, RestoreError, order};
 
 /// The largest number of owners that are looked up in the cluster.
@@ -44,15 +44,15 @@ pub async fn plan_resources(
     told: &mut (dyn FnMut(&Decision) + Send),
     meter: &Meter,
 ) -> Result<Plan, RestoreError> {
-    let ground = Ground::read(cluster).await?;
+    let ground = ClusterState::read(cluster).await?;
     let foreign = ground.is_foreign(config);
     let hooks = DeadHooks::read(cluster).await?;
     let kinds = order::selected(streams, config);
     let mut sums = Sums::default();
     sums.mix(&(foreign, config.status.iter().map(crate::plan::Glob::as_str).collect::<Vec<_>>()));
-    let fits = Fits::new(config);
+    let fits = SelectionUsage::new(config);
     let brought = definitions(streams, &kinds, config, &ground, foreign, &fits).await?;
-    let mut survey = Survey {
+    let mut survey = PlanPass {
         cluster,
         config,
         ground: &ground,
@@ -116,9 +116,9 @@ async fn definitions(
     streams: &dyn ResourceStreams,
     kinds: &[KindInfo],
     config: &RestoreConfig,
-    ground: &Ground,
+    ground: &ClusterState,
     foreign: bool,
-    fits: &Fits<'_>,
+    fits: &SelectionUsage<'_>,
 ) -> Result<HashSet<String>, RestoreError> {
     let mut brought = HashSet::new();
     for kind in kinds.iter().filter(|kind| order::is_definition(kind)) {
@@ -157,21 +157,21 @@ struct Counted {
 struct Facts {
     from: String,
     old_uid: u128,
-    wants: Wants,
-    owes: Owes,
+    wants: SecondWrite,
+    owes: PendingWrites,
     /// True if the object needs second writes only.
     alone: bool,
     helm_moved: bool,
     bytes: u64,
 }
 
-struct Survey<'a> {
+struct PlanPass<'a> {
     cluster: &'a Cluster,
     config: &'a RestoreConfig,
-    ground: &'a Ground,
+    ground: &'a ClusterState,
     hooks: DeadHooks,
     foreign: bool,
-    fits: &'a Fits<'a>,
+    fits: &'a SelectionUsage<'a>,
     dry_run: bool,
     brought: HashSet<String>,
     counted: Counted,
@@ -181,7 +181,7 @@ struct Survey<'a> {
     blind: AtomicBool,
 }
 
-impl Survey<'_> {
+impl PlanPass<'_> {
     async fn kind(
         &mut self,
         streams: &dyn ResourceStreams,
@@ -292,7 +292,7 @@ impl Survey<'_> {
             from: judged.from,
             old_uid: Uids::key(&judged.old_uid),
             wants: judged.wants,
-            owes: Owes::default(),
+            owes: PendingWrites::default(),
             alone: false,
             helm_moved: judged.helm_moved,
             bytes: 0,
@@ -379,7 +379,7 @@ impl Survey<'_> {
             && self.ground.lists_namespaces
             && !self.namespaces.contains(name)
         {
-            facts.owes = Owes::default();
+            facts.owes = PendingWrites::default();
             decision.action = Action::Conflict(Conflict::NoNamespace);
             return Ok(decision);
         }
@@ -421,7 +421,7 @@ impl Survey<'_> {
         &self,
         decision: &Decision,
         ready: &Ready,
-        wants: &Wants,
+        wants: &SecondWrite,
         present: &Present,
     ) -> Result<bool, ApiError> {
         let there = self.find(decision, ready, present).await?;
@@ -439,13 +439,13 @@ impl Survey<'_> {
         let (suspended, wants) = (suspended(&decision.changes), &facts.wants);
         let met =
             meet(self.cluster, self.config, &decision.object, &mut ready, wants, suspended, there).await?;
-        facts.alone = matches!(met, Meeting::Patch(None));
+        facts.alone = matches!(met, ExistingAction::Patch(None));
         facts.owes = wants.after(&met, there);
         Ok(match met {
-            Meeting::Leave => Action::Leave,
-            Meeting::Differs | Meeting::AsMade => Action::Conflict(Conflict::Differs),
-            Meeting::Merge(_) | Meeting::Patch(_) => Action::Patch,
-            Meeting::Replace => Action::Replace,
+            ExistingAction::Leave => Action::Leave,
+            ExistingAction::Differs | ExistingAction::AsMade => Action::Conflict(Conflict::Differs),
+            ExistingAction::Merge(_) | ExistingAction::Patch(_) => Action::Patch,
+            ExistingAction::Replace => Action::Replace,
         })
     }
 

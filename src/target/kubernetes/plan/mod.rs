@@ -13,7 +13,7 @@ use crate::target::kubernetes::config::{Allow, Release};
 use crate::target::kubernetes::judge::Skip;
 use crate::target::kubernetes::object::ObjectRef;
 use crate::target::kubernetes::outcome::Refusal;
-use crate::target::kubernetes::selection_usage::Absent;
+use crate::target::kubernetes::selection_usage::UnmatchedSelector;
 
 pub use crate::target::kubernetes::plan::build::plan_resources;
 pub use crate::target::kubernetes::plan::totals::{ChangeSum, Sum};
@@ -160,7 +160,7 @@ pub struct Plan {
     pub owners_lost: u64,
     /// Selectors that match no object of the snapshot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub absent: Vec<Absent>,
+    pub absent: Vec<UnmatchedSelector>,
     /// Notes for the reader of the plan.
     pub notes: Vec<String>,
 }
