@@ -6,4 +6,4 @@ pub mod listing;
 pub mod stat;
 
 pub use beneath::Root;
-pub use stat::{Device, FileType, Inode, Stat, Time};
+pub use stat::{FileType, Inode, Stat};

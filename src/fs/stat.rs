@@ -3,33 +3,7 @@
 
 use rustix::fs::{FileType as RawType, Statx};
 
-/// A time as the file system stores it: seconds since 1970 (negative before) and nanoseconds that
-/// count forward from there (0 to 999,999,999). The range is wider than that of calendar types,
-/// because file systems hold such times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Time {
-    /// Whole seconds since 1970-01-01T00:00:00Z, rounded down.
-    pub seconds: i64,
-    /// Nanoseconds after `seconds`, less than 1,000,000,000.
-    pub nanos: u32,
-}
-
-impl Time {
-    /// Returns nanoseconds since 1970, for comparison with other clocks.
-    #[must_use]
-    pub fn total_nanos(self) -> i128 {
-        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
-    }
-}
-
-/// The number of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Device {
-    /// The major number: the driver.
-    pub major: u32,
-    /// The minor number: one of the driver's devices.
-    pub minor: u32,
-}
+use crate::format::tar::{Device, Time};
 
 /// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,8 +3,8 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
 
+use kbak::format::tar::Device;
 use kbak::format::tar::Kind;
-use kbak::fs::Device;
 use kbak::target::volume::{ExistingFiles, FailureKind};
 
 use super::volume::{apply, case, directory, entry, file, hard, options};

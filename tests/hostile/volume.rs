@@ -4,9 +4,9 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use kbak::format::tar::Time;
 use kbak::format::tar::parse::Event;
 use kbak::format::tar::{Entry, Extent, Kind, ROOT, Xattr};
-use kbak::fs::Time;
 use kbak::target::volume::{ExistingFiles, FailureKind, Report, Target, TargetError, TargetOptions};
 
 use super::{Cage, names};

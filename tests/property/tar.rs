@@ -8,8 +8,8 @@ use std::process::Command;
 use kbak::format::tar;
 use kbak::format::tar::order::compare;
 use kbak::format::tar::parse::{Event, Expect, ParseError, Parser};
+use kbak::format::tar::{Device, Time};
 use kbak::format::tar::{END, Entry, Extent, Kind, MAX_SIZE, OwnerNames, ROOT, Xattr, encode, padding};
-use kbak::fs::{Device, Time};
 use kbak::source::volume::VolumeOptions;
 use proptest::prelude::*;
 

@@ -8,7 +8,7 @@ use crate::format::tar::header;
 use crate::format::tar::header::at;
 use crate::format::tar::pax::key;
 use crate::format::tar::{BLOCK, EncodeError, Entry, Extent, Kind, OwnerNames, ROOT, Xattr, order};
-use crate::fs::{Device, Time};
+use crate::format::tar::{Device, Time};
 
 /// The fault in a member's header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -31,8 +31,6 @@ pub mod parse;
 pub mod pax;
 pub mod sparse;
 
-use crate::fs::stat::{Device, Time};
-
 /// The block size of tar, in bytes.
 pub const BLOCK: usize = 512;
 /// The end of a stream: two blocks of zeros.
@@ -52,6 +50,34 @@ pub const MAX_EXTENTS: usize = 65_536;
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 /// The path of the volume's root.
 pub const ROOT: &[u8] = b".";
+
+/// A time as the file system stores it: seconds since 1970 (negative before) and nanoseconds that
+/// count forward from there (0 to 999,999,999). The range is wider than that of calendar types,
+/// because file systems hold such times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Whole seconds since 1970-01-01T00:00:00Z, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds after `seconds`, less than 1,000,000,000.
+    pub nanos: u32,
+}
+
+impl Time {
+    /// Returns nanoseconds since 1970, for comparison with other clocks.
+    #[must_use]
+    pub fn total_nanos(self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
+    }
+}
+
+/// The number of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// The major number: the driver.
+    pub major: u32,
+    /// The minor number: one of the driver's devices.
+    pub minor: u32,
+}
 
 /// A run of bytes that is not a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The records of a PAX extended header: `LENGTH KEY=VALUE\n`, where the length counts itself.
 
+use crate::format::tar::Time;
 use crate::format::tar::header;
 use crate::format::tar::header::{Fields, fits_name, fits_owner};
 use crate::format::tar::{BLOCK, EncodeError, Entry, Kind, MAX_PAX, ROOT, padding};
-use crate::fs::Time;
 
 /// The keys, in the order in which they are written.
 pub mod key {

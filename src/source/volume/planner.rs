@@ -17,11 +17,12 @@ use rustix::io::Errno;
 use super::Volume;
 use super::inspect::Place;
 use super::walk::{GapKind, LeftOut, Skip};
+use crate::format::tar::Device;
 use crate::format::tar::{MAX_PATH, ROOT};
 use crate::fs::beneath;
 use crate::fs::beneath::Mounts;
 use crate::fs::listing::{Listed, Listing, MAX_NAMES};
-use crate::fs::stat::{Device, FileType};
+use crate::fs::stat::FileType;
 
 /// The most entries in a batch.
 const BATCH: usize = 64;

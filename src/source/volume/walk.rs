@@ -381,7 +381,7 @@ fn look(volume: &Volume, step: Step) -> (Step, Option<Inspected>) {
 mod tests {
     use super::*;
     use crate::format::tar::Kind;
-    use crate::fs::Time;
+    use crate::format::tar::Time;
     use crate::source::volume::VolumeOptions;
 
     #[test]

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType as RawType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::format::tar::Device;
 use crate::format::tar::{Entry, Extent, Kind, order};
-use crate::fs::Device;
 use crate::runtime::kill_point;
 use crate::target::volume::attributes;
 use crate::target::volume::attributes::{Manner, Subject};

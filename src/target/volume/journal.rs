@@ -150,7 +150,7 @@ fn nameless(root: impl AsFd) -> Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::format::tar::Kind;
-    use crate::fs::Time;
+    use crate::format::tar::Time;
 
     #[test]
     fn records_are_read_both_ways_from_memory_and_file() {
