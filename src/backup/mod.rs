@@ -1,10 +1,13 @@
 //! Backup: turns items into streams, and streams into a snapshot.
 
+pub mod carrier;
+pub mod coordinator;
 mod cutter;
 pub mod database;
+pub mod error;
 pub mod item;
+pub mod job;
 pub mod resources;
-pub mod run;
 mod start;
 pub mod volume;
 

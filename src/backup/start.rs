@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::derive::EpochSecret;
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::layout::{self, ObjectKey};
@@ -25,7 +24,8 @@ use crate::repository::records::{self, Records};
 use crate::runtime::{Runtime, kill_point};
 use crate::store::Store;
 
-use super::run::{BackupJob, Place};
+use super::error::BackupError;
+use super::job::{BackupContext, BackupJob};
 
 /// Difference between this machine's clock and the store's, in seconds, above which a run warns.
 pub const CLOCK_WARN: i64 = 5 * 60;
@@ -43,24 +43,19 @@ pub(super) struct Start {
 }
 
 /// Opens the repository for a run of `job`.
-pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Failure> {
-    let Place { store, key, keeper, signers, runtime, reporter } = place;
+pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result<Start, BackupError> {
+    let BackupContext { store, key, keeper, signers, runtime, reporter } = context;
     reporter.event(Event::Phase { name: "open repository" });
-    check_repository(job, place).await?;
+    check_repository(job, context).await?;
     check_clock(store, runtime, reporter).await?;
     kill_point("backup.started");
     let plan = key.plan(&job.plan);
     let records = records::list(store, key.writer, Some(key.repository), signers, reporter).await?;
     if let Some(trust) = records.cut_offs(key.signing.public()).next() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "an owner has cut off this writer's key: nothing that it signs counts",
-        )
-        .fact("why", trust.why.clone())
-        .remedy("make a new writer key (kbak init), and find out who had this one"));
+        return Err(BackupError::WriterCutOff { why: trust.why.clone() });
     }
-    let context = EpochContext { store, runtime, key, plan, keeper };
-    let (epochs, ready) = create::begin(context, &job.wanted, signers, &records, reporter).await?;
+    let epoch_context = EpochContext { store, runtime, key, plan, keeper };
+    let (epochs, ready) = create::begin(epoch_context, &job.wanted, signers, &records, reporter).await?;
     kill_point("backup.epoch.ready");
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
@@ -75,15 +70,15 @@ pub(super) async fn begin(job: &BackupJob, place: Place<'_>) -> Result<Start, Fa
     }
     tell_rejected(&chain, reporter);
     kill_point("backup.chain.read");
-    let state = read_state(&chain, &ready, place).await;
+    let state = read_state(&chain, &ready, context).await;
     kill_point("backup.state.read");
     Ok(Start { ready, epochs, records, chain, state, began: runtime.clock.now() })
 }
 
 /// Refuses a folder that is not mounted, or where this writer has never written: kbak init stores its
 /// first epoch. Writes the marker again if it was lost while objects remain.
-async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failure> {
-    let Place { store, key, reporter, .. } = place;
+async fn check_repository(job: &BackupJob, context: BackupContext<'_>) -> Result<(), BackupError> {
+    let BackupContext { store, key, reporter, .. } = context;
     let known = !store.list(&format!("{}/", key.writer), None).await?.entries.is_empty();
     let found = look_at_marker(store).await?;
     if known && found == Named::Missing {
@@ -96,11 +91,7 @@ async fn check_repository(job: &BackupJob, place: Place<'_>) -> Result<(), Failu
     if known || job.wanted.new_epoch {
         return Ok(());
     }
-    let what = format!("{} holds nothing of this writer, not even its first epoch", store.describe());
-    Err(Failure::new(Exit::Usage, what).fact("writer", key.writer.to_string()).remedy(
-        "is this the right repository, and is it whole? kbak init --join makes a writer for another one; \
-         --new-epoch starts over in this one",
-    ))
+    Err(BackupError::NotThisWriters { store: store.describe(), writer: key.writer })
 }
 
 /// Warns of objects in the place of a snapshot that are none. One with a higher number than this
@@ -140,14 +131,15 @@ async fn expect_head(chain: &mut Chain, keeper: &dyn EpochKeeper, reporter: &Rep
     );
 }
 
-async fn check_clock(store: &Arc<dyn Store>, runtime: &Runtime, reporter: &Reporter) -> Result<(), Failure> {
+async fn check_clock(
+    store: &Arc<dyn Store>,
+    runtime: &Runtime,
+    reporter: &Reporter,
+) -> Result<(), BackupError> {
     let (theirs, ours) = (store.now().await?, runtime.clock.now());
     let apart = (theirs.as_second() - ours.as_second()).abs();
     if apart > CLOCK_REFUSE {
-        return Err(Failure::new(Exit::Usage, "this machine's clock and the store's differ too far")
-            .fact("store", theirs.to_string())
-            .fact("this machine", ours.to_string())
-            .remedy("set this machine's clock (chrony, systemd-timesyncd)"));
+        return Err(BackupError::Clock { store: theirs, machine: ours });
     }
     if apart > CLOCK_WARN {
         reporter.warn("clock", format!("the store's clock and this machine's are {apart} s apart"));
@@ -157,9 +149,9 @@ async fn check_clock(store: &Arc<dyn Store>, runtime: &Runtime, reporter: &Repor
 
 /// Returns the writer's state at the newest snapshot, or an empty state if it cannot be read, which
 /// costs one full read of the sources.
-async fn read_state(chain: &Chain, ready: &Ready, place: Place<'_>) -> State {
+async fn read_state(chain: &Chain, ready: &Ready, context: BackupContext<'_>) -> State {
     let Some(latest) = chain.latest() else { return State::default() };
-    let domain = place.key.names.id("domain", state::DOMAIN);
+    let domain = context.key.names.id("domain", state::DOMAIN);
     let secrets: Vec<(&VerifiedEpoch, &EpochSecret)> = [Some((&ready.epoch, &ready.secret))]
         .into_iter()
         .chain([ready.previous.as_ref().map(|(epoch, secret)| (epoch, secret))])
@@ -169,7 +161,7 @@ async fn read_state(chain: &Chain, ready: &Ready, place: Place<'_>) -> State {
         let held = secrets.iter().find(|(epoch, _)| epoch.epoch == objects.epoch);
         let (Some((epoch, secret)), Some(hash)) = (held, objects.objects.first()) else { continue };
         let key = epoch.path().in_domain(domain, crate::format::layout::Class::State, *hash);
-        let opened = match fetched::get(place.store, &key, *hash, state::MAX_STATE + (1 << 20)).await {
+        let opened = match fetched::get(context.store, &key, *hash, state::MAX_STATE + (1 << 20)).await {
             Ok(Named::Is(sealed)) => {
                 State::open(&sealed, &secret.domain(state::DOMAIN)).map_err(|error| error.to_string())
             }
@@ -179,7 +171,7 @@ async fn read_state(chain: &Chain, ready: &Ready, place: Place<'_>) -> State {
         };
         match opened {
             Ok(state) => return state,
-            Err(why) => place.reporter.warn(key.to_string(), format!("the writer's memory is lost: {why}")),
+            Err(why) => context.reporter.warn(key.to_string(), format!("the writer's memory is lost: {why}")),
         }
     }
     State::default()

@@ -6,9 +6,9 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use super::{CheckJob, ClusterJob, Finding, Weight, coverage, within};
-use crate::cli::failure::{Exit, Failure, causes};
 use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, cut, discover};
 use crate::plan::Glob;
+use crate::report::error::causes;
 use crate::report::event::{Meter, Reporter};
 use crate::report::text::{count, plural};
 
@@ -26,11 +26,7 @@ const TRIED: u32 = 33;
 pub(super) async fn check(job: &CheckJob, reporter: &Reporter) -> Vec<Finding> {
     match &job.cluster {
         None => Vec::new(),
-        Some(Err(failure)) => {
-            let mut finding = Finding::problem("cluster", causes(failure));
-            finding.remedy.clone_from(&failure.remedy);
-            vec![finding]
-        }
+        Some(Err(unresolved)) => vec![unresolved.finding("cluster")],
         Some(Ok(job)) => {
             let mut findings = within("cluster", cluster(job, reporter)).await;
             // Without an answer coverage cannot be checked, and the failure is already reported.
@@ -79,7 +75,7 @@ fn unreachable(error: ApiError) -> Finding {
         Some(403) => "the identity may not read discovery: bind it to the ClusterRole system:discovery",
         _ => "is the API server up, and the address in the kubeconfig right?",
     };
-    Finding::failure("cluster", Failure::new(Exit::Unreachable, causes(&error)).remedy(remedy))
+    Finding::problem("cluster", causes(&error)).remedy(remedy)
 }
 
 struct Version {

@@ -4,8 +4,7 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{DatabaseJob, Finding, within};
-use crate::cli::failure::{Exit, Failure};
+use super::{DatabaseJob, Finding, Unresolved, within};
 use crate::report::event::Reporter;
 use crate::report::text::{plural, size};
 use crate::source::database::postgres::{Chosen, Postgres};
@@ -17,7 +16,7 @@ const PARALLEL: usize = 4;
 const MOST_DATABASES: usize = 100;
 
 pub(super) async fn check(
-    jobs: &[(String, Result<DatabaseJob, Failure>)],
+    jobs: &[(String, Result<DatabaseJob, Unresolved>)],
     reporter: &Reporter,
 ) -> Vec<Finding> {
     if jobs.is_empty() {
@@ -31,7 +30,7 @@ pub(super) async fn check(
             async move {
                 let findings = match job {
                     Ok(job) => within(name, server(name, job)).await,
-                    Err(failure) => vec![Finding::problem(name, crate::cli::failure::causes(failure))],
+                    Err(unresolved) => vec![unresolved.finding(name)],
                 };
                 meter.add_done(1);
                 findings
@@ -41,7 +40,7 @@ pub(super) async fn check(
         .collect()
         .await;
     meter.end();
-    found.concat()
+    found.into_iter().flatten().collect()
 }
 
 async fn server(name: &str, job: &DatabaseJob) -> Vec<Finding> {
@@ -62,7 +61,7 @@ fn failed(name: &str, job: &DatabaseJob, error: DatabaseError) -> Finding {
         }
         _ => "correct it in the plan".to_owned(),
     };
-    Finding::failure(name, Failure::new(Exit::Usage, error.to_string()).remedy(remedy))
+    Finding::problem(name, error.to_string()).remedy(remedy)
 }
 
 async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseError> {
@@ -111,7 +110,7 @@ async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseEr
         findings.push(Finding::warning(name, what).remedy("use tls: verify-full, with caFile"));
     }
     if let Some(first) = findings.first_mut() {
-        *first = first.clone().took(began);
+        first.millis = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
     }
     Ok(findings)
 }
@@ -144,11 +143,8 @@ async fn readable(name: &str, server: &Postgres, database: &str) -> Option<Findi
             Some(Finding::problem(name, what).remedy(remedy))
         }
         Err(error) => {
-            let failure = Failure::new(Exit::Usage, error.to_string());
-            Some(Finding::failure(
-                name,
-                failure.remedy(format!("GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\";")),
-            ))
+            let remedy = format!("GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\";");
+            Some(Finding::problem(name, error.to_string()).remedy(remedy))
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Finding;
-use crate::cli::failure::causes;
 use crate::fs::FileType;
+use crate::report::error::causes;
 use crate::report::event::Reporter;
 use crate::report::text::count;
 use crate::runtime::Runtime;

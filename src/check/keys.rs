@@ -5,11 +5,11 @@ use std::path::Path;
 use tokio::time::Instant;
 
 use super::{CheckJob, Finding};
-use crate::cli::failure::{Exit, Failure};
 use crate::format::signers::Signers;
 use crate::keys::Owner;
 use crate::keys::private_file::folder_of;
 use crate::keys::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
+use crate::report::error::causes;
 use crate::runtime::Runtime;
 
 /// The text that is encrypted to each owner as a test.
@@ -58,7 +58,7 @@ impl Keys {
                 });
                 self.key = Some(key);
             }
-            Err(error) => self.add(Finding::failure("writer", error.into())),
+            Err(error) => self.add(Finding::error("writer", error)),
         }
     }
 
@@ -73,7 +73,7 @@ impl Keys {
                 self.add(Finding::good("writer", format!("{} holds the epoch's secret", path.display())));
                 self.held = Some(held);
             }
-            Err(error) => self.add(Finding::failure("writer", error.into())),
+            Err(error) => self.add(Finding::error("writer", error)),
         }
         let folder = folder_of(path);
         let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -93,23 +93,17 @@ impl Keys {
         });
         let label = file.display();
         let failed =
-            |what: String| Failure::new(Exit::Usage, what).remedy("give kbak.pub, which kbak init wrote");
+            |what: String| Finding::problem("signers", what).remedy("give kbak.pub, which kbak init wrote");
         let finding = match read {
-            Err(error) => Finding::failure(
-                "signers",
-                failed(format!("{label}: the pinned signers cannot be read")).because(error),
-            ),
+            Err(error) => failed(format!("{label}: the pinned signers cannot be read: {}", causes(&error))),
             Ok(text) => match Signers::parse(&text) {
                 Ok(signers) if !signers.is_empty() => {
                     self.signers.extend(signers);
                     self.pinned = true;
                     Finding::good("signers", format!("{label} pins who may sign"))
                 }
-                Ok(_) => Finding::failure("signers", failed(format!("{label}: it pins nobody"))),
-                Err(error) => Finding::failure(
-                    "signers",
-                    failed(format!("{label}: no OpenSSH allowed signers")).because(error),
-                ),
+                Ok(_) => failed(format!("{label}: it pins nobody")),
+                Err(error) => failed(format!("{label}: no OpenSSH allowed signers: {}", causes(&error))),
             },
         };
         self.add(finding);
@@ -131,9 +125,9 @@ impl Keys {
         }
         for (name, tried) in tried {
             if let Err(error) = tried {
-                let failure = Failure::new(Exit::Usage, format!("nothing can be encrypted to {name}"));
-                let failure = failure.because(error).remedy("check the recipient; a plugin must be on PATH");
-                self.add(Finding::failure("owners", failure));
+                let what = format!("nothing can be encrypted to {name}: {}", causes(&error));
+                let remedy = "check the recipient; a plugin must be on PATH";
+                self.add(Finding::problem("owners", what).remedy(remedy));
             }
         }
         if let [_] = job.owners.as_slice() {

@@ -25,15 +25,17 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::cli::failure::{Exit, Failure, causes};
 use crate::inventory::coverage::Watch;
+use crate::keys::writer_key::WriterFileError;
 use crate::keys::{Owner, Prompt};
 use crate::kubernetes::{Cluster, Selection};
 use crate::plan::{Glob, Problem};
 use crate::report::event::Reporter;
+use crate::report::outcome::Outcome;
 use crate::runtime::Runtime;
 use crate::source::database::DatabaseConfig;
 use crate::source::volume::VolumeOptions;
+use crate::store::StoreError;
 use crate::store::open::StoreOptions;
 
 pub use crate::store::probe::Weight;
@@ -41,8 +43,8 @@ pub use crate::store::probe::Weight;
 /// The time limit of each part, far more than it needs if everything answers.
 const PART: Duration = Duration::from_secs(90);
 
-/// The input of a check. If a setting of the plan cannot be resolved, the failure stands in its place and
-/// becomes a finding.
+/// The input of a check. If a setting of the plan cannot be resolved, its error stands in its
+/// place and becomes a finding.
 pub struct CheckJob {
     /// The plan's name.
     pub plan: String,
@@ -63,9 +65,9 @@ pub struct CheckJob {
     /// Asks a person, if an owner's plugin needs it.
     pub prompt: Arc<dyn Prompt>,
     /// The cluster, if the plan reads one.
-    pub cluster: Option<Result<ClusterJob, Failure>>,
+    pub cluster: Option<Result<ClusterJob, Unresolved>>,
     /// Databases by the item's name: connection and selection.
-    pub databases: Vec<(String, Result<DatabaseJob, Failure>)>,
+    pub databases: Vec<(String, Result<DatabaseJob, Unresolved>)>,
     /// Folders by the item's name.
     pub folders: Vec<(String, PathBuf, VolumeOptions)>,
 }
@@ -73,6 +75,21 @@ pub struct CheckJob {
 impl fmt::Debug for CheckJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CheckJob").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// A setting of the plan that cannot be resolved.
+#[derive(Debug)]
+pub struct Unresolved {
+    /// The failure with its causes, in one line.
+    pub what: String,
+    /// The remedy, if there is one.
+    pub remedy: Option<String>,
+}
+
+impl Unresolved {
+    fn finding(&self, about: &str) -> Finding {
+        Finding { remedy: self.remedy.clone(), ..Finding::problem(about, self.what.clone()) }
     }
 }
 
@@ -99,7 +116,7 @@ pub struct DatabaseJob {
 }
 
 /// The result of one check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Finding {
     /// The subject: `store`, `clock`, `writer`, `owners`, `cluster`, `rights`, an item.
     pub about: String,
@@ -113,11 +130,14 @@ pub struct Finding {
     /// The duration in milliseconds, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub millis: Option<u64>,
+    /// The typed error, whose text and remedy the command line adds.
+    #[serde(skip)]
+    pub error: Option<CheckError>,
 }
 
 impl Finding {
     fn new(about: &str, weight: Weight, what: impl Into<String>) -> Self {
-        Self { about: about.to_owned(), weight, what: what.into(), remedy: None, millis: None }
+        Self { about: about.to_owned(), weight, what: what.into(), remedy: None, millis: None, error: None }
     }
 
     fn good(about: &str, what: impl Into<String>) -> Self {
@@ -146,14 +166,22 @@ impl Finding {
         self
     }
 
-    /// Creates a finding from a failure. Causes and facts go into its line, because the check goes on.
-    fn failure(about: &str, failure: Failure) -> Self {
-        let mut what = causes(&failure);
-        for (label, value) in &failure.facts {
-            what.push_str(&format!("; {label} {value}"));
-        }
-        Self { remedy: failure.remedy, ..Self::problem(about, what) }
+    /// Creates a finding of an error. The command line knows its remedy.
+    fn error(about: &str, error: impl Into<CheckError>) -> Self {
+        let error = error.into();
+        Self { error: Some(error), ..Self::problem(about, String::new()) }
     }
+}
+
+/// An error that is a finding.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The store returned an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The writer's key files cannot be used.
+    #[error(transparent)]
+    Writer(#[from] WriterFileError),
 }
 
 /// The result of all checks.
@@ -168,7 +196,7 @@ pub struct Checked {
     /// The end time.
     pub finished: Timestamp,
     /// The exit code: 0, or 2 if there are problems.
-    pub exit: Exit,
+    pub exit: Outcome,
     /// The number of problems.
     pub problems: u64,
     /// The number of warnings.
@@ -210,7 +238,7 @@ pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Ch
         repository: job.store.url.clone(),
         started,
         finished: runtime.clock.now(),
-        exit: if problems == 0 { Exit::Safe } else { Exit::Usage },
+        exit: if problems == 0 { Outcome::Safe } else { Outcome::Usage },
         problems,
         warnings: count(Weight::Warning),
         wrote: stored.wrote,

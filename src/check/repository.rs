@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::keys::Keys;
 use super::{CheckJob, Finding};
-use crate::cli::failure::Failure;
 use crate::format::layout;
 use crate::format::marker;
 use crate::keys::Owner;
@@ -44,7 +43,7 @@ pub(super) async fn check(
     };
     let (records, epochs, now) = match read.await {
         Ok(read) => read,
-        Err(error) => return vec![marked, Finding::failure("repository", error.into())],
+        Err(error) => return vec![marked, Finding::error("repository", error)],
     };
     let mut findings = vec![marked];
     if let Some(trust) = records.cut_offs(key.signing.public()).next() {
@@ -99,7 +98,7 @@ async fn marked(store: &Arc<dyn Store>) -> Result<(), Finding> {
             let remedy = "make it with kbak init, or correct repository.url (prefix, bucket)";
             Err(Finding::problem("repository", what).remedy(remedy))
         }
-        Err(error) => Err(Finding::failure("repository", Failure::from(error))),
+        Err(error) => Err(Finding::error("repository", error)),
     }
 }
 

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::keys::Keys;
 use super::{CheckJob, Finding, Weight, repository, within};
 use crate::backup::{CLOCK_REFUSE, CLOCK_WARN};
-use crate::cli::failure::Failure;
 use crate::format::ids::WriterId;
 use crate::format::layout::probes_prefix;
 use crate::report::event::Reporter;
@@ -92,7 +91,7 @@ fn clock(ahead: i64) -> Finding {
 
 fn failed(error: StoreError) -> Finding {
     let about = if matches!(error.kind, StoreErrorKind::Clock(_)) { "clock" } else { "store" };
-    Finding::failure(about, Failure::from(error))
+    Finding::error(about, error)
 }
 
 /// Describes the objects that the probe wrote.

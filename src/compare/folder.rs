@@ -10,8 +10,7 @@ use futures::StreamExt as _;
 
 use super::member::{self, Side};
 use super::pieces::Pieces;
-use super::{Change, Difference, Take};
-use crate::cli::failure::Failure;
+use super::{Change, CompareError, Difference, Take};
 use crate::format::catalog::Line;
 use crate::format::tar::order;
 use crate::pipeline::fetch::ReadError;
@@ -29,7 +28,7 @@ const GAP: u64 = 1 << 20;
 ///
 /// # Errors
 /// Fails if one of them cannot be read or contradicts itself, or if `take` fails.
-pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>) -> Result<(), Failure> {
+pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>) -> Result<(), CompareError> {
     let mut join = Join {
         from,
         to,
@@ -84,7 +83,7 @@ struct Join<'a, 'b> {
 }
 
 impl Join<'_, '_> {
-    async fn tell(&mut self, change: Change, line: &Line, fields: Vec<String>) -> Result<(), Failure> {
+    async fn tell(&mut self, change: Change, line: &Line, fields: Vec<String>) -> Result<(), CompareError> {
         let one = self.difference(change, line.path.display(), fields);
         self.push(Waiting::Told(one)).await
     }
@@ -93,13 +92,13 @@ impl Join<'_, '_> {
         Difference { change, kind: self.from.body().name.clone(), object, fields }
     }
 
-    async fn push(&mut self, one: Waiting) -> Result<(), Failure> {
+    async fn push(&mut self, one: Waiting) -> Result<(), CompareError> {
         self.waiting.push(one);
         if self.waiting.len() < MOST { Ok(()) } else { self.flush().await }
     }
 
     /// Compares a path that exists on both sides.
-    async fn both(&mut self, (at, a): &(u64, Line), (to, b): &(u64, Line)) -> Result<(), Failure> {
+    async fn both(&mut self, (at, a): &(u64, Line), (to, b): &(u64, Line)) -> Result<(), CompareError> {
         let what = differences(a, b);
         if !what.is_empty() {
             return self.tell(Change::Changed, b, what).await;
@@ -121,25 +120,25 @@ impl Join<'_, '_> {
     }
 
     /// Reads the waiting members and reports the differences.
-    async fn flush(&mut self) -> Result<(), Failure> {
+    async fn flush(&mut self) -> Result<(), CompareError> {
         let (old, new) = self.open.take().unwrap_or_default();
         let mut sides = (Side::new(self.from, old), Side::new(self.to, new));
         for one in std::mem::take(&mut self.waiting) {
             let (path, old, new, touched) = match one {
                 Waiting::Told(one) => {
-                    (self.take)(one)?;
+                    (self.take)(one).map_err(CompareError::Output)?;
                     continue;
                 }
                 Waiting::Unread { path, old, new, touched } => (path, old, new, touched),
             };
             let what = member::differences((&mut sides.0, old), (&mut sides.1, new)).await;
-            let mut what = what.map_err(|failure| failure.fact("path", &path))?;
+            let mut what = what.map_err(|error| error.at("path", &path))?;
             if what.is_empty() && touched {
                 what.push(TOUCHED.into());
             }
             if !what.is_empty() {
                 let one = self.difference(Change::Changed, path, what);
-                (self.take)(one)?;
+                (self.take)(one).map_err(CompareError::Output)?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::future::try_join;
 use futures::stream::BoxStream;
 
-use crate::cli::failure::{Exit, Failure};
+use super::CompareError;
 use crate::format::name::Name;
 use crate::format::tar::parse::{Event, Expect, Parser};
 use crate::format::tar::{Entry, Extent, Kind, Xattr};
@@ -24,7 +24,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 pub(super) async fn differences(
     (old, before): (&mut Side, Range<u64>),
     (new, after): (&mut Side, Range<u64>),
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, CompareError> {
     let (mut old, mut new) = try_join(Member::open(old, before), Member::open(new, after)).await?;
     let what = attributes(&old.entry, &new.entry);
     if !what.is_empty() {
@@ -52,7 +52,7 @@ fn attributes(old: &Entry, new: &Entry) -> Vec<String> {
     what
 }
 
-async fn same_content(old: &mut Member<'_>, new: &mut Member<'_>) -> Result<bool, Failure> {
+async fn same_content(old: &mut Member<'_>, new: &mut Member<'_>) -> Result<bool, CompareError> {
     let (mut before, mut after) = (Bytes::new(), Bytes::new());
     loop {
         if before.is_empty() {
@@ -117,18 +117,18 @@ struct Member<'a> {
 
 impl<'a> Member<'a> {
     /// Skips to the member, and reads its header.
-    async fn open(side: &'a mut Side, range: Range<u64>) -> Result<Self, Failure> {
+    async fn open(side: &'a mut Side, range: Range<u64>) -> Result<Self, CompareError> {
         while !side.take(range.start).await?.is_empty() {}
         let parser = Parser::new(Expect::Members);
         let mut source = Source { side, end: range.end, parser, input: Bytes::new() };
         let Some(Step::Header(entry)) = source.step().await? else {
-            return Err(Failure::new(Exit::Damaged, "the catalog names a member where none begins"));
+            return Err(CompareError::Catalog("the catalog names a member where none begins"));
         };
         Ok(Self { source, entry: *entry, held: None, given: 0 })
     }
 
     /// Returns the next bytes of a file as a program reads them; empty at its end.
-    async fn next(&mut self) -> Result<Bytes, Failure> {
+    async fn next(&mut self) -> Result<Bytes, CompareError> {
         loop {
             match self.held.take() {
                 Some((at, bytes)) if self.given < at => {
@@ -179,14 +179,14 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    async fn step(&mut self) -> Result<Option<Step>, Failure> {
+    async fn step(&mut self) -> Result<Option<Step>, CompareError> {
         loop {
             if self.input.is_empty() {
                 self.input = self.side.take(self.end).await?;
             }
             let is_end = self.input.is_empty();
             let mut left: &[u8] = &self.input;
-            let step = match self.parser.next(&mut left).map_err(damaged)? {
+            let step = match self.parser.next(&mut left)? {
                 Some(Event::Member(entry)) => Some(Step::Header(entry)),
                 Some(Event::Data { at, bytes }) => Some(Step::Content(at, self.input.slice_ref(bytes))),
                 Some(Event::MemberEnd | Event::End) => Some(Step::End),
@@ -198,13 +198,9 @@ impl Source<'_> {
                 return Ok(step);
             }
             if is_end {
-                self.parser.finish().map_err(damaged)?;
+                self.parser.finish()?;
                 return Ok(None);
             }
         }
     }
-}
-
-fn damaged(error: crate::format::tar::parse::ParseError) -> Failure {
-    Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
 }

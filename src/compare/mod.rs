@@ -6,6 +6,7 @@
 //! at a time, whatever the number of objects. A table ([`owned`]) lists the fields that a server sets by
 //! itself, which are ignored.
 
+mod error;
 mod fields;
 mod folder;
 mod live;
@@ -19,11 +20,11 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::body::{Item, Stream};
 use crate::kubernetes::{ApiError, Cluster, KindInfo, discover};
 use crate::report::event::Meter;
 use crate::repository::read::snapshot::OpenSnapshot;
+pub use error::CompareError;
 pub use folder::folder;
 use live::Live;
 pub use stored::Stored;
@@ -66,7 +67,7 @@ pub struct NotCompared {
 }
 
 /// Receives each difference as it is found.
-pub type Take<'a> = dyn FnMut(Difference) -> Result<(), Failure> + Send + 'a;
+pub type Take<'a> = dyn FnMut(Difference) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + 'a;
 
 /// Compares the resources of a snapshot with the live `cluster`. Kinds that the backup did not read are
 /// ignored. Of a namespace that is not in the snapshot only the Namespace is reported.
@@ -75,12 +76,9 @@ pub async fn live(
     cluster: &Cluster,
     meter: &Meter,
     take: &mut Take<'_>,
-) -> Result<Vec<NotCompared>, Failure> {
-    let item = snapshot.body().item(RESOURCES).ok_or_else(|| {
-        Failure::new(Exit::Usage, "the snapshot holds no resources of a cluster")
-            .remedy("name a snapshot of a plan with resources:")
-    })?;
-    let discovered = discover(cluster).await.map_err(unreachable)?;
+) -> Result<Vec<NotCompared>, CompareError> {
+    let item = snapshot.body().item(RESOURCES).ok_or(CompareError::NoResources)?;
+    let discovered = discover(cluster).await.map_err(CompareError::Cluster)?;
     let namespaces = namespaces(snapshot, item).await?;
     let mut not_compared = Vec::new();
     for kind in kinds(item) {
@@ -110,7 +108,7 @@ fn kinds(item: &Item) -> Vec<KindInfo> {
 }
 
 /// Returns the namespaces in the snapshot.
-async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<String>, Failure> {
+async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<String>, CompareError> {
     let mut names = BTreeSet::new();
     let Some(stream) = item.streams.iter().find(|stream| stream.name == "core/v1/namespaces") else {
         return Ok(names);
@@ -123,21 +121,16 @@ async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<Str
     Ok(names)
 }
 
-fn unreachable(error: ApiError) -> Failure {
-    let exit = if error.code().is_some() { Exit::Usage } else { Exit::Unreachable };
-    Failure::new(exit, "the cluster cannot be read").because(error)
-}
-
 /// The reason why the comparison of a kind ended early.
 enum Ended {
     /// Only this kind is not compared.
     Kind(String),
     /// The whole comparison ends.
-    All(Failure),
+    All(CompareError),
 }
 
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
+impl From<CompareError> for Ended {
+    fn from(failure: CompareError) -> Self {
         Self::All(failure)
     }
 }
@@ -150,7 +143,7 @@ impl From<ApiError> for Ended {
                 Self::Kind("its revision was compacted away while it was listed; run it again".to_owned())
             }
             Some(_) => Self::Kind(error.kind.to_string()),
-            None => Self::All(unreachable(error)),
+            None => Self::All(CompareError::Cluster(error)),
         }
     }
 }
@@ -170,7 +163,7 @@ impl Join<'_, '_> {
         stream: Option<&Stream>,
         cluster: &Cluster,
     ) -> Result<(), Ended> {
-        let reader = stream.map(|stream| snapshot.read(stream)).transpose().map_err(Failure::from)?;
+        let reader = stream.map(|stream| snapshot.read(stream)).transpose().map_err(CompareError::from)?;
         let mut before = reader.as_ref().map(Stored::new);
         let mut now = Live::new(cluster, self.kind);
         let mut old = next(&mut before).await?;
@@ -214,14 +207,16 @@ impl Join<'_, '_> {
         self.namespaces.is_empty() || namespace.is_none_or(|namespace| self.namespaces.contains(namespace))
     }
 
-    fn tell(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<(), Failure> {
-        (self.take)(Difference { change, kind: self.kind.stream_name(), object: object.to_owned(), fields })
+    fn tell(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<(), CompareError> {
+        let kind = self.kind.stream_name();
+        (self.take)(Difference { change, kind, object: object.to_owned(), fields })
+            .map_err(CompareError::Output)
     }
 }
 
 type Object = (String, bytes::Bytes);
 
-async fn next(stored: &mut Option<Stored>) -> Result<Option<Object>, Failure> {
+async fn next(stored: &mut Option<Stored>) -> Result<Option<Object>, CompareError> {
     match stored {
         Some(stored) => stored.next().await,
         None => Ok(None),

@@ -4,14 +4,14 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use crate::cli::failure::{Exit, Failure};
+use super::CompareError;
 use crate::format::catalog::Line;
 use crate::pipeline::reader::StreamReader;
 
 /// Reads the objects of a stream along its catalog.
 pub struct Stored {
-    pieces: BoxStream<'static, Result<Bytes, Failure>>,
-    lines: BoxStream<'static, Result<Line, Failure>>,
+    pieces: BoxStream<'static, Result<Bytes, CompareError>>,
+    lines: BoxStream<'static, Result<Line, CompareError>>,
     held: BytesMut,
 }
 
@@ -25,8 +25,8 @@ impl Stored {
     /// Starts at the stream's beginning.
     #[must_use]
     pub fn new(reader: &StreamReader) -> Self {
-        let pieces = reader.bytes().map(|piece| piece.map_err(Failure::from)).boxed();
-        let lines = reader.catalog().map(|line| Ok(line.map_err(Failure::from)?.1)).boxed();
+        let pieces = reader.bytes().map(|piece| piece.map_err(CompareError::from)).boxed();
+        let lines = reader.catalog().map(|line| Ok(line.map_err(CompareError::from)?.1)).boxed();
         Self { pieces, lines, held: BytesMut::new() }
     }
 
@@ -34,13 +34,12 @@ impl Stored {
     ///
     /// # Errors
     /// Fails if the stream cannot be read, or if its catalog contradicts it.
-    pub async fn next(&mut self) -> Result<Option<(String, Bytes)>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<(String, Bytes)>, CompareError> {
         let Some(line) = self.lines.next().await.transpose()? else { return Ok(None) };
         let length = usize::try_from(line.len).unwrap_or(usize::MAX);
         while self.held.len() < length {
             let Some(piece) = self.pieces.next().await else {
-                let what = "the catalog names objects past the end of their stream";
-                return Err(Failure::new(Exit::Damaged, what));
+                return Err(CompareError::Catalog("the catalog names objects past the end of their stream"));
             };
             self.held.extend_from_slice(&piece?);
         }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::ids::to_hex;
 
 /// The largest secret file, in bytes.
@@ -50,22 +49,6 @@ impl FileError {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
-impl From<FileError> for Failure {
-    fn from(error: FileError) -> Self {
-        let remedy = match &error {
-            FileError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
-            FileError::Exists(_) => "move it away, or choose another name".to_owned(),
-            _ => "look at the path and its permissions".to_owned(),
-        };
-        let what = error.to_string();
-        let mut failure = Self::new(Exit::Usage, what).remedy(remedy);
-        if let FileError::Io { source, .. } = error {
-            failure = failure.because(source);
-        }
-        failure
     }
 }
 

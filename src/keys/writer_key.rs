@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::derive::{EpochSecret, NamesKey, SecretKey};
 use crate::format::epoch::Epoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, from_hex, to_hex};
@@ -72,15 +71,6 @@ pub enum WriterFileError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-impl From<WriterFileError> for Failure {
-    fn from(error: WriterFileError) -> Self {
-        match error {
-            WriterFileError::File(error) => error.into(),
-            other => Self::new(Exit::Usage, "the writer's key files cannot be used").because(other),
-        }
-    }
 }
 
 /// The identity and keys of a writer. `Debug` shows no secret.

@@ -1,5 +1,7 @@
 //! The state of an item, in manifests and in reports.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The state of an item in a snapshot.
@@ -31,5 +33,18 @@ impl ItemState {
     #[must_use]
     pub fn is_whole(self) -> bool {
         matches!(self, Self::Good | Self::Anomalous)
+    }
+}
+
+impl fmt::Display for ItemState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good",
+            Self::Anomalous => "anomalous",
+            Self::Accepted => "accepted",
+            Self::Gap => "gap",
+            Self::Pending => "pending",
+            Self::Skipped => "skipped",
+        })
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::failure::{Exit, Failure};
+use super::outcome::Outcome;
+
 use crate::report::coverage::Coverage;
 use crate::report::item_state::ItemState;
 
@@ -28,7 +29,7 @@ pub struct RunReport {
     /// The end time.
     pub finished: Timestamp,
     /// The exit code.
-    pub exit: Exit,
+    pub exit: Outcome,
     /// The outcome in one line: `snapshot 000042 committed with 1 gap`.
     pub verdict: String,
     /// The snapshot that was made or read.
@@ -158,7 +159,7 @@ pub struct Stored {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureReport {
     /// The name of the exit code.
-    pub exit: Exit,
+    pub exit: Outcome,
     /// The number of the exit code.
     pub code: u8,
     /// The failed action and its object.
@@ -172,19 +173,6 @@ pub struct FailureReport {
     /// The remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-}
-
-impl From<&Failure> for FailureReport {
-    fn from(failure: &Failure) -> Self {
-        Self {
-            exit: failure.exit,
-            code: failure.exit.code(),
-            what: failure.what.clone(),
-            facts: failure.facts.clone(),
-            causes: failure.causes(),
-            remedy: failure.remedy.clone(),
-        }
-    }
 }
 
 impl RunReport {

@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod epoch;
+pub mod error;
 pub mod fetched;
 pub mod index_loader;
 pub mod read;

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::failure::Failure;
 use crate::format::container::{ContainerError, DataIdentity};
 use crate::format::layout::ObjectKey;
 use crate::format::report::{self, MAX_REPORT};
 use crate::format::sign::MAX_DOCUMENT;
 use crate::report::event::Reporter;
 use crate::report::run::RunReport;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 use crate::keys::writer_key::WriterKey;
 use crate::repository::epoch::error::CreateEpochError;
@@ -27,7 +26,7 @@ pub enum ReportError {
     NoEpoch,
     /// The store returned an error.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
     /// The stored report differs when read back.
     #[error(transparent)]
     Birth(#[from] CreateEpochError),
@@ -93,7 +92,7 @@ pub async fn read(
     store: &Arc<dyn Store>,
     keys: &[ObjectKey],
     identities: &[DataIdentity],
-) -> Result<Vec<(ObjectKey, Option<RunReport>)>, Failure> {
+) -> Result<Vec<(ObjectKey, Option<RunReport>)>, StoreError> {
     let mut reports = Vec::with_capacity(keys.len());
     for key in keys {
         let sealed = store.get(key, MAX_DOCUMENT).await?;

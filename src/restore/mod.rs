@@ -1,4 +1,4 @@
-//! Restore targets. A target gets a stream that was authenticated chunk by chunk, and still trusts
-//! nothing in it.
+//! Restore: brings the items of a snapshot back into targets.
 
+pub mod error;
 pub mod streams;

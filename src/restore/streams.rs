@@ -1,7 +1,6 @@
 //! Restores the streams of an opened snapshot into targets: folders, archives, resources.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,7 +11,6 @@ use futures::stream::BoxStream;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use crate::cli::failure::{Exit, Failure, beneath, meaning};
 use crate::format::body::{Item, Stream};
 use crate::format::catalog::{Line, Type};
 use crate::format::list::Part;
@@ -26,7 +24,8 @@ use crate::repository::read::snapshot::OpenSnapshot;
 use crate::runtime::{Runtime, kill_point};
 use crate::source::kubernetes::KindReport;
 
-use crate::format::tar::parse::{Event, Expect, ParseError, Parser};
+use super::error::RestoreStreamError;
+use crate::format::tar::parse::{Event, Expect, Parser};
 use crate::target::kubernetes::{ResourceStreams, StreamError};
 use crate::target::volume::{Destination, ExistingFiles, Report, Target, TargetOptions};
 
@@ -110,7 +109,7 @@ pub async fn look_at_folder(
     paths: Option<&Paths>,
     target: Option<&Destination>,
     existing: ExistingFiles,
-) -> Result<Look, Failure> {
+) -> Result<Look, RestoreStreamError> {
     let look = match paths {
         None => Look { members: reader.body().members, bytes: reader.body().length, absent: Vec::new() },
         Some(paths) => {
@@ -119,7 +118,7 @@ pub async fn look_at_folder(
         }
     };
     if let Some(target) = target {
-        crate::target::volume::check_target(target, existing).map_err(target_failure)?;
+        crate::target::volume::check_target(target, existing)?;
     }
     Ok(look)
 }
@@ -133,7 +132,7 @@ pub async fn into_folder(
     options: TargetOptions,
     runtime: &Runtime,
     meter: &Arc<Meter>,
-) -> Result<(Report, Vec<Name>), Failure> {
+) -> Result<(Report, Vec<Name>), RestoreStreamError> {
     let (selection, expect) = match paths {
         None => {
             let run = Run { range: 0..reader.body().length, name: None };
@@ -150,11 +149,9 @@ pub async fn into_folder(
     });
     let options = TargetOptions { delete_within, ..options };
     let target = target.into();
-    std::fs::create_dir_all(&target.to).map_err(|error| {
-        let what = format!("{}: the target cannot be made", target.to.display());
-        Failure::new(Exit::Usage, what).because(error)
-    })?;
-    let target = Target::open(target, options, runtime.random()).map_err(target_failure)?;
+    std::fs::create_dir_all(&target.to)
+        .map_err(|source| RestoreStreamError::CreateTarget { path: target.to.clone(), source })?;
+    let target = Target::open(target, options, runtime.random())?;
     kill_point("restore.target.opened");
     let (sender, receiver) = mpsc::channel::<Feed>(QUEUE);
     let meter = meter.clone();
@@ -189,15 +186,12 @@ fn write_events(
     expect: Expect,
     moved: &HashMap<Vec<u8>, Vec<u8>>,
     meter: &Meter,
-) -> Result<Report, Failure> {
+) -> Result<Report, RestoreStreamError> {
     let mut parser = Parser::new(expect);
     let (mut begun, mut name) = (false, None);
-    let parse_failure = |error: ParseError| {
-        Failure::new(Exit::Damaged, "the stream is not one that kbak writes").because(error)
-    };
     loop {
         let Some(next) = feed.blocking_recv() else {
-            return Err(Failure::new(Exit::Damaged, "the stream stopped before its end"));
+            return Err(RestoreStreamError::Truncated);
         };
         let piece = match next {
             Feed::End => break,
@@ -205,7 +199,7 @@ fn write_events(
             Feed::Run(other) => {
                 // A renamed file is out of stream order: a new parser begins before and after it.
                 if begun && (name.is_some() || other.is_some()) {
-                    parser.finish().map_err(parse_failure)?;
+                    parser.finish()?;
                     parser = Parser::new(expect);
                 }
                 (begun, name) = (true, other);
@@ -213,22 +207,26 @@ fn write_events(
             }
         };
         let mut rest: &[u8] = &piece;
-        while let Some(mut event) = parser.next(&mut rest).map_err(parse_failure)? {
+        while let Some(mut event) = parser.next(&mut rest)? {
             match &mut event {
                 Event::MemberEnd => meter.add_done(1),
                 Event::Member(entry) => rename(entry, name.as_deref(), moved)?,
                 _ => {}
             }
-            target.event(event).map_err(target_failure)?;
+            target.event(event)?;
         }
         meter.add_bytes(piece.len() as u64);
     }
-    parser.finish().map_err(parse_failure)?;
-    target.finish().map_err(target_failure)
+    parser.finish()?;
+    Ok(target.finish()?)
 }
 
 /// Gives a file the name of the selected link to it, and points other links to that name.
-fn rename(entry: &mut Entry, name: Option<&[u8]>, moved: &HashMap<Vec<u8>, Vec<u8>>) -> Result<(), Failure> {
+fn rename(
+    entry: &mut Entry,
+    name: Option<&[u8]>,
+    moved: &HashMap<Vec<u8>, Vec<u8>>,
+) -> Result<(), RestoreStreamError> {
     match (&mut entry.kind, name) {
         (Kind::HardLink { carrier }, None) => {
             if let Some(name) = moved.get(carrier) {
@@ -238,8 +236,7 @@ fn rename(entry: &mut Entry, name: Option<&[u8]>, moved: &HashMap<Vec<u8>, Vec<u
         }
         (_, None) => Ok(()),
         (Kind::Directory | Kind::HardLink { .. }, Some(name)) => {
-            let name = Name::from(name).display();
-            Err(Failure::new(Exit::Damaged, format!("{name} is a further name of something that is no file")))
+            Err(RestoreStreamError::LinkToNoFile(Name::from(name).display()))
         }
         (_, Some(name)) => {
             entry.path = name.to_vec();
@@ -248,33 +245,9 @@ fn rename(entry: &mut Entry, name: Option<&[u8]>, moved: &HashMap<Vec<u8>, Vec<u
     }
 }
 
-fn target_failure(error: crate::target::volume::TargetError) -> Failure {
-    use crate::target::volume::TargetError as Error;
-    let again = "then run it again with --existing-files skip: what is there already stays";
-    let (exit, remedy) = match &error {
-        Error::NotEmpty(_) => (
-            Exit::Usage,
-            "choose another --to, or say --existing-files skip, overwrite or delete-extra".to_owned(),
-        ),
-        Error::Busy(_) => (Exit::Usage, "wait until it ends, or choose another --to".to_owned()),
-        Error::Open { source: rustix::io::Errno::LOOP, .. } => (
-            Exit::Usage,
-            "a link stands on the way to where this item goes, and none is followed there: restore it alone, \
-             with --item, to where it shall go"
-                .to_owned(),
-        ),
-        Error::Open { .. } => (Exit::Usage, "check --to: it must be a folder that can be written".to_owned()),
-        Error::NoRoom { .. } | Error::Stopped { .. } | Error::Journal(_) => {
-            (Exit::Partial, format!("make room in the target, {again}"))
-        }
-        Error::NoScope | Error::Events => (Exit::Bug, "please report it".to_owned()),
-    };
-    Failure::new(exit, "cannot restore into the folder").remedy(remedy).because(error)
-}
-
 /// Returns the members that `paths` select, neighbours joined. A link to a file that is not selected
 /// brings the file under the link's name.
-async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failure> {
+async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, RestoreStreamError> {
     let mut selection = Selection::default();
     let mut lines = reader.catalog();
     let mut absent = paths.0.clone();
@@ -312,9 +285,7 @@ async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, Failu
         selection.absent = absent;
         return Ok(selection);
     }
-    let names: Vec<String> = paths.0.iter().map(Name::display).collect();
-    Err(Failure::new(Exit::Partial, format!("the snapshot holds nothing at {}", names.join(", ")))
-        .remedy("kbak ls or kbak find show what it holds"))
+    Err(RestoreStreamError::NothingAt(paths.0.iter().map(Name::display).collect()))
 }
 
 /// Returns the byte range of a member.
@@ -357,16 +328,15 @@ pub async fn into_writer(
     reader: &StreamReader,
     out: &mut (impl AsyncWrite + Unpin),
     meter: &Meter,
-) -> Result<(), Failure> {
+) -> Result<(), RestoreStreamError> {
     meter.add_bytes_total(reader.body().length);
     let mut bytes = reader.bytes();
-    let failed = |error: std::io::Error| Failure::new(Exit::Usage, "cannot write the output").because(error);
     while let Some(piece) = bytes.next().await {
         let piece = piece?;
-        out.write_all(&piece).await.map_err(failed)?;
+        out.write_all(&piece).await.map_err(RestoreStreamError::Output)?;
         meter.add_bytes(piece.len() as u64);
     }
-    out.flush().await.map_err(failed)
+    out.flush().await.map_err(RestoreStreamError::Output)
 }
 
 /// Returns a stream's bytes as a reader, for a database's tool.
@@ -401,25 +371,19 @@ pub struct SnapshotResources {
 
 impl SnapshotResources {
     /// Returns the resources of `item`. Kinds without objects have no stream.
-    pub fn new(snapshot: &OpenSnapshot, item: &Item) -> Result<Self, Failure> {
+    pub fn new(snapshot: &OpenSnapshot, item: &Item) -> Result<Self, RestoreStreamError> {
         let Some(kinds) = item.facts.get("kinds").cloned() else {
             let why = item.gaps.first().map_or_else(String::new, |gap| gap.reason.clone());
-            let what = format!("this snapshot holds nothing of {}", item.name);
-            return Err(Failure::new(Exit::Partial, what)
-                .fact("why", why)
-                .remedy("choose an earlier snapshot: kbak snapshots lists them"));
+            return Err(RestoreStreamError::NoResources { item: item.name.clone(), why });
         };
-        let kinds: Vec<KindReport> = serde_json::from_value(kinds).map_err(|error| {
-            Failure::new(Exit::Damaged, "the snapshot does not say which kinds it holds").because(error)
-        })?;
+        let kinds: Vec<KindReport> = serde_json::from_value(kinds).map_err(RestoreStreamError::Kinds)?;
         let mut found = Vec::new();
         for KindReport { kind, objects, .. } in kinds {
             let name = kind.stream_name();
             match item.streams.iter().find(|stream| stream.name == name) {
                 Some(stream) => found.push((kind, snapshot.read(stream)?)),
                 None if objects > 0 && item.gaps.is_empty() => {
-                    let what = format!("{}: it says that it holds {name}, and does not", item.name);
-                    return Err(Failure::new(Exit::Damaged, what));
+                    return Err(RestoreStreamError::KindMissing { item: item.name.clone(), stream: name });
                 }
                 None => {}
             }
@@ -442,37 +406,10 @@ impl ResourceStreams for SnapshotResources {
 }
 
 /// Returns the stream of an item that has exactly one.
-pub fn only_stream(item: &Item) -> Result<&Stream, Failure> {
+pub fn only_stream(item: &Item) -> Result<&Stream, RestoreStreamError> {
     match item.streams.as_slice() {
         [stream] => Ok(stream),
-        [] => Err(Failure::new(Exit::Partial, format!("{} has no data in this snapshot", item.name))
-            .fact("state", format!("{:?}", item.state).to_lowercase())),
-        several => Err(Failure::new(Exit::Usage, format!("{} has {} streams", item.name, several.len()))
-            .remedy("say which: ITEM:STREAM, as kbak show lists them")),
-    }
-}
-
-/// Returns the exit code for the [`ReadError`] among the causes of `error`, if there is one.
-#[must_use]
-pub fn exit_of_reading(error: &(dyn Error + 'static)) -> Option<Exit> {
-    let mut causes = std::iter::successors(Some(error), |cause| beneath(*cause));
-    Some(match causes.find_map(|cause| cause.downcast_ref::<ReadError>())? {
-        ReadError::Store(error) => meaning(error).0,
-        ReadError::Ended => Exit::Interrupted,
-        ReadError::Spill(_) => Exit::Unreachable,
-        _ => Exit::Damaged,
-    })
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Store(error) => error.into(),
-            ReadError::Ended => Self::new(Exit::Interrupted, "the restore was interrupted"),
-            ReadError::Spill(error) => Self::new(Exit::Unreachable, error.to_string()).because(error),
-            damaged => Self::new(Exit::Damaged, "the backup is damaged here")
-                .because(damaged)
-                .remedy("kbak verify --read-all says what else is, and which snapshots are whole"),
-        }
+        [] => Err(RestoreStreamError::NoData { item: item.name.clone(), state: item.state }),
+        several => Err(RestoreStreamError::SeveralStreams { item: item.name.clone(), count: several.len() }),
     }
 }

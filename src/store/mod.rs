@@ -106,6 +106,13 @@ impl StoreError {
         Self { operation, object: object.into(), store: store.into(), kind, source: None }
     }
 
+    /// Returns `true` if the store does not answer, or has no room.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        use StoreErrorKind as Kind;
+        matches!(self.kind, Kind::Full | Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_))
+    }
+
     fn place(&self) -> String {
         if self.object.is_empty() { self.store.clone() } else { format!("{} in {}", self.object, self.store) }
     }

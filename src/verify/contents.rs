@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
 
-use crate::cli::failure::{Failure, causes};
 use crate::format::body::Stream;
 use crate::format::derive::ChunkKind;
 use crate::format::epoch::VerifiedEpoch;
@@ -18,8 +17,10 @@ use crate::format::pack::TableEntry;
 use crate::format::pack_refs::PackName;
 use crate::format::wrap::{EpochKeys, WrapError};
 use crate::pipeline::fetch::{Fetcher, ReadError};
+use crate::report::error::causes;
 use crate::repository::epoch::wraps;
 use crate::repository::epoch::wraps::KeysError;
+use crate::repository::error::RepositoryError;
 use crate::repository::read::open::PlanView;
 use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
 
@@ -85,7 +86,7 @@ pub(super) async fn check(
     check: &mut Check<'_>,
     plan: &PlanView,
     wanted: &mut BTreeMap<EpochId, Wanted>,
-) -> Result<(), Failure> {
+) -> Result<(), RepositoryError> {
     let epochs = open_epochs(check, plan).await?;
     let mut opening = Opening {
         epochs,
@@ -108,7 +109,7 @@ pub(super) async fn check(
 
 /// Returns the keys of every epoch. One that no identity opens is reported; checks that need no key
 /// still run.
-async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, Failure> {
+async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, RepositoryError> {
     let (view, identities) = (check.view, &check.options.identities);
     let mut epochs = Epochs::new();
     for stored in &plan.epochs.all {
@@ -151,7 +152,11 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    async fn snapshot(&self, check: &mut Check<'_>, user: User) -> Result<Option<OpenSnapshot>, Failure> {
+    async fn snapshot(
+        &self,
+        check: &mut Check<'_>,
+        user: User,
+    ) -> Result<Option<OpenSnapshot>, RepositoryError> {
         let snapshot = check.chain[user].clone();
         let epochs: Vec<_> =
             snapshot.envelope().epochs.iter().filter_map(|id| self.epochs.get(id).cloned()).collect();
@@ -178,7 +183,7 @@ impl Opening {
         check: &mut Check<'_>,
         open: &OpenSnapshot,
         wanted: &mut BTreeMap<EpochId, Wanted>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RepositoryError> {
         for one in open.snapshot().envelope().needs.clone() {
             let Some(name) = open.body().domains.get(&one.domain) else { continue };
             if self.names.insert((one.epoch, one.domain), name.clone()).is_some() {
@@ -239,7 +244,7 @@ impl Opening {
         open: &OpenSnapshot,
         user: User,
         wanted: &BTreeMap<EpochId, Wanted>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RepositoryError> {
         let body = open.snapshot().envelope().path().body(open.snapshot().envelope().body);
         for (item, one) in open.streams() {
             let Some((epoch, _)) = self.epochs.get(&one.epoch) else { continue };
@@ -275,7 +280,7 @@ impl Opening {
         one: &Stream,
         path: EpochPath,
         wanted: &BTreeMap<EpochId, Wanted>,
-    ) -> Result<Result<Vec<ObjectKey>, String>, Failure> {
+    ) -> Result<Result<Vec<ObjectKey>, String>, RepositoryError> {
         let none = std::collections::BTreeSet::new();
         let domain = wanted.get(&one.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
         let bad = domain.map_or(&none, |domain| &domain.bad);
@@ -347,7 +352,7 @@ fn memo(stream: &Stream) -> [u8; 32] {
 }
 
 /// Returns the description of damage; any other error ends the verification.
-fn damage(error: ReadError) -> Result<String, Failure> {
+fn damage(error: ReadError) -> Result<String, RepositoryError> {
     match error {
         // The finding names the object already.
         ReadError::Damaged { what, .. } => Ok(what),

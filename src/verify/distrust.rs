@@ -2,25 +2,47 @@
 
 use std::collections::BTreeMap;
 
-use crate::cli::failure::{Exit, Failure};
-use crate::format::ids::{EpochId, NameId, ObjectHash};
+use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
 use crate::format::record::{Distrust, Record};
+use crate::format::sign::SignError;
 use crate::keys::writer_key::WriterKey;
 use crate::repository::epoch::create;
+use crate::repository::epoch::error::CreateEpochError;
+use crate::repository::error::RepositoryError;
 use crate::repository::read::open::View;
+use crate::store::StoreError;
 
 use super::{Role, Verdict};
+
+/// An error while recording bad packs.
+#[derive(Debug, thiserror::Error)]
+pub enum DistrustError {
+    /// The key is of a writer that is not pinned.
+    #[error("the key to sign distrust with is of writer {0}, which is not pinned")]
+    NotPinned(WriterId),
+    /// The record cannot be signed.
+    #[error("the record of bad packs cannot be signed")]
+    Sign(#[source] SignError),
+    /// The repository cannot be read.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The record was not stored.
+    #[error(transparent)]
+    Put(#[from] CreateEpochError),
+    /// The store returned an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// Signs and stores one record for each domain of the key's writer that has bad packs. Packs that a
 /// record names already are left out. Returns the number of records.
 ///
 /// # Errors
-/// [`Failure`] if the key's writer is not pinned, or the store fails.
-pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result<u64, Failure> {
+/// [`DistrustError`] if the key's writer is not pinned, or the store fails.
+pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result<u64, DistrustError> {
     if !view.writers().contains(&key.writer) {
-        let what = format!("the key to sign distrust with is of writer {}, which is not pinned", key.writer);
-        return Err(Failure::new(Exit::Usage, what).remedy("give the writer.key of a writer in --signer"));
+        return Err(DistrustError::NotPinned(key.writer));
     }
     let records = view.records(key.writer).await?;
     let mut bad: BTreeMap<(NameId, EpochId, NameId), Vec<ObjectHash>> = BTreeMap::new();
@@ -36,9 +58,8 @@ pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result
     for ((plan, epoch, domain), packs) in bad {
         let why = "kbak verify found them missing or damaged".to_owned();
         let record = Record::Distrust(Distrust { plan, epoch, domain, packs, why });
-        let sealed = record.seal(key.repository, key.writer, at, &key.signing).map_err(|error| {
-            Failure::new(Exit::Bug, "the record of bad packs cannot be signed").because(error)
-        })?;
+        let sealed =
+            record.seal(key.repository, key.writer, at, &key.signing).map_err(DistrustError::Sign)?;
         create::put(&view.store, &sealed).await?;
         written += 1;
     }

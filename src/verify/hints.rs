@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::cli::failure::causes;
 use crate::format::cache::{self, Group, MAX_CACHE};
 use crate::format::derive::DomainKey;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::index::{Index, MAX_INDEX};
 use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
 use crate::format::state::{self, MAX_STATE, State};
+use crate::report::error::causes;
 use crate::repository::fetched;
 use crate::repository::fetched::Named;
 use crate::store::StoreError;

@@ -16,22 +16,24 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::cli::failure::{Exit, Failure, causes};
 use crate::format::epoch::EpochError;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::format::manifest::ManifestError;
 use crate::format::record::RecordError;
 use crate::keys::Identity;
+use crate::report::error::causes;
 use crate::report::event::Meter;
+use crate::report::outcome::Outcome;
 use crate::repository::chain::{Break, Snapshot};
+use crate::repository::error::RepositoryError;
 use crate::repository::fetched::Named;
 use crate::repository::read::open::{PlanView, View, Which, judge_marker, look_at_marker};
 use crate::repository::records::Records;
 use crate::store::listing::folders;
 use crate::store::{StoreError, StoreErrorKind};
 
-pub use distrust::distrust;
+pub use distrust::{DistrustError, distrust};
 pub use finding::{Fault, Finding, Findings, MAX_FINDINGS, PlanRef, Role, Touched};
 
 /// Most folders of writers that are told apart in a bucket.
@@ -119,15 +121,15 @@ pub struct Verdict {
 impl Verdict {
     /// Returns the exit code.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn outcome(&self) -> Outcome {
         if self.findings.iter().any(|finding| finding.fault != Fault::Newer && !finding.healed) {
-            Exit::Damaged
+            Outcome::Damaged
         } else if self.findings.iter().any(|finding| !finding.healed) {
-            Exit::Usage
+            Outcome::Usage
         } else if !self.closed_epochs.is_empty() || self.checked.snapshots == 0 {
-            Exit::Partial
+            Outcome::Partial
         } else {
-            Exit::Safe
+            Outcome::Safe
         }
     }
 }
@@ -150,9 +152,9 @@ struct Check<'a> {
 /// Verifies the part of `view` that `options` select.
 ///
 /// # Errors
-/// [`Failure`] if the store cannot be read, or no writer is pinned. A fault in the repository is no
+/// [`RepositoryError`] if the store cannot be read, or no writer is pinned. A fault in the repository is no
 /// error: it is in the verdict.
-pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Failure> {
+pub async fn verify(view: &View, options: &Options) -> Result<Verdict, RepositoryError> {
     let mut check = Check {
         view,
         options,
@@ -215,7 +217,7 @@ impl Check<'_> {
         self.findings.touch(object, plan, sequence, hash, item);
     }
 
-    async fn marker(&mut self) -> Result<(), Failure> {
+    async fn marker(&mut self) -> Result<(), RepositoryError> {
         let key = layout::marker();
         let (fault, detail) = match look_at_marker(&self.view.store).await? {
             Named::Is(_) => return Ok(()),
@@ -232,7 +234,7 @@ impl Check<'_> {
     }
 
     /// Reports the folders of writers that are not checked.
-    async fn others(&mut self, plans: &[(WriterId, NameId)]) -> Result<(), Failure> {
+    async fn others(&mut self, plans: &[(WriterId, NameId)]) -> Result<(), RepositoryError> {
         let there = match folders(&self.view.store, "", MAX_WRITERS).await {
             Ok(there) => there,
             // Anyone with write access can make many folders: that must not end a verification.
@@ -256,7 +258,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn one(&mut self, plan: &PlanView) -> Result<(), Failure> {
+    async fn one(&mut self, plan: &PlanView) -> Result<(), RepositoryError> {
         let place = PlanRef { writer: plan.writer, plan: plan.plan };
         self.plan = Some(place);
         self.chain = plan.chain.iter().cloned().collect();
@@ -343,7 +345,7 @@ impl Check<'_> {
         }
     }
 
-    async fn records(&mut self, writer: WriterId) -> Result<Records, Failure> {
+    async fn records(&mut self, writer: WriterId) -> Result<Records, RepositoryError> {
         let records = self.view.records(writer).await?;
         for (key, error) in &records.rejected {
             let fault = match error {

@@ -35,7 +35,7 @@ async fn distrusted(victim: &Victim, number: usize, damage: fn(Vec<u8>) -> Vec<u
     let key = victim.keys("/packs/")[number].clone();
     victim.set(&key, damage(victim.objects[&key].to_vec()));
     let verdict = victim.verify(Depth::Presence, true).await;
-    assert_eq!(verdict.exit(), Exit::Damaged);
+    assert_eq!(verdict.outcome(), Exit::Damaged);
     let view = victim.bench.view();
     let written = distrust(&view, &victim.bench.key, &verdict).await.expect("signed");
     assert_eq!(written, 1);
@@ -55,7 +55,7 @@ async fn distrusted_pack_is_stored_again_and_its_copies_are_read() {
         assert_eq!(now, victim.truth, "pack {number}");
         let verdict = victim.verify(Depth::Presence, true).await;
         let healed: Vec<bool> = verdict.findings.iter().map(|finding| finding.healed).collect();
-        assert_eq!((healed.as_slice(), verdict.exit()), ([true].as_slice(), Exit::Safe), "{verdict:?}");
+        assert_eq!((healed.as_slice(), verdict.outcome()), ([true].as_slice(), Exit::Safe), "{verdict:?}");
     }
 }
 
@@ -75,7 +75,7 @@ async fn chunks_that_cannot_be_stored_again_are_reported_as_lost() {
         }
         // A changed file was packed together with others: those chunks cannot be made again.
         assert_eq!(finding.healed, !lost(1) && !lost(2));
-        assert_eq!(verdict.exit() == Exit::Safe, finding.healed);
+        assert_eq!(verdict.outcome() == Exit::Safe, finding.healed);
     }
 }
 

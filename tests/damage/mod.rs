@@ -122,7 +122,7 @@ impl Victim {
     /// Returns the objects that verify reports when it has no identity.
     async fn named(&self) -> Vec<String> {
         let verdict = self.verify(Depth::All, false).await;
-        let damaged = verdict.exit().code() == 4;
+        let damaged = verdict.outcome().code() == 4;
         assert_eq!(damaged, !verdict.findings.is_empty(), "{verdict:?}");
         verdict.findings.into_iter().map(|finding| finding.object).collect()
     }

@@ -144,7 +144,7 @@ async fn constantly_changing_large_file_is_a_gap() {
     over.store(true, Ordering::SeqCst);
     writer.join().expect("the writer ended");
     let gaps = &report.items[0].0.gaps;
-    assert_eq!(report.exit(), Exit::Partial);
+    assert_eq!(report.outcome(), Exit::Partial);
     assert_eq!(gaps.iter().map(|gap| gap.code.as_str()).collect::<Vec<_>>(), ["changed-while-read"]);
     let target = scratch.path().join("target");
     bench.restore("1", None, &target).await;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kbak::backup::run::BackupReport;
+use kbak::backup::job::BackupReport;
 use kbak::cli::failure::Exit;
 use kbak::source::volume::{Appended, Content, GapKind, Member, Volume, VolumeOptions, Walked};
 
@@ -73,7 +73,7 @@ impl Scene {
     /// Checks that the carrier is missing and the link carries the content. If the link was stored
     /// before the missing carrier was noticed, which this test cannot rule out, the carrier is a gap.
     async fn is_told(&self, report: &BackupReport) {
-        match report.exit() {
+        match report.outcome() {
             Exit::Safe => self.is_lost().await,
             _ => is_named(report),
         }
@@ -93,7 +93,7 @@ fn is_named(report: &BackupReport) {
     let named: Vec<_> = gaps.iter().map(|gap| (gap.code.as_str(), gap.object.0.as_slice())).collect();
     assert_eq!(named, [("changed-while-read", &b"2-one"[..])], "{gaps:?}");
     assert!(gaps[0].reason.contains("linked"), "{gaps:?}");
-    assert_eq!(report.exit(), Exit::Partial);
+    assert_eq!(report.outcome(), Exit::Partial);
 }
 
 fn replace(source: &Path) {
@@ -125,7 +125,7 @@ async fn link_carries_the_content_of_a_deleted_carrier() {
 async fn unchanged_link_carries_the_content_of_a_deleted_carrier() {
     let mut scene = Scene::new().await;
     let report = scene.run(|_| {}).await;
-    assert_eq!(report.exit(), Exit::Safe);
+    assert_eq!(report.outcome(), Exit::Safe);
     // The carrier's chunk, shared with others, is not worth keeping; that of the link is.
     scene.fill(70);
     let report = scene.run(remove).await;
@@ -136,7 +136,7 @@ async fn unchanged_link_carries_the_content_of_a_deleted_carrier() {
 async fn carrier_rewritten_in_place_is_stored_with_new_content() {
     let mut scene = Scene::new().await;
     let report = scene.run(|source| fs::write(source.join("2-one"), b"rewritten").expect("written")).await;
-    assert_eq!((report.exit(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
+    assert_eq!((report.outcome(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
     let target = scene.restored().await;
     let meta = |name| fs::metadata(target.join(name)).expect("a file");
     assert_eq!(meta("2-one").ino(), meta("5-two").ino());

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kbak::backup::coordinator::backup;
 use kbak::backup::item::{ItemJob, Work};
-use kbak::backup::run::{BackupJob, BackupReport, Place, backup};
+use kbak::backup::job::{BackupContext, BackupJob, BackupReport};
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::signers::Signers;
 use kbak::keys::writer_key::WriterKey;
@@ -67,7 +68,7 @@ impl Bench {
     pub async fn backup(&self, folder: &Path) -> BackupReport {
         let report = self.run(folder).await;
         let item = &report.items[0].0;
-        assert_eq!((report.exit(), &item.gaps), (Exit::Safe, &Vec::new()));
+        assert_eq!((report.outcome(), &item.gaps), (Exit::Safe, &Vec::new()));
         report
     }
 
@@ -97,7 +98,7 @@ impl Bench {
             coverage: None,
             accept: Vec::new(),
         };
-        let place = Place {
+        let context = BackupContext {
             store: &self.store,
             key: &self.key,
             keeper: &self.keeper,
@@ -105,7 +106,7 @@ impl Bench {
             runtime: &self.runtime,
             reporter: &reporter,
         };
-        backup(job, place).await
+        backup(job, context).await.map_err(Failure::from)
     }
 
     fn is_empty(&self) -> bool {

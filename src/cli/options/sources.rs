@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::backup::item::{ItemJob, Work};
-use crate::cli::failure::{Exit, Failure, causes};
+use crate::cli::failure::{Exit, Failure};
 use crate::inventory::coverage;
 use crate::inventory::coverage::{Declared, Watch};
 use crate::kubernetes::{ApiError, Cluster, ClusterAccess, ClusterScoped, Deadlines, Selection};
@@ -14,6 +14,7 @@ use crate::plan::{
     self, Accept, BackupPlan, Cluster as ClusterSpec, Database, Engine, Glob, ItemName, Resources, Spec, Tls,
     Volume,
 };
+use crate::report::error::causes;
 use crate::report::event::Reporter;
 use crate::source::database::{DatabaseConfig, Password, TlsMode};
 use crate::source::kubernetes::ResourcesConfig;

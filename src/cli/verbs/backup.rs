@@ -5,7 +5,8 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::backup::run::{BackupJob, BackupReport, Place, backup};
+use crate::backup::coordinator::backup;
+use crate::backup::job::{BackupContext, BackupJob, BackupReport};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::chain::life;
 use crate::cli::options::declared::DeclaredArgs;
@@ -122,7 +123,7 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
             accept: accept.clone(),
             coverage: sources::watch(&plan.spec, accept, &reporter).await,
         };
-        let place = Place {
+        let context = BackupContext {
             store: &store,
             key: &key,
             keeper: &keeper,
@@ -130,8 +131,8 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
             runtime: &runtime,
             reporter: &reporter,
         };
-        let done = backup(job, place).await?;
-        let history = if done.exit() == Exit::Safe {
+        let done = backup(job, context).await?;
+        let history = if done.outcome() == Exit::Safe {
             History::default()
         } else {
             history(&store, &key, plan.name(), &signers, &done).await
@@ -238,7 +239,7 @@ fn fine(state: ItemState) -> bool {
 }
 
 fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: &[Arc<Meter>]) {
-    report.exit = done.exit();
+    report.exit = done.outcome();
     let open = done.items.iter().filter(|(item, _)| !fine(item.state)).count() as u64;
     let seq = done.committed.seq;
     let uncovered = done.coverage.as_ref().filter(|coverage| !coverage.is_fine());
@@ -250,7 +251,7 @@ fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: 
     };
     report.snapshot = Some(SnapshotReport { sequence: seq, hash: done.committed.head.to_string() });
     report.items = done.items.iter().map(|(item, text)| item_report(item, text, history, meters)).collect();
-    report.last_success = match done.exit() {
+    report.last_success = match done.outcome() {
         Exit::Safe => Some(done.committed.envelope.finished),
         _ => history.last_success,
     };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::check::{CheckJob, Checked, ClusterJob, DatabaseJob, Finding, Weight, check};
-use crate::cli::failure::{Exit, Failure};
+use crate::check::{CheckJob, Checked, ClusterJob, DatabaseJob, Finding, Unresolved, Weight, check};
+use crate::cli::failure::{Exit, Failure, explained};
 use crate::cli::options::declared::DeclaredArgs;
 use crate::cli::options::{OutputArgs, Progress};
 use crate::cli::options::{sources, store};
@@ -20,6 +20,7 @@ use crate::inventory::coverage;
 use crate::keys::writer_key::epoch_path;
 use crate::kubernetes::Deadlines;
 use crate::plan::{self, BackupPlan, Problem, Spec};
+use crate::report::error::causes;
 use crate::report::event::Reporter;
 use crate::report::text::{plain, plural, span};
 use crate::runtime::Runtime;
@@ -66,7 +67,9 @@ pub(crate) fn run(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> 
     let reporter = display.reporter();
     let checked = signals::until_signalled(async {
         let job = job(&plan, warnings, runtime.clock.now(), &reporter).await?;
-        Ok(check(&job, &runtime, &reporter).await)
+        let mut checked = check(&job, &runtime, &reporter).await;
+        checked.findings = checked.findings.into_iter().map(explained).collect();
+        Ok(checked)
     });
     drop(display.finish());
     let checked = checked?;
@@ -96,7 +99,11 @@ async fn job(
         let job = sources::database_globs(&database.databases).and_then(|databases| {
             Ok(DatabaseJob { config: Box::new(sources::database_config(database)?), databases })
         });
-        (database.item().to_string(), job)
+        // Only the item's name is in the finding: its settings are in the plan.
+        (
+            database.item().to_string(),
+            job.map_err(|failure| Unresolved { what: causes(&failure), remedy: None }),
+        )
     });
     Ok(CheckJob {
         plan: plan.name().to_owned(),
@@ -109,7 +116,11 @@ async fn job(
         owners: spec.owners(),
         prompt: PassphrasePrompt::shared(None)?,
         cluster: match spec.resources.is_some() || coverage::is_wanted(spec) {
-            true => Some(cluster(spec, now, reporter).await),
+            true => Some(
+                cluster(spec, now, reporter)
+                    .await
+                    .map_err(|failure| Unresolved { what: causes(&failure), remedy: failure.remedy }),
+            ),
             false => None,
         },
         databases: databases.collect(),

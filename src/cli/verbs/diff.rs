@@ -125,7 +125,7 @@ fn live(args: &DiffArgs, identities: &[Arc<Identity>], console: &Console) -> Res
         let cluster = sources::cluster(Some(&spec), &reporter).await?;
         let meter = reporter.meter("resources", "objects");
         let mut found = Found::new(args.output.output);
-        let mut take = |one: Difference| found.take("resources", one);
+        let mut take = |one: Difference| found.take("resources", one).map_err(Into::into);
         let not_compared = compare::live(&snapshot, &cluster, &meter, &mut take).await?;
         meter.end();
         output::written(found.out.0.flush())?;
@@ -269,9 +269,9 @@ async fn streams(
         let readers = (from.read(before)?, to.read(after)?);
         match before.format.as_str() {
             "tar" => {
-                let mut take = |one: Difference| found.take(item, one);
+                let mut take = |one: Difference| found.take(item, one).map_err(Into::into);
                 let compared = compare::folder(&readers.0, &readers.1, &mut take).await;
-                compared.map_err(|failure| failure.fact("item", item))?;
+                compared.map_err(|error| error.at("item", item))?;
             }
             "jsonl" => objects(&readers.0, &readers.1, item, found).await?,
             _ => {

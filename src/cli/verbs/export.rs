@@ -9,13 +9,14 @@ use clap::Args;
 use futures::StreamExt as _;
 use tempfile::NamedTempFile;
 
-use crate::cli::failure::{Exit, Failure, causes};
+use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::ReadArgs;
 use crate::cli::options::reading;
 use crate::cli::shell::console::Console;
 use crate::cli::verbs::show::Shown;
 use crate::format::body::{Item, Stream};
 use crate::fs::beneath::{Root, proc_fd};
+use crate::report::error::causes;
 use crate::report::text::{plural, size};
 use crate::repository::read::snapshot::OpenSnapshot;
 use crate::target::volume::Destination;

@@ -97,7 +97,7 @@ async fn plans(from: &ReadArgs, console: &Console) -> Result<(View, Vec<PlanView
     if plans.iter().all(|plan| plan.epochs.all.is_empty()) {
         let what = format!("no epoch in {} that a pinned key signed", view.store.describe());
         if plans.iter().any(PlanView::is_unread) {
-            return Err(damage::unread(what, plans.iter()));
+            return Err(damage::unread(what, plans.iter()).into());
         }
         let mut failure = Failure::new(Exit::Usage, what).remedy("is this the right kbak.pub?");
         if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.epochs.rejected).next() {

@@ -174,7 +174,7 @@ impl ShownItem {
             _ => "✗",
         };
         let bytes: u64 = self.streams.iter().map(|stream| stream.bytes).sum();
-        let state = format!("{:?}", self.state).to_lowercase();
+        let state = self.state.to_string();
         lines.push(format!("{mark} {}   {state}, {}", plain(&self.name), size(bytes)));
         let width = self.streams.iter().take(TOLD).map(|stream| plain(&stream.name).chars().count()).max();
         for stream in self.streams.iter().take(TOLD) {

@@ -113,7 +113,7 @@ pub(crate) fn run(args: &SnapshotsArgs, console: &Console) -> Result<Exit, Failu
     if !unread.is_empty() {
         let of = plural(unread.len() as u64, "plan", "plans");
         let what = format!("the snapshots of {of} lie there, and none of them can be read");
-        return Err(damage::unread(what, unread.into_iter()));
+        return Err(damage::unread(what, unread.into_iter()).into());
     }
     if args.output.output == Format::Table && rows.is_empty() {
         let plans = plural(plans.len() as u64, "plan", "plans");
@@ -138,8 +138,8 @@ async fn list(
             if let Some(identities) = identities {
                 match view.open(&plan, latest, identities, reading::MEMORY).await {
                     Ok(opened) => name = Some(opened.body().plan_name.clone()),
-                    Err(failure) => {
-                        reporter.warn(format!("plan {}", plan.plan), format!("not named: {}", failure.what));
+                    Err(error) => {
+                        reporter.warn(format!("plan {}", plan.plan), format!("not named: {error}"));
                     }
                 }
             }

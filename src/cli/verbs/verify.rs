@@ -144,7 +144,7 @@ fn keys(args: &VerifyArgs, console: &Console) -> Result<(Vec<Arc<Identity>>, Opt
 }
 
 fn fill(report: &mut RunReport, verdict: &Verdict) {
-    report.exit = verdict.exit();
+    report.exit = verdict.outcome();
     report.repository.clone_from(&verdict.repository);
     let checked = &verdict.checked;
     let healed = verdict.findings.iter().filter(|finding| finding.healed).count() as u64;

@@ -38,7 +38,7 @@ impl Watch {
         match seen {
             Ok(seen) => self.compare(&seen),
             Err(error) => {
-                let why = crate::cli::failure::causes(&error);
+                let why = crate::report::error::causes(&error);
                 let unseen = vec![Unseen { what: "the cluster".to_owned(), why, rule: None }];
                 Coverage { strict: self.strict, unseen, ..Coverage::default() }
             }

@@ -1,6 +1,5 @@
 //! The errors of creating or finding the epoch of a run, and their remedies.
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::container::ContainerError;
 use crate::format::epoch::EpochError;
 use crate::format::ids::EpochId;
@@ -63,44 +62,4 @@ pub enum CreateEpochError {
     /// The hand-over file cannot be used.
     #[error("the hand-over of an epoch cannot be used: {0}")]
     HandOver(&'static str),
-}
-
-impl From<CreateEpochError> for Failure {
-    fn from(error: CreateEpochError) -> Self {
-        let (exit, remedy) = match error {
-            CreateEpochError::Store(error) => return error.into(),
-            CreateEpochError::Writer(error) => return error.into(),
-            CreateEpochError::SecretLost { .. } => (
-                Exit::Usage,
-                Some(
-                    "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
-                ),
-            ),
-            CreateEpochError::Damaged { .. } => (
-                Exit::Damaged,
-                Some(
-                    "bring back its older version, if the bucket keeps versions: without it no snapshot of this \
-                     epoch can be read; --new-epoch goes on without it",
-                ),
-            ),
-            CreateEpochError::Newer(..) => {
-                (Exit::Usage, Some("use the version of kbak that wrote it, or a later one"))
-            }
-            CreateEpochError::Owners(_) => (
-                Exit::Usage,
-                Some("name the owners of before as well; --change-owners begins an epoch for these alone"),
-            ),
-            CreateEpochError::NoOwners => (Exit::Usage, Some("give --recipient, or recipients: in the plan")),
-            CreateEpochError::Owner { .. } => {
-                (Exit::Usage, Some("check the recipient; a plugin must be on PATH"))
-            }
-            CreateEpochError::HandOver(_) => (Exit::Usage, Some("make it anew: kbak epoch new --outside")),
-            CreateEpochError::ReadBack(_) => (Exit::Damaged, None),
-            CreateEpochError::Epoch(_) => (Exit::Damaged, None),
-            CreateEpochError::SelfTest(_) => (Exit::Bug, None),
-        };
-        let mut failure = Self::new(exit, "no epoch to write into").because(error);
-        failure.remedy = remedy.map(str::to_owned);
-        failure
-    }
 }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, ObjectHash, RecipientId, WriterId};
 use crate::format::layout::EpochPath;
@@ -16,7 +15,6 @@ use crate::format::signers::Signers;
 use crate::format::wrap::{EpochKeys, MAX_WRAP, WrapError};
 use crate::keys::{Identity, Owner, Prompt, Via, open_wrap};
 use crate::report::event::Reporter;
-use crate::report::text::plural;
 use crate::repository::epoch::create::put;
 use crate::repository::epoch::error::CreateEpochError;
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
@@ -49,34 +47,6 @@ pub enum KeysError {
         /// The cause.
         source: WrapError,
     },
-}
-
-impl From<KeysError> for Failure {
-    fn from(error: KeysError) -> Self {
-        let (epoch, owners, tried, source) = match error {
-            KeysError::Store(error) => return error.into(),
-            KeysError::Closed { epoch, owners, tried, source } => (epoch, owners, tried, source),
-        };
-        let exit = match source {
-            WrapError::Damaged(_) | WrapError::Armor | WrapError::Content | WrapError::Foreign(_) => {
-                Exit::Damaged
-            }
-            WrapError::WrongIdentity | WrapError::Identity(_) | WrapError::Seal(_) => Exit::Usage,
-        };
-        let names: Vec<String> = owners.iter().map(RecipientId::short).collect();
-        let mut failure = Self::new(exit, format!("cannot open epoch {epoch}")).fact(
-            "it is encrypted to",
-            format!("{}: {}", plural(owners.len() as u64, "owner", "owners"), names.join(", ")),
-        );
-        for identity in tried {
-            failure = failure.fact("tried", identity);
-        }
-        if exit == Exit::Usage {
-            failure =
-                failure.remedy("an owner can add a key: kbak keys add --owner RECIPIENT --identity HIS-KEY");
-        }
-        failure.because(source)
-    }
 }
 
 /// Reads the wraps that were added to an epoch later, with their names. Skips those with a

@@ -3,18 +3,15 @@
 
 use futures::TryStreamExt as _;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::ids::EpochId;
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::report::text::plural;
+use crate::repository::error::RepositoryError;
 use crate::store::StoreError;
 use crate::store::listing::list_all;
 
 use crate::repository::chain::Snapshot;
 use crate::repository::read::open::{PlanView, View, Which};
-
-/// The most objects that one failure lists.
-const NAMED: usize = 5;
 
 /// Snapshots that cannot be read, because no valid copy of their epoch.json exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,27 +58,23 @@ impl View {
         }
     }
 
-    /// Returns the failure for a snapshot that is not found. It names damage that may be the reason.
-    pub(crate) fn none(&self, plans: &[PlanView], which: &Which) -> Failure {
-        let rejected: Vec<_> = plans.iter().flat_map(|plan| &plan.chain.rejected).collect();
-        if let Some((object, error)) = rejected.first() {
-            let what = format!("no snapshot {} that a pinned key signed", which.snapshot);
-            return Failure::new(Exit::Damaged, what)
-                .fact(object.to_string(), error.to_string())
-                .remedy("is this the right kbak.pub? kbak verify shows every object that is wrong");
+    /// Returns the error for a snapshot that is not found. It names damage that may be the reason.
+    pub(crate) fn none(&self, plans: &[PlanView], which: &Which) -> RepositoryError {
+        let snapshot = which.snapshot.clone();
+        let shown =
+            |object: &ObjectKey, error: &dyn std::fmt::Display| (object.to_string(), error.to_string());
+        if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.chain.rejected).next() {
+            return RepositoryError::NotSigned { snapshot, rejected: shown(object, error) };
         }
-        let what = format!("no snapshot {} in {}", which.snapshot, self.store.describe());
+        let store = self.store.describe();
         if plans.iter().any(|plan| !plan.hidden.is_empty()) {
-            return unread(what, plans.iter().filter(|plan| !plan.hidden.is_empty()));
+            let message = format!("no snapshot {snapshot} in {store}");
+            return unread(message, plans.iter().filter(|plan| !plan.hidden.is_empty()));
         }
-        let count: usize = plans.iter().map(|plan| plan.chain.len()).sum();
-        let unpinned = plans.iter().flat_map(|plan| &plan.epochs.rejected).next();
-        let exit = if unpinned.is_some() { Exit::Damaged } else { Exit::Usage };
-        let mut failure = Failure::new(exit, what).fact("snapshots there", count.to_string());
-        if let Some((object, error)) = unpinned {
-            failure = failure.fact(object.to_string(), error.to_string());
-        }
-        failure.remedy("kbak snapshots lists what there is; --signer says whose snapshots count")
+        let count = plans.iter().map(|plan| plan.chain.len()).sum();
+        let rejected = plans.iter().flat_map(|plan| &plan.epochs.rejected).next();
+        let rejected = rejected.map(|(object, error)| shown(object, error));
+        RepositoryError::NotFound { snapshot, store, count, rejected }
     }
 }
 
@@ -112,39 +105,32 @@ impl PlanView {
 ///
 /// # Errors
 /// In these two cases.
-pub(crate) fn refuse_latest(plans: &[PlanView], at: &PlanView, snapshot: &Snapshot) -> Result<(), Failure> {
-    let wrong = at.newer_damage(snapshot);
-    if !wrong.is_empty() {
-        return Err(older(snapshot, wrong));
+pub(crate) fn refuse_latest(
+    plans: &[PlanView],
+    at: &PlanView,
+    snapshot: &Snapshot,
+) -> Result<(), RepositoryError> {
+    let damaged = at.newer_damage(snapshot);
+    if !damaged.is_empty() {
+        let envelope = snapshot.envelope();
+        let finished = envelope.finished.to_string();
+        return Err(RepositoryError::NewerDamaged { seq: envelope.seq, finished, damaged });
     }
     if !plans.iter().any(PlanView::is_unread) {
         return Ok(());
     }
-    let what = "the snapshots of another plan lie there too, and none of them can be read";
-    let failure = unread(what.to_owned(), plans.iter().filter(|plan| plan.is_unread()));
-    Err(failure.remedy(format!(
-        "to use the one plan that can be read, say --plan-id {}; kbak verify shows everything that is wrong",
-        at.plan
-    )))
+    let message = "the snapshots of another plan lie there too, and none of them can be read".to_owned();
+    let objects = invalid_objects(plans.iter().filter(|plan| plan.is_unread()));
+    Err(RepositoryError::Unreadable { message, objects, readable: Some(at.plan) })
 }
 
-fn older(snapshot: &Snapshot, wrong: Vec<(String, String)>) -> Failure {
-    let seq = snapshot.envelope().seq;
-    let what = format!("snapshot {seq:06} is the newest that counts, and something newer lies there");
-    let finished = format!("finished {}", snapshot.envelope().finished);
-    let mut failure = Failure::new(Exit::Damaged, what).fact(format!("snapshot {seq:06}"), finished);
-    for (object, why) in wrong.into_iter().take(NAMED) {
-        failure = failure.fact(object, why);
-    }
-    failure.remedy(format!(
-        "to use it all the same, say {seq} instead of latest; kbak verify shows everything that is wrong"
-    ))
+/// Returns an error that lists the invalid objects of plans whose snapshots cannot be read.
+pub fn unread<'a>(message: String, plans: impl Iterator<Item = &'a PlanView>) -> RepositoryError {
+    RepositoryError::Unreadable { message, objects: invalid_objects(plans), readable: None }
 }
 
-/// Returns a failure that lists the invalid objects of plans whose snapshots cannot be read.
-pub fn unread<'a>(what: String, plans: impl Iterator<Item = &'a PlanView>) -> Failure {
-    let mut failure = Failure::new(Exit::Damaged, what);
-    let mut facts = Vec::new();
+fn invalid_objects<'a>(plans: impl Iterator<Item = &'a PlanView>) -> Vec<(String, String)> {
+    let mut objects = Vec::new();
     for plan in plans {
         for hidden in &plan.hidden {
             let why = format!(
@@ -152,19 +138,13 @@ pub fn unread<'a>(what: String, plans: impl Iterator<Item = &'a PlanView>) -> Fa
                 lie(hidden.count),
                 hidden.newest
             );
-            facts.push((format!("plan {}, epoch {}", plan.plan, hidden.epoch), why));
+            objects.push((format!("plan {}, epoch {}", plan.plan, hidden.epoch), why));
         }
         let epochs = plan.epochs.rejected.iter().map(|(key, error)| (key, error.to_string()));
         let manifests = plan.chain.rejected.iter().map(|(key, error)| (key, error.to_string()));
-        facts.extend(epochs.chain(manifests).map(|(key, why)| (key.to_string(), why)));
+        objects.extend(epochs.chain(manifests).map(|(key, why)| (key.to_string(), why)));
     }
-    for (object, why) in facts.into_iter().take(NAMED) {
-        failure = failure.fact(object, why);
-    }
-    failure.remedy(
-        "bring back what kbak verify names, from older versions in the bucket or from a copy of it; \
-         epochs/<epoch>.json and <epoch>/epoch.json are identical, and one of them is enough",
-    )
+    objects
 }
 
 fn number(key: &ObjectKey) -> Option<u64> {

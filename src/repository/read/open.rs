@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath};
 use crate::format::marker::{MARKER, NotTheMarker};
@@ -23,11 +22,12 @@ use crate::repository::chain::{Break, Chain, Snapshot};
 use crate::repository::epoch::stored;
 use crate::repository::epoch::stored::Epochs;
 use crate::repository::epoch::wraps;
+use crate::repository::error::RepositoryError;
 use crate::repository::fetched;
 use crate::repository::fetched::Named;
 use crate::repository::read::damage;
 use crate::repository::read::damage::Hidden;
-use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
+use crate::repository::read::snapshot::OpenSnapshot;
 use crate::repository::records;
 use crate::repository::records::Records;
 
@@ -85,7 +85,7 @@ pub async fn look_at_marker(store: &Arc<dyn Store>) -> Result<Named<Bytes>, Stor
 ///
 /// # Errors
 /// A message for the user if it does not.
-pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), Failure> {
+pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), RepositoryError> {
     judge_marker(store, &look_at_marker(store).await?)
 }
 
@@ -93,19 +93,13 @@ pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`check_marker`].
-pub fn judge_marker(store: &Arc<dyn Store>, marker: &Named<Bytes>) -> Result<(), Failure> {
+pub fn judge_marker(store: &Arc<dyn Store>, marker: &Named<Bytes>) -> Result<(), RepositoryError> {
     match marker {
         Named::Is(_) => Ok(()),
         Named::Altered => {
-            let what = format!("{} in {} is damaged", layout::marker(), store.describe());
-            Err(Failure::new(Exit::Damaged, what).because(NotTheMarker).remedy(
-                "check --repo; if it is right, put the marker back, which holds {\"kbak\":1} and no more",
-            ))
+            Err(RepositoryError::MarkerDamaged { store: store.describe(), source: NotTheMarker })
         }
-        Named::Missing => {
-            Err(Failure::new(Exit::Usage, format!("there is no kbak repository in {}", store.describe()))
-                .remedy("check --repo, and that it is mounted; a new repository is made by kbak init"))
-        }
+        Named::Missing => Err(RepositoryError::NoRepository { store: store.describe() }),
     }
 }
 
@@ -136,20 +130,16 @@ impl View {
     }
 
     /// As [`check_marker`]. If a pinned writer's folder exists, a missing marker was deleted or lost.
-    async fn check_marker(&self) -> Result<(), Failure> {
+    async fn check_marker(&self) -> Result<(), RepositoryError> {
         let found = look_at_marker(&self.store).await?;
         if found != Named::Missing || !self.is_written().await? {
             return judge_marker(&self.store, &found);
         }
-        let what = format!("{} is gone from {}", layout::marker(), self.store.describe());
-        Err(Failure::new(Exit::Damaged, what).fact("there", "a pinned writer's folder").remedy(
-            "put it there again: it holds {\"kbak\":1}, without a newline, in every repository; the next \
-             backup does that too",
-        ))
+        Err(RepositoryError::MarkerGone { store: self.store.describe() })
     }
 
     /// Reads all plans of the writers that `which` selects.
-    pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, Failure> {
+    pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, RepositoryError> {
         self.check_marker().await?;
         let mut plans = Vec::new();
         let mut records: Option<(WriterId, Records)> = None;
@@ -168,33 +158,24 @@ impl View {
     }
 
     /// Fails if the store holds folders of writers but none of a pinned one: it is not an empty store.
-    async fn refuse_others(&self) -> Result<(), Failure> {
+    async fn refuse_others(&self) -> Result<(), RepositoryError> {
         let folders = folders(&self.store, "", MAX_PLANS).await?;
         let writers: Vec<WriterId> = folders.iter().filter_map(|folder| folder.parse().ok()).collect();
         let pinned = self.writers();
         if writers.is_empty() || writers.iter().any(|writer| pinned.contains(writer)) {
             return Ok(());
         }
-        let what = format!("no writer in {} is pinned with --signer", self.store.describe());
-        let names = |writers: &[WriterId]| {
-            writers.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
-        Err(Failure::new(Exit::Usage, what)
-            .fact("writers there", names(&writers))
-            .fact("pinned", names(&pinned))
-            .remedy("is this the right kbak.pub, and the right repository?"))
+        Err(RepositoryError::OtherWriters { store: self.store.describe(), found: writers, pinned })
     }
 
     /// Returns the ids of the plans that `which` selects; none if pinned writers have stored nothing.
     ///
     /// # Errors
     /// If no writer is pinned, only other writers have stored data, or no plan matches `which`.
-    pub async fn plan_ids(&self, which: &Which) -> Result<Vec<(WriterId, NameId)>, Failure> {
+    pub async fn plan_ids(&self, which: &Which) -> Result<Vec<(WriterId, NameId)>, RepositoryError> {
         let writers = self.writers();
         if writers.is_empty() {
-            return Err(Failure::new(Exit::Usage, "no writer is pinned").remedy(
-                "give the writer's kbak.pub with --signer; without it anyone could have written this bucket",
-            ));
+            return Err(RepositoryError::NoSigner);
         }
         let wanted =
             |id: String, digits: &Option<String>| digits.as_ref().is_none_or(|d| id.starts_with(d.as_str()));
@@ -213,19 +194,20 @@ impl View {
         if plans.is_empty() {
             self.refuse_others().await?;
             if which.writer.is_some() || which.plan.is_some() {
-                let what = format!("no plan of a pinned writer in {} is meant", self.store.describe());
-                let given = |digits: &Option<String>| digits.clone().unwrap_or_else(|| "any".to_owned());
-                return Err(Failure::new(Exit::Usage, what)
-                    .fact("writer", given(&which.writer))
-                    .fact("plan", given(&which.plan))
-                    .remedy("kbak snapshots lists the plans that there are"));
+                let (writer, plan) = (which.writer.clone(), which.plan.clone());
+                return Err(RepositoryError::NoPlan { store: self.store.describe(), writer, plan });
             }
         }
         Ok(plans)
     }
 
     /// Reads one plan. Rejects data by keys that the writer's `records` cut off.
-    pub async fn plan(&self, writer: WriterId, plan: NameId, records: &Records) -> Result<PlanView, Failure> {
+    pub async fn plan(
+        &self,
+        writer: WriterId,
+        plan: NameId,
+        records: &Records,
+    ) -> Result<PlanView, RepositoryError> {
         let mut epochs = stored::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
@@ -237,14 +219,14 @@ impl View {
     }
 
     /// Reads the signed records of a writer.
-    pub async fn records(&self, writer: WriterId) -> Result<Records, Failure> {
+    pub async fn records(&self, writer: WriterId) -> Result<Records, RepositoryError> {
         Ok(records::list(&self.store, writer, None, &self.signers, &self.reporter).await?)
     }
 
     /// Returns the one selected snapshot and its plan. Fails with a list if several match: a
     /// restore never guesses.
-    pub async fn select(&self, which: &Which) -> Result<(PlanView, Snapshot), Failure> {
-        let plans = self.plans(which).await?;
+    pub async fn select(&self, which: &Which) -> Result<(PlanView, Snapshot), RepositoryError> {
+        let mut plans = self.plans(which).await?;
         let mut found: Vec<(usize, Snapshot)> = Vec::new();
         for (at, plan) in plans.iter().enumerate() {
             found.extend(
@@ -260,8 +242,7 @@ impl View {
         if which.snapshot == "latest" {
             damage::refuse_latest(&plans, &plans[at], &snapshot)?;
         }
-        let plan =
-            plans.into_iter().nth(at).ok_or_else(|| Failure::new(Exit::Bug, "a plan that vanished"))?;
+        let plan = plans.swap_remove(at);
         self.warn_of_breaks(&plan);
         Ok((plan, snapshot))
     }
@@ -283,16 +264,12 @@ impl View {
         snapshot: &Snapshot,
         identities: &[Arc<Identity>],
         memory: u64,
-    ) -> Result<OpenSnapshot, Failure> {
+    ) -> Result<OpenSnapshot, RepositoryError> {
         let mut opened = Vec::new();
         for id in &snapshot.envelope().epochs {
             let Some(stored) = plan.epochs.get(*id) else {
                 let key = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *id }.epoch_json();
-                return Err(Failure::new(
-                    Exit::Damaged,
-                    format!("{key}, the epoch of this snapshot, is gone or damaged"),
-                )
-                .remedy("older versions of the object may be there: kbak verify says what is missing"));
+                return Err(RepositoryError::EpochGone { epoch: key.to_string() });
             };
             let (keys, _) =
                 wraps::open(&self.store, &self.runtime, &stored.epoch, identities, &self.reporter).await?;
@@ -319,29 +296,15 @@ impl PlanView {
     }
 }
 
-fn ambiguous(found: &[(usize, Snapshot)], which: &Which) -> Failure {
-    let what = format!("{} snapshots could be meant by {}", found.len(), which.snapshot);
-    let mut failure = Failure::new(Exit::Usage, what);
-    for (_, snapshot) in found.iter().take(20) {
+fn ambiguous(found: &[(usize, Snapshot)], which: &Which) -> RepositoryError {
+    let candidate = |(_, snapshot): &(usize, Snapshot)| {
         let envelope = snapshot.envelope();
-        failure = failure.fact(
+        let ids = (envelope.plan, envelope.writer, snapshot.manifest.hash());
+        (
             format!("{:06} of {}", envelope.seq, envelope.finished),
-            format!(
-                "plan {}, writer {}, sha256:{}",
-                envelope.plan,
-                envelope.writer,
-                snapshot.manifest.hash()
-            ),
-        );
-    }
-    failure.remedy("say which: --plan-id with the first digits of the plan, --writer, or the hash")
-}
-
-impl From<SnapshotError> for Failure {
-    fn from(error: SnapshotError) -> Self {
-        match error {
-            SnapshotError::Store(error) => error.into(),
-            other => Self::new(Exit::Damaged, "the snapshot cannot be read").because(other),
-        }
-    }
+            format!("plan {}, writer {}, sha256:{}", ids.0, ids.1, ids.2),
+        )
+    };
+    let found = found.iter().map(candidate).collect();
+    RepositoryError::Ambiguous { snapshot: which.snapshot.clone(), found }
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::epoch::{Parameters, VerifiedEpoch};
 use crate::format::ids::{NameId, to_hex};
 use crate::format::layout;
@@ -29,6 +28,7 @@ use crate::repository::epoch::create::{EpochContext, Life, Wanted};
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
 use crate::repository::epoch::wraps;
 use crate::repository::epoch::wraps::Desk;
+use crate::repository::error::InitError;
 use crate::repository::fetched::Named;
 use crate::repository::read::open::look_at_marker;
 use crate::runtime::Runtime;
@@ -91,7 +91,7 @@ pub async fn prove(
     owners: &[Owner],
     identities: &[Arc<Identity>],
     prompt: &Arc<dyn Prompt>,
-) -> Result<Vec<ProvenOwner>, Failure> {
+) -> Result<Vec<ProvenOwner>, InitError> {
     let mut used = vec![false; identities.len()];
     let mut proven = Vec::new();
     for owner in owners {
@@ -109,30 +109,20 @@ pub async fn prove(
                 Ok(all.iter().map(answers).collect::<Vec<_>>())
             })
             .await
-            .map_err(|error: WrapError| {
-                Failure::new(Exit::Usage, format!("cannot encrypt to owner {}", owner.name())).because(error)
-            })?;
+            .map_err(|error: WrapError| InitError::Encrypt { owner: owner.name(), source: error })?;
         let mut opened = false;
         for (answer, used) in outcome.into_iter().zip(&mut used) {
             match answer {
                 Ok(true) => (opened, *used) = (true, true),
                 Ok(false) => {}
-                Err((label, error)) => {
-                    return Err(Failure::new(Exit::Usage, format!("{label} could not answer its challenge"))
-                        .because(error));
-                }
+                Err((identity, source)) => return Err(InitError::Challenge { identity, source }),
             }
         }
         proven.push(ProvenOwner { owner: owner.clone(), proven: opened });
     }
     if let Some((identity, _)) = identities.iter().zip(&used).find(|(_, used)| !**used) {
-        let what = format!("{} opens the challenge of no owner", identity.label());
-        return Err(Failure::new(Exit::Usage, what)
-            .fact(
-                "it is the key of",
-                identity.recipients().iter().map(|r| r.to_string()).collect::<Vec<_>>().join(", "),
-            )
-            .remedy("give the recipient that belongs to it, or leave it out"));
+        let recipients = identity.recipients().iter().map(ToString::to_string).collect();
+        return Err(InitError::NotAnOwner { identity: identity.label().to_owned(), recipients });
     }
     Ok(proven)
 }
@@ -143,13 +133,13 @@ pub async fn init(
     runtime: &Runtime,
     init: &Init,
     reporter: &Reporter,
-) -> Result<Initialised, Failure> {
+) -> Result<Initialised, InitError> {
     let owners = prepare(runtime, init).await?;
     make(store, runtime, init, owners, reporter).await
 }
 
 /// Makes the checks that need no store: the number of owners, existing files, and the owners' challenges.
-pub async fn prepare(runtime: &Runtime, init: &Init) -> Result<Vec<ProvenOwner>, Failure> {
+pub async fn prepare(runtime: &Runtime, init: &Init) -> Result<Vec<ProvenOwner>, InitError> {
     check_owners(init)?;
     Paths::new(&init.folder, &init.plan).check()?;
     prove(runtime, &init.owners, &init.identities, &init.prompt).await
@@ -162,7 +152,7 @@ pub async fn make(
     init: &Init,
     owners: Vec<ProvenOwner>,
     reporter: &Reporter,
-) -> Result<Initialised, Failure> {
+) -> Result<Initialised, InitError> {
     for owner in owners.iter().filter(|owner| !owner.proven) {
         reporter.warn(
             format!("owner {}", owner.owner.name()),
@@ -197,40 +187,30 @@ pub async fn make(
     Ok(Initialised { key, epoch, owners, signers, files })
 }
 
-fn check_owners(init: &Init) -> Result<(), Failure> {
+fn check_owners(init: &Init) -> Result<(), InitError> {
     let mut ids: Vec<_> = init.owners.iter().map(|owner| owner.recipient.id()).collect();
     ids.sort_unstable();
     ids.dedup();
     if ids.len() != init.owners.len() {
-        return Err(Failure::new(Exit::Usage, "one recipient stands twice: two owners need two keys"));
+        return Err(InitError::SameOwnerTwice);
     }
     match (ids.len(), init.single_owner) {
-        (0, _) => Err(Failure::new(Exit::Usage, "a repository without owners could be read by nobody")
-            .remedy("kbak keygen -o owner.key, then --recipient with its public key")),
-        (1, false) => Err(Failure::new(Exit::Usage, "one owner only: who loses that key loses every backup")
-            .remedy("give a second --recipient, or --single-owner")),
+        (0, _) => Err(InitError::NoOwners),
+        (1, false) => Err(InitError::OneOwner),
         _ => Ok(()),
     }
 }
 
 /// True if the store holds the marker. Fails if its content is wrong, if it exists but `join`
 /// is not set, or if it is missing but `join` is set.
-pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, Failure> {
+pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, InitError> {
     match look_at_marker(store).await? {
-        Named::Missing if join => {
-            Err(Failure::new(Exit::Usage, format!("{} holds no repository to join", store.describe()))
-                .remedy("check --repo; leave --join out to make a repository"))
-        }
+        Named::Missing if join => Err(InitError::NothingToJoin { store: store.describe() }),
         Named::Missing => Ok(false),
         Named::Is(_) if join => Ok(true),
-        Named::Is(_) => {
-            Err(Failure::new(Exit::Usage, format!("{} holds a repository already", store.describe()))
-                .remedy("use its writer.key, choose another prefix, or add a writer with --join"))
-        }
+        Named::Is(_) => Err(InitError::Exists { store: store.describe() }),
         Named::Altered => {
-            Err(Failure::new(Exit::Damaged, format!("{} is not a repository of kbak", store.describe()))
-                .because(marker::NotTheMarker)
-                .remedy("choose another place for a new repository"))
+            Err(InitError::NotARepository { store: store.describe(), source: marker::NotTheMarker })
         }
     }
 }
@@ -280,17 +260,14 @@ async fn write_files(
     init: &Init,
     owners: &[ProvenOwner],
     signers: &Signers,
-) -> Result<(), Failure> {
+) -> Result<(), InitError> {
     let plans = [init.plan.clone()];
     let created = store.now().await?;
     let sheet = Sheet { created, place: &init.place, key, plans: &plans, owners, signers };
-    let render = |text: Result<String, askama::Error>| {
-        text.map_err(|error| Failure::new(Exit::Bug, "the recovery sheet cannot be made").because(error))
-    };
     files.create(&paths.writer, 0o600, key.to_text().as_bytes())?;
     files.create(&paths.pin, 0o644, recovery_sheet::pin_text(key, signers, &init.owners).as_bytes())?;
-    files.create(&paths.html, 0o644, render(sheet.to_html())?.as_bytes())?;
-    files.create(&paths.text, 0o644, render(sheet.to_text())?.as_bytes())?;
+    files.create(&paths.html, 0o644, sheet.to_html()?.as_bytes())?;
+    files.create(&paths.text, 0o644, sheet.to_text()?.as_bytes())?;
     Ok(())
 }
 
@@ -363,15 +340,13 @@ async fn birth_of_all(
     init: &Init,
     key: &WriterKey,
     keeper: &dyn EpochKeeper,
-) -> Result<VerifiedEpoch, Failure> {
+) -> Result<VerifiedEpoch, InitError> {
     let store = stored.store;
     if stored.marker {
         // If another process created the marker meanwhile, this one must not remove it.
         stored.marker = store.put(&marker::marker()).await? == Put::Created;
         let back = store.get(&layout::marker(), MARKER.len() as u64).await?;
-        marker::check(&back).map_err(|error| {
-            Failure::new(Exit::Damaged, "the marker reads back as something else").because(error)
-        })?;
+        marker::check(&back).map_err(InitError::MarkerReadBack)?;
     }
     let wanted = Wanted {
         owners: init.owners.clone(),

@@ -9,7 +9,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
-use crate::cli::failure::beneath;
+use crate::report::error::next_cause;
 use crate::store::StoreErrorKind as Kind;
 
 /// The answer of a store, as the SDK keeps it in errors.
@@ -65,7 +65,7 @@ pub(super) fn is_told<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> boo
 
 /// Returns the kind of a failure.
 pub(super) fn kind<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
-    let mut causes = std::iter::successors(error.source(), |cause| beneath(*cause));
+    let mut causes = std::iter::successors(error.source(), |cause| next_cause(*cause));
     match error {
         _ if causes.any(|cause| cause.is::<LengthLimitError>()) => {
             Kind::Protocol("an answer of more than 8 MiB".into())
@@ -88,7 +88,7 @@ pub(super) fn cause<E: ServiceError>(
 
 fn not_sent(error: &(dyn Error + 'static)) -> Kind {
     let mut deepest = error;
-    while let Some(inner) = beneath(deepest) {
+    while let Some(inner) = next_cause(deepest) {
         if inner.is::<CredentialsError>() {
             return Kind::Credentials(said(&root(inner).to_string()));
         }
@@ -110,7 +110,7 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
 
 fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut last = error;
-    while let Some(inner) = beneath(last) {
+    while let Some(inner) = next_cause(last) {
         last = inner;
     }
     last

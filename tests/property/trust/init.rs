@@ -133,7 +133,8 @@ async fn failed_init_step_leaves_no_remains() {
         let faulty = Arc::new(FaultStore::new(bench.store.clone(), rules));
         let store: Arc<dyn kbak::store::Store> = faulty.clone();
         let wish = request(folder.path(), &[&ada, &bob], &[&ada_key]);
-        let failure = init(&store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
+        let error = init(&store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
+        let failure = Failure::from(error);
         assert_eq!((failure.exit, faulty.fired()), (Exit::Unreachable, 1), "{operation:?} {nth}");
         assert!(bench.memory.objects().is_empty(), "{operation:?} {nth}: objects stay");
         let left = std::fs::read_dir(folder.path()).expect("a folder").count();
@@ -151,8 +152,8 @@ async fn init_mistakes_are_refused_before_any_file_is_created() {
     let (bob, _) = owner(&bench.runtime, "bob");
     let (_, stranger) = owner(&bench.runtime, "stranger");
     let refuse = async |wish: Init, exit: Exit, word: &str| {
-        let failure: Failure =
-            init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
+        let error = init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
+        let failure = Failure::from(error);
         assert_eq!(failure.exit, exit, "{failure}");
         assert!(format!("{failure} {:?}", failure.remedy).contains(word), "{failure}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);

@@ -299,7 +299,7 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
             reporter.warn(item.name.clone(), what);
             continue;
         }
-        let state = format!("{:?}", item.state).to_lowercase();
+        let state = item.state.to_string();
         let gaps = plural(item.gaps.len() as u64, "gap", "gaps");
         reporter.warn(item.name.clone(), format!("it is not whole in this snapshot ({state}, {gaps})"));
     }

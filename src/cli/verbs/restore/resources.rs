@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
+use crate::cli::failure::reading_outcome;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading::Opened;
 use crate::cli::options::resource_args;
@@ -20,7 +21,7 @@ use crate::plan::{Cluster as ClusterSpec, RestoreSpec};
 use crate::report::event::{Meter, Reporter};
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
-use crate::restore::streams::{SnapshotResources, exit_of_reading};
+use crate::restore::streams::SnapshotResources;
 use crate::target::kubernetes::{
     Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
     RestoreReport, UnmatchedSelector, Warning, absent as absent_in, plan_resources, restore_resources,
@@ -129,7 +130,7 @@ async fn files(
 fn unwritten(error: DirectoryError) -> Failure {
     let (exit, remedy) = match &error {
         DirectoryError::Restore(RestoreError::Damaged { .. }) => (Exit::Damaged, None),
-        DirectoryError::Restore(error) => (exit_of_reading(error).unwrap_or(Exit::Usage), None),
+        DirectoryError::Restore(error) => (reading_outcome(error).unwrap_or(Exit::Usage), None),
         DirectoryError::Io { .. } => (Exit::Partial, Some("make room, and write into a new folder")),
         DirectoryError::Exists(_) => (Exit::Usage, Some("write into a new folder")),
         _ => (Exit::Usage, None),
@@ -146,7 +147,7 @@ fn stopped(error: RestoreError, created: Option<u64>) -> Failure {
     let what = format!("the restore into the cluster stopped; {so_far}");
     let (exit, remedy) = match &error {
         RestoreError::Damaged { .. } => (Exit::Damaged, "kbak verify says what is damaged"),
-        RestoreError::Stream { .. } => match exit_of_reading(&error).unwrap_or(Exit::Damaged) {
+        RestoreError::Stream { .. } => match reading_outcome(&error).unwrap_or(Exit::Damaged) {
             Exit::Damaged => (Exit::Damaged, "kbak verify says what is damaged"),
             exit => (exit, "run it again: what is there is left alone"),
         },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 
-use crate::cli::failure::{Exit, Failure, causes};
+use crate::cli::failure::{Exit, Failure, reading_outcome};
 use crate::cli::options::reading;
 use crate::cli::options::reading::Opened;
 use crate::cli::options::sources;
@@ -18,6 +18,7 @@ use crate::cli::verbs::restore::{Allowed, RestoreArgs, beneath, lies_in};
 use crate::format::body::{Gap, Item, Stream};
 use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
+use crate::report::error::causes;
 use crate::report::event::Meter;
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
@@ -229,7 +230,7 @@ pub(crate) async fn look(
     let reader = opened.snapshot.read(streams::only_stream(item)?)?;
     let paths = paths(args, &reader).await?;
     let to = args.to.as_deref().map(|to| beneath(to, item, items > 1));
-    streams::look_at_folder(&reader, paths.as_ref(), to.as_ref(), args.existing_files.into()).await
+    Ok(streams::look_at_folder(&reader, paths.as_ref(), to.as_ref(), args.existing_files.into()).await?)
 }
 
 /// Returns the selected paths; `None` selects all.
@@ -312,7 +313,7 @@ pub(crate) async fn database(
 ) -> Result<Done, Failure> {
     let failed = |what: &str, error: DatabaseError| {
         let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Usage };
-        Failure::new(streams::exit_of_reading(&error).unwrap_or(exit), what).because(error)
+        Failure::new(reading_outcome(&error).unwrap_or(exit), what).because(error)
     };
     let (mut config, _) = sources::server_argument(args.database.as_deref().unwrap_or_default())?;
     config.name.clone_from(&item.name);
@@ -380,7 +381,7 @@ async fn one_database(
     }
     let restored = restore_database(server, &wanted, streams::as_reader(&reader, meter.clone())).await;
     restored.map(|restored| databases::of_database(name, restored.missing)).map_err(|error| {
-        let exit = streams::exit_of_reading(&error).unwrap_or(Exit::Partial);
+        let exit = reading_outcome(&error).unwrap_or(Exit::Partial);
         let failure = Failure::new(exit, format!("{name} is not restored"));
         let failure = match &error {
             DatabaseError::NotEmpty { .. } => {

@@ -1,6 +1,5 @@
-//! One run: opens the epoch and the chain, writes the items domain by domain, commits.
-
-mod source;
+//! The coordinator of a backup: opens the epoch and the chain, has the items carried domain by domain,
+//! and commits the snapshot.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cli::failure::{Exit, Failure};
 use crate::format::body::{Item, Stream};
 use crate::format::cache::seal_root;
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::moment;
-use crate::format::signers::Signers;
 use crate::format::state::{CacheRoot, ItemMemory, LastGood, State};
 use crate::inventory::coverage::Watch;
-use crate::keys::writer_key::{EpochKeeper, KnownHead, WriterKey};
+use crate::keys::writer_key::KnownHead;
 use crate::pipeline::PipelineError;
 use crate::pipeline::codec::Codec;
 use crate::pipeline::domain::{DomainWriter, WrittenDomain};
@@ -28,14 +25,15 @@ use crate::report::event::{Event, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::text::{count, plural, size};
 use crate::repository::epoch::create;
-use crate::repository::epoch::create::{Ready, Wanted};
+use crate::repository::epoch::create::Ready;
 use crate::repository::index_loader::{DomainIndexLoader, MERGE_ABOVE};
-use crate::repository::write::commit::{Committed, Committer, DomainDraft, Draft};
-use crate::runtime::{Runtime, kill_point};
-use crate::store::Store;
+use crate::repository::write::commit::{Committer, DomainDraft, Draft};
+use crate::runtime::kill_point;
 
+use super::carrier::Carrier;
+use super::error::BackupError;
 use super::item::{Finished, ItemJob, Work};
-use super::resources;
+use super::job::{BackupContext, BackupJob, BackupReport};
 use super::start::{Start, begin};
 
 /// Most time that a run that fails or is interrupted spends on its last index object.
@@ -45,100 +43,24 @@ const ANOMALOUS: &str = "anomalous";
 /// Most mount points that warnings name per item.
 const MOUNTS_TOLD: usize = 5;
 
-/// The input of a run.
-#[derive(Debug)]
-pub struct BackupJob {
-    /// The plan's name.
-    pub plan: String,
-    /// This machine's name, for the snapshot body.
-    pub host: String,
-    /// The items to back up.
-    pub items: Vec<ItemJob>,
-    /// The plan's requirements for its epochs.
-    pub wanted: Wanted,
-    /// Memory limit, in bytes.
-    pub memory: u64,
-    /// True if each compressed chunk is decompressed and compared before it is stored.
-    pub prove: bool,
-    /// True if the scan cache may be used.
-    pub use_cache: bool,
-    /// Seconds from the start of this run to the expected end of the next one.
-    pub next: Option<u64>,
-    /// Gaps that the plan accepts: item name and gap code.
-    pub accept: Vec<(String, String)>,
-    /// The coverage check of the cluster, if the plan asks for it.
-    pub coverage: Option<Watch>,
-}
-
-/// The store that a run writes to, and the identity that it writes as.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// The store.
-    pub store: &'a Arc<dyn Store>,
-    /// The writer's key.
-    pub key: &'a WriterKey,
-    /// Keeps the epoch's secret and the newest head.
-    pub keeper: &'a dyn EpochKeeper,
-    /// The writer's own key and the plan's signers.
-    pub signers: &'a Signers,
-    /// Clock, randomness, workers.
-    pub runtime: &'a Runtime,
-    /// Receives events and warnings.
-    pub reporter: &'a Reporter,
-}
-
-/// The result of a run.
-#[derive(Debug)]
-pub struct BackupReport {
-    /// The committed snapshot.
-    pub committed: Committed,
-    /// The items as in the snapshot body, each with a one-line summary.
-    pub items: Vec<(Item, String)>,
-    /// The reason why a new epoch was created, if one was.
-    pub born: Option<create::Reason>,
-    /// Names of the owners who cannot open the epoch yet.
-    pub waiting: Vec<String>,
-    /// The coverage of the cluster, if it was checked.
-    pub coverage: Option<Coverage>,
-}
-
-impl BackupReport {
-    /// Returns 0 if all declared items are safe or accepted and, where the plan is strict, coverage
-    /// is full; 5 if nothing is safe because the cluster could not be reached; else 3.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        let safe = |state: ItemState| state.is_safe() || state == ItemState::Accepted;
-        let covered = self.coverage.as_ref().is_none_or(Coverage::is_fine);
-        let all = |test: &dyn Fn(&Item) -> bool| self.items.iter().all(|(item, _)| test(item));
-        if covered && all(&|item| safe(item.state)) {
-            Exit::Safe
-        } else if all(&|item| item.gaps.iter().any(|gap| gap.code == resources::UNREACHABLE)) {
-            Exit::Unreachable
-        } else {
-            Exit::Partial
-        }
-    }
-}
-
 /// Backs up the items of a job and commits a snapshot.
-pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Failure> {
+pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<BackupReport, BackupError> {
     if job.items.is_empty() {
-        return Err(Failure::new(Exit::Usage, "the plan selects nothing")
-            .remedy("name resources, a database or a volume in it, or use --path, --database, --resources"));
+        return Err(BackupError::NoItems);
     }
-    let start = begin(&job, place).await?;
+    let start = begin(&job, context).await?;
     let epoch = &start.ready.epoch;
     let limits = Limits::divide(job.memory, epoch.parameters.pack_bytes);
     let codec = Codec::new(epoch.parameters.level, job.prove);
     let engine =
-        Engine::new(place.runtime.clone(), place.store.clone(), place.reporter.clone(), limits, codec);
+        Engine::new(context.runtime.clone(), context.store.clone(), context.reporter.clone(), limits, codec);
     let open = Mutex::default();
     let coverage = match &job.coverage {
-        Some(watch) => Some(look(watch, place.reporter).await),
+        Some(watch) => Some(look(watch, context.reporter).await),
         None => None,
     };
     let (job, start, engine) = (&job, &start, &engine);
-    let mut run = Run { job, place, start, engine, coverage, written: Vec::new(), open: &open };
+    let mut run = Run { job, context, start, engine, coverage, written: Vec::new(), open: &open };
     let run = async {
         for (domain, items) in by_domain(&job.items) {
             run.domain(&domain, &items).await?;
@@ -147,10 +69,10 @@ pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Fa
     };
     let result = tokio::select! {
         biased;
-        () = place.runtime.stop.cancelled() => Err(stopped()),
+        () = context.runtime.stop.cancelled() => Err(BackupError::Interrupted),
         result = run => result,
     };
-    if matches!(&result, Err(failure) if failure.exit != Exit::Unreachable) {
+    if matches!(&result, Err(error) if !error.is_unreachable()) {
         leave(&open).await;
     }
     result
@@ -158,10 +80,6 @@ pub async fn backup(job: BackupJob, place: Place<'_>) -> Result<BackupReport, Fa
 
 /// The domain whose packs are being written.
 type OpenDomain = Mutex<Option<Arc<DomainWriter>>>;
-
-fn stopped() -> Failure {
-    Failure::new(Exit::Interrupted, "interrupted").remedy("run it again: what was stored is reused")
-}
 
 /// Writes an index object that names the acknowledged packs, so that the next run can reuse them: one
 /// small PUT, within the time limit [`LEAVING`].
@@ -199,7 +117,7 @@ fn by_domain(items: &[ItemJob]) -> Vec<(String, Vec<&ItemJob>)> {
 /// The state of a run.
 struct Run<'a> {
     job: &'a BackupJob,
-    place: Place<'a>,
+    context: BackupContext<'a>,
     start: &'a Start,
     engine: &'a Engine,
     coverage: Option<Coverage>,
@@ -214,13 +132,13 @@ struct DomainResult {
 }
 
 impl Run<'_> {
-    async fn domain(&mut self, name: &str, jobs: &[&ItemJob]) -> Result<(), Failure> {
+    async fn domain(&mut self, name: &str, jobs: &[&ItemJob]) -> Result<(), BackupError> {
         let Ready { epoch, secret, .. } = &self.start.ready;
-        let id = self.place.key.names.id("domain", name);
+        let id = self.context.key.names.id("domain", name);
         let path = epoch.path();
         let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
         let key = Arc::new(secret.domain(name));
-        let (store, reporter) = (self.place.store, self.place.reporter);
+        let (store, reporter) = (self.context.store, self.context.reporter);
         let (newest, share) = (self.newest_index(id), self.engine.limits().index);
         let loaded = DomainIndexLoader { store, path, domain: id, reporter }
             .load(&key, &distrusted, &newest, share)
@@ -243,14 +161,29 @@ impl Run<'_> {
         let mut finished = Vec::with_capacity(jobs.len());
         for job in jobs {
             reporter.event(Event::ItemStarted { item: job.name.clone() });
-            let began = self.place.runtime.clock.now();
+            let began = self.context.runtime.clock.now();
             kill_point("backup.item.started");
             let result = self.item(job, &key).await?;
-            let millis = self.place.runtime.clock.now().as_millisecond() - began.as_millisecond();
+            let millis = self.context.runtime.clock.now().as_millisecond() - began.as_millisecond();
             finished.push((*job, result, u64::try_from(millis).unwrap_or(0)));
             kill_point("backup.item.read");
         }
         self.close(name, id, &key, finished, loaded.objects).await
+    }
+
+    async fn item(&self, job: &ItemJob, domain: &Arc<DomainWriter>) -> Result<Finished, BackupError> {
+        let parameters = &self.start.ready.epoch.parameters;
+        let coverage = self.coverage.as_ref();
+        let carrier = Carrier { domain, parameters, reporter: self.context.reporter, coverage };
+        carrier.carry(job, self.scan_cache(&job.name, domain.id())).await
+    }
+
+    /// Returns the scan cache of the last run, if it may be used and is in this epoch and domain.
+    fn scan_cache(&self, item: &str, domain: NameId) -> Option<ObjectHash> {
+        let id = self.context.key.names.id("item", item);
+        let root = self.start.state.items.get(&id)?.caches.get("tar")?;
+        (self.job.use_cache && root.domain == domain && root.epoch == self.start.ready.epoch.epoch)
+            .then_some(root.object)
     }
 
     async fn close(
@@ -260,7 +193,7 @@ impl Run<'_> {
         domain: &Arc<DomainWriter>,
         finished: Vec<(&ItemJob, Finished, u64)>,
         index: Vec<ObjectHash>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BackupError> {
         let (mut pending, mut items) = (Vec::new(), Vec::new());
         for (job, mut result, millis) in finished {
             let mut shapes = Vec::new();
@@ -290,8 +223,8 @@ impl Run<'_> {
                 bodies.push(self.stream(stream, id, name, format, sha256));
             }
             let (item, summary) = self.body_item(job, result, bodies, millis);
-            let state = format!("{:?}", item.state).to_lowercase();
-            self.place.reporter.event(Event::ItemFinished {
+            let state = item.state.to_string();
+            self.context.reporter.event(Event::ItemFinished {
                 item: item.name.clone(),
                 state,
                 summary: summary.clone(),
@@ -318,7 +251,7 @@ impl Run<'_> {
         &self,
         domain: &Arc<DomainWriter>,
         index: Vec<ObjectHash>,
-    ) -> Result<Vec<ObjectHash>, Failure> {
+    ) -> Result<Vec<ObjectHash>, BackupError> {
         if index.len() <= MERGE_ABOVE {
             return Ok(index);
         }
@@ -331,7 +264,7 @@ impl Run<'_> {
                 .seal(&path, domain.id(), domain.key())
                 .map_err(PipelineError::from)?;
             self.engine.put(&sealed).await?;
-            self.place.reporter.stored(sealed.bytes().len() as u64, false);
+            self.context.reporter.stored(sealed.bytes().len() as u64, false);
             objects.push(sealed.hash());
         }
         Ok(objects)
@@ -341,13 +274,13 @@ impl Run<'_> {
         &self,
         domain: &Arc<DomainWriter>,
         stream: &WrittenStream,
-    ) -> Result<Option<CacheRoot>, Failure> {
+    ) -> Result<Option<CacheRoot>, BackupError> {
         let Some(groups) = &stream.cache else { return Ok(None) };
         let path = domain.target().path;
         let sealed = seal_root(groups, &path, domain.id(), domain.key()).map_err(PipelineError::from)?;
         kill_point("backup.cache.sealed");
         self.engine.put(&sealed).await?;
-        self.place.reporter.stored(sealed.bytes().len() as u64, false);
+        self.context.reporter.stored(sealed.bytes().len() as u64, false);
         kill_point("backup.cache.stored");
         Ok(Some(CacheRoot { epoch: path.epoch, domain: domain.id(), object: sealed.hash() }))
     }
@@ -375,7 +308,7 @@ impl Run<'_> {
         let Finished { gaps, notes, left_out, facts, mut summary, .. } = result;
         let accepted =
             |code: &str| self.job.accept.iter().any(|(item, gap)| *item == job.name && gap == code);
-        let id = self.place.key.names.id("item", &job.name);
+        let id = self.context.key.names.id("item", &job.name);
         let bytes: u64 = streams.iter().map(|stream| stream.length).sum();
         let before = self.start.state.items.get(&id).and_then(|memory| memory.last_good);
         let mut shrank = String::new();
@@ -389,7 +322,7 @@ impl Run<'_> {
             } else {
                 let (now, before) = (size(bytes), size(before));
                 shrank = format!("it holds {now}, and {before} in its last good copy: is its source whole?");
-                self.place.reporter.warn(job.name.clone(), shrank.clone());
+                self.context.reporter.warn(job.name.clone(), shrank.clone());
                 ItemState::Anomalous
             }
         } else if gaps.iter().all(|gap| accepted(&gap.code)) {
@@ -410,18 +343,18 @@ impl Run<'_> {
         }
         for mount in notes.iter().filter(|note| note.code == "mount-point").take(MOUNTS_TOLD) {
             let what = "what is mounted here is not in this backup: name it with a path of its own";
-            self.place.reporter.warn(mount.object.display(), what);
+            self.context.reporter.warn(mount.object.display(), what);
         }
         let (name, kind) = (job.name.clone(), job.work.kind().to_owned());
         (Item { name, id, kind, state, gaps, notes, facts, millis, streams }, summary)
     }
 
-    async fn commit(self) -> Result<BackupReport, Failure> {
-        let Self { job, place, start, engine, coverage, written, .. } = self;
-        place.reporter.event(Event::Phase { name: "commit" });
+    async fn commit(self) -> Result<BackupReport, BackupError> {
+        let Self { job, context, start, engine, coverage, written, .. } = self;
+        context.reporter.event(Event::Phase { name: "commit" });
         let ready = &start.ready;
         let seq = start.chain.next_seq();
-        let now = place.runtime.clock.now();
+        let now = context.runtime.clock.now();
         let mut state = start.state.clone();
         let mut items = Vec::new();
         let mut domains = Vec::new();
@@ -432,15 +365,15 @@ impl Run<'_> {
                 items.push((item, summary));
             }
         }
-        let own = place.key.own_signers();
+        let own = context.key.own_signers();
         let Some(stored) = start.epochs.get(ready.epoch.epoch) else {
-            return Err(Failure::new(Exit::Unreachable, "the epoch of this run is gone from the store"));
+            return Err(BackupError::EpochGone);
         };
         let committer = Committer {
             engine,
-            repository: place.key.repository,
-            names: &place.key.names,
-            signing: &place.key.signing,
+            repository: context.key.repository,
+            names: &context.key.names,
+            signing: &context.key.signing,
             signers: &own,
             epoch: &ready.epoch,
             secret: &ready.secret,
@@ -460,8 +393,8 @@ impl Run<'_> {
         let committed = committer.commit(draft).await?;
         kill_point("backup.committed");
         // If the keeper cannot write (a mounted Secret), the head is kept elsewhere: --expect-head.
-        let _ = place.keeper.keep_head(KnownHead { seq, hash: committed.head }).await;
-        create::settle(place.keeper, ready.epoch.epoch, &start.epochs).await?;
+        let _ = context.keeper.keep_head(KnownHead { seq, hash: committed.head }).await;
+        create::settle(context.keeper, ready.epoch.epoch, &start.epochs).await?;
         Ok(BackupReport {
             committed,
             items,

@@ -1,0 +1,228 @@
+//! Errors of repositories as failures.
+
+use super::{Exit, Failure};
+use crate::format::ids::RecipientId;
+use crate::format::wrap::WrapError;
+use crate::report::text::plural;
+use crate::repository::epoch::error::CreateEpochError;
+use crate::repository::epoch::wraps::KeysError;
+use crate::repository::error::{InitError, RepositoryError};
+use crate::repository::read::snapshot::SnapshotError;
+use crate::repository::write::commit::CommitError;
+
+/// The most objects that one failure lists.
+const MAX_LISTED: usize = 5;
+/// The most candidates of an ambiguous selector that a failure lists.
+const MAX_CANDIDATES: usize = 20;
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Self {
+        use CommitError as Error;
+        let (exit, remedy) = match error {
+            Error::Store(error) => return error.into(),
+            Error::Body(_) | Error::State(_) | Error::Manifest(_) => (Exit::Bug, None),
+            Error::Unstored { .. } => (
+                Exit::Damaged,
+                Some(
+                    "if it was damaged before (kbak verify names it), move it away and run again; if not, this \
+                     store loses what it acknowledges: do not trust it with backups",
+                ),
+            ),
+            Error::Lost(_) => (
+                Exit::Damaged,
+                Some(
+                    "this store loses what it acknowledges: do not trust it with backups; run again to store anew",
+                ),
+            ),
+            Error::TooLate { .. } => {
+                (Exit::Partial, Some("run again; raise epoch.maxRun if runs take this long"))
+            }
+        };
+        let mut failure = Self::new(exit, "the snapshot was not committed").because(error);
+        failure.remedy = remedy.map(str::to_owned);
+        failure
+    }
+}
+
+impl From<CreateEpochError> for Failure {
+    fn from(error: CreateEpochError) -> Self {
+        let (exit, remedy) = match error {
+            CreateEpochError::Store(error) => return error.into(),
+            CreateEpochError::Writer(error) => return error.into(),
+            CreateEpochError::SecretLost { .. } => (
+                Exit::Usage,
+                Some(
+                    "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
+                ),
+            ),
+            CreateEpochError::Damaged { .. } => (
+                Exit::Damaged,
+                Some(
+                    "bring back its older version, if the bucket keeps versions: without it no snapshot of this \
+                     epoch can be read; --new-epoch goes on without it",
+                ),
+            ),
+            CreateEpochError::Newer(..) => {
+                (Exit::Usage, Some("use the version of kbak that wrote it, or a later one"))
+            }
+            CreateEpochError::Owners(_) => (
+                Exit::Usage,
+                Some("name the owners of before as well; --change-owners begins an epoch for these alone"),
+            ),
+            CreateEpochError::NoOwners => (Exit::Usage, Some("give --recipient, or recipients: in the plan")),
+            CreateEpochError::Owner { .. } => {
+                (Exit::Usage, Some("check the recipient; a plugin must be on PATH"))
+            }
+            CreateEpochError::HandOver(_) => (Exit::Usage, Some("make it anew: kbak epoch new --outside")),
+            CreateEpochError::ReadBack(_) => (Exit::Damaged, None),
+            CreateEpochError::Epoch(_) => (Exit::Damaged, None),
+            CreateEpochError::SelfTest(_) => (Exit::Bug, None),
+        };
+        let mut failure = Self::new(exit, "no epoch to write into").because(error);
+        failure.remedy = remedy.map(str::to_owned);
+        failure
+    }
+}
+
+impl From<KeysError> for Failure {
+    fn from(error: KeysError) -> Self {
+        let (epoch, owners, tried, source) = match error {
+            KeysError::Store(error) => return error.into(),
+            KeysError::Closed { epoch, owners, tried, source } => (epoch, owners, tried, source),
+        };
+        let exit = match source {
+            WrapError::Damaged(_) | WrapError::Armor | WrapError::Content | WrapError::Foreign(_) => {
+                Exit::Damaged
+            }
+            WrapError::WrongIdentity | WrapError::Identity(_) | WrapError::Seal(_) => Exit::Usage,
+        };
+        let names: Vec<String> = owners.iter().map(RecipientId::short).collect();
+        let mut failure = Self::new(exit, format!("cannot open epoch {epoch}")).fact(
+            "it is encrypted to",
+            format!("{}: {}", plural(owners.len() as u64, "owner", "owners"), names.join(", ")),
+        );
+        for identity in tried {
+            failure = failure.fact("tried", identity);
+        }
+        if exit == Exit::Usage {
+            failure =
+                failure.remedy("an owner can add a key: kbak keys add --owner RECIPIENT --identity HIS-KEY");
+        }
+        failure.because(source)
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Store(error) => error.into(),
+            other => Self::new(Exit::Damaged, "the snapshot cannot be read").because(other),
+        }
+    }
+}
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Self {
+        use RepositoryError as Error;
+        let what = error.to_string();
+        let usage = Self::new(Exit::Usage, what.clone());
+        let damaged = Self::new(Exit::Damaged, what);
+        match error {
+            Error::Store(error) => error.into(),
+            Error::Read(error) => error.into(),
+            Error::Keys(error) => error.into(),
+            Error::Snapshot(error) => error.into(),
+            Error::MarkerDamaged { source, .. } => damaged.because(source).remedy(
+                "check --repo; if it is right, put the marker back, which holds {\"kbak\":1} and no more",
+            ),
+            Error::MarkerGone { .. } => damaged.fact("there", "a pinned writer's folder").remedy(
+                "put it there again: it holds {\"kbak\":1}, without a newline, in every repository; the next \
+                 backup does that too",
+            ),
+            Error::NoRepository { .. } => {
+                usage.remedy("check --repo, and that it is mounted; a new repository is made by kbak init")
+            }
+            Error::OtherWriters { found, pinned, .. } => usage
+                .fact("writers there", listed(&found))
+                .fact("pinned", listed(&pinned))
+                .remedy("is this the right kbak.pub, and the right repository?"),
+            Error::NoSigner => usage.remedy(
+                "give the writer's kbak.pub with --signer; without it anyone could have written this bucket",
+            ),
+            Error::NoPlan { writer, plan, .. } => usage
+                .fact("writer", writer.unwrap_or_else(|| "any".to_owned()))
+                .fact("plan", plan.unwrap_or_else(|| "any".to_owned()))
+                .remedy("kbak snapshots lists the plans that there are"),
+            Error::NotSigned { rejected, .. } => damaged
+                .facts([rejected])
+                .remedy("is this the right kbak.pub? kbak verify shows every object that is wrong"),
+            Error::NotFound { count, rejected, .. } => {
+                let failure = if rejected.is_some() { damaged } else { usage };
+                failure
+                    .fact("snapshots there", count.to_string())
+                    .facts(rejected)
+                    .remedy("kbak snapshots lists what there is; --signer says whose snapshots count")
+            }
+            Error::Ambiguous { found, .. } => usage
+                .facts(found.into_iter().take(MAX_CANDIDATES))
+                .remedy("say which: --plan-id with the first digits of the plan, --writer, or the hash"),
+            Error::NewerDamaged { seq, finished, damaged: objects } => damaged
+                .fact(format!("snapshot {seq:06}"), format!("finished {finished}"))
+                .facts(objects.into_iter().take(MAX_LISTED))
+                .remedy(format!(
+                    "to use it all the same, say {seq} instead of latest; kbak verify shows everything that is wrong"
+                )),
+            Error::Unreadable { objects, readable, .. } => {
+                let failure = damaged.facts(objects.into_iter().take(MAX_LISTED));
+                match readable {
+                    Some(plan) => failure.remedy(format!(
+                        "to use the one plan that can be read, say --plan-id {plan}; kbak verify shows everything \
+                         that is wrong"
+                    )),
+                    None => failure.remedy(
+                        "bring back what kbak verify names, from older versions in the bucket or from a copy of it; \
+                         epochs/<epoch>.json and <epoch>/epoch.json are identical, and one of them is enough",
+                    ),
+                }
+            }
+            Error::EpochGone { .. } => {
+                damaged.remedy("older versions of the object may be there: kbak verify says what is missing")
+            }
+        }
+    }
+}
+
+fn listed<T: ToString>(all: &[T]) -> String {
+    all.iter().take(MAX_LISTED).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        use InitError as Error;
+        let what = error.to_string();
+        let usage = Self::new(Exit::Usage, what.clone());
+        match error {
+            Error::Store(error) => error.into(),
+            Error::File(error) => error.into(),
+            Error::Epoch(error) => error.into(),
+            Error::Encrypt { source, .. } | Error::Challenge { source, .. } => usage.because(source),
+            Error::NotAnOwner { recipients, .. } => usage
+                .fact("it is the key of", recipients.join(", "))
+                .remedy("give the recipient that belongs to it, or leave it out"),
+            Error::SameOwnerTwice => usage,
+            Error::NoOwners => usage.remedy("kbak keygen -o owner.key, then --recipient with its public key"),
+            Error::OneOwner => usage.remedy("give a second --recipient, or --single-owner"),
+            Error::NothingToJoin { .. } => {
+                usage.remedy("check --repo; leave --join out to make a repository")
+            }
+            Error::Exists { .. } => {
+                usage.remedy("use its writer.key, choose another prefix, or add a writer with --join")
+            }
+            Error::NotARepository { source, .. } => Self::new(Exit::Damaged, what)
+                .because(source)
+                .remedy("choose another place for a new repository"),
+            Error::MarkerReadBack(source) => Self::new(Exit::Damaged, what).because(source),
+            Error::Sheet(source) => Self::new(Exit::Bug, what).because(source),
+        }
+    }
+}

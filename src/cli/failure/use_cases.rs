@@ -1,0 +1,157 @@
+//! Errors of the use cases as failures.
+
+use super::{Exit, Failure};
+use crate::backup::error::BackupError;
+use crate::check::{CheckError, Finding};
+use crate::compare::CompareError;
+use crate::report::error::causes;
+use crate::restore::error::RestoreStreamError;
+use crate::target::volume::TargetError;
+use crate::verify::DistrustError;
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        use BackupError as Error;
+        let what = error.to_string();
+        let usage = Self::new(Exit::Usage, what.clone());
+        match error {
+            Error::Store(error) => error.into(),
+            Error::Repository(error) => error.into(),
+            Error::Epoch(error) => error.into(),
+            Error::Writer(error) => error.into(),
+            Error::Pipeline(error) => error.into(),
+            Error::Commit(error) => error.into(),
+            Error::Resources(error) => Self::new(Exit::Unreachable, what).because(error),
+            Error::EpochGone => Self::new(Exit::Unreachable, what),
+            Error::Interrupted => {
+                Self::new(Exit::Interrupted, what).remedy("run it again: what was stored is reused")
+            }
+            Error::NoItems => {
+                usage.remedy("name resources, a database or a volume in it, or use --path, --database, --resources")
+            }
+            Error::WriterCutOff { why } => usage
+                .fact("why", why)
+                .remedy("make a new writer key (kbak init), and find out who had this one"),
+            Error::NotThisWriters { writer, .. } => usage.fact("writer", writer.to_string()).remedy(
+                "is this the right repository, and is it whole? kbak init --join makes a writer for another one; \
+                 --new-epoch starts over in this one",
+            ),
+            Error::Clock { store, machine } => usage
+                .fact("store", store.to_string())
+                .fact("this machine", machine.to_string())
+                .remedy("set this machine's clock (chrony, systemd-timesyncd)"),
+        }
+    }
+}
+
+impl From<DistrustError> for Failure {
+    fn from(error: DistrustError) -> Self {
+        let what = error.to_string();
+        match error {
+            DistrustError::Repository(error) => error.into(),
+            DistrustError::Put(error) => error.into(),
+            DistrustError::Store(error) => error.into(),
+            DistrustError::NotPinned(_) => {
+                Self::new(Exit::Usage, what).remedy("give the writer.key of a writer in --signer")
+            }
+            DistrustError::Sign(error) => Self::new(Exit::Bug, what).because(error),
+        }
+    }
+}
+
+impl From<CompareError> for Failure {
+    fn from(error: CompareError) -> Self {
+        let what = error.to_string();
+        match error {
+            CompareError::Read(error) => error.into(),
+            CompareError::Snapshot(error) => error.into(),
+            CompareError::At { label, value, source } => Self::from(*source).fact(label, value),
+            CompareError::NoResources => {
+                Self::new(Exit::Usage, what).remedy("name a snapshot of a plan with resources:")
+            }
+            CompareError::Cluster(error) => {
+                let exit = if error.code().is_some() { Exit::Usage } else { Exit::Unreachable };
+                Self::new(exit, what).because(error)
+            }
+            CompareError::Catalog(_) => Self::new(Exit::Damaged, what),
+            CompareError::Stream(error) => Self::new(Exit::Damaged, what).because(error),
+            // What receives the differences is the command line itself.
+            CompareError::Output(error) => match error.downcast::<Self>() {
+                Ok(failure) => *failure,
+                Err(other) => Self::new(Exit::Usage, what).because(other),
+            },
+        }
+    }
+}
+
+impl From<RestoreStreamError> for Failure {
+    fn from(error: RestoreStreamError) -> Self {
+        use RestoreStreamError as Error;
+        let what = error.to_string();
+        let damaged = Self::new(Exit::Damaged, what.clone());
+        let partial = Self::new(Exit::Partial, what.clone());
+        let usage = Self::new(Exit::Usage, what);
+        match error {
+            Error::Read(error) => error.into(),
+            Error::Snapshot(error) => error.into(),
+            Error::Target(error) => target_failure(error),
+            Error::Malformed(error) => damaged.because(error),
+            Error::Kinds(error) => damaged.because(error),
+            Error::Truncated | Error::LinkToNoFile(_) | Error::KindMissing { .. } => damaged,
+            Error::CreateTarget { source, .. } => usage.because(source),
+            Error::Output(error) => usage.because(error),
+            Error::NothingAt(_) => partial.remedy("kbak ls or kbak find show what it holds"),
+            Error::NoResources { why, .. } => {
+                partial.fact("why", why).remedy("choose an earlier snapshot: kbak snapshots lists them")
+            }
+            Error::NoData { state, .. } => partial.fact("state", state.to_string()),
+            Error::SeveralStreams { .. } => usage.remedy("say which: ITEM:STREAM, as kbak show lists them"),
+        }
+    }
+}
+
+fn target_failure(error: TargetError) -> Failure {
+    use TargetError as Error;
+    let again = "then run it again with --existing-files skip: what is there already stays";
+    let (exit, remedy) = match &error {
+        Error::NotEmpty(_) => (
+            Exit::Usage,
+            "choose another --to, or say --existing-files skip, overwrite or delete-extra".to_owned(),
+        ),
+        Error::Busy(_) => (Exit::Usage, "wait until it ends, or choose another --to".to_owned()),
+        Error::Open { source: rustix::io::Errno::LOOP, .. } => (
+            Exit::Usage,
+            "a link stands on the way to where this item goes, and none is followed there: restore it alone, \
+             with --item, to where it shall go"
+                .to_owned(),
+        ),
+        Error::Open { .. } => (Exit::Usage, "check --to: it must be a folder that can be written".to_owned()),
+        Error::NoRoom { .. } | Error::Stopped { .. } | Error::Journal(_) => {
+            (Exit::Partial, format!("make room in the target, {again}"))
+        }
+        Error::NoScope | Error::Events => (Exit::Bug, "please report it".to_owned()),
+    };
+    Failure::new(exit, "cannot restore into the folder").remedy(remedy).because(error)
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Store(error) => error.into(),
+            CheckError::Writer(error) => error.into(),
+        }
+    }
+}
+
+/// Gives a finding the text and the remedy of its error. Causes and facts go into its line.
+#[must_use]
+pub fn explained(mut finding: Finding) -> Finding {
+    if let Some(failure) = finding.error.take().map(Failure::from) {
+        finding.what = causes(&failure);
+        for (label, value) in &failure.facts {
+            finding.what.push_str(&format!("; {label} {value}"));
+        }
+        finding.remedy = failure.remedy;
+    }
+    finding
+}

@@ -1,0 +1,28 @@
+//! Errors as text: an error with its causes in one line.
+
+use std::error::Error;
+
+/// Returns an error and its causes in one line.
+#[must_use]
+pub fn causes(error: &dyn Error) -> String {
+    let mut lines = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(error) = next {
+        let line = error.to_string();
+        if lines.last() != Some(&line) {
+            lines.push(line);
+        }
+        next = error.source();
+    }
+    lines.join(": ")
+}
+
+/// Returns the next cause. An I/O error that wraps another error gives that error's cause as its own, which
+/// would hide the wrapped error.
+#[must_use]
+pub fn next_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
