@@ -8,14 +8,15 @@
 //! Manifest ──> chunk list ──> whole or ranged reads ──> authenticated plaintext ──> Target
 //! ```
 //!
-//! The modules: [`mod@format`] is the repository format as pure functions between bytes and types;
-//! [`store`] keeps immutable objects; [`pipeline`] turns streams into packs and back; [`repository`]
-//! opens, commits and reads snapshots; [`source`] and [`restore`] are the two ends; [`survey`] takes
-//! the inventory of a cluster, and [`coverage`] lists what a plan leaves out of it; [`backup`],
-//! [`verify`] and [`check`] compose them; [`report`] holds events and run reports; [`world`] holds
-//! the clock, randomness and workers, which are passed in so that a seed reproduces a run.
+//! The modules, lowest first: [`report`] holds events and run reports, [`runtime`] the clock,
+//! randomness and workers; [`mod@format`] is the repository format as pure functions between bytes and
+//! types; [`store`] keeps immutable objects, [`keys`] opens them; [`pipeline`] turns streams into packs
+//! and back; [`repository`] opens, commits and reads snapshots. [`source`] and [`target`] are the two
+//! ends, [`kubernetes`] talks to an API server for both, [`inventory`] lists what a cluster holds.
+//! [`backup`], [`restore`], [`verify`], [`compare`] and [`check`] compose them; [`cli`] is the command line.
 //!
-//! The glossary is docs/glossary.md; the byte-level format is docs/format.md.
+//! docs/architecture.md says which folder may import which; the glossary is docs/glossary.md, the
+//! byte-level format docs/format.md.
 
 #![forbid(unsafe_code)]
 

@@ -12,10 +12,10 @@ use crate::pipeline::domain::DomainWriter;
 use crate::report::coverage::Coverage;
 use crate::report::error::causes;
 use crate::report::event::Reporter;
-use crate::source::volume::{Volume, VolumeOptions};
+use crate::source::volume::{VolumeOptions, VolumeReader};
 
 use super::error::BackupError;
-use super::item::{Finished, ItemJob, StreamDraft, Work};
+use super::item::{ItemJob, ItemResult, ItemSource, UnnamedStream};
 use super::{database, resources, volume};
 
 /// The domain that items are carried into.
@@ -38,10 +38,10 @@ impl Carrier<'_> {
         &self,
         job: &ItemJob,
         scan_cache: Option<ObjectHash>,
-    ) -> Result<Finished, BackupError> {
+    ) -> Result<ItemResult, BackupError> {
         let Self { domain, parameters, reporter, coverage } = *self;
         match &job.work {
-            Work::Resources { cluster, config } => {
+            ItemSource::Resources { cluster, config } => {
                 let meter = reporter.meter(&job.name, "objects");
                 match resources::write(cluster, config, domain, &meter).await {
                     Ok(mut finished) => {
@@ -51,26 +51,28 @@ impl Carrier<'_> {
                         Ok(finished)
                     }
                     Err(error) if is_of_pipeline(&error) => Err(BackupError::Resources(error)),
-                    Err(error) => Ok(Finished::failed(resources::failed(&error), &job.name, causes(&error))),
+                    Err(error) => {
+                        Ok(ItemResult::failed(resources::failed(&error), &job.name, causes(&error)))
+                    }
                 }
             }
-            Work::Database { config, databases } => {
+            ItemSource::Database { config, databases } => {
                 let meter = reporter.meter(&job.name, "databases");
                 match database::write(config, databases, domain, parameters, &meter).await {
                     Ok(finished) => {
-                        for note in finished.notes.iter().filter(|note| note.code == database::NO_PASSWORDS) {
+                        for note in &finished.notes {
                             reporter.warn(job.name.clone(), note.reason.clone());
                         }
                         Ok(finished)
                     }
                     Err(database::DumpFailure::Pipeline(error)) => Err(error.into()),
-                    Err(error) => Ok(Finished::failed("dump-failed", &job.name, error.to_string())),
+                    Err(error) => Ok(ItemResult::failed("dump-failed", &job.name, error.to_string())),
                 }
             }
-            Work::Folder { path, options } => match Volume::open(path, options.clone()) {
+            ItemSource::Folder { path, options } => match VolumeReader::open(path, options.clone()) {
                 Ok(folder) => self.folder(&job.name, (path, options), folder, scan_cache).await,
                 Err(error) => {
-                    Ok(Finished::failed("unreadable-folder", &path.display().to_string(), causes(&error)))
+                    Ok(ItemResult::failed("unreadable-folder", &path.display().to_string(), causes(&error)))
                 }
             },
         }
@@ -80,15 +82,15 @@ impl Carrier<'_> {
         &self,
         name: &str,
         (path, options): (&Path, &VolumeOptions),
-        folder: Volume,
+        folder: VolumeReader,
         scan_cache: Option<ObjectHash>,
-    ) -> Result<Finished, BackupError> {
+    ) -> Result<ItemResult, BackupError> {
         let meter = self.reporter.meter(name, "files");
-        let earlier = volume::open_earlier(self.domain, scan_cache).await?;
-        let written = volume::write(folder, self.domain, self.parameters, earlier, meter).await?;
+        let cache = volume::ScanCacheReader::open(self.domain, scan_cache).await?;
+        let written = volume::write(folder, self.domain, self.parameters, cache, meter).await?;
         let (name, format) = ("tar".into(), "tar".into());
-        let draft = StreamDraft { name, format, pending: written.stream, sha256: None };
-        let mut finished = Finished::new(vec![draft]);
+        let draft = UnnamedStream { name, format, pending: written.stream, sha256: None };
+        let mut finished = ItemResult::new(vec![draft]);
         (finished.gaps, finished.notes) = (written.gaps, written.notes);
         finished.left_out = written.left_out;
         finished.fact("path", path.display().to_string());

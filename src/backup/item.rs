@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::volume::Tally;
+use super::volume::CountByCode;
 use crate::format::body::Gap;
 use crate::format::ids::ObjectHash;
 use crate::kubernetes::Cluster;
@@ -21,12 +21,12 @@ pub struct ItemJob {
     /// The item's name in the plan.
     pub name: String,
     /// The data to back up.
-    pub work: Work,
+    pub work: ItemSource,
 }
 
 /// The kind of data of an item, and its source.
 #[derive(Debug)]
-pub enum Work {
+pub enum ItemSource {
     /// The resources of a cluster.
     Resources {
         /// The cluster.
@@ -50,7 +50,7 @@ pub enum Work {
     },
 }
 
-impl Work {
+impl ItemSource {
     /// Returns the kind of item, as snapshot bodies name it.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -74,7 +74,7 @@ impl Work {
 
 /// A stream that its source has proven complete, and that no snapshot names yet.
 #[derive(Debug)]
-pub struct StreamDraft {
+pub struct UnnamedStream {
     /// The stream's name within the item.
     pub name: String,
     /// The format of its bytes, such as `tar` or `jsonl`.
@@ -87,25 +87,25 @@ pub struct StreamDraft {
 
 /// The result of one item.
 #[derive(Debug, Default)]
-pub struct Finished {
+pub struct ItemResult {
     /// The streams of the item.
-    pub streams: Vec<StreamDraft>,
+    pub streams: Vec<UnnamedStream>,
     /// Data that could not be backed up.
     pub gaps: Vec<Gap>,
     /// Data left out by rule.
     pub notes: Vec<Gap>,
     /// Number of entries left out, by code.
-    pub left_out: Tally,
+    pub left_out: CountByCode,
     /// Facts about the source, by name.
     pub facts: BTreeMap<String, serde_json::Value>,
     /// One-line summary for people.
     pub summary: String,
 }
 
-impl Finished {
+impl ItemResult {
     /// Returns a result with these streams and without gaps.
     #[must_use]
-    pub fn new(streams: Vec<StreamDraft>) -> Self {
+    pub fn new(streams: Vec<UnnamedStream>) -> Self {
         Self { streams, ..Self::default() }
     }
 

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use crate::format::body::Item;
 use crate::format::signers::Signers;
-use crate::inventory::coverage::Watch;
-use crate::keys::writer_key::{EpochKeeper, WriterKey};
+use crate::inventory::coverage::CoverageCheck;
+use crate::keys::epoch_file::EpochSecretStore;
+use crate::keys::writer_key::WriterKey;
 use crate::report::coverage::Coverage;
 use crate::report::event::Reporter;
 use crate::report::item_state::ItemState;
 use crate::report::outcome::Outcome;
-use crate::repository::epoch::create::{self, Wanted};
+use crate::repository::epoch::create::EpochSettings;
+use crate::repository::epoch::current;
 use crate::repository::write::commit::Committed;
 use crate::runtime::Runtime;
 use crate::store::Store;
@@ -28,7 +30,7 @@ pub struct BackupJob {
     /// The items to back up.
     pub items: Vec<ItemJob>,
     /// The plan's requirements for its epochs.
-    pub wanted: Wanted,
+    pub wanted: EpochSettings,
     /// Memory limit, in bytes.
     pub memory: u64,
     /// True if each compressed chunk is decompressed and compared before it is stored.
@@ -40,7 +42,7 @@ pub struct BackupJob {
     /// Gaps that the plan accepts: item name and gap code.
     pub accept: Vec<(String, String)>,
     /// The coverage check of the cluster, if the plan asks for it.
-    pub coverage: Option<Watch>,
+    pub coverage: Option<CoverageCheck>,
 }
 
 /// The store that a run writes to, and the identity that it writes as.
@@ -51,7 +53,7 @@ pub struct BackupContext<'a> {
     /// The writer's key.
     pub key: &'a WriterKey,
     /// Keeps the epoch's secret and the newest head.
-    pub keeper: &'a dyn EpochKeeper,
+    pub keeper: &'a dyn EpochSecretStore,
     /// The writer's own key and the plan's signers.
     pub signers: &'a Signers,
     /// Clock, randomness, workers.
@@ -68,7 +70,7 @@ pub struct BackupReport {
     /// The items as in the snapshot body, each with a one-line summary.
     pub items: Vec<(Item, String)>,
     /// The reason why a new epoch was created, if one was.
-    pub born: Option<create::Reason>,
+    pub born: Option<current::Reason>,
     /// Names of the owners who cannot open the epoch yet.
     pub waiting: Vec<String>,
     /// The coverage of the cluster, if it was checked.

@@ -1,8 +1,8 @@
 //! Backup: turns items into streams, and streams into a snapshot.
 
+mod boundary;
 pub mod carrier;
 pub mod coordinator;
-mod cutter;
 pub mod database;
 pub mod error;
 pub mod item;

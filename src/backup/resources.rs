@@ -7,24 +7,24 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::format::body::Gap;
-use crate::format::catalog::{Line, Type};
+use crate::format::catalog::{CatalogLine, MemberType};
 use crate::format::epoch::Sizes;
 use crate::format::ids::ObjectHash;
 use crate::format::name::Name;
 use crate::kubernetes::{Cluster, KindInfo};
 use crate::pipeline::domain::DomainWriter;
-use crate::pipeline::piece::{Member, Piece};
+use crate::pipeline::piece::{Piece, StreamMember};
 use crate::pipeline::stream::StreamWriter;
-use crate::plan::Consistency;
+use crate::plan::ConsistencyPolicy;
 use crate::report::event::Meter;
 use crate::runtime::panic_point;
 use crate::source::kubernetes::{
-    Consistency as Moment, GapReason, ResourceGap, ResourceSink, ResourcesConfig, ResourcesError,
-    ResourcesReport, SinkError, read_resources,
+    GapReason, KindConsistency, ResourceGap, ResourceSink, ResourcesConfig, ResourcesError, ResourcesReport,
+    SinkError, read_resources,
 };
 
-use super::cutter::{Cut, Cutter};
-use super::item::{Finished, StreamDraft};
+use super::boundary::{Boundary, BoundaryChooser};
+use super::item::{ItemResult, UnnamedStream};
 
 /// Sizes of the pieces of resource streams. They are cut at line ends, by a hash of (namespace, name).
 const SIZES: Sizes = Sizes { min: 256 << 10, average: 512 << 10, max: 1 << 20 };
@@ -35,10 +35,10 @@ pub async fn write(
     config: &ResourcesConfig,
     domain: &Arc<DomainWriter>,
     meter: &Arc<Meter>,
-) -> Result<Finished, ResourcesError> {
+) -> Result<ItemResult, ResourcesError> {
     let mut sink = Sink { domain: domain.clone(), open: None, streams: Vec::new() };
-    let report = read_resources(cluster, config, &mut sink, domain.engine().reporter(), meter).await?;
-    let mut finished = Finished::new(sink.streams);
+    let report = read_resources(cluster, config, &mut sink, domain.context().reporter(), meter).await?;
+    let mut finished = ItemResult::new(sink.streams);
     finished.summary = summary(&report);
     finished.fact("revision", &report.revision);
     finished.fact("cluster_uid", &report.cluster_uid);
@@ -47,7 +47,7 @@ pub async fn write(
     finished.fact("kinds", &report.kinds);
     finished.fact("computed", &report.computed);
     finished.fact("repeated", &report.repeated);
-    let best_effort = config.consistency == Consistency::BestEffort;
+    let best_effort = config.consistency == ConsistencyPolicy::BestEffort;
     let moments = |gap: &ResourceGap| matches!(gap.reason, GapReason::NotAtRevision { .. });
     let (told, gaps): (Vec<_>, Vec<_>) = report.gaps.into_iter().partition(|gap| best_effort && moments(gap));
     finished.gaps = gaps.iter().map(gap).collect();
@@ -74,7 +74,7 @@ fn gap(gap: &ResourceGap) -> Gap {
 
 fn summary(report: &ResourcesReport) -> String {
     let objects: u64 = report.kinds.iter().map(|kind| kind.objects).sum();
-    let apart = report.kinds.iter().filter(|kind| kind.consistency != Moment::AtRevision).count();
+    let apart = report.kinds.iter().filter(|kind| kind.consistency != KindConsistency::AtRevision).count();
     match apart {
         0 => format!("{objects} objects at revision {}", report.revision),
         _ if apart == report.kinds.len() => format!("{objects} objects, each kind at a moment of its own"),
@@ -100,17 +100,17 @@ fn code(reason: &GapReason) -> &'static str {
 struct Sink {
     domain: Arc<DomainWriter>,
     open: Option<Open>,
-    streams: Vec<StreamDraft>,
+    streams: Vec<UnnamedStream>,
 }
 
 /// The open stream of one kind.
 struct Open {
     kind: KindInfo,
     stream: StreamWriter,
-    cutter: Cutter,
+    boundaries: BoundaryChooser,
     hash: Sha256,
     piece: Vec<u8>,
-    members: Vec<Member>,
+    members: Vec<StreamMember>,
     starts_group: bool,
 }
 
@@ -131,7 +131,7 @@ impl ResourceSink for Sink {
         self.open = Some(Open {
             kind: kind.clone(),
             stream: self.domain.stream(),
-            cutter: Cutter::new(SIZES),
+            boundaries: BoundaryChooser::new(SIZES),
             hash: Sha256::new(),
             piece: Vec::new(),
             members: Vec::new(),
@@ -145,15 +145,15 @@ impl ResourceSink for Sink {
         panic_point("backup.resources.object", &open.kind.plural, &line);
         let path = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
         let length = line.len() as u64;
-        let cut = open.cutter.before(self.domain.key(), path.as_bytes(), length, 0);
-        if cut > Cut::None {
+        let boundary = open.boundaries.boundary_before(self.domain.key(), path.as_bytes(), length, 0);
+        if boundary > Boundary::None {
             open.flush().await?;
         }
-        open.starts_group |= cut == Cut::Group;
+        open.starts_group |= boundary == Boundary::Group;
         let at = i64::try_from(open.piece.len())?;
-        let catalog = Line {
+        let catalog = CatalogLine {
             path: Name(path.into_bytes()),
-            kind: Type::Object,
+            kind: MemberType::Object,
             at: 0,
             len: 0,
             size: None,
@@ -163,7 +163,7 @@ impl ResourceSink for Sink {
             mtime: None,
             link: None,
         };
-        open.members.push(Member::uncached(at, length, Some(catalog)));
+        open.members.push(StreamMember::uncached(at, length, Some(catalog)));
         open.hash.update(&line);
         open.piece.extend_from_slice(&line);
         Ok(())
@@ -174,7 +174,7 @@ impl ResourceSink for Sink {
         open.flush().await?;
         let sha256 = ObjectHash(open.hash.finalize().into());
         let pending = open.stream.finish().await?;
-        self.streams.push(StreamDraft {
+        self.streams.push(UnnamedStream {
             name: open.kind.stream_name(),
             format: "jsonl".into(),
             pending,

@@ -10,16 +10,17 @@ use crate::format::epoch::VerifiedEpoch;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::manifest::ManifestError;
 use crate::format::marker;
-use crate::format::state::{self, State};
-use crate::keys::writer_key::EpochKeeper;
+use crate::format::state::{self, WriterState};
+use crate::keys::epoch_file::EpochSecretStore;
 use crate::report::event::{Event, Reporter};
 use crate::repository::chain::{self, Chain};
-use crate::repository::epoch::create;
-use crate::repository::epoch::create::{EpochContext, Ready};
+use crate::repository::epoch::create::EpochContext;
+use crate::repository::epoch::current;
+use crate::repository::epoch::current::CurrentEpoch;
 use crate::repository::epoch::stored::Epochs;
 use crate::repository::fetched;
-use crate::repository::fetched::Named;
-use crate::repository::read::open::{check_marker, judge_marker, look_at_marker};
+use crate::repository::fetched::Fetched;
+use crate::repository::read::open::{check_marker, read_marker, validate_marker};
 use crate::repository::records::{self, Records};
 use crate::runtime::{Runtime, kill_point};
 use crate::store::Store;
@@ -34,11 +35,11 @@ pub const CLOCK_REFUSE: i64 = 15 * 60;
 
 /// The state of the repository before a source is read.
 pub(super) struct Start {
-    pub ready: Ready,
+    pub ready: CurrentEpoch,
     pub epochs: Epochs,
     pub records: Records,
     pub chain: Chain,
-    pub state: State,
+    pub state: WriterState,
     pub began: Timestamp,
 }
 
@@ -55,7 +56,8 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
         return Err(BackupError::WriterCutOff { why: trust.why.clone() });
     }
     let epoch_context = EpochContext { store, runtime, key, plan, keeper };
-    let (epochs, ready) = create::begin(epoch_context, &job.wanted, signers, &records, reporter).await?;
+    let (epochs, ready) =
+        current::prepare_run(epoch_context, &job.wanted, signers, &records, reporter).await?;
     kill_point("backup.epoch.ready");
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
@@ -68,7 +70,7 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
     if !starts_over && records.cut_offs(key.signing.public()).next().is_none() {
         expect_head(&mut chain, keeper, reporter).await;
     }
-    tell_rejected(&chain, reporter);
+    warn_of_rejected(&chain, reporter);
     kill_point("backup.chain.read");
     let state = read_state(&chain, &ready, context).await;
     kill_point("backup.state.read");
@@ -80,13 +82,13 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
 async fn check_repository(job: &BackupJob, context: BackupContext<'_>) -> Result<(), BackupError> {
     let BackupContext { store, key, reporter, .. } = context;
     let known = !store.list(&format!("{}/", key.writer), None).await?.entries.is_empty();
-    let found = look_at_marker(store).await?;
-    if known && found == Named::Missing {
+    let found = read_marker(store).await?;
+    if known && found == Fetched::Missing {
         reporter.warn(layout::marker().to_string(), "it was gone, and is put back");
         store.put(&marker::marker()).await?;
         check_marker(store).await?;
     } else {
-        judge_marker(store, &found)?;
+        validate_marker(store, &found)?;
     }
     if known || job.wanted.new_epoch {
         return Ok(());
@@ -96,7 +98,7 @@ async fn check_repository(job: &BackupJob, context: BackupContext<'_>) -> Result
 
 /// Warns of objects in the place of a snapshot that are none. One with a higher number than this
 /// run's stays the newest there, and readers do not skip it.
-fn tell_rejected(chain: &Chain, reporter: &Reporter) {
+fn warn_of_rejected(chain: &Chain, reporter: &Reporter) {
     let next = chain.next_seq();
     for (object, error) in &chain.rejected {
         let mut what = format!("this is no snapshot of this writer: {error}");
@@ -111,11 +113,11 @@ fn tell_rejected(chain: &Chain, reporter: &Reporter) {
 
 /// Warns if the snapshot that this writer committed last is missing. The next snapshot names it as a
 /// parent, so that verify reports its removal, and gets a higher number.
-async fn expect_head(chain: &mut Chain, keeper: &dyn EpochKeeper, reporter: &Reporter) {
+async fn expect_head(chain: &mut Chain, keeper: &dyn EpochSecretStore, reporter: &Reporter) {
     let Ok(Some(head)) = keeper.head().await else { return };
     let cut_off = |(key, error): &(ObjectKey, ManifestError)| {
         let named = layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == head.hash);
-        named && matches!(error, ManifestError::CutOff)
+        named && matches!(error, ManifestError::Revoked)
     };
     if chain.rejected.iter().any(cut_off) {
         return;
@@ -149,8 +151,8 @@ async fn check_clock(
 
 /// Returns the writer's state at the newest snapshot, or an empty state if it cannot be read, which
 /// costs one full read of the sources.
-async fn read_state(chain: &Chain, ready: &Ready, context: BackupContext<'_>) -> State {
-    let Some(latest) = chain.latest() else { return State::default() };
+async fn read_state(chain: &Chain, ready: &CurrentEpoch, context: BackupContext<'_>) -> WriterState {
+    let Some(latest) = chain.latest() else { return WriterState::default() };
     let domain = context.key.names.id("domain", state::DOMAIN);
     let secrets: Vec<(&VerifiedEpoch, &EpochSecret)> = [Some((&ready.epoch, &ready.secret))]
         .into_iter()
@@ -160,13 +162,13 @@ async fn read_state(chain: &Chain, ready: &Ready, context: BackupContext<'_>) ->
     for objects in &latest.envelope().state {
         let held = secrets.iter().find(|(epoch, _)| epoch.epoch == objects.epoch);
         let (Some((epoch, secret)), Some(hash)) = (held, objects.objects.first()) else { continue };
-        let key = epoch.path().in_domain(domain, crate::format::layout::Class::State, *hash);
+        let key = epoch.path().in_domain(domain, crate::format::layout::ObjectClass::State, *hash);
         let opened = match fetched::get(context.store, &key, *hash, state::MAX_STATE + (1 << 20)).await {
-            Ok(Named::Is(sealed)) => {
-                State::open(&sealed, &secret.domain(state::DOMAIN)).map_err(|error| error.to_string())
+            Ok(Fetched::Valid(sealed)) => {
+                WriterState::open(&sealed, &secret.domain(state::DOMAIN)).map_err(|error| error.to_string())
             }
-            Ok(Named::Missing) => Err("it is gone".into()),
-            Ok(Named::Altered) => Err("it is damaged".into()),
+            Ok(Fetched::Missing) => Err("it is gone".into()),
+            Ok(Fetched::Corrupt) => Err("it is damaged".into()),
             Err(error) => Err(error.to_string()),
         };
         match opened {
@@ -174,5 +176,5 @@ async fn read_state(chain: &Chain, ready: &Ready, context: BackupContext<'_>) ->
             Err(why) => context.reporter.warn(key.to_string(), format!("the writer's memory is lost: {why}")),
         }
     }
-    State::default()
+    WriterState::default()
 }

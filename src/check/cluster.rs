@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
-use super::{CheckJob, ClusterJob, Finding, Weight, coverage, within};
-use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, cut, discover};
+use super::{CheckJob, ClusterJob, Finding, Severity, coverage, within};
+use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, discover, split_list};
 use crate::plan::Glob;
 use crate::report::error::causes;
 use crate::report::event::{Meter, Reporter};
@@ -21,7 +21,7 @@ const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s
 /// The maximum number of kinds named in a line.
 const NAMED: usize = 12;
 /// The minor version of the oldest server that kbak is tested with.
-const TRIED: u32 = 33;
+const OLDEST_TESTED_MINOR: u32 = 33;
 
 pub(super) async fn check(job: &CheckJob, reporter: &Reporter) -> Vec<Finding> {
     match &job.cluster {
@@ -30,7 +30,7 @@ pub(super) async fn check(job: &CheckJob, reporter: &Reporter) -> Vec<Finding> {
         Some(Ok(job)) => {
             let mut findings = within("cluster", cluster(job, reporter)).await;
             // Without an answer coverage cannot be checked, and the failure is already reported.
-            if findings.iter().any(|finding| finding.about == "cluster" && finding.weight == Weight::Good) {
+            if findings.iter().any(|finding| finding.about == "cluster" && finding.weight == Severity::Good) {
                 findings.extend(coverage::check(job, reporter).await);
             }
             findings
@@ -53,16 +53,21 @@ async fn cluster(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
             let meter = reporter.meter("cluster", "kinds");
             let asked = ask(&job.cluster, &kinds, named.as_deref(), &meter).await;
             meter.end();
-            findings.push(Finding::good("cluster", told(&version.text, selection, &asked)).took(began));
+            findings.push(
+                Finding::good("cluster", cluster_summary(&version.text, selection, &asked)).took(began),
+            );
             let absent = absent(&job.cluster, selection, named.as_deref(), &discovered).await;
-            findings.extend(absent.iter().map(|what| not_there(what, job.absent_accepted)));
+            findings.extend(absent.iter().map(|what| missing_selection(what, job.absent_accepted)));
             findings.extend(rights(&kinds, &asked, named.as_deref()));
-            findings.extend(silent(&kinds, &asked));
-            findings.extend(moment(&kinds, &asked));
+            findings.extend(unresponsive_kinds(&kinds, &asked));
+            findings.extend(single_revision(&kinds, &asked));
         }
     }
-    if version.minor.is_some_and(|minor| minor < TRIED) {
-        let what = format!("Kubernetes {} is older than what kbak is tried with (v1.{TRIED})", version.text);
+    if version.minor.is_some_and(|minor| minor < OLDEST_TESTED_MINOR) {
+        let what = format!(
+            "Kubernetes {} is older than what kbak is tried with (v1.{OLDEST_TESTED_MINOR})",
+            version.text
+        );
         findings.push(Finding::warning("cluster", what));
     }
     findings.extend(stale(&discovered, job.selection.as_ref()));
@@ -98,7 +103,7 @@ async fn version(cluster: &Cluster) -> Result<Version, ApiError> {
 }
 
 /// The answer of one kind to a list of one object.
-struct Asked {
+struct ListProbe {
     /// The number of objects, as far as the server reports it.
     objects: u64,
     /// The revision in the answer.
@@ -114,11 +119,11 @@ async fn ask(
     kinds: &[&KindInfo],
     named: Option<&[String]>,
     meter: &Meter,
-) -> Vec<Result<Asked, ApiError>> {
+) -> Vec<Result<ListProbe, ApiError>> {
     meter.add_total(kinds.len() as u64);
     let revision = || async { namespaces(cluster).await.unwrap_or(0) };
     let before = revision().await;
-    let mut asked: Vec<Result<Asked, ApiError>> = futures::stream::iter(kinds)
+    let mut asked: Vec<Result<ListProbe, ApiError>> = futures::stream::iter(kinds)
         .map(|kind| async move {
             let answer = one(cluster, kind, named).await;
             meter.add_done(1);
@@ -134,15 +139,15 @@ async fn ask(
     asked
 }
 
-async fn one(cluster: &Cluster, kind: &KindInfo, named: Option<&[String]>) -> Result<Asked, ApiError> {
+async fn one(cluster: &Cluster, kind: &KindInfo, named: Option<&[String]>) -> Result<ListProbe, ApiError> {
     let paths: Vec<String> = match named.filter(|_| kind.namespaced) {
         Some(named) => named.iter().map(|namespace| kind.path(Some(namespace))).collect(),
         None => vec![kind.path(None)],
     };
-    let mut asked = Asked { objects: 0, revision: String::new(), between: (0, 0) };
+    let mut asked = ListProbe { objects: 0, revision: String::new(), between: (0, 0) };
     for path in paths {
         let answer = cluster.get_as(&path, "limit=1", METADATA, PAGE).await?;
-        let page = cut(&answer.body).unwrap_or_default();
+        let page = split_list(&answer.body).unwrap_or_default();
         let ListMeta { resource_version, remaining_item_count, .. } = page.metadata;
         asked.objects += page.items.len() as u64 + remaining_item_count.unwrap_or(0);
         asked.revision = resource_version;
@@ -153,10 +158,10 @@ async fn one(cluster: &Cluster, kind: &KindInfo, named: Option<&[String]>) -> Re
 /// Returns the revision of the API server's store that holds namespaces.
 async fn namespaces(cluster: &Cluster) -> Option<u64> {
     let answer = cluster.get_as("/api/v1/namespaces", "limit=1", METADATA, PAGE).await.ok()?;
-    cut(&answer.body).ok()?.metadata.resource_version.parse().ok()
+    split_list(&answer.body).ok()?.metadata.resource_version.parse().ok()
 }
 
-fn told(version: &str, selection: &Selection, asked: &[Result<Asked, ApiError>]) -> String {
+fn cluster_summary(version: &str, selection: &Selection, asked: &[Result<ListProbe, ApiError>]) -> String {
     let objects: u64 = asked.iter().flatten().map(|asked| asked.objects).sum();
     let kinds = plural(asked.len() as u64, "kind", "kinds");
     let every =
@@ -185,19 +190,24 @@ async fn absent(
     absent
 }
 
-fn not_there(what: &str, accepted: bool) -> Finding {
-    let told = format!("the cluster has not {what}, which the plan names");
+fn missing_selection(what: &str, accepted: bool) -> Finding {
+    let missing = format!("{what} is missing in the cluster, and the plan names it");
     if accepted {
-        return Finding::note("resources", format!("{told}: the gap absent, which it accepts"));
+        return Finding::note("resources", format!("{missing}: the gap absent, which it accepts"));
     }
-    Finding::problem("resources", format!("{told}: every backup would have the gap absent (exit 3)"))
+    Finding::problem("resources", format!("{missing}: every backup would have the gap absent (exit 3)"))
         .remedy("correct resources.namespaces or resources.kinds in the plan, or accept the gap absent")
 }
 
 /// Returns the kinds that may not be listed, with the rules to add. If the plan names its namespaces,
 /// cluster-scoped kinds give only a warning: their objects are only taken where a namespace needs them.
-fn rights(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>], named: Option<&[String]>) -> Vec<Finding> {
-    let refused = |asked: &Result<Asked, ApiError>| matches!(asked, Err(error) if error.code() == Some(403));
+fn rights(
+    kinds: &[&KindInfo],
+    asked: &[Result<ListProbe, ApiError>],
+    named: Option<&[String]>,
+) -> Vec<Finding> {
+    let refused =
+        |asked: &Result<ListProbe, ApiError>| matches!(asked, Err(error) if error.code() == Some(403));
     let closed = kinds.iter().zip(asked).filter(|(_, asked)| refused(asked)).map(|(kind, _)| *kind);
     let (optional, needed): (Vec<&KindInfo>, Vec<&KindInfo>) =
         closed.partition(|kind| named.is_some() && !kind.namespaced);
@@ -244,7 +254,7 @@ fn rules(kinds: &[&KindInfo], role: &str) -> String {
 }
 
 /// Returns the kinds whose server does not answer: a dead aggregated API, a dead conversion webhook.
-fn silent(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
+fn unresponsive_kinds(kinds: &[&KindInfo], asked: &[Result<ListProbe, ApiError>]) -> Vec<Finding> {
     let dead = kinds.iter().zip(asked).filter_map(|(kind, asked)| match asked {
         Err(error) if error.code() != Some(403) => Some((kind, error)),
         _ => None,
@@ -262,13 +272,13 @@ fn silent(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding
 
 /// Checks that all kinds can be read at one revision. A kind whose revision is not between the main store's
 /// two is in another store.
-fn moment(kinds: &[&KindInfo], asked: &[Result<Asked, ApiError>]) -> Vec<Finding> {
-    let told = |asked: &Asked| asked.between.0 > 0 && asked.between.1 > 0;
-    if asked.iter().flatten().any(|asked| !told(asked)) {
+fn single_revision(kinds: &[&KindInfo], asked: &[Result<ListProbe, ApiError>]) -> Vec<Finding> {
+    let is_shared = |asked: &ListProbe| asked.between.0 > 0 && asked.between.1 > 0;
+    if asked.iter().flatten().any(|asked| !is_shared(asked)) {
         let what = "whether one revision for all kinds is possible only the backup finds out: namespaces may not be listed";
         return vec![Finding::note("moment", what)];
     }
-    let apart = |asked: &Asked| {
+    let apart = |asked: &ListProbe| {
         let (before, after) = asked.between;
         !asked.revision.parse().is_ok_and(|at| (before..=after).contains(&at))
     };

@@ -3,8 +3,8 @@
 
 use tokio::time::Instant;
 
-use super::{ClusterJob, Finding, Weight};
-use crate::report::coverage::What;
+use super::{ClusterJob, Finding, Severity};
+use crate::report::coverage::UndeclaredKind;
 use crate::report::event::Reporter;
 
 pub(super) async fn check(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
@@ -12,17 +12,17 @@ pub(super) async fn check(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding>
         return Vec::new();
     };
     let began = Instant::now();
-    let coverage = watch.look(reporter).await;
+    let coverage = watch.run(reporter).await;
     let mut findings: Vec<Finding> = Vec::new();
     if coverage.uncovered.is_empty() && coverage.unseen.is_empty() {
         findings.push(Finding::good("coverage", coverage.summary()).took(began));
     }
-    for line in coverage.lines() {
+    for line in coverage.findings() {
         let weight = match line.what {
-            Some(What::Key) => Weight::Problem,
-            _ if coverage.strict => Weight::Problem,
-            Some(_) => Weight::Warning,
-            None => Weight::Note,
+            Some(UndeclaredKind::Key) => Severity::Problem,
+            _ if coverage.strict => Severity::Problem,
+            Some(_) => Severity::Warning,
+            None => Severity::Note,
         };
         findings.push(Finding::new("coverage", weight, line.text).remedy(line.remedy));
     }

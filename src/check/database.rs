@@ -1,19 +1,18 @@
-//! Checks databases: that the server answers, the tools fit, and the account may read everything.
+//! Checks databases: the server answers, the tools fit, and the user may read everything.
 
 use futures::StreamExt as _;
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{DatabaseJob, Finding, Unresolved, within};
+use crate::plan::TlsMode;
 use crate::report::event::Reporter;
 use crate::report::text::{plural, size};
-use crate::source::database::postgres::{Chosen, Postgres};
-use crate::source::database::{DatabaseError, TlsMode};
+use crate::source::database::{DatabaseError, Omission, SelectedDatabases, connect};
 
 /// The number of servers queried in parallel.
 const PARALLEL: usize = 4;
 /// The maximum number of databases of one server whose tables are checked.
-const MOST_DATABASES: usize = 100;
+const MAX_DATABASES: usize = 100;
 
 pub(super) async fn check(
     jobs: &[(String, Result<DatabaseJob, Unresolved>)],
@@ -29,7 +28,13 @@ pub(super) async fn check(
             let meter = meter.clone();
             async move {
                 let findings = match job {
-                    Ok(job) => within(name, server(name, job)).await,
+                    Ok(job) => {
+                        let part = async {
+                            let findings = findings(name, job).await;
+                            findings.unwrap_or_else(|error| vec![failed(name, job, &error)])
+                        };
+                        within(name, part).await
+                    }
                     Err(unresolved) => vec![unresolved.finding(name)],
                 };
                 meter.add_done(1);
@@ -43,67 +48,55 @@ pub(super) async fn check(
     found.into_iter().flatten().collect()
 }
 
-async fn server(name: &str, job: &DatabaseJob) -> Vec<Finding> {
-    match tried(name, job).await {
-        Ok(findings) => findings,
-        Err(error) => vec![failed(name, job, error)],
-    }
-}
-
-fn failed(name: &str, job: &DatabaseJob, error: DatabaseError) -> Finding {
-    let remedy = match &error {
-        DatabaseError::Tool { needed, .. } => {
-            format!("install the client tools of PostgreSQL {needed} or newer where kbak runs")
+fn failed(name: &str, job: &DatabaseJob, error: &DatabaseError) -> Finding {
+    let remedy = match error {
+        DatabaseError::MissingTool { engine, needed, .. } => {
+            format!("install the client tools of {engine} {needed} or newer where kbak runs")
         }
-        DatabaseError::Failed { .. } | DatabaseError::Stuck { .. } => {
+        DatabaseError::ToolFailed { .. } | DatabaseError::TimedOut { .. } => {
             let (host, port) = (&job.config.host, job.config.port);
-            format!("is the server up at {host} port {port}, and do user, password and pg_hba.conf fit?")
+            format!(
+                "check that the server runs at {host} port {port} and accepts this user and password from here"
+            )
         }
         _ => "correct it in the plan".to_owned(),
     };
     Finding::problem(name, error.to_string()).remedy(remedy)
 }
 
-async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseError> {
+async fn findings(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseError> {
     let began = Instant::now();
-    let server = Postgres::connect(&job.config).await?;
-    let replica: bool =
-        server.ask(&job.config.maintenance, "SELECT to_json(pg_catalog.pg_is_in_recovery())").await?;
-    let Chosen { open: databases, closed, absent } = server.choose(&job.databases).await?;
+    let server = connect(&job.config).await?;
+    let described = server.describe().await?;
+    let SelectedDatabases { databases, omissions, absent } = server.select(&job.databases).await?;
+    let number = plural(databases.len() as u64, "database", "databases");
     let bytes = databases.iter().map(|database| database.size).sum();
-    let role = if replica { "replica" } else { "primary" };
-    let what = format!(
-        "{} {role}, pg_dump {}, {}, {}",
-        server.server_version(),
-        server.tools().version,
-        plural(databases.len() as u64, "database", "databases"),
-        size(bytes)
-    );
-    let mut findings = vec![Finding::good(name, what)];
+    let mut findings = vec![Finding::good(name, format!("{described}, {number}, {}", size(bytes)))];
     if !absent.is_empty() {
         let what = format!("the server has no database of that name: {}", absent.join(", "));
         let remedy = "correct databases: in the plan; or accept the gap absent there";
         findings.push(Finding::problem(name, what).remedy(remedy));
     }
-    if !closed.is_empty() {
-        let what = format!("no dump of databases that take no connections: {}", closed.join(", "));
-        let remedy = "ALTER DATABASE … ALLOW_CONNECTIONS true; or accept the gap no-connections in the plan";
-        findings.push(Finding::problem(name, what).remedy(remedy));
-    } else if databases.is_empty() && absent.is_empty() {
+    for alike in omissions.chunk_by(|one, other| one.code == other.code) {
+        let names: Vec<&str> = alike.iter().map(|omission| omission.object.as_str()).collect();
+        let Omission { code, reason, remedy, .. } = &alike[0];
+        let remedy = format!("{remedy}; or accept the gap {code} in the plan");
+        findings.push(Finding::problem(name, format!("{}: {reason}", names.join(", "))).remedy(remedy));
+    }
+    if databases.is_empty() && absent.is_empty() && omissions.is_empty() {
         let what = "the server has no database of the names that the plan wants";
         findings.push(Finding::problem(name, what).remedy("correct databases: in the plan"));
     }
-    for database in databases.iter().take(MOST_DATABASES) {
-        findings.extend(readable(name, &server, &database.name).await);
+    for database in databases.iter().take(MAX_DATABASES) {
+        let unreadable = server.check_access(&database.name).await;
+        findings.extend(unreadable.map(|one| Finding::problem(name, one.reason).remedy(one.remedy)));
     }
-    if databases.len() > MOST_DATABASES {
-        let more = databases.len() - MOST_DATABASES;
-        findings.push(Finding::note(name, format!("the rights in {more} more databases were not looked at")));
+    if databases.len() > MAX_DATABASES {
+        let more = databases.len() - MAX_DATABASES;
+        findings.push(Finding::note(name, format!("the rights in {more} more databases were not checked")));
     }
-    if !server.reads_passwords() {
-        let what = "the passwords of roles may not be read: the backup is without them, and after a restore \
-                    somebody has to set them anew";
-        findings.push(Finding::note(name, what));
+    for omission in server.omissions() {
+        findings.push(Finding::note(name, omission.reason).remedy(omission.remedy));
     }
     if !job.config.is_socket() && job.config.tls == TlsMode::AllowPlaintext {
         let what = "tls: allow-plaintext: rows may pass the network in clear text";
@@ -113,38 +106,4 @@ async fn tried(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, DatabaseEr
         first.millis = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
     }
     Ok(findings)
-}
-
-/// Finds the tables that a dump of one database could not read: pg_dump ends at the first such table.
-async fn readable(name: &str, server: &Postgres, database: &str) -> Option<Finding> {
-    const QUESTION: &str = "SELECT json_build_object('tables', count(*), 'first', min(quote_ident(n.nspname) || '.' || quote_ident(c.relname))) \
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p', 'm', 'S') AND c.relpersistence <> 't' \
-         AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' \
-         AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))";
-    #[derive(Deserialize)]
-    struct Unreadable {
-        tables: u64,
-        first: Option<String>,
-    }
-    let user = &server.config().user;
-    match server.ask::<Unreadable>(database, QUESTION).await {
-        Ok(Unreadable { tables: 0, .. }) => None,
-        Ok(Unreadable { tables, first }) => {
-            let tables = plural(tables, "table or sequence", "tables and sequences");
-            let what = format!(
-                "{user} may not read {tables} of {database}, {} among them",
-                first.unwrap_or_default()
-            );
-            let remedy = match server.server_major() {
-                14.. => format!("GRANT pg_read_all_data TO \"{user}\";"),
-                _ => format!("GRANT SELECT ON ALL TABLES IN SCHEMA … TO \"{user}\"; and on sequences"),
-            };
-            Some(Finding::problem(name, what).remedy(remedy))
-        }
-        Err(error) => {
-            let remedy = format!("GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\";");
-            Some(Finding::problem(name, error.to_string()).remedy(remedy))
-        }
-    }
 }

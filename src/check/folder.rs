@@ -11,7 +11,7 @@ use crate::report::error::causes;
 use crate::report::event::Reporter;
 use crate::report::text::count;
 use crate::runtime::Runtime;
-use crate::source::volume::{Volume, VolumeOptions, Walked};
+use crate::source::volume::{VolumeOptions, VolumeReader, WalkEvent};
 
 /// The time limit of a walk: long enough to find common problems, short enough to wait for.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -37,7 +37,7 @@ pub(super) async fn check(
 
 fn walk(about: &str, path: &Path, options: VolumeOptions, seen: &dyn Fn()) -> Vec<Finding> {
     let began = Instant::now();
-    let volume = match Volume::open(path, options) {
+    let volume = match VolumeReader::open(path, options) {
         Ok(volume) => volume,
         Err(error) => {
             let finding = Finding::problem(about, format!("{}: {}", path.display(), causes(&error)));
@@ -49,13 +49,15 @@ fn walk(about: &str, path: &Path, options: VolumeOptions, seen: &dyn Fn()) -> Ve
     let mut more = 0u64;
     for walked in volume.walk() {
         let problem = match &walked {
-            Walked::Member(member) => {
+            WalkEvent::Member(member) => {
                 members += 1;
                 seen();
-                (member.stat.file_type == FileType::File).then(|| closed(path, &member.path)).flatten()
+                (member.stat.file_type == FileType::File)
+                    .then(|| unreadable_reason(path, &member.path))
+                    .flatten()
             }
-            Walked::Gap(gap) => Some(format!("{gap}: {}", causes(&gap.kind))),
-            Walked::Skipped(_) => None,
+            WalkEvent::Gap(gap) => Some(format!("{gap}: {}", causes(&gap.kind))),
+            WalkEvent::Skipped(_) => None,
         };
         match problem {
             Some(problem) if unreadable.len() < NAMED => unreadable.push(problem),
@@ -86,7 +88,7 @@ fn walk(about: &str, path: &Path, options: VolumeOptions, seen: &dyn Fn()) -> Ve
 }
 
 /// Returns the reason why a file's content cannot be read, if it cannot.
-fn closed(root: &Path, inside: &[u8]) -> Option<String> {
+fn unreadable_reason(root: &Path, inside: &[u8]) -> Option<String> {
     use std::os::unix::ffi::OsStrExt as _;
     let path = root.join(std::ffi::OsStr::from_bytes(inside));
     let flags = rustix::fs::AtFlags::EACCESS | rustix::fs::AtFlags::SYMLINK_NOFOLLOW;

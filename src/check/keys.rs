@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use super::{CheckJob, Finding};
 use crate::format::signers::Signers;
 use crate::keys::Owner;
+use crate::keys::epoch_file::{EpochSecretStore as _, FileSecretStore, StoredSecret};
 use crate::keys::private_file::folder_of;
-use crate::keys::writer_key::{EpochKeeper as _, FileKeeper, HeldEpoch, WriterKey};
+use crate::keys::writer_key::WriterKey;
 use crate::report::error::causes;
 use crate::runtime::Runtime;
 
@@ -21,7 +22,7 @@ const MAX_PIN: u64 = 1 << 20;
 pub(super) struct Keys {
     pub(super) key: Option<WriterKey>,
     /// The epoch secrets in the file; `None` if the file does not exist or cannot be used.
-    pub(super) held: Option<Vec<HeldEpoch>>,
+    pub(super) held: Option<Vec<StoredSecret>>,
     /// The writer's own key and those that are pinned.
     pub(super) signers: Signers,
     /// `true` if any signer is pinned beside the writer.
@@ -65,7 +66,7 @@ impl Keys {
     /// Checks that the epoch's secret is private and this writer's, and can be replaced when an epoch ends.
     async fn epoch_file(&mut self, job: &CheckJob, key: &WriterKey, runtime: &Runtime) {
         let path = &job.epoch_file;
-        let keeper = FileKeeper::new(path.clone(), key, key.plan(&job.plan), runtime);
+        let keeper = FileSecretStore::new(path.clone(), key, key.plan(&job.plan), runtime);
         match keeper.load().await {
             // The store decides whether a file is needed: a first run creates it.
             Ok(None) => {}

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::inventory::coverage::Watch;
+use crate::inventory::coverage::CoverageCheck;
 use crate::keys::writer_key::WriterFileError;
 use crate::keys::{Owner, Prompt};
 use crate::kubernetes::{Cluster, Selection};
@@ -36,9 +36,9 @@ use crate::runtime::Runtime;
 use crate::source::database::DatabaseConfig;
 use crate::source::volume::VolumeOptions;
 use crate::store::StoreError;
-use crate::store::open::StoreOptions;
+use crate::store::options::StoreOptions;
 
-pub use crate::store::probe::Weight;
+pub use crate::store::probe::Severity;
 
 /// The time limit of each part, far more than it needs if everything answers.
 const PART: Duration = Duration::from_secs(90);
@@ -103,7 +103,7 @@ pub struct ClusterJob {
     /// `true` if the plan accepts that something it names does not exist.
     pub absent_accepted: bool,
     /// The coverage check, if the plan wants it.
-    pub coverage: Option<Watch>,
+    pub coverage: Option<CoverageCheck>,
 }
 
 /// A database server to check.
@@ -121,7 +121,7 @@ pub struct Finding {
     /// The subject: `store`, `clock`, `writer`, `owners`, `cluster`, `rights`, an item.
     pub about: String,
     /// The severity.
-    pub weight: Weight,
+    pub weight: Severity,
     /// The finding, in one line.
     pub what: String,
     /// The remedy, in one or more lines.
@@ -136,24 +136,24 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(about: &str, weight: Weight, what: impl Into<String>) -> Self {
+    fn new(about: &str, weight: Severity, what: impl Into<String>) -> Self {
         Self { about: about.to_owned(), weight, what: what.into(), remedy: None, millis: None, error: None }
     }
 
     fn good(about: &str, what: impl Into<String>) -> Self {
-        Self::new(about, Weight::Good, what)
+        Self::new(about, Severity::Good, what)
     }
 
     fn note(about: &str, what: impl Into<String>) -> Self {
-        Self::new(about, Weight::Note, what)
+        Self::new(about, Severity::Note, what)
     }
 
     fn warning(about: &str, what: impl Into<String>) -> Self {
-        Self::new(about, Weight::Warning, what)
+        Self::new(about, Severity::Warning, what)
     }
 
     fn problem(about: &str, what: impl Into<String>) -> Self {
-        Self::new(about, Weight::Problem, what)
+        Self::new(about, Severity::Problem, what)
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -186,7 +186,7 @@ pub enum CheckError {
 
 /// The result of all checks.
 #[derive(Debug, Serialize)]
-pub struct Checked {
+pub struct CheckReport {
     /// The plan's name.
     pub plan: String,
     /// The repository, without credentials.
@@ -208,7 +208,7 @@ pub struct Checked {
 }
 
 /// Runs all checks. It never fails itself: each failure is a finding.
-pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Checked {
+pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> CheckReport {
     let started = runtime.clock.now();
     let about_plan = job.warnings.iter().map(|problem| {
         let mut finding = Finding::warning("plan", problem.to_string());
@@ -232,15 +232,15 @@ pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Ch
     findings.extend(databases);
     findings.extend(folders);
     let count = |weight| findings.iter().filter(|finding| finding.weight == weight).count() as u64;
-    let problems = count(Weight::Problem);
-    Checked {
+    let problems = count(Severity::Problem);
+    CheckReport {
         plan: job.plan.clone(),
         repository: job.store.url.clone(),
         started,
         finished: runtime.clock.now(),
         exit: if problems == 0 { Outcome::Safe } else { Outcome::Usage },
         problems,
-        warnings: count(Weight::Warning),
+        warnings: count(Severity::Warning),
         wrote: stored.wrote,
         findings,
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::keys::Keys;
@@ -55,8 +56,22 @@ pub(super) async fn check(
         let what = format!("{object} was written by a newer kbak: {error}");
         findings.push(Finding::problem("repository", what).remedy("use that version, or a later one"));
     }
+    findings.extend(epoch(job, keys, key, &records, &epochs, now));
+    findings
+}
+
+/// Reports the epoch that the next run would write into.
+fn epoch(
+    job: &CheckJob,
+    keys: &Keys,
+    key: &WriterKey,
+    records: &Records,
+    epochs: &Epochs,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
     // If two epochs were created at once, the one whose secret is held is used, as in a run.
-    let held = |stored: &&StoredEpoch| keys.held.iter().flatten().any(|held| held.fits(&stored.epoch));
+    let held = |stored: &&StoredEpoch| keys.held.iter().flatten().any(|held| held.matches(&stored.epoch));
     let own = key.signing.public();
     let open = epochs.open_own(now, own).find(held).or_else(|| epochs.open_own(now, own).next());
     match open {
@@ -78,7 +93,7 @@ pub(super) async fn check(
                     "bring the file back, or kbak backup --new-epoch (everything is read and stored anew)";
                 findings.push(Finding::problem("epoch", what).remedy(remedy));
             }
-            findings.extend(owners(job, keys, &records, &epochs, stored));
+            findings.extend(owners(job, keys, records, epochs, stored));
         }
     }
     findings
@@ -123,7 +138,7 @@ fn owners(
     }
     for owner in &change.added {
         let what = format!("{} cannot open the current epoch yet", owner.name());
-        let remedy = format!("an owner: kbak keys add --owner '{}' --identity HIS-KEY", owner.recipient);
+        let remedy = format!("an owner: kbak keys add --owner '{}' --identity OWNER-KEY", owner.recipient);
         findings.push(Finding::warning("owners", what).remedy(remedy));
     }
     let until = utc(epochs.starts_until(stored));
@@ -145,7 +160,7 @@ fn owners(
         findings.push(Finding::good("owners", "every owner has opened the current epoch"));
     } else {
         let what = format!("not proven that these can open the current epoch: {}", unproven.join(", "));
-        let remedy = "each of them: kbak keys check --identity HIS-KEY --signer kbak.pub --repo …";
+        let remedy = "each of them: kbak keys check --identity OWNER-KEY --signer kbak.pub --repo …";
         findings.push(Finding::warning("owners", what).remedy(remedy));
     }
     findings

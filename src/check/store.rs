@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::keys::Keys;
-use super::{CheckJob, Finding, Weight, repository, within};
+use super::{CheckJob, Finding, Severity, repository, within};
 use crate::backup::{CLOCK_REFUSE, CLOCK_WARN};
 use crate::format::ids::WriterId;
 use crate::format::layout::probes_prefix;
@@ -13,7 +13,7 @@ use crate::report::event::Reporter;
 use crate::report::text::span;
 use crate::runtime::Runtime;
 use crate::store::open::open;
-use crate::store::probe::{Abilities, Probed, probe};
+use crate::store::probe::{ProbeReport, StoreFeatures, probe};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The findings about the store.
@@ -37,7 +37,7 @@ pub(super) async fn check(job: &CheckJob, keys: &Keys, runtime: &Runtime, report
         let (mut findings, probed) = probed(&store, runtime, writer).await;
         meter.add_done(1);
         let Some(probed) = probed else { return findings };
-        wrote = Some(named(&probed.abilities, writer));
+        wrote = Some(named(&probed.features, writer));
         if let Some(key) = &keys.key {
             findings.extend(repository::check(job, keys, key, &store, reporter).await);
         }
@@ -53,24 +53,26 @@ async fn probed(
     store: &Arc<dyn Store>,
     runtime: &Runtime,
     writer: WriterId,
-) -> (Vec<Finding>, Option<Probed>) {
+) -> (Vec<Finding>, Option<ProbeReport>) {
     let began = Instant::now();
     let probed = match probe(store, runtime, writer).await {
         Ok(probed) => probed,
         Err(error) => return (vec![failed(error)], None),
     };
-    let (good, rest): (Vec<_>, Vec<_>) =
-        probed.findings.iter().partition(|finding| matches!(finding.weight, Weight::Good | Weight::Note));
+    let (good, rest): (Vec<_>, Vec<_>) = probed
+        .findings
+        .iter()
+        .partition(|finding| matches!(finding.severity, Severity::Good | Severity::Note));
     let words =
         std::iter::once("put, list, read back").chain(good.iter().map(|finding| finding.what.as_str()));
     let mut findings = vec![Finding::good("store", words.collect::<Vec<_>>().join("; ")).took(began)];
     for finding in rest {
         findings.push(Finding {
             remedy: finding.remedy.clone(),
-            ..Finding::new("store", finding.weight, finding.what.clone())
+            ..Finding::new("store", finding.severity, finding.what.clone())
         });
     }
-    findings.push(clock(probed.abilities.clock_ahead_seconds));
+    findings.push(clock(probed.features.clock_ahead_seconds));
     (findings, Some(probed))
 }
 
@@ -95,7 +97,7 @@ fn failed(error: StoreError) -> Finding {
 }
 
 /// Describes the objects that the probe wrote.
-fn named(abilities: &Abilities, writer: WriterId) -> String {
+fn named(abilities: &StoreFeatures, writer: WriterId) -> String {
     let place = probes_prefix(writer);
     if abilities.may_delete {
         format!("the store's probe: objects of 32 bytes under {place}, removed again")

@@ -2,9 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use super::options::Progress;
-use crate::cli::shell::guard::LogLevel;
-use crate::cli::shell::output::Format;
+use super::options::ProgressMode;
+use crate::cli::shell::logging::LogLevel;
+use crate::cli::shell::output::OutputFormat;
 use crate::cli::verbs::backup::BackupArgs;
 use crate::cli::verbs::cat::CatArgs;
 use crate::cli::verbs::check::CheckArgs;
@@ -42,10 +42,9 @@ Exit codes, whose meaning never changes:
   6  interrupted; running again resumes"
 )]
 pub struct Cli {
-    /// How much libraries say on standard error
+    /// The detail of the log on standard error
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", hide_possible_values = false)]
     pub log_level: LogLevel,
-    /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -53,17 +52,17 @@ pub struct Cli {
 /// The program's verbs, which are clap subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a repository: its writer, its first epoch, and the files that people keep
+    /// Create a repository: writer's key, first epoch, pin and recovery sheet
     Init(Box<InitArgs>),
-    /// Make a key of an owner, who can restore
+    /// Create the key of an owner, who can restore
     Keygen(KeygenArgs),
-    /// Plan files: their schema, what is wrong with one, and a first one from a cluster
+    /// Check a plan's file, draft one from a cluster, or print the schema
     Plan(PlanArgs),
-    /// Try everything that a plan needs, and say what to do about each failure
+    /// Test everything that a plan needs, and print a remedy for each problem
     Check(Box<CheckArgs>),
-    /// Back up what a plan declares, or a folder, a database, a cluster's resources
+    /// Back up the items of a plan, or a folder, a database, a cluster's resources
     Backup(Box<BackupArgs>),
-    /// Bring back everything of a snapshot, or one thing
+    /// Restore a snapshot, or a part of it
     Restore(Box<RestoreArgs>),
     /// List snapshots
     #[command(visible_alias = "list")]
@@ -76,15 +75,15 @@ pub enum Verb {
     Cat(Box<CatArgs>),
     /// Find paths in a snapshot
     Find(Box<FindArgs>),
-    /// Say what differs between two snapshots, or between one and the live cluster
+    /// Compare two snapshots, or one with the live cluster
     Diff(Box<DiffArgs>),
     /// Write a snapshot as plain files: tar, dumps, JSON lines
     Export(Box<ExportArgs>),
-    /// Say whether what lies in the store is what was signed, with or without a key
+    /// Verify that the stored objects are complete and as signed, with or without a key
     Verify(Box<VerifyArgs>),
-    /// Owners: who can open which epochs
+    /// Check, add and list the owners that can open epochs
     Keys(Box<KeysArgs>),
-    /// Epochs: when keys change
+    /// Open, list and close epochs, each with keys of its own
     Epoch(Box<EpochArgs>),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
@@ -94,7 +93,7 @@ pub enum Verb {
 
 impl Verb {
     /// Returns the verb's `--progress` option; `None` if the verb has no such option.
-    pub(super) fn progress(&self) -> Option<Progress> {
+    pub(super) fn progress(&self) -> Option<ProgressMode> {
         match self {
             Self::Backup(args) => Some(args.run.progress),
             Self::Restore(args) => Some(args.run.progress),
@@ -104,12 +103,12 @@ impl Verb {
     }
 
     /// Returns the verb's output format; `Table` if it has no choice between table, JSON and YAML.
-    pub(super) fn format(&self) -> Format {
+    pub(super) fn format(&self) -> OutputFormat {
         match self {
             Self::Plan(PlanArgs {
                 action: PlanAction::Check { output, .. } | PlanAction::Schema { output, .. },
             }) => output.output,
-            Self::Plan(PlanArgs { action: PlanAction::Init(_) }) => Format::Table,
+            Self::Plan(PlanArgs { action: PlanAction::Init(_) }) => OutputFormat::Table,
             Self::Check(args) => args.output.output,
             Self::Backup(args) => args.output.output,
             Self::Restore(args) => args.output.output,
@@ -126,10 +125,10 @@ impl Verb {
             Self::Init(args) => args.output.output,
             Self::Epoch(args) => match &args.action {
                 EpochAction::List(args) => args.output.output,
-                EpochAction::New(_) | EpochAction::Close(_) => Format::Table,
+                EpochAction::New(_) | EpochAction::Close(_) => OutputFormat::Table,
             },
             Self::Cat(_) | Self::Export(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => {
-                Format::Table
+                OutputFormat::Table
             }
         }
     }

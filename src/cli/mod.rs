@@ -12,11 +12,12 @@ mod verbs;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use args::{Cli, Verb};
 use clap::Parser as _;
+use options::ProgressMode;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::shell::console::Console;
-use args::{Cli, Verb};
 
 /// Returns the clap command with all verbs and their options.
 #[must_use]
@@ -33,23 +34,23 @@ pub fn main() -> ExitCode {
 /// Runs the program with these arguments and returns its exit code.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    shell::guard::panics();
-    shell::guard::core_dumps();
+    shell::guard::hide_panic_messages();
+    shell::guard::disable_core_dumps();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() <= 1 {
         return shell::guide::show();
     }
     // This check comes first: later errors may quote arguments.
-    if let Err(failure) = shell::guard::private_keys(&arguments) {
-        Console::new(shell::output::Format::Table).failure(&failure);
+    if let Err(failure) = shell::guard::refuse_private_keys(&arguments) {
+        Console::new(shell::output::OutputFormat::Table).failure(&failure);
         return ExitCode::from(failure.exit.code());
     }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &arguments),
     };
-    let console = Console::of(&cli.verb);
-    shell::guard::logging(cli.log_level, console.style.colour);
+    let console = console_for(&cli.verb);
+    shell::logging::start(cli.log_level, console.style.colour);
     let ended = shell::signals::watch().and_then(|()| dispatch(cli.verb, &console));
     // A failure that Ctrl-C at a prompt caused is reported as an interruption.
     match shell::prompt::interrupted().map_or(ended, Err) {
@@ -59,6 +60,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// Returns the console for the arguments of a verb.
+fn console_for(verb: &Verb) -> Console {
+    let console = Console::new(verb.format());
+    if verb.progress() == Some(ProgressMode::Json) { console.with_json_lines() } else { console }
 }
 
 /// Runs a verb. Returns the exit code of a completed run, or the failure that ended it.
@@ -80,8 +87,8 @@ fn dispatch(verb: Verb, console: &Console) -> Result<Exit, Failure> {
         Verb::Epoch(args) => verbs::epoch::run(*args, console),
         Verb::Keygen(args) => verbs::keygen::run(args, console),
         Verb::Plan(args) => verbs::plan::run(args, console),
-        Verb::Completion(args) => verbs::completion::run(args),
-        Verb::Man(args) => verbs::man::run(args),
+        Verb::Completion(args) => verbs::completion::run(args, command()),
+        Verb::Man(args) => verbs::man::run(args, command()),
     }
 }
 
@@ -93,8 +100,8 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let what = parts.next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
         let tip = parts.find_map(|part| part.trim().strip_prefix("tip: ").map(str::to_owned));
         let failure = Failure::new(Exit::Usage, what)
-            .remedy(tip.unwrap_or_else(|| "kbak VERB --help shows what it takes".into()));
-        Console::new(shell::output::Format::Json).failure(&failure);
+            .remedy(tip.unwrap_or_else(|| "kbak VERB --help lists the arguments".into()));
+        Console::new(shell::output::OutputFormat::Json).failure(&failure);
         return ExitCode::from(Exit::Usage.code());
     }
     let exit = if error.use_stderr() { Exit::Usage } else { Exit::Safe };

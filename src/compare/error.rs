@@ -2,7 +2,7 @@
 
 use crate::format::tar::parse::ParseError;
 use crate::kubernetes::ApiError;
-use crate::pipeline::fetch::ReadError;
+use crate::pipeline::ReadError;
 use crate::repository::read::snapshot::SnapshotError;
 
 /// An error that ends a comparison.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::owned::leave_out;
+use super::ignored_fields::remove_ignored_fields;
 use crate::kubernetes::KindInfo;
 
 /// The maximum number of paths reported for one object.
@@ -21,7 +21,7 @@ pub(super) fn changed(kind: &KindInfo, before: &[u8], now: &[u8]) -> Result<Vec<
         return Ok(Vec::new());
     }
     for object in [&mut before, &mut now] {
-        leave_out(kind, object);
+        remove_ignored_fields(kind, object);
         // Lists of built-in kinds lack these; the backup has added them.
         if let Some(map) = object.as_object_mut() {
             map.remove("apiVersion");

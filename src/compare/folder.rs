@@ -9,11 +9,11 @@ use std::ops::Range;
 use futures::StreamExt as _;
 
 use super::member::{self, Side};
-use super::pieces::Pieces;
-use super::{Change, CompareError, Difference, Take};
-use crate::format::catalog::Line;
+use super::pieces::SliceWalker;
+use super::{Change, CompareError, Difference, OnDifference};
+use crate::format::catalog::CatalogLine;
 use crate::format::tar::order;
-use crate::pipeline::fetch::ReadError;
+use crate::pipeline::ReadError;
 use crate::pipeline::reader::StreamReader;
 use crate::report::text::size;
 
@@ -28,11 +28,15 @@ const GAP: u64 = 1 << 20;
 ///
 /// # Errors
 /// Fails if one of them cannot be read or contradicts itself, or if `take` fails.
-pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>) -> Result<(), CompareError> {
+pub async fn folder(
+    from: &StreamReader,
+    to: &StreamReader,
+    take: &mut OnDifference<'_>,
+) -> Result<(), CompareError> {
     let mut join = Join {
         from,
         to,
-        pieces: (Pieces::new(from), Pieces::new(to)),
+        pieces: (SliceWalker::new(from), SliceWalker::new(to)),
         waiting: Vec::new(),
         open: None,
         take,
@@ -47,8 +51,8 @@ pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>)
             (Some((_, a)), Some((_, b))) => order::compare(a.path.bytes(), b.path.bytes()),
         };
         match (order, &old, &new) {
-            (Ordering::Less, Some((_, line)), _) => join.tell(Change::Removed, line, Vec::new()).await?,
-            (Ordering::Greater, _, Some((_, line))) => join.tell(Change::Added, line, Vec::new()).await?,
+            (Ordering::Less, Some((_, line)), _) => join.report(Change::Removed, line, Vec::new()).await?,
+            (Ordering::Greater, _, Some((_, line))) => join.report(Change::Added, line, Vec::new()).await?,
             (_, Some(a), Some(b)) => join.both(a, b).await?,
             _ => {}
         }
@@ -62,10 +66,10 @@ pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut Take<'_>)
 }
 
 /// The difference reported if nothing else differs.
-const TOUCHED: &str = "time of change";
+const MTIME_DIFFERS: &str = "time of change";
 
 /// A member that waits to be read or reported, in the order of paths.
-enum Waiting {
+enum PendingMember {
     /// Known to differ.
     Told(Difference),
     /// Must be read on both sides.
@@ -75,37 +79,46 @@ enum Waiting {
 struct Join<'a, 'b> {
     from: &'a StreamReader,
     to: &'a StreamReader,
-    pieces: (Pieces, Pieces),
-    waiting: Vec<Waiting>,
+    pieces: (SliceWalker, SliceWalker),
+    waiting: Vec<PendingMember>,
     /// The range that the members waiting to be read span on each side.
     open: Option<(Range<u64>, Range<u64>)>,
-    take: &'a mut Take<'b>,
+    take: &'a mut OnDifference<'b>,
 }
 
 impl Join<'_, '_> {
-    async fn tell(&mut self, change: Change, line: &Line, fields: Vec<String>) -> Result<(), CompareError> {
+    async fn report(
+        &mut self,
+        change: Change,
+        line: &CatalogLine,
+        fields: Vec<String>,
+    ) -> Result<(), CompareError> {
         let one = self.difference(change, line.path.display(), fields);
-        self.push(Waiting::Told(one)).await
+        self.push(PendingMember::Told(one)).await
     }
 
     fn difference(&self, change: Change, object: String, fields: Vec<String>) -> Difference {
         Difference { change, kind: self.from.body().name.clone(), object, fields }
     }
 
-    async fn push(&mut self, one: Waiting) -> Result<(), CompareError> {
+    async fn push(&mut self, one: PendingMember) -> Result<(), CompareError> {
         self.waiting.push(one);
         if self.waiting.len() < MOST { Ok(()) } else { self.flush().await }
     }
 
     /// Compares a path that exists on both sides.
-    async fn both(&mut self, (at, a): &(u64, Line), (to, b): &(u64, Line)) -> Result<(), CompareError> {
+    async fn both(
+        &mut self,
+        (at, a): &(u64, CatalogLine),
+        (to, b): &(u64, CatalogLine),
+    ) -> Result<(), CompareError> {
         let what = differences(a, b);
         if !what.is_empty() {
-            return self.tell(Change::Changed, b, what).await;
+            return self.report(Change::Changed, b, what).await;
         }
         let touched = a.mtime != b.mtime;
         if touched && b.size.is_none() {
-            return self.tell(Change::Changed, b, vec![TOUCHED.into()]).await;
+            return self.report(Change::Changed, b, vec![MTIME_DIFFERS.into()]).await;
         }
         let (old, new) = (place(self.from, *at, a)?, place(self.to, *to, b)?);
         if self.pieces.0.of(&old).await? == self.pieces.1.of(&new).await? && !touched {
@@ -116,7 +129,7 @@ impl Join<'_, '_> {
         }
         let (before, after) = self.open.take().unwrap_or_else(|| (old.clone(), new.clone()));
         self.open = Some((before.start..old.end, after.start..new.end));
-        self.push(Waiting::Unread { path: b.path.display(), old, new, touched }).await
+        self.push(PendingMember::Unread { path: b.path.display(), old, new, touched }).await
     }
 
     /// Reads the waiting members and reports the differences.
@@ -125,16 +138,16 @@ impl Join<'_, '_> {
         let mut sides = (Side::new(self.from, old), Side::new(self.to, new));
         for one in std::mem::take(&mut self.waiting) {
             let (path, old, new, touched) = match one {
-                Waiting::Told(one) => {
+                PendingMember::Told(one) => {
                     (self.take)(one).map_err(CompareError::Output)?;
                     continue;
                 }
-                Waiting::Unread { path, old, new, touched } => (path, old, new, touched),
+                PendingMember::Unread { path, old, new, touched } => (path, old, new, touched),
             };
             let what = member::differences((&mut sides.0, old), (&mut sides.1, new)).await;
             let mut what = what.map_err(|error| error.at("path", &path))?;
             if what.is_empty() && touched {
-                what.push(TOUCHED.into());
+                what.push(MTIME_DIFFERS.into());
             }
             if !what.is_empty() {
                 let one = self.difference(Change::Changed, path, what);
@@ -151,7 +164,7 @@ fn joins(open: &Range<u64>, next: &Range<u64>) -> bool {
 }
 
 /// Returns the range of a member in its stream.
-fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, ReadError> {
+fn place(reader: &StreamReader, at: u64, line: &CatalogLine) -> Result<Range<u64>, ReadError> {
     let end = at.checked_add(line.len).filter(|end| *end > at && *end <= reader.body().length);
     let end =
         end.ok_or_else(|| ReadError::Malformed { what: "catalog names no bytes of the stream".into() })?;
@@ -159,7 +172,7 @@ fn place(reader: &StreamReader, at: u64, line: &Line) -> Result<Range<u64>, Read
 }
 
 /// Returns the differences between two catalog lines.
-fn differences(a: &Line, b: &Line) -> Vec<String> {
+fn differences(a: &CatalogLine, b: &CatalogLine) -> Vec<String> {
     let mut what = Vec::new();
     if a.kind != b.kind {
         what.push(format!("{:?} → {:?}", a.kind, b.kind).to_lowercase());
@@ -168,11 +181,11 @@ fn differences(a: &Line, b: &Line) -> Vec<String> {
         what.push(format!("{} → {}", size(a.size.unwrap_or(0)), size(b.size.unwrap_or(0))));
     }
     if a.mode != b.mode {
-        let mode = |line: &Line| line.mode.clone().unwrap_or_default();
+        let mode = |line: &CatalogLine| line.mode.clone().unwrap_or_default();
         what.push(format!("mode {} → {}", mode(a), mode(b)));
     }
     if (a.uid, a.gid) != (b.uid, b.gid) {
-        let owner = |line: &Line| format!("{}:{}", line.uid.unwrap_or(0), line.gid.unwrap_or(0));
+        let owner = |line: &CatalogLine| format!("{}:{}", line.uid.unwrap_or(0), line.gid.unwrap_or(0));
         what.push(format!("owner {} → {}", owner(a), owner(b)));
     }
     if a.link != b.link {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, cut, head, page_query};
+use crate::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, page_query, read_item_meta, split_list};
 
 /// The maximum size of a page, in bytes.
 const PAGE: usize = 16 << 20;
@@ -16,7 +16,7 @@ const TARGET: usize = 4 << 20;
 const MOST: usize = 1000;
 
 /// Lists a kind page by page.
-pub(super) struct Live<'a> {
+pub(super) struct ClusterObjects<'a> {
     cluster: &'a Cluster,
     kind: &'a KindInfo,
     limit: usize,
@@ -27,7 +27,7 @@ pub(super) struct Live<'a> {
     items: VecDeque<(Range<usize>, String)>,
 }
 
-impl<'a> Live<'a> {
+impl<'a> ClusterObjects<'a> {
     pub(super) fn new(cluster: &'a Cluster, kind: &'a KindInfo) -> Self {
         let (body, items) = (Bytes::new(), VecDeque::new());
         Self { cluster, kind, limit: FIRST, token: None, begun: false, body, items }
@@ -59,11 +59,11 @@ impl<'a> Live<'a> {
             }
         };
         let malformed = |what: String| self.cluster.malformed(&path, what);
-        let page = cut(&answer.body).map_err(|error| malformed(error.to_string()))?;
+        let page = split_list(&answer.body).map_err(|error| malformed(error.to_string()))?;
         let count = page.items.len();
         for (index, range) in page.items.into_iter().enumerate() {
-            let meta =
-                head(&answer.body[range.clone()], index).map_err(|error| malformed(error.to_string()))?;
+            let meta = read_item_meta(&answer.body[range.clone()], index)
+                .map_err(|error| malformed(error.to_string()))?;
             let path = match meta.namespace.is_empty() {
                 true => meta.name,
                 false => format!("{}/{}", meta.namespace, meta.name),

@@ -11,9 +11,9 @@ use futures::stream::BoxStream;
 
 use super::CompareError;
 use crate::format::name::Name;
-use crate::format::tar::parse::{Event, Expect, Parser};
-use crate::format::tar::{Entry, Extent, Kind, Xattr};
-use crate::pipeline::fetch::ReadError;
+use crate::format::tar::parse::{ExpectedInput, TarEvent, TarParser};
+use crate::format::tar::{EntryKind, Extent, TarEntry, Xattr};
+use crate::pipeline::ReadError;
 use crate::pipeline::reader::StreamReader;
 
 /// Holes are returned in pieces of at most this many bytes.
@@ -38,14 +38,14 @@ pub(super) async fn differences(
 }
 
 /// Compares extended attributes and devices. Owners' names are ignored: a restore uses the numbers.
-fn attributes(old: &Entry, new: &Entry) -> Vec<String> {
+fn attributes(old: &TarEntry, new: &TarEntry) -> Vec<String> {
     let (before, after): (BTreeSet<&Xattr>, BTreeSet<&Xattr>) =
         (old.xattrs.iter().collect(), new.xattrs.iter().collect());
     let names: BTreeSet<&[u8]> =
         before.symmetric_difference(&after).map(|xattr| xattr.name.as_slice()).collect();
     let mut what: Vec<String> =
         names.into_iter().map(|name| format!("xattr {}", Name(name.to_vec()).display())).collect();
-    let is_file = |entry: &Entry| matches!(entry.kind, Kind::File { .. } | Kind::Sparse { .. });
+    let is_file = |entry: &TarEntry| matches!(entry.kind, EntryKind::File { .. } | EntryKind::Sparse { .. });
     if old.kind != new.kind && !(is_file(old) && is_file(new)) {
         what.push("device".into());
     }
@@ -72,9 +72,9 @@ async fn same_content(old: &mut Member<'_>, new: &mut Member<'_>) -> Result<bool
 }
 
 /// Returns the extents that are not holes; empty for files that are not sparse.
-fn extents(entry: &Entry) -> &[Extent] {
+fn extents(entry: &TarEntry) -> &[Extent] {
     match &entry.kind {
-        Kind::Sparse { extents, .. } => extents,
+        EntryKind::Sparse { extents, .. } => extents,
         _ => &[],
     }
 }
@@ -108,7 +108,7 @@ impl Side {
 /// A member that is being read.
 struct Member<'a> {
     source: Source<'a>,
-    entry: Entry,
+    entry: TarEntry,
     /// Content bytes, and their offset in the file.
     held: Option<(u64, Bytes)>,
     /// The number of content bytes returned so far, holes included.
@@ -119,7 +119,7 @@ impl<'a> Member<'a> {
     /// Skips to the member, and reads its header.
     async fn open(side: &'a mut Side, range: Range<u64>) -> Result<Self, CompareError> {
         while !side.take(range.start).await?.is_empty() {}
-        let parser = Parser::new(Expect::Members);
+        let parser = TarParser::new(ExpectedInput::Members);
         let mut source = Source { side, end: range.end, parser, input: Bytes::new() };
         let Some(Step::Header(entry)) = source.step().await? else {
             return Err(CompareError::Catalog("the catalog names a member where none begins"));
@@ -150,7 +150,7 @@ impl<'a> Member<'a> {
 
     fn size(&self) -> u64 {
         match self.entry.kind {
-            Kind::File { size } | Kind::Sparse { size, .. } => size,
+            EntryKind::File { size } | EntryKind::Sparse { size, .. } => size,
             _ => 0,
         }
     }
@@ -165,7 +165,7 @@ impl<'a> Member<'a> {
 
 /// A parsed part of a member.
 enum Step {
-    Header(Box<Entry>),
+    Header(Box<TarEntry>),
     Content(u64, Bytes),
     End,
 }
@@ -174,7 +174,7 @@ enum Step {
 struct Source<'a> {
     side: &'a mut Side,
     end: u64,
-    parser: Parser,
+    parser: TarParser,
     input: Bytes,
 }
 
@@ -187,9 +187,9 @@ impl Source<'_> {
             let is_end = self.input.is_empty();
             let mut left: &[u8] = &self.input;
             let step = match self.parser.next(&mut left)? {
-                Some(Event::Member(entry)) => Some(Step::Header(entry)),
-                Some(Event::Data { at, bytes }) => Some(Step::Content(at, self.input.slice_ref(bytes))),
-                Some(Event::MemberEnd | Event::End) => Some(Step::End),
+                Some(TarEvent::Member(entry)) => Some(Step::Header(entry)),
+                Some(TarEvent::Data { at, bytes }) => Some(Step::Content(at, self.input.slice_ref(bytes))),
+                Some(TarEvent::MemberEnd | TarEvent::End) => Some(Step::End),
                 None => None,
             };
             let used = self.input.len() - left.len();

@@ -3,15 +3,15 @@
 //! folder.
 //!
 //! Both sides come in the server's order (the order of etcd's keys), so a merge join holds one object of each
-//! at a time, whatever the number of objects. A table ([`owned`]) lists the fields that a server sets by
+//! at a time, whatever the number of objects. A table ([`ignored_fields`]) lists the fields that a server sets by
 //! itself, which are ignored.
 
 mod error;
 mod fields;
 mod folder;
+pub mod ignored_fields;
 mod live;
 mod member;
-pub mod owned;
 mod pieces;
 mod stored;
 
@@ -26,8 +26,8 @@ use crate::report::event::Meter;
 use crate::repository::read::snapshot::OpenSnapshot;
 pub use error::CompareError;
 pub use folder::folder;
-use live::Live;
-pub use stored::Stored;
+use live::ClusterObjects;
+pub use stored::SnapshotObjects;
 
 /// The name of the item that holds resources.
 const RESOURCES: &str = "resources";
@@ -67,7 +67,8 @@ pub struct NotCompared {
 }
 
 /// Receives each difference as it is found.
-pub type Take<'a> = dyn FnMut(Difference) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + 'a;
+pub type OnDifference<'a> =
+    dyn FnMut(Difference) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + 'a;
 
 /// Compares the resources of a snapshot with the live `cluster`. Kinds that the backup did not read are
 /// ignored. Of a namespace that is not in the snapshot only the Namespace is reported.
@@ -75,7 +76,7 @@ pub async fn live(
     snapshot: &OpenSnapshot,
     cluster: &Cluster,
     meter: &Meter,
-    take: &mut Take<'_>,
+    take: &mut OnDifference<'_>,
 ) -> Result<Vec<NotCompared>, CompareError> {
     let item = snapshot.body().item(RESOURCES).ok_or(CompareError::NoResources)?;
     let discovered = discover(cluster).await.map_err(CompareError::Cluster)?;
@@ -90,21 +91,21 @@ pub async fn live(
         match (served, stream) {
             (Some(_), stream) => match join.run(snapshot, stream, cluster).await {
                 Ok(()) => {}
-                Err(Ended::Kind(why)) => not_compared.push(NotCompared { kind: kind.stream_name(), why }),
-                Err(Ended::All(failure)) => return Err(failure),
+                Err(KindError::Kind(why)) => not_compared.push(NotCompared { kind: kind.stream_name(), why }),
+                Err(KindError::All(failure)) => return Err(failure),
             },
-            (None, Some(_)) => join.tell(Change::Removed, "", Vec::new())?,
+            (None, Some(_)) => join.report(Change::Removed, "", Vec::new())?,
             (None, None) => {}
         }
     }
     Ok(not_compared)
 }
 
-/// Returns the kinds that the backup read, empty ones included, except those of [`owned::RESTLESS`].
+/// Returns the kinds that the backup read, empty ones included, except those of [`ignored_fields::VOLATILE_KINDS`].
 fn kinds(item: &Item) -> Vec<KindInfo> {
     let all = item.facts.get("kinds").and_then(|kinds| kinds.as_array().cloned()).unwrap_or_default();
     let read = all.into_iter().filter_map(|kind| serde_json::from_value::<KindInfo>(kind).ok());
-    read.filter(|kind| !owned::changes_by_itself(kind)).collect()
+    read.filter(|kind| !ignored_fields::is_volatile(kind)).collect()
 }
 
 /// Returns the namespaces in the snapshot.
@@ -114,7 +115,7 @@ async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<Str
         return Ok(names);
     };
     let reader = snapshot.read(stream)?;
-    let mut stored = Stored::new(&reader);
+    let mut stored = SnapshotObjects::new(&reader);
     while let Some((name, _)) = stored.next().await? {
         names.insert(name);
     }
@@ -122,20 +123,20 @@ async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<Str
 }
 
 /// The reason why the comparison of a kind ended early.
-enum Ended {
+enum KindError {
     /// Only this kind is not compared.
     Kind(String),
     /// The whole comparison ends.
     All(CompareError),
 }
 
-impl From<CompareError> for Ended {
+impl From<CompareError> for KindError {
     fn from(failure: CompareError) -> Self {
         Self::All(failure)
     }
 }
 
-impl From<ApiError> for Ended {
+impl From<ApiError> for KindError {
     fn from(error: ApiError) -> Self {
         match error.code() {
             Some(403) => Self::Kind(format!("not allowed: {}", error.kind)),
@@ -153,7 +154,7 @@ struct Join<'a, 'b> {
     kind: &'a KindInfo,
     namespaces: &'a BTreeSet<String>,
     meter: &'a Meter,
-    take: &'a mut Take<'b>,
+    take: &'a mut OnDifference<'b>,
 }
 
 impl Join<'_, '_> {
@@ -162,10 +163,10 @@ impl Join<'_, '_> {
         snapshot: &OpenSnapshot,
         stream: Option<&Stream>,
         cluster: &Cluster,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), KindError> {
         let reader = stream.map(|stream| snapshot.read(stream)).transpose().map_err(CompareError::from)?;
-        let mut before = reader.as_ref().map(Stored::new);
-        let mut now = Live::new(cluster, self.kind);
+        let mut before = reader.as_ref().map(SnapshotObjects::new);
+        let mut now = ClusterObjects::new(cluster, self.kind);
         let mut old = next(&mut before).await?;
         let mut new = now.next().await?;
         loop {
@@ -176,15 +177,15 @@ impl Join<'_, '_> {
                 (Some((a, _)), Some((b, _))) => a.as_bytes().cmp(b.as_bytes()),
             };
             match (order, &old, &new) {
-                (Ordering::Less, Some((path, _)), _) => self.tell(Change::Removed, path, Vec::new())?,
+                (Ordering::Less, Some((path, _)), _) => self.report(Change::Removed, path, Vec::new())?,
                 (Ordering::Greater, _, Some((path, _))) if self.is_known(path) => {
-                    self.tell(Change::Added, path, Vec::new())?;
+                    self.report(Change::Added, path, Vec::new())?;
                 }
                 (Ordering::Equal, Some((path, before)), Some((_, now))) => {
                     let fields = fields::changed(self.kind, before, now)
-                        .map_err(|why| Ended::Kind(format!("{path}: {why}")))?;
+                        .map_err(|why| KindError::Kind(format!("{path}: {why}")))?;
                     if !fields.is_empty() {
-                        self.tell(Change::Changed, path, fields)?;
+                        self.report(Change::Changed, path, fields)?;
                     }
                 }
                 _ => {}
@@ -207,7 +208,7 @@ impl Join<'_, '_> {
         self.namespaces.is_empty() || namespace.is_none_or(|namespace| self.namespaces.contains(namespace))
     }
 
-    fn tell(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<(), CompareError> {
+    fn report(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<(), CompareError> {
         let kind = self.kind.stream_name();
         (self.take)(Difference { change, kind, object: object.to_owned(), fields })
             .map_err(CompareError::Output)
@@ -216,7 +217,7 @@ impl Join<'_, '_> {
 
 type Object = (String, bytes::Bytes);
 
-async fn next(stored: &mut Option<Stored>) -> Result<Option<Object>, CompareError> {
+async fn next(stored: &mut Option<SnapshotObjects>) -> Result<Option<Object>, CompareError> {
     match stored {
         Some(stored) => stored.next().await,
         None => Ok(None),
@@ -224,11 +225,11 @@ async fn next(stored: &mut Option<Stored>) -> Result<Option<Object>, CompareErro
 }
 
 /// Checks that objects ascend: a merge join needs the same order on both sides.
-fn ascending(before: Option<Object>, following: Option<Object>) -> Result<Option<Object>, Ended> {
+fn ascending(before: Option<Object>, following: Option<Object>) -> Result<Option<Object>, KindError> {
     match (&before, &following) {
-        (Some((a, _)), Some((b, _))) if a.as_bytes() >= b.as_bytes() => {
-            Err(Ended::Kind(format!("its objects come in another order than that of keys ({b} after {a})")))
-        }
+        (Some((a, _)), Some((b, _))) if a.as_bytes() >= b.as_bytes() => Err(KindError::Kind(format!(
+            "its objects come in another order than that of keys ({b} after {a})"
+        ))),
         _ => Ok(following),
     }
 }

@@ -6,11 +6,11 @@ use std::ops::Range;
 
 use crate::format::ids::ObjectHash;
 use crate::format::list::{Slice, StreamHasher};
-use crate::pipeline::fetch::ReadError;
+use crate::pipeline::ReadError;
 use crate::pipeline::reader::StreamReader;
 
 /// Walks a stream's list of slices, with one part in memory.
-pub(super) struct Pieces {
+pub(super) struct SliceWalker {
     reader: StreamReader,
     /// The number of the next part.
     part: usize,
@@ -20,7 +20,7 @@ pub(super) struct Pieces {
     slice: Option<Slice>,
 }
 
-impl Pieces {
+impl SliceWalker {
     /// Starts at the stream's beginning.
     pub(super) fn new(reader: &StreamReader) -> Self {
         Self { reader: reader.clone(), part: 0, slices: Vec::new().into_iter(), at: 0, slice: None }
@@ -123,12 +123,17 @@ impl Run {
 mod tests {
     use super::*;
     use crate::format::ids::ChunkId;
-    use crate::format::list::Place;
+    use crate::format::list::ChunkLocation;
     use crate::format::pack_refs::PackName;
 
     fn slice(id: u8, skip: u32, take: u32) -> Slice {
         let pack = PackName { hash: ObjectHash([1; 32]), size: 1 };
-        Slice { place: Place { pack, offset: 0, length: 1, plain: 100 }, id: ChunkId([id; 32]), skip, take }
+        Slice {
+            location: ChunkLocation { pack, offset: 0, length: 1, plain: 100 },
+            id: ChunkId([id; 32]),
+            skip,
+            take,
+        }
     }
 
     fn hash(slices: &[Slice]) -> ObjectHash {

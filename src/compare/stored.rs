@@ -5,23 +5,23 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 use super::CompareError;
-use crate::format::catalog::Line;
+use crate::format::catalog::CatalogLine;
 use crate::pipeline::reader::StreamReader;
 
 /// Reads the objects of a stream along its catalog.
-pub struct Stored {
+pub struct SnapshotObjects {
     pieces: BoxStream<'static, Result<Bytes, CompareError>>,
-    lines: BoxStream<'static, Result<Line, CompareError>>,
+    lines: BoxStream<'static, Result<CatalogLine, CompareError>>,
     held: BytesMut,
 }
 
-impl std::fmt::Debug for Stored {
+impl std::fmt::Debug for SnapshotObjects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Stored")
     }
 }
 
-impl Stored {
+impl SnapshotObjects {
     /// Starts at the stream's beginning.
     #[must_use]
     pub fn new(reader: &StreamReader) -> Self {

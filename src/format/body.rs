@@ -7,13 +7,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::container::{ContainerError, DataIdentity, DataRecipient, Key, Sealer, open};
+use super::container::{ContainerError, ContainerKey, DataIdentity, DataRecipient, Sealer, open};
 use super::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, to_hex};
-use super::layout::EpochPath;
-use super::list::Part;
-use super::manifest::Envelope;
-use super::object::Sealed;
-use super::padme;
+use super::{layout::EpochPath, list::Part, manifest::Envelope, object::SealedObject, padme};
 use crate::report::item_state::ItemState;
 
 /// The largest body, in bytes of plaintext.
@@ -127,7 +123,7 @@ pub enum BodyError {
     Json(#[from] serde_json::Error),
     /// It belongs to another manifest.
     #[error("it belongs to another snapshot ({0} differs)")]
-    Foreign(&'static str),
+    BelongsElsewhere(&'static str),
     /// Its items or streams contradict each other or the envelope.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
@@ -139,14 +135,13 @@ impl Body {
         &self,
         path: &EpochPath,
         recipient: &DataRecipient,
-    ) -> Result<(Sealed, ObjectHash), BodyError> {
+    ) -> Result<(SealedObject, ObjectHash), BodyError> {
         let mut text = serde_json::to_vec(self)?;
-        let padded = usize::try_from(padme::padded(text.len() as u64)).unwrap_or(text.len());
-        text.resize(padded, b' ');
-        let mut sealer = Sealer::to_recipient(recipient, text.len() + text.len() / 2048 + 4096)?;
+        padme::pad(&mut text, b' ');
+        let mut sealer = Sealer::to_recipient(recipient, text.len())?;
         sealer.write(&text)?;
         let (bytes, hash) = sealer.finish()?;
-        Ok((Sealed::new(path.body(hash), bytes, hash), hash))
+        Ok((SealedObject::new(path.body(hash), bytes, hash), hash))
     }
 
     /// Decrypts the body that a verified envelope names, and compares the fields that both have.
@@ -154,7 +149,7 @@ impl Body {
         if ObjectHash::of(sealed) != envelope.body || sealed.len() as u64 != envelope.body_size {
             return Err(BodyError::Hash);
         }
-        let text = open(sealed, &Key::Identity(identity), MAX_BODY)?;
+        let text = open(sealed, &ContainerKey::Identity(identity), MAX_BODY)?;
         let body: Self = serde_json::from_slice(&text)?;
         for (same, field) in [
             (body.kind == "body", "type"),
@@ -165,7 +160,7 @@ impl Body {
             (body.seq == envelope.seq, "sequence"),
         ] {
             if !same {
-                return Err(BodyError::Foreign(field));
+                return Err(BodyError::BelongsElsewhere(field));
             }
         }
         body.check(envelope)?;
@@ -180,7 +175,7 @@ impl Body {
         }
         for stream in self.items.iter().flat_map(|item| &item.streams) {
             if !envelope.epochs.contains(&stream.epoch) {
-                return wrong("a stream lies in an epoch that the envelope does not name");
+                return wrong("a stream is in an epoch that the envelope does not name");
             }
             let ascending = |parts: &[Part]| parts.windows(2).all(|w| w[0].start <= w[1].start);
             let from_zero = stream.parts.first().is_none_or(|part| part.start == 0);
@@ -188,7 +183,7 @@ impl Body {
                 return wrong("the parts of a stream are out of order");
             }
             if stream.parts.is_empty() != (stream.length == 0) {
-                return wrong("a stream's length and its parts do not fit");
+                return wrong("a stream's length and its parts do not match");
             }
         }
         Ok(())

@@ -18,14 +18,11 @@
 
 use std::collections::HashMap;
 
-use super::container::ContainerError;
-use super::derive::DomainKey;
 use super::ids::{ChunkId, NameId, ObjectHash};
-use super::layout::{Class, EpochPath};
-use super::list::{Place, Slice};
-use super::object::Sealed;
-use super::padme;
+use super::layout::{EpochPath, ObjectClass};
+use super::list::{ChunkLocation, Slice};
 use super::symmetric::{self, take, take_u32, take_u64};
+use super::{container::ContainerError, derive::DomainKey, object::SealedObject, padme};
 use crate::format::pack_refs::PackName;
 
 /// The largest cache object, in bytes of plaintext.
@@ -56,7 +53,7 @@ pub struct CachedMember {
 
 /// A group of members, as the last walk found it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Group {
+pub struct CachedGroup {
     /// The members in walk order.
     pub members: Vec<CachedMember>,
     /// The slices that contain the group's bytes, in order.
@@ -80,20 +77,20 @@ pub fn seal_root(
     path: &EpochPath,
     domain: NameId,
     key: &DomainKey,
-) -> Result<Sealed, ContainerError> {
+) -> Result<SealedObject, ContainerError> {
     let mut out = ROOT.to_vec();
     put_counts(&mut out, &[groups.len(), 0]);
     for group in groups {
         out.extend_from_slice(&group.key.to_le_bytes());
         out.extend_from_slice(&group.object.0);
     }
-    pad(&mut out);
-    symmetric::seal(path, domain, key, Class::Cache, &out)
+    padme::pad(&mut out, 0);
+    symmetric::seal(path, domain, key, ObjectClass::Cache, &out)
 }
 
 /// Decrypts a root object.
 pub fn open_root(sealed: &[u8], key: &DomainKey) -> Result<Vec<GroupRef>, CacheError> {
-    let bytes = symmetric::open(sealed, key, Class::Cache, MAX_CACHE)?;
+    let bytes = symmetric::open(sealed, key, ObjectClass::Cache, MAX_CACHE)?;
     let read = || {
         let mut rest = bytes.strip_prefix(ROOT.as_slice())?;
         let count = take_u32(&mut rest)? as usize;
@@ -107,14 +104,14 @@ pub fn open_root(sealed: &[u8], key: &DomainKey) -> Result<Vec<GroupRef>, CacheE
     read().ok_or(CacheError::Malformed)
 }
 
-impl Group {
+impl CachedGroup {
     /// Encodes the group: the same group gives the same bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut packs: Vec<PackName> = Vec::new();
         let mut numbers = HashMap::new();
         for slice in &self.slices {
-            let pack = slice.place.pack;
+            let pack = slice.location.pack;
             numbers.entry(pack.hash).or_insert_with(|| {
                 packs.push(pack);
                 packs.len() - 1
@@ -131,30 +128,30 @@ impl Group {
             out.extend_from_slice(&member.length.to_le_bytes());
         }
         for slice in &self.slices {
-            let number = u32::try_from(numbers[&slice.place.pack.hash]).unwrap_or(u32::MAX);
-            let Place { offset, length, plain, .. } = slice.place;
+            let number = u32::try_from(numbers[&slice.location.pack.hash]).unwrap_or(u32::MAX);
+            let ChunkLocation { offset, length, plain, .. } = slice.location;
             for value in [number, offset, length, plain, slice.skip, slice.take] {
                 out.extend_from_slice(&value.to_le_bytes());
             }
             out.extend_from_slice(&slice.id.0);
         }
-        pad(&mut out);
+        padme::pad(&mut out, 0);
         out
     }
 
-    /// Encrypts the bytes of [`Group::to_bytes`].
+    /// Encrypts the bytes of [`CachedGroup::to_bytes`].
     pub fn seal(
         bytes: &[u8],
         path: &EpochPath,
         domain: NameId,
         key: &DomainKey,
-    ) -> Result<Sealed, ContainerError> {
-        symmetric::seal(path, domain, key, Class::Cache, bytes)
+    ) -> Result<SealedObject, ContainerError> {
+        symmetric::seal(path, domain, key, ObjectClass::Cache, bytes)
     }
 
     /// Decrypts a group. Also returns its plaintext, for comparison with a later one.
     pub fn open(sealed: &[u8], key: &DomainKey) -> Result<(Self, Vec<u8>), CacheError> {
-        let bytes = symmetric::open(sealed, key, Class::Cache, MAX_CACHE)?;
+        let bytes = symmetric::open(sealed, key, ObjectClass::Cache, MAX_CACHE)?;
         let group = Self::parse(&bytes).ok_or(CacheError::Malformed)?;
         Ok((group, bytes))
     }
@@ -182,8 +179,8 @@ impl Group {
             let (skip, wanted) = (take_u32(&mut rest)?, take_u32(&mut rest)?);
             (skip.checked_add(wanted)? <= plain && wanted > 0).then_some(())?;
             let id = ChunkId(take(&mut rest)?);
-            let place = Place { pack, offset, length, plain };
-            group.slices.push(Slice { place, id, skip, take: wanted });
+            let location = ChunkLocation { pack, offset, length, plain };
+            group.slices.push(Slice { location, id, skip, take: wanted });
         }
         let bytes_of_members = group.members.iter().try_fold(0u64, |sum, m| sum.checked_add(m.length))?;
         let bytes_of_slices: u64 = group.slices.iter().map(|slice| u64::from(slice.take)).sum();
@@ -197,10 +194,6 @@ fn put_counts(out: &mut Vec<u8>, counts: &[usize]) {
     }
 }
 
-fn pad(out: &mut Vec<u8>) {
-    out.resize(usize::try_from(padme::padded(out.len() as u64)).unwrap_or(out.len()), 0);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,18 +201,18 @@ mod tests {
     #[test]
     fn groups_are_decoded_as_they_were_encoded() {
         let pack = PackName { hash: ObjectHash([1; 32]), size: 77 };
-        let place = Place { pack, offset: 1, length: 2, plain: 100 };
-        let group = Group {
+        let location = ChunkLocation { pack, offset: 1, length: 2, plain: 100 };
+        let group = CachedGroup {
             members: vec![
                 CachedMember { digest: [5; 16], length: 90 },
                 CachedMember { digest: NO_DIGEST, length: 10 },
             ],
-            slices: vec![Slice { place, id: ChunkId([2; 32]), skip: 0, take: 100 }],
+            slices: vec![Slice { location, id: ChunkId([2; 32]), skip: 0, take: 100 }],
         };
         let bytes = group.to_bytes();
-        assert_eq!(Group::parse(&bytes), Some(group.clone()));
+        assert_eq!(CachedGroup::parse(&bytes), Some(group.clone()));
         let mut wrong = group;
         wrong.members[1].length = 11;
-        assert_eq!(Group::parse(&wrong.to_bytes()), None, "slices must hold exactly the members");
+        assert_eq!(CachedGroup::parse(&wrong.to_bytes()), None, "slices must hold exactly the members");
     }
 }

@@ -8,15 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 
-/// A catalog chunk ends at the first boundary after this many bytes of text …
-pub const MIN_CHUNK: usize = 256 << 10;
-/// … and at the latest before this many.
+/// The longest catalog chunk, in bytes of text.
 pub const MAX_CHUNK: usize = 1 << 20;
 
 /// The type of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Type {
+pub enum MemberType {
     /// A regular file.
     File,
     /// A folder.
@@ -39,12 +37,12 @@ pub enum Type {
 
 /// The catalog line of one member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct CatalogLine {
     /// The member's path; `namespace/name` for objects.
     pub path: Name,
     /// The member's type.
     #[serde(rename = "type")]
-    pub kind: Type,
+    pub kind: MemberType,
     /// The offset of its first byte from the `start` of its catalog chunk, in bytes.
     pub at: u64,
     /// The member's length in the stream, in bytes.
@@ -69,7 +67,7 @@ pub struct Line {
     pub link: Option<Name>,
 }
 
-impl Line {
+impl CatalogLine {
     /// Returns the line's text with its line end.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
@@ -81,7 +79,7 @@ impl Line {
 
 /// Reads a catalog chunk. Returns `None` if a line is malformed.
 #[must_use]
-pub fn read_lines(text: &[u8]) -> Option<Vec<Line>> {
+pub fn read_lines(text: &[u8]) -> Option<Vec<CatalogLine>> {
     let text = text.strip_suffix(b"\n")?;
     text.split(|&byte| byte == b'\n').map(|line| serde_json::from_slice(line).ok()).collect()
 }
@@ -92,9 +90,9 @@ mod tests {
 
     #[test]
     fn lines_are_compact_and_decode_unchanged() {
-        let line = Line {
+        let line = CatalogLine {
             path: Name::from("a/b"),
-            kind: Type::Object,
+            kind: MemberType::Object,
             at: 7,
             len: 9,
             size: None,

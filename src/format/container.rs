@@ -16,8 +16,7 @@ use age::secrecy::{ExposeSecret, SecretString};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::derive::Passphrase;
-use super::ids::ObjectHash;
+use super::{derive::Passphrase, ids::ObjectHash};
 
 /// The plaintext of one encrypted block of an age payload, in bytes.
 const BLOCK: u64 = 64 << 10;
@@ -139,20 +138,22 @@ impl Write for Hashed {
 pub struct Sealer(age::stream::StreamWriter<Hashed>);
 
 impl Sealer {
-    /// Starts a container for an epoch. `capacity` is the expected size of the ciphertext, in bytes.
-    pub fn to_recipient(recipient: &DataRecipient, capacity: usize) -> Result<Self, ContainerError> {
-        Self::start(&recipient.0, capacity)
+    /// Starts a container for an epoch. `length` is the expected length of the plaintext, in bytes.
+    pub fn to_recipient(recipient: &DataRecipient, length: usize) -> Result<Self, ContainerError> {
+        Self::start(&recipient.0, length)
     }
 
     /// Starts a container under a passphrase derived from a domain's key.
-    pub fn with_passphrase(passphrase: &Passphrase, capacity: usize) -> Result<Self, ContainerError> {
+    pub fn with_passphrase(passphrase: &Passphrase, length: usize) -> Result<Self, ContainerError> {
         let mut recipient = age::scrypt::Recipient::new(SecretString::from(passphrase.expose().to_owned()));
         recipient.set_work_factor(1);
-        Self::start(&recipient, capacity)
+        Self::start(&recipient, length)
     }
 
-    fn start(recipient: &dyn age::Recipient, capacity: usize) -> Result<Self, ContainerError> {
-        let sink = Hashed { bytes: Vec::with_capacity(capacity), hash: Sha256::new() };
+    fn start(recipient: &dyn age::Recipient, length: usize) -> Result<Self, ContainerError> {
+        // Space for tags, header and nonce, so that the buffer does not grow by doubling.
+        let bytes = Vec::with_capacity(length + length / 2048 + 4096);
+        let sink = Hashed { bytes, hash: Sha256::new() };
         let encryptor = age::Encryptor::with_recipients(std::iter::once(recipient)).map_err(damaged)?;
         Ok(Self(encryptor.wrap_output(sink).map_err(damaged)?))
     }
@@ -176,7 +177,7 @@ impl fmt::Debug for Sealer {
 }
 
 /// The key that opens a container.
-pub enum Key<'a> {
+pub enum ContainerKey<'a> {
     /// The private half of an epoch.
     Identity(&'a DataIdentity),
     /// A derived passphrase.
@@ -185,7 +186,7 @@ pub enum Key<'a> {
 
 /// Decrypts a whole container of at most `limit` bytes of plaintext. Returns no plaintext before the
 /// last block is authenticated.
-pub fn open(sealed: &[u8], key: &Key<'_>, limit: u64) -> Result<Vec<u8>, ContainerError> {
+pub fn open(sealed: &[u8], key: &ContainerKey<'_>, limit: u64) -> Result<Vec<u8>, ContainerError> {
     let mut plaintext = Vec::with_capacity(usize::try_from(limit.min(sealed.len() as u64)).unwrap_or(0));
     let mut reader = decrypt(io::Cursor::new(sealed), key)?;
     reader.by_ref().take(limit + 1).read_to_end(&mut plaintext).map_err(damaged)?;
@@ -195,11 +196,16 @@ pub fn open(sealed: &[u8], key: &Key<'_>, limit: u64) -> Result<Vec<u8>, Contain
     Ok(plaintext)
 }
 
-fn decrypt<R: Read>(input: R, key: &Key<'_>) -> Result<age::stream::StreamReader<R>, ContainerError> {
+fn decrypt<R: Read>(
+    input: R,
+    key: &ContainerKey<'_>,
+) -> Result<age::stream::StreamReader<R>, ContainerError> {
     let decryptor = age::Decryptor::new(input).map_err(damaged)?;
     let opened = match key {
-        Key::Identity(identity) => decryptor.decrypt(std::iter::once(&identity.0 as &dyn age::Identity)),
-        Key::Passphrase(passphrase) => {
+        ContainerKey::Identity(identity) => {
+            decryptor.decrypt(std::iter::once(&identity.0 as &dyn age::Identity))
+        }
+        ContainerKey::Passphrase(passphrase) => {
             let mut identity = age::scrypt::Identity::new(SecretString::from(passphrase.expose().to_owned()));
             identity.set_max_work_factor(1);
             decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
@@ -215,12 +221,12 @@ fn decrypt<R: Read>(input: R, key: &Key<'_>) -> Result<age::stream::StreamReader
 
 /// The header and nonce of a container, read from its first bytes. They locate its blocks.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct ContainerHead {
     bytes: Bytes,
     payload: u64,
 }
 
-impl Head {
+impl ContainerHead {
     /// Reads the head from the first bytes of an object, at most [`MAX_HEADER`] of them. Returns `None` if
     /// the header does not end there.
     #[must_use]
@@ -243,16 +249,16 @@ impl Head {
     }
 
     /// Decrypts `take` bytes of plaintext at `start` from `blocks`, the bytes of the object at
-    /// [`Head::sealed_range`]. Each block is authenticated; the chunk's id proves the rest.
+    /// [`ContainerHead::sealed_range`]. Each block is authenticated; the chunk's id proves the rest.
     pub fn open_range(
         &self,
         identity: &DataIdentity,
-        blocks: &Window,
+        blocks: &ObjectRange,
         start: u64,
         take: usize,
     ) -> Result<Vec<u8>, ContainerError> {
-        let view = Sparse { head: &self.bytes, blocks, at: 0 };
-        let mut reader = decrypt(view, &Key::Identity(identity))?;
+        let view = SparseObject { head: &self.bytes, blocks, at: 0 };
+        let mut reader = decrypt(view, &ContainerKey::Identity(identity))?;
         if !start.is_multiple_of(BLOCK) {
             reader.seek(SeekFrom::Start(start)).map_err(damaged)?;
         } else if start > 0 {
@@ -269,7 +275,7 @@ impl Head {
 
 /// A range of an object's bytes.
 #[derive(Debug, Clone)]
-pub struct Window {
+pub struct ObjectRange {
     /// The offset of the first byte in the object.
     pub offset: u64,
     /// The bytes.
@@ -279,13 +285,13 @@ pub struct Window {
 }
 
 /// An object of which only the head and some blocks are present.
-struct Sparse<'a> {
+struct SparseObject<'a> {
     head: &'a [u8],
-    blocks: &'a Window,
+    blocks: &'a ObjectRange,
     at: u64,
 }
 
-impl Read for Sparse<'_> {
+impl Read for SparseObject<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let here = if self.at < self.head.len() as u64 {
             usize::try_from(self.at).ok().and_then(|at| self.head.get(at..))
@@ -294,7 +300,7 @@ impl Read for Sparse<'_> {
             within.and_then(|at| self.blocks.bytes.get(at..))
         };
         let Some(here) = here.filter(|here| !here.is_empty() || self.at >= self.blocks.size) else {
-            return Err(io::Error::other("a part of the object that was not asked for"));
+            return Err(io::Error::other("a part of the object that was not read"));
         };
         let count = here.len().min(buf.len());
         buf[..count].copy_from_slice(&here[..count]);
@@ -303,7 +309,7 @@ impl Read for Sparse<'_> {
     }
 }
 
-impl Seek for Sparse<'_> {
+impl Seek for SparseObject<'_> {
     fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
         let target = match pos {
             SeekFrom::Start(at) => Some(at),
@@ -319,7 +325,7 @@ impl Seek for Sparse<'_> {
 mod tests {
     use super::*;
     use crate::format::derive::{EpochSecret, SecretKey};
-    use crate::format::layout::Class;
+    use crate::format::layout::ObjectClass;
 
     fn seal(identity: &DataIdentity, plaintext: &[u8]) -> Bytes {
         let mut sealer = Sealer::to_recipient(&identity.recipient(), 0).unwrap();
@@ -335,7 +341,7 @@ mod tests {
         let plaintext: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
         for size in [1, 65_535, 65_536, 65_537, 131_072, 300_000] {
             let sealed = seal(&identity, &plaintext[..size]);
-            let head = Head::parse(&sealed.slice(..sealed.len().min(1024))).unwrap();
+            let head = ContainerHead::parse(&sealed.slice(..sealed.len().min(1024))).unwrap();
             for start in [0, 1, 65_535, 65_536, 65_537, 131_071, 131_072, 262_144, 299_999] {
                 for take in [1, 100, 65_536, 70_000] {
                     if start + take > size {
@@ -344,7 +350,7 @@ mod tests {
                     let whole = sealed.len() as u64;
                     let range = head.sealed_range(start as u64, (start + take) as u64, whole);
                     let bytes = sealed.slice(range.start as usize..range.end as usize);
-                    let window = Window { offset: range.start, bytes, size: whole };
+                    let window = ObjectRange { offset: range.start, bytes, size: whole };
                     let got = head.open_range(&identity, &window, start as u64, take).unwrap();
                     assert_eq!(got, &plaintext[start..start + take], "{size} {start} {take}");
                 }
@@ -360,7 +366,10 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = sealed.to_vec();
                 bad[byte] ^= 1 << bit;
-                assert!(open(&bad, &Key::Identity(&identity), 100).is_err(), "byte {byte} bit {bit}");
+                assert!(
+                    open(&bad, &ContainerKey::Identity(&identity), 100).is_err(),
+                    "byte {byte} bit {bit}"
+                );
             }
         }
     }
@@ -369,14 +378,17 @@ mod tests {
     fn symmetric_containers_open_with_their_own_passphrase_only() {
         let domain = EpochSecret(SecretKey::new([1; 32])).domain("path/x");
         let (index, cache) =
-            (domain.passphrase(Class::Index).unwrap(), domain.passphrase(Class::Cache).unwrap());
+            (domain.passphrase(ObjectClass::Index).unwrap(), domain.passphrase(ObjectClass::Cache).unwrap());
         let mut sealer = Sealer::with_passphrase(&index, 0).unwrap();
         sealer.write(b"entries").unwrap();
         let (sealed, _) = sealer.finish().unwrap();
-        assert_eq!(open(&sealed, &Key::Passphrase(&index), 100).unwrap(), b"entries");
-        assert!(matches!(open(&sealed, &Key::Passphrase(&cache), 100), Err(ContainerError::WrongKey)));
+        assert_eq!(open(&sealed, &ContainerKey::Passphrase(&index), 100).unwrap(), b"entries");
         assert!(matches!(
-            open(&sealed, &Key::Passphrase(&index), 3),
+            open(&sealed, &ContainerKey::Passphrase(&cache), 100),
+            Err(ContainerError::WrongKey)
+        ));
+        assert!(matches!(
+            open(&sealed, &ContainerKey::Passphrase(&index), 3),
             Err(ContainerError::TooLarge { limit: 3 })
         ));
     }

@@ -163,14 +163,14 @@ impl DomainKey {
 
     /// Returns the passphrase of the symmetric objects of `class`. Packs and pack references have none.
     #[must_use]
-    pub fn passphrase(&self, class: super::layout::Class) -> Option<Passphrase> {
-        use super::layout::Class;
+    pub fn passphrase(&self, class: super::layout::ObjectClass) -> Option<Passphrase> {
+        use super::layout::ObjectClass;
         let key = match class {
-            Class::Index => &self.index,
-            Class::Cache => &self.cache,
-            Class::Record => &self.record,
-            Class::State => &self.state,
-            Class::Pack | Class::Needs => return None,
+            ObjectClass::Index => &self.index,
+            ObjectClass::Cache => &self.cache,
+            ObjectClass::Record => &self.record,
+            ObjectClass::State => &self.state,
+            ObjectClass::Pack | ObjectClass::PackRefs => return None,
         };
         Some(Passphrase(to_hex(&key.0)))
     }

@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::container::{ContainerError, DataRecipient};
 use super::ids::{Commitment, EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
 use super::layout::{self, EpochPath};
-use super::moment;
-use super::object::Sealed;
+use super::pack::{MAX_CHUNK, MAX_PACK};
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
-use super::signers::Signers;
+use super::{object::SealedObject, signers::Signers, timestamp};
 
 /// The version of the repository format that this kbak reads and writes.
 pub const FORMAT: u64 = 1;
@@ -28,7 +27,7 @@ pub const CLOSING_GRACE: u64 = 86_400;
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
     /// The document or its signature is invalid.
-    #[error("{object} does not count as an epoch")]
+    #[error("{object} is not a valid epoch")]
     Document {
         /// The object's key.
         object: String,
@@ -36,14 +35,14 @@ pub enum EpochError {
         source: SignError,
     },
     /// The path is not a plain file but a link, a pipe, a folder or the like.
-    #[error("{object}: something that is no plain file stands in its place")]
+    #[error("{object} is not a regular file")]
     NotAFile {
         /// The object's key.
         object: String,
     },
     /// It names another writer, plan, epoch or repository than its path.
-    #[error("{object} says its {field} is {found}, and lies under {wanted}: it was moved or replaced")]
-    Misplaced {
+    #[error("{object} names {field} {found}, but its path names {wanted}: it was moved or replaced")]
+    WrongPath {
         /// The object's key.
         object: String,
         /// The field that differs.
@@ -70,8 +69,8 @@ pub enum EpochError {
         what: &'static str,
     },
     /// An owner has revoked the key that signed it, and the epoch holds no good snapshot.
-    #[error("{object} is signed by a key that an owner has cut off")]
-    CutOff {
+    #[error("{object} is signed by a key that an owner has revoked")]
+    Revoked {
         /// The object's key.
         object: String,
     },
@@ -106,15 +105,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    fn sound(self) -> bool {
-        (4096..=self.average).contains(&self.min) && self.average <= self.max && self.max <= MAX_CHUNK
+    fn is_valid(self) -> bool {
+        (4096..=self.average).contains(&self.min) && self.average <= self.max && self.max <= MAX_CHUNK as u64
     }
 }
-
-/// The longest chunk, in bytes of plaintext: zstd's window without `--long` (2^23).
-pub const MAX_CHUNK: u64 = 8 << 20;
-/// The largest target size of packs, in bytes.
-pub const MAX_PACK: u64 = 64 << 20;
 
 /// The parameters that an epoch is written with. Readers need none of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,10 +136,10 @@ impl Default for Parameters {
 }
 
 impl Parameters {
-    fn sound(&self) -> bool {
-        (1 << 20..=MAX_PACK).contains(&self.pack_bytes)
-            && self.segment.sound()
-            && self.chunk.sound()
+    fn is_valid(&self) -> bool {
+        (1 << 20..=MAX_PACK as u64).contains(&self.pack_bytes)
+            && self.segment.is_valid()
+            && self.chunk.is_valid()
             && (-7..=22).contains(&self.level)
     }
 }
@@ -188,15 +182,15 @@ pub struct Epoch {
     /// The id of the epoch.
     pub epoch: EpochId,
     /// The time at which the epoch was created.
-    #[serde(with = "moment")]
+    #[serde(with = "timestamp")]
     pub created: Timestamp,
     /// The time from which on no run starts in the epoch.
-    #[serde(with = "moment")]
+    #[serde(with = "timestamp")]
     pub not_after: Timestamp,
     /// The longest time that a run may take, in seconds.
     pub max_run_seconds: u64,
     /// The time until which its objects are locked, if they are.
-    #[serde(with = "moment::optional")]
+    #[serde(with = "timestamp::optional")]
     pub retain_until: Option<Timestamp>,
     /// The epochs that this one closes.
     pub previous_epochs: Vec<EpochId>,
@@ -220,7 +214,7 @@ impl Epoch {
     }
 
     /// Signs the epoch. Returns the object whose put creates the epoch, and the identical copy.
-    pub fn seal(&self, key: &SigningKey) -> Result<[Sealed; 2], EpochError> {
+    pub fn seal(&self, key: &SigningKey) -> Result<[SealedObject; 2], EpochError> {
         let path = self.path();
         let object = path.epoch_json();
         self.check(object.as_str())?;
@@ -229,7 +223,7 @@ impl Epoch {
             .map_err(|source| EpochError::Document { object: object.as_str().to_owned(), source })?;
         let hash = ObjectHash::of(&bytes);
         let copy = layout::epoch_copy(self.writer, self.plan, self.epoch);
-        Ok([Sealed::new(object, bytes.clone(), hash), Sealed::new(copy, bytes, hash)])
+        Ok([SealedObject::new(object, bytes.clone(), hash), SealedObject::new(copy, bytes, hash)])
     }
 
     fn check(&self, object: &str) -> Result<DataRecipient, EpochError> {
@@ -249,14 +243,16 @@ impl Epoch {
         if self.not_after <= self.created || self.max_run_seconds == 0 {
             return Err(field("it ends before it begins"));
         }
-        if self.retain_until.is_some_and(|until| until < moment::after(self.not_after, self.max_run_seconds))
+        if self
+            .retain_until
+            .is_some_and(|until| until < timestamp::add_seconds(self.not_after, self.max_run_seconds))
         {
             return Err(field("its lock ends before its last possible commit"));
         }
         if self.previous_epochs.contains(&self.epoch) {
             return Err(field("it names itself as its own predecessor"));
         }
-        if !self.parameters.sound() {
+        if !self.parameters.is_valid() {
             return Err(field("its parameters are out of bounds"));
         }
         self.recipient.parse().map_err(|source| EpochError::Recipient { object: object.to_owned(), source })
@@ -278,7 +274,7 @@ impl Epoch {
                 Namespace::Epoch,
             )?;
             // The format is checked before the rest: a newer one may have other fields.
-            let Format { format } = line.parse()?;
+            let FormatField { format } = line.parse()?;
             let epoch = if format > FORMAT { Err(format) } else { Ok(line.parse::<Self>()?) };
             Ok((epoch, line.key(), line.hash()))
         })()
@@ -289,7 +285,7 @@ impl Epoch {
             if found == wanted {
                 return Ok(());
             }
-            Err(EpochError::Misplaced { object: object.clone(), field, found, wanted })
+            Err(EpochError::WrongPath { object: object.clone(), field, found, wanted })
         };
         same("writer", &epoch.writer, &path.writer)?;
         same("plan", &epoch.plan, &path.plan)?;
@@ -304,7 +300,7 @@ impl Epoch {
 
 /// The field of epoch.json that is the same in all formats.
 #[derive(Deserialize)]
-struct Format {
+struct FormatField {
     format: u64,
 }
 
@@ -339,9 +335,10 @@ impl VerifiedEpoch {
 
     /// Returns the object and its identical copy, to be stored again if one is missing.
     #[must_use]
-    pub fn copies(&self) -> [Sealed; 2] {
+    pub fn copies(&self) -> [SealedObject; 2] {
         let copy = layout::epoch_copy(self.epoch.writer, self.epoch.plan, self.epoch.epoch);
-        [self.epoch.path().epoch_json(), copy].map(|key| Sealed::new(key, self.bytes.clone(), self.hash))
+        [self.epoch.path().epoch_json(), copy]
+            .map(|key| SealedObject::new(key, self.bytes.clone(), self.hash))
     }
 
     /// Returns the wrap of an owner, if they were one when the epoch was created.

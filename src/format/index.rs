@@ -11,14 +11,10 @@
 //! zeros to a Padmé length
 //! ```
 
-use super::container::ContainerError;
-use super::derive::DomainKey;
 use super::ids::{NameId, ObjectHash};
-use super::layout::{Class, EpochPath};
-use super::object::Sealed;
-use super::pack::PackClass;
-use super::padme;
+use super::layout::{EpochPath, ObjectClass};
 use super::symmetric::{self, take, take_u32};
+use super::{container::ContainerError, derive::DomainKey, object::SealedObject, pack::PackClass, padme};
 
 /// The largest index object, in bytes of plaintext.
 pub const MAX_INDEX: u64 = 16 << 20;
@@ -65,8 +61,8 @@ impl IndexEntry {
     pub fn to_bytes(&self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         bytes[..16].copy_from_slice(&self.id);
-        for (place, number) in [self.pack, self.offset, self.length, self.plain].into_iter().enumerate() {
-            bytes[16 + 4 * place..20 + 4 * place].copy_from_slice(&number.to_le_bytes());
+        for (position, number) in [self.pack, self.offset, self.length, self.plain].into_iter().enumerate() {
+            bytes[16 + 4 * position..20 + 4 * position].copy_from_slice(&number.to_le_bytes());
         }
         bytes
     }
@@ -108,23 +104,27 @@ impl Index {
     pub fn sort(&mut self) {
         let mut order: Vec<usize> = (0..self.packs.len()).collect();
         order.sort_by_key(|&at| self.packs[at].hash);
-        let mut place = vec![0u32; order.len()];
+        let mut position = vec![0u32; order.len()];
         for (new, &old) in order.iter().enumerate() {
-            place[old] = u32::try_from(new).unwrap_or(u32::MAX);
+            position[old] = u32::try_from(new).unwrap_or(u32::MAX);
         }
         self.packs = order.iter().map(|&old| self.packs[old]).collect();
         for entry in &mut self.entries {
-            entry.pack = place[entry.pack as usize];
+            entry.pack = position[entry.pack as usize];
         }
         self.entries.sort_unstable();
         self.replaces.sort_unstable();
     }
 
     /// Encrypts a sorted index.
-    pub fn seal(&self, path: &EpochPath, domain: NameId, key: &DomainKey) -> Result<Sealed, ContainerError> {
+    pub fn seal(
+        &self,
+        path: &EpochPath,
+        domain: NameId,
+        key: &DomainKey,
+    ) -> Result<SealedObject, ContainerError> {
         let bare = 24 + self.replaces.len() * 32 + self.packs.len() * 48 + self.entries.len() * ENTRY;
-        let padded = usize::try_from(padme::padded(bare as u64)).unwrap_or(bare);
-        let mut out = Vec::with_capacity(padded);
+        let mut out = Vec::with_capacity(bare + bare / 8);
         out.extend_from_slice(MAGIC);
         for count in [self.packs.len(), self.entries.len(), self.replaces.len(), 0] {
             out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
@@ -140,13 +140,14 @@ impl Index {
         for entry in &self.entries {
             out.extend_from_slice(&entry.to_bytes());
         }
-        out.resize(padded, 0);
-        symmetric::seal(path, domain, key, Class::Index, &out)
+        padme::pad(&mut out, 0);
+        symmetric::seal(path, domain, key, ObjectClass::Index, &out)
     }
 
     /// Decrypts an index object and checks its format.
     pub fn open(sealed: &[u8], key: &DomainKey) -> Result<Self, IndexError> {
-        Self::parse(&symmetric::open(sealed, key, Class::Index, MAX_INDEX)?).ok_or(IndexError::Malformed)
+        Self::parse(&symmetric::open(sealed, key, ObjectClass::Index, MAX_INDEX)?)
+            .ok_or(IndexError::Malformed)
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {

@@ -86,7 +86,7 @@ impl<'de> Visitor<'de> for Strict {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
             if !seen.insert(key) {
-                return Err(A::Error::custom("a key that stands twice"));
+                return Err(A::Error::custom("a duplicate key"));
             }
             map.next_value_seed(Self)?;
         }

@@ -36,12 +36,12 @@ impl ObjectKey {
     /// a folder or send control characters to a terminal.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let sound = |segment: &str| {
+        let is_valid = |segment: &str| {
             !segment.is_empty()
                 && !segment.starts_with('.')
                 && segment.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'z' | b'.' | b'_' | b'-'))
         };
-        (text.len() <= MAX_KEY && text.split('/').all(sound)).then(|| Self(text.to_owned()))
+        (text.len() <= MAX_KEY && text.split('/').all(is_valid)).then(|| Self(text.to_owned()))
     }
 
     /// Returns the last segment.
@@ -65,13 +65,13 @@ impl fmt::Debug for ObjectKey {
 
 /// The class of an object in a domain. Such objects are named by their SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum ObjectClass {
     /// Chunks, encrypted to the epoch's recipient.
     Pack,
     /// The location of each chunk: a hint for deduplication.
     Index,
     /// The packs that a snapshot needs, unencrypted.
-    Needs,
+    PackRefs,
     /// The scan cache, so that unchanged files need not be read.
     Cache,
     /// A mover's result.
@@ -80,9 +80,9 @@ pub enum Class {
     State,
 }
 
-impl Class {
+impl ObjectClass {
     /// The classes whose objects are directly in their folder.
-    const NAMED: [Self; 5] = [Self::Index, Self::Needs, Self::Cache, Self::Record, Self::State];
+    const NAMED: [Self; 5] = [Self::Index, Self::PackRefs, Self::Cache, Self::Record, Self::State];
 
     /// Returns the name of the class's folder.
     #[must_use]
@@ -90,7 +90,7 @@ impl Class {
         match self {
             Self::Pack => "packs",
             Self::Index => "index",
-            Self::Needs => "needs",
+            Self::PackRefs => "needs",
             Self::Cache => "cache",
             Self::Record => "record",
             Self::State => "state",
@@ -100,7 +100,7 @@ impl Class {
 
 /// The object that a key in an epoch's folder names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
+pub enum EpochObject {
     /// epoch.json itself.
     Epoch,
     /// A wrap that was added for an owner.
@@ -110,7 +110,7 @@ pub enum Placed {
     /// A manifest.
     Snapshot(ObjectHash),
     /// An object of a domain.
-    InDomain(NameId, Class, ObjectHash),
+    InDomain(NameId, ObjectClass, ObjectHash),
 }
 
 /// Returns the key of the constant object that marks a repository.
@@ -175,16 +175,16 @@ impl EpochPath {
 
     /// Returns the folder of one class in one domain, with its closing slash.
     #[must_use]
-    pub fn class_prefix(&self, domain: NameId, class: Class) -> String {
+    pub fn class_prefix(&self, domain: NameId, class: ObjectClass) -> String {
         format!("{}d/{domain}/{}/", self.prefix(), class.folder())
     }
 
     /// Returns the key of an object in a domain.
     #[must_use]
-    pub fn in_domain(&self, domain: NameId, class: Class, hash: ObjectHash) -> ObjectKey {
+    pub fn in_domain(&self, domain: NameId, class: ObjectClass, hash: ObjectHash) -> ObjectKey {
         let folder = self.class_prefix(domain, class);
         ObjectKey(match class {
-            Class::Pack => format!("{folder}{}/{hash}", to_hex(&hash.0[..1])),
+            ObjectClass::Pack => format!("{folder}{}/{hash}", to_hex(&hash.0[..1])),
             _ => format!("{folder}{hash}"),
         })
     }
@@ -203,28 +203,28 @@ impl EpochPath {
 
     /// Returns the object that a key under this epoch's folder names; `None` for a key of another form.
     #[must_use]
-    pub fn placed(&self, key: &ObjectKey) -> Option<Placed> {
+    pub fn object_at(&self, key: &ObjectKey) -> Option<EpochObject> {
         let segments: Vec<&str> = key.as_str().strip_prefix(&self.prefix())?.split('/').collect();
-        let placed = match segments.as_slice() {
-            ["epoch.json"] => Placed::Epoch,
-            ["keys", name] => Placed::Wrap(name.strip_suffix(".age")?.parse().ok()?),
-            ["bodies", name] => Placed::Body(name.parse().ok()?),
-            ["snapshots", name] => Placed::Snapshot(parse_snapshot_name(name)?.1),
+        let object = match segments.as_slice() {
+            ["epoch.json"] => EpochObject::Epoch,
+            ["keys", name] => EpochObject::Wrap(name.strip_suffix(".age")?.parse().ok()?),
+            ["bodies", name] => EpochObject::Body(name.parse().ok()?),
+            ["snapshots", name] => EpochObject::Snapshot(parse_snapshot_name(name)?.1),
             ["d", domain, "packs", _, name] => {
-                Placed::InDomain(domain.parse().ok()?, Class::Pack, name.parse().ok()?)
+                EpochObject::InDomain(domain.parse().ok()?, ObjectClass::Pack, name.parse().ok()?)
             }
             ["d", domain, folder, name] => {
-                let class = Class::NAMED.into_iter().find(|class| class.folder() == *folder)?;
-                Placed::InDomain(domain.parse().ok()?, class, name.parse().ok()?)
+                let class = ObjectClass::NAMED.into_iter().find(|class| class.folder() == *folder)?;
+                EpochObject::InDomain(domain.parse().ok()?, class, name.parse().ok()?)
             }
             _ => return None,
         };
         // Each object has one key: a pack in the folder of another prefix is not accepted.
-        let fits = match placed {
-            Placed::InDomain(domain, class, hash) => self.in_domain(domain, class, hash) == *key,
+        let fits = match object {
+            EpochObject::InDomain(domain, class, hash) => self.in_domain(domain, class, hash) == *key,
             _ => true,
         };
-        fits.then_some(placed)
+        fits.then_some(object)
     }
 
     /// Returns the key of a manifest.
@@ -255,7 +255,7 @@ pub fn parse_snapshot_name(name: &str) -> Option<(u64, ObjectHash)> {
 
 /// Returns `true` if a last segment has the form of an object's name, which no folder of a key has.
 #[must_use]
-pub fn names_object(name: &str) -> bool {
+pub fn is_object_name(name: &str) -> bool {
     let hash = |name: &str| name.parse::<ObjectHash>().is_ok();
     name == marker().name()
         || name == "epoch.json"
@@ -296,7 +296,7 @@ mod tests {
             assert!(ObjectKey::parse(bad).is_none(), "{bad:?} must be refused");
         }
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
-        let key = path.in_domain(NameId([4; 8]), Class::Pack, ObjectHash([0xab; 32]));
+        let key = path.in_domain(NameId([4; 8]), ObjectClass::Pack, ObjectHash([0xab; 32]));
         assert!(key.as_str().contains("/packs/ab/abab"));
         assert_eq!(ObjectKey::parse(key.as_str()), Some(key.clone()));
         assert!(key.as_str().len() < MAX_KEY);
@@ -311,15 +311,15 @@ mod tests {
             epoch_copy(path.writer, path.plan, path.epoch),
             path.epoch_json(),
             path.wrap(hash),
-            path.in_domain(NameId([4; 8]), Class::Pack, hash),
-            path.in_domain(NameId([4; 8]), Class::State, hash),
+            path.in_domain(NameId([4; 8]), ObjectClass::Pack, hash),
+            path.in_domain(NameId([4; 8]), ObjectClass::State, hash),
             path.body(hash),
             path.snapshot(42, hash),
             record(path.writer, hash),
         ] {
-            assert!(names_object(key.name()), "{key}");
+            assert!(is_object_name(key.name()), "{key}");
             let (folders, _) = key.as_str().rsplit_once('/').unwrap_or_default();
-            assert!(!folders.split('/').any(names_object), "{key}");
+            assert!(!folders.split('/').any(is_object_name), "{key}");
         }
     }
 

@@ -10,8 +10,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ChunkId, ObjectHash};
-use super::name::Name;
-use super::pack::MAX_CHUNK;
+use super::{name::Name, pack::MAX_CHUNK};
 use crate::format::pack_refs::PackName;
 
 /// A part ends before it is longer than this, in bytes of text.
@@ -21,7 +20,7 @@ pub const MAX_SLICE_TEXT: usize = 7 * 11 + 64 + 16 + 64 + 24;
 
 /// The location of a chunk's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct ChunkLocation {
     /// The pack that holds it.
     pub pack: PackName,
     /// The offset of the frame in the pack's plaintext, in bytes.
@@ -36,7 +35,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
     /// The location of the chunk.
-    pub place: Place,
+    pub location: ChunkLocation,
     /// The id of the chunk.
     pub id: ChunkId,
     /// The number of bytes to leave out at the start of the chunk.
@@ -54,7 +53,7 @@ pub struct ListError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct PartHead {
     packs: Vec<(ObjectHash, u64)>,
 }
 
@@ -62,15 +61,15 @@ struct Head {
 #[must_use]
 pub fn write_part(slices: &[Slice]) -> String {
     let mut packs: Vec<PackName> = Vec::new();
-    let mut places = std::collections::HashMap::new();
+    let mut numbers = std::collections::HashMap::new();
     let mut lines = String::with_capacity(slices.len() * 110);
     for slice in slices {
-        let pack = slice.place.pack;
-        let number = *places.entry(pack.hash).or_insert_with(|| {
+        let pack = slice.location.pack;
+        let number = *numbers.entry(pack.hash).or_insert_with(|| {
             packs.push(pack);
             packs.len() - 1
         });
-        let Place { offset, length, plain, .. } = slice.place;
+        let ChunkLocation { offset, length, plain, .. } = slice.location;
         // Writing to a String cannot fail.
         let _ = writeln!(
             lines,
@@ -91,15 +90,15 @@ pub fn write_part(slices: &[Slice]) -> String {
 pub fn read_part(text: &[u8]) -> Result<Vec<Slice>, ListError> {
     let text = text.strip_suffix(b"\n").ok_or(ListError { line: 0 })?;
     let mut lines = text.split(|&byte| byte == b'\n').enumerate();
-    let head = lines.next().and_then(|(_, line)| serde_json::from_slice::<Head>(line).ok());
+    let head = lines.next().and_then(|(_, line)| serde_json::from_slice::<PartHead>(line).ok());
     let packs = head.ok_or(ListError { line: 1 })?.packs;
     let read = |line: &[u8]| {
         type Line = (u32, u32, u32, u32, ChunkId, u32, u32);
         let (number, offset, length, plain, id, skip, take) = serde_json::from_slice::<Line>(line).ok()?;
         let &(hash, size) = packs.get(number as usize)?;
         let within = skip.checked_add(take)? <= plain && take > 0 && plain as usize <= MAX_CHUNK;
-        let place = Place { pack: PackName { hash, size }, offset, length, plain };
-        within.then_some(Slice { place, id, skip, take })
+        let location = ChunkLocation { pack: PackName { hash, size }, offset, length, plain };
+        within.then_some(Slice { location, id, skip, take })
     };
     lines.map(|(at, line)| read(line).ok_or(ListError { line: at + 1 })).collect()
 }
@@ -149,8 +148,8 @@ pub struct Part {
 impl Part {
     /// Returns the location of the part's own chunk.
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place {
+    pub fn location(&self) -> ChunkLocation {
+        ChunkLocation {
             pack: PackName { hash: self.pack, size: self.pack_size },
             offset: self.offset,
             length: self.length,
@@ -165,7 +164,12 @@ mod tests {
 
     fn slice(pack: u8, skip: u32, take: u32) -> Slice {
         let pack = PackName { hash: ObjectHash([pack; 32]), size: 1000 };
-        Slice { place: Place { pack, offset: 5, length: 6, plain: 100 }, id: ChunkId([9; 32]), skip, take }
+        Slice {
+            location: ChunkLocation { pack, offset: 5, length: 6, plain: 100 },
+            id: ChunkId([9; 32]),
+            skip,
+            take,
+        }
     }
 
     #[test]
@@ -175,7 +179,7 @@ mod tests {
         assert!(text.lines().next().unwrap().starts_with("{\"packs\":[[\"0101"));
         assert_eq!(read_part(text.as_bytes()).unwrap(), slices);
         let worst = Slice {
-            place: Place {
+            location: ChunkLocation {
                 pack: PackName { hash: ObjectHash([255; 32]), size: u64::MAX },
                 offset: u32::MAX,
                 length: u32::MAX,

@@ -11,10 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId};
 use super::layout::{EpochPath, parse_snapshot_name};
-use super::moment;
-use super::object::Sealed;
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
-use super::signers::Signers;
+use super::{object::SealedObject, signers::Signers, timestamp};
 use crate::report::item_state::ItemState;
 
 /// The greatest sequence number: below 2^53, so that every JSON reader keeps it exactly, and 12 digits.
@@ -58,13 +56,13 @@ pub struct Envelope {
     /// The hashes of the parents: all heads that the writer verified.
     pub previous: Vec<ObjectHash>,
     /// The time at which the run started.
-    #[serde(with = "moment")]
+    #[serde(with = "timestamp")]
     pub started: Timestamp,
     /// The time at which the run ended, which is the snapshot's time.
-    #[serde(with = "moment")]
+    #[serde(with = "timestamp")]
     pub finished: Timestamp,
     /// The time before which the plan promises the end of the next run, if it promises one.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "moment::optional")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::optional")]
     pub next_before: Option<Timestamp>,
     /// All epochs that hold chunks of its streams.
     pub epochs: Vec<EpochId>,
@@ -91,8 +89,8 @@ pub enum ManifestError {
     #[error(transparent)]
     Signed(#[from] SignError),
     /// It names another writer, plan, epoch or sequence number than its path.
-    #[error("its {field} is {found}, and it was read as {wanted}")]
-    Misplaced {
+    #[error("it names {field} {found}, but its path names {wanted}")]
+    WrongPath {
         /// The field that differs.
         field: &'static str,
         /// The value in the manifest.
@@ -101,18 +99,18 @@ pub enum ManifestError {
         wanted: String,
     },
     /// Its name does not contain its hash, or is not a manifest's name.
-    #[error("its name does not fit its content")]
+    #[error("its name does not match its content")]
     Name,
     /// The path is not a plain file but a link, a pipe, a folder or the like.
-    #[error("something that is no plain file stands in its place")]
+    #[error("not a regular file")]
     NotAFile,
     /// Its fields contradict each other.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
     /// An owner has revoked the key that signed it, and lists neither it nor a descendant of it as
     /// good.
-    #[error("an owner has cut off the key that signed it")]
-    CutOff,
+    #[error("an owner has revoked the key that signed it")]
+    Revoked,
 }
 
 impl Envelope {
@@ -123,11 +121,11 @@ impl Envelope {
     }
 
     /// Signs the envelope. Returns the object whose put commits the snapshot, and its hash.
-    pub fn seal(&self, key: &SigningKey) -> Result<(Sealed, ObjectHash), ManifestError> {
+    pub fn seal(&self, key: &SigningKey) -> Result<(SealedObject, ObjectHash), ManifestError> {
         self.check()?;
         let bytes = key.sign_document(Namespace::Manifest, self)?;
         let hash = ObjectHash::of(&bytes);
-        Ok((Sealed::new(self.path().snapshot(self.seq, hash), bytes, hash), hash))
+        Ok((SealedObject::new(self.path().snapshot(self.seq, hash), bytes, hash), hash))
     }
 
     fn check(&self) -> Result<(), ManifestError> {
@@ -136,7 +134,7 @@ impl Envelope {
             return wrong("its sequence is out of range");
         }
         if self.previous.len() > MAX_PREVIOUS || self.previous.is_empty() != (self.seq == 1) {
-            return wrong("its sequence and its parents do not fit");
+            return wrong("its sequence and its parents do not match");
         }
         if self.finished < self.started {
             return wrong("it ended before it began");
@@ -176,7 +174,7 @@ impl Manifest {
         let line = document.verify(signers, &path.writer.to_string(), Namespace::Manifest)?;
         let envelope: Envelope = line.parse()?;
         let same = |field, found: String, wanted: String| {
-            if found == wanted { Ok(()) } else { Err(ManifestError::Misplaced { field, found, wanted }) }
+            if found == wanted { Ok(()) } else { Err(ManifestError::WrongPath { field, found, wanted }) }
         };
         same("writer", envelope.writer.to_string(), path.writer.to_string())?;
         same("plan", envelope.plan.to_string(), path.plan.to_string())?;

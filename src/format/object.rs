@@ -1,25 +1,24 @@
-//! [`Sealed`] objects: the only values that can be written to a store, made only in `format`.
+//! [`SealedObject`]: the only type of value that can be written to a store, made only in `format`.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-use super::ids::ObjectHash;
-use super::layout::ObjectKey;
+use super::{ids::ObjectHash, layout::ObjectKey};
 
 /// An object in its stored form, with its key and its SHA-256.
 ///
 /// Its constructor is private to `format`: only encrypted containers, signed documents, pack reference
-/// lists, the marker and the probe become `Sealed`, and [`crate::store::Store::put`] takes nothing
+/// lists, the marker and the probe become `SealedObject`, and [`crate::store::Store::put`] takes nothing
 /// else. So plaintext cannot reach a store.
 #[derive(Clone)]
-pub struct Sealed {
+pub struct SealedObject {
     key: ObjectKey,
     bytes: Bytes,
     hash: ObjectHash,
 }
 
-impl Sealed {
+impl SealedObject {
     pub(crate) fn new(key: ObjectKey, bytes: Bytes, hash: ObjectHash) -> Self {
         Self { key, bytes, hash }
     }
@@ -51,8 +50,8 @@ impl Sealed {
     }
 }
 
-impl fmt::Debug for Sealed {
+impl fmt::Debug for SealedObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealed({}, {} B)", self.key, self.bytes.len())
+        write!(f, "SealedObject({}, {} B)", self.key, self.bytes.len())
     }
 }

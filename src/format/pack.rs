@@ -16,11 +16,9 @@
 use std::fmt;
 
 use super::container::{ContainerError, DataRecipient, Sealer};
-use super::derive::ChunkKind;
 use super::ids::{ChunkId, NameId, ObjectHash};
-use super::layout::{Class, EpochPath};
-use super::object::Sealed;
-use super::padme;
+use super::layout::{EpochPath, ObjectClass};
+use super::{derive::ChunkKind, object::SealedObject, padme};
 
 /// The most plaintext that one chunk holds, in bytes: the window that stock `zstd -d` allows.
 pub const MAX_CHUNK: usize = 8 << 20;
@@ -87,8 +85,7 @@ impl PackBuilder {
     pub fn new(recipient: &DataRecipient, target: usize) -> Result<Self, ContainerError> {
         let target = target.min(MAX_PACK);
         let capacity = usize::try_from(padme::padded(target as u64)).unwrap_or(target);
-        // Room for tags, header and nonce, so that the buffer does not grow by doubling.
-        let sealer = Sealer::to_recipient(recipient, capacity + capacity / 2048 + 4096)?;
+        let sealer = Sealer::to_recipient(recipient, capacity)?;
         Ok(Self { sealer, table: Vec::new(), filled: 0, target })
     }
 
@@ -152,7 +149,7 @@ impl PackBuilder {
         self.sealer.write(&end)?;
         let (bytes, hash) = self.sealer.finish()?;
         let size = bytes.len() as u64;
-        let object = Sealed::new(path.in_domain(domain, Class::Pack, hash), bytes, hash);
+        let object = SealedObject::new(path.in_domain(domain, ObjectClass::Pack, hash), bytes, hash);
         Ok(SealedPack { object, hash, size, table: self.table })
     }
 }
@@ -172,7 +169,7 @@ fn skippable(out: &mut Vec<u8>, magic: u32, length: usize) {
 #[derive(Debug)]
 pub struct SealedPack {
     /// The object to store.
-    pub object: Sealed,
+    pub object: SealedObject,
     /// The object's SHA-256, which is its name.
     pub hash: ObjectHash,
     /// The size of the stored object, in bytes.
@@ -238,7 +235,7 @@ fn read_entry(bytes: &[u8]) -> Option<TableEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::container::{DataIdentity, Key, open};
+    use crate::format::container::{ContainerKey, DataIdentity, open};
     use crate::format::ids::{EpochId, WriterId};
 
     fn sample() -> Vec<u8> {
@@ -251,7 +248,7 @@ mod tests {
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
         let pack = builder.seal(&path, NameId([4; 8])).unwrap();
         assert_eq!(pack.hash, ObjectHash::of(pack.object.bytes()));
-        open(pack.object.bytes(), &Key::Identity(&identity), MAX_PACK as u64).unwrap()
+        open(pack.object.bytes(), &ContainerKey::Identity(&identity), MAX_PACK as u64).unwrap()
     }
 
     #[test]

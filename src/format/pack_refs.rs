@@ -8,15 +8,14 @@
 use bytes::Bytes;
 
 use crate::format::ids::{NameId, ObjectHash};
-use crate::format::layout::{Class, EpochPath};
-use crate::format::object::Sealed;
-use crate::format::symmetric::take;
+use crate::format::layout::{EpochPath, ObjectClass};
+use crate::format::{object::SealedObject, symmetric::take};
 
 const MAGIC: &[u8; 8] = b"kbaknd01";
 const ENTRY: u64 = 40;
 
 /// The largest object of pack references, in bytes: 1.6 million packs.
-pub const MAX_NEEDS: u64 = 64 << 20;
+pub const MAX_PACK_REFS: u64 = 64 << 20;
 
 /// A pack by name and size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,7 +49,7 @@ impl PackRefs {
 
     /// Encodes the object. The same packs give the same object, so an unchanged domain adds none.
     #[must_use]
-    pub fn seal(&self, path: &EpochPath, domain: NameId) -> Sealed {
+    pub fn seal(&self, path: &EpochPath, domain: NameId) -> SealedObject {
         let mut out = Vec::with_capacity(8 + self.packs.len() * 40);
         out.extend_from_slice(MAGIC);
         for pack in &self.packs {
@@ -58,7 +57,7 @@ impl PackRefs {
             out.extend_from_slice(&pack.size.to_le_bytes());
         }
         let hash = ObjectHash::of(&out);
-        Sealed::new(path.in_domain(domain, Class::Needs, hash), Bytes::from(out), hash)
+        SealedObject::new(path.in_domain(domain, ObjectClass::PackRefs, hash), Bytes::from(out), hash)
     }
 
     /// Decodes an object whose hash was checked. Returns `None` if its format is invalid.

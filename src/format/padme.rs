@@ -13,6 +13,11 @@ pub fn padded(length: u64) -> u64 {
     (length + mask) & !mask
 }
 
+/// Pads `bytes` with `filler` to its padded length.
+pub(super) fn pad(bytes: &mut Vec<u8>, filler: u8) {
+    bytes.resize(usize::try_from(padded(bytes.len() as u64)).unwrap_or(bytes.len()), filler);
+}
+
 #[cfg(test)]
 mod tests {
     use super::padded;

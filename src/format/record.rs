@@ -8,15 +8,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
-use super::layout;
-use super::moment;
-use super::object::Sealed;
 use super::sign::{Namespace, PublicKey, SignError, SignedDocument, SigningKey};
-use super::signers::Signers;
+use super::{layout, object::SealedObject, signers::Signers, timestamp};
 
 /// An owner's revocation of a key, above all of a stolen writer key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trust {
+pub struct Revocation {
     /// The revoked key.
     pub key: PublicKey,
     /// The last good manifests of that key: they and their ancestors stay valid.
@@ -43,7 +40,7 @@ pub struct Distrust {
 /// The action of an owner on an epoch's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Act {
+pub enum ReceiptAction {
     /// Opened a wrap, which proves the epoch.
     Opened,
     /// Wrapped the keys for one more owner.
@@ -61,7 +58,7 @@ pub struct Receipt {
     /// The id of the epoch.
     pub epoch: EpochId,
     /// The action.
-    pub act: Act,
+    pub act: ReceiptAction,
     /// The owner who opened the wrap or was added. Absent if a later wrap was opened whose owner is
     /// not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,13 +73,13 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A key is revoked.
-    Trust(Trust),
+    Revocation(Revocation),
     /// Packs are bad.
     Distrust(Distrust),
     /// An owner opened an epoch or added an owner.
     Receipt(Receipt),
     /// Another kind of record.
-    Open {
+    Untyped {
         /// The kind: prune, drill, restore or exception.
         namespace: Namespace,
         /// The fields of the record.
@@ -95,10 +92,10 @@ impl Record {
     #[must_use]
     pub fn namespace(&self) -> Namespace {
         match self {
-            Self::Trust(_) => Namespace::Trust,
+            Self::Revocation(_) => Namespace::Trust,
             Self::Distrust(_) => Namespace::Distrust,
             Self::Receipt(_) => Namespace::Receipt,
-            Self::Open { namespace, .. } => *namespace,
+            Self::Untyped { namespace, .. } => *namespace,
         }
     }
 
@@ -109,32 +106,32 @@ impl Record {
         writer: WriterId,
         at: Timestamp,
         key: &SigningKey,
-    ) -> Result<Sealed, SignError> {
+    ) -> Result<SealedObject, SignError> {
         let namespace = self.namespace();
-        let place = Place { repository, writer, at };
+        let origin = RecordOrigin { repository, writer, at };
         let bytes = match self {
-            Self::Trust(body) => key.sign_document(namespace, &Statement { place, body }),
-            Self::Distrust(body) => key.sign_document(namespace, &Statement { place, body }),
-            Self::Receipt(body) => key.sign_document(namespace, &Statement { place, body }),
-            Self::Open { fields, .. } => key.sign_document(namespace, &Statement { place, body: fields }),
+            Self::Revocation(body) => key.sign_document(namespace, &Statement { origin, body }),
+            Self::Distrust(body) => key.sign_document(namespace, &Statement { origin, body }),
+            Self::Receipt(body) => key.sign_document(namespace, &Statement { origin, body }),
+            Self::Untyped { fields, .. } => key.sign_document(namespace, &Statement { origin, body: fields }),
         }?;
         let hash = ObjectHash::of(&bytes);
-        Ok(Sealed::new(layout::record(writer, hash), bytes, hash))
+        Ok(SealedObject::new(layout::record(writer, hash), bytes, hash))
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Place {
+struct RecordOrigin {
     repository: RepositoryId,
     writer: WriterId,
-    #[serde(with = "moment")]
+    #[serde(with = "timestamp")]
     at: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Statement<T> {
     #[serde(flatten)]
-    place: Place,
+    origin: RecordOrigin,
     #[serde(flatten)]
     body: T,
 }
@@ -143,7 +140,7 @@ struct Statement<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Its format or signature is invalid.
-    #[error("it does not count")]
+    #[error("invalid signature or format")]
     Signed(#[from] SignError),
     /// Its name is not its hash.
     #[error("its name is not the hash of its content")]
@@ -152,8 +149,8 @@ pub enum RecordError {
     #[error("it is not signed as a record")]
     Kind,
     /// It names another repository or writer than its path.
-    #[error("its {field} is {found}, and it lies under {wanted}")]
-    Misplaced {
+    #[error("it names {field} {found}, but its path names {wanted}")]
+    WrongPath {
         /// The field that differs.
         field: &'static str,
         /// The value in the record.
@@ -191,32 +188,32 @@ impl SignedRecord {
             Some(namespace) => namespace,
         };
         let line = document.verify(signers, &writer.to_string(), namespace)?;
-        let (place, record) = match namespace {
+        let (origin, record) = match namespace {
             Namespace::Trust => {
-                let Statement { place, body } = line.parse()?;
-                (place, Record::Trust(body))
+                let Statement { origin, body } = line.parse()?;
+                (origin, Record::Revocation(body))
             }
             Namespace::Distrust => {
-                let Statement { place, body } = line.parse()?;
-                (place, Record::Distrust(body))
+                let Statement { origin, body } = line.parse()?;
+                (origin, Record::Distrust(body))
             }
             Namespace::Receipt => {
-                let Statement { place, body } = line.parse()?;
-                (place, Record::Receipt(body))
+                let Statement { origin, body } = line.parse()?;
+                (origin, Record::Receipt(body))
             }
             _ => {
-                let Statement { place, body: fields } = line.parse()?;
-                (place, Record::Open { namespace, fields })
+                let Statement { origin, body: fields } = line.parse()?;
+                (origin, Record::Untyped { namespace, fields })
             }
         };
         let same = |field, found: String, wanted: String| {
-            if found == wanted { Ok(()) } else { Err(RecordError::Misplaced { field, found, wanted }) }
+            if found == wanted { Ok(()) } else { Err(RecordError::WrongPath { field, found, wanted }) }
         };
-        same("writer", place.writer.to_string(), writer.to_string())?;
+        same("writer", origin.writer.to_string(), writer.to_string())?;
         if let Some(repository) = repository {
-            same("repository", place.repository.to_string(), repository.to_string())?;
+            same("repository", origin.repository.to_string(), repository.to_string())?;
         }
-        Ok(Self { record, key: line.key(), at: place.at, hash })
+        Ok(Self { record, key: line.key(), at: origin.at, hash })
     }
 
     /// Returns the content of the record.

@@ -18,12 +18,12 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
+use ssh_key::{Algorithm, HashAlg, SshSig};
 
-use super::ids::ObjectHash;
 use super::json::{self, JsonError};
-use super::signers::Signers;
+pub use super::namespace::Namespace;
 pub use super::signing_key::{KeyError, PublicKey, SigningKey};
+use super::{ids::ObjectHash, signers::Signers, signing_key::armor};
 
 /// The longest line in bytes, including its newline.
 pub const MAX_LINE: usize = 1 << 20;
@@ -37,91 +37,12 @@ const MAX_ARMOR: usize = 1024;
 /// The features that this reader knows and a signed document may list in `requires`.
 pub const FEATURES: &[&str] = &[];
 
-/// The use of a signature. A document of one kind can never be presented as one of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Namespace {
-    /// Epochs; signed by the writer.
-    Epoch,
-    /// Snapshots; signed by the writer.
-    Manifest,
-    /// Reports of prunes, with reasons; signed by the prune key.
-    Prune,
-    /// Reports of drills; signed by the drill key or an owner.
-    Drill,
-    /// Reports of restores; signed by the drill key or an owner.
-    Restore,
-    /// Bad packs; signed by the drill key or the writer.
-    Distrust,
-    /// Revoked keys; signed by an owner.
-    Trust,
-    /// Wraps that an owner opened or added; signed by an owner.
-    Receipt,
-    /// Accepted gaps; signed by the writer or an owner.
-    Exception,
-}
-
-impl Namespace {
-    /// All namespaces.
-    pub const ALL: [Self; 9] = [
-        Self::Epoch,
-        Self::Manifest,
-        Self::Prune,
-        Self::Drill,
-        Self::Restore,
-        Self::Distrust,
-        Self::Trust,
-        Self::Receipt,
-        Self::Exception,
-    ];
-
-    /// The namespaces that a writer's key is pinned for.
-    pub const WRITER: [Self; 4] = [Self::Epoch, Self::Manifest, Self::Distrust, Self::Exception];
-
-    /// The namespaces that an owner's key is pinned for.
-    pub const OWNER: [Self; 5] = [Self::Trust, Self::Receipt, Self::Drill, Self::Restore, Self::Exception];
-
-    /// Returns the namespace's text in the signature.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Epoch => "kbak-epoch-v1",
-            Self::Manifest => "kbak-manifest-v1",
-            Self::Prune => "kbak-prune-v1",
-            Self::Drill => "kbak-drill-v1",
-            Self::Restore => "kbak-restore-v1",
-            Self::Distrust => "kbak-distrust-v1",
-            Self::Trust => "kbak-trust-v1",
-            Self::Receipt => "kbak-receipt-v1",
-            Self::Exception => "kbak-exception-v1",
-        }
-    }
-
-    /// Returns the value that the document's `type` must have.
-    #[must_use]
-    pub fn document_type(self) -> &'static str {
-        let text = self.as_str();
-        &text["kbak-".len()..text.len() - "-v1".len()]
-    }
-
-    /// Returns the namespace of a text.
-    #[must_use]
-    pub fn from_text(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|namespace| namespace.as_str() == text)
-    }
-}
-
-impl fmt::Display for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// The reason that a document was not signed or is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// It is too long, or not one line and one armor.
     #[error("it is not one line of JSON and one signature: {0}")]
-    Shape(&'static str),
+    Malformed(&'static str),
     /// The armor is not the one form that kbak writes.
     #[error("its signature is not in canonical form: {0}")]
     Armor(&'static str),
@@ -144,13 +65,13 @@ pub enum SignError {
         namespace: Namespace,
     },
     /// The signature does not match the line.
-    #[error("its signature does not fit its content")]
+    #[error("its signature does not match its content")]
     Signature,
     /// The line is not strict JSON of its type.
     #[error("its content is malformed")]
     Json(#[from] JsonError),
     /// The line's `type` does not match the namespace of its signature.
-    #[error("it says it is of type {found:?}, and is signed as {wanted:?}")]
+    #[error("its type is {found:?}, but it is signed as {wanted:?}")]
     Type {
         /// The type that belongs to the namespace.
         wanted: &'static str,
@@ -177,15 +98,6 @@ impl SignError {
     }
 }
 
-/// Returns the armor of a signature: LF, 70 columns, a final newline, as ssh-keygen writes it.
-pub(super) fn armor(signature: &SshSig) -> Result<String, ssh_key::Error> {
-    let mut text = signature.to_pem(LineEnding::LF)?;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    Ok(text)
-}
-
 impl SigningKey {
     /// Writes `document`, a struct or map, as one line and signs it. This function puts `type` (from the
     /// namespace) and `requires` (empty so far) in front; the document must not hold them.
@@ -197,7 +109,7 @@ impl SigningKey {
             return Err(SignError::TooLong(bytes.len()));
         }
         // A signed line must be readable: no floats, large integers or duplicate keys.
-        head(namespace, &bytes)?;
+        check_head(namespace, &bytes)?;
         let signature = self.sign(namespace, &bytes)?;
         bytes.extend_from_slice(signature.as_bytes());
         Ok(bytes.into())
@@ -227,17 +139,18 @@ impl SignedDocument {
     /// Splits a stored object into its line and signature, and checks their format.
     pub fn parse(bytes: Bytes) -> Result<Self, SignError> {
         if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(SignError::Shape("it is too long"));
+            return Err(SignError::Malformed("it is too long"));
         }
-        let line = memchr::memchr(b'\n', &bytes).ok_or(SignError::Shape("its first line has no end"))? + 1;
+        let line =
+            memchr::memchr(b'\n', &bytes).ok_or(SignError::Malformed("its first line has no end"))? + 1;
         if line > MAX_LINE || bytes.len() - line > MAX_ARMOR {
-            return Err(SignError::Shape("it is too long"));
+            return Err(SignError::Malformed("it is too long"));
         }
-        std::str::from_utf8(&bytes[..line]).map_err(|_| SignError::Shape("its line is not UTF-8"))?;
+        std::str::from_utf8(&bytes[..line]).map_err(|_| SignError::Malformed("its line is not UTF-8"))?;
         let text = &bytes[line..];
         let signature = SshSig::from_pem(text).map_err(|_| SignError::Armor("it is not an SSH signature"))?;
         if armor(&signature).map_or(true, |again| again.as_bytes() != text) {
-            return Err(SignError::Armor("it is spelled in another way than kbak and ssh-keygen do"));
+            return Err(SignError::Armor("it is not in the form that kbak and ssh-keygen write"));
         }
         if !signature.reserved().is_empty() || signature.version() != SshSig::VERSION {
             return Err(SignError::Armor("it has fields that kbak does not know"));
@@ -287,12 +200,6 @@ impl SignedDocument {
         Namespace::from_text(self.signature.namespace())
     }
 
-    /// Returns the line, unverified. Show it to people as such; never act on it.
-    #[must_use]
-    pub fn unverified_line(&self) -> &[u8] {
-        &self.bytes[..self.line]
-    }
-
     /// Returns the SHA-256 of the whole document.
     #[must_use]
     pub fn hash(&self) -> ObjectHash {
@@ -319,7 +226,7 @@ impl VerifiedLine {
     /// Reads the line as `T`. Its `type` must be the namespace's, and all features in `requires` must be
     /// known; other unknown fields are ignored.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SignError> {
-        head(self.namespace, &self.line)?;
+        check_head(self.namespace, &self.line)?;
         Ok(json::parse(&self.line)?)
     }
 
@@ -350,18 +257,18 @@ impl VerifiedLine {
 
 /// The fields at the start of every signed line, checked before all others.
 #[derive(Deserialize)]
-struct Head {
+struct DocumentHead {
     r#type: String,
     #[serde(default)]
     requires: Vec<String>,
 }
 
-fn head(namespace: Namespace, line: &[u8]) -> Result<(), SignError> {
+fn check_head(namespace: Namespace, line: &[u8]) -> Result<(), SignError> {
     // serde reads an array as a struct; all readers must see an object.
     if !line.starts_with(b"{") {
-        return Err(SignError::Shape("its line is no JSON object"));
+        return Err(SignError::Malformed("its line is no JSON object"));
     }
-    let Head { r#type: found, requires } = json::parse(line)?;
+    let DocumentHead { r#type: found, requires } = json::parse(line)?;
     let wanted = namespace.document_type();
     if found != wanted {
         return Err(SignError::Type { wanted, found: shorten(&found) });

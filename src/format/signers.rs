@@ -10,7 +10,8 @@
 //! not implement (certificate authorities, validity dates, patterns, keys for every namespace) with the
 //! line's number, because ignoring an option would make the pin wider than it says.
 
-use super::sign::{KeyError, Namespace, PublicKey};
+use super::namespace::Namespace;
+use super::signing_key::{KeyError, PublicKey};
 
 /// The longest signers file that is read, in bytes.
 pub const MAX_SIGNERS: usize = 1 << 20;
@@ -51,7 +52,7 @@ pub enum SignersErrorKind {
     #[error("the file is larger than {MAX_SIGNERS} bytes")]
     TooLarge,
     /// The line ends before the key.
-    #[error("principals, namespaces=\"…\" and a key are wanted")]
+    #[error("principals, namespaces=\"…\" and a key are required")]
     Incomplete,
     /// A quote is not closed, or is in a place where none may be.
     #[error("a quote is not closed")]
@@ -63,13 +64,13 @@ pub enum SignersErrorKind {
     #[error("the option {0:?} is not supported: it would be ignored, so the line is refused")]
     Option(String),
     /// The line has no `namespaces=` option.
-    #[error("it names no namespaces: the key would count for everything")]
-    Unbounded,
+    #[error("it has no namespaces option: the key would be valid for every namespace")]
+    NoNamespaces,
     /// The key is malformed or of another type.
     #[error("{0}")]
     Key(KeyError),
     /// The file contains a private key. The message does not show it.
-    #[error("a private key stands in the file of public keys: remove it, and make a new one")]
+    #[error("the file of public keys contains a private key: remove it, and create a new one")]
     Private,
 }
 
@@ -192,7 +193,7 @@ impl Signer {
             }
             rest = after;
         };
-        let namespaces = namespaces.ok_or(SignersErrorKind::Unbounded)?;
+        let namespaces = namespaces.ok_or(SignersErrorKind::NoNamespaces)?;
         let public = key.parse::<PublicKey>().map_err(SignersErrorKind::Key)?;
         let comment = key.splitn(3, ' ').nth(2).unwrap_or("").trim().to_owned();
         Ok(Self { principals, namespaces, key: public, comment })

@@ -8,10 +8,10 @@ use base64::prelude::BASE64_STANDARD as STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
-use ssh_key::{Algorithm, HashAlg, LineEnding};
+use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
 use zeroize::Zeroizing;
 
-use super::sign::{Namespace, armor};
+use super::namespace::Namespace;
 
 /// The reason that a text is not a usable key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -180,4 +180,13 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({}…)", self.public().fingerprint())
     }
+}
+
+/// Returns the armor of a signature: LF, 70 columns, a final newline, as ssh-keygen writes it.
+pub(super) fn armor(signature: &SshSig) -> Result<String, ssh_key::Error> {
+    let mut text = signature.to_pem(LineEnding::LF)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
 }

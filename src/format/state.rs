@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::container::ContainerError;
-use super::derive::DomainKey;
 use super::ids::{EpochId, NameId, ObjectHash};
-use super::layout::{Class, EpochPath};
-use super::object::Sealed;
-use super::{moment, padme, symmetric};
+use super::layout::{EpochPath, ObjectClass};
+use super::{
+    container::ContainerError, derive::DomainKey, object::SealedObject, padme, symmetric, timestamp,
+};
 use crate::report::item_state::ItemState;
 
 /// The domain of the state object.
@@ -21,14 +20,14 @@ pub const MAX_STATE: u64 = 16 << 20;
 
 /// The writer's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct WriterState {
     /// The state of each item.
-    pub items: BTreeMap<NameId, ItemMemory>,
+    pub items: BTreeMap<NameId, ItemHistory>,
 }
 
 /// The writer's state for one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ItemMemory {
+pub struct ItemHistory {
     /// The last snapshot in which the item is complete.
     pub last_good: Option<LastGood>,
     /// The item's state in the newest snapshot.
@@ -55,7 +54,7 @@ pub struct LastGood {
     /// The snapshot's sequence.
     pub seq: u64,
     /// The snapshot's time.
-    #[serde(with = "moment")]
+    #[serde(with = "timestamp")]
     pub finished: Timestamp,
     /// The total length of the item's streams, in bytes.
     pub bytes: u64,
@@ -72,16 +71,21 @@ pub enum StateError {
     Json(#[from] serde_json::Error),
 }
 
-impl State {
+impl WriterState {
     /// Encrypts the state under the key of [`DOMAIN`].
-    pub fn seal(&self, path: &EpochPath, domain: NameId, key: &DomainKey) -> Result<Sealed, StateError> {
+    pub fn seal(
+        &self,
+        path: &EpochPath,
+        domain: NameId,
+        key: &DomainKey,
+    ) -> Result<SealedObject, StateError> {
         let mut text = serde_json::to_vec(self)?;
-        text.resize(usize::try_from(padme::padded(text.len() as u64)).unwrap_or(text.len()), b' ');
-        Ok(symmetric::seal(path, domain, key, Class::State, &text)?)
+        padme::pad(&mut text, b' ');
+        Ok(symmetric::seal(path, domain, key, ObjectClass::State, &text)?)
     }
 
     /// Decrypts a state object.
     pub fn open(sealed: &[u8], key: &DomainKey) -> Result<Self, StateError> {
-        Ok(serde_json::from_slice(&symmetric::open(sealed, key, Class::State, MAX_STATE)?)?)
+        Ok(serde_json::from_slice(&symmetric::open(sealed, key, ObjectClass::State, MAX_STATE)?)?)
     }
 }

@@ -1,35 +1,33 @@
 //! Encryption and decryption of the symmetric objects of a domain: index, cache, record, state.
 
-use super::container::{ContainerError, Key, Sealer, open as open_container};
-use super::derive::DomainKey;
-use super::ids::NameId;
-use super::layout::{Class, EpochPath};
-use super::object::Sealed;
+use super::container::{ContainerError, ContainerKey, Sealer, open as open_container};
+use super::layout::{EpochPath, ObjectClass};
+use super::{derive::DomainKey, ids::NameId, object::SealedObject};
 
 /// Encrypts `plaintext` as an object of `class` in `domain`.
 pub(super) fn seal(
     path: &EpochPath,
     domain: NameId,
     key: &DomainKey,
-    class: Class,
+    class: ObjectClass,
     plaintext: &[u8],
-) -> Result<Sealed, ContainerError> {
+) -> Result<SealedObject, ContainerError> {
     let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
-    let mut sealer = Sealer::with_passphrase(&passphrase, plaintext.len() + plaintext.len() / 2048 + 4096)?;
+    let mut sealer = Sealer::with_passphrase(&passphrase, plaintext.len())?;
     sealer.write(plaintext)?;
     let (bytes, hash) = sealer.finish()?;
-    Ok(Sealed::new(path.in_domain(domain, class, hash), bytes, hash))
+    Ok(SealedObject::new(path.in_domain(domain, class, hash), bytes, hash))
 }
 
 /// Decrypts an object of `class` of at most `limit` bytes of plaintext.
 pub(super) fn open(
     sealed: &[u8],
     key: &DomainKey,
-    class: Class,
+    class: ObjectClass,
     limit: u64,
 ) -> Result<Vec<u8>, ContainerError> {
     let passphrase = key.passphrase(class).ok_or(ContainerError::NotAKey)?;
-    open_container(sealed, &Key::Passphrase(&passphrase), limit)
+    open_container(sealed, &ContainerKey::Passphrase(&passphrase), limit)
 }
 
 /// Removes and returns the first `N` bytes.

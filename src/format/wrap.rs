@@ -19,12 +19,9 @@ use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
-use super::container::DataIdentity;
 use super::derive::{EpochSecret, SecretKey};
-use super::epoch::Epoch;
 use super::ids::{EpochId, ObjectHash, from_hex, to_hex};
-use super::layout::EpochPath;
-use super::object::Sealed;
+use super::{container::DataIdentity, epoch::Epoch, layout::EpochPath, object::SealedObject};
 
 /// The longest wrap, in bytes, in either form. Hardware keys and post-quantum ones need some KiB.
 pub const MAX_WRAP: u64 = 16 << 10;
@@ -51,7 +48,7 @@ pub enum WrapError {
     Content,
     /// The keys inside are those of another epoch.
     #[error("the keys inside are not those of epoch {0}: it was replaced")]
-    Foreign(EpochId),
+    BelongsElsewhere(EpochId),
     /// The recipient refused to encrypt.
     #[error("cannot encrypt to this owner")]
     Seal(#[source] age::EncryptError),
@@ -117,10 +114,14 @@ impl EpochKeys {
     }
 
     /// Encrypts the keys to an owner that is added later, as an object of its own.
-    pub fn wrap_object(&self, path: &EpochPath, owner: &dyn age::Recipient) -> Result<Sealed, WrapError> {
+    pub fn wrap_object(
+        &self,
+        path: &EpochPath,
+        owner: &dyn age::Recipient,
+    ) -> Result<SealedObject, WrapError> {
         let sealed = encrypt(self.to_text(path.epoch).as_bytes(), owner)?;
         let hash = ObjectHash::of(&sealed);
-        Ok(Sealed::new(path.wrap(hash), sealed.into(), hash))
+        Ok(SealedObject::new(path.wrap(hash), sealed.into(), hash))
     }
 }
 
@@ -133,7 +134,7 @@ impl fmt::Debug for EpochKeys {
 /// Decrypts a wrap, armored or not, and proves that the keys are those of `epoch`.
 pub fn open(wrap: &[u8], identities: &[&dyn age::Identity], epoch: &Epoch) -> Result<EpochKeys, WrapError> {
     let keys = EpochKeys::parse(&open_text(wrap, identities)?)?;
-    if keys.belong_to(epoch) { Ok(keys) } else { Err(WrapError::Foreign(epoch.epoch)) }
+    if keys.belong_to(epoch) { Ok(keys) } else { Err(WrapError::BelongsElsewhere(epoch.epoch)) }
 }
 
 /// Decrypts a short text that is encrypted to an owner, at most [`MAX_WRAP`] bytes.

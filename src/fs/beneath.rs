@@ -11,8 +11,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::{Errno, Result};
 
+use super::stat::Stat;
 use crate::format::tar::ROOT;
-use crate::fs::stat::Stat;
 
 /// The most tries of a resolution that the kernel gave up because of a concurrent rename (EAGAIN,
 /// see `openat2(2)`).
@@ -87,7 +87,7 @@ impl Root {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn folder(&self, name: &[u8]) -> Result<Self> {
+    pub fn open_folder(&self, name: &[u8]) -> Result<Self> {
         self.open_directory(name, false, Mounts::Cross).map(|fd| Self { fd })
     }
 
@@ -111,7 +111,7 @@ impl Root {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn magic(&self) -> Result<u64> {
+    pub fn fs_type(&self) -> Result<u64> {
         Ok(rustix::fs::fstatfs(&self.fd)?.f_type as u64)
     }
 }

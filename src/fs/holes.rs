@@ -8,16 +8,16 @@ use rustix::io::{Errno, Result};
 
 use crate::format::tar::Extent;
 
-/// Returns the data extents of a file of `size` bytes, at most `most` of them. If there would be
+/// Returns the data extents of a file of `size` bytes, at most `max` of them. If there would be
 /// more, the smallest holes count as data, so that memory is bounded. The same layout gives the
 /// same extents.
 ///
 /// # Errors
 /// The kernel's error. A file system that knows no holes gives one extent.
-pub fn extents(fd: impl AsFd, size: u64, most: usize) -> Result<Vec<Extent>> {
+pub fn find_extents(fd: impl AsFd, size: u64, max: usize) -> Result<Vec<Extent>> {
     let mut smallest = 1u64;
-    let found = find(fd, size, |found| {
-        while found.len() > most {
+    let found = scan(fd, size, |found| {
+        while found.len() > max {
             smallest = smallest.saturating_mul(2);
             for extent in std::mem::take(found) {
                 push(found, extent, smallest);
@@ -28,16 +28,16 @@ pub fn extents(fd: impl AsFd, size: u64, most: usize) -> Result<Vec<Extent>> {
     Ok(found.unwrap_or_default())
 }
 
-/// Returns the data extents, or `None` if there are more than `most`.
+/// Returns the data extents, or `None` if there are more than `max`.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn few_extents(fd: impl AsFd, size: u64, most: usize) -> Result<Option<Vec<Extent>>> {
-    find(fd, size, |found| if found.len() > most { ControlFlow::Break(()) } else { ControlFlow::Continue(1) })
+pub fn find_few_extents(fd: impl AsFd, size: u64, max: usize) -> Result<Option<Vec<Extent>>> {
+    scan(fd, size, |found| if found.len() > max { ControlFlow::Break(()) } else { ControlFlow::Continue(1) })
 }
 
 /// Asks `next` after each extent whether to continue, and for the size from which a hole counts.
-fn find(
+fn scan(
     fd: impl AsFd,
     size: u64,
     mut next: impl FnMut(&mut Vec<Extent>) -> ControlFlow<(), u64>,

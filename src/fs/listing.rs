@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::RawDir;
 use rustix::io::Result;
 
-use crate::fs::stat::FileType;
+use super::stat::FileType;
 
 /// The most bytes of names in one directory: 512 MiB, some 20 million files. A directory with more
 /// is a gap, so that it cannot fill the memory.
@@ -20,25 +20,19 @@ const BUFFER: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     names: Vec<u8>,
-    entries: Vec<Name>,
+    entries: Vec<NameSpan>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Name {
+struct NameSpan {
     start: u32,
     len: u16,
     file_type: FileType,
 }
 
-/// All names of a directory, or the fact that there are too many.
-pub(crate) enum Listed {
-    All(Listing),
-    TooMany,
-}
-
 impl Listing {
-    /// Reads and sorts the names of an open directory, unless they take more than `most` bytes.
-    pub(crate) fn read(directory: impl AsFd, most: usize) -> Result<Listed> {
+    /// Reads and sorts the names of an open directory; `None` if they take more than `max_bytes`.
+    pub(crate) fn read(directory: impl AsFd, max_bytes: usize) -> Result<Option<Self>> {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         let mut listing = Self::default();
         let mut raw = RawDir::new(directory.as_fd(), &mut buffer);
@@ -48,23 +42,24 @@ impl Listing {
             if name == b"." || name == b".." {
                 continue;
             }
-            if listing.names.len() + name.len() > most.min(MAX_NAMES) {
-                return Ok(Listed::TooMany);
+            if listing.names.len() + name.len() > max_bytes.min(MAX_NAMES) {
+                return Ok(None);
             }
             // Both fit: all names together are at most MAX_NAMES, and the kernel's buffer for one
             // entry limits each to less than 64 KiB.
             let (Ok(start), Ok(len)) = (u32::try_from(listing.names.len()), u16::try_from(name.len())) else {
-                return Ok(Listed::TooMany);
+                return Ok(None);
             };
-            listing.entries.push(Name { start, len, file_type: entry.file_type().into() });
+            listing.entries.push(NameSpan { start, len, file_type: entry.file_type().into() });
             listing.names.extend_from_slice(name);
         }
         let names = &listing.names;
-        let bytes = |name: &Name| &names[name.start as usize..name.start as usize + usize::from(name.len)];
+        let bytes =
+            |name: &NameSpan| &names[name.start as usize..name.start as usize + usize::from(name.len)];
         listing.entries.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
         // A directory that changes while it is read may give one name twice.
         listing.entries.dedup_by(|a, b| bytes(a) == bytes(b));
-        Ok(Listed::All(listing))
+        Ok(Some(listing))
     }
 
     /// Returns the name at `index` and its type; [`FileType::Unknown`] where the directory gives none.

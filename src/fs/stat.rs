@@ -1,9 +1,9 @@
 //! The attributes of one file as the kernel reports them: those that a member keeps, and those that
 //! reveal a change.
 
-use rustix::fs::{FileType as RawType, Statx};
+use rustix::fs::{FileType as RawType, Statx, StatxFlags};
 
-use crate::format::tar::{Device, Time};
+use crate::format::tar::{DeviceNumber, FileTime};
 
 /// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,11 +44,11 @@ impl From<RawType> for FileType {
 /// The identity of a file, independent of its names and content: device, inode number and creation
 /// time. The number alone is reused once a file is deleted. Without a creation time from the file
 /// system, device and number must do.
-pub type Inode = (Device, u64, Option<Time>);
+pub type Inode = (DeviceNumber, u64, Option<FileTime>);
 
 /// The relevant fields of `statx`. Two equal values of the same path mean that the file was not
 /// changed between them, as far as the kernel shows (its clock may tick slowly: see
-/// [`super::settled`]).
+/// `source::volume::timestamp_trust`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// The type.
@@ -64,23 +64,23 @@ pub struct Stat {
     /// The number of allocated blocks of 512 bytes.
     pub blocks: u64,
     /// The time at which the content last changed.
-    pub mtime: Time,
+    pub mtime: FileTime,
     /// The time at which content or attributes last changed.
-    pub ctime: Time,
+    pub ctime: FileTime,
     /// The inode number.
     pub ino: u64,
     /// The device of the file system.
-    pub dev: Device,
+    pub dev: DeviceNumber,
     /// The creation time, where the file system has one.
-    pub btime: Option<Time>,
+    pub btime: Option<FileTime>,
     /// The number of names (hard links).
     pub nlink: u32,
     /// The device's own number, if it is one.
-    pub rdev: Device,
+    pub rdev: DeviceNumber,
     /// True if something is mounted on this path.
-    pub mount_root: bool,
+    pub is_mount_root: bool,
     /// True if the immutable or append-only flag is set, which no tar stream carries.
-    pub locked: bool,
+    pub is_locked: bool,
 }
 
 impl Stat {
@@ -99,7 +99,7 @@ impl Stat {
     /// Returns true if `other` shows the same file, unchanged. Blocks and links are not compared:
     /// blocks change when delayed allocation is written back, and a new link changes ctime anyway.
     #[must_use]
-    pub fn same(&self, other: &Self) -> bool {
+    pub fn is_unchanged(&self, other: &Self) -> bool {
         self.file_type == other.file_type
             && self.inode() == other.inode()
             && self.size == other.size
@@ -119,10 +119,10 @@ impl Stat {
 
 impl From<&Statx> for Stat {
     fn from(raw: &Statx) -> Self {
-        use rustix::fs::{StatxAttributes as Attributes, StatxFlags};
-        let time = |t: &rustix::fs::StatxTimestamp| Time { seconds: t.tv_sec, nanos: t.tv_nsec };
+        use rustix::fs::StatxAttributes as Attributes;
+        let time = |t: &rustix::fs::StatxTimestamp| FileTime { seconds: t.tv_sec, nanos: t.tv_nsec };
         let mode = u32::from(raw.stx_mode);
-        let told = StatxFlags::from_bits_retain(raw.stx_mask);
+        let mask = StatxFlags::from_bits_retain(raw.stx_mask);
         Self {
             file_type: RawType::from_raw_mode(mode).into(),
             mode: mode & 0o7777,
@@ -133,12 +133,12 @@ impl From<&Statx> for Stat {
             mtime: time(&raw.stx_mtime),
             ctime: time(&raw.stx_ctime),
             ino: raw.stx_ino,
-            dev: Device { major: raw.stx_dev_major, minor: raw.stx_dev_minor },
-            btime: told.contains(StatxFlags::BTIME).then(|| time(&raw.stx_btime)),
+            dev: DeviceNumber { major: raw.stx_dev_major, minor: raw.stx_dev_minor },
+            btime: mask.contains(StatxFlags::BTIME).then(|| time(&raw.stx_btime)),
             nlink: raw.stx_nlink,
-            rdev: Device { major: raw.stx_rdev_major, minor: raw.stx_rdev_minor },
-            mount_root: raw.stx_attributes.contains(Attributes::MOUNT_ROOT),
-            locked: raw.stx_attributes.intersects(Attributes::IMMUTABLE | Attributes::APPEND),
+            rdev: DeviceNumber { major: raw.stx_rdev_major, minor: raw.stx_rdev_minor },
+            is_mount_root: raw.stx_attributes.contains(Attributes::MOUNT_ROOT),
+            is_locked: raw.stx_attributes.intersects(Attributes::IMMUTABLE | Attributes::APPEND),
         }
     }
 }

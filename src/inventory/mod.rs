@@ -1,19 +1,19 @@
-//! The inventory of a cluster: namespaces, claims, databases and keys that should be backed up. It is read in
+//! The inventory of a cluster: namespaces, claims, databases and Secrets that should be backed up. It is read in
 //! bounded lists, most of them of metadata only. The value of a Secret is never requested.
 //!
 //! ```text
 //! cluster ──> Inventory ──> coverage (things that the plan does not declare)
-//!                  └───> draft (a first plan)
+//!                  └───> plan_draft (a first plan)
 //! ```
 //!
-//! Resources that could not be read, or not to the end, are reported as [`Unseen`], never silently left out.
+//! Resources that could not be read, or not to the end, are reported as [`UnreadResource`], never silently left out.
 
+mod bounded_list;
 pub mod coverage;
 pub mod existing_backup_tools;
-mod keys;
-mod list;
+mod irreplaceable_secrets;
+mod known_names;
 pub mod plan_draft;
-mod table;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -21,22 +21,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::list::{Form, Reach};
 use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, discover};
-use crate::report::coverage::Unseen;
+use crate::report::coverage::UnreadResource;
 use crate::report::event::Meter;
+use bounded_list::{Form, ListScope};
 
 /// The time limit of a whole inventory.
-const LONGEST: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// Objects per page: of metadata and small objects, and of large ones.
-const MANY: usize = 500;
-const SOME: usize = 100;
+const PAGE_LARGE: usize = 500;
+const PAGE_SMALL: usize = 100;
 /// Namespaces of the system that hold no user data.
 const EMPTY_NAMESPACES: &[&str] = &["kube-node-lease", "kube-public"];
 
 /// Options of an inventory.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct InventoryOptions {
     /// Namespaces known by name, which are listed one by one if the whole cluster may not be listed.
     pub namespaces: Vec<String>,
     /// `true` to list Services too: by them coverage finds the databases that a plan's hosts mean.
@@ -51,13 +51,13 @@ pub struct Inventory {
     /// PersistentVolumeClaims.
     pub claims: Vec<Claim>,
     /// Databases: workloads that run one, and custom resources of operators.
-    pub databases: Vec<Database>,
+    pub databases: Vec<DetectedDatabase>,
     /// Secrets that cannot be recreated.
-    pub keys: Vec<Key>,
-    /// Services, if [`Wanted::services`] is set.
+    pub irreplaceable_secrets: Vec<IrreplaceableSecret>,
+    /// Services, if [`InventoryOptions::services`] is set.
     pub services: Vec<Service>,
     /// Resources that could not be read, or not to the end.
-    pub unseen: Vec<Unseen>,
+    pub unread: Vec<UnreadResource>,
 }
 
 /// A PersistentVolumeClaim.
@@ -74,14 +74,14 @@ pub struct Claim {
     /// The storage class.
     pub class: Option<String>,
     /// Annotations of other backup tools.
-    pub told: BTreeMap<String, String>,
+    pub tool_annotations: BTreeMap<String, String>,
     /// The index in [`Inventory::databases`] of the database that keeps its data in the claim.
     pub database: Option<usize>,
 }
 
 /// A workload that runs a database, or a custom resource that declares one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Database {
+pub struct DetectedDatabase {
     /// The namespace of the workload or custom resource.
     pub namespace: String,
     /// The name of the workload or custom resource.
@@ -91,7 +91,7 @@ pub struct Database {
     /// The kind: `StatefulSet`, `Pod`, `clusters.postgresql.cnpg.io`.
     pub kind: String,
     /// The sign by which it was recognised.
-    pub by: Mark,
+    pub recognised_by: RecognisedBy,
     /// The labels of its pods; empty for a custom resource.
     pub labels: BTreeMap<String, String>,
     /// Claims that its pods mount; a name with `*` at its end is a prefix of claims made for each pod.
@@ -99,13 +99,13 @@ pub struct Database {
     /// The first user's name and a reference to the password, never its value.
     pub login: Login,
     /// Annotations of other backup tools, on the workload and its pods.
-    pub told: BTreeMap<String, String>,
+    pub tool_annotations: BTreeMap<String, String>,
 }
 
 /// The sign by which a database was recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mark {
+pub enum RecognisedBy {
     /// The image that it runs.
     Image(String),
     /// A port, beside storage: the image is not known.
@@ -127,13 +127,13 @@ pub struct Login {
 
 /// A Secret that cannot be recreated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct IrreplaceableSecret {
     /// The Secret's namespace.
     pub namespace: String,
     /// The Secret's name.
     pub name: String,
     /// A description for people.
-    pub what: String,
+    pub description: String,
     /// The Secret's labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -153,60 +153,60 @@ pub struct Service {
     pub ports: Vec<u16>,
 }
 
-/// Reads the inventory of a cluster. Resources that cannot be read are in [`Inventory::unseen`].
+/// Reads the inventory of a cluster. Resources that cannot be read are in [`Inventory::unread`].
 ///
 /// # Errors
 /// Fails if the kinds of the cluster cannot be discovered.
 pub async fn read_inventory(
     cluster: &Cluster,
-    wanted: &Wanted,
+    options: &InventoryOptions,
     meter: &Meter,
 ) -> Result<Inventory, ApiError> {
     let mut inventory = Inventory::default();
-    let looked = async {
+    let reading = async {
         let discovered = discover(cluster).await?;
-        look(cluster, &discovered, wanted, meter, &mut inventory).await;
+        read_all(cluster, &discovered, options, meter, &mut inventory).await;
         Ok(())
     };
-    match tokio::time::timeout(LONGEST, looked).await {
+    match tokio::time::timeout(TIME_LIMIT, reading).await {
         Ok(result) => result?,
         Err(_) => {
-            let why = format!("the survey took longer than {} s", LONGEST.as_secs());
-            inventory.unseen.push(Unseen { what: "the rest".to_owned(), why, rule: None });
+            let why = format!("the inventory took longer than {} s", TIME_LIMIT.as_secs());
+            inventory.unread.push(UnreadResource { what: "the rest".to_owned(), why, rule: None });
         }
     }
-    settle(&mut inventory);
+    sort_and_link(&mut inventory);
     Ok(inventory)
 }
 
-async fn look(
+async fn read_all(
     cluster: &Cluster,
     discovered: &Discovered,
-    wanted: &Wanted,
+    options: &InventoryOptions,
     meter: &Meter,
     inventory: &mut Inventory,
 ) {
-    let reach = Reach { cluster, namespaces: &wanted.namespaces };
+    let scope = ListScope { cluster, namespaces: &options.namespaces };
     meter.add_total(5);
-    namespaces(&reach, inventory).await;
+    read_namespaces(&scope, inventory).await;
     meter.add_done(1);
-    claims(&reach, inventory).await;
+    read_claims(&scope, inventory).await;
     meter.add_done(1);
-    workloads::databases(&reach, discovered, inventory).await;
+    workloads::read_databases(&scope, discovered, inventory).await;
     meter.add_done(1);
-    if wanted.services {
-        services(&reach, inventory).await;
+    if options.services {
+        read_services(&scope, inventory).await;
     }
     meter.add_done(1);
-    keys::keys(&reach, discovered, inventory).await;
+    irreplaceable_secrets::read_irreplaceable_secrets(&scope, discovered, inventory).await;
     meter.add_done(1);
 }
 
 /// Sorts by namespace and name, removes duplicates, and finds the database of each claim.
-fn settle(inventory: &mut Inventory) {
+fn sort_and_link(inventory: &mut Inventory) {
     inventory.namespaces.sort();
-    inventory.keys.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    inventory.keys.dedup_by(|a, b| (&a.namespace, &a.name) == (&b.namespace, &b.name));
+    inventory.irreplaceable_secrets.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    inventory.irreplaceable_secrets.dedup_by(|a, b| (&a.namespace, &a.name) == (&b.namespace, &b.name));
     inventory
         .databases
         .sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
@@ -216,18 +216,18 @@ fn settle(inventory: &mut Inventory) {
     for (claim, owner) in inventory.claims.iter_mut().zip(owners) {
         claim.database = owner;
     }
-    inventory.unseen.sort_by(|a, b| a.what.cmp(&b.what));
-    inventory.unseen.dedup_by(|a, b| a.what == b.what);
+    inventory.unread.sort_by(|a, b| a.what.cmp(&b.what));
+    inventory.unread.dedup_by(|a, b| a.what == b.what);
 }
 
-impl Database {
+impl DetectedDatabase {
     /// True if a claim holds its data: its pods mount it, it was made for one of them, or it carries the
     /// operator's label.
     fn keeps(&self, claim: &Claim) -> bool {
         if claim.namespace != self.namespace {
             return false;
         }
-        let part = table::PART_OF.iter().any(|label| claim.labels.get(*label) == Some(&self.name));
+        let part = known_names::PART_OF.iter().any(|label| claim.labels.get(*label) == Some(&self.name));
         let made = |prefix: &str| {
             let ordinal = claim.name.strip_prefix(prefix);
             ordinal.is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|b| b.is_ascii_digit()))
@@ -236,7 +236,7 @@ impl Database {
             Some(prefix) => made(prefix),
             None => claim.name == *name,
         });
-        named || (part && self.by == Mark::Operator)
+        named || (part && self.recognised_by == RecognisedBy::Operator)
     }
 
     /// Returns the item as `accept` and reports name it: `database/shop/orders-db`.
@@ -249,17 +249,17 @@ impl Database {
 /// The part of an object's metadata that an inventory uses.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Meta {
+struct ObjectMeta {
     name: String,
     namespace: String,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
-    owner_references: Vec<Owner>,
+    owner_references: Vec<OwnerReference>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Owner {
+struct OwnerReference {
     api_version: String,
     kind: String,
     name: String,
@@ -268,38 +268,37 @@ struct Owner {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Object {
-    metadata: Meta,
+struct MetadataOnly {
+    metadata: ObjectMeta,
 }
 
 /// Returns the annotations of other backup tools.
-fn told(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let theirs = |key: &str| {
+fn tool_annotations(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let is_tools = |key: &str| {
         ["backup.velero.io/", "pre.hook.backup.velero.io/", "post.hook.backup.velero.io/", "k8up.io/"]
             .iter()
             .any(|prefix| key.starts_with(prefix))
     };
-    let kept = annotations.iter().filter(|(key, _)| theirs(key));
+    let kept = annotations.iter().filter(|(key, _)| is_tools(key));
     kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-async fn namespaces(reach: &Reach<'_>, inventory: &mut Inventory) {
-    let mut kind = KindInfo::named("", "v1", "namespaces");
+async fn read_namespaces(scope: &ListScope<'_>, inventory: &mut Inventory) {
+    let mut kind = KindInfo::from_path_parts("", "v1", "namespaces");
     kind.namespaced = false;
-    let keep = |object: Object| {
+    let keep = |object: MetadataOnly| {
         let name = object.metadata.name;
         (!EMPTY_NAMESPACES.contains(&name.as_str())).then_some(name)
     };
-    let looked = reach.all(&kind, Form::Metadata, MANY, keep).await;
-    inventory.namespaces = looked.kept;
-    inventory.unseen.extend(looked.unseen);
+    inventory.namespaces =
+        scope.all(&kind, Form::Metadata, PAGE_LARGE, keep).await.into_kept(&mut inventory.unread);
 }
 
-async fn claims(reach: &Reach<'_>, inventory: &mut Inventory) {
+async fn read_claims(scope: &ListScope<'_>, inventory: &mut Inventory) {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Raw {
-        metadata: Meta,
+        metadata: ObjectMeta,
         spec: Spec,
     }
     #[derive(Deserialize, Default)]
@@ -314,28 +313,26 @@ async fn claims(reach: &Reach<'_>, inventory: &mut Inventory) {
         requests: BTreeMap<String, String>,
     }
     let keep = |mut raw: Raw| {
-        let Meta { name, namespace, labels, annotations, .. } = raw.metadata;
+        let ObjectMeta { name, namespace, labels, annotations, .. } = raw.metadata;
         Some(Claim {
             namespace,
             name,
             labels,
             size: raw.spec.resources.requests.remove("storage"),
             class: raw.spec.storage_class_name,
-            told: told(&annotations),
+            tool_annotations: tool_annotations(&annotations),
             database: None,
         })
     };
-    let kind = KindInfo::named("", "v1", "persistentvolumeclaims");
-    let looked = reach.all(&kind, Form::Whole, MANY, keep).await;
-    inventory.claims = looked.kept;
-    inventory.unseen.extend(looked.unseen);
+    let kind = KindInfo::from_path_parts("", "v1", "persistentvolumeclaims");
+    inventory.claims = scope.all(&kind, Form::Whole, PAGE_LARGE, keep).await.into_kept(&mut inventory.unread);
 }
 
-async fn services(reach: &Reach<'_>, inventory: &mut Inventory) {
+async fn read_services(scope: &ListScope<'_>, inventory: &mut Inventory) {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Raw {
-        metadata: Meta,
+        metadata: ObjectMeta,
         spec: Spec,
     }
     #[derive(Deserialize, Default)]
@@ -352,12 +349,12 @@ async fn services(reach: &Reach<'_>, inventory: &mut Inventory) {
         port: u16,
     }
     let keep = |raw: Raw| {
-        let Meta { name, namespace, .. } = raw.metadata;
+        let ObjectMeta { name, namespace, .. } = raw.metadata;
         let Spec { selector, cluster_ips, ports } = raw.spec;
         let ports = ports.into_iter().map(|port| port.port).collect();
         (!selector.is_empty()).then_some(Service { namespace, name, selector, addresses: cluster_ips, ports })
     };
-    let looked = reach.all(&KindInfo::named("", "v1", "services"), Form::Whole, MANY, keep).await;
-    inventory.services = looked.kept;
-    inventory.unseen.extend(looked.unseen);
+    let kind = KindInfo::from_path_parts("", "v1", "services");
+    inventory.services =
+        scope.all(&kind, Form::Whole, PAGE_LARGE, keep).await.into_kept(&mut inventory.unread);
 }

@@ -6,43 +6,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt as _;
 use serde::Deserialize;
 
-use crate::inventory::list::{Form, Looked, Reach};
-use crate::inventory::table;
-use crate::inventory::table::Engine;
-use crate::inventory::{Database, Inventory, Login, MANY, Mark, Meta, Object, Owner, SOME, told};
+use super::bounded_list::{BoundedList, Form, ListScope};
+use super::known_names::{self, EngineName};
+use super::{
+    DetectedDatabase, Inventory, Login, MetadataOnly, ObjectMeta, OwnerReference, PAGE_LARGE, PAGE_SMALL,
+    RecognisedBy, tool_annotations,
+};
 use crate::kubernetes::{Discovered, KindInfo};
-use crate::report::coverage::Unseen;
+use crate::report::coverage::UnreadResource;
 
 /// The maximum number of pods that are read one by one.
-const PODS: usize = 200;
+const MAX_PODS: usize = 200;
 /// The number of pods read in parallel.
 const PARALLEL: usize = 4;
 /// Kinds of known managers, whose pods are not read one by one; a mirror pod's manager is its node.
 const MANAGERS: &[&str] = &["ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Node", "ReplicationController"];
 
-pub(crate) async fn databases(reach: &Reach<'_>, discovered: &Discovered, inventory: &mut Inventory) {
+pub(super) async fn read_databases(
+    scope: &ListScope<'_>,
+    discovered: &Discovered,
+    inventory: &mut Inventory,
+) {
     let mut found = Vec::new();
     for kind in &discovered.kinds {
-        if let Some(engine) = table::engine_of_kind(&kind.group, &kind.plural) {
-            let looked = operated(reach, kind, engine).await;
-            inventory.unseen.extend(looked.unseen);
-            found.extend(looked.kept);
+        if let Some(engine) = known_names::engine_of_kind(&kind.group, &kind.plural) {
+            found.extend(operator_databases(scope, kind, engine).await.into_kept(&mut inventory.unread));
         }
     }
     let operated = found.len();
     for plural in ["statefulsets", "deployments", "daemonsets"] {
-        let kind = KindInfo { kind: kind_of(plural).to_owned(), ..KindInfo::named("apps", "v1", plural) };
-        let looked = workloads(reach, &kind).await;
-        inventory.unseen.extend(looked.unseen);
-        add(&mut found, operated, looked.kept);
+        let kind = KindInfo {
+            kind: kind_name(plural).to_owned(),
+            ..KindInfo::from_path_parts("apps", "v1", plural)
+        };
+        let workloads = database_workloads(scope, &kind).await.into_kept(&mut inventory.unread);
+        add_workloads(&mut found, operated, workloads);
     }
-    let (pods, unseen) = pods(reach).await;
-    inventory.unseen.extend(unseen);
-    add(&mut found, operated, pods);
+    let pods = database_pods(scope, &mut inventory.unread).await;
+    add_workloads(&mut found, operated, pods);
     inventory.databases = found;
 }
 
-fn kind_of(plural: &str) -> &'static str {
+fn kind_name(plural: &str) -> &'static str {
     match plural {
         "statefulsets" => "StatefulSet",
         "deployments" => "Deployment",
@@ -51,11 +56,11 @@ fn kind_of(plural: &str) -> &'static str {
 }
 
 /// Adds workloads. The claims of one that an operator made are added to the operator's resource instead.
-fn add(found: &mut Vec<Database>, operated: usize, workloads: Vec<Workload>) {
+fn add_workloads(found: &mut Vec<DetectedDatabase>, operated: usize, workloads: Vec<Workload>) {
     for Workload { database, owners } in workloads {
-        let part_of = |other: &&mut Database| {
+        let part_of = |other: &&mut DetectedDatabase| {
             let labelled =
-                table::PART_OF.iter().any(|label| database.labels.get(*label) == Some(&other.name));
+                known_names::PART_OF.iter().any(|label| database.labels.get(*label) == Some(&other.name));
             let owned = owners.iter().any(|owner| owner.name == other.name);
             other.namespace == database.namespace && (owned || (labelled && other.engine == database.engine))
         };
@@ -67,57 +72,62 @@ fn add(found: &mut Vec<Database>, operated: usize, workloads: Vec<Workload>) {
     }
 }
 
-async fn operated(reach: &Reach<'_>, kind: &KindInfo, engine: Engine) -> Looked<Database> {
-    let keep = |object: Object| {
-        let Meta { name, namespace, annotations, .. } = object.metadata;
-        Some(Database {
+async fn operator_databases(
+    scope: &ListScope<'_>,
+    kind: &KindInfo,
+    engine: EngineName,
+) -> BoundedList<DetectedDatabase> {
+    let keep = |object: MetadataOnly| {
+        let ObjectMeta { name, namespace, annotations, .. } = object.metadata;
+        Some(DetectedDatabase {
             namespace,
             name,
             engine,
             kind: kind.resource(),
-            by: Mark::Operator,
+            recognised_by: RecognisedBy::Operator,
             labels: BTreeMap::new(),
             claims: Vec::new(),
             login: Login::default(),
-            told: told(&annotations),
+            tool_annotations: tool_annotations(&annotations),
         })
     };
-    reach.all(kind, Form::Metadata, MANY, keep).await
+    scope.all(kind, Form::Metadata, PAGE_LARGE, keep).await
 }
 
 /// A workload that runs a database, and its owners.
 struct Workload {
-    database: Database,
-    owners: Vec<Owner>,
+    database: DetectedDatabase,
+    owners: Vec<OwnerReference>,
 }
 
-async fn workloads(reach: &Reach<'_>, kind: &KindInfo) -> Looked<Workload> {
+async fn database_workloads(scope: &ListScope<'_>, kind: &KindInfo) -> BoundedList<Workload> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Raw {
-        metadata: Meta,
+        metadata: ObjectMeta,
         spec: Spec,
     }
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
     struct Spec {
         template: Template,
-        volume_claim_templates: Vec<Object>,
+        volume_claim_templates: Vec<MetadataOnly>,
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Template {
-        metadata: Meta,
+        metadata: ObjectMeta,
         spec: PodSpec,
     }
     let keep = |raw: Raw| {
         let Template { metadata: pod, spec } = raw.spec.template;
-        let made = raw.spec.volume_claim_templates.into_iter();
-        let made =
-            made.map(|template| format!("{}-{}-*", template.metadata.name, raw.metadata.name)).collect();
-        database(&raw.metadata, &pod, &spec, &kind.kind, made)
+        let claim_patterns = raw.spec.volume_claim_templates.into_iter();
+        let claim_patterns = claim_patterns
+            .map(|template| format!("{}-{}-*", template.metadata.name, raw.metadata.name))
+            .collect();
+        detect_database(&raw.metadata, &pod, &spec, &kind.kind, claim_patterns)
     };
-    reach.all(kind, Form::Whole, SOME, keep).await
+    scope.all(kind, Form::Whole, PAGE_SMALL, keep).await
 }
 
 /// The part of a pod's spec by which a database is recognised.
@@ -181,8 +191,14 @@ struct ClaimRef {
     claim_name: String,
 }
 
-fn database(meta: &Meta, pod: &Meta, spec: &PodSpec, kind: &str, made: Vec<String>) -> Option<Workload> {
-    let mut claims = made;
+fn detect_database(
+    meta: &ObjectMeta,
+    pod: &ObjectMeta,
+    spec: &PodSpec,
+    kind: &str,
+    claim_patterns: Vec<String>,
+) -> Option<Workload> {
+    let mut claims = claim_patterns;
     claims.extend(
         spec.volumes
             .iter()
@@ -190,36 +206,35 @@ fn database(meta: &Meta, pod: &Meta, spec: &PodSpec, kind: &str, made: Vec<Strin
     );
     let keeps = !claims.is_empty() || spec.volumes.iter().any(|volume| volume.host_path.is_some());
     let by_image = spec.containers.iter().find_map(|container| {
-        let engine = table::engine_of_image(&container.image)?;
-        Some((container, engine, Mark::Image(container.image.clone())))
+        let engine = known_names::engine_of_image(&container.image)?;
+        Some((container, engine, RecognisedBy::Image(container.image.clone())))
     });
     let by_port = || {
         spec.containers.iter().filter(|_| keeps).find_map(|container| {
-            let port = container
-                .ports
-                .iter()
-                .find_map(|port| Some((port.container_port, table::engine_of_port(port.container_port)?)));
-            port.map(|(port, engine)| (container, engine, Mark::Port(port)))
+            let port = container.ports.iter().find_map(|port| {
+                Some((port.container_port, known_names::engine_of_port(port.container_port)?))
+            });
+            port.map(|(port, engine)| (container, engine, RecognisedBy::Port(port)))
         })
     };
-    let (container, engine, by) = by_image.or_else(by_port)?;
-    if table::is_cache(engine) && !keeps {
+    let (container, engine, recognised_by) = by_image.or_else(by_port)?;
+    if known_names::is_cache(engine) && !keeps {
         return None;
     }
-    let mut annotations = told(&meta.annotations);
-    annotations.extend(told(&pod.annotations));
+    let mut annotations = tool_annotations(&meta.annotations);
+    annotations.extend(tool_annotations(&pod.annotations));
     Some(Workload {
         owners: meta.owner_references.clone(),
-        database: Database {
+        database: DetectedDatabase {
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             engine,
             kind: kind.to_owned(),
-            by,
+            recognised_by,
             labels: pod.labels.clone(),
             claims,
             login: login(&container.env),
-            told: annotations,
+            tool_annotations: annotations,
         },
     })
 }
@@ -261,46 +276,44 @@ fn login(env: &[Variable]) -> Login {
 }
 
 /// Finds databases in pods without a known manager; of an unknown controller's pods one is read.
-async fn pods(reach: &Reach<'_>) -> (Vec<Workload>, Vec<Unseen>) {
-    let kind = KindInfo::named("", "v1", "pods");
-    let keep = |object: Object| {
+async fn database_pods(scope: &ListScope<'_>, unread: &mut Vec<UnreadResource>) -> Vec<Workload> {
+    let kind = KindInfo::from_path_parts("", "v1", "pods");
+    let keep = |object: MetadataOnly| {
         let meta = object.metadata;
         let mirror = meta.annotations.contains_key("kubernetes.io/config.mirror");
         let manager = meta.owner_references.iter().find(|owner| owner.controller);
         let group =
             manager.map_or("", |owner| owner.api_version.split_once('/').map_or("", |(group, _)| group));
-        let known =
-            manager.is_some_and(|owner| MANAGERS.contains(&owner.kind.as_str())) || table::is_operator(group);
+        let known = manager.is_some_and(|owner| MANAGERS.contains(&owner.kind.as_str()))
+            || known_names::is_operator(group);
         let by = manager.map(|owner| (owner.kind.clone(), owner.name.clone()));
         (!mirror && !known).then_some((meta.namespace, meta.name, by))
     };
-    let looked = reach.all(&kind, Form::Metadata, MANY, keep).await;
-    let mut unseen: Vec<Unseen> = looked.unseen.into_iter().collect();
+    let mut alone = scope.all(&kind, Form::Metadata, PAGE_LARGE, keep).await.into_kept(unread);
     let mut managers = BTreeSet::new();
-    let mut alone = looked.kept;
     alone.retain(|(namespace, _, by)| match by {
         Some(by) => managers.insert((namespace.clone(), by.clone())),
         None => true,
     });
-    if alone.len() > PODS {
-        let why = format!("{} pods have no known workload; {PODS} are looked at", alone.len());
-        unseen.push(Unseen { what: "pods without a workload".to_owned(), why, rule: None });
-        alone.truncate(PODS);
+    if alone.len() > MAX_PODS {
+        let why = format!("{} pods have no known workload; {MAX_PODS} are read", alone.len());
+        unread.push(UnreadResource { what: "pods without a workload".to_owned(), why, rule: None });
+        alone.truncate(MAX_PODS);
     }
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Pod {
-        metadata: Meta,
+        metadata: ObjectMeta,
         spec: PodSpec,
     }
     let found: Vec<Option<Workload>> = futures::stream::iter(alone)
         .map(|(namespace, name, _)| async move {
             let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-            let pod: Pod = reach.one(&path).await?;
-            database(&pod.metadata, &pod.metadata, &pod.spec, "Pod", Vec::new())
+            let pod: Pod = scope.one(&path).await?;
+            detect_database(&pod.metadata, &pod.metadata, &pod.spec, "Pod", Vec::new())
         })
         .buffered(PARALLEL)
         .collect()
         .await;
-    (found.into_iter().flatten().collect(), unseen)
+    found.into_iter().flatten().collect()
 }

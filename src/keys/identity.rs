@@ -9,12 +9,13 @@ use age::secrecy::SecretString;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
+use super::key_file::{COMMENT_LINE, SIGNING_LINE};
+use super::prompt::{AgeCallbacks, Prompt};
+use super::recipient::{Recipient, RecipientKind};
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{ObjectHash, RecipientId};
 use crate::format::sign::{KeyError, SigningKey};
 use crate::format::wrap::{self, EpochKeys, WrapError};
-use crate::keys::key_file::{COMMENT_LINE, SIGNING_LINE};
-use crate::keys::recipient::{Kind, Recipient};
 
 /// The largest identity file, in bytes.
 const MAX_FILE: usize = 1 << 20;
@@ -23,65 +24,11 @@ const MAX_FILE: usize = 1 << 20;
 /// The file is the owner's own, but a mistake in it must not stall their machine.
 const MAX_WORK_FACTOR: u8 = 22;
 
-/// Asks the user: on the terminal in the command line, never in a pod.
-pub trait Prompt: Send + Sync {
-    /// Returns a passphrase for `what`, or none if there is no user to ask.
-    fn passphrase(&self, what: &str) -> Option<Zeroizing<String>>;
-    /// Returns the answer to a plugin's question that is not secret.
-    fn input(&self, question: &str) -> Option<String>;
-    /// Returns the answer to a plugin's yes-or-no question.
-    fn confirm(&self, question: &str, yes: &str, no: Option<&str>) -> Option<bool>;
-    /// Shows a message, such as "touch the key".
-    fn message(&self, message: &str);
-}
-
-/// A prompt without a user: it answers nothing.
-#[derive(Debug, Clone, Copy)]
-pub struct Silent;
-
-impl Prompt for Silent {
-    fn passphrase(&self, _: &str) -> Option<Zeroizing<String>> {
-        None
-    }
-    fn input(&self, _: &str) -> Option<String> {
-        None
-    }
-    fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
-        None
-    }
-    fn message(&self, _: &str) {}
-}
-
-/// Adapts a [`Prompt`] to age's callbacks.
-#[derive(Clone)]
-pub(crate) struct Asked(Arc<dyn Prompt>);
-
-impl Asked {
-    pub(crate) fn new(prompt: Arc<dyn Prompt>) -> Self {
-        Self(prompt)
-    }
-}
-
-impl age::Callbacks for Asked {
-    fn display_message(&self, message: &str) {
-        self.0.message(message);
-    }
-    fn confirm(&self, message: &str, yes: &str, no: Option<&str>) -> Option<bool> {
-        self.0.confirm(message, yes, no)
-    }
-    fn request_public_string(&self, description: &str) -> Option<String> {
-        self.0.input(description)
-    }
-    fn request_passphrase(&self, description: &str) -> Option<SecretString> {
-        self.0.passphrase(description).map(|text| SecretString::from(text.as_str().to_owned()))
-    }
-}
-
 /// An error while reading an identity file. It never contains the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file holds a public key.
-    #[error("{0} holds a public key; the private one is wanted here")]
+    #[error("{0} holds a public key; the private key is needed here")]
     Public(String),
     /// The file is not an identity file.
     #[error("{label} is not an age identity and not an OpenSSH private key (line {line})")]
@@ -197,8 +144,12 @@ impl Identity {
                 this.keys.push(Box::new(key));
             } else if let Ok(key) = line.parse::<age::plugin::Identity>() {
                 let name = key.plugin().to_owned();
-                let plugin = age::plugin::IdentityPluginV1::new(&name, &[key], Asked::new(prompt.clone()))
-                    .map_err(|_| IdentityError::Plugin { label: label.to_owned(), plugin: name.clone() })?;
+                let plugin =
+                    age::plugin::IdentityPluginV1::new(&name, &[key], AgeCallbacks::new(prompt.clone()))
+                        .map_err(|_| IdentityError::Plugin {
+                            label: label.to_owned(),
+                            plugin: name.clone(),
+                        })?;
                 this.keys.push(Box::new(plugin));
                 this.plugins.push(name);
             } else if line.parse::<Recipient>().is_ok() {
@@ -236,7 +187,7 @@ impl Identity {
         };
         let recipient = Recipient::of_ssh(&public.map_err(|_| unsupported("its public half"))?);
         let mut this = Self::empty(label);
-        if *recipient.kind() == Kind::SshEd25519 {
+        if *recipient.kind() == RecipientKind::SshEd25519 {
             let signing = SigningKey::from_openssh(text, passphrase.as_ref().map(|p| p.as_str()))
                 .map_err(|source| IdentityError::Signing { label: label.to_owned(), source })?;
             this.signing = Some(signing);
@@ -311,11 +262,11 @@ impl fmt::Debug for Identity {
 
 /// The wrap that was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
+pub enum OpenedWrap {
     /// The wrap in epoch.json for this owner.
-    Inline(RecipientId),
+    EpochJson(RecipientId),
     /// The wrap that is an object under `keys/`.
-    Later(ObjectHash),
+    KeyObject(ObjectHash),
 }
 
 /// Opens the keys of an epoch with the first identity that a wrap fits. It tries the wraps of
@@ -325,7 +276,7 @@ pub fn open_wrap(
     epoch: &VerifiedEpoch,
     later: &[(ObjectHash, Bytes)],
     identities: &[Arc<Identity>],
-) -> Result<(EpochKeys, Via), WrapError> {
+) -> Result<(EpochKeys, OpenedWrap), WrapError> {
     let mut last = WrapError::WrongIdentity;
     for identity in identities {
         let known = |id| identity.recipients.iter().any(|recipient| recipient.id() == id);
@@ -333,8 +284,8 @@ pub fn open_wrap(
             .wraps
             .iter()
             .filter(|wrap| !identity.plugins.is_empty() || known(wrap.recipient))
-            .map(|wrap| (Via::Inline(wrap.recipient), wrap.age.as_bytes()));
-        let later = later.iter().map(|(hash, bytes)| (Via::Later(*hash), &**bytes));
+            .map(|wrap| (OpenedWrap::EpochJson(wrap.recipient), wrap.age.as_bytes()));
+        let later = later.iter().map(|(hash, bytes)| (OpenedWrap::KeyObject(*hash), &**bytes));
         for (via, wrap) in inline.chain(later) {
             match wrap::open(wrap, &identity.age(), epoch) {
                 Ok(keys) => return Ok((keys, via)),

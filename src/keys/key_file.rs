@@ -19,10 +19,9 @@ use age::secrecy::{ExposeSecret, SecretString};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::format::moment;
-use crate::format::sign::SigningKey;
+use super::recipient::{Owner, Recipient};
 use crate::format::wrap::{self, WrapError};
-use crate::keys::recipient::{Owner, Recipient};
+use crate::format::{sign::SigningKey, timestamp};
 use crate::runtime::Runtime;
 
 /// The prefix of the comment that holds the signing key.
@@ -49,7 +48,7 @@ pub struct OwnerKey {
 }
 
 impl OwnerKey {
-    /// Generates the keys. The signing key uses the randomness in `world`. The identity uses the
+    /// Generates the keys. The signing key uses the randomness of `runtime`. The identity uses the
     /// operating system's, because the age crate accepts no other.
     #[must_use]
     pub fn generate(runtime: &Runtime, comment: &str) -> Self {
@@ -57,7 +56,7 @@ impl OwnerKey {
         Self {
             identity: age::x25519::Identity::generate(),
             signing: SigningKey::from_seed(&seed),
-            created: moment::whole(runtime.clock.now()),
+            created: timestamp::to_seconds(runtime.clock.now()),
             comment: comment.chars().filter(|c| !c.is_control()).collect(),
         }
     }

@@ -5,13 +5,16 @@
 //! (RUSTSEC-2024-0433). So no recipient or identity is ever parsed from a stored object.
 //! Epochs name owners only by the hash of their recipient.
 
+pub mod epoch_file;
 mod identity;
 mod key_file;
 pub mod private_file;
+mod prompt;
 mod recipient;
 pub mod recovery_sheet;
 pub mod writer_key;
 
-pub use crate::keys::identity::{Identity, IdentityError, Prompt, Silent, Via, open_wrap};
-pub use crate::keys::key_file::{OwnerKey, WorkFactor};
-pub use crate::keys::recipient::{Kind, Owner, Recipient, RecipientError};
+pub use identity::{Identity, IdentityError, OpenedWrap, open_wrap};
+pub use key_file::{OwnerKey, WorkFactor};
+pub use prompt::{NoPrompt, Prompt};
+pub use recipient::{Owner, Recipient, RecipientError, RecipientKind};

@@ -168,9 +168,9 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// New files that are deleted on drop unless kept: `init` writes them before it touches a store.
 #[derive(Debug, Default)]
-pub struct Staged(Vec<PathBuf>);
+pub struct NewFiles(Vec<PathBuf>);
 
-impl Staged {
+impl NewFiles {
     /// Creates one more file.
     pub fn create(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<(), FileError> {
         create(path, mode, bytes)?;
@@ -185,7 +185,7 @@ impl Staged {
     }
 }
 
-impl Drop for Staged {
+impl Drop for NewFiles {
     fn drop(&mut self) {
         for path in &self.0 {
             let _ = fs::remove_file(path);

@@ -4,17 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::format::epoch::InlineWrap;
+use super::prompt::{AgeCallbacks, Prompt};
 use crate::format::ids::{EpochId, ObjectHash, RecipientId};
-use crate::format::layout::EpochPath;
-use crate::format::object::Sealed;
-use crate::format::sign::PublicKey;
 use crate::format::wrap::{self, EpochKeys, WrapError};
-use crate::keys::identity::{Asked, Prompt};
+use crate::format::{epoch::InlineWrap, layout::EpochPath, object::SealedObject, sign::PublicKey};
 
 /// The kinds of keys that age encrypts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecipientKind {
     /// `age1…`
     X25519,
     /// `age1tag1…`: a hardware key that needs no plugin to encrypt to.
@@ -34,7 +31,7 @@ pub enum Kind {
 pub enum RecipientError {
     /// A private key was given in place of a public one.
     #[error(
-        "it is a PRIVATE key (not shown here). If it was in a plan or on a command line, take it as lost: make a new one"
+        "it is a PRIVATE key (not shown here). If it was in a plan or on a command line, consider it compromised: create a new one"
     )]
     Private,
     /// A key that age cannot encrypt to.
@@ -53,18 +50,18 @@ pub enum RecipientError {
     #[error("it is empty")]
     Empty,
     /// More than one key or line in the text of one owner.
-    #[error("it holds more than one key or line, and names one owner: give each key by itself")]
-    Several,
+    #[error("it holds more than one key or line: give the key of each owner separately")]
+    MultipleKeys,
     /// The same key is given for two owners.
-    #[error("it stands twice")]
-    Twice,
+    #[error("it is listed twice")]
+    Duplicate,
 }
 
 /// An owner's public key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Recipient {
     text: String,
-    kind: Kind,
+    kind: RecipientKind,
 }
 
 impl FromStr for Recipient {
@@ -86,14 +83,14 @@ impl FromStr for Recipient {
             return Ok(Self::of_x25519(&native));
         }
         if text.parse::<age::tag::Recipient>().is_ok() {
-            return Ok(Self { text: text.to_owned(), kind: Kind::Tag });
+            return Ok(Self { text: text.to_owned(), kind: RecipientKind::Tag });
         }
         if text.parse::<age::tagpq::Recipient>().is_ok() {
-            return Ok(Self { text: text.to_owned(), kind: Kind::TagPq });
+            return Ok(Self { text: text.to_owned(), kind: RecipientKind::TagPq });
         }
         match text.parse::<age::plugin::Recipient>() {
             Ok(plugin) => {
-                Ok(Self { text: plugin.to_string(), kind: Kind::Plugin(plugin.plugin().to_owned()) })
+                Ok(Self { text: plugin.to_string(), kind: RecipientKind::Plugin(plugin.plugin().to_owned()) })
             }
             Err(_) => Err(RecipientError::Malformed),
         }
@@ -108,26 +105,26 @@ fn holds_private_key(text: &str) -> bool {
 
 impl Recipient {
     fn from_ssh(text: &str) -> Result<Self, RecipientError> {
-        use age::ssh::ParseRecipientKeyError as Why;
+        use age::ssh::ParseRecipientKeyError as ParseError;
         let mut words = text.split_ascii_whitespace();
         let (kind, key) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let parsed: age::ssh::Recipient = format!("{kind} {key}").parse().map_err(|error| match error {
-            Why::RsaModulusTooLarge | Why::RsaModulusTooSmall => RecipientError::Modulus,
-            Why::Unsupported(_) | Why::Ignore => RecipientError::Unsupported(short(kind)),
-            _ if !matches!(kind, "ssh-ed25519" | "ssh-rsa") => RecipientError::Unsupported(short(kind)),
+            ParseError::RsaModulusTooLarge | ParseError::RsaModulusTooSmall => RecipientError::Modulus,
+            ParseError::Unsupported(_) | ParseError::Ignore => RecipientError::Unsupported(shorten(kind)),
+            _ if !matches!(kind, "ssh-ed25519" | "ssh-rsa") => RecipientError::Unsupported(shorten(kind)),
             _ => RecipientError::Malformed,
         })?;
         Ok(Self::of_ssh(&parsed))
     }
 
     pub(crate) fn of_x25519(native: &age::x25519::Recipient) -> Self {
-        Self { text: native.to_string(), kind: Kind::X25519 }
+        Self { text: native.to_string(), kind: RecipientKind::X25519 }
     }
 
     pub(crate) fn of_ssh(parsed: &age::ssh::Recipient) -> Self {
         let kind = match parsed {
-            age::ssh::Recipient::SshRsa(..) => Kind::SshRsa,
-            age::ssh::Recipient::SshEd25519(..) => Kind::SshEd25519,
+            age::ssh::Recipient::SshRsa(..) => RecipientKind::SshRsa,
+            age::ssh::Recipient::SshEd25519(..) => RecipientKind::SshEd25519,
         };
         Self { text: parsed.to_string(), kind }
     }
@@ -140,7 +137,7 @@ impl Recipient {
 
     /// Returns the kind of key.
     #[must_use]
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &RecipientKind {
         &self.kind
     }
 
@@ -153,24 +150,30 @@ impl Recipient {
     /// Returns the owner's signing key if the recipient is one: an ssh-ed25519 key is both.
     #[must_use]
     pub fn signing_key(&self) -> Option<PublicKey> {
-        (self.kind == Kind::SshEd25519).then(|| self.text.parse().ok()).flatten()
+        (self.kind == RecipientKind::SshEd25519).then(|| self.text.parse().ok()).flatten()
     }
 
     fn age(&self, prompt: &Arc<dyn Prompt>) -> Result<Box<dyn age::Recipient>, WrapError> {
         let broken = || WrapError::Content;
         Ok(match &self.kind {
-            Kind::X25519 => {
+            RecipientKind::X25519 => {
                 Box::new(self.text.parse::<age::x25519::Recipient>().map_err(|_| broken())?) as Box<_>
             }
-            Kind::Tag => Box::new(self.text.parse::<age::tag::Recipient>().map_err(|_| broken())?),
-            Kind::TagPq => Box::new(self.text.parse::<age::tagpq::Recipient>().map_err(|_| broken())?),
-            Kind::SshEd25519 | Kind::SshRsa => {
+            RecipientKind::Tag => Box::new(self.text.parse::<age::tag::Recipient>().map_err(|_| broken())?),
+            RecipientKind::TagPq => {
+                Box::new(self.text.parse::<age::tagpq::Recipient>().map_err(|_| broken())?)
+            }
+            RecipientKind::SshEd25519 | RecipientKind::SshRsa => {
                 Box::new(self.text.parse::<age::ssh::Recipient>().map_err(|_| broken())?)
             }
-            Kind::Plugin(name) => {
+            RecipientKind::Plugin(name) => {
                 let recipient = self.text.parse::<age::plugin::Recipient>().map_err(|_| broken())?;
-                let plugin =
-                    age::plugin::RecipientPluginV1::new(name, &[recipient], &[], Asked::new(prompt.clone()));
+                let plugin = age::plugin::RecipientPluginV1::new(
+                    name,
+                    &[recipient],
+                    &[],
+                    AgeCallbacks::new(prompt.clone()),
+                );
                 Box::new(plugin.map_err(|error| WrapError::Seal(age::EncryptError::PluginResolve(error)))?)
             }
         })
@@ -193,7 +196,7 @@ impl Recipient {
         keys: &EpochKeys,
         path: &EpochPath,
         prompt: &Arc<dyn Prompt>,
-    ) -> Result<Sealed, WrapError> {
+    ) -> Result<SealedObject, WrapError> {
         keys.wrap_object(path, &*self.age(prompt)?)
     }
 
@@ -223,7 +226,7 @@ fn is_like_a_key(word: &str) -> bool {
 }
 
 /// Shortens an unsupported key type to at most 40 printable characters.
-fn short(text: &str) -> String {
+fn shorten(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
 }
 
@@ -250,7 +253,7 @@ impl FromStr for Owner {
         }
         // A second key would be taken for a comment, and its owner could decrypt nothing.
         if line.trim().contains(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
-            return Err(RecipientError::Several);
+            return Err(RecipientError::MultipleKeys);
         }
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let (recipient, rest) = match words.as_slice() {
@@ -268,7 +271,7 @@ impl FromStr for Owner {
         };
         let other = recipient.signing_key().is_some_and(|own| signing != Some(own));
         if other || rest.iter().any(|word| is_like_a_key(word)) {
-            return Err(RecipientError::Several);
+            return Err(RecipientError::MultipleKeys);
         }
         let comment = rest.join(" ").chars().filter(|c| !c.is_control()).collect();
         Ok(Self { recipient, signing, comment })
@@ -287,7 +290,7 @@ impl Owner {
             }
             let owner: Self = line.parse().map_err(|error| (number + 1, error))?;
             if owners.iter().any(|other| other.recipient == owner.recipient) {
-                return Err((number + 1, RecipientError::Twice));
+                return Err((number + 1, RecipientError::Duplicate));
             }
             owners.push(owner);
         }
@@ -312,7 +315,7 @@ impl Owner {
         let text = self.recipient.as_str();
         let tail = text.char_indices().rev().nth(5).map_or(0, |(at, _)| at);
         match self.recipient.kind() {
-            Kind::SshEd25519 | Kind::SshRsa => {
+            RecipientKind::SshEd25519 | RecipientKind::SshRsa => {
                 format!("{} …{}", text.split(' ').next().unwrap_or(""), &text[tail..])
             }
             _ => format!("{}…{}", text.get(..8).unwrap_or(text), &text[tail..]),

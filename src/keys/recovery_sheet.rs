@@ -6,9 +6,8 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::format::moment;
-use crate::format::sign::Namespace;
 use crate::format::signers::{Signer, Signers};
+use crate::format::{sign::Namespace, timestamp};
 use crate::keys::Owner;
 use crate::keys::writer_key::WriterKey;
 
@@ -61,7 +60,7 @@ pub struct ProvenOwner {
 
 /// The contents of a recovery sheet.
 #[derive(Debug, Clone)]
-pub struct Sheet<'a> {
+pub struct RecoverySheet<'a> {
     /// The time at which it was made.
     pub created: Timestamp,
     /// The location of the bucket.
@@ -102,9 +101,9 @@ macro_rules! sheet {
         }
 
         impl $name {
-            fn of(sheet: &Sheet<'_>) -> Self {
+            fn of(sheet: &RecoverySheet<'_>) -> Self {
                 Self {
-                    created: moment::whole(sheet.created).to_string(),
+                    created: timestamp::to_seconds(sheet.created).to_string(),
                     place: sheet.place.facts(),
                     repository: sheet.key.repository.to_string(),
                     writer: sheet.key.writer.to_string(),
@@ -140,7 +139,7 @@ impl OwnerLine {
     }
 }
 
-impl Sheet<'_> {
+impl RecoverySheet<'_> {
     /// Renders the sheet as plain text.
     pub fn to_text(&self) -> Result<String, askama::Error> {
         // The template engine drops the last newline.

@@ -4,24 +4,22 @@
 //! aggregated API vanish silently. It fails as a whole on one group without versions, and misses
 //! kinds that only a version other than the preferred one serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::kubernetes::KindInfo;
-use crate::kubernetes::client::{ApiError, ApiErrorKind, Cluster};
+use super::storage_versions::{StorageVersions, read_storage_versions};
+use super::{ApiError, ApiErrorKind, Cluster, KindInfo};
 
 const ACCEPT: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                       application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
                       application/json";
 /// The largest discovery document that is read, in bytes: some 20,000 kinds.
-const LIMIT: usize = 32 << 20;
+const MAX_DOCUMENT: usize = 32 << 20;
 /// The most reads of discovery until it lists every defined kind, and the wait between them.
-const LOOKS: u32 = 20;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
-/// The CustomResourceDefinitions in one page, which is read for their storage versions.
-const DEFINITIONS: usize = 10;
+const MAX_READS: u32 = 20;
+const READ_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The kinds of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,39 +50,39 @@ impl std::fmt::Display for StaleGroup {
 }
 
 #[derive(Deserialize)]
-struct Document {
+struct GroupDiscoveryList {
     #[serde(default)]
     kind: String,
     #[serde(default)]
-    items: Vec<Group>,
+    items: Vec<GroupDiscovery>,
 }
 
 #[derive(Deserialize)]
-struct Group {
+struct GroupDiscovery {
     #[serde(default)]
-    metadata: Name,
+    metadata: GroupMeta,
     #[serde(default)]
-    versions: Vec<Version>,
+    versions: Vec<VersionDiscovery>,
 }
 
 #[derive(Deserialize, Default)]
-struct Name {
+struct GroupMeta {
     #[serde(default)]
     name: String,
 }
 
 #[derive(Deserialize)]
-struct Version {
+struct VersionDiscovery {
     version: String,
     #[serde(default)]
-    resources: Vec<Resource>,
+    resources: Vec<ResourceDiscovery>,
     #[serde(default)]
     freshness: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Resource {
+struct ResourceDiscovery {
     resource: String,
     #[serde(default)]
     response_kind: Option<ResponseKind>,
@@ -115,50 +113,46 @@ struct Subresource {
 /// [`ApiError`] when the cluster does not answer; [`ApiErrorKind::Malformed`] when it has no
 /// aggregated discovery (Kubernetes before 1.27).
 pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
-    let mut looks = 0;
+    let mut reads = 0;
     loop {
-        let storage = storage_versions(cluster).await?;
-        let mut groups = document(cluster, "/api").await?;
-        groups.extend(document(cluster, "/apis").await?);
-        let mut found = table(groups, &storage);
+        let storage = read_storage_versions(cluster).await?;
+        let mut groups = read_groups(cluster, "/api").await?;
+        groups.extend(read_groups(cluster, "/apis").await?);
+        let mut found = collect_kinds(groups, &storage);
         // Discovery lists a kind some time after its definition is established.
-        let missed = untold(&found, &storage);
-        looks += 1;
-        if missed.is_empty() || looks == LOOKS {
-            found.stale.extend(missed);
+        let missing = missing_from_discovery(&found, &storage);
+        reads += 1;
+        if missing.is_empty() || reads == MAX_READS {
+            found.stale.extend(missing);
             found.stale.sort();
             found.stale.dedup();
             return Ok(found);
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(READ_INTERVAL).await;
     }
 }
 
 /// Returns the group versions of established definitions that discovery does not list.
-fn untold(found: &Discovered, storage: &StorageVersions) -> Vec<StaleGroup> {
-    let told: std::collections::BTreeSet<(&str, &str)> = found
+fn missing_from_discovery(found: &Discovered, storage: &StorageVersions) -> Vec<StaleGroup> {
+    let listed: BTreeSet<(&str, &str)> = found
         .kinds
         .iter()
         .chain(&found.computed)
         .map(|kind| (kind.group.as_str(), kind.plural.as_str()))
         .collect();
-    let untold =
-        storage.iter().filter(|((group, plural), _)| !told.contains(&(group.as_str(), plural.as_str())));
-    untold
+    storage
+        .iter()
+        .filter(|((group, plural), _)| !listed.contains(&(group.as_str(), plural.as_str())))
         .map(|((group, _), version)| StaleGroup { group: group.clone(), version: version.clone() })
         .collect()
 }
 
-async fn document(cluster: &Cluster, path: &str) -> Result<Vec<Group>, ApiError> {
-    let answer = cluster.get_as(path, "", ACCEPT, LIMIT).await?;
-    let malformed = |what: String| ApiError {
-        operation: format!("read discovery {path}"),
-        server: cluster.server().to_owned(),
-        kind: ApiErrorKind::Malformed(what),
-        repeated: false,
-        source: None,
+async fn read_groups(cluster: &Cluster, path: &str) -> Result<Vec<GroupDiscovery>, ApiError> {
+    let answer = cluster.get_as(path, "", ACCEPT, MAX_DOCUMENT).await?;
+    let malformed = |what: String| {
+        ApiError::new(format!("read discovery {path}"), cluster.server(), ApiErrorKind::Malformed(what))
     };
-    let document: Document =
+    let document: GroupDiscoveryList =
         serde_json::from_slice(&answer.body).map_err(|error| malformed(error.to_string()))?;
     if document.kind != "APIGroupDiscoveryList" {
         return Err(malformed(format!(
@@ -169,87 +163,9 @@ async fn document(cluster: &Cluster, path: &str) -> Result<Vec<Group>, ApiError>
     Ok(document.items)
 }
 
-/// The (group, plural) of each established definition, and the storage version of its objects.
-type StorageVersions = BTreeMap<(String, String), String>;
-
-async fn storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError> {
-    #[derive(Deserialize)]
-    struct List {
-        #[serde(default)]
-        metadata: crate::kubernetes::list_page::ListMeta,
-        #[serde(default)]
-        items: Vec<Definition>,
-    }
-    #[derive(Deserialize)]
-    struct Definition {
-        spec: Spec,
-        #[serde(default)]
-        status: Status,
-    }
-    #[derive(Deserialize, Default)]
-    struct Status {
-        #[serde(default)]
-        conditions: Vec<Condition>,
-    }
-    #[derive(Deserialize)]
-    struct Condition {
-        #[serde(rename = "type")]
-        name: String,
-        status: String,
-    }
-    #[derive(Deserialize)]
-    struct Spec {
-        group: String,
-        names: Names,
-        #[serde(default)]
-        versions: Vec<DefinedVersion>,
-    }
-    #[derive(Deserialize)]
-    struct Names {
-        plural: String,
-    }
-    #[derive(Deserialize)]
-    struct DefinedVersion {
-        name: String,
-        #[serde(default)]
-        served: bool,
-        #[serde(default)]
-        storage: bool,
-    }
-    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let mut found = BTreeMap::new();
-    let mut token = String::new();
-    loop {
-        let query = page_query(DEFINITIONS, &token);
-        let answer = match cluster.get(path, &query, LIMIT).await {
-            Ok(answer) => answer,
-            // There are no definitions, no right to read them, or they changed between two pages.
-            // The preferred version is then right in all but unusual cases, and a kind that cannot
-            // be listed at it is named.
-            Err(error) if matches!(error.code(), Some(403 | 404 | 410)) => return Ok(found),
-            Err(error) => return Err(error),
-        };
-        let Ok(list) = serde_json::from_slice::<List>(&answer.body) else { return Ok(found) };
-        for Definition { spec, status } in list.items {
-            let established = status.conditions.iter().any(|c| c.name == "Established" && c.status == "True");
-            if !established {
-                continue;
-            }
-            if let Some(version) = spec.versions.into_iter().find(|version| version.storage && version.served)
-            {
-                found.insert((spec.group, spec.names.plural), version.name);
-            }
-        }
-        if list.metadata.continue_token.is_empty() {
-            return Ok(found);
-        }
-        token = list.metadata.continue_token;
-    }
-}
-
 /// Builds the table of kinds. In each group the first version that serves a kind wins (the server
 /// lists the preferred one first), except for the storage version of custom resources.
-fn table(groups: Vec<Group>, storage: &StorageVersions) -> Discovered {
+fn collect_kinds(groups: Vec<GroupDiscovery>, storage: &StorageVersions) -> Discovered {
     let mut result = Discovered::default();
     let mut chosen: BTreeMap<(String, String), KindInfo> = BTreeMap::new();
     let mut computed: BTreeMap<(String, String), KindInfo> = BTreeMap::new();
@@ -263,7 +179,8 @@ fn table(groups: Vec<Group>, storage: &StorageVersions) -> Discovered {
             for resource in version.resources {
                 let can = |verb: &str| resource.verbs.iter().any(|have| have == verb);
                 let (lists, creates) = (can("list") && can("get"), can("create"));
-                let Some(kind) = kind(&group.metadata.name, &version.version, resource) else { continue };
+                let kind = to_kind_info(&group.metadata.name, &version.version, resource);
+                let Some(kind) = kind else { continue };
                 let key = (kind.group.clone(), kind.plural.clone());
                 let stored = storage.get(&key) == Some(&kind.version);
                 if lists && creates {
@@ -289,12 +206,16 @@ fn table(groups: Vec<Group>, storage: &StorageVersions) -> Discovered {
 }
 
 /// Returns a kind of the table; none if a name in the document cannot be part of a path.
-fn kind(group: &str, version: &str, resource: Resource) -> Option<KindInfo> {
-    let fits = |name: &str| {
+fn to_kind_info(group: &str, version: &str, resource: ResourceDiscovery) -> Option<KindInfo> {
+    let is_path_part = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
     let kind = resource.response_kind.map(|kind| kind.kind).unwrap_or_default();
-    if !(fits(version) && fits(&resource.resource) && fits(&kind) && (group.is_empty() || fits(group))) {
+    if !(is_path_part(version)
+        && is_path_part(&resource.resource)
+        && is_path_part(&kind)
+        && (group.is_empty() || is_path_part(group)))
+    {
         return None;
     }
     let mut subresources: Vec<String> =
@@ -310,39 +231,12 @@ fn kind(group: &str, version: &str, resource: Resource) -> Option<KindInfo> {
     })
 }
 
-/// Returns the query for a page of a list: the first, or the one that `token` continues.
-pub(crate) fn page_query(limit: usize, token: &str) -> String {
-    let limit = limit.to_string();
-    let pairs = [("limit", limit.as_str()), ("continue", token)];
-    form_urlencoded(if token.is_empty() { &pairs[..1] } else { &pairs })
-}
-
-/// Encodes pairs as a query string.
-pub(crate) fn form_urlencoded(pairs: &[(&str, &str)]) -> String {
-    let mut query = String::new();
-    for (name, value) in pairs {
-        if !query.is_empty() {
-            query.push('&');
-        }
-        query.push_str(name);
-        query.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                query.push(char::from(byte));
-            } else {
-                query.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    query
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn groups(text: &str) -> Vec<Group> {
-        serde_json::from_str::<Document>(text).expect("a document").items
+    fn groups(text: &str) -> Vec<GroupDiscovery> {
+        serde_json::from_str::<GroupDiscoveryList>(text).expect("a document").items
     }
 
     const TEXT: &str = r#"{"kind":"APIGroupDiscoveryList","items":[
@@ -361,7 +255,7 @@ mod tests {
 
     #[test]
     fn kinds_of_every_version_and_stale_groups_are_found() {
-        let found = table(groups(TEXT), &StorageVersions::new());
+        let found = collect_kinds(groups(TEXT), &StorageVersions::new());
         let names: Vec<_> = found.kinds.iter().map(|k| format!("{}/{}", k.version, k.plural)).collect();
         assert_eq!(names, ["v1/pears", "v2/apples"]);
         assert_eq!(found.stale, [StaleGroup { group: "dead.io".into(), version: "v1".into() }]);
@@ -373,14 +267,14 @@ mod tests {
     fn defined_kinds_missing_from_discovery_are_stale() {
         let defined = |plural: &str| (("demo.io".to_owned(), plural.to_owned()), "v1".to_owned());
         let storage = BTreeMap::from([defined("apples"), defined("scores"), defined("plums")]);
-        let missed = untold(&table(groups(TEXT), &storage), &storage);
-        assert_eq!(missed, [StaleGroup { group: "demo.io".into(), version: "v1".into() }]);
+        let missing = missing_from_discovery(&collect_kinds(groups(TEXT), &storage), &storage);
+        assert_eq!(missing, [StaleGroup { group: "demo.io".into(), version: "v1".into() }]);
     }
 
     #[test]
     fn custom_resources_come_at_their_storage_version() {
         let storage = BTreeMap::from([(("demo.io".to_owned(), "apples".to_owned()), "v1".to_owned())]);
-        let found = table(groups(TEXT), &storage);
+        let found = collect_kinds(groups(TEXT), &storage);
         let apple = found.kinds.iter().find(|kind| kind.plural == "apples").expect("apples");
         assert_eq!(apple.version, "v1");
         assert!(apple.has("status"));

@@ -25,7 +25,7 @@ impl KindInfo {
     /// Creates a namespaced kind from the parts of its path. Its name in objects is empty, and it
     /// has no subresources.
     #[must_use]
-    pub fn named(group: &str, version: &str, plural: &str) -> Self {
+    pub fn from_path_parts(group: &str, version: &str, plural: &str) -> Self {
         Self {
             group: group.to_owned(),
             version: version.to_owned(),
@@ -55,6 +55,12 @@ impl KindInfo {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
+    /// Returns the RBAC rule that lets the kind be read, in YAML flow style.
+    #[must_use]
+    pub fn read_rule(&self) -> String {
+        format!("{{apiGroups: [\"{}\"], resources: [{}], verbs: [get, list]}}", self.group, self.plural)
+    }
+
     /// Returns the path that lists all its objects, or those of one namespace.
     #[must_use]
     pub fn path(&self, namespace: Option<&str>) -> String {
@@ -71,7 +77,7 @@ impl KindInfo {
 
     /// Returns its place in the reading order: 0 if namespaced, 1 if cluster-scoped, 2 for definitions.
     #[must_use]
-    pub fn rank(&self) -> u8 {
+    pub fn read_order(&self) -> u8 {
         let definitions = self.group == "apiextensions.k8s.io" && self.plural == "customresourcedefinitions";
         if definitions { 2 } else { u8::from(!self.namespaced) }
     }

@@ -1,14 +1,18 @@
 //! The API server: requests, discovery, kinds, pages of lists, and which objects are selected.
 
+mod api_error;
 pub mod client;
 pub mod discovery;
 mod kind;
 pub mod list_page;
+pub mod pod_spec;
 pub mod selection;
+mod storage_versions;
 
-pub use client::{Answer, ApiError, ApiErrorKind, ApiStatus, Cluster, ClusterAccess, Deadlines, StatusCause};
-pub(crate) use discovery::page_query;
+pub use api_error::{ApiError, ApiErrorKind, ApiStatus, StatusCause};
+pub use client::{ApiResponse, Cluster, ClusterAccess, RequestLimits};
 pub use discovery::{Discovered, StaleGroup, discover};
 pub use kind::KindInfo;
-pub use list_page::{ItemMeta, ListMeta, Page, PageError, cut, head, line};
-pub use selection::{ClusterScoped, Selection, SelectionError};
+pub use list_page::{ItemMeta, ListMeta, ListPage, PageError, read_item_meta, split_list, to_json_line};
+pub(crate) use list_page::{encode_query, page_query};
+pub use selection::{Selection, SelectionError};

@@ -1,12 +1,10 @@
 //! The selection of namespaces, kinds and labels. Pure.
 
-use serde::{Deserialize, Serialize};
-
-use crate::kubernetes::KindInfo;
-use crate::plan::{self, Glob};
+use super::KindInfo;
+use crate::plan::{self, ClusterScoped, Glob};
 
 /// The most namespaces that are listed one by one; above it, whole kinds are listed and filtered.
-const NAMED: usize = 100;
+const MAX_NAMED_NAMESPACES: usize = 100;
 
 /// The selected part of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,20 +23,6 @@ pub struct Selection {
     pub cluster_scoped: ClusterScoped,
 }
 
-/// The rule for objects outside namespaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClusterScoped {
-    /// All, if everything in namespaces is selected. Otherwise those that the selected objects
-    /// need: their namespaces, definitions of their custom resources, classes that they name,
-    /// cluster roles that are bound to them with the bindings, and the volumes of their claims.
-    Auto,
-    /// All.
-    All,
-    /// None, not even the namespaces.
-    None,
-}
-
 /// A selection that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
@@ -50,15 +34,15 @@ pub enum SelectionError {
 /// Returns true if a pattern matches this kind. A pattern with a dot or a wildcard is compared with
 /// `plural.group`. A plain word matches the core group's resource of that name if there is one (so
 /// that `events` does not match another group's), and otherwise any group's.
-fn means(glob: &Glob, kind: &KindInfo, core: &dyn Fn(&str) -> bool) -> bool {
+fn matches_kind(glob: &Glob, kind: &KindInfo, core: &dyn Fn(&str) -> bool) -> bool {
     if glob.as_str().contains(['.', '*', '?']) || kind.group.is_empty() {
         return glob.matches(&kind.resource());
     }
     glob.as_str() == kind.plural && !core(&kind.plural)
 }
 
-/// Cluster-scoped kinds that namespaced objects may need ([`super::needs`] finds the objects).
-const FOUNDATIONS: &[(&str, &str)] = &[
+/// Cluster-scoped kinds that namespaced objects may need; the backup of resources finds the objects.
+const REFERENCED_KINDS: &[(&str, &str)] = &[
     ("", "namespaces"),
     ("", "persistentvolumes"),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
@@ -78,7 +62,7 @@ const FOUNDATIONS: &[(&str, &str)] = &[
 impl Default for Selection {
     /// Selects everything except events.
     fn default() -> Self {
-        let glob = Glob::known;
+        let glob = Glob::from_static;
         Self {
             namespaces: vec![glob("*")],
             exclude_namespaces: Vec::new(),
@@ -96,10 +80,11 @@ impl Selection {
     #[must_use]
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
-        let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| means(glob, kind, &core));
+        let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| matches_kind(glob, kind, &core));
         let wanted = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
-        let mut kinds: Vec<&KindInfo> = all.iter().filter(wanted).filter(|kind| self.scope(kind)).collect();
-        kinds.sort_by_key(|kind| kind.rank());
+        let mut kinds: Vec<&KindInfo> =
+            all.iter().filter(wanted).filter(|kind| self.in_scope(kind)).collect();
+        kinds.sort_by_key(|kind| kind.read_order());
         kinds
     }
 
@@ -107,13 +92,14 @@ impl Selection {
     #[must_use]
     pub fn unknown_kinds(&self, all: &[KindInfo]) -> Vec<String> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
-        let unknown = |glob: &&Glob| is_name(glob) && !all.iter().any(|kind| means(glob, kind, &core));
+        let unknown =
+            |glob: &&Glob| is_plain_name(glob) && !all.iter().any(|kind| matches_kind(glob, kind, &core));
         self.kinds.iter().filter(unknown).map(|glob| glob.as_str().to_owned()).collect()
     }
 
     /// Returns true if a namespace is selected.
     #[must_use]
-    pub fn namespace(&self, name: &str) -> bool {
+    pub fn includes_namespace(&self, name: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name));
         any(&self.namespaces) && !any(&self.exclude_namespaces)
     }
@@ -122,11 +108,11 @@ impl Selection {
     /// keys. They are then listed one by one, and rights in them are enough.
     #[must_use]
     pub fn named_namespaces(&self) -> Option<Vec<String>> {
-        if self.namespaces.len() > NAMED || !self.namespaces.iter().all(is_name) {
+        if self.namespaces.len() > MAX_NAMED_NAMESPACES || !self.namespaces.iter().all(is_plain_name) {
             return None;
         }
         let mut names: Vec<String> = self.namespaces.iter().map(|glob| glob.as_str().to_owned()).collect();
-        names.retain(|name| self.namespace(name));
+        names.retain(|name| self.includes_namespace(name));
         // A key is the namespace, a slash and the name.
         names.sort_by_cached_key(|name| format!("{name}/"));
         names.dedup();
@@ -136,21 +122,22 @@ impl Selection {
     /// Returns true if namespaced objects are read in part, and cluster-scoped ones as those need them.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        self.cluster_scoped == ClusterScoped::Auto && (!self.all_namespaces() || self.picks_out())
+        self.cluster_scoped == ClusterScoped::Auto
+            && (!self.includes_all_namespaces() || self.requires_labels())
     }
 
     /// Returns true if the label selector requires labels, and does not only exclude some.
     #[must_use]
-    pub fn picks_out(&self) -> bool {
-        self.labels.as_deref().is_some_and(plan::picks_out)
+    pub fn requires_labels(&self) -> bool {
+        self.labels.as_deref().is_some_and(plan::includes_by_label)
     }
 
     /// Returns true if objects of a kind are read only because others need them.
     #[must_use]
-    pub fn on_demand(&self, kind: &KindInfo) -> bool {
+    pub fn is_read_on_demand(&self, kind: &KindInfo) -> bool {
         !kind.namespaced
             && self.is_partial()
-            && FOUNDATIONS.contains(&(kind.group.as_str(), kind.plural.as_str()))
+            && REFERENCED_KINDS.contains(&(kind.group.as_str(), kind.plural.as_str()))
     }
 
     /// Returns the label selector that the server applies to a kind. Objects that others need are
@@ -158,25 +145,25 @@ impl Selection {
     #[must_use]
     pub fn labels_for(&self, kind: &KindInfo) -> Option<String> {
         let labels = self.labels.as_deref()?;
-        if self.on_demand(kind) { plan::exclusions(labels) } else { Some(labels.to_owned()) }
+        if self.is_read_on_demand(kind) { plan::excluding_terms(labels) } else { Some(labels.to_owned()) }
     }
 
-    fn all_namespaces(&self) -> bool {
+    fn includes_all_namespaces(&self) -> bool {
         self.exclude_namespaces.is_empty() && self.namespaces.iter().any(Glob::is_everything)
     }
 
-    fn scope(&self, kind: &KindInfo) -> bool {
+    fn in_scope(&self, kind: &KindInfo) -> bool {
         kind.namespaced
             || match self.cluster_scoped {
                 ClusterScoped::All => true,
                 ClusterScoped::None => false,
-                ClusterScoped::Auto => self.all_namespaces() || self.on_demand(kind),
+                ClusterScoped::Auto => self.includes_all_namespaces() || self.is_read_on_demand(kind),
             }
     }
 }
 
 /// Returns true if a pattern is a plain name, without wildcards.
-fn is_name(glob: &Glob) -> bool {
+fn is_plain_name(glob: &Glob) -> bool {
     !glob.as_str().contains(['*', '?'])
 }
 
@@ -185,7 +172,7 @@ mod tests {
     use super::*;
 
     fn kind(group: &str, plural: &str, namespaced: bool) -> KindInfo {
-        KindInfo { namespaced, ..KindInfo::named(group, "v1", plural) }
+        KindInfo { namespaced, ..KindInfo::from_path_parts(group, "v1", plural) }
     }
 
     #[test]
@@ -206,7 +193,7 @@ mod tests {
         let all = [kind("", "namespaces", false), kind("", "nodes", false), kind("", "pods", true)];
         let wanted: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
         assert_eq!(wanted, ["pods", "namespaces"], "what is needed comes after what needs it");
-        assert!(selection.namespace("shop") && !selection.namespace("other"));
+        assert!(selection.includes_namespace("shop") && !selection.includes_namespace("other"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 /// The parameters that decide chunk boundaries. Sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cuts {
+pub struct ChunkerParams {
     min: usize,
     average: usize,
     max: usize,
@@ -18,7 +18,7 @@ pub struct Cuts {
 /// The window of the rolling hash in bytes: each step shifts its 64 bits by one.
 const WINDOW: usize = 64;
 
-impl Cuts {
+impl ChunkerParams {
     /// Creates parameters for chunks of `min` to `max` bytes, `average` on average.
     #[must_use]
     pub fn new(min: usize, average: usize, max: usize) -> Self {
@@ -36,9 +36,9 @@ impl Cuts {
     }
 
     /// Returns the length of the chunk at the start of `bytes`, or all of `bytes` if there is no cut
-    /// point. The caller then holds either the end of the stream or fewer than [`Cuts::max`] bytes.
+    /// point. The caller then holds either the end of the stream or fewer than [`Self::max`] bytes.
     #[must_use]
-    pub fn find(&self, gear: &[u64; 256], bytes: &[u8]) -> usize {
+    pub fn chunk_length(&self, gear: &[u64; 256], bytes: &[u8]) -> usize {
         let end = bytes.len().min(self.max);
         if end <= self.min {
             return end;
@@ -67,10 +67,10 @@ mod tests {
     use crate::format::derive::{DomainKey, SecretKey};
     use crate::runtime::{Random, SeededRandom};
 
-    fn cut_all(cuts: &Cuts, gear: &[u64; 256], mut bytes: &[u8]) -> Vec<usize> {
+    fn cut_all(params: &ChunkerParams, gear: &[u64; 256], mut bytes: &[u8]) -> Vec<usize> {
         let mut lengths = Vec::new();
         while !bytes.is_empty() {
-            let length = cuts.find(gear, bytes);
+            let length = params.chunk_length(gear, bytes);
             lengths.push(length);
             bytes = &bytes[length..];
         }
@@ -80,25 +80,25 @@ mod tests {
     #[test]
     fn insertion_moves_few_cut_points() {
         let key = DomainKey::new(&SecretKey::new([5; 32]));
-        let cuts = Cuts::new(4096, 16384, 65536);
+        let params = ChunkerParams::new(4096, 16384, 65536);
         let mut bytes = vec![0; 4 << 20];
         SeededRandom::new(1).fill(&mut bytes);
-        let before = cut_all(&cuts, key.gear(), &bytes);
+        let before = cut_all(&params, key.gear(), &bytes);
         assert!(before.iter().rev().skip(1).all(|&l| (4096..=65536).contains(&l)));
         let average = bytes.len() / before.len();
         assert!((12_000..24_000).contains(&average), "average {average}");
         bytes.splice(1000..1000, [7; 100]);
-        let after = cut_all(&cuts, key.gear(), &bytes);
+        let after = cut_all(&params, key.gear(), &bytes);
         let same = before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
         assert!(same + 5 > before.len(), "{same} of {} cuts stay", before.len());
     }
 
     #[test]
     fn different_key_gives_different_cut_points() {
-        let cuts = Cuts::new(4096, 16384, 65536);
+        let params = ChunkerParams::new(4096, 16384, 65536);
         let mut bytes = vec![0; 1 << 20];
         SeededRandom::new(2).fill(&mut bytes);
-        let lengths = |seed| cut_all(&cuts, DomainKey::new(&SecretKey::new([seed; 32])).gear(), &bytes);
+        let lengths = |seed| cut_all(&params, DomainKey::new(&SecretKey::new([seed; 32])).gear(), &bytes);
         assert_ne!(lengths(1), lengths(2));
     }
 }

@@ -1,11 +1,12 @@
 //! Compresses chunks to zstd frames and back, with reused contexts. The only file that uses zstd.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, DParameter};
 
 use crate::format::pack::MAX_CHUNK;
+use crate::runtime::lock;
 
 /// The log2 of the largest window, 8 MiB. Stock `zstd -d` accepts larger ones without
 /// `--long`; kbak promises 2^23.
@@ -20,7 +21,7 @@ pub enum CodecError {
     /// The frame does not decode to its source: a fault of memory, processor or library. Nothing
     /// of it was stored.
     #[error("a compressed chunk does not decode to its source; this machine's memory or processor is faulty")]
-    Unproven,
+    VerifyFailed,
     /// The frame holds another number of bytes than the list says.
     #[error("a chunk has {found} bytes, not {wanted}")]
     Length {
@@ -35,7 +36,7 @@ pub enum CodecError {
 #[derive(Clone)]
 pub struct Codec {
     level: i32,
-    prove: bool,
+    verify: bool,
     spare: Arc<Mutex<Vec<Contexts>>>,
 }
 
@@ -50,18 +51,21 @@ impl Codec {
     /// Creates a codec with the zstd compression level `level`. With `prove`, each frame is
     /// decompressed and compared with its source.
     #[must_use]
-    pub fn new(level: i32, prove: bool) -> Self {
-        Self { level, prove, spare: Arc::default() }
+    pub fn new(level: i32, verify: bool) -> Self {
+        Self { level, verify, spare: Arc::default() }
     }
 
-    fn with<T>(&self, run: impl FnOnce(&mut Contexts) -> Result<T, CodecError>) -> Result<T, CodecError> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    fn with_contexts<T>(
+        &self,
+        run: impl FnOnce(&mut Contexts) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
+        let spare = lock(&self.spare).pop();
         let mut contexts = match spare {
             Some(contexts) => contexts,
             None => self.contexts()?,
         };
         let result = run(&mut contexts);
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
+        lock(&self.spare).push(contexts);
         result
     }
 
@@ -79,17 +83,17 @@ impl Codec {
 
     /// Compresses `plain` to one frame and, if set, verifies that it decodes to `plain`.
     pub fn encode(&self, plain: &[u8]) -> Result<Vec<u8>, CodecError> {
-        self.with(|contexts| {
+        self.with_contexts(|contexts| {
             let Contexts { compress, decompress, copy, frame } = contexts;
             frame.clear();
             frame.reserve_exact(zstd::zstd_safe::compress_bound(plain.len()));
             compress.compress_to_buffer(plain, frame)?;
-            if self.prove {
+            if self.verify {
                 copy.clear();
                 copy.reserve_exact(plain.len());
                 decompress.decompress_to_buffer(frame, copy)?;
                 if copy != plain {
-                    return Err(CodecError::Unproven);
+                    return Err(CodecError::VerifyFailed);
                 }
             }
             // Copied to its exact length: zstd's bound is a third more than the frame takes.
@@ -103,7 +107,7 @@ impl Codec {
         if length > MAX_CHUNK {
             return Err(CodecError::Length { wanted: MAX_CHUNK, found: length });
         }
-        self.with(|contexts| {
+        self.with_contexts(|contexts| {
             let mut plain = Vec::with_capacity(length);
             let found = contexts.decompress.decompress_to_buffer(frame, &mut plain)?;
             if found == length { Ok(plain) } else { Err(CodecError::Length { wanted: length, found }) }
@@ -113,7 +117,7 @@ impl Codec {
 
 impl std::fmt::Debug for Codec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Codec(level {}, prove {})", self.level, self.prove)
+        write!(f, "Codec(level {}, prove {})", self.level, self.verify)
     }
 }
 

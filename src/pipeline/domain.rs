@@ -1,65 +1,46 @@
 //! The writer of one domain in one epoch and one run: its chunk index, its packs, and the packs it refers to.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use super::context::{EpochTarget, PipelineContext};
+use super::piece::{PreparedChunk, hash_and_compress};
+use super::{PipelineError, chunk_index::ChunkIndex, chunk_ref::ChunkRef, packer::Packer};
 use crate::format::derive::{ChunkKind, DomainKey};
-use crate::format::ids::{NameId, ObjectHash};
-use crate::format::list::Part;
-use crate::format::pack::PackClass;
 use crate::format::pack_refs::{PackName, PackRefs};
-use crate::runtime::kill_point;
-
-use super::PipelineError;
-use super::engine::{Engine, EpochTarget};
-use super::packer::{ChunkRef, Packer};
-use super::piece::{Prepared, prepare};
-use super::stream::{PendingStream, StreamWriter, WrittenStream};
-use crate::pipeline::chunk_index::{ChunkIndex, place};
+use crate::format::{ids::NameId, list::Part};
+use crate::runtime::lock;
 
 /// Writes streams into one domain.
 pub struct DomainWriter {
-    engine: Engine,
+    context: PipelineContext,
     target: EpochTarget,
     id: NameId,
     key: Arc<DomainKey>,
-    known: Arc<Mutex<ChunkIndex>>,
+    index: Arc<Mutex<ChunkIndex>>,
     packer: Arc<Packer>,
-    needs: Mutex<HashSet<PackName>>,
-}
-
-/// The result of writing a domain in a run.
-#[derive(Debug)]
-pub struct WrittenDomain {
-    /// The streams, in the order in which they were passed in.
-    pub streams: Vec<WrittenStream>,
-    /// The packs that the streams refer to.
-    pub needs: PackRefs,
-    /// The index objects of this run.
-    pub index: Vec<ObjectHash>,
-    /// The number of packs that this run stored.
-    pub packs: u64,
+    pack_refs: Mutex<HashSet<PackName>>,
 }
 
 impl DomainWriter {
-    /// Creates a writer for the domain `id` of `target`. The chunks in `known` are already stored.
+    /// Creates a writer for the domain `id` of `target`. The chunks in `index` are already stored.
     #[must_use]
     pub fn new(
-        engine: Engine,
+        context: PipelineContext,
         target: EpochTarget,
         id: NameId,
         key: DomainKey,
-        known: ChunkIndex,
+        index: ChunkIndex,
     ) -> Arc<Self> {
-        let (key, known) = (Arc::new(key), Arc::new(Mutex::new(known)));
-        let packer = Arc::new(Packer::new(engine.clone(), target.clone(), id, key.clone(), known.clone()));
-        Arc::new(Self { engine, target, id, key, known, packer, needs: Mutex::default() })
+        let (key, index) = (Arc::new(key), Arc::new(Mutex::new(index)));
+        let packer = Arc::new(Packer::new(context.clone(), target.clone(), id, key.clone(), index.clone()));
+        Arc::new(Self { context, target, id, key, index, packer, pack_refs: Mutex::default() })
     }
 
     /// Returns the run's shared engine.
     #[must_use]
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn context(&self) -> &PipelineContext {
+        &self.context
     }
 
     /// Returns the domain's key.
@@ -82,61 +63,45 @@ impl DomainWriter {
 
     /// Returns the index of stored chunks.
     #[must_use]
-    pub fn known(&self) -> &Arc<Mutex<ChunkIndex>> {
-        &self.known
+    pub fn chunk_index(&self) -> &Arc<Mutex<ChunkIndex>> {
+        &self.index
     }
 
     /// Takes the chunk index out of a finished domain and leaves an empty one.
     #[must_use]
-    pub fn take_known(&self) -> ChunkIndex {
-        let none = ChunkIndex::new(0, self.engine.reporter().clone());
-        std::mem::replace(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner), none)
+    pub fn take_chunk_index(&self) -> ChunkIndex {
+        let none = ChunkIndex::new(0, self.context.reporter().clone());
+        std::mem::replace(&mut lock(&self.index), none)
+    }
+
+    pub(super) fn take_pack_refs(&self) -> PackRefs {
+        let packs = std::mem::take(&mut *lock(&self.pack_refs));
+        PackRefs::new(packs.into_iter().collect())
     }
 
     pub(super) fn packer(&self) -> &Arc<Packer> {
         &self.packer
     }
 
-    pub(super) fn need(&self, pack: PackName) {
-        self.needs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack);
-    }
-
-    /// Starts a new stream.
-    #[must_use]
-    pub fn stream(self: &Arc<Self>) -> StreamWriter {
-        StreamWriter::new(self.clone())
+    pub(super) fn add_pack_ref(&self, pack: PackName) {
+        lock(&self.pack_refs).insert(pack);
     }
 
     /// Stores one chunk, unless it is already stored.
     pub async fn put_chunk(&self, kind: ChunkKind, bytes: Vec<u8>) -> Result<ChunkRef, PipelineError> {
-        let _permit = self.engine.jobs().take(bytes.len() as u64 * 3).await?;
-        let (key, codec, known) = (self.key.clone(), self.engine.codec().clone(), self.known.clone());
-        let workers = self.engine.runtime().workers;
-        match workers.run(move || prepare(kind, &bytes, &key, &codec, &known)).await? {
-            Prepared::Known(chunk) => Ok(chunk),
-            Prepared::Frame(frame) => self.packer.append(frame).await,
+        let _permit = self.context.jobs().take(bytes.len() as u64 * 3).await?;
+        let (key, codec, index) = (self.key.clone(), self.context.codec().clone(), self.index.clone());
+        let workers = self.context.runtime().workers;
+        match workers.run(move || hash_and_compress(kind, &bytes, &key, &codec, &index)).await? {
+            PreparedChunk::Stored(chunk) => Ok(chunk),
+            PreparedChunk::New(frame) => self.packer.append(frame).await,
         }
     }
 
     /// Stops early: writes an index object for the packs that the store has acknowledged, and
     /// drops the uploads in progress.
-    pub async fn leave(&self) -> Result<(), PipelineError> {
-        self.packer.leave().await
-    }
-
-    /// Finishes the domain. When this returns, everything is stored and acknowledged.
-    pub async fn finish(&self, streams: Vec<PendingStream>) -> Result<WrittenDomain, PipelineError> {
-        self.packer.flush(PackClass::Data).await?;
-        self.packer.settle().await?;
-        let mut settled = Vec::with_capacity(streams.len());
-        for stream in streams {
-            settled.push(stream.settle(self).await?);
-        }
-        kill_point("backup.lists.settled");
-        let (index, packs) = self.packer.finish().await?;
-        let streams = settled.into_iter().map(|stream| stream.finish(self)).collect::<Result<_, _>>()?;
-        let needs = std::mem::take(&mut *self.needs.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(WrittenDomain { streams, needs: PackRefs::new(needs.into_iter().collect()), index, packs })
+    pub async fn abort(&self) -> Result<(), PipelineError> {
+        self.packer.abort().await
     }
 
     /// Returns the entry that the body has for a part of a list or catalog. The part's pack must be sealed.
@@ -146,14 +111,14 @@ impl DomainWriter {
         start: u64,
         first: Option<Vec<u8>>,
     ) -> Result<Part, PipelineError> {
-        let place = place(chunk).ok_or(PipelineError::Bug("a part whose pack is open"))?;
-        self.need(place.pack);
+        let location = chunk.location().ok_or(PipelineError::Bug("a part whose pack is open"))?;
+        self.add_pack_ref(location.pack);
         Ok(Part {
-            pack: place.pack.hash,
-            pack_size: place.pack.size,
-            offset: place.offset,
-            length: place.length,
-            plain_length: place.plain,
+            pack: location.pack.hash,
+            pack_size: location.pack.size,
+            offset: location.offset,
+            length: location.length,
+            plain_length: location.plain,
             id: chunk.id,
             start,
             first: first.map(crate::format::name::Name),

@@ -4,86 +4,42 @@
 //! block. Both are verified by the chunk's id before a byte is returned: until then, all bytes
 //! from the store count as hostile.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
-
-use crate::format::container::{ContainerError, DataIdentity, Head, Key, MAX_HEADER, Window, open};
-use crate::format::derive::{ChunkKind, DomainKey};
-use crate::format::ids::{ChunkId, NameId, ObjectHash};
-use crate::format::layout::{Class, EpochPath, ObjectKey};
-use crate::format::list::Place;
-use crate::format::pack::{MAX_PACK, TableEntry, read_table};
-use crate::format::pack_refs::PackName;
-use crate::runtime::Workers;
-use crate::store::{MAX_OBJECT, Store, StoreError};
 
 use super::codec::{Codec, CodecError};
-use crate::pipeline::chunk_index::SpillError;
-use crate::pipeline::fallback::CopyFinder;
+use super::{ReadError, fallback::CopyFinder, shared_cache::SharedCache};
+use crate::format::container::{
+    ContainerError, ContainerHead, ContainerKey, DataIdentity, MAX_HEADER, ObjectRange, open,
+};
+use crate::format::derive::{ChunkKind, DomainKey};
+use crate::format::ids::{ChunkId, NameId, ObjectHash};
+use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
+use crate::format::pack::{MAX_PACK, TableEntry, read_table};
+use crate::format::{list::ChunkLocation, pack_refs::PackName};
+use crate::runtime::{Workers, lock};
+use crate::store::{MAX_OBJECT, Store};
 
 /// The bytes of a pack that a ranged read requests first: enough for a header with an X25519
 /// stanza and the random stanza that some writers add.
 const FIRST_BYTES: u64 = 1024;
 
 /// A pack is read whole if at least one n-th of it is needed, with this n; otherwise by ranges.
-pub(super) const WHOLE_FROM: u64 = 4;
+pub(super) const WHOLE_PACK_DIVISOR: u64 = 4;
 
 /// The number of other copies of a chunk that are tried.
 const MAX_COPIES: usize = 4;
 
-/// An error while reading a chunk.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The store returned an error.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The stored object is not the one that was written.
-    #[error("{object} is damaged: {what}")]
-    Damaged {
-        /// The object's key.
-        object: String,
-        /// The symptom of the damage.
-        what: String,
-    },
-    /// A list or catalog of the snapshot is not one that a writer makes.
-    #[error("the snapshot's {what} is malformed")]
-    Malformed {
-        /// The part of the snapshot.
-        what: String,
-    },
-    /// The temporary file of the index could not be read.
-    #[error(transparent)]
-    Spill(#[from] SpillError),
-    /// The run was cancelled.
-    #[error("the run is ending")]
-    Ended,
-}
-
-impl ReadError {
-    /// True if the data is damaged or missing, false if it cannot be reached.
-    #[must_use]
-    pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Damaged { .. } | Self::Malformed { .. } => true,
-            Self::Store(error) => error.kind.is_absence(),
-            Self::Spill(_) | Self::Ended => false,
-        }
-    }
-}
-
 /// The way in which a pack is read for the next slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum ReadMode {
     /// As one object, which stays cached.
     Whole,
     /// Frame by frame, as ranges.
     Ranged,
 }
-
-type Shared<T> = Arc<OnceCell<T>>;
 
 /// Reads chunks of one domain of one epoch.
 pub struct Fetcher {
@@ -94,10 +50,10 @@ pub struct Fetcher {
     key: Arc<DomainKey>,
     codec: Codec,
     workers: Workers,
-    healer: Option<CopyFinder>,
-    packs: Mutex<Cache<ObjectHash, Arc<Vec<u8>>>>,
-    chunks: Mutex<Cache<ChunkId, Bytes>>,
-    heads: Mutex<Cache<ObjectHash, Head>>,
+    copy_finder: Option<CopyFinder>,
+    packs: Mutex<SharedCache<ObjectHash, Arc<Vec<u8>>>>,
+    chunks: Mutex<SharedCache<ChunkId, Bytes>>,
+    heads: Mutex<SharedCache<ObjectHash, ContainerHead>>,
     /// Packs that were fetched whole, each with the bytes requested from it since its eviction. 40
     /// bytes a pack.
     fetched: Mutex<HashMap<ObjectHash, u64>>,
@@ -123,24 +79,24 @@ impl Fetcher {
             key,
             codec: Codec::new(0, false),
             workers,
-            healer: None,
-            packs: Mutex::new(Cache::new(memory / 2)),
-            chunks: Mutex::new(Cache::new(memory / 8)),
-            heads: Mutex::new(Cache::new(1 << 20)),
+            copy_finder: None,
+            packs: Mutex::new(SharedCache::new(memory / 2)),
+            chunks: Mutex::new(SharedCache::new(memory / 8)),
+            heads: Mutex::new(SharedCache::new(1 << 20)),
             fetched: Mutex::default(),
         }
     }
 
     /// Makes the fetcher look for copies of chunks whose pack is damaged.
     #[must_use]
-    pub fn with_healer(self, healer: CopyFinder) -> Self {
-        Self { healer: Some(healer), ..self }
+    pub fn with_copy_finder(self, copy_finder: CopyFinder) -> Self {
+        Self { copy_finder: Some(copy_finder), ..self }
     }
 
     /// Returns the object key of a pack of this domain.
     #[must_use]
     pub fn pack_key(&self, pack: &ObjectHash) -> ObjectKey {
-        self.path.in_domain(self.domain, Class::Pack, *pack)
+        self.path.in_domain(self.domain, ObjectClass::Pack, *pack)
     }
 
     /// Returns the key of this domain.
@@ -153,34 +109,37 @@ impl Fetcher {
     pub async fn chunk(
         &self,
         kind: ChunkKind,
-        place: Place,
+        location: ChunkLocation,
         id: ChunkId,
-        manner: Manner,
+        mode: ReadMode,
     ) -> Result<Bytes, ReadError> {
-        let cell = lock(&self.chunks).entry(id);
-        let chunk = cell.get_or_try_init(|| self.decode_or_heal(kind, place, id, manner)).await?.clone();
-        lock(&self.chunks).settle(&id, chunk.len() as u64);
+        let cell = lock(&self.chunks).cell(id);
+        let chunk =
+            cell.get_or_try_init(|| self.decode_or_find_copy(kind, location, id, mode)).await?.clone();
+        lock(&self.chunks).set_size(&id, chunk.len() as u64);
         Ok(chunk)
     }
 
     /// Decodes a chunk from its listed place or, if that is damaged, from another copy in the
     /// index. The chunk's id verifies a copy as well as the original.
-    async fn decode_or_heal(
+    async fn decode_or_find_copy(
         &self,
         kind: ChunkKind,
-        place: Place,
+        location: ChunkLocation,
         id: ChunkId,
-        manner: Manner,
+        mode: ReadMode,
     ) -> Result<Bytes, ReadError> {
-        let first = match self.decode(kind, place, id, manner).await {
+        let first = match self.decode(kind, location, id, mode).await {
             Err(error) if error.is_damage() => error,
             result => return result,
         };
-        let Some(healer) = &self.healer else { return Err(first) };
-        let mut bad = place.pack.hash;
+        let Some(copy_finder) = &self.copy_finder else { return Err(first) };
+        let mut bad = location.pack.hash;
         for _ in 0..MAX_COPIES {
-            let Some(copy) = healer.elsewhere(&id, place.plain, bad).await? else { return Err(first) };
-            match self.decode(kind, copy, id, Manner::Ranged).await {
+            let Some(copy) = copy_finder.find_copy(&id, location.plain, bad).await? else {
+                return Err(first);
+            };
+            match self.decode(kind, copy, id, ReadMode::Ranged).await {
                 Err(error) if error.is_damage() => bad = copy.pack.hash,
                 result => return result,
             }
@@ -191,30 +150,31 @@ impl Fetcher {
     async fn decode(
         &self,
         kind: ChunkKind,
-        place: Place,
+        location: ChunkLocation,
         id: ChunkId,
-        manner: Manner,
+        mode: ReadMode,
     ) -> Result<Bytes, ReadError> {
-        let length = place.length as usize;
-        let prover = self.prover(&place.pack.hash);
-        let prove = move |frame: &[u8]| prover.plain(frame, place.plain, kind, id, "the snapshot");
-        if manner == Manner::Whole && self.is_worth_whole(place.pack, u64::from(place.length)) {
-            let pack = self.whole(place.pack).await?;
-            let object = self.pack_key(&place.pack.hash);
+        let length = location.length as usize;
+        let verifier = self.verifier(&location.pack.hash);
+        let verify =
+            move |frame: &[u8]| verifier.decode_verified(frame, location.plain, kind, id, "the snapshot");
+        if mode == ReadMode::Whole && self.is_worth_whole(location.pack, u64::from(location.length)) {
+            let pack = self.whole(location.pack).await?;
+            let object = self.pack_key(&location.pack.hash);
             return self
                 .workers
                 .run(move || {
-                    let start = place.offset as usize;
+                    let start = location.offset as usize;
                     let frame = start.checked_add(length).and_then(|end| pack.get(start..end));
-                    prove(frame.ok_or_else(|| ReadError::Damaged {
+                    verify(frame.ok_or_else(|| ReadError::Damaged {
                         object: object.to_string(),
                         what: "the snapshot names bytes past its end".into(),
                     })?)
                 })
                 .await;
         }
-        let frame = self.range(place.pack, u64::from(place.offset), length).await?;
-        self.workers.run(move || prove(&frame)).await
+        let frame = self.range(location.pack, u64::from(location.offset), length).await?;
+        self.workers.run(move || verify(&frame)).await
     }
 
     /// True if a pack should be fetched whole for the next `length` bytes. A pack that was fetched
@@ -230,23 +190,23 @@ impl Fetcher {
             return true;
         };
         *wanted += length;
-        let enough = *wanted >= pack.size / WHOLE_FROM;
+        let enough = *wanted >= pack.size / WHOLE_PACK_DIVISOR;
         if enough {
             *wanted = 0;
         }
         enough
     }
 
-    fn prover(&self, pack: &ObjectHash) -> Prover {
-        Prover { codec: self.codec.clone(), key: self.key.clone(), object: self.pack_key(pack) }
+    fn verifier(&self, pack: &ObjectHash) -> ChunkVerifier {
+        ChunkVerifier { codec: self.codec.clone(), key: self.key.clone(), object: self.pack_key(pack) }
     }
 
     /// Returns the plaintext of a whole pack from the cache, and fetches it if needed.
     async fn whole(&self, pack: PackName) -> Result<Arc<Vec<u8>>, ReadError> {
-        let cell = lock(&self.packs).entry(pack.hash);
+        let cell = lock(&self.packs).cell(pack.hash);
         let plaintext =
             cell.get_or_try_init(|| async { self.open_pack(pack).await.map(Arc::new) }).await?.clone();
-        lock(&self.packs).settle(&pack.hash, plaintext.len() as u64);
+        lock(&self.packs).set_size(&pack.hash, plaintext.len() as u64);
         Ok(plaintext)
     }
 
@@ -258,28 +218,26 @@ impl Fetcher {
         let job = move || {
             let damaged = |what: String| ReadError::Damaged { object: object.to_string(), what };
             if ObjectHash::of(&bytes) != pack.hash {
-                return Err(damaged("its SHA-256 is not its name".into()));
+                return Err(damaged("its SHA-256 differs from its name".into()));
             }
-            open(&bytes, &Key::Identity(&identity), MAX_PACK as u64 + (8 << 20))
+            open(&bytes, &ContainerKey::Identity(&identity), MAX_PACK as u64 + (8 << 20))
                 .map_err(|error| damaged(container_text(&error)))
         };
         self.workers.run(job).await
     }
 
-    /// Opens a whole pack, verifies every chunk in it by its id, and returns its table.
-    ///
-    /// # Errors
-    /// The first damage found in it.
-    pub async fn prove(&self, pack: PackName) -> Result<Vec<TableEntry>, ReadError> {
+    /// Opens a whole pack, verifies every chunk in it by its id, and returns its table. Fails
+    /// with the first damage found.
+    pub async fn verify_pack(&self, pack: PackName) -> Result<Vec<TableEntry>, ReadError> {
         let plaintext = self.open_pack(pack).await?;
-        let prover = self.prover(&pack.hash);
+        let verifier = self.verifier(&pack.hash);
         let job = move || {
-            let table = read_table(&plaintext).map_err(|error| prover.damaged(error.to_string()))?;
+            let table = read_table(&plaintext).map_err(|error| verifier.damaged(error.to_string()))?;
             for entry in &table {
                 let start = entry.offset as usize;
                 // `read_table` checked the table against the pack's length.
                 let frame = plaintext.get(start..start + entry.length as usize).unwrap_or_default();
-                prover.plain(frame, entry.plain, entry.kind, entry.id, "its table")?;
+                verifier.decode_verified(frame, entry.plain, entry.kind, entry.id, "its table")?;
             }
             Ok(table)
         };
@@ -290,12 +248,12 @@ impl Fetcher {
     async fn range(&self, pack: PackName, start: u64, length: usize) -> Result<Vec<u8>, ReadError> {
         let object = self.pack_key(&pack.hash);
         let damaged = |what: &str| ReadError::Damaged { object: object.to_string(), what: what.to_owned() };
-        let cell = lock(&self.heads).entry(pack.hash);
+        let cell = lock(&self.heads).cell(pack.hash);
         let head = cell
             .get_or_try_init(|| async {
                 for most in [FIRST_BYTES, MAX_HEADER] {
                     let first = self.store.get_range(&object, 0..most.min(pack.size)).await?;
-                    if let Some(head) = Head::parse(&first) {
+                    if let Some(head) = ContainerHead::parse(&first) {
                         return Ok(head);
                     }
                 }
@@ -303,13 +261,13 @@ impl Fetcher {
             })
             .await?
             .clone();
-        lock(&self.heads).settle(&pack.hash, 512);
+        lock(&self.heads).set_size(&pack.hash, 512);
         let range = head.sealed_range(start, start + length as u64, pack.size);
         if range.is_empty() {
             return Err(damaged("the snapshot names bytes past its end"));
         }
         let bytes = self.store.get_range(&object, range.clone()).await?;
-        let window = Window { offset: range.start, bytes, size: pack.size };
+        let window = ObjectRange { offset: range.start, bytes, size: pack.size };
         let identity = self.identity.clone();
         let opened = self.workers.run(move || head.open_range(&identity, &window, start, length)).await;
         opened.map_err(|error| damaged(&container_text(&error)))
@@ -317,20 +275,20 @@ impl Fetcher {
 }
 
 /// Verifies the chunks of one pack.
-struct Prover {
+struct ChunkVerifier {
     codec: Codec,
     key: Arc<DomainKey>,
     object: ObjectKey,
 }
 
-impl Prover {
+impl ChunkVerifier {
     fn damaged(&self, what: String) -> ReadError {
         ReadError::Damaged { object: self.object.to_string(), what }
     }
 
     /// Decodes a chunk's frame to `length` bytes and verifies them against `id`; `namer` is the
     /// source of the id in messages.
-    fn plain(
+    fn decode_verified(
         &self,
         frame: &[u8],
         length: u32,
@@ -357,88 +315,8 @@ fn container_text(error: &ContainerError) -> String {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl std::fmt::Debug for Fetcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Fetcher({}d/{})", self.path.prefix(), self.domain)
-    }
-}
-
-/// A cache whose values several readers can await together. The least recently used values are evicted first.
-struct Cache<K, V> {
-    most: u64,
-    held: u64,
-    cells: HashMap<K, (Shared<V>, u64)>,
-    order: VecDeque<K>,
-}
-
-impl<K: Copy + Eq + std::hash::Hash, V> Cache<K, V> {
-    fn new(most: u64) -> Self {
-        Self { most, held: 0, cells: HashMap::new(), order: VecDeque::new() }
-    }
-
-    fn has(&self, key: &K) -> bool {
-        self.cells.contains_key(key)
-    }
-
-    /// Returns the cell of a key; the first reader fills it.
-    fn entry(&mut self, key: K) -> Shared<V> {
-        if let Some((cell, _)) = self.cells.get(&key) {
-            let cell = cell.clone();
-            if let Some(at) = self.order.iter().rposition(|other| *other == key) {
-                self.order.remove(at);
-            }
-            self.order.push_back(key);
-            return cell;
-        }
-        let cell: Shared<V> = Arc::default();
-        self.cells.insert(key, (cell.clone(), 0));
-        self.order.push_back(key);
-        cell
-    }
-
-    /// Records that the value of `key` takes `bytes`, and evicts other values until all fit.
-    fn settle(&mut self, key: &K, bytes: u64) {
-        if let Some((_, held)) = self.cells.get_mut(key) {
-            self.held = self.held - *held + bytes;
-            *held = bytes;
-        }
-        let mut looked_at = 0;
-        while self.held > self.most && looked_at < self.order.len() {
-            let Some(oldest) = self.order.pop_front() else { return };
-            // A cell that is being filled, and the one just filled, are kept.
-            let filled = self.cells.get(&oldest).is_some_and(|(cell, _)| cell.initialized());
-            if oldest == *key || !filled {
-                self.order.push_back(oldest);
-                looked_at += 1;
-            } else if let Some((_, bytes)) = self.cells.remove(&oldest) {
-                self.held -= bytes;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn least_recently_used_value_is_evicted_first() {
-        let mut cache: Cache<u8, u8> = Cache::new(100);
-        for key in 0..3 {
-            cache.entry(key).set(key).unwrap();
-            cache.settle(&key, 40);
-        }
-        assert!(!cache.cells.contains_key(&0) && cache.held == 80);
-        cache.entry(1);
-        cache.entry(3).set(3).unwrap();
-        cache.settle(&3, 40);
-        assert!(cache.cells.contains_key(&1) && !cache.cells.contains_key(&2));
-        cache.entry(4).set(4).unwrap();
-        cache.settle(&4, 1000);
-        assert!(cache.cells.contains_key(&4), "one that is larger than the cache can still be used");
     }
 }

@@ -10,14 +10,14 @@ use super::PipelineError;
 /// x86_64 Linux, rounded up.
 const FIXED: u64 = 36 << 20;
 /// The smallest budget that the stages can work with.
-const LEAST: u64 = 24 << 20;
+const MIN_STAGES: u64 = 24 << 20;
 /// The number of packs open at once: two for data, so that neighbours in a stream do not stay
 /// neighbours in a pack, and one for metadata.
 pub const OPEN_PACKS: u64 = 3;
 
 /// The division of a memory budget. All sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct MemoryLimits {
     /// The most resident memory of the process.
     pub memory: u64,
     /// The size at which packs are closed.
@@ -32,11 +32,11 @@ pub struct Limits {
     pub read: u64,
 }
 
-impl Limits {
+impl MemoryLimits {
     /// Divides `memory`. `largest_pack` is the pack size of the epoch (16 MiB by default).
     #[must_use]
     pub fn divide(memory: u64, largest_pack: u64) -> Self {
-        let free = memory.saturating_sub(FIXED).max(LEAST);
+        let free = memory.saturating_sub(FIXED).max(MIN_STAGES);
         // Half of the budget for packs (docs/format.md), for at least five: three open, two being uploaded.
         let for_packs = free / 2;
         let pack = (for_packs / (OPEN_PACKS + 2)).clamp(1 << 20, largest_pack) & !((1 << 20) - 1);
@@ -47,7 +47,7 @@ impl Limits {
 
 /// A limit on the bytes held at once. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Budget {
+pub struct MemoryBudget {
     permits: Arc<Semaphore>,
     most: u32,
 }
@@ -55,7 +55,7 @@ pub struct Budget {
 /// The bytes of one permit: 4 KiB, so that 32 bits can count any budget.
 const UNIT: u64 = 4096;
 
-impl Budget {
+impl MemoryBudget {
     /// Creates a budget of `bytes`.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
@@ -78,12 +78,12 @@ mod tests {
     #[test]
     fn divided_budget_stays_within_limit() {
         for memory in [64u64, 128, 256, 1024, 8192] {
-            let limits = Limits::divide(memory << 20, 16 << 20);
+            let limits = MemoryLimits::divide(memory << 20, 16 << 20);
             let sum = limits.pack * limits.packs + limits.jobs + limits.index;
-            assert!(sum <= (memory << 20).max(FIXED + LEAST), "{memory} MiB: {limits:?}");
+            assert!(sum <= (memory << 20).max(FIXED + MIN_STAGES), "{memory} MiB: {limits:?}");
             assert!(limits.packs > OPEN_PACKS, "room for a pack under way: {limits:?}");
         }
-        assert_eq!(Limits::divide(128 << 20, 16 << 20).pack, 9 << 20);
-        assert_eq!(Limits::divide(1 << 30, 16 << 20).pack, 16 << 20);
+        assert_eq!(MemoryLimits::divide(128 << 20, 16 << 20).pack, 9 << 20);
+        assert_eq!(MemoryLimits::divide(1 << 30, 16 << 20).pack, 16 << 20);
     }
 }

@@ -6,23 +6,24 @@
 //! ```
 //!
 //! Code that waits is async; code that computes or blocks runs as a short job on a worker.
-//! [`limits::Limits`] bounds memory by dividing one budget.
+//! [`limits::MemoryLimits`] bounds memory by dividing one budget.
 
 pub mod chunk_index;
+pub mod chunk_ref;
 pub mod chunker;
 pub mod codec;
+pub mod context;
 pub mod domain;
-pub mod engine;
 pub mod fallback;
 pub mod fetch;
 pub mod limits;
 pub mod packer;
 pub mod piece;
 pub mod reader;
+mod shared_cache;
 pub mod stream;
 
-use crate::format::cache::CacheError;
-use crate::format::container::ContainerError;
+use crate::format::{cache::CacheError, container::ContainerError};
 use crate::store::StoreError;
 
 /// The error of a source, passed on unchanged.
@@ -55,4 +56,44 @@ pub enum PipelineError {
     /// An invariant between parts of kbak was broken.
     #[error("a bug in kbak: {0}")]
     Bug(&'static str),
+}
+
+/// An error while reading a chunk.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The store returned an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored object is not the one that was written.
+    #[error("{object} is damaged: {what}")]
+    Damaged {
+        /// The object's key.
+        object: String,
+        /// The symptom of the damage.
+        what: String,
+    },
+    /// A list or catalog of the snapshot is not one that a writer makes.
+    #[error("the snapshot's {what} is malformed")]
+    Malformed {
+        /// The part of the snapshot.
+        what: String,
+    },
+    /// The temporary file of the index could not be read.
+    #[error(transparent)]
+    Spill(#[from] chunk_index::SpillError),
+    /// The run was cancelled.
+    #[error("the run is ending")]
+    Ended,
+}
+
+impl ReadError {
+    /// True if the data is damaged or missing, false if it cannot be reached.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Malformed { .. } => true,
+            Self::Store(error) => error.kind.is_absence(),
+            Self::Spill(_) | Self::Ended => false,
+        }
+    }
 }

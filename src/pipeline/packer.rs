@@ -1,67 +1,28 @@
 //! Fills packs with chunks, seals and uploads them, and writes their index objects.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::PipelineError;
+use super::chunk_index::{ChunkIndex, index_id};
+use super::chunk_ref::{ChunkRef, PackRef};
+use super::context::{EpochTarget, PipelineContext};
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES};
 use crate::format::pack::{PackBuilder, PackClass, SealedPack};
 use crate::format::pack_refs::PackName;
-use crate::runtime::kill_point;
-
-use super::PipelineError;
-use super::engine::{Engine, EpochTarget};
-use crate::pipeline::chunk_index::{ChunkIndex, short};
+use crate::runtime::{kill_point, lock};
 
 /// The number of acknowledged packs after which an index object is written. A crash leaves no
 /// more than these unindexed.
 pub const PACKS_PER_INDEX: usize = 16;
 
-/// A reference to a pack, whose name is set when the pack is sealed.
-#[derive(Debug, Clone)]
-pub struct PackRef(Arc<OnceLock<PackName>>);
-
-impl PackRef {
-    fn open() -> Self {
-        Self(Arc::default())
-    }
-
-    /// Creates a reference to a pack that is already stored.
-    #[must_use]
-    pub fn stored(name: PackName) -> Self {
-        let pack = Self::open();
-        let _ = pack.0.set(name);
-        pack
-    }
-
-    /// Returns the pack's name, or none before the pack is sealed.
-    #[must_use]
-    pub fn name(&self) -> Option<PackName> {
-        self.0.get().copied()
-    }
-}
-
-/// A reference to a chunk in a pack.
-#[derive(Debug, Clone)]
-pub struct ChunkRef {
-    /// The pack.
-    pub pack: PackRef,
-    /// The chunk's id.
-    pub id: ChunkId,
-    /// The offset of its frame in the pack's plaintext.
-    pub offset: u32,
-    /// The length of its frame in bytes.
-    pub length: u32,
-    /// The length of its plaintext in bytes.
-    pub plain: u32,
-}
-
 /// A chunk that is not yet in a pack.
 #[derive(Debug)]
-pub struct Frame {
+pub struct EncodedChunk {
     /// The kind of content.
     pub kind: ChunkKind,
     /// The chunk's id.
@@ -80,11 +41,11 @@ struct OpenPack {
 
 /// The open packs of one domain.
 pub struct Packer {
-    engine: Engine,
+    context: PipelineContext,
     epoch: EpochTarget,
     domain: NameId,
     key: Arc<DomainKey>,
-    known: Arc<Mutex<ChunkIndex>>,
+    index: Arc<Mutex<ChunkIndex>>,
     data: [tokio::sync::Mutex<Option<OpenPack>>; 2],
     metadata: tokio::sync::Mutex<Option<OpenPack>>,
     uploads: Mutex<Vec<AbortOnDropHandle<Result<(), PipelineError>>>>,
@@ -103,18 +64,18 @@ impl Packer {
     /// Creates a packer without open packs.
     #[must_use]
     pub fn new(
-        engine: Engine,
+        context: PipelineContext,
         epoch: EpochTarget,
         domain: NameId,
         key: Arc<DomainKey>,
-        known: Arc<Mutex<ChunkIndex>>,
+        index: Arc<Mutex<ChunkIndex>>,
     ) -> Self {
         Self {
-            engine,
+            context,
             epoch,
             domain,
             key,
-            known,
+            index,
             data: Default::default(),
             metadata: Default::default(),
             uploads: Mutex::default(),
@@ -127,7 +88,7 @@ impl Packer {
             PackClass::Metadata => &self.metadata,
             // The slot is random: neighbours in a stream do not stay neighbours in a pack, so the size of
             // a pack reveals less about a file (restic #5291).
-            PackClass::Data => &self.data[usize::from(self.engine.runtime().random::<1>()[0] & 1)],
+            PackClass::Data => &self.data[usize::from(self.context.runtime().random::<1>()[0] & 1)],
         }
     }
 
@@ -135,16 +96,16 @@ impl Packer {
     ///
     /// Runs in a task of its own: when a stream fails, its pending work is dropped, but the open
     /// pack also holds chunks of other streams.
-    pub async fn append(self: &Arc<Self>, frame: Frame) -> Result<ChunkRef, PipelineError> {
+    pub async fn append(self: &Arc<Self>, frame: EncodedChunk) -> Result<ChunkRef, PipelineError> {
         let this = self.clone();
         let task = async move { this.append_whole(frame).await };
         joined(tokio::spawn(task).await)
     }
 
-    async fn append_whole(&self, frame: Frame) -> Result<ChunkRef, PipelineError> {
+    async fn append_whole(&self, frame: EncodedChunk) -> Result<ChunkRef, PipelineError> {
         let class = PackClass::of(frame.kind);
         let mut slot = self.slot(class).lock().await;
-        if let Some(found) = self.known().find(&frame.id, frame.plain)? {
+        if let Some(found) = self.index().find(&frame.id, frame.plain)? {
             return Ok(found);
         }
         if let Some(full) = slot.take_if(|open| !open.builder.fits(frame.bytes.len())) {
@@ -153,13 +114,13 @@ impl Packer {
         let open = match slot.take() {
             Some(open) => open,
             None => {
-                let permit = self.engine.pack_permit().await?;
-                let target = usize::try_from(self.engine.limits().pack).unwrap_or(usize::MAX);
+                let permit = self.context.pack_permit().await?;
+                let target = usize::try_from(self.context.limits().pack).unwrap_or(usize::MAX);
                 let builder = PackBuilder::new(&self.epoch.recipient, target)?;
                 OpenPack { builder, name: PackRef::open(), permit }
             }
         };
-        let workers = self.engine.runtime().workers;
+        let workers = self.context.runtime().workers;
         let (open, chunk) = workers
             .run(move || {
                 let mut open = open;
@@ -170,38 +131,39 @@ impl Packer {
             })
             .await?;
         *slot = Some(open);
-        self.known().add(chunk.clone());
+        self.index().add(chunk.clone());
         Ok(chunk)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, ChunkIndex> {
-        lock(&self.known)
+    fn index(&self) -> std::sync::MutexGuard<'_, ChunkIndex> {
+        lock(&self.index)
     }
 
     /// Seals a pack and uploads it in the background.
     fn close(&self, open: OpenPack, class: PackClass) -> Result<(), PipelineError> {
-        let (engine, epoch, domain) = (self.engine.clone(), self.epoch.clone(), self.domain);
-        let (key, known, acknowledged) = (self.key.clone(), self.known.clone(), self.acknowledged.clone());
+        let (context, epoch, domain) = (self.context.clone(), self.epoch.clone(), self.domain);
+        let (key, index, acknowledged) = (self.key.clone(), self.index.clone(), self.acknowledged.clone());
         let task = async move {
             let OpenPack { builder, name, permit } = open;
             let path = epoch.path;
-            let sealed = engine.runtime().workers.run(move || builder.seal(&path, domain)).await?;
+            let sealed = context.runtime().workers.run(move || builder.seal(&path, domain)).await?;
             let SealedPack { object, hash, size, table } = sealed;
-            let _ = name.0.set(PackName { hash, size });
+            name.set_name(PackName { hash, size });
             kill_point("backup.pack.sealed");
-            engine.put(&object).await?;
-            engine.reporter().stored(size, true);
+            context.put(&object).await?;
+            context.reporter().stored(size, true);
+            tracing::debug!(pack = %hash, size, chunks = table.len(), "pack stored");
             kill_point("backup.pack.stored");
             drop(object);
             drop(permit);
             let pack = IndexedPack { hash, size, class };
-            lock(&known).acknowledge(&pack, &table);
+            lock(&index).acknowledge(&pack, &table);
             let mut acknowledged = acknowledged.lock().await;
             acknowledged.add(pack, &table);
             if acknowledged.unindexed.packs.len() >= PACKS_PER_INDEX
                 || acknowledged.unindexed.entries.len() >= MAX_ENTRIES / 2
             {
-                acknowledged.write(&engine, &epoch, domain, &key).await?;
+                acknowledged.write(&context, &epoch, domain, &key).await?;
             }
             Ok(())
         };
@@ -238,7 +200,7 @@ impl Packer {
     }
 
     /// Waits until the store has acknowledged all packs closed so far.
-    pub async fn settle(&self) -> Result<(), PipelineError> {
+    pub async fn wait_for_uploads(&self) -> Result<(), PipelineError> {
         loop {
             let upload = lock(&self.uploads).pop();
             match upload {
@@ -249,9 +211,9 @@ impl Packer {
     }
 
     /// Drops the uploads in progress, and writes the index of the acknowledged packs.
-    pub async fn leave(&self) -> Result<(), PipelineError> {
+    pub async fn abort(&self) -> Result<(), PipelineError> {
         lock(&self.uploads).clear();
-        self.acknowledged.lock().await.write(&self.engine, &self.epoch, self.domain, &self.key).await
+        self.acknowledged.lock().await.write(&self.context, &self.epoch, self.domain, &self.key).await
     }
 
     /// Closes all packs, waits for their uploads and writes the last index object. Returns the
@@ -259,15 +221,11 @@ impl Packer {
     pub async fn finish(&self) -> Result<(Vec<ObjectHash>, u64), PipelineError> {
         self.flush(PackClass::Data).await?;
         self.flush(PackClass::Metadata).await?;
-        self.settle().await?;
+        self.wait_for_uploads().await?;
         let mut acknowledged = self.acknowledged.lock().await;
-        acknowledged.write(&self.engine, &self.epoch, self.domain, &self.key).await?;
+        acknowledged.write(&self.context, &self.epoch, self.domain, &self.key).await?;
         Ok((acknowledged.written.clone(), acknowledged.packs))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn joined<T>(result: Result<Result<T, PipelineError>, tokio::task::JoinError>) -> Result<T, PipelineError> {
@@ -283,7 +241,7 @@ impl Acknowledged {
         let number = u32::try_from(self.unindexed.packs.len()).unwrap_or(u32::MAX);
         self.unindexed.packs.push(pack);
         self.unindexed.entries.extend(table.iter().map(|entry| IndexEntry {
-            id: short(&entry.id),
+            id: index_id(&entry.id),
             pack: number,
             offset: entry.offset,
             length: entry.length,
@@ -294,7 +252,7 @@ impl Acknowledged {
 
     async fn write(
         &mut self,
-        engine: &Engine,
+        context: &PipelineContext,
         epoch: &EpochTarget,
         domain: NameId,
         key: &Arc<DomainKey>,
@@ -304,7 +262,7 @@ impl Acknowledged {
         }
         let mut index = std::mem::take(&mut self.unindexed);
         let (path, key) = (epoch.path, key.clone());
-        let sealed = engine
+        let sealed = context
             .runtime()
             .workers
             .run(move || {
@@ -313,8 +271,8 @@ impl Acknowledged {
             })
             .await?;
         kill_point("backup.index.sealed");
-        engine.put(&sealed).await?;
-        engine.reporter().stored(sealed.bytes().len() as u64, false);
+        context.put(&sealed).await?;
+        context.reporter().stored(sealed.bytes().len() as u64, false);
         kill_point("backup.index.stored");
         self.written.push(sealed.hash());
         Ok(())

@@ -1,18 +1,14 @@
 //! The pieces of a stream that a source passes to the pipeline, in order, each with the job
 //! that makes its bytes.
 
-use crate::format::cache::NO_DIGEST;
-use crate::format::catalog::Line;
+use super::chunk_ref::{ChunkRef, PackRef};
+use super::{PipelineError, SourceError, chunk_index::ChunkIndex, codec::Codec, packer::EncodedChunk};
 use crate::format::derive::{ChunkKind, DomainKey};
-use crate::format::list::Slice;
-
-use super::SourceError;
-use super::codec::Codec;
-use super::packer::{ChunkRef, Frame, PackRef};
-use crate::pipeline::chunk_index::ChunkIndex;
+use crate::format::{cache::NO_DIGEST, catalog::CatalogLine, list::Slice};
+use crate::runtime::lock;
 
 /// A job that makes a piece's bytes on a worker. It may block on files, never on the store.
-pub type Job = Box<dyn FnOnce() -> Result<Output, SourceError> + Send>;
+pub type PieceJob = Box<dyn FnOnce() -> Result<PieceOutput, SourceError> + Send>;
 
 /// A piece of a stream: neighbouring members, or a part of a large one.
 pub struct Piece {
@@ -21,15 +17,15 @@ pub struct Piece {
     /// The most bytes that the job will hold.
     pub reserve: u64,
     /// The job that makes the bytes.
-    pub job: Job,
+    pub job: PieceJob,
 }
 
 impl Piece {
     /// Creates a piece from bytes in memory that make one chunk.
     #[must_use]
-    pub fn of_bytes(bytes: Vec<u8>, members: Vec<Member>) -> Self {
+    pub fn of_bytes(bytes: Vec<u8>, members: Vec<StreamMember>) -> Self {
         let reserve = bytes.len() as u64;
-        let job = move || Ok(Output::of_bytes(bytes, members));
+        let job = move || Ok(PieceOutput::of_bytes(bytes, members));
         Self { starts_group: false, reserve, job: Box::new(job) }
     }
 
@@ -50,29 +46,29 @@ impl std::fmt::Debug for Piece {
 /// The result of a job: at most one new chunk, and the order in which its bytes and stored
 /// ones make the piece.
 #[derive(Debug, Default)]
-pub struct Output {
+pub struct PieceOutput {
     /// The new bytes: at most [`crate::format::pack::MAX_CHUNK`], possibly none.
-    pub fresh: Vec<u8>,
+    pub data: Vec<u8>,
     /// The runs that make the piece, in order.
-    pub runs: Vec<Run>,
-    /// The members that start in the piece, or end in it (see [`Member::at`]), in order.
-    pub members: Vec<Member>,
+    pub runs: Vec<PieceRun>,
+    /// The members that start in the piece, or end in it (see [`StreamMember::at`]), in order.
+    pub members: Vec<StreamMember>,
 }
 
-impl Output {
+impl PieceOutput {
     /// Creates an output in which all of `bytes` are new.
     #[must_use]
-    pub fn of_bytes(bytes: Vec<u8>, members: Vec<Member>) -> Self {
-        let all = Run::Fresh { skip: 0, take: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
-        Self { runs: if bytes.is_empty() { Vec::new() } else { vec![all] }, fresh: bytes, members }
+    pub fn of_bytes(bytes: Vec<u8>, members: Vec<StreamMember>) -> Self {
+        let all = PieceRun::New { skip: 0, take: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
+        Self { runs: if bytes.is_empty() { Vec::new() } else { vec![all] }, data: bytes, members }
     }
 }
 
 /// A run of bytes in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Run {
+pub enum PieceRun {
     /// A range of the output's new bytes.
-    Fresh {
+    New {
         /// The offset of the first byte.
         skip: u32,
         /// The number of bytes.
@@ -84,22 +80,22 @@ pub enum Run {
 
 /// A member of a stream.
 #[derive(Debug)]
-pub struct Member {
+pub struct StreamMember {
     /// Its offset in bytes from the start of the piece. Negative if it started in an earlier
     /// piece: the state of a large file is known only once it was read.
     pub at: i64,
     /// Its length in the stream, in bytes.
     pub length: u64,
     /// Its line in the catalog, with `at` not yet set.
-    pub line: Option<Line>,
+    pub line: Option<CatalogLine>,
     /// Its digest for the scan cache.
     pub digest: [u8; 16],
 }
 
-impl Member {
+impl StreamMember {
     /// Creates a member that the scan cache cannot recognise.
     #[must_use]
-    pub fn uncached(at: i64, length: u64, line: Option<Line>) -> Self {
+    pub fn uncached(at: i64, length: u64, line: Option<CatalogLine>) -> Self {
         Self { at, length, line, digest: NO_DIGEST }
     }
 }
@@ -117,35 +113,36 @@ pub struct OpenSlice {
 
 impl From<Slice> for OpenSlice {
     fn from(slice: Slice) -> Self {
-        let Slice { place, id, skip, take } = slice;
-        let pack = PackRef::stored(place.pack);
-        let chunk = ChunkRef { pack, id, offset: place.offset, length: place.length, plain: place.plain };
+        let Slice { location, id, skip, take } = slice;
+        let pack = PackRef::stored(location.pack);
+        let chunk =
+            ChunkRef { pack, id, offset: location.offset, length: location.length, plain: location.plain };
         Self { chunk, skip, take }
     }
 }
 
 /// The result of preparing a chunk: already stored, or ready to be packed.
 #[derive(Debug)]
-pub enum Prepared {
+pub enum PreparedChunk {
     /// The chunk is already in a pack.
-    Known(ChunkRef),
+    Stored(ChunkRef),
     /// The chunk is new.
-    Frame(Frame),
+    New(EncodedChunk),
 }
 
 /// Computes a chunk's id and, unless the chunk is already stored, compresses it. Runs on a worker.
-pub fn prepare(
+pub fn hash_and_compress(
     kind: ChunkKind,
     bytes: &[u8],
     key: &DomainKey,
     codec: &Codec,
-    known: &std::sync::Mutex<ChunkIndex>,
-) -> Result<Prepared, super::PipelineError> {
+    index: &std::sync::Mutex<ChunkIndex>,
+) -> Result<PreparedChunk, PipelineError> {
     let id = key.chunk_id(kind, bytes);
-    let plain = u32::try_from(bytes.len()).map_err(|_| super::PipelineError::Bug("a chunk beyond 4 GiB"))?;
-    let found = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).find(&id, plain)?;
+    let plain = u32::try_from(bytes.len()).map_err(|_| PipelineError::Bug("a chunk beyond 4 GiB"))?;
+    let found = lock(index).find(&id, plain)?;
     Ok(match found {
-        Some(chunk) => Prepared::Known(chunk),
-        None => Prepared::Frame(Frame { kind, id, bytes: codec.encode(bytes)?, plain }),
+        Some(chunk) => PreparedChunk::Stored(chunk),
+        None => PreparedChunk::New(EncodedChunk { kind, id, bytes: codec.encode(bytes)?, plain }),
     })
 }

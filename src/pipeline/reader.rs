@@ -9,13 +9,11 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream, FuturesOrdered};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::format::body::Stream as StreamBody;
-use crate::format::catalog::{Line, read_lines};
-use crate::format::derive::ChunkKind;
-use crate::format::ids::ObjectHash;
+use super::ReadError;
+use super::fetch::{Fetcher, ReadMode, WHOLE_PACK_DIVISOR};
+use crate::format::catalog::{CatalogLine, read_lines};
 use crate::format::list::{Part, Slice, read_part};
-
-use super::fetch::{Fetcher, Manner, ReadError, WHOLE_FROM};
+use crate::format::{body::Stream as StreamBody, derive::ChunkKind, ids::ObjectHash};
 
 /// Reads one stream of a snapshot. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,7 +24,7 @@ pub struct StreamReader {
 }
 
 /// Slices that are read together, and the packs that are read whole for them.
-struct Plan {
+struct PartPlan {
     slices: Vec<Slice>,
     whole: HashSet<ObjectHash>,
 }
@@ -87,11 +85,11 @@ impl StreamReader {
 
     /// Reads the slices of one part.
     pub async fn slices(&self, part: &Part) -> Result<Vec<Slice>, ReadError> {
-        let text = self.fetcher.chunk(ChunkKind::List, part.place(), part.id, Manner::Whole).await?;
+        let text = self.fetcher.chunk(ChunkKind::List, part.location(), part.id, ReadMode::Whole).await?;
         read_part(&text).map_err(|error| ReadError::Malformed { what: error.to_string() })
     }
 
-    async fn plan(&self, part: &Part, end: u64, range: &Range<u64>) -> Result<Plan, ReadError> {
+    async fn plan(&self, part: &Part, end: u64, range: &Range<u64>) -> Result<PartPlan, ReadError> {
         let slices = self.slices(part).await?;
         let total: u64 = slices.iter().map(|slice| u64::from(slice.take)).sum();
         if part.start + total != end {
@@ -113,24 +111,24 @@ impl StreamReader {
             let after = u32::try_from(to.saturating_sub(range.end)).unwrap_or(0);
             slice.skip += before;
             slice.take -= before + after;
-            let pack = slice.place.pack;
-            wanted.entry(pack.hash).or_insert((0, pack.size)).0 += u64::from(slice.place.length);
+            let pack = slice.location.pack;
+            wanted.entry(pack.hash).or_insert((0, pack.size)).0 += u64::from(slice.location.length);
             cut.push(slice);
         }
-        let whole = wanted.into_iter().filter(|(_, (bytes, size))| bytes * WHOLE_FROM >= *size);
-        Ok(Plan { slices: cut, whole: whole.map(|(hash, _)| hash).collect() })
+        let whole = wanted.into_iter().filter(|(_, (bytes, size))| bytes * WHOLE_PACK_DIVISOR >= *size);
+        Ok(PartPlan { slices: cut, whole: whole.map(|(hash, _)| hash).collect() })
     }
 
-    fn run(self, plan: Plan) -> BoxStream<'static, Result<Bytes, ReadError>> {
-        let Plan { slices, whole } = plan;
+    fn run(self, plan: PartPlan) -> BoxStream<'static, Result<Bytes, ReadError>> {
+        let PartPlan { slices, whole } = plan;
         let whole = Arc::new(whole);
         let ahead = self.ahead;
         let start = move |slice: Slice| {
             let (fetcher, whole) = (self.fetcher.clone(), whole.clone());
             AbortOnDropHandle::new(tokio::spawn(async move {
-                let pack = slice.place.pack.hash;
-                let manner = if whole.contains(&pack) { Manner::Whole } else { Manner::Ranged };
-                let chunk = fetcher.chunk(ChunkKind::Data, slice.place, slice.id, manner).await?;
+                let pack = slice.location.pack.hash;
+                let mode = if whole.contains(&pack) { ReadMode::Whole } else { ReadMode::Ranged };
+                let chunk = fetcher.chunk(ChunkKind::Data, slice.location, slice.id, mode).await?;
                 let (skip, take) = (slice.skip as usize, slice.take as usize);
                 Ok(chunk.slice(skip..skip + take))
             }))
@@ -153,13 +151,13 @@ impl StreamReader {
 
     /// Reads the catalog's lines in order, each with its member's offset in the stream.
     #[must_use]
-    pub fn catalog(&self) -> BoxStream<'static, Result<(u64, Line), ReadError>> {
+    pub fn catalog(&self) -> BoxStream<'static, Result<(u64, CatalogLine), ReadError>> {
         self.catalog_from(0)
     }
 
     /// Reads the lines of the catalog from chunk number `first` on.
     #[must_use]
-    pub fn catalog_from(&self, first: usize) -> BoxStream<'static, Result<(u64, Line), ReadError>> {
+    pub fn catalog_from(&self, first: usize) -> BoxStream<'static, Result<(u64, CatalogLine), ReadError>> {
         let this = self.clone();
         let parts: Vec<Part> = self.stream.catalog.get(first..).unwrap_or_default().to_vec();
         stream::iter(parts)
@@ -175,9 +173,9 @@ impl StreamReader {
             .boxed()
     }
 
-    async fn catalog_chunk(&self, part: &Part) -> Result<Vec<(u64, Line)>, ReadError> {
-        let manner = if self.stream.catalog.len() > 8 { Manner::Ranged } else { Manner::Whole };
-        let text = self.fetcher.chunk(ChunkKind::Catalog, part.place(), part.id, manner).await?;
+    async fn catalog_chunk(&self, part: &Part) -> Result<Vec<(u64, CatalogLine)>, ReadError> {
+        let mode = if self.stream.catalog.len() > 8 { ReadMode::Ranged } else { ReadMode::Whole };
+        let text = self.fetcher.chunk(ChunkKind::Catalog, part.location(), part.id, mode).await?;
         let malformed = |what: &str| ReadError::Malformed { what: format!("catalog {what}") };
         let lines = read_lines(&text).ok_or_else(|| malformed("has a line that cannot be read"))?;
         let mut placed = Vec::with_capacity(lines.len());

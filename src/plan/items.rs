@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::running::Objectives;
+use super::run_settings::Objectives;
 
 /// A thing that a plan declares: the unit of state and of retention.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +45,7 @@ impl ItemName {
             return Some(Self::Resources);
         }
         match text.split_once('/') {
-            None if is_name(text) => Some(Self::Database(text.to_owned())),
+            None if is_item_name(text) => Some(Self::Database(text.to_owned())),
             Some(("path", name)) if !name.starts_with('/') => Some(Self::Path(name.to_owned())),
             Some(("volume", rest)) => {
                 let (namespace, claim) = rest.split_once('/')?;
@@ -58,7 +58,7 @@ impl ItemName {
 }
 
 /// True if a name is lower-case letters, digits, `-` and `.` between letters or digits, at most 63.
-pub(super) fn is_name(text: &str) -> bool {
+pub(super) fn is_item_name(text: &str) -> bool {
     let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     text.len() <= 63
         && end(text.chars().next())
@@ -68,73 +68,73 @@ pub(super) fn is_name(text: &str) -> bool {
 
 /// Returns the nearest valid name of an item for a foreign name, if there is one.
 #[must_use]
-pub fn item_name(text: &str) -> Option<String> {
+pub fn sanitize_item_name(text: &str) -> Option<String> {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
     let lower = text.to_lowercase();
     let name: String = lower.chars().map(|c| if fine(c) { c } else { '-' }).take(63).collect();
     let name = name.trim_matches(['-', '.']);
-    (is_name(name) && name != "resources").then(|| name.to_owned())
+    (is_item_name(name) && name != "resources").then(|| name.to_owned())
 }
 
 /// A database.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Database {
-    /// Names the item: lower-case letters, digits, `-` and `.`; not `resources`.
+#[schemars(rename = "Database")]
+pub struct DatabaseSpec {
+    /// The name of the item: lower-case letters, digits, `-` and `.`; not `resources`.
     pub name: String,
-    /// What it is.
-    pub engine: Engine,
-    /// How its dump is taken. Default: `job` where a namespace is given, else `local`.
+    /// The kind of database.
+    pub engine: DatabaseEngine,
+    /// How the dump is taken. Default: `job` if a namespace is given, else `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transport: Option<Transport>,
-    /// With `job`: the image whose client tool dumps. Default: what the database's own pod runs.
+    pub transport: Option<DumpTransport>,
+    /// With `job`: the image whose client tool makes the dump. Default: the image of the database's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The namespace of its service or pod.
+    /// The namespace of the Service or pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Its Service.
+    /// The Service of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// A host name, an address, or the folder of a socket; instead of a service.
+    /// A host name, an address, or the folder of a socket; instead of a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Its port. Default: the engine's.
+    /// The port. Default: that of the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// With `exec`: the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// With `exec`: the container in the pod. Default: its first.
+    /// With `exec`: the container of the pod. Default: its first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Which of the server's databases, by name or glob; a name that is not there is a gap (`absent`), and
-    /// `template1` is taken once it holds something. A backslash takes the next character as it
-    /// is. Default: all.
+    /// The databases of the server to dump, by name or glob; a backslash makes the next character literal.
+    /// A missing one is a gap (`absent`). `template1` is included unless it is empty. Default: all.
     #[serde(default = "everything")]
     pub databases: Vec<String>,
     /// The user to connect as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// A file that holds the user's name.
+    /// A file that contains the user's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_file: Option<PathBuf>,
-    /// A file that holds the password.
+    /// A file that contains the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// A Secret that holds name and password.
+    /// A Secret that contains the user's name and the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
-    /// How the connection is protected. Clear text must be asked for.
+    /// How the connection is encrypted. Only `allow-plaintext` allows clear text.
     #[serde(default)]
-    pub tls: Tls,
-    /// Certificates (PEM) that sign the server's.
+    pub tls: TlsMode,
+    /// A file with CA certificates (PEM) for the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// With the engine `command`: what dumps and what restores.
+    /// With the engine `command`: the commands that dump and restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandRecipe>,
-    /// What is promised for it, where it differs from the plan's.
+    /// Objectives of this item. Default: those of the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objectives: Option<Objectives>,
 }
@@ -143,10 +143,10 @@ fn everything() -> Vec<String> {
     vec!["*".into()]
 }
 
-impl Database {
+impl DatabaseSpec {
     /// Creates a database of `engine` at `host`, with defaults for everything else.
     #[must_use]
-    pub fn at(name: String, engine: Engine, host: String) -> Self {
+    pub fn at(name: String, engine: DatabaseEngine, host: String) -> Self {
         Self {
             name,
             engine,
@@ -163,7 +163,7 @@ impl Database {
             user_file: None,
             password_file: None,
             secret_ref: None,
-            tls: Tls::default(),
+            tls: TlsMode::default(),
             ca_file: None,
             command: None,
             objectives: None,
@@ -172,11 +172,15 @@ impl Database {
 
     /// Returns the transport of its dump: the plan's, else a Job if it is in a cluster, else local.
     #[must_use]
-    pub fn transport(&self) -> Transport {
-        self.transport.unwrap_or(if self.namespace.is_some() { Transport::Job } else { Transport::Local })
+    pub fn transport(&self) -> DumpTransport {
+        self.transport.unwrap_or(if self.namespace.is_some() {
+            DumpTransport::Job
+        } else {
+            DumpTransport::Local
+        })
     }
 
-    /// Returns its item.
+    /// Returns the item.
     #[must_use]
     pub fn item(&self) -> ItemName {
         ItemName::Database(self.name.clone())
@@ -186,7 +190,8 @@ impl Database {
 /// Kinds of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Engine {
+#[schemars(rename = "Engine")]
+pub enum DatabaseEngine {
     /// PostgreSQL.
     Postgresql,
     /// MariaDB.
@@ -199,11 +204,11 @@ pub enum Engine {
     Mongodb,
     /// etcd.
     Etcd,
-    /// A command of the plan's.
+    /// A command of the plan.
     Command,
 }
 
-impl Engine {
+impl DatabaseEngine {
     /// Returns the name as the plan writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -222,16 +227,17 @@ impl Engine {
 /// How a dump is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Transport {
+#[schemars(rename = "Transport")]
+pub enum DumpTransport {
     /// A Job beside the database runs its own client tool.
     Job,
     /// kbak runs the client tool itself.
     Local,
-    /// In the running pod.
+    /// A command in the running pod.
     Exec,
 }
 
-impl Transport {
+impl DumpTransport {
     /// Returns the name as the plan writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -243,69 +249,71 @@ impl Transport {
     }
 }
 
-/// A Secret's keys.
+/// A Secret and its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretRef {
     /// The Secret, in the database's namespace.
     pub name: String,
-    /// The key that holds the user's name. Default: `username`.
+    /// The key of the user's name. Default: `username`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username_key: Option<String>,
-    /// The key that holds the password. Default: `password`.
+    /// The key of the password. Default: `password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_key: Option<String>,
 }
 
-/// How a connection is protected.
+/// How a connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "kebab-case")]
-pub enum Tls {
-    /// Encrypted, and the server's certificate names it.
+#[schemars(rename = "Tls")]
+pub enum TlsMode {
+    /// Encrypted; the server's certificate is valid for its name.
     #[default]
     VerifyFull,
-    /// Encrypted, to whoever answers.
+    /// Encrypted; the certificate is not checked.
     Require,
-    /// Encrypted where the server can, else in clear text.
+    /// Encrypted if the server supports it, else clear text.
     AllowPlaintext,
 }
 
-/// A command of the plan's, as words; no shell.
+/// Commands of the plan, as lists of words; no shell is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommandRecipe {
-    /// Writes the dump to its standard output.
+    /// The command that writes the dump to its standard output.
     pub dump: Vec<String>,
-    /// Reads it from its standard input.
+    /// The command that reads the dump from its standard input.
     pub restore: Vec<String>,
 }
 
-/// A volume in the cluster, or a folder.
+/// Volumes in the cluster, or a folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Volume {
+#[schemars(rename = "Volume")]
+pub struct VolumeSpec {
     /// A local folder, as an absolute path; instead of claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// With `path`: names the item, where the path should not.
+    /// With `path`: the name of the item. Default: the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The claims' namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Claims, by name or glob.
+    /// Claims (PersistentVolumeClaims), by name or glob.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<String>,
     /// Claims by label selector; instead of `claims`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// What is read: the volume itself, a snapshot of it, or a clone. Default: `live`.
+    /// How the volume is read: itself (`live`), a snapshot of it, or a clone. Default: `live`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<Method>,
-    /// What is left out, in the syntax of .gitignore.
+    pub method: Option<ReadMethod>,
+    /// Patterns of files to exclude, in the syntax of .gitignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-    /// What is promised for it, where it differs from the plan's.
+    /// Objectives of this item. Default: those of the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objectives: Option<Objectives>,
 }
@@ -313,16 +321,17 @@ pub struct Volume {
 /// How a volume is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// As it is.
+#[schemars(rename = "Method")]
+pub enum ReadMethod {
+    /// The volume itself.
     Live,
-    /// From a snapshot.
+    /// A snapshot of the volume.
     Snapshot,
-    /// From a clone.
+    /// A clone of the volume.
     Clone,
 }
 
-impl Volume {
+impl VolumeSpec {
     /// Creates a volume for a local folder.
     #[must_use]
     pub fn folder(path: PathBuf) -> Self {

@@ -14,38 +14,38 @@ pub struct LabelSelectorError(String);
 
 /// A label selector. An object matches if all terms hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LabelSelector(Vec<Term>);
+pub struct LabelSelector(Vec<Requirement>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Term {
+struct Requirement {
     key: String,
-    rule: Rule,
+    operator: Operator,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Rule {
+enum Operator {
     In(Vec<String>),
     NotIn(Vec<String>),
-    There,
-    Absent,
+    Exists,
+    DoesNotExist,
 }
 
 impl LabelSelector {
     /// True if `labels`, an object of strings or null, match.
     #[must_use]
     pub fn matches(&self, labels: &Value) -> bool {
-        self.takes(|key| labels.get(key).and_then(Value::as_str))
+        self.matches_by(|key| labels.get(key).and_then(Value::as_str))
     }
 
     /// True if an object matches whose label values `label` returns by key.
-    pub fn takes<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+    pub fn matches_by<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|term| {
             let value = label(&term.key);
-            match (&term.rule, value) {
-                (Rule::In(all), Some(value)) => all.iter().any(|one| one == value),
-                (Rule::NotIn(all), Some(value)) => all.iter().all(|one| one != value),
-                (Rule::In(_) | Rule::There, None) | (Rule::Absent, Some(_)) => false,
-                (Rule::NotIn(_) | Rule::Absent, None) | (Rule::There, Some(_)) => true,
+            match (&term.operator, value) {
+                (Operator::In(all), Some(value)) => all.iter().any(|one| one == value),
+                (Operator::NotIn(all), Some(value)) => all.iter().all(|one| one != value),
+                (Operator::In(_) | Operator::Exists, None) | (Operator::DoesNotExist, Some(_)) => false,
+                (Operator::NotIn(_) | Operator::DoesNotExist, None) | (Operator::Exists, Some(_)) => true,
             }
         })
     }
@@ -53,15 +53,15 @@ impl LabelSelector {
 
 impl fmt::Display for LabelSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Term { key, rule }) in self.0.iter().enumerate() {
+        for (number, Requirement { key, operator }) in self.0.iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
-            match rule {
-                Rule::In(all) if all.len() == 1 => write!(f, "{comma}{key}={}", all[0])?,
-                Rule::NotIn(all) if all.len() == 1 => write!(f, "{comma}{key}!={}", all[0])?,
-                Rule::In(all) => write!(f, "{comma}{key} in ({})", all.join(","))?,
-                Rule::NotIn(all) => write!(f, "{comma}{key} notin ({})", all.join(","))?,
-                Rule::There => write!(f, "{comma}{key}")?,
-                Rule::Absent => write!(f, "{comma}!{key}")?,
+            match operator {
+                Operator::In(all) if all.len() == 1 => write!(f, "{comma}{key}={}", all[0])?,
+                Operator::NotIn(all) if all.len() == 1 => write!(f, "{comma}{key}!={}", all[0])?,
+                Operator::In(all) => write!(f, "{comma}{key} in ({})", all.join(","))?,
+                Operator::NotIn(all) => write!(f, "{comma}{key} notin ({})", all.join(","))?,
+                Operator::Exists => write!(f, "{comma}{key}")?,
+                Operator::DoesNotExist => write!(f, "{comma}!{key}")?,
             }
         }
         Ok(())
@@ -80,27 +80,28 @@ impl FromStr for LabelSelector {
 }
 
 /// Parses a term that [`selector_problem`] has accepted.
-fn read(term: &str) -> Term {
+fn read(term: &str) -> Requirement {
     let owned = |text: &str| text.trim().to_owned();
     if let Some((head, values)) = term.split_once('(') {
         let mut words = head.split_whitespace();
         let key = words.next().unwrap_or_default().to_owned();
         let values = values.trim_end_matches(')').split(',').map(owned).collect();
-        let rule = if words.next() == Some("in") { Rule::In(values) } else { Rule::NotIn(values) };
-        return Term { key, rule };
+        let operator =
+            if words.next() == Some("in") { Operator::In(values) } else { Operator::NotIn(values) };
+        return Requirement { key, operator };
     }
     for (sign, equal) in [("!=", false), ("==", true), ("=", true)] {
         if let Some((key, value)) = term.split_once(sign) {
             let values = vec![owned(value)];
-            return Term {
+            return Requirement {
                 key: owned(key),
-                rule: if equal { Rule::In(values) } else { Rule::NotIn(values) },
+                operator: if equal { Operator::In(values) } else { Operator::NotIn(values) },
             };
         }
     }
     match term.strip_prefix('!') {
-        Some(key) => Term { key: owned(key), rule: Rule::Absent },
-        None => Term { key: owned(term), rule: Rule::There },
+        Some(key) => Requirement { key: owned(key), operator: Operator::DoesNotExist },
+        None => Requirement { key: owned(term), operator: Operator::Exists },
     }
 }
 

@@ -1,52 +1,58 @@
 //! Backup plans and restore plans: parsing, validation and JSON Schema. Pure: no I/O.
 //!
-//! [`parse`] reads the text of a file, [`ShortForm`] command-line arguments. Both give a [`Checked`] plan or
-//! all problems, each with position and remedy. docs/plan.md describes the fields.
+//! [`parse()`] reads the text of a file, [`PlanArguments`] command-line arguments. Both return a [`ValidPlan`]
+//! or all problems, each with position and remedy. docs/plan.md describes the fields.
 
+mod arguments;
 mod items;
 mod labels;
+mod parse;
+mod policy;
 mod problem;
-mod read;
 mod recipient;
-mod restore;
-mod running;
+mod restore_spec;
+mod run_settings;
 mod schema;
 mod selection;
-mod short;
+mod source_tree;
 mod spec;
+mod suggest;
 mod supported;
-mod tree;
 mod validate;
 mod value;
 
 use std::path::{Path, PathBuf};
 
+pub use crate::report::coverage::UNCOVERED;
+pub use arguments::{DEFAULT_PLAN_NAME, PlanArguments, parse_recipient_argument};
 pub use items::{
-    CommandRecipe, Database, Engine, ItemName, Method, SecretRef, Tls, Transport, Volume, item_name,
+    CommandRecipe, DatabaseEngine, DatabaseSpec, DumpTransport, ItemName, ReadMethod, SecretRef, TlsMode,
+    VolumeSpec, sanitize_item_name,
 };
 pub use labels::{LabelSelector, LabelSelectorError};
+pub use parse::{MAX_PLAN_BYTES, ValidPlan, parse, parse_restore};
+pub use policy::{ExistingPolicy, Permission, Profile, Scope, SideEffect};
 pub use problem::{PlanError, Position, Problem, ProblemKind};
-pub use read::{Checked, MAX_TEXT, parse, suggest};
 pub use recipient::{Recipient, RecipientError, find_private_key};
-pub use restore::{
-    AllowName, ExistingName, Map, Match, Modify, ObjectName, ObjectNameError, ProfileName, ReleaseName,
-    RestoreKind, RestorePlan, RestoreSpec, ScopeName, Select, is_namespace, parse_restore,
-};
-pub use running::{
-    Accept, Address, Coverage, ExecHook, Hook, HookTime, HttpHook, JobNetworkPolicy, Jobs, Limits, Notify,
-    Objectives, OnError, Retention, Schedule, UNCOVERED, item_matches,
+pub use restore_spec::{Mapping, Match, Modify, RestorePlan, RestorePlanKind, RestoreSpec, Select};
+pub use run_settings::{
+    AcceptedGap, CoverageMode, ExecHook, Hook, HookTime, HttpHook, JobNetworkPolicy, Jobs, Notify,
+    NotifyTarget, Objectives, OnError, Retention, RunLimits, Schedule, item_matches,
 };
 pub use schema::{FieldDoc, fields, restore_fields, restore_schema, schema};
-pub use selection::{Glob, GlobError, exclusions, picks_out};
-pub use short::{DEFAULT_NAME, ShortForm, recipient_argument};
-pub use spec::{
-    ApiVersion, BackupPlan, Cluster, ClusterScoped, Consistency, EVENTS, Epoch, EpochAge, Kind, LockMode,
-    Metadata, ObjectLock, Patterns, Repository, Resources, Spec, Writer,
+pub use selection::{
+    Glob, GlobError, ObjectName, ObjectNameError, excluding_terms, includes_by_label, is_namespace,
 };
-pub use validate::LEAST_MEMORY;
+pub use spec::{
+    ApiVersion, BackupPlan, BackupPlanKind, BackupSpec, ClusterScoped, ClusterSpec, ConsistencyPolicy,
+    EVENT_KINDS, EpochAge, EpochSpec, LockMode, Metadata, NamePatterns, ObjectLock, RepositorySpec,
+    ResourcesSpec, WriterSpec,
+};
+pub use suggest::suggest;
+pub use validate::MIN_MEMORY;
 pub use value::{Day, Period, Rate, Size, ValueError};
 
-impl Spec {
+impl BackupSpec {
     /// Returns the owners, who can decrypt the backups.
     #[must_use]
     pub fn owners(&self) -> Vec<crate::keys::Owner> {
@@ -66,8 +72,8 @@ impl BackupPlan {
     #[must_use]
     pub fn items(&self) -> Vec<ItemName> {
         let resources = self.spec.resources.iter().map(|_| ItemName::Resources);
-        let databases = self.spec.databases.iter().map(Database::item);
-        let volumes = self.spec.volumes.iter().flat_map(Volume::items);
+        let databases = self.spec.databases.iter().map(DatabaseSpec::item);
+        let volumes = self.spec.volumes.iter().flat_map(VolumeSpec::items);
         resources.chain(databases).chain(volumes).collect()
     }
 

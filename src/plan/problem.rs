@@ -79,6 +79,11 @@ impl Problem {
         self
     }
 
+    /// Sets the remedy of a problem that is already listed.
+    pub(super) fn set_remedy(&mut self, remedy: impl Into<String>) {
+        self.remedy = Some(remedy.into());
+    }
+
     /// Sets the position.
     #[must_use]
     pub fn at(mut self, at: Option<Position>) -> Self {

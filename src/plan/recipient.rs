@@ -21,13 +21,13 @@ pub enum RecipientError {
     #[error("this is a private key; a plan takes public keys only")]
     PrivateKey,
     /// The text is the name of a file.
-    #[error("this is the name of a file; the key itself is wanted")]
+    #[error("this is the name of a file; give the key itself")]
     FileName,
     /// An age key that lacks characters or has wrong ones.
-    #[error("this age key is cut short or mistyped")]
+    #[error("this age key is incomplete or mistyped")]
     Damaged,
     /// Any other error of an owner's public key.
-    #[error("this is no owner's public key: {0}")]
+    #[error("this is not a public key of an owner: {0}")]
     Owner(keys::RecipientError),
 }
 

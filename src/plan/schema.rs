@@ -1,26 +1,27 @@
 //! The JSON Schema of plans, for editors, and the list of their fields; both are made from the types.
 
-use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-use super::restore::RestorePlan;
+use super::restore_spec::RestorePlan;
 use super::spec::BackupPlan;
 
 /// Returns the schema of a backup plan, as JSON Schema draft 2020-12.
 #[must_use]
 pub fn schema() -> Value {
-    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<BackupPlan>();
-    schema.insert("$id".into(), "https://kbak.dev/schema/v1/backupplan.json".into());
-    schema.insert("title".into(), "kbak BackupPlan".into());
-    schema.to_value()
+    schema_of::<BackupPlan>("BackupPlan")
 }
 
 /// Returns the schema of a restore plan.
 #[must_use]
 pub fn restore_schema() -> Value {
-    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RestorePlan>();
-    schema.insert("$id".into(), "https://kbak.dev/schema/v1/restoreplan.json".into());
-    schema.insert("title".into(), "kbak RestorePlan".into());
+    schema_of::<RestorePlan>("RestorePlan")
+}
+
+fn schema_of<T: JsonSchema>(kind: &str) -> Value {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    schema.insert("$id".into(), format!("https://kbak.dev/schema/v1/{}.json", kind.to_lowercase()).into());
+    schema.insert("title".into(), format!("kbak {kind}").into());
     schema.to_value()
 }
 
@@ -36,7 +37,7 @@ pub struct FieldDoc {
     /// `true` if the field is required.
     pub required: bool,
     /// The description.
-    pub about: String,
+    pub description: String,
 }
 
 /// Returns every field of a backup plan, in the order of the types.
@@ -53,11 +54,11 @@ pub fn restore_fields() -> Vec<FieldDoc> {
 
 fn fields_of(root: &Value) -> Vec<FieldDoc> {
     let mut found = Vec::new();
-    walk(root, root, "", &mut found);
+    add_fields(root, root, "", &mut found);
     found
 }
 
-fn walk(root: &Value, object: &Value, path: &str, found: &mut Vec<FieldDoc>) {
+fn add_fields(root: &Value, object: &Value, path: &str, found: &mut Vec<FieldDoc>) {
     let required: Vec<&str> = strings(&object["required"]);
     let Some(properties) = object["properties"].as_object() else { return };
     for (name, field) in properties {
@@ -70,13 +71,15 @@ fn walk(root: &Value, object: &Value, path: &str, found: &mut Vec<FieldDoc>) {
             values: values(root, shape),
             default: default_of(root, field, shape),
             required: required.contains(&name.as_str()),
-            about: text(&field["description"]).or_else(|| text(&shape["description"])).unwrap_or_default(),
+            description: text(&field["description"])
+                .or_else(|| text(&shape["description"]))
+                .unwrap_or_default(),
         });
         let deeper = if list { format!("{path}[]") } else { path };
-        walk(root, inner, &deeper, found);
+        add_fields(root, inner, &deeper, found);
         for variant in inner["oneOf"].as_array().into_iter().flatten() {
             let before = found.len();
-            walk(root, variant, &deeper, found);
+            add_fields(root, variant, &deeper, found);
             // Each variant requires its own field, but a plan has only one of the variants.
             found[before..].iter_mut().for_each(|field| field.required = false);
         }

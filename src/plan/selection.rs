@@ -1,42 +1,47 @@
-//! Glob patterns for names, and the grammar of label selectors.
+//! Globs for names, names of objects, and the grammar of label selectors.
+
+use std::str::FromStr;
 
 /// A pattern that no name can match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no pattern for names: letters, digits, -, ., _, : with * for any text and ? for one character"
+    "{0:?} is not a pattern for names; use letters, digits, -, ., _, : with * for any text and ? for one \
+     character"
 )]
 pub struct GlobError(pub String);
 
 /// A pattern that no name of a database can match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no pattern for names of databases: it is empty, too long, or ends with a lone backslash")]
-pub struct FreeGlobError(pub String);
+#[error(
+    "{0:?} is not a pattern for names of databases: it is empty, too long, or ends with a lone backslash"
+)]
+pub struct EscapedGlobError(pub String);
 
 /// A glob pattern for names: `*` matches any text, `?` one character. It must match the whole name, and is
 /// case-sensitive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     text: String,
-    parts: Vec<Part>,
+    parts: Vec<Element>,
 }
 
 /// An element of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum Element {
     /// Any text.
-    Any,
+    AnyText,
     /// Any one character.
-    One,
+    AnyChar,
     /// This character.
-    Is(char),
+    Literal(char),
 }
 
-impl Part {
+impl Element {
     fn of(c: char) -> Self {
         match c {
-            '*' => Self::Any,
-            '?' => Self::One,
-            c => Self::Is(c),
+            '*' => Self::AnyText,
+            '?' => Self::AnyChar,
+            c => Self::Literal(c),
         }
     }
 }
@@ -51,10 +56,10 @@ impl Glob {
         if pattern.is_empty() || pattern.len() > 253 || !pattern.chars().all(fits) {
             return Err(GlobError(pattern.to_owned()));
         }
-        Ok(Self::parsed(pattern, pattern.chars().map(Part::of).collect()))
+        Ok(Self::from_parts(pattern, pattern.chars().map(Element::of).collect()))
     }
 
-    fn parsed(pattern: &str, parts: Vec<Part>) -> Self {
+    fn from_parts(pattern: &str, parts: Vec<Element>) -> Self {
         Self { text: pattern.to_owned(), parts }
     }
 
@@ -63,23 +68,23 @@ impl Glob {
     ///
     /// # Errors
     /// Fails if it is empty, longer than 253 bytes, has a NUL, or ends with a lone backslash.
-    pub fn of_any(pattern: &str) -> Result<Self, FreeGlobError> {
-        let wrong = || FreeGlobError(pattern.to_owned());
+    pub fn with_escapes(pattern: &str) -> Result<Self, EscapedGlobError> {
+        let wrong = || EscapedGlobError(pattern.to_owned());
         let mut parts = Vec::new();
         let mut chars = pattern.chars();
         while let Some(c) = chars.next() {
             parts.push(match c {
-                '\\' => Part::Is(chars.next().ok_or_else(wrong)?),
-                c => Part::of(c),
+                '\\' => Element::Literal(chars.next().ok_or_else(wrong)?),
+                c => Element::of(c),
             });
         }
         if parts.is_empty() || pattern.len() > 253 || pattern.contains('\0') {
             return Err(wrong());
         }
-        Ok(Self::parsed(pattern, parts))
+        Ok(Self::from_parts(pattern, parts))
     }
 
-    /// Returns the pattern for [`Self::of_any`] that matches only this name.
+    /// Returns the pattern for [`Self::with_escapes`] that matches only this name.
     #[must_use]
     pub fn escape(name: &str) -> String {
         let escaped = |c: char| matches!(c, '*' | '?' | '\\').then_some('\\').into_iter().chain([c]);
@@ -87,9 +92,9 @@ impl Glob {
     }
 
     /// Creates a pattern from a literal of this program, which is known to be valid.
-    pub(crate) fn known(pattern: &'static str) -> Self {
+    pub(crate) fn from_static(pattern: &'static str) -> Self {
         debug_assert!(Self::new(pattern).is_ok(), "{pattern} is no pattern");
-        Self::parsed(pattern, pattern.chars().map(Part::of).collect())
+        Self::from_parts(pattern, pattern.chars().map(Element::of).collect())
     }
 
     /// True if it matches `name`. The time is linear in the product of their lengths.
@@ -102,11 +107,11 @@ impl Glob {
         let mut star: Option<(usize, usize)> = None;
         while n < name.len() {
             match pattern.get(p) {
-                Some(Part::Any) => {
+                Some(Element::AnyText) => {
                     star = Some((p, n));
                     p += 1;
                 }
-                Some(&part) if part == Part::One || part == Part::Is(name[n]) => {
+                Some(&part) if part == Element::AnyChar || part == Element::Literal(name[n]) => {
                     p += 1;
                     n += 1;
                 }
@@ -120,7 +125,7 @@ impl Glob {
                 },
             }
         }
-        pattern[p..].iter().all(|part| *part == Part::Any)
+        pattern[p..].iter().all(|part| *part == Element::AnyText)
     }
 
     /// Returns the pattern as it was written.
@@ -132,14 +137,14 @@ impl Glob {
     /// Returns the name, if the pattern matches exactly one.
     #[must_use]
     pub fn name(&self) -> Option<String> {
-        let letter = |part: &Part| if let Part::Is(c) = part { Some(*c) } else { None };
+        let letter = |part: &Element| if let Element::Literal(c) = part { Some(*c) } else { None };
         self.parts.iter().map(letter).collect()
     }
 
     /// True if it matches every name.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.parts.iter().all(|part| *part == Part::Any)
+        self.parts.iter().all(|part| *part == Element::AnyText)
     }
 }
 
@@ -148,7 +153,7 @@ impl Glob {
 pub(super) fn selector_problem(text: &str) -> Option<String> {
     split_terms(text).into_iter().find_map(|term| {
         let term = term.trim();
-        let bad = || Some(format!("{term:?} is no part of a label selector"));
+        let bad = || Some(format!("{term:?} is not a term of a label selector"));
         let key_of = |key: &str| is_label_key(key.trim());
         if let Some((key, values)) = term.split_once('(') {
             let words: Vec<&str> = key.split_whitespace().collect();
@@ -168,18 +173,18 @@ pub(super) fn selector_problem(text: &str) -> Option<String> {
 
 /// Returns the terms of a selector that only exclude objects (`a!=b`, `a notin (b)`, `!a`), if it has any.
 #[must_use]
-pub fn exclusions(selector: &str) -> Option<String> {
-    let terms: Vec<&str> = split_terms(selector).into_iter().filter(|term| leaves_out(term)).collect();
+pub fn excluding_terms(selector: &str) -> Option<String> {
+    let terms: Vec<&str> = split_terms(selector).into_iter().filter(|term| is_excluding(term)).collect();
     (!terms.is_empty()).then(|| terms.join(","))
 }
 
 /// True if a selector has a term that includes objects (`a=b`, `a in (b)`, `a`).
 #[must_use]
-pub fn picks_out(selector: &str) -> bool {
-    split_terms(selector).into_iter().any(|term| !leaves_out(term))
+pub fn includes_by_label(selector: &str) -> bool {
+    split_terms(selector).into_iter().any(|term| !is_excluding(term))
 }
 
-fn leaves_out(term: &str) -> bool {
+fn is_excluding(term: &str) -> bool {
     let words = term.split('(').next().unwrap_or_default();
     term.trim_start().starts_with('!')
         || term.contains("!=")
@@ -217,6 +222,75 @@ fn is_label_value(value: &str) -> bool {
         && value.chars().last().is_none_or(ends)
 }
 
+/// An object by its name: `deployments.apps/shop/web`, `namespaces/shop`; each part may be a glob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectName {
+    /// The kind: `deployments.apps`.
+    pub resource: Glob,
+    /// The namespace; `None` for cluster-scoped objects.
+    pub namespace: Option<Glob>,
+    /// The object's name.
+    pub name: Glob,
+}
+
+/// A text that names no object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not the name of an object; write KIND/NAMESPACE/NAME, as in deployments.apps/shop/web, or \
+     KIND/NAME"
+)]
+pub struct ObjectNameError(String);
+
+impl FromStr for ObjectName {
+    type Err = ObjectNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let glob = |part: &str| Glob::new(part).map_err(|_| ObjectNameError(text.to_owned()));
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts.as_slice() {
+            [resource, name] => Ok(Self { resource: glob(resource)?, namespace: None, name: glob(name)? }),
+            [resource, namespace, name] => {
+                Ok(Self { resource: glob(resource)?, namespace: Some(glob(namespace)?), name: glob(name)? })
+            }
+            _ => Err(ObjectNameError(text.to_owned())),
+        }
+    }
+}
+
+/// True if `name` is a valid name of a namespace.
+#[must_use]
+pub fn is_namespace(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty()
+        && name.len() <= 63
+        && name.chars().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+impl ObjectName {
+    /// True if an object of that name is meant; `namespace` is none for cluster-scoped objects.
+    #[must_use]
+    pub fn matches(&self, resource: &str, namespace: Option<&str>, name: &str) -> bool {
+        let in_namespace = match (&self.namespace, namespace) {
+            (None, None) => true,
+            (Some(glob), Some(namespace)) => glob.matches(namespace),
+            _ => false,
+        };
+        in_namespace && self.resource.matches(resource) && self.name.matches(name)
+    }
+}
+
+impl std::fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.resource.as_str())?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "/{}", namespace.as_str())?;
+        }
+        write!(f, "/{}", self.name.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,8 +303,8 @@ mod tests {
             ("app in (a,b)", None, true),
             ("app", None, true),
         ] {
-            assert_eq!(exclusions(selector).as_deref(), left_out, "{selector}");
-            assert_eq!(picks_out(selector), picks, "{selector}");
+            assert_eq!(excluding_terms(selector).as_deref(), left_out, "{selector}");
+            assert_eq!(includes_by_label(selector), picks, "{selector}");
         }
     }
 
@@ -253,12 +327,16 @@ mod tests {
             ("ä?*", "äöü", true),
             ("a\\\\b", "a\\b", true),
         ] {
-            assert_eq!(Glob::of_any(pattern).expect("a pattern").matches(name), fits, "{pattern} on {name}");
+            assert_eq!(
+                Glob::with_escapes(pattern).expect("a pattern").matches(name),
+                fits,
+                "{pattern} on {name}"
+            );
         }
         for name in ["plain", "x//y 50% a*", "a?\\b", "\\"] {
-            assert!(Glob::of_any(&Glob::escape(name)).expect("a pattern").matches(name), "{name}");
+            assert!(Glob::with_escapes(&Glob::escape(name)).expect("a pattern").matches(name), "{name}");
         }
-        assert!(Glob::of_any("a\\").is_err() && Glob::of_any("").is_err());
+        assert!(Glob::with_escapes("a\\").is_err() && Glob::with_escapes("").is_err());
         assert!(Glob::new("a b").is_err() && Glob::new("").is_err() && Glob::new("a/b").is_err());
     }
 }

@@ -8,15 +8,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::items::{Database, Volume};
+use super::items::{DatabaseSpec, VolumeSpec};
 use super::recipient::Recipient;
-use super::running::{Accept, Coverage, Hook, Jobs, Limits, Notify, Objectives, Retention, Schedule};
+use super::run_settings::{
+    AcceptedGap, CoverageMode, Hook, Jobs, Notify, Objectives, Retention, RunLimits, Schedule,
+};
 use super::value::Period;
 
 /// The one value of `apiVersion`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 pub enum ApiVersion {
-    /// The first.
+    /// The first version.
     #[default]
     #[serde(rename = "kbak.dev/v1")]
     V1,
@@ -24,111 +26,115 @@ pub enum ApiVersion {
 
 /// The one value of `kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
-pub enum Kind {
-    /// What this type is.
+#[schemars(rename = "Kind")]
+pub enum BackupPlanKind {
+    /// A backup plan.
     #[default]
     BackupPlan,
 }
 
-/// What one user file declares: what to back up, to where, for whom. It owns a chain of snapshots.
+/// A backup plan: the data to back up, the repository, and the owners. It has one chain of snapshots.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupPlan {
     /// Always `kbak.dev/v1`.
     pub api_version: ApiVersion,
     /// Always `BackupPlan`.
-    pub kind: Kind,
+    pub kind: BackupPlanKind,
     /// The plan's name.
     pub metadata: Metadata,
-    /// What it declares.
-    pub spec: Spec,
+    /// The plan itself.
+    pub spec: BackupSpec,
 }
 
 /// The plan's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
-    /// Names the chain of snapshots in the repository: lower-case letters, digits and `-`, at most
-    /// 63. Another name is another chain.
+    /// The name of the chain of snapshots in the repository: lower-case letters, digits and `-`, at most 63
+    /// characters. Another name is another chain.
     pub name: String,
 }
 
-/// What a plan declares.
+/// The content of a backup plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Spec {
-    /// Where backups go.
-    pub repository: Repository,
-    /// Who can restore: public keys only, at least one.
+#[schemars(rename = "Spec")]
+pub struct BackupSpec {
+    /// The repository that stores the backups.
+    pub repository: RepositorySpec,
+    /// Public keys of the owners, who can restore; at least one.
     pub recipients: Vec<Recipient>,
-    /// Who signs.
-    pub writer: Writer,
-    /// For how long the keys of one epoch are used.
+    /// The writer, which signs the backups.
+    pub writer: WriterSpec,
+    /// How long the keys of one epoch are used.
     #[serde(default)]
-    pub epoch: Epoch,
-    /// Which cluster is read; default: the one kbak runs in, else the kubeconfig's current context.
+    pub epoch: EpochSpec,
+    /// The cluster to read. Default: the one kbak runs in, else the kubeconfig's current context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<Cluster>,
-    /// The cluster's resources; without it none are backed up.
+    pub cluster: Option<ClusterSpec>,
+    /// The cluster's resources to back up. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
-    /// Databases, each one an item.
+    pub resources: Option<ResourcesSpec>,
+    /// Databases to back up; each is an item.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub databases: Vec<Database>,
-    /// Volumes and folders.
+    pub databases: Vec<DatabaseSpec>,
+    /// Volumes and folders to back up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<Volume>,
-    /// What to run before and after an item.
+    pub volumes: Vec<VolumeSpec>,
+    /// Commands or requests to run before and after an item.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
-    /// Gaps that are known, with a reason and an end. Nothing is accepted by default.
+    /// Accepted gaps, each with a reason and an end date. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub accept: Vec<Accept>,
-    /// What to do about things in the cluster that no plan declares.
+    pub accept: Vec<AcceptedGap>,
+    /// How to report things in the cluster that the plan does not declare. Default: `warn` where the plan
+    /// reads a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub coverage: Option<Coverage>,
-    /// What the plan promises: how old the last good copy may be, how long a restore may take.
+    pub coverage: Option<CoverageMode>,
+    /// The objectives of all items: the age of the last good copy, the duration of a restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objectives: Option<Objectives>,
-    /// How the Jobs look that kbak starts in the cluster.
+    /// Settings of the Jobs that kbak starts in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Jobs>,
-    /// Which snapshots prune keeps.
+    /// The snapshots that prune keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// When the next run is promised.
+    /// When the next run is expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// What a run may use.
+    /// Limits of a run.
     #[serde(default)]
-    pub limits: Limits,
-    /// Who is told of runs.
+    pub limits: RunLimits,
+    /// Receivers of notices about runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<Notify>,
 }
 
-/// Where backups go. Credentials never stand here.
+/// The repository that stores the backups. It never contains credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Repository {
+#[schemars(rename = "Repository")]
+pub struct RepositorySpec {
     /// `s3://bucket/prefix` or `file:///folder`.
     pub url: String,
     /// The store's address, for any S3-compatible store: `https://s3.example.eu`. Default: AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// The store's region; default: as AWS tools find it.
+    /// The store's region. Default: as AWS tools find it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// Put the bucket into the path, not into the host name. Default: true with an endpoint.
+    /// Put the bucket into the path, not into the host name. Default: `true` with an endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_style: Option<bool>,
     /// An AWS credentials file. Default: web identity, profile, environment, as AWS tools do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<PathBuf>,
-    /// Certificates (PEM) that sign the store's, beside the system's own.
+    /// A file with CA certificates (PEM) for the store, in addition to the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Lock every object when it is stored, so that nobody can delete it before.
+    /// Lock each object when it is stored, so that nobody can delete it before a date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_lock: Option<ObjectLock>,
 }
@@ -137,9 +143,9 @@ pub struct Repository {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectLock {
-    /// `governance` (some may lift it) or `compliance` (nobody may).
+    /// `governance` (privileged users can remove the lock) or `compliance` (nobody can).
     pub mode: LockMode,
-    /// For how long after the epoch can change no more.
+    /// How long the lock lasts after the epoch is closed.
     pub keep: Period,
 }
 
@@ -147,47 +153,50 @@ pub struct ObjectLock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LockMode {
-    /// Some may lift it.
+    /// Privileged users can remove the lock.
     Governance,
-    /// Nobody may.
+    /// Nobody can remove the lock.
     Compliance,
 }
 
-/// Who signs.
+/// The writer, which signs the backups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Writer {
+#[schemars(rename = "Writer")]
+pub struct WriterSpec {
     /// The writer's key file, made by `kbak init`.
     pub key_file: PathBuf,
-    /// The current epoch's secret. Default: the key file's name and `.epoch`, or `.<plan>.epoch` for a
-    /// plan that is not named `default`.
+    /// The file of the current epoch's secret. Default: the key file's name and `.epoch`, or
+    /// `.<plan>.epoch` for a plan that is not named `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch_file: Option<PathBuf>,
     /// The Secret that holds the current epoch's secret, in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch_secret: Option<String>,
-    /// Keys whose trust, distrust, prune and drill records count, as OpenSSH allowed signers.
+    /// A file in the format of OpenSSH allowed signers: keys whose trust, distrust, prune and drill records
+    /// count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signers_file: Option<PathBuf>,
 }
 
-/// How long an epoch lives.
+/// How long an epoch is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Epoch {
+#[schemars(rename = "Epoch")]
+pub struct EpochSpec {
     /// `auto`, or a period from 30d to 1y. `auto` is refused with a compliance lock.
     pub max_age: EpochAge,
-    /// How long a run may take that began while the epoch was open.
+    /// The maximum duration of a run that began while the epoch was open.
     pub max_run: Period,
 }
 
-impl Default for Epoch {
+impl Default for EpochSpec {
     fn default() -> Self {
         Self { max_age: EpochAge::Auto, max_run: Period::hours(24) }
     }
 }
 
-impl Epoch {
+impl EpochSpec {
     /// Returns the time for which runs start in an epoch. `auto` is half the reach of the retention, from 30
     /// to 365 days; 90 days without a retention. Then the kept snapshots are in at most three epochs, each
     /// with one full copy. Longer epochs would delay pruning, which frees space only in closed ones.
@@ -205,7 +214,7 @@ impl Epoch {
 /// The age at which an epoch ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EpochAge {
-    /// Chosen by the plan's retention: see [`Epoch::age`].
+    /// Chosen by the plan's retention: see [`EpochSpec::age`].
     Auto,
     /// A fixed period.
     Fixed(Period),
@@ -240,76 +249,83 @@ impl JsonSchema for EpochAge {
     }
 }
 
-/// Which cluster is read.
+/// The cluster to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Cluster {
+#[schemars(rename = "Cluster")]
+pub struct ClusterSpec {
     /// A kubeconfig file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubeconfig_file: Option<PathBuf>,
-    /// A context in it.
+    /// A context of the kubeconfig.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
 }
 
-/// Which of the cluster's resources are backed up. Default: all, but events.
+/// The cluster's resources to back up. Default: all except events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Resources {
+#[schemars(rename = "Resources")]
+pub struct ResourcesSpec {
     /// Namespaces, by name or glob.
-    pub namespaces: Patterns,
+    pub namespaces: NamePatterns,
     /// Kinds, as `plural.group` (`deployments.apps`, `secrets`), by name or glob.
-    pub kinds: Patterns,
+    pub kinds: NamePatterns,
     /// A label selector, as kubectl takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Objects without a namespace: `auto` (those that what is selected needs), `all` or `none`.
+    /// Cluster-scoped objects: `auto` (those that the selected objects need), `all` or `none`.
     pub cluster_scoped: ClusterScoped,
-    /// What becomes of a kind that cannot be proved to be of the same moment as the rest: `strict` (a
-    /// gap, so the run is partial) or `best-effort` (it is named, and counts as safe).
-    pub consistency: Consistency,
-    /// What is promised for the resources, where it differs from the plan's.
+    /// Handling of a kind that is not proven to be of the same moment as the others: `strict` (a gap, so
+    /// the run is partial) or `best-effort` (reported, and counts as safe).
+    pub consistency: ConsistencyPolicy,
+    /// Objectives of this item. Default: those of the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objectives: Option<Objectives>,
 }
 
 /// The kinds that are excluded by default: events live for an hour and describe the past.
-pub const EVENTS: [&str; 2] = ["events", "events.events.k8s.io"];
+pub const EVENT_KINDS: [&str; 2] = ["events", "events.events.k8s.io"];
 
-impl Default for Resources {
+impl Default for ResourcesSpec {
     fn default() -> Self {
         Self {
-            namespaces: Patterns::default(),
-            kinds: Patterns { exclude: EVENTS.map(str::to_owned).to_vec(), ..Patterns::default() },
+            namespaces: NamePatterns::default(),
+            kinds: NamePatterns {
+                exclude: EVENT_KINDS.map(str::to_owned).to_vec(),
+                ..NamePatterns::default()
+            },
             selector: None,
             cluster_scoped: ClusterScoped::Auto,
-            consistency: Consistency::Strict,
+            consistency: ConsistencyPolicy::Strict,
             objectives: None,
         }
     }
 }
 
-/// Names or globs (`*` any text, `?` one character): what some `include` matches and no `exclude` does.
+/// Names or globs (`*` any text, `?` one character). A name is selected if an `include` matches and no
+/// `exclude` does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Patterns {
-    /// What is taken; default everything.
+#[schemars(rename = "Patterns")]
+pub struct NamePatterns {
+    /// Names or globs to select. Default: all.
     pub include: Vec<String>,
-    /// What is left out of that; default nothing.
+    /// Names or globs to exclude from these. Default: none.
     pub exclude: Vec<String>,
 }
 
-impl Default for Patterns {
+impl Default for NamePatterns {
     fn default() -> Self {
         Self { include: vec!["*".into()], exclude: Vec::new() }
     }
 }
 
-/// Which objects without a namespace are backed up.
+/// The cluster-scoped objects to back up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum ClusterScoped {
-    /// All where every namespace is selected, else those that what is selected needs.
+    /// All if every namespace is selected, else those that the selected objects need.
     #[default]
     Auto,
     /// All.
@@ -318,14 +334,15 @@ pub enum ClusterScoped {
     None,
 }
 
-/// What becomes of a kind that cannot be proved to be of the same moment as the rest. Its objects are
-/// backed up either way.
+/// Handling of a kind that is not proven to be of the same moment as the others. Its objects are backed up
+/// either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "kebab-case")]
-pub enum Consistency {
-    /// It is a gap: the run is partial, unless the plan accepts it.
+#[schemars(rename = "Consistency")]
+pub enum ConsistencyPolicy {
+    /// The kind is a gap: the run is partial, unless the plan accepts the gap.
     #[default]
     Strict,
-    /// It is named, and counts as safe.
+    /// The kind is reported and counts as safe.
     BestEffort,
 }

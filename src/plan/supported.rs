@@ -1,13 +1,14 @@
 //! Features that this version does not support yet. A plan that uses one is rejected, so that it is not taken
 //! for done. A feature that only a later verb needs gives a warning.
 
-use super::items::{Engine, Transport};
+use super::items::{DatabaseEngine, DumpTransport};
 use super::problem::{Problem, ProblemKind};
 use super::spec::BackupPlan;
 
 const NOT_YET: &str = "not yet supported by this version";
 
-pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
+/// Returns a problem for each feature that is not supported yet, and warnings for settings without effect.
+pub(super) fn unsupported_features(plan: &BackupPlan) -> Vec<Problem> {
     let spec = &plan.spec;
     let mut found = Vec::new();
     let refuse = |field: String, what: &str, remedy: &str| {
@@ -31,11 +32,15 @@ pub(super) fn problems(plan: &BackupPlan) -> Vec<Problem> {
     whole(!spec.notify.is_empty(), "notify", "notices", "use --metrics-file and the exit code");
     for (number, database) in spec.databases.iter().enumerate() {
         let field = format!("spec.databases[{number}]");
-        if database.engine != Engine::Postgresql {
+        if database.engine != DatabaseEngine::Postgresql {
             let what = format!("the engine {}", database.engine.name());
-            found.push(refuse(format!("{field}.engine"), &what, "back it up by a dump in a folder"));
+            found.push(refuse(
+                format!("{field}.engine"),
+                &what,
+                "dump it into a folder and back that folder up",
+            ));
         }
-        if database.transport() != Transport::Local {
+        if database.transport() != DumpTransport::Local {
             let what = format!("the transport {}", database.transport().name());
             found.push(refuse(format!("{field}.transport"), &what, "use transport: local, and host"));
         } else if database.service.is_some() {
@@ -67,16 +72,20 @@ fn warnings(plan: &BackupPlan) -> Vec<Problem> {
         }
     };
     later(spec.retention.is_some(), "retention", "nothing is pruned");
-    later(spec.objectives.is_some(), "objectives", "objectives are not watched");
-    let resources = spec.resources.as_ref().is_some_and(|resources| resources.objectives.is_some());
-    later(resources, "resources.objectives", "objectives are not watched");
-    for (number, database) in spec.databases.iter().enumerate() {
-        let field = format!("databases[{number}].objectives");
-        later(database.objectives.is_some(), &field, "objectives are not watched");
-    }
-    for (number, volume) in spec.volumes.iter().enumerate() {
-        let field = format!("volumes[{number}].objectives");
-        later(volume.objectives.is_some(), &field, "objectives are not watched");
+    let databases = spec.databases.iter().enumerate();
+    let volumes = spec.volumes.iter().enumerate();
+    let objectives = [
+        ("objectives".to_owned(), spec.objectives),
+        (
+            "resources.objectives".to_owned(),
+            spec.resources.as_ref().and_then(|resources| resources.objectives),
+        ),
+    ]
+    .into_iter()
+    .chain(databases.map(|(n, database)| (format!("databases[{n}].objectives"), database.objectives)))
+    .chain(volumes.map(|(n, volume)| (format!("volumes[{n}].objectives"), volume.objectives)));
+    for (field, objectives) in objectives {
+        later(objectives.is_some(), &field, "objectives are not watched");
     }
     found
 }

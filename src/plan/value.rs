@@ -1,4 +1,4 @@
-//! Values of a plan that people write with a unit: periods `30d`, sizes `128Mi`, rates `50Mi/s`,
+//! Values of a plan that have a unit: periods `30d`, sizes `128Mi`, rates `50Mi/s`,
 //! dates `2027-06-30`.
 //!
 //! Every value has one reading and prints in its shortest exact form, which parses to the same
@@ -71,7 +71,7 @@ impl FromStr for Period {
         let mut seconds = 0u64;
         let mut last = u64::MAX;
         if rest.is_empty() {
-            return Err(error("no period".into()));
+            return Err(error("the period is empty".into()));
         }
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -79,10 +79,10 @@ impl FromStr for Period {
                 return Err(error(format!("{text:?} has no unit")));
             };
             let Some((_, factor)) = PERIOD_UNITS.iter().find(|(name, _)| *name == unit) else {
-                return Err(error(format!("{text:?} is no period")));
+                return Err(error(format!("{text:?} is not a period")));
             };
             if digits == 0 || *factor >= last {
-                return Err(error(format!("{text:?} is no period")));
+                return Err(error(format!("{text:?} is not a period")));
             }
             let count: u64 = rest[..digits].parse().map_err(|_| error(format!("{text:?} is too long")))?;
             seconds = count
@@ -160,10 +160,10 @@ impl FromStr for Size {
         let factor = match SIZE_UNITS.iter().find(|(name, _)| *name == unit) {
             Some((_, factor)) => *factor,
             None if unit.is_empty() => 1,
-            None => return Err(error(format!("{text:?} is no size"))),
+            None => return Err(error(format!("{text:?} is not a size"))),
         };
         if digits == 0 {
-            return Err(error(format!("{text:?} is no size")));
+            return Err(error(format!("{text:?} is not a size")));
         }
         text[..digits]
             .parse::<u64>()
@@ -208,7 +208,7 @@ impl FromStr for Rate {
             .ok_or_else(|| ValueError::new(format!("{text:?} does not end with /s"), RATE_EXPECTED))?;
         let size: Size = size.parse().map_err(|e: ValueError| ValueError::new(e.problem, RATE_EXPECTED))?;
         if size.get() == 0 {
-            return Err(ValueError::new("a rate of nothing never ends", RATE_EXPECTED));
+            return Err(ValueError::new("the rate must be greater than 0", RATE_EXPECTED));
         }
         Ok(Self(size))
     }
@@ -239,7 +239,7 @@ impl FromStr for Day {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         // jiff also parses forms with a time, which a day of a plan must not have.
-        let error = || ValueError::new(format!("{text:?} is no day"), DAY_EXPECTED);
+        let error = || ValueError::new(format!("{text:?} is not a day"), DAY_EXPECTED);
         let date: jiff::civil::Date = text.parse().map_err(|_| error())?;
         if date.to_string() == text { Ok(Self(date)) } else { Err(error()) }
     }
@@ -252,12 +252,12 @@ impl fmt::Display for Day {
 }
 
 /// Parses a value from text or from a bare number, so that `128` needs no quotes.
-struct TextOf<T> {
+struct TextVisitor<T> {
     expected: &'static str,
     value: std::marker::PhantomData<T>,
 }
 
-impl<T: FromStr<Err = ValueError>> Visitor<'_> for TextOf<T> {
+impl<T: FromStr<Err = ValueError>> Visitor<'_> for TextVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -290,7 +290,7 @@ macro_rules! text_value {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 // `deserialize_any` accepts a bare number; a format that is not self-describing fails.
-                deserializer.deserialize_any(TextOf { expected: $expected, value: std::marker::PhantomData })
+                deserializer.deserialize_any(TextVisitor { expected: $expected, value: std::marker::PhantomData })
             }
         }
 

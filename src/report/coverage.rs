@@ -1,4 +1,4 @@
-//! What a cluster holds beside what a plan declares, as reports tell it.
+//! Things in a cluster that a plan does not declare, as reports show them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +8,12 @@ use super::text::plural;
 pub const UNCOVERED: &str = "uncovered";
 
 /// The maximum number of things named in a line.
-const NAMED: usize = 5;
+const MAX_NAMES: usize = 5;
 
 /// The kind of an undeclared thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum What {
+pub enum UndeclaredKind {
     /// A Secret that cannot be recreated.
     Key,
     /// A database.
@@ -24,7 +24,7 @@ pub enum What {
     Namespace,
 }
 
-impl What {
+impl UndeclaredKind {
     /// All kinds, the most severe first.
     pub const ALL: [Self; 4] = [Self::Key, Self::Database, Self::Claim, Self::Namespace];
 
@@ -43,7 +43,7 @@ impl What {
     #[must_use]
     pub fn counted(self, number: usize) -> String {
         let (one, many) = match self {
-            Self::Key => ("key that nothing can make again", "keys that nothing can make again"),
+            Self::Key => ("Secret that cannot be recreated", "Secrets that cannot be recreated"),
             Self::Database => ("database", "databases"),
             Self::Claim => ("claim", "claims"),
             Self::Namespace => ("namespace", "namespaces"),
@@ -56,7 +56,7 @@ impl What {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uncovered {
     /// The kind of thing.
-    pub what: What,
+    pub what: UndeclaredKind,
     /// The name that `accept` takes: `volume/shop/uploads`, `database/shop/orders-db`, `namespace/shop`,
     /// `secret/kube-system/sealed-secrets-key7x2p`.
     pub item: String,
@@ -76,14 +76,14 @@ pub struct Coverage {
     pub accepted: Vec<Uncovered>,
     /// Resources that could not be read, or not to the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unseen: Vec<Unseen>,
+    pub unseen: Vec<UnreadResource>,
 }
 
-/// A line for people. Its severity follows from [`What`].
+/// A finding for people, in one line. Its severity follows from [`UndeclaredKind`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct CoverageFinding {
     /// The kind of thing; `None` for a resource that could not be read.
-    pub what: Option<What>,
+    pub what: Option<UndeclaredKind>,
     /// The finding.
     pub text: String,
     /// The remedy.
@@ -92,7 +92,7 @@ pub struct Line {
 
 /// A resource that could not be read, or not to the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unseen {
+pub struct UnreadResource {
     /// The resource: `deployments.apps`.
     pub what: String,
     /// The reason.
@@ -111,63 +111,65 @@ impl Coverage {
 
     /// Returns the number of undeclared things of a kind.
     #[must_use]
-    pub fn count(&self, what: What) -> usize {
+    pub fn count(&self, what: UndeclaredKind) -> usize {
         self.uncovered.iter().filter(|one| one.what == what).count()
     }
 
     /// Returns a summary in one line: `not declared: 2 claims, 1 namespace`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let counted = What::ALL.iter().map(|what| (what, self.count(*what))).filter(|(_, count)| *count > 0);
+        let counted =
+            UndeclaredKind::ALL.iter().map(|what| (what, self.count(*what))).filter(|(_, count)| *count > 0);
         let parts: Vec<String> = counted.map(|(what, count)| what.counted(count)).collect();
         match (parts.is_empty(), self.unseen.is_empty()) {
             (true, true) => "everything that was looked for is declared".to_owned(),
-            (true, false) => "not everything was looked at".to_owned(),
+            (true, false) => "not everything could be read".to_owned(),
             (false, _) => format!("not declared: {}", parts.join(", ")),
         }
     }
 
     /// Returns the findings for people, a line for each kind of thing and each unseen resource.
     #[must_use]
-    pub fn lines(&self) -> Vec<Line> {
-        let mut lines: Vec<Line> = What::ALL.into_iter().filter_map(|what| self.line(what)).collect();
-        for unseen in &self.unseen {
-            let remedy = match &unseen.rule {
+    pub fn findings(&self) -> Vec<CoverageFinding> {
+        let mut findings: Vec<CoverageFinding> =
+            UndeclaredKind::ALL.into_iter().filter_map(|what| self.finding(what)).collect();
+        for unread in &self.unseen {
+            let remedy = match &unread.rule {
                 Some(rule) => format!("add the rule {rule}"),
-                None => "run it again, or look at the cluster".to_owned(),
+                None => "run it again, or check the cluster".to_owned(),
             };
-            let text = format!("{}: not looked at: {}", unseen.what, unseen.why);
-            lines.push(Line { what: None, text, remedy });
+            let text = format!("{}: not read: {}", unread.what, unread.why);
+            findings.push(CoverageFinding { what: None, text, remedy });
         }
-        lines
+        findings
     }
 
-    fn line(&self, what: What) -> Option<Line> {
+    fn finding(&self, what: UndeclaredKind) -> Option<CoverageFinding> {
         let all: Vec<&Uncovered> = self.uncovered.iter().filter(|one| one.what == what).collect();
         let first = all.first()?;
-        let mut names: Vec<String> = all.iter().take(NAMED).map(|one| one.told()).collect();
-        if all.len() > NAMED {
-            names.push(format!("{} more (-o json names all)", all.len() - NAMED));
+        let mut names: Vec<String> = all.iter().take(MAX_NAMES).map(|one| one.described()).collect();
+        if all.len() > MAX_NAMES {
+            names.push(format!("{} more (-o json names all)", all.len() - MAX_NAMES));
         }
         let verb = if all.len() == 1 { "is" } else { "are" };
         let text = format!("{} {verb} not declared: {}", what.counted(all.len()), names.join("; "));
         let remedy = match what {
-            What::Key => {
-                "let resources take Secrets of that namespace: without the key what it opens is lost"
+            UndeclaredKind::Key => {
+                "include Secrets of that namespace in resources: without the key, what it decrypts is lost"
             }
-            What::Database => "add it to databases",
-            What::Claim => "add it to volumes",
-            What::Namespace => "add it to resources.namespaces",
+            UndeclaredKind::Database => "add it to databases",
+            UndeclaredKind::Claim => "add it to volumes",
+            UndeclaredKind::Namespace => "add it to resources.namespaces",
         };
         let remedy =
             format!("{remedy}, or accept {{item: {}, gap: {UNCOVERED}, reason: …, until: …}}", first.item);
-        Some(Line { what: Some(what), text, remedy })
+        Some(CoverageFinding { what: Some(what), text, remedy })
     }
 }
 
 impl Uncovered {
     /// Returns the name without the kind of thing, and the details.
-    fn told(&self) -> String {
+    fn described(&self) -> String {
         let name = self.item.split_once('/').map_or(self.item.as_str(), |(_, name)| name);
         if self.detail.is_empty() { name.to_owned() } else { format!("{name} ({})", self.detail) }
     }

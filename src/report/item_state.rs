@@ -31,7 +31,7 @@ impl ItemState {
 
     /// Returns `true` if all data that the source gave can be restored from this snapshot.
     #[must_use]
-    pub fn is_whole(self) -> bool {
+    pub fn is_complete(self) -> bool {
         matches!(self, Self::Good | Self::Anomalous)
     }
 }

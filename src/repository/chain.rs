@@ -14,10 +14,10 @@ use crate::format::signers::Signers;
 use crate::report::event::Reporter;
 use crate::store::listing::list_all;
 use crate::store::operation::Operation;
-use crate::store::{Entry, Store, StoreError, StoreErrorKind};
+use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
 
 use super::records::Records;
-use crate::keys::writer_key::KnownHead;
+use crate::keys::epoch_file::LastCommit;
 
 /// The most manifests of one plan that are read: hourly ones for a century.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;
@@ -50,14 +50,14 @@ pub struct Chain {
     snapshots: BTreeMap<(u64, ObjectHash), Snapshot>,
     numbers: HashMap<ObjectHash, u64>,
     /// The last snapshot that the writer committed, if the store no longer has it.
-    lost_head: Option<KnownHead>,
+    lost_head: Option<LastCommit>,
     /// Objects in the place of manifests that are not valid, and the reasons.
     pub rejected: Vec<(ObjectKey, ManifestError)>,
 }
 
 /// An inconsistency of a chain that a restore or verify must report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Break {
+pub enum ChainFault {
     /// A parent that is neither present nor pruned by a signed record.
     #[error("snapshot {seq} names a parent {parent} that is not there")]
     ParentMissing {
@@ -97,7 +97,7 @@ pub async fn read(
     for epoch in epochs {
         let path = EpochPath { writer, plan, epoch };
         let prefix = path.snapshots_prefix();
-        let entries: Vec<Entry> = list_all(store.clone(), prefix.clone(), reporter.clone())
+        let entries: Vec<ListedObject> = list_all(store.clone(), prefix.clone(), reporter.clone())
             .take(MAX_SNAPSHOTS + 1)
             .try_collect()
             .await?;
@@ -160,7 +160,7 @@ impl Chain {
             let hash = snapshot.manifest.hash();
             self.numbers.remove(&hash);
             self.snapshots.remove(&(snapshot.envelope().seq, hash));
-            self.rejected.push((snapshot.key, ManifestError::CutOff));
+            self.rejected.push((snapshot.key, ManifestError::Revoked));
         }
     }
 
@@ -208,7 +208,7 @@ impl Chain {
     }
 
     /// Sets the snapshot that the writer committed last. Returns it if it is missing from the chain.
-    pub fn expect(&mut self, head: KnownHead) -> Option<KnownHead> {
+    pub fn expect(&mut self, head: LastCommit) -> Option<LastCommit> {
         self.lost_head = self.get(head.hash).is_none().then_some(head);
         self.lost_head
     }
@@ -237,7 +237,7 @@ impl Chain {
     /// Returns the inconsistencies of the chain. `pruned` are the manifests that were removed
     /// according to signed records.
     #[must_use]
-    pub fn breaks(&self, pruned: &HashSet<ObjectHash>) -> Vec<Break> {
+    pub fn breaks(&self, pruned: &HashSet<ObjectHash>) -> Vec<ChainFault> {
         let mut breaks = Vec::new();
         for snapshot in self.iter() {
             let envelope = snapshot.envelope();
@@ -249,19 +249,19 @@ impl Chain {
                         let found = found.envelope();
                         greatest = greatest.map(|g| g.max(found.seq));
                         if found.finished > envelope.finished {
-                            breaks.push(Break::BackInTime { seq, parent: found.seq });
+                            breaks.push(ChainFault::BackInTime { seq, parent: found.seq });
                         }
                     }
                     None => {
                         greatest = None;
                         if !pruned.contains(parent) {
-                            breaks.push(Break::ParentMissing { seq, parent: *parent });
+                            breaks.push(ChainFault::ParentMissing { seq, parent: *parent });
                         }
                     }
                 }
             }
             if let Some(parent) = greatest.filter(|greatest| greatest + 1 != seq) {
-                breaks.push(Break::Sequence { seq, parent });
+                breaks.push(ChainFault::Sequence { seq, parent });
             }
         }
         breaks

@@ -2,10 +2,10 @@
 
 use crate::format::ids::{NameId, WriterId};
 use crate::format::layout;
-use crate::format::marker::NotTheMarker;
+use crate::format::marker::WrongMarker;
 use crate::format::wrap::WrapError;
 use crate::keys::private_file::FileError;
-use crate::pipeline::fetch::ReadError;
+use crate::pipeline::ReadError;
 use crate::repository::epoch::error::CreateEpochError;
 use crate::repository::epoch::wraps::KeysError;
 use crate::repository::read::snapshot::SnapshotError;
@@ -32,7 +32,7 @@ pub enum RepositoryError {
         /// The store, without credentials.
         store: String,
         /// The cause.
-        source: NotTheMarker,
+        source: WrongMarker,
     },
     /// The marker is missing, though a pinned writer's folder exists.
     #[error("{} is gone from {store}", layout::marker())]
@@ -188,11 +188,11 @@ pub enum InitError {
         /// The store, without credentials.
         store: String,
         /// The cause.
-        source: NotTheMarker,
+        source: WrongMarker,
     },
     /// The marker differs when read back.
     #[error("the marker reads back as something else")]
-    MarkerReadBack(#[source] NotTheMarker),
+    MarkerReadBack(#[source] WrongMarker),
     /// The recovery sheet cannot be rendered.
     #[error("the recovery sheet cannot be made")]
     Sheet(#[from] askama::Error),

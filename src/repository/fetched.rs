@@ -14,13 +14,13 @@ const STEP: u64 = 8 << 20;
 
 /// The result of reading an object by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named<T> {
+pub enum Fetched<T> {
     /// The object with the content that its name states.
-    Is(T),
+    Valid(T),
     /// There is no object.
     Missing,
     /// Another content, an object longer than such an object can be, or not an object at all.
-    Altered,
+    Corrupt,
 }
 
 /// Reads an object of at most `limit` bytes and compares its SHA-256 with `hash`.
@@ -32,9 +32,9 @@ pub async fn get(
     key: &ObjectKey,
     hash: ObjectHash,
     limit: u64,
-) -> Result<Named<Bytes>, StoreError> {
+) -> Result<Fetched<Bytes>, StoreError> {
     Ok(match absent(store.get(key, limit).await)? {
-        Named::Is(bytes) if ObjectHash::of(&bytes) != hash => Named::Altered,
+        Fetched::Valid(bytes) if ObjectHash::of(&bytes) != hash => Fetched::Corrupt,
         named => named,
     })
 }
@@ -48,35 +48,35 @@ pub async fn check(
     key: &ObjectKey,
     hash: ObjectHash,
     size: u64,
-) -> Result<Named<()>, StoreError> {
+) -> Result<Fetched<()>, StoreError> {
     if size <= STEP {
         return Ok(match get(store, key, hash, size).await? {
-            Named::Is(_) => Named::Is(()),
-            Named::Missing => Named::Missing,
-            Named::Altered => Named::Altered,
+            Fetched::Valid(_) => Fetched::Valid(()),
+            Fetched::Missing => Fetched::Missing,
+            Fetched::Corrupt => Fetched::Corrupt,
         });
     }
     let mut hasher = Sha256::new();
     let mut at = 0;
     while at < size {
         let bytes = match absent(store.get_range(key, at..(at + STEP).min(size)).await)? {
-            Named::Is(bytes) if !bytes.is_empty() => bytes,
-            Named::Is(_) | Named::Altered => return Ok(Named::Altered),
-            Named::Missing => return Ok(Named::Missing),
+            Fetched::Valid(bytes) if !bytes.is_empty() => bytes,
+            Fetched::Valid(_) | Fetched::Corrupt => return Ok(Fetched::Corrupt),
+            Fetched::Missing => return Ok(Fetched::Missing),
         };
         hasher.update(&bytes);
         at += bytes.len() as u64;
     }
     let found = ObjectHash(hasher.finalize().into());
-    Ok(if found == hash { Named::Is(()) } else { Named::Altered })
+    Ok(if found == hash { Fetched::Valid(()) } else { Fetched::Corrupt })
 }
 
-fn absent<T>(read: Result<T, StoreError>) -> Result<Named<T>, StoreError> {
+fn absent<T>(read: Result<T, StoreError>) -> Result<Fetched<T>, StoreError> {
     match read {
-        Ok(value) => Ok(Named::Is(value)),
-        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(Named::Missing),
+        Ok(value) => Ok(Fetched::Valid(value)),
+        Err(StoreError { kind: StoreErrorKind::NotFound, .. }) => Ok(Fetched::Missing),
         Err(StoreError { kind: StoreErrorKind::TooLarge { .. } | StoreErrorKind::NotAFile, .. }) => {
-            Ok(Named::Altered)
+            Ok(Fetched::Corrupt)
         }
         Err(error) => Err(error),
     }

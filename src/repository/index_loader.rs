@@ -8,14 +8,14 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::format::derive::DomainKey;
 use crate::format::ids::{NameId, ObjectHash};
 use crate::format::index::{Index, IndexedPack, MAX_INDEX};
-use crate::format::layout::{Class, EpochPath, ObjectKey};
+use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
 use crate::format::pack_refs::{PackName, PackRefs};
 use crate::pipeline::chunk_index::ChunkIndex;
 use crate::report::event::{Event, Reporter};
 use crate::repository::fetched;
-use crate::repository::fetched::Named;
+use crate::repository::fetched::Fetched;
 use crate::store::listing::list_all;
-use crate::store::{Entry, Store, StoreError};
+use crate::store::{ListedObject, Store, StoreError};
 
 /// The number of index objects above which a run merges those of a domain at its end.
 pub const MERGE_ABOVE: usize = 64;
@@ -64,8 +64,8 @@ impl DomainIndexLoader<'_> {
         newest: &[ObjectHash],
         share: u64,
     ) -> Result<Loaded, StoreError> {
-        let prefix = self.path.class_prefix(self.domain, Class::Index);
-        let entries: Vec<Entry> = list_all(self.store.clone(), prefix, self.reporter.clone())
+        let prefix = self.path.class_prefix(self.domain, ObjectClass::Index);
+        let entries: Vec<ListedObject> = list_all(self.store.clone(), prefix, self.reporter.clone())
             .take(MAX_INDEXES)
             .try_collect()
             .await?;
@@ -111,8 +111,8 @@ impl DomainIndexLoader<'_> {
         hash: ObjectHash,
     ) -> Result<Option<Index>, StoreError> {
         let index = match fetched::get(self.store, object, hash, MAX_INDEX + (1 << 20)).await? {
-            Named::Is(sealed) => Index::open(&sealed, key).ok(),
-            Named::Missing | Named::Altered => None,
+            Fetched::Valid(sealed) => Index::open(&sealed, key).ok(),
+            Fetched::Missing | Fetched::Corrupt => None,
         };
         if index.is_none() {
             self.reporter.event(Event::Warning {
@@ -127,7 +127,7 @@ impl DomainIndexLoader<'_> {
     /// Lists the packs of the domain in order of their hash.
     #[must_use]
     pub fn packs(&self) -> stream::BoxStream<'static, Result<PackName, StoreError>> {
-        let prefix = self.path.class_prefix(self.domain, Class::Pack);
+        let prefix = self.path.class_prefix(self.domain, ObjectClass::Pack);
         list_all(self.store.clone(), prefix, self.reporter.clone())
             .try_filter_map(|entry| async move {
                 let hash: Option<ObjectHash> = entry.key.name().parse().ok();

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, RecipientId, RepositoryId, WriterId};
 use crate::format::layout::{self, ObjectKey};
-use crate::format::record::{Act, Record, RecordError, SignedRecord, Trust};
+use crate::format::record::{ReceiptAction, Record, RecordError, Revocation, SignedRecord};
 use crate::format::sign::{MAX_DOCUMENT, PublicKey};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
@@ -104,9 +104,9 @@ pub async fn list(
 impl Records {
     /// Returns the statements that cut off `key`. A manifest that it signed counts only if every
     /// statement names it, or a descendant of it, among its last good manifests.
-    pub fn cut_offs(&self, key: PublicKey) -> impl Iterator<Item = &Trust> {
+    pub fn cut_offs(&self, key: PublicKey) -> impl Iterator<Item = &Revocation> {
         self.signed.iter().filter_map(move |stored| match stored.record.record() {
-            Record::Trust(trust) if trust.key == key => Some(trust),
+            Record::Revocation(revocation) if revocation.key == key => Some(revocation),
             _ => None,
         })
     }
@@ -139,7 +139,7 @@ impl Records {
     pub fn opened(&self, plan: NameId, epoch: EpochId) -> Vec<(Option<RecipientId>, Timestamp)> {
         let mut seen: Vec<(Option<RecipientId>, Timestamp)> = Vec::new();
         let added = self.added(plan, epoch);
-        for (recipient, wrap, stored) in self.receipts(plan, epoch, Act::Opened) {
+        for (recipient, wrap, stored) in self.receipts(plan, epoch, ReceiptAction::Opened) {
             let by_wrap = || added.iter().find(|(_, name)| Some(*name) == wrap).map(|(owner, _)| *owner);
             let recipient = recipient.or_else(by_wrap);
             match seen.iter_mut().find(|(known, _)| *known == recipient) {
@@ -153,7 +153,7 @@ impl Records {
     /// Returns the owners who were added to an epoch after its creation, with their wraps.
     #[must_use]
     pub fn added(&self, plan: NameId, epoch: EpochId) -> Vec<(RecipientId, ObjectHash)> {
-        self.receipts(plan, epoch, Act::Added)
+        self.receipts(plan, epoch, ReceiptAction::Added)
             .filter_map(|(recipient, wrap, _)| Some((recipient?, wrap?)))
             .collect()
     }
@@ -162,7 +162,7 @@ impl Records {
         &self,
         plan: NameId,
         epoch: EpochId,
-        act: Act,
+        act: ReceiptAction,
     ) -> impl Iterator<Item = (Option<RecipientId>, Option<ObjectHash>, Timestamp)> {
         self.signed.iter().filter_map(move |stored| match stored.record.record() {
             Record::Receipt(receipt) if (receipt.plan, receipt.epoch, receipt.act) == (plan, epoch, act) => {

@@ -42,7 +42,7 @@ pub enum ReportError {
 ///
 /// # Errors
 /// If it was not stored. The run has already failed, so the caller only reports the error.
-pub async fn leave(
+pub async fn store(
     store: &Arc<dyn Store>,
     key: &WriterKey,
     plan: &str,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::format::tar::parse::ParseError;
-use crate::pipeline::fetch::ReadError;
+use crate::pipeline::ReadError;
 use crate::report::item_state::ItemState;
 use crate::repository::read::snapshot::SnapshotError;
 use crate::target::volume::TargetError;

@@ -1,6 +1,5 @@
 //! A store wrapper that gives every try a deadline, so that no store can block a run for ever.
 
-use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,31 +9,28 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::operation::Operation;
-use super::probe::Ask;
-use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
+use super::{ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind, operation::Operation};
+use crate::format::{layout::ObjectKey, object::SealedObject};
 
 /// The time limit of one try: `base`, plus the time for its bytes at the slowest acceptable rate.
 ///
 /// This is the outer bound. A store that monitors its connection notices a stall earlier. So the
 /// rate here is that of a slow line shared by several uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
+pub struct StoreDeadlines {
     /// The time for the answer itself.
     pub base: Duration,
     /// The slowest rate, in bytes per second, at least 1.
     pub slowest: u64,
 }
 
-impl Default for Deadlines {
+impl Default for StoreDeadlines {
     fn default() -> Self {
         Self { base: Duration::from_secs(60), slowest: 64 << 10 }
     }
 }
 
-impl Deadlines {
+impl StoreDeadlines {
     /// Returns the deadline of a try that carries `bytes`.
     #[must_use]
     pub fn of(&self, bytes: u64) -> Duration {
@@ -43,15 +39,16 @@ impl Deadlines {
 }
 
 /// Ends tries beyond their deadline with [`StoreErrorKind::Transient`].
+#[derive(Debug)]
 pub struct DeadlineStore {
     inner: Arc<dyn Store>,
-    deadlines: Deadlines,
+    deadlines: StoreDeadlines,
 }
 
 impl DeadlineStore {
     /// Wraps `inner`.
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, deadlines: Deadlines) -> Self {
+    pub fn new(inner: Arc<dyn Store>, deadlines: StoreDeadlines) -> Self {
         Self { inner, deadlines }
     }
 
@@ -70,23 +67,11 @@ impl DeadlineStore {
     }
 }
 
-impl fmt::Debug for DeadlineStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DeadlineStore({:?})", self.inner)
-    }
-}
-
 #[async_trait]
 impl Store for DeadlineStore {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_to_inner!();
 
-    fn ask(&self) -> Option<&dyn Ask> {
-        self.inner.ask()
-    }
-
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         let size = object.bytes().len() as u64;
         self.within(Operation::Put, object.key().as_str(), size, self.inner.put(object)).await
     }
@@ -100,12 +85,8 @@ impl Store for DeadlineStore {
         self.within(Operation::GetRange, key.as_str(), size, self.inner.get_range(key, range)).await
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
         self.within(Operation::List, prefix, 0, self.inner.list(prefix, from)).await
-    }
-
-    fn after(&self, key: &str) -> PageToken {
-        self.inner.after(key)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

@@ -1,24 +1,21 @@
 //! A store wrapper that injects faults: a script selects the operation, the key and the fault.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::operation::Operation;
-use super::probe::Ask;
-use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
+use super::{ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind, operation::Operation};
+use crate::format::{layout::ObjectKey, object::SealedObject};
+use crate::runtime::lock;
 
 /// A fault of an operation. It has no effect on operations that it does not apply to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum StoreFault {
     /// Any operation: not performed, and fails with this error. See [`Fault::unavailable`].
     Fail(StoreErrorKind),
     /// Put, get: the connection is cut after this many bytes; a put stores no object.
@@ -47,7 +44,7 @@ pub enum Fault {
     Hang,
 }
 
-impl Fault {
+impl StoreFault {
     /// Returns a 503, as a store gives under load.
     #[must_use]
     pub fn unavailable() -> Self {
@@ -57,49 +54,50 @@ impl Fault {
 
 /// One line of a script.
 #[derive(Debug, Clone)]
-pub struct Rule {
+pub struct FaultRule {
     operation: Operation,
     pattern: String,
     first: u64,
     last: u64,
-    fault: Fault,
+    fault: StoreFault,
     seen: u64,
 }
 
-impl Rule {
+impl FaultRule {
     /// Injects `fault` at the `nth` (from 1) `operation` on a key or prefix that matches `pattern`, in
     /// which `*` stands for any text.
     #[must_use]
-    pub fn once(operation: Operation, pattern: &str, nth: u64, fault: Fault) -> Self {
+    pub fn once(operation: Operation, pattern: &str, nth: u64, fault: StoreFault) -> Self {
         Self { operation, pattern: pattern.into(), first: nth, last: nth, fault, seen: 0 }
     }
 
     /// Injects `fault` from the `nth` such operation on, for ever.
     #[must_use]
-    pub fn from(operation: Operation, pattern: &str, nth: u64, fault: Fault) -> Self {
+    pub fn from(operation: Operation, pattern: &str, nth: u64, fault: StoreFault) -> Self {
         Self { last: u64::MAX, ..Self::once(operation, pattern, nth, fault) }
     }
 }
 
 /// Forwards all operations except those that its script breaks.
+#[derive(Debug)]
 pub struct FaultStore {
     inner: Arc<dyn Store>,
-    script: Mutex<Script>,
+    script: Mutex<FaultScript>,
 }
 
-#[derive(Default)]
-struct Script {
-    rules: Vec<Rule>,
+#[derive(Debug, Default)]
+struct FaultScript {
+    rules: Vec<FaultRule>,
     fired: u64,
     put: Vec<String>,
-    again: Option<Page>,
+    repeated_page: Option<ObjectPage>,
 }
 
 impl FaultStore {
     /// Wraps `inner`. The first rule that matches an operation applies.
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, rules: Vec<Rule>) -> Self {
-        Self { inner, script: Mutex::new(Script { rules, ..Script::default() }) }
+    pub fn new(inner: Arc<dyn Store>, rules: Vec<FaultRule>) -> Self {
+        Self { inner, script: Mutex::new(FaultScript { rules, ..FaultScript::default() }) }
     }
 
     /// Returns the number of operations that were broken so far; 0 means that no rule matched.
@@ -109,19 +107,19 @@ impl FaultStore {
     }
 
     /// Replaces the script, for instance by an empty one to end the faults.
-    pub fn set(&self, rules: Vec<Rule>) {
+    pub fn set(&self, rules: Vec<FaultRule>) {
         self.lock().rules = rules;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FaultScript> {
+        lock(&self.script)
     }
 
-    fn fault(&self, operation: Operation, object: &str) -> Option<Fault> {
+    fn fault(&self, operation: Operation, object: &str) -> Option<StoreFault> {
         let mut script = self.lock();
         let mut hit = None;
         for rule in &mut script.rules {
-            if rule.operation == operation && fits(&rule.pattern, object) {
+            if rule.operation == operation && matches_pattern(&rule.pattern, object) {
                 rule.seen += 1;
                 if hit.is_none() && (rule.first..=rule.last).contains(&rule.seen) {
                     hit = Some(rule.fault.clone());
@@ -135,17 +133,17 @@ impl FaultStore {
     /// Applies a fault's effect before the operation: failure or delay.
     async fn before(
         &self,
-        fault: Option<&Fault>,
+        fault: Option<&StoreFault>,
         operation: Operation,
         object: &str,
     ) -> Result<(), StoreError> {
         match fault {
-            Some(Fault::Fail(kind)) => Err(self.error(operation, object, kind.clone())),
-            Some(Fault::Slow(time)) => {
+            Some(StoreFault::Fail(kind)) => Err(self.error(operation, object, kind.clone())),
+            Some(StoreFault::Slow(time)) => {
                 tokio::time::sleep(*time).await;
                 Ok(())
             }
-            Some(Fault::Hang) => std::future::pending().await,
+            Some(StoreFault::Hang) => std::future::pending().await,
             _ => Ok(()),
         }
     }
@@ -153,13 +151,13 @@ impl FaultStore {
     /// Applies a fault's effect after the operation: the answer is lost.
     fn after<T>(
         &self,
-        fault: Option<&Fault>,
+        fault: Option<&StoreFault>,
         operation: Operation,
         object: &str,
         value: T,
     ) -> Result<T, StoreError> {
         match fault {
-            Some(Fault::AppliedButError) => {
+            Some(StoreFault::AppliedButError) => {
                 let kind = StoreErrorKind::Transient("500 Internal Error (injected)".into());
                 Err(self.error(operation, object, kind))
             }
@@ -178,31 +176,33 @@ impl FaultStore {
 
     fn body(
         &self,
-        fault: Option<&Fault>,
+        fault: Option<&StoreFault>,
         operation: Operation,
         object: &str,
         body: Bytes,
     ) -> Result<Bytes, StoreError> {
         let body = match fault {
-            Some(Fault::Cut(at)) => return Err(self.cut(operation, object, (*at).min(body.len() as u64))),
-            Some(Fault::Truncate(at)) => {
+            Some(StoreFault::Cut(at)) => {
+                return Err(self.cut(operation, object, (*at).min(body.len() as u64)));
+            }
+            Some(StoreFault::Truncate(at)) => {
                 body.slice(..usize::try_from(*at).unwrap_or(usize::MAX).min(body.len()))
             }
-            Some(Fault::FlipBit(bit)) => flip(&body, *bit),
+            Some(StoreFault::FlipBit(bit)) => flip(&body, *bit),
             _ => body,
         };
         self.after(fault, operation, object, body)
     }
 
-    fn page(&self, fault: Option<&Fault>, mut page: Page) -> Page {
+    fn page(&self, fault: Option<&StoreFault>, mut page: ObjectPage) -> ObjectPage {
         match fault {
-            Some(Fault::DropPage) => page.entries.clear(),
-            Some(Fault::ReorderPage) => page.entries.reverse(),
-            Some(Fault::RepeatPage) => {
-                self.lock().again = Some(page.clone());
+            Some(StoreFault::DropPage) => page.entries.clear(),
+            Some(StoreFault::ReorderPage) => page.entries.reverse(),
+            Some(StoreFault::RepeatPage) => {
+                self.lock().repeated_page = Some(page.clone());
                 page.next = page.next.or_else(|| Some(PageToken("again".into())));
             }
-            Some(Fault::Stale(count)) => {
+            Some(StoreFault::Stale(count)) => {
                 let script = self.lock();
                 let newest: HashSet<&str> =
                     script.put.iter().rev().take(*count).map(String::as_str).collect();
@@ -223,11 +223,11 @@ fn flip(body: &Bytes, bit: u64) -> Bytes {
 }
 
 /// Returns `true` if `text` matches `pattern`, in which `*` stands for any text.
-fn fits(pattern: &str, text: &str) -> bool {
+fn matches_pattern(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut tail) = text.strip_prefix(head) else { return false };
     loop {
-        if fits(rest, tail) {
+        if matches_pattern(rest, tail) {
             return true;
         }
         let mut left = tail.chars();
@@ -238,29 +238,17 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
-impl fmt::Debug for FaultStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FaultStore({:?})", self.inner)
-    }
-}
-
 #[async_trait]
 impl Store for FaultStore {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_to_inner!();
 
-    fn ask(&self) -> Option<&dyn Ask> {
-        self.inner.ask()
-    }
-
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         let key = object.key().as_str();
         let fault = self.fault(Operation::Put, key);
         self.before(fault.as_ref(), Operation::Put, key).await?;
         match fault {
-            Some(Fault::Cut(at)) => return Err(self.cut(Operation::Put, key, at)),
-            Some(Fault::Forget) => return Ok(Put::Created),
+            Some(StoreFault::Cut(at)) => return Err(self.cut(Operation::Put, key, at)),
+            Some(StoreFault::Forget) => return Ok(PutOutcome::Created),
             _ => {}
         }
         let put = self.inner.put(object).await?;
@@ -271,7 +259,7 @@ impl Store for FaultStore {
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
         let fault = self.fault(Operation::Get, key.as_str());
         self.before(fault.as_ref(), Operation::Get, key.as_str()).await?;
-        if fault == Some(Fault::Missing) {
+        if fault == Some(StoreFault::Missing) {
             return Err(self.error(Operation::Get, key.as_str(), StoreErrorKind::NotFound));
         }
         let body = self.inner.get(key, limit).await?;
@@ -281,16 +269,16 @@ impl Store for FaultStore {
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
         let fault = self.fault(Operation::GetRange, key.as_str());
         self.before(fault.as_ref(), Operation::GetRange, key.as_str()).await?;
-        if fault == Some(Fault::Missing) {
+        if fault == Some(StoreFault::Missing) {
             return Err(self.error(Operation::GetRange, key.as_str(), StoreErrorKind::NotFound));
         }
         let body = self.inner.get_range(key, range).await?;
         self.body(fault.as_ref(), Operation::GetRange, key.as_str(), body)
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
-        let again = self.lock().again.take();
-        if let Some(page) = again {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
+        let repeated_page = self.lock().repeated_page.take();
+        if let Some(page) = repeated_page {
             return Ok(page);
         }
         let fault = self.fault(Operation::List, prefix);
@@ -298,10 +286,6 @@ impl Store for FaultStore {
         let page = self.inner.list(prefix, from).await?;
         let page = self.page(fault.as_ref(), page);
         self.after(fault.as_ref(), Operation::List, prefix, page)
-    }
-
-    fn after(&self, key: &str) -> PageToken {
-        self.inner.after(key)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -321,7 +305,7 @@ impl Store for FaultStore {
 
 #[cfg(test)]
 mod tests {
-    use super::fits;
+    use super::matches_pattern;
 
     #[test]
     fn star_in_a_pattern_matches_any_text() {
@@ -335,7 +319,7 @@ mod tests {
             ("kbak.json", "kbak.jsons", false),
             ("*.json", "a.json.b", false),
         ] {
-            assert_eq!(fits(pattern, text), whether, "{pattern} {text}");
+            assert_eq!(matches_pattern(pattern, text), whether, "{pattern} {text}");
         }
     }
 }

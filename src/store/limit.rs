@@ -1,9 +1,8 @@
 //! A store wrapper that limits bytes per second, separately for each direction.
 
-use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,10 +10,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::probe::Ask;
-use super::{Page, PageToken, Put, Store, StoreError};
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
+use super::{ObjectPage, PageToken, PutOutcome, Store, StoreError};
+use crate::format::{layout::ObjectKey, object::SealedObject};
+use crate::runtime::lock;
 
 /// Limits in bytes per second; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,64 +27,58 @@ pub struct Rates {
 ///
 /// It limits whole objects: one is sent at full speed, and the next waits until the rate allows
 /// it. Over any time the bytes sent are at most rate × time + one object per caller.
+#[derive(Debug)]
 pub struct LimitStore {
     inner: Arc<dyn Store>,
-    upload: Option<Bucket>,
-    download: Option<Bucket>,
+    upload: Option<TokenBucket>,
+    download: Option<TokenBucket>,
 }
 
 impl LimitStore {
     /// Wraps `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, rates: Rates) -> Self {
-        Self { inner, upload: rates.upload.map(Bucket::new), download: rates.download.map(Bucket::new) }
+        Self {
+            inner,
+            upload: rates.upload.map(TokenBucket::new),
+            download: rates.download.map(TokenBucket::new),
+        }
     }
 }
 
 /// A token bucket that allows debt: a caller may start when all earlier debt is paid, and then adds
 /// its own bytes. Unused time is not saved.
-struct Bucket {
+#[derive(Debug)]
+struct TokenBucket {
     rate: NonZeroU64,
-    paid_at: Mutex<Option<Instant>>,
+    free_at: Mutex<Option<Instant>>,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn new(rate: NonZeroU64) -> Self {
-        Self { rate, paid_at: Mutex::new(None) }
+        Self { rate, free_at: Mutex::new(None) }
     }
 
-    /// Adds the debt of `bytes` and returns the moment at which all earlier debt is paid.
-    fn owe(&self, bytes: u64) -> Instant {
-        let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reserves `bytes` and returns the time at which all earlier reservations have passed.
+    fn reserve(&self, bytes: u64) -> Instant {
+        let mut free_at = lock(&self.free_at);
         let now = Instant::now();
-        let start = paid_at.map_or(now, |at| at.max(now));
+        let start = free_at.map_or(now, |at| at.max(now));
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate.get());
-        *paid_at = Some(start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        *free_at = Some(start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
         start
     }
 
     async fn wait(&self, bytes: u64) {
-        tokio::time::sleep_until(self.owe(bytes)).await;
-    }
-}
-
-impl fmt::Debug for LimitStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LimitStore({:?})", self.inner)
+        tokio::time::sleep_until(self.reserve(bytes)).await;
     }
 }
 
 #[async_trait]
 impl Store for LimitStore {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_to_inner!();
 
-    fn ask(&self) -> Option<&dyn Ask> {
-        self.inner.ask()
-    }
-
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         if let Some(bucket) = &self.upload {
             bucket.wait(object.bytes().len() as u64).await;
         }
@@ -98,7 +90,7 @@ impl Store for LimitStore {
         bucket.wait(0).await;
         let bytes = self.inner.get(key, limit).await?;
         // The size is known only now: the next caller waits for it.
-        bucket.owe(bytes.len() as u64);
+        bucket.reserve(bytes.len() as u64);
         Ok(bytes)
     }
 
@@ -109,12 +101,8 @@ impl Store for LimitStore {
         self.inner.get_range(key, range).await
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
         self.inner.list(prefix, from).await
-    }
-
-    fn after(&self, key: &str) -> PageToken {
-        self.inner.after(key)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

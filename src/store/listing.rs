@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
 
-use super::operation::Operation;
-use super::{Entry, MAX_PAGE, Page, PageToken, Store, StoreError, StoreErrorKind};
+use super::{
+    ListedObject, MAX_PAGE, ObjectPage, PageToken, Store, StoreError, StoreErrorKind, operation::Operation,
+};
 use crate::report::event::Reporter;
 
 /// The most pages of one listing: a hundred million keys, thirty times the need of 100 TB.
@@ -20,8 +21,8 @@ pub const MAX_PAGES: u64 = 100_000;
 /// The most empty pages in a row that still name a next page.
 const MAX_EMPTY_PAGES: u32 = 100;
 
-/// The number of foreign keys that are reported by name; the others are counted.
-const FOREIGN_NAMED: u64 = 5;
+/// The number of unknown keys that are reported by name; the others are counted.
+const MAX_UNKNOWN_NAMED: u64 = 5;
 
 /// Returns all entries under `prefix` (which ends with a slash or is empty), in ascending byte order
 /// of keys. One page is in memory. The stream ends after its first error.
@@ -33,22 +34,22 @@ pub fn list_all(
     store: Arc<dyn Store>,
     prefix: impl Into<String>,
     reporter: Reporter,
-) -> BoxStream<'static, Result<Entry, StoreError>> {
-    let walk = Walk {
-        checks: Checks::new(prefix.into()),
+) -> BoxStream<'static, Result<ListedObject, StoreError>> {
+    let listing = Listing {
+        checks: PageChecks::new(prefix.into()),
         store,
         reporter,
         page: VecDeque::new(),
-        state: State::Start,
+        state: Position::Start,
     };
-    stream::unfold(walk, |mut walk| async move {
-        match walk.next().await {
-            Ok(Some(entry)) => Some((Ok(entry), walk)),
+    stream::unfold(listing, |mut listing| async move {
+        match listing.next().await {
+            Ok(Some(entry)) => Some((Ok(entry), listing)),
             Ok(None) => None,
             Err(error) => {
-                walk.state = State::End;
-                walk.page.clear();
-                Some((Err(error), walk))
+                listing.state = Position::End;
+                listing.page.clear();
+                Some((Err(error), listing))
             }
         }
     })
@@ -65,7 +66,7 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
     };
     let mut folders: Vec<String> = Vec::new();
     let mut from: Option<PageToken> = None;
-    let mut checks = Checks::new(prefix.to_owned());
+    let mut checks = PageChecks::new(prefix.to_owned());
     loop {
         let page = store.list(prefix, from.as_ref()).await?;
         // Skipped entries are checked too: wrong order would hide the folders after them.
@@ -94,37 +95,37 @@ pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Resul
     }
 }
 
-enum State {
+enum Position {
     Start,
     More(PageToken),
     End,
 }
 
-struct Walk {
-    checks: Checks,
+struct Listing {
+    checks: PageChecks,
     store: Arc<dyn Store>,
     reporter: Reporter,
-    page: VecDeque<Entry>,
-    state: State,
+    page: VecDeque<ListedObject>,
+    state: Position,
 }
 
-impl Walk {
-    async fn next(&mut self) -> Result<Option<Entry>, StoreError> {
+impl Listing {
+    async fn next(&mut self) -> Result<Option<ListedObject>, StoreError> {
         loop {
             if let Some(entry) = self.page.pop_front() {
                 return Ok(Some(entry));
             }
             let from = match &self.state {
-                State::End => return Ok(None),
-                State::Start => None,
-                State::More(token) => Some(token),
+                Position::End => return Ok(None),
+                Position::Start => None,
+                Position::More(token) => Some(token),
             };
             let page = self.store.list(&self.checks.prefix, from).await?;
             self.checks.page(&page, from).map_err(|what| self.broken(what))?;
-            self.say_foreign(&page);
+            self.warn_unknown(&page);
             self.state = match page.next {
-                Some(token) => State::More(token),
-                None => State::End,
+                Some(token) => Position::More(token),
+                None => Position::End,
             };
             self.page = page.entries.into();
         }
@@ -135,43 +136,43 @@ impl Walk {
         StoreError::new(Operation::List, &*self.checks.prefix, self.store.describe(), kind)
     }
 
-    fn say_foreign(&mut self, page: &Page) {
-        for key in &page.foreign {
-            self.checks.foreign += 1;
-            if self.checks.foreign <= FOREIGN_NAMED {
-                // Debug form: a foreign key may hold control characters.
-                self.reporter.warn(self.store.describe(), format!("foreign object {key:?}: left alone"));
+    fn warn_unknown(&mut self, page: &ObjectPage) {
+        for key in &page.unknown {
+            self.checks.unknown += 1;
+            if self.checks.unknown <= MAX_UNKNOWN_NAMED {
+                // Debug form: an unknown key may hold control characters.
+                self.reporter.warn(self.store.describe(), format!("unknown object {key:?}: skipped"));
             }
         }
-        if page.next.is_none() && self.checks.foreign > FOREIGN_NAMED {
-            let count = self.checks.foreign;
+        if page.next.is_none() && self.checks.unknown > MAX_UNKNOWN_NAMED {
+            let count = self.checks.unknown;
             let under = &self.checks.prefix;
-            self.reporter.warn(self.store.describe(), format!("{count} foreign objects under {under:?}"));
+            self.reporter.warn(self.store.describe(), format!("{count} unknown objects under {under:?}"));
         }
     }
 }
 
 /// The checks of a listing, across its pages.
-struct Checks {
+struct PageChecks {
     prefix: String,
     /// The previous key; `None` at the start of a page that may repeat keys.
     last: Option<String>,
     pages: u64,
     empty: u32,
-    foreign: u64,
+    unknown: u64,
 }
 
-impl Checks {
+impl PageChecks {
     fn new(prefix: String) -> Self {
-        Self { prefix, last: None, pages: 0, empty: 0, foreign: 0 }
+        Self { prefix, last: None, pages: 0, empty: 0, unknown: 0 }
     }
 
-    fn page(&mut self, page: &Page, from: Option<&PageToken>) -> Result<(), String> {
+    fn page(&mut self, page: &ObjectPage, from: Option<&PageToken>) -> Result<(), String> {
         self.pages += 1;
         if self.pages > MAX_PAGES {
             return Err(format!("a listing of more than {MAX_PAGES} pages"));
         }
-        let count = page.entries.len() + page.foreign.len();
+        let count = page.entries.len() + page.unknown.len();
         if count > MAX_PAGE {
             return Err(format!("a page of {count} keys, at most {MAX_PAGE} are allowed"));
         }
@@ -182,9 +183,9 @@ impl Checks {
         if self.empty > MAX_EMPTY_PAGES && page.next.is_some() {
             return Err(format!("more than {MAX_EMPTY_PAGES} empty pages in a row"));
         }
-        for key in &page.foreign {
+        for key in &page.unknown {
             if !key.starts_with(&self.prefix) {
-                return Err(format!("{key:?} was not asked for"));
+                return Err(format!("unexpected key {key:?}"));
             }
         }
         for entry in &page.entries {
@@ -193,10 +194,10 @@ impl Checks {
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), String> {
+    fn entry(&mut self, entry: &ListedObject) -> Result<(), String> {
         let key = entry.key.as_str();
         if !key.starts_with(&self.prefix) {
-            return Err(format!("{key} was not asked for"));
+            return Err(format!("unexpected key {key}"));
         }
         match &self.last {
             Some(last) if last == key => return Err(format!("{key} is listed twice")),

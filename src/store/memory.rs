@@ -3,27 +3,27 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Bound, Range};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::operation::Operation;
-use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreErrorKind};
-use crate::format::ids::ObjectHash;
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
-use crate::runtime::Clock;
+use super::{
+    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind,
+    operation::Operation,
+};
+use crate::format::{ids::ObjectHash, layout::ObjectKey, object::SealedObject};
+use crate::runtime::{Clock, lock};
 
-struct Held {
+struct MemoryObject {
     key: ObjectKey,
     bytes: Bytes,
     modified: Timestamp,
     etag: String,
 }
 
-impl Held {
+impl MemoryObject {
     fn new(key: ObjectKey, bytes: Bytes, modified: Timestamp) -> Self {
         let etag = ObjectHash::of(&bytes).to_string();
         Self { key, bytes, modified, etag }
@@ -33,7 +33,7 @@ impl Held {
 /// A store of objects in a map. Puts are atomic; reads and listings are consistent at once. Its
 /// clock is the one passed in.
 pub struct MemoryStore {
-    objects: Mutex<BTreeMap<String, Held>>,
+    objects: Mutex<BTreeMap<String, MemoryObject>>,
     clock: Arc<dyn Clock>,
     page: usize,
 }
@@ -55,27 +55,27 @@ impl MemoryStore {
     /// Returns all objects. The bytes are shared, not copied.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
-        self.lock().values().map(|held| (held.key.clone(), held.bytes.clone())).collect()
+        self.lock().values().map(|object| (object.key.clone(), object.bytes.clone())).collect()
     }
 
     /// Stores any bytes at `key` and replaces an existing object, for tests of damage and forgery. Not
     /// reachable through [`Store`].
     pub fn overwrite(&self, key: ObjectKey, bytes: Bytes) {
         let name = key.as_str().to_owned();
-        let held = Held::new(key, bytes, self.clock.now());
-        self.lock().insert(name, held);
+        let object = MemoryObject::new(key, bytes, self.clock.now());
+        self.lock().insert(name, object);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, MemoryObject>> {
+        lock(&self.objects)
     }
 
     fn error(&self, operation: Operation, key: &ObjectKey, kind: StoreErrorKind) -> StoreError {
         StoreError::new(operation, key.as_str(), self.describe(), kind)
     }
 
-    fn held(&self, operation: Operation, key: &ObjectKey) -> Result<Bytes, StoreError> {
-        let bytes = self.lock().get(key.as_str()).map(|held| held.bytes.clone());
+    fn read(&self, operation: Operation, key: &ObjectKey) -> Result<Bytes, StoreError> {
+        let bytes = self.lock().get(key.as_str()).map(|object| object.bytes.clone());
         bytes.ok_or_else(|| self.error(operation, key, StoreErrorKind::NotFound))
     }
 }
@@ -92,19 +92,19 @@ impl Store for MemoryStore {
         "memory".into()
     }
 
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
-        let held = Held::new(object.key().clone(), object.bytes().clone(), self.clock.now());
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
+        let stored = MemoryObject::new(object.key().clone(), object.bytes().clone(), self.clock.now());
         match self.lock().entry(object.key().as_str().to_owned()) {
-            std::collections::btree_map::Entry::Occupied(_) => Ok(Put::Existed),
+            std::collections::btree_map::Entry::Occupied(_) => Ok(PutOutcome::Existed),
             std::collections::btree_map::Entry::Vacant(free) => {
-                free.insert(held);
-                Ok(Put::Created)
+                free.insert(stored);
+                Ok(PutOutcome::Created)
             }
         }
     }
 
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
-        let bytes = self.held(Operation::Get, key)?;
+        let bytes = self.read(Operation::Get, key)?;
         if bytes.len() as u64 > limit {
             return Err(self.error(Operation::Get, key, StoreErrorKind::TooLarge { limit }));
         }
@@ -112,13 +112,13 @@ impl Store for MemoryStore {
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let bytes = self.held(Operation::GetRange, key)?;
-        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let (start, end) = (place(range.start), place(range.end));
+        let bytes = self.read(Operation::GetRange, key)?;
+        let clamp = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let (start, end) = (clamp(range.start), clamp(range.end));
         Ok(if start < end { bytes.slice(start..end) } else { Bytes::new() })
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
         let objects = self.lock();
         let start = match from {
             Some(token) => Bound::Excluded(token.0.as_str()),
@@ -126,19 +126,19 @@ impl Store for MemoryStore {
         };
         let mut under = objects
             .range::<str, _>((start, Bound::Unbounded))
-            .map(|(_, held)| held)
-            .take_while(|held| held.key.as_str().starts_with(prefix))
-            .map(|held| Entry {
-                key: held.key.clone(),
-                size: held.bytes.len() as u64,
-                plain: true,
-                modified: held.modified,
-                etag: Some(held.etag.clone()),
+            .map(|(_, object)| object)
+            .take_while(|object| object.key.as_str().starts_with(prefix))
+            .map(|object| ListedObject {
+                key: object.key.clone(),
+                size: object.bytes.len() as u64,
+                is_file: true,
+                modified: object.modified,
+                etag: Some(object.etag.clone()),
             });
-        let entries: Vec<Entry> = under.by_ref().take(self.page).collect();
+        let entries: Vec<ListedObject> = under.by_ref().take(self.page).collect();
         let more = under.next().is_some();
         let next = entries.last().filter(|_| more).map(|entry| PageToken(entry.key.as_str().to_owned()));
-        Ok(Page { entries, foreign: Vec::new(), next })
+        Ok(ObjectPage { entries, unknown: Vec::new(), next })
     }
 
     fn after(&self, key: &str) -> PageToken {

@@ -1,20 +1,39 @@
 //! Stores of immutable objects under keys: one trait, with one conformance suite for all.
 //!
 //! [`open::open`] opens a store from a user's options. Each wrapper ([`retry`], [`deadline`],
-//! [`limit`], [`record`], [`fault`]) is a store around another and has one task.
+//! [`limit`]; for tests `recording` and `fault`) is a store around another and has one task.
 //! [`listing::list_all`] reads a whole prefix and checks every page. [`probe::probe`] tests the
-//! abilities of a store.
+//! features of a store.
+
+/// Implements the methods of [`Store`] that no wrapper changes with those of `self.inner`.
+macro_rules! forward_to_inner {
+    () => {
+        fn describe(&self) -> String {
+            self.inner.describe()
+        }
+        fn queries(&self) -> Option<&dyn super::probe::StoreQueries> {
+            self.inner.queries()
+        }
+        fn after(&self, key: &str) -> super::PageToken {
+            self.inner.after(key)
+        }
+    };
+}
 
 pub mod deadline;
+#[cfg(feature = "testing")]
 pub mod fault;
 pub mod file;
 pub mod limit;
 pub mod listing;
+#[cfg(feature = "testing")]
 pub mod memory;
 pub mod open;
 pub mod operation;
+pub mod options;
 pub mod probe;
-pub mod record;
+#[cfg(feature = "testing")]
+pub mod recording;
 pub mod retry;
 pub mod s3;
 
@@ -26,8 +45,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
+use crate::format::{layout::ObjectKey, object::SealedObject};
 use operation::Operation;
 
 /// The largest object that kbak reads or writes whole, in bytes: a pack of 64 MiB with its overhead.
@@ -35,7 +53,7 @@ pub const MAX_OBJECT: u64 = 72 << 20;
 
 /// The result of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
+pub enum PutOutcome {
     /// The object is stored and acknowledged.
     Created,
     /// The key already existed. Names are content hashes, so for a content-named object this is
@@ -48,14 +66,14 @@ pub const MAX_PAGE: usize = 1000;
 
 /// The metadata of a listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListedObject {
     /// The object's key.
     pub key: ObjectKey,
     /// The object's size in bytes.
     pub size: u64,
     /// `true` if it is an object. In a folder, a link, a pipe or another folder can be in the place of
     /// one. It is listed with size 0 and never opened; reading it is [`StoreErrorKind::NotAFile`].
-    pub plain: bool,
+    pub is_file: bool,
     /// The time at which the object was stored, by the store's clock.
     pub modified: Timestamp,
     /// The store's ETag: a hint, never a proof.
@@ -64,11 +82,11 @@ pub struct Entry {
 
 /// One page of a listing, in ascending byte order of keys.
 #[derive(Debug, Clone, Default)]
-pub struct Page {
+pub struct ObjectPage {
     /// The listed objects.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ListedObject>,
     /// Keys under the prefix that no repository has; skipped, and reported.
-    pub foreign: Vec<String>,
+    pub unknown: Vec<String>,
     /// The token of the next page, if there is one.
     pub next: Option<PageToken>,
 }
@@ -79,7 +97,7 @@ pub struct PageToken(pub String);
 
 /// The error of a store operation.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {}: {kind}", self.place())]
+#[error("cannot {operation} {}: {kind}", self.subject())]
 pub struct StoreError {
     /// The operation that failed.
     pub operation: Operation,
@@ -110,10 +128,10 @@ impl StoreError {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         use StoreErrorKind as Kind;
-        matches!(self.kind, Kind::Full | Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_))
+        matches!(self.kind, Kind::Full | Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_))
     }
 
-    fn place(&self) -> String {
+    fn subject(&self) -> String {
         if self.object.is_empty() { self.store.clone() } else { format!("{} in {}", self.object, self.store) }
     }
 
@@ -129,7 +147,7 @@ impl StoreError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreErrorKind {
     /// No such object.
-    #[error("it is not there")]
+    #[error("not found")]
     NotFound,
     /// The credentials may not do this.
     #[error("access denied ({0})")]
@@ -141,7 +159,7 @@ pub enum StoreErrorKind {
     #[error("{0}")]
     Settings(String),
     /// No such bucket or folder.
-    #[error("the bucket or folder is not there")]
+    #[error("the bucket or folder does not exist")]
     NoBucket,
     /// The store's clock and this machine's differ too far for a signature.
     #[error("this machine's clock and the store's differ too far ({0})")]
@@ -153,23 +171,23 @@ pub enum StoreErrorKind {
         limit: u64,
     },
     /// The object's path is not a plain file but a link, a pipe, a folder or the like.
-    #[error("something that is no plain file stands in its place")]
+    #[error("not a regular file")]
     NotAFile,
     /// The bytes received are not those that were sent (checksum, length).
-    #[error("what arrived is not what was sent ({0})")]
+    #[error("the bytes received differ from those sent ({0})")]
     Corrupt(String),
     /// The store broke the rules of its protocol: order, repeated keys, impossible sizes.
     #[error("the store broke its protocol ({0})")]
     Protocol(String),
     /// The store is full.
-    #[error("no room is left")]
+    #[error("the store is full")]
     Full,
     /// A retry may succeed: throttled, disconnected, timed out, 5xx.
     #[error("{0}")]
     Transient(String),
     /// All retries failed.
     #[error("gave up after {tries} tries in {after:?}: {last}")]
-    GaveUp {
+    RetriesExhausted {
         /// The number of tries.
         tries: u32,
         /// The time from the first try to the last failure.
@@ -206,7 +224,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn describe(&self) -> String;
 
     /// Stores an object under its key, only if the key is free and the store can check that.
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError>;
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError>;
 
     /// Reads a whole object of at most `limit` bytes. A body shorter than the store announced is
     /// [`StoreErrorKind::Corrupt`], never a short success.
@@ -219,7 +237,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Reads one page of the keys under `prefix` (which ends with a slash or is empty), at most
     /// [`MAX_PAGE`] keys. The page is unchecked: use [`listing::list_all`], which checks.
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError>;
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError>;
 
     /// Returns the token to continue a listing after `key`, which need not exist.
     fn after(&self, key: &str) -> PageToken;
@@ -229,7 +247,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Returns the queries that the store supports beyond this trait; `None` if there are none. A wrapper
     /// returns those of its inner store.
-    fn ask(&self) -> Option<&dyn probe::Ask> {
+    fn queries(&self) -> Option<&dyn probe::StoreQueries> {
         None
     }
 

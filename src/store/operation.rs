@@ -20,7 +20,7 @@ pub enum Operation {
     Delete,
     /// Read the store's clock.
     Now,
-    /// Test the store's abilities.
+    /// Test the store's features.
     Probe,
 }
 

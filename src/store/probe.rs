@@ -1,8 +1,8 @@
-//! Tests the abilities of a store by using them.
+//! Tests the features of a store by using them.
 //!
 //! Correctness never depends on the result: a store may change, and some ignore `If-None-Match` or
 //! checksums silently (engines.md 3.1). The result decides which findings people see and which
-//! abilities a plan may require. Every object written here is a [`Sealed::probe`] under
+//! features a plan may require. Every object written here is a [`SealedObject::probe`] under
 //! `<writer>/probe/`, removed again if that is allowed.
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,12 +13,12 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
-use super::listing::list_all;
-use super::operation::Operation;
-use super::{Entry, Put, Store, StoreError, StoreErrorKind};
+use super::{
+    ListedObject, PutOutcome, Store, StoreError, StoreErrorKind, listing::list_all, operation::Operation,
+};
 use crate::format::ids::{ObjectHash, WriterId};
 use crate::format::layout::{ObjectKey, probes_prefix};
-use crate::format::object::Sealed;
+use crate::format::object::SealedObject;
 use crate::report::event::Reporter;
 use crate::runtime::Runtime;
 
@@ -30,21 +30,25 @@ const PROBE: u64 = 32;
 
 /// Queries beyond those of every store. Only stores with these features implement them.
 #[async_trait]
-pub trait Ask: Send + Sync {
+pub trait StoreQueries: Send + Sync {
     /// Puts an object while claiming that its SHA-256 is `wrong`.
-    async fn put_wrong_checksum(&self, object: &Sealed, wrong: ObjectHash) -> Result<Checked, StoreError>;
+    async fn put_wrong_checksum(
+        &self,
+        object: &SealedObject,
+        wrong: ObjectHash,
+    ) -> Result<ChecksumSupport, StoreError>;
 
     /// Asks if the bucket keeps versions.
-    async fn versions(&self) -> Result<Switch, StoreError>;
+    async fn versions(&self) -> Result<FeatureState, StoreError>;
 
     /// Asks if the bucket can lock objects.
-    async fn object_lock(&self) -> Result<Switch, StoreError>;
+    async fn object_lock(&self) -> Result<FeatureState, StoreError>;
 }
 
 /// The handling of a put's checksum by a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Checked {
+pub enum ChecksumSupport {
     /// The store compares it and rejects a wrong one.
     Verified,
     /// The store accepts a wrong one.
@@ -58,7 +62,7 @@ pub enum Checked {
 /// The setting of a bucket's feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Switch {
+pub enum FeatureState {
     /// The feature is on.
     On,
     /// The feature is off.
@@ -72,27 +76,27 @@ pub enum Switch {
 /// The handling of a put to an existing key by a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Conditional {
-    /// One put creates the object, and all others are told that it exists.
+pub enum ConditionalPut {
+    /// One put creates the object, and all others report that it exists.
     Honoured,
-    /// A later put is told that it exists, but several at once may all be told that they created it.
+    /// A later put reports that it exists, but several at once may all report that they created it.
     Racy,
     /// The put replaces the object silently.
     Ignored,
 }
 
-/// The abilities of a store, as a probe found them.
+/// The features of a store, as a probe found them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Abilities {
+pub struct StoreFeatures {
     /// The handling of create-only puts.
-    pub conditional_put: Conditional,
+    pub conditional_put: ConditionalPut,
     /// The handling of checksums.
-    pub checksum: Checked,
+    pub checksum: ChecksumSupport,
     /// The setting of versions.
-    pub versions: Switch,
+    pub versions: FeatureState,
     /// The setting of object lock.
-    pub object_lock: Switch,
+    pub object_lock: FeatureState,
     /// `true` if two listings give an unchanged object the same ETag.
     pub stable_etags: bool,
     /// `true` if listings are in ascending order, each key once.
@@ -110,7 +114,7 @@ pub struct Abilities {
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Weight {
+pub enum Severity {
     /// As desired.
     Good,
     /// Information.
@@ -123,9 +127,10 @@ pub enum Weight {
 
 /// One finding, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
+pub struct StoreFinding {
     /// The severity of the finding.
-    pub weight: Weight,
+    #[serde(rename = "weight")]
+    pub severity: Severity,
     /// The finding, in one line.
     pub what: String,
     /// The remedy, if there is one.
@@ -134,11 +139,12 @@ pub struct Finding {
 
 /// The result of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probed {
-    /// The abilities, for programs.
-    pub abilities: Abilities,
+pub struct ProbeReport {
+    /// The features, for programs.
+    #[serde(rename = "abilities")]
+    pub features: StoreFeatures,
     /// The findings, for people.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<StoreFinding>,
 }
 
 /// Tests `store` with the credentials that it has. Fails if the store cannot be used at all: no
@@ -147,57 +153,57 @@ pub async fn probe(
     store: &Arc<dyn Store>,
     runtime: &Runtime,
     writer: WriterId,
-) -> Result<Probed, StoreError> {
-    let mut trial = Trial { store, runtime, writer, sent: Vec::new(), stored: HashSet::new() };
-    let tried = trial.run().await;
+) -> Result<ProbeReport, StoreError> {
+    let mut run = ProbeRun { store, runtime, writer, sent: Vec::new(), stored: HashSet::new() };
+    let result = run.run().await;
     // Probes are removed after a failure too.
-    let may_delete = trial.clean_up().await;
-    let mut abilities = tried?;
-    abilities.may_delete = may_delete?;
-    let findings = findings(&abilities);
-    Ok(Probed { abilities, findings })
+    let may_delete = run.clean_up().await;
+    let mut features = result?;
+    features.may_delete = may_delete?;
+    let findings = findings(&features);
+    Ok(ProbeReport { features, findings })
 }
 
-struct Trial<'a> {
+struct ProbeRun<'a> {
     store: &'a Arc<dyn Store>,
     runtime: &'a Runtime,
     writer: WriterId,
     /// All probes that were sent, to be removed again.
-    sent: Vec<Sealed>,
+    sent: Vec<SealedObject>,
     /// The probes that the store acknowledged.
     stored: HashSet<ObjectKey>,
 }
 
-impl Trial<'_> {
-    fn object(&mut self) -> Sealed {
-        let object = Sealed::probe(self.writer, self.runtime.random());
+impl ProbeRun<'_> {
+    fn object(&mut self) -> SealedObject {
+        let object = SealedObject::probe(self.writer, self.runtime.random());
         self.sent.push(object.clone());
         object
     }
 
-    async fn put(&mut self, object: &Sealed) -> Result<Put, StoreError> {
+    async fn put(&mut self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         let put = self.store.put(object).await?;
         self.stored.insert(object.key().clone());
         Ok(put)
     }
 
-    async fn run(&mut self) -> Result<Abilities, StoreError> {
+    async fn run(&mut self) -> Result<StoreFeatures, StoreError> {
         let ahead = self.store.now().await?.duration_since(self.runtime.clock.now());
         let first = self.object();
         self.put(&first).await?;
         let read_after_write = self.reads_back(&first).await?;
         let conditional_put = match self.put(&first).await? {
-            Put::Created => Conditional::Ignored,
-            Put::Existed if self.race().await? <= 1 => Conditional::Honoured,
-            Put::Existed => Conditional::Racy,
+            PutOutcome::Created => ConditionalPut::Ignored,
+            PutOutcome::Existed if self.race().await? <= 1 => ConditionalPut::Honoured,
+            PutOutcome::Existed => ConditionalPut::Racy,
         };
-        let (checksum, versions, object_lock) = self.ask().await?;
+        let (checksum, versions, object_lock) = self.query().await?;
         let (once, ordered_lists) = self.listed().await?;
         let (again, _) = self.listed().await?;
-        let tags = |list: &BTreeMap<ObjectKey, Entry>| -> Vec<_> {
+        let tags = |list: &BTreeMap<ObjectKey, ListedObject>| -> Vec<_> {
             list.iter().map(|(key, entry)| (key.clone(), entry.etag.clone())).collect()
         };
-        Ok(Abilities {
+        Ok(StoreFeatures {
             conditional_put,
             checksum,
             versions,
@@ -212,11 +218,11 @@ impl Trial<'_> {
     }
 
     /// Returns `true` if a just acknowledged object can be read. Other bytes are an error.
-    async fn reads_back(&self, object: &Sealed) -> Result<bool, StoreError> {
+    async fn reads_back(&self, object: &SealedObject) -> Result<bool, StoreError> {
         match self.store.get(object.key(), PROBE).await {
             Ok(bytes) if bytes == *object.bytes() => Ok(true),
             Ok(_) => {
-                let kind = StoreErrorKind::Corrupt("a probe came back changed".into());
+                let kind = StoreErrorKind::Corrupt("a probe was read back with other bytes".into());
                 let key = object.key().as_str();
                 Err(StoreError::new(Operation::Probe, key, self.store.describe(), kind))
             }
@@ -230,25 +236,27 @@ impl Trial<'_> {
         let object = self.object();
         let mut created = 0;
         for put in join_all((0..RACERS).map(|_| self.store.put(&object))).await {
-            created += usize::from(put? == Put::Created);
+            created += usize::from(put? == PutOutcome::Created);
         }
         self.stored.insert(object.key().clone());
         Ok(created)
     }
 
-    async fn ask(&mut self) -> Result<(Checked, Switch, Switch), StoreError> {
-        let Some(ask) = self.store.ask() else { return Ok((Checked::None, Switch::None, Switch::None)) };
+    async fn query(&mut self) -> Result<(ChecksumSupport, FeatureState, FeatureState), StoreError> {
+        let Some(queries) = self.store.queries() else {
+            return Ok((ChecksumSupport::None, FeatureState::None, FeatureState::None));
+        };
         let object = self.object();
-        let checksum = ask.put_wrong_checksum(&object, ObjectHash::of(b"something else")).await?;
-        if checksum == Checked::Ignored {
+        let checksum = queries.put_wrong_checksum(&object, ObjectHash::of(b"something else")).await?;
+        if checksum == ChecksumSupport::Ignored {
             self.stored.insert(object.key().clone());
         }
-        Ok((checksum, ask.versions().await?, ask.object_lock().await?))
+        Ok((checksum, queries.versions().await?, queries.object_lock().await?))
     }
 
     /// Returns the probes that are listed, and `true` if the listing kept its rules.
-    async fn listed(&self) -> Result<(BTreeMap<ObjectKey, Entry>, bool), StoreError> {
-        let ours = |entry: Entry| self.stored.contains(&entry.key).then(|| (entry.key.clone(), entry));
+    async fn listed(&self) -> Result<(BTreeMap<ObjectKey, ListedObject>, bool), StoreError> {
+        let ours = |entry: ListedObject| self.stored.contains(&entry.key).then(|| (entry.key.clone(), entry));
         let mut found = BTreeMap::new();
         let mut list = list_all(Arc::clone(self.store), probes_prefix(self.writer), Reporter::silent());
         while let Some(entry) = list.next().await {
@@ -274,85 +282,92 @@ impl Trial<'_> {
     }
 }
 
-/// Explains the abilities to people. Pure, so that a stored probe reads the same later.
+/// Explains the features to people. Pure, so that a stored probe reads the same later.
 #[must_use]
-pub fn findings(abilities: &Abilities) -> Vec<Finding> {
-    let finding = |weight, what: &str, remedy: Option<&str>| Finding {
-        weight,
-        what: what.to_owned(),
-        remedy: remedy.map(str::to_owned),
-    };
-    let mut all = vec![match abilities.conditional_put {
-        Conditional::Honoured => finding(Weight::Good, "create-new puts are honoured", None),
-        Conditional::Racy => finding(Weight::Note, "create-new puts can race each other", None),
-        Conditional::Ignored => {
-            finding(Weight::Note, "create-new puts are ignored: a put replaces what is there", None)
-        }
-    }];
-    all.extend(match abilities.checksum {
-        Checked::Verified => Some(finding(Weight::Good, "sha256 checksums are verified", None)),
-        Checked::Ignored => Some(finding(
-            Weight::Warning,
-            "the store takes an object with a wrong checksum",
-            Some("run kbak verify --read-all after a backup"),
-        )),
-        Checked::Refused => {
-            Some(finding(Weight::Note, "no sha256 checksums: Content-MD5 is sent instead", None))
-        }
-        Checked::None => None,
-    });
-    all.extend(match abilities.versions {
-        Switch::On => Some(finding(Weight::Good, "versions are on", None)),
-        Switch::Off => {
-            Some(finding(Weight::Note, "versions are off: what is overwritten or deleted is gone", None))
-        }
-        Switch::Unknown => {
-            Some(finding(Weight::Note, "the store does not say whether it keeps versions", None))
-        }
-        Switch::None => None,
-    });
-    all.extend(match abilities.object_lock {
-        Switch::On => Some(finding(Weight::Good, "object lock is on", None)),
-        Switch::Off => Some(finding(
-            Weight::Warning,
-            "object lock is off: whoever holds the credentials can delete backups",
-            None,
-        )),
-        Switch::Unknown => {
-            Some(finding(Weight::Note, "the store does not say whether it locks objects", None))
-        }
-        Switch::None => None,
-    });
-    let mut unless = |good: bool, weight, what: &str, remedy: Option<&str>| {
-        if !good {
-            all.push(finding(weight, what, remedy));
-        }
-    };
-    unless(
-        abilities.read_after_write,
-        Weight::Problem,
-        "an acknowledged object could not be read at once",
-        Some("use a consistent mode of this store"),
-    );
-    unless(
-        abilities.list_after_write,
-        Weight::Problem,
-        "an acknowledged object was not listed at once",
-        Some("use a consistent mode of this store"),
-    );
-    unless(
-        abilities.ordered_lists,
-        Weight::Problem,
-        "listings are not in order, or repeat keys",
-        Some("use another store: a commit cannot be checked against this one"),
-    );
+pub fn findings(features: &StoreFeatures) -> Vec<StoreFinding> {
+    let mut all = vec![conditional_put_finding(features.conditional_put)];
+    all.extend(checksum_finding(features.checksum));
+    all.extend(versions_finding(features.versions));
+    all.extend(object_lock_finding(features.object_lock));
+    if !features.read_after_write {
+        let what = "an acknowledged object could not be read at once";
+        all.push(problem(what, "use a consistent mode of this store"));
+    }
+    if !features.list_after_write {
+        let what = "an acknowledged object was not listed at once";
+        all.push(problem(what, "use a consistent mode of this store"));
+    }
+    if !features.ordered_lists {
+        let remedy = "use another store: a commit cannot be checked against this one";
+        all.push(problem("listings are not in order, or repeat keys", remedy));
+    }
     // A folder has no ETags and no credentials: a person who may write in it may delete.
-    let folder = abilities.versions == Switch::None;
-    let deletes = match folder {
-        true => "whoever may write in this folder can delete backups",
-        false => "these credentials may delete objects",
-    };
-    unless(abilities.stable_etags || folder, Weight::Note, "tags of objects are missing or change", None);
-    unless(!abilities.may_delete, Weight::Note, deletes, None);
+    let folder = features.versions == FeatureState::None;
+    if !features.stable_etags && !folder {
+        all.push(note("tags of objects are missing or change"));
+    }
+    if features.may_delete {
+        all.push(note(match folder {
+            true => "anyone who may write in this folder can delete backups",
+            false => "these credentials may delete objects",
+        }));
+    }
     all
+}
+
+fn finding(severity: Severity, what: &str, remedy: Option<&str>) -> StoreFinding {
+    StoreFinding { severity, what: what.to_owned(), remedy: remedy.map(str::to_owned) }
+}
+
+fn good(what: &str) -> StoreFinding {
+    finding(Severity::Good, what, None)
+}
+
+fn note(what: &str) -> StoreFinding {
+    finding(Severity::Note, what, None)
+}
+
+fn problem(what: &str, remedy: &str) -> StoreFinding {
+    finding(Severity::Problem, what, Some(remedy))
+}
+
+fn conditional_put_finding(support: ConditionalPut) -> StoreFinding {
+    match support {
+        ConditionalPut::Honoured => good("create-new puts are honoured"),
+        ConditionalPut::Racy => note("create-new puts can race each other"),
+        ConditionalPut::Ignored => note("create-new puts are ignored: a put replaces an existing object"),
+    }
+}
+
+fn checksum_finding(support: ChecksumSupport) -> Option<StoreFinding> {
+    Some(match support {
+        ChecksumSupport::Verified => good("sha256 checksums are verified"),
+        ChecksumSupport::Ignored => {
+            let what = "the store accepts an object with a wrong checksum";
+            finding(Severity::Warning, what, Some("run kbak verify --read-all after a backup"))
+        }
+        ChecksumSupport::Refused => note("no sha256 checksums: Content-MD5 is sent instead"),
+        ChecksumSupport::None => return None,
+    })
+}
+
+fn versions_finding(state: FeatureState) -> Option<StoreFinding> {
+    Some(match state {
+        FeatureState::On => good("versions are on"),
+        FeatureState::Off => note("versions are off: overwritten and deleted objects cannot be recovered"),
+        FeatureState::Unknown => note("the store does not report whether versions are on"),
+        FeatureState::None => return None,
+    })
+}
+
+fn object_lock_finding(state: FeatureState) -> Option<StoreFinding> {
+    Some(match state {
+        FeatureState::On => good("object lock is on"),
+        FeatureState::Off => {
+            let what = "object lock is off: anyone with the credentials can delete backups";
+            finding(Severity::Warning, what, None)
+        }
+        FeatureState::Unknown => note("the store does not report whether object lock is on"),
+        FeatureState::None => return None,
+    })
 }

@@ -3,9 +3,8 @@
 //! Full jitter over an exponential ceiling (Brooker, "Exponential Backoff And Jitter", 2015): the
 //! pause before a try is a uniformly random part of a ceiling that doubles up to a cap. A put can
 //! be repeated after any failure, because an object's bytes are fixed by its name or by its random
-//! key. If the lost answer was a success, the next one is [`Put::Existed`].
+//! key. If the lost answer was a success, the next one is [`PutOutcome::Existed`].
 
-use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,45 +17,43 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::operation::Operation;
-use super::probe::Ask;
-use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
+use super::{ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind, operation::Operation};
+use crate::format::{layout::ObjectKey, object::SealedObject};
 use crate::report::event::{Event, Reporter};
 use crate::runtime::Runtime;
 
 /// The bounds of the retries of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// The number of tries while the store has never answered, so that a wrong address is reported soon.
-    pub first_tries: u32,
+    pub initial_tries: u32,
     /// The number of tries once the store has answered.
     pub tries: u32,
     /// The ceiling of the first pause; it doubles with each try.
-    pub shortest: Duration,
+    pub first_pause: Duration,
     /// The maximum of the ceiling.
-    pub longest: Duration,
+    pub max_pause: Duration,
     /// The time from an operation's first failure, after which no try begins.
     pub budget: Duration,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            first_tries: 5,
+            initial_tries: 5,
             tries: 60,
-            shortest: Duration::from_millis(200),
-            longest: Duration::from_secs(20),
+            first_pause: Duration::from_millis(200),
+            max_pause: Duration::from_secs(20),
             budget: Duration::from_secs(600),
         }
     }
 }
 
 /// Retries transient failures and reports each retry with [`Event::Retry`].
+#[derive(Debug)]
 pub struct RetryStore {
     inner: Arc<dyn Store>,
-    patience: Patience,
+    policy: RetryPolicy,
     runtime: Runtime,
     reporter: Reporter,
     answered: AtomicBool,
@@ -65,8 +62,8 @@ pub struct RetryStore {
 impl RetryStore {
     /// Wraps `inner`. The jitter is the runtime's randomness, the pauses use tokio's time.
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, patience: Patience, runtime: Runtime, reporter: Reporter) -> Self {
-        Self { inner, patience, runtime, reporter, answered: AtomicBool::new(false) }
+    pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy, runtime: Runtime, reporter: Reporter) -> Self {
+        Self { inner, policy, runtime, reporter, answered: AtomicBool::new(false) }
     }
 
     async fn run<T, F>(
@@ -85,8 +82,9 @@ impl RetryStore {
             attempt()
         })
         .retry(self.pauses())
-        .when(|error| self.worth_another(error, tries.load(Ordering::Relaxed)))
+        .when(|error| self.should_retry(error, tries.load(Ordering::Relaxed)))
         .notify(|error, _| {
+            tracing::debug!(%operation, object, reason = %error.kind, "store retry");
             self.reporter.event(Event::Retry {
                 operation: format!("{operation} {object}").trim_end().to_owned(),
                 attempt: tries.load(Ordering::Relaxed) + 1,
@@ -95,9 +93,11 @@ impl RetryStore {
         })
         .await;
         let tries = tries.into_inner();
+        let millis = began.elapsed().as_millis();
+        tracing::debug!(%operation, object, tries, millis, done = result.is_ok(), "store request");
         match result {
             Err(error) if error.kind.is_transient() && tries > 1 => {
-                Err(gave_up(error, tries, began.elapsed()))
+                Err(retries_exhausted(error, tries, began.elapsed()))
             }
             other => {
                 if !matches!(&other, Err(error) if error.kind.is_transient()) {
@@ -108,26 +108,26 @@ impl RetryStore {
         }
     }
 
-    fn worth_another(&self, error: &StoreError, tries: u32) -> bool {
+    fn should_retry(&self, error: &StoreError, tries: u32) -> bool {
         let answered = self.answered.load(Ordering::Relaxed);
-        let most = if answered { self.patience.tries } else { self.patience.first_tries };
+        let most = if answered { self.policy.tries } else { self.policy.initial_tries };
         error.kind.is_transient() && tries < most
     }
 
     fn pauses(&self) -> Pauses {
         Pauses {
-            patience: self.patience,
+            policy: self.policy,
             runtime: self.runtime.clone(),
-            ceiling: self.patience.shortest,
+            ceiling: self.policy.first_pause,
             failed: None,
         }
     }
 }
 
-fn gave_up(error: StoreError, tries: u32, after: Duration) -> StoreError {
+fn retries_exhausted(error: StoreError, tries: u32, after: Duration) -> StoreError {
     let last = error.kind.to_string();
     StoreError {
-        kind: StoreErrorKind::GaveUp { tries, after, last },
+        kind: StoreErrorKind::RetriesExhausted { tries, after, last },
         operation: error.operation,
         object: error.object,
         store: error.store,
@@ -137,7 +137,7 @@ fn gave_up(error: StoreError, tries: u32, after: Duration) -> StoreError {
 
 /// The pauses between the tries of one operation; ends when the budget is spent.
 struct Pauses {
-    patience: Patience,
+    policy: RetryPolicy,
     runtime: Runtime,
     ceiling: Duration,
     failed: Option<Instant>,
@@ -153,28 +153,16 @@ impl Iterator for Pauses {
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
         let part = bits as f64 / (1u64 << 53) as f64;
         let pause = self.ceiling.mul_f64(part);
-        self.ceiling = self.ceiling.saturating_mul(2).min(self.patience.longest);
-        (first_failure.elapsed() + pause < self.patience.budget).then_some(pause)
-    }
-}
-
-impl fmt::Debug for RetryStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RetryStore({:?})", self.inner)
+        self.ceiling = self.ceiling.saturating_mul(2).min(self.policy.max_pause);
+        (first_failure.elapsed() + pause < self.policy.budget).then_some(pause)
     }
 }
 
 #[async_trait]
 impl Store for RetryStore {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    forward_to_inner!();
 
-    fn ask(&self) -> Option<&dyn Ask> {
-        self.inner.ask()
-    }
-
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         self.run(Operation::Put, object.key().as_str(), || self.inner.put(object)).await
     }
 
@@ -187,12 +175,8 @@ impl Store for RetryStore {
         self.run(Operation::GetRange, key.as_str(), attempt).await
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
         self.run(Operation::List, prefix, || self.inner.list(prefix, from)).await
-    }
-
-    fn after(&self, key: &str) -> PageToken {
-        self.inner.after(key)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

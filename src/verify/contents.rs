@@ -1,91 +1,41 @@
 //! Checks with an owner's identity: every pack that snapshots need, chunk by chunk; every list,
 //! catalog, index, scan cache and state, against those chunks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
 
 use crate::format::body::Stream;
 use crate::format::derive::ChunkKind;
-use crate::format::epoch::VerifiedEpoch;
-use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
-use crate::format::index::IndexEntry;
-use crate::format::layout::{Class, EpochPath, ObjectKey};
-use crate::format::list::{Part, Place, Slice, StreamHasher};
-use crate::format::pack::TableEntry;
+use crate::format::ids::{ChunkId, EpochId, ObjectHash};
+use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
+use crate::format::list::{Part, Slice, StreamHasher};
 use crate::format::pack_refs::PackName;
-use crate::format::wrap::{EpochKeys, WrapError};
-use crate::pipeline::fetch::{Fetcher, ReadError};
+use crate::format::wrap::WrapError;
+use crate::pipeline::ReadError;
+use crate::pipeline::fetch::Fetcher;
 use crate::report::error::causes;
 use crate::repository::epoch::wraps;
 use crate::repository::epoch::wraps::KeysError;
 use crate::repository::error::RepositoryError;
-use crate::repository::read::open::PlanView;
+use crate::repository::read::reader::StoredPlan;
 use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
 
-use super::finding::{Fault, Role};
-use super::objects::{self, User, Wanted};
+use super::finding::{Fault, ObjectKind};
+use super::named_objects::{NamedObjects, SnapshotIndex};
+use super::objects;
+use super::proven::{Epochs, Opening, Proven};
 use super::{Check, hints};
 
 /// Most packs that are open at once: each takes up to twice its size.
 const PARALLEL: usize = 2;
 
-/// Every chunk that was opened and proven: its place and half of its id, to the other half and its
-/// kind. About 40 bytes a chunk.
-#[derive(Default)]
-pub(super) struct Proven {
-    places: HashMap<[u8; 16], ([u8; 16], u8)>,
-    /// First halves of the ids, at any place: 16 bytes a chunk.
-    ids: HashSet<[u8; 16]>,
-}
-
-impl Proven {
-    fn place(pack: &ObjectHash, place: (u32, u32, u32), half: &[u8]) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&pack.0).update(half);
-        for number in [place.0, place.1, place.2] {
-            hasher.update(&number.to_le_bytes());
-        }
-        let mut short = [0; 16];
-        short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        short
-    }
-
-    /// True if an index entry is correct.
-    pub(super) fn has_entry(&self, pack: &ObjectHash, entry: &IndexEntry) -> bool {
-        let place = (entry.offset, entry.length, entry.plain);
-        self.places.contains_key(&Self::place(pack, place, &entry.id))
-    }
-
-    fn add(&mut self, pack: &ObjectHash, entry: &TableEntry) {
-        let (first, second) = halves(&entry.id);
-        let place = Self::place(pack, (entry.offset, entry.length, entry.plain), &first);
-        self.ids.insert(first);
-        self.places.insert(place, (second, entry.kind.code()));
-    }
-
-    fn has(&self, place: &Place, id: &ChunkId, kind: ChunkKind) -> bool {
-        let (first, second) = halves(id);
-        let key = Self::place(&place.pack.hash, (place.offset, place.length, place.plain), &first);
-        self.places.get(&key) == Some(&(second, kind.code()))
-    }
-}
-
-fn halves(id: &ChunkId) -> ([u8; 16], [u8; 16]) {
-    let (mut first, mut second) = ([0; 16], [0; 16]);
-    first.copy_from_slice(&id.0[..16]);
-    second.copy_from_slice(&id.0[16..]);
-    (first, second)
-}
-
-type Epochs = BTreeMap<EpochId, (VerifiedEpoch, EpochKeys)>;
-
 /// Opens everything that the snapshots of `plan` need.
 pub(super) async fn check(
     check: &mut Check<'_>,
-    plan: &PlanView,
-    wanted: &mut BTreeMap<EpochId, Wanted>,
+    plan: &StoredPlan,
+    wanted: &mut BTreeMap<EpochId, NamedObjects>,
 ) -> Result<(), RepositoryError> {
     let epochs = open_epochs(check, plan).await?;
     let mut opening = Opening {
@@ -109,7 +59,7 @@ pub(super) async fn check(
 
 /// Returns the keys of every epoch. One that no identity opens is reported; checks that need no key
 /// still run.
-async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, RepositoryError> {
+async fn open_epochs(check: &mut Check<'_>, plan: &StoredPlan) -> Result<Epochs, RepositoryError> {
     let (view, identities) = (check.view, &check.options.identities);
     let mut epochs = Epochs::new();
     for stored in &plan.epochs.all {
@@ -124,7 +74,7 @@ async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, R
         match &error {
             KeysError::Closed { source, .. } if is_damage(source) => {
                 let key = epoch.path().epoch_json();
-                check.findings.add(key.as_str(), Role::Epoch, Fault::Unreadable, causes(&error));
+                check.findings.add(key.as_str(), ObjectKind::Epoch, Fault::Unreadable, causes(&error));
             }
             KeysError::Closed { .. } => {
                 check.closed.push(epoch.epoch);
@@ -137,25 +87,17 @@ async fn open_epochs(check: &mut Check<'_>, plan: &PlanView) -> Result<Epochs, R
 }
 
 fn is_damage(error: &WrapError) -> bool {
-    matches!(error, WrapError::Damaged(_) | WrapError::Armor | WrapError::Content | WrapError::Foreign(_))
-}
-
-pub(super) struct Opening {
-    pub(super) epochs: Epochs,
-    /// Names of the domains that were opened.
-    pub(super) names: BTreeMap<(EpochId, NameId), String>,
-    pub(super) proven: Proven,
-    /// Streams that were read in an earlier snapshot, and the bad packs that they miss.
-    read: HashMap<[u8; 32], Vec<ObjectKey>>,
-    /// Bad packs whose needed chunks all have copies elsewhere.
-    healed: BTreeSet<ObjectKey>,
+    matches!(
+        error,
+        WrapError::Damaged(_) | WrapError::Armor | WrapError::Content | WrapError::BelongsElsewhere(_)
+    )
 }
 
 impl Opening {
     async fn snapshot(
         &self,
         check: &mut Check<'_>,
-        user: User,
+        user: SnapshotIndex,
     ) -> Result<Option<OpenSnapshot>, RepositoryError> {
         let snapshot = check.chain[user].clone();
         let epochs: Vec<_> =
@@ -172,8 +114,8 @@ impl Opening {
             Err(SnapshotError::Store(error)) if !error.kind.is_absence() => return Err(error.into()),
             Err(error) => error,
         };
-        check.findings.add(key.as_str(), Role::Body, Fault::Unreadable, causes(&error));
-        check.touch_item(key.as_str(), user, None);
+        check.findings.add(key.as_str(), ObjectKind::Body, Fault::Unreadable, causes(&error));
+        check.mark_affected_item(key.as_str(), user, None);
         Ok(None)
     }
 
@@ -182,7 +124,7 @@ impl Opening {
         &mut self,
         check: &mut Check<'_>,
         open: &OpenSnapshot,
-        wanted: &mut BTreeMap<EpochId, Wanted>,
+        wanted: &mut BTreeMap<EpochId, NamedObjects>,
     ) -> Result<(), RepositoryError> {
         for one in open.snapshot().envelope().needs.clone() {
             let Some(name) = open.body().domains.get(&one.domain) else { continue };
@@ -209,7 +151,7 @@ impl Opening {
             let mut read = stream::iter(good)
                 .map(|pack| {
                     let fetcher = &fetcher;
-                    async move { (pack, fetcher.prove(pack).await) }
+                    async move { (pack, fetcher.verify_pack(pack).await) }
                 })
                 .buffer_unordered(PARALLEL);
             while let Some((pack, result)) = read.next().await {
@@ -224,14 +166,15 @@ impl Opening {
                     }
                     Err(error) => {
                         let detail = damage(error)?;
-                        let key = path.in_domain(one.domain, Class::Pack, pack.hash);
-                        check.findings.add(key.as_str(), Role::Pack, Fault::Unreadable, detail);
+                        let key = path.in_domain(one.domain, ObjectClass::Pack, pack.hash);
+                        check.findings.add(key.as_str(), ObjectKind::Pack, Fault::Unreadable, detail);
                         domain.bad.insert(pack.hash);
                     }
                 }
             }
             // A pack is removed when a stream misses one of its chunks.
-            self.healed.extend(domain.bad.iter().map(|pack| path.in_domain(one.domain, Class::Pack, *pack)));
+            self.healed
+                .extend(domain.bad.iter().map(|pack| path.in_domain(one.domain, ObjectClass::Pack, *pack)));
             objects::users_of_bad(check, path, one.domain, domain).await?;
         }
         Ok(())
@@ -242,8 +185,8 @@ impl Opening {
         &mut self,
         check: &mut Check<'_>,
         open: &OpenSnapshot,
-        user: User,
-        wanted: &BTreeMap<EpochId, Wanted>,
+        user: SnapshotIndex,
+        wanted: &BTreeMap<EpochId, NamedObjects>,
     ) -> Result<(), RepositoryError> {
         let body = open.snapshot().envelope().path().body(open.snapshot().envelope().body);
         for (item, one) in open.streams() {
@@ -259,15 +202,15 @@ impl Opening {
                     }
                     Err(what) => {
                         let detail = format!("stream {} of {item}: {what}", one.name);
-                        check.findings.add(body.as_str(), Role::Body, Fault::Malformed, detail);
-                        check.touch_item(body.as_str(), user, Some(item));
+                        check.findings.add(body.as_str(), ObjectKind::Body, Fault::Malformed, detail);
+                        check.mark_affected_item(body.as_str(), user, Some(item));
                         continue;
                     }
                 },
             };
             for key in packs {
                 self.healed.remove(&key);
-                check.touch_item(key.as_str(), user, Some(item));
+                check.mark_affected_item(key.as_str(), user, Some(item));
             }
         }
         Ok(())
@@ -279,13 +222,13 @@ impl Opening {
         open: &OpenSnapshot,
         one: &Stream,
         path: EpochPath,
-        wanted: &BTreeMap<EpochId, Wanted>,
+        wanted: &BTreeMap<EpochId, NamedObjects>,
     ) -> Result<Result<Vec<ObjectKey>, String>, RepositoryError> {
         let none = std::collections::BTreeSet::new();
         let domain = wanted.get(&one.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
         let bad = domain.map_or(&none, |domain| &domain.bad);
-        let key = |pack: ObjectHash| path.in_domain(one.domain, Class::Pack, pack);
-        let elsewhere = |id: &ChunkId| self.proven.ids.contains(&halves(id).0);
+        let key = |pack: ObjectHash| path.in_domain(one.domain, ObjectClass::Pack, pack);
+        let elsewhere = |id: &ChunkId| self.proven.has_id(id);
         let lost = |part: &&Part| bad.contains(&part.pack) && !elsewhere(&part.id);
         let mut packs: Vec<ObjectKey> =
             one.parts.iter().chain(&one.catalog).filter(lost).map(|part| key(part.pack)).collect();
@@ -305,14 +248,14 @@ impl Opening {
             for slice in &slices {
                 hasher.update(slice);
                 length += u64::from(slice.take);
-                if bad.contains(&slice.place.pack.hash) {
+                if bad.contains(&slice.location.pack.hash) {
                     if !elsewhere(&slice.id) {
-                        packs.push(key(slice.place.pack.hash));
+                        packs.push(key(slice.location.pack.hash));
                     }
                 } else if !self.holds(slice) {
                     return Ok(Err(format!(
                         "pack {} does not hold a chunk that it lists",
-                        slice.place.pack.hash
+                        slice.location.pack.hash
                     )));
                 }
             }
@@ -335,7 +278,7 @@ impl Opening {
     }
 
     fn holds(&self, slice: &Slice) -> bool {
-        self.proven.has(&slice.place, &slice.id, ChunkKind::Data)
+        self.proven.has(&slice.location, &slice.id, ChunkKind::Data)
     }
 }
 

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
-use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
+use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
 use crate::format::record::{Distrust, Record};
 use crate::format::sign::SignError;
 use crate::keys::writer_key::WriterKey;
 use crate::repository::epoch::create;
 use crate::repository::epoch::error::CreateEpochError;
 use crate::repository::error::RepositoryError;
-use crate::repository::read::open::View;
+use crate::repository::read::reader::RepositoryReader;
 use crate::store::StoreError;
 
-use super::{Role, Verdict};
+use super::{ObjectKind, VerifyReport};
 
 /// An error while recording bad packs.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +40,18 @@ pub enum DistrustError {
 ///
 /// # Errors
 /// [`DistrustError`] if the key's writer is not pinned, or the store fails.
-pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result<u64, DistrustError> {
+pub async fn distrust(
+    view: &RepositoryReader,
+    key: &WriterKey,
+    verdict: &VerifyReport,
+) -> Result<u64, DistrustError> {
     if !view.writers().contains(&key.writer) {
         return Err(DistrustError::NotPinned(key.writer));
     }
     let records = view.records(key.writer).await?;
     let mut bad: BTreeMap<(NameId, EpochId, NameId), Vec<ObjectHash>> = BTreeMap::new();
-    for finding in verdict.findings.iter().filter(|finding| finding.role == Role::Pack) {
-        let Some((path, domain, pack)) = place(&finding.object) else { continue };
+    for finding in verdict.findings.iter().filter(|finding| finding.role == ObjectKind::Pack) {
+        let Some((path, domain, pack)) = parse_pack_key(&finding.object) else { continue };
         let known = records.distrusted(path.plan, path.epoch, domain).0.contains(&pack);
         if path.writer == key.writer && !known {
             bad.entry((path.plan, path.epoch, domain)).or_default().push(pack);
@@ -67,14 +71,14 @@ pub async fn distrust(view: &View, key: &WriterKey, verdict: &Verdict) -> Result
 }
 
 /// Returns the epoch, domain and hash of a pack from its key.
-fn place(key: &str) -> Option<(EpochPath, NameId, ObjectHash)> {
+fn parse_pack_key(key: &str) -> Option<(EpochPath, NameId, ObjectHash)> {
     let key = ObjectKey::parse(key)?;
     let mut segments = key.as_str().split('/');
     let mut next = || segments.next();
     let (writer, plan, epoch) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
     let path = EpochPath { writer, plan, epoch };
-    match path.placed(&key)? {
-        Placed::InDomain(domain, Class::Pack, pack) => Some((path, domain, pack)),
+    match path.object_at(&key)? {
+        EpochObject::InDomain(domain, ObjectClass::Pack, pack) => Some((path, domain, pack)),
         _ => None,
     }
 }

@@ -55,7 +55,7 @@ impl Fault {
 /// The kind of an object, which decides the loss and the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Role {
+pub enum ObjectKind {
     /// `kbak.json`.
     Marker,
     /// One of the two copies of an epoch.
@@ -78,7 +78,7 @@ pub enum Role {
     Plan,
 }
 
-impl Role {
+impl ObjectKind {
     fn remedy(self, fault: Fault) -> &'static str {
         if fault == Fault::Newer {
             return "use the kbak that wrote it, or a newer one";
@@ -122,7 +122,7 @@ pub struct PlanRef {
 
 /// A snapshot that a finding affects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Touched {
+pub struct AffectedSnapshot {
     /// The snapshot's plan.
     #[serde(flatten)]
     pub plan: PlanRef,
@@ -141,7 +141,7 @@ pub struct Finding {
     /// The object's key in the store.
     pub object: String,
     /// The kind of object.
-    pub role: Role,
+    pub role: ObjectKind,
     /// The fault.
     pub fault: Fault,
     /// Details, in one line.
@@ -149,7 +149,7 @@ pub struct Finding {
     /// True if every chunk of it that snapshots need has a copy elsewhere, so that a restore is whole.
     pub healed: bool,
     /// The snapshots that it affects, oldest first.
-    pub snapshots: Vec<Touched>,
+    pub snapshots: Vec<AffectedSnapshot>,
     /// The recommended action.
     pub remedy: String,
 }
@@ -172,7 +172,13 @@ pub struct Findings {
 
 impl Findings {
     /// Adds a finding, unless the object has one.
-    pub fn add(&mut self, object: impl Into<String>, role: Role, fault: Fault, detail: impl Into<String>) {
+    pub fn add(
+        &mut self,
+        object: impl Into<String>,
+        role: ObjectKind,
+        fault: Fault,
+        detail: impl Into<String>,
+    ) {
         let object = object.into();
         if self.found.contains_key(&object) {
             return;
@@ -201,7 +207,7 @@ impl Findings {
     pub fn add_unnamed(
         &mut self,
         object: impl Into<String>,
-        role: Role,
+        role: ObjectKind,
         fault: Fault,
         detail: impl Into<String>,
     ) {
@@ -226,7 +232,7 @@ impl Findings {
     }
 
     /// Records that the fault of `object` affects a snapshot, and an item of it if that is known.
-    pub fn touch(
+    pub fn mark_affected(
         &mut self,
         object: &str,
         plan: PlanRef,
@@ -237,7 +243,7 @@ impl Findings {
         let Some(finding) = self.found.get_mut(object) else { return };
         let at = finding.snapshots.iter().position(|one| (one.plan, one.hash) == (plan, hash));
         let at = at.unwrap_or_else(|| {
-            finding.snapshots.push(Touched { plan, sequence, hash, items: BTreeSet::new() });
+            finding.snapshots.push(AffectedSnapshot { plan, sequence, hash, items: BTreeSet::new() });
             finding.snapshots.len() - 1
         });
         finding.snapshots[at].items.extend(item.map(str::to_owned));

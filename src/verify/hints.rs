@@ -3,21 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::cache::{self, Group, MAX_CACHE};
+use crate::format::cache::{self, CachedGroup, MAX_CACHE};
 use crate::format::derive::DomainKey;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::index::{Index, MAX_INDEX};
-use crate::format::layout::{Class, EpochPath, ObjectKey, Placed};
-use crate::format::state::{self, MAX_STATE, State};
+use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
+use crate::format::state::{self, MAX_STATE, WriterState};
 use crate::report::error::causes;
 use crate::repository::fetched;
-use crate::repository::fetched::Named;
+use crate::repository::fetched::Fetched;
 use crate::store::StoreError;
 
 use super::Check;
-use super::contents::{Opening, Proven};
-use super::finding::{Fault, Role};
-use super::objects::{Domain, Wanted};
+use super::finding::{Fault, ObjectKind};
+use super::named_objects::{Domain, NamedObjects};
+use super::proven::{Opening, Proven};
 
 /// Most bytes that age encryption adds to a small object.
 const OVERHEAD: u64 = 1 << 20;
@@ -28,18 +28,18 @@ type Wrong = Option<(Fault, String)>;
 pub(super) async fn check(
     check: &mut Check<'_>,
     opening: &Opening,
-    wanted: &BTreeMap<EpochId, Wanted>,
+    wanted: &BTreeMap<EpochId, NamedObjects>,
 ) -> Result<(), StoreError> {
     for (id, wanted) in wanted {
         let Some((epoch, keys)) = opening.epochs.get(id) else { continue };
         let path = epoch.path();
         for object in wanted.hints() {
-            let Some(Placed::InDomain(domain, class, hash)) = path.placed(object) else { continue };
+            let Some(EpochObject::InDomain(domain, class, hash)) = path.object_at(object) else { continue };
             if check.findings.has(object.as_str()) {
                 continue;
             }
             let name = match (opening.names.get(&(*id, domain)), class) {
-                (_, Class::State) => state::DOMAIN,
+                (_, ObjectClass::State) => state::DOMAIN,
                 (Some(name), _) => name,
                 // No snapshot that was opened gives the name of this domain.
                 (None, _) => {
@@ -52,15 +52,17 @@ pub(super) async fn check(
             let wrong = match hint.read(check, object, hash).await? {
                 Err(wrong) => Some(wrong),
                 Ok(sealed) => match class {
-                    Class::Index => hint.index(&sealed, wanted.domains.get(&domain), &opening.proven),
-                    Class::State => State::open(&sealed, &hint.key).err().map(|error| unreadable(&error)),
-                    Class::Cache => hint.cache(check, &sealed).await?,
-                    Class::Pack | Class::Needs | Class::Record => None,
+                    ObjectClass::Index => hint.index(&sealed, wanted.domains.get(&domain), &opening.proven),
+                    ObjectClass::State => {
+                        WriterState::open(&sealed, &hint.key).err().map(|error| unreadable(&error))
+                    }
+                    ObjectClass::Cache => hint.cache(check, &sealed).await?,
+                    ObjectClass::Pack | ObjectClass::PackRefs | ObjectClass::Record => None,
                 },
             };
             if let Some((fault, detail)) = wrong {
-                check.findings.add(object.as_str(), Role::Hint, fault, detail);
-                check.touch(object.as_str(), wanted.users(object));
+                check.findings.add(object.as_str(), ObjectKind::Hint, fault, detail);
+                check.mark_affected(object.as_str(), wanted.users(object));
             }
         }
     }
@@ -87,9 +89,9 @@ impl Hint {
     ) -> Result<Result<bytes::Bytes, (Fault, String)>, StoreError> {
         let limit = MAX_INDEX.max(MAX_CACHE).max(MAX_STATE) + OVERHEAD;
         Ok(match fetched::get(&check.view.store, object, hash, limit).await? {
-            Named::Is(sealed) => Ok(sealed),
-            Named::Missing => Err((Fault::Missing, "signed snapshots name it".into())),
-            Named::Altered => Err((Fault::Altered, "its SHA-256 is not its name".into())),
+            Fetched::Valid(sealed) => Ok(sealed),
+            Fetched::Missing => Err((Fault::Missing, "signed snapshots name it".into())),
+            Fetched::Corrupt => Err((Fault::Altered, "its SHA-256 is not its name".into())),
         })
     }
 
@@ -116,9 +118,9 @@ impl Hint {
             Err(error) => return Ok(Some(unreadable(&error))),
         };
         for group in groups {
-            let object = self.path.in_domain(self.domain, Class::Cache, group.object);
+            let object = self.path.in_domain(self.domain, ObjectClass::Cache, group.object);
             let what = match self.read(check, &object, group.object).await? {
-                Ok(sealed) => Group::open(&sealed, &self.key).err().map(|error| causes(&error)),
+                Ok(sealed) => CachedGroup::open(&sealed, &self.key).err().map(|error| causes(&error)),
                 Err((_, what)) => Some(what),
             };
             if let Some(what) = what {

@@ -9,134 +9,41 @@ mod contents;
 mod distrust;
 mod finding;
 mod hints;
+mod listing;
+mod named_objects;
 mod objects;
+mod proven;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-use serde::Serialize;
 
 use crate::format::epoch::EpochError;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::format::manifest::ManifestError;
 use crate::format::record::RecordError;
-use crate::keys::Identity;
 use crate::report::error::causes;
 use crate::report::event::Meter;
-use crate::report::outcome::Outcome;
-use crate::repository::chain::{Break, Snapshot};
+use crate::repository::chain::{ChainFault, Snapshot};
 use crate::repository::error::RepositoryError;
-use crate::repository::fetched::Named;
-use crate::repository::read::open::{PlanView, View, Which, judge_marker, look_at_marker};
+use crate::repository::fetched::Fetched;
+use crate::repository::read::open::{read_marker, validate_marker};
+use crate::repository::read::reader::{RepositoryReader, StoredPlan};
 use crate::repository::records::Records;
 use crate::store::listing::folders;
 use crate::store::{StoreError, StoreErrorKind};
 
 pub use distrust::{DistrustError, distrust};
-pub use finding::{Fault, Finding, Findings, MAX_FINDINGS, PlanRef, Role, Touched};
+pub use finding::{AffectedSnapshot, Fault, Finding, Findings, MAX_FINDINGS, ObjectKind, PlanRef};
+pub use report::{Depth, Head, Options, Totals, VerifyReport};
 
 /// Most folders of writers that are told apart in a bucket.
 const MAX_WRITERS: usize = 1000;
 
-/// The amount of data that is read.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Depth {
-    /// Only small objects: signed ones and the lists of packs. Everything else is looked up in the
-    /// store's listing.
-    Presence,
-    /// Also a random share of the packs, at least one: above 0, at most 1.
-    Sample(f64),
-    /// Every byte.
-    All,
-}
-
-/// The scope and depth of a verification.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The writers and plans to verify; the snapshot's name is ignored.
-    pub which: Which,
-    /// The amount of data that is read.
-    pub depth: Depth,
-    /// A manifest that must be in a chain.
-    pub expect_head: Option<ObjectHash>,
-    /// Owners' identities: with any, everything that snapshots need is opened.
-    pub identities: Vec<Arc<Identity>>,
-    /// Memory limit of readers, in bytes.
-    pub memory: u64,
-}
-
-/// The numbers of checked objects.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Totals {
-    /// Number of plans.
-    pub plans: u64,
-    /// Epochs with a valid signature.
-    pub epochs: u64,
-    /// Snapshots with a valid signature.
-    pub snapshots: u64,
-    /// Packs that snapshots need.
-    pub packs: u64,
-    /// Objects that were read and hashed in full, packs included.
-    pub hashed: u64,
-    /// Packs that were read and hashed in full.
-    pub packs_read: u64,
-    /// Bytes that were read for that.
-    pub bytes_read: u64,
-    /// Chunks that were opened and proven by their ids.
-    pub chunks: u64,
-}
-
-/// The newest snapshot of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Head {
-    /// The plan.
-    #[serde(flatten)]
-    pub plan: PlanRef,
-    /// The snapshot's sequence number.
-    pub sequence: u64,
-    /// SHA-256 of its manifest.
-    pub hash: ObjectHash,
-}
-
-/// The result of verify.
-#[derive(Debug, Clone, Serialize)]
-pub struct Verdict {
-    /// The store, without credentials.
-    pub repository: String,
-    /// The numbers of checked objects.
-    pub checked: Totals,
-    /// The newest snapshots: to be kept elsewhere, for `--expect-head`.
-    pub heads: Vec<Head>,
-    /// Parts that were not checked, in words.
-    pub not_checked: Vec<String>,
-    /// The faults that were found.
-    pub findings: Vec<Finding>,
-    /// Number of findings that are not listed.
-    pub findings_left_out: u64,
-    /// Epochs that none of the given identities opens.
-    pub closed_epochs: Vec<EpochId>,
-}
-
-impl Verdict {
-    /// Returns the exit code.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        if self.findings.iter().any(|finding| finding.fault != Fault::Newer && !finding.healed) {
-            Outcome::Damaged
-        } else if self.findings.iter().any(|finding| !finding.healed) {
-            Outcome::Usage
-        } else if !self.closed_epochs.is_empty() || self.checked.snapshots == 0 {
-            Outcome::Partial
-        } else {
-            Outcome::Safe
-        }
-    }
-}
-
 /// The state of a verification.
 struct Check<'a> {
-    view: &'a View,
+    view: &'a RepositoryReader,
     options: &'a Options,
     meter: Arc<Meter>,
     findings: Findings,
@@ -154,7 +61,7 @@ struct Check<'a> {
 /// # Errors
 /// [`RepositoryError`] if the store cannot be read, or no writer is pinned. A fault in the repository is no
 /// error: it is in the verdict.
-pub async fn verify(view: &View, options: &Options) -> Result<Verdict, RepositoryError> {
+pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<VerifyReport, RepositoryError> {
     let mut check = Check {
         view,
         options,
@@ -172,9 +79,9 @@ pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Repositor
     if plans.is_empty() {
         // kbak init creates the first epoch.
         let detail = "nothing of any pinned writer is there, not even an epoch";
-        check.findings.add(view.store.describe(), Role::Plan, Fault::Missing, detail);
+        check.findings.add(view.store.describe(), ObjectKind::Plan, Fault::Missing, detail);
     }
-    check.others(&plans).await?;
+    check.report_unpinned_writers(&plans).await?;
     check.meter.add_total(plans.len() as u64);
     let mut expected = options.expect_head.is_none();
     let mut records = BTreeMap::new();
@@ -187,13 +94,13 @@ pub async fn verify(view: &View, options: &Options) -> Result<Verdict, Repositor
         // A rejected manifest has a finding of its own.
         let rejected = |head: ObjectHash| names(&view, head);
         expected |= options.expect_head.is_some_and(|head| view.chain.get(head).is_some() || rejected(head));
-        check.one(&view).await?;
+        check.check_plan(&view).await?;
         check.meter.add_done(1);
     }
     if let Some(head) = options.expect_head.filter(|_| !expected) {
         let detail =
             format!("snapshot sha256:{head}, which was seen before, is in no chain of a pinned writer");
-        check.findings.add(view.store.describe(), Role::Plan, Fault::RolledBack, detail);
+        check.findings.add(view.store.describe(), ObjectKind::Plan, Fault::RolledBack, detail);
     }
     check.meter.end();
     Ok(check.verdict())
@@ -205,36 +112,36 @@ impl Check<'_> {
     }
 
     /// Records that the fault of `object` affects the snapshots at these positions in the chain.
-    fn touch(&mut self, object: &str, users: &[objects::User]) {
+    fn mark_affected(&mut self, object: &str, users: &[named_objects::SnapshotIndex]) {
         for user in users {
-            self.touch_item(object, *user, None);
+            self.mark_affected_item(object, *user, None);
         }
     }
 
-    fn touch_item(&mut self, object: &str, user: objects::User, item: Option<&str>) {
+    fn mark_affected_item(&mut self, object: &str, user: named_objects::SnapshotIndex, item: Option<&str>) {
         let (Some(plan), Some(snapshot)) = (self.plan, self.chain.get(user)) else { return };
         let (sequence, hash) = (snapshot.envelope().seq, snapshot.manifest.hash());
-        self.findings.touch(object, plan, sequence, hash, item);
+        self.findings.mark_affected(object, plan, sequence, hash, item);
     }
 
     async fn marker(&mut self) -> Result<(), RepositoryError> {
         let key = layout::marker();
-        let (fault, detail) = match look_at_marker(&self.view.store).await? {
-            Named::Is(_) => return Ok(()),
-            Named::Altered => (Fault::Altered, "it does not hold what it holds in every repository"),
-            Named::Missing => {
-                if !self.view.is_written().await? {
-                    return judge_marker(&self.view.store, &Named::Missing);
+        let (fault, detail) = match read_marker(&self.view.store).await? {
+            Fetched::Valid(_) => return Ok(()),
+            Fetched::Corrupt => (Fault::Altered, "it does not hold what it holds in every repository"),
+            Fetched::Missing => {
+                if !self.view.has_pinned_writer().await? {
+                    return validate_marker(&self.view.store, &Fetched::Missing);
                 }
                 (Fault::Missing, "a pinned writer's folder is there without it")
             }
         };
-        self.findings.add(key.as_str(), Role::Marker, fault, detail);
+        self.findings.add(key.as_str(), ObjectKind::Marker, fault, detail);
         Ok(())
     }
 
     /// Reports the folders of writers that are not checked.
-    async fn others(&mut self, plans: &[(WriterId, NameId)]) -> Result<(), RepositoryError> {
+    async fn report_unpinned_writers(&mut self, plans: &[(WriterId, NameId)]) -> Result<(), RepositoryError> {
         let there = match folders(&self.view.store, "", MAX_WRITERS).await {
             Ok(there) => there,
             // Anyone with write access can make many folders: that must not end a verification.
@@ -258,7 +165,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn one(&mut self, plan: &PlanView) -> Result<(), RepositoryError> {
+    async fn check_plan(&mut self, plan: &StoredPlan) -> Result<(), RepositoryError> {
         let place = PlanRef { writer: plan.writer, plan: plan.plan };
         self.plan = Some(place);
         self.chain = plan.chain.iter().cloned().collect();
@@ -271,9 +178,9 @@ impl Check<'_> {
             sequence: head.envelope().seq,
             hash: head.manifest.hash(),
         }));
-        let mut wanted = objects::wanted(&self.chain);
+        let mut wanted = named_objects::named_objects(&self.chain);
         self.epochs(plan, wanted.keys().copied());
-        self.links(plan);
+        self.check_chain(plan);
         for stored in &plan.epochs.all {
             wanted.entry(stored.epoch.epoch).or_default();
         }
@@ -288,12 +195,12 @@ impl Check<'_> {
     }
 
     /// Checks both copies of every epoch, and reports epochs that are named and missing.
-    fn epochs(&mut self, plan: &PlanView, named: impl Iterator<Item = EpochId>) {
+    fn epochs(&mut self, plan: &StoredPlan, named: impl Iterator<Item = EpochId>) {
         for (key, error) in &plan.epochs.rejected {
-            self.findings.add(key.as_str(), Role::Epoch, epoch_fault(error), causes(error));
+            self.findings.add(key.as_str(), ObjectKind::Epoch, epoch_fault(error), causes(error));
         }
         for key in &plan.epochs.missing {
-            self.findings.add(key.as_str(), Role::Epoch, Fault::Missing, "its twin is there");
+            self.findings.add(key.as_str(), ObjectKind::Epoch, Fault::Missing, "its twin is there");
         }
         let before = plan.epochs.all.iter().flat_map(|stored| stored.epoch.previous_epochs.iter().copied());
         let all: BTreeSet<EpochId> = plan.epochs.gone.iter().copied().chain(before).chain(named).collect();
@@ -306,33 +213,33 @@ impl Check<'_> {
                 continue;
             }
             let detail = "something names this epoch, and neither it nor its twin is there";
-            self.findings.add(key.as_str(), Role::Epoch, Fault::Missing, detail);
+            self.findings.add(key.as_str(), ObjectKind::Epoch, Fault::Missing, detail);
         }
         for user in 0..self.chain.len() {
             for epoch in self.chain[user].envelope().epochs.clone() {
                 let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
-                self.touch_item(path.epoch_json().as_str(), user, None);
+                self.mark_affected_item(path.epoch_json().as_str(), user, None);
             }
         }
     }
 
     /// Checks the links between snapshots.
-    fn links(&mut self, plan: &PlanView) {
+    fn check_chain(&mut self, plan: &StoredPlan) {
         for (key, error) in &plan.chain.rejected {
             let fault = match error {
                 ManifestError::Name | ManifestError::NotAFile => Fault::Altered,
                 ManifestError::Signed(error) if error.is_newer() => Fault::Newer,
-                ManifestError::Signed(_) | ManifestError::Misplaced { .. } | ManifestError::CutOff => {
+                ManifestError::Signed(_) | ManifestError::WrongPath { .. } | ManifestError::Revoked => {
                     Fault::Signature
                 }
                 ManifestError::Contradiction(_) => Fault::Malformed,
             };
-            self.findings.add(key.as_str(), Role::Snapshot, fault, causes(error));
+            self.findings.add(key.as_str(), ObjectKind::Snapshot, fault, causes(error));
         }
         for broken in plan.breaks() {
             let (seq, known) = match &broken {
-                Break::ParentMissing { seq, parent } => (*seq, names(plan, *parent)),
-                Break::Sequence { seq, .. } | Break::BackInTime { seq, .. } => (*seq, false),
+                ChainFault::ParentMissing { seq, parent } => (*seq, names(plan, *parent)),
+                ChainFault::Sequence { seq, .. } | ChainFault::BackInTime { seq, .. } => (*seq, false),
             };
             // The parent exists, and has a finding of its own.
             if known {
@@ -340,7 +247,7 @@ impl Check<'_> {
             }
             for snapshot in self.chain.iter().filter(|snapshot| snapshot.envelope().seq == seq) {
                 let key = snapshot.key.as_str();
-                self.findings.add(key, Role::Snapshot, Fault::Chain, broken.to_string());
+                self.findings.add(key, ObjectKind::Snapshot, Fault::Chain, broken.to_string());
             }
         }
     }
@@ -351,16 +258,16 @@ impl Check<'_> {
             let fault = match error {
                 RecordError::Name => Fault::Altered,
                 RecordError::Signed(error) if error.is_newer() => Fault::Newer,
-                RecordError::Signed(_) | RecordError::Kind | RecordError::Misplaced { .. } => {
+                RecordError::Signed(_) | RecordError::Kind | RecordError::WrongPath { .. } => {
                     Fault::Signature
                 }
             };
-            self.findings.add(key.as_str(), Role::Record, fault, causes(error));
+            self.findings.add(key.as_str(), ObjectKind::Record, fault, causes(error));
         }
         Ok(records)
     }
 
-    fn verdict(mut self) -> Verdict {
+    fn verdict(mut self) -> VerifyReport {
         let opens = !self.options.identities.is_empty();
         match self.options.depth {
             _ if opens => {}
@@ -378,7 +285,7 @@ impl Check<'_> {
             );
         }
         let (findings, findings_left_out) = self.findings.finish();
-        Verdict {
+        VerifyReport {
             repository: self.view.store.describe(),
             checked: self.totals,
             heads: self.heads,
@@ -391,7 +298,7 @@ impl Check<'_> {
 }
 
 /// True if a rejected manifest has the name of `hash`.
-fn names(plan: &PlanView, hash: ObjectHash) -> bool {
+fn names(plan: &StoredPlan, hash: ObjectHash) -> bool {
     let named =
         |key: &ObjectKey| layout::parse_snapshot_name(key.name()).is_some_and(|(_, name)| name == hash);
     plan.chain.rejected.iter().any(|(key, _)| named(key))
@@ -401,7 +308,7 @@ fn epoch_fault(error: &EpochError) -> Fault {
     match error {
         error if error.is_newer() => Fault::Newer,
         EpochError::NotAFile { .. } => Fault::Altered,
-        EpochError::Document { .. } | EpochError::Misplaced { .. } | EpochError::CutOff { .. } => {
+        EpochError::Document { .. } | EpochError::WrongPath { .. } | EpochError::Revoked { .. } => {
             Fault::Signature
         }
         EpochError::Newer { .. } => Fault::Newer,

@@ -1,6 +1,6 @@
 //! `restore --dry-run` of folders refuses the same requests as the restore.
 
-use super::life::{desk, json};
+use super::lifecycle::{desk, json};
 
 #[test]
 fn dry_run_refuses_the_same_as_the_restore() {

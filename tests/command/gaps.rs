@@ -4,7 +4,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::life::json;
+use super::lifecycle::json;
 use crate::support::desk::Desk;
 use crate::support::program::command;
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::life::{content, desk, place};
+use super::lifecycle::{content, desk, place};
 use crate::support::program::{beneath, read};
 
 #[test]
@@ -17,7 +17,7 @@ fn keys_are_checked_even_if_no_receipt_can_be_stored() {
     assert!(out.contains("yes") && out.contains("none"), "{out}");
     assert!(err.contains("every epoch was opened") && err.contains("→"), "{err}");
     let (_, out, _) = desk.reads(&["keys", "check", "-o", "json"]);
-    assert_eq!(super::life::json(&out)[0]["opened"], true, "{out}");
+    assert_eq!(super::lifecycle::json(&out)[0]["opened"], true, "{out}");
 }
 
 #[test]

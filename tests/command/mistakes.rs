@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::life::{content, desk, json};
+use super::lifecycle::{content, desk, json};
 use crate::support::desk::Desk;
 use crate::support::program::{beneath, command, kbak, read};
 
@@ -28,7 +28,7 @@ fn verify_without_a_verified_snapshot_is_no_success() {
     };
     let (code, _, err) = verify(&[]);
     assert_eq!(code, 3, "no backup has been made: {err}");
-    assert!(err.contains("no snapshot is there"), "{err}");
+    assert!(err.contains("no snapshot is stored"), "{err}");
     let (code, _, err) = desk.backup(&[]);
     assert_eq!(code, 0, "{err}");
     let (code, _, err) = verify(&[]);
@@ -128,7 +128,7 @@ fn writer_refuses_a_repository_it_never_wrote_to() {
             &desk.text("data"),
         ]);
         assert_eq!(code, 2, "{repo}: {err}");
-        assert!(err.contains("is this the right repository") || err.contains("is not there"), "{err}");
+        assert!(err.contains("is this the right repository") || err.contains("does not exist"), "{err}");
     }
     assert_eq!(content(&desk.at("keys/writer.key.epoch")), secret);
     assert_eq!(desk.backup(&[]).0, 0);

@@ -1,22 +1,23 @@
 //! The command line as users see it: help, tables, errors, exit codes.
 
-mod births;
 mod diff;
 mod diff_docs;
 mod docs;
 mod dry_run;
+mod epochs;
 mod gaps;
 mod help;
 mod keys;
-mod life;
-mod meddled;
+mod lifecycle;
+mod log;
 mod mistakes;
 mod nested;
 mod output;
 mod paths;
 mod plan_docs;
 mod program;
+mod recovery_sheet;
 mod report;
-mod sheet;
+mod tampering;
 mod terminal;
-mod words;
+mod wording;

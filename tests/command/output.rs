@@ -1,6 +1,6 @@
 //! Output streams: data goes to standard output, messages to standard error, and both can be JSON.
 
-use super::life::{content, desk, json};
+use super::lifecycle::{content, desk, json};
 use crate::support::desk::texts;
 use crate::support::program::{kbak, read};
 
@@ -141,10 +141,10 @@ fn too_small_memory_limit_is_refused_with_and_without_a_plan() {
     let desk = desk();
     let plan = desk.plan(&format!("  volumes: [{{path: \"{}\"}}]\n", desk.text("data")));
     let (code, _, err) = kbak(&["backup", "--plan", &plan, "--memory", "8Mi"]);
-    assert!(code == 2 && err.contains("is under the least, 64Mi"), "{code} {err}");
+    assert!(code == 2 && err.contains("is less than the minimum, 64Mi"), "{code} {err}");
     let (code, _, err) =
         kbak(&["verify", "--repo", &desk.repo(), "--signer", &desk.text("keys/kbak.pub"), "--memory", "8Mi"]);
-    assert!(code == 2 && err.contains("is under the least, 64Mi"), "{code} {err}");
+    assert!(code == 2 && err.contains("is less than the minimum, 64Mi"), "{code} {err}");
     let (code, _, err) = kbak(&["backup", "--plan", &plan, "--memory", "64Mi"]);
     assert_eq!(code, 0, "{err}");
 }

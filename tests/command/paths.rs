@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::life::{content, desk};
+use super::lifecycle::{content, desk};
 use crate::support::desk::Desk;
 use crate::support::program::{command, read};
 
@@ -66,7 +66,7 @@ fn non_utf8_names_are_accepted_escaped_and_raw() {
 }
 
 #[test]
-fn hard_link_is_restored_without_its_carrier() {
+fn hard_link_is_restored_without_its_target() {
     let desk = desk();
     std::fs::create_dir(desk.at("data/links")).expect("a folder");
     for name in ["links/second", "links/third"] {
@@ -84,7 +84,7 @@ fn hard_link_is_restored_without_its_carrier() {
         assert_eq!(content(&desk.at("alone").join(name)), content(&desk.at("data/holes")), "{name}");
         std::fs::remove_dir_all(to).expect("removed");
     }
-    // Two folders of links, without their carriers; and a path in between.
+    // Two folders of links, without their targets; and a path in between.
     let (code, _, err) = desk.reads(&[
         "restore",
         "--path",

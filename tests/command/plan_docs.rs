@@ -8,7 +8,7 @@ fn row(field: &FieldDoc) -> String {
     let name = if field.required { format!("**`{}`**", field.path) } else { format!("`{}`", field.path) };
     let default = field.default.as_ref().map(|text| format!("`{text}`")).unwrap_or_default();
     let cell = |text: &str| text.replace('|', "\\|");
-    format!("| {name} | {} | {} | {} |\n", cell(&field.values), cell(&default), cell(&field.about))
+    format!("| {name} | {} | {} | {} |\n", cell(&field.values), cell(&default), cell(&field.description))
 }
 
 fn document() -> String {
@@ -76,5 +76,5 @@ fn schema_accepts_exactly_the_known_fields() {
         assert_eq!(object["additionalProperties"], false, "{object}");
     }
     assert_eq!(schema["properties"]["apiVersion"]["$ref"], "#/$defs/ApiVersion");
-    assert!(plan::fields().iter().all(|field| !field.about.is_empty()), "every field says what it is");
+    assert!(plan::fields().iter().all(|field| !field.description.is_empty()), "every field says what it is");
 }

@@ -78,7 +78,7 @@ fn valid_plan_passes_the_check_and_invalid_plan_is_refused() {
     let (code, _, err) = kbak(&["plan", "check", &bad]);
     assert_eq!(code, 2);
     assert!(
-        err.starts_with(&format!("error: {bad}: line 8, column 3: there is no field resource in spec\n")),
+        err.starts_with(&format!("error: {bad}: line 8, column 3: unknown field resource in spec\n")),
         "{err}"
     );
     assert!(err.contains("  → did you mean resources?") && err.trim_end().ends_with("exit 2"), "{err}");

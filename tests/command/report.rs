@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use kbak::cli::failure::{Exit, Failure};
-use kbak::cli::shell::display::{Display, DisplayOptions, Mode};
+use kbak::cli::shell::display::{Display, DisplayMode, DisplayOptions};
+use kbak::cli::shell::metrics::openmetrics;
 use kbak::cli::shell::style::Style;
 use kbak::cli::shell::summary::{summary, termination_message};
-use kbak::report::coverage::{Coverage, Uncovered, What};
+use kbak::report::coverage::{Coverage, Uncovered, UndeclaredKind};
 use kbak::report::event::Event;
 use kbak::report::item_state::ItemState;
-use kbak::report::metrics::openmetrics;
 use kbak::report::run::{FailureReport, GapReport, ItemReport, Notice, RunReport, SnapshotReport, Stored};
 
 fn item(name: &str, state: ItemState, summary: &str) -> ItemReport {
@@ -168,7 +168,8 @@ fn metrics_are_openmetrics() {
 fn metrics_count_uncovered_items() {
     let mut report = good();
     assert!(!openmetrics(&report, "").contains("uncovered"), "no figure where nobody looked");
-    let claim = Uncovered { what: What::Claim, item: "volume/shop/cache".into(), detail: String::new() };
+    let claim =
+        Uncovered { what: UndeclaredKind::Claim, item: "volume/shop/cache".into(), detail: String::new() };
     report.coverage = Some(Coverage { uncovered: vec![claim], ..Coverage::default() });
     let text = openmetrics(&report, "");
     for line in [
@@ -207,7 +208,7 @@ impl Log {
     }
 }
 
-fn display(mode: Mode, log: &Log) -> Display {
+fn display(mode: DisplayMode, log: &Log) -> Display {
     Display::start(
         DisplayOptions { mode, style: Style::plain(), memory: Some(128 << 20) },
         Box::new(log.clone()),
@@ -221,7 +222,7 @@ fn warning() -> Event {
 #[test]
 fn plain_log_gets_lines_at_once() {
     let log = Log::default();
-    let display = display(Mode::Plain, &log);
+    let display = display(DisplayMode::Plain, &log);
     let reporter = display.reporter();
     reporter.event(Event::Phase { name: "probe" });
     reporter.event(Event::ItemStarted { item: "shop".into() });
@@ -238,7 +239,7 @@ fn plain_log_gets_lines_at_once() {
 #[test]
 fn json_lines_hold_events_and_final_figures() {
     let log = Log::default();
-    let display = display(Mode::Json, &log);
+    let display = display(DisplayMode::Json, &log);
     let reporter = display.reporter();
     reporter.event(warning());
     let meter = reporter.meter("shop", "bytes");
@@ -261,7 +262,7 @@ fn json_lines_hold_events_and_final_figures() {
 #[test]
 fn warnings_are_bounded() {
     let log = Log::default();
-    let display = display(Mode::None, &log);
+    let display = display(DisplayMode::None, &log);
     let reporter = display.reporter();
     for _ in 0..1005 {
         reporter.event(warning());

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use kbak::cli::failure::Exit;
 use kbak::format::ids::{NameId, WriterId};
-use kbak::format::record::{Record, Trust};
+use kbak::format::record::{Record, Revocation};
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::Signer;
-use kbak::repository::read::open::{PlanView, Which};
-use kbak::store::fault::{Fault as StoreFault, FaultStore, Rule};
+use kbak::repository::read::reader::{SnapshotSelector, StoredPlan};
+use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::operation::Operation;
 use kbak::verify::{Depth, Fault, distrust};
 use zeroize::Zeroizing;
@@ -79,7 +79,7 @@ async fn chunks_that_cannot_be_stored_again_are_reported_as_lost() {
     }
 }
 
-async fn plan_of(victim: &Victim, writer: WriterId, plan: NameId) -> PlanView {
+async fn plan_of(victim: &Victim, writer: WriterId, plan: NameId) -> StoredPlan {
     let view = victim.bench.view();
     let records = view.records(writer).await.expect("records");
     view.plan(writer, plan, &records).await.expect("a plan")
@@ -92,9 +92,9 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
     let owner = SigningKey::from_seed(&Zeroizing::new([7; 32]));
     let trust = |signer: &SigningKey, last_good| {
         let body =
-            Trust { key: victim.bench.key.signing.public(), last_good, why: "a node was taken".into() };
+            Revocation { key: victim.bench.key.signing.public(), last_good, why: "a node was taken".into() };
         let now = victim.bench.runtime.clock.now();
-        Record::Trust(body).seal(victim.bench.key.repository, writer, now, signer).expect("sealed")
+        Record::Revocation(body).seal(victim.bench.key.repository, writer, now, signer).expect("sealed")
     };
     let hashes: Vec<_> = victim.snapshots.iter().map(|snapshot| snapshot.manifest.hash()).collect();
     let by_writer = trust(&victim.bench.key.signing.clone(), Vec::new());
@@ -103,7 +103,7 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
 
     // A writer's own record revokes no key.
     victim.bench.store.put(&by_writer).await.expect("stored");
-    let (_, plan) = victim.bench.view().plan_ids(&Which::default()).await.expect("plans")[0];
+    let (_, plan) = victim.bench.view().plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
     let view = plan_of(&victim, writer, plan).await;
     assert_eq!(view.chain.len(), 2);
     victim.bench.store.delete(by_writer.key()).await.expect("deleted");
@@ -125,9 +125,9 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
     // No last good snapshot: neither the snapshots nor the epoch are accepted.
     let all = {
         let body =
-            Trust { key: victim.bench.key.signing.public(), last_good: Vec::new(), why: String::new() };
+            Revocation { key: victim.bench.key.signing.public(), last_good: Vec::new(), why: String::new() };
         let now = victim.bench.runtime.clock.now();
-        Record::Trust(body).seal(victim.bench.key.repository, writer, now, &owner).expect("sealed")
+        Record::Revocation(body).seal(victim.bench.key.repository, writer, now, &owner).expect("sealed")
     };
     victim.bench.store.put(&all).await.expect("stored");
     let view = plan_of(&victim, writer, plan).await;
@@ -140,7 +140,7 @@ async fn store_that_forgets_acknowledged_objects_fails_the_commit() {
         let mut bench = Bench::new().await;
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("a"), "a").expect("a file");
-        let rule = Rule::once(Operation::Put, place, 1, StoreFault::Forget);
+        let rule = FaultRule::once(Operation::Put, place, 1, StoreFault::Forget);
         let faulty = Arc::new(FaultStore::new(bench.store.clone(), vec![rule]));
         bench.store = faulty.clone();
         let failure = bench.refused(folder.path()).await;

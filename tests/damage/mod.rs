@@ -22,10 +22,10 @@ use kbak::keys::Identity;
 use kbak::pipeline::reader::StreamReader;
 use kbak::repository::chain::Snapshot;
 use kbak::repository::epoch::wraps;
-use kbak::repository::read::open::Which;
+use kbak::repository::read::reader::SnapshotSelector;
 use kbak::repository::read::snapshot::OpenSnapshot;
 use kbak::runtime::{Random as _, SeededRandom};
-use kbak::verify::{Depth, Options, Verdict, verify};
+use kbak::verify::{Depth, Options, VerifyReport, verify};
 
 use crate::support::bench::Bench;
 
@@ -73,7 +73,7 @@ impl Victim {
         }
         bench.backup(folder.path()).await;
         let view = bench.view();
-        let (writer, plan) = view.plan_ids(&Which::default()).await.expect("plans")[0];
+        let (writer, plan) = view.plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
         let records = view.records(writer).await.expect("records");
         let plan = view.plan(writer, plan, &records).await.expect("a plan");
         let mut epochs = Vec::new();
@@ -106,11 +106,11 @@ impl Victim {
         self.set(key, self.objects[key].clone());
     }
 
-    async fn verify(&self, depth: Depth, open: bool) -> Verdict {
+    async fn verify(&self, depth: Depth, open: bool) -> VerifyReport {
         let identities: Vec<Arc<Identity>> =
             if open { vec![self.bench.identity.clone()] } else { Vec::new() };
         let options = Options {
-            which: Which::default(),
+            which: SnapshotSelector::default(),
             depth,
             expect_head: Some(self.snapshots[1].manifest.hash()),
             identities,

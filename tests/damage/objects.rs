@@ -7,7 +7,7 @@ use kbak::format::layout::ObjectKey;
 use kbak::format::manifest::Envelope;
 use kbak::format::sign::SignedDocument;
 use kbak::keys::writer_key::WriterKey;
-use kbak::pipeline::fetch::ReadError;
+use kbak::pipeline::ReadError;
 use kbak::repository::read::snapshot::{OpenSnapshot, SnapshotError};
 use kbak::store::{StoreError, StoreErrorKind};
 use kbak::verify::{Depth, Fault, MAX_FINDINGS};

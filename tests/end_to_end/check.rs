@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use kbak::check::{CheckJob, Checked, DatabaseJob, Weight, check};
+use kbak::check::{CheckJob, CheckReport, DatabaseJob, Severity};
+use kbak::cli::failure::explained;
 use kbak::report::event::Reporter;
 use kbak::runtime::{FixedClock, Runtime, SystemRandom, Workers};
-use kbak::store::open::StoreOptions;
+use kbak::store::options::StoreOptions;
 use serde_json::{Value, json};
 
 use crate::support::desk::{Desk, chmod, json};
@@ -15,6 +16,13 @@ use crate::support::plane::{Plane, get, patch};
 use crate::support::postgres;
 use crate::support::program::beneath;
 use crate::support::servers::{READER, SECRET, seaweedfs};
+
+/// Runs a check, with the words that the command line gives to errors.
+async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> CheckReport {
+    let mut report = kbak::check::check(job, runtime, reporter).await;
+    report.findings = report.findings.into_iter().map(explained).collect();
+    report
+}
 
 /// Returns the findings of one weight: subject, finding, remedy.
 fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
@@ -96,8 +104,8 @@ async fn sound_setup_passes_and_problems_are_reported() {
     let problems: Vec<(String, String)> =
         of(&report, "problem").into_iter().map(|(about, what, _)| (about, what)).collect();
     let wanted = |what: &str| {
-        let told = "which the plan names: every backup would have the gap absent (exit 3)";
-        ("resources".to_owned(), format!("the cluster has not {what}, {told}"))
+        let told = "and the plan names it: every backup would have the gap absent (exit 3)";
+        ("resources".to_owned(), format!("{what} is missing in the cluster, {told}"))
     };
     assert_eq!(problems, [wanted("the kind deploymentz.apps"), wanted("the namespace shpo")]);
     let accept = "  accept: [{item: resources, gap: absent, reason: it comes, until: 2099-01-01}]\n";
@@ -126,14 +134,14 @@ async fn sound_setup_passes_and_problems_are_reported() {
     let plan = desk.plan(&whole(&desk.text("data")));
     drop(server);
     let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
-    assert!(about == "shop" && remedy.contains("is the server up"), "{about} {remedy}");
+    assert!(about == "shop" && remedy.contains("check that the server runs"), "{about} {remedy}");
 
     // An invalid recipient is a usage error: nothing is tried.
     let (repo, key, data) = (desk.repo(), desk.text("keys/writer.key"), desk.text("data"));
     let short = ["check", "--repo", &repo, "--writer-key", &key, "--path", &data, "--recipient"];
     let (code, report, said) = json(&[&short[..], &["age1mistyped"]].concat());
     assert_eq!((code, report), (2, Value::Null), "{said}");
-    assert!(said.contains("cut short or mistyped"), "{said}");
+    assert!(said.contains("incomplete or mistyped"), "{said}");
 
     let config = desk.plan("  cluster: {kubeconfigFile: nowhere.yaml}\n  resources: {}\n");
     let (about, ..) = problem(json(&["check", "--plan", &config]));
@@ -197,8 +205,8 @@ fn store_only(desk: &Desk, store: StoreOptions) -> CheckJob {
     }
 }
 
-fn problems(checked: &Checked) -> Vec<(&str, &str)> {
-    let problems = checked.findings.iter().filter(|finding| finding.weight == Weight::Problem);
+fn problems(checked: &CheckReport) -> Vec<(&str, &str)> {
+    let problems = checked.findings.iter().filter(|finding| finding.weight == Severity::Problem);
     problems.map(|finding| (finding.about.as_str(), finding.what.as_str())).collect()
 }
 
@@ -235,7 +243,7 @@ async fn store_is_judged_by_probing_it() {
     let [("store", what)] = problems(&closed)[..] else { panic!("{:#?}", closed.findings) };
     assert!(what.contains("gave up after"), "{what}");
 
-    for (minutes, weight) in [(1, Weight::Good), (7, Weight::Warning), (20, Weight::Problem)] {
+    for (minutes, weight) in [(1, Severity::Good), (7, Severity::Warning), (20, Severity::Problem)] {
         let at = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
         let runtime = Runtime {
             clock: Arc::new(FixedClock::new(at)),

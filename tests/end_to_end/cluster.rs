@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use kbak::kubernetes::{Cluster, Selection};
 use kbak::plan::Glob;
-use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig};
+use kbak::source::kubernetes::{GapReason, KindConsistency, ResourcesConfig};
 use serde_json::{Value, json};
 
 use crate::support::keyed::{Keyed, run};
@@ -45,13 +45,13 @@ async fn compacted_revision_restarts_the_whole_listing() {
     let report = report.expect("a report");
     assert_eq!((report.restarts, held.restarts), (1, 1));
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
-    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+    assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
     assert!(held.objects("configmaps").len() >= 1100);
 
     let (held, report) = read_with(&cluster, &config, Compact { plane: &plane, times: 9 }).await;
     let report = report.expect("what can be had");
     assert_eq!((report.restarts, held.restarts), (4, 4), "not for ever");
-    assert!(report.kinds.iter().all(|kind| matches!(kind.consistency, Consistency::OwnRevision(_))));
+    assert!(report.kinds.iter().all(|kind| matches!(kind.consistency, KindConsistency::OwnRevision(_))));
     // Compaction between two pages of one kind, again and again, is a gap.
     let given_up = report.gaps.iter().any(|gap| matches!(gap.reason, GapReason::Expired { .. }));
     assert!(given_up || held.objects("configmaps").len() >= 1100, "each kind is one moment");
@@ -90,7 +90,7 @@ async fn kind_in_a_separate_store_is_read_and_reported() {
     // The server itself may have created an event.
     assert!(held.objects("events").contains_key("default/e1"), "and its objects are there all the same");
     for kind in &report.kinds {
-        let apart = matches!(kind.consistency, Consistency::OwnRevision(_));
+        let apart = matches!(kind.consistency, KindConsistency::OwnRevision(_));
         assert_eq!(apart, kind.kind.plural == "events", "{kind:?}");
     }
 

@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use kbak::kubernetes::Selection;
 use kbak::plan::Glob;
-use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig, ResourcesError, ResourcesReport};
+use kbak::source::kubernetes::{
+    GapReason, KindConsistency, ResourcesConfig, ResourcesError, ResourcesReport,
+};
 use serde_json::json;
 
 use super::cluster::limited;
@@ -33,7 +35,7 @@ async fn with_maps(plane: &Plane, count: u64) {
 
 fn whole(held: &Held, report: &ResourcesReport, count: usize) {
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
-    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+    assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
     let own = held.objects("configmaps").keys().filter(|key| key.starts_with("default/c")).count();
     assert_eq!(own, count);
 }

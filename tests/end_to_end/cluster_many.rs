@@ -32,7 +32,7 @@ async fn many_objects_stay_within_the_limit() {
         let query = if token.is_empty() { "limit=500" } else { &query };
         let body = cluster.get("/api/v1/configmaps", query, 64 << 20).await.expect("a page").body;
         listed += body.len() as u64;
-        let page = kbak::kubernetes::cut(&body).expect("a list");
+        let page = kbak::kubernetes::split_list(&body).expect("a list");
         token = page.metadata.continue_token;
         if token.is_empty() {
             break;

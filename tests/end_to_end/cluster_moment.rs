@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kbak::kubernetes::Cluster;
-use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig, ResourcesReport};
+use kbak::source::kubernetes::{GapReason, KindConsistency, ResourcesConfig, ResourcesReport};
 use serde_json::{Value, json};
 
 use crate::support::keyed::figure;
@@ -120,7 +120,7 @@ async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
     ));
     assert!(report.gaps.is_empty() && report.notes.is_empty(), "{:?} {:?}", report.gaps, report.notes);
     assert!(report.kinds.len() > 50 && report.restarts == 0, "{} kinds", report.kinds.len());
-    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+    assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
     assert!(report.repeated.is_some(), "a kind was listed again");
     let apples = report.kinds.iter().find(|kind| kind.kind.plural == "apples").expect("apples");
     assert_eq!(apples.kind.version, "v1", "custom resources come at their storage version");
@@ -258,7 +258,7 @@ async fn separate_store_with_a_similar_revision_number_is_detected() {
     assert_eq!(gap.object, "apples.demo.kbak.dev");
     assert!(matches!(&gap.reason, GapReason::NotAtRevision { .. }), "{gap}");
     for kind in &report.kinds {
-        assert_eq!(kind.consistency == Consistency::AtRevision, kind.kind.plural != "apples", "{kind:?}");
+        assert_eq!(kind.consistency == KindConsistency::AtRevision, kind.kind.plural != "apples", "{kind:?}");
     }
 }
 
@@ -283,7 +283,11 @@ async fn server_that_ignores_the_requested_revision_is_detected() {
     let through = connect(&proxy.kubeconfig()).await;
     let (_, report) = read_with(&through, &ResourcesConfig::default(), NoPause).await;
     let report = report.expect("a report");
-    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::Unproved), "{:?}", report.kinds);
+    assert!(
+        report.kinds.iter().all(|kind| kind.consistency == KindConsistency::Unproved),
+        "{:?}",
+        report.kinds
+    );
     let [gap] = report.gaps.as_slice() else { panic!("{:?}", report.gaps) };
     assert!(gap.reason.to_string().contains("listed again"), "{gap}");
     assert_eq!(report.repeated, None);

@@ -6,7 +6,7 @@ use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
 use kbak::report::event::Reporter;
 use kbak::target::kubernetes::{
-    Allow, FileFormat, ObjectRef, Outcome, RestoreConfig, restore_resources, write_directory,
+    FileFormat, ObjectRef, Outcome, Permission, RestoreConfig, restore_resources, write_directory,
 };
 use serde_json::{Value, json};
 
@@ -202,13 +202,13 @@ async fn application_is_restored_into_empty_cluster() {
     };
     // First only `privileged` is allowed, for the disk's folder, so that its claim finds it.
     // Objects that grant rights, and those that need them, are not restored.
-    let allow = BTreeSet::from([Allow::Privileged]);
-    let config = RestoreConfig { patience: 0, takeover: true, allow, ..RestoreConfig::default() };
+    let allow = BTreeSet::from([Permission::Privileged]);
+    let config = RestoreConfig { max_idle_rounds: 0, takeover: true, allow, ..RestoreConfig::default() };
     let first = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
     assert!(
-        first.refused[&Allow::Rbac] >= 2
-            && first.refused[&Allow::Webhooks] == 1
-            && first.refused[&Allow::Crds] == 1
+        first.refused[&Permission::Rbac] >= 2
+            && first.refused[&Permission::Webhooks] == 1
+            && first.refused[&Permission::Crds] == 1
     );
     assert_eq!(first.unserved.get("apples.demo.kbak.dev"), Some(&1), "{first:?}");
     assert!(
@@ -217,7 +217,7 @@ async fn application_is_restored_into_empty_cluster() {
     assert!(!first.is_whole());
     outcomes.lock().expect("a lock").clear();
 
-    let config = RestoreConfig { allow: Allow::ALL.into(), takeover: true, ..RestoreConfig::default() };
+    let config = RestoreConfig { allow: Permission::ALL.into(), takeover: true, ..RestoreConfig::default() };
     let report = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
     assert!(report.is_whole(), "{report:#?}");
     assert_eq!((report.failed, report.failures.len()), (0, 0));

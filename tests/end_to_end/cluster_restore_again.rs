@@ -1,7 +1,7 @@
 //! A restore in place: existing objects, changed objects, and objects that only the cluster has.
 
 use kbak::kubernetes::Cluster;
-use kbak::target::kubernetes::{Action, Allow, Existing, Outcome, RestoreConfig};
+use kbak::target::kubernetes::{Action, ExistingPolicy, Outcome, Permission, RestoreConfig};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, create, get, patch};
@@ -9,7 +9,7 @@ use crate::support::resources::{Held, namespace};
 use crate::support::stored::{plan, restore, stored, uid};
 
 fn config() -> RestoreConfig {
-    RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() }
+    RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() }
 }
 
 /// Returns the outcome of the last object, after checking that plan and restore agree.
@@ -81,7 +81,7 @@ async fn added_fields_are_differences_and_are_removed() {
     ];
     for (kind, path, change) in cases {
         let held = backed_up(&here, kind, &path).await;
-        let replace = RestoreConfig { existing: Some(Existing::Replace), ..config() };
+        let replace = RestoreConfig { existing: Some(ExistingPolicy::Replace), ..config() };
         for untouched in [&config(), &replace] {
             assert_eq!(bring(&here, &held, untouched).await, Outcome::Existed, "{path}");
         }
@@ -119,7 +119,7 @@ async fn existing_equal_objects_are_not_created_again() {
     assert_eq!(bring(&here, &held, &config()).await, Outcome::Existed);
     let wider = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["a"]}]});
     meddle(&here, &role, wider).await;
-    assert_eq!(bring(&here, &held, &config()).await, Outcome::Refused(Allow::Rbac));
+    assert_eq!(bring(&here, &held, &config()).await, Outcome::Refused(Permission::Rbac));
 
     // The controller's token stays: it is not in the backup.
     create(&here, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "ci"}})).await;
@@ -129,7 +129,7 @@ async fn existing_equal_objects_are_not_created_again() {
     let secret = format!("{secrets}/ci");
     patch(&here, &secret, json!({"data": {"token": "dG9rZW4="}})).await;
     let held = backed_up(&here, "core/v1/secrets Secret", &secret).await;
-    let replace = RestoreConfig { existing: Some(Existing::Replace), ..config() };
+    let replace = RestoreConfig { existing: Some(ExistingPolicy::Replace), ..config() };
     assert_eq!(bring(&here, &held, &replace).await, Outcome::Existed);
     assert_eq!(get(&here, &secret).await["data"]["token"], "dG9rZW4=");
 
@@ -141,7 +141,7 @@ async fn existing_equal_objects_are_not_created_again() {
     create(&here, jobs, cron).await;
     let cron = format!("{jobs}/c");
     let held = backed_up(&here, "batch/v1/cronjobs CronJob", &cron).await;
-    let unknown = RestoreConfig { takeover: false, existing: Some(Existing::Replace), ..config() };
+    let unknown = RestoreConfig { takeover: false, existing: Some(ExistingPolicy::Replace), ..config() };
     assert_eq!(bring(&here, &held, &unknown).await, Outcome::Existed);
     meddle(&here, &cron, json!({"spec": {"schedule": "1 1 * * *"}})).await;
     assert_eq!(bring(&here, &held, &unknown).await, Outcome::Replaced);
@@ -222,7 +222,7 @@ async fn released_volume_is_bound_to_its_claim_again() {
 
     let held = backed_up(&here, "-core/v1/persistentvolumes PersistentVolume", &path).await;
     assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs, "it waits for a claim that is gone");
-    let patch = RestoreConfig { existing: Some(Existing::Patch), ..config() };
+    let patch = RestoreConfig { existing: Some(ExistingPolicy::Patch), ..config() };
     assert_eq!(bring(&here, &held, &patch).await, Outcome::Patched);
     let claim = get(&here, &path).await["spec"]["claimRef"].clone();
     assert_eq!((&claim["name"], &claim["uid"]), (&json!("data"), &Value::Null));

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use kbak::kubernetes::{Cluster, ClusterAccess, Deadlines};
+use kbak::kubernetes::{Cluster, ClusterAccess, RequestLimits};
 use kbak::report::event::Reporter;
-use kbak::target::kubernetes::{Allow, Obstacle, Outcome, RestoreConfig, RestoreError, Waits};
+use kbak::target::kubernetes::{Outcome, Permission, RefusalCause, RestoreConfig, RestoreError, WaitLimits};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, connect, create, delete, patch};
@@ -15,7 +15,12 @@ use crate::support::resources::{Held, namespace};
 use crate::support::stored::{plan, restore, stored};
 
 fn config() -> RestoreConfig {
-    RestoreConfig { takeover: true, allow: Allow::ALL.into(), patience: 1, ..RestoreConfig::default() }
+    RestoreConfig {
+        takeover: true,
+        allow: Permission::ALL.into(),
+        max_idle_rounds: 1,
+        ..RestoreConfig::default()
+    }
 }
 
 fn maps(names: &[&str]) -> Held {
@@ -23,8 +28,8 @@ fn maps(names: &[&str]) -> Held {
     stored(&[("core/v1/configmaps ConfigMap", &objects)])
 }
 
-fn obstacle(outcome: &Outcome) -> Option<Obstacle> {
-    if let Outcome::Failed(refusal) = outcome { Some(refusal.obstacle) } else { None }
+fn cause(outcome: &Outcome) -> Option<RefusalCause> {
+    if let Outcome::Failed(refusal) = outcome { Some(refusal.cause) } else { None }
 }
 
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
@@ -53,7 +58,7 @@ async fn dead_webhooks_are_reported_and_restored_last() {
     let report = report.expect("a report");
     assert_eq!((report.failed, report.is_whole()), (2, false));
     let Outcome::Failed(refusal) = &outcomes["ConfigMap/shop/a"] else { panic!("{outcomes:?}") };
-    assert_eq!(refusal.obstacle, Obstacle::Webhook);
+    assert_eq!(refusal.cause, RefusalCause::Webhook);
     assert!(refusal.message.contains("dead.demo.kbak.dev"), "{refusal}");
     // With the webhook gone, the same command goes on.
     delete(&here, &format!("{HOOKS}/dead")).await;
@@ -81,10 +86,10 @@ async fn dead_webhooks_are_reported_and_restored_last() {
         "-admissionregistration.k8s.io/v1/validatingwebhookconfigurations ValidatingWebhookConfiguration",
         &[("dead", hook("apps", "deployments"))],
     )]);
-    let waits = Waits { backends: Duration::from_secs(2), ..Waits::default() };
+    let waits = WaitLimits { backends: Duration::from_secs(2), ..WaitLimits::default() };
     let config = RestoreConfig { waits, ..config() };
     let (_, outcomes) = restore(&here, &held, &config).await;
-    assert_eq!(obstacle(&outcomes["ValidatingWebhookConfiguration/dead"]), Some(Obstacle::NoBackend));
+    assert_eq!(cause(&outcomes["ValidatingWebhookConfiguration/dead"]), Some(RefusalCause::NoBackend));
     let slice = json!({"metadata": {"name": "nobody", "labels": {"kubernetes.io/service-name": "nobody"}}, "addressType": "IPv4",
         "endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": true}}]});
     create(&here, "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices", slice).await;
@@ -109,8 +114,8 @@ async fn terminating_namespaces_are_waited_for_once() {
     held.kinds.extend(
         stored(&[("-core/v1/namespaces Namespace", &[("ending", json!({})), ("held", json!({}))])]).kinds,
     );
-    let waits = Waits { terminating: Duration::from_secs(20), ..Waits::default() };
-    let config = RestoreConfig { waits, patience: 0, ..config() };
+    let waits = WaitLimits { terminating: Duration::from_secs(20), ..WaitLimits::default() };
+    let config = RestoreConfig { waits, max_idle_rounds: 0, ..config() };
     let (planned, _) = plan(&here, &held, &config, false).await;
     assert!(
         planned.waits.contains_key("the end of Namespace ending, which is being deleted"),
@@ -127,12 +132,12 @@ async fn terminating_namespaces_are_waited_for_once() {
         (&outcomes["Namespace/ending"], &outcomes["ConfigMap/ending/m"]),
         (&Outcome::Created, &Outcome::Created)
     );
-    assert_eq!(obstacle(&outcomes["Namespace/held"]), Some(Obstacle::Terminating));
+    assert_eq!(cause(&outcomes["Namespace/held"]), Some(RefusalCause::Terminating));
     assert!(
         outcomes
             .iter()
             .filter(|(name, _)| name.starts_with("ConfigMap/held"))
-            .all(|(_, o)| obstacle(o) == Some(Obstacle::Terminating))
+            .all(|(_, o)| cause(o) == Some(RefusalCause::Terminating))
     );
     assert_eq!(report.failed, 21, "{report:#?}");
 }
@@ -168,7 +173,7 @@ async fn missing_and_revoked_rights_are_reported() {
         {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["create"]}]);
     create(&admin, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "there"}})).await;
     let access = account(&plane, &admin, rules).await;
-    let few = Cluster::connect(&access, Deadlines::default(), Reporter::silent()).await.expect("access");
+    let few = Cluster::connect(&access, RequestLimits::default(), Reporter::silent()).await.expect("access");
     let mut held = maps(&["shop/a"]);
     held.kinds.extend(
         stored(&[
@@ -180,10 +185,10 @@ async fn missing_and_revoked_rights_are_reported() {
     let (report, outcomes) = restore(&few, &held, &config()).await;
     let report = report.expect("a report");
     assert_eq!(outcomes["ConfigMap/shop/a"], Outcome::Created);
-    assert_eq!(obstacle(&outcomes["Secret/shop/s"]), Some(Obstacle::Right));
+    assert_eq!(cause(&outcomes["Secret/shop/s"]), Some(RefusalCause::Right));
     assert_eq!(
-        obstacle(&outcomes["ServiceAccount/shop/there"]),
-        Some(Obstacle::Right),
+        cause(&outcomes["ServiceAccount/shop/there"]),
+        Some(RefusalCause::Right),
         "it is there, and nobody can say how it is"
     );
     assert_eq!(report.rounds, 2, "no time is spent on rights that do not come");
@@ -226,7 +231,7 @@ async fn definitions_with_a_dead_conversion_webhook_are_restored_with_their_obje
     held.kinds = stored(&[("demo.kbak.dev/v2/figs Fig", &[("shop/other", json!({"spec": {"a": 1}}))])]).kinds;
     let (report, outcomes) = restore(&here, &held, &config()).await;
     report.expect("a report");
-    assert_eq!(obstacle(&outcomes["Fig/shop/other"]), Some(Obstacle::Conversion), "{outcomes:?}");
+    assert_eq!(cause(&outcomes["Fig/shop/other"]), Some(RefusalCause::Conversion), "{outcomes:?}");
     // A line that no backup writes ends the restore.
     held.kinds[0].1 = vec![Bytes::from_static(b"{\"metadata\":{}}\n")];
     let (report, _) = restore(&here, &held, &config()).await;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kbak::target::kubernetes::{
-    Action, Allow, Mapping, Modifier, Outcome, Release, RestoreConfig, RestoreReport, Scope, Skip, Tool,
+    Action, GitTool, Mapping, Modifier, Outcome, Permission, RestoreConfig, RestoreReport, Scope, SideEffect,
+    Skip,
 };
 use serde_json::{Value, json};
 
@@ -124,8 +125,8 @@ async fn copy_has_no_side_effects_unless_released() {
     let uid =
         get(&here, "/api/v1/namespaces/kube-system").await["metadata"]["uid"].as_str().map(str::to_owned);
     let base = RestoreConfig {
-        allow: BTreeSet::from([Allow::Rbac]),
-        patience: 0,
+        allow: BTreeSet::from([Permission::Rbac]),
+        max_idle_rounds: 0,
         cluster_uid: uid,
         ..RestoreConfig::default()
     };
@@ -134,17 +135,17 @@ async fn copy_has_no_side_effects_unless_released() {
     let (own, decided) = plan(&here, &held, &base, false).await;
     assert!(!own.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Create);
-    assert_eq!(decided["ConfigMap/shop/git"].action, Action::Skip(Skip::Git(Tool::ArgoCd)));
+    assert_eq!(decided["ConfigMap/shop/git"].action, Action::Skip(Skip::Git(GitTool::ArgoCd)));
     assert_eq!(
         decided["ConfigMap/shop/copied"].action,
         Action::Create,
         "Argo CD does not take it for its own"
     );
-    assert_eq!(decided["ConfigMap/shop/flux"].action, Action::Skip(Skip::Git(Tool::Flux)));
+    assert_eq!(decided["ConfigMap/shop/flux"].action, Action::Skip(Skip::Git(GitTool::Flux)));
     assert_eq!(decided["Secret/shop/kbak-writer"].action, Action::Skip(Skip::OwnKeys));
     assert_eq!(decided["Secret/shop/kbak-epoch"].action, Action::Skip(Skip::OwnKeys));
     assert_eq!(decided["Secret/shop/other-writer"].action, Action::Create, "others call a key so, too");
-    assert_eq!(decided["Pod/shop/root"].action, Action::Refuse(Allow::Privileged));
+    assert_eq!(decided["Pod/shop/root"].action, Action::Refuse(Permission::Privileged));
     let drops = |changes: &[kbak::target::kubernetes::Change]| {
         changes.iter().any(|change| change.to_string() == "spec.ports.nodePort dropped")
     };
@@ -158,7 +159,7 @@ async fn copy_has_no_side_effects_unless_released() {
     let other = RestoreConfig { cluster_uid: Some("another".into()), ..base.clone() };
     let (foreign, decided) = plan(&here, &held, &other, false).await;
     assert!(foreign.foreign);
-    assert_eq!(decided["Ingress/shop/web"].action, Action::Hold(Release::Ingress));
+    assert_eq!(decided["Ingress/shop/web"].action, Action::Hold(SideEffect::Ingress));
     assert!(drops(&decided["Service/shop/web"].changes), "in a copy it is taken");
     let kept = RestoreConfig { node_ports: true, ..other.clone() };
     assert!(!drops(&plan(&here, &held, &kept, false).await.1["Service/shop/web"].changes), "said otherwise");
@@ -185,10 +186,10 @@ async fn copy_has_no_side_effects_unless_released() {
     let (report, outcomes) = restore(&here, &held, &copy).await;
     let report = report.expect("a report");
     assert!(!report.is_whole() && report.failed == 0, "{report:#?}");
-    assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Held(Release::Ingress));
-    assert_eq!(outcomes["Service/shop-test/balanced"], Outcome::Held(Release::Loadbalancers));
-    assert_eq!(outcomes["Service/shop-test/outside"], Outcome::Held(Release::Loadbalancers));
-    assert_eq!(outcomes["Service/shop-test/named"], Outcome::Held(Release::Dns));
+    assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Held(SideEffect::Ingress));
+    assert_eq!(outcomes["Service/shop-test/balanced"], Outcome::Held(SideEffect::Loadbalancers));
+    assert_eq!(outcomes["Service/shop-test/outside"], Outcome::Held(SideEffect::Loadbalancers));
+    assert_eq!(outcomes["Service/shop-test/named"], Outcome::Held(SideEffect::Dns));
     assert_eq!(report.suspended, 3);
     assert!(
         report.warnings.iter().any(|warning| warning.text().contains("helm cannot manage")),
@@ -221,9 +222,9 @@ async fn copy_has_no_side_effects_unless_released() {
     let dns =
         json!({"metadata": {"annotations": {"external-dns.alpha.kubernetes.io/hostname": "a.example"}}});
     for (name, merge, wanted) in [
-        ("web", json!({"spec": {"type": "LoadBalancer"}}), Some(Release::Loadbalancers)),
-        ("web", json!({"spec": {"externalIPs": ["192.0.2.9"]}}), Some(Release::Loadbalancers)),
-        ("web", dns, Some(Release::Dns)),
+        ("web", json!({"spec": {"type": "LoadBalancer"}}), Some(SideEffect::Loadbalancers)),
+        ("web", json!({"spec": {"externalIPs": ["192.0.2.9"]}}), Some(SideEffect::Loadbalancers)),
+        ("web", dns, Some(SideEffect::Dns)),
         ("balanced", json!({"spec": {"type": "ClusterIP"}}), None),
     ] {
         let changed = RestoreConfig { modifiers: vec![merging(name, merge.clone())], ..copy.clone() };
@@ -241,9 +242,9 @@ async fn copy_has_no_side_effects_unless_released() {
     let report = report.expect("a report");
     assert_eq!(report.refused.len(), 1, "only what is privileged is missing: {report:#?}");
     let release = RestoreConfig {
-        release: Some(Release::ALL.into()),
-        allow: BTreeSet::from([Allow::Rbac, Allow::Privileged]),
-        existing: Some(kbak::target::kubernetes::Existing::Patch),
+        release: Some(SideEffect::ALL.into()),
+        allow: BTreeSet::from([Permission::Rbac, Permission::Privileged]),
+        existing: Some(kbak::target::kubernetes::ExistingPolicy::Patch),
         ..copy
     };
     let (report, outcomes) = restore(&here, &held, &release).await;
@@ -275,14 +276,14 @@ async fn names_that_collide_after_mapping_are_reported() {
     ]);
     let mut mapping = Mapping { namespaces: pairs("a", "one"), ..Mapping::default() };
     mapping.namespaces.insert("b".into(), "one".into());
-    let config = RestoreConfig { mapping, patience: 0, ..RestoreConfig::default() };
+    let config = RestoreConfig { mapping, max_idle_rounds: 0, ..RestoreConfig::default() };
     let (planned, decided) = plan(&here, &held, &config, false).await;
     assert_eq!(decided["ServiceAccount/one/default"].action, Action::Create);
     let collides =
         |action: &Action| matches!(action, Action::Conflict(kbak::target::kubernetes::Conflict::Collides));
     assert_eq!(planned.count(collides), 1, "the namespace itself is one, and its account is merged");
     let (_, why) = planned.sums.iter().find(|sum| collides(&sum.action)).expect("a sum").examples[0].clone();
-    assert!(why.is_some_and(|why| why.contains("that of namespace b does not come")));
+    assert!(why.is_some_and(|why| why.contains("that of namespace b is not restored")));
     let (report, _) = restore(&here, &held, &config).await;
     let report = report.expect("a report");
     assert_eq!((report.created, report.collided, report.is_whole()), (4, 1, false));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use kbak::kubernetes::Cluster;
-use kbak::target::kubernetes::{Existing, Obstacle, Outcome, RestoreConfig, Warning};
+use kbak::target::kubernetes::{ExistingPolicy, Outcome, RefusalCause, RestoreConfig, Warning};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, create};
@@ -64,8 +64,8 @@ async fn policy_messages_do_not_reveal_values() {
         ),
         ("core/v1/configmaps ConfigMap", &[("shop/db", json!({"data": {"password": CANARY}}))]),
     ]);
-    let existing = Some(Existing::Replace);
-    let config = RestoreConfig { takeover: true, patience: 0, existing, ..RestoreConfig::default() };
+    let existing = Some(ExistingPolicy::Replace);
+    let config = RestoreConfig { takeover: true, max_idle_rounds: 0, existing, ..RestoreConfig::default() };
     let (report, outcomes) = restore(&here, &held, &config).await;
     let report = report.expect("a report");
     let told = format!("{report:?} {outcomes:?}");
@@ -77,16 +77,16 @@ async fn policy_messages_do_not_reveal_values() {
     assert!(report.warnings.iter().any(is_warned), "{:?}", report.warnings);
 
     let failed = |name: &str| match &outcomes[name] {
-        Outcome::Failed(refusal) => (refusal.obstacle, refusal.code, refusal.to_string()),
+        Outcome::Failed(refusal) => (refusal.cause, refusal.code, refusal.to_string()),
         other => panic!("{name}: {other:?}"),
     };
-    let (obstacle, code, text) = failed("ConfigMap/shop/db");
-    assert_eq!((obstacle, code), (Obstacle::Denied, 422), "{text}");
+    let (cause, code, text) = failed("ConfigMap/shop/db");
+    assert_eq!((cause, code), (RefusalCause::Denied, 422), "{text}");
     assert!(text.ends_with(": ValidatingAdmissionPolicy denies with binding denies-all denies it"), "{text}");
-    let (obstacle, code, text) = failed("Secret/shop/typed");
-    assert_eq!((obstacle, code), (Obstacle::Immutable, 422), "{text}");
+    let (cause, code, text) = failed("Secret/shop/typed");
+    assert_eq!((cause, code), (RefusalCause::Immutable, 422), "{text}");
     assert!(text.contains("may not be changed") && text.contains("type"), "{text}");
-    assert!(obstacle.remedy().is_some_and(|remedy: &str| remedy.contains("delete the object")));
-    let json: Value = serde_json::to_value(obstacle).expect("JSON");
+    assert!(cause.remedy().is_some_and(|remedy: &str| remedy.contains("delete the existing object")));
+    let json: Value = serde_json::to_value(cause).expect("JSON");
     assert_eq!(json, json!("immutable"));
 }

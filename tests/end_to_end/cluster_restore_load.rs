@@ -59,7 +59,7 @@ async fn brought(many: &Many) {
     let plane = Plane::up(&["--without-controllers"]);
     let here = plane.cluster().await;
     let meter = Reporter::silent().meter("restore", "objects");
-    let config = RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() };
+    let config = RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() };
     let plan = plan_resources(&here, many, &config, false, &mut |_| {}, &meter).await.expect("a plan");
     assert_eq!(plan.writes as usize, many.objects + 1);
     let begun = std::time::Instant::now();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
-use kbak::target::kubernetes::{Allow, Existing, Outcome, RestoreConfig};
+use kbak::target::kubernetes::{ExistingPolicy, Outcome, Permission, RestoreConfig};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, create, get};
@@ -12,7 +12,12 @@ use crate::support::resources::{Held, config_map, namespace};
 use crate::support::stored::{restore, stored, uid};
 
 fn config() -> RestoreConfig {
-    RestoreConfig { takeover: true, allow: Allow::ALL.into(), patience: 1, ..RestoreConfig::default() }
+    RestoreConfig {
+        takeover: true,
+        allow: Permission::ALL.into(),
+        max_idle_rounds: 1,
+        ..RestoreConfig::default()
+    }
 }
 
 async fn bring(cluster: &Cluster, held: &Held, config: &RestoreConfig) -> Outcome {
@@ -32,11 +37,11 @@ async fn existing_objects_are_kept_patched_or_replaced_as_configured() {
     let data = async || get(&here, &format!("{maps}/a")).await["data"].clone();
 
     assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs);
-    let said = RestoreConfig { existing: Some(Existing::Skip), ..config() };
+    let said = RestoreConfig { existing: Some(ExistingPolicy::Skip), ..config() };
     let (report, _) = restore(&here, &held, &said).await;
     assert!(report.expect("a report").is_whole(), "to leave it alone is what was asked for");
     assert_eq!(data().await["value"], "now");
-    let patch = RestoreConfig { existing: Some(Existing::Patch), ..config() };
+    let patch = RestoreConfig { existing: Some(ExistingPolicy::Patch), ..config() };
     assert_eq!(bring(&here, &held, &patch).await, Outcome::Patched);
     assert_eq!(data().await, json!({"value": "then", "more": "kept"}));
     assert_eq!(bring(&here, &held, &patch).await, Outcome::Existed);
@@ -49,7 +54,7 @@ async fn existing_objects_are_kept_patched_or_replaced_as_configured() {
     )
     .await
     .expect("patched");
-    let replace = RestoreConfig { existing: Some(Existing::Replace), ..config() };
+    let replace = RestoreConfig { existing: Some(ExistingPolicy::Replace), ..config() };
     assert_eq!(bring(&here, &held, &replace).await, Outcome::Replaced);
     assert_eq!(data().await, json!({"value": "then"}));
 
@@ -110,7 +115,7 @@ async fn existing_objects_are_kept_patched_or_replaced_as_configured() {
             .expect("a report")
             .warnings
             .iter()
-            .any(|warning| warning.text().contains("node ports are taken"))
+            .any(|warning| warning.text().contains("node ports are in use"))
     );
 }
 

@@ -2,7 +2,8 @@
 
 use kbak::plan::Glob;
 use kbak::target::kubernetes::{
-    Action, Allow, Conflict, Derived, Grade, Obstacle, Outcome, RestoreConfig, Selected, Skip, Wait,
+    Action, Conflict, Derived, Grade, ObjectName, Outcome, Permission, RefusalCause, RestoreConfig, Skip,
+    Wait,
 };
 use serde_json::{Value, json};
 
@@ -64,7 +65,7 @@ async fn restore_does_what_its_plan_decided() {
     let before = get(&here, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
     let held = backup();
 
-    let config = RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() };
+    let config = RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() };
     let (first, decided) = plan(&here, &held, &config, false).await;
     let action = |name: &str| decided[name].action.clone();
     assert_eq!(action("Namespace/shop"), Action::Leave);
@@ -75,8 +76,8 @@ async fn restore_does_what_its_plan_decided() {
     assert_eq!(action("ConfigMap/shop/kube-root-ca.crt"), Action::Skip(Skip::Derived(Derived::Default)));
     assert_eq!(action("Pod/shop/owned"), Action::Skip(Skip::Derived(Derived::Controlled)));
     assert_eq!(action("Pod/shop/bare"), Action::Create);
-    assert_eq!(action("Role/shop/r"), Action::Refuse(Allow::Rbac));
-    assert_eq!(action("CustomResourceDefinition/pears.demo.kbak.dev"), Action::Refuse(Allow::Crds));
+    assert_eq!(action("Role/shop/r"), Action::Refuse(Permission::Rbac));
+    assert_eq!(action("CustomResourceDefinition/pears.demo.kbak.dev"), Action::Refuse(Permission::Crds));
     assert_eq!(action("Pear/shop/good"), Action::Conflict(Conflict::Unserved), "its definition is refused");
     assert_eq!(action("Plum/shop/p"), Action::Conflict(Conflict::Unserved));
     assert!(matches!(action("Replica/longhorn-system/r"), Action::Skip(Skip::Infrastructure(_))));
@@ -86,15 +87,15 @@ async fn restore_does_what_its_plan_decided() {
     // The same input gives the same plan hash; another allowance does not.
     let (second, _) = plan(&here, &held, &config, false).await;
     assert_eq!(first.hash, second.hash);
-    let config = RestoreConfig { allow: Allow::ALL.into(), ..config };
+    let config = RestoreConfig { allow: Permission::ALL.into(), ..config };
     let (allowed, decided) = plan(&here, &held, &config, true).await;
     assert_ne!(first.hash, allowed.hash);
     assert_eq!(decided["Role/shop/r"].grade, Grade::DryRun);
-    assert_eq!(decided["ConfigMap/new/fresh"].grade, Grade::NotBefore(Wait::Namespace("new".into())));
+    assert_eq!(decided["ConfigMap/new/fresh"].grade, Grade::BlockedBy(Wait::Namespace("new".into())));
     assert_eq!(decided["ConfigMap/new/fresh"].waits, [], "that a namespace comes first goes without saying");
     assert_eq!(decided["Pear/shop/good"].action, Action::Create);
     let definition = Wait::Definition("pears.demo.kbak.dev".into());
-    assert_eq!(decided["Pear/shop/good"].grade, Grade::NotBefore(definition.clone()));
+    assert_eq!(decided["Pear/shop/good"].grade, Grade::BlockedBy(definition.clone()));
     assert_eq!(decided["Pear/shop/good"].waits, [definition]);
     let (client, _) = plan(&here, &held, &config, false).await;
     assert_eq!(client.hash, allowed.hash, "who was asked is not part of what is done");
@@ -144,7 +145,7 @@ async fn restore_does_what_its_plan_decided() {
 
     // Only one object, with its namespace.
     let glob = |text: &str| Glob::new(text).expect("a glob");
-    let one = Selected { resource: glob("configmaps"), namespace: Some(glob("lone")), name: glob("b") };
+    let one = ObjectName { resource: glob("configmaps"), namespace: Some(glob("lone")), name: glob("b") };
     let held = stored(&[
         ("-core/v1/namespaces Namespace", &[("lone", json!({})), ("else", json!({}))]),
         (
@@ -172,7 +173,7 @@ async fn restore_does_what_its_plan_decided() {
     assert!(!outcomes.contains_key("ConfigMap/lone/y"));
     let (object, refusal) = &report.expect("a report").failures[0];
     assert_eq!(
-        (object.to_string().as_str(), refusal.obstacle),
-        ("ConfigMap/missing/z", Obstacle::NoNamespace)
+        (object.to_string().as_str(), refusal.cause),
+        ("ConfigMap/missing/z", RefusalCause::NoNamespace)
     );
 }

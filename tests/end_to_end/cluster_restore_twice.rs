@@ -7,7 +7,7 @@ use http::Method;
 use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
 use kbak::target::kubernetes::{
-    Action, Allow, Existing, Mapping, Modifier, Outcome, Release, RestoreConfig, RestoreReport,
+    Action, ExistingPolicy, Mapping, Modifier, Outcome, Permission, RestoreConfig, RestoreReport, SideEffect,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use crate::support::resources::{Held, namespace};
 use crate::support::stored::{plan, restore, stored, uid};
 
 fn config() -> RestoreConfig {
-    RestoreConfig { takeover: true, patience: 0, ..RestoreConfig::default() }
+    RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() }
 }
 
 const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
@@ -69,7 +69,7 @@ async fn objects_from_another_snapshot_are_differences() {
         assert!(matches!(decided[name].action, Action::Conflict(_)), "{name}");
         assert_eq!(outcomes[name], Outcome::Differs, "{name}");
     }
-    let replace = RestoreConfig { existing: Some(Existing::Replace), ..config() };
+    let replace = RestoreConfig { existing: Some(ExistingPolicy::Replace), ..config() };
     assert_eq!(done(&here, &tuesday, &replace).await.replaced, 2);
     assert_eq!(get(&here, &format!("{MAPS}/more")).await["data"], json!({"a": "1"}));
 
@@ -95,9 +95,9 @@ async fn suspended_jobs_of_a_copy_are_reported_until_resumed() {
     let copy = RestoreConfig { takeover: false, ..config() };
     assert_eq!(done(&here, &held, &copy).await.suspended, 1);
     assert_eq!(done(&here, &held, &copy).await.existed, 1, "as the copy has it");
-    let release = RestoreConfig { release: Some([Release::Jobs].into()), ..copy.clone() };
+    let release = RestoreConfig { release: Some([SideEffect::Jobs].into()), ..copy.clone() };
     assert_eq!(done(&here, &held, &release).await.differing, 1, "it still sleeps");
-    let wake = RestoreConfig { existing: Some(Existing::Patch), ..release };
+    let wake = RestoreConfig { existing: Some(ExistingPolicy::Patch), ..release };
     assert_eq!(done(&here, &held, &wake).await.patched, 1);
     let spec = get(&here, "/apis/batch/v1/namespaces/shop/cronjobs/c").await["spec"].clone();
     assert_eq!(spec["suspend"], json!(false));
@@ -119,7 +119,7 @@ async fn server_defaults_and_webhook_changes_are_no_difference() {
         ),
         ("demo.kbak.dev/v1/figs Fig", &[("shop/f", json!({"spec": {}}))]),
     ]);
-    let config = RestoreConfig { allow: Allow::ALL.into(), ..config() };
+    let config = RestoreConfig { allow: Permission::ALL.into(), ..config() };
     assert_eq!(done(&here, &held, &config).await.created, 2);
     assert_eq!(done(&here, &held, &config).await.existed, 2);
 
@@ -190,7 +190,7 @@ async fn refused_status_is_written_by_the_next_run_only() {
         let budget = get(&here, &format!("{BUDGETS}/{name}")).await;
         assert_eq!(budget["status"]["currentHealthy"], 2, "{name}");
     }
-    let replace = RestoreConfig { existing: Some(Existing::Replace), ..config };
+    let replace = RestoreConfig { existing: Some(ExistingPolicy::Replace), ..config };
     let (foreseen, _) = plan(&here, &held, &replace, false).await;
     assert_eq!((foreseen.writes, foreseen.second_writes), (0, 2), "{foreseen:#?}");
     assert_eq!(done(&few, &held, &replace).await.status, 2);
@@ -235,13 +235,13 @@ async fn owner_references_of_another_snapshot_are_differences() {
         all.iter().map(|one| (one["name"].clone(), one["controller"] == json!(true))).collect::<Vec<_>>()
     };
     let existing = |existing| RestoreConfig { existing: Some(existing), ..config() };
-    let report = done(&here, &tuesday, &existing(Existing::Patch)).await;
+    let report = done(&here, &tuesday, &existing(ExistingPolicy::Patch)).await;
     assert_eq!((report.patched, report.existed, report.relinked), (2, 3, 2), "{report:#?}");
     assert_eq!(owners("swap").await, [(json!("other"), false)]);
     assert_eq!(owners("role").await, [(json!("one"), true)]);
     assert_eq!(owners("gone").await, [(json!("one"), false)], "what only the cluster has stays");
     assert_eq!(done(&here, &tuesday, &config()).await.differing, 1);
-    assert_eq!(done(&here, &tuesday, &existing(Existing::Replace)).await.replaced, 1);
+    assert_eq!(done(&here, &tuesday, &existing(ExistingPolicy::Replace)).await.replaced, 1);
     assert_eq!(owners("gone").await, []);
     assert_eq!(done(&here, &tuesday, &config()).await.existed, 5);
 
@@ -251,7 +251,7 @@ async fn owner_references_of_another_snapshot_are_differences() {
     old["uid"] = json!(uid("ConfigMap", "an older one"));
     twice["metadata"]["ownerReferences"].as_array_mut().expect("a list").push(old);
     let held = maps(&[("shop/twice", twice), ("shop/swap", owned_by("never"))]);
-    let patch = existing(Existing::Patch);
+    let patch = existing(ExistingPolicy::Patch);
     let report = done(&here, &held, &patch).await;
     assert_eq!((report.created, report.relinked, report.is_whole()), (1, 1, false), "{report:#?}");
     assert_eq!(report.unfinished[0].1.reason, "OtherOwners");
@@ -348,7 +348,7 @@ async fn field_managers_from_between_two_runs_are_kept() {
         .expect("patched");
     let (_, outcomes) = restore(&here, &held, &config()).await;
     assert_eq!(outcomes["ConfigMap/shop/child"], Outcome::Differs);
-    let patch = RestoreConfig { existing: Some(Existing::Patch), ..config() };
+    let patch = RestoreConfig { existing: Some(ExistingPolicy::Patch), ..config() };
     let report = done(&here, &held, &patch).await;
     assert_eq!((report.patched, report.relinked, report.managed), (1, 1, 0), "{report:#?}");
     assert_eq!(managers("child").await, ["\"flux\""]);

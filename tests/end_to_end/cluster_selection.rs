@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use kbak::kubernetes::{Cluster, ClusterScoped, Selection};
-use kbak::plan::Glob;
-use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig};
+use kbak::kubernetes::{Cluster, Selection};
+use kbak::plan::{ClusterScoped, Glob};
+use kbak::source::kubernetes::{GapReason, KindConsistency, ResourcesConfig};
 use serde_json::{Value, json};
 
 use crate::support::plane::{Plane, connect, create};
@@ -94,7 +94,7 @@ async fn selected_namespace_includes_its_dependencies() {
         let (held, report) = read_with(&cluster, &of(selection), NoPause).await;
         let report = report.expect("a report");
         assert!(report.gaps.is_empty(), "{:?}", report.gaps);
-        assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+        assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
         for (resource, wanted) in [
             ("namespaces", &["shop"][..]),
             ("storageclasses.storage.k8s.io", &["shop-class"]),
@@ -220,7 +220,7 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
     let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::None)), NoPause).await;
     let report = report.expect("a report");
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
-    assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
+    assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
     let (_, all) = read_with(&cluster, &of(selection(&["shop"], ClusterScoped::None)), NoPause).await;
     let count =
         |kinds: &[kbak::source::kubernetes::KindReport]| kinds.iter().map(|kind| kind.objects).sum::<u64>();

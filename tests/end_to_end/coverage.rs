@@ -115,7 +115,7 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
     let (code, report, said) = json(&["backup", "--plan", &plan("  coverage: strict\n")]);
     assert_eq!((code, report["items"][0]["state"].as_str()), (3, Some("good")), "{said}");
     assert!(
-        report["verdict"].as_str().is_some_and(|verdict| verdict.contains("not declared: 3 keys")),
+        report["verdict"].as_str().is_some_and(|verdict| verdict.contains("not declared: 3 Secrets")),
         "{report:#}"
     );
 
@@ -211,7 +211,7 @@ async fn kinds_without_read_right_are_reported_as_unseen() {
         ]
     );
     assert_eq!(unseen[4]["rule"], "{apiGroups: [\"\"], resources: [secrets], verbs: [get, list]}");
-    assert!(said.contains("secrets: not looked at: not allowed"), "{said}");
+    assert!(said.contains("secrets: not read: not allowed"), "{said}");
 
     let (code, ..) = json(&["backup", "--plan", &plan("strict")]);
     assert_eq!(code, 3, "what was not looked at may hold anything");

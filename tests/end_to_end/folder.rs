@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kbak::cli::failure::Exit;
 use kbak::runtime::{Random, Runtime, SeededRandom, Workers};
 use kbak::store::StoreErrorKind;
-use kbak::store::fault::{Fault, FaultStore, Rule};
+use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::operation::Operation;
-use kbak::store::record::RecordStore;
+use kbak::store::recording::RecordingStore;
 
 use crate::support::bench::Bench;
 use crate::support::meddling::Meddling;
@@ -192,7 +192,7 @@ async fn many_index_objects_are_merged() {
     }
     assert!(named[60] > 60, "{named:?}");
     assert!(named[67] < 5, "{named:?}");
-    let record = Arc::new(RecordStore::new(bench.memory.clone()));
+    let record = Arc::new(RecordingStore::new(bench.memory.clone()));
     bench.store = record.clone();
     let packs = bench.packs();
     bench.backup(&source).await;
@@ -217,9 +217,11 @@ async fn failing_store_ends_a_walk_that_is_far_ahead() {
     for workers in [Workers::Threads { count: 2 }, Workers::Inline] {
         let mut bench = Bench { limit: SMALL, ..Bench::new().await };
         bench.runtime = Runtime { workers, ..bench.runtime };
-        let fault = Fault::Fail(StoreErrorKind::Full);
-        let faulty =
-            FaultStore::new(bench.store.clone(), vec![Rule::from(Operation::Put, "*/packs/*", 1, fault)]);
+        let fault = StoreFault::Fail(StoreErrorKind::Full);
+        let faulty = FaultStore::new(
+            bench.store.clone(),
+            vec![FaultRule::from(Operation::Put, "*/packs/*", 1, fault)],
+        );
         bench.store = Arc::new(faulty);
         let guard = std::time::Duration::from_secs(120);
         let refused = tokio::time::timeout(guard, bench.refused(&source)).await;

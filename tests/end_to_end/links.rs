@@ -1,4 +1,4 @@
-//! Hard links whose carrier, the path that carries the content, is replaced or deleted before it is read.
+//! Hard links whose target, the path that holds the content, is replaced or deleted before it is read.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,21 +7,23 @@ use std::sync::Arc;
 
 use kbak::backup::job::BackupReport;
 use kbak::cli::failure::Exit;
-use kbak::source::volume::{Appended, Content, GapKind, Member, Volume, VolumeOptions, Walked};
+use kbak::source::volume::{
+    AppendResult, GapKind, ReadConsistency, VolumeMember, VolumeOptions, VolumeReader, WalkEvent,
+};
 
 use crate::support::bench::Bench;
 use crate::support::meddling::Meddling;
 
 use super::folder::write;
 
-/// The content of the carrier and its link.
+/// The content of the link target and its link.
 const CONTENT: &[u8] = b"of both names";
 
 /// The smallest budget: the first large file is stored while it is being read.
 const SMALL: u64 = 64 << 20;
 
-/// A carrier and a link to it, each in its own piece. The files before the carrier take long enough to change
-/// it between walk and read. The files between the two take long enough for the carrier to be read first.
+/// A link target and a link to it, each in its own piece. The files before the target take long enough to
+/// change it between walk and read. The files between the two take long enough for it to be read first.
 struct Scene {
     bench: Bench,
     scratch: tempfile::TempDir,
@@ -41,7 +43,7 @@ impl Scene {
         scene
     }
 
-    /// Writes new content to all files before the carrier.
+    /// Writes new content to all files before the link target.
     fn fill(&self, seed: u64) {
         write(&self.at("0-large"), seed, 48 << 20);
         write(&self.at("1-bulk"), seed + 1, 9000);
@@ -51,7 +53,7 @@ impl Scene {
         self.scratch.path().join("source").join(name)
     }
 
-    /// Runs a backup in which `deed` happens after the walk, before the carrier is read.
+    /// Runs a backup in which `deed` happens after the walk, before the link target is read.
     async fn run(&mut self, deed: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
         let source = self.scratch.path().join("source");
         let of = source.clone();
@@ -70,25 +72,25 @@ impl Scene {
         target
     }
 
-    /// Checks that the carrier is missing and the link carries the content. If the link was stored
-    /// before the missing carrier was noticed, which this test cannot rule out, the carrier is a gap.
-    async fn is_told(&self, report: &BackupReport) {
+    /// Checks that the link target is missing and the link holds the content. If the link was stored
+    /// before the missing target was noticed, which this test cannot rule out, the target is a gap.
+    async fn assert_gap_or_stored_under_link(&self, report: &BackupReport) {
         match report.outcome() {
-            Exit::Safe => self.is_lost().await,
-            _ => is_named(report),
+            Exit::Safe => self.assert_stored_under_link().await,
+            _ => assert_gap(report),
         }
     }
 
-    /// Checks that the carrier is missing and the link carries the content.
-    async fn is_lost(&self) {
+    /// Checks that the link target is missing and the link holds the content.
+    async fn assert_stored_under_link(&self) {
         let target = self.restored().await;
-        assert!(!target.join("2-one").exists(), "a file that nobody walked was stored");
+        assert!(!target.join("2-one").exists(), "a file that the walk did not see was stored");
         assert_eq!(fs::read(target.join("5-two")).expect("a file"), CONTENT);
     }
 }
 
-/// Checks that the carrier is a gap.
-fn is_named(report: &BackupReport) {
+/// Checks that the link target is a gap.
+fn assert_gap(report: &BackupReport) {
     let gaps = &report.items[0].0.gaps;
     let named: Vec<_> = gaps.iter().map(|gap| (gap.code.as_str(), gap.object.0.as_slice())).collect();
     assert_eq!(named, [("changed-while-read", &b"2-one"[..])], "{gaps:?}");
@@ -107,33 +109,33 @@ fn remove(source: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replaced_carrier_is_a_gap_and_its_link_keeps_the_content() {
+async fn replaced_link_target_is_a_gap_and_its_link_keeps_the_content() {
     let mut scene = Scene::new().await;
     let report = scene.run(replace).await;
-    is_named(&report);
-    scene.is_lost().await;
+    assert_gap(&report);
+    scene.assert_stored_under_link().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn link_carries_the_content_of_a_deleted_carrier() {
+async fn link_holds_the_content_of_a_deleted_target() {
     let mut scene = Scene::new().await;
     let report = scene.run(remove).await;
-    scene.is_told(&report).await;
+    scene.assert_gap_or_stored_under_link(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unchanged_link_carries_the_content_of_a_deleted_carrier() {
+async fn unchanged_link_holds_the_content_of_a_deleted_target() {
     let mut scene = Scene::new().await;
     let report = scene.run(|_| {}).await;
     assert_eq!(report.outcome(), Exit::Safe);
-    // The carrier's chunk, shared with others, is not worth keeping; that of the link is.
+    // The target's chunk, shared with others, is not worth keeping; that of the link is.
     scene.fill(70);
     let report = scene.run(remove).await;
-    scene.is_told(&report).await;
+    scene.assert_gap_or_stored_under_link(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn carrier_rewritten_in_place_is_stored_with_new_content() {
+async fn link_target_rewritten_in_place_is_stored_with_new_content() {
     let mut scene = Scene::new().await;
     let report = scene.run(|source| fs::write(source.join("2-one"), b"rewritten").expect("written")).await;
     assert_eq!((report.outcome(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
@@ -143,22 +145,22 @@ async fn carrier_rewritten_in_place_is_stored_with_new_content() {
     assert_eq!(fs::read(target.join("5-two")).expect("a file"), b"rewritten");
 }
 
-fn member(volume: &Volume, path: &str) -> Member {
+fn member(volume: &VolumeReader, path: &str) -> VolumeMember {
     let found = volume.walk().find_map(|walked| match walked {
-        Walked::Member(member) if member.path == path.as_bytes() => Some(*member),
+        WalkEvent::Member(member) if member.path == path.as_bytes() => Some(*member),
         _ => None,
     });
     found.expect("a member")
 }
 
 #[test]
-fn carrier_replaced_by_another_file_is_refused_on_every_read() {
+fn link_target_replaced_by_another_file_is_refused_on_every_read() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
     fs::write(at("one"), CONTENT).expect("a file");
     fs::hard_link(at("one"), at("two")).expect("a link");
     fs::write(at("alone"), CONTENT).expect("a file");
-    let volume = Volume::open(dir.path(), VolumeOptions::default()).expect("a volume");
+    let volume = VolumeReader::open(dir.path(), VolumeOptions::default()).expect("a volume");
     let (one, alone) = (member(&volume, "one"), member(&volume, "alone"));
 
     // Rewritten and without its other name, it is still the same file.
@@ -173,7 +175,7 @@ fn carrier_replaced_by_another_file_is_refused_on_every_read() {
     let mut out = Vec::new();
     for member in [&one, &again] {
         let error = volume.append(member.clone(), 1 << 20, &mut out).expect_err("another file");
-        assert_eq!((error, out.len()), (GapKind::CarrierGone, 0));
+        assert_eq!((error, out.len()), (GapKind::LinkTargetGone, 0));
     }
     fs::remove_file(at("one")).expect("removed");
     let error = volume.append(again, 1 << 20, &mut out).expect_err("no file");
@@ -183,5 +185,8 @@ fn carrier_replaced_by_another_file_is_refused_on_every_read() {
     fs::write(at("other"), b"other").expect("a file");
     fs::rename(at("other"), at("alone")).expect("renamed");
     let appended = volume.append(alone, 1 << 20, &mut out).expect("read");
-    assert!(matches!(&appended, Appended::Stored(now, Content::Settled) if now.content == 5), "{appended:?}");
+    assert!(
+        matches!(&appended, AppendResult::Stored(now, ReadConsistency::Stable) if now.content == 5),
+        "{appended:?}"
+    );
 }

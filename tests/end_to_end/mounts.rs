@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use kbak::format::tar;
-use kbak::source::volume::{Skip, Volume, VolumeOptions, Walked};
+use kbak::source::volume::{SkipReason, VolumeOptions, VolumeReader, WalkEvent};
 use kbak::target::kubernetes::{DirectoryError, FileFormat, RestoreConfig, write_directory};
 use kbak::target::volume::{ExistingFiles, TargetError, TargetOptions};
 use serde_json::json;
@@ -55,19 +55,20 @@ fn mount_points_are_named_and_not_entered() {
         // The same file system, mounted in itself: its content is in the walk already.
         mount(&["--bind", root.join("z").to_str().expect("text")], &root.join("bound"));
         mount(&["--bind", "/etc/hostname"], &root.join("z/secret"));
-        let volume = Volume::open(&root, VolumeOptions::default()).expect("a volume");
+        let volume = VolumeReader::open(&root, VolumeOptions::default()).expect("a volume");
         let (mut members, mut skipped) = (Vec::new(), Vec::new());
         for walked in volume.walk() {
             match walked {
-                Walked::Member(member) => members.push(String::from_utf8(member.path).expect("text")),
-                Walked::Skipped(skip) => {
+                WalkEvent::Member(member) => members.push(String::from_utf8(member.path).expect("text")),
+                WalkEvent::Skipped(skip) => {
                     skipped.push((String::from_utf8(skip.path).expect("text"), skip.why))
                 }
-                Walked::Gap(gap) => panic!("{gap}"),
+                WalkEvent::Gap(gap) => panic!("{gap}"),
             }
         }
         assert_eq!(members, [".", "a", "a/mounted", "bound", "z", "z/file"]);
-        let expected = ["a/mounted", "bound", "z/secret"].map(|path| (path.to_owned(), Skip::MountPoint));
+        let expected =
+            ["a/mounted", "bound", "z/secret"].map(|path| (path.to_owned(), SkipReason::MountPoint));
         assert_eq!(skipped, expected);
     });
 }
@@ -84,9 +85,8 @@ fn deleting_extra_files_stops_at_mount_points() {
         }
         std::fs::write(to.join("extra/file"), b"goes").expect("a file");
         let (stream, _) = bytes(&from, VolumeOptions::default());
-        let delete_within = vec![tar::ROOT.to_vec()];
-        let options =
-            TargetOptions { existing: ExistingFiles::DeleteExtra, delete_within, ..TargetOptions::default() };
+        let (existing, deletion_scope) = (ExistingFiles::DeleteExtra, vec![tar::ROOT.to_vec()]);
+        let options = TargetOptions { existing, deletion_scope, ..TargetOptions::default() };
         let report = restore(&stream, &to, options, 1 << 16).expect("restored");
         assert_eq!(report.deleted, 1, "{report:?}");
         assert!(to.join("known/file").exists() && to.join("extra/mounted/file").exists());

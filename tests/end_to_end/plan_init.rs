@@ -135,7 +135,7 @@ async fn plan_draft_reflects_cluster_contents_and_existing_tools() {
         "Secret kube-system/sealed-key: the key that opens Sealed Secrets",
         "Velero's Schedule velero/old (@hourly, paused) is not taken over",
         "K8up's Schedule kitchen/own (@daily-random)",
-        "{namespace: shop, claims: [uploads]}    # 5Gi, K8up was told to leave it out",
+        "{namespace: shop, claims: [uploads]}    # 5Gi, K8up was set to skip it",
         "Velero read the volumes data of pod kitchen/web as files",
         "k8up.io/backupcommand (mysqldump): its command is not copied",
         "Not taken over from Velero: the hooks freeze",
@@ -165,5 +165,5 @@ async fn plan_draft_reflects_cluster_contents_and_existing_tools() {
     let output = command(&[&init[..], &["--from", "velero/none"]].concat()).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("there are: velero/daily, velero/old"), "{said}");
+    assert!(said.contains("it has: velero/daily, velero/old"), "{said}");
 }

@@ -1,10 +1,12 @@
 //! Dumps of a real PostgreSQL server, and their restores.
 
-use kbak::plan::Glob;
+use kbak::plan::{Glob, TlsMode};
+use kbak::source::database::postgres::Postgres;
 use kbak::source::database::postgres::archive::ArchiveScanner;
-use kbak::source::database::postgres::{Chosen, Postgres};
-use kbak::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Proof, TlsMode};
-use kbak::target::database::{RestoreDatabase, Target, restore_database, restore_globals};
+use kbak::source::database::{
+    DatabaseConfig, DatabaseError, Dump, DumpProof, Proof, Recipe as _, SelectedDatabases, parse_url,
+};
+use kbak::target::database::{DatabaseRestore, RestoreRecipe as _, TargetDatabase};
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::desk::{Desk, texts};
@@ -44,8 +46,8 @@ async fn read(mut dump: Dump) -> (Vec<u8>, Result<DumpProof, DatabaseError>) {
     (bytes, dump.finish().await)
 }
 
-fn wanted(database: &str, target: Target) -> RestoreDatabase {
-    RestoreDatabase { database: database.to_owned(), target, like: None, no_owner: false }
+fn wanted(database: &str, target: TargetDatabase) -> DatabaseRestore {
+    DatabaseRestore { database: database.to_owned(), target, encoding_from: None, no_owner: false }
 }
 
 #[tokio::test]
@@ -55,25 +57,28 @@ async fn database_is_dumped_and_restored() {
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let all = postgres.databases().await.expect("databases");
     let info = all.iter().find(|info| info.name == NAME).expect("listed").clone();
-    assert!(info.size > 1 << 20 && info.encoding == "UTF8", "{info:?}");
+    assert!(info.size > 1 << 20 && info.properties["encoding"] == "UTF8", "{info:?}");
     let (bytes, proof) = read(postgres.dump(NAME).expect("a dump")).await;
-    let proof = proof.expect("whole");
+    let proof = proof.expect("complete");
     let Proof::Archive(archive) = &proof.proof else { panic!("{proof:?}") };
     // Two tables and the large objects.
     assert_eq!((archive.blocks, proof.bytes), (3, bytes.len() as u64), "{proof:?}");
 
-    let mut there = wanted("back", Target::Create);
-    there.like = Some(info);
-    let restored = restore_database(&postgres, &there, bytes.as_slice()).await.expect("restored");
-    assert!(restored.proved);
+    let mut there = wanted("back", TargetDatabase::Create);
+    there.encoding_from = Some(info);
+    let restored = postgres.restore_database(&there, &mut bytes.as_slice()).await.expect("restored");
+    assert!(restored.is_verified_complete);
     assert_eq!(contents(&server, "back"), contents(&server, NAME));
 
-    let error = restore_database(&postgres, &there, bytes.as_slice()).await.expect_err("not empty");
+    let error = postgres.restore_database(&there, &mut bytes.as_slice()).await.expect_err("not empty");
     assert!(matches!(error, DatabaseError::NotEmpty { objects: 4.., .. }), "{error}");
-    let replaced = restore_database(&postgres, &wanted("back", Target::Replace), bytes.as_slice()).await;
+    let replaced =
+        postgres.restore_database(&wanted("back", TargetDatabase::Replace), &mut bytes.as_slice()).await;
     replaced.expect("replaced because it was told to");
 
-    let cut = restore_database(&postgres, &wanted("cut", Target::Create), &bytes[..bytes.len() - 1]).await;
+    let cut = postgres
+        .restore_database(&wanted("cut", TargetDatabase::Create), &mut &bytes[..bytes.len() - 1])
+        .await;
     cut.expect_err("a cut archive is never restored with success");
 }
 
@@ -86,9 +91,9 @@ async fn archive_is_complete_only_at_its_last_byte() {
     );
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let (bytes, proof) = read(postgres.dump("postgres").expect("a dump")).await;
-    proof.expect("whole");
+    proof.expect("complete");
     let whole = |bytes: &[u8]| {
-        let mut scanner = ArchiveScanner::new();
+        let mut scanner = ArchiveScanner::default();
         // Pieces of changing size, so that every field is cut somewhere.
         let mut rest = bytes;
         for size in (1..=7).cycle() {
@@ -123,8 +128,8 @@ async fn dump_fails_when_the_connection_dies_midway() {
     );
     let mut rest = Vec::new();
     dump.read_to_end(&mut rest).await.expect("what was in the pipe");
-    let error = dump.finish().await.expect_err("not whole");
-    assert!(matches!(error, DatabaseError::Failed { tool: "pg_dump", .. }), "{error}");
+    let error = dump.finish().await.expect_err("incomplete");
+    assert!(matches!(error, DatabaseError::ToolFailed { tool: "pg_dump", .. }), "{error}");
 }
 
 /// Returns the descendants of this process that concern `server`: command line and environment of each.
@@ -209,17 +214,17 @@ async fn globals_dump_restores_only_roles() {
     let before = server.sql("postgres", roles);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let (mut text, proof) = read(postgres.dump_globals().expect("a dump")).await;
-    assert_eq!(proof.expect("whole").proof, Proof::LastLine);
+    assert_eq!(proof.expect("complete").proof, Proof::LastLine);
     server.sql("postgres", "DROP ROLE \"odd \"\"one\"; DROP ROLE clerks");
     text.extend_from_slice(
         b"\n\\! touch /tmp/never\nALTER ROLE kbak WITH NOSUPERUSER;\nCOPY x FROM PROGRAM 'id';\n",
     );
-    let report = restore_globals(&postgres, text.as_slice()).await.expect("restored");
+    let report = postgres.restore_globals(&mut text.as_slice()).await.expect("restored");
     assert_eq!(server.sql("postgres", roles), before);
     assert_eq!(report.created, ["clerks", "odd \"one"]);
     assert_eq!(report.existed, ["kbak"]);
     assert_eq!(report.refused.get("COPY x"), Some(&1), "{report:?}");
-    let again = restore_globals(&postgres, text.as_slice()).await.expect("again");
+    let again = postgres.restore_globals(&mut text.as_slice()).await.expect("again");
     assert_eq!((again.created.len(), again.existed.len()), (0, 3));
 }
 
@@ -248,11 +253,12 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     let before = server.sql("postgres", PROPERTIES);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let (roles, proof) = read(postgres.dump_globals().expect("a dump")).await;
-    proof.expect("whole");
+    proof.expect("complete");
     let (archive, proof) = read(postgres.dump("shop").expect("a dump")).await;
-    proof.expect("whole");
-    let replaced = restore_database(&postgres, &wanted("shop", Target::Replace), archive.as_slice()).await;
-    assert_eq!(replaced.expect("a template is replaced").missing, []);
+    proof.expect("complete");
+    let replaced =
+        postgres.restore_database(&wanted("shop", TargetDatabase::Replace), &mut archive.as_slice()).await;
+    assert_eq!(replaced.expect("a template is replaced").not_applied, []);
     assert_eq!(server.sql("postgres", PROPERTIES), before);
 
     // As in a new server.
@@ -260,16 +266,17 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     for statement in drop.split("; ") {
         server.sql("postgres", statement);
     }
-    let report = restore_globals(&postgres, roles.as_slice()).await.expect("restored");
-    assert!(report.missing.is_empty() && report.refused.is_empty(), "{report:?}");
-    let restored = restore_database(&postgres, &wanted("shop", Target::Create), archive.as_slice()).await;
-    assert_eq!(restored.expect("restored").missing, []);
+    let report = postgres.restore_globals(&mut roles.as_slice()).await.expect("restored");
+    assert!(report.not_applied.is_empty() && report.refused.is_empty(), "{report:?}");
+    let restored =
+        postgres.restore_database(&wanted("shop", TargetDatabase::Create), &mut archive.as_slice()).await;
+    assert_eq!(restored.expect("restored").not_applied, []);
     assert_eq!(server.sql("postgres", PROPERTIES), before);
 
-    let mut without = wanted("other", Target::Create);
+    let mut without = wanted("other", TargetDatabase::Create);
     without.no_owner = true;
-    let restored = restore_database(&postgres, &without, archive.as_slice()).await.expect("restored");
-    assert_eq!(restored.missing, []);
+    let restored = postgres.restore_database(&without, &mut archive.as_slice()).await.expect("restored");
+    assert_eq!(restored.not_applied, []);
     let other = "SELECT datdba::regrole, datacl, datconnlimit FROM pg_database WHERE datname = 'other'";
     assert_eq!(server.sql("postgres", other), "kbak||7");
 
@@ -278,10 +285,10 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     }
     server.sql("other", "DROP OWNED BY clerk; DROP OWNED BY keeper");
     server.sql("postgres", "DROP ROLE clerk");
-    let mut lacking = wanted("shop", Target::Create);
+    let mut lacking = wanted("shop", TargetDatabase::Create);
     lacking.no_owner = false;
-    let restored = restore_database(&postgres, &lacking, archive.as_slice()).await.expect("restored");
-    let mut missing: Vec<&str> = restored.missing.iter().map(|one| one.what.as_str()).collect();
+    let restored = postgres.restore_database(&lacking, &mut archive.as_slice()).await.expect("restored");
+    let mut missing: Vec<&str> = restored.not_applied.iter().map(|one| one.property.as_str()).collect();
     missing.sort_unstable();
     assert_eq!(missing, ["rights of clerk", "the setting statement_timeout of the role clerk"]);
 }
@@ -386,7 +393,7 @@ fn damaged_dump_does_not_drop_the_existing_database() {
     server.sql("postgres", "DROP DATABASE shop");
     let (code, err) =
         run(&[&["restore", "latest", "--item", "shop", "--database", &url], &texts(&reader)[..]].concat());
-    assert!(code == Some(4) && err.contains("drop what was begun"), "{err}");
+    assert!(code == Some(4) && err.contains("drop the incomplete database"), "{err}");
 }
 
 #[tokio::test]
@@ -395,9 +402,12 @@ async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
     server.sql("postgres", "CREATE DATABASE shop");
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let chosen = async |patterns: &[&str]| {
-        let globs: Vec<Glob> = patterns.iter().map(|one| Glob::of_any(one).expect("a pattern")).collect();
-        let Chosen { open, closed, absent } = postgres.choose(&globs).await.expect("an answer");
-        (open.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "), closed, absent)
+        let globs: Vec<Glob> =
+            patterns.iter().map(|one| Glob::with_escapes(one).expect("a pattern")).collect();
+        let SelectedDatabases { databases, omissions, absent } =
+            postgres.select(&globs).await.expect("an answer");
+        let closed: Vec<String> = omissions.into_iter().map(|one| one.object).collect();
+        (databases.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "), closed, absent)
     };
     let none = Vec::<String>::new;
     assert_eq!(chosen(&[]).await, ("postgres shop".to_owned(), none(), none()));
@@ -414,10 +424,11 @@ async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
 
     // A nonempty template is restored into another server's, and new databases contain it again.
     let (bytes, proof) = read(postgres.dump("template1").expect("a dump")).await;
-    proof.expect("whole");
+    proof.expect("complete");
     let other = Server::start("secret", &[]);
     let target = Postgres::connect(&other.config()).await.expect("a server");
-    let restored = restore_database(&target, &wanted("template1", Target::Create), bytes.as_slice()).await;
+    let restored =
+        target.restore_database(&wanted("template1", TargetDatabase::Create), &mut bytes.as_slice()).await;
     restored.expect("restored");
     other.sql("postgres", "CREATE DATABASE new");
     assert_eq!(other.sql("new", "SELECT everywhere()").trim(), "7");
@@ -439,11 +450,10 @@ async fn plaintext_connection_needs_explicit_permission() {
 #[test]
 fn database_url_with_a_password_is_refused() {
     let (config, database) =
-        DatabaseConfig::from_url("postgresql://me@db.example:5433/shop%20one?sslmode=require")
-            .expect("a URL");
+        parse_url("postgresql://me@db.example:5433/shop%20one?sslmode=require").expect("a URL");
     assert_eq!((config.host.as_str(), config.port, config.user.as_str()), ("db.example", 5433, "me"));
     assert_eq!((database.as_deref(), config.tls), (Some("shop one"), TlsMode::Require));
-    let (config, _) = DatabaseConfig::from_url("postgresql:///?host=/run/pg&port=1").expect("a URL");
+    let (config, _) = parse_url("postgresql:///?host=/run/pg&port=1").expect("a URL");
     assert!(config.is_socket());
     for bad in [
         "postgresql://me:canary@db/x",
@@ -451,7 +461,7 @@ fn database_url_with_a_password_is_refused() {
         "mysql://canary",
         "postgresql://d%zz/canary",
     ] {
-        let error = DatabaseConfig::from_url(bad).expect_err("refused");
+        let error = parse_url(bad).expect_err("refused");
         assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
     }
 }

@@ -4,8 +4,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use kbak::format::tar;
-use kbak::source::volume::{LeftOut, Skip, Volume, VolumeOptions, Walked};
-use kbak::target::volume::{ExistingFiles, FailureKind, Keep, Target, TargetError, TargetOptions};
+use kbak::source::volume::{
+    AppendResult, LeftOut, ReadConsistency, SkipReason, VolumeOptions, VolumeReader, WalkEvent,
+};
+use kbak::target::volume::{
+    DeletionExceptions, ExistingFiles, FailureKind, TargetError, TargetOptions, VolumeTarget,
+};
 
 use crate::support::compare::{What, differences};
 use crate::support::tree::{self, Shape};
@@ -20,8 +24,8 @@ fn devices() -> TargetOptions {
 }
 
 fn existing(existing: ExistingFiles) -> TargetOptions {
-    let delete_within = vec![tar::ROOT.to_vec()];
-    TargetOptions { existing, delete_within, allow_devices: true, ..TargetOptions::default() }
+    let deletion_scope = vec![tar::ROOT.to_vec()];
+    TargetOptions { existing, deletion_scope, allow_devices: true, ..TargetOptions::default() }
 }
 
 /// Returns a torture tree and an empty folder to restore it into.
@@ -75,11 +79,11 @@ fn stream_in_small_pieces_restores_the_same_folder() {
 #[test]
 fn members_are_ordered_and_declare_their_length() {
     let (_dir, from, _) = torture(1500);
-    let volume = Volume::open(&from, VolumeOptions::default()).expect("a volume");
+    let volume = VolumeReader::open(&from, VolumeOptions::default()).expect("a volume");
     let mut last: Option<Vec<u8>> = None;
     let mut total = tar::END.len() as u64;
     for walked in volume.walk() {
-        let Walked::Member(member) = walked else { panic!("{walked:?}") };
+        let WalkEvent::Member(member) = walked else { panic!("{walked:?}") };
         if let Some(last) = &last {
             assert!(tar::order::compare(last, &member.path).is_lt(), "{last:?} {:?}", member.path);
         }
@@ -103,19 +107,19 @@ fn skipped_entries_are_reported_and_exclusions_applied() {
     let exclude = ["*.tmp", "!important.tmp", "/cache/"].map(str::to_owned).to_vec();
     let options = VolumeOptions { exclude, ..VolumeOptions::default() };
     let mut paths = Vec::new();
-    let volume = Volume::open(&from, options).expect("a volume");
+    let volume = VolumeReader::open(&from, options).expect("a volume");
     let mut skipped = Vec::new();
     let mut walk = volume.walk();
     for walked in walk.by_ref() {
         match walked {
-            Walked::Member(member) => paths.push(String::from_utf8(member.path).expect("text")),
-            Walked::Skipped(skip) => skipped.push((skip.path, skip.why)),
-            Walked::Gap(gap) => panic!("{gap}"),
+            WalkEvent::Member(member) => paths.push(String::from_utf8(member.path).expect("text")),
+            WalkEvent::Skipped(skip) => skipped.push((skip.path, skip.why)),
+            WalkEvent::Gap(gap) => panic!("{gap}"),
         }
     }
     // The folder is not the root of a file system: this lost+found belongs to the user.
     assert_eq!(paths, [".", "keep", "keep/c", "keep/important.tmp", "keep/lost+found", "lost+found"]);
-    let expected = [(b"keep/socket".to_vec(), Skip::Socket)];
+    let expected = [(b"keep/socket".to_vec(), SkipReason::Socket)];
     assert_eq!(skipped, expected);
     assert_eq!(walk.left_out().count(&LeftOut::Excluded), 3);
 }
@@ -124,18 +128,18 @@ fn skipped_entries_are_reported_and_exclusions_applied() {
 fn nonempty_target_is_refused_by_default() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("mine"), b"keep").expect("a file");
-    let refused = Target::open(dir.path(), TargetOptions::default(), [1; 32]);
+    let refused = VolumeTarget::open(dir.path(), TargetOptions::default(), [1; 32]);
     assert!(matches!(refused, Err(TargetError::NotEmpty(_))), "{refused:?}");
 }
 
 #[test]
 fn second_restore_into_a_busy_target_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let first = Target::open(dir.path(), TargetOptions::default(), [1; 32]).expect("a target");
-    let second = Target::open(dir.path(), TargetOptions::default(), [2; 32]);
+    let first = VolumeTarget::open(dir.path(), TargetOptions::default(), [1; 32]).expect("a target");
+    let second = VolumeTarget::open(dir.path(), TargetOptions::default(), [2; 32]);
     assert!(matches!(second, Err(TargetError::Busy(_))), "{second:?}");
     drop(first);
-    Target::open(dir.path(), TargetOptions::default(), [3; 32]).expect("a target");
+    VolumeTarget::open(dir.path(), TargetOptions::default(), [3; 32]).expect("a target");
 }
 
 #[test]
@@ -223,9 +227,10 @@ fn delete_extra_keeps_files_that_are_gaps_in_the_backup() {
     }
     let (stream, _) = bytes(&from, VolumeOptions::default());
     let paths = ["locked", "held/unread", "gone/deep/unread"].map(|path| path.as_bytes().to_vec());
-    let keep = Keep { paths: paths.to_vec(), ..Keep::default() };
-    let options = TargetOptions { keep: keep.clone(), ..existing(ExistingFiles::DeleteExtra) };
-    let unknown = TargetOptions { keep: Keep { all_named: false, ..keep }, ..options.clone() };
+    let keep = DeletionExceptions { paths: paths.to_vec(), ..DeletionExceptions::default() };
+    let options = TargetOptions { deletion_exceptions: keep.clone(), ..existing(ExistingFiles::DeleteExtra) };
+    let deletion_exceptions = DeletionExceptions { all_named: false, ..keep };
+    let unknown = TargetOptions { deletion_exceptions, ..options.clone() };
     let report = restore(&stream, &to, unknown, 1 << 16).expect("restored");
     assert!(report.deletion_held_back && report.deleted == 0, "{report:?}");
     let report = restore(&stream, &to, options, 1 << 16).expect("restored");
@@ -254,10 +259,10 @@ fn files_changed_after_the_walk_are_detected() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("file");
     std::fs::write(&path, vec![1u8; 300_000]).expect("a file");
-    let volume = Volume::open(dir.path(), VolumeOptions::default()).expect("a volume");
-    let member = |volume: &Volume| {
+    let volume = VolumeReader::open(dir.path(), VolumeOptions::default()).expect("a volume");
+    let member = |volume: &VolumeReader| {
         volume.walk().find_map(|walked| match walked {
-            Walked::Member(member) if member.path == b"file" => Some(*member),
+            WalkEvent::Member(member) if member.path == b"file" => Some(*member),
             _ => None,
         })
     };
@@ -266,8 +271,8 @@ fn files_changed_after_the_walk_are_detected() {
     std::fs::write(&path, vec![2u8; 1000]).expect("rewrite");
     let mut out = Vec::new();
     let appended = volume.append(old, 1 << 20, &mut out).expect("read");
-    let kbak::source::volume::Appended::Stored(now, content) = appended else { panic!("{appended:?}") };
-    assert_eq!((now.content, content), (1000, kbak::source::volume::Content::Settled));
+    let AppendResult::Stored(now, content) = appended else { panic!("{appended:?}") };
+    assert_eq!((now.content, content), (1000, ReadConsistency::Stable));
     assert_eq!(out.len() as u64, now.encoded_len());
     // During the read: the declared length is kept, the missing end is zeros.
     let mut reading = volume.read(now).expect("open");
@@ -280,7 +285,7 @@ fn files_changed_after_the_walk_are_detected() {
     assert_eq!((&rest[..100], &rest[100..600]), (&[2u8; 100][..], &[0u8; 500][..]));
     assert_eq!(reading.next_block(&mut rest).expect("read"), 0);
     let (_, content) = reading.finish().expect("stat");
-    assert_eq!(content, kbak::source::volume::Content::Changed);
+    assert_eq!(content, ReadConsistency::Changed);
     // Deleted: no member, and the buffer is unchanged.
     let old = member(&volume).expect("the file");
     std::fs::remove_file(&path).expect("remove");
@@ -296,12 +301,12 @@ fn symlink_in_place_of_a_walked_file_is_not_followed() {
     std::fs::create_dir_all(root.join("sub")).expect("folders");
     std::fs::write(&secret, b"outside").expect("a file");
     std::fs::write(root.join("sub/file"), b"inside!").expect("a file");
-    let volume = Volume::open(&root, VolumeOptions::default()).expect("a volume");
+    let volume = VolumeReader::open(&root, VolumeOptions::default()).expect("a volume");
     let members: Vec<_> = volume.walk().collect();
     std::fs::remove_file(root.join("sub/file")).expect("remove");
     std::os::unix::fs::symlink(&secret, root.join("sub/file")).expect("link");
     for walked in members {
-        let Walked::Member(member) = walked else { panic!("{walked:?}") };
+        let WalkEvent::Member(member) = walked else { panic!("{walked:?}") };
         let mut out = Vec::new();
         if volume.append(*member, 1 << 20, &mut out).is_ok() {
             assert!(!out.windows(7).any(|seen| seen == b"outside"));
@@ -366,12 +371,12 @@ fn a_plain_user_gets_exactly_the_documented_differences() {
 }
 
 fn as_plain_user(folder: &Path) {
-    use kbak::target::volume::Loss;
+    use kbak::target::volume::LostAttribute as Lost;
     assert_eq!(rustix::process::geteuid().as_raw(), 1234);
     let stream = std::fs::read(folder.join("stream")).expect("read");
     let report = restore(&stream, &folder.join("to"), TargetOptions::default(), 1 << 20).expect("restored");
-    let lost: Vec<Loss> = report.lost.iter().map(|(loss, _)| *loss).collect();
-    assert_eq!(lost, [Loss::Owner, Loss::Group, Loss::Setuid, Loss::Setgid, Loss::Capability]);
+    let lost: Vec<Lost> = report.lost.iter().map(|(loss, _)| *loss).collect();
+    assert_eq!(lost, [Lost::Owner, Lost::Group, Lost::Setuid, Lost::Setgid, Lost::Capability]);
     assert_eq!(report.failed.count(&FailureKind::DeviceNotAllowed), 3);
     assert_eq!(report.failed.total(), 3, "{:?}", report.failures);
     // Everything exists already, also files that their owner cannot read.

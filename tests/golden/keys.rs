@@ -12,13 +12,14 @@ use kbak::format::derive::{EpochSecret, NamesKey, SecretKey};
 use kbak::format::epoch::{Epoch, VerifiedEpoch};
 use kbak::format::ids::{ObjectHash, to_hex};
 use kbak::format::layout::EpochPath;
-use kbak::format::record::{Act, Receipt, Record, SignedRecord};
+use kbak::format::record::{Receipt, ReceiptAction, Record, SignedRecord};
 use kbak::format::sign::{Namespace, SignedDocument, SigningKey};
 use kbak::format::signers::Signers;
+use kbak::keys::epoch_file::EpochFile;
 use kbak::keys::recovery_sheet;
-use kbak::keys::writer_key::{EpochFile, WriterKey};
+use kbak::keys::writer_key::WriterKey;
 use kbak::keys::{Identity, OwnerKey, open_wrap};
-use kbak::repository::epoch::create;
+use kbak::repository::epoch::current;
 use zeroize::Zeroizing;
 
 use crate::support::owners::{Bench, MemoryKeeper, context, nobody, wanted};
@@ -47,7 +48,7 @@ fn golden() -> Golden {
     let signers = Signers::parse(&text("kbak.pub")).expect("kbak.pub");
     let owner = Identity::parse("owner.key", &stored("owner.key"), &nobody()).expect("owner.key");
     let held = EpochFile::parse("writer.key.epoch", &stored("writer.key.epoch")).expect("an epoch file");
-    let path = EpochPath { writer: key.writer, plan: key.plan("default"), epoch: held.held[0].epoch };
+    let path = EpochPath { writer: key.writer, plan: key.plan("default"), epoch: held.secrets[0].epoch };
     let epoch = Epoch::open(stored("epoch.json"), &path, Some(key.repository), &signers).expect("epoch.json");
     Golden { key, signers, owner: Arc::new(owner), epoch }
 }
@@ -82,7 +83,7 @@ fn stored_epoch_is_read_opened_and_rewritten_byte_for_byte() {
     assert_eq!((first.bytes(), copy.bytes()), (&stored("epoch.json"), &stored("epoch.json")));
     let (keys, _) = open_wrap(&epoch, &[], &[owner]).expect("the owner opens it");
     let held = EpochFile::parse("writer.key.epoch", &stored("writer.key.epoch")).expect("an epoch file");
-    assert!(held.held[0].fits(&epoch) && held.held[0].secret == keys.secret);
+    assert!(held.secrets[0].matches(&epoch) && held.secrets[0].secret == keys.secret);
     assert_eq!(*keys.to_text(epoch.epoch), text("epoch.key"), "what age -d gives");
     assert_eq!(key.to_text().as_bytes(), stored("writer.key"), "writer.key is written alike");
     assert_eq!(held.to_text().as_bytes(), stored("writer.key.epoch"));
@@ -96,7 +97,7 @@ fn stored_receipt_is_accepted() {
     let record =
         SignedRecord::open(bytes, key.writer, hash, Some(key.repository), &signers).expect("a receipt");
     let Record::Receipt(receipt) = record.record() else { panic!("another record") };
-    assert_eq!((receipt.epoch, receipt.act), (epoch.epoch, Act::Opened));
+    assert_eq!((receipt.epoch, receipt.act), (epoch.epoch, ReceiptAction::Opened));
     assert_eq!(receipt.recipient, Some(owner.recipients()[0].id()));
 }
 
@@ -112,8 +113,9 @@ async fn write_the_vectors() {
     let keeper = MemoryKeeper::default();
     let context = context(&bench, &key, key.plan("default"), &keeper);
     let wanted = wanted(&[&public]);
-    let ready =
-        create::ready(context, &wanted, &Default::default(), &Default::default()).await.expect("an epoch");
+    let ready = current::find_or_create(context, &wanted, &Default::default(), &Default::default())
+        .await
+        .expect("an epoch");
     let identity =
         Arc::new(Identity::parse("owner", owner.to_text().as_bytes(), &nobody()).expect("an identity"));
     let (keys, _) = open_wrap(&ready.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
@@ -122,7 +124,7 @@ async fn write_the_vectors() {
     let receipt = Record::Receipt(Receipt {
         plan,
         epoch: ready.epoch.epoch,
-        act: Act::Opened,
+        act: ReceiptAction::Opened,
         recipient: Some(public.recipient.id()),
         wrap: None,
     });
@@ -130,7 +132,10 @@ async fn write_the_vectors() {
     let receipt = receipt.seal(repository, writer, ready.epoch.created, signing).expect("sealed");
     let signers = recovery_sheet::signers_of(&key, std::slice::from_ref(&public));
     write("writer.key", key.to_text().as_bytes());
-    write("writer.key.epoch", EpochFile { repository, writer, plan, held, head: None }.to_text().as_bytes());
+    write(
+        "writer.key.epoch",
+        EpochFile { repository, writer, plan, secrets: held, head: None }.to_text().as_bytes(),
+    );
     write("owner.key", owner.to_text().as_bytes());
     write("kbak.pub", recovery_sheet::pin_text(&key, &signers, &[public]).as_bytes());
     write("epoch.json", &bench.memory.objects()[&ready.epoch.path().epoch_json()]);

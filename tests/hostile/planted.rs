@@ -3,11 +3,11 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
 
-use kbak::format::tar::Device;
-use kbak::format::tar::Kind;
-use kbak::target::volume::{ExistingFiles, FailureKind};
+use kbak::format::tar::{DeviceNumber, EntryKind};
+use kbak::target::volume::ExistingFiles::{DeleteExtra, Overwrite, Refuse, Skip};
+use kbak::target::volume::FailureKind;
 
-use super::volume::{apply, case, directory, entry, file, hard, options};
+use super::volume::{apply, case, directory, entry, file, hard, options, untouched};
 use super::{Cage, names};
 
 #[test]
@@ -15,7 +15,7 @@ fn planted_links_in_the_target_are_not_followed() {
     let link = |to: &'static str| move |target: &Path| symlink(to, target.join("a")).expect("link");
     case(
         "directory over a link, skip",
-        ExistingFiles::Skip,
+        Skip,
         link("../canary"),
         vec![directory("a"), file("a/new")],
         |_, report| {
@@ -25,7 +25,7 @@ fn planted_links_in_the_target_are_not_followed() {
     );
     case(
         "directory over a link, overwrite",
-        ExistingFiles::Overwrite,
+        Overwrite,
         link("../canary"),
         vec![directory("a"), file("a/new")],
         |target, report| {
@@ -33,91 +33,57 @@ fn planted_links_in_the_target_are_not_followed() {
             assert!(target.join("a").symlink_metadata().expect("stat").is_dir());
         },
     );
-    case(
-        "file over a link, skip",
-        ExistingFiles::Skip,
-        link("../canary/secret"),
-        vec![file("a")],
-        |_, report| {
-            assert_eq!(report.failed.count(&FailureKind::Different), 1);
-        },
-    );
-    case(
-        "file over a link, overwrite",
-        ExistingFiles::Overwrite,
-        link("../canary/secret"),
-        vec![file("a")],
-        |target, _| {
-            assert_eq!(std::fs::read(target.join("a")).expect("read"), b"x");
-            assert!(target.join("a").symlink_metadata().expect("stat").is_file());
-        },
-    );
-    case(
-        "file over a link to nothing",
-        ExistingFiles::Overwrite,
-        link("../canary/new"),
-        vec![file("a")],
-        |_, _| {},
-    );
+    case("file over a link, skip", Skip, link("../canary/secret"), vec![file("a")], |_, report| {
+        assert_eq!(report.failed.count(&FailureKind::Different), 1)
+    });
+    case("file over a link, overwrite", Overwrite, link("../canary/secret"), vec![file("a")], |target, _| {
+        assert_eq!(std::fs::read(target.join("a")).expect("read"), b"x");
+        assert!(target.join("a").symlink_metadata().expect("stat").is_file());
+    });
+    case("file over a link to nothing", Overwrite, link("../canary/new"), vec![file("a")], |_, _| {});
     case(
         "implied directory over a link",
-        ExistingFiles::Overwrite,
+        Overwrite,
         link("../canary"),
         vec![file("a/folder/new")],
-        |_, report| {
-            assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1);
-        },
+        |_, report| assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1),
     );
     case(
         "hard link to a planted link",
-        ExistingFiles::Overwrite,
+        Overwrite,
         link("../canary/secret"),
         vec![hard("b", "a")],
-        |target, _| {
-            assert!(target.join("b").symlink_metadata().expect("stat").is_symlink());
-        },
+        |target, _| assert!(target.join("b").symlink_metadata().expect("stat").is_symlink()),
     );
     case(
         "hard link over a planted link",
-        ExistingFiles::Overwrite,
+        Overwrite,
         link("../canary/secret"),
         vec![file("0"), hard("a", "0")],
-        |target, _| {
-            assert_eq!(std::fs::read(target.join("a")).expect("read"), b"x");
-        },
+        |target, _| assert_eq!(std::fs::read(target.join("a")).expect("read"), b"x"),
     );
-    case(
-        "delete a link to a folder",
-        ExistingFiles::DeleteExtra,
-        link("../canary"),
-        vec![file("b")],
-        |target, report| {
-            assert_eq!((names(target), report.deleted), (vec!["b".to_owned()], 1));
-        },
-    );
+    case("delete a link to a folder", DeleteExtra, link("../canary"), vec![file("b")], |target, report| {
+        assert_eq!((names(target), report.deleted), (vec!["b".to_owned()], 1))
+    });
     case(
         "delete a folder with links",
-        ExistingFiles::DeleteExtra,
+        DeleteExtra,
         |target| {
             std::fs::create_dir_all(target.join("d/e")).expect("folders");
             symlink("../../../canary", target.join("d/e/out")).expect("link");
             symlink("/", target.join("d/root")).expect("link");
         },
         vec![file("b")],
-        |target, report| {
-            assert_eq!((names(target), report.deleted), (vec!["b".to_owned()], 4));
-        },
+        |target, report| assert_eq!((names(target), report.deleted), (vec!["b".to_owned()], 4)),
     );
     case(
         "a link under a temporary name",
-        ExistingFiles::Skip,
+        Skip,
         |target| {
             symlink("../canary/secret", target.join(".kbak-restore-0123456789abcdef-0")).expect("link");
         },
         vec![file("b")],
-        |target, report| {
-            assert_eq!((names(target), report.cleaned), (vec!["b".to_owned()], 1));
-        },
+        |target, report| assert_eq!((names(target), report.cleaned), (vec!["b".to_owned()], 1)),
     );
 }
 
@@ -130,7 +96,7 @@ fn planted_hard_link_is_replaced_without_changing_its_file() {
     plant(&cage.target());
     let mut evil = file("a");
     evil.mode = 0o777;
-    apply(&cage.target(), options(ExistingFiles::Overwrite), vec![evil]).expect("safe");
+    apply(&cage.target(), options(Overwrite), vec![evil]).expect("safe");
     cage.check("a file over a hard link");
     assert_eq!(std::fs::metadata(cage.canary().join("secret")).expect("stat").nlink(), 1);
 }
@@ -143,44 +109,26 @@ fn planted_pipes_are_replaced_unopened_and_devices_are_refused() {
             .expect("mkfifo");
     };
     // It has no reader, so opening it for writing would block for ever.
-    case("a file over a pipe", ExistingFiles::Overwrite, fifo, vec![file("a")], |target, _| {
-        assert!(target.join("a").symlink_metadata().expect("stat").is_file());
+    case("a file over a pipe", Overwrite, fifo, vec![file("a")], |target, _| {
+        assert!(target.join("a").symlink_metadata().expect("stat").is_file())
     });
-    case(
-        "a directory over a pipe",
-        ExistingFiles::Overwrite,
-        fifo,
-        vec![directory("a"), file("a/b")],
-        |target, _| {
-            assert!(target.join("a/b").symlink_metadata().expect("stat").is_file());
-        },
-    );
-    case("a pipe over a pipe", ExistingFiles::Skip, fifo, vec![entry(b"a", Kind::Fifo)], |_, report| {
-        assert_eq!(report.present, 1);
+    case("a directory over a pipe", Overwrite, fifo, vec![directory("a"), file("a/b")], |target, _| {
+        assert!(target.join("a/b").symlink_metadata().expect("stat").is_file())
     });
-    case(
-        "a pipe",
-        ExistingFiles::Refuse,
-        |_| {},
-        vec![entry(b"a", Kind::Fifo)],
-        |target, _| {
-            assert!(target.join("a").symlink_metadata().expect("stat").file_type().is_fifo());
-        },
-    );
+    case("a pipe over a pipe", Skip, fifo, vec![entry(b"a", EntryKind::Fifo)], |_, report| {
+        assert_eq!(report.present, 1)
+    });
+    case("a pipe", Refuse, untouched, vec![entry(b"a", EntryKind::Fifo)], |target, _| {
+        assert!(target.join("a").symlink_metadata().expect("stat").file_type().is_fifo())
+    });
     for kind in [
-        Kind::CharDevice(Device { major: 1, minor: 1 }),
-        Kind::BlockDevice(Device { major: 8, minor: 0 }),
-        Kind::CharDevice(Device { major: 0, minor: 0 }),
+        EntryKind::CharDevice(DeviceNumber { major: 1, minor: 1 }),
+        EntryKind::BlockDevice(DeviceNumber { major: 8, minor: 0 }),
+        EntryKind::CharDevice(DeviceNumber { major: 0, minor: 0 }),
     ] {
-        case(
-            "a device",
-            ExistingFiles::Refuse,
-            |_| {},
-            vec![entry(b"sda", kind)],
-            |target, report| {
-                assert_eq!(names(target), Vec::<String>::new());
-                assert_eq!(report.failed.count(&FailureKind::DeviceNotAllowed), 1);
-            },
-        );
+        case("a device", Refuse, untouched, vec![entry(b"sda", kind)], |target, report| {
+            assert_eq!(names(target), Vec::<String>::new());
+            assert_eq!(report.failed.count(&FailureKind::DeviceNotAllowed), 1);
+        });
     }
 }

@@ -64,8 +64,8 @@ impl Raw {
         Self { mode: octal(0o777, 7), link: target.to_vec(), ..Self::new(b'2', name) }
     }
 
-    pub fn hard_link(name: &[u8], carrier: &[u8]) -> Self {
-        Self { link: carrier.to_vec(), ..Self::new(b'1', name) }
+    pub fn hard_link(name: &[u8], link_target: &[u8]) -> Self {
+        Self { link: link_target.to_vec(), ..Self::new(b'1', name) }
     }
 
     /// Adds a PAX record of the right length.

@@ -34,6 +34,12 @@ macro_rules! path {
     };
 }
 
+macro_rules! is {
+    ($($kind:tt)+) => {
+        |kind| *kind == ParseErrorKind::$($kind)+
+    };
+}
+
 fn one(raw: Raw) -> Vec<u8> {
     stream(&[raw])
 }
@@ -105,7 +111,7 @@ fn paths_that_lead_out_are_refused() {
 
 #[test]
 fn links_that_lead_out_are_refused() {
-    let hard = |carrier: &[u8]| stream(&[Raw::file(b"a", b"x"), Raw::hard_link(b"b", carrier)]);
+    let hard = |link_target: &[u8]| stream(&[Raw::file(b"a", b"x"), Raw::hard_link(b"b", link_target)]);
     refused(vec![
         ("hard link to a parent", hard(b"../canary/secret"), header!(HeaderError::Value(_))),
         ("hard link to an absolute path", hard(b"/etc/passwd"), header!(HeaderError::Value(_))),
@@ -127,26 +133,28 @@ fn links_that_lead_out_are_refused() {
         (
             "through a symlink",
             stream(&[Raw::symlink(b"a", b"../canary"), Raw::file(b"a/new", b"x")]),
-            |kind| *kind == ParseErrorKind::NotBeneathDirectory,
+            is!(NotBeneathDirectory),
         ),
         (
             "through a symlink, deeper",
             stream(&[Raw::symlink(b"a", b"../canary"), Raw::file(b"a/folder/file", b"x")]),
-            |kind| *kind == ParseErrorKind::NotBeneathDirectory,
+            is!(NotBeneathDirectory),
         ),
         (
             "a directory over a symlink",
             stream(&[Raw::symlink(b"a", b"../canary"), Raw::directory(b"a/")]),
-            |kind| *kind == ParseErrorKind::Order,
+            is!(Order),
         ),
         (
             "a file over a symlink",
             stream(&[Raw::symlink(b"a", b"../canary/secret"), Raw::file(b"a", b"x")]),
-            |kind| *kind == ParseErrorKind::Order,
+            is!(Order),
         ),
-        ("through a file", stream(&[Raw::file(b"a", b"x"), Raw::file(b"a/b", b"x")]), |kind| {
-            *kind == ParseErrorKind::NotBeneathDirectory
-        }),
+        (
+            "through a file",
+            stream(&[Raw::file(b"a", b"x"), Raw::file(b"a/b", b"x")]),
+            is!(NotBeneathDirectory),
+        ),
         (
             "through a hard link",
             stream(&[
@@ -154,20 +162,12 @@ fn links_that_lead_out_are_refused() {
                 Raw::hard_link(b"b", b"a"),
                 Raw::file(b"b/new", b"x"),
             ]),
-            |kind| *kind == ParseErrorKind::NotBeneathDirectory,
+            is!(NotBeneathDirectory),
         ),
-        ("a file twice", stream(&[Raw::file(b"a", b"x"), Raw::file(b"a", b"y")]), |kind| {
-            *kind == ParseErrorKind::Order
-        }),
-        ("a directory twice", stream(&[Raw::directory(b"a/"), Raw::directory(b"a/")]), |kind| {
-            *kind == ParseErrorKind::Order
-        }),
-        ("out of order", stream(&[Raw::file(b"b", b"x"), Raw::file(b"a", b"x")]), |kind| {
-            *kind == ParseErrorKind::Order
-        }),
-        ("the root in the middle", stream(&[Raw::file(b"a", b"x"), Raw::directory(b"./")]), |kind| {
-            *kind == ParseErrorKind::Order
-        }),
+        ("a file twice", stream(&[Raw::file(b"a", b"x"), Raw::file(b"a", b"y")]), is!(Order)),
+        ("a directory twice", stream(&[Raw::directory(b"a/"), Raw::directory(b"a/")]), is!(Order)),
+        ("out of order", stream(&[Raw::file(b"b", b"x"), Raw::file(b"a", b"x")]), is!(Order)),
+        ("the root in the middle", stream(&[Raw::file(b"a", b"x"), Raw::directory(b"./")]), is!(Order)),
     ]);
 }
 
@@ -248,22 +248,18 @@ fn headers_that_kbak_does_not_write_are_refused() {
             one(base().with(|raw| raw.name = b"a\0../x".to_vec())),
             header!(HeaderError::NotCanonical),
         ),
-        ("a single block of zeros", [&base().bytes()[..], &[0; 512], &base().bytes()].concat(), |kind| {
-            *kind == ParseErrorKind::LoneZeros
-        }),
-        ("bytes after the end", [one(base()), vec![1]].concat(), |kind| *kind == ParseErrorKind::Trailing),
-        ("zeros after the end", [one(base()), vec![0; 512]].concat(), |kind| {
-            *kind == ParseErrorKind::Trailing
-        }),
-        ("no end", base().bytes(), |kind| *kind == ParseErrorKind::Truncated),
-        ("nothing", Vec::new(), |kind| *kind == ParseErrorKind::Truncated),
-        ("half a header", base().bytes()[..300].to_vec(), |kind| *kind == ParseErrorKind::Truncated),
-        ("half a content", Raw::file(b"a", &[7; 2000]).bytes()[..1000].to_vec(), |kind| {
-            *kind == ParseErrorKind::Truncated
-        }),
-        ("padding", [&base().bytes()[..1000], &[1; 24], &[0; 1024]].concat(), |kind| {
-            *kind == ParseErrorKind::Padding
-        }),
+        (
+            "a single block of zeros",
+            [&base().bytes()[..], &[0; 512], &base().bytes()].concat(),
+            is!(LoneZeros),
+        ),
+        ("bytes after the end", [one(base()), vec![1]].concat(), is!(Trailing)),
+        ("zeros after the end", [one(base()), vec![0; 512]].concat(), is!(Trailing)),
+        ("no end", base().bytes(), is!(Truncated)),
+        ("nothing", Vec::new(), is!(Truncated)),
+        ("half a header", base().bytes()[..300].to_vec(), is!(Truncated)),
+        ("half a content", Raw::file(b"a", &[7; 2000]).bytes()[..1000].to_vec(), is!(Truncated)),
+        ("padding", [&base().bytes()[..1000], &[1; 24], &[0; 1024]].concat(), is!(Padding)),
     ]);
     refused(cases);
 }
@@ -360,7 +356,7 @@ fn records_that_kbak_does_not_write_are_refused() {
             xattr(b"user.%41", b"v"),
             header!(HeaderError::NotCanonical),
         ),
-        ("an empty PAX header", records(b""), |kind| *kind == ParseErrorKind::PaxSize(0)),
+        ("an empty PAX header", records(b""), is!(PaxSize(0))),
         (
             "a PAX header of 8 GiB",
             one(base()
@@ -373,7 +369,7 @@ fn records_that_kbak_does_not_write_are_refused() {
         (
             "a PAX header of 2 MiB",
             one(base().records(b"9 path=x\n").with(|raw| raw.records_size = Some(octal(2 << 20, 11)))),
-            |kind| *kind == ParseErrorKind::PaxSize(2 << 20),
+            is!(PaxSize(2 << 20)),
         ),
         (
             "PAX upon PAX",

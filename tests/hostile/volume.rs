@@ -4,65 +4,72 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use kbak::format::tar::Time;
-use kbak::format::tar::parse::Event;
-use kbak::format::tar::{Entry, Extent, Kind, ROOT, Xattr};
-use kbak::target::volume::{ExistingFiles, FailureKind, Report, Target, TargetError, TargetOptions};
+use kbak::format::tar::parse::TarEvent;
+use kbak::format::tar::{EntryKind, Extent, FileTime, ROOT, TarEntry, Xattr};
+use kbak::target::volume::ExistingFiles::{self, DeleteExtra, Overwrite, Refuse, Skip};
+use kbak::target::volume::{FailureKind, TargetError, TargetOptions, VolumeReport, VolumeTarget};
 
 use super::{Cage, names};
 
-pub fn entry(path: &[u8], kind: Kind) -> Entry {
-    let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
+pub fn entry(path: &[u8], kind: EntryKind) -> TarEntry {
+    let mode = if kind == EntryKind::Directory { 0o755 } else { 0o644 };
     let euid = rustix::process::geteuid().as_raw();
     let egid = rustix::process::getegid().as_raw();
-    let mtime = Time { seconds: 1_000_000_000, nanos: 0 };
-    Entry { path: path.to_vec(), kind, mode, uid: euid, gid: egid, mtime, names: None, xattrs: Vec::new() }
+    let mtime = FileTime { seconds: 1_000_000_000, nanos: 0 };
+    TarEntry { path: path.to_vec(), kind, mode, uid: euid, gid: egid, mtime, names: None, xattrs: Vec::new() }
 }
 
-pub fn file(path: &str) -> Entry {
-    entry(path.as_bytes(), Kind::File { size: 1 })
+pub fn file(path: &str) -> TarEntry {
+    entry(path.as_bytes(), EntryKind::File { size: 1 })
 }
 
-pub fn directory(path: &str) -> Entry {
-    entry(path.as_bytes(), Kind::Directory)
+pub fn directory(path: &str) -> TarEntry {
+    entry(path.as_bytes(), EntryKind::Directory)
 }
 
-fn soft(path: &str, target: &str) -> Entry {
-    entry(path.as_bytes(), Kind::Symlink { target: target.into() })
+fn soft(path: &str, target: &str) -> TarEntry {
+    entry(path.as_bytes(), EntryKind::Symlink { target: target.into() })
 }
 
-pub fn hard(path: &str, carrier: &str) -> Entry {
-    entry(path.as_bytes(), Kind::HardLink { carrier: carrier.into() })
+pub fn hard(path: &str, link_target: &str) -> TarEntry {
+    entry(path.as_bytes(), EntryKind::HardLink { link_target: link_target.into() })
 }
 
 pub fn options(existing: ExistingFiles) -> TargetOptions {
-    TargetOptions { existing, delete_within: vec![ROOT.to_vec()], ..TargetOptions::default() }
+    TargetOptions { existing, deletion_scope: vec![ROOT.to_vec()], ..TargetOptions::default() }
 }
 
-fn put(target: &mut Target, entry: Entry) -> Result<(), TargetError> {
-    let content = matches!(&entry.kind, Kind::File { size: 1.. });
-    target.event(Event::Member(Box::new(entry)))?;
+fn put(target: &mut VolumeTarget, entry: TarEntry) -> Result<(), TargetError> {
+    let content = matches!(&entry.kind, EntryKind::File { size: 1.. });
+    target.apply(TarEvent::Member(Box::new(entry)))?;
     if content {
-        target.event(Event::Data { at: 0, bytes: b"x" })?;
+        target.apply(TarEvent::Data { at: 0, bytes: b"x" })?;
     }
-    target.event(Event::MemberEnd)
+    target.apply(TarEvent::MemberEnd)
 }
 
-pub fn apply(folder: &Path, options: TargetOptions, entries: Vec<Entry>) -> Result<Report, TargetError> {
-    let mut target = Target::open(folder, options, [3; 32])?;
+pub fn apply(
+    folder: &Path,
+    options: TargetOptions,
+    entries: Vec<TarEntry>,
+) -> Result<VolumeReport, TargetError> {
+    let mut target = VolumeTarget::open(folder, options, [3; 32])?;
     for entry in entries {
         put(&mut target, entry)?;
     }
     target.finish()
 }
 
+/// Leaves the target as it is, for [`case`].
+pub fn untouched(_: &Path) {}
+
 /// Applies entries to a target prepared by `plant`; `check` inspects the result.
 pub fn case(
     name: &str,
     existing: ExistingFiles,
     plant: impl FnOnce(&Path),
-    entries: Vec<Entry>,
-    check: impl FnOnce(&Path, &Report),
+    entries: Vec<TarEntry>,
+    check: impl FnOnce(&Path, &VolumeReport),
 ) {
     let cage = Cage::new();
     plant(&cage.target());
@@ -92,104 +99,63 @@ fn entries_with_invalid_paths_are_refused() {
                 0 => file(path),
                 1 => soft(path, "x"),
                 2 => directory(path),
-                _ => entry(path.as_bytes(), Kind::Fifo),
+                _ => entry(path.as_bytes(), EntryKind::Fifo),
             };
             let entries = vec![directory("a"), evil];
-            case(
-                path,
-                ExistingFiles::Overwrite,
-                |_| {},
-                entries,
-                |target, _| {
-                    assert!(names(target).iter().all(|name| name == "a"), "{path:?}: {:?}", names(target));
-                },
-            );
+            case(path, Overwrite, untouched, entries, |target, _| {
+                assert!(names(target).iter().all(|name| name == "a"), "{path:?}: {:?}", names(target))
+            });
         }
     }
 }
 
 #[test]
 fn entries_through_links_of_the_stream_are_refused() {
-    let through = |entries: Vec<Entry>| {
-        case(
-            "through",
-            ExistingFiles::Refuse,
-            |_| {},
-            entries,
-            |_, report| {
-                assert_eq!(
-                    report.failed.count(&FailureKind::ThroughNonDirectory),
-                    1,
-                    "{:?}",
-                    report.failures
-                );
-            },
-        );
-    };
     // Links are made by other threads, so each target is finished before the next entry.
     for target in ["../canary", "/tmp", "../canary/folder", ".", "..", "/proc/self/cwd", "/proc/self/root"] {
         let cage = Cage::new();
-        apply(&cage.target(), options(ExistingFiles::Refuse), vec![soft("a", target)]).expect("a link");
+        apply(&cage.target(), options(Refuse), vec![soft("a", target)]).expect("a link");
         for evil in [
             file("a/kbak-escape"),
             soft("a/kbak-escape", "x"),
             directory("a/kbak-escape"),
             hard("a/kbak-escape", "a"),
         ] {
-            let report = apply(&cage.target(), options(ExistingFiles::Skip), vec![evil]).expect("safe");
+            let report = apply(&cage.target(), options(Skip), vec![evil]).expect("safe");
             assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
         }
         cage.check(target);
     }
-    through(vec![file("a"), hard("b", "a/c")]);
+    case("through", Refuse, untouched, vec![file("a"), hard("b", "a/c")], |_, report| {
+        assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
+    });
 }
 
 #[test]
 fn names_that_come_twice_are_reported_as_failures() {
     // As on a case-insensitive target, where `a` and `A` are one.
-    case(
-        "a file twice",
-        ExistingFiles::Refuse,
-        |_| {},
-        vec![file("a"), file("a")],
-        |target, report| {
-            assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
-            assert_eq!(names(target), ["a"]);
-        },
-    );
-    case(
-        "a directory twice",
-        ExistingFiles::Refuse,
-        |_| {},
-        vec![directory("a"), directory("a"), file("a/b")],
-        |_, report| {
-            assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
-            assert_eq!(report.failed.count(&FailureKind::NoDirectory), 1);
-        },
-    );
-    case(
-        "a hard link over a file",
-        ExistingFiles::Refuse,
-        |_| {},
-        vec![file("a"), file("b"), hard("b", "a")],
-        |_, report| {
-            assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
-        },
-    );
-    case(
-        "a file over a directory",
-        ExistingFiles::Overwrite,
-        |_| {},
-        vec![directory("a"), file("a/b"), directory("c"), file("c")],
-        |target, report| {
-            // The empty directory was replaced, and then could not be given its attributes.
-            assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
-            assert!(target.join("c").is_file() && target.join("a/b").is_file());
-        },
-    );
+    case("a file twice", Refuse, untouched, vec![file("a"), file("a")], |target, report| {
+        assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
+        assert_eq!(names(target), ["a"]);
+    });
+    let entries = vec![directory("a"), directory("a"), file("a/b")];
+    case("a directory twice", Refuse, untouched, entries, |_, report| {
+        assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
+        assert_eq!(report.failed.count(&FailureKind::NoDirectory), 1);
+    });
+    let entries = vec![file("a"), file("b"), hard("b", "a")];
+    case("a hard link over a file", Refuse, untouched, entries, |_, report| {
+        assert_eq!(report.failed.count(&FailureKind::NameCollision), 1);
+    });
+    let entries = vec![directory("a"), file("a/b"), directory("c"), file("c")];
+    case("a file over a directory", Overwrite, untouched, entries, |target, report| {
+        // The empty directory was replaced, and then could not be given its attributes.
+        assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
+        assert!(target.join("c").is_file() && target.join("a/b").is_file());
+    });
     case(
         "a file over a full directory",
-        ExistingFiles::Overwrite,
+        Overwrite,
         |target| {
             std::fs::create_dir_all(target.join("a/full")).expect("folders");
         },
@@ -202,26 +168,21 @@ fn names_that_come_twice_are_reported_as_failures() {
 }
 
 #[test]
-fn hard_links_to_invalid_carriers_are_refused() {
-    for (carrier, kind) in [
+fn hard_links_to_invalid_targets_are_refused() {
+    for (link_target, kind) in [
         ("z", FailureKind::Invalid),
-        ("missing", FailureKind::CarrierMissing),
-        ("missing/deep", FailureKind::CarrierMissing),
+        ("missing", FailureKind::LinkTargetMissing),
+        ("missing/deep", FailureKind::LinkTargetMissing),
         ("../canary/secret", FailureKind::Invalid),
         ("/etc/passwd", FailureKind::Invalid),
         ("d", FailureKind::System),
         (".", FailureKind::Invalid),
     ] {
-        case(
-            carrier,
-            ExistingFiles::Refuse,
-            |_| {},
-            vec![directory("d"), hard("z", carrier)],
-            |target, report| {
-                assert_eq!(report.failed.count(&kind), 1, "{carrier}: {:?}", report.failures);
-                assert_eq!(names(target), ["d"], "{carrier}");
-            },
-        );
+        let entries = vec![directory("d"), hard("z", link_target)];
+        case(link_target, Refuse, untouched, entries, |target, report| {
+            assert_eq!(report.failed.count(&kind), 1, "{link_target}: {:?}", report.failures);
+            assert_eq!(names(target), ["d"], "{link_target}");
+        });
     }
 }
 
@@ -229,25 +190,26 @@ fn hard_links_to_invalid_carriers_are_refused() {
 fn impossible_file_sizes_are_refused() {
     let cage = Cage::new();
     for size in [1 << 62, u64::MAX / 2, 1 << 50] {
-        let evil = entry(b"a", Kind::File { size });
-        let mut target = Target::open(&cage.target(), TargetOptions::default(), [3; 32]).expect("a target");
-        let refused = target.event(Event::Member(Box::new(evil)));
+        let evil = entry(b"a", EntryKind::File { size });
+        let mut target =
+            VolumeTarget::open(&cage.target(), TargetOptions::default(), [3; 32]).expect("a target");
+        let refused = target.apply(TarEvent::Member(Box::new(evil)));
         assert!(matches!(refused, Err(TargetError::NoRoom { .. })), "{refused:?}");
         drop(target);
         assert_eq!(names(&cage.target()), Vec::<String>::new());
     }
     // Only a hole: no room is needed, but no file can be so long.
-    let evil = entry(b"a", Kind::Sparse { size: u64::MAX / 2, extents: Vec::new() });
+    let evil = entry(b"a", EntryKind::Sparse { size: u64::MAX / 2, extents: Vec::new() });
     let report = apply(&cage.target(), TargetOptions::default(), vec![evil]).expect("safe");
     let failed = report.failed.count(&FailureKind::TooLarge);
     assert!(failed == 1 || names(&cage.target()) == ["a"], "{report:?}");
     // Data at the end of the longest file.
     let extents = vec![Extent { offset: (1 << 62) - 1, len: 1 }];
-    let evil = entry(b"b", Kind::Sparse { size: 1 << 62, extents });
-    let mut target = Target::open(&cage.target(), options(ExistingFiles::Skip), [4; 32]).expect("a target");
-    target.event(Event::Member(Box::new(evil))).expect("taken");
-    target.event(Event::Data { at: (1 << 62) - 1, bytes: b"x" }).expect("taken");
-    target.event(Event::MemberEnd).expect("taken");
+    let evil = entry(b"b", EntryKind::Sparse { size: 1 << 62, extents });
+    let mut target = VolumeTarget::open(&cage.target(), options(Skip), [4; 32]).expect("a target");
+    target.apply(TarEvent::Member(Box::new(evil))).expect("taken");
+    target.apply(TarEvent::Data { at: (1 << 62) - 1, bytes: b"x" }).expect("taken");
+    target.apply(TarEvent::MemberEnd).expect("taken");
     target.finish().expect("safe");
     cage.check("sizes");
 }
@@ -258,38 +220,23 @@ fn attributes_not_asked_for_are_not_restored() {
     evil.xattrs = [&b"security.evil"[..], b"trusted.overlay.opaque", b"trusted.overlay.redirect"]
         .map(|name| Xattr { name: name.to_vec(), value: b"/".to_vec() })
         .to_vec();
-    case(
-        "attributes",
-        ExistingFiles::Refuse,
-        |_| {},
-        vec![evil],
-        |target, report| {
-            assert_eq!(report.lost.count(&kbak::target::volume::Loss::OtherXattr), 3);
-            let mut names = [0u8; 1000];
-            let len = rustix::fs::llistxattr(target.join("a"), &mut names[..]).expect("a list");
-            let names = String::from_utf8_lossy(&names[..len]);
-            assert!(!names.contains("trusted") && !names.contains("evil"), "{names}");
-        },
-    );
+    case("attributes", Refuse, untouched, vec![evil], |target, report| {
+        assert_eq!(report.lost.count(&kbak::target::volume::LostAttribute::OtherXattr), 3);
+        let mut names = [0u8; 1000];
+        let len = rustix::fs::llistxattr(target.join("a"), &mut names[..]).expect("a list");
+        let names = String::from_utf8_lossy(&names[..len]);
+        assert!(!names.contains("trusted") && !names.contains("evil"), "{names}");
+    });
 }
 
 #[test]
 fn too_long_names_are_reported() {
     let long = "n".repeat(300);
-    case(
-        "long",
-        ExistingFiles::Refuse,
-        |_| {},
-        vec![file("a"), file(&long), directory(&"o".repeat(256))],
-        |target, report| {
-            assert_eq!(
-                (names(target), report.failed.total()),
-                (vec!["a".to_owned()], 2),
-                "{:?}",
-                report.failures
-            );
-        },
-    );
+    let entries = vec![file("a"), file(&long), directory(&"o".repeat(256))];
+    case("long", Refuse, untouched, entries, |target, report| {
+        let found = (names(target), report.failed.total());
+        assert_eq!(found, (vec!["a".to_owned()], 2), "{:?}", report.failures);
+    });
 }
 
 /// Another process swaps a directory for a link while the restore runs.
@@ -298,7 +245,7 @@ fn directory_swapped_for_a_link_during_restore_is_not_followed() {
     for threads in [0, 4] {
         let cage = Cage::new();
         let options = TargetOptions { threads, ..TargetOptions::default() };
-        let mut target = Target::open(&cage.target(), options, [5; 32]).expect("a target");
+        let mut target = VolumeTarget::open(&cage.target(), options, [5; 32]).expect("a target");
         for entry in [directory("d"), directory("d/e"), file("d/e/first"), directory("f")] {
             put(&mut target, entry).expect("taken");
         }
@@ -335,10 +282,9 @@ fn any_mixture_of_entries_stays_inside_the_target() {
         2 => soft(&path, &other),
         3 => soft(&path, &format!("../canary/{other}")),
         4 => hard(&path, &other),
-        _ => entry(path.as_bytes(), Kind::Fifo),
+        _ => entry(path.as_bytes(), EntryKind::Fifo),
     });
-    let policy =
-        prop::sample::select(vec![ExistingFiles::Skip, ExistingFiles::Overwrite, ExistingFiles::DeleteExtra]);
+    let policy = prop::sample::select(vec![Skip, Overwrite, DeleteExtra]);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 64,
         failure_persistence: None,

@@ -1,7 +1,7 @@
 //! The list cutter against a JSON parser: same items and metadata whatever the order, spacing and
 //! content; and no panic on any input.
 
-use kbak::kubernetes::{KindInfo, cut, head, line};
+use kbak::kubernetes::{KindInfo, read_item_meta, split_list, to_json_line};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -76,17 +76,17 @@ fn any_list() -> impl Strategy<Value = (Vec<Value>, String)> {
 proptest! {
     #[test]
     fn items_match_those_of_a_json_parser((items, body) in any_list()) {
-        let page = cut(body.as_bytes()).expect("a list");
+        let page = split_list(body.as_bytes()).expect("a list");
         prop_assert_eq!(&page.metadata.resource_version, "77");
         prop_assert_eq!(&page.metadata.continue_token, "to\"k");
         prop_assert_eq!(page.metadata.remaining_item_count, Some(5));
         prop_assert_eq!(page.items.len(), items.len());
         for (index, (range, item)) in page.items.iter().zip(&items).enumerate() {
             let bytes = &body.as_bytes()[range.clone()];
-            let meta = head(bytes, index).expect("an object");
+            let meta = read_item_meta(bytes, index).expect("an object");
             prop_assert_eq!(&meta.name, &item["metadata"]["name"]);
             prop_assert_eq!(&meta.resource_version, &item["metadata"]["resourceVersion"]);
-            let line = line(bytes, &meta, &kind());
+            let line = to_json_line(bytes, &meta, &kind());
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             prop_assert_eq!(line.last(), Some(&b'\n'));
             let mut wanted = item.clone();
@@ -100,16 +100,16 @@ proptest! {
     fn truncated_list_is_rejected((_, body) in any_list(), at in any::<proptest::sample::Index>()) {
         let body = body.trim_end();
         let length = at.index(body.len());
-        prop_assert!(cut(&body.as_bytes()[..length]).is_err());
+        prop_assert!(split_list(&body.as_bytes()[..length]).is_err());
     }
 
     #[test]
     fn garbage_never_panics(bytes in proptest::collection::vec(prop_oneof![
         3 => proptest::sample::select(b"{}[]\",:\\ \nitemsmetadata0".to_vec()), 1 => any::<u8>()], 0..200))
     {
-        if let Ok(page) = cut(&bytes) {
+        if let Ok(page) = split_list(&bytes) {
             for range in page.items {
-                let _ = head(&bytes[range], 0);
+                let _ = read_item_meta(&bytes[range], 0);
             }
         }
     }
@@ -117,21 +117,21 @@ proptest! {
     #[test]
     fn invalid_objects_are_rejected((items, body) in any_list(), at in any::<proptest::sample::Index>()) {
         prop_assume!(!items.is_empty());
-        let page = cut(body.as_bytes()).expect("a list");
+        let page = split_list(body.as_bytes()).expect("a list");
         let mut item = body.as_bytes()[page.items[0].clone()].to_vec();
         let place = at.index(item.len());
         item[place] = 0x01;
         // A control character is valid nowhere in JSON, so the parser must reject it.
-        prop_assert!(head(&item, 0).is_err());
+        prop_assert!(read_item_meta(&item, 0).is_err());
     }
 }
 
 #[test]
 fn number_spelling_and_key_order_are_kept() {
     let body = br#"{"kind":"L","items":[{"z":1.0,"a":1e2,"n":123456789012345678901234567890,"metadata":{"name":"x"}}],"metadata":{}}"#;
-    let page = cut(body).expect("a list");
+    let page = split_list(body).expect("a list");
     let item = &body[page.items[0].clone()];
-    let line = line(item, &head(item, 0).expect("an object"), &kind());
+    let line = to_json_line(item, &read_item_meta(item, 0).expect("an object"), &kind());
     assert_eq!(
         std::str::from_utf8(&line).expect("text"),
         concat!(
@@ -140,4 +140,20 @@ fn number_spelling_and_key_order_are_kept() {
             "\n"
         )
     );
+}
+
+#[test]
+fn only_one_complete_list_object_is_accepted() {
+    let page = split_list(br#"{"items":null,"metadata":{}}"#).expect("an empty list");
+    assert!(page.items.is_empty());
+    for body in [
+        r#"{"metadata":{}}"#,
+        r#"{"items":[],"items":[]}"#,
+        r#"{"items":{}}"#,
+        r#"{"items":[]} {}"#,
+        r#"{"items":[],"metadata":null}"#,
+        r#"[{},[]]"#,
+    ] {
+        assert!(split_list(body.as_bytes()).is_err(), "{body}");
+    }
 }

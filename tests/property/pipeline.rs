@@ -4,27 +4,28 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use kbak::format::catalog::{Line, Type};
+use kbak::format::catalog::{CatalogLine, MemberType};
 use kbak::format::container::DataIdentity;
 use kbak::format::derive::{DomainKey, SecretKey};
 use kbak::format::ids::{EpochId, NameId, WriterId};
-use kbak::format::layout::{Class, EpochPath};
+use kbak::format::layout::{EpochPath, ObjectClass};
 use kbak::format::name::Name;
 use kbak::format::{body, pack::PackClass};
 use kbak::pipeline::chunk_index::ChunkIndex;
 use kbak::pipeline::codec::Codec;
-use kbak::pipeline::domain::{DomainWriter, WrittenDomain};
-use kbak::pipeline::engine::{Engine, EpochTarget};
+use kbak::pipeline::context::{EpochTarget, PipelineContext};
+use kbak::pipeline::domain::DomainWriter;
 use kbak::pipeline::fetch::Fetcher;
-use kbak::pipeline::limits::Limits;
-use kbak::pipeline::piece::{Member, Piece};
+use kbak::pipeline::limits::MemoryLimits;
+use kbak::pipeline::piece::{Piece, StreamMember};
 use kbak::pipeline::reader::StreamReader;
+use kbak::pipeline::stream::WrittenDomain;
 use kbak::report::event::Reporter;
 use kbak::repository::index_loader::{DomainIndexLoader, Loaded};
 use kbak::runtime::{Random, Runtime, SeededRandom};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
-use kbak::store::record::RecordStore;
+use kbak::store::recording::RecordingStore;
 use proptest::prelude::*;
 
 const DOMAIN: NameId = NameId([4; 8]);
@@ -51,9 +52,10 @@ impl Bench {
     }
 
     fn writer(&self, known: ChunkIndex) -> Arc<DomainWriter> {
-        let limits = Limits::divide(64 << 20, 1 << 20);
+        let limits = MemoryLimits::divide(64 << 20, 1 << 20);
         let codec = Codec::new(3, true);
-        let engine = Engine::new(self.runtime.clone(), self.store.clone(), Reporter::silent(), limits, codec);
+        let engine =
+            PipelineContext::new(self.runtime.clone(), self.store.clone(), Reporter::silent(), limits, codec);
         let target = EpochTarget { path: self.path, recipient: self.identity.recipient() };
         DomainWriter::new(engine, target, DOMAIN, self.key.clone(), known)
     }
@@ -104,10 +106,10 @@ impl Bench {
     }
 }
 
-fn member(at: usize, length: usize) -> Member {
-    let line = Line {
+fn member(at: usize, length: usize) -> StreamMember {
+    let line = CatalogLine {
         path: Name::from(format!("m{at:06}").as_str()),
-        kind: Type::File,
+        kind: MemberType::File,
         at: 0,
         len: 0,
         size: Some(length as u64),
@@ -117,7 +119,7 @@ fn member(at: usize, length: usize) -> Member {
         mtime: None,
         link: None,
     };
-    Member::uncached(0, length as u64, Some(line))
+    StreamMember::uncached(0, length as u64, Some(line))
 }
 
 async fn read(reader: &StreamReader, range: std::ops::Range<u64>) -> Vec<u8> {
@@ -189,7 +191,7 @@ fn second_run_stores_no_data_again() {
         assert!(!known.packs(PackClass::Data).is_empty() && !known.packs(PackClass::Metadata).is_empty());
         let second = bench.write(&pieces, known).await;
         assert_eq!((second.packs, second.index.len()), (0, 0), "everything was known");
-        assert_eq!(second.needs, first.needs);
+        assert_eq!(second.pack_refs, first.pack_refs);
         assert_eq!(second.streams[0].hash, first.streams[0].hash);
         assert_eq!(read(&bench.reader(&second), 0..6_000_000).await, pieces.concat());
     });
@@ -201,12 +203,12 @@ fn lost_pack_is_stored_again() {
     runtime().block_on(async {
         let bench = Bench::new(8);
         let first = bench.write(&pieces, nothing()).await;
-        let lost = first.needs.packs()[0];
-        bench.store.delete(&bench.path.in_domain(DOMAIN, Class::Pack, lost.hash)).await.unwrap();
+        let lost = first.pack_refs.packs()[0];
+        bench.store.delete(&bench.path.in_domain(DOMAIN, ObjectClass::Pack, lost.hash)).await.unwrap();
         let loaded = bench.stored_index().await;
         assert_eq!(loaded.lost, [lost]);
         let second = bench.write(&pieces, loaded.known).await;
-        assert!(second.packs >= 1 && !second.needs.packs().contains(&lost));
+        assert!(second.packs >= 1 && !second.pack_refs.packs().contains(&lost));
         assert_eq!(read(&bench.reader(&second), 0..6_000_000).await, pieces.concat());
     });
 }
@@ -220,7 +222,7 @@ fn packs_beyond_the_memory_budget_are_not_fetched_for_every_chunk() {
         // The same pieces in another order: neighbours are in packs far apart.
         let mixed: Vec<Vec<u8>> = (0..160).map(|at| pieces[at * 77 % 160].clone()).collect();
         let second = bench.write(&mixed, bench.stored_index().await.known).await;
-        let record = Arc::new(RecordStore::new(bench.store.clone()));
+        let record = Arc::new(RecordingStore::new(bench.store.clone()));
         // Memory for two of the sixteen packs.
         let reader = bench.reader_of(record.clone(), &second, 5 << 20);
         assert!(read(&reader, 0..16_000_000).await == mixed.concat());

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use kbak::plan::{self, BackupPlan, Glob, ItemName, Period, Rate, ShortForm, Size};
+use kbak::plan::{self, BackupPlan, Glob, ItemName, Period, PlanArguments, Rate, Size};
 use proptest::prelude::*;
 
 pub(crate) const OWNER: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -22,14 +22,14 @@ fn glob_by_definition(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
-fn short(paths: &[String], resources: bool) -> ShortForm {
-    ShortForm {
-        repository: plan::Repository { url: "file:///srv/backups".into(), ..Default::default() },
+fn plan_arguments(paths: &[String], resources: bool) -> PlanArguments {
+    PlanArguments {
+        repository: plan::RepositorySpec { url: "file:///srv/backups".into(), ..Default::default() },
         recipients: vec![OWNER.into()],
         writer_key: "/k/writer.key".into(),
         paths: paths.iter().map(Into::into).collect(),
         resources,
-        ..ShortForm::default()
+        ..PlanArguments::default()
     }
 }
 
@@ -120,7 +120,7 @@ proptest! {
     ) {
         let paths: Vec<String> = paths.into_iter().collect();
         prop_assume!(resources || !paths.is_empty());
-        let made = short(&paths, resources).plan().expect("a good plan");
+        let made = plan_arguments(&paths, resources).into_plan().expect("a good plan");
         let yaml = serde_saphyr::to_string(&made.plan).expect("YAML");
         prop_assert_eq!(&plan::parse(&yaml).expect("the same plan").plan, &made.plan, "{}", yaml);
         let json = serde_json::to_string(&made.plan).expect("JSON");
@@ -131,10 +131,10 @@ proptest! {
 }
 
 #[test]
-fn short_form_error_repeats_no_private_key() {
-    let mut form = short(&["/srv".into()], true);
-    form.recipients = vec!["AGE-SECRET-KEY-1CANARY".into()];
-    let error = form.plan().expect_err("a private key");
+fn argument_error_repeats_no_private_key() {
+    let mut arguments = plan_arguments(&["/srv".into()], true);
+    arguments.recipients = vec!["AGE-SECRET-KEY-1CANARY".into()];
+    let error = arguments.into_plan().expect_err("a private key");
     assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
 }
 
@@ -176,9 +176,9 @@ fn unsupported_field_is_a_warning() {
 
 #[test]
 fn defaults_match_the_documentation() {
-    let checked = short(&[], true).plan().expect("a good plan");
+    let checked = plan_arguments(&[], true).into_plan().expect("a good plan");
     let resources = checked.plan.spec.resources.expect("resources");
-    assert_eq!(resources.kinds.exclude, plan::EVENTS);
+    assert_eq!(resources.kinds.exclude, plan::EVENT_KINDS);
     assert_eq!(resources.namespaces.include, ["*"]);
     assert_eq!(checked.plan.spec.limits.memory, Size::mebi(128));
     assert_eq!(checked.plan.spec.epoch.max_run, Period::hours(24));

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use kbak::format::tar;
 use kbak::format::tar::order::compare;
-use kbak::format::tar::parse::{Event, Expect, ParseError, Parser};
-use kbak::format::tar::{Device, Time};
-use kbak::format::tar::{END, Entry, Extent, Kind, MAX_SIZE, OwnerNames, ROOT, Xattr, encode, padding};
+use kbak::format::tar::parse::{ExpectedInput, ParseError, TarEvent, TarParser};
+use kbak::format::tar::{DeviceNumber, END, EntryKind, Extent, FileTime, MAX_SIZE, OwnerNames, ROOT};
+use kbak::format::tar::{TarEntry, Xattr, encode, padding};
 use kbak::source::volume::VolumeOptions;
 use proptest::prelude::*;
 
@@ -28,7 +28,7 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(component(), 1..6).prop_map(|parts| parts.join(&b'/'))
 }
 
-fn extents() -> impl Strategy<Value = Kind> {
+fn extents() -> impl Strategy<Value = EntryKind> {
     let runs = prop::collection::vec((1..5000u64, 1..3000u64), 0..40);
     (runs, 0..4000u64, 0..3u64).prop_map(|(runs, tail, scale)| {
         let (mut at, mut extents) = (0, Vec::new());
@@ -39,31 +39,32 @@ fn extents() -> impl Strategy<Value = Kind> {
         }
         // At least one hole somewhere.
         let size = if extents.is_empty() { at + tail + 1 } else { at + tail };
-        Kind::Sparse { size, extents }
+        EntryKind::Sparse { size, extents }
     })
 }
 
-fn kind(path: Vec<u8>) -> impl Strategy<Value = (Vec<u8>, Kind)> {
+fn kind(path: Vec<u8>) -> impl Strategy<Value = (Vec<u8>, EntryKind)> {
     let target = prop_oneof![path_like(), prop::collection::vec(1..=255u8, 90..110), Just(vec![b't'; 4095])];
     let number = || prop_oneof![0..300u32, Just(0o7_777_777)];
-    let device = (number(), number()).prop_map(|(major, minor)| Device { major, minor });
+    let device = (number(), number()).prop_map(|(major, minor)| DeviceNumber { major, minor });
     let size = prop_oneof![4 => 0..5000u64, 1 => Just(0o77_777_777_777), 1 => Just(0o100_000_000_000), 1 => Just(MAX_SIZE)];
-    // A carrier that is certainly earlier: the same path without its last byte, or a smaller one.
-    let carrier = match path.len() {
+    // A link target that is certainly earlier: the same path without its last byte, or a smaller one.
+    let link_target = match path.len() {
         1 => vec![1],
         len => path[..len - 1].to_vec(),
     };
-    let carrier_fits = tar::order::check(&carrier).is_ok() && compare(&carrier, &path).is_lt();
-    let link = if carrier_fits { Kind::HardLink { carrier } } else { Kind::Fifo };
+    let link_target_fits =
+        tar::order::check_path(&link_target).is_ok() && compare(&link_target, &path).is_lt();
+    let link = if link_target_fits { EntryKind::HardLink { link_target } } else { EntryKind::Fifo };
     prop_oneof![
-        3 => size.prop_map(|size| Kind::File { size }),
+        3 => size.prop_map(|size| EntryKind::File { size }),
         2 => extents(),
-        1 => Just(Kind::Directory),
-        2 => target.prop_map(|target| Kind::Symlink { target }),
+        1 => Just(EntryKind::Directory),
+        2 => target.prop_map(|target| EntryKind::Symlink { target }),
         1 => Just(link),
-        1 => Just(Kind::Fifo),
-        1 => device.clone().prop_map(Kind::CharDevice),
-        1 => device.prop_map(Kind::BlockDevice),
+        1 => Just(EntryKind::Fifo),
+        1 => device.clone().prop_map(EntryKind::CharDevice),
+        1 => device.prop_map(EntryKind::BlockDevice),
     ]
     .prop_map(move |kind| (path.clone(), kind))
 }
@@ -76,10 +77,10 @@ fn id() -> impl Strategy<Value = u32> {
     prop_oneof![0..70_000u32, Just(0o7_777_777), Just(0o10_000_000), Just(u32::MAX - 1)]
 }
 
-fn time() -> impl Strategy<Value = Time> {
+fn time() -> impl Strategy<Value = FileTime> {
     let seconds = prop_oneof![-3_000_000_000..9_000_000_000i64, Just(i64::MIN), Just(i64::MAX), Just(-1i64)];
     let nanos = prop_oneof![Just(0u32), 0..1_000_000_000u32, Just(500_000_000)];
-    (seconds, nanos).prop_map(|(seconds, nanos)| Time { seconds, nanos })
+    (seconds, nanos).prop_map(|(seconds, nanos)| FileTime { seconds, nanos })
 }
 
 fn xattrs() -> impl Strategy<Value = Vec<Xattr>> {
@@ -97,11 +98,11 @@ fn owners() -> impl Strategy<Value = Option<OwnerNames>> {
     }))
 }
 
-fn entry() -> impl Strategy<Value = Entry> {
-    let root = (Just(ROOT.to_vec()), Just(Kind::Directory));
+fn entry() -> impl Strategy<Value = TarEntry> {
+    let root = (Just(ROOT.to_vec()), Just(EntryKind::Directory));
     let named = prop_oneof![20 => path().prop_flat_map(kind), 1 => root];
     (named, 0..=0o7777u32, id(), id(), time(), owners(), xattrs()).prop_map(
-        |((path, kind), mode, uid, gid, mtime, names, xattrs)| Entry {
+        |((path, kind), mode, uid, gid, mtime, names, xattrs)| TarEntry {
             path,
             kind,
             mode,
@@ -115,17 +116,17 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 /// Parses a stream into its entries, each with the length of its data.
-fn parse(bytes: &[u8], piece: usize, expect: Expect) -> Result<Vec<(Entry, u64)>, ParseError> {
-    let mut parser = Parser::new(expect);
-    let mut found: Vec<(Entry, u64)> = Vec::new();
+fn parse(bytes: &[u8], piece: usize, expect: ExpectedInput) -> Result<Vec<(TarEntry, u64)>, ParseError> {
+    let mut parser = TarParser::new(expect);
+    let mut found: Vec<(TarEntry, u64)> = Vec::new();
     for mut piece in bytes.chunks(piece) {
         while let Some(event) = parser.next(&mut piece)? {
             match event {
-                Event::Member(entry) => found.push((*entry, 0)),
-                Event::Data { bytes, .. } => {
+                TarEvent::Member(entry) => found.push((*entry, 0)),
+                TarEvent::Data { bytes, .. } => {
                     found.last_mut().expect("a member").1 += bytes.len() as u64;
                 }
-                Event::MemberEnd | Event::End => {}
+                TarEvent::MemberEnd | TarEvent::End => {}
             }
         }
     }
@@ -134,7 +135,7 @@ fn parse(bytes: &[u8], piece: usize, expect: Expect) -> Result<Vec<(Entry, u64)>
 }
 
 /// Returns a member with its content, or only its header if the content is too large.
-fn member(entry: &Entry) -> (Vec<u8>, Option<u64>) {
+fn member(entry: &TarEntry) -> (Vec<u8>, Option<u64>) {
     let encoded = encode(entry).expect("a valid entry");
     let mut bytes = [encoded.header, encoded.map].concat();
     if encoded.content > 1 << 20 {
@@ -153,12 +154,12 @@ proptest! {
         let (bytes, content) = member(&entry);
         prop_assert_eq!(encode(&entry), encode(&entry.clone()));
         let parsed = match content {
-            Some(_) => parse(&bytes, piece, Expect::Members),
+            Some(_) => parse(&bytes, piece, ExpectedInput::Members),
             // Without its content the member is incomplete, but its header was read.
             None => {
-                let mut parser = Parser::new(Expect::Members);
+                let mut parser = TarParser::new(ExpectedInput::Members);
                 match parser.next(&mut &bytes[..]).expect("accepted") {
-                    Some(Event::Member(entry)) => Ok(vec![(*entry, 0)]),
+                    Some(TarEvent::Member(entry)) => Ok(vec![(*entry, 0)]),
                     other => panic!("{other:?}"),
                 }
             }
@@ -174,8 +175,8 @@ proptest! {
         let mut bytes = [encoded.header, encoded.map].concat();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        let mut parser = Parser::new(Expect::Members);
-        if let Ok(Some(Event::Member(read))) = parser.next(&mut &bytes[..]) {
+        let mut parser = TarParser::new(ExpectedInput::Members);
+        if let Ok(Some(TarEvent::Member(read))) = parser.next(&mut &bytes[..]) {
             let again = encode(&read).expect("what was read can be written");
             let again = [again.header, again.map].concat();
             // A changed count may make the header shorter: then the rest was not read.
@@ -186,7 +187,7 @@ proptest! {
 
     #[test]
     fn parser_never_panics_on_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..3000), piece in 1..700usize) {
-        let _ = parse(&bytes, piece, Expect::Stream);
+        let _ = parse(&bytes, piece, ExpectedInput::Stream);
     }
 
     #[test]
@@ -200,11 +201,11 @@ proptest! {
     fn tar_crate_reads_the_same_entries(entries in prop::collection::vec(entry(), 1..8)) {
         let mut entries = entries;
         entries.retain(|entry| {
-            let small = !matches!(entry.kind, Kind::File { size } if size > 1 << 20);
+            let small = !matches!(entry.kind, EntryKind::File { size } if size > 1 << 20);
             // That crate knows no GNU.sparse 1.0, and cuts records at the first newline.
             let lines = [&entry.path, link_of(entry)].into_iter();
             let lines = lines.chain(entry.xattrs.iter().flat_map(|xattr| [&xattr.name, &xattr.value]));
-            small && !matches!(entry.kind, Kind::Sparse { .. }) && lines.into_iter().all(|l| !l.contains(&b'\n'))
+            small && !matches!(entry.kind, EntryKind::Sparse { .. }) && lines.into_iter().all(|l| !l.contains(&b'\n'))
         });
         entries.sort_by(|a, b| compare(&a.path, &b.path));
         entries.dedup_by(|a, b| a.path == b.path);
@@ -220,31 +221,31 @@ proptest! {
     }
 }
 
-fn link_of(entry: &Entry) -> &Vec<u8> {
+fn link_of(entry: &TarEntry) -> &Vec<u8> {
     match &entry.kind {
-        Kind::Symlink { target } | Kind::HardLink { carrier: target } => target,
+        EntryKind::Symlink { target } | EntryKind::HardLink { link_target: target } => target,
         _ => &entry.path,
     }
 }
 
-fn same_as_the_tar_crate(ours: &Entry, theirs: &mut ::tar::Entry<'_, &[u8]>) -> Result<(), TestCaseError> {
+fn same_as_the_tar_crate(ours: &TarEntry, theirs: &mut ::tar::Entry<'_, &[u8]>) -> Result<(), TestCaseError> {
     let mut path = theirs.path_bytes().into_owned();
-    if ours.kind == Kind::Directory && path.last() == Some(&b'/') {
+    if ours.kind == EntryKind::Directory && path.last() == Some(&b'/') {
         path.pop();
     }
     prop_assert_eq!(&path, &ours.path);
     let header = theirs.header().clone();
     prop_assert_eq!(header.mode().expect("mode"), ours.mode);
     match &ours.kind {
-        Kind::Symlink { target } | Kind::HardLink { carrier: target } => {
+        EntryKind::Symlink { target } | EntryKind::HardLink { link_target: target } => {
             let link = theirs.link_name_bytes().expect("a link").into_owned();
             prop_assert_eq!(&link, target);
         }
-        Kind::CharDevice(device) | Kind::BlockDevice(device) => {
+        EntryKind::CharDevice(device) | EntryKind::BlockDevice(device) => {
             prop_assert_eq!(header.device_major().expect("a number"), Some(device.major));
             prop_assert_eq!(header.device_minor().expect("a number"), Some(device.minor));
         }
-        Kind::File { size } => prop_assert_eq!(theirs.size(), *size),
+        EntryKind::File { size } => prop_assert_eq!(theirs.size(), *size),
         _ => {}
     }
     let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();

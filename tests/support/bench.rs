@@ -4,17 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kbak::backup::coordinator::backup;
-use kbak::backup::item::{ItemJob, Work};
+use kbak::backup::item::{ItemJob, ItemSource};
 use kbak::backup::job::{BackupContext, BackupJob, BackupReport};
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::signers::Signers;
 use kbak::keys::writer_key::WriterKey;
 use kbak::keys::{Identity, Owner};
 use kbak::report::event::Reporter;
-use kbak::repository::epoch::create::Wanted;
-use kbak::repository::read::open::{View, Which};
+use kbak::repository::epoch::create::EpochSettings;
+use kbak::repository::read::reader::{RepositoryReader, SnapshotSelector};
 use kbak::repository::read::snapshot::OpenSnapshot;
-use kbak::restore::streams::{Paths, into_folder};
+use kbak::restore::folder::{Paths, into_folder};
 use kbak::runtime::{FixedClock, Runtime, SeededRandom, Workers};
 use kbak::source::volume::VolumeOptions;
 use kbak::store::Store;
@@ -84,13 +84,13 @@ impl Bench {
     async fn attempt(&self, folder: &Path) -> Result<BackupReport, Failure> {
         let reporter = Reporter::silent();
         let options = VolumeOptions::default();
-        let work = Work::Folder { path: folder.to_owned(), options };
+        let work = ItemSource::Folder { path: folder.to_owned(), options };
         let job = BackupJob {
             plan: "default".into(),
             host: "test".into(),
             items: vec![ItemJob { name: "path/tree".into(), work }],
             // The first epoch is created as by kbak init.
-            wanted: Wanted { new_epoch: self.is_empty(), ..wanted(&[&self.owner]) },
+            wanted: EpochSettings { new_epoch: self.is_empty(), ..wanted(&[&self.owner]) },
             memory: self.limit,
             prove: true,
             use_cache: true,
@@ -115,8 +115,8 @@ impl Bench {
     }
 
     /// Returns the repository as a reader sees it.
-    pub fn view(&self) -> View {
-        View {
+    pub fn view(&self) -> RepositoryReader {
+        RepositoryReader {
             store: self.store.clone(),
             signers: Arc::new(self.signers.clone()),
             runtime: self.runtime.clone(),
@@ -126,7 +126,7 @@ impl Bench {
 
     pub async fn open(&self, which: &str) -> OpenSnapshot {
         let view = self.view();
-        let which = Which { snapshot: which.into(), ..Which::default() };
+        let which = SnapshotSelector { snapshot: which.into(), ..SnapshotSelector::default() };
         let (plan, snapshot) = view.select(&which).await.expect("a snapshot");
         assert_eq!(plan.breaks(), []);
         view.open(&plan, &snapshot, std::slice::from_ref(&self.identity), 64 << 20)

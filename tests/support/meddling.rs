@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use kbak::format::layout::ObjectKey;
-use kbak::format::object::Sealed;
-use kbak::store::probe::Ask;
-use kbak::store::{Page, PageToken, Put, Store, StoreError};
+use kbak::format::object::SealedObject;
+use kbak::store::probe::StoreQueries;
+use kbak::store::{ObjectPage, PageToken, PutOutcome, Store, StoreError};
 
 /// The action; its argument is the number of earlier calls.
 type Deed = Box<dyn Fn(usize) + Send + Sync>;
@@ -49,11 +49,11 @@ impl Store for Meddling {
         self.inner.describe()
     }
 
-    fn ask(&self) -> Option<&dyn Ask> {
-        self.inner.ask()
+    fn queries(&self) -> Option<&dyn StoreQueries> {
+        self.inner.queries()
     }
 
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         if object.key().as_str().contains(self.part) {
             let before = self.times.fetch_add(1, Ordering::SeqCst);
             if before < self.most {
@@ -71,7 +71,7 @@ impl Store for Meddling {
         self.inner.get_range(key, range).await
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
         self.inner.list(prefix, from).await
     }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use kbak::format::epoch::Parameters;
 use kbak::format::ids::NameId;
-use kbak::keys::writer_key::{Change, EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
-use kbak::keys::{Identity, Owner, OwnerKey, Prompt, Silent};
+use kbak::keys::epoch_file::{EpochSecretStore, SecretsChange, StoredSecret};
+use kbak::keys::writer_key::{WriterFileError, WriterKey};
+use kbak::keys::{Identity, NoPrompt, Owner, OwnerKey, Prompt};
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::repository::epoch::create::{EpochContext, Life, Wanted};
+use kbak::repository::epoch::create::{EpochContext, EpochDurations, EpochSettings};
 use kbak::runtime::{FixedClock, Runtime, SeededRandom, Workers};
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
@@ -81,12 +82,12 @@ impl Bench {
 
     pub fn days_later(&self, days: u64) {
         use kbak::runtime::Clock;
-        self.clock.set(kbak::format::moment::after(self.clock.now(), days * DAY));
+        self.clock.set(kbak::format::timestamp::add_seconds(self.clock.now(), days * DAY));
     }
 }
 
 pub fn nobody() -> Arc<dyn Prompt> {
-    Arc::new(Silent)
+    Arc::new(NoPrompt)
 }
 
 /// A prompt that always answers with one passphrase.
@@ -112,10 +113,10 @@ pub fn owner(runtime: &Runtime, name: &str) -> (Owner, Arc<Identity>) {
     (key.public(), Arc::new(identity))
 }
 
-pub fn wanted(owners: &[&Owner]) -> Wanted {
-    Wanted {
+pub fn wanted(owners: &[&Owner]) -> EpochSettings {
+    EpochSettings {
         owners: owners.iter().map(|owner| (*owner).clone()).collect(),
-        life: Life { max_age: 30 * DAY, max_run: DAY, keep: None },
+        life: EpochDurations { max_age: 30 * DAY, max_run: DAY, keep: None },
         parameters: Parameters::default(),
         new_epoch: false,
         change_owners: true,
@@ -125,17 +126,17 @@ pub fn wanted(owners: &[&Owner]) -> Wanted {
 
 /// Keeps secrets in memory.
 #[derive(Debug, Default)]
-pub struct MemoryKeeper(pub Mutex<Option<Vec<HeldEpoch>>>);
+pub struct MemoryKeeper(pub Mutex<Option<Vec<StoredSecret>>>);
 
 #[async_trait::async_trait]
-impl EpochKeeper for MemoryKeeper {
+impl EpochSecretStore for MemoryKeeper {
     fn describe(&self) -> String {
         "memory".into()
     }
-    async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError> {
+    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
         Ok(self.0.lock().expect("a lock").clone())
     }
-    async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
+    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
         let mut held = self.0.lock().expect("a lock");
         *held = Some(change(held.take().unwrap_or_default()));
         Ok(())

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::Method;
-use kbak::kubernetes::{ApiError, Cluster, ClusterAccess, Deadlines};
+use kbak::kubernetes::{ApiError, Cluster, ClusterAccess, RequestLimits};
 use kbak::report::event::Reporter;
 use serde_json::Value;
 
@@ -110,7 +110,7 @@ impl Drop for Plane {
 /// Connects to a cluster by its kubeconfig.
 pub async fn connect(kubeconfig: &Path) -> Cluster {
     let access = ClusterAccess { kubeconfig: Some(kubeconfig.to_owned()), context: None };
-    Cluster::connect(&access, Deadlines::default(), Reporter::silent()).await.expect("access")
+    Cluster::connect(&access, RequestLimits::default(), Reporter::silent()).await.expect("access")
 }
 
 /// Sends one request to etcd's JSON gateway.

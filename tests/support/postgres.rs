@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use kbak::source::database::postgres::default_config;
 use kbak::source::database::{DatabaseConfig, Password};
 
 /// A server that listens on a socket, and on TCP if the settings say so.
@@ -113,7 +114,7 @@ impl Server {
 
     /// Returns kbak's configuration for it, as its administrator.
     pub fn config(&self) -> DatabaseConfig {
-        let mut config = DatabaseConfig::postgresql("shop", &self.socket().display().to_string());
+        let mut config = default_config("shop", &self.socket().display().to_string());
         config.port = self.port;
         config.user = "kbak".to_owned();
         config.password = Some(Password::new(self.password.clone()));

@@ -66,7 +66,7 @@ impl<P: Pause> ResourceSink for Sink<P> {
         assert!(!self.open, "one kind after the other");
         self.open = true;
         fn order(kind: &KindInfo) -> (u8, &str, &str, &str) {
-            (kind.rank(), &kind.group, &kind.version, &kind.plural)
+            (kind.read_order(), &kind.group, &kind.version, &kind.plural)
         }
         assert!(self.held.kinds.last().is_none_or(|(last, _)| order(last) < order(kind)), "in order");
         self.held.kinds.push((kind.clone(), Vec::new()));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
-use kbak::store::open::StoreOptions;
+use kbak::store::options::StoreOptions;
 use tempfile::TempDir;
 
 /// The time within which a server must answer. Far more than it needs: no test measures it.

@@ -168,7 +168,7 @@ fn links(root: &Path, numbers: &mut Numbers) {
     let link = |target: &[u8], name: &str| {
         std::os::unix::fs::symlink(bytes(target), dir.join(name)).expect("symlink");
     };
-    link(b"carrier", "relative");
+    link(b"target", "relative");
     link(b"/etc/passwd", "absolute");
     link(b"../../../../../../etc/shadow", "climbing");
     link(b"nothing", "dangling");
@@ -178,13 +178,13 @@ fn links(root: &Path, numbers: &mut Numbers) {
     link(&[b't'; 100], "of-100");
     link(&[b't'; 101], "of-101");
     link(&[b"x/".repeat(2047), b"y".to_vec()].concat(), "of-4095");
-    let carrier = file(dir.join("carrier"), &numbers.bytes(5000));
-    for name in ["carrier-2", "z-last"] {
-        std::fs::hard_link(&carrier, dir.join(name)).expect("link");
+    let target = file(dir.join("target"), &numbers.bytes(5000));
+    for name in ["target-2", "z-last"] {
+        std::fs::hard_link(&target, dir.join(name)).expect("link");
     }
-    // The carrier is the first path of the walk: here it is in an earlier directory.
+    // The link target is the first path of the walk: here it is in an earlier directory.
     let early = folder(&dir, "a-folder");
-    std::fs::hard_link(&carrier, early.join("first")).expect("link");
+    std::fs::hard_link(&target, early.join("first")).expect("link");
     std::fs::hard_link(dir.join("relative"), dir.join("relative-too")).expect("link to a link");
     let empty = file(dir.join("empty"), b"");
     std::fs::hard_link(empty, dir.join("empty-too")).expect("link");

@@ -3,36 +3,38 @@
 use std::path::Path;
 
 use kbak::format::tar::END;
-use kbak::format::tar::parse::{Expect, Parser};
-use kbak::source::volume::{Appended, Content, Gap, GapKind, Skipped, Volume, VolumeOptions, Walked};
-use kbak::target::volume::{Report, Target, TargetError, TargetOptions};
+use kbak::format::tar::parse::{ExpectedInput, TarParser};
+use kbak::source::volume::{
+    AppendResult, EntryGap, GapKind, ReadConsistency, SkippedEntry, VolumeOptions, VolumeReader, WalkEvent,
+};
+use kbak::target::volume::{TargetError, TargetOptions, VolumeReport, VolumeTarget};
 
 /// Entries that a stream did not take.
 #[derive(Debug, Default)]
-pub struct Left {
-    pub skipped: Vec<Skipped>,
-    pub gaps: Vec<Gap>,
+pub struct LeftOutEntries {
+    pub skipped: Vec<SkippedEntry>,
+    pub gaps: Vec<EntryGap>,
     pub left_out: Vec<(kbak::source::volume::LeftOut, u64)>,
     pub members: usize,
 }
 
 /// Passes the bytes of a folder's stream to `sink`, in pieces of all sizes.
-pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> Left {
-    let volume = Volume::open(folder, options).expect("a volume");
-    let mut left = Left::default();
+pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> LeftOutEntries {
+    let volume = VolumeReader::open(folder, options).expect("a volume");
+    let mut left = LeftOutEntries::default();
     let mut walk = volume.walk();
     let mut buffer = vec![0u8; 100_000];
-    for walked in walk.by_ref() {
-        let member = match walked {
-            Walked::Skipped(skipped) => {
+    for event in walk.by_ref() {
+        let member = match event {
+            WalkEvent::Skipped(skipped) => {
                 left.skipped.push(skipped);
                 continue;
             }
-            Walked::Gap(gap) => {
+            WalkEvent::Gap(gap) => {
                 left.gaps.push(gap);
                 continue;
             }
-            Walked::Member(member) => *member,
+            WalkEvent::Member(member) => *member,
         };
         left.members += 1;
         let path = member.path.clone();
@@ -41,7 +43,7 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
             let mut whole = Vec::new();
             volume.append(member, 200_000, &mut whole).map(|appended| {
                 sink(&whole);
-                matches!(appended, Appended::Stored(_, Content::Settled))
+                matches!(appended, AppendResult::Stored(_, ReadConsistency::Stable))
             })
         } else {
             volume.read(member).and_then(|mut reading| {
@@ -55,13 +57,13 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
                 }
                 let (member, content) = reading.finish()?;
                 sink(&vec![0u8; kbak::format::tar::padding(member.content)]);
-                Ok(content == Content::Settled)
+                Ok(content == ReadConsistency::Stable)
             })
         };
         match done {
             Ok(true) => {}
-            Ok(false) => left.gaps.push(Gap { path, kind: GapKind::Changed }),
-            Err(kind) => left.gaps.push(Gap { path, kind }),
+            Ok(false) => left.gaps.push(EntryGap { path, kind: GapKind::Changed }),
+            Err(kind) => left.gaps.push(EntryGap { path, kind }),
         }
     }
     left.left_out = walk.left_out().iter().map(|(why, tallied)| (*why, tallied.count)).collect();
@@ -70,7 +72,7 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
 }
 
 /// Returns the whole stream in memory.
-pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, Left) {
+pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, LeftOutEntries) {
     let mut all = Vec::new();
     let left = stream(folder, options, |piece| all.extend_from_slice(piece));
     (all, left)
@@ -85,24 +87,24 @@ pub enum Refused {
 
 /// A restore in progress.
 pub struct Restore {
-    parser: Parser,
-    target: Target,
+    parser: TarParser,
+    target: VolumeTarget,
 }
 
 impl Restore {
     pub fn open(folder: &Path, options: TargetOptions, run: u8) -> Result<Self, Refused> {
-        let target = Target::open(folder, options, [run; 32]).map_err(Refused::Target)?;
-        Ok(Self { parser: Parser::new(Expect::Stream), target })
+        let target = VolumeTarget::open(folder, options, [run; 32]).map_err(Refused::Target)?;
+        Ok(Self { parser: TarParser::new(ExpectedInput::Stream), target })
     }
 
     pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), Refused> {
         while let Some(event) = self.parser.next(&mut piece).map_err(Refused::Stream)? {
-            self.target.event(event).map_err(Refused::Target)?;
+            self.target.apply(event).map_err(Refused::Target)?;
         }
         Ok(())
     }
 
-    pub fn finish(self) -> Result<Report, Refused> {
+    pub fn finish(self) -> Result<VolumeReport, Refused> {
         self.parser.finish().map_err(Refused::Stream)?;
         self.target.finish().map_err(Refused::Target)
     }
@@ -114,7 +116,7 @@ pub fn restore(
     folder: &Path,
     options: TargetOptions,
     piece: usize,
-) -> Result<Report, Refused> {
+) -> Result<VolumeReport, Refused> {
     let mut restore = Restore::open(folder, options, 7)?;
     for piece in stream.chunks(piece) {
         restore.feed(piece)?;

@@ -44,7 +44,7 @@ pub async fn vl5872_a_node_port_that_another_has_costs_the_port_alone(mut scene:
     let run = scene.restore(&["--namespace", "vl5872", "--preserve-nodeports"]).await.ended(0);
     let port = get(&scene.here, &format!("{path}/web")).await["spec"]["ports"][0]["nodePort"].clone();
     assert!(port.as_u64().is_some_and(|port| port != 31_872), "{port}");
-    assert!(run.told().contains("Service/vl5872/web: its node ports are taken"), "{}", run.told());
+    assert!(run.told().contains("Service/vl5872/web: its node ports are in use"), "{}", run.told());
 }
 
 /// The port that the old cluster assigned is not part of the user's intent.

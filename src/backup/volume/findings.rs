@@ -8,46 +8,46 @@ use rustix::io::Errno;
 
 use crate::format::body::Gap;
 use crate::format::name::Name;
-use crate::source::volume::{GapKind, LeftOut, Skip};
+use crate::source::volume::{GapKind, LeftOut, SkipReason};
 
 /// Most gaps, and most notes, that are named; the others are counted by code.
 const NAMED: usize = 1000;
-/// Most carriers of stored links that are remembered; with more, any carrier may have links.
+/// Most targets of stored links that are remembered; with more, any file may have links.
 const LINKED: usize = 100_000;
 
 /// Gaps and notes, collected from the walk and from jobs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Findings(Arc<Mutex<Inner>>);
+pub struct VolumeFindings(Arc<Mutex<Collected>>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    gaps: Kinds,
-    notes: Kinds,
-    lost_carriers: HashSet<Vec<u8>>,
-    /// Deleted carriers. Only at the end is it known whether a stored link needs them.
+struct Collected {
+    gaps: FindingList,
+    notes: FindingList,
+    unstored_link_targets: HashSet<Vec<u8>>,
+    /// Deleted link targets. Only at the end is it known whether a stored link needs them.
     deleted: Vec<Vec<u8>>,
-    /// Hashes of the carriers that stored links name.
+    /// Hashes of the targets that stored links name.
     linked: HashSet<u64>,
     hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
-struct Kinds {
+struct FindingList {
     named: Vec<Gap>,
     more: BTreeMap<&'static str, u64>,
-    tally: Tally,
+    counts: CountByCode,
 }
 
 /// Number of findings by code.
-pub type Tally = BTreeMap<&'static str, u64>;
+pub type CountByCode = BTreeMap<&'static str, u64>;
 
-impl Kinds {
+impl FindingList {
     fn add(&mut self, code: &'static str, path: &[u8], reason: String) {
         self.add_counted(code, 1, path, reason);
     }
 
     fn add_counted(&mut self, code: &'static str, count: u64, path: &[u8], reason: String) {
-        *self.tally.entry(code).or_default() += count;
+        *self.counts.entry(code).or_default() += count;
         if self.named.len() < NAMED {
             self.named.push(Gap { code: code.into(), object: Name::from(path), reason });
         } else {
@@ -65,8 +65,8 @@ impl Kinds {
     }
 }
 
-impl Findings {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+impl VolumeFindings {
+    fn lock(&self) -> MutexGuard<'_, Collected> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,12 +79,12 @@ impl Findings {
         self.lock().gaps.add(gap_code(kind), path, reason);
     }
 
-    /// Records that a file could not be stored. If it `carries`, further members may link to its content.
-    pub fn lose(&self, path: &[u8], gap: &GapKind, carries: bool) {
+    /// Records that a file could not be stored. If it `has_links`, further members may link to its content.
+    pub fn record_unstored(&self, path: &[u8], gap: &GapKind, has_links: bool) {
         let deleted = matches!(gap, GapKind::Open(Errno::NOENT));
-        if carries {
+        if has_links {
             let mut inner = self.lock();
-            inner.lost_carriers.insert(path.to_vec());
+            inner.unstored_link_targets.insert(path.to_vec());
             if deleted {
                 inner.deleted.push(path.to_vec());
                 return;
@@ -97,35 +97,35 @@ impl Findings {
         }
     }
 
-    /// Records that a link to `carrier` is stored.
-    pub fn link(&self, carrier: &[u8]) {
+    /// Records that a link to `link_target` is stored.
+    pub fn record_link(&self, link_target: &[u8]) {
         let mut inner = self.lock();
         if inner.linked.len() < LINKED {
-            let hash = inner.hasher.hash_one(carrier);
+            let hash = inner.hasher.hash_one(link_target);
             inner.linked.insert(hash);
         }
     }
 
-    /// True if a stored link may name `carrier`.
-    fn is_linked(&self, carrier: &[u8]) -> bool {
+    /// True if a stored link may name `link_target`.
+    fn is_linked(&self, link_target: &[u8]) -> bool {
         let inner = self.lock();
-        inner.linked.len() == LINKED || inner.linked.contains(&inner.hasher.hash_one(carrier))
+        inner.linked.len() == LINKED || inner.linked.contains(&inner.hasher.hash_one(link_target))
     }
 
     /// True if the file at `path`, to which members may link, could not be stored.
     #[must_use]
-    pub fn lost_carrier(&self, path: &[u8]) -> bool {
-        self.lock().lost_carriers.contains(path)
+    pub fn is_unstored_link_target(&self, path: &[u8]) -> bool {
+        self.lock().unstored_link_targets.contains(path)
     }
 
     /// Records that an entry is left out by rule.
-    pub fn skip(&self, path: &[u8], why: Skip) {
+    pub fn skip(&self, path: &[u8], why: SkipReason) {
         let code = match why {
-            Skip::Socket => "socket",
-            Skip::MountPoint => "mount-point",
-            Skip::OtherFileSystem => "other-file-system",
-            Skip::LostAndFound => "lost-and-found",
-            Skip::UnknownType => "unknown-type",
+            SkipReason::Socket => "socket",
+            SkipReason::MountPoint => "mount-point",
+            SkipReason::OtherFileSystem => "other-file-system",
+            SkipReason::LostAndFound => "lost-and-found",
+            SkipReason::UnknownType => "unknown-type",
         };
         self.lock().notes.add(code, path, why.to_string());
     }
@@ -141,7 +141,9 @@ impl Findings {
             LeftOut::Excluded => ("excluded", "match an exclude pattern"),
             LeftOut::Vanished => ("vanished", "were deleted while the backup ran"),
             LeftOut::TrustedXattr => ("trusted-xattr", "trusted.* attributes are not kept"),
-            LeftOut::SelinuxXattr => ("selinux-label", "labels are not kept; a volume is labelled anew"),
+            LeftOut::SelinuxXattr => {
+                ("selinux-label", "SELinux labels are not kept: a volume is relabelled when it is mounted")
+            }
             LeftOut::OtherXattr => ("other-xattr", "attributes that cannot be set again"),
             LeftOut::UnreadableXattr => ("unreadable-xattr", "attributes that could not be read"),
             LeftOut::LockedFlag => ("locked-flag", "immutable or append-only flags are not kept"),
@@ -151,20 +153,20 @@ impl Findings {
 
     /// Returns the gaps, the notes, and the number of notes by code.
     #[must_use]
-    pub fn finish(&self) -> (Vec<Gap>, Vec<Gap>, Tally) {
+    pub fn finish(&self) -> (Vec<Gap>, Vec<Gap>, CountByCode) {
         let deleted = std::mem::take(&mut self.lock().deleted);
         for path in deleted {
-            // Links stored after the loss carry the content themselves.
+            // Links stored after the loss hold the content themselves.
             if self.is_linked(&path) {
-                self.gap(&path, &GapKind::CarrierGone);
+                self.gap(&path, &GapKind::LinkTargetGone);
             } else {
                 self.vanished(&path);
             }
         }
         let mut inner = self.lock();
         let (gaps, notes) = (std::mem::take(&mut inner.gaps), std::mem::take(&mut inner.notes));
-        let tally = notes.tally.clone();
-        (gaps.finish(), notes.finish(), tally)
+        let counts = notes.counts.clone();
+        (gaps.finish(), notes.finish(), counts)
     }
 }
 
@@ -173,7 +175,7 @@ fn gap_code(kind: &GapKind) -> &'static str {
         GapKind::OpenDirectory(_) | GapKind::ReadDirectory(_) | GapKind::TooManyNames => "unreadable-folder",
         GapKind::Stat(_) | GapKind::Holes(_) | GapKind::Open(_) | GapKind::Read(_) => "unreadable-file",
         GapKind::PathTooLong => "path-too-long",
-        GapKind::Replaced | GapKind::CarrierGone | GapKind::Changed => "changed-while-read",
+        GapKind::Replaced | GapKind::LinkTargetGone | GapKind::Changed => "changed-while-read",
         GapKind::Encode(_) => "unstorable-attributes",
         _ => "walk-stopped",
     }
@@ -185,12 +187,12 @@ mod tests {
 
     #[test]
     fn deleted_file_is_a_gap_only_if_a_stored_link_names_it() {
-        let findings = Findings::default();
+        let findings = VolumeFindings::default();
         let gone = GapKind::Open(Errno::NOENT);
-        findings.link(b"linked");
-        for (path, carries) in [("alone", false), ("free", true), ("linked", true)] {
-            findings.lose(path.as_bytes(), &gone, carries);
-            assert_eq!(findings.lost_carrier(path.as_bytes()), carries);
+        findings.record_link(b"linked");
+        for (path, has_links) in [("alone", false), ("free", true), ("linked", true)] {
+            findings.record_unstored(path.as_bytes(), &gone, has_links);
+            assert_eq!(findings.is_unstored_link_target(path.as_bytes()), has_links);
         }
         let (gaps, notes, _) = findings.finish();
         let names = |found: Vec<Gap>| found.into_iter().map(|gap| gap.object).collect::<Vec<_>>();

@@ -1,7 +1,7 @@
 //! Errors of repositories as failures.
 
 use super::{Exit, Failure};
-use crate::format::ids::RecipientId;
+use crate::format::ids::{NameId, RecipientId};
 use crate::format::wrap::WrapError;
 use crate::report::text::plural;
 use crate::repository::epoch::error::CreateEpochError;
@@ -21,7 +21,7 @@ impl From<CommitError> for Failure {
         let (exit, remedy) = match error {
             Error::Store(error) => return error.into(),
             Error::Body(_) | Error::State(_) | Error::Manifest(_) => (Exit::Bug, None),
-            Error::Unstored { .. } => (
+            Error::NotReadBack { .. } => (
                 Exit::Damaged,
                 Some(
                     "if it was damaged before (kbak verify names it), move it away and run again; if not, this \
@@ -91,9 +91,10 @@ impl From<KeysError> for Failure {
             KeysError::Closed { epoch, owners, tried, source } => (epoch, owners, tried, source),
         };
         let exit = match source {
-            WrapError::Damaged(_) | WrapError::Armor | WrapError::Content | WrapError::Foreign(_) => {
-                Exit::Damaged
-            }
+            WrapError::Damaged(_)
+            | WrapError::Armor
+            | WrapError::Content
+            | WrapError::BelongsElsewhere(_) => Exit::Damaged,
             WrapError::WrongIdentity | WrapError::Identity(_) | WrapError::Seal(_) => Exit::Usage,
         };
         let names: Vec<String> = owners.iter().map(RecipientId::short).collect();
@@ -173,22 +174,23 @@ impl From<RepositoryError> for Failure {
                     "to use it all the same, say {seq} instead of latest; kbak verify shows everything that is wrong"
                 )),
             Error::Unreadable { objects, readable, .. } => {
-                let failure = damaged.facts(objects.into_iter().take(MAX_LISTED));
-                match readable {
-                    Some(plan) => failure.remedy(format!(
-                        "to use the one plan that can be read, say --plan-id {plan}; kbak verify shows everything \
-                         that is wrong"
-                    )),
-                    None => failure.remedy(
-                        "bring back what kbak verify names, from older versions in the bucket or from a copy of it; \
-                         epochs/<epoch>.json and <epoch>/epoch.json are identical, and one of them is enough",
-                    ),
-                }
+                damaged.facts(objects.into_iter().take(MAX_LISTED)).remedy(unreadable_remedy(readable))
             }
             Error::EpochGone { .. } => {
                 damaged.remedy("older versions of the object may be there: kbak verify says what is missing")
             }
         }
+    }
+}
+
+fn unreadable_remedy(readable: Option<NameId>) -> String {
+    match readable {
+        Some(plan) => format!(
+            "to use the one plan that can be read, say --plan-id {plan}; kbak verify shows everything that is wrong"
+        ),
+        None => "bring back what kbak verify names, from older versions in the bucket or from a copy of it; \
+                 epochs/<epoch>.json and <epoch>/epoch.json are identical, and one of them is enough"
+            .to_owned(),
     }
 }
 

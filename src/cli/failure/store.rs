@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use super::{Exit, Failure};
 use crate::pipeline::PipelineError;
-use crate::pipeline::fetch::ReadError;
+use crate::pipeline::ReadError;
 use crate::report::error::next_cause;
 use crate::store::operation::Operation;
 use crate::store::{StoreError, StoreErrorKind};
@@ -51,10 +51,10 @@ pub fn meaning(error: &StoreError) -> (Exit, Option<&'static str>) {
             (Exit::Damaged, Some(damaged))
         }
         Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
-        Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) if folder => {
+        Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) if folder => {
             (Exit::Unreachable, Some("look at the disk that holds the folder, and run it again"))
         }
-        Kind::Transient(_) | Kind::GaveUp { .. } | Kind::Other(_) => {
+        Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) => {
             (Exit::Unreachable, Some("check --repo, --endpoint and the network, and run it again"))
         }
     }

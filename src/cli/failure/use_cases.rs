@@ -126,10 +126,10 @@ fn target_failure(error: TargetError) -> Failure {
                 .to_owned(),
         ),
         Error::Open { .. } => (Exit::Usage, "check --to: it must be a folder that can be written".to_owned()),
-        Error::NoRoom { .. } | Error::Stopped { .. } | Error::Journal(_) => {
+        Error::NoRoom { .. } | Error::Stopped { .. } | Error::DeferredEntries(_) => {
             (Exit::Partial, format!("make room in the target, {again}"))
         }
-        Error::NoScope | Error::Events => (Exit::Bug, "please report it".to_owned()),
+        Error::NoDeletionScope | Error::EventOrder => (Exit::Bug, "please report it".to_owned()),
     };
     Failure::new(exit, "cannot restore into the folder").remedy(remedy).because(error)
 }

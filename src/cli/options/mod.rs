@@ -1,20 +1,23 @@
-//! Groups of options that several verbs share.
+//! Groups of options that several verbs share, and what they open: plan, keys, store, snapshot, report files.
 
-pub(crate) mod chain;
-pub(crate) mod declared;
-pub(crate) mod keyring;
-pub(crate) mod reading;
-pub(crate) mod resource_args;
-pub(crate) mod sources;
-pub(crate) mod store;
+pub(super) mod chain;
+pub(super) mod key_files;
+pub(super) mod plan_args;
+pub(super) mod plan_file;
+pub(super) mod reading;
+pub(super) mod resource_args;
+pub(super) mod restore_values;
+pub(super) mod run_report;
+pub(super) mod sources;
+pub(super) mod store;
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::shell::output::Format;
-use crate::plan::{LEAST_MEMORY, Rate, Repository, Size};
+use crate::cli::shell::output::OutputFormat;
+use crate::plan::{MIN_MEMORY, Rate, RepositorySpec, Size};
 
 /// Options for the repository's location and credentials.
 #[derive(Debug, Clone, Default, Args)]
@@ -35,30 +38,30 @@ pub struct StoreArgs {
     /// An AWS credentials file [default: web identity, profile, environment]
     #[arg(long, value_name = "FILE")]
     pub credentials_file: Option<PathBuf>,
-    /// Certificates (PEM) that sign the store's
+    /// CA certificates (PEM) for the store
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 }
 
 impl StoreArgs {
-    /// Returns `plan` with the given options in place of its values.
+    /// Returns `repository` with the given options in place of its values.
     #[must_use]
-    pub fn over(&self, plan: Repository) -> Repository {
-        Repository {
-            url: self.repo.clone().unwrap_or(plan.url),
-            endpoint: self.endpoint.clone().or(plan.endpoint),
-            region: self.region.clone().or(plan.region),
-            path_style: self.path_style.or(plan.path_style),
-            credentials_file: self.credentials_file.clone().or(plan.credentials_file),
-            ca_file: self.ca_file.clone().or(plan.ca_file),
-            object_lock: plan.object_lock,
+    pub fn apply_to(&self, repository: RepositorySpec) -> RepositorySpec {
+        RepositorySpec {
+            url: self.repo.clone().unwrap_or(repository.url),
+            endpoint: self.endpoint.clone().or(repository.endpoint),
+            region: self.region.clone().or(repository.region),
+            path_style: self.path_style.or(repository.path_style),
+            credentials_file: self.credentials_file.clone().or(repository.credentials_file),
+            ca_file: self.ca_file.clone().or(repository.ca_file),
+            object_lock: repository.object_lock,
         }
     }
 }
 
 /// The form of progress on standard error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Progress {
+pub enum ProgressMode {
     /// Bars on a terminal, lines elsewhere
     #[default]
     Auto,
@@ -74,47 +77,47 @@ pub enum Progress {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
-    /// How progress is shown, on standard error
-    #[arg(long, value_name = "HOW", default_value = "auto")]
-    pub progress: Progress,
-    /// The most memory that the process may have resident [default: the plan's, or 128Mi]
+    /// The form of progress on standard error
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub progress: ProgressMode,
+    /// The limit of the process's resident memory [default: the plan's, or 128Mi]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Size>,
-    /// The most that is sent to the store, as in 50Mi/s
+    /// The limit of the upload rate, as in 50Mi/s
     #[arg(long, value_name = "RATE")]
     pub upload: Option<Rate>,
-    /// Write OpenMetrics text there when the run ends
+    /// Write metrics to this file at the end, as OpenMetrics text
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
-    /// Write the report as JSON there when the run ends
+    /// Write the report to this file at the end, as JSON
     #[arg(long, value_name = "FILE")]
     pub report_file: Option<PathBuf>,
-    /// Where Kubernetes reads a pod's last words [default: /dev/termination-log in a pod]
+    /// Write the pod's termination message to this file [default: /dev/termination-log in a pod]
     #[arg(long, value_name = "FILE")]
     pub termination_log: Option<PathBuf>,
 }
 
-/// Refuses a memory limit below the minimum that a run needs.
-pub(crate) fn enough(memory: Option<Size>) -> Result<(), Failure> {
-    let Some(memory) = memory.filter(|memory| *memory < LEAST_MEMORY) else { return Ok(()) };
-    let what = format!("--memory {memory} is under the least, {LEAST_MEMORY}");
-    Err(Failure::new(Exit::Usage, what).remedy("leave it out, or give more"))
+/// Refuses a memory limit below the minimum of a run.
+pub(crate) fn check_memory(memory: Option<Size>) -> Result<(), Failure> {
+    let Some(memory) = memory.filter(|memory| *memory < MIN_MEMORY) else { return Ok(()) };
+    let what = format!("--memory {memory} is less than the minimum, {MIN_MEMORY}");
+    Err(Failure::new(Exit::Usage, what).remedy("omit it, or give at least the minimum"))
 }
 
 /// The option for the output format.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct OutputArgs {
-    /// How it is written, on standard output
+    /// The format on standard output
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub output: Format,
+    pub output: OutputFormat,
 }
 
 /// Sets the help of `--output` for verbs that write line by line. A long list is streamed, never held as
 /// one document.
 pub(crate) fn line_by_line(output: clap::Arg) -> clap::Arg {
     output.hide_possible_values(true).help(
-        "How it is written, on standard output: table for people, json with one object a line, yaml \
-         with one document for each",
+        "The format on standard output: table for people, json with one object a line, yaml with one \
+         document for each",
     )
 }
 
@@ -122,19 +125,19 @@ pub(crate) fn line_by_line(output: clap::Arg) -> clap::Arg {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Keys")]
 pub struct ReaderArgs {
-    /// A private key that opens the backup: an age identity or an SSH key; repeatable
+    /// A private key of an owner: an age identity or an SSH key; repeatable
     #[arg(long, value_name = "FILE")]
     pub identity: Vec<PathBuf>,
-    /// The pinned writers: kbak.pub, made by init
+    /// The trusted signers: kbak.pub, written by init
     #[arg(long, value_name = "FILE")]
     pub signer: Option<PathBuf>,
-    /// The identity's passphrase is the first line of this file; /dev/fd/3 works
+    /// Read the identity's passphrase from the first line of this file, such as /dev/fd/3
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Only this plan's snapshots: its id, or as much of it as tells it apart
+    /// Only snapshots of this plan: its id, or a unique prefix of it
     #[arg(long, value_name = "ID")]
     pub plan_id: Option<String>,
-    /// Only this writer's snapshots: its id, or as much of it as tells it apart
+    /// Only snapshots of this writer: its id, or a unique prefix of it
     #[arg(long, value_name = "ID")]
     pub writer: Option<String>,
 }
@@ -142,10 +145,8 @@ pub struct ReaderArgs {
 /// Arguments of every verb that reads a repository.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ReadArgs {
-    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Options for identities, pinned signers and filters.
     #[command(flatten)]
     pub reader: ReaderArgs,
 }

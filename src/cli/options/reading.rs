@@ -4,70 +4,78 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
+use super::key_files::{read_identities, read_required_pin};
+use super::{ReadArgs, ReaderArgs, store};
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::keyring::{identities, required_pin};
-use crate::cli::options::store;
-use crate::cli::options::{ReadArgs, ReaderArgs};
 use crate::cli::shell::console::Console;
+use crate::cli::shell::signals::until_signalled;
 use crate::format::body::{Item, Stream};
 use crate::format::name::Name;
 use crate::keys::Identity;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Reporter;
 use crate::repository::chain::Snapshot;
-use crate::repository::read::open::{PlanView, View, Which};
+use crate::repository::read::reader::{RepositoryReader, SnapshotSelector, StoredPlan};
 use crate::repository::read::snapshot::OpenSnapshot;
 use crate::restore::streams::member;
 use crate::runtime::Runtime;
 
 /// The default limit for decrypted packs that readers hold in memory, in bytes.
-pub(crate) const MEMORY: u64 = 64 << 20;
+pub(crate) const READER_MEMORY: u64 = 64 << 20;
 
 /// Opens the repository. Only objects that pinned signers signed count.
-pub(crate) async fn view(from: &ReadArgs, reporter: &Reporter) -> Result<View, Failure> {
-    let signers = required_pin(from.reader.signer.as_deref())?.signers;
+pub(crate) async fn open_repository(
+    from: &ReadArgs,
+    reporter: &Reporter,
+) -> Result<RepositoryReader, Failure> {
+    let signers = read_required_pin(from.reader.signer.as_deref())?.signers;
     let runtime = Runtime::real();
-    let options = store::options(&store::without_plan(&from.store)?, None, false);
-    let store = store::store(&options, &runtime, reporter).await?;
-    Ok(View { store, signers: Arc::new(signers), runtime, reporter: reporter.clone() })
+    let repository = store::repository_argument(&from.store)?;
+    let store = store::open_store(&repository, None, false, &runtime, reporter).await?;
+    Ok(RepositoryReader { store, signers: Arc::new(signers), runtime, reporter: reporter.clone() })
 }
 
 /// Returns the selector of a snapshot, with the filters by writer and plan.
-pub(crate) fn which(reader: &ReaderArgs, snapshot: &str) -> Which {
-    Which { snapshot: snapshot.to_owned(), writer: reader.writer.clone(), plan: reader.plan_id.clone() }
+pub(crate) fn snapshot_selector(reader: &ReaderArgs, snapshot: &str) -> SnapshotSelector {
+    SnapshotSelector {
+        snapshot: snapshot.to_owned(),
+        writer: reader.writer.clone(),
+        plan: reader.plan_id.clone(),
+    }
 }
 
 /// A snapshot that the identities opened, with its repository.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedSnapshot {
     /// The repository.
-    pub(crate) view: View,
+    pub(crate) view: RepositoryReader,
     /// The decrypted snapshot.
     pub(crate) snapshot: OpenSnapshot,
 }
 
 /// Reads the identities. Callers do this before they open the store, so that the passphrase prompt does
 /// not wait for the network.
-pub(crate) fn keys(reader: &ReaderArgs) -> Result<Vec<Arc<Identity>>, Failure> {
+pub(crate) fn required_identities(reader: &ReaderArgs) -> Result<Vec<Arc<Identity>>, Failure> {
     if reader.identity.is_empty() {
         return Err(Failure::new(Exit::Usage, "no identity is given: names and contents are encrypted")
             .remedy("give an owner's private key with --identity owner.key"));
     }
-    Ok(identities(reader)?.0)
+    Ok(read_identities(&reader.identity, reader.passphrase_file.as_deref())?.0)
 }
 
 /// Selects and opens a snapshot.
-pub(crate) async fn open(
+pub(crate) async fn open_snapshot(
     from: &ReadArgs,
     snapshot: &str,
     identities: &[Arc<Identity>],
     memory: u64,
     reporter: &Reporter,
-) -> Result<Opened, Failure> {
-    let view = view(from, reporter).await?;
-    let (plan, snapshot): (PlanView, Snapshot) = view.select(&which(&from.reader, snapshot)).await?;
+) -> Result<OpenedSnapshot, Failure> {
+    let view = open_repository(from, reporter).await?;
+    let (plan, snapshot): (StoredPlan, Snapshot) =
+        view.select(&snapshot_selector(&from.reader, snapshot)).await?;
     let snapshot = view.open(&plan, &snapshot, identities, memory).await?;
-    Ok(Opened { view, snapshot })
+    Ok(OpenedSnapshot { view, snapshot })
 }
 
 /// Opens a snapshot and runs `work` with it, for verbs that show no progress.
@@ -75,24 +83,24 @@ pub(crate) fn with_snapshot<T, F: Future<Output = Result<T, Failure>>>(
     from: &ReadArgs,
     snapshot: &str,
     console: &Console,
-    work: impl FnOnce(Opened) -> F,
+    work: impl FnOnce(OpenedSnapshot) -> F,
 ) -> Result<T, Failure> {
-    let identities = keys(&from.reader)?;
+    let identities = required_identities(&from.reader)?;
     let reporter = console.reporter();
-    crate::cli::shell::signals::until_signalled(async {
-        work(open(from, snapshot, &identities, MEMORY, &reporter).await?).await
+    until_signalled(async {
+        work(open_snapshot(from, snapshot, &identities, READER_MEMORY, &reporter).await?).await
     })
 }
 
 /// Returns an item by its name. The error suggests a similar name, or lists the names that exist.
-pub(crate) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Item, Failure> {
+pub(crate) fn find_item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Item, Failure> {
     let items = &snapshot.body().items;
     items.iter().find(|item| item.name == name).ok_or_else(|| {
         let names: Vec<&str> = items.iter().map(|item| item.name.as_str()).collect();
         let seq = snapshot.snapshot().envelope().seq;
         let remedy = match crate::plan::suggest(name, names.iter().copied()) {
             Some(near) => format!("did you mean {near}?"),
-            None => format!("there are: {}", names.join(", ")),
+            None => format!("its items are: {}", names.join(", ")),
         };
         Failure::new(Exit::Usage, format!("snapshot {seq:06} has no item {name}")).remedy(remedy)
     })
@@ -101,7 +109,7 @@ pub(crate) fn item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Ite
 /// Parses `ITEM[:REST]` into an item, and a stream or a path in it. Only names of folders can contain a
 /// colon, so that the longest matching name is taken. A folder's item may be named by its path alone, as
 /// shells complete it.
-pub(crate) fn split<'a>(
+pub(crate) fn parse_place<'a>(
     snapshot: &'a OpenSnapshot,
     text: &'a OsStr,
 ) -> Result<(&'a Item, &'a [u8]), Failure> {
@@ -124,7 +132,7 @@ pub(crate) fn split<'a>(
         Some(found) => Ok(found),
         None => {
             let name = text.split(|&byte| byte == b':').next().unwrap_or(text);
-            Ok((item(snapshot, &String::from_utf8_lossy(name))?, &b""[..]))
+            Ok((find_item(snapshot, &String::from_utf8_lossy(name))?, &b""[..]))
         }
     }
 }
@@ -132,11 +140,11 @@ pub(crate) fn split<'a>(
 /// Returns the stream that `rest` begins with, and the path after it: `apps/v1/deployments/ns/x` is the
 /// stream `apps/v1/deployments` and the member `ns/x`. A folder has one stream, so that all of `rest` is
 /// the path.
-pub(crate) fn stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Stream, &'a [u8]), Failure> {
+pub(crate) fn find_stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Stream, &'a [u8]), Failure> {
     if let [only] = item.streams.as_slice()
         && only.format == "tar"
     {
-        return Ok((only, within(rest)));
+        return Ok((only, trim_slashes(rest)));
     }
     let fits = |stream: &&Stream| {
         let after = rest.strip_prefix(stream.name.as_bytes());
@@ -152,15 +160,15 @@ pub(crate) fn stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Stream, 
         };
         let remedy = match crate::plan::suggest(&rest, names.iter().copied()) {
             Some(near) => format!("did you mean {}:{near}?", item.name),
-            None => format!("say which, as in {}:{}", item.name, names.first().unwrap_or(&"…")),
+            None => format!("name one, as in {}:{}", item.name, names.first().unwrap_or(&"…")),
         };
         return Err(Failure::new(Exit::Usage, what).remedy(remedy));
     };
-    Ok((stream, within(&rest[stream.name.len()..])))
+    Ok((stream, trim_slashes(&rest[stream.name.len()..])))
 }
 
 /// Strips the slashes at both ends: paths of members have none.
-fn within(mut path: &[u8]) -> &[u8] {
+fn trim_slashes(mut path: &[u8]) -> &[u8] {
     while let Some(rest) = path.strip_prefix(b"/").or_else(|| path.strip_suffix(b"/")) {
         path = rest;
     }
@@ -169,8 +177,8 @@ fn within(mut path: &[u8]) -> &[u8] {
 
 /// Resolves a path from the command line. Escapes are decoded as kbak prints them, unless only the
 /// undecoded bytes name a member.
-pub(crate) async fn spelled(reader: &StreamReader, path: &[u8]) -> Result<Name, Failure> {
-    let path = Name::from(within(path));
+pub(crate) async fn resolve_path(reader: &StreamReader, path: &[u8]) -> Result<Name, Failure> {
+    let path = Name::from(trim_slashes(path));
     match path.unescaped() {
         Some(meant) if member(reader, &meant).await?.is_some() => Ok(meant),
         Some(meant) if member(reader, &path).await?.is_none() => Ok(meant),

@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::StoreArgs;
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::StoreArgs;
 use crate::keys::recovery_sheet::RepositoryLocation;
-use crate::plan::{Rate, Repository};
+use crate::plan::{Rate, RepositorySpec};
 use crate::report::event::Reporter;
 use crate::runtime::Runtime;
 use crate::store::Store;
-use crate::store::open::{StoreOptions, open};
+use crate::store::open::open;
+use crate::store::options::StoreOptions;
 
 /// Returns the options of a repository's store; `create` makes a missing folder, never a bucket.
-pub(crate) fn options(repository: &Repository, upload: Option<Rate>, create: bool) -> StoreOptions {
+pub(crate) fn store_options(repository: &RepositorySpec, upload: Option<Rate>, create: bool) -> StoreOptions {
     let mut options = StoreOptions::new(repository.url.clone())
         .upload_limit(upload.and_then(|rate| std::num::NonZeroU64::new(rate.per_second())));
     options.endpoint.clone_from(&repository.endpoint);
@@ -26,25 +27,27 @@ pub(crate) fn options(repository: &Repository, upload: Option<Rate>, create: boo
 }
 
 /// Returns the repository that the arguments name, for verbs without a plan.
-pub(crate) fn without_plan(args: &StoreArgs) -> Result<Repository, Failure> {
+pub(crate) fn repository_argument(args: &StoreArgs) -> Result<RepositorySpec, Failure> {
     if args.repo.is_none() {
-        return Err(Failure::new(Exit::Usage, "no repository is named")
+        return Err(Failure::new(Exit::Usage, "no repository is given")
             .remedy("give --repo s3://bucket/prefix or --repo file:///folder"));
     }
-    Ok(args.over(Repository::default()))
+    Ok(args.apply_to(RepositorySpec::default()))
 }
 
-/// Opens the store.
-pub(crate) async fn store(
-    options: &StoreOptions,
+/// Opens a repository's store, with the options of [`store_options`].
+pub(crate) async fn open_store(
+    repository: &RepositorySpec,
+    upload: Option<Rate>,
+    create: bool,
     runtime: &Runtime,
     reporter: &Reporter,
 ) -> Result<Arc<dyn Store>, Failure> {
-    open(options, runtime, reporter).await.map_err(Failure::from)
+    Ok(open(&store_options(repository, upload, create), runtime, reporter).await?)
 }
 
 /// Returns the repository's location for the recovery sheet.
-pub(crate) fn whereabouts(repository: &Repository) -> RepositoryLocation {
+pub(crate) fn repository_location(repository: &RepositorySpec) -> RepositoryLocation {
     RepositoryLocation {
         url: repository.url.clone(),
         endpoint: repository.endpoint.clone(),
@@ -55,9 +58,9 @@ pub(crate) fn whereabouts(repository: &Repository) -> RepositoryLocation {
 
 /// The folders of a file store that do not exist yet. On drop, those that were created and are empty are
 /// removed, so that a failure leaves no folder behind.
-pub(crate) struct Fresh(Vec<PathBuf>);
+pub(crate) struct NewFolders(Vec<PathBuf>);
 
-impl Fresh {
+impl NewFolders {
     /// Lists the missing folders of the store at `url`. Call this before the store is opened.
     pub(crate) fn of(url: &str) -> Self {
         let folder = url.strip_prefix("file://").map(Path::new);
@@ -71,7 +74,7 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
+impl Drop for NewFolders {
     fn drop(&mut self) {
         // The deepest comes first; the first that is not empty or was never created ends the loop.
         for folder in &self.0 {

@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::shell::progress::permille;
-use crate::cli::shell::style::{Style, padded};
+use super::progress::permille;
+use super::style::{Style, padded};
 use crate::report::event::Reading;
 use crate::report::text::plain;
 
@@ -13,15 +13,15 @@ use crate::report::text::plain;
 pub(crate) struct Bars {
     all: MultiProgress,
     items: Mutex<Vec<ProgressBar>>,
-    under: ProgressBar,
+    footer_bar: ProgressBar,
     phase: Mutex<Option<&'static str>>,
-    known: ProgressStyle,
-    unknown: ProgressStyle,
+    bar_style: ProgressStyle,
+    spinner_style: ProgressStyle,
 }
 
 /// The minimum and maximum width of the items' names, in columns.
-const LEAST_NAME: usize = 11;
-const MOST_NAME: usize = 40;
+const MIN_NAME_WIDTH: usize = 11;
+const MAX_NAME_WIDTH: usize = 40;
 
 impl Bars {
     pub(crate) fn new(style: Style) -> Self {
@@ -33,29 +33,29 @@ impl Bars {
         let template = |text: &str, plain: fn() -> ProgressStyle| {
             ProgressStyle::with_template(text).unwrap_or_else(|_| plain()).progress_chars("█▉▊▋▌▍▎▏·")
         };
-        let known = template(&format!("{{prefix}} {bar} {{wide_msg}}"), ProgressStyle::default_bar);
-        let unknown =
+        let bar_style = template(&format!("{{prefix}} {bar} {{wide_msg}}"), ProgressStyle::default_bar);
+        let spinner_style =
             template(&format!("{{prefix}} {spin:<20} {{wide_msg}}"), ProgressStyle::default_spinner);
-        let under = all.add(ProgressBar::new_spinner());
-        under.set_style(template("{spinner} {wide_msg}", ProgressStyle::default_spinner));
-        Self { all, items: Mutex::default(), under, phase: Mutex::default(), known, unknown }
+        let footer_bar = all.add(ProgressBar::new_spinner());
+        footer_bar.set_style(template("{spinner} {wide_msg}", ProgressStyle::default_spinner));
+        Self { all, items: Mutex::default(), footer_bar, phase: Mutex::default(), bar_style, spinner_style }
     }
 
     /// Draws item `number`, at first use inserted above the last line. Names are padded to `columns`.
-    pub(crate) fn item(&self, number: usize, name: &str, columns: usize, reading: &Reading, text: &str) {
+    pub(crate) fn draw_item(&self, number: usize, name: &str, columns: usize, reading: &Reading, text: &str) {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         while items.len() <= number {
-            let bar = self.all.insert_before(&self.under, ProgressBar::new(1000));
-            bar.set_style(self.unknown.clone());
+            let bar = self.all.insert_before(&self.footer_bar, ProgressBar::new(1000));
+            bar.set_style(self.spinner_style.clone());
             items.push(bar);
         }
         let bar = &items[number];
-        bar.set_prefix(padded(&plain(name), columns.clamp(LEAST_NAME, MOST_NAME)));
+        bar.set_prefix(padded(&plain(name), columns.clamp(MIN_NAME_WIDTH, MAX_NAME_WIDTH)));
         bar.set_message(text.to_owned());
         let share = if reading.ended { Some(1000) } else { permille(reading) };
         match share {
             Some(share) => {
-                bar.set_style(self.known.clone());
+                bar.set_style(self.bar_style.clone());
                 bar.set_position(share);
             }
             None => bar.tick(),
@@ -66,27 +66,27 @@ impl Bars {
     }
 
     /// Draws the line below the items: phase and `text`. `last` ends all bars and clears the line.
-    pub(crate) fn footer(&self, text: &str, last: bool) {
+    pub(crate) fn draw_footer(&self, text: &str, last: bool) {
         let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         if last {
             for bar in self.items.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 bar.abandon();
             }
-            self.under.finish_and_clear();
+            self.footer_bar.finish_and_clear();
             return;
         }
         let parts: Vec<&str> = phase.into_iter().chain([text]).filter(|part| !part.is_empty()).collect();
-        self.under.set_message(parts.join(" · "));
-        self.under.tick();
+        self.footer_bar.set_message(parts.join(" · "));
+        self.footer_bar.tick();
     }
 
     /// Sets the current phase of the run, beside its items.
-    pub(crate) fn phase(&self, name: Option<&'static str>) {
+    pub(crate) fn set_phase(&self, name: Option<&'static str>) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = name;
     }
 
     /// Prints a line above the bars, which stays.
-    pub(crate) fn above(&self, line: &str) {
+    pub(crate) fn print_above(&self, line: &str) {
         let _ = self.all.println(line);
     }
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::shell::bars::Bars;
-use crate::cli::shell::progress::{Speed, footer, line, measured, time_left};
-use crate::cli::shell::retries::Retries;
-use crate::cli::shell::style::{Style, width};
+use super::bars::Bars;
+use super::progress::{Speed, footer, line, speed_figure, time_left};
+use super::retry_throttle::RetryThrottle;
+use super::style::{Style, width};
 use crate::report::event::{Event, Meter, Observer, Reading, Reporter, json_line};
 use crate::report::memory::resident;
 use crate::report::recorder::Recorder;
@@ -20,7 +20,7 @@ use crate::report::text::{plain, plural};
 
 /// The form in which a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum DisplayMode {
     /// Progress bars, for a terminal.
     Bars,
     /// A line at increasing intervals, for a log.
@@ -35,7 +35,7 @@ pub enum Mode {
 #[derive(Debug, Clone, Copy)]
 pub struct DisplayOptions {
     /// The form.
-    pub mode: Mode,
+    pub mode: DisplayMode,
     /// Colour and width.
     pub style: Style,
     /// The memory limit of the run, in bytes.
@@ -43,11 +43,11 @@ pub struct DisplayOptions {
 }
 
 /// The name of the display's thread.
-pub const THREAD: &str = "display";
+pub const DISPLAY_THREAD: &str = "display";
 
 /// A running display, on a thread of its own.
 pub struct Display {
-    shared: Arc<Shared>,
+    shared: Arc<DisplayState>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -57,14 +57,14 @@ impl std::fmt::Debug for Display {
     }
 }
 
-struct Shared {
+struct DisplayState {
     options: DisplayOptions,
     out: Mutex<Box<dyn Write + Send>>,
     bars: Option<Bars>,
     reporter: Reporter,
     recorder: Arc<Recorder>,
-    retries: Mutex<Retries>,
-    over: Mutex<bool>,
+    retries: Mutex<RetryThrottle>,
+    is_over: Mutex<bool>,
     wake: Condvar,
     began: Instant,
 }
@@ -72,7 +72,7 @@ struct Shared {
 /// Records events, also before the display exists, so that none is lost.
 struct EventSink {
     recorder: Arc<Recorder>,
-    shown: Mutex<Option<std::sync::Weak<Shared>>>,
+    shown: Mutex<Option<std::sync::Weak<DisplayState>>>,
 }
 
 impl Observer for EventSink {
@@ -94,23 +94,23 @@ impl Display {
     #[must_use]
     pub fn start(options: DisplayOptions, out: Box<dyn Write + Send>) -> Self {
         let recorder = Arc::new(Recorder::default());
-        let ears = Arc::new(EventSink { recorder: recorder.clone(), shown: Mutex::new(None) });
-        let reporter = Reporter::new(ears.clone());
-        let shared = Arc::new(Shared {
+        let sink = Arc::new(EventSink { recorder: recorder.clone(), shown: Mutex::new(None) });
+        let reporter = Reporter::new(sink.clone());
+        let shared = Arc::new(DisplayState {
             options,
             out: Mutex::new(out),
-            bars: (options.mode == Mode::Bars).then(|| Bars::new(options.style)),
+            bars: (options.mode == DisplayMode::Bars).then(|| Bars::new(options.style)),
             reporter,
             recorder,
             retries: Mutex::default(),
-            over: Mutex::new(false),
+            is_over: Mutex::new(false),
             wake: Condvar::new(),
             began: Instant::now(),
         });
-        *lock(&ears.shown) = Some(Arc::downgrade(&shared));
-        let thread = (options.mode != Mode::None).then(|| {
+        *lock(&sink.shown) = Some(Arc::downgrade(&shared));
+        let thread = (options.mode != DisplayMode::None).then(|| {
             let shared = shared.clone();
-            std::thread::Builder::new().name(THREAD.into()).spawn(move || shared.run()).ok()
+            std::thread::Builder::new().name(DISPLAY_THREAD.into()).spawn(move || shared.run()).ok()
         });
         Self { shared, thread: thread.flatten() }
     }
@@ -129,7 +129,7 @@ impl Display {
     }
 
     fn stop(&mut self) {
-        *lock(&self.shared.over) = true;
+        *lock(&self.shared.is_over) = true;
         self.shared.wake.notify_all();
         if let Some(thread) = self.thread.take() {
             // A display that panicked must not end the run; its panic was already reported.
@@ -144,23 +144,23 @@ impl Drop for Display {
     }
 }
 
-impl Shared {
+impl DisplayState {
     fn run(&self) {
-        let mut watched: Vec<Watched> = Vec::new();
-        let mut pause = Pause::new(self.options.mode);
+        let mut watched: Vec<WatchedMeter> = Vec::new();
+        let mut pause = UpdateInterval::new(self.options.mode);
         loop {
-            let over = lock(&self.over);
-            let (over, _) = self
+            let is_over = lock(&self.is_over);
+            let (is_over, _) = self
                 .wake
-                .wait_timeout_while(over, pause.next(), |over| !*over)
+                .wait_timeout_while(is_over, pause.next(), |is_over| !*is_over)
                 .unwrap_or_else(PoisonError::into_inner);
-            let last = *over;
-            drop(over);
+            let last = *is_over;
+            drop(is_over);
             let at = self.began.elapsed();
             for meter in self.reporter.meters().into_iter().skip(watched.len()) {
-                watched.push(Watched::new(meter));
+                watched.push(WatchedMeter::new(meter));
             }
-            watched.iter_mut().for_each(|one| one.look(at));
+            watched.iter_mut().for_each(|one| one.sample(at));
             self.draw(&watched, last);
             if last {
                 return;
@@ -168,91 +168,91 @@ impl Shared {
         }
     }
 
-    fn draw(&self, watched: &[Watched], last: bool) {
+    fn draw(&self, watched: &[WatchedMeter], last: bool) {
         let stored = self.reporter.stored_so_far();
         let memory = resident().map(|resident| resident.now);
         let under = footer(stored, memory, self.options.memory);
         match self.options.mode {
-            Mode::Bars => {
+            DisplayMode::Bars => {
                 let Some(bars) = &self.bars else { return };
                 let columns = watched.iter().map(|one| width(&plain(&one.meter.item))).max().unwrap_or(0);
                 for (number, one) in watched.iter().enumerate() {
-                    bars.item(number, &one.meter.item, columns, &one.reading, &one.text());
+                    bars.draw_item(number, &one.meter.item, columns, &one.reading, &one.text());
                 }
-                bars.footer(&under, last);
+                bars.draw_footer(&under, last);
             }
             // The summary shows the end of a run.
-            Mode::Plain if !last => {
+            DisplayMode::Plain if !last => {
                 for one in
                     watched.iter().filter(|one| !one.reading.ended && one.reading != Reading::default())
                 {
-                    self.say(&format!("{}  {}", plain(&one.meter.item), one.text()));
+                    self.write_line(&format!("{}  {}", plain(&one.meter.item), one.text()));
                 }
                 if !under.is_empty() {
-                    self.say(&under);
+                    self.write_line(&under);
                 }
             }
-            Mode::Json => self.json(&Figures {
+            DisplayMode::Json => self.write_json(&ProgressEvent {
                 event: "progress",
-                items: watched.iter().map(Watched::figures).collect(),
+                items: watched.iter().map(WatchedMeter::figures).collect(),
                 stored_bytes: stored.0,
                 stored_packs: stored.1,
                 memory,
             }),
-            Mode::Plain | Mode::None => {}
+            DisplayMode::Plain | DisplayMode::None => {}
         }
     }
 
     fn show(&self, event: &Event) {
         match self.options.mode {
-            Mode::None => {}
-            Mode::Json => self.json(event),
-            Mode::Bars => {
+            DisplayMode::None => {}
+            DisplayMode::Json => self.write_json(event),
+            DisplayMode::Bars => {
                 let Some(bars) = &self.bars else { return };
                 match event {
-                    Event::Phase { name } => bars.phase(Some(name)),
-                    Event::ItemStarted { .. } => bars.phase(None),
+                    Event::Phase { name } => bars.set_phase(Some(name)),
+                    Event::ItemStarted { .. } => bars.set_phase(None),
                     Event::Warning { .. } | Event::Retry { .. } => {
-                        if let Some(line) = self.told(event) {
-                            bars.above(&line);
+                        if let Some(line) = self.event_line(event) {
+                            bars.print_above(&line);
                         }
                     }
                     Event::ItemFinished { .. } => {}
                 }
             }
-            Mode::Plain => {
-                if let Some(line) = self.told(event) {
-                    self.say(&line);
+            DisplayMode::Plain => {
+                if let Some(line) = self.event_line(event) {
+                    self.write_line(&line);
                 }
             }
         }
     }
 
     /// Formats an event for people; `None` if it is not shown.
-    fn told(&self, event: &Event) -> Option<String> {
-        let line = told(event, self.options.style);
+    fn event_line(&self, event: &Event) -> Option<String> {
+        let line = render_event(event, self.options.style);
         if !matches!(event, Event::Retry { .. }) {
             return Some(line);
         }
-        match lock(&self.retries).hear(Instant::now())? {
+        match lock(&self.retries).admit(Instant::now())? {
             0 => Some(line),
             silent => Some(format!("{line}; {} before it", plural(silent, "retry", "retries"))),
         }
     }
 
-    fn say(&self, line: &str) {
+    fn write_line(&self, line: &str) {
         let time = Timestamp::now().strftime("%H:%M:%SZ");
         // A failed write is ignored: there is nowhere to report it.
         let _ = writeln!(lock(&self.out), "{time} {line}");
     }
 
-    fn json<T: Serialize>(&self, value: &T) {
+    fn write_json<T: Serialize>(&self, value: &T) {
         let _ = writeln!(lock(&self.out), "{}", json_line(value));
     }
 }
 
 /// Formats an event as a line; foreign names cannot steer the terminal.
-fn told(event: &Event, style: Style) -> String {
+fn render_event(event: &Event, style: Style) -> String {
     match event {
         Event::Phase { name } => format!("{name} …"),
         Event::ItemStarted { item } => format!("{} begins", plain(item)),
@@ -275,16 +275,16 @@ fn told(event: &Event, style: Style) -> String {
 }
 
 #[derive(Serialize)]
-struct Figures<'a> {
+struct ProgressEvent<'a> {
     event: &'static str,
-    items: Vec<ItemFigures<'a>>,
+    items: Vec<ItemProgress<'a>>,
     stored_bytes: u64,
     stored_packs: u64,
     memory: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct ItemFigures<'a> {
+struct ItemProgress<'a> {
     item: &'a str,
     unit: &'static str,
     #[serde(flatten)]
@@ -293,25 +293,25 @@ struct ItemFigures<'a> {
 }
 
 /// A meter and its speeds.
-struct Watched {
+struct WatchedMeter {
     meter: Arc<Meter>,
     reading: Reading,
     bytes: Speed,
     pace: Speed,
 }
 
-impl Watched {
+impl WatchedMeter {
     fn new(meter: Arc<Meter>) -> Self {
         Self { meter, reading: Reading::default(), bytes: Speed::default(), pace: Speed::default() }
     }
 
-    fn look(&mut self, at: Duration) {
+    fn sample(&mut self, at: Duration) {
         if self.reading.ended {
             return;
         }
         self.reading = self.meter.read();
         self.bytes.sample(at, self.reading.bytes);
-        self.pace.sample(at, measured(&self.reading));
+        self.pace.sample(at, speed_figure(&self.reading));
     }
 
     fn left(&self) -> Option<Duration> {
@@ -322,8 +322,8 @@ impl Watched {
         line(&self.reading, self.meter.unit, self.bytes.per_second().filter(|speed| *speed > 0), self.left())
     }
 
-    fn figures(&self) -> ItemFigures<'_> {
-        ItemFigures {
+    fn figures(&self) -> ItemProgress<'_> {
+        ItemProgress {
             item: &self.meter.item,
             unit: self.meter.unit,
             reading: self.reading,
@@ -334,22 +334,22 @@ impl Watched {
 
 /// The time until the next update: constant on a terminal; in a log short at first, then longer, so that a
 /// short run shows life and a long one does not fill the log.
-struct Pause {
-    mode: Mode,
-    looks: u32,
+struct UpdateInterval {
+    mode: DisplayMode,
+    updates: u32,
 }
 
-impl Pause {
-    fn new(mode: Mode) -> Self {
-        Self { mode, looks: 0 }
+impl UpdateInterval {
+    fn new(mode: DisplayMode) -> Self {
+        Self { mode, updates: 0 }
     }
 
     fn next(&mut self) -> Duration {
-        self.looks += 1;
+        self.updates += 1;
         match self.mode {
-            Mode::Bars => Duration::from_millis(100),
-            Mode::Json => Duration::from_secs(1),
-            Mode::Plain | Mode::None => Duration::from_secs(match self.looks {
+            DisplayMode::Bars => Duration::from_millis(100),
+            DisplayMode::Json => Duration::from_secs(1),
+            DisplayMode::Plain | DisplayMode::None => Duration::from_secs(match self.updates {
                 1 => 2,
                 2..=12 => 10,
                 13..=60 => 30,

@@ -1,27 +1,11 @@
-//! Keeps secrets and plaintext out of arguments, panic messages, core dumps and logs.
+//! Keeps secrets and plaintext out of arguments, panic messages and core dumps.
 
 use std::ffi::OsString;
 
-use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-
 use crate::cli::failure::{Exit, Failure};
 
-/// The log level of libraries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// Errors only.
-    Error,
-    /// Warnings too.
-    Warn,
-    /// What happens.
-    Info,
-    /// In detail.
-    Debug,
-}
-
 /// Reports a panic as a bug with its location, and exits. Its message is left out: it may quote data.
-pub(crate) fn panics() {
+pub(crate) fn hide_panic_messages() {
     std::panic::set_hook(Box::new(|info| {
         use std::io::Write as _;
         let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
@@ -34,14 +18,14 @@ pub(crate) fn panics() {
             env!("CARGO_PKG_VERSION")
         );
         // A panic of the display thread must not end the backup.
-        if std::thread::current().name() != Some(crate::cli::shell::display::THREAD) {
+        if std::thread::current().name() != Some(super::display::DISPLAY_THREAD) {
             std::process::exit(1);
         }
     }));
 }
 
 /// Refuses arguments that hold a private key: other processes can see them, and errors quote them.
-pub(crate) fn private_keys(arguments: &[OsString]) -> Result<(), Failure> {
+pub(crate) fn refuse_private_keys(arguments: &[OsString]) -> Result<(), Failure> {
     let signs = ["AGE-SECRET-KEY-1", "PRIVATE KEY-----"];
     let private = |text: &OsString| {
         let text = text.to_string_lossy().to_uppercase();
@@ -55,34 +39,14 @@ pub(crate) fn private_keys(arguments: &[OsString]) -> Result<(), Failure> {
         None => "an argument is a private key".to_owned(),
     };
     Err(Failure::new(Exit::Usage, what).remedy(
-        "give the public key, or the file that holds this one; it stands in the shell's history and the \
-         process list now: make another",
+        "give the public key, or the file of the private one; this key is now in the shell's history and the \
+         process list: create another",
     ))
 }
 
 /// Disables core dumps, which would write keys and plaintext to a disk.
-pub(crate) fn core_dumps() {
+pub(crate) fn disable_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     // Lowering a limit cannot fail, and there would be no better action.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-}
-
-/// Sends the logs of libraries to standard error, without the levels that would show bodies:
-/// `kube_client` logs whole responses on a decode error, HTTP and signing crates log headers.
-pub(crate) fn logging(level: LogLevel, colour: bool) {
-    // kbak itself reports failures, with object and remedy: libraries log only if `info` or `debug` is
-    // asked for. kube_client logs bodies even in its warnings.
-    let filter = EnvFilter::new(match level {
-        LogLevel::Error | LogLevel::Warn => "off",
-        LogLevel::Info => {
-            "info,kube_client=error,kube_client::client::builder=off,aws_config=warn,aws_sigv4=off"
-        }
-        LogLevel::Debug => {
-            "debug,kube_client::client=error,kube_client::client::builder=off,kube_client=warn,aws_sigv4=warn,\
-             aws_smithy_runtime=info,aws_smithy_runtime_api=info,aws_config=info,hyper=info,hyper_util=info,\
-             rustls=warn,h2=info"
-        }
-    });
-    let to_stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colour);
-    let _ = to_stderr.with_env_filter(filter).try_init();
 }

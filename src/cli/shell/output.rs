@@ -13,44 +13,35 @@ use crate::report::text::plain;
 
 /// The format of lists and reports on standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
+pub enum OutputFormat {
+    /// A table
     #[default]
     Table,
-    /// One JSON document.
+    /// One JSON document
     Json,
-    /// One YAML document.
+    /// One YAML document
     Yaml,
 }
 
 /// Writes to standard output through a buffer, and flushes it.
-///
-/// # Errors
-/// As [`written`].
-pub(crate) fn data(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+pub(crate) fn write(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    written(write(&mut out).and_then(|()| out.flush()))
+    check_write(write(&mut out).and_then(|()| out.flush()))
 }
 
 /// Handles the result of a write to standard output. If the reader has closed the pipe, as `| head` does,
 /// the program ends at once with exit code 0.
-///
-/// # Errors
-/// If the write failed for another reason.
-pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
+pub(crate) fn check_write(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::new(Exit::Partial, "standard output took only a part").because(error)),
+        Err(error) => Err(Failure::new(Exit::Partial, "standard output accepted only a part").because(error)),
     }
 }
 
-/// Checks that standard output was open at the program's start, for verbs that produce only data. The
-/// runtime replaces a closed one by `/dev/null`, opened for reading too.
-///
-/// # Errors
-/// With `exit` if it was closed.
-pub(crate) fn open(exit: Exit) -> Result<(), Failure> {
+/// Fails with `exit` if standard output was closed at the program's start, for verbs that produce only
+/// data. The runtime replaces a closed one by `/dev/null`, opened for reading too.
+pub(crate) fn require_open(exit: Exit) -> Result<(), Failure> {
     use std::os::unix::fs::MetadataExt as _;
     let out = io::stdout();
     let both = rustix::fs::fcntl_getfl(&out).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR));
@@ -59,62 +50,52 @@ pub(crate) fn open(exit: Exit) -> Result<(), Failure> {
     if !both || !is_null {
         return Ok(());
     }
-    Err(Failure::new(exit, "standard output is closed, and what this verb gives goes there")
-        .remedy("send it to a file or a pipe; > /dev/null if nobody wants it"))
+    Err(Failure::new(exit, "standard output is closed, and this verb writes to it")
+        .remedy("redirect it to a file or a pipe; > /dev/null discards it"))
 }
 
 /// Writes text to standard output.
-///
-/// # Errors
-/// As [`data`].
-pub(crate) fn text(text: &str) -> Result<(), Failure> {
-    data(|out| out.write_all(text.as_bytes()))
+pub(crate) fn write_text(text: &str) -> Result<(), Failure> {
+    write(|out| out.write_all(text.as_bytes()))
 }
 
 /// Writes a value as JSON or YAML.
-///
-/// # Errors
-/// As [`data`].
-pub(crate) fn value<T: Serialize>(value: &T, format: Format) -> Result<(), Failure> {
-    let bug = |error: String| Failure::new(Exit::Bug, "the report cannot be written").because(error);
+pub(crate) fn write_value<T: Serialize>(value: &T, format: OutputFormat) -> Result<(), Failure> {
     let shown = match format {
-        Format::Yaml => serde_saphyr::to_string(value).map_err(|error| bug(error.to_string()))?,
-        Format::Json | Format::Table => {
-            serde_json::to_string_pretty(value).map_err(|error| bug(error.to_string()))? + "\n"
-        }
+        OutputFormat::Yaml => serde_saphyr::to_string(value).map_err(unserialisable)?,
+        _ => serde_json::to_string_pretty(value).map_err(unserialisable)? + "\n",
     };
-    text(&shown)
+    write_text(&shown)
 }
 
 /// Renders one of many values: a line of JSON, or a YAML document after `---`.
-///
-/// # Errors
-/// If the value cannot be serialised, which is a bug.
-pub(crate) fn line<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
-    let bug = |error: String| Failure::new(Exit::Bug, "a line cannot be written").because(error);
+pub(crate) fn render_line<T: Serialize>(value: &T, format: OutputFormat) -> Result<String, Failure> {
     match format {
-        Format::Yaml => serde_saphyr::to_string(value)
-            .map(|text| format!("---\n{}", text.trim_end()))
-            .map_err(|error| bug(error.to_string())),
-        Format::Json | Format::Table => serde_json::to_string(value).map_err(|error| bug(error.to_string())),
+        OutputFormat::Yaml => {
+            let text = serde_saphyr::to_string(value).map_err(unserialisable)?;
+            Ok(format!("---\n{}", text.trim_end()))
+        }
+        _ => serde_json::to_string(value).map_err(unserialisable),
     }
 }
 
+fn unserialisable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Bug, "the report cannot be serialised").because(error.to_string())
+}
+
 /// Writes rows as a table, or `values` line by line.
-///
-/// # Errors
-/// As [`data`].
-pub(crate) fn lines<T: Serialize>(
-    format: Format,
+pub(crate) fn write_lines<T: Serialize>(
+    format: OutputFormat,
     columns: &[Column],
     rows: impl Iterator<Item = Vec<String>>,
     values: &[T],
 ) -> Result<(), Failure> {
-    if format == Format::Table {
-        return text(&table(columns, rows));
+    if format == OutputFormat::Table {
+        return write_text(&render_table(columns, rows));
     }
-    let lines: Vec<String> = values.iter().map(|value| line(value, format)).collect::<Result<_, _>>()?;
-    text(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+    let lines: Vec<String> =
+        values.iter().map(|value| render_line(value, format)).collect::<Result<_, _>>()?;
+    write_text(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
 }
 
 /// A column of a table, with its heading.
@@ -127,20 +108,21 @@ pub(crate) enum Column {
 }
 
 /// Writes rows as a table, or `value` as JSON or YAML.
-///
-/// # Errors
-/// As [`data`].
-pub(crate) fn listing<T: Serialize>(
-    format: Format,
+pub(crate) fn write_list<T: Serialize>(
+    format: OutputFormat,
     columns: &[Column],
     rows: impl Iterator<Item = Vec<String>>,
     whole: &T,
 ) -> Result<(), Failure> {
-    if format == Format::Table { text(&table(columns, rows)) } else { value(whole, format) }
+    if format == OutputFormat::Table {
+        write_text(&render_table(columns, rows))
+    } else {
+        write_value(whole, format)
+    }
 }
 
 /// Renders rows under headings, two spaces apart. Cells are never truncated.
-fn table(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
+fn render_table(columns: &[Column], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     let name = |column: &Column| match *column {

@@ -40,13 +40,13 @@ impl Speed {
 /// Returns the share of an item that is done, from 0 to 1000; `None` while no total is known.
 #[must_use]
 pub fn permille(reading: &Reading) -> Option<u64> {
-    let (done, total) = weight(reading)?;
+    let (done, total) = done_and_total(reading)?;
     let share = u128::from(done) * 1000 / u128::from(total);
     Some(u64::try_from(share).unwrap_or(1000).min(1000))
 }
 
 /// Returns bytes done and in total, which show best how much is left, or units if no total is known.
-fn weight(reading: &Reading) -> Option<(u64, u64)> {
+fn done_and_total(reading: &Reading) -> Option<(u64, u64)> {
     if reading.bytes_total > 0 {
         return Some((reading.bytes, reading.bytes_total));
     }
@@ -56,7 +56,7 @@ fn weight(reading: &Reading) -> Option<(u64, u64)> {
 /// Returns the time left. `per_second` counts the same as [`permille`]: bytes or units.
 #[must_use]
 pub fn time_left(reading: &Reading, per_second: u64) -> Option<Duration> {
-    let (done, total) = weight(reading)?;
+    let (done, total) = done_and_total(reading)?;
     let left = total.checked_sub(done)?;
     if left == 0 || per_second == 0 {
         return None;
@@ -66,7 +66,7 @@ pub fn time_left(reading: &Reading, per_second: u64) -> Option<Duration> {
 
 /// Returns the figure by which an item's speed is measured: bytes or units.
 #[must_use]
-pub fn measured(reading: &Reading) -> u64 {
+pub fn speed_figure(reading: &Reading) -> u64 {
     if reading.bytes_total > 0 || reading.total == 0 { reading.bytes } else { reading.done }
 }
 

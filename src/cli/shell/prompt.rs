@@ -26,48 +26,48 @@ pub(crate) fn interrupted() -> Option<Failure> {
 
 /// True if standard error and the process have a terminal for prompts.
 pub(crate) fn can_ask() -> bool {
-    std::io::stderr().is_terminal() && tty().is_some()
+    std::io::stderr().is_terminal() && open_tty().is_some()
 }
 
 /// Opens the controlling terminal of this process.
-pub(crate) fn tty() -> Option<File> {
+pub(crate) fn open_tty() -> Option<File> {
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
 }
 
 /// Asks for a secret; `None` if there is no terminal or no answer.
-pub(crate) fn secret(question: &str) -> Option<Zeroizing<String>> {
+pub(crate) fn ask_secret(question: &str) -> Option<Zeroizing<String>> {
     if !can_ask() || INTERRUPTED.load(Ordering::Relaxed) {
         return None;
     }
-    let quiet = Quiet::begin(tty()?)?;
+    let quiet = SilentTerminal::begin(open_tty()?)?;
     loop {
         write!(&quiet.tty, "{question}: ").ok()?;
-        let line = line(&quiet.tty);
+        let line = read_line(&quiet.tty);
         writeln!(&quiet.tty).ok()?;
         match line {
-            Typed::Line(bytes) => match std::str::from_utf8(&bytes) {
+            TypedLine::Line(bytes) => match std::str::from_utf8(&bytes) {
                 Ok(text) => return Some(Zeroizing::new(text.to_owned())),
                 Err(_) => writeln!(&quiet.tty, "that is not UTF-8; once more").ok()?,
             },
-            Typed::TooLong => {
+            TypedLine::TooLong => {
                 writeln!(&quiet.tty, "that is longer than {MAX_SECRET} bytes; once more").ok()?
             }
-            Typed::Interrupt => {
+            TypedLine::Interrupt => {
                 INTERRUPTED.store(true, Ordering::Relaxed);
                 return None;
             }
-            Typed::End => return None,
+            TypedLine::End => return None,
         }
     }
 }
 
 /// A terminal with echo and signal keys turned off until it is dropped.
-struct Quiet {
+struct SilentTerminal {
     tty: File,
     before: Termios,
 }
 
-impl Quiet {
+impl SilentTerminal {
     fn begin(tty: File) -> Option<Self> {
         let before = tcgetattr(&tty).ok()?;
         let mut quiet = before.clone();
@@ -80,7 +80,7 @@ impl Quiet {
     }
 }
 
-impl Drop for Quiet {
+impl Drop for SilentTerminal {
     fn drop(&mut self) {
         // A failure is ignored: the terminal is gone.
         let _ = tcsetattr(&self.tty, OptionalActions::Drain, &self.before);
@@ -88,7 +88,7 @@ impl Drop for Quiet {
 }
 
 /// The answer to a prompt.
-enum Typed {
+enum TypedLine {
     Line(Zeroizing<Vec<u8>>),
     TooLong,
     Interrupt,
@@ -96,7 +96,7 @@ enum Typed {
 }
 
 /// Reads a line with the editing of a terminal: backspace deletes a character, Ctrl-U the line.
-fn line(mut tty: &File) -> Typed {
+fn read_line(mut tty: &File) -> TypedLine {
     let mut typed = Zeroizing::new(Vec::with_capacity(MAX_SECRET));
     let mut long = false;
     let mut byte = [0u8];
@@ -104,15 +104,15 @@ fn line(mut tty: &File) -> Typed {
         match tty.read(&mut byte) {
             Ok(1) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            _ => return Typed::End,
+            _ => return TypedLine::End,
         }
         match byte[0] {
-            b'\n' | b'\r' if long => return Typed::TooLong,
-            b'\n' | b'\r' => return Typed::Line(typed),
+            b'\n' | b'\r' if long => return TypedLine::TooLong,
+            b'\n' | b'\r' => return TypedLine::Line(typed),
             // Ctrl-C and Ctrl-\.
-            0x03 | 0x1c => return Typed::Interrupt,
+            0x03 | 0x1c => return TypedLine::Interrupt,
             // Ctrl-D.
-            0x04 if typed.is_empty() => return Typed::End,
+            0x04 if typed.is_empty() => return TypedLine::End,
             0x08 | 0x7f => while typed.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
             // Ctrl-U.
             0x15 => typed.clear(),

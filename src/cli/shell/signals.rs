@@ -17,41 +17,35 @@ use crate::cli::failure::{Exit, Failure};
 const MAX_BLOCKING: usize = 24;
 
 /// The time that cancellable work has to end in order, so that all ends within a second.
-const LEAVING: Duration = Duration::from_millis(900);
+const SHUTDOWN_TIME: Duration = Duration::from_millis(900);
 
 /// The time that a call without cancellation may still take, such as a file write to a slow disk.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BLOCKED_CALL_TIME: Duration = Duration::from_secs(10);
 
 /// True if a use case that listens to signals runs or has run.
-static LISTENS: AtomicBool = AtomicBool::new(false);
+static IS_LISTENING: AtomicBool = AtomicBool::new(false);
 
 /// The tokens that the first and the second signal cancel.
-static HEARD: LazyLock<[CancellationToken; 2]> = LazyLock::new(Default::default);
+static SIGNAL_TOKENS: LazyLock<[CancellationToken; 2]> = LazyLock::new(Default::default);
 
 /// The name of the first signal.
-static NAME: OnceLock<&str> = OnceLock::new();
+static SIGNAL_NAME: OnceLock<&str> = OnceLock::new();
 
 /// Runs a use case to its end or until a signal. On a signal its future is dropped, so that no request
 /// and no client tool outlives it.
-///
-/// # Errors
-/// If the use case fails, is interrupted, or the system provides no threads or signals.
 pub(crate) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     until_stopped(&CancellationToken::new(), "run it again", work)
 }
 
-/// Runs work that observes `stop`: after a signal it has [`LEAVING`] to end in order. `remedy` says how
+/// Runs work that observes `stop`: after a signal it has [`SHUTDOWN_TIME`] to end in order. `remedy` says how
 /// to continue after an interruption.
-///
-/// # Errors
-/// As [`until_signalled`].
 pub(crate) fn until_stopped<T>(
     stop: &CancellationToken,
     remedy: &str,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let interrupted = || {
-        let name = NAME.get().unwrap_or(&"a signal");
+        let name = SIGNAL_NAME.get().unwrap_or(&"a signal");
         Failure::new(Exit::Interrupted, format!("interrupted by {name}")).remedy(remedy)
     };
     let runtime = Builder::new_multi_thread()
@@ -59,9 +53,9 @@ pub(crate) fn until_stopped<T>(
         .max_blocking_threads(MAX_BLOCKING)
         .enable_all()
         .build()
-        .map_err(system)?;
-    let [first, second] = &*HEARD;
-    LISTENS.store(true, Ordering::SeqCst);
+        .map_err(system_failure)?;
+    let [first, second] = &*SIGNAL_TOKENS;
+    IS_LISTENING.store(true, Ordering::SeqCst);
     let result = runtime.block_on(async {
         let mut work = std::pin::pin!(work);
         tokio::select! {
@@ -72,7 +66,7 @@ pub(crate) fn until_stopped<T>(
         tokio::select! {
             // Work that succeeds in this moment counts as a success.
             result = &mut work => result.map_err(|_| interrupted()),
-            _ = timeout(LEAVING, second.cancelled()) => Err(interrupted()),
+            _ = timeout(SHUTDOWN_TIME, second.cancelled()) => Err(interrupted()),
         }
     });
     // Work on other threads is cancelled, and none of it must be waited for.
@@ -107,36 +101,33 @@ impl Signals {
 /// default action would not give kbak's exit code, and PID 1 of a container has no default action.
 /// Later the thread ends the process only if nothing else does: the work, or the report of its end, may
 /// block in a call without cancellation, such as a write to a pipe that is not read.
-///
-/// # Errors
-/// If the system provides no threads or signals.
 pub(crate) fn watch() -> Result<(), Failure> {
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(system)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(system_failure)?;
     let mut signals = {
         let _context = runtime.enter();
-        Signals::new().map_err(system)?
+        Signals::new().map_err(system_failure)?
     };
     let watch = move || {
         runtime.block_on(async {
-            let _ = NAME.set(signals.next().await);
-            let [first, second] = &*HEARD;
+            let _ = SIGNAL_NAME.set(signals.next().await);
+            let [first, second] = &*SIGNAL_TOKENS;
             first.cancel();
-            if LISTENS.load(Ordering::SeqCst) {
-                if timeout(PATIENCE, signals.next()).await.is_ok() {
+            if IS_LISTENING.load(Ordering::SeqCst) {
+                if timeout(BLOCKED_CALL_TIME, signals.next()).await.is_ok() {
                     second.cancel();
                 }
                 // Work that listens ends in order within this time, with a report.
-                sleep(LEAVING).await;
+                sleep(SHUTDOWN_TIME).await;
             }
             std::process::exit(Exit::Interrupted.code().into())
         })
     };
-    std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(system)?;
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(system_failure)?;
     Ok(())
 }
 
-fn system(error: io::Error) -> Failure {
-    Failure::new(Exit::Usage, "the system gives no threads or no signals")
+fn system_failure(error: io::Error) -> Failure {
+    Failure::new(Exit::Usage, "the system provides no threads or no signal handlers")
         .because(error)
-        .remedy("look at the limits of this account or container (ulimit -u, pids)")
+        .remedy("raise the limits of this account or container (ulimit -u, pids)")
 }

@@ -2,27 +2,28 @@
 
 use jiff::Timestamp;
 
-use crate::cli::shell::style::{Style, padded, width};
+use super::style::{Style, padded, width};
+use crate::cli::failure::Exit;
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport};
-use crate::report::text::{about, plain, plural, short_hash, span, utc};
+use crate::report::text::{about, plain, plural, span, utc};
 
 /// The maximum number of gaps shown per item; the JSON report has all.
-const GAPS_SHOWN: usize = 5;
+const MAX_GAPS: usize = 5;
 /// The maximum number of warnings shown.
-const WARNINGS_SHOWN: usize = 20;
+const MAX_WARNINGS: usize = 20;
 
-/// Returns the lines, each with a newline. A failure is left out, because [`super::render`] shows it.
+/// Returns the lines, each with a newline. A failure is left out, because `failure::render` shows it.
 #[must_use]
 pub fn summary(report: &RunReport, style: Style) -> String {
     let mut lines = Vec::new();
-    for notice in report.warnings.iter().take(WARNINGS_SHOWN) {
+    for notice in report.warnings.iter().take(MAX_WARNINGS) {
         lines.push(format!("{} {}: {}", style.warn("!"), plain(&notice.object), plain(&notice.message)));
         if let Some(remedy) = &notice.remedy {
             lines.push(format!("  → {}", plain(remedy)));
         }
     }
-    let more = report.warnings.len().saturating_sub(WARNINGS_SHOWN) as u64 + report.warnings_left_out;
+    let more = report.warnings.len().saturating_sub(MAX_WARNINGS) as u64 + report.warnings_left_out;
     if more > 0 {
         lines.push(format!(
             "{} and {} in the JSON report",
@@ -30,11 +31,11 @@ pub fn summary(report: &RunReport, style: Style) -> String {
             plural(more, "more warning", "more warnings")
         ));
     }
-    let label = labels(report);
+    let label = label_width(report);
     for item in report.unsafe_items() {
-        unsafe_item(&mut lines, report, item, label, style);
+        push_unsafe_item(&mut lines, report, item, label, style);
     }
-    verdict(&mut lines, report, style);
+    push_verdict(&mut lines, report, style);
     for item in report.items.iter().filter(|item| item.state.is_safe() || item.state == ItemState::Accepted) {
         let mark = match item.state {
             ItemState::Accepted => " (a gap that the plan accepts)",
@@ -55,21 +56,27 @@ pub fn summary(report: &RunReport, style: Style) -> String {
     lines.join("\n") + "\n"
 }
 
-fn labels(report: &RunReport) -> usize {
+fn label_width(report: &RunReport) -> usize {
     let items = report.items.iter().map(|item| width(&plain(&item.item)));
     let facts = report.facts.iter().map(|(name, _)| width(name));
     items.chain(facts).max().unwrap_or(0).clamp(9, 40)
 }
 
-fn unsafe_item(lines: &mut Vec<String>, report: &RunReport, item: &ItemReport, label: usize, style: Style) {
+fn push_unsafe_item(
+    lines: &mut Vec<String>,
+    report: &RunReport,
+    item: &ItemReport,
+    label: usize,
+    style: Style,
+) {
     let name = padded(&plain(&item.item), label);
     let indent = " ".repeat(label + 5);
     lines.push(format!("{} {name}   {}", style.bad("✗"), plain(&item.summary)));
-    for gap in item.gaps.iter().take(GAPS_SHOWN) {
+    for gap in item.gaps.iter().take(MAX_GAPS) {
         lines.push(format!("{indent}{}: {} ({})", plain(&gap.object), plain(&gap.reason), gap.code));
     }
-    if item.gaps.len() > GAPS_SHOWN {
-        let more = (item.gaps.len() - GAPS_SHOWN) as u64;
+    if item.gaps.len() > MAX_GAPS {
+        let more = (item.gaps.len() - MAX_GAPS) as u64;
         lines.push(format!("{indent}and {} in the JSON report", plural(more, "more gap", "more gaps")));
     }
     if report.verb == "backup" {
@@ -97,8 +104,7 @@ fn age(now: Timestamp, at: Timestamp) -> String {
     about(now.duration_since(at).unsigned_abs())
 }
 
-fn verdict(lines: &mut Vec<String>, report: &RunReport, style: Style) {
-    use crate::cli::failure::Exit;
+fn push_verdict(lines: &mut Vec<String>, report: &RunReport, style: Style) {
     let text = format!("{} in {}", plain(&report.verdict), span(report.duration()));
     let (mark, end) = match report.exit {
         Exit::Safe => (style.good("✓"), utc(report.finished)),
@@ -114,7 +120,7 @@ fn verdict(lines: &mut Vec<String>, report: &RunReport, style: Style) {
 /// 4096 bytes, as the kubelet takes.
 #[must_use]
 pub fn termination_message(report: &RunReport) -> String {
-    const MOST: usize = 4096;
+    const MAX_BYTES: usize = 4096;
     let mut text = format!("{}, exit {}\n", plain(&report.verdict), report.exit.code());
     if let Some(snapshot) = &report.snapshot {
         text.push_str(&format!("head sha256:{}\n", snapshot.hash));
@@ -128,7 +134,7 @@ pub fn termination_message(report: &RunReport) -> String {
         report.unsafe_items().map(|item| format!("✗ {}: {}", plain(&item.item), plain(&item.summary)));
     for line in failure.chain(items) {
         let line = &line[..line.floor_char_boundary(600)];
-        if text.len() + line.len() + 8 > MOST {
+        if text.len() + line.len() + 8 > MAX_BYTES {
             text.push_str("…\n");
             break;
         }
@@ -136,10 +142,4 @@ pub fn termination_message(report: &RunReport) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Returns one line about a snapshot, as other verbs begin: `snapshot 000042 (9b1f…e0)`.
-#[must_use]
-pub fn snapshot_line(sequence: u64, hash: &str) -> String {
-    format!("snapshot {sequence:06} ({})", short_hash(hash))
 }

@@ -5,26 +5,30 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::gaps::{gap_report, is_safe_or_accepted};
 use crate::backup::coordinator::backup;
 use crate::backup::job::{BackupContext, BackupJob, BackupReport};
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::chain::life;
-use crate::cli::options::declared::DeclaredArgs;
-use crate::cli::options::keyring::{pin, writer};
-use crate::cli::options::{OutputArgs, RunArgs};
-use crate::cli::options::{sources, store};
-use crate::cli::shell::console::{Console, PassphrasePrompt};
-use crate::cli::shell::{run_end, signals};
-use crate::format::body::{Gap, Item};
+use crate::cli::options::chain::epoch_durations;
+use crate::cli::options::key_files::{read_pin, read_writer_key};
+use crate::cli::options::plan_args::BackupPlanArgs;
+use crate::cli::options::run_report::{self, RunOutput};
+use crate::cli::options::{OutputArgs, RunArgs, sources, store};
+use crate::cli::shell::console::Console;
+use crate::cli::shell::passphrase::PassphrasePrompt;
+use crate::cli::shell::signals;
+use crate::format::body::Item;
 use crate::format::epoch::Parameters;
 use crate::format::signers::Signers;
-use crate::keys::writer_key::{FileKeeper, WriterKey, epoch_path};
-use crate::plan::{Accept, BackupPlan, Checked, Spec, UNCOVERED, item_matches};
+use crate::keys::epoch_file::{FileSecretStore, epoch_path};
+use crate::keys::writer_key::WriterKey;
+use crate::plan::{AcceptedGap, BackupPlan, UNCOVERED, ValidPlan, item_matches};
 use crate::report::event::{Meter, Reporter};
 use crate::report::item_state::ItemState;
-use crate::report::run::{GapReport, ItemReport, RunReport, SnapshotReport};
+use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::{plural, utc};
-use crate::repository::epoch::create::{Reason, Wanted};
+use crate::repository::epoch::create::EpochSettings;
+use crate::repository::epoch::current::Reason;
 use crate::repository::epoch::stored;
 use crate::repository::{chain, reports};
 use crate::runtime::Runtime;
@@ -46,83 +50,61 @@ Examples:
   kbak backup --plan nightly.yaml --progress json --metrics-file /var/lib/node_exporter/kbak.prom
 
 Exit codes: 0 every declared item is safe, 3 some is not (it is named), 5 store or cluster
-unreachable, 6 interrupted. Running again resumes: what was stored is reused.")]
+unreachable, 6 interrupted. Running again resumes: stored data is reused.")]
 pub struct BackupArgs {
-    /// The plan, as a file or as arguments.
     #[command(flatten)]
-    pub declared: DeclaredArgs,
+    pub plan: BackupPlanArgs,
     /// Open a new epoch: needed when the epoch's secret is lost
     #[arg(long, help_heading = "Plan")]
     pub new_epoch: bool,
-    /// Let a new epoch have a single owner where there were more, or only owners who could not open
-    /// the last one
+    /// Allow a new epoch with a single owner after several, or with only owners who could not open the
+    /// last one
     #[arg(long, help_heading = "Plan")]
     pub change_owners: bool,
-    /// Read every file anew, as if nothing were known of the last run
+    /// Read every file again, without the scan cache of the last run
     #[arg(long, help_heading = "Run")]
     pub no_cache: bool,
-    /// Do not prove each compressed chunk before it is stored: faster, and a broken memory module
-    /// can spoil the backup unseen
+    /// Skip the check of each compressed chunk before it is stored: faster, but a faulty memory module
+    /// can damage the backup unnoticed
     #[arg(long, help_heading = "Run")]
     pub no_proof: bool,
-    /// Options of the run: progress, limits and report files.
     #[command(flatten)]
     pub run: RunArgs,
-    /// The output format of the report.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
+/// The remedy after an interruption.
+const RESUME: &str = "run it again: stored data is kept and reused";
+
 /// Runs `kbak backup`.
 pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure> {
-    let unbegun = |repository: &str, plan: Option<&str>, failure| {
-        run_end::unbegun("backup", repository, plan, failure, &args.run, console)
+    let output = RunOutput { args: &args.run, format: args.output.output, console };
+    let failed_start = |repository: &str, plan: Option<&str>, failure| {
+        output.report_failed_start("backup", repository, plan, failure)
     };
-    let named = args.declared.store.repo.as_deref().unwrap_or_default();
-    let Checked { plan, warnings } = args
-        .declared
-        .checked(args.run.memory, args.run.upload)
-        .map_err(|failure| unbegun(named, args.declared.plan_name.as_deref(), failure))?;
+    let named = args.plan.store.repo.as_deref().unwrap_or_default();
+    let ValidPlan { plan, warnings } = args
+        .plan
+        .read_plan(args.run.memory, args.run.upload)
+        .map_err(|failure| failed_start(named, args.plan.plan_name.as_deref(), failure))?;
     for warning in &warnings {
         console.warn(&warning.to_string());
     }
-    let (key, signers) = keys(&plan, console)
-        .map_err(|failure| unbegun(&plan.spec.repository.url, Some(plan.name()), failure))?;
+    let (name, repository) = (plan.name(), &plan.spec.repository.url);
+    let (key, signers) =
+        read_keys(&plan, console).map_err(|failure| failed_start(repository, Some(name), failure))?;
     let runtime = Runtime::real();
     let secret = plan.spec.writer.epoch_file.clone();
-    let secret = secret.unwrap_or_else(|| epoch_path(&plan.spec.writer.key_file, plan.name()));
-    let keeper = FileKeeper::new(secret, &key, key.plan(plan.name()), &runtime);
-    let mut report = run_end::begin("backup", &plan.spec.repository.url, Some(plan.name()));
-    let display = run_end::display(&args.run, console, Some(plan.spec.limits.memory.get()));
+    let secret = secret.unwrap_or_else(|| epoch_path(&plan.spec.writer.key_file, name));
+    let keeper = FileSecretStore::new(secret, &key, key.plan(name), &runtime);
+    let mut report = run_report::start("backup", repository, Some(name));
+    let display = output.start_display(Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
-    let remedy = "run it again: what is stored stays stored, and is reused";
-    let outcome = signals::until_stopped(&runtime.stop, remedy, async {
-        let options = store::options(&plan.spec.repository, plan.spec.limits.upload, false);
-        let store = store::store(&options, &runtime, &reporter).await?;
-        let (accept, now) = (&plan.spec.accept, runtime.clock.now());
-        for (item, message) in sources::no_longer_accepted(accept, now) {
-            reporter.warn(item, message);
-        }
-        let accept = sources::accepted(accept, now);
-        let job = BackupJob {
-            plan: plan.name().to_owned(),
-            host: host(),
-            items: sources::jobs(&plan, &reporter).await?,
-            wanted: Wanted {
-                owners: plan.spec.owners(),
-                life: life(&plan.spec.epoch, &plan.spec),
-                parameters: Parameters::default(),
-                new_epoch: args.new_epoch,
-                change_owners: args.change_owners,
-                prompt: PassphrasePrompt::shared(None)?,
-            },
-            memory: plan.spec.limits.memory.get(),
-            prove: !args.no_proof,
-            use_cache: !args.no_cache,
-            next: plan.spec.schedule.map(|schedule| schedule.next.duration().as_secs()),
-            accept: accept.clone(),
-            coverage: sources::watch(&plan.spec, accept, &reporter).await,
-        };
+    let outcome = signals::until_stopped(&runtime.stop, RESUME, async {
+        let (repository, upload) = (&plan.spec.repository, plan.spec.limits.upload);
+        let store = store::open_store(repository, upload, false, &runtime, &reporter).await?;
+        let job = backup_job(args, &plan, runtime.clock.now(), &reporter).await?;
         let context = BackupContext {
             store: &store,
             key: &key,
@@ -132,62 +114,88 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
             reporter: &reporter,
         };
         let done = backup(job, context).await?;
-        let history = if done.outcome() == Exit::Safe {
-            History::default()
-        } else {
-            history(&store, &key, plan.name(), &signers, &done).await
+        let history = match done.outcome() {
+            Exit::Safe => History::default(),
+            _ => read_history(&store, &key, name, &signers, &done).await,
         };
         Ok((done, history))
     });
     let failure = match outcome {
         Ok((done, history)) => {
-            fill(&mut report, &done, &history, &reporter.meters());
-            accepted(&mut report, &done, &plan.spec.accept);
+            fill_report(&mut report, &done, &history, &reporter.meters());
+            list_accepted_gaps(&mut report, &done, &plan.spec.accept);
             None
         }
         Err(failure) => Some(failure),
     };
-    let report = run_end::complete(report, failure.as_ref(), display, &reporter);
+    let report = run_report::complete(report, failure.as_ref(), display, &reporter);
     // A usage error concerns only its caller, and an interrupted run has no time left to store a report.
-    let told = |failure: &Failure| matches!(failure.exit, Exit::Usage | Exit::Interrupted);
-    if failure.as_ref().is_some_and(|failure| !told(failure)) {
-        leave_report(&plan, &key, &report, console);
+    if failure.as_ref().is_some_and(|failure| !matches!(failure.exit, Exit::Usage | Exit::Interrupted)) {
+        store_failure_report(&plan, &key, &report, console);
     }
-    run_end::hand_on(report, failure.as_ref(), &args.run, args.output.output, console)
+    output.publish(report, failure.as_ref())
+}
+
+/// Builds the job from the plan and the arguments. Connects to the cluster if the plan declares resources or
+/// wants coverage.
+async fn backup_job(
+    args: &BackupArgs,
+    plan: &BackupPlan,
+    now: Timestamp,
+    reporter: &Reporter,
+) -> Result<BackupJob, Failure> {
+    let spec = &plan.spec;
+    for (item, message) in sources::expired_acceptances(&spec.accept, now) {
+        reporter.warn(item, message);
+    }
+    let accept = sources::accepted_gaps(&spec.accept, now);
+    Ok(BackupJob {
+        plan: plan.name().to_owned(),
+        host: hostname(),
+        items: sources::item_jobs(plan, reporter).await?,
+        wanted: EpochSettings {
+            owners: spec.owners(),
+            life: epoch_durations(Some(spec)),
+            parameters: Parameters::default(),
+            new_epoch: args.new_epoch,
+            change_owners: args.change_owners,
+            prompt: PassphrasePrompt::shared(None)?,
+        },
+        memory: spec.limits.memory.get(),
+        prove: !args.no_proof,
+        use_cache: !args.no_cache,
+        next: spec.schedule.map(|schedule| schedule.next.duration().as_secs()),
+        accept: accept.clone(),
+        coverage: sources::coverage_check(spec, accept, reporter).await,
+    })
 }
 
 /// Reads the writer's key and the trusted signers.
-fn keys(plan: &BackupPlan, console: &Console) -> Result<(WriterKey, Signers), Failure> {
-    let key = writer(&plan.spec.writer.key_file, console)?;
-    let signers = signers(&key, &plan.spec)?;
+fn read_keys(plan: &BackupPlan, console: &Console) -> Result<(WriterKey, Signers), Failure> {
+    let key = read_writer_key(&plan.spec.writer.key_file, console)?;
+    let mut signers = key.own_signers();
+    if let Some(file) = &plan.spec.writer.signers_file {
+        signers.extend(read_pin(file)?.signers);
+    }
     Ok((key, signers))
 }
 
 /// Stores the report of a failed run, encrypted for owners. `kbak snapshots --failed` lists it.
-fn leave_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, console: &Console) {
-    let left = signals::until_signalled(async {
-        let options = store::options(&plan.spec.repository, None, false);
-        let store = store::store(&options, &Runtime::real(), &Reporter::silent()).await?;
-        reports::leave(&store, key, plan.name(), report)
+fn store_failure_report(plan: &BackupPlan, key: &WriterKey, report: &RunReport, console: &Console) {
+    let stored = signals::until_signalled(async {
+        let (runtime, silent) = (Runtime::real(), Reporter::silent());
+        let store = store::open_store(&plan.spec.repository, None, false, &runtime, &silent).await?;
+        reports::store(&store, key, plan.name(), report)
             .await
             .map_err(|error| Failure::new(Exit::Unreachable, error.to_string()))
     });
-    match left {
-        Ok(key) => console.say(&format!("· the report of this failure lies in the store, encrypted: {key}")),
-        Err(error) => console.say(&format!("· the report of this failure was not stored: {}", error.what)),
+    match stored {
+        Ok(key) => console.line(&format!("· the failure report was stored, encrypted: {key}")),
+        Err(error) => console.line(&format!("· the failure report was not stored: {}", error.what)),
     }
 }
 
-/// Returns the trusted signers: the writer itself, and those that the plan pins.
-fn signers(key: &WriterKey, spec: &Spec) -> Result<Signers, Failure> {
-    let mut signers = key.own_signers();
-    if let Some(file) = &spec.writer.signers_file {
-        signers.extend(pin(file)?.signers);
-    }
-    Ok(signers)
-}
-
-fn host() -> String {
+fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }
@@ -201,7 +209,7 @@ struct History {
 
 /// Finds the newest good copy of each item that has a gap now. If the store cannot be read, the history
 /// is empty; that is not a failure.
-async fn history(
+async fn read_history(
     store: &Arc<dyn Store>,
     key: &WriterKey,
     plan: &str,
@@ -221,7 +229,8 @@ async fn history(
     let mut history = History::default();
     for snapshot in chain.iter().rev() {
         let envelope = snapshot.envelope();
-        if history.last_success.is_none() && envelope.items.iter().all(|item| fine(item.state)) {
+        if history.last_success.is_none() && envelope.items.iter().all(|item| is_safe_or_accepted(item.state))
+        {
             history.last_success = Some(envelope.finished);
         }
         for (item, _) in done.items.iter().filter(|(item, _)| !item.state.is_safe()) {
@@ -234,13 +243,9 @@ async fn history(
     history
 }
 
-fn fine(state: ItemState) -> bool {
-    state.is_safe() || state == ItemState::Accepted
-}
-
-fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: &[Arc<Meter>]) {
+fn fill_report(report: &mut RunReport, done: &BackupReport, history: &History, meters: &[Arc<Meter>]) {
     report.exit = done.outcome();
-    let open = done.items.iter().filter(|(item, _)| !fine(item.state)).count() as u64;
+    let open = done.items.iter().filter(|(item, _)| !is_safe_or_accepted(item.state)).count() as u64;
     let seq = done.committed.seq;
     let uncovered = done.coverage.as_ref().filter(|coverage| !coverage.is_fine());
     report.coverage.clone_from(&done.coverage);
@@ -258,11 +263,11 @@ fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: 
     if let Some(reason) = &done.born {
         let why = match reason {
             Reason::First => "the first",
-            Reason::Over => "the last one is over",
+            Reason::Expired => "the last one is over",
             Reason::OwnerRemoved => "an owner was removed",
-            Reason::Asked => "asked for",
+            Reason::Requested => "asked for",
         };
-        report.facts.push(("new epoch".into(), format!("{why}; everything was read and stored anew")));
+        report.facts.push(("new epoch".into(), format!("{why}; everything was read and stored again")));
     }
     if !done.waiting.is_empty() {
         let text = format!("{} cannot open this epoch yet: kbak keys add", done.waiting.join(", "));
@@ -274,7 +279,7 @@ fn fill(report: &mut RunReport, done: &BackupReport, history: &History, meters: 
 }
 
 /// Adds each accepted gap to the report, with its reason and end date, so that it is not forgotten.
-fn accepted(report: &mut RunReport, done: &BackupReport, accept: &[Accept]) {
+fn list_accepted_gaps(report: &mut RunReport, done: &BackupReport, accept: &[AcceptedGap]) {
     let mut fact = |text: String| report.facts.push(("accepted".into(), text));
     for (item, _) in done.items.iter().filter(|(item, _)| item.state == ItemState::Accepted) {
         for gap in &item.gaps {
@@ -292,7 +297,7 @@ fn accepted(report: &mut RunReport, done: &BackupReport, accept: &[Accept]) {
 }
 
 fn item_report(item: &Item, summary: &str, history: &History, meters: &[Arc<Meter>]) -> ItemReport {
-    let meter = run_end::meter(meters, &item.name);
+    let meter = run_report::meter(meters, &item.name);
     let reading = meter.map(Meter::read).unwrap_or_default();
     let good = history.newest_good.iter().find(|(name, ..)| *name == item.name);
     ItemReport {
@@ -314,12 +319,8 @@ fn remedy(state: ItemState) -> Option<&'static str> {
     match state {
         ItemState::Good | ItemState::Accepted => None,
         ItemState::Anomalous => Some(
-            "look at its source; if it is meant to be so, accept the gap anomalous of this item in the plan",
+            "check its source; if the change is intended, accept the gap anomalous of this item in the plan",
         ),
-        _ => Some("mend what is named above and run again: what was stored is reused"),
+        _ => Some("solve the problems above and run again: stored data is reused"),
     }
-}
-
-pub(crate) fn gap_report(gap: &Gap) -> GapReport {
-    GapReport { code: gap.code.clone(), object: gap.object.display(), reason: gap.reason.clone() }
 }

@@ -6,20 +6,19 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::check::{CheckJob, Checked, ClusterJob, DatabaseJob, Finding, Unresolved, Weight, check};
+use crate::check::{CheckJob, CheckReport, ClusterJob, DatabaseJob, Finding, Severity, Unresolved, check};
 use crate::cli::failure::{Exit, Failure, explained};
-use crate::cli::options::declared::DeclaredArgs;
-use crate::cli::options::{OutputArgs, Progress};
-use crate::cli::options::{sources, store};
-use crate::cli::shell::console::{Console, PassphrasePrompt};
-use crate::cli::shell::output;
-use crate::cli::shell::output::Format;
+use crate::cli::options::plan_args::BackupPlanArgs;
+use crate::cli::options::{OutputArgs, ProgressMode, run_report, sources, store};
+use crate::cli::shell::console::Console;
+use crate::cli::shell::output::{self, OutputFormat};
+use crate::cli::shell::passphrase::PassphrasePrompt;
+use crate::cli::shell::signals;
 use crate::cli::shell::style::{Style, padded, width};
-use crate::cli::shell::{run_end, signals};
 use crate::inventory::coverage;
-use crate::keys::writer_key::epoch_path;
-use crate::kubernetes::Deadlines;
-use crate::plan::{self, BackupPlan, Problem, Spec};
+use crate::keys::epoch_file::epoch_path;
+use crate::kubernetes::RequestLimits;
+use crate::plan::{self, BackupPlan, BackupSpec, Problem};
 use crate::report::error::causes;
 use crate::report::event::Reporter;
 use crate::report::text::{plain, plural, span};
@@ -36,22 +35,20 @@ Examples:
   kbak check --repo s3://backups/laptop --recipient \"age1…\" --writer-key writer.key --resources
       without a plan's file
 
-Nothing is written but the store's probe, which the last line names. Exit codes: 0 nothing stands in
-the way of a backup, 2 something does (it is named, with what to do).")]
+Only the store's probe is written, which the last line names. Exit codes: 0 no problem, 2 a problem
+(each is printed with its remedy).")]
 pub struct CheckArgs {
-    /// The plan, as a file or as arguments.
     #[command(flatten)]
-    pub declared: DeclaredArgs,
-    /// How progress is shown, on standard error
-    #[arg(long, value_name = "HOW", default_value = "auto")]
-    pub progress: Progress,
-    /// The output format of the findings.
+    pub plan: BackupPlanArgs,
+    /// The form of progress on standard error
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub progress: ProgressMode,
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 /// The deadlines of requests to the cluster: short, because the user waits for the result.
-const DEADLINES: Deadlines = Deadlines {
+const DEADLINES: RequestLimits = RequestLimits {
     connect: Duration::from_secs(5),
     answer: Duration::from_secs(30),
     tries: 2,
@@ -60,22 +57,22 @@ const DEADLINES: Deadlines = Deadlines {
 
 /// Runs `kbak check`.
 pub(crate) fn run(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
-    let plan::Checked { plan, warnings } = args.declared.checked(None, None)?;
+    let plan::ValidPlan { plan, warnings } = args.plan.read_plan(None, None)?;
     let runtime = Runtime::real();
-    let display = run_end::shown(args.progress, console);
+    let display = run_report::start_display(args.progress, console, None);
     // Retries are shown as progress; their result is a finding.
     let reporter = display.reporter();
     let checked = signals::until_signalled(async {
-        let job = job(&plan, warnings, runtime.clock.now(), &reporter).await?;
-        let mut checked = check(&job, &runtime, &reporter).await;
-        checked.findings = checked.findings.into_iter().map(explained).collect();
-        Ok(checked)
+        let job = check_job(&plan, warnings, runtime.clock.now(), &reporter).await?;
+        let mut report = check(&job, &runtime, &reporter).await;
+        report.findings = report.findings.into_iter().map(explained).collect();
+        Ok(report)
     });
     drop(display.finish());
     let checked = checked?;
     match args.output.output {
-        Format::Table => output::text(&table(&checked, style(console)))?,
-        format => output::value(&checked, format)?,
+        OutputFormat::Table => output::write_text(&render_findings(&checked, style(console)))?,
+        format => output::write_value(&checked, format)?,
     }
     Ok(checked.exit)
 }
@@ -86,7 +83,7 @@ fn style(console: &Console) -> Style {
 }
 
 /// Builds the list of checks from the plan.
-async fn job(
+async fn check_job(
     plan: &BackupPlan,
     warnings: Vec<Problem>,
     now: Timestamp,
@@ -108,8 +105,8 @@ async fn job(
     Ok(CheckJob {
         plan: plan.name().to_owned(),
         warnings,
-        no_longer_accepted: sources::no_longer_accepted(&spec.accept, now),
-        store: store::options(&spec.repository, None, false),
+        no_longer_accepted: sources::expired_acceptances(&spec.accept, now),
+        store: store::store_options(&spec.repository, None, false),
         writer_key,
         epoch_file,
         signers_file: spec.writer.signers_file.clone(),
@@ -117,7 +114,7 @@ async fn job(
         prompt: PassphrasePrompt::shared(None)?,
         cluster: match spec.resources.is_some() || coverage::is_wanted(spec) {
             true => Some(
-                cluster(spec, now, reporter)
+                cluster_job(spec, now, reporter)
                     .await
                     .map_err(|failure| Unresolved { what: causes(&failure), remedy: failure.remedy }),
             ),
@@ -128,14 +125,15 @@ async fn job(
     })
 }
 
-async fn cluster(spec: &Spec, now: Timestamp, reporter: &Reporter) -> Result<ClusterJob, Failure> {
-    let cluster = sources::cluster_within(spec.cluster.as_ref(), DEADLINES, reporter).await?;
+async fn cluster_job(spec: &BackupSpec, now: Timestamp, reporter: &Reporter) -> Result<ClusterJob, Failure> {
+    let cluster = sources::connect_with_deadlines(spec.cluster.as_ref(), DEADLINES, reporter).await?;
     let config = spec.resources.as_ref().map(|resources| {
         sources::resources_config(resources, spec.limits.memory.get()).map(|config| config.selection)
     });
-    let accept = sources::accepted(&spec.accept, now);
+    let accept = sources::accepted_gaps(&spec.accept, now);
     let absent_accepted = accept.iter().any(|(item, gap)| item == "resources" && gap == "absent");
-    let coverage = coverage::is_wanted(spec).then(|| sources::watch_of(spec, cluster.clone(), accept));
+    let coverage =
+        coverage::is_wanted(spec).then(|| sources::coverage_check_in(spec, cluster.clone(), accept));
     Ok(ClusterJob {
         cluster,
         selection: config.transpose()?,
@@ -145,23 +143,23 @@ async fn cluster(spec: &Spec, now: Timestamp, reporter: &Reporter) -> Result<Clu
 }
 
 /// Renders the findings with their remedies, and the verdict.
-fn table(checked: &Checked, style: Style) -> String {
+fn render_findings(checked: &CheckReport, style: Style) -> String {
     let label = checked.findings.iter().map(|finding| width(&plain(&finding.about))).max().unwrap_or(0);
     let label = label.clamp(10, 32);
     let mut lines = Vec::new();
     for finding in &checked.findings {
-        lines.extend(row(finding, label, style));
+        lines.extend(render_finding(finding, label, style));
     }
-    lines.push(verdict(checked, style));
+    lines.push(render_verdict(checked, style));
     lines.join("\n") + "\n"
 }
 
-fn row(finding: &Finding, label: usize, style: Style) -> Vec<String> {
+fn render_finding(finding: &Finding, label: usize, style: Style) -> Vec<String> {
     let mark = match finding.weight {
-        Weight::Good => style.good("✓"),
-        Weight::Note => style.dim("·"),
-        Weight::Warning => style.warn("!"),
-        Weight::Problem => style.bad("✗"),
+        Severity::Good => style.good("✓"),
+        Severity::Note => style.dim("·"),
+        Severity::Warning => style.warn("!"),
+        Severity::Problem => style.bad("✗"),
     };
     let text = format!("{} {}", padded(&plain(&finding.about), label), plain(&finding.what));
     let text = match finding.millis {
@@ -178,7 +176,7 @@ fn row(finding: &Finding, label: usize, style: Style) -> Vec<String> {
     std::iter::once(format!("{mark} {text}")).chain(remedy).collect()
 }
 
-fn verdict(checked: &Checked, style: Style) -> String {
+fn render_verdict(checked: &CheckReport, style: Style) -> String {
     let problems = plural(checked.problems, "problem", "problems");
     let warnings = plural(checked.warnings, "warning", "warnings");
     let wrote = match &checked.wrote {

@@ -14,15 +14,15 @@ Examples:
   kbak completion zsh > \"${fpath[1]}/_kbak\"
   kbak completion fish > ~/.config/fish/completions/kbak.fish")]
 pub struct CompletionArgs {
-    /// Which shell
+    /// The shell
     #[arg(value_enum)]
     pub shell: Shell,
 }
 
 /// Prints the script.
-pub(crate) fn run(args: CompletionArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(args: CompletionArgs, mut program: clap::Command) -> Result<Exit, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::cli::command(), "kbak", &mut script);
-    output::data(|out| out.write_all(&script))?;
+    clap_complete::generate(args.shell, &mut program, "kbak", &mut script);
+    output::write(|out| out.write_all(&script))?;
     Ok(Exit::Safe)
 }

@@ -1,6 +1,6 @@
 //! `kbak epoch`: opens, lists and closes epochs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -8,23 +8,23 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::chain::{Chain, ChainArgs};
-use crate::cli::options::keyring::owners;
-use crate::cli::options::store;
-use crate::cli::options::{OutputArgs, StoreArgs};
-use crate::cli::shell::console::{Console, PassphrasePrompt};
+use crate::cli::options::chain::{ChainArgs, WritableChain};
+use crate::cli::options::key_files::read_owners;
+use crate::cli::options::plan_file::load;
+use crate::cli::options::{OutputArgs, StoreArgs, store};
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
-use crate::cli::shell::output::Column;
+use crate::cli::shell::output::Column::{Left, Right};
+use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::cli::shell::signals::until_signalled;
 use crate::format::epoch::Parameters;
 use crate::format::ids::EpochId;
 use crate::keys::private_file;
 use crate::report::event::Reporter;
 use crate::report::text::{plural, utc};
-use crate::repository::epoch::create;
-use crate::repository::epoch::create::{EpochContext, Made, Wanted};
-use crate::repository::epoch::stored;
-use crate::repository::epoch::stored::Epochs;
+use crate::repository::epoch::create::{self, EpochContext, EpochSettings, NewEpoch};
+use crate::repository::epoch::stored::{self, Epochs};
+use crate::repository::epoch::wraps;
 use crate::repository::records::{self, Records};
 use crate::runtime::Runtime;
 use crate::store::Store;
@@ -32,7 +32,6 @@ use crate::store::Store;
 /// Arguments of `kbak epoch`.
 #[derive(Debug, Args)]
 pub struct EpochArgs {
-    /// The action.
     #[command(subcommand)]
     pub action: EpochAction,
 }
@@ -68,17 +67,15 @@ Examples:
 /// Arguments of `kbak epoch new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Options for the plan and its keys.
     #[command(flatten)]
     pub chain: ChainArgs,
-    /// Only make keys, for a writer elsewhere, into this file: it holds a secret, though not the
-    /// one that decrypts
+    /// Only create the keys of an epoch for a writer elsewhere, in this file. It is secret, but it
+    /// cannot decrypt
     #[arg(long, value_name = "FILE", conflicts_with = "handover")]
     pub outside: Option<PathBuf>,
-    /// Take the keys that an owner made with --outside
+    /// Use the keys that an owner created with --outside
     #[arg(long, value_name = "FILE")]
     pub handover: Option<PathBuf>,
 }
@@ -86,10 +83,8 @@ pub struct NewArgs {
 /// Arguments of `kbak epoch close`.
 #[derive(Debug, Args)]
 pub struct CloseArgs {
-    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Options for the plan and its keys.
     #[command(flatten)]
     pub chain: ChainArgs,
 }
@@ -97,16 +92,13 @@ pub struct CloseArgs {
 /// Arguments of `kbak epoch list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Options for the repository's store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Options for the plan and its keys.
     #[command(flatten)]
     pub chain: ChainArgs,
-    /// The pin, which says whose receipts count [default: the plan's signersFile]
+    /// The trusted signers, whose receipts count [default: the plan's signersFile]
     #[arg(long, value_name = "FILE")]
     pub signer: Option<PathBuf>,
-    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -115,65 +107,66 @@ pub struct ListArgs {
 pub(crate) fn run(args: EpochArgs, console: &Console) -> Result<Exit, Failure> {
     match args.action {
         EpochAction::New(args) => match &args.outside {
-            Some(file) => outside(&args, file.clone(), console),
-            None => open(&args.chain, &args.store, args.handover, console),
+            Some(file) => make_keys(&args, file.clone(), console),
+            None => open_epoch(&args.chain, &args.store, args.handover, console),
         },
-        EpochAction::Close(args) => open(&args.chain, &args.store, None, console),
+        EpochAction::Close(args) => open_epoch(&args.chain, &args.store, None, console),
         EpochAction::List(args) => list(&args, console),
     }
 }
 
 /// A plan's epochs and records, with the chain and the store that they come from.
-struct Seen {
+struct PlanEpochs {
     store: Arc<dyn Store>,
     runtime: Runtime,
-    chain: Chain,
+    chain: WritableChain,
     epochs: Epochs,
     records: Records,
 }
 
 /// Reads the epochs and records that the writer or a pinned signer signed.
-async fn look(chain: Chain, runtime: Runtime) -> Result<Seen, Failure> {
+async fn read_epochs(chain: WritableChain, runtime: Runtime) -> Result<PlanEpochs, Failure> {
     let reporter = Reporter::silent();
-    let store = store::store(&store::options(&chain.repository, None, false), &runtime, &reporter).await?;
+    let store = store::open_store(&chain.repository, None, false, &runtime, &reporter).await?;
     let (writer, plan) = (chain.key.writer, chain.key.plan(&chain.name));
     let (repository, signers) = (Some(chain.key.repository), &chain.signers);
     let epochs = stored::list(&store, writer, plan, repository, signers, &reporter).await?;
     let records = records::list(&store, writer, repository, signers, &reporter).await?;
-    Ok(Seen { store, runtime, chain, epochs, records })
+    Ok(PlanEpochs { store, runtime, chain, epochs, records })
 }
 
-fn open(
+fn open_epoch(
     args: &ChainArgs,
     store: &StoreArgs,
     handover: Option<PathBuf>,
     console: &Console,
 ) -> Result<Exit, Failure> {
     let runtime = Runtime::real();
-    let chain = Chain::open(args, store, &runtime, console)?;
+    let chain = WritableChain::open(args, store, &runtime, console)?;
     let made = handover.map(|file| read_handover(&file)).transpose()?;
     let (epoch, closed, name) = until_signalled(async {
-        let seen = look(chain, runtime).await?;
-        let closed = seen.epochs.heads();
-        Ok((born(&seen, made).await?, closed, seen.chain.name))
+        let plan = read_epochs(chain, runtime).await?;
+        let closed = plan.epochs.heads();
+        Ok((create_epoch(&plan, made).await?, closed, plan.chain.name))
     })?;
     for id in &closed {
-        console.good(&format!("epoch {id} of plan {name} is closed: no run starts in it any more"));
+        console.success(&format!("epoch {id} of plan {name} is closed: no run starts in it any more"));
     }
-    console.good(&format!(
-        "epoch {epoch} of plan {name} is open: the next run reads and stores everything anew"
+    console.success(&format!(
+        "epoch {epoch} of plan {name} is open: the next run reads and stores everything again"
     ));
-    console
-        .say("  → owners: kbak keys check --identity HIS-KEY --signer kbak.pub proves that they can open it");
+    console.line(
+        "  → owners: kbak keys check --identity OWNER-KEY --signer kbak.pub proves that they can open it",
+    );
     Ok(Exit::Safe)
 }
 
 /// Creates an epoch, from the keys of a handover or from new ones.
-async fn born(seen: &Seen, made: Option<Made>) -> Result<EpochId, Failure> {
-    let Seen { store, runtime, chain, epochs, records } = seen;
-    let wanted = Wanted {
+async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<EpochId, Failure> {
+    let PlanEpochs { store, runtime, chain, epochs, records } = plan;
+    let wanted = EpochSettings {
         owners: chain.owners.clone(),
-        life: chain.life,
+        life: chain.durations,
         parameters: Parameters::default(),
         new_epoch: true,
         // Calling this verb is a request to change owners.
@@ -182,44 +175,47 @@ async fn born(seen: &Seen, made: Option<Made>) -> Result<EpochId, Failure> {
     };
     let plan = chain.key.plan(&chain.name);
     let context = EpochContext { store, runtime, key: &chain.key, plan, keeper: &chain.keeper };
-    create::mend(context, epochs).await?;
+    create::restore_missing_copies(context, epochs).await?;
     match made {
         Some(made) => {
             let now = store.now().await?;
             Ok(create::create_epoch(context, &wanted, epochs.heads(), made, now).await?.0.epoch)
         }
-        None => Ok(create::ready(context, &wanted, epochs, records).await?.epoch.epoch),
+        None => Ok(crate::repository::epoch::current::find_or_create(context, &wanted, epochs, records)
+            .await?
+            .epoch
+            .epoch),
     }
 }
 
-fn read_handover(file: &std::path::Path) -> Result<Made, Failure> {
+fn read_handover(file: &Path) -> Result<NewEpoch, Failure> {
     let read = private_file::read(file)?;
-    Made::from_hand_over(&read.bytes).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: no epoch that was handed over", file.display())).because(error)
+    NewEpoch::from_hand_over(&read.bytes).map_err(|error| {
+        Failure::new(Exit::Usage, format!("{}: not the handover of an epoch", file.display())).because(error)
     })
 }
 
-fn outside(args: &NewArgs, file: PathBuf, console: &Console) -> Result<Exit, Failure> {
+fn make_keys(args: &NewArgs, file: PathBuf, console: &Console) -> Result<Exit, Failure> {
     let runtime = Runtime::real();
     let owners = match &args.chain.plan {
-        Some(plan) => crate::cli::verbs::plan::load(plan)?.plan.spec.owners(),
-        None => owners(&args.chain.recipient, args.chain.recipients_file.as_deref())?,
+        Some(plan) => load(plan)?.plan.spec.owners(),
+        None => read_owners(&args.chain.recipient, args.chain.recipients_file.as_deref())?,
     };
     let prompt = PassphrasePrompt::shared(None)?;
-    let made = until_signalled(async { Ok(create::make(&runtime, &owners, &prompt).await?) })?;
+    let made = until_signalled(async { Ok(create::generate_keys(&runtime, &owners, &prompt).await?) })?;
     private_file::create(&file, 0o600, made.to_hand_over().as_bytes())?;
-    console.good(&format!(
+    console.success(&format!(
         "{} written, mode 0600: epoch {} for {}",
         file.display(),
         made.id(),
         plural(owners.len() as u64, "owner", "owners")
     ));
-    console.say("  → carry it to the writer in secret, then there: kbak epoch new --plan … --handover FILE");
+    console.line("  → carry it to the writer in secret, then there: kbak epoch new --plan … --handover FILE");
     Ok(Exit::Safe)
 }
 
 #[derive(Serialize)]
-struct Row {
+struct EpochRow {
     epoch: EpochId,
     state: &'static str,
     created: Timestamp,
@@ -234,29 +230,29 @@ struct Row {
 
 fn list(args: &ListArgs, console: &Console) -> Result<Exit, Failure> {
     let runtime = Runtime::real();
-    let mut chain = Chain::open(&args.chain, &args.store, &runtime, console)?;
+    let mut chain = WritableChain::open(&args.chain, &args.store, &runtime, console)?;
     if let Some(file) = &args.signer {
-        chain.pin(file)?;
+        chain.pin_signers(file)?;
     }
     let pinned = chain.pinned;
-    let (seen, now) = until_signalled(async {
-        let seen = look(chain, runtime).await?;
-        let now = seen.store.now().await?;
-        Ok((seen, now))
+    let (plan, now) = until_signalled(async {
+        let plan = read_epochs(chain, runtime).await?;
+        let now = plan.store.now().await?;
+        Ok((plan, now))
     })?;
-    for (key, error) in &seen.epochs.rejected {
-        console.warn(&format!("{key} is no epoch that counts: {error}"));
+    for (key, error) in &plan.epochs.rejected {
+        console.warn(&format!("{key} is not a valid epoch: {error}"));
     }
-    let rows: Vec<Row> = rows(&seen, now, pinned);
+    let rows: Vec<EpochRow> = rows(&plan, now, pinned);
     let columns = [
-        Column::Left("EPOCH"),
-        Column::Left("STATE"),
-        Column::Left("CREATED"),
-        Column::Left("RUNS START UNTIL"),
-        Column::Right("OWNERS"),
-        Column::Left("PROVEN"),
+        Left("EPOCH"),
+        Left("STATE"),
+        Left("CREATED"),
+        Left("RUNS START UNTIL"),
+        Right("OWNERS"),
+        Left("PROVEN"),
     ];
-    let line = |row: &Row| {
+    let line = |row: &EpochRow| {
         let proven = match row.proven {
             Some(true) => "yes",
             Some(false) => "NO",
@@ -267,31 +263,31 @@ fn list(args: &ListArgs, console: &Console) -> Result<Exit, Failure> {
         let owners = format!("{least}{}", row.owners);
         vec![row.epoch.to_string(), row.state.into(), created, until, owners, proven.into()]
     };
-    output::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
+    output::write_list(args.output.output, &columns, rows.iter().map(line), &rows)?;
     Ok(Exit::Safe)
 }
 
-fn rows(seen: &Seen, now: Timestamp, pinned: bool) -> Vec<Row> {
-    let own = seen.chain.key.signing.public();
-    let current = seen.epochs.open_own(now, own).next().map(|stored| stored.epoch.epoch);
-    let holders = crate::repository::epoch::wraps::list(&seen.epochs, &seen.records);
-    let row = |(stored, holders): (&stored::StoredEpoch, &crate::repository::epoch::wraps::Row)| {
+fn rows(plan: &PlanEpochs, now: Timestamp, pinned: bool) -> Vec<EpochRow> {
+    let own = plan.chain.key.signing.public();
+    let current = plan.epochs.open_own(now, own).next().map(|stored| stored.epoch.epoch);
+    let holders = wraps::list(&plan.epochs, &plan.records);
+    let row = |(stored, holders): (&stored::StoredEpoch, &wraps::Row)| {
         let state = match current {
             Some(id) if id == stored.epoch.epoch => "current",
-            _ if seen.epochs.may_start(stored, now) => "open",
-            _ if now < seen.epochs.closed_from(stored) => "ending",
+            _ if plan.epochs.may_start(stored, now) => "open",
+            _ if now < plan.epochs.closed_from(stored) => "ending",
             _ => "closed",
         };
-        Row {
+        EpochRow {
             epoch: stored.epoch.epoch,
             state,
             created: stored.epoch.created,
-            not_after: seen.epochs.starts_until(stored),
-            closed_from: seen.epochs.closed_from(stored),
+            not_after: plan.epochs.starts_until(stored),
+            closed_from: plan.epochs.closed_from(stored),
             owners: holders.holders.len(),
             all_owners_known: pinned,
             proven: pinned.then_some(holders.proven),
         }
     };
-    seen.epochs.all.iter().zip(&holders).map(row).collect()
+    plan.epochs.all.iter().zip(&holders).map(row).collect()
 }

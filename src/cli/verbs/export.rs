@@ -9,11 +9,10 @@ use clap::Args;
 use futures::StreamExt as _;
 use tempfile::NamedTempFile;
 
+use super::snapshot_details::SnapshotDetails;
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::ReadArgs;
-use crate::cli::options::reading;
+use crate::cli::options::{ReadArgs, reading};
 use crate::cli::shell::console::Console;
-use crate::cli::verbs::show::Shown;
 use crate::format::body::{Item, Stream};
 use crate::fs::beneath::{Root, proc_fd};
 use crate::report::error::causes;
@@ -28,21 +27,20 @@ Examples:
   kbak export latest --to /mnt/out --repo … --signer kbak.pub --identity owner.key
   kbak export 42 --item shop --to /mnt/out …
 
-Folders come as .tar, databases as .dump and .sql, resources as one .jsonl for each kind, and
-snapshot.json says what they are. In names of databases / and % are written %2F and %25, a dot at the
-beginning %2E. The files are NOT encrypted: mode 0600, and yours to guard. A file
-has its name only when it is whole. Exit codes: 0 all is exported, 3 something is not (it is named).")]
+Folders are written as .tar, databases as .dump and .sql, resources as one .jsonl for each kind;
+snapshot.json lists them. In names of databases / and % are written %2F and %25, a leading dot %2E.
+The files are NOT encrypted; their mode is 0600. A file gets its name only when it is complete.
+Exit codes: 0 all exported, 3 something was not (it is named).")]
 pub struct ExportArgs {
     /// latest, a number, or the first digits of a hash
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
-    /// Where the files go; existing ones are never overwritten
+    /// The target folder; existing files are never overwritten
     #[arg(long, value_name = "FOLDER")]
     pub to: PathBuf,
     /// Only this item; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
 }
@@ -52,12 +50,12 @@ pub(crate) fn run(args: &ExportArgs, console: &Console) -> Result<Exit, Failure>
     reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
         for name in &args.item {
-            reading::item(snapshot, name)?;
+            reading::find_item(snapshot, name)?;
         }
-        let whole = serde_json::to_string_pretty(&Shown::of(&opened)).unwrap_or_default() + "\n";
+        let whole = serde_json::to_string_pretty(&SnapshotDetails::of(&opened)).unwrap_or_default() + "\n";
         let (mut files, mut bytes, mut open) = (1u64, whole.len() as u64, Vec::new());
         let mut damaged: Option<Failure> = None;
-        write(whole.as_bytes(), &args.to, Path::new("snapshot.json"))?;
+        write_file(whole.as_bytes(), &args.to, Path::new("snapshot.json"))?;
         for item in &snapshot.body().items {
             if !args.item.is_empty() && !args.item.contains(&item.name) {
                 continue;
@@ -68,20 +66,24 @@ pub(crate) fn run(args: &ExportArgs, console: &Console) -> Result<Exit, Failure>
                     Ok(written) => (files, bytes) = (files + 1, bytes + written),
                     // Undamaged streams are still exported.
                     Err(failure) if failure.exit == Exit::Damaged => {
-                        let all = damaged.take().unwrap_or_else(not_all);
+                        let all = damaged.take().unwrap_or_else(damage_failure);
                         damaged = Some(all.fact(name.display().to_string(), causes(&failure)));
                     }
                     Err(failure) => return Err(failure),
                 }
             }
-            if !item.state.is_whole() {
+            if !item.state.is_complete() {
                 open.push(item.name.clone());
             }
         }
         let to = args.to.display();
-        console.good(&format!("{}, {} in {to}, in clear text", plural(files, "file", "files"), size(bytes)));
+        console.success(&format!(
+            "{}, {} in {to}, in clear text",
+            plural(files, "file", "files"),
+            size(bytes)
+        ));
         if !open.is_empty() {
-            console.warn(&format!("not whole in this snapshot: {}", open.join(", ")));
+            console.warn(&format!("incomplete in this snapshot: {}", open.join(", ")));
         }
         match (damaged, open.is_empty()) {
             (Some(failure), _) => Err(failure),
@@ -91,9 +93,9 @@ pub(crate) fn run(args: &ExportArgs, console: &Console) -> Result<Exit, Failure>
     })
 }
 
-fn not_all() -> Failure {
+fn damage_failure() -> Failure {
     Failure::new(Exit::Damaged, "the backup is damaged here, and these files were not exported")
-        .remedy("kbak verify names the objects; an earlier snapshot may hold what they held")
+        .remedy("kbak verify lists the damaged objects; an earlier snapshot may hold the same files")
 }
 
 /// Returns `path/srv/uploads.tar`, `shop/orders.dump` or `resources/apps/v1/deployments.jsonl`. Names
@@ -109,7 +111,7 @@ fn file_name(item: &Item, stream: &Stream) -> Result<PathBuf, Failure> {
     if !name.split('/').all(sound) {
         return Err(Failure::new(
             Exit::Damaged,
-            format!("the snapshot names a stream {name:?}, which is no file"),
+            format!("the snapshot names a stream {name:?}, which is not a file name"),
         ));
     }
     Ok(PathBuf::from(name))
@@ -122,7 +124,7 @@ fn escaped(name: &str) -> String {
 }
 
 /// An incomplete file: it has a temporary name in its folder until it is complete.
-struct Growing {
+struct PartialFile {
     file: NamedTempFile,
     /// The final path, through the open folder, so that no link can redirect it meanwhile.
     place: PathBuf,
@@ -130,50 +132,52 @@ struct Growing {
     _folder: Root,
 }
 
-/// Creates the file `name` below `to`, with its parent folders. Links below `to` are not followed: other
-/// users may have created them.
-fn begin(to: &Path, name: &Path) -> Result<Growing, Failure> {
-    let shown = to.join(name);
-    let cannot = |error: std::io::Error| {
-        Failure::new(Exit::Usage, format!("{}: cannot be written", shown.display()))
-            .because(error)
-            .remedy("export into a new folder that you may write to")
-    };
-    std::fs::create_dir_all(to).map_err(cannot)?;
-    let below = name.parent().unwrap_or(Path::new("")).to_owned();
-    let folder = Destination { to: to.to_owned(), below }.make().map_err(|error| cannot(error.into()))?;
-    let open = PathBuf::from(OsString::from_vec(proc_fd(&folder)));
-    let place = open.join(name.file_name().unwrap_or_default());
-    if place.symlink_metadata().is_ok() {
-        return Err(cannot(std::io::ErrorKind::AlreadyExists.into()));
+impl PartialFile {
+    /// Creates the file `name` below `to`, with its parent folders. Links below `to` are not followed: other
+    /// users may have created them.
+    fn create(to: &Path, name: &Path) -> Result<Self, Failure> {
+        let shown = to.join(name);
+        let cannot = |error: std::io::Error| {
+            Failure::new(Exit::Usage, format!("{}: cannot be written", shown.display()))
+                .because(error)
+                .remedy("export into a new folder that you may write to")
+        };
+        std::fs::create_dir_all(to).map_err(cannot)?;
+        let below = name.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = Destination { base: to.to_owned(), subfolder: below }
+            .create()
+            .map_err(|error| cannot(error.into()))?;
+        let open = PathBuf::from(OsString::from_vec(proc_fd(&folder)));
+        let place = open.join(name.file_name().unwrap_or_default());
+        if place.symlink_metadata().is_ok() {
+            return Err(cannot(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let file = tempfile::Builder::new().prefix(".kbak-").tempfile_in(&open).map_err(cannot)?;
+        Ok(Self { file, place, shown, _folder: folder })
     }
-    let file = tempfile::Builder::new().prefix(".kbak-").tempfile_in(&open).map_err(cannot)?;
-    Ok(Growing { file, place, shown, _folder: folder })
-}
 
-impl Growing {
-    fn add(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file.write_all(bytes).map_err(|error| stopped(&self.shown, error))
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.file.write_all(bytes).map_err(|error| write_failure(&self.shown, error))
     }
 
     /// Syncs the file and gives it its final name.
-    fn end(self) -> Result<(), Failure> {
+    fn finish(self) -> Result<(), Failure> {
         let Self { file, place, shown, _folder } = self;
-        file.as_file().sync_all().map_err(|error| stopped(&shown, error))?;
-        file.persist_noclobber(&place).map(drop).map_err(|error| stopped(&shown, error.error))
+        file.as_file().sync_all().map_err(|error| write_failure(&shown, error))?;
+        file.persist_noclobber(&place).map(drop).map_err(|error| write_failure(&shown, error.error))
     }
 }
 
-fn stopped(path: &Path, error: std::io::Error) -> Failure {
-    Failure::new(Exit::Partial, format!("{}: not exported; what came before it is whole", path.display()))
+fn write_failure(path: &Path, error: std::io::Error) -> Failure {
+    Failure::new(Exit::Partial, format!("{}: not exported; the files before it are complete", path.display()))
         .because(error)
-        .remedy("make room, and export into a new folder")
+        .remedy("free disk space, and export into a new folder")
 }
 
-fn write(bytes: &[u8], to: &Path, name: &Path) -> Result<(), Failure> {
-    let mut file = begin(to, name)?;
-    file.add(bytes)?;
-    file.end()
+fn write_file(bytes: &[u8], to: &Path, name: &Path) -> Result<(), Failure> {
+    let mut file = PartialFile::create(to, name)?;
+    file.write(bytes)?;
+    file.finish()
 }
 
 async fn write_stream(
@@ -183,11 +187,11 @@ async fn write_stream(
     name: &Path,
 ) -> Result<u64, Failure> {
     let reader = snapshot.read(stream)?;
-    let mut file = begin(to, name)?;
+    let mut file = PartialFile::create(to, name)?;
     let mut bytes = reader.bytes();
     while let Some(piece) = bytes.next().await {
-        file.add(&piece?)?;
+        file.write(&piece?)?;
     }
-    file.end()?;
+    file.finish()?;
     Ok(reader.body().length)
 }

@@ -7,24 +7,22 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::keyring::{identities, owners};
-use crate::cli::options::store;
-use crate::cli::options::{OutputArgs, ReaderArgs, StoreArgs};
+use crate::cli::options::key_files::{read_identities, read_owners};
+use crate::cli::options::{OutputArgs, StoreArgs, store};
 use crate::cli::shell::console::Console;
-use crate::cli::shell::display::{Display, DisplayOptions, Mode};
-use crate::cli::shell::output;
-use crate::cli::shell::output::Format;
+use crate::cli::shell::display::{Display, DisplayMode, DisplayOptions};
+use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
 use crate::format::epoch::Parameters;
 use crate::format::ids::WriterId;
-use crate::plan::{DEFAULT_NAME, Epoch, EpochAge, Period, Repository};
+use crate::keys::recovery_sheet::ProvenOwner;
+use crate::plan::{DEFAULT_PLAN_NAME, EpochAge, EpochSpec, Period, RepositorySpec};
 use crate::report::text::short_hash;
-use crate::repository::epoch::create::Life;
-use crate::repository::write::init;
-use crate::repository::write::init::{Init, Initialised, has_marker, prepare};
+use crate::repository::epoch::create::EpochDurations;
+use crate::repository::write::init::{self, Init, Initialised, has_marker, prepare};
 use crate::runtime::Runtime;
 use crate::store::Store;
-use crate::store::probe::{Abilities, Probed, Switch, Weight, probe};
+use crate::store::probe::{FeatureState, ProbeReport, Severity, StoreFeatures, probe};
 
 /// Arguments of `kbak init`.
 #[derive(Debug, Args)]
@@ -33,7 +31,7 @@ Examples:
   kbak init --repo s3://backups/prod --endpoint https://s3.example.eu \\
       --recipient \"$(cat ada.pub)\" --recipient \"$(cat bob.pub)\" \\
       --identity ada.key --identity bob.key
-      two owners, both of whom answer a challenge here
+      two owners, who both prove here that they can open the first epoch
 
   kbak init --repo file:///srv/backups --recipient \"age1…\" --single-owner
       on a laptop
@@ -43,9 +41,8 @@ Examples:
 
 It writes into --folder: writer.key and writer.key.epoch (0600, for the cluster), kbak.pub (the pin,
 needed to restore and verify), recovery.html and recovery.txt (print one, put it beside an owner's
-key). Nothing is made unless everything is.")]
+key). On failure nothing is created.")]
 pub struct InitArgs {
-    /// Options for the store of the new repository.
     #[command(flatten)]
     pub store: StoreArgs,
     /// A public key of an owner, who can restore; repeatable, two or more
@@ -54,75 +51,69 @@ pub struct InitArgs {
     /// Public keys of owners, one a line
     #[arg(long, value_name = "FILE")]
     pub recipients_file: Option<PathBuf>,
-    /// A private key of an owner, who answers his challenge here; repeatable
+    /// A private key of an owner, to prove here that it opens the first epoch; repeatable
     #[arg(long, value_name = "FILE")]
     pub identity: Vec<PathBuf>,
-    /// The identity's passphrase is the first line of this file; /dev/fd/3 works
+    /// Read the identity's passphrase from the first line of this file, such as /dev/fd/3
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// One owner is enough: who loses that one key loses every backup
+    /// Accept a single owner: if that key is lost, every backup is lost
     #[arg(long)]
     pub single_owner: bool,
-    /// Do without object lock on a store that could lock
+    /// Accept a bucket without object lock on a store that supports it
     #[arg(long)]
     pub no_lock: bool,
-    /// The store holds a repository already, and this is one more writer
+    /// Add a writer to a repository that exists
     #[arg(long)]
     pub join: bool,
     /// The first plan's name
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME)]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_PLAN_NAME)]
     pub plan_name: String,
-    /// For how long the keys of one epoch are used, 30d to 1y
+    /// The lifetime of an epoch's keys, 30d to 1y
     #[arg(long, value_name = "PERIOD", default_value = "90d")]
     pub epoch_age: Period,
-    /// How long a run may take
+    /// The limit of a run's duration
     #[arg(long, value_name = "PERIOD", default_value = "24h")]
     pub max_run: Period,
-    /// Where the files go
+    /// The folder of the files
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub folder: PathBuf,
-    /// Write Kubernetes Secrets for this namespace too
+    /// Also write Kubernetes Secrets for this namespace
     #[arg(long, value_name = "NAMESPACE")]
     pub secrets: Option<String>,
-    /// The output format of the result.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 /// Runs `kbak init`.
 pub(crate) fn run(args: &InitArgs, console: &Console) -> Result<Exit, Failure> {
-    let repository = store::without_plan(&args.store)?;
-    let reader = ReaderArgs {
-        identity: args.identity.clone(),
-        passphrase_file: args.passphrase_file.clone(),
-        ..ReaderArgs::default()
-    };
-    let owners = owners(&args.recipient, args.recipients_file.as_deref())?;
-    let (identities, prompt) = identities(&reader)?;
+    let repository = store::repository_argument(&args.store)?;
+    let owners = read_owners(&args.recipient, args.recipients_file.as_deref())?;
+    let (identities, prompt) = read_identities(&args.identity, args.passphrase_file.as_deref())?;
     let request = Init {
         owners,
         identities,
         single_owner: args.single_owner,
         join: args.join,
         plan: args.plan_name.clone(),
-        life: life(args)?,
+        life: epoch_durations(args)?,
         parameters: Parameters::default(),
         prompt,
-        place: store::whereabouts(&repository),
+        place: store::repository_location(&repository),
         folder: args.folder.clone(),
         secrets: args.secrets.clone(),
     };
-    let made = until_signalled(make(args, &repository, &request, console))?;
-    if args.output.output == Format::Table {
-        tell(&made, args, console);
+    let made = until_signalled(create(args, &repository, &request, console))?;
+    if args.output.output == OutputFormat::Table {
+        print_result(&made, args, console);
     } else {
-        output::value(&Shown::of(&made, args), args.output.output)?;
+        output::write_value(&InitResult::of(&made, args), args.output.output)?;
     }
     Ok(Exit::Safe)
 }
 
-fn life(args: &InitArgs) -> Result<Life, Failure> {
-    let epoch = Epoch { max_age: EpochAge::Fixed(args.epoch_age), max_run: args.max_run };
+fn epoch_durations(args: &InitArgs) -> Result<EpochDurations, Failure> {
+    let epoch = EpochSpec { max_age: EpochAge::Fixed(args.epoch_age), max_run: args.max_run };
     if !(Period::days(30)..=Period::days(365)).contains(&args.epoch_age) {
         let what = format!("--epoch-age {} is not from 30d to 365d", args.epoch_age);
         return Err(Failure::new(Exit::Usage, what));
@@ -131,17 +122,17 @@ fn life(args: &InitArgs) -> Result<Life, Failure> {
         return Err(Failure::new(Exit::Usage, format!("--max-run {} is not from 1m to 14d", args.max_run)));
     }
     let seconds = |period: Period| period.duration().as_secs();
-    Ok(Life { max_age: seconds(epoch.age(None)), max_run: seconds(epoch.max_run), keep: None })
+    Ok(EpochDurations { max_age: seconds(epoch.age(None)), max_run: seconds(epoch.max_run), keep: None })
 }
 
-async fn make(
+async fn create(
     args: &InitArgs,
-    repository: &Repository,
+    repository: &RepositorySpec,
     request: &Init,
     console: &Console,
 ) -> Result<Initialised, Failure> {
     let runtime = Runtime::real();
-    let mode = if args.output.output == Format::Table { Mode::Plain } else { Mode::None };
+    let mode = if args.output.output == OutputFormat::Table { DisplayMode::Plain } else { DisplayMode::None };
     let display = Display::start(
         DisplayOptions { mode, style: console.style, memory: None },
         Box::new(std::io::stderr()),
@@ -149,29 +140,24 @@ async fn make(
     let reporter = display.reporter();
     // Everything that needs no store comes first, so that a mistake leaves no objects in one.
     let owners = prepare(&runtime, request).await?;
-    let fresh = store::Fresh::of(&repository.url);
-    let options = store::options(repository, None, !args.join);
-    let store = store::store(&options, &runtime, &reporter).await?;
+    let new_folders = store::NewFolders::of(&repository.url);
+    let store = store::open_store(repository, None, !args.join, &runtime, &reporter).await?;
     has_marker(&store, args.join).await?;
-    let probed = probe_store(&store, &runtime).await?;
-    if mode == Mode::Plain {
+    // The probe writes under a random writer id that no writer uses.
+    let probed = probe(&store, &runtime, WriterId(runtime.random())).await?;
+    if mode == DisplayMode::Plain {
         probed.findings.iter().for_each(|finding| console.finding(finding));
     }
     refuse_unfit(&store, &probed)?;
-    refuse_unlocked(&store, &probed.abilities, args.no_lock)?;
+    refuse_unlocked(&store, &probed.features, args.no_lock)?;
     let made = init::make(&store, &runtime, request, owners, &reporter).await?;
-    fresh.keep();
+    new_folders.keep();
     drop(display.finish());
     Ok(made)
 }
 
-/// Probes the store under a random writer id that no writer uses.
-async fn probe_store(store: &Arc<dyn Store>, runtime: &Runtime) -> Result<Probed, Failure> {
-    Ok(probe(store, runtime, WriterId(runtime.random())).await?)
-}
-
-fn refuse_unfit(store: &Arc<dyn Store>, probed: &Probed) -> Result<(), Failure> {
-    let Some(problem) = probed.findings.iter().find(|finding| finding.weight == Weight::Problem) else {
+fn refuse_unfit(store: &Arc<dyn Store>, probed: &ProbeReport) -> Result<(), Failure> {
+    let Some(problem) = probed.findings.iter().find(|finding| finding.severity == Severity::Problem) else {
         return Ok(());
     };
     let mut failure = Failure::new(Exit::Usage, format!("{} cannot hold a repository", store.describe()))
@@ -180,36 +166,36 @@ fn refuse_unfit(store: &Arc<dyn Store>, probed: &Probed) -> Result<(), Failure> 
     Err(failure)
 }
 
-fn refuse_unlocked(store: &Arc<dyn Store>, abilities: &Abilities, no_lock: bool) -> Result<(), Failure> {
-    if no_lock || abilities.object_lock != Switch::Off {
+fn refuse_unlocked(store: &Arc<dyn Store>, abilities: &StoreFeatures, no_lock: bool) -> Result<(), Failure> {
+    if no_lock || abilities.object_lock != FeatureState::Off {
         return Ok(());
     }
-    let what = format!("{} can lock objects and the bucket does not", store.describe());
+    let what = format!("{} supports object lock and the bucket does not use it", store.describe());
     Err(Failure::new(Exit::Usage, what)
         .fact("so", "whoever holds the writer's credentials could delete backups; nothing was created")
-        .remedy("make a bucket with object lock, or say --no-lock"))
+        .remedy("create a bucket with object lock, or give --no-lock"))
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct InitResult {
     repository: String,
     writer: String,
     plan: String,
     epoch: String,
-    owners: Vec<ShownOwner>,
+    owners: Vec<OwnerResult>,
     files: Vec<PathBuf>,
 }
 
 #[derive(Serialize)]
-struct ShownOwner {
+struct OwnerResult {
     name: String,
     recipient: String,
     proven: bool,
 }
 
-impl Shown {
+impl InitResult {
     fn of(made: &Initialised, args: &InitArgs) -> Self {
-        let owner = |one: &crate::keys::recovery_sheet::ProvenOwner| ShownOwner {
+        let owner = |one: &ProvenOwner| OwnerResult {
             name: one.owner.name(),
             recipient: one.owner.recipient.to_string(),
             proven: one.proven,
@@ -225,7 +211,7 @@ impl Shown {
     }
 }
 
-fn tell(made: &Initialised, args: &InitArgs, console: &Console) {
+fn print_result(made: &Initialised, args: &InitArgs, console: &Console) {
     let unproven: Vec<String> =
         made.owners.iter().filter(|one| !one.proven).map(|one| one.owner.name()).collect();
     let proof = match (made.owners.len(), unproven.len()) {
@@ -234,7 +220,7 @@ fn tell(made: &Initialised, args: &InitArgs, console: &Console) {
         _ => format!("NOT yet proven by {}", unproven.join(", ")),
     };
     let id = made.key.repository.to_string();
-    console.good(&format!(
+    console.success(&format!(
         "repository {} created; the first epoch of plan {} is open, {proof}",
         short_hash(&id),
         args.plan_name
@@ -247,35 +233,35 @@ fn tell(made: &Initialised, args: &InitArgs, console: &Console) {
             .map(|file| file.strip_prefix(".").unwrap_or(file).display().to_string())
             .collect();
         if !names.is_empty() {
-            console.say(&format!("  {}", names.join(", ")));
-            console.say(&format!("      {about}"));
+            console.line(&format!("  {}", names.join(", ")));
+            console.line(&format!("      {about}"));
         }
     }
     if !unproven.is_empty() {
-        console.say("  → each of them: kbak keys check --identity HIS-KEY --signer kbak.pub --repo …");
+        console.line("  → each of them: kbak keys check --identity OWNER-KEY --signer kbak.pub --repo …");
     }
 }
 
-type Wanted = fn(&Path) -> bool;
+type FileTest = fn(&Path) -> bool;
 
-fn ends(file: &Path, ends: &[&str]) -> bool {
+fn has_ending(file: &Path, ends: &[&str]) -> bool {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     ends.iter().any(|end| name.ends_with(end))
 }
 
 /// The purpose of each file, with a test for its name.
-const FILES: [(&str, Wanted); 4] = [
+const FILES: [(&str, FileTest); 4] = [
     (
-        "for the machine that backs up: the first signs, the second names chunks; neither reads a backup",
-        |file| ends(file, &[".key", ".epoch"]),
+        "for the machine that backs up: the first signs, the second names chunks; neither decrypts a backup",
+        |file| has_ending(file, &[".key", ".epoch"]),
     ),
     ("pins this writer: needed to restore and to verify; keep a copy away from the bucket", |file| {
-        ends(file, &[".pub"])
+        has_ending(file, &[".pub"])
     }),
     ("print one and put it beside an owner's key: it says how to restore, with or without kbak", |file| {
-        ends(file, &["recovery.html", "recovery.txt"])
+        has_ending(file, &["recovery.html", "recovery.txt"])
     }),
     ("the same two keys for the cluster: seal them, or kubectl apply -f, then delete them here", |file| {
-        ends(file, &[".yaml"])
+        has_ending(file, &[".yaml"])
     }),
 ];

@@ -6,12 +6,12 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::keyring::read_identity;
-use crate::cli::shell::console::{Console, PassphrasePrompt, ask_new_passphrase, passphrase_file};
+use crate::cli::options::key_files::read_identity;
+use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
+use crate::cli::shell::passphrase::{PassphrasePrompt, ask_new_passphrase, read_passphrase_file};
 use crate::format::sign::SigningKey;
-use crate::keys::private_file;
-use crate::keys::{Owner, OwnerKey, WorkFactor};
+use crate::keys::{Owner, OwnerKey, WorkFactor, private_file};
 use crate::runtime::Runtime;
 
 /// Arguments of `kbak keygen`.
@@ -27,35 +27,35 @@ Examples:
   kbak keygen --public owner.key
       prints the public key of a key file again
 
-The file is an age identity that stock `age -d -i owner.key` opens too. Whoever holds it and knows
-its passphrase reads every backup made for it; without any owner's key, nobody does. Make two, and
-keep them apart.")]
+The file is an age identity that stock `age -d -i owner.key` opens too. With the file
+and its passphrase, every backup for this owner can be read; without any owner's key, none can.
+Create two, and keep them apart.")]
 pub struct KeygenArgs {
-    /// Where the private key goes; an existing file is never overwritten
+    /// The file of the private key; an existing file is never overwritten
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["public", "paper"])]
     pub output: Option<PathBuf>,
-    /// Whose it is, for people: it stands in the public key and in kbak.pub
+    /// The owner's name, which the public key and kbak.pub contain
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub comment: String,
-    /// Leave the file without a passphrase: its permissions are all that protects it
+    /// Do not encrypt the file: only its permissions protect it
     #[arg(long, conflicts_with = "passphrase_file")]
     pub no_passphrase: bool,
-    /// The passphrase is the first line of this file; /dev/fd/3 works
+    /// Read the passphrase from the first line of this file, such as /dev/fd/3
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Print the private key as a page to put away, in place of or beside a file
+    /// Print the private key as a page to keep, instead of or beside a file
     #[arg(long)]
     pub paper: bool,
-    /// Print the public key of this private key, and make none
+    /// Print the public key of this private key, and create none
     #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "paper", "no_passphrase", "comment"])]
     pub public: Option<PathBuf>,
 }
 
 /// Runs `kbak keygen`: generates a key, or prints the public key of a key file.
 pub(crate) fn run(args: KeygenArgs, console: &Console) -> Result<Exit, Failure> {
-    output::open(Exit::Usage)?;
+    output::require_open(Exit::Usage)?;
     if let Some(file) = &args.public {
-        return show_public(file, args.passphrase_file.as_deref());
+        return print_public_key(file, args.passphrase_file.as_deref());
     }
     let runtime = Runtime::real();
     let owner = OwnerKey::generate(&runtime, &args.comment);
@@ -64,18 +64,18 @@ pub(crate) fn run(args: KeygenArgs, console: &Console) -> Result<Exit, Failure> 
         private_file::create(file, 0o600, text.as_bytes())?;
     }
     if args.paper {
-        output::text(&paper(&owner, &text, args.no_passphrase))?;
+        output::write_text(&render_paper(&owner, &text, args.no_passphrase))?;
     }
     let file = args.output.as_ref().map(|file| file.display().to_string());
     if let Some(file) = &file {
         let how = if args.no_passphrase { "WITHOUT a passphrase" } else { "encrypted with the passphrase" };
-        console.good(&format!(
+        console.success(&format!(
             "{file} written, mode 0600, {how}: keep it out of the cluster, and a copy elsewhere"
         ));
-        console.say("  the public key follows; give it to kbak init with --recipient \"…\"");
+        console.line("  the public key follows; give it to kbak init with --recipient \"…\"");
     }
     if !args.paper {
-        output::text(&format!("{}\n", owner.public().to_line()))?;
+        output::write_text(&format!("{}\n", owner.public().to_line()))?;
     }
     Ok(Exit::Safe)
 }
@@ -86,7 +86,7 @@ fn file_text(owner: &OwnerKey, args: &KeygenArgs) -> Result<Zeroizing<String>, F
         return Ok(owner.to_text());
     }
     let passphrase = match &args.passphrase_file {
-        Some(file) => passphrase_file(file)?,
+        Some(file) => read_passphrase_file(file)?,
         None => ask_new_passphrase("the new key")?,
     };
     owner.encrypt(&passphrase, WorkFactor::Second).map(Zeroizing::new).map_err(|error| {
@@ -95,7 +95,7 @@ fn file_text(owner: &OwnerKey, args: &KeygenArgs) -> Result<Zeroizing<String>, F
 }
 
 /// Renders the private key as a page to print and store.
-fn paper(owner: &OwnerKey, text: &str, clear: bool) -> Zeroizing<String> {
+fn render_paper(owner: &OwnerKey, text: &str, clear: bool) -> Zeroizing<String> {
     let open = if clear {
         "It is NOT protected by a passphrase: whoever reads this page reads every backup."
     } else {
@@ -109,7 +109,7 @@ fn paper(owner: &OwnerKey, text: &str, clear: bool) -> Zeroizing<String> {
     ))
 }
 
-fn show_public(file: &Path, passphrase: Option<&Path>) -> Result<Exit, Failure> {
+fn print_public_key(file: &Path, passphrase: Option<&Path>) -> Result<Exit, Failure> {
     let prompt = PassphrasePrompt::shared(passphrase)?;
     let identity = read_identity(file, &prompt)?;
     let mut lines = String::new();
@@ -120,9 +120,9 @@ fn show_public(file: &Path, passphrase: Option<&Path>) -> Result<Exit, Failure> 
         lines.push('\n');
     }
     if lines.is_empty() {
-        let what = format!("{} does not tell its public key", file.display());
+        let what = format!("{} does not contain its public key", file.display());
         return Err(Failure::new(Exit::Usage, what).remedy("ask its plugin, as in age-plugin-yubikey --list"));
     }
-    output::text(&lines)?;
+    output::write_text(&lines)?;
     Ok(Exit::Safe)
 }

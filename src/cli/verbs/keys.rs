@@ -1,31 +1,25 @@
 //! `kbak keys`: checks, adds and lists the owners that can open epochs.
 
-use std::sync::Arc;
-
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::keyring::{identities, owners, required_pin};
-use crate::cli::options::reading;
-use crate::cli::options::{OutputArgs, ReadArgs};
+use crate::cli::options::key_files::{read_identities, read_owners, read_required_pin};
+use crate::cli::options::{OutputArgs, ReadArgs, reading};
 use crate::cli::shell::console::Console;
-use crate::cli::shell::output;
-use crate::cli::shell::output::{Column, Format};
+use crate::cli::shell::output::{self, Column::Left, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
 use crate::format::ids::RecipientId;
-use crate::keys::{Identity, Owner};
+use crate::keys::Owner;
 use crate::report::text::{plural, short_hash, utc};
-use crate::repository::epoch::wraps;
-use crate::repository::epoch::wraps::Desk;
+use crate::repository::epoch::wraps::{self, KeyContext};
 use crate::repository::read::damage;
-use crate::repository::read::open::{PlanView, View};
+use crate::repository::read::reader::{RepositoryReader, StoredPlan};
 
 /// Arguments of `kbak keys`.
 #[derive(Debug, Args)]
 pub struct KeysArgs {
-    /// The action.
     #[command(subcommand)]
     pub action: KeysAction,
 }
@@ -38,46 +32,42 @@ pub enum KeysAction {
 Examples:
   kbak keys check --repo s3://backups/prod --signer kbak.pub --identity owner.key
 
-An epoch that no owner has opened yet is unproven: nothing else would notice a recipient that was
-mistyped or swapped. An owner whose signing key is not in kbak.pub can leave no receipt: that is said,
-and the epoch stays unproven. Exit codes: 0 every identity opens every epoch and the receipts are
+An epoch that no owner has opened yet is unproven: a mistyped or swapped recipient would go unnoticed.
+An owner whose signing key is not in kbak.pub cannot store a receipt: this is printed, and the epoch
+stays unproven. Exit codes: 0 every identity opens every epoch and the receipts are
 stored, 2 they cannot be stored, 3 an identity does not open an epoch.")]
-    Check(CheckArgs),
-    /// Let one more owner open what the given one opens
+    Check(KeysReadArgs),
+    /// Let another owner open the epochs that the identity opens
     #[command(after_long_help = "\
 Examples:
   kbak keys add --owner \"age1… carol\" --repo s3://backups/prod --signer kbak.pub --identity owner.key
 
-Add her to the plan's recipients too, so that later epochs include her.")]
-    Add(AddArgs),
-    /// List epochs, who can open each, and who has
+Add the key to the plan's recipients too, so that later epochs include this owner.")]
+    Add(KeysAddArgs),
+    /// List epochs, the owners that can open each, and those that have
     #[command(after_long_help = "\
 Examples:
   kbak keys list --repo s3://backups/prod --signer kbak.pub")]
-    List(CheckArgs),
+    List(KeysReadArgs),
 }
 
 /// Arguments of `kbak keys check` and `kbak keys list`.
 #[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// Options for the repository and the keys of its readers.
+pub struct KeysReadArgs {
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
 /// Arguments of `kbak keys add`.
 #[derive(Debug, Args)]
-pub struct AddArgs {
-    /// The public key of the new owner, from himself, never from a bucket
+pub struct KeysAddArgs {
+    /// The public key of the new owner, handed over by them, never taken from a bucket
     #[arg(long, value_name = "KEY")]
     pub owner: String,
-    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -91,15 +81,16 @@ pub(crate) fn run(args: &KeysArgs, console: &Console) -> Result<Exit, Failure> {
     }
 }
 
-async fn plans(from: &ReadArgs, console: &Console) -> Result<(View, Vec<PlanView>), Failure> {
-    let view = reading::view(from, &console.reporter()).await?;
-    let plans = view.plans(&reading::which(&from.reader, "latest")).await?;
+async fn plans(from: &ReadArgs, console: &Console) -> Result<(RepositoryReader, Vec<StoredPlan>), Failure> {
+    let view = reading::open_repository(from, &console.reporter()).await?;
+    let plans = view.plans(&reading::snapshot_selector(&from.reader, "latest")).await?;
     if plans.iter().all(|plan| plan.epochs.all.is_empty()) {
         let what = format!("no epoch in {} that a pinned key signed", view.store.describe());
-        if plans.iter().any(PlanView::is_unread) {
-            return Err(damage::unread(what, plans.iter()).into());
+        if plans.iter().any(StoredPlan::is_unreadable) {
+            return Err(damage::unreadable(what, plans.iter()).into());
         }
-        let mut failure = Failure::new(Exit::Usage, what).remedy("is this the right kbak.pub?");
+        let mut failure = Failure::new(Exit::Usage, what)
+            .remedy("check that --signer names the kbak.pub of this repository");
         if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.epochs.rejected).next() {
             failure = failure.fact(object.to_string(), error.to_string());
         }
@@ -119,14 +110,14 @@ struct CheckRow {
     error: Option<String>,
 }
 
-fn check(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
-    let held = reading::keys(&args.repository.reader)?;
+fn check(args: &KeysReadArgs, console: &Console) -> Result<Exit, Failure> {
+    let held = reading::required_identities(&args.repository.reader)?;
     let (rows, unstored) = until_signalled(async {
         let (view, plans) = plans(&args.repository, console).await?;
-        let desk = desk(&view);
+        let context = context(&view);
         let (mut rows, mut unstored) = (Vec::new(), None);
         for plan in &plans {
-            for row in wraps::check(desk, &plan.epochs, &held).await? {
+            for row in wraps::check(context, &plan.epochs, &held).await? {
                 let (receipt, lost) = match row.receipt {
                     Ok(receipt) => (receipt, None),
                     Err(error) => (None, Some(Failure::from(error))),
@@ -145,40 +136,39 @@ fn check(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
         }
         Ok((rows, unstored))
     })?;
-    let columns = [
-        Column::Left("PLAN"),
-        Column::Left("EPOCH"),
-        Column::Left("IDENTITY"),
-        Column::Left("OPENS"),
-        Column::Left("RECEIPT"),
-    ];
+    let columns = [Left("PLAN"), Left("EPOCH"), Left("IDENTITY"), Left("OPENS"), Left("RECEIPT")];
     let line = |row: &CheckRow| {
         let opens = if row.opened { "yes" } else { "NO" };
         let receipt = row.receipt.as_deref().map_or_else(|| "none".into(), short_hash);
         vec![row.plan.clone(), row.epoch.clone(), row.identity.clone(), opens.into(), receipt]
     };
-    output::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
+    output::write_list(args.output.output, &columns, rows.iter().map(line), &rows)?;
     let closed = rows.iter().filter(|row| !row.opened).count() as u64;
     if closed == 0 {
-        console.good(&format!("{} opened", plural(rows.len() as u64, "epoch", "epochs")));
+        console.success(&format!("{} opened", plural(rows.len() as u64, "epoch", "epochs")));
         return unstored.map_or(Ok(Exit::Safe), |why| Err(no_receipt(why)));
     }
     console.warn(&format!("{} not opened", plural(closed, "epoch was", "epochs were")));
-    console.say("  → an owner who opens it can add this key: kbak keys add --owner … --identity HIS-KEY");
+    console.line("  → an owner who opens it can add this key: kbak keys add --owner … --identity OWNER-KEY");
     Ok(Exit::Partial)
 }
 
 /// Returns the failure for epochs that were opened, but whose receipts could not be stored.
 fn no_receipt(why: Failure) -> Failure {
-    let what = "every epoch was opened, but the receipts of it could not be stored: others go on \
-                seeing these epochs as unproven";
+    let what = "every epoch was opened, but the receipts could not be stored: others still \
+                see these epochs as unproven";
     let mut failure = Failure::new(why.exit, what).fact("because", why.what.clone());
     failure.remedy = Some("run it again with credentials that may put objects".to_owned());
     failure.because(why)
 }
 
-fn desk(view: &View) -> Desk<'_> {
-    Desk { store: &view.store, runtime: &view.runtime, signers: &view.signers, reporter: &view.reporter }
+fn context(view: &RepositoryReader) -> KeyContext<'_> {
+    KeyContext {
+        store: &view.store,
+        runtime: &view.runtime,
+        signers: &view.signers,
+        reporter: &view.reporter,
+    }
 }
 
 #[derive(Serialize)]
@@ -192,18 +182,19 @@ struct AddRow {
     error: Option<String>,
 }
 
-fn add(args: &AddArgs, console: &Console) -> Result<Exit, Failure> {
-    let new = owners(std::slice::from_ref(&args.owner), None)?.remove(0);
-    let (held, prompt): (Vec<Arc<Identity>>, _) = identities(&args.repository.reader)?;
+fn add(args: &KeysAddArgs, console: &Console) -> Result<Exit, Failure> {
+    let new = read_owners(std::slice::from_ref(&args.owner), None)?.remove(0);
+    let reader = &args.repository.reader;
+    let (held, prompt) = read_identities(&reader.identity, reader.passphrase_file.as_deref())?;
     if held.is_empty() {
-        reading::keys(&args.repository.reader)?;
+        reading::required_identities(reader)?;
     }
     let rows = until_signalled(async {
         let (view, plans) = plans(&args.repository, console).await?;
         let mut rows = Vec::new();
         for plan in &plans {
             let records = view.records(plan.writer).await?;
-            for row in wraps::add(desk(&view), &plan.epochs, &records, &held, &new, &prompt).await? {
+            for row in wraps::add(context(&view), &plan.epochs, &records, &held, &new, &prompt).await? {
                 rows.push(AddRow {
                     plan: plan.plan.to_string(),
                     epoch: row.epoch.to_string(),
@@ -216,21 +207,21 @@ fn add(args: &AddArgs, console: &Console) -> Result<Exit, Failure> {
         }
         Ok(rows)
     })?;
-    if args.output.output != Format::Table {
-        output::value(&rows, args.output.output)?;
+    if args.output.output != OutputFormat::Table {
+        output::write_value(&rows, args.output.output)?;
     }
     if rows.is_empty() {
-        console.good(&format!("{} can open every epoch already", new.name()));
+        console.success(&format!("{} already can open every epoch", new.name()));
     }
     for row in &rows {
         match &row.error {
             None => {
-                console.good(&format!("{} can open epoch {} of plan {}", new.name(), row.epoch, row.plan))
+                console.success(&format!("{} can open epoch {} of plan {}", new.name(), row.epoch, row.plan))
             }
             Some(error) => console.warn(&format!("epoch {} of plan {}: {error}", row.epoch, row.plan)),
         }
     }
-    console.say(
+    console.line(
         "  → add the same key to the plan's recipients, or the next run closes the epoch to keep it out",
     );
     Ok(if rows.iter().all(|row| row.added) { Exit::Safe } else { Exit::Partial })
@@ -251,8 +242,8 @@ struct ListRow {
     epoch_proven: bool,
 }
 
-fn list(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
-    let pin = required_pin(args.repository.reader.signer.as_deref())?;
+fn list(args: &KeysReadArgs, console: &Console) -> Result<Exit, Failure> {
+    let pin = read_required_pin(args.repository.reader.signer.as_deref())?;
     let rows = until_signalled(async {
         let (view, plans) = plans(&args.repository, console).await?;
         let mut rows = Vec::new();
@@ -274,25 +265,19 @@ fn list(args: &CheckArgs, console: &Console) -> Result<Exit, Failure> {
         }
         Ok(rows)
     })?;
-    let columns = [
-        Column::Left("PLAN"),
-        Column::Left("EPOCH"),
-        Column::Left("OWNER"),
-        Column::Left("KEY"),
-        Column::Left("OPENED"),
-    ];
+    let columns = [Left("PLAN"), Left("EPOCH"), Left("OWNER"), Left("KEY"), Left("OPENED")];
     let line = |row: &ListRow| {
         let opened = row.opened.map_or_else(|| "never".into(), utc);
         let owner = if row.added_later { format!("{} (added later)", row.owner) } else { row.owner.clone() };
         vec![row.plan.clone(), row.epoch.clone(), owner, short_hash(&row.fingerprint), opened]
     };
-    output::listing(args.output.output, &columns, rows.iter().map(line), &rows)?;
+    output::write_list(args.output.output, &columns, rows.iter().map(line), &rows)?;
     let mut unproven: Vec<&str> =
         rows.iter().filter(|row| !row.epoch_proven).map(|row| row.epoch.as_str()).collect();
     unproven.dedup();
     if !unproven.is_empty() {
         console.warn(&format!("no owner has opened {} yet", unproven.join(", ")));
-        console.say("  → kbak keys check --identity owner.key");
+        console.line("  → kbak keys check --identity owner.key");
     }
     Ok(Exit::Safe)
 }

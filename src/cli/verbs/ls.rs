@@ -11,13 +11,12 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::reading;
-use crate::cli::options::{OutputArgs, ReadArgs, line_by_line};
+use crate::cli::options::{OutputArgs, ReadArgs, line_by_line, reading};
 use crate::cli::shell::console::Console;
-use crate::cli::shell::output;
-use crate::cli::shell::output::{Column, Format};
+use crate::cli::shell::output::Column::{Left, Right};
+use crate::cli::shell::output::{self, OutputFormat};
 use crate::format::body::Stream;
-use crate::format::catalog::{Line, Type};
+use crate::format::catalog::{CatalogLine, MemberType};
 use crate::format::name::Name;
 use crate::format::tar::order;
 use crate::pipeline::reader::StreamReader;
@@ -42,13 +41,11 @@ pub struct LsArgs {
     /// An item, and a folder or a stream in it [default: the items and their streams]
     #[arg(value_name = "ITEM[:PATH]")]
     pub place: Option<OsString>,
-    /// With everything beneath
+    /// List all levels below, too
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -67,16 +64,14 @@ pub struct FindArgs {
     /// latest, a number, or the first digits of a hash
     #[arg(value_name = "SNAPSHOT")]
     pub snapshot: String,
-    /// What is looked for, in the syntax of .gitignore
+    /// A pattern in the syntax of .gitignore
     #[arg(value_name = "PATTERN")]
     pub pattern: OsString,
     /// Only in this item; repeatable
     #[arg(long, value_name = "NAME")]
     pub item: Vec<String>,
-    /// Options for the repository and the keys of its readers.
     #[command(flatten)]
     pub repository: ReadArgs,
-    /// The output format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -85,16 +80,16 @@ pub struct FindArgs {
 pub(crate) fn ls(args: &LsArgs, console: &Console) -> Result<Exit, Failure> {
     reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
-        let Some(place) = &args.place else { return places(snapshot, args.output.output) };
-        let (item, rest) = reading::split(snapshot, place)?;
-        let (stream, path) = reading::stream(item, rest)?;
-        let mut printer = Printer::new(args.output.output, &item.name, stream);
+        let Some(place) = &args.place else { return list_streams(snapshot, args.output.output) };
+        let (item, rest) = reading::parse_place(snapshot, place)?;
+        let (stream, path) = reading::find_stream(item, rest)?;
+        let mut printer = EntryPrinter::new(args.output.output, &item.name, stream);
         if stream.catalog.is_empty() {
             return Err(Failure::new(Exit::Usage, format!("{}:{} has no entries", item.name, stream.name))
-                .remedy("kbak cat gives its bytes"));
+                .remedy("kbak cat prints its bytes"));
         }
         let reader = snapshot.read(stream)?;
-        let name = reading::spelled(&reader, path).await?;
+        let name = reading::resolve_path(&reader, path).await?;
         let path = name.bytes();
         let mut lines = reader.catalog_from(catalog_start(stream, path));
         let mut found = path.is_empty();
@@ -104,7 +99,7 @@ pub(crate) fn ls(args: &LsArgs, console: &Console) -> Result<Exit, Failure> {
             let member = line.path.bytes();
             let beneath = path.is_empty() || order::is_below(member, path);
             found |= member == path || beneath;
-            let itself = member == path && line.kind != Type::Dir;
+            let itself = member == path && line.kind != MemberType::Dir;
             // The stream of a kind has no folders: namespaces are parts of names.
             if itself || beneath && (args.recursive || !sorted || is_child(member, path)) {
                 printer.line(&line)?;
@@ -117,13 +112,13 @@ pub(crate) fn ls(args: &LsArgs, console: &Console) -> Result<Exit, Failure> {
             return Ok(Exit::Safe);
         }
         let what = format!("{} holds nothing at {}", item.name, name.display());
-        Err(Failure::new(Exit::Usage, what).remedy("kbak find looks everywhere"))
+        Err(Failure::new(Exit::Usage, what).remedy("kbak find searches the whole snapshot"))
     })
 }
 
 /// A stream that `kbak ls` can list.
 #[derive(Serialize)]
-struct Place<'a> {
+struct StreamRow<'a> {
     place: String,
     item: &'a str,
     stream: &'a str,
@@ -131,7 +126,7 @@ struct Place<'a> {
     length: u64,
 }
 
-fn places(snapshot: &OpenSnapshot, format: Format) -> Result<Exit, Failure> {
+fn list_streams(snapshot: &OpenSnapshot, format: OutputFormat) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for (item, stream) in snapshot.streams() {
         let place = match stream.format.as_str() {
@@ -139,41 +134,46 @@ fn places(snapshot: &OpenSnapshot, format: Format) -> Result<Exit, Failure> {
             _ => format!("{item}:{}", stream.name),
         };
         let Stream { members, length, .. } = *stream;
-        all.push(Place { place, item, stream: &stream.name, members, length });
+        all.push(StreamRow { place, item, stream: &stream.name, members, length });
     }
-    let columns = [Column::Left("PLACE"), Column::Right("ENTRIES"), Column::Right("SIZE")];
+    let columns = [Left("PLACE"), Right("ENTRIES"), Right("SIZE")];
     let rows = all.iter().map(|one| vec![one.place.clone(), count(one.members), size(one.length)]);
-    output::lines(format, &columns, rows, &all)?;
+    output::write_lines(format, &columns, rows, &all)?;
     Ok(Exit::Safe)
 }
 
 /// Runs `kbak find`: searches for paths.
 pub(crate) fn find(args: &FindArgs, console: &Console) -> Result<Exit, Failure> {
-    let wanted = Wanted::of(&args.pattern)?;
+    let term = SearchTerm::parse(&args.pattern)?;
     reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
         for name in &args.item {
-            reading::item(snapshot, name)?;
+            reading::find_item(snapshot, name)?;
         }
         for item in &snapshot.body().items {
             if !args.item.is_empty() && !args.item.contains(&item.name) {
                 continue;
             }
             for stream in &item.streams {
-                search(&snapshot.read(stream)?, &wanted, args.output.output, &item.name).await?;
+                search(&snapshot.read(stream)?, &term, args.output.output, &item.name).await?;
             }
         }
         Ok(Exit::Safe)
     })
 }
 
-async fn search(reader: &StreamReader, wanted: &Wanted, format: Format, item: &str) -> Result<(), Failure> {
-    let mut printer = Printer::new(format, item, reader.body());
-    printer.whole = true;
+async fn search(
+    reader: &StreamReader,
+    term: &SearchTerm,
+    format: OutputFormat,
+    item: &str,
+) -> Result<(), Failure> {
+    let mut printer = EntryPrinter::new(format, item, reader.body());
+    printer.with_place = true;
     let mut lines = reader.catalog();
     while let Some(line) = lines.next().await {
         let (_, line) = line?;
-        if wanted.is(&line) {
+        if term.matches(&line) {
             printer.line(&line)?;
         }
     }
@@ -181,24 +181,24 @@ async fn search(reader: &StreamReader, wanted: &Wanted, format: Format, item: &s
 }
 
 /// A search term: a pattern, or a name that is not UTF-8, as raw bytes or as kbak escapes it.
-struct Wanted {
+struct SearchTerm {
     pattern: Option<Gitignore>,
     name: Option<Name>,
 }
 
-impl Wanted {
-    fn of(given: &OsStr) -> Result<Self, Failure> {
+impl SearchTerm {
+    fn parse(given: &OsStr) -> Result<Self, Failure> {
         let bytes = Name::from(given.as_bytes());
         let Some(text) = given.to_str() else { return Ok(Self { pattern: None, name: Some(bytes) }) };
         let mut builder = GitignoreBuilder::new("");
         let added = builder.add_line(None, text).map(|_| ());
         let pattern = added
             .and_then(|()| builder.build())
-            .map_err(|error| Failure::new(Exit::Usage, format!("{text:?} is no pattern")).because(error))?;
+            .map_err(|error| Failure::new(Exit::Usage, format!("invalid pattern {text:?}")).because(error))?;
         Ok(Self { pattern: Some(pattern), name: bytes.unescaped() })
     }
 
-    fn is(&self, line: &Line) -> bool {
+    fn matches(&self, line: &CatalogLine) -> bool {
         let bytes = line.path.bytes();
         // As in patterns: with a slash it is a whole path, without one a name in any folder.
         let named = self.name.as_ref().is_some_and(|name| {
@@ -206,7 +206,7 @@ impl Wanted {
             name.bytes() == bytes || last == Some(name.bytes())
         });
         let path = Path::new(OsStr::from_bytes(bytes));
-        let matches = |pattern: &Gitignore| pattern.matched(path, line.kind == Type::Dir).is_ignore();
+        let matches = |pattern: &Gitignore| pattern.matched(path, line.kind == MemberType::Dir).is_ignore();
         named || self.pattern.as_ref().is_some_and(matches)
     }
 }
@@ -218,40 +218,40 @@ fn is_child(member: &[u8], folder: &[u8]) -> bool {
 }
 
 /// Writes entries as they are read, so that a list of millions is never held in memory.
-struct Printer<'a> {
-    format: Format,
+struct EntryPrinter<'a> {
+    format: OutputFormat,
     item: &'a str,
     stream: &'a str,
     objects: bool,
-    whole: bool,
+    with_place: bool,
     out: std::io::BufWriter<std::io::Stdout>,
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct EntryRow<'a> {
     item: &'a str,
     stream: &'a str,
     #[serde(flatten)]
-    line: &'a Line,
+    line: &'a CatalogLine,
 }
 
-impl<'a> Printer<'a> {
-    fn new(format: Format, item: &'a str, stream: &'a Stream) -> Self {
+impl<'a> EntryPrinter<'a> {
+    fn new(format: OutputFormat, item: &'a str, stream: &'a Stream) -> Self {
         let objects = stream.format == "jsonl";
         let out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout());
-        Self { format, item, stream: &stream.name, objects, whole: false, out }
+        Self { format, item, stream: &stream.name, objects, with_place: false, out }
     }
 
-    fn line(&mut self, line: &Line) -> Result<(), Failure> {
+    fn line(&mut self, line: &CatalogLine) -> Result<(), Failure> {
         let text = match self.format {
-            Format::Table => self.row(line),
-            format => output::line(&Shown { item: self.item, stream: self.stream, line }, format)?,
+            OutputFormat::Table => self.row(line),
+            format => output::render_line(&EntryRow { item: self.item, stream: self.stream, line }, format)?,
         };
-        output::written(writeln!(self.out, "{text}"))
+        output::check_write(writeln!(self.out, "{text}"))
     }
 
-    fn row(&self, line: &Line) -> String {
-        let place = match (self.whole, self.objects) {
+    fn row(&self, line: &CatalogLine) -> String {
+        let place = match (self.with_place, self.objects) {
             (true, true) => format!("{}:{}/", plain(self.item), plain(self.stream)),
             (true, false) => format!("{}:", plain(self.item)),
             _ => String::new(),
@@ -261,13 +261,13 @@ impl<'a> Printer<'a> {
             return format!("{:>9}  {name}", size(line.len));
         }
         let kind = match line.kind {
-            Type::Dir => 'd',
-            Type::Symlink => 'l',
-            Type::Hardlink => 'h',
-            Type::Fifo => 'p',
-            Type::Char => 'c',
-            Type::Block => 'b',
-            Type::File | Type::Object | Type::Dump => '-',
+            MemberType::Dir => 'd',
+            MemberType::Symlink => 'l',
+            MemberType::Hardlink => 'h',
+            MemberType::Fifo => 'p',
+            MemberType::Char => 'c',
+            MemberType::Block => 'b',
+            MemberType::File | MemberType::Object | MemberType::Dump => '-',
         };
         let mode = line.mode.as_deref().unwrap_or("-");
         let owner = match (line.uid, line.gid) {
@@ -275,17 +275,17 @@ impl<'a> Printer<'a> {
             _ => "-".into(),
         };
         let bytes = line.size.map_or_else(|| "-".into(), size);
-        let slash = if line.kind == Type::Dir { "/" } else { "" };
+        let slash = if line.kind == MemberType::Dir { "/" } else { "" };
         let link = line.link.as_ref().map(|to| format!(" -> {}", to.display())).unwrap_or_default();
         format!("{kind} {mode:>5}  {owner:<11} {bytes:>9}  {}  {name}{slash}{link}", time(line))
     }
 
     fn finish(mut self) -> Result<(), Failure> {
-        output::written(self.out.flush())
+        output::check_write(self.out.flush())
     }
 }
 
-fn time(line: &Line) -> String {
+fn time(line: &CatalogLine) -> String {
     let seconds = line.mtime.as_deref().and_then(|text| text.split('.').next()?.parse::<i64>().ok());
     let at = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     at.map_or_else(|| format!("{:20}", "-"), utc)

@@ -14,20 +14,20 @@ Examples:
   kbak man | man -l -
   kbak man --folder /usr/local/share/man/man1")]
 pub struct ManArgs {
-    /// Write a page for every verb into this folder, in place of the first page on standard output
+    /// Write a page for every verb into this folder, instead of the first page to standard output
     #[arg(long, value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
 }
 
 /// Prints the first manual page, or writes all pages into a folder.
-pub(crate) fn run(args: ManArgs) -> Result<Exit, Failure> {
+pub(crate) fn run(args: ManArgs, program: clap::Command) -> Result<Exit, Failure> {
     match args.folder {
-        Some(folder) => clap_mangen::generate_to(crate::cli::command(), &folder).map_err(|error| {
+        Some(folder) => clap_mangen::generate_to(program, &folder).map_err(|error| {
             Failure::new(Exit::Usage, format!("manual pages cannot be written to {}", folder.display()))
                 .because(error)
-                .remedy("give a folder that is there and that you may write to: mkdir -p makes one")
+                .remedy("give an existing folder that you may write to; mkdir -p creates one")
         })?,
-        None => output::data(|out| clap_mangen::Man::new(crate::cli::command()).render(&mut &mut *out))?,
+        None => output::write(|out| clap_mangen::Man::new(program).render(&mut &mut *out))?,
     }
     Ok(Exit::Safe)
 }

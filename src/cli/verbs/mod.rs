@@ -1,4 +1,5 @@
-//! The verbs, one file each: arguments in, a use case called, its result shown.
+//! The verbs, one file each: arguments in, a use case called, its result shown. `gaps` and
+//! `snapshot_details` are shared.
 
 pub(super) mod backup;
 pub(super) mod cat;
@@ -7,6 +8,7 @@ pub(super) mod completion;
 pub(super) mod diff;
 pub(super) mod epoch;
 pub(super) mod export;
+mod gaps;
 pub(super) mod init;
 pub(super) mod keygen;
 pub(super) mod keys;
@@ -15,5 +17,6 @@ pub(super) mod man;
 pub(super) mod plan;
 pub(super) mod restore;
 pub(super) mod show;
+mod snapshot_details;
 pub(super) mod snapshots;
 pub(super) mod verify;

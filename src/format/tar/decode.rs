@@ -1,14 +1,16 @@
 //! Decodes the header blocks of one member into the entry that they encode, or refuses them.
 //!
 //! Fields are read strictly, then the entry is encoded again and must give the same bytes. So only
-//! output of [`crate::format::tar`] is accepted, even where this reader checks too little.
+//! output of [`super::encode`] is accepted, even where this reader checks too little.
 
-use crate::format::tar;
-use crate::format::tar::header;
-use crate::format::tar::header::at;
-use crate::format::tar::pax::key;
-use crate::format::tar::{BLOCK, EncodeError, Entry, Extent, Kind, OwnerNames, ROOT, Xattr, order};
-use crate::format::tar::{Device, Time};
+use super::header::{self, field};
+use super::order::{self, PathError};
+use super::pax::key;
+use super::sparse::MAX_MAP;
+use super::{
+    BLOCK, DeviceNumber, EncodeError, EntryKind, Extent, FileTime, MAX_EXTENTS, OwnerNames, ROOT, TarEntry,
+    Xattr,
+};
 
 /// The fault in a member's header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +26,7 @@ pub enum HeaderError {
     #[error("the field {0} holds no valid number")]
     Number(&'static str),
     /// A type of entry that kbak does not write.
-    #[error("an entry of type {:?}, which kbak never writes", char::from(*.0))]
+    #[error("kbak never writes an entry of type {:?}", char::from(*.0))]
     Type(u8),
     /// The PAX records are not well-formed.
     #[error("a malformed PAX record")]
@@ -34,7 +36,7 @@ pub enum HeaderError {
     Key(Vec<u8>),
     /// An invalid path, such as one that leads upwards.
     #[error("its path {0}")]
-    Path(#[source] order::PathError),
+    Path(#[source] PathError),
     /// A value that cannot be encoded.
     #[error("its attributes are invalid")]
     Value(#[source] EncodeError),
@@ -48,8 +50,8 @@ pub enum HeaderError {
 
 /// The fields of a header. The extents of a sparse file are known only after its map.
 #[derive(Debug)]
-pub(crate) struct Fields {
-    pub(crate) entry: Entry,
+pub(crate) struct DecodedHeader {
+    pub(crate) entry: TarEntry,
     /// Bytes that follow the header: map and content.
     pub(crate) stored: u64,
     /// The size, holes included, if the file is sparse.
@@ -57,82 +59,88 @@ pub(crate) struct Fields {
 }
 
 /// Checks magic and checksum of the ustar block alone. Returns its type and size field.
-pub(crate) fn block(block: &[u8; BLOCK]) -> Result<(u8, u64), HeaderError> {
-    if &block[at::MAGIC] != header::MAGIC {
+pub(crate) fn check_block(block: &[u8; BLOCK]) -> Result<(u8, u64), HeaderError> {
+    if &block[field::MAGIC] != header::MAGIC {
         return Err(HeaderError::Magic);
     }
     // Six digits, NUL, space.
-    let sum = octal(&block[at::CHECKSUM.start..at::CHECKSUM.end - 1], "checksum");
+    let sum = parse_octal(&block[field::CHECKSUM.start..field::CHECKSUM.end - 1], "checksum");
     if sum.ok() != Some(u64::from(header::checksum(block))) {
         return Err(HeaderError::Checksum);
     }
-    Ok((block[at::TYPE], octal(&block[at::SIZE], "size")?))
+    Ok((block[field::TYPE], parse_octal(&block[field::SIZE], "size")?))
 }
 
 /// Decodes the records of the PAX header, if there is one, and the ustar block.
-pub(crate) fn fields(records: &[u8], block: &[u8; BLOCK]) -> Result<Fields, HeaderError> {
-    let pax = Records::parse(records)?;
-    let mut name = field(&block[at::NAME]).to_vec();
-    let mut link = field(&block[at::LINK]).to_vec();
-    let user = pax.user.unwrap_or(field(&block[at::USER]));
-    let group = pax.group.unwrap_or(field(&block[at::GROUP]));
+pub(crate) fn decode_header(records: &[u8], block: &[u8; BLOCK]) -> Result<DecodedHeader, HeaderError> {
+    let pax = PaxRecords::parse(records)?;
+    let mut name = text_field(&block[field::NAME]).to_vec();
+    let mut link = text_field(&block[field::LINK]).to_vec();
+    let user = pax.user.unwrap_or(text_field(&block[field::USER]));
+    let group = pax.group.unwrap_or(text_field(&block[field::GROUP]));
     if let Some(path) = pax.path {
         name = path.to_vec();
     }
     if let Some(target) = pax.link {
         link = target.to_vec();
     }
-    let kind = block[at::TYPE];
-    let stored = pax.size.map_or_else(|| octal(&block[at::SIZE], "size"), Ok)?;
-    let device = || -> Result<Device, HeaderError> {
-        let number = |at, what| octal(&block[at], what).map(|value| value as u32);
-        Ok(Device { major: number(at::MAJOR, "devmajor")?, minor: number(at::MINOR, "devminor")? })
+    let stored = pax.size.map_or_else(|| parse_octal(&block[field::SIZE], "size"), Ok)?;
+    let device = || -> Result<DeviceNumber, HeaderError> {
+        let number = |at, what| parse_octal(&block[at], what).map(|value| value as u32);
+        Ok(DeviceNumber {
+            major: number(field::MAJOR, "devmajor")?,
+            minor: number(field::MINOR, "devminor")?,
+        })
     };
-    let kind = match kind {
-        b'0' => Kind::File { size: stored },
-        b'1' => Kind::HardLink { carrier: link },
-        b'2' => Kind::Symlink { target: link },
-        b'3' => Kind::CharDevice(device()?),
-        b'4' => Kind::BlockDevice(device()?),
-        b'5' => Kind::Directory,
-        b'6' => Kind::Fifo,
+    let kind = match block[field::TYPE] {
+        b'0' => EntryKind::File { size: stored },
+        b'1' => EntryKind::HardLink { link_target: link },
+        b'2' => EntryKind::Symlink { target: link },
+        b'3' => EntryKind::CharDevice(device()?),
+        b'4' => EntryKind::BlockDevice(device()?),
+        b'5' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
         other => return Err(HeaderError::Type(other)),
     };
     if let Some(path) = pax.sparse_name {
         name = path.to_vec();
     }
-    let path = path(name, &kind)?;
+    let path = entry_path(name, &kind)?;
     let id = |pax: Option<u32>, at, what| match pax {
         Some(id) => Ok(id),
-        None => octal(&block[at], what).map(|value| value as u32),
+        None => parse_octal(&block[at], what).map(|value| value as u32),
     };
-    let seconds = octal(&block[at::MTIME], "mtime")?;
-    let mtime = pax.mtime.unwrap_or(Time { seconds: seconds as i64, nanos: 0 });
+    let seconds = parse_octal(&block[field::MTIME], "mtime")?;
+    let mtime = pax.mtime.unwrap_or(FileTime { seconds: seconds as i64, nanos: 0 });
     let names = (!user.is_empty() || !group.is_empty())
         .then(|| OwnerNames { user: user.to_vec(), group: group.to_vec() });
-    let entry = Entry {
+    let entry = TarEntry {
         path,
         kind,
-        mode: octal(&block[at::MODE], "mode")? as u32,
-        uid: id(pax.uid, at::UID, "uid")?,
-        gid: id(pax.gid, at::GID, "gid")?,
+        mode: parse_octal(&block[field::MODE], "mode")? as u32,
+        uid: id(pax.uid, field::UID, "uid")?,
+        gid: id(pax.gid, field::GID, "gid")?,
         mtime,
         names,
         xattrs: pax.xattrs,
     };
-    Ok(Fields { entry, stored, sparse: pax.sparse_size })
+    Ok(DecodedHeader { entry, stored, sparse: pax.sparse_size })
 }
 
 /// Returns the entry of a header and the map that followed it, if the bytes are canonical.
-pub(crate) fn entry(mut fields: Fields, header: &[u8], map: &[u8]) -> Result<Entry, HeaderError> {
+pub(crate) fn finish_entry(
+    mut fields: DecodedHeader,
+    header: &[u8],
+    map: &[u8],
+) -> Result<TarEntry, HeaderError> {
     if let Some(size) = fields.sparse {
-        if !matches!(fields.entry.kind, Kind::File { .. }) {
+        if !matches!(fields.entry.kind, EntryKind::File { .. }) {
             return Err(HeaderError::Map);
         }
-        let extents = Map::parse(map, size)?;
-        fields.entry.kind = Kind::Sparse { size, extents };
+        let extents = SparseMap::parse(map, size)?;
+        fields.entry.kind = EntryKind::Sparse { size, extents };
     }
-    let encoded = tar::encode(&fields.entry).map_err(|error| match error {
+    let encoded = super::encode(&fields.entry).map_err(|error| match error {
         EncodeError::Path(path) => HeaderError::Path(path),
         EncodeError::Map => HeaderError::Map,
         other => HeaderError::Value(other),
@@ -143,43 +151,43 @@ pub(crate) fn entry(mut fields: Fields, header: &[u8], map: &[u8]) -> Result<Ent
     Ok(fields.entry)
 }
 
-/// Decodes one whole header without a map, as this program's own journals hold it.
-pub(crate) fn whole(bytes: &[u8]) -> Result<Entry, HeaderError> {
+/// Decodes one whole header without a map, as a restore's list of deferred entries holds it.
+pub(crate) fn decode_whole(bytes: &[u8]) -> Result<TarEntry, HeaderError> {
     let (head, last) = bytes.split_last_chunk::<BLOCK>().ok_or(HeaderError::Magic)?;
-    block(last)?;
+    check_block(last)?;
     let records = match head.split_first_chunk::<BLOCK>() {
         None => &[][..],
         Some((pax, rest)) => {
-            let (_, len) = block(pax)?;
+            let (_, len) = check_block(pax)?;
             usize::try_from(len).ok().and_then(|len| rest.get(..len)).ok_or(HeaderError::Record)?
         }
     };
-    entry(fields(records, last)?, bytes, &[])
+    finish_entry(decode_header(records, last)?, bytes, &[])
 }
 
 /// Returns the path as an entry has it: in tar, directories end with a slash and nothing else does.
-fn path(mut name: Vec<u8>, kind: &Kind) -> Result<Vec<u8>, HeaderError> {
-    if *kind == Kind::Directory && name.len() > 1 && name.last() == Some(&b'/') {
+fn entry_path(mut name: Vec<u8>, kind: &EntryKind) -> Result<Vec<u8>, HeaderError> {
+    if *kind == EntryKind::Directory && name.len() > 1 && name.last() == Some(&b'/') {
         name.pop();
         if name == b"." {
             return Ok(ROOT.to_vec());
         }
     }
-    match order::check(&name) {
-        Ok(()) if name == ROOT => Err(HeaderError::Path(order::PathError::Dot)),
+    match order::check_path(&name) {
+        Ok(()) if name == ROOT => Err(HeaderError::Path(PathError::Dot)),
         Ok(()) => Ok(name),
         Err(error) => Err(HeaderError::Path(error)),
     }
 }
 
 /// Returns a text field up to its NUL.
-fn field(bytes: &[u8]) -> &[u8] {
+fn text_field(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     &bytes[..end]
 }
 
 /// Parses octal digits that end with a NUL.
-fn octal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
+fn parse_octal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
     let Some((0, digits)) = bytes.split_last() else { return Err(HeaderError::Number(what)) };
     digits.iter().try_fold(0u64, |value, digit| match digit {
         b'0'..=b'7' => Ok(value * 8 + u64::from(digit - b'0')),
@@ -187,7 +195,7 @@ fn octal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
     })
 }
 
-fn decimal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
+fn parse_decimal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
     let text = std::str::from_utf8(bytes).map_err(|_| HeaderError::Number(what))?;
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(HeaderError::Number(what));
@@ -196,7 +204,7 @@ fn decimal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
 }
 
 /// Parses a time such as `-1.5` into seconds rounded down and nanoseconds forward from there.
-fn time(bytes: &[u8]) -> Result<Time, HeaderError> {
+fn parse_time(bytes: &[u8]) -> Result<FileTime, HeaderError> {
     let wrong = || HeaderError::Number("mtime");
     let (negative, bytes) = match bytes.strip_prefix(b"-") {
         Some(rest) => (true, rest),
@@ -209,17 +217,18 @@ fn time(bytes: &[u8]) -> Result<Time, HeaderError> {
     if fraction.len() > 9 {
         return Err(wrong());
     }
-    let seconds = i128::from(decimal(whole, "mtime")?);
+    let seconds = i128::from(parse_decimal(whole, "mtime")?);
     let mut padded = fraction.to_vec();
     padded.resize(9, b'0');
-    let total = seconds * 1_000_000_000 + i128::from(decimal(&padded, "mtime")?);
+    let total = seconds * 1_000_000_000 + i128::from(parse_decimal(&padded, "mtime")?);
     let total = if negative { -total } else { total };
     let seconds = i64::try_from(total.div_euclid(1_000_000_000)).map_err(|_| wrong())?;
-    Ok(Time { seconds, nanos: total.rem_euclid(1_000_000_000) as u32 })
+    Ok(FileTime { seconds, nanos: total.rem_euclid(1_000_000_000) as u32 })
 }
 
+/// The values of the known records in a PAX header.
 #[derive(Default)]
-struct Records<'a> {
+struct PaxRecords<'a> {
     path: Option<&'a [u8]>,
     link: Option<&'a [u8]>,
     size: Option<u64>,
@@ -227,17 +236,17 @@ struct Records<'a> {
     gid: Option<u32>,
     user: Option<&'a [u8]>,
     group: Option<&'a [u8]>,
-    mtime: Option<Time>,
+    mtime: Option<FileTime>,
     sparse_name: Option<&'a [u8]>,
     sparse_size: Option<u64>,
     xattrs: Vec<Xattr>,
 }
 
-impl<'a> Records<'a> {
+impl<'a> PaxRecords<'a> {
     fn parse(mut rest: &'a [u8]) -> Result<Self, HeaderError> {
         let mut records = Self::default();
         while !rest.is_empty() {
-            let (key, value, after) = record(rest)?;
+            let (key, value, after) = parse_record(rest)?;
             records.take(key, value)?;
             rest = after;
         }
@@ -249,21 +258,21 @@ impl<'a> Records<'a> {
 
     /// Stores one record. Order and repetition are not checked here: the canonical form settles both.
     fn take(&mut self, key: &[u8], value: &'a [u8]) -> Result<(), HeaderError> {
-        let id = |value, what| decimal(value, what)?.try_into().map_err(|_| HeaderError::Number(what));
+        let id = |value, what| parse_decimal(value, what)?.try_into().map_err(|_| HeaderError::Number(what));
         match key {
             key::CHARSET if value == b"BINARY" => {}
             key::PATH => self.path = Some(value),
             key::SPARSE_MAJOR if value == b"1" => {}
             key::SPARSE_MINOR if value == b"0" => {}
             key::SPARSE_NAME => self.sparse_name = Some(value),
-            key::SPARSE_SIZE => self.sparse_size = Some(decimal(value, "GNU.sparse.realsize")?),
+            key::SPARSE_SIZE => self.sparse_size = Some(parse_decimal(value, "GNU.sparse.realsize")?),
             key::LINK => self.link = Some(value),
-            key::SIZE => self.size = Some(decimal(value, "size")?),
+            key::SIZE => self.size = Some(parse_decimal(value, "size")?),
             key::UID => self.uid = Some(id(value, "uid")?),
             key::GID => self.gid = Some(id(value, "gid")?),
             key::USER => self.user = Some(value),
             key::GROUP => self.group = Some(value),
-            key::MTIME => self.mtime = Some(time(value)?),
+            key::MTIME => self.mtime = Some(parse_time(value)?),
             _ => match key.strip_prefix(key::XATTR) {
                 Some(name) => self.xattrs.push(Xattr { name: unescape(name), value: value.to_vec() }),
                 None => return Err(HeaderError::Key(key[..key.len().min(64)].to_vec())),
@@ -274,12 +283,12 @@ impl<'a> Records<'a> {
 }
 
 /// The key, the value, and the bytes after a record.
-type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+type PaxRecord<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 /// Parses `LENGTH KEY=VALUE\n` at the head of `bytes`, and returns what follows it too.
-fn record(bytes: &[u8]) -> Result<Record<'_>, HeaderError> {
+fn parse_record(bytes: &[u8]) -> Result<PaxRecord<'_>, HeaderError> {
     let space = bytes.iter().take(8).position(|&byte| byte == b' ').ok_or(HeaderError::Record)?;
-    let length = decimal(&bytes[..space], "record length").map_err(|_| HeaderError::Record)?;
+    let length = parse_decimal(&bytes[..space], "record length").map_err(|_| HeaderError::Record)?;
     let length = usize::try_from(length).map_err(|_| HeaderError::Record)?;
     if length <= space + 1 || length > bytes.len() {
         return Err(HeaderError::Record);
@@ -314,29 +323,29 @@ fn unescape(mut rest: &[u8]) -> Vec<u8> {
 
 /// The map of a sparse file, as it arrives block by block.
 #[derive(Debug, Default)]
-pub(crate) struct Map {
+pub(crate) struct SparseMap {
     pub(crate) bytes: Vec<u8>,
     newlines: usize,
     /// Number of newlines in a complete map.
     expected: Option<usize>,
 }
 
-impl Map {
+impl SparseMap {
     /// Takes one block. Returns true if the map is complete.
     pub(crate) fn push(&mut self, block: &[u8]) -> Result<bool, HeaderError> {
         if self.expected.is_none() {
             // The count is the first line; it always fits into the first block.
             let end = block.iter().position(|&byte| byte == b'\n').ok_or(HeaderError::Map)?;
-            let count = decimal(&block[..end], "map").map_err(|_| HeaderError::Map)?;
+            let count = parse_decimal(&block[..end], "map").map_err(|_| HeaderError::Map)?;
             let count = usize::try_from(count).map_err(|_| HeaderError::Map)?;
-            if count > tar::MAX_EXTENTS + 1 {
+            if count > MAX_EXTENTS + 1 {
                 return Err(HeaderError::Map);
             }
             self.expected = Some(1 + 2 * count);
         }
         self.newlines += block.iter().filter(|&&byte| byte == b'\n').count();
         self.bytes.extend_from_slice(block);
-        if self.bytes.len() > tar::sparse::MAX_MAP {
+        if self.bytes.len() > MAX_MAP {
             return Err(HeaderError::Map);
         }
         match self.expected {
@@ -348,7 +357,8 @@ impl Map {
     /// Returns the extents of a complete map. Order and padding are checked by the canonical form.
     fn parse(map: &[u8], size: u64) -> Result<Vec<Extent>, HeaderError> {
         let end = map.iter().rposition(|&byte| byte == b'\n').ok_or(HeaderError::Map)?;
-        let mut numbers = map[..end].split(|&byte| byte == b'\n').map(|line| decimal(line, "map")).skip(1);
+        let mut numbers =
+            map[..end].split(|&byte| byte == b'\n').map(|line| parse_decimal(line, "map")).skip(1);
         let mut extents = Vec::new();
         while let Some(offset) = numbers.next() {
             let offset = offset.map_err(|_| HeaderError::Map)?;

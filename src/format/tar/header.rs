@@ -10,7 +10,7 @@
 //! the field itself as spaces, written as six octal digits, NUL, space. `prefix` is never used: a
 //! long path goes into the PAX header, which almost every member has anyway for its nanoseconds.
 
-use crate::format::tar::{BLOCK, Entry, Kind, ROOT};
+use super::{BLOCK, EntryKind, ROOT, TarEntry};
 
 /// The largest uid and gid in 7 octal digits.
 pub const MAX_ID: u32 = 0o7_777_777;
@@ -28,7 +28,7 @@ const NAME: usize = 100;
 const OWNER: usize = 32;
 
 /// The position of each field in the block.
-pub mod at {
+pub mod field {
     use std::ops::Range;
     /// The path, or its beginning.
     pub const NAME: Range<usize> = 0..100;
@@ -66,7 +66,7 @@ pub const MAGIC: &[u8; 8] = b"ustar\x0000";
 /// The values of the fields in a ustar block. A value that does not fit is cut or 0, and is then in
 /// the PAX header.
 #[derive(Debug)]
-pub struct Fields {
+pub struct UstarFields {
     /// The complete path, before it is cut.
     pub name: Vec<u8>,
     /// The complete link target, before it is cut.
@@ -82,22 +82,22 @@ pub struct Fields {
     device: (u32, u32),
 }
 
-impl Fields {
+impl UstarFields {
     /// Returns the fields of `entry`, whose map and content are `stored` bytes.
     #[must_use]
-    pub fn new(entry: &Entry, stored: u64) -> Self {
+    pub fn new(entry: &TarEntry, stored: u64) -> Self {
         let (kind, link, device): (u8, &[u8], _) = match &entry.kind {
-            Kind::File { .. } | Kind::Sparse { .. } => (b'0', b"", (0, 0)),
-            Kind::HardLink { carrier } => (b'1', carrier, (0, 0)),
-            Kind::Symlink { target } => (b'2', target, (0, 0)),
-            Kind::CharDevice(device) => (b'3', b"", (device.major, device.minor)),
-            Kind::BlockDevice(device) => (b'4', b"", (device.major, device.minor)),
-            Kind::Directory => (b'5', b"", (0, 0)),
-            Kind::Fifo => (b'6', b"", (0, 0)),
+            EntryKind::File { .. } | EntryKind::Sparse { .. } => (b'0', b"", (0, 0)),
+            EntryKind::HardLink { link_target } => (b'1', link_target, (0, 0)),
+            EntryKind::Symlink { target } => (b'2', target, (0, 0)),
+            EntryKind::CharDevice(device) => (b'3', b"", (device.major, device.minor)),
+            EntryKind::BlockDevice(device) => (b'4', b"", (device.major, device.minor)),
+            EntryKind::Directory => (b'5', b"", (0, 0)),
+            EntryKind::Fifo => (b'6', b"", (0, 0)),
         };
         let names = entry.names.clone().unwrap_or_default();
         Self {
-            name: name(entry),
+            name: ustar_name(entry),
             link: link.to_vec(),
             user: names.user,
             group: names.group,
@@ -132,26 +132,29 @@ impl Fields {
     /// Appends the block to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut block = [0u8; BLOCK];
-        put(&mut block[at::NAME], &self.name);
-        octal(&mut block[at::MODE], u64::from(self.mode));
-        octal(&mut block[at::UID], u64::from(if self.uid > MAX_ID { 0 } else { self.uid }));
-        octal(&mut block[at::GID], u64::from(if self.gid > MAX_ID { 0 } else { self.gid }));
-        octal(&mut block[at::SIZE], if self.size > MAX_LONG { 0 } else { self.size });
-        octal(&mut block[at::MTIME], u64::try_from(self.mtime).ok().filter(|s| *s <= MAX_LONG).unwrap_or(0));
-        block[at::TYPE] = self.kind;
-        put(&mut block[at::LINK], &self.link);
-        block[at::MAGIC].copy_from_slice(MAGIC);
-        if fits_owner(&self.user) {
-            put(&mut block[at::USER], &self.user);
+        write_text(&mut block[field::NAME], &self.name);
+        write_octal(&mut block[field::MODE], u64::from(self.mode));
+        write_octal(&mut block[field::UID], u64::from(if self.uid > MAX_ID { 0 } else { self.uid }));
+        write_octal(&mut block[field::GID], u64::from(if self.gid > MAX_ID { 0 } else { self.gid }));
+        write_octal(&mut block[field::SIZE], if self.size > MAX_LONG { 0 } else { self.size });
+        write_octal(
+            &mut block[field::MTIME],
+            u64::try_from(self.mtime).ok().filter(|s| *s <= MAX_LONG).unwrap_or(0),
+        );
+        block[field::TYPE] = self.kind;
+        write_text(&mut block[field::LINK], &self.link);
+        block[field::MAGIC].copy_from_slice(MAGIC);
+        if fits_owner_field(&self.user) {
+            write_text(&mut block[field::USER], &self.user);
         }
-        if fits_owner(&self.group) {
-            put(&mut block[at::GROUP], &self.group);
+        if fits_owner_field(&self.group) {
+            write_text(&mut block[field::GROUP], &self.group);
         }
-        octal(&mut block[at::MAJOR], u64::from(self.device.0));
-        octal(&mut block[at::MINOR], u64::from(self.device.1));
+        write_octal(&mut block[field::MAJOR], u64::from(self.device.0));
+        write_octal(&mut block[field::MINOR], u64::from(self.device.1));
         let sum = checksum(&block);
-        octal(&mut block[at::CHECKSUM.start..at::CHECKSUM.end - 1], u64::from(sum));
-        block[at::CHECKSUM.end - 1] = b' ';
+        write_octal(&mut block[field::CHECKSUM.start..field::CHECKSUM.end - 1], u64::from(sum));
+        block[field::CHECKSUM.end - 1] = b' ';
         out.extend_from_slice(&block);
     }
 }
@@ -160,44 +163,44 @@ impl Fields {
 #[must_use]
 pub fn checksum(block: &[u8; BLOCK]) -> u32 {
     let spaces = u32::from(b' ') * 8;
-    let outside = block[..at::CHECKSUM.start].iter().chain(&block[at::CHECKSUM.end..]);
+    let outside = block[..field::CHECKSUM.start].iter().chain(&block[field::CHECKSUM.end..]);
     outside.map(|&byte| u32::from(byte)).sum::<u32>() + spaces
 }
 
 /// Returns true if a path or target fits in its field of 100 bytes: short enough, and ASCII, which
 /// means the same in every character set.
 #[must_use]
-pub fn fits_name(bytes: &[u8]) -> bool {
+pub fn fits_name_field(bytes: &[u8]) -> bool {
     bytes.len() <= NAME && bytes.is_ascii()
 }
 
 /// Returns true if an owner's name fits in its field, which ends with a NUL.
 #[must_use]
-pub fn fits_owner(bytes: &[u8]) -> bool {
+pub fn fits_owner_field(bytes: &[u8]) -> bool {
     bytes.len() < OWNER && bytes.is_ascii()
 }
 
 /// Returns the path as tar spells it: directories end with a slash, the root is `./`.
-fn name(entry: &Entry) -> Vec<u8> {
+fn ustar_name(entry: &TarEntry) -> Vec<u8> {
     let mut name = Vec::with_capacity(entry.path.len() + SPARSE_PREFIX.len());
-    if matches!(entry.kind, Kind::Sparse { .. }) {
+    if matches!(entry.kind, EntryKind::Sparse { .. }) {
         name.extend_from_slice(SPARSE_PREFIX);
     }
     name.extend_from_slice(if entry.path == ROOT { b"." } else { &entry.path });
-    if entry.kind == Kind::Directory {
+    if entry.kind == EntryKind::Directory {
         name.push(b'/');
     }
     name
 }
 
-fn put(field: &mut [u8], value: &[u8]) {
+fn write_text(field: &mut [u8], value: &[u8]) {
     let len = value.len().min(field.len());
     field[..len].copy_from_slice(&value[..len]);
 }
 
 /// Writes `value` as octal digits with leading zeros and a final NUL. The caller ensures that it
 /// fits.
-fn octal(field: &mut [u8], mut value: u64) {
+fn write_octal(field: &mut [u8], mut value: u64) {
     let digits = field.len() - 1;
     for at in (0..digits).rev() {
         field[at] = b'0' + (value % 8) as u8;

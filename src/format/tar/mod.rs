@@ -1,10 +1,10 @@
 //! The one tar dialect that kbak writes and reads: POSIX.1-2001 (PAX) over ustar headers, with
 //! GNU.sparse 1.0 for files with holes.
 //!
-//! Encoding is a pure function: the same [`Entry`] always gives the same bytes, because chunk ids,
-//! scan caches and repositories depend on them. Reading ([`crate::format::tar::parse`]) decodes
-//! a header, encodes the result, and refuses it if the bytes differ. So a header that this module
-//! would not write is never accepted.
+//! Encoding is a pure function: the same [`TarEntry`] always gives the same bytes, because chunk ids,
+//! scan caches and repositories depend on them. Reading ([`parse`]) decodes a header, encodes the
+//! result, and refuses it if the bytes differ. So a header that this module would not write is never
+//! accepted.
 //!
 //! A member is, in this order:
 //!
@@ -44,7 +44,7 @@ pub const MAX_XATTR_NAME: usize = 255;
 pub const MAX_XATTR_VALUE: usize = 65_536;
 /// The largest size of all records in one PAX header, in bytes.
 pub const MAX_PAX: usize = 1 << 20;
-/// The most extents in a map. The smallest holes beyond it are stored as zeros (see [`super::holes`]).
+/// The most extents in a map. The smallest holes beyond it are stored as zeros (see `fs::holes`).
 pub const MAX_EXTENTS: usize = 65_536;
 /// The largest file: file offsets are signed.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
@@ -55,14 +55,14 @@ pub const ROOT: &[u8] = b".";
 /// count forward from there (0 to 999,999,999). The range is wider than that of calendar types,
 /// because file systems hold such times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Time {
+pub struct FileTime {
     /// Whole seconds since 1970-01-01T00:00:00Z, rounded down.
     pub seconds: i64,
     /// Nanoseconds after `seconds`, less than 1,000,000,000.
     pub nanos: u32,
 }
 
-impl Time {
+impl FileTime {
     /// Returns nanoseconds since 1970, for comparison with other clocks.
     #[must_use]
     pub fn total_nanos(self) -> i128 {
@@ -72,7 +72,7 @@ impl Time {
 
 /// The number of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Device {
+pub struct DeviceNumber {
     /// The major number: the driver.
     pub major: u32,
     /// The minor number: one of the driver's devices.
@@ -90,7 +90,7 @@ pub struct Extent {
 
 /// The type of an entry, with the fields that only this type has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file of which every byte is stored.
     File {
         /// The size in bytes.
@@ -112,25 +112,25 @@ pub enum Kind {
     },
     /// A further name of a file.
     HardLink {
-        /// The path of the member that carries the file, which comes earlier in the order.
-        carrier: Vec<u8>,
+        /// The path of the member that holds the content. It comes earlier in the order.
+        link_target: Vec<u8>,
     },
     /// A named pipe.
     Fifo,
     /// A character device.
-    CharDevice(Device),
+    CharDevice(DeviceNumber),
     /// A block device.
-    BlockDevice(Device),
+    BlockDevice(DeviceNumber),
 }
 
 /// One file with the attributes that tar carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct TarEntry {
     /// The path relative to the root: components separated by single slashes, none at either end.
     /// [`ROOT`] is the root itself. Any bytes but NUL.
     pub path: Vec<u8>,
     /// The type.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
     /// The owner's number; `u32::MAX` is refused.
@@ -138,7 +138,7 @@ pub struct Entry {
     /// The group's number; `u32::MAX` is refused.
     pub gid: u32,
     /// The time at which the content last changed.
-    pub mtime: Time,
+    pub mtime: FileTime,
     /// Names of owner and group, for people; a restore uses the numbers.
     pub names: Option<OwnerNames>,
     /// Extended attributes, sorted by name, each name once. POSIX ACLs are among them, as the raw
@@ -166,7 +166,7 @@ pub struct Xattr {
 
 /// The encoded bytes that precede a member's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct EncodedEntry {
     /// PAX header and ustar block: a multiple of [`BLOCK`].
     pub header: Vec<u8>,
     /// The map of a file with holes, padded; empty for all others.
@@ -182,12 +182,12 @@ pub enum EncodeError {
     /// The path is not one that a root can hold.
     #[error("the path {0}")]
     Path(order::PathError),
-    /// The link target is empty, longer than [`MAX_PATH`], or holds a NUL.
-    #[error("the link target is empty, longer than {MAX_PATH} bytes, or holds a NUL")]
-    Target,
-    /// The carrier is not a valid path, or does not come before the link.
-    #[error("the hard link's carrier is no earlier path")]
-    Carrier,
+    /// The target of a symbolic link is empty, longer than [`MAX_PATH`], or holds a NUL.
+    #[error("the symbolic link's target is empty, longer than {MAX_PATH} bytes, or holds a NUL")]
+    SymlinkTarget,
+    /// The target of a hard link is not a valid path, or does not come before the link.
+    #[error("the hard link's target does not come before it")]
+    HardLinkTarget,
     /// A number is out of its range.
     #[error("{field} is out of range")]
     Range {
@@ -216,44 +216,46 @@ pub fn padding(len: u64) -> usize {
 ///
 /// # Errors
 /// [`EncodeError`] if the entry breaks a limit of this module or a rule of its fields.
-pub fn encode(entry: &Entry) -> Result<Encoded, EncodeError> {
-    check(entry)?;
+pub fn encode(entry: &TarEntry) -> Result<EncodedEntry, EncodeError> {
+    check_entry(entry)?;
     let (map, content) = match &entry.kind {
-        Kind::File { size } => (Vec::new(), *size),
-        Kind::Sparse { size, extents } => sparse::encode(*size, extents)?,
+        EntryKind::File { size } => (Vec::new(), *size),
+        EntryKind::Sparse { size, extents } => sparse::encode_map(*size, extents)?,
         _ => (Vec::new(), 0),
     };
     let stored = content.checked_add(map.len() as u64).ok_or(EncodeError::Range { field: "size" })?;
     let mut header = Vec::with_capacity(3 * BLOCK);
-    let fields = header::Fields::new(entry, stored);
-    pax::write(entry, stored, &fields, &mut header)?;
+    let fields = header::UstarFields::new(entry, stored);
+    pax::append_header(entry, stored, &fields, &mut header)?;
     fields.write(&mut header);
-    Ok(Encoded { header, map, content })
+    Ok(EncodedEntry { header, map, content })
 }
 
 /// Checks that an entry can be encoded, as far as its fields alone show.
 ///
 /// # Errors
 /// [`EncodeError`].
-pub fn check(entry: &Entry) -> Result<(), EncodeError> {
-    order::check(&entry.path).map_err(EncodeError::Path)?;
-    if entry.path == ROOT && entry.kind != Kind::Directory {
+pub fn check_entry(entry: &TarEntry) -> Result<(), EncodeError> {
+    order::check_path(&entry.path).map_err(EncodeError::Path)?;
+    if entry.path == ROOT && entry.kind != EntryKind::Directory {
         return Err(EncodeError::Path(order::PathError::Dot));
     }
     match &entry.kind {
-        Kind::Symlink { target } if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) => {
-            return Err(EncodeError::Target);
+        EntryKind::Symlink { target }
+            if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) =>
+        {
+            return Err(EncodeError::SymlinkTarget);
         }
-        Kind::HardLink { carrier } => {
-            order::check(carrier).map_err(|_| EncodeError::Carrier)?;
-            if carrier == ROOT || order::compare(carrier, &entry.path).is_ge() {
-                return Err(EncodeError::Carrier);
+        EntryKind::HardLink { link_target } => {
+            order::check_path(link_target).map_err(|_| EncodeError::HardLinkTarget)?;
+            if link_target == ROOT || order::compare(link_target, &entry.path).is_ge() {
+                return Err(EncodeError::HardLinkTarget);
             }
         }
-        Kind::File { size } | Kind::Sparse { size, .. } if *size > MAX_SIZE => {
+        EntryKind::File { size } | EntryKind::Sparse { size, .. } if *size > MAX_SIZE => {
             return Err(EncodeError::Range { field: "size" });
         }
-        Kind::CharDevice(device) | Kind::BlockDevice(device)
+        EntryKind::CharDevice(device) | EntryKind::BlockDevice(device)
             if device.major > header::MAX_DEVICE || device.minor > header::MAX_DEVICE =>
         {
             return Err(EncodeError::Range { field: "device number" });

@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-use crate::format::tar::{MAX_PATH, ROOT};
+use super::{MAX_PATH, ROOT};
 
 /// The reason why bytes are not a path beneath a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum PathError {
 ///
 /// # Errors
 /// The rule that it breaks.
-pub fn check(path: &[u8]) -> Result<(), PathError> {
+pub fn check_path(path: &[u8]) -> Result<(), PathError> {
     if path == ROOT {
         return Ok(());
     }
@@ -125,10 +125,10 @@ mod tests {
             (b"a/", PathError::EmptyComponent),
             (b"a\0b", PathError::Nul),
         ] {
-            assert_eq!(check(path), Err(error), "{path:?}");
+            assert_eq!(check_path(path), Err(error), "{path:?}");
         }
-        assert_eq!(check(&vec![b'a'; MAX_PATH]), Ok(()));
-        assert_eq!(check(&vec![b'a'; MAX_PATH + 1]), Err(PathError::TooLong));
-        assert_eq!(check(b"..a/b..c/..."), Ok(()));
+        assert_eq!(check_path(&vec![b'a'; MAX_PATH]), Ok(()));
+        assert_eq!(check_path(&vec![b'a'; MAX_PATH + 1]), Err(PathError::TooLong));
+        assert_eq!(check_path(b"..a/b..c/..."), Ok(()));
     }
 }

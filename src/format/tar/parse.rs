@@ -1,23 +1,20 @@
 //! A strict, incremental reader of the tar streams that kbak writes. It does no I/O and holds at most
 //! one header and one map (some 4 MiB at the very worst, 2 KiB for common files). It refuses
-//! everything that [`crate::format::tar`] would not have written.
+//! everything that [`super::encode`] would not have written.
 //!
 //! It also checks the order of the stream: every path must come after the one before
 //! ([`order::compare`]). That excludes duplicates and, with one check of the path before, any path
 //! through something that is no directory.
 
-use crate::format::tar;
-use crate::format::tar::{BLOCK, Entry, Extent, Kind, order};
-
-use crate::format::tar::decode;
-pub use crate::format::tar::decode::HeaderError;
-use crate::format::tar::decode::{Fields, Map};
+pub use super::decode::HeaderError;
+use super::decode::{self, DecodedHeader, SparseMap};
+use super::{BLOCK, EntryKind, Extent, MAX_PAX, TarEntry, order, padding};
 
 /// The next part of a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum TarEvent<'a> {
     /// A member begins.
-    Member(Box<Entry>),
+    Member(Box<TarEntry>),
     /// Bytes of its content.
     Data {
         /// Their offset in the file; bytes in between are a hole.
@@ -38,7 +35,7 @@ pub struct ParseError {
     /// The member, or the one before if its own name is not known.
     pub path: Vec<u8>,
     /// True if `path` is the member before.
-    pub after: bool,
+    pub is_after: bool,
     /// Offset in the stream, in bytes, at which reading stopped.
     pub offset: u64,
     /// The fault.
@@ -49,7 +46,7 @@ pub struct ParseError {
 impl ParseError {
     fn name(&self) -> String {
         let path = String::from_utf8_lossy(&self.path);
-        match (self.after, self.path.is_empty()) {
+        match (self.is_after, self.path.is_empty()) {
             (_, true) => "the first member".to_owned(),
             (true, false) => format!("the member after {path:?}"),
             (false, false) => format!("{path:?}"),
@@ -64,11 +61,11 @@ pub enum ParseErrorKind {
     /// A member's header is invalid.
     #[error("{0}")]
     Header(#[source] HeaderError),
-    /// A PAX header is empty, or longer than [`tar::MAX_PAX`].
+    /// A PAX header is empty, or longer than [`MAX_PAX`].
     #[error("an extended header of {0} bytes")]
     PaxSize(u64),
     /// A path does not come after the one before: it is a duplicate, or out of order.
-    #[error("it does not come after the member before it")]
+    #[error("it is a duplicate or out of order")]
     Order,
     /// A path leads through a member that is no directory.
     #[error("its path leads through a member that is no directory")]
@@ -77,18 +74,18 @@ pub enum ParseErrorKind {
     #[error("its padding is not zeros")]
     Padding,
     /// One block of zeros has no second.
-    #[error("a single block of zeros")]
+    #[error("a single block of zeros, where two end the stream")]
     LoneZeros,
     /// Bytes follow the end.
-    #[error("bytes after the end")]
+    #[error("bytes follow the end of the stream")]
     Trailing,
     /// The bytes stop before the end.
-    #[error("it stops in the middle")]
+    #[error("the stream ends too early")]
     Truncated,
 }
 
 #[derive(Debug)]
-enum State {
+enum ParserState {
     /// Gathering a block: the first of a member, or zeros.
     First,
     /// Gathering the second block of zeros.
@@ -103,15 +100,15 @@ enum State {
     },
     /// Gathering the map.
     Map {
-        fields: Box<Fields>,
-        map: Map,
+        fields: Box<DecodedHeader>,
+        map: SparseMap,
     },
-    Content(Content),
+    Content(ContentCursor),
     Over,
 }
 
 #[derive(Debug)]
-struct Content {
+struct ContentCursor {
     extents: Vec<Extent>,
     extent: usize,
     within: u64,
@@ -120,7 +117,7 @@ struct Content {
 
 /// The end that a stream must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
+pub enum ExpectedInput {
     /// A whole stream, ended by two blocks of zeros.
     Stream,
     /// Members from anywhere in a stream, in order; it may stop after any of them.
@@ -129,30 +126,30 @@ pub enum Expect {
 
 /// Parses one stream.
 #[derive(Debug)]
-pub struct Parser {
-    expect: Expect,
-    state: State,
+pub struct TarParser {
+    expect: ExpectedInput,
+    state: ParserState,
     /// Blocks of the header that is being gathered.
     header: Vec<u8>,
     block: Vec<u8>,
     path: Vec<u8>,
     path_is_directory: bool,
-    known: bool,
+    is_path_known: bool,
     offset: u64,
 }
 
-impl Parser {
+impl TarParser {
     /// Returns a parser at the start of a member.
     #[must_use]
-    pub fn new(expect: Expect) -> Self {
+    pub fn new(expect: ExpectedInput) -> Self {
         Self {
             expect,
-            state: State::First,
+            state: ParserState::First,
             header: Vec::new(),
             block: Vec::with_capacity(BLOCK),
             path: Vec::new(),
             path_is_directory: true,
-            known: false,
+            is_path_known: false,
             offset: 0,
         }
     }
@@ -162,14 +159,14 @@ impl Parser {
     ///
     /// # Errors
     /// [`ParseError`]; the parser must not be used after it.
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ParseError> {
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<TarEvent<'a>>, ParseError> {
         loop {
-            if let State::Content(content) = &mut self.state {
+            if let ParserState::Content(content) = &mut self.state {
                 if let Some(event) = content.next(input, &mut self.offset) {
                     let event = event.map_err(|kind| self.error(kind))?;
-                    if event == Event::MemberEnd {
-                        self.state = State::First;
-                        self.known = false;
+                    if event == TarEvent::MemberEnd {
+                        self.state = ParserState::First;
+                        self.is_path_known = false;
                     }
                     return Ok(Some(event));
                 }
@@ -178,13 +175,13 @@ impl Parser {
             if input.is_empty() {
                 return Ok(None);
             }
-            if matches!(self.state, State::Over) {
+            if matches!(self.state, ParserState::Over) {
                 return Err(self.error(ParseErrorKind::Trailing));
             }
             if !self.gather(input) {
                 return Ok(None);
             }
-            if let Some(event) = self.step().map_err(|kind| self.error(kind))? {
+            if let Some(event) = self.process_block().map_err(|kind| self.error(kind))? {
                 return Ok(Some(event));
             }
         }
@@ -196,8 +193,8 @@ impl Parser {
     /// [`ParseErrorKind::Truncated`] if the bytes stop in the middle.
     pub fn finish(&self) -> Result<(), ParseError> {
         match (&self.state, self.expect) {
-            (State::Over, _) => Ok(()),
-            (State::First, Expect::Members) if self.block.is_empty() => Ok(()),
+            (ParserState::Over, _) => Ok(()),
+            (ParserState::First, ExpectedInput::Members) if self.block.is_empty() => Ok(()),
             _ => Err(self.error(ParseErrorKind::Truncated)),
         }
     }
@@ -205,7 +202,7 @@ impl Parser {
     /// Collects the bytes that the state needs into `block`. Returns true if it is complete.
     fn gather(&mut self, input: &mut &[u8]) -> bool {
         let need = match &self.state {
-            State::Records { len } => len + tar::padding(*len as u64),
+            ParserState::Records { len } => len + padding(*len as u64),
             _ => BLOCK,
         };
         let take = (need - self.block.len()).min(input.len());
@@ -217,47 +214,47 @@ impl Parser {
     }
 
     /// Processes the gathered block.
-    fn step(&mut self) -> Result<Option<Event<'static>>, ParseErrorKind> {
+    fn process_block(&mut self) -> Result<Option<TarEvent<'static>>, ParseErrorKind> {
         let gathered = std::mem::take(&mut self.block);
         let header = |error| ParseErrorKind::Header(error);
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::First if gathered.iter().all(|&byte| byte == 0) => self.state = State::Zeros,
-            State::First => {
-                let (kind, size) = decode::block(array(&gathered)?).map_err(header)?;
+        match std::mem::replace(&mut self.state, ParserState::Over) {
+            ParserState::First if gathered.iter().all(|&byte| byte == 0) => self.state = ParserState::Zeros,
+            ParserState::First => {
+                let (kind, size) = decode::check_block(as_block(&gathered)?).map_err(header)?;
                 self.header.clear();
                 self.header.extend_from_slice(&gathered);
                 if kind != b'x' {
-                    return self.main(0);
+                    return self.decode_member(0);
                 }
-                let len = usize::try_from(size).ok().filter(|len| (1..=tar::MAX_PAX).contains(len));
-                self.state = State::Records { len: len.ok_or(ParseErrorKind::PaxSize(size))? };
+                let len = usize::try_from(size).ok().filter(|len| (1..=MAX_PAX).contains(len));
+                self.state = ParserState::Records { len: len.ok_or(ParseErrorKind::PaxSize(size))? };
             }
-            State::Zeros => {
+            ParserState::Zeros => {
                 if gathered.iter().any(|&byte| byte != 0) {
                     return Err(ParseErrorKind::LoneZeros);
                 }
-                return Ok(Some(Event::End));
+                return Ok(Some(TarEvent::End));
             }
-            State::Records { len } => {
+            ParserState::Records { len } => {
                 self.header.extend_from_slice(&gathered);
-                self.state = State::Main { records: len };
+                self.state = ParserState::Main { records: len };
             }
-            State::Main { records } => {
-                decode::block(array(&gathered)?).map_err(header)?;
+            ParserState::Main { records } => {
+                decode::check_block(as_block(&gathered)?).map_err(header)?;
                 self.header.extend_from_slice(&gathered);
-                return self.main(records);
+                return self.decode_member(records);
             }
-            State::Map { fields, mut map } => {
+            ParserState::Map { fields, mut map } => {
                 if map.push(&gathered).map_err(header)? {
-                    let entry = decode::entry(*fields, &self.header, &map.bytes).map_err(header)?;
-                    return Ok(Some(self.begin(entry)));
+                    let entry = decode::finish_entry(*fields, &self.header, &map.bytes).map_err(header)?;
+                    return Ok(Some(self.begin_member(entry)));
                 }
                 if map.bytes.len() as u64 >= fields.stored {
                     return Err(ParseErrorKind::Header(HeaderError::Map));
                 }
-                self.state = State::Map { fields, map };
+                self.state = ParserState::Map { fields, map };
             }
-            State::Content(_) | State::Over => {}
+            ParserState::Content(_) | ParserState::Over => {}
         }
         // The buffer is reused.
         self.block = gathered;
@@ -266,28 +263,28 @@ impl Parser {
     }
 
     /// Decodes the member's own block, which is complete.
-    fn main(&mut self, records: usize) -> Result<Option<Event<'static>>, ParseErrorKind> {
+    fn decode_member(&mut self, records: usize) -> Result<Option<TarEvent<'static>>, ParseErrorKind> {
         let header = |error| ParseErrorKind::Header(error);
         let from = if records == 0 { 0 } else { BLOCK };
         let main = self.header.last_chunk::<BLOCK>().ok_or(ParseErrorKind::Truncated)?;
-        let fields = decode::fields(&self.header[from..from + records], main).map_err(header)?;
-        self.follow(&fields.entry)?;
+        let fields = decode::decode_header(&self.header[from..from + records], main).map_err(header)?;
+        self.check_order(&fields.entry)?;
         if fields.sparse.is_some() {
-            self.state = State::Map { fields: Box::new(fields), map: Map::default() };
+            self.state = ParserState::Map { fields: Box::new(fields), map: SparseMap::default() };
             return Ok(None);
         }
-        let entry = decode::entry(fields, &self.header, &[]).map_err(header)?;
-        Ok(Some(self.begin(entry)))
+        let entry = decode::finish_entry(fields, &self.header, &[]).map_err(header)?;
+        Ok(Some(self.begin_member(entry)))
     }
 
     /// Checks the path against the one before it.
-    fn follow(&mut self, entry: &Entry) -> Result<(), ParseErrorKind> {
+    fn check_order(&mut self, entry: &TarEntry) -> Result<(), ParseErrorKind> {
         let first = self.path.is_empty();
         let after = first || order::compare(&self.path, &entry.path).is_lt();
         let through = !self.path_is_directory && order::is_below(&entry.path, &self.path);
         self.path.clone_from(&entry.path);
-        self.path_is_directory = entry.kind == Kind::Directory;
-        self.known = true;
+        self.path_is_directory = entry.kind == EntryKind::Directory;
+        self.is_path_known = true;
         match (after, through) {
             (false, _) => Err(ParseErrorKind::Order),
             (true, true) => Err(ParseErrorKind::NotBeneathDirectory),
@@ -295,29 +292,30 @@ impl Parser {
         }
     }
 
-    fn begin(&mut self, entry: Entry) -> Event<'static> {
+    fn begin_member(&mut self, entry: TarEntry) -> TarEvent<'static> {
         let extents = match &entry.kind {
-            Kind::File { size } => vec![Extent { offset: 0, len: *size }],
-            Kind::Sparse { extents, .. } => extents.clone(),
+            EntryKind::File { size } => vec![Extent { offset: 0, len: *size }],
+            EntryKind::Sparse { extents, .. } => extents.clone(),
             _ => Vec::new(),
         };
         let stored: u64 = extents.iter().map(|extent| extent.len).sum();
-        self.state = State::Content(Content { extents, extent: 0, within: 0, padding: tar::padding(stored) });
-        Event::Member(Box::new(entry))
+        self.state =
+            ParserState::Content(ContentCursor { extents, extent: 0, within: 0, padding: padding(stored) });
+        TarEvent::Member(Box::new(entry))
     }
 
     fn error(&self, kind: ParseErrorKind) -> ParseError {
-        ParseError { path: self.path.clone(), after: !self.known, offset: self.offset, kind }
+        ParseError { path: self.path.clone(), is_after: !self.is_path_known, offset: self.offset, kind }
     }
 }
 
-impl Content {
+impl ContentCursor {
     /// Returns the next piece of content, or its end; `None` if more input is needed.
     fn next<'a>(
         &mut self,
         input: &mut &'a [u8],
         offset: &mut u64,
-    ) -> Option<Result<Event<'a>, ParseErrorKind>> {
+    ) -> Option<Result<TarEvent<'a>, ParseErrorKind>> {
         while let Some(extent) = self.extents.get(self.extent) {
             let left = extent.len - self.within;
             if left == 0 {
@@ -333,7 +331,7 @@ impl Content {
             *input = later;
             *offset += take as u64;
             self.within += take as u64;
-            return Some(Ok(Event::Data { at, bytes }));
+            return Some(Ok(TarEvent::Data { at, bytes }));
         }
         let (zeros, later) = input.split_at(self.padding.min(input.len()));
         *input = later;
@@ -342,10 +340,10 @@ impl Content {
         if zeros.iter().any(|&byte| byte != 0) {
             return Some(Err(ParseErrorKind::Padding));
         }
-        (self.padding == 0).then_some(Ok(Event::MemberEnd))
+        (self.padding == 0).then_some(Ok(TarEvent::MemberEnd))
     }
 }
 
-fn array(block: &[u8]) -> Result<&[u8; BLOCK], ParseErrorKind> {
+fn as_block(block: &[u8]) -> Result<&[u8; BLOCK], ParseErrorKind> {
     block.try_into().map_err(|_| ParseErrorKind::Truncated)
 }

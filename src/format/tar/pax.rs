@@ -1,9 +1,7 @@
 //! The records of a PAX extended header: `LENGTH KEY=VALUE\n`, where the length counts itself.
 
-use crate::format::tar::Time;
-use crate::format::tar::header;
-use crate::format::tar::header::{Fields, fits_name, fits_owner};
-use crate::format::tar::{BLOCK, EncodeError, Entry, Kind, MAX_PAX, ROOT, padding};
+use super::header::{self, UstarFields, fits_name_field, fits_owner_field};
+use super::{BLOCK, EncodeError, EntryKind, FileTime, MAX_PAX, ROOT, TarEntry, padding};
 
 /// The keys, in the order in which they are written.
 pub mod key {
@@ -41,10 +39,15 @@ pub mod key {
 ///
 /// # Errors
 /// [`EncodeError::TooLong`] if the records exceed [`MAX_PAX`].
-pub fn write(entry: &Entry, stored: u64, fields: &Fields, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+pub fn append_header(
+    entry: &TarEntry,
+    stored: u64,
+    fields: &UstarFields,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
     let start = out.len();
     out.resize(start + BLOCK, 0);
-    records(entry, stored, fields, out);
+    append_records(entry, stored, fields, out);
     let len = out.len() - start - BLOCK;
     if len == 0 {
         out.truncate(start);
@@ -54,61 +57,61 @@ pub fn write(entry: &Entry, stored: u64, fields: &Fields, out: &mut Vec<u8>) -> 
         return Err(EncodeError::TooLong(len));
     }
     let mut block = Vec::with_capacity(BLOCK);
-    Fields::pax(len).write(&mut block);
+    UstarFields::pax(len).write(&mut block);
     out[start..start + BLOCK].copy_from_slice(&block);
     out.resize(out.len() + padding(len as u64), 0);
     Ok(())
 }
 
-fn records(entry: &Entry, stored: u64, fields: &Fields, out: &mut Vec<u8>) {
+fn append_records(entry: &TarEntry, stored: u64, fields: &UstarFields, out: &mut Vec<u8>) {
     let names = entry.names.clone().unwrap_or_default();
     let utf8 = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
     if ![&entry.path, &fields.link, &names.user, &names.group].into_iter().all(|text| utf8(text)) {
-        record(out, key::CHARSET, b"BINARY");
+        append_record(out, key::CHARSET, b"BINARY");
     }
-    if let Kind::Sparse { size, .. } = &entry.kind {
-        record(out, key::SPARSE_MAJOR, b"1");
-        record(out, key::SPARSE_MINOR, b"0");
-        record(out, key::SPARSE_NAME, &entry.path);
-        record(out, key::SPARSE_SIZE, size.to_string().as_bytes());
-    } else if entry.path != ROOT && !fits_name(&fields.name) {
-        record(out, key::PATH, &fields.name);
+    if let EntryKind::Sparse { size, .. } = &entry.kind {
+        append_record(out, key::SPARSE_MAJOR, b"1");
+        append_record(out, key::SPARSE_MINOR, b"0");
+        append_record(out, key::SPARSE_NAME, &entry.path);
+        append_record(out, key::SPARSE_SIZE, size.to_string().as_bytes());
+    } else if entry.path != ROOT && !fits_name_field(&fields.name) {
+        append_record(out, key::PATH, &fields.name);
     }
-    if !fits_name(&fields.link) {
-        record(out, key::LINK, &fields.link);
+    if !fits_name_field(&fields.link) {
+        append_record(out, key::LINK, &fields.link);
     }
     if stored > header::MAX_LONG {
-        record(out, key::SIZE, stored.to_string().as_bytes());
+        append_record(out, key::SIZE, stored.to_string().as_bytes());
     }
     for (key, id) in [(key::UID, entry.uid), (key::GID, entry.gid)] {
         if id > header::MAX_ID {
-            record(out, key, id.to_string().as_bytes());
+            append_record(out, key, id.to_string().as_bytes());
         }
     }
     for (key, name) in [(key::USER, &names.user), (key::GROUP, &names.group)] {
-        if !fits_owner(name) {
-            record(out, key, name);
+        if !fits_owner_field(name) {
+            append_record(out, key, name);
         }
     }
     if needs_mtime(entry.mtime) {
-        record(out, key::MTIME, time(entry.mtime).as_bytes());
+        append_record(out, key::MTIME, format_time(entry.mtime).as_bytes());
     }
     for xattr in &entry.xattrs {
         let mut name = key::XATTR.to_vec();
-        escape(&xattr.name, &mut name);
-        record(out, &name, &xattr.value);
+        append_escaped(&xattr.name, &mut name);
+        append_record(out, &name, &xattr.value);
     }
 }
 
 /// Returns true if the ustar field, whole seconds from 1970 to 2242, cannot hold the time.
-fn needs_mtime(time: Time) -> bool {
+fn needs_mtime(time: FileTime) -> bool {
     time.nanos != 0 || u64::try_from(time.seconds).is_ok_and(|s| s > header::MAX_LONG) || time.seconds < 0
 }
 
 /// Formats a time as decimal seconds: `1700000000.000000001`, `-0.5` for half a second before 1970.
 /// Nanoseconds count forward, so a negative time with a fraction counts back from the next second.
 #[must_use]
-pub fn time(time: Time) -> String {
+pub fn format_time(time: FileTime) -> String {
     let (sign, seconds, nanos) = match (time.seconds < 0, time.nanos) {
         (true, 0) => ("-", time.seconds.unsigned_abs(), 0),
         (true, nanos) => ("-", time.seconds.unsigned_abs() - 1, 1_000_000_000 - nanos),
@@ -122,7 +125,7 @@ pub fn time(time: Time) -> String {
 }
 
 /// Appends a name with `%3D` for `=`, which would end the key, and `%25` for `%`.
-fn escape(name: &[u8], out: &mut Vec<u8>) {
+fn append_escaped(name: &[u8], out: &mut Vec<u8>) {
     for &byte in name {
         match byte {
             b'=' => out.extend_from_slice(b"%3D"),
@@ -133,7 +136,7 @@ fn escape(name: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends one record. The length counts its own digits, so it is raised until it is consistent.
-fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+fn append_record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3; // space, `=`, newline
     let digits = |number: usize| number.to_string().len();
     let mut length = rest + digits(rest);
@@ -156,7 +159,7 @@ mod tests {
     fn record_length_includes_its_own_digits() {
         for value in [0, 1, 2, 3, 4, 5, 85, 86, 87, 88, 89, 90, 980, 985, 990, 995, 9_990] {
             let mut out = Vec::new();
-            record(&mut out, b"k", &vec![b'v'; value]);
+            append_record(&mut out, b"k", &vec![b'v'; value]);
             let space = out.iter().position(|&byte| byte == b' ').expect("a space");
             let length: usize =
                 std::str::from_utf8(&out[..space]).expect("digits").parse().expect("a number");
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn times_before_1970_are_negative() {
-        let at = |seconds, nanos| time(Time { seconds, nanos });
+        let at = |seconds, nanos| format_time(FileTime { seconds, nanos });
         assert_eq!(at(0, 500_000_000), "0.5");
         assert_eq!(at(-1, 500_000_000), "-0.5");
         assert_eq!(at(-1, 0), "-1");

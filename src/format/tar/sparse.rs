@@ -2,7 +2,7 @@
 //! each, as decimal numbers with a newline after each, padded with zeros to a block. A file that
 //! ends in a hole has one more extent, empty, at its size; GNU tar needs it to set the length.
 
-use crate::format::tar::{EncodeError, Extent, MAX_EXTENTS, padding};
+use super::{EncodeError, Extent, MAX_EXTENTS, padding};
 
 /// The longest map: count and extents, each number of at most 20 bytes with its newline, padded.
 pub const MAX_MAP: usize = 8 + (MAX_EXTENTS + 1) * 40 + 512;
@@ -12,7 +12,7 @@ pub const MAX_MAP: usize = 8 + (MAX_EXTENTS + 1) * 40 + 512;
 /// # Errors
 /// [`EncodeError::Map`] if the extents are empty, not ascending, touching, too many, pass the size,
 /// or leave no hole.
-pub fn encode(size: u64, extents: &[Extent]) -> Result<(Vec<u8>, u64), EncodeError> {
+pub fn encode_map(size: u64, extents: &[Extent]) -> Result<(Vec<u8>, u64), EncodeError> {
     let mut content = 0u64;
     let mut end = None;
     for extent in extents {

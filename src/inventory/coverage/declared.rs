@@ -2,23 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::inventory::{Database, Service, Wanted};
+use crate::inventory::{DetectedDatabase, InventoryOptions, Service};
 use crate::kubernetes::Selection;
-use crate::plan::{self, Glob, LabelSelector, Spec};
-
-type Labels = BTreeMap<String, String>;
+use crate::plan::{self, BackupSpec, Glob, LabelSelector};
 
 /// The part of a cluster that a plan declares.
 #[derive(Debug, Clone, Default)]
-pub struct Declared {
+pub struct DeclaredScope {
     selection: Option<Selection>,
-    databases: Vec<Place>,
-    claims: Vec<Claims>,
+    databases: Vec<DatabaseLocation>,
+    claims: Vec<DeclaredClaims>,
 }
 
 /// The location of a database, as the plan gives it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Place {
+struct DatabaseLocation {
     namespace: Option<String>,
     service: Option<String>,
     pod: Option<String>,
@@ -26,93 +24,109 @@ struct Place {
 }
 
 #[derive(Debug, Clone)]
-struct Claims {
+struct DeclaredClaims {
     namespace: String,
     globs: Vec<Glob>,
     selector: Option<String>,
 }
 
-impl Declared {
+impl DeclaredScope {
     /// Collects the declarations of `spec`; `selection` is made from its resources.
     #[must_use]
-    pub fn of(spec: &Spec, selection: Option<Selection>) -> Self {
-        let place = |database: &plan::Database| Place {
+    pub fn of(spec: &BackupSpec, selection: Option<Selection>) -> Self {
+        let location = |database: &plan::DatabaseSpec| DatabaseLocation {
             namespace: database.namespace.clone(),
             service: database.service.clone(),
             pod: database.pod.clone(),
             host: database.host.clone(),
         };
-        let claims = |volume: &plan::Volume| {
+        let claims = |volume: &plan::VolumeSpec| {
             let globs = volume.claims.iter().filter_map(|claim| Glob::new(claim).ok()).collect();
-            Some(Claims { namespace: volume.namespace.clone()?, globs, selector: volume.selector.clone() })
+            Some(DeclaredClaims {
+                namespace: volume.namespace.clone()?,
+                globs,
+                selector: volume.selector.clone(),
+            })
         };
         Self {
             selection,
-            databases: spec.databases.iter().map(place).collect(),
+            databases: spec.databases.iter().map(location).collect(),
             claims: spec.volumes.iter().filter_map(claims).collect(),
         }
     }
 
-    pub(crate) fn wanted(&self) -> Wanted {
-        super::wanted(self.selection.as_ref(), !self.databases.is_empty())
+    pub(super) fn inventory_options(&self) -> InventoryOptions {
+        super::inventory_options(self.selection.as_ref(), !self.databases.is_empty())
     }
 
-    pub(crate) fn takes_namespace(&self, namespace: &str) -> bool {
-        self.selection.as_ref().is_some_and(|selection| selection.namespace(namespace))
+    pub(super) fn includes_namespace(&self, namespace: &str) -> bool {
+        self.selection.as_ref().is_some_and(|selection| selection.includes_namespace(namespace))
     }
 
     /// True if a Secret with these labels is in the backup.
-    pub(crate) fn takes_secret(&self, namespace: &str, labels: &Labels) -> bool {
+    pub(super) fn includes_secret(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         self.selection.as_ref().is_some_and(|selection| {
             let secrets = super::secrets();
-            selection.namespace(namespace)
+            selection.includes_namespace(namespace)
                 && !selection.kinds(std::slice::from_ref(&secrets)).is_empty()
                 && selection.labels.as_deref().is_none_or(|selector| selects(selector, labels))
         })
     }
 
-    pub(crate) fn takes_claim(&self, namespace: &str, name: &str, labels: &Labels) -> bool {
+    pub(super) fn includes_claim(
+        &self,
+        namespace: &str,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> bool {
         self.claims.iter().filter(|claims| claims.namespace == namespace).any(|claims| {
             claims.globs.iter().any(|glob| glob.matches(name))
                 || claims.selector.as_deref().is_some_and(|selector| selects(selector, labels))
         })
     }
 
-    /// True if the plan dumps an existing database: a Service, a pod or a host of the plan leads to it.
-    pub(crate) fn dumps(&self, database: &Database, all: &[Database], services: &[Service]) -> bool {
+    /// True if the plan dumps an existing database: a Service, a pod or a host of the plan reaches it.
+    pub(super) fn dumps(
+        &self,
+        database: &DetectedDatabase,
+        all: &[DetectedDatabase],
+        services: &[Service],
+    ) -> bool {
         let reached: Vec<&Service> = services
             .iter()
-            .filter(|service| service.namespace == database.namespace && leads(service, database, all))
+            .filter(|service| {
+                service.namespace == database.namespace && service_selects(service, database, all)
+            })
             .collect();
-        self.databases.iter().any(|place| place.is(database, &reached))
+        self.databases.iter().any(|location| location.matches(database, &reached))
     }
 }
 
 /// True if `selector` matches these labels. The plan's check has parsed the selector; a text that is none
 /// matches nothing.
-fn selects(selector: &str, labels: &Labels) -> bool {
-    let takes = |selector: LabelSelector| selector.takes(|key| labels.get(key).map(String::as_str));
+fn selects(selector: &str, labels: &BTreeMap<String, String>) -> bool {
+    let takes = |selector: LabelSelector| selector.matches_by(|key| labels.get(key).map(String::as_str));
     selector.is_empty() || selector.parse().is_ok_and(takes)
 }
 
-/// True if a Service leads to a database: by its selector, or by the database's name as prefix (`shop` has
+/// True if a Service selects a database's pods: by its selector, or by the database's name as prefix (`shop` has
 /// `shop-rw`, `shop-ro`), as operators do, unless another database's longer name fits, too.
-fn leads(service: &Service, database: &Database, all: &[Database]) -> bool {
+fn service_selects(service: &Service, database: &DetectedDatabase, all: &[DetectedDatabase]) -> bool {
     let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
     if selected {
         return true;
     }
-    let fits = |database: &&Database| {
+    let is_prefix = |database: &&DetectedDatabase| {
         let rest = service.name.strip_prefix(&database.name);
         database.labels.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     };
-    let rivals = all.iter().filter(|other| other.namespace == service.namespace).filter(fits);
+    let rivals = all.iter().filter(|other| other.namespace == service.namespace).filter(is_prefix);
     let longest = rivals.max_by_key(|other| other.name.len());
     longest.is_some_and(|longest| longest == database)
 }
 
-impl Place {
-    fn is(&self, database: &Database, reached: &[&Service]) -> bool {
+impl DatabaseLocation {
+    fn matches(&self, database: &DetectedDatabase, reached: &[&Service]) -> bool {
         let by_service = |name: &str| {
             let here = self.namespace.as_deref().is_none_or(|namespace| namespace == database.namespace);
             here && reached.iter().any(|service| service.name == name)

@@ -6,49 +6,51 @@
 
 mod declared;
 
-use crate::inventory::{Database, Inventory, Mark, Wanted, read_inventory};
+pub use declared::DeclaredScope;
+
+use super::{
+    DetectedDatabase, Inventory, InventoryOptions, IrreplaceableSecret, RecognisedBy, read_inventory,
+};
 use crate::kubernetes::{Cluster, KindInfo, Selection};
 use crate::plan::{self, item_matches};
-use crate::report::coverage::{Coverage, UNCOVERED, Uncovered, Unseen, What};
+use crate::report::coverage::{Coverage, UNCOVERED, Uncovered, UndeclaredKind, UnreadResource};
 use crate::report::event::Reporter;
-
-pub use crate::inventory::coverage::declared::Declared;
 
 /// The input of a coverage check.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct CoverageCheck {
     /// The cluster to read.
     pub cluster: Cluster,
     /// The part of it that the plan declares.
-    pub declared: Declared,
+    pub declared: DeclaredScope,
     /// `true` if undeclared things affect the outcome (`coverage: strict`).
     pub strict: bool,
     /// The gaps that the plan accepts today: items, also as patterns, and codes of gaps.
     pub accept: Vec<(String, String)>,
 }
 
-impl Watch {
-    /// Reads the inventory and compares. A cluster that does not answer is reported as unseen: other readers
+impl CoverageCheck {
+    /// Reads the inventory and compares. A cluster that does not answer is reported as unread: other readers
     /// of it fail by themselves.
-    pub async fn look(&self, reporter: &Reporter) -> Coverage {
+    pub async fn run(&self, reporter: &Reporter) -> Coverage {
         let meter = reporter.meter("coverage", "lists");
-        let wanted = self.declared.wanted();
-        let seen = read_inventory(&self.cluster, &wanted, &meter).await;
+        let options = self.declared.inventory_options();
+        let inventory = read_inventory(&self.cluster, &options, &meter).await;
         meter.end();
-        match seen {
-            Ok(seen) => self.compare(&seen),
+        match inventory {
+            Ok(inventory) => self.compare(&inventory),
             Err(error) => {
                 let why = crate::report::error::causes(&error);
-                let unseen = vec![Unseen { what: "the cluster".to_owned(), why, rule: None }];
-                Coverage { strict: self.strict, unseen, ..Coverage::default() }
+                let unread = UnreadResource { what: "the cluster".to_owned(), why, rule: None };
+                Coverage { strict: self.strict, unseen: vec![unread], ..Coverage::default() }
             }
         }
     }
 
-    fn compare(&self, seen: &Inventory) -> Coverage {
+    fn compare(&self, inventory: &Inventory) -> Coverage {
         let (accepted, uncovered) =
-            uncovered(seen, &self.declared).into_iter().partition(|one| self.accepts(one));
-        Coverage { strict: self.strict, uncovered, accepted, unseen: seen.unseen.clone() }
+            uncovered(inventory, &self.declared).into_iter().partition(|one| self.accepts(one));
+        Coverage { strict: self.strict, uncovered, accepted, unseen: inventory.unread.clone() }
     }
 
     fn accepts(&self, one: &Uncovered) -> bool {
@@ -56,79 +58,79 @@ impl Watch {
     }
 }
 
-/// Returns everything in `seen` that is not declared.
+/// Returns everything in `inventory` that is not declared.
 #[must_use]
-pub fn uncovered(seen: &Inventory, declared: &Declared) -> Vec<Uncovered> {
+pub fn uncovered(inventory: &Inventory, declared: &DeclaredScope) -> Vec<Uncovered> {
     let mut found = Vec::new();
     let mut add = |what, item: String, detail: String| found.push(Uncovered { what, item, detail });
-    for key in &seen.keys {
-        if !declared.takes_secret(&key.namespace, &key.labels) {
-            add(What::Key, format!("secret/{}/{}", key.namespace, key.name), key.what.clone());
+    for IrreplaceableSecret { namespace, name, labels, description } in &inventory.irreplaceable_secrets {
+        if !declared.includes_secret(namespace, labels) {
+            add(UndeclaredKind::Key, format!("secret/{namespace}/{name}"), description.clone());
         }
     }
-    let covered: Vec<bool> = seen
+    let covered: Vec<bool> = inventory
         .databases
         .iter()
-        .map(|database| declared.dumps(database, &seen.databases, &seen.services))
+        .map(|database| declared.dumps(database, &inventory.databases, &inventory.services))
         .collect();
-    for (database, covered) in seen.databases.iter().zip(&covered) {
+    for (database, covered) in inventory.databases.iter().zip(&covered) {
         if !covered {
-            let claims = seen
+            let claims = inventory
                 .claims
                 .iter()
-                .filter(|claim| claim.database.is_some_and(|at| seen.databases[at] == *database));
-            add(What::Database, database.item(), describe(database, claims.count()));
+                .filter(|claim| claim.database.is_some_and(|at| inventory.databases[at] == *database));
+            add(UndeclaredKind::Database, database.item(), describe(database, claims.count()));
         }
     }
-    for claim in &seen.claims {
+    for claim in &inventory.claims {
         // A database's claims are reported with it, or its dump covers them.
         let derived = claim.database.is_some();
-        if !derived && !declared.takes_claim(&claim.namespace, &claim.name, &claim.labels) {
+        if !derived && !declared.includes_claim(&claim.namespace, &claim.name, &claim.labels) {
             let parts = [claim.size.clone(), claim.class.as_ref().map(|class| format!("class {class}"))];
             let detail = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
-            add(What::Claim, format!("volume/{}/{}", claim.namespace, claim.name), detail);
+            add(UndeclaredKind::Claim, format!("volume/{}/{}", claim.namespace, claim.name), detail);
         }
     }
-    for namespace in &seen.namespaces {
-        if !declared.takes_namespace(namespace) {
-            add(What::Namespace, format!("namespace/{namespace}"), String::new());
+    for namespace in &inventory.namespaces {
+        if !declared.includes_namespace(namespace) {
+            add(UndeclaredKind::Namespace, format!("namespace/{namespace}"), String::new());
         }
     }
     found
 }
 
-fn describe(database: &Database, claims: usize) -> String {
-    let by = match &database.by {
-        Mark::Image(image) => format!("runs {image}"),
-        Mark::Port(port) => format!("keeps data and listens on {port}"),
-        Mark::Operator => "run by its operator".to_owned(),
+fn describe(database: &DetectedDatabase, claims: usize) -> String {
+    let by = match &database.recognised_by {
+        RecognisedBy::Image(image) => format!("runs {image}"),
+        RecognisedBy::Port(port) => format!("keeps data and listens on {port}"),
+        RecognisedBy::Operator => "run by its operator".to_owned(),
     };
     let claims = match claims {
         0 => String::new(),
-        some => format!(", {}", What::Claim.counted(some)),
+        some => format!(", {}", UndeclaredKind::Claim.counted(some)),
     };
     format!("{}, {}, {by}{claims}", database.engine, database.kind)
 }
 
-/// Returns the kind of Secrets, to which all keys belong.
+/// Returns the kind of Secrets.
 fn secrets() -> KindInfo {
-    KindInfo { kind: "Secret".to_owned(), ..KindInfo::named("", "v1", "secrets") }
+    KindInfo { kind: "Secret".to_owned(), ..KindInfo::from_path_parts("", "v1", "secrets") }
 }
 
 /// True if coverage is on: set in the plan, or unset in a plan that reads a cluster.
 #[must_use]
-pub fn is_wanted(spec: &plan::Spec) -> bool {
+pub fn is_wanted(spec: &plan::BackupSpec) -> bool {
     let reads = spec.resources.is_some() || spec.cluster.is_some();
     match spec.coverage {
-        Some(plan::Coverage::Off) => false,
-        Some(plan::Coverage::Warn | plan::Coverage::Strict) => true,
+        Some(plan::CoverageMode::Off) => false,
+        Some(plan::CoverageMode::Warn | plan::CoverageMode::Strict) => true,
         None => reads,
     }
 }
 
 /// Returns the options of an inventory: the namespaces that `selection` names without a glob.
-fn wanted(selection: Option<&Selection>, services: bool) -> Wanted {
+fn inventory_options(selection: Option<&Selection>, services: bool) -> InventoryOptions {
     let named = selection.map(|selection| &selection.namespaces).into_iter().flatten();
     let plain = named.map(|glob| glob.as_str()).filter(|name| !name.contains(['*', '?']));
-    Wanted { namespaces: plain.map(str::to_owned).collect(), services }
+    InventoryOptions { namespaces: plain.map(str::to_owned).collect(), services }
 }

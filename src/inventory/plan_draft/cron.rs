@@ -3,7 +3,7 @@
 use crate::plan::Period;
 
 /// Returns the time between two runs of a common schedule; `None` for others.
-pub(crate) fn interval(cron: &str) -> Option<Period> {
+pub(super) fn interval(cron: &str) -> Option<Period> {
     let cron = cron.trim();
     let cron =
         cron.split_once(' ').filter(|(zone, _)| zone.contains("TZ=")).map_or(cron, |(_, rest)| rest.trim());
@@ -35,7 +35,7 @@ pub(crate) fn interval(cron: &str) -> Option<Period> {
 }
 
 /// Parses a period in Go's format: `720h0m0s`.
-pub(crate) fn go_period(text: &str) -> Option<Period> {
+pub(super) fn go_period(text: &str) -> Option<Period> {
     let plain: String = text.replace("h0m0s", "h").replace("h0m", "h").replace("m0s", "m");
     plain.parse().ok()
 }

@@ -3,17 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::inventory::existing_backup_tools::{DumpJob, ToolConfigs};
-use crate::inventory::{Database, Inventory, Service};
-use crate::plan::item_name;
-
-use crate::inventory::plan_draft::yaml::{Yaml, quoted};
+use super::yaml::{Yaml, quoted};
+use crate::inventory::existing_backup_tools::{DumpCronJob, ToolConfigs};
+use crate::inventory::{DetectedDatabase, Inventory, Service};
+use crate::plan::sanitize_item_name;
 
 /// The only engine that this version dumps.
 const SUPPORTED: &str = "postgresql";
 
 /// A database as an entry of the plan.
-struct Entry<'a> {
+struct DatabaseEntry<'a> {
     name: String,
     engine: &'a str,
     /// The source: a workload, or a CronJob that dumps.
@@ -25,14 +24,14 @@ struct Entry<'a> {
     password: Option<(String, String, String)>,
     /// `true` if the workload itself contains the password.
     plain: bool,
-    by: Option<&'a DumpJob>,
+    dumped_by: Option<&'a DumpCronJob>,
 }
 
 /// All databases of a draft.
-pub(crate) struct Databases<'a>(Vec<Entry<'a>>);
+pub(super) struct DatabaseSection<'a>(Vec<DatabaseEntry<'a>>);
 
-impl<'a> Databases<'a> {
-    pub(crate) fn of(inventory: &'a Inventory, tool_configs: &'a ToolConfigs) -> Self {
+impl<'a> DatabaseSection<'a> {
+    pub(super) fn of(inventory: &'a Inventory, tool_configs: &'a ToolConfigs) -> Self {
         let mut entries = Vec::new();
         let mut names = BTreeSet::new();
         let mut used: BTreeSet<usize> = BTreeSet::new();
@@ -41,7 +40,7 @@ impl<'a> Databases<'a> {
             let job = tool_configs.dumps.iter().position(|job| dumps(job, database, service));
             used.extend(job);
             let job = job.map(|at| &tool_configs.dumps[at]);
-            entries.push(Entry {
+            entries.push(DatabaseEntry {
                 name: unique(&mut names, &format!("{}-{}", database.namespace, database.name)),
                 engine: database.engine,
                 found: format!("{} {}/{}", database.kind, database.namespace, database.name),
@@ -50,11 +49,11 @@ impl<'a> Databases<'a> {
                 user: job.and_then(|job| job.user.clone()).or_else(|| database.login.user.clone()),
                 password: secret(job, database),
                 plain: database.login.plain,
-                by: job,
+                dumped_by: job,
             });
         }
         for (_, job) in tool_configs.dumps.iter().enumerate().filter(|(at, _)| !used.contains(at)) {
-            entries.push(Entry {
+            entries.push(DatabaseEntry {
                 name: unique(&mut names, &format!("{}-{}", job.namespace, job.name)),
                 engine: job.engine,
                 found: format!("CronJob {}/{}", job.namespace, job.name),
@@ -63,23 +62,23 @@ impl<'a> Databases<'a> {
                 user: job.user.clone(),
                 password: job.password.clone().map(|(name, key)| (job.namespace.clone(), name, key)),
                 plain: false,
-                by: Some(job),
+                dumped_by: Some(job),
             });
         }
         Self(entries)
     }
 
-    pub(crate) fn write(&self, yaml: &mut Yaml) {
+    pub(super) fn write(&self, yaml: &mut Yaml) {
         if self.0.is_empty() {
             yaml.comment(
                 1,
-                "No databases were found by image, port or operator. One that is here is added by hand:",
+                "No databases were found by image, port or operator. Add one that is missing by hand:",
             );
             yaml.comment(1, "databases: [{name: shop, engine: postgresql, host: db.shop.svc, userFile: …, passwordFile: …}]");
             yaml.gap();
             return;
         }
-        let writes = |entry: &&Entry<'_>| entry.engine == SUPPORTED && entry.host.is_some();
+        let writes = |entry: &&DatabaseEntry<'_>| entry.engine == SUPPORTED && entry.host.is_some();
         if self.0.iter().any(|entry| writes(&entry)) {
             yaml.line(1, "databases:    # dumped by their own client tools, from where kbak runs");
             self.0.iter().filter(writes).for_each(|entry| entry.write(yaml));
@@ -87,7 +86,7 @@ impl<'a> Databases<'a> {
         for entry in self.0.iter().filter(|entry| !writes(entry)) {
             let why = match (entry.engine, &entry.host) {
                 (SUPPORTED, None) => {
-                    "no Service leads to it, and a Job beside it is not yet supported by this version"
+                    "no Service selects it, and a Job beside it is not yet supported by this version"
                         .to_owned()
                 }
                 (engine, _) => format!("{engine} is not yet supported by this version (docs/limits.md)"),
@@ -98,7 +97,7 @@ impl<'a> Databases<'a> {
     }
 }
 
-impl Entry<'_> {
+impl DatabaseEntry<'_> {
     fn write(&self, yaml: &mut Yaml) {
         yaml.line(2, &format!("- name: {}    # {}", quoted(&self.name), self.found));
         yaml.line(3, "engine: postgresql");
@@ -117,16 +116,13 @@ impl Entry<'_> {
             None => yaml.line(3, &format!("passwordFile: {file}    # FILL IN where the password is mounted")),
         }
         if self.plain {
-            yaml.comment(
-                3,
-                "its password stands in the workload itself, and is not copied: put it into a Secret",
-            );
+            yaml.comment(3, "its password is in the workload itself and is not copied: put it into a Secret");
         }
         yaml.comment(
             3,
             "tls: allow-plaintext    # only if the server has no TLS; default: verify-full, with caFile",
         );
-        if let Some(job) = self.by {
+        if let Some(job) = self.dumped_by {
             yaml.comment(
                 3,
                 &format!(
@@ -138,24 +134,24 @@ impl Entry<'_> {
     }
 }
 
-/// Returns the Service that leads to a database's pods; of several the one with a read-write name (`-rw`),
+/// Returns the Service that selects a database's pods; of several the one with a read-write name (`-rw`),
 /// else the one with the shortest name.
-fn service<'a>(database: &Database, services: &'a [Service]) -> Option<&'a Service> {
-    let leads = |service: &&Service| {
+fn service<'a>(database: &DetectedDatabase, services: &'a [Service]) -> Option<&'a Service> {
+    let selects = |service: &&Service| {
         let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
-        let operators = database.labels.is_empty()
+        let by_name = database.labels.is_empty()
             && service
                 .name
                 .strip_prefix(&database.name)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-        service.namespace == database.namespace && (selected || operators)
+        service.namespace == database.namespace && (selected || by_name)
     };
-    let found = services.iter().filter(leads);
+    let found = services.iter().filter(selects);
     found.min_by_key(|service| (!service.name.ends_with("-rw"), service.name.len(), &service.name))
 }
 
 /// True if a CronJob dumps this database: its host is the Service's or the database's name.
-fn dumps(job: &DumpJob, database: &Database, service: Option<&Service>) -> bool {
+fn dumps(job: &DumpCronJob, database: &DetectedDatabase, service: Option<&Service>) -> bool {
     let Some(host) = &job.host else { return false };
     let qualified = qualified(host, &job.namespace);
     let mut parts = qualified.split('.');
@@ -170,7 +166,7 @@ fn qualified(host: &str, namespace: &str) -> String {
     if host.contains('.') { host.to_owned() } else { format!("{host}.{namespace}.svc") }
 }
 
-fn secret(job: Option<&DumpJob>, database: &Database) -> Option<(String, String, String)> {
+fn secret(job: Option<&DumpCronJob>, database: &DetectedDatabase) -> Option<(String, String, String)> {
     let of_job = job.and_then(|job| {
         let (name, key) = job.password.clone()?;
         Some((job.namespace.clone(), name, key))
@@ -182,8 +178,8 @@ fn secret(job: Option<&DumpJob>, database: &Database) -> Option<(String, String,
 }
 
 /// Returns an item name that is not taken yet.
-fn unique(names: &mut BTreeSet<String>, wish: &str) -> String {
-    let base = item_name(wish).unwrap_or_else(|| "database".to_owned());
+fn unique(names: &mut BTreeSet<String>, preferred: &str) -> String {
+    let base = sanitize_item_name(preferred).unwrap_or_else(|| "database".to_owned());
     let mut name = base.clone();
     let mut number = 2;
     while !names.insert(name.clone()) {

@@ -6,27 +6,27 @@
 
 mod cron;
 mod databases;
-mod takeover;
+mod imported_config;
 mod yaml;
 
-use crate::inventory::Inventory;
-use crate::inventory::existing_backup_tools::ToolConfigs;
-use crate::inventory::plan_draft::databases::Databases;
-use crate::inventory::plan_draft::takeover::Taken;
-use crate::inventory::plan_draft::yaml::{Yaml, quoted};
-use crate::plan::Repository;
-use crate::report::coverage::Unseen;
-use crate::report::text::plural;
+pub use imported_config::ScheduleNotFound;
 
-pub use crate::inventory::plan_draft::takeover::TakeoverError;
+use super::existing_backup_tools::ToolConfigs;
+use super::{Inventory, IrreplaceableSecret};
+use crate::plan::RepositorySpec;
+use crate::report::coverage::UnreadResource;
+use crate::report::text::plural;
+use databases::DatabaseSection;
+use imported_config::ImportedConfig;
+use yaml::{Yaml, quoted};
 
 /// The input of a plan draft.
 #[derive(Debug)]
-pub struct Draft<'a> {
+pub struct PlanDraft<'a> {
     /// The plan's name.
     pub name: &'a str,
     /// The repository, as far as it was given.
-    pub repository: Option<&'a Repository>,
+    pub repository: Option<&'a RepositorySpec>,
     /// The public keys of the owners.
     pub recipients: &'a [String],
     /// The writer's key file.
@@ -46,34 +46,34 @@ pub struct Draft<'a> {
 }
 
 /// The maximum number of names in a comment.
-const NAMED: usize = 12;
+const MAX_NAMES: usize = 12;
 
-impl Draft<'_> {
+impl PlanDraft<'_> {
     /// Returns the plan's text.
     ///
     /// # Errors
     /// Fails if the schedule named by `from` does not exist.
-    pub fn text(&self) -> Result<String, TakeoverError> {
-        let taken = Taken::of(self.tool_configs, self.from)?;
-        let databases = Databases::of(self.inventory, self.tool_configs);
+    pub fn text(&self) -> Result<String, ScheduleNotFound> {
+        let imported = ImportedConfig::of(self.tool_configs, self.from)?;
+        let databases = DatabaseSection::of(self.inventory, self.tool_configs);
         let mut yaml = Yaml::default();
-        self.head(&mut yaml);
+        self.header(&mut yaml);
         yaml.line(0, "apiVersion: kbak.dev/v1");
         yaml.line(0, "kind: BackupPlan");
         yaml.line(0, "metadata:");
         yaml.line(1, &format!("name: {}", quoted(self.name)));
         yaml.line(0, "spec:");
-        self.place(&mut yaml);
-        self.resources(&mut yaml, &taken);
+        self.repository(&mut yaml);
+        self.resources(&mut yaml, &imported);
         databases.write(&mut yaml);
         self.volumes(&mut yaml);
-        taken.write_rest(&mut yaml);
+        imported.write_rest(&mut yaml);
         yaml.gap();
         yaml.line(1, "coverage: warn    # name what appears later and is not declared; strict: exit 3");
         Ok(yaml.text())
     }
 
-    fn head(&self, yaml: &mut Yaml) {
+    fn header(&self, yaml: &mut Yaml) {
         yaml.comment(0, &format!("Written by kbak plan init from the cluster at {}.", self.server));
         yaml.comment(
             0,
@@ -89,20 +89,20 @@ impl Draft<'_> {
                 count(inventory.claims.len(), "claim", "claims"),
                 count(inventory.databases.len(), "database", "databases"),
                 count(
-                    inventory.keys.len(),
-                    "key that nothing can make again",
-                    "keys that nothing can make again"
+                    inventory.irreplaceable_secrets.len(),
+                    "Secret that cannot be recreated",
+                    "Secrets that cannot be recreated"
                 ),
             ),
         );
-        for Unseen { what, why, rule } in inventory.unseen.iter().chain(&self.tool_configs.unseen) {
+        for UnreadResource { what, why, rule } in inventory.unread.iter().chain(&self.tool_configs.unread) {
             let rule = rule.as_ref().map(|rule| format!("; add the rule {rule}")).unwrap_or_default();
-            yaml.comment(0, &format!("NOT LOOKED AT: {what}: {why}{rule}"));
+            yaml.comment(0, &format!("NOT READ: {what}: {why}{rule}"));
         }
         yaml.gap();
     }
 
-    fn place(&self, yaml: &mut Yaml) {
+    fn repository(&self, yaml: &mut Yaml) {
         yaml.line(1, "repository:");
         match self.repository {
             Some(repository) => {
@@ -155,38 +155,32 @@ impl Draft<'_> {
         yaml.gap();
     }
 
-    fn resources(&self, yaml: &mut Yaml, taken: &Taken<'_>) {
-        taken.say_from(yaml);
+    fn resources(&self, yaml: &mut Yaml, imported: &ImportedConfig<'_>) {
+        imported.write_source(yaml);
         let names: Vec<&str> = self.inventory.namespaces.iter().map(String::as_str).collect();
         yaml.comment(1, &format!("The cluster's namespaces: {}", shortened(&names)));
-        for key in &self.inventory.keys {
-            yaml.comment(
-                1,
-                &format!(
-                    "A key that nothing can make again: Secret {}/{}: {}",
-                    key.namespace, key.name, key.what
-                ),
-            );
+        for secret in &self.inventory.irreplaceable_secrets {
+            let IrreplaceableSecret { namespace, name, description, .. } = secret;
+            let text = format!("Cannot be recreated: Secret {namespace}/{name}: {description}");
+            yaml.comment(1, &text);
         }
-        if !self.inventory.keys.is_empty() {
-            yaml.comment(
-                1,
-                "Leave those namespaces and Secrets in: without the keys what they open is lost.",
-            );
+        if !self.inventory.irreplaceable_secrets.is_empty() {
+            let text = "Keep those namespaces and Secrets: without the keys, what they decrypt is lost.";
+            yaml.comment(1, text);
         }
-        taken.write_resources(yaml);
+        imported.write_resources(yaml);
         yaml.gap();
     }
 
     /// Writes claims as comments, because this version has no movers.
     fn volumes(&self, yaml: &mut Yaml) {
-        let free: Vec<_> = self.inventory.claims.iter().filter(|claim| claim.database.is_none()).collect();
-        let held = self.inventory.claims.len() - free.len();
-        if held > 0 {
-            let held = plural(held as u64, "claim belongs", "claims belong");
-            yaml.comment(1, &format!("{held} to the databases above: a dump is their backup."));
+        let others: Vec<_> = self.inventory.claims.iter().filter(|claim| claim.database.is_none()).collect();
+        let of_databases = self.inventory.claims.len() - others.len();
+        if of_databases > 0 {
+            let of_databases = plural(of_databases as u64, "claim belongs", "claims belong");
+            yaml.comment(1, &format!("{of_databases} to the databases above: a dump is their backup."));
         }
-        if !free.is_empty() {
+        if !others.is_empty() {
             yaml.comment(
                 1,
                 "Claims in the cluster are not yet supported by this version (docs/limits.md): mount a",
@@ -194,26 +188,27 @@ impl Draft<'_> {
             yaml.comment(1, "volume where kbak runs and use path:, or accept the gap.");
             yaml.comment(1, "volumes:");
         }
-        for claim in free {
-            let told = [claim.size.clone(), claim.class.as_ref().map(|class| format!("class {class}"))];
-            let mut told: Vec<String> = told.into_iter().flatten().collect();
-            if claim.told.get("k8up.io/backup").is_some_and(|value| value == "false") {
-                told.push("K8up was told to leave it out".to_owned());
+        for claim in others {
+            let details = [claim.size.clone(), claim.class.as_ref().map(|class| format!("class {class}"))];
+            let mut details: Vec<String> = details.into_iter().flatten().collect();
+            if claim.tool_annotations.get("k8up.io/backup").is_some_and(|value| value == "false") {
+                details.push("K8up was set to skip it".to_owned());
             }
-            let told = if told.is_empty() { String::new() } else { format!("    # {}", told.join(", ")) };
+            let details =
+                if details.is_empty() { String::new() } else { format!("    # {}", details.join(", ")) };
             let line =
                 format!("- {{namespace: {}, claims: [{}]}}", quoted(&claim.namespace), quoted(&claim.name));
-            yaml.comment(1, &format!("  {line}{told}"));
+            yaml.comment(1, &format!("  {line}{details}"));
         }
-        takeover::say_pods(self.tool_configs, yaml);
+        imported_config::write_pod_annotations(self.tool_configs, yaml);
         yaml.gap();
     }
 }
 
-/// Joins names for a comment; beyond [`NAMED`] only their number is given.
+/// Joins names for a comment; beyond [`MAX_NAMES`] only their number is given.
 fn shortened(names: &[&str]) -> String {
-    let first = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED) {
+    let first = names.iter().take(MAX_NAMES).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
         0 => first,
         more => format!("{first} and {more} more"),
     }

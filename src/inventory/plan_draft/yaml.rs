@@ -2,28 +2,28 @@
 
 /// YAML text that is built line by line.
 #[derive(Debug, Default)]
-pub(crate) struct Yaml(String);
+pub(super) struct Yaml(String);
 
 impl Yaml {
     /// Adds a line, indented by two spaces per level of `depth`.
-    pub(crate) fn line(&mut self, depth: usize, text: &str) {
+    pub(super) fn line(&mut self, depth: usize, text: &str) {
         self.0.push_str(&"  ".repeat(depth));
         self.0.push_str(&one_line(text));
         self.0.push('\n');
     }
 
-    pub(crate) fn comment(&mut self, depth: usize, text: &str) {
+    pub(super) fn comment(&mut self, depth: usize, text: &str) {
         self.line(depth, &format!("# {text}"));
     }
 
     /// Adds an empty line, but never two in a row.
-    pub(crate) fn gap(&mut self) {
+    pub(super) fn gap(&mut self) {
         if !self.0.ends_with("\n\n") && !self.0.is_empty() {
             self.0.push('\n');
         }
     }
 
-    pub(crate) fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         self.0
     }
 }
@@ -34,7 +34,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Returns a scalar: unquoted if YAML can read it only as text, else in double quotes.
-pub(crate) fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@".contains(c);
     let letter = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
     let word = !["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
@@ -47,7 +47,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// Returns a list on one line.
-pub(crate) fn list(items: &[String]) -> String {
+pub(super) fn list(items: &[String]) -> String {
     let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
     format!("[{}]", items.join(", "))
 }

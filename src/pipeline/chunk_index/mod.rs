@@ -7,15 +7,13 @@ mod table;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::chunk_ref::{ChunkRef, PackRef};
 use crate::format::ids::{ChunkId, ObjectHash};
 use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES, ShortId};
-use crate::format::list::Place;
 use crate::format::pack::{PackClass, TableEntry};
 use crate::format::pack_refs::PackName;
 use crate::report::event::Reporter;
-
-use crate::pipeline::chunk_index::table::Table;
-use crate::pipeline::packer::{ChunkRef, PackRef};
+use table::Table;
 
 /// The temporary file of the index could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +27,14 @@ pub struct ChunkIndex {
     numbers: HashMap<ObjectHash, u32>,
     table: Table,
     /// Chunks in packs that are not yet acknowledged.
-    fresh: HashMap<ShortId, ChunkRef>,
+    unacknowledged: HashMap<ShortId, ChunkRef>,
     reporter: Reporter,
-    told: bool,
+    warned: bool,
 }
 
 /// Returns the first half of a chunk id: the part that the index holds.
 #[must_use]
-pub fn short(id: &ChunkId) -> ShortId {
+pub fn index_id(id: &ChunkId) -> ShortId {
     let mut half = [0; 16];
     half.copy_from_slice(&id.0[..16]);
     half
@@ -51,9 +49,9 @@ impl ChunkIndex {
             packs: Vec::new(),
             numbers: HashMap::new(),
             table: Table::new(share),
-            fresh: HashMap::new(),
+            unacknowledged: HashMap::new(),
             reporter,
-            told: false,
+            warned: false,
         }
     }
 
@@ -88,7 +86,7 @@ impl ChunkIndex {
 
     fn insert(&mut self, entry: &IndexEntry) {
         if let Err(error) = self.table.insert(entry)
-            && !std::mem::replace(&mut self.told, true)
+            && !std::mem::replace(&mut self.warned, true)
         {
             self.reporter.warn(
                 std::env::temp_dir().display().to_string(),
@@ -101,8 +99,8 @@ impl ChunkIndex {
     pub fn acknowledge(&mut self, pack: &IndexedPack, table: &[TableEntry]) {
         let number = self.number(pack);
         for entry in table {
-            let id = short(&entry.id);
-            self.fresh.remove(&id);
+            let id = index_id(&entry.id);
+            self.unacknowledged.remove(&id);
             let TableEntry { offset, length, plain, .. } = *entry;
             self.insert(&IndexEntry { id, pack: number, offset, length, plain });
         }
@@ -110,9 +108,7 @@ impl ChunkIndex {
 
     /// Returns all acknowledged chunks as index objects that replace `replaces`. They must be stored in this
     /// order: only the last one names the replaced objects, so a crash between two of them loses no entry.
-    ///
-    /// # Errors
-    /// If a temporary file cannot be read.
+    /// Fails if a temporary file cannot be read.
     pub fn merged<'a>(
         &'a self,
         replaces: &'a [ObjectHash],
@@ -153,13 +149,11 @@ impl ChunkIndex {
         self.numbers.get(&pack.hash).is_some_and(|&number| self.packs[number as usize].size == pack.size)
     }
 
-    /// Returns the place of a chunk, if it is in the index.
-    ///
-    /// # Errors
-    /// If a temporary file cannot be read.
+    /// Returns the location of a chunk, if it is in the index.
+    /// Fails if a temporary file cannot be read.
     pub fn find(&self, id: &ChunkId, plain: u32) -> Result<Option<ChunkRef>, SpillError> {
-        let key = short(id);
-        if let Some(found) = self.fresh.get(&key) {
+        let key = index_id(id);
+        if let Some(found) = self.unacknowledged.get(&key) {
             return Ok((found.id == *id && found.plain == plain).then(|| found.clone()));
         }
         let Some(entry) = self.table.find(&key).map_err(SpillError)? else {
@@ -178,13 +172,13 @@ impl ChunkIndex {
 
     /// Adds a chunk in a pack of this run that is not yet acknowledged.
     pub fn add(&mut self, chunk: ChunkRef) {
-        self.fresh.insert(short(&chunk.id), chunk);
+        self.unacknowledged.insert(index_id(&chunk.id), chunk);
     }
 
     /// True if the index holds no chunks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.table.len() == 0 && self.fresh.is_empty()
+        self.table.len() == 0 && self.unacknowledged.is_empty()
     }
 
     /// Returns the packs of one class that are in the index.
@@ -192,11 +186,4 @@ impl ChunkIndex {
     pub fn packs(&self, class: PackClass) -> HashSet<ObjectHash> {
         self.packs.iter().filter(|pack| pack.class == class).map(|pack| pack.hash).collect()
     }
-}
-
-/// Returns a chunk's place, or none before its pack is sealed.
-#[must_use]
-pub fn place(chunk: &ChunkRef) -> Option<Place> {
-    let pack = chunk.pack.name()?;
-    Some(Place { pack, offset: chunk.offset, length: chunk.length, plain: chunk.plain })
 }

@@ -18,17 +18,17 @@ use crate::format::index::{ENTRY, IndexEntry, ShortId};
 const BLOCK: usize = 4096 / ENTRY;
 /// The most memory an entry of the map takes, in bytes: twice 33 just after the map has grown,
 /// plus the old map that it is copied from.
-const ROOM: u64 = 100;
+const ENTRY_MEMORY: u64 = 100;
 /// The least number of entries held in memory.
-const LEAST: u64 = 1 << 10;
+const MIN_ENTRIES: u64 = 1 << 10;
 
-type Spot = [u32; 4];
+type EntryLocation = [u32; 4];
 
-fn spot(entry: &IndexEntry) -> Spot {
+fn location(entry: &IndexEntry) -> EntryLocation {
     [entry.pack, entry.offset, entry.length, entry.plain]
 }
 
-fn entry(id: ShortId, [pack, offset, length, plain]: Spot) -> IndexEntry {
+fn entry(id: ShortId, [pack, offset, length, plain]: EntryLocation) -> IndexEntry {
     IndexEntry { id, pack, offset, length, plain }
 }
 
@@ -36,14 +36,14 @@ fn entry(id: ShortId, [pack, offset, length, plain]: Spot) -> IndexEntry {
 #[derive(Debug)]
 pub(crate) struct Table {
     most: usize,
-    memory: HashMap<ShortId, Spot>,
-    runs: Vec<Run>,
+    memory: HashMap<ShortId, EntryLocation>,
+    runs: Vec<SortedRun>,
 }
 
 impl Table {
     /// Creates a table that holds about `share` bytes in memory.
     pub(crate) fn new(share: u64) -> Self {
-        let most = usize::try_from((share / ROOM).max(LEAST)).unwrap_or(usize::MAX);
+        let most = usize::try_from((share / ENTRY_MEMORY).max(MIN_ENTRIES)).unwrap_or(usize::MAX);
         Self { most, memory: HashMap::new(), runs: Vec::new() }
     }
 
@@ -54,14 +54,14 @@ impl Table {
 
     /// Adds an entry. If a file cannot be written, the entry is kept and memory grows.
     pub(crate) fn insert(&mut self, new: &IndexEntry) -> io::Result<()> {
-        self.memory.insert(new.id, spot(new));
+        self.memory.insert(new.id, location(new));
         if self.memory.len() < self.most { Ok(()) } else { self.spill() }
     }
 
     fn spill(&mut self) -> io::Result<()> {
         // If this attempt fails, the next one waits for half as many entries more.
         self.most += self.most / 2;
-        let run = Run::write(Sorted::of(&self.memory, &[])?)?;
+        let run = SortedRun::write(Sorted::of(&self.memory, &[])?)?;
         self.most = self.most * 2 / 3;
         self.memory = HashMap::new();
         self.runs.push(run);
@@ -69,7 +69,7 @@ impl Table {
             && before.entries < 2 * last.entries
         {
             let from = self.runs.len() - 2;
-            let merged = Run::write(Sorted::of(&HashMap::new(), &self.runs[from..])?)?;
+            let merged = SortedRun::write(Sorted::of(&HashMap::new(), &self.runs[from..])?)?;
             self.runs.truncate(from);
             self.runs.push(merged);
         }
@@ -78,8 +78,8 @@ impl Table {
 
     /// Returns the latest entry of an id.
     pub(crate) fn find(&self, id: &ShortId) -> io::Result<Option<IndexEntry>> {
-        if let Some(spot) = self.memory.get(id) {
-            return Ok(Some(entry(*id, *spot)));
+        if let Some(location) = self.memory.get(id) {
+            return Ok(Some(entry(*id, *location)));
         }
         for run in self.runs.iter().rev() {
             if let Some(found) = run.find(id)? {
@@ -97,21 +97,21 @@ impl Table {
 
 /// Sorted entries in an unnamed temporary file.
 #[derive(Debug)]
-struct Run {
+struct SortedRun {
     file: File,
     entries: usize,
     /// The first id of each block: 16 bytes for 4 KiB.
-    fences: Vec<ShortId>,
+    first_ids: Vec<ShortId>,
 }
 
-impl Run {
+impl SortedRun {
     fn write(entries: Sorted<'_>) -> io::Result<Self> {
-        let mut run = Self { file: tempfile::tempfile()?, entries: 0, fences: Vec::new() };
+        let mut run = Self { file: tempfile::tempfile()?, entries: 0, first_ids: Vec::new() };
         let mut out = BufWriter::with_capacity(64 << 10, &run.file);
         for entry in entries {
             let entry = entry?;
             if run.entries.is_multiple_of(BLOCK) {
-                run.fences.push(entry.id);
+                run.first_ids.push(entry.id);
             }
             out.write_all(&entry.to_bytes())?;
             run.entries += 1;
@@ -129,7 +129,7 @@ impl Run {
     }
 
     fn find(&self, id: &ShortId) -> io::Result<Option<IndexEntry>> {
-        let Some(number) = self.fences.partition_point(|fence| fence <= id).checked_sub(1) else {
+        let Some(number) = self.first_ids.partition_point(|first_id| first_id <= id).checked_sub(1) else {
             return Ok(None);
         };
         let block = self.block(number)?;
@@ -138,12 +138,12 @@ impl Run {
 }
 
 /// The remaining entries of one input of a merge.
-struct Source<'a> {
-    run: Option<(&'a Run, usize)>,
+struct MergeInput<'a> {
+    run: Option<(&'a SortedRun, usize)>,
     block: std::vec::IntoIter<IndexEntry>,
 }
 
-impl Source<'_> {
+impl MergeInput<'_> {
     /// Returns the next entry without removing it.
     fn peek(&mut self) -> io::Result<Option<IndexEntry>> {
         if self.block.as_slice().is_empty()
@@ -159,32 +159,35 @@ impl Source<'_> {
 /// An iterator that merges entries in order of their id. Of several with the same id it yields the latest.
 pub(crate) struct Sorted<'a> {
     /// Oldest source first.
-    sources: Vec<Source<'a>>,
+    inputs: Vec<MergeInput<'a>>,
 }
 
 impl<'a> Sorted<'a> {
-    fn of(memory: &HashMap<ShortId, Spot>, runs: &'a [Run]) -> io::Result<Self> {
-        let mut held: Vec<IndexEntry> = memory.iter().map(|(id, spot)| entry(*id, *spot)).collect();
-        held.sort_unstable();
-        let mut sources: Vec<Source<'a>> =
-            runs.iter().map(|run| Source { run: Some((run, 0)), block: Vec::new().into_iter() }).collect();
-        sources.push(Source { run: None, block: held.into_iter() });
-        Ok(Self { sources })
+    fn of(memory: &HashMap<ShortId, EntryLocation>, runs: &'a [SortedRun]) -> io::Result<Self> {
+        let mut in_memory: Vec<IndexEntry> =
+            memory.iter().map(|(id, location)| entry(*id, *location)).collect();
+        in_memory.sort_unstable();
+        let mut inputs: Vec<MergeInput<'a>> = runs
+            .iter()
+            .map(|run| MergeInput { run: Some((run, 0)), block: Vec::new().into_iter() })
+            .collect();
+        inputs.push(MergeInput { run: None, block: in_memory.into_iter() });
+        Ok(Self { inputs })
     }
 
     fn least(&mut self) -> io::Result<Option<IndexEntry>> {
         let mut least: Option<IndexEntry> = None;
-        for source in &mut self.sources {
-            if let Some(next) = source.peek()?
+        for input in &mut self.inputs {
+            if let Some(next) = input.peek()?
                 && least.is_none_or(|least| next.id.cmp(&least.id) != Ordering::Greater)
             {
                 least = Some(next);
             }
         }
         if let Some(least) = least {
-            for source in &mut self.sources {
-                if source.peek()?.is_some_and(|next| next.id == least.id) {
-                    source.block.next();
+            for input in &mut self.inputs {
+                if input.peek()?.is_some_and(|next| next.id == least.id) {
+                    input.block.next();
                 }
             }
         }
@@ -223,7 +226,11 @@ mod tests {
             table.insert(&new).unwrap();
             model.insert(id, new);
         }
-        assert!(table.memory.len() <= LEAST as usize && table.runs.len() > 1, "{} runs", table.runs.len());
+        assert!(
+            table.memory.len() <= MIN_ENTRIES as usize && table.runs.len() > 1,
+            "{} runs",
+            table.runs.len()
+        );
         assert!(table.runs.len() < 12, "{} runs", table.runs.len());
         for at in 0..13_100u128 {
             let id = (at << 64).to_be_bytes();

@@ -9,7 +9,7 @@ use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{InlineWrap, SecretOrigin};
 use crate::format::ids::{EpochId, RecipientId, from_hex, to_hex};
 use crate::format::json;
-use crate::repository::epoch::create::Made;
+use crate::repository::epoch::create::NewEpoch;
 use crate::repository::epoch::error::CreateEpochError;
 
 #[derive(Serialize, Deserialize)]
@@ -30,7 +30,7 @@ impl Drop for HandOver {
 
 const HAND_OVER: &str = "epoch hand-over";
 
-impl Made {
+impl NewEpoch {
     /// Returns the hand-over file, to be stored on the writer's machine with mode 0600.
     #[must_use]
     #[expect(clippy::expect_used, reason = "strings and numbers always serialise")]

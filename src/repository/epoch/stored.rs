@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use crate::format::epoch::{CLOSING_GRACE, Epoch, EpochError, VerifiedEpoch};
 use crate::format::ids::{EpochId, NameId, RecipientId, RepositoryId, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
-use crate::format::moment;
 use crate::format::sign::{MAX_DOCUMENT, PublicKey};
 use crate::format::signers::Signers;
+use crate::format::timestamp;
 use crate::keys::Owner;
 use crate::report::event::Reporter;
 use crate::store::listing::{folders, list_all};
 use crate::store::operation::Operation;
-use crate::store::{Entry, Store, StoreError, StoreErrorKind};
+use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
 
 use crate::repository::chain::Chain;
 use crate::repository::records::Records;
@@ -110,7 +110,7 @@ async fn find(
     reporter: &Reporter,
 ) -> Result<BTreeMap<EpochId, Option<Timestamp>>, StoreError> {
     let prefix = layout::epochs_prefix(writer, plan);
-    let entries: Vec<Entry> =
+    let entries: Vec<ListedObject> =
         list_all(store.clone(), prefix.clone(), reporter.clone()).take(MAX_EPOCHS + 1).try_collect().await?;
     let folders = folders(store, &layout::plan_prefix(writer, plan), MAX_EPOCHS + 2).await?;
     let mut found: BTreeMap<EpochId, Option<Timestamp>> =
@@ -165,7 +165,7 @@ impl Epochs {
         self.all = kept;
         self.rejected.extend(stolen.into_iter().map(|stored: StoredEpoch| {
             let key = stored.epoch.path().epoch_json();
-            let error = EpochError::CutOff { object: key.to_string() };
+            let error = EpochError::Revoked { object: key.to_string() };
             (key, error)
         }));
     }
@@ -198,13 +198,13 @@ impl Epochs {
     /// Returns the time after which a manifest in an epoch is not valid.
     #[must_use]
     pub fn commits_until(&self, stored: &StoredEpoch) -> Timestamp {
-        moment::after(self.starts_until(stored), stored.epoch.max_run_seconds)
+        timestamp::add_seconds(self.starts_until(stored), stored.epoch.max_run_seconds)
     }
 
     /// Returns the time from which an epoch is closed and prune may delete in it.
     #[must_use]
     pub fn closed_from(&self, stored: &StoredEpoch) -> Timestamp {
-        moment::after(self.commits_until(stored), CLOSING_GRACE)
+        timestamp::add_seconds(self.commits_until(stored), CLOSING_GRACE)
     }
 
     /// True if a run may start in an epoch. A listed successor prevents it, whatever its time.

@@ -9,17 +9,17 @@ use jiff::Timestamp;
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, ObjectHash, RecipientId, WriterId};
 use crate::format::layout::EpochPath;
-use crate::format::record::{Act, Receipt, Record};
+use crate::format::record::{Receipt, ReceiptAction, Record};
 use crate::format::sign::{Namespace, SigningKey};
 use crate::format::signers::Signers;
 use crate::format::wrap::{EpochKeys, MAX_WRAP, WrapError};
-use crate::keys::{Identity, Owner, Prompt, Via, open_wrap};
+use crate::keys::{Identity, OpenedWrap, Owner, Prompt, open_wrap};
 use crate::report::event::Reporter;
 use crate::repository::epoch::create::put;
 use crate::repository::epoch::error::CreateEpochError;
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
 use crate::repository::fetched;
-use crate::repository::fetched::Named;
+use crate::repository::fetched::Fetched;
 use crate::repository::records::Records;
 use crate::runtime::Runtime;
 use crate::store::listing::list_all;
@@ -68,11 +68,11 @@ pub async fn later_wraps(
         let name = entry.key.as_str()[prefix.len()..].strip_suffix(".age");
         let Some(hash) = name.and_then(|name| name.parse::<ObjectHash>().ok()) else { continue };
         match fetched::get(store, &entry.key, hash, MAX_WRAP).await? {
-            Named::Is(bytes) => wraps.push((hash, bytes)),
-            Named::Altered => {
+            Fetched::Valid(bytes) => wraps.push((hash, bytes)),
+            Fetched::Corrupt => {
                 reporter.warn(entry.key.to_string(), "its content is not what its name says: skipped");
             }
-            Named::Missing => {}
+            Fetched::Missing => {}
         }
     }
     Ok(wraps)
@@ -86,7 +86,7 @@ pub async fn open(
     epoch: &VerifiedEpoch,
     identities: &[Arc<Identity>],
     reporter: &Reporter,
-) -> Result<(EpochKeys, Via), KeysError> {
+) -> Result<(EpochKeys, OpenedWrap), KeysError> {
     let try_with = |later: Vec<(ObjectHash, Bytes)>| {
         let (epoch, identities) = (epoch.clone(), identities.to_vec());
         runtime.workers.run(move || open_wrap(&epoch, &later, &identities))
@@ -125,14 +125,14 @@ pub struct Checked {
     /// The identity's name.
     pub identity: String,
     /// The wrap that it opened, or the error.
-    pub opened: Result<Via, KeysError>,
+    pub opened: Result<OpenedWrap, KeysError>,
     /// The stored receipt, if the identity can sign and its key is pinned, or the error in storing it.
     pub receipt: Result<Option<ObjectHash>, CreateEpochError>,
 }
 
 /// The context of key operations: the same for all epochs.
 #[derive(Debug, Clone, Copy)]
-pub struct Desk<'a> {
+pub struct KeyContext<'a> {
     /// The store.
     pub store: &'a Arc<dyn Store>,
     /// The workers.
@@ -145,7 +145,7 @@ pub struct Desk<'a> {
 
 /// `keys check`: opens every epoch with every identity, and stores a signed receipt for each.
 pub async fn check(
-    desk: Desk<'_>,
+    context: KeyContext<'_>,
     epochs: &Epochs,
     identities: &[Arc<Identity>],
 ) -> Result<Vec<Checked>, CreateEpochError> {
@@ -153,14 +153,16 @@ pub async fn check(
     for stored in &epochs.all {
         for identity in identities {
             let one = std::slice::from_ref(identity);
-            let opened = open(desk.store, desk.runtime, &stored.epoch, one, desk.reporter).await;
+            let opened = open(context.store, context.runtime, &stored.epoch, one, context.reporter).await;
             let opened = match opened {
                 Err(KeysError::Store(error)) => return Err(error.into()),
                 other => other.map(|(_, via)| via),
             };
             let receipt = match (&opened, identity.signing()) {
                 // A failure to store the receipt must not hide that the key opens the epoch.
-                (Ok(via), Some(key)) => receipt(desk, &stored.epoch, Act::Opened, *via, key).await,
+                (Ok(via), Some(key)) => {
+                    receipt(context, &stored.epoch, ReceiptAction::Opened, *via, key).await
+                }
                 _ => Ok(None),
             };
             rows.push(Checked {
@@ -188,7 +190,7 @@ pub struct Added {
 /// `keys add`: opens every epoch with an owner's identity and wraps its keys to `new`. Skips epochs
 /// that `new` can already decrypt. `new` must come from the user's input, never from a bucket.
 pub async fn add(
-    desk: Desk<'_>,
+    context: KeyContext<'_>,
     epochs: &Epochs,
     records: &Records,
     identities: &[Arc<Identity>],
@@ -202,7 +204,7 @@ pub async fn add(
         if epoch.wrap(id).is_some() || later.iter().any(|(owner, _)| *owner == id) {
             continue;
         }
-        let keys = match open(desk.store, desk.runtime, epoch, identities, desk.reporter).await {
+        let keys = match open(context.store, context.runtime, epoch, identities, context.reporter).await {
             Ok((keys, _)) => keys,
             Err(KeysError::Store(error)) => return Err(error.into()),
             Err(error) => {
@@ -211,24 +213,24 @@ pub async fn add(
             }
         };
         let (recipient, path, prompt) = (new.recipient.clone(), epoch.path(), prompt.clone());
-        let sealed = desk
+        let sealed = context
             .runtime
             .workers
             .run(move || recipient.wrap_object(&keys, &path, &prompt))
             .await
             .map_err(|source| CreateEpochError::Owner { owner: new.name(), source })?;
-        put(desk.store, &sealed).await?;
+        put(context.store, &sealed).await?;
         let signing = identities.iter().find_map(|identity| identity.signing());
         let receipt = match signing {
             Some(key) => {
                 let added = Receipt {
                     plan: epoch.plan,
                     epoch: epoch.epoch,
-                    act: Act::Added,
+                    act: ReceiptAction::Added,
                     recipient: Some(id),
                     wrap: Some(sealed.hash()),
                 };
-                sign(desk, epoch, added, key).await?
+                sign(context, epoch, added, key).await?
             }
             None => None,
         };
@@ -238,41 +240,41 @@ pub async fn add(
 }
 
 async fn receipt(
-    desk: Desk<'_>,
+    context: KeyContext<'_>,
     epoch: &VerifiedEpoch,
-    act: Act,
-    via: Via,
+    act: ReceiptAction,
+    via: OpenedWrap,
     key: &SigningKey,
 ) -> Result<Option<ObjectHash>, CreateEpochError> {
     let (recipient, wrap) = match via {
-        Via::Inline(recipient) => (Some(recipient), None),
-        Via::Later(wrap) => (None, Some(wrap)),
+        OpenedWrap::EpochJson(recipient) => (Some(recipient), None),
+        OpenedWrap::KeyObject(wrap) => (None, Some(wrap)),
     };
-    sign(desk, epoch, Receipt { plan: epoch.plan, epoch: epoch.epoch, act, recipient, wrap }, key).await
+    sign(context, epoch, Receipt { plan: epoch.plan, epoch: epoch.epoch, act, recipient, wrap }, key).await
 }
 
 /// Signs and stores a receipt. If the key is not pinned for receipts it only warns, because
 /// the receipt would not count.
 async fn sign(
-    desk: Desk<'_>,
+    context: KeyContext<'_>,
     epoch: &VerifiedEpoch,
     receipt: Receipt,
     key: &SigningKey,
 ) -> Result<Option<ObjectHash>, CreateEpochError> {
     let writer: WriterId = epoch.writer;
-    if !desk.signers.lookup(&writer.to_string(), Namespace::Receipt).any(|pinned| pinned == key.public()) {
+    if !context.signers.lookup(&writer.to_string(), Namespace::Receipt).any(|pinned| pinned == key.public()) {
         let key = key.public().fingerprint();
-        desk.reporter.warn(
+        context.reporter.warn(
             format!("signing key {key}"),
             "it is not pinned for receipts, so none was written: add its line to kbak.pub",
         );
         return Ok(None);
     }
-    let now = desk.store.now().await?;
+    let now = context.store.now().await?;
     let sealed = Record::Receipt(receipt).seal(epoch.repository, writer, now, key).map_err(|source| {
         crate::format::epoch::EpochError::Document { object: "a receipt".to_owned(), source }
     })?;
-    put(desk.store, &sealed).await?;
+    put(context.store, &sealed).await?;
     Ok(Some(sealed.hash()))
 }
 

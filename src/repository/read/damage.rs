@@ -3,32 +3,18 @@
 
 use futures::TryStreamExt as _;
 
-use crate::format::ids::EpochId;
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::report::text::plural;
 use crate::repository::error::RepositoryError;
 use crate::store::StoreError;
 use crate::store::listing::list_all;
 
+use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan, UnreadableSnapshots};
 use crate::repository::chain::Snapshot;
-use crate::repository::read::open::{PlanView, View, Which};
 
-/// Snapshots that cannot be read, because no valid copy of their epoch.json exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hidden {
-    /// The epoch.
-    pub epoch: EpochId,
-    /// The prefix of their keys.
-    pub place: String,
-    /// The number of snapshots.
-    pub count: u64,
-    /// The greatest of their sequences.
-    pub newest: u64,
-}
-
-impl View {
+impl RepositoryReader {
     /// Finds the snapshots under lost epochs.
-    pub(crate) async fn hidden(&self, plan: &PlanView) -> Result<Vec<Hidden>, StoreError> {
+    pub(crate) async fn hidden(&self, plan: &StoredPlan) -> Result<Vec<UnreadableSnapshots>, StoreError> {
         let mut all = Vec::new();
         for epoch in plan.lost_epochs() {
             let place = EpochPath { writer: plan.writer, plan: plan.plan, epoch }.snapshots_prefix();
@@ -40,17 +26,17 @@ impl View {
                 newest = seq.max(newest);
             }
             if count > 0 {
-                all.push(Hidden { epoch, place, count, newest });
+                all.push(UnreadableSnapshots { epoch, place, count, newest });
             }
         }
         Ok(all)
     }
 
     /// Warns of each lost epoch of a plan and of the snapshots lost with it.
-    pub(crate) fn warn_of_lost(&self, plan: &PlanView) {
+    pub(crate) fn warn_of_lost(&self, plan: &StoredPlan) {
         for epoch in plan.lost_epochs() {
             let lost = match plan.hidden.iter().find(|hidden| hidden.epoch == epoch) {
-                Some(hidden) => format!("nothing in it does, and {} there", lie(hidden.count)),
+                Some(hidden) => format!("nothing in it does, and {} there", stored_snapshots(hidden.count)),
                 None => "nothing in it does".to_owned(),
             };
             let what = format!("neither copy of its epoch.json counts, so {lost}: see kbak verify");
@@ -59,7 +45,7 @@ impl View {
     }
 
     /// Returns the error for a snapshot that is not found. It names damage that may be the reason.
-    pub(crate) fn none(&self, plans: &[PlanView], which: &Which) -> RepositoryError {
+    pub(crate) fn not_found(&self, plans: &[StoredPlan], which: &SnapshotSelector) -> RepositoryError {
         let snapshot = which.snapshot.clone();
         let shown =
             |object: &ObjectKey, error: &dyn std::fmt::Display| (object.to_string(), error.to_string());
@@ -69,7 +55,7 @@ impl View {
         let store = self.store.describe();
         if plans.iter().any(|plan| !plan.hidden.is_empty()) {
             let message = format!("no snapshot {snapshot} in {store}");
-            return unread(message, plans.iter().filter(|plan| !plan.hidden.is_empty()));
+            return unreadable(message, plans.iter().filter(|plan| !plan.hidden.is_empty()));
         }
         let count = plans.iter().map(|plan| plan.chain.len()).sum();
         let rejected = plans.iter().flat_map(|plan| &plan.epochs.rejected).next();
@@ -78,10 +64,10 @@ impl View {
     }
 }
 
-impl PlanView {
+impl StoredPlan {
     /// True if the plan has stored snapshots and none of them can be read.
     #[must_use]
-    pub fn is_unread(&self) -> bool {
+    pub fn is_unreadable(&self) -> bool {
         self.chain.is_empty() && !(self.hidden.is_empty() && self.chain.rejected.is_empty())
     }
 
@@ -105,9 +91,9 @@ impl PlanView {
 ///
 /// # Errors
 /// In these two cases.
-pub(crate) fn refuse_latest(
-    plans: &[PlanView],
-    at: &PlanView,
+pub(crate) fn check_latest(
+    plans: &[StoredPlan],
+    at: &StoredPlan,
     snapshot: &Snapshot,
 ) -> Result<(), RepositoryError> {
     let damaged = at.newer_damage(snapshot);
@@ -116,26 +102,26 @@ pub(crate) fn refuse_latest(
         let finished = envelope.finished.to_string();
         return Err(RepositoryError::NewerDamaged { seq: envelope.seq, finished, damaged });
     }
-    if !plans.iter().any(PlanView::is_unread) {
+    if !plans.iter().any(StoredPlan::is_unreadable) {
         return Ok(());
     }
     let message = "the snapshots of another plan lie there too, and none of them can be read".to_owned();
-    let objects = invalid_objects(plans.iter().filter(|plan| plan.is_unread()));
+    let objects = invalid_objects(plans.iter().filter(|plan| plan.is_unreadable()));
     Err(RepositoryError::Unreadable { message, objects, readable: Some(at.plan) })
 }
 
 /// Returns an error that lists the invalid objects of plans whose snapshots cannot be read.
-pub fn unread<'a>(message: String, plans: impl Iterator<Item = &'a PlanView>) -> RepositoryError {
+pub fn unreadable<'a>(message: String, plans: impl Iterator<Item = &'a StoredPlan>) -> RepositoryError {
     RepositoryError::Unreadable { message, objects: invalid_objects(plans), readable: None }
 }
 
-fn invalid_objects<'a>(plans: impl Iterator<Item = &'a PlanView>) -> Vec<(String, String)> {
+fn invalid_objects<'a>(plans: impl Iterator<Item = &'a StoredPlan>) -> Vec<(String, String)> {
     let mut objects = Vec::new();
     for plan in plans {
         for hidden in &plan.hidden {
             let why = format!(
                 "{} there, up to {:06}, and neither copy of epoch.json counts",
-                lie(hidden.count),
+                stored_snapshots(hidden.count),
                 hidden.newest
             );
             objects.push((format!("plan {}, epoch {}", plan.plan, hidden.epoch), why));
@@ -151,6 +137,6 @@ fn number(key: &ObjectKey) -> Option<u64> {
     layout::parse_snapshot_name(key.name()).map(|(seq, _)| seq)
 }
 
-fn lie(count: u64) -> String {
+fn stored_snapshots(count: u64) -> String {
     plural(count, "snapshot lies", "snapshots lie")
 }

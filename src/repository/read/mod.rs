@@ -2,4 +2,5 @@
 
 pub mod damage;
 pub mod open;
+pub mod reader;
 pub mod snapshot;

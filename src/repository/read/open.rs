@@ -1,6 +1,7 @@
 //! A repository as a reader sees it: the marker, the pinned writers, their plans, and the
 //! epochs, records and chain of each. Only data signed by a pinned key is trusted.
 
+use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -8,25 +9,20 @@ use bytes::Bytes;
 
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath};
-use crate::format::marker::{MARKER, NotTheMarker};
+use crate::format::marker::{MARKER, WrongMarker};
 use crate::format::sign::Namespace;
-use crate::format::signers::Signers;
 use crate::keys::Identity;
-use crate::report::event::Reporter;
-use crate::runtime::Runtime;
 use crate::store::listing::folders;
 use crate::store::{Store, StoreError};
 
 use crate::repository::chain;
-use crate::repository::chain::{Break, Chain, Snapshot};
+use crate::repository::chain::{ChainFault, Snapshot};
 use crate::repository::epoch::stored;
-use crate::repository::epoch::stored::Epochs;
 use crate::repository::epoch::wraps;
 use crate::repository::error::RepositoryError;
 use crate::repository::fetched;
-use crate::repository::fetched::Named;
+use crate::repository::fetched::Fetched;
 use crate::repository::read::damage;
-use crate::repository::read::damage::Hidden;
 use crate::repository::read::snapshot::OpenSnapshot;
 use crate::repository::records;
 use crate::repository::records::Records;
@@ -34,50 +30,11 @@ use crate::repository::records::Records;
 /// The most plans of one writer that are listed.
 const MAX_PLANS: usize = 10_000;
 
-/// The context for reading a repository. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// The store.
-    pub store: Arc<dyn Store>,
-    /// The pinned keys.
-    pub signers: Arc<Signers>,
-    /// The clock, randomness and workers.
-    pub runtime: Runtime,
-    /// The reporter of warnings.
-    pub reporter: Reporter,
-}
-
-/// One plan of one writer.
-#[derive(Debug)]
-pub struct PlanView {
-    /// The writer.
-    pub writer: WriterId,
-    /// The plan's id. Only bodies contain its name.
-    pub plan: NameId,
-    /// Its epochs.
-    pub epochs: Epochs,
-    /// Its snapshots.
-    pub chain: Chain,
-    /// Snapshots under epochs without a valid epoch.json.
-    pub hidden: Vec<Hidden>,
-}
-
-/// The selection of a snapshot.
-#[derive(Debug, Clone, Default)]
-pub struct Which {
-    /// `latest`, a sequence, or the first digits of a hash.
-    pub snapshot: String,
-    /// The first digits of a writer's id, if several are pinned.
-    pub writer: Option<String>,
-    /// The first digits of a plan's id, if there are several.
-    pub plan: Option<String>,
-}
-
 /// Reads the marker of a repository.
 ///
 /// # Errors
 /// If the store cannot be read.
-pub async fn look_at_marker(store: &Arc<dyn Store>) -> Result<Named<Bytes>, StoreError> {
+pub async fn read_marker(store: &Arc<dyn Store>) -> Result<Fetched<Bytes>, StoreError> {
     fetched::get(store, &layout::marker(), ObjectHash::of(MARKER), 4096).await
 }
 
@@ -86,24 +43,24 @@ pub async fn look_at_marker(store: &Arc<dyn Store>) -> Result<Named<Bytes>, Stor
 /// # Errors
 /// A message for the user if it does not.
 pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), RepositoryError> {
-    judge_marker(store, &look_at_marker(store).await?)
+    validate_marker(store, &read_marker(store).await?)
 }
 
-/// Checks a marker that was read with [`look_at_marker`].
+/// Checks a marker that was read with [`read_marker`].
 ///
 /// # Errors
 /// As [`check_marker`].
-pub fn judge_marker(store: &Arc<dyn Store>, marker: &Named<Bytes>) -> Result<(), RepositoryError> {
+pub fn validate_marker(store: &Arc<dyn Store>, marker: &Fetched<Bytes>) -> Result<(), RepositoryError> {
     match marker {
-        Named::Is(_) => Ok(()),
-        Named::Altered => {
-            Err(RepositoryError::MarkerDamaged { store: store.describe(), source: NotTheMarker })
+        Fetched::Valid(_) => Ok(()),
+        Fetched::Corrupt => {
+            Err(RepositoryError::MarkerDamaged { store: store.describe(), source: WrongMarker })
         }
-        Named::Missing => Err(RepositoryError::NoRepository { store: store.describe() }),
+        Fetched::Missing => Err(RepositoryError::NoRepository { store: store.describe() }),
     }
 }
 
-impl View {
+impl RepositoryReader {
     /// Returns the writers for which a key is pinned that may sign manifests.
     #[must_use]
     pub fn writers(&self) -> Vec<WriterId> {
@@ -120,7 +77,7 @@ impl View {
     }
 
     /// True if the store has a folder of a pinned writer.
-    pub async fn is_written(&self) -> Result<bool, StoreError> {
+    pub async fn has_pinned_writer(&self) -> Result<bool, StoreError> {
         for writer in self.writers() {
             if !folders(&self.store, &format!("{writer}/"), MAX_PLANS).await?.is_empty() {
                 return Ok(true);
@@ -131,15 +88,15 @@ impl View {
 
     /// As [`check_marker`]. If a pinned writer's folder exists, a missing marker was deleted or lost.
     async fn check_marker(&self) -> Result<(), RepositoryError> {
-        let found = look_at_marker(&self.store).await?;
-        if found != Named::Missing || !self.is_written().await? {
-            return judge_marker(&self.store, &found);
+        let found = read_marker(&self.store).await?;
+        if found != Fetched::Missing || !self.has_pinned_writer().await? {
+            return validate_marker(&self.store, &found);
         }
         Err(RepositoryError::MarkerGone { store: self.store.describe() })
     }
 
     /// Reads all plans of the writers that `which` selects.
-    pub async fn plans(&self, which: &Which) -> Result<Vec<PlanView>, RepositoryError> {
+    pub async fn plans(&self, which: &SnapshotSelector) -> Result<Vec<StoredPlan>, RepositoryError> {
         self.check_marker().await?;
         let mut plans = Vec::new();
         let mut records: Option<(WriterId, Records)> = None;
@@ -158,7 +115,7 @@ impl View {
     }
 
     /// Fails if the store holds folders of writers but none of a pinned one: it is not an empty store.
-    async fn refuse_others(&self) -> Result<(), RepositoryError> {
+    async fn check_not_foreign(&self) -> Result<(), RepositoryError> {
         let folders = folders(&self.store, "", MAX_PLANS).await?;
         let writers: Vec<WriterId> = folders.iter().filter_map(|folder| folder.parse().ok()).collect();
         let pinned = self.writers();
@@ -172,7 +129,10 @@ impl View {
     ///
     /// # Errors
     /// If no writer is pinned, only other writers have stored data, or no plan matches `which`.
-    pub async fn plan_ids(&self, which: &Which) -> Result<Vec<(WriterId, NameId)>, RepositoryError> {
+    pub async fn plan_ids(
+        &self,
+        which: &SnapshotSelector,
+    ) -> Result<Vec<(WriterId, NameId)>, RepositoryError> {
         let writers = self.writers();
         if writers.is_empty() {
             return Err(RepositoryError::NoSigner);
@@ -192,7 +152,7 @@ impl View {
             }
         }
         if plans.is_empty() {
-            self.refuse_others().await?;
+            self.check_not_foreign().await?;
             if which.writer.is_some() || which.plan.is_some() {
                 let (writer, plan) = (which.writer.clone(), which.plan.clone());
                 return Err(RepositoryError::NoPlan { store: self.store.describe(), writer, plan });
@@ -207,13 +167,13 @@ impl View {
         writer: WriterId,
         plan: NameId,
         records: &Records,
-    ) -> Result<PlanView, RepositoryError> {
+    ) -> Result<StoredPlan, RepositoryError> {
         let mut epochs = stored::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
         chain.cut_off(records);
         epochs.cut_off(records, &chain);
-        let mut view = PlanView { writer, plan, epochs, chain, hidden: Vec::new() };
+        let mut view = StoredPlan { writer, plan, epochs, chain, hidden: Vec::new() };
         view.hidden = self.hidden(&view).await?;
         Ok(view)
     }
@@ -225,7 +185,7 @@ impl View {
 
     /// Returns the one selected snapshot and its plan. Fails with a list if several match: a
     /// restore never guesses.
-    pub async fn select(&self, which: &Which) -> Result<(PlanView, Snapshot), RepositoryError> {
+    pub async fn select(&self, which: &SnapshotSelector) -> Result<(StoredPlan, Snapshot), RepositoryError> {
         let mut plans = self.plans(which).await?;
         let mut found: Vec<(usize, Snapshot)> = Vec::new();
         for (at, plan) in plans.iter().enumerate() {
@@ -235,19 +195,20 @@ impl View {
         }
         match found.len() {
             1 => {}
-            0 => return Err(self.none(&plans, which)),
+            0 => return Err(self.not_found(&plans, which)),
             _ => return Err(ambiguous(&found, which)),
         }
-        let Some((at, snapshot)) = found.pop() else { return Err(self.none(&plans, which)) };
+        let Some((at, snapshot)) = found.pop() else { return Err(self.not_found(&plans, which)) };
         if which.snapshot == "latest" {
-            damage::refuse_latest(&plans, &plans[at], &snapshot)?;
+            damage::check_latest(&plans, &plans[at], &snapshot)?;
         }
         let plan = plans.swap_remove(at);
         self.warn_of_breaks(&plan);
+        tracing::debug!(snapshot = %snapshot.manifest.hash(), plan = %plan.plan, "snapshot selected");
         Ok((plan, snapshot))
     }
 
-    fn warn_of_breaks(&self, plan: &PlanView) {
+    fn warn_of_breaks(&self, plan: &StoredPlan) {
         for broken in plan.breaks() {
             self.reporter.warn(format!("chain of plan {}", plan.plan), broken.to_string());
         }
@@ -260,7 +221,7 @@ impl View {
     /// Opens a snapshot with the owners' identities. `memory` is the readers' limit in bytes.
     pub async fn open(
         &self,
-        plan: &PlanView,
+        plan: &StoredPlan,
         snapshot: &Snapshot,
         identities: &[Arc<Identity>],
         memory: u64,
@@ -281,7 +242,7 @@ impl View {
     }
 }
 
-impl PlanView {
+impl StoredPlan {
     /// Returns the epochs that have objects in the store but no valid epoch.json.
     pub fn lost_epochs(&self) -> impl Iterator<Item = EpochId> + '_ {
         let rejected = self.epochs.rejected.iter().filter_map(|(key, _)| layout::parse_epoch(key));
@@ -291,12 +252,12 @@ impl PlanView {
 
     /// Returns the inconsistencies of its chain.
     #[must_use]
-    pub fn breaks(&self) -> Vec<Break> {
+    pub fn breaks(&self) -> Vec<ChainFault> {
         self.chain.breaks(&HashSet::new())
     }
 }
 
-fn ambiguous(found: &[(usize, Snapshot)], which: &Which) -> RepositoryError {
+fn ambiguous(found: &[(usize, Snapshot)], which: &SnapshotSelector) -> RepositoryError {
     let candidate = |(_, snapshot): &(usize, Snapshot)| {
         let envelope = snapshot.envelope();
         let ids = (envelope.plan, envelope.writer, snapshot.manifest.hash());

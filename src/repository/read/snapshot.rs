@@ -9,10 +9,10 @@ use crate::format::body::{Body, BodyError, MAX_BODY, Stream};
 use crate::format::derive::{DomainKey, SecretKey};
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
-use crate::format::layout::{Class, EpochPath};
+use crate::format::layout::{EpochPath, ObjectClass};
 use crate::format::wrap::EpochKeys;
 use crate::pipeline::chunk_index::ChunkIndex;
-use crate::pipeline::fallback::{CopyFinder, Indexes};
+use crate::pipeline::fallback::{CopyFinder, IndexSource};
 use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Reporter;
@@ -113,7 +113,7 @@ impl OpenSnapshot {
                 share: share / 8,
                 told: Mutex::default(),
             };
-            let fetcher = fetcher.with_healer(CopyFinder::new(Arc::new(indexes)));
+            let fetcher = fetcher.with_copy_finder(CopyFinder::new(Arc::new(indexes)));
             self.fetchers.insert((epoch_id, domain), Arc::new(fetcher));
         }
         Ok(())
@@ -164,20 +164,20 @@ struct DomainIndexes {
 }
 
 #[async_trait]
-impl Indexes for DomainIndexes {
+impl IndexSource for DomainIndexes {
     async fn load(&self, bad: &BTreeSet<ObjectHash>) -> Result<ChunkIndex, StoreError> {
-        let shelf = DomainIndexLoader {
+        let loader = DomainIndexLoader {
             store: &self.store,
             path: self.path,
             domain: self.domain,
             reporter: &self.reporter,
         };
-        Ok(shelf.load(&self.key, bad, &[], self.share).await?.known)
+        Ok(loader.load(&self.key, bad, &[], self.share).await?.known)
     }
 
-    fn healed(&self, bad: &ObjectHash) {
+    fn report_copy_used(&self, bad: &ObjectHash) {
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(*bad) {
-            let object = self.path.in_domain(self.domain, Class::Pack, *bad);
+            let object = self.path.in_domain(self.domain, ObjectClass::Pack, *bad);
             self.reporter
                 .warn(object.to_string(), "it is missing or damaged: copies that lie elsewhere are used");
         }

@@ -13,12 +13,12 @@ use crate::format::derive::{EpochSecret, NamesKey};
 use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
-use crate::format::object::Sealed;
+use crate::format::object::SealedObject;
 use crate::format::pack_refs::{PackName, PackRefs};
 use crate::format::sign::SigningKey;
 use crate::format::signers::Signers;
-use crate::format::state::{self, State, StateError};
-use crate::pipeline::engine::Engine;
+use crate::format::state::{self, StateError, WriterState};
+use crate::pipeline::context::PipelineContext;
 use crate::runtime::kill_point;
 use crate::store::StoreError;
 
@@ -45,7 +45,7 @@ pub enum CommitError {
     Lost(Vec<PackName>),
     /// A required object is missing after its put, or differs when read back.
     #[error("the store does not give back what it acknowledged: {object} {why}")]
-    Unstored {
+    NotReadBack {
         /// Its key.
         object: String,
         /// The observed fault.
@@ -63,7 +63,7 @@ pub enum CommitError {
 
 /// The objects stored in one domain for a snapshot.
 #[derive(Debug, Clone)]
-pub struct DomainDraft {
+pub struct NewDomain {
     /// The domain.
     pub domain: NameId,
     /// The domain's name, for the body.
@@ -78,7 +78,7 @@ pub struct DomainDraft {
 
 /// A snapshot that is ready to be committed.
 #[derive(Debug)]
-pub struct Draft {
+pub struct NewSnapshot {
     /// The plan's name.
     pub plan: String,
     /// The machine that ran the backup.
@@ -90,16 +90,16 @@ pub struct Draft {
     /// The items.
     pub items: Vec<Item>,
     /// The domains.
-    pub domains: Vec<DomainDraft>,
+    pub domains: Vec<NewDomain>,
     /// The writer's state to store.
-    pub state: State,
+    pub state: WriterState,
 }
 
 /// Commits snapshots of one plan into one epoch.
 #[derive(Debug)]
 pub struct Committer<'a> {
     /// The store, clock and reporter.
-    pub engine: &'a Engine,
+    pub engine: &'a PipelineContext,
     /// The repository's id, from the writer's key.
     pub repository: crate::format::ids::RepositoryId,
     /// The key that turns names into ids.
@@ -131,7 +131,7 @@ pub struct Committed {
 
 impl Committer<'_> {
     /// Commits `draft`.
-    pub async fn commit(&self, draft: Draft) -> Result<Committed, CommitError> {
+    pub async fn commit(&self, draft: NewSnapshot) -> Result<Committed, CommitError> {
         let path = self.epoch.path();
         let heads = self.chain.heads();
         let (previous, seq) = (self.chain.parents(), self.chain.next_seq());
@@ -142,7 +142,7 @@ impl Committer<'_> {
         let mut needs = Vec::with_capacity(draft.domains.len());
         for domain in &draft.domains {
             let sealed = domain.needs.seal(&path, domain.domain);
-            self.put_proven(&sealed).await?;
+            self.put_and_read_back(&sealed).await?;
             needs.push(self.objects(domain.domain, vec![sealed.hash()]));
         }
         kill_point("backup.needs.stored");
@@ -151,12 +151,12 @@ impl Committer<'_> {
         let (sealed, body) = body.seal(&path, self.epoch.recipient())?;
         let body_size = sealed.bytes().len() as u64;
         kill_point("backup.body.sealed");
-        self.put_proven(&sealed).await?;
+        self.put_and_read_back(&sealed).await?;
         kill_point("backup.body.stored");
 
-        self.prove_present(&draft.domains).await?;
+        self.check_packs_listed(&draft.domains).await?;
         kill_point("backup.packs.present");
-        let list = |pick: fn(&DomainDraft) -> &Vec<ObjectHash>| -> Vec<DomainObjects> {
+        let list = |pick: fn(&NewDomain) -> &Vec<ObjectHash>| -> Vec<DomainObjects> {
             let named = draft.domains.iter().filter(|domain| !pick(domain).is_empty());
             named.map(|domain| self.objects(domain.domain, pick(domain).clone())).collect()
         };
@@ -187,23 +187,24 @@ impl Committer<'_> {
         kill_point("backup.manifest.sealed");
         self.put(&sealed).await?;
         kill_point("backup.manifest.stored");
-        self.prove_stored(&sealed, &draft.domains).await?;
+        self.verify_snapshot(&sealed, &draft.domains).await?;
+        tracing::debug!(snapshot = %head, seq, "snapshot committed");
         Ok(Committed { seq, head, envelope })
     }
 
-    async fn put(&self, object: &Sealed) -> Result<(), StoreError> {
+    async fn put(&self, object: &SealedObject) -> Result<(), StoreError> {
         self.engine.put(object).await?;
         self.engine.reporter().stored(object.bytes().len() as u64, false);
         Ok(())
     }
 
     /// Stores a required object that no listing of packs covers, and reads it back.
-    async fn put_proven(&self, object: &Sealed) -> Result<(), CommitError> {
+    async fn put_and_read_back(&self, object: &SealedObject) -> Result<(), CommitError> {
         self.put(object).await?;
         self.read_back(object).await.map(drop)
     }
 
-    async fn read_back(&self, object: &Sealed) -> Result<Bytes, CommitError> {
+    async fn read_back(&self, object: &SealedObject) -> Result<Bytes, CommitError> {
         match self.engine.store().get(object.key(), object.bytes().len() as u64).await {
             Ok(bytes) if bytes == *object.bytes() => Ok(bytes),
             Ok(_) => Err(unstored(object, "reads back differently")),
@@ -217,14 +218,14 @@ impl Committer<'_> {
         DomainObjects { epoch, domain, objects }
     }
 
-    async fn store_state(&self, state: &State) -> Result<DomainObjects, CommitError> {
+    async fn store_state(&self, state: &WriterState) -> Result<DomainObjects, CommitError> {
         let domain = self.names.id("domain", state::DOMAIN);
         let sealed = state.seal(&self.epoch.path(), domain, &self.secret.domain(state::DOMAIN))?;
         self.put(&sealed).await?;
         Ok(self.objects(domain, vec![sealed.hash()]))
     }
 
-    fn body(&self, draft: &Draft, seq: u64) -> Body {
+    fn body(&self, draft: &NewSnapshot, seq: u64) -> Body {
         let path = self.epoch.path();
         let domains: BTreeMap<NameId, String> =
             draft.domains.iter().map(|domain| (domain.domain, domain.name.clone())).collect();
@@ -244,7 +245,7 @@ impl Committer<'_> {
         }
     }
 
-    async fn prove_present(&self, domains: &[DomainDraft]) -> Result<(), CommitError> {
+    async fn check_packs_listed(&self, domains: &[NewDomain]) -> Result<(), CommitError> {
         let (store, path) = (self.engine.store(), self.epoch.path());
         for domain in domains {
             let lost =
@@ -259,7 +260,7 @@ impl Committer<'_> {
     }
 
     /// Verifies the snapshot as a later reader would: lists, reads and checks it.
-    async fn prove_stored(&self, sealed: &Sealed, domains: &[DomainDraft]) -> Result<(), CommitError> {
+    async fn verify_snapshot(&self, sealed: &SealedObject, domains: &[NewDomain]) -> Result<(), CommitError> {
         use futures::TryStreamExt;
         let (store, path) = (self.engine.store(), self.epoch.path());
         let listing = crate::store::listing::list_all(
@@ -274,7 +275,7 @@ impl Committer<'_> {
         let Some(entry) = found.first() else { return Err(unstored(sealed, "is not listed")) };
         let bytes = self.read_back(sealed).await?;
         Manifest::open(bytes, &path, sealed.key().name(), self.signers)?;
-        self.prove_present(domains).await?;
+        self.check_packs_listed(domains).await?;
         if entry.modified > self.commits_until {
             return Err(CommitError::TooLate { stored: entry.modified, until: self.commits_until });
         }
@@ -282,6 +283,6 @@ impl Committer<'_> {
     }
 }
 
-fn unstored(object: &Sealed, why: &'static str) -> CommitError {
-    CommitError::Unstored { object: object.key().as_str().to_owned(), why }
+fn unstored(object: &SealedObject, why: &'static str) -> CommitError {
+    CommitError::NotReadBack { object: object.key().as_str().to_owned(), why }
 }

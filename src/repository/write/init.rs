@@ -4,6 +4,7 @@
 //! files and objects are removed again. A bucket that locks objects may keep a marker or an
 //! epoch without references; both are harmless.
 
+pub use super::owner_proof::prove;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,28 +12,28 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::format::epoch::{Parameters, VerifiedEpoch};
-use crate::format::ids::{NameId, to_hex};
+use crate::format::ids::NameId;
 use crate::format::layout;
 use crate::format::marker::{self, MARKER};
 use crate::format::signers::Signers;
-use crate::format::wrap::WrapError;
+use crate::keys::epoch_file::{EpochFile, EpochSecretStore, FileSecretStore, epoch_path};
 use crate::keys::private_file;
-use crate::keys::private_file::{FileError, Staged};
+use crate::keys::private_file::{FileError, NewFiles};
 use crate::keys::recovery_sheet;
-use crate::keys::recovery_sheet::{ProvenOwner, RepositoryLocation, Sheet};
-use crate::keys::writer_key::{EpochFile, EpochKeeper, FileKeeper, WriterKey, epoch_path};
+use crate::keys::recovery_sheet::{ProvenOwner, RecoverySheet, RepositoryLocation};
+use crate::keys::writer_key::WriterKey;
 use crate::keys::{Identity, Owner, Prompt};
 use crate::report::event::Reporter;
 use crate::repository::epoch::create;
-use crate::repository::epoch::create::{EpochContext, Life, Wanted};
+use crate::repository::epoch::create::{EpochContext, EpochDurations, EpochSettings};
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
 use crate::repository::epoch::wraps;
-use crate::repository::epoch::wraps::Desk;
+use crate::repository::epoch::wraps::KeyContext;
 use crate::repository::error::InitError;
-use crate::repository::fetched::Named;
-use crate::repository::read::open::look_at_marker;
+use crate::repository::fetched::Fetched;
+use crate::repository::read::open::read_marker;
 use crate::runtime::Runtime;
-use crate::store::{Put, Store, StoreErrorKind};
+use crate::store::{PutOutcome, Store, StoreErrorKind};
 
 /// The settings of a new repository.
 pub struct Init {
@@ -47,7 +48,7 @@ pub struct Init {
     /// The name of the first plan.
     pub plan: String,
     /// The durations of its epochs.
-    pub life: Life,
+    pub life: EpochDurations,
     /// The sizes of packs, segments and chunks.
     pub parameters: Parameters,
     /// Asks the user, if a plugin needs it.
@@ -82,49 +83,6 @@ pub struct Initialised {
     pub signers: Signers,
     /// The written files, in order.
     pub files: Vec<PathBuf>,
-}
-
-/// Proves owners: each identity must open a challenge encrypted to one of the recipients. An
-/// identity that opens none is an error, because its holder believes to be an owner.
-pub async fn prove(
-    runtime: &Runtime,
-    owners: &[Owner],
-    identities: &[Arc<Identity>],
-    prompt: &Arc<dyn Prompt>,
-) -> Result<Vec<ProvenOwner>, InitError> {
-    let mut used = vec![false; identities.len()];
-    let mut proven = Vec::new();
-    for owner in owners {
-        let challenge = Zeroizing::new(to_hex(&runtime.random::<32>()));
-        let (recipient, prompt, all) = (owner.recipient.clone(), prompt.clone(), identities.to_vec());
-        let outcome = runtime
-            .workers
-            .run(move || {
-                let sealed = recipient.encrypt(challenge.as_bytes(), &prompt)?;
-                let answers = |identity: &Arc<Identity>| match identity.open_text(&sealed) {
-                    Ok(text) => Ok(*text == *challenge),
-                    Err(WrapError::WrongIdentity) => Ok(false),
-                    Err(error) => Err((identity.label().to_owned(), error)),
-                };
-                Ok(all.iter().map(answers).collect::<Vec<_>>())
-            })
-            .await
-            .map_err(|error: WrapError| InitError::Encrypt { owner: owner.name(), source: error })?;
-        let mut opened = false;
-        for (answer, used) in outcome.into_iter().zip(&mut used) {
-            match answer {
-                Ok(true) => (opened, *used) = (true, true),
-                Ok(false) => {}
-                Err((identity, source)) => return Err(InitError::Challenge { identity, source }),
-            }
-        }
-        proven.push(ProvenOwner { owner: owner.clone(), proven: opened });
-    }
-    if let Some((identity, _)) = identities.iter().zip(&used).find(|(_, used)| !**used) {
-        let recipients = identity.recipients().iter().map(ToString::to_string).collect();
-        return Err(InitError::NotAnOwner { identity: identity.label().to_owned(), recipients });
-    }
-    Ok(proven)
 }
 
 /// Creates a repository. The caller must have probed `store`.
@@ -162,12 +120,12 @@ pub async fn make(
     let has_marker = has_marker(store, init.join).await?;
     let key = WriterKey::generate(runtime);
     let signers = recovery_sheet::signers_of(&key, &init.owners);
-    let mut files = Staged::default();
+    let mut files = NewFiles::default();
     let paths = Paths::new(&init.folder, &init.plan);
     write_files(&mut files, &paths, store, &key, init, &owners, &signers).await?;
 
     let plan = key.plan(&init.plan);
-    let keeper = FileKeeper::new(paths.epoch.clone(), &key, plan, runtime);
+    let keeper = FileSecretStore::new(paths.epoch.clone(), &key, plan, runtime);
     files.create(&paths.epoch, 0o600, empty_epoch_file(&key, plan).as_bytes())?;
     let mut stored = Stored { store, marker: !has_marker, epoch: None };
     let made = birth_of_all(&mut stored, runtime, init, &key, &keeper).await;
@@ -187,30 +145,16 @@ pub async fn make(
     Ok(Initialised { key, epoch, owners, signers, files })
 }
 
-fn check_owners(init: &Init) -> Result<(), InitError> {
-    let mut ids: Vec<_> = init.owners.iter().map(|owner| owner.recipient.id()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    if ids.len() != init.owners.len() {
-        return Err(InitError::SameOwnerTwice);
-    }
-    match (ids.len(), init.single_owner) {
-        (0, _) => Err(InitError::NoOwners),
-        (1, false) => Err(InitError::OneOwner),
-        _ => Ok(()),
-    }
-}
-
 /// True if the store holds the marker. Fails if its content is wrong, if it exists but `join`
 /// is not set, or if it is missing but `join` is set.
 pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, InitError> {
-    match look_at_marker(store).await? {
-        Named::Missing if join => Err(InitError::NothingToJoin { store: store.describe() }),
-        Named::Missing => Ok(false),
-        Named::Is(_) if join => Ok(true),
-        Named::Is(_) => Err(InitError::Exists { store: store.describe() }),
-        Named::Altered => {
-            Err(InitError::NotARepository { store: store.describe(), source: marker::NotTheMarker })
+    match read_marker(store).await? {
+        Fetched::Missing if join => Err(InitError::NothingToJoin { store: store.describe() }),
+        Fetched::Missing => Ok(false),
+        Fetched::Valid(_) if join => Ok(true),
+        Fetched::Valid(_) => Err(InitError::Exists { store: store.describe() }),
+        Fetched::Corrupt => {
+            Err(InitError::NotARepository { store: store.describe(), source: marker::WrongMarker })
         }
     }
 }
@@ -249,11 +193,12 @@ impl Paths {
 /// Returns the text of an epoch file without secrets. It reserves the path, so that creating
 /// the epoch cannot fail on an existing file.
 fn empty_epoch_file(key: &WriterKey, plan: NameId) -> Zeroizing<String> {
-    EpochFile { repository: key.repository, writer: key.writer, plan, held: Vec::new(), head: None }.to_text()
+    EpochFile { repository: key.repository, writer: key.writer, plan, secrets: Vec::new(), head: None }
+        .to_text()
 }
 
 async fn write_files(
-    files: &mut Staged,
+    files: &mut NewFiles,
     paths: &Paths,
     store: &Arc<dyn Store>,
     key: &WriterKey,
@@ -263,7 +208,7 @@ async fn write_files(
 ) -> Result<(), InitError> {
     let plans = [init.plan.clone()];
     let created = store.now().await?;
-    let sheet = Sheet { created, place: &init.place, key, plans: &plans, owners, signers };
+    let sheet = RecoverySheet { created, place: &init.place, key, plans: &plans, owners, signers };
     files.create(&paths.writer, 0o600, key.to_text().as_bytes())?;
     files.create(&paths.pin, 0o644, recovery_sheet::pin_text(key, signers, &init.owners).as_bytes())?;
     files.create(&paths.html, 0o644, sheet.to_html()?.as_bytes())?;
@@ -277,7 +222,7 @@ async fn write_secrets(
     paths: &Paths,
     namespace: &str,
     key: &WriterKey,
-    keeper: &FileKeeper,
+    keeper: &FileSecretStore,
     plan: NameId,
     reporter: &Reporter,
 ) -> Vec<PathBuf> {
@@ -288,7 +233,7 @@ async fn write_secrets(
             return Vec::new();
         }
     };
-    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, held, head: None };
+    let epoch = EpochFile { repository: key.repository, writer: key.writer, plan, secrets: held, head: None };
     // A run of this plan looks for this file name next to the writer's key.
     let held_as = paths.epoch.file_name().unwrap_or_default().to_string_lossy();
     let secret = |name, file: &str, text: &str| recovery_sheet::secret_yaml(name, namespace, file, text);
@@ -339,16 +284,16 @@ async fn birth_of_all(
     runtime: &Runtime,
     init: &Init,
     key: &WriterKey,
-    keeper: &dyn EpochKeeper,
+    keeper: &dyn EpochSecretStore,
 ) -> Result<VerifiedEpoch, InitError> {
     let store = stored.store;
     if stored.marker {
         // If another process created the marker meanwhile, this one must not remove it.
-        stored.marker = store.put(&marker::marker()).await? == Put::Created;
+        stored.marker = store.put(&marker::marker()).await? == PutOutcome::Created;
         let back = store.get(&layout::marker(), MARKER.len() as u64).await?;
         marker::check(&back).map_err(InitError::MarkerReadBack)?;
     }
-    let wanted = Wanted {
+    let wanted = EpochSettings {
         owners: init.owners.clone(),
         life: init.life,
         parameters: init.parameters.clone(),
@@ -358,7 +303,7 @@ async fn birth_of_all(
     };
     let plan = key.plan(&init.plan);
     let context = EpochContext { store, runtime, key, plan, keeper };
-    let made = create::make(runtime, &init.owners, &init.prompt).await?;
+    let made = create::generate_keys(runtime, &init.owners, &init.prompt).await?;
     stored.epoch = Some(layout::EpochPath { writer: key.writer, plan, epoch: made.id() });
     let now = store.now().await?;
     let (epoch, _) = create::create_epoch(context, &wanted, Vec::new(), made, now).await?;
@@ -377,9 +322,9 @@ async fn receipts(
 ) {
     let epochs =
         Epochs { all: vec![StoredEpoch { epoch: epoch.clone(), born: epoch.created }], ..Epochs::default() };
-    let desk = Desk { store, runtime, signers, reporter };
+    let context = KeyContext { store, runtime, signers, reporter };
     let warn = |label: &str, why: String| reporter.warn(label.to_owned(), why);
-    match wraps::check(desk, &epochs, &init.identities).await {
+    match wraps::check(context, &epochs, &init.identities).await {
         Err(error) => warn("first epoch", format!("not proven: {error}")),
         Ok(rows) => {
             for row in rows {
@@ -397,5 +342,19 @@ async fn receipts(
                 }
             }
         }
+    }
+}
+
+fn check_owners(init: &Init) -> Result<(), InitError> {
+    let mut ids: Vec<_> = init.owners.iter().map(|owner| owner.recipient.id()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() != init.owners.len() {
+        return Err(InitError::SameOwnerTwice);
+    }
+    match (ids.len(), init.single_owner) {
+        (0, _) => Err(InitError::NoOwners),
+        (1, false) => Err(InitError::OneOwner),
+        _ => Ok(()),
     }
 }

@@ -8,37 +8,38 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::ChildStdout;
 use tokio::time::{Instant, Sleep};
 
-use super::DatabaseError;
+use super::error::DatabaseError;
 use super::tool::Tool;
-use crate::source::database::postgres::archive::{ArchiveError, ArchiveProof, ArchiveScanner};
 
-/// The last line of text that `pg_dumpall` writes.
-const GLOBALS_END: &[u8] = b"-- PostgreSQL database cluster dump complete";
-/// The number of last bytes that must hold that line; `\unrestrict` and comment lines may follow it.
+/// The number of last bytes of a text that must hold its last line. Other lines may follow it.
 const TAIL: usize = 512;
 
 /// A running dump, read like a file. It is known to be complete only when [`Dump::finish`]
 /// succeeds. Dropping it kills the tool and its child processes.
 #[derive(Debug)]
 pub struct Dump {
-    name: String,
     database: String,
     tool: Tool,
     stdout: ChildStdout,
     bytes: u64,
-    watch: Watch,
-    silent_until: Pin<Box<Sleep>>,
-    ended: bool,
+    check: Box<dyn CompletenessCheck>,
+    idle_until: Pin<Box<Sleep>>,
+    is_at_end: bool,
 }
 
-/// The completeness check that runs over the bytes as they are read.
-#[derive(Debug)]
-enum Watch {
-    Archive(Box<ArchiveScanner>),
-    Text { tail: Vec<u8> },
+/// The check that runs over the bytes of a dump as they are read.
+pub trait CompletenessCheck: std::fmt::Debug + Send {
+    /// Takes the next bytes.
+    fn feed(&mut self, bytes: &[u8]);
+
+    /// Returns the evidence after the last byte.
+    ///
+    /// # Errors
+    /// The missing part, in words.
+    fn finish(self: Box<Self>) -> Result<Proof, String>;
 }
 
-/// The proof that a finished dump is complete.
+/// The proof that a finished dump is complete. Stored in the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpProof {
     /// The database, or `globals` for objects that belong to no database.
@@ -66,80 +67,85 @@ pub enum Proof {
     },
 }
 
-impl Dump {
-    pub(super) fn archive(name: &str, database: &str, tool: Tool) -> Result<Self, DatabaseError> {
-        Self::new(name, database, tool, Watch::Archive(Box::default()))
-    }
+/// The proof that an archive with a table of contents is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveProof {
+    /// The format's version, such as (1, 14).
+    pub format: (u8, u8),
+    /// The number of entries in the table of contents.
+    pub entries: u64,
+    /// The number of entries with data. Each has exactly one complete block.
+    pub blocks: u64,
+}
 
-    pub(super) fn text(name: &str, database: &str, tool: Tool) -> Result<Self, DatabaseError> {
-        Self::new(name, database, tool, Watch::Text { tail: Vec::new() })
-    }
+/// Requires that a text ends with a certain line.
+#[derive(Debug)]
+pub struct LastLineCheck {
+    line: &'static str,
+    tail: Vec<u8>,
+}
 
-    fn new(name: &str, database: &str, mut tool: Tool, watch: Watch) -> Result<Self, DatabaseError> {
-        let Some(stdout) = tool.stdout() else {
-            return Err(tool.broken("read from", std::io::Error::other("its output is taken")));
-        };
-        let silent_until = Box::pin(tokio::time::sleep(tool.silence()));
-        let (name, database) = (name.to_owned(), database.to_owned());
-        Ok(Self { name, database, tool, stdout, bytes: 0, watch, silent_until, ended: false })
-    }
-
-    /// Returns the database, or `globals` for objects that belong to no database.
+impl LastLineCheck {
+    /// Creates a check for `line`.
     #[must_use]
-    pub fn database(&self) -> &str {
-        &self.database
+    pub fn new(line: &'static str) -> Self {
+        Self { line, tail: Vec::new() }
+    }
+}
+
+impl CompletenessCheck for LastLineCheck {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+        let surplus = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..surplus);
+    }
+
+    fn finish(self: Box<Self>) -> Result<Proof, String> {
+        match memchr::memmem::rfind(&self.tail, self.line.as_bytes()) {
+            Some(_) => Ok(Proof::LastLine),
+            None => Err("its last line is missing".to_owned()),
+        }
+    }
+}
+
+impl Dump {
+    /// Wraps a started tool that writes a dump to its standard output.
+    pub(super) fn new(
+        database: &str,
+        mut tool: Tool,
+        check: impl CompletenessCheck + 'static,
+    ) -> Result<Self, DatabaseError> {
+        let Some(stdout) = tool.stdout() else {
+            return Err(tool.io_error("read from", std::io::Error::other("its output is taken")));
+        };
+        let idle_until = Box::pin(tokio::time::sleep(tool.idle_timeout()));
+        let (database, check) = (database.to_owned(), Box::new(check));
+        Ok(Self { database, tool, stdout, bytes: 0, check, idle_until, is_at_end: false })
     }
 
     /// Checks that the dump is complete. Call it after reading returned 0 bytes.
     ///
     /// # Errors
-    /// [`DatabaseError::Failed`] with the tool's message; [`DatabaseError::NotWhole`] when the
-    /// bytes do not end where they should, or were not read to their end.
+    /// [`DatabaseError::ToolFailed`] with the tool's message; [`DatabaseError::IncompleteDump`] when
+    /// the bytes do not end where they should, or were not read to their end.
     pub async fn finish(self) -> Result<DumpProof, DatabaseError> {
-        let Self { name, database, tool, bytes, watch, ended, stdout, .. } = self;
-        let not_whole = |problem: String| DatabaseError::NotWhole {
-            name: name.clone(),
-            database: database.clone(),
-            problem,
-        };
-        if !ended {
-            return Err(not_whole("it was not read to its end".to_owned()));
+        let Self { database, tool, bytes, check, is_at_end, stdout, .. } = self;
+        let name = tool.name().to_owned();
+        let incomplete =
+            |problem| DatabaseError::IncompleteDump { name, database: database.clone(), problem };
+        if !is_at_end {
+            return Err(incomplete("it was not read to its end".to_owned()));
         }
         drop(stdout);
-        let described = tool.describe();
-        tool.succeed().await?;
-        let proof = match watch {
-            Watch::Archive(scanner) => match scanner.finish() {
-                Ok(proof) => Proof::Archive(proof),
-                Err(ArchiveError::Unknown(major, minor)) => Proof::ExitStatus { format: (major, minor) },
-                Err(error) => return Err(not_whole(error.to_string())),
-            },
-            Watch::Text { tail } => {
-                if memchr::memmem::rfind(&tail, GLOBALS_END).is_none() {
-                    return Err(not_whole("its last line is missing".to_owned()));
-                }
-                Proof::LastLine
-            }
-        };
-        Ok(DumpProof { database, bytes, tool: described, proof })
-    }
-}
-
-impl Watch {
-    fn see(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Archive(scanner) => scanner.feed(bytes),
-            Self::Text { tail } => {
-                tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
-                let surplus = tail.len().saturating_sub(TAIL);
-                tail.drain(..surplus);
-            }
-        }
+        let description = tool.describe();
+        tool.wait_success().await?;
+        let proof = check.finish().map_err(incomplete)?;
+        Ok(DumpProof { database, bytes, tool: description, proof })
     }
 }
 
 impl AsyncRead for Dump {
-    /// Reads the next bytes. Fails with `TimedOut` when the tool is silent for too long.
+    /// Reads the next bytes. Fails with `TimedOut` when the tool writes nothing for too long.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,17 +155,18 @@ impl AsyncRead for Dump {
         let before = buf.filled().len();
         match Pin::new(&mut this.stdout).poll_read(cx, buf) {
             Poll::Pending => {
-                ready!(this.silent_until.as_mut().poll(cx));
-                Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, this.tool.stuck())))
+                ready!(this.idle_until.as_mut().poll(cx));
+                let error = this.tool.timeout_error();
+                Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, error)))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {
                 let new = &buf.filled()[before..];
-                this.ended |= new.is_empty() && buf.remaining() > 0;
+                this.is_at_end |= new.is_empty() && buf.remaining() > 0;
                 this.bytes += new.len() as u64;
-                this.watch.see(new);
-                let until = Instant::now() + this.tool.silence();
-                this.silent_until.as_mut().reset(until);
+                this.check.feed(new);
+                let until = Instant::now() + this.tool.idle_timeout();
+                this.idle_until.as_mut().reset(until);
                 Poll::Ready(Ok(()))
             }
         }

@@ -10,46 +10,50 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 #[derive(Debug)]
-struct State {
+struct BudgetState {
     free: usize,
     /// The position of the kind whose turn it is.
-    turn: usize,
+    current: usize,
 }
 
 /// The shared budget. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Budget {
-    state: Arc<Mutex<State>>,
+pub(super) struct PageBudget {
+    state: Arc<Mutex<BudgetState>>,
     changed: Arc<Notify>,
-    page: usize,
+    page_size: usize,
 }
 
 /// Bytes taken from the budget; returned on drop.
 #[derive(Debug)]
-pub(super) struct Grant {
-    budget: Budget,
+pub(super) struct Reservation {
+    budget: PageBudget,
     bytes: usize,
 }
 
-impl Budget {
-    /// Creates a budget of `total` bytes for pages of at most `page` bytes; it must hold at least two.
-    pub(super) fn new(total: usize, page: usize) -> Self {
-        debug_assert!(total >= 2 * page, "room for one page ahead");
-        Self { state: Arc::new(Mutex::new(State { free: total, turn: 0 })), changed: Arc::default(), page }
+impl PageBudget {
+    /// Creates a budget of `total` bytes for pages of at most `page_size` bytes; it must hold at least two.
+    pub(super) fn new(total: usize, page_size: usize) -> Self {
+        debug_assert!(total >= 2 * page_size, "room for one page ahead");
+        Self {
+            state: Arc::new(Mutex::new(BudgetState { free: total, current: 0 })),
+            changed: Arc::default(),
+            page_size,
+        }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BudgetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the turn to the kind at `place`.
-    pub(super) fn turn(&self, place: usize) {
-        self.state().turn = place;
+    /// Gives the turn to the kind at `position`.
+    pub(super) fn set_current(&self, position: usize) {
+        self.state().current = position;
         self.changed.notify_waiters();
     }
 
-    /// Waits for room for one page of the kind at `place`.
-    pub(super) async fn take(&self, place: usize) -> Grant {
+    /// Waits for room for one page of the kind at `position`.
+    pub(super) async fn reserve(&self, position: usize) -> Reservation {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -57,10 +61,10 @@ impl Budget {
             changed.as_mut().enable();
             {
                 let mut state = self.state();
-                let needed = if place == state.turn { self.page } else { 2 * self.page };
+                let needed = if position == state.current { self.page_size } else { 2 * self.page_size };
                 if state.free >= needed {
-                    state.free -= self.page;
-                    return Grant { budget: self.clone(), bytes: self.page };
+                    state.free -= self.page_size;
+                    return Reservation { budget: self.clone(), bytes: self.page_size };
                 }
             }
             changed.await;
@@ -68,23 +72,23 @@ impl Budget {
     }
 }
 
-impl Grant {
-    /// Keeps `bytes` of the grant and returns the rest.
+impl Reservation {
+    /// Keeps `bytes` of the reservation and returns the rest.
     pub(super) fn shrink(&mut self, bytes: usize) {
         let rest = self.bytes.saturating_sub(bytes);
         self.bytes -= rest;
-        self.give(rest);
+        self.give_back(rest);
     }
 
-    fn give(&self, bytes: usize) {
+    fn give_back(&self, bytes: usize) {
         self.budget.state().free += bytes;
         self.budget.changed.notify_waiters();
     }
 }
 
-impl Drop for Grant {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.give(self.bytes);
+        self.give_back(self.bytes);
     }
 }
 
@@ -95,25 +99,25 @@ mod tests {
 
     #[test]
     fn current_kind_always_gets_a_page() {
-        let budget = Budget::new(40, 10);
-        let ahead: Vec<_> = (0..3).filter_map(|_| budget.take(1).now_or_never()).collect();
+        let budget = PageBudget::new(40, 10);
+        let ahead: Vec<_> = (0..3).filter_map(|_| budget.reserve(1).now_or_never()).collect();
         assert_eq!(ahead.len(), 3, "later kinds may take all but one page");
-        assert!(budget.take(2).now_or_never().is_none());
-        let first = budget.take(0).now_or_never().expect("room was left for it");
-        assert!(budget.take(0).now_or_never().is_none(), "and no more than there is");
+        assert!(budget.reserve(2).now_or_never().is_none());
+        let first = budget.reserve(0).now_or_never().expect("room was left for it");
+        assert!(budget.reserve(0).now_or_never().is_none(), "and no more than there is");
         drop(first);
-        budget.turn(1);
-        assert!(budget.take(1).now_or_never().is_some());
+        budget.set_current(1);
+        assert!(budget.reserve(1).now_or_never().is_some());
     }
 
     #[test]
     fn unused_bytes_of_a_page_are_returned() {
-        let budget = Budget::new(20, 10);
-        let mut page = budget.take(0).now_or_never().expect("room");
-        let waiting = budget.take(1);
+        let budget = PageBudget::new(20, 10);
+        let mut page = budget.reserve(0).now_or_never().expect("room");
+        let waiting = budget.reserve(1);
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none());
         page.shrink(0);
-        assert!(waiting.now_or_never().is_some(), "and whoever waits is told");
+        assert!(waiting.now_or_never().is_some(), "and the waiting lister continues");
     }
 }

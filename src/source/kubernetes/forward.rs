@@ -1,182 +1,159 @@
 //! Forwards pages to the sink, kind after kind, while others are listed ahead.
 
-use std::ops::Range;
-
-use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::kubernetes::list_page;
-use crate::kubernetes::list_page::ItemMeta;
-use crate::kubernetes::{KindInfo, Selection};
+use super::budget::PageBudget;
+use super::list_event::{AttemptError, ListEvent, ListSummary, ListedPage};
+use super::references::References;
+use super::{GapReason, KindConsistency, KindReport, ResourceGap, ResourceSink, ResourcesError, SinkError};
+use crate::kubernetes::{ItemMeta, KindInfo, Selection, to_json_line};
 use crate::report::event::Meter;
-use crate::source::kubernetes::budget::{Budget, Grant};
-use crate::source::kubernetes::lister::Seen;
-use crate::source::kubernetes::references::References;
-use crate::source::kubernetes::{
-    Consistency, GapReason, KindReport, ResourceGap, ResourceSink, ResourcesError,
-};
 
-/// The reason why a pass ended early.
-pub(crate) enum Stop {
-    /// The revision was compacted.
-    Expired,
-    /// The reading failed.
-    Failed(Box<ResourcesError>),
-}
-
-impl From<ResourcesError> for Stop {
-    fn from(error: ResourcesError) -> Self {
-        Self::Failed(Box::new(error))
-    }
-}
-
-/// An event that a lister sends to the forwarder.
-pub(crate) enum ListEvent {
-    /// A page.
-    Page(Listed),
-    /// The objects so far are not at R; the kind comes again at its own revision.
-    Apart { why: String },
-    /// The objects so far are incomplete; the kind comes again.
-    Again,
-    /// A part of the kind cannot be read; the rest continues.
-    Missing { object: String, reason: GapReason },
-    /// The kind is complete.
-    Done(Consistency, Seen),
-    /// The kind cannot be read, or no longer.
-    Gap(GapReason),
-    /// The whole pass ends.
-    Stop(Stop),
-}
-
-/// A page in memory.
-pub(crate) struct Listed {
-    pub(crate) body: Bytes,
-    pub(crate) objects: Vec<(Range<usize>, ItemMeta)>,
-    #[expect(dead_code, reason = "gives its bytes back to the budget when the page is done")]
-    pub(crate) grant: Grant,
+/// A kind that was listed and forwarded completely.
+pub(super) struct ForwardedKind {
+    /// Its position in the order.
+    pub(super) position: usize,
+    pub(super) report: KindReport,
+    pub(super) summary: ListSummary,
 }
 
 /// The result of forwarding.
 #[derive(Default)]
-pub(crate) struct HandedOn {
-    /// Kinds that are complete, by their position in the order.
-    pub(crate) read: Vec<(usize, KindReport, Seen)>,
-    pub(crate) gaps: Vec<ResourceGap>,
+pub(super) struct Forwarded {
+    pub(super) kinds: Vec<ForwardedKind>,
+    pub(super) gaps: Vec<ResourceGap>,
 }
 
 /// Forwards pages to the sink, kind after kind.
-pub(crate) struct Forwarder<'a> {
-    done: HandedOn,
+pub(super) struct Forwarder<'a> {
+    forwarded: Forwarded,
     sink: &'a mut dyn ResourceSink,
     selection: &'a Selection,
     /// The objects that a partial selection needs; none if everything is read.
-    needs: Option<References>,
+    references: Option<References>,
     meter: &'a Meter,
 }
 
 impl<'a> Forwarder<'a> {
-    pub(crate) fn new(sink: &'a mut dyn ResourceSink, selection: &'a Selection, meter: &'a Meter) -> Self {
-        let needs = selection.is_partial().then(References::default);
-        Self { done: HandedOn::default(), sink, selection, needs, meter }
+    pub(super) fn new(sink: &'a mut dyn ResourceSink, selection: &'a Selection, meter: &'a Meter) -> Self {
+        let references = selection.is_partial().then(References::default);
+        Self { forwarded: Forwarded::default(), sink, selection, references, meter }
     }
 
-    pub(crate) async fn all(
+    pub(super) async fn forward_all(
         mut self,
-        heard: Vec<(&KindInfo, UnboundedReceiver<ListEvent>)>,
-        budget: &Budget,
-    ) -> Result<HandedOn, Stop> {
-        for (place, (kind, mut hear)) in heard.into_iter().enumerate() {
-            budget.turn(place);
-            self.kind(kind, place, &mut hear).await?;
+        kinds: Vec<(&KindInfo, UnboundedReceiver<ListEvent>)>,
+        budget: &PageBudget,
+    ) -> Result<Forwarded, AttemptError> {
+        for (position, (kind, mut events_rx)) in kinds.into_iter().enumerate() {
+            budget.set_current(position);
+            self.forward_kind(kind, position, &mut events_rx).await?;
         }
-        Ok(self.done)
+        Ok(self.forwarded)
     }
 
-    async fn kind(
+    async fn forward_kind(
         &mut self,
         kind: &KindInfo,
-        place: usize,
-        hear: &mut UnboundedReceiver<ListEvent>,
-    ) -> Result<(), Stop> {
-        let refused = |source| ResourcesError::Sink { kind: kind.resource(), source };
-        let (mut objects, mut bytes) = (0u64, 0u64);
-        while let Some(told) = hear.recv().await {
-            match told {
-                ListEvent::Page(listed) => {
-                    for (range, meta) in &listed.objects {
-                        let item = &listed.body[range.clone()];
-                        if !self.takes(kind, meta, item) {
-                            continue;
-                        }
-                        if objects == 0 {
-                            self.sink.begin(kind).await.map_err(refused)?;
-                        }
-                        let line = list_page::line(item, meta, kind);
-                        let length = line.len() as u64;
-                        self.sink.object(&meta.namespace, &meta.name, line).await.map_err(refused)?;
-                        (objects, bytes) = (objects + 1, bytes + length);
-                        self.meter.add_done(1);
-                        self.meter.add_bytes(length);
-                    }
+        position: usize,
+        events_rx: &mut UnboundedReceiver<ListEvent>,
+    ) -> Result<(), AttemptError> {
+        let mut report =
+            KindReport { kind: kind.clone(), objects: 0, bytes: 0, consistency: KindConsistency::Unproved };
+        while let Some(event) = events_rx.recv().await {
+            match event {
+                ListEvent::Page(page) => {
+                    self.forward_page(&page, &mut report).await.map_err(sink_error(kind))?
                 }
-                ListEvent::Apart { .. } | ListEvent::Again | ListEvent::Gap(_) => {
-                    if objects > 0 {
-                        self.sink.discard().await.map_err(refused)?;
+                ListEvent::OwnRevision { .. } | ListEvent::Restarted | ListEvent::Failed(_) => {
+                    if report.objects > 0 {
+                        self.sink.discard().await.map_err(sink_error(kind))?;
                     }
-                    (objects, bytes) = (0, 0);
-                    match told {
-                        ListEvent::Apart { why } => self.gap(kind, GapReason::NotAtRevision { why }),
-                        ListEvent::Gap(reason) => {
-                            self.unread(kind, reason);
+                    (report.objects, report.bytes) = (0, 0);
+                    match event {
+                        ListEvent::OwnRevision { why } => {
+                            self.record_gap(kind, GapReason::NotAtRevision { why });
+                        }
+                        ListEvent::Failed(reason) => {
+                            self.record_unreadable(kind, reason);
                             return Ok(());
                         }
                         _ => {}
                     }
                 }
-                ListEvent::Missing { object, reason } => self.done.gaps.push(ResourceGap { object, reason }),
-                ListEvent::Done(consistency, seen) => {
-                    if objects > 0 {
-                        self.sink.end().await.map_err(refused)?;
+                ListEvent::PartMissing { object, reason } => {
+                    self.forwarded.gaps.push(ResourceGap { object, reason });
+                }
+                ListEvent::Complete(consistency, summary) => {
+                    if report.objects > 0 {
+                        self.sink.end().await.map_err(sink_error(kind))?;
                     }
-                    let report = KindReport { kind: kind.clone(), objects, bytes, consistency };
-                    self.done.read.push((place, report, seen));
+                    report.consistency = consistency;
+                    self.forwarded.kinds.push(ForwardedKind { position, report, summary });
                     return Ok(());
                 }
-                ListEvent::Stop(stop) => return Err(stop),
+                ListEvent::EndAttempt(error) => return Err(error),
             }
         }
         // A lister always sends a last event. Without one it was dropped, and the kind is not
         // complete.
-        self.gap(kind, GapReason::Gone);
+        self.record_gap(kind, GapReason::Gone);
+        Ok(())
+    }
+
+    /// Forwards the selected objects of a page, and counts them in `report`.
+    async fn forward_page(&mut self, page: &ListedPage, report: &mut KindReport) -> Result<(), SinkError> {
+        for (range, meta) in &page.objects {
+            let item = &page.body[range.clone()];
+            if !self.select(&report.kind, meta, item) {
+                continue;
+            }
+            if report.objects == 0 {
+                self.sink.begin(&report.kind).await?;
+            }
+            let line = to_json_line(item, meta, &report.kind);
+            let length = line.len() as u64;
+            self.sink.object(&meta.namespace, &meta.name, line).await?;
+            report.objects += 1;
+            report.bytes += length;
+            self.meter.add_done(1);
+            self.meter.add_bytes(length);
+        }
         Ok(())
     }
 
     /// Returns true if an object is selected, and records the objects that it needs.
-    fn takes(&mut self, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) -> bool {
-        let taken = match &self.needs {
-            _ if kind.namespaced => self.selection.namespace(&meta.namespace),
-            Some(needs) if self.selection.on_demand(kind) => needs.wants(self.selection, kind, meta, item),
+    fn select(&mut self, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) -> bool {
+        let is_selected = match &self.references {
+            _ if kind.namespaced => self.selection.includes_namespace(&meta.namespace),
+            Some(references) if self.selection.is_read_on_demand(kind) => {
+                references.is_needed(self.selection, kind, meta, item)
+            }
             _ => true,
         };
-        if let Some(needs) = self.needs.as_mut().filter(|_| taken) {
-            needs.look(kind, meta, item);
+        if let Some(references) = self.references.as_mut().filter(|_| is_selected) {
+            references.record(kind, meta, item);
         }
-        taken
+        is_selected
     }
 
     /// Records the gap of a kind that cannot be read. A kind that is read on demand, and of which
     /// no object is needed, is no gap.
-    fn unread(&mut self, kind: &KindInfo, reason: GapReason) {
-        let on_demand = self.selection.on_demand(kind);
+    fn record_unreadable(&mut self, kind: &KindInfo, reason: GapReason) {
         // No object names a binding or a namespace, so the need for one is unknown without reading it.
-        let named = !matches!(kind.plural.as_str(), "namespaces" | "clusterrolebindings");
-        if on_demand && named && self.needs.as_ref().is_some_and(|needs| !needs.any(kind)) {
+        let is_referenced_by_name = !matches!(kind.plural.as_str(), "namespaces" | "clusterrolebindings");
+        let is_needed = self.references.as_ref().is_none_or(|references| references.needs_any(kind));
+        if self.selection.is_read_on_demand(kind) && is_referenced_by_name && !is_needed {
             return;
         }
-        self.gap(kind, reason);
+        self.record_gap(kind, reason);
     }
 
-    fn gap(&mut self, kind: &KindInfo, reason: GapReason) {
-        self.done.gaps.push(ResourceGap { object: kind.resource(), reason });
+    fn record_gap(&mut self, kind: &KindInfo, reason: GapReason) {
+        self.forwarded.gaps.push(ResourceGap { object: kind.resource(), reason });
     }
+}
+
+fn sink_error(kind: &KindInfo) -> impl Fn(SinkError) -> ResourcesError {
+    move |source| ResourcesError::Sink { kind: kind.resource(), source }
 }

@@ -14,12 +14,15 @@
 //! the kind and the remedy; it is never dropped silently. docs/resources.md describes the proofs.
 
 mod budget;
+mod cluster_facts;
 mod forward;
 mod list;
+mod list_event;
 mod lister;
 mod recheck;
 mod references;
 mod revision_probe;
+mod route;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use list::read_resources;
 
 use crate::kubernetes::{ApiError, KindInfo, Selection, SelectionError};
-use crate::plan::Consistency as Wanted;
+use crate::plan::ConsistencyPolicy;
 
 /// The error of a sink; the reading ends with it.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
@@ -40,7 +43,7 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 /// attempt = { begin { object } ( end | discard ) }
 /// ```
 ///
-/// Kinds come in ascending order of ([rank](KindInfo::rank), group, version, plural). A kind comes
+/// Kinds come in ascending order of ([read_order](KindInfo::read_order), group, version, plural). A kind comes
 /// again right after its `discard` when it is read again, and otherwise once per attempt. Kinds
 /// without objects do not come at all (the report counts them). The report is returned after the
 /// last call; if reading fails instead, all streams are incomplete.
@@ -80,7 +83,7 @@ pub struct ResourcesConfig {
     /// The number of kinds that are listed at the same time.
     pub parallel: usize,
     /// The plan's rule for kinds that are not at R. Reading does not depend on it.
-    pub consistency: Wanted,
+    pub consistency: ConsistencyPolicy,
 }
 
 impl ResourcesConfig {
@@ -90,7 +93,12 @@ impl ResourcesConfig {
 
 impl Default for ResourcesConfig {
     fn default() -> Self {
-        Self { selection: Selection::default(), budget: 32 << 20, parallel: 4, consistency: Wanted::Strict }
+        Self {
+            selection: Selection::default(),
+            budget: 32 << 20,
+            parallel: 4,
+            consistency: ConsistencyPolicy::Strict,
+        }
     }
 }
 
@@ -98,7 +106,7 @@ impl Default for ResourcesConfig {
 /// [`Self::gaps`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResourcesReport {
-    /// The revision R of all kinds whose consistency is [`Consistency::AtRevision`].
+    /// The revision R of all kinds whose consistency is [`KindConsistency::AtRevision`].
     pub revision: String,
     /// The UID of the namespace `kube-system`, which identifies a cluster; none if that namespace
     /// cannot be read (then a note says so).
@@ -131,13 +139,13 @@ pub struct KindReport {
     /// The size of its stream in bytes.
     pub bytes: u64,
     /// Its consistency with revision R.
-    pub consistency: Consistency,
+    pub consistency: KindConsistency,
 }
 
 /// The revision that the objects of a kind show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Consistency {
+pub enum KindConsistency {
     /// The report's revision. The kind is in the same store as namespaces: its own revision was
     /// between two of theirs, before and after the reading. Every page showed R, and no object was
     /// newer than R.
@@ -171,7 +179,7 @@ pub enum GapReason {
         role: String,
     },
     /// The plan names it, but the cluster does not have it.
-    #[error("the cluster has no such {0}")]
+    #[error("no such {0} in the cluster")]
     Absent(String),
     /// Its own revision was compacted in every try.
     #[error("the cluster compacts its history faster than this can be read ({tries} tries)")]
@@ -180,7 +188,7 @@ pub enum GapReason {
         tries: u32,
     },
     /// Its server does not answer, such as a dead aggregated API or conversion webhook.
-    #[error("its server answers {code}: {message}")]
+    #[error("{}", describe_unavailable(*code, message))]
     Unavailable {
         /// The HTTP status; 0 if the answer did not arrive completely.
         code: u16,
@@ -188,13 +196,13 @@ pub enum GapReason {
         message: String,
     },
     /// Discovery listed it, but it no longer exists.
-    #[error("it is gone (its definition was removed while this ran)")]
+    #[error("it no longer exists (its definition was removed during the run)")]
     Gone,
     /// Discovery could not reach the group's server, so its kinds are unknown.
     #[error("its API server does not answer discovery; its kinds are unknown")]
     Stale,
     /// It was read completely, but is not proved to be at the revision of the rest.
-    #[error("not proved to be of the same moment as the rest ({why})")]
+    #[error("not proved to be at the common revision ({why})")]
     NotAtRevision {
         /// The proof that failed, and the reason.
         why: String,
@@ -210,6 +218,13 @@ pub enum GapReason {
     Malformed(String),
 }
 
+fn describe_unavailable(code: u16, message: &str) -> String {
+    match code {
+        0 => format!("its server did not answer completely: {message}"),
+        code => format!("its server answers {code}: {message}"),
+    }
+}
+
 /// An error that ends the reading of all resources.
 #[derive(Debug, thiserror::Error)]
 pub enum ResourcesError {
@@ -217,7 +232,7 @@ pub enum ResourcesError {
     #[error(transparent)]
     Api(#[from] ApiError),
     /// No list that shows the store's revision is allowed.
-    #[error("nothing may be listed; add the rule {rule} to {role}, and more")]
+    #[error("no kind may be listed; add the rule {rule} to {role}, and more")]
     Forbidden {
         /// The first rule to add.
         rule: String,
@@ -239,7 +254,7 @@ pub enum ResourcesError {
         least: usize,
     },
     /// The sink failed to take an object.
-    #[error("the objects of {kind} could not be taken")]
+    #[error("cannot store the objects of {kind}")]
     Sink {
         /// The kind.
         kind: String,

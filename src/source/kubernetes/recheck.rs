@@ -4,147 +4,156 @@
 use futures::FutureExt as _;
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::budget::PageBudget;
+use super::forward::{Forwarded, ForwardedKind};
+use super::lister::{ListResult, Lister};
+use super::revision_probe::{Revision, RevisionProbe, RevisionStatus};
+use super::route::Route;
+use super::{GapReason, KindConsistency, KindReport, ResourceGap};
 use crate::kubernetes::Cluster;
-use crate::source::kubernetes::budget::Budget;
-use crate::source::kubernetes::forward::HandedOn;
-use crate::source::kubernetes::lister::{Ended, Lister, Route, Seen};
-use crate::source::kubernetes::revision_probe::{Moment, RevisionProbe, RevisionStatus};
-use crate::source::kubernetes::{Consistency, GapReason, KindReport, ResourceGap};
 
 /// The most objects of a kind that is listed again.
-const MOST: u64 = 5000;
+const MAX_RELISTED: u64 = 5000;
 
 /// The consistency recheck of the kinds that were read at R.
-pub(crate) struct ConsistencyRecheck<'a> {
-    pub(crate) cluster: &'a Cluster,
-    pub(crate) sandwich: &'a RevisionProbe<'a>,
-    pub(crate) moment: &'a Moment,
+pub(super) struct ConsistencyRecheck<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) probe: &'a RevisionProbe<'a>,
+    pub(super) revision: &'a Revision,
     /// The route of each kind, by its position.
-    pub(crate) routes: &'a [Route<'a>],
-    pub(crate) budget: usize,
-    pub(crate) body_limit: usize,
+    pub(super) routes: &'a [Route<'a>],
+    pub(super) budget: usize,
+    pub(super) body_limit: usize,
 }
 
 /// The result of the recheck.
-pub(crate) struct Proved {
-    pub(crate) kinds: Vec<KindReport>,
-    pub(crate) gaps: Vec<ResourceGap>,
-    pub(crate) notes: Vec<ResourceGap>,
+pub(super) struct CheckedKinds {
+    pub(super) kinds: Vec<KindReport>,
+    pub(super) gaps: Vec<ResourceGap>,
+    pub(super) notes: Vec<ResourceGap>,
     /// The kind that was listed again with the same result.
-    pub(crate) repeated: Option<String>,
+    pub(super) repeated: Option<String>,
 }
 
 impl ConsistencyRecheck<'_> {
-    pub(crate) async fn prove(&self, handed: HandedOn, before: &[RevisionStatus]) -> Proved {
-        let HandedOn { mut read, gaps } = handed;
-        let mut proved = Proved { kinds: Vec::new(), gaps, notes: Vec::new(), repeated: None };
-        self.together(&mut read, before, &mut proved).await;
-        self.again(&mut read, &mut proved).await;
-        proved.kinds = read.into_iter().map(|(_, report, _)| report).collect();
-        proved
+    /// Checks the kinds again; `before` are their statuses before they were read.
+    pub(super) async fn run(&self, forwarded: Forwarded, before: &[RevisionStatus]) -> CheckedKinds {
+        let Forwarded { mut kinds, gaps } = forwarded;
+        let mut checked = CheckedKinds { kinds: Vec::new(), gaps, notes: Vec::new(), repeated: None };
+        self.recheck_store(&mut kinds, before, &mut checked).await;
+        self.relist_newest(&mut kinds, &mut checked).await;
+        checked.kinds = kinds.into_iter().map(|kind| kind.report).collect();
+        checked
     }
 
     /// Compares kinds with the main store again, except those for which no revision had changed.
-    async fn together(
+    async fn recheck_store(
         &self,
-        read: &mut [(usize, KindReport, Seen)],
+        kinds: &mut [ForwardedKind],
         before: &[RevisionStatus],
-        proved: &mut Proved,
+        checked: &mut CheckedKinds,
     ) {
-        let moved = |place: usize| matches!(before[place], RevisionStatus::Together { still: false });
-        let mut open: Vec<&mut (usize, KindReport, Seen)> = read
+        let mut open: Vec<&mut ForwardedKind> = kinds
             .iter_mut()
-            .filter(|(place, report, _)| report.consistency == Consistency::AtRevision && moved(*place))
+            .filter(|kind| {
+                kind.report.consistency == KindConsistency::AtRevision
+                    && before[kind.position] == RevisionStatus::Shared { unchanged: false }
+            })
             .collect();
         if open.is_empty() {
             return;
         }
-        let routes: Vec<_> = open.iter().map(|(place, ..)| self.routes[*place].clone()).collect();
-        let stands = match self.sandwich.moment().await {
-            Ok(from) => self.sandwich.stand(&routes, &from).await,
+        let routes: Vec<_> = open.iter().map(|kind| self.routes[kind.position].clone()).collect();
+        let statuses = match self.probe.current_revision().await {
+            Ok(from) => self.probe.classify(&routes, &from).await,
             Err(error) => Err(error),
         };
-        let stands = match stands {
-            Ok(stands) => stands,
+        let statuses = match statuses {
+            Ok(statuses) => statuses,
             Err(error) => {
-                open.iter_mut().for_each(|(_, report, _)| report.consistency = Consistency::Unproved);
-                let why = format!("that kinds share a store could not be shown again: {error}");
-                let reason = GapReason::NotAtRevision { why };
-                proved.gaps.push(ResourceGap { object: format!("{} kinds", open.len()), reason });
+                open.iter_mut().for_each(|kind| kind.report.consistency = KindConsistency::Unproved);
+                let why = format!("the proof that kinds share a store could not be repeated: {error}");
+                checked.gaps.push(not_at_revision(format!("{} kinds", open.len()), why));
                 return;
             }
         };
-        for ((_, report, _), stand) in open.into_iter().zip(stands) {
-            let why = match stand {
-                RevisionStatus::Together { .. } => continue,
-                RevisionStatus::Apart { why } => {
-                    report.consistency = Consistency::OwnRevision(self.moment.text.clone());
+        for (ForwardedKind { report, .. }, status) in open.into_iter().zip(statuses) {
+            let why = match status {
+                RevisionStatus::Shared { .. } => continue,
+                RevisionStatus::Own { why } => {
+                    report.consistency = KindConsistency::OwnRevision(self.revision.text.clone());
                     why
                 }
-                RevisionStatus::Gap(reason) => {
-                    report.consistency = Consistency::Unproved;
-                    format!("that it shares the store could not be shown again: {reason}")
+                RevisionStatus::Unreadable(reason) => {
+                    report.consistency = KindConsistency::Unproved;
+                    format!("the proof that it shares the store could not be repeated: {reason}")
                 }
             };
-            let reason = GapReason::NotAtRevision { why };
-            proved.gaps.push(ResourceGap { object: report.kind.resource(), reason });
+            checked.gaps.push(not_at_revision(report.kind.resource(), why));
         }
     }
 
     /// Lists the kind that changed last at R again. A server that does not keep to R shows other
     /// objects by now.
-    async fn again(&self, read: &mut [(usize, KindReport, Seen)], proved: &mut Proved) {
-        let fits = |report: &KindReport, seen: &Seen| {
-            report.consistency == Consistency::AtRevision && (1..=MOST).contains(&seen.objects)
+    async fn relist_newest(&self, kinds: &mut [ForwardedKind], checked: &mut CheckedKinds) {
+        let is_relisted = |kind: &&ForwardedKind| {
+            kind.report.consistency == KindConsistency::AtRevision
+                && (1..=MAX_RELISTED).contains(&kind.summary.objects)
         };
-        let busiest =
-            read.iter().filter(|(_, report, seen)| fits(report, seen)).max_by_key(|(.., seen)| seen.newest);
-        let Some((place, report, first)) = busiest else { return };
-        let resource = report.kind.resource();
-        let unknown = |what: String| {
-            let why = format!("it could not be listed again: {what}");
-            ResourceGap { object: resource.clone(), reason: GapReason::NotAtRevision { why } }
-        };
-        match self.list(*place).await {
-            Ended::Seen(second) if second.digest.finalize() == first.digest.finalize() => {
-                proved.repeated = Some(resource);
+        let newest = kinds.iter().filter(is_relisted).max_by_key(|kind| kind.summary.newest);
+        let Some(first) = newest else { return };
+        let resource = first.report.kind.resource();
+        let unknown =
+            |what: String| not_at_revision(resource.clone(), format!("it could not be listed again: {what}"));
+        match self.list(first.position).await {
+            ListResult::Complete(second) if second.digest.finalize() == first.summary.digest.finalize() => {
+                checked.repeated = Some(resource);
             }
-            Ended::Seen(_) | Ended::Disproved { .. } => {
+            ListResult::Complete(_) | ListResult::NotAtRevision { .. } => {
                 let why = format!(
                     "{resource}, listed again at revision {}, are not the same: the server does not keep \
                      to a revision",
-                    self.moment.text
+                    self.revision.text
                 );
-                for (_, report, _) in read.iter_mut() {
-                    if report.consistency == Consistency::AtRevision {
-                        report.consistency = Consistency::Unproved;
+                for ForwardedKind { report, .. } in kinds {
+                    if report.consistency == KindConsistency::AtRevision {
+                        report.consistency = KindConsistency::Unproved;
                     }
                 }
-                let reason = GapReason::NotAtRevision { why };
-                proved.gaps.push(ResourceGap { object: "all kinds".to_owned(), reason });
+                checked.gaps.push(not_at_revision("all kinds".to_owned(), why));
             }
-            Ended::Error(error) if error.code() == Some(410) => {
-                proved.notes.push(unknown(format!("revision {} is gone", self.moment.text)));
+            ListResult::Error(error) if error.code() == Some(410) => {
+                checked.notes.push(unknown(format!("revision {} has expired", self.revision.text)));
             }
-            Ended::Error(error) => proved.notes.push(unknown(error.to_string())),
-            Ended::Malformed(reason) => proved.notes.push(unknown(reason.to_string())),
-            Ended::Unheard => {}
+            ListResult::Error(error) => checked.notes.push(unknown(error.to_string())),
+            ListResult::Malformed(reason) => checked.notes.push(unknown(reason.to_string())),
+            ListResult::ReceiverGone => {}
         }
     }
 
     /// Lists a kind and discards its objects.
-    async fn list(&self, place: usize) -> Ended {
-        let (tell, mut hear) = unbounded_channel();
-        let budget = Budget::new(self.budget, self.body_limit / 3 * 4);
-        let route = self.routes[place].clone();
-        let lister =
-            Lister { cluster: self.cluster, route, place: 0, budget, body_limit: self.body_limit, tell };
-        let mut listing = std::pin::pin!(lister.list(Some(&self.moment.text)).fuse());
+    async fn list(&self, position: usize) -> ListResult {
+        let (events_tx, mut events_rx) = unbounded_channel();
+        let budget = PageBudget::new(self.budget, self.body_limit / 3 * 4);
+        let route = self.routes[position].clone();
+        let lister = Lister {
+            cluster: self.cluster,
+            route,
+            position: 0,
+            budget,
+            body_limit: self.body_limit,
+            events_tx,
+        };
+        let mut listing = std::pin::pin!(lister.list(Some(&self.revision.text)).fuse());
         loop {
             tokio::select! {
-                ended = &mut listing => return ended,
-                told = hear.recv() => drop(told),
+                result = &mut listing => return result,
+                event = events_rx.recv() => drop(event),
             }
         }
     }
+}
+
+fn not_at_revision(object: String, why: String) -> ResourceGap {
+    ResourceGap { object, reason: GapReason::NotAtRevision { why } }
 }

@@ -9,12 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use memchr::memmem;
 use serde::Deserialize;
 
-use crate::kubernetes::KindInfo;
-use crate::kubernetes::list_page::ItemMeta;
-use crate::kubernetes::selection::Selection;
+use crate::kubernetes::{ItemMeta, KindInfo, Selection};
 
 /// The most names that are remembered; beyond it, every object counts as needed.
-const MOST: usize = 200_000;
+const MAX_NAMES: usize = 200_000;
 
 const CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
 const VOLUMES: (&str, &str) = ("", "persistentvolumes");
@@ -59,7 +57,7 @@ const BUILT_IN: &[&str] = &[
 
 /// The names of needed objects, by (group, plural).
 #[derive(Debug, Default)]
-pub(crate) struct References {
+pub(super) struct References {
     names: BTreeMap<(String, String), BTreeSet<String>>,
     count: usize,
 }
@@ -84,7 +82,7 @@ struct Reference {
 
 impl References {
     fn add(&mut self, kind: (&str, &str), name: &str) {
-        if self.count >= MOST {
+        if self.count >= MAX_NAMES {
             return;
         }
         let names = self.names.entry((kind.0.to_owned(), kind.1.to_owned())).or_default();
@@ -94,29 +92,29 @@ impl References {
         }
     }
 
-    fn has(&self, kind: (&str, &str), name: &str) -> bool {
+    fn contains(&self, kind: (&str, &str), name: &str) -> bool {
         let names = self.names.get(&(kind.0.to_owned(), kind.1.to_owned()));
-        self.count >= MOST || names.is_some_and(|names| names.contains(name))
+        self.count >= MAX_NAMES || names.is_some_and(|names| names.contains(name))
     }
 
     /// Returns true if any object of `kind` is needed, as far as is known.
-    pub(crate) fn any(&self, kind: &KindInfo) -> bool {
+    pub(super) fn needs_any(&self, kind: &KindInfo) -> bool {
         let key = (kind.group.clone(), kind.plural.clone());
-        self.count >= MOST || self.names.get(&key).is_some_and(|names| !names.is_empty())
+        self.count >= MAX_NAMES || self.names.get(&key).is_some_and(|names| !names.is_empty())
     }
 
     /// Records the references of an object that is read.
-    pub(crate) fn look(&mut self, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) {
+    pub(super) fn record(&mut self, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) {
         if !meta.namespace.is_empty() {
             self.add(NAMESPACES, &meta.namespace);
         }
         if !BUILT_IN.contains(&kind.group.as_str()) {
             self.add(DEFINITIONS, &kind.resource());
         }
-        self.classes(item);
+        self.record_classes(item);
         match (kind.group.as_str(), kind.plural.as_str()) {
-            CLAIMS => self.named(VOLUMES, item, "/spec/volumeName"),
-            SNAPSHOTS => self.named(SNAPSHOT_CONTENTS, item, "/status/boundVolumeSnapshotContentName"),
+            CLAIMS => self.record_named(VOLUMES, item, "/spec/volumeName"),
+            SNAPSHOTS => self.record_named(SNAPSHOT_CONTENTS, item, "/status/boundVolumeSnapshotContentName"),
             ROLE_BINDINGS | CLUSTER_ROLE_BINDINGS => {
                 let binding = serde_json::from_slice::<Binding>(item).ok();
                 if let Some(binding) = binding.filter(|binding| binding.role.kind == "ClusterRole") {
@@ -127,7 +125,7 @@ impl References {
         }
     }
 
-    fn named(&mut self, kind: (&str, &str), item: &[u8], pointer: &str) {
+    fn record_named(&mut self, kind: (&str, &str), item: &[u8], pointer: &str) {
         let object: Option<serde_json::Value> = serde_json::from_slice(item).ok();
         if let Some(name) = object.as_ref().and_then(|object| object.pointer(pointer)?.as_str()) {
             self.add(kind, name);
@@ -135,7 +133,7 @@ impl References {
     }
 
     /// Records the classes that an object names.
-    fn classes(&mut self, item: &[u8]) {
+    fn record_classes(&mut self, item: &[u8]) {
         for at in memmem::find_iter(item, b"lass") {
             let Some(key) = key_around(item, at) else { continue };
             let Some((_, class)) = CLASSES.iter().find(|(name, _)| name.as_bytes() == &item[key.clone()])
@@ -149,9 +147,16 @@ impl References {
     }
 
     /// Returns true if an object of a kind that is read on demand is needed.
-    pub(crate) fn wants(&self, selection: &Selection, kind: &KindInfo, meta: &ItemMeta, item: &[u8]) -> bool {
-        let lies = |namespace: &str| {
-            selection.namespace(namespace) && (!selection.picks_out() || self.has(NAMESPACES, namespace))
+    pub(super) fn is_needed(
+        &self,
+        selection: &Selection,
+        kind: &KindInfo,
+        meta: &ItemMeta,
+        item: &[u8],
+    ) -> bool {
+        let is_selected = |namespace: &str| {
+            selection.includes_namespace(namespace)
+                && (!selection.requires_labels() || self.contains(NAMESPACES, namespace))
         };
         let refers_to = |pointer: &str| {
             let object: Option<serde_json::Value> = serde_json::from_slice(item).ok();
@@ -159,31 +164,33 @@ impl References {
                 object
                     .pointer(pointer)
                     .and_then(|found| found.as_str())
-                    .is_some_and(|ns| selection.namespace(ns))
+                    .is_some_and(|ns| selection.includes_namespace(ns))
             })
         };
         let of = (kind.group.as_str(), kind.plural.as_str());
         match of {
-            NAMESPACES => lies(&meta.name),
+            NAMESPACES => is_selected(&meta.name),
             CLUSTER_ROLE_BINDINGS => {
                 let binding = serde_json::from_slice::<Binding>(item).ok();
-                binding.is_some_and(|binding| binding.subjects.iter().any(|subject| subject.lies(&lies)))
+                binding.is_some_and(|binding| {
+                    binding.subjects.iter().any(|subject| subject.is_in_namespace(&is_selected))
+                })
             }
             // A volume may wait for a claim, or outlive it: it holds data of that namespace.
-            VOLUMES if !selection.picks_out() => {
-                self.has(of, &meta.name) || refers_to("/spec/claimRef/namespace")
+            VOLUMES if !selection.requires_labels() => {
+                self.contains(of, &meta.name) || refers_to("/spec/claimRef/namespace")
             }
-            SNAPSHOT_CONTENTS if !selection.picks_out() => {
-                self.has(of, &meta.name) || refers_to("/spec/volumeSnapshotRef/namespace")
+            SNAPSHOT_CONTENTS if !selection.requires_labels() => {
+                self.contains(of, &meta.name) || refers_to("/spec/volumeSnapshotRef/namespace")
             }
-            _ => self.has(of, &meta.name),
+            _ => self.contains(of, &meta.name),
         }
     }
 }
 
 impl Reference {
     /// Returns true if a subject is a service account, or the group of all of them, of a matching namespace.
-    fn lies(&self, in_namespace: &dyn Fn(&str) -> bool) -> bool {
+    fn is_in_namespace(&self, in_namespace: &dyn Fn(&str) -> bool) -> bool {
         match self.kind.as_str() {
             "ServiceAccount" => in_namespace(&self.namespace),
             "Group" => self.name.strip_prefix("system:serviceaccounts:").is_some_and(in_namespace),
@@ -221,7 +228,7 @@ mod tests {
     use crate::plan::Glob;
 
     fn kind(group: &str, plural: &str) -> KindInfo {
-        KindInfo { namespaced: false, ..KindInfo::named(group, "v1", plural) }
+        KindInfo { namespaced: false, ..KindInfo::from_path_parts(group, "v1", plural) }
     }
 
     fn named(name: &str) -> ItemMeta {
@@ -230,11 +237,11 @@ mod tests {
 
     #[test]
     fn class_references_are_found_at_any_depth() {
-        let mut needs = References::default();
+        let mut references = References::default();
         let item = br#"{"metadata":{"name":"x","annotations":{"kubernetes.io/ingress.class":"old",
             "last":"{\"storageClassName\":\"quoted\"}"}},"spec":{"a":[{"storageClassName":"fast"}],
             "className":"no","template":{"spec":{"priorityClassName":"high","runtimeClassName":""}}}}"#;
-        needs.look(&kind("postgresql.cnpg.io", "clusters"), &named("x"), item);
+        references.record(&kind("postgresql.cnpg.io", "clusters"), &named("x"), item);
         for (group, plural, name) in [
             ("networking.k8s.io", "ingressclasses", "old"),
             ("storage.k8s.io", "storageclasses", "fast"),
@@ -242,14 +249,14 @@ mod tests {
             ("apiextensions.k8s.io", "customresourcedefinitions", "clusters.postgresql.cnpg.io"),
             ("", "namespaces", "shop"),
         ] {
-            assert!(needs.has((group, plural), name), "{plural} {name}");
+            assert!(references.contains((group, plural), name), "{plural} {name}");
         }
-        assert_eq!(needs.count, 5, "{needs:?}");
+        assert_eq!(references.count, 5, "{references:?}");
     }
 
     #[test]
     fn needed_bindings_make_their_roles_needed() {
-        let mut needs = References::default();
+        let mut references = References::default();
         let selection =
             Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
         let bindings = kind("rbac.authorization.k8s.io", "clusterrolebindings");
@@ -258,11 +265,11 @@ mod tests {
                 r#"{{"metadata":{{"name":"b"}},"roleRef":{{"kind":"ClusterRole","name":"view"}},"subjects":[{{"kind":"ServiceAccount","namespace":"{namespace}","name":"web"}}]}}"#
             )
         };
-        assert!(!needs.wants(&selection, &bindings, &named("b"), binding("other").as_bytes()));
-        assert!(needs.wants(&selection, &bindings, &named("b"), binding("shop").as_bytes()));
-        needs.look(&bindings, &named("b"), binding("shop").as_bytes());
+        assert!(!references.is_needed(&selection, &bindings, &named("b"), binding("other").as_bytes()));
+        assert!(references.is_needed(&selection, &bindings, &named("b"), binding("shop").as_bytes()));
+        references.record(&bindings, &named("b"), binding("shop").as_bytes());
         let roles = kind("rbac.authorization.k8s.io", "clusterroles");
-        assert!(needs.wants(&selection, &roles, &named("view"), b"{}"));
-        assert!(!needs.wants(&selection, &roles, &named("edit"), b"{}"));
+        assert!(references.is_needed(&selection, &roles, &named("view"), b"{}"));
+        assert!(!references.is_needed(&selection, &roles, &named("edit"), b"{}"));
     }
 }

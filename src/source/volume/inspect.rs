@@ -7,24 +7,19 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result as Io};
 
-use super::Volume;
-use super::walk::{GapKind, LeftOut, Skip};
-use crate::format::tar;
-use crate::format::tar::{Entry, Kind, MAX_EXTENTS, Xattr};
-use crate::fs::Root;
-use crate::fs::stat::{FileType, Stat};
-use crate::fs::{beneath, holes};
-
-/// The longest list of names of extended attributes in Linux (`XATTR_LIST_MAX`), in bytes.
-const MAX_LIST: usize = 65_536;
+use super::VolumeReader;
+use super::gap::GapKind;
+use super::skip::{LeftOut, SkipReason};
+use crate::format::tar::{self, EntryKind, MAX_EXTENTS, TarEntry, Xattr};
+use crate::fs::{FileType, Root, Stat, beneath, holes, xattrs};
 
 /// One entry of a volume with its header, as [`tar::encode`] gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+pub struct VolumeMember {
     /// The path relative to the root; [`tar::ROOT`] is the root itself.
     pub path: Vec<u8>,
-    /// The type; a hard link names its carrier, a symbolic link its target.
-    pub kind: Kind,
+    /// The type; a link names its target.
+    pub kind: EntryKind,
     /// The exact PAX and ustar blocks.
     pub header: Vec<u8>,
     /// The map of a file with holes, padded to a block; otherwise empty.
@@ -35,7 +30,7 @@ pub struct Member {
     pub stat: Stat,
 }
 
-impl Member {
+impl VolumeMember {
     /// Returns the length in the stream: header, map, content and padding.
     #[must_use]
     pub fn encoded_len(&self) -> u64 {
@@ -49,32 +44,32 @@ impl Member {
     }
 
     /// Appends the bytes that a scan cache digests: the exact header, then ino, ctime seconds and ctime
-    /// nanoseconds in little endian. Equal bytes of a [`super::Volume::settled`] file mean equal content.
-    pub fn seen(&self, out: &mut Vec<u8>) {
+    /// nanoseconds in little endian. Equal bytes mean equal content if [`super::VolumeReader::is_settled`].
+    pub fn append_cache_key(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.header);
         out.extend_from_slice(&self.stat.ino.to_le_bytes());
         out.extend_from_slice(&self.stat.ctime.seconds.to_le_bytes());
         out.extend_from_slice(&self.stat.ctime.nanos.to_le_bytes());
     }
 
-    /// Turns the member into a link to the path that already carries its inode.
-    pub(super) fn into_link(self, carrier: Vec<u8>) -> Result<Self, GapKind> {
+    /// Turns the member into a hard link to an earlier path of the same inode.
+    pub(super) fn into_link(self, link_target: Vec<u8>) -> Result<Self, GapKind> {
         let Self { path, stat, .. } = self;
-        Self::encode(path, Kind::HardLink { carrier }, stat, Vec::new())
+        Self::encode(path, EntryKind::HardLink { link_target }, stat, Vec::new())
     }
 
-    fn encode(path: Vec<u8>, kind: Kind, stat: Stat, xattrs: Vec<Xattr>) -> Result<Self, GapKind> {
+    fn encode(path: Vec<u8>, kind: EntryKind, stat: Stat, xattrs: Vec<Xattr>) -> Result<Self, GapKind> {
         let Stat { mode, uid, gid, mtime, .. } = stat;
-        let entry = Entry { path, kind, mode, uid, gid, mtime, names: None, xattrs };
+        let entry = TarEntry { path, kind, mode, uid, gid, mtime, names: None, xattrs };
         let encoded = tar::encode(&entry).map_err(GapKind::Encode)?;
-        let Entry { path, kind, .. } = entry;
+        let TarEntry { path, kind, .. } = entry;
         Ok(Self { path, kind, header: encoded.header, map: encoded.map, content: encoded.content, stat })
     }
 }
 
 /// The place of an entry.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(super) enum EntryLocation {
     /// The open directory itself.
     Itself(Arc<OwnedFd>),
     /// A name in an open directory.
@@ -83,12 +78,12 @@ pub(super) enum Place {
 
 /// The memory limits of one inspection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct InspectLimits {
     xattrs: usize,
     extents: usize,
 }
 
-impl Limits {
+impl InspectLimits {
     /// Limits for members that wait in a queue.
     pub(super) const AHEAD: Self = Self { xattrs: 2048, extents: 64 };
     /// Limits for the one member that is processed now.
@@ -98,70 +93,83 @@ impl Limits {
 /// The result of an inspection.
 #[derive(Debug)]
 pub(super) enum Inspected {
-    Member(Box<Member>, Vec<LeftOut>),
-    Skipped(Skip),
+    Member(Box<VolumeMember>, Vec<LeftOut>),
+    Skipped(SkipReason),
     Gap(GapKind),
     /// The name no longer exists.
     Vanished,
     /// The member exceeds the limits: inspect it again when its turn comes.
-    Heavy,
+    ExceedsLimits,
 }
 
-impl Volume {
+impl VolumeReader {
     /// Inspects one place. `directory` is true if the planner took it for a directory. If the type
     /// changed since, the result is [`GapKind::Replaced`], because its content was not walked.
-    pub(super) fn inspect(&self, place: &Place, path: &[u8], directory: bool, limits: Limits) -> Inspected {
-        match self.look(place, path, directory, limits) {
+    pub(super) fn inspect(
+        &self,
+        place: &EntryLocation,
+        path: &[u8],
+        directory: bool,
+        limits: InspectLimits,
+    ) -> Inspected {
+        match self.try_inspect(place, path, directory, limits) {
             Ok(found) => found,
             Err(GapKind::Stat(Errno::NOENT)) => Inspected::Vanished,
             Err(gap) => Inspected::Gap(gap),
         }
     }
 
-    fn look(
+    fn try_inspect(
         &self,
-        place: &Place,
+        place: &EntryLocation,
         path: &[u8],
         directory: bool,
-        limits: Limits,
+        limits: InspectLimits,
     ) -> Result<Inspected, GapKind> {
         let stat = match place {
-            Place::Itself(fd) => beneath::stat_fd(fd),
-            Place::Named(fd, name) => beneath::stat_at(fd, name),
+            EntryLocation::Itself(fd) => beneath::stat_fd(fd),
+            EntryLocation::Named(fd, name) => beneath::stat_at(fd, name),
         }
         .map_err(GapKind::Stat)?;
         if directory != (stat.file_type == FileType::Directory) {
             return Err(GapKind::Replaced);
         }
-        if stat.mount_root && !directory {
-            return Ok(Inspected::Skipped(Skip::MountPoint));
+        if stat.is_mount_root && !directory {
+            return Ok(Inspected::Skipped(SkipReason::MountPoint));
         }
         let kind = match stat.file_type {
-            FileType::Socket => return Ok(Inspected::Skipped(Skip::Socket)),
-            FileType::Unknown => return Ok(Inspected::Skipped(Skip::UnknownType)),
-            FileType::Directory => Kind::Directory,
-            FileType::Fifo => Kind::Fifo,
-            FileType::CharDevice => Kind::CharDevice(stat.rdev),
-            FileType::BlockDevice => Kind::BlockDevice(stat.rdev),
-            FileType::Symlink => Kind::Symlink { target: target(place)? },
+            FileType::Socket => return Ok(Inspected::Skipped(SkipReason::Socket)),
+            FileType::Unknown => return Ok(Inspected::Skipped(SkipReason::UnknownType)),
+            FileType::Directory => EntryKind::Directory,
+            FileType::Fifo => EntryKind::Fifo,
+            FileType::CharDevice => EntryKind::CharDevice(stat.rdev),
+            FileType::BlockDevice => EntryKind::BlockDevice(stat.rdev),
+            FileType::Symlink => EntryKind::Symlink { target: read_link(place)? },
             FileType::File => match self.file_kind(place, &stat, limits)? {
                 Some(kind) => kind,
-                None => return Ok(Inspected::Heavy),
+                None => return Ok(Inspected::ExceedsLimits),
             },
         };
         let mut left_out = Vec::new();
-        let Some(xattrs) = self.xattrs(place, limits, &mut left_out) else { return Ok(Inspected::Heavy) };
-        if stat.locked {
+        let Some(xattrs) = self.read_xattrs(place, limits, &mut left_out) else {
+            return Ok(Inspected::ExceedsLimits);
+        };
+        if stat.is_locked {
             left_out.push(LeftOut::LockedFlag);
         }
-        let member = Member::encode(path.to_vec(), kind, stat, xattrs)?;
+        let member = VolumeMember::encode(path.to_vec(), kind, stat, xattrs)?;
         Ok(Inspected::Member(Box::new(member), left_out))
     }
 
     /// Returns a plain file or one with holes; `None` if the map exceeds the limit.
-    fn file_kind(&self, place: &Place, stat: &Stat, limits: Limits) -> Result<Option<Kind>, GapKind> {
-        let plain = Kind::File { size: stat.size };
-        let Place::Named(directory, name) = place else { return Ok(Some(plain)) };
+    fn file_kind(
+        &self,
+        place: &EntryLocation,
+        stat: &Stat,
+        limits: InspectLimits,
+    ) -> Result<Option<EntryKind>, GapKind> {
+        let plain = EntryKind::File { size: stat.size };
+        let EntryLocation::Named(directory, name) = place else { return Ok(Some(plain)) };
         if !stat.may_have_holes() {
             return Ok(Some(plain));
         }
@@ -171,22 +179,27 @@ impl Volume {
             return Ok(Some(plain));
         };
         let extents = if limits.extents < MAX_EXTENTS {
-            holes::few_extents(&fd, stat.size, limits.extents).map_err(GapKind::Holes)?
+            holes::find_few_extents(&fd, stat.size, limits.extents).map_err(GapKind::Holes)?
         } else {
-            Some(holes::extents(&fd, stat.size, limits.extents).map_err(GapKind::Holes)?)
+            Some(holes::find_extents(&fd, stat.size, limits.extents).map_err(GapKind::Holes)?)
         };
         let Some(extents) = extents else { return Ok(None) };
         let data: u64 = extents.iter().map(|extent| extent.len).sum();
-        Ok(Some(if data == stat.size { plain } else { Kind::Sparse { size: stat.size, extents } }))
+        Ok(Some(if data == stat.size { plain } else { EntryKind::Sparse { size: stat.size, extents } }))
     }
 
     /// Returns the extended attributes that are kept, sorted; `None` if they exceed the limit.
-    fn xattrs(&self, place: &Place, limits: Limits, left_out: &mut Vec<LeftOut>) -> Option<Vec<Xattr>> {
+    fn read_xattrs(
+        &self,
+        place: &EntryLocation,
+        limits: InspectLimits,
+        left_out: &mut Vec<LeftOut>,
+    ) -> Option<Vec<Xattr>> {
         let at = match place {
-            Place::Itself(fd) => beneath::proc_path(fd, b"."),
-            Place::Named(fd, name) => beneath::proc_path(fd, name),
+            EntryLocation::Itself(fd) => beneath::proc_path(fd, b"."),
+            EntryLocation::Named(fd, name) => beneath::proc_path(fd, name),
         };
-        let list = match list(&at) {
+        let list = match xattrs::list(&at) {
             Ok(list) => list,
             Err(Errno::OPNOTSUPP | Errno::NOENT) => return Some(Vec::new()),
             Err(_) => {
@@ -194,31 +207,31 @@ impl Volume {
                 return Some(Vec::new());
             }
         };
-        let mut taken = Vec::new();
+        let mut kept = Vec::new();
         let mut total = 0;
         for name in list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-            if let Some(why) = self.leaves_out(name) {
+            if let Some(why) = self.left_out_xattr(name) {
                 left_out.push(why);
                 continue;
             }
-            match value(&at, name) {
+            match xattrs::value(&at, name) {
                 Ok(value) => {
                     total += name.len() + value.len();
-                    taken.push(Xattr { name: name.to_vec(), value });
+                    kept.push(Xattr { name: name.to_vec(), value });
                 }
                 Err(Errno::NODATA | Errno::NOENT) => {}
                 Err(_) => left_out.push(LeftOut::UnreadableXattr),
             }
-            if total > limits.xattrs && limits.xattrs < Limits::FULL.xattrs {
+            if total > limits.xattrs && limits.xattrs < InspectLimits::FULL.xattrs {
                 left_out.clear();
                 return None;
             }
         }
-        taken.sort();
-        Some(taken)
+        kept.sort();
+        Some(kept)
     }
 
-    fn leaves_out(&self, name: &[u8]) -> Option<LeftOut> {
+    fn left_out_xattr(&self, name: &[u8]) -> Option<LeftOut> {
         let options = &self.inner.options;
         match name {
             b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => None,
@@ -234,47 +247,17 @@ impl Volume {
 
 /// Checks that extended attributes can be read through /proc.
 pub(super) fn probe_proc(root: &Root) -> Io<()> {
-    match list(&beneath::proc_path(root, b".")) {
+    match xattrs::list(&beneath::proc_path(root, b".")) {
         Ok(_) | Err(Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-fn target(place: &Place) -> Result<Vec<u8>, GapKind> {
-    let Place::Named(directory, name) = place else { return Err(GapKind::Replaced) };
+fn read_link(place: &EntryLocation) -> Result<Vec<u8>, GapKind> {
+    let EntryLocation::Named(directory, name) = place else { return Err(GapKind::Replaced) };
     let target = rustix::fs::readlinkat(directory, name.as_slice(), Vec::with_capacity(256));
     target.map(std::ffi::CString::into_bytes).map_err(|error| match error {
         Errno::INVAL => GapKind::Replaced,
         other => GapKind::Stat(other),
     })
-}
-
-/// Returns the names of extended attributes, each with a NUL after it.
-fn list(at: &[u8]) -> Io<Vec<u8>> {
-    let mut small = [0u8; 512];
-    match rustix::fs::llistxattr(at, &mut small[..]) {
-        Ok(len) => Ok(small[..len].to_vec()),
-        Err(Errno::RANGE) => {
-            let mut large = vec![0u8; MAX_LIST];
-            let len = rustix::fs::llistxattr(at, &mut large[..])?;
-            large.truncate(len);
-            Ok(large)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn value(at: &[u8], name: &[u8]) -> Io<Vec<u8>> {
-    let mut small = [0u8; 512];
-    match rustix::fs::lgetxattr(at, name, &mut small[..]) {
-        Ok(len) => Ok(small[..len].to_vec()),
-        Err(Errno::RANGE) => {
-            let mut large = vec![0u8; tar::MAX_XATTR_VALUE];
-            let len = rustix::fs::lgetxattr(at, name, &mut large[..])?;
-            large.truncate(len);
-            large.shrink_to_fit();
-            Ok(large)
-        }
-        Err(error) => Err(error),
-    }
 }

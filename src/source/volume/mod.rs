@@ -1,29 +1,31 @@
 //! A folder as a stream of tar members: walked in one fixed order, read beneath its root, without
 //! ever following a link out of it.
 //!
-//! [`Volume::open`] takes a folder; [`Volume::walk`] gives its [`Member`]s in the order of
-//! [`tar::order`], each with its exact header. [`Volume::append`] reads a small member whole into a
-//! caller's buffer, [`Volume::read`] a large one block by block. The caller decides which members
-//! to read: a scan cache compares [`Member::seen`].
+//! [`VolumeReader::open`] takes a folder; [`VolumeReader::walk`] gives its [`VolumeMember`]s in the order of
+//! [`crate::format::tar::order`], each with its exact header. [`VolumeReader::append`] reads a small member whole into a
+//! caller's buffer, [`VolumeReader::read`] a large one block by block. The caller decides which members
+//! to read: a scan cache compares [`VolumeMember::append_cache_key`].
 
-pub mod inspect;
-pub mod planner;
-pub mod read;
-pub mod settled;
-pub mod tally;
-pub mod walk;
+mod gap;
+mod inspect;
+mod planner;
+mod read;
+mod skip;
+pub mod timestamp_trust;
+mod walk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::fs::beneath::Root;
-use crate::fs::stat::Stat;
-pub use inspect::Member;
-pub use read::{ATTEMPTS, Appended, Content, Reading};
-pub use tally::Tally;
-pub use walk::{Gap, GapKind, LeftOut, Skip, Skipped, Walk, Walked};
+use crate::fs::{Root, Stat};
+pub use gap::{EntryGap, GapKind};
+pub use inspect::VolumeMember;
+pub use read::{ATTEMPTS, AppendResult, MemberReader, ReadConsistency};
+pub use skip::{LeftOut, SkipReason, SkippedEntry};
+use timestamp_trust::TimestampTrust;
+pub use walk::{VolumeWalk, WalkEvent};
 
 /// The options for reading a volume.
 #[derive(Debug, Clone)]
@@ -59,7 +61,7 @@ impl Default for VolumeOptions {
 /// The reason why a volume cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum OpenVolumeError {
     /// The folder itself cannot be opened.
     #[error("cannot open the folder")]
     Folder {
@@ -70,13 +72,13 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The kernel or a seccomp filter refuses `openat2`, which keeps reads beneath the root.
-    #[error("openat2 is refused here; it needs Linux 5.6 and a seccomp profile that knows it")]
+    #[error("the kernel or a seccomp profile refuses openat2, which kbak needs (Linux 5.6 or newer)")]
     Openat2(#[source] std::io::Error),
     /// /proc is unusable; extended attributes of links and devices are read through it.
-    #[error("/proc/self/fd cannot be used; extended attributes are read through it")]
+    #[error("/proc/self/fd cannot be used, and extended attributes are read through it: mount /proc")]
     Proc(#[source] std::io::Error),
     /// An exclude pattern is invalid.
-    #[error("exclude {pattern:?}: {reason}")]
+    #[error("invalid exclude pattern {pattern:?}: {reason}")]
     Pattern {
         /// The pattern.
         pattern: String,
@@ -87,53 +89,51 @@ pub enum OpenError {
 
 /// An open folder. Cheap to clone; all calls may come from any thread.
 #[derive(Debug, Clone)]
-pub struct Volume {
-    inner: Arc<Inner>,
+pub struct VolumeReader {
+    inner: Arc<OpenVolume>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct OpenVolume {
     root: Root,
     stat: Stat,
     /// True if the folder is the root of a file system, which owns its `lost+found`.
-    tops: bool,
+    is_fs_root: bool,
     exclude: Gitignore,
     options: VolumeOptions,
-    trust: settled::Trust,
+    timestamp_trust: TimestampTrust,
     euid: u32,
 }
 
-impl Volume {
+impl VolumeReader {
     /// Opens the folder at `path`; `path` itself may be a link.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub fn open(path: &Path, options: VolumeOptions) -> Result<Self, OpenError> {
-        let folder = |source: std::io::Error| OpenError::Folder { path: path.to_owned(), source };
+    /// [`OpenVolumeError`].
+    pub fn open(path: &Path, options: VolumeOptions) -> Result<Self, OpenVolumeError> {
+        let folder = |source: std::io::Error| OpenVolumeError::Folder { path: path.to_owned(), source };
         let root = Root::open(path).map_err(|e| folder(e.into()))?;
-        root.probe().map_err(|e| OpenError::Openat2(e.into()))?;
+        root.probe().map_err(|e| OpenVolumeError::Openat2(e.into()))?;
         let stat = root.stat().map_err(|e| folder(e.into()))?;
-        inspect::probe_proc(&root).map_err(|e| OpenError::Proc(e.into()))?;
-        let trust = settled::Trust::of(root.magic().map_err(|e| folder(e.into()))?);
-        let tops = stat.ino == EXT_ROOT || is_mounted(path);
-        let exclude = patterns(&options.exclude)?;
+        inspect::probe_proc(&root).map_err(|e| OpenVolumeError::Proc(e.into()))?;
+        let timestamp_trust = TimestampTrust::for_fs_type(root.fs_type().map_err(|e| folder(e.into()))?);
+        let is_fs_root = stat.ino == EXT_ROOT || is_mounted(path);
+        let exclude = parse_exclude_patterns(&options.exclude)?;
         let euid = rustix::process::geteuid().as_raw();
-        Ok(Self { inner: Arc::new(Inner { root, stat, tops, exclude, options, trust, euid }) })
-    }
-
-    /// Returns the attributes of the root.
-    #[must_use]
-    pub fn root_stat(&self) -> &Stat {
-        &self.inner.stat
+        Ok(Self {
+            inner: Arc::new(OpenVolume { root, stat, is_fs_root, exclude, options, timestamp_trust, euid }),
+        })
     }
 
     /// Returns all settings that decide which members a walk of the same files gives, and how they
     /// are encoded. They are part of what a scan cache is bound to.
     #[must_use]
-    pub fn parameters(&self) -> Vec<u8> {
+    pub fn cache_key_bytes(&self) -> Vec<u8> {
         let options = &self.inner.options;
         let mut out = b"kbak tar 1".to_vec();
-        for flag in [options.lost_and_found || !self.inner.tops, options.trusted_xattrs, options.selinux] {
+        for flag in
+            [options.lost_and_found || !self.inner.is_fs_root, options.trusted_xattrs, options.selinux]
+        {
             out.push(u8::from(flag));
         }
         for pattern in &options.exclude {
@@ -145,23 +145,17 @@ impl Volume {
 
     /// Returns the members, in order.
     #[must_use]
-    pub fn walk(&self) -> Walk {
-        Walk::start(self.clone())
+    pub fn walk(&self) -> VolumeWalk {
+        VolumeWalk::start(self.clone())
     }
 
     /// Returns true if the times of a file with `stat` are certain to show any later change, for a
     /// read that began at `read_started` on the clock that stamps the files.
     ///
-    /// See [`settled::Trust`] for the margin of each kind of file system.
+    /// See [`TimestampTrust`] for the time that each kind of file system needs.
     #[must_use]
-    pub fn settled(&self, stat: &Stat, read_started: jiff::Timestamp) -> bool {
-        self.inner.trust.settled(stat, read_started)
-    }
-
-    /// Returns the trust in the times of this file system.
-    #[must_use]
-    pub fn trust(&self) -> settled::Trust {
-        self.inner.trust
+    pub fn is_settled(&self, stat: &Stat, read_started: jiff::Timestamp) -> bool {
+        self.inner.timestamp_trust.are_settled(stat, read_started)
     }
 }
 
@@ -177,8 +171,8 @@ fn is_mounted(path: &Path) -> bool {
     own.dev() != above.dev() || own.ino() == above.ino()
 }
 
-pub(crate) fn patterns(lines: &[String]) -> Result<Gitignore, OpenError> {
-    let wrong = |pattern: &str, error: ignore::Error| OpenError::Pattern {
+pub(crate) fn parse_exclude_patterns(lines: &[String]) -> Result<Gitignore, OpenVolumeError> {
+    let wrong = |pattern: &str, error: ignore::Error| OpenVolumeError::Pattern {
         pattern: pattern.to_owned(),
         reason: error.to_string(),
     };

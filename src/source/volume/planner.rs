@@ -5,24 +5,23 @@
 //! no files: workers do that in batches, in parallel.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use std::os::unix::ffi::OsStrExt;
-
 use rustix::io::Errno;
 
-use super::Volume;
-use super::inspect::Place;
-use super::walk::{GapKind, LeftOut, Skip};
-use crate::format::tar::Device;
-use crate::format::tar::{MAX_PATH, ROOT};
-use crate::fs::beneath;
-use crate::fs::beneath::Mounts;
-use crate::fs::listing::{Listed, Listing, MAX_NAMES};
-use crate::fs::stat::FileType;
+use super::VolumeReader;
+use super::gap::GapKind;
+use super::inspect::EntryLocation;
+use super::skip::{LeftOut, SkipReason};
+use crate::format::tar::{DeviceNumber, MAX_PATH, ROOT};
+use crate::fs::FileType;
+use crate::fs::beneath::{self, Mounts};
+use crate::fs::listing::{Listing, MAX_NAMES};
 
 /// The most entries in a batch.
 const BATCH: usize = 64;
@@ -39,84 +38,86 @@ const HELD_OPEN: usize = 64;
 
 /// One step of the walk, in order.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct WalkStep {
     pub(super) path: Vec<u8>,
-    pub(super) what: What,
+    pub(super) kind: StepKind,
 }
 
+/// The action of a step.
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum StepKind {
     /// An entry to inspect.
     Inspect {
-        place: Place,
+        place: EntryLocation,
         directory: bool,
     },
-    Skipped(Skip),
+    Skipped(SkipReason),
     Gap(GapKind),
     LeftOut(LeftOut),
 }
 
 /// A request to open and list a directory before its turn.
-pub(super) struct Request {
+pub(super) struct ListRequest {
     path: Vec<u8>,
-    reply: SyncSender<Result<Opened, Closed>>,
+    reply: SyncSender<Result<OpenDirectory, OpenDirectoryError>>,
 }
 
-impl Request {
+impl ListRequest {
     /// Opens and lists the directory.
-    pub(super) fn serve(self, volume: &Volume) {
+    pub(super) fn serve(self, volume: &VolumeReader) {
         // The receiver is gone if the walk was abandoned.
         let _ = self.reply.send(open(volume, &self.path, AHEAD_NAMES));
     }
 }
 
 /// An open directory and its names.
-pub(super) struct Opened {
+pub(super) struct OpenDirectory {
     fd: Arc<OwnedFd>,
-    identity: (Device, u64),
+    identity: (DeviceNumber, u64),
     listing: Listing,
 }
 
 /// The reason why a directory's content is not walked.
-pub(super) enum Closed {
-    Skip(Skip),
+pub(super) enum OpenDirectoryError {
+    Skip(SkipReason),
     Gap(GapKind),
     Vanished,
-    TooMany,
+    TooManyNames,
 }
 
-struct Frame {
+/// A directory on the current path.
+struct DirectoryFrame {
     directory: Option<Arc<OwnedFd>>,
-    identity: (Device, u64),
+    identity: (DeviceNumber, u64),
     listing: Listing,
     next: usize,
     /// The index from which to look for directories to read ahead.
     scan: usize,
-    ahead: VecDeque<(usize, Receiver<Result<Opened, Closed>>)>,
+    ahead: VecDeque<(usize, Receiver<Result<OpenDirectory, OpenDirectoryError>>)>,
     /// The length of this directory's path in the planner's path.
     path_len: usize,
 }
 
 /// The depth-first descent through a volume.
 pub(super) struct Planner {
-    volume: Volume,
-    frames: Vec<Frame>,
+    volume: VolumeReader,
+    frames: Vec<DirectoryFrame>,
     /// The path of the directory at the top of the stack, or of an entry in it.
     path: Vec<u8>,
     started: bool,
     ahead: usize,
-    requests: Option<Box<dyn Fn(Request) + Send>>,
+    requests: Option<Box<dyn Fn(ListRequest) + Send>>,
 }
 
 impl Planner {
     /// Creates a planner at the root. `requests` takes directories to be read ahead; without it,
     /// each is read when its turn comes.
-    pub(super) fn new(volume: Volume, requests: Option<Box<dyn Fn(Request) + Send>>) -> Self {
+    pub(super) fn new(volume: VolumeReader, requests: Option<Box<dyn Fn(ListRequest) + Send>>) -> Self {
         Self { volume, frames: Vec::new(), path: Vec::new(), started: false, ahead: 0, requests }
     }
 
     /// Returns the next steps; none when the walk is over.
-    pub(super) fn next_batch(&mut self) -> Vec<Step> {
+    pub(super) fn next_batch(&mut self) -> Vec<WalkStep> {
         let mut batch = Vec::with_capacity(BATCH);
         let mut directories = 0;
         if !self.started {
@@ -144,14 +145,14 @@ impl Planner {
     }
 
     /// Plans one name in the directory at the top of the stack; descends if it is a directory.
-    fn visit(&mut self, index: usize, name: &[u8], file_type: FileType, batch: &mut Vec<Step>) {
+    fn visit(&mut self, index: usize, name: &[u8], file_type: FileType, batch: &mut Vec<WalkStep>) {
         let path = self.path.clone();
-        let note = |what| Step { path: path.clone(), what };
+        let step = |kind| WalkStep { path: path.clone(), kind };
         if path.len() > MAX_PATH {
-            return batch.push(note(What::Gap(GapKind::PathTooLong)));
+            return batch.push(step(StepKind::Gap(GapKind::PathTooLong)));
         }
         let Some(parent) = self.parent() else {
-            return batch.push(note(What::Gap(GapKind::Replaced)));
+            return batch.push(step(StepKind::Gap(GapKind::Replaced)));
         };
         let is_directory = match file_type {
             FileType::Unknown => {
@@ -160,11 +161,11 @@ impl Planner {
             known => known == FileType::Directory,
         };
         if let Some(why) = self.excluded(&path, is_directory) {
-            return batch.push(note(why));
+            return batch.push(step(why));
         }
-        let place = Place::Named(parent, name.to_vec());
+        let place = EntryLocation::Named(parent, name.to_vec());
         if !is_directory {
-            return batch.push(note(What::Inspect { place, directory: false }));
+            return batch.push(step(StepKind::Inspect { place, directory: false }));
         }
         let opened = self.take_ahead(index).unwrap_or_else(|| open(&self.volume, &path, MAX_NAMES));
         self.read_ahead();
@@ -176,19 +177,22 @@ impl Planner {
     /// member of a directory that cannot be entered is made from its name.
     fn enter(
         &mut self,
-        opened: Result<Opened, Closed>,
+        opened: Result<OpenDirectory, OpenDirectoryError>,
         path: &[u8],
-        named: Option<Place>,
-        batch: &mut Vec<Step>,
+        named: Option<EntryLocation>,
+        batch: &mut Vec<WalkStep>,
     ) {
-        let step = |what| Step { path: path.to_vec(), what };
+        let step = |kind| WalkStep { path: path.to_vec(), kind };
         let why = match opened {
-            Ok(Opened { fd, identity, listing }) => {
-                batch.push(step(What::Inspect { place: Place::Itself(fd.clone()), directory: true }));
+            Ok(OpenDirectory { fd, identity, listing }) => {
+                batch.push(step(StepKind::Inspect {
+                    place: EntryLocation::Itself(fd.clone()),
+                    directory: true,
+                }));
                 if let Some(above) = self.frames.len().checked_sub(HELD_OPEN) {
                     self.frames[above].directory = None;
                 }
-                self.frames.push(Frame {
+                self.frames.push(DirectoryFrame {
                     directory: Some(fd),
                     identity,
                     listing,
@@ -199,13 +203,15 @@ impl Planner {
                 });
                 return;
             }
-            Err(Closed::Vanished) => return batch.push(step(What::LeftOut(LeftOut::Vanished))),
-            Err(Closed::Skip(skip)) => What::Skipped(skip),
-            Err(Closed::Gap(gap)) => What::Gap(gap),
-            Err(Closed::TooMany) => What::Gap(GapKind::TooManyNames),
+            Err(OpenDirectoryError::Vanished) => {
+                return batch.push(step(StepKind::LeftOut(LeftOut::Vanished)));
+            }
+            Err(OpenDirectoryError::Skip(skip)) => StepKind::Skipped(skip),
+            Err(OpenDirectoryError::Gap(gap)) => StepKind::Gap(gap),
+            Err(OpenDirectoryError::TooManyNames) => StepKind::Gap(GapKind::TooManyNames),
         };
         if let Some(place) = named {
-            batch.push(step(What::Inspect { place, directory: true }));
+            batch.push(step(StepKind::Inspect { place, directory: true }));
         }
         batch.push(step(why));
     }
@@ -226,25 +232,28 @@ impl Planner {
         frame.directory.clone()
     }
 
-    fn excluded(&self, path: &[u8], is_directory: bool) -> Option<What> {
+    fn excluded(&self, path: &[u8], is_directory: bool) -> Option<StepKind> {
         let inner = &self.volume.inner;
-        if path == b"lost+found" && is_directory && inner.tops && !inner.options.lost_and_found {
-            return Some(What::Skipped(Skip::LostAndFound));
+        if path == b"lost+found" && is_directory && inner.is_fs_root && !inner.options.lost_and_found {
+            return Some(StepKind::Skipped(SkipReason::LostAndFound));
         }
-        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        let path = Path::new(OsStr::from_bytes(path));
         let ignored = !inner.exclude.is_empty() && inner.exclude.matched(path, is_directory).is_ignore();
-        ignored.then_some(What::LeftOut(LeftOut::Excluded))
+        ignored.then_some(StepKind::LeftOut(LeftOut::Excluded))
     }
 
     /// Takes the answer to the request for this directory, if there was one.
-    fn take_ahead(&mut self, index: usize) -> Option<Result<Opened, Closed>> {
+    fn take_ahead(&mut self, index: usize) -> Option<Result<OpenDirectory, OpenDirectoryError>> {
         let frame = self.frames.last_mut()?;
         while frame.ahead.front().is_some_and(|(at, _)| *at <= index) {
             let (at, reply) = frame.ahead.pop_front()?;
             self.ahead -= 1;
             if at == index {
                 // Too many names to hold ahead, or no worker left: the caller reads it now.
-                return reply.recv().ok().filter(|opened| !matches!(opened, Err(Closed::TooMany)));
+                return reply
+                    .recv()
+                    .ok()
+                    .filter(|opened| !matches!(opened, Err(OpenDirectoryError::TooManyNames)));
             }
         }
         None
@@ -271,7 +280,7 @@ impl Planner {
                 continue;
             }
             let (reply, answer) = sync_channel(1);
-            requests(Request { path, reply });
+            requests(ListRequest { path, reply });
             self.frames[depth].ahead.push_back((index, answer));
             self.ahead += 1;
         }
@@ -288,23 +297,23 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Opens and lists a directory, unless its names take more than `most` bytes.
-fn open(volume: &Volume, path: &[u8], most: usize) -> Result<Opened, Closed> {
+/// Opens and lists a directory, unless its names take more than `max_bytes`.
+fn open(volume: &VolumeReader, path: &[u8], max_bytes: usize) -> Result<OpenDirectory, OpenDirectoryError> {
     let inner = &volume.inner;
     let fd = match inner.root.open_directory(path, true, Mounts::Stop) {
         Ok(fd) => fd,
-        Err(Errno::XDEV) => return Err(Closed::Skip(Skip::MountPoint)),
+        Err(Errno::XDEV) => return Err(OpenDirectoryError::Skip(SkipReason::MountPoint)),
         // Removed, or replaced by something else, since its parent was listed.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(Closed::Vanished),
-        Err(error) => return Err(Closed::Gap(GapKind::OpenDirectory(error))),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(OpenDirectoryError::Vanished),
+        Err(error) => return Err(OpenDirectoryError::Gap(GapKind::OpenDirectory(error))),
     };
-    let stat = beneath::stat_fd(&fd).map_err(|error| Closed::Gap(GapKind::Stat(error)))?;
+    let stat = beneath::stat_fd(&fd).map_err(|error| OpenDirectoryError::Gap(GapKind::Stat(error)))?;
     if stat.dev != inner.stat.dev {
-        return Err(Closed::Skip(Skip::OtherFileSystem));
+        return Err(OpenDirectoryError::Skip(SkipReason::OtherFileSystem));
     }
-    match Listing::read(&fd, most) {
-        Ok(Listed::All(listing)) => Ok(Opened { fd: Arc::new(fd), identity: (stat.dev, stat.ino), listing }),
-        Ok(Listed::TooMany) => Err(Closed::TooMany),
-        Err(error) => Err(Closed::Gap(GapKind::ReadDirectory(error))),
+    match Listing::read(&fd, max_bytes) {
+        Ok(Some(listing)) => Ok(OpenDirectory { fd: Arc::new(fd), identity: (stat.dev, stat.ino), listing }),
+        Ok(None) => Err(OpenDirectoryError::TooManyNames),
+        Err(error) => Err(OpenDirectoryError::Gap(GapKind::ReadDirectory(error))),
     }
 }

@@ -15,23 +15,21 @@ use std::sync::Arc;
 use rustix::fs::{Advice, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Volume;
-use super::inspect::{Inspected, Limits, Member, Place};
-use super::walk::GapKind;
-use crate::format::tar;
-use crate::format::tar::{Extent, Kind};
-use crate::fs::beneath;
-use crate::fs::beneath::Mounts;
-use crate::fs::stat::{FileType, Stat};
+use super::VolumeReader;
+use super::gap::GapKind;
+use super::inspect::{EntryLocation, InspectLimits, Inspected, VolumeMember};
+use crate::format::tar::{self, EntryKind, Extent};
+use crate::fs::beneath::{self, Mounts};
+use crate::fs::{FileType, Stat};
 
 /// The number of reads of a changing file before the change is accepted and reported.
 pub const ATTEMPTS: usize = 3;
 
 /// The consistency of content that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
+pub enum ReadConsistency {
     /// The file was the same before and after, so the member shows one moment.
-    Settled,
+    Stable,
     /// The file changed while it was read. The bytes have the declared length and may mix several
     /// moments. Report the gap [`GapKind::Changed`].
     Changed,
@@ -39,18 +37,18 @@ pub enum Content {
 
 /// The result of reading a whole member.
 #[derive(Debug)]
-pub enum Appended {
+pub enum AppendResult {
     /// The member is in the buffer. It differs from the given member if the file changed since the
     /// walk.
-    Stored(Member, Content),
-    /// The member grew too large since the walk: use [`Volume::read`]. Nothing was appended.
-    TooLarge(Member),
+    Stored(VolumeMember, ReadConsistency),
+    /// The member grew too large since the walk: use [`VolumeReader::read`]. Nothing was appended.
+    TooLarge(VolumeMember),
 }
 
 /// A member whose content is read in blocks.
 #[derive(Debug)]
-pub struct Reading {
-    member: Member,
+pub struct MemberReader {
+    member: VolumeMember,
     /// The open file; none for members without content.
     fd: Option<OwnedFd>,
     extents: Vec<Extent>,
@@ -59,21 +57,21 @@ pub struct Reading {
     short: bool,
 }
 
-impl Volume {
-    /// Appends header, map, content and padding of `member` to `out`, if they are at most `most`
-    /// bytes ([`Member::encoded_len`]).
+impl VolumeReader {
+    /// Appends header, map, content and padding of `member` to `out`, if they are at most `max`
+    /// bytes ([`VolumeMember::encoded_len`]).
     ///
     /// # Errors
     /// The reason why the member cannot be read; `out` is then unchanged. [`GapKind::Open`] with
     /// `ENOENT` means that the file was deleted, which is no loss unless a link to it is stored.
-    /// [`GapKind::CarrierGone`] means that a file with possible links was replaced, which is a loss.
-    pub fn append(&self, member: Member, most: u64, out: &mut Vec<u8>) -> Result<Appended, GapKind> {
+    /// [`GapKind::LinkTargetGone`] means that a file with possible links was replaced, which is a loss.
+    pub fn append(&self, member: VolumeMember, max: u64, out: &mut Vec<u8>) -> Result<AppendResult, GapKind> {
         let start = out.len();
         let mut last = member;
         for attempt in 1..=ATTEMPTS {
             let mut reading = self.read(last)?;
-            if reading.member.encoded_len() > most {
-                return Ok(Appended::TooLarge(reading.member));
+            if reading.member.encoded_len() > max {
+                return Ok(AppendResult::TooLarge(reading.member));
             }
             let content = read_whole(&mut reading, out);
             let (member, content) = match content.and_then(|()| reading.finish()) {
@@ -83,8 +81,8 @@ impl Volume {
                     return Err(gap);
                 }
             };
-            if content == Content::Settled || attempt == ATTEMPTS {
-                return Ok(Appended::Stored(member, content));
+            if content == ReadConsistency::Stable || attempt == ATTEMPTS {
+                return Ok(AppendResult::Stored(member, content));
             }
             out.truncate(start);
             last = member;
@@ -93,38 +91,38 @@ impl Volume {
     }
 
     /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the
-    /// member is encoded anew: use [`Reading::member`] from here on.
+    /// member is encoded anew: use [`MemberReader::member`] from here on.
     ///
     /// # Errors
     /// As for [`Self::append`].
-    pub fn read(&self, member: Member) -> Result<Reading, GapKind> {
-        if !matches!(member.kind, Kind::File { .. } | Kind::Sparse { .. }) {
-            return Ok(Reading::new(member, None));
+    pub fn read(&self, member: VolumeMember) -> Result<MemberReader, GapKind> {
+        if !matches!(member.kind, EntryKind::File { .. } | EntryKind::Sparse { .. }) {
+            return Ok(MemberReader::new(member, None));
         }
-        let carries = member.stat.has_links();
+        let has_links = member.stat.has_links();
         self.read_file(member).map_err(|gap| match gap {
-            GapKind::Replaced if carries => GapKind::CarrierGone,
+            GapKind::Replaced if has_links => GapKind::LinkTargetGone,
             gap => gap,
         })
     }
 
-    fn read_file(&self, member: Member) -> Result<Reading, GapKind> {
+    fn read_file(&self, member: VolumeMember) -> Result<MemberReader, GapKind> {
         let fd = self.open_file(&member.path, member.stat.uid)?;
         let now = beneath::stat_fd(&fd).map_err(GapKind::Stat)?;
         if now.file_type != FileType::File {
             return Err(GapKind::Replaced);
         }
-        let member = if now.same(&member.stat) { member } else { self.renew(member, &now)? };
+        let member = if now.is_unchanged(&member.stat) { member } else { self.reencode(member, &now)? };
         if member.content > 1 << 20 {
             // This is only advice; a file system that does not support it reads anyway.
             let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
         }
-        Ok(Reading::new(member, Some(fd)))
+        Ok(MemberReader::new(member, Some(fd)))
     }
 
     /// Encodes a member anew after the file was opened with the attributes `now`.
-    fn renew(&self, member: Member, now: &Stat) -> Result<Member, GapKind> {
-        let mut again = self.look_again(&member.path)?;
+    fn reencode(&self, member: VolumeMember, now: &Stat) -> Result<VolumeMember, GapKind> {
+        let mut again = self.inspect_again(&member.path)?;
         let inode = member.stat.inode();
         if member.stat.has_links() && (now.inode() != inode || again.stat.inode() != inode) {
             return Err(GapKind::Replaced);
@@ -136,20 +134,20 @@ impl Volume {
 
     /// Returns the member at `path` as it is now, on its own: never a link to another member.
     ///
-    /// Used for a hard link whose carrier could not be stored: its own path then carries the content.
+    /// Used for a hard link whose target could not be stored: the content is then stored under its path.
     ///
     /// # Errors
     /// The reason why there is none. [`GapKind::Open`] with `ENOENT` means that the path does not exist.
-    pub fn look_again(&self, path: &[u8]) -> Result<Member, GapKind> {
+    pub fn inspect_again(&self, path: &[u8]) -> Result<VolumeMember, GapKind> {
         let (parent, name) = tar::order::split(path).ok_or(GapKind::Replaced)?;
         let open = |error| GapKind::Open(error);
         let parent = self.inner.root.open_directory(parent, true, Mounts::Stop).map_err(open)?;
-        let place = Place::Named(Arc::new(parent), name.to_vec());
-        match self.inspect(&place, path, false, Limits::FULL) {
+        let place = EntryLocation::Named(Arc::new(parent), name.to_vec());
+        match self.inspect(&place, path, false, InspectLimits::FULL) {
             Inspected::Member(member, _) => Ok(*member),
             Inspected::Gap(gap) => Err(gap),
             Inspected::Vanished => Err(GapKind::Open(Errno::NOENT)),
-            Inspected::Skipped(_) | Inspected::Heavy => Err(GapKind::Replaced),
+            Inspected::Skipped(_) | Inspected::ExceedsLimits => Err(GapKind::Replaced),
         }
     }
 
@@ -171,10 +169,10 @@ impl Volume {
     }
 }
 
-impl Reading {
-    fn new(member: Member, fd: Option<OwnedFd>) -> Self {
+impl MemberReader {
+    fn new(member: VolumeMember, fd: Option<OwnedFd>) -> Self {
         let extents = match &member.kind {
-            Kind::Sparse { extents, .. } => extents.clone(),
+            EntryKind::Sparse { extents, .. } => extents.clone(),
             _ => vec![Extent { offset: 0, len: member.content }],
         };
         Self { member, fd, extents, extent: 0, within: 0, short: false }
@@ -182,7 +180,7 @@ impl Reading {
 
     /// Returns the member whose content this is. Write its header and map first.
     #[must_use]
-    pub fn member(&self) -> &Member {
+    pub fn member(&self) -> &VolumeMember {
         &self.member
     }
 
@@ -216,19 +214,19 @@ impl Reading {
     ///
     /// # Errors
     /// [`GapKind::Stat`].
-    pub fn finish(self) -> Result<(Member, Content), GapKind> {
+    pub fn finish(self) -> Result<(VolumeMember, ReadConsistency), GapKind> {
         let same = match &self.fd {
             None => true,
             Some(fd) => {
                 let now: Stat = beneath::stat_fd(fd).map_err(GapKind::Stat)?;
-                now.same(&self.member.stat) && !self.short
+                now.is_unchanged(&self.member.stat) && !self.short
             }
         };
-        Ok((self.member, if same { Content::Settled } else { Content::Changed }))
+        Ok((self.member, if same { ReadConsistency::Stable } else { ReadConsistency::Changed }))
     }
 }
 
-fn read_whole(reading: &mut Reading, out: &mut Vec<u8>) -> Result<(), GapKind> {
+fn read_whole(reading: &mut MemberReader, out: &mut Vec<u8>) -> Result<(), GapKind> {
     let member = &reading.member;
     let content = usize::try_from(member.content).map_err(|_| GapKind::Read(Errno::FBIG))?;
     out.reserve(member.header.len() + member.map.len() + content + tar::BLOCK);

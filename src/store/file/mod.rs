@@ -6,7 +6,7 @@
 //! store are never followed: a person who can write into the folder cannot point kbak outside it. Only
 //! the store's own folder may be reached through a link.
 
-mod tree;
+mod root;
 mod walk;
 
 use std::fmt;
@@ -19,17 +19,17 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::io::Errno;
 
-use super::operation::Operation;
-use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreErrorKind};
-use crate::format::ids::to_hex;
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
+use super::{
+    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind,
+    operation::Operation,
+};
+use crate::format::{ids::to_hex, layout::ObjectKey, object::SealedObject};
 use crate::runtime::{Clock, Runtime};
-use tree::Tree;
+use root::Root;
 
 /// A store of objects as files, 0600 in folders of 0700.
 pub struct FileStore {
-    tree: Arc<Tree>,
+    root: Arc<Root>,
     name: String,
     runtime: Runtime,
     stamp: Option<Arc<dyn Clock>>,
@@ -44,7 +44,7 @@ impl FileStore {
     /// The store's clock is the file system's, as it stamps files.
     pub fn open(path: &Path, create: bool, runtime: Runtime) -> Result<Self, StoreError> {
         let name = format!("file://{}", path.display());
-        let tree = Tree::open(path, create).map_err(|errno| {
+        let root = Root::open(path, create).map_err(|errno| {
             let kind = match errno {
                 Errno::NOENT => StoreErrorKind::NoBucket,
                 Errno::NOTDIR => StoreErrorKind::Settings("it is not a folder".into()),
@@ -52,13 +52,13 @@ impl FileStore {
             };
             StoreError::new(Operation::Open, "", &*name, kind).because(std::io::Error::from(errno))
         })?;
-        Ok(Self { tree: Arc::new(tree), name, runtime, stamp: None, page: MAX_PAGE })
+        Ok(Self { root: Arc::new(root), name, runtime, stamp: None, page: MAX_PAGE })
     }
 
     /// Uses `clock` instead of the file system's to stamp objects and as the store's clock. For
     /// simulations, which have a single clock.
     #[must_use]
-    pub fn stamped_by(mut self, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.stamp = Some(clock);
         self
     }
@@ -83,10 +83,10 @@ impl FileStore {
         &self,
         operation: Operation,
         object: &str,
-        job: impl FnOnce(&Tree) -> Result<T, Errno> + Send + 'static,
+        job: impl FnOnce(&Root) -> Result<T, Errno> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let tree = Arc::clone(&self.tree);
-        let result = self.runtime.workers.run(move || job(&tree)).await;
+        let root = Arc::clone(&self.root);
+        let result = self.runtime.workers.run(move || job(&root)).await;
         result.map_err(|errno| self.error(operation, object, errno))
     }
 
@@ -94,16 +94,16 @@ impl FileStore {
         &self,
         operation: Operation,
         key: &ObjectKey,
-        job: impl FnOnce(&Tree, &ObjectKey) -> Result<tree::Read, Errno> + Send + 'static,
+        job: impl FnOnce(&Root, &ObjectKey) -> Result<root::ReadResult, Errno> + Send + 'static,
     ) -> Result<Bytes, StoreError> {
         let object = key.clone();
-        match self.run(operation, key.as_str(), move |tree| job(tree, &object)).await? {
-            tree::Read::Bytes(bytes) => Ok(bytes),
-            tree::Read::TooLarge { limit } => {
+        match self.run(operation, key.as_str(), move |root| job(root, &object)).await? {
+            root::ReadResult::Bytes(bytes) => Ok(bytes),
+            root::ReadResult::TooLarge { limit } => {
                 Err(self.fail(operation, key.as_str(), StoreErrorKind::TooLarge { limit }))
             }
-            tree::Read::NotAFile => Err(self.fail(operation, key.as_str(), StoreErrorKind::NotAFile)),
-            tree::Read::Short { wanted, got } => {
+            root::ReadResult::NotAFile => Err(self.fail(operation, key.as_str(), StoreErrorKind::NotAFile)),
+            root::ReadResult::Short { wanted, got } => {
                 let kind = StoreErrorKind::Corrupt(format!("{got} of {wanted} bytes"));
                 Err(self.fail(operation, key.as_str(), kind))
             }
@@ -118,9 +118,9 @@ fn kind(errno: Errno) -> StoreErrorKind {
         Errno::NOENT => StoreErrorKind::NotFound,
         Errno::NOSPC | Errno::DQUOT => StoreErrorKind::Full,
         Errno::ACCESS | Errno::PERM | Errno::ROFS => StoreErrorKind::Denied(text()),
-        Errno::LOOP | Errno::NOTDIR => StoreErrorKind::Protocol(
-            "a symbolic link or a file stands where a folder or object should".into(),
-        ),
+        Errno::LOOP | Errno::NOTDIR => {
+            StoreErrorKind::Protocol("a symbolic link or a file is in the place of a folder or object".into())
+        }
         Errno::INTR
         | Errno::AGAIN
         | Errno::BUSY
@@ -144,11 +144,11 @@ impl Store for FileStore {
         self.name.clone()
     }
 
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         let (key, bytes) = (object.key().clone(), object.bytes().clone());
-        let temporary = tree::temporary_name(self.runtime.random());
+        let temporary = root::temporary_name(self.runtime.random());
         let stamp = self.stamp.as_ref().map(|clock| clock.now());
-        let put = move |tree: &Tree| tree.put(&key, &bytes, &temporary, stamp);
+        let put = move |root: &Root| root.put(&key, &bytes, &temporary, stamp);
         self.run(Operation::Put, object.key().as_str(), put).await.map_err(|mut error| {
             // A put creates the folders that it needs, so only the store's own can be missing.
             if error.kind == StoreErrorKind::NotFound {
@@ -159,14 +159,14 @@ impl Store for FileStore {
     }
 
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
-        self.read(Operation::Get, key, move |tree, key| tree.get(key, limit)).await
+        self.read(Operation::Get, key, move |root, key| root.get(key, limit)).await
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.read(Operation::GetRange, key, move |tree, key| tree.get_range(key, range)).await
+        self.read(Operation::GetRange, key, move |root, key| root.get_range(key, range)).await
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
         let after = match from.map(|token| walk::read_token(&token.0)) {
             Some(None) => {
                 let kind = StoreErrorKind::Protocol("a page token of another store".into());
@@ -177,16 +177,17 @@ impl Store for FileStore {
         };
         let (under, most) = (prefix.to_owned(), self.page);
         let walked = self
-            .run(Operation::List, prefix, move |tree| walk::page(tree, &under, after.as_deref(), most))
+            .run(Operation::List, prefix, move |root| walk::page(root, &under, after.as_deref(), most))
             .await?;
-        let mut page = Page { next: walked.next.map(|key| PageToken(to_hex(&key))), ..Page::default() };
+        let mut page =
+            ObjectPage { next: walked.next.map(|key| PageToken(to_hex(&key))), ..ObjectPage::default() };
         for found in walked.found {
             match found {
-                walk::Found::Object { key, size, plain, modified } => {
-                    page.entries.push(Entry { key, size, plain, modified, etag: None });
+                walk::WalkEntry::Object { key, size, is_file, modified } => {
+                    page.entries.push(ListedObject { key, size, is_file, modified, etag: None });
                 }
-                walk::Found::Foreign(name) => {
-                    page.foreign.push(String::from_utf8_lossy(&name).into_owned());
+                walk::WalkEntry::Unknown(name) => {
+                    page.unknown.push(String::from_utf8_lossy(&name).into_owned());
                 }
             }
         }
@@ -199,15 +200,15 @@ impl Store for FileStore {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let object = key.clone();
-        self.run(Operation::Delete, key.as_str(), move |tree| tree.delete(&object)).await
+        self.run(Operation::Delete, key.as_str(), move |root| root.delete(&object)).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
         if let Some(clock) = &self.stamp {
             return Ok(clock.now());
         }
-        let temporary = tree::temporary_name(self.runtime.random());
-        match self.run(Operation::Now, "", move |tree| tree.now(&temporary)).await {
+        let temporary = root::temporary_name(self.runtime.random());
+        match self.run(Operation::Now, "", move |root| root.now(&temporary)).await {
             // Without write access this machine's clock is used: a folder offers no other.
             Err(StoreError { kind: StoreErrorKind::Denied(_), .. }) => Ok(self.runtime.clock.now()),
             other => other,

@@ -11,29 +11,29 @@ use jiff::Timestamp;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::tree::{self, TEMPORARY, Tree};
+use super::root::{self, Root, TEMPORARY};
 use crate::format::layout::{self, MAX_KEY, ObjectKey};
 
 /// The minimum number of names that one scan of a folder keeps.
 const SCAN: usize = 256;
 
 /// An entry under the prefix.
-pub(super) enum Found {
+pub(super) enum WalkEntry {
     Object {
         key: ObjectKey,
         size: u64,
         /// `true` if it is a regular file, `false` if another type of file is in the place of an object.
-        plain: bool,
+        is_file: bool,
         modified: Timestamp,
     },
     /// A name that no repository has, or a link or special file in a place without objects. A folder
     /// ends with a slash and was not entered.
-    Foreign(Vec<u8>),
+    Unknown(Vec<u8>),
 }
 
 /// One page, and the key after which the next one starts.
-pub(super) struct Walked {
-    pub(super) found: Vec<Found>,
+pub(super) struct WalkPage {
+    pub(super) found: Vec<WalkEntry>,
     pub(super) next: Option<Vec<u8>>,
 }
 
@@ -45,24 +45,24 @@ pub(super) fn read_token(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Returns at most `most` keys under `prefix` that come after `after`.
-pub(super) fn page(tree: &Tree, prefix: &str, after: Option<&[u8]>, most: usize) -> Result<Walked, Errno> {
+pub(super) fn page(root: &Root, prefix: &str, after: Option<&[u8]>, most: usize) -> Result<WalkPage, Errno> {
     let (path, start) = prefix.rsplit_once('/').map_or(("", prefix), |(path, start)| (path, start));
-    let folder = match tree.folder(path) {
+    let folder = match root.open_folder(path) {
         // A file has no keys under it; a link is an error.
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Walked { found: Vec::new(), next: None }),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(WalkPage { found: Vec::new(), next: None }),
         other => other?,
     };
     let path = prefix.as_bytes()[..prefix.len() - start.len()].to_vec();
     let mut walk =
         Walk { after: after.unwrap_or_default(), most, found: Vec::new(), last: Vec::new(), full: false };
-    walk.folder(folder.as_fd(), &path, start.as_bytes())?;
-    Ok(Walked { next: walk.full.then_some(walk.last), found: walk.found })
+    walk.visit_folder(folder.as_fd(), &path, start.as_bytes())?;
+    Ok(WalkPage { next: walk.full.then_some(walk.last), found: walk.found })
 }
 
 struct Walk<'a> {
     after: &'a [u8],
     most: usize,
-    found: Vec<Found>,
+    found: Vec<WalkEntry>,
     /// The key of the last entry found.
     last: Vec<u8>,
     /// `true` if there are more than `most` entries.
@@ -72,13 +72,13 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Adds the entries of one folder whose names start with `start`. `path` is empty or ends with
     /// a slash. Scans the folder repeatedly and keeps the names of one scan at a time.
-    fn folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], start: &[u8]) -> Result<(), Errno> {
+    fn visit_folder(&mut self, folder: BorrowedFd<'_>, path: &[u8], start: &[u8]) -> Result<(), Errno> {
         let mut floor = Vec::new();
         loop {
             let room = (self.most + 1).saturating_sub(self.found.len()).max(SCAN);
             let (names, more) = self.scan(folder, path, start, &floor, room)?;
             for name in names {
-                self.one(folder, path, &name)?;
+                self.visit(folder, path, &name)?;
                 if self.full {
                     return Ok(());
                 }
@@ -117,7 +117,7 @@ impl Walk<'_> {
                 known => known == FileType::Directory,
             };
             // A folder with the name of an object is listed like that object and not entered.
-            if is_folder && !names_object(&name) {
+            if is_folder && !is_object_name(&name) {
                 name.push(b'/');
             }
             if name.as_slice() <= floor || !name.starts_with(start) || !self.is_ahead(path, &name) {
@@ -138,23 +138,23 @@ impl Walk<'_> {
         key.as_slice() > self.after || (name.ends_with(b"/") && self.after.starts_with(&key))
     }
 
-    fn one(&mut self, folder: BorrowedFd<'_>, path: &[u8], name: &[u8]) -> Result<(), Errno> {
+    fn visit(&mut self, folder: BorrowedFd<'_>, path: &[u8], name: &[u8]) -> Result<(), Errno> {
         let key = [path, name].concat();
         if let Some(inner) = name.strip_suffix(b"/") {
-            return self.inner(folder, inner, key);
+            return self.enter(folder, inner, key);
         }
         let Some(parsed) = parse(&key) else {
-            self.take(key.clone(), Found::Foreign(key));
+            self.take(key.clone(), WalkEntry::Unknown(key));
             return Ok(());
         };
         let found = match fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
-                let plain = tree::is_file(&stat);
-                if plain || names_object(name) {
-                    let size = if plain { tree::size_of(&stat) } else { 0 };
-                    Found::Object { key: parsed, size, plain, modified: tree::modified(&stat) }
+                let is_file = root::is_file(&stat);
+                if is_file || is_object_name(name) {
+                    let size = if is_file { root::size_of(&stat) } else { 0 };
+                    WalkEntry::Object { key: parsed, size, is_file, modified: root::modified(&stat) }
                 } else {
-                    Found::Foreign(key.clone())
+                    WalkEntry::Unknown(key.clone())
                 }
             }
             Err(Errno::NOENT) => return Ok(()),
@@ -165,12 +165,12 @@ impl Walk<'_> {
     }
 
     /// Enters a folder, unless its name cannot be part of a key.
-    fn inner(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Errno> {
+    fn enter(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Errno> {
         let leads = parse(path.strip_suffix(b"/").unwrap_or(&path)).is_some() && path.len() < MAX_KEY;
         if leads {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match fs::openat(folder, name, flags, Mode::empty()) {
-                Ok(inner) => return self.folder(inner.as_fd(), &path, b""),
+                Ok(inner) => return self.visit_folder(inner.as_fd(), &path, b""),
                 Err(Errno::NOENT) => return Ok(()),
                 // It is no longer a folder since the scan.
                 Err(Errno::LOOP | Errno::NOTDIR) => {}
@@ -178,12 +178,12 @@ impl Walk<'_> {
             }
         }
         if path.as_slice() > self.after {
-            self.take(path.clone(), Found::Foreign(path));
+            self.take(path.clone(), WalkEntry::Unknown(path));
         }
         Ok(())
     }
 
-    fn take(&mut self, key: Vec<u8>, found: Found) {
+    fn take(&mut self, key: Vec<u8>, found: WalkEntry) {
         if self.found.len() == self.most {
             self.full = true;
         } else {
@@ -193,8 +193,8 @@ impl Walk<'_> {
     }
 }
 
-fn names_object(name: &[u8]) -> bool {
-    std::str::from_utf8(name).is_ok_and(layout::names_object)
+fn is_object_name(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(layout::is_object_name)
 }
 
 fn parse(key: &[u8]) -> Option<ObjectKey> {

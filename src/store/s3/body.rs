@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,10 +21,11 @@ use http_body_util::Limited;
 use jiff::Timestamp;
 
 use crate::format::ids::ObjectHash;
+use crate::runtime::lock;
 
 /// The bytes that are passed to the connection at once: few enough to show if the connection makes
 /// progress.
-const SLICE: usize = 256 << 10;
+const CHUNK: usize = 256 << 10;
 
 /// The number of bytes of a body that the connection has taken.
 #[derive(Debug, Clone, Default)]
@@ -51,18 +52,18 @@ impl Progress {
 }
 
 /// A body of bytes in memory, sent in slices without copying.
-pub(super) struct Slices {
+pub(super) struct ChunkedBody {
     left: Bytes,
     progress: Progress,
 }
 
-impl Slices {
+impl ChunkedBody {
     pub(super) fn body(bytes: Bytes, progress: Progress) -> ByteStream {
         ByteStream::new(SdkBody::from_body_1_x(Self { left: bytes, progress }))
     }
 }
 
-impl http_body::Body for Slices {
+impl http_body::Body for ChunkedBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -74,7 +75,7 @@ impl http_body::Body for Slices {
             self.progress.0.store(TAKEN, Ordering::Relaxed);
             return Poll::Ready(None);
         }
-        let length = self.left.len().min(SLICE);
+        let length = self.left.len().min(CHUNK);
         let slice = self.left.split_to(length);
         if self.left.is_empty() {
             self.progress.0.store(TAKEN, Ordering::Relaxed);
@@ -95,14 +96,14 @@ impl http_body::Body for Slices {
 
 /// The longest answer that is not an object's content, in bytes. The longest valid one is a page of
 /// 1,000 keys of 1,024 bytes, each of which XML may write as six.
-const MOST_SAID: usize = 8 << 20;
+const MAX_ANSWER: usize = 8 << 20;
 
 /// Cuts off answers that are longer than any valid one: the SDK reads listings and errors whole before
 /// other code can check them. The reader of an object's content bounds it.
 #[derive(Debug)]
-pub(super) struct Bounded<C>(pub(super) C);
+pub(super) struct LimitedConnector<C>(pub(super) C);
 
-impl<C: HttpConnector> HttpConnector for Bounded<C> {
+impl<C: HttpConnector> HttpConnector for LimitedConnector<C> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let reads = request.uri().contains("x-id=GetObject");
         let answer = self.0.call(request);
@@ -110,7 +111,7 @@ impl<C: HttpConnector> HttpConnector for Bounded<C> {
             let mut answer = answer.await?;
             if !(reads && answer.status().is_success()) {
                 let body = answer.take_body();
-                *answer.body_mut() = SdkBody::from_body_1_x(Limited::new(body, MOST_SAID));
+                *answer.body_mut() = SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER));
             }
             Ok(answer)
         })
@@ -140,15 +141,15 @@ impl Intercept for PayloadHash {
 
 /// Reads the `Date` header of any answer, errors included.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DateTap(Arc<Mutex<Option<Timestamp>>>);
+pub(super) struct DateReader(Arc<Mutex<Option<Timestamp>>>);
 
-impl DateTap {
+impl DateReader {
     pub(super) fn date(&self) -> Option<Timestamp> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 
-impl Intercept for DateTap {
+impl Intercept for DateReader {
     fn name(&self) -> &'static str {
         "DateTap"
     }
@@ -162,7 +163,7 @@ impl Intercept for DateTap {
         let date = context.response().headers().get("date");
         let date = date.and_then(|text| DateTime::from_str(text, DateTimeFormat::HttpDate).ok());
         let date = date.and_then(|date| Timestamp::from_second(date.secs()).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
+        *lock(&self.0) = date;
         Ok(())
     }
 }

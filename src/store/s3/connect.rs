@@ -19,11 +19,8 @@ use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpConn
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::body::Bounded;
-use super::credentials::FileCredentials;
-use crate::store::open::StoreOptions;
-use crate::store::operation::Operation;
-use crate::store::{StoreError, StoreErrorKind};
+use super::{body::LimitedConnector, credentials::FileCredentials};
+use crate::store::{StoreError, StoreErrorKind, operation::Operation, options::StoreOptions};
 
 /// The time limit of a connection with its TLS handshake.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -32,16 +29,16 @@ const CONNECT: Duration = Duration::from_secs(10);
 const NO_REGION: &str = "us-east-1";
 
 /// The largest CA file, in bytes.
-const MOST_CA: u64 = 1 << 20;
+const MAX_CA_FILE: u64 = 1 << 20;
 
-pub(super) struct Connected {
+pub(super) struct Connection {
     pub(super) client: Client,
     /// The address of the store, for people.
-    pub(super) place: String,
+    pub(super) address: String,
 }
 
 /// Prepares a client. Nothing is sent to the store.
-pub(super) async fn connect(options: &StoreOptions) -> Result<Connected, StoreError> {
+pub(super) async fn connect(options: &StoreOptions) -> Result<Connection, StoreError> {
     let fail =
         |text: String| StoreError::new(Operation::Open, "", &*options.url, StoreErrorKind::Settings(text));
     let endpoint = endpoint(options);
@@ -75,8 +72,8 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Connected, StoreEr
     if let Some(endpoint) = &endpoint {
         config = config.endpoint_url(endpoint);
     }
-    let place = endpoint.unwrap_or_else(|| format!("AWS {region}"));
-    Ok(Connected { client: Client::from_conf(config.build()), place })
+    let address = endpoint.unwrap_or_else(|| format!("AWS {region}"));
+    Ok(Connection { client: Client::from_conf(config.build()), address })
 }
 
 /// Returns the endpoint of the options, or else of the AWS environment variables.
@@ -87,7 +84,7 @@ fn endpoint(options: &StoreOptions) -> Option<String> {
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), String> {
-    let uri: http::Uri = endpoint.parse().map_err(|_| "the endpoint is no address".to_owned())?;
+    let uri: http::Uri = endpoint.parse().map_err(|_| "the endpoint is not an address".to_owned())?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(format!("the endpoint {endpoint} starts with neither https:// nor http://"));
     }
@@ -132,7 +129,7 @@ fn http_client(options: &StoreOptions, endpoint: Option<&str>) -> Result<SharedH
         .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT).build())
         .proxy_config(ProxyConfig::from_env())
         .build();
-    let connector = SharedHttpConnector::new(Bounded(connector));
+    let connector = SharedHttpConnector::new(LimitedConnector(connector));
     Ok(http_client_fn(move |_, _| connector.clone()))
 }
 
@@ -141,16 +138,16 @@ fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
     let shown = path.display();
     let mut pem = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MOST_CA + 1).read_to_end(&mut pem))
+        .and_then(|file| file.take(MAX_CA_FILE + 1).read_to_end(&mut pem))
         .map_err(|error| format!("cannot read the CA file {shown}: {error}"))?;
-    if pem.len() as u64 > MOST_CA {
+    if pem.len() as u64 > MAX_CA_FILE {
         return Err(format!("the CA file {shown} is larger than 1 MiB"));
     }
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("the CA file {shown} is damaged: {error}"))?;
         let added = roots.add(certificate);
-        added.map_err(|error| format!("the CA file {shown} holds a certificate that is none: {error}"))?;
+        added.map_err(|error| format!("the CA file {shown} contains an invalid certificate: {error}"))?;
     }
     if roots.is_empty() {
         return Err(format!("the CA file {shown} holds no certificate in PEM form"));

@@ -14,11 +14,11 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use zeroize::Zeroizing;
 
 /// The largest credentials file, in bytes.
-const MOST: u64 = 64 << 10;
+const MAX_FILE: u64 = 64 << 10;
 
 /// The reason that a credentials file is rejected. Never holds a value from the file.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(super) enum CredentialsFileError {
     #[error("cannot read the credentials file {0}")]
     Unreadable(PathBuf, #[source] std::io::Error),
     #[error("the credentials file {0} is larger than 64 KiB")]
@@ -49,20 +49,20 @@ impl FileCredentials {
     }
 
     /// Reads the file now.
-    pub(super) fn load(&self) -> Result<Credentials, FileError> {
-        let unreadable = |error| FileError::Unreadable(self.path.clone(), error);
+    pub(super) fn load(&self) -> Result<Credentials, CredentialsFileError> {
+        let unreadable = |error| CredentialsFileError::Unreadable(self.path.clone(), error);
         let file = std::fs::File::open(&self.path).map_err(unreadable)?;
         let mut text = Zeroizing::new(String::new());
-        file.take(MOST + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > MOST {
-            return Err(FileError::TooLarge(self.path.clone()));
+        file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(CredentialsFileError::TooLarge(self.path.clone()));
         }
         self.parse(&text)
     }
 
-    fn parse(&self, text: &str) -> Result<Credentials, FileError> {
+    fn parse(&self, text: &str) -> Result<Credentials, CredentialsFileError> {
         let wanted = self.section(text)?;
-        let missing = |what| FileError::Incomplete(self.path.clone(), what);
+        let missing = |what| CredentialsFileError::Incomplete(self.path.clone(), what);
         let id = value(text, wanted, "access_key_id").ok_or_else(|| missing("access_key_id"))?;
         let secret = value(text, wanted, "secret_access_key").ok_or_else(|| missing("secret_access_key"))?;
         let token = value(text, wanted, "session_token").map(str::to_owned);
@@ -70,14 +70,14 @@ impl FileCredentials {
     }
 
     /// Returns the name of the section to read; `None` if the file has no sections.
-    fn section<'a>(&'a self, text: &'a str) -> Result<Option<&'a str>, FileError> {
+    fn section<'a>(&'a self, text: &'a str) -> Result<Option<&'a str>, CredentialsFileError> {
         let names: Vec<&str> = text.lines().filter_map(header).collect();
         let profile = self.profile.as_deref().unwrap_or("default");
         match names.as_slice() {
             [] => Ok(None),
             names if names.contains(&profile) => Ok(Some(profile)),
             [only] if self.profile.is_none() => Ok(Some(only)),
-            _ => Err(FileError::NoProfile(self.path.clone(), profile.to_owned())),
+            _ => Err(CredentialsFileError::NoProfile(self.path.clone(), profile.to_owned())),
         }
     }
 }
@@ -126,7 +126,7 @@ impl ProvideCredentials for FileCredentials {
 mod tests {
     use super::*;
 
-    fn parse(text: &str, profile: Option<&str>) -> Result<Credentials, FileError> {
+    fn parse(text: &str, profile: Option<&str>) -> Result<Credentials, CredentialsFileError> {
         FileCredentials::new(Path::new("/c"), profile.map(str::to_owned)).parse(text)
     }
 

@@ -20,7 +20,7 @@ pub(super) trait ServiceError: ProvideErrorMetadata + Error + Send + Sync + 'sta
 impl<E: ProvideErrorMetadata + Error + Send + Sync + 'static> ServiceError for E {}
 
 /// The most characters of a store's message that are shown.
-const MOST_SAID: usize = 200;
+const MAX_MESSAGE: usize = 200;
 
 /// Returns the error code that the store gave.
 pub(super) fn code<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
@@ -58,7 +58,7 @@ pub(super) fn refuses_a_checksum<E: ServiceError>(error: &SdkError<E, HttpRespon
 }
 
 /// Returns `true` if the store answered, even with a refusal or in a form that is not S3's.
-pub(super) fn is_told<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
+pub(super) fn is_answered<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> bool {
     let answered = matches!(error, SdkError::ResponseError(_) | SdkError::ServiceError(_));
     answered && ((200..300).contains(&status(error)) || !kind(error).is_transient())
 }
@@ -90,7 +90,7 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
     let mut deepest = error;
     while let Some(inner) = next_cause(deepest) {
         if inner.is::<CredentialsError>() {
-            return Kind::Credentials(said(&root(inner).to_string()));
+            return Kind::Credentials(sanitize(&root(inner).to_string()));
         }
         // No retry helps against an invalid certificate.
         if let Some(tls @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
@@ -105,7 +105,7 @@ fn not_sent(error: &(dyn Error + 'static)) -> Kind {
         }
         deepest = inner;
     }
-    Kind::Transient(said(&deepest.to_string()))
+    Kind::Transient(sanitize(&deepest.to_string()))
 }
 
 fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
@@ -122,9 +122,9 @@ fn answered<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
     let status = status(error);
     let text = match (code, message) {
         ("", "") => format!("HTTP {status}"),
-        ("", message) => said(message),
-        (code, "") => said(code),
-        (code, message) => said(&format!("{code}: {message}")),
+        ("", message) => sanitize(message),
+        (code, "") => sanitize(code),
+        (code, message) => sanitize(&format!("{code}: {message}")),
     };
     by_code(code, &text).unwrap_or_else(|| by_status(status, region(error), text))
 }
@@ -186,13 +186,13 @@ fn by_status(status: u16, region: Option<String>, text: String) -> Kind {
 
 fn region<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
     let header = error.raw_response()?.headers().get("x-amz-bucket-region")?;
-    Some(said(header))
+    Some(sanitize(header))
 }
 
 /// Makes a store's text safe for a terminal: bounded, on one line, without control characters.
-fn said(text: &str) -> String {
+fn sanitize(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(clean).take(MOST_SAID).collect()
+    text.chars().map(clean).take(MAX_MESSAGE).collect()
 }
 
 #[cfg(test)]
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn control_characters_in_store_messages_are_replaced() {
-        assert_eq!(said("a\u{1b}[2Jb\nc"), "a [2Jb c");
-        assert_eq!(said(&"x".repeat(500)).len(), MOST_SAID);
+        assert_eq!(sanitize("a\u{1b}[2Jb\nc"), "a [2Jb c");
+        assert_eq!(sanitize(&"x".repeat(500)).len(), MAX_MESSAGE);
     }
 }

@@ -10,6 +10,7 @@ mod body;
 mod connect;
 mod credentials;
 mod errors;
+mod queries;
 
 use std::fmt;
 use std::future::Future;
@@ -23,20 +24,19 @@ use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{BucketVersioningStatus, Object, ObjectLockEnabled};
+use aws_sdk_s3::types::Object;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 
-use super::open::{Bucket, StoreOptions};
-use super::operation::Operation;
-use super::probe::{Ask, Checked, Switch};
-use super::{Entry, MAX_PAGE, Page, PageToken, Put, Store, StoreError, StoreErrorKind};
-use crate::format::ids::ObjectHash;
-use crate::format::layout::ObjectKey;
-use crate::format::object::Sealed;
-use body::{DateTap, PayloadHash, Progress, Slices};
+use super::options::{Bucket, StoreOptions};
+use super::{
+    ListedObject, MAX_PAGE, ObjectPage, PageToken, PutOutcome, Store, StoreError, StoreErrorKind,
+    operation::Operation, probe::StoreQueries,
+};
+use crate::format::{ids::ObjectHash, layout::ObjectKey, object::SealedObject};
+use body::{ChunkedBody, DateReader, PayloadHash, Progress};
 use errors::HttpResponse;
 
 /// The prefix of page tokens that hold a key to continue after instead of a continuation token. No
@@ -48,18 +48,18 @@ const STALL: Duration = Duration::from_secs(60);
 
 /// The optional headers of a put.
 #[derive(Debug, Clone, Copy)]
-struct Manner {
+struct PutOptions {
     create_new: bool,
     sha256: bool,
 }
 
-/// From the strictest to one that every store accepts. If a store rejects a header, the next manner is
-/// used and kept for later puts.
-const MANNERS: [Manner; 4] = [
-    Manner { create_new: true, sha256: true },
-    Manner { create_new: true, sha256: false },
-    Manner { create_new: false, sha256: true },
-    Manner { create_new: false, sha256: false },
+/// From the strictest to one that every store accepts. If a store rejects a header, the next options
+/// are used and kept for later puts.
+const PUT_FALLBACKS: [PutOptions; 4] = [
+    PutOptions { create_new: true, sha256: true },
+    PutOptions { create_new: true, sha256: false },
+    PutOptions { create_new: false, sha256: true },
+    PutOptions { create_new: false, sha256: false },
 ];
 
 /// A store of objects in a bucket.
@@ -69,16 +69,17 @@ pub struct S3Store {
     /// The prefix of every key: empty, or ending with a slash.
     prefix: String,
     name: String,
-    manner: AtomicUsize,
+    /// The first of [`PUT_FALLBACKS`] that the store accepts.
+    accepted: AtomicUsize,
 }
 
 impl S3Store {
     /// Creates a client; sends no requests except those for the credentials.
     pub async fn open(options: &StoreOptions, bucket: Bucket) -> Result<Self, StoreError> {
-        let connected = connect::connect(options).await?;
+        let connection = connect::connect(options).await?;
         let Bucket { name: bucket, prefix } = bucket;
-        let name = format!("s3://{bucket}/{prefix} at {}", connected.place);
-        Ok(Self { client: connected.client, bucket, prefix, name, manner: AtomicUsize::new(0) })
+        let name = format!("s3://{bucket}/{prefix} at {}", connection.address);
+        Ok(Self { client: connection.client, bucket, prefix, name, accepted: AtomicUsize::new(0) })
     }
 
     fn path(&self, key: &ObjectKey) -> String {
@@ -122,28 +123,10 @@ impl S3Store {
         }
     }
 
-    /// Waits for an answer that the store may refuse. It fails only if the store cannot be reached; moto,
-    /// for one, answers the query for versions in a form of its own.
-    async fn told<T, E>(
-        &self,
-        object: &str,
-        send: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<Result<T, SdkError<E, HttpResponse>>, StoreError>
-    where
-        E: errors::ServiceError,
-    {
-        match tokio::time::timeout(STALL, send).await {
-            Ok(Err(error)) if errors::is_told(&error) => Ok(Err(error)),
-            Ok(Err(error)) => Err(self.failed(Operation::Probe, object, error)),
-            Ok(Ok(answer)) => Ok(Ok(answer)),
-            Err(_) => Err(self.fail(Operation::Probe, object, stalled())),
-        }
-    }
-
     async fn put_as(
         &self,
-        object: &Sealed,
-        manner: Manner,
+        object: &SealedObject,
+        options: PutOptions,
         claimed: ObjectHash,
     ) -> Result<Result<(), SdkError<PutObjectError, HttpResponse>>, StoreError> {
         let progress = Progress::default();
@@ -154,11 +137,11 @@ impl S3Store {
             .bucket(&self.bucket)
             .key(self.path(object.key()))
             .content_length(length)
-            .body(Slices::body(object.bytes().clone(), progress.clone()));
-        if manner.create_new {
+            .body(ChunkedBody::body(object.bytes().clone(), progress.clone()));
+        if options.create_new {
             request = request.if_none_match("*");
         }
-        request = if manner.sha256 {
+        request = if options.sha256 {
             request.checksum_sha256(BASE64.encode(claimed.0))
         } else {
             use md5::Digest as _;
@@ -230,11 +213,11 @@ impl S3Store {
         }
     }
 
-    fn entry(&self, prefix: &str, object: &Object) -> Result<Result<Entry, String>, StoreError> {
+    fn entry(&self, prefix: &str, object: &Object) -> Result<Result<ListedObject, String>, StoreError> {
         let broken = |what: String| self.fail(Operation::List, prefix, StoreErrorKind::Protocol(what));
         let full = object.key().ok_or_else(|| broken("an entry without a key".into()))?;
         let Some(key) = full.strip_prefix(&self.prefix) else {
-            return Err(broken(format!("{full:?} was not asked for")));
+            return Err(broken(format!("unexpected key {full:?}")));
         };
         let Some(key) = ObjectKey::parse(key) else { return Ok(Err(key.to_owned())) };
         let size = object.size().and_then(|size| u64::try_from(size).ok());
@@ -243,12 +226,12 @@ impl S3Store {
         let modified =
             time.and_then(|time| Timestamp::new(time.secs(), time.subsec_nanos().cast_signed()).ok());
         let modified = modified.ok_or_else(|| broken(format!("{key} without a time")))?;
-        Ok(Ok(Entry { key, size, plain: true, modified, etag: object.e_tag().map(str::to_owned) }))
+        Ok(Ok(ListedObject { key, size, is_file: true, modified, etag: object.e_tag().map(str::to_owned) }))
     }
 }
 
 fn stalled() -> StoreErrorKind {
-    StoreErrorKind::Transient(format!("nothing moved for {} s", STALL.as_secs()))
+    StoreErrorKind::Transient(format!("no data for {} s", STALL.as_secs()))
 }
 
 /// Parses `Content-Range`: first byte, last byte, size of the object.
@@ -270,29 +253,29 @@ impl Store for S3Store {
         self.name.clone()
     }
 
-    fn ask(&self) -> Option<&dyn Ask> {
+    fn queries(&self) -> Option<&dyn StoreQueries> {
         Some(self)
     }
 
-    async fn put(&self, object: &Sealed) -> Result<Put, StoreError> {
-        let first = self.manner.load(Ordering::Relaxed);
-        for (index, manner) in MANNERS.iter().enumerate().skip(first) {
-            let error = match self.put_as(object, *manner, object.hash()).await? {
+    async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
+        let first = self.accepted.load(Ordering::Relaxed);
+        for (index, options) in PUT_FALLBACKS.iter().enumerate().skip(first) {
+            let error = match self.put_as(object, *options, object.hash()).await? {
                 Ok(()) => {
-                    self.manner.store(index, Ordering::Relaxed);
-                    return Ok(Put::Created);
+                    self.accepted.store(index, Ordering::Relaxed);
+                    return Ok(PutOutcome::Created);
                 }
                 Err(error) => error,
             };
-            if manner.create_new && errors::is_taken(&error) {
-                self.manner.store(index, Ordering::Relaxed);
-                return Ok(Put::Existed);
+            if options.create_new && errors::is_taken(&error) {
+                self.accepted.store(index, Ordering::Relaxed);
+                return Ok(PutOutcome::Existed);
             }
-            if index + 1 == MANNERS.len() || !errors::refuses_a_header(&error) {
+            if index + 1 == PUT_FALLBACKS.len() || !errors::refuses_a_header(&error) {
                 return Err(self.failed(Operation::Put, object.key().as_str(), error));
             }
         }
-        let kind = StoreErrorKind::Other("no manner of putting is left".into());
+        let kind = StoreErrorKind::Other("the store rejects every form of put".into());
         Err(self.fail(Operation::Put, object.key().as_str(), kind))
     }
 
@@ -321,7 +304,7 @@ impl Store for S3Store {
             from == range.start && size > 0 && to == last.min(size - 1) && to >= from
         };
         let Some((from, to, _)) = given.filter(expected) else {
-            let kind = format!("bytes {}-{last} were asked for, {said:?} came", range.start);
+            let kind = format!("requested bytes {}-{last}, received {said:?}", range.start);
             return Err(self.fail(Operation::GetRange, key.as_str(), StoreErrorKind::Protocol(kind)));
         };
         let bytes = self.body(Operation::GetRange, key, output, range.end - range.start).await?;
@@ -332,7 +315,7 @@ impl Store for S3Store {
         Ok(bytes)
     }
 
-    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<Page, StoreError> {
+    async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
         let request = self
             .client
             .list_objects_v2()
@@ -344,16 +327,16 @@ impl Store for S3Store {
                 from.filter(|token| !token.0.starts_with(AFTER)).map(|token| token.0.clone()),
             );
         let output = self.answer(Operation::List, prefix, request.send()).await?;
-        let mut page = Page::default();
+        let mut page = ObjectPage::default();
         for object in output.contents() {
             match self.entry(prefix, object)? {
                 Ok(entry) => page.entries.push(entry),
-                Err(foreign) => page.foreign.push(foreign),
+                Err(unknown) => page.unknown.push(unknown),
             }
         }
         if output.is_truncated() == Some(true) {
             let token = output.next_continuation_token().ok_or_else(|| {
-                let what = "a page that is cut short without saying where the next one starts";
+                let what = "a truncated page without a continuation token";
                 self.fail(Operation::List, prefix, StoreErrorKind::Protocol(what.into()))
             })?;
             page.next = Some(PageToken(token.to_owned()));
@@ -371,13 +354,13 @@ impl Store for S3Store {
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        let tap = DateTap::default();
+        let reader = DateReader::default();
         let request = self.client.head_bucket().bucket(&self.bucket);
         let answer =
-            self.answer(Operation::Now, "", request.customize().interceptor(tap.clone()).send()).await;
+            self.answer(Operation::Now, "", request.customize().interceptor(reader.clone()).send()).await;
         // A refusal still carries the time. Only a failing store or a proxy in between might give
         // another clock's.
-        match (tap.date(), answer) {
+        match (reader.date(), answer) {
             (Some(date), Ok(_)) => Ok(date),
             (Some(date), Err(error)) if !error.kind.is_transient() => Ok(date),
             (None, Ok(_)) => {
@@ -386,42 +369,6 @@ impl Store for S3Store {
             }
             (_, Err(error)) => Err(error),
         }
-    }
-}
-
-#[async_trait]
-impl Ask for S3Store {
-    async fn put_wrong_checksum(&self, object: &Sealed, wrong: ObjectHash) -> Result<Checked, StoreError> {
-        let manner = Manner { create_new: false, sha256: true };
-        match self.put_as(object, manner, wrong).await? {
-            Ok(()) => Ok(Checked::Ignored),
-            Err(error) if errors::refuses_a_checksum(&error) => Ok(Checked::Verified),
-            Err(error) if errors::refuses_a_header(&error) => Ok(Checked::Refused),
-            Err(error) => Err(self.failed(Operation::Probe, object.key().as_str(), error)),
-        }
-    }
-
-    async fn versions(&self) -> Result<Switch, StoreError> {
-        let request = self.client.get_bucket_versioning().bucket(&self.bucket);
-        let answer = self.told("the versions of the bucket", request.send()).await?;
-        Ok(match answer {
-            Ok(output) if output.status() == Some(&BucketVersioningStatus::Enabled) => Switch::On,
-            Ok(_) => Switch::Off,
-            Err(_) => Switch::Unknown,
-        })
-    }
-
-    async fn object_lock(&self) -> Result<Switch, StoreError> {
-        let request = self.client.get_object_lock_configuration().bucket(&self.bucket);
-        let answer = self.told("the lock of the bucket", request.send()).await?;
-        Ok(match answer {
-            Ok(output) => {
-                let lock = output.object_lock_configuration().and_then(|lock| lock.object_lock_enabled());
-                if lock == Some(&ObjectLockEnabled::Enabled) { Switch::On } else { Switch::Off }
-            }
-            Err(error) if errors::code(&error) == Some("ObjectLockConfigurationNotFoundError") => Switch::Off,
-            Err(_) => Switch::Unknown,
-        })
     }
 }
 

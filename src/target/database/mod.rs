@@ -1,7 +1,122 @@
-//! Restores dumps and roles into a database server.
+//! Restores dumps into a database server, and the objects that belong to no database, such as accounts.
 
 pub mod postgres;
 
-pub use crate::target::database::postgres::{
-    GlobalsReport, NotApplied, RestoreDatabase, RestoredDatabase, Target, restore_database, restore_globals,
-};
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+
+use crate::plan::DatabaseEngine;
+use crate::source::database::postgres::Postgres;
+use crate::source::database::{DatabaseConfig, DatabaseError, DatabaseInfo, unsupported};
+
+/// A stored dump, read from its beginning.
+pub type DumpReader<'a> = dyn AsyncRead + Send + Unpin + 'a;
+
+/// A connected server, and the engine's way to restore into it.
+#[async_trait]
+pub trait RestoreRecipe: std::fmt::Debug + Send + Sync {
+    /// Returns the contents of a stream of the snapshot; none if the recipe does not restore it.
+    fn contents(&self, stream: &str, format: &str) -> Option<StreamContents>;
+
+    /// Creates the objects of a globals dump that do not exist. Existing ones stay unchanged.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] if the dump cannot be read or the server refuses.
+    async fn restore_globals(&self, dump: &mut DumpReader<'_>) -> Result<GlobalsReport, DatabaseError>;
+
+    /// Restores the dump of one database.
+    ///
+    /// # Errors
+    /// [`DatabaseError::NotEmpty`] before any change, if the target holds something and may not be
+    /// replaced; [`DatabaseError::ToolFailed`] with the tool's message at its first error;
+    /// [`DatabaseError::IncompleteDump`] if the dump ends early, even if the tool accepts it.
+    async fn restore_database(
+        &self,
+        wanted: &DatabaseRestore,
+        dump: &mut DumpReader<'_>,
+    ) -> Result<RestoredDatabase, DatabaseError>;
+
+    /// Counts the objects in a database, such as tables. A restore refuses a database that holds some,
+    /// and a drill requires some.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] if the server does not answer.
+    async fn count_objects(&self, database: &str) -> Result<u64, DatabaseError>;
+}
+
+/// Connects to a server with the recipe of its engine.
+///
+/// # Errors
+/// [`DatabaseError`], also for an engine without a recipe.
+pub async fn connect(config: &DatabaseConfig) -> Result<Box<dyn RestoreRecipe>, DatabaseError> {
+    match config.engine {
+        DatabaseEngine::Postgresql => Ok(Box::new(Postgres::connect(config).await?)),
+        engine => Err(unsupported(&config.name, engine)),
+    }
+}
+
+/// The contents of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamContents {
+    /// Objects that belong to no database.
+    Globals,
+    /// One database, by its name in the source.
+    Database(String),
+}
+
+/// The treatment of the target database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetDatabase {
+    /// The database is created first; an empty one may exist already.
+    Create,
+    /// The database is dropped, with everything in it, and created anew.
+    Replace,
+}
+
+/// The request to restore one database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseRestore {
+    /// The database's name in the target.
+    pub database: String,
+    /// The treatment of the target database.
+    pub target: TargetDatabase,
+    /// The backup's database, whose encoding and collation a new one gets; `None` for the server's
+    /// defaults.
+    pub encoding_from: Option<DatabaseInfo>,
+    /// True if all objects go to the user who restores, without rights for others: for servers
+    /// without the accounts of the backup.
+    pub no_owner: bool,
+}
+
+/// The result of restoring one database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredDatabase {
+    /// True if kbak also found the dump complete; false if only the tool accepted it.
+    pub is_verified_complete: bool,
+    /// Properties of the database itself in the dump that were not applied.
+    pub not_applied: Vec<NotApplied>,
+}
+
+/// The result of restoring the objects that belong to no database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GlobalsReport {
+    /// Accounts that were created.
+    pub created: Vec<String>,
+    /// Accounts that existed and were kept unchanged, their passwords too.
+    pub existed: Vec<String>,
+    /// Number of statements of other shapes that were skipped, by their first words.
+    pub refused: BTreeMap<String, u64>,
+    /// Properties that created accounts lack.
+    pub not_applied: Vec<NotApplied>,
+}
+
+/// A property in the backup that was not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotApplied {
+    /// The property in words: `the comment`.
+    pub property: String,
+    /// The reason.
+    pub reason: String,
+}

@@ -5,22 +5,20 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::{ObjectKey, ObjectRef, RestoreConfig, ServedKinds, object_key, text};
 use crate::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo, page_query};
-use crate::target::kubernetes::config::RestoreConfig;
-use crate::target::kubernetes::object::{Key, key, text};
-use crate::target::kubernetes::served_kinds::Target;
 
 /// Requests names only, without contents.
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 /// The largest page of names in bytes: 500 objects whose metadata is as large as the API allows.
-const PAGE: usize = 64 << 20;
+const MAX_PAGE: usize = 64 << 20;
 /// The largest object that is read, in bytes.
-const OBJECT: usize = 16 << 20;
+const MAX_OBJECT: usize = 16 << 20;
 
 /// The state of the target cluster.
 #[derive(Debug)]
 pub(crate) struct ClusterState {
-    pub(crate) target: Target,
+    pub(crate) target: ServedKinds,
     /// The UID of `kube-system`; none if it may not be read.
     pub(crate) uid: Option<String>,
     /// Existing namespaces; true for those that are being deleted.
@@ -33,18 +31,20 @@ pub(crate) struct ClusterState {
 
 impl ClusterState {
     pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
-        let target = Target::read(cluster).await?;
-        let system = object(cluster, "/api/v1/namespaces/kube-system").await?;
+        let target = ServedKinds::read(cluster).await?;
+        let system = get_object(cluster, "/api/v1/namespaces/kube-system").await?.ok();
         let uid = system.map(|found| text(&found, "/metadata/uid").to_owned()).filter(|uid| !uid.is_empty());
         let mut namespaces = HashMap::new();
         // If they may not be listed, each is looked up when it is needed.
-        let lists_namespaces = pages(cluster, "/api/v1/namespaces", |meta| {
+        let lists_namespaces = list_metadata(cluster, "/api/v1/namespaces", |meta| {
             namespaces.insert(meta.name, meta.deletion_timestamp.is_some());
         })
         .await?;
-        let nodes = cluster.get_as("/api/v1/nodes", "limit=1", NAMES, PAGE).await;
+        let nodes = cluster.get_as("/api/v1/nodes", "limit=1", NAMES, MAX_PAGE).await;
         let has_nodes = match nodes {
-            Ok(answer) => !serde_json::from_slice::<Page>(&answer.body).unwrap_or_default().items.is_empty(),
+            Ok(answer) => {
+                !serde_json::from_slice::<MetadataPage>(&answer.body).unwrap_or_default().items.is_empty()
+            }
             Err(error) if error.status().is_some() => true,
             Err(error) => return Err(error),
         };
@@ -52,16 +52,16 @@ impl ClusterState {
     }
 
     /// Returns the existing objects of a stored kind. `few`: only a few of them are needed.
-    pub(crate) async fn present(
+    pub(crate) async fn existing_objects(
         &self,
         cluster: &Cluster,
         stored: &KindInfo,
         few: bool,
-    ) -> Result<Present, ApiError> {
+    ) -> Result<ExistingObjects, ApiError> {
         match self.target.find(stored) {
-            None => Ok(Present::Listed(HashSet::new())),
-            Some(_) if few => Ok(Present::Ask),
-            Some(place) => Present::list(cluster, place.kind, &stored.resource()).await,
+            None => Ok(ExistingObjects::Listed(HashSet::new())),
+            Some(_) if few => Ok(ExistingObjects::Unlisted),
+            Some(place) => ExistingObjects::list(cluster, place.kind, &stored.resource()).await,
         }
     }
 
@@ -73,16 +73,14 @@ impl ClusterState {
     }
 }
 
-/// Returns an object if it exists and may be read.
-pub(crate) async fn object(cluster: &Cluster, path: &str) -> Result<Option<Value>, ApiError> {
-    Ok(look(cluster, path).await?.ok())
-}
+/// An object, or the status with which the server refused.
+pub(crate) type Answered = Result<Value, Box<ApiStatus>>;
 
 /// Returns an object, or the status if it does not exist or a right is missing.
-pub(crate) async fn look(cluster: &Cluster, path: &str) -> Result<Result<Value, Box<ApiStatus>>, ApiError> {
-    match cluster.get(path, "", OBJECT).await {
+pub(crate) async fn get_object(cluster: &Cluster, path: &str) -> Result<Answered, ApiError> {
+    match cluster.get(path, "", MAX_OBJECT).await {
         Ok(answer) => match serde_json::from_slice(&answer.body) {
-            Ok(there) => Ok(Ok(there)),
+            Ok(existing) => Ok(Ok(existing)),
             Err(error) => Err(cluster.malformed(path, error.to_string())),
         },
         Err(error) => error.refusal().map(Err),
@@ -91,30 +89,30 @@ pub(crate) async fn look(cluster: &Cluster, path: &str) -> Result<Result<Value, 
 
 /// The existing objects of a kind.
 #[derive(Debug)]
-pub(crate) enum Present {
+pub(crate) enum ExistingObjects {
     /// These objects exist.
-    Listed(HashSet<Key>),
+    Listed(HashSet<ObjectKey>),
     /// Each object has to be looked up.
-    Ask,
+    Unlisted,
 }
 
-impl Present {
+impl ExistingObjects {
     /// Lists the objects of `kind`, keyed by `resource`.
     async fn list(cluster: &Cluster, kind: &KindInfo, resource: &str) -> Result<Self, ApiError> {
         let mut keys = HashSet::new();
         let path = kind.path(None);
-        let listed = pages(cluster, &path, |meta| {
-            keys.insert(key(resource, &meta.namespace, &meta.name));
+        let listed = list_metadata(cluster, &path, |meta| {
+            keys.insert(object_key(resource, &meta.namespace, &meta.name));
         })
         .await?;
-        Ok(if listed { Self::Listed(keys) } else { Self::Ask })
+        Ok(if listed { Self::Listed(keys) } else { Self::Unlisted })
     }
 
     /// True if an object of that name may exist.
-    pub(crate) fn may_have(&self, object: &super::ObjectRef) -> bool {
+    pub(crate) fn may_have(&self, object: &ObjectRef) -> bool {
         match self {
             Self::Listed(keys) => keys.contains(&object.key()),
-            Self::Ask => true,
+            Self::Unlisted => true,
         }
     }
 
@@ -123,55 +121,59 @@ impl Present {
         &self,
         cluster: &Cluster,
         kind: &KindInfo,
-        object_ref: &super::ObjectRef,
-    ) -> Result<Option<Result<Value, Box<ApiStatus>>>, ApiError> {
-        if !self.may_have(object_ref) {
+        object: &ObjectRef,
+    ) -> Result<Option<Answered>, ApiError> {
+        if !self.may_have(object) {
             return Ok(None);
         }
-        let Some(paths) = object_ref.paths(kind) else { return Ok(None) };
-        let found = look(cluster, &paths.one).await?;
+        let Some(paths) = object.api_paths(kind) else { return Ok(None) };
+        let found = get_object(cluster, &paths.object).await?;
         Ok(Some(found).filter(|found| !matches!(found, Err(status) if status.code == 404)))
     }
 }
 
 #[derive(Deserialize, Default)]
-struct Page {
+struct MetadataPage {
     #[serde(default)]
-    metadata: PageMeta,
+    metadata: MetadataPageHead,
     #[serde(default)]
-    items: Vec<Item>,
+    items: Vec<MetadataItem>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct PageMeta {
+struct MetadataPageHead {
     r#continue: String,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Item {
-    metadata: Meta,
+struct MetadataItem {
+    metadata: ObjectMeta,
 }
 
 /// The fields that are read of each object.
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
-struct Meta {
+struct ObjectMeta {
     name: String,
     namespace: String,
     deletion_timestamp: Option<serde::de::IgnoredAny>,
 }
 
 /// Calls `each` for the metadata of all objects at `path`. Returns false if they cannot be listed.
-async fn pages(cluster: &Cluster, path: &str, mut each: impl FnMut(Meta)) -> Result<bool, ApiError> {
+async fn list_metadata(
+    cluster: &Cluster,
+    path: &str,
+    mut each: impl FnMut(ObjectMeta),
+) -> Result<bool, ApiError> {
     let mut query = page_query(500, "");
     loop {
-        let answer = match cluster.get_as(path, &query, NAMES, PAGE).await {
+        let answer = match cluster.get_as(path, &query, NAMES, MAX_PAGE).await {
             Ok(answer) => answer,
             Err(error) => return error.refusal().map(|_| false),
         };
-        let Ok(page) = serde_json::from_slice::<Page>(&answer.body) else { return Ok(false) };
+        let Ok(page) = serde_json::from_slice::<MetadataPage>(&answer.body) else { return Ok(false) };
         page.items.into_iter().for_each(|item| each(item.metadata));
         if page.metadata.r#continue.is_empty() {
             return Ok(true);

@@ -1,175 +1,16 @@
 //! Settings of a restore: plain values that the arguments and a RestorePlan map to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use crate::plan::{Glob, LabelSelector};
-use crate::target::kubernetes::change::Modifier;
-
-/// Permissions for objects that grant rights or restrict creation; each is needed explicitly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Allow {
-    /// Roles, ClusterRoles and their bindings; the user mapping of an EKS cluster.
-    Rbac,
-    /// Webhook configurations and admission policies with their bindings.
-    Webhooks,
-    /// CustomResourceDefinitions.
-    Crds,
-    /// APIServices that are backed by a Service.
-    Apiservices,
-    /// Pods and pod templates that the Pod Security level `baseline` refuses; PersistentVolumes with a
-    /// hostPath.
-    Privileged,
-}
-
-impl Allow {
-    /// All permissions.
-    pub const ALL: [Self; 5] = [Self::Rbac, Self::Webhooks, Self::Crds, Self::Apiservices, Self::Privileged];
-
-    /// Returns the name that `--allow` takes.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Rbac => "rbac",
-            Self::Webhooks => "webhooks",
-            Self::Crds => "crds",
-            Self::Apiservices => "apiservices",
-            Self::Privileged => "privileged",
-        }
-    }
-}
-
-impl std::fmt::Display for Allow {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// Effects that a copy has only on request, because they reach beyond the cluster or happen twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Release {
-    /// CronJobs and Jobs run (otherwise they are restored suspended), and Argo CD syncs automatically.
-    Jobs,
-    /// Ingresses, Gateways and their routes.
-    Ingress,
-    /// Objects that external-dns publishes.
-    Dns,
-    /// Certificates, and issuers that use an ACME server.
-    Acme,
-    /// Services of type LoadBalancer or with external addresses.
-    Loadbalancers,
-}
-
-impl Release {
-    /// All effects.
-    pub const ALL: [Self; 5] = [Self::Jobs, Self::Ingress, Self::Dns, Self::Acme, Self::Loadbalancers];
-
-    /// Returns the name that `--release` takes.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Jobs => "jobs",
-            Self::Ingress => "ingress",
-            Self::Dns => "dns",
-            Self::Acme => "acme",
-            Self::Loadbalancers => "loadbalancers",
-        }
-    }
-}
-
-impl std::fmt::Display for Release {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The share of a cluster that is restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// Applications, without the cluster's own infrastructure.
-    #[default]
-    App,
-    /// Applications and the settings of the infrastructure.
-    Rebuild,
-    /// All of that, and the infrastructure's state, which describes the old machines, disks and networks.
-    Everything,
-}
-
-/// Selects whether objects that Git holds are restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scope {
-    /// Only objects that Argo CD and Flux do not create.
-    Data,
-    /// All objects.
-    All,
-}
-
-/// The treatment of an existing object that differs from the backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Existing {
-    /// Leave it unchanged.
-    Skip,
-    /// Merge the fields of the backup into it.
-    Patch,
-    /// Replace it, unless it changes meanwhile.
-    Replace,
-}
-
-/// A selection of objects as `--object` takes it: `deployments.apps/shop/web`, `namespaces/shop`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selected {
-    /// The kind, such as `deployments.apps`.
-    pub resource: Glob,
-    /// The namespace in the backup; none for cluster-scoped objects.
-    pub namespace: Option<Glob>,
-    /// The object's name in the backup.
-    pub name: Glob,
-}
-
-impl Selected {
-    pub(crate) fn takes(&self, resource: &str, namespace: Option<&str>, name: &str) -> bool {
-        let placed = match (&self.namespace, namespace) {
-            (None, None) => true,
-            (Some(glob), Some(namespace)) => glob.matches(namespace),
-            _ => false,
-        };
-        placed && self.resource.matches(resource) && self.name.matches(name)
-    }
-}
-
-impl std::fmt::Display for Selected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.resource.as_str())?;
-        if let Some(namespace) = &self.namespace {
-            write!(f, "/{}", namespace.as_str())?;
-        }
-        write!(f, "/{}", self.name.as_str())
-    }
-}
-
-/// Names that change in the target cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mapping {
-    /// Namespaces.
-    pub namespaces: BTreeMap<String, String>,
-    /// Storage classes.
-    pub classes: BTreeMap<String, String>,
-    /// Images, by prefix; the longest matching prefix is used.
-    pub images: BTreeMap<String, String>,
-    /// Host names, including their subdomains.
-    pub hosts: BTreeMap<String, String>,
-}
+use super::change::Modifier;
+use crate::plan::{
+    ExistingPolicy, Glob, LabelSelector, Mapping, ObjectName, Permission, Profile, Scope, SideEffect,
+};
 
 /// The longest waits for events that a restore cannot speed up. Each is one deadline for all objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waits {
+pub struct WaitLimits {
     /// Until namespaces that are being deleted are gone.
     pub terminating: Duration,
     /// Until the kinds of new definitions are served.
@@ -178,7 +19,7 @@ pub struct Waits {
     pub backends: Duration,
 }
 
-impl Default for Waits {
+impl Default for WaitLimits {
     fn default() -> Self {
         Self {
             terminating: Duration::from_secs(120),
@@ -192,7 +33,7 @@ impl Default for Waits {
 #[derive(Debug, Clone)]
 pub struct RestoreConfig {
     /// Permissions for objects that are refused by default.
-    pub allow: BTreeSet<Allow>,
+    pub allow: BTreeSet<Permission>,
     /// Only objects in these namespaces, and the namespaces themselves; empty: everything.
     pub namespaces: Vec<Glob>,
     /// Objects in these namespaces are excluded.
@@ -204,7 +45,7 @@ pub struct RestoreConfig {
     /// Only objects with these labels.
     pub labels: Option<LabelSelector>,
     /// These objects and their namespaces; alone, or in addition to the other selectors.
-    pub objects: Vec<Selected>,
+    pub objects: Vec<ObjectName>,
     /// Names that change.
     pub mapping: Mapping,
     /// Changes that the RestorePlan asks for, in order.
@@ -215,9 +56,9 @@ pub struct RestoreConfig {
     pub scope: Option<Scope>,
     /// The treatment of existing objects that differ. By default they are left unchanged and the restore is
     /// incomplete.
-    pub existing: Option<Existing>,
+    pub existing: Option<ExistingPolicy>,
     /// Effects that a copy may have. None: no choice was made, so objects held back count as missing.
-    pub release: Option<BTreeSet<Release>>,
+    pub release: Option<BTreeSet<SideEffect>>,
     /// True if this cluster takes the place of the one in the backup, so that the restore is not a copy.
     pub takeover: bool,
     /// The UID of `kube-system` in the backup.
@@ -230,9 +71,9 @@ pub struct RestoreConfig {
     pub parallel: usize,
     /// Retries after rounds without progress. The pause before each doubles from one second, because
     /// controllers and webhooks need time to start.
-    pub patience: u32,
+    pub max_idle_rounds: u32,
     /// Deadlines of longer waits.
-    pub waits: Waits,
+    pub waits: WaitLimits,
 }
 
 impl Default for RestoreConfig {
@@ -256,8 +97,8 @@ impl Default for RestoreConfig {
             status: Vec::new(),
             node_ports: false,
             parallel: 32,
-            patience: 3,
-            waits: Waits::default(),
+            max_idle_rounds: 3,
+            waits: WaitLimits::default(),
         }
     }
 }
@@ -265,13 +106,13 @@ impl Default for RestoreConfig {
 impl RestoreConfig {
     /// True if a copy may have this effect.
     #[must_use]
-    pub fn releases(&self, what: Release) -> bool {
+    pub fn is_released(&self, what: SideEffect) -> bool {
         self.release.as_ref().is_some_and(|all| all.contains(&what))
     }
 
     /// True if the namespace has another name in the target cluster.
     #[must_use]
-    pub fn maps(&self, namespace: &str) -> bool {
+    pub fn is_mapped(&self, namespace: &str) -> bool {
         self.mapping.namespaces.get(namespace).is_some_and(|to| to != namespace)
     }
 
@@ -292,17 +133,17 @@ impl RestoreConfig {
         if named || leads {
             return true;
         }
-        !self.only_objects() && self.takes_kind(resource)
+        !self.only_objects() && self.matches_kind_patterns(resource)
     }
 
-    pub(crate) fn takes_kind(&self, resource: &str) -> bool {
+    pub(crate) fn matches_kind_patterns(&self, resource: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(resource));
         (self.kinds.is_empty() || any(&self.kinds)) && !any(&self.exclude_kinds)
     }
 
     /// True if objects in `space` are selected. A selection of namespaces excludes objects without a
     /// namespace.
-    pub(crate) fn takes_space(&self, space: Option<&str>) -> bool {
+    pub(crate) fn matches_namespace_patterns(&self, space: Option<&str>) -> bool {
         let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
         space.map_or(self.namespaces.is_empty(), |space| {
             (self.namespaces.is_empty() || any(&self.namespaces, space))
@@ -319,7 +160,7 @@ impl RestoreConfig {
         name: &str,
         labels: &serde_json::Value,
     ) -> bool {
-        let named = self.objects.iter().any(|object| object.takes(resource, namespace, name));
+        let named = self.objects.iter().any(|object| object.matches(resource, namespace, name));
         // The namespace of a selected object is needed, too.
         let leads = resource == "namespaces"
             && self
@@ -329,18 +170,18 @@ impl RestoreConfig {
         if named || leads {
             return true;
         }
-        if self.only_objects() || !self.takes_kind(resource) {
+        if self.only_objects() || !self.matches_kind_patterns(resource) {
             return false;
         }
         // A namespace rarely has the labels of the objects in it.
         let labelled = self.labels.as_ref().is_none_or(|selector| {
             (resource == "namespaces" && !self.namespaces.is_empty()) || selector.matches(labels)
         });
-        labelled && self.takes_space(space(resource, namespace, name))
+        labelled && self.matches_namespace_patterns(namespace_of(resource, namespace, name))
     }
 }
 
 /// Returns the namespace of an object, or the name of the object if it is a namespace.
-pub(crate) fn space<'a>(resource: &str, namespace: Option<&'a str>, name: &'a str) -> Option<&'a str> {
+pub(crate) fn namespace_of<'a>(resource: &str, namespace: Option<&'a str>, name: &'a str) -> Option<&'a str> {
     namespace.or_else(|| (resource == "namespaces").then_some(name))
 }

@@ -2,7 +2,7 @@
 //! of the object and is never shown.
 
 /// Describes the policy or webhook that denies, if the server's message is a denial.
-pub(crate) fn denier(message: &str) -> Option<String> {
+pub(crate) fn denied_by(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("admission webhook \"") {
         let (name, rest) = rest.split_once('"')?;
         return (is_name(name) && rest.starts_with(" denied the request"))
@@ -15,11 +15,11 @@ pub(crate) fn denier(message: &str) -> Option<String> {
     if !before.is_empty() && !before.ends_with(": ") {
         return None;
     }
-    Some(format!("{} denies it", policy(rest)?))
+    Some(format!("{} denies it", policy_name(rest)?))
 }
 
 /// Parses `ValidatingAdmissionPolicy 'x' with binding 'y'` at the start of a text, and removes the quotes.
-pub(crate) fn policy(text: &str) -> Option<String> {
+pub(crate) fn policy_name(text: &str) -> Option<String> {
     let (kind, rest) = text.split_once(" '")?;
     if !matches!(kind, "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") {
         return None;
@@ -37,7 +37,7 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::denier;
+    use super::denied_by;
 
     #[test]
     fn denials_are_reduced_to_names() {
@@ -57,7 +57,7 @@ mod tests {
             ),
             ("exceeded quota", None),
         ] {
-            assert_eq!(denier(message).as_deref(), wanted, "{message}");
+            assert_eq!(denied_by(message).as_deref(), wanted, "{message}");
         }
     }
 }

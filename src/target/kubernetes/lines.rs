@@ -8,15 +8,15 @@ use memchr::memchr;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::{ResourceStreams, RestoreError, StreamError};
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::{ResourceStreams, RestoreError, StreamError};
 
 /// The longest line in bytes. No API server takes an object of more than 3 MiB, and its JSON with all field
 /// managers stays far below this.
-const LONGEST: usize = 64 << 20;
+const MAX_LINE: usize = 64 << 20;
 
 /// Opens the stored stream of a kind at its start.
-pub(crate) async fn open<'a>(
+pub(crate) async fn open_stream<'a>(
     streams: &'a dyn ResourceStreams,
     kind: &KindInfo,
 ) -> Result<BoxStream<'a, Result<Bytes, StreamError>>, RestoreError> {
@@ -26,60 +26,62 @@ pub(crate) async fn open<'a>(
 
 /// Returns the lines of `pieces` without their LF, numbered from 1. A last line without LF is an error: the
 /// stream was truncated.
-pub(crate) fn lines<'a>(
+pub(crate) fn split_lines<'a>(
     resource: &'a str,
     pieces: BoxStream<'a, Result<Bytes, StreamError>>,
 ) -> impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a {
-    let cutter = Cutter { resource, pieces, rest: BytesMut::new(), searched: 0, line: 0, over: false };
-    futures::stream::unfold(cutter, |mut cutter| async move {
-        if cutter.over {
+    let splitter =
+        LineSplitter { resource, pieces, rest: BytesMut::new(), searched: 0, line: 0, over: false };
+    futures::stream::unfold(splitter, |mut splitter| async move {
+        if splitter.over {
             return None;
         }
-        let next = cutter.next().await?;
-        cutter.over = next.is_err();
-        Some((next, cutter))
+        let next = splitter.next().await?;
+        splitter.over = next.is_err();
+        Some((next, splitter))
     })
 }
 
 /// Memory budget for objects in progress: a few large ones use as much as many small ones.
 #[derive(Debug, Clone)]
-pub(crate) struct Room(Arc<Semaphore>);
+pub(crate) struct MemoryBudget(Arc<Semaphore>);
 
 /// Bytes per semaphore permit; a semaphore counts in 32 bits.
-const GRAIN: usize = 1 << 10;
+const BYTES_PER_PERMIT: usize = 1 << 10;
 /// Bytes that may be in progress.
-const ROOM: usize = 16 << 20;
+const BUDGET: usize = 16 << 20;
 /// Memory per byte of a line: the line, its tree, the request, the answer.
-const TIMES: usize = 8;
+const MEMORY_PER_BYTE: usize = 8;
 
-impl Default for Room {
+impl Default for MemoryBudget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM / GRAIN)))
+        Self(Arc::new(Semaphore::new(BUDGET / BYTES_PER_PERMIT)))
     }
 }
 
 /// A line number, its line, and the permit for its memory until this is dropped.
-pub(crate) type Paced = (u64, Bytes, Option<OwnedSemaphorePermit>);
+pub(crate) type BudgetedLine = (u64, Bytes, Option<OwnedSemaphorePermit>);
 
 /// Returns each line when the budget has room for it.
-pub(crate) fn paced<'a>(
+pub(crate) fn with_budget<'a>(
     lines: impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a,
-    room: &Room,
-) -> impl Stream<Item = Result<Paced, RestoreError>> + 'a {
-    let room = room.clone();
+    budget: &MemoryBudget,
+) -> impl Stream<Item = Result<BudgetedLine, RestoreError>> + 'a {
+    let budget = budget.clone();
     lines.then(move |line| {
-        let room = room.0.clone();
+        let budget = budget.0.clone();
         async move {
             let (number, line) = line?;
             // An object larger than the budget is processed alone.
-            let grains = (line.len() * TIMES).div_ceil(GRAIN).clamp(1, ROOM / GRAIN);
-            let permit = room.acquire_many_owned(u32::try_from(grains).unwrap_or(u32::MAX)).await.ok();
+            let permits =
+                (line.len() * MEMORY_PER_BYTE).div_ceil(BYTES_PER_PERMIT).clamp(1, BUDGET / BYTES_PER_PERMIT);
+            let permit = budget.acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX)).await.ok();
             Ok((number, line, permit))
         }
     })
 }
 
-struct Cutter<'a> {
+struct LineSplitter<'a> {
     resource: &'a str,
     pieces: BoxStream<'a, Result<Bytes, StreamError>>,
     rest: BytesMut,
@@ -88,7 +90,7 @@ struct Cutter<'a> {
     over: bool,
 }
 
-impl Cutter<'_> {
+impl LineSplitter<'_> {
     async fn next(&mut self) -> Option<Result<(u64, Bytes), RestoreError>> {
         loop {
             if let Some(found) = memchr(b'\n', &self.rest[self.searched..]) {
@@ -99,7 +101,7 @@ impl Cutter<'_> {
                 return Some(Ok((self.line, line.freeze())));
             }
             self.searched = self.rest.len();
-            if self.rest.len() > LONGEST {
+            if self.rest.len() > MAX_LINE {
                 return Some(Err(self.damaged("it is too long")));
             }
             match self.pieces.next().await {
@@ -109,7 +111,7 @@ impl Cutter<'_> {
                     return Some(Err(RestoreError::Stream { resource, source }));
                 }
                 None if self.rest.is_empty() => return None,
-                None => return Some(Err(self.damaged("it has no end"))),
+                None => return Some(Err(self.damaged("its last line is truncated"))),
             }
         }
     }
@@ -128,7 +130,7 @@ mod tests {
         let pieces: Vec<Result<Bytes, StreamError>> =
             pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
         let stream = futures::stream::iter(pieces).boxed();
-        lines("pods", stream).try_collect().now_or_never().expect("nothing to wait for")
+        split_lines("pods", stream).try_collect().now_or_never().expect("nothing to wait for")
     }
 
     #[test]
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn truncated_stream_is_rejected() {
-        let error = cut(&["a\nb"]).expect_err("the last line has no end");
+        let error = cut(&["a\nb"]).expect_err("the last line is truncated");
         assert!(matches!(error, RestoreError::Damaged { line: 2, .. }), "{error}");
     }
 }

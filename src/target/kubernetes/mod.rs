@@ -2,31 +2,34 @@
 //! and with owners relinked. Or writes them to files.
 //!
 //! ```text
-//! streams ──> order ──> decide ──> change ──┬──> plan: shown, hashed, nothing written
+//! streams ──> order ──> judge ───> change ──┬──> plan: shown, hashed, nothing written
 //!    ↑                                      └──> create, or compare with the existing ──┐
 //!    │                rounds, until one makes no progress                               │ old UID -> new UID
 //!    └──── relink: one merge patch for owners and field managers, status <──────────────┘
 //! ```
 //!
-//! Plan and restore decide by the same pure function (decide/), and change objects by the same steps
+//! Plan and restore decide by the same pure function (judge/), and change objects by the same steps
 //! (change/). Streams are opened kind by kind, and again for later rounds. Between rounds only the missing
 //! objects and the UIDs stay in memory.
 //!
 //! Streams are not trusted: names are escaped into paths, and objects that grant rights or change
-//! admission are restored only if the caller allows it ([`Allow`]).
+//! admission are restored only if the caller allows it ([`Permission`]).
 
 mod apply;
 mod change;
 mod cluster_state;
 mod config;
 mod denial;
+mod fields;
 mod judge;
 mod lines;
 mod object;
 mod object_files;
 mod order;
 mod outcome;
+mod owner;
 mod plan;
+mod refusal;
 mod selection_usage;
 mod served_kinds;
 mod warning;
@@ -37,23 +40,34 @@ use futures::stream::BoxStream;
 
 use crate::kubernetes::{ApiError, KindInfo};
 
-pub use crate::target::kubernetes::apply::restore_resources;
-pub use crate::target::kubernetes::change::{Change, Modifier, ModifierError};
-pub use crate::target::kubernetes::config::{
-    Allow, Existing, Mapping, Profile, Release, RestoreConfig, Scope, Selected, Waits,
+pub use crate::plan::{ExistingPolicy, Mapping, ObjectName, Permission, Profile, Scope, SideEffect};
+pub use apply::restore_resources;
+pub use change::{Change, Modifier, ModifierError};
+pub use config::{RestoreConfig, WaitLimits};
+pub use judge::{Derived, GitTool, Infrastructure, Skip};
+pub use object::ObjectRef;
+pub use object_files::{DirectoryError, FileFormat, WrittenFiles, find_unmatched_selectors, write_directory};
+pub use order::step;
+pub use outcome::{Outcome, RestoreReport};
+pub use plan::{Action, ActionTotal, ChangeTotal, Conflict, Decision, Grade, Plan, Wait, plan_resources};
+pub use refusal::{Refusal, RefusalCause};
+pub use selection_usage::UnmatchedSelector;
+pub use warning::Warning;
+
+pub(crate) use cluster_state::{Answered, ClusterState, ExistingObjects, get_object};
+pub(crate) use config::namespace_of;
+pub(crate) use fields::{annotation, each, each_mut, is_object, label, map, map_mut, text};
+pub(crate) use judge::{
+    DecidedObject, Decider, ExistingAction, FIELD_MANAGER, ObjectDecision, PendingWrites, PreparedObject,
+    TRACKING_MARKS, has_restore_manager, is_merged, is_shared_namespace, lost_fields, matches_existing,
+    may_be_from_restore, reconcile, reset_observed_generation,
 };
-pub use crate::target::kubernetes::judge::{Derived, Infrastructure, Skip, Tool};
-pub use crate::target::kubernetes::object::ObjectRef;
-pub use crate::target::kubernetes::object_files::{
-    DirectoryError, FileFormat, Written, absent, write_directory,
-};
-pub use crate::target::kubernetes::order::step;
-pub use crate::target::kubernetes::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
-pub use crate::target::kubernetes::plan::{
-    Action, ChangeSum, Conflict, Decision, Grade, Plan, Sum, Wait, plan_resources,
-};
-pub use crate::target::kubernetes::selection_usage::UnmatchedSelector;
-pub use crate::target::kubernetes::warning::Warning;
+pub(crate) use lines::{MemoryBudget, open_stream, split_lines, with_budget};
+pub(crate) use object::{ApiPaths, ObjectKey, api_paths, object_key, path_segment};
+pub(crate) use owner::OwnerReference;
+pub(crate) use selection_usage::SelectionUsage;
+pub(crate) use served_kinds::{ServedKind, ServedKinds};
+pub(crate) use warning::{pruned_fields, shown_warnings};
 
 /// The cause of a failure to read a stream.
 pub type StreamError = Box<dyn std::error::Error + Send + Sync>;

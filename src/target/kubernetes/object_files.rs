@@ -16,14 +16,14 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
+use super::{
+    ObjectRef, ResourceStreams, RestoreConfig, RestoreError, SelectionUsage, UnmatchedSelector, open_stream,
+    split_lines, text,
+};
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::lines::{lines, open};
-use crate::target::kubernetes::object::text;
-use crate::target::kubernetes::selection_usage::{SelectionUsage, UnmatchedSelector};
-use crate::target::kubernetes::{ObjectRef, ResourceStreams, RestoreConfig, RestoreError};
 
 /// The longest path component without its extension, in bytes; Linux allows 255 with it.
-const LONGEST: usize = 200;
+const MAX_COMPONENT: usize = 200;
 /// Folders of the core group and of cluster-scoped objects. No group or namespace has these names.
 const CORE: &str = "core";
 const CLUSTER: &str = "_cluster";
@@ -39,7 +39,7 @@ pub enum FileFormat {
 
 /// The result of writing files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenFiles {
     /// Number of files.
     pub files: u64,
     /// Size of the files in bytes.
@@ -81,38 +81,39 @@ pub async fn write_directory(
     folder: &Path,
     format: FileFormat,
     config: &RestoreConfig,
-) -> Result<Written, DirectoryError> {
+) -> Result<WrittenFiles, DirectoryError> {
     let io = |source| DirectoryError::Io { path: folder.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(io)?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?;
     let root = Arc::new(root);
-    let (mut written, fits) = (Written::default(), SelectionUsage::new(config));
+    let (mut written, usage) = (WrittenFiles::default(), SelectionUsage::new(config));
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
-        let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
+        let mut lines = std::pin::pin!(split_lines(&resource, open_stream(streams, &kind).await?));
         while let Some(line) = lines.next().await {
             let (number, line) = line?;
-            let (object, place) = place(&kind, &line, format).map_err(|problem| {
+            let (object, path) = file_path(&kind, &line, format).map_err(|problem| {
                 DirectoryError::from(RestoreError::Damaged {
                     resource: resource.clone(),
                     line: number,
                     problem,
                 })
             })?;
-            if !selected(&kind, &object, config, &fits) {
+            if !usage.selects(&ObjectRef::stored(&kind, &object), kind.namespaced, &object) {
                 continue;
             }
-            let (root, shown) = (root.clone(), folder.join(place.join("/")));
+            let (root, shown) = (root.clone(), folder.join(path.join("/")));
             // A file system may block, and must not block the runtime's threads.
-            let job =
-                tokio::task::spawn_blocking(move || write(&root, &place, &shown, &object, &line, format));
-            let bytes = job.await.map_err(|error| io(std::io::Error::other(error)))??;
+            let write = move || write_file(&root, &path, &shown, &object, &line, format);
+            let bytes = tokio::task::spawn_blocking(write)
+                .await
+                .map_err(|error| io(std::io::Error::other(error)))??;
             written.files += 1;
             written.bytes += bytes;
         }
     }
-    written.absent = fits.absent();
+    written.absent = usage.unmatched();
     Ok(written)
 }
 
@@ -120,14 +121,14 @@ pub async fn write_directory(
 ///
 /// # Errors
 /// [`RestoreError`] when the backup cannot be read.
-pub async fn absent(
+pub async fn find_unmatched_selectors(
     streams: &dyn ResourceStreams,
     config: &RestoreConfig,
 ) -> Result<Vec<UnmatchedSelector>, RestoreError> {
-    let fits = SelectionUsage::new(config);
+    let usage = SelectionUsage::new(config);
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
         let resource = kind.resource();
-        let mut lines = std::pin::pin!(lines(&resource, open(streams, &kind).await?));
+        let mut lines = std::pin::pin!(split_lines(&resource, open_stream(streams, &kind).await?));
         while let Some(line) = lines.next().await {
             let (number, line) = line?;
             let object: Value = serde_json::from_slice(&line).map_err(|_| RestoreError::Damaged {
@@ -135,49 +136,35 @@ pub async fn absent(
                 line: number,
                 problem: "it is not JSON",
             })?;
-            selected(&kind, &object, config, &fits);
+            usage.selects(&ObjectRef::stored(&kind, &object), kind.namespaced, &object);
         }
     }
-    Ok(fits.absent())
-}
-
-fn selected(kind: &KindInfo, object: &Value, config: &RestoreConfig, fits: &SelectionUsage<'_>) -> bool {
-    let namespace = kind.namespaced.then(|| text(object, "/metadata/namespace"));
-    let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
-    let named = ObjectRef {
-        resource: kind.resource(),
-        kind: kind.kind.clone(),
-        namespace: namespace.unwrap_or_default().to_owned(),
-        name: text(object, "/metadata/name").to_owned(),
-    };
-    let selected = config.selects(&named.resource, namespace, &named.name, labels);
-    fits.note(&named, kind.namespaced, object, selected);
-    selected
+    Ok(usage.unmatched())
 }
 
 /// Returns the object of a line and the components of its path.
-fn place(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value, Vec<String>), &'static str> {
+fn file_path(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value, Vec<String>), &'static str> {
     let object: Value = serde_json::from_slice(line).map_err(|_| "it is not JSON")?;
     let name = text(&object, "/metadata/name");
     if name.is_empty() {
-        return Err("it is no object with a name");
+        return Err("it is not an object with a name");
     }
     let ending = match format {
         FileFormat::Yaml => "yaml",
         FileFormat::Json => "json",
     };
-    let group = if kind.group.is_empty() { CORE.to_owned() } else { component(&kind.group) };
+    let group = if kind.group.is_empty() { CORE.to_owned() } else { path_component(&kind.group) };
     let namespace = match text(&object, "/metadata/namespace") {
         "" => CLUSTER.to_owned(),
-        namespace => component(namespace),
+        namespace => path_component(namespace),
     };
-    let file = format!("{}.{ending}", component(name));
-    Ok((object, vec![group, component(&kind.kind), namespace, file]))
+    let file = format!("{}.{ending}", path_component(name));
+    Ok((object, vec![group, path_component(&kind.kind), namespace, file]))
 }
 
 /// Turns a name into one path component. Unusual characters, a leading dot or underscore and the percent sign
 /// become `%XX`; a name that is too long is cut and gets a hash.
-fn component(name: &str) -> String {
+fn path_component(name: &str) -> String {
     let mut escaped = String::new();
     for (index, byte) in name.bytes().enumerate() {
         let plain = byte.is_ascii_alphanumeric()
@@ -190,18 +177,18 @@ fn component(name: &str) -> String {
             escaped.push_str(&format!("%{byte:02X}"));
         }
     }
-    if escaped.len() > LONGEST {
+    if escaped.len() > MAX_COMPONENT {
         let hash = blake3::hash(name.as_bytes()).to_hex();
-        escaped.truncate(LONGEST - 33);
+        escaped.truncate(MAX_COMPONENT - 33);
         escaped.push('~');
         escaped.push_str(&hash[..32]);
     }
     escaped
 }
 
-fn write(
+fn write_file(
     root: &OwnedFd,
-    place: &[String],
+    path: &[String],
     shown: &Path,
     object: &Value,
     line: &Bytes,
@@ -214,7 +201,7 @@ fn write(
             yaml(object).ok_or_else(|| DirectoryError::Format(shown.to_owned()))?.into_bytes()
         }
     };
-    let Some((file, folders)) = place.split_last() else { return Ok(0) };
+    let Some((file, folders)) = path.split_last() else { return Ok(0) };
     let mut folder: Option<OwnedFd> = None;
     for name in folders {
         let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
@@ -223,18 +210,18 @@ fn write(
             Err(error) => return Err(io(error.into())),
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let next = beneath(at, name, flags, Mode::empty()).map_err(|error| io(error.into()))?;
+        let next = open_beneath(at, name, flags, Mode::empty()).map_err(|error| io(error.into()))?;
         folder = Some(next);
     }
     let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
     // Files may hold Secrets, so only the current user may access them.
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let made = match beneath(at, file, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(made) => made,
+    let created = match open_beneath(at, file, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(created) => created,
         Err(Errno::EXIST) => return Err(DirectoryError::Exists(shown.to_owned())),
         Err(error) => return Err(io(error.into())),
     };
-    File::from(made).write_all(&text).map_err(|error| {
+    File::from(created).write_all(&text).map_err(|error| {
         // A partial file would pass for a complete one, and block the next attempt.
         let _ = rustix::fs::unlinkat(at, file.as_str(), AtFlags::empty());
         io(error)
@@ -242,7 +229,7 @@ fn write(
     Ok(text.len() as u64)
 }
 
-fn beneath(at: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn open_beneath(at: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(at, name, flags, mode, resolve)
 }
@@ -258,7 +245,7 @@ pub(crate) fn yaml(object: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::component;
+    use super::path_component;
 
     #[test]
     fn each_name_becomes_its_own_path_component() {
@@ -271,9 +258,9 @@ mod tests {
             ("system:node", "system:node"),
             ("a\0b\n", "a%00b%0A"),
         ] {
-            assert_eq!(component(name), wanted);
+            assert_eq!(path_component(name), wanted);
         }
-        let (a, b) = (component(&"x".repeat(300)), component(&format!("{}y", "x".repeat(299))));
+        let (a, b) = (path_component(&"x".repeat(300)), path_component(&format!("{}y", "x".repeat(299))));
         assert!(a != b && a.len() <= 200 && b.len() <= 200);
     }
 }

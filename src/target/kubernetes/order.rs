@@ -3,8 +3,8 @@
 //! It avoids most retries but need not be perfect: an object that fails because another is missing is retried
 //! in the next round.
 
+use super::{ResourceStreams, RestoreConfig};
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::{ResourceStreams, RestoreConfig};
 
 /// Early steps, first to last: (group, resources). A group may be in several steps.
 const STEPS: &[(&str, &[&str])] = &[
@@ -78,7 +78,7 @@ pub(crate) fn is_definition(kind: &KindInfo) -> bool {
 }
 
 /// Returns the kinds that a config selects, in the order of creation.
-pub(crate) fn selected(streams: &dyn ResourceStreams, config: &RestoreConfig) -> Vec<KindInfo> {
+pub(crate) fn selected_kinds(streams: &dyn ResourceStreams, config: &RestoreConfig) -> Vec<KindInfo> {
     let mut kinds = streams.kinds();
     kinds.retain(|kind| config.selects_kind(&kind.resource()));
     kinds.sort_by_cached_key(|kind| (step(kind), kind.clone()));

@@ -7,9 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::target::kubernetes::config::{RestoreConfig, space};
-use crate::target::kubernetes::judge::Skip;
-use crate::target::kubernetes::object::ObjectRef;
+use super::{ObjectRef, RestoreConfig, Skip, namespace_of};
+use crate::plan::Glob;
 
 /// A selector that matches no object of the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -45,21 +44,21 @@ impl std::fmt::Display for UnmatchedSelector {
 }
 
 /// One flag for each selector of a list.
-type Seen = Vec<AtomicBool>;
+type MatchFlags = Vec<AtomicBool>;
 
 /// The selectors that have matched an object so far.
 #[derive(Debug)]
 pub(crate) struct SelectionUsage<'a> {
     config: &'a RestoreConfig,
-    namespaces: Seen,
-    kinds: Seen,
-    labels: Seen,
-    objects: Seen,
+    namespaces: MatchFlags,
+    kinds: MatchFlags,
+    labels: MatchFlags,
+    objects: MatchFlags,
     /// True for each selected object that is restored in part or whole. `left_out` has the reason for others.
-    brought: Seen,
+    restored: MatchFlags,
     left_out: Mutex<BTreeMap<usize, Skip>>,
-    mappings: Seen,
-    modifiers: Seen,
+    mappings: MatchFlags,
+    modifiers: MatchFlags,
 }
 
 impl<'a> SelectionUsage<'a> {
@@ -71,41 +70,43 @@ impl<'a> SelectionUsage<'a> {
             kinds: none(config.kinds.len()),
             labels: none(usize::from(config.labels.is_some())),
             objects: none(config.objects.len()),
-            brought: none(config.objects.len()),
+            restored: none(config.objects.len()),
             left_out: Mutex::default(),
             mappings: none(config.mapping.namespaces.len()),
             modifiers: none(config.modifiers.len()),
         }
     }
 
-    /// Records the selectors that match an object of the snapshot. `selected`: the config selects it.
-    pub(crate) fn note(&self, named: &ObjectRef, namespaced: bool, object: &Value, selected: bool) {
+    /// True if the config selects the object. Records the selectors that match it.
+    pub(crate) fn selects(&self, named: &ObjectRef, namespaced: bool, object: &Value) -> bool {
         let config = self.config;
         let (resource, name) = (named.resource.as_str(), named.name.as_str());
         let namespace = namespaced.then_some(named.namespace.as_str());
-        let space = space(resource, namespace, name);
-        mark(&self.objects, &config.objects, |one| one.takes(resource, namespace, name));
-        if !config.only_objects() && config.takes_kind(resource) {
+        let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
+        let selected = config.selects(resource, namespace, name, labels);
+        let space = namespace_of(resource, namespace, name);
+        mark(&self.objects, &config.objects, |one| one.matches(resource, namespace, name));
+        if !config.only_objects() && config.matches_kind_patterns(resource) {
             mark(&self.kinds, &config.kinds, |glob| glob.matches(resource));
-            if config.takes_space(space) {
+            if config.matches_namespace_patterns(space) {
                 mark(&self.namespaces, &config.namespaces, |glob| space.is_some_and(|s| glob.matches(s)));
-                let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
                 mark(&self.labels, &config.labels, |selector| selector.matches(labels));
             }
         }
         if selected {
             mark(&self.mappings, config.mapping.namespaces.keys(), |from| space == Some(from));
-            mark(&self.modifiers, &config.modifiers, |modifier| modifier.takes(named, object));
+            mark(&self.modifiers, &config.modifiers, |modifier| modifier.matches(named, object));
         }
+        selected
     }
 
     /// Records if a rule leaves out a selected object.
-    pub(crate) fn note_rule(&self, named: &ObjectRef, namespaced: bool, skip: Option<Skip>) {
+    pub(crate) fn record_skip(&self, named: &ObjectRef, namespaced: bool, skip: Option<Skip>) {
         let namespace = namespaced.then_some(named.namespace.as_str());
         for (at, one) in self.config.objects.iter().enumerate() {
-            if one.takes(&named.resource, namespace, &named.name) {
+            if one.matches(&named.resource, namespace, &named.name) {
                 match skip {
-                    None => self.brought[at].store(true, Ordering::Relaxed),
+                    None => self.restored[at].store(true, Ordering::Relaxed),
                     Some(skip) => {
                         let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
                         left_out.entry(at).or_insert(skip);
@@ -116,57 +117,53 @@ impl<'a> SelectionUsage<'a> {
     }
 
     /// Returns the selectors that matched no object; call it after all objects.
-    pub(crate) fn absent(&self) -> Vec<UnmatchedSelector> {
+    pub(crate) fn unmatched(&self) -> Vec<UnmatchedSelector> {
         let config = self.config;
-        let mut absent = Vec::new();
+        let mut all = Vec::new();
         let is_selected = |from: &str| config.namespaces.iter().any(|glob| glob.as_str() == from);
-        absent.extend(left(&self.namespaces, &config.namespaces, |glob| {
-            UnmatchedSelector::Namespace(glob.as_str().into())
-        }));
-        absent.extend(left(&self.kinds, &config.kinds, |glob| UnmatchedSelector::Kind(glob.as_str().into())));
-        absent.extend(left(&self.labels, &config.labels, |labels| {
-            UnmatchedSelector::Labels(labels.to_string())
-        }));
-        absent.extend(left(&self.objects, &config.objects, |object| {
-            UnmatchedSelector::Object(object.to_string())
-        }));
+        let glob = |glob: &Glob| glob.as_str().to_owned();
+        all.extend(unseen(&self.namespaces, &config.namespaces, glob).map(UnmatchedSelector::Namespace));
+        all.extend(unseen(&self.kinds, &config.kinds, glob).map(UnmatchedSelector::Kind));
+        all.extend(unseen(&self.labels, &config.labels, ToString::to_string).map(UnmatchedSelector::Labels));
+        all.extend(
+            unseen(&self.objects, &config.objects, ToString::to_string).map(UnmatchedSelector::Object),
+        );
         let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        let alone = left_out.iter().filter(|(at, _)| !self.brought[**at].load(Ordering::Relaxed));
-        absent.extend(
+        let alone = left_out.iter().filter(|(at, _)| !self.restored[**at].load(Ordering::Relaxed));
+        all.extend(
             alone.map(|(at, skip)| UnmatchedSelector::LeftOut(config.objects[*at].to_string(), *skip)),
         );
-        let mapped = left(&self.mappings, config.mapping.namespaces.keys(), |from| from);
+        let mapped = unseen(&self.mappings, config.mapping.namespaces.keys(), |from| from);
         // `--namespace FROM:TO` both selects and maps, and is reported once.
-        absent.extend(
+        all.extend(
             mapped.filter(|from| !is_selected(from)).map(|from| UnmatchedSelector::Mapping(from.clone())),
         );
-        absent.extend(left(&self.modifiers, 1..=config.modifiers.len(), UnmatchedSelector::Modifier));
-        absent
+        all.extend(unseen(&self.modifiers, 1..=config.modifiers.len(), UnmatchedSelector::Modifier));
+        all
     }
 }
 
-fn mark<T>(seen: &Seen, all: impl IntoIterator<Item = T>, fits: impl Fn(T) -> bool) {
+fn mark<T>(seen: &MatchFlags, all: impl IntoIterator<Item = T>, matches: impl Fn(T) -> bool) {
     for (seen, one) in seen.iter().zip(all) {
-        if !seen.load(Ordering::Relaxed) && fits(one) {
+        if !seen.load(Ordering::Relaxed) && matches(one) {
             seen.store(true, Ordering::Relaxed);
         }
     }
 }
 
-fn left<T, U>(
-    seen: &Seen,
+fn unseen<T, U>(
+    seen: &MatchFlags,
     all: impl IntoIterator<Item = T>,
-    told: impl Fn(T) -> U,
+    selector: impl Fn(T) -> U,
 ) -> impl Iterator<Item = U> {
     let left = seen.iter().zip(all).filter(|(seen, _)| !seen.load(Ordering::Relaxed));
-    left.map(move |(_, one)| told(one))
+    left.map(move |(_, one)| selector(one))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Glob;
-    use crate::target::kubernetes::{Mapping, Modifier, Selected};
+    use crate::target::kubernetes::{Mapping, Modifier, ObjectName};
     use serde_json::json;
 
     fn glob(text: &str) -> Glob {
@@ -175,7 +172,7 @@ mod tests {
 
     /// Returns the unmatched selectors for a snapshot with one Deployment in the namespace shop.
     fn absent(config: &RestoreConfig) -> Vec<String> {
-        let fits = SelectionUsage::new(config);
+        let usage = SelectionUsage::new(config);
         for (resource, namespace, name) in
             [("namespaces", None, "shop"), ("deployments.apps", Some("shop"), "web")]
         {
@@ -186,10 +183,9 @@ mod tests {
                 namespace: namespace.unwrap_or_default().into(),
                 name: name.into(),
             };
-            let selected = config.selects(resource, namespace, name, &object["metadata"]["labels"]);
-            fits.note(&named, namespace.is_some(), &object, selected);
+            usage.selects(&named, namespace.is_some(), &object);
         }
-        fits.absent().iter().map(ToString::to_string).collect()
+        usage.unmatched().iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -207,7 +203,7 @@ mod tests {
         // The namespace has no object of the kind.
         let config = RestoreConfig { namespaces: vec![glob("shop")], kinds: vec![glob("secrets")], ..none() };
         assert_eq!(absent(&config), ["--namespace shop", "--kind secrets"]);
-        let object = |name: &str| Selected {
+        let object = |name: &str| ObjectName {
             resource: glob("deployments.apps"),
             namespace: Some(glob("shop")),
             name: glob(name),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::target::kubernetes::object::ObjectRef;
+use super::ObjectRef;
 
 /// A warning about a restored object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,24 +25,24 @@ impl Warning {
 
 /// Returns the names of fields that the server reports as pruned in the headers of its answer: the kind is
 /// defined differently than in the backup. Holds no values.
-pub(crate) fn pruned(headers: &[String]) -> Vec<String> {
+pub(crate) fn pruned_fields(headers: &[String]) -> Vec<String> {
     let fields = headers
         .iter()
-        .flat_map(|header| texts(header))
+        .flat_map(|header| warning_texts(header))
         .filter_map(|text| Some(text.strip_prefix("unknown field \"")?.strip_suffix('"')?.to_owned()));
-    fields.take(TAKEN).collect()
+    fields.take(MAX_PER_ANSWER).collect()
 }
 
 /// The largest number of warnings read from one answer.
-const TAKEN: usize = 8;
+const MAX_PER_ANSWER: usize = 8;
 
 /// Returns the warnings in the headers of `object` that may be shown. A policy's message may quote any value,
 /// and so may any text about a Secret.
-pub(crate) fn told(object: &ObjectRef, headers: &[String]) -> Vec<Warning> {
-    let texts = headers.iter().flat_map(|header| texts(header)).take(TAKEN);
+pub(crate) fn shown_warnings(object: &ObjectRef, headers: &[String]) -> Vec<Warning> {
+    let texts = headers.iter().flat_map(|header| warning_texts(header)).take(MAX_PER_ANSWER);
     let secret = object.resource == "secrets";
-    let mut told: Vec<Warning> = texts
-        .map(|text| match (policy(&text), secret) {
+    let mut warnings: Vec<Warning> = texts
+        .map(|text| match (policy_of(&text), secret) {
             (Some(policy), _) => format!("{object}: {policy} warned about it; its text is not shown"),
             (None, true) => {
                 format!("{object}: the server warned about it; the text is not shown, it may quote values")
@@ -51,16 +51,16 @@ pub(crate) fn told(object: &ObjectRef, headers: &[String]) -> Vec<Warning> {
         })
         .map(Warning::Server)
         .collect();
-    told.dedup();
-    told
+    warnings.dedup();
+    warnings
 }
 
 /// Returns the texts of `299 - "text" "date", 299 - "text"` (RFC 9111, section 5.5), without code, agent and
 /// date. A header in another form is returned whole.
-fn texts(header: &str) -> Vec<String> {
+fn warning_texts(header: &str) -> Vec<String> {
     let mut texts = Vec::new();
     let mut rest = header;
-    while let Some((text, after)) = one(rest) {
+    while let Some((text, after)) = first_warning(rest) {
         texts.push(text);
         // A date may follow; the next warning begins after a comma.
         let Some((_, next)) = after.split_once(',').filter(|(date, _)| date.matches('"').count() != 1) else {
@@ -75,7 +75,7 @@ fn texts(header: &str) -> Vec<String> {
 }
 
 /// Returns the first warning's text, and the rest after it.
-fn one(header: &str) -> Option<(String, &str)> {
+fn first_warning(header: &str) -> Option<(String, &str)> {
     let (code, rest) = header.trim_start().split_once(' ')?;
     let (_agent, rest) = rest.split_once(' ')?;
     let quoted = rest.strip_prefix('"')?;
@@ -95,40 +95,46 @@ fn one(header: &str) -> Option<(String, &str)> {
 }
 
 /// Returns the policy and its binding, by name, if the text comes from a policy.
-fn policy(text: &str) -> Option<String> {
+fn policy_of(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("Validation failed for ")?;
-    crate::target::kubernetes::denial::policy(rest).or_else(|| Some("an admission policy".to_owned()))
+    super::denial::policy_name(rest).or_else(|| Some("an admission policy".to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(resource: &str, header: &str) -> Vec<String> {
+    fn shown(resource: &str, header: &str) -> Vec<String> {
         let object = ObjectRef {
             resource: resource.into(),
             kind: "K".into(),
             namespace: "shop".into(),
             name: "db".into(),
         };
-        told(&object, &[header.to_owned()]).iter().map(|warning| warning.text().to_owned()).collect()
+        shown_warnings(&object, &[header.to_owned()])
+            .iter()
+            .map(|warning| warning.text().to_owned())
+            .collect()
     }
 
     #[test]
     fn warning_texts_are_extracted_from_headers() {
-        assert_eq!(said("pods", r#"299 - "unknown field \"spec.x\"""#), [r#"unknown field "spec.x""#]);
-        assert_eq!(said("pods", r#"299 - "a, b", 299 x "c" "Wed, 25 Nov 2026 01:02:03 GMT""#), ["a, b", "c"]);
-        assert_eq!(said("pods", "no such form"), ["no such form"]);
+        assert_eq!(shown("pods", r#"299 - "unknown field \"spec.x\"""#), [r#"unknown field "spec.x""#]);
+        assert_eq!(
+            shown("pods", r#"299 - "a, b", 299 x "c" "Wed, 25 Nov 2026 01:02:03 GMT""#),
+            ["a, b", "c"]
+        );
+        assert_eq!(shown("pods", "no such form"), ["no such form"]);
     }
 
     #[test]
     fn warnings_quote_no_values() {
         let of_policy = r#"299 - "Validation failed for ValidatingAdmissionPolicy 'p.example' with binding 'b': the password is hunter2""#;
         let named = "K/shop/db: ValidatingAdmissionPolicy p.example with binding b warned about it; its text is not shown";
-        assert_eq!(said("configmaps", of_policy), [named]);
-        assert_eq!(said("secrets", of_policy), [named]);
+        assert_eq!(shown("configmaps", of_policy), [named]);
+        assert_eq!(shown("secrets", of_policy), [named]);
         let other = r#"299 - "Validation failed for hunter2""#;
-        assert!(!said("configmaps", other)[0].contains("hunter2"));
-        assert!(!said("secrets", r#"299 - "hunter2 is weak""#)[0].contains("hunter2"));
+        assert!(!shown("configmaps", other)[0].contains("hunter2"));
+        assert!(!shown("secrets", r#"299 - "hunter2 is weak""#)[0].contains("hunter2"));
     }
 }

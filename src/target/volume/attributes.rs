@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::{Errno, Result};
 
-use crate::format::tar::Entry;
+use super::report::LostAttribute;
+use crate::format::tar::TarEntry;
 use crate::fs::beneath::{proc_fd, proc_path, stat_at, stat_fd};
-use crate::fs::stat::Stat;
-use crate::target::volume::report::Loss;
+use crate::fs::{FileType, Stat};
 
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
@@ -34,7 +34,7 @@ pub(crate) enum Subject<'a> {
 
 /// Options for setting attributes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
+pub(crate) struct AttributeOptions {
     /// True if attributes beyond `user.*`, ACLs and capabilities are set.
     pub(crate) other_xattrs: bool,
     /// True if the directory may have passed on an ACL, which must be removed.
@@ -44,14 +44,18 @@ pub(crate) struct Manner {
 }
 
 /// Applies the attributes of `entry` to `subject`. Returns those that could not be kept.
-pub(crate) fn apply(subject: Subject<'_>, entry: &Entry, manner: Manner) -> Result<Vec<Loss>> {
+pub(crate) fn apply(
+    subject: Subject<'_>,
+    entry: &TarEntry,
+    options: AttributeOptions,
+) -> Result<Vec<LostAttribute>> {
     let mut lost = Vec::new();
     subject.set_owner(entry)?;
-    let now = subject.stat()?;
+    let actual = subject.stat()?;
     let mut mode = entry.mode;
     for (bit, differs, loss, special) in [
-        (SETUID, now.uid != entry.uid, Loss::Owner, Loss::Setuid),
-        (SETGID, now.gid != entry.gid, Loss::Group, Loss::Setgid),
+        (SETUID, actual.uid != entry.uid, LostAttribute::Owner, LostAttribute::Setuid),
+        (SETGID, actual.gid != entry.gid, LostAttribute::Group, LostAttribute::Setgid),
     ] {
         if differs {
             lost.push(loss);
@@ -63,30 +67,36 @@ pub(crate) fn apply(subject: Subject<'_>, entry: &Entry, manner: Manner) -> Resu
     }
     // A mode that cannot be set is found by the comparison below.
     let _ = subject.set_mode(mode);
-    if manner.inherited_acl || manner.existed {
-        subject.remove_foreign(entry, manner);
+    if options.inherited_acl || options.existed {
+        subject.remove_other_attributes(entry, options);
     }
-    set_xattrs(subject, entry, mode, manner, &mut lost);
+    set_xattrs(subject, entry, mode, options, &mut lost);
     let _ = subject.set_mtime(entry);
-    let now = subject.stat()?;
-    if !matches!(subject, Subject::Link(..)) && now.mode != mode && !lost.contains(&Loss::Acl) {
-        lost.push(Loss::Mode);
+    let actual = subject.stat()?;
+    if !matches!(subject, Subject::Link(..)) && actual.mode != mode && !lost.contains(&LostAttribute::Acl) {
+        lost.push(LostAttribute::Mode);
     }
-    if now.mtime != entry.mtime {
-        lost.push(Loss::Time);
+    if actual.mtime != entry.mtime {
+        lost.push(LostAttribute::Time);
     }
     Ok(lost)
 }
 
-fn set_xattrs(subject: Subject<'_>, entry: &Entry, mode: u32, manner: Manner, lost: &mut Vec<Loss>) {
+fn set_xattrs(
+    subject: Subject<'_>,
+    entry: &TarEntry,
+    mode: u32,
+    options: AttributeOptions,
+    lost: &mut Vec<LostAttribute>,
+) {
     for xattr in &entry.xattrs {
         let loss = match xattr.name.as_slice() {
-            ACL_ACCESS | ACL_DEFAULT => Loss::Acl,
-            CAPABILITY => Loss::Capability,
-            name if name.starts_with(b"user.") => Loss::UserXattr,
-            _ => Loss::OtherXattr,
+            ACL_ACCESS | ACL_DEFAULT => LostAttribute::Acl,
+            CAPABILITY => LostAttribute::Capability,
+            name if name.starts_with(b"user.") => LostAttribute::UserXattr,
+            _ => LostAttribute::OtherXattr,
         };
-        let allowed = loss != Loss::OtherXattr || manner.other_xattrs;
+        let allowed = loss != LostAttribute::OtherXattr || options.other_xattrs;
         if allowed && subject.set_xattr(&xattr.name, &xattr.value).is_ok() {
             continue;
         }
@@ -94,7 +104,7 @@ fn set_xattrs(subject: Subject<'_>, entry: &Entry, mode: u32, manner: Manner, lo
         if xattr.name == ACL_ACCESS {
             // With an ACL, the mode's group bits are its mask. Without the ACL they would give the
             // group the rights of named users.
-            let group = group_of(&xattr.value).unwrap_or(0) << 3;
+            let group = group_permissions(&xattr.value).unwrap_or(0) << 3;
             let _ = subject.set_mode(mode & !0o070 | mode & group);
         }
     }
@@ -102,7 +112,7 @@ fn set_xattrs(subject: Subject<'_>, entry: &Entry, mode: u32, manner: Manner, lo
 
 /// Returns the permissions of the owning group in a raw ACL (`struct posix_acl_xattr_header`: version
 /// 2 in little endian; then entries of tag 2, permissions 2, id 4 bytes).
-fn group_of(acl: &[u8]) -> Option<u32> {
+fn group_permissions(acl: &[u8]) -> Option<u32> {
     const GROUP_OBJ: u16 = 0x04;
     let (version, entries) = acl.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*version) != 2 {
@@ -123,7 +133,7 @@ impl Subject<'_> {
     }
 
     /// Sets owner and group, or the group alone if only that is allowed.
-    fn set_owner(&self, entry: &Entry) -> Result<()> {
+    fn set_owner(&self, entry: &TarEntry) -> Result<()> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         for owner in [Some(uid), None] {
             let done = match self {
@@ -151,7 +161,7 @@ impl Subject<'_> {
                 // with O_PATH and without following stays the same if the name changes.
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(directory, *name, flags, Mode::empty())?;
-                if stat_fd(&fd)?.file_type == crate::fs::FileType::Symlink {
+                if stat_fd(&fd)?.file_type == FileType::Symlink {
                     return Err(Errno::LOOP);
                 }
                 rustix::fs::chmod(proc_fd(&fd), mode)
@@ -159,7 +169,7 @@ impl Subject<'_> {
         }
     }
 
-    fn set_mtime(&self, entry: &Entry) -> Result<()> {
+    fn set_mtime(&self, entry: &TarEntry) -> Result<()> {
         let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
         let mtime = Timespec { tv_sec: entry.mtime.seconds, tv_nsec: i64::from(entry.mtime.nanos) };
         let times = Timestamps { last_access: omit, last_modification: mtime };
@@ -181,11 +191,11 @@ impl Subject<'_> {
     }
 
     /// Removes ACLs that the entry lacks and, from a file that existed before, `user.*` attributes too.
-    fn remove_foreign(&self, entry: &Entry, manner: Manner) {
+    fn remove_other_attributes(&self, entry: &TarEntry, options: AttributeOptions) {
         let Self::Open(fd) = self else { return };
         let wanted = |name: &[u8]| entry.xattrs.iter().any(|xattr| xattr.name == name);
         let mut foreign: Vec<Vec<u8>> = vec![ACL_ACCESS.to_vec(), ACL_DEFAULT.to_vec()];
-        if manner.existed {
+        if options.existed {
             let mut names = vec![0u8; 65_536];
             let len = rustix::fs::flistxattr(fd, &mut names[..]).unwrap_or(0);
             let user = names[..len].split(|&byte| byte == 0).filter(|name| name.starts_with(b"user."));
@@ -199,7 +209,7 @@ impl Subject<'_> {
 }
 
 /// True if files made in this directory inherit an ACL.
-pub(crate) fn hands_down_acl(directory: impl AsFd) -> bool {
+pub(crate) fn has_default_acl(directory: impl AsFd) -> bool {
     let mut value = [0u8; 1];
     match rustix::fs::fgetxattr(directory, ACL_DEFAULT, &mut value[..]) {
         Ok(_) | Err(Errno::RANGE) => true,

@@ -6,16 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
+use super::attributes::has_default_acl;
+use super::options::ExistingFiles;
+use super::report::FailureReason;
+use super::state::{TargetState, is_temporary};
 use crate::format::tar::order;
-use crate::fs::FileType;
-use crate::fs::beneath::{Mounts, Root, proc_fd, stat_at, stat_fd};
+use crate::fs::beneath::{Mounts, proc_fd, stat_at, stat_fd};
+use crate::fs::{FileType, Root};
 use crate::runtime::kill_point;
-use crate::target::volume::attributes::hands_down_acl;
-use crate::target::volume::report::Reason;
-use crate::target::volume::target::{ExistingFiles, Shared};
 
-/// Prefix of temporary names; 16 hexadecimal digits of the run, `-`, and a number follow.
-pub(crate) const TEMPORARY: &[u8] = b".kbak-restore-";
 const OWNER_ONLY: Mode = Mode::RWXU;
 
 /// An open directory of the target.
@@ -28,7 +27,7 @@ pub(crate) struct Directory {
 
 /// The origin of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Made {
+pub(crate) enum DirectoryOrigin {
     New,
     Existing,
 }
@@ -41,18 +40,18 @@ impl AsFd for Directory {
 
 impl Directory {
     fn new(fd: OwnedFd) -> Self {
-        let inherited_acl = hands_down_acl(&fd);
+        let inherited_acl = has_default_acl(&fd);
         Self { fd, inherited_acl }
     }
 }
 
-impl Shared {
+impl TargetState {
     /// Opens a directory of the target. If its owner is this user, who has no access (an earlier
     /// restore finished it), access is granted; its mode is set again at the end.
     pub(crate) fn open_directory(&self, path: &[u8]) -> Result<Directory> {
         let opened = self.root.open_directory(path, false, Mounts::Cross);
         let fd = match opened {
-            Err(Errno::ACCESS) if self.euid != 0 => self.open_up(path)?,
+            Err(Errno::ACCESS) if self.euid != 0 => self.grant_access(path)?,
             other => other?,
         };
         if self.euid != 0 {
@@ -64,7 +63,7 @@ impl Shared {
         Ok(Directory::new(fd))
     }
 
-    fn open_up(&self, path: &[u8]) -> Result<OwnedFd> {
+    fn grant_access(&self, path: &[u8]) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let fd = self.root.open_beneath(path, flags, Mode::empty(), Mounts::Cross)?;
         if stat_fd(&fd)?.uid != self.euid {
@@ -76,23 +75,23 @@ impl Shared {
 
     /// Returns the directory that holds `path`. Parents that the stream does not hold are created
     /// with mode 0700, never more than `path` has components.
-    pub(crate) fn parent_of(&self, path: &[u8]) -> std::result::Result<Directory, Reason> {
-        let (parent, _) = order::split(path).ok_or(Reason::NoDirectory)?;
+    pub(crate) fn parent_of(&self, path: &[u8]) -> std::result::Result<Directory, FailureReason> {
+        let (parent, _) = order::split(path).ok_or(FailureReason::NoDirectory)?;
         match self.open_directory(parent) {
             Err(Errno::NOENT) => {}
-            other => return other.map_err(Reason::system("open its directory")),
+            other => return other.map_err(FailureReason::system("open its directory")),
         }
         // From the top down; each is opened beneath the root again.
         let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         for end in ends.chain([parent.len()]) {
-            let (above, name) = order::split(&parent[..end]).ok_or(Reason::NoDirectory)?;
-            let above = self.open_directory(above).map_err(Reason::system("open its directory"))?;
+            let (above, name) = order::split(&parent[..end]).ok_or(FailureReason::NoDirectory)?;
+            let above = self.open_directory(above).map_err(FailureReason::system("open its directory"))?;
             match rustix::fs::mkdirat(&above, name, OWNER_ONLY) {
                 Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(Reason::system("make its directory")(errno)),
+                Err(errno) => return Err(FailureReason::system("create its directory")(errno)),
             }
         }
-        self.open_directory(parent).map_err(Reason::system("open its directory"))
+        self.open_directory(parent).map_err(FailureReason::system("open its directory"))
     }
 
     /// Creates the directory of a member, or uses the existing one if the policy allows.
@@ -100,37 +99,37 @@ impl Shared {
         &self,
         parent: &Directory,
         name: &[u8],
-    ) -> std::result::Result<Made, Reason> {
+    ) -> std::result::Result<DirectoryOrigin, FailureReason> {
         let make = || rustix::fs::mkdirat(parent, name, OWNER_ONLY);
         match make() {
             Ok(()) => {
                 kill_point("restore.directory.made");
-                return Ok(Made::New);
+                return Ok(DirectoryOrigin::New);
             }
             Err(Errno::EXIST) => {}
-            Err(errno) => return Err(Reason::system("make the directory")(errno)),
+            Err(errno) => return Err(FailureReason::system("create the directory")(errno)),
         }
-        let there = stat_at(parent, name).map_err(Reason::system("look at what is there"))?;
-        let is_directory = there.file_type == FileType::Directory;
+        let found = stat_at(parent, name).map_err(FailureReason::system("check the existing entry"))?;
+        let is_directory = found.file_type == FileType::Directory;
         if self.options.existing == ExistingFiles::Refuse {
             // The target was empty, so this is another spelling of the same name, or the lost+found
             // that every new file system has.
             let own = is_directory && name == b"lost+found";
-            return if own { Ok(Made::Existing) } else { Err(Reason::NameCollision) };
+            return if own { Ok(DirectoryOrigin::Existing) } else { Err(FailureReason::NameCollision) };
         }
-        if !self.is_exact(parent, name).map_err(Reason::system("look at what is there"))? {
-            return Err(Reason::NameCollision);
+        if !self.is_exact(parent, name).map_err(FailureReason::system("check the existing entry"))? {
+            return Err(FailureReason::NameCollision);
         }
         if is_directory {
-            return Ok(Made::Existing);
+            return Ok(DirectoryOrigin::Existing);
         }
         if self.options.existing == ExistingFiles::Skip {
-            return Err(Reason::Different);
+            return Err(FailureReason::Different);
         }
         rustix::fs::unlinkat(parent, name, AtFlags::empty())
             .and_then(|()| make())
-            .map_err(Reason::system("replace what is there by a directory"))?;
-        Ok(Made::New)
+            .map_err(FailureReason::system("replace the existing entry with a directory"))?;
+        Ok(DirectoryOrigin::New)
     }
 
     /// True if the entry that opens by `name` has exactly this name. On a target that folds case or
@@ -148,20 +147,20 @@ impl Shared {
             return Ok(true);
         }
         let mut found = false;
-        each_name(directory, |there| found |= there == name)?;
+        each_name(directory, |other| found |= other == name)?;
         Ok(found)
     }
 
     /// Removes the temporary files that a killed restore left in a directory.
-    pub(crate) fn clean(&self, directory: impl AsFd) -> Result<()> {
+    pub(crate) fn remove_temporary_files(&self, directory: impl AsFd) -> Result<()> {
         let directory = directory.as_fd();
-        let mut remains = Vec::new();
+        let mut leftovers = Vec::new();
         each_name(directory, |name| {
             if is_temporary(name) && !self.is_own_temporary(name) {
-                remains.push(name.to_vec());
+                leftovers.push(name.to_vec());
             }
         })?;
-        for name in remains {
+        for name in leftovers {
             rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
             self.report().cleaned += 1;
         }
@@ -191,13 +190,6 @@ pub(crate) fn is_empty(root: &Root) -> Result<bool> {
     let mut empty = true;
     each_name(root, |name| empty &= is_temporary(name) || name == b"lost+found")?;
     Ok(empty)
-}
-
-/// True if a name is one that this program gives to incomplete files.
-pub(crate) fn is_temporary(name: &[u8]) -> bool {
-    let Some(rest) = name.strip_prefix(TEMPORARY) else { return false };
-    let hex = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(u8::is_ascii_hexdigit);
-    rest.len() > 17 && hex(&rest[..16]) && rest[16] == b'-' && hex(&rest[17..])
 }
 
 fn swap_case(byte: &u8) -> u8 {

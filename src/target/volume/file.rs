@@ -1,22 +1,22 @@
 //! Creates files, links, pipes and devices: under a temporary name, with content and attributes, then
 //! renamed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType as RawType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::format::tar::Device;
-use crate::format::tar::{Entry, Extent, Kind, order};
+use super::attributes::{self, AttributeOptions, Subject};
+use super::deferred::errno_of;
+use super::directory::Directory;
+use super::report::FailureReason;
+use super::state::TargetState;
+use crate::format::tar::{DeviceNumber, EntryKind, Extent, TarEntry, order};
 use crate::runtime::kill_point;
-use crate::target::volume::attributes;
-use crate::target::volume::attributes::{Manner, Subject};
-use crate::target::volume::directory::Directory;
-use crate::target::volume::journal::write_all;
-use crate::target::volume::report::Reason;
-use crate::target::volume::target::Shared;
 
 /// Most temporary names that are tried: they are random and counted.
 const NAMES: usize = 16;
@@ -25,45 +25,45 @@ const NAMES: usize = 16;
 /// sets its attributes and its name; if it is dropped before, the temporary file is removed.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    shared: Arc<Shared>,
+    state: Arc<TargetState>,
     directory: Arc<Directory>,
-    entry: Entry,
+    entry: TarEntry,
     temporary: Vec<u8>,
-    fd: OwnedFd,
+    file: File,
     /// Parts not yet written, and one for the thread that announces them.
     pending: AtomicUsize,
-    failed: Mutex<Option<Reason>>,
+    failed: Mutex<Option<FailureReason>>,
     placed: AtomicBool,
 }
 
 impl OpenFile {
-    /// Creates the file; `None` if it is there already.
+    /// Creates the file; `None` if it exists already.
     pub(crate) fn create(
-        shared: &Arc<Shared>,
+        state: &Arc<TargetState>,
         directory: &Arc<Directory>,
-        entry: Entry,
-    ) -> Result<Option<Self>, Reason> {
-        let name = name(&entry)?;
-        if shared.is_present(directory, name, &entry)? {
+        entry: TarEntry,
+    ) -> Result<Option<Self>, FailureReason> {
+        let name = last_component(&entry)?;
+        if state.is_present(directory, name, &entry)? {
             return Ok(None);
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (temporary, fd) = shared.new_name("make the file", |temporary| {
+        let (temporary, fd) = state.new_name("create the file", |temporary| {
             rustix::fs::openat(directory, temporary, flags, Mode::RUSR | Mode::WUSR)
         })?;
         let file = Self {
-            shared: shared.clone(),
+            state: state.clone(),
             directory: directory.clone(),
             entry,
             temporary,
-            fd,
+            file: fd.into(),
             pending: AtomicUsize::new(1),
             failed: Mutex::new(None),
             placed: AtomicBool::new(false),
         };
-        if let Kind::Sparse { size, .. } = &file.entry.kind {
+        if let EntryKind::Sparse { size, .. } = &file.entry.kind {
             // Everything is a hole until something is written.
-            rustix::fs::ftruncate(&file.fd, *size).map_err(Reason::system("set its length"))?;
+            rustix::fs::ftruncate(&file.file, *size).map_err(FailureReason::system("set its length"))?;
         }
         kill_point("restore.file.created");
         Ok(Some(file))
@@ -76,27 +76,23 @@ impl OpenFile {
 
     /// Writes an announced part.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
-        match write_all(&self.fd, bytes, at) {
+        match self.file.write_all_at(bytes, at).map_err(errno_of) {
             Ok(()) => {
-                self.shared.report().bytes += bytes.len() as u64;
+                self.state.report().bytes += bytes.len() as u64;
                 kill_point("restore.file.part.written");
             }
-            Err(errno) => self.fail(Reason::system("write the file")(errno)),
+            Err(errno) => self.fail(FailureReason::system("write the file")(errno)),
         }
-        self.done();
+        self.complete_part();
     }
 
-    /// Declares that all parts are announced.
-    pub(crate) fn complete(&self) {
-        self.done();
-    }
-
-    fn fail(&self, reason: Reason) {
+    fn fail(&self, reason: FailureReason) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.get_or_insert(reason);
     }
 
-    fn done(&self) {
+    /// Completes a part, or the announcing of parts. After the last, the file gets its name.
+    pub(crate) fn complete_part(&self) {
         if self.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
@@ -106,16 +102,16 @@ impl OpenFile {
             None => self.place(),
         };
         match placed {
-            Ok(()) => self.shared.report().files += 1,
-            Err(reason) => self.shared.fail(&self.entry.path, reason),
+            Ok(()) => self.state.report().files += 1,
+            Err(reason) => self.state.fail(&self.entry.path, reason),
         }
     }
 
-    fn place(&self) -> Result<(), Reason> {
-        let name = name(&self.entry)?;
-        self.shared.set_attributes(Subject::Open(self.fd.as_fd()), &self.directory, &self.entry)?;
+    fn place(&self) -> Result<(), FailureReason> {
+        let name = last_component(&self.entry)?;
+        self.state.set_attributes(Subject::Open(self.file.as_fd()), &self.directory, &self.entry)?;
         kill_point("restore.file.complete");
-        self.shared.place(&self.directory, &self.temporary, name)?;
+        self.state.place(&self.directory, &self.temporary, name)?;
         self.placed.store(true, Ordering::Release);
         kill_point("restore.file.placed");
         Ok(())
@@ -131,12 +127,12 @@ impl Drop for OpenFile {
     }
 }
 
-impl Shared {
+impl TargetState {
     /// Writes a small file; `data` holds its extents one after the other.
-    pub(crate) fn write_whole(self: &Arc<Self>, directory: &Arc<Directory>, entry: Entry, data: &[u8]) {
+    pub(crate) fn write_whole(self: &Arc<Self>, directory: &Arc<Directory>, entry: TarEntry, data: &[u8]) {
         let path = entry.path.clone();
         let extents = match &entry.kind {
-            Kind::Sparse { extents, .. } => extents.clone(),
+            EntryKind::Sparse { extents, .. } => extents.clone(),
             _ => vec![Extent { offset: 0, len: data.len() as u64 }],
         };
         match OpenFile::create(self, directory, entry) {
@@ -151,37 +147,42 @@ impl Shared {
                     file.expect();
                     file.write(extent.offset, part);
                 }
-                file.complete();
+                file.complete_part();
             }
         }
     }
 
     /// Creates a symbolic link, pipe or device.
-    pub(crate) fn make_special(&self, directory: &Directory, entry: &Entry) {
+    pub(crate) fn make_special(&self, directory: &Directory, entry: &TarEntry) {
         if let Err(reason) = self.try_special(directory, entry) {
             self.fail(&entry.path, reason);
         }
     }
 
-    fn try_special(&self, directory: &Directory, entry: &Entry) -> Result<(), Reason> {
-        let devices = matches!(entry.kind, Kind::CharDevice(_) | Kind::BlockDevice(_));
+    fn try_special(&self, directory: &Directory, entry: &TarEntry) -> Result<(), FailureReason> {
+        let devices = matches!(entry.kind, EntryKind::CharDevice(_) | EntryKind::BlockDevice(_));
         if devices && !self.options.allow_devices {
-            return Err(Reason::DeviceNotAllowed);
+            return Err(FailureReason::DeviceNotAllowed);
         }
-        let name = name(entry)?;
+        let name = last_component(entry)?;
         if self.is_present(directory, name, entry)? {
             return Ok(());
         }
-        let (temporary, ()) = self.new_name("make it", |temporary| match &entry.kind {
-            Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), directory, temporary),
-            Kind::Fifo => node(directory, temporary, RawType::Fifo, Device { major: 0, minor: 0 }),
-            Kind::CharDevice(device) => node(directory, temporary, RawType::CharacterDevice, *device),
-            Kind::BlockDevice(device) => node(directory, temporary, RawType::BlockDevice, *device),
-            Kind::File { .. } | Kind::Sparse { .. } | Kind::Directory | Kind::HardLink { .. } => {
-                Err(Errno::INVAL)
+        let (temporary, ()) = self.new_name("create it", |temporary| match &entry.kind {
+            EntryKind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), directory, temporary),
+            EntryKind::Fifo => {
+                make_node(directory, temporary, RawType::Fifo, DeviceNumber { major: 0, minor: 0 })
             }
+            EntryKind::CharDevice(device) => {
+                make_node(directory, temporary, RawType::CharacterDevice, *device)
+            }
+            EntryKind::BlockDevice(device) => make_node(directory, temporary, RawType::BlockDevice, *device),
+            EntryKind::File { .. }
+            | EntryKind::Sparse { .. }
+            | EntryKind::Directory
+            | EntryKind::HardLink { .. } => Err(Errno::INVAL),
         })?;
-        let link = matches!(entry.kind, Kind::Symlink { .. });
+        let link = matches!(entry.kind, EntryKind::Symlink { .. });
         let subject = if link {
             Subject::Link(directory.as_fd(), &temporary)
         } else {
@@ -207,42 +208,43 @@ impl Shared {
         &self,
         subject: Subject<'_>,
         directory: &Directory,
-        entry: &Entry,
-    ) -> Result<(), Reason> {
-        let manner = Manner {
+        entry: &TarEntry,
+    ) -> Result<(), FailureReason> {
+        let options = AttributeOptions {
             other_xattrs: self.options.allow_other_xattrs,
             inherited_acl: directory.inherited_acl,
             existed: false,
         };
-        let lost = attributes::apply(subject, entry, manner).map_err(Reason::system("set its attributes"))?;
-        self.lose(&entry.path, lost);
+        let lost = attributes::apply(subject, entry, options)
+            .map_err(FailureReason::system("set its attributes"))?;
+        self.record_lost_attributes(&entry.path, lost);
         Ok(())
     }
 
     /// Creates an entry under an unused temporary name. Returns the name and the result of `make`.
     pub(crate) fn new_name<T>(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         mut make: impl FnMut(&[u8]) -> Result<T, Errno>,
-    ) -> Result<(Vec<u8>, T), Reason> {
+    ) -> Result<(Vec<u8>, T), FailureReason> {
         for _ in 0..NAMES {
             let temporary = self.temporary_name();
             match make(&temporary) {
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(Reason::system(doing)(errno)),
+                Err(errno) => return Err(FailureReason::system(operation)(errno)),
                 Ok(made) => return Ok((temporary, made)),
             }
         }
-        Err(Reason::System { doing, errno: Errno::EXIST })
+        Err(FailureReason::System { operation, errno: Errno::EXIST })
     }
 }
 
-fn node(directory: &Directory, name: &[u8], kind: RawType, device: Device) -> Result<(), Errno> {
+fn make_node(directory: &Directory, name: &[u8], kind: RawType, device: DeviceNumber) -> Result<(), Errno> {
     let number = rustix::fs::makedev(device.major, device.minor);
     rustix::fs::mknodat(directory, name, kind, Mode::RUSR | Mode::WUSR, number)
 }
 
 /// Returns the last component of the path.
-fn name(entry: &Entry) -> Result<&[u8], Reason> {
-    order::split(&entry.path).map(|(_, name)| name).ok_or(Reason::NoDirectory)
+fn last_component(entry: &TarEntry) -> Result<&[u8], FailureReason> {
+    order::split(&entry.path).map(|(_, name)| name).ok_or(FailureReason::NoDirectory)
 }

@@ -1,7 +1,7 @@
 //! Restores a stream of tar members as files beneath a folder.
 //!
-//! [`parse::Parser`] turns bytes into events and refuses input that kbak would not have written;
-//! [`Target`] turns events into files. Neither trusts the other: by the kernel's own rules the target
+//! [`TarParser`](crate::format::tar::parse::TarParser) turns bytes into events and refuses input that kbak would not have written;
+//! [`VolumeTarget`] turns events into files. Neither trusts the other: by the kernel's own rules the target
 //! keeps every path beneath its root, whatever the events say.
 //!
 //! A restore has four phases: directories (mode 0700) and files, in stream order, files by several
@@ -10,20 +10,25 @@
 //! it.
 
 mod attributes;
+mod deferred;
 mod delete_extra;
 mod destination;
 mod directory;
+mod error;
 mod file;
-mod journal;
+mod finish;
 mod links;
+mod options;
 mod place;
 mod pool;
 mod preflight;
 pub mod report;
+mod state;
 mod target;
 
-pub use crate::target::volume::delete_extra::Keep;
-pub use crate::target::volume::destination::Destination;
-pub use crate::target::volume::preflight::check_target;
-pub use crate::target::volume::report::{EntryFailure, FailureKind, Loss, Reason, Report};
-pub use crate::target::volume::target::{ExistingFiles, Target, TargetError, TargetOptions};
+pub use destination::Destination;
+pub use error::TargetError;
+pub use options::{DeletionExceptions, ExistingFiles, TargetOptions};
+pub use preflight::check_target;
+pub use report::{EntryFailure, FailureKind, FailureReason, LostAttribute, VolumeReport};
+pub use target::VolumeTarget;

@@ -7,80 +7,88 @@
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::format::tar::{Entry, Kind};
+use super::directory::Directory;
+use super::options::ExistingFiles;
+use super::report::FailureReason;
+use super::state::TargetState;
+use crate::format::tar::{EntryKind, TarEntry};
 use crate::fs::FileType;
 use crate::fs::beneath::stat_at;
-use crate::target::volume::directory::Directory;
-use crate::target::volume::report::Reason;
-use crate::target::volume::target::{ExistingFiles, Shared};
 
-impl Shared {
+impl TargetState {
     /// Returns true if the policy keeps existing entries and this one is the same already.
     pub(crate) fn is_present(
         &self,
         directory: &Directory,
         name: &[u8],
-        entry: &Entry,
-    ) -> Result<bool, Reason> {
+        entry: &TarEntry,
+    ) -> Result<bool, FailureReason> {
         if self.options.existing != ExistingFiles::Skip {
             return Ok(false);
         }
-        let there = match stat_at(directory, name) {
-            Ok(there) => there,
+        let found = match stat_at(directory, name) {
+            Ok(found) => found,
             Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(Reason::system("look at what is there")(errno)),
+            Err(errno) => return Err(FailureReason::system("check the existing entry")(errno)),
         };
-        if !self.is_exact(directory, name).map_err(Reason::system("look at what is there"))? {
-            return Err(Reason::NameCollision);
+        if !self.is_exact(directory, name).map_err(FailureReason::system("check the existing entry"))? {
+            return Err(FailureReason::NameCollision);
         }
         let same = match &entry.kind {
-            Kind::File { size } | Kind::Sparse { size, .. } => {
-                there.file_type == FileType::File && there.size == *size && there.mtime == entry.mtime
+            EntryKind::File { size } | EntryKind::Sparse { size, .. } => {
+                found.file_type == FileType::File && found.size == *size && found.mtime == entry.mtime
             }
-            Kind::Symlink { target } => rustix::fs::readlinkat(directory, name, Vec::new())
-                .is_ok_and(|there| there.as_bytes() == target.as_slice()),
-            Kind::Fifo => there.file_type == FileType::Fifo,
-            Kind::CharDevice(device) => there.file_type == FileType::CharDevice && there.rdev == *device,
-            Kind::BlockDevice(device) => there.file_type == FileType::BlockDevice && there.rdev == *device,
-            Kind::Directory | Kind::HardLink { .. } => false,
+            EntryKind::Symlink { target } => rustix::fs::readlinkat(directory, name, Vec::new())
+                .is_ok_and(|found| found.as_bytes() == target.as_slice()),
+            EntryKind::Fifo => found.file_type == FileType::Fifo,
+            EntryKind::CharDevice(device) => found.file_type == FileType::CharDevice && found.rdev == *device,
+            EntryKind::BlockDevice(device) => {
+                found.file_type == FileType::BlockDevice && found.rdev == *device
+            }
+            EntryKind::Directory | EntryKind::HardLink { .. } => false,
         };
         if !same {
-            return Err(Reason::Different);
+            return Err(FailureReason::Different);
         }
         self.report().present += 1;
         Ok(true)
     }
 
     /// Renames a complete entry from `temporary` to `name`. On failure the temporary name stays.
-    pub(crate) fn place(&self, directory: &Directory, temporary: &[u8], name: &[u8]) -> Result<(), Reason> {
+    pub(crate) fn place(
+        &self,
+        directory: &Directory,
+        temporary: &[u8],
+        name: &[u8],
+    ) -> Result<(), FailureReason> {
         match self.rename_new(directory, temporary, name) {
             Err(Errno::EXIST) => {}
-            other => return other.map_err(Reason::system("give it its name")),
+            other => return other.map_err(FailureReason::system("rename it to its final name")),
         }
         match self.options.existing {
             // The target was empty: this can only be another spelling of the name.
-            ExistingFiles::Refuse => return Err(Reason::NameCollision),
+            ExistingFiles::Refuse => return Err(FailureReason::NameCollision),
             // It appeared after the check.
-            ExistingFiles::Skip => return Err(Reason::Different),
+            ExistingFiles::Skip => return Err(FailureReason::Different),
             ExistingFiles::Overwrite | ExistingFiles::DeleteExtra => {}
         }
-        self.make_way(directory, name)?;
+        self.clear_name(directory, name)?;
         rustix::fs::renameat(directory, temporary, directory, name)
-            .map_err(Reason::system("replace what is there"))
+            .map_err(FailureReason::system("replace the existing entry"))
     }
 
     /// Makes sure that a rename can replace an existing entry.
-    pub(crate) fn make_way(&self, directory: &Directory, name: &[u8]) -> Result<(), Reason> {
-        let look = "look at what is there";
-        let there = match stat_at(directory, name) {
-            Ok(there) => there,
+    pub(crate) fn clear_name(&self, directory: &Directory, name: &[u8]) -> Result<(), FailureReason> {
+        let look = "check the existing entry";
+        let found = match stat_at(directory, name) {
+            Ok(found) => found,
             Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(Reason::system(look)(errno)),
+            Err(errno) => return Err(FailureReason::system(look)(errno)),
         };
-        if !self.is_exact(directory, name).map_err(Reason::system(look))? {
-            return Err(Reason::NameCollision);
+        if !self.is_exact(directory, name).map_err(FailureReason::system(look))? {
+            return Err(FailureReason::NameCollision);
         }
-        if there.file_type != FileType::Directory {
+        if found.file_type != FileType::Directory {
             return Ok(());
         }
         if self.options.existing == ExistingFiles::DeleteExtra {
@@ -88,8 +96,8 @@ impl Shared {
         }
         match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
             Ok(()) => Ok(()),
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Err(Reason::DirectoryInTheWay),
-            Err(errno) => Err(Reason::system("remove the directory in its place")(errno)),
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Err(FailureReason::DirectoryInTheWay),
+            Err(errno) => Err(FailureReason::system("remove the existing directory")(errno)),
         }
     }
 

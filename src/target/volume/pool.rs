@@ -4,28 +4,28 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::format::tar::Entry;
-use crate::target::volume::directory::Directory;
-use crate::target::volume::file::OpenFile;
-use crate::target::volume::target::Shared;
+use super::directory::Directory;
+use super::file::OpenFile;
+use super::state::TargetState;
+use crate::format::tar::TarEntry;
 
 /// Bytes that a job counts besides its data.
 const OVERHEAD: usize = 4096;
 
 /// One task of a thread.
 #[derive(Debug)]
-pub(crate) enum Job {
+pub(crate) enum WriteJob {
     /// A whole small file.
-    Whole { directory: Arc<Directory>, entry: Box<Entry>, data: Vec<u8> },
+    Whole { directory: Arc<Directory>, entry: Box<TarEntry>, data: Vec<u8> },
     /// A symbolic link, pipe or device.
-    Special { directory: Arc<Directory>, entry: Box<Entry> },
+    Special { directory: Arc<Directory>, entry: Box<TarEntry> },
     /// A part of a large file.
     Part { file: Arc<OpenFile>, at: u64, data: Vec<u8> },
     /// The end of a large file: no more parts follow.
     Complete { file: Arc<OpenFile> },
 }
 
-impl Job {
+impl WriteJob {
     fn cost(&self) -> usize {
         let data = match self {
             Self::Whole { data, .. } | Self::Part { data, .. } => data.capacity(),
@@ -34,81 +34,81 @@ impl Job {
         data + OVERHEAD
     }
 
-    fn run(self, shared: &Arc<Shared>) {
+    fn run(self, state: &Arc<TargetState>) {
         match self {
-            Self::Whole { directory, entry, data } => shared.write_whole(&directory, *entry, &data),
-            Self::Special { directory, entry } => shared.make_special(&directory, &entry),
+            Self::Whole { directory, entry, data } => state.write_whole(&directory, *entry, &data),
+            Self::Special { directory, entry } => state.make_special(&directory, &entry),
             Self::Part { file, at, data } => file.write(at, &data),
-            Self::Complete { file } => file.complete(),
+            Self::Complete { file } => file.complete_part(),
         }
     }
 }
 
 /// The limit on waiting bytes.
 #[derive(Debug, Default)]
-struct Budget {
+struct BufferBudget {
     used: Mutex<usize>,
     freed: Condvar,
 }
 
-impl Budget {
+impl BufferBudget {
     /// Waits until there is room. A job larger than the whole budget runs when it is alone.
-    fn take(&self, bytes: usize, most: usize) {
+    fn acquire(&self, bytes: usize, limit: usize) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        while *used > 0 && *used + bytes > most {
+        while *used > 0 && *used + bytes > limit {
             used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
         }
         *used += bytes;
     }
 
-    fn give(&self, bytes: usize) {
+    fn release(&self, bytes: usize) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
         self.freed.notify_all();
     }
 }
 
 /// Returns a job's bytes to the budget, also if the job panics: otherwise others wait for ever.
-struct Taken<'a>(&'a Budget, usize);
+struct BudgetGuard<'a>(&'a BufferBudget, usize);
 
-impl Drop for Taken<'_> {
+impl Drop for BudgetGuard<'_> {
     fn drop(&mut self) {
-        self.0.give(self.1);
+        self.0.release(self.1);
     }
 }
 
 /// Threads that run jobs in the order of arrival, several at a time.
 #[derive(Debug)]
-pub(crate) struct Pool {
-    shared: Arc<Shared>,
-    jobs: Option<Sender<Job>>,
-    budget: Arc<Budget>,
-    most: usize,
+pub(crate) struct WorkerPool {
+    state: Arc<TargetState>,
+    jobs: Option<Sender<WriteJob>>,
+    budget: Arc<BufferBudget>,
+    limit: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Pool {
-    /// Starts `count` threads (0: the caller's own is used); at most `most` bytes may wait for them.
-    pub(crate) fn new(shared: Arc<Shared>, count: usize, most: usize) -> Self {
-        let budget = Arc::new(Budget::default());
+impl WorkerPool {
+    /// Starts `count` threads (0: the caller's own is used); at most `limit` bytes may wait for them.
+    pub(crate) fn new(state: Arc<TargetState>, count: usize, limit: usize) -> Self {
+        let budget = Arc::new(BufferBudget::default());
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..count)
             .map(|_| {
-                let (shared, queue, budget) = (shared.clone(), queue.clone(), budget.clone());
-                std::thread::spawn(move || work(&shared, &queue, &budget))
+                let (state, queue, budget) = (state.clone(), queue.clone(), budget.clone());
+                std::thread::spawn(move || run_worker(&state, &queue, &budget))
             })
             .collect();
-        Self { shared, jobs: (count > 0).then_some(jobs), budget, most, threads }
+        Self { state, jobs: (count > 0).then_some(jobs), budget, limit, threads }
     }
 
     /// Runs a job, now or soon. Waits while the budget is used up.
-    pub(crate) fn run(&self, job: Job) {
-        let Some(jobs) = &self.jobs else { return job.run(&self.shared) };
+    pub(crate) fn run(&self, job: WriteJob) {
+        let Some(jobs) = &self.jobs else { return job.run(&self.state) };
         let cost = job.cost();
-        self.budget.take(cost, self.most);
+        self.budget.acquire(cost, self.limit);
         if let Err(lost) = jobs.send(job) {
             // Every thread has panicked, which joining reports. Until then no job may be lost.
-            lost.0.run(&self.shared);
+            lost.0.run(&self.state);
         }
     }
 
@@ -125,19 +125,19 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.join();
     }
 }
 
-fn work(shared: &Arc<Shared>, queue: &Mutex<Receiver<Job>>, budget: &Budget) {
+fn run_worker(state: &Arc<TargetState>, queue: &Mutex<Receiver<WriteJob>>, budget: &BufferBudget) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let _taken = Taken(budget, job.cost());
-        if !shared.is_stopped() {
-            job.run(shared);
+        let _taken = BudgetGuard(budget, job.cost());
+        if !state.is_stopped() {
+            job.run(state);
         }
     }
 }

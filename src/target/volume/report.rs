@@ -3,11 +3,11 @@
 use rustix::io::Errno;
 
 use crate::format::tar::EncodeError;
-use crate::source::volume::Tally;
+use crate::report::counts::Counts;
 
 /// The result of a restore into a folder.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct VolumeReport {
     /// Directories of the stream, created or found.
     pub directories: u64,
     /// Files written.
@@ -27,9 +27,9 @@ pub struct Report {
     /// Temporary files of an interrupted restore that were removed.
     pub cleaned: u64,
     /// Attributes that could not be kept, by kind.
-    pub lost: Tally<Loss>,
+    pub lost: Counts<LostAttribute>,
     /// Entries that were not restored, by kind.
-    pub failed: Tally<FailureKind>,
+    pub failed: Counts<FailureKind>,
     /// The first entries that were not restored, with their reasons: at most [`NAMED`].
     pub failures: Vec<EntryFailure>,
     /// True if extra files were not deleted because entries failed or not all kept paths are named.
@@ -39,14 +39,14 @@ pub struct Report {
 /// Most failures that are kept with their reason.
 pub const NAMED: usize = 100;
 
-impl Report {
+impl VolumeReport {
     /// True if everything was restored with every attribute.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty() && self.lost.is_empty() && !self.deletion_held_back
     }
 
-    pub(crate) fn fail(&mut self, path: &[u8], reason: Reason) {
+    pub(crate) fn fail(&mut self, path: &[u8], reason: FailureReason) {
         self.failed.add(reason.kind(), path);
         if self.failures.len() < NAMED {
             self.failures.push(EntryFailure { path: path.to_vec(), reason });
@@ -56,7 +56,7 @@ impl Report {
 
 /// An attribute that could not be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Loss {
+pub enum LostAttribute {
     /// The owner; only root may give files away.
     Owner,
     /// The group; only root and the group's members may set it.
@@ -79,7 +79,7 @@ pub enum Loss {
     OtherXattr,
 }
 
-impl Loss {
+impl LostAttribute {
     /// Returns the name for people.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -106,74 +106,65 @@ pub struct EntryFailure {
     pub path: Vec<u8>,
     /// The reason.
     #[source]
-    pub reason: Reason,
+    pub reason: FailureReason,
 }
 
 /// The reason why an entry was not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum FailureReason {
     /// No stream can hold such an entry: its path leads upwards, or its link has no target. A parser
     /// refuses it before; this is for entries from elsewhere.
-    #[error("no stream can hold it: {0}")]
+    #[error("its entry in the stream is invalid: {0}")]
     Invalid(#[source] EncodeError),
     /// The target treats two names of the stream as one: upper and lower case, or two spellings of
     /// one letter. The first was kept.
-    #[error("its name collides with another one on this target")]
+    #[error("the target treats its name and another one as the same")]
     NameCollision,
     /// A different entry exists, and the policy keeps it.
-    #[error("something else is there, and existing files are left")]
+    #[error("a different entry exists, and existing files are kept")]
     Different,
     /// A directory with content is in its place.
-    #[error("a directory is in its place")]
+    #[error("a directory with its name exists and is not empty")]
     DirectoryInTheWay,
     /// A device; devices are made only if allowed.
-    #[error("devices are restored only with --allow devices")]
+    #[error("it is a device, and devices are restored only with --allow devices")]
     DeviceNotAllowed,
     /// The directory that holds it is missing or could not be created.
     #[error("its directory is missing")]
     NoDirectory,
     /// The path leads through a link or a file in the target.
-    #[error("its path leads through something that is no directory")]
+    #[error("its path leads through a link or a file")]
     ThroughNonDirectory,
     /// The file that a hard link refers to is not in the target.
-    #[error("the file that it is a link to is missing")]
-    CarrierMissing,
+    #[error("the target of the hard link is missing")]
+    LinkTargetMissing,
     /// The file is larger than the target's file system allows.
-    #[error("it is larger than a file can be here")]
+    #[error("it is larger than the target's file system allows")]
     TooLarge,
     /// The kernel refuses an operation.
-    #[error("cannot {doing}: {errno}")]
+    #[error("cannot {operation}: {errno}")]
     System {
         /// The operation.
-        doing: &'static str,
+        operation: &'static str,
         /// The kernel's error.
         errno: Errno,
     },
 }
 
-/// [`Reason`] without its details, for counting.
+/// [`FailureReason`] without its details, for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the variants are those of FailureReason")]
 pub enum FailureKind {
-    /// [`Reason::Invalid`].
     Invalid,
-    /// [`Reason::NameCollision`].
     NameCollision,
-    /// [`Reason::Different`].
     Different,
-    /// [`Reason::DirectoryInTheWay`].
     DirectoryInTheWay,
-    /// [`Reason::DeviceNotAllowed`].
     DeviceNotAllowed,
-    /// [`Reason::NoDirectory`].
     NoDirectory,
-    /// [`Reason::ThroughNonDirectory`].
     ThroughNonDirectory,
-    /// [`Reason::CarrierMissing`].
-    CarrierMissing,
-    /// [`Reason::TooLarge`].
+    LinkTargetMissing,
     TooLarge,
-    /// [`Reason::System`].
     System,
 }
 
@@ -189,14 +180,14 @@ impl FailureKind {
             Self::DeviceNotAllowed => "device-not-allowed",
             Self::NoDirectory => "no-directory",
             Self::ThroughNonDirectory => "through-non-directory",
-            Self::CarrierMissing => "carrier-missing",
+            Self::LinkTargetMissing => "carrier-missing",
             Self::TooLarge => "too-large",
             Self::System => "system",
         }
     }
 }
 
-impl Reason {
+impl FailureReason {
     /// Returns the kind of the reason.
     #[must_use]
     pub fn kind(&self) -> FailureKind {
@@ -208,18 +199,18 @@ impl Reason {
             Self::DeviceNotAllowed => FailureKind::DeviceNotAllowed,
             Self::NoDirectory => FailureKind::NoDirectory,
             Self::ThroughNonDirectory => FailureKind::ThroughNonDirectory,
-            Self::CarrierMissing => FailureKind::CarrierMissing,
+            Self::LinkTargetMissing => FailureKind::LinkTargetMissing,
             Self::TooLarge => FailureKind::TooLarge,
             Self::System { .. } => FailureKind::System,
         }
     }
 
-    /// Returns a function for `map_err` that adds the operation `doing` to an error.
-    pub(crate) fn system(doing: &'static str) -> impl Fn(Errno) -> Self {
+    /// Returns a function for `map_err` that adds the operation to an error.
+    pub(crate) fn system(operation: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| match errno {
             Errno::FBIG => Self::TooLarge,
             Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Self::ThroughNonDirectory,
-            errno => Self::System { doing, errno },
+            errno => Self::System { operation, errno },
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use kbak::report::event::Reporter;
 use kbak::runtime::Runtime;
-use kbak::store::open::{StoreOptions, open};
+use kbak::store::open::open;
+use kbak::store::options::StoreOptions;
 use kbak::store::{StoreError, StoreErrorKind as Kind};
 use s3s::S3ErrorCode;
 

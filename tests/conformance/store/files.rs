@@ -9,7 +9,7 @@ use kbak::report::event::{Event, Observer, Reporter};
 use kbak::runtime::Runtime;
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
-use kbak::store::{Put, Store, StoreErrorKind};
+use kbak::store::{PutOutcome, Store, StoreErrorKind};
 
 use super::{Objects, all};
 use crate::support::program::beneath;
@@ -47,7 +47,7 @@ async fn links_inside_the_store_are_not_followed() {
     assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
     let error = store.get_range(object.key(), 0..6).await.expect_err("a link");
     assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
-    assert_eq!(store.put(&object).await.expect("a put"), Put::Existed);
+    assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Existed);
     assert_eq!(std::fs::read(outside.path().join("secret")).expect("it is there"), b"canary");
     // A link in place of a folder.
     let inner = Objects::new().needs(1, 1);
@@ -61,7 +61,7 @@ async fn links_inside_the_store_are_not_followed() {
     // The first is listed in the object's place with size 0; nothing behind either link is listed.
     let store: Arc<dyn Store> = Arc::new(store);
     let listed = all(&store, "").await.expect("a list");
-    let listed: Vec<_> = listed.iter().map(|entry| (&entry.key, entry.size, entry.plain)).collect();
+    let listed: Vec<_> = listed.iter().map(|entry| (&entry.key, entry.size, entry.is_file)).collect();
     assert_eq!(listed, [(object.key(), 0, false)]);
 }
 
@@ -93,7 +93,7 @@ async fn folder_in_place_of_an_object_is_listed_and_not_entered() {
     std::fs::write(path.with_extension("age"), "theirs").expect("a file");
     let store: Arc<dyn Store> = Arc::new(store(folder.path()).with_page(1));
     let listed = all(&store, "").await.expect("a list");
-    assert_eq!(listed.iter().map(|entry| entry.plain).collect::<Vec<_>>(), [true, false, true, true]);
+    assert_eq!(listed.iter().map(|entry| entry.is_file).collect::<Vec<_>>(), [true, false, true, true]);
     assert_eq!((&listed[1].key, listed[1].size), (put[1].key(), 0));
     let error = store.get(put[1].key(), 100).await.expect_err("a folder");
     assert_eq!(error.kind, StoreErrorKind::NotAFile, "{error}");
@@ -154,7 +154,7 @@ async fn simulated_clock_sets_object_times() {
     let folder = tempfile::tempdir().expect("a folder");
     let runtime = Runtime::seeded(1, at);
     let store = FileStore::open(folder.path(), false, runtime.clone()).expect("a store");
-    let store: Arc<dyn Store> = Arc::new(store.stamped_by(runtime.clock));
+    let store: Arc<dyn Store> = Arc::new(store.with_clock(runtime.clock));
     store.put(&Objects::new().probe()).await.expect("a put");
     assert_eq!(store.now().await.expect("the time"), at);
     assert_eq!(all(&store, "").await.expect("a list")[0].modified, at);

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
 use kbak::format::ids::NameId;
-use kbak::format::layout::Class;
+use kbak::format::layout::ObjectClass;
 use kbak::store::listing::folders;
-use kbak::store::probe::{Abilities, Conditional, Probed, probe};
-use kbak::store::{MAX_OBJECT, MAX_PAGE, Put, Store, StoreErrorKind};
+use kbak::store::probe::{ConditionalPut, ProbeReport, StoreFeatures, probe};
+use kbak::store::{MAX_OBJECT, MAX_PAGE, PutOutcome, Store, StoreErrorKind};
 
 use super::{Objects, all};
 
 /// Checks all laws on a store and returns what the probe found. The store is left as it was.
-pub async fn hold(store: Arc<dyn Store>) -> Abilities {
+pub async fn hold(store: Arc<dyn Store>) -> StoreFeatures {
     an_object_comes_back(&store).await;
     what_is_not_there_is_not_found(&store).await;
     a_limit_is_kept(&store).await;
@@ -30,7 +30,7 @@ async fn an_object_comes_back(store: &Arc<dyn Store>) {
     let objects = Objects::new();
     // The smallest object, one around a boundary, one of several slices.
     for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
-        assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
+        assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
         let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
         assert_eq!(bytes, *object.bytes());
         store.delete(object.key()).await.expect("a delete");
@@ -78,8 +78,8 @@ async fn ranges_are_exact(store: &Arc<dyn Store>) {
 
 async fn a_taken_key_keeps_its_bytes(store: &Arc<dyn Store>) {
     let object = Objects::new().needs(1, 3);
-    assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
-    assert_eq!(store.put(&object).await.expect("a second put"), Put::Existed);
+    assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
+    assert_eq!(store.put(&object).await.expect("a second put"), PutOutcome::Existed);
     assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
     store.delete(object.key()).await.expect("a delete");
 }
@@ -87,7 +87,8 @@ async fn a_taken_key_keeps_its_bytes(store: &Arc<dyn Store>) {
 async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
     let object = Objects::new().needs(1, 500);
     let puts = join_all((0..8).map(|_| store.put(&object))).await;
-    let created = puts.into_iter().map(|put| put.expect("a put")).filter(|put| *put == Put::Created).count();
+    let created =
+        puts.into_iter().map(|put| put.expect("a put")).filter(|put| *put == PutOutcome::Created).count();
     assert_eq!(created, 1, "one put creates");
     assert_eq!(store.get(object.key(), MAX_OBJECT).await.expect("a get"), *object.bytes());
     store.delete(object.key()).await.expect("a delete");
@@ -119,7 +120,7 @@ async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
         let age = now.duration_since(entry.modified).as_secs();
         assert!((-2..3600).contains(&age), "{} was stored {age} s ago", entry.key);
     }
-    let folder = objects.path.class_prefix(NameId([1; 8]), Class::Needs);
+    let folder = objects.path.class_prefix(NameId([1; 8]), ObjectClass::PackRefs);
     let inner = all(store, &folder).await.expect("a list");
     assert_eq!(inner.len(), expected.iter().filter(|(key, _)| key.as_str().starts_with(&folder)).count());
     stream::iter(put.iter().chain([&foreign]))
@@ -173,19 +174,16 @@ async fn a_large_object_comes_back(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) -> Abilities {
+async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) -> StoreFeatures {
     let objects = Objects::new();
     let probed = probe(store, &objects.runtime, objects.path.writer).await.expect("a probe");
-    let abilities = &probed.abilities;
-    assert_eq!(abilities.conditional_put, Conditional::Honoured, "{probed:?}");
-    assert!(
-        abilities.ordered_lists && abilities.read_after_write && abilities.list_after_write,
-        "{probed:?}"
-    );
-    assert!(abilities.may_delete, "{probed:?}");
+    let features = &probed.features;
+    assert_eq!(features.conditional_put, ConditionalPut::Honoured, "{probed:?}");
+    assert!(features.ordered_lists && features.read_after_write && features.list_after_write, "{probed:?}");
+    assert!(features.may_delete, "{probed:?}");
     let writer = format!("{}/", objects.path.writer);
     assert_eq!(all(store, &writer).await.expect("a list"), [], "a probe leaves nothing");
     let text = serde_json::to_string(&probed).expect("it serialises");
-    assert_eq!(serde_json::from_str::<Probed>(&text).expect("and back"), probed);
-    probed.abilities
+    assert_eq!(serde_json::from_str::<ProbeReport>(&text).expect("and back"), probed);
+    probed.features
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kbak::format::layout::Class;
+use kbak::format::layout::ObjectClass;
 use kbak::report::event::Reporter;
 use kbak::runtime::Runtime;
 use kbak::store::listing::folders;
 use kbak::store::open::open;
-use kbak::store::probe::{Checked, Conditional, Probed, Switch, Weight, probe};
-use kbak::store::{Put, Store, StoreErrorKind};
+use kbak::store::probe::{ChecksumSupport, ConditionalPut, FeatureState, ProbeReport, Severity, probe};
+use kbak::store::{PutOutcome, Store, StoreErrorKind};
 
 use super::{Objects, all};
 use crate::support::liar::{Liar, Lie};
@@ -24,7 +24,7 @@ async fn liar(page: usize) -> (Liar, Arc<dyn Store>) {
     (liar, store)
 }
 
-async fn probed(lies: impl IntoIterator<Item = Lie>) -> Probed {
+async fn probed(lies: impl IntoIterator<Item = Lie>) -> ProbeReport {
     let (liar, store) = liar(100).await;
     liar.lie(lies);
     let objects = Objects::new();
@@ -34,45 +34,45 @@ async fn probed(lies: impl IntoIterator<Item = Lie>) -> Probed {
 #[tokio::test]
 async fn honest_server_passes_the_probe() {
     let probed = probed([]).await;
-    assert_eq!(probed.abilities.conditional_put, Conditional::Honoured);
-    assert_eq!(probed.abilities.checksum, Checked::Verified);
-    assert_eq!(probed.abilities.versions, Switch::On);
-    assert_eq!(probed.abilities.object_lock, Switch::Off);
-    assert!(probed.abilities.stable_etags && probed.abilities.ordered_lists, "{probed:?}");
-    assert!(probed.findings.iter().all(|finding| finding.weight != Weight::Problem), "{probed:?}");
+    assert_eq!(probed.features.conditional_put, ConditionalPut::Honoured);
+    assert_eq!(probed.features.checksum, ChecksumSupport::Verified);
+    assert_eq!(probed.features.versions, FeatureState::On);
+    assert_eq!(probed.features.object_lock, FeatureState::Off);
+    assert!(probed.features.stable_etags && probed.features.ordered_lists, "{probed:?}");
+    assert!(probed.findings.iter().all(|finding| finding.severity != Severity::Problem), "{probed:?}");
 }
 
 #[tokio::test]
 async fn ignored_put_conditions_are_detected() {
-    assert_eq!(probed([Lie::IgnoreIfNoneMatch]).await.abilities.conditional_put, Conditional::Ignored);
-    assert_eq!(probed([Lie::RaceIfNoneMatch]).await.abilities.conditional_put, Conditional::Racy);
+    assert_eq!(probed([Lie::IgnoreIfNoneMatch]).await.features.conditional_put, ConditionalPut::Ignored);
+    assert_eq!(probed([Lie::RaceIfNoneMatch]).await.features.conditional_put, ConditionalPut::Racy);
 }
 
 #[tokio::test]
 async fn accepted_wrong_checksum_is_detected() {
     let probed = probed([Lie::AcceptWrongChecksum]).await;
-    assert_eq!(probed.abilities.checksum, Checked::Ignored);
+    assert_eq!(probed.features.checksum, ChecksumSupport::Ignored);
     assert!(
         probed
             .findings
             .iter()
-            .any(|finding| finding.weight == Weight::Warning && finding.what.contains("wrong checksum"))
+            .any(|finding| finding.severity == Severity::Warning && finding.what.contains("wrong checksum"))
     );
 }
 
 #[tokio::test]
 async fn forgotten_object_is_detected() {
     let probed = probed([Lie::Forget]).await;
-    assert!(!probed.abilities.read_after_write && !probed.abilities.list_after_write, "{probed:?}");
-    assert!(probed.findings.iter().any(|finding| finding.weight == Weight::Problem));
+    assert!(!probed.features.read_after_write && !probed.features.list_after_write, "{probed:?}");
+    assert!(probed.findings.iter().any(|finding| finding.severity == Severity::Problem));
 }
 
 #[tokio::test]
 async fn stale_and_unordered_listings_are_detected() {
-    assert!(!probed([Lie::StaleList]).await.abilities.list_after_write);
+    assert!(!probed([Lie::StaleList]).await.features.list_after_write);
     let disordered = probed([Lie::ReorderList]).await;
-    assert!(!disordered.abilities.ordered_lists);
-    assert!(disordered.findings.iter().any(|finding| finding.weight == Weight::Problem));
+    assert!(!disordered.features.ordered_lists);
+    assert!(disordered.findings.iter().any(|finding| finding.severity == Severity::Problem));
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn listing_that_breaks_a_rule_is_an_error() {
         store.put(&objects.needs(1, n)).await.expect("a put");
     }
     store.put(&others.needs(1, 1)).await.expect("a put");
-    let prefix = objects.path.class_prefix(kbak::format::ids::NameId([1; 8]), Class::Needs);
+    let prefix = objects.path.class_prefix(kbak::format::ids::NameId([1; 8]), ObjectClass::PackRefs);
     assert_eq!(all(&store, &prefix).await.expect("an honest list").len(), 8);
     for lie in [Lie::ReorderList, Lie::RepeatPage, Lie::ForeignPrefix, Lie::LoseToken] {
         liar.lie([lie.clone()]);
@@ -164,16 +164,16 @@ async fn refused_header_is_left_out_of_later_requests() {
         let (liar, store) = liar(10).await;
         liar.lie(lies.clone());
         let objects = Objects::new();
-        assert_eq!(store.put(&objects.needs(1, 1)).await.expect("a put"), Put::Created, "{lies:?}");
+        assert_eq!(store.put(&objects.needs(1, 1)).await.expect("a put"), PutOutcome::Created, "{lies:?}");
         let before = liar.requests();
         let object = objects.needs(1, 2);
-        assert_eq!(store.put(&object).await.expect("a put"), Put::Created, "{lies:?}");
+        assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created, "{lies:?}");
         assert_eq!(liar.requests() - before, 1, "{lies:?}: it was learned");
         assert_eq!(liar.last_put(), Some(expected), "{lies:?}");
         assert_eq!(store.get(object.key(), 100).await.expect("a get"), *object.bytes());
     }
     let probed = probed([Lie::RefuseChecksum]).await;
-    assert_eq!(probed.abilities.checksum, Checked::Refused);
+    assert_eq!(probed.features.checksum, ChecksumSupport::Refused);
 }
 
 #[tokio::test]
@@ -182,13 +182,13 @@ async fn request_with_a_lost_answer_is_retried() {
     let objects = Objects::new();
     liar.lie([Lie::Unavailable(2)]);
     let object = objects.needs(1, 10);
-    assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
+    assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
     liar.lie([Lie::Unavailable(2)]);
     assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
     liar.lie([Lie::AppliedButError(1)]);
     let object = objects.needs(1, 11);
     // It was stored by the first request: the second reports that.
-    assert_eq!(store.put(&object).await.expect("a put"), Put::Existed);
+    assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Existed);
     assert_eq!(liar.versions(), 2, "each object once");
 }
 
@@ -223,13 +223,13 @@ async fn slow_answer_is_awaited_without_a_retry() {
     let (liar, store) = liar(10).await;
     let object = Objects::new().needs(1, 1);
     liar.lie([Lie::Slow(1, Duration::from_secs(2))]);
-    assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
+    assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
     assert_eq!(liar.requests(), 1);
 }
 
 #[tokio::test]
 async fn refused_connection_is_retried_a_few_times_then_given_up() {
-    let mut options = kbak::store::open::StoreOptions::new("s3://bucket");
+    let mut options = kbak::store::options::StoreOptions::new("s3://bucket");
     let (liar, _) = liar(10).await;
     options.credentials_file = liar.server.options("liar").credentials_file;
     // Bound but not listening: connections are refused.
@@ -239,7 +239,7 @@ async fn refused_connection_is_retried_a_few_times_then_given_up() {
     let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("nothing is asked yet");
     let error = store.get(Objects::new().probe().key(), 10).await.expect_err("nobody");
     match &error.kind {
-        StoreErrorKind::GaveUp { tries, last, .. } => {
+        StoreErrorKind::RetriesExhausted { tries, last, .. } => {
             assert_eq!(*tries, 5);
             assert!(last.to_lowercase().contains("refused"), "{last}");
         }
@@ -249,7 +249,7 @@ async fn refused_connection_is_retried_a_few_times_then_given_up() {
 
 /// Returns the store without its wrappers.
 async fn bare(liar: &Liar) -> impl Store + use<> {
-    let bucket = kbak::store::open::Bucket { name: "liar".into(), prefix: "some/prefix/".into() };
+    let bucket = kbak::store::options::Bucket { name: "liar".into(), prefix: "some/prefix/".into() };
     let options = liar.server.options("liar");
     kbak::store::s3::S3Store::open(&options, bucket).await.expect("a store")
 }

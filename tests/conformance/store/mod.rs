@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures::TryStreamExt as _;
 use kbak::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use kbak::format::layout::EpochPath;
-use kbak::format::object::Sealed;
+use kbak::format::object::SealedObject;
 use kbak::format::pack_refs::{PackName, PackRefs};
 use kbak::report::event::Reporter;
 use kbak::runtime::Runtime;
@@ -19,8 +19,8 @@ use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::memory::MemoryStore;
 use kbak::store::open::open;
-use kbak::store::probe::{Checked, Switch};
-use kbak::store::{Entry, Store, StoreError};
+use kbak::store::probe::{ChecksumSupport, FeatureState};
+use kbak::store::{ListedObject, Store, StoreError};
 
 use crate::support::liar::Liar;
 use crate::support::servers::{moto, seaweedfs};
@@ -43,17 +43,17 @@ impl Objects {
     }
 
     /// Returns a needs list of `packs` random packs: 8 + 40 × `packs` bytes, in the domain `domain`.
-    fn needs(&self, domain: u8, packs: usize) -> Sealed {
+    fn needs(&self, domain: u8, packs: usize) -> SealedObject {
         let pack = |_| PackName { hash: ObjectHash(self.runtime.random()), size: 1 };
         PackRefs::new((0..packs).map(pack).collect()).seal(&self.path, NameId([domain; 8]))
     }
 
-    fn probe(&self) -> Sealed {
-        Sealed::probe(self.path.writer, self.runtime.random())
+    fn probe(&self) -> SealedObject {
+        SealedObject::probe(self.path.writer, self.runtime.random())
     }
 }
 
-async fn all(store: &Arc<dyn Store>, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+async fn all(store: &Arc<dyn Store>, prefix: &str) -> Result<Vec<ListedObject>, StoreError> {
     list_all(store.clone(), prefix, Reporter::silent()).try_collect().await
 }
 
@@ -83,9 +83,9 @@ async fn seaweedfs_keeps_the_laws() {
     for (bucket, versions) in [("plain", false), ("versioned", true)] {
         server.bucket(bucket, versions).await;
         let store = open(&server.options(bucket), &Runtime::real(), &Reporter::silent()).await;
-        let abilities = laws::hold(store.expect("a store")).await;
-        assert_eq!(abilities.checksum, Checked::Verified);
-        assert_eq!(abilities.versions, if versions { Switch::On } else { Switch::Off });
+        let features = laws::hold(store.expect("a store")).await;
+        assert_eq!(features.checksum, ChecksumSupport::Verified);
+        assert_eq!(features.versions, if versions { FeatureState::On } else { FeatureState::Off });
     }
     errors::rights_are_told_apart(&server, "plain").await;
 }
@@ -95,7 +95,7 @@ async fn moto_keeps_the_laws() {
     let server = moto();
     server.bucket("plain", false).await;
     let store = open(&server.options("plain"), &Runtime::real(), &Reporter::silent()).await;
-    let abilities = laws::hold(store.expect("a store")).await;
+    let features = laws::hold(store.expect("a store")).await;
     // moto accepts a wrong checksum silently, and reports versions in its own format.
-    assert_eq!((abilities.checksum, abilities.versions), (Checked::Ignored, Switch::Unknown));
+    assert_eq!((features.checksum, features.versions), (ChecksumSupport::Ignored, FeatureState::Unknown));
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use kbak::report::event::{Event, Observer, Reporter};
 use kbak::runtime::Runtime;
-use kbak::store::deadline::{DeadlineStore, Deadlines};
-use kbak::store::fault::{Fault, FaultStore, Rule};
+use kbak::store::deadline::{DeadlineStore, StoreDeadlines};
+use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::limit::{LimitStore, Rates};
 use kbak::store::memory::MemoryStore;
 use kbak::store::open::wrap;
 use kbak::store::operation::Operation;
-use kbak::store::record::RecordStore;
-use kbak::store::retry::{Patience, RetryStore};
-use kbak::store::{Put, Store, StoreErrorKind};
+use kbak::store::recording::RecordingStore;
+use kbak::store::retry::{RetryPolicy, RetryStore};
+use kbak::store::{PutOutcome, Store, StoreErrorKind};
 use tokio::time::Instant;
 
 use super::{Objects, all, laws};
@@ -39,8 +39,8 @@ impl Observer for Retries {
 }
 
 /// Returns a memory store behind a fault script, a record of the calls that reach it, and all wrappers.
-fn hardened(rules: Vec<Rule>) -> (Arc<RecordStore>, Arc<dyn Store>, Arc<Retries>) {
-    let record = Arc::new(RecordStore::new(Arc::new(FaultStore::new(memory(), rules))));
+fn hardened(rules: Vec<FaultRule>) -> (Arc<RecordingStore>, Arc<dyn Store>, Arc<Retries>) {
+    let record = Arc::new(RecordingStore::new(Arc::new(FaultStore::new(memory(), rules))));
     let retries = Arc::new(Retries::default());
     let store = wrap(record.clone(), Rates::default(), &runtime(), &Reporter::new(retries.clone()));
     (record, store, retries)
@@ -49,18 +49,18 @@ fn hardened(rules: Vec<Rule>) -> (Arc<RecordStore>, Arc<dyn Store>, Arc<Retries>
 #[tokio::test(start_paused = true)]
 async fn wrapped_store_keeps_the_laws() {
     let rates = Rates { upload: NonZeroU64::new(1 << 20), download: NonZeroU64::new(1 << 20) };
-    laws::hold(wrap(Arc::new(RecordStore::new(memory())), rates, &runtime(), &Reporter::silent())).await;
+    laws::hold(wrap(Arc::new(RecordingStore::new(memory())), rates, &runtime(), &Reporter::silent())).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_operation_survives_every_transient_fault() {
     let passing = || {
         [
-            Fault::unavailable(),
-            Fault::Cut(10),
-            Fault::AppliedButError,
-            Fault::Slow(Duration::from_secs(30)),
-            Fault::Hang,
+            StoreFault::unavailable(),
+            StoreFault::Cut(10),
+            StoreFault::AppliedButError,
+            StoreFault::Slow(Duration::from_secs(30)),
+            StoreFault::Hang,
         ]
     };
     for operation in [
@@ -72,7 +72,7 @@ async fn every_operation_survives_every_transient_fault() {
         Operation::Now,
     ] {
         for fault in passing() {
-            let (record, store, _) = hardened(vec![Rule::once(operation, "*", 1, fault.clone())]);
+            let (record, store, _) = hardened(vec![FaultRule::once(operation, "*", 1, fault.clone())]);
             let object = Objects::new().needs(1, 10);
             store.put(&object).await.expect("a put");
             assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
@@ -84,9 +84,10 @@ async fn every_operation_survives_every_transient_fault() {
             store.delete(object.key()).await.expect("a delete");
             store.now().await.expect("the time");
             let tries = record.count(operation).0;
-            let expected = if matches!(fault, Fault::Slow(_) | Fault::Cut(_)) { 1..=2 } else { 2..=2 };
+            let expected =
+                if matches!(fault, StoreFault::Slow(_) | StoreFault::Cut(_)) { 1..=2 } else { 2..=2 };
             // A deadline drops the try before it is recorded.
-            let expected = if fault == Fault::Hang { 1..=1 } else { expected };
+            let expected = if fault == StoreFault::Hang { 1..=1 } else { expected };
             assert!(expected.contains(&tries), "{operation} {fault:?}: {tries} tries");
         }
     }
@@ -94,10 +95,11 @@ async fn every_operation_survives_every_transient_fault() {
 
 #[tokio::test(start_paused = true)]
 async fn store_that_never_answered_is_given_up_soon() {
-    let (record, store, retries) = hardened(vec![Rule::from(Operation::Put, "*", 1, Fault::unavailable())]);
+    let (record, store, retries) =
+        hardened(vec![FaultRule::from(Operation::Put, "*", 1, StoreFault::unavailable())]);
     let object = Objects::new().probe();
     let error = store.put(&object).await.expect_err("it never answers");
-    assert!(matches!(error.kind, StoreErrorKind::GaveUp { tries: 5, .. }), "{error}");
+    assert!(matches!(error.kind, StoreErrorKind::RetriesExhausted { tries: 5, .. }), "{error}");
     assert!(error.to_string().contains(object.key().as_str()), "{error}");
     assert_eq!(record.count(Operation::Put).0, 5);
     let told = retries.0.lock().expect("a lock");
@@ -107,16 +109,17 @@ async fn store_that_never_answered_is_given_up_soon() {
 
 #[tokio::test(start_paused = true)]
 async fn store_that_once_answered_is_retried_up_to_ten_minutes() {
-    let (record, store, _) = hardened(vec![Rule::from(Operation::Put, "*", 2, Fault::unavailable())]);
+    let (record, store, _) =
+        hardened(vec![FaultRule::from(Operation::Put, "*", 2, StoreFault::unavailable())]);
     let objects = Objects::new();
     store.put(&objects.probe()).await.expect("the first");
     let begun = Instant::now();
     let error = store.put(&objects.probe()).await.expect_err("then never again");
-    let StoreErrorKind::GaveUp { tries, after, .. } = error.kind else { panic!("{error}") };
+    let StoreErrorKind::RetriesExhausted { tries, after, .. } = error.kind else { panic!("{error}") };
     assert_eq!(u64::from(tries), record.count(Operation::Put).0 - 1);
     assert!(tries > 20, "{tries} tries");
     assert_eq!(after, begun.elapsed());
-    assert!(after <= Patience::default().budget, "{after:?}");
+    assert!(after <= RetryPolicy::default().budget, "{after:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,8 +133,11 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
             }
         }
         let times = Arc::new(Times::default());
-        let fault = FaultStore::new(memory(), vec![Rule::from(Operation::Now, "", 1, Fault::unavailable())]);
-        let patience = Patience { first_tries: 12, ..Patience::default() };
+        let fault = FaultStore::new(
+            memory(),
+            vec![FaultRule::from(Operation::Now, "", 1, StoreFault::unavailable())],
+        );
+        let patience = RetryPolicy { initial_tries: 12, ..RetryPolicy::default() };
         let runtime = Runtime::seeded(seed, "2026-11-23T00:00:00Z".parse().expect("a time"));
         let store = RetryStore::new(Arc::new(fault), patience, runtime, Reporter::new(times.clone()));
         store.now().await.expect_err("never");
@@ -144,11 +150,11 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
     assert_eq!(first.len(), 11);
     assert_eq!(first, pauses(1).await);
     assert_ne!(first, pauses(2).await);
-    let mut ceiling = Patience::default().shortest;
+    let mut ceiling = RetryPolicy::default().first_pause;
     for pause in first {
         // Timers have a resolution of milliseconds.
         assert!(pause <= ceiling + Duration::from_millis(2), "{pause:?} over {ceiling:?}");
-        ceiling = (ceiling * 2).min(Patience::default().longest);
+        ceiling = (ceiling * 2).min(RetryPolicy::default().max_pause);
     }
 }
 
@@ -162,7 +168,7 @@ async fn permanent_errors_are_not_retried() {
         StoreErrorKind::Protocol("x".into()),
     ] {
         let (record, store, _) =
-            hardened(vec![Rule::from(Operation::Get, "*", 1, Fault::Fail(kind.clone()))]);
+            hardened(vec![FaultRule::from(Operation::Get, "*", 1, StoreFault::Fail(kind.clone()))]);
         let error = store.get(Objects::new().probe().key(), 1).await.expect_err("a fault");
         assert_eq!(error.kind, kind);
         assert_eq!(record.count(Operation::Get).0, 1);
@@ -171,8 +177,8 @@ async fn permanent_errors_are_not_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn try_ends_at_its_deadline() {
-    let fault = FaultStore::new(memory(), vec![Rule::from(Operation::Put, "*", 1, Fault::Hang)]);
-    let deadlines = Deadlines { base: Duration::from_secs(10), slowest: 100 };
+    let fault = FaultStore::new(memory(), vec![FaultRule::from(Operation::Put, "*", 1, StoreFault::Hang)]);
+    let deadlines = StoreDeadlines { base: Duration::from_secs(10), slowest: 100 };
     let store = DeadlineStore::new(Arc::new(fault), deadlines);
     let begun = Instant::now();
     let object = Objects::new().needs(1, 5);
@@ -210,17 +216,17 @@ async fn injected_read_faults_show_in_the_results() {
     let (a, b, c) = (objects.needs(1, 3), objects.needs(2, 3), objects.needs(3, 3));
     let fault = FaultStore::new(memory, vec![]);
     for object in [&a, &b, &c] {
-        assert_eq!(fault.put(object).await.expect("a put"), Put::Created);
+        assert_eq!(fault.put(object).await.expect("a put"), PutOutcome::Created);
     }
     fault.set(vec![
-        Rule::once(Operation::Get, a.key().as_str(), 1, Fault::Truncate(5)),
-        Rule::once(Operation::Get, a.key().as_str(), 2, Fault::FlipBit(17)),
-        Rule::once(Operation::Get, "*/needs/*", 3, Fault::Missing),
-        Rule::once(Operation::List, "*", 1, Fault::Stale(1)),
-        Rule::once(Operation::List, "*", 2, Fault::DropPage),
-        Rule::once(Operation::List, "*", 3, Fault::ReorderPage),
-        Rule::once(Operation::List, "*", 4, Fault::RepeatPage),
-        Rule::once(Operation::Put, "*", 1, Fault::Forget),
+        FaultRule::once(Operation::Get, a.key().as_str(), 1, StoreFault::Truncate(5)),
+        FaultRule::once(Operation::Get, a.key().as_str(), 2, StoreFault::FlipBit(17)),
+        FaultRule::once(Operation::Get, "*/needs/*", 3, StoreFault::Missing),
+        FaultRule::once(Operation::List, "*", 1, StoreFault::Stale(1)),
+        FaultRule::once(Operation::List, "*", 2, StoreFault::DropPage),
+        FaultRule::once(Operation::List, "*", 3, StoreFault::ReorderPage),
+        FaultRule::once(Operation::List, "*", 4, StoreFault::RepeatPage),
+        FaultRule::once(Operation::Put, "*", 1, StoreFault::Forget),
     ]);
     assert_eq!(fault.get(a.key(), 1000).await.expect("a get"), a.bytes().slice(..5));
     let flipped = fault.get(a.key(), 1000).await.expect("a get");
@@ -235,7 +241,7 @@ async fn injected_read_faults_show_in_the_results() {
         assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie}: {error}");
     }
     assert_eq!(all(&store, "").await.expect("a list").len(), 3);
-    assert_eq!(store.put(&objects.probe()).await.expect("a put"), Put::Created);
+    assert_eq!(store.put(&objects.probe()).await.expect("a put"), PutOutcome::Created);
     assert_eq!(all(&store, "").await.expect("a list").len(), 3, "it was forgotten");
     assert_eq!(fault.fired(), 8);
 }

@@ -10,20 +10,21 @@ use kbak::format::epoch::Parameters;
 use kbak::format::ids::to_hex;
 use kbak::format::layout;
 use kbak::format::signers::Signers;
+use kbak::keys::epoch_file::{EpochFile, FileSecretStore, epoch_path};
 use kbak::keys::private_file;
 use kbak::keys::recovery_sheet::{RepositoryLocation, owners_in_pin};
-use kbak::keys::writer_key::{EpochFile, FileKeeper, WriterKey, epoch_path};
+use kbak::keys::writer_key::WriterKey;
 use kbak::keys::{Identity, Owner};
 use kbak::report::event::Reporter;
-use kbak::repository::epoch::create;
-use kbak::repository::epoch::create::{EpochContext, Life};
+use kbak::repository::epoch::create::{EpochContext, EpochDurations};
+use kbak::repository::epoch::current;
 use kbak::repository::epoch::stored;
 use kbak::repository::epoch::stored::Epochs;
 use kbak::repository::epoch::wraps;
-use kbak::repository::epoch::wraps::Desk;
+use kbak::repository::epoch::wraps::KeyContext;
 use kbak::repository::records::{self, Records};
 use kbak::repository::write::init::{Init, Initialised, init};
-use kbak::store::fault::{Fault, FaultStore, Rule};
+use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::operation::Operation;
 
 use crate::support::owners::{Bench, DAY, heard, nobody, owner, wanted};
@@ -35,7 +36,7 @@ fn request(folder: &Path, owners: &[&Owner], identities: &[&Arc<Identity>]) -> I
         single_owner: false,
         join: false,
         plan: "default".into(),
-        life: Life { max_age: 30 * DAY, max_run: DAY, keep: None },
+        life: EpochDurations { max_age: 30 * DAY, max_run: DAY, keep: None },
         parameters: Parameters::default(),
         prompt: nobody(),
         place: RepositoryLocation {
@@ -78,8 +79,8 @@ async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
     let (key, warning) = WriterKey::read(&folder.path().join("writer.key")).expect("writer.key");
     assert_eq!((key.writer, warning), (made.key.writer, None));
-    let held = EpochFile::parse("epoch", read("writer.key.epoch").as_bytes()).expect("an epoch file").held;
-    assert!(held.len() == 1 && held[0].fits(&made.epoch));
+    let held = EpochFile::parse("epoch", read("writer.key.epoch").as_bytes()).expect("an epoch file").secrets;
+    assert!(held.len() == 1 && held[0].matches(&made.epoch));
     for secret in ["writer.key", "writer.key.epoch", "kbak-writer.secret.yaml", "kbak-epoch.secret.yaml"] {
         let mode = std::fs::metadata(folder.path().join(secret)).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
@@ -129,7 +130,7 @@ async fn failed_init_step_leaves_no_remains() {
         let folder = tempfile::tempdir().expect("a folder");
         let (ada, ada_key) = owner(&bench.runtime, "ada");
         let (bob, _) = owner(&bench.runtime, "bob");
-        let rules = vec![Rule::once(operation, "*", nth, Fault::unavailable())];
+        let rules = vec![FaultRule::once(operation, "*", nth, StoreFault::unavailable())];
         let faulty = Arc::new(FaultStore::new(bench.store.clone(), rules));
         let store: Arc<dyn kbak::store::Store> = faulty.clone();
         let wish = request(folder.path(), &[&ada, &bob], &[&ada_key]);
@@ -193,23 +194,28 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
     let (epochs, records) = state(&bench, &made).await;
     assert!(!wraps::list(&epochs, &records)[0].proven);
 
-    let desk =
-        Desk { store: &bench.store, runtime: &bench.runtime, signers: &made.signers, reporter: &reporter };
+    let context = KeyContext {
+        store: &bench.store,
+        runtime: &bench.runtime,
+        signers: &made.signers,
+        reporter: &reporter,
+    };
     let ada_only = [ada_key.clone()];
-    let added = wraps::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("added");
+    let added = wraps::add(context, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("added");
     assert!(added.len() == 1 && added[0].wrap.is_ok() && added[0].receipt.is_some());
     let (epochs, records) = state(&bench, &made).await;
-    let again = wraps::add(desk, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("nothing to do");
+    let again =
+        wraps::add(context, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("nothing to do");
     assert!(again.is_empty());
 
     // Eve opens it; her signing key is not pinned, which is reported, and no receipt is written.
-    let rows = wraps::check(desk, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
+    let rows = wraps::check(context, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
     assert!(rows[0].opened.is_ok() && matches!(rows[0].receipt, Ok(None)));
     assert!(warned.0.lock().expect("a lock").iter().any(|w| w.contains("not pinned")));
     let mut signers = made.signers.clone();
     signers.extend(kbak::keys::recovery_sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
-    let desk = Desk { signers: &signers, ..desk };
-    let rows = wraps::check(desk, &epochs, &[eve_key]).await.expect("checked");
+    let context = KeyContext { signers: &signers, ..context };
+    let rows = wraps::check(context, &epochs, &[eve_key]).await.expect("checked");
     assert!(matches!(rows[0].receipt, Ok(Some(_))));
     let records =
         records::list(&bench.store, made.key.writer, None, &signers, &reporter).await.expect("listed");
@@ -219,13 +225,17 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
 
     // A plan that now names Eve forces no epoch; one that omits her does.
     let plan = made.key.plan("default");
-    let keeper = FileKeeper::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.runtime);
+    let keeper =
+        FileSecretStore::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.runtime);
     let context =
         EpochContext { store: &bench.store, runtime: &bench.runtime, key: &made.key, plan, keeper: &keeper };
-    let with = create::ready(context, &wanted(&[&ada, &bob, &eve]), &epochs, &records).await.expect("ready");
+    let with = current::find_or_create(context, &wanted(&[&ada, &bob, &eve]), &epochs, &records)
+        .await
+        .expect("ready");
     assert!(with.born.is_none() && with.waiting.is_empty());
-    let without = create::ready(context, &wanted(&[&ada, &bob]), &epochs, &records).await.expect("ready");
-    assert_eq!(without.born, Some(create::Reason::OwnerRemoved));
+    let without =
+        current::find_or_create(context, &wanted(&[&ada, &bob]), &epochs, &records).await.expect("ready");
+    assert_eq!(without.born, Some(current::Reason::OwnerRemoved));
 }
 
 #[test]

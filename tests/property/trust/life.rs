@@ -7,30 +7,33 @@ use jiff::Timestamp;
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::epoch::{EpochError, VerifiedEpoch};
 use kbak::format::layout::{self, EpochPath};
-use kbak::format::moment;
+use kbak::format::timestamp;
 use kbak::format::wrap::WrapError;
+use kbak::keys::epoch_file::EpochSecretStore;
 use kbak::keys::open_wrap;
-use kbak::keys::writer_key::{EpochKeeper, WriterKey};
+use kbak::keys::writer_key::WriterKey;
 use kbak::report::event::Reporter;
 use kbak::repository::epoch::create;
-use kbak::repository::epoch::create::{Made, Ready, Reason, Wanted};
+use kbak::repository::epoch::create::{EpochSettings, NewEpoch};
+use kbak::repository::epoch::current;
+use kbak::repository::epoch::current::{CurrentEpoch, Reason};
 use kbak::repository::epoch::error::CreateEpochError;
 use kbak::repository::epoch::stored;
 use kbak::repository::epoch::stored::Epochs;
 use kbak::repository::epoch::wraps;
 use kbak::repository::records::Records;
-use kbak::store::fault::{Fault, FaultStore, Rule};
+use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::operation::Operation;
 
 use crate::support::owners::{Bench, DAY, MemoryKeeper, context, nobody, owner, wanted};
 
-struct Life {
+struct EpochDurations {
     bench: Bench,
     key: WriterKey,
     keeper: MemoryKeeper,
 }
 
-impl Life {
+impl EpochDurations {
     fn new(seed: u64) -> Self {
         let bench = Bench::new(seed);
         let key = WriterKey::generate(&bench.runtime);
@@ -45,9 +48,9 @@ impl Life {
             .expect("listed")
     }
 
-    async fn ready(&self, wanted: &Wanted) -> Result<Ready, CreateEpochError> {
+    async fn ready(&self, wanted: &EpochSettings) -> Result<CurrentEpoch, CreateEpochError> {
         let context = context(&self.bench, &self.key, self.key.plan("default"), &self.keeper);
-        create::ready(context, wanted, &self.epochs().await, &Records::default()).await
+        current::find_or_create(context, wanted, &self.epochs().await, &Records::default()).await
     }
 
     fn path(&self, epoch: &VerifiedEpoch) -> EpochPath {
@@ -62,7 +65,7 @@ impl Life {
 
 #[tokio::test]
 async fn epoch_is_reused_until_it_is_over() {
-    let life = Life::new(1);
+    let life = EpochDurations::new(1);
     let (ada, _) = owner(&life.bench.runtime, "ada");
     let (bob, _) = owner(&life.bench.runtime, "bob");
     let both = wanted(&[&ada, &bob]);
@@ -80,13 +83,15 @@ async fn epoch_is_reused_until_it_is_over() {
 
     life.bench.days_later(1);
     let second = life.ready(&both).await.expect("the next");
-    assert_eq!(second.born, Some(Reason::Over));
+    assert_eq!(second.born, Some(Reason::Expired));
     assert_eq!(second.epoch.previous_epochs, [first.epoch.epoch]);
     let (before, secret) = second.previous.expect("the old secret, for the state");
     assert_eq!((before.epoch, &secret), (first.epoch.epoch, &first.secret));
     assert_ne!(second.secret, first.secret);
 
-    create::settle(&life.keeper, second.epoch.epoch, &life.epochs().await).await.expect("settled");
+    current::delete_closed_secrets(&life.keeper, second.epoch.epoch, &life.epochs().await)
+        .await
+        .expect("settled");
     assert_eq!(life.keeper.load().await.expect("loaded").expect("held").len(), 1);
     let third = life.ready(&both).await.expect("still there");
     assert!(third.born.is_none() && third.previous.is_none());
@@ -94,7 +99,7 @@ async fn epoch_is_reused_until_it_is_over() {
 
 #[tokio::test]
 async fn removed_owner_forces_a_new_epoch_and_added_owner_waits() {
-    let life = Life::new(2);
+    let life = EpochDurations::new(2);
     let runtime = &life.bench.runtime;
     let ((ada, _), (bob, _), (eve, _)) =
         (owner(runtime, "ada"), owner(runtime, "bob"), owner(runtime, "eve"));
@@ -110,7 +115,7 @@ async fn removed_owner_forces_a_new_epoch_and_added_owner_waits() {
 
 #[tokio::test]
 async fn lost_secret_stops_the_run_unless_a_new_epoch_is_requested() {
-    let life = Life::new(3);
+    let life = EpochDurations::new(3);
     let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     *life.keeper.0.lock().expect("a lock") = None;
@@ -119,41 +124,41 @@ async fn lost_secret_stops_the_run_unless_a_new_epoch_is_requested() {
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     assert!(failure.remedy.expect("a remedy").contains("--new-epoch"));
-    let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
+    let asked = EpochSettings { new_epoch: true, ..wanted(&[&ada]) };
     let second = life.ready(&asked).await.expect("a new one");
-    assert_eq!((second.born, second.previous.is_none()), (Some(Reason::Asked), true));
+    assert_eq!((second.born, second.previous.is_none()), (Some(Reason::Requested), true));
     assert_eq!(second.epoch.previous_epochs, [first.epoch.epoch]);
 }
 
 #[tokio::test]
 async fn epoch_limits_for_start_commit_and_close_follow_the_plan() {
-    let life = Life::new(4);
+    let life = EpochDurations::new(4);
     let (ada, _) = owner(&life.bench.runtime, "ada");
-    let locked = |mut wanted: Wanted| {
+    let locked = |mut wanted: EpochSettings| {
         wanted.life.keep = Some(35 * DAY);
         wanted
     };
     let start = life.now();
     let first = life.ready(&locked(wanted(&[&ada]))).await.expect("an epoch");
     let until = first.epoch.retain_until.expect("a lock");
-    assert_eq!(until, moment::next_day(moment::after(start, (30 + 1 + 35) * DAY)));
+    assert_eq!(until, timestamp::round_up_to_day(timestamp::add_seconds(start, (30 + 1 + 35) * DAY)));
     let epochs = life.epochs().await;
     let stored = epochs.get(first.epoch.epoch).expect("listed");
-    assert_eq!(epochs.starts_until(stored), moment::after(start, 30 * DAY));
-    assert_eq!(epochs.commits_until(stored), moment::after(start, 31 * DAY));
-    assert_eq!(epochs.closed_from(stored), moment::after(start, 32 * DAY));
-    assert!(epochs.may_start(stored, moment::after(start, 30 * DAY - 1)));
-    assert!(!epochs.may_start(stored, moment::after(start, 30 * DAY)));
+    assert_eq!(epochs.starts_until(stored), timestamp::add_seconds(start, 30 * DAY));
+    assert_eq!(epochs.commits_until(stored), timestamp::add_seconds(start, 31 * DAY));
+    assert_eq!(epochs.closed_from(stored), timestamp::add_seconds(start, 32 * DAY));
+    assert!(epochs.may_start(stored, timestamp::add_seconds(start, 30 * DAY - 1)));
+    assert!(!epochs.may_start(stored, timestamp::add_seconds(start, 30 * DAY)));
 
     // A successor ends it at once, and its closing time counts from the successor's creation.
     life.bench.days_later(3);
-    let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
+    let asked = EpochSettings { new_epoch: true, ..wanted(&[&ada]) };
     let second = life.ready(&asked).await.expect("a successor");
     let epochs = life.epochs().await;
     let stored = epochs.get(first.epoch.epoch).expect("listed");
     assert!(!epochs.may_start(stored, life.now()));
-    assert_eq!(epochs.commits_until(stored), moment::after(start, 4 * DAY));
-    assert_eq!(epochs.closed_from(stored), moment::after(start, 5 * DAY));
+    assert_eq!(epochs.commits_until(stored), timestamp::add_seconds(start, 4 * DAY));
+    assert_eq!(epochs.closed_from(stored), timestamp::add_seconds(start, 5 * DAY));
     let own = life.key.signing.public();
     assert_eq!(epochs.open_own(life.now(), own).next().map(|e| e.epoch.epoch), Some(second.epoch.epoch));
     let stranger = WriterKey::generate(&life.bench.runtime).signing.public();
@@ -162,7 +167,7 @@ async fn epoch_limits_for_start_commit_and_close_follow_the_plan() {
 
 #[tokio::test]
 async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
-    let life = Life::new(5);
+    let life = EpochDurations::new(5);
     let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = life.path(&first.epoch);
@@ -184,7 +189,7 @@ async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
 
 #[tokio::test]
 async fn moved_forged_and_newer_epochs_are_rejected() {
-    let life = Life::new(6);
+    let life = EpochDurations::new(6);
     let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = life.path(&first.epoch);
@@ -193,9 +198,9 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
     let open = |path: &EpochPath| kbak::format::epoch::Epoch::open(bytes.clone(), path, None, &signers);
     assert!(open(&path).is_ok());
     let other_plan = EpochPath { plan: life.key.plan("other"), ..path };
-    assert!(matches!(open(&other_plan), Err(EpochError::Misplaced { field: "plan", .. })));
+    assert!(matches!(open(&other_plan), Err(EpochError::WrongPath { field: "plan", .. })));
     let other_epoch = EpochPath { epoch: kbak::format::ids::EpochId([0; 16]), ..path };
-    assert!(matches!(open(&other_epoch), Err(EpochError::Misplaced { field: "epoch", .. })));
+    assert!(matches!(open(&other_epoch), Err(EpochError::WrongPath { field: "epoch", .. })));
 
     // The same epoch, signed by another key: in the store it is ignored.
     let thief = WriterKey { signing: WriterKey::generate(&life.bench.runtime).signing, ..life.key.clone() };
@@ -225,7 +230,7 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
 
 #[tokio::test]
 async fn flipped_bit_in_a_stored_epoch_is_rejected() {
-    let life = Life::new(7);
+    let life = EpochDurations::new(7);
     let (ada, _) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
     let path = life.path(&first.epoch);
@@ -242,17 +247,17 @@ async fn flipped_bit_in_a_stored_epoch_is_rejected() {
 async fn interrupted_epoch_creation_is_finished_or_discarded() {
     let (ada, _) = owner(&Bench::new(99).runtime, "ada");
     for nth in 1..=2 {
-        for fault in [Fault::unavailable(), Fault::AppliedButError] {
-            let mut life = Life::new(10 + nth);
+        for fault in [StoreFault::unavailable(), StoreFault::AppliedButError] {
+            let mut life = EpochDurations::new(10 + nth);
             let memory = life.bench.store.clone();
-            let rules = vec![Rule::once(Operation::Put, "*", nth, fault.clone())];
+            let rules = vec![FaultRule::once(Operation::Put, "*", nth, fault.clone())];
             let faulty = Arc::new(FaultStore::new(memory.clone(), rules));
             life.bench.store = faulty.clone();
             assert!(life.ready(&wanted(&[&ada])).await.is_err());
             assert_eq!(faulty.fired(), 1);
             life.bench.store = memory;
             let context = context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
-            let mended = create::mend(context, &life.epochs().await).await.expect("mended");
+            let mended = create::restore_missing_copies(context, &life.epochs().await).await.expect("mended");
             let was_born = life.bench.memory.objects().len() == 2;
             let after = life.ready(&wanted(&[&ada])).await.expect("an epoch");
             assert_eq!(after.born.is_none(), was_born, "put {nth} {fault:?}");
@@ -268,11 +273,11 @@ async fn interrupted_epoch_creation_is_finished_or_discarded() {
 async fn faulty_store_is_detected_at_epoch_creation() {
     let (ada, _) = owner(&Bench::new(99).runtime, "ada");
     for rule in [
-        Rule::once(Operation::Put, "*epoch.json", 1, Fault::Forget),
-        Rule::once(Operation::Put, "*/epochs/*", 1, Fault::Forget),
-        Rule::once(Operation::Get, "*epoch.json", 1, Fault::FlipBit(100)),
+        FaultRule::once(Operation::Put, "*epoch.json", 1, StoreFault::Forget),
+        FaultRule::once(Operation::Put, "*/epochs/*", 1, StoreFault::Forget),
+        FaultRule::once(Operation::Get, "*epoch.json", 1, StoreFault::FlipBit(100)),
     ] {
-        let mut life = Life::new(20);
+        let mut life = EpochDurations::new(20);
         let faulty = Arc::new(FaultStore::new(life.bench.store.clone(), vec![rule.clone()]));
         life.bench.store = faulty.clone();
         assert!(life.ready(&wanted(&[&ada])).await.is_err(), "{rule:?}");
@@ -282,13 +287,15 @@ async fn faulty_store_is_detected_at_epoch_creation() {
 
 #[tokio::test]
 async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
-    let life = Life::new(8);
+    let life = EpochDurations::new(8);
     let (ada, ada_identity) = owner(&life.bench.runtime, "ada");
     let (eve, eve_identity) = owner(&life.bench.runtime, "eve");
-    let made = create::make(&life.bench.runtime, std::slice::from_ref(&ada), &nobody()).await.expect("made");
+    let made = create::generate_keys(&life.bench.runtime, std::slice::from_ref(&ada), &nobody())
+        .await
+        .expect("made");
     let file = made.to_hand_over();
     assert!(!file.contains("AGE-SECRET-KEY"), "the private half stays outside");
-    let made = Made::from_hand_over(file.as_bytes()).expect("read back");
+    let made = NewEpoch::from_hand_over(file.as_bytes()).expect("read back");
     let context = context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
     let (epoch, secret) =
         create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, life.now()).await.expect("born");
@@ -305,15 +312,15 @@ async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
         facts.contains(&ada.recipient.id().short()) && facts.contains(&eve.recipient.id().short()),
         "{facts}"
     );
-    assert!(Made::from_hand_over(b"{}").is_err());
+    assert!(NewEpoch::from_hand_over(b"{}").is_err());
 }
 
 #[tokio::test]
 async fn wrap_of_another_epoch_is_detected() {
-    let life = Life::new(9);
+    let life = EpochDurations::new(9);
     let (ada, identity) = owner(&life.bench.runtime, "ada");
     let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
-    let second = life.ready(&Wanted { new_epoch: true, ..wanted(&[&ada]) }).await.expect("another");
+    let second = life.ready(&EpochSettings { new_epoch: true, ..wanted(&[&ada]) }).await.expect("another");
     // A later wrap under the second epoch with the first one's keys.
     let (keys, _) = open_wrap(&first.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
     let foreign = ada.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
@@ -330,23 +337,29 @@ async fn wrap_of_another_epoch_is_detected() {
     };
     assert!(open(identity).await.is_ok(), "the good wrap still opens");
     let error = open(eve_identity).await.unwrap_err();
-    assert!(matches!(error, wraps::KeysError::Closed { source: WrapError::Foreign(_), .. }), "{error:?}");
+    assert!(
+        matches!(error, wraps::KeysError::Closed { source: WrapError::BelongsElsewhere(_), .. }),
+        "{error:?}"
+    );
     assert_eq!(Failure::from(error).exit, Exit::Damaged);
 }
 
 #[tokio::test]
 async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
-    let life = Life::new(30);
+    let life = EpochDurations::new(30);
     let (ada, _) = owner(&life.bench.runtime, "ada");
-    let asked = Wanted { new_epoch: true, ..wanted(&[&ada]) };
+    let asked = EpochSettings { new_epoch: true, ..wanted(&[&ada]) };
     let none = Epochs::default();
     let plan = life.key.plan("default");
     // Neither has seen the other's epoch; the second one's file replaces the first one's.
     let nursery_of = |keeper| context(&life.bench, &life.key, plan, keeper);
     let lost = MemoryKeeper::default();
-    let first =
-        create::ready(nursery_of(&life.keeper), &asked, &none, &Records::default()).await.expect("one");
-    let second = create::ready(nursery_of(&lost), &asked, &none, &Records::default()).await.expect("another");
+    let first = current::find_or_create(nursery_of(&life.keeper), &asked, &none, &Records::default())
+        .await
+        .expect("one");
+    let second = current::find_or_create(nursery_of(&lost), &asked, &none, &Records::default())
+        .await
+        .expect("another");
     let epochs = life.epochs().await;
     assert_eq!(epochs.open_own(life.now(), life.key.signing.public()).count(), 2);
     let next = life.ready(&wanted(&[&ada])).await.expect("the one whose secret is kept");
@@ -361,14 +374,15 @@ async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
 
 #[tokio::test]
 async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
-    let life = Life::new(31);
+    let life = EpochDurations::new(31);
     let runtime = &life.bench.runtime;
     let ((ada, _), (eve, _)) = (owner(runtime, "ada"), owner(runtime, "eve"));
     let (heard, reporter) = crate::support::owners::heard();
     let context = || context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
     let (no_signers, records) = (kbak::format::signers::Signers::default(), Records::default());
-    let begin =
-        async |wanted: Wanted| create::begin(context(), &wanted, &no_signers, &records, &reporter).await;
+    let begin = async |wanted: EpochSettings| {
+        current::prepare_run(context(), &wanted, &no_signers, &records, &reporter).await
+    };
     let (epochs, first) = begin(wanted(&[&ada])).await.expect("an epoch");
     assert_eq!((epochs.all.len(), heard.0.lock().expect("a lock").len()), (1, 0));
     // The copy is lost: listings would not find the epoch, but the writer knows that it was created.

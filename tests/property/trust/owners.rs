@@ -7,7 +7,9 @@ use kbak::format::container::{DataIdentity, Sealer};
 use kbak::format::derive::{EpochSecret, SecretKey};
 use kbak::format::ids::EpochId;
 use kbak::format::wrap::EpochKeys;
-use kbak::keys::{Identity, IdentityError, Kind, Owner, OwnerKey, Recipient, RecipientError, WorkFactor};
+use kbak::keys::{
+    Identity, IdentityError, Owner, OwnerKey, Recipient, RecipientError, RecipientKind, WorkFactor,
+};
 use proptest::prelude::*;
 
 use crate::support::owners::{Answers, Bench, must, nobody, owner, secret_file, tool};
@@ -32,9 +34,9 @@ fn recipients_of_every_kind_are_parsed_to_canonical_form() {
     let (ecdsa, _) = ssh_key(folder.path(), "ecdsa", "ecdsa", "");
     let yubikey = "age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t";
     let kind = |text: &str| text.parse::<Recipient>().map(|r| r.kind().clone());
-    assert_eq!(kind(&ed), Ok(Kind::SshEd25519));
-    assert_eq!(kind(&rsa), Ok(Kind::SshRsa));
-    assert_eq!(kind(yubikey), Ok(Kind::Plugin("yubikey".into())));
+    assert_eq!(kind(&ed), Ok(RecipientKind::SshEd25519));
+    assert_eq!(kind(&rsa), Ok(RecipientKind::SshRsa));
+    assert_eq!(kind(yubikey), Ok(RecipientKind::Plugin("yubikey".into())));
     assert!(matches!(kind(&ecdsa), Err(RecipientError::Unsupported(_))));
     let with_comment: Recipient = ed.parse().expect("a recipient");
     let bare: Recipient = ed.rsplit_once(' ').expect("a comment").0.parse().expect("a recipient");
@@ -87,7 +89,7 @@ fn owner_line_holds_recipient_signing_key_and_comment() {
     assert_eq!(read.signing, identity.signing().map(|key| key.public()), "an ed25519 key signs, too");
     assert_eq!(read.comment, "me@host");
     let twice = format!("{line}\n# c\n{line}\n");
-    assert_eq!(Owner::parse_lines(&twice), Err((3, RecipientError::Twice)));
+    assert_eq!(Owner::parse_lines(&twice), Err((3, RecipientError::Duplicate)));
 }
 
 #[test]

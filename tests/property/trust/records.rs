@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kbak::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId};
 use kbak::format::layout;
-use kbak::format::record::{Act, Distrust, Receipt, Record, RecordError, SignedRecord, Trust};
+use kbak::format::record::{Distrust, Receipt, ReceiptAction, Record, RecordError, Revocation, SignedRecord};
 use kbak::format::sign::{Namespace, SigningKey};
 use kbak::format::signers::{Signer, Signers};
 use kbak::report::event::Reporter;
@@ -42,7 +42,7 @@ fn distrust(packs: &[u8]) -> Record {
 }
 
 fn trust() -> Record {
-    Record::Trust(Trust {
+    Record::Revocation(Revocation {
         key: key(1).public(),
         last_good: vec![ObjectHash([9; 32])],
         why: "the node was taken".into(),
@@ -52,15 +52,20 @@ fn trust() -> Record {
 fn prune() -> Record {
     let fields =
         serde_json::json!({"removed": ["a"], "why": "retention"}).as_object().cloned().expect("a map");
-    Record::Open { namespace: Namespace::Prune, fields }
+    Record::Untyped { namespace: Namespace::Prune, fields }
 }
 
 #[tokio::test]
 async fn records_are_listed_and_only_valid_ones_have_effect() {
     let bench = Bench::new(1);
     let now = at("2026-11-23T02:00:00Z");
-    let receipt =
-        Record::Receipt(Receipt { plan: PLAN, epoch: EPOCH, act: Act::Opened, recipient: None, wrap: None });
+    let receipt = Record::Receipt(Receipt {
+        plan: PLAN,
+        epoch: EPOCH,
+        act: ReceiptAction::Opened,
+        recipient: None,
+        wrap: None,
+    });
     let good = [(distrust(&[7]), 1), (distrust(&[8]), 1), (trust(), 2), (receipt, 2), (prune(), 3)];
     for (record, who) in &good {
         let sealed = record.seal(REPOSITORY, WRITER, now, &key(*who)).expect("sealed");
@@ -133,5 +138,5 @@ fn record_with_a_flipped_bit_or_another_place_is_rejected() {
     let mut both = pin();
     both.add(Signer::new(&WriterId([7; 16]).to_string(), &Namespace::OWNER, key(2).public(), ""));
     let moved = SignedRecord::open(sealed.bytes().clone(), WriterId([7; 16]), sealed.hash(), None, &both);
-    assert!(matches!(moved, Err(RecordError::Misplaced { field: "writer", .. })));
+    assert!(matches!(moved, Err(RecordError::WrongPath { field: "writer", .. })));
 }

@@ -225,7 +225,7 @@ fn pins_with_unsupported_options_are_refused() {
 
     type Kind = SignersErrorKind;
     let kind = |options: &str| line(options).map_err(|e| (e.line, e.kind)).unwrap_err();
-    assert_eq!(kind(""), (3, Kind::Unbounded));
+    assert_eq!(kind(""), (3, Kind::NoNamespaces));
     assert!(matches!(kind(r#"namespaces="*""#).1, Kind::Pattern(_)));
     assert!(matches!(kind(r#"namespaces="kbak-*""#).1, Kind::Pattern(_)));
     assert!(matches!(kind(r#"namespaces="!git,kbak-epoch-v1""#).1, Kind::Pattern(_)));

@@ -86,7 +86,7 @@ mod tests {
     fn unknown_kind_suggests_similar_resources() {
         let kind = |group: &str, plural: &str, kind: &str| KindInfo {
             kind: kind.into(),
-            ..KindInfo::named(group, "v1", plural)
+            ..KindInfo::from_path_parts(group, "v1", plural)
         };
         let kinds = [
             kind("apps", "deployments", "Deployment"),

@@ -14,22 +14,24 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::database::NO_PASSWORDS;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading;
-use crate::cli::options::reading::Opened;
+use crate::cli::options::reading::OpenedSnapshot;
 use crate::cli::options::resource_args;
 use crate::cli::options::resource_args::ResourceArgs;
-use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, enough};
+use crate::cli::options::restore_values::Allowed;
+use crate::cli::options::run_report::{self, RunOutput};
+use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, check_memory};
 use crate::cli::shell::console::Console;
-use crate::cli::shell::{run_end, signals};
+use crate::cli::shell::signals;
 use crate::cli::verbs::restore::targets::Done;
 use crate::format::body::Item;
-use crate::plan::{AllowName, Cluster as ClusterSpec, RestoreSpec};
+use crate::plan::{ClusterSpec, RestoreSpec};
 use crate::report::event::{Event, Meter, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::plural;
+use crate::source::database::postgres::NO_ROLE_PASSWORDS;
 use crate::target::volume::{Destination, ExistingFiles};
 
 /// Arguments of `kbak restore`.
@@ -65,52 +67,52 @@ pub struct RestoreArgs {
     #[arg(value_name = "SNAPSHOT", default_value = "latest")]
     pub snapshot: String,
     /// Only this item; repeatable [default: all]
-    #[arg(long, value_name = "NAME", help_heading = "What")]
+    #[arg(long, value_name = "NAME", help_heading = "Selection")]
     pub item: Vec<String>,
     /// Only this path of a folder; repeatable
-    #[arg(long, value_name = "PATH", help_heading = "What")]
+    #[arg(long, value_name = "PATH", help_heading = "Selection")]
     pub path: Vec<OsString>,
-    /// Where a folder goes; several go into folders of their names beneath it
-    #[arg(long, value_name = "FOLDER", help_heading = "Where", conflicts_with = "tar")]
+    /// The target of a folder; several folders are restored into folders of their names in it
+    #[arg(long, value_name = "FOLDER", help_heading = "Target", conflicts_with = "tar")]
     pub to: Option<PathBuf>,
     /// Write one folder as a tar stream to standard output
-    #[arg(long, help_heading = "Where")]
+    #[arg(long, help_heading = "Target")]
     pub tar: bool,
-    /// What happens to files that are there
-    #[arg(long, value_name = "HOW", default_value = "refuse", help_heading = "Where")]
+    /// The handling of existing files
+    #[arg(long, value_name = "ACTION", default_value = "refuse", help_heading = "Target")]
     pub existing_files: Existing,
     /// Create the resources in a cluster
-    #[arg(long, help_heading = "Where")]
+    #[arg(long, help_heading = "Target")]
     pub cluster: bool,
     /// A kubeconfig file [default: the pod's ServiceAccount, KUBECONFIG, ~/.kube/config]
-    #[arg(long, value_name = "FILE", requires = "cluster", help_heading = "Where")]
+    #[arg(long, value_name = "FILE", requires = "cluster", help_heading = "Target")]
     pub kubeconfig: Option<PathBuf>,
     /// A context of the kubeconfig
-    #[arg(long, value_name = "NAME", requires = "cluster", help_heading = "Where")]
+    #[arg(long, value_name = "NAME", requires = "cluster", help_heading = "Target")]
     pub context: Option<String>,
     /// Write the resources as files
-    #[arg(long, value_name = "FOLDER", help_heading = "Where", conflicts_with = "cluster")]
+    #[arg(long, value_name = "FOLDER", help_heading = "Target", conflicts_with = "cluster")]
     pub resources_to: Option<PathBuf>,
     /// Restore databases into this server: postgresql://user@host:port?sslmode=…
-    #[arg(long, value_name = "URL", help_heading = "Where")]
+    #[arg(long, value_name = "URL", help_heading = "Target")]
     pub database: Option<String>,
-    /// The server's password is in this file
-    #[arg(long, value_name = "FILE", requires = "database", help_heading = "Where")]
+    /// Read the server's password from this file
+    #[arg(long, value_name = "FILE", requires = "database", help_heading = "Target")]
     pub database_password_file: Option<PathBuf>,
-    /// Drop databases of the same names first, with everything in them
-    #[arg(long, requires = "database", help_heading = "Where")]
+    /// Drop existing databases of the same names first, with everything in them
+    #[arg(long, requires = "database", help_heading = "Target")]
     pub replace_databases: bool,
-    /// Give everything in databases to the user who restores
-    #[arg(long, requires = "database", help_heading = "Where")]
+    /// Make the restoring user the owner of everything in databases
+    #[arg(long, requires = "database", help_heading = "Target")]
     pub no_owner: bool,
-    /// Restore what gives rights or runs as root only if it is named
-    #[arg(long, value_name = "WHAT", value_delimiter = ',', help_heading = "Where")]
+    /// Restore these kinds of objects and files, which grant rights or run as root; refused otherwise
+    #[arg(long, value_name = "KIND", value_delimiter = ',', help_heading = "Target")]
     pub allow: Vec<Allowed>,
     /// Options for the restore of Kubernetes resources.
     #[command(flatten)]
     pub resources: ResourceArgs,
-    /// Say what would be done, and do nothing; server: ask the API server as well, in a dry run
-    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
+    /// Print the plan of the restore and change nothing
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true,
         default_missing_value = "client", help_heading = "Run")]
     pub dry_run: Option<DryRun>,
     /// Options for the repository and the keys of its readers.
@@ -127,22 +129,22 @@ pub struct RestoreArgs {
 /// The systems that a dry run reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DryRun {
-    /// The backup, and the cluster for what is there
+    /// Read the backup, and the existing objects of the cluster
     Client,
-    /// The cluster's API server, too, whether it would take each object
+    /// Also send each object to the API server, in a dry run
     Server,
 }
 
 /// The handling of files that exist in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Existing {
-    /// The target must be empty
+    /// Require an empty target
     Refuse,
-    /// They stay; this resumes a restore
+    /// Keep existing files; this resumes a restore
     Skip,
-    /// They are replaced
+    /// Replace existing files
     Overwrite,
-    /// They are replaced, and what the backup does not hold is deleted
+    /// Replace existing files, and delete files that the backup does not contain
     DeleteExtra,
 }
 
@@ -157,39 +159,6 @@ impl From<Existing> for ExistingFiles {
     }
 }
 
-/// Kinds of data that are restored only if `--allow` names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Allowed {
-    /// Roles and their bindings, aws-auth
-    Rbac,
-    /// Webhook configurations and admission policies
-    Webhooks,
-    /// CustomResourceDefinitions
-    Crds,
-    /// APIServices with a service behind them
-    Apiservices,
-    /// Pods that the level baseline of Pod Security refuses, volumes that are a node's folder
-    Privileged,
-    /// Device files
-    Devices,
-    /// File attributes beyond user.*, ACLs and capabilities
-    Xattrs,
-}
-
-impl Allowed {
-    /// Returns the name in a RestorePlan; `None` if it does not concern resources.
-    pub(crate) fn of_resources(self) -> Option<AllowName> {
-        match self {
-            Self::Rbac => Some(AllowName::Rbac),
-            Self::Webhooks => Some(AllowName::Webhooks),
-            Self::Crds => Some(AllowName::Crds),
-            Self::Apiservices => Some(AllowName::Apiservices),
-            Self::Privileged => Some(AllowName::Privileged),
-            Self::Devices | Self::Xattrs => None,
-        }
-    }
-}
-
 /// The remedy after an interruption.
 const GO_ON: &str = "run it again: a folder goes on with --existing-files skip, a cluster by itself; drop the \
      database that was begun, and write files of resources into a new folder";
@@ -197,17 +166,19 @@ const GO_ON: &str = "run it again: a folder goes on with --existing-files skip, 
 /// Runs `kbak restore`.
 pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure> {
     let repository = args.repository.store.repo.clone().unwrap_or_default();
-    let identities = enough(args.run.memory)
-        .and_then(|()| reading::keys(&args.repository.reader))
-        .map_err(|failure| run_end::unbegun("restore", &repository, None, failure, &args.run, console))?;
+    let output = RunOutput { args: &args.run, format: args.output.output, console };
+    let identities = check_memory(args.run.memory)
+        .and_then(|()| reading::required_identities(&args.repository.reader))
+        .map_err(|failure| output.report_failed_start("restore", &repository, None, failure))?;
     let memory = args.run.memory.map(crate::plan::Size::get);
-    let mut report = run_end::begin("restore", &repository, None);
-    let display = run_end::display(&args.run, console, memory);
+    let mut report = run_report::start("restore", &repository, None);
+    let display = output.start_display(memory);
     let reporter = display.reporter();
     // Half of the memory limit is for decrypted packs; the target and the runtime have the rest.
-    let held = memory.map_or(reading::MEMORY, |memory| memory / 2);
+    let held = memory.map_or(reading::READER_MEMORY, |memory| memory / 2);
     let outcome = signals::until_stopped(&CancellationToken::new(), GO_ON, async {
-        let opened = reading::open(&args.repository, &args.snapshot, &identities, held, &reporter).await?;
+        let opened =
+            reading::open_snapshot(&args.repository, &args.snapshot, &identities, held, &reporter).await?;
         let items = chosen(args, &opened)?;
         targets::check(args, &items)?;
         let spec = wanted(args, &items)?;
@@ -232,7 +203,7 @@ pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure
         }
         Err(failure) => Some(failure),
     };
-    run_end::end(report, failure.as_ref(), display, &reporter, &args.run, args.output.output, console)
+    output.finish(report, failure.as_ref(), display, &reporter)
 }
 
 /// The sequence, hash and plan name of a snapshot.
@@ -249,7 +220,7 @@ impl std::fmt::Display for Head {
     }
 }
 
-pub(crate) fn head(opened: &Opened) -> Head {
+pub(crate) fn head(opened: &OpenedSnapshot) -> Head {
     let snapshot = opened.snapshot.snapshot();
     Head {
         sequence: snapshot.envelope().seq,
@@ -259,10 +230,12 @@ pub(crate) fn head(opened: &Opened) -> Head {
 }
 
 /// Returns the selected items, outer folders before the folders inside them.
-fn chosen<'a>(args: &RestoreArgs, opened: &'a Opened) -> Result<Vec<&'a Item>, Failure> {
+fn chosen<'a>(args: &RestoreArgs, opened: &'a OpenedSnapshot) -> Result<Vec<&'a Item>, Failure> {
     let mut items: Vec<&Item> = match args.item.as_slice() {
         [] => opened.snapshot.body().items.iter().collect(),
-        names => names.iter().map(|name| reading::item(&opened.snapshot, name)).collect::<Result<_, _>>()?,
+        names => {
+            names.iter().map(|name| reading::find_item(&opened.snapshot, name)).collect::<Result<_, _>>()?
+        }
     };
     // An outer folder comes first: it would take the files of an inner one for foreign files.
     let all = items.clone();
@@ -277,7 +250,7 @@ fn wanted(args: &RestoreArgs, items: &[&Item]) -> Result<RestoreSpec, Failure> {
     if items.is_empty() {
         return Ok(RestoreSpec::default());
     }
-    let spec = resource_args::spec(args)?;
+    let spec = resource_args::spec(&args.resources, &args.allow)?;
     resource_args::config(&spec, None)?;
     if args.resources_to.is_some() && !args.cluster {
         resource_args::refuse_for_files(&spec)?;
@@ -287,7 +260,7 @@ fn wanted(args: &RestoreArgs, items: &[&Item]) -> Result<RestoreSpec, Failure> {
 }
 
 fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
-    for item in items.iter().filter(|item| item.notes.iter().any(|note| note.code == NO_PASSWORDS)) {
+    for item in items.iter().filter(|item| item.notes.iter().any(|note| note.code == NO_ROLE_PASSWORDS)) {
         let what = "the backup has no passwords of roles: roles that are made have none until somebody sets \
                     them (ALTER ROLE … PASSWORD)";
         reporter.warn(item.name.clone(), what);
@@ -309,7 +282,7 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
 /// restored; only an unreachable store or cluster, or an interruption, ends the run.
 async fn all(
     args: &RestoreArgs,
-    opened: &Opened,
+    opened: &OpenedSnapshot,
     items: &[&Item],
     spec: &RestoreSpec,
     reporter: &Reporter,
@@ -323,7 +296,7 @@ async fn all(
             reporter.meter(&item.name, if item.kind == "database" { "bytes" } else { unit });
         let result = match item.kind.as_str() {
             "volume" => targets::folder(args, opened, item, items.len(), &meter).await,
-            "database" => targets::database(args, opened, item, &meter).await,
+            "database" => databases::restore(args, opened, item, &meter).await,
             "resources" => resources::restore(args, opened, item, spec, &cluster, reporter, &meter).await,
             other => Err(Failure::new(Exit::Usage, format!("{} is of the kind {other}", item.name))
                 .remedy("this version does not restore it; kbak export gives its bytes")),
@@ -371,7 +344,7 @@ fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter
     report.items = done
         .into_iter()
         .map(|one| {
-            let meter = run_end::meter(meters, &one.item);
+            let meter = run_report::meter(meters, &one.item);
             let reading = meter.map(Meter::read).unwrap_or_default();
             ItemReport {
                 state: if one.whole { ItemState::Good } else { ItemState::Gap },
@@ -393,7 +366,7 @@ fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter
 /// Returns the target of a folder: `to`, or a folder of the item's name in it if there are several.
 pub(crate) fn beneath(to: &Path, item: &Item, several: bool) -> Destination {
     let below = if several { item.name.trim_start_matches("path/") } else { "" };
-    Destination { to: to.to_owned(), below: PathBuf::from(below) }
+    Destination { base: to.to_owned(), subfolder: PathBuf::from(below) }
 }
 
 /// Returns the path of the inner folder in the outer one; `None` if it is not inside.

@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::reading::Opened;
+use crate::cli::options::reading::OpenedSnapshot;
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
-use crate::cli::shell::output::Format;
+use crate::cli::shell::output::OutputFormat;
 use crate::cli::verbs::restore;
 use crate::cli::verbs::restore::{Head, RestoreArgs};
 use crate::cli::verbs::restore::{resources, targets, text};
@@ -51,7 +51,7 @@ struct Line {
 /// Plans the restore and changes nothing.
 pub(crate) async fn make(
     args: &RestoreArgs,
-    opened: &Opened,
+    opened: &OpenedSnapshot,
     items: &[&Item],
     spec: &RestoreSpec,
     reporter: &Reporter,
@@ -93,7 +93,12 @@ pub(crate) async fn make(
     }
 }
 
-async fn line(args: &RestoreArgs, opened: &Opened, item: &Item, items: usize) -> Result<Line, Failure> {
+async fn line(
+    args: &RestoreArgs,
+    opened: &OpenedSnapshot,
+    item: &Item,
+    items: usize,
+) -> Result<Line, Failure> {
     let bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
     let members: u64 = item.streams.iter().map(|stream| stream.members).sum();
     let mut absent = Vec::new();
@@ -115,8 +120,8 @@ async fn line(args: &RestoreArgs, opened: &Opened, item: &Item, items: usize) ->
 
 impl Preview {
     /// Prints the preview and returns its exit code.
-    pub(crate) fn show(mut self, format: Format, console: &Console) -> Result<Exit, Failure> {
-        if format != Format::Table {
+    pub(crate) fn show(mut self, format: OutputFormat, console: &Console) -> Result<Exit, Failure> {
+        if format != OutputFormat::Table {
             self.write(format)?;
             return Ok(self.exit());
         }
@@ -134,11 +139,13 @@ impl Preview {
         for absent in &self.absent {
             text.push_str(&format!("  {}\n", plain(&text::nothing_fits(absent))));
         }
-        output::text(&text)?;
+        output::write_text(&text)?;
         let so = "nothing was changed; to do this: the same command without --dry-run";
         match hash {
-            Some(hash) => console.say(&format!("{so}, and with --plan-hash {} to do just this", &hash[..16])),
-            None => console.say(so),
+            Some(hash) => {
+                console.line(&format!("{so}, and with --plan-hash {} to do just this", &hash[..16]))
+            }
+            None => console.line(so),
         }
         Ok(self.exit())
     }
@@ -151,7 +158,7 @@ impl Preview {
     }
 
     /// Writes the preview as one document, and streams the objects into it.
-    fn write(&mut self, format: Format) -> Result<(), Failure> {
+    fn write(&mut self, format: OutputFormat) -> Result<(), Failure> {
         let head = json!({
             "snapshot": {"sequence": self.head.sequence, "hash": self.head.hash},
             "items": self.items,
@@ -159,9 +166,9 @@ impl Preview {
             "absent": self.absent,
         });
         let lines = self.lines();
-        output::data(|out| {
+        output::write(|out| {
             let lines = lines?;
-            if format == Format::Yaml {
+            if format == OutputFormat::Yaml {
                 let head = serde_saphyr::to_string(&head).map_err(std::io::Error::other)?;
                 writeln!(out, "{head}objects:")?;
                 // JSON is YAML, too.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cli::failure::reading_outcome;
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::reading::Opened;
+use crate::cli::options::reading::OpenedSnapshot;
 use crate::cli::options::resource_args;
 use crate::cli::options::sources;
 use crate::cli::verbs::restore;
@@ -17,14 +17,14 @@ use crate::cli::verbs::restore::text;
 use crate::cli::verbs::restore::{DryRun, RestoreArgs};
 use crate::format::body::Item;
 use crate::kubernetes::Cluster;
-use crate::plan::{Cluster as ClusterSpec, RestoreSpec};
+use crate::plan::{ClusterSpec, RestoreSpec};
 use crate::report::event::{Meter, Reporter};
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::streams::SnapshotResources;
 use crate::target::kubernetes::{
     Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
-    RestoreReport, UnmatchedSelector, Warning, absent as absent_in, plan_resources, restore_resources,
+    RestoreReport, UnmatchedSelector, Warning, find_unmatched_selectors, plan_resources, restore_resources,
     write_directory,
 };
 
@@ -36,7 +36,7 @@ const HASH: usize = 8;
 /// Restores an item's resources into a cluster or into files.
 pub(crate) async fn restore(
     args: &RestoreArgs,
-    opened: &Opened,
+    opened: &OpenedSnapshot,
     item: &Item,
     spec: &RestoreSpec,
     cluster: &ClusterSpec,
@@ -49,8 +49,8 @@ pub(crate) async fn restore(
         return files(&source, folder, &config, item).await;
     }
     // A wrong address fails soon; once objects are written, the client waits for an outage to end.
-    let quick = sources::cluster(Some(cluster), reporter).await?;
-    let cluster = sources::patient_cluster(cluster, reporter).await?;
+    let quick = sources::connect(Some(cluster), reporter).await?;
+    let cluster = sources::connect_for_restore(cluster, reporter).await?;
     let planned = reporter.meter("plan", "objects");
     let plan = plan_resources(&quick, &source, &config, false, &mut |_| {}, &planned).await;
     planned.end();
@@ -70,19 +70,19 @@ fn config(spec: &RestoreSpec, item: &Item) -> Result<RestoreConfig, Failure> {
 
 /// Returns the selectors that match no object of the item, for a restore to files.
 pub(crate) async fn absent(
-    opened: &Opened,
+    opened: &OpenedSnapshot,
     item: &Item,
     spec: &RestoreSpec,
 ) -> Result<Vec<UnmatchedSelector>, Failure> {
     let source = SnapshotResources::new(&opened.snapshot, item)?;
     let config = config(spec, item)?;
-    absent_in(&source, &config).await.map_err(|error| unwritten(error.into()))
+    find_unmatched_selectors(&source, &config).await.map_err(|error| unwritten(error.into()))
 }
 
 /// Plans the restore without applying it. `told` is called with the decision for each object.
 pub(crate) async fn plan(
     args: &RestoreArgs,
-    opened: &Opened,
+    opened: &OpenedSnapshot,
     item: &Item,
     spec: &RestoreSpec,
     reporter: &Reporter,
@@ -90,7 +90,7 @@ pub(crate) async fn plan(
 ) -> Result<Plan, Failure> {
     let source = SnapshotResources::new(&opened.snapshot, item)?;
     let config = config(spec, item)?;
-    let cluster = sources::cluster(Some(&restore::cluster(args)), reporter).await?;
+    let cluster = sources::connect(Some(&restore::cluster(args)), reporter).await?;
     let meter = reporter.meter(&item.name, "objects");
     let server = args.dry_run == Some(DryRun::Server);
     let plan = plan_resources(&cluster, &source, &config, server, told, &meter).await;

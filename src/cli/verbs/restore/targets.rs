@@ -1,4 +1,4 @@
-//! Checks the target of each kind of item in a restore, and restores folders and databases.
+//! Checks the target of each kind of item in a restore, and restores folders.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -6,28 +6,24 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 
-use crate::cli::failure::{Exit, Failure, reading_outcome};
+use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading;
-use crate::cli::options::reading::Opened;
-use crate::cli::options::sources;
+use crate::cli::options::reading::OpenedSnapshot;
+use crate::cli::options::restore_values::Allowed;
 use crate::cli::shell::output;
-use crate::cli::shell::output::Format;
-use crate::cli::verbs::backup::gap_report;
-use crate::cli::verbs::restore::databases;
-use crate::cli::verbs::restore::{Allowed, RestoreArgs, beneath, lies_in};
-use crate::format::body::{Gap, Item, Stream};
+use crate::cli::shell::output::OutputFormat;
+use crate::cli::verbs::gaps::{gap_report, missing};
+use crate::cli::verbs::restore::{RestoreArgs, beneath, lies_in};
+use crate::format::body::Item;
 use crate::format::name::Name;
 use crate::pipeline::reader::StreamReader;
-use crate::report::error::causes;
 use crate::report::event::Meter;
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
-use crate::restore::streams::{self, Look, Paths};
-use crate::source::database::DatabaseError;
-use crate::source::database::postgres::{DatabaseInfo, Postgres};
-use crate::source::volume::patterns;
-use crate::target::database::{RestoreDatabase, Target, restore_database, restore_globals};
-use crate::target::volume::{ExistingFiles, Keep, Report, TargetOptions};
+use crate::restore::folder::{self, Look, Paths};
+use crate::restore::streams;
+use crate::source::volume::parse_exclude_patterns;
+use crate::target::volume::{DeletionExceptions, ExistingFiles, TargetOptions, VolumeReport};
 
 /// The result of restoring an item.
 #[derive(Debug)]
@@ -61,7 +57,7 @@ impl Done {
         let lacks = gaps.len() > before;
         Self {
             item: item.name.clone(),
-            whole: gaps.is_empty() && (item.state.is_whole() || paths.is_some()),
+            whole: gaps.is_empty() && (item.state.is_complete() || paths.is_some()),
             damaged: false,
             summary,
             gaps,
@@ -87,11 +83,6 @@ impl Done {
     }
 }
 
-/// Returns the gaps of the snapshot in an item, or in these paths of it.
-pub(crate) fn missing<'a>(item: &'a Item, paths: Option<&'a Paths>) -> impl Iterator<Item = &'a Gap> {
-    item.gaps.iter().filter(move |gap| paths.is_none_or(|paths| paths.concern(&gap.object)))
-}
-
 /// Checks that every selected item has a target, before anything is changed.
 pub(crate) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> {
     let mut without = Vec::new();
@@ -112,8 +103,8 @@ pub(crate) fn check(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> 
             .remedy("choose it with --item"));
     }
     if args.tar && args.dry_run.is_none() {
-        output::open(Exit::Partial)?;
-        if args.output.output != Format::Table {
+        output::require_open(Exit::Partial)?;
+        if args.output.output != OutputFormat::Table {
             return Err(Failure::new(Exit::Usage, "--tar and --output both write to standard output")
                 .remedy("--report-file FILE takes the report"));
         }
@@ -171,7 +162,7 @@ pub(crate) fn describe(args: &RestoreArgs, item: &Item, items: usize) -> String 
 /// Restores a folder, or a part of it.
 pub(crate) async fn folder(
     args: &RestoreArgs,
-    opened: &Opened,
+    opened: &OpenedSnapshot,
     item: &Item,
     items: usize,
     meter: &Arc<Meter>,
@@ -189,11 +180,11 @@ pub(crate) async fn folder(
         existing: args.existing_files.into(),
         allow_devices: args.allow.contains(&Allowed::Devices),
         allow_other_xattrs: args.allow.contains(&Allowed::Xattrs),
-        keep: keep(item, opened.snapshot.body().items.iter())?,
+        deletion_exceptions: keep(item, opened.snapshot.body().items.iter())?,
         ..TargetOptions::default()
     };
     let (report, absent) =
-        streams::into_folder(&reader, paths.as_ref(), to.clone(), options, &opened.view.runtime, meter)
+        folder::into_folder(&reader, paths.as_ref(), to.clone(), options, &opened.view.runtime, meter)
             .await?;
     let mut done = folder_done(item, paths.as_ref(), &to.path(), &report);
     done.gaps.extend(absent.iter().map(|path| GapReport {
@@ -207,37 +198,37 @@ pub(crate) async fn folder(
 
 /// Returns the paths that a restore of an item never deletes: its gaps and excluded paths, and the folders
 /// of other items in it.
-fn keep<'a>(item: &'a Item, all: impl Iterator<Item = &'a Item>) -> Result<Keep, Failure> {
+fn keep<'a>(item: &'a Item, all: impl Iterator<Item = &'a Item>) -> Result<DeletionExceptions, Failure> {
     let lacks = item.gaps.iter().chain(&item.notes);
     let named = lacks.clone().all(|gap| !gap.object.bytes().is_empty());
     let others = all.filter_map(|other| lies_in(other, item)).map(|path| path.as_bytes().to_vec());
     let paths = lacks.map(|gap| gap.object.bytes().to_vec()).filter(|path| !path.is_empty());
     let excluded = item.facts.get("exclude").cloned().unwrap_or_default();
     let excluded: Vec<String> = serde_json::from_value(excluded).unwrap_or_default();
-    let excluded = patterns(&excluded).map_err(|error| {
+    let excluded = parse_exclude_patterns(&excluded).map_err(|error| {
         Failure::new(Exit::Damaged, format!("{}: what it excluded cannot be read", item.name)).because(error)
     })?;
-    Ok(Keep { paths: paths.chain(others).collect(), excluded, all_named: named })
+    Ok(DeletionExceptions { paths: paths.chain(others).collect(), excluded, all_named: named })
 }
 
 /// Returns the entries and bytes that would be restored. Fails if the target cannot take them.
 pub(crate) async fn look(
     args: &RestoreArgs,
-    opened: &Opened,
+    opened: &OpenedSnapshot,
     item: &Item,
     items: usize,
 ) -> Result<Look, Failure> {
     let reader = opened.snapshot.read(streams::only_stream(item)?)?;
     let paths = paths(args, &reader).await?;
     let to = args.to.as_deref().map(|to| beneath(to, item, items > 1));
-    Ok(streams::look_at_folder(&reader, paths.as_ref(), to.as_ref(), args.existing_files.into()).await?)
+    Ok(folder::look_at_folder(&reader, paths.as_ref(), to.as_ref(), args.existing_files.into()).await?)
 }
 
 /// Returns the selected paths; `None` selects all.
 async fn paths(args: &RestoreArgs, reader: &StreamReader) -> Result<Option<Paths>, Failure> {
     let mut names: Vec<Name> = Vec::new();
     for path in &args.path {
-        names.push(reading::spelled(reader, path.as_bytes()).await?);
+        names.push(reading::resolve_path(reader, path.as_bytes()).await?);
     }
     Ok((!names.is_empty()).then_some(Paths(names)))
 }
@@ -260,7 +251,7 @@ async fn to_stdout(reader: &StreamReader, meter: &Meter) -> Result<(), Failure> 
     out.flush().map_err(failed)
 }
 
-fn folder_done(item: &Item, paths: Option<&Paths>, to: &Path, report: &Report) -> Done {
+fn folder_done(item: &Item, paths: Option<&Paths>, to: &Path, report: &VolumeReport) -> Done {
     let mut parts = vec![format!(
         "{}, {} in {}",
         plural(report.files, "file", "files"),
@@ -302,95 +293,4 @@ fn folder_done(item: &Item, paths: Option<&Paths>, to: &Path, report: &Report) -
         done.remedy = Some("owners and attributes are kept when root restores".into());
     }
     done
-}
-
-/// Restores the roles and databases of an item into a server.
-pub(crate) async fn database(
-    args: &RestoreArgs,
-    opened: &Opened,
-    item: &Item,
-    meter: &Arc<Meter>,
-) -> Result<Done, Failure> {
-    let failed = |what: &str, error: DatabaseError| {
-        let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Usage };
-        Failure::new(reading_outcome(&error).unwrap_or(exit), what).because(error)
-    };
-    let (mut config, _) = sources::server_argument(args.database.as_deref().unwrap_or_default())?;
-    config.name.clone_from(&item.name);
-    config.password_file.clone_from(&args.database_password_file);
-    config.password = sources::environment_password(&args.database_password_file);
-    let server = Postgres::connect(&config)
-        .await
-        .map_err(|error| failed("the server of --database cannot be used", error))?;
-    let (mut gaps, mut roles) = (Vec::new(), String::new());
-    if let Some(globals) = item.streams.iter().find(|stream| stream.name == "globals.sql") {
-        let text = streams::as_reader(&opened.snapshot.read(globals)?, meter.clone());
-        let report = restore_globals(&server, text)
-            .await
-            .map_err(|error| failed("the roles cannot be restored", error))?;
-        roles = databases::roles(&report);
-        gaps.extend(databases::of_roles(report));
-    }
-    let infos = item.facts.get("databases").cloned().unwrap_or_default();
-    let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
-    let (mut restored, mut damaged, mut remedy) = (0u64, false, None);
-    for stream in item.streams.iter().filter(|stream| stream.format == "pgdump") {
-        match one_database(args, opened, stream, &infos, &server, meter).await {
-            Ok(missing) => {
-                restored += 1;
-                gaps.extend(missing);
-            }
-            Err(failure) if matches!(failure.exit, Exit::Partial | Exit::Damaged) => {
-                damaged |= failure.exit == Exit::Damaged;
-                gaps.push(GapReport {
-                    code: "not-restored".into(),
-                    object: stream.name.clone(),
-                    reason: causes(&failure),
-                });
-                remedy = remedy.or(failure.remedy);
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
-    let summary = format!("{} restored{roles}", plural(restored, "database", "databases"));
-    let mut done = Done::new(item, summary, gaps);
-    done.damaged = damaged;
-    done.remedy = remedy.or(done.remedy);
-    Ok(done)
-}
-
-async fn one_database(
-    args: &RestoreArgs,
-    opened: &Opened,
-    stream: &Stream,
-    infos: &[DatabaseInfo],
-    server: &Postgres,
-    meter: &Arc<Meter>,
-) -> Result<Vec<GapReport>, Failure> {
-    let name = stream.name.strip_suffix(".dump").unwrap_or(&stream.name);
-    let wanted = RestoreDatabase {
-        database: name.to_owned(),
-        target: if args.replace_databases { Target::Replace } else { Target::Create },
-        like: infos.iter().find(|info| info.name == name).cloned(),
-        no_owner: args.no_owner,
-    };
-    let reader = opened.snapshot.read(stream)?;
-    if args.replace_databases {
-        // An existing database is dropped only for a dump that is read to its end and not damaged.
-        streams::prove(&reader, meter).await?;
-    }
-    let restored = restore_database(server, &wanted, streams::as_reader(&reader, meter.clone())).await;
-    restored.map(|restored| databases::of_database(name, restored.missing)).map_err(|error| {
-        let exit = reading_outcome(&error).unwrap_or(Exit::Partial);
-        let failure = Failure::new(exit, format!("{name} is not restored"));
-        let failure = match &error {
-            DatabaseError::NotEmpty { .. } => {
-                failure.remedy("a database that is there is replaced only with --replace-databases")
-            }
-            _ if exit == Exit::Damaged => failure
-                .remedy("drop what was begun of it; kbak verify --read-all says which snapshots are whole"),
-            _ => failure,
-        };
-        failure.because(error)
-    })
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{about, count, plain, plural, size};
 use crate::target::kubernetes::{
-    Action, ChangeSum, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip, Sum, UnmatchedSelector,
+    Action, ActionTotal, ChangeTotal, Conflict, ObjectRef, Outcome, Plan, RestoreReport, Skip,
+    UnmatchedSelector,
 };
 
 /// The creates per second that a small API server accepts. They bound the duration of a restore.
@@ -17,8 +18,8 @@ const NAMES: usize = 3;
 
 /// Renders the plan, with a line for each action on a group of objects.
 pub(crate) fn plan(plan: &Plan) -> String {
-    let mut text = String::new();
-    let mut line = |verb: &str, rest: String| text.push_str(&format!("{verb:<9}{}\n", plain(&rest)));
+    let mut lines = Lines::default();
+    let mut line = |verb: &str, rest: String| lines.add(verb, &rest);
     if let Some(why) = copy(plan) {
         line("copy", why);
     }
@@ -51,6 +52,23 @@ pub(crate) fn plan(plan: &Plan) -> String {
     if plan.changes.len() > CHANGES {
         line("change", format!("{} more in -o json", plan.changes.len() - CHANGES));
     }
+    conflicts(plan, &mut lines);
+    remarks(plan, &mut lines);
+    lines.0
+}
+
+/// Lines of a plan: a verb, and its objects.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, verb: &str, rest: &str) {
+        self.0.push_str(&format!("{verb:<9}{}\n", plain(rest)));
+    }
+}
+
+fn conflicts(plan: &Plan, lines: &mut Lines) {
+    let mut line = |verb: &str, rest: String| lines.add(verb, &rest);
     for sum in &plan.sums {
         if let Action::Conflict(conflict) = sum.action {
             for (object, why) in sum.examples.iter().take(NAMES) {
@@ -64,6 +82,11 @@ pub(crate) fn plan(plan: &Plan) -> String {
             }
         }
     }
+}
+
+/// Adds what the plan says of the whole: what is missing, what was checked, how long it takes.
+fn remarks(plan: &Plan, lines: &mut Lines) {
+    let mut line = |verb: &str, rest: String| lines.add(verb, &rest);
     if plan.owners_lost > 0 {
         let owners = plural(plan.owners_lost, "owner", "owners");
         line("owners", format!("{owners} will not be there: left out of what they own"));
@@ -93,7 +116,6 @@ pub(crate) fn plan(plan: &Plan) -> String {
         ),
     );
     line("plan", format!("hash {}", plan.hash));
-    text
 }
 
 /// Explains why the restore makes a copy, and the consequences; `None` if it makes none.
@@ -135,7 +157,7 @@ pub(crate) fn warnings(plan: &Plan) -> Vec<String> {
 }
 
 /// Renders a sum as `12 objects in shop-test (ConfigMap 8, Secret 4)`.
-fn objects(sum: &Sum) -> String {
+fn objects(sum: &ActionTotal) -> String {
     let mut spaces = sum.namespaces.keys().filter(|name| !name.is_empty());
     let place = match (spaces.next(), spaces.next()) {
         (Some(one), None) => format!(" in {one}"),
@@ -156,7 +178,7 @@ fn kinds(kinds: &BTreeMap<String, u64>) -> String {
     parts.join(", ")
 }
 
-fn changed(change: &ChangeSum) -> String {
+fn changed(change: &ChangeTotal) -> String {
     match change.count {
         1 => format!("{} {}", change.example, change.change),
         number => format!("{} {}: {}, as in {}", count(number), change.kind, change.change, change.example),
@@ -251,7 +273,7 @@ pub(crate) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
         let names = named(&|outcome| *outcome == Outcome::Refused(*allow));
         gap("refused", some(*number), format!("not allowed: --allow {allow}{names}"));
     }
-    if !report.release_said {
+    if !report.has_release_choice {
         for (release, number) in &report.held {
             let names = named(&|outcome| *outcome == Outcome::Held(*release));
             gap(
@@ -261,7 +283,7 @@ pub(crate) fn gaps(report: &RestoreReport) -> Vec<GapReport> {
             );
         }
     }
-    if report.differing > 0 && !report.existing_said {
+    if report.differing > 0 && !report.has_existing_choice {
         let names = named(&|outcome| *outcome == Outcome::Differs);
         gap("differs", some(report.differing), format!("there and not as in the backup: left alone{names}"));
     }
@@ -306,16 +328,16 @@ pub(crate) fn remedy(report: &RestoreReport) -> Option<String> {
         let allow: Vec<&str> = report.refused.keys().map(|allow| allow.name()).collect();
         steps.push(format!("look at them (--resources-to), then --allow {}", allow.join(",")));
     }
-    if !report.held.is_empty() && !report.release_said {
+    if !report.held.is_empty() && !report.has_release_choice {
         let release: Vec<&str> = report.held.keys().map(|release| release.name()).collect();
         let takeover =
             if report.foreign { "--takeover if this cluster takes the other's place; else " } else { "" };
         steps.push(format!("{takeover}--release {}, or --release none", release.join(",")));
     }
-    if report.differing > 0 && !report.existing_said {
+    if report.differing > 0 && !report.has_existing_choice {
         steps.push("--existing patch or replace, or --existing skip".into());
     }
-    let obstacle = report.failures.iter().find_map(|(_, refusal)| refusal.obstacle.remedy());
-    steps.extend(obstacle.map(str::to_owned));
+    let cause = report.failures.iter().find_map(|(_, refusal)| refusal.cause.remedy());
+    steps.extend(cause.map(str::to_owned));
     (!steps.is_empty()).then(|| steps.join("; "))
 }

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::source::database::postgres::properties::{Property, first_words, of_role};
+use super::properties::{Property, first_words, role_property};
+use super::tokens::{Token, split_statements, to_sql};
 
 /// A statement that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct GlobalStatement {
     /// The role that it creates or changes; for a membership, the member.
     pub role: String,
     /// True if it creates the role.
-    pub creates: bool,
+    pub creates_role: bool,
     /// The SQL text rebuilt from its tokens, with a semicolon. It may hold a password hash: never
     /// show it.
     pub sql: String,
@@ -42,74 +43,22 @@ impl std::fmt::Debug for Globals {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Token {
-    /// A bare word or number, as written.
-    Word(String),
-    /// A quoted identifier, without its quotes, doubled quotes made single.
-    Quoted(String),
-    /// A string, without its quotes.
-    Text(String),
-    /// Any other character.
-    Other(char),
-}
-
-impl Token {
-    /// Returns a bare word, or a character that a shape may name; otherwise an empty string.
-    pub(crate) fn word(&self) -> &str {
-        match self {
-            Self::Word(word) => word,
-            Self::Other(',') => ",",
-            Self::Other('=') => "=",
-            Self::Other('-') => "-",
-            _ => "",
-        }
-    }
-
-    pub(crate) fn is_text(&self) -> bool {
-        matches!(self, Self::Text(_))
-    }
-}
-
-/// Returns true if the tokens are strings with commas between them.
-pub(crate) fn literal_list(tokens: &[Token]) -> bool {
-    tokens.len() % 2 == 1
-        && tokens
-            .iter()
-            .enumerate()
-            .all(|(at, token)| if at % 2 == 0 { token.is_text() } else { token.word() == "," })
-}
-
-/// Role options that take no value.
-const OPTIONS: &[&str] = &[
-    "SUPERUSER",
-    "NOSUPERUSER",
-    "INHERIT",
-    "NOINHERIT",
-    "CREATEROLE",
-    "NOCREATEROLE",
-    "CREATEDB",
-    "NOCREATEDB",
-    "LOGIN",
-    "NOLOGIN",
-    "REPLICATION",
-    "NOREPLICATION",
-    "BYPASSRLS",
-    "NOBYPASSRLS",
-];
+/// Role options that take no value. Each also exists with `NO` in front.
+const ROLE_OPTIONS: &[&str] =
+    &["SUPERUSER", "INHERIT", "CREATEROLE", "CREATEDB", "LOGIN", "REPLICATION", "BYPASSRLS"];
 
 /// Splits the text into statements and keeps those of known shapes.
 #[must_use]
 pub fn split_globals(text: &str) -> Globals {
     let mut globals = Globals::default();
-    for statement in statements(text) {
-        match shape(&statement) {
-            Some((role, creates)) => {
-                globals.statements.push(GlobalStatement { role, creates, sql: sql(&statement) });
+    for statement in split_statements(text) {
+        match role_statement(&statement) {
+            Some((role, creates_role)) => {
+                globals.statements.push(GlobalStatement { role, creates_role, sql: to_sql(&statement) });
             }
             // Settings of the session that reads the text.
             None if matches!(statement.first(), Some(Token::Word(word)) if word == "SET") => {}
-            None => match of_role(&statement) {
+            None => match role_property(&statement) {
                 Some(property) => globals.properties.push(property),
                 None => {
                     let words: Vec<&str> = statement.iter().map(Token::word).collect();
@@ -122,36 +71,28 @@ pub fn split_globals(text: &str) -> Globals {
 }
 
 /// Returns the role that a statement of a known shape concerns, and true if it creates the role.
-fn shape(tokens: &[Token]) -> Option<(String, bool)> {
+fn role_statement(tokens: &[Token]) -> Option<(String, bool)> {
     let word =
         |index: usize, wanted: &str| matches!(tokens.get(index), Some(Token::Word(word)) if word == wanted);
     if word(0, "CREATE") && word(1, "ROLE") && tokens.len() == 3 {
-        return Some((name(&tokens[2])?, true));
+        return Some((tokens[2].name()?, true));
     }
     if word(0, "ALTER") && word(1, "ROLE") && word(3, "WITH") {
-        return options(&tokens[4..]).then_some((name(&tokens[2])?, false));
+        return are_role_options(&tokens[4..]).then_some((tokens[2].name()?, false));
     }
     if word(0, "GRANT") && word(2, "TO") {
-        name(&tokens[1])?;
-        return granted(&tokens[4..]).then_some((name(&tokens[3])?, false));
+        tokens[1].name()?;
+        return are_grant_options(&tokens[4..]).then_some((tokens[3].name()?, false));
     }
     None
 }
 
-pub(crate) fn name(token: &Token) -> Option<String> {
-    match token {
-        Token::Quoted(name) => Some(name.clone()),
-        Token::Word(name) if !name.starts_with(|c: char| c.is_ascii_digit()) => Some(name.clone()),
-        _ => None,
-    }
-}
-
 /// Returns true if the rest of `ALTER ROLE … WITH` has a known shape.
-fn options(mut tokens: &[Token]) -> bool {
+fn are_role_options(mut tokens: &[Token]) -> bool {
     while let Some((first, rest)) = tokens.split_first() {
         let Token::Word(word) = first else { return false };
         tokens = match (word.as_str(), rest) {
-            (word, rest) if OPTIONS.contains(&word) => rest,
+            (word, rest) if ROLE_OPTIONS.contains(&word.strip_prefix("NO").unwrap_or(word)) => rest,
             ("CONNECTION", [Token::Word(limit), Token::Word(_), rest @ ..]) if limit == "LIMIT" => rest,
             ("CONNECTION", [Token::Word(limit), Token::Other('-'), Token::Word(_), rest @ ..])
                 if limit == "LIMIT" =>
@@ -167,7 +108,7 @@ fn options(mut tokens: &[Token]) -> bool {
 }
 
 /// Checks the rest of `GRANT … TO …`: options with TRUE, FALSE or OPTION, and the grantor.
-fn granted(tokens: &[Token]) -> bool {
+fn are_grant_options(tokens: &[Token]) -> bool {
     let by = tokens.windows(3).position(
         |three| matches!(three, [Token::Word(granted), Token::Word(by), _] if granted == "GRANTED" && by == "BY"),
     );
@@ -179,76 +120,7 @@ fn granted(tokens: &[Token]) -> bool {
         Token::Other(',') => true,
         _ => false,
     };
-    options.iter().all(fits) && (by.is_empty() || (by.len() == 3 && name(&by[2]).is_some()))
-}
-
-/// Rebuilds a statement's text from its tokens.
-pub(crate) fn sql(tokens: &[Token]) -> String {
-    let mut text = String::new();
-    for token in tokens {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        match token {
-            Token::Word(word) => text.push_str(word),
-            Token::Quoted(name) => text.push_str(&format!("\"{}\"", name.replace('"', "\"\""))),
-            Token::Text(value) => text.push_str(&format!("'{}'", value.replace('\'', "''"))),
-            Token::Other(other) => text.push(*other),
-        }
-    }
-    text.push(';');
-    text
-}
-
-/// Cuts a text into the tokens of its statements. Comments and lines that begin with a backslash
-/// (meta-commands of psql, such as the `\restrict` that newer tools write) are left out.
-pub(crate) fn statements(text: &str) -> Vec<Vec<Token>> {
-    let (mut all, mut statement) = (Vec::new(), Vec::new());
-    let mut rest = text.chars().peekable();
-    let mut line_begins = true;
-    while let Some(c) = rest.next() {
-        let begins = std::mem::replace(&mut line_begins, c == '\n');
-        match c {
-            '\\' if begins => while rest.next_if(|c| *c != '\n').is_some() {},
-            '-' if rest.peek() == Some(&'-') => while rest.next_if(|c| *c != '\n').is_some() {},
-            ';' => all.push(std::mem::take(&mut statement)),
-            c if c.is_whitespace() => {}
-            '"' | '\'' => {
-                let value = quoted(c, &mut rest);
-                statement.push(match c {
-                    _ if value.contains('\0') => Token::Other('\0'),
-                    '"' => Token::Quoted(value),
-                    _ => Token::Text(value),
-                });
-            }
-            c if c.is_alphanumeric() || c == '_' => {
-                let mut word = String::from(c);
-                while let Some(c) = rest.next_if(|c| c.is_alphanumeric() || *c == '_' || *c == '$') {
-                    word.push(c);
-                }
-                statement.push(Token::Word(word));
-            }
-            c => statement.push(Token::Other(c)),
-        }
-    }
-    if !statement.is_empty() {
-        // A statement without its end gets a token that no shape accepts.
-        statement.push(Token::Other('…'));
-        all.push(statement);
-    }
-    all
-}
-
-/// Returns the value up to the closing quote; a doubled quote stands for one.
-fn quoted(quote: char, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
-    let mut value = String::new();
-    while let Some(c) = rest.next() {
-        if c == quote && rest.next_if_eq(&quote).is_none() {
-            break;
-        }
-        value.push(c);
-    }
-    value
+    options.iter().all(fits) && (by.is_empty() || (by.len() == 3 && by[2].name().is_some()))
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 //! rights, limits, settings, comments. As in [`super::globals`], a statement is kept only if it has
 //! a known shape, and is rebuilt from its tokens.
 
-use crate::source::database::postgres::globals::{Token, literal_list, name, sql, statements};
+use super::tokens::{Token, is_literal_list, split_statements, to_sql};
 
 /// A statement of a known shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
     /// The property for display, such as `the setting search_path of the role shop`. Holds no value.
-    pub what: String,
+    pub description: String,
     /// True if it grants or revokes rights.
-    pub rights: bool,
+    pub changes_rights: bool,
     /// The SQL text, with a semicolon. It may hold secrets: never show it.
     pub sql: String,
 }
@@ -30,21 +30,21 @@ pub fn database_properties(texts: &[String], target: &str) -> Properties {
     let mut properties = Properties::default();
     for text in texts {
         // Rights that a role other than the owner granted are granted by that role again.
-        let mut giver: Option<String> = None;
-        for mut tokens in statements(text) {
+        let mut grantor: Option<String> = None;
+        for mut tokens in split_statements(text) {
             let words: Vec<&str> = tokens.iter().map(Token::word).collect();
             match words.as_slice() {
-                ["SET", "SESSION", "AUTHORIZATION", _] if name(&tokens[3]).is_some() => {
-                    giver = Some(sql(&tokens));
+                ["SET", "SESSION", "AUTHORIZATION", _] if tokens[3].name().is_some() => {
+                    grantor = Some(to_sql(&tokens));
                 }
-                ["RESET", "SESSION", "AUTHORIZATION"] => giver = None,
+                ["RESET", "SESSION", "AUTHORIZATION"] => grantor = None,
                 // kbak creates the database itself, without this statement.
-                ["CREATE", "DATABASE", _, rest @ ..] => properties.refused.extend(made_otherwise(rest)),
-                _ => match shape(&tokens) {
-                    Some((at, what, rights)) => {
+                ["CREATE", "DATABASE", _, rest @ ..] => properties.refused.extend(unsupported_option(rest)),
+                _ => match database_property(&tokens) {
+                    Some((at, description, changes_rights)) => {
                         tokens[at] = Token::Quoted(target.to_owned());
-                        let sql = format!("{}{}", giver.as_deref().unwrap_or_default(), sql(&tokens));
-                        properties.known.push(Property { what, rights, sql });
+                        let sql = format!("{}{}", grantor.as_deref().unwrap_or_default(), to_sql(&tokens));
+                        properties.known.push(Property { description, changes_rights, sql });
                     }
                     None => properties.refused.push(first_words(&words)),
                 },
@@ -55,7 +55,7 @@ pub fn database_properties(texts: &[String], target: &str) -> Properties {
 }
 
 /// Returns a creation option of the original database that kbak does not set.
-fn made_otherwise(words: &[&str]) -> Option<String> {
+fn unsupported_option(words: &[&str]) -> Option<String> {
     let has = |wanted: &[&str]| words.windows(wanted.len()).any(|some| some == wanted);
     if has(&["TABLESPACE"]) {
         return Some("the tablespace".into());
@@ -65,7 +65,7 @@ fn made_otherwise(words: &[&str]) -> Option<String> {
 }
 
 /// Returns the position of the database's name, the property, and true if it concerns rights.
-fn shape(tokens: &[Token]) -> Option<(usize, String, bool)> {
+fn database_property(tokens: &[Token]) -> Option<(usize, String, bool)> {
     let words: Vec<&str> = tokens.iter().map(Token::word).collect();
     match words.as_slice() {
         ["ALTER", "DATABASE", _, "CONNECTION", "LIMIT", rest @ ..] if is_value(rest) => {
@@ -74,18 +74,18 @@ fn shape(tokens: &[Token]) -> Option<(usize, String, bool)> {
         ["ALTER", "DATABASE", _, "IS_TEMPLATE", rest @ ..] if is_value(rest) => {
             Some((2, "that it is a template".into(), false))
         }
-        ["ALTER", "DATABASE", _, "SET", ..] => Some((2, setting(&tokens[4..])?, false)),
+        ["ALTER", "DATABASE", _, "SET", ..] => Some((2, describe_setting(&tokens[4..])?, false)),
         ["ALTER", "ROLE", _, "IN", "DATABASE", _, "SET", ..] => {
-            let what = format!("{} of the role {}", setting(&tokens[7..])?, name(&tokens[2])?);
-            Some((5, what, false))
+            let property = format!("{} of the role {}", describe_setting(&tokens[7..])?, tokens[2].name()?);
+            Some((5, property, false))
         }
         ["COMMENT", "ON", "DATABASE", _, "IS", _] if tokens[5].is_text() => {
             Some((3, "the comment".into(), false))
         }
         [verb @ ("GRANT" | "REVOKE"), ..] => {
             let on = words.iter().position(|word| *word == "ON")?;
-            let role = name(tokens.get(on + 4)?)?;
-            let fits = words.get(on + 1) == Some(&"DATABASE") && is_rights(&words[1..on]) && {
+            let role = tokens.get(on + 4)?.name()?;
+            let fits = words.get(on + 1) == Some(&"DATABASE") && are_privileges(&words[1..on]) && {
                 let to = if *verb == "GRANT" { "TO" } else { "FROM" };
                 words.get(on + 3) == Some(&to) && matches!(words[on + 5..], [] | ["WITH", "GRANT", "OPTION"])
             };
@@ -93,39 +93,40 @@ fn shape(tokens: &[Token]) -> Option<(usize, String, bool)> {
         }
         _ => None,
     }
-    .filter(|(at, ..)| tokens.get(*at).is_some_and(|token| name(token).is_some()))
+    .filter(|(at, ..)| tokens.get(*at).is_some_and(|token| token.name().is_some()))
 }
 
 /// Recognizes a statement of `pg_dumpall --globals-only` about a role after its creation: settings,
 /// a comment, rights to set parameters. Also returns the role.
-pub(crate) fn of_role(tokens: &[Token]) -> Option<(String, Property)> {
+pub(super) fn role_property(tokens: &[Token]) -> Option<(String, Property)> {
     let words: Vec<&str> = tokens.iter().map(Token::word).collect();
-    let (role, what, rights) = match words.as_slice() {
-        ["ALTER", "ROLE", _, "SET", ..] => (name(&tokens[2])?, setting(&tokens[4..])?, false),
+    let (role, property, changes_rights) = match words.as_slice() {
+        ["ALTER", "ROLE", _, "SET", ..] => (tokens[2].name()?, describe_setting(&tokens[4..])?, false),
         ["ALTER", "ROLE", _, "IN", "DATABASE", _, "SET", ..] => {
-            let what = format!("{} in the database {}", setting(&tokens[7..])?, name(&tokens[5])?);
-            (name(&tokens[2])?, what, false)
+            let property =
+                format!("{} in the database {}", describe_setting(&tokens[7..])?, tokens[5].name()?);
+            (tokens[2].name()?, property, false)
         }
         ["COMMENT", "ON", "ROLE", _, "IS", _] if tokens[5].is_text() => {
-            (name(&tokens[3])?, "the comment".to_owned(), false)
+            (tokens[3].name()?, "the comment".to_owned(), false)
         }
         ["GRANT", "SET" | "ALL", "ON", "PARAMETER", _, "TO", _]
         | ["GRANT", "ALTER", "SYSTEM", "ON", "PARAMETER", _, "TO", _] => {
-            let parameter = name(&tokens[tokens.len() - 3])?;
-            (name(tokens.last()?)?, format!("the right to set {parameter}"), true)
+            let parameter = tokens[tokens.len() - 3].name()?;
+            (tokens.last()?.name()?, format!("the right to set {parameter}"), true)
         }
         _ => return None,
     };
-    let what = format!("{what} of the role {role}");
-    Some((role, Property { what, rights, sql: sql(tokens) }))
+    let description = format!("{property} of the role {role}");
+    Some((role, Property { description, changes_rights, sql: to_sql(tokens) }))
 }
 
 /// Describes the rest of `SET` if it is a name, `TO` or `=`, and strings.
-fn setting(tokens: &[Token]) -> Option<String> {
+fn describe_setting(tokens: &[Token]) -> Option<String> {
     let (parameter, rest) = tokens.split_first()?;
     let (to, values) = rest.split_first()?;
-    let fits = matches!(to.word(), "TO" | "=") && literal_list(values);
-    fits.then(|| name(parameter)).flatten().map(|parameter| format!("the setting {parameter}"))
+    let fits = matches!(to.word(), "TO" | "=") && is_literal_list(values);
+    fits.then(|| parameter.name()).flatten().map(|parameter| format!("the setting {parameter}"))
 }
 
 /// Returns true for a number or a word, perhaps after an equals sign or a minus.
@@ -135,13 +136,14 @@ fn is_value(words: &[&str]) -> bool {
     matches!(words, [word] if !word.is_empty() && word.chars().all(char::is_alphanumeric))
 }
 
-fn is_rights(words: &[&str]) -> bool {
+fn are_privileges(words: &[&str]) -> bool {
     let known = ["CREATE", "CONNECT", "TEMPORARY", "TEMP", "ALL", "GRANT", "OPTION", "FOR", ","];
     words.iter().all(|word| known.contains(word))
 }
 
-/// Returns the first two words of a statement, with `…` for quoted texts.
-pub(crate) fn first_words(words: &[&str]) -> String {
+/// Returns the first two words of a statement, to name what was refused in a report. Quoted texts, which
+/// may be secret, are shown as `…`; a bare name is shown, such as the role in `GRANT a TO b`.
+pub(super) fn first_words(words: &[&str]) -> String {
     let known = words.iter().take(2).map(|word| if word.is_empty() { "…" } else { word });
     known.collect::<Vec<_>>().join(" ")
 }

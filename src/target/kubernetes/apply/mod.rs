@@ -1,11 +1,14 @@
 //! Creates objects in rounds until all exist or no round makes progress, then does the second writes.
 
+mod attempt;
+mod circuit_breaker;
 mod create;
-mod given_up;
+pub(crate) mod dry_run;
+mod existing;
+mod fallback_edits;
 pub(crate) mod live_owners;
-pub(crate) mod ownership;
+mod outcome_tracker;
 mod restore_state;
-mod results;
 pub(crate) mod second_write;
 pub(crate) mod webhooks;
 
@@ -14,30 +17,29 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 
+use super::{
+    ClusterState, DecidedObject, Decider, MemoryBudget, ObjectDecision, ObjectKey, ObjectRef, Outcome,
+    OutcomeSink, Refusal, RefusalCause, ResourceStreams, RestoreConfig, RestoreError, RestoreReport,
+    SelectionUsage, ServedKinds, Warning, get_object, is_merged, is_shared_namespace, open_stream, order,
+    path_segment, split_lines, text, with_budget,
+};
 use crate::kubernetes::{Cluster, KindInfo};
 use crate::report::event::Meter;
-use crate::target::kubernetes::apply::create::{Breaker, Creator};
-use crate::target::kubernetes::apply::live_owners::Owners;
-use crate::target::kubernetes::apply::restore_state::RestoreState;
-use crate::target::kubernetes::apply::results::Ledger;
-use crate::target::kubernetes::apply::second_write::{Finisher, Second};
-use crate::target::kubernetes::cluster_state::ClusterState;
-use crate::target::kubernetes::judge::{Judge, Verdict, is_one, merges};
-use crate::target::kubernetes::lines::{Room, lines, open, paced};
-use crate::target::kubernetes::object::{Key, ObjectRef, text};
-use crate::target::kubernetes::outcome::{Obstacle, Outcome, Refusal, RestoreReport};
-use crate::target::kubernetes::selection_usage::SelectionUsage;
-use crate::target::kubernetes::served_kinds::{Target, segment};
-use crate::target::kubernetes::warning::Warning;
-use crate::target::kubernetes::{OutcomeSink, ResourceStreams, RestoreConfig, RestoreError, order};
+use attempt::RestoreAttempt;
+use circuit_breaker::CircuitBreaker;
+use create::Creator;
+use live_owners::LiveOwners;
+use outcome_tracker::{MAX_FAILURES, OutcomeTracker};
+use restore_state::RestoreState;
+use second_write::{SecondWriteResult, SecondWriter};
 
 /// Interval at which the cluster is polled while waiting.
-const ASK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest pause between rounds, in seconds.
-const PAUSE: u64 = 32;
+const MAX_PAUSE_SECONDS: u64 = 32;
 
-/// Creates the stored resources in the cluster, then sets their owners. `told` is called once for each
-/// object; the meter counts objects with a final outcome.
+/// Creates the stored resources in the cluster, then sets their owners. Calls `on_outcome` once for
+/// each object; the meter counts objects with a final outcome.
 ///
 /// # Errors
 /// [`RestoreError`] when the cluster or the backup can no longer be read. An object that cannot be created is
@@ -46,190 +48,173 @@ pub async fn restore_resources(
     cluster: &Cluster,
     streams: &dyn ResourceStreams,
     config: &RestoreConfig,
-    told: OutcomeSink<'_>,
+    on_outcome: OutcomeSink<'_>,
     meter: &Meter,
 ) -> Result<RestoreReport, RestoreError> {
-    let kinds = order::selected(streams, config);
-    let ground = ClusterState::read(cluster).await?;
-    let foreign = ground.is_foreign(config);
-    let mut ledger = Ledger::new(told, meter, kinds.len());
-    ledger.report.foreign = foreign;
-    ledger.report.release_said = config.release.is_some();
-    ledger.report.existing_said = config.existing.is_some();
-    let mut restore = Restore {
+    let kinds = order::selected_kinds(streams, config);
+    let cluster_state = ClusterState::read(cluster).await?;
+    let foreign = cluster_state.is_foreign(config);
+    let mut tracker = OutcomeTracker::new(on_outcome, meter, kinds.len());
+    tracker.report.foreign = foreign;
+    tracker.report.has_release_choice = config.release.is_some();
+    tracker.report.has_existing_choice = config.existing.is_some();
+    let mut restore = RestoreRun {
         cluster,
         streams,
         config,
-        ground,
+        cluster_state,
         foreign,
-        known: RestoreState::default(),
-        names: HashMap::new(),
-        defined: HashSet::new(),
-        ledger,
+        shared: RestoreState::default(),
+        claimed_names: HashMap::new(),
+        created_definitions: HashSet::new(),
+        tracker,
         kinds,
-        fits: SelectionUsage::new(config),
+        usage: SelectionUsage::new(config),
     };
     for last in [false, true] {
         restore.rounds(last).await?;
-        restore.finish(last).await?;
+        restore.second_writes(last).await?;
     }
-    restore.ledger.report.absent = restore.fits.absent();
-    Ok(restore.ledger.report)
+    restore.tracker.report.absent = restore.usage.unmatched();
+    Ok(restore.tracker.report)
 }
 
-struct Restore<'a> {
+struct RestoreRun<'a> {
     cluster: &'a Cluster,
     streams: &'a dyn ResourceStreams,
     config: &'a RestoreConfig,
-    ground: ClusterState,
+    cluster_state: ClusterState,
     foreign: bool,
-    known: RestoreState,
+    shared: RestoreState,
     /// If namespaces are mapped: the line that took each name.
-    names: HashMap<Key, u64>,
+    claimed_names: HashMap<ObjectKey, u64>,
     /// Resources whose definitions were created by this restore.
-    defined: HashSet<String>,
-    ledger: Ledger<'a>,
+    created_definitions: HashSet<String>,
+    tracker: OutcomeTracker<'a>,
     kinds: Vec<KindInfo>,
-    fits: SelectionUsage<'a>,
+    usage: SelectionUsage<'a>,
 }
 
-impl Restore<'_> {
+impl RestoreRun<'_> {
     async fn rounds(&mut self, last: bool) -> Result<(), RestoreError> {
-        let places: Vec<usize> =
-            (0..self.kinds.len()).filter(|place| order::is_last(&self.kinds[*place]) == last).collect();
+        let indexes: Vec<usize> =
+            (0..self.kinds.len()).filter(|index| order::is_last(&self.kinds[*index]) == last).collect();
         let begun = Instant::now();
-        let (mut patience, mut first) = (0, true);
+        let (mut idle_rounds, mut first) = (0, true);
         loop {
-            let before = self.ledger.left();
-            if !places.is_empty() {
-                self.ledger.report.rounds += 1;
+            let before = self.tracker.missing_count();
+            if !indexes.is_empty() {
+                self.tracker.report.rounds += 1;
             }
-            for place in &places {
-                if first || self.ledger.missing.contains_key(place) {
-                    self.kind(*place, first).await?;
+            for index in &indexes {
+                if first || self.tracker.missing.contains_key(index) {
+                    self.run_kind(*index, first).await?;
                 }
             }
-            let left = self.ledger.left();
+            let left = self.tracker.missing_count();
             if left == 0 {
                 return Ok(());
             }
-            let stands = !std::mem::take(&mut first) && left >= before;
-            if !stands {
-                patience = 0;
-            } else if self.ledger.waits_for(|refusal| refusal.obstacle == Obstacle::NoBackend)
+            let is_idle = !std::mem::take(&mut first) && left >= before;
+            if !is_idle {
+                idle_rounds = 0;
+            } else if self.tracker.has_refusal(|refusal| refusal.cause == RefusalCause::NoBackend)
                 && begun.elapsed() < self.config.waits.backends
             {
-                tokio::time::sleep(ASK * 4).await;
-            } else if patience == self.config.patience || !self.may_pass() {
-                self.ledger.give_up();
+                tokio::time::sleep(POLL_INTERVAL * 4).await;
+            } else if idle_rounds == self.config.max_idle_rounds || !self.may_resolve_itself() {
+                self.tracker.finalize_missing();
                 return Ok(());
             } else {
-                patience += 1;
-                tokio::time::sleep(Duration::from_secs((1 << (patience - 1).min(5)).min(PAUSE))).await;
+                idle_rounds += 1;
+                let pause = (1 << (idle_rounds - 1).min(5)).min(MAX_PAUSE_SECONDS);
+                tokio::time::sleep(Duration::from_secs(pause)).await;
             }
-            self.ground.target = Target::read(self.cluster).await?;
+            self.cluster_state.target = ServedKinds::read(self.cluster).await?;
         }
     }
 
     /// True if time alone may resolve something that is missing. If the cluster runs pods, an operator may
     /// still create its definitions.
-    fn may_pass(&self) -> bool {
-        self.ledger.waits_for(|refusal| refusal.obstacle.passes())
-            || (self.ground.has_nodes && self.ledger.waits_for_kinds())
+    fn may_resolve_itself(&self) -> bool {
+        self.tracker.has_refusal(|refusal| refusal.cause.is_transient())
+            || (self.cluster_state.has_nodes && self.tracker.has_unserved())
     }
 
     /// Runs one round over one kind. After definitions, waits until the kinds that they define are served.
-    async fn kind(&mut self, place: usize, first: bool) -> Result<(), RestoreError> {
-        let kind = self.kinds[place].clone();
-        let before = self.ledger.report.created;
-        self.create(place, &kind, first).await?;
+    async fn run_kind(&mut self, index: usize, first: bool) -> Result<(), RestoreError> {
+        let kind = self.kinds[index].clone();
+        let before = self.tracker.report.created;
+        self.create_kind(index, &kind, first).await?;
         if first && kind.resource() == "namespaces" {
-            self.terminating(place, &kind).await?;
+            self.await_namespaces(index, &kind).await?;
         }
-        if self.ledger.report.created > before && order::is_definition(&kind) {
-            self.definitions().await?;
+        if self.tracker.report.created > before && order::is_definition(&kind) {
+            self.await_definitions().await?;
         }
         Ok(())
     }
 
-    async fn create(&mut self, place: usize, kind: &KindInfo, first: bool) -> Result<(), RestoreError> {
+    async fn create_kind(&mut self, index: usize, kind: &KindInfo, first: bool) -> Result<(), RestoreError> {
         let resource = kind.resource();
-        let pieces = open(self.streams, kind).await?;
-        let wanted = (!first).then(|| self.ledger.missing.remove(&place).unwrap_or_default());
-        let present = self.ground.present(self.cluster, kind, self.config.only_objects()).await?;
-        let (breaker, room) = (Breaker::default(), Room::default());
-        let (target, fits) = (&self.ground.target, &self.fits);
-        let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
+        let pieces = open_stream(self.streams, kind).await?;
+        let wanted = (!first).then(|| self.tracker.missing.remove(&index).unwrap_or_default());
+        let only_objects = self.config.only_objects();
+        let existing = self.cluster_state.existing_objects(self.cluster, kind, only_objects).await?;
+        let (breaker, budget) = (CircuitBreaker::default(), MemoryBudget::default());
+        let (target, usage) = (&self.cluster_state.target, &self.usage);
+        let decider = Decider { config: self.config, target, kind, foreign: self.foreign, usage };
         let creator = Creator {
             cluster: self.cluster,
             config: self.config,
-            known: &self.known,
+            shared: &self.shared,
             breaker: &breaker,
-            present: &present,
+            existing: &existing,
             foreign: self.foreign,
-            backends: self.ground.has_nodes,
+            backends: self.cluster_state.has_nodes,
         };
         let mapped = !self.config.mapping.namespaces.is_empty();
-        let names = &mut self.names;
+        let names = &mut self.claimed_names;
         // Names are assigned in line order, before objects are processed in parallel.
-        let judged = paced(lines(&resource, pieces), &room).map(|line| {
-            let (number, line, permit) = line?;
-            let damaged =
-                |problem| RestoreError::Damaged { resource: resource.clone(), line: number, problem };
-            let Some(mut judged) = judge.judge(&line).map_err(damaged)? else { return Ok(None) };
-            let key = judged.object.key();
+        let claimed = with_budget(split_lines(&resource, pieces), &budget).map(|line| {
+            let (line, bytes, permit) = line?;
+            let damaged = |problem| RestoreError::Damaged { resource: resource.clone(), line, problem };
+            let Some(decided) = decider.decide(&bytes).map_err(damaged)? else { return Ok(None) };
+            let key = decided.object.key();
             if wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&key)) {
                 return Ok(None);
             }
-            let comes = matches!(judged.verdict, Verdict::Create(_) | Verdict::Unserved);
-            let taken = mapped && comes && *names.entry(key).or_insert(number) != number;
-            if taken && is_one(&judged.object) {
-                return Ok(None);
-            }
-            let collides = (taken && !merges(&judged.object)).then(|| judged.from.clone());
-            if collides.is_some() {
-                judged.verdict = Verdict::Unfit(Refusal::unsent("Collides", String::new()));
-            }
-            Ok::<_, RestoreError>(Some((judged, collides, permit)))
+            let claimed = if mapped { claim_name(names, line, decided) } else { Some((decided, None)) };
+            Ok::<_, RestoreError>(claimed.map(|(decided, collides)| (decided, collides, permit)))
         });
-        let attempts = judged.map(|judged| {
+        let attempts = claimed.map(|claimed| {
             let creator = &creator;
             async move {
                 // The permit is released when the object is done.
-                let Some((judged, collides, _permit)) = judged? else { return Ok::<_, RestoreError>(None) };
-                let helm = judged.helm_moved.then(|| judged.object.to_string());
-                let mut attempt = creator.bring(judged).await?;
-                if let Some(from) = collides {
-                    attempt.outcome = Outcome::Collides(from);
-                }
-                attempt.warnings.extend(helm.map(|object| {
-                    Warning::Own(format!(
-                        "{object}: the release names its old namespace inside: helm cannot manage it here"
-                    ))
-                }));
-                Ok(Some(attempt))
+                let Some((decided, collides, _permit)) = claimed? else { return Ok::<_, RestoreError>(None) };
+                attempt(creator, decided, collides).await.map(Some)
             }
         });
         let mut attempts = std::pin::pin!(attempts.buffer_unordered(self.config.parallel.max(1)));
         while let Some(attempt) = attempts.next().await {
             let Some(attempt) = attempt? else { continue };
             if order::is_definition(kind) && attempt.outcome == Outcome::Created {
-                self.defined.insert(attempt.object.name.clone());
+                self.created_definitions.insert(attempt.object.name.clone());
             }
-            self.ledger.settle(place, attempt);
+            self.tracker.record(index, attempt);
         }
         Ok(())
     }
 
     /// Waits once, with one deadline for all, until namespaces that are being deleted are gone. Then creates
     /// them.
-    async fn terminating(&mut self, place: usize, kind: &KindInfo) -> Result<(), RestoreError> {
-        let ending = |(_, (object, outcome)): (&Key, &(ObjectRef, Outcome))| {
-            matches!(outcome, Outcome::Failed(refusal) if refusal.obstacle == Obstacle::Terminating)
+    async fn await_namespaces(&mut self, index: usize, kind: &KindInfo) -> Result<(), RestoreError> {
+        let ending = |(_, (object, outcome)): (&ObjectKey, &(ObjectRef, Outcome))| {
+            matches!(outcome, Outcome::Failed(refusal) if refusal.cause == RefusalCause::Terminating)
                 .then(|| object.name.clone())
         };
         let names: HashSet<String> =
-            self.ledger.missing.get(&place).into_iter().flatten().filter_map(ending).collect();
+            self.tracker.missing.get(&index).into_iter().flatten().filter_map(ending).collect();
         if names.is_empty() {
             return Ok(());
         }
@@ -237,99 +222,133 @@ impl Restore<'_> {
         let mut left = names.clone();
         while !left.is_empty() && begun.elapsed() < self.config.waits.terminating {
             for name in left.clone() {
-                let path = segment(&name).map(|name| format!("/api/v1/namespaces/{name}"));
-                let there = match path {
-                    Some(path) => {
-                        crate::target::kubernetes::cluster_state::look(self.cluster, &path).await?.ok()
-                    }
+                let path = path_segment(&name).map(|name| format!("/api/v1/namespaces/{name}"));
+                let existing = match path {
+                    Some(path) => get_object(self.cluster, &path).await?.ok(),
                     None => None,
                 };
-                if there.is_none_or(|found| found.pointer("/metadata/deletionTimestamp").is_none()) {
+                if existing.is_none_or(|found| found.pointer("/metadata/deletionTimestamp").is_none()) {
                     left.remove(&name);
                 }
             }
             if !left.is_empty() {
-                tokio::time::sleep(ASK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
-        self.known.stuck.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(left.clone());
-        self.create(place, kind, false).await?;
-        self.ledger.give_up_on(place, |object| left.contains(&object.name));
+        self.shared.add_terminating(&left);
+        self.create_kind(index, kind, false).await?;
+        self.tracker.finalize_missing_of(index, |object| left.contains(&object.name));
         Ok(())
     }
 
     /// Waits until the kinds that this backup's new definitions bring are served. Kinds that are late are
     /// left to later rounds.
-    async fn definitions(&mut self) -> Result<(), RestoreError> {
+    async fn await_definitions(&mut self) -> Result<(), RestoreError> {
         let waits = async {
             loop {
-                let target = Target::read(self.cluster).await?;
-                let comes = |kind: &KindInfo| self.defined.contains(&kind.resource());
+                let target = ServedKinds::read(self.cluster).await?;
+                let comes = |kind: &KindInfo| self.created_definitions.contains(&kind.resource());
                 let missing = self.kinds.iter().any(|kind| comes(kind) && target.find(kind).is_none());
-                self.ground.target = target;
+                self.cluster_state.target = target;
                 if !missing {
                     return Ok(());
                 }
-                tokio::time::sleep(ASK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        match tokio::time::timeout(self.config.waits.definitions, waits).await {
-            Ok(result) => result,
-            Err(_) => Ok(()),
-        }
+        tokio::time::timeout(self.config.waits.definitions, waits).await.unwrap_or(Ok(()))
     }
 
     /// Sets owners, field managers and status of the objects that were created.
-    async fn finish(&mut self, last: bool) -> Result<(), RestoreError> {
-        let others = Owners::default();
-        for (place, kind) in self.kinds.iter().enumerate() {
-            if order::is_last(kind) != last || !self.ledger.unfinished[place] {
+    async fn second_writes(&mut self, last: bool) -> Result<(), RestoreError> {
+        let live_owners = LiveOwners::default();
+        for (index, kind) in self.kinds.iter().enumerate() {
+            if order::is_last(kind) != last || !self.tracker.unfinished[index] {
                 continue;
             }
-            let (target, fits) = (&self.ground.target, &self.fits);
-            let judge = Judge { config: self.config, target, kind, foreign: self.foreign, fits };
+            let (target, usage) = (&self.cluster_state.target, &self.usage);
+            let decider = Decider { config: self.config, target, kind, foreign: self.foreign, usage };
             let resource = kind.resource();
-            let pieces = open(self.streams, kind).await?;
-            let finisher = Finisher {
+            let pieces = open_stream(self.streams, kind).await?;
+            let writer = SecondWriter {
                 cluster: self.cluster,
                 config: self.config,
-                target: &self.ground.target,
-                uids: &self.ledger.uids,
-                others: &others,
+                target: &self.cluster_state.target,
+                uids: &self.tracker.uids,
+                live_owners: &live_owners,
             };
-            let room = Room::default();
-            let seconds = paced(lines(&resource, pieces), &room)
+            let budget = MemoryBudget::default();
+            let seconds = with_budget(split_lines(&resource, pieces), &budget)
                 .map(|line| {
-                    let (judge, finisher) = (&judge, &finisher);
+                    let (decider, writer) = (&decider, &writer);
                     async move {
                         let (_, line, _permit) = line?;
-                        let nothing = Ok::<_, RestoreError>(Second::default());
+                        let nothing = Ok::<_, RestoreError>(SecondWriteResult::default());
                         let Ok(stored) = serde_json::from_slice::<serde_json::Value>(&line) else {
                             return nothing;
                         };
-                        let owes = finisher.uids.owes(text(&stored, "/metadata/uid"));
-                        if !owes.any() {
+                        let pending = writer.uids.pending(text(&stored, "/metadata/uid"));
+                        if !pending.any() {
                             return nothing;
                         }
-                        let Ok(Some(judged)) = judge.judge(&line) else { return nothing };
-                        let Verdict::Create(ready) = judged.verdict else { return nothing };
-                        finisher.finish(&stored, owes, &judged.object, &ready.kind).await
+                        let Ok(Some(decided)) = decider.decide(&line) else { return nothing };
+                        let ObjectDecision::Create(prepared) = decided.decision else { return nothing };
+                        writer.write(&stored, pending, &decided.object, &prepared.kind).await
                     }
                 })
                 .buffer_unordered(self.config.parallel.max(1));
             let mut seconds = std::pin::pin!(seconds);
-            let report = &mut self.ledger.report;
+            let report = &mut self.tracker.report;
             while let Some(done) = seconds.next().await {
                 let done = done?;
                 report.relinked += u64::from(done.relinked);
                 report.managed += u64::from(done.managed);
                 report.status += u64::from(done.status);
                 report.owners_lost += done.owners_lost;
-                if report.unfinished.len() < crate::target::kubernetes::apply::results::FAILURES {
+                if report.unfinished.len() < MAX_FAILURES {
                     report.unfinished.extend(done.refused);
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Claims the object's name in the target. Returns none if an earlier line is the same namespace; with the
+/// object's old namespace if the object of an earlier line has its name.
+fn claim_name(
+    names: &mut HashMap<ObjectKey, u64>,
+    line: u64,
+    mut decided: DecidedObject,
+) -> Option<(DecidedObject, Option<String>)> {
+    let is_created = matches!(decided.decision, ObjectDecision::Create(_) | ObjectDecision::Unserved(_));
+    let is_taken = is_created && *names.entry(decided.object.key()).or_insert(line) != line;
+    if is_taken && is_shared_namespace(&decided.object) {
+        return None;
+    }
+    if !is_taken || is_merged(&decided.object) {
+        return Some((decided, None));
+    }
+    decided.decision = ObjectDecision::Invalid(Refusal::not_sent("Collides", ""));
+    let from = decided.from.clone();
+    Some((decided, Some(from)))
+}
+
+/// Restores one object. `collides`: the old namespace of an object whose name is taken.
+async fn attempt(
+    creator: &Creator<'_>,
+    decided: DecidedObject,
+    collides: Option<String>,
+) -> Result<RestoreAttempt, RestoreError> {
+    let helm = decided.helm_moved.then(|| decided.object.to_string());
+    let mut attempt = creator.restore(decided).await?;
+    if let Some(from) = collides {
+        attempt.outcome = Outcome::Collides(from);
+    }
+    attempt.warnings.extend(helm.map(|object| {
+        Warning::Own(format!(
+            "{object}: the release names its old namespace inside: helm cannot manage it here"
+        ))
+    }));
+    Ok(attempt)
 }

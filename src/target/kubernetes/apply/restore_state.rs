@@ -6,26 +6,22 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
-use crate::target::kubernetes::ObjectRef;
-use crate::target::kubernetes::cluster_state::look;
-use crate::target::kubernetes::object::text;
-use crate::target::kubernetes::outcome::{Obstacle, Outcome, Refusal};
-use crate::target::kubernetes::served_kinds::segment;
+use crate::target::kubernetes::{ObjectRef, Outcome, Refusal, RefusalCause, get_object, path_segment, text};
 
 /// State that all creates of a restore share.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreState {
     /// Existing PersistentVolumes and their claims.
-    volumes: tokio::sync::Mutex<HashMap<String, Volume>>,
+    volumes: tokio::sync::Mutex<HashMap<String, VolumeBinding>>,
     /// PersistentVolumes that this restore could not create so far.
-    awaited: Mutex<HashSet<String>>,
+    missing: Mutex<HashSet<String>>,
     /// Namespaces that were not deleted in time.
-    pub(crate) stuck: Mutex<HashSet<String>>,
+    terminating: Mutex<HashSet<String>>,
 }
 
 /// The availability of a PersistentVolume to claims.
 #[derive(Debug)]
-enum Volume {
+enum VolumeBinding {
     Free,
     /// Bound or reserved; the UID is empty if the claim is not created yet.
     Claimed {
@@ -37,34 +33,39 @@ enum Volume {
 
 /// The state of the volume that a claim names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ForClaim {
+pub(crate) enum ClaimVolume {
     /// It is not available to the claim.
-    No,
+    Unavailable,
     /// It is available to the claim.
-    Yes,
+    Available,
     /// It belongs to the claim with this UID; if that is gone, the controller does not bind the volume again.
-    Of(String),
+    BoundTo(String),
     /// It may not be read.
-    Unseen(Refusal),
+    Unreadable(Refusal),
     /// It may still be created.
-    NotYet(Refusal),
+    Pending(Refusal),
 }
 
 impl RestoreState {
-    pub(crate) fn is_stuck(&self, namespace: &str) -> bool {
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+    pub(super) fn add_terminating(&self, namespaces: &HashSet<String>) {
+        let mut terminating = self.terminating.lock().unwrap_or_else(PoisonError::into_inner);
+        terminating.extend(namespaces.iter().cloned());
+    }
+
+    pub(super) fn is_terminating(&self, namespace: &str) -> bool {
+        self.terminating.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
     }
 
     /// Records the outcome of a volume for its claim. If the cluster is `foreign`, a volume that is refused
     /// for good is not waited for: its claim gets a volume of that cluster.
-    pub(crate) fn note(&self, object: &ObjectRef, outcome: &Outcome, foreign: bool) {
+    pub(crate) fn record(&self, object: &ObjectRef, outcome: &Outcome, foreign: bool) {
         if object.resource == "persistentvolumes" {
-            let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
-                Outcome::Failed(refusal) if !foreign || refusal.obstacle.passes() => {
-                    awaited.insert(object.name.clone())
+                Outcome::Failed(refusal) if !foreign || refusal.cause.is_transient() => {
+                    missing.insert(object.name.clone())
                 }
-                _ => awaited.remove(&object.name),
+                _ => missing.remove(&object.name),
             };
         }
     }
@@ -77,44 +78,45 @@ impl RestoreState {
         volume: &str,
         claim: &ObjectRef,
         foreign: bool,
-    ) -> Result<ForClaim, ApiError> {
-        if self.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains(volume) {
-            let message = format!("its volume {volume} did not come");
-            return Ok(ForClaim::NotYet(Refusal::unsent("VolumeMissing", message)));
+    ) -> Result<ClaimVolume, ApiError> {
+        if self.missing.lock().unwrap_or_else(PoisonError::into_inner).contains(volume) {
+            let message = format!("its volume {volume} was not restored");
+            return Ok(ClaimVolume::Pending(Refusal::not_sent("VolumeMissing", message)));
         }
         let mut volumes = self.volumes.lock().await;
         if !volumes.contains_key(volume) {
-            let Some(name) = segment(volume) else { return Ok(ForClaim::No) };
-            match look(cluster, &format!("/api/v1/persistentvolumes/{name}")).await? {
-                Ok(found) => volumes.insert(volume.to_owned(), Volume::new(&found)),
+            let Some(name) = path_segment(volume) else { return Ok(ClaimVolume::Unavailable) };
+            match get_object(cluster, &format!("/api/v1/persistentvolumes/{name}")).await? {
+                Ok(found) => volumes.insert(volume.to_owned(), VolumeBinding::new(&found)),
                 Err(status) => {
-                    let refusal = Refusal::new(&KindInfo::named("", "v1", "persistentvolumes"), &status);
-                    return Ok(match (status.code, refusal.obstacle) {
-                        (404, _) => ForClaim::No,
-                        (_, Obstacle::Right) if foreign => ForClaim::No,
-                        (_, Obstacle::Right) => ForClaim::Unseen(refusal),
-                        _ => ForClaim::NotYet(refusal),
+                    let refusal =
+                        Refusal::new(&KindInfo::from_path_parts("", "v1", "persistentvolumes"), &status);
+                    return Ok(match (status.code, refusal.cause) {
+                        (404, _) => ClaimVolume::Unavailable,
+                        (_, RefusalCause::Right) if foreign => ClaimVolume::Unavailable,
+                        (_, RefusalCause::Right) => ClaimVolume::Unreadable(refusal),
+                        _ => ClaimVolume::Pending(refusal),
                     });
                 }
             };
         }
         Ok(match volumes.get(volume) {
-            Some(Volume::Free) => ForClaim::Yes,
-            Some(Volume::Claimed { namespace, name, uid })
+            Some(VolumeBinding::Free) => ClaimVolume::Available,
+            Some(VolumeBinding::Claimed { namespace, name, uid })
                 if *namespace == claim.namespace && *name == claim.name =>
             {
                 if uid.is_empty() {
-                    ForClaim::Yes
+                    ClaimVolume::Available
                 } else {
-                    ForClaim::Of(uid.clone())
+                    ClaimVolume::BoundTo(uid.clone())
                 }
             }
-            Some(Volume::Claimed { .. }) | None => ForClaim::No,
+            Some(VolumeBinding::Claimed { .. }) | None => ClaimVolume::Unavailable,
         })
     }
 }
 
-impl Volume {
+impl VolumeBinding {
     fn new(found: &Value) -> Self {
         let part = |at: &str| text(found, at).to_owned();
         match found.pointer("/spec/claimRef") {
@@ -128,18 +130,17 @@ impl Volume {
     }
 }
 
-impl ForClaim {
+impl ClaimVolume {
     /// Returns what remains to be done for the claim, whose UID is now `claim_uid`.
-    pub(crate) fn lacks(self, claim_uid: &str, created: bool) -> Option<Refusal> {
+    pub(crate) fn remaining_work(self, claim_uid: &str, created: bool) -> Option<Refusal> {
         match self {
-            Self::Of(uid) if uid != claim_uid => Some(Refusal::unsent(
+            Self::BoundTo(uid) if uid != claim_uid => Some(Refusal::not_sent(
                 "VolumeReleased",
-                "its volume is there and waits for the claim that is gone; restore the volume as well, with \
-                 --existing patch"
-                    .to_owned(),
+                "its volume exists and is bound to the deleted claim; restore the volume as well, with \
+                 --existing patch",
             )),
             // Without its volume the new claim would get an empty one.
-            Self::Unseen(refusal) if created => {
+            Self::Unreadable(refusal) if created => {
                 Some(Refusal { reason: "VolumeUnseen".to_owned(), ..refusal })
             }
             _ => None,

@@ -13,19 +13,17 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::live_owners::LiveOwners;
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
-use crate::target::kubernetes::apply::live_owners::Owners;
-use crate::target::kubernetes::apply::ownership::{MANAGER, PendingWrites, is_ours, observe};
-use crate::target::kubernetes::cluster_state::look;
-use crate::target::kubernetes::object::{ObjectRef, Owner, each, is_object, map_mut};
-use crate::target::kubernetes::outcome::Refusal;
-use crate::target::kubernetes::served_kinds::Target;
-use crate::target::kubernetes::{RestoreConfig, RestoreError};
+use crate::target::kubernetes::{
+    FIELD_MANAGER, ObjectRef, OwnerReference, PendingWrites, Refusal, RestoreConfig, RestoreError,
+    ServedKinds, each, get_object, has_restore_manager, is_object, map_mut, reset_observed_generation,
+};
 
 /// New UIDs by old UID. Kubernetes API servers assign UUIDs, which are kept in 16 bytes; other text is kept
 /// unchanged.
 #[derive(Debug, Default)]
-pub(crate) struct Uids {
+pub(crate) struct UidMap {
     known: HashMap<u128, (Uid, PendingWrites)>,
 }
 
@@ -54,7 +52,7 @@ impl Uid {
     }
 }
 
-impl Uids {
+impl UidMap {
     /// Returns 16 bytes that identify a UID.
     pub(crate) fn key(text: &str) -> u128 {
         match Uid::new(text) {
@@ -69,9 +67,9 @@ impl Uids {
 
     /// Records that the object with UID `old` now has UID `new`, and its pending second writes `owes`. Does
     /// nothing if either UID is empty.
-    pub(crate) fn learn(&mut self, old: &str, new: &str, owes: PendingWrites) {
+    pub(crate) fn insert(&mut self, old: &str, new: &str, pending: PendingWrites) {
         if !old.is_empty() && !new.is_empty() {
-            self.known.insert(Self::key(old), (Uid::new(new), owes));
+            self.known.insert(Self::key(old), (Uid::new(new), pending));
         }
     }
 
@@ -79,14 +77,14 @@ impl Uids {
         self.known.get(&Self::key(old)).map(|(uid, _)| uid.text())
     }
 
-    pub(crate) fn owes(&self, old: &str) -> PendingWrites {
-        self.known.get(&Self::key(old)).map(|(_, owes)| *owes).unwrap_or_default()
+    pub(crate) fn pending(&self, old: &str) -> PendingWrites {
+        self.known.get(&Self::key(old)).map(|(_, pending)| *pending).unwrap_or_default()
     }
 }
 
 /// The result of a second write.
 #[derive(Debug, Default)]
-pub(crate) struct Second {
+pub(crate) struct SecondWriteResult {
     pub(crate) relinked: bool,
     pub(crate) managed: bool,
     pub(crate) status: bool,
@@ -96,14 +94,14 @@ pub(crate) struct Second {
 
 /// The current owners of an object.
 #[derive(Debug, Default)]
-struct References {
+struct ResolvedOwners {
     all: Vec<Value>,
     /// New UIDs by old UID.
     uids: HashMap<String, String>,
     /// Number of owners that do not exist.
     lost: u64,
     /// The refusal for an owner that could not be looked up.
-    unseen: Option<Refusal>,
+    unreadable: Option<Refusal>,
 }
 
 /// Pointer to the owner references that a field manager applied.
@@ -113,7 +111,7 @@ const OWNER_KEY: &str = "k:{\"uid\":\"";
 
 /// Returns the field managers of an object with new owner UIDs. The server drops an entry for a field that
 /// the object does not have, and the manager no longer owns that field.
-fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
+fn managers_with_new_uids(stored: &Value, uids: &HashMap<String, String>) -> Value {
     let mut managers = stored.pointer("/metadata/managedFields").cloned().unwrap_or_default();
     for manager in managers.as_array_mut().into_iter().flatten() {
         let Some(owners) = map_mut(manager, OWNERS) else { continue };
@@ -130,38 +128,38 @@ fn managers(stored: &Value, uids: &HashMap<String, String>) -> Value {
 }
 
 /// Returns the managers to write; none if they stay unchanged. An object that lacks owners gets an entry of
-/// the restore, unless the object that is `there` has one. The server records no manager that set no field.
-fn managers_of(
+/// the restore, unless the object that is `existing` has one. The server records no manager that set no field.
+fn managers_to_write(
     stored: &Value,
-    owes: PendingWrites,
-    owned: &References,
-    there: Option<&Value>,
+    pending: PendingWrites,
+    owners: &ResolvedOwners,
+    existing: Option<&Value>,
     kind: &KindInfo,
 ) -> Option<Value> {
-    let mut found = match there {
-        _ if owes.managers => managers(stored, &owned.uids),
-        Some(there) if !is_ours(there) => {
-            there.pointer("/metadata/managedFields").cloned().unwrap_or_else(|| json!([]))
+    let mut found = match existing {
+        _ if pending.managers => managers_with_new_uids(stored, &owners.uids),
+        Some(existing) if !has_restore_manager(existing) => {
+            existing.pointer("/metadata/managedFields").cloned().unwrap_or_else(|| json!([]))
         }
         _ => return None,
     };
     if let Value::Array(all) = &mut found
-        && owned.lost > 0
+        && owners.lost > 0
     {
-        all.push(owing(&kind.api_version()));
+        all.push(pending_owners_entry(&kind.api_version()));
     }
     Some(found)
 }
 
-fn has_owners(there: &Value) -> bool {
-    each(there, "/metadata/ownerReferences").next().is_some()
+fn has_owners(existing: &Value) -> bool {
+    each(existing, "/metadata/ownerReferences").next().is_some()
 }
 
 /// Returns the manager entry of an object that lacks owners. A later restore finds it and sets those that
 /// exist by then.
-fn owing(api_version: &str) -> Value {
+fn pending_owners_entry(api_version: &str) -> Value {
     json!({
-        "manager": MANAGER,
+        "manager": FIELD_MANAGER,
         "operation": "Update",
         "apiVersion": api_version,
         "fieldsType": "FieldsV1",
@@ -170,60 +168,60 @@ fn owing(api_version: &str) -> Value {
 }
 
 /// Does the second writes of an object that a restore created.
-pub(crate) struct Finisher<'a> {
+pub(crate) struct SecondWriter<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) config: &'a RestoreConfig,
-    pub(crate) target: &'a Target,
-    pub(crate) uids: &'a Uids,
-    pub(crate) others: &'a Owners,
+    pub(crate) target: &'a ServedKinds,
+    pub(crate) uids: &'a UidMap,
+    pub(crate) live_owners: &'a LiveOwners,
 }
 
-impl Finisher<'_> {
+impl SecondWriter<'_> {
     /// Does the writes. `stored` is the line, `named` the name and `kind` the kind in the target.
-    pub(crate) async fn finish(
+    pub(crate) async fn write(
         &self,
         stored: &Value,
-        owes: PendingWrites,
+        pending: PendingWrites,
         named: &ObjectRef,
         kind: &KindInfo,
-    ) -> Result<Second, RestoreError> {
-        let mut second = Second::default();
-        let refused = self.writes(stored, owes, named, kind, &mut second).await?;
+    ) -> Result<SecondWriteResult, RestoreError> {
+        let mut second = SecondWriteResult::default();
+        let refused = self.write_pending(stored, pending, named, kind, &mut second).await?;
         second.refused = refused.err().map(|refusal| (named.clone(), refusal));
         Ok(second)
     }
 
     /// Does the pending writes, each only if the previous one succeeded: owners, status, managers. Managers
     /// come last and tell a later restore that no write is pending.
-    async fn writes(
+    async fn write_pending(
         &self,
         stored: &Value,
-        owes: PendingWrites,
+        pending: PendingWrites,
         named: &ObjectRef,
         kind: &KindInfo,
-        second: &mut Second,
+        second: &mut SecondWriteResult,
     ) -> Result<Result<(), Refusal>, RestoreError> {
-        let Some(paths) = named.paths(kind) else { return Ok(Ok(())) };
-        let owned = match owes.owners {
-            true => self.owners(stored, &named.namespace).await?,
-            false => References::default(),
+        let Some(paths) = named.api_paths(kind) else { return Ok(Ok(())) };
+        let owners = match pending.owners {
+            true => self.resolve_owners(stored, &named.namespace).await?,
+            false => ResolvedOwners::default(),
         };
-        second.owners_lost = owned.lost;
-        let status = self.status_of(stored, owes, kind);
-        let there = match owned.lost {
+        second.owners_lost = owners.lost;
+        let status = stored.get("status").filter(|_| pending.status && kind.has("status")).cloned();
+        let existing = match owners.lost {
             0 => None,
-            _ => look(self.cluster, &paths.one).await?.ok(),
+            _ => get_object(self.cluster, &paths.object).await?.ok(),
         };
-        let hidden = owned.unseen.is_some();
-        if owned.all.is_empty() && !hidden && there.as_ref().is_some_and(has_owners) {
-            let what = "it has other owners, and those of the backup are not there";
-            return Ok(Err(Refusal::unsent("OtherOwners", what.to_owned())));
+        let hidden = owners.unreadable.is_some();
+        if owners.all.is_empty() && !hidden && existing.as_ref().is_some_and(has_owners) {
+            let what = "it has other owners, and those of the backup do not exist";
+            return Ok(Err(Refusal::not_sent("OtherOwners", what)));
         }
-        let managers = managers_of(stored, owes, &owned, there.as_ref(), kind);
+        let managers = managers_to_write(stored, pending, &owners, existing.as_ref(), kind);
         let (mut first, mut then) = (Map::new(), Map::new());
-        let relinks = !owned.all.is_empty();
+        let relinks = !owners.all.is_empty();
         if relinks {
-            first.insert("ownerReferences".into(), Value::from(owned.all));
+            first.insert("ownerReferences".into(), Value::from(owners.all));
         }
         if let Some(managers) = managers {
             // The writer of an owner reference owns that field, whatever the same patch says about managers.
@@ -232,27 +230,22 @@ impl Finisher<'_> {
             of.insert("managedFields".into(), managers);
         }
         if !first.is_empty() {
-            let written = self.patch(&paths.one, &json!({ "metadata": first }), kind).await?;
+            let written = self.patch(&paths.object, &json!({ "metadata": first }), kind).await?;
             let Ok(()) = written else { return Ok(written) };
             second.relinked = relinks;
         }
         if let Some(status) = status {
-            let written = self.write_status(status, &paths.one, kind).await?;
+            let written = self.write_status(status, &paths.object, kind).await?;
             let Ok(()) = written else { return Ok(written) };
             second.status = true;
         }
         if !then.is_empty() {
-            let written = self.patch(&paths.one, &json!({ "metadata": then }), kind).await?;
+            let written = self.patch(&paths.object, &json!({ "metadata": then }), kind).await?;
             let Ok(()) = written else { return Ok(written) };
         }
-        second.managed = owes.managers;
+        second.managed = pending.managers;
         // An owner could not be looked up, so this write is to be retried.
-        Ok(owned.unseen.map_or(Ok(()), Err))
-    }
-
-    /// Returns the status to write, if any.
-    fn status_of(&self, stored: &Value, owes: PendingWrites, kind: &KindInfo) -> Option<Value> {
-        stored.get("status").filter(|_| owes.status && kind.has("status")).cloned()
+        Ok(owners.unreadable.map_or(Ok(()), Err))
     }
 
     async fn write_status(
@@ -261,28 +254,31 @@ impl Finisher<'_> {
         path: &str,
         kind: &KindInfo,
     ) -> Result<Result<(), Refusal>, RestoreError> {
-        match look(self.cluster, path).await? {
-            Ok(there) => observe(&mut status, &there["metadata"]["generation"]),
+        match get_object(self.cluster, path).await? {
+            Ok(existing) => reset_observed_generation(&mut status, &existing["metadata"]["generation"]),
             Err(refused) => return Ok(Err(Refusal::new(kind, &refused))),
         }
         self.patch(&format!("{path}/status"), &json!({ "status": status }), kind).await
     }
 
-    async fn owners(&self, stored: &Value, namespace: &str) -> Result<References, ApiError> {
-        let mut owned = References::default();
+    async fn resolve_owners(&self, stored: &Value, namespace: &str) -> Result<ResolvedOwners, ApiError> {
+        let mut owners = ResolvedOwners::default();
         for reference in each(stored, "/metadata/ownerReferences") {
-            let owner = Owner::stored(reference, self.config, self.target);
+            let owner = OwnerReference::for_target(reference, self.config, self.target);
             let now = match self.uids.get(&owner.uid) {
                 Some(now) => Some(now),
-                None => self.others.uid(self.cluster, self.target, &owner, namespace).await?.unwrap_or_else(
-                    |refusal| {
-                        owned.unseen = Some(refusal);
-                        None
-                    },
-                ),
+                None => {
+                    match self.live_owners.find_uid(self.cluster, self.target, &owner, namespace).await? {
+                        Ok(uid) => uid,
+                        Err(refusal) => {
+                            owners.unreadable = Some(refusal);
+                            None
+                        }
+                    }
+                }
             };
             let Some(now) = now else {
-                owned.lost += 1;
+                owners.lost += 1;
                 continue;
             };
             let mut reference = reference.clone();
@@ -290,10 +286,10 @@ impl Finisher<'_> {
             // The owner's old version may no longer be served.
             reference["apiVersion"] = Value::from(owner.api_version);
             reference["name"] = Value::from(owner.name);
-            owned.all.push(reference);
-            owned.uids.insert(owner.uid, now);
+            owners.all.push(reference);
+            owners.uids.insert(owner.uid, now);
         }
-        Ok(owned)
+        Ok(owners)
     }
 
     async fn patch(
@@ -303,12 +299,12 @@ impl Finisher<'_> {
         kind: &KindInfo,
     ) -> Result<Result<(), Refusal>, RestoreError> {
         let body = Bytes::from(patch.to_string());
-        let query = format!("fieldManager={MANAGER}");
+        let query = format!("fieldManager={FIELD_MANAGER}");
         let sent = self.cluster.send(Method::PATCH, path, &query, "application/merge-patch+json", body).await;
         match sent {
             Ok(answer) => {
-                let there: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-                Ok(if is_object(&there) { Ok(()) } else { Err(Refusal::no_object()) })
+                let existing: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                Ok(if is_object(&existing) { Ok(()) } else { Err(Refusal::no_object()) })
             }
             // The object was deleted, or an operator rejects the change.
             Err(error) => {
@@ -326,13 +322,13 @@ mod tests {
     #[test]
     fn uids_of_any_form_are_found() {
         let (old, new) = ("0a0b0c0d-0000-1111-2222-333344445555", "10b0c0d0-0000-1111-2222-333344445555");
-        let mut uids = Uids::default();
-        let owes = PendingWrites { owners: true, ..PendingWrites::default() };
-        uids.learn(old, new, owes);
-        uids.learn("no uuid", "other", PendingWrites::default());
+        let mut uids = UidMap::default();
+        let pending = PendingWrites { owners: true, ..PendingWrites::default() };
+        uids.insert(old, new, pending);
+        uids.insert("no uuid", "other", PendingWrites::default());
         assert_eq!((uids.get(old).as_deref(), uids.get("no uuid").as_deref()), (Some(new), Some("other")));
         assert_eq!(uids.get("gone"), None);
-        assert!(uids.owes(old) == owes && !uids.owes("no uuid").any());
+        assert!(uids.pending(old) == pending && !uids.pending("no uuid").any());
     }
 
     #[test]
@@ -345,7 +341,7 @@ mod tests {
             json!([{"manager": "helm", "operation": "Apply", "fieldsV1": fields}, {"manager": "other"}])
         };
         let before = stored(json!({".": {}, key(old): {}, key("gone"): {}}));
-        let after = managers(&json!({"metadata": {"managedFields": before}}), &uids);
+        let after = managers_with_new_uids(&json!({"metadata": {"managedFields": before}}), &uids);
         assert_eq!(after, stored(json!({".": {}, key(new): {}})));
     }
 }

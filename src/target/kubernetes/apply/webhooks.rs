@@ -3,9 +3,7 @@
 use serde_json::Value;
 
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
-use crate::target::kubernetes::cluster_state::object;
-use crate::target::kubernetes::object::{each, text};
-use crate::target::kubernetes::served_kinds::segment;
+use crate::target::kubernetes::{each, get_object, path_segment, text};
 
 /// A Service behind a webhook or an APIService.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +27,7 @@ impl Backend {
 
     /// True if the Service has a ready endpoint, or if endpoints may not be read.
     pub(crate) async fn is_ready(&self, cluster: &Cluster) -> Result<bool, ApiError> {
-        let (Some(namespace), Some(name)) = (segment(&self.namespace), segment(&self.name)) else {
+        let (Some(namespace), Some(name)) = (path_segment(&self.namespace), path_segment(&self.name)) else {
             return Ok(false);
         };
         let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
@@ -61,14 +59,14 @@ pub(crate) fn backends(kind: &KindInfo, object: &Value) -> Vec<Backend> {
 
 /// Webhooks of the cluster that refuse all matching writes, because their Service does not answer.
 #[derive(Debug, Default)]
-pub(crate) struct DeadHooks(Vec<(String, Vec<Value>)>);
+pub(crate) struct UnreachableWebhooks(Vec<(String, Vec<Value>)>);
 
-impl DeadHooks {
+impl UnreachableWebhooks {
     pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
         let mut dead = Vec::new();
         for plural in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
             let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
-            let Some(all) = object(cluster, &path).await? else { continue };
+            let Ok(all) = get_object(cluster, &path).await? else { continue };
             for hook in each(&all, "/items").flat_map(|config| each(config, "/webhooks")) {
                 let Some(backend) = Backend::of(hook.pointer("/clientConfig/service")) else { continue };
                 if text(hook, "/failurePolicy") != "Ignore" && !backend.is_ready(cluster).await? {
@@ -81,7 +79,7 @@ impl DeadHooks {
     }
 
     /// Returns the first that is called when an object of `kind` is created.
-    pub(crate) fn of(&self, kind: &KindInfo) -> Option<&str> {
+    pub(crate) fn first_called(&self, kind: &KindInfo) -> Option<&str> {
         let has = |rule: &Value, field: &str, value: &str| {
             each(rule, field).any(|one| one == value || one == "*" || one == "*/*")
         };

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::{Changes, NodePorts, StripOptions, strip_fields};
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::change::{Changes, NodePorts, Options, cut};
-use crate::target::kubernetes::object::{each, map_mut, text};
+use crate::target::kubernetes::{each, map_mut, text};
 
 /// Label that the server sets to the namespace's own name.
 const OWN_NAME: &str = "kubernetes.io/metadata.name";
@@ -15,35 +15,36 @@ pub(crate) struct Comparison {
     /// A merge patch that changes it to the backup's state; none if it has all of that.
     pub(crate) patch: Option<Value>,
     /// True if it has fields that the backup does not have.
-    pub(crate) more: bool,
+    pub(crate) has_more: bool,
 }
 
 impl Comparison {
     pub(crate) fn is_same(&self) -> bool {
-        self.patch.is_none() && !self.more
+        self.patch.is_none() && !self.has_more
     }
 }
 
-/// Compares `there` with `wanted`, ignoring fields that the server or a controller sets in every object.
-/// `moved`: the backup has another version of the API, which may have other defaults; only fields in `wanted`
-/// are compared then.
-pub(crate) fn beside(kind: &KindInfo, moved: bool, wanted: &Value, there: &Value) -> Comparison {
+/// Compares `existing` with `wanted`, ignoring fields that the server or a controller sets in every object.
+/// `other_version`: the backup has another version of the API, which may have other defaults; then only fields
+/// in `wanted` are compared.
+pub(crate) fn compare(kind: &KindInfo, other_version: bool, wanted: &Value, existing: &Value) -> Comparison {
     let status = wanted.get("status").is_none();
     let mut given = wanted.clone();
-    carry_over(kind, &mut given, there);
-    let (wanted, now) = (plain(kind, given, status), plain(kind, there.clone(), status));
-    let mut patch = missing(&wanted, Some(&now), !moved);
-    if released(kind, &wanted, there) {
+    keep_server_fields(kind, &mut given, existing);
+    let (wanted, now) = (user_fields(kind, given, status), user_fields(kind, existing.clone(), status));
+    let mut patch = missing(&wanted, Some(&now), !other_version);
+    if is_released_volume(kind, &wanted, existing) {
         let claim = json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
         patch.get_or_insert_with(|| json!({}));
         patch.iter_mut().for_each(|patch| merge(patch, &claim));
     }
-    Comparison { patch, more: !moved && missing(&now, Some(&wanted), true).is_some() }
+    Comparison { patch, has_more: !other_version && missing(&now, Some(&wanted), true).is_some() }
 }
 
 /// Returns the object without the fields that its writers do not set.
-fn plain(kind: &KindInfo, mut object: Value, status: bool) -> Value {
-    cut(kind, &mut object, Options { status, node_ports: NodePorts::All }, &mut Changes::default());
+fn user_fields(kind: &KindInfo, mut object: Value, status: bool) -> Value {
+    let options = StripOptions { status, node_ports: NodePorts::All };
+    strip_fields(kind, &mut object, options, &mut Changes::default());
     if kind.resource() == "namespaces" {
         map_mut(&mut object, "/metadata/labels").map(|labels| labels.remove(OWN_NAME));
     }
@@ -54,18 +55,18 @@ fn plain(kind: &KindInfo, mut object: Value, status: bool) -> Value {
     object
 }
 
-/// Returns the part of `wanted` that is not in `there`, as a merge patch. A list that differs is replaced
+/// Returns the part of `wanted` that is not in `existing`, as a merge patch. A list that differs is replaced
 /// whole. With `exact`, list elements must not have more fields than wanted.
-fn missing(wanted: &Value, there: Option<&Value>, exact: bool) -> Option<Value> {
-    match (wanted, there) {
+fn missing(wanted: &Value, existing: Option<&Value>, exact: bool) -> Option<Value> {
+    match (wanted, existing) {
         // A missing field, an empty list and an empty map are equivalent.
         (Value::Null, None) => None,
         (Value::Array(list), None) if list.is_empty() => None,
         (Value::Object(map), None) if map.is_empty() => None,
-        (Value::Object(wanted), Some(Value::Object(there))) => {
+        (Value::Object(wanted), Some(Value::Object(existing))) => {
             let patch: Map<String, Value> = wanted
                 .iter()
-                .filter_map(|(field, value)| Some((field.clone(), missing(value, there.get(field), exact)?)))
+                .filter_map(|(name, value)| Some((name.clone(), missing(value, existing.get(name), exact)?)))
                 .collect();
             (!patch.is_empty()).then_some(Value::Object(patch))
         }
@@ -77,22 +78,22 @@ fn missing(wanted: &Value, there: Option<&Value>, exact: bool) -> Option<Value> 
             let same = all.len() == have.len() && all.iter().zip(have).all(|(one, other)| fits(one, other));
             (!same).then(|| wanted.clone())
         }
-        (wanted, Some(there)) if wanted == there => None,
+        (wanted, Some(existing)) if wanted == existing => None,
         (wanted, _) => Some(wanted.clone()),
     }
 }
 
-/// True if `there` lacks a field of `wanted` or has another value for it.
-pub(crate) fn lacks(wanted: &Value, there: &Value) -> bool {
-    missing(wanted, Some(there), true).is_some()
+/// True if `existing` lacks a field of `wanted` or has another value for it.
+pub(crate) fn differs(wanted: &Value, existing: &Value) -> bool {
+    missing(wanted, Some(existing), true).is_some()
 }
 
-/// True if `there` is a released PersistentVolume of the same claim. It names the UID of a deleted claim, so
-/// it stays unbound until that UID is cleared.
-fn released(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
-    let same = |field: &str| text(wanted, field) == text(there, field) && !text(there, field).is_empty();
+/// True if `existing` is a released PersistentVolume of the same claim. It names the UID of a deleted claim,
+/// so it stays unbound until that UID is cleared.
+fn is_released_volume(kind: &KindInfo, wanted: &Value, existing: &Value) -> bool {
+    let same = |at: &str| text(wanted, at) == text(existing, at) && !text(existing, at).is_empty();
     kind.resource() == "persistentvolumes"
-        && text(there, "/status/phase") == "Released"
+        && text(existing, "/status/phase") == "Released"
         && same("/spec/claimRef/namespace")
         && same("/spec/claimRef/name")
 }
@@ -109,11 +110,11 @@ pub(crate) fn merge(into: &mut Value, patch: &Value) {
     }
 }
 
-/// Copies into `wanted` the fields that the server set in `there` and does not let anyone change or remove.
-pub(crate) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &Value) {
+/// Copies into `wanted` the fields that the server set in `existing` and that nobody may change or remove.
+pub(crate) fn keep_server_fields(kind: &KindInfo, wanted: &mut Value, existing: &Value) {
     if let Some(metadata) = map_mut(wanted, "/metadata") {
         for field in ["uid", "resourceVersion"] {
-            if let Some(value) = there.pointer(&format!("/metadata/{field}")) {
+            if let Some(value) = existing.pointer(&format!("/metadata/{field}")) {
                 metadata.insert(field.to_owned(), value.clone());
             }
         }
@@ -123,13 +124,13 @@ pub(crate) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &Value) {
         ("", "persistentvolumes") => &["claimRef"],
         ("", "services") => &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"],
         ("", "pods") => &["nodeName"],
-        ("batch", "jobs") if runs_the_same(kind, wanted, there) => &["selector", "template"],
+        ("batch", "jobs") if has_same_template(kind, wanted, existing) => &["selector", "template"],
         ("batch", "jobs") => &["selector"],
         ("", "namespaces") => &["finalizers"],
         _ => &[],
     };
     for field in fields {
-        if let Some(value) = there.pointer(&format!("/spec/{field}"))
+        if let Some(value) = existing.pointer(&format!("/spec/{field}"))
             && let Some(spec) = map_mut(wanted, "/spec")
             && (*field == "selector" || *field == "template" || !spec.contains_key(*field))
         {
@@ -138,12 +139,12 @@ pub(crate) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &Value) {
     }
     if kind.resource() == "services" && text(wanted, "/spec/type") != "ClusterIP" {
         if text(wanted, "/spec/externalTrafficPolicy") == "Local"
-            && let Some(port) = there.pointer("/spec/healthCheckNodePort").cloned()
+            && let Some(port) = existing.pointer("/spec/healthCheckNodePort").cloned()
             && let Some(spec) = map_mut(wanted, "/spec")
         {
             spec.entry("healthCheckNodePort").or_insert(port);
         }
-        let given: Vec<Value> = each(there, "/spec/ports").cloned().collect();
+        let given: Vec<Value> = each(existing, "/spec/ports").cloned().collect();
         for port in wanted.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
             let same = given
                 .iter()
@@ -158,10 +159,11 @@ pub(crate) fn carry_over(kind: &KindInfo, wanted: &mut Value, there: &Value) {
 }
 
 /// True if two Jobs have the same pod template, apart from the labels that the server sets in each.
-fn runs_the_same(kind: &KindInfo, wanted: &Value, there: &Value) -> bool {
-    let template = |object: &Value| plain(kind, object.clone(), true).pointer("/spec/template").cloned();
-    let (wanted, there) = (template(wanted).unwrap_or_default(), template(there).unwrap_or_default());
-    missing(&wanted, Some(&there), true).is_none() && missing(&there, Some(&wanted), true).is_none()
+fn has_same_template(kind: &KindInfo, wanted: &Value, existing: &Value) -> bool {
+    let template =
+        |object: &Value| user_fields(kind, object.clone(), true).pointer("/spec/template").cloned();
+    let (wanted, existing) = (template(wanted).unwrap_or_default(), template(existing).unwrap_or_default());
+    missing(&wanted, Some(&existing), true).is_none() && missing(&existing, Some(&wanted), true).is_none()
 }
 
 #[cfg(test)]
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
 
     fn services() -> KindInfo {
-        KindInfo::named("", "v1", "services")
+        KindInfo::from_path_parts("", "v1", "services")
     }
 
     #[test]
@@ -177,38 +179,38 @@ mod tests {
         let kind = services();
         let wanted = json!({"metadata": {"name": "a", "labels": {"x": "1"}, "annotations": {}},
             "spec": {"ports": [{"port": 80}], "type": "NodePort"}});
-        let mut there = json!({"metadata": {"name": "a", "uid": "1", "labels": {"x": "1"}},
+        let mut existing = json!({"metadata": {"name": "a", "uid": "1", "labels": {"x": "1"}},
             "spec": {"ports": [{"port": 80, "nodePort": 30000}], "type": "NodePort", "clusterIP": "10.0.0.1"}, "status": {}});
-        assert!(beside(&kind, false, &wanted, &there).is_same());
+        assert!(compare(&kind, false, &wanted, &existing).is_same());
         let other = json!({"metadata": {"labels": {"x": "2"}}, "spec": {"ports": [{"port": 81}]}});
-        assert_eq!(beside(&kind, false, &other, &there).patch, Some(other));
+        assert_eq!(compare(&kind, false, &other, &existing).patch, Some(other));
         let chosen = json!({"metadata": {"labels": {"x": "1"}}, "spec": {"ports": [{"port": 80, "nodePort": 31000}], "type": "NodePort"}});
-        assert!(!beside(&kind, false, &chosen, &there).is_same(), "somebody chose another port");
-        there["spec"]["ports"][0]["targetPort"] = json!(81);
+        assert!(!compare(&kind, false, &chosen, &existing).is_same(), "the chosen port is another");
+        existing["spec"]["ports"][0]["targetPort"] = json!(81);
         assert_eq!(
-            beside(&kind, false, &wanted, &there).patch,
+            compare(&kind, false, &wanted, &existing).patch,
             Some(json!({"spec": {"ports": [{"port": 80, "nodePort": 30000}]}})),
             "the port that it was given stays"
         );
-        assert!(beside(&kind, true, &wanted, &there).is_same(), "other versions have other defaults");
-        there["spec"]["ports"] = wanted["spec"]["ports"].clone();
-        there["spec"]["externalIPs"] = json!(["203.0.113.9"]);
-        assert_eq!(beside(&kind, false, &wanted, &there), Comparison { patch: None, more: true });
+        assert!(compare(&kind, true, &wanted, &existing).is_same(), "other versions have other defaults");
+        existing["spec"]["ports"] = wanted["spec"]["ports"].clone();
+        existing["spec"]["externalIPs"] = json!(["203.0.113.9"]);
+        assert_eq!(compare(&kind, false, &wanted, &existing), Comparison { patch: None, has_more: true });
     }
 
     #[test]
     fn job_with_another_image_differs() {
-        let kind = KindInfo::named("batch", "v1", "jobs");
+        let kind = KindInfo::from_path_parts("batch", "v1", "jobs");
         let job = |image: &str, labels: Value, selector: Value| {
             let pod = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": image}]}});
             json!({"metadata": {"name": "a"}, "spec": {"template": pod, "selector": selector}})
         };
         let given = json!({"x": "1", "batch.kubernetes.io/controller-uid": "u", "controller-uid": "u"});
         let selector = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}});
-        let there = job("one", given, selector);
+        let existing = job("one", given, selector);
         let wanted = |image| job(image, json!({"x": "1"}), Value::Null);
-        assert!(beside(&kind, false, &wanted("one"), &there).is_same());
-        assert!(beside(&kind, false, &wanted("two"), &there).patch.is_some());
+        assert!(compare(&kind, false, &wanted("one"), &existing).is_same());
+        assert!(compare(&kind, false, &wanted("two"), &existing).patch.is_some());
     }
 
     #[test]
@@ -216,10 +218,10 @@ mod tests {
         let kind = KindInfo { plural: "persistentvolumes".into(), namespaced: false, ..services() };
         let claim = json!({"namespace": "shop", "name": "data"});
         let wanted = json!({"spec": {"claimRef": claim}});
-        let mut there = json!({"spec": {"claimRef": {"namespace": "shop", "name": "data", "uid": "old"}}, "status": {"phase": "Released"}});
+        let mut existing = json!({"spec": {"claimRef": {"namespace": "shop", "name": "data", "uid": "old"}}, "status": {"phase": "Released"}});
         let patch = json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
-        assert_eq!(beside(&kind, false, &wanted, &there).patch, Some(patch));
-        there["status"]["phase"] = json!("Bound");
-        assert!(beside(&kind, false, &wanted, &there).is_same());
+        assert_eq!(compare(&kind, false, &wanted, &existing).patch, Some(patch));
+        existing["status"]["phase"] = json!("Bound");
+        assert!(compare(&kind, false, &wanted, &existing).is_same());
     }
 }

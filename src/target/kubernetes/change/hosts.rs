@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
+use super::Changes;
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::change::Changes;
-use crate::target::kubernetes::config::Mapping;
-use crate::target::kubernetes::object::{each_mut, map_mut};
+use crate::plan::Mapping;
+use crate::target::kubernetes::{each_mut, map_mut};
 
 /// Group, resource and pointers to host names; `*` stands for each element of a list.
 const HOSTS: &[(&str, &str, &[&str])] = &[
@@ -25,13 +25,13 @@ const HOSTS: &[(&str, &str, &[&str])] = &[
 const NAMED: &[&str] =
     &["external-dns.alpha.kubernetes.io/hostname", "nginx.ingress.kubernetes.io/server-alias"];
 
-pub(crate) fn map(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
+pub(crate) fn map_hosts(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
     if mapping.hosts.is_empty() {
         return;
     }
     let of = HOSTS.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
     for pointer in of.into_iter().flat_map(|(.., pointers)| *pointers) {
-        along(object, pointer, &mut |value| {
+        for_each_at(object, pointer, &mut |value| {
             let Some(new) = value.as_str().and_then(|host| mapped(host, mapping)) else { return };
             changes.mapped("host", value.as_str().unwrap_or_default(), &new);
             *value = Value::from(new);
@@ -60,13 +60,13 @@ fn mapped(host: &str, mapping: &Mapping) -> Option<String> {
 }
 
 /// Calls `with` for each value at `pointer`.
-pub(crate) fn along(value: &mut Value, pointer: &str, with: &mut dyn FnMut(&mut Value)) {
+pub(crate) fn for_each_at(value: &mut Value, pointer: &str, with: &mut dyn FnMut(&mut Value)) {
     match pointer.split_once("/*") {
         None => {
             if let Some(found) = value.pointer_mut(pointer) {
                 with(found);
             }
         }
-        Some((list, rest)) => each_mut(value, list).for_each(|element| along(element, rest, with)),
+        Some((list, rest)) => each_mut(value, list).for_each(|element| for_each_at(element, rest, with)),
     }
 }

@@ -2,26 +2,22 @@
 
 use serde_json::Value;
 
+use super::{Changes, hosts};
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::change::{Changes, hosts};
-use crate::target::kubernetes::config::{Mapping, RestoreConfig};
-use crate::target::kubernetes::judge::MARKS;
-use crate::target::kubernetes::object::{CONTAINERS, each_mut, map_mut, pod_spec, text};
+use crate::kubernetes::pod_spec::{for_each_container, pod_spec_mut};
+use crate::plan::Mapping;
+use crate::target::kubernetes::{TRACKING_MARKS, each_mut, map_mut, text};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// Group, resource and pointers to names of namespaces; the pointers are as in hosts.rs.
 const NAMESPACES: &[(&str, &str, &[&str])] = &[
-    ("rbac.authorization.k8s.io", "rolebindings", &["/subjects/*/namespace"]),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", &["/subjects/*/namespace"]),
-    (
-        "admissionregistration.k8s.io",
-        "validatingwebhookconfigurations",
-        &["/webhooks/*/clientConfig/service/namespace"],
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "mutatingwebhookconfigurations",
-        &["/webhooks/*/clientConfig/service/namespace"],
-    ),
+    (RBAC, "rolebindings", &["/subjects/*/namespace"]),
+    (RBAC, "clusterrolebindings", &["/subjects/*/namespace"]),
+    (ADMISSION, "validatingwebhookconfigurations", &["/webhooks/*/clientConfig/service/namespace"]),
+    (ADMISSION, "mutatingwebhookconfigurations", &["/webhooks/*/clientConfig/service/namespace"]),
     ("apiregistration.k8s.io", "apiservices", &["/spec/service/namespace"]),
     (
         "apiextensions.k8s.io",
@@ -29,18 +25,10 @@ const NAMESPACES: &[(&str, &str, &[&str])] = &[
         &["/spec/conversion/webhook/clientConfig/service/namespace"],
     ),
     ("", "persistentvolumes", &["/spec/claimRef/namespace"]),
-    (
-        "gateway.networking.k8s.io",
-        "httproutes",
-        &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"],
-    ),
-    (
-        "gateway.networking.k8s.io",
-        "grpcroutes",
-        &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"],
-    ),
-    ("gateway.networking.k8s.io", "tlsroutes", &["/spec/parentRefs/*/namespace"]),
-    ("gateway.networking.k8s.io", "referencegrants", &["/spec/from/*/namespace"]),
+    (GATEWAY, "httproutes", &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"]),
+    (GATEWAY, "grpcroutes", &["/spec/parentRefs/*/namespace", "/spec/rules/*/backendRefs/*/namespace"]),
+    (GATEWAY, "tlsroutes", &["/spec/parentRefs/*/namespace"]),
+    (GATEWAY, "referencegrants", &["/spec/from/*/namespace"]),
 ];
 /// The label by which policies select a namespace.
 const NAME: &str = "kubernetes.io/metadata.name";
@@ -48,14 +36,13 @@ const NAME: &str = "kubernetes.io/metadata.name";
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// Applies the mapping to `object` and its references, including its own namespace.
-pub(crate) fn map(kind: &KindInfo, object: &mut Value, config: &RestoreConfig, changes: &mut Changes) {
-    let mapping = &config.mapping;
+pub(crate) fn apply_mapping(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
     if !mapping.namespaces.is_empty() {
         namespaces(kind, object, mapping, changes);
     }
     classes(kind, object, mapping, changes);
     images(kind, object, mapping, changes);
-    hosts::map(kind, object, mapping, changes);
+    hosts::map_hosts(kind, object, mapping, changes);
 }
 
 fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
@@ -76,26 +63,26 @@ fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &
     }
     let of = NAMESPACES.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
     for pointer in of.into_iter().flat_map(|(.., pointers)| *pointers) {
-        hosts::along(object, pointer, &mut |value| replace(value, mapping, changes));
+        hosts::for_each_at(object, pointer, &mut |value| replace(value, mapping, changes));
     }
     if (kind.group.as_str(), kind.plural.as_str()) == ("networking.k8s.io", "networkpolicies") {
         for peers in ["/spec/ingress/*/from/*", "/spec/egress/*/to/*"] {
-            hosts::along(object, peers, &mut |peer| {
+            hosts::for_each_at(object, peers, &mut |peer| {
                 let labels =
                     map_mut(peer, "/namespaceSelector/matchLabels").and_then(|all| all.get_mut(NAME));
                 if let Some(name) = labels {
                     replace(name, mapping, changes);
                 }
-                for said in each_mut(peer, "/namespaceSelector/matchExpressions") {
-                    if text(said, "/key") == NAME {
-                        hosts::along(said, "/values/*", &mut |value| replace(value, mapping, changes));
+                for term in each_mut(peer, "/namespaceSelector/matchExpressions") {
+                    if text(term, "/key") == NAME {
+                        hosts::for_each_at(term, "/values/*", &mut |value| replace(value, mapping, changes));
                     }
                 }
             });
         }
     }
     if kind.group == "rbac.authorization.k8s.io" {
-        hosts::along(object, "/subjects/*/name", &mut |name| accounts(name, mapping, changes));
+        hosts::for_each_at(object, "/subjects/*/name", &mut |name| accounts(name, mapping, changes));
     }
 }
 
@@ -129,7 +116,7 @@ fn replace(value: &mut Value, mapping: &Mapping, changes: &mut Changes) {
 fn unmark(object: &mut Value, changes: &mut Changes) {
     for place in ["/metadata/labels", "/metadata/annotations"] {
         let Some(marks) = map_mut(object, place) else { continue };
-        for mark in MARKS {
+        for mark in TRACKING_MARKS {
             if marks.remove(mark).is_some() {
                 changes.dropped(mark);
             }
@@ -138,29 +125,29 @@ fn unmark(object: &mut Value, changes: &mut Changes) {
 }
 
 fn classes(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
-    if mapping.classes.is_empty() {
+    if mapping.storage_classes.is_empty() {
         return;
     }
     let mut class = |value: &mut Value| {
-        if let Some(to) = value.as_str().and_then(|from| mapping.classes.get(from)) {
+        if let Some(to) = value.as_str().and_then(|from| mapping.storage_classes.get(from)) {
             changes.mapped("class", value.as_str().unwrap_or_default(), to);
             *value = Value::from(to.clone());
         }
     };
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "persistentvolumeclaims" | "persistentvolumes") => {
-            hosts::along(object, "/spec/storageClassName", &mut class);
+            hosts::for_each_at(object, "/spec/storageClassName", &mut class);
             let old = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(OLD_CLASS));
             old.into_iter().for_each(&mut class);
         }
         ("apps", "statefulsets") => {
-            hosts::along(object, "/spec/volumeClaimTemplates/*/spec/storageClassName", &mut class);
+            hosts::for_each_at(object, "/spec/volumeClaimTemplates/*/spec/storageClassName", &mut class);
         }
         _ => {}
     }
-    if let Some(spec) = pod_spec(kind).and_then(|at| object.pointer_mut(at)) {
+    if let Some(spec) = pod_spec_mut(kind, object) {
         let at = "/volumes/*/ephemeral/volumeClaimTemplate/spec/storageClassName";
-        hosts::along(spec, at, &mut class);
+        hosts::for_each_at(spec, at, &mut class);
     }
 }
 
@@ -168,19 +155,17 @@ fn images(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut 
     if mapping.images.is_empty() {
         return;
     }
-    let Some(spec) = pod_spec(kind).and_then(|pointer| object.pointer_mut(pointer)) else { return };
-    for containers in CONTAINERS {
-        for container in each_mut(spec, &format!("/{containers}")) {
-            let Some(image) = container.get_mut("image") else { continue };
-            let from = image.as_str().unwrap_or_default().to_owned();
-            let longest = mapping.images.iter().filter(|(prefix, _)| from.starts_with(prefix.as_str()));
-            if let Some((prefix, to)) = longest.max_by_key(|(prefix, _)| prefix.len()) {
-                let new = format!("{to}{}", &from[prefix.len()..]);
-                changes.mapped("image", &from, &new);
-                *image = Value::from(new);
-            }
+    let Some(spec) = pod_spec_mut(kind, object) else { return };
+    for_each_container(spec, |container| {
+        let Some(image) = container.get_mut("image") else { return };
+        let from = image.as_str().unwrap_or_default().to_owned();
+        let longest = mapping.images.iter().filter(|(prefix, _)| from.starts_with(prefix.as_str()));
+        if let Some((prefix, to)) = longest.max_by_key(|(prefix, _)| prefix.len()) {
+            let new = format!("{to}{}", &from[prefix.len()..]);
+            changes.mapped("image", &from, &new);
+            *image = Value::from(new);
         }
-    }
+    });
 }
 
 #[cfg(test)]
@@ -189,26 +174,23 @@ mod tests {
     use serde_json::json;
 
     fn kind(group: &str, plural: &str) -> KindInfo {
-        KindInfo::named(group, "v1", plural)
+        KindInfo::from_path_parts(group, "v1", plural)
     }
 
-    fn config() -> RestoreConfig {
+    fn mapping() -> Mapping {
         let pairs = |all: &[(&str, &str)]| {
             all.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
         };
-        RestoreConfig {
-            mapping: Mapping {
-                namespaces: pairs(&[("shop", "shop-test")]),
-                classes: pairs(&[("fast", "standard")]),
-                images: pairs(&[("docker.io/", "mirror.example/"), ("docker.io/library/", "lib.example/")]),
-                hosts: pairs(&[("example.com", "test.example.com")]),
-            },
-            ..RestoreConfig::default()
+        Mapping {
+            namespaces: pairs(&[("shop", "shop-test")]),
+            storage_classes: pairs(&[("fast", "standard")]),
+            images: pairs(&[("docker.io/", "mirror.example/"), ("docker.io/library/", "lib.example/")]),
+            hosts: pairs(&[("example.com", "test.example.com")]),
         }
     }
 
     fn mapped(group: &str, plural: &str, mut object: Value) -> Value {
-        map(&kind(group, plural), &mut object, &config(), &mut Changes::default());
+        apply_mapping(&kind(group, plural), &mut object, &mapping(), &mut Changes::default());
         object
     }
 
@@ -262,7 +244,12 @@ mod tests {
             {"kind": "Group", "name": "system:serviceaccounts:shop"},
             {"kind": "User", "name": "system:serviceaccount:shop:web"},
             {"kind": "Group", "name": "system:serviceaccounts"}]});
-        map(&kind("rbac.authorization.k8s.io", "rolebindings"), &mut binding, &config(), &mut changes);
+        apply_mapping(
+            &kind("rbac.authorization.k8s.io", "rolebindings"),
+            &mut binding,
+            &mapping(),
+            &mut changes,
+        );
         let names: Vec<&str> = (0..3).map(|at| text(&binding["subjects"][at], "/name")).collect();
         assert_eq!(
             names,
@@ -272,24 +259,24 @@ mod tests {
                 "system:serviceaccounts"
             ]
         );
-        let said = json!([{"key": NAME, "operator": "In", "values": ["shop", "other"]},
+        let terms = json!([{"key": NAME, "operator": "In", "values": ["shop", "other"]},
             {"key": "team", "operator": "In", "values": ["shop"]}]);
         let mut policy =
-            json!({"spec": {"egress": [{"to": [{"namespaceSelector": {"matchExpressions": said}}]}]}});
-        map(&kind("networking.k8s.io", "networkpolicies"), &mut policy, &config(), &mut changes);
-        let said = policy.pointer("/spec/egress/0/to/0/namespaceSelector/matchExpressions");
+            json!({"spec": {"egress": [{"to": [{"namespaceSelector": {"matchExpressions": terms}}]}]}});
+        apply_mapping(&kind("networking.k8s.io", "networkpolicies"), &mut policy, &mapping(), &mut changes);
+        let terms = policy.pointer("/spec/egress/0/to/0/namespaceSelector/matchExpressions");
         assert_eq!(
-            said.map(|said| (said[0]["values"].clone(), said[1]["values"].clone())),
+            terms.map(|terms| (terms[0]["values"].clone(), terms[1]["values"].clone())),
             Some((json!(["shop-test", "other"]), json!(["shop"])))
         );
         let claim = json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "fast"}}}});
         let mut pod = json!({"spec": {"volumes": [claim]}});
-        map(&kind("", "pods"), &mut pod, &config(), &mut changes);
+        apply_mapping(&kind("", "pods"), &mut pod, &mapping(), &mut changes);
         let class = "/spec/volumes/0/ephemeral/volumeClaimTemplate/spec/storageClassName";
         assert_eq!(text(&pod, class), "standard");
         let alias = "nginx.ingress.kubernetes.io/server-alias";
         let mut ingress = json!({"metadata": {"annotations": {alias: "a.example.com,b.example.org"}}});
-        map(&kind("networking.k8s.io", "ingresses"), &mut ingress, &config(), &mut changes);
+        apply_mapping(&kind("networking.k8s.io", "ingresses"), &mut ingress, &mapping(), &mut changes);
         assert_eq!(ingress["metadata"]["annotations"][alias], "a.test.example.com,b.example.org");
     }
 }

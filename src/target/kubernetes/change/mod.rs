@@ -9,14 +9,14 @@ mod versions;
 
 use serde::Serialize;
 
-pub(crate) use crate::target::kubernetes::change::comparison::{beside, carry_over, lacks, merge};
-pub(crate) use crate::target::kubernetes::change::mapping::map;
-pub(crate) use crate::target::kubernetes::change::modify::modify;
-pub use crate::target::kubernetes::change::modify::{Modifier, ModifierError};
-pub(crate) use crate::target::kubernetes::change::server_fields::{
-    NodePorts, Options, cut, unbind, without_families, without_node_ports,
+pub(crate) use comparison::{Comparison, compare, differs, keep_server_fields, merge};
+pub(crate) use mapping::apply_mapping;
+pub(crate) use modify::apply_modifiers;
+pub use modify::{Modifier, ModifierError};
+pub(crate) use server_fields::{
+    NodePorts, StripOptions, clear_volume_name, strip_fields, without_families, without_node_ports,
 };
-pub(crate) use crate::target::kubernetes::change::versions::{Moved, moved};
+pub(crate) use versions::{ApiMove, api_move};
 
 /// A change that is reported. Fields that the server sets in every object are removed without a report.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -4,9 +4,9 @@ use json_patch::Patch;
 use regex::Regex;
 use serde_json::Value;
 
+use super::{Change, Changes};
 use crate::plan::{Glob, LabelSelector};
-use crate::target::kubernetes::change::{Change, Changes};
-use crate::target::kubernetes::object::{ObjectRef, text};
+use crate::target::kubernetes::{ObjectRef, text};
 
 /// A change and the objects that it applies to. Names are those in the backup.
 #[derive(Debug, Clone, Default)]
@@ -31,8 +31,8 @@ pub struct Modifier {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModifierError {
     /// The JSON patch does not fit the object.
-    #[error("modifier {modifier} does not fit: operation {operation} at {path}")]
-    Unfit {
+    #[error("modifier {modifier} does not apply: operation {operation} at {path}")]
+    DoesNotApply {
         /// The modifier's position in the plan, from 1.
         modifier: usize,
         /// The operation's position in the patch, from 1.
@@ -41,12 +41,12 @@ pub enum ModifierError {
         path: String,
     },
     /// The modifier changes the object's identity.
-    #[error("modifier {0} changes what the object is: its name, namespace, kind or version")]
+    #[error("modifier {0} changes the object's identity: its name, namespace, kind or version")]
     Renames(usize),
 }
 
 impl Modifier {
-    pub(crate) fn takes(&self, named: &ObjectRef, object: &Value) -> bool {
+    pub(crate) fn matches(&self, named: &ObjectRef, object: &Value) -> bool {
         let any =
             |globs: &[Glob], name: &str| globs.is_empty() || globs.iter().any(|glob| glob.matches(name));
         any(&self.kinds, &named.resource)
@@ -64,7 +64,7 @@ fn whole(regex: &Regex, name: &str) -> bool {
 }
 
 /// Applies the modifiers to `object`, whose name in the backup is `named`.
-pub(crate) fn modify(
+pub(crate) fn apply_modifiers(
     named: &ObjectRef,
     object: &mut Value,
     modifiers: &[Modifier],
@@ -75,7 +75,7 @@ pub(crate) fn modify(
             .map(|at| text(object, at).to_owned())
     };
     for (number, modifier) in modifiers.iter().enumerate().map(|(at, modifier)| (at + 1, modifier)) {
-        if !modifier.takes(named, object) {
+        if !modifier.matches(named, object) {
             continue;
         }
         let before = is(object);
@@ -83,7 +83,7 @@ pub(crate) fn modify(
             json_patch::merge(object, merge);
         }
         if let Some(patch) = &modifier.patch {
-            json_patch::patch(object, patch).map_err(|error| ModifierError::Unfit {
+            json_patch::patch(object, patch).map_err(|error| ModifierError::DoesNotApply {
                 modifier: number,
                 operation: error.operation + 1,
                 path: error.path.to_string(),
@@ -132,7 +132,8 @@ mod tests {
                 namespace: "shop".into(),
                 name: name.into(),
             };
-            modify(&named, &mut object, &modifiers, &mut Changes::default()).map(|()| object["spec"].clone())
+            apply_modifiers(&named, &mut object, &modifiers, &mut Changes::default())
+                .map(|()| object["spec"].clone())
         };
         assert_eq!(run("web-1"), Ok(json!({"replicas": 1})));
         assert_eq!(
@@ -140,8 +141,8 @@ mod tests {
             Ok(json!({"replicas": 5, "paused": true})),
             "a regex takes the whole name"
         );
-        let unfit = ModifierError::Unfit { modifier: 2, operation: 1, path: "/spec/missing".into() };
-        assert_eq!(run("strict"), Err(unfit));
+        let error = ModifierError::DoesNotApply { modifier: 2, operation: 1, path: "/spec/missing".into() };
+        assert_eq!(run("strict"), Err(error));
         assert_eq!(run("renamed"), Err(ModifierError::Renames(3)));
     }
 }

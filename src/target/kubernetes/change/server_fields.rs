@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
+use super::Changes;
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::change::Changes;
-use crate::target::kubernetes::object::{annotation, each, each_mut, map_mut, text};
+use crate::target::kubernetes::{annotation, each, each_mut, map_mut, text};
 
 /// Metadata that the server or a second write sets.
 const METADATA: &[&str] = &[
@@ -32,7 +32,7 @@ const JOB_UID: &[&str] = &["controller-uid", "batch.kubernetes.io/controller-uid
 
 /// Settings that decide which fields are cut.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Options {
+pub(crate) struct StripOptions {
     /// True if the target has a status subresource for the kind: the server drops a status in a create.
     /// Otherwise the status is data like the rest.
     pub(crate) status: bool,
@@ -52,11 +52,16 @@ pub(crate) enum NodePorts {
 }
 
 /// Removes the fields of `object`, of `kind`, that a create must not contain.
-pub(crate) fn cut(kind: &KindInfo, object: &mut Value, options: Options, changes: &mut Changes) {
+pub(crate) fn strip_fields(
+    kind: &KindInfo,
+    object: &mut Value,
+    options: StripOptions,
+    changes: &mut Changes,
+) {
     // Chosen ports are read from managedFields, which are removed below.
     let is_service = (kind.group.as_str(), kind.plural.as_str()) == ("", "services");
     let ports = if is_service && options.node_ports == NodePorts::Chosen {
-        explicit_ports(object)
+        chosen_node_ports(object)
     } else {
         Vec::new()
     };
@@ -100,11 +105,11 @@ pub(crate) fn cut(kind: &KindInfo, object: &mut Value, options: Options, changes
 }
 
 /// Removes the volume name of a claim whose volume is not available to it.
-pub(crate) fn unbind(object: &mut Value) -> bool {
-    drop_from(object, "/spec", &["volumeName"], &mut Changes::default())
+pub(crate) fn clear_volume_name(object: &mut Value) -> bool {
+    drop_fields(object, "/spec", &["volumeName"], &mut Changes::default())
 }
 
-fn drop_from(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut Changes) -> bool {
+fn drop_fields(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut Changes) -> bool {
     let Some(map) = map_mut(object, pointer) else { return false };
     let mut any = false;
     for field in fields {
@@ -117,9 +122,9 @@ fn drop_from(object: &mut Value, pointer: &str, fields: &[&str], changes: &mut C
 }
 
 /// Removes addresses and ports, which the new cluster assigns. A `clusterIP` of "None" is a setting.
-fn service(object: &mut Value, options: Options, explicit: &[u64], changes: &mut Changes) {
+fn service(object: &mut Value, options: StripOptions, explicit: &[u64], changes: &mut Changes) {
     if text(object, "/spec/clusterIP") != "None" {
-        drop_from(object, "/spec", &["clusterIP", "clusterIPs"], changes);
+        drop_fields(object, "/spec", &["clusterIP", "clusterIPs"], changes);
     }
     if options.node_ports == NodePorts::All {
         return;
@@ -142,7 +147,7 @@ fn service(object: &mut Value, options: Options, explicit: &[u64], changes: &mut
 }
 
 /// Returns the node ports that a user chose, according to kubectl apply or a field manager.
-fn explicit_ports(object: &Value) -> Vec<u64> {
+fn chosen_node_ports(object: &Value) -> Vec<u64> {
     let mut ports = Vec::new();
     let applied = annotation(object, "kubectl.kubernetes.io/last-applied-configuration")
         .and_then(|text| serde_json::from_str::<Value>(text).ok())
@@ -173,7 +178,7 @@ fn explicit_ports(object: &Value) -> Vec<u64> {
 
 /// Removes the node ports of a Service, for when they are in use.
 pub(crate) fn without_node_ports(object: &mut Value) -> bool {
-    let mut any = drop_from(object, "/spec", &["healthCheckNodePort"], &mut Changes::default());
+    let mut any = drop_fields(object, "/spec", &["healthCheckNodePort"], &mut Changes::default());
     for port in each_mut(object, "/spec/ports").filter_map(Value::as_object_mut) {
         any |= port.remove("nodePort").is_some();
     }
@@ -182,25 +187,25 @@ pub(crate) fn without_node_ports(object: &mut Value) -> bool {
 
 /// Removes the address families of a Service, for when the cluster does not have them.
 pub(crate) fn without_families(object: &mut Value) -> bool {
-    drop_from(object, "/spec", &["ipFamilies", "ipFamilyPolicy"], &mut Changes::default())
+    drop_fields(object, "/spec", &["ipFamilies", "ipFamilyPolicy"], &mut Changes::default())
 }
 
 fn claim(object: &mut Value, changes: &mut Changes) {
-    drop_from(object, "/metadata/annotations", BINDING, &mut Changes::default());
+    drop_fields(object, "/metadata/annotations", BINDING, &mut Changes::default());
     // With a missing data source the claim would stay pending forever; kbak restores the data itself.
-    drop_from(object, "/spec", &["dataSource", "dataSourceRef"], changes);
+    drop_fields(object, "/spec", &["dataSource", "dataSourceRef"], changes);
 }
 
 /// Removes the UID of the claim, but keeps its name: with the old UID the volume counts as released.
 fn volume(object: &mut Value, changes: &mut Changes) {
-    drop_from(object, "/metadata/annotations", BINDING, &mut Changes::default());
-    drop_from(object, "/spec/claimRef", &["uid", "resourceVersion"], changes);
+    drop_fields(object, "/metadata/annotations", BINDING, &mut Changes::default());
+    drop_fields(object, "/spec/claimRef", &["uid", "resourceVersion"], changes);
 }
 
 fn pod(object: &mut Value, changes: &mut Changes) {
-    drop_from(object, "/spec", &["nodeName", "ephemeralContainers"], changes);
+    drop_fields(object, "/spec", &["nodeName", "ephemeralContainers"], changes);
     // Admission sets these from the priority class or the default class, and refuses other values.
-    drop_from(object, "/spec", &["priority", "preemptionPolicy"], &mut Changes::default());
+    drop_fields(object, "/spec", &["priority", "preemptionPolicy"], &mut Changes::default());
     // Admission mounts a new token.
     let is_token = |value: &Value| text(value, "/name").starts_with("kube-api-access-");
     if let Some(volumes) = object.pointer_mut("/spec/volumes").and_then(Value::as_array_mut) {
@@ -218,13 +223,13 @@ fn pod(object: &mut Value, changes: &mut Changes) {
 /// Removes the token, which the controller fills in for the new ServiceAccount.
 fn secret(object: &mut Value, changes: &mut Changes) {
     if text(object, "/type") == "kubernetes.io/service-account-token" {
-        drop_from(
+        drop_fields(
             object,
             "/metadata/annotations",
             &["kubernetes.io/service-account.uid"],
             &mut Changes::default(),
         );
-        drop_from(object, "/data", &["token", "ca.crt", "namespace"], changes);
+        drop_fields(object, "/data", &["token", "ca.crt", "namespace"], changes);
     }
 }
 
@@ -246,10 +251,10 @@ fn job(object: &mut Value, changes: &mut Changes) {
     if object.pointer("/spec/manualSelector") == Some(&Value::Bool(true)) {
         return;
     }
-    drop_from(object, "/spec", &["selector"], changes);
+    drop_fields(object, "/spec", &["selector"], changes);
     let quiet = &mut Changes::default();
-    drop_from(object, "/spec/template/metadata/labels", JOB_UID, quiet);
-    drop_from(object, "/metadata/labels", JOB_UID, quiet);
+    drop_fields(object, "/spec/template/metadata/labels", JOB_UID, quiet);
+    drop_fields(object, "/metadata/labels", JOB_UID, quiet);
 }
 
 /// Turns off a setting that the old API allowed and the new one refuses. The stored versions are part of the
@@ -269,7 +274,7 @@ mod tests {
     use serde_json::json;
 
     fn services() -> KindInfo {
-        KindInfo::named("", "v1", "services")
+        KindInfo::from_path_parts("", "v1", "services")
     }
 
     #[test]
@@ -283,14 +288,17 @@ mod tests {
         });
         let mut changes = Changes::default();
         let stored = object.clone();
-        cut(&services(), &mut object, Options { status: true, node_ports: NodePorts::Chosen }, &mut changes);
+        let strip = |object: &mut Value, node_ports, changes: &mut Changes| {
+            strip_fields(&services(), object, StripOptions { status: true, node_ports }, changes);
+        };
+        strip(&mut object, NodePorts::Chosen, &mut changes);
         assert_eq!(object["spec"]["ports"][0]["nodePort"], 30080);
         assert_eq!(object["spec"]["ports"][1].get("nodePort"), None);
-        let told: Vec<String> = changes.into_vec().iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["spec.clusterIP dropped", "spec.ports.nodePort dropped"]);
+        let shown: Vec<String> = changes.into_vec().iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["spec.clusterIP dropped", "spec.ports.nodePort dropped"]);
         for (node_ports, left) in [(NodePorts::All, 2), (NodePorts::None, 0)] {
             let mut object = stored.clone();
-            cut(&services(), &mut object, Options { status: true, node_ports }, &mut Changes::default());
+            strip(&mut object, node_ports, &mut Changes::default());
             assert_eq!(each(&object, "/spec/ports").filter(|port| port["nodePort"].is_u64()).count(), left);
         }
         assert!(without_node_ports(&mut object));

@@ -5,11 +5,11 @@
 
 use serde_json::{Value, json};
 
-use crate::target::kubernetes::object::{each, each_mut, map_mut, text};
+use crate::target::kubernetes::{each, each_mut, map_mut, text};
 
 /// The new place of a kind in the API, and the conversion of its objects.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moved {
+pub(crate) struct ApiMove {
     /// The new group.
     pub(crate) group: &'static str,
     /// The new version.
@@ -18,8 +18,13 @@ pub(crate) struct Moved {
     pub(crate) convert: fn(&mut Value) -> Result<(), &'static str>,
 }
 
+const RBAC: &str = "rbac.authorization.k8s.io";
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
+const EXTENSIONS: &str = "apiextensions.k8s.io";
+
 /// Group, version, resource and their new place.
-const TABLE: &[(&str, &str, &str, Moved)] = &[
+const TABLE: &[(&str, &str, &str, ApiMove)] = &[
     ("extensions", "v1beta1", "ingresses", to("networking.k8s.io", "v1", ingress)),
     ("networking.k8s.io", "v1beta1", "ingresses", to("networking.k8s.io", "v1", ingress)),
     ("networking.k8s.io", "v1beta1", "ingressclasses", to("networking.k8s.io", "v1", same)),
@@ -38,63 +43,33 @@ const TABLE: &[(&str, &str, &str, Moved)] = &[
     ("policy", "v1beta1", "poddisruptionbudgets", to("policy", "v1", budget)),
     ("autoscaling", "v2beta2", "horizontalpodautoscalers", to("autoscaling", "v2", same)),
     ("autoscaling", "v2beta1", "horizontalpodautoscalers", to("autoscaling", "v2", autoscaler)),
-    ("rbac.authorization.k8s.io", "v1beta1", "roles", to("rbac.authorization.k8s.io", "v1", same)),
-    ("rbac.authorization.k8s.io", "v1beta1", "rolebindings", to("rbac.authorization.k8s.io", "v1", same)),
-    ("rbac.authorization.k8s.io", "v1beta1", "clusterroles", to("rbac.authorization.k8s.io", "v1", same)),
-    (
-        "rbac.authorization.k8s.io",
-        "v1beta1",
-        "clusterrolebindings",
-        to("rbac.authorization.k8s.io", "v1", same),
-    ),
+    (RBAC, "v1beta1", "roles", to(RBAC, "v1", same)),
+    (RBAC, "v1beta1", "rolebindings", to(RBAC, "v1", same)),
+    (RBAC, "v1beta1", "clusterroles", to(RBAC, "v1", same)),
+    (RBAC, "v1beta1", "clusterrolebindings", to(RBAC, "v1", same)),
     ("scheduling.k8s.io", "v1beta1", "priorityclasses", to("scheduling.k8s.io", "v1", same)),
     ("node.k8s.io", "v1beta1", "runtimeclasses", to("node.k8s.io", "v1", same)),
     ("storage.k8s.io", "v1beta1", "storageclasses", to("storage.k8s.io", "v1", same)),
     ("storage.k8s.io", "v1beta1", "csidrivers", to("storage.k8s.io", "v1", same)),
     ("discovery.k8s.io", "v1beta1", "endpointslices", to("discovery.k8s.io", "v1", slice)),
     ("apiregistration.k8s.io", "v1beta1", "apiservices", to("apiregistration.k8s.io", "v1", same)),
-    (
-        "apiextensions.k8s.io",
-        "v1beta1",
-        "customresourcedefinitions",
-        to("apiextensions.k8s.io", "v1", definition),
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "v1beta1",
-        "validatingwebhookconfigurations",
-        to("admissionregistration.k8s.io", "v1", webhooks),
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "v1beta1",
-        "mutatingwebhookconfigurations",
-        to("admissionregistration.k8s.io", "v1", webhooks),
-    ),
-    (
-        "flowcontrol.apiserver.k8s.io",
-        "v1beta3",
-        "flowschemas",
-        to("flowcontrol.apiserver.k8s.io", "v1", same),
-    ),
-    (
-        "flowcontrol.apiserver.k8s.io",
-        "v1beta3",
-        "prioritylevelconfigurations",
-        to("flowcontrol.apiserver.k8s.io", "v1", same),
-    ),
+    (EXTENSIONS, "v1beta1", "customresourcedefinitions", to(EXTENSIONS, "v1", definition)),
+    (ADMISSION, "v1beta1", "validatingwebhookconfigurations", to(ADMISSION, "v1", webhooks)),
+    (ADMISSION, "v1beta1", "mutatingwebhookconfigurations", to(ADMISSION, "v1", webhooks)),
+    (FLOW_CONTROL, "v1beta3", "flowschemas", to(FLOW_CONTROL, "v1", same)),
+    (FLOW_CONTROL, "v1beta3", "prioritylevelconfigurations", to(FLOW_CONTROL, "v1", same)),
 ];
 
 const fn to(
     group: &'static str,
     version: &'static str,
     convert: fn(&mut Value) -> Result<(), &'static str>,
-) -> Moved {
-    Moved { group, version, convert }
+) -> ApiMove {
+    ApiMove { group, version, convert }
 }
 
 /// Returns the new place of a kind that is no longer served.
-pub(crate) fn moved(group: &str, version: &str, plural: &str) -> Option<Moved> {
+pub(crate) fn api_move(group: &str, version: &str, plural: &str) -> Option<ApiMove> {
     let row = TABLE.iter().find(|(g, v, p, _)| *g == group && *v == version && *p == plural);
     row.map(|(.., moved)| *moved)
 }
@@ -284,7 +259,7 @@ mod tests {
     use super::*;
 
     fn converted(group: &str, version: &str, plural: &str, mut object: Value) -> Result<Value, &'static str> {
-        (moved(group, version, plural).expect("a row").convert)(&mut object).map(|()| object)
+        (api_move(group, version, plural).expect("a row").convert)(&mut object).map(|()| object)
     }
 
     #[test]

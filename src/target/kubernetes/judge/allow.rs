@@ -3,29 +3,29 @@
 use serde_json::Value;
 
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::config::Allow;
-use crate::target::kubernetes::object::{CONTAINERS, each, map, pod_spec, text};
+use crate::kubernetes::pod_spec::{containers, pod_spec, pod_spec_path};
+use crate::plan::Permission;
+use crate::target::kubernetes::{each, map, text};
 
 /// Returns the permission that `object` needs, if any.
-pub(crate) fn gate(kind: &KindInfo, object: &Value) -> Option<Allow> {
+pub(crate) fn required_permission(kind: &KindInfo, object: &Value) -> Option<Permission> {
     match (kind.group.as_str(), kind.plural.as_str()) {
-        ("rbac.authorization.k8s.io", _) => Some(Allow::Rbac),
-        ("admissionregistration.k8s.io", _) => Some(Allow::Webhooks),
-        ("apiextensions.k8s.io", _) => Some(Allow::Crds),
-        ("apiregistration.k8s.io", _) => Some(Allow::Apiservices),
+        ("rbac.authorization.k8s.io", _) => Some(Permission::Rbac),
+        ("admissionregistration.k8s.io", _) => Some(Permission::Webhooks),
+        ("apiextensions.k8s.io", _) => Some(Permission::Crds),
+        ("apiregistration.k8s.io", _) => Some(Permission::Apiservices),
         // EKS reads the mapping of users from this ConfigMap.
         ("", "configmaps") => {
             let named = ["/metadata/namespace", "/metadata/name"].map(|at| text(object, at));
-            (named == ["kube-system", "aws-auth"]).then_some(Allow::Rbac)
+            (named == ["kube-system", "aws-auth"]).then_some(Permission::Rbac)
         }
         ("", "persistentvolumes") => {
             let host = object.pointer("/spec/hostPath").is_some_and(|path| !path.is_null());
-            host.then_some(Allow::Privileged)
+            host.then_some(Permission::Privileged)
         }
         _ => {
-            let at = pod_spec(kind)?;
-            let spec = object.pointer(at)?;
-            (privileged(spec) || apparmor(object, at)).then_some(Allow::Privileged)
+            let (at, spec) = (pod_spec_path(kind)?, pod_spec(kind, object)?);
+            (is_privileged(spec) || has_refused_apparmor(object, at)).then_some(Permission::Privileged)
         }
     }
 }
@@ -35,7 +35,7 @@ const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// True if an annotation of the pod or template whose spec is at `spec` sets an AppArmor profile that
 /// `baseline` refuses.
-fn apparmor(object: &Value, spec: &str) -> bool {
+fn has_refused_apparmor(object: &Value, spec: &str) -> bool {
     let annotations = format!("{}/metadata/annotations", spec.strip_suffix("/spec").unwrap_or_default());
     let profile = |(name, profile): (&String, &Value)| {
         let profile = profile.as_str().unwrap_or_default();
@@ -80,16 +80,18 @@ const SYSCTLS: &[&str] = &[
 const SELINUX: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 /// True if the level `baseline` of the Pod Security Standards refuses a pod.
-fn privileged(spec: &Value) -> bool {
+fn is_privileged(spec: &Value) -> bool {
     let host = ["hostNetwork", "hostPID", "hostIPC"].iter().any(|field| spec[*field] == true);
     let paths = each(spec, "/volumes").any(|volume| !volume["hostPath"].is_null());
     let sysctls =
         each(spec, "/securityContext/sysctls").any(|sysctl| !SYSCTLS.contains(&text(sysctl, "/name")));
-    let mut containers = CONTAINERS.iter().flat_map(|of| spec[*of].as_array()).flatten();
-    host || paths || sysctls || unconfined(&spec["securityContext"]) || containers.any(container)
+    host || paths
+        || sysctls
+        || is_unconfined(&spec["securityContext"])
+        || containers(spec).any(is_privileged_container)
 }
 
-fn container(container: &Value) -> bool {
+fn is_privileged_container(container: &Value) -> bool {
     let context = &container["securityContext"];
     let added = each(context, "/capabilities/add")
         .any(|added| !added.as_str().is_some_and(|name| CAPABILITIES.contains(&name)));
@@ -100,11 +102,11 @@ fn container(container: &Value) -> bool {
         ["httpGet", "tcpSocket"].iter().any(|how| !text(container, &format!("{probe}/{how}/host")).is_empty())
     });
     let proc = !matches!(text(context, "/procMount"), "" | "Default");
-    context["privileged"] == true || added || ports || hosts || proc || unconfined(context)
+    context["privileged"] == true || added || ports || hosts || proc || is_unconfined(context)
 }
 
 /// True if `baseline` refuses a setting that pods and containers share.
-fn unconfined(context: &Value) -> bool {
+fn is_unconfined(context: &Value) -> bool {
     let profile = |of: &str| text(context, &format!("/{of}/type")) == "Unconfined";
     let selinux = !SELINUX.contains(&text(context, "/seLinuxOptions/type"))
         || ["user", "role"]
@@ -121,35 +123,41 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn gated(group: &str, plural: &str, object: Value) -> Option<Allow> {
-        gate(&KindInfo::named(group, "v1", plural), &object)
+    fn needed(group: &str, plural: &str, object: Value) -> Option<Permission> {
+        required_permission(&KindInfo::from_path_parts(group, "v1", plural), &object)
     }
 
     #[test]
     fn apparmor_profiles_in_annotations_are_checked() {
-        for (profile, wanted) in
-            [("unconfined", Some(Allow::Privileged)), ("runtime/default", None), ("localhost/mine", None)]
-        {
+        for (profile, wanted) in [
+            ("unconfined", Some(Permission::Privileged)),
+            ("runtime/default", None),
+            ("localhost/mine", None),
+        ] {
             let annotations =
                 json!({"container.apparmor.security.beta.kubernetes.io/a": profile, "other": "unconfined"});
             let pod =
                 json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "a"}]}});
-            assert_eq!(gated("", "pods", pod.clone()), wanted, "{profile}");
-            assert_eq!(gated("", "podtemplates", json!({"template": pod})), wanted, "{profile}");
-            assert_eq!(gated("apps", "deployments", json!({"spec": {"template": pod}})), wanted, "{profile}");
+            assert_eq!(needed("", "pods", pod.clone()), wanted, "{profile}");
+            assert_eq!(needed("", "podtemplates", json!({"template": pod})), wanted, "{profile}");
+            assert_eq!(
+                needed("apps", "deployments", json!({"spec": {"template": pod}})),
+                wanted,
+                "{profile}"
+            );
             let job = json!({"spec": {"template": pod}});
-            assert_eq!(gated("batch", "cronjobs", json!({"spec": {"jobTemplate": job}})), wanted);
+            assert_eq!(needed("batch", "cronjobs", json!({"spec": {"jobTemplate": job}})), wanted);
         }
     }
 
     #[test]
     fn host_paths_and_aws_auth_need_permission() {
         let volume = json!({"spec": {"hostPath": {"path": "/"}}});
-        assert_eq!(gated("", "persistentvolumes", volume), Some(Allow::Privileged));
-        assert_eq!(gated("", "persistentvolumes", json!({"spec": {"nfs": {"path": "/"}}})), None);
+        assert_eq!(needed("", "persistentvolumes", volume), Some(Permission::Privileged));
+        assert_eq!(needed("", "persistentvolumes", json!({"spec": {"nfs": {"path": "/"}}})), None);
         let named = |namespace: &str| json!({"metadata": {"namespace": namespace, "name": "aws-auth"}});
-        assert_eq!(gated("", "configmaps", named("kube-system")), Some(Allow::Rbac));
-        assert_eq!(gated("", "configmaps", named("shop")), None);
+        assert_eq!(needed("", "configmaps", named("kube-system")), Some(Permission::Rbac));
+        assert_eq!(needed("", "configmaps", named("shop")), None);
     }
 
     #[test]
@@ -157,7 +165,7 @@ mod tests {
         let plain = json!({"securityContext": {"runAsNonRoot": true, "sysctls": [{"name": "net.ipv4.tcp_rmem"}]},
             "containers": [{"name": "a", "ports": [{"containerPort": 80}],
                 "securityContext": {"capabilities": {"add": ["CHOWN"]}, "seccompProfile": {"type": "RuntimeDefault"}}}]});
-        assert!(!privileged(&plain));
+        assert!(!is_privileged(&plain));
         for (pointer, value) in [
             ("/hostNetwork", json!(true)),
             ("/hostPID", json!(true)),
@@ -179,7 +187,7 @@ mod tests {
                 Value::Array(list) => list[field.parse::<usize>().expect("a number")] = value,
                 map => map[field] = value,
             }
-            assert!(privileged(&spec), "{pointer}");
+            assert!(is_privileged(&spec), "{pointer}");
         }
     }
 }

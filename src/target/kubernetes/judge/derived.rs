@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::object::{annotation, each, label, text};
+use crate::target::kubernetes::{annotation, each, label, text};
 
 /// The reason why an object is derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -59,26 +59,28 @@ const KINDS: &[(&str, &str, Derived)] = &[
 ];
 
 /// Returns the reason why `object` is derived, if it is.
-pub(crate) fn derived(kind: &KindInfo, object: &Value) -> Option<Derived> {
+pub(crate) fn derived_reason(kind: &KindInfo, object: &Value) -> Option<Derived> {
     let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
     let whole = KINDS.iter().find(|(g, p, _)| *g == group && *p == plural).map(|(_, _, why)| *why);
     whole.or_else(|| match (group, plural) {
         ("", "pods") => pod(object),
         ("batch", "jobs") => job(object),
-        ("apps", "replicasets" | "controllerrevisions") => controlled(object).then_some(Derived::Controlled),
+        ("apps", "replicasets" | "controllerrevisions") => {
+            is_controlled(object).then_some(Derived::Controlled)
+        }
         ("", "endpoints") | ("discovery.k8s.io", "endpointslices") => endpoints(object),
         ("resource.k8s.io", "resourceclaims") => annotation(object, "resource.kubernetes.io/pod-claim-name")
             .is_some()
             .then_some(Derived::Controlled),
         ("", "secrets") => secret(object),
         ("", "persistentvolumes") => volume(object),
-        ("", "persistentvolumeclaims") => ephemeral(object).then_some(Derived::Controlled),
-        _ => shipped(group, plural, object).then_some(Derived::Default),
+        ("", "persistentvolumeclaims") => is_ephemeral_claim(object).then_some(Derived::Controlled),
+        _ => is_default_object(group, plural, object).then_some(Derived::Default),
     })
 }
 
 /// True if a controller owns the object.
-fn controlled(object: &Value) -> bool {
+fn is_controlled(object: &Value) -> bool {
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     owners.is_some_and(|all| all.iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true))))
 }
@@ -86,7 +88,7 @@ fn controlled(object: &Value) -> bool {
 /// True if the claim belongs to a generic ephemeral volume: a Pod controls it, and its name is the Pod's name
 /// and then the volume's (KEP-1698). Only that Pod can use it. A Pod may also control a claim of a
 /// StatefulSet (KEP-1847), but there the Pod's name comes last.
-fn ephemeral(claim: &Value) -> bool {
+fn is_ephemeral_claim(claim: &Value) -> bool {
     let name = text(claim, "/metadata/name");
     each(claim, "/metadata/ownerReferences").any(|owner| {
         owner.get("controller") == Some(&Value::Bool(true))
@@ -99,14 +101,14 @@ fn pod(object: &Value) -> Option<Derived> {
     if annotation(object, "kubernetes.io/config.mirror").is_some() {
         return Some(Derived::MirrorPod);
     }
-    if controlled(object) {
+    if is_controlled(object) {
         return Some(Derived::Controlled);
     }
     matches!(text(object, "/status/phase"), "Succeeded" | "Failed").then_some(Derived::Finished)
 }
 
 fn job(object: &Value) -> Option<Derived> {
-    if controlled(object) {
+    if is_controlled(object) {
         return Some(Derived::Controlled);
     }
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
@@ -118,12 +120,13 @@ fn job(object: &Value) -> Option<Derived> {
 
 fn endpoints(object: &Value) -> Option<Derived> {
     let by = label(object, "endpointslice.kubernetes.io/managed-by");
-    let made = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"].contains(&by)
+    let is_derived = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"]
+        .contains(&by)
         || label(object, "endpoints.kubernetes.io/managed-by") == "endpoint-controller"
         || annotation(object, "endpoints.kubernetes.io/last-change-trigger-time").is_some()
         || (text(object, "/metadata/namespace") == "default"
             && text(object, "/metadata/name") == "kubernetes");
-    made.then_some(Derived::Endpoints)
+    is_derived.then_some(Derived::Endpoints)
 }
 
 fn secret(object: &Value) -> Option<Derived> {
@@ -142,7 +145,7 @@ fn volume(object: &Value) -> Option<Derived> {
 }
 
 /// True if every cluster has the object from its start.
-fn shipped(group: &str, plural: &str, object: &Value) -> bool {
+fn is_default_object(group: &str, plural: &str, object: &Value) -> bool {
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
     match (group, plural) {
         ("", "services") => namespace == "default" && name == "kubernetes",
@@ -158,7 +161,7 @@ fn shipped(group: &str, plural: &str, object: &Value) -> bool {
         ("", "namespaces") => matches!(name, "kube-node-lease" | "kube-public"),
         ("networking.k8s.io", "servicecidrs") => name == "kubernetes",
         ("scheduling.k8s.io", "priorityclasses") => name.starts_with("system-"),
-        ("rbac.authorization.k8s.io", _) => default_right(object),
+        ("rbac.authorization.k8s.io", _) => is_default_role(object),
         ("flowcontrol.apiserver.k8s.io", _) => {
             annotation(object, "apf.kubernetes.io/autoupdate-spec") == Some("true")
         }
@@ -173,7 +176,7 @@ fn shipped(group: &str, plural: &str, object: &Value) -> bool {
 /// True if the API server makes and reconciles this role or binding itself. The mark alone is not enough:
 /// copies of a default role have its labels. Users set it to `false` to keep their changes. A binding with a
 /// user's own subject is theirs, too. Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy`.
-fn default_right(object: &Value) -> bool {
+fn is_default_role(object: &Value) -> bool {
     let update = annotation(object, "rbac.authorization.kubernetes.io/autoupdate");
     let marked = label(object, "kubernetes.io/bootstrapping") == "rbac-defaults" || update.is_some();
     let name = text(object, "/metadata/name");
@@ -199,7 +202,7 @@ mod tests {
         let claim = |name: &str, kind: &str, controller: bool| {
             let owner = json!({"apiVersion": "v1", "kind": kind, "name": "web-0", "controller": controller});
             let claim = json!({"metadata": {"name": name, "ownerReferences": [owner]}});
-            derived(&KindInfo::named("", "v1", "persistentvolumeclaims"), &claim)
+            derived_reason(&KindInfo::from_path_parts("", "v1", "persistentvolumeclaims"), &claim)
         };
         assert_eq!(claim("web-0-scratch", "Pod", true), Some(Derived::Controlled));
         assert_eq!(claim("data-web-0", "Pod", true), None, "of a StatefulSet that is scaled down");

@@ -4,11 +4,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::object::{annotation, label, text};
+use crate::target::kubernetes::{annotation, label, text};
 
 /// A tool that creates objects from Git.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Tool {
+pub enum GitTool {
     /// Argo CD.
     #[serde(rename = "Argo CD")]
     ArgoCd,
@@ -16,7 +16,7 @@ pub enum Tool {
     Flux,
 }
 
-impl std::fmt::Display for Tool {
+impl std::fmt::Display for GitTool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::ArgoCd => "Argo CD",
@@ -34,7 +34,7 @@ const TRACKING: &str = "argocd.argoproj.io/tracking-id";
 const FLUX: [&str; 2] = ["kustomize.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/name"];
 
 /// Returns the tool that creates `object` from Git, if any.
-pub(crate) fn tracked(kind: &KindInfo, object: &Value) -> Option<Tool> {
+pub(crate) fn git_tool_of(kind: &KindInfo, object: &Value) -> Option<GitTool> {
     let marked = |names: &[&str]| {
         names.iter().any(|name| annotation(object, name).is_some() || !label(object, name).is_empty())
     };
@@ -43,9 +43,9 @@ pub(crate) fn tracked(kind: &KindInfo, object: &Value) -> Option<Tool> {
         None => marked(&ARGO),
     };
     if argo {
-        return Some(Tool::ArgoCd);
+        return Some(GitTool::ArgoCd);
     }
-    marked(&FLUX).then_some(Tool::Flux)
+    marked(&FLUX).then_some(GitTool::Flux)
 }
 
 /// True if a tracking id, `app:group/kind:namespace/name`, names the object that has it. Argo CD ignores an
@@ -63,12 +63,12 @@ fn names(id: &str, kind: &KindInfo, object: &Value) -> bool {
 }
 
 /// True if other objects cannot be created before this one, so that it is restored although Git holds it.
-pub(crate) fn others_need(kind: &KindInfo) -> bool {
+pub(crate) fn is_prerequisite(kind: &KindInfo) -> bool {
     matches!(kind.resource().as_str(), "namespaces" | "customresourcedefinitions.apiextensions.k8s.io")
 }
 
 /// Marks to remove from a copy: Argo CD deletes objects that have an application's mark but are not in it.
-pub(crate) const MARKS: [&str; 6] = [
+pub(crate) const TRACKING_MARKS: [&str; 6] = [
     "argocd.argoproj.io/tracking-id",
     "argocd.argoproj.io/instance",
     "kustomize.toolkit.fluxcd.io/name",
@@ -78,7 +78,7 @@ pub(crate) const MARKS: [&str; 6] = [
 ];
 
 /// True if the object is a Helm release, whose payload names its namespace.
-pub(crate) fn helm_release(kind: &KindInfo, object: &Value) -> bool {
+pub(crate) fn is_helm_release(kind: &KindInfo, object: &Value) -> bool {
     kind.resource() == "secrets" && object.get("type").and_then(Value::as_str) == Some("helm.sh/release.v1")
         || kind.resource() == "configmaps"
             && label(object, "owner") == "helm"
@@ -95,15 +95,15 @@ mod tests {
         let kind = |group: &str, kind: &str, namespaced: bool| KindInfo {
             kind: kind.into(),
             namespaced,
-            ..KindInfo::named(group, "v1", "")
+            ..KindInfo::from_path_parts(group, "v1", "")
         };
         let object = |id: &str| {
             let (labels, marks) = (json!({"argocd.argoproj.io/instance": "a"}), json!({TRACKING: id}));
             json!({"metadata": {"namespace": "shop", "name": "web", "labels": labels, "annotations": marks}})
         };
         let deployment = kind("apps", "Deployment", true);
-        let argo = Some(Tool::ArgoCd);
-        assert_eq!(tracked(&deployment, &object("a:apps/Deployment:shop/web")), argo);
+        let argo = Some(GitTool::ArgoCd);
+        assert_eq!(git_tool_of(&deployment, &object("a:apps/Deployment:shop/web")), argo);
         for other in [
             "a:apps/Deployment:shop/other",
             "a:apps/Deployment:other/web",
@@ -112,11 +112,11 @@ mod tests {
             "a:apps/Deployment",
             "",
         ] {
-            assert_eq!(tracked(&deployment, &object(other)), None, "{other}");
+            assert_eq!(git_tool_of(&deployment, &object(other)), None, "{other}");
         }
         let role = json!({"metadata": {"name": "system:web", "annotations": {TRACKING: "a:g/Role:shop/system:web"}}});
-        assert_eq!(tracked(&kind("g", "Role", false), &role), argo);
+        assert_eq!(git_tool_of(&kind("g", "Role", false), &role), argo);
         let labelled = json!({"metadata": {"labels": {"argocd.argoproj.io/instance": "a"}}});
-        assert_eq!(tracked(&deployment, &labelled), argo);
+        assert_eq!(git_tool_of(&deployment, &labelled), argo);
     }
 }

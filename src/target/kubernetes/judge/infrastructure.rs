@@ -6,23 +6,22 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::kubernetes::KindInfo;
-use crate::plan::Glob;
-use crate::target::kubernetes::config::Profile;
-use crate::target::kubernetes::object::{label, text};
+use crate::plan::{Glob, Profile};
+use crate::target::kubernetes::{label, text};
 
 /// The contents of a row, which decide the least profile that restores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum InfrastructureClass {
     /// Settings that a user chose.
     Settings,
     /// Records of a controller about the machines of one cluster.
     State,
 }
 
-use Class::{Settings, State};
+use InfrastructureClass::{Settings, State};
 
 /// Group, resources, class and reason. Group and resources are globs, separated by spaces.
-const KINDS: &[(&str, &str, Class, &str)] = &[
+const KINDS: &[(&str, &str, InfrastructureClass, &str)] = &[
     (
         "longhorn.io",
         "settings backuptargets recurringjobs backingimages",
@@ -98,7 +97,7 @@ const KINDS: &[(&str, &str, Class, &str)] = &[
         "k3s.cattle.io helm.cattle.io",
         "addons helmcharts helmchartconfigs",
         Settings,
-        "brought by k3s and RKE2",
+        "installed by k3s and RKE2",
     ),
     ("management.cattle.io", "*", Settings, "Rancher's own records of its clusters"),
     ("node.k8s.io", "nodefeatures", State, "what a node reports"),
@@ -122,7 +121,7 @@ const KINDS: &[(&str, &str, Class, &str)] = &[
 ];
 
 /// Namespace, resources, names, class and reason, for objects that a cluster's installer creates.
-const NAMED: &[(&str, &str, &str, Class, &str)] = &[
+const NAMED: &[(&str, &str, &str, InfrastructureClass, &str)] = &[
     (
         "kube-system",
         "configmaps",
@@ -136,7 +135,7 @@ const NAMED: &[(&str, &str, &str, Class, &str)] = &[
         "daemonsets.apps deployments.apps services serviceaccounts",
         "kube-proxy coredns kube-dns metrics-server",
         Settings,
-        "the installer brings it",
+        "the installer creates it",
     ),
     (
         "kube-system",
@@ -156,15 +155,15 @@ const NAMED: &[(&str, &str, &str, Class, &str)] = &[
     ("openebs", "*", "*", Settings, "OpenEBS on these nodes and disks"),
     ("capi-*", "*", "*", Settings, "Cluster API would create or take over machines"),
     ("openshift-*", "*", "*", Settings, "belongs to one OpenShift cluster"),
-    ("gmp-system", "*", "*", Settings, "brought by the provider"),
-    ("gke-managed-*", "*", "*", Settings, "brought by the provider"),
+    ("gmp-system", "*", "*", Settings, "installed by the provider"),
+    ("gke-managed-*", "*", "*", Settings, "installed by the provider"),
 ];
 
 /// Labels of objects that an installer's add-on manager creates.
 const LABELS: &[(&str, &str, &str)] = &[
-    ("addonmanager.kubernetes.io/mode", "Reconcile", "the add-on manager brings it"),
-    ("addonmanager.kubernetes.io/mode", "EnsureExists", "the add-on manager brings it"),
-    ("objectset.rio.cattle.io/owner-gvk", "k3s.cattle.io/v1, Kind=Addon", "k3s brings it"),
+    ("addonmanager.kubernetes.io/mode", "Reconcile", "the add-on manager creates it"),
+    ("addonmanager.kubernetes.io/mode", "EnsureExists", "the add-on manager creates it"),
+    ("objectset.rio.cattle.io/owner-gvk", "k3s.cattle.io/v1, Kind=Addon", "k3s creates it"),
 ];
 
 /// The reason why an object is infrastructure.
@@ -173,8 +172,12 @@ const LABELS: &[(&str, &str, &str)] = &[
 pub struct Infrastructure(pub &'static str);
 
 /// Returns the reason if `object` is infrastructure and `profile` excludes it.
-pub(crate) fn infrastructure(kind: &KindInfo, object: &Value, profile: Profile) -> Option<Infrastructure> {
-    let left_out = |class: Class| match class {
+pub(crate) fn infrastructure_reason(
+    kind: &KindInfo,
+    object: &Value,
+    profile: Profile,
+) -> Option<Infrastructure> {
+    let left_out = |class: InfrastructureClass| match class {
         Settings => profile < Profile::Rebuild,
         State => profile < Profile::Everything,
     };
@@ -197,7 +200,7 @@ pub(crate) fn infrastructure(kind: &KindInfo, object: &Value, profile: Profile) 
 }
 
 fn any(patterns: &'static str, name: &str) -> bool {
-    patterns.split_whitespace().any(|pattern| Glob::known(pattern).matches(name))
+    patterns.split_whitespace().any(|pattern| Glob::from_static(pattern).matches(name))
 }
 
 #[cfg(test)]
@@ -206,14 +209,14 @@ mod tests {
     use serde_json::json;
 
     fn kind(group: &str, plural: &str) -> KindInfo {
-        KindInfo::named(group, "v1", plural)
+        KindInfo::from_path_parts(group, "v1", plural)
     }
 
     #[test]
     fn rebuild_restores_settings_but_not_state() {
         let of = |group: &str, plural: &str, namespace: &str, name: &str, profile| {
             let object = json!({"metadata": {"namespace": namespace, "name": name}});
-            infrastructure(&kind(group, plural), &object, profile).is_some()
+            infrastructure_reason(&kind(group, plural), &object, profile).is_some()
         };
         assert!(of("longhorn.io", "replicas", "longhorn-system", "r", Profile::Rebuild));
         assert!(!of("longhorn.io", "replicas", "longhorn-system", "r", Profile::Everything));

@@ -8,14 +8,15 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::object::{CONTAINERS, annotation, each, label, pod_spec, text};
+use crate::kubernetes::pod_spec::{containers, pod_spec};
+use crate::target::kubernetes::{annotation, each, label, text};
 
 /// Values of the first field of the files that a writer needs.
 const FILES: [&str; 2] = ["writer key", "epoch secret"];
 
 /// True if the object holds kbak's own keys. They are detected by content, because a plan chooses the names
 /// of its files.
-pub(crate) fn own_keys(kind: &KindInfo, object: &Value) -> bool {
+pub(crate) fn holds_own_keys(kind: &KindInfo, object: &Value) -> bool {
     let values = |field: &str| {
         let data = object.get(field).and_then(Value::as_object);
         data.into_iter().flatten().filter_map(|(_, value)| value.as_str())
@@ -46,21 +47,20 @@ struct Own {
 }
 
 /// True if the object is one of kbak's own jobs.
-pub(crate) fn own_job(kind: &KindInfo, object: &Value) -> bool {
+pub(crate) fn is_own_job(kind: &KindInfo, object: &Value) -> bool {
     if kind.group != "batch" {
         return false;
     }
     let labelled = ["app.kubernetes.io/name", "app.kubernetes.io/part-of"]
         .iter()
         .any(|name| label(object, name) == "kbak" || annotation(object, name) == Some("kbak"));
-    let spec = pod_spec(kind).and_then(|pointer| object.pointer(pointer)).unwrap_or(&Value::Null);
-    labelled || CONTAINERS.iter().flat_map(|of| spec[*of].as_array()).flatten().any(runs_kbak)
+    labelled || pod_spec(kind, object).is_some_and(|spec| containers(spec).any(runs_kbak))
 }
 
 /// True if a container's image is named kbak or a word of its command is, since a shell may start it.
 fn runs_kbak(container: &Value) -> bool {
-    let said = each(container, "/command").chain(each(container, "/args")).filter_map(Value::as_str);
-    is_image(text(container, "/image")) || said.flat_map(words).any(is_program)
+    let words = each(container, "/command").chain(each(container, "/args")).filter_map(Value::as_str);
+    is_image(text(container, "/image")) || words.flat_map(shell_words).any(is_program)
 }
 
 /// `ghcr.io/x/kbak:1`, `kbak-tools@sha256:…`: kbak is a word in the path. The registry's name counts as well,
@@ -73,7 +73,7 @@ fn is_image(image: &str) -> bool {
 }
 
 /// Splits an argument that may be a shell script into words.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+fn shell_words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || ";|&()<>{}`'\"$".contains(c))
 }
 
@@ -88,7 +88,7 @@ mod tests {
     use serde_json::json;
 
     fn kind(group: &str, plural: &str) -> KindInfo {
-        KindInfo::named(group, "v1", plural)
+        KindInfo::from_path_parts(group, "v1", plural)
     }
 
     #[test]
@@ -97,23 +97,23 @@ mod tests {
         let epoch = "{\"kbak\": \"epoch secret\", \"version\": 1}";
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         let secret = |name: &str, text: &str| {
-            own_keys(&kind("", "secrets"), &json!({"data": {"other": "", name: encoded(text)}}))
+            holds_own_keys(&kind("", "secrets"), &json!({"data": {"other": "", name: encoded(text)}}))
         };
         assert!(secret("writer.key", key) && secret("nightly", key) && secret("a.epoch", epoch));
         for other in ["", "x", "{\"kbak\": 1}", "{\"kbak\": \"bucket\"}", "-----BEGIN PRIVATE KEY-----"] {
             assert!(!secret("writer.key", other), "{other}");
         }
         let map = kind("", "configmaps");
-        assert!(own_keys(&map, &json!({"data": {"key": key}})));
-        assert!(own_keys(&map, &json!({"binaryData": {"key": encoded(epoch)}})));
-        assert!(!own_keys(&map, &json!({"data": {"plan.yaml": "apiVersion: kbak.dev/v1"}})));
+        assert!(holds_own_keys(&map, &json!({"data": {"key": key}})));
+        assert!(holds_own_keys(&map, &json!({"binaryData": {"key": encoded(epoch)}})));
+        assert!(!holds_own_keys(&map, &json!({"data": {"plan.yaml": "apiVersion: kbak.dev/v1"}})));
     }
 
     #[test]
     fn own_jobs_are_detected_by_image_and_command() {
         let own = |container: Value| {
             let pod = json!({"spec": {"containers": [{"image": "a:1"}, container]}});
-            own_job(
+            is_own_job(
                 &kind("batch", "cronjobs"),
                 &json!({"spec": {"jobTemplate": {"spec": {"template": pod}}}}),
             )

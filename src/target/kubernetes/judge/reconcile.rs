@@ -2,22 +2,22 @@
 
 use serde_json::{Value, json};
 
-use crate::target::kubernetes::apply::ownership::{SecondWrite, is_as_made};
-use crate::target::kubernetes::change::{Change, beside, merge};
-use crate::target::kubernetes::config::{Existing, RestoreConfig};
-use crate::target::kubernetes::judge::{Ready, merges, side_effects};
-use crate::target::kubernetes::object::ObjectRef;
+use super::{
+    PendingWrites, PreparedObject, SecondWrite, is_merged, is_unchanged_since_restore, side_effects,
+};
+use crate::plan::ExistingPolicy;
+use crate::target::kubernetes::{ObjectRef, RestoreConfig, change::merge};
 
 /// The largest number of fields that are named.
-const NAMED: usize = 8;
+const MAX_NAMED: usize = 8;
 
 /// The treatment of an existing object.
 #[derive(Debug)]
 pub(crate) enum ExistingAction {
     /// It equals the backup and is left unchanged.
-    Leave,
+    Unchanged,
     /// It differs from the backup but may be as a restore created it; a dry run decides.
-    AsMade,
+    MaybeAsCreated,
     /// It differs and is left unchanged.
     Differs,
     /// Others share it; this merge patch adds the fields of the backup.
@@ -28,40 +28,51 @@ pub(crate) enum ExistingAction {
     Replace,
 }
 
-/// Compares the object that is `there` with the one that would be created. `suspended`: that one would be
-/// suspended, so it takes over the suspension of the existing one.
+impl ExistingAction {
+    /// Returns the second writes that an `existing` object still needs after the action.
+    pub(crate) fn pending_writes(&self, second_write: &SecondWrite, existing: &Value) -> PendingWrites {
+        match self {
+            Self::Differs | Self::MaybeAsCreated => PendingWrites::default(),
+            // The other users of a shared object decide its owners.
+            Self::Unchanged | Self::Merge(_) => second_write.unfinished(existing),
+            Self::Patch(_) => second_write.after_patch(existing),
+            Self::Replace => second_write.after_create(),
+        }
+    }
+}
+
+/// Compares an `existing` object with the one that would be created. If that would be suspended, it takes over
+/// the suspension of the existing one.
 pub(crate) fn reconcile(
     config: &RestoreConfig,
     object: &ObjectRef,
-    ready: &mut Ready,
-    wants: &SecondWrite,
-    suspended: bool,
-    there: &Value,
+    prepared: &mut PreparedObject,
+    existing: &Value,
 ) -> ExistingAction {
-    if suspended {
-        side_effects::keep_running(&ready.kind, &mut ready.body, there);
+    if prepared.suspended {
+        side_effects::keep_running(&prepared.kind, &mut prepared.body, existing);
     }
-    let beside = beside(&ready.kind, ready.moved, &ready.body, there);
-    let owned = wants.is_owned(there);
-    let is_same = beside.is_same() && owned;
-    let status = || wants.lacks_status(there);
-    match (config.existing, beside.patch) {
-        (Some(Existing::Replace), _) if !is_same => ExistingAction::Replace,
-        (Some(Existing::Replace), _) if status() => ExistingAction::Patch(None),
+    let (comparison, second_write) = (prepared.compare(existing), &prepared.second_write);
+    let owned = second_write.is_owned(existing);
+    let is_same = comparison.is_same() && owned;
+    let status = || second_write.lacks_status(existing);
+    match (config.existing, comparison.patch) {
+        (Some(ExistingPolicy::Replace), _) if !is_same => ExistingAction::Replace,
+        (Some(ExistingPolicy::Replace), _) if status() => ExistingAction::Patch(None),
         // A patch keeps fields that only the cluster has.
-        (Some(Existing::Patch), patch) => {
-            let patch = if owned { patch } else { with_owners(patch, &ready.body) };
-            let second = status() || (!owned && wants.links());
-            if patch.is_some() || second { ExistingAction::Patch(patch) } else { ExistingAction::Leave }
+        (Some(ExistingPolicy::Patch), patch) => {
+            let patch = if owned { patch } else { with_owners(patch, &prepared.body) };
+            let second = status() || (!owned && second_write.sets_owners());
+            if patch.is_some() || second { ExistingAction::Patch(patch) } else { ExistingAction::Unchanged }
         }
-        _ if is_same => ExistingAction::Leave,
-        (_, patch) if merges(object) => patch.map_or(ExistingAction::Leave, ExistingAction::Merge),
+        _ if is_same => ExistingAction::Unchanged,
+        (_, patch) if is_merged(object) => patch.map_or(ExistingAction::Unchanged, ExistingAction::Merge),
         (_, patch)
             if owned
-                && is_as_made(there)
-                && !patch.as_ref().is_some_and(|patch| leaves_unset(there, patch)) =>
+                && is_unchanged_since_restore(existing)
+                && !patch.as_ref().is_some_and(|patch| lacks_fields(existing, patch)) =>
         {
-            ExistingAction::AsMade
+            ExistingAction::MaybeAsCreated
         }
         _ => ExistingAction::Differs,
     }
@@ -75,47 +86,47 @@ fn with_owners(patch: Option<Value>, body: &Value) -> Option<Value> {
     Some(patch)
 }
 
-/// True if `there` equals the object that would be created, including its owners.
-pub(crate) fn is_there(ready: &Ready, wants: &SecondWrite, there: &Value) -> bool {
-    beside(&ready.kind, ready.moved, &ready.body, there).is_same() && wants.is_owned(there)
+/// True if `existing` equals the object that would be created, including its owners.
+pub(crate) fn matches_existing(prepared: &PreparedObject, existing: &Value) -> bool {
+    prepared.compare(existing).is_same() && prepared.second_write.is_owned(existing)
 }
 
 /// Returns the names of fields that were sent but are missing in the `answer`. The server prunes fields
 /// unknown to the definition or to the stored version, and reports only the former.
-pub(crate) fn lost(ready: &Ready, answer: &Value) -> Vec<String> {
+pub(crate) fn lost_fields(prepared: &PreparedObject, answer: &Value) -> Vec<String> {
     let mut fields = Vec::new();
     // The group of a custom resource has a dot.
-    if ready.kind.group.contains('.')
-        && let Some(patch) = beside(&ready.kind, ready.moved, &ready.body, answer).patch
+    if prepared.kind.group.contains('.')
+        && let Some(patch) = prepared.compare(answer).patch
     {
-        unset(answer, &patch, "", &mut fields);
+        collect_missing(answer, &patch, "", &mut fields);
     }
     fields
 }
 
-fn leaves_unset(there: &Value, wanted: &Value) -> bool {
+fn lacks_fields(existing: &Value, wanted: &Value) -> bool {
     let mut fields = Vec::new();
-    unset(there, wanted, "", &mut fields);
+    collect_missing(existing, wanted, "", &mut fields);
     !fields.is_empty()
 }
 
-/// Collects fields that `wanted` sets and `there` lacks. A field that the server or a webhook changed is not
+/// Collects fields that `wanted` sets and `existing` lacks. A field that the server or a webhook changed is not
 /// lacking.
-fn unset(there: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
-    match (there, wanted) {
-        (Value::Object(there), Value::Object(wanted)) => {
+fn collect_missing(existing: &Value, wanted: &Value, at: &str, fields: &mut Vec<String>) {
+    match (existing, wanted) {
+        (Value::Object(existing), Value::Object(wanted)) => {
             for (name, wanted) in wanted {
                 let at = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                match there.get(name) {
-                    Some(there) => unset(there, wanted, &at, fields),
-                    None if wanted.is_null() || is_empty(wanted) || fields.len() >= NAMED => {}
+                match existing.get(name) {
+                    Some(existing) => collect_missing(existing, wanted, &at, fields),
+                    None if wanted.is_null() || is_empty(wanted) || fields.len() >= MAX_NAMED => {}
                     None => fields.push(at),
                 }
             }
         }
-        (Value::Array(there), Value::Array(wanted)) if there.len() == wanted.len() => {
-            for (number, (there, wanted)) in there.iter().zip(wanted).enumerate() {
-                unset(there, wanted, &format!("{at}[{number}]"), fields);
+        (Value::Array(existing), Value::Array(wanted)) if existing.len() == wanted.len() => {
+            for (number, (existing, wanted)) in existing.iter().zip(wanted).enumerate() {
+                collect_missing(existing, wanted, &format!("{at}[{number}]"), fields);
             }
         }
         _ => {}
@@ -132,11 +143,6 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// True if `changes` suspend the object.
-pub(crate) fn suspended(changes: &[Change]) -> bool {
-    changes.iter().any(|change| matches!(change, Change::Suspended { .. }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn only_missing_fields_count_as_unset() {
-        let there = json!({"spec": {"a": 1, "list": [{"name": "x", "port": 80}]}});
+        let existing = json!({"spec": {"a": 1, "list": [{"name": "x", "port": 80}]}});
         for (wanted, lost) in [
             (json!({"spec": {"a": 2}}), false),
             (json!({"spec": {"b": 2}}), true),
@@ -153,7 +159,7 @@ mod tests {
             (json!({"spec": {"list": [{"name": "x", "keep": 1}]}}), true),
             (json!({"spec": {"list": [{"name": "x"}, {"name": "y"}]}}), false),
         ] {
-            assert_eq!(leaves_unset(&there, &wanted), lost, "{wanted}");
+            assert_eq!(lacks_fields(&existing, &wanted), lost, "{wanted}");
         }
     }
 }

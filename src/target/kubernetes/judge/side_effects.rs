@@ -5,31 +5,31 @@
 use serde_json::Value;
 
 use crate::kubernetes::KindInfo;
-use crate::target::kubernetes::config::Release;
-use crate::target::kubernetes::object::{each, text};
+use crate::plan::SideEffect;
+use crate::target::kubernetes::{each, text};
 
 /// Kinds that a copy does not create: group, resources (`*`: all), and the effect to release.
-const HELD: &[(&str, &[&str], Release)] = &[
-    ("networking.k8s.io", &["ingresses"], Release::Ingress),
-    ("extensions", &["ingresses"], Release::Ingress),
+const HELD_BACK: &[(&str, &[&str], SideEffect)] = &[
+    ("networking.k8s.io", &["ingresses"], SideEffect::Ingress),
+    ("extensions", &["ingresses"], SideEffect::Ingress),
     (
         "gateway.networking.k8s.io",
         &["gateways", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes", "listenersets"],
-        Release::Ingress,
+        SideEffect::Ingress,
     ),
-    ("networking.istio.io", &["gateways", "virtualservices"], Release::Ingress),
-    ("route.openshift.io", &["routes"], Release::Ingress),
-    ("traefik.io", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
-    ("traefik.containo.us", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], Release::Ingress),
-    ("projectcontour.io", &["httpproxies"], Release::Ingress),
-    ("getambassador.io", &["hosts", "mappings", "tcpmappings"], Release::Ingress),
-    ("externaldns.k8s.io", &["dnsendpoints"], Release::Dns),
-    ("externaldns.nginx.org", &["dnsendpoints"], Release::Dns),
-    ("acme.cert-manager.io", &["*"], Release::Acme),
-    ("cert-manager.io", &["certificates", "certificaterequests"], Release::Acme),
-    ("networking.gke.io", &["managedcertificates"], Release::Acme),
+    ("networking.istio.io", &["gateways", "virtualservices"], SideEffect::Ingress),
+    ("route.openshift.io", &["routes"], SideEffect::Ingress),
+    ("traefik.io", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], SideEffect::Ingress),
+    ("traefik.containo.us", &["ingressroutes", "ingressroutetcps", "ingressrouteudps"], SideEffect::Ingress),
+    ("projectcontour.io", &["httpproxies"], SideEffect::Ingress),
+    ("getambassador.io", &["hosts", "mappings", "tcpmappings"], SideEffect::Ingress),
+    ("externaldns.k8s.io", &["dnsendpoints"], SideEffect::Dns),
+    ("externaldns.nginx.org", &["dnsendpoints"], SideEffect::Dns),
+    ("acme.cert-manager.io", &["*"], SideEffect::Acme),
+    ("cert-manager.io", &["certificates", "certificaterequests"], SideEffect::Acme),
+    ("networking.gke.io", &["managedcertificates"], SideEffect::Acme),
     // These run on a schedule and cannot be suspended.
-    ("k8up.io", &["schedules"], Release::Jobs),
+    ("k8up.io", &["schedules"], SideEffect::Jobs),
 ];
 
 /// Kinds that a copy creates suspended: group, resource, and the field that suspends them.
@@ -48,9 +48,9 @@ const SUSPENDED: &[(&str, &str, &str)] = &[
 ];
 
 /// Returns the effect for which a copy holds `object` back, if any.
-pub(crate) fn held(kind: &KindInfo, object: &Value) -> Option<Release> {
+pub(crate) fn side_effect_of(kind: &KindInfo, object: &Value) -> Option<SideEffect> {
     let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
-    let whole = HELD
+    let whole = HELD_BACK
         .iter()
         .find(|(of, plurals, _)| *of == group && (plurals.contains(&"*") || plurals.contains(&plural)));
     if let Some((.., release)) = whole {
@@ -59,24 +59,24 @@ pub(crate) fn held(kind: &KindInfo, object: &Value) -> Option<Release> {
     let takes_addresses =
         || text(object, "/spec/type") == "LoadBalancer" || each(object, "/spec/externalIPs").next().is_some();
     if (group, plural) == ("", "services") && takes_addresses() {
-        return Some(Release::Loadbalancers);
+        return Some(SideEffect::Loadbalancers);
     }
-    if group == "argoproj.io" && syncs(plural, object) {
-        return Some(Release::Jobs);
+    if group == "argoproj.io" && is_synced_automatically(plural, object) {
+        return Some(SideEffect::Jobs);
     }
     let acme = matches!((group, plural), ("cert-manager.io", "issuers" | "clusterissuers"));
     if acme && object.pointer("/spec/acme").is_some() {
-        return Some(Release::Acme);
+        return Some(SideEffect::Acme);
     }
     let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
     let published = annotations
         .is_some_and(|all| all.keys().any(|name| name.starts_with("external-dns.alpha.kubernetes.io/")));
-    published.then_some(Release::Dns)
+    published.then_some(SideEffect::Dns)
 }
 
 /// True if Argo CD would deploy an Application automatically, to a cluster that it names, which may be that
 /// of the backup.
-fn syncs(plural: &str, object: &Value) -> bool {
+fn is_synced_automatically(plural: &str, object: &Value) -> bool {
     let automated = |at: &str| {
         let automated = object.pointer(at).filter(|automated| !automated.is_null());
         automated.is_some_and(|automated| automated.get("enabled") != Some(&Value::Bool(false)))
@@ -99,12 +99,12 @@ pub(crate) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
     spec.insert((*field).to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
 }
 
-/// Sets the suspension of `object` to that of `there`, so that no running object is stopped.
-pub(crate) fn keep_running(kind: &KindInfo, object: &mut Value, there: &Value) {
+/// Sets the suspension of `object` to that of `existing`, so that no running object is stopped.
+pub(crate) fn keep_running(kind: &KindInfo, object: &mut Value, existing: &Value) {
     let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
     let Some((.., field)) = of else { return };
     let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return };
-    match there.pointer("/spec").and_then(|spec| spec.get(*field)) {
+    match existing.pointer("/spec").and_then(|spec| spec.get(*field)) {
         Some(now) => drop(spec.insert((*field).to_owned(), now.clone())),
         None => drop(spec.remove(*field)),
     }
@@ -118,16 +118,19 @@ mod tests {
     #[test]
     fn objects_with_effects_beyond_a_copy_are_held_back() {
         let of = |group: &str, plural: &str, spec: Value| {
-            held(&KindInfo::named(group, "v1", plural), &json!({"metadata": {}, "spec": spec}))
+            side_effect_of(
+                &KindInfo::from_path_parts(group, "v1", plural),
+                &json!({"metadata": {}, "spec": spec}),
+            )
         };
         let addresses = json!({"type": "ClusterIP", "externalIPs": ["192.0.2.7"]});
-        assert_eq!(of("", "services", addresses), Some(Release::Loadbalancers));
+        assert_eq!(of("", "services", addresses), Some(SideEffect::Loadbalancers));
         assert_eq!(of("", "services", json!({"type": "ClusterIP", "externalIPs": []})), None);
-        assert_eq!(of("networking.istio.io", "virtualservices", json!({})), Some(Release::Ingress));
+        assert_eq!(of("networking.istio.io", "virtualservices", json!({})), Some(SideEffect::Ingress));
         let policy = |automated: Value| json!({"syncPolicy": {"automated": automated}});
         for (automated, wanted) in [
-            (json!({}), Some(Release::Jobs)),
-            (json!({"prune": true, "enabled": true}), Some(Release::Jobs)),
+            (json!({}), Some(SideEffect::Jobs)),
+            (json!({"prune": true, "enabled": true}), Some(SideEffect::Jobs)),
             (json!({"enabled": false}), None),
             (Value::Null, None),
         ] {
@@ -144,7 +147,7 @@ mod tests {
             [("helm.toolkit.fluxcd.io", "helmreleases"), ("kustomize.toolkit.fluxcd.io", "kustomizations")]
         {
             let mut object = json!({"spec": {"interval": "5m"}});
-            assert!(suspend(&KindInfo::named(group, "v2", plural), &mut object));
+            assert!(suspend(&KindInfo::from_path_parts(group, "v2", plural), &mut object));
             assert_eq!(object["spec"]["suspend"], true);
         }
     }

@@ -2,21 +2,19 @@
 //! later run can be checked against them.
 
 mod build;
+mod counts;
+mod decide;
 mod totals;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::target::kubernetes::change::Change;
-use crate::target::kubernetes::config::{Allow, Release};
-use crate::target::kubernetes::judge::Skip;
-use crate::target::kubernetes::object::ObjectRef;
-use crate::target::kubernetes::outcome::Refusal;
-use crate::target::kubernetes::selection_usage::UnmatchedSelector;
+use super::{ObjectRef, Refusal, Skip, UnmatchedSelector, change::Change};
+use crate::plan::{Permission, SideEffect};
 
-pub use crate::target::kubernetes::plan::build::plan_resources;
-pub use crate::target::kubernetes::plan::totals::{ChangeSum, Sum};
+pub use build::plan_resources;
+pub use totals::{ActionTotal, ChangeTotal};
 
 /// The action for an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -33,9 +31,9 @@ pub enum Action {
     /// The object is skipped by a rule.
     Skip(Skip),
     /// The object is restored only with this permission.
-    Refuse(Allow),
+    Refuse(Permission),
     /// The object is restored only if a copy may have this effect.
-    Hold(Release),
+    Hold(SideEffect),
     /// The object cannot be restored.
     Conflict(Conflict),
 }
@@ -63,9 +61,11 @@ pub enum Wait {
     /// The namespace must be created first.
     Namespace(String),
     /// The namespace is being deleted.
-    Terminating(String),
+    #[serde(rename = "terminating")]
+    NamespaceTerminating(String),
     /// An object of the same name is being deleted.
-    Ending(String),
+    #[serde(rename = "ending")]
+    ObjectTerminating(String),
     /// The definition must be created first.
     Definition(String),
     /// A webhook of the cluster does not answer.
@@ -78,8 +78,10 @@ impl std::fmt::Display for Wait {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Namespace(name) => write!(f, "Namespace {name}"),
-            Self::Terminating(name) => write!(f, "the end of Namespace {name}, which is being deleted"),
-            Self::Ending(object) => write!(f, "the end of {object}, which is being deleted"),
+            Self::NamespaceTerminating(name) => {
+                write!(f, "the end of Namespace {name}, which is being deleted")
+            }
+            Self::ObjectTerminating(object) => write!(f, "the end of {object}, which is being deleted"),
             Self::Definition(name) => write!(f, "CustomResourceDefinition {name}"),
             Self::Webhook(name) => write!(f, "webhook {name}, which does not answer"),
             Self::Backend(name) => write!(f, "{name} to be ready"),
@@ -98,7 +100,8 @@ pub enum Grade {
     /// Refused by the server in a dry run.
     Refused,
     /// The server cannot check it before this condition holds.
-    NotBefore(Wait),
+    #[serde(rename = "not-before")]
+    BlockedBy(Wait),
 }
 
 /// The decision about one object.
@@ -132,7 +135,7 @@ pub struct Decision {
 }
 
 /// The plan as a whole.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Plan {
     /// SHA-256 over all decisions in order, and the settings that matter.
     pub hash: String,
@@ -141,9 +144,9 @@ pub struct Plan {
     /// The UID of the backup's cluster, and of the target.
     pub clusters: (Option<String>, Option<String>),
     /// Objects by action.
-    pub sums: Vec<Sum>,
+    pub sums: Vec<ActionTotal>,
     /// Changes, by kind.
-    pub changes: Vec<ChangeSum>,
+    pub changes: Vec<ChangeTotal>,
     /// Number of waiting objects, by condition.
     pub waits: BTreeMap<String, u64>,
     /// Number of objects, by extent of the check.

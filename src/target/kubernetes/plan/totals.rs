@@ -1,12 +1,12 @@
-//! Sums up decisions as they are made; there may be too many to keep.
+//! Totals up decisions as they are made; there may be too many to keep.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::target::kubernetes::object::ObjectRef;
-use crate::target::kubernetes::plan::{Action, Decision, Grade};
+use super::{Action, Decision, Grade, Plan};
+use crate::target::kubernetes::ObjectRef;
 
 /// The largest number of names that a sum keeps.
 const EXAMPLES: usize = 10;
@@ -15,7 +15,7 @@ const CHANGES: usize = 500;
 
 /// Objects with the same action.
 #[derive(Debug, Clone, Serialize)]
-pub struct Sum {
+pub struct ActionTotal {
     /// The action.
     #[serde(flatten)]
     pub action: Action,
@@ -31,7 +31,7 @@ pub struct Sum {
 
 /// One change that objects of one kind share.
 #[derive(Debug, Clone, Serialize)]
-pub struct ChangeSum {
+pub struct ChangeTotal {
     /// The kind.
     pub kind: String,
     /// The change, in words.
@@ -44,9 +44,9 @@ pub struct ChangeSum {
 
 /// The sums so far.
 #[derive(Default)]
-pub(crate) struct Sums {
-    sums: BTreeMap<Action, Sum>,
-    changes: BTreeMap<(String, String), ChangeSum>,
+pub(crate) struct Totals {
+    sums: BTreeMap<Action, ActionTotal>,
+    changes: BTreeMap<(String, String), ChangeTotal>,
     changes_left_out: u64,
     waits: BTreeMap<String, u64>,
     grades: BTreeMap<&'static str, u64>,
@@ -54,9 +54,9 @@ pub(crate) struct Sums {
     hash: Sha256,
 }
 
-impl Sums {
+impl Totals {
     /// Adds to the hash a value that matters besides the decisions.
-    pub(crate) fn mix(&mut self, value: &impl Serialize) {
+    pub(crate) fn hash_value(&mut self, value: &impl Serialize) {
         // Serializing names and flags into memory does not fail.
         let text = serde_json::to_string(value).unwrap_or_default();
         self.hash.update(text.as_bytes());
@@ -66,8 +66,8 @@ impl Sums {
     pub(crate) fn add(&mut self, decision: &Decision) {
         // The extent of the check does not change what a restore does.
         let sent = (&decision.digest, decision.second);
-        self.mix(&(&decision.object, &decision.action, &decision.changes, &decision.waits, sent));
-        let sum = self.sums.entry(decision.action.clone()).or_insert_with(|| Sum {
+        self.hash_value(&(&decision.object, &decision.action, &decision.changes, &decision.waits, sent));
+        let sum = self.sums.entry(decision.action.clone()).or_insert_with(|| ActionTotal {
             action: decision.action.clone(),
             count: 0,
             kinds: BTreeMap::new(),
@@ -89,7 +89,7 @@ impl Sums {
             }
             let (kind, text) = key.clone();
             let example = decision.object.clone();
-            let first = ChangeSum { kind, change: text, count: 0, example };
+            let first = ChangeTotal { kind, change: text, count: 0, example };
             self.changes.entry(key).or_insert(first).count += 1;
         }
         for wait in &decision.waits {
@@ -104,37 +104,27 @@ impl Sums {
             Grade::Offline => "checked offline",
             Grade::DryRun => "taken by the server in a dry run",
             Grade::Refused => "refused by the server in a dry run",
-            Grade::NotBefore(_) => "not checked by the server: something has to be there first",
+            Grade::BlockedBy(_) => "not checked by the server: something has to be there first",
         };
         if matches!(decision.action, Action::Create | Action::Patch | Action::Replace | Action::Conflict(_)) {
             *self.grades.entry(grade).or_default() += 1;
         }
     }
 
-    pub(crate) fn finish(self) -> Summed {
-        let mut notes = Vec::new();
-        if self.changes_left_out > 0 {
-            notes.push(format!("{} more changes are in -o json", self.changes_left_out));
-        }
-        Summed {
+    /// Returns a plan with the totals and the hash; its other fields are empty.
+    pub(crate) fn finish(self) -> Plan {
+        let mut plan = Plan {
             hash: self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
             sums: self.sums.into_values().collect(),
             changes: self.changes.into_values().collect(),
             waits: self.waits,
             grades: self.grades,
             refused: self.refused,
-            notes,
+            ..Plan::default()
+        };
+        if self.changes_left_out > 0 {
+            plan.notes.push(format!("{} more changes are in -o json", self.changes_left_out));
         }
+        plan
     }
-}
-
-/// The finished sums.
-pub(crate) struct Summed {
-    pub(crate) hash: String,
-    pub(crate) sums: Vec<Sum>,
-    pub(crate) changes: Vec<ChangeSum>,
-    pub(crate) waits: BTreeMap<String, u64>,
-    pub(crate) grades: BTreeMap<&'static str, u64>,
-    pub(crate) refused: Vec<(ObjectRef, String)>,
-    pub(crate) notes: Vec<String>,
 }

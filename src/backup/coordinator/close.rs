@@ -1,0 +1,197 @@
+//! The end of a domain: its streams become items of the body, and its index objects are merged.
+
+use super::super::error::BackupError;
+use super::super::item::{ItemJob, ItemResult, ItemSource};
+use super::{DomainResult, Run};
+use crate::format::body::{Item, Stream};
+use crate::format::cache::seal_root;
+use crate::format::ids::{NameId, ObjectHash};
+use crate::format::state::CacheRoot;
+use crate::pipeline::PipelineError;
+use crate::pipeline::domain::DomainWriter;
+use crate::pipeline::stream::WrittenDomain;
+use crate::pipeline::stream::WrittenStream;
+use crate::report::event::Event;
+use crate::report::item_state::ItemState;
+use crate::report::text::{count, plural, size};
+use crate::repository::index_loader::MERGE_ABOVE;
+use crate::repository::write::commit::NewDomain;
+use crate::runtime::kill_point;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Code of the gap that a plan accepts if an item may shrink.
+const ANOMALOUS: &str = "anomalous";
+/// Most mount points that warnings name per item.
+const MAX_MOUNT_WARNINGS: usize = 5;
+
+impl Run<'_> {
+    pub(super) async fn close(
+        &mut self,
+        name: &str,
+        id: NameId,
+        domain: &Arc<DomainWriter>,
+        finished: Vec<(&ItemJob, ItemResult, u64)>,
+        index: Vec<ObjectHash>,
+    ) -> Result<(), BackupError> {
+        let (mut pending, mut items) = (Vec::new(), Vec::new());
+        for (job, mut result, millis) in finished {
+            let mut shapes = Vec::new();
+            for stream in std::mem::take(&mut result.streams) {
+                shapes.push((stream.name, stream.format, stream.sha256));
+                pending.push(stream.pending);
+            }
+            items.push((job, result, shapes, millis));
+        }
+        let written = domain.finish(pending).await?;
+        kill_point("backup.domain.stored");
+        let WrittenDomain { streams, pack_refs: needs, index: new_index, .. } = written;
+        let mut streams = streams.into_iter();
+        let mut cache = Vec::new();
+        let mut results = Vec::new();
+        for (job, result, shapes, millis) in items {
+            let mut caches = BTreeMap::new();
+            let mut bodies = Vec::new();
+            for (name, format, sha256) in shapes {
+                let Some(stream) = streams.next() else {
+                    return Err(PipelineError::Bug("a stream that was not written").into());
+                };
+                if let Some(root) = self.store_cache(domain, &stream).await? {
+                    cache.push(root.object);
+                    caches.insert(name.clone(), root);
+                }
+                bodies.push(self.stream(stream, id, name, format, sha256));
+            }
+            let (item, summary) = self.body_item(job, result, bodies, millis);
+            let state = item.state.to_string();
+            self.context.reporter.event(Event::ItemFinished {
+                item: item.name.clone(),
+                state,
+                summary: summary.clone(),
+            });
+            results.push((item, summary, caches));
+        }
+        let index = self.merged(domain, [index, new_index].concat()).await?;
+        kill_point("backup.domain.closed");
+        let draft = NewDomain { domain: id, name: name.to_owned(), needs, index, cache };
+        self.written.push(DomainResult { draft, items: results });
+        Ok(())
+    }
+
+    /// Returns the index objects of a domain in this epoch that the newest snapshot names.
+    pub(super) fn newest_index(&self, domain: NameId) -> Vec<ObjectHash> {
+        let epoch = self.start.ready.epoch.epoch;
+        let named = self.start.chain.latest().map(|latest| &latest.envelope().index);
+        let own = named.into_iter().flatten().filter(|one| (one.epoch, one.domain) == (epoch, domain));
+        own.flat_map(|one| one.objects.iter().copied()).collect()
+    }
+
+    /// Merges the index objects of a finished domain into few if there are more than [`MERGE_ABOVE`].
+    async fn merged(
+        &self,
+        domain: &Arc<DomainWriter>,
+        index: Vec<ObjectHash>,
+    ) -> Result<Vec<ObjectHash>, BackupError> {
+        if index.len() <= MERGE_ABOVE {
+            return Ok(index);
+        }
+        let known = domain.take_chunk_index();
+        let path = domain.target().path;
+        let mut objects = Vec::new();
+        for index in known.merged(&index).map_err(PipelineError::from)? {
+            let sealed = index
+                .map_err(PipelineError::from)?
+                .seal(&path, domain.id(), domain.key())
+                .map_err(PipelineError::from)?;
+            self.engine.put(&sealed).await?;
+            self.context.reporter.stored(sealed.bytes().len() as u64, false);
+            objects.push(sealed.hash());
+        }
+        Ok(objects)
+    }
+
+    async fn store_cache(
+        &self,
+        domain: &Arc<DomainWriter>,
+        stream: &WrittenStream,
+    ) -> Result<Option<CacheRoot>, BackupError> {
+        let Some(groups) = &stream.cache else { return Ok(None) };
+        let path = domain.target().path;
+        let sealed = seal_root(groups, &path, domain.id(), domain.key()).map_err(PipelineError::from)?;
+        kill_point("backup.cache.sealed");
+        self.engine.put(&sealed).await?;
+        self.context.reporter.stored(sealed.bytes().len() as u64, false);
+        kill_point("backup.cache.stored");
+        Ok(Some(CacheRoot { epoch: path.epoch, domain: domain.id(), object: sealed.hash() }))
+    }
+
+    fn stream(
+        &self,
+        stream: WrittenStream,
+        domain: NameId,
+        name: String,
+        format: String,
+        sha256: Option<ObjectHash>,
+    ) -> Stream {
+        let epoch = self.start.ready.epoch.epoch;
+        let WrittenStream { length, members, hash, parts, catalog, .. } = stream;
+        Stream { name, format, epoch, domain, length, members, hash, sha256, parts, catalog }
+    }
+
+    fn body_item(
+        &self,
+        job: &ItemJob,
+        result: ItemResult,
+        streams: Vec<Stream>,
+        millis: u64,
+    ) -> (Item, String) {
+        let ItemResult { gaps, notes, left_out, facts, mut summary, .. } = result;
+        let accepted =
+            |code: &str| self.job.accept.iter().any(|(item, gap)| *item == job.name && gap == code);
+        let id = self.context.key.names.id("item", &job.name);
+        let bytes: u64 = streams.iter().map(|stream| stream.length).sum();
+        let before = self.start.state.items.get(&id).and_then(|memory| memory.last_good);
+        let mut shrank = String::new();
+        let state = if gaps.is_empty() {
+            // An item that shrank by half is kept but does not count as safe: a mount point may be
+            // empty, a database dropped. Once the plan accepts it, its new size is the reference.
+            let before = before.map_or(0, |before| before.bytes);
+            let emptied = bytes < before && is_empty_folder(job, &streams);
+            if (bytes * 2 >= before && !emptied) || accepted(ANOMALOUS) {
+                ItemState::Good
+            } else {
+                let (now, before) = (size(bytes), size(before));
+                shrank = format!("it holds {now}, and {before} in its last good copy: is its source whole?");
+                self.context.reporter.warn(job.name.clone(), shrank.clone());
+                ItemState::Anomalous
+            }
+        } else if gaps.iter().all(|gap| accepted(&gap.code)) {
+            ItemState::Accepted
+        } else {
+            ItemState::Gap
+        };
+        if summary.is_empty() {
+            let members: u64 = streams.iter().map(|stream| stream.members).sum();
+            summary = plural(members, "entry", "entries");
+        }
+        if !shrank.is_empty() {
+            summary = format!("{summary}; {shrank}");
+        }
+        for (at, (code, number)) in left_out.iter().enumerate() {
+            let start = if at == 0 { "; left out: " } else { ", " };
+            summary.push_str(&format!("{start}{} {code}", count(*number)));
+        }
+        for mount in notes.iter().filter(|note| note.code == "mount-point").take(MAX_MOUNT_WARNINGS) {
+            let what = "what is mounted here is not in this backup: name it with a path of its own";
+            self.context.reporter.warn(mount.object.display(), what);
+        }
+        let (name, kind) = (job.name.clone(), job.work.kind().to_owned());
+        (Item { name, id, kind, state, gaps, notes, facts, millis, streams }, summary)
+    }
+}
+
+/// True if a folder's stream holds only the folder itself.
+fn is_empty_folder(job: &ItemJob, streams: &[Stream]) -> bool {
+    matches!(job.work, ItemSource::Folder { .. })
+        && streams.iter().map(|stream| stream.members).sum::<u64>() <= 1
+}

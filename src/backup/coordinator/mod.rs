@@ -1,0 +1,256 @@
+//! The coordinator of a backup: opens the epoch and the chain, has the items carried domain by domain,
+//! and commits the snapshot.
+
+mod close;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::format::body::Item;
+use crate::format::ids::{NameId, ObjectHash};
+use crate::format::state::{CacheRoot, ItemHistory, LastGood, WriterState};
+use crate::format::timestamp;
+use crate::inventory::coverage::CoverageCheck;
+use crate::keys::epoch_file::LastCommit;
+use crate::pipeline::codec::Codec;
+use crate::pipeline::context::{EpochTarget, PipelineContext};
+use crate::pipeline::domain::DomainWriter;
+use crate::pipeline::limits::MemoryLimits;
+use crate::report::coverage::{Coverage, CoverageFinding};
+use crate::report::event::{Event, Reporter};
+use crate::report::item_state::ItemState;
+use crate::repository::epoch::current;
+use crate::repository::epoch::current::CurrentEpoch;
+use crate::repository::index_loader::DomainIndexLoader;
+use crate::repository::write::commit::{Committer, NewDomain, NewSnapshot};
+use crate::runtime::kill_point;
+
+use super::carrier::Carrier;
+use super::error::BackupError;
+use super::item::{ItemJob, ItemResult};
+use super::job::{BackupContext, BackupJob, BackupReport};
+use super::start::{Start, begin};
+
+/// Most time that a run that fails or is interrupted spends on its last index object.
+const PARTIAL_INDEX_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// Backs up the items of a job and commits a snapshot.
+pub async fn backup(job: BackupJob, context: BackupContext<'_>) -> Result<BackupReport, BackupError> {
+    if job.items.is_empty() {
+        return Err(BackupError::NoItems);
+    }
+    let start = begin(&job, context).await?;
+    let epoch = &start.ready.epoch;
+    let limits = MemoryLimits::divide(job.memory, epoch.parameters.pack_bytes);
+    let codec = Codec::new(epoch.parameters.level, job.prove);
+    let engine = PipelineContext::new(
+        context.runtime.clone(),
+        context.store.clone(),
+        context.reporter.clone(),
+        limits,
+        codec,
+    );
+    let open = Mutex::default();
+    let coverage = match &job.coverage {
+        Some(watch) => Some(check_coverage(watch, context.reporter).await),
+        None => None,
+    };
+    let (job, start, engine) = (&job, &start, &engine);
+    let mut run = Run { job, context, start, engine, coverage, written: Vec::new(), open: &open };
+    let run = async {
+        for (domain, items) in by_domain(&job.items) {
+            run.domain(&domain, &items).await?;
+        }
+        run.commit().await
+    };
+    let result = tokio::select! {
+        biased;
+        () = context.runtime.stop.cancelled() => Err(BackupError::Interrupted),
+        result = run => result,
+    };
+    if matches!(&result, Err(error) if !error.is_unreachable()) {
+        store_partial_index(&open).await;
+    }
+    result
+}
+
+/// The domain whose packs are being written.
+type OpenDomain = Mutex<Option<Arc<DomainWriter>>>;
+
+/// Writes an index object that names the acknowledged packs, so that the next run can reuse them: one
+/// small PUT, within the time limit [`PARTIAL_INDEX_TIMEOUT`].
+async fn store_partial_index(open: &OpenDomain) {
+    let domain = open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(domain) = domain {
+        // If this fails, the next run stores these packs again; nothing else depends on it.
+        let _ = tokio::time::timeout(PARTIAL_INDEX_TIMEOUT, domain.abort()).await;
+    }
+}
+
+/// Checks the coverage of the cluster, and warns at once of everything that the plan does not declare.
+async fn check_coverage(watch: &CoverageCheck, reporter: &Reporter) -> Coverage {
+    reporter.event(Event::Phase { name: "coverage" });
+    let coverage = watch.run(reporter).await;
+    for CoverageFinding { text, remedy, .. } in coverage.findings() {
+        reporter.event(Event::Warning { object: "coverage".into(), message: text, remedy: Some(remedy) });
+    }
+    coverage
+}
+
+/// Returns the items of each domain, in the order in which domains first appear.
+fn by_domain(items: &[ItemJob]) -> Vec<(String, Vec<&ItemJob>)> {
+    let mut domains: Vec<(String, Vec<&ItemJob>)> = Vec::new();
+    for item in items {
+        let name = item.work.domain(&item.name);
+        match domains.iter_mut().find(|(domain, _)| *domain == name) {
+            Some((_, items)) => items.push(item),
+            None => domains.push((name, vec![item])),
+        }
+    }
+    domains
+}
+
+/// The state of a run.
+struct Run<'a> {
+    job: &'a BackupJob,
+    context: BackupContext<'a>,
+    start: &'a Start,
+    engine: &'a PipelineContext,
+    coverage: Option<Coverage>,
+    written: Vec<DomainResult>,
+    open: &'a OpenDomain,
+}
+
+/// The result of one domain.
+struct DomainResult {
+    draft: NewDomain,
+    items: Vec<(Item, String, BTreeMap<String, CacheRoot>)>,
+}
+
+impl Run<'_> {
+    async fn domain(&mut self, name: &str, jobs: &[&ItemJob]) -> Result<(), BackupError> {
+        let CurrentEpoch { epoch, secret, .. } = &self.start.ready;
+        let id = self.context.key.names.id("domain", name);
+        let path = epoch.path();
+        let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
+        let key = Arc::new(secret.domain(name));
+        let (store, reporter) = (self.context.store, self.context.reporter);
+        let (newest, share) = (self.newest_index(id), self.engine.limits().index);
+        let loaded = DomainIndexLoader { store, path, domain: id, reporter }
+            .load(&key, &distrusted, &newest, share)
+            .await?;
+        kill_point("backup.index.loaded");
+        if !loaded.lost.is_empty() {
+            let object = path.in_domain(id, crate::format::layout::ObjectClass::Pack, loaded.lost[0].hash);
+            reporter.warn(
+                object.to_string(),
+                format!(
+                    "{} packs that were stored are gone, altered or distrusted: what passes by again is \
+                     stored anew; earlier snapshots may be damaged",
+                    loaded.lost.len()
+                ),
+            );
+        }
+        let target = EpochTarget { path, recipient: epoch.recipient().clone() };
+        let key = DomainWriter::new(self.engine.clone(), target, id, (*key).clone(), loaded.known);
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
+        let mut finished = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            reporter.event(Event::ItemStarted { item: job.name.clone() });
+            let began = self.context.runtime.clock.now();
+            kill_point("backup.item.started");
+            let result = self.item(job, &key).await?;
+            let millis = self.context.runtime.clock.now().as_millisecond() - began.as_millisecond();
+            finished.push((*job, result, u64::try_from(millis).unwrap_or(0)));
+            kill_point("backup.item.read");
+        }
+        self.close(name, id, &key, finished, loaded.objects).await
+    }
+
+    async fn item(&self, job: &ItemJob, domain: &Arc<DomainWriter>) -> Result<ItemResult, BackupError> {
+        let parameters = &self.start.ready.epoch.parameters;
+        let coverage = self.coverage.as_ref();
+        let carrier = Carrier { domain, parameters, reporter: self.context.reporter, coverage };
+        carrier.carry(job, self.scan_cache(&job.name, domain.id())).await
+    }
+
+    /// Returns the scan cache of the last run, if it may be used and is in this epoch and domain.
+    fn scan_cache(&self, item: &str, domain: NameId) -> Option<ObjectHash> {
+        let id = self.context.key.names.id("item", item);
+        let root = self.start.state.items.get(&id)?.caches.get("tar")?;
+        (self.job.use_cache && root.domain == domain && root.epoch == self.start.ready.epoch.epoch)
+            .then_some(root.object)
+    }
+
+    async fn commit(self) -> Result<BackupReport, BackupError> {
+        let Self { job, context, start, engine, coverage, written, .. } = self;
+        context.reporter.event(Event::Phase { name: "commit" });
+        let ready = &start.ready;
+        let seq = start.chain.next_seq();
+        let now = context.runtime.clock.now();
+        let mut state = start.state.clone();
+        let mut items = Vec::new();
+        let mut domains = Vec::new();
+        for DomainResult { draft, items: results } in written {
+            domains.push(draft);
+            for (item, summary, caches) in results {
+                remember(&mut state, &item, caches, seq, now);
+                items.push((item, summary));
+            }
+        }
+        let own = context.key.own_signers();
+        let Some(stored) = start.epochs.get(ready.epoch.epoch) else {
+            return Err(BackupError::EpochGone);
+        };
+        let committer = Committer {
+            engine,
+            repository: context.key.repository,
+            names: &context.key.names,
+            signing: &context.key.signing,
+            signers: &own,
+            epoch: &ready.epoch,
+            secret: &ready.secret,
+            chain: &start.chain,
+            commits_until: start.epochs.commits_until(stored),
+        };
+        let draft = NewSnapshot {
+            plan: job.plan.clone(),
+            host: job.host.clone(),
+            started: start.began,
+            next_before: job.next.map(|seconds| timestamp::add_seconds(start.began, seconds)),
+            items: items.iter().map(|(item, _)| item.clone()).collect(),
+            domains,
+            state,
+        };
+        kill_point("backup.commit.begun");
+        let committed = committer.commit(draft).await?;
+        kill_point("backup.committed");
+        // If the keeper cannot write (a mounted Secret), the head is kept elsewhere: --expect-head.
+        let _ = context.keeper.save_head(LastCommit { seq, hash: committed.head }).await;
+        current::delete_closed_secrets(context.keeper, ready.epoch.epoch, &start.epochs).await?;
+        Ok(BackupReport {
+            committed,
+            items,
+            born: ready.born.clone(),
+            waiting: ready.waiting.iter().map(|owner| owner.name()).collect(),
+            coverage,
+        })
+    }
+}
+
+fn remember(
+    state: &mut WriterState,
+    item: &Item,
+    caches: BTreeMap<String, CacheRoot>,
+    seq: u64,
+    finished: Timestamp,
+) {
+    let bytes = item.streams.iter().map(|stream| stream.length).sum();
+    let earlier = state.items.get(&item.id).and_then(|memory| memory.last_good);
+    let last_good =
+        if item.state == ItemState::Good { Some(LastGood { seq, finished, bytes }) } else { earlier };
+    state.items.insert(item.id, ItemHistory { last_good, state: item.state, caches });
+}

@@ -1,0 +1,191 @@
+//! A run as OpenMetrics text, for the node exporter's textfile collector or a Pushgateway.
+//!
+//! The names are stable, because dashboards and alarms depend on them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use jiff::Timestamp;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::report::coverage::UndeclaredKind;
+use crate::report::item_state::ItemState;
+use crate::report::run::RunReport;
+
+type Labels = Vec<(String, String)>;
+/// Figures of one run are gauges, because each run sets them anew.
+type Figure = Family<Labels, Gauge>;
+type Seconds = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// Returns the text, with `# EOF` at its end. `before` is the text that it replaces. A run that did not look
+/// up the last success keeps the earlier value, so that an alarm on its age does not fall silent.
+#[must_use]
+pub fn openmetrics(report: &RunReport, before: &str) -> String {
+    let mut registry = Registry::with_prefix("kbak");
+    let run = base(report);
+    moments(&mut registry, report, &run, before);
+    whole(&mut registry, report, &run);
+    items(&mut registry, report, &run);
+    uncovered(&mut registry, report, &run);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+/// Adds the numbers of undeclared things; none if coverage was not checked, so that missing rights do not
+/// silence an alarm.
+fn uncovered(registry: &mut Registry, report: &RunReport, run: &Labels) {
+    let Some(coverage) = &report.coverage else { return };
+    let help = "Things in the cluster that the plan does not declare";
+    let family = figure(registry, "uncovered", help);
+    for what in UndeclaredKind::ALL {
+        set(&family, &with(run, "what", what.name()), coverage.count(what) as u64);
+    }
+    let help = "Kinds of things that could not be looked at for coverage";
+    set(&figure(registry, "coverage_unseen", help), run, coverage.unseen.len() as u64);
+}
+
+fn base(report: &RunReport) -> Labels {
+    let mut labels = vec![("verb".to_owned(), report.verb.clone())];
+    labels.extend(report.plan.iter().map(|plan| ("plan".to_owned(), plan.clone())));
+    labels
+}
+
+fn with(labels: &Labels, name: &str, value: &str) -> Labels {
+    let mut labels = labels.clone();
+    labels.push((name.to_owned(), value.to_owned()));
+    labels
+}
+
+fn figure(registry: &mut Registry, name: &str, help: &str) -> Figure {
+    let family = Figure::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+fn set(family: &Figure, labels: &Labels, value: u64) {
+    family.get_or_create(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Seconds {
+    let family = Seconds::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of this millennium are exact in f64")]
+fn unix(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
+}
+
+fn moments(registry: &mut Registry, report: &RunReport, run: &Labels, before: &str) {
+    let last = seconds(registry, "last_run_timestamp_seconds", "When the last run ended");
+    last.get_or_create(run).set(unix(report.finished));
+    let known = report.last_success.map(unix);
+    if let Some(at) = known.or_else(|| said_before(before, run)) {
+        let success = seconds(
+            registry,
+            "last_success_timestamp_seconds",
+            "When the newest snapshot in which every declared item is safe was taken",
+        );
+        success.get_or_create(run).set(at);
+    }
+    let duration = seconds(registry, "run_duration_seconds", "How long the last run took");
+    duration.get_or_create(run).set(report.duration().as_secs_f64());
+}
+
+/// Returns the last success of the same labels from an earlier text.
+fn said_before(before: &str, run: &Labels) -> Option<f64> {
+    let mut registry = Registry::with_prefix("kbak");
+    set(&figure(&mut registry, "said", ""), run, 0);
+    let mut said = String::new();
+    let _ = encode(&mut said, &registry);
+    let labels = said.lines().find_map(|line| line.strip_prefix("kbak_said")?.strip_suffix(" 0"))?;
+    before.lines().find_map(|line| {
+        let value = line.strip_prefix("kbak_last_success_timestamp_seconds")?.strip_prefix(labels)?;
+        value.trim().parse().ok().filter(|at: &f64| at.is_finite())
+    })
+}
+
+fn whole(registry: &mut Registry, report: &RunReport, run: &Labels) {
+    let exit =
+        figure(registry, "run_exit_code", "The exit code of the last run; 0: every declared item is safe");
+    set(&exit, run, u64::from(report.exit.code()));
+    if let Some(snapshot) = &report.snapshot {
+        let sequence =
+            figure(registry, "snapshot_sequence", "The sequence of the snapshot; head names its manifest");
+        set(&sequence, &with(run, "head", &snapshot.hash), snapshot.sequence);
+    }
+    if let Some(peak) = report.memory_peak {
+        set(&figure(registry, "memory_peak_bytes", "The most memory that was resident"), run, peak);
+    }
+    set(
+        &figure(registry, "stored_bytes", "Bytes that the last run sent to the store"),
+        run,
+        report.stored.bytes,
+    );
+    set(
+        &figure(registry, "stored_packs", "Packs that the last run sent to the store"),
+        run,
+        report.stored.packs,
+    );
+    let requests = figure(registry, "store_requests", "Requests that the last run sent to the store");
+    for (kind, count) in &report.stored.requests {
+        set(&requests, &with(run, "operation", kind), *count);
+    }
+    let warnings = figure(registry, "warnings", "Warnings of the last run");
+    set(&warnings, run, report.warnings.len() as u64 + report.warnings_left_out);
+}
+
+fn items(registry: &mut Registry, report: &RunReport, run: &Labels) {
+    let states = figure(registry, "items", "Declared items by state");
+    let mut count: BTreeMap<&str, u64> = BTreeMap::new();
+    for state in STATES {
+        count.insert(state_name(state), 0);
+    }
+    for item in &report.items {
+        *count.entry(state_name(item.state)).or_default() += 1;
+    }
+    for (state, number) in count {
+        set(&states, &with(run, "state", state), number);
+    }
+    let safe = figure(
+        registry,
+        "item_safe",
+        "1 where the item is safe in this snapshot: whole, and no wreck of what it was",
+    );
+    let bytes = figure(registry, "item_bytes", "Bytes of the item that went through");
+    let new = figure(registry, "item_new_bytes", "Bytes of the item that the store did not have yet");
+    let gaps = figure(registry, "item_gaps", "Gaps of the item");
+    for item in &report.items {
+        let labels = with(run, "item", &item.item);
+        set(&safe, &labels, u64::from(item.state.is_safe()));
+        set(&bytes, &labels, item.bytes);
+        set(&new, &labels, item.new_bytes);
+        set(&gaps, &labels, item.gaps.len() as u64);
+    }
+}
+
+const STATES: [ItemState; 6] = [
+    ItemState::Good,
+    ItemState::Anomalous,
+    ItemState::Accepted,
+    ItemState::Gap,
+    ItemState::Pending,
+    ItemState::Skipped,
+];
+
+fn state_name(state: ItemState) -> &'static str {
+    match state {
+        ItemState::Good => "good",
+        ItemState::Anomalous => "anomalous",
+        ItemState::Accepted => "accepted",
+        ItemState::Gap => "gap",
+        ItemState::Pending => "pending",
+        ItemState::Skipped => "skipped",
+    }
+}

@@ -1,0 +1,150 @@
+//! Bounded lists: read page by page; each object is reduced at once to the part that is kept.
+
+use serde::de::DeserializeOwned;
+
+use crate::kubernetes::{ApiError, ApiErrorKind, Cluster, KindInfo, page_query, split_list};
+use crate::report::coverage::UnreadResource;
+
+/// The maximum size of a page in memory, in bytes.
+const MAX_PAGE_BYTES: usize = 4 << 20;
+/// The maximum number of objects kept of one list; a longer list is reported.
+const MAX_KEPT: usize = 20_000;
+/// The maximum number of restarts of a list whose revision has expired.
+const MAX_RESTARTS: u32 = 2;
+/// Requests metadata only, so that no Secret's value is requested. A server without that form returns whole
+/// objects.
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+const WHOLE: &str = "application/json";
+
+/// The part of each object that is requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Metadata only.
+    Metadata,
+    /// The whole object.
+    Whole,
+}
+
+/// The cluster, and the namespaces to list one by one if the whole cluster may not be listed.
+#[derive(Debug)]
+pub(super) struct ListScope<'a> {
+    pub(super) cluster: &'a Cluster,
+    /// Namespaces that are known by name.
+    pub(super) namespaces: &'a [String],
+}
+
+/// The objects kept of a kind, and the reason if not all could be read.
+#[derive(Debug)]
+pub(super) struct BoundedList<T> {
+    pub(super) kept: Vec<T>,
+    pub(super) unread: Option<UnreadResource>,
+}
+
+impl<T> BoundedList<T> {
+    /// Returns the objects, and adds what could not be read to `unread`.
+    pub(super) fn into_kept(self, unread: &mut Vec<UnreadResource>) -> Vec<T> {
+        unread.extend(self.unread);
+        self.kept
+    }
+}
+
+impl ListScope<'_> {
+    /// Returns the result of `keep` for all objects of a kind. A kind that may not be listed is listed in the
+    /// namespaces known by name. A failure is reported in the result and is no error.
+    pub(super) async fn all<R: DeserializeOwned, T>(
+        &self,
+        kind: &KindInfo,
+        form: Form,
+        limit: usize,
+        keep: impl Fn(R) -> Option<T>,
+    ) -> BoundedList<T> {
+        let mut found = BoundedList { kept: Vec::new(), unread: None };
+        let everywhere = self.list(&kind.path(None), form, limit, &keep, &mut found.kept).await;
+        let error = match everywhere {
+            Ok(false) => return found,
+            Ok(true) => {
+                let why = format!("more than {MAX_KEPT} of them: the rest is not read");
+                found.unread = Some(UnreadResource { what: kind.resource(), why, rule: None });
+                return found;
+            }
+            // The definition was removed meanwhile, or never existed: there are no objects.
+            Err(error) if error.code() == Some(404) => return found,
+            Err(error) => error,
+        };
+        if error.code() != Some(403) || !kind.namespaced {
+            found.unread = Some(unread(kind, &error));
+            return found;
+        }
+        let mut refused = self.namespaces.is_empty();
+        for namespace in self.namespaces {
+            let path = kind.path(Some(namespace));
+            let listed = self.list(&path, form, limit, &keep, &mut found.kept).await;
+            refused |= !matches!(listed, Ok(false));
+        }
+        if refused {
+            found.unread = Some(unread(kind, &error));
+        }
+        found
+    }
+
+    /// Reads one list to its end, or until [`MAX_KEPT`] are kept. Returns `true` if it was cut short.
+    async fn list<R: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        form: Form,
+        limit: usize,
+        keep: &impl Fn(R) -> Option<T>,
+        kept: &mut Vec<T>,
+    ) -> Result<bool, ApiError> {
+        let accept = if form == Form::Metadata { METADATA } else { WHOLE };
+        let before = kept.len();
+        let (mut limit, mut token, mut restarts) = (limit, String::new(), 0);
+        loop {
+            let query = page_query(limit, &token);
+            let answer = match self.cluster.get_as(path, &query, accept, MAX_PAGE_BYTES).await {
+                Ok(answer) => answer,
+                Err(error) if matches!(error.kind, ApiErrorKind::TooLarge { .. }) && limit > 1 => {
+                    limit = (limit / 4).max(1);
+                    continue;
+                }
+                Err(error) if error.code() == Some(410) && restarts < MAX_RESTARTS => {
+                    kept.truncate(before);
+                    token.clear();
+                    restarts += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let malformed = |what: String| self.cluster.malformed(path, what);
+            let page = split_list(&answer.body).map_err(|error| malformed(error.to_string()))?;
+            for range in page.items {
+                // The parser's message may quote a value, so only the column is reported.
+                let object = serde_json::from_slice::<R>(&answer.body[range])
+                    .map_err(|error| malformed(format!("an object, at column {}", error.column())))?;
+                kept.extend(keep(object));
+            }
+            if page.metadata.continue_token.is_empty() {
+                return Ok(false);
+            }
+            if kept.len() - before > MAX_KEPT {
+                return Ok(true);
+            }
+            token = page.metadata.continue_token;
+        }
+    }
+
+    /// Reads one object; `None` if it is gone or may not be read.
+    pub(super) async fn one<R: DeserializeOwned>(&self, path: &str) -> Option<R> {
+        let answer = self.cluster.get(path, "", MAX_PAGE_BYTES).await.ok()?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+}
+
+fn unread(kind: &KindInfo, error: &ApiError) -> UnreadResource {
+    let rule = (error.code() == Some(403)).then(|| kind.read_rule());
+    let why = match &rule {
+        Some(_) => "not allowed".to_owned(),
+        None => error.kind.to_string(),
+    };
+    UnreadResource { what: kind.resource(), why, rule }
+}

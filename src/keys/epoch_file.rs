@@ -1,0 +1,263 @@
+//! The secrets of the epochs that a writer writes into, one file or Kubernetes Secret a plan. None of
+//! them decrypts a backup.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::private_file;
+use super::writer_key::{VERSION, WriterFileError, WriterKey, pretty};
+use crate::format::derive::{EpochSecret, SecretKey};
+use crate::format::ids::{EpochId, NameId, ObjectHash, RepositoryId, WriterId, from_hex, to_hex};
+use crate::format::{epoch::Epoch, json, sign::KeyError};
+use crate::runtime::Runtime;
+
+/// The most epoch secrets in one file: the current one and those of a rollover in progress.
+pub const MAX_SECRETS: usize = 8;
+
+const EPOCH_KIND: &str = "epoch secret";
+
+/// The secret of one epoch, as the writer stores it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSecret {
+    /// The epoch.
+    pub epoch: EpochId,
+    /// The epoch's secret.
+    pub secret: EpochSecret,
+}
+
+impl StoredSecret {
+    /// True if this is the secret of `epoch`.
+    #[must_use]
+    pub fn matches(&self, epoch: &Epoch) -> bool {
+        self.epoch == epoch.epoch && self.secret.commitment() == epoch.commitment.0
+    }
+}
+
+/// The storage for a writer's epoch secrets of one plan: a file or a Kubernetes Secret.
+///
+/// During a rollover it holds the old and the new secret, so that a crash at any point loses
+/// neither; afterwards only the new one.
+#[async_trait]
+pub trait EpochSecretStore: Send + Sync + fmt::Debug {
+    /// Returns a name for messages.
+    fn describe(&self) -> String;
+    /// Returns the stored secrets, or none if the storage does not exist yet.
+    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError>;
+    /// Changes the stored secrets atomically. A store that several runs share prevents concurrent changes.
+    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError>;
+    /// Returns the last committed snapshot, if the store keeps it.
+    async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {
+        Ok(None)
+    }
+    /// Stores the last committed snapshot, if the store can.
+    async fn save_head(&self, _: LastCommit) -> Result<(), WriterFileError> {
+        Ok(())
+    }
+}
+
+/// A function from the stored secrets to those to store.
+pub type SecretsChange<'a> = Box<dyn FnOnce(Vec<StoredSecret>) -> Vec<StoredSecret> + Send + 'a>;
+
+/// The content of an epoch file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochFile {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The writer.
+    pub writer: WriterId,
+    /// The plan.
+    pub plan: NameId,
+    /// The epoch secrets.
+    pub secrets: Vec<StoredSecret>,
+    /// The last snapshot that was committed with them.
+    pub head: Option<LastCommit>,
+}
+
+/// The last snapshot that this writer committed. With it the writer notices when the newest
+/// snapshots were removed from the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCommit {
+    /// Its sequence.
+    pub seq: u64,
+    /// SHA-256 of its manifest.
+    pub hash: ObjectHash,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EpochFileText {
+    kbak: String,
+    version: u64,
+    repository: RepositoryId,
+    writer: WriterId,
+    plan: NameId,
+    epochs: Vec<SecretText>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head: Option<LastCommit>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SecretText {
+    epoch: EpochId,
+    secret: String,
+}
+
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+impl EpochFile {
+    /// Parses the file's content. `label` names it in messages.
+    pub fn parse(label: &str, content: &[u8]) -> Result<Self, WriterFileError> {
+        let label = || label.to_owned();
+        let file: EpochFileText = json::parse_secret(content).map_err(|source| WriterFileError::Json {
+            label: label(),
+            kind: EPOCH_KIND,
+            source,
+        })?;
+        if file.kbak != EPOCH_KIND || file.version != VERSION || file.epochs.len() > MAX_SECRETS {
+            return Err(WriterFileError::Kind { label: label(), kind: EPOCH_KIND });
+        }
+        let read = |text: &SecretText| {
+            let bytes = from_hex::<32>(&text.secret)
+                .map_err(|_| WriterFileError::Key { label: label(), source: KeyError::Malformed })?;
+            Ok(StoredSecret { epoch: text.epoch, secret: EpochSecret(SecretKey::new(bytes)) })
+        };
+        let secrets = file.epochs.iter().map(read).collect::<Result<_, WriterFileError>>()?;
+        let EpochFileText { repository, writer, plan, head, .. } = file;
+        Ok(Self { repository, writer, plan, secrets, head })
+    }
+
+    /// Returns the file's content. For a 0600 file or a Kubernetes Secret only.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let write = |secrets: &StoredSecret| SecretText {
+            epoch: secrets.epoch,
+            secret: to_hex(secrets.secret.0.expose()),
+        };
+        pretty(&EpochFileText {
+            kbak: EPOCH_KIND.to_owned(),
+            version: VERSION,
+            repository: self.repository,
+            writer: self.writer,
+            plan: self.plan,
+            epochs: self.secrets.iter().map(write).collect(),
+            head: self.head,
+        })
+    }
+}
+
+/// Returns the default path of a plan's epoch file: `<writer.key>.epoch` for the plan
+/// `default`, `<writer.key>.<plan>.epoch` for others.
+#[must_use]
+pub fn epoch_path(writer_key: &Path, plan: &str) -> PathBuf {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mut name = writer_key.file_name().unwrap_or_default().to_owned();
+    if plan != "default" {
+        name.push(".");
+        name.push(plan.chars().map(|c| if is_allowed(c) { c } else { '_' }).collect::<String>());
+    }
+    name.push(".epoch");
+    writer_key.with_file_name(name)
+}
+
+/// Stores epoch secrets in a 0600 file.
+#[derive(Debug)]
+pub struct FileSecretStore {
+    path: PathBuf,
+    repository: RepositoryId,
+    writer: WriterId,
+    plan: NameId,
+    runtime: Runtime,
+}
+
+impl FileSecretStore {
+    /// Creates a store in `path` for one plan of `key`'s writer.
+    #[must_use]
+    pub fn new(path: PathBuf, key: &WriterKey, plan: NameId, runtime: &Runtime) -> Self {
+        Self { path, repository: key.repository, writer: key.writer, plan, runtime: runtime.clone() }
+    }
+}
+
+#[async_trait]
+impl EpochSecretStore for FileSecretStore {
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
+        Ok(self.read().await?.map(|file| file.secrets))
+    }
+
+    async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {
+        Ok(self.read().await?.and_then(|file| file.head))
+    }
+
+    async fn save_head(&self, head: LastCommit) -> Result<(), WriterFileError> {
+        let lock = self.lock().await;
+        let Some(file) = self.read().await? else { return Ok(()) };
+        // Another run may have committed a later snapshot.
+        if file.head.is_none_or(|known| known.seq <= head.seq) {
+            self.write(file.secrets, Some(head)).await?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
+        // Two runs that start at the same time must not lose each other's secret.
+        let lock = self.lock().await;
+        let (secrets, head) =
+            self.read().await?.map_or_else(Default::default, |file| (file.secrets, file.head));
+        let written = self.write(change(secrets), head).await;
+        drop(lock);
+        written
+    }
+}
+
+impl FileSecretStore {
+    async fn lock(&self) -> Option<std::fs::File> {
+        let path = self.path.clone();
+        self.runtime.workers.run(move || private_file::lock_beside(&path)).await
+    }
+
+    async fn read(&self) -> Result<Option<EpochFile>, WriterFileError> {
+        let path = self.path.clone();
+        let read = self.runtime.workers.run(move || private_file::read(&path)).await;
+        let bytes = match read {
+            Ok(file) => file.bytes,
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let file = EpochFile::parse(&self.describe(), &bytes)?;
+        let elsewhere = |what| Err(WriterFileError::BelongsElsewhere { label: self.describe(), what });
+        if file.repository != self.repository {
+            return elsewhere("repository");
+        }
+        if file.writer != self.writer {
+            return elsewhere("writer");
+        }
+        if file.plan != self.plan {
+            return elsewhere("plan");
+        }
+        Ok(Some(file))
+    }
+
+    async fn write(
+        &self,
+        secrets: Vec<StoredSecret>,
+        head: Option<LastCommit>,
+    ) -> Result<(), WriterFileError> {
+        let (repository, writer, plan) = (self.repository, self.writer, self.plan);
+        let file = EpochFile { repository, writer, plan, secrets, head };
+        let (path, random) = (self.path.clone(), self.runtime.random());
+        let text = file.to_text();
+        let replaced = move || private_file::replace(&path, random, text.as_bytes());
+        Ok(self.runtime.workers.run(replaced).await?)
+    }
+}

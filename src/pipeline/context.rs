@@ -1,0 +1,121 @@
+//! The resources that all streams of a run share: runtime, store, limits, codec.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::limits::{MemoryBudget, MemoryLimits};
+use super::{PipelineError, codec::Codec};
+use crate::format::{container::DataRecipient, layout::EpochPath, object::SealedObject};
+use crate::report::event::Reporter;
+use crate::runtime::Runtime;
+use crate::store::{PutOutcome, Store, StoreError, StoreErrorKind, operation::Operation};
+
+/// The destination of a run's chunks: an epoch's folder and the key they are encrypted to.
+#[derive(Debug, Clone)]
+pub struct EpochTarget {
+    /// The epoch's folder.
+    pub path: EpochPath,
+    /// The epoch's public key.
+    pub recipient: DataRecipient,
+}
+
+/// The resources shared by all writers of one run. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PipelineContext {
+    runtime: Runtime,
+    store: Arc<dyn Store>,
+    reporter: Reporter,
+    limits: MemoryLimits,
+    codec: Codec,
+    packs: Arc<Semaphore>,
+    jobs: MemoryBudget,
+}
+
+impl PipelineContext {
+    /// Creates an engine that stays within `limits`.
+    #[must_use]
+    pub fn new(
+        runtime: Runtime,
+        store: Arc<dyn Store>,
+        reporter: Reporter,
+        limits: MemoryLimits,
+        codec: Codec,
+    ) -> Self {
+        let packs = Arc::new(Semaphore::new(usize::try_from(limits.packs).unwrap_or(usize::MAX)));
+        Self { runtime, store, reporter, limits, codec, packs, jobs: MemoryBudget::new(limits.jobs) }
+    }
+
+    /// Returns the clock, randomness and workers.
+    #[must_use]
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Returns the store that objects are written to.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Returns the reporter of events.
+    #[must_use]
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    /// Returns the limits of the memory budget.
+    #[must_use]
+    pub fn limits(&self) -> &MemoryLimits {
+        &self.limits
+    }
+
+    /// Returns the codec that compresses chunks.
+    #[must_use]
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
+    /// Returns the budget for bytes held by jobs.
+    #[must_use]
+    pub fn jobs(&self) -> &MemoryBudget {
+        &self.jobs
+    }
+
+    pub(super) async fn pack_permit(&self) -> Result<OwnedSemaphorePermit, PipelineError> {
+        self.packs.clone().acquire_owned().await.map_err(|_| PipelineError::Ended)
+    }
+
+    /// Stores an object. If the key is taken by an object of the right size, that is success:
+    /// names are content hashes, so an earlier attempt of this put stored it.
+    pub async fn put(&self, object: &SealedObject) -> Result<(), StoreError> {
+        if self.store.put(object).await? == PutOutcome::Created {
+            return Ok(());
+        }
+        let size = object.bytes().len() as u64;
+        let prefix = object.key().as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned() + "/";
+        let mut from = None;
+        loop {
+            let page = self.store.list(&prefix, from.as_ref()).await?;
+            if let Some(entry) = page.entries.iter().find(|entry| entry.key == *object.key()) {
+                if entry.size == size {
+                    return Ok(());
+                }
+                let what = format!(
+                    "the key holds another object of {} bytes, not the {size} of this one",
+                    entry.size
+                );
+                return Err(self.put_error(object, StoreErrorKind::Corrupt(what)));
+            }
+            from = page.next;
+            if from.is_none() {
+                let what = "the store reports that the key exists, but does not list it";
+                return Err(self.put_error(object, StoreErrorKind::Protocol(what.into())));
+            }
+        }
+    }
+
+    fn put_error(&self, object: &SealedObject, kind: StoreErrorKind) -> StoreError {
+        StoreError::new(Operation::Put, object.key().as_str(), self.store.describe(), kind)
+    }
+}

@@ -1,0 +1,245 @@
+//! The epoch that a run writes into: found in the store, or created.
+
+use crate::format::derive::EpochSecret;
+use crate::format::epoch::{EpochError, VerifiedEpoch};
+use crate::format::ids::EpochId;
+use crate::format::layout;
+use crate::format::sign::Namespace;
+use crate::format::signers::Signers;
+use crate::keys::Owner;
+use crate::keys::epoch_file::{EpochSecretStore, StoredSecret};
+use crate::keys::writer_key::WriterFileError;
+use crate::report::event::Reporter;
+use crate::repository::epoch::error::CreateEpochError;
+use crate::repository::epoch::stored;
+use crate::repository::epoch::stored::{Epochs, OwnerChange, StoredEpoch};
+use crate::repository::records::Records;
+use crate::runtime::kill_point;
+use crate::store::StoreError;
+use std::collections::HashSet;
+
+use super::create::{EpochContext, EpochSettings, create_epoch, generate_keys, restore_missing_copies};
+
+/// The reason for which an epoch was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The plan had no epoch.
+    First,
+    /// The last epoch is past its age, or a successor closed it.
+    Expired,
+    /// A person who can open the last epoch is no longer an owner.
+    OwnerRemoved,
+    /// The user asked for it: `--new-epoch`, `epoch new`, `epoch close`.
+    Requested,
+}
+
+/// The epoch that a run writes into.
+#[derive(Debug, Clone)]
+pub struct CurrentEpoch {
+    /// The epoch, signed by this writer.
+    pub epoch: VerifiedEpoch,
+    /// Its secret.
+    pub secret: EpochSecret,
+    /// The reason, if the epoch was created just now; none if it existed.
+    pub born: Option<Reason>,
+    /// The epoch before, while its secret is still kept: its state must be carried over before
+    /// [`delete_closed_secrets`] deletes the secret.
+    pub previous: Option<(VerifiedEpoch, EpochSecret)>,
+    /// Owners of the plan who cannot decrypt this epoch yet.
+    pub waiting: Vec<Owner>,
+}
+
+/// Prepares a run: lists the plan's epochs, completes interrupted creations, and finds or creates
+/// the epoch to write into. `signers` are the plan's pinned keys; the writer's own key is added.
+pub async fn prepare_run(
+    context: EpochContext<'_>,
+    wanted: &EpochSettings,
+    signers: &Signers,
+    records: &Records,
+    reporter: &Reporter,
+) -> Result<(Epochs, CurrentEpoch), CreateEpochError> {
+    let EpochContext { store, key, plan, .. } = context;
+    let mut pinned = signers.clone();
+    pinned.extend(key.own_signers());
+    let list = || stored::list(store, key.writer, plan, Some(key.repository), &pinned, reporter);
+    let mut epochs = list().await?;
+    for epoch in restore_missing_copies(context, &epochs).await? {
+        reporter.warn(format!("epoch {epoch}"), "its birth was cut short; it is finished now");
+        epochs = list().await?;
+    }
+    let held = context.keeper.load().await?.unwrap_or_default();
+    for (object, error) in std::mem::take(&mut epochs.rejected) {
+        let lost = layout::parse_epoch(&object).filter(|epoch| epochs.get(*epoch).is_none());
+        let ours = held.iter().any(|held| Some(held.epoch) == lost);
+        if ours && !wanted.new_epoch && !error.is_newer() {
+            return Err(CreateEpochError::Damaged { object: object.to_string(), source: Box::new(error) });
+        }
+        reporter.warn(object.to_string(), error.to_string());
+        epochs.rejected.push((object, error));
+    }
+    if let Some(last) = held.last().filter(|_| held.iter().all(|held| epochs.get(held.epoch).is_none())) {
+        reporter.warn(
+            format!("epoch {}", last.epoch),
+            "its secret is here, and the store does not have it: is this the right repository, and is it whole?",
+        );
+    }
+    let ready = find_or_create(context, wanted, &epochs, records).await?;
+    let unknown = ready.born.is_none() && has_unattested_wraps(context, &ready, signers).await?;
+    if unknown {
+        reporter.warn(
+            format!("epoch {}", ready.epoch.epoch),
+            "keys were added to it later, and no owner is pinned, so nobody here knows whose: taking \
+             somebody out of the plan does not keep him out of this epoch. Pin the owners \
+             (writer.signersFile, --signers-file), or open a new epoch (--new-epoch)",
+        );
+    }
+    for owner in ready.waiting.iter().filter(|_| !unknown) {
+        reporter.warn(
+            format!("owner {}", owner.name()),
+            format!("cannot open epoch {} yet: kbak keys add, or wait for the next epoch", ready.epoch.epoch),
+        );
+    }
+    if ready.born.is_some() {
+        epochs = list().await?;
+    }
+    Ok((epochs, ready))
+}
+
+/// True if keys were added to an epoch later and no pinned key can sign a receipt for them.
+async fn has_unattested_wraps(
+    context: EpochContext<'_>,
+    ready: &CurrentEpoch,
+    signers: &Signers,
+) -> Result<bool, StoreError> {
+    let knows = signers.lookup(&context.key.writer.to_string(), Namespace::Receipt).next().is_some();
+    let prefix = ready.epoch.path().keys_prefix();
+    Ok(!knows && !context.store.list(&prefix, None).await?.entries.is_empty())
+}
+
+/// Returns the epoch that a run starts in. Creates a new one if there is none, an owner was
+/// removed, or the user asked for one.
+pub async fn find_or_create(
+    context: EpochContext<'_>,
+    wanted: &EpochSettings,
+    epochs: &Epochs,
+    records: &Records,
+) -> Result<CurrentEpoch, CreateEpochError> {
+    if wanted.owners.is_empty() {
+        return Err(CreateEpochError::NoOwners);
+    }
+    if let Some((key, error)) = epochs.newer().next() {
+        let format = match error {
+            EpochError::Newer { object, format } => {
+                EpochError::Newer { object: object.clone(), format: *format }
+            }
+            other => EpochError::Field { object: other.to_string(), what: "it needs newer features" },
+        };
+        return Err(CreateEpochError::Newer(key.to_string(), Box::new(format)));
+    }
+    let now = context.store.now().await?;
+    let held = context.keeper.load().await?;
+    let held = held.unwrap_or_default();
+    let secret = |stored: &StoredEpoch| {
+        held.iter().find(|held| held.matches(&stored.epoch)).map(|held| held.secret.clone())
+    };
+    let own = context.key.signing.public();
+    // If two were created at once, the one whose secret is still stored is used.
+    let kept = epochs.open_own(now, own).find(|stored| secret(stored).is_some());
+    let reason = match kept.or_else(|| epochs.open_own(now, own).next()) {
+        _ if wanted.new_epoch => Reason::Requested,
+        None if epochs.all.is_empty() => Reason::First,
+        None => Reason::Expired,
+        Some(stored) => {
+            let later: Vec<_> =
+                records.added(context.plan, stored.epoch.epoch).into_iter().map(|(owner, _)| owner).collect();
+            let change = OwnerChange::between(&stored.epoch, &later, &wanted.owners);
+            if change.removed.is_empty() {
+                let keeper = context.keeper.describe();
+                let secret = secret(stored)
+                    .ok_or(CreateEpochError::SecretLost { epoch: stored.epoch.epoch, keeper })?;
+                let previous = before(epochs, stored.epoch.epoch, &held);
+                tracing::debug!(epoch = %stored.epoch.epoch, "epoch reused");
+                return Ok(CurrentEpoch {
+                    epoch: stored.epoch.clone(),
+                    secret,
+                    born: None,
+                    previous,
+                    waiting: change.added,
+                });
+            }
+            Reason::OwnerRemoved
+        }
+    };
+    check_owners(context, wanted, epochs, records)?;
+    let made = generate_keys(context.runtime, &wanted.owners, &wanted.prompt).await?;
+    let (epoch, secret) = create_epoch(context, wanted, epochs.heads(), made, now).await?;
+    let previous = before(epochs, epoch.epoch, &held);
+    tracing::debug!(epoch = %epoch.epoch, ?reason, "epoch created");
+    Ok(CurrentEpoch { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
+}
+
+/// Checks that a new epoch does not drop from several owners to one, and keeps at least one owner of
+/// the last. A mistake in one argument must not leave backups that only one person can read, or nobody.
+fn check_owners(
+    context: EpochContext<'_>,
+    wanted: &EpochSettings,
+    epochs: &Epochs,
+    records: &Records,
+) -> Result<(), CreateEpochError> {
+    if wanted.change_owners || epochs.all.is_empty() {
+        return Ok(());
+    }
+    let heads = epochs.heads();
+    let mut before = HashSet::new();
+    for head in heads.iter().filter_map(|head| epochs.get(*head)) {
+        before.extend(head.epoch.wraps.iter().map(|wrap| wrap.recipient));
+        before.extend(records.added(context.plan, head.epoch.epoch).into_iter().map(|(owner, _)| owner));
+    }
+    let now: HashSet<_> = wanted.owners.iter().map(|owner| owner.recipient.id()).collect();
+    if before.len() > 1 && now.len() < 2 {
+        let what = format!("{} owners can open the last epoch, and the new one would have one", before.len());
+        return Err(CreateEpochError::Owners(what));
+    }
+    if now.is_disjoint(&before) {
+        let what = "nobody who can open the last epoch is an owner of the new one, and nobody has proved \
+                    that he holds the new keys";
+        return Err(CreateEpochError::Owners(what.into()));
+    }
+    Ok(())
+}
+
+/// Returns the newest other epoch whose secret is kept.
+fn before(epochs: &Epochs, but: EpochId, held: &[StoredSecret]) -> Option<(VerifiedEpoch, EpochSecret)> {
+    epochs.all.iter().rev().filter(|stored| stored.epoch.epoch != but).find_map(|stored| {
+        let held = held.iter().find(|held| held.matches(&stored.epoch))?;
+        Some((stored.epoch.clone(), held.secret.clone()))
+    })
+}
+
+/// Deletes the secrets of epochs that a successor closed. Called after the first commit into
+/// `epoch`, when the writer's state has been carried over. The secret of an epoch that is not
+/// in the store is kept: it may be the wrong store, or a damaged one. So is that of an epoch
+/// created concurrently: another run may write into it.
+pub async fn delete_closed_secrets(
+    keeper: &dyn EpochSecretStore,
+    epoch: EpochId,
+    epochs: &Epochs,
+) -> Result<(), WriterFileError> {
+    let held = keeper.load().await?.unwrap_or_default();
+    let over = |held: &StoredSecret| {
+        let stored = epochs.get(held.epoch).is_some();
+        held.epoch != epoch && stored && epochs.successors(held.epoch).next().is_some()
+    };
+    let over: Vec<EpochId> = held.iter().filter(|held| over(held)).map(|held| held.epoch).collect();
+    if over.is_empty() {
+        return Ok(());
+    }
+    kill_point("epoch.secret.settling");
+    let forget = |mut held: Vec<StoredSecret>| {
+        held.retain(|held| !over.contains(&held.epoch));
+        held
+    };
+    keeper.update(Box::new(forget)).await?;
+    kill_point("epoch.secret.settled");
+    Ok(())
+}

@@ -1,0 +1,286 @@
+//! Restores a folder's stream, or some paths of it.
+
+use super::error::RestoreStreamError;
+use super::streams::member;
+use crate::format::catalog::{CatalogLine, MemberType};
+use crate::format::name::Name;
+use crate::format::tar::parse::{ExpectedInput, TarEvent, TarParser};
+use crate::format::tar::{EntryKind, ROOT, TarEntry, order};
+use crate::pipeline::ReadError;
+use crate::pipeline::reader::StreamReader;
+use crate::report::event::Meter;
+use crate::runtime::{Runtime, kill_point};
+use crate::target::volume::{Destination, ExistingFiles, TargetOptions, VolumeReport, VolumeTarget};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Most messages that wait for a target.
+const QUEUE: usize = 4;
+
+/// The selected paths of a folder.
+#[derive(Debug, Clone, Default)]
+pub struct Paths(pub Vec<Name>);
+
+impl Paths {
+    /// True if an event at `object` of the backup concerns a selected path: it is one, is below one
+    /// or leads to one. An event without an object may concern any.
+    #[must_use]
+    pub fn concern(&self, object: &Name) -> bool {
+        let path = object.bytes();
+        path.is_empty() || self.takes(path) || self.leads(path)
+    }
+
+    fn takes(&self, path: &[u8]) -> bool {
+        self.0.iter().any(|wanted| wanted.bytes() == path || order::is_below(path, wanted.bytes()))
+    }
+
+    /// True if `path` leads to a selected one: its parent folders are restored too.
+    fn leads(&self, path: &[u8]) -> bool {
+        self.0.iter().any(|wanted| order::is_below(wanted.bytes(), path))
+    }
+}
+
+/// The parts of a stream to read, in the order of reading.
+#[derive(Debug, Default)]
+struct Selection {
+    members: u64,
+    runs: Vec<Run>,
+    /// Files restored under the name of a link to them, because their own name is not selected: old
+    /// name to new. Further links to such a file point to the new name.
+    moved: HashMap<Vec<u8>, Vec<u8>>,
+    /// Selected paths that the snapshot does not hold.
+    absent: Vec<Name>,
+}
+
+impl Selection {
+    fn bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.range.end - run.range.start).sum()
+    }
+}
+
+/// Neighbouring members, or one file that gets another name.
+#[derive(Debug, Clone)]
+struct Run {
+    range: Range<u64>,
+    name: Option<Vec<u8>>,
+}
+
+/// A message to the target.
+#[derive(Debug)]
+enum Feed {
+    /// A run begins; with the new name of its file, if it gets one.
+    Run(Option<Vec<u8>>),
+    /// Bytes of the run.
+    Bytes(Bytes),
+    /// Everything was sent. Without it the target is not finished.
+    End,
+}
+
+/// The amount that a restore of a folder would read.
+#[derive(Debug)]
+pub struct Look {
+    /// Number of members.
+    pub members: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+    /// Selected paths that the snapshot does not hold.
+    pub absent: Vec<Name>,
+}
+
+/// Measures how much [`into_folder`] would read and, if a target is named, checks that it would take
+/// the restore. Changes nothing.
+pub async fn look_at_folder(
+    reader: &StreamReader,
+    paths: Option<&Paths>,
+    target: Option<&Destination>,
+    existing: ExistingFiles,
+) -> Result<Look, RestoreStreamError> {
+    let look = match paths {
+        None => Look { members: reader.body().members, bytes: reader.body().length, absent: Vec::new() },
+        Some(paths) => {
+            let selection = select(reader, paths).await?;
+            Look { members: selection.members, bytes: selection.bytes(), absent: selection.absent }
+        }
+    };
+    if let Some(target) = target {
+        crate::target::volume::check_target(target, existing)?;
+    }
+    Ok(look)
+}
+
+/// Restores a folder, or some paths of it, into `target`, which is created once something is known to
+/// go there. Also returns the selected paths that the snapshot does not hold.
+pub async fn into_folder(
+    reader: &StreamReader,
+    paths: Option<&Paths>,
+    target: impl Into<Destination>,
+    options: TargetOptions,
+    runtime: &Runtime,
+    meter: &Arc<Meter>,
+) -> Result<(VolumeReport, Vec<Name>), RestoreStreamError> {
+    let (selection, expect) = match paths {
+        None => {
+            let run = Run { range: 0..reader.body().length, name: None };
+            (Selection { runs: vec![run], ..Selection::default() }, ExpectedInput::Stream)
+        }
+        Some(paths) => (select(reader, paths).await?, ExpectedInput::Members),
+    };
+    meter.add_bytes_total(selection.bytes());
+    let Selection { runs, moved, absent, .. } = selection;
+    // Deletion stays within the selected paths that the snapshot holds.
+    let held = |path: &&Name| !absent.contains(path);
+    let deletion_scope = paths.map_or(vec![ROOT.to_vec()], |paths| {
+        paths.0.iter().filter(held).map(|path| path.bytes().to_vec()).collect()
+    });
+    let options = TargetOptions { deletion_scope, ..options };
+    let target = target.into();
+    std::fs::create_dir_all(&target.base)
+        .map_err(|source| RestoreStreamError::CreateTarget { path: target.base.clone(), source })?;
+    let target = VolumeTarget::open(target, options, runtime.random())?;
+    kill_point("restore.target.opened");
+    let (sender, receiver) = mpsc::channel::<Feed>(QUEUE);
+    let meter = meter.clone();
+    let write = runtime.workers.run(move || write_events(target, receiver, expect, &moved, &meter));
+    // This future owns the sender: the channel closes when it ends, for whatever reason.
+    let read = async move {
+        for run in runs {
+            // A target that has stopped reports the reason itself.
+            if sender.send(Feed::Run(run.name)).await.is_err() {
+                return Ok(());
+            }
+            let mut bytes = reader.range(run.range);
+            while let Some(piece) = bytes.next().await {
+                if sender.send(Feed::Bytes(piece?)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        let _ = sender.send(Feed::End).await;
+        Ok::<_, ReadError>(())
+    };
+    // A read error closes the channel without `Feed::End`, so the target is not finished: complete
+    // files stay, partial ones are removed, and nothing is deleted.
+    let (written, read) = futures::join!(write, read);
+    read?;
+    Ok((written?, absent))
+}
+
+fn write_events(
+    mut target: VolumeTarget,
+    mut feed: mpsc::Receiver<Feed>,
+    expect: ExpectedInput,
+    moved: &HashMap<Vec<u8>, Vec<u8>>,
+    meter: &Meter,
+) -> Result<VolumeReport, RestoreStreamError> {
+    let mut parser = TarParser::new(expect);
+    let (mut begun, mut name) = (false, None);
+    loop {
+        let Some(next) = feed.blocking_recv() else {
+            return Err(RestoreStreamError::Truncated);
+        };
+        let piece = match next {
+            Feed::End => break,
+            Feed::Bytes(piece) => piece,
+            Feed::Run(other) => {
+                // A renamed file is out of stream order: a new parser begins before and after it.
+                if begun && (name.is_some() || other.is_some()) {
+                    parser.finish()?;
+                    parser = TarParser::new(expect);
+                }
+                (begun, name) = (true, other);
+                continue;
+            }
+        };
+        let mut rest: &[u8] = &piece;
+        while let Some(mut event) = parser.next(&mut rest)? {
+            match &mut event {
+                TarEvent::MemberEnd => meter.add_done(1),
+                TarEvent::Member(entry) => rename(entry, name.as_deref(), moved)?,
+                _ => {}
+            }
+            target.apply(event)?;
+        }
+        meter.add_bytes(piece.len() as u64);
+    }
+    parser.finish()?;
+    Ok(target.finish()?)
+}
+
+/// Gives a file the name of the selected link to it, and points other links to that name.
+fn rename(
+    entry: &mut TarEntry,
+    name: Option<&[u8]>,
+    moved: &HashMap<Vec<u8>, Vec<u8>>,
+) -> Result<(), RestoreStreamError> {
+    match (&mut entry.kind, name) {
+        (EntryKind::HardLink { link_target }, None) => {
+            if let Some(name) = moved.get(link_target) {
+                link_target.clone_from(name);
+            }
+            Ok(())
+        }
+        (_, None) => Ok(()),
+        (EntryKind::Directory | EntryKind::HardLink { .. }, Some(name)) => {
+            Err(RestoreStreamError::LinkToNoFile(Name::from(name).display()))
+        }
+        (_, Some(name)) => {
+            entry.path = name.to_vec();
+            Ok(())
+        }
+    }
+}
+
+/// Returns the members that `paths` select, neighbours joined. A link to a file that is not selected
+/// brings the file under the link's name.
+async fn select(reader: &StreamReader, paths: &Paths) -> Result<Selection, RestoreStreamError> {
+    let mut selection = Selection::default();
+    let mut lines = reader.catalog();
+    let mut absent = paths.0.clone();
+    while let Some(line) = lines.next().await {
+        let (at, line) = line?;
+        let wanted = paths.takes(line.path.bytes());
+        if wanted {
+            let found = line.path.bytes();
+            absent.retain(|path| path.bytes() != found && !order::is_below(found, path.bytes()));
+        }
+        if !wanted && !paths.leads(line.path.bytes()) {
+            continue;
+        }
+        selection.members += 1;
+        let link_target = line.link.as_ref().filter(|link_target| {
+            let there = paths.takes(link_target.bytes()) || selection.moved.contains_key(link_target.bytes());
+            line.kind == MemberType::Hardlink && !there
+        });
+        if let Some(link_target) = link_target {
+            let (at, first) = member(reader, link_target).await?.ok_or_else(|| ReadError::Malformed {
+                what: "catalog has a link to something that it does not name".into(),
+            })?;
+            let name = Some(line.path.bytes().to_vec());
+            selection.runs.push(Run { range: place(reader, at, &first)?, name });
+            selection.moved.insert(link_target.bytes().to_vec(), line.path.bytes().to_vec());
+            continue;
+        }
+        let range = place(reader, at, &line)?;
+        match selection.runs.last_mut() {
+            Some(last) if last.name.is_none() && last.range.end == range.start => last.range.end = range.end,
+            _ => selection.runs.push(Run { range, name: None }),
+        }
+    }
+    if absent.len() < paths.0.len() {
+        selection.absent = absent;
+        return Ok(selection);
+    }
+    Err(RestoreStreamError::NothingAt(paths.0.iter().map(Name::display).collect()))
+}
+
+/// Returns the byte range of a member.
+fn place(reader: &StreamReader, at: u64, line: &CatalogLine) -> Result<Range<u64>, ReadError> {
+    let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);
+    let end =
+        end.ok_or_else(|| ReadError::Malformed { what: "catalog names bytes past the stream".into() })?;
+    Ok(at..end)
+}

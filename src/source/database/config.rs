@@ -1,0 +1,124 @@
+//! The address of a database server, and its password.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::error::DatabaseError;
+use crate::plan::{DatabaseEngine, TlsMode};
+
+/// The longest accepted password, in bytes.
+const MAX_PASSWORD: u64 = 4096;
+
+/// The address of a database server and the access to it. Plain values; the plan maps to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseConfig {
+    /// The item's name in the plan.
+    pub name: String,
+    /// The database engine.
+    pub engine: DatabaseEngine,
+    /// A host name, an address, or the absolute path of a folder with a socket.
+    pub host: String,
+    /// The port; also part of a socket's name.
+    pub port: u16,
+    /// The user that connects.
+    pub user: String,
+    /// A file that holds the password; a line break at its end is ignored. Without it and without
+    /// [`Self::password`], the server must trust the connection (a socket with peer authentication).
+    pub password_file: Option<PathBuf>,
+    /// The password itself, if it came from a Secret and not from a file.
+    pub password: Option<Password>,
+    /// The database for queries about the server.
+    pub maintenance_database: String,
+    /// The protection of a TCP connection. Sockets need none.
+    pub tls: TlsMode,
+    /// PEM certificates of authorities for [`TlsMode::VerifyFull`]; by default the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A folder with client tools; by default the installed version nearest to the server's.
+    pub tools: Option<PathBuf>,
+    /// The longest time without progress before a tool counts as stuck. Reading the catalog of a
+    /// large database writes nothing for minutes.
+    pub idle_timeout: Duration,
+}
+
+impl DatabaseConfig {
+    /// Returns true if the connection is a socket on this machine.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.host.starts_with('/')
+    }
+
+    /// Returns the password from the configuration or from its password file.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the file cannot be read, or the password is empty, too long, or holds
+    /// characters that a password file cannot carry.
+    pub fn read_password(&self) -> Result<Option<Password>, DatabaseError> {
+        if let Some(password) = &self.password {
+            return self.check_password(password.clone()).map(Some);
+        }
+        let Some(path) = &self.password_file else { return Ok(None) };
+        if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+            let problem =
+                format!("{} is a pipe, and every tool reads the password anew: name a file", path.display());
+            return Err(self.invalid(problem));
+        }
+        let mut text = Zeroizing::new(String::new());
+        File::open(path)
+            .and_then(|file| file.take(MAX_PASSWORD + 1).read_to_string(&mut text))
+            .map_err(|source| self.io_error(format!("read the password file {}", path.display()), source))?;
+        let trimmed = text.strip_suffix('\n').unwrap_or(&text);
+        let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
+        self.check_password(Password::new(trimmed.to_owned())).map(Some)
+    }
+
+    fn check_password(&self, password: Password) -> Result<Password, DatabaseError> {
+        let text = password.reveal();
+        let problem = if text.is_empty() {
+            "the password is empty"
+        } else if text.len() as u64 > MAX_PASSWORD {
+            "the password is longer than 4096 bytes"
+        } else if text.contains(['\n', '\r', '\0']) {
+            "the password holds a line break or a zero byte, which no password file can carry"
+        } else {
+            return Ok(password);
+        };
+        Err(self.invalid(problem))
+    }
+
+    /// Returns the error for an unusable configuration.
+    pub(crate) fn invalid(&self, problem: impl Into<String>) -> DatabaseError {
+        DatabaseError::Config { name: self.name.clone(), problem: problem.into() }
+    }
+
+    /// Returns the error for a failed operation.
+    pub(crate) fn io_error(&self, operation: impl Into<String>, source: std::io::Error) -> DatabaseError {
+        DatabaseError::Io { name: self.name.clone(), operation: operation.into(), source }
+    }
+}
+
+/// A password. Its `Debug` output hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Zeroizing<String>);
+
+impl Password {
+    /// Wraps a password.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}

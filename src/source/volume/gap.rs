@@ -1,0 +1,62 @@
+//! Entries that could not be backed up, and why.
+
+use rustix::io::Errno;
+
+use crate::format::tar::EncodeError;
+
+/// An entry that could not be included.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {kind}", String::from_utf8_lossy(path))]
+pub struct EntryGap {
+    /// The path. A directory may stand for all its content.
+    pub path: Vec<u8>,
+    /// The reason.
+    #[source]
+    pub kind: GapKind,
+}
+
+/// The reason why an entry could not be included.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GapKind {
+    /// A directory cannot be opened: its content is missing.
+    #[error("the directory cannot be opened")]
+    OpenDirectory(#[source] Errno),
+    /// A directory cannot be listed: its content is missing.
+    #[error("the directory cannot be listed")]
+    ReadDirectory(#[source] Errno),
+    /// The names of a directory exceed the bound of [`crate::fs::listing::MAX_NAMES`].
+    #[error("the directory holds more names than fit in memory")]
+    TooManyNames,
+    /// The attributes cannot be read.
+    #[error("the attributes cannot be read")]
+    Stat(#[source] Errno),
+    /// The map of holes cannot be read.
+    #[error("the holes cannot be found")]
+    Holes(#[source] Errno),
+    /// A file cannot be opened.
+    #[error("the file cannot be opened")]
+    Open(#[source] Errno),
+    /// A file cannot be read.
+    #[error("the file cannot be read")]
+    Read(#[source] Errno),
+    /// The path from the root exceeds `PATH_MAX`: its content is missing.
+    #[error("the path is longer than 4095 bytes")]
+    PathTooLong,
+    /// Another file, or one of another type, took its place during the walk.
+    #[error("it was replaced during the backup")]
+    Replaced,
+    /// A file with further names was deleted or replaced during the walk. Links to it may be in the
+    /// stream already, so nothing else is stored under its path.
+    #[error("it was deleted or replaced during the backup, and names that are linked to it may be missing")]
+    LinkTargetGone,
+    /// It changed each time it was read. The stored content has the declared length, and is mixed.
+    #[error("it changed while it was read")]
+    Changed,
+    /// The attributes do not fit into a header.
+    #[error("its attributes cannot be stored")]
+    Encode(#[source] EncodeError),
+    /// A thread of the walk is gone, so all later entries are missing. This is a bug.
+    #[error("the walk stopped early: this is a bug in kbak")]
+    Stopped,
+}

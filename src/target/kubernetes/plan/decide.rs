@@ -1,0 +1,234 @@
+//! Decides about one object with a view of the cluster.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+
+use super::{Action, Conflict, Decision, Grade, Wait, counts::ObjectFacts};
+use crate::kubernetes::{ApiError, Cluster, KindInfo};
+use crate::target::kubernetes::{
+    ClusterState, DecidedObject, Decider, ExistingAction, ExistingObjects, ObjectDecision, PendingWrites,
+    PreparedObject, Refusal, RefusalCause, RestoreConfig, RestoreError, SelectionUsage,
+    apply::{
+        dry_run::{dry_run, reconcile_with_server},
+        second_write::UidMap,
+        webhooks::{UnreachableWebhooks, backends},
+    },
+    matches_existing,
+};
+
+/// Decides about objects with a view of the cluster.
+pub(super) struct Planner<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) config: &'a RestoreConfig,
+    pub(super) cluster_state: ClusterState,
+    pub(super) webhooks: UnreachableWebhooks,
+    /// True if the target is another cluster than that of the backup and does not take its place.
+    pub(super) foreign: bool,
+    pub(super) usage: SelectionUsage<'a>,
+    /// True if the server is asked in a dry run.
+    pub(super) dry_run: bool,
+    /// Resources whose definitions this restore creates.
+    pub(super) created_definitions: HashSet<String>,
+    /// Namespaces that this restore creates.
+    pub(super) namespaces: HashSet<String>,
+    /// True if a part of the cluster may not be read.
+    pub(super) has_unreadable: AtomicBool,
+}
+
+impl Planner<'_> {
+    pub(super) fn decider<'b>(&'b self, kind: &'b KindInfo) -> Decider<'b> {
+        let (config, target, usage) = (self.config, &self.cluster_state.target, &self.usage);
+        Decider { config, target, kind, foreign: self.foreign, usage }
+    }
+
+    pub(super) async fn decide(
+        &self,
+        decided: DecidedObject,
+        kind: &KindInfo,
+        listed: &ExistingObjects,
+    ) -> Result<(Decision, ObjectFacts), RestoreError> {
+        let mut decision = Decision {
+            object: decided.object,
+            action: Action::Create,
+            changes: decided.changes,
+            waits: Vec::new(),
+            grade: Grade::Offline,
+            refusal: None,
+            second: false,
+            digest: String::new(),
+        };
+        let mut facts = ObjectFacts {
+            from: decided.from,
+            old_uid: UidMap::key(&decided.old_uid),
+            helm_moved: decided.helm_moved,
+            ..ObjectFacts::default()
+        };
+        match decided.decision {
+            ObjectDecision::Create(prepared) => {
+                self.decide_create(&mut decision, *prepared, listed, &mut facts).await?;
+            }
+            ObjectDecision::Skip(skip) => decision.action = Action::Skip(skip),
+            ObjectDecision::Refuse(permission, prepared) => {
+                let existing = match &prepared {
+                    Some(prepared) => self.find(&decision, prepared, listed).await?,
+                    None => None,
+                };
+                let is_same = prepared
+                    .zip(existing)
+                    .is_some_and(|(prepared, existing)| matches_existing(&prepared, &existing));
+                decision.action = if is_same { Action::Leave } else { Action::Refuse(permission) };
+            }
+            ObjectDecision::Hold(effect) => decision.action = Action::Hold(effect),
+            ObjectDecision::Invalid(refusal) => {
+                decision.refusal = Some(refusal);
+                decision.action = Action::Conflict(Conflict::Unfit);
+            }
+            ObjectDecision::Unserved(second_write) => {
+                let definition = Wait::Definition(kind.resource());
+                decision.waits.push(definition.clone());
+                if self.created_definitions.contains(&kind.resource()) {
+                    facts.pending = second_write.after_create();
+                    facts.owners = second_write.owners;
+                    decision.grade = Grade::BlockedBy(definition);
+                    self.namespace_wait(&mut decision);
+                } else {
+                    decision.action = Action::Conflict(Conflict::Unserved);
+                }
+            }
+        }
+        decision.second = facts.pending.any();
+        Ok((decision, facts))
+    }
+
+    /// Returns the condition that the object's namespace imposes, and adds it to the waits if it matters.
+    fn namespace_wait(&self, decision: &mut Decision) -> Option<Wait> {
+        let is_namespace = decision.object.resource == "namespaces";
+        let name = if is_namespace { &decision.object.name } else { &decision.object.namespace };
+        let wait = match self.cluster_state.namespaces.get(name) {
+            _ if name.is_empty() => None,
+            Some(true) => Some(Wait::NamespaceTerminating(name.clone())),
+            Some(false) => None,
+            None if is_namespace => None,
+            None => Some(Wait::Namespace(name.clone())),
+        }?;
+        // A namespace always comes before its objects, so that wait is not reported.
+        let comes = matches!(&wait, Wait::Namespace(name) if self.namespaces.contains(name));
+        if !comes {
+            decision.waits.push(wait.clone());
+        }
+        Some(wait)
+    }
+
+    /// Decides about an object that can be sent.
+    async fn decide_create(
+        &self,
+        decision: &mut Decision,
+        prepared: PreparedObject,
+        listed: &ExistingObjects,
+        facts: &mut ObjectFacts,
+    ) -> Result<(), RestoreError> {
+        let body = Bytes::from(prepared.body.to_string());
+        facts.bytes = body.len() as u64;
+        facts.pending = prepared.second_write.after_create();
+        facts.owners.clone_from(&prepared.second_write.owners);
+        decision.digest = blake3::hash(&body).to_hex()[..32].to_owned();
+        let wait = self.namespace_wait(decision);
+        let is_terminating = matches!(wait, Some(Wait::NamespaceTerminating(_)));
+        if !is_terminating && let Some(existing) = self.find(decision, &prepared, listed).await? {
+            if existing.pointer("/metadata/deletionTimestamp").is_some() {
+                decision.waits.push(Wait::ObjectTerminating(decision.object.to_string()));
+                decision.grade = Grade::BlockedBy(Wait::ObjectTerminating(decision.object.to_string()));
+                return Ok(());
+            }
+            decision.action = self.existing_action(decision, prepared, &existing, facts).await?;
+            return Ok(());
+        }
+        if let Some(Wait::Namespace(name)) = &wait
+            && self.cluster_state.lists_namespaces
+            && !self.namespaces.contains(name)
+        {
+            facts.pending = PendingWrites::default();
+            decision.action = Action::Conflict(Conflict::NoNamespace);
+            return Ok(());
+        }
+        if let Some(hook) = self.webhooks.first_called(&prepared.kind) {
+            decision.waits.push(Wait::Webhook(hook.to_owned()));
+        }
+        if self.cluster_state.has_nodes {
+            for backend in backends(&prepared.kind, &prepared.body) {
+                if !backend.is_ready(self.cluster).await? {
+                    decision.waits.push(Wait::Backend(backend.to_string()));
+                }
+            }
+        }
+        if self.dry_run {
+            match wait {
+                Some(wait) => decision.grade = Grade::BlockedBy(wait),
+                None => self.ask_server(decision, &prepared, body).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the existing object.
+    async fn find(
+        &self,
+        decision: &Decision,
+        prepared: &PreparedObject,
+        listed: &ExistingObjects,
+    ) -> Result<Option<Value>, ApiError> {
+        let found = listed.find(self.cluster, &prepared.kind, &decision.object).await?;
+        if let Some(Err(status)) = &found {
+            self.has_unreadable.fetch_or(status.code == 403, Ordering::Relaxed);
+        }
+        Ok(found.and_then(Result::ok))
+    }
+
+    /// Returns the action for an object that exists.
+    async fn existing_action(
+        &self,
+        decision: &Decision,
+        mut prepared: PreparedObject,
+        existing: &Value,
+        facts: &mut ObjectFacts,
+    ) -> Result<Action, ApiError> {
+        let (cluster, config, object) = (self.cluster, self.config, &decision.object);
+        let action = reconcile_with_server(cluster, config, object, &mut prepared, existing).await?;
+        facts.is_second_write_only = matches!(action, ExistingAction::Patch(None));
+        facts.pending = action.pending_writes(&prepared.second_write, existing);
+        Ok(match action {
+            ExistingAction::Unchanged => Action::Leave,
+            ExistingAction::Differs | ExistingAction::MaybeAsCreated => Action::Conflict(Conflict::Differs),
+            ExistingAction::Merge(_) | ExistingAction::Patch(_) => Action::Patch,
+            ExistingAction::Replace => Action::Replace,
+        })
+    }
+
+    /// Asks the server in a dry run, which checks every field.
+    async fn ask_server(
+        &self,
+        decision: &mut Decision,
+        prepared: &PreparedObject,
+        body: Bytes,
+    ) -> Result<(), ApiError> {
+        let Some(paths) = decision.object.api_paths(&prepared.kind) else { return Ok(()) };
+        match dry_run(self.cluster, &Method::POST, &paths.collection, "Strict", body).await? {
+            Ok(_) => decision.grade = Grade::DryRun,
+            Err(status) => {
+                let refusal = Refusal::new(&prepared.kind, &status);
+                decision.grade = match refusal.webhook() {
+                    Some(hook) if refusal.cause == RefusalCause::Webhook => {
+                        Grade::BlockedBy(Wait::Webhook(hook.to_owned()))
+                    }
+                    _ => Grade::Refused,
+                };
+                decision.refusal = Some(refusal);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! Reasons why the server or kbak itself refuses an object, without values of the object.
+
+use serde::Serialize;
+
+use super::denial::denied_by;
+use crate::kubernetes::{ApiStatus, KindInfo};
+
+/// The cause that kept an object from being created, as far as the server's answer shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCause {
+    /// An admission webhook did not answer, or not validly.
+    Webhook,
+    /// A conversion webhook did not answer.
+    Conversion,
+    /// The namespace is being deleted.
+    Terminating,
+    /// The namespace does not exist.
+    NoNamespace,
+    /// A quota's use is not yet known.
+    QuotaUnknown,
+    /// A quota is exceeded.
+    Quota,
+    /// The server is overloaded.
+    Busy,
+    /// The Service that the object needs has no ready endpoint.
+    NoBackend,
+    /// The restore lacks a right.
+    Right,
+    /// An admission policy or webhook denies it.
+    Denied,
+    /// The existing object does not accept the change.
+    Immutable,
+    /// The object itself is invalid or cannot be sent.
+    Object,
+    /// Another cause.
+    Other,
+}
+
+impl RefusalCause {
+    /// True if time alone may remove it.
+    pub(crate) fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::Webhook
+                | Self::Conversion
+                | Self::Terminating
+                | Self::QuotaUnknown
+                | Self::Busy
+                | Self::NoBackend
+                | Self::Other
+        )
+    }
+
+    /// Returns the remedy, if there is one.
+    #[must_use]
+    pub fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Webhook | Self::Conversion => {
+                Some("start the webhook's Service, or remove its configuration")
+            }
+            Self::Terminating => Some("see what keeps the namespace: kubectl get namespace NAME -o yaml"),
+            Self::NoNamespace => Some("create the namespace, or select it as well: --object namespaces/NAME"),
+            Self::Quota => Some("raise the quota"),
+            Self::Right => Some("grant the restore this right; it also needs the rights that it grants"),
+            Self::NoBackend => Some("see why its pods are not ready; run again when they are"),
+            Self::Denied => Some(
+                "see what it demands (kubectl get validatingadmissionpolicies,validatingwebhookconfigurations): \
+                 change it, or the object with a RestorePlan's modify",
+            ),
+            Self::Immutable => {
+                Some("delete the existing object and run again: some fields can only be set in a new one")
+            }
+            Self::QuotaUnknown | Self::Busy | Self::Object | Self::Other => None,
+        }
+    }
+}
+
+/// The server's refusal of an object. Holds no values of the object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{reason}{}{}", if .fields.is_empty() { String::new() } else { format!(" at {}", .fields.join(", ")) },
+    if .message.is_empty() { String::new() } else { format!(": {}", .message) })]
+pub struct Refusal {
+    /// The cause of the refusal.
+    #[serde(rename = "obstacle")]
+    pub cause: RefusalCause,
+    /// The HTTP status; 0 if the object was not sent.
+    pub code: u16,
+    /// The server's reason: `Invalid`, `Forbidden`.
+    pub reason: String,
+    /// The fields that the server names.
+    pub fields: Vec<String>,
+    /// The server's message, if it cannot quote the object.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Returns the refusal of an object that was not sent.
+    pub(crate) fn not_sent(reason: &str, message: impl Into<String>) -> Self {
+        let (reason, message) = (reason.to_owned(), message.into());
+        Self { cause: RefusalCause::Object, code: 0, reason, fields: Vec::new(), message }
+    }
+
+    pub(crate) fn with_cause(self, cause: RefusalCause) -> Self {
+        Self { cause, ..self }
+    }
+
+    /// Returns the refusal for a success without an object.
+    pub(crate) fn no_object() -> Self {
+        Self::not_sent("NoObject", "the answer reports success but holds no object")
+    }
+
+    /// Returns the parts of a refusal that may be shown. Messages about invalid fields quote values, and any
+    /// about a Secret may; only reason and fields are kept of those.
+    pub(crate) fn new(kind: &KindInfo, status: &ApiStatus) -> Self {
+        let cause = cause_of(status);
+        let quotes = matches!(status.code, 400 | 422) || kind.resource() == "secrets";
+        let mut fields: Vec<String> = status.causes.iter().map(|cause| cause.field.clone()).collect();
+        fields.extend(unknown_fields(&status.message));
+        fields.retain(|field| !field.is_empty());
+        fields.dedup();
+        let message = match (quotes, cause) {
+            // The policy or webhook that denies chooses the code and the message.
+            (_, RefusalCause::Denied) => denied_by(&status.message).unwrap_or_default(),
+            (true, RefusalCause::Webhook) => webhook(&status.message).map(str::to_owned).unwrap_or_default(),
+            (true, _) => String::new(),
+            (false, _) => status.message.clone(),
+        };
+        Self { cause, code: status.code, reason: status.reason.clone(), fields, message }
+    }
+
+    /// Returns the parts that may be shown of a refusal to change an existing object.
+    pub(crate) fn of_change(kind: &KindInfo, status: &ApiStatus) -> Self {
+        let refusal = Self::new(kind, status);
+        if status.code != 422 || refusal.cause != RefusalCause::Object {
+            return refusal;
+        }
+        let message = "the existing object refuses the change: some fields may not be changed";
+        Self { cause: RefusalCause::Immutable, message: message.to_owned(), ..refusal }
+    }
+
+    /// Returns the name of the webhook that did not answer.
+    pub(crate) fn webhook(&self) -> Option<&str> {
+        webhook(&self.message).or(Some(self.message.as_str())).filter(|_| self.cause == RefusalCause::Webhook)
+    }
+}
+
+/// Returns the name in `failed calling webhook "NAME": …`.
+fn webhook(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("failed calling webhook \"")?;
+    rest.split_once('"').map(|(name, _)| name)
+}
+
+/// Returns the paths in `strict decoding error: unknown field "spec.x"`: names, no values.
+fn unknown_fields(message: &str) -> Vec<String> {
+    if !message.contains("strict decoding error") {
+        return Vec::new();
+    }
+    let parts = message.split("unknown field \"").skip(1);
+    parts.filter_map(|part| part.split_once('"').map(|(field, _)| field.to_owned())).collect()
+}
+
+fn cause_of(status: &ApiStatus) -> RefusalCause {
+    let says = |text: &str| status.message.contains(text);
+    match status.code {
+        _ if says("conversion webhook for") => RefusalCause::Conversion,
+        _ if says("failed calling webhook") => RefusalCause::Webhook,
+        _ if denied_by(&status.message).is_some() => RefusalCause::Denied,
+        403 if status.causes.iter().any(|cause| cause.reason == "NamespaceTerminating") => {
+            RefusalCause::Terminating
+        }
+        403 if says("is being terminated") => RefusalCause::Terminating,
+        403 if says("status unknown for quota") => RefusalCause::QuotaUnknown,
+        403 if says("exceeded quota") => RefusalCause::Quota,
+        403 => RefusalCause::Right,
+        404 if says("namespaces \"") => RefusalCause::NoNamespace,
+        429 => RefusalCause::Busy,
+        400 | 413 | 415 | 422 => RefusalCause::Object,
+        _ => RefusalCause::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16, message: &str) -> ApiStatus {
+        ApiStatus {
+            code,
+            reason: String::new(),
+            message: message.into(),
+            causes: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn obstacles_are_derived_from_the_server_status() {
+        for (code, message, wanted) in [
+            (
+                500,
+                "Internal error occurred: failed calling webhook \"a.b.c\": failed to call webhook",
+                RefusalCause::Webhook,
+            ),
+            (500, "conversion webhook for x/v1, Kind=A failed: Post", RefusalCause::Conversion),
+            (
+                403,
+                "unable to create new content in namespace a because it is being terminated",
+                RefusalCause::Terminating,
+            ),
+            (403, "pods \"a\" is forbidden: status unknown for quota: q", RefusalCause::QuotaUnknown),
+            (403, "pods \"a\" is forbidden: exceeded quota: q", RefusalCause::Quota),
+            (403, "pods is forbidden: User \"x\" cannot create", RefusalCause::Right),
+            (404, "namespaces \"shop\" not found", RefusalCause::NoNamespace),
+            (422, "Service \"a\" is invalid", RefusalCause::Object),
+            (400, "admission webhook \"a.b.c\" denied the request: no", RefusalCause::Denied),
+            (
+                422,
+                "pods \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+                RefusalCause::Denied,
+            ),
+        ] {
+            assert_eq!(cause_of(&status(code, message)), wanted, "{message}");
+        }
+        assert_eq!(
+            unknown_fields("strict decoding error: unknown field \"spec.x\", unknown field \"y\""),
+            ["spec.x", "y"]
+        );
+        assert_eq!(webhook("x: failed calling webhook \"a.b.c\": y"), Some("a.b.c"));
+    }
+}
