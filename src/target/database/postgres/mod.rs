@@ -3,7 +3,7 @@
 //! An archive holds SQL that runs with the rights of the user who restores. Its author can do in the
 //! target all that this user can (a superuser's `COPY … PROGRAM` included). That is in the nature of
 //! the format; kbak adds the proof that the bytes are those that the writer signed. Roles are plain
-//! SQL and are never piped to `psql` unchanged: see [`split_globals`].
+//! SQL and are never piped to `psql` unchanged: see `split_globals`.
 
 mod statements;
 
