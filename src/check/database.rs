@@ -103,7 +103,7 @@ async fn findings(name: &str, job: &DatabaseJob) -> Result<Vec<Finding>, Databas
         findings.push(Finding::warning(name, what).remedy("use tls: verify-full, with caFile"));
     }
     if let Some(first) = findings.first_mut() {
-        first.millis = Some(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        first.measure(began);
     }
     Ok(findings)
 }

@@ -162,8 +162,12 @@ impl Finding {
     }
 
     fn took(mut self, since: Instant) -> Self {
-        self.millis = Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.measure(since);
         self
+    }
+
+    fn measure(&mut self, since: Instant) {
+        self.millis = Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
     }
 
     /// Creates a finding of an error. The command line knows its remedy.

@@ -5,8 +5,14 @@ use std::error::Error;
 /// Returns an error and its causes in one line.
 #[must_use]
 pub fn causes(error: &dyn Error) -> String {
-    let mut lines = vec![error.to_string()];
-    let mut next = error.source();
+    cause_lines(Some(error)).join(": ")
+}
+
+/// Returns an error and its causes, outermost first, without lines that repeat the one before.
+#[must_use]
+pub fn cause_lines(error: Option<&dyn Error>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut next = error;
     while let Some(error) = next {
         let line = error.to_string();
         if lines.last() != Some(&line) {
@@ -14,7 +20,7 @@ pub fn causes(error: &dyn Error) -> String {
         }
         next = error.source();
     }
-    lines.join(": ")
+    lines
 }
 
 /// Returns the next cause. An I/O error that wraps another error gives that error's cause as its own, which

@@ -10,6 +10,7 @@ mod use_cases;
 use std::error::Error;
 use std::fmt;
 
+use crate::report::error::cause_lines;
 pub use crate::report::outcome::Outcome as Exit;
 use crate::report::run::FailureReport;
 
@@ -85,16 +86,7 @@ impl Failure {
     /// Returns the causes, outermost first, one line each.
     #[must_use]
     pub fn causes(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        let mut next: Option<&(dyn Error + 'static)> = self.source.as_deref().map(|e| e as _);
-        while let Some(error) = next {
-            let line = error.to_string();
-            if lines.last() != Some(&line) {
-                lines.push(line);
-            }
-            next = error.source();
-        }
-        lines
+        cause_lines(self.source.as_deref().map(|error| error as &dyn Error))
     }
 }
 

@@ -106,8 +106,8 @@ impl From<KeysError> for Failure {
             failure = failure.fact("tried", identity);
         }
         if exit == Exit::Usage {
-            failure =
-                failure.remedy("an owner can add a key: kbak keys add --owner RECIPIENT --identity HIS-KEY");
+            failure = failure
+                .remedy("an owner can add a key: kbak keys add --owner RECIPIENT --identity OWNER-KEY");
         }
         failure.because(source)
     }

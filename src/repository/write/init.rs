@@ -114,7 +114,7 @@ pub async fn make(
     for owner in owners.iter().filter(|owner| !owner.proven) {
         reporter.warn(
             format!("owner {}", owner.owner.name()),
-            "not proven: no identity that was given opens his challenge; let him run kbak keys check",
+            "not proven: no given identity opens their challenge; ask them to run kbak keys check",
         );
     }
     let has_marker = has_marker(store, init.join).await?;
