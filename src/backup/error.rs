@@ -4,12 +4,32 @@ use jiff::Timestamp;
 
 use crate::format::ids::WriterId;
 use crate::keys::writer_key::WriterFileError;
+use crate::kubernetes::ApiError;
 use crate::pipeline::PipelineError;
+use crate::plan::{EscapedGlobError, GlobError};
 use crate::repository::epoch::error::CreateEpochError;
 use crate::repository::error::RepositoryError;
 use crate::repository::write::commit::CommitError;
+use crate::source::database::DatabaseError;
 use crate::source::kubernetes::ResourcesError;
 use crate::store::StoreError;
+
+/// A plan that no job can be made of.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// There is no access to a cluster.
+    #[error("there is no access to a cluster")]
+    Access(#[from] ApiError),
+    /// A pattern of the plan is invalid.
+    #[error("invalid pattern")]
+    Pattern(#[from] GlobError),
+    /// A pattern for names of databases is invalid.
+    #[error("invalid pattern")]
+    DatabasePattern(#[from] EscapedGlobError),
+    /// A database has settings that cannot be used.
+    #[error("the database cannot be used")]
+    Database(#[from] DatabaseError),
+}
 
 /// An error that ends a backup. A failure of one source is a gap instead.
 #[derive(Debug, thiserror::Error)]

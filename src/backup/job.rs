@@ -30,7 +30,7 @@ pub struct BackupJob {
     /// The items to back up.
     pub items: Vec<ItemJob>,
     /// The plan's requirements for its epochs.
-    pub wanted: EpochSettings,
+    pub epoch: EpochSettings,
     /// Memory limit, in bytes.
     pub memory: u64,
     /// True if each compressed chunk is decompressed and compared before it is stored.

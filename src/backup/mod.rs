@@ -5,6 +5,7 @@ pub mod carrier;
 pub mod coordinator;
 pub mod database;
 pub mod error;
+pub mod from_plan;
 pub mod item;
 pub mod job;
 pub mod resources;

@@ -57,7 +57,7 @@ pub(super) async fn begin(job: &BackupJob, context: BackupContext<'_>) -> Result
     }
     let epoch_context = EpochContext { store, runtime, key, plan, keeper };
     let (epochs, ready) =
-        current::prepare_run(epoch_context, &job.wanted, signers, &records, reporter).await?;
+        current::prepare_run(epoch_context, &job.epoch, signers, &records, reporter).await?;
     kill_point("backup.epoch.ready");
     let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
     let mut chain = chain::read(store, key.writer, plan, ids, signers, reporter).await?;
@@ -90,7 +90,7 @@ async fn check_repository(job: &BackupJob, context: BackupContext<'_>) -> Result
     } else {
         validate_marker(store, &found)?;
     }
-    if known || job.wanted.new_epoch {
+    if known || job.epoch.new_epoch {
         return Ok(());
     }
     Err(BackupError::NotThisWriters { store: store.describe(), writer: key.writer })

@@ -18,6 +18,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::api_error::{ApiError, ApiErrorKind, read_status};
+use crate::plan::ClusterSpec;
 use crate::report::event::{Event, Reporter};
 
 /// The largest part of an error's body that is read, in bytes.
@@ -35,6 +36,12 @@ pub struct ClusterAccess {
     pub kubeconfig: Option<PathBuf>,
     /// A context of the kubeconfig; by default its current context.
     pub context: Option<String>,
+}
+
+impl From<&ClusterSpec> for ClusterAccess {
+    fn from(spec: &ClusterSpec) -> Self {
+        Self { kubeconfig: spec.kubeconfig_file.clone(), context: spec.context.clone() }
+    }
 }
 
 /// The time limits and the number of tries of requests.
@@ -104,6 +111,20 @@ struct ApiRequest<'a> {
 }
 
 impl Cluster {
+    /// Prepares a client for the cluster that a plan or the arguments name; by default, the pod's own or
+    /// that of the kubeconfig.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_to(
+        spec: Option<&ClusterSpec>,
+        limits: RequestLimits,
+        reporter: &Reporter,
+    ) -> Result<Self, ApiError> {
+        let access = spec.map(ClusterAccess::from).unwrap_or_default();
+        Self::connect(&access, limits, reporter.clone()).await
+    }
+
     /// Prepares a client for the access; makes no request yet.
     ///
     /// # Errors

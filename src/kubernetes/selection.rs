@@ -1,7 +1,7 @@
 //! The selection of namespaces, kinds and labels. Pure.
 
 use super::KindInfo;
-use crate::plan::{self, ClusterScoped, Glob};
+use crate::plan::{self, ClusterScoped, Glob, GlobError, ResourcesSpec};
 
 /// The most namespaces that are listed one by one; above it, whole kinds are listed and filtered.
 const MAX_NAMED_NAMESPACES: usize = 100;
@@ -21,6 +21,23 @@ pub struct Selection {
     pub labels: Option<String>,
     /// The rule for objects outside namespaces.
     pub cluster_scoped: ClusterScoped,
+}
+
+impl Selection {
+    /// Returns the selection that a plan declares.
+    ///
+    /// # Errors
+    /// [`GlobError`] for an invalid pattern.
+    pub fn of(resources: &ResourcesSpec) -> Result<Self, GlobError> {
+        Ok(Self {
+            namespaces: Glob::parse_all(&resources.namespaces.include)?,
+            exclude_namespaces: Glob::parse_all(&resources.namespaces.exclude)?,
+            kinds: Glob::parse_all(&resources.kinds.include)?,
+            exclude_kinds: Glob::parse_all(&resources.kinds.exclude)?,
+            labels: resources.selector.clone(),
+            cluster_scoped: resources.cluster_scoped,
+        })
+    }
 }
 
 /// A selection that cannot be used.

@@ -24,6 +24,7 @@ mod shared_cache;
 pub mod stream;
 
 use crate::format::{cache::CacheError, container::ContainerError};
+use crate::report::outcome::Outcome;
 use crate::store::StoreError;
 
 /// The error of a source, passed on unchanged.
@@ -87,6 +88,17 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Returns the outcome of a run that ends with this error.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Store(error) => error.outcome(),
+            Self::Ended => Outcome::Interrupted,
+            Self::Spill(_) => Outcome::Unreachable,
+            Self::Damaged { .. } | Self::Malformed { .. } => Outcome::Damaged,
+        }
+    }
+
     /// True if the data is damaged or missing, false if it cannot be reached.
     #[must_use]
     pub fn is_damage(&self) -> bool {

@@ -23,6 +23,8 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 pub use crate::report::coverage::UNCOVERED;
 pub use arguments::{DEFAULT_PLAN_NAME, PlanArguments, parse_recipient_argument};
 pub use items::{
@@ -41,7 +43,8 @@ pub use run_settings::{
 };
 pub use schema::{FieldDoc, fields, restore_fields, restore_schema, schema};
 pub use selection::{
-    Glob, GlobError, ObjectName, ObjectNameError, excluding_terms, includes_by_label, is_namespace,
+    EscapedGlobError, Glob, GlobError, ObjectName, ObjectNameError, excluding_terms, includes_by_label,
+    is_namespace,
 };
 pub use spec::{
     ApiVersion, BackupPlan, BackupPlanKind, BackupSpec, ClusterScoped, ClusterSpec, ConsistencyPolicy,
@@ -57,6 +60,32 @@ impl BackupSpec {
     #[must_use]
     pub fn owners(&self) -> Vec<crate::keys::Owner> {
         self.recipients.iter().map(|recipient| recipient.owner().clone()).collect()
+    }
+
+    /// Returns the gaps that the plan accepts at `now`, each as item and code.
+    #[must_use]
+    pub fn accepted_gaps(&self, now: Timestamp) -> Vec<(String, String)> {
+        let current = self.accept.iter().filter(|accept| !accept.is_expired(now));
+        current.map(|accept| (accept.item.clone(), accept.gap.clone())).collect()
+    }
+
+    /// Returns the expired entries of `accept`, each as item and warning.
+    #[must_use]
+    pub fn expired_acceptances(&self, now: Timestamp) -> Vec<(String, String)> {
+        let warning = |accept: &AcceptedGap| {
+            let until = accept.until;
+            (
+                accept.item.clone(),
+                format!("the gap {} was accepted until {until}: it counts again", accept.gap),
+            )
+        };
+        self.accept.iter().filter(|accept| accept.is_expired(now)).map(warning).collect()
+    }
+}
+
+impl AcceptedGap {
+    fn is_expired(&self, now: Timestamp) -> bool {
+        self.until.date() < now.to_zoned_datetime(jiff::tz::TimeZone::UTC).date()
     }
 }
 

@@ -47,6 +47,22 @@ impl Element {
 }
 
 impl Glob {
+    /// Parses patterns.
+    ///
+    /// # Errors
+    /// Fails at the first that [`Self::new`] refuses.
+    pub fn parse_all(patterns: &[String]) -> Result<Vec<Self>, GlobError> {
+        patterns.iter().map(|pattern| Self::new(pattern)).collect()
+    }
+
+    /// Parses patterns for names of databases, which may contain any character.
+    ///
+    /// # Errors
+    /// Fails at the first that [`Self::with_escapes`] refuses.
+    pub fn parse_all_with_escapes(patterns: &[String]) -> Result<Vec<Self>, EscapedGlobError> {
+        patterns.iter().map(|pattern| Self::with_escapes(pattern)).collect()
+    }
+
     /// Parses a pattern.
     ///
     /// # Errors

@@ -276,7 +276,7 @@ pub struct ResourcesSpec {
     pub selector: Option<String>,
     /// Cluster-scoped objects: `auto` (those that the selected objects need), `all` or `none`.
     pub cluster_scoped: ClusterScoped,
-    /// Handling of a kind that is not proven to be of the same moment as the others: `strict` (a gap, so
+    /// Handling of a kind that is not proven to be at the revision of the others: `strict` (a gap, so
     /// the run is partial) or `best-effort` (reported, and counts as safe).
     pub consistency: ConsistencyPolicy,
     /// Objectives of this item. Default: those of the plan.
@@ -334,7 +334,7 @@ pub enum ClusterScoped {
     None,
 }
 
-/// Handling of a kind that is not proven to be of the same moment as the others. Its objects are backed up
+/// Handling of a kind that is not proven to be at the revision of the others. Its objects are backed up
 /// either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "kebab-case")]

@@ -1,5 +1,12 @@
 //! Restore: brings the items of a snapshot back into targets.
 
+mod databases;
 pub mod error;
 pub mod folder;
+pub mod job;
+mod preview;
+mod resources;
+pub mod run;
 pub mod streams;
+
+pub use preview::{ItemPreview, ResourcesPreview};

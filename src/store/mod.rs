@@ -46,6 +46,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::format::{layout::ObjectKey, object::SealedObject};
+use crate::report::outcome::Outcome;
 use operation::Operation;
 
 /// The largest object that kbak reads or writes whole, in bytes: a pack of 64 MiB with its overhead.
@@ -124,11 +125,29 @@ impl StoreError {
         Self { operation, object: object.into(), store: store.into(), kind, source: None }
     }
 
+    /// Returns the outcome of a run that ends with this error.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        use StoreErrorKind as Kind;
+        match &self.kind {
+            Kind::Denied(_) | Kind::Credentials(_) | Kind::Settings(_) | Kind::NoBucket | Kind::Clock(_) => {
+                Outcome::Usage
+            }
+            Kind::Corrupt(_)
+            | Kind::Protocol(_)
+            | Kind::TooLarge { .. }
+            | Kind::NotFound
+            | Kind::NotAFile => Outcome::Damaged,
+            Kind::Full | Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) => {
+                Outcome::Unreachable
+            }
+        }
+    }
+
     /// Returns `true` if the store does not answer, or has no room.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        use StoreErrorKind as Kind;
-        matches!(self.kind, Kind::Full | Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_))
+        self.outcome() == Outcome::Unreachable
     }
 
     fn subject(&self) -> String {

@@ -90,7 +90,7 @@ impl Bench {
             host: "test".into(),
             items: vec![ItemJob { name: "path/tree".into(), work }],
             // The first epoch is created as by kbak init.
-            wanted: EpochSettings { new_epoch: self.is_empty(), ..wanted(&[&self.owner]) },
+            epoch: EpochSettings { new_epoch: self.is_empty(), ..wanted(&[&self.owner]) },
             memory: self.limit,
             prove: true,
             use_cache: true,

@@ -4,6 +4,7 @@ mod keys;
 mod plan;
 pub mod render;
 mod repository;
+mod restore;
 mod store;
 mod use_cases;
 
@@ -14,7 +15,6 @@ use crate::report::error::cause_lines;
 pub use crate::report::outcome::Outcome as Exit;
 use crate::report::run::FailureReport;
 
-pub use store::{meaning, reading_outcome};
 pub use use_cases::explained;
 
 impl Exit {

@@ -1,63 +1,51 @@
 //! Errors of stores and of the pipeline as failures.
 
-use std::error::Error as StdError;
-
 use super::{Exit, Failure};
 use crate::pipeline::PipelineError;
 use crate::pipeline::ReadError;
-use crate::report::error::next_cause;
 use crate::store::operation::Operation;
 use crate::store::{StoreError, StoreErrorKind};
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let (exit, remedy) = meaning(&error);
-        let mut failure = Self::new(exit, error.to_string());
-        failure.remedy = remedy.map(str::to_owned);
+        let mut failure = Self::new(error.outcome(), error.to_string());
+        failure.remedy = remedy(&error).map(str::to_owned);
         failure.source = error.source;
         failure
     }
 }
 
-/// Returns the exit code and the remedy for a store's error.
+/// Returns the remedy for a store's error, if there is one.
 #[must_use]
-pub fn meaning(error: &StoreError) -> (Exit, Option<&'static str>) {
+pub fn remedy(error: &StoreError) -> Option<&'static str> {
     use StoreErrorKind as Kind;
     let folder = error.store.starts_with("file://");
-    let damaged = "kbak verify says what is damaged, and which snapshots are whole";
-    match &error.kind {
-        Kind::Denied(_) if folder => {
-            (Exit::Usage, Some("give this user the right to the folder, or run kbak as another"))
-        }
-        Kind::Denied(_) => (Exit::Usage, Some("give these credentials the right, or use others")),
-        Kind::Credentials(_) => {
-            (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
-        }
-        Kind::Settings(_) => (Exit::Usage, None),
+    Some(match &error.kind {
+        Kind::Denied(_) if folder => "give this user the right to the folder, or run kbak as another",
+        Kind::Denied(_) => "give these credentials the right, or use others",
+        Kind::Credentials(_) => "check the credentials: --credentials-file, AWS_PROFILE, web identity",
+        Kind::Settings(_) => return None,
         Kind::NoBucket if folder => {
-            (Exit::Usage, Some("correct --repo, or mount what holds the folder; kbak init makes a new one"))
+            "correct --repo, or mount what holds the folder; kbak init makes a new one"
         }
-        Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
-        Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
-        Kind::Corrupt(_) if error.operation == Operation::Put => (
-            Exit::Damaged,
-            // The name of the object is the hash that its content should have.
-            Some(
-                "what lies there is damaged: move that object away (with credentials that may delete), and \
-                     run again to store it anew",
-            ),
-        ),
+        Kind::NoBucket => "create the bucket, or correct --repo",
+        Kind::Clock(_) => "set this machine's clock (chrony, systemd-timesyncd)",
+        // The name of the object is the hash that its content should have.
+        Kind::Corrupt(_) if error.operation == Operation::Put => {
+            "what lies there is damaged: move that object away (with credentials that may delete), and run \
+             again to store it anew"
+        }
         Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } | Kind::NotFound | Kind::NotAFile => {
-            (Exit::Damaged, Some(damaged))
+            "kbak verify says what is damaged, and which snapshots are whole"
         }
-        Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
+        Kind::Full => "free room in the store; running again resumes",
         Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) if folder => {
-            (Exit::Unreachable, Some("look at the disk that holds the folder, and run it again"))
+            "look at the disk that holds the folder, and run it again"
         }
         Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) => {
-            (Exit::Unreachable, Some("check --repo, --endpoint and the network, and run it again"))
+            "check --repo, --endpoint and the network, and run it again"
         }
-    }
+    })
 }
 
 impl From<PipelineError> for Failure {
@@ -86,16 +74,4 @@ impl From<ReadError> for Failure {
                 .remedy("kbak verify --read-all says what else is, and which snapshots are whole"),
         }
     }
-}
-
-/// Returns the exit code for the [`ReadError`] among the causes of `error`, if there is one.
-#[must_use]
-pub fn reading_outcome(error: &(dyn StdError + 'static)) -> Option<Exit> {
-    let mut causes = std::iter::successors(Some(error), |cause| next_cause(*cause));
-    Some(match causes.find_map(|cause| cause.downcast_ref::<ReadError>())? {
-        ReadError::Store(error) => meaning(error).0,
-        ReadError::Ended => Exit::Interrupted,
-        ReadError::Spill(_) => Exit::Unreachable,
-        _ => Exit::Damaged,
-    })
 }

@@ -1,12 +1,13 @@
 //! Errors of the use cases as failures.
 
+use std::error::Error as _;
+
 use super::{Exit, Failure};
-use crate::backup::error::BackupError;
+use crate::backup::error::{BackupError, JobError};
 use crate::check::{CheckError, Finding};
 use crate::compare::CompareError;
+use crate::kubernetes::ApiError;
 use crate::report::error::causes;
-use crate::restore::error::RestoreStreamError;
-use crate::target::volume::TargetError;
 use crate::verify::DistrustError;
 
 impl From<BackupError> for Failure {
@@ -84,54 +85,28 @@ impl From<CompareError> for Failure {
     }
 }
 
-impl From<RestoreStreamError> for Failure {
-    fn from(error: RestoreStreamError) -> Self {
-        use RestoreStreamError as Error;
-        let what = error.to_string();
-        let damaged = Self::new(Exit::Damaged, what.clone());
-        let partial = Self::new(Exit::Partial, what.clone());
-        let usage = Self::new(Exit::Usage, what);
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Self {
         match error {
-            Error::Read(error) => error.into(),
-            Error::Snapshot(error) => error.into(),
-            Error::Target(error) => target_failure(error),
-            Error::Malformed(error) => damaged.because(error),
-            Error::Kinds(error) => damaged.because(error),
-            Error::Truncated | Error::LinkToNoFile(_) | Error::KindMissing { .. } => damaged,
-            Error::CreateTarget { source, .. } => usage.because(source),
-            Error::Output(error) => usage.because(error),
-            Error::NothingAt(_) => partial.remedy("kbak ls or kbak find show what it holds"),
-            Error::NoResources { why, .. } => {
-                partial.fact("why", why).remedy("choose an earlier snapshot: kbak snapshots lists them")
+            JobError::Access(error) => error.into(),
+            other => {
+                let what = other.to_string();
+                Self {
+                    source: other.source().map(|cause| causes(cause).into()),
+                    ..Self::new(Exit::Usage, what)
+                }
             }
-            Error::NoData { state, .. } => partial.fact("state", state.to_string()),
-            Error::SeveralStreams { .. } => usage.remedy("say which: ITEM:STREAM, as kbak show lists them"),
         }
     }
 }
 
-fn target_failure(error: TargetError) -> Failure {
-    use TargetError as Error;
-    let again = "then run it again with --existing-files skip: what is there already stays";
-    let (exit, remedy) = match &error {
-        Error::NotEmpty(_) => (
-            Exit::Usage,
-            "choose another --to, or say --existing-files skip, overwrite or delete-extra".to_owned(),
-        ),
-        Error::Busy(_) => (Exit::Usage, "wait until it ends, or choose another --to".to_owned()),
-        Error::Open { source: rustix::io::Errno::LOOP, .. } => (
-            Exit::Usage,
-            "a link stands on the way to where this item goes, and none is followed there: restore it alone, \
-             with --item, to where it shall go"
-                .to_owned(),
-        ),
-        Error::Open { .. } => (Exit::Usage, "check --to: it must be a folder that can be written".to_owned()),
-        Error::NoRoom { .. } | Error::Stopped { .. } | Error::DeferredEntries(_) => {
-            (Exit::Partial, format!("make room in the target, {again}"))
-        }
-        Error::NoDeletionScope | Error::EventOrder => (Exit::Bug, "please report it".to_owned()),
-    };
-    Failure::new(exit, "cannot restore into the folder").remedy(remedy).because(error)
+/// An error before the first request to a cluster.
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::new(Exit::Usage, "there is no access to a cluster")
+            .because(error)
+            .remedy("give --kubeconfig or --context, or cluster: in the plan; in a pod, a ServiceAccount")
+    }
 }
 
 impl From<CheckError> for Failure {

@@ -1,6 +1,7 @@
 //! Opens the chain of one plan for writing: the repository, the writer's key, the epoch's secret and the
 //! owners, from a plan's file or from arguments.
 
+use crate::backup::from_plan::epoch_durations;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -103,16 +104,5 @@ impl WritableChain {
         self.signers.extend(read_pin(file)?.signers);
         self.pinned = true;
         Ok(())
-    }
-}
-
-/// Returns the lifetimes of epochs in seconds, from a plan or by default.
-pub(crate) fn epoch_durations(spec: Option<&BackupSpec>) -> EpochDurations {
-    let epoch = spec.map(|spec| spec.epoch).unwrap_or_default();
-    let lock = spec.and_then(|spec| spec.repository.object_lock);
-    EpochDurations {
-        max_age: epoch.age(spec.and_then(|spec| spec.retention.as_ref())).duration().as_secs(),
-        max_run: epoch.max_run.duration().as_secs(),
-        keep: lock.map(|lock| lock.keep.duration().as_secs()),
     }
 }

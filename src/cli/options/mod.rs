@@ -1,6 +1,7 @@
 //! Groups of options that several verbs share, and what they open: plan, keys, store, snapshot, report files.
 
 pub(super) mod chain;
+pub(super) mod database_url;
 pub(super) mod key_files;
 pub(super) mod plan_args;
 pub(super) mod plan_file;
@@ -8,7 +9,6 @@ pub(super) mod reading;
 pub(super) mod resource_args;
 pub(super) mod restore_values;
 pub(super) mod run_report;
-pub(super) mod sources;
 pub(super) mod store;
 
 use std::path::PathBuf;

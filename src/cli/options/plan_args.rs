@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::database_url::parse_database_url;
 use super::plan_file::load;
-use super::{StoreArgs, check_memory, sources, store};
+use super::{StoreArgs, check_memory, store};
 use crate::cli::failure::{Exit, Failure};
 use crate::plan::{ClusterSpec, PlanArguments, Rate, RunLimits, Size, ValidPlan};
 
@@ -113,7 +114,7 @@ impl BackupPlanArgs {
             databases: self
                 .database
                 .iter()
-                .map(|url| sources::parse_database_url(url, password))
+                .map(|url| parse_database_url(url, password))
                 .collect::<Result<_, _>>()?,
             resources: self.resources,
             cluster: (cluster != ClusterSpec::default()).then_some(cluster),

@@ -1,17 +1,13 @@
-//! Arguments for the restore of resources: selection, mapping and policy. Together with a RestorePlan they
-//! form the config of a restore.
+//! Arguments for the restore of resources: selection, mapping and policy, added to a RestorePlan.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{restore_values::Allowed, sources};
+use super::restore_values::Allowed;
 use crate::cli::failure::{Exit, Failure};
-use crate::plan::{
-    self, ExistingPolicy, Modify, NamePatterns, ObjectName, Profile, RestoreSpec, Scope, SideEffect,
-};
-use crate::target::kubernetes::{Modifier, RestoreConfig};
+use crate::plan::{self, ExistingPolicy, ObjectName, Profile, RestoreSpec, Scope, SideEffect};
 
 /// Arguments of `kbak restore` for Kubernetes resources.
 #[derive(Debug, Clone, Default, Args)]
@@ -181,63 +177,4 @@ pub(crate) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
         format!("--resources-to writes objects as they are in the backup, without {}", asked.join(", "));
     Err(Failure::new(Exit::Usage, what)
         .remedy("leave that out and change the files, or restore with --cluster"))
-}
-
-/// Builds the config of a restore. `cluster_uid` is the UID of the cluster in the backup.
-pub(crate) fn config(spec: &RestoreSpec, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
-    let select = &spec.select;
-    let bad = |what: &str, error: &dyn std::error::Error| {
-        Failure::new(Exit::Usage, what.to_owned()).because(error.to_string())
-    };
-    let labels = select.selector.as_deref().map(str::parse).transpose();
-    let objects = select.objects.iter().map(|object| object.parse::<ObjectName>());
-    let objects: Result<Vec<ObjectName>, _> = objects.collect();
-    let objects = objects.map_err(|error| bad("--object does not name an object", &error))?;
-    let some = |patterns: &NamePatterns| match patterns.include.as_slice() {
-        [all] if all == "*" => Ok(Vec::new()),
-        include => sources::globs(include),
-    };
-    Ok(RestoreConfig {
-        allow: spec.allow.iter().copied().collect(),
-        namespaces: some(&select.namespaces)?,
-        exclude_namespaces: sources::globs(&select.namespaces.exclude)?,
-        kinds: some(&select.kinds)?,
-        exclude_kinds: sources::globs(&select.kinds.exclude)?,
-        labels: labels
-            .map_err(|error: plan::LabelSelectorError| bad("--selector is not a label selector", &error))?,
-        objects,
-        mapping: spec.map.clone(),
-        modifiers: spec.modify.iter().map(modifier).collect::<Result<_, _>>()?,
-        profile: spec.profile,
-        scope: spec.scope,
-        existing: spec.existing,
-        release: (!spec.release.is_empty()).then(|| spec.release.iter().copied().collect()),
-        takeover: spec.takeover,
-        cluster_uid,
-        status: sources::globs(&spec.status)?,
-        node_ports: spec.node_ports,
-        ..RestoreConfig::default()
-    })
-}
-
-/// Builds a modifier. The plan's check has already refused invalid ones.
-fn modifier(modify: &Modify) -> Result<Modifier, Failure> {
-    let bad = |error: String| Failure::new(Exit::Usage, "a modifier is invalid").because(error);
-    let chosen = &modify.r#match;
-    let regex = chosen.name_regex.as_deref().map(regex::Regex::new).transpose();
-    let patch = modify.patch.clone().map(serde_json::from_value).transpose();
-    Ok(Modifier {
-        kinds: sources::globs(&chosen.kinds)?,
-        namespaces: sources::globs(&chosen.namespaces)?,
-        names: sources::globs(&chosen.names)?,
-        name_regex: regex.map_err(|error| bad(error.to_string()))?,
-        labels: chosen
-            .selector
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|error: plan::LabelSelectorError| bad(error.to_string()))?,
-        merge: modify.merge.clone(),
-        patch: patch.map_err(|error| bad(error.to_string()))?,
-    })
 }

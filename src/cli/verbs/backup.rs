@@ -7,18 +7,17 @@ use jiff::Timestamp;
 
 use super::gaps::{gap_report, is_safe_or_accepted};
 use crate::backup::coordinator::backup;
+use crate::backup::from_plan::RunChoices;
 use crate::backup::job::{BackupContext, BackupJob, BackupReport};
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::chain::epoch_durations;
 use crate::cli::options::key_files::{read_pin, read_writer_key};
 use crate::cli::options::plan_args::BackupPlanArgs;
 use crate::cli::options::run_report::{self, RunOutput};
-use crate::cli::options::{OutputArgs, RunArgs, sources, store};
+use crate::cli::options::{OutputArgs, RunArgs, store};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::cli::shell::signals;
 use crate::format::body::Item;
-use crate::format::epoch::Parameters;
 use crate::format::signers::Signers;
 use crate::keys::epoch_file::{FileSecretStore, epoch_path};
 use crate::keys::writer_key::WriterKey;
@@ -27,7 +26,6 @@ use crate::report::event::{Meter, Reporter};
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::{plural, utc};
-use crate::repository::epoch::create::EpochSettings;
 use crate::repository::epoch::current::Reason;
 use crate::repository::epoch::stored;
 use crate::repository::{chain, reports};
@@ -104,7 +102,7 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     let outcome = signals::until_stopped(&runtime.stop, RESUME, async {
         let (repository, upload) = (&plan.spec.repository, plan.spec.limits.upload);
         let store = store::open_store(repository, upload, false, &runtime, &reporter).await?;
-        let job = backup_job(args, &plan, runtime.clock.now(), &reporter).await?;
+        let job = BackupJob::from_plan(&plan, choices(args)?, runtime.clock.now(), &reporter).await?;
         let context = BackupContext {
             store: &store,
             key: &key,
@@ -136,37 +134,14 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     output.publish(report, failure.as_ref())
 }
 
-/// Builds the job from the plan and the arguments. Connects to the cluster if the plan declares resources or
-/// wants coverage.
-async fn backup_job(
-    args: &BackupArgs,
-    plan: &BackupPlan,
-    now: Timestamp,
-    reporter: &Reporter,
-) -> Result<BackupJob, Failure> {
-    let spec = &plan.spec;
-    for (item, message) in sources::expired_acceptances(&spec.accept, now) {
-        reporter.warn(item, message);
-    }
-    let accept = sources::accepted_gaps(&spec.accept, now);
-    Ok(BackupJob {
-        plan: plan.name().to_owned(),
+fn choices(args: &BackupArgs) -> Result<RunChoices, Failure> {
+    Ok(RunChoices {
         host: hostname(),
-        items: sources::item_jobs(plan, reporter).await?,
-        wanted: EpochSettings {
-            owners: spec.owners(),
-            life: epoch_durations(Some(spec)),
-            parameters: Parameters::default(),
-            new_epoch: args.new_epoch,
-            change_owners: args.change_owners,
-            prompt: PassphrasePrompt::shared(None)?,
-        },
-        memory: spec.limits.memory.get(),
+        new_epoch: args.new_epoch,
+        change_owners: args.change_owners,
         prove: !args.no_proof,
         use_cache: !args.no_cache,
-        next: spec.schedule.map(|schedule| schedule.next.duration().as_secs()),
-        accept: accept.clone(),
-        coverage: sources::coverage_check(spec, accept, reporter).await,
+        prompt: PassphrasePrompt::shared(None)?,
     })
 }
 

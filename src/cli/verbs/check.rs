@@ -6,23 +6,26 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::backup::error::JobError;
+use crate::backup::from_plan::database_source;
 use crate::check::{CheckJob, CheckReport, ClusterJob, DatabaseJob, Finding, Severity, Unresolved, check};
 use crate::cli::failure::{Exit, Failure, explained};
 use crate::cli::options::plan_args::BackupPlanArgs;
-use crate::cli::options::{OutputArgs, ProgressMode, run_report, sources, store};
+use crate::cli::options::{OutputArgs, ProgressMode, run_report, store};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::cli::shell::signals;
 use crate::cli::shell::style::{Style, padded, width};
-use crate::inventory::coverage;
+use crate::inventory::coverage::{self, CoverageCheck};
 use crate::keys::epoch_file::epoch_path;
-use crate::kubernetes::RequestLimits;
+use crate::kubernetes::{Cluster, RequestLimits, Selection};
 use crate::plan::{self, BackupPlan, BackupSpec, Problem};
 use crate::report::error::causes;
 use crate::report::event::Reporter;
 use crate::report::text::{plain, plural, span};
 use crate::runtime::Runtime;
+use crate::source::volume::declared_folder;
 
 /// Arguments of `kbak check`.
 #[derive(Debug, Args)]
@@ -93,19 +96,15 @@ async fn check_job(
     let writer_key = spec.writer.key_file.clone();
     let epoch_file = spec.writer.epoch_file.clone().unwrap_or_else(|| epoch_path(&writer_key, plan.name()));
     let databases = spec.databases.iter().map(|database| {
-        let job = sources::database_globs(&database.databases).and_then(|databases| {
-            Ok(DatabaseJob { config: Box::new(sources::database_config(database)?), databases })
-        });
+        let job = database_source(database).map(|(config, databases)| DatabaseJob { config, databases });
         // Only the item's name is in the finding: its settings are in the plan.
-        (
-            database.item().to_string(),
-            job.map_err(|failure| Unresolved { what: causes(&failure), remedy: None }),
-        )
+        let job = job.map_err(|error| Unresolved { what: causes(&error), remedy: None });
+        (database.item().to_string(), job)
     });
     Ok(CheckJob {
         plan: plan.name().to_owned(),
         warnings,
-        no_longer_accepted: sources::expired_acceptances(&spec.accept, now),
+        no_longer_accepted: spec.expired_acceptances(now),
         store: store::store_options(&spec.repository, None, false),
         writer_key,
         epoch_file,
@@ -113,32 +112,28 @@ async fn check_job(
         owners: spec.owners(),
         prompt: PassphrasePrompt::shared(None)?,
         cluster: match spec.resources.is_some() || coverage::is_wanted(spec) {
-            true => Some(
-                cluster_job(spec, now, reporter)
-                    .await
-                    .map_err(|failure| Unresolved { what: causes(&failure), remedy: failure.remedy }),
-            ),
+            true => Some(cluster_job(spec, now, reporter).await.map_err(|error| {
+                let failure = Failure::from(error);
+                Unresolved { what: causes(&failure), remedy: failure.remedy }
+            })),
             false => None,
         },
         databases: databases.collect(),
-        folders: spec.volumes.iter().filter_map(sources::folder_options).collect(),
+        folders: spec.volumes.iter().filter_map(declared_folder).collect(),
     })
 }
 
-async fn cluster_job(spec: &BackupSpec, now: Timestamp, reporter: &Reporter) -> Result<ClusterJob, Failure> {
-    let cluster = sources::connect_with_deadlines(spec.cluster.as_ref(), DEADLINES, reporter).await?;
-    let config = spec.resources.as_ref().map(|resources| {
-        sources::resources_config(resources, spec.limits.memory.get()).map(|config| config.selection)
-    });
-    let accept = sources::accepted_gaps(&spec.accept, now);
-    let absent_accepted = accept.iter().any(|(item, gap)| item == "resources" && gap == "absent");
-    let coverage =
-        coverage::is_wanted(spec).then(|| sources::coverage_check_in(spec, cluster.clone(), accept));
+async fn cluster_job(spec: &BackupSpec, now: Timestamp, reporter: &Reporter) -> Result<ClusterJob, JobError> {
+    let cluster = Cluster::connect_to(spec.cluster.as_ref(), DEADLINES, reporter).await?;
+    let accept = spec.accepted_gaps(now);
     Ok(ClusterJob {
+        selection: spec.resources.as_ref().map(Selection::of).transpose()?,
+        absent_accepted: accept.iter().any(|(item, gap)| item == "resources" && gap == "absent"),
+        coverage: match coverage::is_wanted(spec) {
+            true => Some(CoverageCheck::of(spec, cluster.clone(), accept)?),
+            false => None,
+        },
         cluster,
-        selection: config.transpose()?,
-        absent_accepted,
-        coverage: coverage.transpose()?,
     })
 }
 

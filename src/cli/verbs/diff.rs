@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::reading::{self, READER_MEMORY};
-use crate::cli::options::{OutputArgs, ProgressMode, ReadArgs, run_report, sources};
+use crate::cli::options::{OutputArgs, ProgressMode, ReadArgs, run_report};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
 use crate::compare::{self, Change, Difference, SnapshotObjects};
 use crate::format::body::{Item, Stream};
 use crate::keys::Identity;
+use crate::kubernetes::{Cluster, RequestLimits};
 use crate::pipeline::reader::StreamReader;
 use crate::plan::ClusterSpec;
 use crate::report::text::{plain, plural, size};
@@ -115,7 +116,7 @@ fn compare_live(args: &DiffArgs, identities: &[Arc<Identity>], console: &Console
         let snapshot =
             reading::open_snapshot(from, &args.from, identities, READER_MEMORY, &reporter).await?.snapshot;
         let spec = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
-        let cluster = sources::connect(Some(&spec), &reporter).await?;
+        let cluster = Cluster::connect_to(Some(&spec), RequestLimits::default(), &reporter).await?;
         let meter = reporter.meter("resources", "objects");
         let mut printer = DifferencePrinter::new(args.output.output);
         let mut take = |one: Difference| printer.take("resources", one).map_err(Into::into);

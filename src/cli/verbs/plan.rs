@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::plan_file::read_text;
-use crate::cli::options::{OutputArgs, ProgressMode, StoreArgs, run_report, sources};
+use crate::cli::options::{OutputArgs, ProgressMode, StoreArgs, run_report};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
 use crate::inventory::existing_backup_tools::read_tool_configs;
 use crate::inventory::plan_draft::PlanDraft;
 use crate::inventory::{InventoryOptions, read_inventory};
-use crate::kubernetes::ApiError;
+use crate::kubernetes::{ApiError, Cluster, RequestLimits};
 use crate::plan::{self, ClusterSpec, PlanError, Problem, RepositorySpec, ValidPlan};
 
 /// Arguments of `kbak plan`.
@@ -137,7 +137,7 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
     let reporter = display.reporter();
     let found = until_signalled(async {
         let spec = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
-        let cluster = sources::connect(Some(&spec), &reporter).await?;
+        let cluster = Cluster::connect_to(Some(&spec), RequestLimits::default(), &reporter).await?;
         let meter = reporter.meter("cluster", "lists");
         let options = InventoryOptions { services: true, ..InventoryOptions::default() };
         let inventory = read_inventory(&cluster, &options, &meter).await.map_err(unreachable)?;

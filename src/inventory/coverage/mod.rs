@@ -12,7 +12,7 @@ use super::{
     DetectedDatabase, Inventory, InventoryOptions, IrreplaceableSecret, RecognisedBy, read_inventory,
 };
 use crate::kubernetes::{Cluster, KindInfo, Selection};
-use crate::plan::{self, item_matches};
+use crate::plan::{self, BackupSpec, GlobError, item_matches};
 use crate::report::coverage::{Coverage, UNCOVERED, Uncovered, UndeclaredKind, UnreadResource};
 use crate::report::event::Reporter;
 
@@ -30,6 +30,15 @@ pub struct CoverageCheck {
 }
 
 impl CoverageCheck {
+    /// Prepares the check of a plan in a connected cluster.
+    ///
+    /// # Errors
+    /// [`GlobError`] for an invalid pattern.
+    pub fn of(spec: &BackupSpec, cluster: Cluster, accept: Vec<(String, String)>) -> Result<Self, GlobError> {
+        let declared = DeclaredScope::of(spec, spec.resources.as_ref().map(Selection::of).transpose()?);
+        Ok(Self { cluster, declared, strict: spec.coverage == Some(plan::CoverageMode::Strict), accept })
+    }
+
     /// Reads the inventory and compares. A cluster that does not answer is reported as unread: other readers
     /// of it fail by themselves.
     pub async fn run(&self, reporter: &Reporter) -> Coverage {

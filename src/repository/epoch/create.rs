@@ -58,7 +58,7 @@ pub struct EpochSettings {
 
 impl fmt::Debug for EpochSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wanted")
+        f.debug_struct("EpochSettings")
             .field("owners", &self.owners)
             .field("life", &self.life)
             .finish_non_exhaustive()

@@ -16,6 +16,7 @@ use crate::pipeline::fallback::{CopyFinder, IndexSource};
 use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Reporter;
+use crate::report::outcome::Outcome;
 use crate::runtime::Runtime;
 use crate::store::{Store, StoreError};
 
@@ -45,6 +46,14 @@ pub enum SnapshotError {
     /// A stream is in a domain that the body does not name.
     #[error("a stream lies in domain {0}, which the snapshot does not name")]
     Domain(NameId),
+}
+
+impl SnapshotError {
+    /// Returns the outcome of a run that ends with this error.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if let Self::Store(error) = self { error.outcome() } else { Outcome::Damaged }
+    }
 }
 
 /// A snapshot that an owner has opened.

@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::environment_password;
 use super::error::DatabaseError;
-use crate::plan::{DatabaseEngine, TlsMode};
+use crate::plan::{DatabaseEngine, DatabaseSpec, TlsMode};
 
+/// The largest file with a user's name that is read whole, in bytes.
+const MAX_USER: u64 = 64 << 10;
 /// The longest accepted password, in bytes.
 const MAX_PASSWORD: u64 = 4096;
 
@@ -46,6 +49,36 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// Returns the connection that a plan declares. The plan's check has already refused settings that this
+    /// version of kbak does not support. Without a password file, the password comes from the environment
+    /// variable of the engine's own tools.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Config`] for an engine without a recipe, or a user's name that cannot be read.
+    pub fn of(database: &DatabaseSpec) -> Result<Self, DatabaseError> {
+        let host = database.host.clone().unwrap_or_default();
+        let mut config = super::default_config(database.engine, &database.name, &host)?;
+        config.port = database.port.unwrap_or(config.port);
+        match (&database.user, &database.user_file) {
+            (Some(user), _) => config.user.clone_from(user),
+            (None, Some(file)) => config.user = config.read_user(file)?,
+            (None, None) => {}
+        }
+        config.password_file.clone_from(&database.password_file);
+        config.password = environment_password(config.engine, config.password_file.as_deref());
+        config.tls = database.tls;
+        config.ca_file.clone_from(&database.ca_file);
+        Ok(config)
+    }
+
+    fn read_user(&self, file: &Path) -> Result<String, DatabaseError> {
+        let mut text = String::new();
+        File::open(file).and_then(|open| open.take(MAX_USER).read_to_string(&mut text)).map_err(|error| {
+            self.invalid(format!("{}: the user's name cannot be read: {error}", file.display()))
+        })?;
+        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    }
+
     /// Returns true if the connection is a socket on this machine.
     #[must_use]
     pub fn is_socket(&self) -> bool {

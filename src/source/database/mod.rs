@@ -19,6 +19,8 @@ pub use dump::{ArchiveProof, CompletenessCheck, Dump, DumpProof, LastLineCheck, 
 pub use error::DatabaseError;
 pub use recipe::{DatabaseInfo, Omission, PlannedDump, Recipe, SelectedDatabases};
 
+use std::path::Path;
+
 use crate::plan::DatabaseEngine;
 
 /// Connects to a server with the recipe of its engine.
@@ -58,13 +60,15 @@ pub fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), Database
     postgres::parse_url(url)
 }
 
-/// Returns the environment variable from which the engine's own tools take a password.
+/// Returns the password from the environment variable of the engine's own tools; a password file takes
+/// precedence.
 #[must_use]
-pub fn password_variable(engine: DatabaseEngine) -> Option<&'static str> {
-    match engine {
-        DatabaseEngine::Postgresql => Some(postgres::PASSWORD_VARIABLE),
-        _ => None,
-    }
+pub fn environment_password(engine: DatabaseEngine, file: Option<&Path>) -> Option<Password> {
+    let variable = match engine {
+        DatabaseEngine::Postgresql if file.is_none() => postgres::PASSWORD_VARIABLE,
+        _ => return None,
+    };
+    std::env::var(variable).ok().map(Password::new)
 }
 
 /// Returns the error for an engine without a recipe.

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use list::read_resources;
 
 use crate::kubernetes::{ApiError, KindInfo, Selection, SelectionError};
-use crate::plan::ConsistencyPolicy;
+use crate::plan::{ConsistencyPolicy, GlobError, ResourcesSpec};
 
 /// The error of a sink; the reading ends with it.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
@@ -89,6 +89,17 @@ pub struct ResourcesConfig {
 impl ResourcesConfig {
     /// The least budget: four pages of 2 MiB, above the largest object that etcd accepts (1.5 MiB).
     pub const LEAST_BUDGET: usize = 8 << 20;
+
+    /// Returns the settings for what a plan declares, within `memory` bytes for the whole run.
+    ///
+    /// # Errors
+    /// [`GlobError`] for an invalid pattern.
+    pub fn of(resources: &ResourcesSpec, memory: u64) -> Result<Self, GlobError> {
+        let selection = Selection::of(resources)?;
+        // List pages share the memory with the pipeline's buffers; an eighth leaves enough for those.
+        let budget = usize::try_from(memory / 8).unwrap_or(usize::MAX).clamp(Self::LEAST_BUDGET, 64 << 20);
+        Ok(Self { selection, budget, consistency: resources.consistency, ..Self::default() })
+    }
 }
 
 impl Default for ResourcesConfig {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::fs::{Root, Stat};
+use crate::plan::VolumeSpec;
 pub use gap::{EntryGap, GapKind};
 pub use inspect::VolumeMember;
 pub use read::{ATTEMPTS, AppendResult, MemberReader, ReadConsistency};
@@ -169,6 +170,15 @@ fn is_mounted(path: &Path) -> bool {
         return false;
     };
     own.dev() != above.dev() || own.ino() == above.ino()
+}
+
+/// Returns a declared folder's item name, path and read options; `None` if the volume has no path.
+#[must_use]
+pub fn declared_folder(volume: &VolumeSpec) -> Option<(String, PathBuf, VolumeOptions)> {
+    let path = volume.path.clone()?;
+    let name = volume.items().first()?.to_string();
+    let options = VolumeOptions { exclude: volume.exclude.clone(), ..VolumeOptions::default() };
+    Some((name, path, options))
 }
 
 pub(crate) fn parse_exclude_patterns(lines: &[String]) -> Result<Gitignore, OpenVolumeError> {

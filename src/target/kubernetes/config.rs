@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::change::Modifier;
 use crate::plan::{
-    ExistingPolicy, Glob, LabelSelector, Mapping, ObjectName, Permission, Profile, Scope, SideEffect,
+    ExistingPolicy, Glob, GlobError, LabelSelector, LabelSelectorError, Mapping, Modify, NamePatterns,
+    ObjectName, ObjectNameError, Permission, Profile, RestoreSpec, Scope, SideEffect,
 };
 
 /// The longest waits for events that a restore cannot speed up. Each is one deadline for all objects.
@@ -103,7 +104,56 @@ impl Default for RestoreConfig {
     }
 }
 
+/// A RestorePlan that cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreConfigError {
+    /// A pattern is invalid.
+    #[error("invalid pattern")]
+    Pattern(#[from] GlobError),
+    /// An object is not named as one.
+    #[error("a selected object has no valid name")]
+    Object(#[from] ObjectNameError),
+    /// The label selector is invalid.
+    #[error("invalid label selector")]
+    Selector(#[source] LabelSelectorError),
+    /// A modifier is invalid.
+    #[error("a modifier is invalid")]
+    Modifier(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
 impl RestoreConfig {
+    /// Returns the settings of a RestorePlan. [`Self::cluster_uid`] is that of the item.
+    ///
+    /// # Errors
+    /// [`RestoreConfigError`] for an invalid pattern, name, selector or modifier.
+    pub fn of(spec: &RestoreSpec) -> Result<Self, RestoreConfigError> {
+        let select = &spec.select;
+        let unless_all = |patterns: &NamePatterns| match patterns.include.as_slice() {
+            [all] if all == "*" => Ok(Vec::new()),
+            include => Glob::parse_all(include),
+        };
+        let labels = select.selector.as_deref().map(str::parse).transpose();
+        Ok(Self {
+            allow: spec.allow.iter().copied().collect(),
+            namespaces: unless_all(&select.namespaces)?,
+            exclude_namespaces: Glob::parse_all(&select.namespaces.exclude)?,
+            kinds: unless_all(&select.kinds)?,
+            exclude_kinds: Glob::parse_all(&select.kinds.exclude)?,
+            labels: labels.map_err(RestoreConfigError::Selector)?,
+            objects: select.objects.iter().map(|object| object.parse()).collect::<Result<_, _>>()?,
+            mapping: spec.map.clone(),
+            modifiers: spec.modify.iter().map(modifier).collect::<Result<_, _>>()?,
+            profile: spec.profile,
+            scope: spec.scope,
+            existing: spec.existing,
+            release: (!spec.release.is_empty()).then(|| spec.release.iter().copied().collect()),
+            takeover: spec.takeover,
+            status: Glob::parse_all(&spec.status)?,
+            node_ports: spec.node_ports,
+            ..Self::default()
+        })
+    }
+
     /// True if a copy may have this effect.
     #[must_use]
     pub fn is_released(&self, what: SideEffect) -> bool {
@@ -179,6 +229,26 @@ impl RestoreConfig {
         });
         labelled && self.matches_namespace_patterns(namespace_of(resource, namespace, name))
     }
+}
+
+/// Returns a modifier. The plan's check has already refused invalid ones.
+fn modifier(modify: &Modify) -> Result<Modifier, RestoreConfigError> {
+    fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> RestoreConfigError {
+        RestoreConfigError::Modifier(error.into())
+    }
+    let matched = &modify.r#match;
+    let regex = matched.name_regex.as_deref().map(regex::Regex::new).transpose();
+    let labels = matched.selector.as_deref().map(str::parse::<LabelSelector>).transpose();
+    let patch = modify.patch.clone().map(serde_json::from_value).transpose();
+    Ok(Modifier {
+        kinds: Glob::parse_all(&matched.kinds)?,
+        namespaces: Glob::parse_all(&matched.namespaces)?,
+        names: Glob::parse_all(&matched.names)?,
+        name_regex: regex.map_err(invalid)?,
+        labels: labels.map_err(invalid)?,
+        merge: modify.merge.clone(),
+        patch: patch.map_err(invalid)?,
+    })
 }
 
 /// Returns the namespace of an object, or the name of the object if it is a namespace.

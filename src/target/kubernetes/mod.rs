@@ -43,7 +43,7 @@ use crate::kubernetes::{ApiError, KindInfo};
 pub use crate::plan::{ExistingPolicy, Mapping, ObjectName, Permission, Profile, Scope, SideEffect};
 pub use apply::restore_resources;
 pub use change::{Change, Modifier, ModifierError};
-pub use config::{RestoreConfig, WaitLimits};
+pub use config::{RestoreConfig, RestoreConfigError, WaitLimits};
 pub use judge::{Derived, GitTool, Infrastructure, Skip};
 pub use object::ObjectRef;
 pub use object_files::{DirectoryError, FileFormat, WrittenFiles, find_unmatched_selectors, write_directory};

@@ -1,38 +1,39 @@
 //! `kbak restore`: restores the items of a snapshot one after the other.
 
-mod asked_kinds;
-mod databases;
+mod job;
+mod objects;
 mod preview;
-mod resources;
-pub(crate) mod targets;
+mod report;
+mod selected_kinds;
 mod text;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::reading;
-use crate::cli::options::reading::OpenedSnapshot;
-use crate::cli::options::resource_args;
+use crate::cli::options::reading::{self, OpenedSnapshot};
 use crate::cli::options::resource_args::ResourceArgs;
 use crate::cli::options::restore_values::Allowed;
 use crate::cli::options::run_report::{self, RunOutput};
 use crate::cli::options::{OutputArgs, ReadArgs, RunArgs, check_memory};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::signals;
-use crate::cli::verbs::restore::targets::Done;
 use crate::format::body::Item;
-use crate::plan::{ClusterSpec, RestoreSpec};
-use crate::report::event::{Event, Meter, Reporter};
+use crate::report::event::Reporter;
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::plural;
+use crate::restore::job::{FolderTarget, RestoreJob};
+use crate::runtime::lock;
 use crate::source::database::postgres::NO_ROLE_PASSWORDS;
-use crate::target::volume::{Destination, ExistingFiles};
+use crate::target::volume::ExistingFiles;
+use objects::ObjectRecorder;
+use preview::Preview;
+use report::ReportBuilder;
 
 /// Arguments of `kbak restore`.
 #[derive(Debug, Args)]
@@ -160,7 +161,7 @@ impl From<Existing> for ExistingFiles {
 }
 
 /// The remedy after an interruption.
-const GO_ON: &str = "run it again: a folder goes on with --existing-files skip, a cluster by itself; drop the \
+const RESUME: &str = "run it again: a folder goes on with --existing-files skip, a cluster by itself; drop the \
      database that was begun, and write files of resources into a new folder";
 
 /// Runs `kbak restore`.
@@ -176,34 +177,38 @@ pub(crate) fn run(args: &RestoreArgs, console: &Console) -> Result<Exit, Failure
     let reporter = display.reporter();
     // Half of the memory limit is for decrypted packs; the target and the runtime have the rest.
     let held = memory.map_or(reading::READER_MEMORY, |memory| memory / 2);
-    let outcome = signals::until_stopped(&CancellationToken::new(), GO_ON, async {
+    let outcome = signals::until_stopped(&CancellationToken::new(), RESUME, async {
         let opened =
             reading::open_snapshot(&args.repository, &args.snapshot, &identities, held, &reporter).await?;
-        let items = chosen(args, &opened)?;
-        targets::check(args, &items)?;
-        let spec = wanted(args, &items)?;
-        warn_of_gaps(&items, &reporter);
+        let items = job::items(args, &opened)?;
+        let job = job::job(args, &opened, items, &reporter).await?;
+        warn_of_gaps(&job.items, &reporter);
+        let head = head(&opened);
         if args.dry_run.is_some() {
-            return Ok((
-                head(&opened),
-                None,
-                Some(preview::make(args, &opened, &items, &spec, &reporter).await?),
-            ));
+            return Ok(Done::Preview(Box::new(preview::make(args, head, &job).await?)));
         }
-        Ok((head(&opened), Some(all(args, &opened, &items, &spec, &reporter).await?), None))
+        Ok(Done::Restored(head, restore(args, &job).await?))
     });
     let failure = match outcome {
-        Ok((_, _, Some(preview))) => {
+        Ok(Done::Preview(preview)) => {
             drop(display.finish());
             return preview.show(args.output.output, console);
         }
-        Ok((snapshot, done, None)) => {
-            fill(&mut report, snapshot, done.unwrap_or_default(), &reporter.meters());
+        Ok(Done::Restored(head, items)) => {
+            fill(&mut report, head, items);
             None
         }
         Err(failure) => Some(failure),
     };
     output.finish(report, failure.as_ref(), display, &reporter)
+}
+
+/// The result of the command.
+enum Done {
+    /// A plan, for a dry run.
+    Preview(Box<Preview>),
+    /// The snapshot, and the finished items, each with true if its backup is damaged.
+    Restored(Head, Vec<(ItemReport, bool)>),
 }
 
 /// The sequence, hash and plan name of a snapshot.
@@ -220,43 +225,13 @@ impl std::fmt::Display for Head {
     }
 }
 
-pub(crate) fn head(opened: &OpenedSnapshot) -> Head {
+fn head(opened: &OpenedSnapshot) -> Head {
     let snapshot = opened.snapshot.snapshot();
     Head {
         sequence: snapshot.envelope().seq,
         hash: snapshot.manifest.hash().to_string(),
         plan: opened.snapshot.body().plan_name.clone(),
     }
-}
-
-/// Returns the selected items, outer folders before the folders inside them.
-fn chosen<'a>(args: &RestoreArgs, opened: &'a OpenedSnapshot) -> Result<Vec<&'a Item>, Failure> {
-    let mut items: Vec<&Item> = match args.item.as_slice() {
-        [] => opened.snapshot.body().items.iter().collect(),
-        names => {
-            names.iter().map(|name| reading::find_item(&opened.snapshot, name)).collect::<Result<_, _>>()?
-        }
-    };
-    // An outer folder comes first: it would take the files of an inner one for foreign files.
-    let all = items.clone();
-    items.sort_by_key(|item| all.iter().filter(|outer| lies_in(item, outer).is_some()).count());
-    Ok(items)
-}
-
-/// Returns the RestorePlan for resources; the default if no item holds any. Invalid options are refused
-/// before anything is changed.
-fn wanted(args: &RestoreArgs, items: &[&Item]) -> Result<RestoreSpec, Failure> {
-    let items: Vec<&Item> = items.iter().filter(|item| item.kind == "resources").copied().collect();
-    if items.is_empty() {
-        return Ok(RestoreSpec::default());
-    }
-    let spec = resource_args::spec(&args.resources, &args.allow)?;
-    resource_args::config(&spec, None)?;
-    if args.resources_to.is_some() && !args.cluster {
-        resource_args::refuse_for_files(&spec)?;
-    }
-    asked_kinds::check(&spec, &items)?;
-    Ok(spec)
 }
 
 fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
@@ -278,99 +253,34 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
     }
 }
 
-/// Restores the items one after the other. If one of several fails or is damaged, the others are still
-/// restored; only an unreachable store or cluster, or an interruption, ends the run.
-async fn all(
-    args: &RestoreArgs,
-    opened: &OpenedSnapshot,
-    items: &[&Item],
-    spec: &RestoreSpec,
-    reporter: &Reporter,
-) -> Result<Vec<Done>, Failure> {
-    let cluster = cluster(args);
-    let mut done = Vec::with_capacity(items.len());
-    for item in items {
-        reporter.event(Event::ItemStarted { item: item.name.clone() });
-        let unit = if item.kind == "resources" { "objects" } else { "files" };
-        let meter: Arc<Meter> =
-            reporter.meter(&item.name, if item.kind == "database" { "bytes" } else { unit });
-        let result = match item.kind.as_str() {
-            "volume" => targets::folder(args, opened, item, items.len(), &meter).await,
-            "database" => databases::restore(args, opened, item, &meter).await,
-            "resources" => resources::restore(args, opened, item, spec, &cluster, reporter, &meter).await,
-            other => Err(Failure::new(Exit::Usage, format!("{} is of the kind {other}", item.name))
-                .remedy("this version does not restore it; kbak export gives its bytes")),
-        };
-        meter.end();
-        let one = match result {
-            Ok(one) => one,
-            Err(failure)
-                if matches!(failure.exit, Exit::Usage | Exit::Partial | Exit::Damaged) && items.len() > 1 =>
-            {
-                Done::failed(item, &failure)
-            }
-            Err(failure) => return Err(failure),
-        };
-        let state = if one.whole { "good" } else { "gap" };
-        reporter.event(Event::ItemFinished {
-            item: item.name.clone(),
-            state: state.into(),
-            summary: one.summary.clone(),
-        });
-        done.push(one);
-    }
-    Ok(done)
+/// Restores the items. Returns the finished ones, each with true if its backup is damaged.
+async fn restore(args: &RestoreArgs, job: &RestoreJob<'_>) -> Result<Vec<(ItemReport, bool)>, Failure> {
+    let paths = match &job.folder {
+        Some(FolderTarget::Directory { paths, .. }) => paths.as_ref(),
+        _ => None,
+    };
+    let outcomes = args.resources.outcomes.as_deref().filter(|_| args.cluster);
+    let objects = ObjectRecorder::new(outcomes)?;
+    let builder = ReportBuilder { reporter: job.reporter, paths, objects, items: Mutex::default() };
+    let restored = job.run(&builder).await;
+    builder.objects.finish(job.reporter);
+    restored?;
+    Ok(std::mem::take(&mut *lock(&builder.items)))
 }
 
-/// Returns the cluster that the arguments name.
-pub(crate) fn cluster(args: &RestoreArgs) -> ClusterSpec {
-    ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() }
-}
-
-fn fill(report: &mut RunReport, head: Head, done: Vec<Done>, meters: &[Arc<Meter>]) {
-    report.exit = match done.iter().find(|one| !one.whole) {
-        _ if done.iter().any(|one| one.damaged) => Exit::Damaged,
-        Some(_) => Exit::Partial,
-        None => Exit::Safe,
+fn fill(report: &mut RunReport, head: Head, items: Vec<(ItemReport, bool)>) {
+    let missing = items.iter().filter(|(item, _)| item.state != ItemState::Good).count() as u64;
+    report.exit = match missing {
+        _ if items.iter().any(|(_, damaged)| *damaged) => Exit::Damaged,
+        0 => Exit::Safe,
+        _ => Exit::Partial,
     };
     report.plan = Some(head.plan.clone());
-    let missing = done.iter().filter(|one| !one.whole).count() as u64;
     let why = if report.exit == Exit::Damaged { ": the backup is damaged" } else { "" };
     report.verdict = match missing {
         0 => format!("{head} restored"),
         missing => format!("{head} restored, {} not whole{why}", plural(missing, "item", "items")),
     };
     report.snapshot = Some(SnapshotReport { sequence: head.sequence, hash: head.hash });
-    report.items = done
-        .into_iter()
-        .map(|one| {
-            let meter = run_report::meter(meters, &one.item);
-            let reading = meter.map(Meter::read).unwrap_or_default();
-            ItemReport {
-                state: if one.whole { ItemState::Good } else { ItemState::Gap },
-                summary: one.summary,
-                unit: meter.map_or("", |meter| meter.unit).to_owned(),
-                done: reading.done,
-                bytes: reading.bytes,
-                new_bytes: 0,
-                gaps: one.gaps,
-                objects: one.objects,
-                newest_good: None,
-                remedy: one.remedy,
-                item: one.item,
-            }
-        })
-        .collect();
-}
-
-/// Returns the target of a folder: `to`, or a folder of the item's name in it if there are several.
-pub(crate) fn beneath(to: &Path, item: &Item, several: bool) -> Destination {
-    let below = if several { item.name.trim_start_matches("path/") } else { "" };
-    Destination { base: to.to_owned(), subfolder: PathBuf::from(below) }
-}
-
-/// Returns the path of the inner folder in the outer one; `None` if it is not inside.
-pub(crate) fn lies_in<'a>(inner: &'a Item, outer: &Item) -> Option<&'a str> {
-    let both = inner.kind == "volume" && outer.kind == "volume";
-    inner.name.strip_prefix(&outer.name)?.strip_prefix('/').filter(|rest| both && !rest.is_empty())
+    report.items = items.into_iter().map(|(item, _)| item).collect();
 }

@@ -6,34 +6,28 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::reading::OpenedSnapshot;
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
 use crate::cli::shell::output::OutputFormat;
-use crate::cli::verbs::restore;
-use crate::cli::verbs::restore::{Head, RestoreArgs};
-use crate::cli::verbs::restore::{resources, targets, text};
+use crate::cli::verbs::restore::job::describe_target;
+use crate::cli::verbs::restore::{DryRun, Head, RestoreArgs, text};
 use crate::format::body::Item;
 use crate::format::name::Name;
-use crate::plan::RestoreSpec;
-use crate::report::event::Reporter;
 use crate::report::text::{plain, plural, size};
-use crate::target::kubernetes::{Decision, Plan, UnmatchedSelector};
+use crate::restore::job::RestoreJob;
+use crate::restore::{ItemPreview, ResourcesPreview};
+use crate::target::kubernetes::Decision;
 
 /// Bytes of decisions that are kept in memory; more go to a private temporary file.
-const HELD: usize = 4 << 20;
+const MAX_IN_MEMORY: usize = 4 << 20;
 
 /// The planned restore: its items, and the decision for each object.
 pub(crate) struct Preview {
     head: Head,
     items: Vec<Line>,
-    plan: Option<Plan>,
-    /// Selectors that match no object, for a restore to files.
-    absent: Vec<UnmatchedSelector>,
+    resources: ResourcesPreview,
     /// The decision for each object, as JSON lines.
     objects: tempfile::SpooledTempFile,
-    /// The first error that kept a decision from being stored.
-    failed: Option<std::io::Error>,
 }
 
 #[derive(Serialize)]
@@ -49,72 +43,43 @@ struct Line {
 }
 
 /// Plans the restore and changes nothing.
-pub(crate) async fn make(
-    args: &RestoreArgs,
-    opened: &OpenedSnapshot,
-    items: &[&Item],
-    spec: &RestoreSpec,
-    reporter: &Reporter,
-) -> Result<Preview, Failure> {
-    let mut preview = Preview {
-        head: restore::head(opened),
-        items: Vec::with_capacity(items.len()),
-        plan: None,
-        absent: Vec::new(),
-        objects: tempfile::SpooledTempFile::new(HELD),
-        failed: None,
+pub(super) async fn make(args: &RestoreArgs, head: Head, job: &RestoreJob<'_>) -> Result<Preview, Failure> {
+    let mut items = Vec::with_capacity(job.items.len());
+    for item in &job.items {
+        items.push(line(args, job, item).await?);
+    }
+    let mut objects = tempfile::SpooledTempFile::new(MAX_IN_MEMORY);
+    let mut failed: Option<std::io::Error> = None;
+    let mut decided = |decision: &Decision| {
+        let written = serde_json::to_writer(&mut objects, decision)
+            .map_err(std::io::Error::from)
+            .and_then(|()| objects.write_all(b"\n"));
+        if let Err(error) = written {
+            failed.get_or_insert(error);
+        }
     };
-    for item in items {
-        preview.items.push(line(args, opened, item, items.len()).await?);
-    }
-    for item in items.iter().filter(|item| item.kind == "resources") {
-        if args.resources_to.is_some() {
-            preview.absent.extend(resources::absent(opened, item, spec).await?);
-        }
-        if !args.cluster {
-            continue;
-        }
-        let (objects, failed) = (&mut preview.objects, &mut preview.failed);
-        let mut told = |decision: &Decision| {
-            let written = serde_json::to_writer(&mut *objects, decision)
-                .map_err(std::io::Error::from)
-                .and_then(|()| objects.write_all(b"\n"));
-            if let Err(error) = written {
-                failed.get_or_insert(error);
-            }
-        };
-        preview.plan = Some(resources::plan(args, opened, item, spec, reporter, &mut told).await?);
-    }
-    match preview.failed.take() {
-        None => Ok(preview),
+    let resources = job.preview_resources(args.dry_run == Some(DryRun::Server), &mut decided).await?;
+    match failed {
+        None => Ok(Preview { head, items, resources, objects }),
         Some(error) => {
             Err(Failure::new(Exit::Unreachable, "the plan cannot be kept in a temporary file").because(error))
         }
     }
 }
 
-async fn line(
-    args: &RestoreArgs,
-    opened: &OpenedSnapshot,
-    item: &Item,
-    items: usize,
-) -> Result<Line, Failure> {
-    let bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
-    let members: u64 = item.streams.iter().map(|stream| stream.members).sum();
+async fn line(args: &RestoreArgs, job: &RestoreJob<'_>, item: &Item) -> Result<Line, Failure> {
+    let mut bytes: u64 = item.streams.iter().map(|stream| stream.length).sum();
     let mut absent = Vec::new();
-    let (what, bytes) = match item.kind.as_str() {
-        "database" => {
-            let databases = item.streams.iter().filter(|stream| stream.format == "pgdump").count() as u64;
-            (plural(databases, "database", "databases"), bytes)
-        }
-        "volume" if !item.streams.is_empty() => {
-            let look = targets::look(args, opened, item, items).await?;
+    let what = match job.preview_item(item).await? {
+        ItemPreview::Databases(number) => plural(number, "database", "databases"),
+        ItemPreview::Objects(number) => plural(number, "object", "objects"),
+        ItemPreview::Folder(look) => {
+            bytes = look.bytes;
             absent = look.absent.iter().map(Name::display).collect();
-            (plural(look.members, "entry", "entries"), look.bytes)
+            plural(look.members, "entry", "entries")
         }
-        _ => (plural(members, "object", "objects"), bytes),
     };
-    let target = targets::describe(args, item, items);
+    let target = describe_target(args, item, job.items.len());
     Ok(Line { item: item.name.clone(), kind: item.kind.clone(), what, bytes, target, absent })
 }
 
@@ -132,28 +97,29 @@ impl Preview {
                 text.push_str(&format!("  absent   the snapshot holds nothing at {}\n", plain(path)));
             }
         }
-        let hash = self.plan.as_ref().map(|plan| plan.hash.clone());
-        if let Some(plan) = &self.plan {
+        let hash = self.resources.plan.as_ref().map(|plan| plan.hash.clone());
+        if let Some(plan) = &self.resources.plan {
             text.push_str(&text::plan(plan));
         }
-        for absent in &self.absent {
+        for absent in &self.resources.unmatched {
             text.push_str(&format!("  {}\n", plain(&text::nothing_fits(absent))));
         }
         output::write_text(&text)?;
-        let so = "nothing was changed; to do this: the same command without --dry-run";
+        let nothing = "nothing was changed; to do this: the same command without --dry-run";
         match hash {
             Some(hash) => {
-                console.line(&format!("{so}, and with --plan-hash {} to do just this", &hash[..16]))
+                console.line(&format!("{nothing}, and with --plan-hash {} to do just this", &hash[..16]))
             }
-            None => console.line(so),
+            None => console.line(nothing),
         }
         Ok(self.exit())
     }
 
     /// Returns `Partial` if a selected object or path is not in the snapshot.
     fn exit(&self) -> Exit {
-        let planned = self.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
-        let absent = !self.absent.is_empty() || self.items.iter().any(|line| !line.absent.is_empty());
+        let planned = self.resources.plan.as_ref().is_none_or(|plan| plan.absent.is_empty());
+        let absent =
+            !self.resources.unmatched.is_empty() || self.items.iter().any(|line| !line.absent.is_empty());
         if planned && !absent { Exit::Safe } else { Exit::Partial }
     }
 
@@ -162,8 +128,8 @@ impl Preview {
         let head = json!({
             "snapshot": {"sequence": self.head.sequence, "hash": self.head.hash},
             "items": self.items,
-            "plan": self.plan,
-            "absent": self.absent,
+            "plan": self.resources.plan,
+            "absent": self.resources.unmatched,
         });
         let lines = self.lines();
         output::write(|out| {

@@ -1,0 +1,122 @@
+//! Errors of a restore as failures.
+
+use super::{Exit, Failure};
+use crate::report::text::plural;
+use crate::restore::error::{DatabaseStep, ItemError, RestoreStreamError};
+use crate::source::database::DatabaseError;
+use crate::target::kubernetes::{DirectoryError, RestoreConfigError, RestoreError};
+use crate::target::volume::TargetError;
+
+impl From<RestoreConfigError> for Failure {
+    fn from(error: RestoreConfigError) -> Self {
+        use RestoreConfigError as Error;
+        let usage = |what: &str| Self::new(Exit::Usage, what);
+        match error {
+            Error::Pattern(error) => usage("invalid pattern").because(error),
+            Error::Object(error) => usage("--object does not name an object").because(error),
+            Error::Selector(error) => usage("--selector is not a label selector").because(error),
+            Error::Modifier(error) => usage("a modifier is invalid").because(error),
+        }
+    }
+}
+
+impl From<ItemError> for Failure {
+    fn from(error: ItemError) -> Self {
+        use ItemError as Error;
+        let failure = Self::new(error.outcome(), error.to_string());
+        match error {
+            Error::Stream(error) => error.into(),
+            Error::Access(error) => error.into(),
+            Error::Archive(error) => failure.because(error),
+            Error::Excluded { source, .. } => failure.because(source),
+            Error::Database { step, source } => database_failure(failure, &step, source),
+            Error::Cluster { created, source } => cluster_failure(failure, created, source),
+            Error::PlanChanged { expected, actual } => failure
+                .fact("asked for", expected)
+                .fact("would be done", actual)
+                .remedy("the cluster, the snapshot or the arguments have changed: look at it again with --dry-run"),
+            Error::Files(error) => {
+                let remedy = match &error {
+                    DirectoryError::Io { .. } => Some("make room, and write into a new folder"),
+                    DirectoryError::Exists(_) => Some("write into a new folder"),
+                    _ => None,
+                };
+                Self { remedy: remedy.map(str::to_owned), ..failure.because(error) }
+            }
+            Error::NoTarget(_) => failure.remedy("give the target, or choose items with --item"),
+            Error::UnknownKind { .. } => {
+                failure.remedy("this version does not restore it; kbak export gives its bytes")
+            }
+        }
+    }
+}
+
+fn database_failure(failure: Failure, step: &DatabaseStep, error: DatabaseError) -> Failure {
+    let remedy = match &error {
+        _ if !matches!(step, DatabaseStep::Dump(_)) => None,
+        DatabaseError::NotEmpty { .. } => {
+            Some("an existing database is replaced only with --replace-databases")
+        }
+        _ if failure.exit == Exit::Damaged => {
+            Some("drop the incomplete database; kbak verify --read-all lists the intact snapshots")
+        }
+        _ => None,
+    };
+    Failure { remedy: remedy.map(str::to_owned), ..failure.because(error) }
+}
+
+fn cluster_failure(mut failure: Failure, created: Option<u64>, error: RestoreError) -> Failure {
+    let so_far = created.map_or("nothing was changed".to_owned(), |created| {
+        format!("{} that were created stay", plural(created, "object", "objects"))
+    });
+    failure.what = format!("{}; {so_far}", failure.what);
+    let remedy = match &error {
+        _ if failure.exit == Exit::Damaged => "kbak verify says what is damaged",
+        RestoreError::Api(error) if error.code() == Some(401) => {
+            "the API server does not take these credentials (any more); get new ones and run it again"
+        }
+        _ => "run it again: what is there is left alone",
+    };
+    failure.remedy(remedy).because(error)
+}
+
+impl From<RestoreStreamError> for Failure {
+    fn from(error: RestoreStreamError) -> Self {
+        use RestoreStreamError as Error;
+        let failure = Self::new(error.outcome(), error.to_string());
+        match error {
+            Error::Read(error) => error.into(),
+            Error::Snapshot(error) => error.into(),
+            Error::Target(error) => target_failure(failure, error),
+            Error::Malformed(error) => failure.because(error),
+            Error::Kinds(error) => failure.because(error),
+            Error::Truncated | Error::LinkToNoFile(_) | Error::KindMissing { .. } => failure,
+            Error::CreateTarget { source, .. } => failure.because(source),
+            Error::Output(error) => failure.because(error),
+            Error::NothingAt(_) => failure.remedy("kbak ls or kbak find show what it holds"),
+            Error::NoResources { why, .. } => {
+                failure.fact("why", why).remedy("choose an earlier snapshot: kbak snapshots lists them")
+            }
+            Error::NoData { state, .. } => failure.fact("state", state.to_string()),
+            Error::SeveralStreams { .. } => failure.remedy("say which: ITEM:STREAM, as kbak show lists them"),
+        }
+    }
+}
+
+fn target_failure(failure: Failure, error: TargetError) -> Failure {
+    use TargetError as Error;
+    let remedy = match &error {
+        Error::NotEmpty(_) => "choose another --to, or say --existing-files skip, overwrite or delete-extra",
+        Error::Busy(_) => "wait until it ends, or choose another --to",
+        Error::Open { source: rustix::io::Errno::LOOP, .. } => {
+            "a link stands on the way to where this item goes, and none is followed there: restore it alone, \
+             with --item, to where it shall go"
+        }
+        Error::Open { .. } => "check --to: it must be a folder that can be written",
+        Error::NoRoom { .. } | Error::Stopped { .. } | Error::DeferredEntries(_) => {
+            "make room in the target, then run it again with --existing-files skip: what is there already stays"
+        }
+        Error::NoDeletionScope | Error::EventOrder => "please report it",
+    };
+    failure.remedy(remedy).because(error)
+}

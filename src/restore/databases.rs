@@ -1,0 +1,73 @@
+//! Restores the databases of an item, and the objects that belong to none, such as roles.
+
+use std::sync::Arc;
+
+use super::error::{DatabaseStep, ItemError};
+use super::job::{DatabaseResult, DatabaseTarget, DatabasesReport, RestoreJob};
+use super::streams;
+use crate::format::body::{Item, Stream};
+use crate::report::event::Meter;
+use crate::report::outcome::Outcome;
+use crate::source::database::DatabaseInfo;
+use crate::target::database::{
+    DatabaseRestore, RestoreRecipe, RestoredDatabase, StreamContents, TargetDatabase, connect,
+};
+
+/// Restores an item into a server. A dump that is damaged or that the server refuses does not stop the
+/// databases after it.
+pub(super) async fn restore(
+    job: &RestoreJob<'_>,
+    item: &Item,
+    target: &DatabaseTarget,
+    meter: &Arc<Meter>,
+) -> Result<DatabasesReport, ItemError> {
+    let failed = |step| move |source| ItemError::Database { step, source };
+    let config = crate::source::database::DatabaseConfig { name: item.name.clone(), ..target.config.clone() };
+    let server = connect(&config).await.map_err(failed(DatabaseStep::Connect))?;
+    let contents = |stream: &Stream| server.contents(&stream.name, &stream.format);
+    let mut report = DatabasesReport::default();
+    let is_globals = |stream: &&Stream| contents(stream) == Some(StreamContents::Globals);
+    if let Some(globals) = item.streams.iter().find(is_globals) {
+        let mut dump = streams::as_reader(&job.snapshot.read(globals)?, meter.clone());
+        let globals = server.restore_globals(&mut dump).await.map_err(failed(DatabaseStep::Globals))?;
+        report.globals = Some(globals);
+    }
+    let infos = item.facts.get("databases").cloned().unwrap_or_default();
+    let infos: Vec<DatabaseInfo> = serde_json::from_value(infos).unwrap_or_default();
+    for stream in &item.streams {
+        let Some(StreamContents::Database(database)) = contents(stream) else { continue };
+        let request = DatabaseRestore {
+            target: if target.replace { TargetDatabase::Replace } else { TargetDatabase::Create },
+            encoding_from: infos.iter().find(|info| info.name == database).cloned(),
+            no_owner: target.no_owner,
+            database: database.clone(),
+        };
+        let result = restore_stream(&*server, &request, job, stream, meter).await;
+        if let Err(error) = &result
+            && !matches!(error.outcome(), Outcome::Partial | Outcome::Damaged)
+        {
+            return result.map(|_| report);
+        }
+        report.databases.push(DatabaseResult { database, stream: stream.name.clone(), result });
+    }
+    Ok(report)
+}
+
+async fn restore_stream(
+    server: &dyn RestoreRecipe,
+    request: &DatabaseRestore,
+    job: &RestoreJob<'_>,
+    stream: &Stream,
+    meter: &Arc<Meter>,
+) -> Result<RestoredDatabase, ItemError> {
+    let reader = job.snapshot.read(stream)?;
+    if request.target == TargetDatabase::Replace {
+        // An existing database is dropped only for a dump that is read to its end and not damaged.
+        streams::prove(&reader, meter).await?;
+    }
+    let mut dump = streams::as_reader(&reader, meter.clone());
+    server
+        .restore_database(request, &mut dump)
+        .await
+        .map_err(|source| ItemError::Database { step: DatabaseStep::Dump(request.database.clone()), source })
+}

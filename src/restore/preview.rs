@@ -1,0 +1,90 @@
+//! Plans a restore, and changes nothing.
+
+use super::error::ItemError;
+use super::folder::{Look, look_at_folder};
+use super::job::{FolderTarget, ResourcesTarget, RestoreJob};
+use super::resources;
+use super::run::subdirectory;
+use super::streams::{self, SnapshotResources};
+use crate::format::body::Item;
+use crate::target::kubernetes::{
+    Decision, DirectoryError, Plan, UnmatchedSelector, find_unmatched_selectors,
+};
+use crate::target::volume::ExistingFiles;
+
+/// What a restore would bring of an item.
+#[derive(Debug)]
+pub enum ItemPreview {
+    /// The entries of a folder.
+    Folder(Look),
+    /// This number of databases.
+    Databases(u64),
+    /// This number of objects, before any selection.
+    Objects(u64),
+}
+
+/// The plan for the resources of a snapshot.
+#[derive(Debug, Default)]
+pub struct ResourcesPreview {
+    /// The plan, if a cluster is the target.
+    pub plan: Option<Plan>,
+    /// Selectors that match no object, if files are the target.
+    pub unmatched: Vec<UnmatchedSelector>,
+}
+
+impl RestoreJob<'_> {
+    /// Measures an item, and checks that the target of a folder would take it.
+    ///
+    /// # Errors
+    /// [`ItemError`] if the snapshot cannot be read, or the target refuses.
+    pub async fn preview_item(&self, item: &Item) -> Result<ItemPreview, ItemError> {
+        match item.kind.as_str() {
+            "database" => {
+                let dumps = item.streams.iter().filter(|stream| stream.format == "pgdump").count();
+                Ok(ItemPreview::Databases(dumps as u64))
+            }
+            "volume" if !item.streams.is_empty() => {
+                let reader = self.snapshot.read(streams::only_stream(item)?)?;
+                let (to, paths, existing) = match &self.folder {
+                    Some(FolderTarget::Directory { to, paths, options }) => {
+                        let to = subdirectory(to, item, self.items.len() > 1);
+                        (Some(to), paths.as_ref(), options.existing)
+                    }
+                    _ => (None, None, ExistingFiles::default()),
+                };
+                Ok(ItemPreview::Folder(look_at_folder(&reader, paths, to.as_ref(), existing).await?))
+            }
+            _ => Ok(ItemPreview::Objects(item.streams.iter().map(|stream| stream.members).sum())),
+        }
+    }
+
+    /// Plans the restore of resources. `server` sends each object to the API server, in a dry run;
+    /// `decided` receives the decision for each object.
+    ///
+    /// # Errors
+    /// [`ItemError`] if the snapshot or the cluster cannot be read, or the plan has another hash than the
+    /// job says.
+    pub async fn preview_resources(
+        &self,
+        server: bool,
+        decided: &mut (dyn FnMut(&Decision) + Send),
+    ) -> Result<ResourcesPreview, ItemError> {
+        let mut preview = ResourcesPreview::default();
+        for item in self.items.iter().filter(|item| item.kind == "resources") {
+            match &self.resources {
+                Some(ResourcesTarget::Directory { config, .. }) => {
+                    let source = SnapshotResources::new(self.snapshot, item)?;
+                    let unmatched =
+                        find_unmatched_selectors(&source, &resources::of_item(config, item)).await;
+                    preview.unmatched.extend(unmatched.map_err(DirectoryError::from)?);
+                }
+                Some(ResourcesTarget::Cluster { cluster, config, plan_hash }) => {
+                    let target = (cluster, config, plan_hash.as_deref());
+                    preview.plan = Some(resources::plan(self, item, target, server, decided).await?);
+                }
+                None => {}
+            }
+        }
+        Ok(preview)
+    }
+}
