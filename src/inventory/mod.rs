@@ -154,8 +154,6 @@ pub struct Service {
 }
 
 /// Reads the inventory of a cluster. Resources that cannot be read are in [`Inventory::unread`].
-///
-/// # Errors
 /// Fails if the kinds of the cluster cannot be discovered.
 pub async fn read_inventory(
     cluster: &Cluster,

@@ -99,9 +99,7 @@ impl ApiError {
     }
 
     /// Returns the status of a refused request: a missing right, a taken name, a fault of the server.
-    ///
-    /// # Errors
-    /// The failure itself if further requests would fail, too: there was no answer, or the server
+    /// Fails with itself if further requests would fail, too: there was no answer, or the server
     /// does not accept the identity (401).
     pub fn refusal(self) -> Result<Box<ApiStatus>, Self> {
         match self.kind {

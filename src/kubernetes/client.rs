@@ -105,9 +105,7 @@ struct ApiRequest<'a> {
 
 impl Cluster {
     /// Prepares a client for the access; makes no request yet.
-    ///
-    /// # Errors
-    /// [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
+    /// Fails with [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
     pub async fn connect(
         access: &ClusterAccess,
         limits: RequestLimits,
@@ -133,9 +131,7 @@ impl Cluster {
     }
 
     /// Reads `path?query`; an answer of more than `limit` bytes is an error.
-    ///
-    /// # Errors
-    /// [`ApiError`]; transient failures only after the bounded tries.
+    /// Fails for transient causes only after the bounded tries.
     pub async fn get(&self, path: &str, query: &str, limit: usize) -> Result<ApiResponse, ApiError> {
         self.get_as(path, query, "application/json", limit).await
     }
@@ -155,9 +151,7 @@ impl Cluster {
 
     /// Sends an object. A request whose answer was lost is repeated, so a create may return
     /// `AlreadyExists` for the object that it created itself; then `repeated` is set.
-    ///
-    /// # Errors
-    /// [`ApiError`]; transient failures only after the bounded tries.
+    /// Fails for transient causes only after the bounded tries.
     pub async fn send(
         &self,
         method: Method,

@@ -108,9 +108,7 @@ struct Subresource {
 /// Discovers the kinds of a cluster. Custom resources come at their storage version where it is
 /// served, so that listing them calls no conversion webhook. Without the right to read definitions
 /// they come at the preferred version.
-///
-/// # Errors
-/// [`ApiError`] when the cluster does not answer; [`ApiErrorKind::Malformed`] when it has no
+/// Fails when the cluster does not answer, and with [`ApiErrorKind::Malformed`] when it has no
 /// aggregated discovery (Kubernetes before 1.27).
 pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
     let mut reads = 0;

@@ -45,9 +45,6 @@ pub struct PlanArguments {
 
 impl PlanArguments {
     /// Builds the plan and checks it.
-    ///
-    /// # Errors
-    /// Returns the problems of the plan. The text of a private key is never repeated.
     pub fn into_plan(self) -> Result<ValidPlan, PlanError> {
         let recipients = self
             .recipients
@@ -88,8 +85,6 @@ impl PlanArguments {
 }
 
 /// Parses `--recipient`. The text is never repeated: it may be a private key.
-///
-/// # Errors
 /// Fails if the text is no recipient. The error has a remedy.
 pub fn parse_recipient_argument(text: &str) -> Result<Recipient, PlanError> {
     use super::recipient::RecipientError as E;

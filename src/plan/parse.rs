@@ -25,20 +25,14 @@ pub struct ValidPlan {
 }
 
 /// Parses and checks a backup plan.
-///
-/// # Errors
-/// Returns all problems in the order of the text, or only the first one if the text cannot be parsed as a
-/// plan.
+/// Fails with all problems in the order of the text, or the first if the text is no plan.
 pub fn parse(text: &str) -> Result<ValidPlan, PlanError> {
     let (plan, source) = parse_typed::<BackupPlan>(text, schema::fields)?;
     check(plan, Some(&source))
 }
 
 /// Parses and checks a restore plan.
-///
-/// # Errors
-/// Returns all problems in the order of the text, or only the first one if the text cannot be parsed as a
-/// plan.
+/// Fails with all problems in the order of the text, or the first if the text is no plan.
 pub fn parse_restore(text: &str) -> Result<RestorePlan, PlanError> {
     let (plan, source) = parse_typed::<RestorePlan>(text, schema::restore_fields)?;
     let mut problems = validate::restore_problems(&plan.spec);
@@ -53,9 +47,6 @@ pub fn parse_restore(text: &str) -> Result<RestorePlan, PlanError> {
 }
 
 /// Parses a plan of one kind; `fields` returns all fields that it may have.
-///
-/// # Errors
-/// Returns the first problem, or all fields that have no value.
 fn parse_typed<T: DeserializeOwned>(
     text: &str,
     fields: fn() -> Vec<FieldDoc>,
@@ -78,9 +69,6 @@ fn parse_typed<T: DeserializeOwned>(
 }
 
 /// Checks a plan that was built from arguments.
-///
-/// # Errors
-/// Returns all problems of the plan.
 pub fn check_plan(plan: BackupPlan) -> Result<ValidPlan, PlanError> {
     check(plan, None)
 }

@@ -48,8 +48,6 @@ impl Element {
 
 impl Glob {
     /// Parses a pattern.
-    ///
-    /// # Errors
     /// Fails if it is empty, longer than 253 bytes, or has a character that no name has.
     pub fn new(pattern: &str) -> Result<Self, GlobError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._:*?".contains(c);
@@ -65,8 +63,6 @@ impl Glob {
 
     /// Parses a pattern for names with arbitrary characters, such as those of databases. A backslash makes
     /// the next character literal.
-    ///
-    /// # Errors
     /// Fails if it is empty, longer than 253 bytes, has a NUL, or ends with a lone backslash.
     pub fn with_escapes(pattern: &str) -> Result<Self, EscapedGlobError> {
         let wrong = || EscapedGlobError(pattern.to_owned());

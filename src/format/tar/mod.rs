@@ -213,9 +213,7 @@ pub fn padding(len: u64) -> usize {
 }
 
 /// Encodes `entry`: its header, its map, and the number of content bytes that follow.
-///
-/// # Errors
-/// [`EncodeError`] if the entry breaks a limit of this module or a rule of its fields.
+/// Fails if the entry breaks a limit of this module or a rule of its fields.
 pub fn encode(entry: &TarEntry) -> Result<EncodedEntry, EncodeError> {
     check_entry(entry)?;
     let (map, content) = match &entry.kind {
@@ -232,9 +230,6 @@ pub fn encode(entry: &TarEntry) -> Result<EncodedEntry, EncodeError> {
 }
 
 /// Checks that an entry can be encoded, as far as its fields alone show.
-///
-/// # Errors
-/// [`EncodeError`].
 pub fn check_entry(entry: &TarEntry) -> Result<(), EncodeError> {
     order::check_path(&entry.path).map_err(EncodeError::Path)?;
     if entry.path == ROOT && entry.kind != EntryKind::Directory {

@@ -35,9 +35,7 @@ pub enum PathError {
 }
 
 /// Checks that `path` is one that a root can hold; [`ROOT`] is.
-///
-/// # Errors
-/// The rule that it breaks.
+/// Fails with the rule that it breaks.
 pub fn check_path(path: &[u8]) -> Result<(), PathError> {
     if path == ROOT {
         return Ok(());

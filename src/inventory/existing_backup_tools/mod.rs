@@ -48,8 +48,6 @@ pub struct AnnotatedPod {
 }
 
 /// Reads the configuration of other backup tools.
-///
-/// # Errors
 /// Fails if the kinds of the cluster cannot be discovered.
 pub async fn read_tool_configs(cluster: &Cluster) -> Result<ToolConfigs, ApiError> {
     let mut configs = ToolConfigs::default();

@@ -50,8 +50,6 @@ const MAX_NAMES: usize = 12;
 
 impl PlanDraft<'_> {
     /// Returns the plan's text.
-    ///
-    /// # Errors
     /// Fails if the schedule named by `from` does not exist.
     pub fn text(&self) -> Result<String, ScheduleNotFound> {
         let imported = ImportedConfig::of(self.tool_configs, self.from)?;

@@ -53,9 +53,7 @@ impl DatabaseConfig {
     }
 
     /// Returns the password from the configuration or from its password file.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the file cannot be read, or the password is empty, too long, or holds
+    /// Fails when the file cannot be read, or the password is empty, too long, or holds
     /// characters that a password file cannot carry.
     pub fn read_password(&self) -> Result<Option<Password>, DatabaseError> {
         if let Some(password) = &self.password {

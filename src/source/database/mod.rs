@@ -22,9 +22,7 @@ pub use recipe::{DatabaseInfo, Omission, PlannedDump, Recipe, SelectedDatabases}
 use crate::plan::DatabaseEngine;
 
 /// Connects to a server with the recipe of its engine.
-///
-/// # Errors
-/// [`DatabaseError`], also for an engine without a recipe.
+/// Fails also for an engine without a recipe.
 pub async fn connect(config: &DatabaseConfig) -> Result<Box<dyn Recipe>, DatabaseError> {
     match config.engine {
         DatabaseEngine::Postgresql => Ok(Box::new(postgres::Postgres::connect(config).await?)),
@@ -34,9 +32,7 @@ pub async fn connect(config: &DatabaseConfig) -> Result<Box<dyn Recipe>, Databas
 
 /// Returns the configuration of a server with the engine's defaults: certificates checked, the
 /// engine's port, administrator and maintenance database.
-///
-/// # Errors
-/// [`DatabaseError::Config`] for an engine without a recipe.
+/// Fails with [`DatabaseError::Config`] for an engine without a recipe.
 pub fn default_config(
     engine: DatabaseEngine,
     name: &str,
@@ -50,9 +46,7 @@ pub fn default_config(
 
 /// Parses the URL of a server, as the engine's own tools take it. Also returns the database, if the
 /// URL names one.
-///
-/// # Errors
-/// [`DatabaseError::Config`], also for a password in the URL, which every user of the machine
+/// Fails also for a password in the URL, which every user of the machine
 /// could see among kbak's arguments. The message never quotes the URL.
 pub fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), DatabaseError> {
     postgres::parse_url(url)

@@ -94,9 +94,7 @@ fn memory_file(text: &str) -> std::io::Result<OwnedFd> {
 
 impl Tool {
     /// Starts a tool. Its standard output is read through [`Self::stdout`].
-    ///
-    /// # Errors
-    /// [`DatabaseError::Io`] when the tool cannot be started.
+    /// Fails with [`DatabaseError::Io`] when the tool cannot be started.
     pub fn start(
         config: &DatabaseConfig,
         tools: &ClientTools,
@@ -174,9 +172,7 @@ impl Tool {
     }
 
     /// Waits until the tool exits, and requires success.
-    ///
-    /// # Errors
-    /// [`DatabaseError::TimedOut`] when it does not exit, [`DatabaseError::Io`] when its status is
+    /// Fails with [`DatabaseError::TimedOut`] when it does not exit, [`DatabaseError::Io`] when its status is
     /// unknown, [`DatabaseError::ToolFailed`] with the end of its standard error.
     pub async fn wait_success(mut self) -> Result<(), DatabaseError> {
         let status = match tokio::time::timeout(self.idle_timeout, self.child.wait()).await {
@@ -203,9 +199,7 @@ impl Tool {
     }
 
     /// Runs the tool to its end and returns its output, at most `limit` bytes.
-    ///
-    /// # Errors
-    /// [`DatabaseError`], also for more output than `limit`.
+    /// Fails also for more output than `limit`.
     pub async fn output(mut self, limit: usize) -> Result<Vec<u8>, DatabaseError> {
         let mut written = Vec::new();
         if let Some(stdout) = self.stdout() {

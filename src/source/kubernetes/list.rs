@@ -21,9 +21,7 @@ use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, SelectionError,
 use crate::report::event::{Meter, Reporter};
 
 /// Reads the selected resources into `sink`. The meter counts objects and the bytes of lines.
-///
-/// # Errors
-/// [`ResourcesError`]. A kind that cannot be read is a gap in the report, not an error.
+/// A kind that cannot be read is a gap in the report, not an error.
 pub async fn read_resources(
     cluster: &Cluster,
     config: &ResourcesConfig,

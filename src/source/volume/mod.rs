@@ -107,9 +107,6 @@ struct OpenVolume {
 
 impl VolumeReader {
     /// Opens the folder at `path`; `path` itself may be a link.
-    ///
-    /// # Errors
-    /// [`OpenVolumeError`].
     pub fn open(path: &Path, options: VolumeOptions) -> Result<Self, OpenVolumeError> {
         let folder = |source: std::io::Error| OpenVolumeError::Folder { path: path.to_owned(), source };
         let root = Root::open(path).map_err(|e| folder(e.into()))?;

@@ -60,9 +60,7 @@ pub struct MemberReader {
 impl VolumeReader {
     /// Appends header, map, content and padding of `member` to `out`, if they are at most `max`
     /// bytes ([`VolumeMember::encoded_len`]).
-    ///
-    /// # Errors
-    /// The reason why the member cannot be read; `out` is then unchanged. [`GapKind::Open`] with
+    /// Fails with the reason why it cannot be read; `out` is then unchanged. [`GapKind::Open`] with
     /// `ENOENT` means that the file was deleted, which is no loss unless a link to it is stored.
     /// [`GapKind::LinkTargetGone`] means that a file with possible links was replaced, which is a loss.
     pub fn append(&self, member: VolumeMember, max: u64, out: &mut Vec<u8>) -> Result<AppendResult, GapKind> {
@@ -92,9 +90,7 @@ impl VolumeReader {
 
     /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the
     /// member is encoded anew: use [`MemberReader::member`] from here on.
-    ///
-    /// # Errors
-    /// As for [`Self::append`].
+    /// Fails as [`Self::append`] does.
     pub fn read(&self, member: VolumeMember) -> Result<MemberReader, GapKind> {
         if !matches!(member.kind, EntryKind::File { .. } | EntryKind::Sparse { .. }) {
             return Ok(MemberReader::new(member, None));
@@ -135,9 +131,7 @@ impl VolumeReader {
     /// Returns the member at `path` as it is now, on its own: never a link to another member.
     ///
     /// Used for a hard link whose target could not be stored: the content is then stored under its path.
-    ///
-    /// # Errors
-    /// The reason why there is none. [`GapKind::Open`] with `ENOENT` means that the path does not exist.
+    /// Fails with [`GapKind::Open`] and `ENOENT` if the path does not exist.
     pub fn inspect_again(&self, path: &[u8]) -> Result<VolumeMember, GapKind> {
         let (parent, name) = tar::order::split(path).ok_or(GapKind::Replaced)?;
         let open = |error| GapKind::Open(error);
@@ -186,9 +180,6 @@ impl MemberReader {
 
     /// Fills `buffer` with content and returns the number of bytes; 0 is the end. Holes are not
     /// read. Where the file became shorter, zeros replace the missing bytes.
-    ///
-    /// # Errors
-    /// [`GapKind::Read`].
     pub fn next_block(&mut self, buffer: &mut [u8]) -> Result<usize, GapKind> {
         let Some(fd) = &self.fd else { return Ok(0) };
         let mut filled = 0;
@@ -211,9 +202,6 @@ impl MemberReader {
     }
 
     /// Compares the file with its attributes when the read began.
-    ///
-    /// # Errors
-    /// [`GapKind::Stat`].
     pub fn finish(self) -> Result<(VolumeMember, ReadConsistency), GapKind> {
         let same = match &self.fd {
             None => true,

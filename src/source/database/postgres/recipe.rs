@@ -116,9 +116,6 @@ impl Recipe for Postgres {
 
 impl Postgres {
     /// Returns the databases that accept connections, except `template0`, sorted by name.
-    ///
-    /// # Errors
-    /// [`DatabaseError`].
     pub async fn databases(&self) -> Result<Vec<DatabaseInfo>, DatabaseError> {
         let question = "SELECT coalesce(json_agg(json_build_object('name', datname, \
                      'size', CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END, \

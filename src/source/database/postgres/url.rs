@@ -28,9 +28,7 @@ pub fn default_config(name: &str, host: &str) -> DatabaseConfig {
 /// Parses `postgresql://[user@]host[:port][/database][?sslmode=…&sslrootcert=…]`, or the URL of a
 /// socket's folder: `postgresql:///database?host=/run/postgresql`. The item is named after the host,
 /// or `postgresql` for a socket. See [`crate::source::database::parse_url`].
-///
-/// # Errors
-/// [`DatabaseError::Config`]. The message never quotes the URL.
+/// Fails with [`DatabaseError::Config`]. The message never quotes the URL.
 pub fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), DatabaseError> {
     let wrong =
         |problem: &str| DatabaseError::Config { name: "of the URL".to_owned(), problem: problem.to_owned() };

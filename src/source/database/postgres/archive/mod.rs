@@ -125,9 +125,7 @@ impl ArchiveScanner {
     }
 
     /// Returns the proof, after the last byte.
-    ///
-    /// # Errors
-    /// [`ArchiveError`] if the archive is damaged or incomplete.
+    /// Fails if the archive is damaged or incomplete.
     pub fn finish(self) -> Result<ArchiveProof, ArchiveError> {
         if let Some(error) = self.failed {
             return Err(error);
