@@ -1,7 +1,6 @@
 //! Failures as people see them: what failed, on which object, why, and what to do.
 
-mod keys;
-mod plan;
+mod inputs;
 pub mod render;
 mod repository;
 mod store;
@@ -59,6 +58,13 @@ impl Failure {
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Sets the remedy, if there is one: an empty text is none.
+    #[must_use]
+    pub fn remedy_if(mut self, remedy: &str) -> Self {
+        self.remedy = (!remedy.is_empty()).then(|| remedy.to_owned());
         self
     }
 

@@ -12,10 +12,8 @@ use crate::store::{StoreError, StoreErrorKind};
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let (exit, remedy) = meaning(&error);
-        let mut failure = Self::new(exit, error.to_string());
-        failure.remedy = remedy.map(str::to_owned);
-        failure.source = error.source;
-        failure
+        let what = error.to_string();
+        Self { source: error.source, ..Self::new(exit, what).remedy_if(remedy.unwrap_or_default()) }
     }
 }
 
@@ -24,40 +22,38 @@ impl From<StoreError> for Failure {
 pub fn meaning(error: &StoreError) -> (Exit, Option<&'static str>) {
     use StoreErrorKind as Kind;
     let folder = error.store.starts_with("file://");
-    let damaged = "kbak verify says what is damaged, and which snapshots are whole";
-    match &error.kind {
+    let (exit, remedy) = match &error.kind {
         Kind::Denied(_) if folder => {
-            (Exit::Usage, Some("give this user the right to the folder, or run kbak as another"))
+            (Exit::Usage, "give this user the right to the folder, or run kbak as another")
         }
-        Kind::Denied(_) => (Exit::Usage, Some("give these credentials the right, or use others")),
+        Kind::Denied(_) => (Exit::Usage, "give these credentials the right, or use others"),
         Kind::Credentials(_) => {
-            (Exit::Usage, Some("check the credentials: --credentials-file, AWS_PROFILE, web identity"))
+            (Exit::Usage, "check the credentials: --credentials-file, AWS_PROFILE, web identity")
         }
-        Kind::Settings(_) => (Exit::Usage, None),
+        Kind::Settings(_) => return (Exit::Usage, None),
         Kind::NoBucket if folder => {
-            (Exit::Usage, Some("correct --repo, or mount what holds the folder; kbak init makes a new one"))
+            (Exit::Usage, "correct --repo, or mount what holds the folder; kbak init makes a new one")
         }
-        Kind::NoBucket => (Exit::Usage, Some("create the bucket, or correct --repo")),
-        Kind::Clock(_) => (Exit::Usage, Some("set this machine's clock (chrony, systemd-timesyncd)")),
+        Kind::NoBucket => (Exit::Usage, "create the bucket, or correct --repo"),
+        Kind::Clock(_) => (Exit::Usage, "set this machine's clock (chrony, systemd-timesyncd)"),
+        // The name of the object is the hash that its content should have.
         Kind::Corrupt(_) if error.operation == Operation::Put => (
             Exit::Damaged,
-            // The name of the object is the hash that its content should have.
-            Some(
-                "what lies there is damaged: move that object away (with credentials that may delete), and \
-                     run again to store it anew",
-            ),
+            "what lies there is damaged: move that object away (with credentials that may delete), and \
+             run again to store it anew",
         ),
         Kind::Corrupt(_) | Kind::Protocol(_) | Kind::TooLarge { .. } | Kind::NotFound | Kind::NotAFile => {
-            (Exit::Damaged, Some(damaged))
+            (Exit::Damaged, "kbak verify says what is damaged, and which snapshots are whole")
         }
-        Kind::Full => (Exit::Unreachable, Some("free room in the store; running again resumes")),
+        Kind::Full => (Exit::Unreachable, "free room in the store; running again resumes"),
         Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) if folder => {
-            (Exit::Unreachable, Some("look at the disk that holds the folder, and run it again"))
+            (Exit::Unreachable, "look at the disk that holds the folder, and run it again")
         }
         Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_) => {
-            (Exit::Unreachable, Some("check --repo, --endpoint and the network, and run it again"))
+            (Exit::Unreachable, "check --repo, --endpoint and the network, and run it again")
         }
-    }
+    };
+    (exit, Some(remedy))
 }
 
 impl From<PipelineError> for Failure {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::key_files::{read_owners, read_pin, read_writer_key};
-use super::plan_file::load;
+use super::plan_args::{PlanPartArgs, load};
 use super::{StoreArgs, store};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::shell::console::Console;
@@ -25,18 +25,8 @@ pub struct ChainArgs {
     /// The plan's file, with repository, keys and owners
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
-    /// The name of a plan without a file [default: default]
-    #[arg(long, value_name = "NAME", conflicts_with = "plan")]
-    pub plan_name: Option<String>,
-    /// The writer's key, written by init
-    #[arg(long, value_name = "FILE")]
-    pub writer_key: Option<PathBuf>,
-    /// The current epoch's secret [default: beside the writer's key]
-    #[arg(long, value_name = "FILE")]
-    pub epoch_file: Option<PathBuf>,
-    /// A public key of an owner, who can restore; repeatable
-    #[arg(long, value_name = "KEY", conflicts_with = "plan")]
-    pub recipient: Vec<String>,
+    #[command(flatten)]
+    pub selected: PlanPartArgs,
     /// Public keys of owners, one a line
     #[arg(long, value_name = "FILE", conflicts_with = "plan")]
     pub recipients_file: Option<PathBuf>,
@@ -66,7 +56,8 @@ impl WritableChain {
         runtime: &Runtime,
         console: &Console,
     ) -> Result<Self, Failure> {
-        let spec = args.plan.as_deref().map(load).transpose()?.map(|checked| checked.plan);
+        let ChainArgs { plan, selected: args, recipients_file } = args;
+        let spec = plan.as_deref().map(load).transpose()?.map(|checked| checked.plan);
         let name = match &spec {
             Some(plan) => plan.name().to_owned(),
             None => args.plan_name.clone().unwrap_or_else(|| DEFAULT_PLAN_NAME.to_owned()),
@@ -85,7 +76,7 @@ impl WritableChain {
         let (repository, owners) = match &spec {
             Some(spec) => (store.apply_to(spec.repository.clone()), spec.owners()),
             None => {
-                let owners = read_owners(&args.recipient, args.recipients_file.as_deref())?;
+                let owners = read_owners(&args.recipient, recipients_file.as_deref())?;
                 (store::repository_argument(store)?, owners)
             }
         };

@@ -3,7 +3,6 @@
 pub(super) mod chain;
 pub(super) mod key_files;
 pub(super) mod plan_args;
-pub(super) mod plan_file;
 pub(super) mod reading;
 pub(super) mod resource_args;
 pub(super) mod restore_values;

@@ -77,7 +77,7 @@ pub struct ResourceArgs {
 /// Reads the RestorePlan, if one is given, and adds the arguments to it.
 pub(crate) fn spec(given: &ResourceArgs, allow: &[Allowed]) -> Result<RestoreSpec, Failure> {
     let mut spec = match &given.plan {
-        Some(file) => super::plan_file::load_restore(file)?.spec,
+        Some(file) => super::plan_args::load_restore(file)?.spec,
         None => RestoreSpec::default(),
     };
     add_namespaces(&mut spec, &given.namespace)?;

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     let ValidPlan { plan, warnings } = args
         .plan
         .read_plan(args.run.memory, args.run.upload)
-        .map_err(|failure| failed_start(named, args.plan.plan_name.as_deref(), failure))?;
+        .map_err(|failure| failed_start(named, args.plan.selected.plan_name.as_deref(), failure))?;
     for warning in &warnings {
         console.warn(&warning.to_string());
     }

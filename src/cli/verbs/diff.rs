@@ -166,10 +166,7 @@ impl DifferencePrinter {
     fn add(&mut self, row: &DifferenceRow<'_>) -> Result<(), Failure> {
         self.count += 1;
         let text = match self.format {
-            OutputFormat::Json => serde_json::to_string(row).unwrap_or_default(),
-            OutputFormat::Yaml => {
-                format!("---\n{}", serde_saphyr::to_string(row).unwrap_or_default().trim_end())
-            }
+            format @ (OutputFormat::Json | OutputFormat::Yaml) => output::render_line(row, format)?,
             OutputFormat::Table => {
                 let mark = match row.change {
                     Change::Added => '+',

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::chain::{ChainArgs, WritableChain};
 use crate::cli::options::key_files::read_owners;
-use crate::cli::options::plan_file::load;
+use crate::cli::options::plan_args::load;
 use crate::cli::options::{OutputArgs, StoreArgs, store};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
@@ -199,7 +199,7 @@ fn make_keys(args: &NewArgs, file: PathBuf, console: &Console) -> Result<Exit, F
     let runtime = Runtime::real();
     let owners = match &args.chain.plan {
         Some(plan) => load(plan)?.plan.spec.owners(),
-        None => read_owners(&args.chain.recipient, args.chain.recipients_file.as_deref())?,
+        None => read_owners(&args.chain.selected.recipient, args.chain.recipients_file.as_deref())?,
     };
     let prompt = PassphrasePrompt::shared(None)?;
     let made = until_signalled(async { Ok(create::generate_keys(&runtime, &owners, &prompt).await?) })?;

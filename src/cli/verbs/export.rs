@@ -9,7 +9,7 @@ use clap::Args;
 use futures::StreamExt as _;
 use tempfile::NamedTempFile;
 
-use super::snapshot_details::SnapshotDetails;
+use super::show::SnapshotDetails;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::{ReadArgs, reading};
 use crate::cli::shell::console::Console;

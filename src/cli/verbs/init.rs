@@ -160,10 +160,9 @@ fn refuse_unfit(store: &Arc<dyn Store>, probed: &ProbeReport) -> Result<(), Fail
     let Some(problem) = probed.findings.iter().find(|finding| finding.severity == Severity::Problem) else {
         return Ok(());
     };
-    let mut failure = Failure::new(Exit::Usage, format!("{} cannot hold a repository", store.describe()))
-        .fact("because", problem.what.clone());
-    failure.remedy.clone_from(&problem.remedy);
-    Err(failure)
+    Err(Failure::new(Exit::Usage, format!("{} cannot hold a repository", store.describe()))
+        .fact("because", problem.what.clone())
+        .remedy_if(problem.remedy.as_deref().unwrap_or_default()))
 }
 
 fn refuse_unlocked(store: &Arc<dyn Store>, abilities: &StoreFeatures, no_lock: bool) -> Result<(), Failure> {
