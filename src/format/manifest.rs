@@ -107,8 +107,7 @@ pub enum ManifestError {
     /// Its fields contradict each other.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
-    /// An owner has revoked the key that signed it, and lists neither it nor a descendant of it as
-    /// good.
+    /// An owner has revoked the key that signed it, and lists neither it nor a descendant of it as good.
     #[error("an owner has revoked the key that signed it")]
     Revoked,
 }

@@ -20,8 +20,7 @@ impl Name {
     }
 
     /// Returns the name for a terminal. [Hostile](is_hostile) characters and bytes that are not UTF-8 are
-    /// escaped, so that a name from a backup cannot control the terminal. Backslashes are escaped too, so
-    /// that no two names look the same.
+    /// escaped: a name must not control it. Backslashes are escaped too, so that no two names look the same.
     #[must_use]
     pub fn display(&self) -> String {
         let mut shown = String::with_capacity(self.0.len());

@@ -23,8 +23,7 @@ impl SealedObject {
         Self { key, bytes, hash }
     }
 
-    /// Creates a probe: random bytes under the writer's probe prefix. They hold no information, so they
-    /// are stored unencrypted.
+    /// Creates a probe: random bytes under the writer's probe prefix, stored unencrypted.
     #[must_use]
     pub fn probe(writer: super::ids::WriterId, random: [u8; 32]) -> Self {
         let key = super::layout::probe(writer, &random[..16]);

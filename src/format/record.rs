@@ -59,8 +59,7 @@ pub struct Receipt {
     pub epoch: EpochId,
     /// The action.
     pub act: ReceiptAction,
-    /// The owner who opened the wrap or was added. Absent if a later wrap was opened whose owner is
-    /// not known.
+    /// The owner who opened the wrap or was added. Absent if that owner is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<RecipientId>,
     /// The object under `keys/`; absent if the wrap is in epoch.json.
@@ -68,8 +67,7 @@ pub struct Receipt {
     pub wrap: Option<ObjectHash>,
 }
 
-/// The content of a record. Kinds without a type of their own here are open: their readers look
-/// for the fields that they know.
+/// The content of a record. Other kinds are open: their readers look for the fields that they know.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A key is revoked.
@@ -170,8 +168,7 @@ pub struct SignedRecord {
 }
 
 impl SignedRecord {
-    /// Reads and verifies a record that is stored under `writer` with the name `hash`. `repository` is
-    /// compared if the caller knows it.
+    /// Reads and verifies a record stored under `writer` as `hash`. A known `repository` is compared.
     pub fn open(
         bytes: Bytes,
         writer: WriterId,

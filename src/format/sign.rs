@@ -90,8 +90,7 @@ pub enum SignError {
 }
 
 impl SignError {
-    /// Returns `true` if a newer kbak may be able to read the document. All other errors mean damage,
-    /// forgery or a wrong pin.
+    /// True if a newer kbak may read the document. All other errors mean damage, forgery or a wrong pin.
     #[must_use]
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Requires(_))
@@ -125,8 +124,7 @@ struct Typed<'a, T: Serialize> {
     document: &'a T,
 }
 
-/// A well-formed document that is not verified. [`SignedDocument::verify`] is the only way to parse
-/// its line.
+/// A well-formed document that is not verified. [`SignedDocument::verify`] is the only way to parse its line.
 #[derive(Clone)]
 pub struct SignedDocument {
     bytes: Bytes,

@@ -131,9 +131,13 @@ impl SigningKey {
             let passphrase = passphrase.ok_or(KeyError::Protected)?;
             key = key.decrypt(passphrase).map_err(|_| KeyError::Passphrase)?;
         }
+        Self::from_private(&key)
+    }
+
+    fn from_private(key: &ssh_key::PrivateKey) -> Result<Self, KeyError> {
         match key.key_data() {
             KeypairData::Ed25519(keypair) => Ok(Self::from_keypair(keypair.clone())),
-            _ => Err(KeyError::Malformed),
+            _ => Err(KeyError::Algorithm(key.algorithm().to_string())),
         }
     }
 
@@ -154,11 +158,7 @@ impl SigningKey {
     /// Reads a line from [`SigningKey::to_line`].
     pub fn from_line(line: &str) -> Result<Self, KeyError> {
         let bytes = Zeroizing::new(STANDARD.decode(line.trim()).map_err(|_| KeyError::Malformed)?);
-        let key = ssh_key::PrivateKey::from_bytes(&bytes).map_err(|_| KeyError::Malformed)?;
-        match key.key_data() {
-            KeypairData::Ed25519(keypair) => Ok(Self::from_keypair(keypair.clone())),
-            _ => Err(KeyError::Algorithm(key.algorithm().to_string())),
-        }
+        Self::from_private(&ssh_key::PrivateKey::from_bytes(&bytes).map_err(|_| KeyError::Malformed)?)
     }
 
     /// Returns the public half.

@@ -14,8 +14,7 @@ use rustix::io::{Errno, Result};
 use super::stat::Stat;
 use crate::format::tar::ROOT;
 
-/// The most tries of a resolution that the kernel gave up because of a concurrent rename (EAGAIN,
-/// see `openat2(2)`).
+/// The most tries of a resolution that a concurrent rename stopped (EAGAIN, see `openat2(2)`).
 const TRIES: usize = 64;
 
 /// A folder beneath which paths are opened.
@@ -40,10 +39,9 @@ impl Root {
         Ok(Self { fd: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
-    /// Opens a path relative to the folder. Adds `O_CLOEXEC` and `O_NOFOLLOW`, and `O_NOCTTY`
-    /// unless `O_PATH` is set, with which `openat2` refuses it.
-    /// Fails with `EXDEV` for a path that leads out (or onto another mount), `ELOOP` for
-    /// one through a link.
+    /// Opens a path relative to the folder. Adds `O_CLOEXEC` and `O_NOFOLLOW`, and `O_NOCTTY` unless `O_PATH`
+    /// is set, with which `openat2` refuses it. Fails with `EXDEV` for a path that leads out (or onto another
+    /// mount), `ELOOP` for one through a link.
     pub fn open_beneath(&self, path: &[u8], flags: OFlags, mode: Mode, mounts: Mounts) -> Result<OwnedFd> {
         let mut flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         if !flags.contains(OFlags::PATH) {
@@ -111,8 +109,7 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, FIELDS).map(|raw| Stat::from(&raw))
 }
 
-/// Returns the attributes of one name in a directory (of the link itself if it is one), without
-/// starting an automount.
+/// Returns the attributes of one name in a directory, of a link itself; starts no automount.
 pub fn stat_at(directory: impl AsFd, name: &[u8]) -> Result<Stat> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     rustix::fs::statx(directory, name, flags, FIELDS).map(|raw| Stat::from(&raw))

@@ -8,10 +8,9 @@ use rustix::io::{Errno, Result};
 
 use crate::format::tar::Extent;
 
-/// Returns the data extents of a file of `size` bytes, at most `max` of them. If there would be
-/// more, the smallest holes count as data, so that memory is bounded. The same layout gives the
-/// same extents.
-/// A file system that knows no holes gives one extent.
+/// Returns the data extents of a file of `size` bytes, at most `max` of them. If there would be more, the
+/// smallest holes count as data, so that memory is bounded. The same layout gives the same extents. A file
+/// system that knows no holes gives one extent.
 pub fn find_extents(fd: impl AsFd, size: u64, max: usize) -> Result<Vec<Extent>> {
     let mut smallest = 1u64;
     let found = scan(fd, size, |found| {

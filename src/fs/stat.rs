@@ -1,5 +1,4 @@
-//! The attributes of one file as the kernel reports them: those that a member keeps, and those that
-//! reveal a change.
+//! The attributes of one file: those that a member keeps, and those that reveal a change.
 
 use rustix::fs::{FileType as RawType, Statx, StatxFlags};
 
@@ -41,9 +40,8 @@ impl From<RawType> for FileType {
     }
 }
 
-/// The identity of a file, independent of its names and content: device, inode number and creation
-/// time. The number alone is reused once a file is deleted. Without a creation time from the file
-/// system, device and number must do.
+/// The identity of a file, independent of its names and content: device, inode number and creation time. The
+/// number alone is reused after a deletion. Some file systems have no creation time.
 pub type Inode = (DeviceNumber, u64, Option<FileTime>);
 
 /// The relevant fields of `statx`. Two equal values of the same path mean that the file was not

@@ -127,20 +127,16 @@ impl ApiError {
 /// Parses an error's body and headers. A body that is no `Status` (a proxy's page) is left out.
 pub(super) fn read_status(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> ApiStatus {
     #[derive(Deserialize, Default)]
+    #[serde(default)]
     struct Status {
-        #[serde(default)]
         reason: String,
-        #[serde(default)]
         message: String,
-        #[serde(default)]
         details: Option<Details>,
     }
     #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase")]
+    #[serde(rename_all = "camelCase", default)]
     struct Details {
-        #[serde(default)]
         causes: Vec<StatusCause>,
-        #[serde(default)]
         retry_after_seconds: u64,
     }
     let text: Status = serde_json::from_slice(body).unwrap_or_default();
@@ -149,10 +145,9 @@ pub(super) fn read_status(code: StatusCode, headers: &HeaderMap, body: &[u8]) ->
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
         .or((details.retry_after_seconds > 0).then_some(details.retry_after_seconds));
-    let reason = if text.reason.is_empty() {
-        code.canonical_reason().unwrap_or("unknown").to_owned()
-    } else {
-        text.reason
+    let reason = match text.reason.as_str() {
+        "" => code.canonical_reason().unwrap_or("unknown").to_owned(),
+        _ => text.reason,
     };
     ApiStatus {
         code: code.as_u16(),

@@ -1,9 +1,8 @@
 //! Requests to an API server, with deadlines, bounded retries and bounded bodies of its own.
 //!
-//! Only [`kube::Client::send`] is used. `Client::request` and all calls above it log the whole body
-//! when it does not decode; for a list of Secrets, that is the Secrets. Their retries last for
-//! minutes, longer than a revision lasts. This file logs and quotes no body except the `Status` of
-//! an error.
+//! Only [`kube::Client::send`] is used. `Client::request` and all calls above it log the whole body when it
+//! does not decode; for a list of Secrets, that is the Secrets. Their retries last for minutes, longer than a
+//! revision lasts. This file logs and quotes no body except the `Status` of an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +29,7 @@ const BUSY_PERIOD: Duration = Duration::from_secs(60);
 /// The access to a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterAccess {
-    /// A kubeconfig file. Without it, kbak uses the ServiceAccount in a pod, and elsewhere
-    /// `KUBECONFIG` or `~/.kube/config`.
+    /// A kubeconfig file. Default: the ServiceAccount in a pod, else `KUBECONFIG` or `~/.kube/config`.
     pub kubeconfig: Option<PathBuf>,
     /// A context of the kubeconfig; by default its current context.
     pub context: Option<String>,

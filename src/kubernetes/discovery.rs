@@ -49,25 +49,23 @@ impl std::fmt::Display for StaleGroup {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct GroupDiscoveryList {
-    #[serde(default)]
     kind: String,
-    #[serde(default)]
     items: Vec<GroupDiscovery>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct GroupDiscovery {
-    #[serde(default)]
     metadata: GroupMeta,
-    #[serde(default)]
     versions: Vec<VersionDiscovery>,
 }
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct GroupMeta {
-    #[serde(default)]
     name: String,
 }
 
@@ -105,11 +103,10 @@ struct Subresource {
     subresource: String,
 }
 
-/// Discovers the kinds of a cluster. Custom resources come at their storage version where it is
-/// served, so that listing them calls no conversion webhook. Without the right to read definitions
-/// they come at the preferred version.
-/// Fails when the cluster does not answer, and with [`ApiErrorKind::Malformed`] when it has no
-/// aggregated discovery (Kubernetes before 1.27).
+/// Discovers the kinds of a cluster. Custom resources come at their storage version where it is served, so
+/// that listing them calls no conversion webhook. Without the right to read definitions they come at the
+/// preferred version. Fails when the cluster does not answer, and with [`ApiErrorKind::Malformed`] when it
+/// has no aggregated discovery (Kubernetes before 1.27).
 pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
     let mut reads = 0;
     loop {

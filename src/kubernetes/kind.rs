@@ -22,8 +22,7 @@ pub struct KindInfo {
 }
 
 impl KindInfo {
-    /// Creates a namespaced kind from the parts of its path. Its name in objects is empty, and it
-    /// has no subresources.
+    /// Creates a namespaced kind from its path, with an empty name in objects and no subresources.
     #[must_use]
     pub fn from_path_parts(group: &str, version: &str, plural: &str) -> Self {
         Self {

@@ -9,8 +9,8 @@ use super::problem::{PlanError, Problem, ProblemKind};
 use super::recipient::Recipient;
 use super::run_settings::RunLimits;
 use super::spec::{
-    ApiVersion, BackupPlan, BackupPlanKind, BackupSpec, ClusterSpec, EpochSpec, Metadata, RepositorySpec,
-    ResourcesSpec, WriterSpec,
+    ApiVersion, BackupPlan, BackupPlanKind, BackupSpec, ClusterSpec, Metadata, RepositorySpec, ResourcesSpec,
+    WriterSpec,
 };
 
 /// The plan's name if none is given.
@@ -62,23 +62,14 @@ impl PlanArguments {
                 writer: WriterSpec {
                     key_file: self.writer_key,
                     epoch_file: self.epoch_file,
-                    epoch_secret: None,
-                    signers_file: None,
+                    ..WriterSpec::default()
                 },
-                epoch: EpochSpec::default(),
                 cluster: self.cluster,
                 resources: self.resources.then(ResourcesSpec::default),
                 databases: self.databases,
                 volumes: self.paths.into_iter().map(folder).collect(),
-                hooks: Vec::new(),
-                accept: Vec::new(),
-                coverage: None,
-                objectives: None,
-                jobs: None,
-                retention: None,
-                schedule: None,
                 limits: self.limits,
-                notify: Vec::new(),
+                ..BackupSpec::default()
             },
         })
     }

@@ -1,15 +1,13 @@
-//! Reads a plan: parses YAML (or JSON, which is YAML) into types, then checks everything that types cannot
-//! express.
+//! Reads a plan: parses YAML (or JSON, which is YAML) into types, then checks what types cannot express.
 
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Error as Yaml, MessageFormatter as _, UserMessageFormatter};
 
-use super::problem::{PlanError, Position, Problem, ProblemKind};
+use super::problem::{PlanError, Position, Problem, ProblemKind, suggest};
 use super::restore_spec::RestorePlan;
 use super::schema::{self, FieldDoc};
 use super::source_tree::{SourceNode, position, without_indexes};
 use super::spec::BackupPlan;
-use super::suggest::suggest;
 use super::{recipient, supported, validate};
 
 /// The maximum length of a plan, in bytes. Kubernetes limits a ConfigMap to 1 MiB.

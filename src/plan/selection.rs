@@ -47,8 +47,7 @@ impl Element {
 }
 
 impl Glob {
-    /// Parses a pattern.
-    /// Fails if it is empty, longer than 253 bytes, or has a character that no name has.
+    /// Parses a pattern. Fails if it is empty, longer than 253 bytes, or has a character that no name has.
     pub fn new(pattern: &str) -> Result<Self, GlobError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._:*?".contains(c);
         if pattern.is_empty() || pattern.len() > 253 || !pattern.chars().all(fits) {

@@ -57,7 +57,7 @@ pub struct Metadata {
 }
 
 /// The content of a backup plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Spec")]
 pub struct BackupSpec {
@@ -160,7 +160,7 @@ pub enum LockMode {
 }
 
 /// The writer, which signs the backups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Writer")]
 pub struct WriterSpec {
@@ -291,10 +291,7 @@ impl Default for ResourcesSpec {
     fn default() -> Self {
         Self {
             namespaces: NamePatterns::default(),
-            kinds: NamePatterns {
-                exclude: EVENT_KINDS.map(str::to_owned).to_vec(),
-                ..NamePatterns::default()
-            },
+            kinds: NamePatterns { exclude: EVENT_KINDS.map(str::to_owned).to_vec(), ..Default::default() },
             selector: None,
             cluster_scoped: ClusterScoped::Auto,
             consistency: ConsistencyPolicy::Strict,

@@ -1,5 +1,4 @@
-//! Counts entries that could not be kept: per kind the number and the first paths, in memory that
-//! does not grow with the tree.
+//! Counts entries that could not be kept: per kind the number and the first paths, in bounded memory.
 
 use std::collections::BTreeMap;
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
+use super::text::opaque_debug;
+
 /// An event that a reader of the log wants to see at once.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -63,7 +65,7 @@ pub fn json_line<T: Serialize>(value: &T) -> String {
 }
 
 /// The counters of one item, which the display reads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Meter {
     /// The item's name.
     pub item: String,
@@ -79,17 +81,7 @@ pub struct Meter {
 
 impl Meter {
     fn new(item: &str, unit: &'static str) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            item: item.to_owned(),
-            unit,
-            done: zero(),
-            total: zero(),
-            bytes: zero(),
-            bytes_total: zero(),
-            new_bytes: zero(),
-            ended: zero(),
-        }
+        Self { item: item.to_owned(), unit, ..Self::default() }
     }
 
     /// Adds `count` units that are done.
@@ -163,11 +155,7 @@ pub struct Reporter {
     packs: Arc<AtomicU64>,
 }
 
-impl std::fmt::Debug for Reporter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Reporter")
-    }
-}
+opaque_debug!(Reporter: "Reporter");
 
 impl Reporter {
     /// Creates a reporter that sends events to `observer`.

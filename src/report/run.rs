@@ -1,5 +1,4 @@
-//! A whole run as one value: the summary, `-o json` and metrics are made from it, and a failed run stores it,
-//! encrypted.
+//! A whole run as one value, for the summary, `-o json` and metrics. A failed run stores it, encrypted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -64,8 +64,7 @@ pub struct FaultRule {
 }
 
 impl FaultRule {
-    /// Injects `fault` at the `nth` (from 1) `operation` on a key or prefix that matches `pattern`, in
-    /// which `*` stands for any text.
+    /// Injects `fault` at the `nth` (from 1) `operation` on a key or prefix that the glob `pattern` matches.
     #[must_use]
     pub fn once(operation: Operation, pattern: &str, nth: u64, fault: StoreFault) -> Self {
         Self { operation, pattern: pattern.into(), first: nth, last: nth, fault, seen: 0 }
@@ -174,14 +173,20 @@ impl FaultStore {
         self.error(operation, object, kind)
     }
 
-    fn body(
+    async fn read(
         &self,
-        fault: Option<&StoreFault>,
         operation: Operation,
-        object: &str,
-        body: Bytes,
+        key: &ObjectKey,
+        body: impl Future<Output = Result<Bytes, StoreError>>,
     ) -> Result<Bytes, StoreError> {
-        let body = match fault {
+        let object = key.as_str();
+        let fault = self.fault(operation, object);
+        self.before(fault.as_ref(), operation, object).await?;
+        if fault == Some(StoreFault::Missing) {
+            return Err(self.error(operation, object, StoreErrorKind::NotFound));
+        }
+        let body = body.await?;
+        let body = match &fault {
             Some(StoreFault::Cut(at)) => {
                 return Err(self.cut(operation, object, (*at).min(body.len() as u64)));
             }
@@ -191,7 +196,7 @@ impl FaultStore {
             Some(StoreFault::FlipBit(bit)) => flip(&body, *bit),
             _ => body,
         };
-        self.after(fault, operation, object, body)
+        self.after(fault.as_ref(), operation, object, body)
     }
 
     fn page(&self, fault: Option<&StoreFault>, mut page: ObjectPage) -> ObjectPage {
@@ -257,23 +262,11 @@ impl Store for FaultStore {
     }
 
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
-        let fault = self.fault(Operation::Get, key.as_str());
-        self.before(fault.as_ref(), Operation::Get, key.as_str()).await?;
-        if fault == Some(StoreFault::Missing) {
-            return Err(self.error(Operation::Get, key.as_str(), StoreErrorKind::NotFound));
-        }
-        let body = self.inner.get(key, limit).await?;
-        self.body(fault.as_ref(), Operation::Get, key.as_str(), body)
+        self.read(Operation::Get, key, self.inner.get(key, limit)).await
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let fault = self.fault(Operation::GetRange, key.as_str());
-        self.before(fault.as_ref(), Operation::GetRange, key.as_str()).await?;
-        if fault == Some(StoreFault::Missing) {
-            return Err(self.error(Operation::GetRange, key.as_str(), StoreErrorKind::NotFound));
-        }
-        let body = self.inner.get_range(key, range).await?;
-        self.body(fault.as_ref(), Operation::GetRange, key.as_str(), body)
+        self.read(Operation::GetRange, key, self.inner.get_range(key, range)).await
     }
 
     async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {

@@ -154,9 +154,8 @@ impl TarParser {
         }
     }
 
-    /// Returns the next event, and takes the bytes of it from the front of `input`. `None` if `input`
-    /// is empty and more is needed.
-    /// The parser must not be used after an error.
+    /// Returns the next event, and takes the bytes of it from the front of `input`. `None` if `input` is
+    /// empty and more is needed. The parser must not be used after an error.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<TarEvent<'a>>, ParseError> {
         loop {
             if let ParserState::Content(content) = &mut self.state {

@@ -53,8 +53,7 @@ struct PutOptions {
     sha256: bool,
 }
 
-/// From the strictest to one that every store accepts. If a store rejects a header, the next options
-/// are used and kept for later puts.
+/// From the strictest to one that every store accepts. If one is rejected, the next is used from then on.
 const PUT_FALLBACKS: [PutOptions; 4] = [
     PutOptions { create_new: true, sha256: true },
     PutOptions { create_new: true, sha256: false },
@@ -358,8 +357,7 @@ impl Store for S3Store {
         let request = self.client.head_bucket().bucket(&self.bucket);
         let answer =
             self.answer(Operation::Now, "", request.customize().interceptor(reader.clone()).send()).await;
-        // A refusal still carries the time. Only a failing store or a proxy in between might give
-        // another clock's.
+        // A refusal still carries the time. Only a failing store or a proxy might give another clock's.
         match (reader.date(), answer) {
             (Some(date), Ok(_)) => Ok(date),
             (Some(date), Err(error)) if !error.kind.is_transient() => Ok(date),
