@@ -84,8 +84,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads an identity file. `label` names it in messages; `prompt` asks for the passphrase of a
-    /// protected file.
+    /// Reads an identity file, named `label` in messages; `prompt` asks for its passphrase.
     pub fn parse(label: &str, file: &[u8], prompt: &Arc<dyn Prompt>) -> Result<Self, IdentityError> {
         let malformed = || IdentityError::Malformed { label: label.to_owned(), line: 1 };
         if file.len() > MAX_FILE {
@@ -143,14 +142,10 @@ impl Identity {
                 this.recipients.push(key.to_public().to_string().parse().map_err(|_| malformed())?);
                 this.keys.push(Box::new(key));
             } else if let Ok(key) = line.parse::<age::plugin::Identity>() {
-                let name = key.plugin().to_owned();
-                let plugin =
-                    age::plugin::IdentityPluginV1::new(&name, &[key], AgeCallbacks::new(prompt.clone()))
-                        .map_err(|_| IdentityError::Plugin {
-                            label: label.to_owned(),
-                            plugin: name.clone(),
-                        })?;
-                this.keys.push(Box::new(plugin));
+                let (name, callbacks) = (key.plugin().to_owned(), AgeCallbacks::new(prompt.clone()));
+                let missing = || IdentityError::Plugin { label: label.to_owned(), plugin: name.clone() };
+                let plugin = age::plugin::IdentityPluginV1::new(&name, &[key], callbacks);
+                this.keys.push(Box::new(plugin.map_err(|_| missing())?));
                 this.plugins.push(name);
             } else if line.parse::<Recipient>().is_ok() {
                 return Err(IdentityError::Public(label.to_owned()));

@@ -154,26 +154,20 @@ impl Recipient {
     }
 
     fn age(&self, prompt: &Arc<dyn Prompt>) -> Result<Box<dyn age::Recipient>, WrapError> {
-        let broken = || WrapError::Content;
+        fn parse<T: FromStr>(text: &str) -> Result<T, WrapError> {
+            text.parse().map_err(|_| WrapError::Content)
+        }
+        let text = self.text.as_str();
         Ok(match &self.kind {
-            RecipientKind::X25519 => {
-                Box::new(self.text.parse::<age::x25519::Recipient>().map_err(|_| broken())?) as Box<_>
-            }
-            RecipientKind::Tag => Box::new(self.text.parse::<age::tag::Recipient>().map_err(|_| broken())?),
-            RecipientKind::TagPq => {
-                Box::new(self.text.parse::<age::tagpq::Recipient>().map_err(|_| broken())?)
-            }
+            RecipientKind::X25519 => Box::new(parse::<age::x25519::Recipient>(text)?) as Box<_>,
+            RecipientKind::Tag => Box::new(parse::<age::tag::Recipient>(text)?),
+            RecipientKind::TagPq => Box::new(parse::<age::tagpq::Recipient>(text)?),
             RecipientKind::SshEd25519 | RecipientKind::SshRsa => {
-                Box::new(self.text.parse::<age::ssh::Recipient>().map_err(|_| broken())?)
+                Box::new(parse::<age::ssh::Recipient>(text)?)
             }
             RecipientKind::Plugin(name) => {
-                let recipient = self.text.parse::<age::plugin::Recipient>().map_err(|_| broken())?;
-                let plugin = age::plugin::RecipientPluginV1::new(
-                    name,
-                    &[recipient],
-                    &[],
-                    AgeCallbacks::new(prompt.clone()),
-                );
+                let (recipient, callbacks) = (parse(text)?, AgeCallbacks::new(prompt.clone()));
+                let plugin = age::plugin::RecipientPluginV1::new(name, &[recipient], &[], callbacks);
                 Box::new(plugin.map_err(|error| WrapError::Seal(age::EncryptError::PluginResolve(error)))?)
             }
         })
@@ -279,8 +273,7 @@ impl FromStr for Owner {
 }
 
 impl Owner {
-    /// Reads one owner per line; empty lines and `#` comments are skipped. An error has the line
-    /// number, from 1.
+    /// Reads one owner per line, without empty lines and `#` comments. An error has the line number.
     pub fn parse_lines(text: &str) -> Result<Vec<Self>, (usize, RecipientError)> {
         let mut owners: Vec<Self> = Vec::new();
         for (number, line) in text.lines().enumerate() {

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::error::DatabaseError;
 use crate::plan::{DatabaseEngine, TlsMode};
+use crate::report::text::opaque_debug;
 
 /// The longest accepted password, in bytes.
 const MAX_PASSWORD: u64 = 4096;
@@ -52,9 +53,8 @@ impl DatabaseConfig {
         self.host.starts_with('/')
     }
 
-    /// Returns the password from the configuration or from its password file.
-    /// Fails when the file cannot be read, or the password is empty, too long, or holds
-    /// characters that a password file cannot carry.
+    /// Returns the password from the configuration or from its password file. Fails when the file cannot be
+    /// read, or the password is empty, too long, or holds characters that a password file cannot carry.
     pub fn read_password(&self) -> Result<Option<Password>, DatabaseError> {
         if let Some(password) = &self.password {
             return self.check_password(password.clone()).map(Some);
@@ -115,8 +115,4 @@ impl Password {
     }
 }
 
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
+opaque_debug!(Password: "Password(…)");

@@ -32,8 +32,7 @@ pub trait CompletenessCheck: std::fmt::Debug + Send {
     /// Takes the next bytes.
     fn feed(&mut self, bytes: &[u8]);
 
-    /// Returns the evidence after the last byte.
-    /// Fails with the missing part, in words.
+    /// Returns the evidence after the last byte. Fails with the missing part, in words.
     fn finish(self: Box<Self>) -> Result<Proof, String>;
 }
 

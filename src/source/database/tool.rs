@@ -1,5 +1,4 @@
-//! Runs a client tool: clean environment, password in a memory file, own process group, killed and
-//! reaped when dropped.
+//! Runs a client tool: clean environment, password in a memory file, own process group, killed when dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -230,8 +229,7 @@ impl Drop for Tool {
     }
 }
 
-/// Reads to the end and keeps at least the last [`STDERR_TAIL`] bytes, so that a full pipe never
-/// blocks the tool.
+/// Reads to the end, so that the tool never blocks; keeps at least the last [`STDERR_TAIL`] bytes.
 async fn read_stderr_tail(stderr: Option<ChildStderr>) -> Vec<u8> {
     let Some(mut stderr) = stderr else { return Vec::new() };
     let (mut kept, mut piece) = (Vec::new(), vec![0; 4096]);
@@ -244,8 +242,7 @@ async fn read_stderr_tail(stderr: Option<ChildStderr>) -> Vec<u8> {
     kept
 }
 
-/// Returns the last lines of a tool's standard error that may be shown. The password is masked in
-/// case a server echoes it.
+/// Returns the last lines of a tool's standard error, with the password masked.
 pub(super) fn shown(stderr: &[u8], password: Option<&Password>, messages: &ToolMessages) -> String {
     let mut text = String::from_utf8_lossy(stderr).into_owned();
     if let Some(password) = password {

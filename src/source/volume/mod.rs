@@ -10,7 +10,6 @@ mod gap;
 mod inspect;
 mod planner;
 mod read;
-mod skip;
 pub mod timestamp_trust;
 mod walk;
 
@@ -20,10 +19,9 @@ use std::sync::Arc;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::fs::{Root, Stat};
-pub use gap::{EntryGap, GapKind};
+pub use gap::{EntryGap, GapKind, LeftOut, SkipReason, SkippedEntry};
 pub use inspect::VolumeMember;
 pub use read::{ATTEMPTS, AppendResult, MemberReader, ReadConsistency};
-pub use skip::{LeftOut, SkipReason, SkippedEntry};
 use timestamp_trust::TimestampTrust;
 pub use walk::{VolumeWalk, WalkEvent};
 
@@ -33,8 +31,7 @@ pub struct VolumeOptions {
     /// The patterns to exclude, in the syntax of .gitignore, relative to the root. Later lines win,
     /// `!` includes again, but nothing below an excluded folder is included.
     pub exclude: Vec<String>,
-    /// True if a `lost+found` directly in the root of a file system is included. It belongs to the
-    /// file system.
+    /// True if a `lost+found` directly in the root, which is the file system's, is included.
     pub lost_and_found: bool,
     /// True if `trusted.*` attributes are included. They belong to the kernel's own file systems,
     /// and reading them needs CAP_SYS_ADMIN.

@@ -1,10 +1,9 @@
 //! Reads the content of members: small ones whole into a caller's buffer, large ones block by block.
 //!
-//! A file may change between the walk and the read, and during the read. The header always declares
-//! the bytes that follow it. If the file is not the one that the walk saw, the member is encoded
-//! anew. If it changes during the read, it is read again. After the last attempt the member keeps
-//! its declared length (a file that shrank ends in zeros, one that grew is cut), and the change is
-//! reported as a gap.
+//! A file may change between the walk and the read, and during the read. The header always declares the bytes
+//! that follow it. If the file is not the one that the walk saw, the member is encoded anew. If it changes
+//! during the read, it is read again. After the last attempt the member keeps its declared length (a file
+//! that shrank ends in zeros, one that grew is cut), and the change is reported as a gap.
 //!
 //! A file with further names is read only if it is the file that the walk saw. Links to it in the
 //! stream name its path, and would restore any other content that is stored there.
@@ -38,8 +37,7 @@ pub enum ReadConsistency {
 /// The result of reading a whole member.
 #[derive(Debug)]
 pub enum AppendResult {
-    /// The member is in the buffer. It differs from the given member if the file changed since the
-    /// walk.
+    /// The member is in the buffer. It differs from the given member if the file changed since the walk.
     Stored(VolumeMember, ReadConsistency),
     /// The member grew too large since the walk: use [`VolumeReader::read`]. Nothing was appended.
     TooLarge(VolumeMember),
@@ -88,9 +86,8 @@ impl VolumeReader {
         Err(GapKind::Changed)
     }
 
-    /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the
-    /// member is encoded anew: use [`MemberReader::member`] from here on.
-    /// Fails as [`Self::append`] does.
+    /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the member is
+    /// encoded anew: use [`MemberReader::member`] from here on. Fails as [`Self::append`] does.
     pub fn read(&self, member: VolumeMember) -> Result<MemberReader, GapKind> {
         if !matches!(member.kind, EntryKind::File { .. } | EntryKind::Sparse { .. }) {
             return Ok(MemberReader::new(member, None));
