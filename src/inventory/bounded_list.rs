@@ -11,8 +11,7 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 const MAX_KEPT: usize = 20_000;
 /// The maximum number of restarts of a list whose revision has expired.
 const MAX_RESTARTS: u32 = 2;
-/// Requests metadata only, so that no Secret's value is requested. A server without that form returns whole
-/// objects.
+/// Requests metadata only, never a Secret's value. A server without that form returns whole objects.
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const WHOLE: &str = "application/json";
 

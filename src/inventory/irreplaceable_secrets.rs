@@ -1,7 +1,6 @@
 //! Secrets that cannot be recreated: keys that decrypt files in Git, CAs, ACME accounts.
 //!
-//! They are recognised by a label, by a name, or because a custom resource names them. The value of a Secret
-//! is never requested.
+//! Recognised by a label, a name, or a custom resource that names them. No Secret's value is requested.
 
 use std::collections::BTreeMap;
 
@@ -50,8 +49,7 @@ object_parts! {
     struct Secret {
         metadata: SecretMeta,
     }
-    /// The only part of a Secret's metadata that is read: annotations may repeat the values, as those of
-    /// kubectl apply do.
+    /// All that is read of a Secret's metadata: annotations may repeat the values (kubectl apply).
     struct SecretMeta {
         name: String,
         namespace: String,

@@ -1,11 +1,9 @@
-//! Known names: images and ports of databases, kinds of their operators, and Secrets that cannot be
-//! recreated.
+//! Known images and ports of databases, kinds of their operators, and Secrets that cannot be recreated.
 
 /// The name of an engine, as reports print it.
 pub(super) type EngineName = &'static str;
 
-/// Engines and the last parts of their images' names. Only whole names match: `postgres-exporter` is no
-/// database.
+/// Engines and the last parts of their images' names, matched whole: `postgres-exporter` is no database.
 const IMAGES: &[(EngineName, &str)] = &[
     (
         "postgresql",

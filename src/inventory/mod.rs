@@ -216,8 +216,7 @@ fn sort_and_link(inventory: &mut Inventory) {
 }
 
 impl DetectedDatabase {
-    /// True if a claim holds its data: its pods mount it, it was made for one of them, or it carries the
-    /// operator's label.
+    /// True if a claim holds its data: a pod mounts it, it was made for one, or has the operator's label.
     fn keeps(&self, claim: &Claim) -> bool {
         if claim.namespace != self.namespace {
             return false;

@@ -1,5 +1,4 @@
-//! Finds databases: custom resources of operators, workloads that run a database's image, and pods without a
-//! known manager.
+//! Finds databases: custom resources of operators, and workloads and bare pods that run a database's image.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -144,8 +143,7 @@ const USERS: &str =
 const PASSWORDS: &str = "POSTGRES_PASSWORD POSTGRESQL_PASSWORD PGPASSWORD MYSQL_PASSWORD MYSQL_ROOT_PASSWORD \
     MARIADB_PASSWORD MARIADB_ROOT_PASSWORD MONGO_INITDB_ROOT_PASSWORD REDIS_PASSWORD";
 
-/// Returns the first user's name and a reference to the password. A password in the workload itself is
-/// detected, but never copied.
+/// Returns the first user's name and a reference to the password. A literal password is never copied.
 fn login(container: &Container) -> Login {
     let user = container.variable(USERS).map(|variable| variable.value.clone());
     let password = container.variable(PASSWORDS);

@@ -1,6 +1,6 @@
 //! Errors of a user's files as failures: plans and keys.
 
-use super::{Exit, Failure};
+use super::Failure;
 use crate::keys::private_file::FileError;
 use crate::keys::writer_key::WriterFileError;
 use crate::plan::PlanError;
@@ -12,7 +12,7 @@ impl From<FileError> for Failure {
             FileError::Exists(_) => "move it away, or choose another name".to_owned(),
             _ => "look at the path and its permissions".to_owned(),
         };
-        let failure = Self::new(Exit::Usage, error.to_string()).remedy(remedy);
+        let failure = Self::usage(error.to_string()).remedy(remedy);
         match error {
             FileError::Io { source, .. } => failure.because(source),
             _ => failure,
@@ -24,7 +24,7 @@ impl From<WriterFileError> for Failure {
     fn from(error: WriterFileError) -> Self {
         match error {
             WriterFileError::File(error) => error.into(),
-            other => Self::new(Exit::Usage, "the writer's key files cannot be used").because(other),
+            other => Self::usage("the writer's key files cannot be used").because(other),
         }
     }
 }
@@ -39,7 +39,7 @@ impl PlanError {
             [one] => (format!("{name}: {one}"), one.remedy.clone()),
             many => (format!("{name}: {} problems", many.len()), None),
         };
-        let mut failure = Failure::new(Exit::Usage, what).remedy_if(remedy.as_deref().unwrap_or_default());
+        let mut failure = Failure::usage(what).remedy_if(remedy.as_deref().unwrap_or_default());
         if self.problems.len() > 1 {
             for problem in &self.problems {
                 let place = problem.at.map_or_else(String::new, |at| format!("{}:{}", at.line, at.column));

@@ -54,6 +54,12 @@ impl Failure {
         Self { exit, what: what.into(), facts: Vec::new(), remedy: None, source: None }
     }
 
+    /// Creates a failure of wrong usage or input.
+    #[must_use]
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, what)
+    }
+
     /// Sets the remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {

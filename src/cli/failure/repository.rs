@@ -107,7 +107,7 @@ impl From<RepositoryError> for Failure {
     fn from(error: RepositoryError) -> Self {
         use RepositoryError as Error;
         let what = error.to_string();
-        let usage = Self::new(Exit::Usage, what.clone());
+        let usage = Self::usage(what.clone());
         let damaged = Self::new(Exit::Damaged, what);
         match error {
             Error::Store(error) => error.into(),
@@ -183,7 +183,7 @@ impl From<InitError> for Failure {
     fn from(error: InitError) -> Self {
         use InitError as Error;
         let what = error.to_string();
-        let usage = Self::new(Exit::Usage, what.clone());
+        let usage = Self::usage(what.clone());
         match error {
             Error::Store(error) => error.into(),
             Error::File(error) => error.into(),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::key_files::{read_owners, read_pin, read_writer_key};
 use super::plan_args::{PlanPartArgs, load};
 use super::{StoreArgs, store};
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::shell::console::Console;
 use crate::format::signers::Signers;
 use crate::keys::Owner;
@@ -65,8 +65,7 @@ impl WritableChain {
         let spec: Option<BackupSpec> = spec.map(|plan| plan.spec);
         let key_file = args.writer_key.clone().or_else(|| Some(spec.as_ref()?.writer.key_file.clone()));
         let key_file = key_file.ok_or_else(|| {
-            Failure::new(Exit::Usage, "no writer's key is given")
-                .remedy("give --plan FILE or --writer-key writer.key")
+            Failure::usage("no writer's key is given").remedy("give --plan FILE or --writer-key writer.key")
         })?;
         let epoch_file = args.epoch_file.clone().or_else(|| spec.as_ref()?.writer.epoch_file.clone());
         let epoch_file = epoch_file.unwrap_or_else(|| epoch_path(&key_file, &name));

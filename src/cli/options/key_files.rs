@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::shell::console::Console;
 use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::format::signers::Signers;
@@ -28,7 +28,7 @@ pub(crate) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc
     let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
     let what = || format!("{label}: the identity cannot be read");
-    read.map_err(|error| Failure::new(Exit::Usage, what()).because(error))?;
+    read.map_err(|error| Failure::usage(what()).because(error))?;
     if !ENCRYPTED_STARTS.iter().any(|start| bytes.starts_with(start))
         && let Err(error @ FileError::Exposed { .. }) = private_file::read(file)
     {
@@ -43,7 +43,7 @@ pub(crate) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc
             IdentityError::Public(_) => "give the file that kbak keygen or ssh-keygen wrote without .pub",
             _ => "",
         };
-        Failure::new(Exit::Usage, error.to_string()).remedy_if(remedy)
+        Failure::usage(error.to_string()).remedy_if(remedy)
     })?;
     Ok(Arc::new(identity))
 }
@@ -74,13 +74,13 @@ pub(crate) struct Pin {
 pub(crate) fn read_pin(file: &Path) -> Result<Pin, Failure> {
     let text = read_text(file, "the pinned signers")?;
     let signers = Signers::parse(&text).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: not an OpenSSH allowed-signers file", file.display()))
+        Failure::usage(format!("{}: not an OpenSSH allowed-signers file", file.display()))
             .because(error)
             .remedy("give kbak.pub, which kbak init wrote")
     })?;
     if signers.is_empty() {
         let what = format!("{}: the pin contains no signer", file.display());
-        return Err(Failure::new(Exit::Usage, what).remedy("give kbak.pub, which kbak init wrote"));
+        return Err(Failure::usage(what).remedy("give kbak.pub, which kbak init wrote"));
     }
     Ok(Pin { signers, owners: owners_in_pin(&text) })
 }
@@ -89,7 +89,7 @@ pub(crate) fn read_pin(file: &Path) -> Result<Pin, Failure> {
 pub(crate) fn read_required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
     let what = "no signer is pinned: anyone who can write to the store could have made its content";
     let remedy = "give --signer kbak.pub, which kbak init wrote beside the writer's key";
-    read_pin(file.ok_or_else(|| Failure::new(Exit::Usage, what).remedy(remedy))?)
+    read_pin(file.ok_or_else(|| Failure::usage(what).remedy(remedy))?)
 }
 
 /// Reads the writer's key and shows the warning of its file, if any.
@@ -110,9 +110,8 @@ pub(crate) fn read_owners(given: &[String], file: Option<&Path>) -> Result<Vec<O
     let mut owners: Vec<Owner> = given.iter().map(parse).collect::<Result<_, _>>()?;
     if let Some(file) = file {
         let lines = read_text(file, "the recipients")?;
-        let more = Owner::parse_lines(&lines).map_err(|(line, error)| {
-            Failure::new(Exit::Usage, format!("{}, line {line}: {error}", file.display()))
-        })?;
+        let more = Owner::parse_lines(&lines)
+            .map_err(|(line, error)| Failure::usage(format!("{}, line {line}: {error}", file.display())))?;
         owners.extend(more);
     }
     Ok(owners)
@@ -123,6 +122,6 @@ pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
     let what = || format!("{}: {what} cannot be read", file.display());
-    read.map_err(|error| Failure::new(Exit::Usage, what()).because(error))?;
+    read.map_err(|error| Failure::usage(what()).because(error))?;
     Ok(text)
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::shell::output::OutputFormat;
 use crate::plan::{MIN_MEMORY, Rate, RepositorySpec, Size};
 
@@ -100,7 +100,7 @@ pub struct RunArgs {
 pub(crate) fn check_memory(memory: Option<Size>) -> Result<(), Failure> {
     let Some(memory) = memory.filter(|memory| *memory < MIN_MEMORY) else { return Ok(()) };
     let what = format!("--memory {memory} is less than the minimum, {MIN_MEMORY}");
-    Err(Failure::new(Exit::Usage, what).remedy("omit it, or give at least the minimum"))
+    Err(Failure::usage(what).remedy("omit it, or give at least the minimum"))
 }
 
 /// The option for the output format.
@@ -111,8 +111,7 @@ pub struct OutputArgs {
     pub output: OutputFormat,
 }
 
-/// Sets the help of `--output` for verbs that write line by line. A long list is streamed, never held as
-/// one document.
+/// Sets the help of `--output` for verbs that write line by line. A long list is streamed.
 pub(crate) fn line_by_line(output: clap::Arg) -> clap::Arg {
     output.hide_possible_values(true).help(
         "The format on standard output: table for people, json with one object a line, yaml with one \

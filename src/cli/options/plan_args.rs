@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{StoreArgs, check_memory, sources, store};
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::keys::private_file::folder_of;
 use crate::plan::{self, ClusterSpec, PlanArguments, Rate, RestorePlan, RunLimits, Size, ValidPlan};
 
@@ -92,8 +92,7 @@ impl BackupPlanArgs {
     }
 
     fn short_form(&self, memory: Option<Size>, upload: Option<Rate>) -> Result<PlanArguments, Failure> {
-        let missing =
-            |what: &str, remedy: &str| Failure::new(Exit::Usage, what.to_owned()).remedy(remedy.to_owned());
+        let missing = |what: &str, remedy: &str| Failure::usage(what.to_owned()).remedy(remedy.to_owned());
         if self.path.is_empty() && self.database.is_empty() && !self.resources {
             let remedy = "give --plan FILE, or --path, --database or --resources";
             return Err(missing("no plan and no item to back up is given", remedy));
@@ -105,7 +104,7 @@ impl BackupPlanArgs {
             let path = absolute_path(path)?;
             if path.to_str().is_none() {
                 let what = format!("{} is not UTF-8; back up the folder above it", path.display());
-                return Err(Failure::new(Exit::Usage, what));
+                return Err(Failure::usage(what));
             }
             Ok(path)
         };
@@ -134,14 +133,12 @@ impl BackupPlanArgs {
 /// Returns the absolute path, without `.` and `..`. Links are resolved only if the path contains `..`.
 fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
     use std::path::Component;
-    let absolute = std::path::absolute(path).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: not a path", path.display())).because(error)
-    })?;
+    let absolute = std::path::absolute(path)
+        .map_err(|error| Failure::usage(format!("{}: not a path", path.display())).because(error))?;
     if absolute.components().any(|part| part == Component::ParentDir) {
         // Only the file system can resolve `..` after a link.
-        return std::fs::canonicalize(&absolute).map_err(|error| {
-            Failure::new(Exit::Usage, format!("{}: not a folder", path.display())).because(error)
-        });
+        return std::fs::canonicalize(&absolute)
+            .map_err(|error| Failure::usage(format!("{}: not a folder", path.display())).because(error));
     }
     Ok(absolute.components().collect())
 }
@@ -150,9 +147,8 @@ fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
 pub(crate) fn load(file: &Path) -> Result<ValidPlan, Failure> {
     let (name, text) = read_text(file)?;
     let mut checked = plan::parse(&text).map_err(|error| error.failure(&name))?;
-    let folder = std::path::absolute(folder_of(file)).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{name}: its folder has no path")).because(error)
-    })?;
+    let folder = std::path::absolute(folder_of(file))
+        .map_err(|error| Failure::usage(format!("{name}: its folder has no path")).because(error))?;
     checked.plan.resolve_files(&folder);
     Ok(checked)
 }
@@ -174,11 +170,11 @@ pub(crate) fn read_text(file: &Path) -> Result<(String, String), Failure> {
         (file.display().to_string(), read)
     };
     result.map_err(|error| {
-        Failure::new(Exit::Usage, format!("{name}: the plan cannot be read"))
+        Failure::usage(format!("{name}: the plan cannot be read"))
             .because(error)
             .remedy("give a plan's file with --plan FILE; docs/plan.md describes it")
     })?;
     let text = String::from_utf8(text)
-        .map_err(|_| Failure::new(Exit::Usage, format!("{name}: not UTF-8 text, as a plan is")))?;
+        .map_err(|_| Failure::usage(format!("{name}: not UTF-8 text, as a plan is")))?;
     Ok((name, text))
 }

@@ -1,5 +1,4 @@
-//! Arguments for the restore of resources: selection, mapping and policy. Together with a RestorePlan they
-//! form the config of a restore.
+//! Arguments for the restore of resources. Together with a RestorePlan they form the config of a restore.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{restore_values::Allowed, sources};
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::plan::{
     self, ExistingPolicy, Modify, NamePatterns, ObjectName, Profile, RestoreSpec, Scope, SideEffect,
 };
@@ -120,7 +119,7 @@ fn add_namespaces(spec: &mut RestoreSpec, namespaces: &[String]) -> Result<(), F
         if let Some(to) = to {
             if !plan::is_namespace(from) || !plan::is_namespace(to) {
                 let what = format!("--namespace {namespace}: these are not valid names of namespaces");
-                return Err(Failure::new(Exit::Usage, what).remedy("write FROM:TO, as in shop:shop-test"));
+                return Err(Failure::usage(what).remedy("write FROM:TO, as in shop:shop-test"));
             }
             spec.map.namespaces.insert(from.to_owned(), to.to_owned());
         }
@@ -143,13 +142,10 @@ fn deselect_namespaces_of_objects(spec: &mut RestoreSpec, given: &ResourceArgs) 
 
 fn add_mapping(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Result<(), Failure> {
     for pair in pairs {
-        let (from, to) = pair
-            .split_once('=')
-            .filter(|(from, to)| !from.is_empty() && !to.is_empty())
-            .ok_or_else(|| {
-                Failure::new(Exit::Usage, format!("{option} {pair}: this is not a mapping"))
-                    .remedy("write FROM=TO")
-            })?;
+        let (from, to) =
+            pair.split_once('=').filter(|(from, to)| !from.is_empty() && !to.is_empty()).ok_or_else(
+                || Failure::usage(format!("{option} {pair}: this is not a mapping")).remedy("write FROM=TO"),
+            )?;
         map.insert(from.to_owned(), to.to_owned());
     }
     Ok(())
@@ -179,15 +175,14 @@ pub(crate) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
     }
     let what =
         format!("--resources-to writes objects as they are in the backup, without {}", asked.join(", "));
-    Err(Failure::new(Exit::Usage, what)
-        .remedy("leave that out and change the files, or restore with --cluster"))
+    Err(Failure::usage(what).remedy("leave that out and change the files, or restore with --cluster"))
 }
 
 /// Builds the config of a restore. `cluster_uid` is the UID of the cluster in the backup.
 pub(crate) fn config(spec: &RestoreSpec, cluster_uid: Option<String>) -> Result<RestoreConfig, Failure> {
     let select = &spec.select;
     let bad = |what: &str, error: &dyn std::error::Error| {
-        Failure::new(Exit::Usage, what.to_owned()).because(error.to_string())
+        Failure::usage(what.to_owned()).because(error.to_string())
     };
     let labels = select.selector.as_deref().map(str::parse).transpose();
     let objects = select.objects.iter().map(|object| object.parse::<ObjectName>());
@@ -222,7 +217,7 @@ pub(crate) fn config(spec: &RestoreSpec, cluster_uid: Option<String>) -> Result<
 
 /// Builds a modifier. The plan's check has already refused invalid ones.
 fn modifier(modify: &Modify) -> Result<Modifier, Failure> {
-    let bad = |error: String| Failure::new(Exit::Usage, "a modifier is invalid").because(error);
+    let bad = |error: String| Failure::usage("a modifier is invalid").because(error);
     let chosen = &modify.r#match;
     let regex = chosen.name_regex.as_deref().map(regex::Regex::new).transpose();
     let patch = modify.patch.clone().map(serde_json::from_value).transpose();

@@ -29,8 +29,7 @@ impl Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
         let (bar, spin) =
             if style.colour { ("{bar:20.cyan/dim}", "{spinner:.cyan}") } else { ("{bar:20}", "{spinner}") };
-        // A template of this program that does not parse would be a bug; the default bar shows the same
-        // figures.
+        // A template that does not parse would be a bug; the default bar shows the same figures.
         let template = |text: &str, plain: fn() -> ProgressStyle| {
             ProgressStyle::with_template(text).unwrap_or_else(|_| plain()).progress_chars("█▉▊▋▌▍▎▏·")
         };

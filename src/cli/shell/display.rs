@@ -16,7 +16,7 @@ use super::style::{Style, width};
 use crate::report::event::{Event, Meter, Observer, Reading, Reporter, json_line};
 use crate::report::memory::resident;
 use crate::report::recorder::Recorder;
-use crate::report::text::{plain, plural};
+use crate::report::text::{opaque_debug, plain, plural};
 use crate::runtime::lock;
 
 /// The form in which a run is shown.
@@ -52,11 +52,7 @@ pub struct Display {
     thread: Option<JoinHandle<()>>,
 }
 
-impl std::fmt::Debug for Display {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Display")
-    }
-}
+opaque_debug!(Display: "Display");
 
 struct DisplayState {
     options: DisplayOptions,

@@ -35,8 +35,7 @@ pub fn openmetrics(report: &RunReport, before: &str) -> String {
     text
 }
 
-/// Adds the numbers of undeclared things; none if coverage was not checked, so that missing rights do not
-/// silence an alarm.
+/// Adds the numbers of undeclared things; none if coverage was not checked: that must not silence an alarm.
 fn uncovered(registry: &mut Registry, report: &RunReport, run: &Labels) {
     let Some(coverage) = &report.coverage else { return };
     let help = "Things in the cluster that the plan does not declare";

@@ -191,7 +191,7 @@ async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<Epoch
 fn read_handover(file: &Path) -> Result<NewEpoch, Failure> {
     let read = private_file::read(file)?;
     NewEpoch::from_hand_over(&read.bytes).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: not the handover of an epoch", file.display())).because(error)
+        Failure::usage(format!("{}: not the handover of an epoch", file.display())).because(error)
     })
 }
 

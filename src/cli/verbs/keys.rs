@@ -89,8 +89,8 @@ async fn plans(from: &ReadArgs, console: &Console) -> Result<(RepositoryReader, 
         if plans.iter().any(StoredPlan::is_unreadable) {
             return Err(damage::unreadable(what, plans.iter()).into());
         }
-        let mut failure = Failure::new(Exit::Usage, what)
-            .remedy("check that --signer names the kbak.pub of this repository");
+        let mut failure =
+            Failure::usage(what).remedy("check that --signer names the kbak.pub of this repository");
         if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.epochs.rejected).next() {
             failure = failure.fact(object.to_string(), error.to_string());
         }

@@ -150,7 +150,7 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
     // The plan may be stored in another folder, and its relative paths start there.
     let kubeconfig = args.kubeconfig.as_ref().map(std::path::absolute).transpose();
     let kubeconfig = kubeconfig
-        .map_err(|error| Failure::new(Exit::Usage, "--kubeconfig: not a path").because(error))?
+        .map_err(|error| Failure::usage("--kubeconfig: not a path").because(error))?
         .map(|file| file.display().to_string());
     let draft = PlanDraft {
         name: &args.plan_name,
@@ -164,7 +164,7 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
         tool_configs: &tool_configs,
         from: args.from.as_deref(),
     };
-    let text = draft.text().map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let text = draft.text().map_err(|error| Failure::usage(error.to_string()))?;
     output::write_text(&text)?;
     // The draft must be a valid plan, except for values that only a person can fill in.
     match plan::parse(&text) {

@@ -82,8 +82,7 @@ impl DeclaredScope {
     }
 }
 
-/// True if `selector` matches these labels. The plan's check has parsed the selector; a text that is none
-/// matches nothing.
+/// True if `selector`, which the plan's check has parsed, matches these labels.
 fn selects(selector: &str, labels: &BTreeMap<String, String>) -> bool {
     let takes = |selector: LabelSelector| selector.matches_by(|key| labels.get(key).map(String::as_str));
     selector.is_empty() || selector.parse().is_ok_and(takes)

@@ -30,8 +30,7 @@ pub struct CoverageCheck {
 }
 
 impl CoverageCheck {
-    /// Reads the inventory and compares. A cluster that does not answer is reported as unread: other readers
-    /// of it fail by themselves.
+    /// Reads the inventory and compares. A cluster that does not answer is reported as unread.
     pub async fn run(&self, reporter: &Reporter) -> Coverage {
         let meter = reporter.meter("coverage", "lists");
         let options = self.declared.inventory_options();

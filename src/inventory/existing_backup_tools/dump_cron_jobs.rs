@@ -1,5 +1,4 @@
-//! CronJobs that dump a database. Commands are searched for the dump tool and never kept, because they may
-//! contain a password.
+//! CronJobs that dump a database. Commands are never kept, because they may contain a password.
 
 use crate::inventory::object_parts::{Object, PodSpec, object_parts};
 

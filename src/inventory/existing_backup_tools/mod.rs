@@ -1,6 +1,5 @@
 //! The configuration of other backup tools: schedules of Velero and K8up, annotations of pods, and CronJobs
-//! that dump a database. Commands are searched for the dump tool and never kept, because they may contain a
-//! password.
+//! that dump a database. Commands are never kept, because they may contain a password.
 
 mod dump_cron_jobs;
 mod schedules;
@@ -48,8 +47,7 @@ pub struct AnnotatedPod {
     pub dump_tool: Option<&'static str>,
 }
 
-/// Reads the configuration of other backup tools.
-/// Fails if the kinds of the cluster cannot be discovered.
+/// Reads the configuration of other backup tools. Fails if the kinds of the cluster cannot be discovered.
 pub async fn read_tool_configs(cluster: &Cluster) -> Result<ToolConfigs, ApiError> {
     let mut configs = ToolConfigs::default();
     let scope = ListScope { cluster, namespaces: &[] };

@@ -1,5 +1,4 @@
-//! Databases of a plan draft: PostgreSQL as entries, others as comments. CronJobs that dump supply host, user
-//! and Secret.
+//! Databases of a plan draft: PostgreSQL as entries, others as comments. CronJobs supply host, user, Secret.
 
 use std::collections::BTreeSet;
 

@@ -231,8 +231,7 @@ fn check_term(term: String, values: &[String]) -> Result<String, String> {
     if is_sound { Ok(term) } else { Err(term) }
 }
 
-/// Writes the annotations of pods for other tools as comments. Commands are named by their dump tool, and
-/// never copied.
+/// Writes the annotations of pods as comments. Commands are named by their dump tool, never copied.
 pub(super) fn write_pod_annotations(tool_configs: &ToolConfigs, yaml: &mut Yaml) {
     for pod in &tool_configs.pods {
         let place = format!("{}/{}", pod.namespace, pod.pod);

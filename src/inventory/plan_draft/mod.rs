@@ -49,8 +49,7 @@ pub struct PlanDraft<'a> {
 const MAX_NAMES: usize = 12;
 
 impl PlanDraft<'_> {
-    /// Returns the plan's text.
-    /// Fails if the schedule named by `from` does not exist.
+    /// Returns the plan's text. Fails if the schedule named by `from` does not exist.
     pub fn text(&self) -> Result<String, ScheduleNotFound> {
         let imported = ImportedConfig::of(self.tool_configs, self.from)?;
         let databases = DatabaseSection::of(self.inventory, self.tool_configs);
