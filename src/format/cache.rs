@@ -103,7 +103,6 @@ pub fn open_root(sealed: &[u8], key: &DomainKey) -> Result<Vec<GroupRef>, CacheE
 
 impl CachedGroup {
     /// Encodes the group: the same group gives the same bytes.
-    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let (packs, numbers) = number_packs(&self.slices);
         let mut out = GROUP.to_vec();

@@ -86,13 +86,11 @@ impl DataIdentity {
     }
 
     /// Returns the public half.
-    #[must_use]
     pub fn recipient(&self) -> DataRecipient {
         DataRecipient(self.0.to_public())
     }
 
     /// Returns `AGE-SECRET-KEY-1…`, to be put into a wrap.
-    #[must_use]
     pub fn expose(&self) -> SecretString {
         self.0.to_string()
     }
@@ -227,7 +225,6 @@ impl ContainerHead {
 
     /// Returns the range of the object that contains plaintext `start..end`, in whole blocks, at most up
     /// to `size`, the object's length.
-    #[must_use]
     pub fn sealed_range(&self, start: u64, end: u64, size: u64) -> std::ops::Range<u64> {
         let first = self.payload + (start / BLOCK) * SEALED_BLOCK;
         let last = self.payload + end.div_ceil(BLOCK) * SEALED_BLOCK;

@@ -21,7 +21,6 @@ impl SecretKey {
     }
 
     /// Returns the bytes, to be written into a wrap or a 0600 file only.
-    #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -43,13 +42,11 @@ pub struct EpochSecret(pub SecretKey);
 
 impl EpochSecret {
     /// Returns the commitment for epoch.json. It binds a wrap to its epoch and reveals nothing.
-    #[must_use]
     pub fn commitment(&self) -> [u8; 32] {
         SecretKey::derive("kbak v1 epoch commitment", &[&self.0.0]).0
     }
 
     /// Derives the key of one domain.
-    #[must_use]
     pub fn domain(&self, domain: &str) -> DomainKey {
         DomainKey::new(&SecretKey::derive("kbak v1 domain", &[&self.0.0, domain.as_bytes()]))
     }
@@ -119,32 +116,27 @@ impl DomainKey {
     }
 
     /// Returns the id of a chunk of `kind`.
-    #[must_use]
     pub fn chunk_id(&self, kind: ChunkKind, plaintext: &[u8]) -> ChunkId {
         ChunkId(*blake3::keyed_hash(&self.ids[usize::from(kind.code())].0, plaintext).as_bytes())
     }
 
     /// The gear table of the chunker: a secret word for each value of the byte that enters the window.
-    #[must_use]
     pub fn gear(&self) -> &[u64; 256] {
         &self.gear
     }
 
     /// Returns 64 keyed bits of a path. Segments, list parts and caches are cut where some of the bits
     /// are zero, so that an inserted file moves no later boundary.
-    #[must_use]
     pub fn cut(&self, path: &[u8]) -> u64 {
         u64::from_le_bytes(first_bytes(&blake3::keyed_hash(&self.cut.0, path)))
     }
 
     /// Returns the digest of a member for the scan cache, over the bytes that a walk sees of it.
-    #[must_use]
     pub fn member(&self, seen: &[u8]) -> [u8; 16] {
         first_bytes(&blake3::keyed_hash(&self.member.0, seen))
     }
 
     /// Returns the passphrase of the symmetric objects of `class`. Packs and pack references have none.
-    #[must_use]
     pub fn passphrase(&self, class: super::layout::ObjectClass) -> Option<Passphrase> {
         use super::layout::ObjectClass;
         let key = match class {
@@ -166,7 +158,6 @@ pub struct Passphrase(String);
 
 impl Passphrase {
     /// Returns the passphrase as text.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -181,7 +172,6 @@ pub struct NamesKey(pub SecretKey);
 
 impl NamesKey {
     /// Returns the id of `name` among names of one kind (`plan`, `domain`, `item`).
-    #[must_use]
     pub fn id(&self, kind: &str, name: &str) -> NameId {
         let mut hasher = blake3::Hasher::new_keyed(&self.0.0);
         hasher.update(kind.as_bytes()).update(&[0]).update(name.as_bytes());

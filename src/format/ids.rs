@@ -112,7 +112,6 @@ hex_ids! {
 
 impl RecipientId {
     /// Returns the form that people compare: `SHA256:` and the first 16 hex digits.
-    #[must_use]
     pub fn short(&self) -> String {
         format!("SHA256:{}…", to_hex(&self.0[..8]))
     }

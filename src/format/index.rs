@@ -57,7 +57,6 @@ pub const ENTRY: usize = 32;
 
 impl IndexEntry {
     /// Encodes the entry as in an index object.
-    #[must_use]
     pub fn to_bytes(&self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         bytes[..16].copy_from_slice(&self.id);

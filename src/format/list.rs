@@ -122,7 +122,6 @@ impl StreamHasher {
     }
 
     /// Returns the hash of all slices added.
-    #[must_use]
     pub fn finish(&self) -> ObjectHash {
         ObjectHash(*self.0.finalize().as_bytes())
     }
@@ -152,7 +151,6 @@ pub struct Part {
 
 impl Part {
     /// Returns the location of the part's own chunk.
-    #[must_use]
     pub fn location(&self) -> ChunkLocation {
         ChunkLocation {
             pack: PackName { hash: self.pack, size: self.pack_size },

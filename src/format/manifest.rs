@@ -114,7 +114,6 @@ pub enum ManifestError {
 
 impl Envelope {
     /// Returns the path of the manifest's epoch.
-    #[must_use]
     pub fn path(&self) -> EpochPath {
         EpochPath { writer: self.writer, plan: self.plan, epoch: self.epoch }
     }
@@ -184,19 +183,16 @@ impl Manifest {
     }
 
     /// Returns the verified envelope.
-    #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
     /// Returns the key that signed.
-    #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
     /// Returns the SHA-256 of the whole object: the snapshot's name in the chain.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }

@@ -31,19 +31,16 @@ impl SealedObject {
     }
 
     /// Returns the key of the object.
-    #[must_use]
     pub fn key(&self) -> &ObjectKey {
         &self.key
     }
 
     /// Returns the bytes to store.
-    #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
     /// Returns the SHA-256 of the bytes.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }

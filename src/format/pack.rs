@@ -91,7 +91,6 @@ impl PackBuilder {
     }
 
     /// Returns `true` if a frame of `length` bytes still fits. An empty pack takes any frame.
-    #[must_use]
     pub fn fits(&self, length: usize) -> bool {
         self.table.is_empty() || self.total(self.table.len() + 1, self.filled + length) <= self.target
     }
@@ -118,13 +117,11 @@ impl PackBuilder {
     }
 
     /// Returns the number of chunks added so far.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Returns `true` if the pack has no chunks.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

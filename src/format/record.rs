@@ -87,7 +87,6 @@ pub enum Record {
 
 impl Record {
     /// Returns the namespace that the record is signed for.
-    #[must_use]
     pub fn namespace(&self) -> Namespace {
         match self {
             Self::Revocation(_) => Namespace::Trust,
@@ -214,25 +213,21 @@ impl SignedRecord {
     }
 
     /// Returns the content of the record.
-    #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
     /// Returns the key that signed the record.
-    #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
     /// Returns the time at which it was signed, as its signer states.
-    #[must_use]
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
     /// Returns the record's SHA-256, which is its name.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }

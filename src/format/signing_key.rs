@@ -142,14 +142,12 @@ impl SigningKey {
     }
 
     /// Returns the key as an OpenSSH private key without a passphrase. For a 0600 file only.
-    #[must_use]
     #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
     pub fn to_openssh(&self) -> Zeroizing<String> {
         self.0.to_openssh(LineEnding::LF).expect("an encodable key")
     }
 
     /// Returns the key as one line of base64, which `keygen` writes into a comment of an identity file.
-    #[must_use]
     #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
     pub fn to_line(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0.to_bytes().expect("an encodable key")))
@@ -162,7 +160,6 @@ impl SigningKey {
     }
 
     /// Returns the public half.
-    #[must_use]
     #[expect(clippy::expect_used, reason = "every constructor makes an Ed25519 key")]
     pub fn public(&self) -> PublicKey {
         PublicKey::from_data(self.0.public_key().key_data()).expect("an Ed25519 key")

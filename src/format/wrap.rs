@@ -66,7 +66,6 @@ pub struct EpochKeys {
 
 impl EpochKeys {
     /// Returns the text of the identity file.
-    #[must_use]
     pub fn to_text(&self, epoch: EpochId) -> Zeroizing<String> {
         let secret = Zeroizing::new(to_hex(self.secret.0.expose()));
         let identity = self.identity.expose();
@@ -100,7 +99,6 @@ impl EpochKeys {
     }
 
     /// Returns `true` if these are the keys of `epoch`.
-    #[must_use]
     pub fn belong_to(&self, epoch: &Epoch) -> bool {
         self.identity.recipient().to_string() == epoch.recipient
             && self.secret.commitment() == epoch.commitment.0

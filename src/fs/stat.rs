@@ -83,20 +83,17 @@ pub struct Stat {
 
 impl Stat {
     /// Returns the identity of the file.
-    #[must_use]
     pub fn inode(&self) -> Inode {
         (self.dev, self.ino, self.btime)
     }
 
     /// Returns true if it is no directory and has several names, so that others may be links to it.
-    #[must_use]
     pub fn has_links(&self) -> bool {
         self.nlink > 1 && self.file_type != FileType::Directory
     }
 
     /// Returns true if `other` shows the same file, unchanged. Blocks and links are not compared:
     /// blocks change when delayed allocation is written back, and a new link changes ctime anyway.
-    #[must_use]
     pub fn is_unchanged(&self, other: &Self) -> bool {
         self.file_type == other.file_type
             && self.inode() == other.inode()
@@ -109,7 +106,6 @@ impl Stat {
     }
 
     /// Returns true if less is allocated than the size says, so that there may be holes.
-    #[must_use]
     pub fn may_have_holes(&self) -> bool {
         self.file_type == FileType::File && self.blocks.saturating_mul(512) < self.size
     }

@@ -234,7 +234,6 @@ impl DetectedDatabase {
     }
 
     /// Returns the item as `accept` and reports name it: `database/shop/orders-db`.
-    #[must_use]
     pub fn item(&self) -> String {
         format!("database/{}/{}", self.namespace, self.name)
     }

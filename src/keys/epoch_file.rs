@@ -30,7 +30,6 @@ pub struct StoredSecret {
 
 impl StoredSecret {
     /// True if this is the secret of `epoch`.
-    #[must_use]
     pub fn matches(&self, epoch: &Epoch) -> bool {
         self.epoch == epoch.epoch && self.secret.commitment() == epoch.commitment.0
     }
@@ -133,7 +132,6 @@ impl EpochFile {
     }
 
     /// Returns the file's content. For a 0600 file or a Kubernetes Secret only.
-    #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let write = |secrets: &StoredSecret| SecretText {
             epoch: secrets.epoch,

@@ -204,37 +204,31 @@ impl Identity {
     }
 
     /// Returns the label given to [`Identity::parse`].
-    #[must_use]
     pub fn label(&self) -> &str {
         &self.label
     }
 
     /// Returns the recipients of its keys. A plugin's recipient cannot be derived from its identity.
-    #[must_use]
     pub fn recipients(&self) -> &[Recipient] {
         &self.recipients
     }
 
     /// Returns the names of the plugins that it needs.
-    #[must_use]
     pub fn plugins(&self) -> &[String] {
         &self.plugins
     }
 
     /// Returns the owner's signing key, if the file holds one.
-    #[must_use]
     pub fn signing(&self) -> Option<&SigningKey> {
         self.signing.as_ref()
     }
 
     /// Returns the owner's name, as given to `keygen`.
-    #[must_use]
     pub fn comment(&self) -> &str {
         &self.comment
     }
 
     /// Returns the keys as age identities.
-    #[must_use]
     pub fn age(&self) -> Vec<&dyn age::Identity> {
         self.keys.iter().map(|key| &**key as &dyn age::Identity).collect()
     }

@@ -46,7 +46,6 @@ pub enum FileError {
 
 impl FileError {
     /// True if the file does not exist.
-    #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }

@@ -130,25 +130,21 @@ impl Recipient {
     }
 
     /// Returns the canonical text, without a comment.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Returns the kind of key.
-    #[must_use]
     pub fn kind(&self) -> &RecipientKind {
         &self.kind
     }
 
     /// Returns the id by which epochs name the recipient: the SHA-256 of its text.
-    #[must_use]
     pub fn id(&self) -> RecipientId {
         RecipientId(ObjectHash::of(self.text.as_bytes()).0)
     }
 
     /// Returns the owner's signing key if the recipient is one: an ssh-ed25519 key is both.
-    #[must_use]
     pub fn signing_key(&self) -> Option<PublicKey> {
         (self.kind == RecipientKind::SshEd25519).then(|| self.text.parse().ok()).flatten()
     }
@@ -291,7 +287,6 @@ impl Owner {
     }
 
     /// Returns the line, as `keygen` writes it and `init` reads it.
-    #[must_use]
     pub fn to_line(&self) -> String {
         let own = self.recipient.signing_key();
         let signing = self.signing.filter(|key| Some(*key) != own).map(|key| format!(" {key}"));
@@ -300,7 +295,6 @@ impl Owner {
     }
 
     /// Returns a name for display: the comment, or an abbreviation of the recipient.
-    #[must_use]
     pub fn name(&self) -> String {
         if !self.comment.is_empty() {
             return self.comment.clone();

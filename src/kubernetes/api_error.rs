@@ -84,7 +84,6 @@ impl ApiError {
     }
 
     /// The server's status, if it answered.
-    #[must_use]
     pub fn status(&self) -> Option<&ApiStatus> {
         match &self.kind {
             ApiErrorKind::Status(status) => Some(status.as_ref()),
@@ -93,7 +92,6 @@ impl ApiError {
     }
 
     /// The HTTP status, if the server answered.
-    #[must_use]
     pub fn code(&self) -> Option<u16> {
         self.status().map(|status| status.code)
     }
@@ -109,7 +107,6 @@ impl ApiError {
     }
 
     /// Returns true if the same request may succeed later.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         match &self.kind {
             ApiErrorKind::Unreachable | ApiErrorKind::Cut | ApiErrorKind::Deadline(_) => true,

@@ -123,7 +123,6 @@ impl Cluster {
     }
 
     /// Returns the server's address.
-    #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }

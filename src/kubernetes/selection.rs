@@ -77,7 +77,6 @@ impl Default for Selection {
 impl Selection {
     /// Returns the selected kinds of `all`: namespaced, then cluster-scoped, then definitions, so
     /// that objects come before those that they need. Otherwise keeps the given order.
-    #[must_use]
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| matches_kind(glob, kind, &core));
@@ -89,7 +88,6 @@ impl Selection {
     }
 
     /// Returns the kinds that the selection names but the cluster does not have.
-    #[must_use]
     pub fn unknown_kinds(&self, all: &[KindInfo]) -> Vec<String> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let unknown =
@@ -98,7 +96,6 @@ impl Selection {
     }
 
     /// Returns true if a namespace is selected.
-    #[must_use]
     pub fn includes_namespace(&self, name: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name));
         any(&self.namespaces) && !any(&self.exclude_namespaces)
@@ -106,7 +103,6 @@ impl Selection {
 
     /// Returns the namespaces if the selection names each of them, in the order of the server's
     /// keys. They are then listed one by one, and rights in them are enough.
-    #[must_use]
     pub fn named_namespaces(&self) -> Option<Vec<String>> {
         if self.namespaces.len() > MAX_NAMED_NAMESPACES || !self.namespaces.iter().all(is_plain_name) {
             return None;
@@ -120,20 +116,17 @@ impl Selection {
     }
 
     /// Returns true if namespaced objects are read in part, and cluster-scoped ones as those need them.
-    #[must_use]
     pub fn is_partial(&self) -> bool {
         self.cluster_scoped == ClusterScoped::Auto
             && (!self.includes_all_namespaces() || self.requires_labels())
     }
 
     /// Returns true if the label selector requires labels, and does not only exclude some.
-    #[must_use]
     pub fn requires_labels(&self) -> bool {
         self.labels.as_deref().is_some_and(plan::includes_by_label)
     }
 
     /// Returns true if objects of a kind are read only because others need them.
-    #[must_use]
     pub fn is_read_on_demand(&self, kind: &KindInfo) -> bool {
         !kind.namespaced
             && self.is_partial()
@@ -142,7 +135,6 @@ impl Selection {
 
     /// Returns the label selector that the server applies to a kind. Objects that others need are
     /// read whatever labels the selector requires, but its exclusions apply.
-    #[must_use]
     pub fn labels_for(&self, kind: &KindInfo) -> Option<String> {
         let labels = self.labels.as_deref()?;
         if self.is_read_on_demand(kind) { plan::excluding_terms(labels) } else { Some(labels.to_owned()) }

@@ -52,7 +52,6 @@ pub use value::{Day, Period, Rate, Size, ValueError};
 
 impl BackupSpec {
     /// Returns the owners, who can decrypt the backups.
-    #[must_use]
     pub fn owners(&self) -> Vec<crate::keys::Owner> {
         self.recipients.iter().map(|recipient| recipient.owner().clone()).collect()
     }
@@ -60,13 +59,11 @@ impl BackupSpec {
 
 impl BackupPlan {
     /// Returns the plan's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.metadata.name
     }
 
     /// Returns the declared items in the order resources, databases, volumes, with globs as written.
-    #[must_use]
     pub fn items(&self) -> Vec<ItemName> {
         let resources = self.spec.resources.iter().map(|_| ItemName::Resources);
         let databases = self.spec.databases.iter().map(DatabaseSpec::item);

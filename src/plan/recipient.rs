@@ -36,7 +36,6 @@ pub struct Recipient(Owner);
 
 impl Recipient {
     /// Returns the owner with this public key.
-    #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.0
     }

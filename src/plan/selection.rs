@@ -93,7 +93,6 @@ impl Glob {
     }
 
     /// True if it matches `name`. The time is linear in the product of their lengths.
-    #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         let pattern = &self.parts;
@@ -124,20 +123,17 @@ impl Glob {
     }
 
     /// Returns the pattern as it was written.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Returns the name, if the pattern matches exactly one.
-    #[must_use]
     pub fn name(&self) -> Option<String> {
         let letter = |part: &Element| if let Element::Literal(c) = part { Some(*c) } else { None };
         self.parts.iter().map(letter).collect()
     }
 
     /// True if it matches every name.
-    #[must_use]
     pub fn is_everything(&self) -> bool {
         self.parts.iter().all(|part| *part == Element::AnyText)
     }
@@ -265,7 +261,6 @@ pub fn is_namespace(name: &str) -> bool {
 
 impl ObjectName {
     /// True if an object of that name is meant; `namespace` is none for cluster-scoped objects.
-    #[must_use]
     pub fn matches(&self, resource: &str, namespace: Option<&str>, name: &str) -> bool {
         let in_namespace = match (&self.namespace, namespace) {
             (None, None) => true,

@@ -200,7 +200,6 @@ impl EpochSpec {
     /// Returns the time for which runs start in an epoch. `auto` is half the reach of the retention, from 30
     /// to 365 days; 90 days without a retention. Then the kept snapshots are in at most three epochs, each
     /// with one full copy. Longer epochs would delay pruning, which frees space only in closed ones.
-    #[must_use]
     pub fn age(&self, retention: Option<&Retention>) -> Period {
         let EpochAge::Fixed(age) = self.max_age else {
             let reach = retention.map_or(Period::days(180), Retention::reach);

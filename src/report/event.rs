@@ -109,7 +109,6 @@ impl Meter {
         self.ended.store(1, Ordering::Relaxed);
     }
     /// Returns the current figures.
-    #[must_use]
     pub fn read(&self) -> Reading {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Reading {
@@ -185,7 +184,6 @@ impl Reporter {
     }
 
     /// Creates a meter for `item` that counts `unit`.
-    #[must_use]
     pub fn meter(&self, item: &str, unit: &'static str) -> Arc<Meter> {
         let meter = Arc::new(Meter::new(item, unit));
         self.meters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(meter.clone());
@@ -193,7 +191,6 @@ impl Reporter {
     }
 
     /// Returns all meters created so far.
-    #[must_use]
     pub fn meters(&self) -> Vec<Arc<Meter>> {
         self.meters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
@@ -205,7 +202,6 @@ impl Reporter {
     }
 
     /// Returns the bytes and packs acknowledged so far.
-    #[must_use]
     pub fn stored_so_far(&self) -> (u64, u64) {
         (self.stored.load(Ordering::Relaxed), self.packs.load(Ordering::Relaxed))
     }

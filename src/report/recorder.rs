@@ -37,14 +37,12 @@ impl Observer for Recorder {
 
 impl Recorder {
     /// Returns the warnings, and the number of further ones that were not kept.
-    #[must_use]
     pub fn warnings(&self) -> (Vec<Notice>, u64) {
         let recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (recorded.warnings.clone(), recorded.left_out)
     }
 
     /// Returns the number of requests to a store or server that were repeated.
-    #[must_use]
     pub fn retries(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retries
     }

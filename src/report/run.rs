@@ -176,7 +176,6 @@ pub struct FailureReport {
 
 impl RunReport {
     /// Returns the duration of the run.
-    #[must_use]
     pub fn duration(&self) -> Duration {
         self.finished.duration_since(self.started).unsigned_abs()
     }

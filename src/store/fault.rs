@@ -100,7 +100,6 @@ impl FaultStore {
     }
 
     /// Returns the number of operations that were broken so far; 0 means that no rule matched.
-    #[must_use]
     pub fn fired(&self) -> u64 {
         self.lock().fired
     }

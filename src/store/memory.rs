@@ -52,7 +52,6 @@ impl MemoryStore {
     }
 
     /// Returns all objects. The bytes are shared, not copied.
-    #[must_use]
     pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
         self.lock().values().map(|object| (object.key.clone(), object.bytes.clone())).collect()
     }

@@ -124,7 +124,6 @@ impl StoreError {
     }
 
     /// Returns `true` if the store does not answer, or has no room.
-    #[must_use]
     pub fn is_unreachable(&self) -> bool {
         use StoreErrorKind as Kind;
         matches!(self.kind, Kind::Full | Kind::Transient(_) | Kind::RetriesExhausted { .. } | Kind::Other(_))
@@ -201,13 +200,11 @@ pub enum StoreErrorKind {
 
 impl StoreErrorKind {
     /// Returns `true` if another try may succeed.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient(_) | Self::Corrupt(_))
     }
 
     /// Returns `true` if the store answered and the object is missing, too large or not a file.
-    #[must_use]
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NotFound | Self::TooLarge { .. } | Self::NotAFile)
     }

@@ -31,7 +31,6 @@ impl From<WriterFileError> for Failure {
 
 impl PlanError {
     /// Converts it to a failure of the plan that people know as `name` (a file, or `the command line`).
-    #[must_use]
     pub fn failure(&self, name: &str) -> Failure {
         let (what, remedy) = match self.problems.as_slice() {
             // For an argument, `name` is also the field: it is named once.

@@ -96,7 +96,6 @@ impl Failure {
     }
 
     /// Returns the causes, outermost first, one line each.
-    #[must_use]
     pub fn causes(&self) -> Vec<String> {
         cause_lines(self.source.as_deref().map(|error| error as &dyn Error))
     }

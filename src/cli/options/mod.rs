@@ -44,7 +44,6 @@ pub struct StoreArgs {
 
 impl StoreArgs {
     /// Returns `repository` with the given options in place of its values.
-    #[must_use]
     pub fn apply_to(&self, repository: RepositorySpec) -> RepositorySpec {
         RepositorySpec {
             url: self.repo.clone().unwrap_or(repository.url),

@@ -109,7 +109,6 @@ impl Display {
     }
 
     /// Returns the reporter for the run.
-    #[must_use]
     pub fn reporter(&self) -> Reporter {
         self.shared.reporter.clone()
     }

@@ -48,7 +48,6 @@ pub struct DatabaseConfig {
 
 impl DatabaseConfig {
     /// Returns true if the connection is a socket on this machine.
-    #[must_use]
     pub fn is_socket(&self) -> bool {
         self.host.starts_with('/')
     }

@@ -139,32 +139,27 @@ impl Tool {
     }
 
     /// Returns the item's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the longest time without progress.
-    #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout
     }
 
     /// Returns the tool and its version.
-    #[must_use]
     pub fn describe(&self) -> String {
         format!("{} {}", self.program, self.version)
     }
 
     /// Returns the error for a tool that made no progress for too long.
-    #[must_use]
     pub fn timeout_error(&self) -> DatabaseError {
         let (name, idle_timeout) = (self.name.clone(), self.idle_timeout);
         DatabaseError::TimedOut { name, tool: self.program, idle_timeout }
     }
 
     /// Returns the error for an operation on the tool that failed.
-    #[must_use]
     pub fn io_error(&self, operation: &str, source: std::io::Error) -> DatabaseError {
         let operation = format!("{operation} {}", self.program);
         DatabaseError::Io { name: self.name.clone(), operation, source }

@@ -30,13 +30,11 @@ pub struct VolumeMember {
 
 impl VolumeMember {
     /// Returns the length in the stream: header, map, content and padding.
-    #[must_use]
     pub fn encoded_len(&self) -> u64 {
         self.before_content() + self.content + tar::padding(self.content) as u64
     }
 
     /// Returns the length of header and map.
-    #[must_use]
     pub fn before_content(&self) -> u64 {
         (self.header.len() + self.map.len()) as u64
     }

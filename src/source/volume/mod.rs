@@ -121,7 +121,6 @@ impl VolumeReader {
 
     /// Returns all settings that decide which members a walk of the same files gives, and how they
     /// are encoded. They are part of what a scan cache is bound to.
-    #[must_use]
     pub fn cache_key_bytes(&self) -> Vec<u8> {
         let options = &self.inner.options;
         let mut out = b"kbak tar 1".to_vec();
@@ -138,7 +137,6 @@ impl VolumeReader {
     }
 
     /// Returns the members, in order.
-    #[must_use]
     pub fn walk(&self) -> VolumeWalk {
         VolumeWalk::start(self.clone())
     }
@@ -147,7 +145,6 @@ impl VolumeReader {
     /// read that began at `read_started` on the clock that stamps the files.
     ///
     /// See [`TimestampTrust`] for the time that each kind of file system needs.
-    #[must_use]
     pub fn is_settled(&self, stat: &Stat, read_started: jiff::Timestamp) -> bool {
         self.inner.timestamp_trust.are_settled(stat, read_started)
     }

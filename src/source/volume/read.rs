@@ -170,7 +170,6 @@ impl MemberReader {
     }
 
     /// Returns the member whose content this is. Write its header and map first.
-    #[must_use]
     pub fn member(&self) -> &VolumeMember {
         &self.member
     }

@@ -86,7 +86,6 @@ impl VolumeWalk {
     }
 
     /// Returns the count of everything left out so far that was not named one by one.
-    #[must_use]
     pub fn left_out(&self) -> &Counts<LeftOut> {
         &self.left_out
     }
