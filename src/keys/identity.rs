@@ -269,11 +269,9 @@ pub fn open_wrap(
     let mut last = WrapError::WrongIdentity;
     for identity in identities {
         let known = |id| identity.recipients.iter().any(|recipient| recipient.id() == id);
-        let inline = epoch
-            .wraps
-            .iter()
-            .filter(|wrap| !identity.plugins.is_empty() || known(wrap.recipient))
-            .map(|wrap| (OpenedWrap::EpochJson(wrap.recipient), wrap.age.as_bytes()));
+        let inline = epoch.wraps.iter();
+        let inline = inline.filter(|wrap| !identity.plugins.is_empty() || known(wrap.recipient));
+        let inline = inline.map(|wrap| (OpenedWrap::EpochJson(wrap.recipient), wrap.age.as_bytes()));
         let later = later.iter().map(|(hash, bytes)| (OpenedWrap::KeyObject(*hash), &**bytes));
         for (via, wrap) in inline.chain(later) {
             match wrap::open(wrap, &identity.age(), epoch) {

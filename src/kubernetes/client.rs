@@ -225,11 +225,9 @@ impl Cluster {
         let http_request = http_request.body(Body::from(request.body.to_vec())).map_err(|error| {
             self.error(request, ApiErrorKind::Malformed("its path".to_owned())).with_source(error)
         })?;
-        let response = self
-            .client
-            .send(http_request)
-            .await
-            .map_err(|error| self.error(request, ApiErrorKind::Unreachable).with_source(error))?;
+        let sent = self.client.send(http_request).await;
+        let response =
+            sent.map_err(|error| self.error(request, ApiErrorKind::Unreachable).with_source(error))?;
         self.has_answered.store(true, Ordering::Relaxed);
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {

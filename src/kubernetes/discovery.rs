@@ -129,12 +129,8 @@ pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
 
 /// Returns the group versions of established definitions that discovery does not list.
 fn missing_from_discovery(found: &Discovered, storage: &StorageVersions) -> Vec<StaleGroup> {
-    let listed: BTreeSet<(&str, &str)> = found
-        .kinds
-        .iter()
-        .chain(&found.computed)
-        .map(|kind| (kind.group.as_str(), kind.plural.as_str()))
-        .collect();
+    let kinds = found.kinds.iter().chain(&found.computed);
+    let listed: BTreeSet<_> = kinds.map(|kind| (kind.group.as_str(), kind.plural.as_str())).collect();
     storage
         .iter()
         .filter(|((group, plural), _)| !listed.contains(&(group.as_str(), plural.as_str())))

@@ -46,11 +46,8 @@ pub struct PlanArguments {
 impl PlanArguments {
     /// Builds the plan and checks it.
     pub fn into_plan(self) -> Result<ValidPlan, PlanError> {
-        let recipients = self
-            .recipients
-            .iter()
-            .map(|text| parse_recipient_argument(text))
-            .collect::<Result<_, PlanError>>()?;
+        let recipients = self.recipients.iter().map(|text| parse_recipient_argument(text));
+        let recipients = recipients.collect::<Result<_, PlanError>>()?;
         let folder = |path| VolumeSpec { exclude: self.exclude.clone(), ..VolumeSpec::folder(path) };
         check_plan(BackupPlan {
             api_version: ApiVersion::V1,

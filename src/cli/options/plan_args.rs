@@ -67,10 +67,10 @@ impl BackupPlanArgs {
         check_memory(memory)?;
         let mut checked = match &self.plan {
             Some(file) => load(file)?,
-            None => self
-                .short_form(memory, upload)?
-                .into_plan()
-                .map_err(|error| error.failure("the command line"))?,
+            None => {
+                let plan = self.short_form(memory, upload)?.into_plan();
+                plan.map_err(|error| error.failure("the command line"))?
+            }
         };
         let spec = &mut checked.plan.spec;
         spec.repository = self.store.apply_to(std::mem::take(&mut spec.repository));

@@ -220,18 +220,14 @@ fn modifier(modify: &Modify) -> Result<Modifier, Failure> {
     let bad = |error: String| Failure::usage("a modifier is invalid").because(error);
     let chosen = &modify.r#match;
     let regex = chosen.name_regex.as_deref().map(regex::Regex::new).transpose();
+    let labels = chosen.selector.as_deref().map(str::parse).transpose();
     let patch = modify.patch.clone().map(serde_json::from_value).transpose();
     Ok(Modifier {
         kinds: sources::globs(&chosen.kinds)?,
         namespaces: sources::globs(&chosen.namespaces)?,
         names: sources::globs(&chosen.names)?,
         name_regex: regex.map_err(|error| bad(error.to_string()))?,
-        labels: chosen
-            .selector
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|error: plan::LabelSelectorError| bad(error.to_string()))?,
+        labels: labels.map_err(|error: plan::LabelSelectorError| bad(error.to_string()))?,
         merge: modify.merge.clone(),
         patch: patch.map_err(|error| bad(error.to_string()))?,
     })

@@ -175,9 +175,8 @@ impl DisplayState {
             }
             // The summary shows the end of a run.
             DisplayMode::Plain if !last => {
-                for one in
-                    watched.iter().filter(|one| !one.reading.ended && one.reading != Reading::default())
-                {
+                let runs = |one: &&WatchedMeter| !one.reading.ended && one.reading != Reading::default();
+                for one in watched.iter().filter(runs) {
                     self.write_line(&format!("{}  {}", plain(&one.meter.item), one.text()));
                 }
                 if !under.is_empty() {
@@ -205,9 +204,7 @@ impl DisplayState {
                     Event::Phase { name } => bars.set_phase(Some(name)),
                     Event::ItemStarted { .. } => bars.set_phase(None),
                     Event::Warning { .. } | Event::Retry { .. } => {
-                        if let Some(line) = self.event_line(event) {
-                            bars.print_above(&line);
-                        }
+                        self.event_line(event).iter().for_each(|line| bars.print_above(line));
                     }
                     Event::ItemFinished { .. } => {}
                 }

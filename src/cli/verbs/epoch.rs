@@ -24,7 +24,7 @@ use crate::report::event::Reporter;
 use crate::report::text::{plural, utc};
 use crate::repository::epoch::create::{self, EpochContext, EpochSettings, NewEpoch};
 use crate::repository::epoch::stored::{self, Epochs};
-use crate::repository::epoch::wraps;
+use crate::repository::epoch::{current, wraps};
 use crate::repository::records::{self, Records};
 use crate::runtime::Runtime;
 use crate::store::Store;
@@ -181,10 +181,7 @@ async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<Epoch
             let now = store.now().await?;
             Ok(create::create_epoch(context, &wanted, epochs.heads(), made, now).await?.0.epoch)
         }
-        None => Ok(crate::repository::epoch::current::find_or_create(context, &wanted, epochs, records)
-            .await?
-            .epoch
-            .epoch),
+        None => Ok(current::find_or_create(context, &wanted, epochs, records).await?.epoch.epoch),
     }
 }
 

@@ -225,12 +225,8 @@ fn print_result(made: &Initialised, args: &InitArgs, console: &Console) {
         args.plan_name
     ));
     for (about, wanted) in FILES {
-        let names: Vec<String> = made
-            .files
-            .iter()
-            .filter(|file| wanted(file))
-            .map(|file| file.strip_prefix(".").unwrap_or(file).display().to_string())
-            .collect();
+        let name = |file: &PathBuf| file.strip_prefix(".").unwrap_or(file).display().to_string();
+        let names: Vec<String> = made.files.iter().filter(|file| wanted(file)).map(name).collect();
         if !names.is_empty() {
             console.line(&format!("  {}", names.join(", ")));
             console.line(&format!("      {about}"));

@@ -248,10 +248,8 @@ impl Planner {
             self.ahead -= 1;
             if at == index {
                 // Too many names to hold ahead, or no worker left: the caller reads it now.
-                return reply
-                    .recv()
-                    .ok()
-                    .filter(|opened| !matches!(opened, Err(OpenDirectoryError::TooManyNames)));
+                let reply = reply.recv().ok();
+                return reply.filter(|opened| !matches!(opened, Err(OpenDirectoryError::TooManyNames)));
             }
         }
         None
