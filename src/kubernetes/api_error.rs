@@ -138,7 +138,7 @@ pub(super) fn read_status(code: StatusCode, headers: &HeaderMap, body: &[u8]) ->
     }
     let text: Status = serde_json::from_slice(body).unwrap_or_default();
     let details = text.details.unwrap_or_default();
-    let asked = headers
+    let seconds = headers
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
         .or((details.retry_after_seconds > 0).then_some(details.retry_after_seconds));
@@ -151,6 +151,6 @@ pub(super) fn read_status(code: StatusCode, headers: &HeaderMap, body: &[u8]) ->
         reason,
         message: text.message.chars().filter(|c| !c.is_control()).take(2048).collect(),
         causes: details.causes.into_iter().take(64).collect(),
-        retry_after: asked.map(Duration::from_secs),
+        retry_after: seconds.map(Duration::from_secs),
     }
 }

@@ -183,7 +183,7 @@ impl Cluster {
             // An answer of 429 with a Retry-After is no failure: the request is repeated for up to `BUSY_PERIOD`.
             let busy = status.is_some_and(|status| status.code == 429) && began.elapsed() < BUSY_PERIOD;
             let wait = match retry_after {
-                Some(asked) if busy => Some(asked.max(self.limits.wait)),
+                Some(least) if busy => Some(least.max(self.limits.wait)),
                 _ if error.is_transient() => waits.next().map(|wait| retry_after.unwrap_or(wait)),
                 _ => None,
             };

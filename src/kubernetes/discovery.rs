@@ -168,7 +168,7 @@ fn collect_kinds(groups: Vec<GroupDiscovery>, storage: &StorageVersions) -> Disc
                 result.stale.push(stale);
             }
             for resource in version.resources {
-                let can = |verb: &str| resource.verbs.iter().any(|have| have == verb);
+                let can = |verb: &str| resource.verbs.iter().any(|listed| listed == verb);
                 let (lists, creates) = (can("list") && can("get"), can("create"));
                 let kind = to_kind_info(&group.metadata.name, &version.version, resource);
                 let Some(kind) = kind else { continue };

@@ -80,9 +80,9 @@ impl Selection {
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| matches_kind(glob, kind, &core));
-        let wanted = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
+        let is_selected = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
         let mut kinds: Vec<&KindInfo> =
-            all.iter().filter(wanted).filter(|kind| self.in_scope(kind)).collect();
+            all.iter().filter(is_selected).filter(|kind| self.in_scope(kind)).collect();
         kinds.sort_by_key(|kind| kind.read_order());
         kinds
     }
@@ -174,8 +174,8 @@ mod tests {
             kind("events.k8s.io", "events", true),
             kind("audit.example.com", "events", true),
         ];
-        let wanted: Vec<_> = Selection::default().kinds(&all).iter().map(|k| k.resource()).collect();
-        assert_eq!(wanted, ["events.audit.example.com"]);
+        let selected: Vec<_> = Selection::default().kinds(&all).iter().map(|k| k.resource()).collect();
+        assert_eq!(selected, ["events.audit.example.com"]);
     }
 
     #[test]
@@ -183,8 +183,8 @@ mod tests {
         let selection =
             Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
         let all = [kind("", "namespaces", false), kind("", "nodes", false), kind("", "pods", true)];
-        let wanted: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
-        assert_eq!(wanted, ["pods", "namespaces"], "what is needed comes after what needs it");
+        let selected: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
+        assert_eq!(selected, ["pods", "namespaces"], "what is needed comes after what needs it");
         assert!(selection.includes_namespace("shop") && !selection.includes_namespace("other"));
     }
 

@@ -169,12 +169,12 @@ pub(crate) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
         (spec.profile != Profile::default(), "--profile"),
         (spec.scope.is_some(), "--scope"),
     ];
-    let asked: Vec<&str> = options.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
-    if asked.is_empty() {
+    let given: Vec<&str> = options.iter().filter(|(given, _)| *given).map(|(_, what)| *what).collect();
+    if given.is_empty() {
         return Ok(());
     }
     let what =
-        format!("--resources-to writes objects as they are in the backup, without {}", asked.join(", "));
+        format!("--resources-to writes objects as they are in the backup, without {}", given.join(", "));
     Err(Failure::usage(what).remedy("leave that out and change the files, or restore with --cluster"))
 }
 

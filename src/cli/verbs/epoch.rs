@@ -164,7 +164,7 @@ fn open_epoch(
 /// Creates an epoch, from the keys of a handover or from new ones.
 async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<EpochId, Failure> {
     let PlanEpochs { store, runtime, chain, epochs, records } = plan;
-    let wanted = EpochSettings {
+    let settings = EpochSettings {
         owners: chain.owners.clone(),
         life: chain.durations,
         parameters: Parameters::default(),
@@ -179,9 +179,9 @@ async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<Epoch
     match made {
         Some(made) => {
             let now = store.now().await?;
-            Ok(create::create_epoch(context, &wanted, epochs.heads(), made, now).await?.0.epoch)
+            Ok(create::create_epoch(context, &settings, epochs.heads(), made, now).await?.0.epoch)
         }
-        None => Ok(current::find_or_create(context, &wanted, epochs, records).await?.epoch.epoch),
+        None => Ok(current::find_or_create(context, &settings, epochs, records).await?.epoch.epoch),
     }
 }
 

@@ -224,9 +224,9 @@ fn print_result(made: &Initialised, args: &InitArgs, console: &Console) {
         short_hash(&id),
         args.plan_name
     ));
-    for (about, wanted) in FILES {
+    for (about, is_listed) in FILES {
         let name = |file: &PathBuf| file.strip_prefix(".").unwrap_or(file).display().to_string();
-        let names: Vec<String> = made.files.iter().filter(|file| wanted(file)).map(name).collect();
+        let names: Vec<String> = made.files.iter().filter(|file| is_listed(file)).map(name).collect();
         if !names.is_empty() {
             console.line(&format!("  {}", names.join(", ")));
             console.line(&format!("      {about}"));

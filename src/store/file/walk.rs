@@ -164,8 +164,8 @@ impl Walk<'_> {
 
     /// Enters a folder, unless its name cannot be part of a key.
     fn enter(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Errno> {
-        let leads = parse(path.strip_suffix(b"/").unwrap_or(&path)).is_some() && path.len() < MAX_KEY;
-        if leads {
+        let may_hold_keys = parse(path.strip_suffix(b"/").unwrap_or(&path)).is_some() && path.len() < MAX_KEY;
+        if may_hold_keys {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match fs::openat(folder, name, flags, Mode::empty()) {
                 Ok(inner) => return self.visit_folder(inner.as_fd(), &path, b""),

@@ -297,13 +297,13 @@ impl Store for S3Store {
             Err(error) if errors::is_beyond_the_end(&error) => return Ok(Bytes::new()),
             Err(error) => return Err(self.failed(Operation::GetRange, key.as_str(), error)),
         };
-        let said = output.content_range().map(str::to_owned);
-        let given = said.as_deref().and_then(content_range);
+        let header = output.content_range().map(str::to_owned);
+        let given = header.as_deref().and_then(content_range);
         let expected = |&(from, to, size): &(u64, u64, u64)| {
             from == range.start && size > 0 && to == last.min(size - 1) && to >= from
         };
         let Some((from, to, _)) = given.filter(expected) else {
-            let kind = format!("requested bytes {}-{last}, received {said:?}", range.start);
+            let kind = format!("requested bytes {}-{last}, received {header:?}", range.start);
             return Err(self.fail(Operation::GetRange, key.as_str(), StoreErrorKind::Protocol(kind)));
         };
         let bytes = self.body(Operation::GetRange, key, output, range.end - range.start).await?;
