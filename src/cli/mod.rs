@@ -99,8 +99,8 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let mut parts = text.trim_start_matches("error: ").split("\n\n");
         let what = parts.next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
         let tip = parts.find_map(|part| part.trim().strip_prefix("tip: ").map(str::to_owned));
-        let failure = Failure::new(Exit::Usage, what)
-            .remedy(tip.unwrap_or_else(|| "kbak VERB --help lists the arguments".into()));
+        let failure =
+            Failure::usage(what).remedy(tip.unwrap_or_else(|| "kbak VERB --help lists the arguments".into()));
         Console::new(shell::output::OutputFormat::Json).failure(&failure);
         return ExitCode::from(Exit::Usage.code());
     }

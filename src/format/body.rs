@@ -190,7 +190,6 @@ impl Body {
     }
 
     /// Returns the item with this name.
-    #[must_use]
     pub fn item(&self, name: &str) -> Option<&Item> {
         self.items.iter().find(|item| item.name == name)
     }

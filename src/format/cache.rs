@@ -1,9 +1,8 @@
 //! The scan cache: digests of each member's metadata, so that unchanged files need not be opened.
 //!
-//! One root object names the groups of a stream in walk order. One object per group holds, for every
-//! member, a keyed digest of its metadata and its length in the stream, and the slices that contain
-//! the group's bytes. No names are stored. Both are symmetric objects of class cache; numbers are
-//! little-endian.
+//! One root object names the groups of a stream in walk order. One object per group holds, for every member,
+//! a keyed digest of its metadata and its length in the stream, and the slices that contain the group's
+//! bytes. No names are stored. Both are symmetric objects of class cache; numbers are little-endian.
 //!
 //! ```text
 //! root    magic `kbakcr01`, count u32, zeros 4; count × (key u64, SHA-256 of the group's object)
@@ -16,12 +15,10 @@
 //! Both are followed by zeros to a Padmé length. A group's key is the cut hash of its first path. That
 //! hash also decides which paths begin a group, so groups stay the same after files come and go.
 
-use std::collections::HashMap;
-
 use super::ids::{ChunkId, NameId, ObjectHash};
 use super::layout::{EpochPath, ObjectClass};
-use super::list::{ChunkLocation, Slice};
-use super::symmetric::{self, take, take_u32, take_u64};
+use super::list::{ChunkLocation, Slice, number_packs};
+use super::symmetric::{self, put_counts, take, take_u32, take_u64};
 use super::{container::ContainerError, derive::DomainKey, object::SealedObject, padme};
 use crate::format::pack_refs::PackName;
 
@@ -106,17 +103,8 @@ pub fn open_root(sealed: &[u8], key: &DomainKey) -> Result<Vec<GroupRef>, CacheE
 
 impl CachedGroup {
     /// Encodes the group: the same group gives the same bytes.
-    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut packs: Vec<PackName> = Vec::new();
-        let mut numbers = HashMap::new();
-        for slice in &self.slices {
-            let pack = slice.location.pack;
-            numbers.entry(pack.hash).or_insert_with(|| {
-                packs.push(pack);
-                packs.len() - 1
-            });
-        }
+        let (packs, numbers) = number_packs(&self.slices);
         let mut out = GROUP.to_vec();
         put_counts(&mut out, &[packs.len(), self.members.len(), self.slices.len(), 0]);
         for pack in &packs {
@@ -127,8 +115,8 @@ impl CachedGroup {
             out.extend_from_slice(&member.digest);
             out.extend_from_slice(&member.length.to_le_bytes());
         }
-        for slice in &self.slices {
-            let number = u32::try_from(numbers[&slice.location.pack.hash]).unwrap_or(u32::MAX);
+        for (slice, number) in self.slices.iter().zip(numbers) {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
             let ChunkLocation { offset, length, plain, .. } = slice.location;
             for value in [number, offset, length, plain, slice.skip, slice.take] {
                 out.extend_from_slice(&value.to_le_bytes());
@@ -185,12 +173,6 @@ impl CachedGroup {
         let bytes_of_members = group.members.iter().try_fold(0u64, |sum, m| sum.checked_add(m.length))?;
         let bytes_of_slices: u64 = group.slices.iter().map(|slice| u64::from(slice.take)).sum();
         (bytes_of_members == bytes_of_slices && rest.iter().all(|&byte| byte == 0)).then_some(group)
-    }
-}
-
-fn put_counts(out: &mut Vec<u8>, counts: &[usize]) {
-    for &count in counts {
-        out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
     }
 }
 

@@ -69,7 +69,6 @@ pub struct CatalogLine {
 
 impl CatalogLine {
     /// Returns the line's text with its line end.
-    #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec(self).unwrap_or_default();
         text.push(b'\n');

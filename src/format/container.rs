@@ -1,9 +1,8 @@
 //! Containers: standard age files (age-encryption.org/v1), of two kinds.
 //!
-//! Packs and bodies are encrypted to the epoch's X25519 recipient: the writer cannot read them
-//! again. Index, scan cache, state and records are symmetric: one scrypt stanza whose
-//! passphrase is a derived key in hex, work factor 1, so that only holders of the domain's key can
-//! make or read them. `age -d` reads both.
+//! Packs and bodies are encrypted to the epoch's X25519 recipient: the writer cannot read them again. Index,
+//! scan cache, state and records are symmetric: one scrypt stanza whose passphrase is a derived key in hex,
+//! work factor 1, so that only holders of the domain's key can make or read them. `age -d` reads both.
 //!
 //! age does not authenticate the sender. Authenticity comes from the object name in a signed
 //! manifest and from the id of each chunk.
@@ -17,6 +16,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{derive::Passphrase, ids::ObjectHash};
+use crate::report::text::opaque_debug;
 
 /// The plaintext of one encrypted block of an age payload, in bytes.
 const BLOCK: u64 = 64 << 10;
@@ -74,8 +74,7 @@ impl fmt::Debug for DataRecipient {
     }
 }
 
-/// The private half of an epoch. A writer holds it only while it creates an epoch, and a reader only
-/// while it restores.
+/// The private half of an epoch. Held only to create an epoch, and to restore.
 #[derive(Clone)]
 pub struct DataIdentity(age::x25519::Identity);
 
@@ -87,13 +86,11 @@ impl DataIdentity {
     }
 
     /// Returns the public half.
-    #[must_use]
     pub fn recipient(&self) -> DataRecipient {
         DataRecipient(self.0.to_public())
     }
 
     /// Returns `AGE-SECRET-KEY-1…`, to be put into a wrap.
-    #[must_use]
     pub fn expose(&self) -> SecretString {
         self.0.to_string()
     }
@@ -103,19 +100,12 @@ impl FromStr for DataIdentity {
     type Err = ContainerError;
     fn from_str(text: &str) -> Result<Self, ContainerError> {
         let identity: age::x25519::Identity = text.parse().map_err(|_| ContainerError::NotAKey)?;
-        if identity.to_string().expose_secret() == text {
-            Ok(Self(identity))
-        } else {
-            Err(ContainerError::NotAKey)
-        }
+        let is_canonical = identity.to_string().expose_secret() == text;
+        if is_canonical { Ok(Self(identity)) } else { Err(ContainerError::NotAKey) }
     }
 }
 
-impl fmt::Debug for DataIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DataIdentity(…)")
-    }
-}
+opaque_debug!(DataIdentity: "DataIdentity(…)");
 
 /// Ciphertext and its hash, which is updated on each write.
 struct Hashed {
@@ -170,11 +160,7 @@ impl Sealer {
     }
 }
 
-impl fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealer")
-    }
-}
+opaque_debug!(Sealer: "Sealer");
 
 /// The key that opens a container.
 pub enum ContainerKey<'a> {
@@ -184,8 +170,7 @@ pub enum ContainerKey<'a> {
     Passphrase(&'a Passphrase),
 }
 
-/// Decrypts a whole container of at most `limit` bytes of plaintext. Returns no plaintext before the
-/// last block is authenticated.
+/// Decrypts a container of at most `limit` plaintext bytes; none is returned before all are authenticated.
 pub fn open(sealed: &[u8], key: &ContainerKey<'_>, limit: u64) -> Result<Vec<u8>, ContainerError> {
     let mut plaintext = Vec::with_capacity(usize::try_from(limit.min(sealed.len() as u64)).unwrap_or(0));
     let mut reader = decrypt(io::Cursor::new(sealed), key)?;
@@ -232,8 +217,7 @@ impl ContainerHead {
     #[must_use]
     pub fn parse(first: &Bytes) -> Option<Self> {
         let window = &first[..first.len().min(usize::try_from(MAX_HEADER).unwrap_or(usize::MAX))];
-        // The header ends with the MAC line, `--- ` and 43 base64 characters (age v1); 16 bytes of
-        // nonce follow it.
+        // The header ends with `--- ` and a MAC in 43 base64 characters (age v1), then 16 bytes of nonce.
         let mac = memchr::memmem::find(window, b"\n--- ")? + 1;
         let end = mac + memchr::memchr(b'\n', &window[mac..])? + 1 + 16;
         (end <= window.len()).then(|| Self { bytes: first.slice(..end), payload: end as u64 })
@@ -241,7 +225,6 @@ impl ContainerHead {
 
     /// Returns the range of the object that contains plaintext `start..end`, in whole blocks, at most up
     /// to `size`, the object's length.
-    #[must_use]
     pub fn sealed_range(&self, start: u64, end: u64, size: u64) -> std::ops::Range<u64> {
         let first = self.payload + (start / BLOCK) * SEALED_BLOCK;
         let last = self.payload + end.div_ceil(BLOCK) * SEALED_BLOCK;

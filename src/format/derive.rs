@@ -4,11 +4,10 @@
 //! are listed in docs/format.md. A domain's key gives the chunk ids, the cut points and the
 //! passphrases of that domain only. So a tenant who reads a mover's key endangers no other domain.
 
-use std::fmt;
-
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::ids::{ChunkId, NameId, to_hex};
+use crate::report::text::opaque_debug;
 
 /// 32 secret bytes. They never appear in debug output and are wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -22,7 +21,6 @@ impl SecretKey {
     }
 
     /// Returns the bytes, to be written into a wrap or a 0600 file only.
-    #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
@@ -36,11 +34,7 @@ impl SecretKey {
     }
 }
 
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretKey(…)")
-    }
-}
+opaque_debug!(SecretKey: "SecretKey(…)");
 
 /// The root of an epoch's derivations (K_epoch).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,13 +42,11 @@ pub struct EpochSecret(pub SecretKey);
 
 impl EpochSecret {
     /// Returns the commitment for epoch.json. It binds a wrap to its epoch and reveals nothing.
-    #[must_use]
     pub fn commitment(&self) -> [u8; 32] {
         SecretKey::derive("kbak v1 epoch commitment", &[&self.0.0]).0
     }
 
     /// Derives the key of one domain.
-    #[must_use]
     pub fn domain(&self, domain: &str) -> DomainKey {
         DomainKey::new(&SecretKey::derive("kbak v1 domain", &[&self.0.0, domain.as_bytes()]))
     }
@@ -65,22 +57,18 @@ impl EpochSecret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChunkKind {
     /// Bytes of a stream.
-    Data,
+    Data = 0,
     /// A part of a stream's list of slices.
-    List,
+    List = 1,
     /// Lines of a catalog.
-    Catalog,
+    Catalog = 2,
 }
 
 impl ChunkKind {
     /// Returns the byte that encodes the kind in a pack's table.
     #[must_use]
     pub fn code(self) -> u8 {
-        match self {
-            Self::Data => 0,
-            Self::List => 1,
-            Self::Catalog => 2,
-        }
+        self as u8
     }
 
     /// Returns the kind that a byte encodes.
@@ -112,9 +100,7 @@ impl DomainKey {
         blake3::Hasher::new_derive_key("kbak v1 gear").update(&key.0).finalize_xof().fill(&mut table);
         let mut gear = Box::new([0u64; 256]);
         for (word, bytes) in gear.iter_mut().zip(table.chunks_exact(8)) {
-            let mut eight = [0u8; 8];
-            eight.copy_from_slice(bytes);
-            *word = u64::from_le_bytes(eight);
+            *word = u64::from_le_bytes(std::array::from_fn(|at| bytes[at]));
         }
         table.zeroize();
         Self {
@@ -130,39 +116,27 @@ impl DomainKey {
     }
 
     /// Returns the id of a chunk of `kind`.
-    #[must_use]
     pub fn chunk_id(&self, kind: ChunkKind, plaintext: &[u8]) -> ChunkId {
         ChunkId(*blake3::keyed_hash(&self.ids[usize::from(kind.code())].0, plaintext).as_bytes())
     }
 
-    /// Returns the gear table of the content-defined chunker: 256 secret words, one for each value of the
-    /// byte that enters the window.
-    #[must_use]
+    /// The gear table of the chunker: a secret word for each value of the byte that enters the window.
     pub fn gear(&self) -> &[u64; 256] {
         &self.gear
     }
 
     /// Returns 64 keyed bits of a path. Segments, list parts and caches are cut where some of the bits
     /// are zero, so that an inserted file moves no later boundary.
-    #[must_use]
     pub fn cut(&self, path: &[u8]) -> u64 {
-        let hash = blake3::keyed_hash(&self.cut.0, path);
-        let mut eight = [0u8; 8];
-        eight.copy_from_slice(&hash.as_bytes()[..8]);
-        u64::from_le_bytes(eight)
+        u64::from_le_bytes(first_bytes(&blake3::keyed_hash(&self.cut.0, path)))
     }
 
     /// Returns the digest of a member for the scan cache, over the bytes that a walk sees of it.
-    #[must_use]
     pub fn member(&self, seen: &[u8]) -> [u8; 16] {
-        let hash = blake3::keyed_hash(&self.member.0, seen);
-        let mut half = [0u8; 16];
-        half.copy_from_slice(&hash.as_bytes()[..16]);
-        half
+        first_bytes(&blake3::keyed_hash(&self.member.0, seen))
     }
 
     /// Returns the passphrase of the symmetric objects of `class`. Packs and pack references have none.
-    #[must_use]
     pub fn passphrase(&self, class: super::layout::ObjectClass) -> Option<Passphrase> {
         use super::layout::ObjectClass;
         let key = match class {
@@ -176,30 +150,20 @@ impl DomainKey {
     }
 }
 
-impl fmt::Debug for DomainKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DomainKey(…)")
-    }
-}
+opaque_debug!(DomainKey: "DomainKey(…)");
 
-/// The passphrase of a symmetric age file: a derived key in hex. It is as strong as the key, so the
-/// work factor is 1.
+/// The passphrase of a symmetric age file: a key in hex. It needs no work factor above 1.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Passphrase(String);
 
 impl Passphrase {
     /// Returns the passphrase as text.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Passphrase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Passphrase(…)")
-    }
-}
+opaque_debug!(Passphrase: "Passphrase(…)");
 
 /// The names key: derives the ids of names in paths and envelopes. It is fixed for the life of a
 /// repository, so that retention and status see one id for years.
@@ -208,14 +172,16 @@ pub struct NamesKey(pub SecretKey);
 
 impl NamesKey {
     /// Returns the id of `name` among names of one kind (`plan`, `domain`, `item`).
-    #[must_use]
     pub fn id(&self, kind: &str, name: &str) -> NameId {
         let mut hasher = blake3::Hasher::new_keyed(&self.0.0);
         hasher.update(kind.as_bytes()).update(&[0]).update(name.as_bytes());
-        let mut id = [0u8; 8];
-        id.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        NameId(id)
+        NameId(first_bytes(&hasher.finalize()))
     }
+}
+
+/// Returns the first bytes of a hash, at most 32.
+fn first_bytes<const N: usize>(hash: &blake3::Hash) -> [u8; N] {
+    std::array::from_fn(|at| hash.as_bytes()[at])
 }
 
 #[cfg(test)]

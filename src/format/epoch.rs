@@ -86,7 +86,6 @@ pub enum EpochError {
 
 impl EpochError {
     /// Returns `true` if a newer kbak may read it; all other errors mean damage, forgery or a wrong pin.
-    #[must_use]
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Newer { .. })
             || matches!(self, Self::Document { source, .. } if source.is_newer())
@@ -208,7 +207,6 @@ pub struct Epoch {
 
 impl Epoch {
     /// Returns the path of the epoch's objects.
-    #[must_use]
     pub fn path(&self) -> EpochPath {
         EpochPath { writer: self.writer, plan: self.plan, epoch: self.epoch }
     }
@@ -316,25 +314,21 @@ pub struct VerifiedEpoch {
 
 impl VerifiedEpoch {
     /// Returns the key that signed. A writer encrypts to an epoch only if this is its own key.
-    #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
     /// Returns the SHA-256 of epoch.json.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }
 
     /// Returns the recipient that packs and bodies are encrypted to.
-    #[must_use]
     pub fn recipient(&self) -> &DataRecipient {
         &self.recipient
     }
 
     /// Returns the object and its identical copy, to be stored again if one is missing.
-    #[must_use]
     pub fn copies(&self) -> [SealedObject; 2] {
         let copy = layout::epoch_copy(self.epoch.writer, self.epoch.plan, self.epoch.epoch);
         [self.epoch.path().epoch_json(), copy]
@@ -342,7 +336,6 @@ impl VerifiedEpoch {
     }
 
     /// Returns the wrap of an owner, if they were one when the epoch was created.
-    #[must_use]
     pub fn wrap(&self, recipient: RecipientId) -> Option<&InlineWrap> {
         self.epoch.wraps.iter().find(|wrap| wrap.recipient == recipient)
     }

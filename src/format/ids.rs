@@ -49,8 +49,8 @@ fn digit(c: u8) -> Option<u8> {
     }
 }
 
-macro_rules! hex_id {
-    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+macro_rules! hex_ids {
+    ($($(#[$doc:meta])* $name:ident: $len:literal;)+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $len]);
@@ -86,47 +86,32 @@ macro_rules! hex_id {
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
-    };
+    )+};
 }
 
-hex_id!(
+hex_ids! {
     /// SHA-256 of a stored object: its name, and the checksum that is sent to the store.
-    ObjectHash, 32
-);
-hex_id!(
+    ObjectHash: 32;
     /// Keyed BLAKE3 of a chunk's plaintext, under the key of its domain and kind.
-    ChunkId, 32
-);
-hex_id!(
+    ChunkId: 32;
     /// The id of a repository: random, fixed by `init`.
-    RepositoryId, 16
-);
-hex_id!(
+    RepositoryId: 16;
     /// The id of a writer: random, fixed by `init`; never a hash of a key, so that keys can rotate.
-    WriterId, 16
-);
-hex_id!(
+    WriterId: 16;
     /// The id of an epoch: random.
-    EpochId, 16
-);
-hex_id!(
+    EpochId: 16;
     /// The id of a plan, domain or item in paths and envelopes: the first 8 bytes of BLAKE3
     /// keyed with the names key, so that a name cannot be read or guessed from the store.
-    NameId, 8
-);
-hex_id!(
+    NameId: 8;
     /// The id of a recipient: SHA-256 of its canonical text, without a comment. Epochs name their owners
     /// by it, so that a bucket lists no keys.
-    RecipientId, 32
-);
-hex_id!(
+    RecipientId: 32;
     /// The commitment to an epoch's secret (K_epoch) in epoch.json.
-    Commitment, 32
-);
+    Commitment: 32;
+}
 
 impl RecipientId {
     /// Returns the form that people compare: `SHA256:` and the first 16 hex digits.
-    #[must_use]
     pub fn short(&self) -> String {
         format!("SHA256:{}…", to_hex(&self.0[..8]))
     }

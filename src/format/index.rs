@@ -13,7 +13,7 @@
 
 use super::ids::{NameId, ObjectHash};
 use super::layout::{EpochPath, ObjectClass};
-use super::symmetric::{self, take, take_u32};
+use super::symmetric::{self, put_counts, take, take_u32};
 use super::{container::ContainerError, derive::DomainKey, object::SealedObject, pack::PackClass, padme};
 
 /// The largest index object, in bytes of plaintext.
@@ -57,7 +57,6 @@ pub const ENTRY: usize = 32;
 
 impl IndexEntry {
     /// Encodes the entry as in an index object.
-    #[must_use]
     pub fn to_bytes(&self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         bytes[..16].copy_from_slice(&self.id);
@@ -70,8 +69,7 @@ impl IndexEntry {
     /// Decodes the bytes of [`IndexEntry::to_bytes`].
     #[must_use]
     pub fn from_bytes(bytes: &[u8; ENTRY]) -> Self {
-        let mut id = [0; 16];
-        id.copy_from_slice(&bytes[..16]);
+        let id = std::array::from_fn(|at| bytes[at]);
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Self { id, pack: number(16), offset: number(20), length: number(24), plain: number(28) }
     }
@@ -126,9 +124,7 @@ impl Index {
         let bare = 24 + self.replaces.len() * 32 + self.packs.len() * 48 + self.entries.len() * ENTRY;
         let mut out = Vec::with_capacity(bare + bare / 8);
         out.extend_from_slice(MAGIC);
-        for count in [self.packs.len(), self.entries.len(), self.replaces.len(), 0] {
-            out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
-        }
+        put_counts(&mut out, &[self.packs.len(), self.entries.len(), self.replaces.len(), 0]);
         for hash in &self.replaces {
             out.extend_from_slice(&hash.0);
         }

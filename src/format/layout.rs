@@ -26,7 +26,6 @@ pub struct ObjectKey(String);
 
 impl ObjectKey {
     /// Returns the key as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -45,7 +44,6 @@ impl ObjectKey {
     }
 
     /// Returns the last segment.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
@@ -150,37 +148,31 @@ pub struct EpochPath {
 
 impl EpochPath {
     /// Returns the folder of the epoch, with its closing slash.
-    #[must_use]
     pub fn prefix(&self) -> String {
         format!("{}/{}/{}/", self.writer, self.plan, self.epoch)
     }
 
     /// Returns the key of the signed epoch.json.
-    #[must_use]
     pub fn epoch_json(&self) -> ObjectKey {
         ObjectKey(format!("{}epoch.json", self.prefix()))
     }
 
     /// Returns the folder of the wraps that owners added later, with its closing slash.
-    #[must_use]
     pub fn keys_prefix(&self) -> String {
         format!("{}keys/", self.prefix())
     }
 
     /// Returns the key of one such wrap.
-    #[must_use]
     pub fn wrap(&self, hash: ObjectHash) -> ObjectKey {
         ObjectKey(format!("{}keys/{hash}.age", self.prefix()))
     }
 
     /// Returns the folder of one class in one domain, with its closing slash.
-    #[must_use]
     pub fn class_prefix(&self, domain: NameId, class: ObjectClass) -> String {
         format!("{}d/{domain}/{}/", self.prefix(), class.folder())
     }
 
     /// Returns the key of an object in a domain.
-    #[must_use]
     pub fn in_domain(&self, domain: NameId, class: ObjectClass, hash: ObjectHash) -> ObjectKey {
         let folder = self.class_prefix(domain, class);
         ObjectKey(match class {
@@ -190,19 +182,16 @@ impl EpochPath {
     }
 
     /// Returns the key of a manifest's encrypted body.
-    #[must_use]
     pub fn body(&self, hash: ObjectHash) -> ObjectKey {
         ObjectKey(format!("{}bodies/{hash}", self.prefix()))
     }
 
     /// Returns the folder of this epoch's manifests, with its closing slash.
-    #[must_use]
     pub fn snapshots_prefix(&self) -> String {
         format!("{}snapshots/", self.prefix())
     }
 
     /// Returns the object that a key under this epoch's folder names; `None` for a key of another form.
-    #[must_use]
     pub fn object_at(&self, key: &ObjectKey) -> Option<EpochObject> {
         let segments: Vec<&str> = key.as_str().strip_prefix(&self.prefix())?.split('/').collect();
         let object = match segments.as_slice() {
@@ -228,7 +217,6 @@ impl EpochPath {
     }
 
     /// Returns the key of a manifest.
-    #[must_use]
     pub fn snapshot(&self, seq: u64, hash: ObjectHash) -> ObjectKey {
         ObjectKey(format!("{}snapshots/{seq:012}-{hash}", self.prefix()))
     }

@@ -5,6 +5,7 @@
 //! the decrypted pack (one zstd frame), check the id, leave out `skip` bytes, use `take`. Parts are
 //! chunks of kind list; the body names them. A reader needs nothing else to read a stream.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -57,25 +58,30 @@ struct PartHead {
     packs: Vec<(ObjectHash, u64)>,
 }
 
+/// Returns the packs of slices, in the order of their first use, and the number of each slice's pack.
+pub(super) fn number_packs(slices: &[Slice]) -> (Vec<PackName>, Vec<usize>) {
+    let mut packs: Vec<PackName> = Vec::new();
+    let mut known = HashMap::new();
+    let number = |slice: &Slice| {
+        *known.entry(slice.location.pack.hash).or_insert_with(|| {
+            packs.push(slice.location.pack);
+            packs.len() - 1
+        })
+    };
+    let numbers = slices.iter().map(number).collect();
+    (packs, numbers)
+}
+
 /// Writes a part.
 #[must_use]
 pub fn write_part(slices: &[Slice]) -> String {
-    let mut packs: Vec<PackName> = Vec::new();
-    let mut numbers = std::collections::HashMap::new();
+    let (packs, numbers) = number_packs(slices);
     let mut lines = String::with_capacity(slices.len() * 110);
-    for slice in slices {
-        let pack = slice.location.pack;
-        let number = *numbers.entry(pack.hash).or_insert_with(|| {
-            packs.push(pack);
-            packs.len() - 1
-        });
+    for (slice, number) in slices.iter().zip(numbers) {
         let ChunkLocation { offset, length, plain, .. } = slice.location;
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            lines,
-            "[{number},{offset},{length},{plain},\"{}\",{},{}]",
-            slice.id, slice.skip, slice.take
-        );
+        let Slice { id, skip, take, .. } = slice;
+        let _ = writeln!(lines, "[{number},{offset},{length},{plain},\"{id}\",{skip},{take}]");
     }
     let mut text = String::from("{\"packs\":[");
     for (at, pack) in packs.iter().enumerate() {
@@ -103,8 +109,7 @@ pub fn read_part(text: &[u8]) -> Result<Vec<Slice>, ListError> {
     lines.map(|(at, line)| read(line).ok_or(ListError { line: at + 1 })).collect()
 }
 
-/// Computes the hash of a stream: BLAKE3 over (id, skip, take) of its slices in order, numbers
-/// little-endian.
+/// Computes the hash of a stream: BLAKE3 over (id, skip, take) of its slices in order, numbers little-endian.
 #[derive(Debug, Default)]
 pub struct StreamHasher(blake3::Hasher);
 
@@ -117,7 +122,6 @@ impl StreamHasher {
     }
 
     /// Returns the hash of all slices added.
-    #[must_use]
     pub fn finish(&self) -> ObjectHash {
         ObjectHash(*self.0.finalize().as_bytes())
     }
@@ -147,7 +151,6 @@ pub struct Part {
 
 impl Part {
     /// Returns the location of the part's own chunk.
-    #[must_use]
     pub fn location(&self) -> ChunkLocation {
         ChunkLocation {
             pack: PackName { hash: self.pack, size: self.pack_size },

@@ -107,15 +107,13 @@ pub enum ManifestError {
     /// Its fields contradict each other.
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
-    /// An owner has revoked the key that signed it, and lists neither it nor a descendant of it as
-    /// good.
+    /// An owner has revoked the key that signed it, and lists neither it nor a descendant of it as good.
     #[error("an owner has revoked the key that signed it")]
     Revoked,
 }
 
 impl Envelope {
     /// Returns the path of the manifest's epoch.
-    #[must_use]
     pub fn path(&self) -> EpochPath {
         EpochPath { writer: self.writer, plan: self.plan, epoch: self.epoch }
     }
@@ -185,19 +183,16 @@ impl Manifest {
     }
 
     /// Returns the verified envelope.
-    #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
     /// Returns the key that signed.
-    #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
     /// Returns the SHA-256 of the whole object: the snapshot's name in the chain.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }

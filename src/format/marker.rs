@@ -1,5 +1,4 @@
-//! `kbak.json`: the constant object that marks a repository. It never changes; a signed epoch states
-//! the format version.
+//! `kbak.json`: the constant object that marks a repository. A signed epoch states the format version.
 
 use bytes::Bytes;
 

@@ -14,15 +14,12 @@ pub struct Name(pub Vec<u8>);
 
 impl Name {
     /// Returns the bytes of the name.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// Returns the name for a terminal. [Hostile](is_hostile) characters and bytes that are not UTF-8 are
-    /// escaped, so that a name from a backup cannot control the terminal. Backslashes are escaped too, so
-    /// that no two names look the same.
-    #[must_use]
+    /// escaped: a name must not control it. Backslashes are escaped too, so that no two names look the same.
     pub fn display(&self) -> String {
         let mut shown = String::with_capacity(self.0.len());
         for chunk in self.0.utf8_chunks() {
@@ -42,7 +39,6 @@ impl Name {
 
     /// Decodes the escapes of [`Name::display`]. Returns `None` if there are none. A text with escapes may
     /// also be a literal name.
-    #[must_use]
     pub fn unescaped(&self) -> Option<Self> {
         let (mut bytes, mut rest, mut found) = (Vec::with_capacity(self.0.len()), self.bytes(), false);
         while let Some((&first, after)) = rest.split_first() {

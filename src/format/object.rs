@@ -23,8 +23,7 @@ impl SealedObject {
         Self { key, bytes, hash }
     }
 
-    /// Creates a probe: random bytes under the writer's probe prefix. They hold no information, so they
-    /// are stored unencrypted.
+    /// Creates a probe: random bytes under the writer's probe prefix, stored unencrypted.
     #[must_use]
     pub fn probe(writer: super::ids::WriterId, random: [u8; 32]) -> Self {
         let key = super::layout::probe(writer, &random[..16]);
@@ -32,19 +31,16 @@ impl SealedObject {
     }
 
     /// Returns the key of the object.
-    #[must_use]
     pub fn key(&self) -> &ObjectKey {
         &self.key
     }
 
     /// Returns the bytes to store.
-    #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
     /// Returns the SHA-256 of the bytes.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }

@@ -18,6 +18,7 @@ use std::fmt;
 use super::container::{ContainerError, DataRecipient, Sealer};
 use super::ids::{ChunkId, NameId, ObjectHash};
 use super::layout::{EpochPath, ObjectClass};
+use super::symmetric::{take, take_u32};
 use super::{derive::ChunkKind, object::SealedObject, padme};
 
 /// The most plaintext that one chunk holds, in bytes: the window that stock `zstd -d` allows.
@@ -90,7 +91,6 @@ impl PackBuilder {
     }
 
     /// Returns `true` if a frame of `length` bytes still fits. An empty pack takes any frame.
-    #[must_use]
     pub fn fits(&self, length: usize) -> bool {
         self.table.is_empty() || self.total(self.table.len() + 1, self.filled + length) <= self.target
     }
@@ -117,13 +117,11 @@ impl PackBuilder {
     }
 
     /// Returns the number of chunks added so far.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Returns `true` if the pack has no chunks.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -218,18 +216,11 @@ fn strip_skippable(bytes: &[u8], magic: u32, length: usize) -> Option<&[u8]> {
 }
 
 fn read_entry(bytes: &[u8]) -> Option<TableEntry> {
-    let (id, rest) = bytes.split_first_chunk::<32>()?;
-    let (offset, rest) = rest.split_first_chunk::<4>()?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (plain, rest) = rest.split_first_chunk::<4>()?;
+    let mut rest = bytes;
+    let id = ChunkId(take(&mut rest)?);
+    let (offset, length, plain) = (take_u32(&mut rest)?, take_u32(&mut rest)?, take_u32(&mut rest)?);
     let [kind, 0, 0, 0] = rest else { return None };
-    Some(TableEntry {
-        id: ChunkId(*id),
-        offset: u32::from_le_bytes(*offset),
-        length: u32::from_le_bytes(*length),
-        plain: u32::from_le_bytes(*plain),
-        kind: ChunkKind::from_code(*kind)?,
-    })
+    Some(TableEntry { id, offset, length, plain, kind: ChunkKind::from_code(*kind)? })
 }
 
 #[cfg(test)]

@@ -42,13 +42,11 @@ impl PackRefs {
     }
 
     /// Returns the packs in order of their hash.
-    #[must_use]
     pub fn packs(&self) -> &[PackName] {
         &self.packs
     }
 
     /// Encodes the object. The same packs give the same object, so an unchanged domain adds none.
-    #[must_use]
     pub fn seal(&self, path: &EpochPath, domain: NameId) -> SealedObject {
         let mut out = Vec::with_capacity(8 + self.packs.len() * 40);
         out.extend_from_slice(MAGIC);

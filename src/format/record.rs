@@ -59,8 +59,7 @@ pub struct Receipt {
     pub epoch: EpochId,
     /// The action.
     pub act: ReceiptAction,
-    /// The owner who opened the wrap or was added. Absent if a later wrap was opened whose owner is
-    /// not known.
+    /// The owner who opened the wrap or was added. Absent if that owner is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<RecipientId>,
     /// The object under `keys/`; absent if the wrap is in epoch.json.
@@ -68,8 +67,7 @@ pub struct Receipt {
     pub wrap: Option<ObjectHash>,
 }
 
-/// The content of a record. Kinds without a type of their own here are open: their readers look
-/// for the fields that they know.
+/// The content of a record. Other kinds are open: their readers look for the fields that they know.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A key is revoked.
@@ -89,7 +87,6 @@ pub enum Record {
 
 impl Record {
     /// Returns the namespace that the record is signed for.
-    #[must_use]
     pub fn namespace(&self) -> Namespace {
         match self {
             Self::Revocation(_) => Namespace::Trust,
@@ -170,8 +167,7 @@ pub struct SignedRecord {
 }
 
 impl SignedRecord {
-    /// Reads and verifies a record that is stored under `writer` with the name `hash`. `repository` is
-    /// compared if the caller knows it.
+    /// Reads and verifies a record stored under `writer` as `hash`. A known `repository` is compared.
     pub fn open(
         bytes: Bytes,
         writer: WriterId,
@@ -217,25 +213,21 @@ impl SignedRecord {
     }
 
     /// Returns the content of the record.
-    #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
     /// Returns the key that signed the record.
-    #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
     /// Returns the time at which it was signed, as its signer states.
-    #[must_use]
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
     /// Returns the record's SHA-256, which is its name.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }

@@ -25,8 +25,7 @@ pub fn seal(text: &str, writer: WriterId, recipient: &DataRecipient) -> Result<S
     Ok(SealedObject::new(layout::record(writer, hash), bytes, hash))
 }
 
-/// Decrypts a report whose name was checked.
-/// Fails if the report is of another epoch or damaged.
+/// Decrypts a report whose name was checked. Fails if the report is of another epoch or damaged.
 pub fn open(sealed: &Bytes, identity: &DataIdentity) -> Result<Vec<u8>, ContainerError> {
     open_container(sealed, &ContainerKey::Identity(identity), 2 * MAX_REPORT as u64)
 }

@@ -90,9 +90,7 @@ pub enum SignError {
 }
 
 impl SignError {
-    /// Returns `true` if a newer kbak may be able to read the document. All other errors mean damage,
-    /// forgery or a wrong pin.
-    #[must_use]
+    /// True if a newer kbak may read the document. All other errors mean damage, forgery or a wrong pin.
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Requires(_))
     }
@@ -125,8 +123,7 @@ struct Typed<'a, T: Serialize> {
     document: &'a T,
 }
 
-/// A well-formed document that is not verified. [`SignedDocument::verify`] is the only way to parse
-/// its line.
+/// A well-formed document that is not verified. [`SignedDocument::verify`] is the only way to parse its line.
 #[derive(Clone)]
 pub struct SignedDocument {
     bytes: Bytes,
@@ -189,19 +186,16 @@ impl SignedDocument {
     }
 
     /// Returns the key that the signature names, unverified.
-    #[must_use]
     pub fn claimed_key(&self) -> PublicKey {
         self.key
     }
 
     /// Returns the namespace that the signature names, unverified.
-    #[must_use]
     pub fn claimed_namespace(&self) -> Option<Namespace> {
         Namespace::from_text(self.signature.namespace())
     }
 
     /// Returns the SHA-256 of the whole document.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         ObjectHash::of(&self.bytes)
     }
@@ -231,25 +225,21 @@ impl VerifiedLine {
     }
 
     /// Returns the key that signed.
-    #[must_use]
     pub fn key(&self) -> PublicKey {
         self.key
     }
 
     /// Returns the namespace that the line is signed for.
-    #[must_use]
     pub fn namespace(&self) -> Namespace {
         self.namespace
     }
 
     /// Returns the SHA-256 of the whole document, signature included.
-    #[must_use]
     pub fn hash(&self) -> ObjectHash {
         self.hash
     }
 
     /// Returns the line, including its newline.
-    #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.line
     }

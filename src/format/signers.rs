@@ -118,13 +118,11 @@ impl Signers {
     }
 
     /// Returns all keys, in the order of the file.
-    #[must_use]
     pub fn all(&self) -> &[Signer] {
         &self.signers
     }
 
     /// Returns all principals, each once, in the order of the file.
-    #[must_use]
     pub fn principals(&self) -> Vec<&str> {
         let mut seen = Vec::new();
         for principal in self.signers.iter().flat_map(|signer| &signer.principals) {
@@ -136,13 +134,11 @@ impl Signers {
     }
 
     /// Returns `true` if no key is pinned.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.signers.is_empty()
     }
 
     /// Returns the text of the file: one line per key.
-    #[must_use]
     pub fn to_text(&self) -> String {
         self.signers.iter().map(|signer| signer.to_line() + "\n").collect()
     }

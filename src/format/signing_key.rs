@@ -131,21 +131,23 @@ impl SigningKey {
             let passphrase = passphrase.ok_or(KeyError::Protected)?;
             key = key.decrypt(passphrase).map_err(|_| KeyError::Passphrase)?;
         }
+        Self::from_private(&key)
+    }
+
+    fn from_private(key: &ssh_key::PrivateKey) -> Result<Self, KeyError> {
         match key.key_data() {
             KeypairData::Ed25519(keypair) => Ok(Self::from_keypair(keypair.clone())),
-            _ => Err(KeyError::Malformed),
+            _ => Err(KeyError::Algorithm(key.algorithm().to_string())),
         }
     }
 
     /// Returns the key as an OpenSSH private key without a passphrase. For a 0600 file only.
-    #[must_use]
     #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
     pub fn to_openssh(&self) -> Zeroizing<String> {
         self.0.to_openssh(LineEnding::LF).expect("an encodable key")
     }
 
     /// Returns the key as one line of base64, which `keygen` writes into a comment of an identity file.
-    #[must_use]
     #[expect(clippy::expect_used, reason = "a plain Ed25519 key always encodes")]
     pub fn to_line(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0.to_bytes().expect("an encodable key")))
@@ -154,15 +156,10 @@ impl SigningKey {
     /// Reads a line from [`SigningKey::to_line`].
     pub fn from_line(line: &str) -> Result<Self, KeyError> {
         let bytes = Zeroizing::new(STANDARD.decode(line.trim()).map_err(|_| KeyError::Malformed)?);
-        let key = ssh_key::PrivateKey::from_bytes(&bytes).map_err(|_| KeyError::Malformed)?;
-        match key.key_data() {
-            KeypairData::Ed25519(keypair) => Ok(Self::from_keypair(keypair.clone())),
-            _ => Err(KeyError::Algorithm(key.algorithm().to_string())),
-        }
+        Self::from_private(&ssh_key::PrivateKey::from_bytes(&bytes).map_err(|_| KeyError::Malformed)?)
     }
 
     /// Returns the public half.
-    #[must_use]
     #[expect(clippy::expect_used, reason = "every constructor makes an Ed25519 key")]
     pub fn public(&self) -> PublicKey {
         PublicKey::from_data(self.0.public_key().key_data()).expect("an Ed25519 key")

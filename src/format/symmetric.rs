@@ -30,6 +30,13 @@ pub(super) fn open(
     open_container(sealed, &ContainerKey::Passphrase(&passphrase), limit)
 }
 
+/// Appends counts as little-endian `u32`.
+pub(super) fn put_counts(out: &mut Vec<u8>, counts: &[usize]) {
+    for &count in counts {
+        out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+    }
+}
+
 /// Removes and returns the first `N` bytes.
 pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (head, tail) = rest.split_first_chunk::<N>()?;

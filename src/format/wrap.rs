@@ -12,7 +12,6 @@
 //! if the key inside gives the epoch's recipient and the secret gives its commitment. Its author does
 //! not matter, so owners can be added later, from outside, without the writer.
 
-use std::fmt;
 use std::io::{Read, Write};
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
@@ -22,6 +21,7 @@ use zeroize::Zeroizing;
 use super::derive::{EpochSecret, SecretKey};
 use super::ids::{EpochId, ObjectHash, from_hex, to_hex};
 use super::{container::DataIdentity, epoch::Epoch, layout::EpochPath, object::SealedObject};
+use crate::report::text::opaque_debug;
 
 /// The longest wrap, in bytes, in either form. Hardware keys and post-quantum ones need some KiB.
 pub const MAX_WRAP: u64 = 16 << 10;
@@ -66,7 +66,6 @@ pub struct EpochKeys {
 
 impl EpochKeys {
     /// Returns the text of the identity file.
-    #[must_use]
     pub fn to_text(&self, epoch: EpochId) -> Zeroizing<String> {
         let secret = Zeroizing::new(to_hex(self.secret.0.expose()));
         let identity = self.identity.expose();
@@ -77,8 +76,7 @@ impl EpochKeys {
         ))
     }
 
-    /// Reads an identity file that holds an epoch's keys: exactly one secret, exactly one key.
-    /// Other comments are ignored.
+    /// Reads an identity file of an epoch: exactly one secret and one key. Other comments are ignored.
     pub fn parse(text: &str) -> Result<Self, WrapError> {
         let (mut secret, mut identity) = (None, None);
         for line in text.lines() {
@@ -101,7 +99,6 @@ impl EpochKeys {
     }
 
     /// Returns `true` if these are the keys of `epoch`.
-    #[must_use]
     pub fn belong_to(&self, epoch: &Epoch) -> bool {
         self.identity.recipient().to_string() == epoch.recipient
             && self.secret.commitment() == epoch.commitment.0
@@ -125,11 +122,7 @@ impl EpochKeys {
     }
 }
 
-impl fmt::Debug for EpochKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EpochKeys(…)")
-    }
-}
+opaque_debug!(EpochKeys: "EpochKeys(…)");
 
 /// Decrypts a wrap, armored or not, and proves that the keys are those of `epoch`.
 pub fn open(wrap: &[u8], identities: &[&dyn age::Identity], epoch: &Epoch) -> Result<EpochKeys, WrapError> {

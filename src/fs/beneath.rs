@@ -1,4 +1,4 @@
-//! Opens paths beneath a folder, and never outside it.
+//! Opens paths beneath a folder, and never outside it. All errors are those of the kernel.
 //!
 //! The kernel resolves each path from the folder's descriptor and refuses every link and every step
 //! out of it (`openat2(2)`: RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS). So there
@@ -14,8 +14,7 @@ use rustix::io::{Errno, Result};
 use super::stat::Stat;
 use crate::format::tar::ROOT;
 
-/// The most tries of a resolution that the kernel gave up because of a concurrent rename (EAGAIN,
-/// see `openat2(2)`).
+/// The most tries of a resolution that a concurrent rename stopped (EAGAIN, see `openat2(2)`).
 const TRIES: usize = 64;
 
 /// A folder beneath which paths are opened.
@@ -35,20 +34,14 @@ pub enum Mounts {
 
 impl Root {
     /// Opens the folder at `path`; links in `path` itself are followed.
-    ///
-    /// # Errors
-    /// The kernel's error.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self { fd: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
-    /// Opens a path relative to the folder. Adds `O_CLOEXEC` and `O_NOFOLLOW`, and `O_NOCTTY`
-    /// unless `O_PATH` is set, with which `openat2` refuses it.
-    ///
-    /// # Errors
-    /// The kernel's error: `EXDEV` for a path that leads out (or onto another mount), `ELOOP` for
-    /// one through a link.
+    /// Opens a path relative to the folder. Adds `O_CLOEXEC` and `O_NOFOLLOW`, and `O_NOCTTY` unless `O_PATH`
+    /// is set, with which `openat2` refuses it. Fails with `EXDEV` for a path that leads out (or onto another
+    /// mount), `ELOOP` for one through a link.
     pub fn open_beneath(&self, path: &[u8], flags: OFlags, mode: Mode, mounts: Mounts) -> Result<OwnedFd> {
         let mut flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         if !flags.contains(OFlags::PATH) {
@@ -69,9 +62,6 @@ impl Root {
 
     /// Opens a directory for listing and as a base. With `noatime` its access time is left
     /// unchanged where the kernel allows it.
-    ///
-    /// # Errors
-    /// The kernel's error.
     pub fn open_directory(&self, path: &[u8], noatime: bool, mounts: Mounts) -> Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         if noatime {
@@ -84,33 +74,22 @@ impl Root {
     }
 
     /// Opens a folder in it, as the root of further paths; a link is refused.
-    ///
-    /// # Errors
-    /// The kernel's error.
     pub fn open_folder(&self, name: &[u8]) -> Result<Self> {
         self.open_directory(name, false, Mounts::Cross).map(|fd| Self { fd })
     }
 
     /// Checks that `openat2` works here.
-    ///
-    /// # Errors
-    /// `ENOSYS` from an old kernel, `EPERM` from a seccomp filter that does not know it.
+    /// Fails with `ENOSYS` from an old kernel, `EPERM` from a seccomp filter that does not know it.
     pub fn probe(&self) -> Result<()> {
         self.open_beneath(ROOT, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), Mounts::Stop).map(drop)
     }
 
     /// Returns the attributes of the folder itself.
-    ///
-    /// # Errors
-    /// The kernel's error.
     pub fn stat(&self) -> Result<Stat> {
         stat_fd(&self.fd)
     }
 
     /// Returns the type of its file system: `f_type` of `statfs(2)`.
-    ///
-    /// # Errors
-    /// The kernel's error.
     pub fn fs_type(&self) -> Result<u64> {
         Ok(rustix::fs::fstatfs(&self.fd)?.f_type as u64)
     }
@@ -126,18 +105,11 @@ impl AsFd for Root {
 const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// Returns the attributes of an open file.
-///
-/// # Errors
-/// The kernel's error.
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, FIELDS).map(|raw| Stat::from(&raw))
 }
 
-/// Returns the attributes of one name in a directory (of the link itself if it is one), without
-/// starting an automount.
-///
-/// # Errors
-/// The kernel's error.
+/// Returns the attributes of one name in a directory, of a link itself; starts no automount.
 pub fn stat_at(directory: impl AsFd, name: &[u8]) -> Result<Stat> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     rustix::fs::statx(directory, name, flags, FIELDS).map(|raw| Stat::from(&raw))

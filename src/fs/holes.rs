@@ -8,12 +8,9 @@ use rustix::io::{Errno, Result};
 
 use crate::format::tar::Extent;
 
-/// Returns the data extents of a file of `size` bytes, at most `max` of them. If there would be
-/// more, the smallest holes count as data, so that memory is bounded. The same layout gives the
-/// same extents.
-///
-/// # Errors
-/// The kernel's error. A file system that knows no holes gives one extent.
+/// Returns the data extents of a file of `size` bytes, at most `max` of them. If there would be more, the
+/// smallest holes count as data, so that memory is bounded. The same layout gives the same extents. A file
+/// system that knows no holes gives one extent.
 pub fn find_extents(fd: impl AsFd, size: u64, max: usize) -> Result<Vec<Extent>> {
     let mut smallest = 1u64;
     let found = scan(fd, size, |found| {
@@ -29,9 +26,6 @@ pub fn find_extents(fd: impl AsFd, size: u64, max: usize) -> Result<Vec<Extent>>
 }
 
 /// Returns the data extents, or `None` if there are more than `max`.
-///
-/// # Errors
-/// The kernel's error.
 pub fn find_few_extents(fd: impl AsFd, size: u64, max: usize) -> Result<Option<Vec<Extent>>> {
     scan(fd, size, |found| if found.len() > max { ControlFlow::Break(()) } else { ControlFlow::Continue(1) })
 }

@@ -13,10 +13,9 @@ use super::stat::FileType;
 pub const MAX_NAMES: usize = 512 << 20;
 const BUFFER: usize = 64 << 10;
 
-/// The names of a directory in bytewise order, with their types as far as the directory gives them.
-/// It takes the names' bytes and 12 bytes for each; nothing else is held of files before their
-/// turn. A directory of 1,000,000 names of 20 bytes takes 32 MiB, and up to twice that while it is
-/// read.
+/// The names of a directory in bytewise order, with their types as far as the directory gives them. It takes
+/// the names' bytes and 12 bytes for each; nothing else is held of files before their turn. A directory of
+/// 1,000,000 names of 20 bytes takes 32 MiB, and up to twice that while it is read.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     names: Vec<u8>,

@@ -1,5 +1,4 @@
-//! The attributes of one file as the kernel reports them: those that a member keeps, and those that
-//! reveal a change.
+//! The attributes of one file: those that a member keeps, and those that reveal a change.
 
 use rustix::fs::{FileType as RawType, Statx, StatxFlags};
 
@@ -41,9 +40,8 @@ impl From<RawType> for FileType {
     }
 }
 
-/// The identity of a file, independent of its names and content: device, inode number and creation
-/// time. The number alone is reused once a file is deleted. Without a creation time from the file
-/// system, device and number must do.
+/// The identity of a file, independent of its names and content: device, inode number and creation time. The
+/// number alone is reused after a deletion. Some file systems have no creation time.
 pub type Inode = (DeviceNumber, u64, Option<FileTime>);
 
 /// The relevant fields of `statx`. Two equal values of the same path mean that the file was not
@@ -85,20 +83,17 @@ pub struct Stat {
 
 impl Stat {
     /// Returns the identity of the file.
-    #[must_use]
     pub fn inode(&self) -> Inode {
         (self.dev, self.ino, self.btime)
     }
 
     /// Returns true if it is no directory and has several names, so that others may be links to it.
-    #[must_use]
     pub fn has_links(&self) -> bool {
         self.nlink > 1 && self.file_type != FileType::Directory
     }
 
     /// Returns true if `other` shows the same file, unchanged. Blocks and links are not compared:
     /// blocks change when delayed allocation is written back, and a new link changes ctime anyway.
-    #[must_use]
     pub fn is_unchanged(&self, other: &Self) -> bool {
         self.file_type == other.file_type
             && self.inode() == other.inode()
@@ -111,7 +106,6 @@ impl Stat {
     }
 
     /// Returns true if less is allocated than the size says, so that there may be holes.
-    #[must_use]
     pub fn may_have_holes(&self) -> bool {
         self.file_type == FileType::File && self.blocks.saturating_mul(512) < self.size
     }

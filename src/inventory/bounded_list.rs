@@ -11,8 +11,7 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 const MAX_KEPT: usize = 20_000;
 /// The maximum number of restarts of a list whose revision has expired.
 const MAX_RESTARTS: u32 = 2;
-/// Requests metadata only, so that no Secret's value is requested. A server without that form returns whole
-/// objects.
+/// Requests metadata only, never a Secret's value. A server without that form returns whole objects.
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 const WHOLE: &str = "application/json";
 
@@ -21,6 +20,8 @@ const WHOLE: &str = "application/json";
 pub(super) enum Form {
     /// Metadata only.
     Metadata,
+    /// The whole object, which is small.
+    Small,
     /// The whole object.
     Whole,
 }
@@ -33,58 +34,36 @@ pub(super) struct ListScope<'a> {
     pub(super) namespaces: &'a [String],
 }
 
-/// The objects kept of a kind, and the reason if not all could be read.
-#[derive(Debug)]
-pub(super) struct BoundedList<T> {
-    pub(super) kept: Vec<T>,
-    pub(super) unread: Option<UnreadResource>,
-}
-
-impl<T> BoundedList<T> {
-    /// Returns the objects, and adds what could not be read to `unread`.
-    pub(super) fn into_kept(self, unread: &mut Vec<UnreadResource>) -> Vec<T> {
-        unread.extend(self.unread);
-        self.kept
-    }
-}
-
 impl ListScope<'_> {
     /// Returns the result of `keep` for all objects of a kind. A kind that may not be listed is listed in the
-    /// namespaces known by name. A failure is reported in the result and is no error.
-    pub(super) async fn all<R: DeserializeOwned, T>(
+    /// namespaces known by name. A failure is no error; it is added to `unread`.
+    pub(super) async fn read<R: DeserializeOwned, T>(
         &self,
         kind: &KindInfo,
         form: Form,
-        limit: usize,
+        unread: &mut Vec<UnreadResource>,
         keep: impl Fn(R) -> Option<T>,
-    ) -> BoundedList<T> {
-        let mut found = BoundedList { kept: Vec::new(), unread: None };
-        let everywhere = self.list(&kind.path(None), form, limit, &keep, &mut found.kept).await;
-        let error = match everywhere {
-            Ok(false) => return found,
+    ) -> Vec<T> {
+        let mut kept = Vec::new();
+        match self.list(&kind.path(None), form, &keep, &mut kept).await {
+            Ok(false) => {}
             Ok(true) => {
                 let why = format!("more than {MAX_KEPT} of them: the rest is not read");
-                found.unread = Some(UnreadResource { what: kind.resource(), why, rule: None });
-                return found;
+                unread.push(UnreadResource { what: kind.resource(), why, rule: None });
             }
             // The definition was removed meanwhile, or never existed: there are no objects.
-            Err(error) if error.code() == Some(404) => return found,
-            Err(error) => error,
-        };
-        if error.code() != Some(403) || !kind.namespaced {
-            found.unread = Some(unread(kind, &error));
-            return found;
+            Err(error) if error.code() == Some(404) => {}
+            Err(error) if error.code() == Some(403) && kind.namespaced => {
+                let mut refused = self.namespaces.is_empty();
+                for namespace in self.namespaces {
+                    let listed = self.list(&kind.path(Some(namespace)), form, &keep, &mut kept).await;
+                    refused |= !matches!(listed, Ok(false));
+                }
+                unread.extend(refused.then(|| unread_kind(kind, &error)));
+            }
+            Err(error) => unread.push(unread_kind(kind, &error)),
         }
-        let mut refused = self.namespaces.is_empty();
-        for namespace in self.namespaces {
-            let path = kind.path(Some(namespace));
-            let listed = self.list(&path, form, limit, &keep, &mut found.kept).await;
-            refused |= !matches!(listed, Ok(false));
-        }
-        if refused {
-            found.unread = Some(unread(kind, &error));
-        }
-        found
+        kept
     }
 
     /// Reads one list to its end, or until [`MAX_KEPT`] are kept. Returns `true` if it was cut short.
@@ -92,13 +71,13 @@ impl ListScope<'_> {
         &self,
         path: &str,
         form: Form,
-        limit: usize,
         keep: &impl Fn(R) -> Option<T>,
         kept: &mut Vec<T>,
     ) -> Result<bool, ApiError> {
         let accept = if form == Form::Metadata { METADATA } else { WHOLE };
+        let mut limit = if form == Form::Whole { 100 } else { 500 };
         let before = kept.len();
-        let (mut limit, mut token, mut restarts) = (limit, String::new(), 0);
+        let (mut token, mut restarts) = (String::new(), 0);
         loop {
             let query = page_query(limit, &token);
             let answer = match self.cluster.get_as(path, &query, accept, MAX_PAGE_BYTES).await {
@@ -134,13 +113,13 @@ impl ListScope<'_> {
     }
 
     /// Reads one object; `None` if it is gone or may not be read.
-    pub(super) async fn one<R: DeserializeOwned>(&self, path: &str) -> Option<R> {
+    pub(super) async fn read_one<R: DeserializeOwned>(&self, path: &str) -> Option<R> {
         let answer = self.cluster.get(path, "", MAX_PAGE_BYTES).await.ok()?;
         serde_json::from_slice(&answer.body).ok()
     }
 }
 
-fn unread(kind: &KindInfo, error: &ApiError) -> UnreadResource {
+fn unread_kind(kind: &KindInfo, error: &ApiError) -> UnreadResource {
     let rule = (error.code() == Some(403)).then(|| kind.read_rule());
     let why = match &rule {
         Some(_) => "not allowed".to_owned(),

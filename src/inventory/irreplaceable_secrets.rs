@@ -1,15 +1,13 @@
 //! Secrets that cannot be recreated: keys that decrypt files in Git, CAs, ACME accounts.
 //!
-//! They are recognised by a label, by a name, or because a custom resource names them. The value of a Secret
-//! is never requested.
+//! Recognised by a label, a name, or a custom resource that names them. No Secret's value is requested.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::bounded_list::{Form, ListScope};
 use super::known_names::{LABELLED_SECRETS, NAMED_SECRETS};
-use super::{Inventory, IrreplaceableSecret, ObjectMeta, PAGE_LARGE, PAGE_SMALL};
+use super::object_parts::{Object, ObjectMeta, object_parts};
+use super::{Inventory, IrreplaceableSecret};
 use crate::kubernetes::{Discovered, KindInfo};
 
 /// The namespace where cert-manager looks for the Secrets of ClusterIssuers by default.
@@ -29,38 +27,58 @@ pub(super) async fn read_irreplaceable_secrets(
 ) {
     let mut named = Vec::new();
     for kind in &discovered.kinds {
+        let unread = &mut inventory.unread;
         let found = match (kind.group.as_str(), kind.plural.as_str()) {
             ("cert-manager.io", "issuers" | "clusterissuers") => {
-                scope.all(kind, Form::Whole, PAGE_SMALL, issuer_secrets(kind)).await
+                scope.read(kind, Form::Whole, unread, issuer_secrets(kind)).await
             }
-            ("cert-manager.io", "certificates") => scope.all(kind, Form::Whole, PAGE_SMALL, ca_secret).await,
+            ("cert-manager.io", "certificates") => scope.read(kind, Form::Whole, unread, ca_secret).await,
             ("kustomize.toolkit.fluxcd.io", "kustomizations") => {
-                scope.all(kind, Form::Whole, PAGE_SMALL, decryption_secret).await
+                scope.read(kind, Form::Whole, unread, decryption_secret).await
             }
             _ => continue,
         };
-        named.extend(found.into_kept(&mut inventory.unread).into_iter().flatten());
+        named.extend(found.into_iter().flatten());
     }
     let secrets = KindInfo::from_path_parts("", "v1", "secrets");
     let keep = |secret: Secret| to_irreplaceable(secret.metadata, &named);
-    inventory.irreplaceable_secrets =
-        scope.all(&secrets, Form::Metadata, PAGE_LARGE, keep).await.into_kept(&mut inventory.unread);
+    inventory.irreplaceable_secrets = scope.read(&secrets, Form::Metadata, &mut inventory.unread, keep).await;
 }
 
-/// The only part of a Secret's metadata that is read: annotations may repeat the values, as those of kubectl
-/// apply do.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Secret {
-    metadata: SecretMeta,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct SecretMeta {
-    name: String,
-    namespace: String,
-    labels: BTreeMap<String, String>,
+object_parts! {
+    struct Secret {
+        metadata: SecretMeta,
+    }
+    /// All that is read of a Secret's metadata: annotations may repeat the values (kubectl apply).
+    struct SecretMeta {
+        name: String,
+        namespace: String,
+        labels: BTreeMap<String, String>,
+    }
+    struct IssuerSpec {
+        ca: Ca,
+        acme: Acme,
+    }
+    struct Ca {
+        secret_name: String,
+    }
+    struct Acme {
+        private_key_secret_ref: Reference,
+    }
+    struct CertificateSpec {
+        #[serde(rename = "isCA")]
+        is_ca: bool,
+        secret_name: String,
+    }
+    struct KustomizationSpec {
+        decryption: Decryption,
+    }
+    struct Decryption {
+        secret_ref: Reference,
+    }
+    struct Reference {
+        name: String,
+    }
 }
 
 /// Returns the Secret with its description, if it cannot be recreated.
@@ -86,88 +104,32 @@ fn find_known(namespace: &str, name: &str, labels: &BTreeMap<String, String>) ->
     labelled.or_else(named).map(|(_, _, description)| (*description).to_owned())
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Reference {
-    name: String,
-}
-
 /// Returns the Secrets of a CA issuer and of an ACME account.
-fn issuer_secrets(kind: &KindInfo) -> impl Fn(Issuer) -> Option<Vec<ReferencedSecret>> {
+fn issuer_secrets(kind: &KindInfo) -> impl Fn(Object<IssuerSpec>) -> Option<Vec<ReferencedSecret>> {
     let is_cluster_issuer = !kind.namespaced;
-    move |issuer: Issuer| {
+    move |Object { metadata: ObjectMeta { name: issuer, namespace, .. }, spec }| {
         // The flag --cluster-resource-namespace sets another namespace, so only the name is compared.
-        let namespace = match is_cluster_issuer {
-            true => None,
-            false => Some(issuer.metadata.namespace.clone()),
+        let (namespace, place) = match is_cluster_issuer {
+            true => (None, format!("ClusterIssuer {issuer}, in {CLUSTER_ISSUERS} by default")),
+            false => (Some(namespace), format!("Issuer {issuer}")),
         };
-        let by = issuer.metadata.name;
-        let place = if is_cluster_issuer {
-            format!("ClusterIssuer {by}, in {CLUSTER_ISSUERS} by default")
-        } else {
-            format!("Issuer {by}")
-        };
-        let ca = issuer.spec.ca.secret_name;
-        let acme = issuer.spec.acme.private_key_secret_ref.name;
-        let one = |name: String, what: &str| ReferencedSecret {
+        let keys = [
+            (spec.ca.secret_name, "the CA"),
+            (spec.acme.private_key_secret_ref.name, "the ACME account key"),
+        ];
+        let keys = keys.into_iter().filter(|(name, _)| !name.is_empty());
+        let secret = |(name, what)| ReferencedSecret {
             namespace: namespace.clone(),
             name,
             description: format!("{what} of {place}"),
         };
-        let mut named = Vec::new();
-        if !ca.is_empty() {
-            named.push(one(ca, "the CA"));
-        }
-        if !acme.is_empty() {
-            named.push(one(acme, "the ACME account key"));
-        }
-        (!named.is_empty()).then_some(named)
+        let secrets: Vec<_> = keys.map(secret).collect();
+        (!secrets.is_empty()).then_some(secrets)
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Issuer {
-    metadata: ObjectMeta,
-    spec: IssuerSpec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct IssuerSpec {
-    ca: Ca,
-    acme: Acme,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Ca {
-    secret_name: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Acme {
-    private_key_secret_ref: Reference,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Certificate {
-    metadata: ObjectMeta,
-    spec: CertificateSpec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct CertificateSpec {
-    #[serde(rename = "isCA")]
-    is_ca: bool,
-    secret_name: String,
-}
-
 /// Returns the Secret of a certificate that signs others.
-fn ca_secret(certificate: Certificate) -> Option<Vec<ReferencedSecret>> {
+fn ca_secret(certificate: Object<CertificateSpec>) -> Option<Vec<ReferencedSecret>> {
     let CertificateSpec { is_ca, secret_name } = certificate.spec;
     let ObjectMeta { name, namespace, .. } = certificate.metadata;
     let description = format!("the CA of Certificate {name}");
@@ -175,27 +137,8 @@ fn ca_secret(certificate: Certificate) -> Option<Vec<ReferencedSecret>> {
         .then(|| vec![ReferencedSecret { namespace: Some(namespace), name: secret_name, description }])
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Kustomization {
-    metadata: ObjectMeta,
-    spec: KustomizationSpec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct KustomizationSpec {
-    decryption: Decryption,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Decryption {
-    secret_ref: Reference,
-}
-
 /// Returns the Secret with the key that Flux decrypts with.
-fn decryption_secret(kustomization: Kustomization) -> Option<Vec<ReferencedSecret>> {
+fn decryption_secret(kustomization: Object<KustomizationSpec>) -> Option<Vec<ReferencedSecret>> {
     let name = kustomization.spec.decryption.secret_ref.name;
     let ObjectMeta { name: by, namespace, .. } = kustomization.metadata;
     let description = format!("the decryption key of Kustomization {by}");

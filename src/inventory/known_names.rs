@@ -1,93 +1,59 @@
-//! Known names: images and ports of databases, kinds of their operators, and Secrets that cannot be
-//! recreated.
+//! Known images and ports of databases, kinds of their operators, and Secrets that cannot be recreated.
 
 /// The name of an engine, as reports print it.
 pub(super) type EngineName = &'static str;
 
-/// Engines and the last parts of their images' names. Only whole names match: `postgres-exporter` is no
-/// database.
-const IMAGES: &[(EngineName, &[&str])] = &[
+/// Engines and the last parts of their images' names, matched whole: `postgres-exporter` is no database.
+const IMAGES: &[(EngineName, &str)] = &[
     (
         "postgresql",
-        &[
-            "postgres",
-            "postgresql",
-            "postgis",
-            "timescaledb",
-            "timescaledb-ha",
-            "pgvector",
-            "spilo",
-            "spilo-15",
-            "spilo-16",
-            "spilo-17",
-            "postgresql-repmgr",
-            "percona-postgresql-operator",
-            "percona-distribution-postgresql",
-            "crunchy-postgres",
-            "enterprisedb-postgresql",
-            "paradedb",
-            "cloudnative-vectorchord",
-            "alloydbomni",
-        ],
+        "postgres postgresql postgis timescaledb timescaledb-ha pgvector spilo spilo-15 spilo-16 \
+         spilo-17 postgresql-repmgr percona-postgresql-operator percona-distribution-postgresql \
+         crunchy-postgres enterprisedb-postgresql paradedb cloudnative-vectorchord alloydbomni",
     ),
-    ("mariadb", &["mariadb", "mariadb-galera", "mariadb-server", "mariadb-enterprise"]),
+    ("mariadb", "mariadb mariadb-galera mariadb-server mariadb-enterprise"),
     (
         "mysql",
-        &[
-            "mysql",
-            "mysql-server",
-            "percona",
-            "percona-server",
-            "percona-xtradb-cluster",
-            "community-server",
-            "enterprise-server",
-            "moco-mysql",
-        ],
+        "mysql mysql-server percona percona-server percona-xtradb-cluster community-server \
+         enterprise-server moco-mysql",
     ),
     (
         "mongodb",
-        &[
-            "mongo",
-            "mongodb",
-            "mongodb-sharded",
-            "percona-server-mongodb",
-            "mongodb-community-server",
-            "mongodb-enterprise-server",
-            "ferretdb",
-        ],
+        "mongo mongodb mongodb-sharded percona-server-mongodb mongodb-community-server \
+         mongodb-enterprise-server ferretdb",
     ),
-    ("redis", &["redis", "redis-cluster", "redis-stack", "redis-stack-server", "keydb", "dragonfly"]),
-    ("valkey", &["valkey", "valkey-cluster", "valkey-bundle"]),
-    ("etcd", &["etcd"]),
-    ("elasticsearch", &["elasticsearch", "elasticsearch-oss"]),
-    ("opensearch", &["opensearch"]),
-    ("cassandra", &["cassandra", "cass-management-api", "dse-server"]),
-    ("scylla", &["scylla", "scylla-enterprise"]),
-    ("clickhouse", &["clickhouse", "clickhouse-server"]),
-    ("cockroachdb", &["cockroach"]),
-    ("yugabytedb", &["yugabyte"]),
-    ("tidb", &["tikv"]),
-    ("mssql", &["mssql-server"]),
-    ("oracle", &["oracle-free", "oracle-xe"]),
-    ("influxdb", &["influxdb"]),
-    ("neo4j", &["neo4j"]),
-    ("arangodb", &["arangodb"]),
-    ("couchdb", &["couchdb"]),
-    ("couchbase", &["couchbase", "server-sandbox"]),
-    ("rethinkdb", &["rethinkdb"]),
-    ("surrealdb", &["surrealdb"]),
-    ("qdrant", &["qdrant"]),
-    ("weaviate", &["weaviate"]),
-    ("milvus", &["milvus"]),
-    ("meilisearch", &["meilisearch"]),
-    ("typesense", &["typesense"]),
-    ("solr", &["solr"]),
-    ("zookeeper", &["zookeeper"]),
-    ("kafka", &["kafka", "cp-kafka", "redpanda"]),
-    ("rabbitmq", &["rabbitmq"]),
-    ("minio", &["minio"]),
-    ("vault", &["vault", "openbao"]),
-    ("openldap", &["openldap"]),
+    ("redis", "redis redis-cluster redis-stack redis-stack-server keydb dragonfly"),
+    ("valkey", "valkey valkey-cluster valkey-bundle"),
+    ("etcd", "etcd"),
+    ("elasticsearch", "elasticsearch elasticsearch-oss"),
+    ("opensearch", "opensearch"),
+    ("cassandra", "cassandra cass-management-api dse-server"),
+    ("scylla", "scylla scylla-enterprise"),
+    ("clickhouse", "clickhouse clickhouse-server"),
+    ("cockroachdb", "cockroach"),
+    ("yugabytedb", "yugabyte"),
+    ("tidb", "tikv"),
+    ("mssql", "mssql-server"),
+    ("oracle", "oracle-free oracle-xe"),
+    ("influxdb", "influxdb"),
+    ("neo4j", "neo4j"),
+    ("arangodb", "arangodb"),
+    ("couchdb", "couchdb"),
+    ("couchbase", "couchbase server-sandbox"),
+    ("rethinkdb", "rethinkdb"),
+    ("surrealdb", "surrealdb"),
+    ("qdrant", "qdrant"),
+    ("weaviate", "weaviate"),
+    ("milvus", "milvus"),
+    ("meilisearch", "meilisearch"),
+    ("typesense", "typesense"),
+    ("solr", "solr"),
+    ("zookeeper", "zookeeper"),
+    ("kafka", "kafka cp-kafka redpanda"),
+    ("rabbitmq", "rabbitmq"),
+    ("minio", "minio"),
+    ("vault", "vault openbao"),
+    ("openldap", "openldap"),
 ];
 
 /// Engines by port, for containers with an unknown image that also keep data.
@@ -117,7 +83,8 @@ pub(super) fn engine_of_image(image: &str) -> Option<EngineName> {
     if parts.next() == Some("mssql") && last == "server" {
         return Some("mssql");
     }
-    IMAGES.iter().find(|(_, names)| names.contains(&last)).map(|(engine, _)| *engine)
+    let is_named = |names: &str| names.split(' ').any(|name| name == last);
+    IMAGES.iter().find(|(_, names)| is_named(names)).map(|(engine, _)| *engine)
 }
 
 /// Returns the engine that usually listens on a port.

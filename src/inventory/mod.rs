@@ -13,24 +13,23 @@ pub mod coverage;
 pub mod existing_backup_tools;
 mod irreplaceable_secrets;
 mod known_names;
+mod object_parts;
 pub mod plan_draft;
 mod workloads;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, discover};
 use crate::report::coverage::UnreadResource;
 use crate::report::event::Meter;
 use bounded_list::{Form, ListScope};
+use object_parts::{MetadataOnly, Object, ObjectMeta, object_parts};
 
 /// The time limit of a whole inventory.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// Objects per page: of metadata and small objects, and of large ones.
-const PAGE_LARGE: usize = 500;
-const PAGE_SMALL: usize = 100;
 /// Namespaces of the system that hold no user data.
 const EMPTY_NAMESPACES: &[&str] = &["kube-node-lease", "kube-public"];
 
@@ -154,8 +153,6 @@ pub struct Service {
 }
 
 /// Reads the inventory of a cluster. Resources that cannot be read are in [`Inventory::unread`].
-///
-/// # Errors
 /// Fails if the kinds of the cluster cannot be discovered.
 pub async fn read_inventory(
     cluster: &Cluster,
@@ -205,12 +202,10 @@ async fn read_all(
 /// Sorts by namespace and name, removes duplicates, and finds the database of each claim.
 fn sort_and_link(inventory: &mut Inventory) {
     inventory.namespaces.sort();
-    inventory.irreplaceable_secrets.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    inventory.irreplaceable_secrets.sort_by_cached_key(|one| (one.namespace.clone(), one.name.clone()));
     inventory.irreplaceable_secrets.dedup_by(|a, b| (&a.namespace, &a.name) == (&b.namespace, &b.name));
-    inventory
-        .databases
-        .sort_by(|a, b| (&a.namespace, &a.name, &a.kind).cmp(&(&b.namespace, &b.name, &b.kind)));
-    inventory.claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    inventory.databases.sort_by_cached_key(|one| (one.namespace.clone(), one.name.clone(), one.kind.clone()));
+    inventory.claims.sort_by_cached_key(|one| (one.namespace.clone(), one.name.clone()));
     let owner = |claim: &Claim| inventory.databases.iter().position(|database| database.keeps(claim));
     let owners: Vec<Option<usize>> = inventory.claims.iter().map(owner).collect();
     for (claim, owner) in inventory.claims.iter_mut().zip(owners) {
@@ -221,8 +216,7 @@ fn sort_and_link(inventory: &mut Inventory) {
 }
 
 impl DetectedDatabase {
-    /// True if a claim holds its data: its pods mount it, it was made for one of them, or it carries the
-    /// operator's label.
+    /// True if a claim holds its data: a pod mounts it, it was made for one, or has the operator's label.
     fn keeps(&self, claim: &Claim) -> bool {
         if claim.namespace != self.namespace {
             return false;
@@ -240,121 +234,87 @@ impl DetectedDatabase {
     }
 
     /// Returns the item as `accept` and reports name it: `database/shop/orders-db`.
-    #[must_use]
     pub fn item(&self) -> String {
         format!("database/{}/{}", self.namespace, self.name)
     }
 }
 
-/// The part of an object's metadata that an inventory uses.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ObjectMeta {
-    name: String,
-    namespace: String,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
-    owner_references: Vec<OwnerReference>,
+impl Service {
+    /// True if the selector matches the labels of a database's pods.
+    fn selects(&self, database: &DetectedDatabase) -> bool {
+        self.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value))
+    }
+
+    /// True if an operator may have named the Service after its database, whose pods are not known.
+    fn is_named_after(&self, database: &DetectedDatabase) -> bool {
+        database.labels.is_empty() && is_or_extends(&self.name, &database.name)
+    }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct OwnerReference {
-    api_version: String,
-    kind: String,
-    name: String,
-    controller: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct MetadataOnly {
-    metadata: ObjectMeta,
+/// True if `name` is `base`, or `base` with more after a hyphen.
+fn is_or_extends(name: &str, base: &str) -> bool {
+    name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Returns the annotations of other backup tools.
 fn tool_annotations(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let is_tools = |key: &str| {
-        ["backup.velero.io/", "pre.hook.backup.velero.io/", "post.hook.backup.velero.io/", "k8up.io/"]
-            .iter()
-            .any(|prefix| key.starts_with(prefix))
-    };
-    let kept = annotations.iter().filter(|(key, _)| is_tools(key));
+    let prefixes =
+        ["backup.velero.io/", "pre.hook.backup.velero.io/", "post.hook.backup.velero.io/", "k8up.io/"];
+    let kept = annotations.iter().filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)));
     kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 async fn read_namespaces(scope: &ListScope<'_>, inventory: &mut Inventory) {
-    let mut kind = KindInfo::from_path_parts("", "v1", "namespaces");
-    kind.namespaced = false;
-    let keep = |object: MetadataOnly| {
-        let name = object.metadata.name;
+    let kind = KindInfo { namespaced: false, ..KindInfo::from_path_parts("", "v1", "namespaces") };
+    let keep = |MetadataOnly { metadata: ObjectMeta { name, .. }, .. }| {
         (!EMPTY_NAMESPACES.contains(&name.as_str())).then_some(name)
     };
-    inventory.namespaces =
-        scope.all(&kind, Form::Metadata, PAGE_LARGE, keep).await.into_kept(&mut inventory.unread);
+    inventory.namespaces = scope.read(&kind, Form::Metadata, &mut inventory.unread, keep).await;
+}
+
+object_parts! {
+    struct ClaimSpec {
+        storage_class_name: Option<String>,
+        resources: ClaimResources,
+    }
+    struct ClaimResources {
+        requests: BTreeMap<String, String>,
+    }
+    struct ServiceSpec {
+        selector: BTreeMap<String, String>,
+        #[serde(rename = "clusterIPs")]
+        cluster_ips: Vec<String>,
+        ports: Vec<ServicePort>,
+    }
+    struct ServicePort {
+        port: u16,
+    }
 }
 
 async fn read_claims(scope: &ListScope<'_>, inventory: &mut Inventory) {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Raw {
-        metadata: ObjectMeta,
-        spec: Spec,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
-    struct Spec {
-        storage_class_name: Option<String>,
-        resources: Resources,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Resources {
-        requests: BTreeMap<String, String>,
-    }
-    let keep = |mut raw: Raw| {
-        let ObjectMeta { name, namespace, labels, annotations, .. } = raw.metadata;
+    let keep = |Object { metadata, spec }: Object<ClaimSpec>| {
+        let ClaimSpec { storage_class_name: class, resources: ClaimResources { mut requests } } = spec;
         Some(Claim {
-            namespace,
-            name,
-            labels,
-            size: raw.spec.resources.requests.remove("storage"),
-            class: raw.spec.storage_class_name,
-            tool_annotations: tool_annotations(&annotations),
+            namespace: metadata.namespace,
+            name: metadata.name,
+            labels: metadata.labels,
+            size: requests.remove("storage"),
+            class,
+            tool_annotations: tool_annotations(&metadata.annotations),
             database: None,
         })
     };
     let kind = KindInfo::from_path_parts("", "v1", "persistentvolumeclaims");
-    inventory.claims = scope.all(&kind, Form::Whole, PAGE_LARGE, keep).await.into_kept(&mut inventory.unread);
+    inventory.claims = scope.read(&kind, Form::Small, &mut inventory.unread, keep).await;
 }
 
 async fn read_services(scope: &ListScope<'_>, inventory: &mut Inventory) {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Raw {
-        metadata: ObjectMeta,
-        spec: Spec,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
-    struct Spec {
-        selector: BTreeMap<String, String>,
-        #[serde(rename = "clusterIPs")]
-        cluster_ips: Vec<String>,
-        ports: Vec<Port>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Port {
-        port: u16,
-    }
-    let keep = |raw: Raw| {
-        let ObjectMeta { name, namespace, .. } = raw.metadata;
-        let Spec { selector, cluster_ips, ports } = raw.spec;
+    let keep = |Object { metadata, spec }: Object<ServiceSpec>| {
+        let ObjectMeta { name, namespace, .. } = metadata;
+        let ServiceSpec { selector, cluster_ips: addresses, ports } = spec;
         let ports = ports.into_iter().map(|port| port.port).collect();
-        (!selector.is_empty()).then_some(Service { namespace, name, selector, addresses: cluster_ips, ports })
+        (!selector.is_empty()).then_some(Service { namespace, name, selector, addresses, ports })
     };
     let kind = KindInfo::from_path_parts("", "v1", "services");
-    inventory.services =
-        scope.all(&kind, Form::Whole, PAGE_LARGE, keep).await.into_kept(&mut inventory.unread);
+    inventory.services = scope.read(&kind, Form::Small, &mut inventory.unread, keep).await;
 }

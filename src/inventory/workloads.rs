@@ -1,17 +1,15 @@
-//! Finds databases: custom resources of operators, workloads that run a database's image, and pods without a
-//! known manager.
+//! Finds databases: custom resources of operators, and workloads and bare pods that run a database's image.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
-use serde::Deserialize;
 
-use super::bounded_list::{BoundedList, Form, ListScope};
-use super::known_names::{self, EngineName};
-use super::{
-    DetectedDatabase, Inventory, Login, MetadataOnly, ObjectMeta, OwnerReference, PAGE_LARGE, PAGE_SMALL,
-    RecognisedBy, tool_annotations,
+use super::bounded_list::{Form, ListScope};
+use super::known_names;
+use super::object_parts::{
+    Container, MetadataOnly, Object, ObjectMeta, OwnerReference, PodSpec, object_parts,
 };
+use super::{DetectedDatabase, Inventory, Login, RecognisedBy, tool_annotations};
 use crate::kubernetes::{Discovered, KindInfo};
 use crate::report::coverage::UnreadResource;
 
@@ -30,16 +28,34 @@ pub(super) async fn read_databases(
     let mut found = Vec::new();
     for kind in &discovered.kinds {
         if let Some(engine) = known_names::engine_of_kind(&kind.group, &kind.plural) {
-            found.extend(operator_databases(scope, kind, engine).await.into_kept(&mut inventory.unread));
+            let keep = |MetadataOnly { metadata, .. }| {
+                Some(DetectedDatabase {
+                    namespace: metadata.namespace,
+                    name: metadata.name,
+                    engine,
+                    kind: kind.resource(),
+                    recognised_by: RecognisedBy::Operator,
+                    labels: BTreeMap::new(),
+                    claims: Vec::new(),
+                    login: Login::default(),
+                    tool_annotations: tool_annotations(&metadata.annotations),
+                })
+            };
+            found.extend(scope.read(kind, Form::Metadata, &mut inventory.unread, keep).await);
         }
     }
     let operated = found.len();
-    for plural in ["statefulsets", "deployments", "daemonsets"] {
-        let kind = KindInfo {
-            kind: kind_name(plural).to_owned(),
-            ..KindInfo::from_path_parts("apps", "v1", plural)
+    for (plural, name) in
+        [("statefulsets", "StatefulSet"), ("deployments", "Deployment"), ("daemonsets", "DaemonSet")]
+    {
+        let kind = KindInfo::from_path_parts("apps", "v1", plural);
+        let keep = |Object { metadata, spec }: Object<WorkloadSpec>| {
+            let patterns = spec.volume_claim_templates.iter();
+            let patterns =
+                patterns.map(|claim| format!("{}-{}-*", claim.metadata.name, metadata.name)).collect();
+            detect_database(&metadata, &spec.template, name, patterns)
         };
-        let workloads = database_workloads(scope, &kind).await.into_kept(&mut inventory.unread);
+        let workloads = scope.read(&kind, Form::Whole, &mut inventory.unread, keep).await;
         add_workloads(&mut found, operated, workloads);
     }
     let pods = database_pods(scope, &mut inventory.unread).await;
@@ -47,11 +63,10 @@ pub(super) async fn read_databases(
     inventory.databases = found;
 }
 
-fn kind_name(plural: &str) -> &'static str {
-    match plural {
-        "statefulsets" => "StatefulSet",
-        "deployments" => "Deployment",
-        _ => "DaemonSet",
+object_parts! {
+    struct WorkloadSpec {
+        template: Object<PodSpec>,
+        volume_claim_templates: Vec<MetadataOnly>,
     }
 }
 
@@ -72,138 +87,21 @@ fn add_workloads(found: &mut Vec<DetectedDatabase>, operated: usize, workloads: 
     }
 }
 
-async fn operator_databases(
-    scope: &ListScope<'_>,
-    kind: &KindInfo,
-    engine: EngineName,
-) -> BoundedList<DetectedDatabase> {
-    let keep = |object: MetadataOnly| {
-        let ObjectMeta { name, namespace, annotations, .. } = object.metadata;
-        Some(DetectedDatabase {
-            namespace,
-            name,
-            engine,
-            kind: kind.resource(),
-            recognised_by: RecognisedBy::Operator,
-            labels: BTreeMap::new(),
-            claims: Vec::new(),
-            login: Login::default(),
-            tool_annotations: tool_annotations(&annotations),
-        })
-    };
-    scope.all(kind, Form::Metadata, PAGE_LARGE, keep).await
-}
-
 /// A workload that runs a database, and its owners.
 struct Workload {
     database: DetectedDatabase,
     owners: Vec<OwnerReference>,
 }
 
-async fn database_workloads(scope: &ListScope<'_>, kind: &KindInfo) -> BoundedList<Workload> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Raw {
-        metadata: ObjectMeta,
-        spec: Spec,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
-    struct Spec {
-        template: Template,
-        volume_claim_templates: Vec<MetadataOnly>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Template {
-        metadata: ObjectMeta,
-        spec: PodSpec,
-    }
-    let keep = |raw: Raw| {
-        let Template { metadata: pod, spec } = raw.spec.template;
-        let claim_patterns = raw.spec.volume_claim_templates.into_iter();
-        let claim_patterns = claim_patterns
-            .map(|template| format!("{}-{}-*", template.metadata.name, raw.metadata.name))
-            .collect();
-        detect_database(&raw.metadata, &pod, &spec, &kind.kind, claim_patterns)
-    };
-    scope.all(kind, Form::Whole, PAGE_SMALL, keep).await
-}
-
-/// The part of a pod's spec by which a database is recognised.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct PodSpec {
-    containers: Vec<Container>,
-    volumes: Vec<Volume>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Container {
-    image: String,
-    ports: Vec<ContainerPort>,
-    env: Vec<Variable>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ContainerPort {
-    container_port: u16,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Variable {
-    name: String,
-    value: Value,
-    value_from: Option<ValueFrom>,
-}
-
-/// A variable's value. It may be a password, so only [`login`] reads it, and keeps only users' names.
-#[derive(Deserialize, Default)]
-#[serde(transparent)]
-struct Value(String);
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ValueFrom {
-    secret_key_ref: Option<KeyRef>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct KeyRef {
-    name: String,
-    key: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Volume {
-    persistent_volume_claim: Option<ClaimRef>,
-    host_path: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct ClaimRef {
-    claim_name: String,
-}
-
 fn detect_database(
     meta: &ObjectMeta,
-    pod: &ObjectMeta,
-    spec: &PodSpec,
+    pod: &Object<PodSpec>,
     kind: &str,
-    claim_patterns: Vec<String>,
+    mut claims: Vec<String>,
 ) -> Option<Workload> {
-    let mut claims = claim_patterns;
-    claims.extend(
-        spec.volumes
-            .iter()
-            .filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone())),
-    );
+    let Object { metadata: pod, spec } = pod;
+    let mounted = spec.volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    claims.extend(mounted.map(|claim| claim.claim_name.clone()));
     let keeps = !claims.is_empty() || spec.volumes.iter().any(|volume| volume.host_path.is_some());
     let by_image = spec.containers.iter().find_map(|container| {
         let engine = known_names::engine_of_image(&container.image)?;
@@ -233,45 +131,26 @@ fn detect_database(
             recognised_by,
             labels: pod.labels.clone(),
             claims,
-            login: login(&container.env),
+            login: login(container),
             tool_annotations: annotations,
         },
     })
 }
 
 /// Names of the variables that hold the first user's name, and the password.
-const USERS: &[&str] = &[
-    "POSTGRES_USER",
-    "POSTGRESQL_USERNAME",
-    "PGUSER",
-    "MYSQL_USER",
-    "MARIADB_USER",
-    "MONGO_INITDB_ROOT_USERNAME",
-];
-const PASSWORDS: &[&str] = &[
-    "POSTGRES_PASSWORD",
-    "POSTGRESQL_PASSWORD",
-    "PGPASSWORD",
-    "MYSQL_PASSWORD",
-    "MYSQL_ROOT_PASSWORD",
-    "MARIADB_PASSWORD",
-    "MARIADB_ROOT_PASSWORD",
-    "MONGO_INITDB_ROOT_PASSWORD",
-    "REDIS_PASSWORD",
-];
+const USERS: &str =
+    "POSTGRES_USER POSTGRESQL_USERNAME PGUSER MYSQL_USER MARIADB_USER MONGO_INITDB_ROOT_USERNAME";
+const PASSWORDS: &str = "POSTGRES_PASSWORD POSTGRESQL_PASSWORD PGPASSWORD MYSQL_PASSWORD MYSQL_ROOT_PASSWORD \
+    MARIADB_PASSWORD MARIADB_ROOT_PASSWORD MONGO_INITDB_ROOT_PASSWORD REDIS_PASSWORD";
 
-/// Returns the first user's name and a reference to the password. A password in the workload itself is
-/// detected, but never copied.
-fn login(env: &[Variable]) -> Login {
-    let one =
-        |names: &[&str]| names.iter().find_map(|name| env.iter().find(|variable| variable.name == *name));
-    let user = one(USERS).map(|variable| variable.value.0.clone()).filter(|user| !user.is_empty());
-    let password = one(PASSWORDS);
-    let reference = password.and_then(|variable| variable.value_from.as_ref()?.secret_key_ref.as_ref());
+/// Returns the first user's name and a reference to the password. A literal password is never copied.
+fn login(container: &Container) -> Login {
+    let user = container.variable(USERS).map(|variable| variable.value.clone());
+    let password = container.variable(PASSWORDS);
     Login {
-        user,
-        password: reference.map(|reference| (reference.name.clone(), reference.key.clone())),
-        plain: password.is_some_and(|variable| !variable.value.0.is_empty()),
+        user: user.filter(|user| !user.is_empty()),
+        password: password.and_then(|variable| variable.secret()),
+        plain: password.is_some_and(|variable| !variable.value.is_empty()),
     }
 }
 
@@ -289,7 +168,7 @@ async fn database_pods(scope: &ListScope<'_>, unread: &mut Vec<UnreadResource>) 
         let by = manager.map(|owner| (owner.kind.clone(), owner.name.clone()));
         (!mirror && !known).then_some((meta.namespace, meta.name, by))
     };
-    let mut alone = scope.all(&kind, Form::Metadata, PAGE_LARGE, keep).await.into_kept(unread);
+    let mut alone = scope.read(&kind, Form::Metadata, unread, keep).await;
     let mut managers = BTreeSet::new();
     alone.retain(|(namespace, _, by)| match by {
         Some(by) => managers.insert((namespace.clone(), by.clone())),
@@ -300,17 +179,11 @@ async fn database_pods(scope: &ListScope<'_>, unread: &mut Vec<UnreadResource>) 
         unread.push(UnreadResource { what: "pods without a workload".to_owned(), why, rule: None });
         alone.truncate(MAX_PODS);
     }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Pod {
-        metadata: ObjectMeta,
-        spec: PodSpec,
-    }
     let found: Vec<Option<Workload>> = futures::stream::iter(alone)
         .map(|(namespace, name, _)| async move {
             let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
-            let pod: Pod = scope.one(&path).await?;
-            detect_database(&pod.metadata, &pod.metadata, &pod.spec, "Pod", Vec::new())
+            let pod: Object<PodSpec> = scope.read_one(&path).await?;
+            detect_database(&pod.metadata, &pod, "Pod", Vec::new())
         })
         .buffered(PARALLEL)
         .collect()

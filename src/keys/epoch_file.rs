@@ -1,5 +1,4 @@
-//! The secrets of the epochs that a writer writes into, one file or Kubernetes Secret a plan. None of
-//! them decrypts a backup.
+//! The secrets of the epochs that a writer writes into, one file a plan. None of them decrypts a backup.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -31,7 +30,6 @@ pub struct StoredSecret {
 
 impl StoredSecret {
     /// True if this is the secret of `epoch`.
-    #[must_use]
     pub fn matches(&self, epoch: &Epoch) -> bool {
         self.epoch == epoch.epoch && self.secret.commitment() == epoch.commitment.0
     }
@@ -134,7 +132,6 @@ impl EpochFile {
     }
 
     /// Returns the file's content. For a 0600 file or a Kubernetes Secret only.
-    #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let write = |secrets: &StoredSecret| SecretText {
             epoch: secrets.epoch,
@@ -235,17 +232,13 @@ impl FileSecretStore {
             Err(error) => return Err(error.into()),
         };
         let file = EpochFile::parse(&self.describe(), &bytes)?;
-        let elsewhere = |what| Err(WriterFileError::BelongsElsewhere { label: self.describe(), what });
-        if file.repository != self.repository {
-            return elsewhere("repository");
-        }
-        if file.writer != self.writer {
-            return elsewhere("writer");
-        }
-        if file.plan != self.plan {
-            return elsewhere("plan");
-        }
-        Ok(Some(file))
+        let what = match &file {
+            file if file.repository != self.repository => "repository",
+            file if file.writer != self.writer => "writer",
+            file if file.plan != self.plan => "plan",
+            _ => return Ok(Some(file)),
+        };
+        Err(WriterFileError::BelongsElsewhere { label: self.describe(), what })
     }
 
     async fn write(

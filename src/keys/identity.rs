@@ -84,8 +84,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads an identity file. `label` names it in messages; `prompt` asks for the passphrase of a
-    /// protected file.
+    /// Reads an identity file, named `label` in messages; `prompt` asks for its passphrase.
     pub fn parse(label: &str, file: &[u8], prompt: &Arc<dyn Prompt>) -> Result<Self, IdentityError> {
         let malformed = || IdentityError::Malformed { label: label.to_owned(), line: 1 };
         if file.len() > MAX_FILE {
@@ -143,14 +142,10 @@ impl Identity {
                 this.recipients.push(key.to_public().to_string().parse().map_err(|_| malformed())?);
                 this.keys.push(Box::new(key));
             } else if let Ok(key) = line.parse::<age::plugin::Identity>() {
-                let name = key.plugin().to_owned();
-                let plugin =
-                    age::plugin::IdentityPluginV1::new(&name, &[key], AgeCallbacks::new(prompt.clone()))
-                        .map_err(|_| IdentityError::Plugin {
-                            label: label.to_owned(),
-                            plugin: name.clone(),
-                        })?;
-                this.keys.push(Box::new(plugin));
+                let (name, callbacks) = (key.plugin().to_owned(), AgeCallbacks::new(prompt.clone()));
+                let missing = || IdentityError::Plugin { label: label.to_owned(), plugin: name.clone() };
+                let plugin = age::plugin::IdentityPluginV1::new(&name, &[key], callbacks);
+                this.keys.push(Box::new(plugin.map_err(|_| missing())?));
                 this.plugins.push(name);
             } else if line.parse::<Recipient>().is_ok() {
                 return Err(IdentityError::Public(label.to_owned()));
@@ -209,37 +204,31 @@ impl Identity {
     }
 
     /// Returns the label given to [`Identity::parse`].
-    #[must_use]
     pub fn label(&self) -> &str {
         &self.label
     }
 
     /// Returns the recipients of its keys. A plugin's recipient cannot be derived from its identity.
-    #[must_use]
     pub fn recipients(&self) -> &[Recipient] {
         &self.recipients
     }
 
     /// Returns the names of the plugins that it needs.
-    #[must_use]
     pub fn plugins(&self) -> &[String] {
         &self.plugins
     }
 
     /// Returns the owner's signing key, if the file holds one.
-    #[must_use]
     pub fn signing(&self) -> Option<&SigningKey> {
         self.signing.as_ref()
     }
 
     /// Returns the owner's name, as given to `keygen`.
-    #[must_use]
     pub fn comment(&self) -> &str {
         &self.comment
     }
 
     /// Returns the keys as age identities.
-    #[must_use]
     pub fn age(&self) -> Vec<&dyn age::Identity> {
         self.keys.iter().map(|key| &**key as &dyn age::Identity).collect()
     }
@@ -280,11 +269,9 @@ pub fn open_wrap(
     let mut last = WrapError::WrongIdentity;
     for identity in identities {
         let known = |id| identity.recipients.iter().any(|recipient| recipient.id() == id);
-        let inline = epoch
-            .wraps
-            .iter()
-            .filter(|wrap| !identity.plugins.is_empty() || known(wrap.recipient))
-            .map(|wrap| (OpenedWrap::EpochJson(wrap.recipient), wrap.age.as_bytes()));
+        let inline = epoch.wraps.iter();
+        let inline = inline.filter(|wrap| !identity.plugins.is_empty() || known(wrap.recipient));
+        let inline = inline.map(|wrap| (OpenedWrap::EpochJson(wrap.recipient), wrap.age.as_bytes()));
         let later = later.iter().map(|(hash, bytes)| (OpenedWrap::KeyObject(*hash), &**bytes));
         for (via, wrap) in inline.chain(later) {
             match wrap::open(wrap, &identity.age(), epoch) {

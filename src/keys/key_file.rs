@@ -62,7 +62,6 @@ impl OwnerKey {
     }
 
     /// Returns the public keys, as a plan and `init` take them.
-    #[must_use]
     pub fn public(&self) -> Owner {
         Owner {
             recipient: Recipient::of_x25519(&self.identity.to_public()),
@@ -72,7 +71,6 @@ impl OwnerKey {
     }
 
     /// Returns the unencrypted file. For a 0600 file or paper only.
-    #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let (signing, identity) = (self.signing.to_line(), self.identity.to_string());
         let comment = match self.comment.as_str() {

@@ -46,7 +46,6 @@ pub enum FileError {
 
 impl FileError {
     /// True if the file does not exist.
-    #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -66,9 +65,8 @@ fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> F
     move |source| FileError::Io { operation, path, source }
 }
 
-/// Reads a secret file. Refuses one that its group or others can read. If the kubelet mounted
-/// it, it only warns where others can read it: files of a Secret are 0644 or 0440 by default,
-/// and everyone in the pod sees them.
+/// Reads a secret file. Refuses one that its group or others can read. If the kubelet mounted it, it only
+/// warns: files of a Secret are 0644 or 0440 by default.
 pub fn read(path: &Path) -> Result<SecretFile, FileError> {
     let file = File::open(path).map_err(io_error("read", path))?;
     let meta = file.metadata().map_err(io_error("read", path))?;
@@ -153,8 +151,7 @@ pub fn replace(path: &Path, random: [u8; 8], bytes: &[u8]) -> Result<(), FileErr
 }
 
 /// Locks the folder of `path` exclusively until the returned file is dropped. Waits for other holders. The
-/// folder itself is locked, so that no lock file remains in it. Returns none if it cannot be locked, as on
-/// file systems without such locks.
+/// folder itself is locked, so that no lock file remains. None if the file system has no locks.
 pub fn lock_beside(path: &Path) -> Option<File> {
     let folder = File::open(folder_of(path)).ok()?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive))

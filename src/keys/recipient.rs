@@ -130,50 +130,40 @@ impl Recipient {
     }
 
     /// Returns the canonical text, without a comment.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Returns the kind of key.
-    #[must_use]
     pub fn kind(&self) -> &RecipientKind {
         &self.kind
     }
 
     /// Returns the id by which epochs name the recipient: the SHA-256 of its text.
-    #[must_use]
     pub fn id(&self) -> RecipientId {
         RecipientId(ObjectHash::of(self.text.as_bytes()).0)
     }
 
     /// Returns the owner's signing key if the recipient is one: an ssh-ed25519 key is both.
-    #[must_use]
     pub fn signing_key(&self) -> Option<PublicKey> {
         (self.kind == RecipientKind::SshEd25519).then(|| self.text.parse().ok()).flatten()
     }
 
     fn age(&self, prompt: &Arc<dyn Prompt>) -> Result<Box<dyn age::Recipient>, WrapError> {
-        let broken = || WrapError::Content;
+        fn parse<T: FromStr>(text: &str) -> Result<T, WrapError> {
+            text.parse().map_err(|_| WrapError::Content)
+        }
+        let text = self.text.as_str();
         Ok(match &self.kind {
-            RecipientKind::X25519 => {
-                Box::new(self.text.parse::<age::x25519::Recipient>().map_err(|_| broken())?) as Box<_>
-            }
-            RecipientKind::Tag => Box::new(self.text.parse::<age::tag::Recipient>().map_err(|_| broken())?),
-            RecipientKind::TagPq => {
-                Box::new(self.text.parse::<age::tagpq::Recipient>().map_err(|_| broken())?)
-            }
+            RecipientKind::X25519 => Box::new(parse::<age::x25519::Recipient>(text)?) as Box<_>,
+            RecipientKind::Tag => Box::new(parse::<age::tag::Recipient>(text)?),
+            RecipientKind::TagPq => Box::new(parse::<age::tagpq::Recipient>(text)?),
             RecipientKind::SshEd25519 | RecipientKind::SshRsa => {
-                Box::new(self.text.parse::<age::ssh::Recipient>().map_err(|_| broken())?)
+                Box::new(parse::<age::ssh::Recipient>(text)?)
             }
             RecipientKind::Plugin(name) => {
-                let recipient = self.text.parse::<age::plugin::Recipient>().map_err(|_| broken())?;
-                let plugin = age::plugin::RecipientPluginV1::new(
-                    name,
-                    &[recipient],
-                    &[],
-                    AgeCallbacks::new(prompt.clone()),
-                );
+                let (recipient, callbacks) = (parse(text)?, AgeCallbacks::new(prompt.clone()));
+                let plugin = age::plugin::RecipientPluginV1::new(name, &[recipient], &[], callbacks);
                 Box::new(plugin.map_err(|error| WrapError::Seal(age::EncryptError::PluginResolve(error)))?)
             }
         })
@@ -279,8 +269,7 @@ impl FromStr for Owner {
 }
 
 impl Owner {
-    /// Reads one owner per line; empty lines and `#` comments are skipped. An error has the line
-    /// number, from 1.
+    /// Reads one owner per line, without empty lines and `#` comments. An error has the line number.
     pub fn parse_lines(text: &str) -> Result<Vec<Self>, (usize, RecipientError)> {
         let mut owners: Vec<Self> = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -298,7 +287,6 @@ impl Owner {
     }
 
     /// Returns the line, as `keygen` writes it and `init` reads it.
-    #[must_use]
     pub fn to_line(&self) -> String {
         let own = self.recipient.signing_key();
         let signing = self.signing.filter(|key| Some(*key) != own).map(|key| format!(" {key}"));
@@ -307,7 +295,6 @@ impl Owner {
     }
 
     /// Returns a name for display: the comment, or an abbreviation of the recipient.
-    #[must_use]
     pub fn name(&self) -> String {
         if !self.comment.is_empty() {
             return self.comment.clone();

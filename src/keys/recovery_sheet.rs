@@ -102,16 +102,13 @@ macro_rules! sheet {
 
         impl $name {
             fn of(sheet: &RecoverySheet<'_>) -> Self {
+                let plans = sheet.plans.iter().map(|plan| format!("{plan} (id {})", sheet.key.plan(plan)));
                 Self {
                     created: timestamp::to_seconds(sheet.created).to_string(),
                     place: sheet.place.facts(),
                     repository: sheet.key.repository.to_string(),
                     writer: sheet.key.writer.to_string(),
-                    plans: sheet
-                        .plans
-                        .iter()
-                        .map(|plan| format!("{plan} (id {})", sheet.key.plan(plan)))
-                        .collect(),
+                    plans: plans.collect(),
                     owners: sheet.owners.iter().map(OwnerLine::of).collect(),
                     signers: sheet.signers.to_text(),
                     url: sheet.place.url.clone(),

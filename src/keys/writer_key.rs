@@ -130,7 +130,6 @@ impl WriterKey {
     }
 
     /// Returns the file's content. For a 0600 file or a Kubernetes Secret only.
-    #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let file = WriterKeyFile {
             kbak: WRITER_KIND.to_owned(),
@@ -144,13 +143,11 @@ impl WriterKey {
     }
 
     /// Returns the id of the plan `name`.
-    #[must_use]
     pub fn plan(&self, name: &str) -> NameId {
         self.names.id("plan", name)
     }
 
     /// Returns a pin of this writer's own key, under which it verifies its own objects.
-    #[must_use]
     pub fn own_signers(&self) -> Signers {
         let mut signers = Signers::default();
         signers.add(self.signer());
@@ -158,7 +155,6 @@ impl WriterKey {
     }
 
     /// Returns this writer's line in kbak.pub.
-    #[must_use]
     pub fn signer(&self) -> Signer {
         let key = self.signing.public();
         Signer::new(&self.writer.to_string(), &Namespace::WRITER, key, "kbak writer")

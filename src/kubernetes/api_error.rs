@@ -84,7 +84,6 @@ impl ApiError {
     }
 
     /// The server's status, if it answered.
-    #[must_use]
     pub fn status(&self) -> Option<&ApiStatus> {
         match &self.kind {
             ApiErrorKind::Status(status) => Some(status.as_ref()),
@@ -93,15 +92,12 @@ impl ApiError {
     }
 
     /// The HTTP status, if the server answered.
-    #[must_use]
     pub fn code(&self) -> Option<u16> {
         self.status().map(|status| status.code)
     }
 
     /// Returns the status of a refused request: a missing right, a taken name, a fault of the server.
-    ///
-    /// # Errors
-    /// The failure itself if further requests would fail, too: there was no answer, or the server
+    /// Fails with itself if further requests would fail, too: there was no answer, or the server
     /// does not accept the identity (401).
     pub fn refusal(self) -> Result<Box<ApiStatus>, Self> {
         match self.kind {
@@ -111,7 +107,6 @@ impl ApiError {
     }
 
     /// Returns true if the same request may succeed later.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         match &self.kind {
             ApiErrorKind::Unreachable | ApiErrorKind::Cut | ApiErrorKind::Deadline(_) => true,
@@ -129,38 +124,33 @@ impl ApiError {
 /// Parses an error's body and headers. A body that is no `Status` (a proxy's page) is left out.
 pub(super) fn read_status(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> ApiStatus {
     #[derive(Deserialize, Default)]
+    #[serde(default)]
     struct Status {
-        #[serde(default)]
         reason: String,
-        #[serde(default)]
         message: String,
-        #[serde(default)]
         details: Option<Details>,
     }
     #[derive(Deserialize, Default)]
-    #[serde(rename_all = "camelCase")]
+    #[serde(rename_all = "camelCase", default)]
     struct Details {
-        #[serde(default)]
         causes: Vec<StatusCause>,
-        #[serde(default)]
         retry_after_seconds: u64,
     }
     let text: Status = serde_json::from_slice(body).unwrap_or_default();
     let details = text.details.unwrap_or_default();
-    let asked = headers
+    let seconds = headers
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
         .or((details.retry_after_seconds > 0).then_some(details.retry_after_seconds));
-    let reason = if text.reason.is_empty() {
-        code.canonical_reason().unwrap_or("unknown").to_owned()
-    } else {
-        text.reason
+    let reason = match text.reason.as_str() {
+        "" => code.canonical_reason().unwrap_or("unknown").to_owned(),
+        _ => text.reason,
     };
     ApiStatus {
         code: code.as_u16(),
         reason,
         message: text.message.chars().filter(|c| !c.is_control()).take(2048).collect(),
         causes: details.causes.into_iter().take(64).collect(),
-        retry_after: asked.map(Duration::from_secs),
+        retry_after: seconds.map(Duration::from_secs),
     }
 }

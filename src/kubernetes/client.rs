@@ -1,9 +1,8 @@
 //! Requests to an API server, with deadlines, bounded retries and bounded bodies of its own.
 //!
-//! Only [`kube::Client::send`] is used. `Client::request` and all calls above it log the whole body
-//! when it does not decode; for a list of Secrets, that is the Secrets. Their retries last for
-//! minutes, longer than a revision lasts. This file logs and quotes no body except the `Status` of
-//! an error.
+//! Only [`kube::Client::send`] is used. `Client::request` and all calls above it log the whole body when it
+//! does not decode; for a list of Secrets, that is the Secrets. Their retries last for minutes, longer than a
+//! revision lasts. This file logs and quotes no body except the `Status` of an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,8 +30,7 @@ const BUSY_PERIOD: Duration = Duration::from_secs(60);
 /// The access to a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClusterAccess {
-    /// A kubeconfig file. Without it, kbak uses the ServiceAccount in a pod, and elsewhere
-    /// `KUBECONFIG` or `~/.kube/config`.
+    /// A kubeconfig file. Default: the ServiceAccount in a pod, else `KUBECONFIG` or `~/.kube/config`.
     pub kubeconfig: Option<PathBuf>,
     /// A context of the kubeconfig; by default its current context.
     pub context: Option<String>,
@@ -126,9 +124,7 @@ impl Cluster {
     }
 
     /// Prepares a client for the access; makes no request yet.
-    ///
-    /// # Errors
-    /// [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
+    /// Fails with [`ApiErrorKind::Access`] when there is no usable kubeconfig, context or ServiceAccount.
     pub async fn connect(
         access: &ClusterAccess,
         limits: RequestLimits,
@@ -148,15 +144,12 @@ impl Cluster {
     }
 
     /// Returns the server's address.
-    #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }
 
     /// Reads `path?query`; an answer of more than `limit` bytes is an error.
-    ///
-    /// # Errors
-    /// [`ApiError`]; transient failures only after the bounded tries.
+    /// Fails for transient causes only after the bounded tries.
     pub async fn get(&self, path: &str, query: &str, limit: usize) -> Result<ApiResponse, ApiError> {
         self.get_as(path, query, "application/json", limit).await
     }
@@ -176,9 +169,7 @@ impl Cluster {
 
     /// Sends an object. A request whose answer was lost is repeated, so a create may return
     /// `AlreadyExists` for the object that it created itself; then `repeated` is set.
-    ///
-    /// # Errors
-    /// [`ApiError`]; transient failures only after the bounded tries.
+    /// Fails for transient causes only after the bounded tries.
     pub async fn send(
         &self,
         method: Method,
@@ -213,7 +204,7 @@ impl Cluster {
             // An answer of 429 with a Retry-After is no failure: the request is repeated for up to `BUSY_PERIOD`.
             let busy = status.is_some_and(|status| status.code == 429) && began.elapsed() < BUSY_PERIOD;
             let wait = match retry_after {
-                Some(asked) if busy => Some(asked.max(self.limits.wait)),
+                Some(least) if busy => Some(least.max(self.limits.wait)),
                 _ if error.is_transient() => waits.next().map(|wait| retry_after.unwrap_or(wait)),
                 _ => None,
             };
@@ -255,11 +246,9 @@ impl Cluster {
         let http_request = http_request.body(Body::from(request.body.to_vec())).map_err(|error| {
             self.error(request, ApiErrorKind::Malformed("its path".to_owned())).with_source(error)
         })?;
-        let response = self
-            .client
-            .send(http_request)
-            .await
-            .map_err(|error| self.error(request, ApiErrorKind::Unreachable).with_source(error))?;
+        let sent = self.client.send(http_request).await;
+        let response =
+            sent.map_err(|error| self.error(request, ApiErrorKind::Unreachable).with_source(error))?;
         self.has_answered.store(true, Ordering::Relaxed);
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {

@@ -49,25 +49,23 @@ impl std::fmt::Display for StaleGroup {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct GroupDiscoveryList {
-    #[serde(default)]
     kind: String,
-    #[serde(default)]
     items: Vec<GroupDiscovery>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct GroupDiscovery {
-    #[serde(default)]
     metadata: GroupMeta,
-    #[serde(default)]
     versions: Vec<VersionDiscovery>,
 }
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct GroupMeta {
-    #[serde(default)]
     name: String,
 }
 
@@ -105,13 +103,10 @@ struct Subresource {
     subresource: String,
 }
 
-/// Discovers the kinds of a cluster. Custom resources come at their storage version where it is
-/// served, so that listing them calls no conversion webhook. Without the right to read definitions
-/// they come at the preferred version.
-///
-/// # Errors
-/// [`ApiError`] when the cluster does not answer; [`ApiErrorKind::Malformed`] when it has no
-/// aggregated discovery (Kubernetes before 1.27).
+/// Discovers the kinds of a cluster. Custom resources come at their storage version where it is served, so
+/// that listing them calls no conversion webhook. Without the right to read definitions they come at the
+/// preferred version. Fails when the cluster does not answer, and with [`ApiErrorKind::Malformed`] when it
+/// has no aggregated discovery (Kubernetes before 1.27).
 pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
     let mut reads = 0;
     loop {
@@ -134,12 +129,8 @@ pub async fn discover(cluster: &Cluster) -> Result<Discovered, ApiError> {
 
 /// Returns the group versions of established definitions that discovery does not list.
 fn missing_from_discovery(found: &Discovered, storage: &StorageVersions) -> Vec<StaleGroup> {
-    let listed: BTreeSet<(&str, &str)> = found
-        .kinds
-        .iter()
-        .chain(&found.computed)
-        .map(|kind| (kind.group.as_str(), kind.plural.as_str()))
-        .collect();
+    let kinds = found.kinds.iter().chain(&found.computed);
+    let listed: BTreeSet<_> = kinds.map(|kind| (kind.group.as_str(), kind.plural.as_str())).collect();
     storage
         .iter()
         .filter(|((group, plural), _)| !listed.contains(&(group.as_str(), plural.as_str())))
@@ -177,7 +168,7 @@ fn collect_kinds(groups: Vec<GroupDiscovery>, storage: &StorageVersions) -> Disc
                 result.stale.push(stale);
             }
             for resource in version.resources {
-                let can = |verb: &str| resource.verbs.iter().any(|have| have == verb);
+                let can = |verb: &str| resource.verbs.iter().any(|listed| listed == verb);
                 let (lists, creates) = (can("list") && can("get"), can("create"));
                 let kind = to_kind_info(&group.metadata.name, &version.version, resource);
                 let Some(kind) = kind else { continue };

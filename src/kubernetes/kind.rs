@@ -22,8 +22,7 @@ pub struct KindInfo {
 }
 
 impl KindInfo {
-    /// Creates a namespaced kind from the parts of its path. Its name in objects is empty, and it
-    /// has no subresources.
+    /// Creates a namespaced kind from its path, with an empty name in objects and no subresources.
     #[must_use]
     pub fn from_path_parts(group: &str, version: &str, plural: &str) -> Self {
         Self {
@@ -37,32 +36,27 @@ impl KindInfo {
     }
 
     /// Returns `v1` or `apps/v1`, as objects carry it.
-    #[must_use]
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// Returns the name of the kind's stream in a backup: `apps/v1/deployments`, `core/v1/pods`.
-    #[must_use]
     pub fn stream_name(&self) -> String {
         let group = if self.group.is_empty() { "core" } else { &self.group };
         format!("{group}/{}/{}", self.version, self.plural)
     }
 
     /// Returns the name for selections, gaps and rules: `pods` or `deployments.apps`.
-    #[must_use]
     pub fn resource(&self) -> String {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// Returns the RBAC rule that lets the kind be read, in YAML flow style.
-    #[must_use]
     pub fn read_rule(&self) -> String {
         format!("{{apiGroups: [\"{}\"], resources: [{}], verbs: [get, list]}}", self.group, self.plural)
     }
 
     /// Returns the path that lists all its objects, or those of one namespace.
-    #[must_use]
     pub fn path(&self, namespace: Option<&str>) -> String {
         let root = if self.group.is_empty() {
             format!("/api/{}", self.version)
@@ -76,14 +70,12 @@ impl KindInfo {
     }
 
     /// Returns its place in the reading order: 0 if namespaced, 1 if cluster-scoped, 2 for definitions.
-    #[must_use]
     pub fn read_order(&self) -> u8 {
         let definitions = self.group == "apiextensions.k8s.io" && self.plural == "customresourcedefinitions";
         if definitions { 2 } else { u8::from(!self.namespaced) }
     }
 
     /// Returns true if the kind has this subresource.
-    #[must_use]
     pub fn has(&self, subresource: &str) -> bool {
         self.subresources.iter().any(|name| name == subresource)
     }

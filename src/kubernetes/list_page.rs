@@ -79,9 +79,7 @@ struct List<'a> {
 }
 
 /// Splits `body`, which must hold exactly one list. Copies none of it.
-///
-/// # Errors
-/// [`PageError::List`] with the position.
+/// Fails with [`PageError::List`] with the position.
 pub fn split_list(body: &[u8]) -> Result<ListPage, PageError> {
     let list: List<'_> = serde_json::from_slice(body).map_err(|error| PageError::List(shape_of(&error)))?;
     // The parser also reads a struct from an array of its fields.
@@ -97,9 +95,7 @@ pub fn split_list(body: &[u8]) -> Result<ListPage, PageError> {
 }
 
 /// Reads the metadata that a backup needs, and proves that the item is JSON to its end.
-///
-/// # Errors
-/// [`PageError::Object`] when the item is not an object with a name. The message quotes no content.
+/// Fails when the item is not an object with a name. The message quotes no content.
 pub fn read_item_meta(item: &[u8], index: usize) -> Result<ItemMeta, PageError> {
     let wrong = |problem: String| PageError::Object { index, problem };
     let head: ItemHead<'_> = serde_json::from_slice(item).map_err(|error| wrong(shape_of(&error)))?;

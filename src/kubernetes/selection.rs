@@ -94,19 +94,17 @@ impl Default for Selection {
 impl Selection {
     /// Returns the selected kinds of `all`: namespaced, then cluster-scoped, then definitions, so
     /// that objects come before those that they need. Otherwise keeps the given order.
-    #[must_use]
     pub fn kinds<'a>(&self, all: &'a [KindInfo]) -> Vec<&'a KindInfo> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let any = |globs: &[Glob], kind: &KindInfo| globs.iter().any(|glob| matches_kind(glob, kind, &core));
-        let wanted = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
+        let is_selected = |kind: &&KindInfo| any(&self.kinds, kind) && !any(&self.exclude_kinds, kind);
         let mut kinds: Vec<&KindInfo> =
-            all.iter().filter(wanted).filter(|kind| self.in_scope(kind)).collect();
+            all.iter().filter(is_selected).filter(|kind| self.in_scope(kind)).collect();
         kinds.sort_by_key(|kind| kind.read_order());
         kinds
     }
 
     /// Returns the kinds that the selection names but the cluster does not have.
-    #[must_use]
     pub fn unknown_kinds(&self, all: &[KindInfo]) -> Vec<String> {
         let core = |plural: &str| all.iter().any(|kind| kind.group.is_empty() && kind.plural == plural);
         let unknown =
@@ -115,7 +113,6 @@ impl Selection {
     }
 
     /// Returns true if a namespace is selected.
-    #[must_use]
     pub fn includes_namespace(&self, name: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name));
         any(&self.namespaces) && !any(&self.exclude_namespaces)
@@ -123,7 +120,6 @@ impl Selection {
 
     /// Returns the namespaces if the selection names each of them, in the order of the server's
     /// keys. They are then listed one by one, and rights in them are enough.
-    #[must_use]
     pub fn named_namespaces(&self) -> Option<Vec<String>> {
         if self.namespaces.len() > MAX_NAMED_NAMESPACES || !self.namespaces.iter().all(is_plain_name) {
             return None;
@@ -137,20 +133,17 @@ impl Selection {
     }
 
     /// Returns true if namespaced objects are read in part, and cluster-scoped ones as those need them.
-    #[must_use]
     pub fn is_partial(&self) -> bool {
         self.cluster_scoped == ClusterScoped::Auto
             && (!self.includes_all_namespaces() || self.requires_labels())
     }
 
     /// Returns true if the label selector requires labels, and does not only exclude some.
-    #[must_use]
     pub fn requires_labels(&self) -> bool {
         self.labels.as_deref().is_some_and(plan::includes_by_label)
     }
 
     /// Returns true if objects of a kind are read only because others need them.
-    #[must_use]
     pub fn is_read_on_demand(&self, kind: &KindInfo) -> bool {
         !kind.namespaced
             && self.is_partial()
@@ -159,7 +152,6 @@ impl Selection {
 
     /// Returns the label selector that the server applies to a kind. Objects that others need are
     /// read whatever labels the selector requires, but its exclusions apply.
-    #[must_use]
     pub fn labels_for(&self, kind: &KindInfo) -> Option<String> {
         let labels = self.labels.as_deref()?;
         if self.is_read_on_demand(kind) { plan::excluding_terms(labels) } else { Some(labels.to_owned()) }
@@ -199,8 +191,8 @@ mod tests {
             kind("events.k8s.io", "events", true),
             kind("audit.example.com", "events", true),
         ];
-        let wanted: Vec<_> = Selection::default().kinds(&all).iter().map(|k| k.resource()).collect();
-        assert_eq!(wanted, ["events.audit.example.com"]);
+        let selected: Vec<_> = Selection::default().kinds(&all).iter().map(|k| k.resource()).collect();
+        assert_eq!(selected, ["events.audit.example.com"]);
     }
 
     #[test]
@@ -208,8 +200,8 @@ mod tests {
         let selection =
             Selection { namespaces: vec![Glob::new("shop").expect("a pattern")], ..Selection::default() };
         let all = [kind("", "namespaces", false), kind("", "nodes", false), kind("", "pods", true)];
-        let wanted: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
-        assert_eq!(wanted, ["pods", "namespaces"], "what is needed comes after what needs it");
+        let selected: Vec<_> = selection.kinds(&all).iter().map(|k| k.plural.clone()).collect();
+        assert_eq!(selected, ["pods", "namespaces"], "what is needed comes after what needs it");
         assert!(selection.includes_namespace("shop") && !selection.includes_namespace("other"));
     }
 

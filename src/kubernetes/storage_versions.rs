@@ -68,9 +68,8 @@ struct Condition {
 
 /// Reads the storage version of each established definition.
 ///
-/// Returns those found so far when there are no definitions, no right to read them, or they changed
-/// between two pages. The preferred version is then right in all but unusual cases, and a kind that
-/// cannot be listed at it is named.
+/// Returns those found so far when there are no definitions, no right to read them, or they changed between
+/// two pages. The preferred version is then nearly always right.
 pub(super) async fn read_storage_versions(cluster: &Cluster) -> Result<StorageVersions, ApiError> {
     let mut found = BTreeMap::new();
     let mut token = String::new();

@@ -9,8 +9,8 @@ use super::problem::{PlanError, Problem, ProblemKind};
 use super::recipient::Recipient;
 use super::run_settings::RunLimits;
 use super::spec::{
-    ApiVersion, BackupPlan, BackupPlanKind, BackupSpec, ClusterSpec, EpochSpec, Metadata, RepositorySpec,
-    ResourcesSpec, WriterSpec,
+    ApiVersion, BackupPlan, BackupPlanKind, BackupSpec, ClusterSpec, Metadata, RepositorySpec, ResourcesSpec,
+    WriterSpec,
 };
 
 /// The plan's name if none is given.
@@ -45,15 +45,9 @@ pub struct PlanArguments {
 
 impl PlanArguments {
     /// Builds the plan and checks it.
-    ///
-    /// # Errors
-    /// Returns the problems of the plan. The text of a private key is never repeated.
     pub fn into_plan(self) -> Result<ValidPlan, PlanError> {
-        let recipients = self
-            .recipients
-            .iter()
-            .map(|text| parse_recipient_argument(text))
-            .collect::<Result<_, PlanError>>()?;
+        let recipients = self.recipients.iter().map(|text| parse_recipient_argument(text));
+        let recipients = recipients.collect::<Result<_, PlanError>>()?;
         let folder = |path| VolumeSpec { exclude: self.exclude.clone(), ..VolumeSpec::folder(path) };
         check_plan(BackupPlan {
             api_version: ApiVersion::V1,
@@ -65,31 +59,20 @@ impl PlanArguments {
                 writer: WriterSpec {
                     key_file: self.writer_key,
                     epoch_file: self.epoch_file,
-                    epoch_secret: None,
-                    signers_file: None,
+                    ..WriterSpec::default()
                 },
-                epoch: EpochSpec::default(),
                 cluster: self.cluster,
                 resources: self.resources.then(ResourcesSpec::default),
                 databases: self.databases,
                 volumes: self.paths.into_iter().map(folder).collect(),
-                hooks: Vec::new(),
-                accept: Vec::new(),
-                coverage: None,
-                objectives: None,
-                jobs: None,
-                retention: None,
-                schedule: None,
                 limits: self.limits,
-                notify: Vec::new(),
+                ..BackupSpec::default()
             },
         })
     }
 }
 
 /// Parses `--recipient`. The text is never repeated: it may be a private key.
-///
-/// # Errors
 /// Fails if the text is no recipient. The error has a remedy.
 pub fn parse_recipient_argument(text: &str) -> Result<Recipient, PlanError> {
     use super::recipient::RecipientError as E;

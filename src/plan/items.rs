@@ -171,7 +171,6 @@ impl DatabaseSpec {
     }
 
     /// Returns the transport of its dump: the plan's, else a Job if it is in a cluster, else local.
-    #[must_use]
     pub fn transport(&self) -> DumpTransport {
         self.transport.unwrap_or(if self.namespace.is_some() {
             DumpTransport::Job
@@ -181,7 +180,6 @@ impl DatabaseSpec {
     }
 
     /// Returns the item.
-    #[must_use]
     pub fn item(&self) -> ItemName {
         ItemName::Database(self.name.clone())
     }
@@ -340,7 +338,6 @@ impl VolumeSpec {
 
     /// Returns the items it declares, with claims as the plan names them. There are none for a selector,
     /// which only the cluster can resolve.
-    #[must_use]
     pub fn items(&self) -> Vec<ItemName> {
         match (&self.path, &self.namespace) {
             (Some(path), _) => vec![ItemName::Path(self.name.clone().unwrap_or_else(|| path_name(path)))],

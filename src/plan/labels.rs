@@ -32,7 +32,6 @@ enum Operator {
 
 impl LabelSelector {
     /// True if `labels`, an object of strings or null, match.
-    #[must_use]
     pub fn matches(&self, labels: &Value) -> bool {
         self.matches_by(|key| labels.get(key).and_then(Value::as_str))
     }

@@ -16,7 +16,6 @@ mod schema;
 mod selection;
 mod source_tree;
 mod spec;
-mod suggest;
 mod supported;
 mod validate;
 mod value;
@@ -34,7 +33,7 @@ pub use items::{
 pub use labels::{LabelSelector, LabelSelectorError};
 pub use parse::{MAX_PLAN_BYTES, ValidPlan, parse, parse_restore};
 pub use policy::{ExistingPolicy, Permission, Profile, Scope, SideEffect};
-pub use problem::{PlanError, Position, Problem, ProblemKind};
+pub use problem::{PlanError, Position, Problem, ProblemKind, suggest};
 pub use recipient::{Recipient, RecipientError, find_private_key};
 pub use restore_spec::{Mapping, Match, Modify, RestorePlan, RestorePlanKind, RestoreSpec, Select};
 pub use run_settings::{
@@ -51,13 +50,11 @@ pub use spec::{
     EVENT_KINDS, EpochAge, EpochSpec, LockMode, Metadata, NamePatterns, ObjectLock, RepositorySpec,
     ResourcesSpec, WriterSpec,
 };
-pub use suggest::suggest;
 pub use validate::MIN_MEMORY;
 pub use value::{Day, Period, Rate, Size, ValueError};
 
 impl BackupSpec {
     /// Returns the owners, who can decrypt the backups.
-    #[must_use]
     pub fn owners(&self) -> Vec<crate::keys::Owner> {
         self.recipients.iter().map(|recipient| recipient.owner().clone()).collect()
     }
@@ -91,14 +88,11 @@ impl AcceptedGap {
 
 impl BackupPlan {
     /// Returns the plan's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.metadata.name
     }
 
-    /// Returns the declared items in the order resources, databases, volumes. Names of claims are as the plan
-    /// writes them, globs included.
-    #[must_use]
+    /// Returns the declared items in the order resources, databases, volumes, with globs as written.
     pub fn items(&self) -> Vec<ItemName> {
         let resources = self.spec.resources.iter().map(|_| ItemName::Resources);
         let databases = self.spec.databases.iter().map(DatabaseSpec::item);

@@ -1,15 +1,13 @@
-//! Reads a plan: parses YAML (or JSON, which is YAML) into types, then checks everything that types cannot
-//! express.
+//! Reads a plan: parses YAML (or JSON, which is YAML) into types, then checks what types cannot express.
 
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Error as Yaml, MessageFormatter as _, UserMessageFormatter};
 
-use super::problem::{PlanError, Position, Problem, ProblemKind};
+use super::problem::{PlanError, Position, Problem, ProblemKind, suggest};
 use super::restore_spec::RestorePlan;
 use super::schema::{self, FieldDoc};
 use super::source_tree::{SourceNode, position, without_indexes};
 use super::spec::BackupPlan;
-use super::suggest::suggest;
 use super::{recipient, supported, validate};
 
 /// The maximum length of a plan, in bytes. Kubernetes limits a ConfigMap to 1 MiB.
@@ -25,20 +23,14 @@ pub struct ValidPlan {
 }
 
 /// Parses and checks a backup plan.
-///
-/// # Errors
-/// Returns all problems in the order of the text, or only the first one if the text cannot be parsed as a
-/// plan.
+/// Fails with all problems in the order of the text, or the first if the text is no plan.
 pub fn parse(text: &str) -> Result<ValidPlan, PlanError> {
     let (plan, source) = parse_typed::<BackupPlan>(text, schema::fields)?;
     check(plan, Some(&source))
 }
 
 /// Parses and checks a restore plan.
-///
-/// # Errors
-/// Returns all problems in the order of the text, or only the first one if the text cannot be parsed as a
-/// plan.
+/// Fails with all problems in the order of the text, or the first if the text is no plan.
 pub fn parse_restore(text: &str) -> Result<RestorePlan, PlanError> {
     let (plan, source) = parse_typed::<RestorePlan>(text, schema::restore_fields)?;
     let mut problems = validate::restore_problems(&plan.spec);
@@ -53,9 +45,6 @@ pub fn parse_restore(text: &str) -> Result<RestorePlan, PlanError> {
 }
 
 /// Parses a plan of one kind; `fields` returns all fields that it may have.
-///
-/// # Errors
-/// Returns the first problem, or all fields that have no value.
 fn parse_typed<T: DeserializeOwned>(
     text: &str,
     fields: fn() -> Vec<FieldDoc>,
@@ -78,9 +67,6 @@ fn parse_typed<T: DeserializeOwned>(
 }
 
 /// Checks a plan that was built from arguments.
-///
-/// # Errors
-/// Returns all problems of the plan.
 pub fn check_plan(plan: BackupPlan) -> Result<ValidPlan, PlanError> {
     check(plan, None)
 }

@@ -1,5 +1,4 @@
-//! Recipients: the public keys that a backup is encrypted to. Private keys are rejected wherever they occur,
-//! and never shown.
+//! Recipients: the public keys that a backup is encrypted to. Private keys are rejected, and never shown.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,8 +12,7 @@ use super::problem::Position;
 use crate::keys;
 use crate::keys::Owner;
 
-/// The reason why a text is no recipient. It does not contain the text, which may be a secret that was pasted
-/// into the wrong place.
+/// The reason why a text is no recipient. It does not contain the text, which may be a pasted secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
     /// The text is a private key.
@@ -38,7 +36,6 @@ pub struct Recipient(Owner);
 
 impl Recipient {
     /// Returns the owner with this public key.
-    #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.0
     }

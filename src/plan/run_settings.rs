@@ -202,14 +202,12 @@ pub struct Retention {
 
 impl Retention {
     /// True if it keeps no snapshots.
-    #[must_use]
     pub fn keeps_nothing(&self) -> bool {
         self.reach() == Period::seconds(0)
     }
 
     /// Returns how far back its rules reach, if runs keep coming: the longest of them. `keepLast` counts
     /// runs, not time, and is taken as days.
-    #[must_use]
     pub fn reach(&self) -> Period {
         let rules = [
             (self.keep_last, 86_400),

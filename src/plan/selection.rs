@@ -81,8 +81,6 @@ impl Glob {
 
     /// Parses a pattern for names with arbitrary characters, such as those of databases. A backslash makes
     /// the next character literal.
-    ///
-    /// # Errors
     /// Fails if it is empty, longer than 253 bytes, has a NUL, or ends with a lone backslash.
     pub fn with_escapes(pattern: &str) -> Result<Self, EscapedGlobError> {
         let wrong = || EscapedGlobError(pattern.to_owned());
@@ -114,7 +112,6 @@ impl Glob {
     }
 
     /// True if it matches `name`. The time is linear in the product of their lengths.
-    #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         let pattern = &self.parts;
@@ -145,20 +142,17 @@ impl Glob {
     }
 
     /// Returns the pattern as it was written.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Returns the name, if the pattern matches exactly one.
-    #[must_use]
     pub fn name(&self) -> Option<String> {
         let letter = |part: &Element| if let Element::Literal(c) = part { Some(*c) } else { None };
         self.parts.iter().map(letter).collect()
     }
 
     /// True if it matches every name.
-    #[must_use]
     pub fn is_everything(&self) -> bool {
         self.parts.iter().all(|part| *part == Element::AnyText)
     }
@@ -286,7 +280,6 @@ pub fn is_namespace(name: &str) -> bool {
 
 impl ObjectName {
     /// True if an object of that name is meant; `namespace` is none for cluster-scoped objects.
-    #[must_use]
     pub fn matches(&self, resource: &str, namespace: Option<&str>, name: &str) -> bool {
         let in_namespace = match (&self.namespace, namespace) {
             (None, None) => true,

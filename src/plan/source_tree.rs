@@ -1,5 +1,4 @@
-//! A plan's text as a tree of positions, so that a problem found in the typed plan is reported with line and
-//! column.
+//! A plan's text as a tree of positions: gives a problem found in the typed plan its line and column.
 
 use std::fmt;
 

@@ -57,7 +57,7 @@ pub struct Metadata {
 }
 
 /// The content of a backup plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Spec")]
 pub struct BackupSpec {
@@ -160,7 +160,7 @@ pub enum LockMode {
 }
 
 /// The writer, which signs the backups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Writer")]
 pub struct WriterSpec {
@@ -200,7 +200,6 @@ impl EpochSpec {
     /// Returns the time for which runs start in an epoch. `auto` is half the reach of the retention, from 30
     /// to 365 days; 90 days without a retention. Then the kept snapshots are in at most three epochs, each
     /// with one full copy. Longer epochs would delay pruning, which frees space only in closed ones.
-    #[must_use]
     pub fn age(&self, retention: Option<&Retention>) -> Period {
         let EpochAge::Fixed(age) = self.max_age else {
             let reach = retention.map_or(Period::days(180), Retention::reach);
@@ -291,10 +290,7 @@ impl Default for ResourcesSpec {
     fn default() -> Self {
         Self {
             namespaces: NamePatterns::default(),
-            kinds: NamePatterns {
-                exclude: EVENT_KINDS.map(str::to_owned).to_vec(),
-                ..NamePatterns::default()
-            },
+            kinds: NamePatterns { exclude: EVENT_KINDS.map(str::to_owned).to_vec(), ..Default::default() },
             selector: None,
             cluster_scoped: ClusterScoped::Auto,
             consistency: ConsistencyPolicy::Strict,

@@ -20,12 +20,8 @@ pub(super) fn unsupported_features(plan: &BackupPlan) -> Vec<Problem> {
         }
     };
     whole(spec.repository.object_lock.is_some(), "repository.objectLock", "object lock", "leave it out");
-    whole(
-        spec.writer.epoch_secret.is_some(),
-        "writer.epochSecret",
-        "an epoch's secret in a Secret",
-        "mount the Secret and name the file with epochFile",
-    );
+    let remedy = "mount the Secret and name the file with epochFile";
+    whole(spec.writer.epoch_secret.is_some(), "writer.epochSecret", "an epoch's secret in a Secret", remedy);
     whole(!spec.hooks.is_empty(), "hooks", "hooks", "run them around kbak");
     whole(spec.limits.parallel.is_some(), "limits.parallel", "a number of transfers", "leave it out");
     whole(spec.jobs.is_some(), "jobs", "Jobs in the cluster", "leave it out");
@@ -34,11 +30,8 @@ pub(super) fn unsupported_features(plan: &BackupPlan) -> Vec<Problem> {
         let field = format!("spec.databases[{number}]");
         if database.engine != DatabaseEngine::Postgresql {
             let what = format!("the engine {}", database.engine.name());
-            found.push(refuse(
-                format!("{field}.engine"),
-                &what,
-                "dump it into a folder and back that folder up",
-            ));
+            let remedy = "dump it into a folder and back that folder up";
+            found.push(refuse(format!("{field}.engine"), &what, remedy));
         }
         if database.transport() != DumpTransport::Local {
             let what = format!("the transport {}", database.transport().name());
@@ -74,16 +67,12 @@ fn warnings(plan: &BackupPlan) -> Vec<Problem> {
     later(spec.retention.is_some(), "retention", "nothing is pruned");
     let databases = spec.databases.iter().enumerate();
     let volumes = spec.volumes.iter().enumerate();
-    let objectives = [
-        ("objectives".to_owned(), spec.objectives),
-        (
-            "resources.objectives".to_owned(),
-            spec.resources.as_ref().and_then(|resources| resources.objectives),
-        ),
-    ]
-    .into_iter()
-    .chain(databases.map(|(n, database)| (format!("databases[{n}].objectives"), database.objectives)))
-    .chain(volumes.map(|(n, volume)| (format!("volumes[{n}].objectives"), volume.objectives)));
+    let of_resources = spec.resources.as_ref().and_then(|resources| resources.objectives);
+    let objectives =
+        [("objectives".to_owned(), spec.objectives), ("resources.objectives".to_owned(), of_resources)]
+            .into_iter()
+            .chain(databases.map(|(n, database)| (format!("databases[{n}].objectives"), database.objectives)))
+            .chain(volumes.map(|(n, volume)| (format!("volumes[{n}].objectives"), volume.objectives)));
     for (field, objectives) in objectives {
         later(objectives.is_some(), &field, "objectives are not watched");
     }

@@ -85,11 +85,9 @@ impl FromStr for Period {
                 return Err(error(format!("{text:?} is not a period")));
             }
             let count: u64 = rest[..digits].parse().map_err(|_| error(format!("{text:?} is too long")))?;
-            seconds = count
-                .checked_mul(*factor)
-                .and_then(|part| seconds.checked_add(part))
-                .filter(|sum| *sum <= 100 * 31_536_000)
-                .ok_or_else(|| error(format!("{text:?} is over a hundred years")))?;
+            let sum = count.checked_mul(*factor).and_then(|part| seconds.checked_add(part));
+            let sum = sum.filter(|sum| *sum <= 100 * 31_536_000);
+            seconds = sum.ok_or_else(|| error(format!("{text:?} is over a hundred years")))?;
             last = *factor;
             rest = &rest[digits + unit.len_utf8()..];
         }
@@ -165,12 +163,8 @@ impl FromStr for Size {
         if digits == 0 {
             return Err(error(format!("{text:?} is not a size")));
         }
-        text[..digits]
-            .parse::<u64>()
-            .ok()
-            .and_then(|count| count.checked_mul(factor))
-            .map(Self)
-            .ok_or_else(|| error(format!("{text:?} is too large")))
+        let bytes = text[..digits].parse::<u64>().ok().and_then(|count| count.checked_mul(factor));
+        bytes.map(Self).ok_or_else(|| error(format!("{text:?} is too large")))
     }
 }
 

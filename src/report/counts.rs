@@ -1,5 +1,4 @@
-//! Counts entries that could not be kept: per kind the number and the first paths, in memory that
-//! does not grow with the tree.
+//! Counts entries that could not be kept: per kind the number and the first paths, in bounded memory.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +37,6 @@ impl<K: Ord> Counts<K> {
     }
 
     /// Returns the count of `kind`.
-    #[must_use]
     pub fn count(&self, kind: &K) -> u64 {
         self.kinds.get(kind).map_or(0, |counted| counted.count)
     }
@@ -49,13 +47,11 @@ impl<K: Ord> Counts<K> {
     }
 
     /// Returns true if nothing was counted.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
     }
 
     /// Returns the count of all kinds together.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.kinds.values().map(|counted| counted.count).sum()
     }

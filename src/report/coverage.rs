@@ -104,19 +104,16 @@ pub struct UnreadResource {
 
 impl Coverage {
     /// True if the run may count as complete: with `strict`, nothing may be undeclared or unseen.
-    #[must_use]
     pub fn is_fine(&self) -> bool {
         !self.strict || (self.uncovered.is_empty() && self.unseen.is_empty())
     }
 
     /// Returns the number of undeclared things of a kind.
-    #[must_use]
     pub fn count(&self, what: UndeclaredKind) -> usize {
         self.uncovered.iter().filter(|one| one.what == what).count()
     }
 
     /// Returns a summary in one line: `not declared: 2 claims, 1 namespace`.
-    #[must_use]
     pub fn summary(&self) -> String {
         let counted =
             UndeclaredKind::ALL.iter().map(|what| (what, self.count(*what))).filter(|(_, count)| *count > 0);
@@ -129,7 +126,6 @@ impl Coverage {
     }
 
     /// Returns the findings for people, a line for each kind of thing and each unseen resource.
-    #[must_use]
     pub fn findings(&self) -> Vec<CoverageFinding> {
         let mut findings: Vec<CoverageFinding> =
             UndeclaredKind::ALL.into_iter().filter_map(|what| self.finding(what)).collect();

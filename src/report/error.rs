@@ -23,8 +23,7 @@ pub fn cause_lines(error: Option<&dyn Error>) -> Vec<String> {
     lines
 }
 
-/// Returns the next cause. An I/O error that wraps another error gives that error's cause as its own, which
-/// would hide the wrapped error.
+/// Returns the next cause. An I/O error that wraps another gives that one's cause as its own, which hides it.
 #[must_use]
 pub fn next_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
+use super::text::opaque_debug;
+
 /// An event that a reader of the log wants to see at once.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -63,7 +65,7 @@ pub fn json_line<T: Serialize>(value: &T) -> String {
 }
 
 /// The counters of one item, which the display reads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Meter {
     /// The item's name.
     pub item: String,
@@ -79,17 +81,7 @@ pub struct Meter {
 
 impl Meter {
     fn new(item: &str, unit: &'static str) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            item: item.to_owned(),
-            unit,
-            done: zero(),
-            total: zero(),
-            bytes: zero(),
-            bytes_total: zero(),
-            new_bytes: zero(),
-            ended: zero(),
-        }
+        Self { item: item.to_owned(), unit, ..Self::default() }
     }
 
     /// Adds `count` units that are done.
@@ -117,7 +109,6 @@ impl Meter {
         self.ended.store(1, Ordering::Relaxed);
     }
     /// Returns the current figures.
-    #[must_use]
     pub fn read(&self) -> Reading {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Reading {
@@ -163,11 +154,7 @@ pub struct Reporter {
     packs: Arc<AtomicU64>,
 }
 
-impl std::fmt::Debug for Reporter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Reporter")
-    }
-}
+opaque_debug!(Reporter: "Reporter");
 
 impl Reporter {
     /// Creates a reporter that sends events to `observer`.
@@ -197,7 +184,6 @@ impl Reporter {
     }
 
     /// Creates a meter for `item` that counts `unit`.
-    #[must_use]
     pub fn meter(&self, item: &str, unit: &'static str) -> Arc<Meter> {
         let meter = Arc::new(Meter::new(item, unit));
         self.meters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(meter.clone());
@@ -205,7 +191,6 @@ impl Reporter {
     }
 
     /// Returns all meters created so far.
-    #[must_use]
     pub fn meters(&self) -> Vec<Arc<Meter>> {
         self.meters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
@@ -217,7 +202,6 @@ impl Reporter {
     }
 
     /// Returns the bytes and packs acknowledged so far.
-    #[must_use]
     pub fn stored_so_far(&self) -> (u64, u64) {
         (self.stored.load(Ordering::Relaxed), self.packs.load(Ordering::Relaxed))
     }

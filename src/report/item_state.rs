@@ -23,6 +23,10 @@ pub enum ItemState {
 }
 
 impl ItemState {
+    /// All states.
+    pub const ALL: [Self; 6] =
+        [Self::Good, Self::Anomalous, Self::Accepted, Self::Gap, Self::Pending, Self::Skipped];
+
     /// Returns `true` if the item is safe. An item that shrank by half may be the rest after a loss.
     #[must_use]
     pub fn is_safe(self) -> bool {

@@ -1,5 +1,4 @@
-//! A whole run as one value: the summary, `-o json` and metrics are made from it, and a failed run stores it,
-//! encrypted.
+//! A whole run as one value, for the summary, `-o json` and metrics. A failed run stores it, encrypted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -177,7 +176,6 @@ pub struct FailureReport {
 
 impl RunReport {
     /// Returns the duration of the run.
-    #[must_use]
     pub fn duration(&self) -> Duration {
         self.finished.duration_since(self.started).unsigned_abs()
     }

@@ -135,6 +135,18 @@ pub fn plain(text: &str) -> std::borrow::Cow<'_, str> {
     clean.into()
 }
 
+/// Implements `Debug` with a text in place of the fields, which are secret or cannot be shown.
+macro_rules! opaque_debug {
+    ($($type:ty: $text:literal),+) => {
+        $(impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str($text)
+            }
+        })+
+    };
+}
+pub(crate) use opaque_debug;
+
 #[cfg(test)]
 mod tests {
     use super::*;

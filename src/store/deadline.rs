@@ -32,7 +32,6 @@ impl Default for StoreDeadlines {
 
 impl StoreDeadlines {
     /// Returns the deadline of a try that carries `bytes`.
-    #[must_use]
     pub fn of(&self, bytes: u64) -> Duration {
         self.base + Duration::from_secs(bytes.div_ceil(self.slowest.max(1)))
     }

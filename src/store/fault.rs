@@ -64,8 +64,7 @@ pub struct FaultRule {
 }
 
 impl FaultRule {
-    /// Injects `fault` at the `nth` (from 1) `operation` on a key or prefix that matches `pattern`, in
-    /// which `*` stands for any text.
+    /// Injects `fault` at the `nth` (from 1) `operation` on a key or prefix that the glob `pattern` matches.
     #[must_use]
     pub fn once(operation: Operation, pattern: &str, nth: u64, fault: StoreFault) -> Self {
         Self { operation, pattern: pattern.into(), first: nth, last: nth, fault, seen: 0 }
@@ -93,6 +92,48 @@ struct FaultScript {
     repeated_page: Option<ObjectPage>,
 }
 
+impl FaultScript {
+    fn next_fault(&mut self, operation: Operation, object: &str) -> Option<StoreFault> {
+        let mut hit = None;
+        for rule in &mut self.rules {
+            if rule.operation == operation && matches_pattern(&rule.pattern, object) {
+                rule.seen += 1;
+                if hit.is_none() && (rule.first..=rule.last).contains(&rule.seen) {
+                    hit = Some(rule.fault.clone());
+                }
+            }
+        }
+        self.fired += u64::from(hit.is_some());
+        hit
+    }
+}
+
+/// An operation, with the fault that the script gives it.
+struct Broken<'a> {
+    store: &'a dyn Store,
+    operation: Operation,
+    object: &'a str,
+    fault: Option<StoreFault>,
+}
+
+impl Broken<'_> {
+    /// Applies a fault's effect after the operation: the answer is lost.
+    fn end<T>(&self, value: T) -> Result<T, StoreError> {
+        if self.fault != Some(StoreFault::AppliedButError) {
+            return Ok(value);
+        }
+        Err(self.error(StoreErrorKind::Transient("500 Internal Error (injected)".into())))
+    }
+
+    fn error(&self, kind: StoreErrorKind) -> StoreError {
+        StoreError::new(self.operation, self.object, self.store.describe(), kind)
+    }
+
+    fn cut(&self, after: u64) -> StoreError {
+        self.error(StoreErrorKind::Transient(format!("connection cut after {after} bytes (injected)")))
+    }
+}
+
 impl FaultStore {
     /// Wraps `inner`. The first rule that matches an operation applies.
     #[must_use]
@@ -101,7 +142,6 @@ impl FaultStore {
     }
 
     /// Returns the number of operations that were broken so far; 0 means that no rule matched.
-    #[must_use]
     pub fn fired(&self) -> u64 {
         self.lock().fired
     }
@@ -115,83 +155,39 @@ impl FaultStore {
         lock(&self.script)
     }
 
-    fn fault(&self, operation: Operation, object: &str) -> Option<StoreFault> {
-        let mut script = self.lock();
-        let mut hit = None;
-        for rule in &mut script.rules {
-            if rule.operation == operation && matches_pattern(&rule.pattern, object) {
-                rule.seen += 1;
-                if hit.is_none() && (rule.first..=rule.last).contains(&rule.seen) {
-                    hit = Some(rule.fault.clone());
-                }
-            }
-        }
-        script.fired += u64::from(hit.is_some());
-        hit
-    }
-
-    /// Applies a fault's effect before the operation: failure or delay.
-    async fn before(
-        &self,
-        fault: Option<&StoreFault>,
-        operation: Operation,
-        object: &str,
-    ) -> Result<(), StoreError> {
-        match fault {
-            Some(StoreFault::Fail(kind)) => Err(self.error(operation, object, kind.clone())),
-            Some(StoreFault::Slow(time)) => {
-                tokio::time::sleep(*time).await;
-                Ok(())
-            }
+    /// Returns the fault of this operation, after its effect before it: failure or delay.
+    async fn begin<'a>(&'a self, operation: Operation, object: &'a str) -> Result<Broken<'a>, StoreError> {
+        let fault = self.lock().next_fault(operation, object);
+        let call = Broken { store: &*self.inner, operation, object, fault };
+        match &call.fault {
+            Some(StoreFault::Fail(kind)) => return Err(call.error(kind.clone())),
+            Some(StoreFault::Slow(time)) => tokio::time::sleep(*time).await,
             Some(StoreFault::Hang) => std::future::pending().await,
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(call)
     }
 
-    /// Applies a fault's effect after the operation: the answer is lost.
-    fn after<T>(
+    async fn read(
         &self,
-        fault: Option<&StoreFault>,
         operation: Operation,
-        object: &str,
-        value: T,
-    ) -> Result<T, StoreError> {
-        match fault {
-            Some(StoreFault::AppliedButError) => {
-                let kind = StoreErrorKind::Transient("500 Internal Error (injected)".into());
-                Err(self.error(operation, object, kind))
-            }
-            _ => Ok(value),
-        }
-    }
-
-    fn error(&self, operation: Operation, object: &str, kind: StoreErrorKind) -> StoreError {
-        StoreError::new(operation, object, self.inner.describe(), kind)
-    }
-
-    fn cut(&self, operation: Operation, object: &str, after: u64) -> StoreError {
-        let kind = StoreErrorKind::Transient(format!("connection cut after {after} bytes (injected)"));
-        self.error(operation, object, kind)
-    }
-
-    fn body(
-        &self,
-        fault: Option<&StoreFault>,
-        operation: Operation,
-        object: &str,
-        body: Bytes,
+        key: &ObjectKey,
+        body: impl Future<Output = Result<Bytes, StoreError>>,
     ) -> Result<Bytes, StoreError> {
-        let body = match fault {
-            Some(StoreFault::Cut(at)) => {
-                return Err(self.cut(operation, object, (*at).min(body.len() as u64)));
-            }
+        let call = self.begin(operation, key.as_str()).await?;
+        if call.fault == Some(StoreFault::Missing) {
+            return Err(call.error(StoreErrorKind::NotFound));
+        }
+        let body = body.await?;
+        let body = match &call.fault {
+            Some(StoreFault::Cut(at)) => return Err(call.cut((*at).min(body.len() as u64))),
             Some(StoreFault::Truncate(at)) => {
                 body.slice(..usize::try_from(*at).unwrap_or(usize::MAX).min(body.len()))
             }
             Some(StoreFault::FlipBit(bit)) => flip(&body, *bit),
             _ => body,
         };
-        self.after(fault, operation, object, body)
+        call.end(body)
     }
 
     fn page(&self, fault: Option<&StoreFault>, mut page: ObjectPage) -> ObjectPage {
@@ -244,36 +240,23 @@ impl Store for FaultStore {
 
     async fn put(&self, object: &SealedObject) -> Result<PutOutcome, StoreError> {
         let key = object.key().as_str();
-        let fault = self.fault(Operation::Put, key);
-        self.before(fault.as_ref(), Operation::Put, key).await?;
-        match fault {
-            Some(StoreFault::Cut(at)) => return Err(self.cut(Operation::Put, key, at)),
+        let call = self.begin(Operation::Put, key).await?;
+        match call.fault {
+            Some(StoreFault::Cut(at)) => return Err(call.cut(at)),
             Some(StoreFault::Forget) => return Ok(PutOutcome::Created),
             _ => {}
         }
         let put = self.inner.put(object).await?;
         self.lock().put.push(key.to_owned());
-        self.after(fault.as_ref(), Operation::Put, key, put)
+        call.end(put)
     }
 
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError> {
-        let fault = self.fault(Operation::Get, key.as_str());
-        self.before(fault.as_ref(), Operation::Get, key.as_str()).await?;
-        if fault == Some(StoreFault::Missing) {
-            return Err(self.error(Operation::Get, key.as_str(), StoreErrorKind::NotFound));
-        }
-        let body = self.inner.get(key, limit).await?;
-        self.body(fault.as_ref(), Operation::Get, key.as_str(), body)
+        self.read(Operation::Get, key, self.inner.get(key, limit)).await
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let fault = self.fault(Operation::GetRange, key.as_str());
-        self.before(fault.as_ref(), Operation::GetRange, key.as_str()).await?;
-        if fault == Some(StoreFault::Missing) {
-            return Err(self.error(Operation::GetRange, key.as_str(), StoreErrorKind::NotFound));
-        }
-        let body = self.inner.get_range(key, range).await?;
-        self.body(fault.as_ref(), Operation::GetRange, key.as_str(), body)
+        self.read(Operation::GetRange, key, self.inner.get_range(key, range)).await
     }
 
     async fn list(&self, prefix: &str, from: Option<&PageToken>) -> Result<ObjectPage, StoreError> {
@@ -281,25 +264,19 @@ impl Store for FaultStore {
         if let Some(page) = repeated_page {
             return Ok(page);
         }
-        let fault = self.fault(Operation::List, prefix);
-        self.before(fault.as_ref(), Operation::List, prefix).await?;
+        let call = self.begin(Operation::List, prefix).await?;
         let page = self.inner.list(prefix, from).await?;
-        let page = self.page(fault.as_ref(), page);
-        self.after(fault.as_ref(), Operation::List, prefix, page)
+        call.end(self.page(call.fault.as_ref(), page))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let fault = self.fault(Operation::Delete, key.as_str());
-        self.before(fault.as_ref(), Operation::Delete, key.as_str()).await?;
-        self.inner.delete(key).await?;
-        self.after(fault.as_ref(), Operation::Delete, key.as_str(), ())
+        let call = self.begin(Operation::Delete, key.as_str()).await?;
+        call.end(self.inner.delete(key).await?)
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        let fault = self.fault(Operation::Now, "");
-        self.before(fault.as_ref(), Operation::Now, "").await?;
-        let now = self.inner.now().await?;
-        self.after(fault.as_ref(), Operation::Now, "", now)
+        let call = self.begin(Operation::Now, "").await?;
+        call.end(self.inner.now().await?)
     }
 }
 

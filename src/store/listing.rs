@@ -27,8 +27,7 @@ const MAX_UNKNOWN_NAMED: u64 = 5;
 /// Returns all entries under `prefix` (which ends with a slash or is empty), in ascending byte order
 /// of keys. One page is in memory. The stream ends after its first error.
 ///
-/// Keys that no repository has are left out; the first few, and their number, are reported to
-/// `reporter`.
+/// Keys that no repository has are left out; the first few, and their number, are reported to `reporter`.
 #[must_use]
 pub fn list_all(
     store: Arc<dyn Store>,
@@ -58,8 +57,7 @@ pub fn list_all(
 
 /// Returns the folders directly under `prefix`, without their slashes, ascending; at most `most`.
 ///
-/// The listing jumps from one folder to the next. So it costs one request per folder, however many
-/// objects they hold.
+/// The listing jumps from folder to folder: one request each, however many objects they hold.
 pub async fn folders(store: &Arc<dyn Store>, prefix: &str, most: usize) -> Result<Vec<String>, StoreError> {
     let broken = |what: String| {
         StoreError::new(Operation::List, prefix, store.describe(), StoreErrorKind::Protocol(what))

@@ -30,8 +30,7 @@ impl MemoryObject {
     }
 }
 
-/// A store of objects in a map. Puts are atomic; reads and listings are consistent at once. Its
-/// clock is the one passed in.
+/// A store of objects in a map, with the clock passed in. Puts are atomic, and seen at once.
 pub struct MemoryStore {
     objects: Mutex<BTreeMap<String, MemoryObject>>,
     clock: Arc<dyn Clock>,
@@ -53,13 +52,11 @@ impl MemoryStore {
     }
 
     /// Returns all objects. The bytes are shared, not copied.
-    #[must_use]
     pub fn objects(&self) -> BTreeMap<ObjectKey, Bytes> {
         self.lock().values().map(|object| (object.key.clone(), object.bytes.clone())).collect()
     }
 
-    /// Stores any bytes at `key` and replaces an existing object, for tests of damage and forgery. Not
-    /// reachable through [`Store`].
+    /// Stores any bytes at `key`, also over an existing object, for tests of damage and forgery.
     pub fn overwrite(&self, key: ObjectKey, bytes: Bytes) {
         let name = key.as_str().to_owned();
         let object = MemoryObject::new(key, bytes, self.clock.now());

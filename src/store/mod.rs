@@ -1,9 +1,8 @@
 //! Stores of immutable objects under keys: one trait, with one conformance suite for all.
 //!
-//! [`open::open`] opens a store from a user's options. Each wrapper ([`retry`], [`deadline`],
-//! [`limit`]; for tests `recording` and `fault`) is a store around another and has one task.
-//! [`listing::list_all`] reads a whole prefix and checks every page. [`probe::probe`] tests the
-//! features of a store.
+//! [`open::open`] opens a store from a user's options. Each wrapper ([`retry`], [`deadline`], [`limit`]; for
+//! tests `recording` and `fault`) is a store around another and has one task. [`listing::list_all`] reads a
+//! whole prefix and checks every page. [`probe::probe`] tests the features of a store.
 
 /// Implements the methods of [`Store`] that no wrapper changes with those of `self.inner`.
 macro_rules! forward_to_inner {
@@ -145,7 +144,6 @@ impl StoreError {
     }
 
     /// Returns `true` if the store does not answer, or has no room.
-    #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.outcome() == Outcome::Unreachable
     }
@@ -221,13 +219,11 @@ pub enum StoreErrorKind {
 
 impl StoreErrorKind {
     /// Returns `true` if another try may succeed.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient(_) | Self::Corrupt(_))
     }
 
     /// Returns `true` if the store answered and the object is missing, too large or not a file.
-    #[must_use]
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NotFound | Self::TooLarge { .. } | Self::NotAFile)
     }
@@ -250,8 +246,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Bytes, StoreError>;
 
     /// Reads exactly `range` of an object; a shorter answer is an error. If the object ends before
-    /// `range.end`, the answer ends with the object. It is empty for an empty range and for one that
-    /// starts at or after the end.
+    /// `range.end`, the answer ends with it: it is empty for a range beyond the end.
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// Reads one page of the keys under `prefix` (which ends with a slash or is empty), at most
@@ -264,8 +259,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes an object; a missing one is no error. Only the probe and prune use it.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// Returns the queries that the store supports beyond this trait; `None` if there are none. A wrapper
-    /// returns those of its inner store.
+    /// Returns the queries that the store, or the one it wraps, supports beyond this trait.
     fn queries(&self) -> Option<&dyn probe::StoreQueries> {
         None
     }

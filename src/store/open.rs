@@ -10,8 +10,7 @@ use super::{Store, StoreError, StoreErrorKind, file::FileStore, operation::Opera
 use crate::report::event::Reporter;
 use crate::runtime::Runtime;
 
-/// Opens a store: parses the URL, checks credentials and CA, opens a folder. It sends no request to a
-/// bucket yet.
+/// Opens a store: checks URL, credentials and CA, opens a folder. Sends no request to a bucket.
 pub async fn open(
     options: &StoreOptions,
     runtime: &Runtime,

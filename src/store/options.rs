@@ -1,7 +1,6 @@
 //! The location of a store and the settings to reach it.
 
 use std::fmt;
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use super::limit::Rates;
@@ -37,13 +36,6 @@ impl StoreOptions {
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
-    }
-
-    /// Sets the upload limit in bytes per second.
-    #[must_use]
-    pub fn upload_limit(mut self, rate: Option<NonZeroU64>) -> Self {
-        self.rates.upload = rate;
-        self
     }
 }
 

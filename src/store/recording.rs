@@ -39,13 +39,11 @@ impl RecordingStore {
     }
 
     /// Returns all operations so far, in the order in which they ended.
-    #[must_use]
     pub fn recorded(&self) -> Vec<RecordedOperation> {
         lock(&self.list).clone()
     }
 
     /// Returns the number of operations of one kind, and the bytes that they carried.
-    #[must_use]
     pub fn count(&self, operation: Operation) -> (u64, u64) {
         let list = lock(&self.list);
         let these = list.iter().filter(|recorded| recorded.operation == operation);

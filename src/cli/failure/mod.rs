@@ -1,7 +1,6 @@
 //! Failures as people see them: what failed, on which object, why, and what to do.
 
-mod keys;
-mod plan;
+mod inputs;
 pub mod render;
 mod repository;
 mod restore;
@@ -55,10 +54,23 @@ impl Failure {
         Self { exit, what: what.into(), facts: Vec::new(), remedy: None, source: None }
     }
 
+    /// Creates a failure of wrong usage or input.
+    #[must_use]
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, what)
+    }
+
     /// Sets the remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Sets the remedy, if there is one: an empty text is none.
+    #[must_use]
+    pub fn remedy_if(mut self, remedy: &str) -> Self {
+        self.remedy = (!remedy.is_empty()).then(|| remedy.to_owned());
         self
     }
 
@@ -84,7 +96,6 @@ impl Failure {
     }
 
     /// Returns the causes, outermost first, one line each.
-    #[must_use]
     pub fn causes(&self) -> Vec<String> {
         cause_lines(self.source.as_deref().map(|error| error as &dyn Error))
     }

@@ -1,5 +1,4 @@
-//! Failures as text: the message, the facts, the causes one line each, the remedy, and the exit code at the
-//! right.
+//! Failures as text: message, facts, causes one line each, remedy, and the exit code at the right.
 
 use crate::cli::failure::Failure;
 use crate::cli::shell::style::{Style, padded, width};
@@ -39,11 +38,10 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::failure::Exit;
 
     #[test]
     fn each_part_of_a_failure_has_its_own_lines() {
-        let shown = Failure::new(Exit::Usage, "this identity cannot open snapshot 000042")
+        let shown = Failure::usage("this identity cannot open snapshot 000042")
             .fact("it is encrypted to", "2 owners: SHA256:4b1c…")
             .fact("colleague.key is", "age1mm…03")
             .because(std::io::Error::other("no wrap\nfits\u{1b}[2J"))

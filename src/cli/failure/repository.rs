@@ -20,27 +20,19 @@ impl From<CommitError> for Failure {
         use CommitError as Error;
         let (exit, remedy) = match error {
             Error::Store(error) => return error.into(),
-            Error::Body(_) | Error::State(_) | Error::Manifest(_) => (Exit::Bug, None),
+            Error::Body(_) | Error::State(_) | Error::Manifest(_) => (Exit::Bug, ""),
             Error::NotReadBack { .. } => (
                 Exit::Damaged,
-                Some(
-                    "if it was damaged before (kbak verify names it), move it away and run again; if not, this \
-                     store loses what it acknowledges: do not trust it with backups",
-                ),
+                "if it was damaged before (kbak verify names it), move it away and run again; if not, this \
+                 store loses what it acknowledges: do not trust it with backups",
             ),
             Error::Lost(_) => (
                 Exit::Damaged,
-                Some(
-                    "this store loses what it acknowledges: do not trust it with backups; run again to store anew",
-                ),
+                "this store loses what it acknowledges: do not trust it with backups; run again to store anew",
             ),
-            Error::TooLate { .. } => {
-                (Exit::Partial, Some("run again; raise epoch.maxRun if runs take this long"))
-            }
+            Error::TooLate { .. } => (Exit::Partial, "run again; raise epoch.maxRun if runs take this long"),
         };
-        let mut failure = Self::new(exit, "the snapshot was not committed").because(error);
-        failure.remedy = remedy.map(str::to_owned);
-        failure
+        Self::new(exit, "the snapshot was not committed").because(error).remedy_if(remedy)
     }
 }
 
@@ -51,36 +43,27 @@ impl From<CreateEpochError> for Failure {
             CreateEpochError::Writer(error) => return error.into(),
             CreateEpochError::SecretLost { .. } => (
                 Exit::Usage,
-                Some(
-                    "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
-                ),
+                "bring the file back, or open a new epoch with --new-epoch (everything is read and stored anew)",
             ),
             CreateEpochError::Damaged { .. } => (
                 Exit::Damaged,
-                Some(
-                    "bring back its older version, if the bucket keeps versions: without it no snapshot of this \
-                     epoch can be read; --new-epoch goes on without it",
-                ),
+                "bring back its older version, if the bucket keeps versions: without it no snapshot of this \
+                 epoch can be read; --new-epoch goes on without it",
             ),
             CreateEpochError::Newer(..) => {
-                (Exit::Usage, Some("use the version of kbak that wrote it, or a later one"))
+                (Exit::Usage, "use the version of kbak that wrote it, or a later one")
             }
             CreateEpochError::Owners(_) => (
                 Exit::Usage,
-                Some("name the owners of before as well; --change-owners begins an epoch for these alone"),
+                "name the owners of before as well; --change-owners begins an epoch for these alone",
             ),
-            CreateEpochError::NoOwners => (Exit::Usage, Some("give --recipient, or recipients: in the plan")),
-            CreateEpochError::Owner { .. } => {
-                (Exit::Usage, Some("check the recipient; a plugin must be on PATH"))
-            }
-            CreateEpochError::HandOver(_) => (Exit::Usage, Some("make it anew: kbak epoch new --outside")),
-            CreateEpochError::ReadBack(_) => (Exit::Damaged, None),
-            CreateEpochError::Epoch(_) => (Exit::Damaged, None),
-            CreateEpochError::SelfTest(_) => (Exit::Bug, None),
+            CreateEpochError::NoOwners => (Exit::Usage, "give --recipient, or recipients: in the plan"),
+            CreateEpochError::Owner { .. } => (Exit::Usage, "check the recipient; a plugin must be on PATH"),
+            CreateEpochError::HandOver(_) => (Exit::Usage, "make it anew: kbak epoch new --outside"),
+            CreateEpochError::ReadBack(_) | CreateEpochError::Epoch(_) => (Exit::Damaged, ""),
+            CreateEpochError::SelfTest(_) => (Exit::Bug, ""),
         };
-        let mut failure = Self::new(exit, "no epoch to write into").because(error);
-        failure.remedy = remedy.map(str::to_owned);
-        failure
+        Self::new(exit, "no epoch to write into").because(error).remedy_if(remedy)
     }
 }
 
@@ -98,18 +81,16 @@ impl From<KeysError> for Failure {
             WrapError::WrongIdentity | WrapError::Identity(_) | WrapError::Seal(_) => Exit::Usage,
         };
         let names: Vec<String> = owners.iter().map(RecipientId::short).collect();
-        let mut failure = Self::new(exit, format!("cannot open epoch {epoch}")).fact(
-            "it is encrypted to",
-            format!("{}: {}", plural(owners.len() as u64, "owner", "owners"), names.join(", ")),
-        );
-        for identity in tried {
-            failure = failure.fact("tried", identity);
-        }
-        if exit == Exit::Usage {
-            failure = failure
-                .remedy("an owner can add a key: kbak keys add --owner RECIPIENT --identity OWNER-KEY");
-        }
-        failure.because(source)
+        let owners = format!("{}: {}", plural(owners.len() as u64, "owner", "owners"), names.join(", "));
+        let remedy = match exit {
+            Exit::Usage => "an owner can add a key: kbak keys add --owner RECIPIENT --identity OWNER-KEY",
+            _ => "",
+        };
+        Self::new(exit, format!("cannot open epoch {epoch}"))
+            .fact("it is encrypted to", owners)
+            .facts(tried.into_iter().map(|identity| ("tried".to_owned(), identity)))
+            .remedy_if(remedy)
+            .because(source)
     }
 }
 
@@ -126,7 +107,7 @@ impl From<RepositoryError> for Failure {
     fn from(error: RepositoryError) -> Self {
         use RepositoryError as Error;
         let what = error.to_string();
-        let usage = Self::new(Exit::Usage, what.clone());
+        let usage = Self::usage(what.clone());
         let damaged = Self::new(Exit::Damaged, what);
         match error {
             Error::Store(error) => error.into(),
@@ -202,7 +183,7 @@ impl From<InitError> for Failure {
     fn from(error: InitError) -> Self {
         use InitError as Error;
         let what = error.to_string();
-        let usage = Self::new(Exit::Usage, what.clone());
+        let usage = Self::usage(what.clone());
         match error {
             Error::Store(error) => error.into(),
             Error::File(error) => error.into(),

@@ -14,7 +14,7 @@ impl From<BackupError> for Failure {
     fn from(error: BackupError) -> Self {
         use BackupError as Error;
         let what = error.to_string();
-        let usage = Self::new(Exit::Usage, what.clone());
+        let usage = Self::usage(what.clone());
         match error {
             Error::Store(error) => error.into(),
             Error::Repository(error) => error.into(),
@@ -53,7 +53,7 @@ impl From<DistrustError> for Failure {
             DistrustError::Put(error) => error.into(),
             DistrustError::Store(error) => error.into(),
             DistrustError::NotPinned(_) => {
-                Self::new(Exit::Usage, what).remedy("give the writer.key of a writer in --signer")
+                Self::usage(what).remedy("give the writer.key of a writer in --signer")
             }
             DistrustError::Sign(error) => Self::new(Exit::Bug, what).because(error),
         }
@@ -68,7 +68,7 @@ impl From<CompareError> for Failure {
             CompareError::Snapshot(error) => error.into(),
             CompareError::At { label, value, source } => Self::from(*source).fact(label, value),
             CompareError::NoResources => {
-                Self::new(Exit::Usage, what).remedy("name a snapshot of a plan with resources:")
+                Self::usage(what).remedy("name a snapshot of a plan with resources:")
             }
             CompareError::Cluster(error) => {
                 let exit = if error.code().is_some() { Exit::Usage } else { Exit::Unreachable };
@@ -79,7 +79,7 @@ impl From<CompareError> for Failure {
             // What receives the differences is the command line itself.
             CompareError::Output(error) => match error.downcast::<Self>() {
                 Ok(failure) => *failure,
-                Err(other) => Self::new(Exit::Usage, what).because(other),
+                Err(other) => Self::usage(what).because(other),
             },
         }
     }

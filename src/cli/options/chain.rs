@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::key_files::{read_owners, read_pin, read_writer_key};
-use super::plan_file::load;
+use super::plan_args::{PlanPartArgs, load};
 use super::{StoreArgs, store};
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::shell::console::Console;
 use crate::format::signers::Signers;
 use crate::keys::Owner;
@@ -26,18 +26,8 @@ pub struct ChainArgs {
     /// The plan's file, with repository, keys and owners
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
-    /// The name of a plan without a file [default: default]
-    #[arg(long, value_name = "NAME", conflicts_with = "plan")]
-    pub plan_name: Option<String>,
-    /// The writer's key, written by init
-    #[arg(long, value_name = "FILE")]
-    pub writer_key: Option<PathBuf>,
-    /// The current epoch's secret [default: beside the writer's key]
-    #[arg(long, value_name = "FILE")]
-    pub epoch_file: Option<PathBuf>,
-    /// A public key of an owner, who can restore; repeatable
-    #[arg(long, value_name = "KEY", conflicts_with = "plan")]
-    pub recipient: Vec<String>,
+    #[command(flatten)]
+    pub selected: PlanPartArgs,
     /// Public keys of owners, one a line
     #[arg(long, value_name = "FILE", conflicts_with = "plan")]
     pub recipients_file: Option<PathBuf>,
@@ -67,7 +57,8 @@ impl WritableChain {
         runtime: &Runtime,
         console: &Console,
     ) -> Result<Self, Failure> {
-        let spec = args.plan.as_deref().map(load).transpose()?.map(|checked| checked.plan);
+        let ChainArgs { plan, selected: args, recipients_file } = args;
+        let spec = plan.as_deref().map(load).transpose()?.map(|checked| checked.plan);
         let name = match &spec {
             Some(plan) => plan.name().to_owned(),
             None => args.plan_name.clone().unwrap_or_else(|| DEFAULT_PLAN_NAME.to_owned()),
@@ -75,8 +66,7 @@ impl WritableChain {
         let spec: Option<BackupSpec> = spec.map(|plan| plan.spec);
         let key_file = args.writer_key.clone().or_else(|| Some(spec.as_ref()?.writer.key_file.clone()));
         let key_file = key_file.ok_or_else(|| {
-            Failure::new(Exit::Usage, "no writer's key is given")
-                .remedy("give --plan FILE or --writer-key writer.key")
+            Failure::usage("no writer's key is given").remedy("give --plan FILE or --writer-key writer.key")
         })?;
         let epoch_file = args.epoch_file.clone().or_else(|| spec.as_ref()?.writer.epoch_file.clone());
         let epoch_file = epoch_file.unwrap_or_else(|| epoch_path(&key_file, &name));
@@ -86,7 +76,7 @@ impl WritableChain {
         let (repository, owners) = match &spec {
             Some(spec) => (store.apply_to(spec.repository.clone()), spec.owners()),
             None => {
-                let owners = read_owners(&args.recipient, args.recipients_file.as_deref())?;
+                let owners = read_owners(&args.recipient, recipients_file.as_deref())?;
                 (store::repository_argument(store)?, owners)
             }
         };

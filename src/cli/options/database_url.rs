@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::plan::{self, DatabaseSpec, Glob};
 use crate::source::database::{DatabaseConfig, parse_url};
 
@@ -24,7 +24,7 @@ pub(crate) fn parse_database_url(url: &str, password_file: Option<&Path>) -> Res
 /// Parses the URL of a database server. Errors never quote the URL, which may hold a secret.
 pub(crate) fn parse_server_url(url: &str) -> Result<(DatabaseConfig, Option<String>), Failure> {
     parse_url(url).map_err(|error| {
-        Failure::new(Exit::Usage, "--database: invalid address").because(error).remedy(
+        Failure::usage("--database: invalid address").because(error).remedy(
             "write postgresql://user@host:5432/name?sslmode=verify-full, with --database-password-file",
         )
     })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::shell::console::Console;
 use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::format::signers::Signers;
@@ -16,7 +16,7 @@ use crate::keys::writer_key::WriterKey;
 use crate::keys::{Identity, IdentityError, Owner, Prompt};
 
 /// The size limit of an identity, pin or recipients' file, in bytes.
-const MAX_PLAN_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The first bytes of an encrypted age file, armored or not. It is useless without its passphrase.
 const ENCRYPTED_STARTS: [&[u8]; 2] = [b"-----BEGIN AGE ENCRYPTED FILE-----", b"age-encryption.org/v1"];
@@ -26,9 +26,9 @@ const ENCRYPTED_STARTS: [&[u8]; 2] = [b"-----BEGIN AGE ENCRYPTED FILE-----", b"a
 pub(crate) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc<Identity>, Failure> {
     let label = file.display().to_string();
     let mut bytes = Zeroizing::new(Vec::with_capacity(8192));
-    std::fs::File::open(file).and_then(|file| file.take(MAX_PLAN_BYTES).read_to_end(&mut bytes)).map_err(
-        |error| Failure::new(Exit::Usage, format!("{label}: the identity cannot be read")).because(error),
-    )?;
+    let read = std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    let what = || format!("{label}: the identity cannot be read");
+    read.map_err(|error| Failure::usage(what()).because(error))?;
     if !ENCRYPTED_STARTS.iter().any(|start| bytes.starts_with(start))
         && let Err(error @ FileError::Exposed { .. }) = private_file::read(file)
     {
@@ -36,18 +36,14 @@ pub(crate) fn read_identity(file: &Path, prompt: &Arc<dyn Prompt>) -> Result<Arc
     }
     let identity = Identity::parse(&label, &bytes, prompt).map_err(|error| {
         let remedy = match &error {
-            IdentityError::NoPassphrase(_) => Some("run it on a terminal, or give --passphrase-file FILE"),
+            IdentityError::NoPassphrase(_) => "run it on a terminal, or give --passphrase-file FILE",
             IdentityError::Passphrase(_) => {
-                Some("run it again with the right one; --passphrase-file takes a file's first line")
+                "run it again with the right one; --passphrase-file takes a file's first line"
             }
-            IdentityError::Public(_) => {
-                Some("give the file that kbak keygen or ssh-keygen wrote without .pub")
-            }
-            _ => None,
+            IdentityError::Public(_) => "give the file that kbak keygen or ssh-keygen wrote without .pub",
+            _ => "",
         };
-        let mut failure = Failure::new(Exit::Usage, error.to_string());
-        failure.remedy = remedy.map(str::to_owned);
-        failure
+        Failure::usage(error.to_string()).remedy_if(remedy)
     })?;
     Ok(Arc::new(identity))
 }
@@ -78,25 +74,22 @@ pub(crate) struct Pin {
 pub(crate) fn read_pin(file: &Path) -> Result<Pin, Failure> {
     let text = read_text(file, "the pinned signers")?;
     let signers = Signers::parse(&text).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: not an OpenSSH allowed-signers file", file.display()))
+        Failure::usage(format!("{}: not an OpenSSH allowed-signers file", file.display()))
             .because(error)
             .remedy("give kbak.pub, which kbak init wrote")
     })?;
     if signers.is_empty() {
         let what = format!("{}: the pin contains no signer", file.display());
-        return Err(Failure::new(Exit::Usage, what).remedy("give kbak.pub, which kbak init wrote"));
+        return Err(Failure::usage(what).remedy("give kbak.pub, which kbak init wrote"));
     }
     Ok(Pin { signers, owners: owners_in_pin(&text) })
 }
 
 /// Reads the pin. Fails if no file is given.
 pub(crate) fn read_required_pin(file: Option<&Path>) -> Result<Pin, Failure> {
-    let Some(file) = file else {
-        let what = "no signer is pinned: anyone who can write to the store could have made its content";
-        return Err(Failure::new(Exit::Usage, what)
-            .remedy("give --signer kbak.pub, which kbak init wrote beside the writer's key"));
-    };
-    read_pin(file)
+    let what = "no signer is pinned: anyone who can write to the store could have made its content";
+    let remedy = "give --signer kbak.pub, which kbak init wrote beside the writer's key";
+    read_pin(file.ok_or_else(|| Failure::usage(what).remedy(remedy))?)
 }
 
 /// Reads the writer's key and shows the warning of its file, if any.
@@ -110,17 +103,15 @@ pub(crate) fn read_writer_key(file: &Path, console: &Console) -> Result<WriterKe
 
 /// Reads owners from `--recipient` and `--recipients-file`.
 pub(crate) fn read_owners(given: &[String], file: Option<&Path>) -> Result<Vec<Owner>, Failure> {
-    let mut owners = Vec::new();
-    for text in given {
-        let recipient =
-            crate::plan::parse_recipient_argument(text).map_err(|error| error.failure("--recipient"))?;
-        owners.push(recipient.owner().clone());
-    }
+    let parse = |text: &String| match crate::plan::parse_recipient_argument(text) {
+        Ok(recipient) => Ok(recipient.owner().clone()),
+        Err(error) => Err(error.failure("--recipient")),
+    };
+    let mut owners: Vec<Owner> = given.iter().map(parse).collect::<Result<_, _>>()?;
     if let Some(file) = file {
         let lines = read_text(file, "the recipients")?;
-        let more = Owner::parse_lines(&lines).map_err(|(line, error)| {
-            Failure::new(Exit::Usage, format!("{}, line {line}: {error}", file.display()))
-        })?;
+        let more = Owner::parse_lines(&lines)
+            .map_err(|(line, error)| Failure::usage(format!("{}, line {line}: {error}", file.display())))?;
         owners.extend(more);
     }
     Ok(owners)
@@ -129,10 +120,8 @@ pub(crate) fn read_owners(given: &[String], file: Option<&Path>) -> Result<Vec<O
 /// Reads a text file of up to 1 MiB; `what` names it in the failure.
 pub(super) fn read_text(file: &Path, what: &str) -> Result<String, Failure> {
     let mut text = String::new();
-    std::fs::File::open(file).and_then(|file| file.take(MAX_PLAN_BYTES).read_to_string(&mut text)).map_err(
-        |error| {
-            Failure::new(Exit::Usage, format!("{}: {what} cannot be read", file.display())).because(error)
-        },
-    )?;
+    let read = std::fs::File::open(file).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
+    let what = || format!("{}: {what} cannot be read", file.display());
+    read.map_err(|error| Failure::usage(what()).because(error))?;
     Ok(text)
 }

@@ -4,7 +4,6 @@ pub(super) mod chain;
 pub(super) mod database_url;
 pub(super) mod key_files;
 pub(super) mod plan_args;
-pub(super) mod plan_file;
 pub(super) mod reading;
 pub(super) mod resource_args;
 pub(super) mod restore_values;
@@ -15,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::shell::output::OutputFormat;
 use crate::plan::{MIN_MEMORY, Rate, RepositorySpec, Size};
 
@@ -45,7 +44,6 @@ pub struct StoreArgs {
 
 impl StoreArgs {
     /// Returns `repository` with the given options in place of its values.
-    #[must_use]
     pub fn apply_to(&self, repository: RepositorySpec) -> RepositorySpec {
         RepositorySpec {
             url: self.repo.clone().unwrap_or(repository.url),
@@ -101,7 +99,7 @@ pub struct RunArgs {
 pub(crate) fn check_memory(memory: Option<Size>) -> Result<(), Failure> {
     let Some(memory) = memory.filter(|memory| *memory < MIN_MEMORY) else { return Ok(()) };
     let what = format!("--memory {memory} is less than the minimum, {MIN_MEMORY}");
-    Err(Failure::new(Exit::Usage, what).remedy("omit it, or give at least the minimum"))
+    Err(Failure::usage(what).remedy("omit it, or give at least the minimum"))
 }
 
 /// The option for the output format.
@@ -112,8 +110,7 @@ pub struct OutputArgs {
     pub output: OutputFormat,
 }
 
-/// Sets the help of `--output` for verbs that write line by line. A long list is streamed, never held as
-/// one document.
+/// Sets the help of `--output` for verbs that write line by line. A long list is streamed.
 pub(crate) fn line_by_line(output: clap::Arg) -> clap::Arg {
     output.hide_possible_values(true).help(
         "The format on standard output: table for people, json with one object a line, yaml with one \

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::key_files::{read_identities, read_required_pin};
 use super::{ReadArgs, ReaderArgs, store};
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::shell::console::Console;
 use crate::cli::shell::signals::until_signalled;
 use crate::format::body::{Item, Stream};
@@ -53,11 +53,10 @@ pub(crate) struct OpenedSnapshot {
     pub(crate) snapshot: OpenSnapshot,
 }
 
-/// Reads the identities. Callers do this before they open the store, so that the passphrase prompt does
-/// not wait for the network.
+/// Reads the identities: before the store is opened, so that the prompt does not wait for the network.
 pub(crate) fn required_identities(reader: &ReaderArgs) -> Result<Vec<Arc<Identity>>, Failure> {
     if reader.identity.is_empty() {
-        return Err(Failure::new(Exit::Usage, "no identity is given: names and contents are encrypted")
+        return Err(Failure::usage("no identity is given: names and contents are encrypted")
             .remedy("give an owner's private key with --identity owner.key"));
     }
     Ok(read_identities(&reader.identity, reader.passphrase_file.as_deref())?.0)
@@ -92,6 +91,18 @@ pub(crate) fn with_snapshot<T, F: Future<Output = Result<T, Failure>>>(
     })
 }
 
+/// Returns the items that `names` select; all if there is no name.
+pub(crate) fn chosen_items<'a>(
+    snapshot: &'a OpenSnapshot,
+    names: &[String],
+) -> Result<Vec<&'a Item>, Failure> {
+    for name in names {
+        find_item(snapshot, name)?;
+    }
+    let items = snapshot.body().items.iter();
+    Ok(items.filter(|item| names.is_empty() || names.contains(&item.name)).collect())
+}
+
 /// Returns an item by its name. The error suggests a similar name, or lists the names that exist.
 pub(crate) fn find_item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'a Item, Failure> {
     let items = &snapshot.body().items;
@@ -102,13 +113,12 @@ pub(crate) fn find_item<'a>(snapshot: &'a OpenSnapshot, name: &str) -> Result<&'
             Some(near) => format!("did you mean {near}?"),
             None => format!("its items are: {}", names.join(", ")),
         };
-        Failure::new(Exit::Usage, format!("snapshot {seq:06} has no item {name}")).remedy(remedy)
+        Failure::usage(format!("snapshot {seq:06} has no item {name}")).remedy(remedy)
     })
 }
 
-/// Parses `ITEM[:REST]` into an item, and a stream or a path in it. Only names of folders can contain a
-/// colon, so that the longest matching name is taken. A folder's item may be named by its path alone, as
-/// shells complete it.
+/// Parses `ITEM[:REST]` into an item, and a stream or a path in it. Only folders' names can contain a colon:
+/// the longest match is taken. A folder's item may be named by its path alone, as shells complete it.
 pub(crate) fn parse_place<'a>(
     snapshot: &'a OpenSnapshot,
     text: &'a OsStr,
@@ -138,8 +148,7 @@ pub(crate) fn parse_place<'a>(
 }
 
 /// Returns the stream that `rest` begins with, and the path after it: `apps/v1/deployments/ns/x` is the
-/// stream `apps/v1/deployments` and the member `ns/x`. A folder has one stream, so that all of `rest` is
-/// the path.
+/// stream `apps/v1/deployments` and the member `ns/x`. A folder has one stream: all of `rest` is path.
 pub(crate) fn find_stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Stream, &'a [u8]), Failure> {
     if let [only] = item.streams.as_slice()
         && only.format == "tar"
@@ -162,7 +171,7 @@ pub(crate) fn find_stream<'a>(item: &'a Item, rest: &'a [u8]) -> Result<(&'a Str
             Some(near) => format!("did you mean {}:{near}?", item.name),
             None => format!("name one, as in {}:{}", item.name, names.first().unwrap_or(&"…")),
         };
-        return Err(Failure::new(Exit::Usage, what).remedy(remedy));
+        return Err(Failure::usage(what).remedy(remedy));
     };
     Ok((stream, trim_slashes(&rest[stream.name.len()..])))
 }
@@ -175,8 +184,7 @@ fn trim_slashes(mut path: &[u8]) -> &[u8] {
     path
 }
 
-/// Resolves a path from the command line. Escapes are decoded as kbak prints them, unless only the
-/// undecoded bytes name a member.
+/// Resolves a path from the command line. Escapes are decoded, unless only the undecoded bytes name a member.
 pub(crate) async fn resolve_path(reader: &StreamReader, path: &[u8]) -> Result<Name, Failure> {
     let path = Name::from(trim_slashes(path));
     match path.unescaped() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::restore_values::Allowed;
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::plan::{self, ExistingPolicy, ObjectName, Profile, RestoreSpec, Scope, SideEffect};
 
 /// Arguments of `kbak restore` for Kubernetes resources.
@@ -73,7 +73,7 @@ pub struct ResourceArgs {
 /// Reads the RestorePlan, if one is given, and adds the arguments to it.
 pub(crate) fn spec(given: &ResourceArgs, allow: &[Allowed]) -> Result<RestoreSpec, Failure> {
     let mut spec = match &given.plan {
-        Some(file) => super::plan_file::load_restore(file)?.spec,
+        Some(file) => super::plan_args::load_restore(file)?.spec,
         None => RestoreSpec::default(),
     };
     add_namespaces(&mut spec, &given.namespace)?;
@@ -116,7 +116,7 @@ fn add_namespaces(spec: &mut RestoreSpec, namespaces: &[String]) -> Result<(), F
         if let Some(to) = to {
             if !plan::is_namespace(from) || !plan::is_namespace(to) {
                 let what = format!("--namespace {namespace}: these are not valid names of namespaces");
-                return Err(Failure::new(Exit::Usage, what).remedy("write FROM:TO, as in shop:shop-test"));
+                return Err(Failure::usage(what).remedy("write FROM:TO, as in shop:shop-test"));
             }
             spec.map.namespaces.insert(from.to_owned(), to.to_owned());
         }
@@ -139,13 +139,10 @@ fn deselect_namespaces_of_objects(spec: &mut RestoreSpec, given: &ResourceArgs) 
 
 fn add_mapping(option: &str, pairs: &[String], map: &mut BTreeMap<String, String>) -> Result<(), Failure> {
     for pair in pairs {
-        let (from, to) = pair
-            .split_once('=')
-            .filter(|(from, to)| !from.is_empty() && !to.is_empty())
-            .ok_or_else(|| {
-                Failure::new(Exit::Usage, format!("{option} {pair}: this is not a mapping"))
-                    .remedy("write FROM=TO")
-            })?;
+        let (from, to) =
+            pair.split_once('=').filter(|(from, to)| !from.is_empty() && !to.is_empty()).ok_or_else(
+                || Failure::usage(format!("{option} {pair}: this is not a mapping")).remedy("write FROM=TO"),
+            )?;
         map.insert(from.to_owned(), to.to_owned());
     }
     Ok(())
@@ -169,12 +166,11 @@ pub(crate) fn refuse_for_files(spec: &RestoreSpec) -> Result<(), Failure> {
         (spec.profile != Profile::default(), "--profile"),
         (spec.scope.is_some(), "--scope"),
     ];
-    let asked: Vec<&str> = options.iter().filter(|(asked, _)| *asked).map(|(_, what)| *what).collect();
-    if asked.is_empty() {
+    let given: Vec<&str> = options.iter().filter(|(given, _)| *given).map(|(_, what)| *what).collect();
+    if given.is_empty() {
         return Ok(());
     }
     let what =
-        format!("--resources-to writes objects as they are in the backup, without {}", asked.join(", "));
-    Err(Failure::new(Exit::Usage, what)
-        .remedy("leave that out and change the files, or restore with --cluster"))
+        format!("--resources-to writes objects as they are in the backup, without {}", given.join(", "));
+    Err(Failure::usage(what).remedy("leave that out and change the files, or restore with --cluster"))
 }

@@ -105,8 +105,7 @@ impl RunOutput<'_> {
         Ok(report.exit)
     }
 
-    /// Ends the display, completes the report and publishes it. A report file that cannot be written only
-    /// causes a warning.
+    /// Ends the display, completes the report and publishes it. An unwritable report file is only a warning.
     pub(crate) fn finish(
         &self,
         report: RunReport,

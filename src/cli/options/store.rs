@@ -4,32 +4,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StoreArgs;
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::keys::recovery_sheet::RepositoryLocation;
 use crate::plan::{Rate, RepositorySpec};
 use crate::report::event::Reporter;
 use crate::runtime::Runtime;
 use crate::store::Store;
+use crate::store::limit::Rates;
 use crate::store::open::open;
 use crate::store::options::StoreOptions;
 
 /// Returns the options of a repository's store; `create` makes a missing folder, never a bucket.
 pub(crate) fn store_options(repository: &RepositorySpec, upload: Option<Rate>, create: bool) -> StoreOptions {
-    let mut options = StoreOptions::new(repository.url.clone())
-        .upload_limit(upload.and_then(|rate| std::num::NonZeroU64::new(rate.per_second())));
-    options.endpoint.clone_from(&repository.endpoint);
-    options.region.clone_from(&repository.region);
-    options.path_style = repository.path_style;
-    options.credentials_file.clone_from(&repository.credentials_file);
-    options.ca_file.clone_from(&repository.ca_file);
-    options.create = create;
-    options
+    let RepositorySpec { url, endpoint, region, path_style, credentials_file, ca_file, .. } =
+        repository.clone();
+    let upload = upload.and_then(|rate| std::num::NonZeroU64::new(rate.per_second()));
+    let rates = Rates { upload, download: None };
+    StoreOptions { url, endpoint, region, path_style, credentials_file, ca_file, rates, create }
 }
 
 /// Returns the repository that the arguments name, for verbs without a plan.
 pub(crate) fn repository_argument(args: &StoreArgs) -> Result<RepositorySpec, Failure> {
     if args.repo.is_none() {
-        return Err(Failure::new(Exit::Usage, "no repository is given")
+        return Err(Failure::usage("no repository is given")
             .remedy("give --repo s3://bucket/prefix or --repo file:///folder"));
     }
     Ok(args.apply_to(RepositorySpec::default()))

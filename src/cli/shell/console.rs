@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use crate::cli::failure::{Failure, render};
 use crate::report::event::{Event, Observer, Reporter, json_line};
 use crate::report::run::{FailureReport, RunReport};
 use crate::report::text::plain;
+use crate::runtime::lock;
 use crate::store::probe::{Severity, StoreFinding};
 
 /// Writes messages to standard error, as text or as JSON.
@@ -25,6 +26,15 @@ pub(crate) struct Console {
     json_lines: bool,
     /// The lock that is held while a line is written, so that lines do not mix.
     line: Mutex<()>,
+}
+
+/// A message as a JSON object.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum ConsoleEvent<'a> {
+    Summary { report: &'a RunReport },
+    Note { message: &'a str },
+    Failure { error: FailureReport },
 }
 
 impl Console {
@@ -58,36 +68,26 @@ impl Console {
 
     /// Writes the end of a run: the lines for people, or the report as the last JSON event.
     pub(crate) fn summary(&self, report: &RunReport, lines: impl FnOnce() -> String) {
-        #[derive(Serialize)]
-        struct SummaryEvent<'a> {
-            event: &'static str,
-            report: &'a RunReport,
-        }
         match self.json_lines {
-            true => self.event(&SummaryEvent { event: "summary", report }),
+            true => self.event(&ConsoleEvent::Summary { report }),
             false => self.write(&lines()),
         }
     }
 
     /// Writes a line, as text or as a JSON event.
     pub(crate) fn line(&self, line: &str) {
-        #[derive(Serialize)]
-        struct NoteEvent<'a> {
-            event: &'static str,
-            message: &'a str,
-        }
         match self.json_lines {
-            true => self.event(&NoteEvent { event: "note", message: line }),
+            true => self.event(&ConsoleEvent::Note { message: line }),
             false => self.write(&format!("{line}\n")),
         }
     }
 
-    fn event(&self, event: &impl Serialize) {
+    fn event(&self, event: &ConsoleEvent<'_>) {
         self.write(&(json_line(event) + "\n"));
     }
 
     fn write(&self, text: &str) {
-        let _line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let _line = lock(&self.line);
         // A failed write to standard error cannot be reported.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
@@ -121,13 +121,8 @@ impl Console {
         struct FailureDocument {
             error: FailureReport,
         }
-        #[derive(Serialize)]
-        struct FailureEvent {
-            event: &'static str,
-            error: FailureReport,
-        }
         match self.format {
-            _ if self.json_lines => self.event(&FailureEvent { event: "failure", error: failure.into() }),
+            _ if self.json_lines => self.event(&ConsoleEvent::Failure { error: failure.into() }),
             OutputFormat::Table => self.write(&render::failure(failure, self.style)),
             OutputFormat::Json | OutputFormat::Yaml => {
                 let shown = serde_json::to_string(&FailureDocument { error: failure.into() });

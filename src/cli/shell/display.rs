@@ -2,7 +2,7 @@
 //! only reads meters and events, and never affects the run.
 
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use super::style::{Style, width};
 use crate::report::event::{Event, Meter, Observer, Reading, Reporter, json_line};
 use crate::report::memory::resident;
 use crate::report::recorder::Recorder;
-use crate::report::text::{plain, plural};
+use crate::report::text::{opaque_debug, plain, plural};
+use crate::runtime::lock;
 
 /// The form in which a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +52,7 @@ pub struct Display {
     thread: Option<JoinHandle<()>>,
 }
 
-impl std::fmt::Debug for Display {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Display")
-    }
-}
+opaque_debug!(Display: "Display");
 
 struct DisplayState {
     options: DisplayOptions,
@@ -85,10 +82,6 @@ impl Observer for EventSink {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Display {
     /// Starts the display on `out` (bars draw on standard error themselves).
     #[must_use]
@@ -116,7 +109,6 @@ impl Display {
     }
 
     /// Returns the reporter for the run.
-    #[must_use]
     pub fn reporter(&self) -> Reporter {
         self.shared.reporter.clone()
     }
@@ -183,9 +175,8 @@ impl DisplayState {
             }
             // The summary shows the end of a run.
             DisplayMode::Plain if !last => {
-                for one in
-                    watched.iter().filter(|one| !one.reading.ended && one.reading != Reading::default())
-                {
+                let runs = |one: &&WatchedMeter| !one.reading.ended && one.reading != Reading::default();
+                for one in watched.iter().filter(runs) {
                     self.write_line(&format!("{}  {}", plain(&one.meter.item), one.text()));
                 }
                 if !under.is_empty() {
@@ -213,9 +204,7 @@ impl DisplayState {
                     Event::Phase { name } => bars.set_phase(Some(name)),
                     Event::ItemStarted { .. } => bars.set_phase(None),
                     Event::Warning { .. } | Event::Retry { .. } => {
-                        if let Some(line) = self.event_line(event) {
-                            bars.print_above(&line);
-                        }
+                        self.event_line(event).iter().for_each(|line| bars.print_above(line));
                     }
                     Event::ItemFinished { .. } => {}
                 }

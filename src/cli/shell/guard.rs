@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 
 /// Reports a panic as a bug with its location, and exits. Its message is left out: it may quote data.
 pub(crate) fn hide_panic_messages() {
@@ -38,7 +38,7 @@ pub(crate) fn refuse_private_keys(arguments: &[OsString]) -> Result<(), Failure>
         Some(option) => format!("{option}: this is a private key"),
         None => "an argument is a private key".to_owned(),
     };
-    Err(Failure::new(Exit::Usage, what).remedy(
+    Err(Failure::usage(what).remedy(
         "give the public key, or the file of the private one; this key is now in the shell's history and the \
          process list: create another",
     ))

@@ -2,7 +2,6 @@
 //!
 //! The names are stable, because dashboards and alarms depend on them.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use jiff::Timestamp;
@@ -36,8 +35,7 @@ pub fn openmetrics(report: &RunReport, before: &str) -> String {
     text
 }
 
-/// Adds the numbers of undeclared things; none if coverage was not checked, so that missing rights do not
-/// silence an alarm.
+/// Adds the numbers of undeclared things; none if coverage was not checked: that must not silence an alarm.
 fn uncovered(registry: &mut Registry, report: &RunReport, run: &Labels) {
     let Some(coverage) = &report.coverage else { return };
     let help = "Things in the cluster that the plan does not declare";
@@ -86,25 +84,21 @@ fn moments(registry: &mut Registry, report: &RunReport, run: &Labels, before: &s
     let last = seconds(registry, "last_run_timestamp_seconds", "When the last run ended");
     last.get_or_create(run).set(unix(report.finished));
     let known = report.last_success.map(unix);
-    if let Some(at) = known.or_else(|| said_before(before, run)) {
-        let success = seconds(
-            registry,
-            "last_success_timestamp_seconds",
-            "When the newest snapshot in which every declared item is safe was taken",
-        );
-        success.get_or_create(run).set(at);
+    if let Some(at) = known.or_else(|| earlier_success(before, run)) {
+        let help = "When the newest snapshot in which every declared item is safe was taken";
+        seconds(registry, "last_success_timestamp_seconds", help).get_or_create(run).set(at);
     }
     let duration = seconds(registry, "run_duration_seconds", "How long the last run took");
     duration.get_or_create(run).set(report.duration().as_secs_f64());
 }
 
 /// Returns the last success of the same labels from an earlier text.
-fn said_before(before: &str, run: &Labels) -> Option<f64> {
+fn earlier_success(before: &str, run: &Labels) -> Option<f64> {
     let mut registry = Registry::with_prefix("kbak");
-    set(&figure(&mut registry, "said", ""), run, 0);
-    let mut said = String::new();
-    let _ = encode(&mut said, &registry);
-    let labels = said.lines().find_map(|line| line.strip_prefix("kbak_said")?.strip_suffix(" 0"))?;
+    set(&figure(&mut registry, "labels", ""), run, 0);
+    let mut sample = String::new();
+    let _ = encode(&mut sample, &registry);
+    let labels = sample.lines().find_map(|line| line.strip_prefix("kbak_labels")?.strip_suffix(" 0"))?;
     before.lines().find_map(|line| {
         let value = line.strip_prefix("kbak_last_success_timestamp_seconds")?.strip_prefix(labels)?;
         value.trim().parse().ok().filter(|at: &f64| at.is_finite())
@@ -123,16 +117,10 @@ fn whole(registry: &mut Registry, report: &RunReport, run: &Labels) {
     if let Some(peak) = report.memory_peak {
         set(&figure(registry, "memory_peak_bytes", "The most memory that was resident"), run, peak);
     }
-    set(
-        &figure(registry, "stored_bytes", "Bytes that the last run sent to the store"),
-        run,
-        report.stored.bytes,
-    );
-    set(
-        &figure(registry, "stored_packs", "Packs that the last run sent to the store"),
-        run,
-        report.stored.packs,
-    );
+    let bytes = figure(registry, "stored_bytes", "Bytes that the last run sent to the store");
+    set(&bytes, run, report.stored.bytes);
+    let packs = figure(registry, "stored_packs", "Packs that the last run sent to the store");
+    set(&packs, run, report.stored.packs);
     let requests = figure(registry, "store_requests", "Requests that the last run sent to the store");
     for (kind, count) in &report.stored.requests {
         set(&requests, &with(run, "operation", kind), *count);
@@ -143,21 +131,12 @@ fn whole(registry: &mut Registry, report: &RunReport, run: &Labels) {
 
 fn items(registry: &mut Registry, report: &RunReport, run: &Labels) {
     let states = figure(registry, "items", "Declared items by state");
-    let mut count: BTreeMap<&str, u64> = BTreeMap::new();
-    for state in STATES {
-        count.insert(state_name(state), 0);
+    for state in ItemState::ALL {
+        let number = report.items.iter().filter(|item| item.state == state).count() as u64;
+        set(&states, &with(run, "state", &state.to_string()), number);
     }
-    for item in &report.items {
-        *count.entry(state_name(item.state)).or_default() += 1;
-    }
-    for (state, number) in count {
-        set(&states, &with(run, "state", state), number);
-    }
-    let safe = figure(
-        registry,
-        "item_safe",
-        "1 where the item is safe in this snapshot: whole, and no wreck of what it was",
-    );
+    let help = "1 where the item is safe in this snapshot: whole, and no wreck of what it was";
+    let safe = figure(registry, "item_safe", help);
     let bytes = figure(registry, "item_bytes", "Bytes of the item that went through");
     let new = figure(registry, "item_new_bytes", "Bytes of the item that the store did not have yet");
     let gaps = figure(registry, "item_gaps", "Gaps of the item");
@@ -167,25 +146,5 @@ fn items(registry: &mut Registry, report: &RunReport, run: &Labels) {
         set(&bytes, &labels, item.bytes);
         set(&new, &labels, item.new_bytes);
         set(&gaps, &labels, item.gaps.len() as u64);
-    }
-}
-
-const STATES: [ItemState; 6] = [
-    ItemState::Good,
-    ItemState::Anomalous,
-    ItemState::Accepted,
-    ItemState::Gap,
-    ItemState::Pending,
-    ItemState::Skipped,
-];
-
-fn state_name(state: ItemState) -> &'static str {
-    match state {
-        ItemState::Good => "good",
-        ItemState::Anomalous => "anomalous",
-        ItemState::Accepted => "accepted",
-        ItemState::Gap => "gap",
-        ItemState::Pending => "pending",
-        ItemState::Skipped => "skipped",
     }
 }

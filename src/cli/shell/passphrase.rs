@@ -7,12 +7,12 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::prompt;
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::keys::Prompt;
 
 /// Reads a passphrase from the first line of a file, which may be `/dev/fd/3` or `/dev/stdin`.
 pub(crate) fn read_passphrase_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let failure = |what: &str| Failure::new(Exit::Usage, format!("{}: {what}", path.display()));
+    let failure = |what: &str| Failure::usage(format!("{}: {what}", path.display()));
     let mut text = Zeroizing::new(String::with_capacity(4096));
     std::fs::File::open(path)
         .and_then(|file| file.take(4096).read_to_string(&mut text))
@@ -79,20 +79,17 @@ impl Prompt for PassphrasePrompt {
 /// Asks for a new passphrase, twice.
 pub(crate) fn ask_new_passphrase(what: &str) -> Result<Zeroizing<String>, Failure> {
     let no_answer = || {
-        Failure::new(
-            Exit::Usage,
-            format!("{what} needs a passphrase, and there is no terminal to ask for it"),
-        )
-        .remedy("run it on a terminal, or give --passphrase-file FILE, or --no-passphrase")
+        Failure::usage(format!("{what} needs a passphrase, and there is no terminal to ask for it"))
+            .remedy("run it on a terminal, or give --passphrase-file FILE, or --no-passphrase")
     };
     let first = ask_passphrase(what).ok_or_else(no_answer)?;
     if first.is_empty() {
-        return Err(Failure::new(Exit::Usage, "the passphrase is empty; nothing was created")
+        return Err(Failure::usage("the passphrase is empty; nothing was created")
             .remedy("choose one, or give --no-passphrase"));
     }
     let second = ask_passphrase("the same again").ok_or_else(no_answer)?;
     if *first == *second {
         return Ok(first);
     }
-    Err(Failure::new(Exit::Usage, "the two passphrases differ; nothing was created").remedy("run it again"))
+    Err(Failure::usage("the two passphrases differ; nothing was created").remedy("run it again"))
 }

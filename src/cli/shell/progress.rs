@@ -25,7 +25,6 @@ impl Speed {
     }
 
     /// Returns the speed per second; `None` until two samples are half a second apart.
-    #[must_use]
     pub fn per_second(&self) -> Option<u64> {
         let (first, from) = self.samples.front()?;
         let (last, to) = self.samples.back()?;

@@ -31,8 +31,7 @@ static SIGNAL_TOKENS: LazyLock<[CancellationToken; 2]> = LazyLock::new(Default::
 /// The name of the first signal.
 static SIGNAL_NAME: OnceLock<&str> = OnceLock::new();
 
-/// Runs a use case to its end or until a signal. On a signal its future is dropped, so that no request
-/// and no client tool outlives it.
+/// Runs a use case to its end or until a signal, which drops its future with all requests and client tools.
 pub(crate) fn until_signalled<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     until_stopped(&CancellationToken::new(), "run it again", work)
 }
@@ -127,7 +126,7 @@ pub(crate) fn watch() -> Result<(), Failure> {
 }
 
 fn system_failure(error: io::Error) -> Failure {
-    Failure::new(Exit::Usage, "the system provides no threads or no signal handlers")
+    Failure::usage("the system provides no threads or no signal handlers")
         .because(error)
         .remedy("raise the limits of this account or container (ulimit -u, pids)")
 }

@@ -44,8 +44,7 @@ impl Style {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
-    /// Appends `end` at the right edge, or after two spaces if `line` is too long. `line` must not contain
-    /// escapes.
+    /// Appends `end` at the right edge, or after two spaces if `line`, which has no escapes, is too long.
     #[must_use]
     pub fn at_the_right(self, line: &str, end: &str) -> String {
         let used = width(line) + width(end);

@@ -85,7 +85,7 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     let ValidPlan { plan, warnings } = args
         .plan
         .read_plan(args.run.memory, args.run.upload)
-        .map_err(|failure| failed_start(named, args.plan.plan_name.as_deref(), failure))?;
+        .map_err(|failure| failed_start(named, args.plan.selected.plan_name.as_deref(), failure))?;
     for warning in &warnings {
         console.warn(&warning.to_string());
     }
@@ -182,8 +182,7 @@ struct History {
     last_success: Option<Timestamp>,
 }
 
-/// Finds the newest good copy of each item that has a gap now. If the store cannot be read, the history
-/// is empty; that is not a failure.
+/// Finds the newest good copy of each item that has a gap now; none if the store cannot be read.
 async fn read_history(
     store: &Arc<dyn Store>,
     key: &WriterKey,
@@ -256,17 +255,18 @@ fn fill_report(report: &mut RunReport, done: &BackupReport, history: &History, m
 /// Adds each accepted gap to the report, with its reason and end date, so that it is not forgotten.
 fn list_accepted_gaps(report: &mut RunReport, done: &BackupReport, accept: &[AcceptedGap]) {
     let mut fact = |text: String| report.facts.push(("accepted".into(), text));
+    let why = |is: &dyn Fn(&&AcceptedGap) -> bool| {
+        let by = accept.iter().find(is);
+        by.map(|by| format!("; until {}: {}", by.until, by.reason)).unwrap_or_default()
+    };
     for (item, _) in done.items.iter().filter(|(item, _)| item.state == ItemState::Accepted) {
         for gap in &item.gaps {
-            let by = accept.iter().find(|accept| accept.item == item.name && accept.gap == gap.code);
-            let why = by.map(|by| format!("; until {}: {}", by.until, by.reason)).unwrap_or_default();
+            let why = why(&|accept| accept.item == item.name && accept.gap == gap.code);
             fact(format!("{}: {}: {} ({}){why}", item.name, gap.object.display(), gap.reason, gap.code));
         }
     }
     for one in done.coverage.iter().flat_map(|coverage| &coverage.accepted) {
-        let by =
-            accept.iter().find(|accept| accept.gap == UNCOVERED && item_matches(&accept.item, &one.item));
-        let why = by.map(|by| format!("; until {}: {}", by.until, by.reason)).unwrap_or_default();
+        let why = why(&|accept| accept.gap == UNCOVERED && item_matches(&accept.item, &one.item));
         fact(format!("{} is not declared{why}", one.item));
     }
 }

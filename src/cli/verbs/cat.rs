@@ -110,7 +110,7 @@ async fn render_object(
     item: &str,
 ) -> Result<String, Failure> {
     let remedy = "name one object, as in resources:core/v1/configmaps/shop/settings; omit -o for bytes";
-    let no_object = || Failure::new(Exit::Usage, "-o is for one object of a cluster").remedy(remedy);
+    let no_object = || Failure::usage("-o is for one object of a cluster").remedy(remedy);
     let found = member_of(reader, path).await?;
     let (at, line) = found.filter(|(_, line)| line.kind == MemberType::Object).ok_or_else(no_object)?;
     let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length && line.len <= MAX_OBJECT);
@@ -141,7 +141,7 @@ async fn write_member(
     item: &str,
 ) -> Result<(), Failure> {
     let not_found = || {
-        Failure::new(Exit::Usage, format!("{item} holds nothing at {}", path.display()))
+        Failure::usage(format!("{item} holds nothing at {}", path.display()))
             .remedy("kbak ls or kbak find show what it holds")
     };
     let (mut at, mut line) = member_of(reader, path).await?.ok_or_else(not_found)?;
@@ -155,7 +155,7 @@ async fn write_member(
         MemberType::File | MemberType::Object | MemberType::Dump => {}
         _ => {
             let what = format!("{} is not a file", path.display());
-            return Err(Failure::new(Exit::Usage, what).remedy("kbak restore --path restores folders"));
+            return Err(Failure::usage(what).remedy("kbak restore --path restores folders"));
         }
     }
     let end = at.checked_add(line.len).filter(|end| *end <= reader.body().length);

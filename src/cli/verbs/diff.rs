@@ -167,10 +167,7 @@ impl DifferencePrinter {
     fn add(&mut self, row: &DifferenceRow<'_>) -> Result<(), Failure> {
         self.count += 1;
         let text = match self.format {
-            OutputFormat::Json => serde_json::to_string(row).unwrap_or_default(),
-            OutputFormat::Yaml => {
-                format!("---\n{}", serde_saphyr::to_string(row).unwrap_or_default().trim_end())
-            }
+            format @ (OutputFormat::Json | OutputFormat::Yaml) => output::render_line(row, format)?,
             OutputFormat::Table => {
                 let mark = match row.change {
                     Change::Added => '+',
@@ -195,17 +192,17 @@ impl DifferencePrinter {
 async fn compare_items(
     from: &OpenSnapshot,
     to: &OpenSnapshot,
-    wanted: &[String],
+    names: &[String],
     printer: &mut DifferencePrinter,
 ) -> Result<Vec<String>, Failure> {
-    for name in wanted {
+    for name in names {
         if !from.body().items.iter().any(|item| item.name == *name) {
             reading::find_item(to, name)?;
         }
     }
     let named = |snapshot: &OpenSnapshot| -> BTreeMap<String, Item> {
         let chosen =
-            snapshot.body().items.iter().filter(|item| wanted.is_empty() || wanted.contains(&item.name));
+            snapshot.body().items.iter().filter(|item| names.is_empty() || names.contains(&item.name));
         chosen.map(|item| (item.name.clone(), item.clone())).collect()
     };
     let (older, newer) = (named(from), named(to));

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::chain::{ChainArgs, WritableChain};
 use crate::cli::options::key_files::read_owners;
-use crate::cli::options::plan_file::load;
+use crate::cli::options::plan_args::load;
 use crate::cli::options::{OutputArgs, StoreArgs, store};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output;
@@ -24,7 +24,7 @@ use crate::report::event::Reporter;
 use crate::report::text::{plural, utc};
 use crate::repository::epoch::create::{self, EpochContext, EpochSettings, NewEpoch};
 use crate::repository::epoch::stored::{self, Epochs};
-use crate::repository::epoch::wraps;
+use crate::repository::epoch::{current, wraps};
 use crate::repository::records::{self, Records};
 use crate::runtime::Runtime;
 use crate::store::Store;
@@ -164,7 +164,7 @@ fn open_epoch(
 /// Creates an epoch, from the keys of a handover or from new ones.
 async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<EpochId, Failure> {
     let PlanEpochs { store, runtime, chain, epochs, records } = plan;
-    let wanted = EpochSettings {
+    let settings = EpochSettings {
         owners: chain.owners.clone(),
         life: chain.durations,
         parameters: Parameters::default(),
@@ -179,19 +179,16 @@ async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<Epoch
     match made {
         Some(made) => {
             let now = store.now().await?;
-            Ok(create::create_epoch(context, &wanted, epochs.heads(), made, now).await?.0.epoch)
+            Ok(create::create_epoch(context, &settings, epochs.heads(), made, now).await?.0.epoch)
         }
-        None => Ok(crate::repository::epoch::current::find_or_create(context, &wanted, epochs, records)
-            .await?
-            .epoch
-            .epoch),
+        None => Ok(current::find_or_create(context, &settings, epochs, records).await?.epoch.epoch),
     }
 }
 
 fn read_handover(file: &Path) -> Result<NewEpoch, Failure> {
     let read = private_file::read(file)?;
     NewEpoch::from_hand_over(&read.bytes).map_err(|error| {
-        Failure::new(Exit::Usage, format!("{}: not the handover of an epoch", file.display())).because(error)
+        Failure::usage(format!("{}: not the handover of an epoch", file.display())).because(error)
     })
 }
 
@@ -199,7 +196,7 @@ fn make_keys(args: &NewArgs, file: PathBuf, console: &Console) -> Result<Exit, F
     let runtime = Runtime::real();
     let owners = match &args.chain.plan {
         Some(plan) => load(plan)?.plan.spec.owners(),
-        None => read_owners(&args.chain.recipient, args.chain.recipients_file.as_deref())?,
+        None => read_owners(&args.chain.selected.recipient, args.chain.recipients_file.as_deref())?,
     };
     let prompt = PassphrasePrompt::shared(None)?;
     let made = until_signalled(async { Ok(create::generate_keys(&runtime, &owners, &prompt).await?) })?;

@@ -9,7 +9,7 @@ use clap::Args;
 use futures::StreamExt as _;
 use tempfile::NamedTempFile;
 
-use super::snapshot_details::SnapshotDetails;
+use super::show::SnapshotDetails;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::options::{ReadArgs, reading};
 use crate::cli::shell::console::Console;
@@ -49,17 +49,12 @@ pub struct ExportArgs {
 pub(crate) fn run(args: &ExportArgs, console: &Console) -> Result<Exit, Failure> {
     reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
-        for name in &args.item {
-            reading::find_item(snapshot, name)?;
-        }
+        let items = reading::chosen_items(snapshot, &args.item)?;
         let whole = serde_json::to_string_pretty(&SnapshotDetails::of(&opened)).unwrap_or_default() + "\n";
         let (mut files, mut bytes, mut open) = (1u64, whole.len() as u64, Vec::new());
         let mut damaged: Option<Failure> = None;
         write_file(whole.as_bytes(), &args.to, Path::new("snapshot.json"))?;
-        for item in &snapshot.body().items {
-            if !args.item.is_empty() && !args.item.contains(&item.name) {
-                continue;
-            }
+        for item in items {
             for stream in &item.streams {
                 let name = file_name(item, stream)?;
                 match write_stream(snapshot, stream, &args.to, &name).await {
@@ -138,7 +133,7 @@ impl PartialFile {
     fn create(to: &Path, name: &Path) -> Result<Self, Failure> {
         let shown = to.join(name);
         let cannot = |error: std::io::Error| {
-            Failure::new(Exit::Usage, format!("{}: cannot be written", shown.display()))
+            Failure::usage(format!("{}: cannot be written", shown.display()))
                 .because(error)
                 .remedy("export into a new folder that you may write to")
         };

@@ -116,10 +116,10 @@ fn epoch_durations(args: &InitArgs) -> Result<EpochDurations, Failure> {
     let epoch = EpochSpec { max_age: EpochAge::Fixed(args.epoch_age), max_run: args.max_run };
     if !(Period::days(30)..=Period::days(365)).contains(&args.epoch_age) {
         let what = format!("--epoch-age {} is not from 30d to 365d", args.epoch_age);
-        return Err(Failure::new(Exit::Usage, what));
+        return Err(Failure::usage(what));
     }
     if !(Period::seconds(60)..=Period::days(14)).contains(&args.max_run) {
-        return Err(Failure::new(Exit::Usage, format!("--max-run {} is not from 1m to 14d", args.max_run)));
+        return Err(Failure::usage(format!("--max-run {} is not from 1m to 14d", args.max_run)));
     }
     let seconds = |period: Period| period.duration().as_secs();
     Ok(EpochDurations { max_age: seconds(epoch.age(None)), max_run: seconds(epoch.max_run), keep: None })
@@ -160,10 +160,9 @@ fn refuse_unfit(store: &Arc<dyn Store>, probed: &ProbeReport) -> Result<(), Fail
     let Some(problem) = probed.findings.iter().find(|finding| finding.severity == Severity::Problem) else {
         return Ok(());
     };
-    let mut failure = Failure::new(Exit::Usage, format!("{} cannot hold a repository", store.describe()))
-        .fact("because", problem.what.clone());
-    failure.remedy.clone_from(&problem.remedy);
-    Err(failure)
+    Err(Failure::usage(format!("{} cannot hold a repository", store.describe()))
+        .fact("because", problem.what.clone())
+        .remedy_if(problem.remedy.as_deref().unwrap_or_default()))
 }
 
 fn refuse_unlocked(store: &Arc<dyn Store>, abilities: &StoreFeatures, no_lock: bool) -> Result<(), Failure> {
@@ -171,7 +170,7 @@ fn refuse_unlocked(store: &Arc<dyn Store>, abilities: &StoreFeatures, no_lock: b
         return Ok(());
     }
     let what = format!("{} supports object lock and the bucket does not use it", store.describe());
-    Err(Failure::new(Exit::Usage, what)
+    Err(Failure::usage(what)
         .fact("so", "whoever holds the writer's credentials could delete backups; nothing was created")
         .remedy("create a bucket with object lock, or give --no-lock"))
 }
@@ -225,13 +224,9 @@ fn print_result(made: &Initialised, args: &InitArgs, console: &Console) {
         short_hash(&id),
         args.plan_name
     ));
-    for (about, wanted) in FILES {
-        let names: Vec<String> = made
-            .files
-            .iter()
-            .filter(|file| wanted(file))
-            .map(|file| file.strip_prefix(".").unwrap_or(file).display().to_string())
-            .collect();
+    for (about, is_listed) in FILES {
+        let name = |file: &PathBuf| file.strip_prefix(".").unwrap_or(file).display().to_string();
+        let names: Vec<String> = made.files.iter().filter(|file| is_listed(file)).map(name).collect();
         if !names.is_empty() {
             console.line(&format!("  {}", names.join(", ")));
             console.line(&format!("      {about}"));

@@ -121,7 +121,7 @@ fn print_public_key(file: &Path, passphrase: Option<&Path>) -> Result<Exit, Fail
     }
     if lines.is_empty() {
         let what = format!("{} does not contain its public key", file.display());
-        return Err(Failure::new(Exit::Usage, what).remedy("ask its plugin, as in age-plugin-yubikey --list"));
+        return Err(Failure::usage(what).remedy("ask its plugin, as in age-plugin-yubikey --list"));
     }
     output::write_text(&lines)?;
     Ok(Exit::Safe)

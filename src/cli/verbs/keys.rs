@@ -89,8 +89,8 @@ async fn plans(from: &ReadArgs, console: &Console) -> Result<(RepositoryReader, 
         if plans.iter().any(StoredPlan::is_unreadable) {
             return Err(damage::unreadable(what, plans.iter()).into());
         }
-        let mut failure = Failure::new(Exit::Usage, what)
-            .remedy("check that --signer names the kbak.pub of this repository");
+        let mut failure =
+            Failure::usage(what).remedy("check that --signer names the kbak.pub of this repository");
         if let Some((object, error)) = plans.iter().flat_map(|plan| &plan.epochs.rejected).next() {
             failure = failure.fact(object.to_string(), error.to_string());
         }
@@ -157,18 +157,15 @@ fn check(args: &KeysReadArgs, console: &Console) -> Result<Exit, Failure> {
 fn no_receipt(why: Failure) -> Failure {
     let what = "every epoch was opened, but the receipts could not be stored: others still \
                 see these epochs as unproven";
-    let mut failure = Failure::new(why.exit, what).fact("because", why.what.clone());
-    failure.remedy = Some("run it again with credentials that may put objects".to_owned());
-    failure.because(why)
+    Failure::new(why.exit, what)
+        .fact("because", why.what.clone())
+        .remedy("run it again with credentials that may put objects")
+        .because(why)
 }
 
 fn context(view: &RepositoryReader) -> KeyContext<'_> {
-    KeyContext {
-        store: &view.store,
-        runtime: &view.runtime,
-        signers: &view.signers,
-        reporter: &view.reporter,
-    }
+    let RepositoryReader { store, signers, runtime, reporter } = view;
+    KeyContext { store, runtime, signers, reporter }
 }
 
 #[derive(Serialize)]

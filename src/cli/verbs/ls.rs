@@ -85,7 +85,7 @@ pub(crate) fn ls(args: &LsArgs, console: &Console) -> Result<Exit, Failure> {
         let (stream, path) = reading::find_stream(item, rest)?;
         let mut printer = EntryPrinter::new(args.output.output, &item.name, stream);
         if stream.catalog.is_empty() {
-            return Err(Failure::new(Exit::Usage, format!("{}:{} has no entries", item.name, stream.name))
+            return Err(Failure::usage(format!("{}:{} has no entries", item.name, stream.name))
                 .remedy("kbak cat prints its bytes"));
         }
         let reader = snapshot.read(stream)?;
@@ -112,7 +112,7 @@ pub(crate) fn ls(args: &LsArgs, console: &Console) -> Result<Exit, Failure> {
             return Ok(Exit::Safe);
         }
         let what = format!("{} holds nothing at {}", item.name, name.display());
-        Err(Failure::new(Exit::Usage, what).remedy("kbak find searches the whole snapshot"))
+        Err(Failure::usage(what).remedy("kbak find searches the whole snapshot"))
     })
 }
 
@@ -147,13 +147,7 @@ pub(crate) fn find(args: &FindArgs, console: &Console) -> Result<Exit, Failure> 
     let term = SearchTerm::parse(&args.pattern)?;
     reading::with_snapshot(&args.repository, &args.snapshot, console, |opened| async move {
         let snapshot = &opened.snapshot;
-        for name in &args.item {
-            reading::find_item(snapshot, name)?;
-        }
-        for item in &snapshot.body().items {
-            if !args.item.is_empty() && !args.item.contains(&item.name) {
-                continue;
-            }
+        for item in reading::chosen_items(snapshot, &args.item)? {
             for stream in &item.streams {
                 search(&snapshot.read(stream)?, &term, args.output.output, &item.name).await?;
             }
@@ -194,7 +188,7 @@ impl SearchTerm {
         let added = builder.add_line(None, text).map(|_| ());
         let pattern = added
             .and_then(|()| builder.build())
-            .map_err(|error| Failure::new(Exit::Usage, format!("invalid pattern {text:?}")).because(error))?;
+            .map_err(|error| Failure::usage(format!("invalid pattern {text:?}")).because(error))?;
         Ok(Self { pattern: Some(pattern), name: bytes.unescaped() })
     }
 

@@ -23,7 +23,7 @@ pub struct ManArgs {
 pub(crate) fn run(args: ManArgs, program: clap::Command) -> Result<Exit, Failure> {
     match args.folder {
         Some(folder) => clap_mangen::generate_to(program, &folder).map_err(|error| {
-            Failure::new(Exit::Usage, format!("manual pages cannot be written to {}", folder.display()))
+            Failure::usage(format!("manual pages cannot be written to {}", folder.display()))
                 .because(error)
                 .remedy("give an existing folder that you may write to; mkdir -p creates one")
         })?,

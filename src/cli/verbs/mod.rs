@@ -1,5 +1,4 @@
-//! The verbs, one file each: arguments in, a use case called, its result shown. `gaps` and
-//! `snapshot_details` are shared.
+//! The verbs, one file each: arguments in, a use case called, its result shown. `gaps` is shared.
 
 pub(super) mod backup;
 pub(super) mod cat;
@@ -17,6 +16,5 @@ pub(super) mod man;
 pub(super) mod plan;
 pub(super) mod restore;
 pub(super) mod show;
-mod snapshot_details;
 pub(super) mod snapshots;
 pub(super) mod verify;

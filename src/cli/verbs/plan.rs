@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::options::plan_file::read_text;
+use crate::cli::options::plan_args::read_text;
 use crate::cli::options::{OutputArgs, ProgressMode, StoreArgs, run_report};
 use crate::cli::shell::console::Console;
 use crate::cli::shell::output::{self, OutputFormat};
@@ -150,7 +150,7 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
     // The plan may be stored in another folder, and its relative paths start there.
     let kubeconfig = args.kubeconfig.as_ref().map(std::path::absolute).transpose();
     let kubeconfig = kubeconfig
-        .map_err(|error| Failure::new(Exit::Usage, "--kubeconfig: not a path").because(error))?
+        .map_err(|error| Failure::usage("--kubeconfig: not a path").because(error))?
         .map(|file| file.display().to_string());
     let draft = PlanDraft {
         name: &args.plan_name,
@@ -164,7 +164,7 @@ fn init(args: &PlanInitArgs, console: &Console) -> Result<Exit, Failure> {
         tool_configs: &tool_configs,
         from: args.from.as_deref(),
     };
-    let text = draft.text().map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let text = draft.text().map_err(|error| Failure::usage(error.to_string()))?;
     output::write_text(&text)?;
     // The draft must be a valid plan, except for values that only a person can fill in.
     match plan::parse(&text) {
@@ -192,23 +192,29 @@ struct CheckReport<'a> {
 fn check(file: &Path, format: OutputFormat, console: &Console) -> Result<Exit, Failure> {
     let (name, text) = read_text(file)?;
     // The kind selects the parser; a text without one is parsed as a BackupPlan.
-    if text.lines().any(|line| line.trim_end() == "kind: RestorePlan") {
-        return check_restore(&name, &text, format, console);
-    }
-    match plan::parse(&text) {
-        Ok(ValidPlan { plan, warnings }) => {
-            let items: Vec<String> = plan.items().iter().map(ToString::to_string).collect();
-            if format != OutputFormat::Table {
-                output::write_value(
-                    &CheckReport { plan: Some(plan.name()), items, problems: &warnings },
-                    format,
-                )?;
-                return Ok(Exit::Safe);
-            }
+    let is_restore = text.lines().any(|line| line.trim_end() == "kind: RestorePlan");
+    let checked = if is_restore {
+        plan::parse_restore(&text).map(|plan| (plan.metadata.name, Vec::new(), Vec::new()))
+    } else {
+        plan::parse(&text).map(|ValidPlan { plan, warnings }| {
+            let items = plan.items().iter().map(ToString::to_string).collect();
+            (plan.metadata.name, items, warnings)
+        })
+    };
+    match checked {
+        Ok((plan, items, problems)) if format != OutputFormat::Table => {
+            let report = CheckReport { plan: Some(&plan), items, problems: &problems };
+            output::write_value(&report, format)?;
+            Ok(Exit::Safe)
+        }
+        Ok((plan, items, warnings)) => {
             for warning in &warnings {
                 console.warn(&warning.to_string());
             }
-            console.success(&format!("{name} declares {}", items.join(", ")));
+            console.success(&match is_restore {
+                true => format!("{name} is the RestorePlan {plan}"),
+                false => format!("{name} declares {}", items.join(", ")),
+            });
             Ok(Exit::Safe)
         }
         Err(PlanError { problems }) if format != OutputFormat::Table => {
@@ -216,24 +222,5 @@ fn check(file: &Path, format: OutputFormat, console: &Console) -> Result<Exit, F
             Ok(Exit::Usage)
         }
         Err(error) => Err(error.failure(&name)),
-    }
-}
-
-fn check_restore(name: &str, text: &str, format: OutputFormat, console: &Console) -> Result<Exit, Failure> {
-    match plan::parse_restore(text) {
-        Ok(plan) if format != OutputFormat::Table => {
-            let report = CheckReport { plan: Some(&plan.metadata.name), items: Vec::new(), problems: &[] };
-            output::write_value(&report, format)?;
-            Ok(Exit::Safe)
-        }
-        Ok(plan) => {
-            console.success(&format!("{name} is the RestorePlan {}", plan.metadata.name));
-            Ok(Exit::Safe)
-        }
-        Err(PlanError { problems }) if format != OutputFormat::Table => {
-            output::write_value(&CheckReport { plan: None, items: Vec::new(), problems: &problems }, format)?;
-            Ok(Exit::Usage)
-        }
-        Err(error) => Err(error.failure(name)),
     }
 }

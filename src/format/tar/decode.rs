@@ -74,23 +74,15 @@ pub(crate) fn check_block(block: &[u8; BLOCK]) -> Result<(u8, u64), HeaderError>
 /// Decodes the records of the PAX header, if there is one, and the ustar block.
 pub(crate) fn decode_header(records: &[u8], block: &[u8; BLOCK]) -> Result<DecodedHeader, HeaderError> {
     let pax = PaxRecords::parse(records)?;
-    let mut name = text_field(&block[field::NAME]).to_vec();
-    let mut link = text_field(&block[field::LINK]).to_vec();
+    let name = pax.sparse_name.or(pax.path).unwrap_or(text_field(&block[field::NAME])).to_vec();
+    let link = pax.link.unwrap_or(text_field(&block[field::LINK])).to_vec();
     let user = pax.user.unwrap_or(text_field(&block[field::USER]));
     let group = pax.group.unwrap_or(text_field(&block[field::GROUP]));
-    if let Some(path) = pax.path {
-        name = path.to_vec();
-    }
-    if let Some(target) = pax.link {
-        link = target.to_vec();
-    }
     let stored = pax.size.map_or_else(|| parse_octal(&block[field::SIZE], "size"), Ok)?;
+    let number = |at, what| parse_octal(&block[at], what).map(|value| value as u32);
     let device = || -> Result<DeviceNumber, HeaderError> {
-        let number = |at, what| parse_octal(&block[at], what).map(|value| value as u32);
-        Ok(DeviceNumber {
-            major: number(field::MAJOR, "devmajor")?,
-            minor: number(field::MINOR, "devminor")?,
-        })
+        let (major, minor) = (number(field::MAJOR, "devmajor")?, number(field::MINOR, "devminor")?);
+        Ok(DeviceNumber { major, minor })
     };
     let kind = match block[field::TYPE] {
         b'0' => EntryKind::File { size: stored },
@@ -102,14 +94,8 @@ pub(crate) fn decode_header(records: &[u8], block: &[u8; BLOCK]) -> Result<Decod
         b'6' => EntryKind::Fifo,
         other => return Err(HeaderError::Type(other)),
     };
-    if let Some(path) = pax.sparse_name {
-        name = path.to_vec();
-    }
     let path = entry_path(name, &kind)?;
-    let id = |pax: Option<u32>, at, what| match pax {
-        Some(id) => Ok(id),
-        None => parse_octal(&block[at], what).map(|value| value as u32),
-    };
+    let id = |pax: Option<u32>, at, what| pax.map_or_else(|| number(at, what), Ok);
     let seconds = parse_octal(&block[field::MTIME], "mtime")?;
     let mtime = pax.mtime.unwrap_or(FileTime { seconds: seconds as i64, nanos: 0 });
     let names = (!user.is_empty() || !group.is_empty())
@@ -117,7 +103,7 @@ pub(crate) fn decode_header(records: &[u8], block: &[u8; BLOCK]) -> Result<Decod
     let entry = TarEntry {
         path,
         kind,
-        mode: parse_octal(&block[field::MODE], "mode")? as u32,
+        mode: number(field::MODE, "mode")?,
         uid: id(pax.uid, field::UID, "uid")?,
         gid: id(pax.gid, field::GID, "gid")?,
         mtime,
@@ -206,10 +192,8 @@ fn parse_decimal(bytes: &[u8], what: &'static str) -> Result<u64, HeaderError> {
 /// Parses a time such as `-1.5` into seconds rounded down and nanoseconds forward from there.
 fn parse_time(bytes: &[u8]) -> Result<FileTime, HeaderError> {
     let wrong = || HeaderError::Number("mtime");
-    let (negative, bytes) = match bytes.strip_prefix(b"-") {
-        Some(rest) => (true, rest),
-        None => (false, bytes),
-    };
+    let negative = bytes.starts_with(b"-");
+    let bytes = bytes.strip_prefix(b"-").unwrap_or(bytes);
     let (whole, fraction) = match bytes.iter().position(|&byte| byte == b'.') {
         Some(at) => (&bytes[..at], &bytes[at + 1..]),
         None => (bytes, &b""[..]),
@@ -302,23 +286,16 @@ fn parse_record(bytes: &[u8]) -> Result<PaxRecord<'_>, HeaderError> {
 /// Undoes the escapes of `=` and `%` in the name of an extended attribute.
 fn unescape(mut rest: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(rest.len());
-    loop {
-        rest = match rest {
-            [] => return out,
-            [b'%', b'3', b'D', tail @ ..] => {
-                out.push(b'=');
-                tail
-            }
-            [b'%', b'2', b'5', tail @ ..] => {
-                out.push(b'%');
-                tail
-            }
-            [byte, tail @ ..] => {
-                out.push(*byte);
-                tail
-            }
+    while let [first, tail @ ..] = rest {
+        let (byte, after) = match rest {
+            [b'%', b'3', b'D', after @ ..] => (b'=', after),
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            _ => (*first, tail),
         };
+        out.push(byte);
+        rest = after;
     }
+    out
 }
 
 /// The map of a sparse file, as it arrives block by block.

@@ -63,9 +63,8 @@ pub mod field {
 /// `ustar`, NUL, version `00`.
 pub const MAGIC: &[u8; 8] = b"ustar\x0000";
 
-/// The values of the fields in a ustar block. A value that does not fit is cut or 0, and is then in
-/// the PAX header.
-#[derive(Debug)]
+/// The fields of a ustar block. A value that does not fit is cut or 0, and is in the PAX header.
+#[derive(Debug, Default)]
 pub struct UstarFields {
     /// The complete path, before it is cut.
     pub name: Vec<u8>,
@@ -114,19 +113,7 @@ impl UstarFields {
     /// Returns the fields of a PAX header with `len` bytes of records.
     #[must_use]
     pub fn pax(len: usize) -> Self {
-        Self {
-            name: PAX_NAME.to_vec(),
-            link: Vec::new(),
-            user: Vec::new(),
-            group: Vec::new(),
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            size: len as u64,
-            mtime: 0,
-            kind: b'x',
-            device: (0, 0),
-        }
+        Self { name: PAX_NAME.to_vec(), mode: 0o644, size: len as u64, kind: b'x', ..Self::default() }
     }
 
     /// Appends the block to `out`.
@@ -137,10 +124,8 @@ impl UstarFields {
         write_octal(&mut block[field::UID], u64::from(if self.uid > MAX_ID { 0 } else { self.uid }));
         write_octal(&mut block[field::GID], u64::from(if self.gid > MAX_ID { 0 } else { self.gid }));
         write_octal(&mut block[field::SIZE], if self.size > MAX_LONG { 0 } else { self.size });
-        write_octal(
-            &mut block[field::MTIME],
-            u64::try_from(self.mtime).ok().filter(|s| *s <= MAX_LONG).unwrap_or(0),
-        );
+        let mtime = u64::try_from(self.mtime).ok().filter(|seconds| *seconds <= MAX_LONG);
+        write_octal(&mut block[field::MTIME], mtime.unwrap_or(0));
         block[field::TYPE] = self.kind;
         write_text(&mut block[field::LINK], &self.link);
         block[field::MAGIC].copy_from_slice(MAGIC);
@@ -198,8 +183,7 @@ fn write_text(field: &mut [u8], value: &[u8]) {
     field[..len].copy_from_slice(&value[..len]);
 }
 
-/// Writes `value` as octal digits with leading zeros and a final NUL. The caller ensures that it
-/// fits.
+/// Writes `value` as octal digits with leading zeros and a final NUL. The caller ensures that it fits.
 fn write_octal(field: &mut [u8], mut value: u64) {
     let digits = field.len() - 1;
     for at in (0..digits).rev() {

@@ -1,10 +1,9 @@
 //! The one tar dialect that kbak writes and reads: POSIX.1-2001 (PAX) over ustar headers, with
 //! GNU.sparse 1.0 for files with holes.
 //!
-//! Encoding is a pure function: the same [`TarEntry`] always gives the same bytes, because chunk ids,
-//! scan caches and repositories depend on them. Reading ([`parse`]) decodes a header, encodes the
-//! result, and refuses it if the bytes differ. So a header that this module would not write is never
-//! accepted.
+//! Encoding is a pure function: the same [`TarEntry`] always gives the same bytes, because chunk ids, scan
+//! caches and repositories depend on them. Reading ([`parse`]) decodes a header, encodes the result, and
+//! refuses it if the bytes differ. So a header that this module would not write is never accepted.
 //!
 //! A member is, in this order:
 //!
@@ -35,8 +34,7 @@ pub mod sparse;
 pub const BLOCK: usize = 512;
 /// The end of a stream: two blocks of zeros.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
-/// The longest path or link target: `PATH_MAX` without its NUL. Longer ones cannot be opened
-/// beneath a root in one call.
+/// The longest path or link target: `PATH_MAX` without its NUL. Longer ones cannot be opened in one call.
 pub const MAX_PATH: usize = 4095;
 /// The longest name of an extended attribute in Linux (`XATTR_NAME_MAX`).
 pub const MAX_XATTR_NAME: usize = 255;
@@ -141,8 +139,7 @@ pub struct TarEntry {
     pub mtime: FileTime,
     /// Names of owner and group, for people; a restore uses the numbers.
     pub names: Option<OwnerNames>,
-    /// Extended attributes, sorted by name, each name once. POSIX ACLs are among them, as the raw
-    /// `system.posix_acl_*`.
+    /// Extended attributes, sorted by name, each once. POSIX ACLs are the raw `system.posix_acl_*`.
     pub xattrs: Vec<Xattr>,
 }
 
@@ -213,9 +210,7 @@ pub fn padding(len: u64) -> usize {
 }
 
 /// Encodes `entry`: its header, its map, and the number of content bytes that follow.
-///
-/// # Errors
-/// [`EncodeError`] if the entry breaks a limit of this module or a rule of its fields.
+/// Fails if the entry breaks a limit of this module or a rule of its fields.
 pub fn encode(entry: &TarEntry) -> Result<EncodedEntry, EncodeError> {
     check_entry(entry)?;
     let (map, content) = match &entry.kind {
@@ -232,9 +227,6 @@ pub fn encode(entry: &TarEntry) -> Result<EncodedEntry, EncodeError> {
 }
 
 /// Checks that an entry can be encoded, as far as its fields alone show.
-///
-/// # Errors
-/// [`EncodeError`].
 pub fn check_entry(entry: &TarEntry) -> Result<(), EncodeError> {
     order::check_path(&entry.path).map_err(EncodeError::Path)?;
     if entry.path == ROOT && entry.kind != EntryKind::Directory {

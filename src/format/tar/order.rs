@@ -34,10 +34,7 @@ pub enum PathError {
     Nul,
 }
 
-/// Checks that `path` is one that a root can hold; [`ROOT`] is.
-///
-/// # Errors
-/// The rule that it breaks.
+/// Checks that `path` is one that a root can hold; [`ROOT`] is. Fails with the rule that it breaks.
 pub fn check_path(path: &[u8]) -> Result<(), PathError> {
     if path == ROOT {
         return Ok(());

@@ -154,11 +154,8 @@ impl TarParser {
         }
     }
 
-    /// Returns the next event, and takes the bytes of it from the front of `input`. `None` if `input`
-    /// is empty and more is needed.
-    ///
-    /// # Errors
-    /// [`ParseError`]; the parser must not be used after it.
+    /// Returns the next event, and takes the bytes of it from the front of `input`. `None` if `input` is
+    /// empty and more is needed. The parser must not be used after an error.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<TarEvent<'a>>, ParseError> {
         loop {
             if let ParserState::Content(content) = &mut self.state {
@@ -188,9 +185,7 @@ impl TarParser {
     }
 
     /// Checks that the stream may end here. Called when there are no more bytes.
-    ///
-    /// # Errors
-    /// [`ParseErrorKind::Truncated`] if the bytes stop in the middle.
+    /// Fails with [`ParseErrorKind::Truncated`] if the bytes stop in the middle.
     pub fn finish(&self) -> Result<(), ParseError> {
         match (&self.state, self.expect) {
             (ParserState::Over, _) => Ok(()),

@@ -36,9 +36,7 @@ pub mod key {
 }
 
 /// Appends the PAX header of `entry` to `out`, or nothing if the ustar block holds every value.
-///
-/// # Errors
-/// [`EncodeError::TooLong`] if the records exceed [`MAX_PAX`].
+/// Fails with [`EncodeError::TooLong`] if the records exceed [`MAX_PAX`].
 pub fn append_header(
     entry: &TarEntry,
     stored: u64,

@@ -8,10 +8,7 @@ use super::{EncodeError, Extent, MAX_EXTENTS, padding};
 pub const MAX_MAP: usize = 8 + (MAX_EXTENTS + 1) * 40 + 512;
 
 /// Encodes the map of a file of `size` bytes; also returns the number of bytes in its extents.
-///
-/// # Errors
-/// [`EncodeError::Map`] if the extents are empty, not ascending, touching, too many, pass the size,
-/// or leave no hole.
+/// Fails if the extents are empty, not ascending, touching, too many, pass the size, or leave no hole.
 pub fn encode_map(size: u64, extents: &[Extent]) -> Result<(Vec<u8>, u64), EncodeError> {
     let mut content = 0u64;
     let mut end = None;

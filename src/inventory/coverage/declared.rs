@@ -2,25 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::inventory::{DetectedDatabase, InventoryOptions, Service};
+use crate::inventory::{DetectedDatabase, InventoryOptions, Service, is_or_extends};
 use crate::kubernetes::Selection;
-use crate::plan::{self, BackupSpec, Glob, LabelSelector};
+use crate::plan::{BackupSpec, DatabaseSpec, Glob, LabelSelector, VolumeSpec};
 
 /// The part of a cluster that a plan declares.
 #[derive(Debug, Clone, Default)]
 pub struct DeclaredScope {
     selection: Option<Selection>,
-    databases: Vec<DatabaseLocation>,
+    databases: Vec<DatabaseSpec>,
     claims: Vec<DeclaredClaims>,
-}
-
-/// The location of a database, as the plan gives it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct DatabaseLocation {
-    namespace: Option<String>,
-    service: Option<String>,
-    pod: Option<String>,
-    host: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,23 +25,14 @@ impl DeclaredScope {
     /// Collects the declarations of `spec`; `selection` is made from its resources.
     #[must_use]
     pub fn of(spec: &BackupSpec, selection: Option<Selection>) -> Self {
-        let location = |database: &plan::DatabaseSpec| DatabaseLocation {
-            namespace: database.namespace.clone(),
-            service: database.service.clone(),
-            pod: database.pod.clone(),
-            host: database.host.clone(),
-        };
-        let claims = |volume: &plan::VolumeSpec| {
+        let claims = |volume: &VolumeSpec| {
             let globs = volume.claims.iter().filter_map(|claim| Glob::new(claim).ok()).collect();
-            Some(DeclaredClaims {
-                namespace: volume.namespace.clone()?,
-                globs,
-                selector: volume.selector.clone(),
-            })
+            let (namespace, selector) = (volume.namespace.clone()?, volume.selector.clone());
+            Some(DeclaredClaims { namespace, globs, selector })
         };
         Self {
             selection,
-            databases: spec.databases.iter().map(location).collect(),
+            databases: spec.databases.clone(),
             claims: spec.volumes.iter().filter_map(claims).collect(),
         }
     }
@@ -92,18 +74,15 @@ impl DeclaredScope {
         all: &[DetectedDatabase],
         services: &[Service],
     ) -> bool {
-        let reached: Vec<&Service> = services
-            .iter()
-            .filter(|service| {
-                service.namespace == database.namespace && service_selects(service, database, all)
-            })
-            .collect();
-        self.databases.iter().any(|location| location.matches(database, &reached))
+        let reaches = |service: &&Service| {
+            service.namespace == database.namespace && service_selects(service, database, all)
+        };
+        let reached: Vec<&Service> = services.iter().filter(reaches).collect();
+        self.databases.iter().any(|declared| reaches_database(declared, database, &reached))
     }
 }
 
-/// True if `selector` matches these labels. The plan's check has parsed the selector; a text that is none
-/// matches nothing.
+/// True if `selector`, which the plan's check has parsed, matches these labels.
 fn selects(selector: &str, labels: &BTreeMap<String, String>) -> bool {
     let takes = |selector: LabelSelector| selector.matches_by(|key| labels.get(key).map(String::as_str));
     selector.is_empty() || selector.parse().is_ok_and(takes)
@@ -112,44 +91,38 @@ fn selects(selector: &str, labels: &BTreeMap<String, String>) -> bool {
 /// True if a Service selects a database's pods: by its selector, or by the database's name as prefix (`shop` has
 /// `shop-rw`, `shop-ro`), as operators do, unless another database's longer name fits, too.
 fn service_selects(service: &Service, database: &DetectedDatabase, all: &[DetectedDatabase]) -> bool {
-    let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
-    if selected {
+    if service.selects(database) {
         return true;
     }
-    let is_prefix = |database: &&DetectedDatabase| {
-        let rest = service.name.strip_prefix(&database.name);
-        database.labels.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
+    let is_prefix = |database: &&DetectedDatabase| service.is_named_after(database);
     let rivals = all.iter().filter(|other| other.namespace == service.namespace).filter(is_prefix);
     let longest = rivals.max_by_key(|other| other.name.len());
     longest.is_some_and(|longest| longest == database)
 }
 
-impl DatabaseLocation {
-    fn matches(&self, database: &DetectedDatabase, reached: &[&Service]) -> bool {
-        let by_service = |name: &str| {
-            let here = self.namespace.as_deref().is_none_or(|namespace| namespace == database.namespace);
-            here && reached.iter().any(|service| service.name == name)
-        };
-        if self.service.as_deref().is_some_and(by_service) {
-            return true;
+/// True if the plan's address of a database is that of `database`, which the Services `reached` select.
+fn reaches_database(declared: &DatabaseSpec, database: &DetectedDatabase, reached: &[&Service]) -> bool {
+    let by_service = |name: &str| {
+        let here = declared.namespace.as_deref().is_none_or(|namespace| namespace == database.namespace);
+        here && reached.iter().any(|service| service.name == name)
+    };
+    if declared.service.as_deref().is_some_and(by_service) {
+        return true;
+    }
+    if let Some(pod) = &declared.pod {
+        let here = declared.namespace.as_deref() == Some(database.namespace.as_str());
+        return here && is_or_extends(pod, &database.name);
+    }
+    let Some(host) = &declared.host else { return false };
+    if reached.iter().any(|service| service.addresses.contains(host)) {
+        return true;
+    }
+    match in_cluster(host) {
+        Some((service, Some(namespace))) => {
+            namespace == database.namespace && reached.iter().any(|one| one.name == service)
         }
-        if let Some(pod) = &self.pod {
-            let here = self.namespace.as_deref() == Some(database.namespace.as_str());
-            let own = pod.strip_prefix(database.name.as_str());
-            return here && own.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-        }
-        let Some(host) = &self.host else { return false };
-        if reached.iter().any(|service| service.addresses.contains(host)) {
-            return true;
-        }
-        match in_cluster(host) {
-            Some((service, Some(namespace))) => {
-                namespace == database.namespace && reached.iter().any(|one| one.name == service)
-            }
-            Some((service, None)) => by_service(service),
-            None => false,
-        }
+        Some((service, None)) => by_service(service),
+        None => false,
     }
 }
 

@@ -77,17 +77,10 @@ pub fn uncovered(inventory: &Inventory, declared: &DeclaredScope) -> Vec<Uncover
             add(UndeclaredKind::Key, format!("secret/{namespace}/{name}"), description.clone());
         }
     }
-    let covered: Vec<bool> = inventory
-        .databases
-        .iter()
-        .map(|database| declared.dumps(database, &inventory.databases, &inventory.services))
-        .collect();
-    for (database, covered) in inventory.databases.iter().zip(&covered) {
-        if !covered {
-            let claims = inventory
-                .claims
-                .iter()
-                .filter(|claim| claim.database.is_some_and(|at| inventory.databases[at] == *database));
+    for database in &inventory.databases {
+        if !declared.dumps(database, &inventory.databases, &inventory.services) {
+            let holds = |at: usize| inventory.databases[at] == *database;
+            let claims = inventory.claims.iter().filter(|claim| claim.database.is_some_and(holds));
             add(UndeclaredKind::Database, database.item(), describe(database, claims.count()));
         }
     }

@@ -1,9 +1,6 @@
-//! CronJobs that dump a database. Commands are searched for the dump tool and never kept, because they may
-//! contain a password.
+//! CronJobs that dump a database. Commands are never kept, because they may contain a password.
 
-use serde::Deserialize;
-
-use crate::inventory::ObjectMeta;
+use crate::inventory::object_parts::{Object, PodSpec, object_parts};
 
 /// A CronJob that dumps a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,114 +49,44 @@ fn is_dump(tool: &str, text: &str) -> bool {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct RawCronJob {
-    metadata: ObjectMeta,
-    spec: CronJobSpec,
+object_parts! {
+    pub(super) struct CronJobSpec {
+        schedule: String,
+        job_template: Object<JobSpec>,
+    }
+    struct JobSpec {
+        template: Object<PodSpec>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct CronJobSpec {
-    schedule: String,
-    job_template: JobTemplate,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct JobTemplate {
-    spec: JobSpec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct JobSpec {
-    template: PodTemplate,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct PodTemplate {
-    spec: Pod,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Pod {
-    containers: Vec<Container>,
-    init_containers: Vec<Container>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Container {
-    command: Vec<String>,
-    args: Vec<String>,
-    env: Vec<Variable>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Variable {
-    name: String,
-    value: String,
-    value_from: Source,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Source {
-    secret_key_ref: Option<Reference>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Reference {
-    name: String,
-    key: String,
-}
-
-pub(super) fn to_dump_cron_job(raw: RawCronJob) -> Option<DumpCronJob> {
-    let pod = raw.spec.job_template.spec.template.spec;
-    let containers = pod.containers.iter().chain(&pod.init_containers);
-    let found = containers.into_iter().find_map(|container| {
-        let text = [container.command.as_slice(), container.args.as_slice()].concat().join(" ");
-        dump_tool_in(&text).map(|tool| (container, text, tool))
-    });
-    let (container, text, tool) = found?;
+pub(super) fn to_dump_cron_job(job: Object<CronJobSpec>) -> Option<DumpCronJob> {
+    let pod = job.spec.job_template.spec.template.spec;
+    let (container, text, tool) =
+        pod.containers.iter().chain(&pod.init_containers).find_map(|container| {
+            let text = [container.command.as_slice(), container.args.as_slice()].concat().join(" ");
+            dump_tool_in(&text).map(|tool| (container, text, tool))
+        })?;
     let engine = TOOLS.iter().find(|(known, _)| *known == tool)?.1;
     let words: Vec<&str> = text.split_whitespace().map(|word| word.trim_matches(['"', '\''])).collect();
-    let variable = |names: &[&str]| {
-        names.iter().find_map(|name| container.env.iter().find(|variable| variable.name == *name))
-    };
-    let value = |names: &[&str]| variable(names).map(|variable| variable.value.clone());
+    let value = |names| container.variable(names).map(|variable| variable.value.clone());
     let host = option(&words, &["-h", "--host"]).or_else(|| url_host(&words)).or_else(|| value(HOSTS));
     let user = option(&words, &["-U", "--username", "-u", "--user"]).or_else(|| value(USERS));
-    let password = variable(PASSWORDS).and_then(|variable| variable.value_from.secret_key_ref.as_ref());
     Some(DumpCronJob {
-        namespace: raw.metadata.namespace,
-        name: raw.metadata.name,
-        cron: raw.spec.schedule,
+        namespace: job.metadata.namespace,
+        name: job.metadata.name,
+        cron: job.spec.schedule,
         tool,
         engine,
         host: host.filter(|host| is_plain(host)),
         user: user.filter(|user| is_plain(user)),
-        password: password.map(|reference| (reference.name.clone(), reference.key.clone())),
+        password: container.variable(PASSWORDS).and_then(|variable| variable.secret()),
     })
 }
 
-const HOSTS: &[&str] = &["PGHOST", "MYSQL_HOST", "MARIADB_HOST", "MONGO_HOST", "REDIS_HOST", "DB_HOST"];
-const USERS: &[&str] = &["PGUSER", "MYSQL_USER", "MARIADB_USER", "MONGO_USER", "DB_USER"];
-const PASSWORDS: &[&str] = &[
-    "PGPASSWORD",
-    "MYSQL_PWD",
-    "MYSQL_PASSWORD",
-    "MYSQL_ROOT_PASSWORD",
-    "MARIADB_PASSWORD",
-    "MONGO_PASSWORD",
-    "DB_PASSWORD",
-];
+const HOSTS: &str = "PGHOST MYSQL_HOST MARIADB_HOST MONGO_HOST REDIS_HOST DB_HOST";
+const USERS: &str = "PGUSER MYSQL_USER MARIADB_USER MONGO_USER DB_USER";
+const PASSWORDS: &str = "PGPASSWORD MYSQL_PWD MYSQL_PASSWORD MYSQL_ROOT_PASSWORD MARIADB_PASSWORD MONGO_PASSWORD \
+    DB_PASSWORD";
 
 /// True for a name; false for a variable, a substitution or anything that may hold a secret.
 fn is_plain(text: &str) -> bool {

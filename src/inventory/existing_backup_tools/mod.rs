@@ -1,6 +1,5 @@
 //! The configuration of other backup tools: schedules of Velero and K8up, annotations of pods, and CronJobs
-//! that dump a database. Commands are searched for the dump tool and never kept, because they may contain a
-//! password.
+//! that dump a database. Commands are never kept, because they may contain a password.
 
 mod dump_cron_jobs;
 mod schedules;
@@ -15,7 +14,8 @@ pub use schedules::{
 use schedules::{to_k8up_schedule, to_velero_schedule};
 
 use super::bounded_list::{Form, ListScope};
-use super::{MetadataOnly, ObjectMeta, PAGE_LARGE, PAGE_SMALL, tool_annotations};
+use super::object_parts::MetadataOnly;
+use super::tool_annotations;
 use crate::kubernetes::{ApiError, Cluster, KindInfo, discover};
 use crate::report::coverage::UnreadResource;
 
@@ -47,49 +47,35 @@ pub struct AnnotatedPod {
     pub dump_tool: Option<&'static str>,
 }
 
-/// Reads the configuration of other backup tools.
-///
-/// # Errors
-/// Fails if the kinds of the cluster cannot be discovered.
+/// Reads the configuration of other backup tools. Fails if the kinds of the cluster cannot be discovered.
 pub async fn read_tool_configs(cluster: &Cluster) -> Result<ToolConfigs, ApiError> {
     let mut configs = ToolConfigs::default();
     let scope = ListScope { cluster, namespaces: &[] };
+    let unread = &mut configs.unread;
     for kind in &discover(cluster).await?.kinds {
         match (kind.group.as_str(), kind.plural.as_str()) {
             ("velero.io", "schedules") => {
-                configs.velero = scope
-                    .all(kind, Form::Whole, PAGE_SMALL, to_velero_schedule)
-                    .await
-                    .into_kept(&mut configs.unread);
+                configs.velero = scope.read(kind, Form::Whole, unread, to_velero_schedule).await;
             }
             ("k8up.io", "schedules") => {
-                configs.k8up = scope
-                    .all(kind, Form::Whole, PAGE_SMALL, to_k8up_schedule)
-                    .await
-                    .into_kept(&mut configs.unread);
+                configs.k8up = scope.read(kind, Form::Whole, unread, to_k8up_schedule).await;
             }
             _ => {}
         }
     }
-    configs.pods = scope
-        .all(&KindInfo::from_path_parts("", "v1", "pods"), Form::Metadata, PAGE_LARGE, annotated_pod)
-        .await
-        .into_kept(&mut configs.unread);
+    let pods = KindInfo::from_path_parts("", "v1", "pods");
+    configs.pods = scope.read(&pods, Form::Metadata, unread, annotated_pod).await;
     // The pods of one workload have the same annotations.
-    configs
-        .pods
-        .sort_by(|a, b| (&a.namespace, &a.annotations, &a.pod).cmp(&(&b.namespace, &b.annotations, &b.pod)));
+    let key = |pod: &AnnotatedPod| (pod.namespace.clone(), pod.annotations.clone(), pod.pod.clone());
+    configs.pods.sort_by_cached_key(key);
     configs.pods.dedup_by(|a, b| (&a.namespace, &a.annotations) == (&b.namespace, &b.annotations));
-    configs.dumps = scope
-        .all(&KindInfo::from_path_parts("batch", "v1", "cronjobs"), Form::Whole, PAGE_SMALL, to_dump_cron_job)
-        .await
-        .into_kept(&mut configs.unread);
+    let cron_jobs = KindInfo::from_path_parts("batch", "v1", "cronjobs");
+    configs.dumps = scope.read(&cron_jobs, Form::Whole, unread, to_dump_cron_job).await;
     Ok(configs)
 }
 
 fn annotated_pod(object: MetadataOnly) -> Option<AnnotatedPod> {
-    let ObjectMeta { name, namespace, annotations, .. } = object.metadata;
-    let mut annotations = tool_annotations(&annotations);
+    let mut annotations = tool_annotations(&object.metadata.annotations);
     let mut dump_tool = None;
     for (key, value) in &mut annotations {
         if key.ends_with("command") {
@@ -97,5 +83,6 @@ fn annotated_pod(object: MetadataOnly) -> Option<AnnotatedPod> {
             value.clear();
         }
     }
-    (!annotations.is_empty()).then_some(AnnotatedPod { namespace, pod: name, annotations, dump_tool })
+    let (namespace, pod) = (object.metadata.namespace, object.metadata.name);
+    (!annotations.is_empty()).then_some(AnnotatedPod { namespace, pod, annotations, dump_tool })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::inventory::ObjectMeta;
+use crate::inventory::object_parts::{Object, object_parts};
 
 /// A Schedule of Velero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,58 +98,31 @@ pub struct K8upSchedule {
     pub keeps: BTreeMap<String, u32>,
 }
 
-pub(super) fn to_velero_schedule(raw: RawVelero) -> Option<VeleroSchedule> {
-    let RawVelero { metadata, spec } = raw;
-    let VeleroSpec { schedule, paused, template } = spec;
-    Some(VeleroSchedule {
-        namespace: metadata.namespace,
-        name: metadata.name,
-        cron: schedule,
-        paused,
-        template,
-    })
+object_parts! {
+    pub(super) struct VeleroSpec {
+        schedule: String,
+        paused: bool,
+        template: VeleroTemplate,
+    }
+    pub(super) struct K8upSpec {
+        backup: K8upPart,
+        prune: K8upPart,
+    }
+    struct K8upPart {
+        schedule: String,
+        retention: BTreeMap<String, serde_json::Value>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct RawVelero {
-    metadata: ObjectMeta,
-    spec: VeleroSpec,
+pub(super) fn to_velero_schedule(object: Object<VeleroSpec>) -> Option<VeleroSchedule> {
+    let Object { metadata, spec: VeleroSpec { schedule: cron, paused, template } } = object;
+    Some(VeleroSchedule { namespace: metadata.namespace, name: metadata.name, cron, paused, template })
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct VeleroSpec {
-    schedule: String,
-    paused: bool,
-    template: VeleroTemplate,
-}
-
-pub(super) fn to_k8up_schedule(raw: RawK8up) -> Option<K8upSchedule> {
-    let ObjectMeta { name, namespace, .. } = raw.metadata;
-    let keeps = raw.spec.prune.retention.into_iter();
+pub(super) fn to_k8up_schedule(object: Object<K8upSpec>) -> Option<K8upSchedule> {
+    let Object { metadata, spec: K8upSpec { backup, prune } } = object;
+    let keeps = prune.retention.into_iter();
     let keeps =
         keeps.filter_map(|(rule, count)| Some((rule, u32::try_from(count.as_u64()?).ok()?))).collect();
-    Some(K8upSchedule { namespace, name, cron: raw.spec.backup.schedule, keeps })
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct RawK8up {
-    metadata: ObjectMeta,
-    spec: K8upSpec,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct K8upSpec {
-    backup: K8upPart,
-    prune: K8upPart,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct K8upPart {
-    schedule: String,
-    retention: BTreeMap<String, serde_json::Value>,
+    Some(K8upSchedule { namespace: metadata.namespace, name: metadata.name, cron: backup.schedule, keeps })
 }

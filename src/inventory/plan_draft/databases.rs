@@ -1,5 +1,4 @@
-//! Databases of a plan draft: PostgreSQL as entries, others as comments. CronJobs that dump supply host, user
-//! and Secret.
+//! Databases of a plan draft: PostgreSQL as entries, others as comments. CronJobs supply host, user, Secret.
 
 use std::collections::BTreeSet;
 
@@ -70,10 +69,8 @@ impl<'a> DatabaseSection<'a> {
 
     pub(super) fn write(&self, yaml: &mut Yaml) {
         if self.0.is_empty() {
-            yaml.comment(
-                1,
-                "No databases were found by image, port or operator. Add one that is missing by hand:",
-            );
+            let note = "No databases were found by image, port or operator. Add one that is missing by hand:";
+            yaml.comment(1, note);
             yaml.comment(1, "databases: [{name: shop, engine: postgresql, host: db.shop.svc, userFile: …, passwordFile: …}]");
             yaml.gap();
             return;
@@ -84,14 +81,13 @@ impl<'a> DatabaseSection<'a> {
             self.0.iter().filter(writes).for_each(|entry| entry.write(yaml));
         }
         for entry in self.0.iter().filter(|entry| !writes(entry)) {
-            let why = match (entry.engine, &entry.host) {
-                (SUPPORTED, None) => {
-                    "no Service selects it, and a Job beside it is not yet supported by this version"
-                        .to_owned()
-                }
-                (engine, _) => format!("{engine} is not yet supported by this version (docs/limits.md)"),
+            let DatabaseEntry { engine, found, .. } = entry;
+            let (what, limits) = match (*engine, &entry.host) {
+                (SUPPORTED, None) => ("no Service selects it, and a Job beside it", ""),
+                (engine, _) => (engine, " (docs/limits.md)"),
             };
-            yaml.comment(1, &format!("NOT IN THIS PLAN: {}, {}: {why}", entry.engine, entry.found));
+            let why = format!("{what} is not yet supported by this version{limits}");
+            yaml.comment(1, &format!("NOT IN THIS PLAN: {engine}, {found}: {why}"));
         }
         yaml.gap();
     }
@@ -118,18 +114,12 @@ impl DatabaseEntry<'_> {
         if self.plain {
             yaml.comment(3, "its password is in the workload itself and is not copied: put it into a Secret");
         }
-        yaml.comment(
-            3,
-            "tls: allow-plaintext    # only if the server has no TLS; default: verify-full, with caFile",
-        );
-        if let Some(job) = self.dumped_by {
-            yaml.comment(
-                3,
-                &format!(
-                    "CronJob {}/{} ({}) dumps it with {}: host, user and Secret may be its",
-                    job.namespace, job.name, job.cron, job.tool
-                ),
-            );
+        let note =
+            "tls: allow-plaintext    # only if the server has no TLS; default: verify-full, with caFile";
+        yaml.comment(3, note);
+        if let Some(DumpCronJob { namespace, name, cron, tool, .. }) = self.dumped_by {
+            let job = format!("CronJob {namespace}/{name} ({cron}) dumps it with {tool}");
+            yaml.comment(3, &format!("{job}: host, user and Secret may be its"));
         }
     }
 }
@@ -138,13 +128,8 @@ impl DatabaseEntry<'_> {
 /// else the one with the shortest name.
 fn service<'a>(database: &DetectedDatabase, services: &'a [Service]) -> Option<&'a Service> {
     let selects = |service: &&Service| {
-        let selected = service.selector.iter().all(|(key, value)| database.labels.get(key) == Some(value));
-        let by_name = database.labels.is_empty()
-            && service
-                .name
-                .strip_prefix(&database.name)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-        service.namespace == database.namespace && (selected || by_name)
+        service.namespace == database.namespace
+            && (service.selects(database) || service.is_named_after(database))
     };
     let found = services.iter().filter(selects);
     found.min_by_key(|service| (!service.name.ends_with("-rw"), service.name.len(), &service.name))
@@ -167,14 +152,9 @@ fn qualified(host: &str, namespace: &str) -> String {
 }
 
 fn secret(job: Option<&DumpCronJob>, database: &DetectedDatabase) -> Option<(String, String, String)> {
-    let of_job = job.and_then(|job| {
-        let (name, key) = job.password.clone()?;
-        Some((job.namespace.clone(), name, key))
-    });
-    of_job.or_else(|| {
-        let (name, key) = database.login.password.clone()?;
-        Some((database.namespace.clone(), name, key))
-    })
+    let of_job = job.and_then(|job| Some((&job.namespace, job.password.clone()?)));
+    let of_database = || Some((&database.namespace, database.login.password.clone()?));
+    of_job.or_else(of_database).map(|(namespace, (name, key))| (namespace.clone(), name, key))
 }
 
 /// Returns an item name that is not taken yet.

@@ -49,13 +49,9 @@ impl<'a> ImportedConfig<'a> {
     /// Writes the source of the selection as comments.
     pub(super) fn write_source(&self, yaml: &mut Yaml) {
         if let Some(schedule) = self.schedule {
-            yaml.comment(
-                1,
-                &format!(
-                    "Selection, schedule and retention are those of Velero's Schedule {}.",
-                    name(schedule)
-                ),
-            );
+            let name = name(schedule);
+            let note = format!("Selection, schedule and retention are those of Velero's Schedule {name}.");
+            yaml.comment(1, &note);
         }
         let others = self.tool_configs.velero.iter().filter(|one| self.schedule != Some(*one));
         for other in others {
@@ -105,19 +101,13 @@ impl<'a> ImportedConfig<'a> {
         }
         if !template.hooks.resources.is_empty() {
             let hooks: Vec<&str> = template.hooks.resources.iter().map(|hook| hook.name.as_str()).collect();
-            yaml.comment(
-                2,
-                &format!(
-                    "Not taken over from Velero: the hooks {}: not yet supported by this version.",
-                    hooks.join(", ")
-                ),
-            );
+            let what = format!("the hooks {}: not yet supported by this version", hooks.join(", "));
+            yaml.comment(2, &format!("Not taken over from Velero: {what}."));
         }
         if template.default_volumes_to_fs_backup == Some(true) {
-            yaml.comment(
-                2,
-                "Velero read all volumes of pods as files (defaultVolumesToFsBackup): see volumes below.",
-            );
+            let note =
+                "Velero read all volumes of pods as files (defaultVolumesToFsBackup): see volumes below.";
+            yaml.comment(2, note);
         }
     }
 
@@ -126,10 +116,10 @@ impl<'a> ImportedConfig<'a> {
         for term in template.label_selector.iter().flat_map(selector_terms) {
             match term {
                 Ok(term) => terms.push(term),
-                Err(term) => yaml.comment(
-                    2,
-                    &format!("Not taken over from Velero: {term:?} of its selector is no part of one here."),
-                ),
+                Err(term) => {
+                    let what = format!("{term:?} of its selector is no part of one here");
+                    yaml.comment(2, &format!("Not taken over from Velero: {what}."));
+                }
             }
         }
         if self.schedule.is_some() {
@@ -144,67 +134,43 @@ impl<'a> ImportedConfig<'a> {
             }
         }
         if !template.or_label_selectors.is_empty() {
-            yaml.comment(
-                2,
-                "Not taken over from Velero: orLabelSelectors. Write one plan for each, or no selector.",
-            );
+            let note =
+                "Not taken over from Velero: orLabelSelectors. Write one plan for each, or no selector.";
+            yaml.comment(2, note);
         }
     }
 
     /// Writes retention and schedule.
     pub(super) fn write_rest(&self, yaml: &mut Yaml) {
         if let Some(schedule) = self.schedule {
-            let every = interval(&schedule.cron);
-            match every {
-                Some(every) => yaml.line(
-                    1,
-                    &format!(
-                        "schedule: {{next: {}}}    # Velero's ran at {:?}; a CronJob or timer starts kbak",
-                        with_slack(every),
-                        schedule.cron
-                    ),
-                ),
-                None => yaml.comment(
-                    1,
-                    &format!(
-                        "schedule: {{next: …}}    # Velero's ran at {:?}; say how old a backup may be",
-                        schedule.cron
-                    ),
-                ),
+            let (every, cron) = (interval(&schedule.cron), &schedule.cron);
+            let ran = format!("# Velero's ran at {cron:?}");
+            match every.map(with_slack) {
+                Some(next) => {
+                    let why = format!("{ran}; a CronJob or timer starts kbak");
+                    yaml.line(1, &format!("schedule: {{next: {next}}}    {why}"));
+                }
+                None => {
+                    yaml.comment(1, &format!("schedule: {{next: …}}    {ran}; say how old a backup may be"));
+                }
             }
             self.write_ttl(yaml, &schedule.template.ttl, every);
             return;
         }
         let Some(schedule) = self.tool_configs.k8up.first() else { return };
-        if let Some(every) = interval(&schedule.cron) {
-            yaml.line(
-                1,
-                &format!(
-                    "schedule: {{next: {}}}    # K8up's {}/{} ran at {:?}",
-                    with_slack(every),
-                    schedule.namespace,
-                    schedule.name,
-                    schedule.cron
-                ),
-            );
+        let K8upSchedule { namespace, name, cron, keeps } = schedule;
+        if let Some(next) = interval(cron).map(with_slack) {
+            let ran = format!("# K8up's {namespace}/{name} ran at {cron:?}");
+            yaml.line(1, &format!("schedule: {{next: {next}}}    {ran}"));
         }
-        let rules: Vec<String> = K8UP_RULES
-            .iter()
-            .filter_map(|rule| {
-                let count = schedule.keeps.get(*rule).filter(|count| **count > 0)?;
-                Some(format!("{rule}: {count}"))
-            })
-            .collect();
+        let kept = K8UP_RULES.iter().filter_map(|rule| {
+            let count = keeps.get(*rule).filter(|count| **count > 0)?;
+            Some(format!("{rule}: {count}"))
+        });
+        let rules: Vec<String> = kept.collect();
         if !rules.is_empty() {
-            yaml.line(
-                1,
-                &format!(
-                    "retention: {{{}}}    # K8up's {}/{}",
-                    rules.join(", "),
-                    schedule.namespace,
-                    schedule.name
-                ),
-            );
+            let rules = rules.join(", ");
+            yaml.line(1, &format!("retention: {{{rules}}}    # K8up's {namespace}/{name}"));
         }
     }
 
@@ -265,8 +231,7 @@ fn check_term(term: String, values: &[String]) -> Result<String, String> {
     if is_sound { Ok(term) } else { Err(term) }
 }
 
-/// Writes the annotations of pods for other tools as comments. Commands are named by their dump tool, and
-/// never copied.
+/// Writes the annotations of pods as comments. Commands are named by their dump tool, never copied.
 pub(super) fn write_pod_annotations(tool_configs: &ToolConfigs, yaml: &mut Yaml) {
     for pod in &tool_configs.pods {
         let place = format!("{}/{}", pod.namespace, pod.pod);

@@ -49,10 +49,7 @@ pub struct PlanDraft<'a> {
 const MAX_NAMES: usize = 12;
 
 impl PlanDraft<'_> {
-    /// Returns the plan's text.
-    ///
-    /// # Errors
-    /// Fails if the schedule named by `from` does not exist.
+    /// Returns the plan's text. Fails if the schedule named by `from` does not exist.
     pub fn text(&self) -> Result<String, ScheduleNotFound> {
         let imported = ImportedConfig::of(self.tool_configs, self.from)?;
         let databases = DatabaseSection::of(self.inventory, self.tool_configs);
@@ -75,26 +72,22 @@ impl PlanDraft<'_> {
 
     fn header(&self, yaml: &mut Yaml) {
         yaml.comment(0, &format!("Written by kbak plan init from the cluster at {}.", self.server));
-        yaml.comment(
-            0,
-            "Fill in what says FILL IN, read the rest, then: kbak plan check FILE, kbak check --plan FILE",
-        );
+        let note =
+            "Fill in what says FILL IN, read the rest, then: kbak plan check FILE, kbak check --plan FILE";
+        yaml.comment(0, note);
         let inventory = self.inventory;
-        let count = |number: usize, one: &str, many: &str| plural(number as u64, one, many);
-        yaml.comment(
-            0,
-            &format!(
-                "Found: {}, {}, {}, {}.",
-                count(inventory.namespaces.len(), "namespace", "namespaces"),
-                count(inventory.claims.len(), "claim", "claims"),
-                count(inventory.databases.len(), "database", "databases"),
-                count(
-                    inventory.irreplaceable_secrets.len(),
-                    "Secret that cannot be recreated",
-                    "Secrets that cannot be recreated"
-                ),
+        let found = [
+            (inventory.namespaces.len(), "namespace", "namespaces"),
+            (inventory.claims.len(), "claim", "claims"),
+            (inventory.databases.len(), "database", "databases"),
+            (
+                inventory.irreplaceable_secrets.len(),
+                "Secret that cannot be recreated",
+                "Secrets that cannot be recreated",
             ),
-        );
+        ];
+        let found = found.map(|(number, one, many)| plural(number as u64, one, many));
+        yaml.comment(0, &format!("Found: {}.", found.join(", ")));
         for UnreadResource { what, why, rule } in inventory.unread.iter().chain(&self.tool_configs.unread) {
             let rule = rule.as_ref().map(|rule| format!("; add the rule {rule}")).unwrap_or_default();
             yaml.comment(0, &format!("NOT READ: {what}: {why}{rule}"));
@@ -109,9 +102,7 @@ impl PlanDraft<'_> {
                 yaml.line(2, &format!("url: {}", quoted(&repository.url)));
                 let optional = [("endpoint", &repository.endpoint), ("region", &repository.region)];
                 for (name, value) in optional {
-                    if let Some(value) = value {
-                        yaml.line(2, &format!("{name}: {}", quoted(value)));
-                    }
+                    yaml.optional(2, name, value.as_deref());
                 }
                 if let Some(path_style) = repository.path_style {
                     yaml.line(2, &format!("pathStyle: {path_style}"));
@@ -119,15 +110,13 @@ impl PlanDraft<'_> {
                 let files =
                     [("credentialsFile", &repository.credentials_file), ("caFile", &repository.ca_file)];
                 for (name, file) in files {
-                    if let Some(file) = file {
-                        yaml.line(2, &format!("{name}: {}", quoted(&file.display().to_string())));
-                    }
+                    yaml.optional(2, name, file.as_ref().map(|file| file.display().to_string()).as_deref());
                 }
             }
-            None => yaml.line(
-                2,
-                "url: FILL IN    # s3://bucket/prefix, with endpoint: and credentialsFile: where needed",
-            ),
+            None => {
+                let note = "# s3://bucket/prefix, with endpoint: and credentialsFile: where needed";
+                yaml.line(2, &format!("url: FILL IN    {note}"));
+            }
         }
         if self.recipients.is_empty() {
             yaml.line(1, "recipients: []    # FILL IN the owners' public keys: kbak keygen makes one");
@@ -139,18 +128,14 @@ impl PlanDraft<'_> {
         }
         yaml.line(1, "writer:");
         yaml.line(2, &format!("keyFile: {}    # made by kbak init", quoted(self.writer_key)));
-        yaml.line(
-            2,
-            "# signersFile: kbak.pub    # also made by kbak init: then check knows which owners are proven",
-        );
+        let note = "also made by kbak init: then check knows which owners are proven";
+        yaml.comment(2, &format!("signersFile: kbak.pub    # {note}"));
         let cluster = [("kubeconfigFile", self.kubeconfig), ("context", self.context)];
         if cluster.iter().any(|(_, value)| value.is_some()) {
             yaml.line(1, "cluster:");
         }
         for (name, value) in cluster {
-            if let Some(value) = value {
-                yaml.line(2, &format!("{name}: {}", quoted(value)));
-            }
+            yaml.optional(2, name, value);
         }
         yaml.gap();
     }
@@ -181,10 +166,9 @@ impl PlanDraft<'_> {
             yaml.comment(1, &format!("{of_databases} to the databases above: a dump is their backup."));
         }
         if !others.is_empty() {
-            yaml.comment(
-                1,
-                "Claims in the cluster are not yet supported by this version (docs/limits.md): mount a",
-            );
+            let note =
+                "Claims in the cluster are not yet supported by this version (docs/limits.md): mount a";
+            yaml.comment(1, note);
             yaml.comment(1, "volume where kbak runs and use path:, or accept the gap.");
             yaml.comment(1, "volumes:");
         }

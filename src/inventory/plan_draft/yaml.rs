@@ -16,6 +16,13 @@ impl Yaml {
         self.line(depth, &format!("# {text}"));
     }
 
+    /// Adds a field, if it has a value.
+    pub(super) fn optional(&mut self, depth: usize, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.line(depth, &format!("{name}: {}", quoted(value)));
+        }
+    }
+
     /// Adds an empty line, but never two in a row.
     pub(super) fn gap(&mut self) {
         if !self.0.ends_with("\n\n") && !self.0.is_empty() {

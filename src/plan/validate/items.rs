@@ -26,11 +26,10 @@ impl Problems {
 
     pub(super) fn check_database(&mut self, field: &str, database: &DatabaseSpec) {
         if !is_item_name(&database.name) || database.name == "resources" {
-            self.bad_value(
-                format!("{field}.name"),
-                format!("{:?} is not a valid name for a database", database.name),
-            )
-            .set_remedy("use lower-case letters, digits, - and ., at most 63 characters, and not resources");
+            let message = format!("{:?} is not a valid name for a database", database.name);
+            self.bad_value(format!("{field}.name"), message).set_remedy(
+                "use lower-case letters, digits, - and ., at most 63 characters, and not resources",
+            );
         }
         self.check_database_address(field, database);
         if database.databases.is_empty() {
@@ -47,10 +46,8 @@ impl Problems {
             self.contradiction(field, "user, userFile and secretRef exclude each other");
         }
         if database.password_file.is_some() && database.secret_ref.is_some() {
-            self.contradiction(
-                format!("{field}.passwordFile"),
-                "passwordFile and secretRef exclude each other",
-            );
+            let message = "passwordFile and secretRef exclude each other";
+            self.contradiction(format!("{field}.passwordFile"), message);
         }
         if database.ca_file.is_some() && database.tls == TlsMode::AllowPlaintext {
             self.contradiction(format!("{field}.caFile"), "caFile proves nothing with tls: allow-plaintext");
@@ -118,10 +115,8 @@ impl Problems {
         let mut lines = ignore::gitignore::GitignoreBuilder::new("/");
         for (number, line) in volume.exclude.iter().enumerate() {
             if let Err(error) = lines.add_line(None, line) {
-                self.bad_value(
-                    format!("{field}.exclude[{number}]"),
-                    format!("{line:?} is not a valid pattern: {error}"),
-                );
+                let message = format!("{line:?} is not a valid pattern: {error}");
+                self.bad_value(format!("{field}.exclude[{number}]"), message);
             }
         }
     }

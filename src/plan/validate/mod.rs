@@ -8,11 +8,10 @@ mod restore;
 use std::collections::HashMap;
 
 use super::items::{ItemName, is_item_name};
-use super::problem::{Problem, ProblemKind as Kind};
+use super::problem::{Problem, ProblemKind as Kind, suggest};
 use super::run_settings::is_uncovered_item;
 use super::selection::Glob;
 use super::spec::{BackupPlan, EpochAge, LockMode, NamePatterns, RepositorySpec};
-use super::suggest::suggest;
 use super::value::{Period, Size};
 use crate::report::coverage::UNCOVERED;
 
@@ -76,9 +75,9 @@ impl Problems {
 
     fn check_name(&mut self, name: &str) {
         if !is_item_name(name) || name.contains('.') {
-            self.bad_value("metadata.name", format!("{name:?} is not a valid name for a plan")).set_remedy(
-                "use lower-case letters, digits and -, at most 63 characters, as in nightly-prod",
-            );
+            let remedy = "use lower-case letters, digits and -, at most 63 characters, as in nightly-prod";
+            self.bad_value("metadata.name", format!("{name:?} is not a valid name for a plan"))
+                .set_remedy(remedy);
         }
     }
 
@@ -136,10 +135,8 @@ impl Problems {
                 self.bad_value("spec.epoch.maxAge", format!("{age} is not between 30d and 365d"));
             }
             EpochAge::Fixed(age) if epoch.max_run >= age => {
-                self.contradiction(
-                    "spec.epoch.maxRun",
-                    format!("a run of {} outlasts an epoch of {age}", epoch.max_run),
-                );
+                let message = format!("a run of {} outlasts an epoch of {age}", epoch.max_run);
+                self.contradiction("spec.epoch.maxRun", message);
             }
             _ if !(Period::seconds(60)..=Period::days(14)).contains(&epoch.max_run) => {
                 self.bad_value("spec.epoch.maxRun", format!("{} is not between 1m and 14d", epoch.max_run));
@@ -149,10 +146,8 @@ impl Problems {
         if let Some(lock) = lock
             && !(Period::days(1)..=Period::days(3650)).contains(&lock.keep)
         {
-            self.bad_value(
-                "spec.repository.objectLock.keep",
-                format!("{} is not between 1d and 3650d", lock.keep),
-            );
+            let message = format!("{} is not between 1d and 3650d", lock.keep);
+            self.bad_value("spec.repository.objectLock.keep", message);
         }
     }
 
@@ -204,10 +199,8 @@ impl Problems {
         for (number, accept) in plan.spec.accept.iter().enumerate() {
             let field = format!("spec.accept[{number}]");
             if accept.reason.trim().is_empty() {
-                self.bad_value(
-                    format!("{field}.reason"),
-                    "the reason is empty; give the reason why the gap is accepted",
-                );
+                let message = "the reason is empty; give the reason why the gap is accepted";
+                self.bad_value(format!("{field}.reason"), message);
             }
             if accept.gap == UNCOVERED {
                 if !is_uncovered_item(&accept.item) {
@@ -217,10 +210,8 @@ impl Problems {
                 continue;
             }
             let Some(item) = ItemName::parse(&accept.item) else {
-                self.bad_value(
-                    format!("{field}.item"),
-                    format!("{:?} is not the name of an item", accept.item),
-                );
+                let message = format!("{:?} is not the name of an item", accept.item);
+                self.bad_value(format!("{field}.item"), message);
                 continue;
             };
             if !open && !items.iter().any(|declared| includes(declared, &item)) {
@@ -241,10 +232,8 @@ impl Problems {
     fn check_limits(&mut self, plan: &BackupPlan) {
         let limits = &plan.spec.limits;
         if limits.memory < MIN_MEMORY {
-            self.bad_value(
-                "spec.limits.memory",
-                format!("{} is less than the minimum, {MIN_MEMORY}", limits.memory),
-            );
+            let message = format!("{} is less than the minimum, {MIN_MEMORY}", limits.memory);
+            self.bad_value("spec.limits.memory", message);
         }
         if limits.parallel.is_some_and(|count| !(1..=64).contains(&count)) {
             self.bad_value("spec.limits.parallel", "the number is not between 1 and 64");

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::environment_password;
 use super::error::DatabaseError;
 use crate::plan::{DatabaseEngine, DatabaseSpec, TlsMode};
+use crate::report::text::opaque_debug;
 
 /// The largest file with a user's name that is read whole, in bytes.
 const MAX_USER: u64 = 64 << 10;
@@ -80,16 +81,12 @@ impl DatabaseConfig {
     }
 
     /// Returns true if the connection is a socket on this machine.
-    #[must_use]
     pub fn is_socket(&self) -> bool {
         self.host.starts_with('/')
     }
 
-    /// Returns the password from the configuration or from its password file.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the file cannot be read, or the password is empty, too long, or holds
-    /// characters that a password file cannot carry.
+    /// Returns the password from the configuration or from its password file. Fails when the file cannot be
+    /// read, or the password is empty, too long, or holds characters that a password file cannot carry.
     pub fn read_password(&self) -> Result<Option<Password>, DatabaseError> {
         if let Some(password) = &self.password {
             return self.check_password(password.clone()).map(Some);
@@ -150,8 +147,4 @@ impl Password {
     }
 }
 
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
+opaque_debug!(Password: "Password(…)");

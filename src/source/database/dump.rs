@@ -32,10 +32,7 @@ pub trait CompletenessCheck: std::fmt::Debug + Send {
     /// Takes the next bytes.
     fn feed(&mut self, bytes: &[u8]);
 
-    /// Returns the evidence after the last byte.
-    ///
-    /// # Errors
-    /// The missing part, in words.
+    /// Returns the evidence after the last byte. Fails with the missing part, in words.
     fn finish(self: Box<Self>) -> Result<Proof, String>;
 }
 
@@ -124,10 +121,8 @@ impl Dump {
     }
 
     /// Checks that the dump is complete. Call it after reading returned 0 bytes.
-    ///
-    /// # Errors
-    /// [`DatabaseError::ToolFailed`] with the tool's message; [`DatabaseError::IncompleteDump`] when
-    /// the bytes do not end where they should, or were not read to their end.
+    /// Fails with the tool's message, or with [`DatabaseError::IncompleteDump`] when the bytes do not end
+    /// where they should, or were not read to their end.
     pub async fn finish(self) -> Result<DumpProof, DatabaseError> {
         let Self { database, tool, bytes, check, is_at_end, stdout, .. } = self;
         let name = tool.name().to_owned();

@@ -87,7 +87,6 @@ pub enum DatabaseError {
 impl DatabaseError {
     /// Returns true if a later try may succeed: the server was unreachable or went away. All other
     /// errors concern names, keys, rights and versions.
-    #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::ToolFailed { is_unreachable, .. } => *is_unreachable,

@@ -23,10 +23,7 @@ use std::path::Path;
 
 use crate::plan::DatabaseEngine;
 
-/// Connects to a server with the recipe of its engine.
-///
-/// # Errors
-/// [`DatabaseError`], also for an engine without a recipe.
+/// Connects to a server with the recipe of its engine. Fails also for an engine without a recipe.
 pub async fn connect(config: &DatabaseConfig) -> Result<Box<dyn Recipe>, DatabaseError> {
     match config.engine {
         DatabaseEngine::Postgresql => Ok(Box::new(postgres::Postgres::connect(config).await?)),
@@ -36,9 +33,7 @@ pub async fn connect(config: &DatabaseConfig) -> Result<Box<dyn Recipe>, Databas
 
 /// Returns the configuration of a server with the engine's defaults: certificates checked, the
 /// engine's port, administrator and maintenance database.
-///
-/// # Errors
-/// [`DatabaseError::Config`] for an engine without a recipe.
+/// Fails with [`DatabaseError::Config`] for an engine without a recipe.
 pub fn default_config(
     engine: DatabaseEngine,
     name: &str,
@@ -50,12 +45,9 @@ pub fn default_config(
     }
 }
 
-/// Parses the URL of a server, as the engine's own tools take it. Also returns the database, if the
-/// URL names one.
-///
-/// # Errors
-/// [`DatabaseError::Config`], also for a password in the URL, which every user of the machine
-/// could see among kbak's arguments. The message never quotes the URL.
+/// Parses the URL of a server, as the engine's own tools take it. Also returns the database, if the URL names
+/// one. Fails also for a password in the URL, which every user of the machine could see among kbak's
+/// arguments. The message never quotes the URL.
 pub fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), DatabaseError> {
     postgres::parse_url(url)
 }

@@ -10,9 +10,8 @@ use crate::plan::Glob;
 /// A connected server, and the engine's way to dump it. Connecting is the first part of the
 /// preflight: it finds the client tools and refuses servers and tools of unsupported versions.
 ///
-/// A recipe decides what one dump holds (one database, or the whole server), by which means it is
-/// consistent (a transaction or a lock), and which [`CompletenessCheck`](super::CompletenessCheck)
-/// proves it complete.
+/// A recipe decides what one dump holds (one database, or the whole server), by which means it is consistent
+/// (a transaction or a lock), and which [`CompletenessCheck`](super::CompletenessCheck) proves it complete.
 #[async_trait]
 pub trait Recipe: std::fmt::Debug + Send + Sync {
     /// Returns the server's version, such as `15.18`.

@@ -1,5 +1,4 @@
-//! Runs a client tool: clean environment, password in a memory file, own process group, killed and
-//! reaped when dropped.
+//! Runs a client tool: clean environment, password in a memory file, own process group, killed when dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -94,9 +93,7 @@ fn memory_file(text: &str) -> std::io::Result<OwnedFd> {
 
 impl Tool {
     /// Starts a tool. Its standard output is read through [`Self::stdout`].
-    ///
-    /// # Errors
-    /// [`DatabaseError::Io`] when the tool cannot be started.
+    /// Fails with [`DatabaseError::Io`] when the tool cannot be started.
     pub fn start(
         config: &DatabaseConfig,
         tools: &ClientTools,
@@ -142,41 +139,34 @@ impl Tool {
     }
 
     /// Returns the item's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the longest time without progress.
-    #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout
     }
 
     /// Returns the tool and its version.
-    #[must_use]
     pub fn describe(&self) -> String {
         format!("{} {}", self.program, self.version)
     }
 
     /// Returns the error for a tool that made no progress for too long.
-    #[must_use]
     pub fn timeout_error(&self) -> DatabaseError {
         let (name, idle_timeout) = (self.name.clone(), self.idle_timeout);
         DatabaseError::TimedOut { name, tool: self.program, idle_timeout }
     }
 
     /// Returns the error for an operation on the tool that failed.
-    #[must_use]
     pub fn io_error(&self, operation: &str, source: std::io::Error) -> DatabaseError {
         let operation = format!("{operation} {}", self.program);
         DatabaseError::Io { name: self.name.clone(), operation, source }
     }
 
     /// Waits until the tool exits, and requires success.
-    ///
-    /// # Errors
-    /// [`DatabaseError::TimedOut`] when it does not exit, [`DatabaseError::Io`] when its status is
+    /// Fails with [`DatabaseError::TimedOut`] when it does not exit, [`DatabaseError::Io`] when its status is
     /// unknown, [`DatabaseError::ToolFailed`] with the end of its standard error.
     pub async fn wait_success(mut self) -> Result<(), DatabaseError> {
         let status = match tokio::time::timeout(self.idle_timeout, self.child.wait()).await {
@@ -203,9 +193,7 @@ impl Tool {
     }
 
     /// Runs the tool to its end and returns its output, at most `limit` bytes.
-    ///
-    /// # Errors
-    /// [`DatabaseError`], also for more output than `limit`.
+    /// Fails also for more output than `limit`.
     pub async fn output(mut self, limit: usize) -> Result<Vec<u8>, DatabaseError> {
         let mut written = Vec::new();
         if let Some(stdout) = self.stdout() {
@@ -236,8 +224,7 @@ impl Drop for Tool {
     }
 }
 
-/// Reads to the end and keeps at least the last [`STDERR_TAIL`] bytes, so that a full pipe never
-/// blocks the tool.
+/// Reads to the end, so that the tool never blocks; keeps at least the last [`STDERR_TAIL`] bytes.
 async fn read_stderr_tail(stderr: Option<ChildStderr>) -> Vec<u8> {
     let Some(mut stderr) = stderr else { return Vec::new() };
     let (mut kept, mut piece) = (Vec::new(), vec![0; 4096]);
@@ -250,8 +237,7 @@ async fn read_stderr_tail(stderr: Option<ChildStderr>) -> Vec<u8> {
     kept
 }
 
-/// Returns the last lines of a tool's standard error that may be shown. The password is masked in
-/// case a server echoes it.
+/// Returns the last lines of a tool's standard error, with the password masked.
 pub(super) fn shown(stderr: &[u8], password: Option<&Password>, messages: &ToolMessages) -> String {
     let mut text = String::from_utf8_lossy(stderr).into_owned();
     if let Some(password) = password {

@@ -1,13 +1,14 @@
 //! The memory budget for list pages, shared by kinds that are listed ahead.
 //!
-//! Kinds are forwarded one after the other, but several are listed at a time. The kind whose turn
-//! it is must never wait for memory that only later kinds hold. So later kinds leave room for one
-//! page, and only the current kind may use it. The budget is never exceeded and never causes a
-//! deadlock.
+//! Kinds are forwarded one after the other, but several are listed at a time. The kind whose turn it is must
+//! never wait for memory that only later kinds hold. So later kinds leave room for one page, and only the
+//! current kind may use it. The budget is never exceeded and never causes a deadlock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::runtime::lock;
 
 #[derive(Debug)]
 struct BudgetState {
@@ -43,7 +44,7 @@ impl PageBudget {
     }
 
     fn state(&self) -> MutexGuard<'_, BudgetState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Gives the turn to the kind at `position`.

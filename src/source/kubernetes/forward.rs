@@ -95,8 +95,7 @@ impl<'a> Forwarder<'a> {
                 ListEvent::EndAttempt(error) => return Err(error),
             }
         }
-        // A lister always sends a last event. Without one it was dropped, and the kind is not
-        // complete.
+        // A lister always sends a last event. Without one it was dropped, and the kind is not complete.
         self.record_gap(kind, GapReason::Gone);
         Ok(())
     }
@@ -137,8 +136,7 @@ impl<'a> Forwarder<'a> {
         is_selected
     }
 
-    /// Records the gap of a kind that cannot be read. A kind that is read on demand, and of which
-    /// no object is needed, is no gap.
+    /// Records the gap of a kind that cannot be read, unless no object of it is needed.
     fn record_unreadable(&mut self, kind: &KindInfo, reason: GapReason) {
         // No object names a binding or a namespace, so the need for one is unknown without reading it.
         let is_referenced_by_name = !matches!(kind.plural.as_str(), "namespaces" | "clusterrolebindings");

@@ -6,10 +6,10 @@
 //! answer ("continue at the latest revision") is never used.
 
 use futures::StreamExt as _;
+use serde::Deserialize;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::budget::PageBudget;
-use super::cluster_facts::ClusterFacts;
 use super::forward::{Forwarded, Forwarder};
 use super::list_event::AttemptError;
 use super::lister::{Lister, MAX_RESTARTS};
@@ -21,9 +21,7 @@ use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, SelectionError,
 use crate::report::event::{Meter, Reporter};
 
 /// Reads the selected resources into `sink`. The meter counts objects and the bytes of lines.
-///
-/// # Errors
-/// [`ResourcesError`]. A kind that cannot be read is a gap in the report, not an error.
+/// A kind that cannot be read is a gap in the report, not an error.
 pub async fn read_resources(
     cluster: &Cluster,
     config: &ResourcesConfig,
@@ -82,8 +80,7 @@ fn report(
     let stale = discovered.stale.iter();
     gaps.extend(stale.map(|stale| ResourceGap { object: stale.to_string(), reason: GapReason::Stale }));
     gaps.extend(checked.gaps);
-    // A selection that gives no objects must not look like a safe backup. Gaps of these two reasons
-    // do not explain an empty result.
+    // A selection of no objects must not look like a safe backup. Gaps of these reasons do not explain it.
     let explains_no_loss =
         |gap: &ResourceGap| matches!(gap.reason, GapReason::NotAtRevision { .. } | GapReason::Stale);
     if gaps.iter().all(explains_no_loss) && checked.kinds.iter().all(|kind| kind.objects == 0) {
@@ -198,5 +195,57 @@ impl<'a> ListAttempt<'a> {
             result = &mut forwarding => result,
             () = &mut listing => forwarding.await,
         }
+    }
+}
+
+/// Facts that stay the same over all attempts.
+struct ClusterFacts {
+    cluster_uid: Option<String>,
+    server_version: String,
+    gaps: Vec<ResourceGap>,
+    notes: Vec<ResourceGap>,
+}
+
+impl ClusterFacts {
+    /// Reads the facts. `named` are namespaces that must exist.
+    async fn read(cluster: &Cluster, named: &[String]) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            git_version: String,
+        }
+        #[derive(Deserialize)]
+        struct Namespace {
+            metadata: Uid,
+        }
+        #[derive(Deserialize)]
+        struct Uid {
+            uid: String,
+        }
+        let answer = cluster.get("/version", "", 64 << 10).await?;
+        let server_version = serde_json::from_slice(&answer.body)
+            .map_or_else(|_| "unknown".to_owned(), |version: Version| version.git_version);
+        let mut facts = Self { cluster_uid: None, server_version, gaps: Vec::new(), notes: Vec::new() };
+        match cluster.get("/api/v1/namespaces/kube-system", "", 1 << 20).await {
+            Ok(answer) => {
+                let namespace: Option<Namespace> = serde_json::from_slice(&answer.body).ok();
+                facts.cluster_uid = namespace.map(|namespace| namespace.metadata.uid);
+            }
+            // No selected object is missing: the UID only distinguishes clusters.
+            Err(error) if matches!(error.code(), Some(403 | 404)) => {
+                let rule = "{apiGroups: [\"\"], resources: [namespaces], resourceNames: [kube-system], verbs: [get]}";
+                let reason = GapReason::Forbidden { rule: rule.to_owned(), role: "a ClusterRole".to_owned() };
+                facts.notes.push(ResourceGap { object: "the cluster's UID".to_owned(), reason });
+            }
+            Err(error) => return Err(error),
+        }
+        for name in named {
+            let found = cluster.get(&format!("/api/v1/namespaces/{name}"), "", 1 << 20).await;
+            if found.is_err_and(|error| error.code() == Some(404)) {
+                let reason = GapReason::Absent("namespace".to_owned());
+                facts.gaps.push(ResourceGap { object: format!("namespaces/{name}"), reason });
+            }
+        }
+        Ok(facts)
     }
 }

@@ -14,7 +14,6 @@
 //! the kind and the remedy; it is never dropped silently. docs/resources.md describes the proofs.
 
 mod budget;
-mod cluster_facts;
 mod forward;
 mod list;
 mod list_event;
@@ -48,9 +47,8 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 /// without objects do not come at all (the report counts them). The report is returned after the
 /// last call; if reading fails instead, all streams are incomplete.
 ///
-/// A sink may be slow: pages wait in memory up to [`ResourcesConfig::budget`], and no open response
-/// waits for a sink. But a revision lasts only 5 to 10 minutes, so a sink that takes longer in
-/// total causes restarts.
+/// A sink may be slow: pages wait in memory up to [`ResourcesConfig::budget`], and no open response waits for
+/// a sink. But a revision lasts only 5 to 10 minutes, so a sink that takes longer in total causes restarts.
 #[async_trait]
 pub trait ResourceSink: Send {
     /// Begins the stream of `kind`.
@@ -76,9 +74,8 @@ pub trait ResourceSink: Send {
 pub struct ResourcesConfig {
     /// The selected namespaces, kinds and labels.
     pub selection: Selection,
-    /// The bytes of list pages that may be in memory at once, including those being read. At least
-    /// [`ResourcesConfig::LEAST_BUDGET`]. A quarter of it (at most 64 MiB) is the largest page, so
-    /// the largest object.
+    /// The bytes of list pages that may be in memory at once: at least [`ResourcesConfig::LEAST_BUDGET`]. A
+    /// quarter of it (at most 64 MiB) is the largest page, so the largest object.
     pub budget: usize,
     /// The number of kinds that are listed at the same time.
     pub parallel: usize,
@@ -113,8 +110,7 @@ impl Default for ResourcesConfig {
     }
 }
 
-/// The report of a complete reading. Every selected kind is in [`Self::kinds`] or in
-/// [`Self::gaps`].
+/// The report of a complete reading. Every selected kind is in [`Self::kinds`] or in [`Self::gaps`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResourcesReport {
     /// The revision R of all kinds whose consistency is [`KindConsistency::AtRevision`].
@@ -157,9 +153,8 @@ pub struct KindReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KindConsistency {
-    /// The report's revision. The kind is in the same store as namespaces: its own revision was
-    /// between two of theirs, before and after the reading. Every page showed R, and no object was
-    /// newer than R.
+    /// The report's revision. The kind is in the same store as namespaces: its own revision was between two
+    /// of theirs, before and after the reading. Every page showed R, and no object was newer than R.
     AtRevision,
     /// A revision of its own: consistent in itself, but not with the other kinds.
     OwnRevision(String),

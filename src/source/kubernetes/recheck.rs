@@ -1,5 +1,4 @@
-//! Consistency checks after all kinds were read: each kind is still in the main store, and the
-//! server shows R as it did before.
+//! Checks after all kinds were read: each is still in the main store, and the server shows R as before.
 
 use futures::FutureExt as _;
 use tokio::sync::mpsc::unbounded_channel;
@@ -93,8 +92,7 @@ impl ConsistencyRecheck<'_> {
         }
     }
 
-    /// Lists the kind that changed last at R again. A server that does not keep to R shows other
-    /// objects by now.
+    /// Lists the kind that changed last at R again. A server that ignores R shows other objects by now.
     async fn relist_newest(&self, kinds: &mut [ForwardedKind], checked: &mut CheckedKinds) {
         let is_relisted = |kind: &&ForwardedKind| {
             kind.report.consistency == KindConsistency::AtRevision

@@ -39,21 +39,9 @@ const CLASSES: &[(&str, (&str, &str))] = &[
     ("deviceClassName", ("resource.k8s.io", "deviceclasses")),
 ];
 
-/// Groups whose kinds have no CustomResourceDefinition.
-const BUILT_IN: &[&str] = &[
-    "",
-    "apps",
-    "autoscaling",
-    "batch",
-    "coordination.k8s.io",
-    "discovery.k8s.io",
-    "events.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "resource.k8s.io",
-    "storage.k8s.io",
-];
+/// Groups beside the core group whose kinds have no CustomResourceDefinition.
+const BUILT_IN: &str = "apps autoscaling batch coordination.k8s.io discovery.k8s.io events.k8s.io \
+    networking.k8s.io policy rbac.authorization.k8s.io resource.k8s.io storage.k8s.io";
 
 /// The names of needed objects, by (group, plural).
 #[derive(Debug, Default)]
@@ -108,7 +96,7 @@ impl References {
         if !meta.namespace.is_empty() {
             self.add(NAMESPACES, &meta.namespace);
         }
-        if !BUILT_IN.contains(&kind.group.as_str()) {
+        if !kind.group.is_empty() && !BUILT_IN.split(' ').any(|group| group == kind.group) {
             self.add(DEFINITIONS, &kind.resource());
         }
         self.record_classes(item);
@@ -126,9 +114,8 @@ impl References {
     }
 
     fn record_named(&mut self, kind: (&str, &str), item: &[u8], pointer: &str) {
-        let object: Option<serde_json::Value> = serde_json::from_slice(item).ok();
-        if let Some(name) = object.as_ref().and_then(|object| object.pointer(pointer)?.as_str()) {
-            self.add(kind, name);
+        if let Some(name) = text_at(item, pointer) {
+            self.add(kind, &name);
         }
     }
 
@@ -158,14 +145,8 @@ impl References {
             selection.includes_namespace(namespace)
                 && (!selection.requires_labels() || self.contains(NAMESPACES, namespace))
         };
-        let refers_to = |pointer: &str| {
-            let object: Option<serde_json::Value> = serde_json::from_slice(item).ok();
-            object.is_some_and(|object| {
-                object
-                    .pointer(pointer)
-                    .and_then(|found| found.as_str())
-                    .is_some_and(|ns| selection.includes_namespace(ns))
-            })
+        let refers_to = |pointer| {
+            text_at(item, pointer).is_some_and(|namespace| selection.includes_namespace(&namespace))
         };
         let of = (kind.group.as_str(), kind.plural.as_str());
         match of {
@@ -202,6 +183,12 @@ impl Reference {
             _ => false,
         }
     }
+}
+
+/// Returns the text at a JSON pointer in an object.
+fn text_at(item: &[u8], pointer: &str) -> Option<String> {
+    let object: serde_json::Value = serde_json::from_slice(item).ok()?;
+    object.pointer(pointer)?.as_str().map(str::to_owned)
 }
 
 /// Returns the range of the key around position `at`, without its quotes; none if it is no key.

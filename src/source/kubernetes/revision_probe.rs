@@ -1,10 +1,9 @@
 //! Determines, before and after the reading, which kinds may be read and which are at one revision.
 //!
-//! The revision of a list without filters is the revision of the whole store. So a kind is in the
-//! store of namespaces if a list of it, made between two lists of namespaces, shows a revision
-//! between theirs. Kinds with a store of their own (`--etcd-servers-overrides`, aggregated APIs)
-//! answer 200 with an unrelated state when R is requested. Only this probe and the revisions of the
-//! objects reveal that.
+//! The revision of a list without filters is the revision of the whole store. So a kind is in the store of
+//! namespaces if a list of it, made between two lists of namespaces, shows a revision between theirs. Kinds
+//! with a store of their own (`--etcd-servers-overrides`, aggregated APIs) answer 200 with an unrelated state
+//! when R is requested. Only this probe and the revisions of the objects reveal that.
 //!
 //! The revision of another store may be between the two by chance. So the lists are close together,
 //! and their result is a proof only if it repeats after all kinds were read. By then the main store

@@ -1,5 +1,4 @@
-//! Makes a member from one name in a directory: attributes, link target, extended attributes,
-//! holes, header.
+//! Makes a member from one name in a directory: attributes, link target, extended attributes, holes, header.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,8 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result as Io};
 
 use super::VolumeReader;
-use super::gap::GapKind;
-use super::skip::{LeftOut, SkipReason};
+use super::gap::{GapKind, LeftOut, SkipReason};
 use crate::format::tar::{self, EntryKind, MAX_EXTENTS, TarEntry, Xattr};
 use crate::fs::{FileType, Root, Stat, beneath, holes, xattrs};
 
@@ -32,13 +30,11 @@ pub struct VolumeMember {
 
 impl VolumeMember {
     /// Returns the length in the stream: header, map, content and padding.
-    #[must_use]
     pub fn encoded_len(&self) -> u64 {
         self.before_content() + self.content + tar::padding(self.content) as u64
     }
 
     /// Returns the length of header and map.
-    #[must_use]
     pub fn before_content(&self) -> u64 {
         (self.header.len() + self.map.len()) as u64
     }

@@ -10,7 +10,6 @@ mod gap;
 mod inspect;
 mod planner;
 mod read;
-mod skip;
 pub mod timestamp_trust;
 mod walk;
 
@@ -21,10 +20,9 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::fs::{Root, Stat};
 use crate::plan::VolumeSpec;
-pub use gap::{EntryGap, GapKind};
+pub use gap::{EntryGap, GapKind, LeftOut, SkipReason, SkippedEntry};
 pub use inspect::VolumeMember;
 pub use read::{ATTEMPTS, AppendResult, MemberReader, ReadConsistency};
-pub use skip::{LeftOut, SkipReason, SkippedEntry};
 use timestamp_trust::TimestampTrust;
 pub use walk::{VolumeWalk, WalkEvent};
 
@@ -34,8 +32,7 @@ pub struct VolumeOptions {
     /// The patterns to exclude, in the syntax of .gitignore, relative to the root. Later lines win,
     /// `!` includes again, but nothing below an excluded folder is included.
     pub exclude: Vec<String>,
-    /// True if a `lost+found` directly in the root of a file system is included. It belongs to the
-    /// file system.
+    /// True if a `lost+found` directly in the root, which is the file system's, is included.
     pub lost_and_found: bool,
     /// True if `trusted.*` attributes are included. They belong to the kernel's own file systems,
     /// and reading them needs CAP_SYS_ADMIN.
@@ -108,9 +105,6 @@ struct OpenVolume {
 
 impl VolumeReader {
     /// Opens the folder at `path`; `path` itself may be a link.
-    ///
-    /// # Errors
-    /// [`OpenVolumeError`].
     pub fn open(path: &Path, options: VolumeOptions) -> Result<Self, OpenVolumeError> {
         let folder = |source: std::io::Error| OpenVolumeError::Folder { path: path.to_owned(), source };
         let root = Root::open(path).map_err(|e| folder(e.into()))?;
@@ -128,7 +122,6 @@ impl VolumeReader {
 
     /// Returns all settings that decide which members a walk of the same files gives, and how they
     /// are encoded. They are part of what a scan cache is bound to.
-    #[must_use]
     pub fn cache_key_bytes(&self) -> Vec<u8> {
         let options = &self.inner.options;
         let mut out = b"kbak tar 1".to_vec();
@@ -145,7 +138,6 @@ impl VolumeReader {
     }
 
     /// Returns the members, in order.
-    #[must_use]
     pub fn walk(&self) -> VolumeWalk {
         VolumeWalk::start(self.clone())
     }
@@ -154,7 +146,6 @@ impl VolumeReader {
     /// read that began at `read_started` on the clock that stamps the files.
     ///
     /// See [`TimestampTrust`] for the time that each kind of file system needs.
-    #[must_use]
     pub fn is_settled(&self, stat: &Stat, read_started: jiff::Timestamp) -> bool {
         self.inner.timestamp_trust.are_settled(stat, read_started)
     }

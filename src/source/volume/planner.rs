@@ -15,9 +15,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use rustix::io::Errno;
 
 use super::VolumeReader;
-use super::gap::GapKind;
+use super::gap::{GapKind, LeftOut, SkipReason};
 use super::inspect::EntryLocation;
-use super::skip::{LeftOut, SkipReason};
 use crate::format::tar::{DeviceNumber, MAX_PATH, ROOT};
 use crate::fs::FileType;
 use crate::fs::beneath::{self, Mounts};
@@ -110,8 +109,7 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    /// Creates a planner at the root. `requests` takes directories to be read ahead; without it,
-    /// each is read when its turn comes.
+    /// Creates a planner at the root. `requests` takes directories to be read ahead; none are without it.
     pub(super) fn new(volume: VolumeReader, requests: Option<Box<dyn Fn(ListRequest) + Send>>) -> Self {
         Self { volume, frames: Vec::new(), path: Vec::new(), started: false, ahead: 0, requests }
     }
@@ -250,10 +248,8 @@ impl Planner {
             self.ahead -= 1;
             if at == index {
                 // Too many names to hold ahead, or no worker left: the caller reads it now.
-                return reply
-                    .recv()
-                    .ok()
-                    .filter(|opened| !matches!(opened, Err(OpenDirectoryError::TooManyNames)));
+                let reply = reply.recv().ok();
+                return reply.filter(|opened| !matches!(opened, Err(OpenDirectoryError::TooManyNames)));
             }
         }
         None

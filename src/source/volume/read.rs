@@ -1,10 +1,9 @@
 //! Reads the content of members: small ones whole into a caller's buffer, large ones block by block.
 //!
-//! A file may change between the walk and the read, and during the read. The header always declares
-//! the bytes that follow it. If the file is not the one that the walk saw, the member is encoded
-//! anew. If it changes during the read, it is read again. After the last attempt the member keeps
-//! its declared length (a file that shrank ends in zeros, one that grew is cut), and the change is
-//! reported as a gap.
+//! A file may change between the walk and the read, and during the read. The header always declares the bytes
+//! that follow it. If the file is not the one that the walk saw, the member is encoded anew. If it changes
+//! during the read, it is read again. After the last attempt the member keeps its declared length (a file
+//! that shrank ends in zeros, one that grew is cut), and the change is reported as a gap.
 //!
 //! A file with further names is read only if it is the file that the walk saw. Links to it in the
 //! stream name its path, and would restore any other content that is stored there.
@@ -38,8 +37,7 @@ pub enum ReadConsistency {
 /// The result of reading a whole member.
 #[derive(Debug)]
 pub enum AppendResult {
-    /// The member is in the buffer. It differs from the given member if the file changed since the
-    /// walk.
+    /// The member is in the buffer. It differs from the given member if the file changed since the walk.
     Stored(VolumeMember, ReadConsistency),
     /// The member grew too large since the walk: use [`VolumeReader::read`]. Nothing was appended.
     TooLarge(VolumeMember),
@@ -60,9 +58,7 @@ pub struct MemberReader {
 impl VolumeReader {
     /// Appends header, map, content and padding of `member` to `out`, if they are at most `max`
     /// bytes ([`VolumeMember::encoded_len`]).
-    ///
-    /// # Errors
-    /// The reason why the member cannot be read; `out` is then unchanged. [`GapKind::Open`] with
+    /// Fails with the reason why it cannot be read; `out` is then unchanged. [`GapKind::Open`] with
     /// `ENOENT` means that the file was deleted, which is no loss unless a link to it is stored.
     /// [`GapKind::LinkTargetGone`] means that a file with possible links was replaced, which is a loss.
     pub fn append(&self, member: VolumeMember, max: u64, out: &mut Vec<u8>) -> Result<AppendResult, GapKind> {
@@ -90,11 +86,8 @@ impl VolumeReader {
         Err(GapKind::Changed)
     }
 
-    /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the
-    /// member is encoded anew: use [`MemberReader::member`] from here on.
-    ///
-    /// # Errors
-    /// As for [`Self::append`].
+    /// Opens a member for reading in blocks. If the file is not the one that the walk saw, the member is
+    /// encoded anew: use [`MemberReader::member`] from here on. Fails as [`Self::append`] does.
     pub fn read(&self, member: VolumeMember) -> Result<MemberReader, GapKind> {
         if !matches!(member.kind, EntryKind::File { .. } | EntryKind::Sparse { .. }) {
             return Ok(MemberReader::new(member, None));
@@ -135,9 +128,7 @@ impl VolumeReader {
     /// Returns the member at `path` as it is now, on its own: never a link to another member.
     ///
     /// Used for a hard link whose target could not be stored: the content is then stored under its path.
-    ///
-    /// # Errors
-    /// The reason why there is none. [`GapKind::Open`] with `ENOENT` means that the path does not exist.
+    /// Fails with [`GapKind::Open`] and `ENOENT` if the path does not exist.
     pub fn inspect_again(&self, path: &[u8]) -> Result<VolumeMember, GapKind> {
         let (parent, name) = tar::order::split(path).ok_or(GapKind::Replaced)?;
         let open = |error| GapKind::Open(error);
@@ -179,16 +170,12 @@ impl MemberReader {
     }
 
     /// Returns the member whose content this is. Write its header and map first.
-    #[must_use]
     pub fn member(&self) -> &VolumeMember {
         &self.member
     }
 
     /// Fills `buffer` with content and returns the number of bytes; 0 is the end. Holes are not
     /// read. Where the file became shorter, zeros replace the missing bytes.
-    ///
-    /// # Errors
-    /// [`GapKind::Read`].
     pub fn next_block(&mut self, buffer: &mut [u8]) -> Result<usize, GapKind> {
         let Some(fd) = &self.fd else { return Ok(0) };
         let mut filled = 0;
@@ -211,9 +198,6 @@ impl MemberReader {
     }
 
     /// Compares the file with its attributes when the read began.
-    ///
-    /// # Errors
-    /// [`GapKind::Stat`].
     pub fn finish(self) -> Result<(VolumeMember, ReadConsistency), GapKind> {
         let same = match &self.fd {
             None => true,

@@ -1,10 +1,9 @@
 //! Decides when a file's times are certain to show its next change.
 //!
-//! A scan cache skips a file whose attributes are equal to those of last time. That is right only
-//! if any change after the last read must have changed them. It need not: a kernel clock ticks
-//! coarsely, a store through a memory map is stamped when it is written back (about 30 s), a
-//! network file system serves cached attributes. So a file counts only if it was unchanged for long
-//! enough before the read began.
+//! A scan cache skips a file whose attributes are equal to those of last time. That is right only if any
+//! change after the last read must have changed them. It need not: a kernel clock ticks coarsely, a store
+//! through a memory map is stamped when it is written back (about 30 s), a network file system serves cached
+//! attributes. So a file counts only if it was unchanged for long enough before the read began.
 
 use jiff::Timestamp;
 
@@ -17,8 +16,7 @@ pub enum TimestampTrust {
     Local,
     /// 1 h: a network, FUSE or unknown file system.
     Network,
-    /// No time is enough: writes through a memory map leave no stamp (tmpfs, ramfs), or there is
-    /// no change time (FAT, exFAT).
+    /// No time is enough: mapped writes leave no stamp (tmpfs, ramfs), or there is none (FAT, exFAT).
     Never,
 }
 
@@ -64,8 +62,7 @@ impl TimestampTrust {
         }
     }
 
-    /// Returns true if a file with these times was unchanged for long enough before `read_started`.
-    /// A time in the future never is.
+    /// True if a file with these times was unchanged for long enough before `read_started`.
     #[must_use]
     pub fn are_settled(self, stat: &Stat, read_started: Timestamp) -> bool {
         let newest = stat.mtime.max(stat.ctime).total_nanos();

@@ -1,11 +1,10 @@
 //! Walks the members of a volume in order; several threads inspect entries ahead of the caller.
 //!
-//! One thread plans ([`super::planner`]) and cuts the walk into batches of at most 64 entries.
-//! Workers inspect the entries of a batch (attributes, links, extended attributes, holes) and
-//! encode their headers. The caller takes the batches in the order of the plan. At most `QUEUE`
-//! batches wait. In them a member with more than 2 KiB of extended attributes or 64 extents is only
-//! noted, and inspected when its turn comes. That is some 2 KiB a member, 2 MiB in all, and at
-//! worst (paths and targets of 4 KiB) 12 MiB.
+//! One thread plans ([`super::planner`]) and cuts the walk into batches of at most 64 entries. Workers
+//! inspect the entries of a batch (attributes, links, extended attributes, holes) and encode their headers.
+//! The caller takes the batches in the order of the plan. At most `QUEUE` batches wait. In them a member with
+//! more than 2 KiB of extended attributes or 64 extents is only noted, and inspected when its turn comes.
+//! That is some 2 KiB a member, 2 MiB in all, and at worst (paths and targets of 4 KiB) 12 MiB.
 //!
 //! The caller's thread decides on hard links, because they depend on the order: the first path of
 //! an inode holds the content, and the others link to it. For each inode with several names this link
@@ -13,18 +12,18 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::vec;
 
 use super::VolumeReader;
-use super::gap::{EntryGap, GapKind};
+use super::gap::{EntryGap, GapKind, LeftOut, SkippedEntry};
 use super::inspect::{InspectLimits, Inspected, VolumeMember};
 use super::planner::{ListRequest, Planner, StepKind, WalkStep};
-use super::skip::{LeftOut, SkippedEntry};
 use crate::format::tar::ROOT;
 use crate::fs::stat::Inode;
 use crate::report::counts::Counts;
+use crate::runtime::lock;
 
 /// The most batches that wait for the caller.
 const QUEUE: usize = 16;
@@ -87,7 +86,6 @@ impl VolumeWalk {
     }
 
     /// Returns the count of everything left out so far that was not named one by one.
-    #[must_use]
     pub fn left_out(&self) -> &Counts<LeftOut> {
         &self.left_out
     }
@@ -245,7 +243,7 @@ fn run_planner(mut planner: Planner, jobs: &Sender<WalkJob>, batches: &SyncSende
 
 fn run_worker(volume: &VolumeReader, queue: &Mutex<Receiver<WalkJob>>) {
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = lock(queue).recv();
         match job {
             Err(_) => return,
             Ok(WalkJob::List(request)) => request.serve(volume),

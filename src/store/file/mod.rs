@@ -97,17 +97,15 @@ impl FileStore {
         job: impl FnOnce(&Root, &ObjectKey) -> Result<root::ReadResult, Errno> + Send + 'static,
     ) -> Result<Bytes, StoreError> {
         let object = key.clone();
-        match self.run(operation, key.as_str(), move |root| job(root, &object)).await? {
-            root::ReadResult::Bytes(bytes) => Ok(bytes),
-            root::ReadResult::TooLarge { limit } => {
-                Err(self.fail(operation, key.as_str(), StoreErrorKind::TooLarge { limit }))
-            }
-            root::ReadResult::NotAFile => Err(self.fail(operation, key.as_str(), StoreErrorKind::NotAFile)),
+        let kind = match self.run(operation, key.as_str(), move |root| job(root, &object)).await? {
+            root::ReadResult::Bytes(bytes) => return Ok(bytes),
+            root::ReadResult::TooLarge { limit } => StoreErrorKind::TooLarge { limit },
+            root::ReadResult::NotAFile => StoreErrorKind::NotAFile,
             root::ReadResult::Short { wanted, got } => {
-                let kind = StoreErrorKind::Corrupt(format!("{got} of {wanted} bytes"));
-                Err(self.fail(operation, key.as_str(), kind))
+                StoreErrorKind::Corrupt(format!("{got} of {wanted} bytes"))
             }
-        }
+        };
+        Err(self.fail(operation, key.as_str(), kind))
     }
 }
 

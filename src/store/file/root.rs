@@ -180,8 +180,7 @@ impl Root {
         Ok(())
     }
 
-    /// Removes a folder that is empty, and the empty ones above it: a store keeps folders only for its
-    /// objects. Best effort.
+    /// Removes a folder that is empty, and the empty ones above it. Best effort.
     fn remove_empty(&self, mut path: &str) {
         while !path.is_empty() {
             let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -267,8 +266,7 @@ fn rename_into_place(folder: impl AsFd, temporary: &str, name: &str) -> Result<P
     }
 }
 
-/// Removes temporary files of ended processes from a folder. Best effort: it frees space, and no
-/// operation depends on it.
+/// Removes temporary files of ended processes from a folder. Best effort: no operation depends on it.
 fn sweep(folder: &OwnedFd) {
     let Ok(entries) = fs::Dir::read_from(folder) else { return };
     let names = entries.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));

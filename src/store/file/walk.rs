@@ -1,8 +1,7 @@
 //! Lists files in the order of their keys, in the memory of one page.
 //!
-//! Keys are compared as in S3, byte by byte over the whole key. So a folder `a` sorts as `a/`: after
-//! `a-b` and `a.b`, before `a0`. The names in one folder are therefore compared with a closing slash
-//! if they are folders.
+//! Keys are compared as in S3, byte by byte over the whole key. So a folder `a` sorts as `a/`: after `a-b`
+//! and `a.b`, before `a0`. Names of folders are compared with that slash.
 
 use std::collections::BinaryHeap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -90,8 +89,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Returns the smallest `room` names of a folder after `floor`, in order, folders with a slash;
-    /// and `true` if there are more.
+    /// Returns the first `room` names of a folder after `floor`, and `true` if there are more.
     fn scan(
         &self,
         folder: BorrowedFd<'_>,
@@ -166,8 +164,8 @@ impl Walk<'_> {
 
     /// Enters a folder, unless its name cannot be part of a key.
     fn enter(&mut self, folder: BorrowedFd<'_>, name: &[u8], path: Vec<u8>) -> Result<(), Errno> {
-        let leads = parse(path.strip_suffix(b"/").unwrap_or(&path)).is_some() && path.len() < MAX_KEY;
-        if leads {
+        let may_hold_keys = parse(path.strip_suffix(b"/").unwrap_or(&path)).is_some() && path.len() < MAX_KEY;
+        if may_hold_keys {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match fs::openat(folder, name, flags, Mode::empty()) {
                 Ok(inner) => return self.visit_folder(inner.as_fd(), &path, b""),

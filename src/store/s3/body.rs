@@ -23,8 +23,7 @@ use jiff::Timestamp;
 use crate::format::ids::ObjectHash;
 use crate::runtime::lock;
 
-/// The bytes that are passed to the connection at once: few enough to show if the connection makes
-/// progress.
+/// The bytes that are passed to the connection at once: few enough to show if the connection makes progress.
 const CHUNK: usize = 256 << 10;
 
 /// The number of bytes of a body that the connection has taken.

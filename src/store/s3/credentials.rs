@@ -61,11 +61,11 @@ impl FileCredentials {
     }
 
     fn parse(&self, text: &str) -> Result<Credentials, CredentialsFileError> {
-        let wanted = self.section(text)?;
+        let section = self.section(text)?;
         let missing = |what| CredentialsFileError::Incomplete(self.path.clone(), what);
-        let id = value(text, wanted, "access_key_id").ok_or_else(|| missing("access_key_id"))?;
-        let secret = value(text, wanted, "secret_access_key").ok_or_else(|| missing("secret_access_key"))?;
-        let token = value(text, wanted, "session_token").map(str::to_owned);
+        let id = value(text, section, "access_key_id").ok_or_else(|| missing("access_key_id"))?;
+        let secret = value(text, section, "secret_access_key").ok_or_else(|| missing("secret_access_key"))?;
+        let token = value(text, section, "session_token").map(str::to_owned);
         Ok(Credentials::new(id, secret, token, None, "kbak credentials file"))
     }
 
@@ -89,14 +89,14 @@ fn header(line: &str) -> Option<&str> {
 }
 
 /// Returns the value of `name` in a section; names are compared without case and without `aws_`.
-fn value<'a>(text: &'a str, wanted: Option<&str>, name: &str) -> Option<&'a str> {
+fn value<'a>(text: &'a str, section: Option<&str>, name: &str) -> Option<&'a str> {
     let mut here = None;
     let mut found = None;
     for line in text.lines() {
         let line = line.trim();
         if let Some(section) = header(line) {
             here = Some(section);
-        } else if here == wanted && !line.starts_with(['#', ';']) {
+        } else if here == section && !line.starts_with(['#', ';']) {
             let Some((key, value)) = line.split_once('=') else { continue };
             let key = key.trim().trim_start_matches("export ").to_ascii_lowercase();
             if key.strip_prefix("aws_").unwrap_or(&key) == name {

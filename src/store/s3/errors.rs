@@ -129,40 +129,33 @@ fn answered<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
     by_code(code, &text).unwrap_or_else(|| by_status(status, region(error), text))
 }
 
+/// The kinds of failures by their codes, which spaces separate.
+const CODES: &[(&str, fn(String) -> Kind)] = &[
+    ("NoSuchKey NotFound", |_| Kind::NotFound),
+    ("NoSuchBucket", |_| Kind::NoBucket),
+    ("AccessDenied AllAccessDisabled AccountProblem AccessForbidden", Kind::Denied),
+    (
+        "InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken InvalidSecurity \
+         TokenRefreshRequired NotSignedUp InvalidClientTokenId",
+        Kind::Credentials,
+    ),
+    ("RequestTimeTooSkewed RequestExpired", Kind::Clock),
+    ("AuthorizationHeaderMalformed InvalidBucketName IllegalLocationConstraintException", Kind::Settings),
+    (
+        "BadDigest InvalidDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch IncompleteBody",
+        Kind::Corrupt,
+    ),
+    ("QuotaExceeded InsufficientStorage XMinioStorageFull StorageFull", |_| Kind::Full),
+    (
+        "SlowDown ServiceUnavailable InternalError RequestTimeout OperationAborted TooManyRequests \
+         Throttling ConditionalRequestConflict",
+        Kind::Transient,
+    ),
+];
+
 fn by_code(code: &str, text: &str) -> Option<Kind> {
-    let text = text.to_owned();
-    Some(match code {
-        "NoSuchKey" | "NotFound" => Kind::NotFound,
-        "NoSuchBucket" => Kind::NoBucket,
-        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "AccessForbidden" => Kind::Denied(text),
-        "InvalidAccessKeyId"
-        | "SignatureDoesNotMatch"
-        | "ExpiredToken"
-        | "InvalidToken"
-        | "InvalidSecurity"
-        | "TokenRefreshRequired"
-        | "NotSignedUp"
-        | "InvalidClientTokenId" => Kind::Credentials(text),
-        "RequestTimeTooSkewed" | "RequestExpired" => Kind::Clock(text),
-        "AuthorizationHeaderMalformed" | "InvalidBucketName" | "IllegalLocationConstraintException" => {
-            Kind::Settings(text)
-        }
-        "BadDigest"
-        | "InvalidDigest"
-        | "XAmzContentSHA256Mismatch"
-        | "XAmzContentChecksumMismatch"
-        | "IncompleteBody" => Kind::Corrupt(text),
-        "QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull" | "StorageFull" => Kind::Full,
-        "SlowDown"
-        | "ServiceUnavailable"
-        | "InternalError"
-        | "RequestTimeout"
-        | "OperationAborted"
-        | "TooManyRequests"
-        | "Throttling"
-        | "ConditionalRequestConflict" => Kind::Transient(text),
-        _ => return None,
-    })
+    let (_, kind) = CODES.iter().find(|(codes, _)| codes.split(' ').any(|known| known == code))?;
+    Some(kind(text.to_owned()))
 }
 
 fn by_status(status: u16, region: Option<String>, text: String) -> Kind {

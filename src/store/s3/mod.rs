@@ -53,8 +53,7 @@ struct PutOptions {
     sha256: bool,
 }
 
-/// From the strictest to one that every store accepts. If a store rejects a header, the next options
-/// are used and kept for later puts.
+/// From the strictest to one that every store accepts. If one is rejected, the next is used from then on.
 const PUT_FALLBACKS: [PutOptions; 4] = [
     PutOptions { create_new: true, sha256: true },
     PutOptions { create_new: true, sha256: false },
@@ -298,13 +297,13 @@ impl Store for S3Store {
             Err(error) if errors::is_beyond_the_end(&error) => return Ok(Bytes::new()),
             Err(error) => return Err(self.failed(Operation::GetRange, key.as_str(), error)),
         };
-        let said = output.content_range().map(str::to_owned);
-        let given = said.as_deref().and_then(content_range);
+        let header = output.content_range().map(str::to_owned);
+        let given = header.as_deref().and_then(content_range);
         let expected = |&(from, to, size): &(u64, u64, u64)| {
             from == range.start && size > 0 && to == last.min(size - 1) && to >= from
         };
         let Some((from, to, _)) = given.filter(expected) else {
-            let kind = format!("requested bytes {}-{last}, received {said:?}", range.start);
+            let kind = format!("requested bytes {}-{last}, received {header:?}", range.start);
             return Err(self.fail(Operation::GetRange, key.as_str(), StoreErrorKind::Protocol(kind)));
         };
         let bytes = self.body(Operation::GetRange, key, output, range.end - range.start).await?;
@@ -358,8 +357,7 @@ impl Store for S3Store {
         let request = self.client.head_bucket().bucket(&self.bucket);
         let answer =
             self.answer(Operation::Now, "", request.customize().interceptor(reader.clone()).send()).await;
-        // A refusal still carries the time. Only a failing store or a proxy in between might give
-        // another clock's.
+        // A refusal still carries the time. Only a failing store or a proxy might give another clock's.
         match (reader.date(), answer) {
             (Some(date), Ok(_)) => Ok(date),
             (Some(date), Err(error)) if !error.kind.is_transient() => Ok(date),

@@ -112,7 +112,7 @@ fn resources(args: &RestoreArgs, items: &[&Item]) -> Result<Option<ResourcesTarg
     let plan_hash = args.resources.plan_hash.as_deref();
     let plan_hash = plan_hash.map(|hash| hash.trim_end_matches('…').to_lowercase());
     if plan_hash.as_ref().is_some_and(|hash| hash.len() < MIN_HASH) {
-        return Err(Failure::new(Exit::Usage, format!("--plan-hash takes at least {MIN_HASH} digits")));
+        return Err(Failure::usage(format!("--plan-hash takes at least {MIN_HASH} digits")));
     }
     let cluster = ClusterSpec { kubeconfig_file: args.kubeconfig.clone(), context: args.context.clone() };
     Ok(args.cluster.then_some(ResourcesTarget::Cluster { cluster, config, plan_hash }))
@@ -120,7 +120,7 @@ fn resources(args: &RestoreArgs, items: &[&Item]) -> Result<Option<ResourcesTarg
 
 /// Checks that every selected item has a target.
 fn check_targets(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> {
-    let usage = |what: &str, remedy: &str| Err(Failure::new(Exit::Usage, what).remedy(remedy));
+    let usage = |what: &str, remedy: &str| Err(Failure::usage(what).remedy(remedy));
     let folders = items.iter().filter(|item| item.kind == "volume").count();
     if args.tar && (folders != 1 || items.len() != 1) {
         return usage("--tar writes one folder, and this is not one", "choose it with --item");
@@ -149,7 +149,7 @@ fn check_targets(args: &RestoreArgs, items: &[&Item]) -> Result<(), Failure> {
     if without.is_empty() || args.dry_run.is_some() {
         return Ok(());
     }
-    let mut failure = Failure::new(Exit::Usage, "nothing says where this goes; nothing was changed");
+    let mut failure = Failure::usage("nothing says where this goes; nothing was changed");
     for item in without {
         failure = failure.fact(item.name.clone(), target_option(&item.kind));
     }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use serde::Serialize;
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::cli::verbs::restore::text;
 use crate::report::event::Reporter;
 use crate::report::run::ObjectReport;
@@ -43,7 +43,7 @@ impl ObjectRecorder {
         let create = |file: &Path| {
             File::create(file).map(BufWriter::new).map_err(|error| {
                 let what = format!("{}: --outcomes cannot be written", file.display());
-                Failure::new(Exit::Usage, what).because(error)
+                Failure::usage(what).because(error)
             })
         };
         Ok(Self(Mutex::new(Records { file: file.map(create).transpose()?, ..Records::default() })))

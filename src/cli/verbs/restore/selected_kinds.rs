@@ -1,6 +1,6 @@
 //! Compares the kinds that a restore selects with those of the snapshot, before anything is changed.
 
-use crate::cli::failure::{Exit, Failure};
+use crate::cli::failure::Failure;
 use crate::format::body::Item;
 use crate::kubernetes::KindInfo;
 use crate::plan::{Glob, ObjectName, RestoreSpec, suggest};
@@ -23,7 +23,7 @@ pub(crate) fn check(spec: &RestoreSpec, items: &[&Item]) -> Result<(), Failure> 
         .collect();
     let Some((argument, first)) = unknown.first() else { return Ok(()) };
     let what = format!("{argument}: the snapshot holds no kind {first}; nothing was changed");
-    let mut failure = Failure::new(Exit::Usage, what);
+    let mut failure = Failure::usage(what);
     for (argument, _) in &unknown[1..] {
         failure = failure.fact("and", argument.clone());
     }

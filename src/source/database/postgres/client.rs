@@ -12,8 +12,7 @@ use crate::source::database::{DatabaseConfig, DatabaseError, Password};
 
 /// Folders in which distributions keep client tools, one per major version.
 const INSTALLED: &[(&str, &str)] = &[("/usr/lib/postgresql", "bin"), ("/usr/libexec/postgresql", "")];
-/// Bundles of the system's certificate authorities, for client libraries before 16, which do not
-/// know `sslrootcert=system`.
+/// The system's certificate authorities, for libraries before 16, without `sslrootcert=system`.
 const SYSTEM_CERTIFICATES: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 /// The beginnings of lines that tell of an error.
@@ -43,8 +42,7 @@ fn shown_line(line: &str) -> Option<String> {
     Some(line.split_once(": \"").map_or_else(|| line.to_owned(), |(head, _)| format!("{head}: …")))
 }
 
-/// Starts a tool with the connection settings in its environment. If `has_input` is true, its
-/// standard input is written.
+/// Starts a tool with the connection settings in its environment, and `has_input` to write to it.
 pub(crate) fn start<I: AsRef<OsStr>>(
     config: &DatabaseConfig,
     tools: &ClientTools,

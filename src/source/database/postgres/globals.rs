@@ -18,8 +18,7 @@ pub struct GlobalStatement {
     pub role: String,
     /// True if it creates the role.
     pub creates_role: bool,
-    /// The SQL text rebuilt from its tokens, with a semicolon. It may hold a password hash: never
-    /// show it.
+    /// The SQL text rebuilt from its tokens, with a semicolon. It may hold a password hash: never show it.
     pub sql: String,
 }
 

@@ -57,9 +57,6 @@ pub struct Postgres {
 impl Postgres {
     /// Reads the server's version and picks the client tools: the nearest installed version that is
     /// not older than the server, because an older `pg_dump` refuses.
-    ///
-    /// # Errors
-    /// [`DatabaseError`].
     pub async fn connect(config: &DatabaseConfig) -> Result<Self, DatabaseError> {
         if !config.is_socket() && config.host.is_empty() {
             return Err(config.invalid("no host"));
@@ -106,11 +103,8 @@ impl Postgres {
         query(&self.config, &self.tools, database, question).await
     }
 
-    /// Starts the dump of one database in custom format, uncompressed, with large objects.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the tool does not start. Later failures come from reading and from
-    /// [`Dump::finish`].
+    /// Starts the dump of one database in custom format, uncompressed, with large objects. Fails when the
+    /// tool does not start. Later failures come from reading and from [`Dump::finish`].
     pub fn dump(&self, database: &str) -> Result<Dump, DatabaseError> {
         let arguments = [
             "--format=custom",
@@ -124,11 +118,8 @@ impl Postgres {
         Dump::new(database, tool, ArchiveScanner::default())
     }
 
-    /// Starts the dump of objects that belong to no database: roles, memberships, tablespaces.
-    /// Managed servers show the roles' passwords to no user; roles are then dumped without them.
-    ///
-    /// # Errors
-    /// As for [`Self::dump`].
+    /// Starts the dump of roles, memberships and tablespaces; without the roles' passwords where managed
+    /// servers show them to no user. Fails as [`Self::dump`] does.
     pub fn dump_globals(&self) -> Result<Dump, DatabaseError> {
         let dbname = connection(&self.config.maintenance_database);
         let mut arguments =

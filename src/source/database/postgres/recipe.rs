@@ -37,8 +37,7 @@ impl Recipe for Postgres {
         if self.can_read_passwords { Vec::new() } else { vec![passwords] }
     }
 
-    /// Selects `template0` only by its exact name, and `template1` also if it holds user objects,
-    /// which every new database inherits.
+    /// Selects `template0` only by its exact name, and `template1` also if it holds user objects.
     async fn select(&self, patterns: &[Glob]) -> Result<SelectedDatabases, DatabaseError> {
         let names: Vec<String> = patterns.iter().filter_map(Glob::name).collect();
         let matches = |name: &str| patterns.is_empty() || patterns.iter().any(|glob| glob.matches(name));
@@ -116,9 +115,6 @@ impl Recipe for Postgres {
 
 impl Postgres {
     /// Returns the databases that accept connections, except `template0`, sorted by name.
-    ///
-    /// # Errors
-    /// [`DatabaseError`].
     pub async fn databases(&self) -> Result<Vec<DatabaseInfo>, DatabaseError> {
         let question = "SELECT coalesce(json_agg(json_build_object('name', datname, \
                      'size', CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) ELSE 0 END, \

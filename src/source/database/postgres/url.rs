@@ -28,18 +28,14 @@ pub fn default_config(name: &str, host: &str) -> DatabaseConfig {
 /// Parses `postgresql://[user@]host[:port][/database][?sslmode=…&sslrootcert=…]`, or the URL of a
 /// socket's folder: `postgresql:///database?host=/run/postgresql`. The item is named after the host,
 /// or `postgresql` for a socket. See [`crate::source::database::parse_url`].
-///
-/// # Errors
-/// [`DatabaseError::Config`]. The message never quotes the URL.
+/// Fails with [`DatabaseError::Config`]. The message never quotes the URL.
 pub fn parse_url(url: &str) -> Result<(DatabaseConfig, Option<String>), DatabaseError> {
     let wrong =
         |problem: &str| DatabaseError::Config { name: "of the URL".to_owned(), problem: problem.to_owned() };
     let with_password =
         || wrong("a password in a URL is seen by every user of this machine: use a password file");
-    let rest = url
-        .strip_prefix("postgresql://")
-        .or_else(|| url.strip_prefix("postgres://"))
-        .ok_or_else(|| wrong("it does not begin with postgresql://"))?;
+    let rest = url.strip_prefix("postgresql://").or_else(|| url.strip_prefix("postgres://"));
+    let rest = rest.ok_or_else(|| wrong("it does not begin with postgresql://"))?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (user, place) = authority.rsplit_once('@').map_or((None, authority), |(user, at)| (Some(user), at));

@@ -113,8 +113,7 @@ impl ArchiveScanner {
             Field::Dependency if self.begin_text(field)? => Field::Dependency,
             Field::Dependency => Field::Offset,
             Field::Offset => {
-                // 1: data follows, at an offset unknown when the archive was written to a pipe; 2:
-                // at a known offset; 3: no data.
+                // 1: data follows, at an unknown offset (a pipe); 2: at a known offset; 3: no data.
                 match field.first() {
                     Some(1 | 2) if !self.expected.insert(id) => return Err(self.damaged("an entry twice")),
                     Some(1..=3) => {}

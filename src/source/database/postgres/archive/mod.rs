@@ -124,33 +124,25 @@ impl ArchiveScanner {
         }
     }
 
-    /// Returns the proof, after the last byte.
-    ///
-    /// # Errors
-    /// [`ArchiveError`] if the archive is damaged or incomplete.
+    /// Returns the proof, after the last byte. Fails if the archive is damaged or incomplete.
     pub fn finish(self) -> Result<ArchiveProof, ArchiveError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let missing = if !matches!(self.state, State::BlockType) || self.skip > 0 || !self.pending.is_empty()
-        {
-            match self.state {
-                State::Magic => return Err(ArchiveError::NotAnArchive),
-                State::Piece
-                | State::Large
-                | State::LargePiece
-                | State::BlockId { .. }
-                | State::BlockType => "in the middle of a table's data".to_owned(),
-                _ => "in the middle of its table of contents".to_owned(),
+        let absent = self.expected.len() as u64;
+        let missing = match self.state {
+            State::Magic => return Err(ArchiveError::NotAnArchive),
+            State::BlockType if self.skip == 0 && self.pending.is_empty() && absent == 0 => {
+                let (format, entries, blocks) = (self.format, self.entries, self.blocks);
+                return Ok(ArchiveProof { format, entries, blocks });
             }
-        } else if !self.expected.is_empty() {
-            format!(
-                "{} of {} blocks of data are missing",
-                self.expected.len(),
-                self.blocks + self.expected.len() as u64
-            )
-        } else {
-            return Ok(ArchiveProof { format: self.format, entries: self.entries, blocks: self.blocks });
+            State::BlockType if self.skip == 0 && self.pending.is_empty() => {
+                format!("{absent} of {} blocks of data are missing", self.blocks + absent)
+            }
+            State::Piece | State::Large | State::LargePiece | State::BlockId { .. } | State::BlockType => {
+                "in the middle of a table's data".to_owned()
+            }
+            _ => "in the middle of its table of contents".to_owned(),
         };
         Err(ArchiveError::Truncated { at: self.at, missing })
     }
@@ -160,13 +152,7 @@ impl ArchiveScanner {
         match self.state {
             // "PGDMP", three version bytes, sizes of numbers and offsets, the format's number.
             State::Magic => 11,
-            State::Compression => {
-                if self.format.1 >= 15 {
-                    1
-                } else {
-                    1 + self.int_size
-                }
-            }
+            State::Compression if self.format.1 >= 15 => 1,
             State::BlockType => 1,
             State::Entry { field: Field::Offset, .. } => 1 + self.offset_size,
             _ => 1 + self.int_size,

@@ -1,11 +1,36 @@
-//! Errors of plans as failures.
+//! Errors of a user's files as failures: plans and keys.
 
-use super::{Exit, Failure};
+use super::Failure;
+use crate::keys::private_file::FileError;
+use crate::keys::writer_key::WriterFileError;
 use crate::plan::PlanError;
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let remedy = match &error {
+            FileError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            FileError::Exists(_) => "move it away, or choose another name".to_owned(),
+            _ => "look at the path and its permissions".to_owned(),
+        };
+        let failure = Self::usage(error.to_string()).remedy(remedy);
+        match error {
+            FileError::Io { source, .. } => failure.because(source),
+            _ => failure,
+        }
+    }
+}
+
+impl From<WriterFileError> for Failure {
+    fn from(error: WriterFileError) -> Self {
+        match error {
+            WriterFileError::File(error) => error.into(),
+            other => Self::usage("the writer's key files cannot be used").because(other),
+        }
+    }
+}
 
 impl PlanError {
     /// Converts it to a failure of the plan that people know as `name` (a file, or `the command line`).
-    #[must_use]
     pub fn failure(&self, name: &str) -> Failure {
         let (what, remedy) = match self.problems.as_slice() {
             // For an argument, `name` is also the field: it is named once.
@@ -13,8 +38,7 @@ impl PlanError {
             [one] => (format!("{name}: {one}"), one.remedy.clone()),
             many => (format!("{name}: {} problems", many.len()), None),
         };
-        let mut failure = Failure::new(Exit::Usage, what);
-        failure.remedy = remedy;
+        let mut failure = Failure::usage(what).remedy_if(remedy.as_deref().unwrap_or_default());
         if self.problems.len() > 1 {
             for problem in &self.problems {
                 let place = problem.at.map_or_else(String::new, |at| format!("{}:{}", at.line, at.column));
