@@ -26,7 +26,7 @@ pub struct Comparison {
 
 impl Comparison {
     /// Describes the unexplained differences, with one example of each sort.
-    pub fn told(&self) -> String {
+    pub fn report(&self) -> String {
         let steps = if self.unexplained.len() > 40 { 5 } else { usize::MAX };
         let mut sorts: BTreeMap<String, (u64, &str)> = BTreeMap::new();
         for (kind, pointer, what) in &self.unexplained {

@@ -6,13 +6,13 @@ use super::raw::{Id, Snapshot};
 
 /// Built-in kinds that can be created but of which no object can be stored, at least in a test.
 const WITHOUT: &[(&str, &str)] = &[
-    ("bindings", "is a pod's place on a node, told once: nothing is stored"),
-    ("localsubjectaccessreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("selfsubjectaccessreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("selfsubjectrulesreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("subjectaccessreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("selfsubjectreviews.authentication.k8s.io", "is a question: nothing is stored"),
-    ("tokenreviews.authentication.k8s.io", "is a question: nothing is stored"),
+    ("bindings", "binds a pod to a node: not stored"),
+    ("localsubjectaccessreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("selfsubjectaccessreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("selfsubjectrulesreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("subjectaccessreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("selfsubjectreviews.authentication.k8s.io", "is a review request: not stored"),
+    ("tokenreviews.authentication.k8s.io", "is a review request: not stored"),
 ];
 
 /// Returns kinds of which the fixture added an object to a cluster that began with `shipped`.

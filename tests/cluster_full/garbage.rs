@@ -4,7 +4,7 @@ use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use super::raw;
-use crate::support::plane::create;
+use crate::support::control_plane::create;
 
 /// Kinds whose objects are created and deleted all the time.
 const PASSING: &[&str] = &["events", "events.events.k8s.io", "leases.coordination.k8s.io"];

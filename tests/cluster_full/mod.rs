@@ -11,7 +11,7 @@ mod rules;
 mod scale;
 
 /// The options that restore a whole cluster into an empty one.
-const DISASTER: &[&str] = &[
+const FULL_RESTORE_ARGS: &[&str] = &[
     "--allow",
     "rbac,webhooks,crds,apiservices,privileged",
     "--takeover",

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use crate::support::plane::get;
+use crate::support::control_plane::get;
 
 /// The maximum size of one page in bytes.
 const PAGE: usize = 256 << 20;

@@ -8,10 +8,10 @@ use kbak::kubernetes::Cluster;
 use super::comparator::{Comparison, compare};
 use super::raw::{self, Id, Snapshot};
 use super::rules::RULES;
-use super::{DISASTER, coverage, figure, fixture, full, garbage};
-use crate::support::cycle::Cycle;
-use crate::support::hooks::Hooks;
-use crate::support::plane::Plane;
+use super::{FULL_RESTORE_ARGS, coverage, figure, fixture, full, garbage};
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::ControlPlane;
+use crate::support::webhooks::WebhookServer;
 
 /// The number of plain objects beside those of every kind.
 fn bulk() -> usize {
@@ -19,32 +19,32 @@ fn bulk() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_cluster_of_every_kind_comes_back() {
+async fn cluster_with_every_kind_is_restored() {
     assert!(RULES.len() <= 25, "{} rules", RULES.len());
-    let hooks = Hooks::start().await;
-    let up = async || tokio::task::spawn_blocking(|| Plane::up(&[])).await.expect("a plane");
+    let hooks = WebhookServer::start().await;
+    let up = async || tokio::task::spawn_blocking(|| ControlPlane::start(&[])).await.expect("a plane");
     let old = up().await;
     let there = old.cluster().await;
     let shipped: BTreeSet<Id> = raw::read(&there).await.objects.into_keys().collect();
     fixture::fill(&there, &hooks, bulk()).await;
 
-    let cycle = Cycle::new();
-    cycle.backup(&old.kubeconfig(), &[]).await.ended(0);
+    let cli = CliRepo::new();
+    cli.backup_cluster(&old.kubeconfig()).await.ended(0);
     let before = raw::read(&there).await;
     // Started later, the new server writes its own objects at another second than the old one. So
     // the set of matched rules does not depend on chance.
     let new = up().await;
     let here = new.cluster().await;
     assert_eq!(coverage::missing(&before, &shipped), Vec::<String>::new(), "kinds that the fixture lacks");
-    let run = cycle.restore(&new.kubeconfig(), DISASTER).await.ended(0);
+    let run = cli.restore_cluster(&new.kubeconfig(), FULL_RESTORE_ARGS).await.ended(0);
     let found = settled(&before, &here).await;
-    assert!(found.unexplained.is_empty(), "{}\n{}", found.told(), run.told());
-    assert_eq!(found.idle(), Vec::<String>::new(), "rules that explain nothing");
+    assert!(found.unexplained.is_empty(), "{}\n{}", found.report(), run.all_output());
+    assert_eq!(found.idle(), Vec::<String>::new(), "rules that explain no difference");
     let made = coverage::added(&before, &shipped);
     let back = made.intersection(&found.kinds).count();
-    figure("kinds that came back", &back.to_string());
+    figure("restored kinds", &back.to_string());
     figure("objects compared", &found.compared.to_string());
-    assert!(back >= 60, "{back} kinds came back: {:?}", made.intersection(&found.kinds));
+    assert!(back >= 60, "{back} kinds were restored: {:?}", made.intersection(&found.kinds));
     assert!(found.compared >= bulk() + 200, "{} objects", found.compared);
     assert_eq!(garbage::taken(&here).await, Vec::<String>::new(), "collected as garbage");
 }

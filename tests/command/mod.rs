@@ -1,6 +1,6 @@
 //! The command line as users see it: help, tables, errors, exit codes.
 
-mod births;
+mod concurrent_epochs;
 mod diff;
 mod diff_docs;
 mod docs;
@@ -8,15 +8,15 @@ mod dry_run;
 mod gaps;
 mod help;
 mod keys;
-mod life;
-mod meddled;
+mod lifecycle;
 mod mistakes;
 mod nested;
 mod output;
 mod paths;
 mod plan_docs;
 mod program;
+mod recovery_sheet;
 mod report;
-mod sheet;
+mod tampering;
 mod terminal;
-mod words;
+mod wording;

@@ -167,7 +167,7 @@ fn metrics_are_openmetrics() {
 #[test]
 fn metrics_count_uncovered_items() {
     let mut report = good();
-    assert!(!openmetrics(&report, "").contains("uncovered"), "no figure where nobody looked");
+    assert!(!openmetrics(&report, "").contains("uncovered"), "no figure for an unchecked cluster");
     let claim = Uncovered { what: What::Claim, item: "volume/shop/cache".into(), detail: String::new() };
     report.coverage = Some(Coverage { uncovered: vec![claim], ..Coverage::default() });
     let text = openmetrics(&report, "");

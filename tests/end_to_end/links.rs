@@ -9,8 +9,8 @@ use kbak::backup::run::BackupReport;
 use kbak::cli::failure::Exit;
 use kbak::source::volume::{Appended, Content, GapKind, Member, Volume, VolumeOptions, Walked};
 
-use crate::support::bench::Bench;
-use crate::support::meddling::Meddling;
+use crate::support::hooked_store::HookedStore;
+use crate::support::test_repo::TestRepo;
 
 use super::folder::write;
 
@@ -22,23 +22,23 @@ const SMALL: u64 = 64 << 20;
 
 /// A carrier and a link to it, each in its own piece. The files before the carrier take long enough to change
 /// it between walk and read. The files between the two take long enough for the carrier to be read first.
-struct Scene {
-    bench: Bench,
+struct LinkFixture {
+    repo: TestRepo,
     scratch: tempfile::TempDir,
 }
 
-impl Scene {
+impl LinkFixture {
     async fn new() -> Self {
-        let scene = Self {
-            bench: Bench { limit: SMALL, ..Bench::new().await },
+        let fixture = Self {
+            repo: TestRepo { limit: SMALL, ..TestRepo::new().await },
             scratch: tempfile::tempdir().expect("a folder"),
         };
-        scene.fill(0);
-        write(&scene.at("3-large"), 3, 24 << 20);
-        write(&scene.at("4-tail"), 4, 9000);
-        fs::write(scene.at("2-one"), CONTENT).expect("a file");
-        fs::hard_link(scene.at("2-one"), scene.at("5-two")).expect("a link");
-        scene
+        fixture.fill(0);
+        write(&fixture.at("3-large"), 3, 24 << 20);
+        write(&fixture.at("4-tail"), 4, 9000);
+        fs::write(fixture.at("2-one"), CONTENT).expect("a file");
+        fs::hard_link(fixture.at("2-one"), fixture.at("5-two")).expect("a link");
+        fixture
     }
 
     /// Writes new content to all files before the carrier.
@@ -52,43 +52,43 @@ impl Scene {
     }
 
     /// Runs a backup in which `deed` happens after the walk, before the carrier is read.
-    async fn run(&mut self, deed: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
+    async fn backup_with_change(&mut self, change: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
         let source = self.scratch.path().join("source");
         let of = source.clone();
-        let meddling = Meddling::new(self.bench.memory.clone(), "/packs/", 1, Box::new(move |_| deed(&of)));
-        let meddling = Arc::new(meddling);
-        self.bench.store = meddling.clone();
-        let report = self.bench.run(&source).await;
-        assert_eq!(meddling.times(), 1, "nothing was done");
+        let hooked = HookedStore::new(self.repo.memory.clone(), "/packs/", 1, Box::new(move |_| change(&of)));
+        let hooked = Arc::new(hooked);
+        self.repo.store = hooked.clone();
+        let report = self.repo.run_backup(&source).await;
+        assert_eq!(hooked.times(), 1, "the hook did not run");
         report
     }
 
     /// Restores the latest snapshot and returns the target.
-    async fn restored(&self) -> PathBuf {
+    async fn restore_latest(&self) -> PathBuf {
         let target = self.scratch.path().join("target");
-        self.bench.restore("latest", None, &target).await;
+        self.repo.restore("latest", None, &target).await;
         target
     }
 
     /// Checks that the carrier is missing and the link carries the content. If the link was stored
     /// before the missing carrier was noticed, which this test cannot rule out, the carrier is a gap.
-    async fn is_told(&self, report: &BackupReport) {
+    async fn assert_missing_or_gap(&self, report: &BackupReport) {
         match report.exit() {
-            Exit::Safe => self.is_lost().await,
-            _ => is_named(report),
+            Exit::Safe => self.assert_missing().await,
+            _ => assert_gap(report),
         }
     }
 
     /// Checks that the carrier is missing and the link carries the content.
-    async fn is_lost(&self) {
-        let target = self.restored().await;
-        assert!(!target.join("2-one").exists(), "a file that nobody walked was stored");
+    async fn assert_missing(&self) {
+        let target = self.restore_latest().await;
+        assert!(!target.join("2-one").exists(), "a file outside the walk was stored");
         assert_eq!(fs::read(target.join("5-two")).expect("a file"), CONTENT);
     }
 }
 
 /// Checks that the carrier is a gap.
-fn is_named(report: &BackupReport) {
+fn assert_gap(report: &BackupReport) {
     let gaps = &report.items[0].0.gaps;
     let named: Vec<_> = gaps.iter().map(|gap| (gap.code.as_str(), gap.object.0.as_slice())).collect();
     assert_eq!(named, [("changed-while-read", &b"2-one"[..])], "{gaps:?}");
@@ -108,36 +108,38 @@ fn remove(source: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replaced_carrier_is_a_gap_and_its_link_keeps_the_content() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(replace).await;
-    is_named(&report);
-    scene.is_lost().await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture.backup_with_change(replace).await;
+    assert_gap(&report);
+    fixture.assert_missing().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn link_carries_the_content_of_a_deleted_carrier() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(remove).await;
-    scene.is_told(&report).await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture.backup_with_change(remove).await;
+    fixture.assert_missing_or_gap(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unchanged_link_carries_the_content_of_a_deleted_carrier() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(|_| {}).await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture.backup_with_change(|_| {}).await;
     assert_eq!(report.exit(), Exit::Safe);
     // The carrier's chunk, shared with others, is not worth keeping; that of the link is.
-    scene.fill(70);
-    let report = scene.run(remove).await;
-    scene.is_told(&report).await;
+    fixture.fill(70);
+    let report = fixture.backup_with_change(remove).await;
+    fixture.assert_missing_or_gap(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn carrier_rewritten_in_place_is_stored_with_new_content() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(|source| fs::write(source.join("2-one"), b"rewritten").expect("written")).await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture
+        .backup_with_change(|source| fs::write(source.join("2-one"), b"rewritten").expect("written"))
+        .await;
     assert_eq!((report.exit(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
-    let target = scene.restored().await;
+    let target = fixture.restore_latest().await;
     let meta = |name| fs::metadata(target.join(name)).expect("a file");
     assert_eq!(meta("2-one").ino(), meta("5-two").ino());
     assert_eq!(fs::read(target.join("5-two")).expect("a file"), b"rewritten");

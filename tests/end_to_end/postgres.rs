@@ -7,7 +7,7 @@ use kbak::source::database::{DatabaseConfig, DatabaseError, Dump, DumpProof, Pro
 use kbak::target::database::{RestoreDatabase, Target, restore_database, restore_globals};
 use tokio::io::AsyncReadExt as _;
 
-use crate::support::desk::{Desk, texts};
+use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::postgres::Server;
 use crate::support::program::{beneath, command};
 
@@ -71,7 +71,7 @@ async fn database_is_dumped_and_restored() {
     let error = restore_database(&postgres, &there, bytes.as_slice()).await.expect_err("not empty");
     assert!(matches!(error, DatabaseError::NotEmpty { objects: 4.., .. }), "{error}");
     let replaced = restore_database(&postgres, &wanted("back", Target::Replace), bytes.as_slice()).await;
-    replaced.expect("replaced because it was told to");
+    replaced.expect("replaced on request");
 
     let cut = restore_database(&postgres, &wanted("cut", Target::Create), &bytes[..bytes.len() - 1]).await;
     cut.expect_err("a cut archive is never restored with success");
@@ -106,7 +106,7 @@ async fn archive_is_complete_only_at_its_last_byte() {
         assert!(whole(&bytes[..length]).is_err(), "cut after {length} of {} bytes", bytes.len());
     }
     let longer = [bytes.as_slice(), b"\x01"].concat();
-    assert!(whole(&longer).is_err(), "and nothing may follow");
+    assert!(whole(&longer).is_err(), "no byte may follow");
 }
 
 #[tokio::test]
@@ -298,14 +298,14 @@ async fn databases_left_out_are_always_reported() {
     ] {
         server.sql("postgres", statement);
     }
-    let desk = Desk::new();
+    let cli = CliRepo::new();
     let url = |database: &str| {
         let socket = server.socket();
         format!("postgresql://reader@/{database}?host={}", socket.display())
     };
     let backup = |url: &str, more: &[&str]| {
-        let writer = desk.writer();
-        let args = [&["backup", "--database", url], &texts(&writer)[..], more, &["-o", "json"]].concat();
+        let writer = cli.writer_args();
+        let args = [&["backup", "--database", url], &as_strs(&writer)[..], more, &["-o", "json"]].concat();
         let output = command(&args).env("PGPASSWORD", "secret").output().expect("it runs");
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         (output.status.code(), report, String::from_utf8(output.stderr).expect("text"))
@@ -314,7 +314,7 @@ async fn databases_left_out_are_always_reported() {
     assert_eq!(code, Some(3), "{err}");
     assert_eq!(report["items"][0]["gaps"][0]["object"], "shut", "{report}");
     assert!(err.contains("passwords of roles"), "{err}");
-    let shown = desk.told(&["show"]);
+    let shown = cli.read_json(&["show"]);
     assert_eq!(shown["items"][0]["notes"][0]["code"], "no-role-passwords", "{shown}");
     let streams: Vec<&str> = shown["items"][0]["streams"]
         .as_array()
@@ -327,10 +327,10 @@ async fn databases_left_out_are_always_reported() {
         ["globals.sql", "../../tmp/x.dump", "mould.dump", "postgres.dump", "x//y 50% a*.dump"]
     );
 
-    let out = desk.text("out");
-    let (code, _, err) = desk.reads(&["export", "--to", &out]);
+    let out = cli.text("out");
+    let (code, _, err) = cli.run_reader(&["export", "--to", &out]);
     assert_eq!(code, 3, "the gap: {err}");
-    let folder = desk.at("out/postgresql");
+    let folder = cli.at("out/postgresql");
     for name in ["%2E.%2F..%2Ftmp%2Fx.dump", "x%2F%2Fy 50%25 a*.dump", "globals.sql", "mould.dump"] {
         assert!(folder.join(name).is_file(), "{name}: {:?}", beneath(&folder));
     }
@@ -348,15 +348,15 @@ fn damaged_dump_does_not_drop_the_existing_database() {
     let server = Server::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql("shop", "CREATE TABLE orders AS SELECT n, md5(n::text) FROM generate_series(1, 10000) n");
-    let desk = Desk::new();
-    let packs = || beneath(&desk.at("store")).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
+    let cli = CliRepo::new();
+    let packs = || beneath(&cli.at("store")).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
     let url = format!("postgresql://kbak@/shop?host={}", server.socket().display());
     let run = |args: &[&str]| {
         let output = command(args).env("PGPASSWORD", "secret").output().expect("it runs");
         (output.status.code(), String::from_utf8(output.stderr).expect("text"))
     };
-    let (data, writer, reader) = (desk.text("data"), desk.writer(), desk.reader());
-    let backup = [&["backup", "--path", &data, "--database", &url], &texts(&writer)[..]].concat();
+    let (data, writer, reader) = (cli.text("data"), cli.writer_args(), cli.reader_args());
+    let backup = [&["backup", "--path", &data, "--database", &url], &as_strs(&writer)[..]].concat();
     let (code, err) = run(&backup);
     assert_eq!(code, Some(0), "{err}");
     let before = packs();
@@ -373,19 +373,19 @@ fn damaged_dump_does_not_drop_the_existing_database() {
     std::fs::write(&pack, bytes).expect("damaged");
 
     server.sql("shop", "CREATE TABLE newer (a int)");
-    let back = desk.text("back");
+    let back = cli.text("back");
     let restore = ["restore", "latest", "--database", &url, "--to", &back];
-    let (code, err) = run(&[&restore[..], &["--replace-databases"], &texts(&reader)].concat());
+    let (code, err) = run(&[&restore[..], &["--replace-databases"], &as_strs(&reader)].concat());
     assert!(code == Some(4) && err.contains("shop.dump") && err.contains("the backup is damaged"), "{err}");
-    assert_eq!(server.sql("shop", "SELECT count(*) FROM newer").trim(), "0", "what is there stays");
-    assert!(desk.at("back/one.txt").is_file() || desk.at(&format!("back{data}/one.txt")).is_file(), "{err}");
+    assert_eq!(server.sql("shop", "SELECT count(*) FROM newer").trim(), "0", "the existing database stays");
+    assert!(cli.at("back/one.txt").is_file() || cli.at(&format!("back{data}/one.txt")).is_file(), "{err}");
 
     let (code, err) =
-        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &texts(&reader)[..]].concat());
+        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &as_strs(&reader)[..]].concat());
     assert!(code == Some(3) && err.contains("only with --replace-databases"), "{err}");
     server.sql("postgres", "DROP DATABASE shop");
     let (code, err) =
-        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &texts(&reader)[..]].concat());
+        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &as_strs(&reader)[..]].concat());
     assert!(code == Some(4) && err.contains("drop what was begun"), "{err}");
 }
 

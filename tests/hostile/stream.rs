@@ -4,21 +4,23 @@ use kbak::format::tar::order::PathError;
 use kbak::format::tar::parse::{HeaderError, ParseErrorKind};
 use kbak::target::volume::TargetOptions;
 
-use super::Cage;
-use super::raw::{Raw, octal, record, sparse, stream};
-use crate::support::volume::{Refused, restore};
+use super::GuardedTarget;
+use super::raw_member::{RawMember, octal, record, sparse, stream};
+use crate::support::volume::{VolumeRestoreError, restore};
 
 type Case = (&'static str, Vec<u8>, fn(&ParseErrorKind) -> bool);
 
 /// Feeds each stream and checks the reason of its refusal.
 fn refused(cases: Vec<Case>) {
     for (name, stream, expected) in cases {
-        let cage = Cage::new();
-        match restore(&stream, &cage.target(), TargetOptions::default(), 4096) {
-            Err(Refused::Stream(error)) => assert!(expected(&error.kind), "{name}: refused for {error:?}"),
+        let guarded = GuardedTarget::new();
+        match restore(&stream, &guarded.target(), TargetOptions::default(), 4096) {
+            Err(VolumeRestoreError::Stream(error)) => {
+                assert!(expected(&error.kind), "{name}: refused for {error:?}")
+            }
             other => panic!("{name}: {other:?}"),
         }
-        cage.check(name);
+        guarded.check(name);
     }
 }
 
@@ -34,52 +36,57 @@ macro_rules! path {
     };
 }
 
-fn one(raw: Raw) -> Vec<u8> {
+fn one(raw: RawMember) -> Vec<u8> {
     stream(&[raw])
 }
 
 /// A valid stream of the builder must be accepted, or the other tests would prove nothing.
 #[test]
 fn valid_streams_of_the_builder_are_accepted() {
-    let cage = Cage::new();
+    let guarded = GuardedTarget::new();
     let members = [
-        Raw::directory(b"./"),
-        Raw::directory(b"d/"),
-        Raw::file(b"d/file", b"content"),
-        Raw::hard_link(b"d/hard", b"d/file"),
-        Raw::symlink(b"d/soft", b"/etc/passwd"),
-        Raw::file(b"long", b"x").with(|raw| {
+        RawMember::directory(b"./"),
+        RawMember::directory(b"d/"),
+        RawMember::file(b"d/file", b"content"),
+        RawMember::hard_link(b"d/hard", b"d/file"),
+        RawMember::symlink(b"d/soft", b"/etc/passwd"),
+        RawMember::file(b"long", b"x").with(|raw| {
             raw.name = b"n".repeat(100);
             raw.records = Some(record(b"path", &b"n".repeat(101)));
         }),
         sparse(b"sparse", 1000, "2\n10\n5\n1000\n0\n", b"hello"),
     ];
-    let report = restore(&stream(&members), &cage.target(), TargetOptions::default(), 100).expect("accepted");
+    let report =
+        restore(&stream(&members), &guarded.target(), TargetOptions::default(), 100).expect("accepted");
     assert!(report.is_complete(), "{report:?}");
-    let content = std::fs::read(cage.target().join("sparse")).expect("read");
+    let content = std::fs::read(guarded.target().join("sparse")).expect("read");
     assert_eq!((&content[10..15], content.len()), (&b"hello"[..], 1000));
-    assert_eq!(std::fs::read(cage.target().join("d/hard")).expect("read"), b"content");
-    cage.check("control");
+    assert_eq!(std::fs::read(guarded.target().join("d/hard")).expect("read"), b"content");
+    guarded.check("control");
 }
 
 #[test]
 fn paths_that_lead_out_are_refused() {
-    let path = |name: &str| Raw::file(b"harmless", b"x").record(b"path", name.as_bytes());
+    let path = |name: &str| RawMember::file(b"harmless", b"x").record(b"path", name.as_bytes());
     refused(vec![
-        ("parent", one(Raw::file(b"../canary/new", b"x")), path!(PathError::Parent)),
-        ("parent inside", one(Raw::file(b"a/../../canary/new", b"x")), path!(PathError::Parent)),
-        ("parent at the end", one(Raw::directory(b"a/../")), path!(PathError::Parent)),
-        ("parent alone", one(Raw::directory(b"../")), path!(PathError::Parent)),
-        ("absolute", one(Raw::file(b"/tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
-        ("absolute twice", one(Raw::file(b"//tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
-        ("root", one(Raw::directory(b"/")), path!(PathError::Absolute)),
-        ("dot as a file", one(Raw::file(b".", b"x")), path!(PathError::Dot)),
-        ("dot first", one(Raw::file(b"./a", b"x")), path!(PathError::Dot)),
-        ("dot inside", one(Raw::file(b"a/./b", b"x")), path!(PathError::Dot)),
-        ("no name", one(Raw::file(b"", b"")), path!(PathError::Empty)),
-        ("two slashes", one(Raw::file(b"a//b", b"x")), path!(PathError::EmptyComponent)),
-        ("a file with a slash at its end", one(Raw::file(b"a/", b"x")), path!(PathError::EmptyComponent)),
-        ("a directory without one", one(Raw::directory(b"a")), header!(HeaderError::NotCanonical)),
+        ("parent", one(RawMember::file(b"../canary/new", b"x")), path!(PathError::Parent)),
+        ("parent inside", one(RawMember::file(b"a/../../canary/new", b"x")), path!(PathError::Parent)),
+        ("parent at the end", one(RawMember::directory(b"a/../")), path!(PathError::Parent)),
+        ("parent alone", one(RawMember::directory(b"../")), path!(PathError::Parent)),
+        ("absolute", one(RawMember::file(b"/tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
+        ("absolute twice", one(RawMember::file(b"//tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
+        ("root", one(RawMember::directory(b"/")), path!(PathError::Absolute)),
+        ("dot as a file", one(RawMember::file(b".", b"x")), path!(PathError::Dot)),
+        ("dot first", one(RawMember::file(b"./a", b"x")), path!(PathError::Dot)),
+        ("dot inside", one(RawMember::file(b"a/./b", b"x")), path!(PathError::Dot)),
+        ("no name", one(RawMember::file(b"", b"")), path!(PathError::Empty)),
+        ("two slashes", one(RawMember::file(b"a//b", b"x")), path!(PathError::EmptyComponent)),
+        (
+            "a file with a slash at its end",
+            one(RawMember::file(b"a/", b"x")),
+            path!(PathError::EmptyComponent),
+        ),
+        ("a directory without one", one(RawMember::directory(b"a")), header!(HeaderError::NotCanonical)),
         ("parent in PAX", one(path("../canary/new")), path!(PathError::Parent)),
         ("absolute in PAX", one(path("/tmp/kbak-escape")), path!(PathError::Absolute)),
         ("NUL in PAX", one(path("a\0b")), path!(PathError::Nul)),
@@ -97,7 +104,7 @@ fn paths_that_lead_out_are_refused() {
         ),
         (
             "prefix field",
-            one(Raw::file(b"a", b"x").with(|raw| raw.prefix = b"../canary".to_vec())),
+            one(RawMember::file(b"a", b"x").with(|raw| raw.prefix = b"../canary".to_vec())),
             header!(HeaderError::NotCanonical),
         ),
     ]);
@@ -105,7 +112,7 @@ fn paths_that_lead_out_are_refused() {
 
 #[test]
 fn links_that_lead_out_are_refused() {
-    let hard = |carrier: &[u8]| stream(&[Raw::file(b"a", b"x"), Raw::hard_link(b"b", carrier)]);
+    let hard = |carrier: &[u8]| stream(&[RawMember::file(b"a", b"x"), RawMember::hard_link(b"b", carrier)]);
     refused(vec![
         ("hard link to a parent", hard(b"../canary/secret"), header!(HeaderError::Value(_))),
         ("hard link to an absolute path", hard(b"/etc/passwd"), header!(HeaderError::Value(_))),
@@ -113,67 +120,69 @@ fn links_that_lead_out_are_refused() {
         ("hard link to itself", hard(b"b"), header!(HeaderError::Value(_))),
         ("hard link to the root", hard(b"."), header!(HeaderError::Value(_))),
         ("hard link to nothing", hard(b""), header!(HeaderError::Value(_))),
-        ("symlink to nothing", one(Raw::symlink(b"a", b"")), header!(HeaderError::Value(_))),
+        ("symlink to nothing", one(RawMember::symlink(b"a", b"")), header!(HeaderError::Value(_))),
         (
             "symlink with a NUL",
-            one(Raw::symlink(b"a", b"t").record(b"linkpath", b"a\0b")),
+            one(RawMember::symlink(b"a", b"t").record(b"linkpath", b"a\0b")),
             header!(HeaderError::Value(_)),
         ),
         (
             "symlink of 4,096 bytes",
-            one(Raw::symlink(b"a", b"t").record(b"linkpath", &[b't'; 4096])),
+            one(RawMember::symlink(b"a", b"t").record(b"linkpath", &[b't'; 4096])),
             header!(HeaderError::Value(_)),
         ),
         (
             "through a symlink",
-            stream(&[Raw::symlink(b"a", b"../canary"), Raw::file(b"a/new", b"x")]),
+            stream(&[RawMember::symlink(b"a", b"../canary"), RawMember::file(b"a/new", b"x")]),
             |kind| *kind == ParseErrorKind::NotBeneathDirectory,
         ),
         (
             "through a symlink, deeper",
-            stream(&[Raw::symlink(b"a", b"../canary"), Raw::file(b"a/folder/file", b"x")]),
+            stream(&[RawMember::symlink(b"a", b"../canary"), RawMember::file(b"a/folder/file", b"x")]),
             |kind| *kind == ParseErrorKind::NotBeneathDirectory,
         ),
         (
             "a directory over a symlink",
-            stream(&[Raw::symlink(b"a", b"../canary"), Raw::directory(b"a/")]),
+            stream(&[RawMember::symlink(b"a", b"../canary"), RawMember::directory(b"a/")]),
             |kind| *kind == ParseErrorKind::Order,
         ),
         (
             "a file over a symlink",
-            stream(&[Raw::symlink(b"a", b"../canary/secret"), Raw::file(b"a", b"x")]),
+            stream(&[RawMember::symlink(b"a", b"../canary/secret"), RawMember::file(b"a", b"x")]),
             |kind| *kind == ParseErrorKind::Order,
         ),
-        ("through a file", stream(&[Raw::file(b"a", b"x"), Raw::file(b"a/b", b"x")]), |kind| {
+        ("through a file", stream(&[RawMember::file(b"a", b"x"), RawMember::file(b"a/b", b"x")]), |kind| {
             *kind == ParseErrorKind::NotBeneathDirectory
         }),
         (
             "through a hard link",
             stream(&[
-                Raw::symlink(b"a", b"../canary"),
-                Raw::hard_link(b"b", b"a"),
-                Raw::file(b"b/new", b"x"),
+                RawMember::symlink(b"a", b"../canary"),
+                RawMember::hard_link(b"b", b"a"),
+                RawMember::file(b"b/new", b"x"),
             ]),
             |kind| *kind == ParseErrorKind::NotBeneathDirectory,
         ),
-        ("a file twice", stream(&[Raw::file(b"a", b"x"), Raw::file(b"a", b"y")]), |kind| {
+        ("a file twice", stream(&[RawMember::file(b"a", b"x"), RawMember::file(b"a", b"y")]), |kind| {
             *kind == ParseErrorKind::Order
         }),
-        ("a directory twice", stream(&[Raw::directory(b"a/"), Raw::directory(b"a/")]), |kind| {
+        ("a directory twice", stream(&[RawMember::directory(b"a/"), RawMember::directory(b"a/")]), |kind| {
             *kind == ParseErrorKind::Order
         }),
-        ("out of order", stream(&[Raw::file(b"b", b"x"), Raw::file(b"a", b"x")]), |kind| {
+        ("out of order", stream(&[RawMember::file(b"b", b"x"), RawMember::file(b"a", b"x")]), |kind| {
             *kind == ParseErrorKind::Order
         }),
-        ("the root in the middle", stream(&[Raw::file(b"a", b"x"), Raw::directory(b"./")]), |kind| {
-            *kind == ParseErrorKind::Order
-        }),
+        (
+            "the root in the middle",
+            stream(&[RawMember::file(b"a", b"x"), RawMember::directory(b"./")]),
+            |kind| *kind == ParseErrorKind::Order,
+        ),
     ]);
 }
 
 #[test]
 fn headers_that_kbak_does_not_write_are_refused() {
-    let base = || Raw::file(b"a", b"x");
+    let base = || RawMember::file(b"a", b"x");
     let mut cases: Vec<Case> = Vec::new();
     for (name, kind) in [
         ("GNU long name", b'L'),
@@ -225,12 +234,12 @@ fn headers_that_kbak_does_not_write_are_refused() {
         ),
         (
             "a directory with content",
-            one(Raw::directory(b"a/").with(|raw| raw.size = octal(512, 11))),
+            one(RawMember::directory(b"a/").with(|raw| raw.size = octal(512, 11))),
             header!(HeaderError::NotCanonical),
         ),
         (
             "a symlink with content",
-            one(Raw::symlink(b"a", b"t").with(|raw| raw.size = octal(512, 11))),
+            one(RawMember::symlink(b"a", b"t").with(|raw| raw.size = octal(512, 11))),
             header!(HeaderError::NotCanonical),
         ),
         (
@@ -258,7 +267,7 @@ fn headers_that_kbak_does_not_write_are_refused() {
         ("no end", base().bytes(), |kind| *kind == ParseErrorKind::Truncated),
         ("nothing", Vec::new(), |kind| *kind == ParseErrorKind::Truncated),
         ("half a header", base().bytes()[..300].to_vec(), |kind| *kind == ParseErrorKind::Truncated),
-        ("half a content", Raw::file(b"a", &[7; 2000]).bytes()[..1000].to_vec(), |kind| {
+        ("half a content", RawMember::file(b"a", &[7; 2000]).bytes()[..1000].to_vec(), |kind| {
             *kind == ParseErrorKind::Truncated
         }),
         ("padding", [&base().bytes()[..1000], &[1; 24], &[0; 1024]].concat(), |kind| {
@@ -270,7 +279,7 @@ fn headers_that_kbak_does_not_write_are_refused() {
 
 #[test]
 fn records_that_kbak_does_not_write_are_refused() {
-    let base = || Raw::file(b"a", b"x");
+    let base = || RawMember::file(b"a", b"x");
     let records = |bytes: &[u8]| one(base().records(bytes));
     let xattr = |name: &[u8], value: &[u8]| one(base().record(&[b"SCHILY.xattr.", name].concat(), value));
     refused(vec![
@@ -449,12 +458,12 @@ fn false_hole_maps_are_refused() {
         ),
         (
             "a name without a size",
-            one(Raw::file(b"GNUSparseFile.0/a", b"x").record(b"GNU.sparse.name", b"a")),
+            one(RawMember::file(b"GNUSparseFile.0/a", b"x").record(b"GNU.sparse.name", b"a")),
             header!(HeaderError::Map),
         ),
         (
             "another version",
-            one(Raw::file(b"a", b"x").record(b"GNU.sparse.major", b"0")),
+            one(RawMember::file(b"a", b"x").record(b"GNU.sparse.major", b"0")),
             header!(HeaderError::Key(_)),
         ),
     ]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kbak::kubernetes::{Cluster, discover};
 use serde_json::{Value, json};
 
-use super::plane::{Plane, connect, create, get};
+use super::control_plane::{ControlPlane, connect, create, get};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -42,7 +42,13 @@ pub async fn define(cluster: &Cluster, group: &str, version: &str, plural: &str,
 
 /// Returns a kubeconfig of a ServiceAccount `name` with these `rules` in the whole cluster, listing
 /// namespaces among them.
-pub async fn account(plane: &Plane, cluster: &Cluster, folder: &Path, name: &str, rules: Value) -> PathBuf {
+pub async fn account(
+    plane: &ControlPlane,
+    cluster: &Cluster,
+    folder: &Path,
+    name: &str,
+    rules: Value,
+) -> PathBuf {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     create(cluster, accounts, json!({"metadata": {"name": name}})).await;

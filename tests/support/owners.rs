@@ -6,14 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use kbak::format::epoch::Parameters;
-use kbak::format::ids::NameId;
-use kbak::keys::writer_key::{Change, EpochKeeper, HeldEpoch, WriterFileError, WriterKey};
+use kbak::keys::writer_key::{Change, EpochKeeper, HeldEpoch, WriterFileError};
 use kbak::keys::{Identity, Owner, OwnerKey, Prompt, Silent};
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::repository::epoch::create::{EpochContext, Life, Wanted};
-use kbak::runtime::{FixedClock, Runtime, SeededRandom, Workers};
-use kbak::store::Store;
-use kbak::store::memory::MemoryStore;
+use kbak::repository::epoch::create::{Life, Wanted};
+use kbak::runtime::Runtime;
 use zeroize::Zeroizing;
 
 pub const DAY: u64 = 86_400;
@@ -45,7 +42,7 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().expect("an output")
 }
 
-pub fn must(command: &mut Command, input: &[u8]) -> Vec<u8> {
+pub fn run_ok(command: &mut Command, input: &[u8]) -> Vec<u8> {
     let output = run(command, input);
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
@@ -58,34 +55,7 @@ pub fn secret_file(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
     path
 }
 
-/// A world whose clock the test sets.
-pub struct Bench {
-    pub clock: Arc<FixedClock>,
-    pub runtime: Runtime,
-    pub memory: Arc<MemoryStore>,
-    pub store: Arc<dyn Store>,
-}
-
-impl Bench {
-    pub fn new(seed: u64) -> Self {
-        let clock = Arc::new(FixedClock::new(at("2026-11-23T02:00:00Z")));
-        let runtime = Runtime {
-            clock: clock.clone(),
-            random: Arc::new(SeededRandom::new(seed)),
-            workers: Workers::Inline,
-            stop: Default::default(),
-        };
-        let memory = Arc::new(MemoryStore::new(clock.clone()));
-        Self { clock, runtime, store: memory.clone(), memory }
-    }
-
-    pub fn days_later(&self, days: u64) {
-        use kbak::runtime::Clock;
-        self.clock.set(kbak::format::moment::after(self.clock.now(), days * DAY));
-    }
-}
-
-pub fn nobody() -> Arc<dyn Prompt> {
+pub fn no_prompt() -> Arc<dyn Prompt> {
     Arc::new(Silent)
 }
 
@@ -108,7 +78,7 @@ impl Prompt for Answers {
 /// Returns a new owner and their identity.
 pub fn owner(runtime: &Runtime, name: &str) -> (Owner, Arc<Identity>) {
     let key = OwnerKey::generate(runtime, name);
-    let identity = Identity::parse(name, key.to_text().as_bytes(), &nobody()).expect("an identity");
+    let identity = Identity::parse(name, key.to_text().as_bytes(), &no_prompt()).expect("an identity");
     (key.public(), Arc::new(identity))
 }
 
@@ -119,7 +89,7 @@ pub fn wanted(owners: &[&Owner]) -> Wanted {
         parameters: Parameters::default(),
         new_epoch: false,
         change_owners: true,
-        prompt: nobody(),
+        prompt: no_prompt(),
     }
 }
 
@@ -142,20 +112,11 @@ impl EpochKeeper for MemoryKeeper {
     }
 }
 
-pub fn context<'a>(
-    bench: &'a Bench,
-    key: &'a WriterKey,
-    plan: NameId,
-    keeper: &'a MemoryKeeper,
-) -> EpochContext<'a> {
-    EpochContext { store: &bench.store, runtime: &bench.runtime, key, plan, keeper }
-}
-
 /// Collects warnings.
 #[derive(Default)]
-pub struct Heard(pub Mutex<Vec<String>>);
+pub struct Warnings(pub Mutex<Vec<String>>);
 
-impl Observer for Heard {
+impl Observer for Warnings {
     fn event(&self, event: &Event) {
         if let Event::Warning { object, message, .. } = event {
             self.0.lock().expect("a lock").push(format!("{object}: {message}"));
@@ -163,7 +124,7 @@ impl Observer for Heard {
     }
 }
 
-pub fn heard() -> (Arc<Heard>, Reporter) {
-    let heard = Arc::new(Heard::default());
+pub fn collect_warnings() -> (Arc<Warnings>, Reporter) {
+    let heard = Arc::new(Warnings::default());
     (heard.clone(), Reporter::new(heard))
 }

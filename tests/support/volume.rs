@@ -9,7 +9,7 @@ use kbak::target::volume::{Report, Target, TargetError, TargetOptions};
 
 /// Entries that a stream did not take.
 #[derive(Debug, Default)]
-pub struct Left {
+pub struct SkippedEntries {
     pub skipped: Vec<Skipped>,
     pub gaps: Vec<Gap>,
     pub left_out: Vec<(kbak::source::volume::LeftOut, u64)>,
@@ -17,9 +17,9 @@ pub struct Left {
 }
 
 /// Passes the bytes of a folder's stream to `sink`, in pieces of all sizes.
-pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> Left {
+pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> SkippedEntries {
     let volume = Volume::open(folder, options).expect("a volume");
-    let mut left = Left::default();
+    let mut left = SkippedEntries::default();
     let mut walk = volume.walk();
     let mut buffer = vec![0u8; 100_000];
     for walked in walk.by_ref() {
@@ -70,7 +70,7 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
 }
 
 /// Returns the whole stream in memory.
-pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, Left) {
+pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, SkippedEntries) {
     let mut all = Vec::new();
     let left = stream(folder, options, |piece| all.extend_from_slice(piece));
     (all, left)
@@ -78,33 +78,33 @@ pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, Left) {
 
 /// The error that ended a restore.
 #[derive(Debug)]
-pub enum Refused {
+pub enum VolumeRestoreError {
     Stream(kbak::format::tar::parse::ParseError),
     Target(TargetError),
 }
 
 /// A restore in progress.
-pub struct Restore {
+pub struct VolumeRestore {
     parser: Parser,
     target: Target,
 }
 
-impl Restore {
-    pub fn open(folder: &Path, options: TargetOptions, run: u8) -> Result<Self, Refused> {
-        let target = Target::open(folder, options, [run; 32]).map_err(Refused::Target)?;
+impl VolumeRestore {
+    pub fn open(folder: &Path, options: TargetOptions, run: u8) -> Result<Self, VolumeRestoreError> {
+        let target = Target::open(folder, options, [run; 32]).map_err(VolumeRestoreError::Target)?;
         Ok(Self { parser: Parser::new(Expect::Stream), target })
     }
 
-    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), Refused> {
-        while let Some(event) = self.parser.next(&mut piece).map_err(Refused::Stream)? {
-            self.target.event(event).map_err(Refused::Target)?;
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), VolumeRestoreError> {
+        while let Some(event) = self.parser.next(&mut piece).map_err(VolumeRestoreError::Stream)? {
+            self.target.event(event).map_err(VolumeRestoreError::Target)?;
         }
         Ok(())
     }
 
-    pub fn finish(self) -> Result<Report, Refused> {
-        self.parser.finish().map_err(Refused::Stream)?;
-        self.target.finish().map_err(Refused::Target)
+    pub fn finish(self) -> Result<Report, VolumeRestoreError> {
+        self.parser.finish().map_err(VolumeRestoreError::Stream)?;
+        self.target.finish().map_err(VolumeRestoreError::Target)
     }
 }
 
@@ -114,8 +114,8 @@ pub fn restore(
     folder: &Path,
     options: TargetOptions,
     piece: usize,
-) -> Result<Report, Refused> {
-    let mut restore = Restore::open(folder, options, 7)?;
+) -> Result<Report, VolumeRestoreError> {
+    let mut restore = VolumeRestore::open(folder, options, 7)?;
     for piece in stream.chunks(piece) {
         restore.feed(piece)?;
     }

@@ -1,4 +1,4 @@
-//! Behaviour of the folder store beyond the laws of all stores.
+//! Behaviour of the folder store beyond the contract of all stores.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -161,7 +161,7 @@ async fn simulated_clock_sets_object_times() {
 }
 
 #[tokio::test]
-async fn who_may_not_write_is_denied() {
+async fn put_without_write_permission_is_denied() {
     let folder = tempfile::tempdir().expect("a folder");
     if folder.path().metadata().expect("it is there").uid() == 0 && !runs_without_rights() {
         // Root may write anywhere, so the test runs again as `nobody`.
@@ -178,7 +178,7 @@ async fn who_may_not_write_is_denied() {
 
 /// Uses a store on a file system of 1 MiB, in the test's own mount namespace.
 #[tokio::test]
-async fn a_full_disk_is_said_and_leaves_nothing_behind() {
+async fn full_disk_is_reported_and_leaves_no_remains() {
     let Some(folder) = std::env::var_os("KBAK_TEST_SMALL_DISK").map(PathBuf::from) else {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_str().expect("text");

@@ -17,7 +17,8 @@ use kbak::store::retry::{Patience, RetryStore};
 use kbak::store::{Put, Store, StoreErrorKind};
 use tokio::time::Instant;
 
-use super::{Objects, all, laws};
+use super::contract::check_contract;
+use super::{Objects, all};
 
 fn runtime() -> Runtime {
     Runtime::seeded(7, "2026-11-23T00:00:00Z".parse().expect("a time"))
@@ -47,9 +48,9 @@ fn hardened(rules: Vec<Rule>) -> (Arc<RecordStore>, Arc<dyn Store>, Arc<Retries>
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrapped_store_keeps_the_laws() {
+async fn wrapped_store_meets_the_contract() {
     let rates = Rates { upload: NonZeroU64::new(1 << 20), download: NonZeroU64::new(1 << 20) };
-    laws::hold(wrap(Arc::new(RecordStore::new(memory())), rates, &runtime(), &Reporter::silent())).await;
+    check_contract(wrap(Arc::new(RecordStore::new(memory())), rates, &runtime(), &Reporter::silent())).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,9 +231,9 @@ async fn injected_read_faults_show_in_the_results() {
     let store: Arc<dyn Store> = fault.clone();
     assert_eq!(all(&store, "").await.expect("a list").len(), 2, "without the newest");
     assert_eq!(all(&store, "").await.expect("a list").len(), 0, "a page is dropped");
-    for lie in ["reordered", "repeated"] {
-        let error = all(&store, "").await.expect_err(lie);
-        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie}: {error}");
+    for fault in ["reordered", "repeated"] {
+        let error = all(&store, "").await.expect_err(fault);
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{fault}: {error}");
     }
     assert_eq!(all(&store, "").await.expect("a list").len(), 3);
     assert_eq!(store.put(&objects.probe()).await.expect("a put"), Put::Created);

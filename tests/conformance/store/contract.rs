@@ -1,4 +1,4 @@
-//! The laws that every store keeps.
+//! The contract that every store meets.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use kbak::store::{MAX_OBJECT, MAX_PAGE, Put, Store, StoreErrorKind};
 
 use super::{Objects, all};
 
-/// Checks all laws on a store and returns what the probe found. The store is left as it was.
-pub async fn hold(store: Arc<dyn Store>) -> Abilities {
-    an_object_comes_back(&store).await;
-    what_is_not_there_is_not_found(&store).await;
-    a_limit_is_kept(&store).await;
-    ranges_are_exact(&store).await;
-    a_taken_key_keeps_its_bytes(&store).await;
+/// Checks the whole contract on a store and returns what the probe found. The store is left as it was.
+pub async fn check_contract(store: Arc<dyn Store>) -> Abilities {
+    put_objects_are_read_back(&store).await;
+    missing_objects_are_not_found(&store).await;
+    size_limit_is_kept(&store).await;
+    ranges_return_exact_bytes(&store).await;
+    second_put_keeps_the_first_bytes(&store).await;
     racing_puts_all_succeed(&store).await;
-    a_listing_is_complete_and_ordered(&store).await;
-    folders_are_found_and_listings_go_on_anywhere(&store).await;
-    a_large_object_comes_back(&store).await;
-    the_probe_finds_an_honest_store(&store).await
+    listings_are_complete_and_ordered(&store).await;
+    listings_resume_after_any_key_and_find_folders(&store).await;
+    large_objects_are_read_back(&store).await;
+    probe_reports_no_fault(&store).await
 }
 
-async fn an_object_comes_back(store: &Arc<dyn Store>) {
+async fn put_objects_are_read_back(store: &Arc<dyn Store>) {
     let objects = Objects::new();
     // The smallest object, one around a boundary, one of several slices.
     for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
@@ -39,18 +39,18 @@ async fn an_object_comes_back(store: &Arc<dyn Store>) {
     }
 }
 
-async fn what_is_not_there_is_not_found(store: &Arc<dyn Store>) {
+async fn missing_objects_are_not_found(store: &Arc<dyn Store>) {
     let object = Objects::new().needs(1, 1);
-    let error = store.get(object.key(), 100).await.expect_err("nothing is there");
+    let error = store.get(object.key(), 100).await.expect_err("no object has this key");
     assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains(object.key().as_str()), "{error} names the object");
-    let error = store.get_range(object.key(), 0..1).await.expect_err("nothing is there");
+    let error = store.get_range(object.key(), 0..1).await.expect_err("no object has this key");
     assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
-    store.delete(object.key()).await.expect("to delete nothing is no error");
+    store.delete(object.key()).await.expect("deleting a missing object is no error");
     assert_eq!(all(store, "00000000000000000000000000000000/").await.expect("a list"), []);
 }
 
-async fn a_limit_is_kept(store: &Arc<dyn Store>) {
+async fn size_limit_is_kept(store: &Arc<dyn Store>) {
     let object = Objects::new().needs(1, 100);
     let size = object.bytes().len() as u64;
     store.put(&object).await.expect("a put");
@@ -60,7 +60,7 @@ async fn a_limit_is_kept(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn ranges_are_exact(store: &Arc<dyn Store>) {
+async fn ranges_return_exact_bytes(store: &Arc<dyn Store>) {
     let object = Objects::new().needs(1, 1000);
     let (bytes, size) = (object.bytes(), object.bytes().len() as u64);
     store.put(&object).await.expect("a put");
@@ -76,7 +76,7 @@ async fn ranges_are_exact(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn a_taken_key_keeps_its_bytes(store: &Arc<dyn Store>) {
+async fn second_put_keeps_the_first_bytes(store: &Arc<dyn Store>) {
     let object = Objects::new().needs(1, 3);
     assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
     assert_eq!(store.put(&object).await.expect("a second put"), Put::Existed);
@@ -93,7 +93,7 @@ async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
+async fn listings_are_complete_and_ordered(store: &Arc<dyn Store>) {
     let (objects, others) = (Objects::new(), Objects::new());
     // More than one page of a real store, in folders of different depth.
     let mut put: Vec<_> = (0..MAX_PAGE + 3).map(|n| objects.needs((n % 3) as u8, n % 5)).collect();
@@ -130,7 +130,7 @@ async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
     assert_eq!(all(store, &writer).await.expect("a list"), []);
 }
 
-async fn folders_are_found_and_listings_go_on_anywhere(store: &Arc<dyn Store>) {
+async fn listings_resume_after_any_key_and_find_folders(store: &Arc<dyn Store>) {
     let objects = Objects::new();
     let domains = [1, 2, 7, 9];
     let mut put = Vec::new();
@@ -164,16 +164,16 @@ async fn folders_are_found_and_listings_go_on_anywhere(store: &Arc<dyn Store>) {
     }
 }
 
-async fn a_large_object_comes_back(store: &Arc<dyn Store>) {
+async fn large_objects_are_read_back(store: &Arc<dyn Store>) {
     let object = Objects::new().needs(1, 400_000);
     assert!(object.bytes().len() > 15 << 20, "as large as a pack");
     store.put(&object).await.expect("a put");
     let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
-    assert!(bytes == *object.bytes(), "16 MiB come back as they were");
+    assert!(bytes == *object.bytes(), "16 MiB are read back unchanged");
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) -> Abilities {
+async fn probe_reports_no_fault(store: &Arc<dyn Store>) -> Abilities {
     let objects = Objects::new();
     let probed = probe(store, &objects.runtime, objects.path.writer).await.expect("a probe");
     let abilities = &probed.abilities;
@@ -184,7 +184,7 @@ async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) -> Abilities {
     );
     assert!(abilities.may_delete, "{probed:?}");
     let writer = format!("{}/", objects.path.writer);
-    assert_eq!(all(store, &writer).await.expect("a list"), [], "a probe leaves nothing");
+    assert_eq!(all(store, &writer).await.expect("a list"), [], "a probe leaves no object");
     let text = serde_json::to_string(&probed).expect("it serialises");
     assert_eq!(serde_json::from_str::<Probed>(&text).expect("and back"), probed);
     probed.abilities
