@@ -3,7 +3,7 @@
 mod source;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,6 +31,7 @@ use crate::repository::epoch::create;
 use crate::repository::epoch::create::{Ready, Wanted};
 use crate::repository::index_loader::{DomainIndexLoader, MERGE_ABOVE};
 use crate::repository::write::commit::{Committed, Committer, DomainDraft, Draft};
+use crate::runtime::lock;
 use crate::runtime::{Runtime, kill_point};
 use crate::store::Store;
 
@@ -166,7 +167,7 @@ fn stopped() -> Failure {
 /// Writes an index object that names the acknowledged packs, so that the next run can reuse them: one
 /// small PUT, within the time limit [`LEAVING`].
 async fn leave(open: &OpenDomain) {
-    let domain = open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let domain = lock(open).take();
     if let Some(domain) = domain {
         // If this fails, the next run stores these packs again; nothing else depends on it.
         let _ = tokio::time::timeout(LEAVING, domain.leave()).await;
@@ -239,7 +240,7 @@ impl Run<'_> {
         }
         let target = EpochTarget { path, recipient: epoch.recipient().clone() };
         let key = DomainWriter::new(self.engine.clone(), target, id, (*key).clone(), loaded.known);
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
+        *lock(self.open) = Some(key.clone());
         let mut finished = Vec::with_capacity(jobs.len());
         for job in jobs {
             reporter.event(Event::ItemStarted { item: job.name.clone() });

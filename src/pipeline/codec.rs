@@ -1,11 +1,12 @@
 //! Compresses chunks to zstd frames and back, with reused contexts. The only file that uses zstd.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{CParameter, DParameter};
 
 use crate::format::pack::MAX_CHUNK;
+use crate::runtime::lock;
 
 /// The log2 of the largest window, 8 MiB. Stock `zstd -d` accepts larger ones without
 /// `--long`; kbak promises 2^23.
@@ -55,13 +56,13 @@ impl Codec {
     }
 
     fn with<T>(&self, run: impl FnOnce(&mut Contexts) -> Result<T, CodecError>) -> Result<T, CodecError> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = lock(&self.spare).pop();
         let mut contexts = match spare {
             Some(contexts) => contexts,
             None => self.contexts()?,
         };
         let result = run(&mut contexts);
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
+        lock(&self.spare).push(contexts);
         result
     }
 

@@ -1,7 +1,7 @@
 //! The writer of one domain in one epoch and one run: its chunk index, its packs, and the packs it refers to.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{NameId, ObjectHash};
@@ -16,6 +16,7 @@ use super::packer::{ChunkRef, Packer};
 use super::piece::{Prepared, prepare};
 use super::stream::{PendingStream, StreamWriter, WrittenStream};
 use crate::pipeline::chunk_index::{ChunkIndex, place};
+use crate::runtime::lock;
 
 /// Writes streams into one domain.
 pub struct DomainWriter {
@@ -90,7 +91,7 @@ impl DomainWriter {
     #[must_use]
     pub fn take_known(&self) -> ChunkIndex {
         let none = ChunkIndex::new(0, self.engine.reporter().clone());
-        std::mem::replace(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner), none)
+        std::mem::replace(&mut lock(&self.known), none)
     }
 
     pub(super) fn packer(&self) -> &Arc<Packer> {
@@ -98,7 +99,7 @@ impl DomainWriter {
     }
 
     pub(super) fn need(&self, pack: PackName) {
-        self.needs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack);
+        lock(&self.needs).insert(pack);
     }
 
     /// Starts a new stream.
@@ -135,7 +136,7 @@ impl DomainWriter {
         kill_point("backup.lists.settled");
         let (index, packs) = self.packer.finish().await?;
         let streams = settled.into_iter().map(|stream| stream.finish(self)).collect::<Result<_, _>>()?;
-        let needs = std::mem::take(&mut *self.needs.lock().unwrap_or_else(PoisonError::into_inner));
+        let needs = std::mem::take(&mut *lock(&self.needs));
         Ok(WrittenDomain { streams, needs: PackRefs::new(needs.into_iter().collect()), index, packs })
     }
 

@@ -5,7 +5,7 @@
 //! from the store count as hostile.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
@@ -18,6 +18,7 @@ use crate::format::list::Place;
 use crate::format::pack::{MAX_PACK, TableEntry, read_table};
 use crate::format::pack_refs::PackName;
 use crate::runtime::Workers;
+use crate::runtime::lock;
 use crate::store::{MAX_OBJECT, Store, StoreError};
 
 use super::codec::{Codec, CodecError};
@@ -355,10 +356,6 @@ fn container_text(error: &ContainerError) -> String {
         ContainerError::Damaged(_) => "it does not decrypt".into(),
         other => other.to_string(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Fetcher {

@@ -1,6 +1,6 @@
 //! Fills packs with chunks, seals and uploads them, and writes their index objects.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,6 +15,7 @@ use crate::runtime::kill_point;
 use super::PipelineError;
 use super::engine::{Engine, EpochTarget};
 use crate::pipeline::chunk_index::{ChunkIndex, short};
+use crate::runtime::lock;
 
 /// The number of acknowledged packs after which an index object is written. A crash leaves no
 /// more than these unindexed.
@@ -264,10 +265,6 @@ impl Packer {
         acknowledged.write(&self.engine, &self.epoch, self.domain, &self.key).await?;
         Ok((acknowledged.written.clone(), acknowledged.packs))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn joined<T>(result: Result<Result<T, PipelineError>, tokio::task::JoinError>) -> Result<T, PipelineError> {

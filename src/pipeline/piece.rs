@@ -10,6 +10,7 @@ use super::SourceError;
 use super::codec::Codec;
 use super::packer::{ChunkRef, Frame, PackRef};
 use crate::pipeline::chunk_index::ChunkIndex;
+use crate::runtime::lock;
 
 /// A job that makes a piece's bytes on a worker. It may block on files, never on the store.
 pub type Job = Box<dyn FnOnce() -> Result<Output, SourceError> + Send>;
@@ -143,7 +144,7 @@ pub fn prepare(
 ) -> Result<Prepared, super::PipelineError> {
     let id = key.chunk_id(kind, bytes);
     let plain = u32::try_from(bytes.len()).map_err(|_| super::PipelineError::Bug("a chunk beyond 4 GiB"))?;
-    let found = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner).find(&id, plain)?;
+    let found = lock(known).find(&id, plain)?;
     Ok(match found {
         Some(chunk) => Prepared::Known(chunk),
         None => Prepared::Frame(Frame { kind, id, bytes: codec.encode(bytes)?, plain }),

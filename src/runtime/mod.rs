@@ -3,11 +3,15 @@
 //! They are passed in, so that tests can run the whole pipeline on one thread with a fixed
 //! clock and a seed, and the same seed gives the same run.
 
+mod lock;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+
+pub use lock::lock;
 
 /// A source of the current time.
 pub trait Clock: Send + Sync {
@@ -55,13 +59,13 @@ impl FixedClock {
 
     /// Sets the clock to `at`.
     pub fn set(&self, at: Timestamp) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = at;
+        *lock(&self.0) = at;
     }
 }
 
 impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 
@@ -81,7 +85,7 @@ impl SeededRandom {
 
 impl Random for SeededRandom {
     fn fill(&self, bytes: &mut [u8]) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.fill(bytes);
+        lock(&self.0).1.fill(bytes);
     }
 }
 
@@ -192,7 +196,7 @@ pub fn kill_point(name: &'static str) {
     if wanted != name {
         return;
     }
-    let mut passed = PASSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut passed = lock(&PASSED);
     let count = passed.entry(name).or_default();
     *count += 1;
     if *count == *nth {

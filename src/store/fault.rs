@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use super::probe::Ask;
 use super::{Page, PageToken, Put, Store, StoreError, StoreErrorKind};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
+use crate::runtime::lock;
 
 /// A fault of an operation. It has no effect on operations that it does not apply to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +115,7 @@ impl FaultStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.script)
     }
 
     fn fault(&self, operation: Operation, object: &str) -> Option<Fault> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use super::probe::Ask;
 use super::{Page, PageToken, Put, Store, StoreError};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
+use crate::runtime::lock;
 
 /// Limits in bytes per second; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Bucket {
 
     /// Adds the debt of `bytes` and returns the moment at which all earlier debt is paid.
     fn owe(&self, bytes: u64) -> Instant {
-        let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paid_at = lock(&self.paid_at);
         let now = Instant::now();
         let start = paid_at.map_or(now, |at| at.max(now));
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate.get());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Bound, Range};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::format::ids::ObjectHash;
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
 use crate::runtime::Clock;
+use crate::runtime::lock;
 
 struct Held {
     key: ObjectKey,
@@ -67,7 +68,7 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.objects)
     }
 
     fn error(&self, operation: Operation, key: &ObjectKey, kind: StoreErrorKind) -> StoreError {

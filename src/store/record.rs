@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use super::probe::Ask;
 use super::{Page, PageToken, Put, Store, StoreError};
 use crate::format::layout::ObjectKey;
 use crate::format::object::Sealed;
+use crate::runtime::lock;
 
 /// One operation on a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,20 +44,20 @@ impl RecordStore {
     /// Returns all operations so far, in the order in which they ended.
     #[must_use]
     pub fn recorded(&self) -> Vec<Recorded> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.list).clone()
     }
 
     /// Returns the number of operations of one kind, and the bytes that they carried.
     #[must_use]
     pub fn count(&self, operation: Operation) -> (u64, u64) {
-        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = lock(&self.list);
         let these = list.iter().filter(|recorded| recorded.operation == operation);
         these.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.bytes))
     }
 
     /// Clears the record.
     pub fn clear(&self) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.list).clear();
     }
 
     fn note<T>(
@@ -72,7 +73,7 @@ impl RecordStore {
             bytes: result.as_ref().map_or(0, bytes),
             succeeded: result.is_ok(),
         };
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(recorded);
+        lock(&self.list).push(recorded);
         result
     }
 }

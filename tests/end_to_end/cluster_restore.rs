@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
 use kbak::report::event::Reporter;
+use kbak::runtime::lock;
 use kbak::target::kubernetes::{
     Allow, FileFormat, ObjectRef, Outcome, RestoreConfig, restore_resources, write_directory,
 };
@@ -199,7 +200,7 @@ async fn application_is_restored_into_empty_cluster() {
     let meter = reporter.meter("restore", "objects");
     let outcomes = std::sync::Mutex::new(BTreeMap::new());
     let told = |object: &ObjectRef, outcome: &Outcome| {
-        let before = outcomes.lock().expect("a lock").insert(object.to_string(), outcome.clone());
+        let before = lock(&outcomes).insert(object.to_string(), outcome.clone());
         assert_eq!(before, None, "{object} is reported once");
     };
     // First only `privileged` is allowed, for the disk's folder, so that its claim finds it.
@@ -217,14 +218,14 @@ async fn application_is_restored_into_empty_cluster() {
         get(&target, "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles").await["items"] == json!([])
     );
     assert!(!first.is_whole());
-    outcomes.lock().expect("a lock").clear();
+    lock(&outcomes).clear();
 
     let config = RestoreConfig { allow: Allow::ALL.into(), takeover: true, ..RestoreConfig::default() };
     let report = restore_resources(&target, &held, &config, &told, &meter).await.expect("a report");
     assert!(report.is_whole(), "{report:#?}");
     assert_eq!((report.failed, report.failures.len()), (0, 0));
     let total: usize = held.kinds.iter().map(|(_, lines)| lines.len()).sum();
-    assert_eq!(outcomes.lock().expect("a lock").len(), total, "each object has an outcome");
+    assert_eq!(lock(&outcomes).len(), total, "each object has an outcome");
 
     let outcomes = outcomes.into_inner().expect("a lock");
     compare(&held, &outcomes, &target).await;

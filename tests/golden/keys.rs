@@ -19,6 +19,7 @@ use kbak::keys::recovery_sheet;
 use kbak::keys::writer_key::{EpochFile, WriterKey};
 use kbak::keys::{Identity, OwnerKey, open_wrap};
 use kbak::repository::epoch::create;
+use kbak::runtime::lock;
 use zeroize::Zeroizing;
 
 use crate::support::owners::{MemoryKeeper, no_prompt, wanted};
@@ -119,7 +120,7 @@ async fn key_vectors_are_regenerated() {
         Arc::new(Identity::parse("owner", owner.to_text().as_bytes(), &no_prompt()).expect("an identity"));
     let (keys, _) = open_wrap(&ready.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
     let (repository, writer, plan) = (key.repository, key.writer, key.plan("default"));
-    let held = keeper.0.lock().expect("a lock").clone().expect("held");
+    let held = lock(&keeper.0).clone().expect("held");
     let receipt = Record::Receipt(Receipt {
         plan,
         epoch: ready.epoch.epoch,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use kbak::kubernetes::{Cluster, KindInfo};
 use kbak::report::event::Reporter;
+use kbak::runtime::lock;
 use kbak::target::kubernetes::{
     Decision, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError, RestoreReport, plan_resources,
     restore_resources,
@@ -83,7 +84,7 @@ pub async fn restore(
     let tell = |object: &ObjectRef, outcome: &Outcome| {
         // Colliding objects share a name, and accounts of merged namespaces are merged.
         if !matches!(outcome, Outcome::Collides(_)) {
-            let before = told.lock().expect("a lock").insert(object.to_string(), outcome.clone());
+            let before = lock(&told).insert(object.to_string(), outcome.clone());
             let merged = object.resource == "serviceaccounts" && object.name == "default";
             assert!(before.is_none() || merged, "{object} is reported once");
         }

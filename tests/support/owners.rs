@@ -11,6 +11,7 @@ use kbak::keys::{Identity, Owner, OwnerKey, Prompt, Silent};
 use kbak::report::event::{Event, Observer, Reporter};
 use kbak::repository::epoch::create::{Life, Wanted};
 use kbak::runtime::Runtime;
+use kbak::runtime::lock;
 use zeroize::Zeroizing;
 
 pub const DAY: u64 = 86_400;
@@ -103,10 +104,10 @@ impl EpochKeeper for MemoryKeeper {
         "memory".into()
     }
     async fn load(&self) -> Result<Option<Vec<HeldEpoch>>, WriterFileError> {
-        Ok(self.0.lock().expect("a lock").clone())
+        Ok(lock(&self.0).clone())
     }
     async fn update(&self, change: Change<'_>) -> Result<(), WriterFileError> {
-        let mut held = self.0.lock().expect("a lock");
+        let mut held = lock(&self.0);
         *held = Some(change(held.take().unwrap_or_default()));
         Ok(())
     }
@@ -119,7 +120,7 @@ pub struct Warnings(pub Mutex<Vec<String>>);
 impl Observer for Warnings {
     fn event(&self, event: &Event) {
         if let Event::Warning { object, message, .. } = event {
-            self.0.lock().expect("a lock").push(format!("{object}: {message}"));
+            lock(&self.0).push(format!("{object}: {message}"));
         }
     }
 }

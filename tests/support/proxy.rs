@@ -16,6 +16,8 @@ use hyper_util::rt::TokioIo;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::task::JoinHandle;
 
+use kbak::runtime::lock;
+
 /// A request on its way.
 #[derive(Debug, Clone)]
 pub struct ProxiedRequest {
@@ -80,7 +82,7 @@ impl Proxy {
                         let path = request.uri().path().to_owned();
                         let query = request.uri().query().unwrap_or_default().to_owned();
                         let earlier = {
-                            let mut counts = counts.lock().expect("a lock");
+                            let mut counts = lock(&counts);
                             let count = counts.entry(path.clone()).or_insert(0);
                             *count += 1;
                             *count - 1
@@ -113,7 +115,7 @@ impl Proxy {
 
     /// Returns the number of requests for a path.
     pub fn count(&self, path: &str) -> u32 {
-        self.requests.lock().expect("a lock").get(path).copied().unwrap_or(0)
+        lock(&self.requests).get(path).copied().unwrap_or(0)
     }
 }
 

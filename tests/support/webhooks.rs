@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use kbak::runtime::lock;
+
 use super::tls::{CA, acceptor};
 
 /// The server. It ends with the test's runtime. The path of a request selects its behaviour:
@@ -74,19 +76,19 @@ impl WebhookServer {
 impl State {
     /// Counts a request and returns the new count.
     fn count_request(&self, path: &str) -> u64 {
-        let mut requests = self.requests.lock().expect("a lock");
+        let mut requests = lock(&self.requests);
         let count = requests.entry(path.to_owned()).or_default();
         *count += 1;
         *count
     }
 
     fn requests(&self, path: &str) -> u64 {
-        self.requests.lock().expect("a lock").get(path).copied().unwrap_or_default()
+        lock(&self.requests).get(path).copied().unwrap_or_default()
     }
 
     /// Returns once `count` requests wait together; later requests do not wait.
     async fn wait_for_group(&self, path: &str, count: usize) {
-        let barrier = self.barriers.lock().expect("a lock").entry(path.to_owned()).or_default().clone();
+        let barrier = lock(&self.barriers).entry(path.to_owned()).or_default().clone();
         // A client that gives up closes its connection, which ends its wait.
         let guard = BarrierGuard(barrier.clone());
         if barrier.inside.fetch_add(1, Ordering::SeqCst) + 1 >= count {

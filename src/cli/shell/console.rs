@@ -19,6 +19,7 @@ use crate::keys::Prompt;
 use crate::report::event::{Event, Observer, Reporter, json_line};
 use crate::report::run::{FailureReport, RunReport};
 use crate::report::text::plain;
+use crate::runtime::lock;
 use crate::store::probe::{Finding, Weight};
 
 /// The console: writes messages to standard error, as text or as JSON.
@@ -95,7 +96,7 @@ impl Console {
     }
 
     fn write(&self, text: &str) {
-        let _line = self.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _line = lock(&self.line);
         // A failed write to standard error cannot be reported.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }

@@ -5,9 +5,11 @@
 //! page, and only the current kind may use it. The budget is never exceeded and never causes a
 //! deadlock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::runtime::lock;
 
 #[derive(Debug)]
 struct State {
@@ -39,7 +41,7 @@ impl Budget {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Gives the turn to the kind at `place`.

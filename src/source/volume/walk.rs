@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::vec;
 
@@ -25,6 +25,7 @@ use super::planner::{Planner, Request, Step, What};
 use super::tally::Tally;
 use crate::format::tar::{EncodeError, ROOT};
 use crate::fs::stat::Inode;
+use crate::runtime::lock;
 
 /// The most batches that wait for the caller.
 const QUEUE: usize = 16;
@@ -354,7 +355,7 @@ fn plan(
 
 fn work(volume: &Volume, queue: &Mutex<Receiver<Job>>) {
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = lock(queue).recv();
         match job {
             Err(_) => return,
             Ok(Job::List(request)) => request.serve(volume),

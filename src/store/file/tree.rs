@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::format::ids::to_hex;
 use crate::format::layout::ObjectKey;
 use crate::runtime::kill_point;
+use crate::runtime::lock;
 use crate::store::Put;
 
 /// The prefix of temporary names. No key has a segment that starts with a dot.
@@ -79,7 +80,7 @@ impl Tree {
     /// Opens the folder of a key that is about to be written, and creates it if it is missing. On
     /// return, the folder itself survives a power cut.
     fn folder_for_writing(&self, path: &str) -> Result<OwnedFd, Errno> {
-        let known = self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
+        let known = lock(&self.durable).contains(path);
         let mut folder = fs::openat(&self.root, ".", FOLDER, Mode::empty())?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
             let inner = match fs::openat(&folder, name, FOLDER, Mode::empty()) {
@@ -101,7 +102,7 @@ impl Tree {
         }
         if !known {
             sweep(&folder);
-            let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut durable = lock(&self.durable);
             if durable.len() >= MOST_REMEMBERED {
                 durable.clear();
             }
@@ -187,7 +188,7 @@ impl Tree {
         while !path.is_empty() {
             let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
             // Forgotten first, so that the next put that creates it syncs it.
-            self.durable.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+            lock(&self.durable).remove(path);
             let Ok(folder) = self.folder(above) else { return };
             if fs::unlinkat(&folder, name, AtFlags::REMOVEDIR).is_err() {
                 return;

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use http_body_util::Limited;
 use jiff::Timestamp;
 
 use crate::format::ids::ObjectHash;
+use crate::runtime::lock;
 
 /// The bytes that are passed to the connection at once: few enough to show if the connection makes
 /// progress.
@@ -144,7 +145,7 @@ pub(super) struct DateTap(Arc<Mutex<Option<Timestamp>>>);
 
 impl DateTap {
     pub(super) fn date(&self) -> Option<Timestamp> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 
@@ -162,7 +163,7 @@ impl Intercept for DateTap {
         let date = context.response().headers().get("date");
         let date = date.and_then(|text| DateTime::from_str(text, DateTimeFormat::HttpDate).ok());
         let date = date.and_then(|date| Timestamp::from_second(date.secs()).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
+        *lock(&self.0) = date;
         Ok(())
     }
 }

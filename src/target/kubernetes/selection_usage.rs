@@ -1,12 +1,13 @@
 //! Finds selectors that match no object: a misspelt name selects no object and would otherwise go unnoticed.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::runtime::lock;
 use crate::target::kubernetes::config::{RestoreConfig, space};
 use crate::target::kubernetes::judge::Skip;
 use crate::target::kubernetes::object::ObjectRef;
@@ -107,7 +108,7 @@ impl<'a> SelectionUsage<'a> {
                 match skip {
                     None => self.brought[at].store(true, Ordering::Relaxed),
                     Some(skip) => {
-                        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut left_out = lock(&self.left_out);
                         left_out.entry(at).or_insert(skip);
                     }
                 }
@@ -130,7 +131,7 @@ impl<'a> SelectionUsage<'a> {
         absent.extend(left(&self.objects, &config.objects, |object| {
             UnmatchedSelector::Object(object.to_string())
         }));
-        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = lock(&self.left_out);
         let alone = left_out.iter().filter(|(at, _)| !self.brought[**at].load(Ordering::Relaxed));
         absent.extend(
             alone.map(|(at, skip)| UnmatchedSelector::LeftOut(config.objects[*at].to_string(), *skip)),

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType as RawType, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::format::tar::Device;
 use crate::format::tar::{Entry, Extent, Kind, order};
 use crate::runtime::kill_point;
+use crate::runtime::lock;
 use crate::target::volume::attributes;
 use crate::target::volume::attributes::{Manner, Subject};
 use crate::target::volume::directory::Directory;
@@ -92,7 +93,7 @@ impl OpenFile {
     }
 
     fn fail(&self, reason: Reason) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = lock(&self.failed);
         failed.get_or_insert(reason);
     }
 
@@ -100,7 +101,7 @@ impl OpenFile {
         if self.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = lock(&self.failed).take();
         let placed = match failed {
             Some(reason) => Err(reason),
             None => self.place(),

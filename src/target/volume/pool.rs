@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::format::tar::Entry;
+use crate::runtime::lock;
 use crate::target::volume::directory::Directory;
 use crate::target::volume::file::OpenFile;
 use crate::target::volume::target::Shared;
@@ -54,7 +55,7 @@ struct Budget {
 impl Budget {
     /// Waits until there is room. A job larger than the whole budget runs when it is alone.
     fn take(&self, bytes: usize, most: usize) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = lock(&self.used);
         while *used > 0 && *used + bytes > most {
             used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
         }
@@ -62,7 +63,7 @@ impl Budget {
     }
 
     fn give(&self, bytes: usize) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        *lock(&self.used) -= bytes;
         self.freed.notify_all();
     }
 }
@@ -133,7 +134,7 @@ impl Drop for Pool {
 
 fn work(shared: &Arc<Shared>, queue: &Mutex<Receiver<Job>>, budget: &Budget) {
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = lock(queue).recv();
         let Ok(job) = job else { return };
         let _taken = Taken(budget, job.cost());
         if !shared.is_stopped() {

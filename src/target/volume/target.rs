@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use crate::format::tar::parse::Event;
 use crate::format::tar::{Entry, Kind, ROOT, order};
 use crate::fs::beneath::Root;
 use crate::runtime::kill_point;
+use crate::runtime::lock;
 use crate::target::volume::attributes;
 use crate::target::volume::attributes::{Manner, Subject};
 use crate::target::volume::delete_extra::{Keep, Seen};
@@ -149,7 +150,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn report(&self) -> MutexGuard<'_, Report> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.report)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -165,7 +166,7 @@ impl Shared {
     }
 
     fn stop(&self, error: TargetError) {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        lock(&self.error).get_or_insert(error);
         self.stopped.store(true, Ordering::Release);
     }
 
@@ -173,7 +174,7 @@ impl Shared {
         if !self.is_stopped() {
             return Ok(());
         }
-        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = lock(&self.error).clone();
         Err(error.unwrap_or(TargetError::Events))
     }
 

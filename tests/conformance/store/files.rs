@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use kbak::report::event::{Event, Observer, Reporter};
 use kbak::runtime::Runtime;
+use kbak::runtime::lock;
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::{Put, Store, StoreErrorKind};
@@ -106,7 +107,7 @@ async fn foreign_files_are_reported_and_left_alone() {
     impl Observer for Told {
         fn event(&self, event: &Event) {
             if let Event::Warning { message, .. } = event {
-                self.0.lock().expect("a lock").push(message.clone());
+                lock(&self.0).push(message.clone());
             }
         }
     }
@@ -124,7 +125,7 @@ async fn foreign_files_are_reported_and_left_alone() {
     let found: Vec<_> =
         list_all(Arc::new(store), "", Reporter::new(told.clone())).try_collect().await.expect("a list");
     assert_eq!(found.iter().map(|entry| &entry.key).collect::<Vec<_>>(), [object.key()]);
-    let told = told.0.lock().expect("a lock");
+    let told = lock(&told.0);
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told.iter().any(|line| line.contains("Notes.txt")), "{told:?}");
     assert!(told.iter().any(|line| line.contains("lost+found/")), "{told:?}");

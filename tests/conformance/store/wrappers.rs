@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kbak::report::event::{Event, Observer, Reporter};
 use kbak::runtime::Runtime;
+use kbak::runtime::lock;
 use kbak::store::deadline::{DeadlineStore, Deadlines};
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::limit::{LimitStore, Rates};
@@ -34,7 +35,7 @@ struct Retries(Mutex<Vec<(String, u32, String)>>);
 impl Observer for Retries {
     fn event(&self, event: &Event) {
         if let Event::Retry { operation, attempt, reason } = event {
-            self.0.lock().expect("a lock").push((operation.clone(), *attempt, reason.clone()));
+            lock(&self.0).push((operation.clone(), *attempt, reason.clone()));
         }
     }
 }
@@ -101,7 +102,7 @@ async fn store_that_never_answered_is_given_up_soon() {
     assert!(matches!(error.kind, StoreErrorKind::GaveUp { tries: 5, .. }), "{error}");
     assert!(error.to_string().contains(object.key().as_str()), "{error}");
     assert_eq!(record.count(Operation::Put).0, 5);
-    let told = retries.0.lock().expect("a lock");
+    let told = lock(&retries.0);
     assert_eq!(told.iter().map(|(_, attempt, _)| *attempt).collect::<Vec<_>>(), [2, 3, 4, 5]);
     assert!(told.iter().all(|(operation, _, why)| operation.starts_with("put ") && why.contains("503")));
 }
@@ -127,7 +128,7 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
         struct Times(Mutex<Vec<Instant>>);
         impl Observer for Times {
             fn event(&self, _: &Event) {
-                self.0.lock().expect("a lock").push(Instant::now());
+                lock(&self.0).push(Instant::now());
             }
         }
         let times = Arc::new(Times::default());
@@ -137,7 +138,7 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
         let store = RetryStore::new(Arc::new(fault), patience, runtime, Reporter::new(times.clone()));
         store.now().await.expect_err("never");
         let end = Instant::now();
-        let mut times = times.0.lock().expect("a lock").clone();
+        let mut times = lock(&times.0).clone();
         times.push(end);
         times.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }

@@ -19,6 +19,7 @@ use kbak::repository::epoch::stored;
 use kbak::repository::epoch::stored::Epochs;
 use kbak::repository::epoch::wraps;
 use kbak::repository::records::Records;
+use kbak::runtime::lock;
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 
@@ -102,7 +103,7 @@ async fn lost_secret_stops_the_run_unless_a_new_epoch_is_requested() {
     let repo = TestRepo::seeded(3);
     let (ada, _) = owner(&repo.runtime, "ada");
     let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
-    *repo.keeper.0.lock().expect("a lock") = None;
+    *lock(&repo.keeper.0) = None;
     let error = repo.ready(&wanted(&[&ada])).await.unwrap_err();
     assert!(matches!(error, CreateEpochError::SecretLost { .. }));
     let failure = Failure::from(error);
@@ -359,7 +360,7 @@ async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     let begin =
         async |wanted: Wanted| create::begin(context(), &wanted, &no_signers, &records, &reporter).await;
     let (epochs, first) = begin(wanted(&[&ada])).await.expect("an epoch");
-    assert_eq!((epochs.all.len(), heard.0.lock().expect("a lock").len()), (1, 0));
+    assert_eq!((epochs.all.len(), lock(&heard.0).len()), (1, 0));
     // The copy is lost: listings would not find the epoch, but the writer knows that it was created.
     let path = repo.path(&first.epoch);
     let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
@@ -367,6 +368,6 @@ async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     let (epochs, again) = begin(wanted(&[&ada, &eve])).await.expect("the same epoch");
     assert_eq!((epochs.all.len(), again.epoch.epoch), (1, first.epoch.epoch));
     assert!(repo.memory.objects().contains_key(&copy));
-    let said = heard.0.lock().expect("a lock").join("\n");
+    let said = lock(&heard.0).join("\n");
     assert!(said.contains("cut short") && said.contains("eve") && said.contains("keys add"), "{said}");
 }

@@ -23,6 +23,7 @@ use kbak::repository::epoch::wraps;
 use kbak::repository::epoch::wraps::Desk;
 use kbak::repository::records::{self, Records};
 use kbak::repository::write::init::{Init, Initialised, init};
+use kbak::runtime::lock;
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
 
@@ -69,7 +70,7 @@ async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     let wish = request(folder.path(), &[&ada, &bob], &[&ada_key, &bob_key]);
     let made = init(&repo.store, &repo.runtime, &wish, &reporter).await.expect("a repository");
     assert!(made.owners.iter().all(|owner| owner.proven));
-    assert!(heard.0.lock().expect("a lock").is_empty(), "no warning is due");
+    assert!(lock(&heard.0).is_empty(), "no warning is due");
     let (epochs, records) = state(&repo, &made).await;
     let rows = wraps::list(&epochs, &records);
     assert_eq!(rows.len(), 1);
@@ -189,7 +190,7 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
     let wish = request(folder.path(), &[&ada, &bob], &[]);
     let (warned, reporter) = collect_warnings();
     let made = init(&repo.store, &repo.runtime, &wish, &reporter).await.expect("a repository");
-    assert_eq!(warned.0.lock().expect("a lock").len(), 2, "both unproven owners are reported");
+    assert_eq!(lock(&warned.0).len(), 2, "both unproven owners are reported");
     let (epochs, records) = state(&repo, &made).await;
     assert!(!wraps::list(&epochs, &records)[0].proven);
 
@@ -206,7 +207,7 @@ async fn owner_is_added_to_every_epoch_by_another_owner() {
     // Eve opens it; her signing key is not pinned, which is reported, and no receipt is written.
     let rows = wraps::check(desk, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
     assert!(rows[0].opened.is_ok() && matches!(rows[0].receipt, Ok(None)));
-    assert!(warned.0.lock().expect("a lock").iter().any(|w| w.contains("not pinned")));
+    assert!(lock(&warned.0).iter().any(|w| w.contains("not pinned")));
     let mut signers = made.signers.clone();
     signers.extend(kbak::keys::recovery_sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
     let desk = Desk { signers: &signers, ..desk };

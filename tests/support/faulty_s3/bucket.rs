@@ -12,6 +12,8 @@ use s3s::stream::RemainingLength;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use sha2::Digest as _;
 
+use kbak::runtime::lock;
+
 use super::{S3Fault, State, Version};
 
 pub(super) struct Bucket {
@@ -22,7 +24,7 @@ pub(super) struct Bucket {
 
 impl Bucket {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no request panics while it holds this")
+        lock(&self.state)
     }
 
     fn has_fault(&self, fault: &S3Fault) -> bool {

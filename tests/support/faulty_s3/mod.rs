@@ -15,6 +15,8 @@ use s3s::service::S3ServiceBuilder;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+use kbak::runtime::lock;
+
 use self::bucket::Bucket;
 use super::servers::{KEY, SECRET, Server};
 use super::tls::acceptor;
@@ -152,6 +154,6 @@ impl FaultyS3Server {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no test panics while it holds this")
+        lock(&self.state)
     }
 }

@@ -8,6 +8,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo};
+use crate::runtime::lock;
 use crate::target::kubernetes::apply::given_up::GIVEN_UP;
 use crate::target::kubernetes::apply::ownership::{
     MANAGER, PendingWrites, SecondWrite, is_made, is_ours, meet,
@@ -60,7 +61,7 @@ pub(crate) struct Breaker {
 
 impl Breaker {
     fn open(&self) -> Option<Refusal> {
-        let last = || self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let last = || lock(&self.last).clone();
         (self.failures.load(Ordering::Relaxed) >= DEAD).then(last).flatten()
     }
 
@@ -68,7 +69,7 @@ impl Breaker {
         match refusal.filter(|refusal| refusal.obstacle == Obstacle::Webhook) {
             Some(refusal) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(refusal.clone());
+                *lock(&self.last) = Some(refusal.clone());
             }
             None => self.failures.store(0, Ordering::Relaxed),
         }

@@ -16,6 +16,7 @@ use futures::StreamExt as _;
 
 use crate::kubernetes::{Cluster, KindInfo};
 use crate::report::event::Meter;
+use crate::runtime::lock;
 use crate::target::kubernetes::apply::create::{Breaker, Creator};
 use crate::target::kubernetes::apply::live_owners::Owners;
 use crate::target::kubernetes::apply::restore_state::RestoreState;
@@ -252,7 +253,7 @@ impl Restore<'_> {
                 tokio::time::sleep(ASK).await;
             }
         }
-        self.known.stuck.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(left.clone());
+        lock(&self.known.stuck).extend(left.clone());
         self.create(place, kind, false).await?;
         self.ledger.give_up_on(place, |object| left.contains(&object.name));
         Ok(())

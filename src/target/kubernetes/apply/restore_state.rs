@@ -1,11 +1,12 @@
 //! State that all creates of a restore share: volumes, and namespaces that stay in deletion.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde_json::Value;
 
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
+use crate::runtime::lock;
 use crate::target::kubernetes::ObjectRef;
 use crate::target::kubernetes::cluster_state::look;
 use crate::target::kubernetes::object::text;
@@ -52,14 +53,14 @@ pub(crate) enum ForClaim {
 
 impl RestoreState {
     pub(crate) fn is_stuck(&self, namespace: &str) -> bool {
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+        lock(&self.stuck).contains(namespace)
     }
 
     /// Records the outcome of a volume for its claim. If the cluster is `foreign`, a volume that is refused
     /// for good is not waited for: its claim gets a volume of that cluster.
     pub(crate) fn note(&self, object: &ObjectRef, outcome: &Outcome, foreign: bool) {
         if object.resource == "persistentvolumes" {
-            let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut awaited = lock(&self.awaited);
             match outcome {
                 Outcome::Failed(refusal) if !foreign || refusal.obstacle.passes() => {
                     awaited.insert(object.name.clone())
@@ -78,7 +79,7 @@ impl RestoreState {
         claim: &ObjectRef,
         foreign: bool,
     ) -> Result<ForClaim, ApiError> {
-        if self.awaited.lock().unwrap_or_else(PoisonError::into_inner).contains(volume) {
+        if lock(&self.awaited).contains(volume) {
             let message = format!("its volume {volume} did not come");
             return Ok(ForClaim::NotYet(Refusal::unsent("VolumeMissing", message)));
         }
