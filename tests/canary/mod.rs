@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::control_plane::{ControlPlane, create};
 use crate::support::memory_backup::create_namespace;
-use crate::support::postgres::Server;
+use crate::support::postgres::PostgresServer;
 use crate::support::program::good;
 use scanner::{Canaries, Trace};
 
@@ -41,7 +41,7 @@ const NAMES: &[&str] = &[
 struct CanaryFixture {
     folder: tempfile::TempDir,
     plane: ControlPlane,
-    server: Server,
+    server: PostgresServer,
     owner: String,
 }
 
@@ -60,7 +60,7 @@ impl CanaryFixture {
         create(&cluster, &at("secrets"), secret).await;
         let config = json!({"metadata": {"name": NAMES[2]}, "data": {"key": VALUES[1].repeat(40)}});
         create(&cluster, &at("configmaps"), config).await;
-        let server = Server::start(VALUES[4], &["listen_addresses=127.0.0.1", "port=54327"]);
+        let server = PostgresServer::start(VALUES[4], &["listen_addresses=127.0.0.1", "port=54327"]);
         server.sql("postgres", &format!("CREATE DATABASE {}", NAMES[3]));
         let rows = format!(
             "CREATE TABLE {} (id int, what text); INSERT INTO {} SELECT n, repeat('{}', 20) FROM generate_series(1, 200) n",

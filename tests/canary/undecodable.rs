@@ -8,7 +8,7 @@ use super::scanner::Canaries;
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, create};
 use crate::support::program::run_beside;
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Proxy, ProxyFault};
 
 const VALUE: &str = "canaryUndecodable8317";
 const SECRETS: &str = "/api/v1/secrets";
@@ -31,7 +31,7 @@ impl UndecodableFixture {
     /// Backs up Secrets through a proxy that spoils their list; returns the exit code and all output.
     async fn backup(&self, panic: Option<&str>, change: Option<BodyChange>) -> (Option<i32>, Vec<u8>) {
         let proxy = Proxy::in_front_of(&self.plane.kubeconfig(), move |request| {
-            change.filter(|_| request.path == SECRETS && request.is_exact()).map(Fault::Body)
+            change.filter(|_| request.path == SECRETS && request.is_exact()).map(ProxyFault::Body)
         })
         .await;
         let mut command = self.cli.cluster_backup_command(&proxy.kubeconfig());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kbak::kubernetes::Cluster;
 
-use super::comparator::{Comparison, compare};
-use super::raw::{self, Id, Snapshot};
+use super::comparator::{ClusterComparison, compare};
+use super::raw::{self, Id, ListedCluster};
 use super::rules::RULES;
 use super::{FULL_RESTORE_ARGS, coverage, figure, fixture, full, garbage};
 use crate::support::cli_repo::CliRepo;
@@ -34,28 +34,28 @@ async fn cluster_with_every_kind_is_restored() {
     // Started later, the new server writes its own objects at another second than the old one. So
     // the set of matched rules does not depend on chance.
     let new = up().await;
-    let here = new.cluster().await;
+    let target = new.cluster().await;
     assert_eq!(coverage::missing(&before, &shipped), Vec::<String>::new(), "kinds that the fixture lacks");
     let run = cli.restore_cluster(&new.kubeconfig(), FULL_RESTORE_ARGS).await.ended(0);
-    let found = settled(&before, &here).await;
+    let found = compare_when_settled(&before, &target).await;
     assert!(found.unexplained.is_empty(), "{}\n{}", found.report(), run.all_output());
-    assert_eq!(found.idle(), Vec::<String>::new(), "rules that explain no difference");
+    assert_eq!(found.unused_rules(), Vec::<String>::new(), "rules that explain no difference");
     let made = coverage::added(&before, &shipped);
     let back = made.intersection(&found.kinds).count();
     figure("restored kinds", &back.to_string());
     figure("objects compared", &found.compared.to_string());
     assert!(back >= 60, "{back} kinds were restored: {:?}", made.intersection(&found.kinds));
     assert!(found.compared >= bulk() + 200, "{} objects", found.compared);
-    assert_eq!(garbage::taken(&here).await, Vec::<String>::new(), "collected as garbage");
+    assert_eq!(garbage::deleted_objects(&target).await, Vec::<String>::new(), "collected as garbage");
 }
 
 /// Compares until the restored cluster's controllers have finished or have had enough time.
-async fn settled(before: &Snapshot, here: &Cluster) -> Comparison {
+async fn compare_when_settled(before: &ListedCluster, target: &Cluster) -> ClusterComparison {
     let mut tries = 0;
     loop {
-        let found = compare(before, &raw::read(here).await);
+        let found = compare(before, &raw::read(target).await);
         tries += 1;
-        if found.unexplained.is_empty() && found.idle().is_empty() || tries == 40 {
+        if found.unexplained.is_empty() && found.unused_rules().is_empty() || tries == 40 {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

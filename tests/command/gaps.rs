@@ -9,7 +9,7 @@ use crate::support::cli_repo::CliRepo;
 use crate::support::program::command;
 
 /// Returns a repository whose snapshot has one torn file and one whole file.
-fn torn() -> CliRepo {
+fn repo_with_torn_file() -> CliRepo {
     let cli = CliRepo::new();
     let file = cli.at("data/restless");
     std::fs::write(&file, vec![b'x'; 48 << 20]).expect("a file");
@@ -32,7 +32,7 @@ fn torn() -> CliRepo {
 
 #[test]
 fn torn_file_is_reported_by_every_verb_that_outputs_it() {
-    let cli = torn();
+    let cli = repo_with_torn_file();
     let item = cli.data_item();
     let cat = |place: &str| cli.run_reader(&["cat", "latest", place]);
     let (code, out, err) = cat(&format!("{item}:restless"));

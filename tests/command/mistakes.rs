@@ -14,7 +14,7 @@ pub fn objects(cli: &CliRepo, part: &str) -> Vec<PathBuf> {
     found
 }
 
-fn cut(path: &Path) {
+fn truncate(path: &Path) {
     let bytes = content(path);
     std::fs::write(path, &bytes[..bytes.len() / 2]).expect("a file");
 }
@@ -70,7 +70,7 @@ fn damaged_newest_snapshot_is_not_replaced_by_an_older_one() {
         out.lines().skip(1).map(|line| line.rsplit(' ').next() == Some("latest")).collect::<Vec<bool>>()
     };
     assert_eq!(marks(), [false, true]);
-    cut(objects(&cli, "/snapshots/").last().expect("a manifest"));
+    truncate(objects(&cli, "/snapshots/").last().expect("a manifest"));
     assert_eq!(marks(), [false], "what latest refuses is not marked");
     let (code, _, err) = cli.run_reader(&["restore", "latest", "--to", &cli.text("back")]);
     assert_eq!(code, 4, "{err}");
@@ -90,11 +90,13 @@ fn damaged_epoch_hides_no_snapshot() {
     assert_eq!(code, 0, "{err}");
     let new = objects(&cli, "epoch.json").into_iter().find(|path| !before.contains(path)).expect("an epoch");
     let id = new.parent().and_then(Path::file_name).expect("a name").to_string_lossy().into_owned();
-    cut(&new);
-    cut(&objects(&cli, "/epochs/")
-        .into_iter()
-        .find(|path| path.to_string_lossy().contains(&id))
-        .expect("one"));
+    truncate(&new);
+    truncate(
+        &objects(&cli, "/epochs/")
+            .into_iter()
+            .find(|path| path.to_string_lossy().contains(&id))
+            .expect("one"),
+    );
     let (code, _, err) = cli.run_reader(&["restore", "latest", "--to", &cli.text("back")]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains(&id) && !cli.at("back").exists(), "{err}");

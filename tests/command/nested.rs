@@ -20,12 +20,12 @@ fn write(cli: &CliRepo, name: &str, text: &str) {
     std::fs::write(path, text).expect("a file");
 }
 
-fn reads(cli: &CliRepo, name: &str) -> String {
+fn read_file(cli: &CliRepo, name: &str) -> String {
     std::fs::read_to_string(cli.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Returns the place of a folder beneath `to` when several items are restored.
-fn placed(cli: &CliRepo, to: &str, name: &str) -> String {
+fn restored_path(cli: &CliRepo, to: &str, name: &str) -> String {
     format!("{to}{}", cli.text(name))
 }
 
@@ -45,10 +45,11 @@ fn links_on_the_way_to_an_item_are_not_followed() {
         let (code, _, err) = cli.run_reader(&["restore", "--to", &to, "--existing-files", existing]);
         assert!(code == 3 && err.contains("a link stands on the way"), "{existing}: {code} {err}");
         assert!(
-            std::fs::symlink_metadata(placed(&cli, &to, "outer/sub")).is_ok_and(|meta| meta.is_symlink())
+            std::fs::symlink_metadata(restored_path(&cli, &to, "outer/sub"))
+                .is_ok_and(|meta| meta.is_symlink())
         );
         assert_eq!(
-            (reads(&cli, "elsewhere/newer"), reads(&cli, "elsewhere/file")),
+            (read_file(&cli, "elsewhere/newer"), read_file(&cli, "elsewhere/file")),
             ("newer".into(), "f".into())
         );
     }
@@ -70,7 +71,7 @@ fn links_on_the_way_to_an_item_are_not_followed() {
     let (code, _, err) = cli.run_reader(&["export", "--to", &planted]);
     assert_eq!(code, 2, "{err}");
     let left: Vec<_> = std::fs::read_dir(cli.at("victim")).expect("a folder").collect();
-    assert_eq!((left.len(), reads(&cli, "victim/precious").as_str()), (1, "precious"));
+    assert_eq!((left.len(), read_file(&cli, "victim/precious").as_str()), (1, "precious"));
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn nested_item_is_restored_after_its_parent_and_kept_by_it() {
         let (code, _, err) = cli.run_reader(&["restore", "--to", &to, "--existing-files", existing]);
         assert_eq!(code, 0, "{existing}: {err}");
         for (name, text) in [("outer/file", "o"), ("outer/db/file", "d")] {
-            assert_eq!(std::fs::read_to_string(placed(&cli, &to, name)).expect(name), text);
+            assert_eq!(std::fs::read_to_string(restored_path(&cli, &to, name)).expect(name), text);
         }
     }
     // One item alone, into a target that is in use.
@@ -100,7 +101,7 @@ fn nested_item_is_restored_after_its_parent_and_kept_by_it() {
     let (code, _, err) = cli.run_reader(&alone);
     assert_eq!(code, 0, "{err}");
     assert_eq!(
-        (reads(&cli, "outer/db/file"), reads(&cli, "outer/cache/file")),
+        (read_file(&cli, "outer/db/file"), read_file(&cli, "outer/cache/file")),
         ("d".into(), "excluded".into())
     );
     assert!(!cli.at("outer/strange").exists());

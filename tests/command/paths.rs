@@ -9,7 +9,7 @@ use crate::support::cli_repo::CliRepo;
 use crate::support::program::{command, read};
 
 /// Runs a reading verb with arguments that may not be UTF-8.
-fn raw(cli: &CliRepo, args: &[&OsStr]) -> (i32, String, String) {
+fn run_raw(cli: &CliRepo, args: &[&OsStr]) -> (i32, String, String) {
     let keys = ["--signer", &cli.text("keys/kbak.pub"), "--identity", &cli.text("keys/owner.key")]
         .map(OsString::from);
     let mut all: Vec<OsString> = args.iter().map(Into::into).collect();
@@ -52,15 +52,15 @@ fn non_utf8_names_are_accepted_escaped_and_raw() {
 
     let mut place = OsString::from(format!("{item}:"));
     place.push(strange);
-    let (code, out, err) = raw(&cli, &["cat".as_ref(), "latest".as_ref(), &place]);
+    let (code, out, err) = run_raw(&cli, &["cat".as_ref(), "latest".as_ref(), &place]);
     assert_eq!((code, out.as_str()), (0, "strange\n"), "{err}");
     for wanted in [strange, r"non\xffutf8\xfe".as_ref()] {
-        let (code, out, err) = raw(&cli, &["find".as_ref(), "latest".as_ref(), wanted]);
+        let (code, out, err) = run_raw(&cli, &["find".as_ref(), "latest".as_ref(), wanted]);
         assert!(code == 0 && out.contains(r"non\xffutf8\xfe"), "{out}{err}");
     }
     let to = cli.text("raw");
     let args = ["restore".as_ref(), "--path".as_ref(), strange, "--to".as_ref(), to.as_ref()];
-    let (code, _, err) = raw(&cli, &args);
+    let (code, _, err) = run_raw(&cli, &args);
     assert_eq!(code, 0, "{err}");
     assert_eq!(content(&cli.at("raw").join(strange)), b"strange\n");
 }

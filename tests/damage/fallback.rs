@@ -51,7 +51,7 @@ async fn distrusted_pack_is_stored_again_and_its_copies_are_read() {
     for (number, damage) in cases {
         let damaged = DamagedRepo::unchanged().await;
         distrust_and_back_up(&damaged, number, damage).await;
-        let now: Vec<_> = damaged.read().await.into_iter().map(|read| read.expect("whole")).collect();
+        let now: Vec<_> = damaged.read_streams().await.into_iter().map(|read| read.expect("whole")).collect();
         assert_eq!(now, damaged.expected_streams, "pack {number}");
         let verdict = damaged.verify(Depth::Presence, true).await;
         let healed: Vec<bool> = verdict.findings.iter().map(|finding| finding.healed).collect();
@@ -70,7 +70,7 @@ async fn chunks_that_cannot_be_stored_again_are_reported_as_lost() {
         let lost = |sequence: u64| {
             finding.snapshots.iter().any(|one| one.sequence == sequence && !one.items.is_empty())
         };
-        for (read, sequence) in damaged.read().await.iter().zip([1, 2]) {
+        for (read, sequence) in damaged.read_streams().await.iter().zip([1, 2]) {
             assert_eq!(read.is_err(), lost(sequence), "snapshot {sequence}: {finding:?}");
         }
         // A changed file was packed together with others: those chunks cannot be made again.

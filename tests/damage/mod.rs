@@ -34,7 +34,7 @@ fn full() -> bool {
     std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
 }
 
-/// An intact repository with two snapshots of a small folder, and the streams that it holds.
+/// A repository whose objects a test damages: two snapshots of a small folder, and their streams.
 struct DamagedRepo {
     repo: TestRepo,
     objects: BTreeMap<ObjectKey, Bytes>,
@@ -53,15 +53,15 @@ fn file(path: &Path, seed: u64, size: usize) {
 
 impl DamagedRepo {
     async fn new() -> Self {
-        Self::of(true).await
+        Self::create(true).await
     }
 
     /// Creates a repository with two snapshots of an unchanged folder.
     async fn unchanged() -> Self {
-        Self::of(false).await
+        Self::create(false).await
     }
 
-    async fn of(changes: bool) -> Self {
+    async fn create(changes: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for at in 0..12u64 {
             file(&folder.path().join(format!("f{at:02}")), at, 200 + 150 * at as usize);
@@ -86,7 +86,8 @@ impl DamagedRepo {
         let objects = repo.memory.objects();
         let snapshots: Vec<Snapshot> = plan.chain.iter().cloned().collect();
         let mut this = Self { repo, objects, expected_streams: Vec::new(), snapshots, epochs, folder };
-        this.expected_streams = this.read().await.into_iter().map(|read| read.expect("a stream")).collect();
+        this.expected_streams =
+            this.read_streams().await.into_iter().map(|read| read.expect("a stream")).collect();
         assert_eq!(this.expected_streams.len(), 2);
         assert!(this.verify(Depth::All, false).await.findings.is_empty());
         assert!(this.verify(Depth::Presence, true).await.findings.is_empty());
@@ -127,8 +128,8 @@ impl DamagedRepo {
     }
 
     /// Reads every stream with fresh readers: all bytes, or those before an error.
-    /// [`DamagedRepo::no_lie`] compares them with the truth.
-    async fn read(&self) -> Vec<Result<Bytes, Bytes>> {
+    /// [`DamagedRepo::assert_no_damaged_bytes`] compares them with the expected ones.
+    async fn read_streams(&self) -> Vec<Result<Bytes, Bytes>> {
         let mut read = Vec::new();
         for snapshot in &self.snapshots {
             let (store, runtime) = (self.repo.store.clone(), self.repo.runtime.clone());
@@ -148,14 +149,14 @@ impl DamagedRepo {
         read
     }
 
-    /// Checks that readers return a prefix of the truth, and that some of them fail if `must_fail`.
+    /// Checks that readers return a prefix of the expected streams, and that some of them fail if `must_fail`.
     async fn assert_no_damaged_bytes(&self, what: &str, must_fail: bool) {
-        let read = self.read().await;
-        for (read, expected_streams) in read.iter().zip(&self.expected_streams) {
+        let read = self.read_streams().await;
+        for (read, expected) in read.iter().zip(&self.expected_streams) {
             match read {
-                Ok(all) => assert_eq!(all, expected_streams, "{what}: damaged bytes were returned"),
+                Ok(all) => assert_eq!(all, expected, "{what}: damaged bytes were returned"),
                 Err(some) => {
-                    assert!(expected_streams.starts_with(some), "{what}: damaged bytes were returned")
+                    assert!(expected.starts_with(some), "{what}: damaged bytes were returned")
                 }
             }
         }
@@ -172,10 +173,10 @@ impl DamagedRepo {
         let Ok(open) = opened.await else { return };
         let stream = open.body().items[0].streams[0].clone();
         let middle = stream.length / 2..stream.length / 2 + 700;
-        let expected_streams = self.expected_streams[1].slice(middle.start as usize..middle.end as usize);
+        let expected = self.expected_streams[1].slice(middle.start as usize..middle.end as usize);
         match drain(&open.read(&stream).expect("a reader"), middle).await {
-            Ok(some) => assert_eq!(some, expected_streams, "{what}: damaged bytes were returned"),
-            Err(some) => assert!(expected_streams.starts_with(&some), "{what}: damaged bytes were returned"),
+            Ok(some) => assert_eq!(some, expected, "{what}: damaged bytes were returned"),
+            Err(some) => assert!(expected.starts_with(&some), "{what}: damaged bytes were returned"),
         }
     }
 }

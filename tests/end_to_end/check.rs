@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, get, patch};
-use crate::support::kinds::account;
+use crate::support::kinds::create_known_account;
 use crate::support::owners::no_prompt;
 use crate::support::postgres;
 use crate::support::program::{beneath, run_json, set_mode};
 use crate::support::servers::{READER, SECRET, seaweedfs};
 
 /// Returns the findings of one weight: subject, finding, remedy.
-fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
+fn findings_of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
     let text = |finding: &Value, field: &str| finding[field].as_str().unwrap_or_default().to_owned();
     let findings = report["findings"].as_array().expect("findings").iter();
     findings
@@ -29,7 +29,7 @@ fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
 /// Returns the only problem.
 fn problem((code, report, said): (i32, Value, String)) -> (String, String, String) {
     assert_eq!(code, 2, "{report:#} {said}");
-    let problems = of(&report, "problem");
+    let problems = findings_of(&report, "problem");
     let [one] = problems.as_slice() else { panic!("{problems:#?}") };
     one.clone()
 }
@@ -37,7 +37,7 @@ fn problem((code, report, said): (i32, Value, String)) -> (String, String, Strin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sound_setup_passes_and_problems_are_reported() {
     let plane = ControlPlane::start(&["--without-controllers"]);
-    let server = postgres::Server::start("secret", &[]);
+    let server = postgres::PostgresServer::start("secret", &[]);
     let cli = CliRepo::for_plan("nightly");
     std::fs::write(cli.at("password"), "secret\n").expect("a file");
     let (config, socket) = (plane.kubeconfig().display().to_string(), server.socket().display().to_string());
@@ -52,7 +52,7 @@ async fn sound_setup_passes_and_problems_are_reported() {
     let before = beneath(&cli.at("store"));
     let (code, report, said) = run_json(&["check", "--plan", &plan]);
     assert_eq!(code, 0, "{report:#} {said}");
-    let good: Vec<String> = of(&report, "good").into_iter().map(|(about, ..)| about).collect();
+    let good: Vec<String> = findings_of(&report, "good").into_iter().map(|(about, ..)| about).collect();
     for about in [
         "store",
         "clock",
@@ -70,7 +70,7 @@ async fn sound_setup_passes_and_problems_are_reported() {
     ] {
         assert!(good.iter().any(|one| one == about), "{about} is missing in {good:?}");
     }
-    assert_eq!(of(&report, "warning").len(), 1, "one owner: {:?}", of(&report, "warning"));
+    assert_eq!(findings_of(&report, "warning").len(), 1, "one owner: {:?}", findings_of(&report, "warning"));
     assert!(report["wrote"].as_str().is_some_and(|wrote| wrote.contains("/probe/")), "{report:#}");
     assert_eq!(
         beneath(&cli.at("store")).iter().filter(|path| path.is_file()).count(),
@@ -94,7 +94,7 @@ async fn sound_setup_passes_and_problems_are_reported() {
     let (code, report, said) = run_json(&["check", "--plan", &names("")]);
     assert_eq!(code, 2, "{said}");
     let problems: Vec<(String, String)> =
-        of(&report, "problem").into_iter().map(|(about, what, _)| (about, what)).collect();
+        findings_of(&report, "problem").into_iter().map(|(about, what, _)| (about, what)).collect();
     let wanted = |what: &str| {
         let told = "which the plan names: every backup would have the gap absent (exit 3)";
         ("resources".to_owned(), format!("the cluster has not {what}, {told}"))
@@ -103,7 +103,7 @@ async fn sound_setup_passes_and_problems_are_reported() {
     let accept = "  accept: [{item: resources, gap: absent, reason: it comes, until: 2099-01-01}]\n";
     let (code, report, said) = run_json(&["check", "--plan", &names(accept)]);
     assert_eq!(code, 0, "{report:#} {said}");
-    assert_eq!(of(&report, "note").iter().filter(|(about, ..)| about == "resources").count(), 2);
+    assert_eq!(findings_of(&report, "note").iter().filter(|(about, ..)| about == "resources").count(), 2);
     let plan = cli.write_plan(&whole(&cli.text("data")));
 
     set_mode(&cli.at("keys/writer.key"), 0o644);
@@ -154,7 +154,7 @@ async fn missing_right_is_reported_with_the_rules_to_add() {
     let cli = CliRepo::for_plan("nightly");
     let rules =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let config = account(&plane, &cluster, &cli.at(""), "checker", rules).await;
+    let config = create_known_account(&plane, &cluster, &cli.at(""), "checker", rules).await;
     let plan = cli.write_plan(&format!(
         "  cluster: {{kubeconfigFile: \"{}\"}}\n  coverage: off\n  \
          resources: {{kinds: {{include: [configmaps, secrets, deployments.apps]}}}}\n",
@@ -172,7 +172,7 @@ async fn missing_right_is_reported_with_the_rules_to_add() {
     for _ in 0..100 {
         let (code, report, _) = run_json(&["check", "--plan", &plan]);
         if code == 0 {
-            assert!(of(&report, "good").iter().any(|(about, ..)| about == "rights"));
+            assert!(findings_of(&report, "good").iter().any(|(about, ..)| about == "rights"));
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -253,7 +253,7 @@ async fn store_is_judged_by_probing_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn database_is_probed_for_client_tools_and_rights() {
-    let server = postgres::Server::start("secret", &[]);
+    let server = postgres::PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE orders");
     server.sql("postgres", "CREATE ROLE backup LOGIN PASSWORD 'secret'");
     server.sql("orders", "CREATE TABLE mine (a int); CREATE TABLE other (a int)");

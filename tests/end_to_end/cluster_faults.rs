@@ -8,31 +8,31 @@ use kbak::plan::Glob;
 use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig, ResourcesError, ResourcesReport};
 use serde_json::json;
 
-use super::cluster_listing::limited;
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, connect, create, delete, patch};
+use crate::support::kinds::create_account;
 use crate::support::memory_backup::{
     MemoryBackup, NoHook, ReadHook, config_map, create_many, create_namespace, define_apples, read,
     read_with, sample_object,
 };
 use crate::support::program::{beneath, print_figure, run_beside};
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Proxy, ProxyFault};
 
 const MAPS: &str = "/api/v1/configmaps";
 
-fn only(kinds: &[&str]) -> ResourcesConfig {
+fn config_for_kinds(kinds: &[&str]) -> ResourcesConfig {
     let kinds = kinds.iter().map(|kind| Glob::new(kind).expect("a pattern")).collect();
     ResourcesConfig { selection: Selection { kinds, ..Selection::default() }, ..ResourcesConfig::default() }
 }
 
-async fn with_maps(plane: &ControlPlane, count: u64) {
+async fn create_maps(plane: &ControlPlane, count: u64) {
     let cluster = plane.cluster().await;
     let object =
         |number| ("/api/v1/namespaces/default/configmaps".to_owned(), config_map(&format!("c{number}"), "x"));
     create_many(&cluster, count, 8, object).await;
 }
 
-fn whole(held: &MemoryBackup, report: &ResourcesReport, count: usize) {
+fn assert_complete(held: &MemoryBackup, report: &ResourcesReport, count: usize) {
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
     assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
     let own = held.objects("configmaps").keys().filter(|key| key.starts_with("default/c")).count();
@@ -42,31 +42,31 @@ fn whole(held: &MemoryBackup, report: &ResourcesReport, count: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transient_api_faults_are_retried() {
     let plane = ControlPlane::start(&["--without-controllers"]);
-    with_maps(&plane, 1200).await;
+    create_maps(&plane, 1200).await;
     // Faults of ConfigMap pages: more 429 than usual tries, a lost answer, a truncated one, a timeout.
     let proxy =
         Proxy::in_front_of(&plane.kubeconfig(), |request| match (request.path.as_str(), request.earlier) {
-            (MAPS, 1..=12) => Some(Fault::Status(429, Some(0))),
-            (MAPS, 13) => Some(Fault::Drop),
-            (MAPS, 14) => Some(Fault::Cut(1000)),
-            (MAPS, 16) => Some(Fault::Status(504, None)),
-            ("/apis", 0) => Some(Fault::Cut(10)),
+            (MAPS, 1..=12) => Some(ProxyFault::Status(429, Some(0))),
+            (MAPS, 13) => Some(ProxyFault::Drop),
+            (MAPS, 14) => Some(ProxyFault::Cut(1000)),
+            (MAPS, 16) => Some(ProxyFault::Status(504, None)),
+            ("/apis", 0) => Some(ProxyFault::Cut(10)),
             _ => None,
         })
         .await;
     let (held, report) = read(&connect(&proxy.kubeconfig()).await).await;
-    whole(&held, &report, 1200);
+    assert_complete(&held, &report, 1200);
     assert!(proxy.count(MAPS) >= 18, "{}", proxy.count(MAPS));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kind_with_persistently_broken_answers_is_a_gap() {
     let plane = ControlPlane::start(&["--without-controllers"]);
-    with_maps(&plane, 3).await;
+    create_maps(&plane, 3).await;
     let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| match request.path.as_str() {
-        MAPS if request.is_exact() => Some(Fault::Body(|body| body[..body.len() / 2].to_vec())),
-        "/api/v1/secrets" if request.is_exact() => Some(Fault::Status(500, None)),
-        "/api/v1/namespaces" if request.is_exact() => Some(Fault::Body(|body| {
+        MAPS if request.is_exact() => Some(ProxyFault::Body(|body| body[..body.len() / 2].to_vec())),
+        "/api/v1/secrets" if request.is_exact() => Some(ProxyFault::Status(500, None)),
+        "/api/v1/namespaces" if request.is_exact() => Some(ProxyFault::Body(|body| {
             let mut list: serde_json::Value = serde_json::from_slice(&body).expect("a list");
             list["metadata"]["remainingItemCount"] = json!(7);
             list.to_string().into_bytes()
@@ -133,7 +133,7 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backup_continues_after_api_server_restart() {
     let mut plane = ControlPlane::start(&["--without-controllers"]);
-    with_maps(&plane, 1200).await;
+    create_maps(&plane, 1200).await;
     let cluster = plane.cluster().await;
     let (tell, hear) = std::sync::mpsc::channel::<()>();
     let restarts = std::thread::spawn(move || {
@@ -146,7 +146,7 @@ async fn backup_continues_after_api_server_restart() {
     let pause = Once::at("configmaps", move || async move { tell.send(()).expect("it waits") });
     let (held, report) = read_with(&cluster, &config, pause).await;
     let plane = restarts.join().expect("it is up again");
-    whole(&held, &report.expect("a report"), 1200);
+    assert_complete(&held, &report.expect("a report"), 1200);
     drop(plane);
 }
 
@@ -183,11 +183,11 @@ async fn definition_deleted_during_backup_is_a_gap() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    let config = ResourcesConfig { parallel: 1, ..only(&["configmaps", "apples.demo.kbak.dev"]) };
+    let config = ResourcesConfig { parallel: 1, ..config_for_kinds(&["configmaps", "apples.demo.kbak.dev"]) };
     // The list of apples comes after that of ConfigMaps, and waits for it.
     let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| {
         let late = request.path.ends_with("/apples") && request.is_exact();
-        late.then_some(Fault::Late(std::time::Duration::from_secs(2)))
+        late.then_some(ProxyFault::Late(std::time::Duration::from_secs(2)))
     })
     .await;
     let slow = connect(&proxy.kubeconfig()).await;
@@ -205,17 +205,18 @@ async fn rights_revoked_during_backup_are_gaps() {
     create(&cluster, "/api/v1/namespaces/default/configmaps", config_map("c", "x")).await;
     let folder = tempfile::tempdir().expect("a folder");
     let rules = json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps", "secrets"], "verbs": ["get", "list"]}]);
-    let kubeconfig = limited(&plane, &cluster, folder.path(), rules).await;
+    let kubeconfig = create_account(&plane, &cluster, folder.path(), "reader", rules).await;
     let admin = cluster.clone();
     let revoke = move || async move {
         let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/reader";
         let rules = json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list"]}]);
         patch(&admin, role, json!({"rules": rules})).await;
     };
-    let config = ResourcesConfig { parallel: 1, ..only(&["configmaps", "secrets", "namespaces"]) };
+    let config =
+        ResourcesConfig { parallel: 1, ..config_for_kinds(&["configmaps", "secrets", "namespaces"]) };
     let proxy = Proxy::in_front_of(&kubeconfig, |request| {
         let late = request.path.ends_with("/secrets") && request.is_exact();
-        late.then_some(Fault::Late(std::time::Duration::from_secs(2)))
+        late.then_some(ProxyFault::Late(std::time::Duration::from_secs(2)))
     })
     .await;
     let reader = connect(&proxy.kubeconfig()).await;
@@ -289,22 +290,22 @@ async fn frequent_compaction_is_survived_or_reported() {
         "--apiserver-arg",
         "--feature-gates=ListFromCacheSnapshot=false",
     ]);
-    with_maps(&plane, 1200).await;
+    create_maps(&plane, 1200).await;
     let cluster = plane.cluster().await;
     // A run shorter than the interval is not affected.
     let (held, report) = read(&cluster).await;
-    whole(&held, &report, 1200);
+    assert_complete(&held, &report, 1200);
     // A run whose second page comes too late at first begins again.
     let proxy = Proxy::in_front_of(&plane.kubeconfig(), move |request| {
         let second = request.path == MAPS && request.query.contains("continue=") && request.earlier < 3;
-        second.then_some(Fault::Late(std::time::Duration::from_secs(late)))
+        second.then_some(ProxyFault::Late(std::time::Duration::from_secs(late)))
     })
     .await;
     let slow = connect(&proxy.kubeconfig()).await;
-    let (held, report) = read_with(&slow, &only(&["configmaps", "namespaces"]), NoHook).await;
+    let (held, report) = read_with(&slow, &config_for_kinds(&["configmaps", "namespaces"]), NoHook).await;
     let report = report.expect("a report");
     assert_eq!((report.restarts, held.restarts), (1, 1));
-    whole(&held, &report, 1200);
+    assert_complete(&held, &report, 1200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

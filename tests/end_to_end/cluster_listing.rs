@@ -1,13 +1,14 @@
 //! A real control plane, listed at one revision.
 
 use async_trait::async_trait;
-use kbak::kubernetes::{Cluster, Selection};
+use kbak::kubernetes::Selection;
 use kbak::plan::Glob;
 use kbak::source::kubernetes::{Consistency, GapReason, ResourcesConfig};
 use serde_json::{Value, json};
 
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, connect, create, get, patch, try_create};
+use crate::support::kinds::create_account;
 use crate::support::memory_backup::{NoHook, ReadHook, config_map, read_with};
 use crate::support::program::{beneath, run_beside};
 
@@ -110,36 +111,6 @@ async fn kind_in_a_separate_store_is_read_and_reported() {
     }
 }
 
-/// Returns a kubeconfig of a ServiceAccount with these `rules`.
-pub(super) async fn limited(
-    plane: &ControlPlane,
-    cluster: &Cluster,
-    folder: &std::path::Path,
-    rules: Value,
-) -> std::path::PathBuf {
-    let rbac = "/apis/rbac.authorization.k8s.io/v1";
-    create(cluster, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "reader"}}))
-        .await;
-    create(cluster, &format!("{rbac}/clusterroles"), json!({"metadata": {"name": "reader"}, "rules": rules}))
-        .await;
-    let binding = json!({
-        "metadata": {"name": "reader"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "reader"}],
-    });
-    create(cluster, &format!("{rbac}/clusterrolebindings"), binding).await;
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
-    let token = create(cluster, "/api/v1/namespaces/default/serviceaccounts/reader/token", request).await;
-    let mut config: Value = {
-        let text = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
-        serde_saphyr::from_str(&text).expect("YAML")
-    };
-    config["users"][0]["user"] = json!({"token": token["status"]["token"]});
-    let path = folder.join("kubeconfig");
-    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
-    path
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_right_is_a_gap_that_names_the_rule_to_add() {
     let plane = ControlPlane::start(&["--without-controllers"]);
@@ -149,7 +120,7 @@ async fn missing_right_is_a_gap_that_names_the_rule_to_add() {
     let folder = tempfile::tempdir().expect("a folder");
     let most =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let reader = connect(&limited(&plane, &cluster, folder.path(), most).await).await;
+    let reader = connect(&create_account(&plane, &cluster, folder.path(), "reader", most).await).await;
     let kinds = ["configmaps", "secrets"].map(|kind| Glob::new(kind).expect("a pattern")).to_vec();
     let config = ResourcesConfig {
         selection: Selection { kinds, ..Selection::default() },

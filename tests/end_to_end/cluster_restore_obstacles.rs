@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use kbak::kubernetes::{Cluster, ClusterAccess, Deadlines};
-use kbak::report::event::Reporter;
 use kbak::target::kubernetes::{Allow, Obstacle, Outcome, RestoreConfig, RestoreError, Waits};
 use serde_json::{Value, json};
 
 use crate::support::backup_builder::{backup_of, plan, restore};
 use crate::support::control_plane::{ControlPlane, connect, create, delete, patch};
+use crate::support::kinds::create_account;
 use crate::support::memory_backup::{MemoryBackup, create_namespace};
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Proxy, ProxyFault};
 
 fn config() -> RestoreConfig {
     RestoreConfig { takeover: true, allow: Allow::ALL.into(), patience: 1, ..RestoreConfig::default() }
@@ -137,28 +136,6 @@ async fn terminating_namespaces_are_waited_for_once() {
     assert_eq!(report.failed, 21, "{report:#?}");
 }
 
-/// Returns access with the token of a ServiceAccount that has these `rules`.
-async fn account(plane: &ControlPlane, admin: &Cluster, rules: Value) -> ClusterAccess {
-    create(admin, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "few"}})).await;
-    let rbac = "/apis/rbac.authorization.k8s.io/v1";
-    create(admin, &format!("{rbac}/clusterroles"), json!({"metadata": {"name": "few"}, "rules": rules}))
-        .await;
-    let binding = json!({"metadata": {"name": "few"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "few"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "few"}]});
-    create(admin, &format!("{rbac}/clusterrolebindings"), binding).await;
-    let path = "/api/v1/namespaces/default/serviceaccounts/few/token";
-    let asked = Bytes::from(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}).to_string());
-    let answer = admin.send(Method::POST, path, "", "application/json", asked).await.expect("a token");
-    let token: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    let file = plane.kubeconfig();
-    let text = std::fs::read_to_string(&file).expect("a kubeconfig");
-    let mut access: Value = serde_saphyr::from_str(&text).expect("YAML");
-    access["users"][0]["user"] = json!({"token": token["status"]["token"]});
-    let few = file.with_file_name("few");
-    std::fs::write(&few, access.to_string()).expect("a file");
-    ClusterAccess { kubeconfig: Some(few), context: None }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_and_revoked_rights_are_reported() {
     let plane = ControlPlane::start(&[]);
@@ -167,8 +144,8 @@ async fn missing_and_revoked_rights_are_reported() {
     let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list"]},
         {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["create"]}]);
     create(&admin, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "there"}})).await;
-    let access = account(&plane, &admin, rules).await;
-    let few = Cluster::connect(&access, Deadlines::default(), Reporter::silent()).await.expect("access");
+    let folder = tempfile::tempdir().expect("a folder");
+    let few = connect(&create_account(&plane, &admin, folder.path(), "few", rules).await).await;
     let mut held = maps(&["shop/a"]);
     held.kinds.extend(
         backup_of(&[
@@ -242,7 +219,7 @@ async fn success_status_without_an_object_is_a_failure() {
     // Like a login page, which comes with status 200.
     let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| {
         let creates = request.method == Method::POST && request.path.ends_with("/configmaps");
-        creates.then_some(Fault::Status(200, None))
+        creates.then_some(ProxyFault::Status(200, None))
     })
     .await;
     let (report, outcomes) =

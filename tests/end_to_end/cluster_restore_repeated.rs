@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::support::backup_builder::{backup_of, backup_uid, plan, restore};
 use crate::support::control_plane::{ControlPlane, connect, create, delete, get, patch};
 use crate::support::memory_backup::{MemoryBackup, create_namespace};
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Proxy, ProxyFault};
 use crate::support::webhooks::WebhookServer;
 
 fn config() -> RestoreConfig {
@@ -42,7 +42,7 @@ async fn faulty_proxy(
     let on = on.clone();
     let proxy = Proxy::in_front_of(&plane.kubeconfig(), move |request| {
         (on.load(Ordering::SeqCst) && which(&request.method, &request.path))
-            .then_some(Fault::Status(code, None))
+            .then_some(ProxyFault::Status(code, None))
     })
     .await;
     (connect(&proxy.kubeconfig()).await, proxy)

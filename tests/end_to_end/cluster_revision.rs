@@ -16,9 +16,9 @@ use crate::support::control_plane::{self, ControlPlane, connect, create, delete,
 use crate::support::memory_backup::{
     MemoryBackup, NoHook, ReadHook, create_many, create_namespace, define_apples, read_with, sample_object,
 };
-use crate::support::postgres::Server;
+use crate::support::postgres::PostgresServer;
 use crate::support::program::print_figure;
-use crate::support::proxy::{Fault, Proxy, upstream};
+use crate::support::proxy::{Proxy, ProxyFault, upstream};
 
 const KINDS: &[(&str, &str)] = &[
     ("configmaps", "/api/v1/namespaces/busy/configmaps"),
@@ -44,7 +44,7 @@ impl Writes {
 
     /// Creates, changes and deletes objects until stopped.
     async fn make(self, cluster: Cluster, writer: u64) {
-        let mut there: BTreeMap<String, bool> = BTreeMap::new();
+        let mut existing: BTreeMap<String, bool> = BTreeMap::new();
         for count in 0u64.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -52,8 +52,8 @@ impl Writes {
             let (resource, path) = KINDS[usize::try_from(count).expect("small") % KINDS.len()];
             let name = format!("w{writer}-{}", (count / 5) % 20);
             let one = format!("{path}/{name}");
-            let is_there = there.entry(one.clone()).or_default();
-            match (*is_there, count % 11) {
+            let exists = existing.entry(one.clone()).or_default();
+            match (*exists, count % 11) {
                 (true, 0 | 7) => delete(&cluster, &one).await,
                 (true, _) => {
                     patch(&cluster, &one, json!({"metadata": {"annotations": {"count": count.to_string()}}}))
@@ -63,7 +63,7 @@ impl Writes {
                     create(&cluster, path, sample_object(resource, &name, count)).await;
                 }
             }
-            *is_there = !(*is_there && matches!(count % 11, 0 | 7));
+            *exists = !(*exists && matches!(count % 11, 0 | 7));
             self.count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -100,7 +100,8 @@ async fn read_while_written(kubeconfig: &Path) -> (MemoryBackup, ResourcesReport
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let proxy =
-        Proxy::in_front_of(kubeconfig, move |request| request.is_exact().then_some(Fault::Late(late))).await;
+        Proxy::in_front_of(kubeconfig, move |request| request.is_exact().then_some(ProxyFault::Late(late)))
+            .await;
     // 14 MB of ConfigMaps in a budget of 8 MiB: pages wait for the sink, and the sink for writes.
     let config = ResourcesConfig { budget: ResourcesConfig::LEAST_BUDGET, ..ResourcesConfig::default() };
     let (before, began) = (writes.count(), std::time::Instant::now());
@@ -187,7 +188,7 @@ fn with_kine(folder: &Path, database: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_matches_what_kine_held_at_one_revision_while_others_write() {
-    let server = Server::start("kine", &["max_connections=100"]);
+    let server = PostgresServer::start("kine", &["max_connections=100"]);
     let database = format!("postgres://kbak:kine@/kine?host={}&sslmode=disable", server.socket().display());
     let folder = tempfile::tempdir().expect("a folder");
     let assets = with_kine(folder.path(), &database);
@@ -235,7 +236,7 @@ async fn separate_store_with_a_similar_revision_number_is_detected() {
             if probes && shown.fetch_add(1, Ordering::Relaxed) == 0 {
                 return None;
             }
-            Some(Fault::OtherServer(elsewhere.clone()))
+            Some(ProxyFault::OtherServer(elsewhere.clone()))
         }
     })
     .await;
@@ -277,7 +278,7 @@ async fn server_that_ignores_the_requested_revision_is_detected() {
     // A second list at the revision lacks one of its objects.
     let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| {
         let again = request.is_exact() && request.earlier >= 2;
-        again.then_some(Fault::Body(|body| {
+        again.then_some(ProxyFault::Body(|body| {
             let mut list: Value = serde_json::from_slice(&body).expect("JSON");
             list["items"].as_array_mut().expect("items").pop();
             list.to_string().into_bytes()

@@ -18,7 +18,7 @@ fn globs(names: &[&str]) -> Vec<Glob> {
     names.iter().map(|name| Glob::new(name).expect("a pattern")).collect()
 }
 
-fn of(selection: Selection) -> ResourcesConfig {
+fn config_of(selection: Selection) -> ResourcesConfig {
     ResourcesConfig { selection, ..ResourcesConfig::default() }
 }
 
@@ -97,7 +97,7 @@ async fn selected_namespace_includes_its_dependencies() {
     two_applications(&cluster).await;
     for namespaces in [&["shop"][..], &["sho*"][..]] {
         let selection = Selection { namespaces: globs(namespaces), ..Selection::default() };
-        let (held, report) = read_with(&cluster, &of(selection), NoHook).await;
+        let (held, report) = read_with(&cluster, &config_of(selection), NoHook).await;
         let report = report.expect("a report");
         assert!(report.gaps.is_empty(), "{:?}", report.gaps);
         assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
@@ -132,7 +132,7 @@ async fn label_selection_includes_matches_and_their_dependencies() {
     two_applications(&cluster).await;
     let labels = Some("app=web,kbak.dev/exclude!=true".to_owned());
     let selection = Selection { namespaces: globs(&["other", "shop"]), labels, ..Selection::default() };
-    let (held, report) = read_with(&cluster, &of(selection), NoHook).await;
+    let (held, report) = read_with(&cluster, &config_of(selection), NoHook).await;
     assert!(report.expect("a report").gaps.is_empty());
     assert_eq!(names(&held, "deployments.apps"), ["other/web", "shop/web"]);
     assert_eq!(names(&held, "namespaces"), ["other", "shop"], "they have no such label, and are needed");
@@ -144,7 +144,8 @@ async fn label_selection_includes_matches_and_their_dependencies() {
     let excluded = json!({"metadata": {"name": "left-out", "labels": {"kbak.dev/exclude": "true"}}});
     create(&cluster, "/api/v1/namespaces/shop/configmaps", excluded).await;
     let labels = Some("kbak.dev/exclude!=true".to_owned());
-    let (held, report) = read_with(&cluster, &of(Selection { labels, ..Selection::default() }), NoHook).await;
+    let (held, report) =
+        read_with(&cluster, &config_of(Selection { labels, ..Selection::default() }), NoHook).await;
     assert!(report.expect("a report").gaps.is_empty());
     let maps = names(&held, "configmaps");
     assert!(maps.contains(&"shop/settings".to_owned()) && !maps.contains(&"shop/left-out".to_owned()));
@@ -160,7 +161,7 @@ async fn selected_names_absent_from_the_cluster_are_gaps() {
         kinds: globs(&["configmaps", "widgets.demo.kbak.dev"]),
         ..Selection::default()
     };
-    let (_, report) = read_with(&cluster, &of(selection), NoHook).await;
+    let (_, report) = read_with(&cluster, &config_of(selection), NoHook).await;
     let gaps = report.expect("a report").gaps;
     let absent: Vec<_> = gaps.iter().map(|gap| (gap.object.as_str(), gap.reason.clone())).collect();
     assert_eq!(
@@ -174,7 +175,7 @@ async fn selected_names_absent_from_the_cluster_are_gaps() {
     let nobody = Selection { namespaces: globs(&["zz-*"]), ..Selection::default() };
     let nothing = Selection { labels: Some("nope=never".to_owned()), ..Selection::default() };
     for selection in [nobody, nothing] {
-        let (_, report) = read_with(&cluster, &of(selection), NoHook).await;
+        let (_, report) = read_with(&cluster, &config_of(selection), NoHook).await;
         let gaps = report.expect("a report").gaps;
         assert_eq!(gaps.len(), 1, "{gaps:?}");
         assert_eq!(gaps[0].reason, GapReason::Absent("object".to_owned()));
@@ -222,11 +223,12 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
     };
 
     // Without cluster-scoped objects nothing is missing.
-    let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::None)), NoHook).await;
+    let (held, report) =
+        read_with(&reader, &config_of(selection(&["shop"], ClusterScoped::None)), NoHook).await;
     let report = report.expect("a report");
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
     assert!(report.kinds.iter().all(|kind| kind.consistency == Consistency::AtRevision));
-    let (_, all) = read_with(&cluster, &of(selection(&["shop"], ClusterScoped::None)), NoHook).await;
+    let (_, all) = read_with(&cluster, &config_of(selection(&["shop"], ClusterScoped::None)), NoHook).await;
     let count =
         |kinds: &[kbak::source::kubernetes::KindReport]| kinds.iter().map(|kind| kind.objects).sum::<u64>();
     assert_eq!(
@@ -240,7 +242,8 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
     assert_eq!(note.object, "the cluster's UID");
 
     // The namespace itself may be read; only its dependencies beyond it are reported.
-    let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::Auto)), NoHook).await;
+    let (held, report) =
+        read_with(&reader, &config_of(selection(&["shop"], ClusterScoped::Auto)), NoHook).await;
     let report = report.expect("a report");
     assert_eq!(names(&held, "namespaces"), ["shop"]);
     let named: Vec<&str> = report.gaps.iter().map(|gap| gap.object.as_str()).collect();
@@ -261,7 +264,7 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
 
     // A namespace without rights is its own gap and does not affect the other.
     let both = selection(&["other", "shop"], ClusterScoped::None);
-    let (held, report) = read_with(&reader, &of(both), NoHook).await;
+    let (held, report) = read_with(&reader, &config_of(both), NoHook).await;
     let report = report.expect("a report");
     assert_eq!(names(&held, "deployments.apps"), ["shop/web"]);
     let gap = report.gaps.iter().find(|gap| gap.object == "deployments.apps in other").expect("its gap");

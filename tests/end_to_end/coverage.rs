@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, create};
-use crate::support::kinds::{account, define};
+use crate::support::kinds::{create_known_account, define};
 use crate::support::memory_backup::create_namespace;
 use crate::support::program::run_json;
 
@@ -190,7 +190,8 @@ async fn kinds_without_read_right_are_reported_as_unseen() {
     let cli = CliRepo::for_plan("nightly");
     let rules =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let config = account(&plane, &cluster, &cli.at(""), "few", rules).await.display().to_string();
+    let config =
+        create_known_account(&plane, &cluster, &cli.at(""), "few", rules).await.display().to_string();
     let plan = |coverage: &str| {
         cli.write_plan(&format!(
             "  cluster: {{kubeconfigFile: \"{config}\"}}\n  coverage: {coverage}\n  resources: {{kinds: {{include: [configmaps]}}}}\n"

@@ -51,7 +51,7 @@ impl LinkFixture {
         self.scratch.path().join("source").join(name)
     }
 
-    /// Runs a backup in which `deed` happens after the walk, before the carrier is read.
+    /// Runs a backup in which `change` happens after the walk, before the carrier is read.
     async fn backup_with_change(&mut self, change: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
         let source = self.scratch.path().join("source");
         let of = source.clone();

@@ -107,10 +107,10 @@ fn full_target_stops_the_restore_without_partial_files() {
         mount(&["-t", "tmpfs", "-o", "size=2M", "none"], &to);
         let full = restore(&stream, &to, TargetOptions::default(), 1 << 16);
         assert!(matches!(full, Err(VolumeRestoreError::Target(TargetError::Stopped { .. }))), "{full:?}");
-        let there: Vec<_> =
+        let entries: Vec<_> =
             std::fs::read_dir(&to).expect("a folder").map(|entry| entry.expect("an entry")).collect();
-        assert!(!there.is_empty() && there.len() < 40);
-        for entry in there {
+        assert!(!entries.is_empty() && entries.len() < 40);
+        for entry in entries {
             assert_eq!(entry.metadata().expect("stat").len(), 100_000, "{:?}", entry.file_name());
         }
         // A file that does not fit is refused before any of it is written.

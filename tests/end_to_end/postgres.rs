@@ -8,14 +8,14 @@ use kbak::target::database::{RestoreDatabase, Target, restore_database, restore_
 use tokio::io::AsyncReadExt as _;
 
 use crate::support::cli_repo::{CliRepo, as_strs};
-use crate::support::postgres::Server;
+use crate::support::postgres::PostgresServer;
 use crate::support::program::{beneath, command};
 
 /// A database with tables, keys, a sequence, a view, a large object, and a name that looks like a
 /// connection string.
 const NAME: &str = "host=elsewhere 'shop\\";
 
-fn fill(server: &Server) {
+fn create_database(server: &PostgresServer) {
     server.sql("postgres", &format!("CREATE DATABASE \"{NAME}\""));
     server.sql(
         NAME,
@@ -29,7 +29,7 @@ fn fill(server: &Server) {
 }
 
 /// Returns a database's contents, read without kbak.
-fn contents(server: &Server, database: &str) -> String {
+fn read_contents(server: &PostgresServer, database: &str) -> String {
     server.sql(
         database,
         "SELECT md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o;
@@ -44,14 +44,14 @@ async fn read(mut dump: Dump) -> (Vec<u8>, Result<DumpProof, DatabaseError>) {
     (bytes, dump.finish().await)
 }
 
-fn wanted(database: &str, target: Target) -> RestoreDatabase {
+fn restore_job(database: &str, target: Target) -> RestoreDatabase {
     RestoreDatabase { database: database.to_owned(), target, like: None, no_owner: false }
 }
 
 #[tokio::test]
 async fn database_is_dumped_and_restored() {
-    let server = Server::start("secret", &[]);
-    fill(&server);
+    let server = PostgresServer::start("secret", &[]);
+    create_database(&server);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let all = postgres.databases().await.expect("databases");
     let info = all.iter().find(|info| info.name == NAME).expect("listed").clone();
@@ -62,24 +62,25 @@ async fn database_is_dumped_and_restored() {
     // Two tables and the large objects.
     assert_eq!((archive.blocks, proof.bytes), (3, bytes.len() as u64), "{proof:?}");
 
-    let mut there = wanted("back", Target::Create);
-    there.like = Some(info);
-    let restored = restore_database(&postgres, &there, bytes.as_slice()).await.expect("restored");
+    let mut job = restore_job("back", Target::Create);
+    job.like = Some(info);
+    let restored = restore_database(&postgres, &job, bytes.as_slice()).await.expect("restored");
     assert!(restored.proved);
-    assert_eq!(contents(&server, "back"), contents(&server, NAME));
+    assert_eq!(read_contents(&server, "back"), read_contents(&server, NAME));
 
-    let error = restore_database(&postgres, &there, bytes.as_slice()).await.expect_err("not empty");
+    let error = restore_database(&postgres, &job, bytes.as_slice()).await.expect_err("not empty");
     assert!(matches!(error, DatabaseError::NotEmpty { objects: 4.., .. }), "{error}");
-    let replaced = restore_database(&postgres, &wanted("back", Target::Replace), bytes.as_slice()).await;
+    let replaced = restore_database(&postgres, &restore_job("back", Target::Replace), bytes.as_slice()).await;
     replaced.expect("replaced on request");
 
-    let cut = restore_database(&postgres, &wanted("cut", Target::Create), &bytes[..bytes.len() - 1]).await;
+    let cut =
+        restore_database(&postgres, &restore_job("cut", Target::Create), &bytes[..bytes.len() - 1]).await;
     cut.expect_err("a cut archive is never restored with success");
 }
 
 #[tokio::test]
 async fn archive_is_complete_only_at_its_last_byte() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql(
         "postgres",
         "CREATE TABLE t (a text); INSERT INTO t VALUES ('x'), ('y'); SELECT lo_from_bytea(7, 'abc'); CREATE TABLE u (b int)",
@@ -111,8 +112,8 @@ async fn archive_is_complete_only_at_its_last_byte() {
 
 #[tokio::test]
 async fn dump_fails_when_the_connection_dies_midway() {
-    let server = Server::start("secret", &[]);
-    fill(&server);
+    let server = PostgresServer::start("secret", &[]);
+    create_database(&server);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let mut dump = postgres.dump(NAME).expect("a dump");
     let mut first = [0; 4096];
@@ -128,7 +129,7 @@ async fn dump_fails_when_the_connection_dies_midway() {
 }
 
 /// Returns the descendants of this process that concern `server`: command line and environment of each.
-fn descendants(server: &Server) -> Vec<(u32, Vec<u8>)> {
+fn descendants(server: &PostgresServer) -> Vec<(u32, Vec<u8>)> {
     let mut known = vec![std::process::id()];
     let mut found = Vec::new();
     let mut at = 0;
@@ -144,11 +145,11 @@ fn descendants(server: &Server) -> Vec<(u32, Vec<u8>)> {
         }
         at += 1;
     }
-    found.retain(|(_, seen)| holds(seen, &server.socket().display().to_string()));
+    found.retain(|(_, seen)| contains(seen, &server.socket().display().to_string()));
     found
 }
 
-fn holds(bytes: &[u8], canary: &str) -> bool {
+fn contains(bytes: &[u8], canary: &str) -> bool {
     bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
 }
 
@@ -156,8 +157,8 @@ fn holds(bytes: &[u8], canary: &str) -> bool {
 async fn password_appears_in_no_argument_environment_or_error() {
     // With the characters that a password file escapes.
     let canary = "ca:na\\ry:2f6e";
-    let server = Server::start(canary, &[]);
-    fill(&server);
+    let server = PostgresServer::start(canary, &[]);
+    create_database(&server);
     let mut config = server.config();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("password");
@@ -169,10 +170,10 @@ async fn password_appears_in_no_argument_environment_or_error() {
     // The dump is larger than the pipe, so the tool waits while it is inspected.
     dump.read_exact(&mut first).await.expect("its first bytes");
     let seen = descendants(&server);
-    let tool = seen.iter().find(|(_, seen)| holds(seen, "pg_dump")).expect("the tool runs");
-    assert!(holds(&tool.1, "PGPASSFILE=/proc/self/fd/"), "and has its password file");
+    let tool = seen.iter().find(|(_, seen)| contains(seen, "pg_dump")).expect("the tool runs");
+    assert!(contains(&tool.1, "PGPASSFILE=/proc/self/fd/"), "and has its password file");
     for (pid, seen) in &seen {
-        assert!(!holds(seen, "2f6e") && !holds(seen, "PGPASSWORD"), "process {pid}");
+        assert!(!contains(seen, "2f6e") && !contains(seen, "PGPASSWORD"), "process {pid}");
     }
     assert!(!format!("{config:?}{postgres:?}{dump:?}").contains("2f6e"));
 
@@ -187,7 +188,7 @@ async fn password_appears_in_no_argument_environment_or_error() {
         }
     }
     assert!(
-        !descendants(&server).iter().any(|(_, seen)| holds(seen, "pg_dump")),
+        !descendants(&server).iter().any(|(_, seen)| contains(seen, "pg_dump")),
         "a dropped dump ends its tool"
     );
 
@@ -199,7 +200,7 @@ async fn password_appears_in_no_argument_environment_or_error() {
 
 #[tokio::test]
 async fn globals_dump_restores_only_roles() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql(
         "postgres",
         "CREATE ROLE clerks; CREATE ROLE \"odd \"\"one\" LOGIN PASSWORD 'pw' CONNECTION LIMIT 3; GRANT clerks TO \"odd \"\"one\" WITH ADMIN OPTION",
@@ -233,7 +234,7 @@ const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datiste
 
 #[tokio::test]
 async fn database_owner_grants_limits_settings_and_comments_are_restored() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE ROLE keeper; CREATE ROLE clerk LOGIN");
     server.sql("postgres", "CREATE DATABASE shop OWNER keeper");
     server.sql(
@@ -251,7 +252,8 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     proof.expect("whole");
     let (archive, proof) = read(postgres.dump("shop").expect("a dump")).await;
     proof.expect("whole");
-    let replaced = restore_database(&postgres, &wanted("shop", Target::Replace), archive.as_slice()).await;
+    let replaced =
+        restore_database(&postgres, &restore_job("shop", Target::Replace), archive.as_slice()).await;
     assert_eq!(replaced.expect("a template is replaced").missing, []);
     assert_eq!(server.sql("postgres", PROPERTIES), before);
 
@@ -262,11 +264,12 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     }
     let report = restore_globals(&postgres, roles.as_slice()).await.expect("restored");
     assert!(report.missing.is_empty() && report.refused.is_empty(), "{report:?}");
-    let restored = restore_database(&postgres, &wanted("shop", Target::Create), archive.as_slice()).await;
+    let restored =
+        restore_database(&postgres, &restore_job("shop", Target::Create), archive.as_slice()).await;
     assert_eq!(restored.expect("restored").missing, []);
     assert_eq!(server.sql("postgres", PROPERTIES), before);
 
-    let mut without = wanted("other", Target::Create);
+    let mut without = restore_job("other", Target::Create);
     without.no_owner = true;
     let restored = restore_database(&postgres, &without, archive.as_slice()).await.expect("restored");
     assert_eq!(restored.missing, []);
@@ -278,7 +281,7 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     }
     server.sql("other", "DROP OWNED BY clerk; DROP OWNED BY keeper");
     server.sql("postgres", "DROP ROLE clerk");
-    let mut lacking = wanted("shop", Target::Create);
+    let mut lacking = restore_job("shop", Target::Create);
     lacking.no_owner = false;
     let restored = restore_database(&postgres, &lacking, archive.as_slice()).await.expect("restored");
     let mut missing: Vec<&str> = restored.missing.iter().map(|one| one.what.as_str()).collect();
@@ -288,7 +291,7 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
 
 #[tokio::test]
 async fn databases_left_out_are_always_reported() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     for statement in [
         "CREATE DATABASE mould IS_TEMPLATE true",
         "CREATE DATABASE shut ALLOW_CONNECTIONS false",
@@ -345,7 +348,7 @@ async fn databases_left_out_are_always_reported() {
 
 #[test]
 fn damaged_dump_does_not_drop_the_existing_database() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql("shop", "CREATE TABLE orders AS SELECT n, md5(n::text) FROM generate_series(1, 10000) n");
     let cli = CliRepo::new();
@@ -391,7 +394,7 @@ fn damaged_dump_does_not_drop_the_existing_database() {
 
 #[tokio::test]
 async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let chosen = async |patterns: &[&str]| {
@@ -415,9 +418,10 @@ async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
     // A nonempty template is restored into another server's, and new databases contain it again.
     let (bytes, proof) = read(postgres.dump("template1").expect("a dump")).await;
     proof.expect("whole");
-    let other = Server::start("secret", &[]);
+    let other = PostgresServer::start("secret", &[]);
     let target = Postgres::connect(&other.config()).await.expect("a server");
-    let restored = restore_database(&target, &wanted("template1", Target::Create), bytes.as_slice()).await;
+    let restored =
+        restore_database(&target, &restore_job("template1", Target::Create), bytes.as_slice()).await;
     restored.expect("restored");
     other.sql("postgres", "CREATE DATABASE new");
     assert_eq!(other.sql("new", "SELECT everywhere()").trim(), "7");
@@ -427,7 +431,7 @@ async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
 async fn plaintext_connection_needs_explicit_permission() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    let server = Server::start("secret", &["listen_addresses=127.0.0.1", &format!("port={port}")]);
+    let server = PostgresServer::start("secret", &["listen_addresses=127.0.0.1", &format!("port={port}")]);
     let clear = DatabaseConfig { host: "127.0.0.1".to_owned(), port, ..server.config() };
     for tls in [TlsMode::VerifyFull, TlsMode::Require] {
         let error = Postgres::connect(&DatabaseConfig { tls, ..clear.clone() }).await.expect_err("no TLS");

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::control_plane::{ControlPlane, create};
 use crate::support::memory_backup::{config_map, create_namespace, define_apples, sample_object};
-use crate::support::postgres::Server;
+use crate::support::postgres::PostgresServer;
 use crate::support::program::{beneath, good, succeeds};
 
 fn golden() -> PathBuf {
@@ -69,7 +69,7 @@ fn objects(lines: &str) -> Value {
 }
 
 /// Returns the rows of the database, read by SQL.
-fn rows(server: &Server, database: &str) -> String {
+fn rows(server: &PostgresServer, database: &str) -> String {
     server.sql(
         database,
         "SELECT count(*), md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o;
@@ -152,7 +152,7 @@ fn golden_repository_is_restored_by_stock_tools() {
     let lines = std::fs::read_to_string(out.join("resources/core/v1/configmaps.jsonl")).expect("objects");
     assert_eq!(objects(&lines), facts["configmaps"]);
 
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.restore("shop", &out.join("shop/shop.dump"));
     assert_eq!(json!(rows(&server, "shop")), facts["rows"]);
@@ -244,7 +244,7 @@ async fn cluster_golden_repository_is_regenerated() {
         create(&cluster, "/api/v1/namespaces/shop/configmaps", config_map(name, "größer")).await;
     }
     create(&cluster, "/api/v1/namespaces/shop/secrets", sample_object("secrets", "token", 1)).await;
-    let server = Server::start("secret", &["listen_addresses=127.0.0.1", "port=54329"]);
+    let server = PostgresServer::start("secret", &["listen_addresses=127.0.0.1", "port=54329"]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql(
         "shop",

@@ -1,5 +1,6 @@
 //! Streams that try to write outside the target.
 
+mod pax_records;
 mod planted;
 mod raw_member;
 mod stream;

@@ -26,12 +26,12 @@ pub struct HookedStore {
 }
 
 impl HookedStore {
-    /// Runs `deed` before each of the first `most` puts of keys that contain `part`.
+    /// Runs `hook` before each of the first `most` puts of keys that contain `part`.
     pub fn new(inner: Arc<dyn Store>, part: &'static str, most: usize, hook: PutHook) -> Self {
         Self { inner, part, most, times: AtomicUsize::new(0), hook }
     }
 
-    /// Returns the number of times that `deed` ran.
+    /// Returns the number of times that `hook` ran.
     pub fn times(&self) -> usize {
         self.times.load(Ordering::SeqCst).min(self.most)
     }

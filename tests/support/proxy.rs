@@ -36,7 +36,7 @@ impl ProxiedRequest {
 }
 
 /// A fault of an answer.
-pub enum Fault {
+pub enum ProxyFault {
     /// Answers with this status instead, with a Retry-After in seconds.
     Status(u16, Option<u32>),
     /// Announces the whole length and sends this many bytes.
@@ -51,7 +51,7 @@ pub enum Fault {
     OtherServer(kube::Client),
 }
 
-type Rule = dyn Fn(&ProxiedRequest) -> Option<Fault> + Send + Sync;
+type Rule = dyn Fn(&ProxiedRequest) -> Option<ProxyFault> + Send + Sync;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The proxy; it ends when dropped.
@@ -65,7 +65,7 @@ impl Proxy {
     /// Starts a proxy before the API server that `kubeconfig` names, with its credentials.
     pub async fn in_front_of<R>(kubeconfig: &Path, rule: R) -> Self
     where
-        R: Fn(&ProxiedRequest) -> Option<Fault> + Send + Sync + 'static,
+        R: Fn(&ProxiedRequest) -> Option<ProxyFault> + Send + Sync + 'static,
     {
         let upstream = upstream(kubeconfig).await;
         let rule: Arc<Rule> = Arc::new(rule);
@@ -138,15 +138,15 @@ pub async fn upstream(kubeconfig: &Path) -> kube::Client {
 async fn answer(
     upstream: kube::Client,
     request: Request<Incoming>,
-    fault: Option<Fault>,
+    fault: Option<ProxyFault>,
 ) -> Result<Response<Body>, std::io::Error> {
     let upstream = match &fault {
-        Some(Fault::Drop) => return Err(std::io::Error::other("dropped")),
-        Some(Fault::Status(code, wait)) => return Ok(status(*code, *wait)),
-        Some(Fault::OtherServer(other)) => other.clone(),
+        Some(ProxyFault::Drop) => return Err(std::io::Error::other("dropped")),
+        Some(ProxyFault::Status(code, wait)) => return Ok(status(*code, *wait)),
+        Some(ProxyFault::OtherServer(other)) => other.clone(),
         _ => upstream,
     };
-    if let Some(Fault::Late(wait)) = &fault {
+    if let Some(ProxyFault::Late(wait)) = &fault {
         tokio::time::sleep(*wait).await;
     }
     let (parts, body) = request.into_parts();
@@ -163,12 +163,12 @@ async fn answer(
     let (mut parts, body) = answer.into_parts();
     let mut body = body.collect().await.map_err(std::io::Error::other)?.to_bytes().to_vec();
     parts.headers.remove(header::TRANSFER_ENCODING);
-    if let Some(Fault::Body(change)) = fault {
+    if let Some(ProxyFault::Body(change)) = fault {
         body = change(body);
     }
     parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
     let body = match fault {
-        Some(Fault::Cut(at)) => {
+        Some(ProxyFault::Cut(at)) => {
             let some = Bytes::from(body[..at.min(body.len())].to_vec());
             let pieces = [Ok(Frame::data(some)), Err(std::io::Error::other("cut"))];
             StreamBody::new(futures::stream::iter(pieces).boxed()).boxed_unsync()

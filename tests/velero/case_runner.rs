@@ -16,21 +16,21 @@ use crate::support::webhooks::WebhookServer;
 struct CaseRunner {
     old: ControlPlane,
     new: ControlPlane,
-    hooks: WebhookServer,
+    webhooks: WebhookServer,
     cli: CliRepo,
     made: watch::Sender<bool>,
     /// Limits concurrent restores to two, for two cores.
     runs: Semaphore,
 }
 
-/// One case's view of the stage.
+/// The clusters and the runner as one case uses them.
 pub struct CaseContext {
     /// The cluster that is backed up.
     pub source: Cluster,
     /// The cluster that is restored into, empty at first.
     pub target: Cluster,
     runner: Arc<CaseRunner>,
-    arranged: Option<oneshot::Sender<()>>,
+    prepared: Option<oneshot::Sender<()>>,
 }
 
 /// A case: its name, which begins with the number of Velero's issue, and its function.
@@ -42,34 +42,34 @@ pub async fn run_cases(cases: &[Case]) {
     let (old, new) = tokio::join!(up(), up());
     let (made, _) = watch::channel(false);
     let runner = Arc::new(CaseRunner {
-        old: old.expect("a plane"),
-        new: new.expect("a plane"),
-        hooks: WebhookServer::start().await,
+        old: old.expect("a control plane"),
+        new: new.expect("a control plane"),
+        webhooks: WebhookServer::start().await,
         cli: CliRepo::new(),
         made,
         runs: Semaphore::new(2),
     });
     let wanted = std::env::var("KBAK_TEST_CASE").unwrap_or_default();
-    let (mut arranged, mut played) = (Vec::new(), Vec::new());
+    let (mut prepared, mut running) = (Vec::new(), Vec::new());
     for (name, case) in cases.iter().filter(|(name, _)| name.contains(&wanted)) {
         let (sender, receiver) = oneshot::channel();
         let context = CaseContext {
             source: runner.old.cluster().await,
             target: runner.new.cluster().await,
             runner: runner.clone(),
-            arranged: Some(sender),
+            prepared: Some(sender),
         };
-        arranged.push(receiver);
-        played.push((name, tokio::spawn(case(context))));
+        prepared.push(receiver);
+        running.push((name, tokio::spawn(case(context))));
     }
-    for one in arranged {
+    for one in prepared {
         // A case that fails early drops its sender as well.
         let _ = one.await;
     }
     runner.cli.backup_cluster(&runner.old.kubeconfig()).await.ended(0);
     runner.made.send_replace(true);
     let mut failed = Vec::new();
-    for (name, case) in played {
+    for (name, case) in running {
         match case.await {
             Ok(()) => {}
             Err(error) => failed.push(format!("{name}: {error}")),
@@ -81,7 +81,7 @@ pub async fn run_cases(cases: &[Case]) {
 impl CaseContext {
     /// Marks this case's objects in the first cluster as complete and waits for the backup.
     pub async fn wait_for_backup(&mut self) {
-        drop(self.arranged.take());
+        drop(self.prepared.take());
         self.runner.made.subscribe().wait_for(|made| *made).await.expect("a backup");
     }
 
@@ -108,6 +108,6 @@ impl CaseContext {
     }
 
     pub fn webhooks(&self) -> &WebhookServer {
-        &self.runner.hooks
+        &self.runner.webhooks
     }
 }

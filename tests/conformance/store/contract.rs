@@ -10,7 +10,7 @@ use kbak::store::listing::folders;
 use kbak::store::probe::{Abilities, Conditional, Probed, probe};
 use kbak::store::{MAX_OBJECT, MAX_PAGE, Put, Store, StoreErrorKind};
 
-use super::{Objects, all};
+use super::{TestObjects, all};
 
 /// Checks the whole contract on a store and returns what the probe found. The store is left as it was.
 pub async fn check_contract(store: Arc<dyn Store>) -> Abilities {
@@ -27,7 +27,7 @@ pub async fn check_contract(store: Arc<dyn Store>) -> Abilities {
 }
 
 async fn put_objects_are_read_back(store: &Arc<dyn Store>) {
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     // The smallest object, one around a boundary, one of several slices.
     for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
         assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
@@ -40,7 +40,7 @@ async fn put_objects_are_read_back(store: &Arc<dyn Store>) {
 }
 
 async fn missing_objects_are_not_found(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 1);
+    let object = TestObjects::new().needs(1, 1);
     let error = store.get(object.key(), 100).await.expect_err("no object has this key");
     assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains(object.key().as_str()), "{error} names the object");
@@ -51,7 +51,7 @@ async fn missing_objects_are_not_found(store: &Arc<dyn Store>) {
 }
 
 async fn size_limit_is_kept(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 100);
+    let object = TestObjects::new().needs(1, 100);
     let size = object.bytes().len() as u64;
     store.put(&object).await.expect("a put");
     assert_eq!(store.get(object.key(), size).await.expect("exactly the limit"), *object.bytes());
@@ -61,7 +61,7 @@ async fn size_limit_is_kept(store: &Arc<dyn Store>) {
 }
 
 async fn ranges_return_exact_bytes(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 1000);
+    let object = TestObjects::new().needs(1, 1000);
     let (bytes, size) = (object.bytes(), object.bytes().len() as u64);
     store.put(&object).await.expect("a put");
     for range in [0..1, 0..size, 5..9000, size - 1..size, size - 1..size + 5, 0..size * 2] {
@@ -77,7 +77,7 @@ async fn ranges_return_exact_bytes(store: &Arc<dyn Store>) {
 }
 
 async fn second_put_keeps_the_first_bytes(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 3);
+    let object = TestObjects::new().needs(1, 3);
     assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
     assert_eq!(store.put(&object).await.expect("a second put"), Put::Existed);
     assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
@@ -85,7 +85,7 @@ async fn second_put_keeps_the_first_bytes(store: &Arc<dyn Store>) {
 }
 
 async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 500);
+    let object = TestObjects::new().needs(1, 500);
     let puts = join_all((0..8).map(|_| store.put(&object))).await;
     let created = puts.into_iter().map(|put| put.expect("a put")).filter(|put| *put == Put::Created).count();
     assert_eq!(created, 1, "one put creates");
@@ -94,7 +94,7 @@ async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
 }
 
 async fn listings_are_complete_and_ordered(store: &Arc<dyn Store>) {
-    let (objects, others) = (Objects::new(), Objects::new());
+    let (objects, others) = (TestObjects::new(), TestObjects::new());
     // More than one page of a real store, in folders of different depth.
     let mut put: Vec<_> = (0..MAX_PAGE + 3).map(|n| objects.needs((n % 3) as u8, n % 5)).collect();
     put.push(objects.probe());
@@ -131,7 +131,7 @@ async fn listings_are_complete_and_ordered(store: &Arc<dyn Store>) {
 }
 
 async fn listings_resume_after_any_key_and_find_folders(store: &Arc<dyn Store>) {
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     let domains = [1, 2, 7, 9];
     let mut put = Vec::new();
     for domain in domains {
@@ -165,7 +165,7 @@ async fn listings_resume_after_any_key_and_find_folders(store: &Arc<dyn Store>) 
 }
 
 async fn large_objects_are_read_back(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 400_000);
+    let object = TestObjects::new().needs(1, 400_000);
     assert!(object.bytes().len() > 15 << 20, "as large as a pack");
     store.put(&object).await.expect("a put");
     let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
@@ -174,7 +174,7 @@ async fn large_objects_are_read_back(store: &Arc<dyn Store>) {
 }
 
 async fn probe_reports_no_fault(store: &Arc<dyn Store>) -> Abilities {
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     let probed = probe(store, &objects.runtime, objects.path.writer).await.expect("a probe");
     let abilities = &probed.abilities;
     assert_eq!(abilities.conditional_put, Conditional::Honoured, "{probed:?}");

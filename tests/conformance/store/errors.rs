@@ -6,17 +6,17 @@ use kbak::store::open::{StoreOptions, open};
 use kbak::store::{StoreError, StoreErrorKind as Kind};
 use s3s::S3ErrorCode;
 
-use super::{Objects, all};
+use super::{TestObjects, all};
 use crate::support::faulty_s3::{FaultyS3Server, S3Fault};
-use crate::support::servers::{KEY, READER, SECRET, Server};
+use crate::support::servers::{KEY, READER, S3Server, SECRET};
 
 async fn put(options: &StoreOptions) -> Result<(), StoreError> {
     let store = open(options, &Runtime::real(), &Reporter::silent()).await?;
-    store.put(&Objects::new().probe()).await.map(|_| ())
+    store.put(&TestObjects::new().probe()).await.map(|_| ())
 }
 
 /// Checks the errors of a real server with access rights: denied, unknown key, wrong secret, missing bucket.
-pub async fn check_that_rights_are_distinguished(server: &Server, bucket: &str) {
+pub async fn check_that_rights_are_distinguished(server: &S3Server, bucket: &str) {
     let error = put(&server.options_as(bucket, READER, SECRET)).await.expect_err("may only read");
     assert!(matches!(error.kind, Kind::Denied(_)), "{error}");
     let error = put(&server.options_as(bucket, KEY, "wrong")).await.expect_err("a wrong secret");
@@ -38,7 +38,7 @@ async fn server_error_codes_map_to_error_kinds() {
     let server = FaultyS3Server::start(10).await;
     let store =
         open(&server.server.options("faulty"), &Runtime::real(), &Reporter::silent()).await.expect("a store");
-    let object = Objects::new().probe();
+    let object = TestObjects::new().probe();
     let said = "so it says".to_owned();
     let named = |code: &str| format!("{code}: {said}");
     let cases = [

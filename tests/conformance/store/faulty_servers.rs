@@ -13,7 +13,7 @@ use kbak::store::open::open;
 use kbak::store::probe::{Checked, Conditional, Probed, Switch, Weight, probe};
 use kbak::store::{Put, Store, StoreErrorKind};
 
-use super::{Objects, all};
+use super::{TestObjects, all};
 use crate::support::faulty_s3::{FaultyS3Server, S3Fault};
 
 /// Starts a server with pages of `page` keys, and a store that uses it.
@@ -27,7 +27,7 @@ async fn faulty_store(page: usize) -> (FaultyS3Server, Arc<dyn Store>) {
 async fn probed(faults: impl IntoIterator<Item = S3Fault>) -> Probed {
     let (server, store) = faulty_store(100).await;
     server.set_faults(faults);
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     probe(&store, &objects.runtime, objects.path.writer).await.expect("a probe")
 }
 
@@ -78,7 +78,7 @@ async fn stale_and_unordered_listings_are_detected() {
 #[tokio::test]
 async fn listing_that_breaks_a_rule_is_an_error() {
     let (server, store) = faulty_store(3).await;
-    let (objects, others) = (Objects::new(), Objects::new());
+    let (objects, others) = (TestObjects::new(), TestObjects::new());
     for n in 0..8 {
         store.put(&objects.needs(1, n)).await.expect("a put");
     }
@@ -145,7 +145,7 @@ async fn endless_response_is_cut_off() {
         let error = all(&store, "").await.expect_err("no listing");
         assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
         if !status.starts_with("200") {
-            let error = store.get(Objects::new().needs(1, 1).key(), 100).await.expect_err("no object");
+            let error = store.get(TestObjects::new().needs(1, 1).key(), 100).await.expect_err("no object");
             assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
         }
         // Bytes in flight between the two count as sent.
@@ -163,7 +163,7 @@ async fn refused_header_is_left_out_of_later_requests() {
     ] {
         let (server, store) = faulty_store(10).await;
         server.set_faults(faults.clone());
-        let objects = Objects::new();
+        let objects = TestObjects::new();
         assert_eq!(store.put(&objects.needs(1, 1)).await.expect("a put"), Put::Created, "{faults:?}");
         let before = server.requests();
         let object = objects.needs(1, 2);
@@ -179,7 +179,7 @@ async fn refused_header_is_left_out_of_later_requests() {
 #[tokio::test]
 async fn request_with_a_lost_answer_is_retried() {
     let (server, store) = faulty_store(10).await;
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     server.set_faults([S3Fault::Unavailable(2)]);
     let object = objects.needs(1, 10);
     assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
@@ -195,7 +195,7 @@ async fn request_with_a_lost_answer_is_retried() {
 #[tokio::test]
 async fn truncated_body_is_a_transient_error() {
     let (server, store) = faulty_store(10).await;
-    let object = Objects::new().needs(1, 1000);
+    let object = TestObjects::new().needs(1, 1000);
     store.put(&object).await.expect("a put");
     server.set_faults([S3Fault::CutGet]);
     // Without retries each request fails, and none returns half an object.
@@ -209,7 +209,7 @@ async fn truncated_body_is_a_transient_error() {
 #[tokio::test]
 async fn wrong_range_is_refused() {
     let (server, store) = faulty_store(10).await;
-    let object = Objects::new().needs(1, 1000);
+    let object = TestObjects::new().needs(1, 1000);
     store.put(&object).await.expect("a put");
     for fault in [S3Fault::IgnoreRange, S3Fault::ShiftRange] {
         server.set_faults([fault.clone()]);
@@ -221,7 +221,7 @@ async fn wrong_range_is_refused() {
 #[tokio::test]
 async fn slow_answer_is_awaited_without_a_retry() {
     let (server, store) = faulty_store(10).await;
-    let object = Objects::new().needs(1, 1);
+    let object = TestObjects::new().needs(1, 1);
     server.set_faults([S3Fault::Slow(1, Duration::from_secs(2))]);
     assert_eq!(store.put(&object).await.expect("a put"), Put::Created);
     assert_eq!(server.requests(), 1);
@@ -237,7 +237,7 @@ async fn refused_connection_is_retried_a_few_times_then_given_up() {
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     options.endpoint = Some(format!("http://{}", socket.local_addr().expect("an address")));
     let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("no request is sent yet");
-    let error = store.get(Objects::new().probe().key(), 10).await.expect_err("no server");
+    let error = store.get(TestObjects::new().probe().key(), 10).await.expect_err("no server");
     match &error.kind {
         StoreErrorKind::GaveUp { tries, last, .. } => {
             assert_eq!(*tries, 5);

@@ -27,12 +27,12 @@ use crate::support::servers::{moto, seaweedfs};
 use contract::check_contract;
 
 /// Valid repository objects of any number and size.
-struct Objects {
+struct TestObjects {
     runtime: Runtime,
     path: EpochPath,
 }
 
-impl Objects {
+impl TestObjects {
     fn new() -> Self {
         let runtime = Runtime::real();
         let path = EpochPath {

@@ -19,7 +19,7 @@ use kbak::store::{Put, Store, StoreErrorKind};
 use tokio::time::Instant;
 
 use super::contract::check_contract;
-use super::{Objects, all};
+use super::{TestObjects, all};
 
 fn runtime() -> Runtime {
     Runtime::seeded(7, "2026-11-23T00:00:00Z".parse().expect("a time"))
@@ -75,7 +75,7 @@ async fn every_operation_survives_every_transient_fault() {
     ] {
         for fault in passing() {
             let (record, store, _) = hardened(vec![Rule::once(operation, "*", 1, fault.clone())]);
-            let object = Objects::new().needs(1, 10);
+            let object = TestObjects::new().needs(1, 10);
             store.put(&object).await.expect("a put");
             assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
             assert_eq!(
@@ -97,7 +97,7 @@ async fn every_operation_survives_every_transient_fault() {
 #[tokio::test(start_paused = true)]
 async fn store_that_never_answered_is_given_up_soon() {
     let (record, store, retries) = hardened(vec![Rule::from(Operation::Put, "*", 1, Fault::unavailable())]);
-    let object = Objects::new().probe();
+    let object = TestObjects::new().probe();
     let error = store.put(&object).await.expect_err("it never answers");
     assert!(matches!(error.kind, StoreErrorKind::GaveUp { tries: 5, .. }), "{error}");
     assert!(error.to_string().contains(object.key().as_str()), "{error}");
@@ -110,7 +110,7 @@ async fn store_that_never_answered_is_given_up_soon() {
 #[tokio::test(start_paused = true)]
 async fn store_that_once_answered_is_retried_up_to_ten_minutes() {
     let (record, store, _) = hardened(vec![Rule::from(Operation::Put, "*", 2, Fault::unavailable())]);
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     store.put(&objects.probe()).await.expect("the first");
     let begun = Instant::now();
     let error = store.put(&objects.probe()).await.expect_err("then never again");
@@ -165,7 +165,7 @@ async fn permanent_errors_are_not_retried() {
     ] {
         let (record, store, _) =
             hardened(vec![Rule::from(Operation::Get, "*", 1, Fault::Fail(kind.clone()))]);
-        let error = store.get(Objects::new().probe().key(), 1).await.expect_err("a fault");
+        let error = store.get(TestObjects::new().probe().key(), 1).await.expect_err("a fault");
         assert_eq!(error.kind, kind);
         assert_eq!(record.count(Operation::Get).0, 1);
     }
@@ -177,7 +177,7 @@ async fn try_ends_at_its_deadline() {
     let deadlines = Deadlines { base: Duration::from_secs(10), slowest: 100 };
     let store = DeadlineStore::new(Arc::new(fault), deadlines);
     let begun = Instant::now();
-    let object = Objects::new().needs(1, 5);
+    let object = TestObjects::new().needs(1, 5);
     let error = store.put(&object).await.expect_err("it hangs");
     assert!(error.kind.is_transient(), "{error}");
     assert_eq!(begun.elapsed(), Duration::from_secs(10 + 3), "208 bytes at 100 a second");
@@ -187,7 +187,7 @@ async fn try_ends_at_its_deadline() {
 async fn rate_limit_is_kept_on_average() {
     let rates = Rates { upload: NonZeroU64::new(1000), download: NonZeroU64::new(500) };
     let store = Arc::new(LimitStore::new(memory(), rates));
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     let put: Vec<_> = (0..10).map(|n| objects.needs(n, 25)).collect();
     let begun = Instant::now();
     // All concurrent requests share one rate limit in each direction.
@@ -208,7 +208,7 @@ async fn rate_limit_is_kept_on_average() {
 
 #[tokio::test]
 async fn injected_read_faults_show_in_the_results() {
-    let (memory, objects) = (memory(), Objects::new());
+    let (memory, objects) = (memory(), TestObjects::new());
     let (a, b, c) = (objects.needs(1, 3), objects.needs(2, 3), objects.needs(3, 3));
     let fault = FaultStore::new(memory, vec![]);
     for object in [&a, &b, &c] {

@@ -69,7 +69,7 @@ impl Bucket {
         state.objects.entry(key).or_default().push(Version { bytes, at: SystemTime::now() });
     }
 
-    fn taken(&self, key: &str) -> bool {
+    fn is_taken(&self, key: &str) -> bool {
         self.lock().objects.contains_key(key)
     }
 
@@ -182,9 +182,9 @@ impl S3 for Bucket {
         }
         if create && !self.has_fault(&S3Fault::IgnoreIfNoneMatch) {
             if self.has_fault(&S3Fault::RaceIfNoneMatch) {
-                let taken = self.taken(&key);
+                let is_taken = self.is_taken(&key);
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                if taken {
+                if is_taken {
                     return Err(s3_error!(PreconditionFailed));
                 }
                 self.store(key, bytes);

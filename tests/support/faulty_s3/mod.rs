@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use kbak::runtime::lock;
 
 use self::bucket::Bucket;
-use super::servers::{KEY, SECRET, Server};
+use super::servers::{KEY, S3Server, SECRET};
 use super::tls::acceptor;
 
 /// A fault of the server.
@@ -83,7 +83,7 @@ struct State {
 /// The server. It stops when it is dropped.
 pub struct FaultyS3Server {
     /// Its address and credentials.
-    pub server: Server,
+    pub server: S3Server,
     state: Arc<Mutex<State>>,
     accept: JoinHandle<()>,
 }
@@ -130,7 +130,7 @@ impl FaultyS3Server {
                 });
             }
         });
-        Self { server: Server::own(format!("{scheme}://{address}")), state, accept }
+        Self { server: S3Server::own(format!("{scheme}://{address}")), state, accept }
     }
 
     /// Sets the faults from now on.
