@@ -21,11 +21,6 @@ const FULL_RESTORE_ARGS: &[&str] = &[
     "everything",
 ];
 
-/// True if the tests run at the size that scripts/soak asks for.
-fn full() -> bool {
-    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
-}
-
 /// Prints a figure, and appends it to KBAK_TEST_FIGURES for scripts/soak.
 #[allow(clippy::print_stdout, reason = "the runner shows it")]
 fn figure(what: &str, value: &str) {

@@ -8,14 +8,15 @@ use kbak::kubernetes::Cluster;
 use super::comparator::{ClusterComparison, compare};
 use super::raw::{self, Id, ListedCluster};
 use super::rules::RULES;
-use super::{FULL_RESTORE_ARGS, coverage, figure, fixture, full, garbage};
+use super::{FULL_RESTORE_ARGS, coverage, figure, fixture, garbage};
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::ControlPlane;
+use crate::support::program::at_full_size;
 use crate::support::webhooks::WebhookServer;
 
 /// The number of plain objects beside those of every kind.
 fn bulk() -> usize {
-    if full() { 5000 } else { 300 }
+    if at_full_size() { 5000 } else { 300 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -6,10 +6,10 @@ use kbak::kubernetes::Cluster;
 
 use super::fixture::batch::Batch;
 use super::fixture::{bulk, definitions};
-use super::{FULL_RESTORE_ARGS, figure, full};
+use super::{FULL_RESTORE_ARGS, figure};
 use crate::support::cli_repo::CliRepo;
 use crate::support::control_plane::{ControlPlane, get};
-use crate::support::program::Run;
+use crate::support::program::{Run, at_full_size};
 use crate::support::wait::until;
 use crate::support::webhooks::WebhookServer;
 
@@ -18,7 +18,7 @@ const SLICE: usize = 2000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn very_many_objects_are_restored_in_fixed_memory() {
-    let count = if full() { 100_000 } else { 2000 };
+    let count = if at_full_size() { 100_000 } else { 2000 };
     let hooks = WebhookServer::start().await;
     let old = ControlPlane::start(&[]);
     let there = old.cluster().await;

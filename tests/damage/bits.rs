@@ -2,7 +2,8 @@
 
 use kbak::format::layout::ObjectKey;
 
-use super::{DamagedRepo, full};
+use super::DamagedRepo;
+use crate::support::program::at_full_size;
 
 /// Flips bits of one object in turn: all of them, or one of each byte. Unless everything is tried,
 /// about `most` flips are spread over the object.
@@ -10,7 +11,7 @@ async fn flip(damaged: &DamagedRepo, key: &ObjectKey, every_bit: bool, most: usi
     let good = damaged.objects[key].clone();
     let flips = good.len() * if every_bit { 8 } else { 1 };
     // An odd step reaches every position of a bit in its byte.
-    let step = if full() { 1 } else { (flips / most).max(1) | 1 };
+    let step = if at_full_size() { 1 } else { (flips / most).max(1) | 1 };
     for at in (0..flips).step_by(step) {
         let (byte, bit) = if every_bit { (at / 8, at % 8) } else { (at, at % 8) };
         let mut bad = good.to_vec();
@@ -60,7 +61,7 @@ async fn flipped_bit_in_a_pack_header_is_detected() {
         // The header ends with the line of its MAC.
         let mac = good.windows(5).position(|window| window == b"\n--- ").expect("an age header");
         let length = mac + 1 + good[mac + 1..].iter().position(|byte| *byte == b'\n').expect("a line") + 1;
-        let step = if full() { 1 } else { (length * 8 / 100) | 1 };
+        let step = if at_full_size() { 1 } else { (length * 8 / 100) | 1 };
         for at in (0..length * 8).step_by(step) {
             let mut bad = good.to_vec();
             bad[at / 8] ^= 1 << (at % 8);

@@ -9,7 +9,6 @@ mod fallback;
 mod objects;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,15 +23,10 @@ use kbak::repository::chain::Snapshot;
 use kbak::repository::epoch::wraps;
 use kbak::repository::read::open::Which;
 use kbak::repository::read::snapshot::OpenSnapshot;
-use kbak::runtime::{Random as _, SeededRandom};
 use kbak::verify::{Depth, Options, Verdict, verify};
 
 use crate::support::test_repo::TestRepo;
-
-/// True if everything is tried.
-fn full() -> bool {
-    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
-}
+use crate::support::tree::write_seeded;
 
 /// A repository whose objects a test damages: two snapshots of a small folder, and their streams.
 struct DamagedRepo {
@@ -43,12 +37,6 @@ struct DamagedRepo {
     snapshots: Vec<Snapshot>,
     epochs: Vec<(VerifiedEpoch, EpochKeys)>,
     folder: tempfile::TempDir,
-}
-
-fn file(path: &Path, seed: u64, size: usize) {
-    let mut bytes = vec![0; size];
-    SeededRandom::new(seed).fill(&mut bytes);
-    std::fs::write(path, bytes).expect("a file");
 }
 
 impl DamagedRepo {
@@ -64,12 +52,12 @@ impl DamagedRepo {
     async fn create(changes: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for at in 0..12u64 {
-            file(&folder.path().join(format!("f{at:02}")), at, 200 + 150 * at as usize);
+            write_seeded(&folder.path().join(format!("f{at:02}")), at, 200 + 150 * at as usize);
         }
         let repo = TestRepo::new().await;
         repo.backup(folder.path()).await;
         if changes {
-            file(&folder.path().join("f03"), 77, 900);
+            write_seeded(&folder.path().join("f03"), 77, 900);
         }
         repo.backup(folder.path()).await;
         let view = repo.view();

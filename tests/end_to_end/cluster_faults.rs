@@ -15,7 +15,7 @@ use crate::support::memory_backup::{
     MemoryBackup, NoHook, ReadHook, config_map, create_many, create_namespace, define_apples, read,
     read_with, sample_object,
 };
-use crate::support::program::{beneath, print_figure, run_beside};
+use crate::support::program::{at_full_size, beneath, print_figure, run_beside};
 use crate::support::proxy::{Proxy, ProxyFault};
 
 const MAPS: &str = "/api/v1/configmaps";
@@ -280,9 +280,11 @@ async fn dead_webhooks_and_aggregated_servers_are_reported() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frequent_compaction_is_survived_or_reported() {
     // A revision lives for one to two intervals.
-    let full = std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full");
-    let (interval, late) =
-        if full { ("--etcd-compaction-interval=15s", 40) } else { ("--etcd-compaction-interval=5s", 13) };
+    let (interval, late) = if at_full_size() {
+        ("--etcd-compaction-interval=15s", 40)
+    } else {
+        ("--etcd-compaction-interval=5s", 13)
+    };
     let plane = ControlPlane::start(&[
         "--without-controllers",
         "--apiserver-arg",
@@ -314,7 +316,7 @@ async fn large_objects_stay_within_the_memory_limit() {
     let cluster = plane.cluster().await;
     create_namespace(&cluster, "large").await;
     // 1.5 MiB is etcd's own limit by default. Values differ, so that something has to be stored.
-    let count = if std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full") { 1000 } else { 150 };
+    let count = if at_full_size() { 1000 } else { 150 };
     let object = |number: u64| {
         let size = if number == 0 { 1_500_000 } else { 1_000_000 };
         let value: String =

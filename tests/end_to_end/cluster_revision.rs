@@ -17,7 +17,7 @@ use crate::support::memory_backup::{
     MemoryBackup, NoHook, ReadHook, create_many, create_namespace, define_apples, read_with, sample_object,
 };
 use crate::support::postgres::PostgresServer;
-use crate::support::program::print_figure;
+use crate::support::program::{at_full_size, print_figure};
 use crate::support::proxy::{Proxy, ProxyFault, upstream};
 
 const KINDS: &[(&str, &str)] = &[
@@ -84,9 +84,8 @@ impl ReadHook for WaitForWrites {
 
 /// Reads a cluster while others write to it.
 async fn read_while_written(kubeconfig: &Path) -> (MemoryBackup, ResourcesReport) {
-    let full = std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full");
     let (late, least) =
-        if full { (Duration::from_millis(2200), 2000) } else { (Duration::from_millis(100), 200) };
+        if at_full_size() { (Duration::from_millis(2200), 2000) } else { (Duration::from_millis(100), 200) };
     let cluster = connect(kubeconfig).await;
     create_namespace(&cluster, "busy").await;
     define_apples(&cluster).await;

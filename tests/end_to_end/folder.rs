@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kbak::cli::failure::Exit;
-use kbak::runtime::{Random, Runtime, SeededRandom, Workers};
+use kbak::runtime::{Runtime, Workers};
 use kbak::store::StoreErrorKind;
 use kbak::store::fault::{Fault, FaultStore, Rule};
 use kbak::store::operation::Operation;
@@ -15,19 +15,13 @@ use kbak::store::record::RecordStore;
 
 use crate::support::hooked_store::HookedStore;
 use crate::support::test_repo::TestRepo;
-
-pub fn write(path: &Path, seed: u64, size: usize) {
-    let mut bytes = vec![0; size];
-    SeededRandom::new(seed).fill(&mut bytes);
-    std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-    std::fs::write(path, bytes).expect("a file");
-}
+use crate::support::tree::write_seeded;
 
 fn tree(root: &Path) {
     for at in 0..1500u64 {
-        write(&root.join(format!("d{}/f{at:05}", at % 40)), at, (at * 37 % 9000) as usize);
+        write_seeded(&root.join(format!("d{}/f{at:05}", at % 40)), at, (at * 37 % 9000) as usize);
     }
-    write(&root.join("large.bin"), 1_000_000, 20 << 20);
+    write_seeded(&root.join("large.bin"), 1_000_000, 20 << 20);
     std::os::unix::fs::symlink("d1/f00001", root.join("link")).expect("a link");
     std::fs::hard_link(root.join("large.bin"), root.join("twin.bin")).expect("a hard link");
 }
@@ -70,8 +64,8 @@ async fn changed_folder_stores_only_changes_and_keeps_old_snapshots() {
     let copy = scratch.path().join("copy");
     assert!(Command::new("cp").arg("-a").args([&source, &copy]).status().expect("cp").success());
 
-    write(&source.join("d3/f00003"), 77, 5000);
-    write(&source.join("d7/new"), 78, 3000);
+    write_seeded(&source.join("d3/f00003"), 77, 5000);
+    write_seeded(&source.join("d7/new"), 78, 3000);
     std::fs::remove_file(source.join("d5/f00005")).expect("removed");
     std::fs::remove_dir_all(source.join("d9")).expect("removed");
     repo.backup(&source).await;
@@ -107,9 +101,9 @@ fn modify_during_put(repo: &mut TestRepo, file: &Path, times: usize) -> Arc<Hook
 async fn large_file_changed_during_read_is_read_again() {
     let scratch = tempfile::tempdir().expect("a folder");
     let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
-    write(&source.join("before"), 1, 700);
-    write(&source.join("large"), 2, LARGE);
-    write(&source.join("then"), 3, 800);
+    write_seeded(&source.join("before"), 1, 700);
+    write_seeded(&source.join("large"), 2, LARGE);
+    write_seeded(&source.join("then"), 3, 800);
     let mut repo = TestRepo { limit: SMALL, ..TestRepo::new().await };
     let hooked = modify_during_put(&mut repo, &source.join("large"), 1);
     repo.backup(&source).await;
@@ -126,8 +120,8 @@ async fn large_file_changed_during_read_is_read_again() {
 async fn constantly_changing_large_file_is_a_gap() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
-    write(&source.join("large"), 2, LARGE);
-    write(&source.join("then"), 3, 800);
+    write_seeded(&source.join("large"), 2, LARGE);
+    write_seeded(&source.join("then"), 3, 800);
     let repo = TestRepo { limit: SMALL, ..TestRepo::new().await };
     // Reading takes many ticks of the kernel's clock, so each try sees a change.
     let over = Arc::new(AtomicBool::new(false));
@@ -159,7 +153,7 @@ async fn changing_one_file_in_a_hundred_stores_little() {
     let source = scratch.path().join("source");
     // Enough members for several groups of the scan cache.
     for at in 0..24_000u64 {
-        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), at, (at * 31 % 500) as usize);
+        write_seeded(&source.join(format!("d{:03}/f{at:05}", at % 97)), at, (at * 31 % 500) as usize);
     }
     let repo = TestRepo::new().await;
     repo.backup(&source).await;
@@ -170,7 +164,11 @@ async fn changing_one_file_in_a_hundred_stores_little() {
     let before = stored(&repo);
     for at in (0..24_000u64).step_by(100) {
         // Another size, so that chunk boundaries move.
-        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), 30_000 + at, (at * 37 % 900) as usize);
+        write_seeded(
+            &source.join(format!("d{:03}/f{at:05}", at % 97)),
+            30_000 + at,
+            (at * 37 % 900) as usize,
+        );
     }
     repo.backup(&source).await;
     let new = stored(&repo) - before;
@@ -183,12 +181,12 @@ async fn changing_one_file_in_a_hundred_stores_little() {
 async fn many_index_objects_are_merged() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
-    write(&source.join("always"), 1, 40_000);
+    write_seeded(&source.join("always"), 1, 40_000);
     let mut repo = TestRepo::new().await;
     // Each run stores a chunk, and so its own index object.
     let mut named = Vec::new();
     for run in 0..68u64 {
-        write(&source.join("changes"), 100 + run, 2000);
+        write_seeded(&source.join("changes"), 100 + run, 2000);
         let report = repo.backup(&source).await;
         named.push(report.committed.envelope.index.iter().map(|one| one.objects.len()).sum::<usize>());
     }
@@ -211,7 +209,7 @@ async fn many_index_objects_are_merged() {
 async fn failing_store_ends_a_walk_that_is_far_ahead() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
-    write(&source.join("a-large"), 1, LARGE);
+    write_seeded(&source.join("a-large"), 1, LARGE);
     // Many more members than the groups that may wait can hold.
     for at in 0..30_000u32 {
         std::fs::write(source.join(format!("f{at:05}")), b"").expect("a file");

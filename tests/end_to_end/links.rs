@@ -11,8 +11,7 @@ use kbak::source::volume::{Appended, Content, GapKind, Member, Volume, VolumeOpt
 
 use crate::support::hooked_store::HookedStore;
 use crate::support::test_repo::TestRepo;
-
-use super::folder::write;
+use crate::support::tree::write_seeded;
 
 /// The content of the carrier and its link.
 const CONTENT: &[u8] = b"of both names";
@@ -34,8 +33,8 @@ impl LinkFixture {
             scratch: tempfile::tempdir().expect("a folder"),
         };
         fixture.fill(0);
-        write(&fixture.at("3-large"), 3, 24 << 20);
-        write(&fixture.at("4-tail"), 4, 9000);
+        write_seeded(&fixture.at("3-large"), 3, 24 << 20);
+        write_seeded(&fixture.at("4-tail"), 4, 9000);
         fs::write(fixture.at("2-one"), CONTENT).expect("a file");
         fs::hard_link(fixture.at("2-one"), fixture.at("5-two")).expect("a link");
         fixture
@@ -43,8 +42,8 @@ impl LinkFixture {
 
     /// Writes new content to all files before the carrier.
     fn fill(&self, seed: u64) {
-        write(&self.at("0-large"), seed, 48 << 20);
-        write(&self.at("1-bulk"), seed + 1, 9000);
+        write_seeded(&self.at("0-large"), seed, 48 << 20);
+        write_seeded(&self.at("1-bulk"), seed + 1, 9000);
     }
 
     fn at(&self, name: &str) -> PathBuf {

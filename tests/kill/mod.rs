@@ -10,11 +10,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
-use kbak::runtime::{Random as _, SeededRandom};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::program::{beneath, command, good};
+use crate::support::tree::write_seeded;
 
 /// A repository and a tree to back up.
 struct KillFixture {
@@ -37,11 +37,7 @@ impl KillFixture {
     }
 
     fn write(&self, name: &str, seed: u64, size: usize) {
-        let mut bytes = vec![0; size];
-        SeededRandom::new(seed).fill(&mut bytes);
-        let path = self.cli.at("data").join(name);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        std::fs::write(path, bytes).expect("a file");
+        write_seeded(&self.cli.at("data").join(name), seed, size);
     }
 
     /// Changes the tree a little, so that every kind of object is stored again.

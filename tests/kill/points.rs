@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Fingerprint, KillFixture, fingerprint, run_until_killed};
 use crate::support::cli_repo::as_strs;
-use crate::support::program::{beneath, good};
+use crate::support::program::{at_full_size, beneath, good};
 
 /// In the creation of an epoch: `kbak epoch close` makes a successor.
 const EPOCH_CREATE: &[&str] =
@@ -79,10 +79,6 @@ const REPEATED: &[&str] = &[
     "store.file.written:8",
 ];
 
-fn full() -> bool {
-    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
-}
-
 #[test]
 fn every_kill_point_in_the_source_is_in_a_table() {
     let mut named = BTreeSet::new();
@@ -138,7 +134,7 @@ fn backup_recovers_when_killed_at_points_of_its_commit() {
 
 #[test]
 fn backup_recovers_when_killed_at_a_repeated_point() {
-    kill_at_each(if full() { REPEATED } else { &REPEATED[..2] });
+    kill_at_each(if at_full_size() { REPEATED } else { &REPEATED[..2] });
 }
 
 #[test]

@@ -118,6 +118,11 @@ pub fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, mode).expect("its mode");
 }
 
+/// True if the tests run at the size that scripts/soak asks for.
+pub fn at_full_size() -> bool {
+    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
+}
+
 /// Prints a figure for scripts/soak.
 #[expect(clippy::print_stdout, reason = "it is what such a test is run for")]
 pub fn print_figure(line: &str) {
