@@ -1,6 +1,6 @@
 //! Progress bars on a terminal.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -8,6 +8,7 @@ use super::progress::permille;
 use super::style::{Style, padded};
 use crate::report::event::Reading;
 use crate::report::text::plain;
+use crate::runtime::lock;
 
 /// One bar per item, and a line below them.
 pub(crate) struct Bars {
@@ -43,7 +44,7 @@ impl Bars {
 
     /// Draws item `number`, at first use inserted above the last line. Names are padded to `columns`.
     pub(crate) fn draw_item(&self, number: usize, name: &str, columns: usize, reading: &Reading, text: &str) {
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut items = lock(&self.items);
         while items.len() <= number {
             let bar = self.all.insert_before(&self.footer_bar, ProgressBar::new(1000));
             bar.set_style(self.spinner_style.clone());
@@ -67,9 +68,9 @@ impl Bars {
 
     /// Draws the line below the items: phase and `text`. `last` ends all bars and clears the line.
     pub(crate) fn draw_footer(&self, text: &str, last: bool) {
-        let phase = *self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let phase = *lock(&self.phase);
         if last {
-            for bar in self.items.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for bar in lock(&self.items).iter() {
                 bar.abandon();
             }
             self.footer_bar.finish_and_clear();
@@ -82,7 +83,7 @@ impl Bars {
 
     /// Sets the current phase of the run, beside its items.
     pub(crate) fn set_phase(&self, name: Option<&'static str>) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        *lock(&self.phase) = name;
     }
 
     /// Prints a line above the bars, which stays.

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use crate::cli::failure::{Failure, render};
 use crate::report::event::{Event, Observer, Reporter, json_line};
 use crate::report::run::{FailureReport, RunReport};
 use crate::report::text::plain;
+use crate::runtime::lock;
 use crate::store::probe::{Severity, StoreFinding};
 
 /// Writes messages to standard error, as text or as JSON.
@@ -87,7 +88,7 @@ impl Console {
     }
 
     fn write(&self, text: &str) {
-        let _line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let _line = lock(&self.line);
         // A failed write to standard error cannot be reported.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }

@@ -2,7 +2,7 @@
 //! only reads meters and events, and never affects the run.
 
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::report::event::{Event, Meter, Observer, Reading, Reporter, json_line}
 use crate::report::memory::resident;
 use crate::report::recorder::Recorder;
 use crate::report::text::{plain, plural};
+use crate::runtime::lock;
 
 /// The form in which a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,10 +84,6 @@ impl Observer for EventSink {
             shared.show(event);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Display {

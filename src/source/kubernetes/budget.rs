@@ -5,7 +5,8 @@
 //! page, and only the current kind may use it. The budget is never exceeded and never causes a
 //! deadlock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::runtime::lock;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
@@ -43,7 +44,7 @@ impl PageBudget {
     }
 
     fn state(&self) -> MutexGuard<'_, BudgetState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Gives the turn to the kind at `position`.

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::vec;
 
@@ -25,6 +25,7 @@ use super::skip::{LeftOut, SkippedEntry};
 use crate::format::tar::ROOT;
 use crate::fs::stat::Inode;
 use crate::report::counts::Counts;
+use crate::runtime::lock;
 
 /// The most batches that wait for the caller.
 const QUEUE: usize = 16;
@@ -245,7 +246,7 @@ fn run_planner(mut planner: Planner, jobs: &Sender<WalkJob>, batches: &SyncSende
 
 fn run_worker(volume: &VolumeReader, queue: &Mutex<Receiver<WalkJob>>) {
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = lock(queue).recv();
         match job {
             Err(_) => return,
             Ok(WalkJob::List(request)) => request.serve(volume),

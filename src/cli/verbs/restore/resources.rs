@@ -22,6 +22,7 @@ use crate::report::event::{Meter, Reporter};
 use crate::report::run::{GapReport, ObjectReport};
 use crate::report::text::{count, plural, size};
 use crate::restore::streams::SnapshotResources;
+use crate::runtime::lock;
 use crate::target::kubernetes::{
     Decision, DirectoryError, FileFormat, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError,
     RestoreReport, UnmatchedSelector, Warning, find_unmatched_selectors, plan_resources, restore_resources,
@@ -195,21 +196,20 @@ impl Told {
     }
 
     fn tell(&self, object: &ObjectRef, outcome: &Outcome) {
-        use std::sync::PoisonError;
         if let Some(file) = &self.file {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut file = lock(file);
             let written = serde_json::to_writer(&mut *file, &Line { object, outcome })
                 .map_err(std::io::Error::from)
                 .and_then(|()| file.write_all(b"\n"));
             if let Err(error) = written {
-                self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                lock(&self.failed).get_or_insert(error);
             }
         }
         if *outcome == Outcome::Created {
             self.created.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return;
         }
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut objects = lock(&self.objects);
         if objects.0.len() < OBJECTS {
             objects.0.push(text::object(object, outcome));
         } else {
