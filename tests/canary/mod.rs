@@ -10,10 +10,10 @@ use std::process::Output;
 
 use serde_json::json;
 
-use crate::support::plane::{Plane, create};
-use crate::support::postgres::Server;
+use crate::support::control_plane::{ControlPlane, create};
+use crate::support::memory_backup::create_namespace;
+use crate::support::postgres::PostgresServer;
 use crate::support::program::good;
-use crate::support::resources::namespace;
 use scanner::{Canaries, Trace};
 
 /// Texts that may be only in the sources and in the restore's target.
@@ -38,10 +38,10 @@ const NAMES: &[&str] = &[
     "canary-context",
 ];
 
-struct Scene {
+struct CanaryFixture {
     folder: tempfile::TempDir,
-    plane: Plane,
-    server: Server,
+    plane: ControlPlane,
+    server: PostgresServer,
     owner: String,
 }
 
@@ -49,42 +49,42 @@ fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-impl Scene {
+impl CanaryFixture {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let plane = Plane::up(&[]);
+        let plane = ControlPlane::start(&[]);
         let cluster = plane.cluster().await;
-        namespace(&cluster, NAMES[0]).await;
+        create_namespace(&cluster, NAMES[0]).await;
         let at = |kind: &str| format!("/api/v1/namespaces/{}/{kind}", NAMES[0]);
         let secret = json!({"metadata": {"name": NAMES[1]}, "stringData": {"key": VALUES[0].repeat(40)}});
         create(&cluster, &at("secrets"), secret).await;
         let config = json!({"metadata": {"name": NAMES[2]}, "data": {"key": VALUES[1].repeat(40)}});
         create(&cluster, &at("configmaps"), config).await;
-        let server = Server::start(VALUES[4], &["listen_addresses=127.0.0.1", "port=54327"]);
+        let server = PostgresServer::start(VALUES[4], &["listen_addresses=127.0.0.1", "port=54327"]);
         server.sql("postgres", &format!("CREATE DATABASE {}", NAMES[3]));
         let rows = format!(
             "CREATE TABLE {} (id int, what text); INSERT INTO {} SELECT n, repeat('{}', 20) FROM generate_series(1, 200) n",
             NAMES[4], NAMES[4], VALUES[2]
         );
         server.sql(NAMES[3], &rows);
-        let mut scene = Self { folder, plane, server, owner: String::new() };
+        let mut fixture = Self { folder, plane, server, owner: String::new() };
         for made in ["data", "store", "keys", "home", "tmp"] {
-            std::fs::create_dir(scene.at(made)).expect("a folder");
+            std::fs::create_dir(fixture.at(made)).expect("a folder");
         }
-        let data = scene.at("data").join(NAMES[6]);
+        let data = fixture.at("data").join(NAMES[6]);
         std::fs::create_dir(&data).expect("a folder");
         std::fs::write(data.join(NAMES[5]), VALUES[3].repeat(3000)).expect("a file");
-        std::fs::write(scene.at("password"), VALUES[4]).expect("a password");
+        std::fs::write(fixture.at("password"), VALUES[4]).expect("a password");
         let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(scene.at("password"), mode).expect("its mode");
-        let kubeconfig = std::fs::read_to_string(scene.plane.kubeconfig()).expect("a kubeconfig");
-        std::fs::write(scene.at("kubeconfig"), named(&kubeconfig)).expect("a kubeconfig");
-        let made = good(&["keygen", "-o", &text(&scene.at("owner.key")), "--no-passphrase"]);
-        scene.owner = String::from_utf8(made.stdout).expect("text").trim_end().to_owned();
-        let (key, keys) = (text(&scene.at("owner.key")), text(&scene.at("keys")));
-        let init = ["--recipient", &scene.owner, "--single-owner", "--identity", &key, "--folder", &keys];
-        good(&[&["init", "--repo", &scene.repo()], &init[..]].concat());
-        scene
+        std::fs::set_permissions(fixture.at("password"), mode).expect("its mode");
+        let kubeconfig = std::fs::read_to_string(fixture.plane.kubeconfig()).expect("a kubeconfig");
+        std::fs::write(fixture.at("kubeconfig"), named(&kubeconfig)).expect("a kubeconfig");
+        let made = good(&["keygen", "-o", &text(&fixture.at("owner.key")), "--no-passphrase"]);
+        fixture.owner = String::from_utf8(made.stdout).expect("text").trim_end().to_owned();
+        let (key, keys) = (text(&fixture.at("owner.key")), text(&fixture.at("keys")));
+        let init = ["--recipient", &fixture.owner, "--single-owner", "--identity", &key, "--folder", &keys];
+        good(&[&["init", "--repo", &fixture.repo()], &init[..]].concat());
+        fixture
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -130,18 +130,18 @@ fn named(kubeconfig: &str) -> String {
     config.to_string()
 }
 
-fn said(output: &Output) -> Vec<u8> {
+fn all_output(output: &Output) -> Vec<u8> {
     [output.stdout.as_slice(), output.stderr.as_slice()].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cluster_backup_and_restore_leak_no_canary() {
-    let scene = Scene::new().await;
+    let fixture = CanaryFixture::new().await;
     let (values, names) = (Canaries::new(VALUES), Canaries::new(NAMES));
-    let (repo, keys, password) = (scene.repo(), scene.at("keys"), text(&scene.at("password")));
+    let (repo, keys, password) = (fixture.repo(), fixture.at("keys"), text(&fixture.at("password")));
     let common = ["--repo", repo.as_str(), "--database-password-file", &password];
     let (writer, data, kubeconfig) =
-        (text(&keys.join("writer.key")), text(&scene.at("data")), text(&scene.at("kubeconfig")));
+        (text(&keys.join("writer.key")), text(&fixture.at("data")), text(&fixture.at("kubeconfig")));
     let backup = [
         "backup",
         "--plan-name",
@@ -149,7 +149,7 @@ async fn cluster_backup_and_restore_leak_no_canary() {
         "--writer-key",
         &writer,
         "--recipient",
-        &scene.owner,
+        &fixture.owner,
         "--path",
         &data,
         "--resources",
@@ -158,26 +158,26 @@ async fn cluster_backup_and_restore_leak_no_canary() {
         "--context",
         NAMES[9],
         "--database",
-        scene.url(),
+        fixture.url(),
         "--new-epoch",
     ];
-    let (output, trace) = scene.traced(&[&backup[..], &common].concat());
+    let (output, trace) = fixture.traced(&[&backup[..], &common].concat());
     assert!(trace.programs().any(|program| program.ends_with("pg_dump")), "no client tool ran");
-    assert_eq!(values.in_bytes(&said(&output)), Vec::<String>::new(), "what the backup said");
+    assert_eq!(values.in_bytes(&all_output(&output)), Vec::<String>::new(), "what the backup said");
     assert_eq!(
         trace.leaks(&values, &[]),
         Vec::<String>::new(),
         "the backup's writes, arguments, environment"
     );
-    assert_eq!(values.in_tree(&scene.at("store")), Vec::<String>::new(), "stored objects");
-    assert_eq!(names.in_tree(&scene.at("store")), Vec::<String>::new(), "stored objects");
+    assert_eq!(values.in_tree(&fixture.at("store")), Vec::<String>::new(), "stored objects");
+    assert_eq!(names.in_tree(&fixture.at("store")), Vec::<String>::new(), "stored objects");
     for left in ["home", "tmp", "keys"] {
-        assert_eq!(values.in_tree(&scene.at(left)), Vec::<String>::new(), "{left}");
+        assert_eq!(values.in_tree(&fixture.at(left)), Vec::<String>::new(), "{left}");
     }
 
-    scene.server.sql("postgres", &format!("DROP DATABASE {}", NAMES[3]));
-    let (target, files) = (text(&scene.at("target")), text(&scene.at("files")));
-    let (pin, key) = (text(&keys.join("kbak.pub")), text(&scene.at("owner.key")));
+    fixture.server.sql("postgres", &format!("DROP DATABASE {}", NAMES[3]));
+    let (target, files) = (text(&fixture.at("target")), text(&fixture.at("files")));
+    let (pin, key) = (text(&keys.join("kbak.pub")), text(&fixture.at("owner.key")));
     let restore = [
         "restore",
         "latest",
@@ -190,24 +190,24 @@ async fn cluster_backup_and_restore_leak_no_canary() {
         "--resources-to",
         &files,
         "--database",
-        scene.url(),
+        fixture.url(),
     ];
-    let (output, trace) = scene.traced(&[&restore[..], &common].concat());
+    let (output, trace) = fixture.traced(&[&restore[..], &common].concat());
     assert!(trace.programs().any(|program| program.ends_with("pg_restore")), "no client tool ran");
-    assert_eq!(values.in_bytes(&said(&output)), Vec::<String>::new(), "what the restore said");
-    let targets = [scene.at("target"), scene.at("files")];
+    assert_eq!(values.in_bytes(&all_output(&output)), Vec::<String>::new(), "what the restore said");
+    let targets = [fixture.at("target"), fixture.at("files")];
     assert_eq!(
         trace.leaks(&values, &targets),
         Vec::<String>::new(),
         "the restore's writes, arguments, environment"
     );
     for left in ["home", "tmp", "keys", "store"] {
-        assert_eq!(values.in_tree(&scene.at(left)), Vec::<String>::new(), "{left}");
+        assert_eq!(values.in_tree(&fixture.at(left)), Vec::<String>::new(), "{left}");
     }
     // The restore brought the canaries back, so they were there to be leaked.
-    let back = [values.in_tree(&scene.at("target")), values.in_tree(&scene.at("files"))].concat();
+    let back = [values.in_tree(&fixture.at("target")), values.in_tree(&fixture.at("files"))].concat();
     assert!(back.len() >= 3, "{back:?}");
-    let rows = scene.server.sql(NAMES[3], &format!("SELECT count(*) FROM {}", NAMES[4]));
+    let rows = fixture.server.sql(NAMES[3], &format!("SELECT count(*) FROM {}", NAMES[4]));
     assert_eq!(rows, "200");
 }
 

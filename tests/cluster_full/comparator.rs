@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::raw::{Id, Snapshot};
-use super::rules::{RULES, Rule, Seen};
+use super::raw::{Id, ListedCluster};
+use super::rules::{DifferenceRule, RULES, SeenDifference};
 
 /// The result of a comparison.
 #[derive(Default)]
-pub struct Comparison {
+pub struct ClusterComparison {
     /// Differences that no rule explains: kind, JSON pointer, and the objects with both values.
     pub unexplained: Vec<(String, String, String)>,
     /// The number of differences that each rule explained, by rule and kind.
@@ -24,9 +24,9 @@ pub struct Comparison {
     pub kinds: BTreeSet<String>,
 }
 
-impl Comparison {
+impl ClusterComparison {
     /// Describes the unexplained differences, with one example of each sort.
-    pub fn told(&self) -> String {
+    pub fn report(&self) -> String {
         let steps = if self.unexplained.len() > 40 { 5 } else { usize::MAX };
         let mut sorts: BTreeMap<String, (u64, &str)> = BTreeMap::new();
         for (kind, pointer, what) in &self.unexplained {
@@ -38,7 +38,7 @@ impl Comparison {
     }
 
     /// Returns rules, with the kind, that explain nothing and should be removed.
-    pub fn idle(&self) -> Vec<String> {
+    pub fn unused_rules(&self) -> Vec<String> {
         let each =
             RULES.iter().enumerate().flat_map(|(at, rule)| rule.kinds.iter().map(move |kind| (at, *kind)));
         let idle = each.filter(|(at, kind)| !self.hits.contains_key(&(*at, (*kind).to_owned())));
@@ -46,9 +46,9 @@ impl Comparison {
     }
 }
 
-pub fn compare(old: &Snapshot, new: &Snapshot) -> Comparison {
+pub fn compare(old: &ListedCluster, new: &ListedCluster) -> ClusterComparison {
     let (old_uids, new_uids) = (old.uids(), new.uids());
-    let mut found = Comparison::default();
+    let mut found = ClusterComparison::default();
     let ids: BTreeSet<&Id> = old.objects.keys().chain(new.objects.keys()).collect();
     for id in ids {
         let (before, after) = (old.objects.get(id), new.objects.get(id));
@@ -63,7 +63,7 @@ pub fn compare(old: &Snapshot, new: &Snapshot) -> Comparison {
         let after = after.map(|object| comparable(object, &new_uids));
         differ("", before.as_ref(), after.as_ref(), before.is_some() && after.is_some(), &mut differences);
         for (pointer, before, after) in differences {
-            let seen = Seen { kind, object: seen, before: &before, after: &after };
+            let seen = SeenDifference { kind, object: seen, before: &before, after: &after };
             let rule =
                 RULES.iter().enumerate().find_map(|(at, rule)| Some((at, covers(rule, &seen, &pointer)?)));
             match rule {
@@ -79,7 +79,7 @@ pub fn compare(old: &Snapshot, new: &Snapshot) -> Comparison {
 }
 
 /// Returns the rule's name for the kind (`*` or the kind) if the rule explains a difference at `pointer`.
-fn covers(rule: &Rule, seen: &Seen<'_>, pointer: &str) -> Option<&'static str> {
+fn covers(rule: &DifferenceRule, seen: &SeenDifference<'_>, pointer: &str) -> Option<&'static str> {
     let name = rule.kinds.iter().copied().find(|name| *name == "*" || *name == seen.kind.kind)?;
     let mut there = pointer.split('/').skip(1);
     let within = rule.pointer.split('/').skip(1).all(|wanted| {

@@ -2,27 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use super::raw::{Id, Snapshot};
+use super::raw::{Id, ListedCluster};
 
 /// Built-in kinds that can be created but of which no object can be stored, at least in a test.
 const WITHOUT: &[(&str, &str)] = &[
-    ("bindings", "is a pod's place on a node, told once: nothing is stored"),
-    ("localsubjectaccessreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("selfsubjectaccessreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("selfsubjectrulesreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("subjectaccessreviews.authorization.k8s.io", "is a question: nothing is stored"),
-    ("selfsubjectreviews.authentication.k8s.io", "is a question: nothing is stored"),
-    ("tokenreviews.authentication.k8s.io", "is a question: nothing is stored"),
+    ("bindings", "binds a pod to a node: not stored"),
+    ("localsubjectaccessreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("selfsubjectaccessreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("selfsubjectrulesreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("subjectaccessreviews.authorization.k8s.io", "is a review request: not stored"),
+    ("selfsubjectreviews.authentication.k8s.io", "is a review request: not stored"),
+    ("tokenreviews.authentication.k8s.io", "is a review request: not stored"),
 ];
 
 /// Returns kinds of which the fixture added an object to a cluster that began with `shipped`.
-pub fn added(snapshot: &Snapshot, shipped: &BTreeSet<Id>) -> BTreeSet<String> {
+pub fn added(snapshot: &ListedCluster, shipped: &BTreeSet<Id>) -> BTreeSet<String> {
     let new = snapshot.objects.keys().filter(|id| !shipped.contains(*id));
     new.map(|(resource, ..)| resource.clone()).collect()
 }
 
 /// Returns creatable built-in kinds that the fixture lacks without a reason, and reasons that no longer hold.
-pub fn missing(snapshot: &Snapshot, shipped: &BTreeSet<Id>) -> Vec<String> {
+pub fn missing(snapshot: &ListedCluster, shipped: &BTreeSet<Id>) -> Vec<String> {
     let added = added(snapshot, shipped);
     let definitions = "customresourcedefinitions.apiextensions.k8s.io";
     let of_definitions: BTreeSet<&str> = snapshot

@@ -4,14 +4,14 @@ use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use super::raw;
-use crate::support::plane::create;
+use crate::support::control_plane::create;
 
 /// Kinds whose objects are created and deleted all the time.
 const PASSING: &[&str] = &["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
 
 /// Waits until the collector has worked on a built-in kind, a custom kind and a cluster-scoped
 /// kind. Returns the objects that are gone.
-pub async fn taken(cluster: &Cluster) -> Vec<String> {
+pub async fn deleted_objects(cluster: &Cluster) -> Vec<String> {
     let before = raw::read(cluster).await;
     let absent = |api: &str, kind: &str| json!([{"apiVersion": api, "kind": kind, "name": "absent", "uid": "00000000-1111-4222-8333-444444444444"}]);
     let demo = "demo.kbak.dev/v1";
@@ -28,7 +28,7 @@ pub async fn taken(cluster: &Cluster) -> Vec<String> {
         create(cluster, path, object).await;
     }
     for (path, ..) in &sentinels {
-        gone(cluster, &format!("{path}/sentinel")).await;
+        wait_until_gone(cluster, &format!("{path}/sentinel")).await;
     }
     let after = raw::read(cluster).await;
     let lost = before.objects.iter().filter(|(id, object)| {
@@ -39,7 +39,7 @@ pub async fn taken(cluster: &Cluster) -> Vec<String> {
     lost.map(|((resource, namespace, name), _)| format!("{resource} {namespace}/{name}")).collect()
 }
 
-async fn gone(cluster: &Cluster, path: &str) {
+async fn wait_until_gone(cluster: &Cluster, path: &str) {
     // The collector discovers new kinds every 30 s.
     for _ in 0..1200 {
         match cluster.get(path, "", 1 << 20).await {

@@ -11,7 +11,7 @@ mod rules;
 mod scale;
 
 /// The options that restore a whole cluster into an empty one.
-const DISASTER: &[&str] = &[
+const FULL_RESTORE_ARGS: &[&str] = &[
     "--allow",
     "rbac,webhooks,crds,apiservices,privileged",
     "--takeover",
@@ -20,11 +20,6 @@ const DISASTER: &[&str] = &[
     "--profile",
     "everything",
 ];
-
-/// True if the tests run at the size that scripts/soak asks for.
-fn full() -> bool {
-    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
-}
 
 /// Prints a figure, and appends it to KBAK_TEST_FIGURES for scripts/soak.
 #[allow(clippy::print_stdout, reason = "the runner shows it")]

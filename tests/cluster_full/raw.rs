@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use crate::support::plane::get;
+use crate::support::control_plane::get;
 
 /// The maximum size of one page in bytes.
 const PAGE: usize = 256 << 20;
 
 /// A kind, from the plain discovery documents.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Kind {
+pub struct ListedKind {
     pub group: String,
     pub version: String,
     pub plural: String,
@@ -23,7 +23,7 @@ pub struct Kind {
     pub status: bool,
 }
 
-impl Kind {
+impl ListedKind {
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
@@ -47,14 +47,14 @@ pub type Id = (String, String, String);
 
 /// All objects of a cluster.
 #[derive(Default)]
-pub struct Snapshot {
+pub struct ListedCluster {
     /// By resource.
-    pub kinds: BTreeMap<String, Kind>,
+    pub kinds: BTreeMap<String, ListedKind>,
     pub objects: BTreeMap<Id, Value>,
 }
 
 /// Returns all kinds, each at the first version in the server's order that serves it.
-pub async fn kinds(cluster: &Cluster) -> BTreeMap<String, Kind> {
+pub async fn kinds(cluster: &Cluster) -> BTreeMap<String, ListedKind> {
     let mut versions = vec![(String::new(), "v1".to_owned())];
     for group in get(cluster, "/apis").await["groups"].as_array().expect("groups") {
         let name = group["name"].as_str().expect("a group");
@@ -63,7 +63,7 @@ pub async fn kinds(cluster: &Cluster) -> BTreeMap<String, Kind> {
             all.filter_map(|version| Some((name.to_owned(), version["version"].as_str()?.to_owned()))),
         );
     }
-    let mut found: BTreeMap<String, Kind> = BTreeMap::new();
+    let mut found: BTreeMap<String, ListedKind> = BTreeMap::new();
     for (group, version) in versions {
         let list = get(cluster, &format!("{}/{version}", root(&group))).await;
         let resources = list["resources"].as_array().expect("resources");
@@ -72,7 +72,7 @@ pub async fn kinds(cluster: &Cluster) -> BTreeMap<String, Kind> {
         for resource in resources.iter().filter(|resource| !name(resource).contains('/')) {
             let plural = name(resource);
             let verbs = resource["verbs"].as_array().into_iter().flatten();
-            let kind = Kind {
+            let kind = ListedKind {
                 status: names.contains(&format!("{plural}/status")),
                 group: group.clone(),
                 version: version.clone(),
@@ -87,8 +87,8 @@ pub async fn kinds(cluster: &Cluster) -> BTreeMap<String, Kind> {
 }
 
 /// Lists every kind that can be listed.
-pub async fn read(cluster: &Cluster) -> Snapshot {
-    let mut snapshot = Snapshot { kinds: kinds(cluster).await, objects: BTreeMap::new() };
+pub async fn read(cluster: &Cluster) -> ListedCluster {
+    let mut snapshot = ListedCluster { kinds: kinds(cluster).await, objects: BTreeMap::new() };
     for (resource, kind) in snapshot.kinds.iter().filter(|(_, kind)| kind.verbs.contains("list")) {
         let mut next = String::new();
         loop {
@@ -112,7 +112,7 @@ pub async fn read(cluster: &Cluster) -> Snapshot {
     snapshot
 }
 
-impl Snapshot {
+impl ListedCluster {
     /// Returns the objects by UID.
     pub fn uids(&self) -> BTreeMap<String, Id> {
         let uid = |object: &Value| object["metadata"]["uid"].as_str().map(str::to_owned);

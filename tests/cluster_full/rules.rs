@@ -6,21 +6,21 @@
 
 use serde_json::Value;
 
-use super::raw::Kind;
+use super::raw::ListedKind;
 
 /// An allowed difference and its reason.
-pub struct Rule {
+pub struct DifferenceRule {
     /// Kinds; `*` is any.
     pub kinds: &'static [&'static str],
     pub pointer: &'static str,
     /// True if the rule holds for this difference.
-    pub when: fn(&Seen<'_>) -> bool,
+    pub when: fn(&SeenDifference<'_>) -> bool,
     pub reason: &'static str,
 }
 
 /// A difference and the object that it is in.
-pub struct Seen<'a> {
-    pub kind: &'a Kind,
+pub struct SeenDifference<'a> {
+    pub kind: &'a ListedKind,
     pub object: &'a Value,
     /// The field's value, truncated.
     pub before: &'a str,
@@ -28,7 +28,7 @@ pub struct Seen<'a> {
 }
 
 /// At most 25.
-pub const RULES: &[Rule] = &[
+pub const RULES: &[DifferenceRule] = &[
     // Fields that an API server and its controllers write into every object.
     rule(&["*"], "/metadata/resourceVersion", "each store counts its own writes"),
     rule(&["*"], "/metadata/creationTimestamp", "the server stamps what is created"),
@@ -96,29 +96,29 @@ pub const RULES: &[Rule] = &[
     when(of_a_token, &["Pod"], "/spec", "the token's volume has a random name"),
 ];
 
-const fn rule(kinds: &'static [&'static str], pointer: &'static str, reason: &'static str) -> Rule {
-    Rule { kinds, pointer, when: |_| true, reason }
+const fn rule(kinds: &'static [&'static str], pointer: &'static str, reason: &'static str) -> DifferenceRule {
+    DifferenceRule { kinds, pointer, when: |_| true, reason }
 }
 
 const fn when(
-    when: fn(&Seen<'_>) -> bool,
+    when: fn(&SeenDifference<'_>) -> bool,
     kinds: &'static [&'static str],
     pointer: &'static str,
     reason: &'static str,
-) -> Rule {
-    Rule { kinds, pointer, when, reason }
+) -> DifferenceRule {
+    DifferenceRule { kinds, pointer, when, reason }
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn status(seen: &Seen<'_>) -> bool {
+fn status(seen: &SeenDifference<'_>) -> bool {
     seen.kind.status
 }
 
 /// True if a controller made it from another object that is restored.
-fn controlled(seen: &Seen<'_>) -> bool {
+fn controlled(seen: &SeenDifference<'_>) -> bool {
     let object = seen.object;
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let managed = text(object, "/metadata/labels/endpointslice.kubernetes.io~1managed-by");
@@ -128,36 +128,36 @@ fn controlled(seen: &Seen<'_>) -> bool {
         || endpoints == "endpoint-controller"
 }
 
-fn finished(seen: &Seen<'_>) -> bool {
+fn finished(seen: &SeenDifference<'_>) -> bool {
     let object = seen.object;
     text(object, "/status/phase") == "Succeeded" || !text(object, "/status/completionTime").is_empty()
 }
 
 /// True for a mirror of a static pod, and for a token that lets nodes join.
-fn of_a_machine(seen: &Seen<'_>) -> bool {
+fn of_a_machine(seen: &SeenDifference<'_>) -> bool {
     let object = seen.object;
     object.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some()
         || text(object, "/type") == "bootstrap.kubernetes.io/token"
 }
 
-fn of_the_server(seen: &Seen<'_>) -> bool {
+fn of_the_server(seen: &SeenDifference<'_>) -> bool {
     let object = seen.object;
     text(object, "/metadata/namespace") == "default" && text(object, "/metadata/name") == "kubernetes"
 }
 
-fn provisioned(seen: &Seen<'_>) -> bool {
+fn provisioned(seen: &SeenDifference<'_>) -> bool {
     let object = seen.object;
     text(object, "/spec/persistentVolumeReclaimPolicy") == "Delete"
         && !text(object, "/spec/csi/driver").is_empty()
 }
 
-fn of_the_cluster(seen: &Seen<'_>) -> bool {
+fn of_the_cluster(seen: &SeenDifference<'_>) -> bool {
     let object = seen.object;
     ["kube-root-ca.crt", "extension-apiserver-authentication"].contains(&text(object, "/metadata/name"))
         || text(object, "/type") == "kubernetes.io/service-account-token"
 }
 
 /// True for the volume that admission adds for a token.
-fn of_a_token(seen: &Seen<'_>) -> bool {
+fn of_a_token(seen: &SeenDifference<'_>) -> bool {
     [seen.before, seen.after].iter().all(|name| name.starts_with("\"kube-api-access-"))
 }

@@ -6,20 +6,21 @@ use kbak::kubernetes::Cluster;
 
 use super::fixture::batch::Batch;
 use super::fixture::{bulk, definitions};
-use super::{DISASTER, figure, full};
-use crate::support::cycle::{Cycle, Run};
-use crate::support::hooks::Hooks;
-use crate::support::plane::{Plane, get};
+use super::{FULL_RESTORE_ARGS, figure};
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, get};
+use crate::support::program::{Run, at_full_size};
 use crate::support::wait::until;
+use crate::support::webhooks::WebhookServer;
 
 /// The number of objects created at once.
 const SLICE: usize = 2000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn very_many_objects_come_back_in_fixed_memory() {
-    let count = if full() { 100_000 } else { 2000 };
-    let hooks = Hooks::start().await;
-    let old = Plane::up(&[]);
+async fn very_many_objects_are_restored_in_fixed_memory() {
+    let count = if at_full_size() { 100_000 } else { 2000 };
+    let hooks = WebhookServer::start().await;
+    let old = ControlPlane::start(&[]);
     let there = old.cluster().await;
     let mut first = Batch::default();
     bulk::namespaces(&mut first);
@@ -39,15 +40,15 @@ async fn very_many_objects_come_back_in_fixed_memory() {
     rate("created by a plain client", count, raw);
     let wanted = counts(&there).await;
 
-    let cycle = Cycle::new();
+    let cli = CliRepo::new();
     let start = Instant::now();
-    let run = cycle.backup(&old.kubeconfig(), &[]).await.ended(0);
+    let run = cli.backup_cluster(&old.kubeconfig()).await.ended(0);
     rate("backed up", count, start.elapsed().as_secs_f64());
     held("backup", &run);
     drop(old);
-    let new = Plane::up(&[]);
+    let new = ControlPlane::start(&[]);
     let start = Instant::now();
-    let run = cycle.restore(&new.kubeconfig(), DISASTER).await.ended(0);
+    let run = cli.restore_cluster(&new.kubeconfig(), FULL_RESTORE_ARGS).await.ended(0);
     rate("restored", count, start.elapsed().as_secs_f64());
     held("restore", &run);
     assert_eq!(counts(&new.cluster().await).await, wanted);

@@ -5,12 +5,12 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 
 use super::lifecycle::json;
-use crate::support::desk::{Desk, texts};
+use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::program::good;
 
 /// Returns the exit code of `diff` and its rows: change, path, details.
-fn rows(desk: &Desk, from: &str, to: &str) -> (i32, Vec<(String, String, String)>) {
-    let (code, out, err) = desk.reads(&["diff", from, to, "-o", "json"]);
+fn rows(cli: &CliRepo, from: &str, to: &str) -> (i32, Vec<(String, String, String)>) {
+    let (code, out, err) = cli.run_reader(&["diff", from, to, "-o", "json"]);
     assert!(code < 2, "{code}: {err}");
     assert_eq!(code == 0, err.contains("no difference"), "{err}");
     let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
@@ -27,13 +27,13 @@ fn changed(path: &str, what: &str) -> (String, String, String) {
     ("changed".to_owned(), path.to_owned(), what.to_owned())
 }
 
-fn backed_up(desk: &Desk) {
-    let (code, _, err) = desk.backup(&[]);
+fn backed_up(cli: &CliRepo) {
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
 }
 
-fn another_epoch(desk: &Desk) {
-    good(&[&["epoch", "new"], &texts(&desk.writer())[..]].concat());
+fn another_epoch(cli: &CliRepo) {
+    good(&[&["epoch", "new"], &as_strs(&cli.writer_args())[..]].concat());
 }
 
 /// Rewrites a file in place and resets its modification time.
@@ -45,14 +45,14 @@ fn rewrite(path: &Path, bytes: &[u8]) {
     file.set_modified(before.modified().expect("a time")).expect("its time");
 }
 
-/// Returns a desk with `count` small files beside its own one.
-fn many(count: usize) -> Desk {
-    let desk = Desk::new();
+/// Returns a repository and `count` small files beside its own one.
+fn many(count: usize) -> CliRepo {
+    let cli = CliRepo::new();
     for number in 0..count {
         let text = format!("file {number} {}\n", "x".repeat(number % 700));
-        std::fs::write(desk.at(&format!("data/{number:04}")), text).expect("a file");
+        std::fs::write(cli.at(&format!("data/{number:04}")), text).expect("a file");
     }
-    desk
+    cli
 }
 
 /// Returns bytes without repeated chunks.
@@ -64,141 +64,141 @@ fn noise(length: usize) -> Vec<u8> {
 
 #[test]
 fn single_file_rewritten_with_the_same_mtime_is_a_difference() {
-    let desk = Desk::new();
-    backed_up(&desk);
-    rewrite(&desk.at("data/one.txt"), b"two\n");
-    backed_up(&desk);
-    assert_eq!(rows(&desk, "1", "2"), (1, vec![changed("one.txt", "content")]));
-    let (code, out, err) = desk.reads(&["diff", "1", "2"]);
-    assert_eq!((code, out), (1, format!("~ {}:one.txt   content\n", desk.item())), "{err}");
+    let cli = CliRepo::new();
+    backed_up(&cli);
+    rewrite(&cli.at("data/one.txt"), b"two\n");
+    backed_up(&cli);
+    assert_eq!(rows(&cli, "1", "2"), (1, vec![changed("one.txt", "content")]));
+    let (code, out, err) = cli.run_reader(&["diff", "1", "2"]);
+    assert_eq!((code, out), (1, format!("~ {}:one.txt   content\n", cli.data_item())), "{err}");
     assert!(err.contains("1 difference"), "{err}");
 }
 
 #[test]
 fn file_with_another_mtime_is_compared_by_content() {
-    let desk = many(2);
-    backed_up(&desk);
-    let (one, other) = (desk.at("data/0000"), desk.at("data/0001"));
+    let cli = many(2);
+    backed_up(&cli);
+    let (one, other) = (cli.at("data/0000"), cli.at("data/0001"));
     let text = std::fs::read_to_string(&one).expect("the file").replace("file", "FILE");
     for (path, bytes) in [(&one, text.into_bytes()), (&other, std::fs::read(&other).expect("the file"))] {
         rewrite(path, &bytes);
         let file = std::fs::File::options().write(true).open(path).expect("the file");
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("its time");
     }
-    backed_up(&desk);
+    backed_up(&cli);
     let expected = vec![changed("0000", "content"), changed("0001", "time of change")];
-    assert_eq!(rows(&desk, "1", "2"), (1, expected));
+    assert_eq!(rows(&cli, "1", "2"), (1, expected));
 }
 
 #[test]
 fn changed_file_among_many_is_reported_without_its_neighbours() {
-    let desk = many(2000);
-    backed_up(&desk);
-    let one = desk.at("data/0777");
+    let cli = many(2000);
+    backed_up(&cli);
+    let one = cli.at("data/0777");
     let text = std::fs::read_to_string(&one).expect("the file").replace("file", "FILE");
     rewrite(&one, text.as_bytes());
     // Rewritten with the same content.
-    let other = desk.at("data/0778");
+    let other = cli.at("data/0778");
     rewrite(&other, &std::fs::read(&other).expect("the file"));
-    std::fs::remove_file(desk.at("data/0779")).expect("gone");
-    backed_up(&desk);
+    std::fs::remove_file(cli.at("data/0779")).expect("gone");
+    backed_up(&cli);
     let removed = ("removed".to_owned(), "0779".to_owned(), String::new());
     let folder = changed(".", "time of change");
-    assert_eq!(rows(&desk, "1", "2"), (1, vec![folder, changed("0777", "content"), removed]));
+    assert_eq!(rows(&cli, "1", "2"), (1, vec![folder, changed("0777", "content"), removed]));
 }
 
 #[test]
 fn changed_attributes_of_files_and_folders_are_differences() {
-    let desk = many(50);
-    let folder = desk.at("data/folder");
+    let cli = many(50);
+    let folder = cli.at("data/folder");
     std::fs::create_dir(&folder).expect("a folder");
     let set = |path: &Path, name: &str, value: &str| {
         rustix::fs::setxattr(path, name, value.as_bytes(), XattrFlags::empty()).expect("an attribute");
     };
-    set(&desk.at("data/0007"), "user.kept", "as it is");
-    set(&desk.at("data/0008"), "user.note", "one");
-    backed_up(&desk);
-    set(&desk.at("data/0008"), "user.note", "two");
-    set(&desk.at("data/0009"), "user.mark", "new");
+    set(&cli.at("data/0007"), "user.kept", "as it is");
+    set(&cli.at("data/0008"), "user.note", "one");
+    backed_up(&cli);
+    set(&cli.at("data/0008"), "user.note", "two");
+    set(&cli.at("data/0009"), "user.mark", "new");
     set(&folder, "user.color", "blue");
-    backed_up(&desk);
+    backed_up(&cli);
     let expected = [("0008", "user.note"), ("0009", "user.mark"), ("folder", "user.color")];
     let expected = expected.map(|(path, name)| changed(path, &format!("xattr {name}"))).to_vec();
-    assert_eq!(rows(&desk, "1", "2"), (1, expected));
+    assert_eq!(rows(&cli, "1", "2"), (1, expected));
 }
 
 #[test]
 fn unchanged_tree_has_no_difference_across_epochs() {
-    let desk = many(300);
-    std::fs::write(desk.at("data/large"), noise(5_000_000)).expect("a file");
+    let cli = many(300);
+    std::fs::write(cli.at("data/large"), noise(5_000_000)).expect("a file");
     let mut holes = vec![0; 400_000];
     holes.extend_from_slice(b"the end");
-    std::fs::write(desk.at("data/holes"), holes).expect("a file");
-    std::os::unix::fs::symlink("large", desk.at("data/symlink")).expect("a link");
-    std::fs::hard_link(desk.at("data/large"), desk.at("data/name")).expect("a link");
-    backed_up(&desk);
-    backed_up(&desk);
-    another_epoch(&desk);
-    backed_up(&desk);
-    assert_eq!(rows(&desk, "1", "2"), (0, Vec::new()));
-    assert_eq!(rows(&desk, "1", "3"), (0, Vec::new()));
+    std::fs::write(cli.at("data/holes"), holes).expect("a file");
+    std::os::unix::fs::symlink("large", cli.at("data/symlink")).expect("a link");
+    std::fs::hard_link(cli.at("data/large"), cli.at("data/name")).expect("a link");
+    backed_up(&cli);
+    backed_up(&cli);
+    another_epoch(&cli);
+    backed_up(&cli);
+    assert_eq!(rows(&cli, "1", "2"), (0, Vec::new()));
+    assert_eq!(rows(&cli, "1", "3"), (0, Vec::new()));
 }
 
 #[test]
 fn changed_content_is_found_across_epochs() {
-    let desk = many(300);
-    let large = desk.at("data/large");
+    let cli = many(300);
+    let large = cli.at("data/large");
     let mut bytes = noise(5_000_000);
     std::fs::write(&large, &bytes).expect("a file");
-    backed_up(&desk);
+    backed_up(&cli);
     bytes[3_456_789] ^= 1;
     rewrite(&large, &bytes);
-    backed_up(&desk);
-    assert_eq!(rows(&desk, "1", "2"), (1, vec![changed("large", "content")]));
-    let one = desk.at("data/0123");
+    backed_up(&cli);
+    assert_eq!(rows(&cli, "1", "2"), (1, vec![changed("large", "content")]));
+    let one = cli.at("data/0123");
     let text = std::fs::read_to_string(&one).expect("the file").replace("file", "FILE");
     rewrite(&one, text.as_bytes());
-    another_epoch(&desk);
-    backed_up(&desk);
-    assert_eq!(rows(&desk, "1", "3"), (1, vec![changed("0123", "content"), changed("large", "content")]));
-    assert_eq!(rows(&desk, "2", "3"), (1, vec![changed("0123", "content")]));
+    another_epoch(&cli);
+    backed_up(&cli);
+    assert_eq!(rows(&cli, "1", "3"), (1, vec![changed("0123", "content"), changed("large", "content")]));
+    assert_eq!(rows(&cli, "2", "3"), (1, vec![changed("0123", "content")]));
 }
 
 #[test]
 fn hole_changes_are_distinguished_from_content_changes() {
     use std::os::unix::fs::FileExt as _;
-    let desk = Desk::new();
-    let full = |name: &str| std::fs::write(desk.at(name), vec![0; 1 << 20]).expect("a file");
+    let cli = CliRepo::new();
+    let full = |name: &str| std::fs::write(cli.at(name), vec![0; 1 << 20]).expect("a file");
     let sparse = |name: &str, mark: &[u8]| {
-        let path = desk.at(name);
+        let path = cli.at(name);
         let time = std::fs::metadata(&path).and_then(|meta| meta.modified()).expect("a time");
         let file = std::fs::File::create(path).expect("a file");
         file.write_all_at(mark, 0).and_then(|()| file.set_len(1 << 20)).expect("a hole");
         file.set_modified(time).expect("its time");
     };
     // Keeps the folder from shrinking by half, which would be a gap.
-    std::fs::write(desk.at("data/rest"), noise(4 << 20)).expect("a file");
+    std::fs::write(cli.at("data/rest"), noise(4 << 20)).expect("a file");
     full("data/layout");
     full("data/other");
-    backed_up(&desk);
+    backed_up(&cli);
     sparse("data/layout", &[0]);
     sparse("data/other", &[1]);
-    backed_up(&desk);
-    assert_eq!(rows(&desk, "1", "2"), (1, vec![changed("layout", "holes"), changed("other", "content")]));
+    backed_up(&cli);
+    assert_eq!(rows(&cli, "1", "2"), (1, vec![changed("layout", "holes"), changed("other", "content")]));
 }
 
 #[test]
 fn item_that_is_a_gap_is_not_compared() {
-    let desk = Desk::new();
-    let missing = desk.text("missing");
+    let cli = CliRepo::new();
+    let missing = cli.text("missing");
     for _ in 0..2 {
-        let (code, _, err) = desk.backup(&["--path", &missing]);
+        let (code, _, err) = cli.backup(&["--path", &missing]);
         assert_eq!(code, 3, "{err}");
     }
-    let (code, out, err) = desk.reads(&["diff", "1", "2"]);
+    let (code, out, err) = cli.run_reader(&["diff", "1", "2"]);
     assert_eq!((code, out.as_str()), (3, ""), "{err}");
     assert!(err.contains("no difference in what was compared"), "{err}");
     assert!(err.contains(&format!("path{missing}: not compared: a gap of snapshot 1")), "{err}");
-    let (code, _, err) = desk.reads(&["diff", "1", "2", "--item", &desk.item()]);
+    let (code, _, err) = cli.run_reader(&["diff", "1", "2", "--item", &cli.data_item()]);
     assert_eq!(code, 0, "{err}");
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use clap::error::ErrorKind;
 use serde_json::json;
 
-use crate::support::plane::{Plane, create};
+use crate::support::control_plane::{ControlPlane, create};
 use crate::support::servers::{self, KEY, SECRET};
 
 /// Returns README.md and docs/*.md as name and text.
@@ -158,7 +158,7 @@ exec "$KBAK" "${args[@]}"
 async fn getting_started_guide_works_as_written() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let plane = Plane::up(&[]);
+    let plane = ControlPlane::start(&[]);
     let server = servers::seaweedfs();
     server.bucket("backups", false).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -197,5 +197,5 @@ async fn getting_started_guide_works_as_written() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert!(err.contains("snapshot 000001 committed"), "{err}");
-    assert!(out.contains("prod/web"), "the last command lists what was there: {out}");
+    assert!(out.contains("prod/web"), "the last command lists the earlier content: {out}");
 }

@@ -1,20 +1,20 @@
 //! `restore --dry-run` of folders refuses the same requests as the restore.
 
-use super::lifecycle::{desk, json};
+use super::lifecycle::{json, sample_repo};
 
 #[test]
 fn dry_run_refuses_the_same_as_the_restore() {
-    let desk = desk();
-    let (code, _, err) = desk.backup(&[]);
+    let cli = sample_repo();
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
-    let dry = |more: &[&str]| desk.reads(&[&["restore", "latest", "--dry-run"], more].concat());
+    let dry = |more: &[&str]| cli.run_reader(&[&["restore", "latest", "--dry-run"], more].concat());
 
-    let (code, out, err) = dry(&["--to", &desk.text("not/yet/there")]);
+    let (code, out, err) = dry(&["--to", &cli.text("not/yet/there")]);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("5 entries") && out.contains("not/yet/there"), "{out}");
-    assert!(!desk.at("not").exists(), "it was only looked at");
+    assert!(!cli.at("not").exists(), "it was only looked at");
 
-    let (code, out, err) = dry(&["--path", "deep/two.txt", "--to", &desk.text("back"), "-o", "json"]);
+    let (code, out, err) = dry(&["--path", "deep/two.txt", "--to", &cli.text("back"), "-o", "json"]);
     assert_eq!(code, 0, "{err}");
     let item = &json(&out)["items"][0];
     assert_eq!(item["what"], "3 entries", "the file and the folders that lead to it");
@@ -28,22 +28,22 @@ fn dry_run_refuses_the_same_as_the_restore() {
     assert!(code == 3 && out.contains("holds nothing at deep/three.txt"), "{code} {out} {err}");
     let (code, out, err) = dry(&[&some[..], &["-o", "json"]].concat());
     assert_eq!((code, json(&out)["items"][0]["absent"][0].as_str()), (3, Some("deep/three.txt")), "{err}");
-    std::fs::create_dir_all(desk.at("some/deep/three.txt")).expect("a folder");
-    std::fs::write(desk.at("some/deep/three.txt/mine"), "mine").expect("a file");
-    let to = desk.text("some");
+    std::fs::create_dir_all(cli.at("some/deep/three.txt")).expect("a folder");
+    std::fs::write(cli.at("some/deep/three.txt/mine"), "mine").expect("a file");
+    let to = cli.text("some");
     let real = ["restore", "latest", "--to", &to, "--existing-files", "delete-extra"];
-    let (code, _, err) = desk.reads(&[&real[..], &some].concat());
+    let (code, _, err) = cli.run_reader(&[&real[..], &some].concat());
     assert!(code == 3 && err.contains("deep/three.txt"), "{code} {err}");
-    assert!(desk.at("some/deep/two.txt").is_file() && desk.at("some/deep/three.txt/mine").is_file());
+    assert!(cli.at("some/deep/two.txt").is_file() && cli.at("some/deep/three.txt/mine").is_file());
 
-    let (code, _, err) = dry(&["--to", &desk.text("data")]);
+    let (code, _, err) = dry(&["--to", &cli.text("data")]);
     assert_eq!(code, 2);
     assert!(err.contains("the target is not empty") && err.contains("--existing-files skip"), "{err}");
-    let (code, _, err) = dry(&["--to", &desk.text("data"), "--existing-files", "skip"]);
+    let (code, _, err) = dry(&["--to", &cli.text("data"), "--existing-files", "skip"]);
     assert_eq!(code, 0, "{err}");
 
     for no_folder in ["data/one.txt", "data/one.txt/beneath"] {
-        let (code, _, err) = dry(&["--to", &desk.text(no_folder)]);
+        let (code, _, err) = dry(&["--to", &cli.text(no_folder)]);
         assert_eq!(code, 2, "{no_folder}: {err}");
         assert!(err.contains("cannot open the target"), "{err}");
     }

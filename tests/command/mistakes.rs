@@ -2,34 +2,34 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lifecycle::{content, desk, json};
-use crate::support::desk::Desk;
+use super::lifecycle::{content, json, sample_repo};
+use crate::support::cli_repo::CliRepo;
 use crate::support::program::{beneath, command, kbak, read};
 
 /// Returns objects of a store whose path contains `part`, sorted.
-pub fn objects(desk: &Desk, part: &str) -> Vec<PathBuf> {
+pub fn objects(cli: &CliRepo, part: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
-        beneath(&desk.at("store")).into_iter().filter(|path| path.to_string_lossy().contains(part)).collect();
+        beneath(&cli.at("store")).into_iter().filter(|path| path.to_string_lossy().contains(part)).collect();
     found.sort();
     found
 }
 
-fn cut(path: &Path) {
+fn truncate(path: &Path) {
     let bytes = content(path);
     std::fs::write(path, &bytes[..bytes.len() / 2]).expect("a file");
 }
 
 #[test]
 fn verify_without_a_verified_snapshot_is_no_success() {
-    let desk = desk();
+    let cli = sample_repo();
     let verify = |more: &[&str]| {
-        let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
+        let (repo, pin) = (cli.url(), cli.text("keys/kbak.pub"));
         kbak(&[&["verify", "--repo", &repo, "--signer", &pin], more].concat())
     };
     let (code, _, err) = verify(&[]);
     assert_eq!(code, 3, "no backup has been made: {err}");
     assert!(err.contains("no snapshot is stored"), "{err}");
-    let (code, _, err) = desk.backup(&[]);
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
     let (code, _, err) = verify(&[]);
     assert_eq!(code, 0, "{err}");
@@ -37,16 +37,16 @@ fn verify_without_a_verified_snapshot_is_no_success() {
         let (code, _, err) = verify(&which);
         assert_eq!(code, 2, "{which:?}: {err}");
     }
-    let other = Desk::new();
-    let (code, _, err) = kbak(&["verify", "--repo", &desk.repo(), "--signer", &other.text("keys/kbak.pub")]);
+    let other = CliRepo::new();
+    let (code, _, err) = kbak(&["verify", "--repo", &cli.url(), "--signer", &other.text("keys/kbak.pub")]);
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("no writer in") && err.contains("is pinned"), "{err}");
 
-    for manifest in objects(&desk, "/snapshots/") {
+    for manifest in objects(&cli, "/snapshots/") {
         std::fs::remove_file(manifest).expect("gone");
     }
     assert_eq!(verify(&["--read-all"]).0, 3, "all snapshots are gone");
-    for entry in std::fs::read_dir(desk.at("store")).expect("a folder") {
+    for entry in std::fs::read_dir(cli.at("store")).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             std::fs::remove_dir_all(path).expect("gone");
@@ -58,80 +58,81 @@ fn verify_without_a_verified_snapshot_is_no_success() {
 
 #[test]
 fn damaged_newest_snapshot_is_not_replaced_by_an_older_one() {
-    let desk = desk();
+    let cli = sample_repo();
     for text in ["two\n", "three\n"] {
-        let (code, _, err) = desk.backup(&[]);
+        let (code, _, err) = cli.backup(&[]);
         assert_eq!(code, 0, "{err}");
-        std::fs::write(desk.at("data/one.txt"), text).expect("a file");
+        std::fs::write(cli.at("data/one.txt"), text).expect("a file");
     }
     let marks = || {
-        let (code, out, err) = desk.reads(&["snapshots"]);
+        let (code, out, err) = cli.run_reader(&["snapshots"]);
         assert_eq!(code, 0, "{err}");
         out.lines().skip(1).map(|line| line.rsplit(' ').next() == Some("latest")).collect::<Vec<bool>>()
     };
     assert_eq!(marks(), [false, true]);
-    cut(objects(&desk, "/snapshots/").last().expect("a manifest"));
+    truncate(objects(&cli, "/snapshots/").last().expect("a manifest"));
     assert_eq!(marks(), [false], "what latest refuses is not marked");
-    let (code, _, err) = desk.reads(&["restore", "latest", "--to", &desk.text("back")]);
+    let (code, _, err) = cli.run_reader(&["restore", "latest", "--to", &cli.text("back")]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("something newer lies there") && err.contains("say 1 instead"), "{err}");
-    assert!(!desk.at("back").exists());
-    let (code, _, err) = desk.reads(&["cat", "1", &format!("{}:one.txt", desk.item())]);
+    assert!(!cli.at("back").exists());
+    let (code, _, err) = cli.run_reader(&["cat", "1", &format!("{}:one.txt", cli.data_item())]);
     assert_eq!(code, 0, "{err}");
 }
 
 #[test]
 fn damaged_epoch_hides_no_snapshot() {
-    let desk = desk();
-    let (code, _, err) = desk.backup(&[]);
+    let cli = sample_repo();
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
-    let before = objects(&desk, "epoch.json");
-    let (code, _, err) = desk.backup(&["--new-epoch"]);
+    let before = objects(&cli, "epoch.json");
+    let (code, _, err) = cli.backup(&["--new-epoch"]);
     assert_eq!(code, 0, "{err}");
-    let new = objects(&desk, "epoch.json").into_iter().find(|path| !before.contains(path)).expect("an epoch");
+    let new = objects(&cli, "epoch.json").into_iter().find(|path| !before.contains(path)).expect("an epoch");
     let id = new.parent().and_then(Path::file_name).expect("a name").to_string_lossy().into_owned();
-    cut(&new);
-    cut(&objects(&desk, "/epochs/")
-        .into_iter()
-        .find(|path| path.to_string_lossy().contains(&id))
-        .expect("one"));
-    let (code, _, err) = desk.reads(&["restore", "latest", "--to", &desk.text("back")]);
+    truncate(&new);
+    truncate(
+        &objects(&cli, "/epochs/")
+            .into_iter()
+            .find(|path| path.to_string_lossy().contains(&id))
+            .expect("one"),
+    );
+    let (code, _, err) = cli.run_reader(&["restore", "latest", "--to", &cli.text("back")]);
     assert_eq!(code, 4, "{err}");
-    assert!(err.contains(&id) && !desk.at("back").exists(), "{err}");
-    let (code, _, err) = desk.reads(&["snapshots"]);
+    assert!(err.contains(&id) && !cli.at("back").exists(), "{err}");
+    let (code, _, err) = cli.run_reader(&["snapshots"]);
     assert!(code == 0 && err.contains(&id), "a listing says what it cannot list: {err}");
-    let (code, _, err) = desk.backup(&[]);
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains(&id) && err.contains("--new-epoch"), "{err}");
 }
 
 #[test]
 fn writer_refuses_a_repository_it_never_wrote_to() {
-    let (desk, other) = (desk(), desk());
-    let (code, _, err) = desk.backup(&[]);
+    let (cli, other) = (sample_repo(), sample_repo());
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
-    let secret = content(&desk.at("keys/writer.key.epoch"));
-    std::fs::create_dir(desk.at("empty")).expect("a folder");
-    std::fs::write(desk.at("empty/kbak.json"), "{\"kbak\":1}").expect("a file");
-    for repo in
-        [other.repo(), format!("file://{}", desk.text("empty")), format!("file://{}", desk.text("none"))]
+    let secret = content(&cli.at("keys/writer.key.epoch"));
+    std::fs::create_dir(cli.at("empty")).expect("a folder");
+    std::fs::write(cli.at("empty/kbak.json"), "{\"kbak\":1}").expect("a file");
+    for repo in [other.url(), format!("file://{}", cli.text("empty")), format!("file://{}", cli.text("none"))]
     {
         let (code, _, err) = kbak(&[
             "backup",
             "--repo",
             &repo,
             "--writer-key",
-            &desk.text("keys/writer.key"),
+            &cli.text("keys/writer.key"),
             "--recipient",
-            &desk.recipient,
+            &cli.recipient,
             "--path",
-            &desk.text("data"),
+            &cli.text("data"),
         ]);
         assert_eq!(code, 2, "{repo}: {err}");
         assert!(err.contains("is this the right repository") || err.contains("does not exist"), "{err}");
     }
-    assert_eq!(content(&desk.at("keys/writer.key.epoch")), secret);
-    assert_eq!(desk.backup(&[]).0, 0);
+    assert_eq!(content(&cli.at("keys/writer.key.epoch")), secret);
+    assert_eq!(cli.backup(&[]).0, 0);
 }
 
 #[test]
@@ -153,32 +154,32 @@ fn private_key_argument_is_refused_and_not_repeated() {
 
 #[test]
 fn shrunken_and_mounted_items_are_reported() {
-    let desk = desk();
-    let (code, _, err) = desk.backup(&[]);
+    let cli = sample_repo();
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
-    std::fs::remove_file(desk.at("data/holes")).expect("gone");
-    std::fs::write(desk.at("data/one.txt"), vec![b'x'; 200_000]).expect("a file");
-    let (_, out, _) = desk.backup(&["-o", "json"]);
+    std::fs::remove_file(cli.at("data/holes")).expect("gone");
+    std::fs::write(cli.at("data/one.txt"), vec![b'x'; 200_000]).expect("a file");
+    let (_, out, _) = cli.backup(&["-o", "json"]);
     assert_eq!(json(&out)["items"][0]["state"], "good");
-    std::fs::remove_file(desk.at("data/one.txt")).expect("gone");
-    let (code, out, err) = desk.backup(&["-o", "json"]);
+    std::fs::remove_file(cli.at("data/one.txt")).expect("gone");
+    let (code, out, err) = cli.backup(&["-o", "json"]);
     assert_eq!((code, json(&out)["items"][0]["state"].as_str()), (3, Some("anomalous")), "{err}");
     assert!(err.contains("is its source whole?"), "{err}");
-    let (_, rows, _) = desk.reads(&["snapshots", "-o", "json"]);
+    let (_, rows, _) = cli.run_reader(&["snapshots", "-o", "json"]);
     assert_eq!(json(&rows)[2]["safe"], 0, "{rows}");
     assert_eq!(json(&out)["last_success"], json(&rows)[1]["finished"], "{out}");
-    let to = desk.text("back");
-    let (code, _, err) = desk.reads(&["restore", "--to", &to]);
+    let to = cli.text("back");
+    let (code, _, err) = cli.run_reader(&["restore", "--to", &to]);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("less than half of its last good copy"), "{err}");
-    std::fs::remove_dir_all(desk.at("data")).expect("gone");
-    std::fs::create_dir(desk.at("data")).expect("an empty mount point");
-    let (code, _, err) = desk.backup(&[]);
+    std::fs::remove_dir_all(cli.at("data")).expect("gone");
+    std::fs::create_dir(cli.at("data")).expect("an empty mount point");
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 3, "{err}");
     assert!(err.contains("accept the gap anomalous"), "{err}");
 
-    let socket = std::os::unix::net::UnixListener::bind(desk.at("data/socket")).expect("a socket");
-    let (_, out, _) = desk.backup(&["-o", "json"]);
+    let socket = std::os::unix::net::UnixListener::bind(cli.at("data/socket")).expect("a socket");
+    let (_, out, _) = cli.backup(&["-o", "json"]);
     drop(socket);
     let summary = json(&out)["items"][0]["summary"].as_str().expect("a summary").to_owned();
     assert!(summary.ends_with("; left out: 1 socket"), "{summary}");
@@ -186,16 +187,16 @@ fn shrunken_and_mounted_items_are_reported() {
 
 #[test]
 fn accepted_shrunken_item_becomes_the_new_baseline() {
-    let desk = Desk::of_plan("nightly");
-    let (data, item) = (desk.text("data"), desk.item());
+    let cli = CliRepo::for_plan("nightly");
+    let (data, item) = (cli.text("data"), cli.data_item());
     let backup = |more: &str| {
-        let plan = desk.plan(&format!("  volumes: [{{path: \"{data}\"}}]\n{more}"));
-        let (code, report, said) = crate::support::desk::json(&["backup", "--plan", &plan]);
+        let plan = cli.write_plan(&format!("  volumes: [{{path: \"{data}\"}}]\n{more}"));
+        let (code, report, said) = crate::support::program::run_json(&["backup", "--plan", &plan]);
         (code, report["items"][0]["state"].as_str().map(str::to_owned), said)
     };
     let outcome = |code: i32, state: &str| (code, Some(state.to_owned()));
     let holds = |bytes: usize, more: &str, wanted| {
-        std::fs::write(desk.at("data/one.txt"), vec![b'x'; bytes]).expect("a file");
+        std::fs::write(cli.at("data/one.txt"), vec![b'x'; bytes]).expect("a file");
         let (code, state, said) = backup(more);
         assert_eq!((code, state), wanted, "{said}");
     };
@@ -212,42 +213,42 @@ fn accepted_shrunken_item_becomes_the_new_baseline() {
 #[test]
 fn identity_file_readable_by_others_is_refused() {
     use std::os::unix::fs::PermissionsExt as _;
-    let desk = desk();
-    let key = desk.at("keys/owner.key");
+    let cli = sample_repo();
+    let key = cli.at("keys/owner.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("a mode");
-    let (code, _, err) = desk.reads(&["keys", "check"]);
+    let (code, _, err) = cli.run_reader(&["keys", "check"]);
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("owner.key") && err.contains("chmod"), "{err}");
 }
 
 #[test]
 fn concurrent_runs_make_two_heads_that_verify_lists() {
-    let desk = desk();
+    let cli = sample_repo();
     let backup = || {
-        let (code, _, err) = desk.backup(&[]);
+        let (code, _, err) = cli.backup(&[]);
         assert_eq!(code, 0, "{err}");
     };
     let heads = || {
-        let pin = desk.text("keys/kbak.pub");
-        let (code, out, err) = kbak(&["verify", "--repo", &desk.repo(), "--signer", &pin, "-o", "json"]);
+        let pin = cli.text("keys/kbak.pub");
+        let (code, out, err) = kbak(&["verify", "--repo", &cli.url(), "--signer", &pin, "-o", "json"]);
         assert_eq!(code, 0, "{err}");
         json(&out)["heads"].as_array().expect("heads").len()
     };
-    let before = desk.at("before");
+    let before = cli.at("before");
     backup();
-    copy(&desk.at("store"), &before);
+    copy(&cli.at("store"), &before);
     // The writer's memory, too, must not contain the other run's commit.
-    let memory = content(&desk.at("keys/writer.key.epoch"));
+    let memory = content(&cli.at("keys/writer.key.epoch"));
     backup();
     // The other run saw the store as it was before the first run; in the end both snapshots are there.
-    let first = desk.at("first");
-    std::fs::rename(desk.at("store"), &first).expect("moved");
-    std::fs::rename(&before, desk.at("store")).expect("moved");
-    std::fs::write(desk.at("data/one.txt"), "another\n").expect("a file");
-    std::fs::write(desk.at("keys/writer.key.epoch"), memory).expect("its memory");
+    let first = cli.at("first");
+    std::fs::rename(cli.at("store"), &first).expect("moved");
+    std::fs::rename(&before, cli.at("store")).expect("moved");
+    std::fs::write(cli.at("data/one.txt"), "another\n").expect("a file");
+    std::fs::write(cli.at("keys/writer.key.epoch"), memory).expect("its memory");
     backup();
     assert_eq!(heads(), 1);
-    copy(&first, &desk.at("store"));
+    copy(&first, &cli.at("store"));
     assert_eq!(heads(), 2);
     backup();
     assert_eq!(heads(), 1, "the next run merges them");
@@ -255,10 +256,10 @@ fn concurrent_runs_make_two_heads_that_verify_lists() {
 
 #[test]
 fn plan_is_read_by_its_bare_file_name() {
-    let desk = Desk::of_plan("nightly");
-    desk.plan("  volumes: [{path: data}]\n".replace("data", &desk.text("data")).as_str());
+    let cli = CliRepo::for_plan("nightly");
+    cli.write_plan("  volumes: [{path: data}]\n".replace("data", &cli.text("data")).as_str());
     for verb in ["check", "backup"] {
-        let run = command(&[verb, "--plan", "plan.yaml"]).current_dir(desk.at("")).output();
+        let run = command(&[verb, "--plan", "plan.yaml"]).current_dir(cli.at("")).output();
         let (code, _, err) = read(run.expect("the program runs"));
         assert_eq!(code, 0, "{verb}: {err}");
     }
@@ -277,36 +278,36 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn writer_reports_that_its_newest_snapshot_is_missing() {
-    let desk = desk();
+    let cli = sample_repo();
     for _ in 0..3 {
-        assert_eq!(desk.backup(&[]).0, 0);
+        assert_eq!(cli.backup(&[]).0, 0);
     }
-    let (_, out, _) = desk.reads(&["snapshots", "-o", "json"]);
+    let (_, out, _) = cli.run_reader(&["snapshots", "-o", "json"]);
     let newest = json(&out)[2]["hash"].as_str().expect("a hash").to_owned();
     let manifests = || -> Vec<_> {
-        let all = beneath(&desk.at("store")).into_iter();
+        let all = beneath(&cli.at("store")).into_iter();
         all.filter(|path| path.is_file() && path.to_string_lossy().contains("/snapshots/")).collect()
     };
     let removed = manifests().into_iter().find(|path| path.to_string_lossy().contains(&newest)).expect("it");
     let bytes = content(&removed);
     std::fs::remove_file(&removed).expect("removed");
-    let (code, out, err) = desk.backup(&["-o", "json"]);
+    let (code, out, err) = cli.backup(&["-o", "json"]);
     assert_eq!(code, 0, "{err}");
     for told in [err, out.clone()] {
         assert!(told.contains("the newest snapshot that this writer knows, 000003"), "{told}");
     }
     assert_eq!(json(&out)["snapshot"]["sequence"], 4, "{out}");
-    let (code, _, err) = desk.reads(&["verify"]);
+    let (code, _, err) = cli.run_reader(&["verify"]);
     assert_eq!(code, 4, "{err}");
     // With the snapshot brought back, the chain is whole.
     std::fs::write(&removed, bytes).expect("brought back");
-    assert_eq!(desk.reads(&["verify"]).0, 0);
+    assert_eq!(cli.run_reader(&["verify"]).0, 0);
     for path in manifests() {
         std::fs::remove_file(path).expect("removed");
     }
-    let (code, out, err) = desk.backup(&["-o", "json"]);
+    let (code, out, err) = cli.backup(&["-o", "json"]);
     assert!(code == 0 && err.contains("knows, 000004"), "{err}");
     assert_eq!(json(&out)["snapshot"]["sequence"], 5, "{out}");
-    let (_, _, err) = desk.backup(&[]);
+    let (_, _, err) = cli.backup(&[]);
     assert!(!err.contains("the newest snapshot that this writer knows"), "{err}");
 }

@@ -1,10 +1,10 @@
 //! The command line as users see it: help, tables, errors, exit codes.
 
+mod concurrent_epochs;
 mod diff;
 mod diff_docs;
 mod docs;
 mod dry_run;
-mod epochs;
 mod gaps;
 mod help;
 mod keys;

@@ -2,27 +2,27 @@
 
 use std::process::Command;
 
-use crate::support::desk::Desk;
+use crate::support::cli_repo::CliRepo;
 use crate::support::program::{beneath, good};
 
 #[test]
 fn each_owner_opens_an_epoch_by_the_recovery_sheet() {
-    let desk = Desk::new();
+    let cli = CliRepo::new();
     let mut init = ["init", "--plan-name", "nightly", "--secrets", "kbak"].map(str::to_owned).to_vec();
-    let keys = ["ada", "bob"].map(|name| desk.text(&format!("{name}.key")));
+    let keys = ["ada", "bob"].map(|name| cli.text(&format!("{name}.key")));
     for key in &keys {
         let public = String::from_utf8(good(&["keygen", "-o", key, "--no-passphrase"]).stdout).expect("text");
         init.extend(["--recipient".into(), public.trim_end().to_owned(), "--identity".into(), key.clone()]);
     }
-    std::fs::create_dir(desk.at("two")).expect("a folder");
-    let repo = format!("file://{}", desk.text("other"));
-    init.extend(["--repo".into(), repo, "--folder".into(), desk.text("two")]);
+    std::fs::create_dir(cli.at("two")).expect("a folder");
+    let repo = format!("file://{}", cli.text("other"));
+    init.extend(["--repo".into(), repo, "--folder".into(), cli.text("two")]);
     good(&init.iter().map(String::as_str).collect::<Vec<_>>());
 
-    let epoch = beneath(&desk.at("other")).into_iter().find(|path| path.ends_with("epoch.json"));
+    let epoch = beneath(&cli.at("other")).into_iter().find(|path| path.ends_with("epoch.json"));
     let text = std::fs::read_to_string(epoch.expect("an epoch")).expect("text");
-    std::fs::write(desk.at("line"), text.lines().next().expect("a line")).expect("written");
-    let read = |name: &str| std::fs::read_to_string(desk.at("two").join(name)).expect("text");
+    std::fs::write(cli.at("line"), text.lines().next().expect("a line")).expect("written");
+    let read = |name: &str| std::fs::read_to_string(cli.at("two").join(name)).expect("text");
     let html = read("recovery.html").replace("&gt;", ">").replace("&amp;", "&");
     for sheet in [read("recovery.txt"), html] {
         let line = sheet.lines().find(|line| line.contains("jq -r")).expect("a command");
@@ -31,10 +31,10 @@ fn each_owner_opens_an_epoch_by_the_recovery_sheet() {
         for key in &keys {
             let opens = |at: &&&str| {
                 let command = command.replace("[0]", at).replace("OWNER.key", key);
-                let ran = Command::new("sh").args(["-c", &command]).current_dir(desk.at(".")).output();
+                let ran = Command::new("sh").args(["-c", &command]).current_dir(cli.at(".")).output();
                 // A further attempt with another wrap would empty the file again.
                 ran.expect("it runs").status.success()
-                    && std::fs::read_to_string(desk.at("epoch.key"))
+                    && std::fs::read_to_string(cli.at("epoch.key"))
                         .is_ok_and(|key| key.contains("AGE-SECRET-KEY-"))
             };
             assert_eq!(["[0]", "[1]"].iter().filter(opens).count(), 1, "{command}");
@@ -42,6 +42,6 @@ fn each_owner_opens_an_epoch_by_the_recovery_sheet() {
     }
 
     // The Secret holds the epoch file under the name that a run of this plan looks for.
-    assert!(desk.at("two/writer.key.nightly.epoch").is_file());
+    assert!(cli.at("two/writer.key.nightly.epoch").is_file());
     assert!(read("kbak-epoch.secret.yaml").contains("  \"writer.key.nightly.epoch\":"));
 }

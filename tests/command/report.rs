@@ -11,6 +11,7 @@ use kbak::report::coverage::{Coverage, Uncovered, UndeclaredKind};
 use kbak::report::event::Event;
 use kbak::report::item_state::ItemState;
 use kbak::report::run::{FailureReport, GapReport, ItemReport, Notice, RunReport, SnapshotReport, Stored};
+use kbak::runtime::lock;
 
 fn item(name: &str, state: ItemState, summary: &str) -> ItemReport {
     ItemReport {
@@ -167,7 +168,7 @@ fn metrics_are_openmetrics() {
 #[test]
 fn metrics_count_uncovered_items() {
     let mut report = good();
-    assert!(!openmetrics(&report, "").contains("uncovered"), "no figure where nobody looked");
+    assert!(!openmetrics(&report, "").contains("uncovered"), "no figure for an unchecked cluster");
     let claim =
         Uncovered { what: UndeclaredKind::Claim, item: "volume/shop/cache".into(), detail: String::new() };
     report.coverage = Some(Coverage { uncovered: vec![claim], ..Coverage::default() });
@@ -194,7 +195,7 @@ struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("a log").extend_from_slice(bytes);
+        lock(&self.0).extend_from_slice(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {
@@ -204,7 +205,7 @@ impl std::io::Write for Log {
 
 impl Log {
     fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("a log").clone()).expect("text")
+        String::from_utf8(lock(&self.0).clone()).expect("text")
     }
 }
 

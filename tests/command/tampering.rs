@@ -4,34 +4,34 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::lifecycle::{content, desk};
+use super::lifecycle::{content, sample_repo};
 use super::mistakes::objects;
-use crate::support::desk::Desk;
+use crate::support::cli_repo::CliRepo;
 use crate::support::program::kbak;
 
-/// Returns a desk with this many snapshots.
-fn backed_up(times: usize) -> Desk {
-    let desk = desk();
+/// Returns a repository with this many snapshots.
+fn backed_up(times: usize) -> CliRepo {
+    let cli = sample_repo();
     for time in 0..times {
-        std::fs::write(desk.at("data/one.txt"), format!("{time}\n")).expect("a file");
-        let (code, _, err) = desk.backup(&[]);
+        std::fs::write(cli.at("data/one.txt"), format!("{time}\n")).expect("a file");
+        let (code, _, err) = cli.backup(&[]);
         assert_eq!(code, 0, "{err}");
     }
-    desk
+    cli
 }
 
-fn verify(desk: &Desk, more: &[&str]) -> (i32, String, String) {
-    let (repo, pin) = (desk.repo(), desk.text("keys/kbak.pub"));
+fn verify(cli: &CliRepo, more: &[&str]) -> (i32, String, String) {
+    let (repo, pin) = (cli.url(), cli.text("keys/kbak.pub"));
     kbak(&[&["verify", "--repo", &repo, "--signer", &pin], more].concat())
 }
 
-fn restore(desk: &Desk, which: &[&str]) -> (i32, String, String) {
-    desk.reads(&[&["restore"], which, &["--to", &desk.text("back")]].concat())
+fn restore(cli: &CliRepo, which: &[&str]) -> (i32, String, String) {
+    cli.run_reader(&[&["restore"], which, &["--to", &cli.text("back")]].concat())
 }
 
 /// Removes both copies of the epochs whose path contains `plan`.
-fn lose_epochs(desk: &Desk, plan: &str) {
-    for copy in objects(desk, plan) {
+fn lose_epochs(cli: &CliRepo, plan: &str) {
+    for copy in objects(cli, plan) {
         let text = copy.to_string_lossy();
         if copy.is_file() && (text.ends_with("/epoch.json") || text.contains("/epochs/")) {
             std::fs::remove_file(copy).expect("gone");
@@ -41,12 +41,12 @@ fn lose_epochs(desk: &Desk, plan: &str) {
 
 #[test]
 fn damaged_item_does_not_prevent_restoring_others() {
-    let desk = backed_up(1);
-    let packs = objects(&desk, "/packs/");
-    let other = desk.text("other");
+    let cli = backed_up(1);
+    let packs = objects(&cli, "/packs/");
+    let other = cli.text("other");
     std::fs::create_dir(&other).expect("a folder");
-    std::fs::write(desk.at("other/two.txt"), "two").expect("a file");
-    let (code, _, err) = desk.backup(&["--path", &other]);
+    std::fs::write(cli.at("other/two.txt"), "two").expect("a file");
+    let (code, _, err) = cli.backup(&["--path", &other]);
     assert_eq!(code, 0, "{err}");
     for pack in packs.iter().filter(|pack| pack.is_file()) {
         let mut bytes = content(pack);
@@ -54,109 +54,112 @@ fn damaged_item_does_not_prevent_restoring_others() {
         bytes[middle] ^= 1;
         std::fs::write(pack, bytes).expect("damaged");
     }
-    let (code, _, err) = restore(&desk, &["latest"]);
+    let (code, _, err) = restore(&cli, &["latest"]);
     assert_eq!(code, 4, "{err}");
-    assert!(err.contains(&desk.item()) && err.contains("not restored") && err.contains("damaged"), "{err}");
+    assert!(
+        err.contains(&cli.data_item()) && err.contains("not restored") && err.contains("damaged"),
+        "{err}"
+    );
     let back = format!("back{}", other);
-    assert_eq!(content(&desk.at(&back).join("two.txt")), b"two");
-    assert!(!desk.at(&format!("back{}/one.txt", desk.text("data"))).exists());
+    assert_eq!(content(&cli.at(&back).join("two.txt")), b"two");
+    assert!(!cli.at(&format!("back{}/one.txt", cli.text("data"))).exists());
 
-    let (code, _, err) = desk.reads(&["export", "latest", "--to", &desk.text("out")]);
+    let (code, _, err) = cli.run_reader(&["export", "latest", "--to", &cli.text("out")]);
     assert_eq!(code, 4, "{err}");
-    assert!(err.contains(&format!("{}.tar", desk.item())) && err.contains("were not exported"), "{err}");
-    assert!(desk.at(&format!("out/path{other}.tar")).is_file());
-    assert!(!desk.at(&format!("out/{}.tar", desk.item())).exists());
+    assert!(err.contains(&format!("{}.tar", cli.data_item())) && err.contains("were not exported"), "{err}");
+    assert!(cli.at(&format!("out/path{other}.tar")).is_file());
+    assert!(!cli.at(&format!("out/{}.tar", cli.data_item())).exists());
 }
 
 #[test]
 fn snapshots_of_lost_epochs_are_reported() {
-    let desk = backed_up(2);
-    lose_epochs(&desk, "/");
-    assert_eq!(verify(&desk, &[]).0, 4);
+    let cli = backed_up(2);
+    lose_epochs(&cli, "/");
+    assert_eq!(verify(&cli, &[]).0, 4);
     for args in [&["latest"][..], &["2"]] {
-        let (code, _, err) = restore(&desk, args);
+        let (code, _, err) = restore(&cli, args);
         assert_eq!(code, 4, "{args:?}: {err}");
         assert!(err.contains("2 snapshots lie there, up to 000002") && err.contains("bring back"), "{err}");
-        assert!(!desk.at("back").exists(), "{args:?}");
+        assert!(!cli.at("back").exists(), "{args:?}");
     }
-    let (code, out, err) = desk.reads(&["snapshots"]);
+    let (code, out, err) = cli.run_reader(&["snapshots"]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains("the snapshots of 1 plan are stored, and none of them can be read"), "{err}");
     assert!(err.contains("2 snapshots lie there") && !(out + &err).contains("no snapshots yet"), "{err}");
-    let (code, out, err) = desk.reads(&["snapshots", "-o", "json"]);
+    let (code, out, err) = cli.run_reader(&["snapshots", "-o", "json"]);
     assert_eq!((code, out.trim()), (4, "[]"), "{err}");
-    let (code, _, err) = desk.reads(&["keys", "list"]);
+    let (code, _, err) = cli.run_reader(&["keys", "list"]);
     assert!(code == 4 && err.contains("2 snapshots lie there"), "{err}");
 }
 
 #[test]
 fn unreadable_plan_is_not_skipped_by_latest() {
-    let desk = backed_up(1);
-    let before = objects(&desk, "/snapshots/");
-    let (code, _, err) = desk.backup(&["--plan-name", "other"]);
+    let cli = backed_up(1);
+    let before = objects(&cli, "/snapshots/");
+    let (code, _, err) = cli.backup(&["--plan-name", "other"]);
     assert_eq!(code, 0, "{err}");
     let of = |path: &PathBuf| {
-        let inner = path.strip_prefix(desk.at("store")).expect("beneath it");
+        let inner = path.strip_prefix(cli.at("store")).expect("beneath it");
         inner.iter().nth(1).expect("a plan").to_str().expect("UTF-8").to_owned()
     };
     let sound = of(before.last().expect("a snapshot"));
-    let lost = objects(&desk, "/snapshots/").iter().map(of).find(|plan| *plan != sound).expect("another");
-    lose_epochs(&desk, &format!("/{lost}/"));
-    let (code, _, err) = restore(&desk, &["latest"]);
+    let lost = objects(&cli, "/snapshots/").iter().map(of).find(|plan| *plan != sound).expect("another");
+    lose_epochs(&cli, &format!("/{lost}/"));
+    let (code, _, err) = restore(&cli, &["latest"]);
     assert_eq!(code, 4, "{err}");
     assert!(err.contains(&lost) && err.contains(&format!("--plan-id {sound}")), "{err}");
-    assert!(!desk.at("back").exists());
-    let (code, out, err) = desk.reads(&["snapshots"]);
+    assert!(!cli.at("back").exists());
+    let (code, out, err) = cli.run_reader(&["snapshots"]);
     assert!(code == 4 && out.contains(&sound) && err.contains(&lost), "{out}{err}");
-    let (code, _, err) = restore(&desk, &["latest", "--plan-id", &sound]);
+    let (code, _, err) = restore(&cli, &["latest", "--plan-id", &sound]);
     assert_eq!(code, 0, "{err}");
 }
 
 #[test]
 fn missing_marker_beside_snapshots_is_damage() {
-    let desk = backed_up(1);
-    let marker = desk.at("store/kbak.json");
+    let cli = backed_up(1);
+    let marker = cli.at("store/kbak.json");
     let bytes = content(&marker);
     std::fs::remove_file(&marker).expect("gone");
-    assert_eq!(verify(&desk, &[]).0, 4);
+    assert_eq!(verify(&cli, &[]).0, 4);
     for args in [&["restore", "--dry-run"][..], &["snapshots"]] {
-        let (code, _, err) = desk.reads(args);
+        let (code, _, err) = cli.run_reader(args);
         assert_eq!(code, 4, "{args:?}: {err}");
         assert!(err.contains("kbak.json is gone from") && err.contains("put it there again"), "{err}");
     }
     std::fs::write(&marker, bytes).expect("a file");
-    assert_eq!(desk.reads(&["snapshots"]).0, 0);
+    assert_eq!(cli.run_reader(&["snapshots"]).0, 0);
     // An empty folder without the pinned writer's objects is no damaged repository.
-    std::fs::create_dir(desk.at("empty")).expect("a folder");
-    let (repo, pin) = (format!("file://{}", desk.text("empty")), desk.text("keys/kbak.pub"));
+    std::fs::create_dir(cli.at("empty")).expect("a folder");
+    let (repo, pin) = (format!("file://{}", cli.text("empty")), cli.text("keys/kbak.pub"));
     let (code, _, err) = kbak(&["snapshots", "--repo", &repo, "--signer", &pin]);
     assert_eq!(code, 2, "{err}");
 }
 
 #[test]
 fn backup_warns_of_an_object_that_blocks_latest() {
-    let desk = backed_up(2);
-    let second = objects(&desk, "/snapshots/").pop().expect("a snapshot");
+    let cli = backed_up(2);
+    let second = objects(&cli, "/snapshots/").pop().expect("a snapshot");
     let name =
         second.file_name().expect("a name").to_string_lossy().replace("000000000002-", "000000000009-");
     let junk = second.with_file_name(name);
     std::fs::copy(&second, &junk).expect("copied");
-    let (code, _, err) = desk.backup(&[]);
+    let (code, _, err) = cli.backup(&[]);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("restores of latest are refused") && err.contains("remove it"), "{err}");
-    let (code, _, err) = restore(&desk, &["latest"]);
+    let (code, _, err) = restore(&cli, &["latest"]);
     assert!(code == 4 && err.contains("say 3 instead of latest"), "{err}");
     std::fs::remove_file(&junk).expect("gone");
-    let (code, _, err) = restore(&desk, &["latest"]);
+    let (code, _, err) = restore(&cli, &["latest"]);
     assert_eq!(code, 0, "{err}");
 
     // An object that the next snapshot supersedes blocks nothing.
     let name =
         second.file_name().expect("a name").to_string_lossy().replace("000000000002-", "000000000004-");
     std::fs::copy(&second, second.with_file_name(name)).expect("copied");
-    let (code, _, err) = desk.backup(&[]);
+    let (code, _, err) = cli.backup(&[]);
     assert!(code == 0 && err.contains("no snapshot of this writer") && !err.contains("refused"), "{err}");
-    let (code, _, err) = desk.reads(&["restore", "latest", "--dry-run"]);
+    let (code, _, err) = cli.run_reader(&["restore", "latest", "--dry-run"]);
     assert_eq!(code, 0, "{err}");
 }
 
@@ -173,31 +176,31 @@ fn replace(path: &Path, with: &str) {
 #[test]
 fn non_file_in_place_of_a_snapshot_is_damage() {
     for with in ["link", "pipe", "folder"] {
-        let desk = backed_up(3);
-        let newest = objects(&desk, "/snapshots/").pop().expect("a snapshot");
+        let cli = backed_up(3);
+        let newest = objects(&cli, "/snapshots/").pop().expect("a snapshot");
         let name = newest.file_name().expect("a name").to_str().expect("UTF-8").to_owned();
         replace(&newest, with);
-        for more in [&[][..], &["--read-all"], &["--identity", &desk.text("keys/owner.key")]] {
-            let (code, out, err) = verify(&desk, more);
+        for more in [&[][..], &["--read-all"], &["--identity", &cli.text("keys/owner.key")]] {
+            let (code, out, err) = verify(&cli, more);
             assert_eq!(code, 4, "{with} {more:?}: {out}{err}");
             assert!(out.contains(&name) && out.contains("not a regular file"), "{with} {more:?}: {out}");
         }
-        let (code, _, err) = restore(&desk, &["latest"]);
+        let (code, _, err) = restore(&cli, &["latest"]);
         assert_eq!(code, 4, "{with}: {err}");
         assert!(err.contains(&name) && err.contains("say 2 instead of latest"), "{with}: {err}");
-        let (code, _, err) = desk.backup(&[]);
+        let (code, _, err) = cli.backup(&[]);
         assert!(code == 0 && err.contains(&name) && err.contains("not a regular file"), "{with}: {err}");
-        let (code, _, err) = restore(&desk, &["2"]);
+        let (code, _, err) = restore(&cli, &["2"]);
         assert_eq!(code, 0, "{with}: {err}");
     }
 }
 
 #[test]
 fn non_file_in_place_of_any_object_is_reported() {
-    let desk = backed_up(2);
-    for object in objects(&desk, "/").into_iter().filter(|path| path.is_file()) {
+    let cli = backed_up(2);
+    for object in objects(&cli, "/").into_iter().filter(|path| path.is_file()) {
         let key =
-            object.strip_prefix(desk.at("store")).expect("beneath it").to_str().expect("UTF-8").to_owned();
+            object.strip_prefix(cli.at("store")).expect("beneath it").to_str().expect("UTF-8").to_owned();
         // Remains of a probe belong to no snapshot.
         if key.contains("/probe/") {
             continue;
@@ -205,7 +208,7 @@ fn non_file_in_place_of_any_object_is_reported() {
         let bytes = content(&object);
         for with in ["link", "pipe", "folder"] {
             replace(&object, with);
-            let (code, out, err) = verify(&desk, &[]);
+            let (code, out, err) = verify(&cli, &[]);
             assert!(code == 4 && out.contains(&key), "{key} as a {with}: {code} {out}{err}");
             assert!(!key.contains("epoch") || out.contains("not a regular file"), "{key} as a {with}: {out}");
             if with == "folder" {
@@ -213,25 +216,25 @@ fn non_file_in_place_of_any_object_is_reported() {
             } else {
                 std::fs::remove_file(&object).expect("gone");
             }
-            std::fs::write(&object, &bytes).expect("brought back");
+            std::fs::write(&object, &bytes).expect("restored");
         }
     }
-    assert_eq!(verify(&desk, &[]).0, 0);
+    assert_eq!(verify(&cli, &[]).0, 0);
 }
 
 #[test]
 fn oversized_object_is_reported_without_being_read() {
-    let desk = backed_up(1);
+    let cli = backed_up(1);
     for folder in ["/index/", "/cache/", "/state/", "/packs/", "/bodies/", "/needs/"] {
-        let object = objects(&desk, folder).into_iter().find(|path| path.is_file()).expect("an object");
+        let object = objects(&cli, folder).into_iter().find(|path| path.is_file()).expect("an object");
         let bytes = content(&object);
         let file = std::fs::File::options().write(true).open(&object).expect("the object");
         // Too large to be read within a test.
         file.set_len(1 << 43).expect("a long file");
-        let (code, out, err) = verify(&desk, &["--read-all"]);
+        let (code, out, err) = verify(&cli, &["--read-all"]);
         let name = object.file_name().expect("a name").to_str().expect("UTF-8");
         assert!(code == 4 && out.contains(name), "{folder}: {code} {out}{err}");
         std::fs::remove_file(&object).expect("gone");
-        std::fs::write(&object, bytes).expect("brought back");
+        std::fs::write(&object, bytes).expect("restored");
     }
 }

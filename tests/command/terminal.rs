@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::desk::{Desk, texts};
+use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::program::command;
 
 /// Runs a shell line on its own terminal and presses each key after its text was shown. Returns all output.
@@ -57,7 +57,7 @@ fn ctrl_c_at_a_passphrase_prompt_restores_the_terminal() {
     for mode in ["echo", "isig", "icanon"] {
         assert!(modes.contains(&mode), "{mode}: {shown}");
     }
-    assert!(!shown.contains("owner.key\r\n"), "nothing was made: {shown}");
+    assert!(!shown.contains("owner.key\r\n"), "no file was created: {shown}");
 }
 
 #[test]
@@ -79,12 +79,12 @@ fn passphrase_is_typed_and_edited_without_echo() {
 
 #[test]
 fn signal_ends_a_run_that_has_not_begun() {
-    let desk = Desk::new();
-    let pipe = desk.at("owner.pipe");
+    let cli = CliRepo::new();
+    let pipe = cli.at("owner.pipe");
     let kind = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, rustix::fs::Mode::RWXU, 0).expect("a pipe");
-    let args = ["show", "--repo", &desk.repo(), "--signer", &desk.text("keys/kbak.pub")];
-    let mut child = command(&[&args[..], &["--identity", &desk.text("owner.pipe")]].concat())
+    let args = ["show", "--repo", &cli.url(), "--signer", &cli.text("keys/kbak.pub")];
+    let mut child = command(&[&args[..], &["--identity", &cli.text("owner.pipe")]].concat())
         .stderr(Stdio::null())
         .spawn()
         .expect("the program runs");
@@ -97,11 +97,11 @@ fn signal_ends_a_run_that_has_not_begun() {
 
 #[test]
 fn unread_output_does_not_block_an_interrupted_run() {
-    let desk = Desk::new();
-    std::fs::write(desk.at("data/large"), vec![7; 4 << 20]).expect("a file");
-    assert_eq!(desk.backup(&[]).0, 0);
-    let reader = desk.reader();
-    let args = [&["restore", "latest", "--tar", "--progress", "none"], &texts(&reader)[..]].concat();
+    let cli = CliRepo::new();
+    std::fs::write(cli.at("data/large"), vec![7; 4 << 20]).expect("a file");
+    assert_eq!(cli.backup(&[]).0, 0);
+    let reader = cli.reader_args();
+    let args = [&["restore", "latest", "--tar", "--progress", "none"], &as_strs(&reader)[..]].concat();
     let mut child =
         command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program runs");
     let output = child.stdout.take().expect("a pipe");

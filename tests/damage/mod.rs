@@ -5,11 +5,10 @@
 //! (scripts/soak); otherwise some of them, spread evenly.
 
 mod bits;
-mod heal;
+mod fallback;
 mod objects;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,70 +23,60 @@ use kbak::repository::chain::Snapshot;
 use kbak::repository::epoch::wraps;
 use kbak::repository::read::reader::SnapshotSelector;
 use kbak::repository::read::snapshot::OpenSnapshot;
-use kbak::runtime::{Random as _, SeededRandom};
 use kbak::verify::{Depth, Options, VerifyReport, verify};
 
-use crate::support::bench::Bench;
+use crate::support::test_repo::TestRepo;
+use crate::support::tree::write_seeded;
 
-/// True if everything is tried.
-fn full() -> bool {
-    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
-}
-
-/// An intact repository with two snapshots of a small folder, and the streams that it holds.
-struct Victim {
-    bench: Bench,
+/// A repository whose objects a test damages: two snapshots of a small folder, and their streams.
+struct DamagedRepo {
+    repo: TestRepo,
     objects: BTreeMap<ObjectKey, Bytes>,
     /// Every stream of both snapshots, whole.
-    truth: Vec<Bytes>,
+    expected_streams: Vec<Bytes>,
     snapshots: Vec<Snapshot>,
     epochs: Vec<(VerifiedEpoch, EpochKeys)>,
     folder: tempfile::TempDir,
 }
 
-fn file(path: &Path, seed: u64, size: usize) {
-    let mut bytes = vec![0; size];
-    SeededRandom::new(seed).fill(&mut bytes);
-    std::fs::write(path, bytes).expect("a file");
-}
-
-impl Victim {
+impl DamagedRepo {
     async fn new() -> Self {
-        Self::of(true).await
+        Self::create(true).await
     }
 
     /// Creates a repository with two snapshots of an unchanged folder.
     async fn unchanged() -> Self {
-        Self::of(false).await
+        Self::create(false).await
     }
 
-    async fn of(changes: bool) -> Self {
+    async fn create(changes: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for at in 0..12u64 {
-            file(&folder.path().join(format!("f{at:02}")), at, 200 + 150 * at as usize);
+            write_seeded(&folder.path().join(format!("f{at:02}")), at, 200 + 150 * at as usize);
         }
-        let bench = Bench::new().await;
-        bench.backup(folder.path()).await;
+        let repo = TestRepo::new().await;
+        repo.backup(folder.path()).await;
         if changes {
-            file(&folder.path().join("f03"), 77, 900);
+            write_seeded(&folder.path().join("f03"), 77, 900);
         }
-        bench.backup(folder.path()).await;
-        let view = bench.view();
+        repo.backup(folder.path()).await;
+        let view = repo.view();
         let (writer, plan) = view.plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
         let records = view.records(writer).await.expect("records");
         let plan = view.plan(writer, plan, &records).await.expect("a plan");
         let mut epochs = Vec::new();
         for stored in &plan.epochs.all {
-            let identity = std::slice::from_ref(&bench.identity);
+            let identity = std::slice::from_ref(&repo.identity);
             let opened =
-                wraps::open(&bench.store, &bench.runtime, &stored.epoch, identity, &view.reporter).await;
+                wraps::open(&repo.store, &repo.runtime, &stored.epoch, identity, &view.reporter).await;
             epochs.push((stored.epoch.clone(), opened.expect("the keys").0));
         }
-        let objects = bench.memory.objects();
+        let objects = repo.memory.objects();
         let snapshots: Vec<Snapshot> = plan.chain.iter().cloned().collect();
-        let mut this = Self { bench, objects, truth: Vec::new(), snapshots, epochs, folder };
-        this.truth = this.read().await.into_iter().map(|read| read.expect("a stream")).collect();
-        assert_eq!(this.truth.len(), 2);
+        let mut this = Self { repo, objects, expected_streams: Vec::new(), snapshots, epochs, folder };
+        this.expected_streams =
+            this.read_streams().await.into_iter().map(|read| read.expect("a stream")).collect();
+        assert_eq!(this.expected_streams.len(), 2);
         assert!(this.verify(Depth::All, false).await.findings.is_empty());
         assert!(this.verify(Depth::Presence, true).await.findings.is_empty());
         this
@@ -99,16 +88,15 @@ impl Victim {
     }
 
     fn set(&self, key: &ObjectKey, bytes: impl Into<Bytes>) {
-        self.bench.memory.overwrite(key.clone(), bytes.into());
+        self.repo.memory.overwrite(key.clone(), bytes.into());
     }
 
-    fn mend(&self, key: &ObjectKey) {
+    fn repair(&self, key: &ObjectKey) {
         self.set(key, self.objects[key].clone());
     }
 
     async fn verify(&self, depth: Depth, open: bool) -> VerifyReport {
-        let identities: Vec<Arc<Identity>> =
-            if open { vec![self.bench.identity.clone()] } else { Vec::new() };
+        let identities: Vec<Arc<Identity>> = if open { vec![self.repo.identity.clone()] } else { Vec::new() };
         let options = Options {
             which: SnapshotSelector::default(),
             depth,
@@ -116,11 +104,11 @@ impl Victim {
             identities,
             memory: 64 << 20,
         };
-        verify(&self.bench.view(), &options).await.expect("a verdict")
+        verify(&self.repo.view(), &options).await.expect("a verdict")
     }
 
     /// Returns the objects that verify reports when it has no identity.
-    async fn named(&self) -> Vec<String> {
+    async fn reported_objects(&self) -> Vec<String> {
         let verdict = self.verify(Depth::All, false).await;
         let damaged = verdict.outcome().code() == 4;
         assert_eq!(damaged, !verdict.findings.is_empty(), "{verdict:?}");
@@ -128,11 +116,11 @@ impl Victim {
     }
 
     /// Reads every stream with fresh readers: all bytes, or those before an error.
-    /// [`Victim::no_lie`] compares them with the truth.
-    async fn read(&self) -> Vec<Result<Bytes, Bytes>> {
+    /// [`DamagedRepo::assert_no_damaged_bytes`] compares them with the expected ones.
+    async fn read_streams(&self) -> Vec<Result<Bytes, Bytes>> {
         let mut read = Vec::new();
         for snapshot in &self.snapshots {
-            let (store, runtime) = (self.bench.store.clone(), self.bench.runtime.clone());
+            let (store, runtime) = (self.repo.store.clone(), self.repo.runtime.clone());
             let reporter = kbak::report::event::Reporter::silent();
             let epochs = self.epochs.clone();
             let opened =
@@ -149,32 +137,34 @@ impl Victim {
         read
     }
 
-    /// Checks that readers return a prefix of the truth, and that some of them fail if `must_fail`.
-    async fn no_lie(&self, what: &str, must_fail: bool) {
-        let read = self.read().await;
-        for (read, truth) in read.iter().zip(&self.truth) {
+    /// Checks that readers return a prefix of the expected streams, and that some of them fail if `must_fail`.
+    async fn assert_no_damaged_bytes(&self, what: &str, must_fail: bool) {
+        let read = self.read_streams().await;
+        for (read, expected) in read.iter().zip(&self.expected_streams) {
             match read {
-                Ok(all) => assert_eq!(all, truth, "{what}: damaged bytes were given out"),
-                Err(some) => assert!(truth.starts_with(some), "{what}: damaged bytes were given out"),
+                Ok(all) => assert_eq!(all, expected, "{what}: damaged bytes were returned"),
+                Err(some) => {
+                    assert!(expected.starts_with(some), "{what}: damaged bytes were returned")
+                }
             }
         }
-        assert!(!must_fail || read.iter().any(Result::is_err), "{what}: nobody noticed");
-        self.no_lie_in_ranges(what).await;
+        assert!(!must_fail || read.iter().any(Result::is_err), "{what}: no reader failed");
+        self.assert_ranges_intact(what).await;
     }
 
     /// Checks some bytes from the middle, which are read by ranges.
-    async fn no_lie_in_ranges(&self, what: &str) {
-        let (store, runtime) = (self.bench.store.clone(), self.bench.runtime.clone());
+    async fn assert_ranges_intact(&self, what: &str) {
+        let (store, runtime) = (self.repo.store.clone(), self.repo.runtime.clone());
         let snapshot = self.snapshots[1].clone();
         let reporter = kbak::report::event::Reporter::silent();
         let opened = OpenSnapshot::open(store, runtime, reporter, snapshot, self.epochs.clone(), 64 << 20);
         let Ok(open) = opened.await else { return };
         let stream = open.body().items[0].streams[0].clone();
         let middle = stream.length / 2..stream.length / 2 + 700;
-        let truth = self.truth[1].slice(middle.start as usize..middle.end as usize);
+        let expected = self.expected_streams[1].slice(middle.start as usize..middle.end as usize);
         match drain(&open.read(&stream).expect("a reader"), middle).await {
-            Ok(some) => assert_eq!(some, truth, "{what}: damaged bytes were given out"),
-            Err(some) => assert!(truth.starts_with(&some), "{what}: damaged bytes were given out"),
+            Ok(some) => assert_eq!(some, expected, "{what}: damaged bytes were returned"),
+            Err(some) => assert!(expected.starts_with(&some), "{what}: damaged bytes were returned"),
         }
     }
 }

@@ -9,12 +9,12 @@ use kbak::runtime::{FixedClock, Runtime, SystemRandom, Workers};
 use kbak::store::options::StoreOptions;
 use serde_json::{Value, json};
 
-use crate::support::desk::{Desk, chmod, json};
-use crate::support::kinds::account;
-use crate::support::owners::nobody;
-use crate::support::plane::{Plane, get, patch};
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, get, patch};
+use crate::support::kinds::create_known_account;
+use crate::support::owners::no_prompt;
 use crate::support::postgres;
-use crate::support::program::beneath;
+use crate::support::program::{beneath, run_json, set_mode};
 use crate::support::servers::{READER, SECRET, seaweedfs};
 
 /// Runs a check, with the words that the command line gives to errors.
@@ -25,7 +25,7 @@ async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> CheckR
 }
 
 /// Returns the findings of one weight: subject, finding, remedy.
-fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
+fn findings_of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
     let text = |finding: &Value, field: &str| finding[field].as_str().unwrap_or_default().to_owned();
     let findings = report["findings"].as_array().expect("findings").iter();
     findings
@@ -37,17 +37,17 @@ fn of(report: &Value, weight: &str) -> Vec<(String, String, String)> {
 /// Returns the only problem.
 fn problem((code, report, said): (i32, Value, String)) -> (String, String, String) {
     assert_eq!(code, 2, "{report:#} {said}");
-    let problems = of(&report, "problem");
+    let problems = findings_of(&report, "problem");
     let [one] = problems.as_slice() else { panic!("{problems:#?}") };
     one.clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sound_setup_passes_and_problems_are_reported() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let server = postgres::Server::start("secret", &[]);
-    let desk = Desk::of_plan("nightly");
-    std::fs::write(desk.at("password"), "secret\n").expect("a file");
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let server = postgres::PostgresServer::start("secret", &[]);
+    let cli = CliRepo::for_plan("nightly");
+    std::fs::write(cli.at("password"), "secret\n").expect("a file");
     let (config, socket) = (plane.kubeconfig().display().to_string(), server.socket().display().to_string());
     let whole = |data: &str| {
         format!(
@@ -56,11 +56,11 @@ async fn sound_setup_passes_and_problems_are_reported() {
              volumes: [{{path: \"{data}\", name: data}}]\n"
         )
     };
-    let plan = desk.plan(&whole(&desk.text("data")));
-    let before = beneath(&desk.at("store"));
-    let (code, report, said) = json(&["check", "--plan", &plan]);
+    let plan = cli.write_plan(&whole(&cli.text("data")));
+    let before = beneath(&cli.at("store"));
+    let (code, report, said) = run_json(&["check", "--plan", &plan]);
     assert_eq!(code, 0, "{report:#} {said}");
-    let good: Vec<String> = of(&report, "good").into_iter().map(|(about, ..)| about).collect();
+    let good: Vec<String> = findings_of(&report, "good").into_iter().map(|(about, ..)| about).collect();
     for about in [
         "store",
         "clock",
@@ -78,10 +78,10 @@ async fn sound_setup_passes_and_problems_are_reported() {
     ] {
         assert!(good.iter().any(|one| one == about), "{about} is missing in {good:?}");
     }
-    assert_eq!(of(&report, "warning").len(), 1, "one owner: {:?}", of(&report, "warning"));
+    assert_eq!(findings_of(&report, "warning").len(), 1, "one owner: {:?}", findings_of(&report, "warning"));
     assert!(report["wrote"].as_str().is_some_and(|wrote| wrote.contains("/probe/")), "{report:#}");
     assert_eq!(
-        beneath(&desk.at("store")).iter().filter(|path| path.is_file()).count(),
+        beneath(&cli.at("store")).iter().filter(|path| path.is_file()).count(),
         before.iter().filter(|path| path.is_file()).count()
     );
 
@@ -94,80 +94,81 @@ async fn sound_setup_passes_and_problems_are_reported() {
 
     // Names in the plan that the cluster lacks would be a gap of every backup.
     let names = |accept: &str| {
-        desk.plan(&format!(
+        cli.write_plan(&format!(
             "  cluster: {{kubeconfigFile: \"{config}\"}}\n  coverage: off\n{accept}  resources: {{namespaces: \
              {{include: [default, shpo]}}, kinds: {{include: [configmaps, deploymentz.apps]}}}}\n"
         ))
     };
-    let (code, report, said) = json(&["check", "--plan", &names("")]);
+    let (code, report, said) = run_json(&["check", "--plan", &names("")]);
     assert_eq!(code, 2, "{said}");
     let problems: Vec<(String, String)> =
-        of(&report, "problem").into_iter().map(|(about, what, _)| (about, what)).collect();
+        findings_of(&report, "problem").into_iter().map(|(about, what, _)| (about, what)).collect();
     let wanted = |what: &str| {
         let told = "and the plan names it: every backup would have the gap absent (exit 3)";
         ("resources".to_owned(), format!("{what} is missing in the cluster, {told}"))
     };
     assert_eq!(problems, [wanted("the kind deploymentz.apps"), wanted("the namespace shpo")]);
     let accept = "  accept: [{item: resources, gap: absent, reason: it comes, until: 2099-01-01}]\n";
-    let (code, report, said) = json(&["check", "--plan", &names(accept)]);
+    let (code, report, said) = run_json(&["check", "--plan", &names(accept)]);
     assert_eq!(code, 0, "{report:#} {said}");
-    assert_eq!(of(&report, "note").iter().filter(|(about, ..)| about == "resources").count(), 2);
-    let plan = desk.plan(&whole(&desk.text("data")));
+    assert_eq!(findings_of(&report, "note").iter().filter(|(about, ..)| about == "resources").count(), 2);
+    let plan = cli.write_plan(&whole(&cli.text("data")));
 
-    chmod(&desk.at("keys/writer.key"), 0o644);
-    let (about, what, remedy) = problem(json(&["check", "--plan", &plan]));
+    set_mode(&cli.at("keys/writer.key"), 0o644);
+    let (about, what, remedy) = problem(run_json(&["check", "--plan", &plan]));
     assert_eq!(
         (about.as_str(), remedy),
-        ("writer", format!("chmod 600 {}", desk.text("keys/writer.key"))),
+        ("writer", format!("chmod 600 {}", cli.text("keys/writer.key"))),
         "{what}"
     );
-    chmod(&desk.at("keys/writer.key"), 0o600);
+    set_mode(&cli.at("keys/writer.key"), 0o600);
 
-    std::fs::rename(desk.at("keys/writer.key.nightly.epoch"), desk.at("away")).expect("moved");
-    let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
+    std::fs::rename(cli.at("keys/writer.key.nightly.epoch"), cli.at("away")).expect("moved");
+    let (about, _, remedy) = problem(run_json(&["check", "--plan", &plan]));
     assert!(about == "epoch" && remedy.contains("--new-epoch"), "{about} {remedy}");
-    std::fs::rename(desk.at("away"), desk.at("keys/writer.key.nightly.epoch")).expect("moved");
+    std::fs::rename(cli.at("away"), cli.at("keys/writer.key.nightly.epoch")).expect("moved");
 
-    let (about, what, _) = problem(json(&["check", "--plan", &desk.plan(&whole(&desk.text("nowhere")))]));
+    let (about, what, _) =
+        problem(run_json(&["check", "--plan", &cli.write_plan(&whole(&cli.text("nowhere")))]));
     assert!(about == "path/data" && what.contains("nowhere"), "{about} {what}");
 
-    let plan = desk.plan(&whole(&desk.text("data")));
+    let plan = cli.write_plan(&whole(&cli.text("data")));
     drop(server);
-    let (about, _, remedy) = problem(json(&["check", "--plan", &plan]));
+    let (about, _, remedy) = problem(run_json(&["check", "--plan", &plan]));
     assert!(about == "shop" && remedy.contains("check that the server runs"), "{about} {remedy}");
 
     // An invalid recipient is a usage error: nothing is tried.
-    let (repo, key, data) = (desk.repo(), desk.text("keys/writer.key"), desk.text("data"));
+    let (repo, key, data) = (cli.url(), cli.text("keys/writer.key"), cli.text("data"));
     let short = ["check", "--repo", &repo, "--writer-key", &key, "--path", &data, "--recipient"];
-    let (code, report, said) = json(&[&short[..], &["age1mistyped"]].concat());
+    let (code, report, said) = run_json(&[&short[..], &["age1mistyped"]].concat());
     assert_eq!((code, report), (2, Value::Null), "{said}");
     assert!(said.contains("incomplete or mistyped"), "{said}");
 
-    let config = desk.plan("  cluster: {kubeconfigFile: nowhere.yaml}\n  resources: {}\n");
-    let (about, ..) = problem(json(&["check", "--plan", &config]));
+    let config = cli.write_plan("  cluster: {kubeconfigFile: nowhere.yaml}\n  resources: {}\n");
+    let (about, ..) = problem(run_json(&["check", "--plan", &config]));
     assert_eq!(about, "cluster");
 
-    std::fs::copy(plane.kubeconfig(), desk.at("kubeconfig")).expect("a copy");
+    std::fs::copy(plane.kubeconfig(), cli.at("kubeconfig")).expect("a copy");
     drop(plane);
-    let plan = desk.plan("  cluster: {kubeconfigFile: kubeconfig}\n  resources: {}\n");
-    let (about, what, _) = problem(json(&["check", "--plan", &plan]));
+    let plan = cli.write_plan("  cluster: {kubeconfigFile: kubeconfig}\n  resources: {}\n");
+    let (about, what, _) = problem(run_json(&["check", "--plan", &plan]));
     assert_eq!(about, "cluster", "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_right_is_reported_with_the_rules_to_add() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
-    let desk = Desk::of_plan("nightly");
+    let cli = CliRepo::for_plan("nightly");
     let rules =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let config = account(&plane, &cluster, &desk.at(""), "checker", rules).await;
-    let plan = desk.plan(&format!(
+    let config = create_known_account(&plane, &cluster, &cli.at(""), "checker", rules).await;
+    let plan = cli.write_plan(&format!(
         "  cluster: {{kubeconfigFile: \"{}\"}}\n  coverage: off\n  \
          resources: {{kinds: {{include: [configmaps, secrets, deployments.apps]}}}}\n",
         config.display()
     ));
-    let (about, what, remedy) = problem(json(&["check", "--plan", &plan]));
+    let (about, what, remedy) = problem(run_json(&["check", "--plan", &plan]));
     assert_eq!((about.as_str(), what.as_str()), ("rights", "may not list secrets, deployments.apps"));
     // The lines after the first are the rules in the form of a role.
     let (_, lines) = remedy.split_once('\n').expect("rules");
@@ -177,9 +178,9 @@ async fn missing_right_is_reported_with_the_rules_to_add() {
     all.as_array_mut().expect("rules").extend(more);
     patch(&cluster, role, json!({"rules": all})).await;
     for _ in 0..100 {
-        let (code, report, _) = json(&["check", "--plan", &plan]);
+        let (code, report, _) = run_json(&["check", "--plan", &plan]);
         if code == 0 {
-            assert!(of(&report, "good").iter().any(|(about, ..)| about == "rights"));
+            assert!(findings_of(&report, "good").iter().any(|(about, ..)| about == "rights"));
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -188,17 +189,17 @@ async fn missing_right_is_reported_with_the_rules_to_add() {
 }
 
 /// Returns a job that checks only a store.
-fn store_only(desk: &Desk, store: StoreOptions) -> CheckJob {
+fn store_only(cli: &CliRepo, store: StoreOptions) -> CheckJob {
     CheckJob {
         plan: "nightly".into(),
         warnings: Vec::new(),
         no_longer_accepted: Vec::new(),
         store,
-        writer_key: desk.at("keys/writer.key"),
-        epoch_file: desk.at("keys/writer.key.nightly.epoch"),
+        writer_key: cli.at("keys/writer.key"),
+        epoch_file: cli.at("keys/writer.key.nightly.epoch"),
         signers_file: None,
         owners: Vec::new(),
-        prompt: nobody(),
+        prompt: no_prompt(),
         cluster: None,
         databases: Vec::new(),
         folders: Vec::new(),
@@ -214,32 +215,32 @@ fn problems(checked: &CheckReport) -> Vec<(&str, &str)> {
 async fn store_is_judged_by_probing_it() {
     let server = seaweedfs();
     server.bucket("backups", false).await;
-    let desk = Desk::of_plan("nightly");
+    let cli = CliRepo::for_plan("nightly");
     let reporter = Reporter::silent();
     let runtime = Runtime::real();
 
-    let found = check(&store_only(&desk, server.options("backups")), &runtime, &reporter).await;
+    let found = check(&store_only(&cli, server.options("backups")), &runtime, &reporter).await;
     let [(about, what)] = problems(&found)[..] else { panic!("{:#?}", found.findings) };
     assert!(about == "repository" && what.contains("no repository lies at"), "{what}");
     assert!(found.wrote.is_some());
 
     let wrong =
-        check(&store_only(&desk, server.options_as("backups", "nobody", SECRET)), &runtime, &reporter).await;
+        check(&store_only(&cli, server.options_as("backups", "nobody", SECRET)), &runtime, &reporter).await;
     let [("store", what)] = problems(&wrong)[..] else { panic!("{:#?}", wrong.findings) };
     assert!(what.contains("credentials"), "{what}");
     assert_eq!(wrong.wrote, None);
 
     let reader =
-        check(&store_only(&desk, server.options_as("backups", READER, SECRET)), &runtime, &reporter).await;
+        check(&store_only(&cli, server.options_as("backups", READER, SECRET)), &runtime, &reporter).await;
     let [("store", what)] = problems(&reader)[..] else { panic!("{:#?}", reader.findings) };
     assert!(what.contains("access denied"), "{what}");
 
-    let none = check(&store_only(&desk, server.options("nowhere")), &runtime, &reporter).await;
+    let none = check(&store_only(&cli, server.options("nowhere")), &runtime, &reporter).await;
     assert_eq!(problems(&none)[0].0, "store", "{:#?}", none.findings);
 
     let mut options = server.options("backups");
     options.endpoint = Some("http://127.0.0.1:9".into());
-    let closed = check(&store_only(&desk, options), &runtime, &reporter).await;
+    let closed = check(&store_only(&cli, options), &runtime, &reporter).await;
     let [("store", what)] = problems(&closed)[..] else { panic!("{:#?}", closed.findings) };
     assert!(what.contains("gave up after"), "{what}");
 
@@ -251,7 +252,7 @@ async fn store_is_judged_by_probing_it() {
             workers: Workers::Threads { count: 2 },
             stop: Default::default(),
         };
-        let late = check(&store_only(&desk, server.options("backups")), &runtime, &reporter).await;
+        let late = check(&store_only(&cli, server.options("backups")), &runtime, &reporter).await;
         let clock = late.findings.iter().find(|finding| finding.about == "clock").expect("a clock");
         assert_eq!(clock.weight, weight, "{clock:?}");
         assert!(clock.what.contains("ahead of this machine"), "{clock:?}");
@@ -260,15 +261,15 @@ async fn store_is_judged_by_probing_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn database_is_probed_for_client_tools_and_rights() {
-    let server = postgres::Server::start("secret", &[]);
+    let server = postgres::PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE orders");
     server.sql("postgres", "CREATE ROLE backup LOGIN PASSWORD 'secret'");
     server.sql("orders", "CREATE TABLE mine (a int); CREATE TABLE other (a int)");
-    let desk = Desk::of_plan("nightly");
+    let cli = CliRepo::for_plan("nightly");
     let tried = async |config: kbak::source::database::DatabaseConfig| {
         let job = DatabaseJob { config: Box::new(config), databases: Vec::new() };
-        let store = StoreOptions::new(desk.repo());
-        let job = CheckJob { databases: vec![("shop".into(), Ok(job))], ..store_only(&desk, store) };
+        let store = StoreOptions::new(cli.url());
+        let job = CheckJob { databases: vec![("shop".into(), Ok(job))], ..store_only(&cli, store) };
         check(&job, &Runtime::real(), &Reporter::silent()).await
     };
 
@@ -289,13 +290,13 @@ async fn database_is_probed_for_client_tools_and_rights() {
 
     // Tools of an older version: the real psql, and a pg_dump that reports an old version.
     let real = server.config().tools.expect("tools");
-    let old = desk.at("old");
+    let old = cli.at("old");
     std::fs::create_dir(&old).expect("a folder");
     for tool in ["pg_dumpall", "pg_restore", "psql"] {
         std::os::unix::fs::symlink(real.join(tool), old.join(tool)).expect("a link");
     }
     std::fs::write(old.join("pg_dump"), "#!/bin/sh\necho 'pg_dump (PostgreSQL) 11.22'\n").expect("a script");
-    chmod(&old.join("pg_dump"), 0o755);
+    set_mode(&old.join("pg_dump"), 0o755);
     let mut config = server.config();
     config.tools = Some(old);
     let found = tried(config).await;

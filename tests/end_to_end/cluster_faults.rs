@@ -10,30 +10,31 @@ use kbak::source::kubernetes::{
 };
 use serde_json::json;
 
-use super::cluster::limited;
-use crate::support::keyed::{Keyed, figure, run};
-use crate::support::plane::{Plane, connect, create, delete, patch};
-use crate::support::program::beneath;
-use crate::support::proxy::{Fault, Proxy};
-use crate::support::resources::{
-    Held, NoPause, Pause, config_map, definition, fill, namespace, read, read_with, thing,
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, connect, create, delete, patch};
+use crate::support::kinds::create_account;
+use crate::support::memory_backup::{
+    MemoryBackup, NoHook, ReadHook, config_map, create_many, create_namespace, define_apples, read,
+    read_with, sample_object,
 };
+use crate::support::program::{at_full_size, beneath, print_figure, run_beside};
+use crate::support::proxy::{Proxy, ProxyFault};
 
 const MAPS: &str = "/api/v1/configmaps";
 
-fn only(kinds: &[&str]) -> ResourcesConfig {
+fn config_for_kinds(kinds: &[&str]) -> ResourcesConfig {
     let kinds = kinds.iter().map(|kind| Glob::new(kind).expect("a pattern")).collect();
     ResourcesConfig { selection: Selection { kinds, ..Selection::default() }, ..ResourcesConfig::default() }
 }
 
-async fn with_maps(plane: &Plane, count: u64) {
+async fn create_maps(plane: &ControlPlane, count: u64) {
     let cluster = plane.cluster().await;
     let object =
         |number| ("/api/v1/namespaces/default/configmaps".to_owned(), config_map(&format!("c{number}"), "x"));
-    fill(&cluster, count, 8, object).await;
+    create_many(&cluster, count, 8, object).await;
 }
 
-fn whole(held: &Held, report: &ResourcesReport, count: usize) {
+fn assert_complete(held: &MemoryBackup, report: &ResourcesReport, count: usize) {
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
     assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
     let own = held.objects("configmaps").keys().filter(|key| key.starts_with("default/c")).count();
@@ -42,31 +43,32 @@ fn whole(held: &Held, report: &ResourcesReport, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transient_api_faults_are_retried() {
-    let plane = Plane::up(&["--without-controllers"]);
-    with_maps(&plane, 1200).await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    create_maps(&plane, 1200).await;
     // Faults of ConfigMap pages: more 429 than usual tries, a lost answer, a truncated one, a timeout.
-    let proxy = Proxy::before(&plane.kubeconfig(), |asked| match (asked.path.as_str(), asked.before) {
-        (MAPS, 1..=12) => Some(Fault::Status(429, Some(0))),
-        (MAPS, 13) => Some(Fault::Drop),
-        (MAPS, 14) => Some(Fault::Cut(1000)),
-        (MAPS, 16) => Some(Fault::Status(504, None)),
-        ("/apis", 0) => Some(Fault::Cut(10)),
-        _ => None,
-    })
-    .await;
+    let proxy =
+        Proxy::in_front_of(&plane.kubeconfig(), |request| match (request.path.as_str(), request.earlier) {
+            (MAPS, 1..=12) => Some(ProxyFault::Status(429, Some(0))),
+            (MAPS, 13) => Some(ProxyFault::Drop),
+            (MAPS, 14) => Some(ProxyFault::Cut(1000)),
+            (MAPS, 16) => Some(ProxyFault::Status(504, None)),
+            ("/apis", 0) => Some(ProxyFault::Cut(10)),
+            _ => None,
+        })
+        .await;
     let (held, report) = read(&connect(&proxy.kubeconfig()).await).await;
-    whole(&held, &report, 1200);
+    assert_complete(&held, &report, 1200);
     assert!(proxy.count(MAPS) >= 18, "{}", proxy.count(MAPS));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kind_with_persistently_broken_answers_is_a_gap() {
-    let plane = Plane::up(&["--without-controllers"]);
-    with_maps(&plane, 3).await;
-    let proxy = Proxy::before(&plane.kubeconfig(), |asked| match asked.path.as_str() {
-        MAPS if asked.is_exact() => Some(Fault::Body(|body| body[..body.len() / 2].to_vec())),
-        "/api/v1/secrets" if asked.is_exact() => Some(Fault::Status(500, None)),
-        "/api/v1/namespaces" if asked.is_exact() => Some(Fault::Body(|body| {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    create_maps(&plane, 3).await;
+    let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| match request.path.as_str() {
+        MAPS if request.is_exact() => Some(ProxyFault::Body(|body| body[..body.len() / 2].to_vec())),
+        "/api/v1/secrets" if request.is_exact() => Some(ProxyFault::Status(500, None)),
+        "/api/v1/namespaces" if request.is_exact() => Some(ProxyFault::Body(|body| {
             let mut list: serde_json::Value = serde_json::from_slice(&body).expect("a list");
             list["metadata"]["remainingItemCount"] = json!(7);
             list.to_string().into_bytes()
@@ -87,7 +89,7 @@ async fn kind_with_persistently_broken_answers_is_a_gap() {
     assert_eq!(short, "the list ends, and says that 7 objects follow");
     assert!(held.objects("configmaps").is_empty(), "no part of a kind passes for the kind");
     let roles = "clusterroles.rbac.authorization.k8s.io";
-    assert!(!held.objects(roles).is_empty(), "the rest is there");
+    assert!(!held.objects(roles).is_empty(), "other kinds are in the backup");
 }
 
 /// Acts once, when the first object of a kind is forwarded.
@@ -103,8 +105,8 @@ impl<F> Once<F> {
 }
 
 #[async_trait]
-impl<F: AsyncAct> Pause for Once<F> {
-    async fn at(&mut self, resource: &str, objects: usize) {
+impl<F: AsyncAction> ReadHook for Once<F> {
+    async fn on_object(&mut self, resource: &str, objects: usize) {
         if resource == self.at && objects == 1 {
             let act = self.act.get_mut().expect("a lock").take();
             if let Some(act) = act {
@@ -115,12 +117,12 @@ impl<F: AsyncAct> Pause for Once<F> {
 }
 
 #[async_trait]
-trait AsyncAct: Send + 'static {
+trait AsyncAction: Send + 'static {
     async fn act(self);
 }
 
 #[async_trait]
-impl<F, R> AsyncAct for F
+impl<F, R> AsyncAction for F
 where
     F: FnOnce() -> R + Send + 'static,
     R: Future<Output = ()> + Send,
@@ -132,8 +134,8 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backup_continues_after_api_server_restart() {
-    let mut plane = Plane::up(&["--without-controllers"]);
-    with_maps(&plane, 1200).await;
+    let mut plane = ControlPlane::start(&["--without-controllers"]);
+    create_maps(&plane, 1200).await;
     let cluster = plane.cluster().await;
     let (tell, hear) = std::sync::mpsc::channel::<()>();
     let restarts = std::thread::spawn(move || {
@@ -146,20 +148,20 @@ async fn backup_continues_after_api_server_restart() {
     let pause = Once::at("configmaps", move || async move { tell.send(()).expect("it waits") });
     let (held, report) = read_with(&cluster, &config, pause).await;
     let plane = restarts.join().expect("it is up again");
-    whole(&held, &report.expect("a report"), 1200);
+    assert_complete(&held, &report.expect("a report"), 1200);
     drop(plane);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreachable_api_server_is_an_error() {
-    let mut plane = Plane::up(&["--without-controllers"]);
+    let mut plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     plane.command("kill kube-apiserver");
-    let (_, report) = read_with(&cluster, &ResourcesConfig::default(), NoPause).await;
-    let error = report.expect_err("nothing is there");
+    let (_, report) = read_with(&cluster, &ResourcesConfig::default(), NoHook).await;
+    let error = report.expect_err("the server is down");
     let ResourcesError::Api(error) = error else { panic!("{error}") };
     assert!(error.is_transient(), "{error}");
-    let output = run(Keyed::new().backup_of(&plane.kubeconfig())).await;
+    let output = run_beside(CliRepo::new().cluster_backup_command(&plane.kubeconfig())).await;
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{text}");
     assert!(text.contains("cannot be reached"), "{text}");
@@ -167,13 +169,13 @@ async fn unreachable_api_server_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn definition_deleted_during_backup_is_a_gap() {
-    let plane = Plane::up(&[]);
+    let plane = ControlPlane::start(&[]);
     let cluster = plane.cluster().await;
-    definition(&cluster).await;
+    define_apples(&cluster).await;
     create(
         &cluster,
         "/apis/demo.kbak.dev/v1/namespaces/default/apples",
-        thing("apples.demo.kbak.dev", "one", 1),
+        sample_object("apples.demo.kbak.dev", "one", 1),
     )
     .await;
     let admin = cluster.clone();
@@ -183,11 +185,11 @@ async fn definition_deleted_during_backup_is_a_gap() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    let config = ResourcesConfig { parallel: 1, ..only(&["configmaps", "apples.demo.kbak.dev"]) };
+    let config = ResourcesConfig { parallel: 1, ..config_for_kinds(&["configmaps", "apples.demo.kbak.dev"]) };
     // The list of apples comes after that of ConfigMaps, and waits for it.
-    let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
-        let late = asked.path.ends_with("/apples") && asked.is_exact();
-        late.then_some(Fault::Late(std::time::Duration::from_secs(2)))
+    let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| {
+        let late = request.path.ends_with("/apples") && request.is_exact();
+        late.then_some(ProxyFault::Late(std::time::Duration::from_secs(2)))
     })
     .await;
     let slow = connect(&proxy.kubeconfig()).await;
@@ -200,22 +202,23 @@ async fn definition_deleted_during_backup_is_a_gap() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_revoked_during_backup_are_gaps() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     create(&cluster, "/api/v1/namespaces/default/configmaps", config_map("c", "x")).await;
     let folder = tempfile::tempdir().expect("a folder");
     let rules = json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps", "secrets"], "verbs": ["get", "list"]}]);
-    let kubeconfig = limited(&plane, &cluster, folder.path(), rules).await;
+    let kubeconfig = create_account(&plane, &cluster, folder.path(), "reader", rules).await;
     let admin = cluster.clone();
     let revoke = move || async move {
         let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/reader";
         let rules = json!([{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list"]}]);
         patch(&admin, role, json!({"rules": rules})).await;
     };
-    let config = ResourcesConfig { parallel: 1, ..only(&["configmaps", "secrets", "namespaces"]) };
-    let proxy = Proxy::before(&kubeconfig, |asked| {
-        let late = asked.path.ends_with("/secrets") && asked.is_exact();
-        late.then_some(Fault::Late(std::time::Duration::from_secs(2)))
+    let config =
+        ResourcesConfig { parallel: 1, ..config_for_kinds(&["configmaps", "secrets", "namespaces"]) };
+    let proxy = Proxy::in_front_of(&kubeconfig, |request| {
+        let late = request.path.ends_with("/secrets") && request.is_exact();
+        late.then_some(ProxyFault::Late(std::time::Duration::from_secs(2)))
     })
     .await;
     let reader = connect(&proxy.kubeconfig()).await;
@@ -230,11 +233,11 @@ async fn rights_revoked_during_backup_are_gaps() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_webhooks_and_aggregated_servers_are_reported() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
-    definition(&cluster).await;
+    define_apples(&cluster).await;
     let apples = "/apis/demo.kbak.dev/v1/namespaces/default/apples";
-    create(&cluster, apples, thing("apples.demo.kbak.dev", "one", 1)).await;
+    create(&cluster, apples, sample_object("apples.demo.kbak.dev", "one", 1)).await;
     // A conversion webhook that does not answer: it is not called for the storage version.
     let definition = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/apples.demo.kbak.dev";
     let hook = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://127.0.0.1:1/convert"}}});
@@ -279,41 +282,43 @@ async fn dead_webhooks_and_aggregated_servers_are_reported() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frequent_compaction_is_survived_or_reported() {
     // A revision lives for one to two intervals.
-    let full = std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full");
-    let (interval, late) =
-        if full { ("--etcd-compaction-interval=15s", 40) } else { ("--etcd-compaction-interval=5s", 13) };
-    let plane = Plane::up(&[
+    let (interval, late) = if at_full_size() {
+        ("--etcd-compaction-interval=15s", 40)
+    } else {
+        ("--etcd-compaction-interval=5s", 13)
+    };
+    let plane = ControlPlane::start(&[
         "--without-controllers",
         "--apiserver-arg",
         interval,
         "--apiserver-arg",
         "--feature-gates=ListFromCacheSnapshot=false",
     ]);
-    with_maps(&plane, 1200).await;
+    create_maps(&plane, 1200).await;
     let cluster = plane.cluster().await;
     // A run shorter than the interval is not affected.
     let (held, report) = read(&cluster).await;
-    whole(&held, &report, 1200);
+    assert_complete(&held, &report, 1200);
     // A run whose second page comes too late at first begins again.
-    let proxy = Proxy::before(&plane.kubeconfig(), move |asked| {
-        let second = asked.path == MAPS && asked.query.contains("continue=") && asked.before < 3;
-        second.then_some(Fault::Late(std::time::Duration::from_secs(late)))
+    let proxy = Proxy::in_front_of(&plane.kubeconfig(), move |request| {
+        let second = request.path == MAPS && request.query.contains("continue=") && request.earlier < 3;
+        second.then_some(ProxyFault::Late(std::time::Duration::from_secs(late)))
     })
     .await;
     let slow = connect(&proxy.kubeconfig()).await;
-    let (held, report) = read_with(&slow, &only(&["configmaps", "namespaces"]), NoPause).await;
+    let (held, report) = read_with(&slow, &config_for_kinds(&["configmaps", "namespaces"]), NoHook).await;
     let report = report.expect("a report");
     assert_eq!((report.restarts, held.restarts), (1, 1));
-    whole(&held, &report, 1200);
+    assert_complete(&held, &report, 1200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_objects_stay_within_the_memory_limit() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
-    namespace(&cluster, "large").await;
+    create_namespace(&cluster, "large").await;
     // 1.5 MiB is etcd's own limit by default. Values differ, so that something has to be stored.
-    let count = if std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full") { 1000 } else { 150 };
+    let count = if at_full_size() { 1000 } else { 150 };
     let object = |number: u64| {
         let size = if number == 0 { 1_500_000 } else { 1_000_000 };
         let value: String =
@@ -327,15 +332,15 @@ async fn large_objects_stay_within_the_memory_limit() {
         object["apiVersion"] = json!("demo.kbak.dev/v1");
         ("/apis/demo.kbak.dev/v1/namespaces/large/apples".to_owned(), object)
     };
-    definition(&cluster).await;
-    fill(&cluster, count, 4, maps).await;
-    let keyed = Keyed::new();
-    let output = run(keyed.backup_of(&plane.kubeconfig())).await;
+    define_apples(&cluster).await;
+    create_many(&cluster, count, 4, maps).await;
+    let cli = CliRepo::new();
+    let output = run_beside(cli.cluster_backup_command(&plane.kubeconfig())).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let peak = keyed.report()["memory_peak"].as_u64().expect("a figure");
-    figure(&format!("{count} objects of 1 MB: {} MiB resident at most", peak >> 20));
+    let peak = cli.last_report()["memory_peak"].as_u64().expect("a figure");
+    print_figure(&format!("{count} objects of 1 MB: {} MiB resident at most", peak >> 20));
     assert!(peak <= 128 << 20, "{} MiB were resident", peak >> 20);
-    let back = beneath(&keyed.files(0));
+    let back = beneath(&cli.restore_as_files(0));
     let large = back.iter().filter(|path| path.metadata().expect("metadata").len() > 900_000).count();
     assert_eq!(large as u64, count);
 }

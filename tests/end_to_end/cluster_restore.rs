@@ -5,22 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
 use kbak::report::event::Reporter;
+use kbak::runtime::lock;
 use kbak::target::kubernetes::{
     FileFormat, ObjectRef, Outcome, Permission, RestoreConfig, restore_resources, write_directory,
 };
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, create, get};
-use crate::support::resources::{Held, config_map, definition, key, namespace, read, thing};
+use crate::support::control_plane::{ControlPlane, create, get};
+use crate::support::memory_backup::{
+    MemoryBackup, config_map, create_namespace, define_apples, object_name, read, sample_object,
+};
 
 /// Creates objects of many kinds, with owners, finalizers, and fields that must be removed.
 async fn application(cluster: &Cluster) {
-    namespace(cluster, "shop").await;
-    definition(cluster).await;
+    create_namespace(cluster, "shop").await;
+    define_apples(cluster).await;
     let ns = |kind: &str| format!("/api/v1/namespaces/shop/{kind}");
     let owner = create(cluster, &ns("configmaps"), config_map("owner", "1")).await;
     let by = |object: &Value, version: &str, kind: &str| json!([{"apiVersion": version, "kind": kind, "name": object["metadata"]["name"], "uid": object["metadata"]["uid"]}]);
-    let mut middle = thing("apples.demo.kbak.dev", "middle", 1);
+    let mut middle = sample_object("apples.demo.kbak.dev", "middle", 1);
     middle["metadata"]["ownerReferences"] = by(&owner, "v1", "ConfigMap");
     middle["metadata"]["finalizers"] = json!(["demo.kbak.dev/keep"]);
     middle["spec"] =
@@ -187,24 +190,24 @@ fn bare(object: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn application_is_restored_into_empty_cluster() {
-    let (old, new) = (Plane::up(&[]), Plane::up(&[]));
-    let (there, here) = (old.cluster().await, new.cluster().await);
-    application(&there).await;
-    let (held, report) = read(&there).await;
+    let (old, new) = (ControlPlane::start(&[]), ControlPlane::start(&[]));
+    let (source, target) = (old.cluster().await, new.cluster().await);
+    application(&source).await;
+    let (held, report) = read(&source).await;
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
 
     let reporter = Reporter::silent();
     let meter = reporter.meter("restore", "objects");
     let outcomes = std::sync::Mutex::new(BTreeMap::new());
     let told = |object: &ObjectRef, outcome: &Outcome| {
-        let before = outcomes.lock().expect("a lock").insert(object.to_string(), outcome.clone());
-        assert_eq!(before, None, "{object} is told once");
+        let before = lock(&outcomes).insert(object.to_string(), outcome.clone());
+        assert_eq!(before, None, "{object} is reported once");
     };
     // First only `privileged` is allowed, for the disk's folder, so that its claim finds it.
     // Objects that grant rights, and those that need them, are not restored.
     let allow = BTreeSet::from([Permission::Privileged]);
     let config = RestoreConfig { max_idle_rounds: 0, takeover: true, allow, ..RestoreConfig::default() };
-    let first = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
+    let first = restore_resources(&target, &held, &config, &told, &meter).await.expect("a report");
     assert!(
         first.refused[&Permission::Rbac] >= 2
             && first.refused[&Permission::Webhooks] == 1
@@ -212,25 +215,25 @@ async fn application_is_restored_into_empty_cluster() {
     );
     assert_eq!(first.unserved.get("apples.demo.kbak.dev"), Some(&1), "{first:?}");
     assert!(
-        get(&here, "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles").await["items"] == json!([])
+        get(&target, "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles").await["items"] == json!([])
     );
     assert!(!first.is_whole());
-    outcomes.lock().expect("a lock").clear();
+    lock(&outcomes).clear();
 
     let config = RestoreConfig { allow: Permission::ALL.into(), takeover: true, ..RestoreConfig::default() };
-    let report = restore_resources(&here, &held, &config, &told, &meter).await.expect("a report");
+    let report = restore_resources(&target, &held, &config, &told, &meter).await.expect("a report");
     assert!(report.is_whole(), "{report:#?}");
     assert_eq!((report.failed, report.failures.len()), (0, 0));
     let total: usize = held.kinds.iter().map(|(_, lines)| lines.len()).sum();
-    assert_eq!(outcomes.lock().expect("a lock").len(), total, "each object has an outcome");
+    assert_eq!(lock(&outcomes).len(), total, "each object has an outcome");
 
     let outcomes = outcomes.into_inner().expect("a lock");
-    compare(&held, &outcomes, &here).await;
+    compare(&held, &outcomes, &target).await;
     // Owners are those of the new cluster, all three deep, and the garbage collector keeps their dependents.
-    let get_uid = async |path: &str| get(&here, path).await["metadata"]["uid"].clone();
+    let get_uid = async |path: &str| get(&target, path).await["metadata"]["uid"].clone();
     let owner = get_uid("/api/v1/namespaces/shop/configmaps/owner").await;
-    let middle = get(&here, "/apis/demo.kbak.dev/v1/namespaces/shop/apples/middle").await;
-    let last = get(&here, "/api/v1/namespaces/shop/secrets/last").await;
+    let middle = get(&target, "/apis/demo.kbak.dev/v1/namespaces/shop/apples/middle").await;
+    let last = get(&target, "/api/v1/namespaces/shop/secrets/last").await;
     assert_eq!(middle["metadata"]["ownerReferences"][0]["uid"], owner);
     assert_eq!(last["metadata"]["ownerReferences"][0]["uid"], middle["metadata"]["uid"]);
     assert_eq!(report.owners_lost, 0, "{report:#?}");
@@ -238,14 +241,14 @@ async fn application_is_restored_into_empty_cluster() {
 }
 
 /// Checks that every created or existing object in the new cluster equals the backup.
-async fn compare(held: &Held, outcomes: &BTreeMap<String, Outcome>, here: &Cluster) {
-    let (after, _) = read(here).await;
+async fn compare(held: &MemoryBackup, outcomes: &BTreeMap<String, Outcome>, target: &Cluster) {
+    let (after, _) = read(target).await;
     let mut compared = BTreeSet::new();
     for (kind, lines) in &held.kinds {
         let found = after.objects(&kind.resource());
         for line in lines {
             let object: Value = serde_json::from_slice(line).expect("JSON");
-            let place = key(&object);
+            let place = object_name(&object);
             let shown =
                 format!("{}{}", kind.kind, if kind.namespaced { format!("/{place}") } else { place.clone() });
             let made =
@@ -263,7 +266,7 @@ async fn compare(held: &Held, outcomes: &BTreeMap<String, Outcome>, here: &Clust
 }
 
 /// Writes the same backup as files: one each, readable by a YAML 1.1 parser, with nothing changed.
-async fn files(held: &Held) {
+async fn files(held: &MemoryBackup) {
     let folder = tempfile::tempdir().expect("a folder");
     let shop =
         RestoreConfig { namespaces: vec![Glob::new("shop").expect("a pattern")], ..RestoreConfig::default() };
@@ -275,5 +278,5 @@ async fn files(held: &Held) {
     assert_eq!(&object, &held.objects("apples.demo.kbak.dev")["shop/middle"]);
     assert!(text.contains("\"yes\"") || text.contains("'yes'"), "YAML 1.1 takes a bare yes for true: {text}");
     let again = write_directory(held, folder.path(), FileFormat::Yaml, &shop).await;
-    again.expect_err("nothing is overwritten");
+    again.expect_err("existing files are not overwritten");
 }

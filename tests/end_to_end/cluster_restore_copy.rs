@@ -8,15 +8,15 @@ use kbak::target::kubernetes::{
 };
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, get};
-use crate::support::resources::Held;
-use crate::support::stored::{plan, restore, stored};
+use crate::support::backup_builder::{backup_of, plan, restore};
+use crate::support::control_plane::{ControlPlane, get};
+use crate::support::memory_backup::MemoryBackup;
 
 fn template(image: &str) -> Value {
     json!({"metadata": {"labels": {"app": "web"}}, "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": image}]}})
 }
 
-fn backup() -> Held {
+fn backup() -> MemoryBackup {
     let ports = json!([{"port": 80, "protocol": "TCP", "targetPort": 80, "nodePort": 30123}]);
     let applied = json!({"spec": {"ports": ports}}).to_string();
     let chosen = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": applied}},
@@ -32,7 +32,7 @@ fn backup() -> Held {
         pod
     };
     let helm = json!({"type": "helm.sh/release.v1", "data": {"release": "eA=="}});
-    stored(&[
+    backup_of(&[
         (
             "-core/v1/namespaces Namespace",
             &[(
@@ -119,11 +119,11 @@ fn pairs(from: &str, to: &str) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copy_has_no_side_effects_unless_released() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
     let held = backup();
     let uid =
-        get(&here, "/api/v1/namespaces/kube-system").await["metadata"]["uid"].as_str().map(str::to_owned);
+        get(&target, "/api/v1/namespaces/kube-system").await["metadata"]["uid"].as_str().map(str::to_owned);
     let base = RestoreConfig {
         allow: BTreeSet::from([Permission::Rbac]),
         max_idle_rounds: 0,
@@ -132,7 +132,7 @@ async fn copy_has_no_side_effects_unless_released() {
     };
 
     // In its own cluster nothing is held back, and GitOps restores its own objects.
-    let (own, decided) = plan(&here, &held, &base, false).await;
+    let (own, decided) = plan(&target, &held, &base, false).await;
     assert!(!own.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Create);
     assert_eq!(decided["ConfigMap/shop/git"].action, Action::Skip(Skip::Git(GitTool::ArgoCd)));
@@ -154,17 +154,20 @@ async fn copy_has_no_side_effects_unless_released() {
         |name: &str| decided[name].changes.iter().any(|change| change.to_string().starts_with("suspended"));
     assert!(!suspended("CronJob/shop/night") && suspended("CronJob/shop/backup"), "kbak's own never run");
     let all = RestoreConfig { scope: Some(Scope::All), ..base.clone() };
-    assert_eq!(plan(&here, &held, &all, false).await.1["ConfigMap/shop/git"].action, Action::Create);
+    assert_eq!(plan(&target, &held, &all, false).await.1["ConfigMap/shop/git"].action, Action::Create);
     // In another cluster all of it is held back, unless the restore is a takeover.
     let other = RestoreConfig { cluster_uid: Some("another".into()), ..base.clone() };
-    let (foreign, decided) = plan(&here, &held, &other, false).await;
+    let (foreign, decided) = plan(&target, &held, &other, false).await;
     assert!(foreign.foreign);
     assert_eq!(decided["Ingress/shop/web"].action, Action::Hold(SideEffect::Ingress));
     assert!(drops(&decided["Service/shop/web"].changes), "in a copy it is taken");
     let kept = RestoreConfig { node_ports: true, ..other.clone() };
-    assert!(!drops(&plan(&here, &held, &kept, false).await.1["Service/shop/web"].changes), "said otherwise");
+    assert!(
+        !drops(&plan(&target, &held, &kept, false).await.1["Service/shop/web"].changes),
+        "said otherwise"
+    );
     let takeover = RestoreConfig { takeover: true, ..other };
-    assert!(!plan(&here, &held, &takeover, false).await.0.foreign);
+    assert!(!plan(&target, &held, &takeover, false).await.0.foreign);
 
     // A copy beside the original.
     let merge = json!({"metadata": {"labels": {"copy": "yes"}}});
@@ -183,7 +186,7 @@ async fn copy_has_no_side_effects_unless_released() {
         modifiers: vec![modifier],
         ..base
     };
-    let (report, outcomes) = restore(&here, &held, &copy).await;
+    let (report, outcomes) = restore(&target, &held, &copy).await;
     let report = report.expect("a report");
     assert!(!report.is_whole() && report.failed == 0, "{report:#?}");
     assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Held(SideEffect::Ingress));
@@ -197,19 +200,19 @@ async fn copy_has_no_side_effects_unless_released() {
         report.warnings
     );
     let at = |path: &str| format!("/{path}").replace("/NS/", "/namespaces/shop-test/");
-    let night = get(&here, &at("apis/batch/v1/NS/cronjobs/night")).await;
+    let night = get(&target, &at("apis/batch/v1/NS/cronjobs/night")).await;
     assert_eq!(night["spec"]["suspend"], true);
     assert_eq!(
         night.pointer("/spec/jobTemplate/spec/template/spec/containers/0/image"),
         Some(&json!("mirror.example/a:1"))
     );
-    assert_eq!(get(&here, &at("apis/batch/v1/NS/jobs/once")).await["spec"]["suspend"], true);
-    let git = get(&here, &at("api/v1/NS/configmaps/git")).await;
+    assert_eq!(get(&target, &at("apis/batch/v1/NS/jobs/once")).await["spec"]["suspend"], true);
+    let git = get(&target, &at("api/v1/NS/configmaps/git")).await;
     assert_eq!(git["metadata"]["labels"], json!({"copy": "yes"}));
     assert_eq!(git["metadata"].get("annotations"), None, "Argo CD deletes what bears its mark");
-    let binding = get(&here, &at("apis/rbac.authorization.k8s.io/v1/NS/rolebindings/r")).await;
+    let binding = get(&target, &at("apis/rbac.authorization.k8s.io/v1/NS/rolebindings/r")).await;
     assert_eq!(binding["subjects"][0]["namespace"], "shop-test");
-    let space = get(&here, "/api/v1/namespaces/shop-test").await;
+    let space = get(&target, "/api/v1/namespaces/shop-test").await;
     assert_eq!(space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
 
     // The modified object decides: a modifier may add or remove a side effect.
@@ -229,7 +232,7 @@ async fn copy_has_no_side_effects_unless_released() {
     ] {
         let changed = RestoreConfig { modifiers: vec![merging(name, merge.clone())], ..copy.clone() };
         let action =
-            &plan(&here, &held, &changed, false).await.1[&format!("Service/shop-test/{name}")].action;
+            &plan(&target, &held, &changed, false).await.1[&format!("Service/shop-test/{name}")].action;
         match wanted {
             Some(release) => assert_eq!(*action, Action::Hold(release), "{merge}"),
             None => assert!(!matches!(action, Action::Hold(_)), "{action:?} {merge}"),
@@ -238,7 +241,7 @@ async fn copy_has_no_side_effects_unless_released() {
 
     // Once released it is restored; an explicit wish to hold it back is also a success.
     let none = RestoreConfig { release: Some(BTreeSet::new()), ..copy.clone() };
-    let (report, _) = restore(&here, &held, &none).await;
+    let (report, _) = restore(&target, &held, &none).await;
     let report = report.expect("a report");
     assert_eq!(report.refused.len(), 1, "only what is privileged is missing: {report:#?}");
     let release = RestoreConfig {
@@ -247,19 +250,19 @@ async fn copy_has_no_side_effects_unless_released() {
         existing: Some(kbak::target::kubernetes::ExistingPolicy::Patch),
         ..copy
     };
-    let (report, outcomes) = restore(&here, &held, &release).await;
+    let (report, outcomes) = restore(&target, &held, &release).await;
     let report = report.expect("a report");
     assert!(report.is_whole(), "{report:#?}");
     assert_eq!(outcomes["Ingress/shop-test/web"], Outcome::Created);
-    let ingress = get(&here, &at("apis/networking.k8s.io/v1/NS/ingresses/web")).await;
+    let ingress = get(&target, &at("apis/networking.k8s.io/v1/NS/ingresses/web")).await;
     assert_eq!(ingress["spec"]["rules"][0]["host"], "shop.test.example.com");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_that_collide_after_mapping_are_reported() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    let held = stored(&[
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    let held = backup_of(&[
         ("-core/v1/namespaces Namespace", &[("a", json!({})), ("b", json!({}))]),
         (
             "core/v1/configmaps ConfigMap",
@@ -277,30 +280,30 @@ async fn names_that_collide_after_mapping_are_reported() {
     let mut mapping = Mapping { namespaces: pairs("a", "one"), ..Mapping::default() };
     mapping.namespaces.insert("b".into(), "one".into());
     let config = RestoreConfig { mapping, max_idle_rounds: 0, ..RestoreConfig::default() };
-    let (planned, decided) = plan(&here, &held, &config, false).await;
+    let (planned, decided) = plan(&target, &held, &config, false).await;
     assert_eq!(decided["ServiceAccount/one/default"].action, Action::Create);
     let collides =
         |action: &Action| matches!(action, Action::Conflict(kbak::target::kubernetes::Conflict::Collides));
     assert_eq!(planned.count(collides), 1, "the namespace itself is one, and its account is merged");
     let (_, why) = planned.sums.iter().find(|sum| collides(&sum.action)).expect("a sum").examples[0].clone();
     assert!(why.is_some_and(|why| why.contains("that of namespace b is not restored")));
-    let (report, _) = restore(&here, &held, &config).await;
+    let (report, _) = restore(&target, &held, &config).await;
     let report = report.expect("a report");
     assert_eq!((report.created, report.collided, report.is_whole()), (4, 1, false));
     let (lost, outcome) = &report.missing[0];
     assert_eq!((lost.to_string().as_str(), outcome), ("ConfigMap/one/x", &Outcome::Collides("b".into())));
-    let account = get(&here, "/api/v1/namespaces/one/serviceaccounts/default").await;
+    let account = get(&target, "/api/v1/namespaces/one/serviceaccounts/default").await;
     assert_eq!(account["metadata"]["annotations"]["of"], "b");
     assert_eq!(
-        get(&here, "/api/v1/namespaces/one/configmaps/x").await["data"]["of"],
+        get(&target, "/api/v1/namespaces/one/configmaps/x").await["data"]["of"],
         "a",
-        "the first one comes"
+        "the first one is restored"
     );
     // Without ConfigMaps all objects are restored, in each run.
     let rest =
         RestoreConfig { exclude_kinds: vec![kbak::plan::Glob::new("configmaps").expect("a glob")], ..config };
     for _ in 0..2 {
-        let (report, _) = restore(&here, &held, &rest).await;
+        let (report, _) = restore(&target, &held, &rest).await;
         assert!(report.as_ref().is_ok_and(RestoreReport::is_whole), "{report:#?}");
     }
 }

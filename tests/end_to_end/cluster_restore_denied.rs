@@ -8,9 +8,9 @@ use kbak::kubernetes::Cluster;
 use kbak::target::kubernetes::{ExistingPolicy, Outcome, RefusalCause, RestoreConfig, Warning};
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, create};
-use crate::support::resources::namespace;
-use crate::support::stored::{restore, stored};
+use crate::support::backup_builder::{backup_of, restore};
+use crate::support::control_plane::{ControlPlane, create};
+use crate::support::memory_backup::create_namespace;
 
 const CANARY: &str = "canary-of-a-password";
 /// The same value as a Secret holds it.
@@ -47,14 +47,14 @@ async fn policy(cluster: &Cluster, name: &str, resource: &str, action: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn policy_messages_do_not_reveal_values() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
-    policy(&here, "warns", "secrets", "Warn").await;
-    policy(&here, "denies", "configmaps", "Deny").await;
-    create(&here, "/api/v1/namespaces/shop/secrets", json!({"metadata": {"name": "typed"}})).await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
+    policy(&target, "warns", "secrets", "Warn").await;
+    policy(&target, "denies", "configmaps", "Deny").await;
+    create(&target, "/api/v1/namespaces/shop/secrets", json!({"metadata": {"name": "typed"}})).await;
 
-    let held = stored(&[
+    let held = backup_of(&[
         (
             "core/v1/secrets Secret",
             &[
@@ -66,7 +66,7 @@ async fn policy_messages_do_not_reveal_values() {
     ]);
     let existing = Some(ExistingPolicy::Replace);
     let config = RestoreConfig { takeover: true, max_idle_rounds: 0, existing, ..RestoreConfig::default() };
-    let (report, outcomes) = restore(&here, &held, &config).await;
+    let (report, outcomes) = restore(&target, &held, &config).await;
     let report = report.expect("a report");
     let told = format!("{report:?} {outcomes:?}");
     assert!(!told.contains(CANARY) && !told.contains(ENCODED), "{told}");

@@ -1,4 +1,4 @@
-//! Many objects and large ones: memory as the kernel counts it, and the rate beside the server's own.
+//! GeneratedConfigMaps objects and large ones: memory as the kernel counts it, and the rate beside the server's own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,35 +14,35 @@ use kbak::target::kubernetes::{
 };
 use serde_json::json;
 
-use crate::support::plane::{Plane, get};
-use crate::support::stored::{kind, uid};
+use crate::support::backup_builder::{backup_uid, kind_info};
+use crate::support::control_plane::{ControlPlane, get};
 
 /// ConfigMaps generated on the fly, not held in memory. Every fourth has an owner.
-struct Many {
+struct GeneratedConfigMaps {
     objects: usize,
     bytes: usize,
 }
 
-impl Many {
+impl GeneratedConfigMaps {
     fn line(&self, number: usize) -> Bytes {
         let name = format!("map-{number:06}");
         let mut object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"namespace": "many", "name": name, "uid": uid("ConfigMap", &name), "labels": {"app": "load"}},
+            "metadata": {"namespace": "many", "name": name, "uid": backup_uid("ConfigMap", &name), "labels": {"app": "load"}},
             "data": {"value": "x".repeat(self.bytes)},
         });
         if number % 4 == 3 {
             let owner = format!("map-{:06}", number - 1);
-            object["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid("ConfigMap", &owner)}]);
+            object["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": backup_uid("ConfigMap", &owner)}]);
         }
         Bytes::from(format!("{object}\n"))
     }
 }
 
 #[async_trait]
-impl ResourceStreams for Many {
+impl ResourceStreams for GeneratedConfigMaps {
     fn kinds(&self) -> Vec<KindInfo> {
-        vec![kind("core/v1/configmaps ConfigMap"), kind("-core/v1/namespaces Namespace")]
+        vec![kind_info("core/v1/configmaps ConfigMap"), kind_info("-core/v1/namespaces Namespace")]
     }
 
     async fn open(&self, kind: &KindInfo) -> Result<BoxStream<'_, Result<Bytes, StreamError>>, StreamError> {
@@ -55,23 +55,28 @@ impl ResourceStreams for Many {
 }
 
 #[expect(clippy::print_stdout, reason = "figures for whoever runs it")]
-async fn brought(many: &Many) {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
+async fn restore_and_measure(config_maps: &GeneratedConfigMaps) {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
     let meter = Reporter::silent().meter("restore", "objects");
     let config = RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() };
-    let plan = plan_resources(&here, many, &config, false, &mut |_| {}, &meter).await.expect("a plan");
-    assert_eq!(plan.writes as usize, many.objects + 1);
+    let plan =
+        plan_resources(&target, config_maps, &config, false, &mut |_| {}, &meter).await.expect("a plan");
+    assert_eq!(plan.writes as usize, config_maps.objects + 1);
     let begun = std::time::Instant::now();
-    let report = restore_resources(&here, many, &config, &|_, _| {}, &meter).await.expect("a report");
+    let report =
+        restore_resources(&target, config_maps, &config, &|_, _| {}, &meter).await.expect("a report");
     let took = begun.elapsed();
     assert!(report.is_whole(), "{report:#?}");
-    assert_eq!((report.created as usize, report.relinked as usize), (many.objects + 1, many.objects / 4));
+    assert_eq!(
+        (report.created as usize, report.relinked as usize),
+        (config_maps.objects + 1, config_maps.objects / 4)
+    );
     let peak = resident().expect("the kernel says").peak;
     let writes = report.created + report.relinked;
     println!(
         "{} objects, {writes} writes in {took:?}: {} a second, {} MiB",
-        many.objects,
+        config_maps.objects,
         writes as f64 / took.as_secs_f64(),
         peak >> 20
     );
@@ -82,23 +87,23 @@ async fn brought(many: &Many) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_objects_are_restored_in_little_memory() {
     let objects = std::env::var("KBAK_TEST_OBJECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(4_000);
-    brought(&Many { objects, bytes: 800 }).await;
+    restore_and_measure(&GeneratedConfigMaps { objects, bytes: 800 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_objects_are_restored_in_little_memory() {
-    brought(&Many { objects: 80, bytes: 950 << 10 }).await;
+    restore_and_measure(&GeneratedConfigMaps { objects: 80, bytes: 950 << 10 }).await;
 }
 
 /// Killed between two writes and restarted; objects created without an answer are found.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restore_continues_after_api_server_restart() {
-    let many = Many { objects: 1_200, bytes: 100 };
-    let mut plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
+    let config_maps = GeneratedConfigMaps { objects: 1_200, bytes: 100 };
+    let mut plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
     let (tell, hear) = std::sync::mpsc::channel::<()>();
     let restarts = std::thread::spawn(move || {
-        hear.recv().expect("some are there");
+        hear.recv().expect("the restore has begun");
         plane.command("kill kube-apiserver");
         plane.command("start kube-apiserver");
         plane
@@ -111,10 +116,10 @@ async fn restore_continues_after_api_server_restart() {
     };
     let meter = Reporter::silent().meter("restore", "objects");
     let config = RestoreConfig { takeover: true, ..RestoreConfig::default() };
-    let report = restore_resources(&here, &many, &config, &each, &meter).await.expect("a report");
+    let report = restore_resources(&target, &config_maps, &config, &each, &meter).await.expect("a report");
     let plane = restarts.join().expect("it is up again");
     assert!(report.is_whole(), "{report:#?}");
-    assert_eq!((report.created + report.existed) as usize, many.objects + 1, "{report:#?}");
+    assert_eq!((report.created + report.existed) as usize, config_maps.objects + 1, "{report:#?}");
     let list = get(&plane.cluster().await, "/api/v1/namespaces/many/configmaps").await;
     let items = list["items"].as_array().expect("items");
     let mut uids = std::collections::HashMap::new();
@@ -126,5 +131,5 @@ async fn restore_continues_after_api_server_restart() {
         assert_eq!(uids.get(&owner["name"].as_str()), Some(&owner["uid"].as_str()), "{owner}");
         owned += 1;
     }
-    assert_eq!(owned, many.objects / 4);
+    assert_eq!(owned, config_maps.objects / 4);
 }

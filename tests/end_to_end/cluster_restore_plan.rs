@@ -7,9 +7,9 @@ use kbak::target::kubernetes::{
 };
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, create, get};
-use crate::support::resources::{Held, config_map, namespace};
-use crate::support::stored::{plan, restore, stored};
+use crate::support::backup_builder::{backup_of, plan, restore};
+use crate::support::control_plane::{ControlPlane, create, get};
+use crate::support::memory_backup::{MemoryBackup, config_map, create_namespace};
 
 fn definition() -> Value {
     json!({"spec": {"group": "demo.kbak.dev", "scope": "Namespaced", "names": {"plural": "pears", "kind": "Pear"},
@@ -18,13 +18,13 @@ fn definition() -> Value {
                 "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}]}})
 }
 
-fn backup() -> Held {
+fn backup() -> MemoryBackup {
     let role = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
     let service = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.9.9.9", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]}});
     let pod = json!({"spec": {"containers": [{"name": "a", "image": "a:1"}]}});
     let mut owned = pod.clone();
     owned["metadata"] = json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1", "controller": true}]});
-    stored(&[
+    backup_of(&[
         ("-core/v1/namespaces Namespace", &[("shop", json!({})), ("new", json!({}))]),
         (
             "core/v1/configmaps ConfigMap",
@@ -57,16 +57,16 @@ fn backup() -> Held {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restore_does_what_its_plan_decided() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
-    create(&here, "/api/v1/namespaces/shop/configmaps", config_map("same", "1")).await;
-    create(&here, "/api/v1/namespaces/shop/configmaps", config_map("other", "2")).await;
-    let before = get(&here, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
+    create(&target, "/api/v1/namespaces/shop/configmaps", config_map("same", "1")).await;
+    create(&target, "/api/v1/namespaces/shop/configmaps", config_map("other", "2")).await;
+    let before = get(&target, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
     let held = backup();
 
     let config = RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() };
-    let (first, decided) = plan(&here, &held, &config, false).await;
+    let (first, decided) = plan(&target, &held, &config, false).await;
     let action = |name: &str| decided[name].action.clone();
     assert_eq!(action("Namespace/shop"), Action::Leave);
     assert_eq!(action("Namespace/new"), Action::Create);
@@ -85,29 +85,29 @@ async fn restore_does_what_its_plan_decided() {
     assert_eq!(service, ["spec.clusterIP dropped"]);
 
     // The same input gives the same plan hash; another allowance does not.
-    let (second, _) = plan(&here, &held, &config, false).await;
+    let (second, _) = plan(&target, &held, &config, false).await;
     assert_eq!(first.hash, second.hash);
     let config = RestoreConfig { allow: Permission::ALL.into(), ..config };
-    let (allowed, decided) = plan(&here, &held, &config, true).await;
+    let (allowed, decided) = plan(&target, &held, &config, true).await;
     assert_ne!(first.hash, allowed.hash);
     assert_eq!(decided["Role/shop/r"].grade, Grade::DryRun);
     assert_eq!(decided["ConfigMap/new/fresh"].grade, Grade::BlockedBy(Wait::Namespace("new".into())));
-    assert_eq!(decided["ConfigMap/new/fresh"].waits, [], "that a namespace comes first goes without saying");
+    assert_eq!(decided["ConfigMap/new/fresh"].waits, [], "namespace order is implied");
     assert_eq!(decided["Pear/shop/good"].action, Action::Create);
     let definition = Wait::Definition("pears.demo.kbak.dev".into());
     assert_eq!(decided["Pear/shop/good"].grade, Grade::BlockedBy(definition.clone()));
     assert_eq!(decided["Pear/shop/good"].waits, [definition]);
-    let (client, _) = plan(&here, &held, &config, false).await;
+    let (client, _) = plan(&target, &held, &config, false).await;
     assert_eq!(client.hash, allowed.hash, "who was asked is not part of what is done");
     let json = serde_json::to_value(&decided["Service/shop/web"]).expect("JSON");
     assert_eq!(
         (&json["resource"], &json["action"], &json["grade"]),
         (&json!("services"), &json!("create"), &json!("dry-run"))
     );
-    let after = get(&here, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
-    assert_eq!(before, after, "a plan writes nothing");
+    let after = get(&target, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
+    assert_eq!(before, after, "planning makes no write");
 
-    let (report, outcomes) = restore(&here, &held, &config).await;
+    let (report, outcomes) = restore(&target, &held, &config).await;
     let report = report.expect("a report");
     assert!(!report.is_whole());
     assert_eq!((report.differing, report.unserved.get("plums.gone.example")), (1, Some(&1)));
@@ -123,16 +123,17 @@ async fn restore_does_what_its_plan_decided() {
         assert!(fits, "{name}: {:?} became {:?}", decision.action, outcomes[name]);
     }
     // Strict validation names the field that the server would silently drop.
-    here.send(
-        http::Method::DELETE,
-        "/apis/demo.kbak.dev/v1/namespaces/shop/pears/odd",
-        "",
-        "application/json",
-        "{}".into(),
-    )
-    .await
-    .expect("deleted");
-    let (_, decided) = plan(&here, &held, &config, true).await;
+    target
+        .send(
+            http::Method::DELETE,
+            "/apis/demo.kbak.dev/v1/namespaces/shop/pears/odd",
+            "",
+            "application/json",
+            "{}".into(),
+        )
+        .await
+        .expect("deleted");
+    let (_, decided) = plan(&target, &held, &config, true).await;
     let odd = &decided["Pear/shop/odd"];
     let refusal = odd.refusal.as_ref().expect("a refusal");
     assert_eq!(
@@ -140,13 +141,13 @@ async fn restore_does_what_its_plan_decided() {
         (Grade::Refused, &["spec.typo".to_owned()][..])
     );
     // A second run continues: its own objects are recognised.
-    let (again, _) = restore(&here, &held, &config).await;
+    let (again, _) = restore(&target, &held, &config).await;
     assert_eq!(again.expect("a report").created, 1);
 
     // Only one object, with its namespace.
     let glob = |text: &str| Glob::new(text).expect("a glob");
     let one = ObjectName { resource: glob("configmaps"), namespace: Some(glob("lone")), name: glob("b") };
-    let held = stored(&[
+    let held = backup_of(&[
         ("-core/v1/namespaces Namespace", &[("lone", json!({})), ("else", json!({}))]),
         (
             "core/v1/configmaps ConfigMap",
@@ -154,11 +155,11 @@ async fn restore_does_what_its_plan_decided() {
         ),
     ]);
     let config = RestoreConfig { objects: vec![one], ..config };
-    let (report, outcomes) = restore(&here, &held, &config).await;
+    let (report, outcomes) = restore(&target, &held, &config).await;
     assert!(report.expect("a report").is_whole());
     assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["ConfigMap/lone/b", "Namespace/lone"]);
     // Selection by labels.
-    let held = stored(&[(
+    let held = backup_of(&[(
         "core/v1/configmaps ConfigMap",
         &[
             ("lone/x", json!({"metadata": {"labels": {"app": "web"}}})),
@@ -168,7 +169,7 @@ async fn restore_does_what_its_plan_decided() {
     )]);
     let labels = Some("app=web".parse().expect("a selector"));
     let config = RestoreConfig { objects: Vec::new(), labels, ..config };
-    let (report, outcomes) = restore(&here, &held, &config).await;
+    let (report, outcomes) = restore(&target, &held, &config).await;
     assert_eq!(outcomes.get("ConfigMap/lone/x"), Some(&Outcome::Created));
     assert!(!outcomes.contains_key("ConfigMap/lone/y"));
     let (object, refusal) = &report.expect("a report").failures[0];

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::desk::{Desk, texts};
-use crate::support::plane::{Plane, create, get};
+use crate::support::cli_repo::{CliRepo, as_strs};
+use crate::support::control_plane::{ControlPlane, create, get};
+use crate::support::memory_backup::{config_map, create_namespace};
 use crate::support::program::{command, good};
-use crate::support::resources::{config_map, namespace};
 
 fn json_of(output: &std::process::Output) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -13,27 +13,28 @@ fn json_of(output: &std::process::Output) -> Value {
 }
 
 /// Backs up `plane`'s resources and returns the arguments that restore them.
-fn backed_up(desk: &Desk, plane: &Plane) -> Vec<String> {
+fn backed_up(cli: &CliRepo, plane: &ControlPlane) -> Vec<String> {
     let kubeconfig = plane.kubeconfig();
     let from = ["backup", "--resources", "--kubeconfig", kubeconfig.to_str().expect("UTF-8")];
-    good(&[&from[..], &texts(&desk.writer())].concat());
+    good(&[&from[..], &as_strs(&cli.writer_args())].concat());
     let mut restore = vec!["restore".to_owned(), "latest".to_owned()];
-    restore.extend(desk.reader());
+    restore.extend(cli.reader_args());
     restore.extend(["--cluster".to_owned(), "--kubeconfig".to_owned()]);
     restore
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restore_is_planned_bound_to_its_plan_hash_and_reported() {
-    let (old, new) = (Plane::up(&["--without-controllers"]), Plane::up(&["--without-controllers"]));
-    let there = old.cluster().await;
-    namespace(&there, "shop").await;
-    create(&there, "/api/v1/namespaces/shop/configmaps", config_map("settings", "1")).await;
+    let (old, new) =
+        (ControlPlane::start(&["--without-controllers"]), ControlPlane::start(&["--without-controllers"]));
+    let source = old.cluster().await;
+    create_namespace(&source, "shop").await;
+    create(&source, "/api/v1/namespaces/shop/configmaps", config_map("settings", "1")).await;
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
     let ingress = json!({"metadata": {"name": "web"}, "spec": {"defaultBackend": backend}});
-    create(&there, "/apis/networking.k8s.io/v1/namespaces/shop/ingresses", ingress).await;
-    let desk = Desk::new();
-    let mut restore = backed_up(&desk, &old);
+    create(&source, "/apis/networking.k8s.io/v1/namespaces/shop/ingresses", ingress).await;
+    let cli = CliRepo::new();
+    let mut restore = backed_up(&cli, &old);
     let kubeconfig = new.kubeconfig();
     restore.push(kubeconfig.to_str().expect("UTF-8").to_owned());
     let with = |more: &[&str]| -> Vec<String> {
@@ -60,10 +61,10 @@ async fn restore_is_planned_bound_to_its_plan_hash_and_reported() {
         .output()
         .expect("it runs");
     assert_eq!(other.status.code(), Some(2), "{}", String::from_utf8_lossy(&other.stderr));
-    let here = new.cluster().await;
-    here.get("/api/v1/namespaces/shop", "", 1 << 20).await.expect_err("nothing was done");
+    let target = new.cluster().await;
+    target.get("/api/v1/namespaces/shop", "", 1 << 20).await.expect_err("the cluster is unchanged");
 
-    let outcomes = desk.at("outcomes");
+    let outcomes = cli.at("outcomes");
     let mut run = command(&with(&[
         "--namespace",
         "shop",
@@ -90,19 +91,19 @@ async fn restore_is_planned_bound_to_its_plan_hash_and_reported() {
     good(&with(&["--namespace", "shop", "--release", "none"]));
     good(&with(&["--namespace", "shop", "--takeover"]));
     assert_eq!(
-        get(&here, "/apis/networking.k8s.io/v1/namespaces/shop/ingresses/web").await["metadata"]["name"],
+        get(&target, "/apis/networking.k8s.io/v1/namespaces/shop/ingresses/web").await["metadata"]["name"],
         "web"
     );
 
     // A plan from a file.
-    let plan = desk.at("plan.yaml");
+    let plan = cli.at("plan.yaml");
     let text = "apiVersion: kbak.dev/v1\nkind: RestorePlan\nmetadata: {name: copy}\nspec:\n  select:\n    objects: [configmaps/shop/settings]\n  map:\n    namespaces: {shop: copy}\n  modify:\n    - match: {names: [settings]}\n      patch: [{op: replace, path: /data/value, value: \"2\"}]\n";
     std::fs::write(&plan, text).expect("a file");
     let file = plan.to_str().expect("UTF-8");
     good(&["plan", "check", file]);
     good(&with(&["--plan", file]));
-    assert_eq!(get(&here, "/api/v1/namespaces/copy/configmaps/settings").await["data"]["value"], "2");
+    assert_eq!(get(&target, "/api/v1/namespaces/copy/configmaps/settings").await["data"]["value"], "2");
     let all =
-        get(&here, "/api/v1/namespaces/copy/configmaps").await["items"].as_array().expect("a list").len();
+        get(&target, "/api/v1/namespaces/copy/configmaps").await["items"].as_array().expect("a list").len();
     assert_eq!(all, 1);
 }

@@ -7,8 +7,10 @@ use kbak::plan::{ClusterScoped, Glob};
 use kbak::source::kubernetes::{GapReason, KindConsistency, ResourcesConfig};
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, connect, create};
-use crate::support::resources::{Held, NoPause, definition, namespace, read_with, thing};
+use crate::support::control_plane::{ControlPlane, connect, create};
+use crate::support::memory_backup::{
+    MemoryBackup, NoHook, create_namespace, define_apples, read_with, sample_object,
+};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
@@ -16,24 +18,24 @@ fn globs(names: &[&str]) -> Vec<Glob> {
     names.iter().map(|name| Glob::new(name).expect("a pattern")).collect()
 }
 
-fn of(selection: Selection) -> ResourcesConfig {
+fn config_of(selection: Selection) -> ResourcesConfig {
     ResourcesConfig { selection, ..ResourcesConfig::default() }
 }
 
-fn names(held: &Held, resource: &str) -> Vec<String> {
+fn names(held: &MemoryBackup, resource: &str) -> Vec<String> {
     held.objects(resource).into_keys().map(|key| key.trim_start_matches('/').to_owned()).collect()
 }
 
 /// Creates two namespaces, each with an application and its own cluster-scoped dependencies.
 async fn two_applications(cluster: &Cluster) {
-    definition(cluster).await;
+    define_apples(cluster).await;
     let at = |path: &str, name: &str, more: Value| {
         let mut object = json!({"metadata": {"name": name}});
         object.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         (path.to_owned(), object)
     };
     for of in ["shop", "other"] {
-        namespace(cluster, of).await;
+        create_namespace(cluster, of).await;
         let ns = |group: &str, kind: &str| format!("{group}/namespaces/{of}/{kind}");
         let named = |what: &str| format!("{of}-{what}");
         let storage = "/apis/storage.k8s.io/v1/storageclasses";
@@ -80,18 +82,22 @@ async fn two_applications(cluster: &Cluster) {
             create(cluster, &path, object).await;
         }
     }
-    create(cluster, "/apis/demo.kbak.dev/v1/namespaces/shop/apples", thing("apples.demo.kbak.dev", "one", 1))
-        .await;
+    create(
+        cluster,
+        "/apis/demo.kbak.dev/v1/namespaces/shop/apples",
+        sample_object("apples.demo.kbak.dev", "one", 1),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn selected_namespace_includes_its_dependencies() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     two_applications(&cluster).await;
     for namespaces in [&["shop"][..], &["sho*"][..]] {
         let selection = Selection { namespaces: globs(namespaces), ..Selection::default() };
-        let (held, report) = read_with(&cluster, &of(selection), NoPause).await;
+        let (held, report) = read_with(&cluster, &config_of(selection), NoHook).await;
         let report = report.expect("a report");
         assert!(report.gaps.is_empty(), "{:?}", report.gaps);
         assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
@@ -121,12 +127,12 @@ async fn selected_namespace_includes_its_dependencies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn label_selection_includes_matches_and_their_dependencies() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     two_applications(&cluster).await;
     let labels = Some("app=web,kbak.dev/exclude!=true".to_owned());
     let selection = Selection { namespaces: globs(&["other", "shop"]), labels, ..Selection::default() };
-    let (held, report) = read_with(&cluster, &of(selection), NoPause).await;
+    let (held, report) = read_with(&cluster, &config_of(selection), NoHook).await;
     assert!(report.expect("a report").gaps.is_empty());
     assert_eq!(names(&held, "deployments.apps"), ["other/web", "shop/web"]);
     assert_eq!(names(&held, "namespaces"), ["other", "shop"], "they have no such label, and are needed");
@@ -139,7 +145,7 @@ async fn label_selection_includes_matches_and_their_dependencies() {
     create(&cluster, "/api/v1/namespaces/shop/configmaps", excluded).await;
     let labels = Some("kbak.dev/exclude!=true".to_owned());
     let (held, report) =
-        read_with(&cluster, &of(Selection { labels, ..Selection::default() }), NoPause).await;
+        read_with(&cluster, &config_of(Selection { labels, ..Selection::default() }), NoHook).await;
     assert!(report.expect("a report").gaps.is_empty());
     let maps = names(&held, "configmaps");
     assert!(maps.contains(&"shop/settings".to_owned()) && !maps.contains(&"shop/left-out".to_owned()));
@@ -148,14 +154,14 @@ async fn label_selection_includes_matches_and_their_dependencies() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn selected_names_absent_from_the_cluster_are_gaps() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     let selection = Selection {
         namespaces: globs(&["default", "shpo"]),
         kinds: globs(&["configmaps", "widgets.demo.kbak.dev"]),
         ..Selection::default()
     };
-    let (_, report) = read_with(&cluster, &of(selection), NoPause).await;
+    let (_, report) = read_with(&cluster, &config_of(selection), NoHook).await;
     let gaps = report.expect("a report").gaps;
     let absent: Vec<_> = gaps.iter().map(|gap| (gap.object.as_str(), gap.reason.clone())).collect();
     assert_eq!(
@@ -169,7 +175,7 @@ async fn selected_names_absent_from_the_cluster_are_gaps() {
     let nobody = Selection { namespaces: globs(&["zz-*"]), ..Selection::default() };
     let nothing = Selection { labels: Some("nope=never".to_owned()), ..Selection::default() };
     for selection in [nobody, nothing] {
-        let (_, report) = read_with(&cluster, &of(selection), NoPause).await;
+        let (_, report) = read_with(&cluster, &config_of(selection), NoHook).await;
         let gaps = report.expect("a report").gaps;
         assert_eq!(gaps.len(), 1, "{gaps:?}");
         assert_eq!(gaps[0].reason, GapReason::Absent("object".to_owned()));
@@ -177,7 +183,7 @@ async fn selected_names_absent_from_the_cluster_are_gaps() {
 }
 
 /// Returns a kubeconfig of a ServiceAccount that may read everything in `shop` only.
-async fn of_a_namespace(plane: &Plane, cluster: &Cluster, folder: &Path) -> std::path::PathBuf {
+async fn of_a_namespace(plane: &ControlPlane, cluster: &Cluster, folder: &Path) -> std::path::PathBuf {
     create(cluster, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "kbak"}})).await;
     let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}]);
     create(
@@ -204,7 +210,7 @@ async fn of_a_namespace(plane: &Plane, cluster: &Cluster, folder: &Path) -> std:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn namespace_rights_suffice_to_back_up_that_namespace() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     two_applications(&cluster).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -217,11 +223,12 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
     };
 
     // Without cluster-scoped objects nothing is missing.
-    let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::None)), NoPause).await;
+    let (held, report) =
+        read_with(&reader, &config_of(selection(&["shop"], ClusterScoped::None)), NoHook).await;
     let report = report.expect("a report");
     assert!(report.gaps.is_empty(), "{:?}", report.gaps);
     assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
-    let (_, all) = read_with(&cluster, &of(selection(&["shop"], ClusterScoped::None)), NoPause).await;
+    let (_, all) = read_with(&cluster, &config_of(selection(&["shop"], ClusterScoped::None)), NoHook).await;
     let count =
         |kinds: &[kbak::source::kubernetes::KindReport]| kinds.iter().map(|kind| kind.objects).sum::<u64>();
     assert_eq!(
@@ -235,7 +242,8 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
     assert_eq!(note.object, "the cluster's UID");
 
     // The namespace itself may be read; only its dependencies beyond it are reported.
-    let (held, report) = read_with(&reader, &of(selection(&["shop"], ClusterScoped::Auto)), NoPause).await;
+    let (held, report) =
+        read_with(&reader, &config_of(selection(&["shop"], ClusterScoped::Auto)), NoHook).await;
     let report = report.expect("a report");
     assert_eq!(names(&held, "namespaces"), ["shop"]);
     let named: Vec<&str> = report.gaps.iter().map(|gap| gap.object.as_str()).collect();
@@ -256,7 +264,7 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
 
     // A namespace without rights is its own gap and does not affect the other.
     let both = selection(&["other", "shop"], ClusterScoped::None);
-    let (held, report) = read_with(&reader, &of(both), NoPause).await;
+    let (held, report) = read_with(&reader, &config_of(both), NoHook).await;
     let report = report.expect("a report");
     assert_eq!(names(&held, "deployments.apps"), ["shop/web"]);
     let gap = report.gaps.iter().find(|gap| gap.object == "deployments.apps in other").expect("its gap");
@@ -264,7 +272,7 @@ async fn namespace_rights_suffice_to_back_up_that_namespace() {
     assert_eq!(role, "a Role in other");
 
     // Without namespace names it may list nothing.
-    let (_, report) = read_with(&reader, &ResourcesConfig::default(), NoPause).await;
+    let (_, report) = read_with(&reader, &ResourcesConfig::default(), NoHook).await;
     let error = report.expect_err("not allowed").to_string();
     assert!(error.contains("add the rule"), "{error}");
 }

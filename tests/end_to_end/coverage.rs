@@ -3,17 +3,18 @@
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use crate::support::desk::{Desk, json};
-use crate::support::kinds::{account, define};
-use crate::support::plane::{Plane, create};
-use crate::support::resources::namespace;
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, create};
+use crate::support::kinds::{create_known_account, define};
+use crate::support::memory_backup::create_namespace;
+use crate::support::program::run_json;
 
 const CANARY: &str = "canary-of-a-secret";
 
 /// Creates a shop with a database and a claim, an operator's database, keys of several kinds.
 async fn fill(cluster: &Cluster) {
     for name in ["shop", "dev", "security"] {
-        namespace(cluster, name).await;
+        create_namespace(cluster, name).await;
     }
     define(cluster, "postgresql.cnpg.io", "v1", "clusters", "Cluster", "Namespaced").await;
     define(cluster, "cert-manager.io", "v1", "issuers", "Issuer", "Namespaced").await;
@@ -72,13 +73,13 @@ fn items(coverage: &Value, list: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
-    let desk = Desk::of_plan("nightly");
+    let cli = CliRepo::for_plan("nightly");
     let config = plane.kubeconfig().display().to_string();
     let plan = |rest: &str| {
-        desk.plan(&format!(
+        cli.write_plan(&format!(
             "  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{namespaces: {{exclude: [dev, security]}}}}\n{rest}"
         ))
     };
@@ -93,7 +94,7 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
         "namespace/security",
     ];
 
-    let (code, report, said) = json(&["backup", "--plan", &plan("")]);
+    let (code, report, said) = run_json(&["backup", "--plan", &plan("")]);
     assert_eq!(code, 0, "warnings do not fail a run: {said}");
     assert_eq!(items(&report["coverage"], "uncovered"), all, "{report:#}");
     assert!(report["coverage"]["unseen"].is_null(), "{report:#}");
@@ -109,17 +110,17 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
         "{told:?}"
     );
     // The snapshot records what was not declared.
-    let shown = desk.told(&["show"]);
+    let shown = cli.read_json(&["show"]);
     assert_eq!(items(&shown["items"][0]["facts"]["coverage"], "uncovered"), all, "{shown:#}");
 
-    let (code, report, said) = json(&["backup", "--plan", &plan("  coverage: strict\n")]);
+    let (code, report, said) = run_json(&["backup", "--plan", &plan("  coverage: strict\n")]);
     assert_eq!((code, report["items"][0]["state"].as_str()), (3, Some("good")), "{said}");
     assert!(
         report["verdict"].as_str().is_some_and(|verdict| verdict.contains("not declared: 3 Secrets")),
         "{report:#}"
     );
 
-    let (code, report, _) = json(&["backup", "--plan", &plan("  coverage: off\n")]);
+    let (code, report, _) = run_json(&["backup", "--plan", &plan("  coverage: off\n")]);
     assert_eq!((code, &report["coverage"]), (0, &Value::Null));
 
     // All accepted by globs until a date; they count again after it.
@@ -131,7 +132,7 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
             ["secret/*/*", "database/shop/*", "volume/shop/uploads", "namespace/dev", "namespace/sec*"];
         format!("  coverage: strict\n  accept:\n{}", items.map(entry).concat())
     };
-    let (code, report, said) = json(&["backup", "--plan", &plan(&accept("2099-01-01"))]);
+    let (code, report, said) = run_json(&["backup", "--plan", &plan(&accept("2099-01-01"))]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(
         (items(&report["coverage"], "uncovered").len(), items(&report["coverage"], "accepted").len()),
@@ -139,7 +140,7 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
     );
     let facts = report["facts"].to_string();
     assert!(facts.contains("volume/shop/uploads is not declared; until 2099-01-01: rebuildable"), "{facts}");
-    let (code, report, _) = json(&["backup", "--plan", &plan(&accept("2020-01-01"))]);
+    let (code, report, _) = run_json(&["backup", "--plan", &plan(&accept("2020-01-01"))]);
     assert_eq!((code, items(&report["coverage"], "uncovered").len()), (3, all.len()));
     assert!(
         report["warnings"].to_string().contains("was accepted until 2020-01-01: it counts again"),
@@ -147,7 +148,7 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
     );
 
     // In the preflight undeclared keys are a problem, other items a warning.
-    let (code, report, said) = json(&["check", "--plan", &plan("")]);
+    let (code, report, said) = run_json(&["check", "--plan", &plan("")]);
     assert_eq!(code, 2, "{said}");
     let problems: Vec<&Value> = report["findings"]
         .as_array()
@@ -162,18 +163,18 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
             .is_some_and(|what| what.contains("sealed-key-1") && what.contains("the CA of Issuer inner")),
         "{one}"
     );
-    let whole = desk.plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n"));
-    let (code, report, said) = json(&["check", "--plan", &whole]);
+    let whole = cli.write_plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n"));
+    let (code, report, said) = run_json(&["check", "--plan", &whole]);
     assert_eq!(code, 0, "with every namespace the keys are safe: {report:#} {said}");
     let printed = format!("{report} {said}");
     assert!(!printed.contains(CANARY), "{printed}");
 
     // A dumped database is covered, with its claims; one that its Service does not lead to is not.
-    let declared = desk.plan(&format!(
+    let declared = cli.write_plan(&format!(
         "  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n  \
          databases: [{{name: orders, engine: postgresql, host: orders.shop.svc, tls: allow-plaintext}}]\n"
     ));
-    let (_, report, said) = json(&["backup", "--plan", &declared]);
+    let (_, report, said) = run_json(&["backup", "--plan", &declared]);
     assert_eq!(
         items(&report["coverage"], "uncovered"),
         ["database/shop/ledger", "volume/shop/uploads"],
@@ -183,19 +184,20 @@ async fn undeclared_items_are_reported_and_fail_only_strict_runs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kinds_without_read_right_are_reported_as_unseen() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
-    namespace(&cluster, "shop").await;
-    let desk = Desk::of_plan("nightly");
+    create_namespace(&cluster, "shop").await;
+    let cli = CliRepo::for_plan("nightly");
     let rules =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let config = account(&plane, &cluster, &desk.at(""), "few", rules).await.display().to_string();
+    let config =
+        create_known_account(&plane, &cluster, &cli.at(""), "few", rules).await.display().to_string();
     let plan = |coverage: &str| {
-        desk.plan(&format!(
+        cli.write_plan(&format!(
             "  cluster: {{kubeconfigFile: \"{config}\"}}\n  coverage: {coverage}\n  resources: {{kinds: {{include: [configmaps]}}}}\n"
         ))
     };
-    let (code, report, said) = json(&["backup", "--plan", &plan("warn")]);
+    let (code, report, said) = run_json(&["backup", "--plan", &plan("warn")]);
     assert_eq!(code, 0, "{said}");
     let unseen = report["coverage"]["unseen"].as_array().expect("unseen");
     let what: Vec<&str> = unseen.iter().filter_map(|one| one["what"].as_str()).collect();
@@ -213,6 +215,6 @@ async fn kinds_without_read_right_are_reported_as_unseen() {
     assert_eq!(unseen[4]["rule"], "{apiGroups: [\"\"], resources: [secrets], verbs: [get, list]}");
     assert!(said.contains("secrets: not read: not allowed"), "{said}");
 
-    let (code, ..) = json(&["backup", "--plan", &plan("strict")]);
+    let (code, ..) = run_json(&["backup", "--plan", &plan("strict")]);
     assert_eq!(code, 3, "what was not looked at may hold anything");
 }

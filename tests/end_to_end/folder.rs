@@ -7,27 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kbak::cli::failure::Exit;
-use kbak::runtime::{Random, Runtime, SeededRandom, Workers};
+use kbak::runtime::{Runtime, Workers};
 use kbak::store::StoreErrorKind;
 use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::operation::Operation;
 use kbak::store::recording::RecordingStore;
 
-use crate::support::bench::Bench;
-use crate::support::meddling::Meddling;
-
-pub fn write(path: &Path, seed: u64, size: usize) {
-    let mut bytes = vec![0; size];
-    SeededRandom::new(seed).fill(&mut bytes);
-    std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-    std::fs::write(path, bytes).expect("a file");
-}
+use crate::support::hooked_store::HookedStore;
+use crate::support::test_repo::TestRepo;
+use crate::support::tree::write_seeded;
 
 fn tree(root: &Path) {
     for at in 0..1500u64 {
-        write(&root.join(format!("d{}/f{at:05}", at % 40)), at, (at * 37 % 9000) as usize);
+        write_seeded(&root.join(format!("d{}/f{at:05}", at % 40)), at, (at * 37 % 9000) as usize);
     }
-    write(&root.join("large.bin"), 1_000_000, 20 << 20);
+    write_seeded(&root.join("large.bin"), 1_000_000, 20 << 20);
     std::os::unix::fs::symlink("d1/f00001", root.join("link")).expect("a link");
     std::fs::hard_link(root.join("large.bin"), root.join("twin.bin")).expect("a hard link");
 }
@@ -42,18 +36,18 @@ async fn folder_is_restored_and_unchanged_folder_stores_no_data() {
     let scratch = tempfile::tempdir().expect("a folder");
     let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
     tree(&source);
-    let bench = Bench::new().await;
-    let first = bench.backup(&source).await;
+    let repo = TestRepo::new().await;
+    let first = repo.backup(&source).await;
     assert!(first.born.is_some() && first.committed.seq == 1);
-    let packs = bench.packs();
+    let packs = repo.packs();
 
-    let second = bench.backup(&source).await;
+    let second = repo.backup(&source).await;
     assert_eq!((second.committed.seq, second.born), (2, None));
-    assert_eq!(bench.packs(), packs, "nothing changed, so no pack is stored");
+    assert_eq!(repo.packs(), packs, "an unchanged folder stores no pack");
     assert_eq!(second.committed.envelope.needs, first.committed.envelope.needs);
     assert_eq!(second.committed.envelope.previous, [first.committed.head]);
 
-    bench.restore("latest", None, &target).await;
+    repo.restore("latest", None, &target).await;
     same(&source, &target);
 }
 
@@ -62,26 +56,27 @@ async fn changed_folder_stores_only_changes_and_keeps_old_snapshots() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
     tree(&source);
-    let bench = Bench::new().await;
-    bench.backup(&source).await;
-    let stored = |bench: &Bench| bench.memory.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>();
-    let before = stored(&bench);
+    let repo = TestRepo::new().await;
+    repo.backup(&source).await;
+    let stored =
+        |repo: &TestRepo| repo.memory.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>();
+    let before = stored(&repo);
     let copy = scratch.path().join("copy");
     assert!(Command::new("cp").arg("-a").args([&source, &copy]).status().expect("cp").success());
 
-    write(&source.join("d3/f00003"), 77, 5000);
-    write(&source.join("d7/new"), 78, 3000);
+    write_seeded(&source.join("d3/f00003"), 77, 5000);
+    write_seeded(&source.join("d7/new"), 78, 3000);
     std::fs::remove_file(source.join("d5/f00005")).expect("removed");
     std::fs::remove_dir_all(source.join("d9")).expect("removed");
-    bench.backup(&source).await;
-    let new = stored(&bench) - before;
+    repo.backup(&source).await;
+    let new = stored(&repo) - before;
     assert!(new < 600_000, "{new} B were stored for 8 kB of changes");
 
-    bench.restore("1", None, &scratch.path().join("one")).await;
+    repo.restore("1", None, &scratch.path().join("one")).await;
     same(&copy, &scratch.path().join("one"));
-    bench.restore("2", None, &scratch.path().join("two")).await;
+    repo.restore("2", None, &scratch.path().join("two")).await;
     same(&source, &scratch.path().join("two"));
-    bench.restore("2", Some(&["d3", "d7/new"]), &scratch.path().join("some")).await;
+    repo.restore("2", Some(&["d3", "d7/new"]), &scratch.path().join("some")).await;
     same(&source.join("d3"), &scratch.path().join("some/d3"));
     same(&source.join("d7/new"), &scratch.path().join("some/d7/new"));
     assert_eq!(std::fs::read_dir(scratch.path().join("some")).expect("a folder").count(), 2);
@@ -94,40 +89,40 @@ const LARGE: usize = 48 << 20;
 const SMALL: u64 = 64 << 20;
 
 /// Overwrites a byte of the file each time one of the first `times` packs is stored.
-fn meddle(bench: &mut Bench, file: &Path, times: usize) -> Arc<Meddling> {
+fn modify_during_put(repo: &mut TestRepo, file: &Path, times: usize) -> Arc<HookedStore> {
     let file = std::fs::File::options().write(true).open(file).expect("a file");
     let touch = move |at: usize| file.write_all_at(&[at as u8], at as u64).expect("written");
-    let meddling = Arc::new(Meddling::new(bench.memory.clone(), "/packs/", times, Box::new(touch)));
-    bench.store = meddling.clone();
-    meddling
+    let hooked = Arc::new(HookedStore::new(repo.memory.clone(), "/packs/", times, Box::new(touch)));
+    repo.store = hooked.clone();
+    hooked
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_file_changed_during_read_is_read_again() {
     let scratch = tempfile::tempdir().expect("a folder");
     let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
-    write(&source.join("before"), 1, 700);
-    write(&source.join("large"), 2, LARGE);
-    write(&source.join("then"), 3, 800);
-    let mut bench = Bench { limit: SMALL, ..Bench::new().await };
-    let meddling = meddle(&mut bench, &source.join("large"), 1);
-    bench.backup(&source).await;
-    assert_eq!(meddling.times(), 1, "the file was not changed");
-    bench.restore("latest", None, &target).await;
+    write_seeded(&source.join("before"), 1, 700);
+    write_seeded(&source.join("large"), 2, LARGE);
+    write_seeded(&source.join("then"), 3, 800);
+    let mut repo = TestRepo { limit: SMALL, ..TestRepo::new().await };
+    let hooked = modify_during_put(&mut repo, &source.join("large"), 1);
+    repo.backup(&source).await;
+    assert_eq!(hooked.times(), 1, "the file was not changed");
+    repo.restore("latest", None, &target).await;
     same(&source, &target);
 
-    let packs = bench.packs();
-    bench.backup(&source).await;
-    assert_eq!(bench.packs(), packs, "nothing changed since, so no pack is stored");
+    let packs = repo.packs();
+    repo.backup(&source).await;
+    assert_eq!(repo.packs(), packs, "an unchanged folder stores no pack");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn constantly_changing_large_file_is_a_gap() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
-    write(&source.join("large"), 2, LARGE);
-    write(&source.join("then"), 3, 800);
-    let bench = Bench { limit: SMALL, ..Bench::new().await };
+    write_seeded(&source.join("large"), 2, LARGE);
+    write_seeded(&source.join("then"), 3, 800);
+    let repo = TestRepo { limit: SMALL, ..TestRepo::new().await };
     // Reading takes many ticks of the kernel's clock, so each try sees a change.
     let over = Arc::new(AtomicBool::new(false));
     let writer = std::thread::spawn({
@@ -140,14 +135,14 @@ async fn constantly_changing_large_file_is_a_gap() {
             }
         }
     });
-    let report = bench.run(&source).await;
+    let report = repo.run_backup(&source).await;
     over.store(true, Ordering::SeqCst);
     writer.join().expect("the writer ended");
     let gaps = &report.items[0].0.gaps;
     assert_eq!(report.outcome(), Exit::Partial);
     assert_eq!(gaps.iter().map(|gap| gap.code.as_str()).collect::<Vec<_>>(), ["changed-while-read"]);
     let target = scratch.path().join("target");
-    bench.restore("1", None, &target).await;
+    repo.restore("1", None, &target).await;
     same(&source.join("then"), &target.join("then"));
     assert_eq!(std::fs::metadata(target.join("large")).expect("a file").len(), LARGE as u64);
 }
@@ -158,22 +153,27 @@ async fn changing_one_file_in_a_hundred_stores_little() {
     let source = scratch.path().join("source");
     // Enough members for several groups of the scan cache.
     for at in 0..24_000u64 {
-        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), at, (at * 31 % 500) as usize);
+        write_seeded(&source.join(format!("d{:03}/f{at:05}", at % 97)), at, (at * 31 % 500) as usize);
     }
-    let bench = Bench::new().await;
-    bench.backup(&source).await;
-    let stored = |bench: &Bench| bench.memory.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>();
-    let groups = bench.memory.objects().keys().filter(|key| key.as_str().contains("/cache/")).count();
+    let repo = TestRepo::new().await;
+    repo.backup(&source).await;
+    let stored =
+        |repo: &TestRepo| repo.memory.objects().values().map(|bytes| bytes.len() as u64).sum::<u64>();
+    let groups = repo.memory.objects().keys().filter(|key| key.as_str().contains("/cache/")).count();
     assert!(groups > 6, "{groups} cache objects are too few to tell");
-    let before = stored(&bench);
+    let before = stored(&repo);
     for at in (0..24_000u64).step_by(100) {
         // Another size, so that chunk boundaries move.
-        write(&source.join(format!("d{:03}/f{at:05}", at % 97)), 30_000 + at, (at * 37 % 900) as usize);
+        write_seeded(
+            &source.join(format!("d{:03}/f{at:05}", at % 97)),
+            30_000 + at,
+            (at * 37 % 900) as usize,
+        );
     }
-    bench.backup(&source).await;
-    let new = stored(&bench) - before;
+    repo.backup(&source).await;
+    let new = stored(&repo) - before;
     assert!(new < before / 4, "{new} B were stored for 1 % of {before} B");
-    bench.restore("2", None, &scratch.path().join("two")).await;
+    repo.restore("2", None, &scratch.path().join("two")).await;
     same(&source, &scratch.path().join("two"));
 }
 
@@ -181,50 +181,48 @@ async fn changing_one_file_in_a_hundred_stores_little() {
 async fn many_index_objects_are_merged() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
-    write(&source.join("always"), 1, 40_000);
-    let mut bench = Bench::new().await;
+    write_seeded(&source.join("always"), 1, 40_000);
+    let mut repo = TestRepo::new().await;
     // Each run stores a chunk, and so its own index object.
     let mut named = Vec::new();
     for run in 0..68u64 {
-        write(&source.join("changes"), 100 + run, 2000);
-        let report = bench.backup(&source).await;
+        write_seeded(&source.join("changes"), 100 + run, 2000);
+        let report = repo.backup(&source).await;
         named.push(report.committed.envelope.index.iter().map(|one| one.objects.len()).sum::<usize>());
     }
     assert!(named[60] > 60, "{named:?}");
     assert!(named[67] < 5, "{named:?}");
-    let record = Arc::new(RecordingStore::new(bench.memory.clone()));
-    bench.store = record.clone();
-    let packs = bench.packs();
-    bench.backup(&source).await;
-    assert_eq!(bench.packs(), packs, "what is unchanged is found in the merged index");
+    let record = Arc::new(RecordingStore::new(repo.memory.clone()));
+    repo.store = record.clone();
+    let packs = repo.packs();
+    repo.backup(&source).await;
+    assert_eq!(repo.packs(), packs, "unchanged chunks are found in the merged index");
     let read = record.recorded().into_iter().filter(|one| one.operation == Operation::Get);
     let indexes = read.filter(|one| one.object.contains("/index/")).count();
     assert!(indexes < 5, "{indexes} index objects were read");
-    bench.restore("latest", None, &scratch.path().join("target")).await;
+    repo.restore("latest", None, &scratch.path().join("target")).await;
     same(&source, &scratch.path().join("target"));
-    bench.restore("3", None, &scratch.path().join("third")).await;
+    repo.restore("3", None, &scratch.path().join("third")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_store_ends_a_walk_that_is_far_ahead() {
     let scratch = tempfile::tempdir().expect("a folder");
     let source = scratch.path().join("source");
-    write(&source.join("a-large"), 1, LARGE);
+    write_seeded(&source.join("a-large"), 1, LARGE);
     // Many more members than the groups that may wait can hold.
     for at in 0..30_000u32 {
         std::fs::write(source.join(format!("f{at:05}")), b"").expect("a file");
     }
     for workers in [Workers::Threads { count: 2 }, Workers::Inline] {
-        let mut bench = Bench { limit: SMALL, ..Bench::new().await };
-        bench.runtime = Runtime { workers, ..bench.runtime };
+        let mut repo = TestRepo { limit: SMALL, ..TestRepo::new().await };
+        repo.runtime = Runtime { workers, ..repo.runtime };
         let fault = StoreFault::Fail(StoreErrorKind::Full);
-        let faulty = FaultStore::new(
-            bench.store.clone(),
-            vec![FaultRule::from(Operation::Put, "*/packs/*", 1, fault)],
-        );
-        bench.store = Arc::new(faulty);
+        let faulty =
+            FaultStore::new(repo.store.clone(), vec![FaultRule::from(Operation::Put, "*/packs/*", 1, fault)]);
+        repo.store = Arc::new(faulty);
         let guard = std::time::Duration::from_secs(120);
-        let refused = tokio::time::timeout(guard, bench.refused(&source)).await;
+        let refused = tokio::time::timeout(guard, repo.refused_backup(&source)).await;
         let refused = refused.unwrap_or_else(|_| panic!("the backup hangs with {workers:?}"));
         assert_eq!(refused.exit, Exit::Unreachable, "{refused:?}");
     }

@@ -11,10 +11,9 @@ use kbak::source::volume::{
     AppendResult, GapKind, ReadConsistency, VolumeMember, VolumeOptions, VolumeReader, WalkEvent,
 };
 
-use crate::support::bench::Bench;
-use crate::support::meddling::Meddling;
-
-use super::folder::write;
+use crate::support::hooked_store::HookedStore;
+use crate::support::test_repo::TestRepo;
+use crate::support::tree::write_seeded;
 
 /// The content of the link target and its link.
 const CONTENT: &[u8] = b"of both names";
@@ -24,51 +23,51 @@ const SMALL: u64 = 64 << 20;
 
 /// A link target and a link to it, each in its own piece. The files before the target take long enough to
 /// change it between walk and read. The files between the two take long enough for it to be read first.
-struct Scene {
-    bench: Bench,
+struct LinkFixture {
+    repo: TestRepo,
     scratch: tempfile::TempDir,
 }
 
-impl Scene {
+impl LinkFixture {
     async fn new() -> Self {
-        let scene = Self {
-            bench: Bench { limit: SMALL, ..Bench::new().await },
+        let fixture = Self {
+            repo: TestRepo { limit: SMALL, ..TestRepo::new().await },
             scratch: tempfile::tempdir().expect("a folder"),
         };
-        scene.fill(0);
-        write(&scene.at("3-large"), 3, 24 << 20);
-        write(&scene.at("4-tail"), 4, 9000);
-        fs::write(scene.at("2-one"), CONTENT).expect("a file");
-        fs::hard_link(scene.at("2-one"), scene.at("5-two")).expect("a link");
-        scene
+        fixture.fill(0);
+        write_seeded(&fixture.at("3-large"), 3, 24 << 20);
+        write_seeded(&fixture.at("4-tail"), 4, 9000);
+        fs::write(fixture.at("2-one"), CONTENT).expect("a file");
+        fs::hard_link(fixture.at("2-one"), fixture.at("5-two")).expect("a link");
+        fixture
     }
 
     /// Writes new content to all files before the link target.
     fn fill(&self, seed: u64) {
-        write(&self.at("0-large"), seed, 48 << 20);
-        write(&self.at("1-bulk"), seed + 1, 9000);
+        write_seeded(&self.at("0-large"), seed, 48 << 20);
+        write_seeded(&self.at("1-bulk"), seed + 1, 9000);
     }
 
     fn at(&self, name: &str) -> PathBuf {
         self.scratch.path().join("source").join(name)
     }
 
-    /// Runs a backup in which `deed` happens after the walk, before the link target is read.
-    async fn run(&mut self, deed: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
+    /// Runs a backup in which `change` happens after the walk, before the link target is read.
+    async fn backup_with_change(&mut self, change: impl Fn(&Path) + Send + Sync + 'static) -> BackupReport {
         let source = self.scratch.path().join("source");
         let of = source.clone();
-        let meddling = Meddling::new(self.bench.memory.clone(), "/packs/", 1, Box::new(move |_| deed(&of)));
-        let meddling = Arc::new(meddling);
-        self.bench.store = meddling.clone();
-        let report = self.bench.run(&source).await;
-        assert_eq!(meddling.times(), 1, "nothing was done");
+        let hooked = HookedStore::new(self.repo.memory.clone(), "/packs/", 1, Box::new(move |_| change(&of)));
+        let hooked = Arc::new(hooked);
+        self.repo.store = hooked.clone();
+        let report = self.repo.run_backup(&source).await;
+        assert_eq!(hooked.times(), 1, "the hook did not run");
         report
     }
 
     /// Restores the latest snapshot and returns the target.
-    async fn restored(&self) -> PathBuf {
+    async fn restore_latest(&self) -> PathBuf {
         let target = self.scratch.path().join("target");
-        self.bench.restore("latest", None, &target).await;
+        self.repo.restore("latest", None, &target).await;
         target
     }
 
@@ -83,8 +82,8 @@ impl Scene {
 
     /// Checks that the link target is missing and the link holds the content.
     async fn assert_stored_under_link(&self) {
-        let target = self.restored().await;
-        assert!(!target.join("2-one").exists(), "a file that the walk did not see was stored");
+        let target = self.restore_latest().await;
+        assert!(!target.join("2-one").exists(), "a file outside the walk was stored");
         assert_eq!(fs::read(target.join("5-two")).expect("a file"), CONTENT);
     }
 }
@@ -110,36 +109,38 @@ fn remove(source: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replaced_link_target_is_a_gap_and_its_link_keeps_the_content() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(replace).await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture.backup_with_change(replace).await;
     assert_gap(&report);
-    scene.assert_stored_under_link().await;
+    fixture.assert_stored_under_link().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn link_holds_the_content_of_a_deleted_target() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(remove).await;
-    scene.assert_gap_or_stored_under_link(&report).await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture.backup_with_change(remove).await;
+    fixture.assert_gap_or_stored_under_link(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unchanged_link_holds_the_content_of_a_deleted_target() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(|_| {}).await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture.backup_with_change(|_| {}).await;
     assert_eq!(report.outcome(), Exit::Safe);
     // The target's chunk, shared with others, is not worth keeping; that of the link is.
-    scene.fill(70);
-    let report = scene.run(remove).await;
-    scene.assert_gap_or_stored_under_link(&report).await;
+    fixture.fill(70);
+    let report = fixture.backup_with_change(remove).await;
+    fixture.assert_gap_or_stored_under_link(&report).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn link_target_rewritten_in_place_is_stored_with_new_content() {
-    let mut scene = Scene::new().await;
-    let report = scene.run(|source| fs::write(source.join("2-one"), b"rewritten").expect("written")).await;
+    let mut fixture = LinkFixture::new().await;
+    let report = fixture
+        .backup_with_change(|source| fs::write(source.join("2-one"), b"rewritten").expect("written"))
+        .await;
     assert_eq!((report.outcome(), &report.items[0].0.gaps), (Exit::Safe, &Vec::new()));
-    let target = scene.restored().await;
+    let target = fixture.restore_latest().await;
     let meta = |name| fs::metadata(target.join(name)).expect("a file");
     assert_eq!(meta("2-one").ino(), meta("5-two").ino());
     assert_eq!(fs::read(target.join("5-two")).expect("a file"), b"rewritten");

@@ -3,19 +3,19 @@
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use crate::support::desk::Desk;
-use crate::support::plane::{Plane, create, delete, patch};
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, create, delete, patch};
+use crate::support::memory_backup::{config_map, create_namespace};
 use crate::support::program::good;
-use crate::support::resources::{config_map, namespace};
 
 /// Texts that YAML 1.1 reads as booleans and numbers.
 const ODD: [&str; 7] = ["yes", "off", "1e3", "0x1f", "null", "010", "1:30"];
 const CANARY: &str = "canary-of-a-secret";
 
 /// Runs the comparison and returns its exit code, its rows and its messages.
-fn compared(desk: &Desk, config: &str, more: &[&str]) -> (i32, Vec<Value>, String) {
+fn compared(cli: &CliRepo, config: &str, more: &[&str]) -> (i32, Vec<Value>, String) {
     let (code, text, said) =
-        desk.reads(&[&["diff", "latest", "--live", "--kubeconfig", config], more].concat());
+        cli.run_reader(&[&["diff", "latest", "--live", "--kubeconfig", config], more].concat());
     let rows = match more.contains(&"json") {
         true => text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect(),
         false => vec![Value::from(text)],
@@ -25,7 +25,7 @@ fn compared(desk: &Desk, config: &str, more: &[&str]) -> (i32, Vec<Value>, Strin
 
 async fn fill(cluster: &Cluster) {
     for name in ["shop", "shop-a"] {
-        namespace(cluster, name).await;
+        create_namespace(cluster, name).await;
     }
     // Names around the slash and the dash, whose order in keys differs from that of names; two pages.
     for number in 0..450 {
@@ -45,16 +45,17 @@ async fn fill(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_in_the_cluster_are_reported_by_object_and_field() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
-    let desk = Desk::of_plan("nightly");
+    let cli = CliRepo::for_plan("nightly");
     let config = plane.kubeconfig().display().to_string();
-    let plan = desk
-        .plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n  coverage: off\n"));
+    let plan = cli.write_plan(&format!(
+        "  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n  coverage: off\n"
+    ));
     good(&["backup", "--plan", &plan]);
 
-    let (code, rows, said) = compared(&desk, &config, &["-o", "json"]);
+    let (code, rows, said) = compared(&cli, &config, &["-o", "json"]);
     assert_eq!((code, rows), (0, Vec::new()), "{said}");
 
     let maps = "/api/v1/namespaces/shop/configmaps";
@@ -73,10 +74,10 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
         json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     delete(&cluster, "/api/v1/namespaces/shop/services/web").await;
     create(&cluster, "/api/v1/namespaces/shop/services", service).await;
-    namespace(&cluster, "new").await;
+    create_namespace(&cluster, "new").await;
     create(&cluster, "/api/v1/namespaces/new/configmaps", config_map("untold", "x")).await;
 
-    let (code, rows, said) = compared(&desk, &config, &["-o", "json"]);
+    let (code, rows, said) = compared(&cli, &config, &["-o", "json"]);
     assert_eq!(code, 1, "{said}");
     let mut told: Vec<(String, String, Value)> = rows
         .iter()
@@ -101,7 +102,7 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
     told.sort_by(|one, other| one.1.cmp(&other.1));
     assert_eq!(told, expected, "{said}");
 
-    let (code, rows, said) = compared(&desk, &config, &[]);
+    let (code, rows, said) = compared(&cli, &config, &[]);
     let table = rows[0].as_str().expect("a table");
     assert!(
         code == 1 && table.contains("~ resources:core/v1/secrets/shop/login   /data/more, /data/password"),
@@ -111,7 +112,7 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
     assert!(said.contains("5 differences"), "{said}");
 
     // One object for people: text that YAML 1.1 would read as another type is quoted.
-    let (repo, pin, key) = (desk.repo(), desk.text("keys/kbak.pub"), desk.text("keys/owner.key"));
+    let (repo, pin, key) = (cli.url(), cli.text("keys/kbak.pub"), cli.text("keys/owner.key"));
     let place = "resources:core/v1/configmaps/shop/odd";
     let cat = ["cat", "latest", place, "-o", "yaml", "--repo", &repo, "--signer", &pin, "--identity", &key];
     let yaml = String::from_utf8(good(&cat).stdout).expect("text");
@@ -123,6 +124,6 @@ async fn changes_in_the_cluster_are_reported_by_object_and_field() {
         assert!(!bare, "{word} is not quoted:\n{yaml}");
     }
 
-    let elsewhere = compared(&desk, "/nowhere/config", &[]);
+    let elsewhere = compared(&cli, "/nowhere/config", &[]);
     assert_eq!(elsewhere.0, 2, "{}", elsewhere.2);
 }

@@ -5,16 +5,16 @@ use std::io::Write as _;
 
 use kbak::runtime::{Random as _, SeededRandom};
 
-use crate::support::desk::{Desk, texts};
+use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::program::good;
 
 #[test]
 fn resident_memory_stays_within_the_limit() {
-    let desk = Desk::new();
-    std::fs::create_dir(desk.at("data/many")).expect("a folder");
+    let cli = CliRepo::new();
+    std::fs::create_dir(cli.at("data/many")).expect("a folder");
     let mut block = vec![0; 1 << 20];
     SeededRandom::new(1).fill(&mut block);
-    let mut large = std::fs::File::create(desk.at("data/large")).expect("a file");
+    let mut large = std::fs::File::create(cli.at("data/large")).expect("a file");
     for number in 0..256u32 {
         // Each mebibyte differs, without the cost of as many random bytes.
         for chunk in block.chunks_mut(4096) {
@@ -24,22 +24,22 @@ fn resident_memory_stays_within_the_limit() {
     }
     for number in 0..20_000usize {
         let size = number % 700;
-        std::fs::write(desk.at(&format!("data/many/{number}")), &block[number..number + size])
+        std::fs::write(cli.at(&format!("data/many/{number}")), &block[number..number + size])
             .expect("a file");
     }
-    let report = desk.text("report.json");
+    let report = cli.text("report.json");
     let held = |what: &str| {
         let report = std::fs::read(&report).expect("a report");
         let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
         let peak = report["memory_peak"].as_u64().expect("a figure");
         assert!(peak <= 128 << 20, "{what}: {} MiB were resident", peak >> 20);
     };
-    let (data, back) = (desk.text("data"), desk.text("back"));
+    let (data, back) = (cli.text("data"), cli.text("back"));
     let measured = ["--report-file", &report];
-    good(&[&["backup", "--path", &data], &measured[..], &texts(&desk.writer())].concat());
+    good(&[&["backup", "--path", &data], &measured[..], &as_strs(&cli.writer_args())].concat());
     held("backup");
-    let reader = desk.reader();
-    let reader = [&measured[..], &texts(&reader)].concat();
+    let reader = cli.reader_args();
+    let reader = [&measured[..], &as_strs(&reader)].concat();
     good(&[&["restore", "latest", "--to", &back], &reader[..]].concat());
     held("restore");
     good(&[&["verify"], &reader[..]].concat());

@@ -1,22 +1,22 @@
 //! Backups, checks and restores on real servers.
 
 mod check;
-mod cluster;
 mod cluster_faults;
-mod cluster_many;
-mod cluster_moment;
+mod cluster_listing;
+mod cluster_load;
 mod cluster_restore;
-mod cluster_restore_absent;
-mod cluster_restore_again;
-mod cluster_restore_bad;
 mod cluster_restore_copy;
 mod cluster_restore_denied;
+mod cluster_restore_existing;
+mod cluster_restore_in_place;
 mod cluster_restore_load;
-mod cluster_restore_lost;
-mod cluster_restore_meets;
+mod cluster_restore_obstacles;
 mod cluster_restore_plan;
 mod cluster_restore_program;
-mod cluster_restore_twice;
+mod cluster_restore_rejected;
+mod cluster_restore_repeated;
+mod cluster_restore_unmatched;
+mod cluster_revision;
 mod cluster_selection;
 mod coverage;
 mod folder;

@@ -10,9 +10,9 @@ use kbak::target::kubernetes::{DirectoryError, FileFormat, RestoreConfig, write_
 use kbak::target::volume::{ExistingFiles, TargetError, TargetOptions};
 use serde_json::json;
 
+use crate::support::backup_builder::backup_of;
 use crate::support::program::beneath;
-use crate::support::stored::stored;
-use crate::support::volume::{Refused, bytes, restore};
+use crate::support::volume::{VolumeRestoreError, bytes, restore};
 
 const CHILD: &str = "KBAK_TEST_MOUNTS";
 
@@ -42,7 +42,7 @@ fn mount(args: &[&str], at: &Path) {
 }
 
 #[test]
-fn mount_points_are_named_and_not_entered() {
+fn mount_points_are_reported_and_not_entered() {
     with_mounts("mount_points_are_named_and_not_entered", |dir| {
         let root = dir.join("root");
         for folder in ["a/mounted", "bound", "z"] {
@@ -94,7 +94,7 @@ fn deleting_extra_files_stops_at_mount_points() {
 }
 
 #[test]
-fn a_full_target_stops_and_leaves_nothing_half_done() {
+fn full_target_stops_the_restore_without_partial_files() {
     with_mounts("a_full_target_stops_and_leaves_nothing_half_done", |dir| {
         let (from, to) = (dir.join("from"), dir.join("to"));
         for folder in [&from, &to] {
@@ -106,11 +106,11 @@ fn a_full_target_stops_and_leaves_nothing_half_done() {
         let (stream, _) = bytes(&from, VolumeOptions::default());
         mount(&["-t", "tmpfs", "-o", "size=2M", "none"], &to);
         let full = restore(&stream, &to, TargetOptions::default(), 1 << 16);
-        assert!(matches!(full, Err(Refused::Target(TargetError::Stopped { .. }))), "{full:?}");
-        let there: Vec<_> =
+        assert!(matches!(full, Err(VolumeRestoreError::Target(TargetError::Stopped { .. }))), "{full:?}");
+        let entries: Vec<_> =
             std::fs::read_dir(&to).expect("a folder").map(|entry| entry.expect("an entry")).collect();
-        assert!(!there.is_empty() && there.len() < 40);
-        for entry in there {
+        assert!(!entries.is_empty() && entries.len() < 40);
+        for entry in entries {
             assert_eq!(entry.metadata().expect("stat").len(), 100_000, "{:?}", entry.file_name());
         }
         // A file that does not fit is refused before any of it is written.
@@ -118,19 +118,19 @@ fn a_full_target_stops_and_leaves_nothing_half_done() {
         let (stream, _) = bytes(&from, VolumeOptions::default());
         let skip = TargetOptions { existing: ExistingFiles::Skip, ..TargetOptions::default() };
         let full = restore(&stream, &to, skip, 1 << 16);
-        assert!(matches!(full, Err(Refused::Target(TargetError::NoRoom { .. }))), "{full:?}");
+        assert!(matches!(full, Err(VolumeRestoreError::Target(TargetError::NoRoom { .. }))), "{full:?}");
     });
 }
 
 #[test]
-fn files_of_resources_that_do_not_fit_leave_no_half() {
+fn resource_files_that_do_not_fit_leave_no_partial_file() {
     with_mounts("files_of_resources_that_do_not_fit_leave_no_half", |dir| {
         let to = dir.join("to");
         std::fs::create_dir(&to).expect("a folder");
         mount(&["-t", "tmpfs", "-o", "size=1M", "none"], &to);
         let large = json!({"data": {"a": "x".repeat(700_000)}});
         let objects = [("shop/a", large.clone()), ("shop/b", large)];
-        let held = stored(&[("core/v1/configmaps ConfigMap", &objects)]);
+        let held = backup_of(&[("core/v1/configmaps ConfigMap", &objects)]);
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let config = RestoreConfig::default();
         let written = runtime.block_on(write_directory(&held, &to, FileFormat::Json, &config));

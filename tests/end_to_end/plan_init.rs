@@ -4,17 +4,17 @@ use kbak::kubernetes::Cluster;
 use kbak::plan::parse;
 use serde_json::{Value, json};
 
-use crate::support::desk::Desk;
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, create};
 use crate::support::kinds::define;
-use crate::support::plane::{Plane, create};
+use crate::support::memory_backup::create_namespace;
 use crate::support::program::{command, good};
-use crate::support::resources::namespace;
 
 const CANARY: &str = "canary-of-a-password";
 
 async fn fill(cluster: &Cluster) {
     for name in ["shop", "velero", "kitchen"] {
-        namespace(cluster, name).await;
+        create_namespace(cluster, name).await;
     }
     define(cluster, "velero.io", "v1", "schedules", "Schedule", "Namespaced").await;
     define(cluster, "k8up.io", "v1", "schedules", "Schedule", "Namespaced").await;
@@ -90,15 +90,15 @@ async fn fill(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn plan_draft_reflects_cluster_contents_and_existing_tools() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     fill(&cluster).await;
-    let desk = Desk::of_plan("nightly");
+    let cli = CliRepo::for_plan("nightly");
     let config = plane.kubeconfig().display().to_string();
     let init = ["plan", "init", "--kubeconfig", &config, "--plan-name", "nightly"];
 
     // With repository and recipients it is a valid plan; without, only those two are missing.
-    let (repo, recipient) = (desk.repo(), desk.recipient.clone());
+    let (repo, recipient) = (cli.url(), cli.recipient.clone());
     let output = good(&[&init[..], &["--repo", &repo, "--recipient", &recipient]].concat());
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(!text.contains(CANARY), "{text}");
@@ -145,7 +145,7 @@ async fn plan_draft_reflects_cluster_contents_and_existing_tools() {
 
     let bare = good(&init);
     let error =
-        parse(&String::from_utf8(bare.stdout).expect("text")).expect_err("something is to be filled in");
+        parse(&String::from_utf8(bare.stdout).expect("text")).expect_err("placeholders are to be filled in");
     let fields: Vec<&str> = error.problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, ["spec.repository.url", "spec.recipients"]);
 

@@ -9,15 +9,15 @@ use kbak::source::database::{
 use kbak::target::database::{DatabaseRestore, RestoreRecipe as _, TargetDatabase};
 use tokio::io::AsyncReadExt as _;
 
-use crate::support::desk::{Desk, texts};
-use crate::support::postgres::Server;
+use crate::support::cli_repo::{CliRepo, as_strs};
+use crate::support::postgres::PostgresServer;
 use crate::support::program::{beneath, command};
 
 /// A database with tables, keys, a sequence, a view, a large object, and a name that looks like a
 /// connection string.
 const NAME: &str = "host=elsewhere 'shop\\";
 
-fn fill(server: &Server) {
+fn create_database(server: &PostgresServer) {
     server.sql("postgres", &format!("CREATE DATABASE \"{NAME}\""));
     server.sql(
         NAME,
@@ -31,7 +31,7 @@ fn fill(server: &Server) {
 }
 
 /// Returns a database's contents, read without kbak.
-fn contents(server: &Server, database: &str) -> String {
+fn read_contents(server: &PostgresServer, database: &str) -> String {
     server.sql(
         database,
         "SELECT md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o;
@@ -46,14 +46,14 @@ async fn read(mut dump: Dump) -> (Vec<u8>, Result<DumpProof, DatabaseError>) {
     (bytes, dump.finish().await)
 }
 
-fn wanted(database: &str, target: TargetDatabase) -> DatabaseRestore {
+fn restore_job(database: &str, target: TargetDatabase) -> DatabaseRestore {
     DatabaseRestore { database: database.to_owned(), target, encoding_from: None, no_owner: false }
 }
 
 #[tokio::test]
 async fn database_is_dumped_and_restored() {
-    let server = Server::start("secret", &[]);
-    fill(&server);
+    let server = PostgresServer::start("secret", &[]);
+    create_database(&server);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let all = postgres.databases().await.expect("databases");
     let info = all.iter().find(|info| info.name == NAME).expect("listed").clone();
@@ -64,27 +64,27 @@ async fn database_is_dumped_and_restored() {
     // Two tables and the large objects.
     assert_eq!((archive.blocks, proof.bytes), (3, bytes.len() as u64), "{proof:?}");
 
-    let mut there = wanted("back", TargetDatabase::Create);
-    there.encoding_from = Some(info);
-    let restored = postgres.restore_database(&there, &mut bytes.as_slice()).await.expect("restored");
+    let mut job = restore_job("back", TargetDatabase::Create);
+    job.encoding_from = Some(info);
+    let restored = postgres.restore_database(&job, &mut bytes.as_slice()).await.expect("restored");
     assert!(restored.is_verified_complete);
-    assert_eq!(contents(&server, "back"), contents(&server, NAME));
+    assert_eq!(read_contents(&server, "back"), read_contents(&server, NAME));
 
-    let error = postgres.restore_database(&there, &mut bytes.as_slice()).await.expect_err("not empty");
+    let error = postgres.restore_database(&job, &mut bytes.as_slice()).await.expect_err("not empty");
     assert!(matches!(error, DatabaseError::NotEmpty { objects: 4.., .. }), "{error}");
     let replaced =
-        postgres.restore_database(&wanted("back", TargetDatabase::Replace), &mut bytes.as_slice()).await;
-    replaced.expect("replaced because it was told to");
+        postgres.restore_database(&restore_job("back", TargetDatabase::Replace), &mut bytes.as_slice()).await;
+    replaced.expect("replaced on request");
 
     let cut = postgres
-        .restore_database(&wanted("cut", TargetDatabase::Create), &mut &bytes[..bytes.len() - 1])
+        .restore_database(&restore_job("cut", TargetDatabase::Create), &mut &bytes[..bytes.len() - 1])
         .await;
     cut.expect_err("a cut archive is never restored with success");
 }
 
 #[tokio::test]
 async fn archive_is_complete_only_at_its_last_byte() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql(
         "postgres",
         "CREATE TABLE t (a text); INSERT INTO t VALUES ('x'), ('y'); SELECT lo_from_bytea(7, 'abc'); CREATE TABLE u (b int)",
@@ -111,13 +111,13 @@ async fn archive_is_complete_only_at_its_last_byte() {
         assert!(whole(&bytes[..length]).is_err(), "cut after {length} of {} bytes", bytes.len());
     }
     let longer = [bytes.as_slice(), b"\x01"].concat();
-    assert!(whole(&longer).is_err(), "and nothing may follow");
+    assert!(whole(&longer).is_err(), "no byte may follow");
 }
 
 #[tokio::test]
 async fn dump_fails_when_the_connection_dies_midway() {
-    let server = Server::start("secret", &[]);
-    fill(&server);
+    let server = PostgresServer::start("secret", &[]);
+    create_database(&server);
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let mut dump = postgres.dump(NAME).expect("a dump");
     let mut first = [0; 4096];
@@ -133,7 +133,7 @@ async fn dump_fails_when_the_connection_dies_midway() {
 }
 
 /// Returns the descendants of this process that concern `server`: command line and environment of each.
-fn descendants(server: &Server) -> Vec<(u32, Vec<u8>)> {
+fn descendants(server: &PostgresServer) -> Vec<(u32, Vec<u8>)> {
     let mut known = vec![std::process::id()];
     let mut found = Vec::new();
     let mut at = 0;
@@ -149,11 +149,11 @@ fn descendants(server: &Server) -> Vec<(u32, Vec<u8>)> {
         }
         at += 1;
     }
-    found.retain(|(_, seen)| holds(seen, &server.socket().display().to_string()));
+    found.retain(|(_, seen)| contains(seen, &server.socket().display().to_string()));
     found
 }
 
-fn holds(bytes: &[u8], canary: &str) -> bool {
+fn contains(bytes: &[u8], canary: &str) -> bool {
     bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
 }
 
@@ -161,8 +161,8 @@ fn holds(bytes: &[u8], canary: &str) -> bool {
 async fn password_appears_in_no_argument_environment_or_error() {
     // With the characters that a password file escapes.
     let canary = "ca:na\\ry:2f6e";
-    let server = Server::start(canary, &[]);
-    fill(&server);
+    let server = PostgresServer::start(canary, &[]);
+    create_database(&server);
     let mut config = server.config();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("password");
@@ -174,10 +174,10 @@ async fn password_appears_in_no_argument_environment_or_error() {
     // The dump is larger than the pipe, so the tool waits while it is inspected.
     dump.read_exact(&mut first).await.expect("its first bytes");
     let seen = descendants(&server);
-    let tool = seen.iter().find(|(_, seen)| holds(seen, "pg_dump")).expect("the tool runs");
-    assert!(holds(&tool.1, "PGPASSFILE=/proc/self/fd/"), "and has its password file");
+    let tool = seen.iter().find(|(_, seen)| contains(seen, "pg_dump")).expect("the tool runs");
+    assert!(contains(&tool.1, "PGPASSFILE=/proc/self/fd/"), "and has its password file");
     for (pid, seen) in &seen {
-        assert!(!holds(seen, "2f6e") && !holds(seen, "PGPASSWORD"), "process {pid}");
+        assert!(!contains(seen, "2f6e") && !contains(seen, "PGPASSWORD"), "process {pid}");
     }
     assert!(!format!("{config:?}{postgres:?}{dump:?}").contains("2f6e"));
 
@@ -192,7 +192,7 @@ async fn password_appears_in_no_argument_environment_or_error() {
         }
     }
     assert!(
-        !descendants(&server).iter().any(|(_, seen)| holds(seen, "pg_dump")),
+        !descendants(&server).iter().any(|(_, seen)| contains(seen, "pg_dump")),
         "a dropped dump ends its tool"
     );
 
@@ -204,7 +204,7 @@ async fn password_appears_in_no_argument_environment_or_error() {
 
 #[tokio::test]
 async fn globals_dump_restores_only_roles() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql(
         "postgres",
         "CREATE ROLE clerks; CREATE ROLE \"odd \"\"one\" LOGIN PASSWORD 'pw' CONNECTION LIMIT 3; GRANT clerks TO \"odd \"\"one\" WITH ADMIN OPTION",
@@ -238,7 +238,7 @@ const PROPERTIES: &str = "SELECT datname, datdba::regrole, datconnlimit, datiste
 
 #[tokio::test]
 async fn database_owner_grants_limits_settings_and_comments_are_restored() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE ROLE keeper; CREATE ROLE clerk LOGIN");
     server.sql("postgres", "CREATE DATABASE shop OWNER keeper");
     server.sql(
@@ -256,8 +256,9 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     proof.expect("complete");
     let (archive, proof) = read(postgres.dump("shop").expect("a dump")).await;
     proof.expect("complete");
-    let replaced =
-        postgres.restore_database(&wanted("shop", TargetDatabase::Replace), &mut archive.as_slice()).await;
+    let replaced = postgres
+        .restore_database(&restore_job("shop", TargetDatabase::Replace), &mut archive.as_slice())
+        .await;
     assert_eq!(replaced.expect("a template is replaced").not_applied, []);
     assert_eq!(server.sql("postgres", PROPERTIES), before);
 
@@ -268,12 +269,13 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     }
     let report = postgres.restore_globals(&mut roles.as_slice()).await.expect("restored");
     assert!(report.not_applied.is_empty() && report.refused.is_empty(), "{report:?}");
-    let restored =
-        postgres.restore_database(&wanted("shop", TargetDatabase::Create), &mut archive.as_slice()).await;
+    let restored = postgres
+        .restore_database(&restore_job("shop", TargetDatabase::Create), &mut archive.as_slice())
+        .await;
     assert_eq!(restored.expect("restored").not_applied, []);
     assert_eq!(server.sql("postgres", PROPERTIES), before);
 
-    let mut without = wanted("other", TargetDatabase::Create);
+    let mut without = restore_job("other", TargetDatabase::Create);
     without.no_owner = true;
     let restored = postgres.restore_database(&without, &mut archive.as_slice()).await.expect("restored");
     assert_eq!(restored.not_applied, []);
@@ -285,7 +287,7 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
     }
     server.sql("other", "DROP OWNED BY clerk; DROP OWNED BY keeper");
     server.sql("postgres", "DROP ROLE clerk");
-    let mut lacking = wanted("shop", TargetDatabase::Create);
+    let mut lacking = restore_job("shop", TargetDatabase::Create);
     lacking.no_owner = false;
     let restored = postgres.restore_database(&lacking, &mut archive.as_slice()).await.expect("restored");
     let mut missing: Vec<&str> = restored.not_applied.iter().map(|one| one.property.as_str()).collect();
@@ -295,7 +297,7 @@ async fn database_owner_grants_limits_settings_and_comments_are_restored() {
 
 #[tokio::test]
 async fn databases_left_out_are_always_reported() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     for statement in [
         "CREATE DATABASE mould IS_TEMPLATE true",
         "CREATE DATABASE shut ALLOW_CONNECTIONS false",
@@ -305,14 +307,14 @@ async fn databases_left_out_are_always_reported() {
     ] {
         server.sql("postgres", statement);
     }
-    let desk = Desk::new();
+    let cli = CliRepo::new();
     let url = |database: &str| {
         let socket = server.socket();
         format!("postgresql://reader@/{database}?host={}", socket.display())
     };
     let backup = |url: &str, more: &[&str]| {
-        let writer = desk.writer();
-        let args = [&["backup", "--database", url], &texts(&writer)[..], more, &["-o", "json"]].concat();
+        let writer = cli.writer_args();
+        let args = [&["backup", "--database", url], &as_strs(&writer)[..], more, &["-o", "json"]].concat();
         let output = command(&args).env("PGPASSWORD", "secret").output().expect("it runs");
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         (output.status.code(), report, String::from_utf8(output.stderr).expect("text"))
@@ -321,7 +323,7 @@ async fn databases_left_out_are_always_reported() {
     assert_eq!(code, Some(3), "{err}");
     assert_eq!(report["items"][0]["gaps"][0]["object"], "shut", "{report}");
     assert!(err.contains("passwords of roles"), "{err}");
-    let shown = desk.told(&["show"]);
+    let shown = cli.read_json(&["show"]);
     assert_eq!(shown["items"][0]["notes"][0]["code"], "no-role-passwords", "{shown}");
     let streams: Vec<&str> = shown["items"][0]["streams"]
         .as_array()
@@ -334,10 +336,10 @@ async fn databases_left_out_are_always_reported() {
         ["globals.sql", "../../tmp/x.dump", "mould.dump", "postgres.dump", "x//y 50% a*.dump"]
     );
 
-    let out = desk.text("out");
-    let (code, _, err) = desk.reads(&["export", "--to", &out]);
+    let out = cli.text("out");
+    let (code, _, err) = cli.run_reader(&["export", "--to", &out]);
     assert_eq!(code, 3, "the gap: {err}");
-    let folder = desk.at("out/postgresql");
+    let folder = cli.at("out/postgresql");
     for name in ["%2E.%2F..%2Ftmp%2Fx.dump", "x%2F%2Fy 50%25 a*.dump", "globals.sql", "mould.dump"] {
         assert!(folder.join(name).is_file(), "{name}: {:?}", beneath(&folder));
     }
@@ -352,18 +354,18 @@ async fn databases_left_out_are_always_reported() {
 
 #[test]
 fn damaged_dump_does_not_drop_the_existing_database() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql("shop", "CREATE TABLE orders AS SELECT n, md5(n::text) FROM generate_series(1, 10000) n");
-    let desk = Desk::new();
-    let packs = || beneath(&desk.at("store")).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
+    let cli = CliRepo::new();
+    let packs = || beneath(&cli.at("store")).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
     let url = format!("postgresql://kbak@/shop?host={}", server.socket().display());
     let run = |args: &[&str]| {
         let output = command(args).env("PGPASSWORD", "secret").output().expect("it runs");
         (output.status.code(), String::from_utf8(output.stderr).expect("text"))
     };
-    let (data, writer, reader) = (desk.text("data"), desk.writer(), desk.reader());
-    let backup = [&["backup", "--path", &data, "--database", &url], &texts(&writer)[..]].concat();
+    let (data, writer, reader) = (cli.text("data"), cli.writer_args(), cli.reader_args());
+    let backup = [&["backup", "--path", &data, "--database", &url], &as_strs(&writer)[..]].concat();
     let (code, err) = run(&backup);
     assert_eq!(code, Some(0), "{err}");
     let before = packs();
@@ -380,25 +382,25 @@ fn damaged_dump_does_not_drop_the_existing_database() {
     std::fs::write(&pack, bytes).expect("damaged");
 
     server.sql("shop", "CREATE TABLE newer (a int)");
-    let back = desk.text("back");
+    let back = cli.text("back");
     let restore = ["restore", "latest", "--database", &url, "--to", &back];
-    let (code, err) = run(&[&restore[..], &["--replace-databases"], &texts(&reader)].concat());
+    let (code, err) = run(&[&restore[..], &["--replace-databases"], &as_strs(&reader)].concat());
     assert!(code == Some(4) && err.contains("shop.dump") && err.contains("the backup is damaged"), "{err}");
-    assert_eq!(server.sql("shop", "SELECT count(*) FROM newer").trim(), "0", "what is there stays");
-    assert!(desk.at("back/one.txt").is_file() || desk.at(&format!("back{data}/one.txt")).is_file(), "{err}");
+    assert_eq!(server.sql("shop", "SELECT count(*) FROM newer").trim(), "0", "the existing database stays");
+    assert!(cli.at("back/one.txt").is_file() || cli.at(&format!("back{data}/one.txt")).is_file(), "{err}");
 
     let (code, err) =
-        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &texts(&reader)[..]].concat());
+        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &as_strs(&reader)[..]].concat());
     assert!(code == Some(3) && err.contains("only with --replace-databases"), "{err}");
     server.sql("postgres", "DROP DATABASE shop");
     let (code, err) =
-        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &texts(&reader)[..]].concat());
+        run(&[&["restore", "latest", "--item", "shop", "--database", &url], &as_strs(&reader)[..]].concat());
     assert!(code == Some(4) && err.contains("drop the incomplete database"), "{err}");
 }
 
 #[tokio::test]
 async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     let postgres = Postgres::connect(&server.config()).await.expect("a server");
     let chosen = async |patterns: &[&str]| {
@@ -425,10 +427,11 @@ async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
     // A nonempty template is restored into another server's, and new databases contain it again.
     let (bytes, proof) = read(postgres.dump("template1").expect("a dump")).await;
     proof.expect("complete");
-    let other = Server::start("secret", &[]);
+    let other = PostgresServer::start("secret", &[]);
     let target = Postgres::connect(&other.config()).await.expect("a server");
-    let restored =
-        target.restore_database(&wanted("template1", TargetDatabase::Create), &mut bytes.as_slice()).await;
+    let restored = target
+        .restore_database(&restore_job("template1", TargetDatabase::Create), &mut bytes.as_slice())
+        .await;
     restored.expect("restored");
     other.sql("postgres", "CREATE DATABASE new");
     assert_eq!(other.sql("new", "SELECT everywhere()").trim(), "7");
@@ -438,7 +441,7 @@ async fn unmatched_names_are_absent_and_only_nonempty_templates_are_chosen() {
 async fn plaintext_connection_needs_explicit_permission() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    let server = Server::start("secret", &["listen_addresses=127.0.0.1", &format!("port={port}")]);
+    let server = PostgresServer::start("secret", &["listen_addresses=127.0.0.1", &format!("port={port}")]);
     let clear = DatabaseConfig { host: "127.0.0.1".to_owned(), port, ..server.config() };
     for tls in [TlsMode::VerifyFull, TlsMode::Require] {
         let error = Postgres::connect(&DatabaseConfig { tls, ..clear.clone() }).await.expect_err("no TLS");

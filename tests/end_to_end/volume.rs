@@ -11,9 +11,9 @@ use kbak::target::volume::{
     DeletionExceptions, ExistingFiles, FailureKind, TargetError, TargetOptions, VolumeTarget,
 };
 
-use crate::support::compare::{What, differences};
+use crate::support::compare::{Attribute, differences};
 use crate::support::tree::{self, Shape};
-use crate::support::volume::{Refused, Restore, bytes, restore, stream};
+use crate::support::volume::{VolumeRestore, VolumeRestoreError, bytes, restore, stream};
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -37,11 +37,11 @@ fn torture(entries: usize) -> (tempfile::TempDir, std::path::PathBuf, std::path:
 }
 
 #[test]
-fn every_attribute_comes_back() {
+fn every_attribute_is_restored() {
     // 3,000 entries here; scripts/soak asks for 100,000.
     let entries = std::env::var("KBAK_TEST_ENTRIES").map_or(3000, |text| text.parse().expect("a number"));
     let (_dir, from, to) = torture(entries);
-    let mut restoring = Restore::open(&to, devices(), 1).expect("a target");
+    let mut restoring = VolumeRestore::open(&to, devices(), 1).expect("a target");
     let left = stream(&from, VolumeOptions::default(), |piece| restoring.feed(piece).expect("accepted"));
     let report = restoring.finish().expect("restored");
     assert_eq!((&left.skipped[..], &left.gaps[..]), (&[][..], &[][..]));
@@ -146,7 +146,7 @@ fn second_restore_into_a_busy_target_is_refused() {
 fn interrupted_restore_resumes() {
     let (_dir, from, to) = torture(600);
     let (stream, _) = bytes(&from, VolumeOptions::default());
-    let mut restoring = Restore::open(&to, devices(), 1).expect("a target");
+    let mut restoring = VolumeRestore::open(&to, devices(), 1).expect("a target");
     // The process ends here: its partial work is left as it is.
     restoring.feed(&stream[..stream.len() / 2]).expect("accepted");
     drop(restoring);
@@ -188,7 +188,7 @@ fn overwrite_replaces_entries_without_writing_through_links() {
     assert_eq!(std::fs::read_dir(&outside).expect("a folder").count(), 1);
     assert_eq!(std::fs::read(outside.join("file")).expect("read"), b"untouched");
     assert_eq!(std::fs::metadata(outside.join("file")).expect("stat").nlink(), 1);
-    assert_eq!(differences(&from, &to), [(What::Extra, "extra".to_owned())]);
+    assert_eq!(differences(&from, &to), [(Attribute::Extra, "extra".to_owned())]);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn truncated_stream_fails_the_restore() {
     let (_dir, from, to) = torture(200);
     let (stream, _) = bytes(&from, VolumeOptions::default());
     let cut = restore(&stream[..stream.len() - 1024], &to, devices(), 1 << 16);
-    assert!(matches!(cut, Err(Refused::Stream(_))), "{cut:?}");
+    assert!(matches!(cut, Err(VolumeRestoreError::Stream(_))), "{cut:?}");
     let temporary = |path: &Path| {
         std::fs::read_dir(path)
             .expect("a folder")
@@ -290,7 +290,7 @@ fn files_changed_after_the_walk_are_detected() {
     let old = member(&volume).expect("the file");
     std::fs::remove_file(&path).expect("remove");
     let before = out.clone();
-    volume.append(old, 1 << 20, &mut out).expect_err("nothing is there");
+    volume.append(old, 1 << 20, &mut out).expect_err("no folder exists");
     assert_eq!(out, before);
 }
 
@@ -316,7 +316,7 @@ fn symlink_in_place_of_a_walked_file_is_not_followed() {
 
 /// Restores as user 1234 by running this test again under `setpriv`.
 #[test]
-fn a_plain_user_gets_exactly_the_documented_differences() {
+fn restore_without_root_has_only_the_documented_differences() {
     const CHILD: &str = "KBAK_TEST_PLAIN_USER";
     if let Some(folder) = std::env::var_os(CHILD) {
         return as_plain_user(Path::new(&folder));
@@ -346,26 +346,26 @@ fn a_plain_user_gets_exactly_the_documented_differences() {
         String::from_utf8_lossy(&run.stdout),
         String::from_utf8_lossy(&run.stderr)
     );
-    let mut kinds: Vec<What> = Vec::new();
+    let mut kinds: Vec<Attribute> = Vec::new();
     for (what, path) in differences(&from, &dir.path().join("to")) {
         let documented = match what {
-            What::Owner | What::Group => true,
+            Attribute::Owner | Attribute::Group => true,
             // Setuid and setgid of files that now have another owner.
-            What::Mode => {
+            Attribute::Mode => {
                 path.contains("7777")
                     || path.contains("6711")
                     || path.contains("4755")
                     || path.contains("2755")
                     || path.contains("setuid")
             }
-            What::Xattrs => path.contains("capable"),
-            What::Missing => path.starts_with("devices/"),
+            Attribute::Xattrs => path.contains("capable"),
+            Attribute::Missing => path.starts_with("devices/"),
             _ => false,
         };
         assert!(documented, "{what:?} {path}");
         kinds.push(what);
     }
-    for what in [What::Owner, What::Group, What::Mode, What::Xattrs, What::Missing] {
+    for what in [Attribute::Owner, Attribute::Group, Attribute::Mode, Attribute::Xattrs, Attribute::Missing] {
         assert!(kinds.contains(&what), "{what:?} is documented and did not happen");
     }
 }

@@ -1,7 +1,7 @@
 //! Stored keys, an epoch, a signature and a receipt of format v1, which every later version must
 //! read; and derivations with fixed results.
 //!
-//! The private keys under v1/keys are test keys. `write_the_vectors` makes them anew, until the
+//! The private keys under v1/keys are test keys. `key_vectors_are_regenerated` makes them anew, until the
 //! format is frozen.
 
 use std::path::PathBuf;
@@ -20,9 +20,11 @@ use kbak::keys::recovery_sheet;
 use kbak::keys::writer_key::WriterKey;
 use kbak::keys::{Identity, OwnerKey, open_wrap};
 use kbak::repository::epoch::current;
+use kbak::runtime::lock;
 use zeroize::Zeroizing;
 
-use crate::support::owners::{Bench, MemoryKeeper, context, nobody, wanted};
+use crate::support::owners::{MemoryKeeper, no_prompt, wanted};
+use crate::support::test_repo::TestRepo;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/keys")
@@ -46,7 +48,7 @@ struct Golden {
 fn golden() -> Golden {
     let key = WriterKey::parse("writer.key", &stored("writer.key")).expect("writer.key");
     let signers = Signers::parse(&text("kbak.pub")).expect("kbak.pub");
-    let owner = Identity::parse("owner.key", &stored("owner.key"), &nobody()).expect("owner.key");
+    let owner = Identity::parse("owner.key", &stored("owner.key"), &no_prompt()).expect("owner.key");
     let held = EpochFile::parse("writer.key.epoch", &stored("writer.key.epoch")).expect("an epoch file");
     let path = EpochPath { writer: key.writer, plan: key.plan("default"), epoch: held.secrets[0].epoch };
     let epoch = Epoch::open(stored("epoch.json"), &path, Some(key.repository), &signers).expect("epoch.json");
@@ -103,24 +105,24 @@ fn stored_receipt_is_accepted() {
 
 #[tokio::test]
 #[ignore = "makes the vectors anew: only while format v1 is not frozen"]
-async fn write_the_vectors() {
-    let bench = Bench::new(2026);
+async fn key_vectors_are_regenerated() {
+    let repo = TestRepo::seeded(2026);
     let write = |name: &str, content: &[u8]| std::fs::write(folder().join(name), content).expect("written");
     std::fs::create_dir_all(folder()).expect("a folder");
-    let key = WriterKey::generate(&bench.runtime);
-    let owner = OwnerKey::generate(&bench.runtime, "golden owner");
+    let key = &repo.key;
+    let owner = OwnerKey::generate(&repo.runtime, "golden owner");
     let public = owner.public();
     let keeper = MemoryKeeper::default();
-    let context = context(&bench, &key, key.plan("default"), &keeper);
+    let context = repo.epoch_context(&keeper);
     let wanted = wanted(&[&public]);
     let ready = current::find_or_create(context, &wanted, &Default::default(), &Default::default())
         .await
         .expect("an epoch");
     let identity =
-        Arc::new(Identity::parse("owner", owner.to_text().as_bytes(), &nobody()).expect("an identity"));
+        Arc::new(Identity::parse("owner", owner.to_text().as_bytes(), &no_prompt()).expect("an identity"));
     let (keys, _) = open_wrap(&ready.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
     let (repository, writer, plan) = (key.repository, key.writer, key.plan("default"));
-    let held = keeper.0.lock().expect("a lock").clone().expect("held");
+    let held = lock(&keeper.0).clone().expect("held");
     let receipt = Record::Receipt(Receipt {
         plan,
         epoch: ready.epoch.epoch,
@@ -130,15 +132,15 @@ async fn write_the_vectors() {
     });
     let signing = identity.signing().expect("a signing key");
     let receipt = receipt.seal(repository, writer, ready.epoch.created, signing).expect("sealed");
-    let signers = recovery_sheet::signers_of(&key, std::slice::from_ref(&public));
+    let signers = recovery_sheet::signers_of(key, std::slice::from_ref(&public));
     write("writer.key", key.to_text().as_bytes());
     write(
         "writer.key.epoch",
         EpochFile { repository, writer, plan, secrets: held, head: None }.to_text().as_bytes(),
     );
     write("owner.key", owner.to_text().as_bytes());
-    write("kbak.pub", recovery_sheet::pin_text(&key, &signers, &[public]).as_bytes());
-    write("epoch.json", &bench.memory.objects()[&ready.epoch.path().epoch_json()]);
+    write("kbak.pub", recovery_sheet::pin_text(key, &signers, &[public]).as_bytes());
+    write("epoch.json", &repo.memory.objects()[&ready.epoch.path().epoch_json()]);
     write("epoch.key", keys.to_text(ready.epoch.epoch).as_bytes());
     write("receipt", receipt.bytes());
     let fixed = SigningKey::from_seed(&Zeroizing::new([9; 32]));

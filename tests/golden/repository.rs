@@ -9,10 +9,10 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::plane::{Plane, create};
-use crate::support::postgres::Server;
+use crate::support::control_plane::{ControlPlane, create};
+use crate::support::memory_backup::{config_map, create_namespace, define_apples, sample_object};
+use crate::support::postgres::PostgresServer;
 use crate::support::program::{beneath, good, succeeds};
-use crate::support::resources::{config_map, definition, namespace, thing};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/repository")
@@ -69,7 +69,7 @@ fn objects(lines: &str) -> Value {
 }
 
 /// Returns the rows of the database, read by SQL.
-fn rows(server: &Server, database: &str) -> String {
+fn rows(server: &PostgresServer, database: &str) -> String {
     server.sql(
         database,
         "SELECT count(*), md5(string_agg(o::text, ',' ORDER BY id)) FROM orders o;
@@ -152,7 +152,7 @@ fn golden_repository_is_restored_by_stock_tools() {
     let lines = std::fs::read_to_string(out.join("resources/core/v1/configmaps.jsonl")).expect("objects");
     assert_eq!(objects(&lines), facts["configmaps"]);
 
-    let server = Server::start("secret", &[]);
+    let server = PostgresServer::start("secret", &[]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.restore("shop", &out.join("shop/shop.dump"));
     assert_eq!(json!(rows(&server, "shop")), facts["rows"]);
@@ -219,10 +219,10 @@ fn same_file_and_holes(root: &Path) {
 }
 
 /// Makes the repository anew, while format v1 is not frozen:
-/// `cargo nextest run --all-features --run-ignored only -E 'test(make_the_golden_repository)'`.
+/// `cargo nextest run --all-features --run-ignored only -E 'test(golden_repository_is_regenerated)'`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes into the project; run by hand when the format changes"]
-async fn cluster_make_the_golden_repository() {
+async fn cluster_golden_repository_is_regenerated() {
     let golden = golden();
     let _ = std::fs::remove_dir_all(&golden);
     std::fs::create_dir_all(golden.join("store")).expect("a folder");
@@ -236,15 +236,15 @@ async fn cluster_make_the_golden_repository() {
     kbak(&[&["init", "--repo", &repo, "--folder", &text(&keys)], &init[..], &[&text(&key)]].concat());
     std::fs::copy(keys.join("kbak.pub"), golden.join("kbak.pub")).expect("the pin");
 
-    let plane = Plane::up(&[]);
+    let plane = ControlPlane::start(&[]);
     let cluster = plane.cluster().await;
-    namespace(&cluster, "shop").await;
-    definition(&cluster).await;
+    create_namespace(&cluster, "shop").await;
+    define_apples(&cluster).await;
     for name in ["one", "two"] {
         create(&cluster, "/api/v1/namespaces/shop/configmaps", config_map(name, "größer")).await;
     }
-    create(&cluster, "/api/v1/namespaces/shop/secrets", thing("secrets", "token", 1)).await;
-    let server = Server::start("secret", &["listen_addresses=127.0.0.1", "port=54329"]);
+    create(&cluster, "/api/v1/namespaces/shop/secrets", sample_object("secrets", "token", 1)).await;
+    let server = PostgresServer::start("secret", &["listen_addresses=127.0.0.1", "port=54329"]);
     server.sql("postgres", "CREATE DATABASE shop");
     server.sql(
         "shop",

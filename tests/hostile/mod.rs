@@ -1,21 +1,22 @@
 //! Streams that try to write outside the target.
 
+mod pax_records;
 mod planted;
-mod raw;
+mod raw_member;
 mod stream;
 mod volume;
 
 use std::path::{Path, PathBuf};
 
-use crate::support::compare::{Tree, between, read};
+use crate::support::compare::{Tree, differences_between, read};
 
 /// A target with a canary folder beside it, which must stay unchanged.
-struct Cage {
+struct GuardedTarget {
     dir: tempfile::TempDir,
     before: Tree,
 }
 
-impl Cage {
+impl GuardedTarget {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let canary = dir.path().join("canary");
@@ -39,10 +40,14 @@ impl Cage {
 
     /// Checks that nothing outside the target was changed or added.
     fn check(&self, case: &str) {
-        assert_eq!(between(&self.before, &read(&self.canary())), [], "{case}: the canary changed");
+        assert_eq!(
+            differences_between(&self.before, &read(&self.canary())),
+            [],
+            "{case}: the canary changed"
+        );
         let mut beside = names(self.dir.path());
         beside.sort();
-        assert_eq!(beside, ["canary", "target"], "{case}: something came beside the target");
+        assert_eq!(beside, ["canary", "target"], "{case}: unexpected file beside the target");
         for escape in ["/kbak-escape", "/tmp/kbak-escape"] {
             assert!(!Path::new(escape).exists(), "{case}: wrote {escape}");
         }

@@ -8,7 +8,7 @@ use kbak::target::volume::ExistingFiles::{DeleteExtra, Overwrite, Refuse, Skip};
 use kbak::target::volume::FailureKind;
 
 use super::volume::{apply, case, directory, entry, file, hard, options, untouched};
-use super::{Cage, names};
+use super::{GuardedTarget, names};
 
 #[test]
 fn planted_links_in_the_target_are_not_followed() {
@@ -92,13 +92,13 @@ fn planted_hard_link_is_replaced_without_changing_its_file() {
     let plant = |target: &Path| {
         std::fs::hard_link(target.join("../canary/secret"), target.join("a")).expect("link");
     };
-    let cage = Cage::new();
-    plant(&cage.target());
+    let guarded = GuardedTarget::new();
+    plant(&guarded.target());
     let mut evil = file("a");
     evil.mode = 0o777;
-    apply(&cage.target(), options(Overwrite), vec![evil]).expect("safe");
-    cage.check("a file over a hard link");
-    assert_eq!(std::fs::metadata(cage.canary().join("secret")).expect("stat").nlink(), 1);
+    apply(&guarded.target(), options(Overwrite), vec![evil]).expect("safe");
+    guarded.check("a file over a hard link");
+    assert_eq!(std::fs::metadata(guarded.canary().join("secret")).expect("stat").nlink(), 1);
 }
 
 #[test]

@@ -4,21 +4,23 @@ use kbak::format::tar::order::PathError;
 use kbak::format::tar::parse::{HeaderError, ParseErrorKind};
 use kbak::target::volume::TargetOptions;
 
-use super::Cage;
-use super::raw::{Raw, octal, record, sparse, stream};
-use crate::support::volume::{Refused, restore};
+use super::GuardedTarget;
+use super::raw_member::{RawMember, octal, record, sparse, stream};
+use crate::support::volume::{VolumeRestoreError, restore};
 
-type Case = (&'static str, Vec<u8>, fn(&ParseErrorKind) -> bool);
+pub(super) type Case = (&'static str, Vec<u8>, fn(&ParseErrorKind) -> bool);
 
 /// Feeds each stream and checks the reason of its refusal.
-fn refused(cases: Vec<Case>) {
+pub(super) fn refused(cases: Vec<Case>) {
     for (name, stream, expected) in cases {
-        let cage = Cage::new();
-        match restore(&stream, &cage.target(), TargetOptions::default(), 4096) {
-            Err(Refused::Stream(error)) => assert!(expected(&error.kind), "{name}: refused for {error:?}"),
+        let guarded = GuardedTarget::new();
+        match restore(&stream, &guarded.target(), TargetOptions::default(), 4096) {
+            Err(VolumeRestoreError::Stream(error)) => {
+                assert!(expected(&error.kind), "{name}: refused for {error:?}")
+            }
             other => panic!("{name}: {other:?}"),
         }
-        cage.check(name);
+        guarded.check(name);
     }
 }
 
@@ -28,64 +30,71 @@ macro_rules! header {
     };
 }
 
-macro_rules! path {
-    ($pattern:pat) => {
-        header!(HeaderError::Path($pattern))
-    };
-}
-
 macro_rules! is {
     ($($kind:tt)+) => {
         |kind| *kind == ParseErrorKind::$($kind)+
     };
 }
 
-fn one(raw: Raw) -> Vec<u8> {
+pub(super) use {header, is};
+
+macro_rules! path {
+    ($pattern:pat) => {
+        header!(HeaderError::Path($pattern))
+    };
+}
+
+pub(super) fn one(raw: RawMember) -> Vec<u8> {
     stream(&[raw])
 }
 
 /// A valid stream of the builder must be accepted, or the other tests would prove nothing.
 #[test]
 fn valid_streams_of_the_builder_are_accepted() {
-    let cage = Cage::new();
+    let guarded = GuardedTarget::new();
     let members = [
-        Raw::directory(b"./"),
-        Raw::directory(b"d/"),
-        Raw::file(b"d/file", b"content"),
-        Raw::hard_link(b"d/hard", b"d/file"),
-        Raw::symlink(b"d/soft", b"/etc/passwd"),
-        Raw::file(b"long", b"x").with(|raw| {
+        RawMember::directory(b"./"),
+        RawMember::directory(b"d/"),
+        RawMember::file(b"d/file", b"content"),
+        RawMember::hard_link(b"d/hard", b"d/file"),
+        RawMember::symlink(b"d/soft", b"/etc/passwd"),
+        RawMember::file(b"long", b"x").with(|raw| {
             raw.name = b"n".repeat(100);
             raw.records = Some(record(b"path", &b"n".repeat(101)));
         }),
         sparse(b"sparse", 1000, "2\n10\n5\n1000\n0\n", b"hello"),
     ];
-    let report = restore(&stream(&members), &cage.target(), TargetOptions::default(), 100).expect("accepted");
+    let report =
+        restore(&stream(&members), &guarded.target(), TargetOptions::default(), 100).expect("accepted");
     assert!(report.is_complete(), "{report:?}");
-    let content = std::fs::read(cage.target().join("sparse")).expect("read");
+    let content = std::fs::read(guarded.target().join("sparse")).expect("read");
     assert_eq!((&content[10..15], content.len()), (&b"hello"[..], 1000));
-    assert_eq!(std::fs::read(cage.target().join("d/hard")).expect("read"), b"content");
-    cage.check("control");
+    assert_eq!(std::fs::read(guarded.target().join("d/hard")).expect("read"), b"content");
+    guarded.check("control");
 }
 
 #[test]
 fn paths_that_lead_out_are_refused() {
-    let path = |name: &str| Raw::file(b"harmless", b"x").record(b"path", name.as_bytes());
+    let path = |name: &str| RawMember::file(b"harmless", b"x").record(b"path", name.as_bytes());
     refused(vec![
-        ("parent", one(Raw::file(b"../canary/new", b"x")), path!(PathError::Parent)),
-        ("parent inside", one(Raw::file(b"a/../../canary/new", b"x")), path!(PathError::Parent)),
-        ("parent at the end", one(Raw::directory(b"a/../")), path!(PathError::Parent)),
-        ("parent alone", one(Raw::directory(b"../")), path!(PathError::Parent)),
-        ("absolute", one(Raw::file(b"/tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
-        ("absolute twice", one(Raw::file(b"//tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
-        ("root", one(Raw::directory(b"/")), path!(PathError::Absolute)),
-        ("dot as a file", one(Raw::file(b".", b"x")), path!(PathError::Dot)),
-        ("dot first", one(Raw::file(b"./a", b"x")), path!(PathError::Dot)),
-        ("dot inside", one(Raw::file(b"a/./b", b"x")), path!(PathError::Dot)),
-        ("no name", one(Raw::file(b"", b"")), path!(PathError::Empty)),
-        ("two slashes", one(Raw::file(b"a//b", b"x")), path!(PathError::EmptyComponent)),
-        ("a file with a slash at its end", one(Raw::file(b"a/", b"x")), path!(PathError::EmptyComponent)),
-        ("a directory without one", one(Raw::directory(b"a")), header!(HeaderError::NotCanonical)),
+        ("parent", one(RawMember::file(b"../canary/new", b"x")), path!(PathError::Parent)),
+        ("parent inside", one(RawMember::file(b"a/../../canary/new", b"x")), path!(PathError::Parent)),
+        ("parent at the end", one(RawMember::directory(b"a/../")), path!(PathError::Parent)),
+        ("parent alone", one(RawMember::directory(b"../")), path!(PathError::Parent)),
+        ("absolute", one(RawMember::file(b"/tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
+        ("absolute twice", one(RawMember::file(b"//tmp/kbak-escape", b"x")), path!(PathError::Absolute)),
+        ("root", one(RawMember::directory(b"/")), path!(PathError::Absolute)),
+        ("dot as a file", one(RawMember::file(b".", b"x")), path!(PathError::Dot)),
+        ("dot first", one(RawMember::file(b"./a", b"x")), path!(PathError::Dot)),
+        ("dot inside", one(RawMember::file(b"a/./b", b"x")), path!(PathError::Dot)),
+        ("no name", one(RawMember::file(b"", b"")), path!(PathError::Empty)),
+        ("two slashes", one(RawMember::file(b"a//b", b"x")), path!(PathError::EmptyComponent)),
+        (
+            "a file with a slash at its end",
+            one(RawMember::file(b"a/", b"x")),
+            path!(PathError::EmptyComponent),
+        ),
+        ("a directory without one", one(RawMember::directory(b"a")), header!(HeaderError::NotCanonical)),
         ("parent in PAX", one(path("../canary/new")), path!(PathError::Parent)),
         ("absolute in PAX", one(path("/tmp/kbak-escape")), path!(PathError::Absolute)),
         ("NUL in PAX", one(path("a\0b")), path!(PathError::Nul)),
@@ -103,7 +112,7 @@ fn paths_that_lead_out_are_refused() {
         ),
         (
             "prefix field",
-            one(Raw::file(b"a", b"x").with(|raw| raw.prefix = b"../canary".to_vec())),
+            one(RawMember::file(b"a", b"x").with(|raw| raw.prefix = b"../canary".to_vec())),
             header!(HeaderError::NotCanonical),
         ),
     ]);
@@ -111,7 +120,8 @@ fn paths_that_lead_out_are_refused() {
 
 #[test]
 fn links_that_lead_out_are_refused() {
-    let hard = |link_target: &[u8]| stream(&[Raw::file(b"a", b"x"), Raw::hard_link(b"b", link_target)]);
+    let hard =
+        |link_target: &[u8]| stream(&[RawMember::file(b"a", b"x"), RawMember::hard_link(b"b", link_target)]);
     refused(vec![
         ("hard link to a parent", hard(b"../canary/secret"), header!(HeaderError::Value(_))),
         ("hard link to an absolute path", hard(b"/etc/passwd"), header!(HeaderError::Value(_))),
@@ -119,61 +129,69 @@ fn links_that_lead_out_are_refused() {
         ("hard link to itself", hard(b"b"), header!(HeaderError::Value(_))),
         ("hard link to the root", hard(b"."), header!(HeaderError::Value(_))),
         ("hard link to nothing", hard(b""), header!(HeaderError::Value(_))),
-        ("symlink to nothing", one(Raw::symlink(b"a", b"")), header!(HeaderError::Value(_))),
+        ("symlink to nothing", one(RawMember::symlink(b"a", b"")), header!(HeaderError::Value(_))),
         (
             "symlink with a NUL",
-            one(Raw::symlink(b"a", b"t").record(b"linkpath", b"a\0b")),
+            one(RawMember::symlink(b"a", b"t").record(b"linkpath", b"a\0b")),
             header!(HeaderError::Value(_)),
         ),
         (
             "symlink of 4,096 bytes",
-            one(Raw::symlink(b"a", b"t").record(b"linkpath", &[b't'; 4096])),
+            one(RawMember::symlink(b"a", b"t").record(b"linkpath", &[b't'; 4096])),
             header!(HeaderError::Value(_)),
         ),
         (
             "through a symlink",
-            stream(&[Raw::symlink(b"a", b"../canary"), Raw::file(b"a/new", b"x")]),
+            stream(&[RawMember::symlink(b"a", b"../canary"), RawMember::file(b"a/new", b"x")]),
             is!(NotBeneathDirectory),
         ),
         (
             "through a symlink, deeper",
-            stream(&[Raw::symlink(b"a", b"../canary"), Raw::file(b"a/folder/file", b"x")]),
+            stream(&[RawMember::symlink(b"a", b"../canary"), RawMember::file(b"a/folder/file", b"x")]),
             is!(NotBeneathDirectory),
         ),
         (
             "a directory over a symlink",
-            stream(&[Raw::symlink(b"a", b"../canary"), Raw::directory(b"a/")]),
+            stream(&[RawMember::symlink(b"a", b"../canary"), RawMember::directory(b"a/")]),
             is!(Order),
         ),
         (
             "a file over a symlink",
-            stream(&[Raw::symlink(b"a", b"../canary/secret"), Raw::file(b"a", b"x")]),
+            stream(&[RawMember::symlink(b"a", b"../canary/secret"), RawMember::file(b"a", b"x")]),
             is!(Order),
         ),
         (
             "through a file",
-            stream(&[Raw::file(b"a", b"x"), Raw::file(b"a/b", b"x")]),
+            stream(&[RawMember::file(b"a", b"x"), RawMember::file(b"a/b", b"x")]),
             is!(NotBeneathDirectory),
         ),
         (
             "through a hard link",
             stream(&[
-                Raw::symlink(b"a", b"../canary"),
-                Raw::hard_link(b"b", b"a"),
-                Raw::file(b"b/new", b"x"),
+                RawMember::symlink(b"a", b"../canary"),
+                RawMember::hard_link(b"b", b"a"),
+                RawMember::file(b"b/new", b"x"),
             ]),
             is!(NotBeneathDirectory),
         ),
-        ("a file twice", stream(&[Raw::file(b"a", b"x"), Raw::file(b"a", b"y")]), is!(Order)),
-        ("a directory twice", stream(&[Raw::directory(b"a/"), Raw::directory(b"a/")]), is!(Order)),
-        ("out of order", stream(&[Raw::file(b"b", b"x"), Raw::file(b"a", b"x")]), is!(Order)),
-        ("the root in the middle", stream(&[Raw::file(b"a", b"x"), Raw::directory(b"./")]), is!(Order)),
+        ("a file twice", stream(&[RawMember::file(b"a", b"x"), RawMember::file(b"a", b"y")]), is!(Order)),
+        (
+            "a directory twice",
+            stream(&[RawMember::directory(b"a/"), RawMember::directory(b"a/")]),
+            is!(Order),
+        ),
+        ("out of order", stream(&[RawMember::file(b"b", b"x"), RawMember::file(b"a", b"x")]), is!(Order)),
+        (
+            "the root in the middle",
+            stream(&[RawMember::file(b"a", b"x"), RawMember::directory(b"./")]),
+            is!(Order),
+        ),
     ]);
 }
 
 #[test]
 fn headers_that_kbak_does_not_write_are_refused() {
-    let base = || Raw::file(b"a", b"x");
+    let base = || RawMember::file(b"a", b"x");
     let mut cases: Vec<Case> = Vec::new();
     for (name, kind) in [
         ("GNU long name", b'L'),
@@ -225,12 +243,12 @@ fn headers_that_kbak_does_not_write_are_refused() {
         ),
         (
             "a directory with content",
-            one(Raw::directory(b"a/").with(|raw| raw.size = octal(512, 11))),
+            one(RawMember::directory(b"a/").with(|raw| raw.size = octal(512, 11))),
             header!(HeaderError::NotCanonical),
         ),
         (
             "a symlink with content",
-            one(Raw::symlink(b"a", b"t").with(|raw| raw.size = octal(512, 11))),
+            one(RawMember::symlink(b"a", b"t").with(|raw| raw.size = octal(512, 11))),
             header!(HeaderError::NotCanonical),
         ),
         (
@@ -258,200 +276,8 @@ fn headers_that_kbak_does_not_write_are_refused() {
         ("no end", base().bytes(), is!(Truncated)),
         ("nothing", Vec::new(), is!(Truncated)),
         ("half a header", base().bytes()[..300].to_vec(), is!(Truncated)),
-        ("half a content", Raw::file(b"a", &[7; 2000]).bytes()[..1000].to_vec(), is!(Truncated)),
+        ("half a content", RawMember::file(b"a", &[7; 2000]).bytes()[..1000].to_vec(), is!(Truncated)),
         ("padding", [&base().bytes()[..1000], &[1; 24], &[0; 1024]].concat(), is!(Padding)),
     ]);
     refused(cases);
-}
-
-#[test]
-fn records_that_kbak_does_not_write_are_refused() {
-    let base = || Raw::file(b"a", b"x");
-    let records = |bytes: &[u8]| one(base().records(bytes));
-    let xattr = |name: &[u8], value: &[u8]| one(base().record(&[b"SCHILY.xattr.", name].concat(), value));
-    refused(vec![
-        ("size disagrees", one(base().record(b"size", b"5")), header!(HeaderError::NotCanonical)),
-        ("size without need", one(base().record(b"size", b"1")), header!(HeaderError::NotCanonical)),
-        ("negative size", one(base().record(b"size", b"-1")), header!(HeaderError::Number("size"))),
-        (
-            "size past 63 bits",
-            one(base().with(|raw| raw.size = octal(0, 11)).record(b"size", b"9223372036854775808")),
-            header!(HeaderError::Value(_)),
-        ),
-        (
-            "size past 64 bits",
-            one(base().record(b"size", b"18446744073709551616")),
-            header!(HeaderError::Number("size")),
-        ),
-        ("uid of nobody at all", one(base().record(b"uid", b"4294967295")), header!(HeaderError::Value(_))),
-        ("uid past 32 bits", one(base().record(b"uid", b"4294967296")), header!(HeaderError::Number("uid"))),
-        ("gid of nobody at all", one(base().record(b"gid", b"4294967295")), header!(HeaderError::Value(_))),
-        (
-            "mtime with an exponent",
-            one(base().record(b"mtime", b"1e9")),
-            header!(HeaderError::Number("mtime")),
-        ),
-        (
-            "mtime with trailing zeros",
-            one(base().record(b"mtime", b"0.50")),
-            header!(HeaderError::NotCanonical),
-        ),
-        (
-            "mtime of ten digits",
-            one(base().record(b"mtime", b"0.0000000001")),
-            header!(HeaderError::Number("mtime")),
-        ),
-        (
-            "mtime past 63 bits",
-            one(base().record(b"mtime", b"9223372036854775808")),
-            header!(HeaderError::Number("mtime")),
-        ),
-        ("another character set", one(base().record(b"hdrcharset", b"UTF-16")), header!(HeaderError::Key(_))),
-        ("a comment", one(base().record(b"comment", b"hello")), header!(HeaderError::Key(_))),
-        ("atime", one(base().record(b"atime", b"1")), header!(HeaderError::Key(_))),
-        (
-            "an ACL as text",
-            one(base().record(b"SCHILY.acl.access", b"user::rwx")),
-            header!(HeaderError::Key(_)),
-        ),
-        (
-            "an attribute of libarchive",
-            one(base().record(b"LIBARCHIVE.xattr.user.a", b"QQ")),
-            header!(HeaderError::Key(_)),
-        ),
-        ("old sparse map", one(base().record(b"GNU.sparse.map", b"0,1")), header!(HeaderError::Key(_))),
-        ("length too long", records(b"99 path=x\n"), header!(HeaderError::Record)),
-        ("length too short", records(b"5 path=x\n"), header!(HeaderError::Record)),
-        ("length of zero", records(b"0 path=x\n"), header!(HeaderError::Record)),
-        ("length that overflows", records(b"99999999999999999999 path=x\n"), header!(HeaderError::Record)),
-        ("negative length", records(b"-9 path=x\n"), header!(HeaderError::Record)),
-        ("no length", records(b" path=x\n"), header!(HeaderError::Record)),
-        ("no newline", records(b"9 path=xy"), header!(HeaderError::Record)),
-        ("no equals sign", records(b"9 path:x\n"), header!(HeaderError::Record)),
-        ("leading zeros in the length", records(b"011 path=x\n"), header!(HeaderError::NotCanonical)),
-        (
-            "a record twice",
-            one(base().record(b"mtime", b"0.5").record(b"mtime", b"0.5")),
-            header!(HeaderError::NotCanonical),
-        ),
-        (
-            "unsorted attributes",
-            one(base().record(b"SCHILY.xattr.user.b", b"").record(b"SCHILY.xattr.user.a", b"")),
-            header!(HeaderError::Value(_)),
-        ),
-        (
-            "an attribute twice",
-            one(base().record(b"SCHILY.xattr.user.a", b"1").record(b"SCHILY.xattr.user.a", b"2")),
-            header!(HeaderError::Value(_)),
-        ),
-        ("an attribute without a name", xattr(b"", b"v"), header!(HeaderError::Value(_))),
-        ("an attribute's name of 256 bytes", xattr(&[b'n'; 256], b"v"), header!(HeaderError::Value(_))),
-        (
-            "an attribute's value of 64 KiB and one",
-            xattr(b"user.a", &[0; 65_537]),
-            header!(HeaderError::Value(_)),
-        ),
-        (
-            "an attribute's name escaped otherwise",
-            xattr(b"user.%41", b"v"),
-            header!(HeaderError::NotCanonical),
-        ),
-        ("an empty PAX header", records(b""), is!(PaxSize(0))),
-        (
-            "a PAX header of 8 GiB",
-            one(base()
-                .records(b"9 path=x\n")
-                .with(|raw| raw.records_size = Some(octal(8 << 30, 11).split_off(1)))),
-            |kind| {
-                matches!(kind, ParseErrorKind::PaxSize(_) | ParseErrorKind::Header(HeaderError::Number(_)))
-            },
-        ),
-        (
-            "a PAX header of 2 MiB",
-            one(base().records(b"9 path=x\n").with(|raw| raw.records_size = Some(octal(2 << 20, 11)))),
-            is!(PaxSize(2 << 20)),
-        ),
-        (
-            "PAX upon PAX",
-            one(base().with(|raw| raw.kind = b'x').record(b"mtime", b"0.5")),
-            header!(HeaderError::Type(b'x')),
-        ),
-        (
-            "PAX without a member",
-            [&base().record(b"mtime", b"0.5").bytes()[..1024], &[0; 1024]].concat(),
-            header!(HeaderError::Magic),
-        ),
-        (
-            "garbage after the records",
-            one(base().record(b"mtime", b"0.5").with(|raw| {
-                raw.records_size = Some(octal(raw.records.as_ref().map_or(0, Vec::len) as u64, 11));
-                raw.records.get_or_insert_default().extend_from_slice(b"hidden");
-            })),
-            header!(HeaderError::NotCanonical),
-        ),
-    ]);
-}
-
-#[test]
-fn false_hole_maps_are_refused() {
-    let map = |size, map: &str, content: &[u8]| one(sparse(b"a", size, map, content));
-    let huge = "65538\n".to_owned();
-    refused(vec![
-        ("overlapping", map(1000, "3\n0\n10\n5\n10\n1000\n0\n", &[1; 20]), header!(HeaderError::Map)),
-        ("touching", map(1000, "3\n0\n10\n10\n10\n1000\n0\n", &[1; 20]), header!(HeaderError::Map)),
-        ("unordered", map(1000, "3\n100\n10\n0\n10\n1000\n0\n", &[1; 20]), header!(HeaderError::Map)),
-        ("past the size", map(100, "1\n95\n10\n", &[1; 10]), header!(HeaderError::Map)),
-        ("past 64 bits", map(100, "1\n18446744073709551610\n10\n", &[1; 10]), header!(HeaderError::Map)),
-        ("negative", map(100, "1\n-5\n10\n", &[1; 10]), header!(HeaderError::Map)),
-        (
-            "an empty extent inside",
-            map(100, "3\n5\n0\n10\n10\n100\n0\n", &[1; 10]),
-            header!(HeaderError::Map),
-        ),
-        ("no hole", map(10, "1\n0\n10\n", &[1; 10]), header!(HeaderError::Map)),
-        ("no end mark", map(100, "1\n0\n10\n", &[1; 10]), header!(HeaderError::NotCanonical)),
-        ("more than it counts", map(1000, "1\n0\n10\n1000\n0\n", &[1; 10]), header!(HeaderError::Map)),
-        ("less than it counts", map(1000, "9\n0\n10\n", &[b'\n'; 10]), header!(HeaderError::Map)),
-        ("too many extents", map(1 << 40, &huge, b"x"), header!(HeaderError::Map)),
-        ("a count past 64 bits", map(1000, "99999999999999999999999\n", b"x"), header!(HeaderError::Map)),
-        ("no count", map(1000, "\n0\n10\n", &[1; 10]), header!(HeaderError::Map)),
-        ("text", map(1000, "one\n", b"x"), header!(HeaderError::Map)),
-        (
-            "content longer than its extents",
-            map(1000, "2\n0\n10\n1000\n0\n", &[1; 600]),
-            header!(HeaderError::NotCanonical),
-        ),
-        (
-            "content shorter than its extents",
-            map(1000, "2\n0\n600\n1000\n0\n", &[1; 10]),
-            header!(HeaderError::NotCanonical),
-        ),
-        (
-            "hidden bytes in the padding",
-            map(1000, "2\n0\n10\n1000\n0\n\0hidden", &[1; 10]),
-            header!(HeaderError::NotCanonical),
-        ),
-        (
-            "size past 63 bits",
-            map(1 << 63, "2\n0\n10\n9223372036854775808\n0\n", &[1; 10]),
-            header!(HeaderError::Value(_)),
-        ),
-        (
-            "a directory with holes",
-            one(sparse(b"a", 1000, "2\n0\n1\n1000\n0\n", b"x").with(|raw| {
-                raw.kind = b'5';
-            })),
-            |kind| matches!(kind, ParseErrorKind::Header(_)),
-        ),
-        (
-            "a name without a size",
-            one(Raw::file(b"GNUSparseFile.0/a", b"x").record(b"GNU.sparse.name", b"a")),
-            header!(HeaderError::Map),
-        ),
-        (
-            "another version",
-            one(Raw::file(b"a", b"x").record(b"GNU.sparse.major", b"0")),
-            header!(HeaderError::Key(_)),
-        ),
-    ]);
 }

@@ -9,7 +9,7 @@ use kbak::format::tar::{EntryKind, Extent, FileTime, ROOT, TarEntry, Xattr};
 use kbak::target::volume::ExistingFiles::{self, DeleteExtra, Overwrite, Refuse, Skip};
 use kbak::target::volume::{FailureKind, TargetError, TargetOptions, VolumeReport, VolumeTarget};
 
-use super::{Cage, names};
+use super::{GuardedTarget, names};
 
 pub fn entry(path: &[u8], kind: EntryKind) -> TarEntry {
     let mode = if kind == EntryKind::Directory { 0o755 } else { 0o644 };
@@ -71,11 +71,12 @@ pub fn case(
     entries: Vec<TarEntry>,
     check: impl FnOnce(&Path, &VolumeReport),
 ) {
-    let cage = Cage::new();
-    plant(&cage.target());
-    let report = apply(&cage.target(), options(existing), entries).unwrap_or_else(|e| panic!("{name}: {e}"));
-    check(&cage.target(), &report);
-    cage.check(name);
+    let guarded = GuardedTarget::new();
+    plant(&guarded.target());
+    let report =
+        apply(&guarded.target(), options(existing), entries).unwrap_or_else(|e| panic!("{name}: {e}"));
+    check(&guarded.target(), &report);
+    guarded.check(name);
 }
 
 #[test]
@@ -113,18 +114,18 @@ fn entries_with_invalid_paths_are_refused() {
 fn entries_through_links_of_the_stream_are_refused() {
     // Links are made by other threads, so each target is finished before the next entry.
     for target in ["../canary", "/tmp", "../canary/folder", ".", "..", "/proc/self/cwd", "/proc/self/root"] {
-        let cage = Cage::new();
-        apply(&cage.target(), options(Refuse), vec![soft("a", target)]).expect("a link");
+        let guarded = GuardedTarget::new();
+        apply(&guarded.target(), options(Refuse), vec![soft("a", target)]).expect("a link");
         for evil in [
             file("a/kbak-escape"),
             soft("a/kbak-escape", "x"),
             directory("a/kbak-escape"),
             hard("a/kbak-escape", "a"),
         ] {
-            let report = apply(&cage.target(), options(Skip), vec![evil]).expect("safe");
+            let report = apply(&guarded.target(), options(Skip), vec![evil]).expect("safe");
             assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
         }
-        cage.check(target);
+        guarded.check(target);
     }
     case("through", Refuse, untouched, vec![file("a"), hard("b", "a/c")], |_, report| {
         assert_eq!(report.failed.count(&FailureKind::ThroughNonDirectory), 1, "{:?}", report.failures);
@@ -188,30 +189,30 @@ fn hard_links_to_invalid_targets_are_refused() {
 
 #[test]
 fn impossible_file_sizes_are_refused() {
-    let cage = Cage::new();
+    let guarded = GuardedTarget::new();
     for size in [1 << 62, u64::MAX / 2, 1 << 50] {
         let evil = entry(b"a", EntryKind::File { size });
         let mut target =
-            VolumeTarget::open(&cage.target(), TargetOptions::default(), [3; 32]).expect("a target");
+            VolumeTarget::open(&guarded.target(), TargetOptions::default(), [3; 32]).expect("a target");
         let refused = target.apply(TarEvent::Member(Box::new(evil)));
         assert!(matches!(refused, Err(TargetError::NoRoom { .. })), "{refused:?}");
         drop(target);
-        assert_eq!(names(&cage.target()), Vec::<String>::new());
+        assert_eq!(names(&guarded.target()), Vec::<String>::new());
     }
     // Only a hole: no room is needed, but no file can be so long.
     let evil = entry(b"a", EntryKind::Sparse { size: u64::MAX / 2, extents: Vec::new() });
-    let report = apply(&cage.target(), TargetOptions::default(), vec![evil]).expect("safe");
+    let report = apply(&guarded.target(), TargetOptions::default(), vec![evil]).expect("safe");
     let failed = report.failed.count(&FailureKind::TooLarge);
-    assert!(failed == 1 || names(&cage.target()) == ["a"], "{report:?}");
+    assert!(failed == 1 || names(&guarded.target()) == ["a"], "{report:?}");
     // Data at the end of the longest file.
     let extents = vec![Extent { offset: (1 << 62) - 1, len: 1 }];
     let evil = entry(b"b", EntryKind::Sparse { size: 1 << 62, extents });
-    let mut target = VolumeTarget::open(&cage.target(), options(Skip), [4; 32]).expect("a target");
+    let mut target = VolumeTarget::open(&guarded.target(), options(Skip), [4; 32]).expect("a target");
     target.apply(TarEvent::Member(Box::new(evil))).expect("taken");
     target.apply(TarEvent::Data { at: (1 << 62) - 1, bytes: b"x" }).expect("taken");
     target.apply(TarEvent::MemberEnd).expect("taken");
     target.finish().expect("safe");
-    cage.check("sizes");
+    guarded.check("sizes");
 }
 
 #[test]
@@ -243,16 +244,16 @@ fn too_long_names_are_reported() {
 #[test]
 fn directory_swapped_for_a_link_during_restore_is_not_followed() {
     for threads in [0, 4] {
-        let cage = Cage::new();
+        let guarded = GuardedTarget::new();
         let options = TargetOptions { threads, ..TargetOptions::default() };
-        let mut target = VolumeTarget::open(&cage.target(), options, [5; 32]).expect("a target");
+        let mut target = VolumeTarget::open(&guarded.target(), options, [5; 32]).expect("a target");
         for entry in [directory("d"), directory("d/e"), file("d/e/first"), directory("f")] {
             put(&mut target, entry).expect("taken");
         }
         for name in ["d", "f"] {
-            let (from, to) = (cage.target().join(name), cage.target().join(format!("moved-{name}")));
+            let (from, to) = (guarded.target().join(name), guarded.target().join(format!("moved-{name}")));
             std::fs::rename(from, to).expect("rename");
-            symlink("../canary", cage.target().join(name)).expect("link");
+            symlink("../canary", guarded.target().join(name)).expect("link");
         }
         for entry in [
             file("d/e/second"),
@@ -266,7 +267,7 @@ fn directory_swapped_for_a_link_during_restore_is_not_followed() {
         let report = target.finish().expect("safe");
         // Neither the files nor the attributes of the two directories went through the links.
         assert!(report.failed.count(&FailureKind::ThroughNonDirectory) >= 3, "{:?}", report.failures);
-        cage.check("swapped");
+        guarded.check("swapped");
     }
 }
 
@@ -292,12 +293,12 @@ fn any_mixture_of_entries_stays_inside_the_target() {
     });
     runner
         .run(&(prop::collection::vec(mixed, 1..20), policy, 0..3usize), |(entries, policy, threads)| {
-            let cage = Cage::new();
+            let guarded = GuardedTarget::new();
             for half in [&entries[..entries.len() / 2], &entries[entries.len() / 2..]] {
                 let options = TargetOptions { threads, ..options(policy) };
-                apply(&cage.target(), options, half.to_vec()).expect("safe");
+                apply(&guarded.target(), options, half.to_vec()).expect("safe");
             }
-            cage.check("mixture");
+            guarded.check("mixture");
             Ok(())
         })
         .expect("nothing outside changes");

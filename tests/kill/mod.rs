@@ -10,38 +10,34 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
-use kbak::runtime::{Random as _, SeededRandom};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::desk::{Desk, texts};
+use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::program::{beneath, command, good};
+use crate::support::tree::write_seeded;
 
-/// A desk with a tree to back up.
-struct Scene {
-    desk: Desk,
+/// A repository and a tree to back up.
+struct KillFixture {
+    cli: CliRepo,
 }
 
 /// A path with the metadata and content that a restore must bring back.
 type Fingerprint = BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)>;
 
-impl Scene {
+impl KillFixture {
     fn new() -> Self {
-        let scene = Self { desk: Desk::new() };
+        let fixture = Self { cli: CliRepo::new() };
         for at in 0..60u64 {
-            scene.write(&format!("d{}/f{at:02}", at % 7), at, 300 + 4111 * (at as usize % 11));
+            fixture.write(&format!("d{}/f{at:02}", at % 7), at, 300 + 4111 * (at as usize % 11));
         }
-        scene.write("large", 1000, 9 << 20);
-        std::fs::hard_link(scene.desk.at("data/large"), scene.desk.at("data/twin")).expect("a hard link");
-        std::os::unix::fs::symlink("d1/f01", scene.desk.at("data/link")).expect("a link");
-        scene
+        fixture.write("large", 1000, 9 << 20);
+        std::fs::hard_link(fixture.cli.at("data/large"), fixture.cli.at("data/twin")).expect("a hard link");
+        std::os::unix::fs::symlink("d1/f01", fixture.cli.at("data/link")).expect("a link");
+        fixture
     }
 
     fn write(&self, name: &str, seed: u64, size: usize) {
-        let mut bytes = vec![0; size];
-        SeededRandom::new(seed).fill(&mut bytes);
-        let path = self.desk.at("data").join(name);
-        std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-        std::fs::write(path, bytes).expect("a file");
+        write_seeded(&self.cli.at("data").join(name), seed, size);
     }
 
     /// Changes the tree a little, so that every kind of object is stored again.
@@ -55,43 +51,43 @@ impl Scene {
         let mut args = vec![verb.to_owned()];
         match verb {
             "backup" => {
-                args.extend(self.desk.writer());
-                args.extend(["--path".into(), self.desk.text("data"), "--memory".into(), "64Mi".into()]);
+                args.extend(self.cli.writer_args());
+                args.extend(["--path".into(), self.cli.text("data"), "--memory".into(), "64Mi".into()]);
             }
-            _ => args.extend(self.desk.reader()),
+            _ => args.extend(self.cli.reader_args()),
         }
         args
     }
 
     fn backup(&self, kill: Option<&str>) {
         let args = self.verb("backup");
-        let args = texts(&args);
+        let args = as_strs(&args);
         match kill {
-            Some(point) => killed(&args, point),
+            Some(point) => run_until_killed(&args, point),
             None => drop(good(&args)),
         }
     }
 
     fn restore(&self, snapshot: &str, to: &str, kill: Option<&str>) {
-        let (mut args, to) = (self.verb("restore"), self.desk.text(to));
+        let (mut args, to) = (self.verb("restore"), self.cli.text(to));
         args.insert(1, snapshot.into());
         args.extend(["--to".into(), to, "--existing-files".into(), "skip".into()]);
-        let args = texts(&args);
+        let args = as_strs(&args);
         match kill {
-            Some(point) => killed(&args, point),
+            Some(point) => run_until_killed(&args, point),
             None => drop(good(&args)),
         }
     }
 
     /// Restores a snapshot into an empty folder and compares.
-    fn holds(&self, snapshot: &str, truth: &Fingerprint, when: &str) {
+    fn assert_snapshot(&self, snapshot: &str, truth: &Fingerprint, when: &str) {
         self.restore(snapshot, "out", None);
-        assert_eq!(&fingerprint(&self.desk.at("out")), truth, "snapshot {snapshot} {when}");
-        std::fs::remove_dir_all(self.desk.at("out")).expect("removed");
+        assert_eq!(&fingerprint(&self.cli.at("out")), truth, "snapshot {snapshot} {when}");
+        std::fs::remove_dir_all(self.cli.at("out")).expect("removed");
     }
 
     /// Checks every byte in the store and opens every chunk.
-    fn sound(&self) {
+    fn verify_all(&self) {
         let mut args = self.verb("verify");
         args.push("--read-all".into());
         good(&args);
@@ -110,7 +106,7 @@ impl Scene {
 
     fn paths(&self, class: &str) -> Vec<PathBuf> {
         let part = format!("/{class}/");
-        let mut found = beneath(&self.desk.at("store"));
+        let mut found = beneath(&self.cli.at("store"));
         found.retain(|path| path.is_file() && path.to_str().expect("UTF-8").contains(&part));
         found
     }
@@ -135,7 +131,7 @@ fn fingerprint(root: &Path) -> Fingerprint {
 }
 
 /// Runs the program until it is killed at the point.
-fn killed(args: &[&str], point: &str) {
+fn run_until_killed(args: &[&str], point: &str) {
     let output = command(args).env("KBAK_KILL_AT", point).output().expect("the program runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(9), "{point}: {:?} {said}", output.status);

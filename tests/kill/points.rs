@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Fingerprint, Scene, fingerprint, killed};
-use crate::support::desk::texts;
-use crate::support::program::{beneath, good};
+use super::{Fingerprint, KillFixture, fingerprint, run_until_killed};
+use crate::support::cli_repo::as_strs;
+use crate::support::program::{at_full_size, beneath, good};
 
 /// In the creation of an epoch: `kbak epoch close` makes a successor.
-const BIRTH: &[&str] = &["epoch.secret.kept", "epoch.copy.stored", "epoch.copy.stored:2", "epoch.born"];
+const EPOCH_CREATE: &[&str] =
+    &["epoch.secret.kept", "epoch.copy.stored", "epoch.copy.stored:2", "epoch.born"];
 
 /// After the first commit in a new epoch.
-const SETTLING: &[&str] = &["epoch.secret.settling", "epoch.secret.settled"];
+const EPOCH_FIRST_COMMIT: &[&str] = &["epoch.secret.settling", "epoch.secret.settled"];
 
 /// In a backup, in the order of their first pass.
 const BACKUP: &[&str] = &[
@@ -67,7 +68,7 @@ const RESTORE: &[&str] = &[
 ];
 
 /// Later passes of points that are passed often.
-const AGAIN: &[&str] = &[
+const REPEATED: &[&str] = &[
     "backup.piece.prepared:3",
     "backup.piece.prepared:7",
     "backup.pack.sealed:2",
@@ -78,10 +79,6 @@ const AGAIN: &[&str] = &[
     "store.file.written:8",
 ];
 
-fn full() -> bool {
-    std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full")
-}
-
 #[test]
 fn every_kill_point_in_the_source_is_in_a_table() {
     let mut named = BTreeSet::new();
@@ -91,7 +88,7 @@ fn every_kill_point_in_the_source_is_in_a_table() {
         let calls = text.split("kill_point(\"").skip(1);
         named.extend(calls.filter_map(|rest| rest.split_once('"').map(|(name, _)| name.to_owned())));
     }
-    let tables = [BIRTH, SETTLING, BACKUP, RESTORE, AGAIN].concat();
+    let tables = [EPOCH_CREATE, EPOCH_FIRST_COMMIT, BACKUP, RESTORE, REPEATED].concat();
     let tried: BTreeSet<String> =
         tables.iter().map(|point| point.split(':').next().unwrap_or(point).to_owned()).collect();
     assert_eq!(named, tried);
@@ -99,102 +96,106 @@ fn every_kill_point_in_the_source_is_in_a_table() {
 }
 
 /// Kills a backup at each of `points`, and runs the next one to its end.
-fn deaths(points: &[&str]) {
-    let scene = Scene::new();
-    scene.backup(None);
-    let first = fingerprint(&scene.desk.at("data"));
+fn kill_at_each(points: &[&str]) {
+    let fixture = KillFixture::new();
+    fixture.backup(None);
+    let first = fingerprint(&fixture.cli.at("data"));
     let mut taken: Vec<Fingerprint> = Vec::new();
     for (at, point) in points.iter().enumerate() {
-        scene.change(at as u64);
-        scene.backup(Some(point));
-        scene.holds("1", &first, &format!("after a death at {point}"));
-        scene.backup(None);
-        let now = fingerprint(&scene.desk.at("data"));
-        scene.holds("latest", &now, &format!("of the run after a death at {point}"));
+        fixture.change(at as u64);
+        fixture.backup(Some(point));
+        fixture.assert_snapshot("1", &first, &format!("after a kill at {point}"));
+        fixture.backup(None);
+        let now = fingerprint(&fixture.cli.at("data"));
+        fixture.assert_snapshot("latest", &now, &format!("of the run after a kill at {point}"));
         taken.push(now);
     }
-    scene.sound();
-    scene.holds("1", &first, "after all deaths");
+    fixture.verify_all();
+    fixture.assert_snapshot("1", &first, "after all kills");
     // A kill after the manifest was stored leaves a snapshot.
-    let held = scene.objects("snapshots");
+    let held = fixture.objects("snapshots");
     assert!(held > points.len(), "{held} snapshots");
 }
 
 #[test]
 fn backup_recovers_when_killed_at_points_up_to_its_packs() {
-    deaths(&BACKUP[..11]);
+    kill_at_each(&BACKUP[..11]);
 }
 
 #[test]
 fn backup_recovers_when_killed_at_points_up_to_its_cache() {
-    deaths(&BACKUP[11..21]);
+    kill_at_each(&BACKUP[11..21]);
 }
 
 #[test]
 fn backup_recovers_when_killed_at_points_of_its_commit() {
-    deaths(&BACKUP[21..]);
+    kill_at_each(&BACKUP[21..]);
 }
 
 #[test]
 fn backup_recovers_when_killed_at_a_repeated_point() {
-    deaths(if full() { AGAIN } else { &AGAIN[..2] });
+    kill_at_each(if at_full_size() { REPEATED } else { &REPEATED[..2] });
 }
 
 #[test]
 fn packs_in_a_stored_index_are_reused_after_a_kill() {
-    let scene = Scene::new();
+    let fixture = KillFixture::new();
     for at in 0..10 {
-        scene.write(&format!("big{at}"), 500 + at, 9 << 20);
+        fixture.write(&format!("big{at}"), 500 + at, 9 << 20);
     }
     // Packs of some 2 MiB at the least budget; an index object follows each sixteenth.
-    scene.backup(Some("backup.pack.stored:30"));
-    let before = scene.objects("packs");
+    fixture.backup(Some("backup.pack.stored:30"));
+    let before = fixture.objects("packs");
     assert!(before >= 29, "{before} packs");
-    assert!(scene.objects("index") >= 1, "no index object before the death");
-    scene.backup(None);
-    let (after, needed) = (scene.objects("packs"), scene.needed());
+    assert!(fixture.objects("index") >= 1, "no index object before the kill");
+    fixture.backup(None);
+    let (after, needed) = (fixture.objects("packs"), fixture.needed());
     // Packs that the snapshot does not need were uploaded in vain.
-    assert!(after - needed <= 16, "{after} packs after a death at {before}, {needed} are needed");
-    scene.sound();
+    assert!(after - needed <= 16, "{after} packs after a kill at {before}, {needed} are needed");
+    fixture.verify_all();
 }
 
 #[test]
 fn epoch_creation_recovers_when_killed_at_any_point() {
-    let scene = Scene::new();
-    scene.backup(None);
-    let first = fingerprint(&scene.desk.at("data"));
-    let writer = scene.desk.writer();
-    let close = [&["epoch", "close"], &texts(&writer)[..]].concat();
-    for (at, point) in BIRTH.iter().enumerate() {
-        killed(&close, point);
-        scene.change(at as u64);
-        scene.backup(None);
-        scene.holds("1", &first, &format!("after a birth died at {point}"));
-        scene.holds(
+    let fixture = KillFixture::new();
+    fixture.backup(None);
+    let first = fingerprint(&fixture.cli.at("data"));
+    let writer = fixture.cli.writer_args();
+    let close = [&["epoch", "close"], &as_strs(&writer)[..]].concat();
+    for (at, point) in EPOCH_CREATE.iter().enumerate() {
+        run_until_killed(&close, point);
+        fixture.change(at as u64);
+        fixture.backup(None);
+        fixture.assert_snapshot("1", &first, &format!("after epoch creation was killed at {point}"));
+        fixture.assert_snapshot(
             "latest",
-            &fingerprint(&scene.desk.at("data")),
-            &format!("after a birth died at {point}"),
+            &fingerprint(&fixture.cli.at("data")),
+            &format!("after epoch creation was killed at {point}"),
         );
     }
-    for (at, point) in SETTLING.iter().enumerate() {
+    for (at, point) in EPOCH_FIRST_COMMIT.iter().enumerate() {
         good(&close);
-        scene.change(100 + at as u64);
-        scene.backup(Some(point));
-        scene.backup(None);
-        scene.holds("latest", &fingerprint(&scene.desk.at("data")), &format!("after a death at {point}"));
+        fixture.change(100 + at as u64);
+        fixture.backup(Some(point));
+        fixture.backup(None);
+        fixture.assert_snapshot(
+            "latest",
+            &fingerprint(&fixture.cli.at("data")),
+            &format!("after a kill at {point}"),
+        );
     }
-    scene.sound();
+    fixture.verify_all();
 }
 
 #[test]
 fn restore_resumes_when_killed_at_any_point() {
-    let scene = Scene::new();
-    scene.backup(None);
-    let truth = fingerprint(&scene.desk.at("data"));
+    let fixture = KillFixture::new();
+    fixture.backup(None);
+    let truth = fingerprint(&fixture.cli.at("data"));
     for point in RESTORE {
-        scene.restore("latest", "target", Some(point));
-        scene.restore("latest", "target", None);
-        assert_eq!(fingerprint(&scene.desk.at("target")), truth, "after a death at {point}");
-        std::fs::remove_dir_all(scene.desk.at("target")).expect("removed");
+        fixture.restore("latest", "target", Some(point));
+        fixture.restore("latest", "target", None);
+        assert_eq!(fingerprint(&fixture.cli.at("target")), truth, "after a kill at {point}");
+        std::fs::remove_dir_all(fixture.cli.at("target")).expect("removed");
     }
 }

@@ -30,7 +30,7 @@ use proptest::prelude::*;
 
 const DOMAIN: NameId = NameId([4; 8]);
 
-struct Bench {
+struct TestDomain {
     store: Arc<dyn Store>,
     runtime: Runtime,
     identity: DataIdentity,
@@ -38,7 +38,7 @@ struct Bench {
     key: DomainKey,
 }
 
-impl Bench {
+impl TestDomain {
     fn new(seed: u64) -> Self {
         let runtime = Runtime::seeded(seed, "2026-11-23T02:00:00Z".parse().unwrap());
         let path = EpochPath { writer: WriterId([1; 16]), plan: NameId([2; 8]), epoch: EpochId([3; 16]) };
@@ -100,9 +100,9 @@ impl Bench {
         let key = Arc::new(self.key.clone());
         let none = BTreeSet::new();
         let reporter = Reporter::silent();
-        let shelf =
+        let loader =
             DomainIndexLoader { store: &self.store, path: self.path, domain: DOMAIN, reporter: &reporter };
-        shelf.load(&key, &none, &[], 0).await.unwrap()
+        loader.load(&key, &none, &[], 0).await.unwrap()
     }
 }
 
@@ -159,10 +159,10 @@ proptest! {
         let pieces = pieces(seed, &sizes);
         let whole = pieces.concat();
         runtime().block_on(async {
-            let bench = Bench::new(seed);
-            let written = bench.write(&pieces, nothing()).await;
+            let fixture = TestDomain::new(seed);
+            let written = fixture.write(&pieces, nothing()).await;
             prop_assert_eq!(written.streams[0].length, whole.len() as u64);
-            let reader = bench.reader(&written);
+            let reader = fixture.reader(&written);
             prop_assert!(read(&reader, 0..whole.len() as u64).await == whole);
             for (from, to) in [(0, 1), (whole.len() / 3, whole.len() / 2 + 1), (whole.len() - 1, whole.len())] {
                 prop_assert!(read(&reader, from as u64..to as u64).await == whole[from..to]);
@@ -184,16 +184,16 @@ proptest! {
 fn second_run_stores_no_data_again() {
     let pieces = pieces(7, &[200_000; 30]);
     runtime().block_on(async {
-        let bench = Bench::new(7);
-        let first = bench.write(&pieces, nothing()).await;
-        let Loaded { known, lost, .. } = bench.stored_index().await;
+        let fixture = TestDomain::new(7);
+        let first = fixture.write(&pieces, nothing()).await;
+        let Loaded { known, lost, .. } = fixture.stored_index().await;
         assert_eq!(lost, []);
         assert!(!known.packs(PackClass::Data).is_empty() && !known.packs(PackClass::Metadata).is_empty());
-        let second = bench.write(&pieces, known).await;
+        let second = fixture.write(&pieces, known).await;
         assert_eq!((second.packs, second.index.len()), (0, 0), "everything was known");
         assert_eq!(second.pack_refs, first.pack_refs);
         assert_eq!(second.streams[0].hash, first.streams[0].hash);
-        assert_eq!(read(&bench.reader(&second), 0..6_000_000).await, pieces.concat());
+        assert_eq!(read(&fixture.reader(&second), 0..6_000_000).await, pieces.concat());
     });
 }
 
@@ -201,15 +201,15 @@ fn second_run_stores_no_data_again() {
 fn lost_pack_is_stored_again() {
     let pieces = pieces(8, &[200_000; 30]);
     runtime().block_on(async {
-        let bench = Bench::new(8);
-        let first = bench.write(&pieces, nothing()).await;
+        let fixture = TestDomain::new(8);
+        let first = fixture.write(&pieces, nothing()).await;
         let lost = first.pack_refs.packs()[0];
-        bench.store.delete(&bench.path.in_domain(DOMAIN, ObjectClass::Pack, lost.hash)).await.unwrap();
-        let loaded = bench.stored_index().await;
+        fixture.store.delete(&fixture.path.in_domain(DOMAIN, ObjectClass::Pack, lost.hash)).await.unwrap();
+        let loaded = fixture.stored_index().await;
         assert_eq!(loaded.lost, [lost]);
-        let second = bench.write(&pieces, loaded.known).await;
+        let second = fixture.write(&pieces, loaded.known).await;
         assert!(second.packs >= 1 && !second.pack_refs.packs().contains(&lost));
-        assert_eq!(read(&bench.reader(&second), 0..6_000_000).await, pieces.concat());
+        assert_eq!(read(&fixture.reader(&second), 0..6_000_000).await, pieces.concat());
     });
 }
 
@@ -217,14 +217,14 @@ fn lost_pack_is_stored_again() {
 fn packs_beyond_the_memory_budget_are_not_fetched_for_every_chunk() {
     let pieces = pieces(9, &[100_000; 160]);
     runtime().block_on(async {
-        let bench = Bench::new(9);
-        bench.write(&pieces, nothing()).await;
+        let fixture = TestDomain::new(9);
+        fixture.write(&pieces, nothing()).await;
         // The same pieces in another order: neighbours are in packs far apart.
         let mixed: Vec<Vec<u8>> = (0..160).map(|at| pieces[at * 77 % 160].clone()).collect();
-        let second = bench.write(&mixed, bench.stored_index().await.known).await;
-        let record = Arc::new(RecordingStore::new(bench.store.clone()));
+        let second = fixture.write(&mixed, fixture.stored_index().await.known).await;
+        let record = Arc::new(RecordingStore::new(fixture.store.clone()));
         // Memory for two of the sixteen packs.
-        let reader = bench.reader_of(record.clone(), &second, 5 << 20);
+        let reader = fixture.reader_of(record.clone(), &second, 5 << 20);
         assert!(read(&reader, 0..16_000_000).await == mixed.concat());
         let fetched: u64 = record.recorded().iter().map(|operation| operation.bytes).sum();
         assert!(fetched < 3 * 16_000_000, "{fetched} bytes for 16,000,000");
@@ -234,11 +234,11 @@ fn packs_beyond_the_memory_budget_are_not_fetched_for_every_chunk() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_stream_loses_no_chunk_of_another_stream() {
     for seed in 0..24 {
-        let mut bench = Bench::new(seed);
-        bench.runtime.workers = kbak::runtime::Workers::Threads { count: 2 };
+        let mut fixture = TestDomain::new(seed);
+        fixture.runtime.workers = kbak::runtime::Workers::Threads { count: 2 };
         let kept = pieces(seed, &[90_000; 4]);
         let lost = pieces(seed + 1000, &[90_000; 12]);
-        let domain = bench.writer(nothing());
+        let domain = fixture.writer(nothing());
         let (mut good, mut bad) = (domain.stream(), domain.stream());
         for (at, bytes) in kept.iter().enumerate() {
             good.push(Piece::of_bytes(bytes.clone(), vec![member(at, bytes.len())])).await.unwrap();
@@ -251,6 +251,6 @@ async fn failed_stream_loses_no_chunk_of_another_stream() {
         drop(bad);
         let written = domain.finish(vec![pending]).await.expect("the other stream is whole");
         let whole = kept.concat();
-        assert!(read(&bench.reader(&written), 0..whole.len() as u64).await == whole, "seed {seed}");
+        assert!(read(&fixture.reader(&written), 0..whole.len() as u64).await == whole, "seed {seed}");
     }
 }

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 
 /// The attribute that differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
+pub enum Attribute {
     Missing,
     Extra,
     Type,
@@ -26,7 +26,7 @@ pub enum What {
 }
 
 /// A difference: attribute and path.
-pub type Difference = (What, String);
+pub type Difference = (Attribute, String);
 
 /// Everything about a tree that is compared.
 pub struct Tree {
@@ -43,21 +43,21 @@ struct Entry {
 
 /// Returns all differences. Sockets and `lost+found` are left out of both.
 pub fn differences(a: &std::path::Path, b: &std::path::Path) -> Vec<Difference> {
-    between(&read(a), &read(b))
+    differences_between(&read(a), &read(b))
 }
 
 /// Returns all differences between two reads.
-pub fn between(a: &Tree, b: &Tree) -> Vec<Difference> {
+pub fn differences_between(a: &Tree, b: &Tree) -> Vec<Difference> {
     let mut found = Vec::new();
     let show = |path: &[u8]| {
         let text = path.escape_ascii().to_string();
         if text.len() > 200 { format!("{}… ({} bytes)", &text[..200], path.len()) } else { text }
     };
     for path in a.entries.keys().filter(|path| !b.entries.contains_key(*path)) {
-        found.push((What::Missing, show(path)));
+        found.push((Attribute::Missing, show(path)));
     }
     for path in b.entries.keys().filter(|path| !a.entries.contains_key(*path)) {
-        found.push((What::Extra, show(path)));
+        found.push((Attribute::Extra, show(path)));
     }
     for (path, one) in &a.entries {
         if let Some(other) = b.entries.get(path) {
@@ -65,32 +65,32 @@ pub fn between(a: &Tree, b: &Tree) -> Vec<Difference> {
         }
     }
     for names in links(a).symmetric_difference(&links(b)) {
-        found.push((What::HardLinks, names.iter().map(|name| show(name)).collect::<Vec<_>>().join(" ")));
+        found.push((Attribute::HardLinks, names.iter().map(|name| show(name)).collect::<Vec<_>>().join(" ")));
     }
     found
 }
 
-fn compare(a: &Entry, b: &Entry, mut differs: impl FnMut(What)) {
+fn compare(a: &Entry, b: &Entry, mut differs: impl FnMut(Attribute)) {
     let kind = |stat: &Stat| stat.st_mode & 0o170_000;
     let mut check = |what, differ: bool| {
         if differ {
             differs(what);
         }
     };
-    check(What::Type, kind(&a.stat) != kind(&b.stat));
+    check(Attribute::Type, kind(&a.stat) != kind(&b.stat));
     let is_link = FileType::from_raw_mode(a.stat.st_mode) == FileType::Symlink;
-    check(What::Mode, !is_link && a.stat.st_mode & 0o7777 != b.stat.st_mode & 0o7777);
-    check(What::Owner, a.stat.st_uid != b.stat.st_uid);
-    check(What::Group, a.stat.st_gid != b.stat.st_gid);
+    check(Attribute::Mode, !is_link && a.stat.st_mode & 0o7777 != b.stat.st_mode & 0o7777);
+    check(Attribute::Owner, a.stat.st_uid != b.stat.st_uid);
+    check(Attribute::Group, a.stat.st_gid != b.stat.st_gid);
     let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
-    check(What::Time, time(&a.stat) != time(&b.stat));
-    check(What::Target, a.target != b.target);
-    check(What::Device, a.stat.st_rdev != b.stat.st_rdev);
-    check(What::Xattrs, a.xattrs != b.xattrs);
+    check(Attribute::Time, time(&a.stat) != time(&b.stat));
+    check(Attribute::Target, a.target != b.target);
+    check(Attribute::Device, a.stat.st_rdev != b.stat.st_rdev);
+    check(Attribute::Xattrs, a.xattrs != b.xattrs);
     if FileType::from_raw_mode(a.stat.st_mode) == FileType::RegularFile {
-        check(What::Size, a.stat.st_size != b.stat.st_size);
-        check(What::Content, a.content != b.content);
-        check(What::Holes, a.extents != b.extents);
+        check(Attribute::Size, a.stat.st_size != b.stat.st_size);
+        check(Attribute::Content, a.content != b.content);
+        check(Attribute::Holes, a.extents != b.extents);
     }
 }
 

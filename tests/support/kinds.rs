@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kbak::kubernetes::{Cluster, discover};
 use serde_json::{Value, json};
 
-use super::plane::{Plane, connect, create, get};
+use super::control_plane::{ControlPlane, connect, create, get};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -40,9 +40,15 @@ pub async fn define(cluster: &Cluster, group: &str, version: &str, plural: &str,
     panic!("{name} is not established");
 }
 
-/// Returns a kubeconfig of a ServiceAccount `name` with these `rules` in the whole cluster, listing
-/// namespaces among them.
-pub async fn account(plane: &Plane, cluster: &Cluster, folder: &Path, name: &str, rules: Value) -> PathBuf {
+/// Creates a ServiceAccount `name` with these `rules` in the whole cluster, and returns its kubeconfig
+/// in `folder`.
+pub async fn create_account(
+    plane: &ControlPlane,
+    cluster: &Cluster,
+    folder: &Path,
+    name: &str,
+    rules: Value,
+) -> PathBuf {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     create(cluster, accounts, json!({"metadata": {"name": name}})).await;
@@ -61,7 +67,18 @@ pub async fn account(plane: &Plane, cluster: &Cluster, folder: &Path, name: &str
     config["users"][0]["user"] = json!({"token": token["status"]["token"]});
     let path = folder.join(format!("kubeconfig-{name}"));
     std::fs::write(&path, config.to_string()).expect("a kubeconfig");
-    // The authorizer learns of a binding a moment later.
+    path
+}
+
+/// The same with `rules` that include listing namespaces; returns once the authorizer knows them.
+pub async fn create_known_account(
+    plane: &ControlPlane,
+    cluster: &Cluster,
+    folder: &Path,
+    name: &str,
+    rules: Value,
+) -> PathBuf {
+    let path = create_account(plane, cluster, folder, name, rules).await;
     let own = connect(&path).await;
     for _ in 0..200 {
         if own.get("/api/v1/namespaces", "limit=1", 1 << 20).await.is_ok() {

@@ -1,23 +1,21 @@
 //! Real servers and trees for the tests.
 
-pub mod bench;
+pub mod backup_builder;
+pub mod cli_repo;
 pub mod compare;
-pub mod cycle;
-pub mod desk;
-pub mod hooks;
-pub mod keyed;
+pub mod control_plane;
+pub mod faulty_s3;
+pub mod hooked_store;
 pub mod kinds;
-pub mod liar;
-pub mod meddling;
+pub mod memory_backup;
 pub mod owners;
-pub mod plane;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
-pub mod resources;
 pub mod servers;
-pub mod stored;
+pub mod test_repo;
 pub mod tls;
 pub mod tree;
 pub mod volume;
 pub mod wait;
+pub mod webhooks;

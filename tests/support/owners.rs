@@ -6,15 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use kbak::format::epoch::Parameters;
-use kbak::format::ids::NameId;
 use kbak::keys::epoch_file::{EpochSecretStore, SecretsChange, StoredSecret};
-use kbak::keys::writer_key::{WriterFileError, WriterKey};
+use kbak::keys::writer_key::WriterFileError;
 use kbak::keys::{Identity, NoPrompt, Owner, OwnerKey, Prompt};
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::repository::epoch::create::{EpochContext, EpochDurations, EpochSettings};
-use kbak::runtime::{FixedClock, Runtime, SeededRandom, Workers};
-use kbak::store::Store;
-use kbak::store::memory::MemoryStore;
+use kbak::repository::epoch::create::{EpochDurations, EpochSettings};
+use kbak::runtime::{Runtime, lock};
 use zeroize::Zeroizing;
 
 pub const DAY: u64 = 86_400;
@@ -46,7 +43,7 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().expect("an output")
 }
 
-pub fn must(command: &mut Command, input: &[u8]) -> Vec<u8> {
+pub fn run_ok(command: &mut Command, input: &[u8]) -> Vec<u8> {
     let output = run(command, input);
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
@@ -59,34 +56,7 @@ pub fn secret_file(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
     path
 }
 
-/// A world whose clock the test sets.
-pub struct Bench {
-    pub clock: Arc<FixedClock>,
-    pub runtime: Runtime,
-    pub memory: Arc<MemoryStore>,
-    pub store: Arc<dyn Store>,
-}
-
-impl Bench {
-    pub fn new(seed: u64) -> Self {
-        let clock = Arc::new(FixedClock::new(at("2026-11-23T02:00:00Z")));
-        let runtime = Runtime {
-            clock: clock.clone(),
-            random: Arc::new(SeededRandom::new(seed)),
-            workers: Workers::Inline,
-            stop: Default::default(),
-        };
-        let memory = Arc::new(MemoryStore::new(clock.clone()));
-        Self { clock, runtime, store: memory.clone(), memory }
-    }
-
-    pub fn days_later(&self, days: u64) {
-        use kbak::runtime::Clock;
-        self.clock.set(kbak::format::timestamp::add_seconds(self.clock.now(), days * DAY));
-    }
-}
-
-pub fn nobody() -> Arc<dyn Prompt> {
+pub fn no_prompt() -> Arc<dyn Prompt> {
     Arc::new(NoPrompt)
 }
 
@@ -109,7 +79,7 @@ impl Prompt for Answers {
 /// Returns a new owner and their identity.
 pub fn owner(runtime: &Runtime, name: &str) -> (Owner, Arc<Identity>) {
     let key = OwnerKey::generate(runtime, name);
-    let identity = Identity::parse(name, key.to_text().as_bytes(), &nobody()).expect("an identity");
+    let identity = Identity::parse(name, key.to_text().as_bytes(), &no_prompt()).expect("an identity");
     (key.public(), Arc::new(identity))
 }
 
@@ -120,7 +90,7 @@ pub fn wanted(owners: &[&Owner]) -> EpochSettings {
         parameters: Parameters::default(),
         new_epoch: false,
         change_owners: true,
-        prompt: nobody(),
+        prompt: no_prompt(),
     }
 }
 
@@ -134,37 +104,28 @@ impl EpochSecretStore for MemoryKeeper {
         "memory".into()
     }
     async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
-        Ok(self.0.lock().expect("a lock").clone())
+        Ok(lock(&self.0).clone())
     }
     async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
-        let mut held = self.0.lock().expect("a lock");
+        let mut held = lock(&self.0);
         *held = Some(change(held.take().unwrap_or_default()));
         Ok(())
     }
 }
 
-pub fn context<'a>(
-    bench: &'a Bench,
-    key: &'a WriterKey,
-    plan: NameId,
-    keeper: &'a MemoryKeeper,
-) -> EpochContext<'a> {
-    EpochContext { store: &bench.store, runtime: &bench.runtime, key, plan, keeper }
-}
-
 /// Collects warnings.
 #[derive(Default)]
-pub struct Heard(pub Mutex<Vec<String>>);
+pub struct Warnings(pub Mutex<Vec<String>>);
 
-impl Observer for Heard {
+impl Observer for Warnings {
     fn event(&self, event: &Event) {
         if let Event::Warning { object, message, .. } = event {
-            self.0.lock().expect("a lock").push(format!("{object}: {message}"));
+            lock(&self.0).push(format!("{object}: {message}"));
         }
     }
 }
 
-pub fn heard() -> (Arc<Heard>, Reporter) {
-    let heard = Arc::new(Heard::default());
+pub fn collect_warnings() -> (Arc<Warnings>, Reporter) {
+    let heard = Arc::new(Warnings::default());
     (heard.clone(), Reporter::new(heard))
 }

@@ -11,7 +11,7 @@ use kbak::source::database::{DatabaseConfig, Password};
 
 /// A server that listens on a socket, and on TCP if the settings say so.
 #[derive(Debug)]
-pub struct Server {
+pub struct PostgresServer {
     child: Child,
     dir: tempfile::TempDir,
     bin: PathBuf,
@@ -48,7 +48,7 @@ fn as_its_user(program: &Path) -> Command {
     command
 }
 
-impl Server {
+impl PostgresServer {
     /// Starts a server whose administrator `kbak` has this password; `settings` are `name=value`.
     pub fn start(password: &str, settings: &[&str]) -> Self {
         let bin = programs();
@@ -161,7 +161,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);

@@ -16,17 +16,19 @@ use hyper_util::rt::TokioIo;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::task::JoinHandle;
 
+use kbak::runtime::lock;
+
 /// A request on its way.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ProxiedRequest {
     pub method: http::Method,
     pub path: String,
     pub query: String,
     /// The number of earlier requests for this path.
-    pub before: u32,
+    pub earlier: u32,
 }
 
-impl Asked {
+impl ProxiedRequest {
     /// True if it is the first page of a list at a revision.
     pub fn is_exact(&self) -> bool {
         self.query.contains("resourceVersionMatch=Exact")
@@ -34,7 +36,7 @@ impl Asked {
 }
 
 /// A fault of an answer.
-pub enum Fault {
+pub enum ProxyFault {
     /// Answers with this status instead, with a Retry-After in seconds.
     Status(u16, Option<u32>),
     /// Announces the whole length and sends this many bytes.
@@ -46,31 +48,31 @@ pub enum Fault {
     /// Changes the body.
     Body(fn(Vec<u8>) -> Vec<u8>),
     /// Takes the answer from another API server.
-    Elsewhere(kube::Client),
+    OtherServer(kube::Client),
 }
 
-type Rule = dyn Fn(&Asked) -> Option<Fault> + Send + Sync;
+type Rule = dyn Fn(&ProxiedRequest) -> Option<ProxyFault> + Send + Sync;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The proxy; it ends when dropped.
 pub struct Proxy {
     kubeconfig: tempfile::TempPath,
-    asked: Arc<Mutex<HashMap<String, u32>>>,
+    requests: Arc<Mutex<HashMap<String, u32>>>,
     accept: JoinHandle<()>,
 }
 
 impl Proxy {
     /// Starts a proxy before the API server that `kubeconfig` names, with its credentials.
-    pub async fn before<R>(kubeconfig: &Path, rule: R) -> Self
+    pub async fn in_front_of<R>(kubeconfig: &Path, rule: R) -> Self
     where
-        R: Fn(&Asked) -> Option<Fault> + Send + Sync + 'static,
+        R: Fn(&ProxiedRequest) -> Option<ProxyFault> + Send + Sync + 'static,
     {
         let upstream = upstream(kubeconfig).await;
         let rule: Arc<Rule> = Arc::new(rule);
-        let asked = Arc::new(Mutex::new(HashMap::new()));
+        let requests = Arc::new(Mutex::new(HashMap::new()));
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let counts = asked.clone();
+        let counts = requests.clone();
         let accept = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (upstream, rule, counts) = (upstream.clone(), rule.clone(), counts.clone());
@@ -79,13 +81,14 @@ impl Proxy {
                         let (upstream, rule) = (upstream.clone(), rule.clone());
                         let path = request.uri().path().to_owned();
                         let query = request.uri().query().unwrap_or_default().to_owned();
-                        let before = {
-                            let mut counts = counts.lock().expect("a lock");
+                        let earlier = {
+                            let mut counts = lock(&counts);
                             let count = counts.entry(path.clone()).or_insert(0);
                             *count += 1;
                             *count - 1
                         };
-                        let fault = rule(&Asked { method: request.method().clone(), path, query, before });
+                        let fault =
+                            rule(&ProxiedRequest { method: request.method().clone(), path, query, earlier });
                         answer(upstream, request, fault)
                     });
                     let http = hyper::server::conn::http1::Builder::new();
@@ -102,7 +105,7 @@ impl Proxy {
         });
         let file = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
         std::fs::write(&file, text.to_string()).expect("a kubeconfig");
-        Self { kubeconfig: file, asked, accept }
+        Self { kubeconfig: file, requests, accept }
     }
 
     /// Returns the kubeconfig of the proxy.
@@ -112,7 +115,7 @@ impl Proxy {
 
     /// Returns the number of requests for a path.
     pub fn count(&self, path: &str) -> u32 {
-        self.asked.lock().expect("a lock").get(path).copied().unwrap_or(0)
+        lock(&self.requests).get(path).copied().unwrap_or(0)
     }
 }
 
@@ -135,15 +138,15 @@ pub async fn upstream(kubeconfig: &Path) -> kube::Client {
 async fn answer(
     upstream: kube::Client,
     request: Request<Incoming>,
-    fault: Option<Fault>,
+    fault: Option<ProxyFault>,
 ) -> Result<Response<Body>, std::io::Error> {
     let upstream = match &fault {
-        Some(Fault::Drop) => return Err(std::io::Error::other("dropped")),
-        Some(Fault::Status(code, wait)) => return Ok(status(*code, *wait)),
-        Some(Fault::Elsewhere(other)) => other.clone(),
+        Some(ProxyFault::Drop) => return Err(std::io::Error::other("dropped")),
+        Some(ProxyFault::Status(code, wait)) => return Ok(status(*code, *wait)),
+        Some(ProxyFault::OtherServer(other)) => other.clone(),
         _ => upstream,
     };
-    if let Some(Fault::Late(wait)) = &fault {
+    if let Some(ProxyFault::Late(wait)) = &fault {
         tokio::time::sleep(*wait).await;
     }
     let (parts, body) = request.into_parts();
@@ -160,12 +163,12 @@ async fn answer(
     let (mut parts, body) = answer.into_parts();
     let mut body = body.collect().await.map_err(std::io::Error::other)?.to_bytes().to_vec();
     parts.headers.remove(header::TRANSFER_ENCODING);
-    if let Some(Fault::Body(change)) = fault {
+    if let Some(ProxyFault::Body(change)) = fault {
         body = change(body);
     }
     parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
     let body = match fault {
-        Some(Fault::Cut(at)) => {
+        Some(ProxyFault::Cut(at)) => {
             let some = Bytes::from(body[..at.min(body.len())].to_vec());
             let pieces = [Ok(Frame::data(some)), Err(std::io::Error::other("cut"))];
             StreamBody::new(futures::stream::iter(pieces).boxed()).boxed_unsync()

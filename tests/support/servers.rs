@@ -22,7 +22,7 @@ pub const READER: &str = "kbakreader";
 pub const SECRET: &str = "kbaktestsecret";
 
 /// A running server.
-pub struct Server {
+pub struct S3Server {
     /// `http://127.0.0.1:port`
     pub endpoint: String,
     folder: TempDir,
@@ -37,7 +37,7 @@ struct Keeper {
     thread: JoinHandle<()>,
 }
 
-impl Server {
+impl S3Server {
     /// Wraps a server that the test itself runs.
     pub fn own(endpoint: String) -> Self {
         Self {
@@ -110,7 +110,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for S3Server {
     fn drop(&mut self) {
         if let Some(Keeper { stop, thread }) = self.keeper.take() {
             drop(stop);
@@ -127,7 +127,7 @@ impl Drop for Server {
 }
 
 /// SeaweedFS: a store in real use, with rights, versions and locks.
-pub fn seaweedfs() -> Server {
+pub fn seaweedfs() -> S3Server {
     start("KBAK_TEST_WEED", "/healthz", |program, folder, ports| {
         let rights = |actions: &str, key: &str| {
             format!(
@@ -155,7 +155,7 @@ pub fn seaweedfs() -> Server {
 }
 
 /// moto: an independent imitation of AWS.
-pub fn moto() -> Server {
+pub fn moto() -> S3Server {
     start("KBAK_TEST_MOTO", "/", |program, _, ports| {
         let mut command = command(program);
         command.args(["-H", "127.0.0.1", "-p", &ports[0].to_string()]);
@@ -170,7 +170,7 @@ fn command(program: &Path) -> Command {
     command
 }
 
-fn start(variable: &str, health: &str, prepare: impl Fn(&Path, &Path, &[u16]) -> Command) -> Server {
+fn start(variable: &str, health: &str, prepare: impl Fn(&Path, &Path, &[u16]) -> Command) -> S3Server {
     let Some(program) = std::env::var_os(variable) else {
         panic!("{variable} names no program: run scripts/test");
     };
@@ -191,7 +191,7 @@ fn start(variable: &str, health: &str, prepare: impl Fn(&Path, &Path, &[u16]) ->
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", folder.path());
         let keeper = keep(command);
-        let server = Server {
+        let server = S3Server {
             endpoint: format!("http://127.0.0.1:{}", ports[0]),
             folder,
             keeper: Some(keeper),

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use kbak::runtime::{Random as _, SeededRandom};
 use rustix::fs::{CWD, Mode, Timespec, Timestamps, XattrFlags};
 
 /// The content of a tree beside plain files.
@@ -61,6 +62,14 @@ pub fn build(root: &Path, shape: Shape) {
     many(root, shape, &mut numbers);
     // Last, since every entry that is made changes the times of its directory.
     directory_times(root);
+}
+
+/// Writes `size` bytes that repeat by seed, and creates the folders above.
+pub fn write_seeded(path: &Path, seed: u64, size: usize) {
+    let mut bytes = vec![0; size];
+    SeededRandom::new(seed).fill(&mut bytes);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+    std::fs::write(path, bytes).expect("a file");
 }
 
 fn file(path: impl AsRef<Path>, content: &[u8]) -> PathBuf {

@@ -11,7 +11,7 @@ use kbak::target::volume::{TargetError, TargetOptions, VolumeReport, VolumeTarge
 
 /// Entries that a stream did not take.
 #[derive(Debug, Default)]
-pub struct LeftOutEntries {
+pub struct SkippedEntries {
     pub skipped: Vec<SkippedEntry>,
     pub gaps: Vec<EntryGap>,
     pub left_out: Vec<(kbak::source::volume::LeftOut, u64)>,
@@ -19,9 +19,9 @@ pub struct LeftOutEntries {
 }
 
 /// Passes the bytes of a folder's stream to `sink`, in pieces of all sizes.
-pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> LeftOutEntries {
+pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])) -> SkippedEntries {
     let volume = VolumeReader::open(folder, options).expect("a volume");
-    let mut left = LeftOutEntries::default();
+    let mut left = SkippedEntries::default();
     let mut walk = volume.walk();
     let mut buffer = vec![0u8; 100_000];
     for event in walk.by_ref() {
@@ -72,7 +72,7 @@ pub fn stream(folder: &Path, options: VolumeOptions, mut sink: impl FnMut(&[u8])
 }
 
 /// Returns the whole stream in memory.
-pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, LeftOutEntries) {
+pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, SkippedEntries) {
     let mut all = Vec::new();
     let left = stream(folder, options, |piece| all.extend_from_slice(piece));
     (all, left)
@@ -80,33 +80,33 @@ pub fn bytes(folder: &Path, options: VolumeOptions) -> (Vec<u8>, LeftOutEntries)
 
 /// The error that ended a restore.
 #[derive(Debug)]
-pub enum Refused {
+pub enum VolumeRestoreError {
     Stream(kbak::format::tar::parse::ParseError),
     Target(TargetError),
 }
 
 /// A restore in progress.
-pub struct Restore {
+pub struct VolumeRestore {
     parser: TarParser,
     target: VolumeTarget,
 }
 
-impl Restore {
-    pub fn open(folder: &Path, options: TargetOptions, run: u8) -> Result<Self, Refused> {
-        let target = VolumeTarget::open(folder, options, [run; 32]).map_err(Refused::Target)?;
+impl VolumeRestore {
+    pub fn open(folder: &Path, options: TargetOptions, run: u8) -> Result<Self, VolumeRestoreError> {
+        let target = VolumeTarget::open(folder, options, [run; 32]).map_err(VolumeRestoreError::Target)?;
         Ok(Self { parser: TarParser::new(ExpectedInput::Stream), target })
     }
 
-    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), Refused> {
-        while let Some(event) = self.parser.next(&mut piece).map_err(Refused::Stream)? {
-            self.target.apply(event).map_err(Refused::Target)?;
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), VolumeRestoreError> {
+        while let Some(event) = self.parser.next(&mut piece).map_err(VolumeRestoreError::Stream)? {
+            self.target.apply(event).map_err(VolumeRestoreError::Target)?;
         }
         Ok(())
     }
 
-    pub fn finish(self) -> Result<VolumeReport, Refused> {
-        self.parser.finish().map_err(Refused::Stream)?;
-        self.target.finish().map_err(Refused::Target)
+    pub fn finish(self) -> Result<VolumeReport, VolumeRestoreError> {
+        self.parser.finish().map_err(VolumeRestoreError::Stream)?;
+        self.target.finish().map_err(VolumeRestoreError::Target)
     }
 }
 
@@ -116,8 +116,8 @@ pub fn restore(
     folder: &Path,
     options: TargetOptions,
     piece: usize,
-) -> Result<VolumeReport, Refused> {
-    let mut restore = Restore::open(folder, options, 7)?;
+) -> Result<VolumeReport, VolumeRestoreError> {
+    let mut restore = VolumeRestore::open(folder, options, 7)?;
     for piece in stream.chunks(piece) {
         restore.feed(piece)?;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kbak::kubernetes::Cluster;
 use serde_json::Value;
 
-use super::plane::get;
+use super::control_plane::get;
 
 /// Waits until the object at `path` is as `wanted`, and returns it.
 pub async fn until(cluster: &Cluster, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {

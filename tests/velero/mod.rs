@@ -7,56 +7,56 @@
 //! 5516 (a queue). 5458 (no consistent moment) and 5658's reading half are tested with the listing;
 //! 7902, 3851 and 9169 (memory and speed) by `cluster_full::scale` and scripts/soak.
 
+mod case_runner;
 mod existing;
+mod namespaces_and_ports;
 mod order;
 mod owners;
-mod places;
-mod stage;
 mod volumes;
 mod workloads;
 
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use crate::support::plane::create;
-use stage::{Case, play};
+use crate::support::control_plane::create;
+use case_runner::{Case, run_cases};
 
 /// Expands to a case with its name.
 macro_rules! case {
     ($module:ident::$name:ident) => {
-        (stringify!($name), |scene| Box::pin($module::$name(scene)))
+        (stringify!($name), |context| Box::pin($module::$name(context)))
     };
 }
 
 const CASES: &[Case] = &[
-    case!(existing::vl448_a_dry_run_shows_the_plan_and_changes_nothing),
-    case!(existing::vl4503_a_restore_that_was_killed_goes_on),
-    case!(existing::vl6142_vl9925_vl10014_vl10104_what_is_there_is_brought_back_if_it_is_said),
-    case!(order::vl487_vl2888_objects_are_created_side_by_side),
-    case!(order::vl6845_a_secret_costs_one_write),
-    case!(order::vl2443_webhooks_come_after_what_they_judge),
-    case!(order::vl4847_a_webhook_that_is_not_up_yet_is_waited_for),
-    case!(order::vl4045_vl8832_order_between_custom_resources_is_found),
-    case!(order::vl5658_definitions_and_their_objects_come_in_one_run),
-    case!(owners::vl4707_vl10556_owner_references_come_back),
-    case!(owners::vl7862_a_claim_keeps_its_owner),
-    case!(owners::vl5580_finalizers_come_back),
-    case!(owners::vl3029_no_label_is_added_and_helm_knows_its_objects),
-    case!(places::vl2308_a_node_port_that_its_own_service_has_is_no_failure),
-    case!(places::vl5872_a_node_port_that_another_has_costs_the_port_alone),
-    case!(places::vl6376_a_health_check_port_is_the_new_clusters),
-    case!(places::vl5156_rights_in_one_namespace_restore_it),
-    case!(places::vl5697_vl7516_vl7424_a_namespace_that_goes_is_waited_for_once),
-    case!(volumes::vl7946_a_claim_gets_no_selector),
-    case!(volumes::vl5332_vl8047_a_volume_that_is_there_is_never_changed_silently),
-    case!(volumes::vl7771_vl9583_snapshots_of_another_storage_are_left_out),
-    case!(workloads::vl6711_a_job_comes_back_and_runs),
-    case!(workloads::vl6250_what_has_run_is_no_failure),
+    case!(existing::vl448_dry_run_prints_the_plan_and_makes_no_change),
+    case!(existing::vl4503_killed_restore_resumes),
+    case!(existing::vl6142_vl9925_vl10014_vl10104_existing_objects_are_changed_only_on_request),
+    case!(order::vl487_vl2888_objects_are_created_concurrently),
+    case!(order::vl6845_secret_is_restored_with_one_write),
+    case!(order::vl2443_webhooks_are_restored_after_the_objects_they_match),
+    case!(order::vl4847_restore_waits_for_a_starting_webhook),
+    case!(order::vl4045_vl8832_order_between_custom_resources_is_discovered),
+    case!(order::vl5658_definitions_and_their_objects_are_restored_in_one_run),
+    case!(owners::vl4707_vl10556_owner_references_are_restored),
+    case!(owners::vl7862_claim_keeps_its_owner),
+    case!(owners::vl5580_finalizers_are_restored),
+    case!(owners::vl3029_restored_objects_keep_their_labels_and_helm_annotations),
+    case!(namespaces_and_ports::vl2308_node_port_of_the_existing_service_is_accepted),
+    case!(namespaces_and_ports::vl5872_service_with_a_taken_node_port_is_restored_without_it),
+    case!(namespaces_and_ports::vl6376_health_check_port_is_assigned_by_the_target_cluster),
+    case!(namespaces_and_ports::vl5156_namespace_rights_suffice_to_restore_that_namespace),
+    case!(namespaces_and_ports::vl5697_vl7516_vl7424_terminating_namespace_is_awaited_once),
+    case!(volumes::vl7946_claim_gets_no_selector),
+    case!(volumes::vl5332_vl8047_existing_volume_is_never_changed_silently),
+    case!(volumes::vl7771_vl9583_snapshots_of_another_storage_are_skipped),
+    case!(workloads::vl6711_job_is_restored_and_runs),
+    case!(workloads::vl6250_finished_jobs_and_pods_are_no_failure),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_velero_issue_case_passes() {
-    play(CASES).await;
+    run_cases(CASES).await;
 }
 
 /// Returns the path of a core kind in a namespace.

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::stage::Scene;
+use super::case_runner::CaseContext;
 use super::{core, exists, namespace};
-use crate::support::plane::{create, patch};
+use crate::support::control_plane::{create, patch};
 use crate::support::wait::until;
 
 const NEVER: &str = "Never";
@@ -19,16 +19,16 @@ fn jobs(namespace: &str) -> String {
 }
 
 /// A Job's selector and labels carry its old UID; with them it finds no pods, or the wrong ones.
-pub async fn vl6711_a_job_comes_back_and_runs(mut scene: Scene) {
-    namespace(&scene.there, "vl6711", json!({})).await;
+pub async fn vl6711_job_is_restored_and_runs(mut case: CaseContext) {
+    namespace(&case.source, "vl6711", json!({})).await;
     let job = json!({"metadata": {"name": "import", "labels": {"mine": "1"}}, "spec": {"template": template("import")}});
-    create(&scene.there, &jobs("vl6711"), job).await;
+    create(&case.source, &jobs("vl6711"), job).await;
     let path = format!("{}/import", jobs("vl6711"));
-    let old = until(&scene.there, &path, |job| job["status"]["active"] == 1).await;
-    scene.backed_up().await;
+    let old = until(&case.source, &path, |job| job["status"]["active"] == 1).await;
+    case.wait_for_backup().await;
 
-    scene.restore(&["--namespace", "vl6711", "--release", "jobs"]).await.ended(0);
-    let new = until(&scene.here, &path, |job| job["status"]["active"] == 1).await;
+    case.restore(&["--namespace", "vl6711", "--release", "jobs"]).await.ended(0);
+    let new = until(&case.target, &path, |job| job["status"]["active"] == 1).await;
     let uid = &new["metadata"]["uid"];
     assert_ne!(*uid, old["metadata"]["uid"]);
     let name = "batch.kubernetes.io/controller-uid";
@@ -39,30 +39,30 @@ pub async fn vl6711_a_job_comes_back_and_runs(mut scene: Scene) {
 }
 
 /// Finished Jobs and their pods made Velero's backups and restores PartiallyFailed.
-pub async fn vl6250_what_has_run_is_no_failure(mut scene: Scene) {
-    namespace(&scene.there, "vl6250", json!({})).await;
+pub async fn vl6250_finished_jobs_and_pods_are_no_failure(mut case: CaseContext) {
+    namespace(&case.source, "vl6250", json!({})).await;
     let spec = json!({"template": template("done"), "managedBy": "demo.kbak.dev/hand"});
-    create(&scene.there, &jobs("vl6250"), json!({"metadata": {"name": "done"}, "spec": spec})).await;
+    create(&case.source, &jobs("vl6250"), json!({"metadata": {"name": "done"}, "spec": spec})).await;
     let at = "2026-11-24T00:00:00Z";
     let condition = |of: &str| json!({"type": of, "status": "True", "reason": "Done", "lastProbeTime": at, "lastTransitionTime": at});
     let ended = json!({"startTime": at, "completionTime": at, "succeeded": 1,
         "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]});
-    patch(&scene.there, &format!("{}/done/status", jobs("vl6250")), json!({"status": ended})).await;
+    patch(&case.source, &format!("{}/done/status", jobs("vl6250")), json!({"status": ended})).await;
     let pods = core("vl6250", "pods");
     // The pods' ServiceAccount is created a moment after their namespace.
-    until(&scene.there, &core("vl6250", "serviceaccounts/default"), |_| true).await;
+    until(&case.source, &core("vl6250", "serviceaccounts/default"), |_| true).await;
     for (name, phase) in [("succeeded", "Succeeded"), ("failed", "Failed"), ("waits", "Pending")] {
         let mut pod = template(name);
         pod["metadata"]["name"] = json!(name);
-        create(&scene.there, &pods, pod).await;
-        patch(&scene.there, &format!("{pods}/{name}/status"), json!({"status": {"phase": phase}})).await;
+        create(&case.source, &pods, pod).await;
+        patch(&case.source, &format!("{pods}/{name}/status"), json!({"status": {"phase": phase}})).await;
     }
-    scene.backed_up().await;
+    case.wait_for_backup().await;
 
-    let run = scene.restore(&["--namespace", "vl6250", "--release", "jobs"]).await.ended(0);
+    let run = case.restore(&["--namespace", "vl6250", "--release", "jobs"]).await.ended(0);
     assert!(run.gaps().is_empty(), "{:?}", run.gaps());
-    assert!(exists(&scene.here, &format!("{pods}/waits")).await);
-    assert!(!exists(&scene.here, &format!("{pods}/succeeded")).await);
-    assert!(!exists(&scene.here, &format!("{pods}/failed")).await);
-    assert!(!exists(&scene.here, &format!("{}/done", jobs("vl6250"))).await);
+    assert!(exists(&case.target, &format!("{pods}/waits")).await);
+    assert!(!exists(&case.target, &format!("{pods}/succeeded")).await);
+    assert!(!exists(&case.target, &format!("{pods}/failed")).await);
+    assert!(!exists(&case.target, &format!("{}/done", jobs("vl6250"))).await);
 }

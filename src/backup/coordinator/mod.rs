@@ -4,7 +4,7 @@
 mod close;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ use crate::repository::epoch::current;
 use crate::repository::epoch::current::CurrentEpoch;
 use crate::repository::index_loader::DomainIndexLoader;
 use crate::repository::write::commit::{Committer, NewDomain, NewSnapshot};
-use crate::runtime::kill_point;
+use crate::runtime::{kill_point, lock};
 
 use super::carrier::Carrier;
 use super::error::BackupError;
@@ -83,7 +83,7 @@ type OpenDomain = Mutex<Option<Arc<DomainWriter>>>;
 /// Writes an index object that names the acknowledged packs, so that the next run can reuse them: one
 /// small PUT, within the time limit [`PARTIAL_INDEX_TIMEOUT`].
 async fn store_partial_index(open: &OpenDomain) {
-    let domain = open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let domain = lock(open).take();
     if let Some(domain) = domain {
         // If this fails, the next run stores these packs again; nothing else depends on it.
         let _ = tokio::time::timeout(PARTIAL_INDEX_TIMEOUT, domain.abort()).await;
@@ -156,7 +156,7 @@ impl Run<'_> {
         }
         let target = EpochTarget { path, recipient: epoch.recipient().clone() };
         let key = DomainWriter::new(self.engine.clone(), target, id, (*key).clone(), loaded.known);
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(key.clone());
+        *lock(self.open) = Some(key.clone());
         let mut finished = Vec::with_capacity(jobs.len());
         for job in jobs {
             reporter.event(Event::ItemStarted { item: job.name.clone() });

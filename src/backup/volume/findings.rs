@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
 use crate::format::body::Gap;
 use crate::format::name::Name;
+use crate::runtime::lock;
 use crate::source::volume::{GapKind, LeftOut, SkipReason};
 
 /// Most gaps, and most notes, that are named; the others are counted by code.
@@ -67,7 +68,7 @@ impl FindingList {
 
 impl VolumeFindings {
     fn lock(&self) -> MutexGuard<'_, Collected> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Records that something is missing from the snapshot.

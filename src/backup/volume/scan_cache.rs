@@ -1,7 +1,7 @@
 //! The scan cache of the last run: unchanged members, and the places of their bytes.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::format::cache::{CachedGroup, GroupRef, MAX_CACHE, NO_DIGEST, open_root};
 use crate::format::derive::DomainKey;
@@ -13,6 +13,7 @@ use crate::pipeline::chunk_index::ChunkIndex;
 use crate::pipeline::domain::DomainWriter;
 use crate::report::event::Reporter;
 use crate::repository::fetched::{self, Fetched};
+use crate::runtime::lock;
 use crate::store::{Store, StoreError};
 
 /// Most groups beyond the current one that are loaded in search of a member: a boundary may have
@@ -149,7 +150,7 @@ impl ScanCacheReader {
             });
             if let Some((number, slices)) = found {
                 self.current = self.current.max(number);
-                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = lock(&self.known);
                 return Ok(slices.iter().all(|slice| known.has_pack(&slice.location.pack)).then_some(slices));
             }
             // A boundary may have moved, so that the member is in a later group. The search stops at

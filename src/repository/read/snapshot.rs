@@ -1,7 +1,7 @@
 //! A verified snapshot that an owner has opened, and the readers of its streams.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
@@ -17,7 +17,7 @@ use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::reader::StreamReader;
 use crate::report::event::Reporter;
 use crate::report::outcome::Outcome;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, lock};
 use crate::store::{Store, StoreError};
 
 use crate::repository::chain::Snapshot;
@@ -185,7 +185,7 @@ impl IndexSource for DomainIndexes {
     }
 
     fn report_copy_used(&self, bad: &ObjectHash) {
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(*bad) {
+        if lock(&self.told).insert(*bad) {
             let object = self.path.in_domain(self.domain, ObjectClass::Pack, *bad);
             self.reporter
                 .warn(object.to_string(), "it is missing or damaged: copies that lie elsewhere are used");

@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 
 use crate::runtime::lock;
 
+use crate::runtime::lock;
+
 #[derive(Debug)]
 struct BudgetState {
     free: usize,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType as RawType, Mode, OFlags};
 use rustix::io::Errno;
@@ -16,7 +16,7 @@ use super::directory::Directory;
 use super::report::FailureReason;
 use super::state::TargetState;
 use crate::format::tar::{DeviceNumber, EntryKind, Extent, TarEntry, order};
-use crate::runtime::kill_point;
+use crate::runtime::{kill_point, lock};
 
 /// Most temporary names that are tried: they are random and counted.
 const NAMES: usize = 16;
@@ -87,7 +87,7 @@ impl OpenFile {
     }
 
     fn fail(&self, reason: FailureReason) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = lock(&self.failed);
         failed.get_or_insert(reason);
     }
 
@@ -96,7 +96,7 @@ impl OpenFile {
         if self.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = lock(&self.failed).take();
         let placed = match failed {
             Some(reason) => Err(reason),
             None => self.place(),

@@ -8,6 +8,7 @@ use super::directory::Directory;
 use super::file::OpenFile;
 use super::state::TargetState;
 use crate::format::tar::TarEntry;
+use crate::runtime::lock;
 
 /// Bytes that a job counts besides its data.
 const OVERHEAD: usize = 4096;
@@ -54,7 +55,7 @@ struct BufferBudget {
 impl BufferBudget {
     /// Waits until there is room. A job larger than the whole budget runs when it is alone.
     fn acquire(&self, bytes: usize, limit: usize) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = lock(&self.used);
         while *used > 0 && *used + bytes > limit {
             used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
         }
@@ -62,7 +63,7 @@ impl BufferBudget {
     }
 
     fn release(&self, bytes: usize) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        *lock(&self.used) -= bytes;
         self.freed.notify_all();
     }
 }
@@ -133,7 +134,7 @@ impl Drop for WorkerPool {
 
 fn run_worker(state: &Arc<TargetState>, queue: &Mutex<Receiver<WriteJob>>, budget: &BufferBudget) {
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = lock(queue).recv();
         let Ok(job) = job else { return };
         let _taken = BudgetGuard(budget, job.cost());
         if !state.is_stopped() {

@@ -1,7 +1,7 @@
 //! The state that all threads of a restore share: root, options, report, the error that stops it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
@@ -9,6 +9,7 @@ use super::error::TargetError;
 use super::options::TargetOptions;
 use super::report::{FailureReason, LostAttribute, VolumeReport};
 use crate::fs::Root;
+use crate::runtime::lock;
 
 /// Prefix of temporary names; 16 hexadecimal digits of the run, `-`, and a number follow.
 const TEMPORARY: &[u8] = b".kbak-restore-";
@@ -42,7 +43,7 @@ impl TargetState {
     }
 
     pub(crate) fn report(&self) -> MutexGuard<'_, VolumeReport> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.report)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -60,7 +61,7 @@ impl TargetState {
     }
 
     fn stop(&self, error: TargetError) {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        lock(&self.error).get_or_insert(error);
         self.stopped.store(true, Ordering::Release);
     }
 
@@ -69,7 +70,7 @@ impl TargetState {
         if !self.is_stopped() {
             return Ok(());
         }
-        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = lock(&self.error).clone();
         Err(error.unwrap_or(TargetError::EventOrder))
     }
 

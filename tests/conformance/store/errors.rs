@@ -7,17 +7,17 @@ use kbak::store::options::StoreOptions;
 use kbak::store::{StoreError, StoreErrorKind as Kind};
 use s3s::S3ErrorCode;
 
-use super::{Objects, all};
-use crate::support::liar::{Liar, Lie};
-use crate::support::servers::{KEY, READER, SECRET, Server};
+use super::{TestObjects, all};
+use crate::support::faulty_s3::{FaultyS3Server, S3Fault};
+use crate::support::servers::{KEY, READER, S3Server, SECRET};
 
 async fn put(options: &StoreOptions) -> Result<(), StoreError> {
     let store = open(options, &Runtime::real(), &Reporter::silent()).await?;
-    store.put(&Objects::new().probe()).await.map(|_| ())
+    store.put(&TestObjects::new().probe()).await.map(|_| ())
 }
 
 /// Checks the errors of a real server with access rights: denied, unknown key, wrong secret, missing bucket.
-pub async fn rights_are_told_apart(server: &Server, bucket: &str) {
+pub async fn check_that_rights_are_distinguished(server: &S3Server, bucket: &str) {
     let error = put(&server.options_as(bucket, READER, SECRET)).await.expect_err("may only read");
     assert!(matches!(error.kind, Kind::Denied(_)), "{error}");
     let error = put(&server.options_as(bucket, KEY, "wrong")).await.expect_err("a wrong secret");
@@ -36,10 +36,10 @@ pub async fn rights_are_told_apart(server: &Server, bucket: &str) {
 
 #[tokio::test]
 async fn server_error_codes_map_to_error_kinds() {
-    let liar = Liar::start(10).await;
+    let server = FaultyS3Server::start(10).await;
     let store =
-        open(&liar.server.options("liar"), &Runtime::real(), &Reporter::silent()).await.expect("a store");
-    let object = Objects::new().probe();
+        open(&server.server.options("faulty"), &Runtime::real(), &Reporter::silent()).await.expect("a store");
+    let object = TestObjects::new().probe();
     let said = "so it says".to_owned();
     let named = |code: &str| format!("{code}: {said}");
     let cases = [
@@ -51,11 +51,11 @@ async fn server_error_codes_map_to_error_kinds() {
         (S3ErrorCode::InvalidBucketName, Kind::Settings(named("InvalidBucketName"))),
     ];
     for (code, kind) in cases {
-        liar.lie([Lie::Always(code.clone())]);
-        let before = liar.requests();
+        server.set_faults([S3Fault::Always(code.clone())]);
+        let before = server.requests();
         let error = store.put(&object).await.expect_err("refused");
         assert_eq!(error.kind, kind, "{error}");
-        assert_eq!(liar.requests() - before, 1, "{code:?} is not worth another try");
+        assert_eq!(server.requests() - before, 1, "{code:?} is not worth another try");
         let error = all(&store, "").await.expect_err("refused");
         assert_eq!(error.kind, kind, "{error}");
     }
@@ -63,8 +63,8 @@ async fn server_error_codes_map_to_error_kinds() {
 
 #[tokio::test]
 async fn store_clock_is_readable_without_any_rights() {
-    let liar = Liar::start(10).await;
-    let options = liar.server.options_as("liar", "nobody", SECRET);
+    let server = FaultyS3Server::start(10).await;
+    let options = server.server.options_as("faulty", "nobody", SECRET);
     let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store");
     let now = store.now().await.expect("the time");
     let apart = now.duration_since(Runtime::real().clock.now()).as_secs();
@@ -112,15 +112,15 @@ async fn invalid_settings_are_refused_before_any_request() {
 
 #[tokio::test]
 async fn only_the_given_certificate_authority_is_trusted() {
-    let liar = Liar::start_tls(10).await;
+    let server = FaultyS3Server::start_tls(10).await;
     let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
-    let trusting = StoreOptions { ca_file: Some(ca.into()), ..liar.server.options("liar") };
+    let trusting = StoreOptions { ca_file: Some(ca.into()), ..server.server.options("faulty") };
     put(&trusting).await.expect("a put over TLS");
     // A certificate of another authority: trusted, but not this server's.
     let other = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/other.pem");
-    let before = liar.requests();
-    let mistrusting = StoreOptions { ca_file: Some(other.into()), ..liar.server.options("liar") };
+    let before = server.requests();
+    let mistrusting = StoreOptions { ca_file: Some(other.into()), ..server.server.options("faulty") };
     let error = put(&mistrusting).await.expect_err("an unknown authority");
     assert!(matches!(&error.kind, Kind::Settings(why) if why.contains("--ca-file")), "{error}");
-    assert_eq!(liar.requests(), before, "nothing was said to it");
+    assert_eq!(server.requests(), before, "nothing was said to it");
 }

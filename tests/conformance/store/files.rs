@@ -1,4 +1,4 @@
-//! Behaviour of the folder store beyond the laws of all stores.
+//! Behaviour of the folder store beyond the contract of all stores.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::runtime::Runtime;
+use kbak::runtime::{Runtime, lock};
 use kbak::store::file::FileStore;
 use kbak::store::listing::list_all;
 use kbak::store::{PutOutcome, Store, StoreErrorKind};
 
-use super::{Objects, all};
+use super::{TestObjects, all};
 use crate::support::program::beneath;
 use futures::TryStreamExt as _;
 
@@ -22,7 +22,7 @@ fn store(folder: &Path) -> FileStore {
 #[tokio::test]
 async fn stored_files_and_folders_are_private_to_the_owner() {
     let folder = tempfile::tempdir().expect("a folder");
-    store(folder.path()).put(&Objects::new().needs(1, 1)).await.expect("a put");
+    store(folder.path()).put(&TestObjects::new().needs(1, 1)).await.expect("a put");
     let found = beneath(folder.path());
     assert_eq!(found.len(), 7, "six folders and a file: {found:?}");
     for path in found {
@@ -37,7 +37,7 @@ async fn links_inside_the_store_are_not_followed() {
     let outside = tempfile::tempdir().expect("a folder");
     std::fs::write(outside.path().join("secret"), "canary").expect("a file");
     let folder = tempfile::tempdir().expect("a folder");
-    let (store, objects) = (store(folder.path()), Objects::new());
+    let (store, objects) = (store(folder.path()), TestObjects::new());
     // A link in place of an object.
     let object = objects.needs(1, 1);
     let path = folder.path().join(object.key().as_str());
@@ -50,7 +50,7 @@ async fn links_inside_the_store_are_not_followed() {
     assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Existed);
     assert_eq!(std::fs::read(outside.path().join("secret")).expect("it is there"), b"canary");
     // A link in place of a folder.
-    let inner = Objects::new().needs(1, 1);
+    let inner = TestObjects::new().needs(1, 1);
     let (writer, _) = inner.key().as_str().split_once('/').expect("a folder");
     symlink(outside.path(), folder.path().join(writer)).expect("a link");
     let error = store.put(&inner).await.expect_err("a link");
@@ -68,7 +68,7 @@ async fn links_inside_the_store_are_not_followed() {
 #[tokio::test]
 async fn pipe_in_place_of_an_object_does_not_block() {
     let folder = tempfile::tempdir().expect("a folder");
-    let object = Objects::new().probe();
+    let object = TestObjects::new().probe();
     let path = folder.path().join(object.key().as_str());
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
     assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
@@ -79,7 +79,7 @@ async fn pipe_in_place_of_an_object_does_not_block() {
 #[tokio::test]
 async fn folder_in_place_of_an_object_is_listed_and_not_entered() {
     let folder = tempfile::tempdir().expect("a folder");
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     let mut put = vec![objects.needs(1, 1), objects.needs(1, 2), objects.needs(1, 3)];
     put.sort_by(|a, b| a.key().cmp(b.key()));
     for object in &put {
@@ -102,17 +102,17 @@ async fn folder_in_place_of_an_object_is_listed_and_not_entered() {
 #[tokio::test]
 async fn foreign_files_are_reported_and_left_alone() {
     #[derive(Default)]
-    struct Told(Mutex<Vec<String>>);
-    impl Observer for Told {
+    struct WarningLog(Mutex<Vec<String>>);
+    impl Observer for WarningLog {
         fn event(&self, event: &Event) {
             if let Event::Warning { message, .. } = event {
-                self.0.lock().expect("a lock").push(message.clone());
+                lock(&self.0).push(message.clone());
             }
         }
     }
     let folder = tempfile::tempdir().expect("a folder");
     let store = store(folder.path());
-    let object = Objects::new().probe();
+    let object = TestObjects::new().probe();
     store.put(&object).await.expect("a put");
     let writer = folder.path().join(object.key().as_str()).parent().expect("a parent").to_owned();
     std::fs::write(writer.join("Notes.txt"), "mine").expect("a file");
@@ -120,20 +120,20 @@ async fn foreign_files_are_reported_and_left_alone() {
     std::fs::write(folder.path().join("lost+found/0"), "mine").expect("a file");
     // Remains of a killed put: not an object, and not reported.
     std::fs::write(writer.join(".kbak-00000000000000000000000000000000"), "half").expect("a file");
-    let told = Arc::new(Told::default());
+    let warnings = Arc::new(WarningLog::default());
     let found: Vec<_> =
-        list_all(Arc::new(store), "", Reporter::new(told.clone())).try_collect().await.expect("a list");
+        list_all(Arc::new(store), "", Reporter::new(warnings.clone())).try_collect().await.expect("a list");
     assert_eq!(found.iter().map(|entry| &entry.key).collect::<Vec<_>>(), [object.key()]);
-    let told = told.0.lock().expect("a lock");
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told.iter().any(|line| line.contains("Notes.txt")), "{told:?}");
-    assert!(told.iter().any(|line| line.contains("lost+found/")), "{told:?}");
+    let warnings = lock(&warnings.0);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().any(|line| line.contains("Notes.txt")), "{warnings:?}");
+    assert!(warnings.iter().any(|line| line.contains("lost+found/")), "{warnings:?}");
 }
 
 #[tokio::test]
 async fn remains_of_a_killed_put_are_removed_after_a_day() {
     let folder = tempfile::tempdir().expect("a folder");
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     let object = objects.probe();
     store(folder.path()).put(&object).await.expect("a put");
     let path = folder.path().join(object.key().as_str()).parent().expect("a parent").to_owned();
@@ -155,13 +155,13 @@ async fn simulated_clock_sets_object_times() {
     let runtime = Runtime::seeded(1, at);
     let store = FileStore::open(folder.path(), false, runtime.clone()).expect("a store");
     let store: Arc<dyn Store> = Arc::new(store.with_clock(runtime.clock));
-    store.put(&Objects::new().probe()).await.expect("a put");
+    store.put(&TestObjects::new().probe()).await.expect("a put");
     assert_eq!(store.now().await.expect("the time"), at);
     assert_eq!(all(&store, "").await.expect("a list")[0].modified, at);
 }
 
 #[tokio::test]
-async fn who_may_not_write_is_denied() {
+async fn put_without_write_permission_is_denied() {
     let folder = tempfile::tempdir().expect("a folder");
     if folder.path().metadata().expect("it is there").uid() == 0 && !runs_without_rights() {
         // Root may write anywhere, so the test runs again as `nobody`.
@@ -171,14 +171,14 @@ async fn who_may_not_write_is_denied() {
     }
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o500)).expect("rights");
     let store = store(folder.path());
-    let error = store.put(&Objects::new().probe()).await.expect_err("no right");
+    let error = store.put(&TestObjects::new().probe()).await.expect_err("no right");
     assert!(matches!(error.kind, StoreErrorKind::Denied(_)), "{error}");
     store.now().await.expect("who may only read is told the time");
 }
 
 /// Uses a store on a file system of 1 MiB, in the test's own mount namespace.
 #[tokio::test]
-async fn a_full_disk_is_said_and_leaves_nothing_behind() {
+async fn full_disk_is_reported_and_leaves_no_remains() {
     let Some(folder) = std::env::var_os("KBAK_TEST_SMALL_DISK").map(PathBuf::from) else {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_str().expect("text");
@@ -193,7 +193,7 @@ async fn a_full_disk_is_said_and_leaves_nothing_behind() {
         assert!(inner("a_full_disk_is_said_and_leaves_nothing_behind", &before), "on a small disk");
         return;
     };
-    let (store, objects) = (store(&folder), Objects::new());
+    let (store, objects) = (store(&folder), TestObjects::new());
     let small = objects.needs(1, 100);
     store.put(&small).await.expect("room for a small one");
     let error = store.put(&objects.needs(1, 40_000)).await.expect_err("no room for 1.6 MB");

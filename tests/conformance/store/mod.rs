@@ -1,9 +1,9 @@
-//! The stores: one list of laws that each must keep, and the additional behaviour of each.
+//! The stores: one contract that each must meet, and the additional behaviour of each.
 
+mod contract;
 mod errors;
+mod faulty_servers;
 mod files;
-mod laws;
-mod lies;
 mod wrappers;
 
 use std::sync::Arc;
@@ -22,16 +22,17 @@ use kbak::store::open::open;
 use kbak::store::probe::{ChecksumSupport, FeatureState};
 use kbak::store::{ListedObject, Store, StoreError};
 
-use crate::support::liar::Liar;
+use crate::support::faulty_s3::FaultyS3Server;
 use crate::support::servers::{moto, seaweedfs};
+use contract::check_contract;
 
 /// Valid repository objects of any number and size.
-struct Objects {
+struct TestObjects {
     runtime: Runtime,
     path: EpochPath,
 }
 
-impl Objects {
+impl TestObjects {
     fn new() -> Self {
         let runtime = Runtime::real();
         let path = EpochPath {
@@ -58,44 +59,44 @@ async fn all(store: &Arc<dyn Store>, prefix: &str) -> Result<Vec<ListedObject>, 
 }
 
 #[tokio::test]
-async fn memory_store_keeps_the_laws() {
+async fn memory_store_meets_the_contract() {
     let store = MemoryStore::new(Runtime::real().clock).with_page(7);
-    laws::hold(Arc::new(store)).await;
+    check_contract(Arc::new(store)).await;
 }
 
 #[tokio::test]
-async fn folder_store_keeps_the_laws() {
+async fn folder_store_meets_the_contract() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = FileStore::open(folder.path(), false, Runtime::real()).expect("a store").with_page(7);
-    laws::hold(Arc::new(store)).await;
+    check_contract(Arc::new(store)).await;
 }
 
 #[tokio::test]
-async fn honest_test_server_keeps_the_laws() {
-    let liar = Liar::start(7).await;
-    let options = liar.server.options("liar");
-    laws::hold(open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store")).await;
+async fn honest_test_server_meets_the_contract() {
+    let server = FaultyS3Server::start(7).await;
+    let options = server.server.options("faulty");
+    check_contract(open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn seaweedfs_keeps_the_laws() {
+async fn seaweedfs_meets_the_contract() {
     let server = seaweedfs();
     for (bucket, versions) in [("plain", false), ("versioned", true)] {
         server.bucket(bucket, versions).await;
         let store = open(&server.options(bucket), &Runtime::real(), &Reporter::silent()).await;
-        let features = laws::hold(store.expect("a store")).await;
+        let features = check_contract(store.expect("a store")).await;
         assert_eq!(features.checksum, ChecksumSupport::Verified);
         assert_eq!(features.versions, if versions { FeatureState::On } else { FeatureState::Off });
     }
-    errors::rights_are_told_apart(&server, "plain").await;
+    errors::check_that_rights_are_distinguished(&server, "plain").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn moto_keeps_the_laws() {
+async fn moto_meets_the_contract() {
     let server = moto();
     server.bucket("plain", false).await;
     let store = open(&server.options("plain"), &Runtime::real(), &Reporter::silent()).await;
-    let features = laws::hold(store.expect("a store")).await;
+    let features = check_contract(store.expect("a store")).await;
     // moto accepts a wrong checksum silently, and reports versions in its own format.
     assert_eq!((features.checksum, features.versions), (ChecksumSupport::Ignored, FeatureState::Unknown));
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kbak::report::event::{Event, Observer, Reporter};
-use kbak::runtime::Runtime;
+use kbak::runtime::{Runtime, lock};
 use kbak::store::deadline::{DeadlineStore, StoreDeadlines};
 use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::limit::{LimitStore, Rates};
@@ -17,7 +17,8 @@ use kbak::store::retry::{RetryPolicy, RetryStore};
 use kbak::store::{PutOutcome, Store, StoreErrorKind};
 use tokio::time::Instant;
 
-use super::{Objects, all, laws};
+use super::contract::check_contract;
+use super::{TestObjects, all};
 
 fn runtime() -> Runtime {
     Runtime::seeded(7, "2026-11-23T00:00:00Z".parse().expect("a time"))
@@ -33,7 +34,7 @@ struct Retries(Mutex<Vec<(String, u32, String)>>);
 impl Observer for Retries {
     fn event(&self, event: &Event) {
         if let Event::Retry { operation, attempt, reason } = event {
-            self.0.lock().expect("a lock").push((operation.clone(), *attempt, reason.clone()));
+            lock(&self.0).push((operation.clone(), *attempt, reason.clone()));
         }
     }
 }
@@ -47,9 +48,10 @@ fn hardened(rules: Vec<FaultRule>) -> (Arc<RecordingStore>, Arc<dyn Store>, Arc<
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrapped_store_keeps_the_laws() {
+async fn wrapped_store_meets_the_contract() {
     let rates = Rates { upload: NonZeroU64::new(1 << 20), download: NonZeroU64::new(1 << 20) };
-    laws::hold(wrap(Arc::new(RecordingStore::new(memory())), rates, &runtime(), &Reporter::silent())).await;
+    check_contract(wrap(Arc::new(RecordingStore::new(memory())), rates, &runtime(), &Reporter::silent()))
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +75,7 @@ async fn every_operation_survives_every_transient_fault() {
     ] {
         for fault in passing() {
             let (record, store, _) = hardened(vec![FaultRule::once(operation, "*", 1, fault.clone())]);
-            let object = Objects::new().needs(1, 10);
+            let object = TestObjects::new().needs(1, 10);
             store.put(&object).await.expect("a put");
             assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
             assert_eq!(
@@ -97,12 +99,12 @@ async fn every_operation_survives_every_transient_fault() {
 async fn store_that_never_answered_is_given_up_soon() {
     let (record, store, retries) =
         hardened(vec![FaultRule::from(Operation::Put, "*", 1, StoreFault::unavailable())]);
-    let object = Objects::new().probe();
+    let object = TestObjects::new().probe();
     let error = store.put(&object).await.expect_err("it never answers");
     assert!(matches!(error.kind, StoreErrorKind::RetriesExhausted { tries: 5, .. }), "{error}");
     assert!(error.to_string().contains(object.key().as_str()), "{error}");
     assert_eq!(record.count(Operation::Put).0, 5);
-    let told = retries.0.lock().expect("a lock");
+    let told = lock(&retries.0);
     assert_eq!(told.iter().map(|(_, attempt, _)| *attempt).collect::<Vec<_>>(), [2, 3, 4, 5]);
     assert!(told.iter().all(|(operation, _, why)| operation.starts_with("put ") && why.contains("503")));
 }
@@ -111,7 +113,7 @@ async fn store_that_never_answered_is_given_up_soon() {
 async fn store_that_once_answered_is_retried_up_to_ten_minutes() {
     let (record, store, _) =
         hardened(vec![FaultRule::from(Operation::Put, "*", 2, StoreFault::unavailable())]);
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     store.put(&objects.probe()).await.expect("the first");
     let begun = Instant::now();
     let error = store.put(&objects.probe()).await.expect_err("then never again");
@@ -129,7 +131,7 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
         struct Times(Mutex<Vec<Instant>>);
         impl Observer for Times {
             fn event(&self, _: &Event) {
-                self.0.lock().expect("a lock").push(Instant::now());
+                lock(&self.0).push(Instant::now());
             }
         }
         let times = Arc::new(Times::default());
@@ -142,7 +144,7 @@ async fn pauses_are_jittered_within_their_ceiling_and_repeat_with_the_seed() {
         let store = RetryStore::new(Arc::new(fault), patience, runtime, Reporter::new(times.clone()));
         store.now().await.expect_err("never");
         let end = Instant::now();
-        let mut times = times.0.lock().expect("a lock").clone();
+        let mut times = lock(&times.0).clone();
         times.push(end);
         times.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
@@ -169,7 +171,7 @@ async fn permanent_errors_are_not_retried() {
     ] {
         let (record, store, _) =
             hardened(vec![FaultRule::from(Operation::Get, "*", 1, StoreFault::Fail(kind.clone()))]);
-        let error = store.get(Objects::new().probe().key(), 1).await.expect_err("a fault");
+        let error = store.get(TestObjects::new().probe().key(), 1).await.expect_err("a fault");
         assert_eq!(error.kind, kind);
         assert_eq!(record.count(Operation::Get).0, 1);
     }
@@ -181,7 +183,7 @@ async fn try_ends_at_its_deadline() {
     let deadlines = StoreDeadlines { base: Duration::from_secs(10), slowest: 100 };
     let store = DeadlineStore::new(Arc::new(fault), deadlines);
     let begun = Instant::now();
-    let object = Objects::new().needs(1, 5);
+    let object = TestObjects::new().needs(1, 5);
     let error = store.put(&object).await.expect_err("it hangs");
     assert!(error.kind.is_transient(), "{error}");
     assert_eq!(begun.elapsed(), Duration::from_secs(10 + 3), "208 bytes at 100 a second");
@@ -191,7 +193,7 @@ async fn try_ends_at_its_deadline() {
 async fn rate_limit_is_kept_on_average() {
     let rates = Rates { upload: NonZeroU64::new(1000), download: NonZeroU64::new(500) };
     let store = Arc::new(LimitStore::new(memory(), rates));
-    let objects = Objects::new();
+    let objects = TestObjects::new();
     let put: Vec<_> = (0..10).map(|n| objects.needs(n, 25)).collect();
     let begun = Instant::now();
     // All concurrent requests share one rate limit in each direction.
@@ -212,7 +214,7 @@ async fn rate_limit_is_kept_on_average() {
 
 #[tokio::test]
 async fn injected_read_faults_show_in_the_results() {
-    let (memory, objects) = (memory(), Objects::new());
+    let (memory, objects) = (memory(), TestObjects::new());
     let (a, b, c) = (objects.needs(1, 3), objects.needs(2, 3), objects.needs(3, 3));
     let fault = FaultStore::new(memory, vec![]);
     for object in [&a, &b, &c] {
@@ -236,9 +238,9 @@ async fn injected_read_faults_show_in_the_results() {
     let store: Arc<dyn Store> = fault.clone();
     assert_eq!(all(&store, "").await.expect("a list").len(), 2, "without the newest");
     assert_eq!(all(&store, "").await.expect("a list").len(), 0, "a page is dropped");
-    for lie in ["reordered", "repeated"] {
-        let error = all(&store, "").await.expect_err(lie);
-        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie}: {error}");
+    for fault in ["reordered", "repeated"] {
+        let error = all(&store, "").await.expect_err(fault);
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{fault}: {error}");
     }
     assert_eq!(all(&store, "").await.expect("a list").len(), 3);
     assert_eq!(store.put(&objects.probe()).await.expect("a put"), PutOutcome::Created);

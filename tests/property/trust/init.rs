@@ -24,10 +24,12 @@ use kbak::repository::epoch::wraps;
 use kbak::repository::epoch::wraps::KeyContext;
 use kbak::repository::records::{self, Records};
 use kbak::repository::write::init::{Init, Initialised, init};
+use kbak::runtime::lock;
 use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::operation::Operation;
 
-use crate::support::owners::{Bench, DAY, heard, nobody, owner, wanted};
+use crate::support::owners::{DAY, collect_warnings, no_prompt, owner, wanted};
+use crate::support::test_repo::TestRepo;
 
 fn request(folder: &Path, owners: &[&Owner], identities: &[&Arc<Identity>]) -> Init {
     Init {
@@ -38,7 +40,7 @@ fn request(folder: &Path, owners: &[&Owner], identities: &[&Arc<Identity>]) -> I
         plan: "default".into(),
         life: EpochDurations { max_age: 30 * DAY, max_run: DAY, keep: None },
         parameters: Parameters::default(),
-        prompt: nobody(),
+        prompt: no_prompt(),
         place: RepositoryLocation {
             url: "s3://backups/prod".into(),
             endpoint: Some("https://s3.example.eu".into()),
@@ -50,8 +52,8 @@ fn request(folder: &Path, owners: &[&Owner], identities: &[&Arc<Identity>]) -> I
     }
 }
 
-async fn state(bench: &Bench, made: &Initialised) -> (Epochs, Records) {
-    let (store, silent) = (&bench.store, Reporter::silent());
+async fn state(repo: &TestRepo, made: &Initialised) -> (Epochs, Records) {
+    let (store, silent) = (&repo.store, Reporter::silent());
     let (key, signers) = (&made.key, &made.signers);
     let epochs =
         stored::list(store, key.writer, key.plan("default"), None, signers, &silent).await.expect("listed");
@@ -61,16 +63,16 @@ async fn state(bench: &Bench, made: &Initialised) -> (Epochs, Records) {
 
 #[tokio::test]
 async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
-    let bench = Bench::new(1);
+    let repo = TestRepo::seeded(1);
     let folder = tempfile::tempdir().expect("a folder");
-    let (ada, ada_key) = owner(&bench.runtime, "ada");
-    let (bob, bob_key) = owner(&bench.runtime, "bob");
-    let (heard, reporter) = heard();
+    let (ada, ada_key) = owner(&repo.runtime, "ada");
+    let (bob, bob_key) = owner(&repo.runtime, "bob");
+    let (heard, reporter) = collect_warnings();
     let wish = request(folder.path(), &[&ada, &bob], &[&ada_key, &bob_key]);
-    let made = init(&bench.store, &bench.runtime, &wish, &reporter).await.expect("a repository");
+    let made = init(&repo.store, &repo.runtime, &wish, &reporter).await.expect("a repository");
     assert!(made.owners.iter().all(|owner| owner.proven));
-    assert!(heard.0.lock().expect("a lock").is_empty(), "nothing to warn of");
-    let (epochs, records) = state(&bench, &made).await;
+    assert!(lock(&heard.0).is_empty(), "no warning is due");
+    let (epochs, records) = state(&repo, &made).await;
     let rows = wraps::list(&epochs, &records);
     assert_eq!(rows.len(), 1);
     assert!(rows[0].proven && rows[0].holders.iter().all(|holder| holder.opened.is_some() && !holder.later));
@@ -94,7 +96,7 @@ async fn new_repository_is_proven_by_both_owners_and_holds_no_secret() {
     ];
     let public =
         ["kbak.pub", "recovery.html", "recovery.txt"].map(|name| (name.to_owned(), read(name).into_bytes()));
-    let stored = bench.memory.objects().into_iter().map(|(key, bytes)| (key.to_string(), bytes.to_vec()));
+    let stored = repo.memory.objects().into_iter().map(|(key, bytes)| (key.to_string(), bytes.to_vec()));
     for (name, bytes) in public.into_iter().chain(stored) {
         for secret in &secrets {
             assert!(memchr::memmem::find(&bytes, secret.as_bytes()).is_none(), "{name} holds a secret");
@@ -126,34 +128,34 @@ async fn failed_init_step_leaves_no_remains() {
         (Operation::Now, 1),
         (Operation::Now, 2),
     ] {
-        let bench = Bench::new(2);
+        let repo = TestRepo::seeded(2);
         let folder = tempfile::tempdir().expect("a folder");
-        let (ada, ada_key) = owner(&bench.runtime, "ada");
-        let (bob, _) = owner(&bench.runtime, "bob");
+        let (ada, ada_key) = owner(&repo.runtime, "ada");
+        let (bob, _) = owner(&repo.runtime, "bob");
         let rules = vec![FaultRule::once(operation, "*", nth, StoreFault::unavailable())];
-        let faulty = Arc::new(FaultStore::new(bench.store.clone(), rules));
+        let faulty = Arc::new(FaultStore::new(repo.store.clone(), rules));
         let store: Arc<dyn kbak::store::Store> = faulty.clone();
         let wish = request(folder.path(), &[&ada, &bob], &[&ada_key]);
-        let error = init(&store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
+        let error = init(&store, &repo.runtime, &wish, &Reporter::silent()).await.unwrap_err();
         let failure = Failure::from(error);
         assert_eq!((failure.exit, faulty.fired()), (Exit::Unreachable, 1), "{operation:?} {nth}");
-        assert!(bench.memory.objects().is_empty(), "{operation:?} {nth}: objects stay");
+        assert!(repo.memory.objects().is_empty(), "{operation:?} {nth}: objects stay");
         let left = std::fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(left, 0, "{operation:?} {nth}: files stay");
         // The same again, without the fault.
-        init(&store, &bench.runtime, &wish, &Reporter::silent()).await.expect("a repository");
+        init(&store, &repo.runtime, &wish, &Reporter::silent()).await.expect("a repository");
     }
 }
 
 #[tokio::test]
 async fn init_mistakes_are_refused_before_any_file_is_created() {
-    let bench = Bench::new(3);
+    let repo = TestRepo::seeded(3);
     let folder = tempfile::tempdir().expect("a folder");
-    let (ada, ada_key) = owner(&bench.runtime, "ada");
-    let (bob, _) = owner(&bench.runtime, "bob");
-    let (_, stranger) = owner(&bench.runtime, "stranger");
+    let (ada, ada_key) = owner(&repo.runtime, "ada");
+    let (bob, _) = owner(&repo.runtime, "bob");
+    let (_, stranger) = owner(&repo.runtime, "stranger");
     let refuse = async |wish: Init, exit: Exit, word: &str| {
-        let error = init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
+        let error = init(&repo.store, &repo.runtime, &wish, &Reporter::silent()).await.unwrap_err();
         let failure = Failure::from(error);
         assert_eq!(failure.exit, exit, "{failure}");
         assert!(format!("{failure} {:?}", failure.remedy).contains(word), "{failure}");
@@ -163,72 +165,71 @@ async fn init_mistakes_are_refused_before_any_file_is_created() {
     refuse(request(folder.path(), &[&ada], &[]), Exit::Usage, "--single-owner").await;
     refuse(request(folder.path(), &[&ada, &ada], &[]), Exit::Usage, "twice").await;
     refuse(request(folder.path(), &[&ada, &bob], &[&stranger]), Exit::Usage, "stranger").await;
-    assert!(bench.memory.objects().is_empty());
+    assert!(repo.memory.objects().is_empty());
 
-    bench.memory.overwrite(layout::marker(), Bytes::from_static(br#"{"kbak":1}"#));
+    repo.memory.overwrite(layout::marker(), Bytes::from_static(br#"{"kbak":1}"#));
     refuse(request(folder.path(), &[&ada, &bob], &[]), Exit::Usage, "--join").await;
     for other in [&br#"{"kbak":2}"#[..], b"{\"kbak\":1}\n", b"", &[0; 5000]] {
-        bench.memory.overwrite(layout::marker(), Bytes::copy_from_slice(other));
+        repo.memory.overwrite(layout::marker(), Bytes::copy_from_slice(other));
         refuse(request(folder.path(), &[&ada, &bob], &[]), Exit::Damaged, "not a repository").await;
     }
-    bench.memory.overwrite(layout::marker(), Bytes::from_static(br#"{"kbak":1}"#));
+    repo.memory.overwrite(layout::marker(), Bytes::from_static(br#"{"kbak":1}"#));
 
     let wish = Init { single_owner: true, join: true, ..request(folder.path(), &[&ada], &[&ada_key]) };
-    init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.expect("one more writer");
-    let again = init(&bench.store, &bench.runtime, &wish, &Reporter::silent()).await.unwrap_err();
+    init(&repo.store, &repo.runtime, &wish, &Reporter::silent()).await.expect("one more writer");
+    let again = init(&repo.store, &repo.runtime, &wish, &Reporter::silent()).await.unwrap_err();
     assert!(again.to_string().contains("writer.key exists"), "{again}");
-    assert!(folder.path().join("writer.key").exists(), "what was there stays");
+    assert!(folder.path().join("writer.key").exists(), "existing files stay");
 }
 
 #[tokio::test]
 async fn owner_is_added_to_every_epoch_by_another_owner() {
-    let bench = Bench::new(4);
+    let repo = TestRepo::seeded(4);
     let folder = tempfile::tempdir().expect("a folder");
-    let (ada, ada_key) = owner(&bench.runtime, "ada");
-    let (bob, _) = owner(&bench.runtime, "bob");
-    let (eve, eve_key) = owner(&bench.runtime, "eve");
+    let (ada, ada_key) = owner(&repo.runtime, "ada");
+    let (bob, _) = owner(&repo.runtime, "bob");
+    let (eve, eve_key) = owner(&repo.runtime, "eve");
     let wish = request(folder.path(), &[&ada, &bob], &[]);
-    let (warned, reporter) = heard();
-    let made = init(&bench.store, &bench.runtime, &wish, &reporter).await.expect("a repository");
-    assert_eq!(warned.0.lock().expect("a lock").len(), 2, "two owners are not proven, and it is said");
-    let (epochs, records) = state(&bench, &made).await;
+    let (warned, reporter) = collect_warnings();
+    let made = init(&repo.store, &repo.runtime, &wish, &reporter).await.expect("a repository");
+    assert_eq!(lock(&warned.0).len(), 2, "both unproven owners are reported");
+    let (epochs, records) = state(&repo, &made).await;
     assert!(!wraps::list(&epochs, &records)[0].proven);
 
     let context = KeyContext {
-        store: &bench.store,
-        runtime: &bench.runtime,
+        store: &repo.store,
+        runtime: &repo.runtime,
         signers: &made.signers,
         reporter: &reporter,
     };
     let ada_only = [ada_key.clone()];
-    let added = wraps::add(context, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("added");
+    let added = wraps::add(context, &epochs, &records, &ada_only, &eve, &no_prompt()).await.expect("added");
     assert!(added.len() == 1 && added[0].wrap.is_ok() && added[0].receipt.is_some());
-    let (epochs, records) = state(&bench, &made).await;
+    let (epochs, records) = state(&repo, &made).await;
     let again =
-        wraps::add(context, &epochs, &records, &ada_only, &eve, &nobody()).await.expect("nothing to do");
+        wraps::add(context, &epochs, &records, &ada_only, &eve, &no_prompt()).await.expect("no wrap is due");
     assert!(again.is_empty());
 
     // Eve opens it; her signing key is not pinned, which is reported, and no receipt is written.
     let rows = wraps::check(context, &epochs, std::slice::from_ref(&eve_key)).await.expect("checked");
     assert!(rows[0].opened.is_ok() && matches!(rows[0].receipt, Ok(None)));
-    assert!(warned.0.lock().expect("a lock").iter().any(|w| w.contains("not pinned")));
+    assert!(lock(&warned.0).iter().any(|w| w.contains("not pinned")));
     let mut signers = made.signers.clone();
     signers.extend(kbak::keys::recovery_sheet::signers_of(&made.key, std::slice::from_ref(&eve)));
     let context = KeyContext { signers: &signers, ..context };
     let rows = wraps::check(context, &epochs, &[eve_key]).await.expect("checked");
     assert!(matches!(rows[0].receipt, Ok(Some(_))));
     let records =
-        records::list(&bench.store, made.key.writer, None, &signers, &reporter).await.expect("listed");
+        records::list(&repo.store, made.key.writer, None, &signers, &reporter).await.expect("listed");
     let rows = wraps::list(&epochs, &records);
     let holder = rows[0].holders.iter().find(|holder| holder.recipient == eve.recipient.id()).expect("eve");
     assert!(holder.later && holder.opened.is_some(), "her receipt names her through the wrap");
 
     // A plan that now names Eve forces no epoch; one that omits her does.
     let plan = made.key.plan("default");
-    let keeper =
-        FileSecretStore::new(folder.path().join("writer.key.epoch"), &made.key, plan, &bench.runtime);
+    let keeper = FileSecretStore::new(folder.path().join("writer.key.epoch"), &made.key, plan, &repo.runtime);
     let context =
-        EpochContext { store: &bench.store, runtime: &bench.runtime, key: &made.key, plan, keeper: &keeper };
+        EpochContext { store: &repo.store, runtime: &repo.runtime, key: &made.key, plan, keeper: &keeper };
     let with = current::find_or_create(context, &wanted(&[&ada, &bob, &eve]), &epochs, &records)
         .await
         .expect("ready");
@@ -269,8 +270,8 @@ fn epoch_files_are_beside_their_key_one_per_plan() {
     assert_eq!(epoch_path(key, "default"), Path::new("/k/writer.key.epoch"));
     assert_eq!(epoch_path(key, "hourly"), Path::new("/k/writer.key.hourly.epoch"));
     assert_eq!(epoch_path(key, "../x/y"), Path::new("/k/writer.key..._x_y.epoch"));
-    let bench = Bench::new(5);
-    let key = WriterKey::generate(&bench.runtime);
+    let repo = TestRepo::seeded(5);
+    let key = WriterKey::generate(&repo.runtime);
     let text = key.to_text();
     let again = WriterKey::parse("writer.key", text.as_bytes()).expect("our own file");
     assert_eq!((again.writer, again.signing.public()), (key.writer, key.signing.public()));

@@ -1,7 +1,7 @@
 //! Keys, signatures, epochs, owners, records and `init`.
 
+mod epochs;
 mod init;
-mod life;
 mod owners;
 mod records;
 mod signing;

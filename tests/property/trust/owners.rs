@@ -12,7 +12,8 @@ use kbak::keys::{
 };
 use proptest::prelude::*;
 
-use crate::support::owners::{Answers, Bench, must, nobody, owner, secret_file, tool};
+use crate::support::owners::{Answers, no_prompt, owner, run_ok, secret_file, tool};
+use crate::support::test_repo::TestRepo;
 
 fn ssh_key(folder: &std::path::Path, name: &str, kind: &str, passphrase: &str) -> (String, Vec<u8>) {
     let file = folder.join(name);
@@ -21,7 +22,7 @@ fn ssh_key(folder: &std::path::Path, name: &str, kind: &str, passphrase: &str) -
     if kind == "rsa" {
         command.args(["-b", "2048"]);
     }
-    must(&mut command, b"");
+    run_ok(&mut command, b"");
     let public = std::fs::read_to_string(file.with_extension("pub")).expect("a public key");
     (public, std::fs::read(&file).expect("a private key"))
 }
@@ -48,8 +49,8 @@ fn recipients_of_every_kind_are_parsed_to_canonical_form() {
 
 #[test]
 fn private_keys_given_as_recipients_are_refused_and_never_repeated() {
-    let bench = Bench::new(1);
-    let key = OwnerKey::generate(&bench.runtime, "me");
+    let repo = TestRepo::seeded(1);
+    let key = OwnerKey::generate(&repo.runtime, "me");
     let folder = tempfile::tempdir().expect("a folder");
     let (_, ssh) = ssh_key(folder.path(), "ed", "ed25519", "");
     let text = key.to_text();
@@ -76,8 +77,8 @@ fn private_keys_given_as_recipients_are_refused_and_never_repeated() {
 
 #[test]
 fn owner_line_holds_recipient_signing_key_and_comment() {
-    let bench = Bench::new(2);
-    let key = OwnerKey::generate(&bench.runtime, "Ada L.");
+    let repo = TestRepo::seeded(2);
+    let key = OwnerKey::generate(&repo.runtime, "Ada L.");
     let line = key.public().to_line();
     let read: Owner = line.parse().expect("our own line");
     assert_eq!(read, key.public());
@@ -85,7 +86,7 @@ fn owner_line_holds_recipient_signing_key_and_comment() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ssh, private) = ssh_key(folder.path(), "ed", "ed25519", "");
     let read: Owner = ssh.parse().expect("an SSH owner");
-    let identity = Identity::parse("ed", &private, &nobody()).expect("an identity");
+    let identity = Identity::parse("ed", &private, &no_prompt()).expect("an identity");
     assert_eq!(read.signing, identity.signing().map(|key| key.public()), "an ed25519 key signs, too");
     assert_eq!(read.comment, "me@host");
     let twice = format!("{line}\n# c\n{line}\n");
@@ -94,12 +95,12 @@ fn owner_line_holds_recipient_signing_key_and_comment() {
 
 #[test]
 fn key_file_opens_only_with_its_passphrase() {
-    let bench = Bench::new(3);
-    let key = OwnerKey::generate(&bench.runtime, "me");
+    let repo = TestRepo::seeded(3);
+    let key = OwnerKey::generate(&repo.runtime, "me");
     let locked = key.encrypt("correct horse", WorkFactor::Log2(2)).expect("encrypted");
     assert!(!locked.contains("kbak-signing-key") && !locked.contains("AGE-SECRET"));
     let open = |prompt| Identity::parse("owner.key", locked.as_bytes(), &prompt);
-    assert!(matches!(open(nobody()), Err(IdentityError::NoPassphrase(_))));
+    assert!(matches!(open(no_prompt()), Err(IdentityError::NoPassphrase(_))));
     assert!(matches!(open(Arc::new(Answers("wrong"))), Err(IdentityError::Passphrase(_))));
     let identity = open(Arc::new(Answers("correct horse"))).expect("the right passphrase");
     let public = key.public();
@@ -111,9 +112,9 @@ fn key_file_opens_only_with_its_passphrase() {
 
 #[test]
 fn invalid_identity_is_refused_without_showing_it() {
-    let bench = Bench::new(4);
-    let (public, _) = owner(&bench.runtime, "me");
-    let parse = |text: &str| Identity::parse("file", text.as_bytes(), &nobody()).unwrap_err();
+    let repo = TestRepo::seeded(4);
+    let (public, _) = owner(&repo.runtime, "me");
+    let parse = |text: &str| Identity::parse("file", text.as_bytes(), &no_prompt()).unwrap_err();
     assert!(matches!(parse(&public.recipient.to_string()), IdentityError::Public(_)));
     assert!(matches!(parse(""), IdentityError::Malformed { .. }));
     let error = parse("# x\nAGE-SECRET-KEY-1BROKEN\n");
@@ -124,18 +125,18 @@ fn invalid_identity_is_refused_without_showing_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, locked) = ssh_key(folder.path(), "locked", "ed25519", "horse");
     let ask = |prompt| Identity::parse("id", &locked, &prompt);
-    assert!(matches!(ask(nobody()), Err(IdentityError::NoPassphrase(_))));
+    assert!(matches!(ask(no_prompt()), Err(IdentityError::NoPassphrase(_))));
     assert!(matches!(ask(Arc::new(Answers("wrong"))), Err(IdentityError::Passphrase(_))));
     assert!(ask(Arc::new(Answers("horse"))).is_ok());
 }
 
 #[test]
 fn owners_with_every_kind_of_key_open_their_wraps() {
-    let bench = Bench::new(5);
+    let repo = TestRepo::seeded(5);
     let folder = tempfile::tempdir().expect("a folder");
     let keys = keys();
     let epoch = EpochId([9; 16]);
-    let (native, identity) = owner(&bench.runtime, "native");
+    let (native, identity) = owner(&repo.runtime, "native");
     let mut pairs = vec![(native.recipient, identity)];
     for (name, kind, passphrase) in [("a", "ed25519", ""), ("b", "rsa", ""), ("c", "ed25519", "horse")] {
         let (public, private) = ssh_key(folder.path(), name, kind, passphrase);
@@ -144,7 +145,7 @@ fn owners_with_every_kind_of_key_open_their_wraps() {
         pairs.push((public.parse().expect("a recipient"), Arc::new(identity)));
     }
     for (place, (recipient, _)) in pairs.iter().enumerate() {
-        let wrap = recipient.wrap(&keys, epoch, &nobody()).expect("a wrap");
+        let wrap = recipient.wrap(&keys, epoch, &no_prompt()).expect("a wrap");
         assert_eq!(wrap.recipient, recipient.id());
         for (other, (_, identity)) in pairs.iter().enumerate() {
             let opened = identity.open_text(wrap.age.as_bytes());
@@ -163,26 +164,26 @@ fn keys() -> EpochKeys {
 #[test]
 fn stock_age_opens_wraps_and_packs_and_reads_our_key_files() {
     let age = tool("age", "KBAK_TEST_AGE");
-    let bench = Bench::new(6);
+    let repo = TestRepo::seeded(6);
     let folder = tempfile::tempdir().expect("a folder");
-    let key = OwnerKey::generate(&bench.runtime, "me");
+    let key = OwnerKey::generate(&repo.runtime, "me");
     let keys = keys();
     let epoch = EpochId([9; 16]);
-    let wrap = key.public().recipient.wrap(&keys, epoch, &nobody()).expect("a wrap");
+    let wrap = key.public().recipient.wrap(&keys, epoch, &no_prompt()).expect("a wrap");
     let owner_file = secret_file(folder.path(), "owner.key", key.to_text().as_bytes());
-    let epoch_text = must(Command::new(&age).args(["-d", "-i"]).arg(&owner_file), wrap.age.as_bytes());
+    let epoch_text = run_ok(Command::new(&age).args(["-d", "-i"]).arg(&owner_file), wrap.age.as_bytes());
     assert_eq!(epoch_text, keys.to_text(epoch).as_bytes());
 
     let mut sealer = Sealer::to_recipient(&keys.identity.recipient(), 1024).expect("a sealer");
     sealer.write(b"inside a pack").expect("written");
     let (pack, _) = sealer.finish().expect("sealed");
     let epoch_file = secret_file(folder.path(), "epoch.key", &epoch_text);
-    assert_eq!(must(Command::new(&age).args(["-d", "-i"]).arg(&epoch_file), &pack), b"inside a pack");
+    assert_eq!(run_ok(Command::new(&age).args(["-d", "-i"]).arg(&epoch_file), &pack), b"inside a pack");
 
     // The other direction: keys and files that age-keygen makes.
-    let made = must(&mut Command::new(age.with_file_name("age-keygen")), b"");
-    let identity = Identity::parse("age-keygen", &made, &nobody()).expect("age-keygen's file");
-    let wrap = identity.recipients()[0].wrap(&keys, epoch, &nobody()).expect("a wrap");
+    let made = run_ok(&mut Command::new(age.with_file_name("age-keygen")), b"");
+    let identity = Identity::parse("age-keygen", &made, &no_prompt()).expect("age-keygen's file");
+    let wrap = identity.recipients()[0].wrap(&keys, epoch, &no_prompt()).expect("a wrap");
     assert!(identity.open_text(wrap.age.as_bytes()).is_ok());
     assert!(identity.signing().is_none());
 }
@@ -190,7 +191,7 @@ fn stock_age_opens_wraps_and_packs_and_reads_our_key_files() {
 proptest! {
     #[test]
     fn identity_and_recipient_parsers_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Identity::parse("x", &bytes, &nobody());
+        let _ = Identity::parse("x", &bytes, &no_prompt());
         let text = String::from_utf8_lossy(&bytes);
         let _ = text.parse::<Owner>();
         let _ = EpochKeys::parse(&text);

@@ -10,7 +10,8 @@ use kbak::report::event::Reporter;
 use kbak::repository::records;
 use zeroize::Zeroizing;
 
-use crate::support::owners::{Bench, at};
+use crate::support::owners::at;
+use crate::support::test_repo::TestRepo;
 
 const REPOSITORY: RepositoryId = RepositoryId([1; 16]);
 const WRITER: WriterId = WriterId([2; 16]);
@@ -57,7 +58,7 @@ fn prune() -> Record {
 
 #[tokio::test]
 async fn records_are_listed_and_only_valid_ones_have_effect() {
-    let bench = Bench::new(1);
+    let repo = TestRepo::seeded(1);
     let now = at("2026-11-23T02:00:00Z");
     let receipt = Record::Receipt(Receipt {
         plan: PLAN,
@@ -69,25 +70,25 @@ async fn records_are_listed_and_only_valid_ones_have_effect() {
     let good = [(distrust(&[7]), 1), (distrust(&[8]), 1), (trust(), 2), (receipt, 2), (prune(), 3)];
     for (record, who) in &good {
         let sealed = record.seal(REPOSITORY, WRITER, now, &key(*who)).expect("sealed");
-        bench.store.put(&sealed).await.expect("stored");
+        repo.store.put(&sealed).await.expect("stored");
     }
     // A writer cannot revoke keys, an owner cannot prune, other keys have no effect.
     for (record, who) in [(trust(), 1), (prune(), 2), (distrust(&[6]), 9)] {
         let sealed = record.seal(REPOSITORY, WRITER, now, &key(who)).expect("sealed");
-        bench.store.put(&sealed).await.expect("stored");
+        repo.store.put(&sealed).await.expect("stored");
     }
     // A record of another repository; one under a name that is not its hash; invalid bytes.
     let foreign = distrust(&[5]).seal(RepositoryId([0; 16]), WRITER, now, &key(1)).expect("sealed");
-    bench.store.put(&foreign).await.expect("stored");
+    repo.store.put(&foreign).await.expect("stored");
     let sealed = distrust(&[4]).seal(REPOSITORY, WRITER, now, &key(1)).expect("sealed");
-    bench.memory.overwrite(layout::record(WRITER, ObjectHash([0; 32])), sealed.bytes().clone());
+    repo.memory.overwrite(layout::record(WRITER, ObjectHash([0; 32])), sealed.bytes().clone());
     let report = Bytes::from_static(b"age-encryption.org/v1\n");
-    bench.memory.overwrite(layout::record(WRITER, ObjectHash([1; 32])), report.clone());
-    bench.memory.overwrite(layout::record(WRITER, ObjectHash::of(&report)), report);
+    repo.memory.overwrite(layout::record(WRITER, ObjectHash([1; 32])), report.clone());
+    repo.memory.overwrite(layout::record(WRITER, ObjectHash::of(&report)), report);
 
     let silent = Reporter::silent();
     let records =
-        records::list(&bench.store, WRITER, Some(REPOSITORY), &pin(), &silent).await.expect("listed");
+        records::list(&repo.store, WRITER, Some(REPOSITORY), &pin(), &silent).await.expect("listed");
     assert_eq!((records.signed.len(), records.rejected.len(), records.reports.len()), (5, 6, 1));
     let (packs, _) = records.distrusted(PLAN, EPOCH, DOMAIN);
     assert_eq!(packs.into_iter().collect::<Vec<_>>(), [ObjectHash([7; 32]), ObjectHash([8; 32])]);
@@ -99,12 +100,12 @@ async fn records_are_listed_and_only_valid_ones_have_effect() {
 
 #[tokio::test]
 async fn record_is_not_hidden_by_junk_objects() {
-    let bench = Bench::new(1);
+    let repo = TestRepo::seeded(1);
     let sealed = trust().seal(REPOSITORY, WRITER, at("2026-11-23T02:00:00Z"), &key(2)).expect("sealed");
-    bench.store.put(&sealed).await.expect("stored");
+    repo.store.put(&sealed).await.expect("stored");
     let list = async || {
         let silent = Reporter::silent();
-        records::list(&bench.store, WRITER, Some(REPOSITORY), &pin(), &silent).await
+        records::list(&repo.store, WRITER, Some(REPOSITORY), &pin(), &silent).await
     };
     for number in 0..50_000u32 {
         if number == 49_999 {
@@ -113,7 +114,7 @@ async fn record_is_not_hidden_by_junk_objects() {
         }
         let mut hash = [0; 32];
         hash[..4].copy_from_slice(&number.to_be_bytes());
-        bench.memory.overwrite(layout::record(WRITER, ObjectHash(hash)), Bytes::from_static(b"x"));
+        repo.memory.overwrite(layout::record(WRITER, ObjectHash(hash)), Bytes::from_static(b"x"));
     }
     let error = list().await.expect_err("one more");
     assert!(matches!(error.kind, kbak::store::StoreErrorKind::Protocol(_)), "{error}");

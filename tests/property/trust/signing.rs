@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::support::owners::{must, run, secret_file, tool};
+use crate::support::owners::{run, run_ok, secret_file, tool};
 
 const WHO: &str = "000102030405060708090a0b0c0d0e0f";
 
@@ -118,7 +118,7 @@ fn ssh_keygen_signature_is_accepted_and_equals_ours() {
     let ssh_keygen = tool("ssh-keygen", "KBAK_TEST_SSH_KEYGEN");
     for passphrase in ["", "correct horse"] {
         let file = folder.path().join(format!("id{}", passphrase.len()));
-        must(
+        run_ok(
             Command::new(&ssh_keygen)
                 .args(["-q", "-t", "ed25519", "-C", "somebody", "-N", passphrase, "-f"])
                 .arg(&file),
@@ -138,7 +138,7 @@ fn ssh_keygen_signature_is_accepted_and_equals_ours() {
             secret_file(folder.path(), &format!("again{}", passphrase.len()), key.to_openssh().as_bytes());
         let line = b"{\"type\":\"trust\",\"requires\":[],\"a\":1}\n";
         let sign = ["-q", "-Y", "sign", "-n", "kbak-trust-v1", "-f"];
-        let sig = must(Command::new(&ssh_keygen).args(sign).arg(&ours).arg("-"), line);
+        let sig = run_ok(Command::new(&ssh_keygen).args(sign).arg(&ours).arg("-"), line);
         assert_eq!(String::from_utf8_lossy(&sig), key.sign(Namespace::Trust, line).expect("a signature"));
         let document = [line.as_slice(), &sig].concat();
         let signers = pin(&key, &[Namespace::Trust]);

@@ -1,8 +1,9 @@
 //! Stops creating objects of a kind while its webhook does not answer.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use crate::runtime::lock;
 use crate::target::kubernetes::{Refusal, RefusalCause};
 
 /// Consecutive webhook failures after which a kind is left to another round. Each may have taken ten seconds
@@ -19,7 +20,7 @@ pub(crate) struct CircuitBreaker {
 impl CircuitBreaker {
     /// Returns the last failure if there were too many.
     pub(super) fn open_reason(&self) -> Option<Refusal> {
-        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = || lock(&self.last).clone();
         (self.failures.load(Ordering::Relaxed) >= MAX_WEBHOOK_FAILURES).then(last).flatten()
     }
 
@@ -28,7 +29,7 @@ impl CircuitBreaker {
         match refusal.filter(|refusal| refusal.cause == RefusalCause::Webhook) {
             Some(refusal) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal.clone());
+                *lock(&self.last) = Some(refusal.clone());
             }
             None => self.failures.store(0, Ordering::Relaxed),
         }

@@ -5,10 +5,10 @@ use http::Method;
 use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
-use crate::support::desk::{Desk, json as told, texts};
-use crate::support::plane::{Plane, create, delete, get, patch};
-use crate::support::program::good;
-use crate::support::resources::namespace;
+use crate::support::cli_repo::{CliRepo, as_strs};
+use crate::support::control_plane::{ControlPlane, create, delete, get, patch};
+use crate::support::memory_backup::create_namespace;
+use crate::support::program::{good, run_json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const CREDS: &str = "/apis/demo.kbak.dev/v1/namespaces/shop/creds";
@@ -67,38 +67,41 @@ async fn define_stored(cluster: &Cluster, served: &[&str], fields: &[&str]) {
     panic!("the definition does not count");
 }
 
-struct Scene {
-    desk: Desk,
+struct RejectedFixture {
+    cli: CliRepo,
     into: Vec<String>,
 }
 
-impl Scene {
-    fn new(plane: &Plane) -> Self {
-        let desk = Desk::new();
+impl RejectedFixture {
+    fn new(plane: &ControlPlane) -> Self {
+        let cli = CliRepo::new();
         let kubeconfig = plane.kubeconfig().display().to_string();
-        good(&[&["backup", "--resources", "--kubeconfig", &kubeconfig], &texts(&desk.writer())[..]].concat());
+        good(
+            &[&["backup", "--resources", "--kubeconfig", &kubeconfig], &as_strs(&cli.writer_args())[..]]
+                .concat(),
+        );
         let into = ["restore", "latest", "--cluster", "--kubeconfig", &kubeconfig].map(str::to_owned);
-        Self { desk, into: into.to_vec() }
+        Self { cli, into: into.to_vec() }
     }
 
     /// Returns the exit code, the gaps of the report, and the messages.
     fn restore(&self, more: &[&str]) -> (i32, String, String) {
-        let (into, reader) = (texts(&self.into), self.desk.reader());
-        let (code, report, said) = told(&[&into[..], more, &texts(&reader)].concat());
+        let (into, reader) = (as_strs(&self.into), self.cli.reader_args());
+        let (code, report, said) = run_json(&[&into[..], more, &as_strs(&reader)].concat());
         (code, report["items"][0]["gaps"].to_string(), said)
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fields_dropped_by_a_changed_definition_are_reported() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
-    namespace(&cluster, "shop").await;
+    create_namespace(&cluster, "shop").await;
     define(&cluster, &["pw", "keep"]).await;
     let cred = json!({"apiVersion": "demo.kbak.dev/v1", "kind": "Cred", "metadata": {"name": "c1"},
         "spec": {"pw": "hidden7391", "keep": "hidden7391"}});
     create(&cluster, CREDS, cred).await;
-    let scene = Scene::new(&plane);
+    let fixture = RejectedFixture::new(&plane);
     delete(&cluster, &format!("{CREDS}/c1")).await;
     define(&cluster, &["pw"]).await;
 
@@ -107,32 +110,32 @@ async fn fields_dropped_by_a_changed_definition_are_reported() {
         assert!(code == 3 && gaps.contains("c1") && gaps.contains(what), "{code} {gaps} {said}");
         assert!(!gaps.contains("hidden7391") && !said.contains("hidden7391"), "{gaps} {said}");
     };
-    named(scene.restore(&one), "spec.keep");
-    let there = get(&cluster, &format!("{CREDS}/c1")).await;
-    assert_eq!(there["spec"], json!({"pw": "hidden7391"}));
-    named(scene.restore(&one), "not as in the backup");
+    named(fixture.restore(&one), "spec.keep");
+    let found = get(&cluster, &format!("{CREDS}/c1")).await;
+    assert_eq!(found["spec"], json!({"pw": "hidden7391"}));
+    named(fixture.restore(&one), "not as in the backup");
     for existing in ["patch", "replace"] {
-        named(scene.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
+        named(fixture.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
     }
     // The written version has the field, the stored one has not: then there is no warning.
     define_stored(&cluster, &["pw", "keep"], &["pw"]).await;
     for existing in ["patch", "replace"] {
-        named(scene.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
+        named(fixture.restore(&[&one[..], &["--existing", existing]].concat()), "spec.keep");
     }
     delete(&cluster, &format!("{CREDS}/c1")).await;
-    named(scene.restore(&one), "spec.keep");
+    named(fixture.restore(&one), "spec.keep");
     define(&cluster, &["pw", "keep"]).await;
-    let (code, gaps, said) = scene.restore(&[&one[..], &["--existing", "patch"]].concat());
+    let (code, gaps, said) = fixture.restore(&[&one[..], &["--existing", "patch"]].concat());
     assert_eq!(code, 0, "{gaps} {said}");
     assert_eq!(get(&cluster, &format!("{CREDS}/c1")).await["spec"]["keep"], "hidden7391");
-    assert_eq!(scene.restore(&one).0, 0);
+    assert_eq!(fixture.restore(&one).0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn modified_default_roles_are_restored_and_skipped_requested_objects_reported() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
-    namespace(&cluster, "shop").await;
+    create_namespace(&cluster, "shop").await;
     let copied = json!({"metadata": {"name": "custom", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
         "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
     create(&cluster, ROLES, copied).await;
@@ -143,14 +146,14 @@ async fn modified_default_roles_are_restored_and_skipped_requested_objects_repor
     patch(&cluster, &admins, json!({"subjects": more})).await;
     let lease = json!({"metadata": {"name": "lock"}, "spec": {"holderIdentity": "a"}});
     create(&cluster, "/apis/coordination.k8s.io/v1/namespaces/shop/leases", lease).await;
-    let scene = Scene::new(&plane);
+    let fixture = RejectedFixture::new(&plane);
     delete(&cluster, &format!("{ROLES}/custom")).await;
     patch(&cluster, &admins, json!({"subjects": before})).await;
 
-    let (code, gaps, said) = scene.restore(&["--allow", "rbac"]);
+    let (code, gaps, said) = fixture.restore(&["--allow", "rbac"]);
     assert!(code == 3 && gaps.contains("cluster-admin"), "it differs: {code} {gaps} {said}");
     get(&cluster, &format!("{ROLES}/custom")).await;
-    let (code, gaps, said) = scene.restore(&["--allow", "rbac", "--existing", "replace"]);
+    let (code, gaps, said) = fixture.restore(&["--allow", "rbac", "--existing", "replace"]);
     assert_eq!(code, 0, "{gaps} {said}");
     assert_eq!(get(&cluster, &admins).await["subjects"], Value::from(more));
 
@@ -158,10 +161,10 @@ async fn modified_default_roles_are_restored_and_skipped_requested_objects_repor
         ("leases.coordination.k8s.io/shop/lock", "derived, the cluster makes them itself (lease)"),
         ("clusterroles.rbac.authorization.k8s.io/view", "(default)"),
     ] {
-        let (code, gaps, said) = scene.restore(&["--object", object, "--allow", "rbac"]);
+        let (code, gaps, said) = fixture.restore(&["--object", object, "--allow", "rbac"]);
         assert!(code == 3 && gaps.contains(object) && gaps.contains(why), "{code} {gaps} {said}");
-        let dry = [&texts(&scene.into)[..], &["--object", object, "--dry-run"]].concat();
-        let (code, out, said) = scene.desk.reads(&dry);
+        let dry = [&as_strs(&fixture.into)[..], &["--object", object, "--dry-run"]].concat();
+        let (code, out, said) = fixture.cli.run_reader(&dry);
         assert!(code == 3 && out.contains(why), "{code} {out} {said}");
     }
 }

@@ -1,25 +1,26 @@
 //! A real control plane, listed at one revision.
 
 use async_trait::async_trait;
-use kbak::kubernetes::{Cluster, Selection};
+use kbak::kubernetes::Selection;
 use kbak::plan::Glob;
 use kbak::source::kubernetes::{GapReason, KindConsistency, ResourcesConfig};
 use serde_json::{Value, json};
 
-use crate::support::keyed::{Keyed, run};
-use crate::support::plane::{Plane, connect, create, get, patch, try_create};
-use crate::support::program::beneath;
-use crate::support::resources::{NoPause, Pause, config_map, read_with};
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, connect, create, get, patch, try_create};
+use crate::support::kinds::create_account;
+use crate::support::memory_backup::{NoHook, ReadHook, config_map, read_with};
+use crate::support::program::{beneath, run_beside};
 
 /// Compacts the datastore while the first objects are forwarded, a given number of times.
 struct Compact<'a> {
-    plane: &'a Plane,
+    plane: &'a ControlPlane,
     times: u32,
 }
 
 #[async_trait]
-impl Pause for Compact<'_> {
-    async fn at(&mut self, _: &str, objects: usize) {
+impl ReadHook for Compact<'_> {
+    async fn on_object(&mut self, _: &str, objects: usize) {
         if objects == 1 && self.times > 0 {
             self.times -= 1;
             self.plane.compact();
@@ -30,7 +31,7 @@ impl Pause for Compact<'_> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compacted_revision_restarts_the_whole_listing() {
     // Without snapshots in the server's cache, every page is read from etcd.
-    let plane = Plane::up(&[
+    let plane = ControlPlane::start(&[
         "--without-controllers",
         "--apiserver-arg",
         "--feature-gates=ListFromCacheSnapshot=false",
@@ -65,7 +66,7 @@ async fn compacted_revision_restarts_the_whole_listing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kind_in_a_separate_store_is_read_and_reported() {
-    let plane = Plane::up(&["--events-etcd", "--without-controllers"]);
+    let plane = ControlPlane::start(&["--events-etcd", "--without-controllers"]);
     let cluster = plane.cluster().await;
     let event =
         json!({"metadata": {"name": "e1"}, "involvedObject": {"namespace": "default"}, "reason": "Test"});
@@ -82,78 +83,50 @@ async fn kind_in_a_separate_store_is_read_and_reported() {
     assert!(made, "the store of events is up");
     let selection = Selection { exclude_kinds: Vec::new(), ..Selection::default() };
     let config = ResourcesConfig { selection, ..ResourcesConfig::default() };
-    let (held, report) = read_with(&cluster, &config, NoPause).await;
+    let (held, report) = read_with(&cluster, &config, NoHook).await;
     let report = report.expect("a report");
     let named: Vec<&str> = report.gaps.iter().map(|gap| gap.object.as_str()).collect();
     assert_eq!(named, ["events", "events.events.k8s.io"], "{:?}", report.gaps);
     assert!(report.gaps.iter().all(|gap| matches!(gap.reason, GapReason::NotAtRevision { .. })));
     // The server itself may have created an event.
-    assert!(held.objects("events").contains_key("default/e1"), "and its objects are there all the same");
+    assert!(held.objects("events").contains_key("default/e1"), "its objects are in the backup");
     for kind in &report.kinds {
         let apart = matches!(kind.consistency, KindConsistency::OwnRevision(_));
         assert_eq!(apart, kind.kind.plural == "events", "{kind:?}");
     }
 
     // The plan decides what that means; the objects are in the snapshot either way.
-    let keyed = Keyed::new();
+    let cli = CliRepo::new();
     for (consistency, code, place) in [("strict", 3, "gaps"), ("best-effort", 0, "notes")] {
         let resources = json!({"kinds": {"exclude": []}, "consistency": consistency});
-        let output = run(keyed.backup_by_plan(&plane.kubeconfig(), resources)).await;
+        let output = run_beside(cli.plan_backup_command(&plane.kubeconfig(), resources)).await;
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
-        let item = &keyed.show()["items"][0];
+        let item = &cli.read_json(&["show", "latest"])["items"][0];
         let told = item[place].as_array().expect("gaps or notes").iter();
         let told: Vec<_> = told.filter(|gap| gap["code"] == "not-at-revision").collect();
         assert_eq!(told.len(), 2, "{item:#}");
-        assert!(beneath(&keyed.files(code)).iter().any(|path| path.to_string_lossy().contains("e1")));
+        assert!(
+            beneath(&cli.restore_as_files(code)).iter().any(|path| path.to_string_lossy().contains("e1"))
+        );
     }
-}
-
-/// Returns a kubeconfig of a ServiceAccount with these `rules`.
-pub(super) async fn limited(
-    plane: &Plane,
-    cluster: &Cluster,
-    folder: &std::path::Path,
-    rules: Value,
-) -> std::path::PathBuf {
-    let rbac = "/apis/rbac.authorization.k8s.io/v1";
-    create(cluster, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "reader"}}))
-        .await;
-    create(cluster, &format!("{rbac}/clusterroles"), json!({"metadata": {"name": "reader"}, "rules": rules}))
-        .await;
-    let binding = json!({
-        "metadata": {"name": "reader"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "reader"}],
-    });
-    create(cluster, &format!("{rbac}/clusterrolebindings"), binding).await;
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
-    let token = create(cluster, "/api/v1/namespaces/default/serviceaccounts/reader/token", request).await;
-    let mut config: Value = {
-        let text = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
-        serde_saphyr::from_str(&text).expect("YAML")
-    };
-    config["users"][0]["user"] = json!({"token": token["status"]["token"]});
-    let path = folder.join("kubeconfig");
-    std::fs::write(&path, config.to_string()).expect("a kubeconfig");
-    path
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_right_is_a_gap_that_names_the_rule_to_add() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     create(&cluster, "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await;
     create(&cluster, "/api/v1/namespaces/default/configmaps", config_map("c", "x")).await;
     let folder = tempfile::tempdir().expect("a folder");
     let most =
         json!([{"apiGroups": [""], "resources": ["namespaces", "configmaps"], "verbs": ["get", "list"]}]);
-    let reader = connect(&limited(&plane, &cluster, folder.path(), most).await).await;
+    let reader = connect(&create_account(&plane, &cluster, folder.path(), "reader", most).await).await;
     let kinds = ["configmaps", "secrets"].map(|kind| Glob::new(kind).expect("a pattern")).to_vec();
     let config = ResourcesConfig {
         selection: Selection { kinds, ..Selection::default() },
         ..ResourcesConfig::default()
     };
-    let (held, report) = read_with(&reader, &config, NoPause).await;
+    let (held, report) = read_with(&reader, &config, NoHook).await;
     let report = report.expect("a report");
     assert!(held.objects("configmaps").contains_key("default/c"));
     let [gap] = report.gaps.as_slice() else { panic!("{:?}", report.gaps) };
@@ -168,7 +141,7 @@ async fn missing_right_is_a_gap_that_names_the_rule_to_add() {
     patch(&cluster, role, json!({"rules": rules})).await;
     for _ in 0..200 {
         // The authorizer learns of it a moment later.
-        let (held, report) = read_with(&reader, &config, NoPause).await;
+        let (held, report) = read_with(&reader, &config, NoHook).await;
         if report.expect("a report").gaps.is_empty() {
             assert!(held.objects("secrets").contains_key("default/s"));
             return;

@@ -22,35 +22,30 @@ use kbak::repository::epoch::stored;
 use kbak::repository::epoch::stored::Epochs;
 use kbak::repository::epoch::wraps;
 use kbak::repository::records::Records;
+use kbak::runtime::lock;
 use kbak::store::fault::{FaultRule, FaultStore, StoreFault};
 use kbak::store::operation::Operation;
 
-use crate::support::owners::{Bench, DAY, MemoryKeeper, context, nobody, owner, wanted};
+use crate::support::owners::{DAY, MemoryKeeper, no_prompt, owner, wanted};
+use crate::support::test_repo::TestRepo;
 
-struct EpochDurations {
-    bench: Bench,
-    key: WriterKey,
-    keeper: MemoryKeeper,
-}
-
-impl EpochDurations {
-    fn new(seed: u64) -> Self {
-        let bench = Bench::new(seed);
-        let key = WriterKey::generate(&bench.runtime);
-        Self { bench, key, keeper: MemoryKeeper::default() }
-    }
-
+impl TestRepo {
     async fn epochs(&self) -> Epochs {
         let (plan, signers) = (self.key.plan("default"), self.key.own_signers());
-        let (store, silent) = (&self.bench.store, Reporter::silent());
+        let (store, silent) = (&self.store, Reporter::silent());
         stored::list(store, self.key.writer, plan, Some(self.key.repository), &signers, &silent)
             .await
             .expect("listed")
     }
 
     async fn ready(&self, wanted: &EpochSettings) -> Result<CurrentEpoch, CreateEpochError> {
-        let context = context(&self.bench, &self.key, self.key.plan("default"), &self.keeper);
-        current::find_or_create(context, wanted, &self.epochs().await, &Records::default()).await
+        current::find_or_create(
+            self.epoch_context(&self.keeper),
+            wanted,
+            &self.epochs().await,
+            &Records::default(),
+        )
+        .await
     }
 
     fn path(&self, epoch: &VerifiedEpoch) -> EpochPath {
@@ -59,90 +54,90 @@ impl EpochDurations {
 
     fn now(&self) -> Timestamp {
         use kbak::runtime::Clock;
-        self.bench.clock.now()
+        self.clock.now()
     }
 }
 
 #[tokio::test]
 async fn epoch_is_reused_until_it_is_over() {
-    let life = EpochDurations::new(1);
-    let (ada, _) = owner(&life.bench.runtime, "ada");
-    let (bob, _) = owner(&life.bench.runtime, "bob");
+    let repo = TestRepo::seeded(1);
+    let (ada, _) = owner(&repo.runtime, "ada");
+    let (bob, _) = owner(&repo.runtime, "bob");
     let both = wanted(&[&ada, &bob]);
-    let first = life.ready(&both).await.expect("an epoch");
+    let first = repo.ready(&both).await.expect("an epoch");
     assert_eq!(first.born, Some(Reason::First));
     assert!(first.previous.is_none() && first.epoch.previous_epochs.is_empty());
-    assert_eq!(life.bench.memory.objects().len(), 2);
+    assert_eq!(repo.memory.objects().len(), 2);
 
-    life.bench.days_later(29);
-    let again = life.ready(&both).await.expect("the same");
+    repo.days_later(29);
+    let again = repo.ready(&both).await.expect("the same");
     assert_eq!(
         (again.born, again.epoch.epoch, again.secret),
         (None, first.epoch.epoch, first.secret.clone())
     );
 
-    life.bench.days_later(1);
-    let second = life.ready(&both).await.expect("the next");
+    repo.days_later(1);
+    let second = repo.ready(&both).await.expect("the next");
     assert_eq!(second.born, Some(Reason::Expired));
     assert_eq!(second.epoch.previous_epochs, [first.epoch.epoch]);
     let (before, secret) = second.previous.expect("the old secret, for the state");
     assert_eq!((before.epoch, &secret), (first.epoch.epoch, &first.secret));
     assert_ne!(second.secret, first.secret);
 
-    current::delete_closed_secrets(&life.keeper, second.epoch.epoch, &life.epochs().await)
+    current::delete_closed_secrets(&repo.keeper, second.epoch.epoch, &repo.epochs().await)
         .await
         .expect("settled");
-    assert_eq!(life.keeper.load().await.expect("loaded").expect("held").len(), 1);
-    let third = life.ready(&both).await.expect("still there");
+    assert_eq!(repo.keeper.load().await.expect("loaded").expect("held").len(), 1);
+    let third = repo.ready(&both).await.expect("still there");
     assert!(third.born.is_none() && third.previous.is_none());
 }
 
 #[tokio::test]
 async fn removed_owner_forces_a_new_epoch_and_added_owner_waits() {
-    let life = EpochDurations::new(2);
-    let runtime = &life.bench.runtime;
+    let repo = TestRepo::seeded(2);
+    let runtime = &repo.runtime;
     let ((ada, _), (bob, _), (eve, _)) =
         (owner(runtime, "ada"), owner(runtime, "bob"), owner(runtime, "eve"));
-    let first = life.ready(&wanted(&[&ada, &bob])).await.expect("an epoch");
-    let more = life.ready(&wanted(&[&ada, &bob, &eve])).await.expect("the same");
+    let first = repo.ready(&wanted(&[&ada, &bob])).await.expect("an epoch");
+    let more = repo.ready(&wanted(&[&ada, &bob, &eve])).await.expect("the same");
     assert_eq!((more.born, more.epoch.epoch), (None, first.epoch.epoch));
     assert_eq!(more.waiting, std::slice::from_ref(&eve));
-    let less = life.ready(&wanted(&[&ada, &eve])).await.expect("another");
+    let less = repo.ready(&wanted(&[&ada, &eve])).await.expect("another");
     assert_eq!(less.born, Some(Reason::OwnerRemoved));
     assert!(less.epoch.wrap(bob.recipient.id()).is_none() && less.epoch.wrap(eve.recipient.id()).is_some());
-    assert!(matches!(life.ready(&wanted(&[])).await, Err(CreateEpochError::NoOwners)));
+    assert!(matches!(repo.ready(&wanted(&[])).await, Err(CreateEpochError::NoOwners)));
 }
 
 #[tokio::test]
 async fn lost_secret_stops_the_run_unless_a_new_epoch_is_requested() {
-    let life = EpochDurations::new(3);
-    let (ada, _) = owner(&life.bench.runtime, "ada");
-    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
-    *life.keeper.0.lock().expect("a lock") = None;
-    let error = life.ready(&wanted(&[&ada])).await.unwrap_err();
+    let repo = TestRepo::seeded(3);
+    let (ada, _) = owner(&repo.runtime, "ada");
+    let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
+    *lock(&repo.keeper.0) = None;
+    let error = repo.ready(&wanted(&[&ada])).await.unwrap_err();
     assert!(matches!(error, CreateEpochError::SecretLost { .. }));
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     assert!(failure.remedy.expect("a remedy").contains("--new-epoch"));
     let asked = EpochSettings { new_epoch: true, ..wanted(&[&ada]) };
-    let second = life.ready(&asked).await.expect("a new one");
+    let second = repo.ready(&asked).await.expect("a new one");
     assert_eq!((second.born, second.previous.is_none()), (Some(Reason::Requested), true));
     assert_eq!(second.epoch.previous_epochs, [first.epoch.epoch]);
 }
 
 #[tokio::test]
 async fn epoch_limits_for_start_commit_and_close_follow_the_plan() {
-    let life = EpochDurations::new(4);
-    let (ada, _) = owner(&life.bench.runtime, "ada");
+    let repo = TestRepo::seeded(4);
+    let (ada, _) = owner(&repo.runtime, "ada");
     let locked = |mut wanted: EpochSettings| {
         wanted.life.keep = Some(35 * DAY);
         wanted
     };
-    let start = life.now();
-    let first = life.ready(&locked(wanted(&[&ada]))).await.expect("an epoch");
+    let start = repo.now();
+    let first = repo.ready(&locked(wanted(&[&ada]))).await.expect("an epoch");
     let until = first.epoch.retain_until.expect("a lock");
     assert_eq!(until, timestamp::round_up_to_day(timestamp::add_seconds(start, (30 + 1 + 35) * DAY)));
-    let epochs = life.epochs().await;
+    let epochs = repo.epochs().await;
     let stored = epochs.get(first.epoch.epoch).expect("listed");
     assert_eq!(epochs.starts_until(stored), timestamp::add_seconds(start, 30 * DAY));
     assert_eq!(epochs.commits_until(stored), timestamp::add_seconds(start, 31 * DAY));
@@ -151,63 +146,63 @@ async fn epoch_limits_for_start_commit_and_close_follow_the_plan() {
     assert!(!epochs.may_start(stored, timestamp::add_seconds(start, 30 * DAY)));
 
     // A successor ends it at once, and its closing time counts from the successor's creation.
-    life.bench.days_later(3);
+    repo.days_later(3);
     let asked = EpochSettings { new_epoch: true, ..wanted(&[&ada]) };
-    let second = life.ready(&asked).await.expect("a successor");
-    let epochs = life.epochs().await;
+    let second = repo.ready(&asked).await.expect("a successor");
+    let epochs = repo.epochs().await;
     let stored = epochs.get(first.epoch.epoch).expect("listed");
-    assert!(!epochs.may_start(stored, life.now()));
+    assert!(!epochs.may_start(stored, repo.now()));
     assert_eq!(epochs.commits_until(stored), timestamp::add_seconds(start, 4 * DAY));
     assert_eq!(epochs.closed_from(stored), timestamp::add_seconds(start, 5 * DAY));
-    let own = life.key.signing.public();
-    assert_eq!(epochs.open_own(life.now(), own).next().map(|e| e.epoch.epoch), Some(second.epoch.epoch));
-    let stranger = WriterKey::generate(&life.bench.runtime).signing.public();
-    assert!(epochs.open_own(life.now(), stranger).next().is_none(), "never an epoch that one has not signed");
+    let own = repo.key.signing.public();
+    assert_eq!(epochs.open_own(repo.now(), own).next().map(|e| e.epoch.epoch), Some(second.epoch.epoch));
+    let stranger = WriterKey::generate(&repo.runtime).signing.public();
+    assert!(epochs.open_own(repo.now(), stranger).next().is_none(), "never an epoch that one has not signed");
 }
 
 #[tokio::test]
 async fn one_good_epoch_copy_is_enough_and_the_bad_one_is_reported() {
-    let life = EpochDurations::new(5);
-    let (ada, _) = owner(&life.bench.runtime, "ada");
-    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
-    let path = life.path(&first.epoch);
+    let repo = TestRepo::seeded(5);
+    let (ada, _) = owner(&repo.runtime, "ada");
+    let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let path = repo.path(&first.epoch);
     let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
-    let good = life.bench.memory.objects()[&copy].clone();
+    let good = repo.memory.objects()[&copy].clone();
     for key in [path.epoch_json(), copy.clone()] {
         let mut bad = good.to_vec();
         bad[20] ^= 1;
-        life.bench.memory.overwrite(key.clone(), bad.into());
-        let epochs = life.epochs().await;
+        repo.memory.overwrite(key.clone(), bad.into());
+        let epochs = repo.epochs().await;
         assert_eq!(epochs.all.len(), 1, "the other copy counts");
         assert_eq!(epochs.rejected.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&key]);
-        life.bench.memory.overwrite(key, good.clone());
+        repo.memory.overwrite(key, good.clone());
     }
-    life.bench.store.delete(&path.epoch_json()).await.expect("deleted");
-    let epochs = life.epochs().await;
+    repo.store.delete(&path.epoch_json()).await.expect("deleted");
+    let epochs = repo.epochs().await;
     assert_eq!((epochs.all.len(), epochs.missing.as_slice()), (1, [path.epoch_json()].as_slice()));
 }
 
 #[tokio::test]
 async fn moved_forged_and_newer_epochs_are_rejected() {
-    let life = EpochDurations::new(6);
-    let (ada, _) = owner(&life.bench.runtime, "ada");
-    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
-    let path = life.path(&first.epoch);
-    let bytes = life.bench.memory.objects()[&path.epoch_json()].clone();
-    let signers = life.key.own_signers();
+    let repo = TestRepo::seeded(6);
+    let (ada, _) = owner(&repo.runtime, "ada");
+    let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let path = repo.path(&first.epoch);
+    let bytes = repo.memory.objects()[&path.epoch_json()].clone();
+    let signers = repo.key.own_signers();
     let open = |path: &EpochPath| kbak::format::epoch::Epoch::open(bytes.clone(), path, None, &signers);
     assert!(open(&path).is_ok());
-    let other_plan = EpochPath { plan: life.key.plan("other"), ..path };
+    let other_plan = EpochPath { plan: repo.key.plan("other"), ..path };
     assert!(matches!(open(&other_plan), Err(EpochError::WrongPath { field: "plan", .. })));
     let other_epoch = EpochPath { epoch: kbak::format::ids::EpochId([0; 16]), ..path };
     assert!(matches!(open(&other_epoch), Err(EpochError::WrongPath { field: "epoch", .. })));
 
     // The same epoch, signed by another key: in the store it is ignored.
-    let thief = WriterKey { signing: WriterKey::generate(&life.bench.runtime).signing, ..life.key.clone() };
+    let thief = WriterKey { signing: WriterKey::generate(&repo.runtime).signing, ..repo.key.clone() };
     for sealed in first.epoch.seal(&thief.signing).expect("sealed") {
-        life.bench.memory.overwrite(sealed.key().clone(), sealed.bytes().clone());
+        repo.memory.overwrite(sealed.key().clone(), sealed.bytes().clone());
     }
-    let epochs = life.epochs().await;
+    let epochs = repo.epochs().await;
     assert_eq!((epochs.all.len(), epochs.rejected.len()), (0, 2));
 
     // A newer format with a valid signature: the writer must not continue beside it.
@@ -218,24 +213,24 @@ async fn moved_forged_and_newer_epochs_are_rejected() {
         .replace("\"format\":1", "\"format\":2");
     let line = line + "\n";
     let signature =
-        life.key.signing.sign(kbak::format::sign::Namespace::Epoch, line.as_bytes()).expect("signed");
+        repo.key.signing.sign(kbak::format::sign::Namespace::Epoch, line.as_bytes()).expect("signed");
     let newer = Bytes::from(line + &signature);
     for key in [path.epoch_json(), layout::epoch_copy(path.writer, path.plan, path.epoch)] {
-        life.bench.memory.overwrite(key, newer.clone());
+        repo.memory.overwrite(key, newer.clone());
     }
-    let error = life.ready(&wanted(&[&ada])).await.unwrap_err();
+    let error = repo.ready(&wanted(&[&ada])).await.unwrap_err();
     assert!(matches!(error, CreateEpochError::Newer(..)));
     assert_eq!(Failure::from(error).exit, Exit::Usage);
 }
 
 #[tokio::test]
 async fn flipped_bit_in_a_stored_epoch_is_rejected() {
-    let life = EpochDurations::new(7);
-    let (ada, _) = owner(&life.bench.runtime, "ada");
-    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
-    let path = life.path(&first.epoch);
-    let good = life.bench.memory.objects()[&path.epoch_json()].clone();
-    let signers = life.key.own_signers();
+    let repo = TestRepo::seeded(7);
+    let (ada, _) = owner(&repo.runtime, "ada");
+    let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let path = repo.path(&first.epoch);
+    let good = repo.memory.objects()[&path.epoch_json()].clone();
+    let signers = repo.key.own_signers();
     for bit in 0..good.len() * 8 {
         let mut bad = good.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -245,23 +240,23 @@ async fn flipped_bit_in_a_stored_epoch_is_rejected() {
 
 #[tokio::test]
 async fn interrupted_epoch_creation_is_finished_or_discarded() {
-    let (ada, _) = owner(&Bench::new(99).runtime, "ada");
+    let (ada, _) = owner(&TestRepo::seeded(99).runtime, "ada");
     for nth in 1..=2 {
         for fault in [StoreFault::unavailable(), StoreFault::AppliedButError] {
-            let mut life = EpochDurations::new(10 + nth);
-            let memory = life.bench.store.clone();
+            let mut repo = TestRepo::seeded(10 + nth);
+            let memory = repo.store.clone();
             let rules = vec![FaultRule::once(Operation::Put, "*", nth, fault.clone())];
             let faulty = Arc::new(FaultStore::new(memory.clone(), rules));
-            life.bench.store = faulty.clone();
-            assert!(life.ready(&wanted(&[&ada])).await.is_err());
+            repo.store = faulty.clone();
+            assert!(repo.ready(&wanted(&[&ada])).await.is_err());
             assert_eq!(faulty.fired(), 1);
-            life.bench.store = memory;
-            let context = context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
-            let mended = create::restore_missing_copies(context, &life.epochs().await).await.expect("mended");
-            let was_born = life.bench.memory.objects().len() == 2;
-            let after = life.ready(&wanted(&[&ada])).await.expect("an epoch");
+            repo.store = memory;
+            let context = repo.epoch_context(&repo.keeper);
+            let mended = create::restore_missing_copies(context, &repo.epochs().await).await.expect("mended");
+            let was_born = repo.memory.objects().len() == 2;
+            let after = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
             assert_eq!(after.born.is_none(), was_born, "put {nth} {fault:?}");
-            assert_eq!(life.bench.memory.objects().len(), 2, "no second epoch beside the first");
+            assert_eq!(repo.memory.objects().len(), 2, "no second epoch beside the first");
             if let Some(id) = mended.first() {
                 assert_eq!(after.epoch.epoch, *id);
             }
@@ -271,40 +266,39 @@ async fn interrupted_epoch_creation_is_finished_or_discarded() {
 
 #[tokio::test]
 async fn faulty_store_is_detected_at_epoch_creation() {
-    let (ada, _) = owner(&Bench::new(99).runtime, "ada");
+    let (ada, _) = owner(&TestRepo::seeded(99).runtime, "ada");
     for rule in [
         FaultRule::once(Operation::Put, "*epoch.json", 1, StoreFault::Forget),
         FaultRule::once(Operation::Put, "*/epochs/*", 1, StoreFault::Forget),
         FaultRule::once(Operation::Get, "*epoch.json", 1, StoreFault::FlipBit(100)),
     ] {
-        let mut life = EpochDurations::new(20);
-        let faulty = Arc::new(FaultStore::new(life.bench.store.clone(), vec![rule.clone()]));
-        life.bench.store = faulty.clone();
-        assert!(life.ready(&wanted(&[&ada])).await.is_err(), "{rule:?}");
+        let mut repo = TestRepo::seeded(20);
+        let faulty = Arc::new(FaultStore::new(repo.store.clone(), vec![rule.clone()]));
+        repo.store = faulty.clone();
+        assert!(repo.ready(&wanted(&[&ada])).await.is_err(), "{rule:?}");
         assert_eq!(faulty.fired(), 1);
     }
 }
 
 #[tokio::test]
 async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
-    let life = EpochDurations::new(8);
-    let (ada, ada_identity) = owner(&life.bench.runtime, "ada");
-    let (eve, eve_identity) = owner(&life.bench.runtime, "eve");
-    let made = create::generate_keys(&life.bench.runtime, std::slice::from_ref(&ada), &nobody())
-        .await
-        .expect("made");
+    let repo = TestRepo::seeded(8);
+    let (ada, ada_identity) = owner(&repo.runtime, "ada");
+    let (eve, eve_identity) = owner(&repo.runtime, "eve");
+    let made =
+        create::generate_keys(&repo.runtime, std::slice::from_ref(&ada), &no_prompt()).await.expect("made");
     let file = made.to_hand_over();
     assert!(!file.contains("AGE-SECRET-KEY"), "the private half stays outside");
     let made = NewEpoch::from_hand_over(file.as_bytes()).expect("read back");
-    let context = context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+    let context = repo.epoch_context(&repo.keeper);
     let (epoch, secret) =
-        create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, life.now()).await.expect("born");
-    let runtime = &life.bench.runtime;
+        create::create_epoch(context, &wanted(&[&ada]), Vec::new(), made, repo.now()).await.expect("born");
+    let runtime = &repo.runtime;
     let silent = Reporter::silent();
     let (keys, _) =
-        wraps::open(&life.bench.store, runtime, &epoch, &[ada_identity], &silent).await.expect("opened");
+        wraps::open(&repo.store, runtime, &epoch, &[ada_identity], &silent).await.expect("opened");
     assert_eq!(keys.secret, secret);
-    let error = wraps::open(&life.bench.store, runtime, &epoch, &[eve_identity], &silent).await.unwrap_err();
+    let error = wraps::open(&repo.store, runtime, &epoch, &[eve_identity], &silent).await.unwrap_err();
     let failure = Failure::from(error);
     assert_eq!(failure.exit, Exit::Usage);
     let facts = format!("{:?}", failure.facts);
@@ -317,21 +311,21 @@ async fn epoch_made_outside_is_signed_by_the_writer_and_opened_by_the_owner() {
 
 #[tokio::test]
 async fn wrap_of_another_epoch_is_detected() {
-    let life = EpochDurations::new(9);
-    let (ada, identity) = owner(&life.bench.runtime, "ada");
-    let first = life.ready(&wanted(&[&ada])).await.expect("an epoch");
-    let second = life.ready(&EpochSettings { new_epoch: true, ..wanted(&[&ada]) }).await.expect("another");
+    let repo = TestRepo::seeded(9);
+    let (ada, identity) = owner(&repo.runtime, "ada");
+    let first = repo.ready(&wanted(&[&ada])).await.expect("an epoch");
+    let second = repo.ready(&EpochSettings { new_epoch: true, ..wanted(&[&ada]) }).await.expect("another");
     // A later wrap under the second epoch with the first one's keys.
     let (keys, _) = open_wrap(&first.epoch, &[], std::slice::from_ref(&identity)).expect("opened");
-    let foreign = ada.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
-    let (eve, eve_identity) = owner(&life.bench.runtime, "eve");
-    let for_eve = eve.recipient.wrap_object(&keys, &life.path(&second.epoch), &nobody()).expect("wrapped");
-    life.bench.store.put(&foreign).await.expect("stored");
-    life.bench.store.put(&for_eve).await.expect("stored");
-    let (runtime, silent) = (&life.bench.runtime, Reporter::silent());
+    let foreign = ada.recipient.wrap_object(&keys, &repo.path(&second.epoch), &no_prompt()).expect("wrapped");
+    let (eve, eve_identity) = owner(&repo.runtime, "eve");
+    let for_eve = eve.recipient.wrap_object(&keys, &repo.path(&second.epoch), &no_prompt()).expect("wrapped");
+    repo.store.put(&foreign).await.expect("stored");
+    repo.store.put(&for_eve).await.expect("stored");
+    let (runtime, silent) = (&repo.runtime, Reporter::silent());
     let open = |identity| {
         let identities = [identity];
-        let (store, epoch) = (&life.bench.store, &second.epoch);
+        let (store, epoch) = (&repo.store, &second.epoch);
         let silent = &silent;
         async move { wraps::open(store, runtime, epoch, &identities, silent).await }
     };
@@ -346,25 +340,24 @@ async fn wrap_of_another_epoch_is_detected() {
 
 #[tokio::test]
 async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
-    let life = EpochDurations::new(30);
-    let (ada, _) = owner(&life.bench.runtime, "ada");
+    let repo = TestRepo::seeded(30);
+    let (ada, _) = owner(&repo.runtime, "ada");
     let asked = EpochSettings { new_epoch: true, ..wanted(&[&ada]) };
     let none = Epochs::default();
-    let plan = life.key.plan("default");
     // Neither has seen the other's epoch; the second one's file replaces the first one's.
-    let nursery_of = |keeper| context(&life.bench, &life.key, plan, keeper);
+    let context_with = |keeper| repo.epoch_context(keeper);
     let lost = MemoryKeeper::default();
-    let first = current::find_or_create(nursery_of(&life.keeper), &asked, &none, &Records::default())
+    let first = current::find_or_create(context_with(&repo.keeper), &asked, &none, &Records::default())
         .await
         .expect("one");
-    let second = current::find_or_create(nursery_of(&lost), &asked, &none, &Records::default())
+    let second = current::find_or_create(context_with(&lost), &asked, &none, &Records::default())
         .await
         .expect("another");
-    let epochs = life.epochs().await;
-    assert_eq!(epochs.open_own(life.now(), life.key.signing.public()).count(), 2);
-    let next = life.ready(&wanted(&[&ada])).await.expect("the one whose secret is kept");
+    let epochs = repo.epochs().await;
+    assert_eq!(epochs.open_own(repo.now(), repo.key.signing.public()).count(), 2);
+    let next = repo.ready(&wanted(&[&ada])).await.expect("the one whose secret is kept");
     assert_eq!((next.born, next.epoch.epoch), (None, first.epoch.epoch));
-    let third = life.ready(&asked).await.expect("a successor of both");
+    let third = repo.ready(&asked).await.expect("a successor of both");
     let mut closed = third.epoch.previous_epochs.clone();
     closed.sort_unstable();
     let mut both = [first.epoch.epoch, second.epoch.epoch];
@@ -374,24 +367,24 @@ async fn concurrent_coordinators_leave_two_epochs_and_one_is_continued() {
 
 #[tokio::test]
 async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
-    let life = EpochDurations::new(31);
-    let runtime = &life.bench.runtime;
+    let repo = TestRepo::seeded(31);
+    let runtime = &repo.runtime;
     let ((ada, _), (eve, _)) = (owner(runtime, "ada"), owner(runtime, "eve"));
-    let (heard, reporter) = crate::support::owners::heard();
-    let context = || context(&life.bench, &life.key, life.key.plan("default"), &life.keeper);
+    let (heard, reporter) = crate::support::owners::collect_warnings();
+    let context = || repo.epoch_context(&repo.keeper);
     let (no_signers, records) = (kbak::format::signers::Signers::default(), Records::default());
     let begin = async |wanted: EpochSettings| {
         current::prepare_run(context(), &wanted, &no_signers, &records, &reporter).await
     };
     let (epochs, first) = begin(wanted(&[&ada])).await.expect("an epoch");
-    assert_eq!((epochs.all.len(), heard.0.lock().expect("a lock").len()), (1, 0));
+    assert_eq!((epochs.all.len(), lock(&heard.0).len()), (1, 0));
     // The copy is lost: listings would not find the epoch, but the writer knows that it was created.
-    let path = life.path(&first.epoch);
+    let path = repo.path(&first.epoch);
     let copy = layout::epoch_copy(path.writer, path.plan, path.epoch);
-    life.bench.store.delete(&copy).await.expect("deleted");
+    repo.store.delete(&copy).await.expect("deleted");
     let (epochs, again) = begin(wanted(&[&ada, &eve])).await.expect("the same epoch");
     assert_eq!((epochs.all.len(), again.epoch.epoch), (1, first.epoch.epoch));
-    assert!(life.bench.memory.objects().contains_key(&copy));
-    let said = heard.0.lock().expect("a lock").join("\n");
+    assert!(repo.memory.objects().contains_key(&copy));
+    let said = lock(&heard.0).join("\n");
     assert!(said.contains("cut short") && said.contains("eve") && said.contains("keys add"), "{said}");
 }

@@ -13,16 +13,16 @@ use kbak::source::kubernetes::{
 use kbak::target::kubernetes::{ResourceStreams, StreamError};
 use serde_json::{Value, json};
 
-use super::plane::{create, get};
+use super::control_plane::{create, get};
 
 /// The content of a backup, in memory.
 #[derive(Default)]
-pub struct Held {
+pub struct MemoryBackup {
     pub kinds: Vec<(KindInfo, Vec<Bytes>)>,
     pub restarts: u32,
 }
 
-impl Held {
+impl MemoryBackup {
     pub fn objects(&self, resource: &str) -> BTreeMap<String, Value> {
         let lines = self.kinds.iter().find(|(kind, _)| kind.resource() == resource).map(|(_, lines)| lines);
         lines
@@ -30,38 +30,38 @@ impl Held {
             .flatten()
             .map(|line| {
                 let object: Value = serde_json::from_slice(line).expect("JSON");
-                (key(&object), object)
+                (object_name(&object), object)
             })
             .collect()
     }
 }
 
-pub fn key(object: &Value) -> String {
+pub fn object_name(object: &Value) -> String {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     format!("{}/{}", text("namespace"), text("name"))
 }
 
 /// A hook that waits at the places where a test acts.
 #[async_trait]
-pub trait Pause: Send {
-    async fn at(&mut self, resource: &str, objects: usize);
+pub trait ReadHook: Send {
+    async fn on_object(&mut self, resource: &str, objects: usize);
 }
 
-pub struct NoPause;
+pub struct NoHook;
 
 #[async_trait]
-impl Pause for NoPause {
-    async fn at(&mut self, _: &str, _: usize) {}
+impl ReadHook for NoHook {
+    async fn on_object(&mut self, _: &str, _: usize) {}
 }
 
 struct Sink<P> {
-    held: Held,
-    pause: P,
+    held: MemoryBackup,
+    hook: P,
     open: bool,
 }
 
 #[async_trait]
-impl<P: Pause> ResourceSink for Sink<P> {
+impl<P: ReadHook> ResourceSink for Sink<P> {
     async fn begin(&mut self, kind: &KindInfo) -> Result<(), SinkError> {
         assert!(!self.open, "one kind after the other");
         self.open = true;
@@ -70,13 +70,13 @@ impl<P: Pause> ResourceSink for Sink<P> {
         }
         assert!(self.held.kinds.last().is_none_or(|(last, _)| order(last) < order(kind)), "in order");
         self.held.kinds.push((kind.clone(), Vec::new()));
-        self.pause.at(&kind.resource(), 0).await;
+        self.hook.on_object(&kind.resource(), 0).await;
         Ok(())
     }
 
     async fn object(&mut self, namespace: &str, name: &str, line: Bytes) -> Result<(), SinkError> {
         let object: Value = serde_json::from_slice(&line).expect("JSON");
-        assert_eq!(key(&object), format!("{namespace}/{name}"));
+        assert_eq!(object_name(&object), format!("{namespace}/{name}"));
         assert!(line.ends_with(b"\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
         let (kind, lines) = self.held.kinds.last_mut().expect("begun");
         assert_eq!(
@@ -85,7 +85,7 @@ impl<P: Pause> ResourceSink for Sink<P> {
         );
         lines.push(line);
         let (resource, objects) = (kind.resource(), lines.len());
-        self.pause.at(&resource, objects).await;
+        self.hook.on_object(&resource, objects).await;
         Ok(())
     }
 
@@ -108,25 +108,25 @@ impl<P: Pause> ResourceSink for Sink<P> {
     }
 }
 
-pub async fn read_with<P: Pause>(
+pub async fn read_with<P: ReadHook>(
     cluster: &Cluster,
     config: &ResourcesConfig,
-    pause: P,
-) -> (Held, Result<ResourcesReport, ResourcesError>) {
-    let mut sink = Sink { held: Held::default(), pause, open: false };
+    hook: P,
+) -> (MemoryBackup, Result<ResourcesReport, ResourcesError>) {
+    let mut sink = Sink { held: MemoryBackup::default(), hook, open: false };
     let reporter = Reporter::silent();
     let meter = reporter.meter("resources", "objects");
     let report = read_resources(cluster, config, &mut sink, &reporter, &meter).await;
     (sink.held, report)
 }
 
-pub async fn read(cluster: &Cluster) -> (Held, ResourcesReport) {
-    let (held, report) = read_with(cluster, &ResourcesConfig::default(), NoPause).await;
+pub async fn read(cluster: &Cluster) -> (MemoryBackup, ResourcesReport) {
+    let (held, report) = read_with(cluster, &ResourcesConfig::default(), NoHook).await;
     (held, report.expect("a report"))
 }
 
 #[async_trait]
-impl ResourceStreams for Held {
+impl ResourceStreams for MemoryBackup {
     fn kinds(&self) -> Vec<KindInfo> {
         self.kinds.iter().map(|(kind, _)| kind.clone()).collect()
     }
@@ -141,7 +141,7 @@ impl ResourceStreams for Held {
 }
 
 /// Creates `count` objects through `connections` at once; `object` returns path and object of a number.
-pub async fn fill(
+pub async fn create_many(
     cluster: &Cluster,
     count: u64,
     connections: usize,
@@ -160,11 +160,11 @@ pub fn config_map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}})
 }
 
-pub async fn namespace(cluster: &Cluster, name: &str) {
+pub async fn create_namespace(cluster: &Cluster, name: &str) {
     create(cluster, "/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
 }
 
-pub fn thing(resource: &str, name: &str, count: u64) -> Value {
+pub fn sample_object(resource: &str, name: &str, count: u64) -> Value {
     let mut object = json!({"metadata": {"name": name, "annotations": {"count": count.to_string()}}});
     match resource {
         "configmaps" => object["data"] = json!({"filler": "x".repeat(20_000)}),
@@ -177,7 +177,7 @@ pub fn thing(resource: &str, name: &str, count: u64) -> Value {
     object
 }
 
-pub async fn definition(cluster: &Cluster) {
+pub async fn define_apples(cluster: &Cluster) {
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let object = json!({

@@ -14,37 +14,37 @@ use kbak::store::probe::StoreQueries;
 use kbak::store::{ObjectPage, PageToken, PutOutcome, Store, StoreError};
 
 /// The action; its argument is the number of earlier calls.
-type Deed = Box<dyn Fn(usize) + Send + Sync>;
+type PutHook = Box<dyn Fn(usize) + Send + Sync>;
 
 /// A store that passes all calls on.
-pub struct Meddling {
+pub struct HookedStore {
     inner: Arc<dyn Store>,
     part: &'static str,
     most: usize,
     times: AtomicUsize,
-    deed: Deed,
+    hook: PutHook,
 }
 
-impl Meddling {
-    /// Runs `deed` before each of the first `most` puts of keys that contain `part`.
-    pub fn new(inner: Arc<dyn Store>, part: &'static str, most: usize, deed: Deed) -> Self {
-        Self { inner, part, most, times: AtomicUsize::new(0), deed }
+impl HookedStore {
+    /// Runs `hook` before each of the first `most` puts of keys that contain `part`.
+    pub fn new(inner: Arc<dyn Store>, part: &'static str, most: usize, hook: PutHook) -> Self {
+        Self { inner, part, most, times: AtomicUsize::new(0), hook }
     }
 
-    /// Returns the number of times that `deed` ran.
+    /// Returns the number of times that `hook` ran.
     pub fn times(&self) -> usize {
         self.times.load(Ordering::SeqCst).min(self.most)
     }
 }
 
-impl fmt::Debug for Meddling {
+impl fmt::Debug for HookedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Meddling({:?})", self.inner)
+        write!(f, "HookedStore({:?})", self.inner)
     }
 }
 
 #[async_trait]
-impl Store for Meddling {
+impl Store for HookedStore {
     fn describe(&self) -> String {
         self.inner.describe()
     }
@@ -57,7 +57,7 @@ impl Store for Meddling {
         if object.key().as_str().contains(self.part) {
             let before = self.times.fetch_add(1, Ordering::SeqCst);
             if before < self.most {
-                (self.deed)(before);
+                (self.hook)(before);
             }
         }
         self.inner.put(object).await

@@ -13,21 +13,21 @@ use kbak::store::open::open;
 use kbak::store::probe::{ChecksumSupport, ConditionalPut, FeatureState, ProbeReport, Severity, probe};
 use kbak::store::{PutOutcome, Store, StoreErrorKind};
 
-use super::{Objects, all};
-use crate::support::liar::{Liar, Lie};
+use super::{TestObjects, all};
+use crate::support::faulty_s3::{FaultyS3Server, S3Fault};
 
 /// Starts a server with pages of `page` keys, and a store that uses it.
-async fn liar(page: usize) -> (Liar, Arc<dyn Store>) {
-    let liar = Liar::start(page).await;
-    let options = liar.server.options("liar");
+async fn faulty_store(page: usize) -> (FaultyS3Server, Arc<dyn Store>) {
+    let server = FaultyS3Server::start(page).await;
+    let options = server.server.options("faulty");
     let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store");
-    (liar, store)
+    (server, store)
 }
 
-async fn probed(lies: impl IntoIterator<Item = Lie>) -> ProbeReport {
-    let (liar, store) = liar(100).await;
-    liar.lie(lies);
-    let objects = Objects::new();
+async fn probed(faults: impl IntoIterator<Item = S3Fault>) -> ProbeReport {
+    let (server, store) = faulty_store(100).await;
+    server.set_faults(faults);
+    let objects = TestObjects::new();
     probe(&store, &objects.runtime, objects.path.writer).await.expect("a probe")
 }
 
@@ -44,13 +44,13 @@ async fn honest_server_passes_the_probe() {
 
 #[tokio::test]
 async fn ignored_put_conditions_are_detected() {
-    assert_eq!(probed([Lie::IgnoreIfNoneMatch]).await.features.conditional_put, ConditionalPut::Ignored);
-    assert_eq!(probed([Lie::RaceIfNoneMatch]).await.features.conditional_put, ConditionalPut::Racy);
+    assert_eq!(probed([S3Fault::IgnoreIfNoneMatch]).await.features.conditional_put, ConditionalPut::Ignored);
+    assert_eq!(probed([S3Fault::RaceIfNoneMatch]).await.features.conditional_put, ConditionalPut::Racy);
 }
 
 #[tokio::test]
 async fn accepted_wrong_checksum_is_detected() {
-    let probed = probed([Lie::AcceptWrongChecksum]).await;
+    let probed = probed([S3Fault::AcceptWrongChecksum]).await;
     assert_eq!(probed.features.checksum, ChecksumSupport::Ignored);
     assert!(
         probed
@@ -62,51 +62,51 @@ async fn accepted_wrong_checksum_is_detected() {
 
 #[tokio::test]
 async fn forgotten_object_is_detected() {
-    let probed = probed([Lie::Forget]).await;
+    let probed = probed([S3Fault::Forget]).await;
     assert!(!probed.features.read_after_write && !probed.features.list_after_write, "{probed:?}");
     assert!(probed.findings.iter().any(|finding| finding.severity == Severity::Problem));
 }
 
 #[tokio::test]
 async fn stale_and_unordered_listings_are_detected() {
-    assert!(!probed([Lie::StaleList]).await.features.list_after_write);
-    let disordered = probed([Lie::ReorderList]).await;
+    assert!(!probed([S3Fault::StaleList]).await.features.list_after_write);
+    let disordered = probed([S3Fault::ReorderList]).await;
     assert!(!disordered.features.ordered_lists);
     assert!(disordered.findings.iter().any(|finding| finding.severity == Severity::Problem));
 }
 
 #[tokio::test]
 async fn listing_that_breaks_a_rule_is_an_error() {
-    let (liar, store) = liar(3).await;
-    let (objects, others) = (Objects::new(), Objects::new());
+    let (server, store) = faulty_store(3).await;
+    let (objects, others) = (TestObjects::new(), TestObjects::new());
     for n in 0..8 {
         store.put(&objects.needs(1, n)).await.expect("a put");
     }
     store.put(&others.needs(1, 1)).await.expect("a put");
     let prefix = objects.path.class_prefix(kbak::format::ids::NameId([1; 8]), ObjectClass::PackRefs);
-    assert_eq!(all(&store, &prefix).await.expect("an honest list").len(), 8);
-    for lie in [Lie::ReorderList, Lie::RepeatPage, Lie::ForeignPrefix, Lie::LoseToken] {
-        liar.lie([lie.clone()]);
-        let before = liar.requests();
-        let error = all(&store, &prefix).await.expect_err("a lie");
-        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie:?}: {error}");
-        assert!(liar.requests() - before <= 4, "{lie:?} ends at once");
+    assert_eq!(all(&store, &prefix).await.expect("a correct list").len(), 8);
+    for fault in [S3Fault::ReorderList, S3Fault::RepeatPage, S3Fault::ForeignPrefix, S3Fault::LoseToken] {
+        server.set_faults([fault.clone()]);
+        let before = server.requests();
+        let error = all(&store, &prefix).await.expect_err("a fault");
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{fault:?}: {error}");
+        assert!(server.requests() - before <= 4, "{fault:?} ends at once");
     }
-    liar.lie([]);
-    assert_eq!(folders(&store, "", 10).await.expect("an honest list").len(), 2);
+    server.set_faults([]);
+    assert_eq!(folders(&store, "", 10).await.expect("a correct list").len(), 2);
     // A listing that skips from folder to folder sees little of a page and would miss misplaced keys.
-    for lie in [Lie::ReorderList, Lie::EmptyPages] {
-        liar.lie([lie.clone()]);
-        let before = liar.requests();
-        let error = folders(&store, "", 10).await.expect_err("a lie");
-        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie:?}: {error}");
-        assert!(liar.requests() - before <= 102, "{lie:?} ends soon");
+    for fault in [S3Fault::ReorderList, S3Fault::EmptyPages] {
+        server.set_faults([fault.clone()]);
+        let before = server.requests();
+        let error = folders(&store, "", 10).await.expect_err("a fault");
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{fault:?}: {error}");
+        assert!(server.requests() - before <= 102, "{fault:?} ends soon");
     }
 }
 
 /// Starts a server that answers each request with this status and an endless body, at most 1 GiB.
 /// Returns its address and the count of bytes sent.
-fn talker(status: &'static str) -> (String, Arc<AtomicU64>) {
+fn start_endless_server(status: &'static str) -> (String, Arc<AtomicU64>) {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     let said = Arc::new(AtomicU64::new(0));
@@ -136,108 +136,108 @@ fn talker(status: &'static str) -> (String, Arc<AtomicU64>) {
 
 #[tokio::test]
 async fn endless_response_is_cut_off() {
-    let honest = Liar::start(10).await;
+    let honest = FaultyS3Server::start(10).await;
     for status in ["500 Internal Server Error", "403 Forbidden", "200 OK"] {
-        let (endpoint, said) = talker(status);
-        let mut options = honest.server.options("liar");
+        let (endpoint, said) = start_endless_server(status);
+        let mut options = honest.server.options("faulty");
         options.endpoint = Some(endpoint);
         let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("a store");
         let error = all(&store, "").await.expect_err("no listing");
         assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
         if !status.starts_with("200") {
-            let error = store.get(Objects::new().needs(1, 1).key(), 100).await.expect_err("no object");
+            let error = store.get(TestObjects::new().needs(1, 1).key(), 100).await.expect_err("no object");
             assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{status}: {error}");
         }
         // Bytes in flight between the two count as sent.
-        assert!(said.load(Ordering::Relaxed) < 64 << 20, "{status}: it said {said:?} bytes");
+        assert!(said.load(Ordering::Relaxed) < 64 << 20, "{status}: {said:?} bytes were sent");
     }
 }
 
 #[tokio::test]
 async fn refused_header_is_left_out_of_later_requests() {
-    for (lies, expected) in [
+    for (faults, expected) in [
         (vec![], (true, true, false)),
-        (vec![Lie::RefuseChecksum], (true, false, true)),
-        (vec![Lie::RefuseIfNoneMatch], (false, true, false)),
-        (vec![Lie::RefuseIfNoneMatch, Lie::RefuseChecksum], (false, false, true)),
+        (vec![S3Fault::RefuseChecksum], (true, false, true)),
+        (vec![S3Fault::RefuseIfNoneMatch], (false, true, false)),
+        (vec![S3Fault::RefuseIfNoneMatch, S3Fault::RefuseChecksum], (false, false, true)),
     ] {
-        let (liar, store) = liar(10).await;
-        liar.lie(lies.clone());
-        let objects = Objects::new();
-        assert_eq!(store.put(&objects.needs(1, 1)).await.expect("a put"), PutOutcome::Created, "{lies:?}");
-        let before = liar.requests();
+        let (server, store) = faulty_store(10).await;
+        server.set_faults(faults.clone());
+        let objects = TestObjects::new();
+        assert_eq!(store.put(&objects.needs(1, 1)).await.expect("a put"), PutOutcome::Created, "{faults:?}");
+        let before = server.requests();
         let object = objects.needs(1, 2);
-        assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created, "{lies:?}");
-        assert_eq!(liar.requests() - before, 1, "{lies:?}: it was learned");
-        assert_eq!(liar.last_put(), Some(expected), "{lies:?}");
+        assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created, "{faults:?}");
+        assert_eq!(server.requests() - before, 1, "{faults:?}: the server was remembered as limited");
+        assert_eq!(server.last_put(), Some(expected), "{faults:?}");
         assert_eq!(store.get(object.key(), 100).await.expect("a get"), *object.bytes());
     }
-    let probed = probed([Lie::RefuseChecksum]).await;
+    let probed = probed([S3Fault::RefuseChecksum]).await;
     assert_eq!(probed.features.checksum, ChecksumSupport::Refused);
 }
 
 #[tokio::test]
 async fn request_with_a_lost_answer_is_retried() {
-    let (liar, store) = liar(10).await;
-    let objects = Objects::new();
-    liar.lie([Lie::Unavailable(2)]);
+    let (server, store) = faulty_store(10).await;
+    let objects = TestObjects::new();
+    server.set_faults([S3Fault::Unavailable(2)]);
     let object = objects.needs(1, 10);
     assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
-    liar.lie([Lie::Unavailable(2)]);
+    server.set_faults([S3Fault::Unavailable(2)]);
     assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
-    liar.lie([Lie::AppliedButError(1)]);
+    server.set_faults([S3Fault::AppliedButError(1)]);
     let object = objects.needs(1, 11);
     // It was stored by the first request: the second reports that.
     assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Existed);
-    assert_eq!(liar.versions(), 2, "each object once");
+    assert_eq!(server.versions(), 2, "each object once");
 }
 
 #[tokio::test]
 async fn truncated_body_is_a_transient_error() {
-    let (liar, store) = liar(10).await;
-    let object = Objects::new().needs(1, 1000);
+    let (server, store) = faulty_store(10).await;
+    let object = TestObjects::new().needs(1, 1000);
     store.put(&object).await.expect("a put");
-    liar.lie([Lie::CutGet]);
+    server.set_faults([S3Fault::CutGet]);
     // Without retries each request fails, and none returns half an object.
-    let bare = bare(&liar).await;
-    let error = bare.get(object.key(), 100_000).await.expect_err("half an object");
+    let open_unwrapped = open_unwrapped(&server).await;
+    let error = open_unwrapped.get(object.key(), 100_000).await.expect_err("half an object");
     assert!(error.kind.is_transient(), "{error}");
-    let error = bare.get_range(object.key(), 100..900).await.expect_err("half a range");
+    let error = open_unwrapped.get_range(object.key(), 100..900).await.expect_err("half a range");
     assert!(error.kind.is_transient(), "{error}");
 }
 
 #[tokio::test]
 async fn wrong_range_is_refused() {
-    let (liar, store) = liar(10).await;
-    let object = Objects::new().needs(1, 1000);
+    let (server, store) = faulty_store(10).await;
+    let object = TestObjects::new().needs(1, 1000);
     store.put(&object).await.expect("a put");
-    for lie in [Lie::IgnoreRange, Lie::ShiftRange] {
-        liar.lie([lie.clone()]);
+    for fault in [S3Fault::IgnoreRange, S3Fault::ShiftRange] {
+        server.set_faults([fault.clone()]);
         let error = store.get_range(object.key(), 100..900).await.expect_err("other bytes");
-        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{lie:?}: {error}");
+        assert!(matches!(error.kind, StoreErrorKind::Protocol(_)), "{fault:?}: {error}");
     }
 }
 
 #[tokio::test]
 async fn slow_answer_is_awaited_without_a_retry() {
-    let (liar, store) = liar(10).await;
-    let object = Objects::new().needs(1, 1);
-    liar.lie([Lie::Slow(1, Duration::from_secs(2))]);
+    let (server, store) = faulty_store(10).await;
+    let object = TestObjects::new().needs(1, 1);
+    server.set_faults([S3Fault::Slow(1, Duration::from_secs(2))]);
     assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
-    assert_eq!(liar.requests(), 1);
+    assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]
 async fn refused_connection_is_retried_a_few_times_then_given_up() {
     let mut options = kbak::store::options::StoreOptions::new("s3://bucket");
-    let (liar, _) = liar(10).await;
-    options.credentials_file = liar.server.options("liar").credentials_file;
+    let (server, _) = faulty_store(10).await;
+    options.credentials_file = server.server.options("faulty").credentials_file;
     // Bound but not listening: connections are refused.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     options.endpoint = Some(format!("http://{}", socket.local_addr().expect("an address")));
-    let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("nothing is asked yet");
-    let error = store.get(Objects::new().probe().key(), 10).await.expect_err("nobody");
+    let store = open(&options, &Runtime::real(), &Reporter::silent()).await.expect("no request is sent yet");
+    let error = store.get(TestObjects::new().probe().key(), 10).await.expect_err("no server");
     match &error.kind {
         StoreErrorKind::RetriesExhausted { tries, last, .. } => {
             assert_eq!(*tries, 5);
@@ -248,8 +248,8 @@ async fn refused_connection_is_retried_a_few_times_then_given_up() {
 }
 
 /// Returns the store without its wrappers.
-async fn bare(liar: &Liar) -> impl Store + use<> {
-    let bucket = kbak::store::options::Bucket { name: "liar".into(), prefix: "some/prefix/".into() };
-    let options = liar.server.options("liar");
+async fn open_unwrapped(server: &FaultyS3Server) -> impl Store + use<> {
+    let bucket = kbak::store::options::Bucket { name: "faulty".into(), prefix: "some/prefix/".into() };
+    let options = server.server.options("faulty");
     kbak::store::s3::S3Store::open(&options, bucket).await.expect("a store")
 }

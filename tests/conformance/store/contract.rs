@@ -1,4 +1,4 @@
-//! The laws that every store keeps.
+//! The contract that every store meets.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use kbak::store::listing::folders;
 use kbak::store::probe::{ConditionalPut, ProbeReport, StoreFeatures, probe};
 use kbak::store::{MAX_OBJECT, MAX_PAGE, PutOutcome, Store, StoreErrorKind};
 
-use super::{Objects, all};
+use super::{TestObjects, all};
 
-/// Checks all laws on a store and returns what the probe found. The store is left as it was.
-pub async fn hold(store: Arc<dyn Store>) -> StoreFeatures {
-    an_object_comes_back(&store).await;
-    what_is_not_there_is_not_found(&store).await;
-    a_limit_is_kept(&store).await;
-    ranges_are_exact(&store).await;
-    a_taken_key_keeps_its_bytes(&store).await;
+/// Checks the whole contract on a store and returns what the probe found. The store is left as it was.
+pub async fn check_contract(store: Arc<dyn Store>) -> StoreFeatures {
+    put_objects_are_read_back(&store).await;
+    missing_objects_are_not_found(&store).await;
+    size_limit_is_kept(&store).await;
+    ranges_return_exact_bytes(&store).await;
+    second_put_keeps_the_first_bytes(&store).await;
     racing_puts_all_succeed(&store).await;
-    a_listing_is_complete_and_ordered(&store).await;
-    folders_are_found_and_listings_go_on_anywhere(&store).await;
-    a_large_object_comes_back(&store).await;
-    the_probe_finds_an_honest_store(&store).await
+    listings_are_complete_and_ordered(&store).await;
+    listings_resume_after_any_key_and_find_folders(&store).await;
+    large_objects_are_read_back(&store).await;
+    probe_reports_no_fault(&store).await
 }
 
-async fn an_object_comes_back(store: &Arc<dyn Store>) {
-    let objects = Objects::new();
+async fn put_objects_are_read_back(store: &Arc<dyn Store>) {
+    let objects = TestObjects::new();
     // The smallest object, one around a boundary, one of several slices.
     for object in [objects.needs(1, 0), objects.needs(2, 1638), objects.needs(3, 30_000), objects.probe()] {
         assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
@@ -39,19 +39,19 @@ async fn an_object_comes_back(store: &Arc<dyn Store>) {
     }
 }
 
-async fn what_is_not_there_is_not_found(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 1);
-    let error = store.get(object.key(), 100).await.expect_err("nothing is there");
+async fn missing_objects_are_not_found(store: &Arc<dyn Store>) {
+    let object = TestObjects::new().needs(1, 1);
+    let error = store.get(object.key(), 100).await.expect_err("no object has this key");
     assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains(object.key().as_str()), "{error} names the object");
-    let error = store.get_range(object.key(), 0..1).await.expect_err("nothing is there");
+    let error = store.get_range(object.key(), 0..1).await.expect_err("no object has this key");
     assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
-    store.delete(object.key()).await.expect("to delete nothing is no error");
+    store.delete(object.key()).await.expect("deleting a missing object is no error");
     assert_eq!(all(store, "00000000000000000000000000000000/").await.expect("a list"), []);
 }
 
-async fn a_limit_is_kept(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 100);
+async fn size_limit_is_kept(store: &Arc<dyn Store>) {
+    let object = TestObjects::new().needs(1, 100);
     let size = object.bytes().len() as u64;
     store.put(&object).await.expect("a put");
     assert_eq!(store.get(object.key(), size).await.expect("exactly the limit"), *object.bytes());
@@ -60,8 +60,8 @@ async fn a_limit_is_kept(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn ranges_are_exact(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 1000);
+async fn ranges_return_exact_bytes(store: &Arc<dyn Store>) {
+    let object = TestObjects::new().needs(1, 1000);
     let (bytes, size) = (object.bytes(), object.bytes().len() as u64);
     store.put(&object).await.expect("a put");
     for range in [0..1, 0..size, 5..9000, size - 1..size, size - 1..size + 5, 0..size * 2] {
@@ -76,8 +76,8 @@ async fn ranges_are_exact(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn a_taken_key_keeps_its_bytes(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 3);
+async fn second_put_keeps_the_first_bytes(store: &Arc<dyn Store>) {
+    let object = TestObjects::new().needs(1, 3);
     assert_eq!(store.put(&object).await.expect("a put"), PutOutcome::Created);
     assert_eq!(store.put(&object).await.expect("a second put"), PutOutcome::Existed);
     assert_eq!(store.get(object.key(), 1000).await.expect("a get"), *object.bytes());
@@ -85,7 +85,7 @@ async fn a_taken_key_keeps_its_bytes(store: &Arc<dyn Store>) {
 }
 
 async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 500);
+    let object = TestObjects::new().needs(1, 500);
     let puts = join_all((0..8).map(|_| store.put(&object))).await;
     let created =
         puts.into_iter().map(|put| put.expect("a put")).filter(|put| *put == PutOutcome::Created).count();
@@ -94,8 +94,8 @@ async fn racing_puts_all_succeed(store: &Arc<dyn Store>) {
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
-    let (objects, others) = (Objects::new(), Objects::new());
+async fn listings_are_complete_and_ordered(store: &Arc<dyn Store>) {
+    let (objects, others) = (TestObjects::new(), TestObjects::new());
     // More than one page of a real store, in folders of different depth.
     let mut put: Vec<_> = (0..MAX_PAGE + 3).map(|n| objects.needs((n % 3) as u8, n % 5)).collect();
     put.push(objects.probe());
@@ -131,8 +131,8 @@ async fn a_listing_is_complete_and_ordered(store: &Arc<dyn Store>) {
     assert_eq!(all(store, &writer).await.expect("a list"), []);
 }
 
-async fn folders_are_found_and_listings_go_on_anywhere(store: &Arc<dyn Store>) {
-    let objects = Objects::new();
+async fn listings_resume_after_any_key_and_find_folders(store: &Arc<dyn Store>) {
+    let objects = TestObjects::new();
     let domains = [1, 2, 7, 9];
     let mut put = Vec::new();
     for domain in domains {
@@ -165,24 +165,24 @@ async fn folders_are_found_and_listings_go_on_anywhere(store: &Arc<dyn Store>) {
     }
 }
 
-async fn a_large_object_comes_back(store: &Arc<dyn Store>) {
-    let object = Objects::new().needs(1, 400_000);
+async fn large_objects_are_read_back(store: &Arc<dyn Store>) {
+    let object = TestObjects::new().needs(1, 400_000);
     assert!(object.bytes().len() > 15 << 20, "as large as a pack");
     store.put(&object).await.expect("a put");
     let bytes = store.get(object.key(), MAX_OBJECT).await.expect("a get");
-    assert!(bytes == *object.bytes(), "16 MiB come back as they were");
+    assert!(bytes == *object.bytes(), "16 MiB are read back unchanged");
     store.delete(object.key()).await.expect("a delete");
 }
 
-async fn the_probe_finds_an_honest_store(store: &Arc<dyn Store>) -> StoreFeatures {
-    let objects = Objects::new();
+async fn probe_reports_no_fault(store: &Arc<dyn Store>) -> StoreFeatures {
+    let objects = TestObjects::new();
     let probed = probe(store, &objects.runtime, objects.path.writer).await.expect("a probe");
     let features = &probed.features;
     assert_eq!(features.conditional_put, ConditionalPut::Honoured, "{probed:?}");
     assert!(features.ordered_lists && features.read_after_write && features.list_after_write, "{probed:?}");
     assert!(features.may_delete, "{probed:?}");
     let writer = format!("{}/", objects.path.writer);
-    assert_eq!(all(store, &writer).await.expect("a list"), [], "a probe leaves nothing");
+    assert_eq!(all(store, &writer).await.expect("a list"), [], "a probe leaves no object");
     let text = serde_json::to_string(&probed).expect("it serialises");
     assert_eq!(serde_json::from_str::<ProbeReport>(&text).expect("and back"), probed);
     probed.features

@@ -3,22 +3,23 @@
 
 use std::time::Instant;
 
-use crate::support::keyed::{Keyed, figure, run};
-use crate::support::plane::Plane;
-use crate::support::resources::{config_map, fill, namespace};
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::ControlPlane;
+use crate::support::memory_backup::{config_map, create_many, create_namespace};
+use crate::support::program::{print_figure, run_beside};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_objects_stay_within_the_limit() {
+async fn backup_of_many_objects_stays_within_the_memory_limit() {
     let count: u64 = std::env::var("KBAK_TEST_OBJECTS").map_or(3000, |text| text.parse().expect("a number"));
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     let cluster = plane.cluster().await;
     let namespaces = count.div_ceil(10_000);
     for number in 0..namespaces {
-        namespace(&cluster, &format!("many{number}")).await;
+        create_namespace(&cluster, &format!("many{number}")).await;
     }
     let filler = "0123456789".repeat(60);
     let began = Instant::now();
-    fill(&cluster, count, 32, |number| {
+    create_many(&cluster, count, 32, |number| {
         let path = format!("/api/v1/namespaces/many{}/configmaps", number % namespaces);
         (path, config_map(&format!("c{number:06}"), &format!("{number}{filler}")))
     })
@@ -40,15 +41,15 @@ async fn many_objects_stay_within_the_limit() {
     }
     let plain = began.elapsed().as_secs_f64();
 
-    let keyed = Keyed::new();
+    let cli = CliRepo::new();
     for which in ["first", "second"] {
         let began = Instant::now();
-        let output = run(keyed.backup_of(&plane.kubeconfig())).await;
+        let output = run_beside(cli.cluster_backup_command(&plane.kubeconfig())).await;
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
         let took = began.elapsed().as_secs_f64();
-        let peak = keyed.report()["memory_peak"].as_u64().expect("a figure");
+        let peak = cli.last_report()["memory_peak"].as_u64().expect("a figure");
         let rate = |seconds: f64| (count as f64 / seconds).round();
-        figure(&format!(
+        print_figure(&format!(
             "{which} backup of {count} objects, {} MB: {took:.1} s, {}/s, {} MiB resident at most; plain list {plain:.1} s, \
              {}/s; created {}/s",
             listed / 1_000_000,

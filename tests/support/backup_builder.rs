@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use kbak::kubernetes::{Cluster, KindInfo};
 use kbak::report::event::Reporter;
+use kbak::runtime::lock;
 use kbak::target::kubernetes::{
     Decision, ObjectRef, Outcome, Plan, RestoreConfig, RestoreError, RestoreReport, plan_resources,
     restore_resources,
@@ -11,10 +12,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::resources::Held;
+use super::memory_backup::MemoryBackup;
 
 /// Parses `apps/v1/deployments Deployment`; kinds without namespaces begin with a `-`.
-pub fn kind(text: &str) -> KindInfo {
+pub fn kind_info(text: &str) -> KindInfo {
     let (path, kind) = text.split_once(' ').expect("a path and a kind");
     let namespaced = !path.starts_with('-');
     let mut parts = path.trim_start_matches('-').split('/');
@@ -31,20 +32,20 @@ pub fn kind(text: &str) -> KindInfo {
 }
 
 /// Returns the UID of an object in the backup.
-pub fn uid(kind: &str, place: &str) -> String {
+pub fn backup_uid(kind: &str, place: &str) -> String {
     let hex = blake3::hash(format!("{kind} {place}").as_bytes()).to_hex();
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32])
 }
 
 /// Returns a backup of these objects. Each has a name as `namespace/name` or `name`, and fields.
-pub fn stored(kinds: &[(&str, &[(&str, Value)])]) -> Held {
-    let mut held = Held::default();
+pub fn backup_of(kinds: &[(&str, &[(&str, Value)])]) -> MemoryBackup {
+    let mut held = MemoryBackup::default();
     for (of, objects) in kinds {
-        let kind = kind(of);
+        let kind = kind_info(of);
         let line = |(place, fields): &(&str, Value)| {
             let mut object = json!({
                 "apiVersion": kind.api_version(), "kind": kind.kind,
-                "metadata": {"uid": uid(&kind.kind, place), "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "metadata": {"uid": backup_uid(&kind.kind, place), "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z"},
             });
             merge(&mut object, fields);
             let (namespace, name) = place.split_once('/').map_or((None, *place), |(n, o)| (Some(n), o));
@@ -75,7 +76,7 @@ fn merge(into: &mut Value, from: &Value) {
 /// Restores and returns the outcome of each object, by `Kind/namespace/name`.
 pub async fn restore(
     cluster: &Cluster,
-    held: &Held,
+    held: &MemoryBackup,
     config: &RestoreConfig,
 ) -> (Result<RestoreReport, RestoreError>, BTreeMap<String, Outcome>) {
     let told = Mutex::new(BTreeMap::new());
@@ -83,9 +84,9 @@ pub async fn restore(
     let tell = |object: &ObjectRef, outcome: &Outcome| {
         // Colliding objects share a name, and accounts of merged namespaces are merged.
         if !matches!(outcome, Outcome::Collides(_)) {
-            let before = told.lock().expect("a lock").insert(object.to_string(), outcome.clone());
+            let before = lock(&told).insert(object.to_string(), outcome.clone());
             let merged = object.resource == "serviceaccounts" && object.name == "default";
-            assert!(before.is_none() || merged, "{object} is told once");
+            assert!(before.is_none() || merged, "{object} is reported once");
         }
     };
     let report = restore_resources(cluster, held, config, &tell, &meter).await;
@@ -95,7 +96,7 @@ pub async fn restore(
 /// Returns a plan and its decisions.
 pub async fn plan(
     cluster: &Cluster,
-    held: &Held,
+    held: &MemoryBackup,
     config: &RestoreConfig,
     server: bool,
 ) -> (Plan, BTreeMap<String, Decision>) {

@@ -14,9 +14,9 @@ use kbak::store::operation::Operation;
 use kbak::verify::{Depth, Fault, distrust};
 use zeroize::Zeroizing;
 
-use crate::support::bench::Bench;
+use crate::support::test_repo::TestRepo;
 
-use super::Victim;
+use super::DamagedRepo;
 
 /// Flips a bit of a pack.
 fn flip(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -31,29 +31,29 @@ fn lengthen(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// Damages a pack, marks it as distrusted, and backs up again.
-async fn distrusted(victim: &Victim, number: usize, damage: fn(Vec<u8>) -> Vec<u8>) {
-    let key = victim.keys("/packs/")[number].clone();
-    victim.set(&key, damage(victim.objects[&key].to_vec()));
-    let verdict = victim.verify(Depth::Presence, true).await;
+async fn distrust_and_back_up(damaged: &DamagedRepo, number: usize, damage: fn(Vec<u8>) -> Vec<u8>) {
+    let key = damaged.keys("/packs/")[number].clone();
+    damaged.set(&key, damage(damaged.objects[&key].to_vec()));
+    let verdict = damaged.verify(Depth::Presence, true).await;
     assert_eq!(verdict.outcome(), Exit::Damaged);
-    let view = victim.bench.view();
-    let written = distrust(&view, &victim.bench.key, &verdict).await.expect("signed");
+    let view = damaged.repo.view();
+    let written = distrust(&view, &damaged.repo.key, &verdict).await.expect("signed");
     assert_eq!(written, 1);
-    let again = distrust(&view, &victim.bench.key, &verdict).await.expect("nothing to do");
+    let again = distrust(&view, &damaged.repo.key, &verdict).await.expect("no record is due");
     assert_eq!(again, 0, "one record is enough");
-    victim.bench.backup(victim.folder.path()).await;
+    damaged.repo.backup(damaged.folder.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn distrusted_pack_is_stored_again_and_its_copies_are_read() {
-    let packs = Victim::unchanged().await.keys("/packs/").len();
+    let packs = DamagedRepo::unchanged().await.keys("/packs/").len();
     let cases = (0..packs).flat_map(|number| [(number, flip as fn(Vec<u8>) -> Vec<u8>), (number, lengthen)]);
     for (number, damage) in cases {
-        let victim = Victim::unchanged().await;
-        distrusted(&victim, number, damage).await;
-        let now: Vec<_> = victim.read().await.into_iter().map(|read| read.expect("whole")).collect();
-        assert_eq!(now, victim.truth, "pack {number}");
-        let verdict = victim.verify(Depth::Presence, true).await;
+        let damaged = DamagedRepo::unchanged().await;
+        distrust_and_back_up(&damaged, number, damage).await;
+        let now: Vec<_> = damaged.read_streams().await.into_iter().map(|read| read.expect("whole")).collect();
+        assert_eq!(now, damaged.expected_streams, "pack {number}");
+        let verdict = damaged.verify(Depth::Presence, true).await;
         let healed: Vec<bool> = verdict.findings.iter().map(|finding| finding.healed).collect();
         assert_eq!((healed.as_slice(), verdict.outcome()), ([true].as_slice(), Exit::Safe), "{verdict:?}");
     }
@@ -61,16 +61,16 @@ async fn distrusted_pack_is_stored_again_and_its_copies_are_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chunks_that_cannot_be_stored_again_are_reported_as_lost() {
-    for number in 0..Victim::new().await.keys("/packs/").len() {
-        let victim = Victim::new().await;
-        distrusted(&victim, number, flip).await;
-        victim.no_lie(&format!("pack {number} is distrusted"), false).await;
-        let verdict = victim.verify(Depth::Presence, true).await;
+    for number in 0..DamagedRepo::new().await.keys("/packs/").len() {
+        let damaged = DamagedRepo::new().await;
+        distrust_and_back_up(&damaged, number, flip).await;
+        damaged.assert_no_damaged_bytes(&format!("pack {number} is distrusted"), false).await;
+        let verdict = damaged.verify(Depth::Presence, true).await;
         let finding = &verdict.findings[0];
         let lost = |sequence: u64| {
             finding.snapshots.iter().any(|one| one.sequence == sequence && !one.items.is_empty())
         };
-        for (read, sequence) in victim.read().await.iter().zip([1, 2]) {
+        for (read, sequence) in damaged.read_streams().await.iter().zip([1, 2]) {
             assert_eq!(read.is_err(), lost(sequence), "snapshot {sequence}: {finding:?}");
         }
         // A changed file was packed together with others: those chunks cannot be made again.
@@ -79,45 +79,45 @@ async fn chunks_that_cannot_be_stored_again_are_reported_as_lost() {
     }
 }
 
-async fn plan_of(victim: &Victim, writer: WriterId, plan: NameId) -> StoredPlan {
-    let view = victim.bench.view();
+async fn plan_of(damaged: &DamagedRepo, writer: WriterId, plan: NameId) -> StoredPlan {
+    let view = damaged.repo.view();
     let records = view.records(writer).await.expect("records");
     view.plan(writer, plan, &records).await.expect("a plan")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_signed_with_a_stolen_key_are_rejected() {
-    let mut victim = Victim::new().await;
-    let writer = victim.bench.key.writer;
+    let mut damaged = DamagedRepo::new().await;
+    let writer = damaged.repo.key.writer;
     let owner = SigningKey::from_seed(&Zeroizing::new([7; 32]));
     let trust = |signer: &SigningKey, last_good| {
         let body =
-            Revocation { key: victim.bench.key.signing.public(), last_good, why: "a node was taken".into() };
-        let now = victim.bench.runtime.clock.now();
-        Record::Revocation(body).seal(victim.bench.key.repository, writer, now, signer).expect("sealed")
+            Revocation { key: damaged.repo.key.signing.public(), last_good, why: "a node was taken".into() };
+        let now = damaged.repo.runtime.clock.now();
+        Record::Revocation(body).seal(damaged.repo.key.repository, writer, now, signer).expect("sealed")
     };
-    let hashes: Vec<_> = victim.snapshots.iter().map(|snapshot| snapshot.manifest.hash()).collect();
-    let by_writer = trust(&victim.bench.key.signing.clone(), Vec::new());
+    let hashes: Vec<_> = damaged.snapshots.iter().map(|snapshot| snapshot.manifest.hash()).collect();
+    let by_writer = trust(&damaged.repo.key.signing.clone(), Vec::new());
     let by_owner = trust(&owner, vec![hashes[0]]);
-    victim.bench.signers.add(Signer::new(&writer.to_string(), &Namespace::OWNER, owner.public(), "ada"));
+    damaged.repo.signers.add(Signer::new(&writer.to_string(), &Namespace::OWNER, owner.public(), "ada"));
 
     // A writer's own record revokes no key.
-    victim.bench.store.put(&by_writer).await.expect("stored");
-    let (_, plan) = victim.bench.view().plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
-    let view = plan_of(&victim, writer, plan).await;
+    damaged.repo.store.put(&by_writer).await.expect("stored");
+    let (_, plan) = damaged.repo.view().plan_ids(&SnapshotSelector::default()).await.expect("plans")[0];
+    let view = plan_of(&damaged, writer, plan).await;
     assert_eq!(view.chain.len(), 2);
-    victim.bench.store.delete(by_writer.key()).await.expect("deleted");
+    damaged.repo.store.delete(by_writer.key()).await.expect("deleted");
 
-    victim.bench.store.put(&by_owner).await.expect("stored");
-    let view = plan_of(&victim, writer, plan).await;
+    damaged.repo.store.put(&by_owner).await.expect("stored");
+    let view = plan_of(&damaged, writer, plan).await;
     let left: Vec<_> = view.chain.iter().map(|snapshot| snapshot.manifest.hash()).collect();
     assert_eq!((left.as_slice(), view.epochs.all.len()), (&hashes[..1], 1), "the first one stays good");
-    let verdict = victim.verify(Depth::Presence, false).await;
-    let newest = verdict.findings.iter().find(|finding| finding.object == victim.snapshots[1].key.as_str());
+    let verdict = damaged.verify(Depth::Presence, false).await;
+    let newest = verdict.findings.iter().find(|finding| finding.object == damaged.snapshots[1].key.as_str());
     assert_eq!(newest.map(|finding| finding.fault), Some(Fault::Signature));
 
     // With a revoked key no snapshot can be added.
-    let refused = victim.bench.refused(victim.folder.path()).await;
+    let refused = damaged.repo.refused_backup(damaged.folder.path()).await;
     assert_eq!(refused.exit, Exit::Usage);
     assert!(refused.what.contains("cut off"), "{}", refused.what);
     assert!(refused.facts.iter().any(|(_, value)| value == "a node was taken"), "{refused:?}");
@@ -125,26 +125,26 @@ async fn snapshots_signed_with_a_stolen_key_are_rejected() {
     // No last good snapshot: neither the snapshots nor the epoch are accepted.
     let all = {
         let body =
-            Revocation { key: victim.bench.key.signing.public(), last_good: Vec::new(), why: String::new() };
-        let now = victim.bench.runtime.clock.now();
-        Record::Revocation(body).seal(victim.bench.key.repository, writer, now, &owner).expect("sealed")
+            Revocation { key: damaged.repo.key.signing.public(), last_good: Vec::new(), why: String::new() };
+        let now = damaged.repo.runtime.clock.now();
+        Record::Revocation(body).seal(damaged.repo.key.repository, writer, now, &owner).expect("sealed")
     };
-    victim.bench.store.put(&all).await.expect("stored");
-    let view = plan_of(&victim, writer, plan).await;
+    damaged.repo.store.put(&all).await.expect("stored");
+    let view = plan_of(&damaged, writer, plan).await;
     assert_eq!((view.chain.len(), view.epochs.all.len()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_that_forgets_acknowledged_objects_fails_the_commit() {
     for place in ["*/packs/*", "*/needs/*", "*/bodies/*", "*/snapshots/*"] {
-        let mut bench = Bench::new().await;
+        let mut repo = TestRepo::new().await;
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("a"), "a").expect("a file");
         let rule = FaultRule::once(Operation::Put, place, 1, StoreFault::Forget);
-        let faulty = Arc::new(FaultStore::new(bench.store.clone(), vec![rule]));
-        bench.store = faulty.clone();
-        let failure = bench.refused(folder.path()).await;
+        let faulty = Arc::new(FaultStore::new(repo.store.clone(), vec![rule]));
+        repo.store = faulty.clone();
+        let failure = repo.refused_backup(folder.path()).await;
         assert_eq!((failure.exit, faulty.fired()), (Exit::Damaged, 1), "{place}: {failure:?}");
-        bench.backup(folder.path()).await;
+        repo.backup(folder.path()).await;
     }
 }

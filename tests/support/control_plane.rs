@@ -16,7 +16,7 @@ use serde_json::Value;
 
 /// A control plane. Its processes end when this is dropped, or when the test is killed.
 #[derive(Debug)]
-pub struct Plane {
+pub struct ControlPlane {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
@@ -24,9 +24,9 @@ pub struct Plane {
     etcd: Vec<String>,
 }
 
-impl Plane {
+impl ControlPlane {
     /// Starts a control plane and waits until it is ready.
-    pub fn up(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("plane").tempdir().expect("a folder");
         let mut child = Command::new(program())
             .arg("up")
@@ -100,7 +100,7 @@ pub fn program() -> String {
     )
 }
 
-impl Drop for Plane {
+impl Drop for ControlPlane {
     fn drop(&mut self) {
         drop(self.stdin.take());
         let _ = self.child.wait();

@@ -8,23 +8,25 @@ use kbak::backup::item::{ItemJob, ItemSource};
 use kbak::backup::job::{BackupContext, BackupJob, BackupReport};
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::signers::Signers;
+use kbak::format::timestamp;
 use kbak::keys::writer_key::WriterKey;
 use kbak::keys::{Identity, Owner};
 use kbak::report::event::Reporter;
-use kbak::repository::epoch::create::EpochSettings;
+use kbak::repository::epoch::create::{EpochContext, EpochSettings};
 use kbak::repository::read::reader::{RepositoryReader, SnapshotSelector};
 use kbak::repository::read::snapshot::OpenSnapshot;
 use kbak::restore::folder::{Paths, into_folder};
-use kbak::runtime::{FixedClock, Runtime, SeededRandom, Workers};
+use kbak::runtime::{Clock as _, FixedClock, Runtime, SeededRandom, Workers};
 use kbak::source::volume::VolumeOptions;
 use kbak::store::Store;
 use kbak::store::memory::MemoryStore;
 use kbak::target::volume::TargetOptions;
 
-use super::owners::{MemoryKeeper, owner, wanted};
+use super::owners::{DAY, MemoryKeeper, at, owner, wanted};
 
-/// A test repository in memory. Its clock is ten minutes ahead: files of this minute count as old.
-pub struct Bench {
+/// A repository in memory with the keys of its writer and its owner.
+pub struct TestRepo {
+    pub clock: Arc<FixedClock>,
     pub runtime: Runtime,
     pub memory: Arc<MemoryStore>,
     pub store: Arc<dyn Store>,
@@ -36,52 +38,68 @@ pub struct Bench {
     pub limit: u64,
 }
 
-impl Bench {
+impl TestRepo {
+    /// Creates one that is initialised. Its clock is ten minutes ahead: files of this minute count as old.
     pub async fn new() -> Self {
         let later = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_mins(10)).expect("a time");
-        let clock = Arc::new(FixedClock::new(later));
-        let runtime = Runtime {
-            clock: clock.clone(),
-            random: Arc::new(SeededRandom::new(1)),
-            workers: Workers::Threads { count: 2 },
-            stop: Default::default(),
-        };
+        let repo = Self::empty(later, 1, Workers::Threads { count: 2 });
+        repo.store.put(&kbak::format::marker::marker()).await.expect("a marker");
+        repo
+    }
+
+    /// Creates an empty store, whose clock the test sets, for work on one thread.
+    pub fn seeded(seed: u64) -> Self {
+        Self::empty(at("2026-11-23T02:00:00Z"), seed, Workers::Inline)
+    }
+
+    fn empty(now: jiff::Timestamp, seed: u64, workers: Workers) -> Self {
+        let clock = Arc::new(FixedClock::new(now));
+        let random = Arc::new(SeededRandom::new(seed));
+        let runtime = Runtime { clock: clock.clone(), random, workers, stop: Default::default() };
         let memory = Arc::new(MemoryStore::new(clock.clone()));
-        let store: Arc<dyn Store> = memory.clone();
-        store.put(&kbak::format::marker::marker()).await.expect("a marker");
         let key = WriterKey::generate(&runtime);
         let (owner, identity) = owner(&runtime, "owner");
-        let signers = key.own_signers();
         Self {
+            clock,
             runtime,
+            store: memory.clone(),
             memory,
-            store,
+            signers: key.own_signers(),
             key,
             keeper: MemoryKeeper::default(),
             owner,
             identity,
-            signers,
             limit: 128 << 20,
         }
     }
 
+    pub fn days_later(&self, days: u64) {
+        self.clock.set(timestamp::add_seconds(self.clock.now(), days * DAY));
+    }
+
+    /// Returns the context in which epochs of the plan `default` are created.
+    pub fn epoch_context<'a>(&'a self, keeper: &'a MemoryKeeper) -> EpochContext<'a> {
+        let plan = self.key.plan("default");
+        EpochContext { store: &self.store, runtime: &self.runtime, key: &self.key, plan, keeper }
+    }
+
     pub async fn backup(&self, folder: &Path) -> BackupReport {
-        let report = self.run(folder).await;
+        let report = self.run_backup(folder).await;
         let item = &report.items[0].0;
         assert_eq!((report.outcome(), &item.gaps), (Exit::Safe, &Vec::new()));
         report
     }
 
-    pub async fn run(&self, folder: &Path) -> BackupReport {
-        self.attempt(folder).await.expect("a backup")
+    pub async fn run_backup(&self, folder: &Path) -> BackupReport {
+        self.try_backup(folder).await.expect("a backup")
     }
 
     /// Returns the failure of a backup that is refused before it begins.
-    pub async fn refused(&self, folder: &Path) -> Failure {
-        self.attempt(folder).await.expect_err("a refusal")
+    pub async fn refused_backup(&self, folder: &Path) -> Failure {
+        self.try_backup(folder).await.expect_err("a refusal")
     }
 
-    async fn attempt(&self, folder: &Path) -> Result<BackupReport, Failure> {
+    async fn try_backup(&self, folder: &Path) -> Result<BackupReport, Failure> {
         let reporter = Reporter::silent();
         let options = VolumeOptions::default();
         let work = ItemSource::Folder { path: folder.to_owned(), options };

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use kbak::kubernetes::{Cluster, ClusterAccess, RequestLimits};
-use kbak::report::event::Reporter;
 use kbak::target::kubernetes::{Outcome, Permission, RefusalCause, RestoreConfig, RestoreError, WaitLimits};
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, connect, create, delete, patch};
-use crate::support::proxy::{Fault, Proxy};
-use crate::support::resources::{Held, namespace};
-use crate::support::stored::{plan, restore, stored};
+use crate::support::backup_builder::{backup_of, plan, restore};
+use crate::support::control_plane::{ControlPlane, connect, create, delete, patch};
+use crate::support::kinds::create_account;
+use crate::support::memory_backup::{MemoryBackup, create_namespace};
+use crate::support::proxy::{Proxy, ProxyFault};
 
 fn config() -> RestoreConfig {
     RestoreConfig {
@@ -23,9 +22,9 @@ fn config() -> RestoreConfig {
     }
 }
 
-fn maps(names: &[&str]) -> Held {
+fn maps(names: &[&str]) -> MemoryBackup {
     let objects: Vec<(&str, Value)> = names.iter().map(|name| (*name, json!({"data": {"a": "1"}}))).collect();
-    stored(&[("core/v1/configmaps ConfigMap", &objects)])
+    backup_of(&[("core/v1/configmaps ConfigMap", &objects)])
 }
 
 fn cause(outcome: &Outcome) -> Option<RefusalCause> {
@@ -43,80 +42,80 @@ fn hook(group: &str, resource: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_webhooks_are_reported_and_restored_last() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
-    create(&here, HOOKS, hook("", "configmaps")).await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
+    create(&target, HOOKS, hook("", "configmaps")).await;
     let held = maps(&["shop/a", "shop/b"]);
-    let (planned, decided) = plan(&here, &held, &config(), false).await;
+    let (planned, decided) = plan(&target, &held, &config(), false).await;
     assert_eq!(
         planned.waits.keys().collect::<Vec<_>>(),
         ["webhook dead.demo.kbak.dev, which does not answer"]
     );
     assert_eq!(decided["ConfigMap/shop/a"].waits.len(), 1);
-    let (report, outcomes) = restore(&here, &held, &config()).await;
+    let (report, outcomes) = restore(&target, &held, &config()).await;
     let report = report.expect("a report");
     assert_eq!((report.failed, report.is_whole()), (2, false));
     let Outcome::Failed(refusal) = &outcomes["ConfigMap/shop/a"] else { panic!("{outcomes:?}") };
     assert_eq!(refusal.cause, RefusalCause::Webhook);
     assert!(refusal.message.contains("dead.demo.kbak.dev"), "{refusal}");
     // With the webhook gone, the same command goes on.
-    delete(&here, &format!("{HOOKS}/dead")).await;
-    let (report, _) = restore(&here, &held, &config()).await;
+    delete(&target, &format!("{HOOKS}/dead")).await;
+    let (report, _) = restore(&target, &held, &config()).await;
     assert!(report.expect("a report").is_whole());
 
     // A webhook of the backup is restored last, after the second writes, so that it blocks neither.
-    let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": crate::support::stored::uid("ConfigMap", "shop/o")}]}});
-    let held = stored(&[
+    let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": crate::support::backup_builder::backup_uid("ConfigMap", "shop/o")}]}});
+    let held = backup_of(&[
         (
             "-admissionregistration.k8s.io/v1/validatingwebhookconfigurations ValidatingWebhookConfiguration",
             &[("dead", hook("", "configmaps"))],
         ),
         ("core/v1/configmaps ConfigMap", &[("shop/o", json!({})), ("shop/p", owner)]),
     ]);
-    let (report, outcomes) = restore(&here, &held, &config()).await;
+    let (report, outcomes) = restore(&target, &held, &config()).await;
     let report = report.expect("a report");
     assert!(report.is_whole() && report.relinked == 1, "{report:#?}");
     assert_eq!(outcomes["ValidatingWebhookConfiguration/dead"], Outcome::Created);
-    delete(&here, &format!("{HOOKS}/dead")).await;
+    delete(&target, &format!("{HOOKS}/dead")).await;
 
     // With nodes, it waits for its Service and is not created before, because it would block everything.
-    create(&here, "/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
-    let held = stored(&[(
+    create(&target, "/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
+    let held = backup_of(&[(
         "-admissionregistration.k8s.io/v1/validatingwebhookconfigurations ValidatingWebhookConfiguration",
         &[("dead", hook("apps", "deployments"))],
     )]);
     let waits = WaitLimits { backends: Duration::from_secs(2), ..WaitLimits::default() };
     let config = RestoreConfig { waits, ..config() };
-    let (_, outcomes) = restore(&here, &held, &config).await;
+    let (_, outcomes) = restore(&target, &held, &config).await;
     assert_eq!(cause(&outcomes["ValidatingWebhookConfiguration/dead"]), Some(RefusalCause::NoBackend));
     let slice = json!({"metadata": {"name": "nobody", "labels": {"kubernetes.io/service-name": "nobody"}}, "addressType": "IPv4",
         "endpoints": [{"addresses": ["10.0.0.9"], "conditions": {"ready": true}}]});
-    create(&here, "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices", slice).await;
-    let (_, outcomes) = restore(&here, &held, &config).await;
+    create(&target, "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices", slice).await;
+    let (_, outcomes) = restore(&target, &held, &config).await;
     assert_eq!(outcomes["ValidatingWebhookConfiguration/dead"], Outcome::Created);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminating_namespaces_are_waited_for_once() {
-    let plane = Plane::up(&[]);
-    let here = plane.cluster().await;
+    let plane = ControlPlane::start(&[]);
+    let target = plane.cluster().await;
     for name in ["held", "ending"] {
-        namespace(&here, name).await;
+        create_namespace(&target, name).await;
         let stuck = json!({"metadata": {"name": "stuck", "finalizers": ["demo.kbak.dev/keep"]}});
-        create(&here, &format!("/api/v1/namespaces/{name}/configmaps"), stuck).await;
-        delete(&here, &format!("/api/v1/namespaces/{name}")).await;
+        create(&target, &format!("/api/v1/namespaces/{name}/configmaps"), stuck).await;
+        delete(&target, &format!("/api/v1/namespaces/{name}")).await;
     }
     let names: Vec<String> = (0..20).map(|number| format!("held/m{number}")).collect();
     let mut all: Vec<&str> = names.iter().map(String::as_str).collect();
     all.push("ending/m");
     let mut held = maps(&all);
     held.kinds.extend(
-        stored(&[("-core/v1/namespaces Namespace", &[("ending", json!({})), ("held", json!({}))])]).kinds,
+        backup_of(&[("-core/v1/namespaces Namespace", &[("ending", json!({})), ("held", json!({}))])]).kinds,
     );
     let waits = WaitLimits { terminating: Duration::from_secs(20), ..WaitLimits::default() };
     let config = RestoreConfig { waits, max_idle_rounds: 0, ..config() };
-    let (planned, _) = plan(&here, &held, &config, false).await;
+    let (planned, _) = plan(&target, &held, &config, false).await;
     assert!(
         planned.waits.contains_key("the end of Namespace ending, which is being deleted"),
         "{:?}",
@@ -124,9 +123,9 @@ async fn terminating_namespaces_are_waited_for_once() {
     );
     let release = async {
         let object = "/api/v1/namespaces/ending/configmaps/stuck";
-        patch(&here, object, json!({"metadata": {"finalizers": null}})).await;
+        patch(&target, object, json!({"metadata": {"finalizers": null}})).await;
     };
-    let ((report, outcomes), ()) = tokio::join!(restore(&here, &held, &config), release);
+    let ((report, outcomes), ()) = tokio::join!(restore(&target, &held, &config), release);
     let report = report.expect("a report");
     assert_eq!(
         (&outcomes["Namespace/ending"], &outcomes["ConfigMap/ending/m"]),
@@ -142,41 +141,19 @@ async fn terminating_namespaces_are_waited_for_once() {
     assert_eq!(report.failed, 21, "{report:#?}");
 }
 
-/// Returns access with the token of a ServiceAccount that has these `rules`.
-async fn account(plane: &Plane, admin: &Cluster, rules: Value) -> ClusterAccess {
-    create(admin, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "few"}})).await;
-    let rbac = "/apis/rbac.authorization.k8s.io/v1";
-    create(admin, &format!("{rbac}/clusterroles"), json!({"metadata": {"name": "few"}, "rules": rules}))
-        .await;
-    let binding = json!({"metadata": {"name": "few"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "few"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "few"}]});
-    create(admin, &format!("{rbac}/clusterrolebindings"), binding).await;
-    let path = "/api/v1/namespaces/default/serviceaccounts/few/token";
-    let asked = Bytes::from(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}).to_string());
-    let answer = admin.send(Method::POST, path, "", "application/json", asked).await.expect("a token");
-    let token: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    let file = plane.kubeconfig();
-    let text = std::fs::read_to_string(&file).expect("a kubeconfig");
-    let mut access: Value = serde_saphyr::from_str(&text).expect("YAML");
-    access["users"][0]["user"] = json!({"token": token["status"]["token"]});
-    let few = file.with_file_name("few");
-    std::fs::write(&few, access.to_string()).expect("a file");
-    ClusterAccess { kubeconfig: Some(few), context: None }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_and_revoked_rights_are_reported() {
-    let plane = Plane::up(&[]);
+    let plane = ControlPlane::start(&[]);
     let admin = plane.cluster().await;
-    namespace(&admin, "shop").await;
+    create_namespace(&admin, "shop").await;
     let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list"]},
         {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["create"]}]);
     create(&admin, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "there"}})).await;
-    let access = account(&plane, &admin, rules).await;
-    let few = Cluster::connect(&access, RequestLimits::default(), Reporter::silent()).await.expect("access");
+    let folder = tempfile::tempdir().expect("a folder");
+    let few = connect(&create_account(&plane, &admin, folder.path(), "few", rules).await).await;
     let mut held = maps(&["shop/a"]);
     held.kinds.extend(
-        stored(&[
+        backup_of(&[
             ("core/v1/secrets Secret", &[("shop/s", json!({"data": {"password": "Y2FuYXJ5"}}))]),
             ("core/v1/serviceaccounts ServiceAccount", &[("shop/there", json!({}))]),
         ])
@@ -189,9 +166,9 @@ async fn missing_and_revoked_rights_are_reported() {
     assert_eq!(
         cause(&outcomes["ServiceAccount/shop/there"]),
         Some(RefusalCause::Right),
-        "it is there, and nobody can say how it is"
+        "it exists and cannot be read"
     );
-    assert_eq!(report.rounds, 2, "no time is spent on rights that do not come");
+    assert_eq!(report.rounds, 2, "missing rights are not awaited");
     assert!(!format!("{report:?}").contains("canary") && !format!("{report:?}").contains("Y2FuYXJ5"));
     // The account is deleted, and its token with it.
     delete(&admin, "/api/v1/namespaces/default/serviceaccounts/few").await;
@@ -208,13 +185,13 @@ async fn missing_and_revoked_rights_are_reported() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn definitions_with_a_dead_conversion_webhook_are_restored_with_their_objects() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
     let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
     let definition = json!({"spec": {"group": "demo.kbak.dev", "scope": "Namespaced", "names": {"plural": "figs", "kind": "Fig"},
         "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"service": {"namespace": "shop", "name": "nobody"}}}},
         "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}, {"name": "v2", "served": true, "storage": false, "schema": schema}]}});
-    let mut held = stored(&[
+    let mut held = backup_of(&[
         ("-core/v1/namespaces Namespace", &[("shop", json!({}))]),
         (
             "-apiextensions.k8s.io/v1/customresourcedefinitions CustomResourceDefinition",
@@ -222,31 +199,32 @@ async fn definitions_with_a_dead_conversion_webhook_are_restored_with_their_obje
         ),
         ("demo.kbak.dev/v1/figs Fig", &[("shop/stored", json!({"spec": {"a": 1}}))]),
     ]);
-    let (report, outcomes) = restore(&here, &held, &config()).await;
+    let (report, outcomes) = restore(&target, &held, &config()).await;
     assert!(
         report.expect("a report").is_whole(),
-        "at the version in which it is stored nothing is converted: {outcomes:?}"
+        "an object at its storage version is not converted: {outcomes:?}"
     );
     // A backup of the other version needs the webhook.
-    held.kinds = stored(&[("demo.kbak.dev/v2/figs Fig", &[("shop/other", json!({"spec": {"a": 1}}))])]).kinds;
-    let (report, outcomes) = restore(&here, &held, &config()).await;
+    held.kinds =
+        backup_of(&[("demo.kbak.dev/v2/figs Fig", &[("shop/other", json!({"spec": {"a": 1}}))])]).kinds;
+    let (report, outcomes) = restore(&target, &held, &config()).await;
     report.expect("a report");
     assert_eq!(cause(&outcomes["Fig/shop/other"]), Some(RefusalCause::Conversion), "{outcomes:?}");
     // A line that no backup writes ends the restore.
     held.kinds[0].1 = vec![Bytes::from_static(b"{\"metadata\":{}}\n")];
-    let (report, _) = restore(&here, &held, &config()).await;
+    let (report, _) = restore(&target, &held, &config()).await;
     assert!(matches!(report, Err(RestoreError::Damaged { line: 1, .. })), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn success_status_without_an_object_is_a_failure() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
     // Like a login page, which comes with status 200.
-    let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
-        let creates = asked.method == Method::POST && asked.path.ends_with("/configmaps");
-        creates.then_some(Fault::Status(200, None))
+    let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| {
+        let creates = request.method == Method::POST && request.path.ends_with("/configmaps");
+        creates.then_some(ProxyFault::Status(200, None))
     })
     .await;
     let (report, outcomes) =

@@ -4,18 +4,18 @@ use kbak::kubernetes::Cluster;
 use kbak::target::kubernetes::{Action, ExistingPolicy, Outcome, Permission, RestoreConfig};
 use serde_json::{Value, json};
 
-use crate::support::plane::{Plane, create, get, patch};
-use crate::support::resources::{Held, namespace};
-use crate::support::stored::{plan, restore, stored, uid};
+use crate::support::backup_builder::{backup_of, backup_uid, plan, restore};
+use crate::support::control_plane::{ControlPlane, create, get, patch};
+use crate::support::memory_backup::{MemoryBackup, create_namespace};
 
 fn config() -> RestoreConfig {
     RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() }
 }
 
 /// Returns the outcome of the last object, after checking that plan and restore agree.
-async fn bring(here: &Cluster, held: &Held, config: &RestoreConfig) -> Outcome {
-    let (_, decided) = plan(here, held, config, false).await;
-    let (report, outcomes) = restore(here, held, config).await;
+async fn restore_one(target: &Cluster, held: &MemoryBackup, config: &RestoreConfig) -> Outcome {
+    let (_, decided) = plan(target, held, config, false).await;
+    let (report, outcomes) = restore(target, held, config).await;
     report.expect("a report");
     for (name, decision) in &decided {
         let agree = matches!(
@@ -33,42 +33,46 @@ async fn bring(here: &Cluster, held: &Held, config: &RestoreConfig) -> Outcome {
 }
 
 /// Returns the object at `path` as a backup holds it.
-async fn backed_up(here: &Cluster, kind: &str, path: &str) -> Held {
-    let object = get(here, path).await;
-    let mut held = stored(&[(kind, &[])]);
+async fn backed_up(target: &Cluster, kind: &str, path: &str) -> MemoryBackup {
+    let object = get(target, path).await;
+    let mut held = backup_of(&[(kind, &[])]);
     held.kinds[0].1 = vec![format!("{object}\n").into()];
     held
 }
 
-async fn meddle(here: &Cluster, path: &str, with: Value) {
+async fn modify_as_another_manager(target: &Cluster, path: &str, with: Value) {
     let body = with.to_string().into();
     let query = "fieldManager=somebody";
-    here.send(http::Method::PATCH, path, query, "application/merge-patch+json", body).await.expect("patched");
+    target
+        .send(http::Method::PATCH, path, query, "application/merge-patch+json", body)
+        .await
+        .expect("patched");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn added_fields_are_differences_and_are_removed() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
     let policies = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies";
     create(
-        &here,
+        &target,
         policies,
         json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}),
     )
     .await;
     let services = "/api/v1/namespaces/shop/services";
     let service = json!({"metadata": {"name": "web"}, "spec": {"type": "NodePort", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
-    create(&here, services, service).await;
+    create(&target, services, service).await;
     let container = json!({"name": "a", "image": "a"});
     let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}});
     let deployment = json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template}});
     let deployments = "/apis/apps/v1/namespaces/shop/deployments";
-    create(&here, deployments, deployment).await;
+    create(&target, deployments, deployment).await;
     let pods = "/api/v1/namespaces/shop/pods";
-    create(&here, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
-    create(&here, pods, json!({"metadata": {"name": "lone"}, "spec": {"containers": [container]}})).await;
+    create(&target, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "default"}}))
+        .await;
+    create(&target, pods, json!({"metadata": {"name": "lone"}, "spec": {"containers": [container]}})).await;
 
     let open = json!({"spec": {"ingress": [{}]}});
     let away = json!({"spec": {"selector": {"x": "y"}, "externalIPs": ["203.0.113.9"]}});
@@ -80,109 +84,111 @@ async fn added_fields_are_differences_and_are_removed() {
         ("core/v1/pods Pod", format!("{pods}/lone"), None),
     ];
     for (kind, path, change) in cases {
-        let held = backed_up(&here, kind, &path).await;
+        let held = backed_up(&target, kind, &path).await;
         let replace = RestoreConfig { existing: Some(ExistingPolicy::Replace), ..config() };
         for untouched in [&config(), &replace] {
-            assert_eq!(bring(&here, &held, untouched).await, Outcome::Existed, "{path}");
+            assert_eq!(restore_one(&target, &held, untouched).await, Outcome::Existed, "{path}");
         }
         let Some(change) = change else { continue };
-        let before = get(&here, &path).await["spec"].clone();
-        meddle(&here, &path, change).await;
-        assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs, "{path}");
-        assert_eq!(bring(&here, &held, &replace).await, Outcome::Replaced, "{path}");
-        assert_eq!(get(&here, &path).await["spec"], before, "{path}");
-        assert_eq!(bring(&here, &held, &replace).await, Outcome::Existed, "{path}");
+        let before = get(&target, &path).await["spec"].clone();
+        modify_as_another_manager(&target, &path, change).await;
+        assert_eq!(restore_one(&target, &held, &config()).await, Outcome::Differs, "{path}");
+        assert_eq!(restore_one(&target, &held, &replace).await, Outcome::Replaced, "{path}");
+        assert_eq!(get(&target, &path).await["spec"], before, "{path}");
+        assert_eq!(restore_one(&target, &held, &replace).await, Outcome::Existed, "{path}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn existing_equal_objects_are_not_created_again() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
     let maps = "/api/v1/namespaces/shop/configmaps";
-    create(&here, maps, json!({"metadata": {"name": "a"}, "data": {"a": "1"}})).await;
+    create(&target, maps, json!({"metadata": {"name": "a"}, "data": {"a": "1"}})).await;
     // An exhausted quota would refuse a create before any other check does.
     let quotas = "/api/v1/namespaces/shop/resourcequotas";
     let hard = json!({"configmaps": "1"});
-    create(&here, quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
-    patch(&here, &format!("{quotas}/q/status"), json!({"status": {"hard": hard, "used": hard}})).await;
-    let held = backed_up(&here, "core/v1/configmaps ConfigMap", &format!("{maps}/a")).await;
-    assert_eq!(bring(&here, &held, &config()).await, Outcome::Existed);
+    create(&target, quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    patch(&target, &format!("{quotas}/q/status"), json!({"status": {"hard": hard, "used": hard}})).await;
+    let held = backed_up(&target, "core/v1/configmaps ConfigMap", &format!("{maps}/a")).await;
+    assert_eq!(restore_one(&target, &held, &config()).await, Outcome::Existed);
 
     // An existing object needs no allowance.
     let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles";
     let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
-    create(&here, roles, json!({"metadata": {"name": "r"}, "rules": rules})).await;
+    create(&target, roles, json!({"metadata": {"name": "r"}, "rules": rules})).await;
     let role = format!("{roles}/r");
-    let held = backed_up(&here, "rbac.authorization.k8s.io/v1/roles Role", &role).await;
-    assert_eq!(bring(&here, &held, &config()).await, Outcome::Existed);
+    let held = backed_up(&target, "rbac.authorization.k8s.io/v1/roles Role", &role).await;
+    assert_eq!(restore_one(&target, &held, &config()).await, Outcome::Existed);
     let wider = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["a"]}]});
-    meddle(&here, &role, wider).await;
-    assert_eq!(bring(&here, &held, &config()).await, Outcome::Refused(Permission::Rbac));
+    modify_as_another_manager(&target, &role, wider).await;
+    assert_eq!(restore_one(&target, &held, &config()).await, Outcome::Refused(Permission::Rbac));
 
     // The controller's token stays: it is not in the backup.
-    create(&here, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "ci"}})).await;
+    create(&target, "/api/v1/namespaces/shop/serviceaccounts", json!({"metadata": {"name": "ci"}})).await;
     let secrets = "/api/v1/namespaces/shop/secrets";
     let token = json!({"metadata": {"name": "ci", "annotations": {"kubernetes.io/service-account.name": "ci"}}, "type": "kubernetes.io/service-account-token"});
-    create(&here, secrets, token).await;
+    create(&target, secrets, token).await;
     let secret = format!("{secrets}/ci");
-    patch(&here, &secret, json!({"data": {"token": "dG9rZW4="}})).await;
-    let held = backed_up(&here, "core/v1/secrets Secret", &secret).await;
+    patch(&target, &secret, json!({"data": {"token": "dG9rZW4="}})).await;
+    let held = backed_up(&target, "core/v1/secrets Secret", &secret).await;
     let replace = RestoreConfig { existing: Some(ExistingPolicy::Replace), ..config() };
-    assert_eq!(bring(&here, &held, &replace).await, Outcome::Existed);
-    assert_eq!(get(&here, &secret).await["data"]["token"], "dG9rZW4=");
+    assert_eq!(restore_one(&target, &held, &replace).await, Outcome::Existed);
+    assert_eq!(get(&target, &secret).await["data"]["token"], "dG9rZW4=");
 
     // A running CronJob here goes on, although the cluster's identity is unknown.
     let job = json!({"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}}});
     let jobs = "/apis/batch/v1/namespaces/shop/cronjobs";
     let cron =
         json!({"metadata": {"name": "c"}, "spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": job}}});
-    create(&here, jobs, cron).await;
+    create(&target, jobs, cron).await;
     let cron = format!("{jobs}/c");
-    let held = backed_up(&here, "batch/v1/cronjobs CronJob", &cron).await;
+    let held = backed_up(&target, "batch/v1/cronjobs CronJob", &cron).await;
     let unknown = RestoreConfig { takeover: false, existing: Some(ExistingPolicy::Replace), ..config() };
-    assert_eq!(bring(&here, &held, &unknown).await, Outcome::Existed);
-    meddle(&here, &cron, json!({"spec": {"schedule": "1 1 * * *"}})).await;
-    assert_eq!(bring(&here, &held, &unknown).await, Outcome::Replaced);
-    let spec = get(&here, &cron).await["spec"].clone();
+    assert_eq!(restore_one(&target, &held, &unknown).await, Outcome::Existed);
+    modify_as_another_manager(&target, &cron, json!({"spec": {"schedule": "1 1 * * *"}})).await;
+    assert_eq!(restore_one(&target, &held, &unknown).await, Outcome::Replaced);
+    let spec = get(&target, &cron).await["spec"].clone();
     assert_eq!((&spec["suspend"], &spec["schedule"]), (&json!(false), &json!("0 0 * * *")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn existing_owners_are_found_by_name() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
     let maps = "/api/v1/namespaces/shop/configmaps";
-    let owner = create(&here, maps, json!({"metadata": {"name": "owner"}})).await;
+    let owner = create(&target, maps, json!({"metadata": {"name": "owner"}})).await;
     let reference =
         |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
-    let owners =
-        json!([reference("owner", &uid("ConfigMap", "owner")), reference("gone", &uid("ConfigMap", "gone"))]);
+    let owners = json!([
+        reference("owner", &backup_uid("ConfigMap", "owner")),
+        reference("gone", &backup_uid("ConfigMap", "gone"))
+    ]);
     let child = json!({"metadata": {"ownerReferences": owners}});
     // The restored entry of an apply manager replaces the server's entry for the restore.
     let fields = json!({"f:data": {"f:a": {}}});
     let argo = json!({"manager": "argo", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields});
     let applied =
         json!({"data": {"a": "1"}, "metadata": {"ownerReferences": [owners[1]], "managedFields": [argo]}});
-    let held = stored(&[(
+    let held = backup_of(&[(
         "core/v1/configmaps ConfigMap",
         &[("shop/child", child), ("shop/applied", applied.clone()), ("shop/adopted", applied)],
     )]);
-    let (planned, _) = plan(&here, &held, &config(), false).await;
+    let (planned, _) = plan(&target, &held, &config(), false).await;
     assert_eq!(planned.owners_lost, 3);
-    let (report, _) = restore(&here, &held, &config()).await;
+    let (report, _) = restore(&target, &held, &config()).await;
     let report = report.expect("a report");
     assert_eq!((report.created, report.relinked, report.owners_lost), (3, 1, 3));
-    let of = async |name: &str| get(&here, &format!("{maps}/{name}")).await["metadata"].clone();
+    let of = async |name: &str| get(&target, &format!("{maps}/{name}")).await["metadata"].clone();
     assert_eq!(of("child").await["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
 
     // Once the other owner exists, dependents without it get it, unless they have a new owner.
-    let gone = create(&here, maps, json!({"metadata": {"name": "gone"}})).await;
+    let gone = create(&target, maps, json!({"metadata": {"name": "gone"}})).await;
     let adopter = reference("owner", owner["metadata"]["uid"].as_str().expect("a UID"));
-    patch(&here, &format!("{maps}/adopted"), json!({"metadata": {"ownerReferences": [adopter]}})).await;
-    let (report, _) = restore(&here, &held, &config()).await;
+    patch(&target, &format!("{maps}/adopted"), json!({"metadata": {"ownerReferences": [adopter]}})).await;
+    let (report, _) = restore(&target, &held, &config()).await;
     let report = report.expect("a report");
     assert_eq!((report.existed, report.differing, report.relinked), (2, 1, 2), "{report:#?}");
     assert_eq!(report.owners_lost, 0);
@@ -191,39 +197,45 @@ async fn existing_owners_are_found_by_name() {
     assert_eq!(applied["ownerReferences"][0]["uid"], gone["metadata"]["uid"]);
     assert_eq!(of("adopted").await["ownerReferences"][0]["uid"], owner["metadata"]["uid"]);
     assert!(applied["managedFields"].to_string().contains("argo"), "{applied}");
-    let (report, _) = restore(&here, &held, &config()).await;
+    let (report, _) = restore(&target, &held, &config()).await;
     assert_eq!(report.expect("a report").relinked, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn released_volume_is_bound_to_its_claim_again() {
-    let plane = Plane::up(&["--without-controllers"]);
-    let here = plane.cluster().await;
-    namespace(&here, "shop").await;
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let target = plane.cluster().await;
+    create_namespace(&target, "shop").await;
     let volumes = "/api/v1/persistentvolumes";
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": "shop", "name": "data", "uid": "gone"});
     let size = json!({"storage": "1Gi"});
     let spec = json!({"capacity": size, "accessModes": ["ReadWriteOnce"], "claimRef": claim, "persistentVolumeReclaimPolicy": "Retain",
         "nfs": {"server": "10.0.0.1", "path": "/data"}});
-    create(&here, volumes, json!({"metadata": {"name": "pv"}, "spec": spec})).await;
+    create(&target, volumes, json!({"metadata": {"name": "pv"}, "spec": spec})).await;
     let path = format!("{volumes}/pv");
-    patch(&here, &format!("{path}/status"), json!({"status": {"phase": "Released"}})).await;
+    patch(&target, &format!("{path}/status"), json!({"status": {"phase": "Released"}})).await;
     let bound = json!({"spec": {"accessModes": ["ReadWriteOnce"], "volumeName": "pv", "resources": {"requests": size}}});
-    let both =
-        stored(&[("core/v1/persistentvolumeclaims PersistentVolumeClaim", &[("shop/data", bound.clone())])]);
+    let both = backup_of(&[(
+        "core/v1/persistentvolumeclaims PersistentVolumeClaim",
+        &[("shop/data", bound.clone())],
+    )]);
 
-    let (report, outcomes) = restore(&here, &both, &config()).await;
+    let (report, outcomes) = restore(&target, &both, &config()).await;
     let report = report.expect("a report");
     assert_eq!(outcomes["PersistentVolumeClaim/shop/data"], Outcome::Created);
     assert!(!report.is_whole() && report.unfinished[0].1.reason == "VolumeReleased", "{report:?}");
-    let (report, outcomes) = restore(&here, &both, &config()).await;
+    let (report, outcomes) = restore(&target, &both, &config()).await;
     assert_eq!(outcomes["PersistentVolumeClaim/shop/data"], Outcome::Existed);
     assert!(!report.expect("a report").is_whole(), "it is not bound now either");
 
-    let held = backed_up(&here, "-core/v1/persistentvolumes PersistentVolume", &path).await;
-    assert_eq!(bring(&here, &held, &config()).await, Outcome::Differs, "it waits for a claim that is gone");
+    let held = backed_up(&target, "-core/v1/persistentvolumes PersistentVolume", &path).await;
+    assert_eq!(
+        restore_one(&target, &held, &config()).await,
+        Outcome::Differs,
+        "it waits for a claim that is gone"
+    );
     let patch = RestoreConfig { existing: Some(ExistingPolicy::Patch), ..config() };
-    assert_eq!(bring(&here, &held, &patch).await, Outcome::Patched);
-    let claim = get(&here, &path).await["spec"]["claimRef"].clone();
+    assert_eq!(restore_one(&target, &held, &patch).await, Outcome::Patched);
+    let claim = get(&target, &path).await["spec"]["claimRef"].clone();
     assert_eq!((&claim["name"], &claim["uid"]), (&json!("data"), &Value::Null));
 }

@@ -1,7 +1,5 @@
-//! An S3 server with faults on demand: real HTTP, checked signatures, versions, and a create-new
-//! put that is atomic unless a fault is set.
+//! The requests that the server answers, and its faults.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -9,168 +7,28 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use hyper_util::rt::TokioIo;
-use s3s::auth::SimpleAuth;
 use s3s::dto::*;
-use s3s::service::S3ServiceBuilder;
 use s3s::stream::RemainingLength;
-use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use sha2::Digest as _;
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
-use super::servers::{KEY, SECRET, Server};
-use super::tls::acceptor;
+use kbak::runtime::lock;
 
-/// A fault of the server.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Lie {
-    /// Replaces an object although it was asked to create one.
-    IgnoreIfNoneMatch,
-    /// Checks that the key is free, and stores later: all racing puts succeed.
-    RaceIfNoneMatch,
-    /// Answers 501 to a create-new put.
-    RefuseIfNoneMatch,
-    /// Verifies no checksum.
-    AcceptWrongChecksum,
-    /// Answers 400 to an unknown checksum.
-    RefuseChecksum,
-    /// Acknowledges an object and does not store it.
-    Forget,
-    /// Returns a page of a listing in reverse.
-    ReorderList,
-    /// Returns the same page for ever.
-    RepeatPage,
-    /// Returns pages without keys for ever, each with another token.
-    EmptyPages,
-    /// Leaves the newest object out of listings.
-    StaleList,
-    /// Lists a key outside the requested prefix.
-    ForeignPrefix,
-    /// Ends a listing's page early without a token for the next.
-    LoseToken,
-    /// Announces a body's length and cuts the connection in the middle.
-    CutGet,
-    /// Returns the whole object for a range.
-    IgnoreRange,
-    /// Returns another range than the requested one.
-    ShiftRange,
-    /// Answers 503 this many times.
-    Unavailable(u32),
-    /// Stores the object and answers 500, this many times.
-    AppliedButError(u32),
-    /// Delays the answer this many times by this long.
-    Slow(u32, Duration),
-    /// Answers every request with this code.
-    Always(S3ErrorCode),
-}
+use super::{S3Fault, State, Version};
 
-#[derive(Clone)]
-struct Version {
-    bytes: Bytes,
-    at: SystemTime,
-}
-
-#[derive(Default)]
-struct State {
-    /// All versions of each key, the newest last.
-    objects: BTreeMap<String, Vec<Version>>,
-    newest: String,
-    lies: Vec<Lie>,
-    requests: u64,
-    last_put: Option<(bool, bool, bool)>,
-}
-
-/// The server. It stops when it is dropped.
-pub struct Liar {
-    /// Its address and credentials.
-    pub server: Server,
-    state: Arc<Mutex<State>>,
-    accept: JoinHandle<()>,
-}
-
-impl Drop for Liar {
-    fn drop(&mut self) {
-        self.accept.abort();
-    }
-}
-
-impl Liar {
-    /// Starts a server without faults, with the one bucket `liar`, in the caller's runtime.
-    pub async fn start(page: usize) -> Self {
-        Self::serve(page, None).await
-    }
-
-    /// The same over TLS.
-    pub async fn start_tls(page: usize) -> Self {
-        Self::serve(page, Some(acceptor())).await
-    }
-
-    async fn serve(page: usize, tls: Option<TlsAcceptor>) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
-        let mut service = S3ServiceBuilder::new(Bucket { state: state.clone(), page });
-        service.set_auth(SimpleAuth::from_single(KEY, SECRET));
-        let service = service.build();
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let accept = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (service, tls) = (service.clone(), tls.clone());
-                // A connection that ends badly is part of many faults.
-                tokio::spawn(async move {
-                    let http = hyper::server::conn::http1::Builder::new();
-                    match tls {
-                        None => drop(http.serve_connection(TokioIo::new(stream), service).await),
-                        Some(tls) => {
-                            if let Ok(stream) = tls.accept(stream).await {
-                                drop(http.serve_connection(TokioIo::new(stream), service).await);
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        Self { server: Server::own(format!("{scheme}://{address}")), state, accept }
-    }
-
-    /// Sets the faults from now on.
-    pub fn lie(&self, lies: impl IntoIterator<Item = Lie>) {
-        self.lock().lies = lies.into_iter().collect();
-    }
-
-    /// Returns the number of requests.
-    pub fn requests(&self) -> u64 {
-        self.lock().requests
-    }
-
-    /// Returns the number of versions of all objects.
-    pub fn versions(&self) -> usize {
-        self.lock().objects.values().map(Vec::len).sum()
-    }
-
-    /// Returns the headers of the last put: `true` for each of If-None-Match, SHA-256, Content-MD5.
-    pub fn last_put(&self) -> Option<(bool, bool, bool)> {
-        self.lock().last_put
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no test panics while it holds this")
-    }
-}
-
-struct Bucket {
-    state: Arc<Mutex<State>>,
-    page: usize,
+pub(super) struct Bucket {
+    pub(super) state: Arc<Mutex<State>>,
+    /// The most keys in a page of a listing.
+    pub(super) page: usize,
 }
 
 impl Bucket {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no request panics while it holds this")
+        lock(&self.state)
     }
 
-    fn lies(&self, lie: &Lie) -> bool {
-        self.lock().lies.contains(lie)
+    fn has_fault(&self, fault: &S3Fault) -> bool {
+        self.lock().faults.contains(fault)
     }
 
     /// Counts each request and applies the faults common to all.
@@ -179,14 +37,16 @@ impl Bucket {
         {
             let mut state = self.lock();
             state.requests += 1;
-            for lie in &mut state.lies {
-                match lie {
-                    Lie::Always(code) => return Err(s3s::S3Error::with_message(code.clone(), "so it says")),
-                    Lie::Unavailable(left) if *left > 0 => {
+            for fault in &mut state.faults {
+                match fault {
+                    S3Fault::Always(code) => {
+                        return Err(s3s::S3Error::with_message(code.clone(), "so it says"));
+                    }
+                    S3Fault::Unavailable(left) if *left > 0 => {
                         *left -= 1;
                         return Err(s3_error!(SlowDown));
                     }
-                    Lie::Slow(left, time) if *left > 0 => {
+                    S3Fault::Slow(left, time) if *left > 0 => {
                         *left -= 1;
                         pause = Some(*time);
                     }
@@ -197,7 +57,7 @@ impl Bucket {
         if let Some(time) = pause {
             tokio::time::sleep(time).await;
         }
-        if bucket != "liar" {
+        if bucket != "faulty" {
             return Err(s3_error!(NoSuchBucket));
         }
         Ok(())
@@ -209,7 +69,7 @@ impl Bucket {
         state.objects.entry(key).or_default().push(Version { bytes, at: SystemTime::now() });
     }
 
-    fn taken(&self, key: &str) -> bool {
+    fn is_taken(&self, key: &str) -> bool {
         self.lock().objects.contains_key(key)
     }
 
@@ -231,7 +91,7 @@ impl Bucket {
     }
 
     fn check(&self, input: &PutObjectInput, bytes: &Bytes) -> S3Result<()> {
-        if self.lies(&Lie::AcceptWrongChecksum) {
+        if self.has_fault(&S3Fault::AcceptWrongChecksum) {
             return Ok(());
         }
         let digest = BASE64.encode(sha2::Sha256::digest(bytes));
@@ -246,8 +106,8 @@ impl Bucket {
     }
 
     fn applied_but_error(&self) -> bool {
-        self.lock().lies.iter_mut().any(|lie| match lie {
-            Lie::AppliedButError(left) if *left > 0 => {
+        self.lock().faults.iter_mut().any(|fault| match fault {
+            S3Fault::AppliedButError(left) if *left > 0 => {
                 *left -= 1;
                 true
             }
@@ -307,24 +167,24 @@ impl S3 for Bucket {
         let (input, key) = (&req.input, req.input.key.clone());
         let create = input.if_none_match.is_some();
         self.lock().last_put = Some((create, input.checksum_sha256.is_some(), input.content_md5.is_some()));
-        if create && self.lies(&Lie::RefuseIfNoneMatch) {
+        if create && self.has_fault(&S3Fault::RefuseIfNoneMatch) {
             return Err(s3_error!(
                 NotImplemented,
                 "A header you provided implies functionality that is not implemented"
             ));
         }
-        if input.checksum_sha256.is_some() && self.lies(&Lie::RefuseChecksum) {
+        if input.checksum_sha256.is_some() && self.has_fault(&S3Fault::RefuseChecksum) {
             return Err(s3_error!(InvalidArgument, "x-amz-checksum-sha256 is not supported"));
         }
         self.check(input, &bytes)?;
-        if self.lies(&Lie::Forget) {
+        if self.has_fault(&S3Fault::Forget) {
             return Ok(S3Response::new(PutObjectOutput::default()));
         }
-        if create && !self.lies(&Lie::IgnoreIfNoneMatch) {
-            if self.lies(&Lie::RaceIfNoneMatch) {
-                let taken = self.taken(&key);
+        if create && !self.has_fault(&S3Fault::IgnoreIfNoneMatch) {
+            if self.has_fault(&S3Fault::RaceIfNoneMatch) {
+                let is_taken = self.is_taken(&key);
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                if taken {
+                if is_taken {
                     return Err(s3_error!(PreconditionFailed));
                 }
                 self.store(key, bytes);
@@ -346,16 +206,16 @@ impl S3 for Bucket {
         let size = version.bytes.len() as u64;
         let mut output = GetObjectOutput::default();
         let mut bytes = version.bytes;
-        if let Some(range) = req.input.range.filter(|_| !self.lies(&Lie::IgnoreRange)) {
+        if let Some(range) = req.input.range.filter(|_| !self.has_fault(&S3Fault::IgnoreRange)) {
             let mut range = range.check(size).map_err(|_| s3_error!(InvalidRange))?;
-            if self.lies(&Lie::ShiftRange) {
+            if self.has_fault(&S3Fault::ShiftRange) {
                 range.start += 1;
             }
             output.content_range = Some(format!("bytes {}-{}/{size}", range.start, range.end - 1));
             bytes = bytes.slice(range.start as usize..range.end as usize);
         }
         output.content_length = Some(bytes.len() as i64);
-        output.body = Some(body(bytes, self.lies(&Lie::CutGet)));
+        output.body = Some(body(bytes, self.has_fault(&S3Fault::CutGet)));
         Ok(S3Response::new(output))
     }
 
@@ -365,11 +225,11 @@ impl S3 for Bucket {
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         self.enter(&req.input.bucket).await?;
         let prefix = req.input.prefix.clone().unwrap_or_default();
-        let repeat = self.lies(&Lie::RepeatPage);
+        let repeat = self.has_fault(&S3Fault::RepeatPage);
         let after = req.input.continuation_token.clone().or_else(|| req.input.start_after.clone());
         let after = after.filter(|_| !repeat).unwrap_or_default();
-        let stale = self.lies(&Lie::StaleList);
-        let foreign = self.lies(&Lie::ForeignPrefix);
+        let stale = self.has_fault(&S3Fault::StaleList);
+        let foreign = self.has_fault(&S3Fault::ForeignPrefix);
         let state = self.lock();
         let fits = |key: &str| {
             (key.starts_with(&prefix) || foreign) && *key > *after && !(stale && key == state.newest)
@@ -387,11 +247,11 @@ impl S3 for Bucket {
         let mut contents: Vec<Object> = found.by_ref().take(self.page).collect();
         let more = found.next().is_some();
         let last = contents.last().and_then(|object| object.key.clone());
-        if state.lies.contains(&Lie::ReorderList) {
+        if state.faults.contains(&S3Fault::ReorderList) {
             contents.reverse();
         }
-        let lost = state.lies.contains(&Lie::LoseToken);
-        let empty = state.lies.contains(&Lie::EmptyPages);
+        let lost = state.faults.contains(&S3Fault::LoseToken);
+        let empty = state.faults.contains(&S3Fault::EmptyPages);
         let (last, more) = if empty { (Some(after + "x"), true) } else { (last, more) };
         if empty {
             contents.clear();

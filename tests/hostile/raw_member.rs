@@ -3,7 +3,7 @@
 /// One member, field by field. The defaults are those of the encoder, so that only a case's changes
 /// are wrong.
 #[derive(Debug, Clone)]
-pub struct Raw {
+pub struct RawMember {
     pub name: Vec<u8>,
     pub kind: u8,
     pub link: Vec<u8>,
@@ -29,7 +29,7 @@ pub fn octal(value: u64, digits: usize) -> Vec<u8> {
     format!("{value:0digits$o}\0").into_bytes()
 }
 
-impl Raw {
+impl RawMember {
     pub fn new(kind: u8, name: &[u8]) -> Self {
         Self {
             name: name.to_vec(),
@@ -134,9 +134,9 @@ pub fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a file with holes: its real size, the map as text, the content of its extents.
-pub fn sparse(name: &[u8], size: u64, map: &str, content: &[u8]) -> Raw {
+pub fn sparse(name: &[u8], size: u64, map: &str, content: &[u8]) -> RawMember {
     let stored = [padded(map.as_bytes()), content.to_vec()].concat();
-    let mut raw = Raw::file(&[b"GNUSparseFile.0/", name].concat(), &stored);
+    let mut raw = RawMember::file(&[b"GNUSparseFile.0/", name].concat(), &stored);
     raw.records = Some(
         [
             record(b"GNU.sparse.major", b"1"),
@@ -156,8 +156,8 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a whole stream.
-pub fn stream(members: &[Raw]) -> Vec<u8> {
-    let mut all: Vec<u8> = members.iter().flat_map(Raw::bytes).collect();
+pub fn stream(members: &[RawMember]) -> Vec<u8> {
+    let mut all: Vec<u8> = members.iter().flat_map(RawMember::bytes).collect();
     all.extend_from_slice(&[0u8; 1024]);
     all
 }

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use kbak::runtime::lock;
+
 use super::tls::{CA, acceptor};
 
 /// The server. It ends with the test's runtime. The path of a request selects its behaviour:
@@ -25,7 +27,7 @@ use super::tls::{CA, acceptor};
 /// - `/after/OTHER`: refuses until `/admit/OTHER` was asked
 /// - `/late/COUNT/NAME`: first answers 503 this many times, like a webhook whose pods are not up
 /// - `/together/COUNT/NAME`: answers only once this many requests are open at the same time
-pub struct Hooks {
+pub struct WebhookServer {
     address: String,
     state: Arc<State>,
     accept: JoinHandle<()>,
@@ -33,12 +35,12 @@ pub struct Hooks {
 
 #[derive(Default)]
 struct State {
-    asked: Mutex<BTreeMap<String, u64>>,
+    requests: Mutex<BTreeMap<String, u64>>,
     /// By path.
-    rooms: Mutex<BTreeMap<String, Arc<Room>>>,
+    barriers: Mutex<BTreeMap<String, Arc<Barrier>>>,
 }
 
-impl Hooks {
+impl WebhookServer {
     /// Starts one in the caller's runtime.
     pub async fn start() -> Self {
         let tls = acceptor();
@@ -66,54 +68,54 @@ impl Hooks {
     }
 
     /// Returns the number of requests for `path`, refusals counted.
-    pub fn asked(&self, path: &str) -> u64 {
-        self.state.asked(path)
+    pub fn requests(&self, path: &str) -> u64 {
+        self.state.requests(path)
     }
 }
 
 impl State {
     /// Counts a request and returns the new count.
-    fn ask(&self, path: &str) -> u64 {
-        let mut asked = self.asked.lock().expect("a lock");
-        let count = asked.entry(path.to_owned()).or_default();
+    fn count_request(&self, path: &str) -> u64 {
+        let mut requests = lock(&self.requests);
+        let count = requests.entry(path.to_owned()).or_default();
         *count += 1;
         *count
     }
 
-    fn asked(&self, path: &str) -> u64 {
-        self.asked.lock().expect("a lock").get(path).copied().unwrap_or_default()
+    fn requests(&self, path: &str) -> u64 {
+        lock(&self.requests).get(path).copied().unwrap_or_default()
     }
 
     /// Returns once `count` requests wait together; later requests do not wait.
-    async fn meet(&self, path: &str, count: usize) {
-        let room = self.rooms.lock().expect("a lock").entry(path.to_owned()).or_default().clone();
+    async fn wait_for_group(&self, path: &str, count: usize) {
+        let barrier = lock(&self.barriers).entry(path.to_owned()).or_default().clone();
         // A client that gives up closes its connection, which ends its wait.
-        let guest = Guest(room.clone());
-        if room.inside.fetch_add(1, Ordering::SeqCst) + 1 >= count {
-            room.open.send_replace(true);
+        let guard = BarrierGuard(barrier.clone());
+        if barrier.inside.fetch_add(1, Ordering::SeqCst) + 1 >= count {
+            barrier.open.send_replace(true);
         }
-        let mut open = room.open.subscribe();
+        let mut open = barrier.open.subscribe();
         let _ = open.wait_for(|open| *open).await;
-        drop(guest);
+        drop(guard);
     }
 }
 
 /// A place where requests wait for each other.
 #[derive(Default)]
-struct Room {
+struct Barrier {
     inside: AtomicUsize,
     open: watch::Sender<bool>,
 }
 
-struct Guest(Arc<Room>);
+struct BarrierGuard(Arc<Barrier>);
 
-impl Drop for Guest {
+impl Drop for BarrierGuard {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Drop for Hooks {
+impl Drop for WebhookServer {
     fn drop(&mut self) {
         self.accept.abort();
     }
@@ -124,7 +126,7 @@ async fn answer(
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
-    let asked = state.ask(&path);
+    let requests = state.count_request(&path);
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
     let uid = &review["request"]["uid"];
@@ -144,13 +146,13 @@ async fn answer(
             let patch = BASE64.encode(patch.to_string());
             json!({"uid": uid, "allowed": true, "patchType": "JSONPatch", "patch": patch})
         }
-        "after" if state.asked(&format!("/admit/{first}")) == 0 => refused,
-        "late" if asked <= count => {
+        "after" if state.requests(&format!("/admit/{first}")) == 0 => refused,
+        "late" if requests <= count => {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             return Ok(response);
         }
         "together" => {
-            state.meet(&path, count as usize).await;
+            state.wait_for_group(&path, count as usize).await;
             allowed
         }
         _ => allowed,

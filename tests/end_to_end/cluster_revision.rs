@@ -12,11 +12,13 @@ use kbak::kubernetes::Cluster;
 use kbak::source::kubernetes::{GapReason, KindConsistency, ResourcesConfig, ResourcesReport};
 use serde_json::{Value, json};
 
-use crate::support::keyed::figure;
-use crate::support::plane::{self, Plane, connect, create, delete, get, patch};
-use crate::support::postgres::Server;
-use crate::support::proxy::{Fault, Proxy, upstream};
-use crate::support::resources::{Held, NoPause, Pause, definition, fill, namespace, read_with, thing};
+use crate::support::control_plane::{self, ControlPlane, connect, create, delete, get, patch};
+use crate::support::memory_backup::{
+    MemoryBackup, NoHook, ReadHook, create_many, create_namespace, define_apples, read_with, sample_object,
+};
+use crate::support::postgres::PostgresServer;
+use crate::support::program::{at_full_size, print_figure};
+use crate::support::proxy::{Proxy, ProxyFault, upstream};
 
 const KINDS: &[(&str, &str)] = &[
     ("configmaps", "/api/v1/namespaces/busy/configmaps"),
@@ -42,7 +44,7 @@ impl Writes {
 
     /// Creates, changes and deletes objects until stopped.
     async fn make(self, cluster: Cluster, writer: u64) {
-        let mut there: BTreeMap<String, bool> = BTreeMap::new();
+        let mut existing: BTreeMap<String, bool> = BTreeMap::new();
         for count in 0u64.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -50,29 +52,29 @@ impl Writes {
             let (resource, path) = KINDS[usize::try_from(count).expect("small") % KINDS.len()];
             let name = format!("w{writer}-{}", (count / 5) % 20);
             let one = format!("{path}/{name}");
-            let is_there = there.entry(one.clone()).or_default();
-            match (*is_there, count % 11) {
+            let exists = existing.entry(one.clone()).or_default();
+            match (*exists, count % 11) {
                 (true, 0 | 7) => delete(&cluster, &one).await,
                 (true, _) => {
                     patch(&cluster, &one, json!({"metadata": {"annotations": {"count": count.to_string()}}}))
                         .await;
                 }
                 (false, _) => {
-                    create(&cluster, path, thing(resource, &name, count)).await;
+                    create(&cluster, path, sample_object(resource, &name, count)).await;
                 }
             }
-            *is_there = !(*is_there && matches!(count % 11, 0 | 7));
+            *exists = !(*exists && matches!(count % 11, 0 | 7));
             self.count.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Waits for more writes before it goes on.
-struct AfterWrites(Writes);
+struct WaitForWrites(Writes);
 
 #[async_trait]
-impl Pause for AfterWrites {
-    async fn at(&mut self, _: &str, objects: usize) {
+impl ReadHook for WaitForWrites {
+    async fn on_object(&mut self, _: &str, objects: usize) {
         let wanted = self.0.count() + 5;
         while objects.is_multiple_of(50) && self.0.count() < wanted {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -81,15 +83,14 @@ impl Pause for AfterWrites {
 }
 
 /// Reads a cluster while others write to it.
-async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
-    let full = std::env::var("KBAK_TEST_SIZE").is_ok_and(|size| size == "full");
+async fn read_while_written(kubeconfig: &Path) -> (MemoryBackup, ResourcesReport) {
     let (late, least) =
-        if full { (Duration::from_millis(2200), 2000) } else { (Duration::from_millis(100), 200) };
+        if at_full_size() { (Duration::from_millis(2200), 2000) } else { (Duration::from_millis(100), 200) };
     let cluster = connect(kubeconfig).await;
-    namespace(&cluster, "busy").await;
-    definition(&cluster).await;
+    create_namespace(&cluster, "busy").await;
+    define_apples(&cluster).await;
     for number in 0..700 {
-        create(&cluster, KINDS[0].1, thing("configmaps", &format!("still{number}"), 0)).await;
+        create(&cluster, KINDS[0].1, sample_object("configmaps", &format!("still{number}"), 0)).await;
     }
     let writes = Writes::default();
     let writers: Vec<_> =
@@ -97,12 +98,14 @@ async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
     while writes.count() < 100 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let proxy = Proxy::before(kubeconfig, move |asked| asked.is_exact().then_some(Fault::Late(late))).await;
+    let proxy =
+        Proxy::in_front_of(kubeconfig, move |request| request.is_exact().then_some(ProxyFault::Late(late)))
+            .await;
     // 14 MB of ConfigMaps in a budget of 8 MiB: pages wait for the sink, and the sink for writes.
     let config = ResourcesConfig { budget: ResourcesConfig::LEAST_BUDGET, ..ResourcesConfig::default() };
     let (before, began) = (writes.count(), std::time::Instant::now());
     let slowed = connect(&proxy.kubeconfig()).await;
-    let (held, report) = read_with(&slowed, &config, AfterWrites(writes.clone())).await;
+    let (held, report) = read_with(&slowed, &config, WaitForWrites(writes.clone())).await;
     let (made, took) = (writes.count() - before, began.elapsed());
     writes.over.store(true, Ordering::Relaxed);
     for writer in writers {
@@ -111,7 +114,7 @@ async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
     assert!(made >= least, "only {made} writes went on meanwhile");
     let report = report.expect("a report");
     let objects: u64 = report.kinds.iter().map(|kind| kind.objects).sum();
-    figure(&format!(
+    print_figure(&format!(
         "{made} writes in {:.1} s of listing {objects} objects of {} kinds at revision {}, {} listed again",
         took.as_secs_f64(),
         report.kinds.len(),
@@ -123,7 +126,7 @@ async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
     assert!(report.kinds.iter().all(|kind| kind.consistency == KindConsistency::AtRevision));
     assert!(report.repeated.is_some(), "a kind was listed again");
     let apples = report.kinds.iter().find(|kind| kind.kind.plural == "apples").expect("apples");
-    assert_eq!(apples.kind.version, "v1", "custom resources come at their storage version");
+    assert_eq!(apples.kind.version, "v1", "custom resources are read at their storage version");
     let system = get(&cluster, "/api/v1/namespaces/kube-system").await;
     assert_eq!(report.cluster_uid.as_deref(), system["metadata"]["uid"].as_str());
     (held, report)
@@ -131,7 +134,7 @@ async fn read_while_written(kubeconfig: &Path) -> (Held, ResourcesReport) {
 
 /// Checks that the backup equals the datastore's state at its revision: the same objects, each at
 /// the revision that wrote it. In one store no two objects share a revision.
-fn compare(held: &Held, state: &BTreeMap<u64, String>) {
+fn compare(held: &MemoryBackup, state: &BTreeMap<u64, String>) {
     /// Keys of the API server that are no objects; and events, which are left out.
     const NO_OBJECTS: &[&str] = &["masterleases/", "ranges/", "peerserverleases/", "events/", "health"];
     let mut found = BTreeMap::new();
@@ -159,7 +162,7 @@ fn compare(held: &Held, state: &BTreeMap<u64, String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_matches_what_etcd_held_at_one_revision_while_others_write() {
-    let plane = Plane::up(&[]);
+    let plane = ControlPlane::start(&[]);
     let (held, report) = read_while_written(&plane.kubeconfig()).await;
     compare(&held, &plane.state_at(report.revision.parse().expect("a number")));
 }
@@ -177,18 +180,18 @@ fn with_kine(folder: &Path, database: &str) -> PathBuf {
     std::fs::write(&etcd, script).expect("a script");
     std::fs::set_permissions(&etcd, std::fs::Permissions::from_mode(0o755)).expect("its mode");
     for component in ["kube-apiserver", "kube-controller-manager"] {
-        std::os::unix::fs::symlink(plane::program(), folder.join(component)).expect("a link");
+        std::os::unix::fs::symlink(control_plane::program(), folder.join(component)).expect("a link");
     }
     folder.to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_matches_what_kine_held_at_one_revision_while_others_write() {
-    let server = Server::start("kine", &["max_connections=100"]);
+    let server = PostgresServer::start("kine", &["max_connections=100"]);
     let database = format!("postgres://kbak:kine@/kine?host={}&sslmode=disable", server.socket().display());
     let folder = tempfile::tempdir().expect("a folder");
     let assets = with_kine(folder.path(), &database);
-    let plane = Plane::up(&["--assets", assets.to_str().expect("UTF-8")]);
+    let plane = ControlPlane::start(&["--assets", assets.to_str().expect("UTF-8")]);
     let (held, report) = read_while_written(&plane.kubeconfig()).await;
     let sql = format!(
         "SELECT id || ' ' || name FROM (SELECT DISTINCT ON (name) id, name, deleted FROM kine \
@@ -207,50 +210,51 @@ async fn every_kind_matches_what_kine_held_at_one_revision_while_others_write() 
 async fn separate_store_with_a_similar_revision_number_is_detected() {
     // Two clusters with the same custom resource. The second answers requests for the first one's
     // apples, like an aggregated API with its own store.
-    let (plane, other) = (Plane::up(&["--without-controllers"]), Plane::up(&["--without-controllers"]));
+    let (plane, other) =
+        (ControlPlane::start(&["--without-controllers"]), ControlPlane::start(&["--without-controllers"]));
     let (cluster, apart) = (plane.cluster().await, other.cluster().await);
     for cluster in [&cluster, &apart] {
-        definition(cluster).await;
+        define_apples(cluster).await;
         create(
             cluster,
             "/apis/demo.kbak.dev/v1/namespaces/default/apples",
-            thing("apples.demo.kbak.dev", "one", 1),
+            sample_object("apples.demo.kbak.dev", "one", 1),
         )
         .await;
     }
     let elsewhere = upstream(&other.kubeconfig()).await;
     // At the first probe its revision happens to lie between two of the first cluster's.
     let shown = Arc::new(AtomicU64::new(0));
-    let proxy = Proxy::before(&plane.kubeconfig(), {
+    let proxy = Proxy::in_front_of(&plane.kubeconfig(), {
         let shown = shown.clone();
-        move |asked| {
-            if !asked.path.ends_with("/apples") {
+        move |request| {
+            if !request.path.ends_with("/apples") {
                 return None;
             }
-            let probes = asked.query == "limit=1";
+            let probes = request.query == "limit=1";
             if probes && shown.fetch_add(1, Ordering::Relaxed) == 0 {
                 return None;
             }
-            Some(Fault::Elsewhere(elsewhere.clone()))
+            Some(ProxyFault::OtherServer(elsewhere.clone()))
         }
     })
     .await;
     let through = connect(&proxy.kubeconfig()).await;
     // Writes must go on meanwhile, or the first probe would be a proof.
     let writes = Writes::default();
-    namespace(&cluster, "busy").await;
+    create_namespace(&cluster, "busy").await;
     let writer = tokio::spawn(writes.clone().make(cluster.clone(), 0));
     while writes.count() < 20 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // Makes the other store know the requested revision, and be far beyond it.
     let behind = revision_now(&cluster).await.saturating_sub(revision_now(&apart).await) + 3000;
-    fill(&apart, behind, 8, |count| {
+    create_many(&apart, behind, 8, |count| {
         let object = json!({"metadata": {"name": format!("c{count}")}});
         ("/api/v1/namespaces/default/configmaps".to_owned(), object)
     })
     .await;
-    let (_, report) = read_with(&through, &ResourcesConfig::default(), NoPause).await;
+    let (_, report) = read_with(&through, &ResourcesConfig::default(), NoHook).await;
     writes.over.store(true, Ordering::Relaxed);
     writer.await.expect("the writer");
     let report = report.expect("a report");
@@ -269,11 +273,11 @@ async fn revision_now(cluster: &Cluster) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_ignores_the_requested_revision_is_detected() {
-    let plane = Plane::up(&["--without-controllers"]);
+    let plane = ControlPlane::start(&["--without-controllers"]);
     // A second list at the revision lacks one of its objects.
-    let proxy = Proxy::before(&plane.kubeconfig(), |asked| {
-        let again = asked.is_exact() && asked.before >= 2;
-        again.then_some(Fault::Body(|body| {
+    let proxy = Proxy::in_front_of(&plane.kubeconfig(), |request| {
+        let again = request.is_exact() && request.earlier >= 2;
+        again.then_some(ProxyFault::Body(|body| {
             let mut list: Value = serde_json::from_slice(&body).expect("JSON");
             list["items"].as_array_mut().expect("items").pop();
             list.to_string().into_bytes()
@@ -281,7 +285,7 @@ async fn server_that_ignores_the_requested_revision_is_detected() {
     })
     .await;
     let through = connect(&proxy.kubeconfig()).await;
-    let (_, report) = read_with(&through, &ResourcesConfig::default(), NoPause).await;
+    let (_, report) = read_with(&through, &ResourcesConfig::default(), NoHook).await;
     let report = report.expect("a report");
     assert!(
         report.kinds.iter().all(|kind| kind.consistency == KindConsistency::Unproved),

@@ -2,17 +2,17 @@
 
 use std::process::{Child, Stdio};
 
-use crate::support::desk::{Desk, texts};
+use crate::support::cli_repo::{CliRepo, as_strs};
 use crate::support::program::{beneath, command, good, kbak};
 
-fn start(desk: &Desk, more: &[&str]) -> Child {
-    let (data, writer) = (desk.text("data"), desk.writer());
-    let args = [&["backup", "--path", &data], &texts(&writer)[..], more].concat();
+fn start(cli: &CliRepo, more: &[&str]) -> Child {
+    let (data, writer) = (cli.text("data"), cli.writer_args());
+    let args = [&["backup", "--path", &data], &as_strs(&writer)[..], more].concat();
     command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts")
 }
 
-fn at_once(desk: &Desk, more: &[&str]) {
-    let runs: Vec<Child> = (0..3).map(|_| start(desk, more)).collect();
+fn at_once(cli: &CliRepo, more: &[&str]) {
+    let runs: Vec<Child> = (0..3).map(|_| start(cli, more)).collect();
     for run in runs {
         let output = run.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr);
@@ -22,49 +22,45 @@ fn at_once(desk: &Desk, more: &[&str]) {
 
 #[test]
 fn concurrent_epoch_creation_leaves_a_working_plan() {
-    let desk = Desk::new();
+    let cli = CliRepo::new();
     for round in 0..4 {
         let name = format!("new{round}");
         let plan = ["--plan-name", &name];
-        at_once(&desk, &plan);
-        let (code, _, err) = desk.backup(&plan);
+        at_once(&cli, &plan);
+        let (code, _, err) = cli.backup(&plan);
         assert_eq!(code, 0, "{err}");
         // Again from an existing epoch; the runs that follow continue and close them all.
-        at_once(&desk, &[&plan[..], &["--new-epoch"]].concat());
+        at_once(&cli, &[&plan[..], &["--new-epoch"]].concat());
         for more in [&[][..], &[], &["--new-epoch"], &[]] {
-            let (code, _, err) = desk.backup(&[&plan[..], more].concat());
+            let (code, _, err) = cli.backup(&[&plan[..], more].concat());
             assert_eq!(code, 0, "{more:?}: {err}");
         }
-        let secrets = std::fs::read_to_string(desk.at(&format!("keys/writer.key.{name}.epoch")));
-        assert_eq!(
-            secrets.expect("kept").matches("\"epoch\"").count(),
-            1,
-            "those that are over are forgotten"
-        );
+        let secrets = std::fs::read_to_string(cli.at(&format!("keys/writer.key.{name}.epoch")));
+        assert_eq!(secrets.expect("kept").matches("\"epoch\"").count(), 1, "closed epochs are removed");
     }
 }
 
-fn owner(desk: &Desk, name: &str) -> String {
-    let key = desk.text(&format!("keys/{name}.key"));
+fn owner(cli: &CliRepo, name: &str) -> String {
+    let key = cli.text(&format!("keys/{name}.key"));
     let made = good(&["keygen", "-o", &key, "--no-passphrase", "--comment", name]);
     String::from_utf8(made.stdout).expect("text").trim_end().to_owned()
 }
 
 #[test]
 fn owner_removal_needs_an_explicit_option() {
-    let desk = Desk::new();
-    let (bob, carol) = (owner(&desk, "bob"), owner(&desk, "carol"));
+    let cli = CliRepo::new();
+    let (bob, carol) = (owner(&cli, "bob"), owner(&cli, "carol"));
     let with = |owners: &[&str], more: &[&str]| {
-        let (data, repo, key) = (desk.text("data"), desk.repo(), desk.text("keys/writer.key"));
+        let (data, repo, key) = (cli.text("data"), cli.url(), cli.text("keys/writer.key"));
         let owners: Vec<&str> = owners.iter().flat_map(|owner| ["--recipient", owner]).collect();
         kbak(
             &[&["backup", "--path", &data, "--repo", &repo, "--writer-key", &key], &owners[..], more]
                 .concat(),
         )
     };
-    let both = [desk.recipient.as_str(), &bob];
+    let both = [cli.recipient.as_str(), &bob];
     assert_eq!(with(&both, &["--new-epoch"]).0, 0);
-    let store = beneath(&desk.at("store"));
+    let store = beneath(&cli.at("store"));
     for owners in [&[carol.as_str()][..], &[&bob], &[&carol, &carol]] {
         for more in [&[][..], &["--new-epoch"]] {
             let (code, _, err) = with(owners, more);
@@ -72,8 +68,8 @@ fn owner_removal_needs_an_explicit_option() {
             assert!(err.contains("--change-owners") || err.contains("occurs twice"), "{err}");
         }
     }
-    assert_eq!(beneath(&desk.at("store")), store, "nothing was changed");
-    let dan = owner(&desk, "dan");
+    assert_eq!(beneath(&cli.at("store")), store, "the store is unchanged");
+    let dan = owner(&cli, "dan");
     assert_eq!(with(&[&carol, &dan], &[]).0, 2, "strangers alone");
     assert_eq!(with(&[&bob, &dan], &[]).0, 0, "one of two is replaced");
     assert_eq!(with(&[&carol], &["--change-owners"]).0, 0, "asked for");
@@ -81,30 +77,30 @@ fn owner_removal_needs_an_explicit_option() {
 
 #[test]
 fn several_owners_in_one_value_are_refused() {
-    let desk = Desk::new();
-    let bob = owner(&desk, "bob");
+    let cli = CliRepo::new();
+    let bob = owner(&cli, "bob");
     let ssh = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";
     for other in
-        [format!("{}\n{bob}", desk.recipient), format!("{} {bob}", desk.recipient), format!("{bob} {ssh}")]
+        [format!("{}\n{bob}", cli.recipient), format!("{} {bob}", cli.recipient), format!("{bob} {ssh}")]
     {
-        let file = desk.at("owners");
+        let file = cli.at("owners");
         std::fs::write(&file, other.replace('\n', " ")).expect("a file");
-        let (repo, text) = (format!("file://{}", desk.text("new")), desk.text("owners"));
+        let (repo, text) = (format!("file://{}", cli.text("new")), cli.text("owners"));
         let owner = format!("--owner={other}");
         for args in [
             &["init", "--repo", &repo, "--single-owner", "--recipient", &other][..],
             &["init", "--repo", &repo, "--single-owner", "--recipients-file", &text],
-            &[&["keys", "add", &owner][..], &texts(&desk.reader())].concat(),
+            &[&["keys", "add", &owner][..], &as_strs(&cli.reader_args())].concat(),
         ] {
             let (code, _, err) = kbak(args);
             assert_eq!(code, 2, "{err}");
             assert!(err.contains("more than one key or line"), "{args:?}: {err}");
         }
     }
-    let plan = desk.plan("  volumes: [{path: /srv}]\n");
+    let plan = cli.write_plan("  volumes: [{path: /srv}]\n");
     let text = std::fs::read_to_string(&plan).expect("a plan");
     let line = text.lines().find(|line| line.contains("recipients:")).expect("a line").to_owned();
-    let block = format!("  recipients:\n  - |\n    {}\n    {bob}", desk.recipient);
+    let block = format!("  recipients:\n  - |\n    {}\n    {bob}", cli.recipient);
     std::fs::write(&plan, text.replace(&line, &block)).expect("written");
     let (code, out, err) = kbak(&["plan", "check", &plan]);
     assert_eq!(code, 2, "{out}{err}");
