@@ -1,14 +1,15 @@
 //! Finds selectors that match no object: a misspelt name selects no object and would otherwise go unnoticed.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{ObjectRef, RestoreConfig, Skip, namespace_of};
 use crate::plan::Glob;
+use crate::runtime::lock;
 
 /// A selector that matches no object of the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -108,8 +109,7 @@ impl<'a> SelectionUsage<'a> {
                 match skip {
                     None => self.restored[at].store(true, Ordering::Relaxed),
                     Some(skip) => {
-                        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-                        left_out.entry(at).or_insert(skip);
+                        lock(&self.left_out).entry(at).or_insert(skip);
                     }
                 }
             }
@@ -128,7 +128,7 @@ impl<'a> SelectionUsage<'a> {
         all.extend(
             unseen(&self.objects, &config.objects, ToString::to_string).map(UnmatchedSelector::Object),
         );
-        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let left_out = lock(&self.left_out);
         let alone = left_out.iter().filter(|(at, _)| !self.restored[**at].load(Ordering::Relaxed));
         all.extend(
             alone.map(|(at, skip)| UnmatchedSelector::LeftOut(config.objects[*at].to_string(), *skip)),

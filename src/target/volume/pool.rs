@@ -4,15 +4,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::directory::Directory;
-use super::file::OpenFile;
-use super::state::TargetState;
+use super::{directory::Directory, file::OpenFile, state::TargetState};
 use crate::format::tar::TarEntry;
+use crate::runtime::lock;
 
 /// Bytes that a job counts besides its data.
 const OVERHEAD: usize = 4096;
 
-/// One task of a thread.
 #[derive(Debug)]
 pub(crate) enum WriteJob {
     /// A whole small file.
@@ -54,16 +52,11 @@ struct BufferBudget {
 impl BufferBudget {
     /// Waits until there is room. A job larger than the whole budget runs when it is alone.
     fn acquire(&self, bytes: usize, limit: usize) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = lock(&self.used);
         while *used > 0 && *used + bytes > limit {
             used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
         }
         *used += bytes;
-    }
-
-    fn release(&self, bytes: usize) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
-        self.freed.notify_all();
     }
 }
 
@@ -72,7 +65,8 @@ struct BudgetGuard<'a>(&'a BufferBudget, usize);
 
 impl Drop for BudgetGuard<'_> {
     fn drop(&mut self) {
-        self.0.release(self.1);
+        *lock(&self.0.used) -= self.1;
+        self.0.freed.notify_all();
     }
 }
 
@@ -133,8 +127,7 @@ impl Drop for WorkerPool {
 
 fn run_worker(state: &Arc<TargetState>, queue: &Mutex<Receiver<WriteJob>>, budget: &BufferBudget) {
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
+        let Ok(job) = lock(queue).recv() else { return };
         let _taken = BudgetGuard(budget, job.cost());
         if !state.is_stopped() {
             job.run(state);

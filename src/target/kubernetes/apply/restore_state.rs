@@ -1,14 +1,14 @@
 //! State that all creates of a restore share: volumes, and namespaces that stay in deletion.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde_json::Value;
 
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
+use crate::runtime::lock;
 use crate::target::kubernetes::{ObjectRef, Outcome, Refusal, RefusalCause, get_object, path_segment, text};
 
-/// State that all creates of a restore share.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreState {
     /// Existing PersistentVolumes and their claims.
@@ -19,7 +19,6 @@ pub(crate) struct RestoreState {
     terminating: Mutex<HashSet<String>>,
 }
 
-/// The availability of a PersistentVolume to claims.
 #[derive(Debug)]
 enum VolumeBinding {
     Free,
@@ -48,19 +47,18 @@ pub(crate) enum ClaimVolume {
 
 impl RestoreState {
     pub(super) fn add_terminating(&self, namespaces: &HashSet<String>) {
-        let mut terminating = self.terminating.lock().unwrap_or_else(PoisonError::into_inner);
-        terminating.extend(namespaces.iter().cloned());
+        lock(&self.terminating).extend(namespaces.iter().cloned());
     }
 
     pub(super) fn is_terminating(&self, namespace: &str) -> bool {
-        self.terminating.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+        lock(&self.terminating).contains(namespace)
     }
 
     /// Records the outcome of a volume for its claim. If the cluster is `foreign`, a volume that is refused
     /// for good is not waited for: its claim gets a volume of that cluster.
     pub(crate) fn record(&self, object: &ObjectRef, outcome: &Outcome, foreign: bool) {
         if object.resource == "persistentvolumes" {
-            let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut missing = lock(&self.missing);
             match outcome {
                 Outcome::Failed(refusal) if !foreign || refusal.cause.is_transient() => {
                     missing.insert(object.name.clone())
@@ -79,7 +77,7 @@ impl RestoreState {
         claim: &ObjectRef,
         foreign: bool,
     ) -> Result<ClaimVolume, ApiError> {
-        if self.missing.lock().unwrap_or_else(PoisonError::into_inner).contains(volume) {
+        if lock(&self.missing).contains(volume) {
             let message = format!("its volume {volume} was not restored");
             return Ok(ClaimVolume::Pending(Refusal::not_sent("VolumeMissing", message)));
         }
