@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
-use super::{CheckJob, ClusterJob, Finding, Severity, coverage, within};
+use super::{CheckJob, ClusterJob, Finding, Severity, within};
 use crate::kubernetes::{ApiError, Cluster, Discovered, KindInfo, ListMeta, Selection, discover, split_list};
 use crate::plan::Glob;
+use crate::report::coverage::UndeclaredKind;
 use crate::report::error::causes;
 use crate::report::event::{Meter, Reporter};
 use crate::report::text::{count, plural};
 
-/// The number of kinds requested in parallel.
 const PARALLEL: usize = 8;
 /// The maximum size of an answer, in bytes; one object's metadata is far below this.
 const PAGE: usize = 4 << 20;
@@ -31,7 +31,7 @@ pub(super) async fn check(job: &CheckJob, reporter: &Reporter) -> Vec<Finding> {
             let mut findings = within("cluster", cluster(job, reporter)).await;
             // Without an answer coverage cannot be checked, and the failure is already reported.
             if findings.iter().any(|finding| finding.about == "cluster" && finding.weight == Severity::Good) {
-                findings.extend(coverage::check(job, reporter).await);
+                findings.extend(coverage(job, reporter).await);
             }
             findings
         }
@@ -106,7 +106,6 @@ async fn version(cluster: &Cluster) -> Result<Version, ApiError> {
 struct ListProbe {
     /// The number of objects, as far as the server reports it.
     objects: u64,
-    /// The revision in the answer.
     revision: String,
     /// The revision of the API server's store before and after all requests.
     between: (u64, u64),
@@ -221,18 +220,18 @@ fn rights(
             Some(named) => format!("a Role in each of {}", named.join(", ")),
             None => "a ClusterRole".to_owned(),
         };
-        let what = format!("may not list {}", told_kinds(&needed));
+        let what = format!("may not list {}", kind_names(&needed));
         findings.push(Finding::problem("rights", what).remedy(rules(&needed, &role)));
     }
     if !optional.is_empty() {
-        let what = format!("may not list {}: what needs them is backed up without", told_kinds(&optional));
+        let what = format!("may not list {}: what needs them is backed up without", kind_names(&optional));
         findings.push(Finding::warning("rights", what).remedy(rules(&optional, "a ClusterRole")));
     }
     findings
 }
 
 /// Joins names of kinds; beyond [`NAMED`] only their number is given.
-fn told_kinds(kinds: &[&KindInfo]) -> String {
+fn kind_names(kinds: &[&KindInfo]) -> String {
     let mut names: Vec<String> = kinds.iter().take(NAMED).map(|kind| kind.resource()).collect();
     if kinds.len() > NAMED {
         names.push(format!("{} more", kinds.len() - NAMED));
@@ -291,7 +290,7 @@ fn single_revision(kinds: &[&KindInfo], asked: &[Result<ListProbe, ApiError>]) -
     if elsewhere.is_empty() {
         return vec![Finding::good("moment", "one revision for all kinds is possible")];
     }
-    let what = format!("no one moment: {} live in a store of their own", told_kinds(&elsewhere));
+    let what = format!("no one moment: {} live in a store of their own", kind_names(&elsewhere));
     let remedy = "leave them out (resources.kinds.exclude), or accept the gap not-at-revision";
     vec![Finding::warning("moment", what).remedy(remedy)]
 }
@@ -308,4 +307,30 @@ fn stale(discovered: &Discovered, selection: Option<&Selection>) -> Vec<Finding>
         Finding::problem("cluster", what).remedy(remedy)
     };
     discovered.stale.iter().map(one).collect()
+}
+
+/// Checks coverage. An undeclared Secret that cannot be recreated is a problem. Other undeclared things are
+/// warnings, or problems too with `coverage: strict`.
+async fn coverage(job: &ClusterJob, reporter: &Reporter) -> Vec<Finding> {
+    let Some(watch) = &job.coverage else { return Vec::new() };
+    let began = Instant::now();
+    let coverage = watch.run(reporter).await;
+    let mut findings = Vec::new();
+    if coverage.uncovered.is_empty() && coverage.unseen.is_empty() {
+        findings.push(Finding::good("coverage", coverage.summary()).took(began));
+    }
+    for line in coverage.findings() {
+        let weight = match line.what {
+            Some(UndeclaredKind::Key) => Severity::Problem,
+            _ if coverage.strict => Severity::Problem,
+            Some(_) => Severity::Warning,
+            None => Severity::Note,
+        };
+        findings.push(Finding::new("coverage", weight, line.text).remedy(line.remedy));
+    }
+    for one in &coverage.accepted {
+        findings
+            .push(Finding::note("coverage", format!("{} is not declared, as the plan accepts", one.item)));
+    }
+    findings
 }

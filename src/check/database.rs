@@ -9,7 +9,6 @@ use crate::report::event::Reporter;
 use crate::report::text::{plural, size};
 use crate::source::database::{DatabaseError, Omission, SelectedDatabases, connect};
 
-/// The number of servers queried in parallel.
 const PARALLEL: usize = 4;
 /// The maximum number of databases of one server whose tables are checked.
 const MAX_DATABASES: usize = 100;

@@ -7,9 +7,7 @@ use tokio::time::Instant;
 
 use super::Finding;
 use crate::fs::FileType;
-use crate::report::error::causes;
-use crate::report::event::Reporter;
-use crate::report::text::count;
+use crate::report::{error::causes, event::Reporter, text::count};
 use crate::runtime::Runtime;
 use crate::source::volume::{VolumeOptions, VolumeReader, WalkEvent};
 

@@ -6,10 +6,8 @@ use tokio::time::Instant;
 
 use super::{CheckJob, Finding};
 use crate::format::signers::Signers;
-use crate::keys::Owner;
 use crate::keys::epoch_file::{EpochSecretStore as _, FileSecretStore, StoredSecret};
-use crate::keys::private_file::folder_of;
-use crate::keys::writer_key::WriterKey;
+use crate::keys::{Owner, private_file::folder_of, writer_key::WriterKey};
 use crate::report::error::causes;
 use crate::runtime::Runtime;
 
@@ -87,11 +85,8 @@ impl Keys {
     }
 
     fn pin(&mut self, file: &Path) {
-        let read = std::fs::File::open(file).and_then(|file| {
-            let mut text = String::new();
-            std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_PIN), &mut text)?;
-            Ok(text)
-        });
+        let read = std::fs::File::open(file);
+        let read = read.and_then(|file| std::io::read_to_string(std::io::Read::take(file, MAX_PIN)));
         let label = file.display();
         let failed =
             |what: String| Finding::problem("signers", what).remedy("give kbak.pub, which kbak init wrote");

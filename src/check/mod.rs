@@ -9,14 +9,12 @@
 //! does not stop the others; parts that could not be tried are reported.
 
 mod cluster;
-mod coverage;
 mod database;
 mod folder;
 mod keys;
 mod repository;
 mod store;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +28,10 @@ use crate::keys::writer_key::WriterFileError;
 use crate::keys::{Owner, Prompt};
 use crate::kubernetes::{Cluster, Selection};
 use crate::plan::{Glob, Problem};
-use crate::report::event::Reporter;
-use crate::report::outcome::Outcome;
+use crate::report::{event::Reporter, outcome::Outcome};
 use crate::runtime::Runtime;
-use crate::source::database::DatabaseConfig;
-use crate::source::volume::VolumeOptions;
-use crate::store::StoreError;
-use crate::store::options::StoreOptions;
+use crate::source::{database::DatabaseConfig, volume::VolumeOptions};
+use crate::store::{StoreError, options::StoreOptions};
 
 pub use crate::store::probe::Severity;
 
@@ -70,12 +65,6 @@ pub struct CheckJob {
     pub databases: Vec<(String, Result<DatabaseJob, Unresolved>)>,
     /// Folders by the item's name.
     pub folders: Vec<(String, PathBuf, VolumeOptions)>,
-}
-
-impl fmt::Debug for CheckJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CheckJob").field("plan", &self.plan).finish_non_exhaustive()
-    }
 }
 
 /// A setting of the plan that cannot be resolved.

@@ -8,14 +8,10 @@ use tokio::time::Instant;
 
 use super::keys::Keys;
 use super::{CheckJob, Finding};
-use crate::format::layout;
-use crate::format::marker;
-use crate::keys::Owner;
-use crate::keys::writer_key::WriterKey;
-use crate::report::event::Reporter;
-use crate::report::text::utc;
-use crate::repository::epoch::stored;
-use crate::repository::epoch::stored::{Epochs, OwnerChange, StoredEpoch};
+use crate::format::{layout, marker};
+use crate::keys::{Owner, writer_key::WriterKey};
+use crate::report::{event::Reporter, text::utc};
+use crate::repository::epoch::stored::{self, Epochs, OwnerChange, StoredEpoch};
 use crate::repository::records::{self, Records};
 use crate::store::{Store, StoreError, StoreErrorKind};
 

@@ -7,16 +7,13 @@ use tokio::time::Instant;
 use super::keys::Keys;
 use super::{CheckJob, Finding, Severity, repository, within};
 use crate::backup::{CLOCK_REFUSE, CLOCK_WARN};
-use crate::format::ids::WriterId;
-use crate::format::layout::probes_prefix;
-use crate::report::event::Reporter;
-use crate::report::text::span;
+use crate::format::{ids::WriterId, layout::probes_prefix};
+use crate::report::{event::Reporter, text::span};
 use crate::runtime::Runtime;
 use crate::store::open::open;
 use crate::store::probe::{ProbeReport, StoreFeatures, probe};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The findings about the store.
 pub(super) struct Stored {
     pub(super) findings: Vec<Finding>,
     /// A description of the objects that the probe wrote.
@@ -96,7 +93,6 @@ fn failed(error: StoreError) -> Finding {
     Finding::error(about, error)
 }
 
-/// Describes the objects that the probe wrote.
 fn named(abilities: &StoreFeatures, writer: WriterId) -> String {
     let place = probes_prefix(writer);
     if abilities.may_delete {

@@ -10,11 +10,9 @@ use futures::StreamExt as _;
 
 use super::member::{self, Side};
 use super::pieces::SliceWalker;
-use super::{Change, CompareError, Difference, OnDifference};
-use crate::format::catalog::CatalogLine;
-use crate::format::tar::order;
-use crate::pipeline::ReadError;
-use crate::pipeline::reader::StreamReader;
+use super::{Change, CompareError, Difference, OnDifference, Result};
+use crate::format::{catalog::CatalogLine, tar::order};
+use crate::pipeline::{ReadError, reader::StreamReader};
 use crate::report::text::size;
 
 /// The maximum number of members that wait to be read or reported.
@@ -24,15 +22,9 @@ const SPAN: u64 = 64 << 20;
 /// The longest gap between two members, in bytes, that is read over.
 const GAP: u64 = 1 << 20;
 
-/// Compares two streams of a folder, in the order of their paths.
-///
-/// # Errors
-/// Fails if one of them cannot be read or contradicts itself, or if `take` fails.
-pub async fn folder(
-    from: &StreamReader,
-    to: &StreamReader,
-    take: &mut OnDifference<'_>,
-) -> Result<(), CompareError> {
+/// Compares two streams of a folder, in the order of their paths. Fails if one of them cannot be read or
+/// contradicts itself, or if `take` fails.
+pub async fn folder(from: &StreamReader, to: &StreamReader, take: &mut OnDifference<'_>) -> Result<()> {
     let mut join = Join {
         from,
         to,
@@ -71,7 +63,7 @@ const MTIME_DIFFERS: &str = "time of change";
 /// A member that waits to be read or reported, in the order of paths.
 enum PendingMember {
     /// Known to differ.
-    Told(Difference),
+    Different(Difference),
     /// Must be read on both sides.
     Unread { path: String, old: Range<u64>, new: Range<u64>, touched: bool },
 }
@@ -87,31 +79,21 @@ struct Join<'a, 'b> {
 }
 
 impl Join<'_, '_> {
-    async fn report(
-        &mut self,
-        change: Change,
-        line: &CatalogLine,
-        fields: Vec<String>,
-    ) -> Result<(), CompareError> {
+    async fn report(&mut self, change: Change, line: &CatalogLine, fields: Vec<String>) -> Result<()> {
         let one = self.difference(change, line.path.display(), fields);
-        self.push(PendingMember::Told(one)).await
+        self.push(PendingMember::Different(one)).await
     }
 
     fn difference(&self, change: Change, object: String, fields: Vec<String>) -> Difference {
         Difference { change, kind: self.from.body().name.clone(), object, fields }
     }
 
-    async fn push(&mut self, one: PendingMember) -> Result<(), CompareError> {
+    async fn push(&mut self, one: PendingMember) -> Result<()> {
         self.waiting.push(one);
         if self.waiting.len() < MOST { Ok(()) } else { self.flush().await }
     }
 
-    /// Compares a path that exists on both sides.
-    async fn both(
-        &mut self,
-        (at, a): &(u64, CatalogLine),
-        (to, b): &(u64, CatalogLine),
-    ) -> Result<(), CompareError> {
+    async fn both(&mut self, (at, a): &(u64, CatalogLine), (to, b): &(u64, CatalogLine)) -> Result<()> {
         let what = differences(a, b);
         if !what.is_empty() {
             return self.report(Change::Changed, b, what).await;
@@ -133,12 +115,12 @@ impl Join<'_, '_> {
     }
 
     /// Reads the waiting members and reports the differences.
-    async fn flush(&mut self) -> Result<(), CompareError> {
+    async fn flush(&mut self) -> Result<()> {
         let (old, new) = self.open.take().unwrap_or_default();
         let mut sides = (Side::new(self.from, old), Side::new(self.to, new));
         for one in std::mem::take(&mut self.waiting) {
             let (path, old, new, touched) = match one {
-                PendingMember::Told(one) => {
+                PendingMember::Different(one) => {
                     (self.take)(one).map_err(CompareError::Output)?;
                     continue;
                 }
@@ -163,7 +145,6 @@ fn joins(open: &Range<u64>, next: &Range<u64>) -> bool {
     next.start.checked_sub(open.end).is_some_and(|gap| gap <= GAP) && next.end - open.start <= SPAN
 }
 
-/// Returns the range of a member in its stream.
 fn place(reader: &StreamReader, at: u64, line: &CatalogLine) -> Result<Range<u64>, ReadError> {
     let end = at.checked_add(line.len).filter(|end| *end > at && *end <= reader.body().length);
     let end =
@@ -171,7 +152,6 @@ fn place(reader: &StreamReader, at: u64, line: &CatalogLine) -> Result<Range<u64
     Ok(at..end)
 }
 
-/// Returns the differences between two catalog lines.
 fn differences(a: &CatalogLine, b: &CatalogLine) -> Vec<String> {
     let mut what = Vec::new();
     if a.kind != b.kind {

@@ -15,7 +15,6 @@ const TARGET: usize = 4 << 20;
 /// The maximum number of objects per page.
 const MOST: usize = 1000;
 
-/// Lists a kind page by page.
 pub(super) struct ClusterObjects<'a> {
     cluster: &'a Cluster,
     kind: &'a KindInfo,

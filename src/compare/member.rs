@@ -9,12 +9,11 @@ use futures::StreamExt as _;
 use futures::future::try_join;
 use futures::stream::BoxStream;
 
-use super::CompareError;
+use super::{CompareError, Result};
 use crate::format::name::Name;
 use crate::format::tar::parse::{ExpectedInput, TarEvent, TarParser};
 use crate::format::tar::{EntryKind, Extent, TarEntry, Xattr};
-use crate::pipeline::ReadError;
-use crate::pipeline::reader::StreamReader;
+use crate::pipeline::{ReadError, reader::StreamReader};
 
 /// Holes are returned in pieces of at most this many bytes.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -24,7 +23,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 pub(super) async fn differences(
     (old, before): (&mut Side, Range<u64>),
     (new, after): (&mut Side, Range<u64>),
-) -> Result<Vec<String>, CompareError> {
+) -> Result<Vec<String>> {
     let (mut old, mut new) = try_join(Member::open(old, before), Member::open(new, after)).await?;
     let what = attributes(&old.entry, &new.entry);
     if !what.is_empty() {
@@ -52,7 +51,7 @@ fn attributes(old: &TarEntry, new: &TarEntry) -> Vec<String> {
     what
 }
 
-async fn same_content(old: &mut Member<'_>, new: &mut Member<'_>) -> Result<bool, CompareError> {
+async fn same_content(old: &mut Member<'_>, new: &mut Member<'_>) -> Result<bool> {
     let (mut before, mut after) = (Bytes::new(), Bytes::new());
     loop {
         if before.is_empty() {
@@ -87,7 +86,6 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// Starts at the beginning of `range`.
     pub(super) fn new(reader: &StreamReader, range: Range<u64>) -> Self {
         Self { at: range.start, pieces: reader.range(range), rest: Bytes::new() }
     }
@@ -105,7 +103,6 @@ impl Side {
     }
 }
 
-/// A member that is being read.
 struct Member<'a> {
     source: Source<'a>,
     entry: TarEntry,
@@ -117,7 +114,7 @@ struct Member<'a> {
 
 impl<'a> Member<'a> {
     /// Skips to the member, and reads its header.
-    async fn open(side: &'a mut Side, range: Range<u64>) -> Result<Self, CompareError> {
+    async fn open(side: &'a mut Side, range: Range<u64>) -> Result<Self> {
         while !side.take(range.start).await?.is_empty() {}
         let parser = TarParser::new(ExpectedInput::Members);
         let mut source = Source { side, end: range.end, parser, input: Bytes::new() };
@@ -128,7 +125,7 @@ impl<'a> Member<'a> {
     }
 
     /// Returns the next bytes of a file as a program reads them; empty at its end.
-    async fn next(&mut self) -> Result<Bytes, CompareError> {
+    async fn next(&mut self) -> Result<Bytes> {
         loop {
             match self.held.take() {
                 Some((at, bytes)) if self.given < at => {
@@ -163,7 +160,6 @@ impl<'a> Member<'a> {
     }
 }
 
-/// A parsed part of a member.
 enum Step {
     Header(Box<TarEntry>),
     Content(u64, Bytes),
@@ -179,7 +175,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    async fn step(&mut self) -> Result<Option<Step>, CompareError> {
+    async fn step(&mut self) -> Result<Option<Step>> {
         loop {
             if self.input.is_empty() {
                 self.input = self.side.take(self.end).await?;

@@ -6,7 +6,6 @@
 //! at a time, whatever the number of objects. A table ([`ignored_fields`]) lists the fields that a server sets by
 //! itself, which are ignored.
 
-mod error;
 mod fields;
 mod folder;
 pub mod ignored_fields;
@@ -21,13 +20,61 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::format::body::{Item, Stream};
+use crate::format::tar::parse::ParseError;
 use crate::kubernetes::{ApiError, Cluster, KindInfo, discover};
+use crate::pipeline::ReadError;
 use crate::report::event::Meter;
-use crate::repository::read::snapshot::OpenSnapshot;
-pub use error::CompareError;
+use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
 pub use folder::folder;
 use live::ClusterObjects;
 pub use stored::SnapshotObjects;
+
+/// An error that ends a comparison.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The snapshot holds no resources.
+    #[error("the snapshot holds no resources of a cluster")]
+    NoResources,
+    /// The cluster cannot be read.
+    #[error("the cluster cannot be read")]
+    Cluster(#[source] ApiError),
+    /// A stream cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The snapshot cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A catalog contradicts its stream.
+    #[error("{0}")]
+    Catalog(&'static str),
+    /// A stream is malformed.
+    #[error("the stream is not one that kbak writes")]
+    Stream(#[from] ParseError),
+    /// A member or an item cannot be compared.
+    #[error("{label} {value}")]
+    At {
+        /// `path` or `item`.
+        label: &'static str,
+        /// The name of the member or the item.
+        value: String,
+        /// The cause.
+        source: Box<CompareError>,
+    },
+    /// The receiver of the differences failed.
+    #[error(transparent)]
+    Output(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl CompareError {
+    /// Adds the member or the item that could not be compared.
+    #[must_use]
+    pub fn at(self, label: &'static str, value: &str) -> Self {
+        Self::At { label, value: value.to_owned(), source: Box::new(self) }
+    }
+}
+
+/// The result of a part of a comparison.
+type Result<T, E = CompareError> = std::result::Result<T, E>;
 
 /// The name of the item that holds resources.
 const RESOURCES: &str = "resources";
@@ -77,7 +124,7 @@ pub async fn live(
     cluster: &Cluster,
     meter: &Meter,
     take: &mut OnDifference<'_>,
-) -> Result<Vec<NotCompared>, CompareError> {
+) -> Result<Vec<NotCompared>> {
     let item = snapshot.body().item(RESOURCES).ok_or(CompareError::NoResources)?;
     let discovered = discover(cluster).await.map_err(CompareError::Cluster)?;
     let namespaces = namespaces(snapshot, item).await?;
@@ -108,8 +155,7 @@ fn kinds(item: &Item) -> Vec<KindInfo> {
     read.filter(|kind| !ignored_fields::is_volatile(kind)).collect()
 }
 
-/// Returns the namespaces in the snapshot.
-async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<String>, CompareError> {
+async fn namespaces(snapshot: &OpenSnapshot, item: &Item) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     let Some(stream) = item.streams.iter().find(|stream| stream.name == "core/v1/namespaces") else {
         return Ok(names);
@@ -149,7 +195,6 @@ impl From<ApiError> for KindError {
     }
 }
 
-/// The merge join of one kind.
 struct Join<'a, 'b> {
     kind: &'a KindInfo,
     namespaces: &'a BTreeSet<String>,
@@ -208,7 +253,7 @@ impl Join<'_, '_> {
         self.namespaces.is_empty() || namespace.is_none_or(|namespace| self.namespaces.contains(namespace))
     }
 
-    fn report(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<(), CompareError> {
+    fn report(&mut self, change: Change, object: &str, fields: Vec<String>) -> Result<()> {
         let kind = self.kind.stream_name();
         (self.take)(Difference { change, kind, object: object.to_owned(), fields })
             .map_err(CompareError::Output)
@@ -217,7 +262,7 @@ impl Join<'_, '_> {
 
 type Object = (String, bytes::Bytes);
 
-async fn next(stored: &mut Option<SnapshotObjects>) -> Result<Option<Object>, CompareError> {
+async fn next(stored: &mut Option<SnapshotObjects>) -> Result<Option<Object>> {
     match stored {
         Some(stored) => stored.next().await,
         None => Ok(None),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::format::ids::ObjectHash;
 use crate::format::list::{Slice, StreamHasher};
 use crate::pipeline::ReadError;
-use crate::pipeline::reader::StreamReader;
+use crate::pipeline::reader::{StreamReader, cut_slice};
 
 /// Walks a stream's list of slices, with one part in memory.
 pub(super) struct SliceWalker {
@@ -21,7 +21,6 @@ pub(super) struct SliceWalker {
 }
 
 impl SliceWalker {
-    /// Starts at the stream's beginning.
     pub(super) fn new(reader: &StreamReader) -> Self {
         Self { reader: reader.clone(), part: 0, slices: Vec::new().into_iter(), at: 0, slice: None }
     }
@@ -32,7 +31,7 @@ impl SliceWalker {
         while let Some(slice) = self.peek(range).await? {
             let end = self.at + u64::from(slice.take);
             if end > range.start {
-                let cut = cut(slice, self.at, range);
+                let cut = cut_slice(slice, self.at, range);
                 found += u64::from(cut.take);
                 run.add(cut);
             }
@@ -79,15 +78,6 @@ impl SliceWalker {
         (self.part, self.at, self.slices) = (self.part + 1, part.start, slices.into_iter());
         Ok(())
     }
-}
-
-/// Cuts a slice that begins at `at` to the bytes in `range`; they overlap.
-fn cut(slice: Slice, at: u64, range: &Range<u64>) -> Slice {
-    // Offsets within one slice fit into its 32 bits.
-    let inside = |bytes: u64| u32::try_from(bytes).unwrap_or(0);
-    let before = inside(range.start.saturating_sub(at));
-    let after = inside((at + u64::from(slice.take)).saturating_sub(range.end));
-    Slice { skip: slice.skip + before, take: slice.take - before - after, ..slice }
 }
 
 /// Hashes slices. Adjacent slices of one chunk count as one, so that a split does not change the hash.
@@ -152,7 +142,7 @@ mod tests {
 
     #[test]
     fn slice_is_cut_to_its_range() {
-        assert_eq!(cut(slice(1, 10, 30), 1000, &(1005..1020)), slice(1, 15, 15));
-        assert_eq!(cut(slice(1, 10, 30), 1000, &(0..2000)), slice(1, 10, 30));
+        assert_eq!(cut_slice(slice(1, 10, 30), 1000, &(1005..1020)), slice(1, 15, 15));
+        assert_eq!(cut_slice(slice(1, 10, 30), 1000, &(0..2000)), slice(1, 10, 30));
     }
 }

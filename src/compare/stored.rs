@@ -4,21 +4,15 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use super::CompareError;
+use super::{CompareError, Result};
 use crate::format::catalog::CatalogLine;
 use crate::pipeline::reader::StreamReader;
 
 /// Reads the objects of a stream along its catalog.
 pub struct SnapshotObjects {
-    pieces: BoxStream<'static, Result<Bytes, CompareError>>,
-    lines: BoxStream<'static, Result<CatalogLine, CompareError>>,
+    pieces: BoxStream<'static, Result<Bytes>>,
+    lines: BoxStream<'static, Result<CatalogLine>>,
     held: BytesMut,
-}
-
-impl std::fmt::Debug for SnapshotObjects {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Stored")
-    }
 }
 
 impl SnapshotObjects {
@@ -30,11 +24,9 @@ impl SnapshotObjects {
         Self { pieces, lines, held: BytesMut::new() }
     }
 
-    /// Returns the next object: its path and its bytes.
-    ///
-    /// # Errors
-    /// Fails if the stream cannot be read, or if its catalog contradicts it.
-    pub async fn next(&mut self) -> Result<Option<(String, Bytes)>, CompareError> {
+    /// Returns the next object: its path and its bytes. Fails if the stream cannot be read, or if its catalog
+    /// contradicts it.
+    pub async fn next(&mut self) -> Result<Option<(String, Bytes)>> {
         let Some(line) = self.lines.next().await.transpose()? else { return Ok(None) };
         let length = usize::try_from(line.len).unwrap_or(usize::MAX);
         while self.held.len() < length {

@@ -26,10 +26,11 @@ pub struct PipelineContext {
     runtime: Runtime,
     store: Arc<dyn Store>,
     reporter: Reporter,
-    limits: MemoryLimits,
-    codec: Codec,
+    /// The limits of the memory budget.
+    pub limits: MemoryLimits,
+    pub(super) codec: Codec,
     packs: Arc<Semaphore>,
-    jobs: MemoryBudget,
+    pub(super) jobs: MemoryBudget,
 }
 
 impl PipelineContext {
@@ -62,24 +63,6 @@ impl PipelineContext {
     #[must_use]
     pub fn reporter(&self) -> &Reporter {
         &self.reporter
-    }
-
-    /// Returns the limits of the memory budget.
-    #[must_use]
-    pub fn limits(&self) -> &MemoryLimits {
-        &self.limits
-    }
-
-    /// Returns the codec that compresses chunks.
-    #[must_use]
-    pub fn codec(&self) -> &Codec {
-        &self.codec
-    }
-
-    /// Returns the budget for bytes held by jobs.
-    #[must_use]
-    pub fn jobs(&self) -> &MemoryBudget {
-        &self.jobs
     }
 
     pub(super) async fn pack_permit(&self) -> Result<OwnedSemaphorePermit, PipelineError> {

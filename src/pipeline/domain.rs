@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::context::{EpochTarget, PipelineContext};
 use super::piece::{PreparedChunk, hash_and_compress};
-use super::{PipelineError, chunk_index::ChunkIndex, chunk_ref::ChunkRef, packer::Packer};
+use super::{PipelineError, Result, chunk_index::ChunkIndex, chunk_ref::ChunkRef, packer::Packer};
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::pack_refs::{PackName, PackRefs};
 use crate::format::{ids::NameId, list::Part};
@@ -88,9 +88,9 @@ impl DomainWriter {
     }
 
     /// Stores one chunk, unless it is already stored.
-    pub async fn put_chunk(&self, kind: ChunkKind, bytes: Vec<u8>) -> Result<ChunkRef, PipelineError> {
-        let _permit = self.context.jobs().take(bytes.len() as u64 * 3).await?;
-        let (key, codec, index) = (self.key.clone(), self.context.codec().clone(), self.index.clone());
+    pub async fn put_chunk(&self, kind: ChunkKind, bytes: Vec<u8>) -> Result<ChunkRef> {
+        let _permit = self.context.jobs.take(bytes.len() as u64 * 3).await?;
+        let (key, codec, index) = (self.key.clone(), self.context.codec.clone(), self.index.clone());
         let workers = self.context.runtime().workers;
         match workers.run(move || hash_and_compress(kind, &bytes, &key, &codec, &index)).await? {
             PreparedChunk::Stored(chunk) => Ok(chunk),
@@ -100,17 +100,12 @@ impl DomainWriter {
 
     /// Stops early: writes an index object for the packs that the store has acknowledged, and
     /// drops the uploads in progress.
-    pub async fn abort(&self) -> Result<(), PipelineError> {
+    pub async fn abort(&self) -> Result<()> {
         self.packer.abort().await
     }
 
     /// Returns the entry that the body has for a part of a list or catalog. The part's pack must be sealed.
-    pub(super) fn part(
-        &self,
-        chunk: &ChunkRef,
-        start: u64,
-        first: Option<Vec<u8>>,
-    ) -> Result<Part, PipelineError> {
+    pub(super) fn part(&self, chunk: &ChunkRef, start: u64, first: Option<Vec<u8>>) -> Result<Part> {
         let location = chunk.location().ok_or(PipelineError::Bug("a part whose pack is open"))?;
         self.add_pack_ref(location.pack);
         Ok(Part {

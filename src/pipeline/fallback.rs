@@ -61,9 +61,3 @@ impl CopyFinder {
         Ok(found)
     }
 }
-
-impl std::fmt::Debug for CopyFinder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CopyFinder")
-    }
-}

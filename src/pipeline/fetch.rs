@@ -41,6 +41,14 @@ pub enum ReadMode {
     Ranged,
 }
 
+/// A chunk, and the place of one copy of it.
+#[derive(Clone, Copy)]
+struct StoredChunk {
+    kind: ChunkKind,
+    location: ChunkLocation,
+    id: ChunkId,
+}
+
 /// Reads chunks of one domain of one epoch.
 pub struct Fetcher {
     store: Arc<dyn Store>,
@@ -93,9 +101,7 @@ impl Fetcher {
         Self { copy_finder: Some(copy_finder), ..self }
     }
 
-    /// Returns the object key of a pack of this domain.
-    #[must_use]
-    pub fn pack_key(&self, pack: &ObjectHash) -> ObjectKey {
+    fn pack_key(&self, pack: &ObjectHash) -> ObjectKey {
         self.path.in_domain(self.domain, ObjectClass::Pack, *pack)
     }
 
@@ -114,22 +120,17 @@ impl Fetcher {
         mode: ReadMode,
     ) -> Result<Bytes, ReadError> {
         let cell = lock(&self.chunks).cell(id);
-        let chunk =
-            cell.get_or_try_init(|| self.decode_or_find_copy(kind, location, id, mode)).await?.clone();
+        let stored = StoredChunk { kind, location, id };
+        let chunk = cell.get_or_try_init(|| self.decode_or_find_copy(stored, mode)).await?.clone();
         lock(&self.chunks).set_size(&id, chunk.len() as u64);
         Ok(chunk)
     }
 
     /// Decodes a chunk from its listed place or, if that is damaged, from another copy in the
     /// index. The chunk's id verifies a copy as well as the original.
-    async fn decode_or_find_copy(
-        &self,
-        kind: ChunkKind,
-        location: ChunkLocation,
-        id: ChunkId,
-        mode: ReadMode,
-    ) -> Result<Bytes, ReadError> {
-        let first = match self.decode(kind, location, id, mode).await {
+    async fn decode_or_find_copy(&self, chunk: StoredChunk, mode: ReadMode) -> Result<Bytes, ReadError> {
+        let StoredChunk { location, id, .. } = chunk;
+        let first = match self.decode(chunk, mode).await {
             Err(error) if error.is_damage() => error,
             result => return result,
         };
@@ -139,7 +140,7 @@ impl Fetcher {
             let Some(copy) = copy_finder.find_copy(&id, location.plain, bad).await? else {
                 return Err(first);
             };
-            match self.decode(kind, copy, id, ReadMode::Ranged).await {
+            match self.decode(StoredChunk { location: copy, ..chunk }, ReadMode::Ranged).await {
                 Err(error) if error.is_damage() => bad = copy.pack.hash,
                 result => return result,
             }
@@ -147,13 +148,8 @@ impl Fetcher {
         Err(first)
     }
 
-    async fn decode(
-        &self,
-        kind: ChunkKind,
-        location: ChunkLocation,
-        id: ChunkId,
-        mode: ReadMode,
-    ) -> Result<Bytes, ReadError> {
+    async fn decode(&self, chunk: StoredChunk, mode: ReadMode) -> Result<Bytes, ReadError> {
+        let StoredChunk { kind, location, id } = chunk;
         let length = location.length as usize;
         let verifier = self.verifier(&location.pack.hash);
         let verify =
@@ -244,7 +240,6 @@ impl Fetcher {
         self.workers.run(job).await
     }
 
-    /// Reads a range of a pack's plaintext.
     async fn range(&self, pack: PackName, start: u64, length: usize) -> Result<Vec<u8>, ReadError> {
         let object = self.pack_key(&pack.hash);
         let damaged = |what: &str| ReadError::Damaged { object: object.to_string(), what: what.to_owned() };
@@ -274,7 +269,6 @@ impl Fetcher {
     }
 }
 
-/// Verifies the chunks of one pack.
 struct ChunkVerifier {
     codec: Codec,
     key: Arc<DomainKey>,

@@ -59,6 +59,9 @@ pub enum PipelineError {
     Bug(&'static str),
 }
 
+/// The result of writing a stream.
+type Result<T, E = PipelineError> = std::result::Result<T, E>;
+
 /// An error while reading a chunk.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -107,5 +110,14 @@ impl ReadError {
             Self::Store(error) => error.kind.is_absence(),
             Self::Spill(_) | Self::Ended => false,
         }
+    }
+}
+
+/// Returns the result of a task, or `ended` if the task was cancelled. A panic in it is resumed here.
+fn joined<T, E>(result: Result<Result<T, E>, tokio::task::JoinError>, ended: E) -> Result<T, E> {
+    match result {
+        Ok(result) => result,
+        Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+        Err(_) => Err(ended),
     }
 }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::PipelineError;
 use super::chunk_index::{ChunkIndex, index_id};
 use super::chunk_ref::{ChunkRef, PackRef};
 use super::context::{EpochTarget, PipelineContext};
+use super::{PipelineError, joined};
 use crate::format::derive::{ChunkKind, DomainKey};
 use crate::format::ids::{ChunkId, NameId, ObjectHash};
 use crate::format::index::{Index, IndexEntry, IndexedPack, MAX_ENTRIES};
@@ -99,13 +99,13 @@ impl Packer {
     pub async fn append(self: &Arc<Self>, frame: EncodedChunk) -> Result<ChunkRef, PipelineError> {
         let this = self.clone();
         let task = async move { this.append_whole(frame).await };
-        joined(tokio::spawn(task).await)
+        joined(tokio::spawn(task).await, PipelineError::Ended)
     }
 
     async fn append_whole(&self, frame: EncodedChunk) -> Result<ChunkRef, PipelineError> {
         let class = PackClass::of(frame.kind);
         let mut slot = self.slot(class).lock().await;
-        if let Some(found) = self.index().find(&frame.id, frame.plain)? {
+        if let Some(found) = lock(&self.index).find(&frame.id, frame.plain)? {
             return Ok(found);
         }
         if let Some(full) = slot.take_if(|open| !open.builder.fits(frame.bytes.len())) {
@@ -115,7 +115,7 @@ impl Packer {
             Some(open) => open,
             None => {
                 let permit = self.context.pack_permit().await?;
-                let target = usize::try_from(self.context.limits().pack).unwrap_or(usize::MAX);
+                let target = usize::try_from(self.context.limits.pack).unwrap_or(usize::MAX);
                 let builder = PackBuilder::new(&self.epoch.recipient, target)?;
                 OpenPack { builder, name: PackRef::open(), permit }
             }
@@ -131,12 +131,8 @@ impl Packer {
             })
             .await?;
         *slot = Some(open);
-        self.index().add(chunk.clone());
+        lock(&self.index).add(chunk.clone());
         Ok(chunk)
-    }
-
-    fn index(&self) -> std::sync::MutexGuard<'_, ChunkIndex> {
-        lock(&self.index)
     }
 
     /// Seals a pack and uploads it in the background.
@@ -174,7 +170,7 @@ impl Packer {
         for upload in uploads.drain(..) {
             if upload.is_finished() {
                 if let Some(result) = futures::FutureExt::now_or_never(upload) {
-                    joined(result)?;
+                    joined(result, PipelineError::Ended)?;
                 }
             } else {
                 kept.push(upload);
@@ -204,7 +200,7 @@ impl Packer {
         loop {
             let upload = lock(&self.uploads).pop();
             match upload {
-                Some(upload) => joined(upload.await)?,
+                Some(upload) => joined(upload.await, PipelineError::Ended)?,
                 None => return Ok(()),
             }
         }
@@ -225,14 +221,6 @@ impl Packer {
         let mut acknowledged = self.acknowledged.lock().await;
         acknowledged.write(&self.context, &self.epoch, self.domain, &self.key).await?;
         Ok((acknowledged.written.clone(), acknowledged.packs))
-    }
-}
-
-fn joined<T>(result: Result<Result<T, PipelineError>, tokio::task::JoinError>) -> Result<T, PipelineError> {
-    match result {
-        Ok(result) => result,
-        Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
-        Err(_) => Err(PipelineError::Ended),
     }
 }
 
@@ -276,11 +264,5 @@ impl Acknowledged {
         kill_point("backup.index.stored");
         self.written.push(sealed.hash());
         Ok(())
-    }
-}
-
-impl std::fmt::Debug for Packer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Packer({})", self.domain)
     }
 }

@@ -37,12 +37,6 @@ impl Piece {
     }
 }
 
-impl std::fmt::Debug for Piece {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Piece({} B at most)", self.reserve)
-    }
-}
-
 /// The result of a job: at most one new chunk, and the order in which its bytes and stored
 /// ones make the piece.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream, FuturesOrdered};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ReadError;
 use super::fetch::{Fetcher, ReadMode, WHOLE_PACK_DIVISOR};
+use super::{ReadError, joined};
 use crate::format::catalog::{CatalogLine, read_lines};
 use crate::format::list::{Part, Slice, read_part};
 use crate::format::{body::Stream as StreamBody, derive::ChunkKind, ids::ObjectHash};
@@ -100,17 +100,13 @@ impl StreamReader {
         let mut at = part.start;
         let mut cut = Vec::with_capacity(slices.len());
         let mut wanted: HashMap<ObjectHash, (u64, u64)> = HashMap::new();
-        for mut slice in slices {
+        for slice in slices {
             let (from, to) = (at, at + u64::from(slice.take));
             at = to;
             if to <= range.start || from >= range.end {
                 continue;
             }
-            // Both differences lie within one slice, so they fit in its 32 bits.
-            let before = u32::try_from(range.start.saturating_sub(from)).unwrap_or(0);
-            let after = u32::try_from(to.saturating_sub(range.end)).unwrap_or(0);
-            slice.skip += before;
-            slice.take -= before + after;
+            let slice = cut_slice(slice, from, range);
             let pack = slice.location.pack;
             wanted.entry(pack.hash).or_insert((0, pack.size)).0 += u64::from(slice.location.length);
             cut.push(slice);
@@ -139,11 +135,7 @@ impl StreamReader {
                 let Some(slice) = slices.next() else { break };
                 running.push_back(start(slice));
             }
-            let result = match running.next().await? {
-                Ok(result) => result,
-                Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
-                Err(_) => Err(ReadError::Ended),
-            };
+            let result = joined(running.next().await?, ReadError::Ended);
             Some((result, (slices, running, start)))
         })
         .boxed()
@@ -190,6 +182,15 @@ impl StreamReader {
 
 fn short() -> ReadError {
     ReadError::Malformed { what: "list does not hold as many bytes as the stream has".into() }
+}
+
+/// Cuts a slice that begins at `at` to the bytes in `range`; they overlap.
+pub(crate) fn cut_slice(slice: Slice, at: u64, range: &Range<u64>) -> Slice {
+    // Offsets within one slice fit into its 32 bits.
+    let inside = |bytes: u64| u32::try_from(bytes).unwrap_or(0);
+    let before = inside(range.start.saturating_sub(at));
+    let after = inside((at + u64::from(slice.take)).saturating_sub(range.end));
+    Slice { skip: slice.skip + before, take: slice.take - before - after, ..slice }
 }
 
 /// Returns the parts that overlap `range`, each with the offset at which it ends.

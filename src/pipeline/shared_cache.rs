@@ -15,7 +15,6 @@ pub(super) struct SharedCache<K: Eq + Hash, V> {
 }
 
 impl<K: Copy + Eq + Hash, V> SharedCache<K, V> {
-    /// Creates a cache of at most `max` bytes.
     pub(super) fn new(max: u64) -> Self {
         Self { max, held: 0, cells: LruCache::unbounded() }
     }

@@ -6,23 +6,20 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
+use super::records::Records;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{EpochPath, ObjectKey};
 use crate::format::manifest::{Envelope, Manifest, ManifestError};
 use crate::format::sign::{MAX_DOCUMENT, PublicKey};
 use crate::format::signers::Signers;
-use crate::report::event::Reporter;
-use crate::store::listing::list_all;
-use crate::store::operation::Operation;
-use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
-
-use super::records::Records;
 use crate::keys::epoch_file::LastCommit;
+use crate::report::event::Reporter;
+use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
+use crate::store::{listing::list_all, operation::Operation};
 
 /// The most manifests of one plan that are read: hourly ones for a century.
 pub const MAX_SNAPSHOTS: usize = 1_000_000;
 
-/// The number of manifests read in parallel.
 const PARALLEL: usize = 8;
 
 /// A verified manifest and its place in the store.
@@ -147,8 +144,8 @@ impl Chain {
         let mut good: HashMap<PublicKey, Option<HashSet<ObjectHash>>> = HashMap::new();
         for snapshot in self.iter() {
             good.entry(snapshot.manifest.key()).or_insert_with_key(|key| {
-                let said = records.cut_offs(*key).map(|trust| self.ancestors(&trust.last_good));
-                said.reduce(|all, next| all.intersection(&next).copied().collect())
+                let good_manifests = records.cut_offs(*key).map(|trust| self.ancestors(&trust.last_good));
+                good_manifests.reduce(|all, next| all.intersection(&next).copied().collect())
             });
         }
         let stolen = |snapshot: &&Snapshot| {

@@ -1,14 +1,11 @@
 //! The errors of opening, reading and creating a repository.
 
 use crate::format::ids::{NameId, WriterId};
-use crate::format::layout;
-use crate::format::marker::WrongMarker;
-use crate::format::wrap::WrapError;
+use crate::format::{layout, marker::WrongMarker, wrap::WrapError};
 use crate::keys::private_file::FileError;
 use crate::pipeline::ReadError;
-use crate::repository::epoch::error::CreateEpochError;
-use crate::repository::epoch::wraps::KeysError;
 use crate::repository::read::snapshot::SnapshotError;
+use crate::repository::{epoch::error::CreateEpochError, epoch::wraps::KeysError};
 use crate::store::StoreError;
 
 /// An error while opening or reading a repository.
@@ -34,18 +31,12 @@ pub enum RepositoryError {
         /// The cause.
         source: WrongMarker,
     },
-    /// The marker is missing, though a pinned writer's folder exists.
-    #[error("{} is gone from {store}", layout::marker())]
-    MarkerGone {
-        /// The store, without credentials.
-        store: String,
-    },
-    /// The store holds no repository.
-    #[error("there is no kbak repository in {store}")]
-    NoRepository {
-        /// The store, without credentials.
-        store: String,
-    },
+    /// The marker is missing in this store, though a pinned writer's folder exists.
+    #[error("{marker} is gone from {0}", marker = layout::marker())]
+    MarkerGone(String),
+    /// This store holds no repository.
+    #[error("there is no kbak repository in {0}")]
+    NoRepository(String),
     /// Only writers that are not pinned have stored data.
     #[error("no writer in {store} is pinned with --signer")]
     OtherWriters {
@@ -117,12 +108,9 @@ pub enum RepositoryError {
         /// The one plan that can be read, if `latest` was asked for.
         readable: Option<NameId>,
     },
-    /// The epoch of a snapshot is missing or damaged.
-    #[error("{epoch}, the epoch of this snapshot, is gone or damaged")]
-    EpochGone {
-        /// The key of its epoch.json.
-        epoch: String,
-    },
+    /// The epoch of a snapshot, with this epoch.json, is missing or damaged.
+    #[error("{0}, the epoch of this snapshot, is gone or damaged")]
+    EpochGone(String),
 }
 
 /// An error while creating a repository.
@@ -170,18 +158,12 @@ pub enum InitError {
     /// There is one owner only, and this was not confirmed.
     #[error("one owner only: who loses that key loses every backup")]
     OneOwner,
-    /// There is no repository to join.
-    #[error("{store} holds no repository to join")]
-    NothingToJoin {
-        /// The store, without credentials.
-        store: String,
-    },
-    /// There is a repository.
-    #[error("{store} holds a repository already")]
-    Exists {
-        /// The store, without credentials.
-        store: String,
-    },
+    /// There is no repository to join in this store.
+    #[error("{0} holds no repository to join")]
+    NothingToJoin(String),
+    /// There is a repository in this store.
+    #[error("{0} holds a repository already")]
+    Exists(String),
     /// The marker's content is wrong.
     #[error("{store} is not a repository of kbak")]
     NotARepository {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::format::ids::ObjectHash;
-use crate::format::layout::ObjectKey;
+use crate::format::{ids::ObjectHash, layout::ObjectKey};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The bytes of a large object that are held at once while it is hashed.
@@ -23,10 +22,8 @@ pub enum Fetched<T> {
     Corrupt,
 }
 
-/// Reads an object of at most `limit` bytes and compares its SHA-256 with `hash`.
-///
-/// # Errors
-/// If the store cannot be read.
+/// Reads an object of at most `limit` bytes and compares its SHA-256 with `hash`. Fails if the store cannot
+/// be read.
 pub async fn get(
     store: &Arc<dyn Store>,
     key: &ObjectKey,
@@ -39,10 +36,8 @@ pub async fn get(
     })
 }
 
-/// Compares the SHA-256 of an object of `size` bytes with `hash`. Hashes large objects in steps.
-///
-/// # Errors
-/// As [`get`].
+/// Compares the SHA-256 of an object of `size` bytes with `hash`. Hashes large objects in steps. Fails as
+/// [`get`] does.
 pub async fn check(
     store: &Arc<dyn Store>,
     key: &ObjectKey,

@@ -12,8 +12,7 @@ use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
 use crate::format::pack_refs::{PackName, PackRefs};
 use crate::pipeline::chunk_index::ChunkIndex;
 use crate::report::event::{Event, Reporter};
-use crate::repository::fetched;
-use crate::repository::fetched::Fetched;
+use crate::repository::fetched::{self, Fetched};
 use crate::store::listing::list_all;
 use crate::store::{ListedObject, Store, StoreError};
 
@@ -21,7 +20,6 @@ use crate::store::{ListedObject, Store, StoreError};
 pub const MERGE_ABOVE: usize = 64;
 /// The most index objects of a domain that are read.
 pub const MAX_INDEXES: usize = 100_000;
-/// The number of index objects read in parallel.
 const PARALLEL: usize = 4;
 
 /// The result of [`DomainIndexLoader::load`].

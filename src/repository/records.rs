@@ -12,15 +12,13 @@ use crate::format::record::{ReceiptAction, Record, RecordError, Revocation, Sign
 use crate::format::sign::{MAX_DOCUMENT, PublicKey};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
-use crate::store::listing::list_all;
-use crate::store::operation::Operation;
 use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{listing::list_all, operation::Operation};
 
 /// The most objects under `records/`: years of daily drills, prunes and receipts. With more, none
 /// is read. Otherwise anyone who can write to the store could hide an owner's records among junk.
 const MAX_RECORDS: usize = 50_000;
 
-/// The number of records read in parallel.
 const PARALLEL: usize = 16;
 
 /// The objects under a writer's `records/`.
@@ -43,10 +41,8 @@ pub struct StoredRecord {
     pub stored: Timestamp,
 }
 
-/// Reads all records of a writer. Checks the `repository` of each if it is given.
-///
-/// # Errors
-/// If the store cannot be read, or has more than `MAX_RECORDS` objects there.
+/// Reads all records of a writer. Checks the `repository` of each if it is given. Fails if the store cannot
+/// be read, or has more than `MAX_RECORDS` objects there.
 pub async fn list(
     store: &Arc<dyn Store>,
     writer: WriterId,

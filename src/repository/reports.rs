@@ -4,16 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::format::container::{ContainerError, DataIdentity};
-use crate::format::layout::ObjectKey;
 use crate::format::report::{self, MAX_REPORT};
-use crate::format::sign::MAX_DOCUMENT;
-use crate::report::event::Reporter;
-use crate::report::run::RunReport;
-use crate::store::{Store, StoreError};
-
+use crate::format::{layout::ObjectKey, sign::MAX_DOCUMENT};
 use crate::keys::writer_key::WriterKey;
-use crate::repository::epoch::error::CreateEpochError;
-use crate::repository::epoch::stored;
+use crate::report::{event::Reporter, run::RunReport};
+use crate::repository::{epoch::error::CreateEpochError, epoch::stored};
+use crate::store::{Store, StoreError};
 
 /// The time limit for storing a report: Kubernetes kills a pod 30 s after asking it to end (default).
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,10 +34,8 @@ pub enum ReportError {
     Late,
 }
 
-/// Encrypts `report` to the newest epoch of the writer in `plan` and stores it.
-///
-/// # Errors
-/// If it was not stored. The run has already failed, so the caller only reports the error.
+/// Encrypts `report` to the newest epoch of the writer in `plan` and stores it. Fails if it was not stored.
+/// The run has already failed, so the caller only reports the error.
 pub async fn store(
     store: &Arc<dyn Store>,
     key: &WriterKey,
@@ -83,11 +77,8 @@ fn text(report: &RunReport) -> String {
     json(&short)
 }
 
-/// Opens the reports under `keys` with `identities`. Returns none for a report that no
-/// identity opens: it belongs to an epoch whose keys are not available.
-///
-/// # Errors
-/// If the store cannot be read.
+/// Opens the reports under `keys` with `identities`. Returns none for a report that no identity opens: it
+/// belongs to an epoch whose keys are not available. Fails if the store cannot be read.
 pub async fn read(
     store: &Arc<dyn Store>,
     keys: &[ObjectKey],

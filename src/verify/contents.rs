@@ -6,27 +6,20 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
 
-use crate::format::body::Stream;
-use crate::format::derive::ChunkKind;
-use crate::format::ids::{ChunkId, EpochId, ObjectHash};
-use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
-use crate::format::list::{Part, Slice, StreamHasher};
-use crate::format::pack_refs::PackName;
-use crate::format::wrap::WrapError;
-use crate::pipeline::ReadError;
-use crate::pipeline::fetch::Fetcher;
-use crate::report::error::causes;
-use crate::repository::epoch::wraps;
-use crate::repository::epoch::wraps::KeysError;
-use crate::repository::error::RepositoryError;
-use crate::repository::read::reader::StoredPlan;
-use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
-
 use super::finding::{Fault, ObjectKind};
 use super::named_objects::{NamedObjects, SnapshotIndex};
 use super::objects;
 use super::proven::{Epochs, Opening, Proven};
-use super::{Check, hints};
+use super::{Check, Result, hints};
+use crate::format::ids::{ChunkId, EpochId, ObjectHash};
+use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
+use crate::format::list::{Part, Slice, StreamHasher};
+use crate::format::{body::Stream, derive::ChunkKind, pack_refs::PackName, wrap::WrapError};
+use crate::pipeline::{ReadError, fetch::Fetcher};
+use crate::report::error::causes;
+use crate::repository::epoch::wraps::{self, KeysError};
+use crate::repository::read::reader::StoredPlan;
+use crate::repository::read::snapshot::{OpenSnapshot, SnapshotError};
 
 /// Most packs that are open at once: each takes up to twice its size.
 const PARALLEL: usize = 2;
@@ -36,7 +29,7 @@ pub(super) async fn check(
     check: &mut Check<'_>,
     plan: &StoredPlan,
     wanted: &mut BTreeMap<EpochId, NamedObjects>,
-) -> Result<(), RepositoryError> {
+) -> Result<()> {
     let epochs = open_epochs(check, plan).await?;
     let mut opening = Opening {
         epochs,
@@ -59,7 +52,7 @@ pub(super) async fn check(
 
 /// Returns the keys of every epoch. One that no identity opens is reported; checks that need no key
 /// still run.
-async fn open_epochs(check: &mut Check<'_>, plan: &StoredPlan) -> Result<Epochs, RepositoryError> {
+async fn open_epochs(check: &mut Check<'_>, plan: &StoredPlan) -> Result<Epochs> {
     let (view, identities) = (check.view, &check.options.identities);
     let mut epochs = Epochs::new();
     for stored in &plan.epochs.all {
@@ -94,11 +87,7 @@ fn is_damage(error: &WrapError) -> bool {
 }
 
 impl Opening {
-    async fn snapshot(
-        &self,
-        check: &mut Check<'_>,
-        user: SnapshotIndex,
-    ) -> Result<Option<OpenSnapshot>, RepositoryError> {
+    async fn snapshot(&self, check: &mut Check<'_>, user: SnapshotIndex) -> Result<Option<OpenSnapshot>> {
         let snapshot = check.chain[user].clone();
         let epochs: Vec<_> =
             snapshot.envelope().epochs.iter().filter_map(|id| self.epochs.get(id).cloned()).collect();
@@ -125,7 +114,7 @@ impl Opening {
         check: &mut Check<'_>,
         open: &OpenSnapshot,
         wanted: &mut BTreeMap<EpochId, NamedObjects>,
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<()> {
         for one in open.snapshot().envelope().needs.clone() {
             let Some(name) = open.body().domains.get(&one.domain) else { continue };
             if self.names.insert((one.epoch, one.domain), name.clone()).is_some() {
@@ -187,7 +176,7 @@ impl Opening {
         open: &OpenSnapshot,
         user: SnapshotIndex,
         wanted: &BTreeMap<EpochId, NamedObjects>,
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<()> {
         let body = open.snapshot().envelope().path().body(open.snapshot().envelope().body);
         for (item, one) in open.streams() {
             let Some((epoch, _)) = self.epochs.get(&one.epoch) else { continue };
@@ -223,7 +212,7 @@ impl Opening {
         one: &Stream,
         path: EpochPath,
         wanted: &BTreeMap<EpochId, NamedObjects>,
-    ) -> Result<Result<Vec<ObjectKey>, String>, RepositoryError> {
+    ) -> Result<Result<Vec<ObjectKey>, String>> {
         let none = std::collections::BTreeSet::new();
         let domain = wanted.get(&one.epoch).and_then(|wanted| wanted.domains.get(&one.domain));
         let bad = domain.map_or(&none, |domain| &domain.bad);
@@ -295,7 +284,7 @@ fn memo(stream: &Stream) -> [u8; 32] {
 }
 
 /// Returns the description of damage; any other error ends the verification.
-fn damage(error: ReadError) -> Result<String, RepositoryError> {
+fn damage(error: ReadError) -> Result<String> {
     match error {
         // The finding names the object already.
         ReadError::Damaged { what, .. } => Ok(what),

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::{ObjectKind, VerifyReport};
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
 use crate::format::record::{Distrust, Record};
 use crate::format::sign::SignError;
 use crate::keys::writer_key::WriterKey;
-use crate::repository::epoch::create;
-use crate::repository::epoch::error::CreateEpochError;
-use crate::repository::error::RepositoryError;
 use crate::repository::read::reader::RepositoryReader;
+use crate::repository::{epoch::create, epoch::error::CreateEpochError, error::RepositoryError};
 use crate::store::StoreError;
-
-use super::{ObjectKind, VerifyReport};
 
 /// An error while recording bad packs.
 #[derive(Debug, thiserror::Error)]
@@ -35,22 +32,20 @@ pub enum DistrustError {
     Store(#[from] StoreError),
 }
 
-/// Signs and stores one record for each domain of the key's writer that has bad packs. Packs that a
-/// record names already are left out. Returns the number of records.
-///
-/// # Errors
-/// [`DistrustError`] if the key's writer is not pinned, or the store fails.
+/// Signs and stores one record for each domain of the key's writer that has bad packs. Packs that a record
+/// names already are left out. Returns the number of records. Fails with [`DistrustError`] if the key's
+/// writer is not pinned, or the store fails.
 pub async fn distrust(
     view: &RepositoryReader,
     key: &WriterKey,
-    verdict: &VerifyReport,
+    report: &VerifyReport,
 ) -> Result<u64, DistrustError> {
     if !view.writers().contains(&key.writer) {
         return Err(DistrustError::NotPinned(key.writer));
     }
     let records = view.records(key.writer).await?;
     let mut bad: BTreeMap<(NameId, EpochId, NameId), Vec<ObjectHash>> = BTreeMap::new();
-    for finding in verdict.findings.iter().filter(|finding| finding.role == ObjectKind::Pack) {
+    for finding in report.findings.iter().filter(|finding| finding.role == ObjectKind::Pack) {
         let Some((path, domain, pack)) = parse_pack_key(&finding.object) else { continue };
         let known = records.distrusted(path.plan, path.epoch, domain).0.contains(&pack);
         if path.writer == key.writer && !known {

@@ -3,6 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::Check;
+use super::finding::{Fault, ObjectKind};
+use super::named_objects::{Domain, NamedObjects};
+use super::proven::{Opening, Proven};
 use crate::format::cache::{self, CachedGroup, MAX_CACHE};
 use crate::format::derive::DomainKey;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
@@ -10,14 +14,8 @@ use crate::format::index::{Index, MAX_INDEX};
 use crate::format::layout::{EpochObject, EpochPath, ObjectClass, ObjectKey};
 use crate::format::state::{self, MAX_STATE, WriterState};
 use crate::report::error::causes;
-use crate::repository::fetched;
-use crate::repository::fetched::Fetched;
+use crate::repository::fetched::{self, Fetched};
 use crate::store::StoreError;
-
-use super::Check;
-use super::finding::{Fault, ObjectKind};
-use super::named_objects::{Domain, NamedObjects};
-use super::proven::{Opening, Proven};
 
 /// Most bytes that age encryption adds to a small object.
 const OVERHEAD: u64 = 1 << 20;

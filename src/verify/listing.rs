@@ -37,7 +37,6 @@ impl ObjectFaults {
     }
 }
 
-/// An object to be read and hashed.
 pub(super) struct Read {
     pub(super) entry: ListedObject,
     pub(super) role: ObjectKind,
@@ -46,7 +45,6 @@ pub(super) struct Read {
     pub(super) named: bool,
 }
 
-/// Compares one listing with the wanted objects.
 pub(super) struct ListingComparison<'a> {
     path: EpochPath,
     depth: Depth,
@@ -110,15 +108,7 @@ impl<'a> ListingComparison<'a> {
     /// Records entries that are no file, or larger than any object: no writer makes them. They are
     /// faults wherever an object would be, named or not, and are not read.
     pub(super) fn no_file(&mut self, entry: &ListedObject, placed: EpochObject, named: bool) {
-        let (role, hash) = match placed {
-            _ if !is_foreign(entry) => return,
-            EpochObject::Epoch | EpochObject::Snapshot(_) => return,
-            EpochObject::Wrap(hash) => (ObjectKind::Wrap, hash),
-            EpochObject::Body(hash) => (ObjectKind::Body, hash),
-            EpochObject::InDomain(_, ObjectClass::Pack, hash) => (ObjectKind::Pack, hash),
-            EpochObject::InDomain(_, ObjectClass::PackRefs, hash) => (ObjectKind::Needs, hash),
-            EpochObject::InDomain(_, _, hash) => (ObjectKind::Hint, hash),
-        };
+        let Some((role, hash)) = role_of(placed).filter(|_| is_foreign(entry)) else { return };
         let detail = match entry.is_file {
             true => format!("it has {} bytes, and no object has more than {MAX_OBJECT}", entry.size),
             false => StoreErrorKind::NotAFile.to_string(),
@@ -132,21 +122,14 @@ impl<'a> ListingComparison<'a> {
         entry: &ListedObject,
         placed: EpochObject,
     ) -> Option<(ObjectKind, ObjectHash)> {
-        let (role, hash) = match placed {
-            // Read whole and checked together with the chain.
-            EpochObject::Epoch | EpochObject::Snapshot(_) => return None,
-            EpochObject::Wrap(hash) => (ObjectKind::Wrap, hash),
-            EpochObject::Body(hash) => (ObjectKind::Body, hash),
-            EpochObject::InDomain(domain, ObjectClass::Pack, hash) => return self.pack(entry, domain, hash),
-            EpochObject::InDomain(domain, ObjectClass::PackRefs, hash) => {
-                let read = self.domains.get(&domain).is_some_and(|domain| domain.needs.contains_key(&hash));
-                if read {
-                    return None;
-                }
-                (ObjectKind::Needs, hash)
-            }
-            EpochObject::InDomain(_, _, hash) => (ObjectKind::Hint, hash),
-        };
+        if let EpochObject::InDomain(domain, ObjectClass::Pack, hash) = placed {
+            return self.pack(entry, domain, hash);
+        }
+        let (role, hash) = role_of(placed)?;
+        // Lists of packs that a snapshot names were read before.
+        if role == ObjectKind::Needs && self.names(&entry.key, placed) {
+            return None;
+        }
         if let Some(object) = self.objects.get_mut(&entry.key) {
             object.seen = true;
             if let Some(size) = object.size.filter(|size| *size != entry.size) {
@@ -208,6 +191,18 @@ impl<'a> ListingComparison<'a> {
             self.wrong.named.push((key.clone(), object.role, Fault::Missing, detail, hash));
         }
         self.wrong
+    }
+}
+
+/// Returns the role and hash of an object; none for those that are read whole and checked with the chain.
+fn role_of(placed: EpochObject) -> Option<(ObjectKind, ObjectHash)> {
+    match placed {
+        EpochObject::Epoch | EpochObject::Snapshot(_) => None,
+        EpochObject::Wrap(hash) => Some((ObjectKind::Wrap, hash)),
+        EpochObject::Body(hash) => Some((ObjectKind::Body, hash)),
+        EpochObject::InDomain(_, ObjectClass::Pack, hash) => Some((ObjectKind::Pack, hash)),
+        EpochObject::InDomain(_, ObjectClass::PackRefs, hash) => Some((ObjectKind::Needs, hash)),
+        EpochObject::InDomain(_, _, hash) => Some((ObjectKind::Hint, hash)),
     }
 }
 

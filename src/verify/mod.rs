@@ -18,19 +18,14 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::format::epoch::EpochError;
 use crate::format::ids::{EpochId, NameId, ObjectHash, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
-use crate::format::manifest::ManifestError;
-use crate::format::record::RecordError;
-use crate::report::error::causes;
-use crate::report::event::Meter;
+use crate::format::{epoch::EpochError, manifest::ManifestError, record::RecordError};
+use crate::report::{error::causes, event::Meter};
 use crate::repository::chain::{ChainFault, Snapshot};
-use crate::repository::error::RepositoryError;
-use crate::repository::fetched::Fetched;
 use crate::repository::read::open::{read_marker, validate_marker};
 use crate::repository::read::reader::{RepositoryReader, StoredPlan};
-use crate::repository::records::Records;
+use crate::repository::{error::RepositoryError, fetched::Fetched, records::Records};
 use crate::store::listing::folders;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -38,10 +33,12 @@ pub use distrust::{DistrustError, distrust};
 pub use finding::{AffectedSnapshot, Fault, Finding, Findings, MAX_FINDINGS, ObjectKind, PlanRef};
 pub use report::{Depth, Head, Options, Totals, VerifyReport};
 
+/// The result of a step of the verification. A fault in the repository is no error.
+type Result<T, E = RepositoryError> = std::result::Result<T, E>;
+
 /// Most folders of writers that are told apart in a bucket.
 const MAX_WRITERS: usize = 1000;
 
-/// The state of a verification.
 struct Check<'a> {
     view: &'a RepositoryReader,
     options: &'a Options,
@@ -56,12 +53,9 @@ struct Check<'a> {
     chain: Vec<Snapshot>,
 }
 
-/// Verifies the part of `view` that `options` select.
-///
-/// # Errors
-/// [`RepositoryError`] if the store cannot be read, or no writer is pinned. A fault in the repository is no
-/// error: it is in the verdict.
-pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<VerifyReport, RepositoryError> {
+/// Verifies the part of `view` that `options` select. Fails with [`RepositoryError`] if the store cannot be
+/// read, or no writer is pinned. A fault in the repository is no error: it is in the verdict.
+pub async fn verify(view: &RepositoryReader, options: &Options) -> Result<VerifyReport> {
     let mut check = Check {
         view,
         options,
@@ -124,7 +118,7 @@ impl Check<'_> {
         self.findings.mark_affected(object, plan, sequence, hash, item);
     }
 
-    async fn marker(&mut self) -> Result<(), RepositoryError> {
+    async fn marker(&mut self) -> Result<()> {
         let key = layout::marker();
         let (fault, detail) = match read_marker(&self.view.store).await? {
             Fetched::Valid(_) => return Ok(()),
@@ -141,7 +135,7 @@ impl Check<'_> {
     }
 
     /// Reports the folders of writers that are not checked.
-    async fn report_unpinned_writers(&mut self, plans: &[(WriterId, NameId)]) -> Result<(), RepositoryError> {
+    async fn report_unpinned_writers(&mut self, plans: &[(WriterId, NameId)]) -> Result<()> {
         let there = match folders(&self.view.store, "", MAX_WRITERS).await {
             Ok(there) => there,
             // Anyone with write access can make many folders: that must not end a verification.
@@ -165,7 +159,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn check_plan(&mut self, plan: &StoredPlan) -> Result<(), RepositoryError> {
+    async fn check_plan(&mut self, plan: &StoredPlan) -> Result<()> {
         let place = PlanRef { writer: plan.writer, plan: plan.plan };
         self.plan = Some(place);
         self.chain = plan.chain.iter().cloned().collect();
@@ -208,8 +202,8 @@ impl Check<'_> {
             let path = EpochPath { writer: plan.writer, plan: plan.plan, epoch };
             let key = path.epoch_json();
             let twin = layout::epoch_copy(plan.writer, plan.plan, epoch);
-            let told = self.findings.has(key.as_str()) || self.findings.has(twin.as_str());
-            if plan.epochs.get(epoch).is_some() || told {
+            let has_finding = self.findings.has(key.as_str()) || self.findings.has(twin.as_str());
+            if plan.epochs.get(epoch).is_some() || has_finding {
                 continue;
             }
             let detail = "something names this epoch, and neither it nor its twin is there";
@@ -223,7 +217,6 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the links between snapshots.
     fn check_chain(&mut self, plan: &StoredPlan) {
         for (key, error) in &plan.chain.rejected {
             let fault = match error {
@@ -252,7 +245,7 @@ impl Check<'_> {
         }
     }
 
-    async fn records(&mut self, writer: WriterId) -> Result<Records, RepositoryError> {
+    async fn records(&mut self, writer: WriterId) -> Result<Records> {
         let records = self.view.records(writer).await?;
         for (key, error) in &records.rejected {
             let fault = match error {

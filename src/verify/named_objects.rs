@@ -3,8 +3,7 @@
 use super::finding::ObjectKind;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass, ObjectKey};
-use crate::format::manifest::DomainObjects;
-use crate::format::pack_refs::PackName;
+use crate::format::{manifest::DomainObjects, pack_refs::PackName};
 use crate::repository::chain::Snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +15,6 @@ pub(super) type SnapshotIndex = usize;
 pub(super) struct NamedObjects {
     /// All objects except packs and needs.
     pub(super) objects: BTreeMap<ObjectKey, Object>,
-    /// Domains, with their packs.
     pub(super) domains: BTreeMap<NameId, Domain>,
 }
 
@@ -93,7 +91,6 @@ impl NamedObjects {
         self.objects.iter().filter(|(_, object)| object.role == ObjectKind::Hint).map(|(key, _)| key)
     }
 
-    /// Returns the snapshots that name an object.
     pub(super) fn users(&self, key: &ObjectKey) -> &[SnapshotIndex] {
         self.objects.get(key).map_or(&[], |object| &object.users)
     }

@@ -1,31 +1,24 @@
 //! Checks the objects in an epoch's folder against those that signed manifests name: presence and
 //! size of all, and the hash of as many as requested. Needs no key.
 
-use super::listing::{ListingComparison, ObjectFaults, Read};
-use super::named_objects::{Domain, NamedObjects};
-
 use futures::TryStreamExt as _;
-
-use crate::format::ids::NameId;
-use crate::format::layout::{EpochObject, EpochPath, ObjectClass};
-use crate::format::pack_refs::{MAX_PACK_REFS, PackName, PackRefs};
-use crate::repository::fetched;
-use crate::repository::fetched::Fetched;
-use crate::store::StoreError;
-use crate::store::listing::list_all;
 
 use super::Check;
 use super::finding::{Fault, ObjectKind};
+use super::listing::{ListingComparison, ObjectFaults, Read};
+use super::named_objects::{Domain, NamedObjects};
+use crate::format::ids::NameId;
+use crate::format::layout::{EpochObject, EpochPath, ObjectClass};
+use crate::format::pack_refs::{MAX_PACK_REFS, PackName, PackRefs};
+use crate::repository::fetched::{self, Fetched};
+use crate::store::{StoreError, listing::list_all};
 
-/// Most objects that are read at once.
+/// Fails if the store cannot be read.
+type Result<T> = std::result::Result<T, StoreError>;
+
 const PARALLEL: usize = 4;
 
-/// Checks one epoch's folder.
-pub(super) async fn check(
-    check: &mut Check<'_>,
-    path: EpochPath,
-    wanted: &mut NamedObjects,
-) -> Result<(), StoreError> {
+pub(super) async fn check(check: &mut Check<'_>, path: EpochPath, wanted: &mut NamedObjects) -> Result<()> {
     for (id, domain) in &mut wanted.domains {
         needs(check, path, *id, domain).await?;
     }
@@ -92,12 +85,7 @@ fn report(check: &mut Check<'_>, path: EpochPath, wanted: &mut NamedObjects, fau
 }
 
 /// Reads the needs objects of a domain, and collects the packs that they list.
-async fn needs(
-    check: &mut Check<'_>,
-    path: EpochPath,
-    id: NameId,
-    domain: &mut Domain,
-) -> Result<(), StoreError> {
+async fn needs(check: &mut Check<'_>, path: EpochPath, id: NameId, domain: &mut Domain) -> Result<()> {
     for (hash, users) in &domain.needs {
         let key = path.in_domain(id, ObjectClass::PackRefs, *hash);
         let (fault, detail) = match fetched::get(&check.view.store, &key, *hash, MAX_PACK_REFS).await? {
@@ -130,7 +118,7 @@ pub(super) async fn users_of_bad(
     path: EpochPath,
     id: NameId,
     domain: &Domain,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     if domain.bad.is_empty() {
         return Ok(());
     }

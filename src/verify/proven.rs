@@ -1,13 +1,8 @@
 //! The chunks that were decrypted and matched their ids, and what is opened to prove them.
 
-use crate::format::derive::ChunkKind;
-use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{ChunkId, EpochId, NameId, ObjectHash};
-use crate::format::index::IndexEntry;
-use crate::format::layout::ObjectKey;
-use crate::format::list::ChunkLocation;
-use crate::format::pack::TableEntry;
-use crate::format::wrap::EpochKeys;
+use crate::format::{derive::ChunkKind, epoch::VerifiedEpoch, index::IndexEntry, layout::ObjectKey};
+use crate::format::{list::ChunkLocation, pack::TableEntry, wrap::EpochKeys};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub(super) type Epochs = BTreeMap<EpochId, (VerifiedEpoch, EpochKeys)>;
@@ -28,9 +23,7 @@ impl Proven {
         for number in [place.0, place.1, place.2] {
             hasher.update(&number.to_le_bytes());
         }
-        let mut short = [0; 16];
-        short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        short
+        hasher.finalize().as_bytes()[..16].try_into().unwrap_or_default()
     }
 
     /// True if an index entry is correct.
@@ -59,10 +52,8 @@ impl Proven {
 }
 
 fn halves(id: &ChunkId) -> ([u8; 16], [u8; 16]) {
-    let (mut first, mut second) = ([0; 16], [0; 16]);
-    first.copy_from_slice(&id.0[..16]);
-    second.copy_from_slice(&id.0[16..]);
-    (first, second)
+    let (first, second) = id.0.split_at(16);
+    (first.try_into().unwrap_or_default(), second.try_into().unwrap_or_default())
 }
 
 pub(super) struct Opening {

@@ -7,7 +7,7 @@ use kbak::plan::Glob;
 use kbak::report::event::Reporter;
 use kbak::runtime::lock;
 use kbak::target::kubernetes::{
-    FileFormat, ObjectRef, Outcome, Permission, RestoreConfig, restore_resources, write_directory,
+    FileFormat, ObjectRef, Outcome, Permission, RestoreConfig, WaitLimits, restore_resources, write_directory,
 };
 use serde_json::{Value, json};
 
@@ -206,7 +206,12 @@ async fn application_is_restored_into_empty_cluster() {
     // First only `privileged` is allowed, for the disk's folder, so that its claim finds it.
     // Objects that grant rights, and those that need them, are not restored.
     let allow = BTreeSet::from([Permission::Privileged]);
-    let config = RestoreConfig { max_idle_rounds: 0, takeover: true, allow, ..RestoreConfig::default() };
+    let config = RestoreConfig {
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        takeover: true,
+        allow,
+        ..RestoreConfig::default()
+    };
     let first = restore_resources(&target, &held, &config, &told, &meter).await.expect("a report");
     assert!(
         first.refused[&Permission::Rbac] >= 2

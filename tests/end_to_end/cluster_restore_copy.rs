@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kbak::target::kubernetes::{
     Action, GitTool, Mapping, Modifier, Outcome, Permission, RestoreConfig, RestoreReport, Scope, SideEffect,
-    Skip,
+    Skip, WaitLimits,
 };
 use serde_json::{Value, json};
 
@@ -126,7 +126,7 @@ async fn copy_has_no_side_effects_unless_released() {
         get(&target, "/api/v1/namespaces/kube-system").await["metadata"]["uid"].as_str().map(str::to_owned);
     let base = RestoreConfig {
         allow: BTreeSet::from([Permission::Rbac]),
-        max_idle_rounds: 0,
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
         cluster_uid: uid,
         ..RestoreConfig::default()
     };
@@ -279,7 +279,11 @@ async fn names_that_collide_after_mapping_are_reported() {
     ]);
     let mut mapping = Mapping { namespaces: pairs("a", "one"), ..Mapping::default() };
     mapping.namespaces.insert("b".into(), "one".into());
-    let config = RestoreConfig { mapping, max_idle_rounds: 0, ..RestoreConfig::default() };
+    let config = RestoreConfig {
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        mapping,
+        ..RestoreConfig::default()
+    };
     let (planned, decided) = plan(&target, &held, &config, false).await;
     assert_eq!(decided["ServiceAccount/one/default"].action, Action::Create);
     let collides =

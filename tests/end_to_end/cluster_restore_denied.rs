@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use kbak::kubernetes::Cluster;
-use kbak::target::kubernetes::{ExistingPolicy, Outcome, RefusalCause, RestoreConfig, Warning};
+use kbak::target::kubernetes::{ExistingPolicy, Outcome, RefusalCause, RestoreConfig, WaitLimits, Warning};
 use serde_json::{Value, json};
 
 use crate::support::backup_builder::{backup_of, restore};
@@ -65,7 +65,12 @@ async fn policy_messages_do_not_reveal_values() {
         ("core/v1/configmaps ConfigMap", &[("shop/db", json!({"data": {"password": CANARY}}))]),
     ]);
     let existing = Some(ExistingPolicy::Replace);
-    let config = RestoreConfig { takeover: true, max_idle_rounds: 0, existing, ..RestoreConfig::default() };
+    let config = RestoreConfig {
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        takeover: true,
+        existing,
+        ..RestoreConfig::default()
+    };
     let (report, outcomes) = restore(&target, &held, &config).await;
     let report = report.expect("a report");
     let told = format!("{report:?} {outcomes:?}");

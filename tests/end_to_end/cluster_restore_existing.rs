@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
-use kbak::target::kubernetes::{ExistingPolicy, Outcome, Permission, RestoreConfig};
+use kbak::target::kubernetes::{ExistingPolicy, Outcome, Permission, RestoreConfig, WaitLimits};
 use serde_json::{Value, json};
 
 use crate::support::backup_builder::{backup_of, backup_uid, restore};
@@ -15,7 +15,7 @@ fn config() -> RestoreConfig {
     RestoreConfig {
         takeover: true,
         allow: Permission::ALL.into(),
-        max_idle_rounds: 1,
+        waits: WaitLimits { max_idle_rounds: 1, ..WaitLimits::default() },
         ..RestoreConfig::default()
     }
 }

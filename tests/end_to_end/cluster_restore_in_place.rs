@@ -1,7 +1,7 @@
 //! A restore in place: existing objects, changed objects, and objects that only the cluster has.
 
 use kbak::kubernetes::Cluster;
-use kbak::target::kubernetes::{Action, ExistingPolicy, Outcome, Permission, RestoreConfig};
+use kbak::target::kubernetes::{Action, ExistingPolicy, Outcome, Permission, RestoreConfig, WaitLimits};
 use serde_json::{Value, json};
 
 use crate::support::backup_builder::{backup_of, backup_uid, plan, restore};
@@ -9,7 +9,11 @@ use crate::support::control_plane::{ControlPlane, create, get, patch};
 use crate::support::memory_backup::{MemoryBackup, create_namespace};
 
 fn config() -> RestoreConfig {
-    RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() }
+    RestoreConfig {
+        takeover: true,
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        ..RestoreConfig::default()
+    }
 }
 
 /// Returns the outcome of the last object, after checking that plan and restore agree.

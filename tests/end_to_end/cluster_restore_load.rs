@@ -10,7 +10,7 @@ use kbak::kubernetes::KindInfo;
 use kbak::report::event::Reporter;
 use kbak::report::memory::resident;
 use kbak::target::kubernetes::{
-    ResourceStreams, RestoreConfig, StreamError, plan_resources, restore_resources,
+    ResourceStreams, RestoreConfig, StreamError, WaitLimits, plan_resources, restore_resources,
 };
 use serde_json::json;
 
@@ -59,7 +59,11 @@ async fn restore_and_measure(config_maps: &GeneratedConfigMaps) {
     let plane = ControlPlane::start(&["--without-controllers"]);
     let target = plane.cluster().await;
     let meter = Reporter::silent().meter("restore", "objects");
-    let config = RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() };
+    let config = RestoreConfig {
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        takeover: true,
+        ..RestoreConfig::default()
+    };
     let plan =
         plan_resources(&target, config_maps, &config, false, &mut |_| {}, &meter).await.expect("a plan");
     assert_eq!(plan.writes as usize, config_maps.objects + 1);

@@ -17,7 +17,7 @@ fn config() -> RestoreConfig {
     RestoreConfig {
         takeover: true,
         allow: Permission::ALL.into(),
-        max_idle_rounds: 1,
+        waits: WaitLimits { max_idle_rounds: 1, ..WaitLimits::default() },
         ..RestoreConfig::default()
     }
 }
@@ -85,7 +85,7 @@ async fn dead_webhooks_are_reported_and_restored_last() {
         "-admissionregistration.k8s.io/v1/validatingwebhookconfigurations ValidatingWebhookConfiguration",
         &[("dead", hook("apps", "deployments"))],
     )]);
-    let waits = WaitLimits { backends: Duration::from_secs(2), ..WaitLimits::default() };
+    let waits = WaitLimits { backends: Duration::from_secs(2), max_idle_rounds: 1, ..WaitLimits::default() };
     let config = RestoreConfig { waits, ..config() };
     let (_, outcomes) = restore(&target, &held, &config).await;
     assert_eq!(cause(&outcomes["ValidatingWebhookConfiguration/dead"]), Some(RefusalCause::NoBackend));
@@ -113,8 +113,9 @@ async fn terminating_namespaces_are_waited_for_once() {
     held.kinds.extend(
         backup_of(&[("-core/v1/namespaces Namespace", &[("ending", json!({})), ("held", json!({}))])]).kinds,
     );
-    let waits = WaitLimits { terminating: Duration::from_secs(20), ..WaitLimits::default() };
-    let config = RestoreConfig { waits, max_idle_rounds: 0, ..config() };
+    let waits =
+        WaitLimits { terminating: Duration::from_secs(20), max_idle_rounds: 0, ..WaitLimits::default() };
+    let config = RestoreConfig { waits, ..config() };
     let (planned, _) = plan(&target, &held, &config, false).await;
     assert!(
         planned.waits.contains_key("the end of Namespace ending, which is being deleted"),

@@ -3,7 +3,7 @@
 use kbak::plan::Glob;
 use kbak::target::kubernetes::{
     Action, Conflict, Derived, Grade, ObjectName, Outcome, Permission, RefusalCause, RestoreConfig, Skip,
-    Wait,
+    Wait, WaitLimits,
 };
 use serde_json::{Value, json};
 
@@ -65,7 +65,11 @@ async fn restore_does_what_its_plan_decided() {
     let before = get(&target, "/api/v1/configmaps").await["items"].as_array().expect("a list").len();
     let held = backup();
 
-    let config = RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() };
+    let config = RestoreConfig {
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        takeover: true,
+        ..RestoreConfig::default()
+    };
     let (first, decided) = plan(&target, &held, &config, false).await;
     let action = |name: &str| decided[name].action.clone();
     assert_eq!(action("Namespace/shop"), Action::Leave);

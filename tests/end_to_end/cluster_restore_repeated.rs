@@ -8,6 +8,7 @@ use kbak::kubernetes::Cluster;
 use kbak::plan::Glob;
 use kbak::target::kubernetes::{
     Action, ExistingPolicy, Mapping, Modifier, Outcome, Permission, RestoreConfig, RestoreReport, SideEffect,
+    WaitLimits,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +19,11 @@ use crate::support::proxy::{Proxy, ProxyFault};
 use crate::support::webhooks::WebhookServer;
 
 fn config() -> RestoreConfig {
-    RestoreConfig { takeover: true, max_idle_rounds: 0, ..RestoreConfig::default() }
+    RestoreConfig {
+        takeover: true,
+        waits: WaitLimits { max_idle_rounds: 0, ..WaitLimits::default() },
+        ..RestoreConfig::default()
+    }
 }
 
 const MAPS: &str = "/api/v1/namespaces/shop/configmaps";

@@ -138,7 +138,7 @@ impl Run<'_> {
         let (distrusted, _) = self.start.records.distrusted(path.plan, path.epoch, id);
         let key = Arc::new(secret.domain(name));
         let (store, reporter) = (self.context.store, self.context.reporter);
-        let (newest, share) = (self.newest_index(id), self.engine.limits().index);
+        let (newest, share) = (self.newest_index(id), self.engine.limits.index);
         let loaded = DomainIndexLoader { store, path, domain: id, reporter }
             .load(&key, &distrusted, &newest, share)
             .await?;

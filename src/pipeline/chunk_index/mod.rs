@@ -35,9 +35,7 @@ pub struct ChunkIndex {
 /// Returns the first half of a chunk id: the part that the index holds.
 #[must_use]
 pub fn index_id(id: &ChunkId) -> ShortId {
-    let mut half = [0; 16];
-    half.copy_from_slice(&id.0[..16]);
-    half
+    id.0[..16].try_into().unwrap_or_default()
 }
 
 impl ChunkIndex {

@@ -10,7 +10,7 @@ use futures::stream::FuturesOrdered;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::piece::{OpenSlice, Piece, PieceOutput, PieceRun, PreparedChunk, StreamMember, hash_and_compress};
-use super::{PipelineError, domain::DomainWriter};
+use super::{PipelineError, domain::DomainWriter, joined};
 use crate::format::{derive::ChunkKind, ids::ObjectHash, pack::PackClass, pack_refs::PackRefs};
 use crate::report::event::Meter;
 use crate::runtime::kill_point;
@@ -118,7 +118,7 @@ impl StreamWriter {
             self.absorb_next().await?;
         }
         // For the source bytes, their frames and the copies for verification.
-        let permit = self.domain.context().jobs().take(piece.reserve.saturating_mul(2)).await?;
+        let permit = self.domain.context().jobs.take(piece.reserve.saturating_mul(2)).await?;
         let domain = self.domain.clone();
         self.running.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
             let piece = run(&domain, piece).await;
@@ -130,11 +130,7 @@ impl StreamWriter {
 
     async fn absorb_next(&mut self) -> Result<bool, PipelineError> {
         let Some(result) = self.running.next().await else { return Ok(false) };
-        let piece = match result {
-            Ok(piece) => piece?,
-            Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
-            Err(_) => return Err(PipelineError::Ended),
-        };
+        let piece = joined(result, PipelineError::Ended)?;
         if let Some(meter) = &self.meter {
             meter.add_bytes(piece.slices.iter().map(|slice| u64::from(slice.take)).sum());
             meter.add_new_bytes(piece.new_bytes);
@@ -208,7 +204,7 @@ fn cut_tail(slices: &mut Vec<OpenSlice>, mut tail: u64) -> Result<(), PipelineEr
 async fn run(domain: &Arc<DomainWriter>, piece: Piece) -> Result<PreparedPiece, PipelineError> {
     let Piece { starts_group, job, .. } = piece;
     let (key, codec, index) =
-        (domain.key().clone(), domain.context().codec().clone(), domain.chunk_index().clone());
+        (domain.key().clone(), domain.context().codec.clone(), domain.chunk_index().clone());
     let workers = domain.context().runtime().workers;
     let prepared = workers.run(move || {
         let PieceOutput { data, runs, members } = job().map_err(PipelineError::Source)?;
@@ -240,10 +236,4 @@ async fn run(domain: &Arc<DomainWriter>, piece: Piece) -> Result<PreparedPiece, 
         }
     }
     Ok(PreparedPiece { starts_group, slices, members, new_bytes })
-}
-
-impl std::fmt::Debug for StreamWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StreamWriter({} B so far)", self.pending.length)
-    }
 }

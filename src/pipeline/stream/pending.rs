@@ -7,7 +7,7 @@ use crate::format::cache::{CachedGroup, CachedMember, GroupRef};
 use crate::format::list::{MAX_PART, MAX_SLICE_TEXT, Part, Slice, StreamHasher, write_part};
 use crate::format::{catalog, derive::ChunkKind, ids::ObjectHash, pack::PackClass};
 use crate::pipeline::piece::{OpenSlice, StreamMember};
-use crate::pipeline::{PipelineError, chunk_ref::ChunkRef, domain::DomainWriter};
+use crate::pipeline::{PipelineError, Result, chunk_ref::ChunkRef, domain::DomainWriter};
 use crate::runtime::kill_point;
 
 /// The number of slices that may wait for their packs to be sealed. Beyond it, packs are closed early.
@@ -77,11 +77,7 @@ pub struct WrittenStream {
 }
 
 impl PendingStream {
-    pub(super) async fn absorb(
-        &mut self,
-        piece: PreparedPiece,
-        domain: &DomainWriter,
-    ) -> Result<(), PipelineError> {
+    pub(super) async fn absorb(&mut self, piece: PreparedPiece, domain: &DomainWriter) -> Result<()> {
         if piece.starts_group {
             self.close_group(domain).await?;
         }
@@ -104,11 +100,7 @@ impl PendingStream {
         Ok(())
     }
 
-    async fn take_member(
-        &mut self,
-        member: StreamMember,
-        domain: &DomainWriter,
-    ) -> Result<(), PipelineError> {
+    async fn take_member(&mut self, member: StreamMember, domain: &DomainWriter) -> Result<()> {
         self.members += 1;
         if self.caching {
             self.group.members.push(CachedMember { digest: member.digest, length: member.length });
@@ -154,7 +146,7 @@ impl PendingStream {
         }
     }
 
-    pub(super) async fn close_group(&mut self, domain: &DomainWriter) -> Result<(), PipelineError> {
+    pub(super) async fn close_group(&mut self, domain: &DomainWriter) -> Result<()> {
         self.close_catalog(domain).await?;
         let group = ClosedGroup { key: self.group.key, members: std::mem::take(&mut self.group.members) };
         let closes = (self.caching && !group.members.is_empty()).then_some(group);
@@ -162,7 +154,7 @@ impl PendingStream {
         self.write_parts(domain).await
     }
 
-    async fn close_catalog(&mut self, domain: &DomainWriter) -> Result<(), PipelineError> {
+    async fn close_catalog(&mut self, domain: &DomainWriter) -> Result<()> {
         if self.text.is_empty() {
             return Ok(());
         }
@@ -174,7 +166,7 @@ impl PendingStream {
     }
 
     /// Writes, in order, the parts whose packs are all sealed.
-    async fn write_parts(&mut self, domain: &DomainWriter) -> Result<(), PipelineError> {
+    async fn write_parts(&mut self, domain: &DomainWriter) -> Result<()> {
         while let Some(part) = self.waiting.front() {
             let resolve = |slice: &OpenSlice| {
                 let location = slice.chunk.location()?;
@@ -206,7 +198,7 @@ impl PendingStream {
         slices: Vec<Slice>,
         closes: Option<ClosedGroup>,
         domain: &DomainWriter,
-    ) -> Result<(), PipelineError> {
+    ) -> Result<()> {
         let group = &mut self.group;
         group.too_large |= group.slices.len() + slices.len() > MAX_GROUP_SLICES;
         if group.too_large {
@@ -225,11 +217,7 @@ impl PendingStream {
         Ok(())
     }
 
-    async fn store_group(
-        &self,
-        group: CachedGroup,
-        domain: &DomainWriter,
-    ) -> Result<ObjectHash, PipelineError> {
+    async fn store_group(&self, group: CachedGroup, domain: &DomainWriter) -> Result<ObjectHash> {
         let bytes = group.to_bytes();
         let plain = ObjectHash(*blake3::hash(&bytes).as_bytes());
         if let Some(object) = self.earlier.get(&plain) {
@@ -243,7 +231,7 @@ impl PendingStream {
     }
 
     /// Writes the parts that waited for data packs to be sealed.
-    pub(super) async fn write_last_parts(mut self, domain: &DomainWriter) -> Result<Self, PipelineError> {
+    pub(super) async fn write_last_parts(mut self, domain: &DomainWriter) -> Result<Self> {
         self.write_parts(domain).await?;
         if self.waiting.is_empty() {
             Ok(self)
@@ -253,7 +241,7 @@ impl PendingStream {
     }
 
     /// Converts chunk references to places. All metadata packs must be sealed.
-    pub(super) fn finish(self, domain: &DomainWriter) -> Result<WrittenStream, PipelineError> {
+    pub(super) fn finish(self, domain: &DomainWriter) -> Result<WrittenStream> {
         let parts = self.parts.iter().map(|(chunk, start)| domain.part(chunk, *start, None));
         let catalog = self.catalog.into_iter().map(|(chunk, start, first)| domain.part(&chunk, start, first));
         Ok(WrittenStream {

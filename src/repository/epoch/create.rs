@@ -8,21 +8,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use zeroize::Zeroizing;
-
-use crate::repository::epoch::error::CreateEpochError;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::format::container::{self, ContainerKey, DataIdentity, DataRecipient, Sealer};
 use crate::format::derive::{EpochSecret, SecretKey};
 use crate::format::epoch::{Epoch, FORMAT, InlineWrap, Parameters, SecretOrigin, VerifiedEpoch};
-use crate::format::ids::{Commitment, EpochId, NameId};
-use crate::format::object::SealedObject;
-use crate::format::sign::MAX_DOCUMENT;
-use crate::format::timestamp;
-use crate::format::wrap::EpochKeys;
+use crate::format::ids::{Commitment, EpochId, NameId, RecipientId, from_hex, to_hex};
+use crate::format::{json, object::SealedObject, sign::MAX_DOCUMENT, timestamp, wrap::EpochKeys};
 use crate::keys::epoch_file::{EpochSecretStore, MAX_SECRETS, StoredSecret};
 use crate::keys::writer_key::WriterKey;
 use crate::keys::{Owner, Prompt};
+use crate::repository::epoch::error::{CreateEpochError, Result};
 use crate::repository::epoch::stored::Epochs;
 use crate::runtime::{Runtime, kill_point};
 use crate::store::Store;
@@ -89,18 +86,12 @@ pub struct NewEpoch {
     pub(crate) origin: SecretOrigin,
 }
 
-impl fmt::Debug for NewEpoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Made({})", self.id)
-    }
-}
-
 /// Makes an epoch's keys, tests them and wraps them to the owners. Wipes the private key on return.
 pub async fn generate_keys(
     runtime: &Runtime,
     owners: &[Owner],
     prompt: &Arc<dyn Prompt>,
-) -> Result<NewEpoch, CreateEpochError> {
+) -> Result<NewEpoch> {
     if owners.is_empty() {
         return Err(CreateEpochError::NoOwners);
     }
@@ -118,7 +109,7 @@ pub async fn generate_keys(
                 owner
                     .recipient
                     .wrap(&keys, id, &prompt)
-                    .map_err(|source| CreateEpochError::Owner { owner: owner.name(), source })
+                    .map_err(|source| CreateEpochError::Owner(owner.name(), source))
             };
             let wraps = owners.iter().map(wrap).collect::<Result<_, _>>()?;
             Ok(NewEpoch { id, recipient, secret: keys.secret.clone(), wraps, origin: SecretOrigin::Random })
@@ -127,11 +118,7 @@ pub async fn generate_keys(
 }
 
 /// Checks that the keys decrypt what they encrypt.
-fn self_test(
-    recipient: &DataRecipient,
-    identity: &DataIdentity,
-    probe: &[u8],
-) -> Result<(), CreateEpochError> {
+fn self_test(recipient: &DataRecipient, identity: &DataIdentity, probe: &[u8]) -> Result<()> {
     let broken = |error| CreateEpochError::SelfTest(Some(error));
     let mut sealer = Sealer::to_recipient(recipient, 512).map_err(broken)?;
     sealer.write(probe).map_err(broken)?;
@@ -145,18 +132,18 @@ fn self_test(
 /// copy and reads both back.
 pub async fn create_epoch(
     context: EpochContext<'_>,
-    wanted: &EpochSettings,
+    settings: &EpochSettings,
     previous_epochs: Vec<EpochId>,
     made: NewEpoch,
     now: Timestamp,
-) -> Result<(VerifiedEpoch, EpochSecret), CreateEpochError> {
+) -> Result<(VerifiedEpoch, EpochSecret)> {
     let EpochContext { store, key, plan, keeper, .. } = context;
     if previous_epochs.contains(&made.id) {
         return Err(CreateEpochError::HandOver("its epoch is born already"));
     }
     let created = timestamp::to_seconds(now);
-    let not_after = timestamp::add_seconds(created, wanted.life.max_age);
-    let last = timestamp::add_seconds(not_after, wanted.life.max_run);
+    let not_after = timestamp::add_seconds(created, settings.life.max_age);
+    let last = timestamp::add_seconds(not_after, settings.life.max_run);
     let epoch = Epoch {
         format: FORMAT,
         repository: key.repository,
@@ -165,8 +152,8 @@ pub async fn create_epoch(
         epoch: made.id,
         created,
         not_after,
-        max_run_seconds: wanted.life.max_run,
-        retain_until: wanted
+        max_run_seconds: settings.life.max_run,
+        retain_until: settings
             .life
             .keep
             .map(|keep| timestamp::round_up_to_day(timestamp::add_seconds(last, keep))),
@@ -174,7 +161,7 @@ pub async fn create_epoch(
         recipient: made.recipient.to_string(),
         commitment: Commitment(made.secret.commitment()),
         secret: made.origin,
-        parameters: wanted.parameters.clone(),
+        parameters: settings.parameters.clone(),
         wraps: made.wraps,
     };
     let sealed = epoch.seal(&key.signing)?;
@@ -199,7 +186,7 @@ pub async fn create_epoch(
 }
 
 /// Stores an object and reads it back.
-pub async fn put(store: &Arc<dyn Store>, object: &SealedObject) -> Result<(), CreateEpochError> {
+pub async fn put(store: &Arc<dyn Store>, object: &SealedObject) -> Result<()> {
     // If the key was already taken, the stored object must still equal this one.
     store.put(object).await?;
     let back = store.get(object.key(), MAX_DOCUMENT).await?;
@@ -208,10 +195,7 @@ pub async fn put(store: &Arc<dyn Store>, object: &SealedObject) -> Result<(), Cr
 
 /// Stores missing copies of epochs whose secret this writer holds: a creation was interrupted
 /// between its two puts, or a copy was lost since. Returns the repaired epochs.
-pub async fn restore_missing_copies(
-    context: EpochContext<'_>,
-    epochs: &Epochs,
-) -> Result<Vec<EpochId>, CreateEpochError> {
+pub async fn restore_missing_copies(context: EpochContext<'_>, epochs: &Epochs) -> Result<Vec<EpochId>> {
     let mut mended = Vec::new();
     for held in context.keeper.load().await?.unwrap_or_default() {
         let Some(stored) = epochs.get(held.epoch) else { continue };
@@ -223,4 +207,74 @@ pub async fn restore_missing_copies(
         }
     }
     Ok(mended)
+}
+
+/// The file of an epoch whose keys are made outside the writer (`kbak epoch new --outside`). An owner makes the
+/// keys on their own machine and gives the writer the public key, K_epoch and the wraps. The writer signs and
+/// stores epoch.json and never holds the private key.
+#[derive(Serialize, Deserialize)]
+struct HandOver {
+    kbak: String,
+    version: u64,
+    epoch: EpochId,
+    secret: String,
+    recipient: String,
+    wraps: Vec<InlineWrap>,
+}
+
+impl Drop for HandOver {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
+const HAND_OVER: &str = "epoch hand-over";
+
+impl NewEpoch {
+    /// Returns the hand-over file, to be stored on the writer's machine with mode 0600.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "strings and numbers always serialise")]
+    pub fn to_hand_over(&self) -> Zeroizing<String> {
+        let file = HandOver {
+            kbak: HAND_OVER.to_owned(),
+            version: 1,
+            epoch: self.id,
+            secret: to_hex(self.secret.0.expose()),
+            recipient: self.recipient.to_string(),
+            wraps: self.wraps.clone(),
+        };
+        Zeroizing::new(serde_json::to_string_pretty(&file).expect("a serialisable file") + "\n")
+    }
+
+    /// Reads a hand-over file.
+    pub fn from_hand_over(content: &[u8]) -> Result<Self> {
+        let file: HandOver =
+            json::parse_secret(content).map_err(|_| CreateEpochError::HandOver("it is malformed"))?;
+        if file.kbak != HAND_OVER || file.version != 1 {
+            return Err(CreateEpochError::HandOver("it is another kind of file, or newer"));
+        }
+        let secret = from_hex::<32>(&file.secret).map_err(|_| CreateEpochError::HandOver("its secret"))?;
+        let recipient = file.recipient.parse().map_err(|_| CreateEpochError::HandOver("its recipient"))?;
+        if file.wraps.is_empty() {
+            return Err(CreateEpochError::HandOver("it has no wraps: nobody could read the backup"));
+        }
+        Ok(Self {
+            id: file.epoch,
+            recipient,
+            secret: EpochSecret(SecretKey::new(secret)),
+            wraps: file.wraps.clone(),
+            origin: SecretOrigin::Outside,
+        })
+    }
+
+    /// Returns the epoch's id.
+    #[must_use]
+    pub fn id(&self) -> EpochId {
+        self.id
+    }
+
+    /// Returns the recipients that it was wrapped to.
+    pub fn recipients(&self) -> impl Iterator<Item = RecipientId> + '_ {
+        self.wraps.iter().map(|wrap| wrap.recipient)
+    }
 }

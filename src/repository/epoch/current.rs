@@ -1,18 +1,12 @@
 //! The epoch that a run writes into: found in the store, or created.
 
-use crate::format::derive::EpochSecret;
 use crate::format::epoch::{EpochError, VerifiedEpoch};
-use crate::format::ids::EpochId;
-use crate::format::layout;
-use crate::format::sign::Namespace;
-use crate::format::signers::Signers;
-use crate::keys::Owner;
+use crate::format::{derive::EpochSecret, ids::EpochId, layout, sign::Namespace, signers::Signers};
 use crate::keys::epoch_file::{EpochSecretStore, StoredSecret};
-use crate::keys::writer_key::WriterFileError;
+use crate::keys::{Owner, writer_key::WriterFileError};
 use crate::report::event::Reporter;
-use crate::repository::epoch::error::CreateEpochError;
-use crate::repository::epoch::stored;
-use crate::repository::epoch::stored::{Epochs, OwnerChange, StoredEpoch};
+use crate::repository::epoch::error::{CreateEpochError, Result};
+use crate::repository::epoch::stored::{self, Epochs, OwnerChange, StoredEpoch};
 use crate::repository::records::Records;
 use crate::runtime::kill_point;
 use crate::store::StoreError;
@@ -53,11 +47,11 @@ pub struct CurrentEpoch {
 /// the epoch to write into. `signers` are the plan's pinned keys; the writer's own key is added.
 pub async fn prepare_run(
     context: EpochContext<'_>,
-    wanted: &EpochSettings,
+    settings: &EpochSettings,
     signers: &Signers,
     records: &Records,
     reporter: &Reporter,
-) -> Result<(Epochs, CurrentEpoch), CreateEpochError> {
+) -> Result<(Epochs, CurrentEpoch)> {
     let EpochContext { store, key, plan, .. } = context;
     let mut pinned = signers.clone();
     pinned.extend(key.own_signers());
@@ -71,8 +65,8 @@ pub async fn prepare_run(
     for (object, error) in std::mem::take(&mut epochs.rejected) {
         let lost = layout::parse_epoch(&object).filter(|epoch| epochs.get(*epoch).is_none());
         let ours = held.iter().any(|held| Some(held.epoch) == lost);
-        if ours && !wanted.new_epoch && !error.is_newer() {
-            return Err(CreateEpochError::Damaged { object: object.to_string(), source: Box::new(error) });
+        if ours && !settings.new_epoch && !error.is_newer() {
+            return Err(CreateEpochError::Damaged(object.to_string(), Box::new(error)));
         }
         reporter.warn(object.to_string(), error.to_string());
         epochs.rejected.push((object, error));
@@ -83,7 +77,7 @@ pub async fn prepare_run(
             "its secret is here, and the store does not have it: is this the right repository, and is it whole?",
         );
     }
-    let ready = find_or_create(context, wanted, &epochs, records).await?;
+    let ready = find_or_create(context, settings, &epochs, records).await?;
     let unknown = ready.born.is_none() && has_unattested_wraps(context, &ready, signers).await?;
     if unknown {
         reporter.warn(
@@ -120,11 +114,11 @@ async fn has_unattested_wraps(
 /// removed, or the user asked for one.
 pub async fn find_or_create(
     context: EpochContext<'_>,
-    wanted: &EpochSettings,
+    settings: &EpochSettings,
     epochs: &Epochs,
     records: &Records,
-) -> Result<CurrentEpoch, CreateEpochError> {
-    if wanted.owners.is_empty() {
+) -> Result<CurrentEpoch> {
+    if settings.owners.is_empty() {
         return Err(CreateEpochError::NoOwners);
     }
     if let Some((key, error)) = epochs.newer().next() {
@@ -146,17 +140,17 @@ pub async fn find_or_create(
     // If two were created at once, the one whose secret is still stored is used.
     let kept = epochs.open_own(now, own).find(|stored| secret(stored).is_some());
     let reason = match kept.or_else(|| epochs.open_own(now, own).next()) {
-        _ if wanted.new_epoch => Reason::Requested,
+        _ if settings.new_epoch => Reason::Requested,
         None if epochs.all.is_empty() => Reason::First,
         None => Reason::Expired,
         Some(stored) => {
             let later: Vec<_> =
                 records.added(context.plan, stored.epoch.epoch).into_iter().map(|(owner, _)| owner).collect();
-            let change = OwnerChange::between(&stored.epoch, &later, &wanted.owners);
+            let change = OwnerChange::between(&stored.epoch, &later, &settings.owners);
             if change.removed.is_empty() {
                 let keeper = context.keeper.describe();
-                let secret = secret(stored)
-                    .ok_or(CreateEpochError::SecretLost { epoch: stored.epoch.epoch, keeper })?;
+                let secret =
+                    secret(stored).ok_or(CreateEpochError::SecretLost(stored.epoch.epoch, keeper))?;
                 let previous = before(epochs, stored.epoch.epoch, &held);
                 tracing::debug!(epoch = %stored.epoch.epoch, "epoch reused");
                 return Ok(CurrentEpoch {
@@ -170,9 +164,9 @@ pub async fn find_or_create(
             Reason::OwnerRemoved
         }
     };
-    check_owners(context, wanted, epochs, records)?;
-    let made = generate_keys(context.runtime, &wanted.owners, &wanted.prompt).await?;
-    let (epoch, secret) = create_epoch(context, wanted, epochs.heads(), made, now).await?;
+    check_owners(context, settings, epochs, records)?;
+    let made = generate_keys(context.runtime, &settings.owners, &settings.prompt).await?;
+    let (epoch, secret) = create_epoch(context, settings, epochs.heads(), made, now).await?;
     let previous = before(epochs, epoch.epoch, &held);
     tracing::debug!(epoch = %epoch.epoch, ?reason, "epoch created");
     Ok(CurrentEpoch { epoch, secret, born: Some(reason), previous, waiting: Vec::new() })
@@ -182,11 +176,11 @@ pub async fn find_or_create(
 /// the last. A mistake in one argument must not leave backups that only one person can read, or nobody.
 fn check_owners(
     context: EpochContext<'_>,
-    wanted: &EpochSettings,
+    settings: &EpochSettings,
     epochs: &Epochs,
     records: &Records,
-) -> Result<(), CreateEpochError> {
-    if wanted.change_owners || epochs.all.is_empty() {
+) -> Result<()> {
+    if settings.change_owners || epochs.all.is_empty() {
         return Ok(());
     }
     let heads = epochs.heads();
@@ -195,7 +189,7 @@ fn check_owners(
         before.extend(head.epoch.wraps.iter().map(|wrap| wrap.recipient));
         before.extend(records.added(context.plan, head.epoch.epoch).into_iter().map(|(owner, _)| owner));
     }
-    let now: HashSet<_> = wanted.owners.iter().map(|owner| owner.recipient.id()).collect();
+    let now: HashSet<_> = settings.owners.iter().map(|owner| owner.recipient.id()).collect();
     if before.len() > 1 && now.len() < 2 {
         let what = format!("{} owners can open the last epoch, and the new one would have one", before.len());
         return Err(CreateEpochError::Owners(what));

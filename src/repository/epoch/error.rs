@@ -1,11 +1,11 @@
 //! The errors of creating or finding the epoch of a run, and their remedies.
 
-use crate::format::container::ContainerError;
-use crate::format::epoch::EpochError;
-use crate::format::ids::EpochId;
-use crate::format::wrap::WrapError;
+use crate::format::{container::ContainerError, epoch::EpochError, ids::EpochId, wrap::WrapError};
 use crate::keys::writer_key::WriterFileError;
 use crate::store::StoreError;
+
+/// The result of a step of creating or finding an epoch.
+pub(super) type Result<T, E = CreateEpochError> = std::result::Result<T, E>;
 
 /// An error while creating or finding the epoch of a run.
 #[derive(Debug, thiserror::Error)]
@@ -25,37 +25,21 @@ pub enum CreateEpochError {
     /// The plan names no owners, so nobody could read its backups.
     #[error("the plan names no recipients: nobody could read the backup")]
     NoOwners,
-    /// Encrypting to an owner failed.
-    #[error("cannot encrypt the epoch's keys to {owner}")]
-    Owner {
-        /// The owner's name.
-        owner: String,
-        /// The cause.
-        source: WrapError,
-    },
+    /// Encrypting to the owner of this name failed.
+    #[error("cannot encrypt the epoch's keys to {0}")]
+    Owner(String, #[source] WrapError),
     /// The new keys do not decrypt what they encrypt.
     #[error("the self-test of the new epoch's keys failed")]
     SelfTest(#[source] Option<ContainerError>),
     /// The stored object differs from the one that was put.
     #[error("{0} was stored, and reads back as something else")]
     ReadBack(String),
-    /// The plan has an open epoch, but its secret is missing.
-    #[error("the secret of epoch {epoch} is not in {keeper}")]
-    SecretLost {
-        /// The epoch.
-        epoch: EpochId,
-        /// The place where the secret was expected.
-        keeper: String,
-    },
-    /// The epoch whose secret is kept is no longer valid.
-    #[error("{object} is damaged, and so is its copy")]
-    Damaged {
-        /// The key of one of its copies.
-        object: String,
-        /// The cause.
-        #[source]
-        source: Box<EpochError>,
-    },
+    /// The plan has an open epoch, but its secret is missing in this place.
+    #[error("the secret of epoch {0} is not in {1}")]
+    SecretLost(EpochId, String),
+    /// The epoch whose secret is kept is no longer valid. Holds the key of one of its copies.
+    #[error("{0} is damaged, and so is its copy")]
+    Damaged(String, #[source] Box<EpochError>),
     /// A newer kbak has written this plan.
     #[error("{0} was written by a newer kbak")]
     Newer(String, #[source] Box<EpochError>),

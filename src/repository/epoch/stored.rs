@@ -11,21 +11,17 @@ use crate::format::epoch::{CLOSING_GRACE, Epoch, EpochError, VerifiedEpoch};
 use crate::format::ids::{EpochId, NameId, RecipientId, RepositoryId, WriterId};
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::format::sign::{MAX_DOCUMENT, PublicKey};
-use crate::format::signers::Signers;
-use crate::format::timestamp;
+use crate::format::{signers::Signers, timestamp};
 use crate::keys::Owner;
 use crate::report::event::Reporter;
+use crate::repository::{chain::Chain, records::Records};
 use crate::store::listing::{folders, list_all};
 use crate::store::operation::Operation;
 use crate::store::{ListedObject, Store, StoreError, StoreErrorKind};
 
-use crate::repository::chain::Chain;
-use crate::repository::records::Records;
-
 /// The most epochs of one plan that are read: monthly ones for centuries.
 pub const MAX_EPOCHS: usize = 4096;
 
-/// The number of epochs read in parallel.
 const PARALLEL: usize = 8;
 
 /// A verified epoch and the time of its creation.

@@ -6,21 +6,17 @@ use bytes::Bytes;
 use futures::stream::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 
-use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, ObjectHash, RecipientId, WriterId};
-use crate::format::layout::EpochPath;
 use crate::format::record::{Receipt, ReceiptAction, Record};
 use crate::format::sign::{Namespace, SigningKey};
-use crate::format::signers::Signers;
 use crate::format::wrap::{EpochKeys, MAX_WRAP, WrapError};
+use crate::format::{epoch::VerifiedEpoch, layout::EpochPath, signers::Signers};
 use crate::keys::{Identity, OpenedWrap, Owner, Prompt, open_wrap};
 use crate::report::event::Reporter;
-use crate::repository::epoch::create::put;
-use crate::repository::epoch::error::CreateEpochError;
+use crate::repository::epoch::error::{CreateEpochError, Result};
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
-use crate::repository::fetched;
-use crate::repository::fetched::Fetched;
-use crate::repository::records::Records;
+use crate::repository::fetched::{self, Fetched};
+use crate::repository::{epoch::create::put, records::Records};
 use crate::runtime::Runtime;
 use crate::store::listing::list_all;
 use crate::store::{Store, StoreError};
@@ -127,7 +123,7 @@ pub struct Checked {
     /// The wrap that it opened, or the error.
     pub opened: Result<OpenedWrap, KeysError>,
     /// The stored receipt, if the identity can sign and its key is pinned, or the error in storing it.
-    pub receipt: Result<Option<ObjectHash>, CreateEpochError>,
+    pub receipt: Result<Option<ObjectHash>>,
 }
 
 /// The context of key operations: the same for all epochs.
@@ -148,7 +144,7 @@ pub async fn check(
     context: KeyContext<'_>,
     epochs: &Epochs,
     identities: &[Arc<Identity>],
-) -> Result<Vec<Checked>, CreateEpochError> {
+) -> Result<Vec<Checked>> {
     let mut rows = Vec::new();
     for stored in &epochs.all {
         for identity in identities {
@@ -161,7 +157,11 @@ pub async fn check(
             let receipt = match (&opened, identity.signing()) {
                 // A failure to store the receipt must not hide that the key opens the epoch.
                 (Ok(via), Some(key)) => {
-                    receipt(context, &stored.epoch, ReceiptAction::Opened, *via, key).await
+                    let named = match *via {
+                        OpenedWrap::EpochJson(recipient) => (Some(recipient), None),
+                        OpenedWrap::KeyObject(wrap) => (None, Some(wrap)),
+                    };
+                    store_receipt(context, &stored.epoch, ReceiptAction::Opened, named, key).await
                 }
                 _ => Ok(None),
             };
@@ -196,7 +196,7 @@ pub async fn add(
     identities: &[Arc<Identity>],
     new: &Owner,
     prompt: &Arc<dyn Prompt>,
-) -> Result<Vec<Added>, CreateEpochError> {
+) -> Result<Vec<Added>> {
     let mut rows = Vec::new();
     let id = new.recipient.id();
     for StoredEpoch { epoch, .. } in &epochs.all {
@@ -218,19 +218,13 @@ pub async fn add(
             .workers
             .run(move || recipient.wrap_object(&keys, &path, &prompt))
             .await
-            .map_err(|source| CreateEpochError::Owner { owner: new.name(), source })?;
+            .map_err(|source| CreateEpochError::Owner(new.name(), source))?;
         put(context.store, &sealed).await?;
         let signing = identities.iter().find_map(|identity| identity.signing());
         let receipt = match signing {
             Some(key) => {
-                let added = Receipt {
-                    plan: epoch.plan,
-                    epoch: epoch.epoch,
-                    act: ReceiptAction::Added,
-                    recipient: Some(id),
-                    wrap: Some(sealed.hash()),
-                };
-                sign(context, epoch, added, key).await?
+                let named = (Some(id), Some(sealed.hash()));
+                store_receipt(context, epoch, ReceiptAction::Added, named, key).await?
             }
             None => None,
         };
@@ -239,28 +233,15 @@ pub async fn add(
     Ok(rows)
 }
 
-async fn receipt(
+/// Signs and stores a receipt for a recipient or a wrap. If the key is not pinned for receipts it only warns,
+/// because the receipt would not count.
+async fn store_receipt(
     context: KeyContext<'_>,
     epoch: &VerifiedEpoch,
     act: ReceiptAction,
-    via: OpenedWrap,
+    (recipient, wrap): (Option<RecipientId>, Option<ObjectHash>),
     key: &SigningKey,
-) -> Result<Option<ObjectHash>, CreateEpochError> {
-    let (recipient, wrap) = match via {
-        OpenedWrap::EpochJson(recipient) => (Some(recipient), None),
-        OpenedWrap::KeyObject(wrap) => (None, Some(wrap)),
-    };
-    sign(context, epoch, Receipt { plan: epoch.plan, epoch: epoch.epoch, act, recipient, wrap }, key).await
-}
-
-/// Signs and stores a receipt. If the key is not pinned for receipts it only warns, because
-/// the receipt would not count.
-async fn sign(
-    context: KeyContext<'_>,
-    epoch: &VerifiedEpoch,
-    receipt: Receipt,
-    key: &SigningKey,
-) -> Result<Option<ObjectHash>, CreateEpochError> {
+) -> Result<Option<ObjectHash>> {
     let writer: WriterId = epoch.writer;
     if !context.signers.lookup(&writer.to_string(), Namespace::Receipt).any(|pinned| pinned == key.public()) {
         let key = key.public().fingerprint();
@@ -271,6 +252,7 @@ async fn sign(
         return Ok(None);
     }
     let now = context.store.now().await?;
+    let receipt = Receipt { plan: epoch.plan, epoch: epoch.epoch, act, recipient, wrap };
     let sealed = Record::Receipt(receipt).seal(epoch.repository, writer, now, key).map_err(|source| {
         crate::format::epoch::EpochError::Document { object: "a receipt".to_owned(), source }
     })?;

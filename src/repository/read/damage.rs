@@ -3,14 +3,11 @@
 
 use futures::TryStreamExt as _;
 
+use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan, UnreadableSnapshots};
 use crate::format::layout::{self, EpochPath, ObjectKey};
 use crate::report::text::plural;
-use crate::repository::error::RepositoryError;
-use crate::store::StoreError;
-use crate::store::listing::list_all;
-
-use super::reader::{RepositoryReader, SnapshotSelector, StoredPlan, UnreadableSnapshots};
-use crate::repository::chain::Snapshot;
+use crate::repository::{chain::Snapshot, error::RepositoryError};
+use crate::store::{StoreError, listing::list_all};
 
 impl RepositoryReader {
     /// Finds the snapshots under lost epochs.
@@ -86,11 +83,8 @@ impl StoredPlan {
     }
 }
 
-/// Refuses `latest` if the newest readable snapshot may not be the one meant: something newer
-/// is damaged, or no snapshot of another plan can be read.
-///
-/// # Errors
-/// In these two cases.
+/// Refuses `latest` if the newest readable snapshot may not be the one meant: something newer is damaged, or
+/// no snapshot of another plan can be read.
 pub(crate) fn check_latest(
     plans: &[StoredPlan],
     at: &StoredPlan,

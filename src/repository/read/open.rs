@@ -12,51 +12,37 @@ use crate::format::layout::{self, EpochPath};
 use crate::format::marker::{MARKER, WrongMarker};
 use crate::format::sign::Namespace;
 use crate::keys::Identity;
+use crate::repository::chain::{self, ChainFault, Snapshot};
+use crate::repository::fetched::{self, Fetched};
+use crate::repository::read::snapshot::OpenSnapshot;
+use crate::repository::records::{self, Records};
+use crate::repository::{epoch::stored, epoch::wraps, error::RepositoryError, read::damage};
 use crate::store::listing::folders;
 use crate::store::{Store, StoreError};
 
-use crate::repository::chain;
-use crate::repository::chain::{ChainFault, Snapshot};
-use crate::repository::epoch::stored;
-use crate::repository::epoch::wraps;
-use crate::repository::error::RepositoryError;
-use crate::repository::fetched;
-use crate::repository::fetched::Fetched;
-use crate::repository::read::damage;
-use crate::repository::read::snapshot::OpenSnapshot;
-use crate::repository::records;
-use crate::repository::records::Records;
+type Result<T, E = RepositoryError> = std::result::Result<T, E>;
 
 /// The most plans of one writer that are listed.
 const MAX_PLANS: usize = 10_000;
 
-/// Reads the marker of a repository.
-///
-/// # Errors
-/// If the store cannot be read.
+/// Reads the marker of a repository. Fails if the store cannot be read.
 pub async fn read_marker(store: &Arc<dyn Store>) -> Result<Fetched<Bytes>, StoreError> {
     fetched::get(store, &layout::marker(), ObjectHash::of(MARKER), 4096).await
 }
 
 /// Checks that the store holds a repository.
-///
-/// # Errors
-/// A message for the user if it does not.
-pub async fn check_marker(store: &Arc<dyn Store>) -> Result<(), RepositoryError> {
+pub async fn check_marker(store: &Arc<dyn Store>) -> Result<()> {
     validate_marker(store, &read_marker(store).await?)
 }
 
-/// Checks a marker that was read with [`read_marker`].
-///
-/// # Errors
-/// As [`check_marker`].
-pub fn validate_marker(store: &Arc<dyn Store>, marker: &Fetched<Bytes>) -> Result<(), RepositoryError> {
+/// Checks a marker that was read with [`read_marker`]. Fails as [`check_marker`] does.
+pub fn validate_marker(store: &Arc<dyn Store>, marker: &Fetched<Bytes>) -> Result<()> {
     match marker {
         Fetched::Valid(_) => Ok(()),
         Fetched::Corrupt => {
             Err(RepositoryError::MarkerDamaged { store: store.describe(), source: WrongMarker })
         }
-        Fetched::Missing => Err(RepositoryError::NoRepository { store: store.describe() }),
+        Fetched::Missing => Err(RepositoryError::NoRepository(store.describe())),
     }
 }
 
@@ -87,16 +73,16 @@ impl RepositoryReader {
     }
 
     /// As [`check_marker`]. If a pinned writer's folder exists, a missing marker was deleted or lost.
-    async fn check_marker(&self) -> Result<(), RepositoryError> {
+    async fn check_marker(&self) -> Result<()> {
         let found = read_marker(&self.store).await?;
         if found != Fetched::Missing || !self.has_pinned_writer().await? {
             return validate_marker(&self.store, &found);
         }
-        Err(RepositoryError::MarkerGone { store: self.store.describe() })
+        Err(RepositoryError::MarkerGone(self.store.describe()))
     }
 
     /// Reads all plans of the writers that `which` selects.
-    pub async fn plans(&self, which: &SnapshotSelector) -> Result<Vec<StoredPlan>, RepositoryError> {
+    pub async fn plans(&self, which: &SnapshotSelector) -> Result<Vec<StoredPlan>> {
         self.check_marker().await?;
         let mut plans = Vec::new();
         let mut records: Option<(WriterId, Records)> = None;
@@ -115,7 +101,7 @@ impl RepositoryReader {
     }
 
     /// Fails if the store holds folders of writers but none of a pinned one: it is not an empty store.
-    async fn check_not_foreign(&self) -> Result<(), RepositoryError> {
+    async fn check_not_foreign(&self) -> Result<()> {
         let folders = folders(&self.store, "", MAX_PLANS).await?;
         let writers: Vec<WriterId> = folders.iter().filter_map(|folder| folder.parse().ok()).collect();
         let pinned = self.writers();
@@ -125,14 +111,9 @@ impl RepositoryReader {
         Err(RepositoryError::OtherWriters { store: self.store.describe(), found: writers, pinned })
     }
 
-    /// Returns the ids of the plans that `which` selects; none if pinned writers have stored nothing.
-    ///
-    /// # Errors
-    /// If no writer is pinned, only other writers have stored data, or no plan matches `which`.
-    pub async fn plan_ids(
-        &self,
-        which: &SnapshotSelector,
-    ) -> Result<Vec<(WriterId, NameId)>, RepositoryError> {
+    /// Returns the ids of the plans that `which` selects; none if pinned writers have stored nothing. Fails
+    /// if no writer is pinned, only other writers have stored data, or no plan matches `which`.
+    pub async fn plan_ids(&self, which: &SnapshotSelector) -> Result<Vec<(WriterId, NameId)>> {
         let writers = self.writers();
         if writers.is_empty() {
             return Err(RepositoryError::NoSigner);
@@ -162,12 +143,7 @@ impl RepositoryReader {
     }
 
     /// Reads one plan. Rejects data by keys that the writer's `records` cut off.
-    pub async fn plan(
-        &self,
-        writer: WriterId,
-        plan: NameId,
-        records: &Records,
-    ) -> Result<StoredPlan, RepositoryError> {
+    pub async fn plan(&self, writer: WriterId, plan: NameId, records: &Records) -> Result<StoredPlan> {
         let mut epochs = stored::list(&self.store, writer, plan, None, &self.signers, &self.reporter).await?;
         let ids = epochs.all.iter().map(|stored| stored.epoch.epoch);
         let mut chain = chain::read(&self.store, writer, plan, ids, &self.signers, &self.reporter).await?;
@@ -179,13 +155,13 @@ impl RepositoryReader {
     }
 
     /// Reads the signed records of a writer.
-    pub async fn records(&self, writer: WriterId) -> Result<Records, RepositoryError> {
+    pub async fn records(&self, writer: WriterId) -> Result<Records> {
         Ok(records::list(&self.store, writer, None, &self.signers, &self.reporter).await?)
     }
 
     /// Returns the one selected snapshot and its plan. Fails with a list if several match: a
     /// restore never guesses.
-    pub async fn select(&self, which: &SnapshotSelector) -> Result<(StoredPlan, Snapshot), RepositoryError> {
+    pub async fn select(&self, which: &SnapshotSelector) -> Result<(StoredPlan, Snapshot)> {
         let mut plans = self.plans(which).await?;
         let mut found: Vec<(usize, Snapshot)> = Vec::new();
         for (at, plan) in plans.iter().enumerate() {
@@ -193,10 +169,8 @@ impl RepositoryReader {
                 plan.chain.select(&which.snapshot).into_iter().map(|snapshot| (at, snapshot.clone())),
             );
         }
-        match found.len() {
-            1 => {}
-            0 => return Err(self.not_found(&plans, which)),
-            _ => return Err(ambiguous(&found, which)),
+        if found.len() > 1 {
+            return Err(ambiguous(&found, which));
         }
         let Some((at, snapshot)) = found.pop() else { return Err(self.not_found(&plans, which)) };
         if which.snapshot == "latest" {
@@ -225,12 +199,12 @@ impl RepositoryReader {
         snapshot: &Snapshot,
         identities: &[Arc<Identity>],
         memory: u64,
-    ) -> Result<OpenSnapshot, RepositoryError> {
+    ) -> Result<OpenSnapshot> {
         let mut opened = Vec::new();
         for id in &snapshot.envelope().epochs {
             let Some(stored) = plan.epochs.get(*id) else {
                 let key = EpochPath { writer: plan.writer, plan: plan.plan, epoch: *id }.epoch_json();
-                return Err(RepositoryError::EpochGone { epoch: key.to_string() });
+                return Err(RepositoryError::EpochGone(key.to_string()));
             };
             let (keys, _) =
                 wraps::open(&self.store, &self.runtime, &stored.epoch, identities, &self.reporter).await?;

@@ -3,8 +3,7 @@
 use crate::format::ids::{EpochId, NameId, WriterId};
 use crate::format::signers::Signers;
 use crate::report::event::Reporter;
-use crate::repository::chain::Chain;
-use crate::repository::epoch::stored::Epochs;
+use crate::repository::{chain::Chain, epoch::stored::Epochs};
 use crate::runtime::Runtime;
 use crate::store::Store;
 use std::sync::Arc;

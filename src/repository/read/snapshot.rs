@@ -6,22 +6,16 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use crate::format::body::{Body, BodyError, MAX_BODY, Stream};
-use crate::format::derive::{DomainKey, SecretKey};
-use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::layout::{EpochPath, ObjectClass};
-use crate::format::wrap::EpochKeys;
-use crate::pipeline::chunk_index::ChunkIndex;
+use crate::format::{derive::DomainKey, epoch::VerifiedEpoch, wrap::EpochKeys};
 use crate::pipeline::fallback::{CopyFinder, IndexSource};
-use crate::pipeline::fetch::Fetcher;
-use crate::pipeline::reader::StreamReader;
+use crate::pipeline::{chunk_index::ChunkIndex, fetch::Fetcher, reader::StreamReader};
 use crate::report::event::Reporter;
 use crate::report::outcome::Outcome;
+use crate::repository::{chain::Snapshot, index_loader::DomainIndexLoader};
 use crate::runtime::{Runtime, lock};
 use crate::store::{Store, StoreError};
-
-use crate::repository::chain::Snapshot;
-use crate::repository::index_loader::DomainIndexLoader;
 
 /// An error while opening or reading a snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +92,7 @@ impl OpenSnapshot {
 
     /// Creates one reader per domain, so that its streams share a cache.
     fn prepare(&mut self) -> Result<(), SnapshotError> {
-        let places: std::collections::HashSet<(EpochId, NameId)> =
+        let places: HashSet<(EpochId, NameId)> =
             self.streams().map(|(_, stream)| (stream.epoch, stream.domain)).collect();
         let share = self.memory / places.len().max(1) as u64;
         for (epoch_id, domain) in places {
@@ -120,7 +114,7 @@ impl OpenSnapshot {
                 key: fetcher.key().clone(),
                 reporter: self.reporter.clone(),
                 share: share / 8,
-                told: Mutex::default(),
+                reported: Mutex::default(),
             };
             let fetcher = fetcher.with_copy_finder(CopyFinder::new(Arc::new(indexes)));
             self.fetchers.insert((epoch_id, domain), Arc::new(fetcher));
@@ -151,13 +145,6 @@ impl OpenSnapshot {
         let fetcher = fetcher.ok_or(SnapshotError::Domain(stream.domain))?.clone();
         Ok(StreamReader::new(fetcher, stream.clone(), self.runtime.workers.count() * 2))
     }
-
-    /// Returns the names key from the body; none if its text is malformed.
-    #[must_use]
-    pub fn names_key(&self) -> Option<crate::format::derive::NamesKey> {
-        let bytes = crate::format::ids::from_hex::<32>(&self.body.names_key).ok()?;
-        Some(crate::format::derive::NamesKey(SecretKey::new(bytes)))
-    }
 }
 
 /// Loads the index of a domain, to find copies of chunks in damaged packs.
@@ -169,7 +156,7 @@ struct DomainIndexes {
     reporter: Reporter,
     /// The memory that the index may take, in bytes.
     share: u64,
-    told: Mutex<HashSet<ObjectHash>>,
+    reported: Mutex<HashSet<ObjectHash>>,
 }
 
 #[async_trait]
@@ -185,7 +172,7 @@ impl IndexSource for DomainIndexes {
     }
 
     fn report_copy_used(&self, bad: &ObjectHash) {
-        if lock(&self.told).insert(*bad) {
+        if lock(&self.reported).insert(*bad) {
             let object = self.path.in_domain(self.domain, ObjectClass::Pack, *bad);
             self.reporter
                 .warn(object.to_string(), "it is missing or damaged: copies that lie elsewhere are used");

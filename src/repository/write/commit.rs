@@ -10,20 +10,15 @@ use jiff::Timestamp;
 
 use crate::format::body::{Body, BodyError, Item, names_key_text};
 use crate::format::derive::{EpochSecret, NamesKey};
-use crate::format::epoch::VerifiedEpoch;
 use crate::format::ids::{EpochId, NameId, ObjectHash};
 use crate::format::manifest::{DomainObjects, Envelope, Manifest, ManifestError, PublicItem};
-use crate::format::object::SealedObject;
 use crate::format::pack_refs::{PackName, PackRefs};
-use crate::format::sign::SigningKey;
-use crate::format::signers::Signers;
 use crate::format::state::{self, StateError, WriterState};
+use crate::format::{epoch::VerifiedEpoch, object::SealedObject, sign::SigningKey, signers::Signers};
 use crate::pipeline::context::PipelineContext;
+use crate::repository::{chain::Chain, index_loader::DomainIndexLoader};
 use crate::runtime::kill_point;
 use crate::store::StoreError;
-
-use crate::repository::chain::Chain;
-use crate::repository::index_loader::DomainIndexLoader;
 
 /// An error while committing a snapshot. The next run reuses the objects already stored.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +38,9 @@ pub enum CommitError {
     /// The store acknowledged packs that it does not list.
     #[error("the store lost {} of the packs that it had acknowledged; the first is {}", .0.len(), .0.first().map(|p| p.hash.to_string()).unwrap_or_default())]
     Lost(Vec<PackName>),
-    /// A required object is missing after its put, or differs when read back.
-    #[error("the store does not give back what it acknowledged: {object} {why}")]
-    NotReadBack {
-        /// Its key.
-        object: String,
-        /// The observed fault.
-        why: &'static str,
-    },
+    /// A required object is missing after its put, or differs when read back: its key and the fault.
+    #[error("the store does not give back what it acknowledged: {0} {1}")]
+    NotReadBack(String, &'static str),
     /// The epoch ended before the manifest was stored, so the manifest is not valid.
     #[error("the run took longer than its epoch allows; the snapshot was stored at {stored}, after {until}")]
     TooLate {
@@ -284,5 +274,5 @@ impl Committer<'_> {
 }
 
 fn unstored(object: &SealedObject, why: &'static str) -> CommitError {
-    CommitError::NotReadBack { object: object.key().as_str().to_owned(), why }
+    CommitError::NotReadBack(object.key().to_string(), why)
 }

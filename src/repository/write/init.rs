@@ -4,34 +4,25 @@
 //! files and objects are removed again. A bucket that locks objects may keep a marker or an
 //! epoch without references; both are harmless.
 
-pub use super::owner_proof::prove;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use crate::format::epoch::{Parameters, VerifiedEpoch};
-use crate::format::ids::NameId;
-use crate::format::layout;
+use crate::format::ids::{NameId, to_hex};
 use crate::format::marker::{self, MARKER};
-use crate::format::signers::Signers;
+use crate::format::{layout, signers::Signers, wrap::WrapError};
 use crate::keys::epoch_file::{EpochFile, EpochSecretStore, FileSecretStore, epoch_path};
-use crate::keys::private_file;
-use crate::keys::private_file::{FileError, NewFiles};
-use crate::keys::recovery_sheet;
-use crate::keys::recovery_sheet::{ProvenOwner, RecoverySheet, RepositoryLocation};
+use crate::keys::private_file::{self, FileError, NewFiles};
+use crate::keys::recovery_sheet::{self, ProvenOwner, RecoverySheet, RepositoryLocation};
 use crate::keys::writer_key::WriterKey;
 use crate::keys::{Identity, Owner, Prompt};
 use crate::report::event::Reporter;
-use crate::repository::epoch::create;
-use crate::repository::epoch::create::{EpochContext, EpochDurations, EpochSettings};
+use crate::repository::epoch::create::{self, EpochContext, EpochDurations, EpochSettings};
 use crate::repository::epoch::stored::{Epochs, StoredEpoch};
-use crate::repository::epoch::wraps;
-use crate::repository::epoch::wraps::KeyContext;
-use crate::repository::error::InitError;
-use crate::repository::fetched::Fetched;
-use crate::repository::read::open::read_marker;
+use crate::repository::epoch::wraps::{self, KeyContext};
+use crate::repository::{error::InitError, fetched::Fetched, read::open::read_marker};
 use crate::runtime::Runtime;
 use crate::store::{PutOutcome, Store, StoreErrorKind};
 
@@ -59,15 +50,6 @@ pub struct Init {
     pub folder: PathBuf,
     /// The namespace for Kubernetes Secrets, if they should be written as files.
     pub secrets: Option<String>,
-}
-
-impl fmt::Debug for Init {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Init")
-            .field("owners", &self.owners)
-            .field("place", &self.place)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The result of `init`.
@@ -128,7 +110,7 @@ pub async fn make(
     let keeper = FileSecretStore::new(paths.epoch.clone(), &key, plan, runtime);
     files.create(&paths.epoch, 0o600, empty_epoch_file(&key, plan).as_bytes())?;
     let mut stored = Stored { store, marker: !has_marker, epoch: None };
-    let made = birth_of_all(&mut stored, runtime, init, &key, &keeper).await;
+    let made = create_first_epoch(&mut stored, runtime, init, &key, &keeper).await;
     let epoch = match made {
         Ok(epoch) => epoch,
         Err(failure) => {
@@ -149,10 +131,10 @@ pub async fn make(
 /// is not set, or if it is missing but `join` is set.
 pub async fn has_marker(store: &Arc<dyn Store>, join: bool) -> Result<bool, InitError> {
     match read_marker(store).await? {
-        Fetched::Missing if join => Err(InitError::NothingToJoin { store: store.describe() }),
+        Fetched::Missing if join => Err(InitError::NothingToJoin(store.describe())),
         Fetched::Missing => Ok(false),
         Fetched::Valid(_) if join => Ok(true),
-        Fetched::Valid(_) => Err(InitError::Exists { store: store.describe() }),
+        Fetched::Valid(_) => Err(InitError::Exists(store.describe())),
         Fetched::Corrupt => {
             Err(InitError::NotARepository { store: store.describe(), source: marker::WrongMarker })
         }
@@ -279,7 +261,7 @@ impl Stored<'_> {
 }
 
 /// Stores the marker and creates the first epoch.
-async fn birth_of_all(
+async fn create_first_epoch(
     stored: &mut Stored<'_>,
     runtime: &Runtime,
     init: &Init,
@@ -324,25 +306,64 @@ async fn receipts(
         Epochs { all: vec![StoredEpoch { epoch: epoch.clone(), born: epoch.created }], ..Epochs::default() };
     let context = KeyContext { store, runtime, signers, reporter };
     let warn = |label: &str, why: String| reporter.warn(label.to_owned(), why);
-    match wraps::check(context, &epochs, &init.identities).await {
-        Err(error) => warn("first epoch", format!("not proven: {error}")),
-        Ok(rows) => {
-            for row in rows {
-                match (&row.opened, &row.receipt) {
-                    (Err(error), _) => warn(&row.identity, format!("did not open the first epoch: {error}")),
-                    (Ok(_), Err(error)) => {
-                        warn(&row.identity, format!("opened the first epoch, but left no receipt: {error}"));
-                    }
-                    (Ok(_), Ok(None)) => warn(
-                        &row.identity,
-                        "opened the first epoch, but has no pinned signing key to attest it: no receipt"
-                            .to_owned(),
-                    ),
-                    (Ok(_), Ok(Some(_))) => {}
-                }
+    let rows = match wraps::check(context, &epochs, &init.identities).await {
+        Ok(rows) => rows,
+        Err(error) => return warn("first epoch", format!("not proven: {error}")),
+    };
+    for row in rows {
+        let why = match (&row.opened, &row.receipt) {
+            (Err(error), _) => format!("did not open the first epoch: {error}"),
+            (Ok(_), Err(error)) => format!("opened the first epoch, but left no receipt: {error}"),
+            (Ok(_), Ok(None)) => {
+                "opened the first epoch, but has no pinned signing key to attest it: no receipt".to_owned()
+            }
+            (Ok(_), Ok(Some(_))) => continue,
+        };
+        warn(&row.identity, why);
+    }
+}
+
+/// Proves owners: each identity must open a challenge encrypted to one of the recipients. An
+/// identity that opens none is an error, because its holder believes to be an owner.
+pub async fn prove(
+    runtime: &Runtime,
+    owners: &[Owner],
+    identities: &[Arc<Identity>],
+    prompt: &Arc<dyn Prompt>,
+) -> Result<Vec<ProvenOwner>, InitError> {
+    let mut used = vec![false; identities.len()];
+    let mut proven = Vec::new();
+    for owner in owners {
+        let challenge = Zeroizing::new(to_hex(&runtime.random::<32>()));
+        let (recipient, prompt, all) = (owner.recipient.clone(), prompt.clone(), identities.to_vec());
+        let outcome = runtime
+            .workers
+            .run(move || {
+                let sealed = recipient.encrypt(challenge.as_bytes(), &prompt)?;
+                let answers = |identity: &Arc<Identity>| match identity.open_text(&sealed) {
+                    Ok(text) => Ok(*text == *challenge),
+                    Err(WrapError::WrongIdentity) => Ok(false),
+                    Err(error) => Err((identity.label().to_owned(), error)),
+                };
+                Ok(all.iter().map(answers).collect::<Vec<_>>())
+            })
+            .await
+            .map_err(|error: WrapError| InitError::Encrypt { owner: owner.name(), source: error })?;
+        let mut opened = false;
+        for (answer, used) in outcome.into_iter().zip(&mut used) {
+            match answer {
+                Ok(true) => (opened, *used) = (true, true),
+                Ok(false) => {}
+                Err((identity, source)) => return Err(InitError::Challenge { identity, source }),
             }
         }
+        proven.push(ProvenOwner { owner: owner.clone(), proven: opened });
     }
+    if let Some((identity, _)) = identities.iter().zip(&used).find(|(_, used)| !**used) {
+        let recipients = identity.recipients().iter().map(ToString::to_string).collect();
+        return Err(InitError::NotAnOwner { identity: identity.label().to_owned(), recipients });
+    }
+    Ok(proven)
 }
 
 fn check_owners(init: &Init) -> Result<(), InitError> {

@@ -2,4 +2,3 @@
 
 pub mod commit;
 pub mod init;
-mod owner_proof;

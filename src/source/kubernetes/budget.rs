@@ -10,8 +10,6 @@ use tokio::sync::Notify;
 
 use crate::runtime::lock;
 
-use crate::runtime::lock;
-
 #[derive(Debug)]
 struct BudgetState {
     free: usize,

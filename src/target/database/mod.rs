@@ -20,36 +20,27 @@ pub trait RestoreRecipe: std::fmt::Debug + Send + Sync {
     /// Returns the contents of a stream of the snapshot; none if the recipe does not restore it.
     fn contents(&self, stream: &str, format: &str) -> Option<StreamContents>;
 
-    /// Creates the objects of a globals dump that do not exist. Existing ones stay unchanged.
-    ///
-    /// # Errors
+    /// Creates the objects of a globals dump that do not exist. Existing ones stay unchanged. Fails with
     /// [`DatabaseError`] if the dump cannot be read or the server refuses.
     async fn restore_globals(&self, dump: &mut DumpReader<'_>) -> Result<GlobalsReport, DatabaseError>;
 
-    /// Restores the dump of one database.
-    ///
-    /// # Errors
-    /// [`DatabaseError::NotEmpty`] before any change, if the target holds something and may not be
-    /// replaced; [`DatabaseError::ToolFailed`] with the tool's message at its first error;
-    /// [`DatabaseError::IncompleteDump`] if the dump ends early, even if the tool accepts it.
+    /// Restores the dump of one database. Fails with [`DatabaseError::NotEmpty`] before any change, if the
+    /// target holds something and may not be replaced; [`DatabaseError::ToolFailed`] with the tool's message
+    /// at its first error; [`DatabaseError::IncompleteDump`] if the dump ends early, even if the tool accepts
+    /// it.
     async fn restore_database(
         &self,
-        wanted: &DatabaseRestore,
+        request: &DatabaseRestore,
         dump: &mut DumpReader<'_>,
     ) -> Result<RestoredDatabase, DatabaseError>;
 
-    /// Counts the objects in a database, such as tables. A restore refuses a database that holds some,
-    /// and a drill requires some.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] if the server does not answer.
+    /// Counts the objects in a database, such as tables. A restore refuses a database that holds some, and a
+    /// drill requires some. Fails with [`DatabaseError`] if the server does not answer.
     async fn count_objects(&self, database: &str) -> Result<u64, DatabaseError>;
 }
 
-/// Connects to a server with the recipe of its engine.
-///
-/// # Errors
-/// [`DatabaseError`], also for an engine without a recipe.
+/// Connects to a server with the recipe of its engine. Fails with [`DatabaseError`], also for an engine
+/// without a recipe.
 pub async fn connect(config: &DatabaseConfig) -> Result<Box<dyn RestoreRecipe>, DatabaseError> {
     match config.engine {
         DatabaseEngine::Postgresql => Ok(Box::new(Postgres::connect(config).await?)),

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ObjectKey, ObjectRef, RestoreConfig, ServedKinds, object_key, text};
-use crate::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo, page_query};
+use super::change::{ApiMove, api_move};
+use super::{ObjectKey, ObjectRef, RestoreConfig, object_key, text};
+use crate::kubernetes::{ApiError, ApiStatus, Cluster, KindInfo, ListMeta, discover, page_query};
 
 /// Requests names only, without contents.
 const NAMES: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -15,7 +16,6 @@ const MAX_PAGE: usize = 64 << 20;
 /// The largest object that is read, in bytes.
 const MAX_OBJECT: usize = 16 << 20;
 
-/// The state of the target cluster.
 #[derive(Debug)]
 pub(crate) struct ClusterState {
     pub(crate) target: ServedKinds,
@@ -73,6 +73,69 @@ impl ClusterState {
     }
 }
 
+/// The kinds that can be created, by group and plural.
+#[derive(Debug, Default)]
+pub(crate) struct ServedKinds {
+    served: HashMap<(String, String), Vec<KindInfo>>,
+}
+
+impl ServedKinds {
+    pub(crate) async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
+        let mut served: HashMap<(String, String), Vec<KindInfo>> = HashMap::new();
+        for kind in discover(cluster).await?.served {
+            served.entry((kind.group.clone(), kind.plural.clone())).or_default().push(kind);
+        }
+        Ok(Self { served })
+    }
+
+    /// Finds the kind for a stored one: in its own version, in the version it moved to, or in the server's
+    /// first.
+    pub(crate) fn find(&self, stored: &KindInfo) -> Option<ServedKind<'_>> {
+        if let Some(kind) = self.find_exact(&stored.group, &stored.version, &stored.plural) {
+            return Some(ServedKind { kind, api_move: None });
+        }
+        if let Some(moved) = api_move(&stored.group, &stored.version, &stored.plural)
+            && let Some(kind) = self.find_exact(moved.group, moved.version, &stored.plural)
+        {
+            return Some(ServedKind { kind, api_move: Some(moved) });
+        }
+        let versions = self.served.get(&(stored.group.clone(), stored.plural.clone()))?;
+        versions.first().map(|kind| ServedKind { kind, api_move: None })
+    }
+
+    /// Returns the version in which a kind is served, if `api_version` is not.
+    pub(crate) fn version_of(&self, api_version: &str, kind: &str) -> Option<String> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let mut same = self.served.values().flatten().filter(|served| served.kind == kind);
+        if same.clone().any(|served| served.api_version() == api_version) {
+            return None;
+        }
+        let of_group = same.clone().find(|served| served.group == group);
+        // Built-in kinds moved from one group to another.
+        let moved = same.find(|served| !group.contains('.') && !served.group.contains('.'));
+        of_group.or(moved).map(KindInfo::api_version)
+    }
+
+    /// Finds the kind that an owner reference names.
+    pub(crate) fn find_by_kind(&self, api_version: &str, kind: &str) -> Option<&KindInfo> {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let same = self.served.values().flatten().filter(|one| one.kind == kind && one.group == group);
+        same.max_by_key(|one| one.api_version() == api_version)
+    }
+
+    fn find_exact(&self, group: &str, version: &str, plural: &str) -> Option<&KindInfo> {
+        let versions = self.served.get(&(group.to_owned(), plural.to_owned()))?;
+        versions.iter().find(|kind| kind.version == version)
+    }
+}
+
+/// The place of a kind in the target's API.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServedKind<'a> {
+    pub(crate) kind: &'a KindInfo,
+    pub(crate) api_move: Option<ApiMove>,
+}
+
 /// An object, or the status with which the server refused.
 pub(crate) type Answered = Result<Value, Box<ApiStatus>>;
 
@@ -87,7 +150,6 @@ pub(crate) async fn get_object(cluster: &Cluster, path: &str) -> Result<Answered
     }
 }
 
-/// The existing objects of a kind.
 #[derive(Debug)]
 pub(crate) enum ExistingObjects {
     /// These objects exist.
@@ -108,7 +170,6 @@ impl ExistingObjects {
         Ok(if listed { Self::Listed(keys) } else { Self::Unlisted })
     }
 
-    /// True if an object of that name may exist.
     pub(crate) fn may_have(&self, object: &ObjectRef) -> bool {
         match self {
             Self::Listed(keys) => keys.contains(&object.key()),
@@ -135,15 +196,9 @@ impl ExistingObjects {
 #[derive(Deserialize, Default)]
 struct MetadataPage {
     #[serde(default)]
-    metadata: MetadataPageHead,
+    metadata: ListMeta,
     #[serde(default)]
     items: Vec<MetadataItem>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct MetadataPageHead {
-    r#continue: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -152,7 +207,6 @@ struct MetadataItem {
     metadata: ObjectMeta,
 }
 
-/// The fields that are read of each object.
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct ObjectMeta {
@@ -175,9 +229,9 @@ async fn list_metadata(
         };
         let Ok(page) = serde_json::from_slice::<MetadataPage>(&answer.body) else { return Ok(false) };
         page.items.into_iter().for_each(|item| each(item.metadata));
-        if page.metadata.r#continue.is_empty() {
+        if page.metadata.continue_token.is_empty() {
             return Ok(true);
         }
-        query = page_query(500, &page.metadata.r#continue);
+        query = page_query(500, &page.metadata.continue_token);
     }
 }

@@ -9,7 +9,7 @@ use crate::plan::{
     ObjectName, ObjectNameError, Permission, Profile, RestoreSpec, Scope, SideEffect,
 };
 
-/// The longest waits for events that a restore cannot speed up. Each is one deadline for all objects.
+/// The longest waits for events that a restore cannot speed up. Each time is one deadline for all objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitLimits {
     /// Until namespaces that are being deleted are gone.
@@ -18,6 +18,9 @@ pub struct WaitLimits {
     pub definitions: Duration,
     /// Until the Services behind webhooks and APIServices have endpoints.
     pub backends: Duration,
+    /// Retries after rounds without progress. The pause before each doubles from one second, because
+    /// controllers and webhooks need time to start.
+    pub max_idle_rounds: u32,
 }
 
 impl Default for WaitLimits {
@@ -26,12 +29,13 @@ impl Default for WaitLimits {
             terminating: Duration::from_secs(120),
             definitions: Duration::from_secs(60),
             backends: Duration::from_secs(120),
+            max_idle_rounds: 3,
         }
     }
 }
 
 /// Selection and options of a restore.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RestoreConfig {
     /// Permissions for objects that are refused by default.
     pub allow: BTreeSet<Permission>,
@@ -68,40 +72,8 @@ pub struct RestoreConfig {
     pub status: Vec<Glob>,
     /// True to keep all node ports of Services. Otherwise only chosen ones are kept, and none in a copy.
     pub node_ports: bool,
-    /// The largest number of objects processed at once.
-    pub parallel: usize,
-    /// Retries after rounds without progress. The pause before each doubles from one second, because
-    /// controllers and webhooks need time to start.
-    pub max_idle_rounds: u32,
     /// Deadlines of longer waits.
     pub waits: WaitLimits,
-}
-
-impl Default for RestoreConfig {
-    fn default() -> Self {
-        Self {
-            allow: BTreeSet::new(),
-            namespaces: Vec::new(),
-            exclude_namespaces: Vec::new(),
-            kinds: Vec::new(),
-            exclude_kinds: Vec::new(),
-            labels: None,
-            objects: Vec::new(),
-            mapping: Mapping::default(),
-            modifiers: Vec::new(),
-            profile: Profile::App,
-            scope: None,
-            existing: None,
-            release: None,
-            takeover: false,
-            cluster_uid: None,
-            status: Vec::new(),
-            node_ports: false,
-            parallel: 32,
-            max_idle_rounds: 3,
-            waits: WaitLimits::default(),
-        }
-    }
 }
 
 /// A RestorePlan that cannot be carried out.
@@ -156,8 +128,8 @@ impl RestoreConfig {
 
     /// True if a copy may have this effect.
     #[must_use]
-    pub fn is_released(&self, what: SideEffect) -> bool {
-        self.release.as_ref().is_some_and(|all| all.contains(&what))
+    pub fn is_released(&self, effect: SideEffect) -> bool {
+        self.release.as_ref().is_some_and(|released| released.contains(&effect))
     }
 
     /// True if the namespace has another name in the target cluster.
@@ -178,12 +150,9 @@ impl RestoreConfig {
     /// True if objects of a kind can be selected.
     #[must_use]
     pub fn selects_kind(&self, resource: &str) -> bool {
-        let named = self.objects.iter().any(|object| object.resource.matches(resource));
-        let leads = resource == "namespaces" && self.objects.iter().any(|object| object.namespace.is_some());
-        if named || leads {
-            return true;
-        }
-        !self.only_objects() && self.matches_kind_patterns(resource)
+        self.objects.iter().any(|object| {
+            object.resource.matches(resource) || (resource == "namespaces" && object.namespace.is_some())
+        }) || (!self.only_objects() && self.matches_kind_patterns(resource))
     }
 
     pub(crate) fn matches_kind_patterns(&self, resource: &str) -> bool {
@@ -210,14 +179,12 @@ impl RestoreConfig {
         name: &str,
         labels: &serde_json::Value,
     ) -> bool {
-        let named = self.objects.iter().any(|object| object.matches(resource, namespace, name));
-        // The namespace of a selected object is needed, too.
-        let leads = resource == "namespaces"
-            && self
-                .objects
-                .iter()
-                .any(|object| object.namespace.as_ref().is_some_and(|n| n.as_str() == name));
-        if named || leads {
+        let is_selected = |object: &ObjectName| {
+            // The namespace of a selected object is needed, too.
+            let holds_it = || object.namespace.as_ref().is_some_and(|namespace| namespace.as_str() == name);
+            object.matches(resource, namespace, name) || (resource == "namespaces" && holds_it())
+        };
+        if self.objects.iter().any(is_selected) {
             return true;
         }
         if self.only_objects() || !self.matches_kind_patterns(resource) {

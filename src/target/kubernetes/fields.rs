@@ -19,7 +19,6 @@ pub(crate) fn annotation<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
     object.pointer("/metadata/annotations")?.get(name)?.as_str()
 }
 
-/// Returns the elements of the list at `pointer`.
 pub(crate) fn each<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
@@ -32,12 +31,10 @@ pub(crate) fn each_mut<'a>(
     object.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
-/// Returns the map at `pointer`.
 pub(crate) fn map<'a>(object: &'a Value, pointer: &str) -> Option<&'a Map<String, Value>> {
     object.pointer(pointer)?.as_object()
 }
 
-/// Returns the map at `pointer`, to be changed.
 pub(crate) fn map_mut<'a>(object: &'a mut Value, pointer: &str) -> Option<&'a mut Map<String, Value>> {
     object.pointer_mut(pointer)?.as_object_mut()
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, Stream, StreamExt as _};
 use memchr::memchr;
-
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ResourceStreams, RestoreError, StreamError};
@@ -15,31 +14,37 @@ use crate::kubernetes::KindInfo;
 /// managers stays far below this.
 const MAX_LINE: usize = 64 << 20;
 
-/// Opens the stored stream of a kind at its start.
-pub(crate) async fn open_stream<'a>(
+/// The largest number of objects processed at once.
+pub(crate) const PARALLEL: usize = 32;
+
+/// Opens the stored stream of a kind at its start. Returns its lines without their LF, numbered from 1. A
+/// last line without LF is an error: the stream was truncated.
+pub(crate) async fn open_lines<'a>(
     streams: &'a dyn ResourceStreams,
     kind: &KindInfo,
-) -> Result<BoxStream<'a, Result<Bytes, StreamError>>, RestoreError> {
-    let opened = streams.open(kind).await;
-    opened.map_err(|source| RestoreError::Stream { resource: kind.resource(), source })
+) -> Result<BoxStream<'a, Result<(u64, Bytes), RestoreError>>, RestoreError> {
+    let resource = kind.resource();
+    match streams.open(kind).await {
+        Ok(pieces) => Ok(split_lines(resource, pieces)),
+        Err(error) => Err(RestoreError::Stream(resource, error)),
+    }
 }
 
-/// Returns the lines of `pieces` without their LF, numbered from 1. A last line without LF is an error: the
-/// stream was truncated.
-pub(crate) fn split_lines<'a>(
-    resource: &'a str,
+fn split_lines<'a>(
+    resource: String,
     pieces: BoxStream<'a, Result<Bytes, StreamError>>,
-) -> impl Stream<Item = Result<(u64, Bytes), RestoreError>> + 'a {
+) -> BoxStream<'a, Result<(u64, Bytes), RestoreError>> {
     let splitter =
         LineSplitter { resource, pieces, rest: BytesMut::new(), searched: 0, line: 0, over: false };
-    futures::stream::unfold(splitter, |mut splitter| async move {
+    let lines = futures::stream::unfold(splitter, |mut splitter| async move {
         if splitter.over {
             return None;
         }
         let next = splitter.next().await?;
         splitter.over = next.is_err();
         Some((next, splitter))
-    })
+    });
+    lines.boxed()
 }
 
 /// Memory budget for objects in progress: a few large ones use as much as many small ones.
@@ -82,7 +87,7 @@ pub(crate) fn with_budget<'a>(
 }
 
 struct LineSplitter<'a> {
-    resource: &'a str,
+    resource: String,
     pieces: BoxStream<'a, Result<Bytes, StreamError>>,
     rest: BytesMut,
     searched: usize,
@@ -106,9 +111,8 @@ impl LineSplitter<'_> {
             }
             match self.pieces.next().await {
                 Some(Ok(piece)) => self.rest.extend_from_slice(&piece),
-                Some(Err(source)) => {
-                    let resource = self.resource.to_owned();
-                    return Some(Err(RestoreError::Stream { resource, source }));
+                Some(Err(error)) => {
+                    return Some(Err(RestoreError::Stream(self.resource.clone(), error)));
                 }
                 None if self.rest.is_empty() => return None,
                 None => return Some(Err(self.damaged("its last line is truncated"))),
@@ -117,7 +121,7 @@ impl LineSplitter<'_> {
     }
 
     fn damaged(&self, problem: &'static str) -> RestoreError {
-        RestoreError::Damaged { resource: self.resource.to_owned(), line: self.line + 1, problem }
+        RestoreError::Damaged { resource: self.resource.clone(), line: self.line + 1, problem }
     }
 }
 
@@ -130,7 +134,7 @@ mod tests {
         let pieces: Vec<Result<Bytes, StreamError>> =
             pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
         let stream = futures::stream::iter(pieces).boxed();
-        split_lines("pods", stream).try_collect().now_or_never().expect("nothing to wait for")
+        split_lines("pods".to_owned(), stream).try_collect().now_or_never().expect("nothing to wait for")
     }
 
     #[test]

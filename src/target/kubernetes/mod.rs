@@ -19,7 +19,6 @@ mod apply;
 mod change;
 mod cluster_state;
 mod config;
-mod denial;
 mod fields;
 mod judge;
 mod lines;
@@ -31,7 +30,6 @@ mod owner;
 mod plan;
 mod refusal;
 mod selection_usage;
-mod served_kinds;
 mod warning;
 
 use async_trait::async_trait;
@@ -54,7 +52,9 @@ pub use refusal::{Refusal, RefusalCause};
 pub use selection_usage::UnmatchedSelector;
 pub use warning::Warning;
 
-pub(crate) use cluster_state::{Answered, ClusterState, ExistingObjects, get_object};
+pub(crate) use cluster_state::{
+    Answered, ClusterState, ExistingObjects, ServedKind, ServedKinds, get_object,
+};
 pub(crate) use config::namespace_of;
 pub(crate) use fields::{annotation, each, each_mut, is_object, label, map, map_mut, text};
 pub(crate) use judge::{
@@ -62,11 +62,10 @@ pub(crate) use judge::{
     TRACKING_MARKS, has_restore_manager, is_merged, is_shared_namespace, lost_fields, matches_existing,
     may_be_from_restore, reconcile, reset_observed_generation,
 };
-pub(crate) use lines::{MemoryBudget, open_stream, split_lines, with_budget};
+pub(crate) use lines::{MemoryBudget, PARALLEL, open_lines, with_budget};
 pub(crate) use object::{ApiPaths, ObjectKey, api_paths, object_key, path_segment};
-pub(crate) use owner::OwnerReference;
+pub(crate) use owner::{LiveOwners, OwnerReference};
 pub(crate) use selection_usage::SelectionUsage;
-pub(crate) use served_kinds::{ServedKind, ServedKinds};
 pub(crate) use warning::{pruned_fields, shown_warnings};
 
 /// The cause of a failure to read a stream.
@@ -88,15 +87,9 @@ pub enum RestoreError {
     /// A request to the cluster failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// A stream could not be read.
-    #[error("the stored {resource} cannot be read")]
-    Stream {
-        /// The resource of the kind.
-        resource: String,
-        /// The cause.
-        #[source]
-        source: StreamError,
-    },
+    /// The stream of this resource could not be read.
+    #[error("the stored {0} cannot be read")]
+    Stream(String, #[source] StreamError),
     /// A stream has contents that no backup writes.
     #[error("the stored {resource} are damaged: line {line}: {problem}")]
     Damaged {
@@ -107,6 +100,12 @@ pub enum RestoreError {
         /// The fault of the line.
         problem: &'static str,
     },
+}
+
+impl RestoreError {
+    pub(crate) fn damaged(kind: &KindInfo, line: u64, problem: &'static str) -> Self {
+        Self::Damaged { resource: kind.resource(), line, problem }
+    }
 }
 
 /// Called with the outcome of each object, in the order of the outcomes.

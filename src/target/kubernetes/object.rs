@@ -4,7 +4,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::fields::text;
-
 use crate::kubernetes::KindInfo;
 
 /// The full name of an object.
@@ -61,9 +60,7 @@ pub(crate) fn object_key(resource: &str, namespace: &str, name: &str) -> ObjectK
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
-    let mut key = [0; 16];
-    key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    key
+    hasher.finalize().as_bytes()[..16].try_into().unwrap_or_default()
 }
 
 /// The API paths of an object, and of the collection of its kind.

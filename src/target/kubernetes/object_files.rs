@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::TryStreamExt as _;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 
 use super::{
-    ObjectRef, ResourceStreams, RestoreConfig, RestoreError, SelectionUsage, UnmatchedSelector, open_stream,
-    split_lines, text,
+    ObjectRef, ResourceStreams, RestoreConfig, RestoreError, SelectionUsage, UnmatchedSelector, open_lines,
+    text,
 };
 use crate::kubernetes::KindInfo;
 
@@ -57,85 +57,60 @@ pub enum DirectoryError {
     /// The file exists already. Files are never overwritten.
     #[error("{0} exists already")]
     Exists(PathBuf),
-    /// A file or folder cannot be created or written.
-    #[error("cannot write {path}")]
-    Io {
-        /// The path of the file or folder.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
+    /// This file or folder cannot be created or written.
+    #[error("cannot write {0}")]
+    Io(PathBuf, #[source] std::io::Error),
     /// The object cannot be written as YAML.
     #[error("cannot write {0} as YAML")]
     Format(PathBuf),
 }
 
 /// Writes each object of `streams` to its own file beneath `folder`, which is created if needed. Objects that
-/// `config` does not select are left out; the others are not changed.
-///
-/// # Errors
-/// [`DirectoryError`]; files written so far stay.
+/// `config` does not select are left out; the others are not changed. Fails with [`DirectoryError`]; files
+/// written so far stay.
 pub async fn write_directory(
     streams: &dyn ResourceStreams,
     folder: &Path,
     format: FileFormat,
     config: &RestoreConfig,
 ) -> Result<WrittenFiles, DirectoryError> {
-    let io = |source| DirectoryError::Io { path: folder.to_owned(), source };
+    let io = |error| DirectoryError::Io(folder.to_owned(), error);
     std::fs::create_dir_all(folder).map_err(io)?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?;
-    let root = Arc::new(root);
+    let root = Arc::new(rustix::fs::open(folder, flags, Mode::empty()).map_err(|error| io(error.into()))?);
     let (mut written, usage) = (WrittenFiles::default(), SelectionUsage::new(config));
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
-        let resource = kind.resource();
-        let mut lines = std::pin::pin!(split_lines(&resource, open_stream(streams, &kind).await?));
-        while let Some(line) = lines.next().await {
-            let (number, line) = line?;
-            let (object, path) = file_path(&kind, &line, format).map_err(|problem| {
-                DirectoryError::from(RestoreError::Damaged {
-                    resource: resource.clone(),
-                    line: number,
-                    problem,
-                })
-            })?;
+        let mut lines = open_lines(streams, &kind).await?;
+        while let Some((number, line)) = lines.try_next().await? {
+            let (object, path) = file_path(&kind, &line, format)
+                .map_err(|problem| RestoreError::damaged(&kind, number, problem))?;
             if !usage.selects(&ObjectRef::stored(&kind, &object), kind.namespaced, &object) {
                 continue;
             }
             let (root, shown) = (root.clone(), folder.join(path.join("/")));
             // A file system may block, and must not block the runtime's threads.
             let write = move || write_file(&root, &path, &shown, &object, &line, format);
-            let bytes = tokio::task::spawn_blocking(write)
-                .await
-                .map_err(|error| io(std::io::Error::other(error)))??;
+            let bytes = tokio::task::spawn_blocking(write).await;
             written.files += 1;
-            written.bytes += bytes;
+            written.bytes += bytes.map_err(|error| io(std::io::Error::other(error)))??;
         }
     }
     written.absent = usage.unmatched();
     Ok(written)
 }
 
-/// Returns the selectors that match no object of the snapshot; writes no files.
-///
-/// # Errors
-/// [`RestoreError`] when the backup cannot be read.
+/// Returns the selectors that match no object of the snapshot; writes no files. Fails with [`RestoreError`]
+/// if the backup cannot be read.
 pub async fn find_unmatched_selectors(
     streams: &dyn ResourceStreams,
     config: &RestoreConfig,
 ) -> Result<Vec<UnmatchedSelector>, RestoreError> {
     let usage = SelectionUsage::new(config);
     for kind in streams.kinds().into_iter().filter(|kind| config.selects_kind(&kind.resource())) {
-        let resource = kind.resource();
-        let mut lines = std::pin::pin!(split_lines(&resource, open_stream(streams, &kind).await?));
-        while let Some(line) = lines.next().await {
-            let (number, line) = line?;
-            let object: Value = serde_json::from_slice(&line).map_err(|_| RestoreError::Damaged {
-                resource: resource.clone(),
-                line: number,
-                problem: "it is not JSON",
-            })?;
+        let mut lines = open_lines(streams, &kind).await?;
+        while let Some((number, line)) = lines.try_next().await? {
+            let object: Value = serde_json::from_slice(&line)
+                .map_err(|_| RestoreError::damaged(&kind, number, "it is not JSON"))?;
             usage.selects(&ObjectRef::stored(&kind, &object), kind.namespaced, &object);
         }
     }
@@ -167,10 +142,8 @@ fn file_path(kind: &KindInfo, line: &[u8], format: FileFormat) -> Result<(Value,
 fn path_component(name: &str) -> String {
     let mut escaped = String::new();
     for (index, byte) in name.bytes().enumerate() {
-        let plain = byte.is_ascii_alphanumeric()
-            || byte == b'-'
-            || byte == b':'
-            || (index > 0 && (byte == b'.' || byte == b'_'));
+        let plain =
+            byte.is_ascii_alphanumeric() || b"-:".contains(&byte) || (index > 0 && b"._".contains(&byte));
         if plain {
             escaped.push(char::from(byte));
         } else {
@@ -194,7 +167,7 @@ fn write_file(
     line: &Bytes,
     format: FileFormat,
 ) -> Result<u64, DirectoryError> {
-    let io = |source: std::io::Error| DirectoryError::Io { path: shown.to_owned(), source };
+    let io = |error: std::io::Error| DirectoryError::Io(shown.to_owned(), error);
     let text = match format {
         FileFormat::Json => [line.as_ref(), b"\n"].concat(),
         FileFormat::Yaml => {

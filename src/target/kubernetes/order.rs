@@ -66,13 +66,10 @@ pub fn step(kind: &KindInfo) -> (usize, usize) {
 }
 
 /// True if objects of this kind come last, after owners are set, because they affect all later writes.
-#[must_use]
 pub(crate) fn is_last(kind: &KindInfo) -> bool {
     matches!(kind.group.as_str(), "admissionregistration.k8s.io" | "apiregistration.k8s.io")
 }
 
-/// True if the kind is CustomResourceDefinition.
-#[must_use]
 pub(crate) fn is_definition(kind: &KindInfo) -> bool {
     kind.resource() == "customresourcedefinitions.apiextensions.k8s.io"
 }

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::denial::denied_by;
 use crate::kubernetes::{ApiStatus, KindInfo};
 
 /// The cause that kept an object from being created, as far as the server's answer shows it.
@@ -95,7 +94,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Returns the refusal of an object that was not sent.
     pub(crate) fn not_sent(reason: &str, message: impl Into<String>) -> Self {
         let (reason, message) = (reason.to_owned(), message.into());
         Self { cause: RefusalCause::Object, code: 0, reason, fields: Vec::new(), message }
@@ -105,7 +103,6 @@ impl Refusal {
         Self { cause, ..self }
     }
 
-    /// Returns the refusal for a success without an object.
     pub(crate) fn no_object() -> Self {
         Self::not_sent("NoObject", "the answer reports success but holds no object")
     }
@@ -180,6 +177,41 @@ fn cause_of(status: &ApiStatus) -> RefusalCause {
     }
 }
 
+/// Describes the policy or webhook that denies, if the server's message is a denial. The rest of the message
+/// may quote any value of the object and is never shown.
+fn denied_by(message: &str) -> Option<String> {
+    if let Some(rest) = message.strip_prefix("admission webhook \"") {
+        let (name, rest) = rest.split_once('"')?;
+        return (is_name(name) && rest.starts_with(" denied the request"))
+            .then(|| format!("admission webhook {name} denies it"));
+    }
+    // The object comes first: `configmaps "a" is forbidden: `.
+    let policies = ["ValidatingAdmissionPolicy '", "MutatingAdmissionPolicy '"];
+    let at = policies.iter().filter_map(|policy| message.find(policy)).min()?;
+    let (before, rest) = message.split_at(at);
+    if !before.is_empty() && !before.ends_with(": ") {
+        return None;
+    }
+    Some(format!("{} denies it", policy_name(rest)?))
+}
+
+/// Parses `ValidatingAdmissionPolicy 'x' with binding 'y'` at the start of a text, and removes the quotes.
+pub(crate) fn policy_name(text: &str) -> Option<String> {
+    let (kind, rest) = text.split_once(" '")?;
+    if !matches!(kind, "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") {
+        return None;
+    }
+    let (policy, rest) = rest.split_once("' with binding '")?;
+    let (binding, _) = rest.split_once('\'')?;
+    (is_name(policy) && is_name(binding)).then(|| format!("{kind} {policy} with binding {binding}"))
+}
+
+/// True if the text is a possible name of a policy or webhook.
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:".contains(c);
+    !name.is_empty() && name.len() <= 253 && name.chars().all(fits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,5 +259,27 @@ mod tests {
             ["spec.x", "y"]
         );
         assert_eq!(webhook("x: failed calling webhook \"a.b.c\": y"), Some("a.b.c"));
+    }
+
+    #[test]
+    fn denials_are_reduced_to_names() {
+        for (message, wanted) in [
+            (
+                "secrets \"db\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: hunter2",
+                Some("ValidatingAdmissionPolicy p with binding b denies it"),
+            ),
+            (
+                "admission webhook \"w.example.com\" denied the request: hunter2",
+                Some("admission webhook w.example.com denies it"),
+            ),
+            ("admission webhook \"hunter2 IS SECRET\" denied the request", None),
+            (
+                "ConfigMap \"a\" is invalid: data: Invalid value: \"ValidatingAdmissionPolicy 'x' with binding 'y'\"",
+                None,
+            ),
+            ("exceeded quota", None),
+        ] {
+            assert_eq!(denied_by(message).as_deref(), wanted, "{message}");
+        }
     }
 }

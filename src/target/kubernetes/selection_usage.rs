@@ -109,8 +109,7 @@ impl<'a> SelectionUsage<'a> {
                 match skip {
                     None => self.restored[at].store(true, Ordering::Relaxed),
                     Some(skip) => {
-                        let mut left_out = lock(&self.left_out);
-                        left_out.entry(at).or_insert(skip);
+                        lock(&self.left_out).entry(at).or_insert(skip);
                     }
                 }
             }

@@ -97,7 +97,7 @@ fn first_warning(header: &str) -> Option<(String, &str)> {
 /// Returns the policy and its binding, by name, if the text comes from a policy.
 fn policy_of(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("Validation failed for ")?;
-    super::denial::policy_name(rest).or_else(|| Some("an admission policy".to_owned()))
+    super::refusal::policy_name(rest).or_else(|| Some("an admission policy".to_owned()))
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ const CAPABILITY: &[u8] = b"security.capability";
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 
-/// A file that gets attributes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject<'a> {
     /// An open file or directory.
@@ -32,7 +31,6 @@ pub(crate) enum Subject<'a> {
     Link(BorrowedFd<'a>, &'a [u8]),
 }
 
-/// Options for setting attributes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttributeOptions {
     /// True if attributes beyond `user.*`, ACLs and capabilities are set.

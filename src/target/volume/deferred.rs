@@ -10,9 +10,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::{Errno, Result};
+use rustix::io::{Errno, Result as Io};
 
-use crate::format::tar::{self, TarEntry, decode};
+use super::attributes::{self, AttributeOptions, Subject};
+use super::{error::TargetError, report::FailureReason, state::TargetState};
+use crate::format::tar::{self, EntryKind, TarEntry, decode};
+use crate::runtime::kill_point;
 
 /// Bytes of records in memory from which on they are written to the file.
 const MAX_BUFFER: usize = 256 << 10;
@@ -35,7 +38,7 @@ pub(crate) struct DeferredEntries {
 
 impl DeferredEntries {
     /// Appends an entry. Its kind must have no content.
-    pub(crate) fn push(&mut self, root: impl AsFd, flags: u8, entry: &TarEntry) -> Result<()> {
+    pub(crate) fn push(&mut self, root: impl AsFd, flags: u8, entry: &TarEntry) -> Io<()> {
         // Entries come from headers or from the walk, so they can be encoded.
         let header = tar::encode(entry).map_err(|_| Errno::INVAL)?.header;
         let len = u32::try_from(header.len() + 1).map_err(|_| Errno::OVERFLOW)?.to_le_bytes();
@@ -56,7 +59,7 @@ impl DeferredEntries {
     }
 
     /// Returns the entry that starts at `at` and the start of the next; `None` at the end.
-    pub(crate) fn forward(&self, at: u64) -> Result<Option<(u8, TarEntry, u64)>> {
+    pub(crate) fn forward(&self, at: u64) -> Io<Option<(u8, TarEntry, u64)>> {
         if at >= self.end() {
             return Ok(None);
         }
@@ -71,7 +74,7 @@ impl DeferredEntries {
     }
 
     /// Returns the entry that ends at `at` and its start; `None` at the beginning.
-    pub(crate) fn backward(&self, at: u64) -> Result<Option<(u8, TarEntry, u64)>> {
+    pub(crate) fn backward(&self, at: u64) -> Io<Option<(u8, TarEntry, u64)>> {
         let Some(tail) = at.checked_sub(LENGTH as u64) else { return Ok(None) };
         let len = self.length(tail)?;
         let start = tail.checked_sub((LENGTH + len) as u64).ok_or(Errno::IO)?;
@@ -79,13 +82,13 @@ impl DeferredEntries {
         Ok(Some((flags, entry, start)))
     }
 
-    fn length(&self, at: u64) -> Result<usize> {
+    fn length(&self, at: u64) -> Io<usize> {
         let mut bytes = [0u8; LENGTH];
         self.read(at, &mut bytes)?;
         usize::try_from(u32::from_le_bytes(bytes)).ok().filter(|len| *len <= MAX_RECORD).ok_or(Errno::IO)
     }
 
-    fn entry(&self, at: u64, len: usize) -> Result<(u8, TarEntry)> {
+    fn entry(&self, at: u64, len: usize) -> Io<(u8, TarEntry)> {
         let mut bytes = vec![0u8; len];
         self.read(at, &mut bytes)?;
         let (flags, header) = bytes.split_first().ok_or(Errno::IO)?;
@@ -94,7 +97,7 @@ impl DeferredEntries {
     }
 
     /// Reads bytes of a record. It is wholly in the file or in memory, since whole buffers are file.
-    fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
+    fn read(&self, at: u64, into: &mut [u8]) -> Io<()> {
         if let Some(from) = at.checked_sub(self.file_len) {
             let from = usize::try_from(from).map_err(|_| Errno::IO)?;
             let bytes = self.buffer.get(from..from + into.len()).ok_or(Errno::IO)?;
@@ -112,7 +115,7 @@ pub(super) fn errno_of(error: std::io::Error) -> Errno {
 }
 
 /// Opens a file in `root` that has no name, or loses it at once.
-fn open_unnamed_file(root: impl AsFd) -> Result<File> {
+fn open_unnamed_file(root: impl AsFd) -> Io<File> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     match rustix::fs::openat(root.as_fd(), c".", flags | OFlags::TMPFILE, mode) {
@@ -126,10 +129,48 @@ fn open_unnamed_file(root: impl AsFd) -> Result<File> {
     Ok(file.into())
 }
 
+pub(super) fn make_links(state: &TargetState, links: &DeferredEntries) -> Result<(), TargetError> {
+    let mut at = 0;
+    while let Some((_, entry, next)) = links.forward(at).map_err(TargetError::DeferredEntries)? {
+        at = next;
+        if let EntryKind::HardLink { link_target } = &entry.kind
+            && let Err(reason) = state.make_link(&entry.path, link_target)
+        {
+            state.fail(&entry.path, reason);
+        }
+    }
+    Ok(())
+}
+
+/// Sets the attributes of directories, from the last to the first: the content of a directory came after it.
+pub(super) fn finish_directories(
+    state: &TargetState,
+    directories: &DeferredEntries,
+) -> Result<(), TargetError> {
+    let mut at = directories.end();
+    while let Some((flags, entry, next)) = directories.backward(at).map_err(TargetError::DeferredEntries)? {
+        at = next;
+        let options = AttributeOptions {
+            other_xattrs: state.options.allow_other_xattrs,
+            inherited_acl: flags & INHERITED_ACL != 0,
+            existed: flags & EXISTED != 0,
+        };
+        let finished = state
+            .open_directory(&entry.path)
+            .and_then(|directory| attributes::apply(Subject::Open(directory.as_fd()), &entry, options));
+        match finished {
+            Ok(lost) => state.record_lost_attributes(&entry.path, lost),
+            Err(errno) => state.fail(&entry.path, FailureReason::system("set its attributes")(errno)),
+        }
+        kill_point("restore.directory.finished");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tar::{EntryKind, FileTime};
+    use crate::format::tar::FileTime;
 
     #[test]
     fn records_are_read_both_ways_from_memory_and_file() {

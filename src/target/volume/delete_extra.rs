@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result as Io};
 
 use super::directory::{Directory, each_name};
-use super::report::FailureReason;
+use super::report::{EntryResult, FailureReason};
 use super::state::TargetState;
 use crate::format::tar::{MAX_PATH, ROOT, order};
 use crate::fs::FileType;
@@ -72,7 +72,12 @@ impl TargetState {
     fn remove_emptied_directory(&self, path: &[u8]) -> Io<()> {
         let Some((parent, name)) = order::split(path) else { return Ok(()) };
         let directory = self.root.open_directory(parent, false, Mounts::Stop)?;
-        match rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR) {
+        self.remove_if_empty(directory.as_fd(), name)
+    }
+
+    /// Removes a directory unless something is in it or mounted on it.
+    fn remove_if_empty(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Io<()> {
+        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
             Ok(()) => {
                 self.report().deleted += 1;
                 Ok(())
@@ -127,8 +132,7 @@ impl TargetState {
         Ok(())
     }
 
-    /// Removes a directory with all its content.
-    pub(crate) fn remove_tree(&self, directory: &Directory, name: &[u8]) -> Result<(), FailureReason> {
+    pub(crate) fn remove_tree(&self, directory: &Directory, name: &[u8]) -> EntryResult<()> {
         self.remove_at(directory.as_fd(), name, 0).map_err(FailureReason::system("remove the existing entry"))
     }
 
@@ -157,14 +161,7 @@ impl TargetState {
         for inner in names {
             self.remove_at(below.as_fd(), &inner, depth + 1)?;
         }
-        match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
-            Ok(()) => {
-                self.report().deleted += 1;
-                Ok(())
-            }
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY | Errno::NOENT) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.remove_if_empty(directory, name)
     }
 
     fn open_subdirectory(&self, directory: BorrowedFd<'_>, name: &[u8]) -> Io<OwnedFd> {

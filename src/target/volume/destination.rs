@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::Access;
 use rustix::io::{Errno, Result as Io};
 
+use super::directory::{create_missing, is_empty};
+use super::{error::TargetError, options::ExistingFiles};
 use crate::fs::FileType;
 use crate::fs::beneath::{Root, stat_at};
 
@@ -31,28 +33,17 @@ impl Destination {
     /// Returns the whole path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        if self.subfolder.as_os_str().is_empty() {
-            self.base.clone()
-        } else {
-            self.base.join(&self.subfolder)
-        }
+        let has_subfolder = !self.subfolder.as_os_str().is_empty();
+        if has_subfolder { self.base.join(&self.subfolder) } else { self.base.clone() }
     }
 
-    /// Opens the folder. Creates it and its parents, except the parents of the first part.
-    ///
-    /// # Errors
-    /// The kernel's error: `ELOOP` if the second part has a link.
+    /// Opens the folder. Creates it and its parents, except the parents of the first part. Fails with `ELOOP`
+    /// if the second part has a link.
     pub fn create(&self) -> Io<Root> {
-        match rustix::fs::mkdir(&self.base, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
+        create_missing(rustix::fs::CWD, &self.base)?;
         let mut root = Root::open(&self.base)?;
         for name in component_names(&self.subfolder)? {
-            match rustix::fs::mkdirat(&root, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
+            create_missing(&root, name)?;
             root = open_subfolder(&root, name)?;
         }
         Ok(root)
@@ -65,7 +56,7 @@ impl Destination {
             Err(Errno::NOENT) => {
                 let above = self.base.ancestors().skip(1).find(|above| {
                     above.as_os_str().is_empty()
-                        || rustix::fs::access(*above, rustix::fs::Access::EXISTS) != Err(Errno::NOENT)
+                        || rustix::fs::access(*above, Access::EXISTS) != Err(Errno::NOENT)
                 });
                 let above = above.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 return Ok((Root::open(above)?, above.to_owned(), false));
@@ -97,4 +88,18 @@ fn open_subfolder(root: &Root, name: &OsStr) -> Io<Root> {
 fn component_names(subfolder: &Path) -> Io<Vec<&OsStr>> {
     let down = |part| if let Component::Normal(name) = part { Ok(name) } else { Err(Errno::INVAL) };
     subfolder.components().map(down).collect()
+}
+
+/// Checks that a restore into the folder `target` would begin: it can be written and, if existing files are
+/// refused, is empty; or it can be created. Changes nothing. Fails with [`TargetError::Open`] and
+/// [`TargetError::NotEmpty`], as [`super::VolumeTarget::open`] gives them.
+pub fn check_target(target: &Destination, existing: ExistingFiles) -> Result<(), TargetError> {
+    let open = |source: Errno| TargetError::Open { path: target.path(), source };
+    // A missing target is created, with its parents, in the nearest existing folder.
+    let (root, path, itself) = target.open_nearest().map_err(open)?;
+    rustix::fs::access(&path, Access::WRITE_OK | Access::EXEC_OK).map_err(open)?;
+    if itself && existing == ExistingFiles::Refuse && !is_empty(&root).map_err(open)? {
+        return Err(TargetError::NotEmpty(path));
+    }
+    Ok(())
 }

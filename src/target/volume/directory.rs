@@ -6,10 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::{Errno, Result};
 
-use super::attributes::has_default_acl;
-use super::options::ExistingFiles;
-use super::report::FailureReason;
+use super::report::{EntryResult, FailureReason};
 use super::state::{TargetState, is_temporary};
+use super::{attributes::has_default_acl, options::ExistingFiles};
 use crate::format::tar::order;
 use crate::fs::beneath::{Mounts, proc_fd, stat_at, stat_fd};
 use crate::fs::{FileType, Root};
@@ -17,7 +16,6 @@ use crate::runtime::kill_point;
 
 const OWNER_ONLY: Mode = Mode::RWXU;
 
-/// An open directory of the target.
 #[derive(Debug)]
 pub(crate) struct Directory {
     fd: OwnedFd,
@@ -25,7 +23,6 @@ pub(crate) struct Directory {
     pub(crate) inherited_acl: bool,
 }
 
-/// The origin of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DirectoryOrigin {
     New,
@@ -75,7 +72,7 @@ impl TargetState {
 
     /// Returns the directory that holds `path`. Parents that the stream does not hold are created
     /// with mode 0700, never more than `path` has components.
-    pub(crate) fn parent_of(&self, path: &[u8]) -> std::result::Result<Directory, FailureReason> {
+    pub(crate) fn parent_of(&self, path: &[u8]) -> EntryResult<Directory> {
         let (parent, _) = order::split(path).ok_or(FailureReason::NoDirectory)?;
         match self.open_directory(parent) {
             Err(Errno::NOENT) => {}
@@ -86,20 +83,13 @@ impl TargetState {
         for end in ends.chain([parent.len()]) {
             let (above, name) = order::split(&parent[..end]).ok_or(FailureReason::NoDirectory)?;
             let above = self.open_directory(above).map_err(FailureReason::system("open its directory"))?;
-            match rustix::fs::mkdirat(&above, name, OWNER_ONLY) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(FailureReason::system("create its directory")(errno)),
-            }
+            create_missing(&above, name).map_err(FailureReason::system("create its directory"))?;
         }
         self.open_directory(parent).map_err(FailureReason::system("open its directory"))
     }
 
     /// Creates the directory of a member, or uses the existing one if the policy allows.
-    pub(crate) fn make_directory(
-        &self,
-        parent: &Directory,
-        name: &[u8],
-    ) -> std::result::Result<DirectoryOrigin, FailureReason> {
+    pub(crate) fn make_directory(&self, parent: &Directory, name: &[u8]) -> EntryResult<DirectoryOrigin> {
         let make = || rustix::fs::mkdirat(parent, name, OWNER_ONLY);
         match make() {
             Ok(()) => {
@@ -165,6 +155,14 @@ impl TargetState {
             self.report().cleaned += 1;
         }
         Ok(())
+    }
+}
+
+/// Creates a directory (mode 0700) unless the name exists.
+pub(crate) fn create_missing(parent: impl AsFd, name: impl rustix::path::Arg) -> Result<()> {
+    match rustix::fs::mkdirat(parent, name, OWNER_ONLY) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

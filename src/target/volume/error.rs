@@ -39,15 +39,9 @@ pub enum TargetError {
         /// Bytes that are free.
         free: u64,
     },
-    /// The target is full, over quota, or read-only.
-    #[error("{}: the target is full or read-only", String::from_utf8_lossy(path))]
-    Stopped {
-        /// The entry that failed.
-        path: Vec<u8>,
-        /// The kernel's error.
-        #[source]
-        source: Errno,
-    },
+    /// The target is full, over quota, or read-only. Holds the path of the entry that failed.
+    #[error("{}: the target is full or read-only", String::from_utf8_lossy(.0))]
+    Stopped(Vec<u8>, #[source] Errno),
     /// The list of directories and links cannot be written or read.
     #[error("cannot store the list of directories and hard links")]
     DeferredEntries(#[source] Errno),

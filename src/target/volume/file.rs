@@ -11,10 +11,8 @@ use rustix::fs::{AtFlags, FileType as RawType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::{self, AttributeOptions, Subject};
-use super::deferred::errno_of;
-use super::directory::Directory;
-use super::report::FailureReason;
-use super::state::TargetState;
+use super::report::{EntryResult, FailureReason};
+use super::{deferred::errno_of, directory::Directory, state::TargetState};
 use crate::format::tar::{DeviceNumber, EntryKind, Extent, TarEntry, order};
 use crate::runtime::{kill_point, lock};
 
@@ -42,7 +40,7 @@ impl OpenFile {
         state: &Arc<TargetState>,
         directory: &Arc<Directory>,
         entry: TarEntry,
-    ) -> Result<Option<Self>, FailureReason> {
+    ) -> EntryResult<Option<Self>> {
         let name = last_component(&entry)?;
         if state.is_present(directory, name, &entry)? {
             return Ok(None);
@@ -74,7 +72,6 @@ impl OpenFile {
         self.pending.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Writes an announced part.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
         match self.file.write_all_at(bytes, at).map_err(errno_of) {
             Ok(()) => {
@@ -87,8 +84,7 @@ impl OpenFile {
     }
 
     fn fail(&self, reason: FailureReason) {
-        let mut failed = lock(&self.failed);
-        failed.get_or_insert(reason);
+        lock(&self.failed).get_or_insert(reason);
     }
 
     /// Completes a part, or the announcing of parts. After the last, the file gets its name.
@@ -97,17 +93,13 @@ impl OpenFile {
             return;
         }
         let failed = lock(&self.failed).take();
-        let placed = match failed {
-            Some(reason) => Err(reason),
-            None => self.place(),
-        };
-        match placed {
+        match failed.map_or_else(|| self.place(), Err) {
             Ok(()) => self.state.report().files += 1,
             Err(reason) => self.state.fail(&self.entry.path, reason),
         }
     }
 
-    fn place(&self) -> Result<(), FailureReason> {
+    fn place(&self) -> EntryResult<()> {
         let name = last_component(&self.entry)?;
         self.state.set_attributes(Subject::Open(self.file.as_fd()), &self.directory, &self.entry)?;
         kill_point("restore.file.complete");
@@ -152,14 +144,13 @@ impl TargetState {
         }
     }
 
-    /// Creates a symbolic link, pipe or device.
     pub(crate) fn make_special(&self, directory: &Directory, entry: &TarEntry) {
         if let Err(reason) = self.try_special(directory, entry) {
             self.fail(&entry.path, reason);
         }
     }
 
-    fn try_special(&self, directory: &Directory, entry: &TarEntry) -> Result<(), FailureReason> {
+    fn try_special(&self, directory: &Directory, entry: &TarEntry) -> EntryResult<()> {
         let devices = matches!(entry.kind, EntryKind::CharDevice(_) | EntryKind::BlockDevice(_));
         if devices && !self.options.allow_devices {
             return Err(FailureReason::DeviceNotAllowed);
@@ -209,7 +200,7 @@ impl TargetState {
         subject: Subject<'_>,
         directory: &Directory,
         entry: &TarEntry,
-    ) -> Result<(), FailureReason> {
+    ) -> EntryResult<()> {
         let options = AttributeOptions {
             other_xattrs: self.options.allow_other_xattrs,
             inherited_acl: directory.inherited_acl,
@@ -226,7 +217,7 @@ impl TargetState {
         &self,
         operation: &'static str,
         mut make: impl FnMut(&[u8]) -> Result<T, Errno>,
-    ) -> Result<(Vec<u8>, T), FailureReason> {
+    ) -> EntryResult<(Vec<u8>, T)> {
         for _ in 0..NAMES {
             let temporary = self.temporary_name();
             match make(&temporary) {
@@ -244,7 +235,6 @@ fn make_node(directory: &Directory, name: &[u8], kind: RawType, device: DeviceNu
     rustix::fs::mknodat(directory, name, kind, Mode::RUSR | Mode::WUSR, number)
 }
 
-/// Returns the last component of the path.
-fn last_component(entry: &TarEntry) -> Result<&[u8], FailureReason> {
+fn last_component(entry: &TarEntry) -> EntryResult<&[u8]> {
     order::split(&entry.path).map(|(_, name)| name).ok_or(FailureReason::NoDirectory)
 }

@@ -1,19 +1,21 @@
-//! Gives a finished file its name, without ever writing through an existing one.
+//! Gives a finished file its names, without ever writing through an existing one.
 //!
 //! Files are made under a temporary name in their own directory and renamed when complete. So a
 //! killed restore leaves no partial file under a real name. An existing entry (also another name of a
-//! hard-linked file, or a link) is replaced, never written to.
+//! hard-linked file, or a link) is replaced, never written to. Hard links come after all files.
 
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::directory::Directory;
-use super::options::ExistingFiles;
-use super::report::FailureReason;
-use super::state::TargetState;
-use crate::format::tar::{EntryKind, TarEntry};
-use crate::fs::FileType;
+use super::report::{EntryResult, FailureReason};
+use super::{directory::Directory, options::ExistingFiles, state::TargetState};
+use crate::format::tar::{EntryKind, TarEntry, order};
 use crate::fs::beneath::stat_at;
+use crate::fs::{FileType, Stat};
+use crate::runtime::kill_point;
+
+/// A name in an open directory.
+type Location<'a> = (&'a Directory, &'a [u8]);
 
 impl TargetState {
     /// Returns true if the policy keeps existing entries and this one is the same already.
@@ -22,18 +24,11 @@ impl TargetState {
         directory: &Directory,
         name: &[u8],
         entry: &TarEntry,
-    ) -> Result<bool, FailureReason> {
+    ) -> EntryResult<bool> {
         if self.options.existing != ExistingFiles::Skip {
             return Ok(false);
         }
-        let found = match stat_at(directory, name) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(FailureReason::system("check the existing entry")(errno)),
-        };
-        if !self.is_exact(directory, name).map_err(FailureReason::system("check the existing entry"))? {
-            return Err(FailureReason::NameCollision);
-        }
+        let Some(found) = self.find_exact(directory, name)? else { return Ok(false) };
         let same = match &entry.kind {
             EntryKind::File { size } | EntryKind::Sparse { size, .. } => {
                 found.file_type == FileType::File && found.size == *size && found.mtime == entry.mtime
@@ -55,12 +50,7 @@ impl TargetState {
     }
 
     /// Renames a complete entry from `temporary` to `name`. On failure the temporary name stays.
-    pub(crate) fn place(
-        &self,
-        directory: &Directory,
-        temporary: &[u8],
-        name: &[u8],
-    ) -> Result<(), FailureReason> {
+    pub(crate) fn place(&self, directory: &Directory, temporary: &[u8], name: &[u8]) -> EntryResult<()> {
         match self.rename_new(directory, temporary, name) {
             Err(Errno::EXIST) => {}
             other => return other.map_err(FailureReason::system("rename it to its final name")),
@@ -78,16 +68,8 @@ impl TargetState {
     }
 
     /// Makes sure that a rename can replace an existing entry.
-    pub(crate) fn clear_name(&self, directory: &Directory, name: &[u8]) -> Result<(), FailureReason> {
-        let look = "check the existing entry";
-        let found = match stat_at(directory, name) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(FailureReason::system(look)(errno)),
-        };
-        if !self.is_exact(directory, name).map_err(FailureReason::system(look))? {
-            return Err(FailureReason::NameCollision);
-        }
+    pub(crate) fn clear_name(&self, directory: &Directory, name: &[u8]) -> EntryResult<()> {
+        let Some(found) = self.find_exact(directory, name)? else { return Ok(()) };
         if found.file_type != FileType::Directory {
             return Ok(());
         }
@@ -98,6 +80,17 @@ impl TargetState {
             Ok(()) => Ok(()),
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Err(FailureReason::DirectoryInTheWay),
             Err(errno) => Err(FailureReason::system("remove the existing directory")(errno)),
+        }
+    }
+
+    /// Returns the existing entry of exactly this name. Another spelling of it is an error.
+    fn find_exact(&self, directory: &Directory, name: &[u8]) -> EntryResult<Option<Stat>> {
+        let failed = FailureReason::system("check the existing entry");
+        match stat_at(directory, name) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed(errno)),
+            Ok(found) if self.is_exact(directory, name).map_err(&failed)? => Ok(Some(found)),
+            Ok(_) => Err(FailureReason::NameCollision),
         }
     }
 
@@ -119,5 +112,58 @@ impl TargetState {
             Err(Errno::NOENT) => rustix::fs::renameat(directory, from, directory, to),
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes `path` a further name of the file `link_target`. Links at the end of either are not
+    /// followed: a hard link to a symbolic link is a second name of that link.
+    pub(crate) fn make_link(&self, path: &[u8], link_target: &[u8]) -> EntryResult<()> {
+        let (from, link_target) = order::split(link_target).ok_or(FailureReason::LinkTargetMissing)?;
+        let (_, name) = order::split(path).ok_or(FailureReason::NoDirectory)?;
+        let from = self.open_directory(from).map_err(|errno| match errno {
+            Errno::NOENT => FailureReason::LinkTargetMissing,
+            errno => FailureReason::system("open the directory of the link's target")(errno),
+        })?;
+        let to = self.parent_of(path)?;
+        match rustix::fs::linkat(&from, link_target, &to, name, AtFlags::empty()) {
+            Ok(()) => {
+                self.report().links += 1;
+                kill_point("restore.link.made");
+                return Ok(());
+            }
+            Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => return Err(FailureReason::LinkTargetMissing),
+            Err(errno) => return Err(FailureReason::system("create the hard link")(errno)),
+        }
+        let (from, to) = ((&from, link_target), (&to, name));
+        if self.is_linked(from, to)? {
+            self.report().present += 1;
+            return Ok(());
+        }
+        match self.options.existing {
+            ExistingFiles::Refuse => Err(FailureReason::NameCollision),
+            ExistingFiles::Skip => Err(FailureReason::Different),
+            ExistingFiles::Overwrite | ExistingFiles::DeleteExtra => self.replace_by_link(from, to),
+        }
+    }
+
+    fn replace_by_link(&self, from: Location<'_>, (to, name): Location<'_>) -> EntryResult<()> {
+        self.clear_name(to, name)?;
+        let (temporary, ()) = self.new_name("create the hard link", |temporary| {
+            rustix::fs::linkat(from.0, from.1, to, temporary, AtFlags::empty())
+        })?;
+        let renamed = rustix::fs::renameat(to, temporary.as_slice(), to, name);
+        // A rename onto another name of the same file does nothing and leaves both names.
+        let _ = rustix::fs::unlinkat(to, temporary.as_slice(), AtFlags::empty());
+        renamed.map_err(FailureReason::system("replace the existing entry"))?;
+        self.report().links += 1;
+        Ok(())
+    }
+
+    /// True if `to` is already a name of the same file.
+    fn is_linked(&self, from: Location<'_>, to: Location<'_>) -> EntryResult<bool> {
+        let check = FailureReason::system("check the existing entry");
+        let (a, b) = (stat_at(from.0, from.1).map_err(&check)?, stat_at(to.0, to.1).map_err(&check)?);
+        let same = (a.dev, a.ino) == (b.dev, b.ino) && a.file_type != FileType::Directory;
+        Ok(same && self.is_exact(to.0, to.1).map_err(&check)?)
     }
 }

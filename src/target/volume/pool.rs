@@ -4,16 +4,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::directory::Directory;
-use super::file::OpenFile;
-use super::state::TargetState;
+use super::{directory::Directory, file::OpenFile, state::TargetState};
 use crate::format::tar::TarEntry;
 use crate::runtime::lock;
 
 /// Bytes that a job counts besides its data.
 const OVERHEAD: usize = 4096;
 
-/// One task of a thread.
 #[derive(Debug)]
 pub(crate) enum WriteJob {
     /// A whole small file.
@@ -61,11 +58,6 @@ impl BufferBudget {
         }
         *used += bytes;
     }
-
-    fn release(&self, bytes: usize) {
-        *lock(&self.used) -= bytes;
-        self.freed.notify_all();
-    }
 }
 
 /// Returns a job's bytes to the budget, also if the job panics: otherwise others wait for ever.
@@ -73,7 +65,8 @@ struct BudgetGuard<'a>(&'a BufferBudget, usize);
 
 impl Drop for BudgetGuard<'_> {
     fn drop(&mut self) {
-        self.0.release(self.1);
+        *lock(&self.0.used) -= self.1;
+        self.0.freed.notify_all();
     }
 }
 
@@ -134,8 +127,7 @@ impl Drop for WorkerPool {
 
 fn run_worker(state: &Arc<TargetState>, queue: &Mutex<Receiver<WriteJob>>, budget: &BufferBudget) {
     loop {
-        let job = lock(queue).recv();
-        let Ok(job) = job else { return };
+        let Ok(job) = lock(queue).recv() else { return };
         let _taken = BudgetGuard(budget, job.cost());
         if !state.is_stopped() {
             job.run(state);

@@ -152,6 +152,9 @@ pub enum FailureReason {
     },
 }
 
+/// The result of restoring an entry or a part of it.
+pub(crate) type EntryResult<T> = Result<T, FailureReason>;
+
 /// [`FailureReason`] without its details, for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the variants are those of FailureReason")]

@@ -5,16 +5,14 @@ use std::sync::{Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
-use super::error::TargetError;
-use super::options::TargetOptions;
 use super::report::{FailureReason, LostAttribute, VolumeReport};
+use super::{error::TargetError, options::TargetOptions};
 use crate::fs::Root;
 use crate::runtime::lock;
 
 /// Prefix of temporary names; 16 hexadecimal digits of the run, `-`, and a number follow.
 const TEMPORARY: &[u8] = b".kbak-restore-";
 
-/// The state that all threads of a restore share.
 #[derive(Debug)]
 pub(crate) struct TargetState {
     pub(crate) root: Root,
@@ -55,14 +53,10 @@ impl TargetState {
         if let FailureReason::System { errno: errno @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS), .. } =
             reason
         {
-            self.stop(TargetError::Stopped { path: path.to_vec(), source: errno });
+            lock(&self.error).get_or_insert(TargetError::Stopped(path.to_vec(), errno));
+            self.stopped.store(true, Ordering::Release);
         }
         self.report().fail(path, reason);
-    }
-
-    fn stop(&self, error: TargetError) {
-        lock(&self.error).get_or_insert(error);
-        self.stopped.store(true, Ordering::Release);
     }
 
     /// Returns the error that stopped the restore, if one did.
@@ -70,8 +64,7 @@ impl TargetState {
         if !self.is_stopped() {
             return Ok(());
         }
-        let error = lock(&self.error).clone();
-        Err(error.unwrap_or(TargetError::EventOrder))
+        Err(lock(&self.error).clone().unwrap_or(TargetError::EventOrder))
     }
 
     pub(crate) fn record_lost_attributes(&self, path: &[u8], lost: Vec<LostAttribute>) {

@@ -5,17 +5,13 @@ use std::sync::Arc;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::deferred::{DeferredEntries, EXISTED, INHERITED_ACL};
-use super::delete_extra::StreamPaths;
-use super::destination::Destination;
+use super::deferred::{DeferredEntries, EXISTED, INHERITED_ACL, finish_directories, make_links};
 use super::directory::{Directory, DirectoryOrigin, is_empty};
-use super::error::TargetError;
-use super::file::OpenFile;
-use super::finish::{finish_directories, make_links};
 use super::options::{ExistingFiles, TargetOptions};
 use super::pool::{WorkerPool, WriteJob};
-use super::report::{FailureReason, VolumeReport};
+use super::report::{EntryResult, FailureReason, VolumeReport};
 use super::state::TargetState;
+use super::{delete_extra::StreamPaths, destination::Destination, error::TargetError, file::OpenFile};
 use crate::format::tar::parse::TarEvent;
 use crate::format::tar::{self, EntryKind, ROOT, TarEntry, order};
 use crate::runtime::kill_point;
@@ -61,11 +57,8 @@ pub struct VolumeTarget {
 }
 
 impl VolumeTarget {
-    /// Opens the folder, or creates it (mode 0700) in an existing one. `random` names temporary files
-    /// and keys hashes; it must not repeat.
-    ///
-    /// # Errors
-    /// [`TargetError`] if the folder cannot be used.
+    /// Opens the folder, or creates it (mode 0700) in an existing one. `random` names temporary files and
+    /// keys hashes; it must not repeat. Fails with [`TargetError`] if the folder cannot be used.
     pub fn open(
         folder: impl Into<Destination>,
         options: TargetOptions,
@@ -102,11 +95,9 @@ impl VolumeTarget {
         })
     }
 
-    /// Takes the next event of a stream. Entries that cannot be restored are counted and named in the
-    /// report, and the restore goes on.
-    ///
-    /// # Errors
-    /// [`TargetError`] if the restore cannot go on: the target is full, or gone.
+    /// Takes the next event of a stream. Entries that cannot be restored are counted and named in the report,
+    /// and the restore goes on. Fails with [`TargetError`] if the restore cannot go on: the target is full,
+    /// or gone.
     pub fn apply(&mut self, event: TarEvent<'_>) -> Result<(), TargetError> {
         self.state.check()?;
         match event {
@@ -229,7 +220,7 @@ impl VolumeTarget {
     }
 
     /// Returns the directory that holds `path`: still open, or opened beneath the root.
-    fn open_parent(&mut self, path: &[u8]) -> Result<Arc<Directory>, FailureReason> {
+    fn open_parent(&mut self, path: &[u8]) -> EntryResult<Arc<Directory>> {
         let (parent, _) = order::split(path).ok_or(FailureReason::NoDirectory)?;
         self.open_parents.retain(|(open, _)| open == parent || order::is_below(parent, open));
         if let Some((open, directory)) = self.open_parents.last()
@@ -250,7 +241,7 @@ impl VolumeTarget {
             return Ok(());
         }
         let room = rustix::fs::fstatvfs(&self.state.root)
-            .map_err(|source| TargetError::Stopped { path: path.to_vec(), source })?;
+            .map_err(|source| TargetError::Stopped(path.to_vec(), source))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         if needs > free {
             return Err(TargetError::NoRoom { path: path.to_vec(), needs, free });
@@ -258,12 +249,9 @@ impl VolumeTarget {
         Ok(())
     }
 
-    /// Ends the restore: waits for all files, makes hard links, deletes extra files if requested,
-    /// sets the attributes of directories, and writes everything to disk. Called only if the stream
-    /// was complete.
-    ///
-    /// # Errors
-    /// [`TargetError`]; complete files stay.
+    /// Ends the restore: waits for all files, makes hard links, deletes extra files if requested, sets the
+    /// attributes of directories, and writes everything to disk. Called only if the stream was complete.
+    /// Fails with [`TargetError`]; complete files stay.
     pub fn finish(self) -> Result<VolumeReport, TargetError> {
         if !matches!(self.current, CurrentMember::None) {
             return Err(TargetError::EventOrder);
@@ -285,8 +273,7 @@ impl VolumeTarget {
         }
         finish_directories(&state, &directories)?;
         state.check()?;
-        rustix::fs::syncfs(&state.root)
-            .map_err(|source| TargetError::Stopped { path: ROOT.to_vec(), source })?;
+        rustix::fs::syncfs(&state.root).map_err(|source| TargetError::Stopped(ROOT.to_vec(), source))?;
         kill_point("restore.synced");
         Ok(std::mem::take(&mut *state.report()))
     }

@@ -5,8 +5,6 @@
 //! the format; kbak adds the proof that the bytes are those that the writer signed. Roles are plain
 //! SQL and are never piped to `psql` unchanged: see `split_globals`.
 
-mod statements;
-
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -19,10 +17,11 @@ use crate::source::database::postgres::client::{connection, start};
 use crate::source::database::postgres::globals::{GlobalStatement, split_globals};
 use crate::source::database::postgres::properties::{Property, database_properties};
 use crate::source::database::postgres::tokens::{quote_identifier, quote_literal};
-use crate::source::database::postgres::{ARCHIVE_ENDING, ARCHIVE_FORMAT, GLOBALS_STREAM, Postgres};
+use crate::source::database::postgres::{
+    ARCHIVE_ENDING, ARCHIVE_FORMAT, GLOBALS_STREAM, PSQL_OPTIONS, Postgres,
+};
 use crate::source::database::tool::Tool;
 use crate::source::database::{DatabaseError, DatabaseInfo};
-use statements::{apply, run, run_script};
 
 /// The longest text of roles that is read, in bytes: some 50,000 roles.
 const MAX_GLOBALS: u64 = 16 << 20;
@@ -76,21 +75,21 @@ impl RestoreRecipe for Postgres {
 
     async fn restore_database(
         &self,
-        wanted: &DatabaseRestore,
+        request: &DatabaseRestore,
         dump: &mut DumpReader<'_>,
     ) -> Result<RestoredDatabase, DatabaseError> {
-        prepare(self, wanted).await?;
-        let dbname = connection(&wanted.database);
+        prepare(self, request).await?;
+        let dbname = connection(&request.database);
         let mut arguments = vec!["--exit-on-error", "--no-password", "--dbname", &dbname];
-        if wanted.no_owner {
+        if request.no_owner {
             arguments.extend(["--no-owner", "--no-privileges"]);
         }
         let mut tool = start(&self.config, &self.tools, "pg_restore", arguments, true)?;
         let mut scanner = ArchiveScanner::default();
-        let written = write_archive(self, &wanted.database, &mut tool, dump, &mut scanner).await?;
+        let written = write_archive(self, &request.database, &mut tool, dump, &mut scanner).await?;
         tool.wait_success().await?;
         written.map_err(|source| {
-            self.config.io_error(format!("write the archive of {} to pg_restore", wanted.database), source)
+            self.config.io_error(format!("write the archive of {} to pg_restore", request.database), source)
         })?;
         let statements = scanner.take_database_statements();
         let is_verified_complete = match scanner.finish() {
@@ -99,13 +98,13 @@ impl RestoreRecipe for Postgres {
             Err(error) => {
                 return Err(DatabaseError::IncompleteDump {
                     name: self.config.name.clone(),
-                    database: wanted.database.clone(),
+                    database: request.database.clone(),
                     problem: error.to_string(),
                 });
             }
         };
         let not_applied = if is_verified_complete {
-            apply_properties(self, wanted, &statements).await?
+            apply_properties(self, request, &statements).await?
         } else {
             vec![NotApplied {
                 property: "owner, rights, limits, settings and comment of the database".into(),
@@ -128,21 +127,21 @@ impl RestoreRecipe for Postgres {
 /// created. This comes last, because a limit or a setting may block the data.
 async fn apply_properties(
     server: &Postgres,
-    wanted: &DatabaseRestore,
+    request: &DatabaseRestore,
     statements: &DatabaseStatements,
 ) -> Result<Vec<NotApplied>, DatabaseError> {
-    let properties = database_properties(&statements.statements, &wanted.database);
+    let properties = database_properties(&statements.statements, &request.database);
     let owner = statements.owner.iter().map(|owner| Property {
         description: format!("its owner {owner}"),
         changes_rights: true,
         sql: format!(
             "ALTER DATABASE {} OWNER TO {};",
-            quote_identifier(&wanted.database),
+            quote_identifier(&request.database),
             quote_identifier(owner)
         ),
     });
     let all: Vec<Property> = owner.chain(properties.known).collect();
-    let kept = all.iter().filter(|property| !(property.changes_rights && wanted.no_owner));
+    let kept = all.iter().filter(|property| !(property.changes_rights && request.no_owner));
     let mut not_applied = apply(server, &kept.collect::<Vec<_>>()).await?;
     not_applied.extend(properties.refused.into_iter().map(|property| NotApplied {
         property,
@@ -180,24 +179,24 @@ async fn write_archive(
 }
 
 /// Prepares the target database as requested, or refuses.
-async fn prepare(server: &Postgres, wanted: &DatabaseRestore) -> Result<(), DatabaseError> {
+async fn prepare(server: &Postgres, request: &DatabaseRestore) -> Result<(), DatabaseError> {
     let mut maintenance = server.config.maintenance_database.as_str();
-    if maintenance == wanted.database {
+    if maintenance == request.database {
         // A session cannot drop the database that it is connected to.
-        maintenance = if wanted.database == "template1" { "postgres" } else { "template1" };
+        maintenance = if request.database == "template1" { "postgres" } else { "template1" };
     }
     // One element if the database exists: true if it is a template.
     let question = format!(
         "SELECT coalesce(json_agg(datistemplate), '[]') FROM pg_catalog.pg_database WHERE datname = {}",
-        quote_literal(&wanted.database)
+        quote_literal(&request.database)
     );
     let found: Vec<bool> = server.query(maintenance, &question).await?;
     let exists = !found.is_empty();
-    let name = quote_identifier(&wanted.database);
-    if exists && wanted.target != TargetDatabase::Replace {
-        let objects = server.count_objects(&wanted.database).await?;
+    let name = quote_identifier(&request.database);
+    if exists && request.target != TargetDatabase::Replace {
+        let objects = server.count_objects(&request.database).await?;
         if objects > 0 {
-            let (name, database) = (server.config.name.clone(), wanted.database.clone());
+            let (name, database) = (server.config.name.clone(), request.database.clone());
             return Err(DatabaseError::NotEmpty { name, database, objects });
         }
         return Ok(());
@@ -210,7 +209,7 @@ async fn prepare(server: &Postgres, wanted: &DatabaseRestore) -> Result<(), Data
         let force = if server.server_major >= 13 { " WITH (FORCE)" } else { "" };
         run(server, maintenance, &format!("DROP DATABASE {name}{force}")).await?;
     }
-    let encoding = wanted.encoding_from.as_ref().and_then(encoding_clause).unwrap_or_default();
+    let encoding = request.encoding_from.as_ref().and_then(encoding_clause).unwrap_or_default();
     run(server, maintenance, &format!("CREATE DATABASE {name} TEMPLATE template0{encoding}")).await
 }
 
@@ -219,4 +218,60 @@ fn encoding_clause(info: &DatabaseInfo) -> Option<String> {
     let value = |property: &str| info.properties.get(property)?.as_str().map(quote_literal);
     let (encoding, collate, ctype) = (value("encoding")?, value("collate")?, value("ctype")?);
     Some(format!(" ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype}"))
+}
+
+/// Runs statements one by one. Returns those that the server refuses; the others still run.
+async fn apply(server: &Postgres, properties: &[&Property]) -> Result<Vec<NotApplied>, DatabaseError> {
+    let mut not_applied = Vec::new();
+    for property in properties {
+        match run_script(server, &server.config.maintenance_database, &format!("{}\n", property.sql)).await {
+            Ok(()) => {}
+            Err(error @ DatabaseError::ToolFailed { .. }) if !error.is_unreachable() => {
+                let reason = explain(&error.to_string());
+                not_applied.push(NotApplied { property: property.description.clone(), reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(not_applied)
+}
+
+/// Explains a server error. Errors carry only codes, so that no value is repeated.
+fn explain(error: &str) -> String {
+    let known = [
+        ("42704", "this server lacks the role or setting"),
+        ("42501", "the user who restores may not set it"),
+        ("22023", "this server refuses the value"),
+    ];
+    match known.iter().find(|(code, _)| error.contains(code)) {
+        Some((code, reason)) => format!("{reason} ({code})"),
+        None => error.to_owned(),
+    }
+}
+
+async fn run(server: &Postgres, database: &str, statement: &str) -> Result<(), DatabaseError> {
+    run_script(server, database, &format!("{statement};\n")).await
+}
+
+/// Runs statements that kbak made. They go through the tool's input, because they may hold password
+/// hashes, and stop at the first error. Errors give the SQLSTATE and no text of the statement.
+async fn run_script(server: &Postgres, database: &str, script: &str) -> Result<(), DatabaseError> {
+    let dbname = connection(database);
+    let arguments = ["--set=VERBOSITY=sqlstate", "--dbname", &dbname, "--file=-"];
+    let arguments = PSQL_OPTIONS.iter().copied().chain(arguments);
+    let mut tool = start(&server.config, &server.tools, "psql", arguments, true)?;
+    if let Some(mut stdin) = tool.stdin() {
+        let written = tokio::time::timeout(tool.idle_timeout(), async {
+            // If it is off, a backslash could end a string early.
+            stdin.write_all(b"SET standard_conforming_strings = on;\n").await?;
+            stdin.write_all(script.as_bytes()).await?;
+            stdin.shutdown().await
+        });
+        match written.await {
+            // A tool that ended early reports the reason itself.
+            Ok(_) => {}
+            Err(_) => return Err(tool.timeout_error()),
+        }
+    }
+    tool.wait_success().await
 }

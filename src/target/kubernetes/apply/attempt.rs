@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::kubernetes::{ApiError, ApiStatus, Cluster};
 use crate::target::kubernetes::{
-    ApiPaths, FIELD_MANAGER, ObjectRef, Outcome, PendingWrites, PreparedObject, Refusal, Warning, is_object,
-    lost_fields, pruned_fields,
+    ApiPaths, FIELD_MANAGER, ObjectRef, Outcome, PendingWrites, PreparedObject, Refusal, Warning,
+    change::{without_families, without_node_ports},
+    is_object, lost_fields, pruned_fields,
 };
 
-/// The result of restoring one line.
 #[derive(Debug, Clone)]
 pub(crate) struct RestoreAttempt {
     /// The object's name in the target cluster.
@@ -21,12 +21,10 @@ pub(crate) struct RestoreAttempt {
     pub(crate) new_uid: String,
     /// Pending second writes, if this or an earlier restore created the object.
     pub(crate) pending: PendingWrites,
-    /// True if the object was created suspended.
     pub(crate) suspended: bool,
     pub(crate) outcome: Outcome,
     /// Work that remains and that kbak does not do itself.
     pub(crate) unfinished: Option<Refusal>,
-    /// True if another attempt may succeed.
     pub(crate) retry: bool,
     /// Warnings of the server, and fields that were dropped so that it took the object.
     pub(crate) warnings: Vec<Warning>,
@@ -37,7 +35,6 @@ impl RestoreAttempt {
         Self { outcome: Outcome::Failed(refusal), ..self }
     }
 
-    /// Another attempt may succeed.
     pub(super) fn failed_for_now(self, refusal: Refusal) -> Self {
         Self { retry: true, ..self.failed(refusal) }
     }
@@ -61,7 +58,6 @@ impl RestoreAttempt {
     }
 }
 
-/// The result of a write.
 pub(super) enum WriteResult {
     /// The object as it is now, and the headers with warnings.
     Written(Value, Vec<String>),
@@ -72,12 +68,10 @@ pub(super) enum WriteResult {
 }
 
 impl WriteResult {
-    /// Creates an object.
     pub(super) async fn post(cluster: &Cluster, paths: &ApiPaths, body: &Value) -> Result<Self, ApiError> {
         Self::of(cluster, Method::POST, &paths.collection, "application/json", body).await
     }
 
-    /// Sends a write.
     pub(super) async fn of(
         cluster: &Cluster,
         method: Method,
@@ -98,4 +92,27 @@ impl WriteResult {
             }
         }
     }
+}
+
+/// A refusal, the fields that are dropped from an object because of it, and the warning.
+type FallbackEdit = (fn(&ApiStatus) -> bool, fn(&mut Value) -> bool, &'static str);
+
+pub(super) const FALLBACK_EDITS: [FallbackEdit; 2] = [
+    (is_port_conflict, without_node_ports, "its node ports are in use; the server assigned others"),
+    (
+        is_family_refused,
+        without_families,
+        "the cluster lacks its address families; the server assigned others",
+    ),
+];
+
+/// True if the server refuses because node ports of a Service are in use.
+fn is_port_conflict(status: &ApiStatus) -> bool {
+    status.code == 422 && status.message.contains("provided port is already allocated")
+}
+
+/// True if the server refuses the address families of a Service.
+fn is_family_refused(status: &ApiStatus) -> bool {
+    let named = |field: &str| field.starts_with("spec.ipFamil");
+    status.code == 422 && status.causes.iter().any(|cause| named(&cause.field))
 }

@@ -1,20 +1,26 @@
 //! Creates one object in the cluster.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::Value;
 
 use super::{
-    attempt::{RestoreAttempt, WriteResult},
-    circuit_breaker::CircuitBreaker,
-    fallback_edits::FALLBACK_EDITS,
+    attempt::{FALLBACK_EDITS, RestoreAttempt, WriteResult},
     restore_state::{ClaimVolume, RestoreState},
     webhooks::backends,
 };
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
+use crate::runtime::lock;
 use crate::target::kubernetes::{
     ApiPaths, DecidedObject, ExistingObjects, ObjectDecision, ObjectRef, Outcome, PendingWrites,
     PreparedObject, Refusal, RefusalCause, RestoreConfig, RestoreError, Warning, change::clear_volume_name,
     get_object, matches_existing, shown_warnings, text,
 };
+
+/// Consecutive webhook failures after which a kind is left to another round. Each may have taken ten seconds
+/// or more.
+const MAX_WEBHOOK_FAILURES: u32 = 64;
 
 /// Creates objects of one kind.
 pub(crate) struct Creator<'a> {
@@ -22,7 +28,6 @@ pub(crate) struct Creator<'a> {
     pub(crate) config: &'a RestoreConfig,
     pub(crate) shared: &'a RestoreState,
     pub(crate) breaker: &'a CircuitBreaker,
-    /// The existing objects of the kind.
     pub(crate) existing: &'a ExistingObjects,
     /// True if the target is another cluster than that of the backup and does not take its place.
     pub(crate) foreign: bool,
@@ -187,5 +192,30 @@ impl Creator<'_> {
             }
         }
         Ok(None)
+    }
+}
+
+/// Counts the consecutive webhook failures of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct CircuitBreaker {
+    failures: AtomicU32,
+    last: Mutex<Option<Refusal>>,
+}
+
+impl CircuitBreaker {
+    /// Returns the last failure if there were too many.
+    fn open_reason(&self) -> Option<Refusal> {
+        let last = || lock(&self.last).clone();
+        (self.failures.load(Ordering::Relaxed) >= MAX_WEBHOOK_FAILURES).then(last).flatten()
+    }
+
+    fn record(&self, refusal: Option<&Refusal>) {
+        match refusal.filter(|refusal| refusal.cause == RefusalCause::Webhook) {
+            Some(refusal) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                *lock(&self.last) = Some(refusal.clone());
+            }
+            None => self.failures.store(0, Ordering::Relaxed),
+        }
     }
 }

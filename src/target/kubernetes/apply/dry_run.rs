@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use super::fallback_edits::FALLBACK_EDITS;
+use super::attempt::FALLBACK_EDITS;
 use crate::kubernetes::{ApiError, Cluster};
 use crate::target::kubernetes::{
     Answered, ApiPaths, ExistingAction, FIELD_MANAGER, ObjectRef, PreparedObject, RestoreConfig,

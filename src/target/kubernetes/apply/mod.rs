@@ -1,12 +1,9 @@
 //! Creates objects in rounds until all exist or no round makes progress, then does the second writes.
 
 mod attempt;
-mod circuit_breaker;
 mod create;
 pub(crate) mod dry_run;
 mod existing;
-mod fallback_edits;
-pub(crate) mod live_owners;
 mod outcome_tracker;
 mod restore_state;
 pub(crate) mod second_write;
@@ -18,17 +15,15 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 
 use super::{
-    ClusterState, DecidedObject, Decider, MemoryBudget, ObjectDecision, ObjectKey, ObjectRef, Outcome,
-    OutcomeSink, Refusal, RefusalCause, ResourceStreams, RestoreConfig, RestoreError, RestoreReport,
-    SelectionUsage, ServedKinds, Warning, get_object, is_merged, is_shared_namespace, open_stream, order,
-    path_segment, split_lines, text, with_budget,
+    ClusterState, DecidedObject, Decider, LiveOwners, MemoryBudget, ObjectDecision, ObjectKey, ObjectRef,
+    Outcome, OutcomeSink, PARALLEL, Refusal, RefusalCause, ResourceStreams, RestoreConfig, RestoreError,
+    RestoreReport, SelectionUsage, ServedKinds, Warning, get_object, is_merged, is_shared_namespace,
+    open_lines, order, path_segment, text, with_budget,
 };
 use crate::kubernetes::{Cluster, KindInfo};
 use crate::report::event::Meter;
 use attempt::RestoreAttempt;
-use circuit_breaker::CircuitBreaker;
-use create::Creator;
-use live_owners::LiveOwners;
+use create::{CircuitBreaker, Creator};
 use outcome_tracker::{MAX_FAILURES, OutcomeTracker};
 use restore_state::RestoreState;
 use second_write::{SecondWriteResult, SecondWriter};
@@ -38,12 +33,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest pause between rounds, in seconds.
 const MAX_PAUSE_SECONDS: u64 = 32;
 
-/// Creates the stored resources in the cluster, then sets their owners. Calls `on_outcome` once for
-/// each object; the meter counts objects with a final outcome.
-///
-/// # Errors
-/// [`RestoreError`] when the cluster or the backup can no longer be read. An object that cannot be created is
-/// not an error; it is in the report.
+/// Creates the stored resources in the cluster, then sets their owners. Calls `on_outcome` once for each
+/// object; the meter counts objects with a final outcome. Fails with [`RestoreError`] if the cluster or the
+/// backup can no longer be read. An object that cannot be created is not an error; it is in the report.
 pub async fn restore_resources(
     cluster: &Cluster,
     streams: &dyn ResourceStreams,
@@ -122,7 +114,7 @@ impl RestoreRun<'_> {
                 && begun.elapsed() < self.config.waits.backends
             {
                 tokio::time::sleep(POLL_INTERVAL * 4).await;
-            } else if idle_rounds == self.config.max_idle_rounds || !self.may_resolve_itself() {
+            } else if idle_rounds == self.config.waits.max_idle_rounds || !self.may_resolve_itself() {
                 self.tracker.finalize_missing();
                 return Ok(());
             } else {
@@ -156,9 +148,8 @@ impl RestoreRun<'_> {
     }
 
     async fn create_kind(&mut self, index: usize, kind: &KindInfo, first: bool) -> Result<(), RestoreError> {
-        let resource = kind.resource();
-        let pieces = open_stream(self.streams, kind).await?;
-        let wanted = (!first).then(|| self.tracker.missing.remove(&index).unwrap_or_default());
+        let lines = open_lines(self.streams, kind).await?;
+        let retried = (!first).then(|| self.tracker.missing.remove(&index).unwrap_or_default());
         let only_objects = self.config.only_objects();
         let existing = self.cluster_state.existing_objects(self.cluster, kind, only_objects).await?;
         let (breaker, budget) = (CircuitBreaker::default(), MemoryBudget::default());
@@ -176,12 +167,12 @@ impl RestoreRun<'_> {
         let mapped = !self.config.mapping.namespaces.is_empty();
         let names = &mut self.claimed_names;
         // Names are assigned in line order, before objects are processed in parallel.
-        let claimed = with_budget(split_lines(&resource, pieces), &budget).map(|line| {
+        let claimed = with_budget(lines, &budget).map(|line| {
             let (line, bytes, permit) = line?;
-            let damaged = |problem| RestoreError::Damaged { resource: resource.clone(), line, problem };
+            let damaged = |problem| RestoreError::damaged(kind, line, problem);
             let Some(decided) = decider.decide(&bytes).map_err(damaged)? else { return Ok(None) };
             let key = decided.object.key();
-            if wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(&key)) {
+            if retried.as_ref().is_some_and(|retried| !retried.contains_key(&key)) {
                 return Ok(None);
             }
             let claimed = if mapped { claim_name(names, line, decided) } else { Some((decided, None)) };
@@ -195,7 +186,7 @@ impl RestoreRun<'_> {
                 attempt(creator, decided, collides).await.map(Some)
             }
         });
-        let mut attempts = std::pin::pin!(attempts.buffer_unordered(self.config.parallel.max(1)));
+        let mut attempts = std::pin::pin!(attempts.buffer_unordered(PARALLEL));
         while let Some(attempt) = attempts.next().await {
             let Some(attempt) = attempt? else { continue };
             if order::is_definition(kind) && attempt.outcome == Outcome::Created {
@@ -268,8 +259,7 @@ impl RestoreRun<'_> {
             }
             let (target, usage) = (&self.cluster_state.target, &self.usage);
             let decider = Decider { config: self.config, target, kind, foreign: self.foreign, usage };
-            let resource = kind.resource();
-            let pieces = open_stream(self.streams, kind).await?;
+            let lines = open_lines(self.streams, kind).await?;
             let writer = SecondWriter {
                 cluster: self.cluster,
                 config: self.config,
@@ -278,7 +268,7 @@ impl RestoreRun<'_> {
                 live_owners: &live_owners,
             };
             let budget = MemoryBudget::default();
-            let seconds = with_budget(split_lines(&resource, pieces), &budget)
+            let seconds = with_budget(lines, &budget)
                 .map(|line| {
                     let (decider, writer) = (&decider, &writer);
                     async move {
@@ -296,7 +286,7 @@ impl RestoreRun<'_> {
                         writer.write(&stored, pending, &decided.object, &prepared.kind).await
                     }
                 })
-                .buffer_unordered(self.config.parallel.max(1));
+                .buffer_unordered(PARALLEL);
             let mut seconds = std::pin::pin!(seconds);
             let report = &mut self.tracker.report;
             while let Some(done) = seconds.next().await {

@@ -10,7 +10,6 @@ use crate::target::kubernetes::{ObjectKey, ObjectRef, Outcome, OutcomeSink, Refu
 pub(crate) const MAX_FAILURES: usize = 1000;
 /// The largest number of objects that are kept with their names if they are missing for another reason.
 const MAX_MISSING: usize = 100;
-/// The largest number of warnings that are kept.
 const MAX_WARNINGS: usize = 100;
 
 pub(crate) struct OutcomeTracker<'a> {
@@ -77,7 +76,6 @@ impl<'a> OutcomeTracker<'a> {
         self.count(object, outcome);
     }
 
-    /// Makes the last outcome of all missing objects final.
     pub(crate) fn finalize_missing(&mut self) {
         for index in self.missing.keys().copied().collect::<Vec<_>>() {
             self.finalize_missing_of(index, |_| true);

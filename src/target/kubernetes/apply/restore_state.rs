@@ -9,7 +9,6 @@ use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::runtime::lock;
 use crate::target::kubernetes::{ObjectRef, Outcome, Refusal, RefusalCause, get_object, path_segment, text};
 
-/// State that all creates of a restore share.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreState {
     /// Existing PersistentVolumes and their claims.
@@ -20,7 +19,6 @@ pub(crate) struct RestoreState {
     terminating: Mutex<HashSet<String>>,
 }
 
-/// The availability of a PersistentVolume to claims.
 #[derive(Debug)]
 enum VolumeBinding {
     Free,
@@ -49,8 +47,7 @@ pub(crate) enum ClaimVolume {
 
 impl RestoreState {
     pub(super) fn add_terminating(&self, namespaces: &HashSet<String>) {
-        let mut terminating = lock(&self.terminating);
-        terminating.extend(namespaces.iter().cloned());
+        lock(&self.terminating).extend(namespaces.iter().cloned());
     }
 
     pub(super) fn is_terminating(&self, namespace: &str) -> bool {

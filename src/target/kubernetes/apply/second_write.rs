@@ -13,11 +13,11 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::live_owners::LiveOwners;
 use crate::kubernetes::{ApiError, Cluster, KindInfo};
 use crate::target::kubernetes::{
-    FIELD_MANAGER, ObjectRef, OwnerReference, PendingWrites, Refusal, RestoreConfig, RestoreError,
-    ServedKinds, each, get_object, has_restore_manager, is_object, map_mut, reset_observed_generation,
+    FIELD_MANAGER, LiveOwners, ObjectRef, OwnerReference, PendingWrites, Refusal, RestoreConfig,
+    RestoreError, ServedKinds, each, get_object, has_restore_manager, is_object, map_mut,
+    reset_observed_generation,
 };
 
 /// New UIDs by old UID. Kubernetes API servers assign UUIDs, which are kept in 16 bytes; other text is kept
@@ -58,9 +58,8 @@ impl UidMap {
         match Uid::new(text) {
             Uid::Uuid(number) => number,
             Uid::Text(text) => {
-                let mut bytes = [0u8; 16];
-                bytes.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
-                u128::from_be_bytes(bytes)
+                let hash = blake3::hash(text.as_bytes());
+                u128::from_be_bytes(hash.as_bytes()[..16].try_into().unwrap_or_default())
             }
         }
     }
@@ -82,7 +81,9 @@ impl UidMap {
     }
 }
 
-/// The result of a second write.
+/// The server's answer to one write.
+type Written = Result<Result<(), Refusal>, RestoreError>;
+
 #[derive(Debug, Default)]
 pub(crate) struct SecondWriteResult {
     pub(crate) relinked: bool,
@@ -200,7 +201,7 @@ impl SecondWriter<'_> {
         named: &ObjectRef,
         kind: &KindInfo,
         second: &mut SecondWriteResult,
-    ) -> Result<Result<(), Refusal>, RestoreError> {
+    ) -> Written {
         let Some(paths) = named.api_paths(kind) else { return Ok(Ok(())) };
         let owners = match pending.owners {
             true => self.resolve_owners(stored, &named.namespace).await?,
@@ -248,12 +249,7 @@ impl SecondWriter<'_> {
         Ok(owners.unreadable.map_or(Ok(()), Err))
     }
 
-    async fn write_status(
-        &self,
-        mut status: Value,
-        path: &str,
-        kind: &KindInfo,
-    ) -> Result<Result<(), Refusal>, RestoreError> {
+    async fn write_status(&self, mut status: Value, path: &str, kind: &KindInfo) -> Written {
         match get_object(self.cluster, path).await? {
             Ok(existing) => reset_observed_generation(&mut status, &existing["metadata"]["generation"]),
             Err(refused) => return Ok(Err(Refusal::new(kind, &refused))),
@@ -292,12 +288,7 @@ impl SecondWriter<'_> {
         Ok(owners)
     }
 
-    async fn patch(
-        &self,
-        path: &str,
-        patch: &Value,
-        kind: &KindInfo,
-    ) -> Result<Result<(), Refusal>, RestoreError> {
+    async fn patch(&self, path: &str, patch: &Value, kind: &KindInfo) -> Written {
         let body = Bytes::from(patch.to_string());
         let query = format!("fieldManager={FIELD_MANAGER}");
         let sent = self.cluster.send(Method::PATCH, path, &query, "application/merge-patch+json", body).await;

@@ -32,21 +32,17 @@ pub(crate) fn map_hosts(kind: &KindInfo, object: &mut Value, mapping: &Mapping, 
     let of = HOSTS.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
     for pointer in of.into_iter().flat_map(|(.., pointers)| *pointers) {
         for_each_at(object, pointer, &mut |value| {
-            let Some(new) = value.as_str().and_then(|host| mapped(host, mapping)) else { return };
-            changes.mapped("host", value.as_str().unwrap_or_default(), &new);
-            *value = Value::from(new);
+            changes.rename("host", value, |host| mapped(host, mapping));
         });
     }
     for annotation in NAMED {
         let names = map_mut(object, "/metadata/annotations").and_then(|all| all.get_mut(*annotation));
         let Some(names) = names else { continue };
-        let Some(text) = names.as_str() else { continue };
-        let new: Vec<String> = text
-            .split(',')
-            .map(|host| mapped(host.trim(), mapping).unwrap_or_else(|| host.trim().to_owned()))
-            .collect();
-        changes.mapped("host", text, &new.join(","));
-        *names = Value::from(new.join(","));
+        changes.rename("host", names, |text| {
+            let hosts = text.split(',').map(str::trim);
+            let new = hosts.map(|host| mapped(host, mapping).unwrap_or_else(|| host.to_owned()));
+            Some(new.collect::<Vec<_>>().join(","))
+        });
     }
 }
 

@@ -47,12 +47,9 @@ pub(crate) fn apply_mapping(kind: &KindInfo, object: &mut Value, mapping: &Mappi
 
 fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut Changes) {
     let own = if kind.resource() == "namespaces" { "/metadata/name" } else { "/metadata/namespace" };
-    let from = text(object, own).to_owned();
-    if let Some(to) = mapping.namespaces.get(&from).filter(|to| **to != from) {
-        changes.mapped("namespace", &from, to);
-        if let Some(value) = object.pointer_mut(own) {
-            *value = Value::from(to.clone());
-        }
+    let from = text(object, own);
+    if mapping.namespaces.get(from).is_some_and(|to| to != from) {
+        object.pointer_mut(own).into_iter().for_each(|value| replace(value, mapping, changes));
         if kind.resource() == "namespaces"
             && let Some(labels) = map_mut(object, "/metadata/labels")
         {
@@ -88,28 +85,19 @@ fn namespaces(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &
 
 /// Maps the namespace in the user and group names that the API server gives to service accounts.
 fn accounts(name: &mut Value, mapping: &Mapping, changes: &mut Changes) {
-    let Some(from) = name.as_str() else { return };
-    let to = if let Some(namespace) = from.strip_prefix("system:serviceaccounts:") {
-        mapping.namespaces.get(namespace).map(|to| format!("system:serviceaccounts:{to}"))
-    } else {
-        let account = from.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-        account.and_then(|(namespace, account)| {
+    changes.rename("namespace", name, |from| {
+        if let Some(namespace) = from.strip_prefix("system:serviceaccounts:") {
             let to = mapping.namespaces.get(namespace)?;
-            Some(format!("system:serviceaccount:{to}:{account}"))
-        })
-    };
-    if let Some(to) = to {
-        changes.mapped("namespace", from, &to);
-        *name = Value::from(to);
-    }
+            return Some(format!("system:serviceaccounts:{to}"));
+        }
+        let (namespace, account) = from.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        let to = mapping.namespaces.get(namespace)?;
+        Some(format!("system:serviceaccount:{to}:{account}"))
+    });
 }
 
 fn replace(value: &mut Value, mapping: &Mapping, changes: &mut Changes) {
-    let Some(from) = value.as_str() else { return };
-    if let Some(to) = mapping.namespaces.get(from) {
-        changes.mapped("namespace", from, to);
-        *value = Value::from(to.clone());
-    }
+    changes.rename("namespace", value, |from| mapping.namespaces.get(from).cloned());
 }
 
 /// Removes the tracking marks of Argo CD and Flux from a copy: they would adopt the object and delete it.
@@ -129,10 +117,7 @@ fn classes(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut
         return;
     }
     let mut class = |value: &mut Value| {
-        if let Some(to) = value.as_str().and_then(|from| mapping.storage_classes.get(from)) {
-            changes.mapped("class", value.as_str().unwrap_or_default(), to);
-            *value = Value::from(to.clone());
-        }
+        changes.rename("class", value, |from| mapping.storage_classes.get(from).cloned());
     };
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "persistentvolumeclaims" | "persistentvolumes") => {
@@ -158,13 +143,11 @@ fn images(kind: &KindInfo, object: &mut Value, mapping: &Mapping, changes: &mut 
     let Some(spec) = pod_spec_mut(kind, object) else { return };
     for_each_container(spec, |container| {
         let Some(image) = container.get_mut("image") else { return };
-        let from = image.as_str().unwrap_or_default().to_owned();
-        let longest = mapping.images.iter().filter(|(prefix, _)| from.starts_with(prefix.as_str()));
-        if let Some((prefix, to)) = longest.max_by_key(|(prefix, _)| prefix.len()) {
-            let new = format!("{to}{}", &from[prefix.len()..]);
-            changes.mapped("image", &from, &new);
-            *image = Value::from(new);
-        }
+        changes.rename("image", image, |from| {
+            let prefixes = mapping.images.iter().filter(|(prefix, _)| from.starts_with(prefix.as_str()));
+            let (prefix, to) = prefixes.max_by_key(|(prefix, _)| prefix.len())?;
+            Some(format!("{to}{}", &from[prefix.len()..]))
+        });
     });
 }
 

@@ -8,6 +8,7 @@ mod server_fields;
 mod versions;
 
 use serde::Serialize;
+use serde_json::Value;
 
 pub(crate) use comparison::{Comparison, compare, differs, keep_server_fields, merge};
 pub(crate) use mapping::apply_mapping;
@@ -68,7 +69,6 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// The changes made to one object.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(Vec<Change>);
 
@@ -83,10 +83,19 @@ impl Changes {
         self.add(Change::Dropped { field: field.into() });
     }
 
-    pub(crate) fn mapped(&mut self, what: &'static str, from: &str, to: &str) {
+    /// Replaces the name in `value` by the one that `mapped` gives for it, if any.
+    pub(crate) fn rename(
+        &mut self,
+        what: &'static str,
+        value: &mut Value,
+        mapped: impl FnOnce(&str) -> Option<String>,
+    ) {
+        let Some(from) = value.as_str() else { return };
+        let Some(to) = mapped(from) else { return };
         if from != to {
-            self.add(Change::Mapped { what, from: from.to_owned(), to: to.to_owned() });
+            self.add(Change::Mapped { what, from: from.to_owned(), to: to.clone() });
         }
+        *value = Value::from(to);
     }
 
     pub(crate) fn into_vec(self) -> Vec<Change> {

@@ -30,13 +30,28 @@ const BINDING: &[&str] = &[
 /// Labels of a Job and its pods that carry its UID.
 const JOB_UID: &[&str] = &["controller-uid", "batch.kubernetes.io/controller-uid"];
 
+/// Fields that no object of a kind keeps: resource, pointer, fields, and true if the change is reported.
+const DROPPED: &[(&str, &str, &[&str], bool)] = &[
+    // The server sets the finalizers that count.
+    ("namespaces", "/spec", &["finalizers"], false),
+    ("persistentvolumeclaims", "/metadata/annotations", BINDING, false),
+    // With a missing data source the claim would stay pending forever; kbak restores the data itself.
+    ("persistentvolumeclaims", "/spec", &["dataSource", "dataSourceRef"], true),
+    ("persistentvolumes", "/metadata/annotations", BINDING, false),
+    // With the claim's old UID the volume counts as released. The claim's name is kept.
+    ("persistentvolumes", "/spec/claimRef", &["uid", "resourceVersion"], true),
+    ("pods", "/spec", &["nodeName", "ephemeralContainers"], true),
+    // Admission sets these from the priority class or the default class, and refuses other values.
+    ("pods", "/spec", &["priority", "preemptionPolicy"], false),
+    ("deployments.apps", "/metadata/annotations", &["deployment.kubernetes.io/revision"], false),
+];
+
 /// Settings that decide which fields are cut.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StripOptions {
     /// True if the target has a status subresource for the kind: the server drops a status in a create.
     /// Otherwise the status is data like the rest.
     pub(crate) status: bool,
-    /// Selects the node ports that are kept.
     pub(crate) node_ports: NodePorts,
 }
 
@@ -58,13 +73,10 @@ pub(crate) fn strip_fields(
     options: StripOptions,
     changes: &mut Changes,
 ) {
+    let resource = kind.resource();
     // Chosen ports are read from managedFields, which are removed below.
-    let is_service = (kind.group.as_str(), kind.plural.as_str()) == ("", "services");
-    let ports = if is_service && options.node_ports == NodePorts::Chosen {
-        chosen_node_ports(object)
-    } else {
-        Vec::new()
-    };
+    let has_ports = resource == "services" && options.node_ports == NodePorts::Chosen;
+    let ports = if has_ports { chosen_node_ports(object) } else { Vec::new() };
     if options.status
         && let Some(root) = object.as_object_mut()
     {
@@ -80,26 +92,17 @@ pub(crate) fn strip_fields(
             finalizers.retain(|finalizer| !pending.contains(finalizer));
         }
     }
-    match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "namespaces") => {
-            // The server sets the finalizers that count.
-            if let Some(spec) = map_mut(object, "/spec") {
-                spec.remove("finalizers");
-            }
-        }
-        ("", "services") => service(object, options, &ports, changes),
-        ("", "persistentvolumeclaims") => claim(object, changes),
-        ("", "persistentvolumes") => volume(object, changes),
-        ("", "pods") => pod(object, changes),
-        ("", "secrets") => secret(object, changes),
-        ("", "serviceaccounts") => account(object, changes),
-        ("batch", "jobs") => job(object, changes),
-        ("apps", "deployments") => {
-            if let Some(annotations) = map_mut(object, "/metadata/annotations") {
-                annotations.remove("deployment.kubernetes.io/revision");
-            }
-        }
-        ("apiextensions.k8s.io", "customresourcedefinitions") => definition(object, changes),
+    for (_, pointer, fields, is_reported) in DROPPED.iter().filter(|(of, ..)| *of == resource) {
+        let quiet = &mut Changes::default();
+        drop_fields(object, pointer, fields, if *is_reported { &mut *changes } else { quiet });
+    }
+    match resource.as_str() {
+        "services" => service(object, options, &ports, changes),
+        "pods" => remove_token_volumes(object),
+        "secrets" => secret(object, changes),
+        "serviceaccounts" => account(object, changes),
+        "jobs.batch" => job(object, changes),
+        "customresourcedefinitions.apiextensions.k8s.io" => definition(object, changes),
         _ => {}
     }
 }
@@ -190,23 +193,8 @@ pub(crate) fn without_families(object: &mut Value) -> bool {
     drop_fields(object, "/spec", &["ipFamilies", "ipFamilyPolicy"], &mut Changes::default())
 }
 
-fn claim(object: &mut Value, changes: &mut Changes) {
-    drop_fields(object, "/metadata/annotations", BINDING, &mut Changes::default());
-    // With a missing data source the claim would stay pending forever; kbak restores the data itself.
-    drop_fields(object, "/spec", &["dataSource", "dataSourceRef"], changes);
-}
-
-/// Removes the UID of the claim, but keeps its name: with the old UID the volume counts as released.
-fn volume(object: &mut Value, changes: &mut Changes) {
-    drop_fields(object, "/metadata/annotations", BINDING, &mut Changes::default());
-    drop_fields(object, "/spec/claimRef", &["uid", "resourceVersion"], changes);
-}
-
-fn pod(object: &mut Value, changes: &mut Changes) {
-    drop_fields(object, "/spec", &["nodeName", "ephemeralContainers"], changes);
-    // Admission sets these from the priority class or the default class, and refuses other values.
-    drop_fields(object, "/spec", &["priority", "preemptionPolicy"], &mut Changes::default());
-    // Admission mounts a new token.
+/// Removes tokens from a pod, because admission mounts a new one.
+fn remove_token_volumes(object: &mut Value) {
     let is_token = |value: &Value| text(value, "/name").starts_with("kube-api-access-");
     if let Some(volumes) = object.pointer_mut("/spec/volumes").and_then(Value::as_array_mut) {
         volumes.retain(|volume| !is_token(volume));
@@ -223,12 +211,8 @@ fn pod(object: &mut Value, changes: &mut Changes) {
 /// Removes the token, which the controller fills in for the new ServiceAccount.
 fn secret(object: &mut Value, changes: &mut Changes) {
     if text(object, "/type") == "kubernetes.io/service-account-token" {
-        drop_fields(
-            object,
-            "/metadata/annotations",
-            &["kubernetes.io/service-account.uid"],
-            &mut Changes::default(),
-        );
+        let (uid, quiet) = (&["kubernetes.io/service-account.uid"], &mut Changes::default());
+        drop_fields(object, "/metadata/annotations", uid, quiet);
         drop_fields(object, "/data", &["token", "ca.crt", "namespace"], changes);
     }
 }

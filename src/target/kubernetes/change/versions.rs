@@ -10,9 +10,7 @@ use crate::target::kubernetes::{each, each_mut, map_mut, text};
 /// The new place of a kind in the API, and the conversion of its objects.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ApiMove {
-    /// The new group.
     pub(crate) group: &'static str,
-    /// The new version.
     pub(crate) version: &'static str,
     /// Converts an object; the error names the field or value that has no counterpart.
     pub(crate) convert: fn(&mut Value) -> Result<(), &'static str>,
@@ -23,41 +21,30 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 const FLOW_CONTROL: &str = "flowcontrol.apiserver.k8s.io";
 const EXTENSIONS: &str = "apiextensions.k8s.io";
 
-/// Group, version, resource and their new place.
+/// Group, version, resources (separated by spaces) and their new place.
 const TABLE: &[(&str, &str, &str, ApiMove)] = &[
     ("extensions", "v1beta1", "ingresses", to("networking.k8s.io", "v1", ingress)),
     ("networking.k8s.io", "v1beta1", "ingresses", to("networking.k8s.io", "v1", ingress)),
     ("networking.k8s.io", "v1beta1", "ingressclasses", to("networking.k8s.io", "v1", same)),
     ("extensions", "v1beta1", "networkpolicies", to("networking.k8s.io", "v1", same)),
-    ("extensions", "v1beta1", "deployments", to("apps", "v1", workload)),
-    ("extensions", "v1beta1", "daemonsets", to("apps", "v1", workload)),
-    ("extensions", "v1beta1", "replicasets", to("apps", "v1", workload)),
-    ("apps", "v1beta1", "deployments", to("apps", "v1", workload)),
-    ("apps", "v1beta1", "statefulsets", to("apps", "v1", workload)),
-    ("apps", "v1beta2", "deployments", to("apps", "v1", same)),
-    ("apps", "v1beta2", "statefulsets", to("apps", "v1", same)),
-    ("apps", "v1beta2", "daemonsets", to("apps", "v1", same)),
-    ("apps", "v1beta2", "replicasets", to("apps", "v1", same)),
+    ("extensions", "v1beta1", "deployments daemonsets replicasets", to("apps", "v1", workload)),
+    ("apps", "v1beta1", "deployments statefulsets", to("apps", "v1", workload)),
+    ("apps", "v1beta2", "deployments statefulsets daemonsets replicasets", to("apps", "v1", same)),
     ("batch", "v1beta1", "cronjobs", to("batch", "v1", same)),
     ("batch", "v2alpha1", "cronjobs", to("batch", "v1", same)),
     ("policy", "v1beta1", "poddisruptionbudgets", to("policy", "v1", budget)),
     ("autoscaling", "v2beta2", "horizontalpodautoscalers", to("autoscaling", "v2", same)),
     ("autoscaling", "v2beta1", "horizontalpodautoscalers", to("autoscaling", "v2", autoscaler)),
-    (RBAC, "v1beta1", "roles", to(RBAC, "v1", same)),
-    (RBAC, "v1beta1", "rolebindings", to(RBAC, "v1", same)),
-    (RBAC, "v1beta1", "clusterroles", to(RBAC, "v1", same)),
-    (RBAC, "v1beta1", "clusterrolebindings", to(RBAC, "v1", same)),
+    (RBAC, "v1beta1", "roles rolebindings clusterroles clusterrolebindings", to(RBAC, "v1", same)),
     ("scheduling.k8s.io", "v1beta1", "priorityclasses", to("scheduling.k8s.io", "v1", same)),
     ("node.k8s.io", "v1beta1", "runtimeclasses", to("node.k8s.io", "v1", same)),
-    ("storage.k8s.io", "v1beta1", "storageclasses", to("storage.k8s.io", "v1", same)),
-    ("storage.k8s.io", "v1beta1", "csidrivers", to("storage.k8s.io", "v1", same)),
+    ("storage.k8s.io", "v1beta1", "storageclasses csidrivers", to("storage.k8s.io", "v1", same)),
     ("discovery.k8s.io", "v1beta1", "endpointslices", to("discovery.k8s.io", "v1", slice)),
     ("apiregistration.k8s.io", "v1beta1", "apiservices", to("apiregistration.k8s.io", "v1", same)),
     (EXTENSIONS, "v1beta1", "customresourcedefinitions", to(EXTENSIONS, "v1", definition)),
     (ADMISSION, "v1beta1", "validatingwebhookconfigurations", to(ADMISSION, "v1", webhooks)),
     (ADMISSION, "v1beta1", "mutatingwebhookconfigurations", to(ADMISSION, "v1", webhooks)),
-    (FLOW_CONTROL, "v1beta3", "flowschemas", to(FLOW_CONTROL, "v1", same)),
-    (FLOW_CONTROL, "v1beta3", "prioritylevelconfigurations", to(FLOW_CONTROL, "v1", same)),
+    (FLOW_CONTROL, "v1beta3", "flowschemas prioritylevelconfigurations", to(FLOW_CONTROL, "v1", same)),
 ];
 
 const fn to(
@@ -70,7 +57,8 @@ const fn to(
 
 /// Returns the new place of a kind that is no longer served.
 pub(crate) fn api_move(group: &str, version: &str, plural: &str) -> Option<ApiMove> {
-    let row = TABLE.iter().find(|(g, v, p, _)| *g == group && *v == version && *p == plural);
+    let is_kind = |resources: &str| resources.split(' ').any(|resource| resource == plural);
+    let row = TABLE.iter().find(|(g, v, resources, _)| *g == group && *v == version && is_kind(resources));
     row.map(|(.., moved)| *moved)
 }
 

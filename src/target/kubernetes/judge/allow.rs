@@ -7,7 +7,6 @@ use crate::kubernetes::pod_spec::{containers, pod_spec, pod_spec_path};
 use crate::plan::Permission;
 use crate::target::kubernetes::{each, map, text};
 
-/// Returns the permission that `object` needs, if any.
 pub(crate) fn required_permission(kind: &KindInfo, object: &Value) -> Option<Permission> {
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("rbac.authorization.k8s.io", _) => Some(Permission::Rbac),

@@ -4,8 +4,23 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::{gitops::GitTool, infrastructure::Infrastructure};
 use crate::kubernetes::KindInfo;
 use crate::target::kubernetes::{annotation, each, label, text};
+
+/// The reason why an object is not restored although it has no fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Skip {
+    /// The cluster makes the object itself.
+    Derived(Derived),
+    /// The object is infrastructure, which the profile excludes.
+    Infrastructure(Infrastructure),
+    /// The object has the marks of a tool that creates it from Git.
+    Git(GitTool),
+    /// The object holds kbak's own keys.
+    OwnKeys,
+}
 
 /// The reason why an object is derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -37,32 +52,25 @@ pub enum Derived {
     Provisioned,
 }
 
-/// Kinds whose objects are all derived.
-const KINDS: &[(&str, &str, Derived)] = &[
-    ("", "events", Derived::Event),
-    ("events.k8s.io", "events", Derived::Event),
-    ("", "nodes", Derived::Node),
-    ("storage.k8s.io", "csinodes", Derived::Node),
-    ("storage.k8s.io", "csistoragecapacities", Derived::Node),
-    ("storage.k8s.io", "volumeattachments", Derived::Node),
-    ("resource.k8s.io", "resourceslices", Derived::Node),
-    ("coordination.k8s.io", "leases", Derived::Lease),
-    ("coordination.k8s.io", "leasecandidates", Derived::Lease),
-    ("", "componentstatuses", Derived::Bookkeeping),
-    ("networking.k8s.io", "ipaddresses", Derived::Bookkeeping),
-    ("internal.apiserver.k8s.io", "storageversions", Derived::Bookkeeping),
-    ("certificates.k8s.io", "certificatesigningrequests", Derived::Request),
-    ("certificates.k8s.io", "podcertificaterequests", Derived::Request),
-    ("cert-manager.io", "certificaterequests", Derived::Request),
-    ("acme.cert-manager.io", "orders", Derived::Request),
-    ("acme.cert-manager.io", "challenges", Derived::Request),
+/// Kinds whose objects are all derived: the reason, and resources separated by spaces.
+const KINDS: &[(Derived, &str)] = &[
+    (Derived::Event, "events events.events.k8s.io"),
+    (Derived::Node, "nodes csinodes.storage.k8s.io csistoragecapacities.storage.k8s.io"),
+    (Derived::Node, "volumeattachments.storage.k8s.io resourceslices.resource.k8s.io"),
+    (Derived::Lease, "leases.coordination.k8s.io leasecandidates.coordination.k8s.io"),
+    (Derived::Bookkeeping, "componentstatuses ipaddresses.networking.k8s.io"),
+    (Derived::Bookkeeping, "storageversions.internal.apiserver.k8s.io"),
+    (Derived::Request, "certificatesigningrequests.certificates.k8s.io"),
+    (Derived::Request, "podcertificaterequests.certificates.k8s.io certificaterequests.cert-manager.io"),
+    (Derived::Request, "orders.acme.cert-manager.io challenges.acme.cert-manager.io"),
 ];
 
 /// Returns the reason why `object` is derived, if it is.
 pub(crate) fn derived_reason(kind: &KindInfo, object: &Value) -> Option<Derived> {
     let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
-    let whole = KINDS.iter().find(|(g, p, _)| *g == group && *p == plural).map(|(_, _, why)| *why);
-    whole.or_else(|| match (group, plural) {
+    let resource = kind.resource();
+    let whole = KINDS.iter().find(|(_, resources)| resources.split(' ').any(|one| one == resource));
+    whole.map(|(why, _)| *why).or_else(|| match (group, plural) {
         ("", "pods") => pod(object),
         ("batch", "jobs") => job(object),
         ("apps", "replicasets" | "controllerrevisions") => {
@@ -79,10 +87,8 @@ pub(crate) fn derived_reason(kind: &KindInfo, object: &Value) -> Option<Derived>
     })
 }
 
-/// True if a controller owns the object.
 fn is_controlled(object: &Value) -> bool {
-    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    owners.is_some_and(|all| all.iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true))))
+    each(object, "/metadata/ownerReferences").any(|owner| owner["controller"] == true)
 }
 
 /// True if the claim belongs to a generic ephemeral volume: a Pod controls it, and its name is the Pod's name
@@ -91,7 +97,7 @@ fn is_controlled(object: &Value) -> bool {
 fn is_ephemeral_claim(claim: &Value) -> bool {
     let name = text(claim, "/metadata/name");
     each(claim, "/metadata/ownerReferences").any(|owner| {
-        owner.get("controller") == Some(&Value::Bool(true))
+        owner["controller"] == true
             && (text(owner, "/kind"), text(owner, "/apiVersion")) == ("Pod", "v1")
             && name.strip_prefix(text(owner, "/name")).is_some_and(|volume| volume.starts_with('-'))
     })
@@ -111,11 +117,10 @@ fn job(object: &Value) -> Option<Derived> {
     if is_controlled(object) {
         return Some(Derived::Controlled);
     }
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array)?;
     let ended = |condition: &Value| {
         matches!(text(condition, "/type"), "Complete" | "Failed") && text(condition, "/status") == "True"
     };
-    conditions.iter().any(ended).then_some(Derived::Finished)
+    each(object, "/status/conditions").any(ended).then_some(Derived::Finished)
 }
 
 fn endpoints(object: &Value) -> Option<Derived> {

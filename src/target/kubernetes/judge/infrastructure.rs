@@ -9,132 +9,104 @@ use crate::kubernetes::KindInfo;
 use crate::plan::{Glob, Profile};
 use crate::target::kubernetes::{label, text};
 
-/// The contents of a row, which decide the least profile that restores it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum InfrastructureClass {
-    /// Settings that a user chose.
-    Settings,
-    /// Records of a controller about the machines of one cluster.
-    State,
-}
+/// Groups, resources and reason of a row. Groups and resources are globs, separated by spaces.
+type Row = (&'static str, &'static str, &'static str);
 
-use InfrastructureClass::{Settings, State};
-
-/// Group, resources, class and reason. Group and resources are globs, separated by spaces.
-const KINDS: &[(&str, &str, InfrastructureClass, &str)] = &[
+/// Settings that a user chose, which a rebuild restores.
+const SETTINGS: &[Row] = &[
     (
         "longhorn.io",
         "settings backuptargets recurringjobs backingimages",
-        Settings,
         "Longhorn's settings name this cluster's nodes and disks",
     ),
-    ("longhorn.io", "*", State, "Longhorn's records of replicas on disks that are elsewhere"),
+    ("ceph.rook.io", "*", "Rook would form a Ceph cluster on these nodes, or look for one that is gone"),
+    ("piraeus.io", "*", "Piraeus would form a storage cluster on these nodes"),
     (
-        "ceph.rook.io",
-        "*",
-        Settings,
-        "Rook would form a Ceph cluster on these nodes, or look for one that is gone",
+        "crd.projectcalico.org",
+        "ippools ipreservations bgp* felixconfigurations kubecontrollersconfigurations",
+        "Calico's settings for this cluster's network",
     ),
-    ("objectbucket.io", "objectbuckets", State, "a bucket in the old Rook cluster"),
-    ("openebs.io", "*", State, "OpenEBS' records of pools and replicas on old nodes"),
-    ("cstor.openebs.io", "*", State, "OpenEBS' records of pools and replicas on old nodes"),
-    ("local.openebs.io", "*", State, "OpenEBS' records of volumes on old nodes"),
-    ("zfs.openebs.io", "*", State, "OpenEBS' records of volumes on old nodes"),
-    ("topolvm.io", "*", State, "TopoLVM's logical volumes on old nodes"),
-    ("internal.linstor.linbit.com", "*", State, "LINSTOR's records of resources on old nodes"),
-    ("piraeus.io", "*", Settings, "Piraeus would form a storage cluster on these nodes"),
-    ("csi.storage.k8s.io", "*", State, "a CSI driver's records"),
+    ("operator.tigera.io", "*", "installs Calico into this cluster"),
+    ("cluster.x-k8s.io *.cluster.x-k8s.io", "*", "Cluster API would create or take over machines"),
+    ("machine.openshift.io", "*", "creates or takes over machines"),
+    ("config.openshift.io operator.openshift.io", "*", "the settings of one OpenShift cluster"),
+    ("imageregistry.operator.openshift.io", "*", "the settings of one OpenShift cluster"),
+    ("karpenter.sh", "nodepools", "Karpenter would create machines"),
+    ("karpenter.k8s.aws", "*", "Karpenter would create machines"),
+    ("k3s.cattle.io helm.cattle.io", "addons helmcharts helmchartconfigs", "installed by k3s and RKE2"),
+    ("management.cattle.io", "*", "Rancher's own records of its clusters"),
+];
+
+/// Records of a controller about the machines of one cluster. Looked up after [`SETTINGS`].
+const STATE: &[Row] = &[
+    ("longhorn.io", "*", "Longhorn's records of replicas on disks that are elsewhere"),
+    ("objectbucket.io", "objectbuckets", "a bucket in the old Rook cluster"),
+    ("openebs.io cstor.openebs.io", "*", "OpenEBS' records of pools and replicas on old nodes"),
+    ("local.openebs.io zfs.openebs.io", "*", "OpenEBS' records of volumes on old nodes"),
+    ("topolvm.io", "*", "TopoLVM's logical volumes on old nodes"),
+    ("internal.linstor.linbit.com", "*", "LINSTOR's records of resources on old nodes"),
+    ("csi.storage.k8s.io", "*", "a CSI driver's records"),
     (
         "snapshot.storage.k8s.io",
         "volumesnapshots volumesnapshotcontents",
-        State,
         "a snapshot in the old storage system",
     ),
     (
         "groupsnapshot.storage.k8s.io",
         "volumegroupsnapshots volumegroupsnapshotcontents",
-        State,
         "a snapshot in the old storage system",
     ),
     (
         "cilium.io",
         "ciliumnodes ciliumendpoints ciliumendpointslices ciliumidentities ciliumnodeconfigs \
          ciliumbgpnodeconfigs ciliumbgpnodeconfigoverrides ciliumcidrgroups",
-        State,
         "Cilium's records of nodes, addresses and identities",
     ),
     (
         "crd.projectcalico.org",
         "ipamblocks ipamhandles ipamconfigs blockaffinities clusterinformations \
          caliconodestatuses hostendpoints",
-        State,
         "Calico's records of nodes and addresses",
     ),
-    (
-        "crd.projectcalico.org",
-        "ippools ipreservations bgp* felixconfigurations kubecontrollersconfigurations",
-        Settings,
-        "Calico's settings for this cluster's network",
-    ),
-    ("projectcalico.org", "*", State, "Calico's own API shows what crd.projectcalico.org holds"),
-    ("operator.tigera.io", "*", Settings, "installs Calico into this cluster"),
-    ("k8s.ovn.org", "egress* adminpolicybased* userdefined*", State, "OVN's records of nodes"),
-    ("whereabouts.cni.cncf.io", "*", State, "addresses given out in the old cluster"),
-    ("multicluster.x-k8s.io", "*", State, "made by another cluster of the set"),
-    ("submariner.io", "*", State, "joins to other clusters"),
-    ("cluster.x-k8s.io", "*", Settings, "Cluster API would create or take over machines"),
-    ("*.cluster.x-k8s.io", "*", Settings, "Cluster API would create or take over machines"),
-    ("machine.openshift.io", "*", Settings, "creates or takes over machines"),
-    ("machineconfiguration.openshift.io", "*", State, "what OpenShift set up on its nodes"),
-    ("config.openshift.io", "*", Settings, "the settings of one OpenShift cluster"),
-    ("operator.openshift.io", "*", Settings, "the settings of one OpenShift cluster"),
-    ("imageregistry.operator.openshift.io", "*", Settings, "the settings of one OpenShift cluster"),
-    ("karpenter.sh", "nodeclaims", State, "machines of the old cluster"),
-    ("karpenter.sh", "nodepools", Settings, "Karpenter would create machines"),
-    ("karpenter.k8s.aws", "*", Settings, "Karpenter would create machines"),
-    ("k3s.cattle.io", "etcdsnapshotfiles", State, "snapshots on nodes of the old cluster"),
-    (
-        "k3s.cattle.io helm.cattle.io",
-        "addons helmcharts helmchartconfigs",
-        Settings,
-        "installed by k3s and RKE2",
-    ),
-    ("management.cattle.io", "*", Settings, "Rancher's own records of its clusters"),
-    ("node.k8s.io", "nodefeatures", State, "what a node reports"),
-    ("nfd.k8s-sigs.io", "nodefeatures nodefeaturegroups", State, "what a node reports"),
-    ("wgpolicyk8s.io", "policyreports clusterpolicyreports", State, "reports that a scanner writes anew"),
-    ("openreports.io", "*", State, "reports that a scanner writes anew"),
-    ("aquasecurity.github.io", "*reports", State, "reports that a scanner writes anew"),
-    ("reports.kyverno.io", "*", State, "reports that a scanner writes anew"),
+    ("projectcalico.org", "*", "Calico's own API shows what crd.projectcalico.org holds"),
+    ("k8s.ovn.org", "egress* adminpolicybased* userdefined*", "OVN's records of nodes"),
+    ("whereabouts.cni.cncf.io", "*", "addresses given out in the old cluster"),
+    ("multicluster.x-k8s.io", "*", "made by another cluster of the set"),
+    ("submariner.io", "*", "joins to other clusters"),
+    ("machineconfiguration.openshift.io", "*", "what OpenShift set up on its nodes"),
+    ("karpenter.sh", "nodeclaims", "machines of the old cluster"),
+    ("k3s.cattle.io", "etcdsnapshotfiles", "snapshots on nodes of the old cluster"),
+    ("node.k8s.io", "nodefeatures", "what a node reports"),
+    ("nfd.k8s-sigs.io", "nodefeatures nodefeaturegroups", "what a node reports"),
+    ("wgpolicyk8s.io", "policyreports clusterpolicyreports", "reports that a scanner writes anew"),
+    ("openreports.io reports.kyverno.io", "*", "reports that a scanner writes anew"),
+    ("aquasecurity.github.io", "*reports", "reports that a scanner writes anew"),
     (
         "kyverno.io",
         "admissionreports clusteradmissionreports backgroundscanreports",
-        State,
         "reports that a scanner writes anew",
     ),
     (
         "velero.io",
-        "backups restores podvolumebackups podvolumerestores datauploads datadownloads backuprepositories deletebackuprequests downloadrequests serverstatusrequests",
-        State,
+        "backups restores podvolumebackups podvolumerestores datauploads datadownloads backuprepositories \
+         deletebackuprequests downloadrequests serverstatusrequests",
         "Velero's records of runs in the old cluster",
     ),
 ];
 
-/// Namespace, resources, names, class and reason, for objects that a cluster's installer creates.
-const NAMED: &[(&str, &str, &str, InfrastructureClass, &str)] = &[
+/// Namespaces, resources, names and reason, for settings that a cluster's installer creates.
+const INSTALLED: &[(&str, &str, &str, &str)] = &[
     (
         "kube-system",
         "configmaps",
         "kubeadm-config kubelet-config* kube-proxy coredns cluster-dns",
-        Settings,
         "the installer wrote it for these nodes",
     ),
-    ("kube-public", "configmaps", "cluster-info", Settings, "names the old API server and its CA"),
+    ("kube-public", "configmaps", "cluster-info", "names the old API server and its CA"),
     (
         "kube-system",
         "daemonsets.apps deployments.apps services serviceaccounts",
         "kube-proxy coredns kube-dns metrics-server",
-        Settings,
         "the installer creates it",
     ),
     (
@@ -143,20 +115,17 @@ const NAMED: &[(&str, &str, &str, InfrastructureClass, &str)] = &[
         "cilium* calico* canal* flannel* kube-flannel* weave* kube-router* aws-node* azure-cni* antrea* \
          kindnet* csi-* *-csi-* *-csi cloud-controller-manager* *-cloud-controller-manager \
          konnectivity-agent* kube-vip*",
-        Settings,
         "the network and storage of these nodes",
     ),
-    ("kube-flannel", "*", "*", Settings, "the network of these nodes"),
-    ("calico-system", "*", "*", Settings, "the network of these nodes, made by the Tigera operator"),
-    ("calico-apiserver", "*", "*", Settings, "made by the Tigera operator"),
-    ("tigera-operator", "*", "*", Settings, "the network of these nodes"),
-    ("longhorn-system", "*", "*", Settings, "Longhorn on these nodes and disks"),
-    ("rook-ceph", "*", "*", Settings, "Ceph on these nodes and disks"),
-    ("openebs", "*", "*", Settings, "OpenEBS on these nodes and disks"),
-    ("capi-*", "*", "*", Settings, "Cluster API would create or take over machines"),
-    ("openshift-*", "*", "*", Settings, "belongs to one OpenShift cluster"),
-    ("gmp-system", "*", "*", Settings, "installed by the provider"),
-    ("gke-managed-*", "*", "*", Settings, "installed by the provider"),
+    ("kube-flannel tigera-operator", "*", "*", "the network of these nodes"),
+    ("calico-system", "*", "*", "the network of these nodes, made by the Tigera operator"),
+    ("calico-apiserver", "*", "*", "made by the Tigera operator"),
+    ("longhorn-system", "*", "*", "Longhorn on these nodes and disks"),
+    ("rook-ceph", "*", "*", "Ceph on these nodes and disks"),
+    ("openebs", "*", "*", "OpenEBS on these nodes and disks"),
+    ("capi-*", "*", "*", "Cluster API would create or take over machines"),
+    ("openshift-*", "*", "*", "belongs to one OpenShift cluster"),
+    ("gmp-system gke-managed-*", "*", "*", "installed by the provider"),
 ];
 
 /// Labels of objects that an installer's add-on manager creates.
@@ -177,26 +146,24 @@ pub(crate) fn infrastructure_reason(
     object: &Value,
     profile: Profile,
 ) -> Option<Infrastructure> {
-    let left_out = |class: InfrastructureClass| match class {
-        Settings => profile < Profile::Rebuild,
-        State => profile < Profile::Everything,
+    let row_of = |rows: &'static [Row]| {
+        let is_kind = |row: &&Row| any(row.0, &kind.group) && any(row.1, &kind.plural);
+        rows.iter().find(is_kind).map(|(.., why)| Infrastructure(why))
     };
+    if let Some(why) = row_of(SETTINGS) {
+        return (profile < Profile::Rebuild).then_some(why);
+    }
+    if let Some(why) = row_of(STATE) {
+        return (profile < Profile::Everything).then_some(why);
+    }
     let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
     let resource = kind.resource();
-    if let Some((_, _, class, why)) =
-        KINDS.iter().find(|(groups, plurals, ..)| any(groups, &kind.group) && any(plurals, &kind.plural))
-    {
-        return left_out(*class).then_some(Infrastructure(why));
-    }
-    if !namespace.is_empty()
-        && let Some((.., class, why)) = NAMED.iter().find(|(place, resources, names, ..)| {
-            any(place, namespace) && any(resources, &resource) && any(names, name)
-        })
-    {
-        return left_out(*class).then_some(Infrastructure(why));
-    }
-    let labelled = LABELS.iter().find(|(key, value, _)| label(object, key) == *value);
-    labelled.filter(|_| left_out(Settings)).map(|(.., why)| Infrastructure(why))
+    let installed = INSTALLED.iter().find(|(namespaces, resources, names, _)| {
+        !namespace.is_empty() && any(namespaces, namespace) && any(resources, &resource) && any(names, name)
+    });
+    let labelled = || LABELS.iter().find(|(key, value, _)| label(object, key) == *value);
+    let why = installed.map(|(.., why)| *why).or_else(|| labelled().map(|(.., why)| *why));
+    why.filter(|_| profile < Profile::Rebuild).map(Infrastructure)
 }
 
 fn any(patterns: &'static str, name: &str) -> bool {
@@ -231,15 +198,14 @@ mod tests {
 
     #[test]
     fn every_row_has_patterns_and_a_reason() {
-        for (groups, plurals, _, why) in KINDS {
-            assert!(!why.is_empty(), "{groups}");
-            for pattern in groups.split_whitespace().chain(plurals.split_whitespace()) {
-                Glob::new(pattern).expect("a pattern");
-            }
-        }
-        for (place, resources, names, _, why) in NAMED {
-            assert!(!why.is_empty(), "{place}");
-            for pattern in [place, resources, names].into_iter().flat_map(|all| all.split_whitespace()) {
+        let installed = INSTALLED
+            .iter()
+            .map(|(namespaces, resources, names, why)| ([*namespaces, *resources, *names].join(" "), why));
+        let kinds =
+            SETTINGS.iter().chain(STATE).map(|(groups, plurals, why)| (format!("{groups} {plurals}"), why));
+        for (patterns, why) in kinds.chain(installed) {
+            assert!(!why.is_empty(), "{patterns}");
+            for pattern in patterns.split_whitespace() {
                 Glob::new(pattern).expect("a pattern");
             }
         }

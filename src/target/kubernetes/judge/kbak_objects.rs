@@ -46,7 +46,6 @@ struct Own {
     kbak: String,
 }
 
-/// True if the object is one of kbak's own jobs.
 pub(crate) fn is_own_job(kind: &KindInfo, object: &Value) -> bool {
     if kind.group != "batch" {
         return false;

@@ -9,7 +9,6 @@ mod kbak_objects;
 mod ownership;
 mod reconcile;
 mod side_effects;
-mod skip;
 
 use serde_json::Value;
 
@@ -22,7 +21,7 @@ use crate::kubernetes::KindInfo;
 use crate::plan::{Permission, Scope, SideEffect};
 
 use allow::required_permission;
-pub use derived::Derived;
+pub use derived::{Derived, Skip};
 pub use gitops::GitTool;
 pub(crate) use gitops::TRACKING_MARKS;
 pub use infrastructure::Infrastructure;
@@ -31,7 +30,6 @@ pub(crate) use ownership::{
     may_be_from_restore, reset_observed_generation,
 };
 pub(crate) use reconcile::{ExistingAction, lost_fields, matches_existing, reconcile};
-pub use skip::Skip;
 
 /// The decision about an object by itself.
 #[derive(Debug)]
@@ -53,26 +51,22 @@ pub(crate) enum ObjectDecision {
 /// An object that can be sent.
 #[derive(Debug)]
 pub(crate) struct PreparedObject {
-    /// The object to create.
     pub(crate) body: Value,
     /// The kind as the target serves it.
     pub(crate) kind: KindInfo,
     /// True if the backup has another version of the API.
     pub(crate) other_version: bool,
-    /// True if the copy is suspended.
     pub(crate) suspended: bool,
     /// Fields that only a second write can set.
     pub(crate) second_write: SecondWrite,
 }
 
 impl PreparedObject {
-    /// Compares an existing object with this one.
     pub(crate) fn compare(&self, existing: &Value) -> Comparison {
         change::compare(&self.kind, self.other_version, &self.body, existing)
     }
 }
 
-/// An object with its decision.
 #[derive(Debug)]
 pub(crate) struct DecidedObject {
     /// The object's name in the target cluster.
@@ -83,9 +77,7 @@ pub(crate) struct DecidedObject {
     pub(crate) old_uid: String,
     /// True if it is a Helm release in a mapped namespace.
     pub(crate) helm_moved: bool,
-    /// The changes made to the object.
     pub(crate) changes: Vec<Change>,
-    /// The decision.
     pub(crate) decision: ObjectDecision,
 }
 
@@ -96,7 +88,6 @@ pub(crate) struct Decider<'a> {
     pub(crate) kind: &'a KindInfo,
     /// True if the target is another cluster than that of the backup and does not take its place.
     pub(crate) foreign: bool,
-    /// Records which selectors match an object.
     pub(crate) usage: &'a SelectionUsage<'a>,
 }
 

@@ -6,7 +6,6 @@ use serde_json::Value;
 use crate::kubernetes::KindInfo;
 use crate::target::kubernetes::{OwnerReference, change::differs, each, each_mut, text};
 
-/// The field manager name of a restore.
 pub(crate) const FIELD_MANAGER: &str = "kbak";
 
 /// The fields of an object that a second write sets.
@@ -91,7 +90,6 @@ impl SecondWrite {
         PendingWrites { owners: self.sets_owners(), managers, status: self.status.is_some() }
     }
 
-    /// True if a second write sets owners.
     pub(crate) fn sets_owners(&self) -> bool {
         !self.owners.is_empty() && !self.modified
     }

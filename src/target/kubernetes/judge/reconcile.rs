@@ -11,7 +11,6 @@ use crate::target::kubernetes::{ObjectRef, RestoreConfig, change::merge};
 /// The largest number of fields that are named.
 const MAX_NAMED: usize = 8;
 
-/// The treatment of an existing object.
 #[derive(Debug)]
 pub(crate) enum ExistingAction {
     /// It equals the backup and is left unchanged.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::kubernetes::KindInfo;
 use crate::plan::SideEffect;
-use crate::target::kubernetes::{each, text};
+use crate::target::kubernetes::{each, map, map_mut, text};
 
 /// Kinds that a copy does not create: group, resources (`*`: all), and the effect to release.
 const HELD_BACK: &[(&str, &[&str], SideEffect)] = &[
@@ -68,9 +68,9 @@ pub(crate) fn side_effect_of(kind: &KindInfo, object: &Value) -> Option<SideEffe
     if acme && object.pointer("/spec/acme").is_some() {
         return Some(SideEffect::Acme);
     }
-    let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
-    let published = annotations
-        .is_some_and(|all| all.keys().any(|name| name.starts_with("external-dns.alpha.kubernetes.io/")));
+    let annotations = map(object, "/metadata/annotations");
+    let mut names = annotations.into_iter().flat_map(|all| all.keys());
+    let published = names.any(|name| name.starts_with("external-dns.alpha.kubernetes.io/"));
     published.then_some(SideEffect::Dns)
 }
 
@@ -93,21 +93,22 @@ fn is_synced_automatically(plural: &str, object: &Value) -> bool {
 
 /// Suspends `object` if its kind can be suspended. Returns true if it was running.
 pub(crate) fn suspend(kind: &KindInfo, object: &mut Value) -> bool {
-    let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
-    let Some((.., field)) = of else { return false };
-    let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return false };
-    spec.insert((*field).to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
+    let (Some(field), Some(spec)) = (suspending_field(kind), map_mut(object, "/spec")) else { return false };
+    spec.insert(field.to_owned(), Value::Bool(true)) != Some(Value::Bool(true))
 }
 
 /// Sets the suspension of `object` to that of `existing`, so that no running object is stopped.
 pub(crate) fn keep_running(kind: &KindInfo, object: &mut Value, existing: &Value) {
-    let of = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
-    let Some((.., field)) = of else { return };
-    let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut) else { return };
-    match existing.pointer("/spec").and_then(|spec| spec.get(*field)) {
-        Some(now) => drop(spec.insert((*field).to_owned(), now.clone())),
-        None => drop(spec.remove(*field)),
+    let (Some(field), Some(spec)) = (suspending_field(kind), map_mut(object, "/spec")) else { return };
+    match map(existing, "/spec").and_then(|spec| spec.get(field)) {
+        Some(now) => drop(spec.insert(field.to_owned(), now.clone())),
+        None => drop(spec.remove(field)),
     }
+}
+
+fn suspending_field(kind: &KindInfo) -> Option<&'static str> {
+    let row = SUSPENDED.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural);
+    row.map(|(.., field)| *field)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::{
     Action, Decision, Plan,
@@ -15,16 +15,13 @@ use crate::kubernetes::{Cluster, KindInfo};
 use crate::plan::Glob;
 use crate::report::event::Meter;
 use crate::target::kubernetes::{
-    ClusterState, DecidedObject, MemoryBudget, ObjectDecision, ResourceStreams, RestoreConfig, RestoreError,
-    SelectionUsage, apply::webhooks::UnreachableWebhooks, open_stream, order, split_lines, with_budget,
+    ClusterState, DecidedObject, MemoryBudget, ObjectDecision, PARALLEL, ResourceStreams, RestoreConfig,
+    RestoreError, SelectionUsage, apply::webhooks::UnreachableWebhooks, open_lines, order, with_budget,
 };
 
-/// Decides for every stored object what a restore with this config does, without writing. Calls
-/// `on_decision` once for each object, in the order of the restore. With `dry_run`, the server is asked as
-/// well about objects that can be created now.
-///
-/// # Errors
-/// [`RestoreError`] when the cluster or the backup cannot be read.
+/// Decides for every stored object what a restore with this config does, without writing. Calls `on_decision`
+/// once for each object, in the order of the restore. With `dry_run`, the server is asked as well about
+/// objects that can be created now. Fails with [`RestoreError`] if the cluster or the backup cannot be read.
 pub async fn plan_resources(
     cluster: &Cluster,
     streams: &dyn ResourceStreams,
@@ -74,25 +71,16 @@ pub async fn plan_resources(
 }
 
 fn notes_of(counts: &PlanCounts, has_unreadable: bool) -> Vec<String> {
-    let mut notes = Vec::new();
-    if has_unreadable {
-        notes
-            .push("parts of the cluster may not be read: existing objects there are found on restore".into());
-    }
-    if counts.finished > 0 {
-        notes.push(format!(
-            "{} existing objects lack owners, managers of fields or a status that an earlier restore could not \
-             set: these are set now where possible",
-            counts.finished
-        ));
-    }
-    if counts.helm_moved > 0 {
-        notes.push(format!(
-            "{} Helm releases name their old namespace inside: helm cannot manage the copies",
-            counts.helm_moved
-        ));
-    }
-    notes
+    let (finished, moved) = (counts.finished, counts.helm_moved);
+    let unreadable = "parts of the cluster may not be read: existing objects there are found on restore";
+    let finished_note = format!(
+        "{finished} existing objects lack owners, managers of fields or a status that an earlier restore could \
+         not set: these are set now where possible"
+    );
+    let moved_note =
+        format!("{moved} Helm releases name their old namespace inside: helm cannot manage the copies");
+    let notes = [(has_unreadable, unreadable.into()), (finished > 0, finished_note), (moved > 0, moved_note)];
+    notes.into_iter().filter_map(|(applies, note)| applies.then_some(note)).collect()
 }
 
 /// Returns the resources whose definitions this restore creates.
@@ -103,11 +91,11 @@ async fn created_definitions(
 ) -> Result<HashSet<String>, RestoreError> {
     let mut created = HashSet::new();
     for kind in kinds.iter().filter(|kind| order::is_definition(kind)) {
-        let (decider, resource) = (planner.decider(kind), kind.resource());
-        let mut lines = std::pin::pin!(split_lines(&resource, open_stream(streams, kind).await?));
-        while let Some(line) = lines.next().await {
+        let decider = planner.decider(kind);
+        let mut lines = open_lines(streams, kind).await?;
+        while let Some((_, line)) = lines.try_next().await? {
             if let Ok(Some(DecidedObject { object, decision: ObjectDecision::Create(_), .. })) =
-                decider.decide(&line?.1)
+                decider.decide(&line)
             {
                 created.insert(object.name);
             }
@@ -116,7 +104,6 @@ async fn created_definitions(
     Ok(created)
 }
 
-/// Decides about all objects of one kind.
 async fn plan_kind(
     planner: &mut Planner<'_>,
     counts: &mut PlanCounts,
@@ -124,26 +111,24 @@ async fn plan_kind(
     kind: &KindInfo,
     on_decision: &mut (dyn FnMut(&Decision) + Send),
 ) -> Result<(), RestoreError> {
-    let (resource, config) = (kind.resource(), planner.config);
-    let existing =
-        planner.cluster_state.existing_objects(planner.cluster, kind, config.only_objects()).await?;
-    let pieces = open_stream(streams, kind).await?;
+    let few = planner.config.only_objects();
+    let existing = planner.cluster_state.existing_objects(planner.cluster, kind, few).await?;
+    let lines = open_lines(streams, kind).await?;
     let mut created = Vec::new();
     {
-        let (planner, resource, existing, decider) =
-            (&*planner, &resource, &existing, &planner.decider(kind));
+        let (planner, existing, decider) = (&*planner, &existing, &planner.decider(kind));
         let budget = MemoryBudget::default();
-        let decided = with_budget(split_lines(resource, pieces), &budget).map(|line| async move {
+        let decided = with_budget(lines, &budget).map(|line| async move {
             let (line, bytes, _permit) = line?;
-            let damaged = |problem| RestoreError::Damaged { resource: resource.clone(), line, problem };
+            let damaged = |problem| RestoreError::damaged(kind, line, problem);
             let Some(decided) = decider.decide(&bytes).map_err(damaged)? else { return Ok(None) };
             planner.decide(decided, kind, existing).await.map(Some)
         });
         // In order, because the hash depends on it.
-        let mut decided = std::pin::pin!(decided.buffered(config.parallel.clamp(1, 32)));
-        while let Some(one) = decided.next().await {
-            let one: Result<Option<(Decision, ObjectFacts)>, RestoreError> = one;
-            let Some((mut decision, facts)) = one? else { continue };
+        let mut decided = std::pin::pin!(decided.buffered(PARALLEL));
+        while let Some(decided) = decided.next().await {
+            let decided: Result<Option<(Decision, ObjectFacts)>, RestoreError> = decided;
+            let Some((mut decision, facts)) = decided? else { continue };
             if !counts.add(&mut decision, &facts) {
                 continue;
             }

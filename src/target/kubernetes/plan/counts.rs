@@ -5,15 +5,13 @@ use std::collections::{HashMap, HashSet};
 use super::{Action, Conflict, Decision};
 use crate::kubernetes::{ApiError, Cluster};
 use crate::target::kubernetes::{
-    ObjectKey, OwnerReference, PendingWrites, Refusal, ServedKinds,
-    apply::{live_owners::LiveOwners, second_write::UidMap},
+    LiveOwners, ObjectKey, OwnerReference, PendingWrites, Refusal, ServedKinds, apply::second_write::UidMap,
     is_merged, is_shared_namespace,
 };
 
 /// The largest number of owners that are looked up in the cluster.
 const MAX_OWNER_LOOKUPS: usize = 10_000;
 
-/// Counts over all decisions so far.
 #[derive(Default)]
 pub(super) struct PlanCounts {
     pub(super) writes: u64,
@@ -38,7 +36,6 @@ pub(super) struct ObjectFacts {
     pub(super) old_uid: u128,
     pub(super) owners: Vec<OwnerReference>,
     pub(super) pending: PendingWrites,
-    /// True if the object needs second writes only.
     pub(super) is_second_write_only: bool,
     pub(super) helm_moved: bool,
     pub(super) bytes: u64,

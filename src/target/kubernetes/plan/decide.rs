@@ -20,7 +20,6 @@ use crate::target::kubernetes::{
     matches_existing,
 };
 
-/// Decides about objects with a view of the cluster.
 pub(super) struct Planner<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) config: &'a RestoreConfig,
@@ -29,7 +28,6 @@ pub(super) struct Planner<'a> {
     /// True if the target is another cluster than that of the backup and does not take its place.
     pub(super) foreign: bool,
     pub(super) usage: SelectionUsage<'a>,
-    /// True if the server is asked in a dry run.
     pub(super) dry_run: bool,
     /// Resources whose definitions this restore creates.
     pub(super) created_definitions: HashSet<String>,
@@ -123,7 +121,6 @@ impl Planner<'_> {
         Some(wait)
     }
 
-    /// Decides about an object that can be sent.
     async fn decide_create(
         &self,
         decision: &mut Decision,
@@ -174,7 +171,6 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Returns the existing object.
     async fn find(
         &self,
         decision: &Decision,
@@ -188,7 +184,6 @@ impl Planner<'_> {
         Ok(found.and_then(Result::ok))
     }
 
-    /// Returns the action for an object that exists.
     async fn existing_action(
         &self,
         decision: &Decision,

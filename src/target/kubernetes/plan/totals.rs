@@ -42,7 +42,6 @@ pub struct ChangeTotal {
     pub example: ObjectRef,
 }
 
-/// The sums so far.
 #[derive(Default)]
 pub(crate) struct Totals {
     sums: BTreeMap<Action, ActionTotal>,
