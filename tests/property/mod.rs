@@ -1,5 +1,6 @@
 //! Properties that hold for all inputs.
 
+mod format;
 mod list_page;
 mod pipeline;
 mod plan;
