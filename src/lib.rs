@@ -115,6 +115,7 @@ pub mod keys;
 pub mod kubernetes;
 pub mod pipeline;
 pub mod plan;
+pub mod rbac;
 pub mod report;
 pub mod repository;
 pub mod restore;

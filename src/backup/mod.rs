@@ -4,6 +4,7 @@ mod boundary;
 pub mod carrier;
 pub mod coordinator;
 pub mod database;
+pub mod epoch_secret;
 pub mod error;
 pub mod from_plan;
 pub mod item;

@@ -6,9 +6,11 @@ use tokio::time::Instant;
 
 use super::{CheckJob, Finding};
 use crate::format::signers::Signers;
-use crate::keys::epoch_file::{EpochSecretStore as _, FileSecretStore, StoredSecret};
-use crate::keys::{Owner, private_file::folder_of, writer_key::WriterKey};
+use crate::keys::Owner;
+use crate::keys::epoch_file::StoredSecret;
+use crate::keys::writer_key::{WriterFileError, WriterKey};
 use crate::report::error::causes;
+use crate::report::event::Reporter;
 use crate::runtime::Runtime;
 
 /// The text that is encrypted to each owner as a test.
@@ -28,13 +30,13 @@ pub(super) struct Keys {
     pub(super) findings: Vec<Finding>,
 }
 
-pub(super) async fn check(job: &CheckJob, runtime: &Runtime) -> Keys {
+pub(super) async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Keys {
     let mut keys =
         Keys { key: None, held: None, signers: Signers::default(), pinned: false, findings: Vec::new() };
     keys.writer(&job.writer_key);
     if let Some(key) = keys.key.clone() {
         keys.signers.extend(key.own_signers());
-        keys.epoch_file(job, &key, runtime).await;
+        keys.epoch_secret(job, &key, runtime, reporter).await;
     }
     if let Some(file) = &job.signers_file {
         keys.pin(file);
@@ -62,25 +64,35 @@ impl Keys {
     }
 
     /// Checks that the epoch's secret is private and this writer's, and can be replaced when an epoch ends.
-    async fn epoch_file(&mut self, job: &CheckJob, key: &WriterKey, runtime: &Runtime) {
-        let path = &job.epoch_file;
-        let keeper = FileSecretStore::new(path.clone(), key, key.plan(&job.plan), runtime);
+    async fn epoch_secret(
+        &mut self,
+        job: &CheckJob,
+        key: &WriterKey,
+        runtime: &Runtime,
+        reporter: &Reporter,
+    ) {
+        let place = &job.epoch_secret;
+        let keeper = match place.open(key, &job.plan, runtime, reporter).await {
+            Ok(keeper) => keeper,
+            Err(error) => return self.add(Finding::problem("writer", causes(&error))),
+        };
         match keeper.load().await {
-            // The store decides whether a file is needed: a first run creates it.
+            // The store decides whether a secret is needed: a first run creates it.
             Ok(None) => {}
             Ok(Some(held)) => {
-                self.add(Finding::good("writer", format!("{} holds the epoch's secret", path.display())));
+                self.add(Finding::good("writer", format!("{place} holds the epoch's secret")));
                 self.held = Some(held);
             }
-            Err(error) => self.add(Finding::error("writer", error)),
+            Err(error) => return self.add(Finding::error("writer", error)),
         }
-        let folder = folder_of(path);
-        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        let flags = rustix::fs::AtFlags::EACCESS;
-        if let Err(error) = rustix::fs::accessat(rustix::fs::CWD, folder, access, flags) {
-            let what = format!("{}: no file can be replaced there: {error}", folder.display());
-            let remedy = "a new epoch's secret is written there: make the folder writable for this account";
-            self.add(Finding::warning("writer", what).remedy(remedy));
+        match keeper.check_writable().await {
+            Ok(()) => {}
+            Err(error @ WriterFileError::NotWritable { .. }) => {
+                let remedy =
+                    "a new epoch's secret is written there: make the folder writable for this account";
+                self.add(Finding::warning("writer", causes(&error)).remedy(remedy));
+            }
+            Err(error) => self.add(Finding::error("writer", error)),
         }
     }
 

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::backup::epoch_secret::EpochSecretPlace;
 use crate::inventory::coverage::CoverageCheck;
 use crate::keys::writer_key::WriterFileError;
 use crate::keys::{Owner, Prompt};
@@ -51,8 +52,8 @@ pub struct CheckJob {
     pub store: StoreOptions,
     /// The writer's key file.
     pub writer_key: PathBuf,
-    /// The file with the epoch's secret.
-    pub epoch_file: PathBuf,
+    /// The place of the epoch's secret.
+    pub epoch_secret: EpochSecretPlace,
     /// The file of pinned signers (`kbak.pub`), who are trusted beside the writer.
     pub signers_file: Option<PathBuf>,
     /// The owners, who can decrypt.
@@ -212,7 +213,7 @@ pub async fn check(job: &CheckJob, runtime: &Runtime, reporter: &Reporter) -> Ch
         Finding::warning("accept", format!("{item}: {message}")).remedy("mend the gap, or give it a new end")
     });
     let mut findings: Vec<Finding> = about_plan.chain(over).collect();
-    let keys = keys::check(job, runtime).await;
+    let keys = keys::check(job, runtime, reporter).await;
     let (stored, cluster, databases, folders) = futures::join!(
         store::check(job, &keys, runtime, reporter),
         cluster::check(job, reporter),

@@ -80,11 +80,8 @@ fn epoch(
         )),
         Some(stored) => {
             if !held(&stored) {
-                let what = format!(
-                    "the secret of epoch {} is not in {}",
-                    stored.epoch.epoch,
-                    job.epoch_file.display()
-                );
+                let what =
+                    format!("the secret of epoch {} is not in {}", stored.epoch.epoch, job.epoch_secret);
                 let remedy =
                     "bring the file back, or kbak backup --new-epoch (everything is read and stored anew)";
                 findings.push(Finding::problem("epoch", what).remedy(remedy));

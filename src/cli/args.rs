@@ -18,6 +18,7 @@ use crate::cli::verbs::keys::{KeysAction, KeysArgs};
 use crate::cli::verbs::ls::{FindArgs, LsArgs};
 use crate::cli::verbs::man::ManArgs;
 use crate::cli::verbs::plan::{PlanAction, PlanArgs};
+use crate::cli::verbs::rbac::RbacArgs;
 use crate::cli::verbs::restore::RestoreArgs;
 use crate::cli::verbs::show::ShowArgs;
 use crate::cli::verbs::snapshots::SnapshotsArgs;
@@ -85,6 +86,8 @@ pub enum Verb {
     Keys(Box<KeysArgs>),
     /// Open, list and close epochs, each with keys of its own
     Epoch(Box<EpochArgs>),
+    /// Print the accounts, roles and bindings that a plan needs in a cluster
+    Rbac(RbacArgs),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
     /// Print manual pages
@@ -127,9 +130,12 @@ impl Verb {
                 EpochAction::List(args) => args.output.output,
                 EpochAction::New(_) | EpochAction::Close(_) => OutputFormat::Table,
             },
-            Self::Cat(_) | Self::Export(_) | Self::Keygen(_) | Self::Completion(_) | Self::Man(_) => {
-                OutputFormat::Table
-            }
+            Self::Cat(_)
+            | Self::Export(_)
+            | Self::Keygen(_)
+            | Self::Rbac(_)
+            | Self::Completion(_)
+            | Self::Man(_) => OutputFormat::Table,
         }
     }
 }

@@ -87,6 +87,7 @@ fn dispatch(verb: Verb, console: &Console) -> Result<Exit, Failure> {
         Verb::Epoch(args) => verbs::epoch::run(*args, console),
         Verb::Keygen(args) => verbs::keygen::run(args, console),
         Verb::Plan(args) => verbs::plan::run(args, console),
+        Verb::Rbac(args) => verbs::rbac::run(&args, console),
         Verb::Completion(args) => verbs::completion::run(args, command()),
         Verb::Man(args) => verbs::man::run(args, command()),
     }

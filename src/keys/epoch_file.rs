@@ -47,6 +47,10 @@ pub trait EpochSecretStore: Send + Sync + fmt::Debug {
     async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError>;
     /// Changes the stored secrets atomically. A store that several runs share prevents concurrent changes.
     async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError>;
+    /// Checks that a new epoch's secret can be stored, without storing any.
+    async fn check_writable(&self) -> Result<(), WriterFileError> {
+        Ok(())
+    }
     /// Returns the last committed snapshot, if the store keeps it.
     async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {
         Ok(None)
@@ -57,8 +61,8 @@ pub trait EpochSecretStore: Send + Sync + fmt::Debug {
     }
 }
 
-/// A function from the stored secrets to those to store.
-pub type SecretsChange<'a> = Box<dyn FnOnce(Vec<StoredSecret>) -> Vec<StoredSecret> + Send + 'a>;
+/// A function from the stored secrets to those to store. It may be called again, on its own result too.
+pub type SecretsChange<'a> = &'a (dyn Fn(Vec<StoredSecret>) -> Vec<StoredSecret> + Send + Sync);
 
 /// The content of an epoch file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +135,26 @@ impl EpochFile {
         Ok(Self { repository, writer, plan, secrets, head })
     }
 
+    /// Checks that the file belongs to a plan of a writer. `label` names it in messages.
+    ///
+    /// # Errors
+    /// [`WriterFileError::BelongsElsewhere`].
+    pub fn require(
+        &self,
+        label: &str,
+        repository: RepositoryId,
+        writer: WriterId,
+        plan: NameId,
+    ) -> Result<(), WriterFileError> {
+        let what = match () {
+            () if self.repository != repository => "repository",
+            () if self.writer != writer => "writer",
+            () if self.plan != plan => "plan",
+            () => return Ok(()),
+        };
+        Err(WriterFileError::BelongsElsewhere { label: label.to_owned(), what })
+    }
+
     /// Returns the file's content. For a 0600 file or a Kubernetes Secret only.
     pub fn to_text(&self) -> Zeroizing<String> {
         let write = |secrets: &StoredSecret| SecretText {
@@ -191,6 +215,16 @@ impl EpochSecretStore for FileSecretStore {
         Ok(self.read().await?.map(|file| file.secrets))
     }
 
+    async fn check_writable(&self) -> Result<(), WriterFileError> {
+        let folder = private_file::folder_of(&self.path);
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        let flags = rustix::fs::AtFlags::EACCESS;
+        rustix::fs::accessat(rustix::fs::CWD, folder, access, flags).map_err(|error| {
+            let (folder, source) = (folder.display().to_string(), Box::new(error));
+            WriterFileError::NotWritable { label: folder, source }
+        })
+    }
+
     async fn head(&self) -> Result<Option<LastCommit>, WriterFileError> {
         Ok(self.read().await?.and_then(|file| file.head))
     }
@@ -232,13 +266,8 @@ impl FileSecretStore {
             Err(error) => return Err(error.into()),
         };
         let file = EpochFile::parse(&self.describe(), &bytes)?;
-        let what = match &file {
-            file if file.repository != self.repository => "repository",
-            file if file.writer != self.writer => "writer",
-            file if file.plan != self.plan => "plan",
-            _ => return Ok(Some(file)),
-        };
-        Err(WriterFileError::BelongsElsewhere { label: self.describe(), what })
+        file.require(&self.describe(), self.repository, self.writer, self.plan)?;
+        Ok(Some(file))
     }
 
     async fn write(

@@ -54,6 +54,48 @@ pub enum WriterFileError {
         /// `repository`, `writer` or `plan`.
         what: &'static str,
     },
+    /// The folder of the file does not take a new one.
+    #[error("{label}: no file can be replaced there")]
+    NotWritable {
+        /// The folder.
+        label: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A Kubernetes Secret does not hold what it should.
+    #[error("{label}: it {what}")]
+    Malformed {
+        /// The Secret.
+        label: String,
+        /// The fault.
+        what: &'static str,
+    },
+    /// The API server refuses to read or change a Secret.
+    #[error("cannot {verb} {label}")]
+    SecretRefused {
+        /// The Secret.
+        label: String,
+        /// `read` or `change`.
+        verb: String,
+        /// The server's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The API server does not answer.
+    #[error("cannot {verb} {label}")]
+    SecretUnreachable {
+        /// The Secret.
+        label: String,
+        /// `read` or `change`.
+        verb: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another run changed the Secret at the same time.
+    #[error("{label} was changed by another run at the same time")]
+    SecretChanged {
+        /// The Secret.
+        label: String,
+    },
 }
 
 /// The identity and keys of a writer. `Debug` shows no secret.

@@ -72,6 +72,7 @@ impl Default for RequestLimits {
 pub struct Cluster {
     client: kube::Client,
     server: Arc<str>,
+    namespace: Arc<str>,
     limits: RequestLimits,
     reporter: Reporter,
     /// True if the server has answered before.
@@ -139,13 +140,20 @@ impl Cluster {
         config.default_retry = false;
         config.connect_timeout = Some(limits.connect);
         let server: Arc<str> = config.cluster_url.to_string().into();
+        let namespace: Arc<str> = config.default_namespace.as_str().into();
         let client = kube::Client::try_from(config).map_err(|error| refused(Box::new(error)))?;
-        Ok(Self { client, server, limits, reporter, has_answered: Arc::default() })
+        Ok(Self { client, server, namespace, limits, reporter, has_answered: Arc::default() })
     }
 
     /// Returns the server's address.
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Returns the namespace of the pod, or of the context.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Reads `path?query`; an answer of more than `limit` bytes is an error.

@@ -20,8 +20,6 @@ pub(super) fn unsupported_features(plan: &BackupPlan) -> Vec<Problem> {
         }
     };
     whole(spec.repository.object_lock.is_some(), "repository.objectLock", "object lock", "leave it out");
-    let remedy = "mount the Secret and name the file with epochFile";
-    whole(spec.writer.epoch_secret.is_some(), "writer.epochSecret", "an epoch's secret in a Secret", remedy);
     whole(!spec.hooks.is_empty(), "hooks", "hooks", "run them around kbak");
     whole(spec.limits.parallel.is_some(), "limits.parallel", "a number of transfers", "leave it out");
     whole(spec.jobs.is_some(), "jobs", "Jobs in the cluster", "leave it out");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kbak::backup::epoch_secret::EpochSecretPlace;
 use kbak::check::{CheckJob, CheckReport, DatabaseJob, Severity};
 use kbak::cli::failure::explained;
 use kbak::report::event::Reporter;
@@ -196,7 +197,7 @@ fn store_only(cli: &CliRepo, store: StoreOptions) -> CheckJob {
         no_longer_accepted: Vec::new(),
         store,
         writer_key: cli.at("keys/writer.key"),
-        epoch_file: cli.at("keys/writer.key.nightly.epoch"),
+        epoch_secret: EpochSecretPlace::File(cli.at("keys/writer.key.nightly.epoch")),
         signers_file: None,
         owners: Vec::new(),
         prompt: no_prompt(),

@@ -1,6 +1,7 @@
 //! Backups, checks and restores on real servers.
 
 mod check;
+mod cluster_account;
 mod cluster_faults;
 mod cluster_listing;
 mod cluster_load;

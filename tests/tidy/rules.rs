@@ -22,6 +22,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["report", "runtime", "format", "fs", "plan", "kubernetes"]),
     ("target", &["report", "runtime", "format", "fs", "plan", "kubernetes", "source"]),
     ("inventory", &["report", "plan", "kubernetes"]),
+    ("rbac", &["plan", "kubernetes"]),
     (
         "backup",
         &[
@@ -77,6 +78,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "source",
             "target",
             "inventory",
+            "rbac",
             "backup",
             "restore",
             "verify",

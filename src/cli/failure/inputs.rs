@@ -1,6 +1,6 @@
 //! Errors of a user's files as failures: plans and keys.
 
-use super::Failure;
+use super::{Exit, Failure};
 use crate::keys::private_file::FileError;
 use crate::keys::writer_key::WriterFileError;
 use crate::plan::PlanError;
@@ -22,8 +22,18 @@ impl From<FileError> for Failure {
 
 impl From<WriterFileError> for Failure {
     fn from(error: WriterFileError) -> Self {
+        let what = error.to_string();
         match error {
             WriterFileError::File(error) => error.into(),
+            WriterFileError::SecretRefused { source, .. } => Self::usage(what).because(source).remedy(
+                "the Secret of writer.epochSecret must exist (kbak init writes one), and this account needs get \
+                 and patch on it: kbak rbac prints the rules",
+            ),
+            WriterFileError::SecretUnreachable { source, .. } => {
+                Self::new(Exit::Unreachable, what).because(source).remedy("run it again: nothing was changed")
+            }
+            WriterFileError::SecretChanged { .. } => Self::new(Exit::Unreachable, what)
+                .remedy("run it again: the other run made an epoch, and this one uses it then"),
             other => Self::usage("the writer's key files cannot be used").because(other),
         }
     }

@@ -1,6 +1,7 @@
 //! Opens the chain of one plan for writing: the repository, the writer's key, the epoch's secret and the
 //! owners, from a plan's file or from arguments.
 
+use crate::backup::epoch_secret::EpochSecretPlace;
 use crate::backup::from_plan::epoch_durations;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +14,10 @@ use crate::cli::failure::Failure;
 use crate::cli::shell::console::Console;
 use crate::format::signers::Signers;
 use crate::keys::Owner;
-use crate::keys::epoch_file::{FileSecretStore, epoch_path};
+use crate::keys::epoch_file::epoch_path;
 use crate::keys::writer_key::WriterKey;
 use crate::plan::{BackupSpec, DEFAULT_PLAN_NAME, RepositorySpec};
 use crate::repository::epoch::create::EpochDurations;
-use crate::runtime::Runtime;
 
 /// Options that select a plan's chain of snapshots.
 #[derive(Debug, Clone, Args)]
@@ -39,8 +39,8 @@ pub(crate) struct WritableChain {
     pub(crate) repository: RepositorySpec,
     pub(crate) name: String,
     pub(crate) key: WriterKey,
-    /// The file that keeps the epoch's secret.
-    pub(crate) keeper: FileSecretStore,
+    /// The place that keeps the epoch's secret.
+    pub(crate) epoch_secret: EpochSecretPlace,
     pub(crate) owners: Vec<Owner>,
     pub(crate) durations: EpochDurations,
     /// The trusted signers: the writer itself, and those that are pinned.
@@ -51,12 +51,7 @@ pub(crate) struct WritableChain {
 
 impl WritableChain {
     /// Reads the writer's key, and the plan from its file or from the arguments.
-    pub(crate) fn open(
-        args: &ChainArgs,
-        store: &StoreArgs,
-        runtime: &Runtime,
-        console: &Console,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn open(args: &ChainArgs, store: &StoreArgs, console: &Console) -> Result<Self, Failure> {
         let ChainArgs { plan, selected: args, recipients_file } = args;
         let spec = plan.as_deref().map(load).transpose()?.map(|checked| checked.plan);
         let name = match &spec {
@@ -68,10 +63,12 @@ impl WritableChain {
         let key_file = key_file.ok_or_else(|| {
             Failure::usage("no writer's key is given").remedy("give --plan FILE or --writer-key writer.key")
         })?;
-        let epoch_file = args.epoch_file.clone().or_else(|| spec.as_ref()?.writer.epoch_file.clone());
-        let epoch_file = epoch_file.unwrap_or_else(|| epoch_path(&key_file, &name));
+        let epoch_secret = match (&args.epoch_file, &spec) {
+            (Some(file), _) => EpochSecretPlace::File(file.clone()),
+            (None, Some(spec)) => EpochSecretPlace::of(spec, &name),
+            (None, None) => EpochSecretPlace::File(epoch_path(&key_file, &name)),
+        };
         let key = read_writer_key(&key_file, console)?;
-        let keeper = FileSecretStore::new(epoch_file, &key, key.plan(&name), runtime);
         let durations = epoch_durations(spec.as_ref());
         let (repository, owners) = match &spec {
             Some(spec) => (store.apply_to(spec.repository.clone()), spec.owners()),
@@ -82,7 +79,8 @@ impl WritableChain {
         };
         let signers = key.own_signers();
         let file = spec.as_ref().and_then(|spec| spec.writer.signers_file.clone());
-        let mut chain = Self { repository, name, key, keeper, owners, durations, signers, pinned: false };
+        let mut chain =
+            Self { repository, name, key, epoch_secret, owners, durations, signers, pinned: false };
         if let Some(file) = file {
             chain.pin_signers(&file)?;
         }

@@ -82,6 +82,7 @@ impl BackupPlanArgs {
         }
         if let Some(file) = &self.selected.epoch_file {
             spec.writer.epoch_file = Some(file.clone());
+            spec.writer.epoch_secret = None;
         }
         if self.context.is_some() || self.kubeconfig.is_some() {
             let mut cluster = spec.cluster.take().unwrap_or_default();

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::gaps::{gap_report, is_safe_or_accepted};
 use crate::backup::coordinator::backup;
+use crate::backup::epoch_secret::EpochSecretPlace;
 use crate::backup::from_plan::RunChoices;
 use crate::backup::job::{BackupContext, BackupJob, BackupReport};
 use crate::cli::failure::{Exit, Failure};
@@ -19,7 +20,6 @@ use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::cli::shell::signals;
 use crate::format::body::Item;
 use crate::format::signers::Signers;
-use crate::keys::epoch_file::{FileSecretStore, epoch_path};
 use crate::keys::writer_key::WriterKey;
 use crate::plan::{AcceptedGap, BackupPlan, UNCOVERED, ValidPlan, item_matches};
 use crate::report::event::{Meter, Reporter};
@@ -93,20 +93,19 @@ pub(crate) fn run(args: &BackupArgs, console: &Console) -> Result<Exit, Failure>
     let (key, signers) =
         read_keys(&plan, console).map_err(|failure| failed_start(repository, Some(name), failure))?;
     let runtime = Runtime::real();
-    let secret = plan.spec.writer.epoch_file.clone();
-    let secret = secret.unwrap_or_else(|| epoch_path(&plan.spec.writer.key_file, name));
-    let keeper = FileSecretStore::new(secret, &key, key.plan(name), &runtime);
+    let epoch_secret = EpochSecretPlace::of(&plan.spec, name);
     let mut report = run_report::start("backup", repository, Some(name));
     let display = output.start_display(Some(plan.spec.limits.memory.get()));
     let reporter = display.reporter();
     let outcome = signals::until_stopped(&runtime.stop, RESUME, async {
         let (repository, upload) = (&plan.spec.repository, plan.spec.limits.upload);
         let store = store::open_store(repository, upload, false, &runtime, &reporter).await?;
+        let keeper = epoch_secret.open(&key, name, &runtime, &reporter).await?;
         let job = BackupJob::from_plan(&plan, choices(args)?, runtime.clock.now(), &reporter).await?;
         let context = BackupContext {
             store: &store,
             key: &key,
-            keeper: &keeper,
+            keeper: &*keeper,
             signers: &signers,
             runtime: &runtime,
             reporter: &reporter,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::backup::epoch_secret::EpochSecretPlace;
 use crate::backup::error::JobError;
 use crate::backup::from_plan::database_source;
 use crate::check::{CheckJob, CheckReport, ClusterJob, DatabaseJob, Finding, Severity, Unresolved, check};
@@ -18,7 +19,6 @@ use crate::cli::shell::passphrase::PassphrasePrompt;
 use crate::cli::shell::signals;
 use crate::cli::shell::style::{Style, padded, width};
 use crate::inventory::coverage::{self, CoverageCheck};
-use crate::keys::epoch_file::epoch_path;
 use crate::kubernetes::{Cluster, RequestLimits, Selection};
 use crate::plan::{self, BackupPlan, BackupSpec, Problem};
 use crate::report::error::causes;
@@ -94,7 +94,6 @@ async fn check_job(
 ) -> Result<CheckJob, Failure> {
     let spec = &plan.spec;
     let writer_key = spec.writer.key_file.clone();
-    let epoch_file = spec.writer.epoch_file.clone().unwrap_or_else(|| epoch_path(&writer_key, plan.name()));
     let databases = spec.databases.iter().map(|database| {
         let job = database_source(database).map(|(config, databases)| DatabaseJob { config, databases });
         // Only the item's name is in the finding: its settings are in the plan.
@@ -107,7 +106,7 @@ async fn check_job(
         no_longer_accepted: spec.expired_acceptances(now),
         store: store::store_options(&spec.repository, None, false),
         writer_key,
-        epoch_file,
+        epoch_secret: EpochSecretPlace::of(spec, plan.name()),
         signers_file: spec.writer.signers_file.clone(),
         owners: spec.owners(),
         prompt: PassphrasePrompt::shared(None)?,

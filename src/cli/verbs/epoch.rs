@@ -142,7 +142,7 @@ fn open_epoch(
     console: &Console,
 ) -> Result<Exit, Failure> {
     let runtime = Runtime::real();
-    let chain = WritableChain::open(args, store, &runtime, console)?;
+    let chain = WritableChain::open(args, store, console)?;
     let made = handover.map(|file| read_handover(&file)).transpose()?;
     let (epoch, closed, name) = until_signalled(async {
         let plan = read_epochs(chain, runtime).await?;
@@ -174,7 +174,8 @@ async fn create_epoch(plan: &PlanEpochs, made: Option<NewEpoch>) -> Result<Epoch
         prompt: PassphrasePrompt::shared(None)?,
     };
     let plan = chain.key.plan(&chain.name);
-    let context = EpochContext { store, runtime, key: &chain.key, plan, keeper: &chain.keeper };
+    let keeper = chain.epoch_secret.open(&chain.key, &chain.name, runtime, &Reporter::silent()).await?;
+    let context = EpochContext { store, runtime, key: &chain.key, plan, keeper: &*keeper };
     create::restore_missing_copies(context, epochs).await?;
     match made {
         Some(made) => {
@@ -227,7 +228,7 @@ struct EpochRow {
 
 fn list(args: &ListArgs, console: &Console) -> Result<Exit, Failure> {
     let runtime = Runtime::real();
-    let mut chain = WritableChain::open(&args.chain, &args.store, &runtime, console)?;
+    let mut chain = WritableChain::open(&args.chain, &args.store, console)?;
     if let Some(file) = &args.signer {
         chain.pin_signers(file)?;
     }

@@ -14,6 +14,7 @@ pub(super) mod keys;
 pub(super) mod ls;
 pub(super) mod man;
 pub(super) mod plan;
+pub(super) mod rbac;
 pub(super) mod restore;
 pub(super) mod show;
 pub(super) mod snapshots;

@@ -167,12 +167,13 @@ pub async fn create_epoch(
     let sealed = epoch.seal(&key.signing)?;
     let new = StoredSecret { epoch: made.id, secret: made.secret.clone() };
     let add = |mut held: Vec<StoredSecret>| {
-        held.push(new);
+        held.retain(|held| held.epoch != new.epoch);
+        held.push(new.clone());
         // Interrupted creations leave secrets of epochs that never existed; only the newest few are kept.
         let surplus = held.len().saturating_sub(MAX_SECRETS);
         held.split_off(surplus)
     };
-    keeper.update(Box::new(add)).await?;
+    keeper.update(&add).await?;
     kill_point("epoch.secret.kept");
     for object in &sealed {
         put(store, object).await?;

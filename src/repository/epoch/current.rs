@@ -233,7 +233,7 @@ pub async fn delete_closed_secrets(
         held.retain(|held| !over.contains(&held.epoch));
         held
     };
-    keeper.update(Box::new(forget)).await?;
+    keeper.update(&forget).await?;
     kill_point("epoch.secret.settled");
     Ok(())
 }

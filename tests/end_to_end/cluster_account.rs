@@ -1,0 +1,165 @@
+//! Runs as the account that `kbak rbac` prints, with the epoch's secret in a Kubernetes Secret.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use kbak::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use crate::support::cli_repo::CliRepo;
+use crate::support::control_plane::{ControlPlane, create, delete, get};
+use crate::support::memory_backup::create_namespace;
+use crate::support::program::{command, good, kbak, run_beside, run_json};
+
+const SECRET: &str = "/api/v1/namespaces/kbak/secrets/kbak-epoch";
+const ENTRY: &str = "writer.key.nightly.epoch";
+
+/// Writes the administrator's kubeconfig again, in the namespace `kbak` and as the account of backups.
+fn as_account(plane: &ControlPlane, file: PathBuf) -> PathBuf {
+    let text = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
+    let mut config: Value = serde_saphyr::from_str(&text).expect("YAML");
+    config["contexts"][0]["context"]["namespace"] = json!("kbak");
+    let user = &mut config["users"][0]["user"];
+    user["as"] = json!("system:serviceaccount:kbak:kbak-backup");
+    user["as-groups"] =
+        json!(["system:serviceaccounts", "system:serviceaccounts:kbak", "system:authenticated"]);
+    std::fs::write(&file, config.to_string()).expect("a kubeconfig");
+    file
+}
+
+fn write_plan(cli: &CliRepo, kubeconfig: &Path) -> String {
+    let config = kubeconfig.display();
+    let plan = cli.write_plan(&format!("  cluster: {{kubeconfigFile: \"{config}\"}}\n  resources: {{}}\n"));
+    let text = std::fs::read_to_string(&plan).expect("a plan");
+    let text = text.replace(&format!("epochFile: keys/{ENTRY}"), "epochSecret: kbak-epoch");
+    std::fs::write(&plan, text).expect("a plan");
+    plan
+}
+
+/// Moves the epoch's secret from its file into the Secret.
+async fn move_secret(cli: &CliRepo, cluster: &Cluster) {
+    let file = cli.at("keys").join(ENTRY);
+    let content = BASE64.encode(std::fs::read(&file).expect("the epoch's secret"));
+    let object = json!({"metadata": {"name": "kbak-epoch"}, "data": {ENTRY: content}});
+    create(cluster, "/api/v1/namespaces/kbak/secrets", object).await;
+    std::fs::remove_file(file).expect("removed");
+}
+
+async fn apply(cluster: &Cluster, manifests: &str) {
+    for line in manifests.lines() {
+        let object: Value = serde_json::from_str(line).expect("JSON");
+        let (space, kind) =
+            (object["metadata"]["namespace"].as_str(), object["kind"].as_str().expect("a kind"));
+        let plural = format!("{}s", kind.to_lowercase());
+        let root = if kind == "ServiceAccount" { "/api/v1" } else { "/apis/rbac.authorization.k8s.io/v1" };
+        let path = match space {
+            Some(space) => format!("{root}/namespaces/{space}/{plural}"),
+            None => format!("{root}/{plural}"),
+        };
+        create(cluster, &path, object).await;
+    }
+}
+
+/// Returns the epochs that the Secret holds.
+async fn epochs(cluster: &Cluster) -> Vec<String> {
+    let secret = get(cluster, SECRET).await;
+    let text = BASE64.decode(secret["data"][ENTRY].as_str().expect("an entry")).expect("base64");
+    let file: Value = serde_json::from_slice(&text).expect("JSON");
+    let epochs = file["epochs"].as_array().expect("epochs").iter();
+    epochs.map(|epoch| epoch["epoch"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn account_of_kbak_rbac_backs_up_and_renews_the_epoch_in_its_secret() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    for namespace in ["kbak", "shop"] {
+        create_namespace(&cluster, namespace).await;
+    }
+    let secret = json!({"metadata": {"name": "db"}, "data": {"password": BASE64.encode("hidden")}});
+    create(&cluster, "/api/v1/namespaces/shop/secrets", secret).await;
+    let cli = CliRepo::for_plan("nightly");
+    move_secret(&cli, &cluster).await;
+    let plan = write_plan(&cli, &as_account(&plane, cli.at("account")));
+
+    // Without any right the run says what is missing, and changes nothing.
+    let (code, _, said) = kbak(&["backup", "--plan", &plan]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("of the Secret kbak/kbak-epoch") && said.contains("kbak rbac"), "{said}");
+
+    let admin = plane.kubeconfig().display().to_string();
+    let printed = good(&["rbac", "--plan", &plan, "--kubeconfig", &admin, "-o", "json"]).stdout;
+    let printed = String::from_utf8(printed).expect("text");
+    assert!(!printed.contains('*') && !printed.contains("pods/"), "{printed}");
+    apply(&cluster, &printed).await;
+    let mut last = (1, Value::Null, String::new());
+    for _ in 0..100 {
+        last = run_json(&["check", "--plan", &plan]);
+        if last.0 == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(last.0, 0, "{:#} {}", last.1, last.2);
+
+    let (code, report, said) = run_json(&["backup", "--plan", &plan]);
+    assert_eq!(code, 0, "{report:#} {said}");
+    let first = epochs(&cluster).await;
+    let (code, _, said) = run_json(&["backup", "--plan", &plan, "--new-epoch"]);
+    assert_eq!(code, 0, "{said}");
+    let second = epochs(&cluster).await;
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second, "the Secret holds the new epoch, and no longer the old one");
+    let (code, report, said) = run_json(&["backup", "--plan", &plan]);
+    assert_eq!(code, 0, "{said}");
+    assert!(!report.to_string().contains("new epoch"), "{report:#}");
+    assert_eq!(epochs(&cluster).await, second);
+    let (code, _, said) = cli.run_reader(&["verify"]);
+    assert_eq!(code, 0, "{said}");
+
+    // Two runs that renew it at once: neither loses the other's secret.
+    let renew = || run_beside(command(&["backup", "--plan", &plan, "--new-epoch", "--progress", "none"]));
+    let (one, other) = futures::join!(renew(), renew());
+    let codes = [one.status.code(), other.status.code()];
+    assert!(codes.contains(&Some(0)), "{one:?} {other:?}");
+    assert!(codes.iter().all(|code| matches!(code, Some(0 | 5))), "{one:?} {other:?}");
+    let (code, report, said) = run_json(&["backup", "--plan", &plan]);
+    assert_eq!(code, 0, "{report:#} {said}");
+
+    delete(&cluster, SECRET).await;
+    let (code, _, said) = kbak(&["backup", "--plan", &plan]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("the Secret of writer.epochSecret must exist"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secret_with_foreign_content_is_refused() {
+    let plane = ControlPlane::start(&["--without-controllers"]);
+    let cluster = plane.cluster().await;
+    create_namespace(&cluster, "kbak").await;
+    let cli = CliRepo::for_plan("nightly");
+    let plan = write_plan(&cli, &plane.kubeconfig());
+    let text = std::fs::read_to_string(&plan).expect("a plan");
+    let config = cli.at("admin");
+    let admin = std::fs::read_to_string(plane.kubeconfig()).expect("a kubeconfig");
+    let mut admin: Value = serde_saphyr::from_str(&admin).expect("YAML");
+    admin["contexts"][0]["context"]["namespace"] = json!("kbak");
+    std::fs::write(&config, admin.to_string()).expect("a kubeconfig");
+    let text = text.replace(&plane.kubeconfig().display().to_string(), &config.display().to_string());
+    std::fs::write(&plan, text).expect("a plan");
+    let other = CliRepo::for_plan("nightly");
+    let foreign = std::fs::read(other.at("keys").join(ENTRY)).expect("the epoch's secret");
+    for (content, expected) in [
+        (BASE64.encode(&foreign), "belongs to another repository"),
+        (BASE64.encode("{}"), "is not"),
+        (BASE64.encode("[".repeat(100_000)), "is not"),
+    ] {
+        let object = json!({"metadata": {"name": "kbak-epoch"}, "data": {ENTRY: content}});
+        create(&cluster, "/api/v1/namespaces/kbak/secrets", object).await;
+        let (code, _, said) = kbak(&["backup", "--plan", &plan]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(expected) && said.contains("kbak/kbak-epoch"), "{said}");
+        delete(&cluster, SECRET).await;
+    }
+}
