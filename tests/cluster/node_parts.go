@@ -112,8 +112,11 @@ func cniFolder() string {
 	return ""
 }
 
-// sandboxImage is one of those that are imported: there is no registry.
-const sandboxImage = "kbak.test/busybox:1"
+// These are imported: there is no registry.
+const (
+	sandboxImage = "kbak.test/busybox:1"
+	dnsImage     = "kbak.test/coredns:1"
+)
 
 func (p *plane) containerdConfig() string {
 	return fmt.Sprintf(`version = 2

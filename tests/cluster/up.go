@@ -22,6 +22,7 @@ type options struct {
 	eventsEtcd      bool
 	node            bool
 	images          list
+	dns             bool
 	timeout         time.Duration
 	etcdArgs        list
 	apiserverArgs   list
@@ -44,6 +45,7 @@ func parse(args []string) (*options, error) {
 	flags.BoolVar(&o.eventsEtcd, "events-etcd", false, "keep Events in an etcd of their own")
 	flags.BoolVar(&o.node, "node", false, "also a scheduler, containerd, a kubelet and kube-proxy: pods run (root only)")
 	flags.Var(&o.images, "image", "with --node: import this `archive` of images (repeatable); one must have "+sandboxImage+"")
+	flags.BoolVar(&o.dns, "dns", false, "with --node: names of Services resolve, by "+dnsImage+" of an --image")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up when not ready by then")
 	flags.Var(&o.etcdArgs, "etcd-arg", "one more `argument` for etcd (repeatable; the last of a kind wins)")
 	flags.Var(&o.apiserverArgs, "apiserver-arg", "one more `argument` for kube-apiserver")
@@ -177,6 +179,11 @@ func (s *session) bringUp() error {
 			return err
 		}
 	}
+	if s.o.dns {
+		if err := s.applyDNS(); err != nil {
+			return err
+		}
+	}
 	line := ready{
 		Kubeconfig:  p.file("kubeconfig"),
 		Pid:         os.Getpid(),
@@ -192,6 +199,9 @@ func (s *session) bringUp() error {
 		}
 		if err == nil && s.o.node {
 			err = k.nodeReady(ctx)
+		}
+		if err == nil && s.o.dns {
+			err = k.dnsReady(ctx)
 		}
 		return err
 	})

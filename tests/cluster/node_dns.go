@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+)
+
+// dnsObjects is the cluster's DNS as kubeadm has it, with an image that was imported.
+//
+//go:embed node_dns.json
+var dnsObjects []byte
+
+// applyDNS is done once the API serves; the pod starts when the node is ready.
+func (s *session) applyDNS() error {
+	var list []struct {
+		Path   string
+		Object json.RawMessage
+	}
+	if err := json.Unmarshal(dnsObjects, &list); err != nil {
+		return err
+	}
+	return s.waitFor(func(ctx context.Context, k *kube) error {
+		for _, item := range list {
+			if err := k.apply(ctx, item.Path, item.Object); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// apply makes an object what it should be, whether it exists or not.
+func (k *kube) apply(ctx context.Context, path string, object []byte) error {
+	url := k.server + path + "?fieldManager=kbak-testplane&force=true"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, url, bytes.NewReader(object))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/apply-patch+yaml")
+	resp, err := k.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		why, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("apply %s: %s: %s", path, resp.Status, why)
+	}
+	return nil
+}
+
+// dnsReady means that names of Services resolve.
+func (k *kube) dnsReady(ctx context.Context) error {
+	var deployment struct{ Status struct{ ReadyReplicas int } }
+	if err := k.get(ctx, "/apis/apps/v1/namespaces/kube-system/deployments/coredns", &deployment); err != nil {
+		return err
+	}
+	if deployment.Status.ReadyReplicas == 0 {
+		return fmt.Errorf("no pod of coredns is ready")
+	}
+	return nil
+}
