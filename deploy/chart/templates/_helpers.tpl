@@ -53,25 +53,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- regexReplaceAll "^H " (index . 1) (printf "%d " $minute) -}}
 {{- end -}}
 
+{{/*
+Folders of what is mounted. Each ends with the name of its Secret or ConfigMap, so that messages
+about a file name the object.
+*/}}
+{{- define "kbak.folders" -}}
+writer: /etc/kbak/writer/{{ .Values.writer.existingSecret }}
+epoch: /etc/kbak/epoch/{{ .Values.epoch.existingSecret }}
+store: /etc/kbak/store/{{ .Values.store.existingSecret }}
+storeCA: /etc/kbak/store-ca/{{ .Values.store.existingCASecret }}
+signers: /etc/kbak/signers/{{ include "kbak.signersConfigMap" . }}
+plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
+{{- end -}}
+
 {{/* The plan, with the paths of what is mounted. Values that the user gave win. */}}
 {{- define "kbak.plan" -}}
 {{- $epoch := ternary "writer.key.epoch" (printf "writer.key.%s.epoch" .Values.plan.name) (eq .Values.plan.name "default") -}}
+{{- $at := include "kbak.folders" . | fromYaml -}}
 {{- $spec := deepCopy .Values.plan.spec -}}
-{{- $mounted := dict "writer" (dict "keyFile" "/etc/kbak/writer/writer.key" "epochFile" (printf "/etc/kbak/epoch/%s" $epoch)) "repository" dict -}}
+{{- $mounted := dict "writer" (dict "keyFile" (printf "%s/writer.key" $at.writer) "epochFile" (printf "%s/%s" $at.epoch $epoch)) "repository" dict -}}
 {{- if or .Values.signers .Values.existingSignersConfigMap -}}
-{{- $_ := set $mounted.writer "signersFile" "/etc/kbak/signers/kbak.pub" -}}
+{{- $_ := set $mounted.writer "signersFile" (printf "%s/kbak.pub" $at.signers) -}}
 {{- end -}}
 {{- if .Values.store.existingSecret -}}
-{{- $_ := set $mounted.repository "credentialsFile" "/etc/kbak/store/credentials" -}}
+{{- $_ := set $mounted.repository "credentialsFile" (printf "%s/credentials" $at.store) -}}
 {{- end -}}
 {{- if .Values.store.existingCASecret -}}
-{{- $_ := set $mounted.repository "caFile" "/etc/kbak/store-ca/ca.crt" -}}
+{{- $_ := set $mounted.repository "caFile" (printf "%s/ca.crt" $at.storeCA) -}}
 {{- end -}}
 {{- $spec = mergeOverwrite $mounted $spec -}}
 {{- range $database := $spec.databases -}}
 {{- range $secret := $.Values.databases -}}
 {{- if eq $secret.name $database.name -}}
-{{- $folder := printf "/etc/kbak/databases/%s" $secret.name -}}
+{{- $folder := printf "/etc/kbak/databases/%s/%s" $secret.name $secret.existingSecret -}}
 {{- if not $database.userFile | and (not $database.user) -}}
 {{- $_ := set $database "userFile" (printf "%s/%s" $folder (default "username" $secret.usernameKey)) -}}
 {{- end -}}

@@ -17,6 +17,7 @@ annotations:
 
 {{- define "kbak.podSpec" -}}
 {{- $v := .root.Values -}}
+{{- $at := include "kbak.folders" .root | fromYaml -}}
 restartPolicy: Never
 serviceAccountName: {{ include "kbak.account" (list .root .part) }}
 automountServiceAccountToken: {{ .api }}
@@ -78,21 +79,21 @@ containers:
     volumeMounts:
       - {name: scratch, mountPath: /scratch}
       {{- if ne .part "verify" }}
-      - {name: plan, mountPath: /etc/kbak/plan, readOnly: true}
-      - {name: writer, mountPath: /etc/kbak/writer, readOnly: true}
-      - {name: epoch, mountPath: /etc/kbak/epoch, readOnly: true}
+      - {name: plan, mountPath: {{ $at.plan }}, readOnly: true}
+      - {name: writer, mountPath: {{ $at.writer }}, readOnly: true}
+      - {name: epoch, mountPath: {{ $at.epoch }}, readOnly: true}
       {{- range $v.databases }}
-      - {name: database-{{ .name | replace "." "-" }}, mountPath: /etc/kbak/databases/{{ .name }}, readOnly: true}
+      - {name: database-{{ .name | replace "." "-" }}, mountPath: /etc/kbak/databases/{{ .name }}/{{ .existingSecret }}, readOnly: true}
       {{- end }}
       {{- end }}
       {{- if or $v.signers $v.existingSignersConfigMap }}
-      - {name: signers, mountPath: /etc/kbak/signers, readOnly: true}
+      - {name: signers, mountPath: {{ $at.signers }}, readOnly: true}
       {{- end }}
       {{- if $v.store.existingSecret }}
-      - {name: store, mountPath: /etc/kbak/store, readOnly: true}
+      - {name: store, mountPath: {{ $at.store }}, readOnly: true}
       {{- end }}
       {{- if $v.store.existingCASecret }}
-      - {name: store-ca, mountPath: /etc/kbak/store-ca, readOnly: true}
+      - {name: store-ca, mountPath: {{ $at.storeCA }}, readOnly: true}
       {{- end }}
       {{- with $v.extraVolumeMounts }}
       {{- toYaml . | nindent 6 }}
@@ -103,27 +104,28 @@ volumes:
   {{- if ne .part "verify" }}
   - name: plan
     configMap: {name: {{ include "kbak.fullname" .root }}-plan}
-  # 0440, for the group alone: kbak refuses secrets that everybody may read.
+  # 0440, for the group alone: kbak warns of secrets that everybody may read. Optional, because a
+  # pod that waits for a missing Secret says nothing until its deadline: kbak names it at once.
   - name: writer
-    secret: {secretName: {{ $v.writer.existingSecret }}, defaultMode: 0440}
+    secret: {secretName: {{ $v.writer.existingSecret }}, defaultMode: 0440, optional: true}
   - name: epoch
-    secret: {secretName: {{ $v.epoch.existingSecret }}, defaultMode: 0440}
+    secret: {secretName: {{ $v.epoch.existingSecret }}, defaultMode: 0440, optional: true}
   {{- range $v.databases }}
   - name: database-{{ .name | replace "." "-" }}
-    secret: {secretName: {{ .existingSecret }}, defaultMode: 0440}
+    secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, optional: true}
   {{- end }}
   {{- end }}
   {{- if or $v.signers $v.existingSignersConfigMap }}
   - name: signers
-    configMap: {name: {{ include "kbak.signersConfigMap" .root }}}
+    configMap: {name: {{ include "kbak.signersConfigMap" .root }}, optional: true}
   {{- end }}
   {{- if $v.store.existingSecret }}
   - name: store
-    secret: {secretName: {{ $v.store.existingSecret }}, defaultMode: 0440}
+    secret: {secretName: {{ $v.store.existingSecret }}, defaultMode: 0440, optional: true}
   {{- end }}
   {{- if $v.store.existingCASecret }}
   - name: store-ca
-    secret: {secretName: {{ $v.store.existingCASecret }}, defaultMode: 0440}
+    secret: {secretName: {{ $v.store.existingCASecret }}, defaultMode: 0440, optional: true}
   {{- end }}
   {{- with $v.extraVolumes }}
   {{- toYaml . | nindent 2 }}
