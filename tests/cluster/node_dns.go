@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"time"
 )
 
 // dnsObjects is the cluster's DNS as kubeadm has it, with an image that was imported.
@@ -54,14 +56,14 @@ func (k *kube) apply(ctx context.Context, path string, object []byte) error {
 	return nil
 }
 
-// dnsReady means that names of Services resolve.
-func (k *kube) dnsReady(ctx context.Context) error {
-	var deployment struct{ Status struct{ ReadyReplicas int } }
-	if err := k.get(ctx, "/apis/apps/v1/namespaces/kube-system/deployments/coredns", &deployment); err != nil {
-		return err
-	}
-	if deployment.Status.ReadyReplicas == 0 {
-		return fmt.Errorf("no pod of coredns is ready")
-	}
-	return nil
+// dnsReady means that names of Services resolve, by the address that pods use:
+// CoreDNS is ready before kube-proxy has heard of it.
+func dnsReady(ctx context.Context) error {
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(dnsService, "53"))
+	}}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+	return err
 }

@@ -201,7 +201,7 @@ func (s *session) bringUp() error {
 			err = k.nodeReady(ctx)
 		}
 		if err == nil && s.o.dns {
-			err = k.dnsReady(ctx)
+			err = dnsReady(ctx)
 		}
 		return err
 	})
