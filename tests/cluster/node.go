@@ -36,7 +36,7 @@ const (
 // nodePrograms are what a node needs besides this binary; Debian's package of each.
 var nodePrograms = map[string]string{
 	"containerd": "containerd", "containerd-shim-runc-v2": "containerd", "ctr": "containerd",
-	"runc": "runc", "iptables": "iptables", "ip": "iproute2", "mount": "mount",
+	"runc": "runc", "iptables": "iptables", "ipset": "ipset", "ip": "iproute2",
 }
 
 // nodeObstacle says why this machine cannot run a node, or nothing.

@@ -13,6 +13,7 @@ const (
 	schedulerName  = "kube-scheduler"
 	kubeletName    = "kubelet"
 	proxyName      = "kube-proxy"
+	routerName     = "kube-router"
 	containerdName = "containerd"
 
 	podRange   = "10.244.0.0/24"
@@ -66,7 +67,27 @@ func (p *plane) addNode(o *options) error {
 		}
 		p.child(part.name).before = part.before
 	}
+	if o.kubeRouter != "" {
+		p.addRouter(o.kubeRouter)
+	}
 	return nil
+}
+
+// addRouter adds kube-router for NetworkPolicies alone: the rest of what it can
+// do is done by CNI's plug-ins and kube-proxy.
+func (p *plane) addRouter(path string) {
+	p.children = append(p.children, &child{program: routerName, label: routerName, path: path, args: []string{
+		"--kubeconfig=" + p.file("router.kubeconfig"),
+		"--hostname-override=" + nodeName,
+		"--run-firewall=true", "--run-router=false", "--run-service-proxy=false",
+		"--service-cluster-ip-range=" + serviceRange,
+		"--health-port=0", "--metrics-port=0",
+	}, log: p.file(routerName + ".log"), before: func(s *session) error {
+		// It ends where its node is not registered yet.
+		return s.waitFor(func(ctx context.Context, k *kube) error {
+			return k.get(ctx, "/api/v1/nodes/"+nodeName, nil)
+		})
+	}})
 }
 
 func (s *session) untilServing() error {

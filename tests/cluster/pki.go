@@ -59,6 +59,7 @@ func makePKI(dir string) error {
 		{ca, "scheduler", client("system:kube-scheduler")},
 		{ca, "kubelet", client("system:node:"+nodeName, "system:nodes")},
 		{ca, "proxy", client("system:kube-proxy")},
+		{ca, "router", client("kube-router", "system:masters")},
 		{front, "front-proxy-client", client(frontProxyName)},
 	} {
 		if err := leaf.by.issue(dir, leaf.file, leaf.cert); err != nil {

@@ -53,7 +53,12 @@ func newPlane(o *options) (*plane, error) {
 	if err := makePKI(p.file("pki")); err != nil {
 		return nil, err
 	}
-	if p.apiserver, err = reservePort(); err != nil {
+	number := 0
+	if o.node {
+		// As real ones have it; NetworkPolicies name it. This network is our own.
+		number = 6443
+	}
+	if p.apiserver, err = reserve(number); err != nil {
 		return nil, err
 	}
 	stores := []string{etcdName}
@@ -218,7 +223,7 @@ func (p *plane) writeKubeconfigs(o *options) error {
 		users = append(users, "controller-manager")
 	}
 	if o.node {
-		users = append(users, "scheduler", "kubelet", "proxy")
+		users = append(users, "scheduler", "kubelet", "proxy", "router")
 	}
 	for _, user := range users {
 		if err := p.writeKubeconfig(user+".kubeconfig", user, p.apiserver.url("https")); err != nil {

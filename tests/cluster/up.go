@@ -23,6 +23,7 @@ type options struct {
 	node            bool
 	images          list
 	dns             bool
+	kubeRouter      string
 	timeout         time.Duration
 	etcdArgs        list
 	apiserverArgs   list
@@ -46,6 +47,7 @@ func parse(args []string) (*options, error) {
 	flags.BoolVar(&o.node, "node", false, "also a scheduler, containerd, a kubelet and kube-proxy: pods run (root only)")
 	flags.Var(&o.images, "image", "with --node: import this `archive` of images (repeatable); one must have "+sandboxImage+"")
 	flags.BoolVar(&o.dns, "dns", false, "with --node: names of Services resolve, by "+dnsImage+" of an --image")
+	flags.StringVar(&o.kubeRouter, "kube-router", "", "with --node: this `program` enforces NetworkPolicies")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up when not ready by then")
 	flags.Var(&o.etcdArgs, "etcd-arg", "one more `argument` for etcd (repeatable; the last of a kind wins)")
 	flags.Var(&o.apiserverArgs, "apiserver-arg", "one more `argument` for kube-apiserver")
