@@ -31,7 +31,7 @@ fn unknown_and_malformed_values_are_refused_with_their_place() {
             "/rbac/extraRules/0/resources",
         ),
         ("store.existingSecret=Kbak_Store", "/store/existingSecret"),
-        ("plan.spec.recipients=null", "missing property 'recipients'"),
+        ("plan.spec.recipients=null", "/plan/spec/recipients"),
     ] {
         let mut lint = helm(home.path());
         lint.args(["lint", "--strict"]).arg(project("deploy/chart"));

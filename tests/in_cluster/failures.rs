@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 
 use super::installed::{Installed, end_of};
 
-/// A failure: values that cause it, the exit code, and what the message says.
+/// A failure: values that cause it, the exit code, and the reason in log and message.
 const FAILURES: &[(&str, &str, i64, &str)] = &[
     ("wrong-plan", "plan.spec.resource.kinds=all", 2, "unknown field resource in spec"),
     ("no-store-secret", "store.existingSecret=absent", 2, "/etc/kbak/store/absent/credentials"),
     ("no-writer-secret", "writer.existingSecret=absent", 2, "/etc/kbak/writer/absent/writer.key"),
     ("no-epoch-secret", "epoch.existingSecret=absent", 2, "/etc/kbak/epoch/absent/writer.key.epoch"),
     ("wrong-secret", "store.existingSecret=wrong", 2, "the credentials are missing or not accepted"),
-    ("no-rights", "rbac.secrets=false", 3, "secrets"),
+    // The rule to add is in the log; the message names the item.
+    ("no-rights", "rbac.secrets=false", 3, "✗ resources"),
     // Nothing listens there.
     ("no-store", "plan.spec.repository.endpoint=http://192.0.2.1:9", 5, "cannot be reached"),
 ];

@@ -15,7 +15,7 @@ use crate::support::servers::{KEY, SECRET, Server, seaweedfs};
 use crate::support::wait::until;
 
 /// The node's address, as its pods see it (tests/cluster).
-const NODE: &str = "192.0.2.1";
+pub const NODE: &str = "192.0.2.1";
 
 /// kbak as the chart installs it in the namespace `kbak`.
 pub struct Installed {
@@ -50,7 +50,8 @@ impl Installed {
         Some(installed)
     }
 
-    fn port(&self) -> &str {
+    /// Returns the store's port, on the node and on this machine.
+    pub fn port(&self) -> &str {
         self.store.endpoint.rsplit(':').next().expect("a port")
     }
 

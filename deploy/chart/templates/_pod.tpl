@@ -104,15 +104,15 @@ volumes:
   {{- if ne .part "verify" }}
   - name: plan
     configMap: {name: {{ include "kbak.fullname" .root }}-plan}
-  # 0440, for the group alone: kbak warns of secrets that everybody may read. Optional, because a
+  # 288 is 0440 (YAML's versions disagree on octal), for the group alone: kbak warns of secrets that everybody may read. Optional, because a
   # pod that waits for a missing Secret says nothing until its deadline: kbak names it at once.
   - name: writer
-    secret: {secretName: {{ $v.writer.existingSecret }}, defaultMode: 0440, optional: true}
+    secret: {secretName: {{ $v.writer.existingSecret }}, defaultMode: 288, optional: true}
   - name: epoch
-    secret: {secretName: {{ $v.epoch.existingSecret }}, defaultMode: 0440, optional: true}
+    secret: {secretName: {{ $v.epoch.existingSecret }}, defaultMode: 288, optional: true}
   {{- range $v.databases }}
   - name: database-{{ .name | replace "." "-" }}
-    secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, optional: true}
+    secret: {secretName: {{ .existingSecret }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- end }}
   {{- if or $v.signers $v.existingSignersConfigMap }}
@@ -121,11 +121,11 @@ volumes:
   {{- end }}
   {{- if $v.store.existingSecret }}
   - name: store
-    secret: {secretName: {{ $v.store.existingSecret }}, defaultMode: 0440, optional: true}
+    secret: {secretName: {{ $v.store.existingSecret }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- if $v.store.existingCASecret }}
   - name: store-ca
-    secret: {secretName: {{ $v.store.existingCASecret }}, defaultMode: 0440, optional: true}
+    secret: {secretName: {{ $v.store.existingCASecret }}, defaultMode: 288, optional: true}
   {{- end }}
   {{- with $v.extraVolumes }}
   {{- toYaml . | nindent 2 }}
