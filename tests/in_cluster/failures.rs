@@ -19,7 +19,7 @@ const FAILURES: &[(&str, &str, i64, &str)] = &[
     // The rule to add is in the log; the message names the item.
     ("no-rights", "rbac.secrets=false", 3, "✗ resources"),
     // Nothing listens there.
-    ("no-store", "plan.spec.repository.endpoint=http://192.0.2.1:9", 5, "cannot be reached"),
+    ("no-store", "plan.spec.repository.endpoint=http://192.0.2.1:9", 5, "Connection refused"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
