@@ -42,10 +42,9 @@ async fn failed_runs_name_their_reason_and_killed_ones_are_tried_again() {
 
 /// A process killed in the middle of a run is one try; the next one ends well.
 async fn killed(kbak: &Installed) {
-    kbak.helm("upgrade", &["backup.extraArgs={--upload,4Ki/s}", "backup.backoffLimit=1"]);
+    kbak.helm("upgrade", &["backup.extraArgs={--upload,16Ki/s}", "backup.backoffLimit=1"]);
     kbak.start_job("backup", "killed").await;
     let pod = running(kbak, "killed").await;
-    // The next pod need not be slow.
     kill(&pod);
     assert!(kbak.ended("killed").await);
     let pods = kbak.pods("killed").await;
@@ -58,7 +57,7 @@ async fn killed(kbak: &Installed) {
 
 /// An eviction interrupts the run, and costs no try.
 async fn evicted(kbak: &Installed) {
-    kbak.helm("upgrade", &["backup.extraArgs={--upload,4Ki/s}", "backup.backoffLimit=0"]);
+    kbak.helm("upgrade", &["backup.extraArgs={--upload,16Ki/s}", "backup.backoffLimit=0"]);
     kbak.start_job("backup", "evicted").await;
     let pod = running(kbak, "evicted").await;
     let name = pod["metadata"]["name"].as_str().expect("a name");
