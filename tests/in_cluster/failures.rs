@@ -18,6 +18,12 @@ const FAILURES: &[(&str, &str, i64, &str)] = &[
     ("wrong-secret", "store.existingSecret=wrong", 2, "the credentials are missing or not accepted"),
     // The rule to add is in the log; the message names the item.
     ("no-rights", "rbac.secrets=false", 3, "✗ resources"),
+    (
+        "deadline",
+        "backup.activeDeadlineSeconds=10,backup.extraArgs={--upload,1Ki/s}",
+        6,
+        "interrupted by SIGTERM",
+    ),
     // Nothing listens there.
     ("no-store", "plan.spec.repository.endpoint=http://192.0.2.1:9", 5, "Connection refused"),
 ];

@@ -19,6 +19,10 @@ annotations:
 {{- $v := .root.Values -}}
 {{- $at := include "kbak.folders" .root | fromYaml -}}
 restartPolicy: Never
+{{- with .deadline }}
+# Here and not for the Job alone, which removes its pods at its deadline, and their logs with them.
+activeDeadlineSeconds: {{ int64 . }}
+{{- end }}
 serviceAccountName: {{ include "kbak.account" (list .root .part) }}
 automountServiceAccountToken: {{ .api }}
 enableServiceLinks: false
@@ -137,7 +141,7 @@ A CronJob: kbak.cronJob (dict "root" $ "part" "backup" "args" (list …) "api" t
 */}}
 {{- define "kbak.cronJob" -}}
 {{- $part := index .root.Values .part -}}
-{{- $pod := merge (dict "resources" $part.resources "scratch" $part.scratch) . -}}
+{{- $pod := merge (dict "resources" $part.resources "scratch" $part.scratch "deadline" $part.activeDeadlineSeconds) . -}}
 apiVersion: batch/v1
 kind: CronJob
 metadata:
@@ -161,7 +165,8 @@ spec:
         app.kubernetes.io/component: {{ .part }}
     spec:
       backoffLimit: {{ $part.backoffLimit }}
-      activeDeadlineSeconds: {{ int64 $part.activeDeadlineSeconds }}
+      # For a pod that never starts; each pod's own deadline comes first.
+      activeDeadlineSeconds: {{ add (mul (int64 $part.activeDeadlineSeconds) (add (int64 $part.backoffLimit) 1)) 3600 }}
       # Never two writers: a new pod waits for the end of the old one.
       podReplacementPolicy: Failed
       podFailurePolicy:
