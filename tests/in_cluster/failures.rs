@@ -29,7 +29,7 @@ const FAILURES: &[(&str, &str, i64, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn failed_runs_name_their_reason_and_killed_ones_are_tried_again() {
+async fn failed_runs_name_their_reason_in_log_and_message() {
     let Some(kbak) = Installed::start().await else { return };
     kbak.add_store_secret("wrong", "not-the-secret").await;
     for (name, setting, exit, reason) in FAILURES {
@@ -42,6 +42,11 @@ async fn failed_runs_name_their_reason_and_killed_ones_are_tried_again() {
         assert_eq!((code, pods.len()), (*exit, 1), "{name}: {log}");
         assert!(log.contains(reason) && message.contains(reason), "{name}: {log}\nmessage: {message}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn killed_and_evicted_runs_are_tried_again() {
+    let Some(kbak) = Installed::start().await else { return };
     killed(&kbak).await;
     evicted(&kbak).await;
 }
