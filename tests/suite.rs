@@ -11,6 +11,7 @@ mod damage;
 mod end_to_end;
 mod golden;
 mod hostile;
+mod in_cluster;
 mod kill;
 mod property;
 mod support;

@@ -27,6 +27,7 @@ type child struct {
 	path    string
 	args    []string
 	log     string
+	before  func(*session) error // what to wait for before its first start
 	cmd     *exec.Cmd
 	exited  chan struct{}
 }

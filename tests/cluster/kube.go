@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -99,6 +100,26 @@ func (k *kube) ready(ctx context.Context, controllers bool) error {
 		}
 	}
 	return nil
+}
+
+// nodeReady means that pods can be started.
+func (k *kube) nodeReady(ctx context.Context) error {
+	var node struct {
+		Status struct {
+			Conditions []struct{ Type, Status, Message string }
+		}
+	}
+	if err := k.get(ctx, "/api/v1/nodes/"+nodeName, &node); err != nil {
+		return err
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == "Ready" && c.Status == "True" {
+			return nil
+		} else if c.Type == "Ready" {
+			return fmt.Errorf("the node is not ready: %s", c.Message)
+		}
+	}
+	return errors.New("the node has no conditions yet")
 }
 
 type object struct{ Namespace, Name string }

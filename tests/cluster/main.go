@@ -1,6 +1,6 @@
 // Command kbak-testplane is the Kubernetes control plane that kbak's tests
-// run against: etcd, kube-apiserver and kube-controller-manager linked into
-// one binary, and `up`, which starts them on loopback with their own keys and
+// run against: etcd and Kubernetes' components linked into one binary, and `up`,
+// which starts them on loopback with their own keys, with a node if wanted, and
 // takes them down again. README.md beside this file says how to use it.
 package main
 
@@ -38,6 +38,10 @@ func main() {
 	switch name {
 	case "up":
 		os.Exit(up(args[1:]))
+	case nodeInitName:
+		os.Exit(nodeInit(args[1:]))
+	case nodeUpName:
+		os.Exit(nodeUp(args[1:]))
 	case "help", "-h", "--help":
 		fmt.Printf(usage, linked())
 	default:

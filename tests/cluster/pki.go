@@ -38,8 +38,9 @@ func makePKI(dir string) error {
 	server := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(firstServiceIP)},
+		DNSNames: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+			"kubernetes.default.svc.cluster.local"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(firstServiceIP), net.ParseIP(advertisedAddress)},
 	}
 	client := func(name string, groups ...string) *x509.Certificate {
 		return &x509.Certificate{
@@ -55,6 +56,10 @@ func makePKI(dir string) error {
 		{ca, "apiserver", server},
 		{ca, "admin", client("kbak-test-admin", "system:masters")},
 		{ca, "controller-manager", client("system:kube-controller-manager")},
+		{ca, "scheduler", client("system:kube-scheduler")},
+		{ca, "kubelet", client("system:node:"+nodeName, "system:nodes")},
+		{ca, "proxy", client("system:kube-proxy")},
+		{ca, "router", client("kube-router", "system:masters")},
 		{front, "front-proxy-client", client(frontProxyName)},
 	} {
 		if err := leaf.by.issue(dir, leaf.file, leaf.cert); err != nil {

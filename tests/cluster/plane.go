@@ -22,7 +22,8 @@ const (
 	// The address that the API server publishes in the Endpoints of the
 	// `kubernetes` Service. Validation refuses loopback there, the default is
 	// whatever interface the machine has (none at all fails the start), and
-	// nothing ever connects to it: an address reserved for documentation.
+	// without a node nothing ever connects to it: an address reserved for
+	// documentation. With a node it is the node's.
 	advertisedAddress = "192.0.2.1"
 )
 
@@ -30,6 +31,7 @@ const (
 type plane struct {
 	dir       string
 	apiserver port
+	server    string // the API server's URL for the caller
 	etcds     []port // clients' ports: the main store, then the events' one
 	children  []*child
 	deaths    chan *child
@@ -51,7 +53,12 @@ func newPlane(o *options) (*plane, error) {
 	if err := makePKI(p.file("pki")); err != nil {
 		return nil, err
 	}
-	if p.apiserver, err = reservePort(); err != nil {
+	number := 0
+	if o.node {
+		// As real ones have it; NetworkPolicies name it. This network is our own.
+		number = 6443
+	}
+	if p.apiserver, err = reserve(number); err != nil {
 		return nil, err
 	}
 	stores := []string{etcdName}
@@ -68,6 +75,14 @@ func newPlane(o *options) (*plane, error) {
 	}
 	if o.controllers {
 		if err := p.add(o, controllersName, controllersName, append(p.controllersArgs(), o.controllersArgs...)); err != nil {
+			return nil, err
+		}
+		// It gives up when the API server is not there within ten seconds,
+		// which on a busy machine it may not be.
+		p.child(controllersName).before = (*session).untilServing
+	}
+	if o.node {
+		if err := p.addNode(o); err != nil {
 			return nil, err
 		}
 	}
@@ -136,7 +151,7 @@ func (p *plane) addEtcd(o *options, label string) error {
 func (p *plane) apiserverArgs(o *options) []string {
 	args := []string{
 		"--etcd-servers=" + p.etcds[0].url("http"),
-		"--bind-address=127.0.0.1",
+		"--bind-address=" + bindAddress(o),
 		fmt.Sprintf("--secure-port=%d", p.apiserver.number),
 		"--permit-port-sharing=true",
 		"--advertise-address=" + advertisedAddress,
@@ -162,6 +177,10 @@ func (p *plane) apiserverArgs(o *options) []string {
 	}
 	if o.eventsEtcd {
 		args = append(args, "--etcd-servers-overrides=/events#"+p.etcds[1].url("http"))
+	}
+	if o.node {
+		// For logs and exec.
+		args = append(args, "--kubelet-preferred-address-types=InternalIP")
 	}
 	if !o.controllers {
 		// Nobody makes service accounts then, and no pod could be created.
@@ -190,14 +209,37 @@ func (p *plane) controllersArgs() []string {
 	}
 }
 
+// bindAddress: pods reach the API server at the node's address.
+func bindAddress(o *options) string {
+	if o.node {
+		return "0.0.0.0"
+	}
+	return "127.0.0.1"
+}
+
 func (p *plane) writeKubeconfigs(o *options) error {
-	if err := p.writeKubeconfig("kubeconfig", "admin"); err != nil {
-		return err
+	var users []string
+	if o.controllers {
+		users = append(users, "controller-manager")
 	}
-	if !o.controllers {
-		return nil
+	if o.node {
+		users = append(users, "scheduler", "kubelet", "proxy", "router")
 	}
-	return p.writeKubeconfig("controller-manager.kubeconfig", "controller-manager")
+	for _, user := range users {
+		if err := p.writeKubeconfig(user+".kubeconfig", user, p.apiserver.url("https")); err != nil {
+			return err
+		}
+	}
+	p.server = p.apiserver.url("https")
+	if o.node {
+		// The caller is in another network.
+		number, err := publish(fmt.Sprintf("127.0.0.1:%d", p.apiserver.number))
+		if err != nil {
+			return err
+		}
+		p.server = fmt.Sprintf("https://127.0.0.1:%d", number)
+	}
+	return p.writeKubeconfig("kubeconfig", "admin", p.server)
 }
 
 // Certificates are embedded: tests copy this file elsewhere.
@@ -221,8 +263,8 @@ contexts:
     user: kbak-test
 `
 
-func (p *plane) writeKubeconfig(name, user string) error {
-	fields := []any{p.apiserver.url("https")}
+func (p *plane) writeKubeconfig(name, user, server string) error {
+	fields := []any{server}
 	for _, file := range []string{"ca.crt", user + ".crt", user + ".key"} {
 		text, err := os.ReadFile(p.key(file))
 		if err != nil {

@@ -22,7 +22,10 @@ type port struct {
 	number int
 }
 
-func reservePort() (port, error) {
+func reservePort() (port, error) { return reserve(0) }
+
+// reserve takes the port of this number, or any for 0.
+func reserve(number int) (port, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return port{}, os.NewSyscallError("socket", err)
@@ -30,7 +33,7 @@ func reservePort() (port, error) {
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, soReusePort, 1); err != nil {
 		return port{}, os.NewSyscallError("setsockopt SO_REUSEPORT", err)
 	}
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: number, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return port{}, os.NewSyscallError("bind", err)
 	}
 	addr, err := syscall.Getsockname(fd)

@@ -20,6 +20,10 @@ type options struct {
 	assets          string
 	controllers     bool
 	eventsEtcd      bool
+	node            bool
+	images          list
+	dns             bool
+	kubeRouter      string
 	timeout         time.Duration
 	etcdArgs        list
 	apiserverArgs   list
@@ -40,6 +44,10 @@ func parse(args []string) (*options, error) {
 		"run the components from this `folder` instead of from this binary (default $KUBEBUILDER_ASSETS)")
 	flags.BoolVar(&withoutControllers, "without-controllers", false, "no kube-controller-manager (implied where --assets has none)")
 	flags.BoolVar(&o.eventsEtcd, "events-etcd", false, "keep Events in an etcd of their own")
+	flags.BoolVar(&o.node, "node", false, "also a scheduler, containerd, a kubelet and kube-proxy: pods run (root only)")
+	flags.Var(&o.images, "image", "with --node: import this `archive` of images (repeatable); one must have "+sandboxImage+"")
+	flags.BoolVar(&o.dns, "dns", false, "with --node: names of Services resolve, by "+dnsImage+" of an --image")
+	flags.StringVar(&o.kubeRouter, "kube-router", "", "with --node: this `program` enforces NetworkPolicies")
 	flags.DurationVar(&o.timeout, "timeout", 2*time.Minute, "give up when not ready by then")
 	flags.Var(&o.etcdArgs, "etcd-arg", "one more `argument` for etcd (repeatable; the last of a kind wins)")
 	flags.Var(&o.apiserverArgs, "apiserver-arg", "one more `argument` for kube-apiserver")
@@ -54,6 +62,19 @@ func parse(args []string) (*options, error) {
 		return nil, errors.New("--dir is missing")
 	}
 	o.controllers = !withoutControllers
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	o.dir = dir
+	for i, image := range o.images {
+		if o.images[i], err = filepath.Abs(image); err != nil {
+			return nil, err
+		}
+	}
+	if o.node && (withoutControllers || len(o.images) == 0) {
+		return nil, errors.New("--node needs controllers and an --image")
+	}
 	if o.assets != "" {
 		// Absolute, because components run in --dir.
 		assets, err := filepath.Abs(o.assets)
@@ -80,14 +101,30 @@ func up(args []string) int {
 		fmt.Fprintln(os.Stderr, "kbak-testplane up:", err)
 		return 2
 	}
-	// Before anything starts, so that no signal finds children unattended.
+	if o.node {
+		return exitCode(upNode(o, args, stopSignals()))
+	}
+	return runUntilStopped(o)
+}
+
+// stopSignals: called before anything starts, so that no signal finds children
+// unattended.
+func stopSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	if err := run(o, signals); err != nil {
+	return signals
+}
+
+func runUntilStopped(o *options) int { return exitCode(run(o, stopSignals())) }
+
+func exitCode(err error) int {
+	switch {
+	case err == nil || errors.Is(err, errStopped):
+		return 0
+	case !errors.Is(err, errSilent):
 		fmt.Fprintln(os.Stderr, "kbak-testplane up:", err)
-		return 1
 	}
-	return 0
+	return 1
 }
 
 // errStopped ends run without being a failure.
@@ -103,9 +140,6 @@ func run(o *options, signals <-chan os.Signal) error {
 	err = s.bringUp()
 	for err == nil {
 		err = s.serve()
-	}
-	if errors.Is(err, errStopped) {
-		return nil
 	}
 	return err
 }
@@ -135,10 +169,8 @@ func (s *session) bringUp() error {
 	begin := time.Now()
 	p := s.plane
 	for _, c := range p.children {
-		// It gives up when the API server is not there within ten seconds,
-		// which on a busy machine it may not be.
-		if c.program == controllersName {
-			if err := s.waitFor(func(ctx context.Context, k *kube) error { return k.serving(ctx) }); err != nil {
+		if c.before != nil {
+			if err := c.before(s); err != nil {
 				return err
 			}
 		}
@@ -149,10 +181,15 @@ func (s *session) bringUp() error {
 			return err
 		}
 	}
+	if s.o.dns {
+		if err := s.applyDNS(); err != nil {
+			return err
+		}
+	}
 	line := ready{
 		Kubeconfig:  p.file("kubeconfig"),
 		Pid:         os.Getpid(),
-		Server:      p.apiserver.url("https"),
+		Server:      p.server,
 		Controllers: s.o.controllers,
 	}
 	for _, e := range p.etcds {
@@ -161,6 +198,12 @@ func (s *session) bringUp() error {
 	err := s.waitFor(func(ctx context.Context, k *kube) (err error) {
 		if err = k.ready(ctx, s.o.controllers); err == nil {
 			line.Version, err = k.version(ctx)
+		}
+		if err == nil && s.o.node {
+			err = k.nodeReady(ctx)
+		}
+		if err == nil && s.o.dns {
+			err = dnsReady(ctx)
 		}
 		return err
 	})
@@ -191,7 +234,8 @@ func (s *session) serve() error {
 }
 
 // command is `kill NAME` or `start NAME`: how a test takes a component away and
-// brings it back, on the same port and with the same data.
+// brings it back, on the same port and with the same data. With a node also
+// `reach PORT` and `import FILE`.
 func (s *session) command(line string) error {
 	verb, label, _ := strings.Cut(strings.TrimSpace(line), " ")
 	type answer struct {
@@ -200,6 +244,14 @@ func (s *session) command(line string) error {
 	}
 	c := s.plane.child(label)
 	switch {
+	case s.o.node && verb == "reach":
+		if err := reach(label); err != nil {
+			return s.out.Encode(answer{Error: err.Error()})
+		}
+	case s.o.node && verb == "import":
+		if err := s.plane.importImage(label); err != nil {
+			return s.out.Encode(answer{Error: err.Error()})
+		}
 	case c == nil:
 		return s.out.Encode(answer{Error: fmt.Sprintf("no component %q", label)})
 	case verb == "kill":
@@ -214,7 +266,7 @@ func (s *session) command(line string) error {
 			return err
 		}
 	default:
-		return s.out.Encode(answer{Error: fmt.Sprintf("no command %q: kill, start", verb)})
+		return s.out.Encode(answer{Error: fmt.Sprintf("no command %q: kill, start, and with a node reach, import", verb)})
 	}
 	if err := s.plane.writePids(); err != nil {
 		return err

@@ -1,0 +1,107 @@
+{{- define "kbak.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "kbak.selector" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "kbak.labels" -}}
+{{ include "kbak.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* kbak.account (list $ "backup") */}}
+{{- define "kbak.account" -}}
+{{- $root := index . 0 -}}
+{{- /* check runs with the rights of the backup */ -}}
+{{- $part := ternary "verify" "backup" (eq (index . 1) "verify") -}}
+{{- $account := index $root.Values.serviceAccounts $part -}}
+{{- default (printf "%s-%s" (include "kbak.fullname" $root) $part) $account.name -}}
+{{- end -}}
+
+{{- define "kbak.signersConfigMap" -}}
+{{- default (printf "%s-signers" (include "kbak.fullname" .)) .Values.existingSignersConfigMap -}}
+{{- end -}}
+
+{{- define "kbak.image" -}}
+{{- $postgres := false -}}
+{{- range .Values.plan.spec.databases -}}{{- if eq .engine "postgresql" -}}{{- $postgres = true -}}{{- end -}}{{- end -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default (printf "%s%s" .Chart.AppVersion (ternary "-postgres" "" $postgres)) .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* kbak.schedule (list $ "H 2 * * *" "backup"): H is a minute that only the release's name decides. */}}
+{{- define "kbak.schedule" -}}
+{{- $root := index . 0 -}}
+{{- $minute := mod (adler32sum (printf "%s/%s/%s" $root.Release.Namespace $root.Release.Name (index . 2))) 60 -}}
+{{- regexReplaceAll "^H " (index . 1) (printf "%d " $minute) -}}
+{{- end -}}
+
+{{/*
+Folders of what is mounted. Each ends with the name of its Secret or ConfigMap, so that messages
+about a file name the object.
+*/}}
+{{- define "kbak.folders" -}}
+writer: /etc/kbak/writer/{{ .Values.writer.existingSecret }}
+epoch: /etc/kbak/epoch/{{ .Values.epoch.existingSecret }}
+store: /etc/kbak/store/{{ .Values.store.existingSecret }}
+storeCA: /etc/kbak/store-ca/{{ .Values.store.existingCASecret }}
+signers: /etc/kbak/signers/{{ include "kbak.signersConfigMap" . }}
+plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
+{{- end -}}
+
+{{/* The plan, with the paths of what is mounted. Values that the user gave win. */}}
+{{- define "kbak.plan" -}}
+{{- $epoch := ternary "writer.key.epoch" (printf "writer.key.%s.epoch" .Values.plan.name) (eq .Values.plan.name "default") -}}
+{{- $at := include "kbak.folders" . | fromYaml -}}
+{{- $spec := deepCopy .Values.plan.spec -}}
+{{- $mounted := dict "writer" (dict "keyFile" (printf "%s/writer.key" $at.writer) "epochFile" (printf "%s/%s" $at.epoch $epoch)) "repository" dict -}}
+{{- if or .Values.signers .Values.existingSignersConfigMap -}}
+{{- $_ := set $mounted.writer "signersFile" (printf "%s/kbak.pub" $at.signers) -}}
+{{- end -}}
+{{- if .Values.store.existingSecret -}}
+{{- $_ := set $mounted.repository "credentialsFile" (printf "%s/credentials" $at.store) -}}
+{{- end -}}
+{{- if .Values.store.existingCASecret -}}
+{{- $_ := set $mounted.repository "caFile" (printf "%s/ca.crt" $at.storeCA) -}}
+{{- end -}}
+{{- $spec = mergeOverwrite $mounted $spec -}}
+{{- range $database := $spec.databases -}}
+{{- range $secret := $.Values.databases -}}
+{{- if eq $secret.name $database.name -}}
+{{- $folder := printf "/etc/kbak/databases/%s/%s" $secret.name $secret.existingSecret -}}
+{{- if not $database.userFile | and (not $database.user) -}}
+{{- $_ := set $database "userFile" (printf "%s/%s" $folder (default "username" $secret.usernameKey)) -}}
+{{- end -}}
+{{- if not $database.passwordFile -}}
+{{- $_ := set $database "passwordFile" (printf "%s/%s" $folder (default "password" $secret.passwordKey)) -}}
+{{- end -}}
+{{- if and $secret.caKey (not $database.caFile) -}}
+{{- $_ := set $database "caFile" (printf "%s/%s" $folder $secret.caKey) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+apiVersion: kbak.dev/v1
+kind: BackupPlan
+metadata:
+  name: {{ .Values.plan.name }}
+spec:
+  {{- toYaml $spec | nindent 2 }}
+{{- end -}}

@@ -1,0 +1,151 @@
+//! The chart and the manifests made from it. No pod runs here.
+
+use std::process::Command;
+
+use bytes::Bytes;
+use http::Method;
+use kbak::kubernetes::Cluster;
+use serde_json::{Value, json};
+
+use super::{collection, helm, project, rendered};
+use crate::support::owners::{must, run};
+use crate::support::plane::{Plane, create};
+
+/// Sets of values, from the least to the most.
+const VALUES: [&str; 5] = ["small", "everything", "namespaces", "identity", "folder"];
+
+#[test]
+fn readme_and_plain_manifests_match_the_chart() {
+    must(Command::new(project("deploy/render")).arg("--check"), b"");
+}
+
+#[test]
+fn unknown_and_malformed_values_are_refused_with_their_place() {
+    let home = tempfile::tempdir().expect("a folder");
+    for (setting, place) in [
+        ("bakcup.suspend=true", "additional properties 'bakcup' not allowed"),
+        ("backup.schedule=nightly", "/backup/schedule"),
+        ("verify.read=some", "/verify/read"),
+        (
+            "rbac.extraRules[0].resources[0]=*,rbac.extraRules[0].apiGroups[0]=a",
+            "/rbac/extraRules/0/resources",
+        ),
+        ("store.existingSecret=Kbak_Store", "/store/existingSecret"),
+        ("plan.spec.recipients=null", "/plan/spec/recipients"),
+    ] {
+        let mut lint = helm(home.path());
+        lint.args(["lint", "--strict"]).arg(project("deploy/chart"));
+        lint.arg("--values").arg(project("tests/in_cluster/values/small.yaml")).args(["--set", setting]);
+        let output = run(&mut lint, b"");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(place), "{setting}: {said}");
+    }
+}
+
+#[test]
+fn verification_without_a_pin_is_refused() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut template = helm(home.path());
+    template.args(["template", "kbak"]).arg(project("deploy/chart"));
+    template.arg("--values").arg(project("tests/in_cluster/values/small.yaml")).args(["--set", "signers="]);
+    let output = run(&mut template, b"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("verify needs the pin"), "{said}");
+}
+
+#[test]
+fn schedules_of_two_releases_differ_in_their_minute() {
+    let home = tempfile::tempdir().expect("a folder");
+    let schedule = |name: &str| {
+        let mut template = helm(home.path());
+        template.args(["template", name]).arg(project("deploy/chart"));
+        template.arg("--values").arg(project("tests/in_cluster/values/small.yaml"));
+        let text = String::from_utf8(must(&mut template, b"")).expect("text");
+        let line = text.lines().find(|line| line.trim().starts_with("schedule:")).expect("a schedule");
+        line.trim().to_owned()
+    };
+    assert_ne!(schedule("kbak-berlin"), schedule("kbak-paris"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rendered_objects_are_accepted_where_pods_are_restricted() {
+    let plane = Plane::up(&[]);
+    let cluster = plane.cluster().await;
+    let home = tempfile::tempdir().expect("a folder");
+    prepare(&cluster).await;
+    for set in VALUES {
+        let values = project(&format!("tests/in_cluster/values/{set}.yaml"));
+        let mut lint = helm(home.path());
+        lint.args(["lint", "--strict"]).arg(project("deploy/chart")).arg("--values").arg(&values);
+        must(&mut lint, b"");
+        let objects = rendered(home.path(), &values);
+        assert!(objects.iter().filter(|object| object["kind"] == "CronJob").count() > 0, "{set}");
+        for object in &objects {
+            accepted(&cluster, set, object).await;
+            if object["kind"] == "CronJob" {
+                accepted(&cluster, set, &pod_of(object)).await;
+            }
+        }
+    }
+}
+
+/// Makes what a cluster has before the chart comes: namespaces, accounts, the kind of alert rules.
+async fn prepare(cluster: &Cluster) {
+    for name in ["kbak", "shop", "blog"] {
+        let labels = json!({
+            "pod-security.kubernetes.io/enforce": "restricted",
+            "pod-security.kubernetes.io/warn": "restricted",
+        });
+        create(cluster, "/api/v1/namespaces", json!({"metadata": {"name": name, "labels": labels}})).await;
+    }
+    let accounts = "/api/v1/namespaces/kbak/serviceaccounts";
+    for name in ["kbak-backup", "kbak-verify", "backups-backup", "reader"] {
+        create(cluster, accounts, json!({"metadata": {"name": name}})).await;
+    }
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let rules = json!({
+        "metadata": {"name": "prometheusrules.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com", "scope": "Namespaced",
+            "names": {"plural": "prometheusrules", "singular": "prometheusrule", "kind": "PrometheusRule"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+        },
+    });
+    create(cluster, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", rules).await;
+    let kind = "/apis/monitoring.coreos.com/v1/namespaces/kbak/prometheusrules";
+    for _ in 0..600 {
+        if cluster.get(kind, "", 1 << 20).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the kind PrometheusRule never is served");
+}
+
+/// Asks the server to try this object: no unknown field, no warning, no refusal.
+async fn accepted(cluster: &Cluster, set: &str, object: &Value) {
+    let mut object = object.clone();
+    if object["kind"] == "ServiceAccount" {
+        // Those exist already, because pods need theirs to be tried.
+        object["metadata"]["name"] = json!(format!("{}-tried", object["metadata"]["name"].as_str().unwrap()));
+    }
+    let about = format!("{set}: {} {}", object["kind"], object["metadata"]["name"]);
+    let body = Bytes::from(object.to_string());
+    let query = "dryRun=All&fieldValidation=Strict";
+    let answer = cluster.send(Method::POST, &collection(&object), query, "application/json", body).await;
+    let answer = answer.unwrap_or_else(|error| panic!("{about}: {error}"));
+    assert!(answer.warnings.is_empty(), "{about}: {:?}", answer.warnings);
+}
+
+/// Returns a pod as a Job of this CronJob makes it: Pod Security refuses pods alone.
+fn pod_of(cronjob: &Value) -> Value {
+    let template = &cronjob["spec"]["jobTemplate"]["spec"]["template"];
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": cronjob["metadata"]["name"], "namespace": cronjob["metadata"]["namespace"],
+            "labels": template["metadata"]["labels"],
+        },
+        "spec": template["spec"],
+    })
+}

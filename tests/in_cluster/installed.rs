@@ -1,0 +1,196 @@
+//! A node with the image in it, a store that its pods reach, a repository, and the chart installed.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use kbak::kubernetes::Cluster;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{collection, documents, helm, project};
+use crate::support::owners::must;
+use crate::support::plane::{Plane, create, get};
+use crate::support::program::command;
+use crate::support::servers::{KEY, SECRET, Server, seaweedfs};
+use crate::support::wait::until;
+
+/// The node's address, as its pods see it (tests/cluster).
+pub const NODE: &str = "192.0.2.1";
+
+/// kbak as the chart installs it in the namespace `kbak`.
+pub struct Installed {
+    /// The cluster, with its administrator's rights.
+    pub cluster: Cluster,
+    plane: Plane,
+    store: Server,
+    dir: TempDir,
+}
+
+impl Installed {
+    /// Starts everything and installs the chart, or returns nothing where no node can run.
+    pub async fn start() -> Option<Self> {
+        let node = std::env::var("KBAK_TEST_NODE")
+            .expect("KBAK_TEST_NODE has a node's arguments: eval \"$(scripts/tools --need node)\"");
+        if node.is_empty() {
+            eprintln!("not run here: no node on this machine (scripts/tools --need node says why)");
+            return None;
+        }
+        let store = seaweedfs();
+        store.bucket("backups", false).await;
+        let plane = Plane::up(&node.split(' ').collect::<Vec<_>>());
+        let cluster = plane.cluster().await;
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut installed = Self { cluster, plane, store, dir };
+        installed.add_image();
+        let reach = format!("reach {}", installed.port());
+        installed.plane.command(&reach);
+        installed.make_repository().await;
+        installed.write_values();
+        installed.helm("install", &[]);
+        Some(installed)
+    }
+
+    /// Returns the store's port, on the node and on this machine.
+    pub fn port(&self) -> &str {
+        self.store.endpoint.rsplit(':').next().expect("a port")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn add_image(&mut self) {
+        let archive = self.file("kbak.tar");
+        let mut make = Command::new(project("deploy/image"));
+        make.args(["--binary", env!("CARGO_BIN_EXE_kbak"), "--name", "kbak.test/kbak:1", "--output"]);
+        must(make.arg(&archive), b"");
+        self.plane.command(&format!("import {}", archive.display()));
+    }
+
+    /// Makes owners, the repository and the Secrets of its writer, as a person does on a laptop.
+    async fn make_repository(&self) {
+        let mut recipients = Vec::new();
+        for owner in ["ada", "bob"] {
+            let key = format!("{owner}.key");
+            let public =
+                must(command(&["keygen", "--no-passphrase", "-o", &key]).current_dir(&self.dir), b"");
+            recipients.push(String::from_utf8(public).expect("text").trim().to_owned());
+        }
+        let mut init = self.on_the_laptop(&["init", "--no-lock", "--secrets", "kbak"]);
+        for recipient in &recipients {
+            init.args(["--recipient", recipient]);
+        }
+        must(init.args(["--identity", "ada.key", "--identity", "bob.key"]), b"");
+        std::fs::write(self.file("recipients"), recipients.join("\n")).expect("a file");
+
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let namespace = json!({"metadata": {"name": "kbak", "labels": labels}});
+        create(&self.cluster, "/api/v1/namespaces", namespace).await;
+        for file in ["kbak-writer.secret.yaml", "kbak-epoch.secret.yaml"] {
+            let text = std::fs::read_to_string(self.file(file)).expect("a Secret");
+            for secret in documents(&text) {
+                create(&self.cluster, &collection(&secret), secret).await;
+            }
+        }
+        self.add_store_secret("kbak-store", SECRET).await;
+    }
+
+    /// Adds a Secret with credentials of the store.
+    pub async fn add_store_secret(&self, name: &str, secret: &str) {
+        let file = format!("[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {secret}\n");
+        let object = json!({"metadata": {"name": name}, "stringData": {"credentials": file}});
+        create(&self.cluster, "/api/v1/namespaces/kbak/secrets", object).await;
+    }
+
+    /// Returns kbak outside of the cluster, with the options of the repository.
+    pub fn on_the_laptop(&self, args: &[&str]) -> Command {
+        let credentials = self.store.options("backups").credentials_file.expect("credentials");
+        let mut command = command(args);
+        command.current_dir(&self.dir).args(["--repo", "s3://backups/prod", "--region", "us-east-1"]);
+        command.args(["--endpoint", &self.store.endpoint, "--credentials-file"]).arg(credentials);
+        command
+    }
+
+    fn write_values(&self) {
+        let recipients = std::fs::read_to_string(self.file("recipients")).expect("recipients");
+        let endpoint = format!("http://{NODE}:{}", self.port());
+        let values = json!({
+            "plan": {"spec": {
+                "repository": {"url": "s3://backups/prod", "endpoint": endpoint, "region": "us-east-1"},
+                "recipients": recipients.lines().collect::<Vec<_>>(),
+                "resources": {},
+            }},
+            "store": {"existingSecret": "kbak-store"},
+            "image": {"repository": "kbak.test/kbak", "tag": "1", "pullPolicy": "Never"},
+        });
+        std::fs::write(self.file("values.json"), values.to_string()).expect("a file");
+    }
+
+    /// Runs `helm install` or `helm upgrade` with more `--set` values.
+    pub fn helm(&self, verb: &str, settings: &[&str]) {
+        let mut command = helm(self.dir.path());
+        command.args([verb, "kbak"]).arg(project("deploy/chart")).args(["--namespace", "kbak"]);
+        command.arg("--kubeconfig").arg(self.plane.kubeconfig());
+        command.arg("--values").arg(self.file("values.json"));
+        command.arg("--set-file").arg(format!("signers={}", self.file("kbak.pub").display()));
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        must(&mut command, b"");
+    }
+
+    /// Runs `helm test` and returns the log of its pod.
+    pub fn helm_test(&self) -> String {
+        let mut command = helm(self.dir.path());
+        command.args(["test", "kbak", "--namespace", "kbak", "--logs"]);
+        command.arg("--kubeconfig").arg(self.plane.kubeconfig());
+        String::from_utf8(must(&mut command, b"")).expect("text")
+    }
+
+    /// Starts a Job as `kubectl create job NAME --from=cronjob/kbak-PART` does.
+    pub async fn start_job(&self, part: &str, name: &str) {
+        let cronjob =
+            get(&self.cluster, &format!("/apis/batch/v1/namespaces/kbak/cronjobs/kbak-{part}")).await;
+        let template = &cronjob["spec"]["jobTemplate"];
+        let metadata = json!({"name": name, "labels": template["metadata"]["labels"]});
+        let job = json!({"metadata": metadata, "spec": template["spec"]});
+        create(&self.cluster, "/apis/batch/v1/namespaces/kbak/jobs", job).await;
+    }
+
+    /// Waits for the end of a Job and returns whether it is complete.
+    pub async fn ended(&self, name: &str) -> bool {
+        let path = format!("/apis/batch/v1/namespaces/kbak/jobs/{name}");
+        let job =
+            until(&self.cluster, &path, |job| condition(job, "Complete") || condition(job, "Failed")).await;
+        condition(&job, "Complete")
+    }
+
+    /// Returns the pods of a Job, oldest first.
+    pub async fn pods(&self, job: &str) -> Vec<Value> {
+        let query = format!("labelSelector=job-name%3D{job}");
+        let answer = self.cluster.get("/api/v1/namespaces/kbak/pods", &query, 16 << 20).await.expect("pods");
+        let list: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let mut pods = list["items"].as_array().expect("items").clone();
+        pods.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].as_str().map(str::to_owned));
+        pods
+    }
+
+    /// Returns the log of a pod.
+    pub async fn log(&self, pod: &Value) -> String {
+        let name = pod["metadata"]["name"].as_str().expect("a name");
+        let path = format!("/api/v1/namespaces/kbak/pods/{name}/log");
+        let answer = self.cluster.get(&path, "", 16 << 20).await;
+        answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).unwrap_or_default()
+    }
+}
+
+fn condition(job: &Value, kind: &str) -> bool {
+    let conditions = job["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|c| c["type"] == kind && c["status"] == "True"))
+}
+
+/// Returns exit code and termination message of a pod that has ended.
+pub fn end_of(pod: &Value) -> (i64, String) {
+    let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    (end["exitCode"].as_i64().expect("an exit code"), end["message"].as_str().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,101 @@
+//! Runs that end well: the chart's test, a backup, its verification by the schedule, a restore.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::installed::{Installed, NODE, end_of};
+use crate::support::owners::must;
+use crate::support::plane::{create, get};
+use crate::support::wait::until;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cronjobs_back_up_and_verify_the_cluster_and_a_laptop_reads_it() {
+    let Some(kbak) = Installed::start().await else { return };
+    let said = kbak.helm_test();
+    assert!(said.contains("0 problems"), "{said}");
+
+    kbak.start_job("backup", "first").await;
+    let complete = kbak.ended("first").await;
+    let pod = kbak.pods("first").await.pop().expect("a pod");
+    let log = kbak.log(&pod).await;
+    assert!(complete && log.contains("snapshot 000001 committed"), "{log}");
+    let (code, message) = end_of(&pod);
+    assert_eq!(code, 0);
+    assert!(message.starts_with("snapshot 000001 committed, exit 0\nhead sha256:"), "{message}");
+
+    // By the schedule itself, which no Job made by hand tries.
+    kbak.helm("upgrade", &["verify.schedule=* * * * *", "verify.read=all"]);
+    let verified = scheduled(&kbak).await;
+    let name = verified["metadata"]["name"].as_str().expect("a name");
+    assert!(kbak.ended(name).await, "{name}");
+    let pod = kbak.pods(name).await.pop().expect("a pod");
+    let volumes = pod["spec"]["volumes"].to_string();
+    assert!(!volumes.contains("serviceAccountToken") && !volumes.contains("kbak-writer"), "{volumes}");
+    assert!(kbak.log(&pod).await.contains("verified: 1 snapshot of 1 plan"));
+
+    network_policies_allow_what_each_pod_needs(&kbak).await;
+
+    let mut ls = kbak.on_the_laptop(&["ls", "latest", "resources:apps/v1/deployments"]);
+    let listed = must(ls.args(["--signer", "kbak.pub", "--identity", "bob.key"]), b"");
+    assert!(String::from_utf8_lossy(&listed).contains("coredns"));
+}
+
+/// Waits for a Job that the verification's CronJob has started.
+async fn scheduled(kbak: &Installed) -> Value {
+    for _ in 0..900 {
+        let jobs = get(&kbak.cluster, "/apis/batch/v1/namespaces/kbak/jobs").await;
+        let jobs = jobs["items"].as_array().expect("items");
+        if let Some(job) =
+            jobs.iter().find(|job| job["metadata"]["ownerReferences"][0]["name"] == "kbak-verify")
+        {
+            return job.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the CronJob starts no Job");
+}
+
+/// Tries connections from pods with the labels of kbak's own: the store, the API server, the kubelet.
+async fn network_policies_allow_what_each_pod_needs(kbak: &Installed) {
+    let store = format!("{NODE}:{}", kbak.port());
+    let (server, kubelet) = (format!("{NODE}:6443"), format!("{NODE}:10250"));
+    for (component, open) in [
+        ("backup", vec![&store, &server]),
+        ("verify", vec![&store]),
+        ("stranger", vec![&store, &server, &kubelet]),
+    ] {
+        let said = probe(kbak, component, &[&store, &server, &kubelet]).await;
+        let found: Vec<&str> = said.lines().collect();
+        assert_eq!(found, open, "{component}");
+    }
+}
+
+/// Returns those of the addresses to which a pod of a component can connect.
+async fn probe(kbak: &Installed, component: &str, addresses: &[&String]) -> String {
+    // The policy comes a moment after the pod, which has no connection of its own before.
+    let script = "sleep 3; for a in \"$@\"; do nc -w 2 ${a%:*} ${a#*:} </dev/null >/dev/null 2>&1 && echo $a; done; true";
+    let name = format!("probe-{component}");
+    let mut command = vec![json!("sh"), json!("-c"), json!(script), json!("sh")];
+    command.extend(addresses.iter().map(|address| json!(address)));
+    let pod = json!({
+        "metadata": {"name": name, "labels": {
+            "app.kubernetes.io/name": "kbak", "app.kubernetes.io/instance": "kbak",
+            "app.kubernetes.io/component": component,
+        }},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "probe", "image": "kbak.test/busybox:1", "imagePullPolicy": "Never", "command": command,
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    });
+    create(&kbak.cluster, "/api/v1/namespaces/kbak/pods", pod).await;
+    let path = format!("/api/v1/namespaces/kbak/pods/{name}");
+    let pod = until(&kbak.cluster, &path, |pod| pod["status"]["phase"] == "Succeeded").await;
+    kbak.log(&pod).await
+}
