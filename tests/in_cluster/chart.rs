@@ -8,15 +8,15 @@ use kbak::kubernetes::Cluster;
 use serde_json::{Value, json};
 
 use super::{collection, helm, project, rendered};
-use crate::support::owners::{must, run};
-use crate::support::plane::{Plane, create};
+use crate::support::control_plane::{ControlPlane, create};
+use crate::support::owners::{run, run_ok};
 
 /// Sets of values, from the least to the most.
 const VALUES: [&str; 5] = ["small", "everything", "namespaces", "identity", "folder"];
 
 #[test]
 fn readme_and_plain_manifests_match_the_chart() {
-    must(Command::new(project("deploy/render")).arg("--check"), b"");
+    run_ok(Command::new(project("deploy/render")).arg("--check"), b"");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn schedules_of_two_releases_differ_in_their_minute() {
         let mut template = helm(home.path());
         template.args(["template", name]).arg(project("deploy/chart"));
         template.arg("--values").arg(project("tests/in_cluster/values/small.yaml"));
-        let text = String::from_utf8(must(&mut template, b"")).expect("text");
+        let text = String::from_utf8(run_ok(&mut template, b"")).expect("text");
         let line = text.lines().find(|line| line.trim().starts_with("schedule:")).expect("a schedule");
         line.trim().to_owned()
     };
@@ -69,7 +69,7 @@ fn schedules_of_two_releases_differ_in_their_minute() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rendered_objects_are_accepted_where_pods_are_restricted() {
-    let plane = Plane::up(&[]);
+    let plane = ControlPlane::start(&[]);
     let cluster = plane.cluster().await;
     let home = tempfile::tempdir().expect("a folder");
     prepare(&cluster).await;
@@ -77,7 +77,7 @@ async fn rendered_objects_are_accepted_where_pods_are_restricted() {
         let values = project(&format!("tests/in_cluster/values/{set}.yaml"));
         let mut lint = helm(home.path());
         lint.args(["lint", "--strict"]).arg(project("deploy/chart")).arg("--values").arg(&values);
-        must(&mut lint, b"");
+        run_ok(&mut lint, b"");
         let objects = rendered(home.path(), &values);
         assert!(objects.iter().filter(|object| object["kind"] == "CronJob").count() > 0, "{set}");
         for object in &objects {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{collection, documents, helm, project};
-use crate::support::owners::must;
-use crate::support::plane::{Plane, create, get};
+use crate::support::control_plane::{ControlPlane, create, get};
+use crate::support::owners::run_ok;
 use crate::support::program::command;
 use crate::support::servers::{KEY, SECRET, Server, seaweedfs};
 use crate::support::wait::until;
@@ -21,7 +21,7 @@ pub const NODE: &str = "192.0.2.1";
 pub struct Installed {
     /// The cluster, with its administrator's rights.
     pub cluster: Cluster,
-    plane: Plane,
+    plane: ControlPlane,
     store: Server,
     dir: TempDir,
 }
@@ -37,7 +37,7 @@ impl Installed {
         }
         let store = seaweedfs();
         store.bucket("backups", false).await;
-        let plane = Plane::up(&node.split(' ').collect::<Vec<_>>());
+        let plane = ControlPlane::start(&node.split(' ').collect::<Vec<_>>());
         let cluster = plane.cluster().await;
         let dir = tempfile::tempdir().expect("a folder");
         let mut installed = Self { cluster, plane, store, dir };
@@ -63,7 +63,7 @@ impl Installed {
         let archive = self.file("kbak.tar");
         let mut make = Command::new(project("deploy/image"));
         make.args(["--binary", env!("CARGO_BIN_EXE_kbak"), "--name", "kbak.test/kbak:1", "--output"]);
-        must(make.arg(&archive), b"");
+        run_ok(make.arg(&archive), b"");
         self.plane.command(&format!("import {}", archive.display()));
     }
 
@@ -73,14 +73,14 @@ impl Installed {
         for owner in ["ada", "bob"] {
             let key = format!("{owner}.key");
             let public =
-                must(command(&["keygen", "--no-passphrase", "-o", &key]).current_dir(&self.dir), b"");
+                run_ok(command(&["keygen", "--no-passphrase", "-o", &key]).current_dir(&self.dir), b"");
             recipients.push(String::from_utf8(public).expect("text").trim().to_owned());
         }
         let mut init = self.on_the_laptop(&["init", "--no-lock", "--secrets", "kbak"]);
         for recipient in &recipients {
             init.args(["--recipient", recipient]);
         }
-        must(init.args(["--identity", "ada.key", "--identity", "bob.key"]), b"");
+        run_ok(init.args(["--identity", "ada.key", "--identity", "bob.key"]), b"");
         std::fs::write(self.file("recipients"), recipients.join("\n")).expect("a file");
 
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
@@ -136,7 +136,7 @@ impl Installed {
         for setting in settings {
             command.args(["--set", setting]);
         }
-        must(&mut command, b"");
+        run_ok(&mut command, b"");
     }
 
     /// Runs `helm test` and returns the log of its pod.
@@ -144,7 +144,7 @@ impl Installed {
         let mut command = helm(self.dir.path());
         command.args(["test", "kbak", "--namespace", "kbak", "--logs"]);
         command.arg("--kubeconfig").arg(self.plane.kubeconfig());
-        String::from_utf8(must(&mut command, b"")).expect("text")
+        String::from_utf8(run_ok(&mut command, b"")).expect("text")
     }
 
     /// Starts a Job as `kubectl create job NAME --from=cronjob/kbak-PART` does.

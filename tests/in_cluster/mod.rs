@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::owners::must;
+use crate::support::owners::run_ok;
 
 /// Returns a path of the project.
 fn project(path: &str) -> PathBuf {
@@ -31,7 +31,7 @@ fn rendered(home: &Path, values: &Path) -> Vec<Value> {
     let mut command = helm(home);
     command.args(["template", "kbak"]).arg(project("deploy/chart"));
     command.args(["--namespace", "kbak", "--values"]).arg(values);
-    documents(&String::from_utf8(must(&mut command, b"")).expect("text"))
+    documents(&String::from_utf8(run_ok(&mut command, b"")).expect("text"))
 }
 
 /// Returns the documents of a YAML file.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::installed::{Installed, NODE, end_of};
-use crate::support::owners::must;
-use crate::support::plane::{create, get};
+use crate::support::control_plane::{create, get};
+use crate::support::owners::run_ok;
 use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -37,7 +37,7 @@ async fn cronjobs_back_up_and_verify_the_cluster_and_a_laptop_reads_it() {
     network_policies_allow_what_each_pod_needs(&kbak).await;
 
     let mut ls = kbak.on_the_laptop(&["ls", "latest", "resources:apps/v1/deployments"]);
-    let listed = must(ls.args(["--signer", "kbak.pub", "--identity", "bob.key"]), b"");
+    let listed = run_ok(ls.args(["--signer", "kbak.pub", "--identity", "bob.key"]), b"");
     assert!(String::from_utf8_lossy(&listed).contains("coredns"));
 }
 
