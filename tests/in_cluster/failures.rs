@@ -14,7 +14,7 @@ const FAILURES: &[(&str, &str, i64, &str)] = &[
     ("wrong-plan", "plan.spec.resource.kinds=all", 2, "unknown field resource in spec"),
     ("no-store-secret", "store.existingSecret=absent", 2, "/etc/kbak/store/absent/credentials"),
     ("no-writer-secret", "writer.existingSecret=absent", 2, "/etc/kbak/writer/absent/writer.key"),
-    ("no-epoch-secret", "epoch.existingSecret=absent", 2, "/etc/kbak/epoch/absent/writer.key.epoch"),
+    ("no-epoch-secret", "epoch.existingSecret=absent", 2, "writer.key.epoch of the Secret kbak/absent"),
     ("wrong-secret", "store.existingSecret=wrong", 2, "the credentials are missing or not accepted"),
     // The rule to add is in the log; the message names the item.
     ("no-rights", "rbac.secrets=false", 3, "✗ resources"),

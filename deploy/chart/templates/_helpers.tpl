@@ -59,7 +59,6 @@ about a file name the object.
 */}}
 {{- define "kbak.folders" -}}
 writer: /etc/kbak/writer/{{ .Values.writer.existingSecret }}
-epoch: /etc/kbak/epoch/{{ .Values.epoch.existingSecret }}
 store: /etc/kbak/store/{{ .Values.store.existingSecret }}
 storeCA: /etc/kbak/store-ca/{{ .Values.store.existingCASecret }}
 signers: /etc/kbak/signers/{{ include "kbak.signersConfigMap" . }}
@@ -68,10 +67,12 @@ plan: /etc/kbak/plan/{{ include "kbak.fullname" . }}-plan
 
 {{/* The plan, with the paths of what is mounted. Values that the user gave win. */}}
 {{- define "kbak.plan" -}}
-{{- $epoch := ternary "writer.key.epoch" (printf "writer.key.%s.epoch" .Values.plan.name) (eq .Values.plan.name "default") -}}
 {{- $at := include "kbak.folders" . | fromYaml -}}
 {{- $spec := deepCopy .Values.plan.spec -}}
-{{- $mounted := dict "writer" (dict "keyFile" (printf "%s/writer.key" $at.writer) "epochFile" (printf "%s/%s" $at.epoch $epoch)) "repository" dict -}}
+{{- $mounted := dict "writer" (dict "keyFile" (printf "%s/writer.key" $at.writer)) "repository" dict -}}
+{{- if not (dig "writer" "epochFile" "" $spec) -}}
+{{- $_ := set $mounted.writer "epochSecret" .Values.epoch.existingSecret -}}
+{{- end -}}
 {{- if or .Values.signers .Values.existingSignersConfigMap -}}
 {{- $_ := set $mounted.writer "signersFile" (printf "%s/kbak.pub" $at.signers) -}}
 {{- end -}}

@@ -85,7 +85,6 @@ containers:
       {{- if ne .part "verify" }}
       - {name: plan, mountPath: {{ $at.plan }}, readOnly: true}
       - {name: writer, mountPath: {{ $at.writer }}, readOnly: true}
-      - {name: epoch, mountPath: {{ $at.epoch }}, readOnly: true}
       {{- range $v.databases }}
       - {name: database-{{ .name | replace "." "-" }}, mountPath: /etc/kbak/databases/{{ .name }}/{{ .existingSecret }}, readOnly: true}
       {{- end }}
@@ -112,8 +111,6 @@ volumes:
   # pod that waits for a missing Secret says nothing until its deadline: kbak names it at once.
   - name: writer
     secret: {secretName: {{ $v.writer.existingSecret }}, defaultMode: 288, optional: true}
-  - name: epoch
-    secret: {secretName: {{ $v.epoch.existingSecret }}, defaultMode: 288, optional: true}
   {{- range $v.databases }}
   - name: database-{{ .name | replace "." "-" }}
     secret: {secretName: {{ .existingSecret }}, defaultMode: 288, optional: true}
