@@ -87,7 +87,8 @@
 //! let job = RestoreJob {
 //!     snapshot: &snapshot,
 //!     items: snapshot.body().items.iter().collect(),
-//!     folder: Some(FolderTarget::Directory { to: target.clone(), paths: None, options: Default::default() }),
+//!     paths: None,
+//!     folder: Some(FolderTarget::Directory { to: target.clone(), options: Default::default() }),
 //!     database: None,
 //!     resources: None,
 //!     runtime: &runtime,

@@ -25,6 +25,8 @@ pub struct RestoreJob<'a> {
     pub snapshot: &'a OpenSnapshot,
     /// The items to restore, in this order; see [`super::run::outer_folders_first`].
     pub items: Vec<&'a Item>,
+    /// The selected paths of a folder; `None` for all.
+    pub paths: Option<Paths>,
     /// The target of folders.
     pub folder: Option<FolderTarget>,
     /// The target of databases.
@@ -43,8 +45,6 @@ pub enum FolderTarget {
     Directory {
         /// The directory.
         to: PathBuf,
-        /// The selected paths; `None` for all.
-        paths: Option<Paths>,
         /// The handling of existing files, and permissions.
         options: TargetOptions,
     },

@@ -12,7 +12,7 @@ use crate::target::kubernetes::{
 };
 use crate::target::volume::ExistingFiles;
 
-/// What a restore would bring of an item.
+/// The amount of an item that a restore would bring.
 #[derive(Debug)]
 pub enum ItemPreview {
     /// The entries of a folder.
@@ -45,13 +45,13 @@ impl RestoreJob<'_> {
             }
             "volume" if !item.streams.is_empty() => {
                 let reader = self.snapshot.read(streams::only_stream(item)?)?;
-                let (to, paths, existing) = match &self.folder {
-                    Some(FolderTarget::Directory { to, paths, options }) => {
-                        let to = subdirectory(to, item, self.items.len() > 1);
-                        (Some(to), paths.as_ref(), options.existing)
+                let (to, existing) = match &self.folder {
+                    Some(FolderTarget::Directory { to, options }) => {
+                        (Some(subdirectory(to, item, self.items.len() > 1)), options.existing)
                     }
-                    _ => (None, None, ExistingFiles::default()),
+                    _ => (None, ExistingFiles::default()),
                 };
+                let paths = self.paths.as_ref();
                 Ok(ItemPreview::Folder(look_at_folder(&reader, paths, to.as_ref(), existing).await?))
             }
             _ => Ok(ItemPreview::Objects(item.streams.iter().map(|stream| stream.members).sum())),

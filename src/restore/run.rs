@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{ItemError, RestoreStreamError};
-use super::folder::{Paths, into_folder};
+use super::folder::into_folder;
 use super::job::{FolderTarget, RestoreJob, RestoreObserver, Restored};
 use super::{databases, resources, streams};
 use crate::format::body::Item;
@@ -45,8 +45,8 @@ impl RestoreJob<'_> {
         meter: &Arc<Meter>,
     ) -> Result<Restored, ItemError> {
         match (item.kind.as_str(), &self.folder, &self.database, &self.resources) {
-            ("volume", Some(FolderTarget::Directory { to, paths, options }), ..) => {
-                restore_folder(self, item, (to, paths.as_ref(), options), meter).await
+            ("volume", Some(FolderTarget::Directory { to, options }), ..) => {
+                restore_folder(self, item, to, options, meter).await
             }
             ("volume", Some(FolderTarget::Archive(output)), ..) => {
                 let reader = self.snapshot.read(streams::only_stream(item)?)?;
@@ -73,14 +73,16 @@ impl RestoreJob<'_> {
 async fn restore_folder(
     job: &RestoreJob<'_>,
     item: &Item,
-    (to, paths, options): (&Path, Option<&Paths>, &TargetOptions),
+    to: &Path,
+    options: &TargetOptions,
     meter: &Arc<Meter>,
 ) -> Result<Restored, ItemError> {
     let reader = job.snapshot.read(streams::only_stream(item)?)?;
     let to = subdirectory(to, item, job.items.len() > 1);
     let deletion_exceptions = deletion_exceptions(item, &job.snapshot.body().items)?;
     let options = TargetOptions { deletion_exceptions, ..options.clone() };
-    let (report, absent) = into_folder(&reader, paths, to.clone(), options, job.runtime, meter).await?;
+    let (report, absent) =
+        into_folder(&reader, job.paths.as_ref(), to.clone(), options, job.runtime, meter).await?;
     Ok(Restored::Folder { target: to.path(), report, absent })
 }
 

@@ -11,7 +11,7 @@ use kbak::target::volume::{ExistingFiles, TargetError, TargetOptions};
 use serde_json::json;
 
 use crate::support::backup_builder::backup_of;
-use crate::support::program::beneath;
+use crate::support::program::{beneath, ran_one};
 use crate::support::volume::{VolumeRestoreError, bytes, restore};
 
 const CHILD: &str = "KBAK_TEST_MOUNTS";
@@ -32,8 +32,7 @@ fn with_mounts(name: &str, inside: impl FnOnce(&Path)) {
         .env(CHILD, dir.path())
         .output()
         .expect("unshare");
-    let output = [run.stdout, run.stderr].concat();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&output));
+    assert!(ran_one(&run), "{run:?}");
 }
 
 fn mount(args: &[&str], at: &Path) {
@@ -43,7 +42,7 @@ fn mount(args: &[&str], at: &Path) {
 
 #[test]
 fn mount_points_are_reported_and_not_entered() {
-    with_mounts("mount_points_are_named_and_not_entered", |dir| {
+    with_mounts("mount_points_are_reported_and_not_entered", |dir| {
         let root = dir.join("root");
         for folder in ["a/mounted", "bound", "z"] {
             std::fs::create_dir_all(root.join(folder)).expect("folders");
@@ -95,7 +94,7 @@ fn deleting_extra_files_stops_at_mount_points() {
 
 #[test]
 fn full_target_stops_the_restore_without_partial_files() {
-    with_mounts("a_full_target_stops_and_leaves_nothing_half_done", |dir| {
+    with_mounts("full_target_stops_the_restore_without_partial_files", |dir| {
         let (from, to) = (dir.join("from"), dir.join("to"));
         for folder in [&from, &to] {
             std::fs::create_dir(folder).expect("a folder");
@@ -124,7 +123,7 @@ fn full_target_stops_the_restore_without_partial_files() {
 
 #[test]
 fn resource_files_that_do_not_fit_leave_no_partial_file() {
-    with_mounts("files_of_resources_that_do_not_fit_leave_no_half", |dir| {
+    with_mounts("resource_files_that_do_not_fit_leave_no_partial_file", |dir| {
         let to = dir.join("to");
         std::fs::create_dir(&to).expect("a folder");
         mount(&["-t", "tmpfs", "-o", "size=1M", "none"], &to);

@@ -12,6 +12,7 @@ use kbak::target::volume::{
 };
 
 use crate::support::compare::{Attribute, differences};
+use crate::support::program::ran_one;
 use crate::support::tree::{self, Shape};
 use crate::support::volume::{VolumeRestore, VolumeRestoreError, bytes, restore, stream};
 
@@ -332,7 +333,7 @@ fn restore_without_root_has_only_the_documented_differences() {
     std::fs::write(dir.path().join("stream"), stream).expect("write");
     let program = dir.path().join("test");
     std::fs::copy(std::env::current_exe().expect("this program"), &program).expect("copy");
-    let name = "end_to_end::volume::a_plain_user_gets_exactly_the_documented_differences";
+    let name = "end_to_end::volume::restore_without_root_has_only_the_documented_differences";
     let run = std::process::Command::new("setpriv")
         .args(["--reuid=1234", "--regid=1234", "--clear-groups"])
         .arg(&program)
@@ -340,12 +341,7 @@ fn restore_without_root_has_only_the_documented_differences() {
         .env(CHILD, dir.path())
         .output()
         .expect("setpriv");
-    assert!(
-        run.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&run.stdout),
-        String::from_utf8_lossy(&run.stderr)
-    );
+    assert!(ran_one(&run), "{run:?}");
     let mut kinds: Vec<Attribute> = Vec::new();
     for (what, path) in differences(&from, &dir.path().join("to")) {
         let documented = match what {

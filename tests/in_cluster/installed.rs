@@ -11,7 +11,7 @@ use super::{collection, documents, helm, project};
 use crate::support::control_plane::{ControlPlane, create, get};
 use crate::support::owners::run_ok;
 use crate::support::program::command;
-use crate::support::servers::{KEY, SECRET, Server, seaweedfs};
+use crate::support::servers::{KEY, S3Server, SECRET, seaweedfs};
 use crate::support::wait::until;
 
 /// The node's address, as its pods see it (tests/cluster).
@@ -22,7 +22,7 @@ pub struct Installed {
     /// The cluster, with its administrator's rights.
     pub cluster: Cluster,
     plane: ControlPlane,
-    store: Server,
+    store: S3Server,
     dir: TempDir,
 }
 
@@ -32,7 +32,7 @@ impl Installed {
         let node = std::env::var("KBAK_TEST_NODE")
             .expect("KBAK_TEST_NODE has a node's arguments: eval \"$(scripts/tools --need node)\"");
         if node.is_empty() {
-            eprintln!("not run here: no node on this machine (scripts/tools --need node says why)");
+            // scripts/tools has said why there is no node on this machine.
             return None;
         }
         let store = seaweedfs();

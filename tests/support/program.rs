@@ -96,6 +96,12 @@ pub fn succeeds(command: &mut Command) -> Output {
     output
 }
 
+/// True if a test program that was asked for one test has run it, and it passed. Without the number a name
+/// that no test has would pass, too.
+pub fn ran_one(run: &Output) -> bool {
+    run.status.success() && String::from_utf8_lossy(&run.stdout).contains("test result: ok. 1 passed")
+}
+
 /// Returns everything beneath a folder, in order. Links are not followed.
 pub fn beneath(root: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);

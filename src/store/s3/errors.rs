@@ -129,8 +129,10 @@ fn answered<E: ServiceError>(error: &SdkError<E, HttpResponse>) -> Kind {
     by_code(code, &text).unwrap_or_else(|| by_status(status, region(error), text))
 }
 
-/// The kinds of failures by their codes, which spaces separate.
-const CODES: &[(&str, fn(String) -> Kind)] = &[
+/// Codes of failures, which spaces separate, and the kind of failure that they mean.
+type KindOfCodes = (&'static str, fn(String) -> Kind);
+
+const CODES: &[KindOfCodes] = &[
     ("NoSuchKey NotFound", |_| Kind::NotFound),
     ("NoSuchBucket", |_| Kind::NoBucket),
     ("AccessDenied AllAccessDisabled AccountProblem AccessForbidden", Kind::Denied),

@@ -12,7 +12,7 @@ use kbak::store::listing::list_all;
 use kbak::store::{PutOutcome, Store, StoreErrorKind};
 
 use super::{TestObjects, all};
-use crate::support::program::beneath;
+use crate::support::program::{beneath, ran_one};
 use futures::TryStreamExt as _;
 
 fn store(folder: &Path) -> FileStore {
@@ -165,7 +165,8 @@ async fn put_without_write_permission_is_denied() {
     let folder = tempfile::tempdir().expect("a folder");
     if folder.path().metadata().expect("it is there").uid() == 0 && !runs_without_rights() {
         // Root may write anywhere, so the test runs again as `nobody`.
-        let status = inner("who_may_not_write_is_denied", &["setpriv", "--reuid=65534", "--clear-groups"]);
+        let status =
+            inner("put_without_write_permission_is_denied", &["setpriv", "--reuid=65534", "--clear-groups"]);
         assert!(status, "as nobody");
         return;
     }
@@ -190,7 +191,7 @@ async fn full_disk_is_reported_and_leaves_no_remains() {
             before.extend(["--user", "--map-root-user"]);
         }
         before.extend(["sh", "-c", &mount, "sh"]);
-        assert!(inner("a_full_disk_is_said_and_leaves_nothing_behind", &before), "on a small disk");
+        assert!(inner("full_disk_is_reported_and_leaves_no_remains", &before), "on a small disk");
         return;
     };
     let (store, objects) = (store(&folder), TestObjects::new());
@@ -220,9 +221,9 @@ fn inner(test: &str, before: &[&str]) -> bool {
         .args(["--exact", &format!("conformance::store::files::{test}"), "--test-threads=1"])
         .env("KBAK_TEST_INNER", "1")
         .env("TMPDIR", "/tmp")
-        .status()
+        .output()
+        .map(|run| ran_one(&run))
         .expect("the program runs")
-        .success()
 }
 
 fn runs_without_rights() -> bool {

@@ -1,7 +1,8 @@
 //! Parts of chunk lists.
 
 use kbak::format::ids::{ChunkId, ObjectHash};
-use kbak::format::list::{ChunkLocation, ListError, MAX_SLICE_TEXT, PackName, Slice, read_part, write_part};
+use kbak::format::list::{ChunkLocation, ListError, MAX_SLICE_TEXT, Slice, read_part, write_part};
+use kbak::format::pack_refs::PackName;
 
 fn slice(pack: u8, skip: u32, take: u32) -> Slice {
     let pack = PackName { hash: ObjectHash([pack; 32]), size: 1000 };

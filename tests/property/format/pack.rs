@@ -1,9 +1,10 @@
 //! Packs and the tables at their ends.
 
 use kbak::format::container::{ContainerKey, DataIdentity, open};
+use kbak::format::derive::ChunkKind;
 use kbak::format::ids::{ChunkId, EpochId, NameId, ObjectHash, WriterId};
 use kbak::format::layout::EpochPath;
-use kbak::format::pack::{ChunkKind, MAX_PACK, PackBuilder, read_table};
+use kbak::format::pack::{MAX_PACK, PackBuilder, read_table};
 use kbak::format::padme;
 
 fn sample() -> Vec<u8> {

@@ -49,7 +49,8 @@ pub(super) async fn job<'a>(
     let resources = resources(args, &items)?;
     Ok(RestoreJob {
         snapshot: &opened.snapshot,
-        folder: folder(args, opened, &items).await?,
+        paths: paths(args, opened, &items).await?,
+        folder: folder(args),
         database: database(args)?,
         resources,
         items,
@@ -58,33 +59,34 @@ pub(super) async fn job<'a>(
     })
 }
 
-async fn folder(
+fn folder(args: &RestoreArgs) -> Option<FolderTarget> {
+    if args.tar {
+        return Some(FolderTarget::Archive(Mutex::new(Box::new(tokio::io::stdout()))));
+    }
+    let options = TargetOptions {
+        existing: args.existing_files.into(),
+        allow_devices: args.allow.contains(&Allowed::Devices),
+        allow_other_xattrs: args.allow.contains(&Allowed::Xattrs),
+        ..TargetOptions::default()
+    };
+    args.to.clone().map(|to| FolderTarget::Directory { to, options })
+}
+
+/// Returns the selected paths of the folder; `None` selects all.
+async fn paths(
     args: &RestoreArgs,
     opened: &OpenedSnapshot,
     items: &[&Item],
-) -> Result<Option<FolderTarget>, Failure> {
-    if args.tar {
-        return Ok(Some(FolderTarget::Archive(Mutex::new(Box::new(tokio::io::stdout())))));
-    }
+) -> Result<Option<Paths>, Failure> {
+    let Some(item) = items.iter().find(|item| item.kind == "volume" && !args.path.is_empty()) else {
+        return Ok(None);
+    };
+    let reader = opened.snapshot.read(only_stream(item)?)?;
     let mut paths: Vec<Name> = Vec::new();
-    if !args.path.is_empty()
-        && let Some(item) = items.iter().find(|item| item.kind == "volume")
-    {
-        let reader = opened.snapshot.read(only_stream(item)?)?;
-        for path in &args.path {
-            paths.push(reading::resolve_path(&reader, path.as_bytes()).await?);
-        }
+    for path in &args.path {
+        paths.push(reading::resolve_path(&reader, path.as_bytes()).await?);
     }
-    Ok(args.to.clone().map(|to| FolderTarget::Directory {
-        to,
-        paths: (!paths.is_empty()).then_some(Paths(paths)),
-        options: TargetOptions {
-            existing: args.existing_files.into(),
-            allow_devices: args.allow.contains(&Allowed::Devices),
-            allow_other_xattrs: args.allow.contains(&Allowed::Xattrs),
-            ..TargetOptions::default()
-        },
-    }))
+    Ok(Some(Paths(paths)))
 }
 
 fn database(args: &RestoreArgs) -> Result<Option<DatabaseTarget>, Failure> {

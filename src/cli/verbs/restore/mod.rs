@@ -27,7 +27,7 @@ use crate::report::event::Reporter;
 use crate::report::item_state::ItemState;
 use crate::report::run::{ItemReport, RunReport, SnapshotReport};
 use crate::report::text::plural;
-use crate::restore::job::{FolderTarget, RestoreJob};
+use crate::restore::job::RestoreJob;
 use crate::runtime::lock;
 use crate::source::database::postgres::NO_ROLE_PASSWORDS;
 use crate::target::volume::ExistingFiles;
@@ -255,10 +255,7 @@ fn warn_of_gaps(items: &[&Item], reporter: &Reporter) {
 
 /// Restores the items. Returns the finished ones, each with true if its backup is damaged.
 async fn restore(args: &RestoreArgs, job: &RestoreJob<'_>) -> Result<Vec<(ItemReport, bool)>, Failure> {
-    let paths = match &job.folder {
-        Some(FolderTarget::Directory { paths, .. }) => paths.as_ref(),
-        _ => None,
-    };
+    let paths = job.paths.as_ref();
     let outcomes = args.resources.outcomes.as_deref().filter(|_| args.cluster);
     let objects = ObjectRecorder::new(outcomes)?;
     let builder = ReportBuilder { reporter: job.reporter, paths, objects, items: Mutex::default() };
