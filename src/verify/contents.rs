@@ -45,7 +45,7 @@ pub(super) async fn check(
         }
     }
     for key in &opening.healed {
-        check.findings.heal(key.as_str());
+        check.findings.mark_restorable(key.as_str());
     }
     Ok(hints::check(check, &opening, wanted).await?)
 }

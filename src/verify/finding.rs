@@ -67,7 +67,8 @@ pub enum ObjectKind {
     /// A body, which a manifest names and a restore reads.
     Body,
     /// The list of packs that a snapshot needs.
-    Needs,
+    #[serde(rename = "needs")]
+    PackRefs,
     /// Data or metadata of streams.
     Pack,
     /// An object that only speeds up the next backup: index, scan cache, state, mover record.
@@ -95,7 +96,7 @@ impl ObjectKind {
             Self::Snapshot => {
                 "bring back its older version, if the bucket keeps versions; otherwise it is lost"
             }
-            Self::Body | Self::Needs => {
+            Self::Body | Self::PackRefs => {
                 "bring back its older version, if the bucket keeps versions; the next backup makes a new snapshot"
             }
             Self::Pack => {
@@ -250,7 +251,7 @@ impl Findings {
     }
 
     /// Records that restores are whole in spite of the fault of `object`.
-    pub fn heal(&mut self, object: &str) {
+    pub fn mark_restorable(&mut self, object: &str) {
         if let Some(finding) = self.found.get_mut(object) {
             finding.healed = true;
             finding.remedy =

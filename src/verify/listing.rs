@@ -127,7 +127,7 @@ impl<'a> ListingComparison<'a> {
         }
         let (role, hash) = role_of(placed)?;
         // Lists of packs that a snapshot names were read before.
-        if role == ObjectKind::Needs && self.names(&entry.key, placed) {
+        if role == ObjectKind::PackRefs && self.names(&entry.key, placed) {
             return None;
         }
         if let Some(object) = self.objects.get_mut(&entry.key) {
@@ -201,7 +201,7 @@ fn role_of(placed: EpochObject) -> Option<(ObjectKind, ObjectHash)> {
         EpochObject::Wrap(hash) => Some((ObjectKind::Wrap, hash)),
         EpochObject::Body(hash) => Some((ObjectKind::Body, hash)),
         EpochObject::InDomain(_, ObjectClass::Pack, hash) => Some((ObjectKind::Pack, hash)),
-        EpochObject::InDomain(_, ObjectClass::PackRefs, hash) => Some((ObjectKind::Needs, hash)),
+        EpochObject::InDomain(_, ObjectClass::PackRefs, hash) => Some((ObjectKind::PackRefs, hash)),
         EpochObject::InDomain(_, _, hash) => Some((ObjectKind::Hint, hash)),
     }
 }

@@ -105,7 +105,7 @@ async fn needs(check: &mut Check<'_>, path: EpochPath, id: NameId, domain: &mut 
             Fetched::Missing => (Fault::Missing, "signed snapshots name it"),
             Fetched::Corrupt => (Fault::Altered, "its SHA-256 is not its name"),
         };
-        check.findings.add(key.as_str(), ObjectKind::Needs, fault, detail);
+        check.findings.add(key.as_str(), ObjectKind::PackRefs, fault, detail);
         check.mark_affected(key.as_str(), users);
         check.not_checked(format!("the packs that {key} listed"));
     }

@@ -123,7 +123,8 @@ fn termination_message_fits_and_begins_with_the_verdict() {
     assert_eq!(
         text,
         format!(
-            "snapshot 000042 committed with 1 gap, exit 3\nhead sha256:{head}\n✗ shop: pg_dump ended after 3.1 GiB\n"
+            "snapshot 000042 committed with 1 gap, exit 3\nhead sha256:{head}\n✗ shop: pg_dump ended after 3.1 GiB\n  \
+             dump-failed orders: connection reset by shop-db-1\n"
         )
     );
     let mut many = with_a_gap();

@@ -16,8 +16,7 @@ const FAILURES: &[(&str, &str, i64, &str)] = &[
     ("no-writer-secret", "writer.existingSecret=absent", 2, "/etc/kbak/writer/absent/writer.key"),
     ("no-epoch-secret", "epoch.existingSecret=absent", 2, "writer.key.epoch of the Secret kbak/absent"),
     ("wrong-secret", "store.existingSecret=wrong", 2, "the credentials are missing or not accepted"),
-    // The rule to add is in the log; the message names the item.
-    ("no-rights", "rbac.secrets=false", 3, "✗ resources"),
+    ("no-rights", "rbac.secrets=false", 3, "resources: [secrets], verbs: [get, list]"),
     (
         "deadline",
         "backup.activeDeadlineSeconds=10,backup.extraArgs={--upload,1Ki/s}",

@@ -9,6 +9,7 @@ use kbak::backup::job::{BackupContext, BackupJob, BackupReport};
 use kbak::cli::failure::{Exit, Failure};
 use kbak::format::signers::Signers;
 use kbak::format::timestamp;
+use kbak::keys::epoch_file::EpochSecretStore;
 use kbak::keys::writer_key::WriterKey;
 use kbak::keys::{Identity, Owner};
 use kbak::report::event::Reporter;
@@ -100,15 +101,24 @@ impl TestRepo {
     }
 
     async fn try_backup(&self, folder: &Path) -> Result<BackupReport, Failure> {
-        let reporter = Reporter::silent();
+        // The first epoch is created as by kbak init.
+        self.backup_with(folder, &self.keeper, self.is_empty(), &Reporter::silent()).await
+    }
+
+    pub async fn backup_with(
+        &self,
+        folder: &Path,
+        keeper: &dyn EpochSecretStore,
+        new_epoch: bool,
+        reporter: &Reporter,
+    ) -> Result<BackupReport, Failure> {
         let options = VolumeOptions::default();
         let work = ItemSource::Folder { path: folder.to_owned(), options };
         let job = BackupJob {
             plan: "default".into(),
             host: "test".into(),
             items: vec![ItemJob { name: "path/tree".into(), work }],
-            // The first epoch is created as by kbak init.
-            epoch: EpochSettings { new_epoch: self.is_empty(), ..wanted(&[&self.owner]) },
+            epoch: EpochSettings { new_epoch, ..wanted(&[&self.owner]) },
             memory: self.limit,
             prove: true,
             use_cache: true,
@@ -119,10 +129,10 @@ impl TestRepo {
         let context = BackupContext {
             store: &self.store,
             key: &self.key,
-            keeper: &self.keeper,
+            keeper,
             signers: &self.signers,
             runtime: &self.runtime,
-            reporter: &reporter,
+            reporter,
         };
         backup(job, context).await.map_err(Failure::from)
     }

@@ -20,6 +20,7 @@ use crate::pipeline::context::{EpochTarget, PipelineContext};
 use crate::pipeline::domain::DomainWriter;
 use crate::pipeline::limits::MemoryLimits;
 use crate::report::coverage::{Coverage, CoverageFinding};
+use crate::report::error::causes;
 use crate::report::event::{Event, Reporter};
 use crate::report::item_state::ItemState;
 use crate::repository::epoch::current;
@@ -230,7 +231,12 @@ impl Run<'_> {
         kill_point("backup.committed");
         // If the keeper cannot write (a mounted Secret), the head is kept elsewhere: --expect-head.
         let _ = context.keeper.save_head(LastCommit { seq, hash: committed.head }).await;
-        current::delete_closed_secrets(context.keeper, ready.epoch.epoch, &start.epochs).await?;
+        // The snapshot counts already: the next run tries again.
+        let deleted = current::delete_closed_secrets(context.keeper, ready.epoch.epoch, &start.epochs).await;
+        if let Err(error) = deleted {
+            let message = format!("the secrets of closed epochs stay in it: {}", causes(&error));
+            context.reporter.warn(context.keeper.describe(), message);
+        }
         Ok(BackupReport {
             committed,
             items,

@@ -116,11 +116,12 @@ fn push_verdict(lines: &mut Vec<String>, report: &RunReport, style: Style) {
     lines.push(format!("{mark} {}", narrower.at_the_right(&text, &end)));
 }
 
-/// Returns the message that Kubernetes keeps of a pod's end: verdict, head, failure and unsafe items. At most
-/// 4096 bytes, as the kubelet takes.
+/// Returns the message that Kubernetes keeps of a pod's end: verdict, head, failure, unsafe items and the first
+/// gaps of each. At most 4096 bytes, as the kubelet takes.
 #[must_use]
 pub fn termination_message(report: &RunReport) -> String {
     const MAX_BYTES: usize = 4096;
+    const GAPS: usize = 3;
     let mut text = format!("{}, exit {}\n", plain(&report.verdict), report.exit.code());
     if let Some(snapshot) = &report.snapshot {
         text.push_str(&format!("head sha256:{}\n", snapshot.hash));
@@ -130,8 +131,12 @@ pub fn termination_message(report: &RunReport) -> String {
         let remedy = failure.remedy.iter().map(|remedy| format!("→ {}", plain(remedy)));
         std::iter::once(plain(&failure.what).into_owned()).chain(causes).chain(remedy)
     });
-    let items =
-        report.unsafe_items().map(|item| format!("✗ {}: {}", plain(&item.item), plain(&item.summary)));
+    let items = report.unsafe_items().flat_map(|item| {
+        let gaps = item.gaps.iter().take(GAPS);
+        let gaps =
+            gaps.map(|gap| format!("  {} {}: {}", plain(&gap.code), plain(&gap.object), plain(&gap.reason)));
+        std::iter::once(format!("✗ {}: {}", plain(&item.item), plain(&item.summary))).chain(gaps)
+    });
     for line in failure.chain(items) {
         let line = &line[..line.floor_char_boundary(600)];
         if text.len() + line.len() + 8 > MAX_BYTES {

@@ -58,7 +58,7 @@ pub async fn prepare_run(
     let list = || stored::list(store, key.writer, plan, Some(key.repository), &pinned, reporter);
     let mut epochs = list().await?;
     for epoch in restore_missing_copies(context, &epochs).await? {
-        reporter.warn(format!("epoch {epoch}"), "its birth was cut short; it is finished now");
+        reporter.warn(format!("epoch {epoch}"), "its creation was cut short; it is finished now");
         epochs = list().await?;
     }
     let held = context.keeper.load().await?.unwrap_or_default();

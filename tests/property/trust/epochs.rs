@@ -9,9 +9,9 @@ use kbak::format::epoch::{EpochError, VerifiedEpoch};
 use kbak::format::layout::{self, EpochPath};
 use kbak::format::timestamp;
 use kbak::format::wrap::WrapError;
-use kbak::keys::epoch_file::EpochSecretStore;
+use kbak::keys::epoch_file::{EpochSecretStore, SecretsChange, StoredSecret};
 use kbak::keys::open_wrap;
-use kbak::keys::writer_key::WriterKey;
+use kbak::keys::writer_key::{WriterFileError, WriterKey};
 use kbak::report::event::Reporter;
 use kbak::repository::epoch::create;
 use kbak::repository::epoch::create::{EpochSettings, NewEpoch};
@@ -387,4 +387,43 @@ async fn run_begins_with_the_stored_epoch_and_warns_of_what_is_missing() {
     assert!(repo.memory.objects().contains_key(&copy));
     let said = lock(&heard.0).join("\n");
     assert!(said.contains("cut short") && said.contains("eve") && said.contains("keys add"), "{said}");
+}
+
+/// Takes new secrets and refuses to remove any, as a Secret whose rights were changed in between.
+#[derive(Debug)]
+struct AddingKeeper<'a>(&'a MemoryKeeper);
+
+#[async_trait::async_trait]
+impl EpochSecretStore for AddingKeeper<'_> {
+    fn describe(&self) -> String {
+        "the keeper".into()
+    }
+    async fn load(&self) -> Result<Option<Vec<StoredSecret>>, WriterFileError> {
+        self.0.load().await
+    }
+    async fn update(&self, change: SecretsChange<'_>) -> Result<(), WriterFileError> {
+        let held = self.load().await?.unwrap_or_default();
+        if change(held.clone()).len() < held.len() {
+            return Err(WriterFileError::SecretChanged { label: self.describe() });
+        }
+        self.0.update(change).await
+    }
+}
+
+#[tokio::test]
+async fn committed_run_succeeds_though_closed_secrets_cannot_be_removed() {
+    let repo = TestRepo::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("file"), "kept").expect("a file");
+    repo.backup(folder.path()).await;
+    let (heard, reporter) = crate::support::owners::collect_warnings();
+    let report = repo.backup_with(folder.path(), &AddingKeeper(&repo.keeper), true, &reporter).await;
+    let report = report.expect("a backup that is committed");
+    assert_eq!((report.outcome(), report.committed.seq), (Exit::Safe, 2));
+    let said = lock(&heard.0).join("\n");
+    assert!(said.contains("closed epochs stay in it"), "{said}");
+    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").len(), 2);
+    // The next run removes them.
+    repo.backup(folder.path()).await;
+    assert_eq!(repo.keeper.load().await.expect("secrets").expect("some").len(), 1);
 }
