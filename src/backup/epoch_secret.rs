@@ -182,7 +182,14 @@ impl ClusterSecretStore {
         let body = Bytes::from(body.to_string());
         let (path, merge) = (self.path(), "application/merge-patch+json");
         match self.cluster.send(http::Method::PATCH, &path, "fieldManager=kbak", merge, body).await {
-            Ok(_) => Ok(true),
+            // A webhook that changes Secrets must not leave an epoch whose secret nobody has.
+            Ok(answer) => match serde_json::from_slice::<SecretObject>(&answer.body) {
+                Ok(stored) if stored.data.get(&self.entry).is_some_and(|kept| *kept == *encoded) => Ok(true),
+                _ => Err(WriterFileError::Malformed {
+                    label: self.describe(),
+                    what: "does not hold what was written to it: does a webhook change it?",
+                }),
+            },
             Err(error) if error.code() == Some(409) => Ok(false),
             Err(error) => Err(self.failed("change", error)),
         }
@@ -191,7 +198,7 @@ impl ClusterSecretStore {
     fn failed(&self, verb: &'static str, source: ApiError) -> WriterFileError {
         let (label, verb) = (self.describe(), verb.to_owned());
         match source.code() {
-            Some(_) if !source.is_transient() => {
+            Some(code) if code < 500 && !source.is_transient() => {
                 WriterFileError::SecretRefused { label, verb, source: source.into() }
             }
             _ => WriterFileError::SecretUnreachable { label, verb, source: source.into() },

@@ -13,8 +13,8 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::client::{AuthError, Body};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::api_error::{ApiError, ApiErrorKind, read_status};
 use crate::plan::ClusterSpec;
@@ -131,7 +131,8 @@ impl Cluster {
         limits: RequestLimits,
         reporter: Reporter,
     ) -> Result<Self, ApiError> {
-        let refused = |source: Box<dyn std::error::Error + Send + Sync>| {
+        let refused = |source: AnyError| {
+            let source = without_secrets(source);
             let file = access.kubeconfig.as_ref().map_or_else(String::new, |path| path.display().to_string());
             let kind = ApiErrorKind::Access(source.to_string());
             ApiError::new("connect".to_owned(), &file, kind).with_source(source)
@@ -139,7 +140,7 @@ impl Cluster {
         let mut config = configure(access).await.map_err(refused)?;
         config.default_retry = false;
         config.connect_timeout = Some(limits.connect);
-        let server: Arc<str> = config.cluster_url.to_string().into();
+        let server: Arc<str> = without_password(&config.cluster_url).into();
         let namespace: Arc<str> = config.default_namespace.as_str().into();
         let client = kube::Client::try_from(config).map_err(|error| refused(Box::new(error)))?;
         Ok(Self { client, server, namespace, limits, reporter, has_answered: Arc::default() })
@@ -255,8 +256,9 @@ impl Cluster {
             self.error(request, ApiErrorKind::Malformed("its path".to_owned())).with_source(error)
         })?;
         let sent = self.client.send(http_request).await;
-        let response =
-            sent.map_err(|error| self.error(request, ApiErrorKind::Unreachable).with_source(error))?;
+        let response = sent.map_err(|error| {
+            self.error(request, ApiErrorKind::Unreachable).with_source(without_secrets(error.into()))
+        })?;
         self.has_answered.store(true, Ordering::Relaxed);
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
@@ -296,8 +298,45 @@ impl Cluster {
     }
 }
 
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Replaces an error whose text would quote secrets: a parser shows the lines around its error, and those of a
+/// kubeconfig hold tokens; a failed credential plugin is shown with its environment and its output.
+fn without_secrets(error: AnyError) -> AnyError {
+    let first: &(dyn std::error::Error + 'static) = &*error;
+    let mut causes = std::iter::successors(Some(first), |cause| cause.source());
+    let safe = causes.find_map(|cause| {
+        if let Some(KubeconfigError::Parse(parse)) = cause.downcast_ref() {
+            let place = parse.location();
+            let place = place.map(|at| format!(", at line {}, column {}", at.line(), at.column()));
+            return Some(format!("the kubeconfig cannot be parsed{}", place.unwrap_or_default()));
+        }
+        Some(match cause.downcast_ref()? {
+            AuthError::AuthExecRun { out, .. } => format!("the credential plugin failed: {}", out.status),
+            AuthError::AuthExecParse(_) => "the credential plugin's answer cannot be understood".to_owned(),
+            AuthError::AuthExec(_) | AuthError::AuthExecStart(_) => {
+                "the credential plugin cannot be run".to_owned()
+            }
+            _ => return None,
+        })
+    });
+    safe.map_or(error, Into::into)
+}
+
+/// Returns an address without the user and the password that it may hold.
+fn without_password(address: &http::Uri) -> String {
+    let text = address.to_string();
+    match text.split_once("://") {
+        Some((scheme, rest)) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or(host))
+        }
+        None => text,
+    }
+}
+
 /// Reads the client configuration by kube's own rules.
-async fn configure(access: &ClusterAccess) -> Result<kube::Config, Box<dyn std::error::Error + Send + Sync>> {
+async fn configure(access: &ClusterAccess) -> Result<kube::Config, AnyError> {
     let options = KubeConfigOptions { context: access.context.clone(), cluster: None, user: None };
     if let Some(path) = &access.kubeconfig {
         let kubeconfig = Kubeconfig::read_from(path)?;

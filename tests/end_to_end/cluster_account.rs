@@ -163,3 +163,56 @@ async fn secret_with_foreign_content_is_refused() {
         delete(&cluster, SECRET).await;
     }
 }
+
+#[test]
+fn errors_of_kubeconfigs_quote_no_secret() {
+    let cli = CliRepo::for_plan("nightly");
+    let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "interactiveMode": "Never",
+        "args": ["-c", "echo TOPSECRET; exit 1"], "env": [{"name": "A", "value": "TOPSECRET"}]});
+    let config = |server: &str, user: Value| {
+        json!({"apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{"name": "a", "cluster": {"server": server}}], "users": [{"name": "a", "user": user}],
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}]})
+        .to_string()
+    };
+    for (text, expected) in [
+        (
+            "users:\n- user:\n    token: TOPSECRET\n   password: TOPSECRET\n".to_owned(),
+            "cannot be parsed, at line",
+        ),
+        ("users: [{user: {token: [TOPSECRET]}}]\n".to_owned(), "cannot be parsed, at line"),
+        ("{\"users\": \"TOPSECRET\"".to_owned(), "cannot be parsed, at line"),
+        (config("http://127.0.0.1:9", json!({"exec": exec})), "the credential plugin failed"),
+        (config("http://user:TOPSECRET@127.0.0.1:9", json!({})), "http://127.0.0.1:9"),
+    ] {
+        std::fs::write(cli.at("bad"), &text).expect("a kubeconfig");
+        let plan = write_plan(&cli, &cli.at("bad"));
+        for verb in [&["backup"][..], &["check"], &["rbac"]] {
+            let (code, out, said) = kbak(&[verb, &["--plan", &plan]].concat());
+            assert!(code == 2 || code == 5, "{verb:?} {code} {said}");
+            assert!(
+                !out.contains("TOPSECRET") && !said.contains("TOPSECRET"),
+                "{verb:?} {text}: {out} {said}"
+            );
+            assert!(format!("{out}{said}").contains(expected), "{verb:?} {text}: {out} {said}");
+        }
+    }
+}
+
+#[test]
+fn invalid_names_are_refused_before_any_request() {
+    let cli = CliRepo::for_plan("nightly");
+    let plan = write_plan(&cli, &cli.at("no-kubeconfig"));
+    let text = std::fs::read_to_string(&plan).expect("a plan");
+    for name in ["../../../x", "Bad Name!", "a/b", "-a"] {
+        std::fs::write(&plan, text.replace("epochSecret: kbak-epoch", &format!("epochSecret: \"{name}\"")))
+            .expect("a plan");
+        let (code, _, said) = kbak(&["plan", "check", &plan]);
+        assert!(code == 2 && said.contains("is not a name of a Secret"), "{code} {said}");
+    }
+    std::fs::write(&plan, text).expect("a plan");
+    for option in [["--name", "x: y"], ["--namespace", "Bad NS"]] {
+        let (code, out, said) = kbak(&[&["rbac", "--plan", &plan], &option[..]].concat());
+        assert!(code == 2 && out.is_empty() && said.contains("not a valid name"), "{code} {out} {said}");
+    }
+}

@@ -30,7 +30,7 @@ impl From<WriterFileError> for Failure {
                  and patch on it: kbak rbac prints the rules",
             ),
             WriterFileError::SecretUnreachable { source, .. } => {
-                Self::new(Exit::Unreachable, what).because(source).remedy("run it again: nothing was changed")
+                Self::new(Exit::Unreachable, what).because(source).remedy("is the API server up? Run it again")
             }
             WriterFileError::SecretChanged { .. } => Self::new(Exit::Unreachable, what)
                 .remedy("run it again: the other run made an epoch, and this one uses it then"),

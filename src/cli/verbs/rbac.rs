@@ -11,7 +11,7 @@ use crate::cli::shell::output::{self, OutputFormat};
 use crate::cli::shell::signals::until_signalled;
 use crate::inventory::coverage;
 use crate::kubernetes::{ApiError, Cluster, RequestLimits, discover};
-use crate::plan::ClusterSpec;
+use crate::plan::{ClusterSpec, is_namespace};
 use crate::rbac::{Manifest, Request, Task, manifests};
 
 /// Arguments of `kbak rbac`.
@@ -82,6 +82,12 @@ impl From<RbacTask> for Task {
 
 /// Prints the manifests.
 pub(crate) fn run(args: &RbacArgs, console: &Console) -> Result<Exit, Failure> {
+    for (option, name) in [("--namespace", &args.namespace), ("--name", &args.name)] {
+        if !is_namespace(name) {
+            return Err(Failure::usage(format!("{option} {name:?}: not a valid name"))
+                .remedy("use lower-case letters, digits and -, at most 63 characters"));
+        }
+    }
     let checked = load(&args.plan)?;
     for warning in &checked.warnings {
         console.warn(&warning.to_string());

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::items::{ItemName, is_item_name};
 use super::problem::{Problem, ProblemKind as Kind, suggest};
 use super::run_settings::is_uncovered_item;
-use super::selection::Glob;
+use super::selection::{Glob, is_namespace};
 use super::spec::{BackupPlan, EpochAge, LockMode, NamePatterns, RepositorySpec};
 use super::value::{Period, Size};
 use crate::report::coverage::UNCOVERED;
@@ -35,6 +35,10 @@ pub(super) fn backup_problems(plan: &BackupPlan) -> Vec<Problem> {
     found.check_epoch(plan);
     if spec.writer.epoch_file.is_some() && spec.writer.epoch_secret.is_some() {
         found.contradiction("spec.writer.epochSecret", "epochFile and epochSecret exclude each other");
+    }
+    let is_secret_name = |name: &str| name.len() <= 253 && name.split('.').all(is_namespace);
+    if let Some(name) = spec.writer.epoch_secret.as_deref().filter(|name| !is_secret_name(name)) {
+        found.bad_value("spec.writer.epochSecret", format!("{name:?} is not a name of a Secret"));
     }
     if spec.resources.is_none() && spec.databases.is_empty() && spec.volumes.is_empty() {
         let message = "the plan selects nothing: no resources, no databases, no volumes";
