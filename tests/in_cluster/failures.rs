@@ -80,10 +80,11 @@ async fn evicted(kbak: &Installed) {
     assert!(kbak.ended("evicted").await);
 }
 
-/// Waits until the pod of a Job reads resources, and returns it.
+/// Waits until the pod of a Job reads resources and its status names the container, and returns it.
 async fn running(kbak: &Installed, job: &str) -> Value {
     for _ in 0..600 {
         if let Some(pod) = kbak.pods(job).await.pop()
+            && pod["status"]["containerStatuses"][0]["containerID"].is_string()
             && kbak.log(&pod).await.contains("resources begins")
         {
             return pod;
